@@ -1,0 +1,31 @@
+"""Respiratory-sound classification: crackles and wheezes in the breathing cycles of a stethoscope recording.
+
+A research tool, not a diagnosis.
+
+    model = rales.load("runs/m2d")                # a run folder of `rales train`
+    table = model.predict(["recording.wav"])      # one row per breathing cycle
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rales.predict import Model
+
+__version__ = "0.1.0"
+
+
+def load(path_or_name: str | Path, device: str = "auto") -> "Model":
+    """Run folder or checkpoint file -> model with `.predict(paths)`, `.embed(paths)`, `.classes`."""
+    from rales.predict import load as load_model  # torch takes seconds: only when needed
+
+    return load_model(path_or_name, device)
+
+
+def __getattr__(name: str) -> Any:
+    # `rales.audio`, `rales.models` … without paying for them at import
+    if name in ("audio", "data", "metrics", "models", "predict", "recipes", "report", "statistics"):
+        import importlib
+
+        return importlib.import_module(f"rales.{name}")
+    raise AttributeError(f"module 'rales' has no attribute {name!r}")

@@ -1,0 +1,192 @@
+"""Log-mel front-ends: wave -> picture of mel bands over time, as M2D was pre-trained with and as the ICBHI code uses.
+
+Both take the power of a Hann-windowed STFT with reflected edges; they differ in mel scale, logarithm and normalisation.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+# Spectra of more clips than this leave the processor's caches: measured 2.7 times slower for 64 clips of 8 s.
+CLIPS_AT_ONCE = 4
+
+
+class M2DLogMel(nn.Module):
+    """Wave (B, N) -> log-mel (B, 1, mels, 1 + N // hop_samples): ln(mel power + 2**-23), not normalised.
+
+    Slaney mel scale and area normalisation, the front-end of nttcslab/m2d (nnAudio's MelSpectrogram); silence is
+    ln(2**-23) = -15.94. Computed in float32 whatever the input and under autocast.
+    Raises ValueError for a wave that is not (B, N) or has no more than fft_samples // 2 samples.
+    """
+
+    def __init__(
+        self,
+        *,
+        sample_rate_hz: int = 16000,
+        fft_samples: int = 400,
+        hop_samples: int = 160,
+        mels: int = 80,
+        low_hz: float = 50,
+        high_hz: float = 8000,
+    ) -> None:
+        super().__init__()
+        filters = slaney_mel_filters(
+            sample_rate_hz=sample_rate_hz, fft_samples=fft_samples, mels=mels, low_hz=low_hz, high_hz=high_hz
+        )
+        self.mel_power = _MelPower(filters, fft_samples, hop_samples)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        power: Tensor = self.mel_power(wave)
+        return power.add_(2.0**-23).log_().unsqueeze(1)
+
+
+class IcbhiLogMel(nn.Module):
+    """Wave (B, N) -> (B, 1, mels, 1 + N // hop_samples): decibels brought to [0, 1] by min-max, then (x - mean) / std.
+
+    HTK mel scale without area normalisation (torchaudio's MelSpectrogram), as ilyassmoummad/scl_icbhi2017, which the
+    paper follows; mean and std are the paper's. scope="clip" takes minimum and maximum of each clip, so that a clip's
+    answer does not depend on its neighbours; scope="batch" takes those of the whole batch, as that code does.
+    `fill` is what a 0 in [0, 1] becomes: the value to mask with. Raises ValueError as `M2DLogMel` does.
+    """
+
+    def __init__(
+        self,
+        scope: Literal["clip", "batch"] = "clip",
+        mean: float = 0.3690,
+        std: float = 0.2550,
+        *,
+        sample_rate_hz: int = 16000,
+        fft_samples: int = 400,
+        hop_samples: int = 160,
+        mels: int = 80,
+        low_hz: float = 50,
+        high_hz: float = 8000,
+    ) -> None:
+        super().__init__()
+        if scope not in ("clip", "batch"):
+            raise ValueError(f'min-max scope "{scope}" is unknown; use "clip" or "batch"')
+        filters = htk_mel_filters(
+            sample_rate_hz=sample_rate_hz, fft_samples=fft_samples, mels=mels, low_hz=low_hz, high_hz=high_hz
+        )
+        self.mel_power = _MelPower(filters, fft_samples, hop_samples)
+        self.over = (1, 2, 3) if scope == "clip" else (0, 1, 2, 3)
+        self.mean = mean
+        self.std = std
+
+    @property
+    def fill(self) -> float:
+        """0 of the [0, 1] picture after standardisation."""
+        return (0 - self.mean) / self.std
+
+    def forward(self, wave: Tensor) -> Tensor:
+        return self.minmax(wave).sub_(self.mean).div_(self.std)
+
+    def minmax(self, wave: Tensor) -> Tensor:
+        """Wave (B, N) -> (B, 1, mels, frames) in [0, 1], before standardisation.
+
+        A constant picture (digital silence) is 0 everywhere, as if its one value were the minimum of a wider range.
+        """
+        decibel = self.decibel(wave)
+        low = decibel.amin(dim=self.over, keepdim=True)
+        span = decibel.amax(dim=self.over, keepdim=True) - low
+        return (decibel - low) / span.clamp_min(1e-10)
+
+    def decibel(self, wave: Tensor) -> Tensor:
+        """Wave (B, N) -> (B, 1, mels, frames): 10 log10(mel power), not below -100 dB."""
+        power: Tensor = self.mel_power(wave)
+        return power.clamp_min_(1e-10).log10_().mul_(10).unsqueeze(1)
+
+
+class _MelPower(nn.Module):
+    """Wave (B, N) -> mel power (B, mels, 1 + N // hop_samples)."""
+
+    window: Tensor
+    filters: Tensor
+
+    def __init__(self, filters: NDArray[np.float64], fft_samples: int, hop_samples: int) -> None:
+        super().__init__()
+        window = torch.hann_window(fft_samples, periodic=True, dtype=torch.float64)
+        self.register_buffer("window", window.float(), persistent=False)
+        self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)
+        self.fft_samples = fft_samples
+        self.hop_samples = hop_samples
+
+    def forward(self, wave: Tensor) -> Tensor:
+        if wave.ndim != 2 or wave.shape[1] <= self.fft_samples // 2:
+            raise ValueError(
+                f"a wave of shape {tuple(wave.shape)} was given, expected (B, N) with more than "
+                f"{self.fft_samples // 2} samples: lengthen it (icbhi_cycle does)"
+            )
+        with torch.autocast(device_type=wave.device.type, enabled=False):
+            wave = wave.float()
+            if wave.is_cpu and not torch.compiler.is_compiling():
+                return torch.cat([self._mel_power(clips) for clips in torch.split(wave, CLIPS_AT_ONCE)])
+            return self._mel_power(wave)
+
+    def _mel_power(self, wave: Tensor) -> Tensor:
+        spectrum = torch.stft(
+            wave,
+            n_fft=self.fft_samples,
+            hop_length=self.hop_samples,
+            window=self.window,
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
+        )
+        # Real arithmetic: abs() takes a square root that the square would undo, and is several times slower.
+        power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+        return self.filters @ power
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "_MelPower":
+        # An enclosing model may be cast to bfloat16 or half; window and filters then follow its device only.
+        module: _MelPower = super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)  # type: ignore[no-untyped-call]
+        return module
+
+
+def slaney_mel_filters(
+    *, sample_rate_hz: int, fft_samples: int, mels: int, low_hz: float, high_hz: float
+) -> NDArray[np.float64]:
+    """Sizes -> (mels, fft_samples // 2 + 1): triangles of area 1 on the Slaney scale (Auditory Toolbox 1998).
+
+    Linear below 1000 Hz (200/3 Hz a mel), above it 27 mels for a factor of 6.4.
+    """
+    linear_hz, corner_mel, log_step = 200 / 3, 15, np.log(6.4) / 27
+
+    def to_mel(hz: float) -> float:
+        return float(hz / linear_hz if hz < 1000 else corner_mel + np.log(hz / 1000) / log_step)
+
+    _check_band(sample_rate_hz, low_hz, high_hz)
+    mel = np.linspace(to_mel(low_hz), to_mel(high_hz), mels + 2)
+    edges_hz = np.where(mel < corner_mel, linear_hz * mel, 1000 * np.exp(log_step * (mel - corner_mel)))
+    area = (edges_hz[2:] - edges_hz[:-2]) / 2
+    return _triangles(edges_hz, sample_rate_hz, fft_samples) / area[:, None]
+
+
+def htk_mel_filters(
+    *, sample_rate_hz: int, fft_samples: int, mels: int, low_hz: float, high_hz: float
+) -> NDArray[np.float64]:
+    """Sizes -> (mels, fft_samples // 2 + 1): triangles of height 1 on the HTK scale, 2595 log10(1 + f / 700)."""
+    _check_band(sample_rate_hz, low_hz, high_hz)
+    mel = np.linspace(2595 * np.log10(1 + low_hz / 700), 2595 * np.log10(1 + high_hz / 700), mels + 2)
+    return _triangles(700 * (10 ** (mel / 2595) - 1), sample_rate_hz, fft_samples)
+
+
+def _triangles(edges_hz: NDArray[np.float64], sample_rate_hz: int, fft_samples: int) -> NDArray[np.float64]:
+    """Edges (mels + 2,) -> (mels, bins): filter m rises from edge m to 1 at edge m + 1, falls to edge m + 2."""
+    bins_hz = np.arange(fft_samples // 2 + 1) * sample_rate_hz / fft_samples
+    left, centre, right = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
+    rising = (bins_hz - left) / (centre - left)
+    falling = (right - bins_hz) / (right - centre)
+    return np.maximum(0, np.minimum(rising, falling))
+
+
+def _check_band(sample_rate_hz: int, low_hz: float, high_hz: float) -> None:
+    if not 0 <= low_hz < high_hz <= sample_rate_hz / 2:
+        raise ValueError(
+            f"a mel filterbank of {low_hz} to {high_hz} Hz was asked for at {sample_rate_hz} Hz; expected "
+            f"0 <= low_hz < high_hz <= {sample_rate_hz / 2:g} (half the sample rate)"
+        )

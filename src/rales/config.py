@@ -1,0 +1,253 @@
+"""Every number of a run (Config) and every behaviour that one system changes (Recipe)."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:  # the command's --help and the cache's workers must not wait for torch
+    import torch
+    from torch import Tensor, nn
+
+
+class UsageError(ValueError):
+    """Wrong words of the user (an unknown name or value), as opposed to a job that found a problem."""
+
+
+@dataclass(frozen=True)
+class Audio:
+    """From a cycle's sound to what the network sees."""
+
+    frontend: Literal["icbhi", "m2d"] = "icbhi"
+    """icbhi: HTK log-mel in dB, min-max, standardised, as the published ICBHI recipes; m2d: as M2D was pre-trained."""
+    rate_hz: int = 16000
+    """Sample rate after resampling (paper 4.3.1)."""
+    duration_s: float = 8.0
+    """Length of every cycle after cutting or padding (paper 4.3.1)."""
+    pad: Literal["repeat", "zero"] = "repeat"
+    """How a shorter cycle is filled: repeated from its start (paper 4.3.1) or with silence."""
+    fade_samples: int = 1000
+    """Linear fade at both ends of the cycle and at the end of the padded clip (public code of [11], not in the paper)."""
+    resampler: Literal["soxr", "sinc"] = "soxr"
+    """soxr HQ, or the windowed sinc of the published code."""
+    scope: Literal["clip", "batch"] = "clip"
+    """Min-max of each clip, or of the whole batch as published (then a score depends on its batch neighbours)."""
+    mean: float = 0.3690
+    """Mean of the standardisation (paper 4.3.1; the m2d front-end takes the checkpoint's, else -7.1)."""
+    std: float = 0.2550
+    """Standard deviation of the standardisation (paper 4.3.1; m2d: the checkpoint's, else 4.2)."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """SpecAugment with time warping, training only (paper 4.3.1)."""
+
+    frequency_masks: int = 2
+    """Stripes over frequency."""
+    frequency_width: int = 20
+    """Upper bound of a stripe's mel bands; the published code's order (the paper's sentence literally reads 40)."""
+    time_masks: int = 2
+    """Stripes over time."""
+    time_width: int = 40
+    """Upper bound of a stripe's 10 ms frames (the paper's sentence literally reads 20)."""
+    published_gate: bool = False
+    """One draw per batch, applied with probability 0.841, as a slip in the published code has it."""
+    time_warp_frames: int = 40
+    """Largest shift of the warp's anchor, in 10 ms frames; 0 turns warping off (the published code has none)."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The encoder and what is fused of it."""
+
+    dim: int = 768
+    """Width D of the ViT (paper 4.3)."""
+    depth: int = 12
+    """Transformer blocks L (paper 4.3)."""
+    heads: int = 12
+    """Attention heads (paper 4.3)."""
+    patch: tuple[int, ...] = (16, 16)
+    """Mel bands and frames of one patch (paper 4.3)."""
+    unit_frames: int = 608
+    """Frames that the encoder sees at once (paper 4.3: grid 5 x 38 of 16 x 16 patches)."""
+    layers: tuple[int, ...] = (12,)
+    """Fused layers, numbered from 1 (Table 2)."""
+    learned: bool = False
+    """Layer weights w_i are learned (eq. 1) or fixed at 1.0."""
+    layer_weight_update: Literal["step", "per_epoch"] = "step"
+    """Learned w_i move with every step, or with the epoch's mean gradient after every epoch (paper 4.3, other reading)."""
+    layout: Literal["flat", "stacked"] = "flat"
+    """T counts patches (D = 768 as in the paper) or time columns (D = 3840 as in M2D's runtime)."""
+    long_input: Literal["chunks", "resample_positions"] = "chunks"
+    """8 s as units of 608 and 193 frames (M2D), or one pass with a stretched position table."""
+    raw_last: bool = False
+    """Take layer L before the final LayerNorm."""
+    norm_layers: bool = False
+    """LayerNorm without parameters on every layer before fusion (ablation)."""
+    freeze_patch_embed: bool = False
+    """Keep the patch embedding as pre-trained (ablation; the later public M2D recipe does)."""
+    weights: str = ""
+    """Name or file of the pre-trained checkpoint; empty = random start."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """The supervised loop (paper 4.3)."""
+
+    epochs: int = 150
+    """Passes over the training cycles."""
+    batch_size: int = 64
+    """Cycles an optimiser step."""
+    micro_batch: int = 16
+    """Cycles in memory at once; gradients of a batch are accumulated over its pieces, the result is the same."""
+    lr: float = 1e-4
+    """Adam's learning rate at the start."""
+    lr_floor: float = 1e-6
+    """Learning rate at the end of the cosine (public code of [11])."""
+    weight_decay: float = 1e-4
+    """Coupled (L2) weight decay of Adam."""
+    cosine_epochs: int = 0
+    """Half period of the cosine in epochs; 0 = all epochs. The published code's 40 makes the rate go up again."""
+    class_weights: Literal["inverse", "none"] = "inverse"
+    """Loss weights 1 / class frequency of the training table, summing to 1, or none."""
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
+    """Every cycle once an epoch, or classes drawn equally often."""
+    select: Literal["last", "validation", "test_best"] = "last"
+    """Which epoch's weights are kept as `best`; `test_best` is the paper's protocol and looks at the test set."""
+    validation_share: float = 0.2
+    """Share of the training cycles (whole patients) held out when `select` is validation."""
+    evaluate_every: int = 1
+    """Record validation and test figures every this many epochs (the last epoch always)."""
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    """auto: bfloat16 where a short measurement shows that the processor gains from it."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps …"""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which recordings train and which test."""
+
+    name: Literal["official", "official_drop", "official_move", "folds"] = "official"
+    """The official 60/40 list, one of its two leak-free repairs, or patient-disjoint folds over all recordings."""
+    folds: int = 5
+    """Number of folds when `name` is folds."""
+    fold: int = 0
+    """The fold that tests, from 0."""
+    seed: int = 0
+    """Seed of the folds and of the validation patients (not of the training)."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """All numbers of one run; any of them can be set by its dotted name."""
+
+    audio: Audio = field(default_factory=Audio)
+    augment: Augmentation = field(default_factory=Augmentation)
+    model: Model = field(default_factory=Model)
+    train: Training = field(default_factory=Training)
+    split: Split = field(default_factory=Split)
+    seed: int = 0
+    """Seed of the random start, the order of cycles and the augmentation."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything one system changes. Numbers are in `config`; behaviour is in the functions."""
+
+    name: str
+    options: Mapping[str, Any]
+    """The words that chose this variant, enough to build the recipe again."""
+    config: Config
+    frontend: "Callable[[Config], nn.Module]"
+    """(B, samples) -> standardised features."""
+    model: "Callable[[Config], nn.Module]"
+    """Features -> (B, classes) logits; loads pre-trained weights if the config names some."""
+    augment: "Callable[[Config, Tensor, torch.Generator], Tensor]"
+    """(config, features, generator) -> features; training only."""
+    batch_loss: "Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]"
+    """(model, features, label, labels of the whole batch, class weight) -> scalar loss, (b, classes) logits."""
+    run: Callable[..., dict[str, Any]]
+    """(recipe, cycles, out folder, …) -> figures: `finetune.run`, or a system's own two stages."""
+
+
+def override(config: Config, assignments: list[str]) -> Config:
+    """Config and `name.of.field=value` words -> config; unknown names and unfit values are UsageErrors."""
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set {assignment}: expected name.of.field=value, for example train.lr=0.001")
+        config = replace_field(config, name.strip(), value.strip())
+    return config
+
+
+def replace_field(config: Config, name: str, text: str) -> Config:
+    known = field_types(Config)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        raise UsageError(f"--set {name}: no such field; the nearest is {close[0]}")
+    value = parse(text, known[name], name)
+    head, _, tail = name.partition(".")
+    if not tail:
+        return dataclasses.replace(config, **{head: value})
+    section = dataclasses.replace(getattr(config, head), **{tail: value})
+    return dataclasses.replace(config, **{head: section})
+
+
+def field_types(section: type) -> dict[str, Any]:
+    """Dataclass -> dotted field name -> type."""
+    types_ = typing.get_type_hints(section)
+    known: dict[str, Any] = {}
+    for f in dataclasses.fields(section):
+        if dataclasses.is_dataclass(types_[f.name]):
+            known |= {f"{f.name}.{inner}": t for inner, t in field_types(types_[f.name]).items()}
+        else:
+            known[f.name] = types_[f.name]
+    return known
+
+
+def parse(text: str, kind: Any, name: str) -> Any:
+    """Words of the command line -> a value of the field's type."""
+    try:
+        if typing.get_origin(kind) is Literal:
+            if text not in typing.get_args(kind):
+                raise UsageError(f"--set {name}={text}: expected one of {', '.join(typing.get_args(kind))}")
+            return text
+        if typing.get_origin(kind) is tuple:
+            return tuple(int(part) for part in text.strip("[]()").split(",") if part)
+        if kind is bool:
+            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
+        return kind(text)
+    except (ValueError, KeyError) as error:
+        if isinstance(error, UsageError):
+            raise
+        wanted = kind.__name__ if isinstance(kind, type) and not isinstance(kind, types.GenericAlias) else str(kind)
+        raise UsageError(f"--set {name}={text}: expected a value of type {wanted}") from error
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Config -> plain JSON values."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: Mapping[str, Any], origin: str | Path = "config") -> Config:
+    """Plain JSON values -> Config; fields that a newer or older version lacks are a sentence."""
+    return build(Config, values, str(origin))
+
+
+def build(section: type, values: Mapping[str, Any], origin: str) -> Any:
+    hints = typing.get_type_hints(section)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ValueError(f"{origin}: unknown settings {', '.join(unknown)}; it was written by another version of Rales")
+    arguments = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            arguments[name] = build(typing.cast(type, hints[name]), value, origin)
+        else:
+            arguments[name] = tuple(value) if isinstance(value, list) else value
+    return section(**arguments)

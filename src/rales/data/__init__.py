@@ -1,0 +1,35 @@
+"""Everything that happens before a tensor exists: folders and manifests -> the cycles table, splits, cache, batches."""
+
+from pathlib import Path
+from types import ModuleType
+
+from pandas import DataFrame
+
+from rales.data import icbhi, sprsound, table
+from rales.data.cycles import CLASSES, Audit
+
+__all__ = ["CLASSES", "Audit", "audit", "read_cycles"]
+
+
+def read_cycles(path: str | Path, *, skip_damaged: bool = False, audio: bool = True) -> DataFrame:
+    """Folder in ICBHI or SPRSound layout, or a manifest file (.csv, .tsv, .parquet) -> one row per cycle.
+
+    Columns: recording, cycle, patient, start_s, end_s, crackle, wheeze, label, device, location, mode, split, path
+    (and what the layout adds). See the reader of each layout for what it checks and what `skip_damaged` and
+    `audio` do.
+    """
+    rows: DataFrame = _reader(Path(path)).read_cycles(path, skip_damaged=skip_damaged, audio=audio)
+    return rows
+
+
+def audit(path: str | Path) -> Audit:
+    """Folder in ICBHI or SPRSound layout, or a manifest file -> what is wrong or notable in it; reads every sample."""
+    report: Audit = _reader(Path(path)).audit(path)
+    return report
+
+
+def _reader(path: Path) -> ModuleType:
+    """Path -> the module that reads its layout."""
+    if path.is_file() or path.suffix.lower() in table.SUFFIXES:
+        return table
+    return sprsound if sprsound.is_layout(path) else icbhi

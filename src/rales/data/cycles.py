@@ -1,0 +1,301 @@
+"""The cycles table and the one policy for damaged data that every reader follows.
+
+A reader (icbhi, sprsound, table) turns its files into a `Found`: one `Recording` per recording, with its cycles or with
+the problems that make it unusable. From that, `cycles_table` builds the DataFrame of training and `audit_of` the
+report of `rales check`, so the two can never disagree about what is damaged.
+"""
+
+import itertools
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from pandas import DataFrame
+
+from rales.audio.wave import WaveInfo, info, read
+from rales.data.splits import overlap_patients
+from rales.metrics import CLASSES
+
+COLUMNS = (
+    "recording",
+    "cycle",
+    "patient",
+    "start_s",
+    "end_s",
+    "crackle",
+    "wheeze",
+    "label",
+    "device",
+    "location",
+    "mode",
+    "split",
+    "path",
+)
+AUDIO_SUFFIXES = (".wav", ".flac")
+
+# How far a cycle may end past the last sample. Published times have three decimals or more, so rounding explains
+# 0.5 ms and one sample (0.25 ms at 4 kHz); no ICBHI or SPRSound recording that could be checked needs more. 50 ms
+# leaves room for re-encoded copies and is a quarter of the shortest cycle (0.2 s), so that clipping is harmless.
+END_TOLERANCE_S = 0.05
+MIN_CYCLE_S = 0.001  # below this a cycle may hold no sample at 4 kHz; the shortest published one lasts 0.2 s
+
+
+class Cycle(NamedTuple):
+    """One annotated cycle (or event): times in seconds from the start of the recording, flags 0 or 1."""
+
+    start_s: float
+    end_s: float
+    crackle: int
+    wheeze: int
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recording as found: its facts and cycles, or the problems for which it is left out whole."""
+
+    name: str
+    patient: str = ""
+    device: str = ""
+    location: str = ""
+    mode: str = ""
+    split: str = ""
+    path: str = ""
+    info: WaveInfo | None = None
+    cycles: Sequence[Cycle] = ()
+    problems: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything a reader found under `source`; `problems` and `notes` here belong to no single recording's content.
+
+    A recording whose split is unknown stays usable (its split is ""), so that fact is a problem of this list.
+    """
+
+    source: Path
+    recordings: Sequence[Recording]
+    problems: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    extra_columns: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What `rales check` reports: the usable cycles, problems (damage) and notes (facts worth knowing)."""
+
+    cycles: DataFrame
+    problems: list[str]
+    notes: list[str]
+    recordings: list[Recording]  # the usable ones, also those without cycles
+    damaged: list[str]  # names of the recordings left out
+
+    def to_dict(self) -> dict[str, object]:
+        """-> the JSON document of `rales check`; every count is over the usable recordings."""
+        durations_s = [recording.info.duration_s for recording in self.recordings if recording.info]
+        rates_hz = Counter(str(recording.info.rate_hz) for recording in self.recordings if recording.info)
+        names = sorted({recording.split for recording in self.recordings} - {"", "train", "test"})
+        return {
+            **_counts(self.recordings),
+            "patients": len({recording.patient for recording in self.recordings}),
+            "splits": {
+                name: _counts([recording for recording in self.recordings if recording.split == name])
+                for name in ("train", "test", *names)
+            },
+            "overlap_patients": overlap_patients(self.cycles),
+            "devices": dict(sorted(Counter(recording.device for recording in self.recordings).items())),
+            "sample_rates_hz": dict(sorted(rates_hz.items(), key=lambda item: int(item[0]))),
+            "duration_s": round(math.fsum(durations_s), 3) if durations_s else None,
+            "damaged_recordings": self.damaged,
+            "problems": self.problems,
+            "notes": self.notes,
+        }
+
+
+def cycles_table(found: Found, *, skip_damaged: bool, audio: bool) -> DataFrame:
+    """What a reader found -> one row per cycle, sorted by recording and start; columns COLUMNS, then the reader's own.
+
+    The first problem stops with a ValueError unless `skip_damaged`, which leaves the damaged recordings out. `audio`
+    says whether audio files were asked for; where there are none at all, that is a ValueError.
+    """
+    if audio and found.recordings and not any(recording.path for recording in found.recordings):
+        raise ValueError(
+            f"{found.source}: annotations only, no .wav or .flac file; pass audio=False to read them alone"
+        )
+    problems = _problems(found)
+    if problems and not skip_damaged:
+        more = f"more problems: {len(problems) - 1}; " if len(problems) > 1 else ""
+        raise ValueError(
+            f"{problems[0]}\n({more}`rales check {found.source}` lists all problems, and "
+            "skip_damaged=True (--skip-damaged) leaves the damaged recordings out)"
+        )
+    rows = _frame(found)
+    if rows.empty:
+        raise ValueError(
+            f"{found.source}: no recording with cycles is left; `rales check {found.source}` says what is wrong"
+        )
+    return rows
+
+
+def audit_of(found: Found) -> Audit:
+    """What a reader found -> the usable cycles, all problems and notes."""
+    good = [recording for recording in found.recordings if not recording.problems]
+    rows = _frame(found)
+    notes = [*found.notes, *(note for recording in found.recordings for note in recording.notes)]
+    stereo = [recording.name for recording in good if recording.info and recording.info.channels > 1]
+    if stereo:
+        notes.append(f"recordings with more than one channel, mixed to one when read: {some(stereo)}")
+    overlap = overlap_patients(rows)
+    if overlap:
+        notes.append(
+            f"patients in both train and test: {some(overlap)}; test scores may gain from it, and the splits "
+            "official_drop and official_move repair it"
+        )
+    damaged = [recording.name for recording in found.recordings if recording.problems]
+    return Audit(cycles=rows, problems=_problems(found), notes=notes, recordings=good, damaged=damaged)
+
+
+def label_of(crackle: int, wheeze: int) -> str:
+    """Two flags (0 or 1) -> the class word of CLASSES."""
+    return CLASSES[crackle + 2 * wheeze]
+
+
+def files(folder: Path) -> list[Path]:
+    """Folder -> all files in it and its sub-folders, sorted; hidden files and macOS archive leftovers are not seen.
+
+    A missing folder raises FileNotFoundError, a file in its place NotADirectoryError.
+    """
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder}: no such folder; give the folder that holds the recordings")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder}: a file, expected the folder that holds the recordings")
+    found = []
+    for parent, subfolders, names in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if not name.startswith((".", "__MACOSX"))]
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def by_stem(paths: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+    """Paths -> those with one of the suffixes (any letter case), grouped by file name without suffix."""
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        if path.suffix.lower() in suffixes:
+            groups[path.stem].append(path)
+    return dict(groups)
+
+
+def text_of(path: Path) -> str:
+    """Text file -> its text (UTF-8, with or without byte-order mark); other bytes raise a ValueError sentence."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: not a UTF-8 text file (byte {error.start + 1} cannot be read); replace it by the published file"
+        ) from None
+
+
+def paired(
+    name: str, annotations: list[Path], sounds: list[Path] | None, *, suffix: str, folder: Path, decode: bool
+) -> Recording:
+    """The files of one name -> a recording with its path and header, or the problems of the pair.
+
+    `suffix` is that of annotations; `sounds` is None where audio is not asked for.
+    """
+    problems = [
+        f"{folder}: {name} is there {len(same)} times ({some(same)}); keep one"
+        for same in (annotations, sounds or [])
+        if len(same) > 1
+    ]
+    if sounds is None:
+        return Recording(name=name, problems=problems)
+    if not sounds:
+        missing = f"{annotations[0]}: no recording {name}.wav or .flac; add it or remove the annotation"
+        return Recording(name=name, problems=[*problems, missing])
+    if not annotations:
+        problems.append(f"{sounds[0]}: no annotation {name}{suffix}; add it or remove the recording")
+    facts, wrong, notes = listen(sounds[0], decode=decode)
+    return Recording(name=name, path=str(sounds[0]), info=facts, problems=[*problems, *wrong], notes=notes)
+
+
+def listen(path: Path, *, decode: bool) -> tuple[WaveInfo | None, list[str], list[str]]:
+    """Audio file -> (header facts or None, problems, notes); `decode` also reads every sample, to find NaN and cuts."""
+    try:
+        facts = info(path)
+        if decode and not read(path)[0].any():
+            return facts, [], [f"{path}: digital silence, every sample is zero"]
+    except (ValueError, OSError) as error:
+        return None, [str(error)], []
+    return facts, [], []
+
+
+def number(text: object) -> float | None:
+    """Text -> a finite number, or None where it is not one (Python's 1_000 is none either)."""
+    try:
+        value = float(str(text).replace("_", "?"))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def interval_problem(start_s: float, end_s: float, duration_s: float | None) -> str:
+    """Times of a cycle and the length of its recording (None: unknown) -> what is wrong with them, or ""."""
+    if start_s < 0:
+        return f"the cycle starts at {start_s:g} s, before the recording"
+    if end_s <= start_s:
+        return f"the cycle ends at {end_s:g} s, not after its start at {start_s:g} s"
+    if duration_s is not None and end_s > duration_s + END_TOLERANCE_S:
+        return f"the cycle {start_s:g}-{end_s:g} s lies past the end of the recording, which lasts {duration_s:.3f} s"
+    if min(end_s, duration_s or end_s) - start_s < MIN_CYCLE_S:
+        return f"the cycle {start_s:g}-{end_s:g} s holds less than {MIN_CYCLE_S:g} s of sound"
+    return ""
+
+
+def overlap_note(where: str, cycles: Sequence[Cycle]) -> list[str]:
+    """Cycles sorted by start -> a note on the first two that overlap by more than the tolerance, if any do."""
+    for position, (before, after) in enumerate(itertools.pairwise(cycles), start=1):
+        if after.start_s < before.end_s - END_TOLERANCE_S:
+            return [
+                f"{where}: cycles {position} ({before.start_s:g}-{before.end_s:g} s) and {position + 1} "
+                f"({after.start_s:g}-{after.end_s:g} s) overlap"
+            ]
+    return []
+
+
+def some(names: Sequence[object], limit: int = 5) -> str:
+    """Names -> "a, b, c", at most `limit` of them and how many more there are."""
+    listed = ", ".join(str(name) for name in names[:limit])
+    return listed if len(names) <= limit else f"{listed} and {len(names) - limit} more"
+
+
+def _problems(found: Found) -> list[str]:
+    return [*found.problems, *(problem for recording in found.recordings for problem in recording.problems)]
+
+
+def _frame(found: Found) -> DataFrame:
+    rows = [
+        (
+            *(recording.name, position, recording.patient, cycle.start_s, cycle.end_s, cycle.crackle, cycle.wheeze),
+            *(label_of(cycle.crackle, cycle.wheeze), recording.device, recording.location, recording.mode),
+            *(recording.split, recording.path, *(recording.extra[column] for column in found.extra_columns)),
+        )
+        for recording in sorted(found.recordings, key=lambda recording: recording.name)
+        if not recording.problems
+        for position, cycle in enumerate(recording.cycles, start=1)
+    ]
+    kinds = {"cycle": int, "start_s": float, "end_s": float, "crackle": int, "wheeze": int}
+    return DataFrame(rows, columns=[*COLUMNS, *found.extra_columns]).astype(kinds)
+
+
+def _counts(recordings: Sequence[Recording]) -> dict[str, object]:
+    labels = Counter(label_of(cycle.crackle, cycle.wheeze) for recording in recordings for cycle in recording.cycles)
+    return {
+        "recordings": len(recordings),
+        "cycles": labels.total(),
+        "classes": {name: labels[name] for name in CLASSES},
+    }

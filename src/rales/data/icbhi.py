@@ -1,0 +1,218 @@
+"""ICBHI 2017 folder -> cycles table (one row per breathing cycle) and audit.
+
+The published archive holds `<recording>.wav` beside `<recording>.txt` (lines `start end crackles wheezes`) and the
+official split `ICBHI_challenge_train_test.txt`. Found here too: FLAC in place of WAV, files in sub-folders, the split
+list beside the folder, and annotations without any audio.
+"""
+
+import re
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from pandas import DataFrame
+
+from rales.data.cycles import (
+    AUDIO_SUFFIXES,
+    Audit,
+    Cycle,
+    Found,
+    Recording,
+    audit_of,
+    by_stem,
+    cycles_table,
+    files,
+    interval_problem,
+    number,
+    overlap_note,
+    paired,
+    some,
+    text_of,
+)
+
+DEVICES = ("AKGC417L", "LittC2SE", "Litt3200", "Meditron")
+LOCATIONS = ("Tc", "Al", "Ar", "Pl", "Pr", "Ll", "Lr")
+MODES = ("sc", "mc")
+SPLIT_FILE = "ICBHI_challenge_train_test.txt"
+
+# Text files that the database or its mirrors bring along and that annotate no recording. `_events.txt` is the
+# annotators' second set (single crackles and wheezes), which some copies unpack into the same folder.
+_NO_ANNOTATION = re.compile(
+    r"icbhi_challenge_.*|filename_(format|differences)|.*_events|.*(licen[cs]e|readme|diagnosis|demographic).*", re.I
+)
+
+
+def read_cycles(folder: str | Path, *, skip_damaged: bool = False, audio: bool = True) -> DataFrame:
+    """ICBHI folder -> one row per cycle with the columns of rales.data.cycles.COLUMNS; times in seconds.
+
+    `split` is "train" or "test" as the official list says, or "" for a recording that it does not name. Audio files
+    are opened for their header only; `audio=False` does not look at them (`path` is then ""). Any problem raises a
+    ValueError naming the first; `skip_damaged` leaves out the damaged recordings instead.
+    """
+    return cycles_table(find(folder, audio=audio, decode=False), skip_damaged=skip_damaged, audio=audio)
+
+
+def audit(folder: str | Path) -> Audit:
+    """ICBHI folder -> everything that is wrong or notable in it; reads every sample once."""
+    return audit_of(find(folder, audio=True, decode=True))
+
+
+def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
+    """ICBHI folder -> its recordings, damaged or not; `decode` reads all samples instead of the headers only.
+
+    An empty folder raises ValueError, a missing one FileNotFoundError.
+    """
+    folder = Path(folder)
+    paths = files(folder)
+    sounds, texts = by_stem(paths, AUDIO_SUFFIXES), by_stem(paths, (".txt",))
+    lists = [path for path in paths if path.name.lower() == SPLIT_FILE.lower()] or _beside(folder)
+    strays = [stem for stem in texts if stem not in sounds and not re.match(r"\d+_", stem)]
+    for stem in list(texts):
+        if stem in strays or (stem not in sounds and _NO_ANNOTATION.fullmatch(stem)):
+            del texts[stem]
+    names = sorted(texts.keys() | sounds.keys()) if audio else sorted(texts)
+    if not names:
+        raise ValueError(
+            f"{folder}: no recording and no annotation in ICBHI layout (101_1b1_Al_sc_Meditron.wav or .flac beside "
+            "101_1b1_Al_sc_Meditron.txt); give the folder that the database was unpacked to"
+        )
+    splits, problems, notes = _splits(folder, lists, names)
+    unknown = [f"{stem}.txt" for stem in strays if not _NO_ANNOTATION.fullmatch(stem)]
+    if unknown:
+        notes.append(f"{folder}: not taken for annotations: {some(unknown)}")
+    if not sounds:
+        notes.append(f"{folder}: annotations only, no .wav or .flac file")
+    with_audio = audio and bool(sounds)
+
+    def read_one(name: str) -> Recording:
+        heard = sounds.get(name, []) if with_audio else None
+        return _recording(name, texts.get(name, []), heard, splits.get(name, ""), folder=folder, decode=decode)
+
+    with ThreadPoolExecutor() as pool:  # files are read outside the interpreter lock
+        recordings = list(pool.map(read_one, names))
+    return Found(folder, recordings, problems, notes)
+
+
+def annotation(path: Path, duration_s: float | None) -> tuple[list[Cycle], list[str]]:
+    """Annotation file and length of its recording, if known -> (cycles sorted by start, a sentence per fault)."""
+    try:
+        lines = text_of(path).splitlines()
+    except (ValueError, OSError) as error:
+        return [], [str(error)]
+    cycles, problems = [], []
+    for line_number, line in enumerate(lines, start=1):
+        if line.strip():
+            cycle = _cycle(line.split(), duration_s)
+            if isinstance(cycle, Cycle):
+                cycles.append(cycle)
+            else:
+                problems.append(f"{path}, line {line_number}: {cycle}; fix or remove the line")
+    if not cycles and not problems:
+        problems.append(f"{path}: empty, expected a line `start end crackles wheezes` per cycle")
+    return sorted(cycles), problems
+
+
+def _recording(
+    name: str, texts: list[Path], sounds: list[Path] | None, split: str, *, folder: Path, decode: bool
+) -> Recording:
+    """The files of one name -> the recording; `sounds` is None where audio is not asked for."""
+    found = paired(name, texts, sounds, suffix=".txt", folder=folder, decode=decode)
+    problems, notes = list(found.problems), list(found.notes)
+    parts = name.split("_")
+    if len(parts) != 5 or parts[2] not in LOCATIONS or parts[3] not in MODES or parts[4] not in DEVICES:
+        problems.append(
+            f"{(texts or sounds or [folder])[0]}: the name is not patient_session_location_mode_device with a "
+            f"location of {', '.join(LOCATIONS)}, a mode of {', '.join(MODES)} and a device of {', '.join(DEVICES)}; "
+            "rename the file, or describe your own recordings in a manifest (CSV)"
+        )
+        parts = [""] * 5
+    cycles: list[Cycle] = []
+    if texts:
+        cycles, wrong = annotation(texts[0], found.info.duration_s if found.info else None)
+        problems += wrong
+        notes += overlap_note(str(texts[0]), cycles)
+    patient, _, location, mode, device = parts
+    return replace(
+        found,
+        patient=patient,
+        location=location,
+        mode=mode,
+        device=device,
+        split=split,
+        cycles=cycles,
+        problems=problems,
+        notes=notes,
+    )
+
+
+def _cycle(columns: list[str], duration_s: float | None) -> Cycle | str:
+    """The columns of one line -> the cycle, or what is wrong with the line."""
+    if len(columns) != 4:
+        return f"{len(columns)} columns, expected 4 (start end crackles wheezes)"
+    start_s, end_s = number(columns[0]), number(columns[1])
+    if start_s is None or end_s is None:
+        return f"start and end are {columns[0]!r} and {columns[1]!r}, expected numbers of seconds"
+    if not {columns[2], columns[3]} <= {"0", "1"}:
+        return f"crackles and wheezes are {columns[2]!r} and {columns[3]!r}, expected 0 or 1"
+    wrong = interval_problem(start_s, end_s, duration_s)
+    return wrong or Cycle(start_s, end_s, int(columns[2]), int(columns[3]))
+
+
+def _beside(folder: Path) -> list[Path]:
+    """Folder -> the split lists in its parent, where some archives keep them."""
+    return [path for path in sorted(folder.resolve().parent.iterdir()) if path.name.lower() == SPLIT_FILE.lower()]
+
+
+def _splits(folder: Path, lists: list[Path], names: list[str]) -> tuple[dict[str, str], list[str], list[str]]:
+    """Split lists and recording names -> (split per recording, problems, notes).
+
+    Names are joined whole first. The published list calls 226_1b1_Pl_sc_LittC2SE by another device; so a recording
+    that the list does not name takes the one line left over that differs in the device only. Copies of the list that
+    repaired this line, or hold both names, need no such step.
+    """
+    if not lists:
+        return {}, [f"{folder}: no {SPLIT_FILE} in it, its sub-folders or beside it; put the official split there"], []
+    sides, problems = _read_lists(lists)
+    both = [name for name, found in sides.items() if len(found) > 1]
+    problems += [f"{lists[0]}: {name} is listed as both train and test; keep one line" for name in both]
+    left_over, waiting = defaultdict(list), defaultdict(list)
+    for name in sides.keys() - set(names):
+        left_over[name.rpartition("_")[0]].append(name)
+    for name in names:
+        if name not in sides:
+            waiting[name.rpartition("_")[0]].append(name)
+    splits = {name: next(iter(sides[name])) for name in names if name in sides and name not in both}
+    notes = []
+    for place, unlisted in waiting.items():
+        if place and len(unlisted) == len(left_over[place]) == 1 and left_over[place][0] not in both:
+            alias = left_over[place][0]
+            splits[unlisted[0]] = next(iter(sides[alias]))
+            notes.append(f"{lists[0]}: {unlisted[0]} is listed as {alias} ({splits[unlisted[0]]})")
+        else:
+            problems += [f"{lists[0]}: {name} is in no split; add a line `{name} train` or test" for name in unlisted]
+    listed = {name.rpartition("_")[0]: min(found) for name, found in sides.items()}
+    if len(splits) < len(listed):
+        here, all_ = Counter(splits.values()), Counter(listed.values())
+        counts = ", ".join(f"{here[side]} of {all_[side]} {side}" for side in ("train", "test"))
+        notes.append(f"{folder}: holds part of the {len(listed)} recordings of the split list: {counts}")
+    return splits, problems, notes
+
+
+def _read_lists(lists: list[Path]) -> tuple[dict[str, set[str]], list[str]]:
+    """Split lists (several copies may lie in sub-folders) -> (sides named for each recording, problems)."""
+    sides: dict[str, set[str]] = defaultdict(set)
+    problems = []
+    for path in lists:
+        try:
+            lines = text_of(path).splitlines()
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+            continue
+        for line_number, line in enumerate(lines, start=1):
+            columns = line.split()
+            if len(columns) == 2 and columns[1].lower() in ("train", "test"):
+                sides[columns[0]].add(columns[1].lower())
+            elif columns:
+                problems.append(f"{path}, line {line_number}: {line.strip()!r}, expected `recording train` or test")
+    return dict(sides), problems

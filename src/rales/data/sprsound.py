@@ -1,0 +1,179 @@
+"""SPRSound folder (children's recordings, JSON annotations) -> cycles table (one row per event) and audit.
+
+The release keeps `train_wav` beside `train_json`, and `test_wav` beside `test_json/intra_test_json` (patients who are
+in train too) and `test_json/inter_test_json` (new patients); later releases put the year into the folder names.
+"""
+
+import difflib
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from pandas import DataFrame
+
+from rales.data.cycles import (
+    AUDIO_SUFFIXES,
+    Audit,
+    Cycle,
+    Found,
+    Recording,
+    audit_of,
+    by_stem,
+    cycles_table,
+    files,
+    interval_problem,
+    number,
+    overlap_note,
+    paired,
+    text_of,
+)
+
+DEVICE = "Yunting"
+EVENT_FLAGS = {  # event type -> (crackle, wheeze); continuous sounds count as wheezes
+    "Normal": (0, 0),
+    "Rhonchi": (0, 1),
+    "Wheeze": (0, 1),
+    "Stridor": (0, 1),
+    "Coarse Crackle": (1, 0),
+    "Fine Crackle": (1, 0),
+    "Wheeze+Crackle": (1, 1),
+}
+RECORD_LABELS = ("Normal", "CAS", "DAS", "CAS & DAS", "Poor Quality")
+EXTRA_COLUMNS = ("record_label", "test_part")
+
+_JSON_FOLDER = re.compile(r"(train|test)\d*_json")
+
+
+def read_cycles(folder: str | Path, *, skip_damaged: bool = False, audio: bool = True) -> DataFrame:
+    """SPRSound folder -> one row per event: the columns of rales.data.cycles.COLUMNS, record_label and test_part.
+
+    Flags: Normal none; Rhonchi, Wheeze and Stridor wheeze; Fine and Coarse Crackle crackle; Wheeze+Crackle both.
+    `test_part` is "intra" or "inter" ("" outside these two folders). Recordings of poor quality have no events and
+    so no rows. Damage and `audio` are treated as in rales.data.icbhi.read_cycles.
+    """
+    return cycles_table(find(folder, audio=audio, decode=False), skip_damaged=skip_damaged, audio=audio)
+
+
+def audit(folder: str | Path) -> Audit:
+    """SPRSound folder -> everything that is wrong or notable in it; reads every sample once."""
+    return audit_of(find(folder, audio=True, decode=True))
+
+
+def is_layout(folder: Path) -> bool:
+    """Folder -> whether it or a sub-folder has the release's JSON folders."""
+    return any(_json_folder(path) for path in files(folder) if path.suffix.lower() == ".json")
+
+
+def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
+    """SPRSound folder -> its recordings, damaged or not; `decode` reads all samples instead of the headers only."""
+    folder = Path(folder)
+    paths = files(folder)
+    sounds = by_stem(paths, AUDIO_SUFFIXES)
+    annotations = by_stem((path for path in paths if _json_folder(path)), (".json",))
+    if not annotations:
+        raise ValueError(
+            f"{folder}: no annotation in SPRSound layout (train_json/*.json, test_json/*_test_json/*.json); give the "
+            "folder that holds train_json and train_wav"
+        )
+    with_audio = audio and bool(sounds)
+    names = sorted(annotations.keys() | sounds.keys()) if with_audio else sorted(annotations)
+
+    def read_one(name: str) -> Recording:
+        heard = sounds.get(name, []) if with_audio else None
+        return _recording(name, annotations.get(name, []), heard, folder=folder, decode=decode)
+
+    with ThreadPoolExecutor() as pool:
+        recordings = list(pool.map(read_one, names))
+    notes = []
+    poor = sum(recording.extra["record_label"] == "Poor Quality" for recording in recordings)
+    if poor:
+        notes.append(f"{folder}: recordings of poor quality, which have no events and give no rows: {poor}")
+    if not sounds:
+        notes.append(f"{folder}: annotations only, no .wav or .flac file")
+    return Found(folder, recordings, notes=notes, extra_columns=EXTRA_COLUMNS)
+
+
+def _recording(
+    name: str, annotations: list[Path], sounds: list[Path] | None, *, folder: Path, decode: bool
+) -> Recording:
+    """The files of one name -> the recording; `sounds` is None where audio is not asked for."""
+    found = paired(name, annotations, sounds, suffix=".json", folder=folder, decode=decode)
+    problems, notes = list(found.problems), list(found.notes)
+    parts = name.split("_")
+    if len(parts) != 5:
+        problems.append(f"{(annotations or sounds or [folder])[0]}: the name is not patient_age_sex_location_number")
+        parts = [""] * 5
+    label = split = test_part = ""
+    cycles: list[Cycle] = []
+    if annotations:
+        path = annotations[0]
+        label, cycles, wrong = _annotation(path, found.info.duration_s if found.info else None)
+        problems += wrong
+        notes += overlap_note(str(path), cycles)
+        if not cycles and not wrong and label != "Poor Quality":
+            notes.append(f"{path}: no events, though the recording is {label}")
+        split = _json_folder(path)
+        inner = re.fullmatch(r"(intra|inter)_test_json", path.parent.name)
+        test_part = inner[1] if inner else ""
+    return replace(
+        found,
+        patient=parts[0],
+        device=DEVICE,
+        location=parts[3],
+        split=split,
+        cycles=cycles,
+        problems=problems,
+        notes=notes,
+        extra={"record_label": label, "test_part": test_part},
+    )
+
+
+def _annotation(path: Path, duration_s: float | None) -> tuple[str, list[Cycle], list[str]]:
+    """Annotation file -> (record label, events sorted by start, a sentence per broken thing)."""
+    try:
+        document = json.loads(text_of(path))
+    except json.JSONDecodeError as error:
+        return "", [], [f"{path}, line {error.lineno}: broken JSON ({error.msg}); replace it by the published file"]
+    except (ValueError, OSError) as error:
+        return "", [], [str(error)]
+    if not isinstance(document, dict) or not {"record_annotation", "event_annotation"} <= document.keys():
+        return "", [], [f"{path}: expected a JSON object with record_annotation and event_annotation"]
+    label, events = document["record_annotation"], document["event_annotation"]
+    problems = []
+    if label not in RECORD_LABELS:
+        problems.append(f"{path}: record_annotation {label!r}, expected one of {', '.join(RECORD_LABELS)}")
+    if not isinstance(events, list):
+        return str(label), [], [*problems, f"{path}: event_annotation is no list of events"]
+    cycles = []
+    for event_number, event in enumerate(events, start=1):
+        cycle = _cycle(event, duration_s)
+        if isinstance(cycle, Cycle):
+            cycles.append(cycle)
+        else:
+            problems.append(f"{path}, event {event_number}: {cycle}; fix or remove the event")
+    return str(label), sorted(cycles), problems
+
+
+def _cycle(event: object, duration_s: float | None) -> Cycle | str:
+    """One event (times are milliseconds, as text or numbers) -> the cycle, or what is wrong with the event."""
+    if not isinstance(event, dict) or not {"start", "end", "type"} <= event.keys():
+        return "expected start, end and type"
+    start_ms, end_ms, kind = number(event["start"]), number(event["end"]), str(event["type"])
+    if start_ms is None or end_ms is None:
+        return f"start and end are {event['start']!r} and {event['end']!r}, expected milliseconds"
+    if kind not in EVENT_FLAGS:
+        close = difflib.get_close_matches(kind, EVENT_FLAGS, n=1, cutoff=0.0)[0]
+        return f"type {kind!r} is not known; did you mean {close!r}?"
+    wrong = interval_problem(start_ms / 1000, end_ms / 1000, duration_s)
+    return wrong or Cycle(start_ms / 1000, end_ms / 1000, *EVENT_FLAGS[kind])
+
+
+def _json_folder(path: Path) -> str:
+    """Path -> "train" or "test" by the innermost JSON folder of the release that it lies in, else ""."""
+    for name in reversed(path.parent.parts):
+        match = _JSON_FOLDER.fullmatch(name)
+        if match:
+            return match[1]
+    return ""

@@ -1,0 +1,397 @@
+"""The supervised loop: a recipe, a cycles table and a folder in, a finished run folder out (paper 4.3)."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from rales import runs, statistics
+from rales.config import Config, Recipe, to_dict
+from rales.data import batches, cache, splits
+from rales.devices import Place, place
+from rales.losses import class_weights
+from rales.metrics import CLASSES, all_figures, confusion, icbhi_scores, normal_threshold, scores_at_threshold
+from rales.optim import adam, cosine_lr, load_state_tensors, set_lr, state_tensors
+
+FIGURES = ("specificity", "sensitivity", "score")
+
+
+def run(
+    recipe: Recipe,
+    cycles: pd.DataFrame,
+    out: Path,
+    *,
+    command: str = "",
+    progress: bool = False,
+    cache_folder: Path | None = None,
+) -> dict[str, Any]:
+    """Train on the train cycles and write the run folder; -> figures of the selected weights on the test cycles.
+
+    A finished run of the same settings is returned as it is; an unfinished one goes on after its last whole epoch
+    and ends with the same numbers as an undisturbed one. Errors: a folder of other settings, no train or test
+    cycles, and all that reading the data can meet.
+    """
+    config = recipe.config
+    table = divide(cycles, config)
+    here = place(config.train.device, runs.stored_precision(out) or config.train.precision)
+    record = {**run_record(recipe, table, command), "computed_in": here.describe()}
+    if here.rank == 0 and runs.begin(out, record):
+        return runs.read_json(out / "evaluation.json")
+    here.gather("ready")  # nobody reads the folder before rank 0 has made it
+    waves = cycle_waves(table, config, progress=progress and here.rank == 0, folder=cache_folder)
+
+    torch.manual_seed(config.seed)
+    frontend = recipe.frontend(config).to(here.device)
+    model = recipe.model(config).to(here.device)
+    optimisers = make_optimisers(model, config)
+    state = resume(out, model, optimisers)
+    network = DistributedDataParallel(model) if here.world > 1 else model
+    data = Data(table, waves)
+    weight = data.class_weight(config).to(here.device)
+
+    epochs = tqdm(
+        range(state["epoch"] + 1, config.train.epochs + 1),
+        desc=f"train {recipe.name}",
+        initial=state["epoch"],
+        total=config.train.epochs,
+        disable=None if progress and here.rank == 0 else True,
+        unit="epoch",
+    )
+    for epoch in epochs:
+        started = time.perf_counter()
+        lines = [train_epoch(recipe, network, frontend, optimisers, data, weight, epoch, here)]
+        if epoch % config.train.evaluate_every == 0 or epoch == config.train.epochs:
+            for part in data.parts_to_watch():
+                lines.append(evaluate_part(model, frontend, data, part, weight, epoch, here))
+        if here.rank == 0:
+            lines[0]["seconds"] = round(time.perf_counter() - started, 3)
+            keep(out, model, optimisers, lines, state, epoch, record)
+            epochs.set_postfix({line["split"]: f"{100 * line['score']:.1f}" for line in lines})
+    here.gather("trained")
+    figures = finish(out, model, frontend, data, here, state, record) if here.rank == 0 else {}
+    here.gather("finished")
+    return figures
+
+
+def divide(
+    cycles: pd.DataFrame, config: Config, needed: tuple[str, ...] = ("train", "test")
+) -> pd.DataFrame:
+    """Cycles table -> the same rows with the split that the config names, and validation patients if they select.
+
+    Rows that a split leaves out stay in the table with split "", so that all splits of a folder share one cache.
+    """
+    split = config.split
+    if split.name == "folds":
+        divided = splits.fold(cycles, splits.folds(cycles, split.folds, split.seed), split.fold)
+    else:
+        divided = splits.apply(cycles, split.name)
+    if config.train.select == "validation" and "validation" not in set(divided["split"]):
+        divided = splits.validation(divided, config.train.validation_share, split.seed)
+    present = set(divided["split"])
+    for part in needed:
+        if part not in present:
+            raise ValueError(f"no {part} cycles under split {split.name!r}; the data has only {sorted(present)}")
+    part_of = dict(zip(keys(divided), divided["split"], strict=True))
+    return cycles.assign(split=[part_of.get(key, "") for key in keys(cycles)])
+
+
+def keys(rows: pd.DataFrame) -> list[tuple[str, int]]:
+    """Rows -> (recording, cycle) of each."""
+    return list(zip(rows["recording"], rows["cycle"], strict=True))
+
+
+def cycle_waves(
+    table: pd.DataFrame, config: Config, *, progress: bool = False, folder: Path | None = None
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Cycles table -> memory-mapped (N, samples) waveforms prepared as the config says."""
+    audio = config.audio
+    return cache.waveforms(
+        table,
+        folder=folder,
+        rate_hz=audio.rate_hz,
+        duration_s=audio.duration_s,
+        resampler=audio.resampler,
+        pad=audio.pad,
+        fade_samples=audio.fade_samples,
+        progress=progress,
+    )
+
+
+class Data:
+    """The cycles table with its waveforms and class numbers."""
+
+    def __init__(self, table: pd.DataFrame, waves: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+        self.table, self.waves = table, waves
+        self.labels = table["label"].map({name: i for i, name in enumerate(CLASSES)}).to_numpy(np.int64)
+
+    def rows(self, part: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+        return np.flatnonzero(self.table["split"].to_numpy() == part)
+
+    def parts_to_watch(self) -> list[str]:
+        return [part for part in ("validation", "test") if len(self.rows(part))]
+
+    def class_weight(self, config: Config) -> Tensor:
+        if config.train.class_weights == "none":
+            return torch.ones(len(CLASSES))
+        return class_weights(np.bincount(self.labels[self.rows("train")], minlength=len(CLASSES)).tolist())
+
+
+def make_optimisers(model: nn.Module, config: Config) -> dict[str, torch.optim.Adam]:
+    """Model -> the optimiser of every step and, if asked for, one of every epoch for the layer weights."""
+    train = config.train
+    later = []
+    if config.model.learned and config.model.layer_weight_update == "per_epoch":
+        later = [p for name, p in model.named_parameters() if name == "fusion.weight"]
+    often = [p for p in model.parameters() if not any(p is q for q in later)]
+    optimisers = {"step": adam(often, lr=train.lr, weight_decay=train.weight_decay)}
+    if later:
+        optimisers["epoch"] = adam(later, lr=train.lr, weight_decay=train.weight_decay)
+    return optimisers
+
+
+def train_epoch(
+    recipe: Recipe,
+    network: nn.Module,
+    frontend: nn.Module,
+    optimisers: dict[str, torch.optim.Adam],
+    data: Data,
+    weight: Tensor,
+    epoch: int,
+    here: Place,
+) -> dict[str, Any]:
+    """One pass over the train cycles; -> its line of metrics (figures as seen under augmentation).
+
+    Everything random derives from (seed, epoch, step), so an epoch repeats exactly, whatever came before.
+    """
+    config, train = recipe.config, recipe.config.train
+    network.train()
+    lr = cosine_lr(epoch - 1, lr=train.lr, floor=train.lr_floor, half_period=train.cosine_epochs or train.epochs)
+    for optimiser in optimisers.values():
+        set_lr(optimiser, lr)
+        optimiser.zero_grad()
+    counts, loss_sum, steps = np.zeros((len(CLASSES), len(CLASSES)), np.int64), 0.0, 0
+    for batch in batches.shuffled(
+        data.waves,
+        data.labels,
+        train.batch_size,
+        seed=config.seed,
+        epoch=epoch,
+        rows=data.rows("train"),
+        sampler=train.sampler,
+        part=(here.rank, here.world),
+        pin=here.device.type == "cuda",
+    ):
+        generator = torch.Generator().manual_seed(seed_of(config.seed, epoch, steps, here.rank))
+        with torch.no_grad():
+            features = frontend(batch.wave.to(here.device, non_blocking=True))
+            features = recipe.augment(config, features, generator)
+        label, whole_label = batch.label.to(here.device), batch.whole_label.to(here.device)
+        for rows, last in pieces(len(label), train.micro_batch):
+            with here.synchronising(network, last), here.autocast():
+                loss, logits = recipe.batch_loss(network, features[rows], label[rows], whole_label, weight)
+                (loss * here.world).backward()  # DDP takes the mean over processes where the loss is a sum
+            loss_sum += loss.item()
+            counts += confusion(label[rows].cpu(), logits.argmax(dim=1).cpu())
+        optimisers["step"].step()
+        optimisers["step"].zero_grad()
+        steps += 1
+    if "epoch" in optimisers:
+        for parameter in optimisers["epoch"].param_groups[0]["params"]:
+            parameter.grad /= steps
+        optimisers["epoch"].step()
+    everyone = here.gather((loss_sum, counts))
+    loss_mean = sum(part for part, _ in everyone) / steps
+    scores = icbhi_scores(np.sum([part for _, part in everyone], axis=0))
+    return {"epoch": epoch, "split": "train", "loss": loss_mean, "lr": lr, **scores}
+
+
+def seed_of(seed: int, epoch: int, step: int, rank: int) -> int:
+    """Place in the training -> seed of its random draws, unlike that of any other place."""
+    return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def pieces(rows: int, size: int) -> Iterator[tuple[slice, bool]]:
+    """Rows of a batch -> slices of at most `size` rows (0 = all), and whether it is the last; at least one slice, so
+    that every process of several takes part in every batch."""
+    size = size or max(rows, 1)
+    for start in range(0, max(rows, 1), size):
+        yield slice(start, start + size), start + size >= rows
+
+
+@torch.inference_mode()
+def part_logits(model: nn.Module, frontend: nn.Module, data: Data, part: str, here: Place) -> Tensor:
+    """-> (n, classes) float32 logits of a part's cycles, in table order; processes share the work."""
+    model.eval()
+    rows = np.array_split(data.rows(part), here.world)[here.rank]
+    logits = [torch.zeros(0, len(CLASSES))]
+    for batch in batches.in_order(data.waves, data.labels, 16, rows=rows) if len(rows) else ():
+        with here.autocast():
+            logits.append(model(frontend(batch.wave.to(here.device))).float().cpu())
+    return torch.cat(here.gather(torch.cat(logits)))
+
+
+def evaluate_part(
+    model: nn.Module, frontend: nn.Module, data: Data, part: str, weight: Tensor, epoch: int, here: Place
+) -> dict[str, Any]:
+    """-> the line of metrics of validation or test cycles."""
+    logits, label = part_logits(model, frontend, data, part, here), torch.from_numpy(data.labels[data.rows(part)])
+    loss = nn.functional.cross_entropy(logits, label, weight.cpu()).item()
+    scores = icbhi_scores(confusion(label, logits.argmax(dim=1)))
+    return {"epoch": epoch, "split": part, "loss": loss, **scores}
+
+
+def keep(
+    out: Path,
+    model: nn.Module,
+    optimisers: dict[str, torch.optim.Adam],
+    lines: list[dict[str, Any]],
+    state: dict[str, Any],
+    epoch: int,
+    record: dict[str, Any],
+) -> None:
+    """Write what an epoch leaves behind; `state` (epoch, best score, best epoch) is updated.
+
+    The order makes a kill at any moment harmless: `resume.safetensors` comes last, and whatever it does not know of
+    is written again by the repeated epoch.
+    """
+    runs.append_metrics(out, lines)
+    weights, about = model.state_dict(), {**record, "epoch": epoch}
+    watched = record["config"]["train"]["select"].removesuffix("_best")
+    score = next((line["score"] for line in lines if line["split"] == watched), None)
+    if score is not None and (state["best_score"] is None or score > state["best_score"]):
+        state.update(best_score=score, best_epoch=epoch)
+        runs.save_tensors(out / "best.safetensors", weights, about)
+    state["epoch"] = epoch
+    moments = {k: v for name, o in optimisers.items() for k, v in state_tensors(o, f"optimiser.{name}.").items()}
+    runs.save_tensors(out / "resume.safetensors", {**weights, **moments}, {**about, "state": state})
+
+
+def resume(out: Path, model: nn.Module, optimisers: dict[str, torch.optim.Adam]) -> dict[str, Any]:
+    """Load the last whole epoch of an unfinished run, if there is one; -> epoch and best score so far."""
+    path = out / "resume.safetensors"
+    if not path.exists():
+        runs.forget_after(out, 0)
+        return {"epoch": 0, "best_score": None, "best_epoch": None}
+    tensors, record = runs.read_checkpoint(path)
+    model.load_state_dict({name: value for name, value in tensors.items() if not name.startswith("optimiser.")})
+    for name, optimiser in optimisers.items():
+        load_state_tensors(optimiser, tensors, f"optimiser.{name}.")
+    runs.forget_after(out, record["state"]["epoch"])
+    return dict(record["state"])
+
+
+def finish(
+    out: Path, model: nn.Module, frontend: nn.Module, data: Data, here: Place, state: dict[str, Any], record: dict[str, Any]
+) -> dict[str, Any]:
+    """Keep the last and the selected weights, score the selected on the test cycles, write figures, `done` last.
+
+    Scoring is in float32 whatever the training ran in, so that `rales predict` gives the very same probabilities.
+    """
+    runs.save_tensors(out / "last.safetensors", model.state_dict(), {**record, "epoch": state["epoch"]})
+    if state["best_epoch"] is None:
+        runs.copy(out / "last.safetensors", out / "best.safetensors")
+    tensors, about = runs.read_checkpoint(out / "best.safetensors")
+    model.load_state_dict(tensors)
+    alone = replace(here, rank=0, world=1, dtype=None)
+    scored = {part: part_logits(model, frontend, data, part, alone).double().softmax(dim=1).numpy() for part in data.parts_to_watch()}
+    rows = data.table.iloc[data.rows("test")]
+    figures = figures_of(rows, scored["test"], selected_epoch=about["epoch"], record=record)
+    if "validation" in scored:
+        figures["validation_threshold"] = at_validation_threshold(data, scored)
+    runs.write_table(out / "predictions.csv", predictions(rows, scored["test"]))
+    if isinstance(getattr(model, "fusion", None), nn.Module):
+        runs.write_json(out / "layer_weights.json", layer_weights(model.fusion.layers, model.fusion.weight))  # type: ignore[union-attr, arg-type]
+    runs.write_json(out / "evaluation.json", figures)
+    (out / "done").touch()
+    (out / "resume.safetensors").unlink(missing_ok=True)
+    return figures
+
+
+def at_validation_threshold(data: Data, scored: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
+    """-> test figures when the threshold for "normal" is the one that suits the validation patients best."""
+    true = {part: data.labels[data.rows(part)] for part in scored}
+    try:
+        threshold = normal_threshold(true["validation"], scored["validation"])
+    except ValueError as error:  # validation patients without normal or without abnormal cycles
+        return {"threshold": None, "reason": str(error)}
+    return {"threshold": threshold, **scores_at_threshold(true["test"], scored["test"], threshold)}
+
+
+def predictions(rows: pd.DataFrame, probabilities: np.ndarray[Any, Any]) -> pd.DataFrame:
+    """Rows of the cycles table and their (n, classes) probabilities -> the prediction columns of every output."""
+    table = rows[["recording", "cycle", "start_s", "end_s"]].reset_index(drop=True)
+    table["label"] = [CLASSES[i] for i in probabilities.argmax(axis=1)]
+    for i, name in enumerate(CLASSES):
+        table[f"p_{name}"] = probabilities[:, i]
+    for theirs, ours in (("label", "true_label"), ("patient",) * 2, ("device",) * 2, ("location",) * 2):
+        if theirs in rows:
+            table[ours] = rows[theirs].to_numpy()
+    return table
+
+
+def figures_of(
+    rows: pd.DataFrame, probabilities: np.ndarray[Any, Any], *, selected_epoch: int, record: dict[str, Any]
+) -> dict[str, Any]:
+    """Test rows and probabilities -> every figure of an evaluation, with the protocol it was made under."""
+    true = rows["label"].map({name: i for i, name in enumerate(CLASSES)}).to_numpy()
+    config = record["config"]
+    interval = statistics.bootstrap(true, probabilities.argmax(axis=1), rows["patient"].to_numpy())
+    return {
+        **all_figures(true, probabilities),
+        "ci95": {name: list(interval[name]) for name in FIGURES},
+        "protocol": {
+            "split": config["split"]["name"],
+            "select": config["train"]["select"],
+            "selected_epoch": selected_epoch,
+            "epochs": config["train"]["epochs"],
+            "seed": config["seed"],
+            "cycles": len(rows),
+            "patients": int(rows["patient"].nunique()),
+            "whole_database": record["split"]["whole_database"],
+            "interval": "95 %, patients resampled",
+        },
+    }
+
+
+def layer_weights(layers: list[int], weight: Tensor) -> dict[str, Any]:
+    """Fused layers and their weights -> raw numbers, and the same normalised to sum 1 (paper Fig. 3)."""
+    raw = weight.detach().double().cpu()
+    return {"layers": layers, "raw": raw.tolist(), "normalised": (raw / raw.sum()).tolist()}
+
+
+def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, Any]:
+    """-> config.json: what was asked, on which data, with which software."""
+    used = table[table["split"] != ""]
+    parts = {
+        part: {
+            "recordings": int(rows["recording"].nunique()),
+            "patients": int(rows["patient"].nunique()),
+            "cycles": len(rows),
+            "classes": {name: int((rows["label"] == name).sum()) for name in CLASSES},
+        }
+        for part, rows in used.groupby("split")
+    }
+    whole = table["recording"].nunique() == 920 and len(table) == 6898
+    return {
+        "recipe": recipe.name,
+        "options": dict(recipe.options),
+        "seed": recipe.config.seed,
+        "config": to_dict(recipe.config),
+        "classes": list(CLASSES),
+        "split": {
+            "name": recipe.config.split.name,
+            "digest": runs.digest(used),
+            "whole_database": bool(whole),
+            **{str(part): facts for part, facts in parts.items()},
+        },
+        "command": command,
+        **runs.environment(),
+    }

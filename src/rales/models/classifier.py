@@ -1,0 +1,44 @@
+"""The whole classifier of the paper: encoder, layer fusion, pooling, linear head."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rales.models.fusion import LayerFusion, mean_plus_max
+from rales.models.vit import Layout, ViT
+
+
+class FusionClassifier(nn.Module):
+    """(B, 1, 80, frames) normalised log-mel -> (B, classes) logits: eq. 1, eq. 2 and a linear layer.
+
+    `layers` are 1-based; `[12]` is the vanilla M2DViT of the paper. Errors: a layer that the encoder lacks.
+    """
+
+    def __init__(
+        self,
+        encoder: ViT,
+        layers: Sequence[int],
+        learned: bool,
+        classes: int = 4,
+        *,
+        layout: Layout = "flat",
+        norm_layers: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.layout: Layout = layout
+        self.fusion = LayerFusion(layers, learned=learned, norm=norm_layers)
+        if max(layers) > encoder.depth:
+            raise ValueError(f"layer {max(layers)} is to be fused, but the encoder has {encoder.depth} layers")
+        width = encoder.dim * (encoder.rows if layout == "stacked" else 1)
+        self.head = nn.Linear(width * len(self.fusion.layers), classes)
+
+    def forward(self, logmel: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.embed(logmel))
+        return logits
+
+    def embed(self, logmel: Tensor) -> Tensor:
+        """(B, 1, 80, frames) -> (B, D * n): the fused vector z' that the head sees."""
+        weighted = self.fusion(self.encoder(logmel, self.layout))
+        return torch.cat([mean_plus_max(z) for z in weighted], dim=-1)

@@ -1,0 +1,51 @@
+"""Multi-layer feature fusion (paper eq. 1) and temporal pooling (eq. 2)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class LayerFusion(nn.Module):
+    """list of L (B, T, D) -> list of n weighted layers w_i z_i, each (B, T, D): eq. 1 before its concatenation.
+
+    `layers` are numbered from 1 as in the paper. `weight` (n,) starts at 1.0; it is learned by the optimiser if
+    `learned`, else fixed. `norm=True` puts a LayerNorm without parameters on every layer first, since raw residual
+    streams grow with depth and a scalar weight otherwise mixes importance with scale.
+
+    The concatenation over D is left to the caller: pooling works feature by feature, so pooling the parts and
+    concatenating the small results is the same numbers without the (B, T, D * n) tensor (`concatenate` builds it).
+    """
+
+    weight: Tensor
+
+    def __init__(self, layers: Sequence[int], *, learned: bool, norm: bool = False) -> None:
+        super().__init__()
+        if not layers or min(layers) < 1 or len(set(layers)) < len(layers):
+            raise ValueError(f"layers to fuse are {list(layers)}; expected distinct numbers from 1 (1 = first block)")
+        self.layers, self.learned, self.norm = list(layers), learned, norm
+        start = torch.ones(len(self.layers))
+        if learned:
+            self.weight = nn.Parameter(start)
+        else:
+            self.register_buffer("weight", start)
+
+    def forward(self, outputs: list[Tensor]) -> list[Tensor]:
+        if max(self.layers) > len(outputs):
+            raise ValueError(f"layer {max(self.layers)} is to be fused, but the encoder has {len(outputs)} layers")
+        chosen = [outputs[layer - 1] for layer in self.layers]
+        if self.norm:
+            chosen = [nn.functional.layer_norm(z, z.shape[-1:], eps=1e-6) for z in chosen]
+        if not self.learned:
+            return chosen  # every w_i is 1.0
+        return [w * z for w, z in zip(self.weight.to(chosen[0].dtype), chosen, strict=True)]
+
+
+def concatenate(weighted: list[Tensor]) -> Tensor:
+    """list of n (B, T, D) -> (B, T, D * n): the concatenation of eq. 1."""
+    return torch.cat(weighted, dim=-1)
+
+
+def mean_plus_max(z: Tensor) -> Tensor:
+    """(B, T, D) -> (B, D): mean + maximum over T (eq. 2)."""
+    return z.mean(dim=1) + z.amax(dim=1)

@@ -1,0 +1,189 @@
+"""Public M2D checkpoint files -> our encoder; reading strangers' files is this module's job.
+
+Formats (reference implementation nttcslab/m2d): full pre-training file, its 2022 form without `norm_stats`,
+encoder-only file, fine-tuned file of the evaluation package (prefix `module.ar.runtime.backbone.`), each as torch
+pickle or safetensors; and our own run checkpoints (prefix `encoder.`).
+"""
+
+import argparse
+import json
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from rales.models.vit import Layout, LongInput, ViT
+
+PREFIXES = ("module.ar.runtime.backbone.", "backbone.", "encoder.")
+NORM_STATS_2022 = (-7.1, 4.2)  # what the reference assumes for files that hold no norm_stats
+
+
+def load_m2d(
+    path: str | Path,
+    *,
+    heads: int | None = None,
+    mel_bins: int = 80,
+    long_input: LongInput = "chunks",
+    raw_last: bool = False,
+) -> ViT:
+    """Checkpoint file -> encoder in evaluation mode; sizes come from the tensors' shapes.
+
+    What shapes do not say is taken, in this order, from the arguments, the file's own metadata, the folder or file
+    name of the public releases (`…-80x1001p16x16-…`), and M2D's habits (64 features a head). Errors are sentences:
+    a missing file, a file of another architecture, a pickle that holds more than tensors.
+    """
+    tensors, metadata = read_tensors(path)
+    encoder = encoder_tensors(tensors, path)
+    dim = encoder["cls_token"].shape[-1]
+    patch = encoder["patch_embed.proj.weight"].shape[-2:]
+    depth = 1 + max(int(key.split(".")[1]) for key in encoder if key.startswith("blocks."))
+    rows = mel_bins // patch[0]
+    columns = (encoder["pos_embed"].shape[1] - 1) // rows
+    vit = ViT(
+        dim,
+        depth,
+        heads or int(metadata.get("heads", 0)) or default_heads(dim),
+        mel_bins=mel_bins,
+        unit_frames=unit_frames_of_name(path, columns, patch[1]),
+        patch=(patch[0], patch[1]),
+        mlp_ratio=encoder["blocks.0.mlp.fc1.weight"].shape[0] / dim,
+        long_input=long_input,
+        raw_last=raw_last,
+    )
+    expected = vit.state_dict()
+    encoder.setdefault("norm_stats", torch.tensor(NORM_STATS_2022))
+    wrong = [
+        f"{key} {tuple(encoder[key].shape) if key in encoder else 'missing'}, expected {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key not in encoder or encoder[key].shape != value.shape
+    ]
+    if wrong:
+        raise ValueError(
+            f"{path}: not a checkpoint of an M2D encoder of width {dim} and depth {depth}: {'; '.join(wrong[:3])}"
+            + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+        )
+    vit.load_state_dict({key: encoder[key] for key in expected})
+    return vit.eval()
+
+
+class FineTunedM2D(nn.Module):
+    """(B, 1, mel bins, frames) normalised log-mel -> (B, classes) logits of a fine-tuned file of the M2D evaluation
+    package: mean over T, batch-norm with running statistics (no affine), linear."""
+
+    def __init__(self, encoder: ViT, layout: Layout, width: int, classes: int) -> None:
+        super().__init__()
+        self.encoder, self.layout = encoder, layout
+        self.norm = nn.BatchNorm1d(width, affine=False)
+        self.linear = nn.Linear(width, classes)
+
+    def forward(self, logmel: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.norm(self.encoder(logmel, self.layout)[-1].mean(dim=1)))
+        return logits
+
+
+def load_m2d_finetuned(path: str | Path, *, heads: int | None = None) -> FineTunedM2D:
+    """Fine-tuned checkpoint -> encoder with its head, in evaluation mode; the head's width tells the layout.
+
+    Errors: a file without `module.head.*` is a sentence.
+    """
+    tensors, _ = read_tensors(path)
+    names = {
+        "norm.running_mean": "module.head.norm.running_mean",
+        "norm.running_var": "module.head.norm.running_var",
+        "linear.weight": "module.head.mlp.mlp.0.weight",
+        "linear.bias": "module.head.mlp.mlp.0.bias",
+    }
+    missing = [name for name in names.values() if name not in tensors]
+    if missing:
+        raise ValueError(f"{path}: no fine-tuned head ({', '.join(missing)} missing); load_m2d reads the encoder alone")
+    encoder = load_m2d(path, heads=heads)
+    classes, width = tensors[names["linear.weight"]].shape
+    model = FineTunedM2D(encoder, "flat" if width == encoder.dim else "stacked", width, classes)
+    model.load_state_dict({ours: tensors[theirs] for ours, theirs in names.items()}, strict=False)
+    return model.eval()
+
+
+def norm_stats(path: str | Path) -> tuple[float, float]:
+    """Checkpoint file -> the (mean, std) of log-mel that its encoder expects."""
+    tensors, _ = read_tensors(path)
+    stats = encoder_tensors(tensors, path).get("norm_stats", torch.tensor(NORM_STATS_2022))
+    return float(stats[0]), float(stats[1])
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """File -> (name -> tensor, metadata); pickles are read with `weights_only=True`, so they cannot run code."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint file")
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:9] == b"{" or path.suffix == ".safetensors":
+        return read_safetensors(path)
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):  # full M2D files keep their arguments so
+            stored: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path}: this pickle holds more than tensors and plain values and could run code when opened, so it was "
+            f"not read ({str(error).splitlines()[0]}); ask its maker for a safetensors file or bare state dict"
+        ) from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile, UnicodeDecodeError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path}: damaged or not a torch checkpoint ({type(error).__name__}); fetch or copy it again"
+        ) from error
+    if isinstance(stored, dict) and isinstance(stored.get("model"), dict):
+        stored = stored["model"]
+    if not isinstance(stored, dict) or not any(isinstance(value, Tensor) for value in stored.values()):
+        raise ValueError(f"{path}: holds {type(stored).__name__} without tensors, expected a state dict of an M2D encoder")
+    return {name: value for name, value in stored.items() if isinstance(value, Tensor)}, {}
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Safetensors file -> (name -> tensor, metadata)."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged or cut safetensors file ({error}); copy it again") from error
+
+
+def encoder_tensors(tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """Any accepted naming -> the encoder's own names; a file without the landmarks of a ViT is a sentence."""
+    prefix = next((p for p in PREFIXES if f"{p}cls_token" in tensors), "")
+    encoder = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    landmarks = ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
+    missing = [name for name in landmarks if name not in encoder]
+    if missing:
+        raise ValueError(
+            f"{path}: a checkpoint of another architecture: {', '.join(missing)} missing among its {len(tensors)} tensors "
+            f"(it starts with {', '.join(list(tensors)[:3])}); expected an M2D encoder (see `rales weights`)"
+        )
+    return encoder
+
+
+def default_heads(dim: int) -> int:
+    """Width -> heads where a file says nothing: ViTs have 64 features a head, miniatures 16."""
+    return dim // 64 if dim % 64 == 0 else max(dim // 16, 1)
+
+
+def unit_frames_of_name(path: str | Path, columns: int, patch_frames: int) -> int:
+    """Frames of one input unit: from the name of a public release if it fits the table's columns, else from them.
+
+    Only the name tells 80x1001 from 80x992, both 62 columns of 16 frames.
+    """
+    path = Path(path)
+    for name in (path.parent.name, path.stem):
+        found = re.search(r"-(\d+)x(\d+)p(\d+)x(\d+)", name)
+        if found and int(found[2]) // patch_frames == columns:
+            return int(found[2])
+    return columns * patch_frames
+
+
+def metadata_of(vit: ViT) -> dict[str, str]:
+    """What a file of this encoder must carry beside its tensors, since shapes do not say it."""
+    return {"heads": json.dumps(vit.heads)}

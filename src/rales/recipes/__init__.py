@@ -1,0 +1,54 @@
+"""The systems by name: the command word leads to the file that holds everything of that system."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rales.config import Recipe, UsageError, from_dict, override
+from rales.recipes import m2d_fusion
+
+RECIPES: dict[str, Callable[..., Recipe]] = {
+    "m2d_fusion": m2d_fusion.recipe,
+}
+
+
+def make(name: str, assignments: Sequence[str] = (), **options: str | None) -> Recipe:
+    """Recipe name, options (None: the recipe's default) and `name=value` words -> Recipe.
+
+    A word without a dot that names an option of the recipe (`variant=pair_5_11`) sets that option, any other word a
+    field of the config (`train.lr=0.001`).
+    """
+    builder = find(name)
+    own = inspect.signature(builder).parameters
+    chosen = {key: value for key, value in options.items() if value is not None}
+    fields = []
+    for word in assignments:
+        key, equals, value = word.partition("=")
+        if equals and key in own:
+            chosen[key] = value
+        else:
+            fields.append(word)
+    unknown = [key for key in chosen if key not in own]
+    if unknown:
+        raise UsageError(f"recipe {name} has no option {unknown[0]!r}; it has {', '.join(own)}")
+    recipe = builder(**chosen)
+    return replace(recipe, config=override(recipe.config, fields))
+
+
+def rebuild(record: dict[str, Any], origin: str) -> Recipe:
+    """Record of a checkpoint -> its recipe, without the pre-trained file that it once started from."""
+    if record.get("recipe") not in RECIPES:
+        raise ValueError(f"{origin}: made by recipe {record.get('recipe')!r}, which this version does not have")
+    recipe = RECIPES[record["recipe"]](**{**record["options"], "weights": ""})
+    config = from_dict(record["config"], origin)
+    return replace(recipe, config=replace(config, model=replace(config.model, weights="")))
+
+
+def find(name: str) -> Callable[..., Recipe]:
+    """Command word -> the function that makes the recipe; an unknown word names the nearest."""
+    if name not in RECIPES:
+        close = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)[0]
+        raise UsageError(f"no recipe {name!r}; the nearest is {close!r} (known: {', '.join(RECIPES)})")
+    return RECIPES[name]

@@ -1,0 +1,126 @@
+"""What the report says, in its order: the lead, then the sections."""
+
+import re
+from collections import defaultdict
+
+from rales.report import comparison, figures, tables
+from rales.report.folders import LeftOut, notes
+from rales.report.page import Block, Heading, Items, Section, Text
+from rales.report.systems import System
+
+
+def lead_blocks(systems: list[System], left_out: list[LeftOut]) -> list[Block]:
+    """What every reader must know first: data, protocol, and what the scores can and cannot be compared with."""
+    runs = [run for s in systems for run in s.runs]
+    whole = sum(run.whole_database for run in runs)
+    epochs = sorted({int(run.epochs["epoch"].max()) for run in runs})
+    seeds = sorted({len(s.runs) for s in systems})
+    facts = [
+        (
+            "Runs",
+            f"{len(runs)} finished runs of {len(systems)} systems, {span(seeds)} seeds each; {len(left_out)} left out",
+        ),
+        ("Split", ", ".join(sorted({str(run.split.get("name")) for run in runs}))),
+        ("Whole database", "yes" if whole == len(runs) else "no" if not whole else f"in {whole} of {len(runs)} runs"),
+        ("Epochs", span(epochs)),
+        ("Epoch used", ", ".join(sorted({tables.PROTOCOLS[s.select] for s in systems}))),
+    ]
+    best = systems[0]
+    headline = (
+        f"Highest mean Score: {' '.join(tables.with_interval(best, 'score').split())} ({best.name}). A classifier that "
+        "calls every cycle normal has Score 50.0 (specificity 100, sensitivity 0)."
+    )
+    return [Items(facts), Text(headline), *comparability(systems)]
+
+
+def comparability(systems: list[System]) -> list[Block]:
+    """Warnings: other data than the published scores, and epochs chosen on the test set."""
+    blocks: list[Block] = []
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for s in systems:
+        if s.incomparable:
+            reasons[s.incomparable].append(s.name)
+    for reason, names in reasons.items():
+        blocks.append(Text(f"Not comparable with published scores: {reason}{of(names, systems)}.", warning=True))
+    chosen = [s.name for s in systems if s.select == "test_best"]
+    if chosen:
+        blocks.append(
+            Text(
+                "The epoch was chosen on the test set, as in the paper and most published work; such scores are "
+                f"optimistic, by 1 to 3.5 points in public training logs{of(chosen, systems)}.",
+                warning=True,
+            )
+        )
+    return blocks
+
+
+def sections(
+    systems: list[System], left_out: list[LeftOut], table1: comparison.Pairs, table2: comparison.Pairs
+) -> list[Section]:
+    """All sections that have something to say."""
+    weights = figures.layer_weights(systems)
+    pairs = tables.comparisons(systems)
+    by_group = [table for column in ("device", "location") if (table := tables.groups(systems, column))]
+    found = [
+        Section("scores", "Scores", [tables.scores(systems), figures.sp_se(systems), tables.beyond_score(systems)]),
+        Section(
+            "paper",
+            "Tables 1 and 2 of the paper",
+            [
+                comparison.paper_table("Table 1: masking ratio r of the pre-training", table1),
+                comparison.paper_table("Table 2: fused layers and earlier systems", table2),
+            ],
+        ),
+        Section("selection", "How the epoch is chosen", [tables.selection(systems)]),
+        Section("layers", "Layer weights (Figure 3 of the paper)", [weights] if weights else []),
+        Section("comparison", "Differences on the same cycles", [pairs] if pairs else []),
+        Section("systems", "Each system", system_blocks(systems)),
+        Section("groups", "Devices and locations", by_group),
+        Section("leaderboard", "Published leaderboard", comparison.leaderboard_tables(systems)),
+        Section("record", "Record", record_blocks(systems, left_out)),
+    ]
+    return [section for section in found if section.blocks]
+
+
+def system_blocks(systems: list[System]) -> list[Block]:
+    blocks: list[Block] = []
+    for number, s in enumerate(systems, start=1):
+        slug = f"{number}-{re.sub(r'[^a-z0-9]+', '-', s.name.lower()).strip('-')[:60]}"
+        pictures = [draw(s, slug) for draw in (figures.training_curves, figures.confusion, figures.reliability)]
+        blocks += [Heading(s.name), *(picture for picture in pictures if picture)]
+    return blocks
+
+
+def record_blocks(systems: list[System], left_out: list[LeftOut]) -> list[Block]:
+    """Data, runs, commands, versions and left-out folders: enough to make the report again."""
+    runs = [run for s in systems for run in s.runs]
+    blocks: list[Block] = [tables.protocol(systems), tables.runs_table(tables.runs_frame(systems))]
+    remarks = [(str(run.folder), note) for run in runs for note in notes(run)]
+    if remarks:
+        blocks += [Heading("Notes on runs"), Items(remarks)]
+    blocks += left_out_blocks(left_out)
+    commands = [(str(run.folder), str(run.record.get("command") or "not recorded")) for run in runs]
+    versions: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        recorded = run.record.get("versions")
+        for package, version in recorded.items() if isinstance(recorded, dict) else ():
+            versions[package].add(str(version))
+    listed = [(package, ", ".join(sorted(found))) for package, found in versions.items()]
+    blocks += [Heading("Commands"), Items(commands, code=True)]
+    return [*blocks, Heading("Versions"), Items(listed)] if listed else blocks
+
+
+def left_out_blocks(left_out: list[LeftOut]) -> list[Block]:
+    if not left_out:
+        return []
+    return [Heading("Left out"), Items([(str(folder), reason) for folder, reason in left_out])]
+
+
+def of(names: list[str], systems: list[System]) -> str:
+    """-> which systems a sentence is about, nothing if about all of them."""
+    return "" if len(names) == len(systems) else f". This is so for {'; '.join(names)}"
+
+
+def span(numbers: list[int]) -> str:
+    """Sorted numbers -> "5", or "2 to 5"."""
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"

@@ -1,0 +1,231 @@
+"""Run folders -> checked runs, and a sentence for every folder that cannot be used."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from rales import metrics, runs
+
+RUN_FILES = ("config.json", "metrics.jsonl", "predictions.csv")
+PROBABILITIES = [f"p_{name}" for name in metrics.CLASSES]
+SCORES = ["specificity", "sensitivity", "score"]
+CANNOT_CHANGE_A_SYSTEM = ("seed", "train.device", "train.micro_batch")
+TOLERANCE = 0.001  # a tenth of a point: what two computations of one score may differ by
+
+
+class LeftOut(NamedTuple):
+    """A folder that does not count, and why."""
+
+    folder: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run, as its folder tells it."""
+
+    folder: Path
+    recipe: str
+    options: dict[str, Any]
+    """The words that chose the system, without the seed."""
+    seed: int
+    config: dict[str, Any]
+    """Dotted name -> value."""
+    split: dict[str, Any]
+    record: dict[str, Any]
+    """The whole config.json, for versions, commit and command."""
+    epochs: pd.DataFrame
+    """epoch, split, loss, specificity, sensitivity, score (fractions); one row per epoch and split."""
+    scores: dict[str, dict[int, dict[str, float]]]
+    """Split -> epoch -> specificity, sensitivity, score; epochs ascending, those without a score left out."""
+    predictions: pd.DataFrame | None
+    """Test cycles; true and predicted class numbers in `true` and `predicted`. None if there is no predictions.csv."""
+    layer_weights: pd.Series | None
+    """Layer number -> weight, sum 1; only where the weights were learned."""
+
+    @property
+    def select(self) -> str:
+        return str(self.config.get("train.select", "last"))
+
+    @property
+    def whole_database(self) -> bool:
+        return self.split.get("whole_database") is True
+
+
+def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[LeftOut]]:
+    """Run folders, or folders that hold some at any depth -> finished runs, and what was left out.
+
+    ValueError if there is no usable run at all. The same system and seed count once.
+    """
+    found: list[Run] = []
+    left_out: list[LeftOut] = []
+    for folder in run_folders(paths):
+        try:
+            found.append(read_run(folder))
+        except (OSError, ValueError) as error:
+            left_out.append(LeftOut(folder, str(error).replace(f"{folder}/", "")))
+    left_out += [LeftOut(path, "no run folder in it") for path in paths if not any(run_folders([path]))]
+    first: dict[str, Run] = {}
+    for run in found:
+        twin = first.setdefault(f"{identity(run)} seed {run.seed}", run)
+        if twin is not run:
+            left_out.append(LeftOut(run.folder, f"the same system and seed as {twin.folder}, which is counted"))
+    if not first:
+        reasons = "; ".join(f"{folder}: {reason}" for folder, reason in left_out[:3])
+        raise ValueError(f"no finished run to report on ({reasons}); give run folders that `rales train` wrote")
+    return list(first.values()), left_out
+
+
+def run_folders(paths: Iterable[Path]) -> list[Path]:
+    """Folders at any depth that hold a file of a run, each once, in order."""
+    found = {file.parent.resolve(): file.parent for path in paths for name in RUN_FILES for file in path.rglob(name)}
+    return sorted(found.values())
+
+
+def identity(run: Run) -> str:
+    """What makes two runs seeds of one system: everything but the seed and what cannot change a result."""
+    config = {k: v for k, v in run.config.items() if k not in CANNOT_CHANGE_A_SYSTEM}
+    return repr((run.recipe, sorted(run.options.items(), key=str), sorted(config.items()), run.split.get("digest")))
+
+
+def read_run(folder: Path) -> Run:
+    """Run folder -> run; ValueError or OSError with the reason why it cannot count."""
+    record = runs.read_json(folder / "config.json")
+    for key, kind in {"recipe": str, "options": dict, "seed": int, "config": dict, "split": dict}.items():
+        if not isinstance(record.get(key), kind):
+            message = f"config.json has no usable `{key}`; it is not the record of a training run"
+            raise ValueError(message)  # noqa: TRY004 - a damaged file, not a programmer's mistake
+    if record.get("classes", list(metrics.CLASSES)) != list(metrics.CLASSES):
+        raise ValueError(f"its classes are {record['classes']}; this report is about {', '.join(metrics.CLASSES)}")
+    if not (folder / "done").exists():
+        raise ValueError("unfinished (no file `done`); run its command again to finish it")
+    config = runs.flatten(record["config"])
+    parts = {part: record["split"].get(part) for part in ("train", "test")}
+    split = {**record["split"], **{part: found if isinstance(found, dict) else {} for part, found in parts.items()}}
+    epochs = read_epochs(folder)
+    run = Run(
+        folder=folder,
+        recipe=record["recipe"],
+        options={name: value for name, value in record["options"].items() if name != "seed"},
+        seed=record["seed"],
+        config=config,
+        split=split,
+        record=record,
+        epochs=epochs,
+        scores={part: scores_by_epoch(epochs, part) for part in ("train", "validation", "test")},
+        predictions=read_predictions(folder / "predictions.csv", split["test"].get("cycles")),
+        layer_weights=read_layer_weights(folder) if config.get("model.learned") is True else None,
+    )
+    if run.select not in ("last", "validation", "test_best"):
+        raise ValueError(f"train.select is {run.select!r}, expected last, validation or test_best")
+    if run.predictions is None and selected_epoch(run, run.select) is None:
+        raise ValueError(f"no predictions.csv, and metrics.jsonl has no test score of the `{run.select}` epoch")
+    return run
+
+
+def read_epochs(folder: Path) -> pd.DataFrame:
+    """metrics.jsonl -> one row per epoch and split; a repeated epoch counts as it was last written."""
+    lines = runs.read_metrics(folder)
+    table = pd.DataFrame([line for line in lines if isinstance(line, dict)])
+    if not {"epoch", "split"} <= set(table.columns):
+        raise ValueError("metrics.jsonl is missing, empty or damaged: no line with `epoch` and `split`")
+    if len(table) < len((folder / "metrics.jsonl").read_text().splitlines()):
+        raise ValueError(f"metrics.jsonl is damaged after {len(table)} lines, though the run is marked as done")
+    table = table.reindex(columns=["epoch", "split", "loss", *SCORES])
+    for name in ["epoch", "loss", *SCORES]:
+        table[name] = pd.to_numeric(table[name], errors="coerce")
+    return table.dropna(subset="epoch").drop_duplicates(["epoch", "split"], keep="last").reset_index(drop=True)
+
+
+def read_predictions(path: Path, cycles: int | None) -> pd.DataFrame | None:
+    """predictions.csv -> its rows with class numbers `true` and `predicted`, or None if there is no such file."""
+    if not path.exists():
+        return None
+    table = pd.read_csv(path, dtype={"recording": str, "patient": str, "device": str, "location": str})
+    expected = ["recording", "cycle", "start_s", "end_s", "label", *PROBABILITIES, "true_label", "patient"]
+    missing = [name for name in expected if name not in table.columns]
+    if missing:
+        raise ValueError(f"predictions.csv has no column {', '.join(missing)}")
+    for name in ("label", "true_label"):
+        wrong = table.loc[~table[name].isin(metrics.CLASSES), name]
+        if len(wrong):
+            raise ValueError(f"predictions.csv, line {wrong.index[0] + 2}: {name} is {wrong.iloc[0]!r}, not a class")
+    if len(table) == 0 or (cycles is not None and len(table) != cycles):
+        raise ValueError(f"predictions.csv holds {len(table)} cycles, config.json says {cycles}")
+    try:
+        metrics.as_probabilities(table[PROBABILITIES])
+    except ValueError as error:
+        raise ValueError(f"predictions.csv: {error}") from error
+    numbers = {name: number for number, name in enumerate(metrics.CLASSES)}
+    # A recording without a known patient is its own patient.
+    return table.assign(
+        patient=table["patient"].fillna(table["recording"]),
+        true=table["true_label"].map(numbers),
+        predicted=table["label"].map(numbers),
+    )
+
+
+def read_layer_weights(folder: Path) -> pd.Series | None:
+    """layer_weights.json -> layer number -> normalised weight; None if they were not recorded."""
+    if not (folder / "layer_weights.json").exists():
+        return None
+    record = runs.read_json(folder / "layer_weights.json")
+    layers, weights = record.get("layers"), record.get("normalised")
+    if not isinstance(layers, list) or not isinstance(weights, list) or not len(layers) == len(weights) > 0:
+        raise ValueError("layer_weights.json does not hold one normalised weight for each of its layers")
+    series = pd.to_numeric(pd.Series(weights, index=layers), errors="coerce")
+    if not abs(series.sum(skipna=False) - 1) < 0.01:
+        raise ValueError(f"layer_weights.json: the normalised weights sum to {series.sum():.3f}, expected 1")
+    return series
+
+
+def scores_by_epoch(epochs: pd.DataFrame, split: str) -> dict[int, dict[str, float]]:
+    rows = epochs[epochs["split"] == split].dropna(subset="score").sort_values("epoch")
+    return {int(row["epoch"]): {name: float(row[name]) for name in SCORES} for row in rows.to_dict("records")}
+
+
+def selected_epoch(run: Run, select: str) -> int | None:
+    """The epoch that `last`, `validation` or `test_best` chooses, or None where its test score was not recorded."""
+    test, validation, last = run.scores["test"], run.scores["validation"], int(run.epochs["epoch"].max())
+    chosen = None
+    if select == "last":
+        chosen = last
+    elif select == "test_best" and test and (len(test) > 1 or last == 1):  # one test score is no choice among many
+        chosen = max(test, key=lambda epoch: test[epoch]["score"])
+    elif select == "validation" and validation:
+        chosen = max(validation, key=lambda epoch: validation[epoch]["score"])
+    return chosen if chosen in test else None
+
+
+def notes(run: Run) -> list[str]:
+    """What in the folder does not fit together, as sentences."""
+    if run.predictions is None:
+        return ["no predictions.csv: its scores are those of metrics.jsonl, and there is no interval"]
+    found = []
+    score = metrics.icbhi_scores(metrics.confusion(run.predictions["true"], run.predictions["predicted"]))["score"]
+    epoch = selected_epoch(run, run.select)
+    recorded = score if epoch is None else run.scores["test"][epoch]["score"]
+    if abs(recorded - score) > TOLERANCE:
+        found.append(
+            f"predictions.csv gives Score {100 * score:.2f}, metrics.jsonl {100 * recorded:.2f} (epoch {epoch})"
+        )
+    evaluated = evaluated_score(run.folder / "evaluation.json")
+    if evaluated is not None and abs(evaluated - score) > TOLERANCE:
+        found.append(f"predictions.csv gives Score {100 * score:.2f}, evaluation.json {100 * evaluated:.2f}")
+    most_probable = run.predictions[PROBABILITIES].to_numpy().argmax(axis=1)
+    moved = int((most_probable != run.predictions["predicted"]).sum())
+    if moved:
+        found.append(f"{moved} labels are not the most probable class; Sp, Se and Score follow the labels")
+    return found
+
+
+def evaluated_score(path: Path) -> float | None:
+    """evaluation.json -> its score, or None if there is no readable one: it is only compared, never reported."""
+    try:
+        score = runs.read_json(path).get("score")
+    except (OSError, ValueError):
+        return None
+    return score if isinstance(score, float) else None

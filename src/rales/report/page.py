@@ -1,0 +1,118 @@
+"""Sections of text, tables and pictures -> one HTML page and one Markdown page with the same content."""
+
+import base64
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+DISCLAIMER = "Research tool; not a diagnosis."
+
+
+class Table(NamedTuple):
+    """Cells as they are shown; a line break in a cell is kept in HTML."""
+
+    caption: str
+    columns: list[str]
+    rows: list[list[str]]
+    marked: frozenset[int] = frozenset()
+    """Rows to emphasise."""
+    note: str = ""
+
+    def is_figures(self, column: int) -> bool:
+        """Whether a column holds numbers (or – for a missing one) and nothing else."""
+        cells = [row[column] for row in self.rows if row[column] != "–"]
+        return bool(cells) and all(re.match(r"[-−+(\[]*\d", cell) for cell in cells)
+
+
+class Picture(NamedTuple):
+    """A PNG, the text that stands for it, and what to read from it."""
+
+    file: str
+    alt: str
+    caption: str
+    png: bytes
+
+
+class Text(NamedTuple):
+    """A paragraph; `warning` makes it stand out."""
+
+    text: str
+    warning: bool = False
+
+
+class Heading(NamedTuple):
+    """A heading within a section."""
+
+    text: str
+
+
+class Items(NamedTuple):
+    """A list of (label, text); `code` sets the text as typed at a terminal."""
+
+    items: list[tuple[str, str]]
+    code: bool = False
+
+
+Block = Table | Picture | Text | Heading | Items
+
+
+class Section(NamedTuple):
+    """A part of the page with its own entry in the contents."""
+
+    anchor: str
+    title: str
+    blocks: Sequence[Block]
+
+
+def html(title: str, lead: Sequence[Block], sections: Sequence[Section]) -> str:
+    """-> a page that needs no other file and no network."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("rales.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
+    environment.filters["kind"] = lambda block: type(block).__name__
+    template = environment.get_template("page.html.jinja")
+    return template.render(title=title, disclaimer=DISCLAIMER, lead=lead, sections=sections)
+
+
+def markdown(title: str, lead: Sequence[Block], sections: Sequence[Section]) -> str:
+    """-> the same page for reading as text; pictures are the files beside it."""
+    parts = [f"# {title}", f"**{DISCLAIMER}**", *map(markdown_block, lead)]
+    for section in sections:
+        parts += [f"## {section.title}", *map(markdown_block, section.blocks)]
+    return "\n\n".join([*parts, f"**{DISCLAIMER}**"]) + "\n"
+
+
+def markdown_block(block: Block) -> str:
+    match block:
+        case Text(text, warning):
+            return f"> **{plain(text)}**" if warning else plain(text)
+        case Heading(text):
+            return f"### {plain(text)}"
+        case Picture(file, alt, caption):
+            return f"![{plain(alt)}]({file})\n\n{plain(caption)}"
+        case Items(items, code):
+            return "\n".join(f"- {plain(label)}: {f'`{text}`' if code else plain(text)}" for label, text in items)
+    return markdown_table(block)
+
+
+def markdown_table(table: Table) -> str:
+    """Table -> a Markdown table with its caption above and its note below."""
+    lines = [table.columns, ["---"] * len(table.columns)]
+    lines += [
+        [f"**{cell}**" if i in table.marked and j == 0 else cell for j, cell in enumerate(row)]
+        for i, row in enumerate(table.rows)
+    ]
+    rows = "\n".join("| " + " | ".join(plain(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n\n".join(part for part in (f"**{plain(table.caption)}**", rows, plain(table.note)) if part)
+
+
+def plain(text: str) -> str:
+    """Text -> one line of Markdown in which nothing turns into a tag."""
+    return " ".join(text.split()).replace("<", "&lt;")

@@ -1,0 +1,160 @@
+"""Runs that differ in their seed only, as one system: its figures, its interval, its name."""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rales import metrics, statistics
+from rales.report.folders import (
+    CANNOT_CHANGE_A_SYSTEM,
+    PROBABILITIES,
+    SCORES,
+    Run,
+    identity,
+    selected_epoch,
+)
+
+CYCLE = ["recording", "cycle", "true"]
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of every table."""
+
+    name: str
+    runs: list[Run]
+    """By seed."""
+    figures: pd.DataFrame
+    """A row per run, a column per figure (fractions, NaN where a run has no predictions)."""
+    cycles: pd.DataFrame | None
+    """Predictions of all runs under each other, or None if a run has none."""
+    interval: dict[str, tuple[float, float]]
+    """95 % interval of the mean over seeds, patients resampled; empty without predictions."""
+    incomparable: str
+    """Why the scores do not stand beside published ones; empty if they do."""
+
+    @property
+    def select(self) -> str:
+        return self.runs[0].select
+
+
+def systems(runs: list[Run]) -> list[System]:
+    """Runs -> systems, highest mean Score first."""
+    groups: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[identity(run)].append(run)
+    members = [sorted(group, key=lambda run: run.seed) for group in groups.values()]
+    found = [system(name, group) for name, group in zip(names(members), members, strict=True)]
+    return sorted(found, key=lambda s: -np.nan_to_num(s.figures["score"].mean(), nan=-1))
+
+
+def system(name: str, runs: list[Run]) -> System:
+    tables = [run.predictions for run in runs if run.predictions is not None]
+    cycles = pd.concat(tables, ignore_index=True) if len(tables) == len(runs) else None
+    interval = {}
+    if cycles is not None:
+        # The seeds of a patient stay together, and all seeds share one test set: this resamples the mean over seeds.
+        interval = statistics.bootstrap(cycles["true"], cycles["predicted"], cycles["patient"].tolist(), seed=0)
+    return System(
+        name=name,
+        runs=runs,
+        figures=pd.DataFrame([run_figures(run) for run in runs], index=[run.seed for run in runs]),
+        cycles=cycles,
+        interval=interval,
+        incomparable=incomparable(runs[0]),
+    )
+
+
+def run_figures(run: Run) -> dict[str, float]:
+    """Run -> all its figures at the selected epoch, as fractions."""
+    if run.predictions is None:
+        epoch = selected_epoch(run, run.select)
+        return run.scores["test"][epoch] if epoch is not None else dict.fromkeys(SCORES, math.nan)
+    true, probabilities = run.predictions["true"], run.predictions[PROBABILITIES]
+    counts = metrics.confusion(true, run.predictions["predicted"])
+    present = counts.sum(axis=1) > 0
+    more = metrics.all_figures(true, probabilities)
+    return {
+        **metrics.icbhi_scores(counts),
+        **{f"two_class_{name}": value for name, value in metrics.two_class_scores(counts).items()},
+        "macro_recall": float((np.diag(counts)[present] / counts.sum(axis=1)[present]).mean()),
+        **{f"{kind}_auroc": more[f"{kind}_present"]["auroc"] for kind in ("crackle", "wheeze")},
+        **{f"{kind}_ap": more[f"{kind}_present"]["average_precision"] for kind in ("crackle", "wheeze")},
+        "ece": statistics.expected_calibration_error(true, probabilities),
+    }
+
+
+def incomparable(run: Run) -> str:
+    """-> the reason why a run's scores do not stand beside published ones, or ""."""
+    if not run.whole_database:
+        recordings = [run.split[part].get("recordings") for part in ("train", "test")]
+        seen = sum(n for n in recordings if isinstance(n, int))
+        return f"trained and tested on {seen or 'some'} recordings, not on the whole database of 920"
+    if run.split.get("name") != "official":
+        return f"split `{run.split.get('name')}`, not the official 60/40 split"
+    return ""
+
+
+def protocol_scores(system: System, select: str) -> pd.Series:
+    """-> each run's test Score at the epoch that `select` chooses; NaN where metrics.jsonl does not tell."""
+    epochs = [selected_epoch(run, select) for run in system.runs]
+    scores = [
+        math.nan if epoch is None else run.scores["test"][epoch]["score"]
+        for run, epoch in zip(system.runs, epochs, strict=True)
+    ]
+    return pd.Series(scores, index=[run.seed for run in system.runs], dtype=np.float64)
+
+
+def paired(a: System, b: System) -> dict[str, dict[str, float]] | None:
+    """Two systems -> difference a - b of their means over seeds, per figure; None unless they share all test cycles."""
+    if a.cycles is None or b.cycles is None:
+        return None
+    tables = [run.predictions for run in (*a.runs, *b.runs) if run.predictions is not None]
+    tables = [table.sort_values(CYCLE, ignore_index=True) for table in tables]
+    if any(not table[CYCLE].equals(tables[0][CYCLE]) for table in tables):
+        return None
+    # Seeds are repeated to a common number, which leaves both means as they are; only sums per patient matter.
+    count = math.lcm(len(a.runs), len(b.runs))
+    predicted = [table["predicted"].to_numpy() for table in tables]
+    of_a, of_b = predicted[: len(a.runs)], predicted[len(a.runs) :]
+    return statistics.paired_difference(
+        np.tile(tables[0]["true"].to_numpy(), count),
+        np.concatenate(of_a * (count // len(of_a))),
+        np.concatenate(of_b * (count // len(of_b))),
+        tables[0]["patient"].tolist() * count,
+        seed=0,
+    )
+
+
+def names(groups: list[list[Run]]) -> list[str]:
+    """One readable name per group; equal names get the settings that tell them apart."""
+    plain = [plain_name(group[0]) for group in groups]
+    settings = [group[0].config | {"split": str(group[0].split.get("digest"))[:8]} for group in groups]
+    unique = []
+    for name, own in zip(plain, settings, strict=True):
+        twins = [other for other, other_name in zip(settings, plain, strict=True) if other_name == name]
+        differing = [
+            key
+            for key in own
+            if key not in CANNOT_CHANGE_A_SYSTEM and any(other.get(key) != own[key] for other in twins)
+        ]
+        unique.append(", ".join([name, *(f"{key}={shown(own[key])}" for key in differing)]))
+    return unique
+
+
+def plain_name(run: Run) -> str:
+    words = [
+        str(value) if key in ("variant", "size") else f"{key}={shown(value)}"
+        for key, value in run.options.items()
+        if value not in (None, "", False)
+    ]
+    return f"{run.recipe} ({', '.join(words)})" if words else run.recipe
+
+
+def shown(value: Any) -> str:
+    return PurePath(value).name if isinstance(value, str) else str(value)

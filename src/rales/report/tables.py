@@ -1,0 +1,222 @@
+"""Systems -> the tables of the report. Figures are percent unless a column says otherwise."""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from rales import metrics, statistics
+from rales.report.folders import SCORES, Run, selected_epoch
+from rales.report.page import Table
+from rales.report.systems import System, paired, protocol_scores
+
+ALL_NORMAL = "every cycle called normal"
+PROTOCOLS = {"last": "last epoch", "validation": "best on validation patients", "test_best": "best on the test set"}
+ALL_PAIRS_UP_TO = 5
+
+
+def scores(systems: list[System]) -> Table:
+    """Mean over seeds ± SD and the 95 % interval of the three figures of the task."""
+    rows = [
+        [s.name, str(len(s.runs)), PROTOCOLS[s.select], *(with_interval(s, name) for name in SCORES)] for s in systems
+    ]
+    return Table(
+        "Specificity, sensitivity and Score",
+        ["System", "Seeds", "Epoch", "Specificity", "Sensitivity", "Score"],
+        [*rows, [ALL_NORMAL, "–", "–", "100.00", "0.00", "50.00"]],
+        note="Percent, mean over seeds ± standard deviation; in brackets the 95 % interval of that mean if other "
+        "patients had been recorded (bootstrap over patients, 10,000 resamples). Sensitivity asks for the exact class.",
+    )
+
+
+def beyond_score(systems: list[System]) -> Table:
+    """Two-class figures, macro recall, detection of each sound and calibration."""
+    percents = ["two_class_sensitivity", "two_class_score", "macro_recall"]
+    fractions = ["crackle_auroc", "crackle_ap", "wheeze_auroc", "wheeze_ap", "ece"]
+    rows = [
+        [s.name, *(over_seeds(s, name) for name in percents), *(over_seeds(s, name, scale=1) for name in fractions)]
+        for s in systems
+    ]
+    return Table(
+        "What the Score hides",
+        [
+            "System",
+            "Two-class Se",
+            "Two-class Score",
+            "Macro recall",
+            "Crackle AUROC",
+            "Crackle AP",
+            "Wheeze AUROC",
+            "Wheeze AP",
+            "ECE",
+        ],
+        [*rows, [ALL_NORMAL, "0.00", "50.00", "25.00", "0.500", "–", "0.500", "–", "–"]],
+        note="Two-class: any abnormal answer to an abnormal cycle is right. AUROC and AP (average precision) say how "
+        "well cycles with that sound rank before those without; a blind guess has AUROC 0.5 and for AP the share of "
+        "such cycles. ECE is the expected calibration error, 15 bins. The last five columns are fractions.",
+    )
+
+
+def selection(systems: list[System]) -> Table:
+    """The Score that each way of choosing the epoch would have given, from the recorded test scores."""
+    chosen_by = [text.capitalize() for text in PROTOCOLS.values()]
+    rows = []
+    for s in systems:
+        by_protocol = {select: protocol_scores(s, select) for select in PROTOCOLS}
+        cells = [mean_sd(values) + (" (used)" if select == s.select else "") for select, values in by_protocol.items()]
+        gaps = [mean_sd(by_protocol["test_best"] - by_protocol[select]) for select in ("last", "validation")]
+        rows.append([s.name, str(len(s.runs)), *cells, *gaps])
+    return Table(
+        "Score by the way the epoch is chosen",
+        ["System", "Seeds", *chosen_by, "Best on test − last", "Best on test − validation"],
+        [*rows, [ALL_NORMAL, "–", "50.00", "50.00", "50.00", "0.00", "0.00"]],
+        note="Test scores recorded in metrics.jsonl, mean over seeds ± standard deviation; – where they were not "
+        "recorded. The best epoch on the test set is an optimistic figure: it was chosen by looking at the answers.",
+    )
+
+
+def comparisons(systems: list[System]) -> Table | None:
+    """Paired differences on the same cycles, or None if no two systems share a test set."""
+    pairs = list(combinations(systems, 2))
+    if len(systems) > ALL_PAIRS_UP_TO:
+        pairs = [(systems[0], other) for other in systems[1:]]
+    rows = []
+    for a, b in pairs:
+        found = paired(a, b)
+        if found is not None:
+            cells = [
+                f"{100 * f['difference']:+.2f}\n[{100 * f['low']:+.1f}, {100 * f['high']:+.1f}]" for f in found.values()
+            ]
+            rows.append([a.name, b.name, *cells, f"{found['score']['p_value']:.4f}"])
+    if not rows:
+        return None
+    return Table(
+        "Paired differences: first minus second",
+        ["First", "Second", "Specificity", "Sensitivity", "Score", "p of Score"],
+        rows,
+        note="Points of percent with 95 % interval, the same cycles, patients resampled. "
+        + ("" if len(systems) <= ALL_PAIRS_UP_TO else "The highest mean Score against every other system. ")
+        + f"The p-values are not corrected for making {len(rows)} comparison{'s' * (len(rows) > 1)}.",
+    )
+
+
+def groups(systems: list[System], column: str) -> Table | None:
+    """Figures per device or location, or None where predictions do not name them."""
+    rows = []
+    for s in systems:
+        if s.cycles is None or column not in s.cycles:
+            continue
+        for name, cycles in s.cycles.fillna({column: "unknown"}).groupby(column):
+            counts = metrics.confusion(cycles["true"], cycles["predicted"])
+            number, abnormal = (int(n) // len(s.runs) for n in (counts.sum(), counts[1:].sum()))
+            figures = metrics.icbhi_scores(counts)
+            patients = str(cycles["patient"].nunique())
+            rows.append([s.name, str(name), str(number), str(abnormal), patients, *map(percent, figures.values())])
+    if not rows:
+        return None
+    return Table(
+        f"By {column}",
+        ["System", column.capitalize(), "Cycles", "Abnormal", "Patients", "Specificity", "Sensitivity", "Score"],
+        [*rows, [ALL_NORMAL, "any", "–", "–", "–", "100.00", "0.00", "50.00"]],
+        note="Mean over seeds; – where a group has no normal or no abnormal cycle. A few patients are a small sample.",
+    )
+
+
+def protocol(systems: list[System]) -> Table:
+    """Which cycles trained and tested: a row per split that was seen."""
+    rows: dict[str, list[str]] = {}
+    for run in (run for s in systems for run in s.runs):
+        key = f"{run.split.get('name')} {run.split.get('digest')}"
+        row = rows.setdefault(key, [str(run.split.get("name", "–")), *part(run, "train"), *part(run, "test")])
+        if len(row) == 7:
+            row += ["yes" if run.whole_database else "no", str(run.split.get("digest", "–"))[:8], "0"]
+        row[-1] = str(int(row[-1]) + 1)
+    return Table(
+        "Data of the runs",
+        [
+            "Split",
+            "Train recordings",
+            "Cycles",
+            "Classes",
+            "Test recordings",
+            "Cycles",
+            "Classes",
+            "Whole database",
+            "Digest",
+            "Runs",
+        ],
+        list(rows.values()),
+        note="The digest names the exact cycles, their labels and their part: runs with one digest saw the same data.",
+    )
+
+
+def part(run: Run, name: str) -> list[str]:
+    """-> "539", "4142" and "normal 2063, crackle 1215, …" of the train or test part."""
+    counts, classes = run.split[name], run.split[name].get("classes")
+    listed = ", ".join(f"{label} {n}" for label, n in classes.items()) if isinstance(classes, dict) else "–"
+    return [str(counts.get("recordings", "–")), str(counts.get("cycles", "–")), listed]
+
+
+def runs_frame(systems: list[System]) -> pd.DataFrame:
+    """A row per run, all its figures as fractions: runs.csv."""
+    return pd.DataFrame(
+        {
+            "folder": str(run.folder),
+            "system": s.name,
+            "recipe": run.recipe,
+            "seed": run.seed,
+            "split": run.split.get("name"),
+            "whole_database": run.whole_database,
+            "select": run.select,
+            "epochs": run.epochs["epoch"].max(),
+            "selected_epoch": selected_epoch(run, run.select),
+            **s.figures.loc[run.seed].to_dict(),
+            "commit": run.record.get("commit"),
+            "command": run.record.get("command"),
+        }
+        for s in systems
+        for run in s.runs
+    )
+
+
+def runs_table(frame: pd.DataFrame) -> Table:
+    """runs.csv as shown on the page."""
+    rows = [
+        [
+            str(row["folder"]),
+            str(row["system"]),
+            str(row["seed"]),
+            f"{int(row['epochs'])}",
+            "–" if pd.isna(row["selected_epoch"]) else f"{int(row['selected_epoch'])}",
+            *(percent(row[name]) for name in SCORES),
+            str(row["commit"] or "–")[:18],
+        ]
+        for row in frame.to_dict("records")
+    ]
+    return Table(
+        "Runs",
+        ["Folder", "System", "Seed", "Epochs", "Epoch used", "Specificity", "Sensitivity", "Score", "Commit"],
+        [*rows, [ALL_NORMAL, "–", "–", "–", "–", "100.00", "0.00", "50.00", "–"]],
+    )
+
+
+def percent(fraction: float) -> str:
+    return "–" if np.isnan(fraction) else f"{100 * fraction:.2f}"
+
+
+def mean_sd(values: pd.Series, scale: float = 100) -> str:
+    """Fractions of all seeds -> "60.68 ± 0.49", without ± for one seed, – where a seed has none."""
+    mean, sd = statistics.mean_sd(values * scale)
+    digits = 2 if scale == 100 else 3
+    if np.isnan(mean):
+        return "–"
+    return f"{mean:.{digits}f}" + ("" if np.isnan(sd) else f" ± {sd:.{digits}f}")
+
+
+def over_seeds(system: System, name: str, scale: float = 100) -> str:
+    return mean_sd(system.figures[name], scale) if name in system.figures else "–"
+
+
+def with_interval(system: System, name: str) -> str:
+    low, high = system.interval.get(name, (np.nan, np.nan))
+    return over_seeds(system, name) + ("" if np.isnan(low) else f"\n[{100 * low:.1f}, {100 * high:.1f}]")

@@ -1,0 +1,241 @@
+"""The run folder: one training run on disk, readable without this package.
+
+`config.json` (what was asked and what it ran on), `metrics.jsonl` (a line per epoch and split), `predictions.csv`,
+`last.safetensors`, `best.safetensors`, `layer_weights.json`, `resume.safetensors` while unfinished, `done` last.
+Every file is written beside its place and renamed, so a reader (or a killed run) never sees half of one.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+RESUME_IGNORES = ("command", "versions", "commit", "created")  # may differ between a run and its continuation
+
+
+def begin(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Make or reopen a run folder; -> True if it holds a finished run of the same record.
+
+    An unfinished run of the same record goes on. Errors: a folder that holds a run of other settings (named), or
+    other files, or cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"{folder}: cannot write the run there ({error.strerror}); choose another --out") from error
+    if not (folder / "config.json").exists():
+        strangers = [p.name for p in folder.iterdir() if not p.name.startswith(".")]
+        if strangers:
+            raise ValueError(
+                f"{folder}: not a run folder, but it holds {', '.join(sorted(strangers)[:3])}; choose an empty --out"
+            )
+        write_json(folder / "config.json", record)
+        return False
+    stored = read_json(folder / "config.json")
+    differences = [key for key in flatten(record) if flatten(record)[key] != flatten(stored).get(key)]
+    differences = [key for key in differences if not key.startswith(RESUME_IGNORES)]
+    if differences:
+        key = differences[0]
+        raise ValueError(
+            f"{folder}: holds a run of other settings ({key} is {flatten(stored).get(key)!r} there, "
+            f"{flatten(record)[key]!r} here{f', and {len(differences) - 1} more' if len(differences) > 1 else ''}); "
+            "choose another --out or remove the folder"
+        )
+    return (folder / "done").exists()
+
+
+def stored_precision(folder: Path) -> str | None:
+    """-> the precision that an unfinished run in the folder computes in, so that its continuation does the same even
+    where "auto" would now decide otherwise; None if there is no run."""
+    path = folder / "config.json"
+    return read_json(path).get("computed_in", {}).get("precision") if path.exists() else None
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested JSON objects -> dotted name -> value, as JSON would store it."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def environment() -> dict[str, Any]:
+    """-> versions of what can change a result, and the commit of this package's source if it runs from a checkout."""
+    packages = {}
+    for name in ("rales", "torch", "numpy", "pandas", "soundfile", "soxr", "safetensors"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "unknown"
+    return {"versions": {"python": platform.python_version(), **packages}, "commit": commit()}
+
+
+def commit() -> str:
+    """-> git commit of the source tree with `+changes` if files differ from it, or "" for an installed package."""
+    here = Path(__file__).parent
+    try:
+        git = ["git", "-C", str(here)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "--", str(here)], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
+
+
+def append_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:
+    """Add one JSON line per split of an epoch."""
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps(clean(line)) + "\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """-> the lines of metrics.jsonl; a line cut by a crash at the very end is left out."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def forget_after(folder: Path, epoch: int) -> None:
+    """Drop the metrics of epochs after `epoch`: a killed run repeats them."""
+    kept = [line for line in read_metrics(folder) if line["epoch"] <= epoch]
+    with replacing(folder / "metrics.jsonl") as path:
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+    """Tensors and a JSON record -> one safetensors file, written beside its place and renamed.
+
+    Errors: a full disk is a sentence with the size that was needed; the file that stood there before stays.
+    """
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"rales": json.dumps(clean(record))}
+    with replacing(path, bytes_needed=sum(t.numel() * t.element_size() for t in contiguous.values())) as beside:
+        save_file(contiguous, beside, metadata=metadata)
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Checkpoint written by `save_tensors` -> (tensors, record); anything else is a sentence."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint; a run folder holds best.safetensors once an epoch is done")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if "rales" not in metadata:
+                raise ValueError(
+                    f"{path}: a safetensors file without a Rales record, so it is no trained model; "
+                    "pre-trained encoders go in with --weights"
+                )
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["rales"])  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged, cut or not a safetensors file ({error}); train or copy it again") from error
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file, renamed into place."""
+    with replacing(target, bytes_needed=source.stat().st_size) as beside:
+        shutil.copyfile(source, beside)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON-able value -> file, indented, renamed into place."""
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(clean(value), indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """File -> JSON object; broken JSON is a sentence."""
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such file; is {path.parent} a run folder?") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); the file was damaged after it was written") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: holds a JSON {type(value).__name__}, expected an object")
+    return value
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Table -> CSV, renamed into place."""
+    with replacing(path) as beside:
+        table.to_csv(beside, index=False)
+
+
+class replacing:
+    """`with replacing(path) as beside:` write `beside`; it becomes `path` if all went well, else it is removed.
+
+    A full disk is turned into a sentence that says what was needed and what is free.
+    """
+
+    def __init__(self, path: Path, bytes_needed: int = 0) -> None:
+        self.path, self.bytes_needed = path, bytes_needed
+        self.beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+
+    def __enter__(self) -> Path:
+        return self.beside
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if kind is None:
+            self.beside.replace(self.path)
+            return
+        self.beside.unlink(missing_ok=True)
+        # safetensors reports a full disk as its own error with the system's words in it
+        full = (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left" in str(error)
+        if full:
+            free = shutil.disk_usage(self.path.parent).free
+            needed = f"{self.bytes_needed / 2**20:.0f} MiB" if self.bytes_needed else "more"
+            raise OSError(
+                errno.ENOSPC,
+                f"{self.path}: the disk is full ({needed} needed, {free / 2**20:.0f} MiB free); what stood there before "
+                "is untouched: make room and run the same command again",
+            ) from error
+
+
+def digest(rows: pd.DataFrame) -> str:
+    """Cycles table -> sha256 over recording, times, label and split in a fixed order: which data a run really saw."""
+    columns = ["recording", "start_s", "end_s", "label", "split"]
+    ordered = rows[columns].sort_values(columns)
+    return hashlib.sha256(ordered.to_csv(index=False, float_format="%.5f").encode()).hexdigest()
+
+
+def clean(value: Any) -> Any:
+    """Numbers of numpy and NaN -> what JSON knows (NaN becomes null)."""
+    if isinstance(value, Mapping):
+        return {str(k): clean(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(v) for v in value]
+    if hasattr(value, "item") and callable(value.item) and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if isinstance(value, float) and value != value:
+        return None
+    return str(value) if isinstance(value, Path) else value
+

@@ -1,0 +1,123 @@
+"""Results of jobs -> lines for a person at a terminal."""
+
+from typing import Any
+
+from rales.metrics import CLASSES
+
+NOT_A_DIAGNOSIS = "Research tool, not a diagnosis."
+
+
+def audit_lines(found: dict[str, Any]) -> list[str]:
+    """Audit of a data folder (JSON of `rales check`) -> lines."""
+    lines = [f"{found['recordings']} recordings of {found['patients']} patients, {found['cycles']} cycles"]
+    head = ["split", "recordings", "cycles", *CLASSES]
+    rows = [
+        [part, facts["recordings"], facts["cycles"], *(facts["classes"][name] for name in CLASSES)]
+        for part, facts in found["splits"].items()
+    ]
+    rows.append(["all", found["recordings"], found["cycles"], *(found["classes"][name] for name in CLASSES)])
+    lines += table(head, rows)
+    if found["overlap_patients"]:
+        lines.append(f"patients on both sides of the split: {', '.join(found['overlap_patients'])}")
+    lines += [f"note: {note}" for note in found["notes"]]
+    lines += [f"problem: {problem}" for problem in found["problems"]]
+    lines.append(f"{len(found['problems'])} problems")
+    return lines
+
+
+def figure_lines(figures: dict[str, Any]) -> list[str]:
+    """Figures of an evaluation -> lines: the Score and everything that must stand beside it."""
+    protocol, low_high = figures["protocol"], figures["ci95"]
+    lines = [
+        f"{protocol['cycles']} test cycles of {protocol['patients']} patients, split {protocol['split']}, "
+        f"epoch {protocol['selected_epoch']} of {protocol['epochs']} (select {protocol['select']}), "
+        f"seed {protocol['seed']}"
+    ]
+    if protocol["select"] == "test_best":
+        lines.append("the epoch was chosen on the test set, as the paper did: these figures are optimistic")
+    if not protocol["whole_database"]:
+        lines.append("not the whole ICBHI database: not comparable with published scores")
+    head = ["", "specificity", "sensitivity", "score", "95 % of score"]
+    rows = [
+        ["strict four-class", *(percent(figures[n]) for n in ("specificity", "sensitivity", "score")), interval(low_high["score"])],
+        ["two-class", *(percent(figures["two_class"][n]) for n in ("specificity", "sensitivity", "score")), ""],
+        ["all called normal", "100.0", "0.0", "50.0", ""],
+    ]  # fmt: skip
+    threshold = figures.get("validation_threshold") or {}
+    if threshold.get("threshold") is not None:
+        figures_there = [percent(threshold[n]) for n in ("specificity", "sensitivity", "score")]
+        rows.insert(1, [f"normal if p >= {threshold['threshold']:.3f} (validation)", *figures_there, ""])
+    for name, part in figures.get("leak_free", {}).items():
+        trained = f" ({part['cycles_trained_on']} cycles trained on)" if part["cycles_trained_on"] else ""
+        rows.append([name + trained, *(percent(part[n]) for n in ("specificity", "sensitivity", "score")), interval(part["ci95"]["score"])])  # fmt: skip
+    lines += ["", *table(head, rows), ""]
+    for what in ("crackle_present", "wheeze_present"):
+        detection = figures[what]
+        lines.append(
+            f"{what.replace('_', ' ')}: AUROC {number(detection['auroc'])}, "
+            f"average precision {number(detection['average_precision'])}"
+        )
+    lines += [f"macro recall {percent(figures['macro_recall'])}", "", "rows true, columns predicted:"]
+    lines += table(["", *CLASSES], [[name, *row] for name, row in zip(CLASSES, figures["confusion"], strict=True)])
+    for group in ("by_device", "by_location"):
+        if group in figures:
+            head = [group.removeprefix("by_"), "cycles", "specificity", "sensitivity", "score"]
+            rows = [
+                [name, part["cycles"], *(percent(part[n]) for n in ("specificity", "sensitivity", "score"))]
+                for name, part in figures[group].items()
+            ]
+            lines += ["", *table(head, rows)]
+    return [*lines, "", NOT_A_DIAGNOSIS]
+
+
+def prediction_lines(document: dict[str, Any]) -> list[str]:
+    """Predicted cycles -> lines, a block per recording."""
+    lines: list[str] = []
+    recording = None
+    for row in document["cycles"]:
+        if row["recording"] != recording:
+            recording = row["recording"]
+            windows = "" if row["source"] == "annotation" else " (no annotation: windows, not breaths)"
+            lines += ["", f"{recording}{windows}", f"{'cycle':>5}  {'start s':>8} {'end s':>8}  {'label':<8}" + "".join(f"{name:>9}" for name in CLASSES)]  # fmt: skip
+        true = row.get("true_label")
+        lines.append(
+            f"{row['cycle']:>5}  {row['start_s']:>8.3f} {row['end_s']:>8.3f}  {row['label']:<8}"
+            + "".join(f"{row[f'p_{name}']:>9.3f}" for name in CLASSES)
+            + (f"  annotated {true}" if true else "")
+        )
+    return [*lines[1:], "", document["notice"]]
+
+
+def weight_lines(document: dict[str, Any]) -> list[str]:
+    """Public checkpoints -> lines."""
+    lines = []
+    for row in document["weights"]:
+        size = f"{row['size_bytes'] / 2**20:.0f} MiB" if row.get("size_bytes") else "size unknown"
+        lines += [
+            f"{row['name']}: {row['note']}",
+            f"    {row['address']} ({size})",
+            f"    {'here: ' + str(row['path']) if row.get('path') else 'not fetched'}",
+        ]
+    return lines
+
+
+def table(head: list[str], rows: list[list[Any]]) -> list[str]:
+    """Column names and cells -> aligned lines, first column left, the rest right."""
+    cells = [[str(cell) for cell in row] for row in [head, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    return [
+        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
+        for row in cells
+    ]  # fmt: skip
+
+
+def percent(fraction: float | None) -> str:
+    return "-" if fraction is None or fraction != fraction else f"{100 * fraction:.1f}"
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.3f}"
+
+
+def interval(ends: list[float]) -> str:
+    return f"{percent(ends[0])} to {percent(ends[1])}"

@@ -1,0 +1,248 @@
+"""Own manifests: what may be left out, the round trip, and a sentence for each broken thing."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+import rales.data
+from rales.data import icbhi, table
+from rales.data.cycles import COLUMNS
+
+RATE_HZ = 4000
+HEADER = "path,start_s,end_s,label,patient,split\n"
+ROWS = "a.wav,0,0.5,normal,1,train\na.wav,0.5,1,crackle,1,train\nb.wav,0.25,0.75,both,2,test\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a", "b"):
+        wave = np.random.default_rng(0).uniform(-0.5, 0.5, RATE_HZ)
+        soundfile.write(tmp_path / f"{name}.wav", wave, RATE_HZ)
+    return tmp_path
+
+
+def manifest(folder: Path, text: str, name: str = "cycles.csv") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def problem(path: Path, *, left_out: str = "a") -> str:
+    """The only problem, that of one recording, after checking that audit and reader treat it alike."""
+    report = table.audit(path)
+    assert len(report.problems) == 1, report.problems
+    assert report.damaged == [left_out]
+    with pytest.raises(ValueError, match="rales check") as error:
+        table.read_cycles(path)
+    assert str(error.value).splitlines()[0] == report.problems[0]
+    return report.problems[0]
+
+
+def test_table(folder: Path) -> None:
+    path = manifest(folder, HEADER + ROWS)
+    cycles = table.read_cycles(path)
+    assert tuple(cycles.columns) == COLUMNS
+    assert cycles.iloc[2].to_dict() == {
+        "recording": "b",
+        "cycle": 1,
+        "patient": "2",
+        "start_s": 0.25,
+        "end_s": 0.75,
+        "crackle": 1,
+        "wheeze": 1,
+        "label": "both",
+        "device": "",
+        "location": "",
+        "mode": "",
+        "split": "test",
+        "path": str(folder / "b.wav"),
+    }
+    assert rales.data.read_cycles(path).equals(cycles)
+    report = rales.data.audit(path)
+    assert (report.problems, report.notes) == ([], [])
+    assert report.to_dict()["splits"] == {
+        "train": {"recordings": 1, "cycles": 2, "classes": {"normal": 1, "crackle": 1, "wheeze": 0, "both": 0}},
+        "test": {"recordings": 1, "cycles": 1, "classes": {"normal": 0, "crackle": 0, "wheeze": 0, "both": 1}},
+    }
+
+
+def test_the_least_manifest_is_one_row_per_whole_file(folder: Path) -> None:
+    path = manifest(folder, "path,label\na.wav,Wheeze\nb.wav,normal\n")
+    cycles = table.read_cycles(path)
+    columns = ["recording", "patient", "start_s", "end_s", "label", "split"]
+    assert cycles[columns].to_numpy().tolist() == [
+        ["a", "a", 0.0, 1.0, "wheeze", "train"],
+        ["b", "b", 0.0, 1.0, "normal", "train"],
+    ]
+    assert table.audit(path).notes == [
+        f"{path}: no column patient; every recording counts as a patient of its own",
+        f"{path}: no column split; every row counts as train",
+    ]
+    with pytest.raises(ValueError, match="line 2: end_s is empty and the length of the recording is not known"):
+        table.read_cycles(path, audio=False)
+
+
+@pytest.mark.parametrize(
+    ("crackle", "wheeze", "label"), [(0, 0, "normal"), (1, 0, "crackle"), (0, 1, "wheeze"), (1, 1, "both")]
+)
+def test_flags_instead_of_labels(folder: Path, crackle: int, wheeze: int, label: str) -> None:
+    path = manifest(folder, f"path,crackle,wheeze\na.wav,{crackle},{wheeze}\n")
+    assert table.read_cycles(path)["label"].tolist() == [label]
+    by_label = manifest(folder, f"path,label\na.wav,{label}\n")
+    assert table.read_cycles(by_label)[["crackle", "wheeze"]].to_numpy().tolist() == [[crackle, wheeze]]
+
+
+def test_semicolons_byte_order_mark_crlf_and_blank_lines(folder: Path) -> None:
+    text = "\ufeff" + (HEADER + ROWS).replace(",", ";").replace("\n", "\r\n\r\n")
+    (folder / "cycles.csv").write_bytes(text.encode())
+    plain = manifest(folder, HEADER + ROWS, name="plain.csv")
+    assert table.read_cycles(folder / "cycles.csv").equals(table.read_cycles(plain))
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.tsv", "out.parquet"])
+def test_round_trip(folder: Path, name: str) -> None:
+    first = manifest(folder, "recording," + HEADER + "".join(f"r{row[0]},{row}\n" for row in ROWS.splitlines()))
+    cycles = table.read_cycles(first)
+    cycles["start_s"] += 0.1 / 3  # a number without a short decimal form
+    table.write(cycles, folder / name)
+    pd.testing.assert_frame_equal(table.read_cycles(folder / name), cycles)
+    if name == "out.csv":
+        assert ",a.wav\n" in (folder / name).read_text()
+
+
+def test_round_trip_of_the_published_annotations(shared_data: Path, tmp_path: Path) -> None:
+    cycles = icbhi.read_cycles(shared_data / "icbhi_annotations", audio=False)
+    table.write(cycles, tmp_path / "icbhi.parquet")
+    pd.testing.assert_frame_equal(table.read_cycles(tmp_path / "icbhi.parquet", audio=False), cycles)
+
+
+def test_paths_outside_the_folder_stay_whole(folder: Path) -> None:
+    cycles = table.read_cycles(manifest(folder, HEADER + ROWS))
+    (folder / "deep").mkdir()
+    table.write(cycles, folder / "deep" / "out.csv")
+    assert table.read_cycles(folder / "deep" / "out.csv").equals(cycles)
+
+
+def test_parquet_with_numbers_and_missing_values(folder: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "path": ["a.wav", "b.wav"],
+            "patient": [7, 8],
+            "end_s": [None, 0.5],
+            "crackle": [True, False],
+            "wheeze": [0, 1],
+        }
+    )
+    frame.to_parquet(folder / "cycles.parquet")
+    cycles = table.read_cycles(folder / "cycles.parquet")
+    assert cycles[["patient", "end_s", "label"]].to_numpy().tolist() == [["7", 1.0, "crackle"], ["8", 0.5, "wheeze"]]
+    frame.assign(end_s=["x", "0.5"]).to_parquet(folder / "cycles.parquet")
+    assert "cycles.parquet, row 1: start_s and end_s are '' and 'x'" in problem(folder / "cycles.parquet")
+
+
+def test_validation_split_is_kept(folder: Path) -> None:
+    path = manifest(folder, HEADER + ROWS.replace("test", "validation"))
+    assert table.read_cycles(path)["split"].tolist() == ["train", "train", "validation"]
+    splits = table.audit(path).to_dict()["splits"]
+    assert isinstance(splits, dict)
+    assert list(splits) == ["train", "test", "validation"]
+
+
+# Broken as a whole
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "no rows"),
+        (HEADER, "no rows, expected one per cycle"),
+        ("file,label\na.wav,normal\n", "no column path (found: file, label)"),
+        ("path\na.wav\n", "no column label and not both crackle and wheeze (found: path)"),
+        ("path,crackle\na.wav,1\n", "no column label and not both crackle and wheeze"),
+        ("path,label,spilt\na.wav,normal,test\n", "column 'spilt' is not known; did you mean 'split'"),
+        ("path,label,Label\na.wav,normal,x\n", None),
+        ("path,label,label\na.wav,normal,x\n", "a column is there twice"),
+        ("path,label\na.wav,normal,1\n", "line 2: 3 columns, expected 2 (path, label)"),
+    ],
+)
+def test_manifest_that_cannot_be_understood(folder: Path, text: str, sentence: str | None) -> None:
+    path = manifest(folder, text)
+    if sentence is None:
+        assert any("columns that are not used: Label" in note for note in table.audit(path).notes)
+        return
+    for read in (table.read_cycles, table.audit):
+        with pytest.raises(ValueError, match=r"cycles\.csv") as error:
+            read(path)
+        assert sentence in str(error.value)
+
+
+def test_files_that_are_no_manifest(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such manifest"):
+        rales.data.read_cycles(folder / "nothing.csv")
+    with pytest.raises(ValueError, match=r"expected a manifest ending in \.csv, \.tsv, \.parquet"):
+        rales.data.read_cycles(folder / "a.wav")
+    (folder / "broken.parquet").write_bytes(b"junk")
+    with pytest.raises(ValueError, match=r"broken\.parquet: not a Parquet file"):
+        table.read_cycles(folder / "broken.parquet")
+    (folder / "broken.csv").write_bytes(b"path,label\n\xff\xfe")
+    with pytest.raises(ValueError, match="not a UTF-8 text file"):
+        table.read_cycles(folder / "broken.csv")
+    with pytest.raises(ValueError, match="expected a manifest ending in"):
+        table.write(table.read_cycles(manifest(folder, HEADER + ROWS)), folder / "out.txt")
+
+
+# Broken rows
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ("a.wav,zero,0.5,normal,1,train", "line 5: start_s and end_s are 'zero' and '0.5', expected numbers"),
+        ("a.wav,0,nan,normal,1,train", "line 5: start_s and end_s are '0' and 'nan'"),
+        ("a.wav,0,0.5,weeze,1,train", "line 5: label 'weeze' is not known; did you mean wheeze? Known: normal"),
+        ("a.wav,0,0.5,7,1,train", "line 5: label '7' is not known; expected one of normal"),
+        ("a.wav,0,0.5,,1,train", "line 5: crackle and wheeze are '' and '', expected 0 or 1"),
+        ("a.wav,0.5,0.5,normal,1,train", "line 5: the cycle ends at 0.5 s"),
+        ("a.wav,-1,0.5,normal,1,train", "line 5: the cycle starts at -1 s"),
+        ("a.wav,0,3,normal,1,train", "line 5: the cycle 0-3 s lies past the end"),
+        ("a.wav,0,0.5,normal,9,train", "line 2: the rows of recording a differ in patient (1, 9)"),
+        ("a.wav,0,0.5,normal,1,test", "line 2: the rows of recording a differ in split (test, train)"),
+        ("other/a.wav,0,0.5,normal,1,train", "line 2: the rows of recording a differ in path (a.wav, other/a.wav)"),
+    ],
+)
+def test_broken_row(folder: Path, row: str, sentence: str) -> None:
+    path = manifest(folder, HEADER + ROWS + row + "\n")
+    found = problem(path)
+    assert str(path) in found
+    assert sentence in found
+    assert table.read_cycles(path, skip_damaged=True)["recording"].tolist() == ["b"]
+
+
+def test_label_against_flags(folder: Path) -> None:
+    path = manifest(folder, "path,label,crackle,wheeze\na.wav,wheeze,1,0\nb.wav,both,1,1\n")
+    assert "line 2: label wheeze but crackle 1 and wheeze 0, which is crackle" in problem(path)
+
+
+def test_missing_file_broken_file_and_unknown_split(folder: Path) -> None:
+    path = manifest(folder, HEADER + ROWS + "c.wav,0,1,normal,3,train\n")
+    assert "line 5:" in problem(path, left_out="c")
+    assert "c.wav" in problem(path, left_out="c")
+    assert len(table.read_cycles(path, audio=False)) == 4
+    (folder / "c.wav").write_text("not audio")
+    assert "c.wav" in problem(path, left_out="c")
+    path = manifest(folder, HEADER + ROWS.replace("train", "trian"))
+    assert "line 2: split 'trian', expected one of train, test, validation" in problem(path)
+
+
+def test_empty_cells(folder: Path) -> None:
+    path = manifest(folder, HEADER + ROWS.replace("test", ""))
+    report = table.audit(path)
+    assert report.problems == [f"{path}, line 4: split is empty, expected one of train, test, validation"]
+    assert table.read_cycles(path, skip_damaged=True)["split"].tolist() == ["train", "train", ""]
+    path = manifest(folder, HEADER + ROWS + ",0,1,normal,3,train\n")
+    assert table.audit(path).problems == [f"{path}, line 5: no path; give the audio file of the row or remove it"]
+    path = manifest(folder, "recording,path,label\nx,,normal\ny,b.wav,normal\n")
+    assert "line 2: path is empty; give the audio file of recording x" in table.audit(path).problems[0]
