@@ -42,7 +42,8 @@ def main() -> None:
             patients = max(8, arguments.recordings // 4)
             write_folder(folder, arguments.recordings, arguments.seed, patients=patients, duration_s=(8.0, 16.0))
         mean, structure, labels, train = features(folder)
-    print(f"{train.sum()} train and {(~train).sum()} test cycles, test classes {np.bincount(labels[~train], minlength=4)}")
+    classes = np.bincount(labels[~train], minlength=4)
+    print(f"{train.sum()} train and {(~train).sum()} test cycles (normal, crackle, wheeze, both: {classes})")
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
     balanced = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, class_weight="balanced"))
     trees = HistGradientBoostingClassifier(max_iter=150, learning_rate=0.06, class_weight="balanced", random_state=0)
@@ -95,7 +96,7 @@ def mean_logmel(cycle: Array) -> Array:
 def logmel(cycle: Array) -> Array:
     """Cycle -> natural log of 40 triangular mel bands, 50 to 2000 Hz, 32 ms windows every 8 ms (40, frames)."""
     frequencies_hz, _, power = signal.spectrogram(cycle, RATE_HZ, "hann", nperseg=128, noverlap=96, nfft=512)
-    edges_mel = np.linspace(*(2595 * np.log10(1 + np.array([50, 2000]) / 700)), 42)
+    edges_mel = np.linspace(2595 * np.log10(1 + 50 / 700), 2595 * np.log10(1 + 2000 / 700), 42)
     edges_hz = 700 * (10 ** (edges_mel / 2595) - 1)
     rise = (frequencies_hz - edges_hz[:-2, None]) / np.diff(edges_hz)[:-1, None]
     fall = (edges_hz[2:, None] - frequencies_hz) / np.diff(edges_hz)[1:, None]
@@ -112,7 +113,11 @@ def impulses(cycle: Array) -> list[float]:
         peaks, found = signal.find_peaks(flat, height=3.5, distance=RATE_HZ // 100)
         heights = np.sort(found["peak_heights"])[::-1]
         top = [float(heights[rank]) if len(heights) > rank else 3.5 for rank in (0, 2, 5)]
-        values += [float(np.log(stats.kurtosis(np.clip(flat, 0, 30), fisher=False))), *top, len(peaks) * RATE_HZ / len(band)]
+        values += [
+            float(np.log(stats.kurtosis(flat, fisher=False))),
+            *top,
+            len(peaks) * RATE_HZ / len(band),  # peaks per second
+        ]
     return values
 
 

@@ -28,11 +28,15 @@ app = App(
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON document on stdout.")]
 SetWords = Annotated[
     tuple[str, ...],
-    Parameter(name="--set", negative="", help="name.of.field=value of the config, or option=value of the recipe; repeatable."),
+    Parameter(
+        name="--set", negative="", help="name.of.field=value of the config, or option=value of the recipe; repeatable."
+    ),
 ]
 SkipFlag = Annotated[
     bool,
-    Parameter(name="--skip-damaged", negative="", help="Leave damaged recordings out instead of stopping at the first."),
+    Parameter(
+        name="--skip-damaged", negative="", help="Leave damaged recordings out instead of stopping at the first."
+    ),
 ]
 Size = Literal["tiny", "small", "base"]
 Select = Literal["last", "validation", "test_best"]
@@ -219,7 +223,8 @@ def predict_(
     table = predict.load(default_model(model)).predict(paths, problems)
     if out is not None and len(table):
         written = predict.write(table, out, format)
-        say(f"{len(table)} cycles of {table['recording'].nunique()} recordings: {written[0]}" + (f" and {len(written) - 1} more" if len(written) > 1 else ""))  # fmt: skip
+        more = f" and {len(written) - 1} more" if len(written) > 1 else ""
+        say(f"{len(table)} cycles of {table['recording'].nunique()} recordings: {written[0]}{more}")
     document = {"cycles": records(table), "problems": problems, "notice": predict.NOTICE}
     if json or out is None:
         show(document, json, terminal.prediction_lines)

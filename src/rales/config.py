@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -31,7 +30,7 @@ class Audio:
     pad: Literal["repeat", "zero"] = "repeat"
     """How a shorter cycle is filled: repeated from its start (paper 4.3.1) or with silence."""
     fade_samples: int = 1000
-    """Linear fade at both ends of the cycle and at the end of the padded clip (public code of [11], not in the paper)."""
+    """Linear fade at both ends of the cycle and at the end of the clip (public code of [11], not in the paper)."""
     resampler: Literal["soxr", "sinc"] = "soxr"
     """soxr HQ, or the windowed sinc of the published code."""
     scope: Literal["clip", "batch"] = "clip"
@@ -79,7 +78,7 @@ class Model:
     learned: bool = False
     """Layer weights w_i are learned (eq. 1) or fixed at 1.0."""
     layer_weight_update: Literal["step", "per_epoch"] = "step"
-    """Learned w_i move with every step, or with the epoch's mean gradient after every epoch (paper 4.3, other reading)."""
+    """Learned w_i move with every step, or after every epoch by its mean gradient (paper 4.3, other reading)."""
     layout: Literal["flat", "stacked"] = "flat"
     """T counts patches (D = 768 as in the paper) or time columns (D = 3840 as in M2D's runtime)."""
     long_input: Literal["chunks", "resample_positions"] = "chunks"
@@ -225,7 +224,7 @@ def parse(text: str, kind: Any, name: str) -> Any:
     except (ValueError, KeyError) as error:
         if isinstance(error, UsageError):
             raise
-        wanted = kind.__name__ if isinstance(kind, type) and not isinstance(kind, types.GenericAlias) else str(kind)
+        wanted = "list of whole numbers" if typing.get_origin(kind) is tuple else kind.__name__
         raise UsageError(f"--set {name}={text}: expected a value of type {wanted}") from error
 
 
@@ -236,7 +235,8 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def from_dict(values: Mapping[str, Any], origin: str | Path = "config") -> Config:
     """Plain JSON values -> Config; fields that a newer or older version lacks are a sentence."""
-    return build(Config, values, str(origin))
+    config: Config = build(Config, values, str(origin))
+    return config
 
 
 def build(section: type, values: Mapping[str, Any], origin: str) -> Any:

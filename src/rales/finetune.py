@@ -69,8 +69,8 @@ def run(
         started = time.perf_counter()
         lines = [train_epoch(recipe, network, frontend, optimisers, data, weight, epoch, here)]
         if epoch % config.train.evaluate_every == 0 or epoch == config.train.epochs:
-            for part in data.parts_to_watch():
-                lines.append(evaluate_part(model, frontend, data, part, weight, epoch, here))
+            watched = data.parts_to_watch()
+            lines += [evaluate_part(model, frontend, data, part, weight, epoch, here) for part in watched]
         if here.rank == 0:
             lines[0]["seconds"] = round(time.perf_counter() - started, 3)
             keep(out, model, optimisers, lines, state, epoch, record)
@@ -81,9 +81,7 @@ def run(
     return figures
 
 
-def divide(
-    cycles: pd.DataFrame, config: Config, needed: tuple[str, ...] = ("train", "test")
-) -> pd.DataFrame:
+def divide(cycles: pd.DataFrame, config: Config, needed: tuple[str, ...] = ("train", "test")) -> pd.DataFrame:
     """Cycles table -> the same rows with the split that the config names, and validation patients if they select.
 
     Rows that a split leaves out stay in the table with split "", so that all splits of a folder share one cache.
@@ -100,7 +98,7 @@ def divide(
         if part not in present:
             raise ValueError(f"no {part} cycles under split {split.name!r}; the data has only {sorted(present)}")
     part_of = dict(zip(keys(divided), divided["split"], strict=True))
-    return cycles.assign(split=[part_of.get(key, "") for key in keys(cycles)])
+    return cycles.assign(split=[part_of.get(key, "") for key in keys(cycles)])  # attrs (what was left out) stay
 
 
 def keys(rows: pd.DataFrame) -> list[tuple[str, int]]:
@@ -289,7 +287,13 @@ def resume(out: Path, model: nn.Module, optimisers: dict[str, torch.optim.Adam])
 
 
 def finish(
-    out: Path, model: nn.Module, frontend: nn.Module, data: Data, here: Place, state: dict[str, Any], record: dict[str, Any]
+    out: Path,
+    model: nn.Module,
+    frontend: nn.Module,
+    data: Data,
+    here: Place,
+    state: dict[str, Any],
+    record: dict[str, Any],
 ) -> dict[str, Any]:
     """Keep the last and the selected weights, score the selected on the test cycles, write figures, `done` last.
 
@@ -301,7 +305,10 @@ def finish(
     tensors, about = runs.read_checkpoint(out / "best.safetensors")
     model.load_state_dict(tensors)
     alone = replace(here, rank=0, world=1, dtype=None)
-    scored = {part: part_logits(model, frontend, data, part, alone).double().softmax(dim=1).numpy() for part in data.parts_to_watch()}
+    scored = {
+        part: part_logits(model, frontend, data, part, alone).double().softmax(dim=1).numpy()
+        for part in data.parts_to_watch()
+    }
     rows = data.table.iloc[data.rows("test")]
     figures = figures_of(rows, scored["test"], selected_epoch=about["epoch"], record=record)
     if "validation" in scored:
@@ -391,6 +398,7 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
             "digest": runs.digest(used),
             "whole_database": bool(whole),
             **{str(part): facts for part, facts in parts.items()},
+            "left_out": table.attrs.get("left_out", []),
         },
         "command": command,
         **runs.environment(),

@@ -67,9 +67,7 @@ class Model:
             tables.append(table.assign(vector=list(self.in_batches(waves, embed))))
         return pd.concat(tables, ignore_index=True)
 
-    def probabilities(
-        self, waves: NDArray[np.float32], rows: NDArray[np.intp] | None = None
-    ) -> NDArray[np.float64]:
+    def probabilities(self, waves: NDArray[np.float32], rows: NDArray[np.intp] | None = None) -> NDArray[np.float64]:
         """(N, samples) prepared cycles, and the rows of them that are asked for -> (n, classes) probabilities."""
         logits = torch.from_numpy(self.in_batches(waves, self.network, rows))
         return logits.double().softmax(dim=1).numpy()
@@ -95,14 +93,18 @@ def load(path_or_name: str | Path, device: str = "auto") -> Model:
     path = Path(path_or_name)
     if path.is_dir():
         if not (path / "best.safetensors").exists():
-            state = "not finished; run the same train command again" if (path / "config.json").exists() else "no run folder"
+            state = (
+                "not finished; run the same train command again" if (path / "config.json").exists() else "no run folder"
+            )
             raise ValueError(f"{path}: no best.safetensors there ({state})")
         path = path / "best.safetensors"
     tensors, record = runs.read_checkpoint(path)
     recipe = recipes.rebuild(record, str(path))
     network = recipe.model(recipe.config)
     expected = network.state_dict()
-    wrong = [k for k in expected.keys() | tensors.keys() if k not in expected or k not in tensors or expected[k].shape != tensors[k].shape]  # fmt: skip
+    shapes = {name: value.shape for name, value in expected.items()}
+    stored = {name: value.shape for name, value in tensors.items()}
+    wrong = [name for name in shapes.keys() | stored.keys() if shapes.get(name) != stored.get(name)]
     if wrong:
         raise ValueError(
             f"{path}: its tensors do not fit the architecture that its record names ({len(wrong)} differ, first "
@@ -298,10 +300,15 @@ def write_vectors(table: pd.DataFrame, out: Path) -> None:
         if out.suffix == ".parquet":
             table.to_parquet(beside, index=False)
         else:
-            arrays = {name: table[name].to_numpy() for name in ("cycle", "start_s", "end_s")}
-            names = table["recording"].to_numpy(dtype=str)
             with beside.open("wb") as file:  # given a name, numpy would add its own suffix
-                np.savez(file, vectors=np.stack(table["vector"].to_list()), recording=names, **arrays)
+                np.savez(
+                    file,
+                    vectors=np.stack(table["vector"].to_list()),
+                    recording=table["recording"].to_numpy(dtype=str),
+                    cycle=table["cycle"].to_numpy(),
+                    start_s=table["start_s"].to_numpy(),
+                    end_s=table["end_s"].to_numpy(),
+                )
 
 
 WRITERS = {"audacity": audacity, "raven": raven}

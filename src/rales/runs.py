@@ -46,6 +46,9 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
             )
         write_json(folder / "config.json", record)
         return False
+    if not any((folder / name).exists() for name in ("done", "resume.safetensors")):
+        write_json(folder / "config.json", record)  # stopped before the first epoch was done: nothing to go on with
+        return False
     stored = read_json(folder / "config.json")
     differences = [key for key in flatten(record) if flatten(record)[key] != flatten(stored).get(key)]
     differences = [key for key in differences if not key.startswith(RESUME_IGNORES)]
@@ -145,7 +148,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str,
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Checkpoint written by `save_tensors` -> (tensors, record); anything else is a sentence."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint; a run folder holds best.safetensors once an epoch is done")
+        raise FileNotFoundError(
+            f"{path}: no such checkpoint; a run folder holds best.safetensors once an epoch is done"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -180,7 +185,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid JSON ({error}); the file was damaged after it was written") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: holds a JSON {type(value).__name__}, expected an object")
+        raise ValueError(f"{path}: holds a JSON {type(value).__name__}, expected an object")  # noqa: TRY004
     return value
 
 
@@ -215,8 +220,8 @@ class replacing:
             needed = f"{self.bytes_needed / 2**20:.0f} MiB" if self.bytes_needed else "more"
             raise OSError(
                 errno.ENOSPC,
-                f"{self.path}: the disk is full ({needed} needed, {free / 2**20:.0f} MiB free); what stood there before "
-                "is untouched: make room and run the same command again",
+                f"{self.path}: the disk is full ({needed} needed, {free / 2**20:.0f} MiB free); what stood there "
+                "before is untouched: make room and run the same command again",
             ) from error
 
 
@@ -238,4 +243,3 @@ def clean(value: Any) -> Any:
     if isinstance(value, float) and value != value:
         return None
     return str(value) if isinstance(value, Path) else value
-

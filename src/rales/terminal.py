@@ -4,6 +4,7 @@ from typing import Any
 
 from rales.metrics import CLASSES
 
+FIGURES = ("specificity", "sensitivity", "score")
 NOT_A_DIAGNOSIS = "Research tool, not a diagnosis."
 
 
@@ -37,19 +38,18 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
         lines.append("the epoch was chosen on the test set, as the paper did: these figures are optimistic")
     if not protocol["whole_database"]:
         lines.append("not the whole ICBHI database: not comparable with published scores")
-    head = ["", "specificity", "sensitivity", "score", "95 % of score"]
+    head = ["", *FIGURES, "95 % of score"]
     rows = [
-        ["strict four-class", *(percent(figures[n]) for n in ("specificity", "sensitivity", "score")), interval(low_high["score"])],
-        ["two-class", *(percent(figures["two_class"][n]) for n in ("specificity", "sensitivity", "score")), ""],
-        ["all called normal", "100.0", "0.0", "50.0", ""],
-    ]  # fmt: skip
+        ["strict four-class", *percents(figures), interval(low_high["score"])],
+        ["two-class", *percents(figures["two_class"]), ""],
+        ["all called normal", *percents(figures["majority"]), ""],
+    ]
     threshold = figures.get("validation_threshold") or {}
     if threshold.get("threshold") is not None:
-        figures_there = [percent(threshold[n]) for n in ("specificity", "sensitivity", "score")]
-        rows.insert(1, [f"normal if p >= {threshold['threshold']:.3f} (validation)", *figures_there, ""])
+        rows.insert(1, [f"normal if p >= {threshold['threshold']:.3f} (validation)", *percents(threshold), ""])
     for name, part in figures.get("leak_free", {}).items():
         trained = f" ({part['cycles_trained_on']} cycles trained on)" if part["cycles_trained_on"] else ""
-        rows.append([name + trained, *(percent(part[n]) for n in ("specificity", "sensitivity", "score")), interval(part["ci95"]["score"])])  # fmt: skip
+        rows.append([name + trained, *percents(part), interval(part["ci95"]["score"])])
     lines += ["", *table(head, rows), ""]
     for what in ("crackle_present", "wheeze_present"):
         detection = figures[what]
@@ -61,11 +61,8 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
     lines += table(["", *CLASSES], [[name, *row] for name, row in zip(CLASSES, figures["confusion"], strict=True)])
     for group in ("by_device", "by_location"):
         if group in figures:
-            head = [group.removeprefix("by_"), "cycles", "specificity", "sensitivity", "score"]
-            rows = [
-                [name, part["cycles"], *(percent(part[n]) for n in ("specificity", "sensitivity", "score"))]
-                for name, part in figures[group].items()
-            ]
+            head = [group.removeprefix("by_"), "cycles", *FIGURES]
+            rows = [[name, part["cycles"], *percents(part)] for name, part in figures[group].items()]
             lines += ["", *table(head, rows)]
     return [*lines, "", NOT_A_DIAGNOSIS]
 
@@ -78,7 +75,8 @@ def prediction_lines(document: dict[str, Any]) -> list[str]:
         if row["recording"] != recording:
             recording = row["recording"]
             windows = "" if row["source"] == "annotation" else " (no annotation: windows, not breaths)"
-            lines += ["", f"{recording}{windows}", f"{'cycle':>5}  {'start s':>8} {'end s':>8}  {'label':<8}" + "".join(f"{name:>9}" for name in CLASSES)]  # fmt: skip
+            names = "".join(f"{name:>9}" for name in CLASSES)
+            lines += ["", recording + windows, f"{'cycle':>5}  {'start s':>8} {'end s':>8}  {'label':<8}{names}"]
         true = row.get("true_label")
         lines.append(
             f"{row['cycle']:>5}  {row['start_s']:>8.3f} {row['end_s']:>8.3f}  {row['label']:<8}"
@@ -105,10 +103,15 @@ def table(head: list[str], rows: list[list[Any]]) -> list[str]:
     """Column names and cells -> aligned lines, first column left, the rest right."""
     cells = [[str(cell) for cell in row] for row in [head, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    return [
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
-        for row in cells
-    ]  # fmt: skip
+    aligned = []
+    for row in cells:
+        first, *others = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        aligned.append("  ".join([first.strip().ljust(widths[0]), *others]).rstrip())
+    return aligned
+
+
+def percents(part: dict[str, Any]) -> list[str]:
+    return [percent(part[name]) for name in FIGURES]
 
 
 def percent(fraction: float | None) -> str:

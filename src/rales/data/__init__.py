@@ -6,7 +6,8 @@ from types import ModuleType
 from pandas import DataFrame
 
 from rales.data import icbhi, sprsound, table
-from rales.data.cycles import CLASSES, Audit
+from rales.data.cycles import Audit
+from rales.metrics import CLASSES
 
 __all__ = ["CLASSES", "Audit", "audit", "read_cycles"]
 

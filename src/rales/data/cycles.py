@@ -6,6 +6,7 @@ report of `rales check`, so the two can never disagree about what is damaged.
 """
 
 import itertools
+import logging
 import math
 import os
 from collections import Counter, defaultdict
@@ -120,8 +121,9 @@ class Audit:
 def cycles_table(found: Found, *, skip_damaged: bool, audio: bool) -> DataFrame:
     """What a reader found -> one row per cycle, sorted by recording and start; columns COLUMNS, then the reader's own.
 
-    The first problem stops with a ValueError unless `skip_damaged`, which leaves the damaged recordings out. `audio`
-    says whether audio files were asked for; where there are none at all, that is a ValueError.
+    The first problem stops with a ValueError unless `skip_damaged`, which leaves the damaged recordings out, logs a
+    warning for each problem and keeps them in `.attrs["left_out"]`. `audio` says whether audio files were asked for;
+    where there are none at all, that is a ValueError.
     """
     if audio and found.recordings and not any(recording.path for recording in found.recordings):
         raise ValueError(
@@ -139,6 +141,9 @@ def cycles_table(found: Found, *, skip_damaged: bool, audio: bool) -> DataFrame:
         raise ValueError(
             f"{found.source}: no recording with cycles is left; `rales check {found.source}` says what is wrong"
         )
+    for problem in problems:
+        logging.getLogger(__name__).warning("left out: %s", problem)
+    rows.attrs["left_out"] = problems
     return rows
 
 

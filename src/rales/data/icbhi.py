@@ -48,9 +48,9 @@ def read_cycles(folder: str | Path, *, skip_damaged: bool = False, audio: bool =
 
     `split` is "train" or "test" as the official list says, or "" for a recording that it does not name. Audio files
     are opened for their header only; `audio=False` does not look at them (`path` is then ""). Any problem raises a
-    ValueError naming the first; `skip_damaged` leaves out the damaged recordings instead.
+    ValueError naming the first; `skip_damaged` reads every sample and leaves out the damaged recordings instead.
     """
-    return cycles_table(find(folder, audio=audio, decode=False), skip_damaged=skip_damaged, audio=audio)
+    return cycles_table(find(folder, audio=audio, decode=skip_damaged), skip_damaged=skip_damaged, audio=audio)
 
 
 def audit(folder: str | Path) -> Audit:

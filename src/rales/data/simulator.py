@@ -1,6 +1,6 @@
-"""Breath sounds from physics: airflow -> breath noise, crackles, wheezes, heart, disturbances -> what a stethoscope gives.
+"""Breath sounds from physics: airflow -> breath noise, crackles, wheezes, heart, disturbances -> a stethoscope's wave.
 
-Sounds are made at RATE_HZ and added up in one unit: the RMS of breath noise at the peak flow of an ordinary inspiration.
+Sounds are made at RATE_HZ and added up in one unit, the RMS of breath noise at the peak flow of a usual inspiration.
 Crackles and wheezes are set against the noise around them, so neither loudness nor the mean spectrum gives them away:
 a crackle is told by its shape in time, a wheeze by a line that lasts. Parameters come from the literature named below,
 the stethoscopes' levels and colours from statistics of the ICBHI 2017 recordings.
@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 RATE_HZ = 8000  # the chest wall passes next to nothing above 2 kHz; faster recordings are resampled from this
 CRACKLE_PEAK = 9.0  # median peak over the RMS of the 150-1500 Hz noise around it; the noise alone reaches about 4
-WHEEZE_LEVEL_DB = 14.0  # median level over the noise within 50 Hz of it
+WHEEZE_LEVEL_DB = 14.0  # median level over the noise in the third of an octave around it
 
 # Cut-off of breath noise in Hz by chest location (highest frequency in Gavriely et al., J Appl Physiol 50:307, 1981).
 CUTOFF_HZ = {"Tc": 900.0, "Al": 400.0, "Ar": 400.0, "Pl": 300.0, "Pr": 300.0, "Ll": 300.0, "Lr": 300.0}
@@ -73,7 +73,7 @@ def recording(
     rate_hz: int,
     rng: np.random.Generator,
 ) -> Array:
-    """Breaths (n, 3) as start, turn to expiration and end in s, and flags (n,) -> wave (duration x rate,) within +-1."""
+    """Breaths (n, 3) as start, turn to expiration and end in s, flags (n,) -> wave (duration x rate,) within +-1."""
     samples = int(duration_s * RATE_HZ) + 2
     sound = vesicular(airflow(breaths, samples, rng), CUTOFF_HZ[location] * chest.cutoff, rng)
     sound += chest.heart_level * HEART_LEVEL[location] * heart(samples, chest.heart_rate_hz, rng)
@@ -134,8 +134,9 @@ def noise(samples: int, band_hz: tuple[float, float], rng: np.random.Generator, 
 def crackle_wave(two_cycle_s: float, deflection_s: float, rate_hz: float = RATE_HZ) -> Array:
     """Two-cycle duration and initial deflection width in s -> one crackle (two_cycle x rate,), peak 1.
 
-    Two cycles of a sine whose period grows, under a skewed bell: sin(4 pi t^a), a = ln 0.25 / ln(deflection / two-cycle),
-    times (1 + cos(2 pi (sqrt t - 0.5))) / 2 for t from 0 to 1 (Kiyokawa et al., Chest 119:1886, 2001).
+    Two cycles of a sine whose period grows, under a skewed bell, for t from 0 to 1: sin(4 pi t^a) times
+    (1 + cos(2 pi (sqrt t - 0.5))) / 2, a = ln 0.25 / ln(deflection / two-cycle)
+    (Kiyokawa et al., Chest 119:1886, 2001).
     """
     t = np.arange(round(two_cycle_s * rate_hz) + 1) / (two_cycle_s * rate_hz)
     exponent = np.log(0.25) / np.log(deflection_s / two_cycle_s)
@@ -147,9 +148,9 @@ def add_crackles(sound: Array, background: Array, breath: Array, chest: Chest, r
     """Put the crackles of one breath into `sound`, in place.
 
     Fine ones: many, late in inspiration, two-cycle duration about 5 ms and initial deflection 0.7 ms. Coarse ones: few,
-    early in inspiration or, for a third, in expiration, 10 and 1.5 ms (American Thoracic Society 1977; above and below
-    10 ms is the border of CORSA, Eur Respir Rev 10:77, 2000). Inspiratory ones mostly deflect downwards, expiratory
-    ones upwards, and are half as many (Vyshedskiy et al., Chest 135:156, 2009).
+    early in inspiration or, for a third, in expiration, 10 and 1.5 ms (American Thoracic Society 1977; CORSA draws the
+    border at 10 ms: Sovijärvi et al., Eur Respir Rev 10:597, 2000). Inspiratory ones mostly deflect downwards;
+    expiratory ones upwards, and they are half as many (Vyshedskiy et al., Chest 135:156, 2009).
     """
     start, turn, end = breath
     fine = rng.random() < chest.fine_share
@@ -171,8 +172,9 @@ def add_crackles(sound: Array, background: Array, breath: Array, chest: Chest, r
 def add_wheeze(sound: Array, background: Array, breath: Array, chest: Chest, rng: np.random.Generator) -> None:
     """Put one wheeze of one or several voices into `sound`, in place: at least 0.12 s, mostly in expiration.
 
-    Airway walls flutter at 100 to 1000 Hz for more than 100 ms with a few harmonics (CORSA, Eur Respir Rev 10:77, 2000);
-    the voices of a polyphonic wheeze are not harmonics of each other and begin together (Forgacs, Chest 73:399, 1978).
+    Airway walls flutter at 100 to 1000 Hz for more than 100 ms with a few harmonics (Sovijärvi et al., Eur Respir Rev
+    10:597, 2000); the voices of a polyphonic wheeze begin together and are no harmonics of each other (Forgacs, Chest
+    73:399, 1978).
     """
     at, samples = place(breath, rng, shortest_s=0.12)
     pitch_hz = chest.wheeze_hz * rng.lognormal(0, 0.15)
@@ -180,7 +182,7 @@ def add_wheeze(sound: Array, background: Array, breath: Array, chest: Chest, rng
     around = background[at : at + samples]
     for voice in range(voices):
         centre_hz = float(np.clip(pitch_hz * (1 + 0.37 * voice * rng.uniform(0.8, 1.4)), 100, 1000))
-        level = 10 ** ((WHEEZE_LEVEL_DB + rng.normal(0, 3)) / 20) * band_rms(around, centre_hz - 50, centre_hz + 50)
+        level = 10 ** ((WHEEZE_LEVEL_DB + rng.normal(0, 3)) / 20) * band_rms(around, 0.89 * centre_hz, 1.12 * centre_hz)
         add(sound, at, level * np.sqrt(2 / voices) * swell(samples, rng) * tone(centre_hz, samples, rng))
 
 
@@ -192,7 +194,7 @@ def add_turbulence(sound: Array, background: Array, breath: Array, rng: np.rando
     at, samples = place(breath, rng, shortest_s=0.12)
     centre_hz = float(np.clip(rng.lognormal(np.log(350), 0.5), 130, 1000))
     level = 10 ** ((WHEEZE_LEVEL_DB + rng.normal(0, 3)) / 20)
-    level *= band_rms(background[at : at + samples], centre_hz - 50, centre_hz + 50)
+    level *= band_rms(background[at : at + samples], 0.89 * centre_hz, 1.12 * centre_hz)
     width_hz = max(60.0, 0.2 * centre_hz)
     hiss = noise(samples, (centre_hz - width_hz / 2, centre_hz + width_hz / 2), rng)
     add(sound, at, level * swell(samples, rng) * hiss)
@@ -201,10 +203,10 @@ def add_turbulence(sound: Array, background: Array, breath: Array, rng: np.rando
 def tone(centre_hz: float, samples: int, rng: np.random.Generator) -> Array:
     """A gliding, slightly trembling tone (samples,) with two weaker harmonics, amplitude about 1."""
     t = np.linspace(0, 1, samples)
-    glide = rng.normal(0, 0.12) * (t - 0.5) + rng.normal(0, 0.05) * np.sin(np.pi * t)
+    glide = rng.normal(0, 0.2) * (t - 0.5) + rng.normal(0, 0.07) * np.sin(np.pi * t)
     tremble = 0.01 * np.sin(2 * np.pi * rng.uniform(3, 7) * t * samples / RATE_HZ)
     phase = 2 * np.pi * np.cumsum(centre_hz * np.exp(glide + tremble)) / RATE_HZ + rng.uniform(0, 2 * np.pi)
-    second, third = rng.uniform(0, 0.4), rng.uniform(0, 0.15)
+    second, third = rng.uniform(0, 0.3), rng.uniform(0, 0.1)
     return np.asarray(np.sin(phase) + second * np.sin(2 * phase) + third * np.sin(3 * phase), dtype=np.float64)
 
 
@@ -229,20 +231,26 @@ def place(breath: Array, rng: np.random.Generator, shortest_s: float) -> tuple[i
 def heart(samples: int, rate_hz: float, rng: np.random.Generator) -> Array:
     """Heart rate -> first and second heart sounds (samples,), peak about 3.
 
-    Damped sines of 50 and 150 Hz (Chen et al., IEEE Trans Biomed Eng 44:288, 1997), the second sound shorter and higher.
+    Damped sines of 50 and 150 Hz (Chen, Durand & Guo, Med Biol Eng Comput 35:306, 1997); the second sound is shorter
+    and higher.
     """
     t = np.arange(int(0.15 * RATE_HZ)) / RATE_HZ
     rise = 1 - np.exp(-t / 0.008)
-    first = rise * (np.sin(2 * np.pi * 50 * t) * np.exp(-t / 0.03) + 0.4 * np.sin(2 * np.pi * 150 * t) * np.exp(-t / 0.015))
-    second = rise * (np.sin(2 * np.pi * 70 * t) * np.exp(-t / 0.02) + 0.3 * np.sin(2 * np.pi * 170 * t) * np.exp(-t / 0.01))
+    first = rise * (damped_sine(t, 50, 0.03) + 0.6 * damped_sine(t, 150, 0.015))
+    second = rise * (damped_sine(t, 70, 0.02) + 0.5 * damped_sine(t, 180, 0.01))
     wave = np.zeros(samples)
     beat_s = rng.uniform(-1 / rate_hz, 0)
     while beat_s < samples / RATE_HZ:
         period_s = rng.normal(1, 0.04) / rate_hz
-        add(wave, int(beat_s * RATE_HZ), 6 * rng.uniform(0.8, 1.2) * first)
-        add(wave, int((beat_s + 0.33 * np.sqrt(period_s)) * RATE_HZ), 5 * rng.uniform(0.7, 1.1) * second)
+        add(wave, int(beat_s * RATE_HZ), 9 * rng.uniform(0.8, 1.2) * first)
+        add(wave, int((beat_s + 0.33 * np.sqrt(period_s)) * RATE_HZ), 8 * rng.uniform(0.7, 1.1) * second)
         beat_s += period_s
     return wave
+
+
+def damped_sine(t: Array, hz: float, decay_s: float) -> Array:
+    """Times in s -> a sine that starts at 0 and dies away."""
+    return np.asarray(np.sin(2 * np.pi * hz * t) * np.exp(-t / decay_s), dtype=np.float64)
 
 
 def room(samples: int, rumble: float, rng: np.random.Generator) -> Array:
@@ -268,7 +276,7 @@ def disturbances(samples: int, rng: np.random.Generator) -> Array:
         add(wave, int(at_s * RATE_HZ), 2 * rng.lognormal(0, 0.7) * click(rng))
     for at_s in rng.uniform(0, seconds, rng.poisson(rng.exponential(0.1) * seconds)):
         length = int(rng.uniform(0.05, 0.4) * RATE_HZ)
-        rub = noise(length, (60.0, rng.uniform(300, 1500)), rng, order=1)
+        rub = noise(length, (60.0, rng.uniform(200, 1000)), rng)
         add(wave, int(at_s * RATE_HZ), 0.7 * rng.lognormal(0, 0.5) * swell(length, rng) * rub)
     return wave
 
@@ -280,20 +288,22 @@ def steady_tone(hz: float, samples: int, rng: np.random.Generator) -> Array:
 
 
 def click(rng: np.random.Generator) -> Array:
-    """One knock of the hand on the stethoscope (0.06 s,): a sudden start, a decay of 3 to 15 ms, no second cycle longer.
+    """One knock of the hand on the stethoscope (0.06 s,): a sudden start and a decay of 3 to 15 ms.
 
     Electronic stethoscopes make such false crackles in healthy people (Ye et al., Front Physiol 13:1079468, 2022).
     """
     t = np.arange(int(0.06 * RATE_HZ)) / RATE_HZ
     body = np.sin(2 * np.pi * rng.uniform(60, 400) * t + rng.uniform(0, 2 * np.pi))
-    return np.asarray((body + 0.5 * rng.standard_normal(len(t))) * np.exp(-t / rng.uniform(0.003, 0.015)), dtype=np.float64)
+    decay = np.exp(-t / rng.uniform(0.003, 0.015))
+    return np.asarray((body + 0.5 * rng.standard_normal(len(t))) * decay, dtype=np.float64)
 
 
 def syllable(rng: np.random.Generator) -> Array:
-    """A piece of speech or crying heard through the chest (0.1 to 0.4 s,): a gliding stack of harmonics, amplitude about 1."""
+    """A piece of speech or crying heard through the chest (0.1 to 0.4 s,): a gliding stack of harmonics."""
     samples = int(rng.uniform(0.1, 0.4) * RATE_HZ)
     t = np.linspace(0, 1, samples)
-    voice_hz = rng.lognormal(np.log(200), 0.35) * np.exp(rng.normal(0, 0.2) * t + rng.normal(0, 0.1) * np.sin(np.pi * t))
+    glide = rng.normal(0, 0.2) * t + rng.normal(0, 0.1) * np.sin(np.pi * t)
+    voice_hz = rng.lognormal(np.log(200), 0.35) * np.exp(glide)
     phase = 2 * np.pi * np.cumsum(voice_hz) / RATE_HZ
     formant = rng.integers(2, 5)
     weights = {harmonic: np.exp(-abs(harmonic - formant) / 1.5) + 0.5 / harmonic for harmonic in range(1, 9)}
@@ -305,7 +315,7 @@ def syllable(rng: np.random.Generator) -> Array:
 
 
 def through_device(sound: Array, device: Device, rate_hz: int, rng: np.random.Generator) -> Array:
-    """Sound (samples,) at RATE_HZ -> wave at `rate_hz`, coloured, at the device's level, with its noise, clipped to +-1."""
+    """Sound (samples,) at RATE_HZ -> wave at `rate_hz` with the device's colour, level and noise, clipped to +-1."""
     frequencies_hz, gains_db = zip(*device.colour, strict=True)
     response = signal.firwin2(801, frequencies_hz, 10 ** (np.array(gains_db) / 20), fs=RATE_HZ)
     wave = soxr.resample(signal.oaconvolve(sound, response, mode="same"), RATE_HZ, rate_hz)

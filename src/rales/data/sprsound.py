@@ -53,7 +53,7 @@ def read_cycles(folder: str | Path, *, skip_damaged: bool = False, audio: bool =
     `test_part` is "intra" or "inter" ("" outside these two folders). Recordings of poor quality have no events and
     so no rows. Damage and `audio` are treated as in rales.data.icbhi.read_cycles.
     """
-    return cycles_table(find(folder, audio=audio, decode=False), skip_damaged=skip_damaged, audio=audio)
+    return cycles_table(find(folder, audio=audio, decode=skip_damaged), skip_damaged=skip_damaged, audio=audio)
 
 
 def audit(folder: str | Path) -> Audit:

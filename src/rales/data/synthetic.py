@@ -15,22 +15,41 @@ from numpy.typing import NDArray
 
 from rales.data.simulator import CUTOFF_HZ, Array, Chest, recording
 
-# Disease: share of the 126 patients, shares of normal, crackle, wheeze and both among their cycles, mean recordings per
-# patient (counted from the ICBHI 2017 annotation and diagnosis files; LRTI and Asthma are left out: three patients).
-DISEASES = {
-    "COPD": (0.51, (0.474, 0.310, 0.131, 0.085), 12.4),
-    "Healthy": (0.21, (0.940, 0.050, 0.007, 0.003), 1.4),
-    "URTI": (0.12, (0.880, 0.085, 0.030, 0.005), 1.6),
-    "Bronchiectasis": (0.06, (0.490, 0.115, 0.300, 0.095), 2.3),
-    "Pneumonia": (0.05, (0.840, 0.072, 0.083, 0.005), 6.2),
-    "Bronchiolitis": (0.05, (0.475, 0.095, 0.400, 0.030), 2.2),
+
+@dataclass(frozen=True)
+class Disease:
+    """What a diagnosis means for the database; counted from the ICBHI 2017 annotation and diagnosis files."""
+
+    patients: float  # share of the patients
+    mix: tuple[float, float, float, float]  # shares of normal, crackle, wheeze and both among the cycles
+    recordings: float  # mean number per patient
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a device was used in ICBHI 2017."""
+
+    mode: str  # several channels at once (mc) or one at a time (sc)
+    formats: tuple[tuple[int, int, float], ...]  # sample rate, bits, share
+    copd: float  # share among patients with COPD
+    others: float  # share among all others
+
+
+DISEASES = {  # without LRTI and asthma, three patients in all
+    "COPD": Disease(0.51, (0.474, 0.310, 0.131, 0.085), 12.4),
+    "Healthy": Disease(0.21, (0.940, 0.050, 0.007, 0.003), 1.4),
+    "URTI": Disease(0.12, (0.880, 0.085, 0.030, 0.005), 1.6),
+    "Bronchiectasis": Disease(0.06, (0.490, 0.115, 0.300, 0.095), 2.3),
+    "Pneumonia": Disease(0.05, (0.840, 0.072, 0.083, 0.005), 6.2),
+    "Bronchiolitis": Disease(0.05, (0.475, 0.095, 0.400, 0.030), 2.2),
 }
-# Device: sample rates and bits with their shares; how many channels record at once; share among COPD patients and others.
-FORMATS = {
-    "AKGC417L": (((44100, 24, 0.85), (44100, 16, 0.15)), "mc", 0.50, 0.00),
-    "LittC2SE": (((44100, 24, 1.0),), "mc", 0.15, 0.10),
-    "Litt3200": (((4000, 16, 1.0),), "sc", 0.15, 0.10),
-    "Meditron": (((44100, 24, 0.52), (44100, 16, 0.28), (4000, 16, 0.15), (10000, 16, 0.05)), "sc", 0.20, 0.80),
+SETUPS = {
+    "AKGC417L": Setup("mc", ((44100, 24, 0.85), (44100, 16, 0.15)), copd=0.50, others=0.0),
+    "LittC2SE": Setup("mc", ((44100, 24, 1.0),), copd=0.15, others=0.1),
+    "Litt3200": Setup("sc", ((4000, 16, 1.0),), copd=0.15, others=0.1),
+    "Meditron": Setup(
+        "sc", ((44100, 24, 0.52), (44100, 16, 0.28), (4000, 16, 0.15), (10000, 16, 0.05)), copd=0.20, others=0.8
+    ),
 }
 
 
@@ -50,12 +69,14 @@ def write_folder(
     eight patients. About 60 % of the recordings are for training, 40 % for testing, no patient is in both, and each
     side has every class if it has the cycles for it. The same arguments give the same bytes, whatever `processes` is.
 
-    Raises ValueError for a folder that is not empty and for impossible numbers, OSError if the folder cannot be written.
+    Raises ValueError for a folder that is not empty and for impossible numbers, OSError if it cannot be written.
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     patients = min(recordings, max(8, round(recordings / 7.3))) if patients is None else patients
     _check(folder, recordings, seed, patients, duration_s, processes)
-    partial_folder = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    hidden = f".{uuid.uuid4().hex[:8]}.partial"
+    fresh = not folder.exists()  # an empty folder may be a mount point, which nothing can be renamed onto
+    partial_folder = folder.with_name(f".{folder.name}{hidden}") if fresh else folder / hidden
     try:
         partial_folder.mkdir(parents=True)
         people, plans = plan(recordings, patients, duration_s, seed)
@@ -67,9 +88,11 @@ def write_folder(
             with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
                 list(pool.map(write, plans, chunksize=4))
         _write_tables(partial_folder, people, plans)
-        if folder.exists():
-            folder.rmdir()  # empty, see _check; not every system renames onto it
-        partial_folder.rename(folder)
+        if fresh:
+            partial_folder.rename(folder)
+        else:
+            for file in sorted(partial_folder.iterdir()):  # the split list comes last
+                file.rename(folder / file.name)
     except OSError as error:
         raise OSError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
     finally:
@@ -89,7 +112,7 @@ def _check(
         raise ValueError(f"processes is {processes}, expected 1 or more")
     low_s, high_s = duration_s
     if not 2 <= low_s <= high_s <= 600:
-        raise ValueError(f"duration_s is {duration_s}, expected (shortest, longest) with 2 <= shortest <= longest <= 600")
+        raise ValueError(f"duration_s is {duration_s}, expected (shortest, longest) between 2 and 600 seconds")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file, expected a new or empty folder; choose another name")
     if folder.is_dir() and any(folder.iterdir()):
@@ -106,6 +129,7 @@ class Patient:
     number: int
     age: float
     sex: str
+    body: str  # BMI of adults, weight in kg and height in cm of children, separated by tabs
     diagnosis: str
     device: str
     rate_hz: int
@@ -113,15 +137,6 @@ class Patient:
     breath_s: float
     chest: Chest
     mix: Array  # (4,) shares of normal, crackle, wheeze and both
-
-    @property
-    def demographics(self) -> str:
-        """Number, age, sex, BMI of adults, weight in kg and height in cm of children, as in the ICBHI file."""
-        rng = np.random.default_rng(self.number)
-        if self.age >= 18:
-            return f"{self.number}\t{self.age:g}\t{self.sex}\t{rng.normal(27, 4):.2f}\tNA\tNA"
-        height_cm = 76 + 6 * self.age + rng.normal(0, 4)
-        return f"{self.number}\t{self.age:g}\t{self.sex}\tNA\t{16.5 * (height_cm / 100) ** 2:.1f}\t{height_cm:.0f}"
 
 
 @dataclass(frozen=True)
@@ -141,7 +156,7 @@ class Plan:
     def name(self) -> str:
         """The file name without ending."""
         device = self.patient.device
-        return f"{self.patient.number}_{self.session}_{self.location}_{FORMATS[device][1]}_{device}"
+        return f"{self.patient.number}_{self.session}_{self.location}_{SETUPS[device].mode}_{device}"
 
 
 def plan(
@@ -150,9 +165,10 @@ def plan(
     """Numbers and seed -> patients and what each recording will hold, with a seed of its own."""
     plan_seed, *sound_seeds = np.random.SeedSequence(seed).spawn(1 + recordings)
     rng = np.random.default_rng(plan_seed)
-    diseases = np.array(list(DISEASES))[np.searchsorted(_cumulative(DISEASES), (np.arange(patients) + 0.5) / patients)]
-    people = [_patient(101 + index, str(disease), rng) for index, disease in enumerate(rng.permutation(diseases))]
-    appetite = rng.gamma(1.5, [DISEASES[person.diagnosis][2] for person in people])
+    shares = np.cumsum([disease.patients for disease in DISEASES.values()])
+    of_patient = np.searchsorted(shares / shares[-1], (rng.permutation(patients) + 0.5) / patients)
+    people = [_patient(101 + index, list(DISEASES)[disease], rng) for index, disease in enumerate(of_patient)]
+    appetite = rng.gamma(1.5, [DISEASES[person.diagnosis].recordings for person in people])
     counts = 1 + rng.multinomial(recordings - patients, appetite / appetite.sum())
     plans: list[Plan] = []
     for person, count, split in zip(people, counts, _splits(counts), strict=True):
@@ -163,24 +179,26 @@ def plan(
     return people, plans
 
 
-def _cumulative(diseases: dict[str, tuple[float, tuple[float, ...], float]]) -> Array:
-    shares = np.cumsum([share for share, _, _ in diseases.values()])
-    return np.asarray(shares / shares[-1], dtype=np.float64)
-
-
-def _patient(number: int, disease: str, rng: np.random.Generator) -> Patient:
-    """Number and disease -> a person.
+def _patient(number: int, diagnosis: str, rng: np.random.Generator) -> Patient:
+    """Number and diagnosis -> a person.
 
     Children breathe 44 times a minute at birth and 26 times at two years, their hearts beat 127 and 113 times
     (Fleming et al., Lancet 377:1011, 2011).
     """
-    adult = disease in ("COPD", "Bronchiectasis", "Pneumonia") or (disease == "Healthy" and rng.random() < 0.3)
-    age = float(np.round(np.clip(rng.normal(67, 10), 20, 93) if adult else rng.choice([0.25, 0.5, 0.75, *range(1, 17)]), 2))
-    breaths_per_min = rng.normal(21, 3.5) if adult else 18 + 26 * np.exp(-age / 1.7) + rng.normal(0, 2)
-    beats_per_min = rng.normal(78, 10) if adult else 80 + 50 * np.exp(-age / 5) + rng.normal(0, 8)
-    shares = np.array([row[2 if disease == "COPD" else 3] for row in FORMATS.values()])
-    device = str(rng.choice(list(FORMATS), p=shares))
-    formats = FORMATS[device][0]
+    adult = diagnosis in ("COPD", "Bronchiectasis", "Pneumonia") or (diagnosis == "Healthy" and rng.random() < 0.3)
+    if adult:
+        age = float(round(np.clip(rng.normal(67, 10), 20, 93)))
+        body = f"{rng.normal(27, 4):.2f}\tNA\tNA"
+        breaths_per_min, beats_per_min = rng.normal(21, 3.5), rng.normal(78, 10)
+    else:
+        age = float(rng.choice([0.25, 0.5, 0.75, *range(1, 17)]))
+        height_cm = 76 + 6 * age + rng.normal(0, 4)
+        body = f"NA\t{16.5 * (height_cm / 100) ** 2:.1f}\t{height_cm:.0f}"
+        breaths_per_min = 18 + 26 * np.exp(-age / 1.7) + rng.normal(0, 2)
+        beats_per_min = 80 + 50 * np.exp(-age / 5) + rng.normal(0, 8)
+    used = [setup.copd if diagnosis == "COPD" else setup.others for setup in SETUPS.values()]
+    device = list(SETUPS)[rng.choice(len(SETUPS), p=used)]
+    formats = SETUPS[device].formats
     rate_hz, bits, _ = formats[rng.choice(len(formats), p=[share for *_, share in formats])]
     chest = Chest(
         cutoff=float(rng.lognormal(0, 0.15) * (1.0 if adult else 1.3)),
@@ -193,15 +211,16 @@ def _patient(number: int, disease: str, rng: np.random.Generator) -> Patient:
     )
     return Patient(
         number=number,
-        age=round(age) if age >= 1 else age,
+        age=age,
         sex=str(rng.choice(["F", "M"])),
-        diagnosis=disease,
+        body=body,
+        diagnosis=diagnosis,
         device=device,
         rate_hz=rate_hz,
         bits=bits,
         breath_s=float(60 / np.clip(breaths_per_min, 12, 60)),
         chest=chest,
-        mix=_around(np.array(DISEASES[disease][1]), 4.0, rng),
+        mix=_around(np.array(DISEASES[diagnosis].mix), 4.0, rng),
     )
 
 
@@ -211,7 +230,7 @@ def _around(shares: Array, likeness: float, rng: np.random.Generator) -> Array:
 
 
 def _splits(counts: NDArray[np.int_]) -> list[str]:
-    """Recordings per patient -> train or test per patient: the next largest goes where most is missing of 60 and 40 %."""
+    """Recordings per patient -> train or test per patient: the next largest goes where more is missing of 60 : 40."""
     splits = [""] * len(counts)
     have = {"train": 0, "test": 0}
     for index in np.argsort(-counts, kind="stable"):
@@ -227,9 +246,9 @@ def _recordings_of(
     seeds: list[np.random.SeedSequence],
     rng: np.random.Generator,
 ) -> list[Plan]:
-    """Person and one seed per recording -> plans: sessions of up to seven locations, at once (mc) or one by one (sc)."""
+    """Person and one seed per recording -> plans: sessions of up to seven locations, at once (mc) or in turn (sc)."""
     plans: list[Plan] = []
-    at_once = FORMATS[person.device][1] == "mc"
+    at_once = SETUPS[person.device].mode == "mc"
     session = 0
     while len(plans) < len(seeds):
         session += 1
@@ -252,19 +271,14 @@ def _breaths(person: Patient, duration_s: tuple[float, float], rng: np.random.Ge
     length_s = round(float(low_s * (high_s / low_s) ** rng.beta(2.2, 4.8)), 3)
     first_s = 0.0 if rng.random() < 0.05 else min(rng.exponential(0.6), 0.25 * length_s)
     last_s = length_s - min(rng.exponential(0.1), 0.1 * length_s)
-    count = max(1, round((last_s - first_s) / person.breath_s))
-    borders = first_s + (last_s - first_s) * np.cumsum([0, *_periods(count, rng)])
-    significant = 5 if person.device == "Litt3200" else None  # that part of the database has five digits, the rest ms
-    borders = np.array([float(f"{time:.{significant}g}") if significant else round(time, 3) for time in borders])
+    count = max(2, round((last_s - first_s) / person.breath_s))
+    periods = rng.lognormal(0, 0.22, count)
+    borders = first_s + (last_s - first_s) * np.append(0, np.cumsum(periods / periods.sum()))
+    form = ".5g" if person.device == "Litt3200" else ".3f"  # five digits in that part of the database, else ms
+    borders = np.array([float(f"{time_s:{form}}") for time_s in borders])
     borders[-1] = min(borders[-1], length_s)
     turns = borders[:-1] + np.diff(borders) * np.clip(rng.normal(0.42, 0.04, count), 0.3, 0.55)
     return length_s, np.stack([borders[:-1], turns, borders[1:]], axis=1)
-
-
-def _periods(count: int, rng: np.random.Generator) -> Array:
-    """Number of breaths -> their shares (count,) of the time."""
-    periods = rng.lognormal(0, 0.22, count)
-    return np.asarray(periods / periods.sum(), dtype=np.float64)
 
 
 def _have_every_class(labels: list[NDArray[np.int_]], rng: np.random.Generator) -> None:
@@ -307,7 +321,9 @@ def _write_tables(folder: Path, people: list[Patient], plans: list[Plan]) -> Non
     tables = {
         "ICBHI_challenge_train_test.txt": [f"{one.name}\t{one.split}" for one in plans],
         "ICBHI_Challenge_diagnosis.txt": [f"{person.number}\t{person.diagnosis}" for person in people],
-        "ICBHI_Challenge_demographic_information.txt": [person.demographics for person in people],
+        "ICBHI_Challenge_demographic_information.txt": [
+            f"{person.number}\t{person.age:g}\t{person.sex}\t{person.body}" for person in people
+        ],
     }
     for file, lines in tables.items():
         (folder / file).write_text("".join(f"{line}\n" for line in lines), encoding="ascii", newline="\r\n")

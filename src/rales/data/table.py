@@ -24,7 +24,6 @@ import pandas as pd
 from pandas import DataFrame
 
 from rales.data.cycles import (
-    CLASSES,
     COLUMNS,
     Audit,
     Cycle,
@@ -40,6 +39,7 @@ from rales.data.cycles import (
     some,
     text_of,
 )
+from rales.metrics import CLASSES
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 SPLIT_WORDS = ("train", "test", "validation")
@@ -61,7 +61,7 @@ def read_cycles(manifest: str | Path, *, skip_damaged: bool = False, audio: bool
     its recording, and damage is treated as in rales.data.icbhi.read_cycles. `audio=False` opens no audio file (`path`
     is then ""), so that every row must have start_s and end_s.
     """
-    return cycles_table(find(manifest, audio=audio, decode=False), skip_damaged=skip_damaged, audio=audio)
+    return cycles_table(find(manifest, audio=audio, decode=skip_damaged), skip_damaged=skip_damaged, audio=audio)
 
 
 def audit(manifest: str | Path) -> Audit:

@@ -85,7 +85,8 @@ class ViT(nn.Module):
         if self.long_input == "resample_positions":
             return [logmel]
         pad = -(frames % self.unit_frames) % width
-        return list(F.pad(logmel, (0, pad)).split(self.unit_frames, dim=-1))
+        whole = -(-frames // self.unit_frames) * self.unit_frames  # a unit that is no multiple of a patch stays a unit
+        return list(F.pad(logmel, (0, pad))[..., :whole].split(self.unit_frames, dim=-1))
 
     def tokens(self, units: list[Tensor]) -> tuple[Tensor, list[int]]:
         """Units -> tokens (B, sum of 1 + patches, D) with positions and a cls token each, and the length of each unit.
@@ -107,9 +108,10 @@ class ViT(nn.Module):
         table = self.pos_embed[:, 1:].unflatten(1, (self.rows, self.columns))
         if columns > self.columns:
             table = table.permute(0, 3, 1, 2)  # (1, D, rows, columns)
-            table = F.interpolate(table, size=(self.rows, columns), mode="bicubic", align_corners=False)
-            return table.flatten(2).transpose(1, 2)
-        return table[:, :, :columns].flatten(1, 2)
+            stretched: Tensor = F.interpolate(table, size=(self.rows, columns), mode="bicubic", align_corners=False)
+            return stretched.flatten(2).transpose(1, 2)
+        cut: Tensor = table[:, :, :columns]
+        return cut.flatten(1, 2)
 
     def arrange(self, tokens: Tensor, lengths: list[int], layout: Layout) -> Tensor:
         """(B, tokens of all units, D) -> (B, T, D) flat or (B, T, rows * D) stacked, without the cls tokens."""

@@ -9,6 +9,7 @@ import argparse
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if start[8:9] == b"{" or path.suffix == ".safetensors":
         return read_safetensors(path)
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # full M2D files keep their arguments so
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch comments on pickle protocols; full M2D files hold a Namespace
             stored: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -139,7 +141,9 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if isinstance(stored, dict) and isinstance(stored.get("model"), dict):
         stored = stored["model"]
     if not isinstance(stored, dict) or not any(isinstance(value, Tensor) for value in stored.values()):
-        raise ValueError(f"{path}: holds {type(stored).__name__} without tensors, expected a state dict of an M2D encoder")
+        raise ValueError(
+            f"{path}: holds {type(stored).__name__} without tensors, expected a state dict of an M2D encoder"
+        )
     return {name: value for name, value in stored.items() if isinstance(value, Tensor)}, {}
 
 
@@ -160,8 +164,8 @@ def encoder_tensors(tensors: dict[str, Tensor], path: str | Path) -> dict[str, T
     missing = [name for name in landmarks if name not in encoder]
     if missing:
         raise ValueError(
-            f"{path}: a checkpoint of another architecture: {', '.join(missing)} missing among its {len(tensors)} tensors "
-            f"(it starts with {', '.join(list(tensors)[:3])}); expected an M2D encoder (see `rales weights`)"
+            f"{path}: a checkpoint of another architecture: {', '.join(missing)} missing among its {len(tensors)} "
+            f"tensors (it starts with {', '.join(list(tensors)[:3])}); expected an M2D encoder (see `rales weights`)"
         )
     return encoder
 

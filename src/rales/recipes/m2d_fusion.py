@@ -121,9 +121,7 @@ def build_model(config: Config) -> FusionClassifier:
         )
     if model.freeze_patch_embed:
         encoder.patch_embed.requires_grad_(False)
-    return FusionClassifier(
-        encoder, model.layers, model.learned, layout=model.layout, norm_layers=model.norm_layers
-    )
+    return FusionClassifier(encoder, model.layers, model.learned, layout=model.layout, norm_layers=model.norm_layers)
 
 
 def augment(config: Config, features: Tensor, generator: torch.Generator) -> Tensor:

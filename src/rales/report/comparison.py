@@ -15,6 +15,7 @@ from rales.report.tables import ALL_NORMAL, PROTOCOLS, over_seeds
 OURS = ["ours", "seeds", "select", "weights", *SCORES, *(f"{name}_sd" for name in SCORES), "comparable"]
 LEADERBOARD_CODES = {"test_best": "O", "validation": "V", "last": "last"}
 
+PRINTED = ["Printed Sp", "Printed Se", "Printed Score"]
 NOT_RUN = ["not run", "–", "–", "–"]
 
 Pairs = list[tuple[Row, System | None]]
@@ -66,7 +67,8 @@ def paper_frame(pairs: Pairs) -> pd.DataFrame:
                 **(own_figures(system) if system else dict.fromkeys(OURS)),
             }
         )
-    return pd.DataFrame(records).sort_index(axis=1, key=lambda names: names.isin(OURS), kind="stable")
+    frame = pd.DataFrame(records).astype({"seeds": "Int64"})
+    return frame.sort_index(axis=1, key=lambda names: names.isin(OURS), kind="stable")
 
 
 def own_figures(system: System) -> dict[str, object]:
@@ -93,7 +95,7 @@ def paper_table(caption: str, pairs: Pairs) -> Table:
         rows.append([f"{row.method}{ratio}{fused}", source, *row.printed, *own])
     return Table(
         caption,
-        ["Method", "Architecture, pre-training", "Printed Sp", "Se", "Score", "Ours", "Our Sp", "Se", "Score"],
+        ["Method", "Architecture, pre-training", *PRINTED, "Ours", "Our Sp", "Our Se", "Our Score"],
         [*rows, [ALL_NORMAL, "–", "100.00", "0.00", "50.00", "–", "100.00", "0.00", "50.00"]],
         marked=frozenset(i for i, (_, system) in enumerate(pairs) if system),
         note="Printed: the paper's own figures on the whole database, official split. Ours: mean over seeds ± standard "
@@ -113,10 +115,10 @@ def leaderboard_tables(systems: list[System]) -> list[Table]:
     """The published leaderboard with our comparable systems in their rank, and the others in a table apart."""
     entries = leaderboard()
     ranked = [
-        (e.score, [str(place), e.method, e.backbone, e.pretraining, *map(printed, e[3:6]), e.selection, e.code or "–"])
+        (e.score, [e.method, str(place), e.backbone, e.pretraining, *map(printed, e[3:6]), e.selection, e.code or "–"])
         for place, e in enumerate(entries, start=1)
     ]
-    ranked.append((50.0, ["–", ALL_NORMAL, "–", "–", "100.00", "0.00", "50.00", "–", "–"]))
+    ranked.append((50.0, [ALL_NORMAL, "–", "–", "–", "100.00", "0.00", "50.00", "–", "–"]))
     ours, apart = [], []
     for s in systems:
         score = 100 * float(s.figures["score"].mean())
@@ -125,15 +127,15 @@ def leaderboard_tables(systems: list[System]) -> list[Table]:
             apart.append([s.name, *cells, LEADERBOARD_CODES[s.select], s.incomparable])
         elif not np.isnan(score):
             place = 1 + sum(e.score > score for e in entries)
-            row = [f"({place})", f"ours: {s.name}", "–", shown(s.runs[0].config.get("model.weights", "")) or "none"]
+            row = [f"ours: {s.name}", f"({place})", "–", shown(s.runs[0].config.get("model.weights", "")) or "none"]
             ours.append((score, [*row, *cells, LEADERBOARD_CODES[s.select], "–"]))
     merged = sorted([*ranked, *ours], key=lambda item: -item[0])
     legend = "; ".join(f"{code}: {text}" for code, text in {**SELECTIONS, "last": "last epoch, nothing chosen"}.items())
     board = Table(
         "Published four-class results, official 60/40 split",
-        ["Rank", "System", "Backbone", "Pre-training", "Sp", "Se", "Score", "Epoch", "Public code"],
+        ["System", "Rank", "Backbone", "Pre-training", "Sp", "Se", "Score", "Epoch", "Public code"],
         [row for _, row in merged],
-        marked=frozenset(i for i, (_, row) in enumerate(merged) if row[1].startswith("ours: ")),
+        marked=frozenset(i for i, (_, row) in enumerate(merged) if row[0].startswith("ours: ")),
         note=f"Printed figures, found up to June 2026; IN = ImageNet, AS = AudioSet. Epoch: {legend}. {NOT_STRICT} "
         "Drawing other test patients moves a Score by about ± 4.9 points, so most ranks are not told apart.",
     )

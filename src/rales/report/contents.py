@@ -83,10 +83,13 @@ def sections(
 
 
 def system_blocks(systems: list[System]) -> list[Block]:
+    """Training curves, confusion matrix and reliability of each system."""
+    drawings = (figures.training_loss, figures.training_score, figures.confusion, figures.reliability)
     blocks: list[Block] = []
     for number, s in enumerate(systems, start=1):
-        slug = f"{number}-{re.sub(r'[^a-z0-9]+', '-', s.name.lower()).strip('-')[:60]}"
-        pictures = [draw(s, slug) for draw in (figures.training_curves, figures.confusion, figures.reliability)]
+        words = f"{s.runs[0].recipe} {s.runs[0].options.get('variant', '')}".lower()
+        slug = f"{number}-{re.sub(r'[^a-z0-9]+', '-', words).strip('-')}"
+        pictures = [draw(s, slug) for draw in drawings]
         blocks += [Heading(s.name), *(picture for picture in pictures if picture)]
     return blocks
 

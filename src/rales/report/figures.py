@@ -24,7 +24,7 @@ GREY = "#666666"
 
 def sp_se(systems: list[System]) -> Picture:
     """Specificity against sensitivity with lines of equal Score, intervals and the all-normal line."""
-    figure, (axes,) = canvas(width=8, height=6 + 0.22 * len(systems))
+    figure, (axes,) = canvas(width=6.5, height=5.2 + 0.2 * len(systems))
     axes.set(xlabel="Specificity, %", ylabel="Sensitivity (exact class), %")
     for number, system in enumerate(systems):
         draw_system(axes, system, COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)])
@@ -32,13 +32,13 @@ def sp_se(systems: list[System]) -> Picture:
         rows = np.array([[float(text.split()[0]) for text in row.printed] for row in paper_rows(TABLE2)])
         axes.plot(rows[:, 0], rows[:, 1], "o", mfc="none", color=GREY, ms=5, label="Table 2 of the paper, as printed")
     iso_scores(axes)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False, fontsize=9)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False, fontsize=8)
     listed = "; ".join(f"{s.name} {100 * s.figures['score'].mean():.1f}" for s in systems)
     return Picture(
         "sp_se.png",
         f"Specificity against sensitivity of each system. Mean Scores: {listed}; every cycle called normal 50.0.",
         "Large marks: means over seeds with 95 % intervals (patients resampled); small marks: single seeds. Slanted "
-        "lines join equal Scores; calling every cycle normal lies on the black one, at specificity 100, sensitivity 0.",
+        "lines join equal Scores; calling every cycle normal lies on the heavy one, at specificity 100, sensitivity 0.",
         png(figure),
     )
 
@@ -65,53 +65,49 @@ def iso_scores(axes: "Axes") -> None:
         x, y = (2 * score - top, top) if 2 * score - top > left else (left, 2 * score - left)
         if x > right or y < bottom:
             continue
-        heavy = score == 50
-        axes.plot(
-            [x, right],
-            [y, 2 * score - right],
-            color="black" if heavy else "#BBBBBB",
-            lw=1.6 if heavy else 0.8,
-            ls="--",
-            zorder=1,
-        )
-        axes.annotate(
-            str(score),
-            (x, y),
-            (3, -11),
-            textcoords="offset points",
-            fontsize=8,
-            color="black" if heavy else GREY,
-            weight="bold" if heavy else "normal",
-        )
+        width, colour, label = 0.8, "#AAAAAA", ""
+        if score == 50:
+            width, colour, label = 1.8, "black", "Score 50.0: every cycle called normal"
+        axes.plot([x, right], [y, 2 * score - right], color=colour, lw=width, ls="--", zorder=1, label=label)
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        axes.annotate(str(score), (x, y), (12, -16), textcoords="offset points", fontsize=9, bbox=box, ha="center")
     axes.set(xlim=(left, right), ylim=(bottom, top))
 
 
-def training_curves(system: System, slug: str) -> Picture:
-    """Loss and Score by epoch and split: mean over seeds, band of one standard deviation."""
-    figure, (loss, score) = canvas(width=10, height=3.8, columns=2)
-    for split, colour in SPLIT_COLOURS.items():
-        for axes, name, scale in ((loss, "loss", 1), (score, "score", 100)):
-            lines = [run.epochs[run.epochs["split"] == split].set_index("epoch")[name] for run in system.runs]
-            table = scale * pd.concat(lines, axis=1).sort_index().dropna(how="all")
-            if len(table):
-                mean, sd = table.mean(axis=1), table.std(axis=1).fillna(0)
-                axes.plot(mean.index, mean, color=colour, label=split, marker="." if len(mean) < 30 else "", lw=1.6)
-                axes.fill_between(mean.index, mean - sd, mean + sd, color=colour, alpha=0.2, lw=0)
-    score.axhline(50, color="black", ls="--", lw=1.2, label="all normal: 50.0")
+def training_loss(system: System, slug: str) -> Picture:
+    """Loss by epoch and split."""
+    figure, (axes,) = canvas(width=5, height=4)
+    by_epoch(axes, system, "loss", scale=1)
+    axes.set(xlabel="Epoch", ylabel="Loss")
+    axes.legend(frameon=False, fontsize=9)
+    caption = "Loss by epoch: mean over seeds, band of one standard deviation."
+    return Picture(f"loss-{slug}.png", f"Loss of {system.name} by epoch for each split.", caption, png(figure))
+
+
+def training_score(system: System, slug: str) -> Picture:
+    """Score by epoch and split, with the line of 50 and the epoch that each seed used."""
+    figure, (axes,) = canvas(width=5, height=4)
+    by_epoch(axes, system, "score", scale=100)
+    axes.axhline(50, color="black", ls="--", lw=1.2, label="every cycle called normal: 50.0")
     used = [(run, selected_epoch(run, run.select)) for run in system.runs]
     points = [(epoch, 100 * run.scores["test"][epoch]["score"]) for run, epoch in used if epoch is not None]
     if points:
-        score.plot(*np.array(points).T, "v", color="#D55E00", ms=7, label="epoch used")
-    loss.set(xlabel="Epoch", ylabel="Loss")
-    score.set(xlabel="Epoch", ylabel="Score, %")
-    loss.legend(frameon=False, fontsize=9)
-    score.legend(frameon=False, fontsize=9)
-    return Picture(
-        f"curves-{slug}.png",
-        f"Training of {system.name}: loss and Score by epoch for each split.",
-        "Loss and Score by epoch, mean over seeds, band: one standard deviation. Triangles: the epoch each seed used.",
-        png(figure),
-    )
+        axes.plot(*np.array(points).T, "v", color=COLOURS[1], ms=6, label="epoch used")
+    axes.set(xlabel="Epoch", ylabel="Score, %")
+    axes.legend(frameon=False, fontsize=9)
+    caption = "Score by epoch: mean over seeds, band of one standard deviation. Triangles: the epoch each seed used."
+    return Picture(f"score-{slug}.png", f"Score of {system.name} by epoch for each split.", caption, png(figure))
+
+
+def by_epoch(axes: "Axes", system: System, name: str, scale: float) -> None:
+    """A line per split, mean over seeds, with a band of one standard deviation."""
+    for split, colour in SPLIT_COLOURS.items():
+        lines = [run.epochs[run.epochs["split"] == split].set_index("epoch")[name] for run in system.runs]
+        table = scale * pd.concat(lines, axis=1).sort_index().dropna(how="all")
+        if len(table):
+            mean, sd = table.mean(axis=1), table.std(axis=1).fillna(0)
+            axes.plot(mean.index, mean, color=colour, label=split, marker="." if len(mean) < 30 else "", lw=1.6)
+            axes.fill_between(mean.index, mean - sd, mean + sd, color=colour, alpha=0.2, lw=0)
 
 
 def confusion(system: System, slug: str) -> Picture | None:
@@ -125,7 +121,7 @@ def confusion(system: System, slug: str) -> Picture | None:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), share in np.ndenumerate(shares):
         text = f"{100 * share:.0f} %\n{counts[row, column]:.4g}"
-        axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.55 else "black")
+        axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.65 else "black")
     axes.set_xticks(range(4), metrics.CLASSES)
     axes.set_yticks(range(4), metrics.CLASSES)
     axes.set(xlabel="Predicted", ylabel="True")
@@ -170,7 +166,7 @@ def layer_weights(systems: list[System]) -> Picture | None:
     tables = {name: found for name, found in tables.items() if found}
     if not tables:
         return None
-    figure, panels = canvas(width=8, height=3.2 * len(tables), rows=len(tables))
+    figure, panels = canvas(width=6.5, height=3.2 * len(tables), rows=len(tables))
     said = []
     for axes, (name, found) in zip(panels, tables.items(), strict=True):
         table = pd.concat(found, axis=1)
@@ -195,12 +191,12 @@ def layer_weights(systems: list[System]) -> Picture | None:
     )
 
 
-def canvas(width: float, height: float, rows: int = 1, columns: int = 1) -> "tuple[Figure, list[Axes]]":
-    """Inches -> a white figure and its axes; no global state, so any thread may draw."""
+def canvas(width: float, height: float, rows: int = 1) -> "tuple[Figure, list[Axes]]":
+    """Inches -> a white figure and its axes, one per row; no global state, so any thread may draw."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
-    panels = [figure.add_subplot(rows, columns, place) for place in range(1, rows * columns + 1)]
+    panels = [figure.add_subplot(rows, 1, row) for row in range(1, rows + 1)]
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#E5E5E5", lw=0.6)

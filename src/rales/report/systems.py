@@ -94,7 +94,7 @@ def incomparable(run: Run) -> str:
     if not run.whole_database:
         recordings = [run.split[part].get("recordings") for part in ("train", "test")]
         seen = sum(n for n in recordings if isinstance(n, int))
-        return f"trained and tested on {seen or 'some'} recordings, not on the whole database of 920"
+        return f"not the whole ICBHI 2017 database ({seen} recordings here, 920 there)"
     if run.split.get("name") != "official":
         return f"split `{run.split.get('name')}`, not the official 60/40 split"
     return ""

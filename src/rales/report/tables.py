@@ -96,7 +96,7 @@ def comparisons(systems: list[System]) -> Table | None:
         rows,
         note="Points of percent with 95 % interval, the same cycles, patients resampled. "
         + ("" if len(systems) <= ALL_PAIRS_UP_TO else "The highest mean Score against every other system. ")
-        + f"The p-values are not corrected for making {len(rows)} comparison{'s' * (len(rows) > 1)}.",
+        + (f"The p-values are not corrected for making {len(rows)} comparisons." if len(rows) > 1 else ""),
     )
 
 

@@ -1,0 +1,60 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each builds the environment in .venv first, once.
+
+PYTHON ?= python3
+# pip takes the versions in this file; `make setup CONSTRAINT=` leaves the choice of torch to you and is remembered.
+CONSTRAINT ?= $(if $(wildcard .venv/constraint),$(shell cat .venv/constraint),constraints/cpu.txt)
+WORKERS ?= 2
+DATA ?= demo/data
+EPOCHS ?= 15
+INSTALLED := .venv/installed
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help setup demo test test-slow lint bench clean
+
+help:
+	@echo "make demo       data check, training, scores, report and a prediction; writes demo/ (about three minutes)"
+	@echo "make demo DATA=/path/to/ICBHI_final_database    the same on the real database"
+	@echo "make test       all tests that take seconds      make test-slow  the others"
+	@echo "make lint       style, types, import rules       make bench      speed beside public peers"
+	@echo "make setup      only build .venv                 make clean      remove .venv and everything made here"
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml $(wildcard constraints/*.txt)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Rales needs Python 3.11 or newer and '$(PYTHON)' is $$($(PYTHON) --version 2>&1); name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "'$(PYTHON)' cannot make a virtual environment; on Debian and Ubuntu install the package python3-venv"; exit 1; }
+	@echo "installing Rales into .venv, once; one to three minutes, most of it torch"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINT),-c $(CONSTRAINT)) -e ".[all,dev]"
+	@printf '%s' '$(CONSTRAINT)' > .venv/constraint
+	@touch $@
+
+# The main job end to end. It always starts afresh, so that the scores it prints are those of this code and this data.
+demo: setup
+	rm -rf demo/data demo/run demo/report demo/cycles.csv
+ifeq ($(DATA),demo/data)
+	rales synth demo/data --recordings 60 --seed 0
+endif
+	rales check "$(DATA)"
+	rales train m2d_fusion --size tiny --epochs $(EPOCHS) --data "$(DATA)" --out demo/run > /dev/null
+	rales evaluate demo/run --data "$(DATA)"
+	rales report demo/run --out demo/report
+	rales predict "$$(find -L "$(DATA)" -name "$$(sed -n '2s/,.*//p' demo/run/predictions.csv).[wf]*" | head -n 1)" --model demo/run --out demo/cycles.csv
+	@echo "scores and pictures: demo/report/report.html; the first test recording, cycle by cycle: demo/cycles.csv"
+
+test: setup
+	OMP_NUM_THREADS=1 pytest -m "not slow" -n $(WORKERS)
+
+test-slow: setup
+	OMP_NUM_THREADS=1 pytest -m slow
+
+lint: setup
+	ruff check .
+	ruff format --check .
+	mypy
+	pytest -q tests/test_imports.py
+
+bench: setup
+	for script in benchmarks/*.py; do echo "== $$script"; python $$script || exit 1; done
+
+clean:
+	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
