@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rales.report import report, scores_table
+from rales.report import folders, published, report, scores_table
 
 CLASSES = ["normal", "crackle", "wheeze", "both"]
 TRUE = [0, 0, 0, 0, 0, 0, 1, 1, 2, 3]
@@ -105,3 +105,296 @@ def write_run(
         (folder / "layer_weights.json").write_text(json.dumps(stored))
     (folder / "done").touch()
     return folder
+
+
+class Page(HTMLParser):
+    """Tags of a page: whether they are balanced, what they refer to, and the text of every table row."""
+
+    EMPTY = ("meta", "img", "br")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.references: list[str] = []
+        self.alts: list[str] = []
+        self.rows: list[list[str]] = []
+        self.headings = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.references += [str(found[name]) for name in ("src", "href", "srcset") if name in found]
+        if tag == "img":
+            self.alts.append(str(found.get("alt", "")))
+        if tag == "th":
+            assert found.get("scope") in ("row", "col")
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("th", "td"):
+            self.rows[-1].append("")
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("th", "td"):
+            self.rows[-1][-1] += data
+
+    def row(self, *start: str) -> list[str]:
+        """The first table row that begins with these cells."""
+        return next(row for row in self.rows if row[: len(start)] == list(start))
+
+
+LEARNED, VANILLA = "m2d_fusion (all_learned, base)", "m2d_fusion (vanilla, base)"
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of two seeds of one system, one run of another and two folders that cannot count."""
+    root = tmp_path_factory.mktemp("report")
+    write_run(root / "runs" / "learned-0", SEED0, validation_scores=(0.6, 0.5, 0.55))
+    write_run(root / "runs" / "deep" / "learned-1", SEED1, seed=1, validation_scores=(0.6, 0.5, 0.55))
+    write_run(root / "runs" / "vanilla", SEED1, variant="vanilla", select="test_best", device=["A"] * 6 + ["B"] * 4)
+    (write_run(root / "runs" / "killed", variant="all_fixed") / "done").unlink()
+    (write_run(root / "runs" / "bad", variant="all_fixed") / "config.json").write_text("{")
+    assert report([root / "runs"], root / "out") == root / "out" / "report.html"
+    return root / "out"
+
+
+@pytest.fixture(scope="module")
+def page(out: Path) -> Page:
+    return Page((out / "report.html").read_text())
+
+
+def records(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_scores_are_the_mean_over_seeds(page: Page) -> None:
+    # seeds: Sp 83.33 and 66.67, Se 50 and 25, Score 66.67 and 45.83
+    row = page.row(LEARNED, "2", "last epoch")
+    assert [cell.split("\n")[0] for cell in row[3:]] == ["75.00 ± 11.79", "37.50 ± 17.68", "56.25 ± 14.73"]
+    low, high = (float(part) for part in row[5].split("\n")[1].strip("[]").split(", "))
+    assert low < 56.25 < high
+    row = page.row(VANILLA, "1", "best on the test set")
+    assert [cell.split("\n")[0] for cell in row[3:]] == ["66.67", "25.00", "45.83"]
+
+
+def test_what_the_score_hides(out: Path, page: Page) -> None:
+    first = next(row for row in records(out / "runs.csv") if row["seed"] == "0" and row["system"] == LEARNED)
+    assert float(first["two_class_sensitivity"]) == pytest.approx(0.75)
+    assert float(first["two_class_score"]) == pytest.approx((5 / 6 + 0.75) / 2)
+    assert float(first["macro_recall"]) == pytest.approx((5 / 6 + 1 / 2 + 0 + 1) / 4)
+    assert float(first["ece"]) == pytest.approx(0)  # confidence 0.7 and 7 of 10 right
+    assert page.row(LEARNED, "50.00 ± 35.36")[2:4] == ["62.50 ± 23.57", "43.75 ± 20.62"]
+
+
+def test_every_way_of_choosing_the_epoch_stands_side_by_side(page: Page) -> None:
+    # test scores 40, 70, 66.67; validation is best at epoch 1
+    row = page.row(LEARNED, "2", "66.67 ± 0.00 (used)")
+    assert row[3:] == ["40.00 ± 0.00", "70.00 ± 0.00", "3.33 ± 0.00", "30.00 ± 0.00"]
+    assert page.row(VANILLA, "1", "66.67")[3:] == ["–", "70.00 (used)", "3.33", "–"]
+
+
+def test_paper_tables_keep_all_printed_rows_and_put_ours_beside(out: Path, page: Page) -> None:
+    table = records(out / "table2.csv")
+    assert len(table) == 13
+    assert [row["method"] for row in table if row["ours"]] == ["M2DViT", "M2DViT-Fusion (v)"]
+    last = table[-1]
+    assert (float(last["printed_score"]), float(last["printed_score_sd"])) == (60.68, 0.49)
+    assert (float(last["score"]), last["seeds"], last["comparable"]) == (56.25, "2", "False")
+    assert [row["ours"] for row in records(out / "table1.csv")] == ["", VANILLA]  # weights are named mr7
+    assert page.row("RespireNet")[2:] == ["72.30", "40.10", "56.20", "not run", "–", "–", "–"]
+
+
+def test_paired_difference_of_systems(page: Page) -> None:
+    row = page.row(LEARNED, VANILLA)
+    assert [cell.split("\n")[0] for cell in row[2:5]] == ["+8.33", "+12.50", "+10.42"]
+    assert 0 < float(row[5]) <= 1
+
+
+def test_devices(page: Page) -> None:
+    assert page.row(VANILLA, "A") == [VANILLA, "A", "6", "0", "3", "66.67", "–", "–"]
+    assert page.row(VANILLA, "B") == [VANILLA, "B", "4", "4", "2", "–", "25.00", "–"]
+    assert page.row(LEARNED, "Meditron")[2:] == ["10", "4", "5", "75.00", "37.50", "56.25"]
+
+
+def test_all_normal_line_is_in_every_table_of_scores(page: Page) -> None:
+    baselines = [row for row in page.rows if row and row[0] == "every cycle called normal"]
+    assert len(baselines) == 10
+    assert all("50.00" in row for row in baselines)
+
+
+def test_page_is_self_contained_and_well_formed(out: Path, page: Page) -> None:
+    text = (out / "report.html").read_text()
+    assert page.open == []
+    assert "http" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert all(reference.startswith(("#", "data:image/png;base64,")) for reference in page.references)
+    assert len(page.alts) == 10
+    assert all(len(alt) > 20 for alt in page.alts)
+    assert text.count("Research tool; not a diagnosis.") == 2
+    assert (out / "report.md").read_text().count("Research tool; not a diagnosis.") == 2
+
+
+def test_pictures_are_files_and_named_in_the_markdown(out: Path) -> None:
+    pictures = sorted(out.glob("*.png"))
+    assert {"sp_se.png", "figure3.png"} < {path.name for path in pictures}
+    assert len(pictures) == 10
+    markdown = (out / "report.md").read_text()
+    for path in pictures:
+        assert path.stat().st_size > 1000
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert f"]({path.name})" in markdown
+
+
+def test_part_of_the_database_is_not_ranked(out: Path) -> None:
+    text = (out / "report.md").read_text()
+    assert "Not comparable with published scores: not the whole ICBHI 2017 database (126 recordings here" in text
+    assert "Our results, shown apart" in text
+    assert "ours: " not in text
+    assert "final LayerNorm" in text  # a layer weight is not importance alone
+
+
+def test_folders_that_cannot_count_are_named(out: Path) -> None:
+    text = (out / "report.md").read_text()
+    assert "runs/killed: unfinished (no file `done`)" in text
+    assert "runs/bad: config.json: not valid JSON" in text
+    assert "3 finished runs of 2 systems, 1 to 2 seeds each; 2 left out" in text
+
+
+def test_writing_again_gives_the_same_bytes_and_leaves_nothing_behind(out: Path) -> None:
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    report([out.parent / "runs"], out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_whole_database_takes_its_rank_and_text_is_escaped(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", whole=True)
+    record = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(record | {"command": "rales train <script>alert(1)</script>"}))
+    text = report([run], tmp_path / "out").read_text()
+    # 66.67 lies between the printed 67.55 and 66.55
+    row = Page(text).row(f"ours: {LEARNED}")
+    assert row[1:] == ["(2)", "–", "m2d_vit_base-80x608p16x16-221006-mr7", "83.33", "50.00", "66.67", "last", "–"]
+    assert "Not comparable" not in text
+    assert "<script>" not in text
+
+
+def test_single_run_without_predictions(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", select="test_best")
+    (run / "predictions.csv").unlink()
+    page = Page(report([run], tmp_path / "out").read_text())
+    assert page.row(LEARNED, "1", "best on the test set")[3:] == ["70.00", "70.00", "70.00"]
+    assert page.row(LEARNED, "–", "–")[1:] == ["–"] * 9
+    assert "no predictions.csv" in (tmp_path / "out" / "report.md").read_text()
+    assert not list((tmp_path / "out").glob("confusion*"))
+
+
+def spoil_json(**changes: Any) -> Any:
+    def spoil(run: Path) -> None:
+        record = json.loads((run / "config.json").read_text())
+        (run / "config.json").write_text(json.dumps(record | changes))
+
+    return spoil
+
+
+def spoil_table(**changes: Any) -> Any:
+    def spoil(run: Path) -> None:
+        table = pd.read_csv(run / "predictions.csv")
+        table.assign(**changes).to_csv(run / "predictions.csv", index=False)
+
+    return spoil
+
+
+def cut(name: str, keep: float = 0.6) -> Any:
+    def spoil(run: Path) -> None:
+        content = (run / name).read_bytes()
+        (run / name).write_bytes(content[: int(len(content) * keep)])
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda run: (run / "done").unlink(), "unfinished"),
+        (lambda run: (run / "config.json").unlink(), "config.json: no such file"),
+        (cut("config.json"), "config.json: not valid JSON"),
+        (spoil_json(config=[]), "no usable `config`"),
+        (spoil_json(split="official"), "no usable `split`"),
+        (spoil_json(classes=["healthy", "ill"]), "its classes are ['healthy', 'ill']"),
+        (spoil_json(config={"train": {"select": "luck"}}), "train.select is 'luck'"),
+        (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl is missing"),
+        (lambda run: (run / "metrics.jsonl").write_bytes(b"\xff\xfe"), "utf-8"),
+        (cut("metrics.jsonl"), "metrics.jsonl is damaged after 4 lines"),
+        (lambda run: (run / "predictions.csv").write_text(""), "No columns"),
+        (lambda run: (run / "predictions.csv").write_text("recording\n"), "no column cycle"),
+        (cut("predictions.csv"), "predictions.csv"),
+        (spoil_table(true_label="rhonchus"), "line 2: true_label is 'rhonchus'"),
+        (spoil_table(p_both=9.0), "predictions.csv: probabilities of cycle 0"),
+        (cut("layer_weights.json"), "layer_weights.json: not valid JSON"),
+        (lambda run: (run / "layer_weights.json").write_text('{"layers": [1]}'), "one normalised weight"),
+        (
+            lambda run: (run / "layer_weights.json").write_text('{"layers": [1, 2], "normalised": [0.5, null]}'),
+            "sum to 0.500",
+        ),
+    ],
+)
+def test_a_broken_run_is_one_sentence_and_the_others_count(tmp_path: Path, spoil: Any, reason: str) -> None:
+    write_run(tmp_path / "good", SEED0)
+    spoil(write_run(tmp_path / "spoilt", SEED1, seed=1))
+    text = scores_table([tmp_path])
+    assert f"| {LEARNED} | 1 | last epoch | 83.33" in text
+    assert f"{tmp_path / 'spoilt'}: " in text
+    assert reason in text.split("Left out")[1]
+
+
+def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
+    (write_run(tmp_path / "run") / "done").unlink()
+    with pytest.raises(ValueError, match=r"no finished run to report on .*unfinished"):
+        report([tmp_path], tmp_path / "out")
+    with pytest.raises(ValueError, match="no such folder"):
+        scores_table([tmp_path / "nowhere"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_same_seed_twice_counts_once_and_same_folder_is_read_once(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", SEED0)
+    write_run(tmp_path / "b", SEED0)
+    text = scores_table([tmp_path, tmp_path / "a"])
+    assert f"| {LEARNED} | 1 |" in text
+    assert f"{tmp_path / 'b'}: the same system and seed as {tmp_path / 'a'}" in text
+
+
+def test_other_settings_are_another_system(tmp_path: Path) -> None:
+    for ratio in ("mr6", "mr7"):
+        write_run(tmp_path / ratio, variant="vanilla", weights=f"m2d_vit_base-80x608p16x16-221006-{ratio}")
+    text = scores_table([tmp_path])
+    assert f"| {VANILLA}, model.weights=m2d_vit_base-80x608p16x16-221006-mr6 | 1 |" in text
+    assert f"| {VANILLA}, model.weights=m2d_vit_base-80x608p16x16-221006-mr7 | 1 |" in text
+
+
+def test_disagreeing_files_are_noted(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", test_scores=(0.4, 0.9))
+    (run / "evaluation.json").write_text(json.dumps({"score": 0.5}))
+    [found], _ = folders.read_runs([run])
+    assert folders.notes(found) == [
+        "predictions.csv gives Score 66.67, metrics.jsonl 90.00 (epoch 2)",
+        "predictions.csv gives Score 66.67, evaluation.json 50.00",
+    ]
+
+
+def test_printed_scores_are_means_of_their_parts() -> None:
+    rows = published.paper_rows(published.TABLE1) + published.paper_rows(published.TABLE2)
+    figures = [[float(text.split()[0]) for text in row.printed] for row in rows]
+    figures += [list(e[3:6]) for e in published.leaderboard() if not np.isnan(e.specificity)]
+    assert len(figures) == 2 + 13 + 32
+    for sp, se, score in figures:  # the paper's row (iv) is off by 0.055 as printed, all others by rounding
+        assert (sp + se) / 2 == pytest.approx(score, abs=0.0151 if score != 59.97 else 0.06)
+    board = [entry.score for entry in published.leaderboard()]
+    assert board == sorted(board, reverse=True)
+    assert {entry.selection for entry in published.leaderboard()} <= set(published.SELECTIONS)

@@ -104,7 +104,7 @@ def airflow(breaths: Array, samples: int, rng: np.random.Generator) -> Array:
     inspired = np.clip((time_s - start[breath]) / (turn - start)[breath], 0, 1)
     expired = np.clip((time_s - turn[breath]) / (0.85 * (end - turn))[breath], 0, 1)  # then a pause
     depth = rng.lognormal(0.0, 0.2, len(breaths))
-    out_over_in = depth * (turn - start) / (end - turn) * 1.35  # the pause and the skew are made up for
+    out_over_in = depth * (turn - start) / (end - turn) * 1.15  # the pause and the skew are made up for
     flow = depth[breath] * np.sin(np.pi * inspired) - out_over_in[breath] * np.sin(np.pi * expired**0.6)
     return np.asarray(flow, dtype=np.float64)
 

@@ -7,10 +7,8 @@ pickle or safetensors; and our own run checkpoints (prefix `encoder.`).
 
 import argparse
 import json
-import pickle
 import re
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +127,15 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch comments on pickle protocols; full M2D files hold a Namespace
             stored: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path}: this pickle holds more than tensors and plain values and could run code when opened, so it was "
-            f"not read ({str(error).splitlines()[0]}); ask its maker for a safetensors file or bare state dict"
-        ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, UnicodeDecodeError, KeyError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # strange bytes make torch.load raise nearly anything: IndexError, TypeError, struct.error
+        asks_for = re.search(r"GLOBAL (\S+)", str(error))
+        if asks_for:
+            raise ValueError(
+                f"{path}: this pickle asks for {asks_for[1]}, which could run code when opened, so it was not read; "
+                "ask its maker for a safetensors file or bare state dict"
+            ) from error
         raise ValueError(
             f"{path}: damaged or not a torch checkpoint ({type(error).__name__}); fetch or copy it again"
         ) from error

@@ -77,7 +77,7 @@ def own_figures(system: System) -> dict[str, object]:
         "ours": system.name,
         "seeds": len(system.runs),
         "select": system.select,
-        "weights": shown(system.runs[0].config.get("model.weights", "")),
+        "weights": system.runs[0].config.get("model.weights", ""),
         **{name: round(mean, 4) for name, (mean, _) in spread.items()},
         **{f"{name}_sd": round(sd, 4) for name, (_, sd) in spread.items()},
         "comparable": not system.incomparable,
@@ -105,9 +105,9 @@ def paper_table(caption: str, pairs: Pairs) -> Table:
 
 def described(system: System) -> str:
     """-> what a reader must know before comparing: system, weights, seeds, choice of the epoch, other data."""
-    weights = shown(system.runs[0].config.get("model.weights", "")) or "random start"
+    weights = system.runs[0].config.get("model.weights") or "random start"
     seeds = f"{len(system.runs)} seed{'s' * (len(system.runs) > 1)}"
-    parts = [system.name, "" if weights in system.name else weights, seeds, PROTOCOLS[system.select]]
+    parts = [system.name, "" if shown(weights) in system.name else shown(weights), seeds, PROTOCOLS[system.select]]
     return "; ".join(part for part in [*parts, "not comparable" if system.incomparable else ""] if part)
 
 
@@ -127,7 +127,7 @@ def leaderboard_tables(systems: list[System]) -> list[Table]:
             apart.append([s.name, *cells, LEADERBOARD_CODES[s.select], s.incomparable])
         elif not np.isnan(score):
             place = 1 + sum(e.score > score for e in entries)
-            row = [f"ours: {s.name}", f"({place})", "–", shown(s.runs[0].config.get("model.weights", "")) or "none"]
+            row = [f"ours: {s.name}", f"({place})", "–", shown(s.runs[0].config.get("model.weights", ""))]
             ours.append((score, [*row, *cells, LEADERBOARD_CODES[s.select], "–"]))
     merged = sorted([*ranked, *ours], key=lambda item: -item[0])
     legend = "; ".join(f"{code}: {text}" for code, text in {**SELECTIONS, "last": "last epoch, nothing chosen"}.items())

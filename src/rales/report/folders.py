@@ -13,7 +13,8 @@ RUN_FILES = ("config.json", "metrics.jsonl", "predictions.csv")
 PROBABILITIES = [f"p_{name}" for name in metrics.CLASSES]
 SCORES = ["specificity", "sensitivity", "score"]
 CANNOT_CHANGE_A_SYSTEM = ("seed", "train.device", "train.micro_batch")
-TOLERANCE = 0.001  # a tenth of a point: what two computations of one score may differ by
+SAME = 0.001  # a tenth of a point: what two computations of one score may differ by
+NEAR = 0.01  # a point: epochs are scored in the training's precision, predictions.csv always in float32
 
 
 class LeftOut(NamedTuple):
@@ -45,6 +46,8 @@ class Run:
     """Test cycles; true and predicted class numbers in `true` and `predicted`. None if there is no predictions.csv."""
     layer_weights: pd.Series | None
     """Layer number -> weight, sum 1; only where the weights were learned."""
+    evaluation: dict[str, Any]
+    """evaluation.json, empty if there is no readable one."""
 
     @property
     def select(self) -> str:
@@ -67,7 +70,8 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[LeftOut]]:
             found.append(read_run(folder))
         except (OSError, ValueError) as error:
             left_out.append(LeftOut(folder, str(error).replace(f"{folder}/", "")))
-    left_out += [LeftOut(path, "no run folder in it") for path in paths if not any(run_folders([path]))]
+    empty = [path for path in paths if not run_folders([path])]
+    left_out += [LeftOut(path, "no run folder in it" if path.exists() else "no such folder") for path in empty]
     first: dict[str, Run] = {}
     for run in found:
         twin = first.setdefault(f"{identity(run)} seed {run.seed}", run)
@@ -118,6 +122,7 @@ def read_run(folder: Path) -> Run:
         scores={part: scores_by_epoch(epochs, part) for part in ("train", "validation", "test")},
         predictions=read_predictions(folder / "predictions.csv", split["test"].get("cycles")),
         layer_weights=read_layer_weights(folder) if config.get("model.learned") is True else None,
+        evaluation=read_evaluation(folder / "evaluation.json"),
     )
     if run.select not in ("last", "validation", "test_best"):
         raise ValueError(f"train.select is {run.select!r}, expected last, validation or test_best")
@@ -182,6 +187,14 @@ def read_layer_weights(folder: Path) -> pd.Series | None:
     return series
 
 
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """evaluation.json -> its object, empty if there is no readable one: predictions.csv is what counts."""
+    try:
+        return runs.read_json(path)
+    except (OSError, ValueError):
+        return {}
+
+
 def scores_by_epoch(epochs: pd.DataFrame, split: str) -> dict[int, dict[str, float]]:
     rows = epochs[epochs["split"] == split].dropna(subset="score").sort_values("epoch")
     return {int(row["epoch"]): {name: float(row[name]) for name in SCORES} for row in rows.to_dict("records")}
@@ -208,24 +221,15 @@ def notes(run: Run) -> list[str]:
     score = metrics.icbhi_scores(metrics.confusion(run.predictions["true"], run.predictions["predicted"]))["score"]
     epoch = selected_epoch(run, run.select)
     recorded = score if epoch is None else run.scores["test"][epoch]["score"]
-    if abs(recorded - score) > TOLERANCE:
+    if abs(recorded - score) > NEAR:
         found.append(
             f"predictions.csv gives Score {100 * score:.2f}, metrics.jsonl {100 * recorded:.2f} (epoch {epoch})"
         )
-    evaluated = evaluated_score(run.folder / "evaluation.json")
-    if evaluated is not None and abs(evaluated - score) > TOLERANCE:
+    evaluated = run.evaluation.get("score")
+    if isinstance(evaluated, float) and abs(evaluated - score) > SAME:
         found.append(f"predictions.csv gives Score {100 * score:.2f}, evaluation.json {100 * evaluated:.2f}")
     most_probable = run.predictions[PROBABILITIES].to_numpy().argmax(axis=1)
     moved = int((most_probable != run.predictions["predicted"]).sum())
     if moved:
         found.append(f"{moved} labels are not the most probable class; Sp, Se and Score follow the labels")
     return found
-
-
-def evaluated_score(path: Path) -> float | None:
-    """evaluation.json -> its score, or None if there is no readable one: it is only compared, never reported."""
-    try:
-        score = runs.read_json(path).get("score")
-    except (OSError, ValueError):
-        return None
-    return score if isinstance(score, float) else None

@@ -86,13 +86,21 @@ def run_figures(run: Run) -> dict[str, float]:
         **{f"{kind}_auroc": more[f"{kind}_present"]["auroc"] for kind in ("crackle", "wheeze")},
         **{f"{kind}_ap": more[f"{kind}_present"]["average_precision"] for kind in ("crackle", "wheeze")},
         "ece": statistics.expected_calibration_error(true, probabilities),
+        "threshold_score": threshold_score(run),
     }
+
+
+def threshold_score(run: Run) -> float:
+    """-> test Score with the threshold for "normal" that suits the validation patients best; NaN without them."""
+    found = run.evaluation.get("validation_threshold")
+    score = found.get("score") if isinstance(found, dict) else None
+    return score if isinstance(score, float) else math.nan
 
 
 def incomparable(run: Run) -> str:
     """-> the reason why a run's scores do not stand beside published ones, or ""."""
     if not run.whole_database:
-        recordings = [run.split[part].get("recordings") for part in ("train", "test")]
+        recordings = [part.get("recordings") for part in run.split.values() if isinstance(part, dict)]
         seen = sum(n for n in recordings if isinstance(n, int))
         return f"not the whole ICBHI 2017 database ({seen} recordings here, 920 there)"
     if run.split.get("name") != "official":
@@ -132,29 +140,27 @@ def paired(a: System, b: System) -> dict[str, dict[str, float]] | None:
 
 
 def names(groups: list[list[Run]]) -> list[str]:
-    """One readable name per group; equal names get the settings that tell them apart."""
-    plain = [plain_name(group[0]) for group in groups]
-    settings = [group[0].config | {"split": str(group[0].split.get("digest"))[:8]} for group in groups]
-    unique = []
-    for name, own in zip(plain, settings, strict=True):
-        twins = [other for other, other_name in zip(settings, plain, strict=True) if other_name == name]
-        differing = [
-            key
-            for key in own
-            if key not in CANNOT_CHANGE_A_SYSTEM and any(other.get(key) != own[key] for other in twins)
-        ]
-        unique.append(", ".join([name, *(f"{key}={shown(own[key])}" for key in differing)]))
-    return unique
+    """One readable name per group; equal names get the options, or else the settings, that tell them apart."""
+    runs = [group[0] for group in groups]
+    found = [plain_name(run) for run in runs]
+    splits = [{"split": str(run.split.get("digest"))[:8]} for run in runs]
+    for settings in ([run.options for run in runs], [run.config for run in runs], splits):
+        found = [told_apart(name, own, found, settings) for name, own in zip(found, settings, strict=True)]
+    return found
 
 
 def plain_name(run: Run) -> str:
-    words = [
-        str(value) if key in ("variant", "size") else f"{key}={shown(value)}"
-        for key, value in run.options.items()
-        if value not in (None, "", False)
-    ]
+    words = [str(run.options[key]) for key in ("variant", "size") if run.options.get(key)]
     return f"{run.recipe} ({', '.join(words)})" if words else run.recipe
 
 
+def told_apart(name: str, own: dict[str, Any], names: list[str], settings: list[dict[str, Any]]) -> str:
+    """-> the name and those of its own settings in which systems of the same name differ from it."""
+    twins = [other for other, other_name in zip(settings, names, strict=True) if other_name == name]
+    differing = [key for key in own if any(other.get(key) != own[key] for other in twins)]
+    return ", ".join([name, *(f"{key}={shown(own[key])}" for key in differing if key not in CANNOT_CHANGE_A_SYSTEM)])
+
+
 def shown(value: Any) -> str:
-    return PurePath(value).name if isinstance(value, str) else str(value)
+    """A setting as a reader wants it: of a path the last folder and the name."""
+    return "/".join(PurePath(value).parts[-2:]) or "none" if isinstance(value, str) else str(value)

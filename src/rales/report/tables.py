@@ -1,12 +1,13 @@
 """Systems -> the tables of the report. Figures are percent unless a column says otherwise."""
 
+from collections import Counter
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
 from rales import metrics, statistics
-from rales.report.folders import SCORES, Run, selected_epoch
+from rales.report.folders import SCORES, selected_epoch
 from rales.report.page import Table
 from rales.report.systems import System, paired, protocol_scores
 
@@ -31,7 +32,7 @@ def scores(systems: list[System]) -> Table:
 
 def beyond_score(systems: list[System]) -> Table:
     """Two-class figures, macro recall, detection of each sound and calibration."""
-    percents = ["two_class_sensitivity", "two_class_score", "macro_recall"]
+    percents = ["two_class_sensitivity", "two_class_score", "macro_recall", "threshold_score"]
     fractions = ["crackle_auroc", "crackle_ap", "wheeze_auroc", "wheeze_ap", "ece"]
     rows = [
         [s.name, *(over_seeds(s, name) for name in percents), *(over_seeds(s, name, scale=1) for name in fractions)]
@@ -44,16 +45,18 @@ def beyond_score(systems: list[System]) -> Table:
             "Two-class Se",
             "Two-class Score",
             "Macro recall",
+            "Score, tuned",
             "Crackle AUROC",
             "Crackle AP",
             "Wheeze AUROC",
             "Wheeze AP",
             "ECE",
         ],
-        [*rows, [ALL_NORMAL, "0.00", "50.00", "25.00", "0.500", "–", "0.500", "–", "–"]],
-        note="Two-class: any abnormal answer to an abnormal cycle is right. AUROC and AP (average precision) say how "
-        "well cycles with that sound rank before those without; a blind guess has AUROC 0.5 and for AP the share of "
-        "such cycles. ECE is the expected calibration error, 15 bins. The last five columns are fractions.",
+        [*rows, [ALL_NORMAL, "0.00", "50.00", "25.00", "50.00", "0.500", "–", "0.500", "–", "–"]],
+        note="Two-class: any abnormal answer to an abnormal cycle is right. Tuned: with the threshold for “normal” "
+        "that suits the validation patients best, where a run has some. AUROC and AP (average precision) say how well "
+        "cycles with that sound rank before those without; a blind guess has AUROC 0.5 and for AP the share of such "
+        "cycles. ECE is the expected calibration error, 15 bins. The last five columns are fractions.",
     )
 
 
@@ -123,38 +126,30 @@ def groups(systems: list[System], column: str) -> Table | None:
 
 
 def protocol(systems: list[System]) -> Table:
-    """Which cycles trained and tested: a row per split that was seen."""
-    rows: dict[str, list[str]] = {}
-    for run in (run for s in systems for run in s.runs):
-        key = f"{run.split.get('name')} {run.split.get('digest')}"
-        row = rows.setdefault(key, [str(run.split.get("name", "–")), *part(run, "train"), *part(run, "test")])
-        if len(row) == 7:
-            row += ["yes" if run.whole_database else "no", str(run.split.get("digest", "–"))[:8], "0"]
-        row[-1] = str(int(row[-1]) + 1)
+    """Which cycles trained, selected and tested: a row per split and part."""
+    runs = [run for s in systems for run in s.runs]
+    splits = {str(run.split.get("digest", "–")): run.split for run in runs}
+    counted = Counter(str(run.split.get("digest", "–")) for run in runs)
+    classes = [name.capitalize() for name in metrics.CLASSES]
+    rows = []
+    for digest, split in splits.items():
+        left_out = split.get("left_out")
+        ending = ["yes" if split.get("whole_database") is True else "no"]
+        ending += [str(len(left_out)) if isinstance(left_out, list) else "–", digest[:8], str(counted[digest])]
+        for part in ("train", "validation", "test"):
+            facts = split.get(part)
+            if isinstance(facts, dict) and facts:
+                counts = facts.get("classes")
+                counts = [str(counts.get(name, "–")) if isinstance(counts, dict) else "–" for name in metrics.CLASSES]
+                sizes = [str(facts.get(name, "–")) for name in ("recordings", "patients", "cycles")]
+                rows.append([str(split.get("name", "–")), part, *sizes, *counts, *ending])
     return Table(
         "Data of the runs",
-        [
-            "Split",
-            "Train recordings",
-            "Cycles",
-            "Classes",
-            "Test recordings",
-            "Cycles",
-            "Classes",
-            "Whole database",
-            "Digest",
-            "Runs",
-        ],
-        list(rows.values()),
-        note="The digest names the exact cycles, their labels and their part: runs with one digest saw the same data.",
+        ["Split", "Part", "Recordings", "Patients", "Cycles", *classes, "Whole database", "Left out", "Digest", "Runs"],
+        rows,
+        note="The digest names the exact cycles, their labels and their part: runs with one digest saw the same data. "
+        "Left out: problems for which recordings or cycles of the folder were not used.",
     )
-
-
-def part(run: Run, name: str) -> list[str]:
-    """-> "539", "4142" and "normal 2063, crackle 1215, …" of the train or test part."""
-    counts, classes = run.split[name], run.split[name].get("classes")
-    listed = ", ".join(f"{label} {n}" for label, n in classes.items()) if isinstance(classes, dict) else "–"
-    return [str(counts.get("recordings", "–")), str(counts.get("cycles", "–")), listed]
 
 
 def runs_frame(systems: list[System]) -> pd.DataFrame:
