@@ -362,6 +362,12 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rales.report.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs jinja2, .* pip install 'rales\[report\]'"):
+        report([write_run(tmp_path / "run")], tmp_path / "out")
+
+
 def test_same_seed_twice_counts_once_and_same_folder_is_read_once(tmp_path: Path) -> None:
     write_run(tmp_path / "a", SEED0)
     write_run(tmp_path / "b", SEED0)

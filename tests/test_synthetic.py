@@ -56,7 +56,7 @@ def test_files_are_what_their_names_say(folder):
         assert mode == ("mc" if device in ("AKGC417L", "LittC2SE") else "sc")
         wave, _ = soundfile.read(path)
         assert 0.003 < wave.std() < 0.9
-        assert 4.0 <= header.duration <= 8.0
+        assert 4.0 <= header.duration <= 8.001
 
 
 def test_cycles_follow_each_other_inside_the_file(folder):
@@ -68,7 +68,7 @@ def test_cycles_follow_each_other_inside_the_file(folder):
         assert times[0, 0] >= 0
         assert (times[1:, 0] == times[:-1, 1]).all()
         assert (np.diff(times) > 0.2).all()
-        assert times[-1, 1] <= soundfile.info(path).duration + 1 / soundfile.info(path).samplerate
+        assert times[-1, 1] <= soundfile.info(path).duration
         assert all(len(value.partition(".")[2]) <= 5 for line in lines for value in line[:2])
 
 

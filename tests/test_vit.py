@@ -270,3 +270,9 @@ def test_random_start_is_seeded_and_of_the_expected_size() -> None:
     assert not one.blocks[0].mlp.fc1.bias.any()
     assert "pos_embed" not in dict(one.named_parameters())
     assert {"pos_embed", "norm_stats"} <= set(one.state_dict())
+
+
+@pytest.mark.parametrize(("dim", "heads"), [(30, 3), (48, 5)])
+def test_sizes_that_cannot_be_are_a_sentence(dim: int, heads: int) -> None:
+    with pytest.raises(ValueError, match=f"a ViT of width {dim} with {heads} heads; its width must be a multiple of"):
+        ViT(dim, 1, heads)

@@ -211,8 +211,13 @@ def test_a_pickle_without_a_state_dict_is_a_sentence(tmp_path: Path, value: Any)
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("blocks.1.attn.qkv.weight", None), ("norm.weight", torch.zeros(47)), ("pos_embed", torch.zeros(1, 77, 48))]
-)  # fmt: skip
+    ("key", "value"),
+    [
+        ("blocks.1.attn.qkv.weight", None),
+        ("norm.weight", torch.zeros(47)),
+        ("pos_embed", torch.zeros(1, 77, 48)),
+    ],
+)
 def test_tensors_that_do_not_fit_together_are_named(
     plain: dict[str, Tensor], tmp_path: Path, key: str, value: Tensor | None
 ) -> None:

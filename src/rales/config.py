@@ -69,7 +69,7 @@ class Model:
     """Transformer blocks L (paper 4.3)."""
     heads: int = 12
     """Attention heads (paper 4.3)."""
-    patch: tuple[int, ...] = (16, 16)
+    patch: tuple[int, int] = (16, 16)
     """Mel bands and frames of one patch (paper 4.3)."""
     unit_frames: int = 608
     """Frames that the encoder sees at once (paper 4.3: grid 5 x 38 of 16 x 16 patches)."""
@@ -217,7 +217,10 @@ def parse(text: str, kind: Any, name: str) -> Any:
                 raise UsageError(f"--set {name}={text}: expected one of {', '.join(typing.get_args(kind))}")
             return text
         if typing.get_origin(kind) is tuple:
-            return tuple(int(part) for part in text.strip("[]()").split(",") if part)
+            numbers = tuple(int(part) for part in text.strip("[]()").split(",") if part)
+            if Ellipsis not in typing.get_args(kind) and len(numbers) != len(typing.get_args(kind)):
+                raise ValueError("wrong number of numbers")
+            return numbers
         if kind is bool:
             return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
         return kind(text)

@@ -242,7 +242,6 @@ def write(table: pd.DataFrame, out: Path, form: str) -> list[Path]:
 
     Raven columns are those of its selection tables; times in seconds.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
     if form in ("csv", "json", "parquet"):
         with runs.replacing(out) as beside:
             if form == "csv":
@@ -257,7 +256,6 @@ def write(table: pd.DataFrame, out: Path, form: str) -> list[Path]:
     groups = list(table.groupby("path", sort=False))
     files = [out] if len(groups) == 1 and out.suffix else [out / f"{Path(str(path)).stem}.txt" for path, _ in groups]
     for file, (_, rows) in zip(files, groups, strict=True):
-        file.parent.mkdir(parents=True, exist_ok=True)
         with runs.replacing(file) as beside:
             beside.write_text(WRITERS[form](rows))
     return files
@@ -295,7 +293,6 @@ def write_vectors(table: pd.DataFrame, out: Path) -> None:
     """Table of `embed_table` -> .npz (one array a column) or .parquet."""
     if out.suffix not in (".npz", ".parquet"):
         raise UsageError(f"--out {out}: expected a name that ends in .npz or .parquet")
-    out.parent.mkdir(parents=True, exist_ok=True)
     with runs.replacing(out) as beside:
         if out.suffix == ".parquet":
             table.to_parquet(beside, index=False)

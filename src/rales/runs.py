@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,12 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
             )
         write_json(folder / "config.json", record)
         return False
+    stored = read_json(folder / "config.json")
+    if "recipe" not in stored:
+        raise ValueError(f"{folder}: not a run folder, its config.json is of something else; choose an empty --out")
     if not any((folder / name).exists() for name in ("done", "resume.safetensors")):
         write_json(folder / "config.json", record)  # stopped before the first epoch was done: nothing to go on with
         return False
-    stored = read_json(folder / "config.json")
     differences = [key for key in flatten(record) if flatten(record)[key] != flatten(stored).get(key)]
     differences = [key for key in differences if not key.startswith(RESUME_IGNORES)]
     if differences:
@@ -107,10 +110,8 @@ def commit() -> str:
 
 def append_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:
     """Add one JSON line per split of an epoch."""
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.writelines(json.dumps(clean(line)) + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(folder / "metrics.jsonl") as path:
+        path.write_text("".join(json.dumps(clean(line)) + "\n" for line in [*read_metrics(folder), *lines]))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -142,7 +143,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str,
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"rales": json.dumps(clean(record))}
     with replacing(path, bytes_needed=sum(t.numel() * t.element_size() for t in contiguous.values())) as beside:
+        beside.touch()
+        mode = beside.stat().st_mode
         save_file(contiguous, beside, metadata=metadata)
+        beside.chmod(mode)  # safetensors writes for the owner alone, but colleagues read each other's runs
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -198,7 +202,8 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 class replacing:
     """`with replacing(path) as beside:` write `beside`; it becomes `path` if all went well, else it is removed.
 
-    A full disk is turned into a sentence that says what was needed and what is free.
+    A full disk is turned into a sentence that says what was needed and what is free, another OSError into one that
+    names `path`.
     """
 
     def __init__(self, path: Path, bytes_needed: int = 0) -> None:
@@ -206,13 +211,21 @@ class replacing:
         self.beside = path.with_name(f".{path.name}.{os.getpid()}.part")
 
     def __enter__(self) -> Path:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:  # a file stands where the folder is to be
+            raise OSError(f"{self.path}: cannot be written ({error.strerror})") from error
         return self.beside
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if kind is None:
-            self.beside.replace(self.path)
-            return
-        self.beside.unlink(missing_ok=True)
+        if error is None:
+            try:
+                self.beside.replace(self.path)
+                return
+            except OSError as failed:  # a folder stands there
+                error = failed
+        with suppress(OSError):
+            self.beside.unlink()
         # safetensors reports a full disk as its own error with the system's words in it
         full = (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left" in str(error)
         if full:
@@ -223,6 +236,8 @@ class replacing:
                 f"{self.path}: the disk is full ({needed} needed, {free / 2**20:.0f} MiB free); what stood there "
                 "before is untouched: make room and run the same command again",
             ) from error
+        if isinstance(error, OSError):
+            raise OSError(f"{self.path}: cannot be written ({error.strerror or error})") from error
 
 
 def digest(rows: pd.DataFrame) -> str:

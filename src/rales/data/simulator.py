@@ -74,7 +74,7 @@ def recording(
     rng: np.random.Generator,
 ) -> Array:
     """Breaths (n, 3) as start, turn to expiration and end in s, flags (n,) -> wave (duration x rate,) within +-1."""
-    samples = int(duration_s * RATE_HZ) + 2
+    samples = int(duration_s * RATE_HZ) + 8
     sound = vesicular(airflow(breaths, samples, rng), CUTOFF_HZ[location] * chest.cutoff, rng)
     sound += chest.heart_level * HEART_LEVEL[location] * heart(samples, chest.heart_rate_hz, rng)
     sound += disturbances(samples, rng)
@@ -87,7 +87,7 @@ def recording(
             add_crackles(sound, background, breath, chest, rng)
         if has_wheeze:
             add_wheeze(sound, background, breath, chest, rng)
-    return through_device(sound, DEVICES[device], rate_hz, rng)[: int(duration_s * rate_hz)]
+    return through_device(sound, DEVICES[device], rate_hz, rng)[: int(np.ceil(duration_s * rate_hz))]
 
 
 # Breath noise
@@ -116,6 +116,7 @@ def vesicular(flow: Array, cutoff_hz: float, rng: np.random.Generator) -> Array:
     than expiration at equal flow (Gavriely & Cugell, J Appl Physiol 80:5, 1996).
     """
     loudness = np.where(flow > 0, 1.0, 1 / 2.2) * np.abs(flow) ** 1.66
+    # Two parts with corners below and above the cut-off; the sharp one grows faster with the flow.
     dull = noise(len(flow), (60.0, 0.4 * cutoff_hz), rng)
     sharp = noise(len(flow), (80.0, 1.2 * cutoff_hz), rng) * np.sqrt(np.abs(flow))
     return loudness * (dull + rng.lognormal(-0.7, 0.4) * sharp)
@@ -229,7 +230,7 @@ def place(breath: Array, rng: np.random.Generator, shortest_s: float) -> tuple[i
 
 
 def heart(samples: int, rate_hz: float, rng: np.random.Generator) -> Array:
-    """Heart rate -> first and second heart sounds (samples,), peak about 3.
+    """Heart rate -> first and second heart sounds (samples,), peak about 5.
 
     Damped sines of 50 and 150 Hz (Chen, Durand & Guo, Med Biol Eng Comput 35:306, 1997); the second sound is shorter
     and higher.

@@ -67,7 +67,8 @@ def write_folder(
     Recordings last between the two durations, mostly about a third of the way up on a log scale: 21 s on average for
     (10, 90), as in ICBHI 2017. Without `patients` there are as many recordings per patient as there (7.3), but at least
     eight patients. About 60 % of the recordings are for training, 40 % for testing, no patient is in both, and each
-    side has every class if it has the cycles for it. The same arguments give the same bytes, whatever `processes` is.
+    side has every class if it has the cycles for it. The same arguments give the same bytes, whatever `processes` is
+    (more than one pays from some hundred recordings on; a script then needs `if __name__ == "__main__"`).
 
     Raises ValueError for a folder that is not empty and for impossible numbers, OSError if it cannot be written.
     """
@@ -201,7 +202,7 @@ def _patient(number: int, diagnosis: str, rng: np.random.Generator) -> Patient:
     formats = SETUPS[device].formats
     rate_hz, bits, _ = formats[rng.choice(len(formats), p=[share for *_, share in formats])]
     chest = Chest(
-        cutoff=float(rng.lognormal(0, 0.15) * (1.0 if adult else 1.3)),
+        cutoff=float(np.clip(rng.lognormal(0, 0.15), 0.7, 1.5) * (1.0 if adult else 1.3)),
         heart_rate_hz=float(max(beats_per_min, 45) / 60),
         heart_level=float(rng.lognormal(0, 0.5)),
         fine_share=float(rng.beta(0.5, 0.5)),

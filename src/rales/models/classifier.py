@@ -29,10 +29,14 @@ class FusionClassifier(nn.Module):
         self.encoder = encoder
         self.layout: Layout = layout
         self.fusion = LayerFusion(layers, learned=learned, norm=norm_layers)
-        if max(layers) > encoder.depth:
-            raise ValueError(f"layer {max(layers)} is to be fused, but the encoder has {encoder.depth} layers")
+        if max(self.fusion.layers) > encoder.depth:
+            raise ValueError(f"layer {max(self.fusion.layers)} is to be fused, but the encoder has {encoder.depth} layers")
         width = encoder.dim * (encoder.rows if layout == "stacked" else 1)
         self.head = nn.Linear(width * len(self.fusion.layers), classes)
+        # Nearly zero, as M2D starts its heads: max-pooled raw layers are large, and random logits of their size cost
+        # a random start its first epochs.
+        nn.init.trunc_normal_(self.head.weight, std=2e-5)
+        nn.init.zeros_(self.head.bias)
 
     def forward(self, logmel: Tensor) -> Tensor:
         logits: Tensor = self.head(self.embed(logmel))

@@ -31,14 +31,12 @@ class LayerFusion(nn.Module):
             self.register_buffer("weight", start)
 
     def forward(self, outputs: list[Tensor]) -> list[Tensor]:
-        if max(self.layers) > len(outputs):
-            raise ValueError(f"layer {max(self.layers)} is to be fused, but the encoder has {len(outputs)} layers")
         chosen = [outputs[layer - 1] for layer in self.layers]
         if self.norm:
             chosen = [nn.functional.layer_norm(z, z.shape[-1:], eps=1e-6) for z in chosen]
         if not self.learned:
             return chosen  # every w_i is 1.0
-        return [w * z for w, z in zip(self.weight.to(chosen[0].dtype), chosen, strict=True)]
+        return [w * z for w, z in zip(self.weight, chosen, strict=True)]
 
 
 def concatenate(weighted: list[Tensor]) -> Tensor:

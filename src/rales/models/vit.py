@@ -57,6 +57,10 @@ class ViT(nn.Module):
         raw_last: bool = False,
     ) -> None:
         super().__init__()
+        if dim % 4 or dim % heads:
+            raise ValueError(
+                f"a ViT of width {dim} with {heads} heads; the width must be a multiple of 4 and of the heads"
+            )
         self.dim, self.depth, self.heads, self.mlp_ratio = dim, depth, heads, mlp_ratio
         self.mel_bins, self.unit_frames, self.patch = mel_bins, unit_frames, patch
         self.long_input, self.raw_last = long_input, raw_last

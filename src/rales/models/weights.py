@@ -129,7 +129,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             stored: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # strange bytes make torch.load raise nearly anything: IndexError, TypeError, struct.error
+    except Exception as error:  # of strange bytes torch.load makes nearly anything: IndexError, TypeError, struct.error
         asks_for = re.search(r"GLOBAL (\S+)", str(error))
         if asks_for:
             raise ValueError(

@@ -1,6 +1,7 @@
 """Run folders -> one report: tables, pictures, and the published figures beside them."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from rales.report import comparison, page, tables
@@ -17,8 +18,11 @@ def report(paths: Sequence[Path], out: Path) -> Path:
     """Run folders, or folders that hold some -> `out`/report.html; beside it report.md, three CSV files and the PNGs.
 
     A run that is unfinished, broken or a repetition is named in the report with the reason. ValueError if no run can
-    be used, OSError where `out` cannot be written.
+    be used or a package is missing, OSError where `out` cannot be written.
     """
+    for package in ("jinja2", "matplotlib"):
+        if find_spec(package) is None:
+            raise ValueError(f"a report needs {package}, which is not installed; pip install 'rales[report]'")
     runs, left_out = read_runs(paths)
     found = systems(runs)
     table1 = comparison.paper_pairs(paper_rows(TABLE1), found, ratio_named=True)

@@ -91,7 +91,7 @@ def paper_table(caption: str, pairs: Pairs) -> Table:
         ratio = f", r = {row.ratio}" if row.variant == "vanilla" else ""
         fused = "" if row.fused == "–" else f" {row.fused}, {row.layer_weights}"
         own = [described(system), *(over_seeds(system, name) for name in SCORES)] if system else NOT_RUN
-        source = f"{row.architecture}, {row.pretraining}"
+        source = row.architecture if row.pretraining == "–" else f"{row.architecture}, {row.pretraining}"
         rows.append([f"{row.method}{ratio}{fused}", source, *row.printed, *own])
     return Table(
         caption,

@@ -105,10 +105,11 @@ def record_blocks(systems: list[System], left_out: list[LeftOut]) -> list[Block]
     commands = [(str(run.folder), str(run.record.get("command") or "not recorded")) for run in runs]
     versions: dict[str, set[str]] = defaultdict(set)
     for run in runs:
-        recorded = run.record.get("versions")
-        for package, version in recorded.items() if isinstance(recorded, dict) else ():
-            versions[package].add(str(version))
-    listed = [(package, ", ".join(sorted(found))) for package, found in versions.items()]
+        for part in ("versions", "computed_in"):
+            recorded = run.record.get(part)
+            for name, value in recorded.items() if isinstance(recorded, dict) else ():
+                versions[name].add(str(value))
+    listed = [(name, ", ".join(sorted(found))) for name, found in versions.items()]
     blocks += [Heading("Commands"), Items(commands, code=True)]
     return [*blocks, Heading("Versions"), Items(listed)] if listed else blocks
 

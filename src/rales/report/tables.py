@@ -87,10 +87,7 @@ def comparisons(systems: list[System]) -> Table | None:
     for a, b in pairs:
         found = paired(a, b)
         if found is not None:
-            cells = [
-                f"{100 * f['difference']:+.2f}\n[{100 * f['low']:+.1f}, {100 * f['high']:+.1f}]" for f in found.values()
-            ]
-            rows.append([a.name, b.name, *cells, f"{found['score']['p_value']:.4f}"])
+            rows.append([a.name, b.name, *map(points, found.values()), f"{found['score']['p_value']:.4f}"])
     if not rows:
         return None
     return Table(
@@ -197,6 +194,12 @@ def runs_table(frame: pd.DataFrame) -> Table:
 
 def percent(fraction: float) -> str:
     return "–" if np.isnan(fraction) else f"{100 * fraction:.2f}"
+
+
+def points(found: dict[str, float]) -> str:
+    """Difference of fractions with its interval -> "+1.80", and "[-1.1, +4.8]" on a second line."""
+    difference, low, high = (100 * found[name] for name in ("difference", "low", "high"))
+    return "–" if np.isnan(difference) else f"{difference:+.2f}\n[{low:+.1f}, {high:+.1f}]"
 
 
 def mean_sd(values: pd.Series, scale: float = 100) -> str:
