@@ -29,13 +29,16 @@ $(INSTALLED): pyproject.toml $(wildcard constraints/*.txt)
 	@touch $@
 
 # The main job end to end. It always starts afresh, so that the scores it prints are those of this code and this data.
-demo: setup
-	rm -rf demo/data demo/run demo/report demo/cycles.csv
 ifeq ($(DATA),demo/data)
-	rales synth demo/data --recordings 60 --seed 0
+demo: export RALES_CACHE := $(CURDIR)/demo/cache
+endif
+demo: setup
+	rm -rf demo/data demo/cache demo/run demo/report demo/cycles.csv
+ifeq ($(DATA),demo/data)
+	rales synth demo/data --recordings 100 --seed 0
 endif
 	rales check "$(DATA)"
-	rales train m2d_fusion --size tiny --epochs $(EPOCHS) --data "$(DATA)" --out demo/run > /dev/null
+	rales train m2d_fusion --size tiny --epochs $(EPOCHS) --set train.batch_size=16 --data "$(DATA)" --out demo/run > /dev/null
 	rales evaluate demo/run --data "$(DATA)"
 	rales report demo/run --out demo/report
 	rales predict "$$(find -L "$(DATA)" -name "$$(sed -n '2s/,.*//p' demo/run/predictions.csv).[wf]*" | head -n 1)" --model demo/run --out demo/cycles.csv

@@ -9,6 +9,14 @@ GOLDEN = REPOSITORY / "tests" / "golden"
 SHARED = REPOSITORY.parent / "shared"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Test processes share the machine's processors, so none of them takes all; it also makes sums repeatable."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The folder of expected numbers made with the public reference implementation (see tests/golden/README.md)."""

@@ -41,7 +41,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder whose cache holds a miniature M2D under the name of the public checkpoint."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RALES_CACHE", str(tmp_path / "cache"))
-    shutil.copytree(GOLDEN / "checkpoints" / "m2d_vit_tiny48-80x608p16x16-250101-mr7_enconly", tmp_path / "cache" / "weights" / M2D)  # fmt: skip
+    miniature = GOLDEN / "checkpoints" / "m2d_vit_tiny48-80x608p16x16-250101-mr7_enconly"
+    shutil.copytree(miniature, tmp_path / "cache" / "weights" / M2D)
     return tmp_path
 
 
@@ -51,7 +52,7 @@ def run(command: str) -> None:
     assert ended.value.code == 0, command
 
 
-def test_commands_run_as_printed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_run_as_printed(place: Path) -> None:
     for line in commands():
         if line.startswith("torchrun"):
             continue  # parsed below; several processes are the business of the training's own tests
@@ -63,7 +64,9 @@ def test_commands_run_as_printed(place: Path, capsys: pytest.CaptureFixture[str]
             own_recordings()
     for program in blocks("python"):
         exec(compile(program, "README.md", "exec"), {})
-    assert "p_wheeze" in capsys.readouterr().out
+    columns = ["recording", "cycle", "start_s", "end_s", "label", "p_normal", "p_crackle", "p_wheeze", "p_both"]
+    assert Path("cycles.csv").read_text().startswith(",".join([*columns, "true_label,"]))
+    assert f"`{', '.join(columns)}`" in README
     made = ["cycles.csv", "report/report.html", "runs/paper/seed1/done", "visit1-labels/anna.txt"]
     assert [name for name in made if not Path(name).is_file()] == []
 

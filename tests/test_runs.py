@@ -71,7 +71,7 @@ def test_a_run_of_other_settings_is_left_alone(tmp_path: Path, name: str) -> Non
     (tmp_path / name).write_bytes(b"weights")
     before = everything(tmp_path)
     config = {"train": {"lr": 1e-3, "epochs": 4}, "model": {"layers": [1, 2]}}
-    with pytest.raises(ValueError) as told:
+    with pytest.raises(ValueError, match="other settings") as told:
         runs.begin(tmp_path, other(config=config))
     assert str(told.value) == (
         f"{tmp_path}: holds a run of other settings (config.train.lr is 0.0001 there, 0.001 here, and 1 more); "

@@ -1,0 +1,479 @@
+"""The supervised loop on a tiny folder: it learns, repeats itself, and goes on where it was stopped."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rales import finetune, runs
+from rales.config import Recipe
+from rales.data import read_cycles
+from rales.metrics import CLASSES, confusion, icbhi_scores
+from tests import tiny
+
+FILES = {"config.json", "metrics.jsonl", "predictions.csv", "last.safetensors", "best.safetensors", "layer_weights.json", "evaluation.json", "done"}  # fmt: skip
+
+PLAIN = ("augment.frequency_width=0", "augment.time_width=0", "augment.time_warp_frames=0")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data`, and `cache` for the waveforms."""
+    folder = tmp_path_factory.mktemp("finetune")
+    tiny.write_folder(folder / "data")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cycles(place: Path) -> pd.DataFrame:
+    return read_cycles(place / "data")
+
+
+Train = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def train(place: Path, cycles: pd.DataFrame) -> Train:
+    """(run folder, words or a recipe) -> figures."""
+
+    def train(out: Path, *words: str, recipe: Recipe | None = None) -> dict[str, Any]:
+        return finetune.run(recipe or tiny.recipe(*words), cycles, out, cache_folder=place / "cache")
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, train: Train) -> Path:
+    """The run folder of the plain settings."""
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    train(out)
+    return out
+
+
+def tensors(out: Path, name: str = "best") -> dict[str, Tensor]:
+    return runs.read_checkpoint(out / f"{name}.safetensors")[0]
+
+
+def epoch_of(out: Path, name: str = "best") -> int:
+    return int(runs.read_checkpoint(out / f"{name}.safetensors")[1]["epoch"])
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl without the one number that no two runs share."""
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in runs.read_metrics(out)]
+
+
+def same_run(one: Path, two: Path) -> None:
+    """Everything that a run leaves behind is equal but for times and dates."""
+    assert {p.name for p in one.iterdir()} == {p.name for p in two.iterdir()} == FILES
+    assert lines(one) == lines(two)
+    for name in ("best", "last"):
+        first, second = tensors(one, name), tensors(two, name)
+        assert all(torch.equal(first[key], second[key]) for key in first.keys() | second.keys())
+    for name in ("predictions.csv", "layer_weights.json", "evaluation.json"):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def furthest(one: Path, two: Path) -> float:
+    first, second = tensors(one), tensors(two)
+    return max(float((first[key] - second[key]).abs().max()) for key in first)
+
+
+# What a run leaves behind
+
+
+def test_the_run_folder_holds_what_the_contract_says(undisturbed: Path) -> None:
+    assert {path.name for path in undisturbed.iterdir()} == FILES
+    config = runs.read_json(undisturbed / "config.json")
+    assert (config["recipe"], config["seed"], config["classes"]) == ("m2d_fusion", 0, list(CLASSES))
+    assert config["config"]["train"]["epochs"] == 3
+    assert config["split"]["train"]["classes"] == dict.fromkeys(CLASSES, 5)
+    assert config["split"]["whole_database"] is False
+    assert config["computed_in"] == {"device": "cpu", "precision": "float32", "processes": 1}
+    assert config["versions"]["torch"] == torch.__version__
+    assert "commit" in config
+
+    found = lines(undisturbed)
+    assert [(line["epoch"], line["split"]) for line in found] == [(e, s) for e in (1, 2, 3) for s in ("train", "test")]
+    assert all({"loss", "specificity", "sensitivity", "score"} <= set(line) for line in found)
+
+    weights = runs.read_json(undisturbed / "layer_weights.json")
+    assert weights["layers"] == [1, 2]
+    assert weights["raw"] == tensors(undisturbed)["fusion.weight"].double().tolist()
+    assert weights["raw"] != [1.0, 1.0]
+    assert sum(weights["normalised"]) == pytest.approx(1)
+
+
+def test_predictions_and_evaluation_agree(undisturbed: Path, cycles: pd.DataFrame) -> None:
+    table = pd.read_csv(undisturbed / "predictions.csv")
+    assert list(table.columns[:9]) == ["recording", "cycle", "start_s", "end_s", "label", *(f"p_{c}" for c in CLASSES)]
+    test = cycles[cycles["split"] == "test"]
+    assert table[["recording", "cycle"]].to_numpy().tolist() == test[["recording", "cycle"]].to_numpy().tolist()
+    assert table["true_label"].tolist() == test["label"].tolist()
+    probabilities = table[[f"p_{name}" for name in CLASSES]].to_numpy()
+    assert np.allclose(probabilities.sum(axis=1), 1)
+    assert [CLASSES[i] for i in probabilities.argmax(axis=1)] == table["label"].tolist()
+
+    figures = runs.read_json(undisturbed / "evaluation.json")
+    numbers = [[CLASSES.index(word) for word in table[column]] for column in ("true_label", "label")]
+    counts = confusion(*numbers)
+    assert figures["confusion"] == counts.tolist()
+    assert {name: figures[name] for name in finetune.FIGURES} == pytest.approx(icbhi_scores(counts))
+    assert all(len(figures["ci95"][name]) == 2 for name in finetune.FIGURES)
+    assert figures["protocol"]["selected_epoch"] == 3
+    assert figures["protocol"]["cycles"] == 12
+    last = lines(undisturbed)[-1]
+    assert {name: last[name] for name in finetune.FIGURES} == {name: figures[name] for name in finetune.FIGURES}
+
+
+def test_it_learns(tmp_path: Path, train: Train) -> None:
+    train(tmp_path / "run", "train.epochs=25", "train.lr=0.003", "train.evaluate_every=25", *PLAIN)
+    losses = [line["loss"] for line in lines(tmp_path / "run") if line["split"] == "train"]
+    print(losses)
+    assert losses[0] == pytest.approx(math.log(4), abs=0.2)  # the head starts near zero
+    assert np.mean(losses[-3:]) < 0.5 * losses[0]
+    assert [line["epoch"] for line in lines(tmp_path / "run") if line["split"] == "test"] == [25]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path: Path, train: Train, undisturbed: Path) -> None:
+    train(tmp_path / "again")
+    same_run(tmp_path / "again", undisturbed)
+    train(tmp_path / "other", "seed=1")
+    assert lines(tmp_path / "other")[0]["loss"] != lines(undisturbed)[0]["loss"]
+
+
+def test_a_finished_run_is_returned_as_it_is(train: Train, undisturbed: Path) -> None:
+    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in undisturbed.iterdir()}
+    figures = train(undisturbed)
+    assert figures == runs.read_json(undisturbed / "evaluation.json")
+    assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in undisturbed.iterdir()} == before
+    with pytest.raises(ValueError, match=r"holds a run of other settings \(config.train.lr is 0.001 there, 0.1 here\)"):
+        train(undisturbed, "train.lr=0.1")
+
+
+# Stopped and gone on
+
+
+def stop_after(function: str, calls: int, *, before: bool = False) -> Callable[[pytest.MonkeyPatch], None]:
+    """Ctrl-C at a given call of a function of `finetune` or `runs`, after it or instead of it."""
+
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        module = runs if hasattr(runs, function) else finetune
+        original, count = getattr(module, function), 0
+
+        def stopping(*arguments: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == calls and before:
+                raise KeyboardInterrupt
+            result = original(*arguments, **options)
+            if count == calls:
+                raise KeyboardInterrupt
+            return result
+
+        monkeypatch.setattr(module, function, stopping)
+
+    return patch
+
+
+@pytest.mark.parametrize(
+    ("moment", "epochs_kept"),
+    [
+        pytest.param(stop_after("keep", 1), 1, id="after epoch 1"),
+        pytest.param(stop_after("train_epoch", 1), 0, id="in epoch 1"),
+        pytest.param(stop_after("append_metrics", 2), 1, id="metrics of epoch 2 written, weights not"),
+        pytest.param(stop_after("save_tensors", 3), 1, id="best of epoch 2 written, resume not"),
+        pytest.param(stop_after("save_tensors", 7), 3, id="last written"),
+        pytest.param(stop_after("write_table", 1, before=True), 3, id="before predictions"),
+        pytest.param(stop_after("write_json", 3), 3, id="before done"),
+    ],
+)
+def test_an_interrupted_run_ends_as_an_undisturbed_one(
+    tmp_path: Path,
+    train: Train,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: Callable[[pytest.MonkeyPatch], None],
+    epochs_kept: int,
+) -> None:
+    words = ("train.select=test_best",)
+    planned = [0.2, 0.6, 0.4]
+    plan_scores(monkeypatch, planned)
+    train(tmp_path / "undisturbed", *words)
+    moment(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "stopped", *words)
+    monkeypatch.undo()
+    plan_scores(monkeypatch, planned)
+    assert not (tmp_path / "stopped" / "done").exists()
+    if epochs_kept:
+        _, record = runs.read_checkpoint(tmp_path / "stopped" / "resume.safetensors")
+        assert record["epoch"] == epochs_kept
+    train(tmp_path / "stopped", *words)
+    same_run(tmp_path / "stopped", tmp_path / "undisturbed")
+    assert epoch_of(tmp_path / "stopped") == 2
+
+
+def plan_scores(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
+    """Make the watched score of each epoch a given number."""
+    evaluate = finetune.evaluate_part
+
+    def planned(model: Any, frontend: Any, data: Any, part: str, weight: Any, epoch: int, here: Any) -> dict[str, Any]:
+        return {**evaluate(model, frontend, data, part, weight, epoch, here), "score": scores[epoch - 1]}
+
+    monkeypatch.setattr(finetune, "evaluate_part", planned)
+
+
+KILLED = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+from rales import finetune
+from rales.data import read_cycles
+from tests import tiny
+
+torch.set_num_threads(1)
+place, out = map(Path, sys.argv[1:])
+recipe, steps = tiny.recipe(), 0
+
+def batch_loss(*arguments):
+    global steps
+    steps += 1
+    if steps == 5:  # three steps an epoch: the middle of epoch 2
+        os.kill(os.getpid(), signal.SIGKILL)
+    return recipe.batch_loss(*arguments)
+
+cycles = read_cycles(place / "data")
+finetune.run(replace(recipe, batch_loss=batch_loss), cycles, out, cache_folder=place / "cache")
+"""
+
+
+def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path: Path, place: Path, train: Train, undisturbed: Path) -> None:
+    out = tmp_path / "killed"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parent.parent
+    ended = subprocess.run([sys.executable, "-c", KILLED, place, out], cwd=root, env=environment, capture_output=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    assert [line["epoch"] for line in lines(out)] == [1, 1]
+    assert not (out / "done").exists()
+    train(out)
+    same_run(out, undisturbed)
+
+
+# Which epoch is kept
+
+
+@pytest.mark.parametrize(
+    ("select", "scores", "kept"),
+    [
+        ("last", [0.2, 0.9, 0.3], 3),
+        ("test_best", [0.2, 0.9, 0.3], 2),
+        ("test_best", [0.9, 0.9, 0.3], 1),
+        ("test_best", [math.nan, 0.3, 0.4], 3),
+        ("test_best", [math.nan, math.nan, math.nan], 3),
+        ("validation", [0.2, 0.9, 0.3], 2),
+    ],
+)
+def test_select(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch, select: str, scores: list[float], kept: int
+) -> None:
+    plan_scores(monkeypatch, scores)
+    words = [f"train.select={select}", "train.cosine_epochs=3"]
+    figures = train(tmp_path / "run", *words)
+    assert epoch_of(tmp_path / "run") == figures["protocol"]["selected_epoch"] == kept
+    assert epoch_of(tmp_path / "run", "last") == 3
+    assert figures["protocol"]["select"] == select
+    # the weights kept are those of that epoch
+    train(tmp_path / "short", *words, f"train.epochs={kept}", "train.select=last" if select != "validation" else "seed=0")
+    assert furthest(tmp_path / "run", tmp_path / "short") == 0 or select == "validation"
+
+
+def test_validation_patients_are_whole_and_neither_trained_on_nor_tested(
+    tmp_path: Path, train: Train, cycles: pd.DataFrame
+) -> None:
+    figures = train(tmp_path / "run", "train.select=validation")
+    table = finetune.divide(cycles, tiny.recipe("train.select=validation").config)
+    assert sorted(set(table["split"])) == ["test", "train", "validation"]
+    assert (table.groupby("patient")["split"].nunique() == 1).all()
+    assert table.loc[table["split"] == "test", "recording"].nunique() == 3
+    splits = [line["split"] for line in lines(tmp_path / "run")]
+    assert splits == ["train", "validation", "test"] * 3
+    assert set(figures["validation_threshold"]) >= {"threshold", "score"}
+    config = runs.read_json(tmp_path / "run" / "config.json")
+    assert config["split"]["train"]["cycles"] + config["split"]["validation"]["cycles"] == 20
+
+
+def test_evaluate_every(tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan_scores(monkeypatch, [0.9, 0.2, 0.3, 0.1, 0.1])
+    train(tmp_path / "run", "train.select=test_best", "train.epochs=5", "train.evaluate_every=2")
+    assert [line["epoch"] for line in lines(tmp_path / "run") if line["split"] == "test"] == [2, 4, 5]
+    assert epoch_of(tmp_path / "run") == 2
+
+
+# What the settings do
+
+
+@pytest.mark.parametrize("micro_batch", [3, 1, 0])
+def test_gradient_accumulation_gives_the_same_weights(
+    tmp_path: Path, train: Train, undisturbed: Path, micro_batch: int
+) -> None:
+    train(tmp_path / "pieces", f"train.micro_batch={micro_batch}")
+    print(furthest(tmp_path / "pieces", undisturbed))
+    assert furthest(tmp_path / "pieces", undisturbed) < 1e-5
+    losses = [[line["loss"] for line in lines(out)] for out in (tmp_path / "pieces", undisturbed)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def watched(recipe: Recipe, seen: list[list[float]]) -> Recipe:
+    """Recipe -> the same, noting the layer weights at every step."""
+
+    def batch_loss(model: nn.Module, *arguments: Any) -> tuple[Tensor, Tensor]:
+        seen.append(model.get_parameter("fusion.weight").tolist())
+        return recipe.batch_loss(model, *arguments)
+
+    return replace(recipe, batch_loss=batch_loss)
+
+
+def test_layer_weights_move_with_every_step_or_once_an_epoch(tmp_path: Path, train: Train) -> None:
+    every_step: list[list[float]] = []
+    train(tmp_path / "step", recipe=watched(tiny.recipe(), every_step))
+    assert len(every_step) == 9
+    assert all(one != two for one, two in zip(every_step, every_step[1:], strict=False))
+
+    per_epoch: list[list[float]] = []
+    train(tmp_path / "epoch", recipe=watched(tiny.recipe("model.layer_weight_update=per_epoch"), per_epoch))
+    first, second, third = per_epoch[:3], per_epoch[3:6], per_epoch[6:]
+    assert first == [[1.0, 1.0]] * 3
+    assert second == [second[0]] * 3
+    assert third == [third[0]] * 3
+    # Adam's first step has the size of the learning rate
+    assert np.abs(np.subtract(second[0], 1)) == pytest.approx([1e-3, 1e-3], rel=1e-3)
+    assert third[0] != second[0]
+    assert tensors(tmp_path / "epoch")["fusion.weight"].tolist() != third[0]
+
+
+def test_per_epoch_layer_weights_survive_an_interruption(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("model.layer_weight_update=per_epoch",)
+    train(tmp_path / "undisturbed", *words)
+    stop_after("keep", 2)(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "stopped", *words)
+    monkeypatch.undo()
+    train(tmp_path / "stopped", *words)
+    same_run(tmp_path / "stopped", tmp_path / "undisturbed")
+
+
+def test_a_frozen_patch_embedding_stays(tmp_path: Path, train: Train, undisturbed: Path) -> None:
+    recipe = tiny.recipe("model.freeze_patch_embed=yes")
+    torch.manual_seed(0)
+    recipe.frontend(recipe.config)
+    start = recipe.model(recipe.config).state_dict()
+    train(tmp_path / "run", recipe=recipe)
+    end = tensors(tmp_path / "run")
+    moved = {name for name in start if not torch.equal(start[name], end[name])}
+    assert not moved & {"encoder.patch_embed.proj.weight", "encoder.patch_embed.proj.bias", "encoder.pos_embed"}
+    assert {"encoder.blocks.0.attn.qkv.weight", "fusion.weight", "head.weight", "encoder.cls_token"} <= moved
+    trained = tensors(undisturbed)["encoder.patch_embed.proj.weight"]
+    assert not torch.equal(trained, start["encoder.patch_embed.proj.weight"])
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "audio.scope=batch",
+        "audio.pad=zero",
+        "audio.frontend=m2d",
+        "train.sampler=balanced",
+        "train.class_weights=none",
+        "model.layout=stacked",
+        "model.long_input=resample_positions",
+        "model.unit_frames=96",
+        "model.raw_last=yes",
+        "model.norm_layers=yes",
+        "model.learned=no",
+        "augment.published_gate=yes",
+        "train.precision=bf16",
+        "split.name=official_move",
+        "split.name=folds",
+    ],
+)
+def test_every_other_choice_runs_and_is_another_run(tmp_path: Path, train: Train, undisturbed: Path, word: str) -> None:
+    figures = train(tmp_path / "run", word, "train.epochs=1")
+    assert 0 <= figures["score"] <= 1
+    assert lines(tmp_path / "run")[0]["loss"] == pytest.approx(math.log(4), abs=0.3)
+    if word != "split.name=official_move":  # no patient of this folder is on both sides
+        assert lines(tmp_path / "run")[0]["loss"] != lines(undisturbed)[0]["loss"]
+
+
+def test_fixed_layer_weights_stay_one(tmp_path: Path, train: Train) -> None:
+    train(tmp_path / "run", "model.learned=no", "train.epochs=1")
+    weights = runs.read_json(tmp_path / "run" / "layer_weights.json")
+    assert weights == {"layers": [1, 2], "raw": [1.0, 1.0], "normalised": [0.5, 0.5]}
+
+
+def test_a_split_without_test_cycles_is_a_sentence(cycles: pd.DataFrame, tmp_path: Path) -> None:
+    only_train = cycles[cycles["split"] == "train"]
+    with pytest.raises(ValueError, match=r"no test cycles under split 'official'; the data has only \['train'\]"):
+        finetune.run(tiny.recipe(), only_train, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_layer_that_is_not_there_stops_before_a_run_folder_is_made(tmp_path: Path, train: Train) -> None:
+    with pytest.raises(ValueError, match="layer 3 is to be fused, but the encoder has 2 layers"):
+        train(tmp_path / "run", "model.layers=3")
+    train(tmp_path / "run", "train.epochs=1")
+
+
+# Several processes
+
+TOGETHER = """
+import sys
+from pathlib import Path
+import torch
+from rales import finetune
+from rales.data import read_cycles
+from tests import tiny
+
+torch.set_num_threads(1)
+place, out = map(Path, sys.argv[1:3])
+cycles = read_cycles(place / "data")
+for _ in range(2):  # the second time the run is finished and only returned
+    finetune.run(tiny.recipe(*sys.argv[3:]), cycles, out, cache_folder=place / "cache")
+"""
+# The last block is not fused, so it has no gradient; the last batch has one row, so one process has none.
+UNEVEN = ("model.layers=1", "train.batch_size=19", "train.micro_batch=4", "train.epochs=2")
+
+
+def test_two_processes_train_as_one(tmp_path: Path, place: Path, train: Train) -> None:
+    train(tmp_path / "one", *UNEVEN, *PLAIN)
+    script = tmp_path / "together.py"
+    script.write_text(TOGETHER)
+    root = Path(__file__).parent.parent
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    ended = subprocess.run(
+        [*torchrun, script, place, tmp_path / "two", *UNEVEN, *PLAIN], cwd=root, env=environment, capture_output=True, timeout=120
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr.decode()
+    print(furthest(tmp_path / "one", tmp_path / "two"))
+    assert {path.name for path in (tmp_path / "two").iterdir()} == FILES
+    one, two = lines(tmp_path / "one"), lines(tmp_path / "two")
+    for first, second in zip(one, two, strict=True):
+        assert first == pytest.approx(second, abs=1e-5)
+    assert furthest(tmp_path / "one", tmp_path / "two") < 1e-4
+    assert runs.read_json(tmp_path / "two" / "config.json")["computed_in"]["processes"] == 2
+    assert runs.read_json(tmp_path / "one" / "evaluation.json")["confusion"] == json.loads((tmp_path / "two" / "evaluation.json").read_text())["confusion"]
