@@ -5,7 +5,7 @@ PYTHON ?= python3
 CONSTRAINT ?= $(if $(wildcard .venv/constraint),$(shell cat .venv/constraint),constraints/cpu.txt)
 WORKERS ?= 2
 DATA ?= demo/data
-EPOCHS ?= 15
+EPOCHS ?= 20
 INSTALLED := .venv/installed
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 

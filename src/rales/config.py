@@ -109,6 +109,8 @@ class Training:
     """Learning rate at the end of the cosine (public code of [11])."""
     weight_decay: float = 1e-4
     """Coupled (L2) weight decay of Adam."""
+    warmup_epochs: int = 0
+    """Epochs over which the learning rate rises from 0 (the paper has none; a random start needs some)."""
     cosine_epochs: int = 0
     """Half period of the cosine in epochs; 0 = all epochs. The published code's 40 makes the rate go up again."""
     class_weights: Literal["inverse", "none"] = "inverse"

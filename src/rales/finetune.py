@@ -1,5 +1,7 @@
 """The supervised loop: a recipe, a cycles table and a folder in, a finished run folder out (paper 4.3)."""
 
+import math
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -43,9 +45,9 @@ def run(
     table = divide(cycles, config)
     here = place(config.train.device, runs.stored_precision(out) or config.train.precision)
     record = {**run_record(recipe, table, command), "computed_in": here.describe()}
-    if here.rank == 0 and runs.begin(out, record):
-        return runs.read_json(out / "evaluation.json")
-    here.gather("ready")  # nobody reads the folder before rank 0 has made it
+    finished = here.rank == 0 and runs.begin(out, record)
+    if any(here.gather(finished)):  # and nobody reads the folder before rank 0 has made it
+        return runs.read_json(out / "evaluation.json") if here.rank == 0 else {}
     waves = cycle_waves(table, config, progress=progress and here.rank == 0, folder=cache_folder)
 
     torch.manual_seed(config.seed)
@@ -53,7 +55,8 @@ def run(
     model = recipe.model(config).to(here.device)
     optimisers = make_optimisers(model, config)
     state = resume(out, model, optimisers)
-    network = DistributedDataParallel(model) if here.world > 1 else model
+    # blocks above the last fused layer get no gradient
+    network = DistributedDataParallel(model, find_unused_parameters=True) if here.world > 1 else model
     data = Data(table, waves)
     weight = data.class_weight(config).to(here.device)
 
@@ -172,6 +175,7 @@ def train_epoch(
     config, train = recipe.config, recipe.config.train
     network.train()
     lr = cosine_lr(epoch - 1, lr=train.lr, floor=train.lr_floor, half_period=train.cosine_epochs or train.epochs)
+    all_steps = math.ceil(len(data.rows("train")) / train.batch_size)
     for optimiser in optimisers.values():
         set_lr(optimiser, lr)
         optimiser.zero_grad()
@@ -189,7 +193,9 @@ def train_epoch(
     ):
         generator = torch.Generator().manual_seed(seed_of(config.seed, epoch, steps, here.rank))
         with torch.no_grad():
-            features = frontend(batch.wave.to(here.device, non_blocking=True))
+            # a process without rows in a short last batch goes through the motions with one silent clip, then none
+            wave = batch.wave if len(batch.wave) else torch.zeros(1, data.waves.shape[1])
+            features = frontend(wave.to(here.device, non_blocking=True))[: len(batch.label)]
             features = recipe.augment(config, features, generator)
         label, whole_label = batch.label.to(here.device), batch.whole_label.to(here.device)
         for rows, last in pieces(len(label), train.micro_batch):
@@ -198,6 +204,8 @@ def train_epoch(
                 (loss * here.world).backward()  # DDP takes the mean over processes where the loss is a sum
             loss_sum += loss.item()
             counts += confusion(label[rows].cpu(), logits.argmax(dim=1).cpu())
+        if epoch <= train.warmup_epochs:
+            set_lr(optimisers["step"], lr * (epoch - 1 + (steps + 1) / all_steps) / train.warmup_epochs)
         optimisers["step"].step()
         optimisers["step"].zero_grad()
         steps += 1
@@ -263,8 +271,8 @@ def keep(
     runs.append_metrics(out, lines)
     weights, about = model.state_dict(), {**record, "epoch": epoch}
     watched = record["config"]["train"]["select"].removesuffix("_best")
-    score = next((line["score"] for line in lines if line["split"] == watched), None)
-    if score is not None and (state["best_score"] is None or score > state["best_score"]):
+    score = next((line["score"] for line in lines if line["split"] == watched), math.nan)
+    if not math.isnan(score) and (state["best_score"] is None or score > state["best_score"]):
         state.update(best_score=score, best_epoch=epoch)
         runs.save_tensors(out / "best.safetensors", weights, about)
     state["epoch"] = epoch

@@ -30,7 +30,9 @@ class FusionClassifier(nn.Module):
         self.layout: Layout = layout
         self.fusion = LayerFusion(layers, learned=learned, norm=norm_layers)
         if max(self.fusion.layers) > encoder.depth:
-            raise ValueError(f"layer {max(self.fusion.layers)} is to be fused, but the encoder has {encoder.depth} layers")
+            raise ValueError(
+                f"layer {max(self.fusion.layers)} is to be fused, but the encoder has {encoder.depth} layers"
+            )
         width = encoder.dim * (encoder.rows if layout == "stacked" else 1)
         self.head = nn.Linear(width * len(self.fusion.layers), classes)
         # Nearly zero, as M2D starts its heads: max-pooled raw layers are large, and random logits of their size cost

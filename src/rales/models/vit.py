@@ -24,7 +24,7 @@ class Size(NamedTuple):
     heads: int
 
 
-SIZES = {"base": Size(768, 12, 12), "small": Size(384, 12, 6), "tiny": Size(96, 4, 3)}
+SIZES = {"base": Size(768, 12, 12), "small": Size(384, 12, 6), "tiny": Size(64, 4, 2)}
 
 
 class ViT(nn.Module):

@@ -1,0 +1,157 @@
+"""Every system by its name: it builds small, trains one step, and comes back from its record."""
+
+import importlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rales import recipes
+from rales.config import Config, Recipe, UsageError, from_dict, to_dict
+from rales.recipes import RECIPES
+from rales.recipes.m2d_fusion import VARIANTS
+
+SAMPLES = 32000
+
+
+def tiny(name: str) -> Recipe:
+    return recipes.make(name, ["audio.duration_s=2"], size="tiny")
+
+
+def step(recipe: Recipe) -> tuple[torch.nn.Module, torch.Tensor]:
+    """One forward and backward pass over four made-up cycles; -> model with gradients, loss."""
+    torch.manual_seed(0)
+    wave, label = 0.1 * torch.randn(4, SAMPLES), torch.tensor([0, 1, 2, 3])
+    frontend, model = recipe.frontend(recipe.config), recipe.model(recipe.config)
+    features = recipe.augment(recipe.config, frontend(wave), torch.Generator().manual_seed(0))
+    loss, logits = recipe.batch_loss(model.train(), features, label, label, torch.ones(4))
+    assert logits.shape == (4, 4)
+    loss.backward()
+    return model, loss
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_builds_small_and_takes_a_step(name: str) -> None:
+    recipe = tiny(name)
+    assert recipe.name == name
+    model, loss = step(recipe)
+    assert torch.isfinite(loss)
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients.values())
+    assert sum(p.numel() for p in model.parameters()) < 2_000_000
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_comes_back_from_its_record(name: str) -> None:
+    recipe = recipes.make(name, ["audio.duration_s=2", "train.lr=0.005"], size="tiny")
+    stored = json.loads(json.dumps({"recipe": name, "options": dict(recipe.options), "config": to_dict(recipe.config)}))
+    assert from_dict(stored["config"]) == recipe.config
+    again = recipes.rebuild(stored, "somewhere")
+    assert again.config == recipe.config
+    assert again.model(again.config).state_dict().keys() == recipe.model(recipe.config).state_dict().keys()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_states_its_paper_command_and_scores(name: str) -> None:
+    module = importlib.import_module(RECIPES[name].__module__)
+    said = module.__doc__ or ""
+    assert "Paper: " in said
+    assert re.search(rf"^Command: rales train {name} ", said, re.MULTILINE)
+    assert re.search(r"\d\d\.\d\d±\d\.\d\d", said), "expected scores"
+    assert "Deviations" in said
+
+
+@pytest.mark.parametrize("size", ["tiny", "base"])
+def test_variants_fuse_distinct_layers(size: str) -> None:
+    fused = {}
+    for variant in VARIANTS:
+        model = recipes.make("m2d_fusion", size=size, variant=variant).config.model
+        assert max(model.layers) <= model.depth
+        fused[variant] = (model.layers, model.learned)
+    assert len(set(fused.values())) == len(VARIANTS), fused
+    assert [variant for variant, (_, learned) in fused.items() if learned] == ["all_learned"]
+    if size == "base":
+        assert {v: layers for v, (layers, _) in fused.items()} == {
+            "vanilla": (12,),
+            "pair_5_12": (5, 12),
+            "pair_5_11": (5, 11),
+            "triple_4_7_10": (4, 7, 10),
+            "all_fixed": tuple(range(1, 13)),
+            "all_learned": tuple(range(1, 13)),
+        }
+
+
+def test_options_and_fields_by_word() -> None:
+    recipe = recipes.make("m2d_fusion", ["variant=pair_5_11", "train.lr=0.5", "seed=4"], size="tiny")
+    assert recipe.options["variant"] == "pair_5_11"
+    assert recipe.config == from_dict(to_dict(recipe.config))
+    assert (recipe.config.model.layers, recipe.config.train.lr, recipe.config.seed) == ((1, 3), 0.5, 4)
+    assert recipes.make("m2d_fusion", ["variant=vanilla"], size="tiny", variant="all_fixed").config.model.layers == (4,)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "options", "sentence"),
+    [
+        ("m2d_fuse", [], {}, "no recipe 'm2d_fuse'; the nearest is 'm2d_fusion'"),
+        ("m2d_fusion", ["train.epoch=3"], {}, "the nearest is train.epochs"),
+        ("m2d_fusion", [], {"variant": "pair"}, "variant 'pair' is unknown; expected one of vanilla, pair_5_12"),
+        ("m2d_fusion", ["size=huge"], {}, "size 'huge' is unknown; expected one of base, small, tiny"),
+        ("m2d_fusion", ["frontend=mfcc"], {}, "frontend 'mfcc' is unknown; expected one of icbhi, m2d"),
+        ("m2d_fusion", [], {"depth": "3"}, "recipe m2d_fusion has no option 'depth'; it has variant, size"),
+    ],
+)
+def test_wrong_words_are_usage_errors(name: str, words: list[str], options: dict[str, str], sentence: str) -> None:
+    with pytest.raises(UsageError) as told:
+        recipes.make(name, words, **options)
+    assert sentence in str(told.value)
+
+
+def test_a_record_of_an_unknown_recipe_is_a_sentence() -> None:
+    with pytest.raises(ValueError, match=r"old.safetensors: made by recipe 'gone', which this version does not have"):
+        recipes.rebuild({"recipe": "gone", "options": {}, "config": {}}, "old.safetensors")
+
+
+def test_pretrained_weights_are_read_and_their_sizes_recorded(golden: Path) -> None:
+    path = golden / "checkpoints" / "enconly.safetensors"
+    recipe = recipes.make("m2d_fusion", weights=str(path))
+    numbers = recipe.config.model
+    assert (numbers.dim, numbers.depth, numbers.heads, numbers.unit_frames) == (48, 3, 3, 608)
+    assert numbers.layers == (1, 2, 3)
+    assert recipe.config.train.lr == 1e-4
+    weights = recipe.model(recipe.config).encoder.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in load_file(path).items())
+
+    stored = {"recipe": "m2d_fusion", "options": dict(recipe.options), "config": to_dict(recipe.config)}
+    again = recipes.rebuild(stored, "run")  # the file is no longer needed
+    assert again.config.model.weights == ""
+    shapes = {name: value.shape for name, value in again.model(again.config).encoder.state_dict().items()}
+    assert shapes == {name: value.shape for name, value in weights.items()}
+
+
+def test_the_m2d_front_end_takes_the_statistics_of_the_checkpoint(golden: Path) -> None:
+    path = golden / "checkpoints" / "enconly.safetensors"
+    recipe = recipes.make("m2d_fusion", weights=str(path), frontend="m2d")
+    assert (recipe.config.audio.mean, recipe.config.audio.std) == pytest.approx((-6.8, 4.1))
+    silence = recipe.frontend(recipe.config)(torch.zeros(1, SAMPLES))
+    assert silence.mean().item() == pytest.approx((-15.942385 + 6.8) / 4.1, abs=1e-4)
+    plain = recipes.make("m2d_fusion", ["frontend=m2d"], size="tiny").config.audio
+    assert (plain.frontend, plain.mean, plain.std) == ("m2d", -7.1, 4.2)
+
+
+def test_masks_write_the_level_of_silence() -> None:
+    words = ["augment.time_warp_frames=0", "augment.frequency_masks=0", "augment.time_width=900"]
+    recipe = recipes.make("m2d_fusion", words, size="tiny")
+    features = torch.full((8, 1, 80, 201), 7.0)
+    masked = recipe.augment(recipe.config, features, torch.Generator().manual_seed(0))
+    assert masked.unique().tolist() == pytest.approx([-0.3690 / 0.2550, 7.0])
+    again = recipe.augment(recipe.config, features, torch.Generator().manual_seed(0))
+    assert torch.equal(masked, again)
+
+
+def test_small_sizes_learn_faster_as_they_start_at_random() -> None:
+    rates = {size: recipes.make("m2d_fusion", size=size).config.train.lr for size in ("tiny", "small", "base")}
+    assert rates == {"tiny": 1e-3, "small": 3e-4, "base": 1e-4}
+    assert Config().train.lr == 1e-4
