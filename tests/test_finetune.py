@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rales import finetune, runs
 from rales.config import Recipe
-from rales.data import read_cycles
+from rales.data import read_cycles, splits
 from rales.metrics import CLASSES, confusion, icbhi_scores
 from tests import tiny
 
@@ -309,12 +309,12 @@ def test_validation_patients_are_whole_and_neither_trained_on_nor_tested(
     tmp_path: Path, train: Train, cycles: pd.DataFrame
 ) -> None:
     figures = train(tmp_path / "run", "train.select=validation")
-    table = finetune.divide(cycles, tiny.recipe("train.select=validation").config)
+    table = splits.divide(cycles, tiny.recipe("train.select=validation").config)
     assert sorted(set(table["split"])) == ["test", "train", "validation"]
     assert (table.groupby("patient")["split"].nunique() == 1).all()
     assert table.loc[table["split"] == "test", "recording"].nunique() == 3
-    splits = [line["split"] for line in lines(tmp_path / "run")]
-    assert splits == ["train", "validation", "test"] * 3
+    parts = [line["split"] for line in lines(tmp_path / "run")]
+    assert parts == ["train", "validation", "test"] * 3
     assert set(figures["validation_threshold"]) >= {"threshold", "score"}
     config = runs.read_json(tmp_path / "run" / "config.json")
     assert config["split"]["train"]["cycles"] + config["split"]["validation"]["cycles"] == 20

@@ -23,6 +23,7 @@ app = App(
     help="Crackles and wheezes in the breathing cycles of a stethoscope recording. A research tool, not a diagnosis.",
     version=__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
 )
 
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON document on stdout.")]
@@ -47,7 +48,9 @@ def main(words: list[str] | None = None) -> None:
     """Run the command line; errors become a sentence on stderr and an exit code."""
     words = sys.argv[1:] if words is None else words
     try:
-        sys.exit(app(words, exit_on_error=False, print_error=False, result_action="return_value") or 0)
+        code = app(words, exit_on_error=False, print_error=False, result_action="return_value") or 0
+        sys.stdout.flush()  # now, since a reader that has left cannot be caught at the interpreter's end
+        sys.exit(code)
     except CycloptsError as error:
         fail(f"{error}".strip() + " (see rales --help)", 2)
     except KeyboardInterrupt:
@@ -159,8 +162,9 @@ def train(
     from rales import recipes, terminal
     from rales.data import read_cycles
 
-    words = [*([f"train.epochs={epochs}"] if epochs else []), *([f"train.select={select}"] if select else []), *set_]
-    chosen = recipes.make(recipe, [f"seed={seed}", *words], weights=weights, size=size, variant=variant)
+    given = {"seed": seed, "train.epochs": epochs, "train.select": select}
+    words = [*(f"{name}={value}" for name, value in given.items() if value is not None), *set_]
+    chosen = recipes.make(recipe, words, weights=weights, size=size, variant=variant)
     cycles = read_cycles(data, skip_damaged=skip_damaged)
     command = shlex.join(["rales", *sys.argv[1:]])
     figures = chosen.run(chosen, cycles, out, command=command, progress=True)

@@ -1,10 +1,8 @@
 """Where a job computes: device, number of processes, numeric precision."""
 
 import os
-import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -12,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-BF16_MUST_GAIN = 1.3  # times float32; below that, what autocast adds around the products eats the gain
+from rales.models.fast import autocast_dtype
 
 
 @dataclass(frozen=True)
@@ -71,34 +69,3 @@ def pick(name: str, index: int) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name!r} is not there ({str(error).splitlines()[0]}); use auto or cpu") from error
     return torch.device("cuda", index) if name == "cuda" else chosen
-
-
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """ "auto", "bf16" or "float32" and a device -> dtype for autocast, or None for plain float32."""
-    if precision == "float32":
-        return None
-    if precision == "bf16":
-        return torch.bfloat16
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
-    return torch.bfloat16 if device.type == "cpu" and bf16_pays() else None
-
-
-@cache
-def bf16_pays() -> bool:
-    """Whether this processor multiplies matrices of a ViT's size clearly faster in bfloat16 than in float32.
-
-    Measured (about 0.3 s, once a process), since no flag tells: units for bfloat16 make it 2 to 8 times faster,
-    processors without them emulate it up to 5 times slower.
-    """
-    matrices = {
-        dtype: (torch.ones(1024, 768, dtype=dtype), torch.ones(1536, 768, dtype=dtype))
-        for dtype in (torch.float32, torch.bfloat16)
-    }
-    best = dict.fromkeys(matrices, float("inf"))
-    for _ in range(8):  # in turn, and the best of each: the first prepares its kernel, others may use the machine
-        for dtype, (tokens, weight) in matrices.items():
-            started = time.perf_counter()
-            torch.nn.functional.linear(tokens, weight)
-            best[dtype] = min(best[dtype], time.perf_counter() - started)
-    return best[torch.float32] > BF16_MUST_GAIN * best[torch.bfloat16]

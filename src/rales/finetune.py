@@ -1,7 +1,6 @@
 """The supervised loop: a recipe, a cycles table and a folder in, a finished run folder out (paper 4.3)."""
 
 import math
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,15 +14,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from rales import runs, statistics
+from rales import runs, scoring
 from rales.config import Config, Recipe, to_dict
 from rales.data import batches, cache, splits
 from rales.devices import Place, place
 from rales.losses import class_weights
-from rales.metrics import CLASSES, all_figures, confusion, icbhi_scores, normal_threshold, scores_at_threshold
+from rales.metrics import CLASSES, confusion, icbhi_scores
 from rales.optim import adam, cosine_lr, load_state_tensors, set_lr, state_tensors
-
-FIGURES = ("specificity", "sensitivity", "score")
 
 
 def run(
@@ -42,7 +39,7 @@ def run(
     cycles, and all that reading the data can meet.
     """
     config = recipe.config
-    table = divide(cycles, config)
+    table = splits.divide(cycles, config)
     here = place(config.train.device, runs.stored_precision(out) or config.train.precision)
     record = {**run_record(recipe, table, command), "computed_in": here.describe()}
     finished = here.rank == 0 and runs.begin(out, record)
@@ -82,31 +79,6 @@ def run(
     figures = finish(out, model, frontend, data, here, state, record) if here.rank == 0 else {}
     here.gather("finished")
     return figures
-
-
-def divide(cycles: pd.DataFrame, config: Config, needed: tuple[str, ...] = ("train", "test")) -> pd.DataFrame:
-    """Cycles table -> the same rows with the split that the config names, and validation patients if they select.
-
-    Rows that a split leaves out stay in the table with split "", so that all splits of a folder share one cache.
-    """
-    split = config.split
-    if split.name == "folds":
-        divided = splits.fold(cycles, splits.folds(cycles, split.folds, split.seed), split.fold)
-    else:
-        divided = splits.apply(cycles, split.name)
-    if config.train.select == "validation" and "validation" not in set(divided["split"]):
-        divided = splits.validation(divided, config.train.validation_share, split.seed)
-    present = set(divided["split"])
-    for part in needed:
-        if part not in present:
-            raise ValueError(f"no {part} cycles under split {split.name!r}; the data has only {sorted(present)}")
-    part_of = dict(zip(keys(divided), divided["split"], strict=True))
-    return cycles.assign(split=[part_of.get(key, "") for key in keys(cycles)])  # attrs (what was left out) stay
-
-
-def keys(rows: pd.DataFrame) -> list[tuple[str, int]]:
-    """Rows -> (recording, cycle) of each."""
-    return list(zip(rows["recording"], rows["cycle"], strict=True))
 
 
 def cycle_waves(
@@ -318,68 +290,17 @@ def finish(
         for part in data.parts_to_watch()
     }
     rows = data.table.iloc[data.rows("test")]
-    figures = figures_of(rows, scored["test"], selected_epoch=about["epoch"], record=record)
+    figures = scoring.figures_of(rows, scored["test"], selected_epoch=about["epoch"], record=record)
     if "validation" in scored:
-        figures["validation_threshold"] = at_validation_threshold(data, scored)
-    runs.write_table(out / "predictions.csv", predictions(rows, scored["test"]))
+        true = {part: data.labels[data.rows(part)] for part in scored}
+        figures["validation_threshold"] = scoring.at_validation_threshold(true, scored)
+    runs.write_table(out / "predictions.csv", scoring.predictions(rows, scored["test"]))
     if isinstance(getattr(model, "fusion", None), nn.Module):
-        runs.write_json(out / "layer_weights.json", layer_weights(model.fusion.layers, model.fusion.weight))  # type: ignore[union-attr, arg-type]
+        runs.write_json(out / "layer_weights.json", scoring.layer_weights(model.fusion.layers, model.fusion.weight))  # type: ignore[union-attr, arg-type]
     runs.write_json(out / "evaluation.json", figures)
     (out / "done").touch()
     (out / "resume.safetensors").unlink(missing_ok=True)
     return figures
-
-
-def at_validation_threshold(data: Data, scored: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
-    """-> test figures when the threshold for "normal" is the one that suits the validation patients best."""
-    true = {part: data.labels[data.rows(part)] for part in scored}
-    try:
-        threshold = normal_threshold(true["validation"], scored["validation"])
-    except ValueError as error:  # validation patients without normal or without abnormal cycles
-        return {"threshold": None, "reason": str(error)}
-    return {"threshold": threshold, **scores_at_threshold(true["test"], scored["test"], threshold)}
-
-
-def predictions(rows: pd.DataFrame, probabilities: np.ndarray[Any, Any]) -> pd.DataFrame:
-    """Rows of the cycles table and their (n, classes) probabilities -> the prediction columns of every output."""
-    table = rows[["recording", "cycle", "start_s", "end_s"]].reset_index(drop=True)
-    table["label"] = [CLASSES[i] for i in probabilities.argmax(axis=1)]
-    for i, name in enumerate(CLASSES):
-        table[f"p_{name}"] = probabilities[:, i]
-    for theirs, ours in (("label", "true_label"), ("patient",) * 2, ("device",) * 2, ("location",) * 2):
-        if theirs in rows:
-            table[ours] = rows[theirs].to_numpy()
-    return table
-
-
-def figures_of(
-    rows: pd.DataFrame, probabilities: np.ndarray[Any, Any], *, selected_epoch: int, record: dict[str, Any]
-) -> dict[str, Any]:
-    """Test rows and probabilities -> every figure of an evaluation, with the protocol it was made under."""
-    true = rows["label"].map({name: i for i, name in enumerate(CLASSES)}).to_numpy()
-    config = record["config"]
-    interval = statistics.bootstrap(true, probabilities.argmax(axis=1), rows["patient"].to_numpy())
-    return {
-        **all_figures(true, probabilities),
-        "ci95": {name: list(interval[name]) for name in FIGURES},
-        "protocol": {
-            "split": config["split"]["name"],
-            "select": config["train"]["select"],
-            "selected_epoch": selected_epoch,
-            "epochs": config["train"]["epochs"],
-            "seed": config["seed"],
-            "cycles": len(rows),
-            "patients": int(rows["patient"].nunique()),
-            "whole_database": record["split"]["whole_database"],
-            "interval": "95 %, patients resampled",
-        },
-    }
-
-
-def layer_weights(layers: list[int], weight: Tensor) -> dict[str, Any]:
-    """Fused layers and their weights -> raw numbers, and the same normalised to sum 1 (paper Fig. 3)."""
-    raw = weight.detach().double().cpu()
-    return {"layers": layers, "raw": raw.tolist(), "normalised": (raw / raw.sum()).tolist()}
 
 
 def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, Any]:

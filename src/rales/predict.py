@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from rales import finetune, recipes, runs
+from rales import finetune, recipes, runs, scoring
 from rales.audio import wave
 from rales.config import Recipe, UsageError
 from rales.data import cache, icbhi, splits
@@ -42,7 +42,7 @@ class Model:
         tables = []
         for path, rows, waves in readable(recordings(paths), self, problems):
             probabilities = self.probabilities(waves)
-            table = finetune.predictions(rows, probabilities)
+            table = scoring.predictions(rows, probabilities)
             table["source"] = rows["source"].to_numpy()
             table["path"] = str(path)
             tables.append(table)
@@ -117,14 +117,14 @@ def load(path_or_name: str | Path, device: str = "auto") -> Model:
 def recordings(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """Files and folders (searched through) -> audio files, each once, sorted inside a folder.
 
-    Errors: a path that is not there, a folder without audio.
+    A file that is not there is left to the reader. Errors: a folder without audio.
     """
     found: list[Path] = []
     for given in [paths] if isinstance(paths, str | Path) else paths:
         path = Path(given)
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such file or folder")
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES) if path.is_dir() else [path]
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in AUDIO_SUFFIXES)
         if not inside:
             raise ValueError(f"{path}: no recording in it ({', '.join(AUDIO_SUFFIXES)})")
         found += inside
@@ -204,19 +204,20 @@ def evaluate(
     """
     model = load(run, device)
     config, record = model.recipe.config, model.record
-    table = finetune.divide(cycles, config, needed=("test",))
+    table = splits.divide(cycles, config, needed=("test",))
     parts = {config.split.name: table["split"] == "test"}
     if config.split.name == "official":
         for repair in ("official_drop", "official_move"):
-            there = set(finetune.keys(splits.apply(cycles, repair).query("split == 'test'")))
-            parts[repair] = pd.Series([key in there for key in finetune.keys(cycles)], index=cycles.index)
+            there = set(splits.keys(splits.apply(cycles, repair).query("split == 'test'")))
+            if there:  # else every test patient is trained on too
+                parts[repair] = pd.Series([key in there for key in splits.keys(cycles)], index=cycles.index)
     waves = finetune.cycle_waves(cycles, config, progress=progress, folder=cache_folder)
     needed = np.flatnonzero(np.any(list(parts.values()), axis=0))
     scored = np.full((len(cycles), len(CLASSES)), np.nan)
     scored[needed] = model.probabilities(waves, needed)
 
     figures = {
-        name: finetune.figures_of(table[rows], scored[rows], selected_epoch=record["epoch"], record=record)
+        name: scoring.figures_of(table[rows], scored[rows], selected_epoch=record["epoch"], record=record)
         for name, rows in parts.items()
     }
     own, rows = figures.pop(config.split.name), parts[config.split.name]
@@ -226,7 +227,7 @@ def evaluate(
     own["protocol"]["same_data_as_training"] = runs.digest(table[table["split"] != ""]) == record["split"]["digest"]
     own["leak_free"] = {
         name: {
-            **{figure: part[figure] for figure in finetune.FIGURES},
+            **{figure: part[figure] for figure in scoring.FIGURES},
             "ci95": part["ci95"],
             "cycles": part["protocol"]["cycles"],
             "cycles_trained_on": int((parts[name] & (table["split"] == "train")).sum()),
@@ -254,7 +255,11 @@ def write(table: pd.DataFrame, out: Path, form: str) -> list[Path]:
     if form not in WRITERS:
         raise UsageError(f"--format {form}: expected one of {', '.join(FORMATS)}")
     groups = list(table.groupby("path", sort=False))
-    files = [out] if len(groups) == 1 and out.suffix else [out / f"{Path(str(path)).stem}.txt" for path, _ in groups]
+    names = [f"{Path(str(path)).stem}.{form}.txt" for path, _ in groups]  # not `.txt` alone, as annotations are named
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{out}: two recordings would both be written to {twice}; predict them one folder at a time")
+    files = [out] if len(groups) == 1 and out.suffix else [out / name for name in names]
     for file, (_, rows) in zip(files, groups, strict=True):
         with runs.replacing(file) as beside:
             beside.write_text(WRITERS[form](rows))

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pandas import DataFrame, Series
 
+from rales.config import Config
+
 _ORDERS = 64  # random orders of patients tried by `validation`: on ICBHI each class comes within 0.03 of the share
 
 
@@ -47,6 +49,31 @@ def apply(cycles: DataFrame, name: str) -> DataFrame:
         close = difflib.get_close_matches(name, SPLITS, n=1, cutoff=0.0)[0]
         raise ValueError(f"no split {name!r}; did you mean {close!r}? Known: {', '.join(SPLITS)}")
     return SPLITS[name](cycles)
+
+
+def divide(cycles: DataFrame, config: Config, needed: tuple[str, ...] = ("train", "test")) -> DataFrame:
+    """Cycles table -> the same rows with the split that the config names, and validation patients if they select.
+
+    Rows that a split leaves out stay in the table with split "", so that all splits of a folder share one cache.
+    """
+    split = config.split
+    if split.name == "folds":
+        divided = fold(cycles, folds(cycles, split.folds, split.seed), split.fold)
+    else:
+        divided = apply(cycles, split.name)
+    if config.train.select == "validation" and "validation" not in set(divided["split"]):
+        divided = validation(divided, config.train.validation_share, split.seed)
+    present = set(divided["split"])
+    for part in needed:
+        if part not in present:
+            raise ValueError(f"no {part} cycles under split {split.name!r}; the data has only {sorted(present)}")
+    part_of = dict(zip(keys(divided), divided["split"], strict=True))
+    return cycles.assign(split=[part_of.get(key, "") for key in keys(cycles)])  # attrs (what was left out) stay
+
+
+def keys(rows: DataFrame) -> list[tuple[str, int]]:
+    """Rows -> (recording, cycle) of each."""
+    return list(zip(rows["recording"], rows["cycle"], strict=True))
 
 
 def overlap_patients(cycles: DataFrame) -> list[str]:

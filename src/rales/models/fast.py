@@ -9,7 +9,7 @@ import copy
 import time
 from collections.abc import Callable
 from functools import cache
-from typing import Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from rales.models.vit import Block, ViT
 
-Precision = Literal["auto", "bf16", "float32"]
 Linear = Callable[[Tensor], Tensor]
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -42,7 +41,7 @@ def bf16_pays(device: str = "cpu") -> bool:
     stop-watch. Other devices stay in float32.
     """
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device != "cpu":
         return False
     x, weight = torch.ones(512, 768), torch.ones(768, 768)
@@ -56,7 +55,7 @@ def bf16_pays(device: str = "cpu") -> bool:
     return 1.25 * best[torch.bfloat16] < best[torch.float32]
 
 
-def pack(network: Network, precision: Precision = "auto") -> Network:
+def pack(network: Network, precision: str = "auto") -> Network:
     """Network with a ViT inside, or a ViT -> a copy for inference, called in the same way, results in float32.
 
     The blocks compute in bfloat16 or float32 with packed weights; tokens between blocks, pooling and head are
@@ -69,6 +68,7 @@ def pack(network: Network, precision: Precision = "auto") -> Network:
     packed = copy.deepcopy(network).eval().requires_grad_(False)
     for vit in [module for module in packed.modules() if isinstance(module, ViT)]:
         for number, block in enumerate(vit.blocks):
+            assert isinstance(block, Block)
             if packable:
                 vit.blocks[number] = PackedBlock(block, dtype or torch.float32)
             elif dtype:
@@ -109,7 +109,7 @@ def packed_linear(layer: nn.Linear, dtype: torch.dtype, *, gelu: bool = False) -
     """Linear layer -> the same function on `dtype`, its weight in oneDNN's order; `gelu` (erf) follows in one pass."""
     weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach().to(dtype))
     bias = layer.bias.detach().to(dtype)
-    after = ("gelu", [], "none") if gelu else ("none", [], "")
+    after: Any = ("gelu", [], "none") if gelu else ("none", [], "")
 
     def linear(x: Tensor) -> Tensor:
         result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, *after)
@@ -138,6 +138,7 @@ def attention(qkv: Tensor, lengths: list[int], heads: int) -> Tensor:
     clips at a time, so that the scores stay in the core's cache.
     """
     mixed = qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
+    attend: Callable[..., Tensor]
     attend, clips = F.scaled_dot_product_attention, len(qkv)
     if qkv.dtype == torch.bfloat16:
         attend, clips = products, 2 * torch.get_num_threads()

@@ -1,0 +1,67 @@
+"""Probabilities and true classes -> what a run folder and an evaluation say about them."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rales import statistics
+from rales.metrics import CLASSES, all_figures, normal_threshold, scores_at_threshold
+
+FIGURES = ("specificity", "sensitivity", "score")
+Probabilities = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+def predictions(rows: pd.DataFrame, probabilities: Probabilities) -> pd.DataFrame:
+    """Rows of the cycles table and their (n, classes) probabilities -> the prediction columns of every output."""
+    table = rows[["recording", "cycle", "start_s", "end_s"]].reset_index(drop=True)
+    table["label"] = [CLASSES[i] for i in probabilities.argmax(axis=1)]
+    for i, name in enumerate(CLASSES):
+        table[f"p_{name}"] = probabilities[:, i]
+    for theirs, ours in (("label", "true_label"), ("patient",) * 2, ("device",) * 2, ("location",) * 2):
+        if theirs in rows:
+            table[ours] = rows[theirs].to_numpy()
+    return table
+
+
+def figures_of(
+    rows: pd.DataFrame, probabilities: Probabilities, *, selected_epoch: int, record: dict[str, Any]
+) -> dict[str, Any]:
+    """Test rows and probabilities -> every figure of an evaluation, with the protocol it was made under."""
+    true = rows["label"].map({name: i for i, name in enumerate(CLASSES)}).to_numpy()
+    config = record["config"]
+    interval = statistics.bootstrap(true, probabilities.argmax(axis=1), rows["patient"].to_numpy())
+    return {
+        **all_figures(true, probabilities),
+        "ci95": {name: list(interval[name]) for name in FIGURES},
+        "protocol": {
+            "split": config["split"]["name"],
+            "select": config["train"]["select"],
+            "selected_epoch": selected_epoch,
+            "epochs": config["train"]["epochs"],
+            "seed": config["seed"],
+            "cycles": len(rows),
+            "patients": int(rows["patient"].nunique()),
+            "whole_database": record["split"]["whole_database"],
+            "interval": "95 %, patients resampled",
+        },
+    }
+
+
+def at_validation_threshold(true: dict[str, Labels], scored: dict[str, Probabilities]) -> dict[str, Any]:
+    """Classes and probabilities of validation and test cycles -> test figures at the threshold for "normal" that suits
+    the validation patients best."""
+    try:
+        threshold = normal_threshold(true["validation"], scored["validation"])
+    except ValueError as error:  # validation patients without normal or without abnormal cycles
+        return {"threshold": None, "reason": str(error)}
+    return {"threshold": threshold, **scores_at_threshold(true["test"], scored["test"], threshold)}
+
+
+def layer_weights(layers: list[int], weight: Tensor) -> dict[str, Any]:
+    """Fused layers and their weights -> raw numbers, and the same normalised to sum 1 (paper Fig. 3)."""
+    raw = weight.detach().double().cpu()
+    return {"layers": layers, "raw": raw.tolist(), "normalised": (raw / raw.sum()).tolist()}

@@ -1,0 +1,352 @@
+"""The command: words, exit codes, and one JSON document on stdout."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import rales
+from rales import finetune, runs
+from rales.cli import app, main
+from rales.metrics import CLASSES
+from tests import tiny
+
+WORDS = sorted(name for name in app if not name.startswith("-"))
+TINY = ["--size", "tiny", *(word for setting in tiny.SETTINGS for word in ("--set", setting))]
+P = [f"p_{name}" for name in CLASSES]
+
+Capture = pytest.CaptureFixture[str]
+
+
+def rales_(capsys: Capture, *words: str | Path) -> tuple[int, str, str]:
+    """Words of the command -> exit code, stdout, stderr."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return int(ended.value.code or 0), out, err
+
+
+def document(out: str) -> dict[str, Any]:
+    """Stdout -> its one JSON document; anything more is an error."""
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RALES_CACHE", str(tmp_path_factory.getbasetemp() / "cli-cache"))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data` and a finished `run` on it, made by the command."""
+    folder = tmp_path_factory.mktemp("cli")
+    tiny.write_folder(folder / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RALES_CACHE", str(tmp_path_factory.getbasetemp() / "cli-cache"))
+        with pytest.raises(SystemExit) as ended:
+            main(train_words(folder / "data", folder / "run"))
+    assert not ended.value.code
+    return folder
+
+
+def train_words(data: Path, out: Path, *more: str) -> list[str]:
+    return ["train", "m2d_fusion", "--data", str(data), "--out", str(out), *TINY, *more]
+
+
+# Help
+
+
+def test_help_lists_every_word(capsys: Capture) -> None:
+    code, out, err = rales_(capsys, "--help")
+    assert (code, err) == (0, "")
+    listed = [line.strip("│ ").split()[0] for line in out.splitlines() if line.strip("│ ")]
+    assert set(WORDS) <= set(listed)
+    assert "not a diagnosis" in " ".join(out.split()).replace("│ ", "")
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_every_word_has_help_with_an_example(capsys: Capture, word: str) -> None:
+    code, out, err = rales_(capsys, word, "--help")
+    assert (code, err) == (0, "")
+    assert f"Example: rales {word} " in out
+
+
+def test_help_does_not_wait_for_the_heavy_packages() -> None:
+    code = f"""
+import sys
+from rales.cli import main
+for words in [["--help"], *([word, "--help"] for word in {WORDS})]:
+    try:
+        main(words)
+    except SystemExit as ended:
+        assert not ended.code
+loaded = [name for name in ("torch", "pandas", "numpy", "scipy", "sklearn", "soundfile") if name in sys.modules]
+assert not loaded, loaded
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_version_and_module(capsys: Capture) -> None:
+    assert rales_(capsys, "--version") == (0, f"{rales.__version__}\n", "")
+    ended = subprocess.run([sys.executable, "-m", "rales", "--version"], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (0, f"{rales.__version__}\n")
+
+
+# Wrong usage: exit code 2, a sentence on stderr, nothing on stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["trian"], "trian"),
+        (["check"], "data"),
+        (["check", "DATA", "--jsno"], "--jsno"),
+        (["train", "m2d_fusion", "--out", "RUN"], "--data"),
+        (["train", "m2d_fusion", "--data", "DATA", "--out", "RUN", "--size", "huge"], "huge"),
+        (["train", "m2d_fusion", "--data", "DATA", "--out", "RUN", "--epochs", "many"], "many"),
+        (["train", "m2d_fuse", "--data", "DATA", "--out", "RUN"], "the nearest is 'm2d_fusion'"),
+        (["train", "m2d_fusion", "--data", "DATA", "--out", "RUN", "--variant", "pair"], "variant 'pair' is unknown"),
+        (
+            ["train", "m2d_fusion", "--data", "DATA", "--out", "RUN", "--set", "train.epoch=1"],
+            "nearest is train.epochs",
+        ),
+        (["train", "m2d_fusion", "--data", "DATA", "--out", "RUN", "--set", "train.lr=x"], "expected a value of type"),
+        (["predict", "DATA", "--model", "RUN", "--format", "xlsx"], "xlsx"),
+        (["predict", "--model", "RUN"], "paths"),
+        (["embed", "DATA", "--model", "RUN", "--out", "v.csv"], "expected a name that ends in .npz or .parquet"),
+    ],
+)
+def test_wrong_usage(capsys: Capture, place: Path, tmp_path: Path, words: list[str], sentence: str) -> None:
+    real = {"DATA": str(place / "data"), "RUN": str(place / "run" if words[0] != "train" else tmp_path / "run")}
+    code, out, err = rales_(capsys, *(real.get(word, word) for word in words))
+    assert (code, out) == (2, "")
+    assert err.startswith("rales: ")
+    assert sentence.lower() in err.lower()
+    assert not (tmp_path / "run").exists()
+
+
+# Jobs
+
+
+def test_check(capsys: Capture, place: Path) -> None:
+    code, out, _ = rales_(capsys, "check", place / "data", "--json")
+    found = document(out)
+    assert code == 0
+    assert {"recordings", "patients", "cycles", "classes", "splits", "overlap_patients", "problems"} <= set(found)
+    assert (found["recordings"], found["patients"], found["cycles"]) == (8, 8, 32)
+    assert found["classes"] == dict.fromkeys(CLASSES, 8)
+    assert (found["splits"]["train"]["cycles"], found["splits"]["test"]["cycles"]) == (20, 12)
+    assert found["problems"] == []
+    code, out, _ = rales_(capsys, "check", place / "data")
+    assert code == 0
+    assert "8 recordings of 8 patients, 32 cycles" in out
+
+
+def test_synth(capsys: Capture, tmp_path: Path) -> None:
+    words = ["--recordings", "1", "--seed", "3", "--processes", "1"]
+    code, out, _ = rales_(capsys, "synth", tmp_path / "made", *words)
+    assert (code, out) == (0, "")
+    assert len(list((tmp_path / "made").glob("*.wav"))) == 1
+    code, _, err = rales_(capsys, "synth", tmp_path / "made", *words)
+    assert code == 1
+    assert "is not empty" in err
+
+
+def test_train_finished_gone_on_and_refused(capsys: Capture, place: Path) -> None:
+    code, out, err = rales_(capsys, *train_words(place / "data", place / "run", "--json"))
+    assert code == 0
+    assert document(out) == runs.read_json(place / "run" / "evaluation.json")
+    assert f"run folder: {place / 'run'}" in err
+    code, out, _ = rales_(capsys, *train_words(place / "data", place / "run"))
+    assert code == 0
+    assert "strict four-class" in out
+    code, out, err = rales_(capsys, *train_words(place / "data", place / "run", "--seed", "1"))
+    assert (code, out) == (1, "")
+    assert "holds a run of other settings (" in err
+
+
+def test_train_words_reach_the_config(capsys: Capture, place: Path, tmp_path: Path) -> None:
+    words = ["--epochs", "2", "--seed", "7", "--select", "test_best", "--variant", "vanilla", "--set", "train.epochs=1"]
+    code, out, _ = rales_(capsys, *train_words(place / "data", tmp_path / "run", *words))
+    assert code == 0
+    assert "the epoch was chosen on the test set, as the paper did: these figures are optimistic" in out
+    record = runs.read_json(tmp_path / "run" / "config.json")
+    assert record["seed"] == record["config"]["seed"] == 7
+    assert record["options"]["variant"] == "vanilla"
+    assert record["config"]["train"]["epochs"] == 1  # the word said last
+    assert record["config"]["train"]["select"] == "test_best"
+    assert "m2d_fusion" in record["command"] or record["command"].startswith("rales")
+
+
+def test_no_epochs_is_not_all_epochs(capsys: Capture, place: Path, tmp_path: Path) -> None:
+    words = [word for setting in tiny.SETTINGS if "epochs" not in setting for word in ("--set", setting)]
+    words += ["--size", "tiny", "--epochs", "0", "--data", str(place / "data"), "--out", str(tmp_path / "run")]
+    code, _, _ = rales_(capsys, "train", "m2d_fusion", *words)
+    assert code == 0
+    assert runs.read_json(tmp_path / "run" / "evaluation.json")["protocol"]["selected_epoch"] == 0
+    assert runs.read_metrics(tmp_path / "run") == []
+
+
+def test_evaluate(capsys: Capture, place: Path) -> None:
+    code, out, _ = rales_(capsys, "evaluate", place / "run", "--data", place / "data", "--json")
+    found = document(out)
+    assert code == 0
+    stored = runs.read_json(place / "run" / "evaluation.json")
+    assert {name: found[name] for name in ("specificity", "sensitivity", "score", "confusion", "ci95")} == {
+        name: stored[name] for name in ("specificity", "sensitivity", "score", "confusion", "ci95")
+    }
+    assert np.shape(found["confusion"]) == (4, 4)
+    assert {"protocol", "leak_free", "by_device", "by_location", "two_class"} <= set(found)
+    assert found["protocol"]["split"] == "official"
+    code, out, _ = rales_(capsys, "evaluate", place / "run", "--data", place / "data")
+    assert code == 0
+    for words in ("strict four-class", "official_move", "Meditron", "all called normal", "not a diagnosis"):
+        assert words in out
+
+
+def test_predict_gives_the_answer_of_the_library(capsys: Capture, place: Path, tmp_path: Path) -> None:
+    words = ["predict", place / "data", "--model", place / "run"]
+    code, out, _ = rales_(capsys, *words, "--json")
+    assert code == 0
+    found = document(out)
+    assert found["problems"] == []
+    assert "not a diagnosis" in found["notice"]
+    wanted = rales.load(place / "run").predict(place / "data")
+    answers = pd.DataFrame(found["cycles"])
+    assert list(answers.columns) == list(wanted.columns)
+    assert np.abs(answers[P].to_numpy() - wanted[P].to_numpy()).max() < 1e-6
+    assert answers["true_label"].tolist() == wanted["true_label"].tolist()
+
+    code, out, err = rales_(capsys, *words, "--out", tmp_path / "cycles.csv")
+    assert (code, out) == (0, "")
+    assert "32 cycles of 8 recordings" in err
+    written = pd.read_csv(tmp_path / "cycles.csv")
+    assert np.abs(written[P].to_numpy() - wanted[P].to_numpy()).max() < 1e-6
+    code, out, _ = rales_(capsys, *words, "--out", tmp_path / "cycles.parquet", "--format", "parquet", "--json")
+    assert document(out)["cycles"] == found["cycles"]
+    assert len(pd.read_parquet(tmp_path / "cycles.parquet")) == 32
+
+
+def test_predict_prints_a_table(capsys: Capture, place: Path) -> None:
+    recording = next((place / "data").glob("101*.wav"))
+    code, out, err = rales_(capsys, "predict", recording, "--model", place / "run")
+    assert (code, err) == (0, "")
+    assert out.startswith(recording.stem)
+    assert out.count("annotated") == 4
+    assert out.endswith("Research tool, not a diagnosis.\n")
+
+
+def test_predict_windows(capsys: Capture, place: Path, tmp_path: Path) -> None:
+    shutil.copy(next((place / "data").glob("101*.wav")), tmp_path / "visit.wav")
+    code, out, _ = rales_(capsys, "predict", tmp_path / "visit.wav", "--model", place / "run", "--json")
+    assert code == 0
+    (row,) = document(out)["cycles"]
+    assert (row["source"], row["start_s"], row["end_s"]) == ("window", 0, 4)
+    assert "true_label" not in row
+    _, out, _ = rales_(capsys, "predict", tmp_path / "visit.wav", "--model", place / "run")
+    assert "no annotation: windows, not breaths" in out
+
+
+def test_one_bad_recording_and_one_missing_do_not_hurt_the_others(capsys: Capture, place: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"not a sound")
+    good = next((place / "data").glob("101*.wav"))
+    paths = [tmp_path / "bad.wav", good, tmp_path / "gone.wav"]
+    code, out, err = rales_(capsys, "predict", *paths, "--model", place / "run", "--json")
+    assert code == 1
+    found = document(out)
+    assert [problem.partition(":")[0] for problem in found["problems"]] == [str(paths[0]), str(paths[2])]
+    assert len(found["cycles"]) == 4
+    assert all(f"rales: {problem}" in err for problem in found["problems"])
+    code, out, err = rales_(capsys, "predict", tmp_path / "bad.wav", "--model", place / "run", "--out", tmp_path / "x")
+    assert (code, out) == (1, "")
+    assert "bad.wav" in err
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("name", ["file/cycles.csv", "folder"])
+def test_an_unwritable_place_is_a_sentence(capsys: Capture, place: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("here first")
+    (tmp_path / "folder").mkdir()
+    words = ["--model", place / "run", "--out", tmp_path / name]
+    code, _, err = rales_(capsys, "predict", place / "data", *words)
+    assert code == 1
+    assert f"{tmp_path / name}: cannot be written" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_embed(capsys: Capture, place: Path, tmp_path: Path) -> None:
+    words = ["embed", place / "data", "--model", place / "run", "--out", tmp_path / "vectors.npz"]
+    code, out, err = rales_(capsys, *words)
+    assert (code, out) == (0, "")
+    assert "32 vectors of 48 numbers" in err
+    vectors = np.load(tmp_path / "vectors.npz")["vectors"]
+    assert np.abs(vectors - rales.load(place / "run").embed(place / "data")).max() < 1e-6
+
+
+def test_weights(capsys: Capture) -> None:
+    code, out, _ = rales_(capsys, "weights", "--json")
+    assert code == 0
+    assert {"name", "address"} <= set(document(out)["weights"][0])
+    code, out, _ = rales_(capsys, "weights")
+    assert code == 0
+    assert "m2d_vit_base-80x608p16x16-221006-mr7" in out
+
+
+def test_report(capsys: Capture, place: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    code, out, _ = rales_(capsys, "report", place / "run", "--out", tmp_path / "report", "--json")
+    assert code == 0
+    assert Path(document(out)["report"]).is_file()
+
+
+# How the command ends
+
+
+def test_a_missing_model_is_a_problem_not_wrong_usage(capsys: Capture, place: Path, tmp_path: Path) -> None:
+    code, out, err = rales_(capsys, "predict", place / "data", "--model", tmp_path / "nothing")
+    assert (code, out) == (1, "")
+    assert "nothing: no such checkpoint" in err
+
+
+def test_ctrl_c_says_how_to_go_on(
+    capsys: Capture, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = train_words(place / "data", tmp_path / "run")
+    with monkeypatch.context() as patch:
+
+        def interrupted(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(finetune, "finish", interrupted)
+        code, out, err = rales_(capsys, *words)
+    assert (code, out) == (130, "")
+    assert "interrupted; the same command goes on where it stopped" in err
+    code, out, _ = rales_(capsys, *words, "--json")
+    assert code == 0
+    assert document(out)["confusion"] == runs.read_json(place / "run" / "evaluation.json")["confusion"]
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = f"{sys.executable} -m rales weights --json | true"  # true has left long before
+    ended = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_traceback_on_request(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RALES_TRACEBACK", "1")
+    with pytest.raises(FileNotFoundError):
+        main(["predict", str(place / "data"), "--model", str(tmp_path / "nothing")])
