@@ -5,9 +5,11 @@ PYTHON ?= python3
 CONSTRAINT ?= $(if $(wildcard .venv/constraint),$(shell cat .venv/constraint),constraints/cpu.txt)
 WORKERS ?= 2
 DATA ?= demo/data
-EPOCHS ?= 20
+EPOCHS ?= 16
 INSTALLED := .venv/installed
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Threads that wait must sleep: where other work runs on the same cores, spinning makes training ten times slower.
+export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: help setup demo test test-slow lint bench clean
 
@@ -29,13 +31,14 @@ $(INSTALLED): pyproject.toml $(wildcard constraints/*.txt)
 	@touch $@
 
 # The main job end to end. It always starts afresh, so that the scores it prints are those of this code and this data.
+# Seed 6 is one where the four classes are about as frequent in train as in test.
 ifeq ($(DATA),demo/data)
 demo: export RALES_CACHE := $(CURDIR)/demo/cache
 endif
 demo: setup
 	rm -rf demo/data demo/cache demo/run demo/report demo/cycles.csv
 ifeq ($(DATA),demo/data)
-	rales synth demo/data --recordings 100 --seed 0
+	rales synth demo/data --recordings 120 --seed 6
 endif
 	rales check "$(DATA)"
 	rales train m2d_fusion --size tiny --epochs $(EPOCHS) --set train.batch_size=16 --data "$(DATA)" --out demo/run > /dev/null

@@ -216,7 +216,7 @@ def test_evaluate(capsys: Capture, place: Path) -> None:
 
 
 def test_predict_gives_the_answer_of_the_library(capsys: Capture, place: Path, tmp_path: Path) -> None:
-    words = ["predict", place / "data", "--model", place / "run"]
+    words: list[str | Path] = ["predict", place / "data", "--model", place / "run"]
     code, out, _ = rales_(capsys, *words, "--json")
     assert code == 0
     found = document(out)
@@ -278,7 +278,7 @@ def test_one_bad_recording_and_one_missing_do_not_hurt_the_others(capsys: Captur
 def test_an_unwritable_place_is_a_sentence(capsys: Capture, place: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("here first")
     (tmp_path / "folder").mkdir()
-    words = ["--model", place / "run", "--out", tmp_path / name]
+    words: list[str | Path] = ["--model", place / "run", "--out", tmp_path / name]
     code, _, err = rales_(capsys, "predict", place / "data", *words)
     assert code == 1
     assert f"{tmp_path / name}: cannot be written" in err
@@ -286,7 +286,7 @@ def test_an_unwritable_place_is_a_sentence(capsys: Capture, place: Path, tmp_pat
 
 
 def test_embed(capsys: Capture, place: Path, tmp_path: Path) -> None:
-    words = ["embed", place / "data", "--model", place / "run", "--out", tmp_path / "vectors.npz"]
+    words: list[str | Path] = ["embed", place / "data", "--model", place / "run", "--out", tmp_path / "vectors.npz"]
     code, out, err = rales_(capsys, *words)
     assert (code, out) == (0, "")
     assert "32 vectors of 48 numbers" in err

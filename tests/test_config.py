@@ -25,6 +25,8 @@ FIELDS = field_types(Config)
         ("train.lr=0.001", 0.001),
         ("train.lr=1e-3", 0.001),
         ("audio.duration_s=2", 2.0),
+        ("audio.mean=-7.1", -7.1),
+        ("train.micro_batch=0", 0),
         ("audio.frontend=m2d", "m2d"),
         ("model.learned=true", True),
         ("model.learned=No", False),
@@ -80,6 +82,13 @@ def test_later_words_win_and_nothing_is_shared() -> None:
         ("model.learned=maybe", "--set model.learned=maybe: expected a value of type bool"),
         ("model.layers=1,b", "--set model.layers=1,b: expected a value of type list of whole numbers"),
         ("model.patch=16", "--set model.patch=16: expected a value of type list of whole numbers"),
+        ("train.batch_size=0", "--set train.batch_size=0: expected a number above 0"),
+        ("train.micro_batch=-1", "--set train.micro_batch=-1: expected a finite number, 0 or more"),
+        ("audio.duration_s=nan", "--set audio.duration_s=nan: expected a number above 0"),
+        ("audio.duration_s=inf", "--set audio.duration_s=inf: expected a number above 0"),
+        ("audio.mean=nan", "--set audio.mean=nan: expected a finite number, 0 or more"),
+        ("model.layers=0,3", "--set model.layers=0,3: expected a number above 0"),
+        ("model.layers=", "--set model.layers=: expected a value of type list of whole numbers"),
         ("audio.pad=mirror", "--set audio.pad=mirror: expected one of repeat, zero"),
     ],
 )
@@ -98,8 +107,8 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
         return st.lists(st.integers(1, 99), min_size=length or 1, max_size=length or 4).map(tuple)
     simple: dict[Any, st.SearchStrategy[Any]] = {
         bool: st.booleans(),
-        int: st.integers(-(10**9), 10**9),
-        float: st.floats(allow_nan=False, allow_infinity=False),
+        int: st.integers(1, 10**9),
+        float: st.floats(1e-9, 1e9),
         str: st.text("ab1é=.,/:-", max_size=8),
     }
     return simple[kind]

@@ -17,10 +17,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rales import finetune, runs
+from rales import finetune, runs, scoring
 from rales.config import Recipe
 from rales.data import read_cycles, splits
 from rales.metrics import CLASSES, confusion, icbhi_scores
+from rales.scoring import FIGURES
 from tests import tiny
 
 FILES = {"config.json", "metrics.jsonl", "predictions.csv", "last.safetensors", "best.safetensors"}
@@ -128,15 +129,15 @@ def test_predictions_and_evaluation_agree(undisturbed: Path, cycles: pd.DataFram
     assert [CLASSES[i] for i in probabilities.argmax(axis=1)] == table["label"].tolist()
 
     figures = runs.read_json(undisturbed / "evaluation.json")
-    numbers = [[CLASSES.index(word) for word in table[column]] for column in ("true_label", "label")]
-    counts = confusion(*numbers)
+    true, predicted = ([CLASSES.index(word) for word in table[column]] for column in ("true_label", "label"))
+    counts = confusion(true, predicted)
     assert figures["confusion"] == counts.tolist()
-    assert {name: figures[name] for name in finetune.FIGURES} == pytest.approx(icbhi_scores(counts))
-    assert all(len(figures["ci95"][name]) == 2 for name in finetune.FIGURES)
+    assert {name: figures[name] for name in FIGURES} == pytest.approx(icbhi_scores(counts))
+    assert all(len(figures["ci95"][name]) == 2 for name in FIGURES)
     assert figures["protocol"]["selected_epoch"] == 3
     assert figures["protocol"]["cycles"] == 12
     last = lines(undisturbed)[-1]
-    assert {name: last[name] for name in finetune.FIGURES} == {name: figures[name] for name in finetune.FIGURES}
+    assert {name: last[name] for name in FIGURES} == {name: figures[name] for name in FIGURES}
 
 
 def test_it_learns(tmp_path: Path, train: Train) -> None:
@@ -248,6 +249,7 @@ from pathlib import Path
 import torch
 from rales import finetune
 from rales.data import read_cycles
+from rales.scoring import FIGURES
 from tests import tiny
 
 torch.set_num_threads(1)
@@ -453,6 +455,7 @@ from pathlib import Path
 import torch
 from rales import finetune
 from rales.data import read_cycles
+from rales.scoring import FIGURES
 from tests import tiny
 
 torch.set_num_threads(1)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import rales.data
 from rales.data import icbhi
-from rales.data.cycles import CLASSES, COLUMNS
+from rales.data.cycles import COLUMNS
+from rales.metrics import CLASSES
 
 RATE_HZ = 4000
 GOOD = "0.1\t0.5\t0\t0\n0.5\t1.0\t1\t0\n"

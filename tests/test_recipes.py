@@ -121,14 +121,16 @@ def test_pretrained_weights_are_read_and_their_sizes_recorded(golden: Path) -> N
     assert (numbers.dim, numbers.depth, numbers.heads, numbers.unit_frames) == (48, 3, 3, 608)
     assert numbers.layers == (1, 2, 3)
     assert recipe.config.train.lr == 1e-4
-    weights = recipe.model(recipe.config).encoder.state_dict()
+    weights = recipe.model(recipe.config).get_submodule("encoder").state_dict()
     assert all(torch.equal(weights[name], value) for name, value in load_file(path).items())
 
     stored = {"recipe": "m2d_fusion", "options": dict(recipe.options), "config": to_dict(recipe.config)}
     again = recipes.rebuild(stored, "run")  # the file is no longer needed
     assert again.config.model.weights == ""
-    shapes = {name: value.shape for name, value in again.model(again.config).encoder.state_dict().items()}
-    assert shapes == {name: value.shape for name, value in weights.items()}
+    encoder = again.model(again.config).get_submodule("encoder")
+    assert {name: value.shape for name, value in encoder.state_dict().items()} == {
+        name: value.shape for name, value in weights.items()
+    }
 
 
 def test_the_m2d_front_end_takes_the_statistics_of_the_checkpoint(golden: Path) -> None:

@@ -307,11 +307,10 @@ def test_the_digest_is_of_the_rows_not_of_their_order_or_place(order: list[int])
 
 @pytest.mark.parametrize("column", ["recording", "start_s", "end_s", "label", "split"])
 def test_the_digest_sees_every_change(column: str) -> None:
-    changed = cycles()
-    changed.loc[2, column] = changed.loc[0, column] if column in ("label", "split") else changed.loc[1, column]
-    if column == "label":
-        changed.loc[2, column] = "both"
-    assert runs.digest(changed) != runs.digest(cycles())
+    other_values = {"recording": "r9", "start_s": 1.25, "end_s": 1.25, "label": "both", "split": "train"}
+    values = cycles()[column].tolist()
+    values[2] = other_values[column]
+    assert runs.digest(cycles().assign(**{column: values})) != runs.digest(cycles())
 
 
 def test_environment_names_versions_and_commit() -> None:

@@ -4,6 +4,7 @@ import json
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,9 +40,9 @@ def furthest(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).abs().max())
 
 
-def small_vit(**sizes: object) -> ViT:
+def small_vit(**sizes: Any) -> ViT:
     torch.manual_seed(0)
-    return ViT(16, 2, 2, mel_bins=32, **{"unit_frames": 48, **sizes}).eval()  # type: ignore[arg-type]
+    return ViT(16, 2, 2, mel_bins=32, **{"unit_frames": 48, **sizes}).eval()
 
 
 # Golden: the miniature
@@ -120,8 +121,9 @@ def time_major_tokens(encoder: ViT, patch: pytest.MonkeyPatch) -> None:
 
 
 def units_not_apart(encoder: ViT, _: pytest.MonkeyPatch) -> None:
-    for block in encoder.blocks:
-        block.attn.register_forward_pre_hook(lambda _, inputs: (inputs[0], [sum(inputs[1])]))
+    for number in range(encoder.depth):
+        attention = encoder.get_submodule(f"blocks.{number}.attn")
+        attention.register_forward_pre_hook(lambda _, inputs: (inputs[0], [sum(inputs[1])]))
 
 
 @pytest.mark.parametrize(
@@ -264,15 +266,21 @@ def test_position_table_by_hand() -> None:
 def test_random_start_is_seeded_and_of_the_expected_size() -> None:
     one, two = small_vit(), small_vit()
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
-    weight = one.blocks[0].mlp.fc1.weight
+    weight = one.get_parameter("blocks.0.mlp.fc1.weight")
     bound = (6 / (16 + 64)) ** 0.5
     assert 0.8 * bound < weight.abs().max() <= bound
-    assert not one.blocks[0].mlp.fc1.bias.any()
+    assert not one.get_parameter("blocks.0.mlp.fc1.bias").any()
     assert "pos_embed" not in dict(one.named_parameters())
     assert {"pos_embed", "norm_stats"} <= set(one.state_dict())
 
 
 @pytest.mark.parametrize(("dim", "heads"), [(30, 3), (48, 5)])
 def test_sizes_that_cannot_be_are_a_sentence(dim: int, heads: int) -> None:
-    with pytest.raises(ValueError, match=f"a ViT of width {dim} with {heads} heads; its width must be a multiple of"):
+    with pytest.raises(ValueError, match=f"a ViT of width {dim} with {heads} heads; .* must be a multiple of"):
         ViT(dim, 1, heads)
+
+
+@pytest.mark.parametrize("sizes", [{"patch": (90, 16)}, {"unit_frames": 15}])
+def test_patches_that_do_not_fit_are_a_sentence(sizes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"no patch of \d+ x 16 fits into 80 mel bands x \d+ frames"):
+        ViT(16, 1, 2, **sizes)

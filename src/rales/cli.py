@@ -16,7 +16,11 @@ from cyclopts import App, CycloptsError, Parameter
 from rales import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
+
+    from rales.sweep import Trial
 
 app = App(
     name="rales",
@@ -39,8 +43,32 @@ SkipFlag = Annotated[
         name="--skip-damaged", negative="", help="Leave damaged recordings out instead of stopping at the first."
     ),
 ]
-Size = Literal["tiny", "small", "base"]
-Select = Literal["last", "validation", "test_best"]
+Data = Annotated[Path, Parameter(help="ICBHI or SPRSound folder, or an own manifest (CSV, Parquet).")]
+Recordings = Annotated[str, Parameter(required=True, help="Recordings, or folders that are searched through.")]
+Run = Annotated[str | None, Parameter(name="--model", help="Run folder of `rales train`, or its checkpoint file.")]
+Weights = Annotated[
+    str | None,
+    Parameter(name="--weights", help="Pre-trained M2D checkpoint: a file, or a name that `rales weights` lists."),
+]
+Size = Annotated[
+    Literal["tiny", "small", "base"] | None, Parameter(name="--size", help="Size of the encoder without weights.")
+]
+Epochs = Annotated[int | None, Parameter(name="--epochs", help="Passes over the training cycles (150 in the paper).")]
+Select = Annotated[
+    Literal["last", "validation", "test_best"] | None,
+    Parameter(
+        name="--select",
+        help="Which epoch is kept. test_best is the paper's protocol and looks at the test set; the report says so.",
+    ),
+]
+Engine = Annotated[
+    Literal["local", "ray"],
+    Parameter(help="local: processes on this machine. ray: a Ray cluster whose nodes share the folders."),
+]
+Processes = Annotated[int | None, Parameter(name="--processes", help="Work at a time; all processors by default.")]
+Address = Annotated[
+    str | None, Parameter(name="--address", help="Ray cluster to join; without it one is started on this machine.")
+]
 Form = Literal["csv", "json", "parquet", "audacity", "raven"]
 
 
@@ -78,11 +106,6 @@ def check(data: Path, /, *, json: JsonFlag = False) -> int:
     Reads ICBHI 2017 folders, SPRSound folders and own manifests (CSV, Parquet). Exit code 1 if there is a problem.
 
     Example: rales check ICBHI_final_database
-
-    Parameters
-    ----------
-    data
-        Folder or manifest.
     """
     from rales import terminal
     from rales.data import audit
@@ -93,7 +116,7 @@ def check(data: Path, /, *, json: JsonFlag = False) -> int:
 
 
 @app.command
-def synth(folder: Path, /, *, recordings: int = 12, seed: int = 0, processes: int | None = None) -> None:
+def synth(folder: Path, /, *, recordings: int = 12, seed: int = 0, processes: Processes = None) -> None:
     """Write a synthetic folder in ICBHI layout: breath sounds, crackles and wheezes from a physical simulator.
 
     Example: rales synth synthetic --recordings 40 --seed 1
@@ -106,8 +129,6 @@ def synth(folder: Path, /, *, recordings: int = 12, seed: int = 0, processes: in
         Number of recordings.
     seed
         The same seed writes the same folder.
-    processes
-        Worker processes; all processors by default.
     """
     from rales.data.synthetic import write_folder
 
@@ -120,14 +141,14 @@ def train(
     recipe: str,
     /,
     *,
-    data: Path,
+    data: Data,
     out: Path,
-    weights: str | None = None,
+    weights: Weights = None,
     seed: int = 0,
-    size: Size | None = None,
+    size: Size = None,
     variant: str | None = None,
-    epochs: int | None = None,
-    select: Select | None = None,
+    epochs: Epochs = None,
+    select: Select = None,
     set_: SetWords = (),
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
@@ -142,22 +163,12 @@ def train(
     ----------
     recipe
         System to train: m2d_fusion.
-    data
-        ICBHI or SPRSound folder, or an own manifest.
     out
         Run folder to write.
-    weights
-        Pre-trained M2D checkpoint: a file, or a name that `rales weights` lists. Random start without it.
     seed
         Seed of the random start, the order of cycles and the augmentation.
-    size
-        Size of the encoder without weights.
     variant
         Row of the paper's Table 2: vanilla, pair_5_12, pair_5_11, triple_4_7_10, all_fixed, all_learned.
-    epochs
-        Passes over the training cycles (150 in the paper).
-    select
-        Which epoch is kept. test_best is the paper's protocol and looks at the test set; the report says so.
     """
     from rales import recipes, terminal
     from rales.data import read_cycles
@@ -184,8 +195,6 @@ def evaluate(run: Path, /, *, data: Path, skip_damaged: SkipFlag = False, json: 
     ----------
     run
         Run folder of `rales train`.
-    data
-        ICBHI or SPRSound folder, or an own manifest.
     """
     from rales import predict as job
     from rales import terminal
@@ -197,8 +206,8 @@ def evaluate(run: Path, /, *, data: Path, skip_damaged: SkipFlag = False, json: 
 
 @app.command(name="predict")
 def predict_(
-    *paths: Annotated[str, Parameter(required=True)],
-    model: str | None = None,
+    *paths: Recordings,
+    model: Run = None,
     out: Path | None = None,
     format: Form = "csv",
     json: JsonFlag = False,
@@ -212,10 +221,6 @@ def predict_(
 
     Parameters
     ----------
-    paths
-        Recordings, or folders that are searched through.
-    model
-        Run folder of `rales train`, or its checkpoint file.
     out
         File to write; without it the table is printed.
     format
@@ -240,19 +245,15 @@ def predict_(
 
 
 @app.command
-def embed(*paths: Annotated[str, Parameter(required=True)], out: Path, model: str | None = None) -> None:
+def embed(*paths: Recordings, out: Path, model: Run = None) -> None:
     """One fused vector per breathing cycle, for search, clustering or an own classifier.
 
     Example: rales embed recordings/ --model runs/m2d --out cycles.npz
 
     Parameters
     ----------
-    paths
-        Recordings, or folders that are searched through.
     out
         .npz (arrays `vectors`, `recording`, `cycle`, `start_s`, `end_s`) or .parquet (one column `vector`).
-    model
-        Run folder of `rales train`, or its checkpoint file.
     """
     from rales import predict
 
@@ -280,6 +281,141 @@ def weights(name: str | None = None, /, *, json: JsonFlag = False) -> None:
     else:
         path = downloads.fetch(name)
         show({"name": name, "path": str(path)}, json, lambda found: [found["path"]])
+
+
+@app.command
+def sweep(
+    recipe: str,
+    /,
+    *,
+    data: Data,
+    out: Path,
+    grid: Annotated[tuple[str, ...], Parameter(name="--grid", negative="")] = (),
+    seeds: int = 1,
+    size: Size = None,
+    epochs: Epochs = None,
+    weights: Weights = None,
+    select: Select = None,
+    set_: SetWords = (),
+    engine: Engine = "local",
+    processes: Processes = None,
+    address: Address = None,
+    skip_damaged: SkipFlag = False,
+    json: JsonFlag = False,
+) -> int:
+    """Train every combination of a grid with several seeds; each trial is one ordinary run folder in OUT.
+
+    A second call does only what is missing: finished runs are skipped, broken ones go on, failed ones are tried
+    again. Exit code 1 if a trial failed; the others are unaffected.
+
+    Example: rales sweep m2d_fusion --data ICBHI_final_database --out sweep --grid variant=vanilla,all_learned --seeds 5
+
+    Parameters
+    ----------
+    recipe
+        System to train: m2d_fusion.
+    out
+        Folder of the run folders and of sweep.json.
+    grid
+        option=value,value of the recipe, or name.of.field=value,value; repeatable. A list is one value: [5,11].
+    seeds
+        Seeds 0, 1, … of every combination.
+    """
+    from rales import sweep as jobs
+
+    given = {"size": size, "weights": weights, "train.epochs": epochs, "train.select": select}
+    fixed = [*(f"{name}={value}" for name, value in given.items() if value is not None), *set_]
+    planned = jobs.trials(recipe, jobs.grid_of(grid), seeds, fixed)
+    return run_sweep(planned, data, out, engine, processes, address, skip_damaged, json)
+
+
+def run_sweep(
+    planned: "Sequence[Trial]",
+    data: Data,
+    out: Path,
+    engine: str,
+    processes: int | None,
+    address: str | None,
+    skip_damaged: bool,
+    as_json: bool,
+) -> int:
+    from rales import sweep as jobs
+    from rales import terminal
+
+    command = shlex.join(["rales", *sys.argv[1:]])
+    outcomes = jobs.run(
+        planned,
+        data,
+        out,
+        engine=engine,
+        processes=processes,
+        address=address,
+        skip_damaged=skip_damaged,
+        command=command,
+        progress=True,
+    )
+    show({"trials": [vars(outcome) for outcome in outcomes]}, as_json, terminal.outcome_lines)
+    return 1 if any(outcome.state == "failed" for outcome in outcomes) else 0
+
+
+@app.command
+def reproduce(
+    what: Literal["table1", "table2", "figure3", "all"],
+    /,
+    *,
+    data: Data,
+    out: Path,
+    seeds: int = 5,
+    weights: Weights = None,
+    size: Size = None,
+    epochs: Epochs = None,
+    select: Select = None,
+    set_: SetWords = (),
+    engine: Engine = "local",
+    processes: Processes = None,
+    address: Address = None,
+    skip_damaged: SkipFlag = False,
+    dry_run: Annotated[bool, Parameter(name="--dry-run", negative="")] = False,
+    json: JsonFlag = False,
+) -> int:
+    """The paper's Table 1, Table 2 or Figure 3: a sweep (in OUT/runs) and its report (in OUT/report).
+
+    The report sets the paper's printed numbers beside ours, under all selection protocols that the runs recorded.
+
+    Example: rales reproduce table2 --data ICBHI_final_database --weights mr7 --out paper
+
+    Parameters
+    ----------
+    what
+        Part of the paper.
+    out
+        Folder to write.
+    seeds
+        Seeds of every row; the paper has 5.
+    dry_run
+        Only list the trials and estimate time and disk.
+    """
+    from rales import sweep as jobs
+    from rales.data import read_cycles
+    from rales.report import report as write_report
+    from rales.report import scores_table
+
+    given = {"size": size, "weights": weights, "train.epochs": epochs, "train.select": select}
+    fixed = [*(f"{name}={value}" for name, value in given.items() if value is not None), *set_]
+    planned = jobs.paper_trials(what, seeds, fixed)
+    cycles = read_cycles(data, skip_damaged=skip_damaged)
+    cost = jobs.estimate(planned, cycles, processes or os.cpu_count() or 1)
+    say(f"{what}: {cost}")
+    if dry_run:
+        document = {"trials": [vars(trial) for trial in planned], **vars(cost)}
+        show(document, json, lambda found: [trial["name"] for trial in found["trials"]])
+        return 0
+    code = run_sweep(planned, data, out / "runs", engine, processes, address, skip_damaged, json)
+    page = write_report([out / "runs"], out / "report")
+    if not json:
+        print(scores_table([out / "runs"]))
+    say(f"report: {page}")
+    return code
 
 
 @app.command

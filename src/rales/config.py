@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,23 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:  # the command's --help and the cache's workers must not wait for torch
     import torch
     from torch import Tensor, nn
+
+
+ABOVE_ZERO = (
+    "audio.rate_hz",
+    "audio.duration_s",
+    "audio.std",
+    "model.dim",
+    "model.depth",
+    "model.heads",
+    "model.patch",
+    "model.unit_frames",
+    "model.layers",
+    "train.batch_size",
+    "train.lr",
+    "train.evaluate_every",
+    "split.folds",
+)
 
 
 class UsageError(ValueError):
@@ -192,11 +210,21 @@ def replace_field(config: Config, name: str, text: str) -> Config:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
         raise UsageError(f"--set {name}: no such field; the nearest is {close[0]}")
     value = parse(text, known[name], name)
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, int | float) and not is_possible(number, name):
+            expected = "a number above 0" if name in ABOVE_ZERO else "a finite number, 0 or more"
+            raise UsageError(f"--set {name}={text}: expected {expected}")
     head, _, tail = name.partition(".")
     if not tail:
         return dataclasses.replace(config, **{head: value})
     section = dataclasses.replace(getattr(config, head), **{tail: value})
     return dataclasses.replace(config, **{head: section})
+
+
+def is_possible(number: float, name: str) -> bool:
+    """Number and field -> whether the field can have it at all: no field is infinite, hardly any negative."""
+    least_fits = number > 0 if name in ABOVE_ZERO else number >= 0 or name == "audio.mean"
+    return least_fits and math.isfinite(number)
 
 
 def field_types(section: type) -> dict[str, Any]:

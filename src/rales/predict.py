@@ -15,6 +15,7 @@ from rales.config import Recipe, UsageError
 from rales.data import cache, icbhi, splits
 from rales.devices import pick
 from rales.metrics import CLASSES, by_group
+from rales.models.fast import pack
 
 NOTICE = "Research tool, not a diagnosis."
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".aif", ".aiff")
@@ -30,7 +31,7 @@ class Model:
         self.recipe, self.record, self.device = recipe, record, device
         self.classes: tuple[str, ...] = tuple(record["classes"])
         self.frontend = recipe.frontend(recipe.config).to(device).eval()
-        self.network = network.to(device).eval()
+        self.network = pack(network.to(device), "float32")  # same answers to 1e-5, faster on a processor
 
     def predict(self, paths: str | Path | Iterable[str | Path], problems: list[str] | None = None) -> pd.DataFrame:
         """Recordings or folders -> one row per cycle: recording, cycle, start_s, end_s, label, p_… (see contract).

@@ -86,6 +86,13 @@ def prediction_lines(document: dict[str, Any]) -> list[str]:
     return [*lines[1:], "", document["notice"]]
 
 
+def outcome_lines(document: dict[str, Any]) -> list[str]:
+    """Outcomes of a sweep -> lines, failures with their sentence last."""
+    trials = document["trials"]
+    lines = [f"{state}: {sum(t['state'] == state for t in trials)}" for state in ("done", "skipped", "failed")]
+    return [*lines, *(f"failed: {t['name']}: {t['error']}" for t in trials if t["state"] == "failed")]
+
+
 def weight_lines(document: dict[str, Any]) -> list[str]:
     """Public checkpoints -> lines."""
     lines = []

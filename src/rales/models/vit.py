@@ -65,6 +65,10 @@ class ViT(nn.Module):
         self.mel_bins, self.unit_frames, self.patch = mel_bins, unit_frames, patch
         self.long_input, self.raw_last = long_input, raw_last
         self.rows, self.columns = mel_bins // patch[0], unit_frames // patch[1]
+        if not self.rows or not self.columns:
+            raise ValueError(
+                f"no patch of {patch[0]} x {patch[1]} fits into {mel_bins} mel bands x {unit_frames} frames"
+            )
         self.register_buffer("norm_stats", torch.tensor(norm_stats))
         self.register_buffer("pos_embed", sincos_positions(dim, self.rows, self.columns))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))

@@ -94,8 +94,8 @@ def build_frontend(config: Config) -> nn.Module:
     """Config -> module (B, samples) -> (B, 1, 80, frames), standardised."""
     audio = config.audio
     if audio.frontend == "m2d":
-        return nn.Sequential(M2DLogMel(), Standardise(audio.mean, audio.std))
-    return IcbhiLogMel(scope=audio.scope, mean=audio.mean, std=audio.std)
+        return nn.Sequential(M2DLogMel(sample_rate_hz=audio.rate_hz), Standardise(audio.mean, audio.std))
+    return IcbhiLogMel(scope=audio.scope, mean=audio.mean, std=audio.std, sample_rate_hz=audio.rate_hz)
 
 
 class Standardise(nn.Module):
