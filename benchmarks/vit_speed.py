@@ -9,6 +9,7 @@ tokens for Rales, as M2D does, 816 frames in 256 tokens for the public model.
 
 All take turns in one process, round after round, so that other programs on the machine disturb all alike: the figures
 are the median and the best turn, a ratio is the median over rounds of (public eager / this one in the same round).
+On a busy machine, where two threads wait for each other, `--threads 1` counts the processor's time, not the clock's.
 Memory is the highest resident size of two training steps in a process of its own, less that before the model was built.
 Needs the extra `bench`.
 """
@@ -130,14 +131,15 @@ def inference_turns(names: list[str], batch: int) -> dict[str, Turn]:
 
 
 def race(turns: dict[str, Turn], rounds: int) -> dict[str, list[float]]:
-    """Functions that take turns -> seconds of every round; the first two rounds warm up."""
+    """Functions that take turns -> seconds of every round, after one that warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in turns}
-    for _ in range(2 + rounds):
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    for _ in range(1 + rounds):
         for name, turn in turns.items():
-            start = time.perf_counter()
+            start = clock()
             turn()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: values[2:] for name, values in seconds.items()}
+            seconds[name].append(clock() - start)
+    return {name: values[1:] for name, values in seconds.items()}
 
 
 def table(seconds: dict[str, list[float]], batch: int) -> None:

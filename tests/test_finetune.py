@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rales import finetune, runs, scoring
+from rales import finetune, runs
 from rales.config import Recipe
 from rales.data import read_cycles, splits
 from rales.metrics import CLASSES, confusion, icbhi_scores
@@ -249,7 +249,6 @@ from pathlib import Path
 import torch
 from rales import finetune
 from rales.data import read_cycles
-from rales.scoring import FIGURES
 from tests import tiny
 
 torch.set_num_threads(1)
@@ -455,7 +454,6 @@ from pathlib import Path
 import torch
 from rales import finetune
 from rales.data import read_cycles
-from rales.scoring import FIGURES
 from tests import tiny
 
 torch.set_num_threads(1)

@@ -1,0 +1,152 @@
+"""Sweeps: the same run folders from one process, from several and from Ray; nothing is lost when one dies."""
+
+import importlib.util
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from rales import runs, sweep
+from rales.cli import main
+from rales.config import UsageError
+from tests import tiny
+
+WITH_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: make setup")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_folder(tmp_path_factory.mktemp("sweep") / "data")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RALES_CACHE", str(tmp_path_factory.getbasetemp() / "sweep_cache"))
+
+
+def planned(grid: dict[str, list[str]] | None = None, seeds: int = 1) -> list[sweep.Trial]:
+    return sweep.trials("m2d_fusion", grid or {}, seeds, ["size=tiny", *tiny.SETTINGS, "train.epochs=1"])
+
+
+def same_predictions(one: Path, other: Path) -> bool:
+    return (one / "predictions.csv").read_bytes() == (other / "predictions.csv").read_bytes()
+
+
+def test_grid_words() -> None:
+    assert sweep.grid_of(["variant=vanilla,all_fixed", "model.layers=[1,2],[2]"]) == {
+        "variant": ["vanilla", "all_fixed"],
+        "model.layers": ["[1,2]", "[2]"],
+    }
+    for wrong in ("variant", "variant="):
+        with pytest.raises(UsageError, match="expected option=value"):
+            sweep.grid_of([wrong])
+
+
+def test_trials_are_the_grid_times_the_seeds_and_unknown_words_stop_them() -> None:
+    found = sweep.trials("m2d_fusion", {"variant": ["vanilla", "all_fixed"]}, 3, ["size=tiny"])
+    assert len({trial.name for trial in found}) == len(found) == 6
+    assert found[-1].words == ("size=tiny", "variant=all_fixed", "seed=2")
+    with pytest.raises(UsageError, match="vanila"):
+        sweep.trials("m2d_fusion", {"variant": ["vanila"]}, 1)
+
+
+def test_the_paper_is_a_sweep() -> None:
+    assert len(sweep.paper_trials("table2", 5, ["size=tiny"])) == 30
+    assert len(sweep.paper_trials("figure3", 5, ["size=tiny"])) == 5
+    with pytest.raises(UsageError, match="table3"):
+        sweep.paper_trials("table3", 5, [])
+
+
+def test_finished_runs_are_skipped_and_a_trial_that_raises_stops_no_other(data: Path, tmp_path: Path) -> None:
+    trials = planned({"train.device": ["cpu", "cuda:7"]})
+    first = sweep.run(trials, data, tmp_path, processes=2)
+    assert [outcome.state for outcome in first] == ["done", "failed"]
+    assert "cuda:7" in first[1].error
+    assert "Traceback" in first[1].trace
+    recorded = runs.read_json(tmp_path / "sweep.json")["trials"]
+    assert [row["state"] for row in recorded] == ["done", "failed"]
+    before = (tmp_path / trials[0].name / "done").stat().st_mtime_ns
+    second = sweep.run(trials, data, tmp_path, processes=2)
+    assert [outcome.state for outcome in second] == ["skipped", "failed"]
+    assert (tmp_path / trials[0].name / "done").stat().st_mtime_ns == before
+
+
+def test_a_killed_trial_is_reported_and_a_second_call_completes_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = planned(seeds=2)
+    killed: list[int] = []
+
+    def kill_the_first() -> None:
+        while not killed:
+            for child in multiprocessing.active_children():
+                if child.pid and (tmp_path / trials[0].name / "config.json").exists():
+                    os.kill(child.pid, signal.SIGKILL)
+                    killed.append(child.pid)
+                    break
+            time.sleep(0.001)
+
+    threading.Thread(target=kill_the_first, daemon=True).start()
+    first = sweep.run(trials, data, tmp_path, processes=1)
+    assert [outcome.state for outcome in first] == ["failed", "done"]
+    assert "SIGKILL" in first[0].error
+    second = sweep.run(trials, data, tmp_path, processes=1)
+    assert [outcome.state for outcome in second] == ["done", "skipped"]
+    undisturbed = sweep.run(trials[:1], data, tmp_path / "again", processes=1)
+    assert undisturbed[0].state == "done"
+    assert same_predictions(tmp_path / trials[0].name, tmp_path / "again" / trials[0].name)
+
+
+@WITH_RAY
+def test_ray_makes_the_same_runs_and_survives_a_trial_that_raises(data: Path, tmp_path: Path) -> None:
+    trials = planned({"train.device": ["cpu", "cuda:7"]})
+    on_ray = sweep.run(trials, data, tmp_path / "ray", engine="ray", processes=2)
+    assert [outcome.state for outcome in on_ray] == ["done", "failed"]
+    sweep.run(trials[:1], data, tmp_path / "local", processes=1)
+    assert same_predictions(tmp_path / "ray" / trials[0].name, tmp_path / "local" / trials[0].name)
+
+
+@WITH_RAY
+def test_a_killed_ray_worker_stops_no_other_trial(data: Path, tmp_path: Path) -> None:
+    trials = planned(seeds=2)
+
+    def kill_the_first() -> None:
+        while True:
+            for process in Path("/proc").glob("[0-9]*"):
+                try:
+                    at_work = b"ray::run_trial" in (process / "cmdline").read_bytes()
+                except OSError:
+                    continue
+                if at_work and (tmp_path / trials[0].name / "config.json").exists():
+                    os.kill(int(process.name), signal.SIGKILL)
+                    return
+            time.sleep(0.005)
+
+    threading.Thread(target=kill_the_first, daemon=True).start()
+    first = sweep.run(trials, data, tmp_path, engine="ray", processes=1)
+    assert sorted(outcome.state for outcome in first) == ["done", "failed"]
+    second = sweep.run(trials, data, tmp_path, engine="ray", processes=1)
+    assert sorted(outcome.state for outcome in second) == ["done", "skipped"]
+
+
+def test_reproduce_through_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = [word for setting in (*tiny.SETTINGS, "train.epochs=1") for word in ("--set", setting)]
+    words = ["reproduce", "figure3", "--data", str(data), "--out", str(tmp_path), "--seeds", "2", "--size", "tiny"]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, *settings, "--dry-run", "--json"])
+    planned_there = json.loads(capsys.readouterr().out)
+    assert (ended.value.code, len(planned_there["trials"])) == (0, 2)
+    assert planned_there["hours"] > 0
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(SystemExit) as ended:
+        main([*words, *settings, "--processes", "2"])
+    assert ended.value.code == 0
+    assert (tmp_path / "report" / "figure3.png").stat().st_size > 1000
+    assert "not the whole" in (tmp_path / "report" / "report.md").read_text().lower()
+    assert len(pd.read_csv(tmp_path / "report" / "runs.csv")) == 2
