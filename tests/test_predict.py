@@ -255,10 +255,10 @@ def test_a_folder_without_recordings_is_a_sentence(model: predict.Model, tmp_pat
 
 
 def test_places_without_a_model_are_sentences(tmp_path: Path, place: Path) -> None:
-    with pytest.raises(ValueError, match=r"no best.safetensors there \(no run folder\)"):
+    with pytest.raises(ValueError, match=r"no run folder \(config.json is missing\)"):
         rales.load(tmp_path)
     runs.begin(tmp_path / "unfinished", runs.read_json(place / "run" / "config.json"))
-    with pytest.raises(ValueError, match=r"unfinished: no best.safetensors there \(not finished; run the same train"):
+    with pytest.raises(ValueError, match=r"unfinished: the run is not finished; the same train command"):
         rales.load(tmp_path / "unfinished")
     with pytest.raises(FileNotFoundError, match=r"nothing: no such checkpoint"):
         rales.load(tmp_path / "nothing")

@@ -2,7 +2,7 @@
 
 import os
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -53,8 +53,11 @@ def place(device: str, precision: str) -> Place:
     rank, local = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
     chosen = pick(device, local if world > 1 else 0)
     if world > 1 and not dist.is_initialized():
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)  # messages between processes go through this process's own GPU
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-    return Place(chosen, rank, world, autocast_dtype(precision, chosen))
+    here = Place(chosen, rank, world, autocast_dtype(precision, chosen))
+    return replace(here, dtype=here.gather(here.dtype)[0])  # "auto" is measured: all compute as the first found best
 
 
 def pick(name: str, index: int) -> torch.device:

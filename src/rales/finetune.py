@@ -45,6 +45,7 @@ def run(
     finished = here.rank == 0 and runs.begin(out, record)
     if any(here.gather(finished)):  # and nobody reads the folder before rank 0 has made it
         return runs.read_json(out / "evaluation.json") if here.rank == 0 else {}
+    _claim = runs.claim(out) if here.rank == 0 else None  # let go of when this function ends
     waves = cycle_waves(table, config, progress=progress and here.rank == 0, folder=cache_folder)
 
     torch.manual_seed(config.seed)
@@ -52,6 +53,8 @@ def run(
     model = recipe.model(config).to(here.device)
     optimisers = make_optimisers(model, config)
     state = resume(out, model, optimisers)
+    if here.rank == 0:
+        runs.forget_after(out, state["epoch"])
     # blocks above the last fused layer get no gradient
     network = DistributedDataParallel(model, find_unused_parameters=True) if here.world > 1 else model
     data = Data(table, waves)
@@ -256,13 +259,11 @@ def resume(out: Path, model: nn.Module, optimisers: dict[str, torch.optim.Adam])
     """Load the last whole epoch of an unfinished run, if there is one; -> epoch and best score so far."""
     path = out / "resume.safetensors"
     if not path.exists():
-        runs.forget_after(out, 0)
         return {"epoch": 0, "best_score": None, "best_epoch": None}
     tensors, record = runs.read_checkpoint(path)
     model.load_state_dict({name: value for name, value in tensors.items() if not name.startswith("optimiser.")})
     for name, optimiser in optimisers.items():
         load_state_tensors(optimiser, tensors, f"optimiser.{name}.")
-    runs.forget_after(out, record["state"]["epoch"])
     return dict(record["state"])
 
 
@@ -299,7 +300,8 @@ def finish(
         runs.write_json(out / "layer_weights.json", scoring.layer_weights(model.fusion.layers, model.fusion.weight))  # type: ignore[union-attr, arg-type]
     runs.write_json(out / "evaluation.json", figures)
     (out / "done").touch()
-    (out / "resume.safetensors").unlink(missing_ok=True)
+    for leftover in ("resume.safetensors", runs.LOCK):
+        (out / leftover).unlink(missing_ok=True)
     return figures
 
 

@@ -93,11 +93,10 @@ def load(path_or_name: str | Path, device: str = "auto") -> Model:
     """Run folder or its checkpoint file -> Model. Errors: an unfinished run, a file that is no trained model."""
     path = Path(path_or_name)
     if path.is_dir():
-        if not (path / "best.safetensors").exists():
-            state = (
-                "not finished; run the same train command again" if (path / "config.json").exists() else "no run folder"
-            )
-            raise ValueError(f"{path}: no best.safetensors there ({state})")
+        if not (path / "config.json").exists():
+            raise ValueError(f"{path}: no run folder (config.json is missing); give the --out of `rales train`")
+        if not (path / "done").exists():
+            raise ValueError(f"{path}: the run is not finished; the same train command goes on with it")
         path = path / "best.safetensors"
     tensors, record = runs.read_checkpoint(path)
     recipe = recipes.rebuild(record, str(path))

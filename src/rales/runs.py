@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+LOCK = ".lock"
 RESUME_IGNORES = ("command", "versions", "commit", "created")  # may differ between a run and its continuation
 
 
@@ -63,6 +65,16 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
             "choose another --out or remove the folder"
         )
     return (folder / "done").exists()
+
+
+def claim(folder: Path) -> FileLock:
+    """Run folder -> its lock, held until it is let go of or the process ends, so that no two processes train in it."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(f"{folder}: another process is training there; wait for it or choose another --out") from error
+    return lock
 
 
 def stored_precision(folder: Path) -> str | None:

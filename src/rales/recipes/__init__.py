@@ -34,7 +34,10 @@ def make(name: str, assignments: Sequence[str] = (), **options: str | None) -> R
     if unknown:
         raise UsageError(f"recipe {name} has no option {unknown[0]!r}; it has {', '.join(own)}")
     recipe = builder(**chosen)
-    return replace(recipe, config=override(recipe.config, fields))
+    config = override(recipe.config, fields)
+    if config.audio.frontend != recipe.config.audio.frontend:  # its constants come with it
+        raise UsageError(f"--set audio.frontend={config.audio.frontend}: use --set frontend={config.audio.frontend}")
+    return replace(recipe, config=config)
 
 
 def rebuild(record: dict[str, Any], origin: str) -> Recipe:

@@ -114,6 +114,11 @@ def build_model(config: Config) -> FusionClassifier:
     model = config.model
     if model.weights:
         encoder = load_m2d(find(model.weights), heads=model.heads, long_input=model.long_input, raw_last=model.raw_last)
+        loaded = (encoder.dim, encoder.depth, encoder.patch, encoder.unit_frames)
+        if loaded != (model.dim, model.depth, tuple(model.patch), model.unit_frames):
+            raise UsageError(
+                f"{model.weights}: its width, depth, patch and unit are {loaded}; --set cannot change them"
+            )
     else:
         encoder = ViT(
             model.dim,
