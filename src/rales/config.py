@@ -26,6 +26,7 @@ ABOVE_ZERO = (
     "model.layers",
     "train.batch_size",
     "train.lr",
+    "train.epochs",
     "train.evaluate_every",
     "split.folds",
 )
@@ -120,7 +121,7 @@ class Training:
     batch_size: int = 64
     """Cycles an optimiser step."""
     micro_batch: int = 16
-    """Cycles in memory at once; gradients of a batch are accumulated over its pieces, the result is the same."""
+    """Cycles in memory at once; gradients of a batch add up over its pieces, the result is the same; 0 = all."""
     lr: float = 1e-4
     """Adam's learning rate at the start."""
     lr_floor: float = 1e-6
@@ -134,7 +135,7 @@ class Training:
     class_weights: Literal["inverse", "none"] = "inverse"
     """Loss weights 1 / class frequency of the training table, summing to 1, or none."""
     sampler: Literal["shuffle", "balanced"] = "shuffle"
-    """Every cycle once an epoch, or classes drawn equally often."""
+    """Every cycle once an epoch, or classes drawn equally often (then class_weights=none, else both correct for it)."""
     select: Literal["last", "validation", "test_best"] = "last"
     """Which epoch's weights are kept as `best`; `test_best` is the paper's protocol and looks at the test set."""
     validation_share: float = 0.2

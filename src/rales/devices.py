@@ -52,6 +52,10 @@ def place(device: str, precision: str) -> Place:
     world = int(os.environ.get("WORLD_SIZE", 1))
     rank, local = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
     chosen = pick(device, local if world > 1 else 0)
+    if world > 1 and (":" in device or chosen.type not in ("cpu", "cuda")):
+        raise ValueError(
+            f"device {device!r} with {world} processes: each takes a GPU of its own; use auto, cuda or cpu"
+        )
     if world > 1 and not dist.is_initialized():
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)  # messages between processes go through this process's own GPU
@@ -67,8 +71,8 @@ def pick(name: str, index: int) -> torch.device:
             return torch.device("cuda", index)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        chosen = torch.device(name)
+        chosen = torch.device("cuda", index) if name == "cuda" else torch.device(name)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name!r} is not there ({str(error).splitlines()[0]}); use auto or cpu") from error
-    return torch.device("cuda", index) if name == "cuda" else chosen
+    return chosen

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,28 @@ def run(
     """
     config = recipe.config
     table = splits.divide(cycles, config)
-    here = place(config.train.device, runs.stored_precision(out) or config.train.precision)
+    precision = config.train.precision
+    here = place(config.train.device, (precision == "auto" and runs.stored_precision(out)) or precision)
     record = {**run_record(recipe, table, command), "computed_in": here.describe()}
+    with runs.claimed(out) if here.rank == 0 else nullcontext():
+        return train(recipe, table, out, here, record, progress=progress, cache_folder=cache_folder)
+
+
+def train(
+    recipe: Recipe,
+    table: pd.DataFrame,
+    out: Path,
+    here: Place,
+    record: dict[str, Any],
+    *,
+    progress: bool,
+    cache_folder: Path | None,
+) -> dict[str, Any]:
+    """The run from its first or last whole epoch to the end; -> figures of the selected weights (rank 0)."""
+    config = recipe.config
     finished = here.rank == 0 and runs.begin(out, record)
     if any(here.gather(finished)):  # and nobody reads the folder before rank 0 has made it
         return runs.read_json(out / "evaluation.json") if here.rank == 0 else {}
-    _claim = runs.claim(out) if here.rank == 0 else None  # let go of when this function ends
     waves = cycle_waves(table, config, progress=progress and here.rank == 0, folder=cache_folder)
 
     torch.manual_seed(config.seed)
@@ -174,13 +191,15 @@ def train_epoch(
             features = recipe.augment(config, features, generator)
         label, whole_label = batch.label.to(here.device), batch.whole_label.to(here.device)
         for rows, last in pieces(len(label), train.micro_batch):
-            with here.synchronising(network, last), here.autocast():
-                loss, logits = recipe.batch_loss(network, features[rows], label[rows], whole_label, weight)
+            with here.synchronising(network, last):
+                with here.autocast():
+                    loss, logits = recipe.batch_loss(network, features[rows], label[rows], whole_label, weight)
                 (loss * here.world).backward()  # DDP takes the mean over processes where the loss is a sum
             loss_sum += loss.item()
             counts += confusion(label[rows].cpu(), logits.argmax(dim=1).cpu())
         if epoch <= train.warmup_epochs:
-            set_lr(optimisers["step"], lr * (epoch - 1 + (steps + 1) / all_steps) / train.warmup_epochs)
+            warm_lr = lr * (epoch - 1 + (steps + 1) / all_steps) / train.warmup_epochs
+            set_lr(optimisers["step"], warm_lr)
         optimisers["step"].step()
         optimisers["step"].zero_grad()
         steps += 1
@@ -191,7 +210,13 @@ def train_epoch(
     everyone = here.gather((loss_sum, counts))
     loss_mean = sum(part for part, _ in everyone) / steps
     scores = icbhi_scores(np.sum([part for _, part in everyone], axis=0))
-    return {"epoch": epoch, "split": "train", "loss": loss_mean, "lr": lr, **scores}
+    return {
+        "epoch": epoch,
+        "split": "train",
+        "loss": loss_mean,
+        "lr": optimisers["step"].param_groups[0]["lr"],
+        **scores,
+    }
 
 
 def seed_of(seed: int, epoch: int, step: int, rank: int) -> int:
@@ -278,7 +303,7 @@ def finish(
 ) -> dict[str, Any]:
     """Keep the last and the selected weights, score the selected on the test cycles, write figures, `done` last.
 
-    Scoring is in float32 whatever the training ran in, so that `rales predict` gives the very same probabilities.
+    Scoring is in float32 whatever the training ran in, so that `rales predict` gives the same probabilities (to 1e-5).
     """
     runs.save_tensors(out / "last.safetensors", model.state_dict(), {**record, "epoch": state["epoch"]})
     if state["best_epoch"] is None:
@@ -291,7 +316,13 @@ def finish(
         for part in data.parts_to_watch()
     }
     rows = data.table.iloc[data.rows("test")]
-    figures = scoring.figures_of(rows, scored["test"], selected_epoch=about["epoch"], record=record)
+    figures = scoring.figures_of(
+        rows,
+        scored["test"],
+        selected_epoch=about["epoch"],
+        record=record,
+        whole_database=record["split"]["whole_database"],
+    )
     if "validation" in scored:
         true = {part: data.labels[data.rows(part)] for part in scored}
         figures["validation_threshold"] = scoring.at_validation_threshold(true, scored)
@@ -300,8 +331,7 @@ def finish(
         runs.write_json(out / "layer_weights.json", scoring.layer_weights(model.fusion.layers, model.fusion.weight))  # type: ignore[union-attr, arg-type]
     runs.write_json(out / "evaluation.json", figures)
     (out / "done").touch()
-    for leftover in ("resume.safetensors", runs.LOCK):
-        (out / leftover).unlink(missing_ok=True)
+    (out / "resume.safetensors").unlink(missing_ok=True)
     return figures
 
 
@@ -317,7 +347,6 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
         }
         for part, rows in used.groupby("split")
     }
-    whole = table["recording"].nunique() == 920 and len(table) == 6898
     return {
         "recipe": recipe.name,
         "options": dict(recipe.options),
@@ -327,7 +356,7 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
         "split": {
             "name": recipe.config.split.name,
             "digest": runs.digest(used),
-            "whole_database": bool(whole),
+            "whole_database": scoring.is_whole_database(table),
             **{str(part): facts for part, facts in parts.items()},
             "left_out": table.attrs.get("left_out", []),
         },

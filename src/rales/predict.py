@@ -212,16 +212,30 @@ def evaluate(
             if there:  # else every test patient is trained on too
                 parts[repair] = pd.Series([key in there for key in splits.keys(cycles)], index=cycles.index)
     waves = finetune.cycle_waves(cycles, config, progress=progress, folder=cache_folder)
-    needed = np.flatnonzero(np.any(list(parts.values()), axis=0))
+    validation = (table["split"] == "validation").to_numpy()
+    needed = np.flatnonzero(np.logical_or.reduce([validation, *(part.to_numpy() for part in parts.values())]))
     scored = np.full((len(cycles), len(CLASSES)), np.nan)
     scored[needed] = model.probabilities(waves, needed)
 
     figures = {
-        name: scoring.figures_of(table[rows], scored[rows], selected_epoch=record["epoch"], record=record)
+        name: scoring.figures_of(
+            table[rows],
+            scored[rows],
+            selected_epoch=record["epoch"],
+            record=record,
+            whole_database=scoring.is_whole_database(cycles),
+        )
         for name, rows in parts.items()
     }
     own, rows = figures.pop(config.split.name), parts[config.split.name]
     true = [CLASSES.index(label) for label in table.loc[rows, "label"]]
+    if validation.any():
+        classes = np.array([CLASSES.index(label) for label in table["label"]])
+        sides = {"validation": validation, "test": rows.to_numpy()}
+        own["validation_threshold"] = scoring.at_validation_threshold(
+            {side: classes[there] for side, there in sides.items()},
+            {side: scored[there] for side, there in sides.items()},
+        )
     own["by_device"] = by_group(true, scored[rows], table.loc[rows, "device"].to_numpy())
     own["by_location"] = by_group(true, scored[rows], table.loc[rows, "location"].to_numpy())
     own["protocol"]["same_data_as_training"] = runs.digest(table[table["split"] != ""]) == record["split"]["digest"]

@@ -13,8 +13,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-LOCK = ".lock"
-RESUME_IGNORES = ("command", "versions", "commit", "created")  # may differ between a run and its continuation
+# May differ between a run and its continuation; what was left out names files, which may have moved.
+RESUME_IGNORES = ("command", "versions", "commit", "split.left_out")
 
 
 def begin(folder: Path, record: Mapping[str, Any]) -> bool:
@@ -35,12 +35,7 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
     An unfinished run of the same record goes on. Errors: a folder that holds a run of other settings (named), or
     other files, or cannot be written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(f"{folder}: cannot write the run there ({error.strerror}); choose another --out") from error
+    make_folder(folder)
     if not (folder / "config.json").exists():
         strangers = [p.name for p in folder.iterdir() if not p.name.startswith(".")]
         if strangers:
@@ -56,7 +51,9 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
         write_json(folder / "config.json", record)  # stopped before the first epoch was done: nothing to go on with
         return False
     differences = [key for key in flatten(record) if flatten(record)[key] != flatten(stored).get(key)]
-    differences = [key for key in differences if not key.startswith(RESUME_IGNORES)]
+    finished = (folder / "done").exists()
+    ignored = (*RESUME_IGNORES, "computed_in") if finished else RESUME_IGNORES
+    differences = [key for key in differences if not key.startswith(ignored)]
     if differences:
         key = differences[0]
         raise ValueError(
@@ -64,24 +61,44 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
             f"{flatten(record)[key]!r} here{f', and {len(differences) - 1} more' if len(differences) > 1 else ''}); "
             "choose another --out or remove the folder"
         )
-    return (folder / "done").exists()
+    return finished
 
 
-def claim(folder: Path) -> FileLock:
-    """Run folder -> its lock, held until it is let go of or the process ends, so that no two processes train in it."""
-    lock = FileLock(folder / LOCK)
+def make_folder(folder: Path) -> None:
+    """Make a folder to write to; one that cannot be made or written to is a sentence."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"{folder}: cannot write there ({error.strerror}); choose another --out") from error
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """`with claimed(folder):` no other process trains in the run folder; what a killed one left half-written goes."""
+    make_folder(folder)
+    lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise ValueError(f"{folder}: another process is training there; wait for it or choose another --out") from error
-    return lock
+    try:
+        for part in folder.glob(".*.part"):
+            part.unlink()
+        yield
+    finally:
+        lock.release()
+        (folder / ".lock").unlink(missing_ok=True)
 
 
 def stored_precision(folder: Path) -> str | None:
     """-> the precision that an unfinished run in the folder computes in, so that its continuation does the same even
-    where "auto" would now decide otherwise; None if there is no run."""
-    path = folder / "config.json"
-    return read_json(path).get("computed_in", {}).get("precision") if path.exists() else None
+    where "auto" would now decide otherwise; None if there is nothing to go on with."""
+    if not (folder / "resume.safetensors").exists():
+        return None
+    precision: str = read_json(folder / "config.json")["computed_in"]["precision"]
+    return precision
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -28,7 +28,12 @@ def predictions(rows: pd.DataFrame, probabilities: Probabilities) -> pd.DataFram
 
 
 def figures_of(
-    rows: pd.DataFrame, probabilities: Probabilities, *, selected_epoch: int, record: dict[str, Any]
+    rows: pd.DataFrame,
+    probabilities: Probabilities,
+    *,
+    selected_epoch: int,
+    record: dict[str, Any],
+    whole_database: bool,
 ) -> dict[str, Any]:
     """Test rows and probabilities -> every figure of an evaluation, with the protocol it was made under."""
     true = rows["label"].map({name: i for i, name in enumerate(CLASSES)}).to_numpy()
@@ -45,10 +50,15 @@ def figures_of(
             "seed": config["seed"],
             "cycles": len(rows),
             "patients": int(rows["patient"].nunique()),
-            "whole_database": record["split"]["whole_database"],
+            "whole_database": whole_database,
             "interval": "95 %, patients resampled",
         },
     }
+
+
+def is_whole_database(table: pd.DataFrame) -> bool:
+    """Cycles table -> whether it holds all of ICBHI 2017, so that its scores can stand beside published ones."""
+    return bool(table["recording"].nunique() == 920 and len(table) == 6898)
 
 
 def at_validation_threshold(true: dict[str, Labels], scored: dict[str, Probabilities]) -> dict[str, Any]:
@@ -63,5 +73,5 @@ def at_validation_threshold(true: dict[str, Labels], scored: dict[str, Probabili
 
 def layer_weights(layers: list[int], weight: Tensor) -> dict[str, Any]:
     """Fused layers and their weights -> raw numbers, and the same normalised to sum 1 (paper Fig. 3)."""
-    raw = weight.detach().double().cpu()
+    raw = weight.detach().cpu().double()
     return {"layers": layers, "raw": raw.tolist(), "normalised": (raw / raw.sum()).tolist()}

@@ -7,6 +7,7 @@ beside the run folders says what became of each trial.
 import itertools
 import multiprocessing
 import os
+import queue
 import re
 import signal
 import threading
@@ -22,7 +23,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from rales import recipes, runs
-from rales.config import Recipe, UsageError
+from rales.config import Recipe, UsageError, to_dict
 from rales.data import read_cycles, splits
 from rales.recipes.m2d_fusion import VARIANTS
 
@@ -38,7 +39,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a trial: state "done", "skipped" (was done before) or "failed" with a sentence and a trace."""
+    """What became of a trial: "done", "skipped" (was done before), "waiting", or "failed" with a sentence and a trace."""
 
     name: str
     state: str
@@ -49,12 +50,15 @@ class Outcome:
 
 def grid_of(words: Sequence[str]) -> dict[str, list[str]]:
     """`option=a,b` words -> option -> values. A list inside brackets is one value: `model.layers=[5,11],[12]`."""
-    grid = {}
+    grid: dict[str, list[str]] = {}
     for word in words:
         name, equals, values = word.partition("=")
         if not equals or not values:
             raise UsageError(f"--grid {word}: expected option=value,value, for example variant=vanilla,all_learned")
-        grid[name] = re.findall(r"\[[^]]*\]|[^,\[\]]+", values)
+        found = re.findall(r"\[[^]]*\]|[^,\[\]]+", values)
+        if name in grid or name == "seed" or len(set(found)) < len(found):
+            raise UsageError(f"--grid {word}: name every option once, every value once, and seeds with --seeds")
+        grid[name] = found
     return grid
 
 
@@ -93,9 +97,10 @@ def run(
     process is killed does not stop the others. `engine` is "local" (`processes` at a time, one thread each) or "ray"
     (the cluster at `address`, or one started here; data and out must be on a file system that all its nodes share).
     """
-    out.mkdir(parents=True, exist_ok=True)
+    runs.make_folder(out)
     data, out = data.resolve(), out.resolve()
-    outcomes = {t.name: Outcome(t.name, "skipped") for t in planned if (out / t.name / "done").exists()}
+    cycles = read_cycles(data, skip_damaged=skip_damaged)
+    outcomes = {t.name: Outcome(t.name, "skipped") for t in planned if is_finished(t, out / t.name, cycles)}
     waiting = [trial for trial in planned if trial.name not in outcomes]
     if engine not in ENGINES:
         raise UsageError(f"--engine {engine}: expected one of {', '.join(ENGINES)}")
@@ -105,6 +110,16 @@ def run(
         runs.write_json(out / "sweep.json", summary(planned, outcomes, command))
     runs.write_json(out / "sweep.json", summary(planned, outcomes, command))
     return [outcomes[trial.name] for trial in planned]
+
+
+def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:
+    """Whether the folder holds the finished run of this very trial; one of other settings or data is left to fail."""
+    if not (folder / "done").exists():
+        return False
+    stored, config = runs.read_json(folder / "config.json"), recipes.make(trial.recipe, trial.words).config
+    table = splits.divide(cycles, config)
+    same_data = stored["split"]["digest"] == runs.digest(table[table["split"] != ""])
+    return bool(same_data and stored["config"] == runs.clean(to_dict(config)))
 
 
 def summary(planned: Sequence[Trial], outcomes: Mapping[str, Outcome], command: str) -> dict[str, Any]:
@@ -136,10 +151,17 @@ def local(
     """Trials on this machine, each in a process of its own: one that is killed takes no other with it."""
     if address:
         raise UsageError("--address is the cluster of --engine ray")
+    import torch
+
+    gpus = torch.cuda.device_count()
+    processes = processes or gpus or os.cpu_count() or 1
+    free: queue.Queue[str] = queue.Queue()  # with GPUs, trials take turns on them
+    for number in range(processes):
+        free.put(str(number % gpus) if gpus else "")
     alive: set[multiprocessing.process.BaseProcess] = set()
     guard = threading.Lock()
-    with ThreadPoolExecutor(processes or os.cpu_count() or 1) as pool:
-        futures = [pool.submit(in_own_process, trial, job, alive, guard) for trial in waiting]
+    with ThreadPoolExecutor(processes) as pool:
+        futures = [pool.submit(in_own_process, trial, job, free, alive, guard) for trial in waiting]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -151,11 +173,16 @@ def local(
 
 
 def in_own_process(
-    trial: Trial, job: tuple[Any, ...], alive: set[multiprocessing.process.BaseProcess], guard: threading.Lock
+    trial: Trial,
+    job: tuple[Any, ...],
+    free: "queue.Queue[str]",
+    alive: set[multiprocessing.process.BaseProcess],
+    guard: threading.Lock,
 ) -> Outcome:
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=send_outcome, args=(sender, trial, *job), daemon=True)
+    gpu = free.get()
+    process = context.Process(target=send_outcome, args=(sender, gpu, trial, *job), daemon=True)
     started = time.perf_counter()
     with guard:
         process.start()
@@ -167,12 +194,15 @@ def in_own_process(
         process.join()
         outcome = Outcome(trial.name, "failed", time.perf_counter() - started, how_it_ended(process.exitcode))
     process.join()
+    free.put(gpu)
     with guard:
         alive.discard(process)
     return outcome
 
 
-def send_outcome(sender: Any, trial: Trial, *job: Any) -> None:
+def send_outcome(sender: Any, gpu: str, trial: Trial, *job: Any) -> None:
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when the first tensor goes to a GPU
     sender.send(run_trial(trial, *job))
 
 
@@ -234,7 +264,8 @@ def paper_trials(what: str, seeds: int, fixed: Sequence[str]) -> list[Trial]:
     found: dict[str, Trial] = {}
     for part in PAPER if what == "all" else [what]:
         words = [word for word in fixed if part != "table1" or not word.startswith("weights=")]
-        found |= {t.name: t for t in trials("m2d_fusion", PAPER[part], seeds, words)}
+        for trial in trials("m2d_fusion", PAPER[part], seeds, words):
+            found.setdefault(repr(recipes.make(trial.recipe, trial.words).config), trial)
     return list(found.values())
 
 
@@ -256,22 +287,23 @@ def estimate(planned: Sequence[Trial], cycles: pd.DataFrame, processes: int) -> 
     Disk: two checkpoints a finished run, a third with the optimiser's moments while it runs, and the cycle cache.
     """
     seconds = stored = largest = 0.0
-    timed: dict[tuple[Any, ...], tuple[float, int]] = {}
+    made: dict[tuple[str, ...], tuple[Recipe, float, int]] = {}
     for trial in planned:
-        recipe = recipes.make(trial.recipe, trial.words)
+        words = tuple(word for word in trial.words if not word.startswith("seed="))
+        if words not in made:
+            recipe = recipes.make(trial.recipe, words)
+            made[words] = (recipe, *step_cost(recipe))
+        recipe, per_cycle, size = made[words]
         config = recipe.config
-        key = (trial.recipe, config.model, config.audio, config.train.micro_batch, config.train.precision)
-        if key not in timed:
-            timed[key] = step_cost(recipe)
-        per_cycle, size = timed[key]
         table = splits.divide(cycles, config)
         train, test = ((table["split"] == part).sum() for part in ("train", "test"))
         evaluations = config.train.epochs / config.train.evaluate_every
         seconds += per_cycle * (config.train.epochs * train + evaluations * test / 3)  # a forward is a third of a step
         stored, largest = stored + 2 * size, max(largest, 3 * size)
     samples = round(config.audio.rate_hz * config.audio.duration_s) if planned else 0
-    disk = stored + processes * largest + 4 * samples * len(cycles)
-    return Estimate(len(planned), seconds / 3600 / processes, disk / 1e9)
+    at_once = max(1, min(processes, len(planned)))
+    disk = stored + at_once * largest + 4 * samples * len(cycles)
+    return Estimate(len(planned), seconds / 3600 / at_once, disk / 1e9)
 
 
 def step_cost(recipe: Recipe) -> tuple[float, int]:
@@ -286,11 +318,14 @@ def step_cost(recipe: Recipe) -> tuple[float, int]:
     count = min(config.train.micro_batch or config.train.batch_size, 4)
     wave = torch.randn(count, round(config.audio.rate_hz * config.audio.duration_s), device=here.device)
     label = torch.zeros(count, dtype=torch.int64, device=here.device)
-    best = float("inf")
+    best, threads = float("inf"), torch.get_num_threads()
+    torch.set_num_threads(1)  # as trials run
     for _ in range(3):
         started = time.perf_counter()
         with here.autocast():
             loss, _ = recipe.batch_loss(model, frontend(wave), label, label, torch.ones(4, device=here.device))
         loss.backward()
+        next(p.grad for p in model.parameters() if p.grad is not None).sum().item()  # waits for a GPU to finish
         best = min(best, time.perf_counter() - started)
+    torch.set_num_threads(threads)
     return best / count, sum(t.numel() * t.element_size() for t in model.state_dict().values())

@@ -61,7 +61,8 @@ def divide(cycles: DataFrame, config: Config, needed: tuple[str, ...] = ("train"
         divided = fold(cycles, folds(cycles, split.folds, split.seed), split.fold)
     else:
         divided = apply(cycles, split.name)
-    if config.train.select == "validation" and "validation" not in set(divided["split"]):
+    sides = set(divided["split"])
+    if config.train.select == "validation" and "train" in sides and "validation" not in sides:
         divided = validation(divided, config.train.validation_share, split.seed)
     present = set(divided["split"])
     for part in needed:

@@ -44,6 +44,9 @@ def rebuild(record: dict[str, Any], origin: str) -> Recipe:
     """Record of a checkpoint -> its recipe, without the pre-trained file that it once started from."""
     if record.get("recipe") not in RECIPES:
         raise ValueError(f"{origin}: made by recipe {record.get('recipe')!r}, which this version does not have")
+    unknown = record["options"].keys() - inspect.signature(RECIPES[record["recipe"]]).parameters.keys()
+    if unknown:
+        raise ValueError(f"{origin}: unknown options {', '.join(sorted(unknown))}; another version of Rales wrote it")
     recipe = RECIPES[record["recipe"]](**{**record["options"], "weights": ""})
     config = from_dict(record["config"], origin)
     return replace(recipe, config=replace(config, model=replace(config.model, weights="")))
