@@ -75,6 +75,8 @@ Form = Literal["csv", "json", "parquet", "audacity", "raven"]
 def main(words: list[str] | None = None) -> None:
     """Run the command line; errors become a sentence on stderr and an exit code."""
     words = sys.argv[1:] if words is None else words
+    # Threads that wait must sleep: where other work runs on the same cores, spinning makes training ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value") or 0
         sys.stdout.flush()  # now, since a reader that has left cannot be caught at the interpreter's end
@@ -92,6 +94,10 @@ def main(words: list[str] | None = None) -> None:
         from rales.config import UsageError
 
         fail(str(error), 2 if isinstance(error, UsageError) else 1)
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        fail("out of memory; use a smaller --set train.micro_batch, the result is the same, or a smaller --size", 1)
 
 
 def fail(sentence: str, code: int) -> None:
@@ -116,7 +122,9 @@ def check(data: Path, /, *, json: JsonFlag = False) -> int:
 
 
 @app.command
-def synth(folder: Path, /, *, recordings: int = 12, seed: int = 0, processes: Processes = None) -> None:
+def synth(
+    folder: Path, /, *, recordings: int = 12, seed: int = 0, processes: Processes = None, json: JsonFlag = False
+) -> None:
     """Write a synthetic folder in ICBHI layout: breath sounds, crackles and wheezes from a physical simulator.
 
     Example: rales synth synthetic --recordings 40 --seed 1
@@ -132,8 +140,9 @@ def synth(folder: Path, /, *, recordings: int = 12, seed: int = 0, processes: Pr
     """
     from rales.data.synthetic import write_folder
 
-    write_folder(folder, recordings, seed, processes=processes or os.cpu_count() or 1)
-    say(f"{recordings} synthetic recordings in {folder}; `rales check {folder}` counts their cycles")
+    write_folder(folder, recordings, seed, processes=processes or (os.cpu_count() or 1 if recordings >= 200 else 1))
+    sentence = f"{recordings} synthetic recordings in {folder}; `rales check {folder}` counts their cycles"
+    show({"folder": str(folder), "recordings": recordings}, json, lambda _: [sentence])
 
 
 @app.command
@@ -245,8 +254,10 @@ def predict_(
 
 
 @app.command
-def embed(*paths: Recordings, out: Path, model: Run = None) -> None:
+def embed(*paths: Recordings, out: Path, model: Run = None, json: JsonFlag = False) -> int:
     """One fused vector per breathing cycle, for search, clustering or an own classifier.
+
+    Exit code 1 if a recording could not be read; the others are unaffected.
 
     Example: rales embed recordings/ --model runs/m2d --out cycles.npz
 
@@ -257,9 +268,17 @@ def embed(*paths: Recordings, out: Path, model: Run = None) -> None:
     """
     from rales import predict
 
-    vectors = predict.load(default_model(model)).embed_table(paths)
-    predict.write_vectors(vectors, out)
-    say(f"{len(vectors)} vectors of {len(vectors['vector'].iloc[0])} numbers: {out}")
+    problems: list[str] = []
+    predict.check_vectors_name(out)
+    vectors = predict.load(default_model(model)).embed_table(paths, problems)
+    document = {"vectors": len(vectors), "out": str(out), "problems": problems, "notice": predict.NOTICE}
+    if len(vectors):
+        predict.write_vectors(vectors, out)
+        document["width"] = len(vectors["vector"].iloc[0])
+    show(document, json, lambda found: [f"{found['vectors']} vectors: {out}"])
+    for problem in problems:
+        print(f"rales: {problem}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 @app.command

@@ -215,6 +215,8 @@ def replace_field(config: Config, name: str, text: str) -> Config:
         if isinstance(number, int | float) and not is_possible(number, name):
             expected = "a number above 0" if name in ABOVE_ZERO else "a finite number, 0 or more"
             raise UsageError(f"--set {name}={text}: expected {expected}")
+    if name == "train.validation_share" and not 0 < value < 1:
+        raise UsageError(f"--set {name}={text}: expected a share between 0 and 1")
     head, _, tail = name.partition(".")
     if not tail:
         return dataclasses.replace(config, **{head: value})

@@ -57,16 +57,20 @@ class Model:
         """Recordings or folders -> (cycles, D * n) fused vectors z' (eq. 2), rows as those of `predict`."""
         return np.stack(self.embed_table(paths)["vector"].to_list())
 
-    def embed_table(self, paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
-        """Recordings or folders -> recording, cycle, start_s, end_s and the cycle's `vector` (D * n,)."""
+    def embed_table(self, paths: str | Path | Iterable[str | Path], problems: list[str] | None = None) -> pd.DataFrame:
+        """Recordings or folders -> recording, cycle, start_s, end_s and the cycle's `vector` (D * n,).
+
+        Errors go to `problems` as in `predict`.
+        """
         embed = getattr(self.network, "embed", None)
         if embed is None:
             raise ValueError(f"a model of recipe {self.recipe.name} has no embedding; use one of m2d_fusion")
-        tables = []
-        for _, rows, waves in readable(recordings(paths), self, None):
-            table = rows[["recording", "cycle", "start_s", "end_s"]].reset_index(drop=True)
+        columns = ["recording", "cycle", "start_s", "end_s"]
+        tables = [pd.DataFrame(columns=[*columns, "vector"])]
+        for _, rows, waves in readable(recordings(paths), self, problems):
+            table = rows[columns].reset_index(drop=True)
             tables.append(table.assign(vector=list(self.in_batches(waves, embed))))
-        return pd.concat(tables, ignore_index=True)
+        return pd.concat(tables[1:] or tables, ignore_index=True)
 
     def probabilities(self, waves: NDArray[np.float32], rows: NDArray[np.intp] | None = None) -> NDArray[np.float64]:
         """(N, samples) prepared cycles, and the rows of them that are asked for -> (n, classes) probabilities."""
@@ -308,10 +312,15 @@ def raven(rows: pd.DataFrame) -> str:
     return selections.to_csv(sep="\t", index=False)
 
 
-def write_vectors(table: pd.DataFrame, out: Path) -> None:
-    """Table of `embed_table` -> .npz (one array a column) or .parquet."""
+def check_vectors_name(out: Path) -> None:
+    """A file name that `write_vectors` cannot serve is a UsageError, best raised before the work."""
     if out.suffix not in (".npz", ".parquet"):
         raise UsageError(f"--out {out}: expected a name that ends in .npz or .parquet")
+
+
+def write_vectors(table: pd.DataFrame, out: Path) -> None:
+    """Table of `embed_table` -> .npz (one array a column) or .parquet."""
+    check_vectors_name(out)
     with runs.replacing(out) as beside:
         if out.suffix == ".parquet":
             table.to_parquet(beside, index=False)

@@ -39,7 +39,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a trial: "done", "skipped" (was done before), "waiting", or "failed" with a sentence and a trace."""
+    """What became of a trial: "done", "skipped" (done before), "waiting", or "failed" with a sentence and a trace."""
 
     name: str
     state: str

@@ -141,8 +141,8 @@ def build_model(config: Config) -> FusionClassifier:
 
 
 def augment(config: Config, features: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, 1, 80, frames) -> the same, time-warped and masked; masks write what 0 of the [0, 1] picture becomes as in the
-    published code, with the m2d front-end the mean level."""
+    """(B, 1, 80, frames) -> the same, time-warped and masked. Masks write what a 0 of the [0, 1] picture becomes, as in
+    the published code; with the m2d front-end, the mean level."""
     numbers, audio = config.augment, config.audio
     if numbers.time_warp_frames:
         features = time_warp(features, max_shift_frames=numbers.time_warp_frames, generator=generator)
