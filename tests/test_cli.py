@@ -189,13 +189,11 @@ def test_train_words_reach_the_config(capsys: Capture, place: Path, tmp_path: Pa
     assert "m2d_fusion" in record["command"] or record["command"].startswith("rales")
 
 
-def test_no_epochs_is_not_all_epochs(capsys: Capture, place: Path, tmp_path: Path) -> None:
-    words = [word for setting in tiny.SETTINGS if "epochs" not in setting for word in ("--set", setting)]
-    words += ["--size", "tiny", "--epochs", "0", "--data", str(place / "data"), "--out", str(tmp_path / "run")]
-    code, _, _ = rales_(capsys, "train", "m2d_fusion", *words)
-    assert code == 0
-    assert runs.read_json(tmp_path / "run" / "evaluation.json")["protocol"]["selected_epoch"] == 0
-    assert runs.read_metrics(tmp_path / "run") == []
+def test_no_epochs_is_wrong_usage_and_not_all_epochs(capsys: Capture, place: Path, tmp_path: Path) -> None:
+    words = ["--size", "tiny", "--epochs", "0", "--data", str(place / "data"), "--out", str(tmp_path / "run")]
+    code, _, err = rales_(capsys, "train", "m2d_fusion", *words)
+    assert code == 2
+    assert "train.epochs=0: expected a number above 0" in err
 
 
 def test_evaluate(capsys: Capture, place: Path) -> None:

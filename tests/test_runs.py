@@ -104,7 +104,7 @@ def test_hidden_files_do_not_count(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["file", "file/run"])
 def test_a_place_that_cannot_hold_a_folder_is_a_sentence(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("here first")
-    with pytest.raises(OSError, match=rf"{place}: cannot write the run there \(.+\); choose another --out"):
+    with pytest.raises(OSError, match=rf"{place}: cannot write there \(.+\); choose another --out"):
         runs.begin(tmp_path / place, RECORD)
     assert (tmp_path / "file").read_text() == "here first"
 
@@ -112,7 +112,7 @@ def test_a_place_that_cannot_hold_a_folder_is_a_sentence(tmp_path: Path, place: 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_write_permission_is_a_sentence(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(OSError, match=r"cannot write the run there \(Permission denied\)"):
+    with pytest.raises(OSError, match=r"cannot write there \(Permission denied\)"):
         runs.begin(tmp_path, RECORD)
 
 
@@ -128,7 +128,23 @@ def test_a_damaged_record_is_a_sentence(tmp_path: Path) -> None:
 def test_stored_precision(tmp_path: Path) -> None:
     assert runs.stored_precision(tmp_path) is None
     runs.begin(tmp_path, {**RECORD, "computed_in": {"precision": "bf16"}})
+    assert runs.stored_precision(tmp_path) is None, "nothing is done yet, so nothing binds the continuation"
+    (tmp_path / "resume.safetensors").touch()
     assert runs.stored_precision(tmp_path) == "bf16"
+
+
+def test_a_run_folder_has_one_trainer_and_the_second_changes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with runs.claimed(folder):
+        runs.begin(folder, RECORD)
+        before = (folder / "config.json").read_bytes()
+        (folder / ".resume.safetensors.1.part").touch()
+        with pytest.raises(ValueError, match="another process is training there"), runs.claimed(folder):
+            pytest.fail("claimed twice")
+        assert (folder / "config.json").read_bytes() == before
+    with runs.claimed(folder):
+        assert not list(folder.glob(".*.part")), "left by a killed process, removed by the next"
+    assert not (folder / ".lock").exists()
 
 
 def test_flatten_writes_values_as_json_stores_them() -> None:

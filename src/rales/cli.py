@@ -141,8 +141,9 @@ def synth(
     from rales.data.synthetic import write_folder
 
     write_folder(folder, recordings, seed, processes=processes or (os.cpu_count() or 1 if recordings >= 200 else 1))
-    sentence = f"{recordings} synthetic recordings in {folder}; `rales check {folder}` counts their cycles"
-    show({"folder": str(folder), "recordings": recordings}, json, lambda _: [sentence])
+    if json:
+        show({"folder": str(folder), "recordings": recordings}, json, list)
+    say(f"{recordings} synthetic recordings in {folder}; `rales check {folder}` counts their cycles")
 
 
 @app.command
@@ -275,7 +276,9 @@ def embed(*paths: Recordings, out: Path, model: Run = None, json: JsonFlag = Fal
     if len(vectors):
         predict.write_vectors(vectors, out)
         document["width"] = len(vectors["vector"].iloc[0])
-    show(document, json, lambda found: [f"{found['vectors']} vectors: {out}"])
+    if json:
+        show(document, json, list)
+    say(f"{len(vectors)} vectors of {document.get('width', 0)} numbers: {out}")
     for problem in problems:
         print(f"rales: {problem}", file=sys.stderr)
     return 1 if problems else 0
