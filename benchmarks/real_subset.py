@@ -87,7 +87,7 @@ def logistic_regression(data: Path, folds: int) -> dict[str, tuple[float, ...]]:
     features = []
     with torch.inference_mode():
         for start in range(0, len(waves), 64):
-            logmel = frontend(torch.from_numpy(waves[start : start + 64]))[:, 0]
+            logmel = frontend(torch.from_numpy(waves[start : start + 64].copy()))[:, 0]
             features.append(torch.cat([logmel.mean(-1), logmel.std(-1), logmel.amax(-1)], dim=1).numpy())
     x, y = np.concatenate(features), np.array([CLASSES.index(label) for label in cycles["label"]])
 
