@@ -260,7 +260,7 @@ def test_interrupt_drops_what_has_not_begun(
     def interrupted(*arguments: Any, **options: Any) -> np.ndarray:
         if len(prepared) == 2:
             os.kill(os.getpid(), signal.SIGINT)
-            threading.Event().wait(0.5)  # the main thread takes the signal meanwhile
+            threading.Event().wait(3)  # the main thread takes the signal meanwhile
         prepared.append(arguments)
         return prepare(*arguments, **options)
 

@@ -243,7 +243,8 @@ def predict_(
     if out is not None and len(table):
         written = predict.write(table, out, format)
         more = f" and {len(written) - 1} more" if len(written) > 1 else ""
-        say(f"{len(table)} cycles of {table['recording'].nunique()} recordings: {written[0]}{more}")
+        count = table["path"].nunique()
+        say(f"{len(table)} cycles of {count} recording{'s' if count > 1 else ''}: {written[0]}{more}")
     document = {"cycles": records(table), "problems": problems, "notice": predict.NOTICE}
     if json or out is None:
         show(document, json, terminal.prediction_lines)

@@ -1,5 +1,6 @@
 """Where a job computes: device, number of processes, numeric precision."""
 
+import atexit
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -60,6 +61,7 @@ def place(device: str, precision: str) -> Place:
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)  # messages between processes go through this process's own GPU
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)  # left standing, its threads may abort the ending process
     here = Place(chosen, rank, world, autocast_dtype(precision, chosen))
     return replace(here, dtype=here.gather(here.dtype)[0])  # "auto" is measured: all compute as the first found best
 
