@@ -259,8 +259,8 @@ def test_interrupt_drops_what_has_not_begun(
 
     def interrupted(*arguments: Any, **options: Any) -> np.ndarray:
         if len(prepared) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-            threading.Event().wait(3)  # the main thread takes the signal meanwhile
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # os.kill may wake another thread
+            threading.Event().wait(1)  # the main thread takes the signal meanwhile
         prepared.append(arguments)
         return prepare(*arguments, **options)
 
