@@ -27,9 +27,11 @@ ALLOWED: dict[str, set[str]] = {
     "finetune": {"data", "runs", "models", "losses", "metrics", "optim", "config", "scoring", "devices"},
     "recipes": {"finetune", "audio", "models", "losses", "config"},
     "predict": {"recipes", "finetune", "scoring", "runs", "audio", "data", "config", "devices", "metrics", "models"},
+    "probe": {"metrics"},
+    "layers": {"recipes", "finetune", "probe", "scoring", "runs", "data", "devices", "metrics", "models"},
     "sweep": {"recipes", "data", "runs", "config", "devices"},
     "terminal": {"metrics"},
-    "cli": {"recipes", "predict", "sweep", "report", "data", "models", "config", "runs", "terminal", ""},
+    "cli": {"recipes", "predict", "sweep", "layers", "report", "data", "models", "config", "runs", "terminal", ""},
     "__main__": {"cli"},
     "": {"predict"},  # the package itself: load()
 }

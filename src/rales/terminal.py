@@ -93,6 +93,21 @@ def outcome_lines(document: dict[str, Any]) -> list[str]:
     return [*lines, *(f"failed: {t['name']}: {t['error']}" for t in trials if t["state"] == "failed")]
 
 
+def layer_lines(document: dict[str, Any]) -> list[str]:
+    """A layer search -> lines: the best subset of each size, the learned weights, the notes."""
+    best: dict[int, dict[str, Any]] = {}
+    for row in document["subsets"]:
+        best.setdefault(row["size"], row)
+    rows = [[row["layers"], *percents(row), percent(row["score_sd"])] for _, row in sorted(best.items())]
+    lines = table(["best of each size", *FIGURES, "SD over folds"], rows)
+    learned = document["learned"]
+    shares = "  ".join(
+        f"{layer}: {share:.3f}" for layer, share in zip(learned["layers"], learned["normalised"], strict=True)
+    )
+    lines += ["", f"learned weights (sum 1), Score {percent(learned['score'])}:", shares, ""]
+    return [*lines, *document["notes"], "", f"all subsets: {document['out']}/subsets.csv", NOT_A_DIAGNOSIS]
+
+
 def weight_lines(document: dict[str, Any]) -> list[str]:
     """Public checkpoints -> lines."""
     lines = []

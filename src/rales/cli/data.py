@@ -1,0 +1,46 @@
+"""Words about data folders."""
+
+import os
+from pathlib import Path
+
+from rales.cli.options import JsonFlag, Processes
+from rales.cli.output import say, show
+
+
+def check(data: Path, /, *, json: JsonFlag = False) -> int:
+    """Audit a data folder: counts, splits, patients on both sides, and every problem with its file and line.
+
+    Reads ICBHI 2017 folders, SPRSound folders and own manifests (CSV, Parquet). Exit code 1 if there is a problem.
+
+    Example: rales check ICBHI_final_database
+    """
+    from rales import terminal
+    from rales.data import audit
+
+    found = audit(data)
+    show(found.to_dict(), json, terminal.audit_lines)
+    return 1 if found.problems else 0
+
+
+def synth(
+    folder: Path, /, *, recordings: int = 12, seed: int = 0, processes: Processes = None, json: JsonFlag = False
+) -> None:
+    """Write a synthetic folder in ICBHI layout: breath sounds, crackles and wheezes from a physical simulator.
+
+    Example: rales synth synthetic --recordings 40 --seed 1
+
+    Parameters
+    ----------
+    folder
+        New or empty folder.
+    recordings
+        Number of recordings.
+    seed
+        The same seed writes the same folder.
+    """
+    from rales.data.synthetic import write_folder
+
+    write_folder(folder, recordings, seed, processes=processes or (os.cpu_count() or 1 if recordings >= 200 else 1))
+    if json:
+        show({"folder": str(folder), "recordings": recordings}, json, list)
+    say(f"{recordings} synthetic recordings in {folder}; `rales check {folder}` counts their cycles")

@@ -1,0 +1,47 @@
+"""Options that several words of the command share, each with the sentence that `--help` prints."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+JsonFlag = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON document on stdout.")]
+SetWords = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--set", negative="", help="name.of.field=value of the config, or option=value of the recipe; repeatable."
+    ),
+]
+SkipFlag = Annotated[
+    bool,
+    Parameter(
+        name="--skip-damaged", negative="", help="Leave damaged recordings out instead of stopping at the first."
+    ),
+]
+Data = Annotated[Path, Parameter(help="ICBHI or SPRSound folder, or an own manifest (CSV, Parquet).")]
+Recordings = Annotated[str, Parameter(required=True, help="Recordings, or folders that are searched through.")]
+Run = Annotated[str | None, Parameter(name="--model", help="Run folder of `rales train`, or its checkpoint file.")]
+Weights = Annotated[
+    str | None,
+    Parameter(name="--weights", help="Pre-trained M2D checkpoint: a file, or a name that `rales weights` lists."),
+]
+Size = Annotated[
+    Literal["tiny", "small", "base"] | None, Parameter(name="--size", help="Size of the encoder without weights.")
+]
+Epochs = Annotated[int | None, Parameter(name="--epochs", help="Passes over the training cycles (150 in the paper).")]
+Select = Annotated[
+    Literal["last", "validation", "test_best"] | None,
+    Parameter(
+        name="--select",
+        help="Which epoch is kept. test_best is the paper's protocol and looks at the test set; the report says so.",
+    ),
+]
+Engine = Annotated[
+    Literal["local", "ray"],
+    Parameter(help="local: processes on this machine. ray: a Ray cluster whose nodes share the folders."),
+]
+Processes = Annotated[int | None, Parameter(name="--processes", help="Work at a time; all processors by default.")]
+Address = Annotated[
+    str | None, Parameter(name="--address", help="Ray cluster to join; without it one is started on this machine.")
+]
+Form = Literal["csv", "json", "parquet", "audacity", "raven"]

@@ -1,0 +1,26 @@
+"""What the command prints: a result on stdout, sentences on stderr."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def show(document: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], list[str]]) -> None:
+    """A job's result on stdout: as one JSON document, or as lines for a person."""
+    from rales.runs import clean
+
+    print(json.dumps(clean(document), indent=1) if as_json else "\n".join(lines(document)))
+
+
+def say(sentence: str) -> None:
+    """A sentence to the person, on stderr."""
+    print(sentence, file=sys.stderr)
+
+
+def records(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Table -> its rows for JSON, a missing value as null."""
+    return [{str(k): (None if v != v else v) for k, v in row.items()} for row in table.to_dict("records")]

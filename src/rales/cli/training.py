@@ -1,0 +1,327 @@
+"""Words that train systems and score them."""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from rales.cli.options import (
+    Address,
+    Data,
+    Engine,
+    Epochs,
+    JsonFlag,
+    Processes,
+    Select,
+    SetWords,
+    Size,
+    SkipFlag,
+    Weights,
+)
+from rales.cli.output import records, say, show
+
+if TYPE_CHECKING:
+    from rales.sweep import Trial
+
+
+def train(
+    recipe: str,
+    /,
+    *,
+    data: Data,
+    out: Path,
+    weights: Weights = None,
+    seed: int = 0,
+    size: Size = None,
+    variant: str | None = None,
+    epochs: Epochs = None,
+    select: Select = None,
+    set_: SetWords = (),
+    skip_damaged: SkipFlag = False,
+    json: JsonFlag = False,
+) -> None:
+    """Train a system and score it; goes on where it stopped if OUT holds an unfinished run of the same settings.
+
+    Several GPUs: torchrun --nproc-per-node 4 -m rales train …
+
+    Example: rales train m2d_fusion --data ICBHI_final_database --weights mr7 --out runs/m2d --seed 1
+
+    Parameters
+    ----------
+    recipe
+        System to train: m2d_fusion.
+    out
+        Run folder to write.
+    seed
+        Seed of the random start, the order of cycles and the augmentation.
+    variant
+        Row of the paper's Table 2: vanilla, pair_5_12, pair_5_11, triple_4_7_10, all_fixed, all_learned.
+    """
+    from rales import recipes, terminal
+    from rales.data import read_cycles
+
+    given = {"seed": seed, "train.epochs": epochs, "train.select": select}
+    words = [*(f"{name}={value}" for name, value in given.items() if value is not None), *set_]
+    chosen = recipes.make(recipe, words, weights=weights, size=size, variant=variant)
+    cycles = read_cycles(data, skip_damaged=skip_damaged)
+    command = shlex.join(["rales", *sys.argv[1:]])
+    figures = chosen.run(chosen, cycles, out, command=command, progress=True)
+    if figures:  # several processes: only the first has them
+        show(figures, json, terminal.figure_lines)
+        say(f"run folder: {out}")
+
+
+def evaluate(run: Path, /, *, data: Path, skip_damaged: SkipFlag = False, json: JsonFlag = False) -> None:
+    """Score a run on the test part of its split: strict four-class figures, two-class, per device and location, and
+    both leak-free repairs of the official split.
+
+    Example: rales evaluate runs/m2d --data ICBHI_final_database --json
+
+    Parameters
+    ----------
+    run
+        Run folder of `rales train`.
+    """
+    from rales import predict as job
+    from rales import terminal
+    from rales.data import read_cycles
+
+    figures = job.evaluate(run, read_cycles(data, skip_damaged=skip_damaged), progress=True)
+    show(figures, json, terminal.figure_lines)
+
+
+def sweep(
+    recipe: str,
+    /,
+    *,
+    data: Data,
+    out: Path,
+    grid: Annotated[tuple[str, ...], Parameter(name="--grid", negative="")] = (),
+    seeds: int = 1,
+    size: Size = None,
+    epochs: Epochs = None,
+    weights: Weights = None,
+    select: Select = None,
+    set_: SetWords = (),
+    engine: Engine = "local",
+    processes: Processes = None,
+    address: Address = None,
+    skip_damaged: SkipFlag = False,
+    json: JsonFlag = False,
+) -> int:
+    """Train every combination of a grid with several seeds; each trial is one ordinary run folder in OUT.
+
+    A second call does only what is missing: finished runs are skipped, broken ones go on, failed ones are tried
+    again. Exit code 1 if a trial failed; the others are unaffected.
+
+    Example: rales sweep m2d_fusion --data ICBHI_final_database --out sweep --grid variant=vanilla,all_learned --seeds 5
+
+    Parameters
+    ----------
+    recipe
+        System to train: m2d_fusion.
+    out
+        Folder of the run folders and of sweep.json.
+    grid
+        option=value,value of the recipe, or name.of.field=value,value; repeatable. A list is one value: [5,11].
+    seeds
+        Seeds 0, 1, … of every combination.
+    """
+    from rales import sweep as jobs
+
+    given = {"size": size, "weights": weights, "train.epochs": epochs, "train.select": select}
+    fixed = [*(f"{name}={value}" for name, value in given.items() if value is not None), *set_]
+    planned = jobs.trials(recipe, jobs.grid_of(grid), seeds, fixed)
+    return run_sweep(planned, data, out, engine, processes, address, skip_damaged, json)
+
+
+def run_sweep(
+    planned: "Sequence[Trial]",
+    data: Data,
+    out: Path,
+    engine: str,
+    processes: int | None,
+    address: str | None,
+    skip_damaged: bool,
+    as_json: bool,
+) -> int:
+    from rales import sweep as jobs
+    from rales import terminal
+
+    command = shlex.join(["rales", *sys.argv[1:]])
+    outcomes = jobs.run(
+        planned,
+        data,
+        out,
+        engine=engine,
+        processes=processes,
+        address=address,
+        skip_damaged=skip_damaged,
+        command=command,
+        progress=True,
+    )
+    show({"trials": [vars(outcome) for outcome in outcomes]}, as_json, terminal.outcome_lines)
+    return 1 if any(outcome.state == "failed" for outcome in outcomes) else 0
+
+
+def reproduce(
+    what: Literal["table1", "table2", "figure3", "all"],
+    /,
+    *,
+    data: Data,
+    out: Path,
+    seeds: int = 5,
+    weights: Weights = None,
+    size: Size = None,
+    epochs: Epochs = None,
+    select: Select = None,
+    set_: SetWords = (),
+    engine: Engine = "local",
+    processes: Processes = None,
+    address: Address = None,
+    skip_damaged: SkipFlag = False,
+    dry_run: Annotated[bool, Parameter(name="--dry-run", negative="")] = False,
+    json: JsonFlag = False,
+) -> int:
+    """The paper's Table 1, Table 2 or Figure 3: a sweep (in OUT/runs) and its report (in OUT/report).
+
+    The report sets the paper's printed numbers beside ours, under all selection protocols that the runs recorded.
+
+    Example: rales reproduce table2 --data ICBHI_final_database --weights mr7 --out paper
+
+    Parameters
+    ----------
+    what
+        Part of the paper.
+    out
+        Folder to write.
+    seeds
+        Seeds of every row; the paper has 5.
+    dry_run
+        Only list the trials and estimate time and disk.
+    """
+    from rales import sweep as jobs
+    from rales.data import read_cycles
+    from rales.report import report as write_report
+    from rales.report import scores_table
+
+    given = {"size": size, "weights": weights, "train.epochs": epochs, "train.select": select}
+    fixed = [*(f"{name}={value}" for name, value in given.items() if value is not None), *set_]
+    planned = jobs.paper_trials(what, seeds, fixed)
+    cycles = read_cycles(data, skip_damaged=skip_damaged)
+    cost = jobs.estimate(planned, cycles, processes or os.cpu_count() or 1)
+    say(f"{what}: {cost}")
+    if dry_run:
+        document = {"trials": [vars(trial) for trial in planned], **vars(cost)}
+        show(document, json, lambda found: [trial["name"] for trial in found["trials"]])
+        return 0
+    code = run_sweep(planned, data, out / "runs", engine, processes, address, skip_damaged, json)
+    page = write_report([out / "runs"], out / "report")
+    if not json:
+        print(scores_table([out / "runs"]))
+    say(f"report: {page}")
+    return code
+
+
+def layers(
+    *,
+    data: Data,
+    out: Path,
+    weights: Weights = None,
+    size: Size = None,
+    frontend: Literal["icbhi", "m2d"] = "icbhi",
+    part: Annotated[Literal["train", "all"], Parameter(name="--part")] = "train",
+    sizes: Annotated[tuple[int, ...], Parameter(name="--sizes", negative="")] = (),
+    folds: int = 5,
+    seed: int = 0,
+    c: float = 1e-3,
+    skip_damaged: SkipFlag = False,
+    json: JsonFlag = False,
+) -> None:
+    """Which layers to fuse: every subset of a frozen encoder's layers, scored by a linear probe under patient-disjoint
+    cross-validation; and layer weights learned by one more probe. Writes subsets.csv, layers.png and layers.json.
+
+    The same subsets with fine-tuning: rales sweep m2d_fusion --grid model.layers=[1,2],[1,3],… --seeds 5
+
+    Example: rales layers --data ICBHI_final_database --weights mr7 --out layers
+
+    Parameters
+    ----------
+    out
+        Folder to write; an interrupted search there goes on.
+    frontend
+        icbhi: the log-mel of the published ICBHI recipes; m2d: as M2D was pre-trained.
+    part
+        train: only recordings of the train split, so that the test set chooses nothing; all: every recording.
+    sizes
+        Numbers of layers in a subset, for example --sizes 1 --sizes 2; all of them by default.
+    folds
+        Patient-disjoint folds.
+    seed
+        Seed of the folds, and of the random start without weights.
+    c
+        Inverse strength of the probe's regularisation, as in scikit-learn.
+    """
+    from rales import layers as job
+    from rales import runs, terminal
+    from rales.data import read_cycles
+
+    found = job.search(
+        read_cycles(data, skip_damaged=skip_damaged),
+        weights or "",
+        out,
+        size=size or "base",
+        frontend=frontend,
+        part=part,
+        folds=folds,
+        seed=seed,
+        c=c,
+        sizes=sizes or None,
+        command=shlex.join(["rales", *sys.argv[1:]]),
+        progress=True,
+    )
+    document = {"subsets": records(found), **runs.read_json(out / "layers.json"), "out": str(out)}
+    show(document, json, terminal.layer_lines)
+
+
+def report(*paths: Annotated[Path, Parameter(required=True)], out: Path, json: JsonFlag = False) -> None:
+    """Tables and figures from run folders: report.html, report.md, CSV and PNG.
+
+    Example: rales report runs --out report
+
+    Parameters
+    ----------
+    paths
+        Run folders, or folders that hold them.
+    out
+        Folder to write.
+    """
+    from rales.report import report as write_report
+    from rales.report import scores_table
+
+    page = write_report(paths, out)
+    show({"report": str(page)}, json, lambda _: [scores_table(paths), f"report: {page}"])
+
+
+def weights(name: str | None = None, /, *, json: JsonFlag = False) -> None:
+    """List the public M2D checkpoints, or fetch one into the cache folder and print its path.
+
+    Example: rales weights m2d_vit_base-80x608p16x16-221006-mr7
+
+    Parameters
+    ----------
+    name
+        Checkpoint to fetch.
+    """
+    from rales import terminal
+    from rales.models import downloads
+
+    if name is None:
+        show({"weights": downloads.listing()}, json, terminal.weight_lines)
+    else:
+        path = downloads.fetch(name)
+        show({"name": name, "path": str(path)}, json, lambda found: [found["path"]])
