@@ -37,6 +37,8 @@ def write_run(
     patients: Sequence[str] = (),
     device: Sequence[str] = (),
     confidence: float = 0.7,
+    fold: tuple[int, int] | None = None,
+    overlap: Sequence[str] = (),
 ) -> Path:
     """A finished run folder as `rales train` writes it, with these test predictions."""
     folder.mkdir(parents=True)
@@ -63,6 +65,11 @@ def write_run(
         "commit": "abc123",
         "command": f"rales train {recipe} --data icbhi --out {folder.name} --seed {seed}",
     }
+    if fold:
+        config["config"]["split"] = {"name": "folds", "fold": fold[0], "folds": fold[1]}  # type: ignore[index]
+        config["split"] |= {"name": "folds", "digest": f"fold{fold[0]}"}  # type: ignore[operator]
+    if overlap:
+        config["split"]["overlap_patients"] = list(overlap)  # type: ignore[index]
     (folder / "config.json").write_text(json.dumps(config))
     lines = []
     for epoch, score in enumerate(test_scores, start=1):
@@ -95,7 +102,7 @@ def write_run(
             "true_label": [CLASSES[i] for i in true],
             "patient": patients or [f"{100 + i // 2}" for i in range(number)],
             "device": device or ["Meditron"] * number,
-            "location": ["Tc", "Al"] * (number // 2),
+            "location": (["Tc", "Al"] * number)[:number],
         }
     )
     table.to_csv(folder / "predictions.csv", index=False)
@@ -194,9 +201,52 @@ def test_what_the_score_hides(out: Path, page: Page) -> None:
 
 def test_every_way_of_choosing_the_epoch_stands_side_by_side(page: Page) -> None:
     # test scores 40, 70, 66.67; validation is best at epoch 1
-    row = page.row(LEARNED, "2", "66.67 ± 0.00 (used)")
+    row = page.row(LEARNED, "2", "66.67 ± 0.00")
     assert row[3:] == ["40.00 ± 0.00", "70.00 ± 0.00", "3.33 ± 0.00", "30.00 ± 0.00"]
-    assert page.row(VANILLA, "1", "66.67")[3:] == ["–", "70.00 (used)", "3.33", "–"]
+    assert page.row(VANILLA, "1", "66.67")[3:] == ["–", "70.00", "3.33", "–"]
+
+
+def test_runs_that_held_patients_out_give_the_validation_column_only(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path / f"last{seed}", seed=seed, test_scores=(0.5, 0.6 + seed / 10, 0.55))
+        held_out = tmp_path / f"validation{seed}"
+        write_run(
+            held_out, seed=seed, select="validation", test_scores=(0.3, 0.2, 0.1), validation_scores=(0.6, 0.5, 0.4)
+        )
+    report([tmp_path], tmp_path / "out")
+    rows = [row for row in Page((tmp_path / "out" / "report.html").read_text()).rows if len(row) == 7]
+    [row] = [row for row in rows if row[2:5] == ["55.00 ± 0.00", "30.00 ± 0.00", "65.00 ± 7.07"]]
+    assert row[0].startswith(LEARNED)
+    assert row[5:] == ["10.00 ± 7.07", "35.00 ± 7.07"]
+
+
+def test_patients_on_both_sides_are_left_out_in_a_table_of_their_own(tmp_path: Path) -> None:
+    patients = ["156"] * 2 + ["101"] * 4 + ["102"] * 4
+    write_run(tmp_path / "run", patients=patients, overlap=["156", "218"])
+    report([tmp_path / "run"], tmp_path / "out")
+    # without the two right normals of patient 156: 3 of 4 normals and 2 of 4 abnormals, Score 62.5 instead of 66.67
+    rows = [row for row in Page((tmp_path / "out" / "report.html").read_text()).rows if row[-1] == "-4.17"]
+    assert [cell.split("\n")[0] for cell in rows[0][1:4]] == ["75.00", "50.00", "62.50"]
+    assert "156, 218" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_folds_are_pooled_when_all_of_them_are_there(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for fold, part in enumerate((slice(0, 5), slice(5, 10))):
+            predicted, patients = SEED0[part] if seed == 0 else SEED1[part], [f"p{i}" for i in range(10)][part]
+            folder = tmp_path / f"seed{seed}" / f"fold{fold}"
+            write_run(folder, predicted, TRUE[part], seed=seed, patients=patients, fold=(fold, 2))
+    text = scores_table([tmp_path])
+    # all ten cycles of each seed, as if they had been one test set
+    assert "75.00 ± 11.79" in text
+    assert "56.25 ± 14.73" in text
+    assert text.count("| 2 |") == 1
+    (tmp_path / "seed1" / "fold1" / "done").unlink()
+    text = scores_table([tmp_path])
+    assert "66.67" in text
+    assert "not the official 60/40 split" in text or "not the whole" in text
+    report([tmp_path], tmp_path / "out")
+    assert "folds, 2 pooled" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_paper_tables_keep_all_printed_rows_and_put_ours_beside(out: Path, page: Page) -> None:

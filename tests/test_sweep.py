@@ -16,6 +16,7 @@ from rales import runs, sweep
 from rales.cli import main
 from rales.config import UsageError
 from tests import tiny
+from tests.conftest import GOLDEN
 
 WITH_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: make setup")
 
@@ -57,8 +58,15 @@ def test_trials_are_the_grid_times_the_seeds_and_unknown_words_stop_them() -> No
 
 
 def test_the_paper_is_a_sweep() -> None:
-    assert len(sweep.paper_trials("table2", 5, ["size=tiny"])) == 30
-    assert len(sweep.paper_trials("figure3", 5, ["size=tiny"])) == 5
+    assert len(sweep.paper_trials("table2", 5, ["size=tiny"])) == 60  # with and without validation patients
+    assert len(sweep.paper_trials("figure3", 5, ["size=tiny"], select="test_best")) == 5
+    ratios = [str(GOLDEN / "checkpoints" / f"{name}.safetensors") for name in ("full", "enconly")]
+    words = [trial.words[0] for trial in sweep.paper_trials("table1", 1, [], weights=ratios, select="last")]
+    assert words == [f"weights={ratio}" for ratio in ratios]
+    everything = sweep.paper_trials("all", 1, [], weights=ratios, select="last")
+    assert len(everything) == 7  # vanilla with the second checkpoint is in both tables, all_learned in two parts
+    with pytest.raises(UsageError, match="Table 1 takes two"):
+        sweep.paper_trials("table1", 1, [], weights=ratios[:1])
     with pytest.raises(UsageError, match="table3"):
         sweep.paper_trials("table3", 5, [])
 
@@ -141,7 +149,7 @@ def test_reproduce_through_the_command(data: Path, tmp_path: Path, capsys: pytes
     with pytest.raises(SystemExit) as ended:
         main([*words, *settings, "--dry-run", "--json"])
     planned_there = json.loads(capsys.readouterr().out)
-    assert (ended.value.code, len(planned_there["trials"])) == (0, 2)
+    assert (ended.value.code, len(planned_there["trials"])) == (0, 4)
     assert planned_there["hours"] > 0
     assert not (tmp_path / "runs").exists()
     with pytest.raises(SystemExit) as ended:
@@ -149,4 +157,5 @@ def test_reproduce_through_the_command(data: Path, tmp_path: Path, capsys: pytes
     assert ended.value.code == 0
     assert (tmp_path / "report" / "figure3.png").stat().st_size > 1000
     assert "not the whole" in (tmp_path / "report" / "report.md").read_text().lower()
-    assert len(pd.read_csv(tmp_path / "report" / "runs.csv")) == 2
+    table = pd.read_csv(tmp_path / "report" / "runs.csv")
+    assert table["select"].value_counts().to_dict() == {"last": 2, "validation": 2}

@@ -325,7 +325,7 @@ def finish(
     )
     if "validation" in scored:
         true = {part: data.labels[data.rows(part)] for part in scored}
-        figures["validation_threshold"] = scoring.at_validation_threshold(true, scored)
+        figures |= scoring.from_validation(true, scored)
     runs.write_table(out / "predictions.csv", scoring.predictions(rows, scored["test"]))
     if isinstance(getattr(model, "fusion", None), nn.Module):
         runs.write_json(out / "layer_weights.json", scoring.layer_weights(model.fusion.layers, model.fusion.weight))  # type: ignore[union-attr, arg-type]
@@ -357,6 +357,7 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
             "name": recipe.config.split.name,
             "digest": runs.digest(used),
             "whole_database": scoring.is_whole_database(table),
+            "overlap_patients": splits.overlap_patients(table),
             **{str(part): facts for part, facts in parts.items()},
             "left_out": table.attrs.get("left_out", []),
         },

@@ -236,7 +236,7 @@ def evaluate(
     if validation.any():
         classes = np.array([CLASSES.index(label) for label in table["label"]])
         sides = {"validation": validation, "test": rows.to_numpy()}
-        own["validation_threshold"] = scoring.at_validation_threshold(
+        own |= scoring.from_validation(
             {side: classes[there] for side, there in sides.items()},
             {side: scored[there] for side, there in sides.items()},
         )

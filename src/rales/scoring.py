@@ -61,6 +61,36 @@ def is_whole_database(table: pd.DataFrame) -> bool:
     return bool(table["recording"].nunique() == 920 and len(table) == 6898)
 
 
+def from_validation(true: dict[str, Labels], scored: dict[str, Probabilities]) -> dict[str, Any]:
+    """Classes and probabilities of validation and test cycles -> what may be tuned without looking at the test set:
+    the threshold for "normal", and the temperature of the probabilities."""
+    return {
+        "validation_threshold": at_validation_threshold(true, scored),
+        "validation_temperature": at_validation_temperature(true, scored),
+    }
+
+
+def at_validation_temperature(true: dict[str, Labels], scored: dict[str, Probabilities]) -> dict[str, float]:
+    """Classes and probabilities of validation and test cycles -> temperature fitted on the validation patients, and the
+    calibration error and log loss of the test cycles with and without it; no label changes (Guo et al. 2017)."""
+    logits = np.log(np.maximum(scored["validation"], np.finfo(np.float64).tiny))
+    temperature = statistics.fit_temperature(logits, true["validation"])
+    cooled = statistics.apply_temperature(scored["test"], temperature)
+    return {
+        "temperature": temperature,
+        "ece": statistics.expected_calibration_error(true["test"], scored["test"]),
+        "ece_calibrated": statistics.expected_calibration_error(true["test"], cooled),
+        "log_loss": log_loss(true["test"], scored["test"]),
+        "log_loss_calibrated": log_loss(true["test"], cooled),
+    }
+
+
+def log_loss(true: Labels, probabilities: Probabilities) -> float:
+    """(N,) classes, (N, classes) probabilities -> mean of -log p of the true class."""
+    p = probabilities[np.arange(len(true)), true]
+    return float(-np.log(np.maximum(p, np.finfo(np.float64).tiny)).mean())
+
+
 def at_validation_threshold(true: dict[str, Labels], scored: dict[str, Probabilities]) -> dict[str, Any]:
     """Classes and probabilities of validation and test cycles -> test figures at the threshold for "normal" that suits
     the validation patients best."""

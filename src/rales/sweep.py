@@ -74,9 +74,18 @@ def trials(
         chosen = [f"{name}={value}" for name, value in zip(grid, values, strict=True)]
         recipes.make(recipe, [*fixed, *chosen])
         for seed in range(first_seed, first_seed + seeds):
-            name = "-".join([recipe, *(re.sub(r"[^\w.=+]+", "_", word) for word in chosen), f"seed{seed}"])
+            name = "-".join([recipe, *(re.sub(r"[^\w.=+]+", "_", short(word)) for word in chosen), f"seed{seed}"])
             found.append(Trial(name, recipe, (*fixed, *chosen, f"seed={seed}")))
+    names = [trial.name for trial in found]
+    if len(set(names)) < len(names):
+        raise UsageError(f"two trials would share the folder {next(n for n in names if names.count(n) > 1)}")
     return found
+
+
+def short(word: str) -> str:
+    """ "weights=/a/folder/m2d-mr7/checkpoint-300.pth" -> "weights=m2d-mr7/checkpoint-300.pth", for a folder's name."""
+    name, equals, value = word.partition("=")
+    return name + equals + "/".join(Path(value).parts[-2:])
 
 
 def run(
@@ -248,24 +257,38 @@ def on_ray(
 ENGINES = {"local": local, "ray": on_ray}
 
 PAPER = {
-    "table1": {"weights": ["mr6", "mr7"], "variant": ["vanilla"]},
+    "table1": {"variant": ["vanilla"]},
     "table2": {"variant": list(VARIANTS)},
     "figure3": {"variant": ["all_learned"]},
 }
+BOTH_RATIOS = ("mr6", "mr7")  # what Table 1 compares
+PROTOCOLS = ("last", "validation")  # the runs of `last` record what `test_best` would have chosen
 
 
-def paper_trials(what: str, seeds: int, fixed: Sequence[str]) -> list[Trial]:
+def paper_trials(
+    what: str, seeds: int, fixed: Sequence[str], weights: Sequence[str] = (), select: str | None = None
+) -> list[Trial]:
     """ "table1", "table2", "figure3" or "all" -> the trials of that part of the paper; one that two parts share is one.
 
-    Table 1 compares two checkpoints, so it takes no weights of its own.
+    Table 1 compares two checkpoints: two `weights`, the one of masking ratio 0.6 first, or the public ones. The rest
+    takes the last of them. Every row is run once with all training patients, for the protocols `last` and `test_best`,
+    and once with validation patients held out, unless one protocol is named in `select`.
     """
     if what not in (*PAPER, "all"):
         raise UsageError(f"reproduce {what!r}: expected one of {', '.join(PAPER)}, all")
+    if len(weights) > 2 or (what == "table1" and len(weights) == 1):
+        raise UsageError(
+            f"reproduce {what}: {len(weights)} --weights; Table 1 takes two, that of masking ratio 0.6 first, or none "
+            "for the public pair; the other parts take one"
+        )
     found: dict[str, Trial] = {}
     for part in PAPER if what == "all" else [what]:
-        words = [word for word in fixed if part != "table1" or not word.startswith("weights=")]
-        for trial in trials("m2d_fusion", PAPER[part], seeds, words):
-            found.setdefault(repr(recipes.make(trial.recipe, trial.words).config), trial)
+        chosen = (weights if len(weights) == 2 else BOTH_RATIOS) if part == "table1" else weights[-1:]
+        grid = {**({"weights": chosen} if chosen else {}), **PAPER[part]}
+        for protocol in PROTOCOLS if select is None else [select]:
+            for trial in trials("m2d_fusion", {**grid, "train.select": [protocol]}, seeds, fixed):
+                made = recipes.make(trial.recipe, trial.words)
+                found.setdefault(repr((made.options, made.config)), trial)
     return list(found.values())
 
 

@@ -57,6 +57,12 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
             f"{what.replace('_', ' ')}: AUROC {number(detection['auroc'])}, "
             f"average precision {number(detection['average_precision'])}"
         )
+    if "validation_temperature" in figures:
+        found = figures["validation_temperature"]
+        lines.append(
+            f"calibration error {number(found['ece'])}, with temperature {found['temperature']:.2f} of the validation "
+            f"patients {number(found['ece_calibrated'])}"
+        )
     lines += [f"macro recall {percent(figures['macro_recall'])}", "", "rows true, columns predicted:"]
     lines += table(["", *CLASSES], [[name, *row] for name, row in zip(CLASSES, figures["confusion"], strict=True)])
     for group in ("by_device", "by_location"):

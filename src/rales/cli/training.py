@@ -175,7 +175,7 @@ def reproduce(
     data: Data,
     out: Path,
     seeds: int = 5,
-    weights: Weights = None,
+    weights: Annotated[tuple[str, ...], Parameter(name="--weights", negative="")] = (),
     size: Size = None,
     epochs: Epochs = None,
     select: Select = None,
@@ -189,7 +189,9 @@ def reproduce(
 ) -> int:
     """The paper's Table 1, Table 2 or Figure 3: a sweep (in OUT/runs) and its report (in OUT/report).
 
-    The report sets the paper's printed numbers beside ours, under all selection protocols that the runs recorded.
+    The report sets the paper's printed numbers beside ours. Every row is trained twice per seed, with all training
+    patients (`last` and `test_best`) and with validation patients held out, so that the three ways to choose the epoch
+    stand side by side; --select runs only one of them.
 
     Example: rales reproduce table2 --data ICBHI_final_database --weights mr7 --out paper
 
@@ -201,6 +203,9 @@ def reproduce(
         Folder to write.
     seeds
         Seeds of every row; the paper has 5.
+    weights
+        Pre-trained M2D checkpoint, a file or a name that `rales weights` lists. Table 1 compares two: give --weights
+        twice, the one of masking ratio 0.6 first; without, the public pair is taken.
     dry_run
         Only list the trials and estimate time and disk.
     """
@@ -209,9 +214,9 @@ def reproduce(
     from rales.report import report as write_report
     from rales.report import scores_table
 
-    given = {"size": size, "weights": weights, "train.epochs": epochs, "train.select": select}
+    given = {"size": size, "train.epochs": epochs}
     fixed = [*(f"{name}={value}" for name, value in given.items() if value is not None), *set_]
-    planned = jobs.paper_trials(what, seeds, fixed)
+    planned = jobs.paper_trials(what, seeds, fixed, weights, select)
     cycles = read_cycles(data, skip_damaged=skip_damaged)
     cost = jobs.estimate(planned, cycles, processes or os.cpu_count() or 1)
     say(f"{what}: {cost}")

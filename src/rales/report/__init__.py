@@ -7,6 +7,7 @@ from pathlib import Path
 from rales.report import comparison, page, tables
 from rales.report.contents import comparability, lead_blocks, left_out_blocks, sections
 from rales.report.folders import read_runs
+from rales.report.folds import pooled
 from rales.report.published import TABLE1, TABLE2, paper_rows
 from rales.report.systems import systems
 from rales.runs import replacing, write_table
@@ -24,7 +25,7 @@ def report(paths: Sequence[Path], out: Path) -> Path:
         if find_spec(package) is None:
             raise ValueError(f"a report needs {package}, which is not installed; pip install 'rales[report]'")
     runs, left_out = read_runs(paths)
-    found = systems(runs)
+    found = systems(pooled(runs))
     table1 = comparison.paper_pairs(paper_rows(TABLE1), found, ratio_named=True)
     table2 = comparison.paper_pairs(paper_rows(TABLE2), found)
     lead, parts = lead_blocks(found, left_out), sections(found, left_out, table1, table2)
@@ -46,7 +47,7 @@ def report(paths: Sequence[Path], out: Path) -> Path:
 def scores_table(paths: Sequence[Path]) -> str:
     """Run folders, or folders that hold some -> the main table as Markdown, and what was left out."""
     runs, left_out = read_runs(paths)
-    found = systems(runs)
+    found = systems(pooled(runs))
     blocks = [tables.scores(found), *comparability(found), *left_out_blocks(left_out)]
     return "\n\n".join(map(page.markdown_block, blocks))
 

@@ -59,7 +59,7 @@ def sections(
 ) -> list[Section]:
     """All sections that have something to say."""
     weights = figures.layer_weights(systems)
-    pairs = tables.comparisons(systems)
+    pairs, leaks = tables.comparisons(systems), tables.leak_free_scores(systems)
     by_group = [table for column in ("device", "location") if (table := tables.groups(systems, column))]
     found = [
         Section("scores", "Scores", [tables.scores(systems), figures.sp_se(systems), tables.beyond_score(systems)]),
@@ -72,6 +72,7 @@ def sections(
             ],
         ),
         Section("selection", "How the epoch is chosen", [tables.selection(systems)]),
+        Section("leaks", "Patients on both sides of the split", [leaks] if leaks else []),
         Section("layers", "Layer weights (Figure 3 of the paper)", [weights] if weights else []),
         Section("comparison", "Differences on the same cycles", [pairs] if pairs else []),
         Section("systems", "Each system", system_blocks(systems)),

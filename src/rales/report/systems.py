@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -106,6 +106,46 @@ def incomparable(run: Run) -> str:
     if run.split.get("name") != "official":
         return f"split `{run.split.get('name')}`, not the official 60/40 split"
     return ""
+
+
+def leak_free(system: System) -> tuple[list[str], dict[str, float], dict[str, tuple[float, float]]] | None:
+    """-> patients of the official test set who train too, and figures and intervals of the test cycles without theirs
+    (the repair `official_drop`); None on another split, without predictions or without such patients."""
+    run = system.runs[0]
+    patients = [str(patient) for patient in run.split.get("overlap_patients") or []]
+    if system.cycles is None or run.split.get("name") != "official" or not patients:
+        return None
+    kept = system.cycles[~system.cycles["patient"].isin(patients)]
+    if kept.empty:
+        return None
+    counts = metrics.confusion(kept["true"], kept["predicted"])
+    interval = statistics.bootstrap(kept["true"], kept["predicted"], kept["patient"].tolist(), seed=0)
+    return patients, metrics.icbhi_scores(counts), interval
+
+
+def by_protocol(systems: list[System]) -> list[tuple[System, dict[str, System]]]:
+    """Systems -> one entry for those that differ only in how their epoch is chosen: the one that names it, and the one
+    that each protocol's score comes from. Runs that hold nobody out speak for `last` and `test_best`."""
+    groups: dict[str, list[System]] = defaultdict(list)
+    for s in systems:
+        groups[protocol_free(s.runs[0])].append(s)
+    found = []
+    for group in groups.values():
+        held_out = [s for s in group if s.select == "validation"]
+        others = [s for s in group if s.select != "validation"] or held_out
+        source = {"validation": (held_out or others)[0]}
+        for select in ("last", "test_best"):
+            source[select] = next((s for s in others if s.select == select), others[0])
+        found.append((others[0], source))
+    return found
+
+
+def protocol_free(run: Run) -> str:
+    """-> what makes two systems the same but for the protocol that chooses their epoch."""
+    chosen = ("train.select", "train.validation_share")
+    config = {name: value for name, value in run.config.items() if name not in chosen}
+    tested = {name: run.split["test"].get(name) for name in ("recordings", "cycles")}
+    return identity(replace(run, config=config, split={"digest": f"{run.split.get('name')} {tested}"}))
 
 
 def protocol_scores(system: System, select: str) -> pd.Series:
