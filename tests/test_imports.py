@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "predict": {"recipes", "finetune", "scoring", "runs", "audio", "data", "config", "devices", "metrics", "models"},
     "probe": {"metrics"},
     "layers": {"recipes", "finetune", "probe", "scoring", "runs", "data", "devices", "metrics", "models"},
-    "sweep": {"recipes", "data", "runs", "config", "devices"},
+    "sweep": {"recipes", "probe", "data", "runs", "config", "devices"},
     "terminal": {"metrics"},
     "cli": {"recipes", "predict", "sweep", "layers", "report", "data", "models", "config", "runs", "terminal", ""},
     "__main__": {"cli"},

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -11,12 +12,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
-from rales import runs, sweep
-from rales.cli import main
+from rales import recipes, runs, sweep
+from rales.cli import app, main
 from rales.config import UsageError
 from tests import tiny
-from tests.conftest import GOLDEN
+from tests.conftest import GOLDEN, REPOSITORY
 
 WITH_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: make setup")
 
@@ -69,6 +71,34 @@ def test_the_paper_is_a_sweep() -> None:
         sweep.paper_trials("table1", 1, [], weights=ratios[:1])
     with pytest.raises(UsageError, match="table3"):
         sweep.paper_trials("table3", 5, [])
+
+
+def test_named_sets_of_layers_are_written_out() -> None:
+    found = sweep.trials("m2d_fusion", {"model.layers": ["pairs", "[2,4]", "[1,2,3]"]}, 1, ["size=tiny"])
+    words = [trial.words[1].removeprefix("model.layers=") for trial in found]
+    assert words == ["[1,2]", "[1,3]", "[1,4]", "[2,3]", "[2,4]", "[3,4]", "[1,2,3]"]
+    everything = sweep.trials("m2d_fusion", {"model.layers": ["subsets"]}, 1, ["size=tiny"])
+    assert len({recipes.make(t.recipe, t.words).config.model.layers for t in everything}) == 15
+
+
+def ablations() -> list[str]:
+    return re.findall(r"`rales (sweep [^`]+)`", (REPOSITORY / "docs" / "ablations.md").read_text())
+
+
+@pytest.mark.parametrize("line", ablations())
+def test_every_ablation_of_the_docs_changes_the_system_and_trains(line: str) -> None:
+    app.parse_args(line, exit_on_error=False, print_error=False)
+    [grid] = re.findall(r"--grid (\S+)", line)
+    found = sweep.trials("m2d_fusion", sweep.grid_of([grid]), 1, ["size=tiny", "audio.duration_s=2"])
+    made = [recipes.make(trial.recipe, trial.words) for trial in found]
+    assert len({repr(recipe.config) for recipe in made}) == len(found) > 1
+    for recipe in made[:2]:
+        wave, label = torch.randn(2, 32000), torch.tensor([0, 3])
+        features = recipe.frontend(recipe.config)(wave)
+        features = recipe.augment(recipe.config, features, torch.Generator().manual_seed(0))
+        loss, _ = recipe.batch_loss(recipe.model(recipe.config), features, label, label, torch.ones(4))
+        loss.backward()
+        assert torch.isfinite(loss)
 
 
 def test_finished_runs_are_skipped_and_a_trial_that_raises_stops_no_other(data: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from rales import recipes, runs
 from rales.config import Recipe, UsageError, to_dict
 from rales.data import read_cycles, splits
+from rales.probe import name, subsets
 from rales.recipes.m2d_fusion import VARIANTS
 
 
@@ -70,16 +71,29 @@ def trials(
     Every trial is built once here, so that an unknown option stops the sweep before it starts.
     """
     found = []
+    depth = recipes.make(recipe, fixed).config.model.depth
+    grid = {**grid, "model.layers": layer_sets(grid["model.layers"], depth)} if "model.layers" in grid else grid
     for values in itertools.product(*grid.values()):
         chosen = [f"{name}={value}" for name, value in zip(grid, values, strict=True)]
         recipes.make(recipe, [*fixed, *chosen])
         for seed in range(first_seed, first_seed + seeds):
-            name = "-".join([recipe, *(re.sub(r"[^\w.=+]+", "_", short(word)) for word in chosen), f"seed{seed}"])
-            found.append(Trial(name, recipe, (*fixed, *chosen, f"seed={seed}")))
+            title = "-".join([recipe, *(re.sub(r"[^\w.=+]+", "_", short(word)) for word in chosen), f"seed{seed}"])
+            found.append(Trial(title, recipe, (*fixed, *chosen, f"seed={seed}")))
     names = [trial.name for trial in found]
     if len(set(names)) < len(names):
         raise UsageError(f"two trials would share the folder {next(n for n in names if names.count(n) > 1)}")
     return found
+
+
+def layer_sets(values: Sequence[str], depth: int) -> list[str]:
+    """Values of `model.layers` -> the same with "singles", "pairs", "triples" and "subsets" (all sets of layers) written
+    out for an encoder of that depth."""
+    sizes: dict[str, list[int] | None] = {"singles": [1], "pairs": [2], "triples": [3], "subsets": None}
+    found: list[str] = []
+    for value in values:
+        named = sorted(subsets(depth, sizes[value])) if value in sizes else None
+        found += [value] if named is None else [f"[{name(subset).replace('+', ',')}]" for subset in named]
+    return list(dict.fromkeys(found))
 
 
 def short(word: str) -> str:
