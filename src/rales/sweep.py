@@ -86,7 +86,7 @@ def trials(
 
 
 def layer_sets(values: Sequence[str], depth: int) -> list[str]:
-    """Values of `model.layers` -> the same with "singles", "pairs", "triples" and "subsets" (all sets of layers) written
+    """Values of `model.layers` -> the same with "singles", "pairs", "triples" and "subsets" (all sets) written
     out for an encoder of that depth."""
     sizes: dict[str, list[int] | None] = {"singles": [1], "pairs": [2], "triples": [3], "subsets": None}
     found: list[str] = []

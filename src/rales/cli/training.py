@@ -290,7 +290,7 @@ def layers(
         command=shlex.join(["rales", *sys.argv[1:]]),
         progress=True,
     )
-    document = {"subsets": records(found), **runs.read_json(out / "layers.json"), "out": str(out)}
+    document = {**runs.read_json(out / "layers.json"), "subsets": records(found), "out": str(out)}
     show(document, json, terminal.layer_lines)
 
 
