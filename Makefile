@@ -59,8 +59,10 @@ lint: setup
 	mypy
 	pytest -q tests/test_imports.py
 
+# real_subset.py measures scores, not speed, and needs recordings
 bench: setup
-	for script in benchmarks/*.py; do echo "== $$script"; python $$script || exit 1; done
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINT),-c $(CONSTRAINT)) -e ".[bench]"
+	for script in $(filter-out benchmarks/real_subset.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; python $$script || exit 1; done
 
 clean:
 	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
