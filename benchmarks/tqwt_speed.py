@@ -61,12 +61,12 @@ def synthetic_cycles(count: int) -> list[NDArray[np.float32]]:
     for seconds in np.clip(random.lognormal(np.log(2.5), 0.4, count), 0.2, 16):
         wave = np.cumsum(random.standard_normal(int(RATE_HZ * seconds)))
         wave[random.integers(0, wave.size, 10)] += 30
-        waves.append(np.float32((wave - wave.min()) / np.ptp(wave)))
+        waves.append(((wave - wave.min()) / np.ptp(wave)).astype(np.float32))
     return waves
 
 
 def cycles_of(folder: Path) -> list[NDArray[np.float32]]:
-    from rales.audio.filters import band_pass
+    from rales.audio.images import lungattn_wave
     from rales.audio.wave import read, resample
     from rales.data.icbhi import read_cycles
 
@@ -74,8 +74,7 @@ def cycles_of(folder: Path) -> list[NDArray[np.float32]]:
     waves = []
     for path, start_s, end_s in zip(table["path"], table["start_s"], table["end_s"], strict=True):
         wave, rate_hz = read(path, start_s, end_s)
-        wave = band_pass(resample(wave, rate_hz, RATE_HZ), RATE_HZ, low_hz=50, high_hz=1999)
-        waves.append((wave - wave.min()) / max(float(np.ptp(wave)), 1e-10))
+        waves.append(resample(lungattn_wave(wave, rate_hz), rate_hz, RATE_HZ))
     return waves
 
 
@@ -104,7 +103,7 @@ def plain_dual_q(wave: Numbers, high: Wavelets, low: Wavelets, iterations: int) 
 
 
 def soft(values: Numbers, threshold: float) -> Numbers:
-    return np.sign(values) * np.maximum(np.abs(values) - threshold, 0)
+    return np.asarray(np.sign(values) * np.maximum(np.abs(values) - threshold, 0))
 
 
 def plain_norms(bands: list[Numbers], samples: int, wavelets: Wavelets) -> Numbers:
@@ -132,7 +131,7 @@ def plain_inverse(bands: list[Numbers], samples: int, wavelets: Wavelets) -> Num
     lengths = [samples, *(low for low, _ in lengths_of(samples, wavelets))]
     for band, length in zip(bands[-2::-1], lengths[-2::-1], strict=True):
         spectrum = filter_together(spectrum, np.fft.fft(band) / np.sqrt(band.size), length)
-    return np.fft.ifft(spectrum).real * np.sqrt(samples)
+    return np.asarray(np.fft.ifft(spectrum).real * np.sqrt(samples))
 
 
 def lengths_of(samples: int, wavelets: Wavelets) -> list[tuple[int, int]]:

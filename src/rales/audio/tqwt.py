@@ -8,7 +8,7 @@ tunable Q-factor" (2011) and "Resonance-based signal decomposition" (2011); Lung
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from itertools import groupby
 from typing import NamedTuple
 
@@ -74,7 +74,7 @@ def padded_length(samples: int) -> int:
     return min(range(shortest, shortest * 9 // 8 + 1, 2), key=transform_cost)
 
 
-@lru_cache(maxsize=None)
+@cache
 def transform_cost(samples: int) -> float:
     """Even length -> work of one transform of both kinds: samples of a subband times (20 + its half's prime factors),
     at most three times those of the next power of two, where an FFT goes over to Bluestein's algorithm."""
@@ -113,13 +113,17 @@ def inverse_tqwt(coefficients: list[Tensor], samples: int, wavelets: Wavelets) -
     """Subbands of `tqwt` -> wave (B, samples); the filters' squares sum to 1, so it is the adjoint and the inverse."""
     first = coefficients[0]
     spectrum = torch.zeros(
-        *first.shape[:-1], samples // 2 + 1, dtype=torch.promote_types(first.dtype, torch.complex32), device=first.device
+        *first.shape[:-1],
+        samples // 2 + 1,
+        dtype=torch.promote_types(first.dtype, torch.complex32),
+        device=first.device,
     )
     for band, (start, weight, _) in zip(coefficients, subbands(samples, wavelets), strict=True):
         spectrum[..., start : start + len(weight)] += torch.fft.rfft(band, norm="ortho") * torch.as_tensor(weight).to(
             band
         )
-    return torch.fft.irfft(spectrum, n=samples, norm="ortho")
+    wave: Tensor = torch.fft.irfft(spectrum, n=samples, norm="ortho")
+    return wave
 
 
 def max_stages(samples: int, q: float, redundancy: float) -> int:

@@ -12,7 +12,7 @@ class ArscNet(nn.Module):
 
     RECONSTRUCTION from an abstract (Xu et al. 2021): two features, parallel encoders with residual attention, then
     channel attention before spatial attention. Everything else is our choice: two ResNet-18 of one input channel with
-    channel and spatial attention at the end of every residual branch, their maps side by side, attention, mean, dropout.
+    channel and spatial attention at the end of every residual branch, maps side by side, attention, mean, dropout.
     """
 
     def __init__(self, classes: int = 4, *, depth: int = 18, dropout: float = 0.5) -> None:

@@ -33,7 +33,8 @@ class NonLocal(nn.Module):
             share = affinity.flatten(1).softmax(dim=1).view_as(affinity)
         mixed = (g @ share.transpose(1, 2)).unflatten(2, x.shape[2:])
         added: Tensor = self.out(mixed)
-        return x + (added.transpose(2, 3) if self.transpose else added)
+        result: Tensor = x + (added.transpose(2, 3) if self.transpose else added)
+        return result
 
 
 class AttentionConv(nn.Module):
@@ -102,7 +103,8 @@ class ChannelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         pooled = torch.stack([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))])
         scale = self.fc2(F.relu(self.fc1(pooled))).sum(dim=0).sigmoid()
-        return x * scale[:, :, None, None]
+        scaled: Tensor = x * scale[:, :, None, None]
+        return scaled
 
 
 class SpatialAttention(nn.Module):

@@ -64,10 +64,10 @@ class LungRN(nn.Module):
 
 
 class LungAttn(nn.Module):
-    """(B, 3, 224, 224) -> (B, classes) logits: nine residual blocks, the eighth with an attention-augmented convolution.
+    """(B, 3, 224, 224) -> (B, classes) logits: nine residual blocks, one with an attention-augmented convolution.
 
-    `layout` is that of `AttentionConv`; "raw" is the published code. The two linear layers of the head have nothing
-    between them but a dropout. Sizes inside: 112, 56, 28, then 14.
+    That is the eighth. `layout` is that of `AttentionConv`; "raw" is the published code. The two linear layers of the
+    head have nothing between them but a dropout. Sizes inside: 112, 56, 28, then 14.
     """
 
     def __init__(
@@ -88,9 +88,7 @@ class LungAttn(nn.Module):
             PreActivation(dropout=dropout),
         )
         self.norm = nn.GroupNorm(GROUPS, WIDTH)
-        self.head = nn.Sequential(
-            nn.Linear(WIDTH, WIDTH), nn.Dropout(0.4), nn.Linear(WIDTH, classes), nn.Dropout(0.3)
-        )
+        self.head = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Dropout(0.4), nn.Linear(WIDTH, classes), nn.Dropout(0.3))
 
     def forward(self, picture: Tensor) -> Tensor:
         x = F.max_pool2d(F.relu(self.stem_norm(self.stem(picture))), kernel_size=3, stride=2, padding=1)
@@ -119,4 +117,5 @@ class PreActivation(nn.Module):
         branch = self.dropout(self.conv1(active))
         branch = self.dropout(self.conv2(F.relu(self.norm2(branch))))
         shortcut: Tensor = self.project(active) if self.project else x
-        return shortcut + branch
+        result: Tensor = shortcut + branch
+        return result

@@ -103,7 +103,7 @@ def hugging_face_name(name: str) -> str:
 
 
 def join_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Separate query, key and value projections -> one; where one of the three is missing the others keep their names."""
+    """Separate query, key and value projections -> one; where one is missing the others keep their names."""
     joined = dict(tensors)
     for name in tensors:
         if ".attn.q." in name:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class StochNorm2d(nn.BatchNorm2d):
-    """(B, C, H, W) -> (B, C, H, W); training draws for each channel, with `probability` and for the whole batch, whether
+    """(B, C, H, W) -> (B, C, H, W); training draws for each channel, with `probability`, for the whole batch, whether
     batch statistics normalise it (which also updates the running ones) or the running ones as they were before.
 
     Evaluation, and the keys of the state dict, are those of batch-norm, so that ImageNet weights load. Gradient flows
@@ -21,7 +21,8 @@ class StochNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        assert self.running_mean is not None and self.running_var is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
         # before super().forward, which moves the running statistics in place
         mean, variance = self.running_mean.clone(), self.running_var.clone()
         frozen = F.batch_norm(x, mean, variance, self.weight, self.bias, training=False, eps=self.eps)
