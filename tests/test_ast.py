@@ -43,7 +43,7 @@ def test_patches_are_frequency_major() -> None:
 
 
 def test_other_lengths_are_a_sentence() -> None:
-    with pytest.raises(ValueError, match="1024 frames of 128 bands make 1212 patches; this network is for.*12 x 79"):
+    with pytest.raises(ValueError, match=r"1024 frames of 128 bands make 1212 patches; this network is for.*12 x 79"):
         AST(64, 1, 2)(torch.zeros(1, 1, 128, 1024))
 
 

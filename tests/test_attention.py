@@ -60,7 +60,7 @@ def test_attention_convolution_size_and_wrong_picture() -> None:
     block = AttentionConv()
     assert sum(p.numel() for p in block.parameters()) == 60_568
     assert tuple(block.relative_rows.shape) == tuple(block.relative_columns.shape) == (27, 10)
-    with pytest.raises(ValueError, match="13 x 14 reached.*expected 14 x 14"):
+    with pytest.raises(ValueError, match=r"13 x 14 reached.*expected 14 x 14"):
         block(torch.zeros(1, 64, 13, 14))
 
 

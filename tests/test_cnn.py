@@ -29,7 +29,7 @@ def test_shapes_of_eight_seconds() -> None:
 def test_the_mean_goes_over_one_axis_and_max_plus_mean_over_the_other() -> None:
     logmel = torch.randn(2, 1, 64, 80)
     for axes in ("ft", "tf"):
-        model = Cnn(axes=axes).eval()  # type: ignore[arg-type]
+        model = Cnn(axes=axes).eval()
         maps = model.maps(logmel)
         wanted = maps.mean(dim=3).amax(dim=2) + maps.mean(dim=3).mean(dim=2)
         assert torch.equal(model(logmel), wanted)
@@ -46,5 +46,5 @@ def test_the_last_block_of_cnn14_does_not_pool() -> None:
 
 
 def test_a_picture_that_is_too_small_is_a_sentence() -> None:
-    with pytest.raises(ValueError, match="64 bands x 15 frames is too small.*at least 16 of both"):
+    with pytest.raises(ValueError, match=r"64 bands x 15 frames is too small.*at least 16 of both"):
         Cnn()(torch.zeros(1, 1, 64, 15))

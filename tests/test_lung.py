@@ -33,7 +33,7 @@ def test_shapes_inside() -> None:
 def test_nine_blocks_and_four_attentions_in_order() -> None:
     kinds = [type(module).__name__[0] for module in LungRN().body]
     assert "".join(kinds) == "PPPNRPPNRPPNRPNRP"  # block, non-local, ReLU
-    first = [type(module.conv1).__name__ for module in LungAttn().body]  # type: ignore[union-attr]
+    first = [type(module.conv1).__name__ for module in LungAttn().body]
     assert first == ["Conv2d"] * 7 + ["AttentionConv", "Conv2d"]
 
 

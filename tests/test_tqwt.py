@@ -1,6 +1,8 @@
 """The transform against its defining properties and a stage-by-stage one, the split against the published iteration."""
 
+import importlib.util
 import math
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -8,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.tqwt_speed import plain_dual_q, plain_norms, plain_tqwt
 from rales.audio.tqwt import (
     HIGH_Q,
     LEAST_SAMPLES,
@@ -23,6 +24,18 @@ from rales.audio.tqwt import (
     tqwt,
     wavelet_norms,
 )
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def plain() -> ModuleType:
+    """The transform and the iteration as they stand in the papers: the slow contender of the benchmark."""
+    spec = importlib.util.spec_from_file_location("tqwt_speed", REPOSITORY / "benchmarks" / "tqwt_speed.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -43,14 +56,16 @@ def test_perfect_reconstruction_and_energy(half: int, q: float, stages: int) -> 
 
 @pytest.mark.parametrize("wavelets", [HIGH_Q, LOW_Q])
 @pytest.mark.parametrize("samples", [1464, 2666, 10000])
-def test_each_subband_equals_that_of_the_stage_by_stage_transform(wavelets: Wavelets, samples: int) -> None:
+def test_each_subband_equals_that_of_the_stage_by_stage_transform(
+    plain: ModuleType, wavelets: Wavelets, samples: int
+) -> None:
     wave = noise(samples)
     found = tqwt(wave[None], wavelets)
-    wanted = plain_tqwt(wave.numpy(), wavelets)
+    wanted = plain.plain_tqwt(wave.numpy(), wavelets)
     assert [band.shape[1] for band in found] == [band.size for band in wanted]
     assert all(np.abs(a[0].numpy() - b).max() < 1e-12 for a, b in zip(found, wanted, strict=True))
     assert wavelet_norms(subbands(samples, wavelets)) == pytest.approx(
-        plain_norms(wanted, samples, wavelets), rel=1e-12
+        plain.plain_norms(wanted, samples, wavelets), rel=1e-12
     )
 
 
@@ -102,11 +117,11 @@ def test_the_three_parts_add_up_exactly() -> None:
     assert rest.equal(wave - high - low)
 
 
-def test_the_split_equals_the_plain_iteration() -> None:
+def test_the_split_equals_the_plain_iteration(plain: ModuleType) -> None:
     wave = noise(1, 1500).cumsum(dim=1)
     wave = (wave - wave.min()) / (wave.max() - wave.min())
     found = dual_q(wave, iterations=100)
-    wanted = plain_dual_q(wave[0].numpy(), HIGH_Q, LOW_Q, 100)
+    wanted = plain.plain_dual_q(wave[0].numpy(), HIGH_Q, LOW_Q, 100)
     assert all(np.abs(a[0].numpy() - b).max() < 1e-10 for a, b in zip(found, wanted, strict=True))
 
 

@@ -118,24 +118,14 @@ def roll(wave: Tensor, *, probability: float = 0.5, generator: torch.Generator) 
 
 def stretch(wave: Tensor, rate: float, fft_samples: int = 512) -> Tensor:
     """(B, N) -> (B, about N / rate) at the same pitch: a phase vocoder with a hop of a quarter window."""
-    fft_samples = _window(fft_samples, wave)
-    hop = fft_samples // 4
-    window = torch.hann_window(fft_samples, dtype=wave.dtype, device=wave.device)
-    spectrum = torch.stft(wave, fft_samples, hop, window=window, return_complex=True)
-    magnitude, phase = spectrum.abs(), spectrum.angle()
-    frames = spectrum.shape[2]
+    spectrum, window = _stft(wave, fft_samples)
+    frames, magnitude = spectrum.shape[2], spectrum.abs()
     time = torch.arange(0, frames, rate, dtype=torch.float64, device=wave.device)
     left = time.long().clamp(max=frames - 1)
     right = (left + 1).clamp(max=frames - 1)
-    weight = (time - left).to(wave.dtype)
-    level = torch.lerp(magnitude[..., left], magnitude[..., right], weight)
-    # from one frame to the next a bin's phase goes on by its frequency's share plus what was measured beyond it
-    expected = torch.arange(spectrum.shape[1], device=wave.device) * (2 * torch.pi * hop / fft_samples)
-    advance = phase[..., right] - phase[..., left] - expected[:, None]
-    advance = advance - 2 * torch.pi * (advance / (2 * torch.pi)).round() + expected[:, None]
-    turned = torch.cat([phase[..., :1], phase[..., :1] + advance[..., :-1].cumsum(dim=2)], dim=2)
+    level = torch.lerp(magnitude[..., left], magnitude[..., right], (time - left).to(wave.dtype))
     length = max(1, round(wave.shape[-1] / rate))
-    return torch.istft(torch.polar(level, turned), fft_samples, hop, window=window, length=length)
+    return _from_advance(level, spectrum.angle()[..., left], _advance(spectrum)[..., left], window, length)
 
 
 def shift_pitch(wave: Tensor, semitones: float) -> Tensor:
@@ -148,19 +138,51 @@ def shift_pitch(wave: Tensor, semitones: float) -> Tensor:
 
 
 def vocal_tract(wave: Tensor, rate_hz: int, alpha: float, corner_hz: float, fft_samples: int = 512) -> Tensor:
-    """(B, N) -> (B, N): frequencies moved as `warp_hz` says, by reading each STFT bin at the place it came from."""
-    fft_samples = _window(fft_samples, wave)
-    window = torch.hann_window(fft_samples, dtype=wave.dtype, device=wave.device)
-    spectrum = torch.stft(wave, fft_samples, fft_samples // 4, window=window, return_complex=True)
+    """(B, N) -> (B, N): frequencies moved as `warp_hz` says.
+
+    Each STFT bin takes its magnitude from the place that moves onto it, and turns on from frame to frame faster or
+    slower by the ratio of the two frequencies (nlpaug leaves the phases as they were, which smears tones).
+    """
+    spectrum, window = _stft(wave, fft_samples)
     bins = spectrum.shape[1]
-    moved = warp_hz(np.linspace(0, rate_hz / 2, bins), alpha, corner_hz, rate_hz / 2)
-    origin = torch.from_numpy(np.interp(np.linspace(0, rate_hz / 2, bins), moved, np.arange(bins)))
-    left = origin.long().clamp(max=bins - 2)
-    weight = (origin - left).to(wave.dtype)[:, None]
-    warped = spectrum[:, left] * (1 - weight) + spectrum[:, left + 1] * weight
-    return torch.istft(warped, fft_samples, fft_samples // 4, window=window, length=wave.shape[-1])
+    places_hz = np.linspace(0, rate_hz / 2, bins)
+    origin = torch.from_numpy(np.interp(places_hz, warp_hz(places_hz, alpha, corner_hz, rate_hz / 2), np.arange(bins)))
+    left, nearest = origin.long().clamp(max=bins - 2), origin.round().long()
+    level = torch.lerp(spectrum.abs()[:, left], spectrum.abs()[:, left + 1], (origin - left).to(wave.dtype)[:, None])
+    faster = torch.arange(bins, dtype=torch.float64) / origin.clamp_min(1e-9)
+    faster[0] = 1
+    advance = _advance(spectrum)[:, nearest] * faster[:, None]
+    return _from_advance(level, spectrum.angle()[:, nearest], advance, window, wave.shape[-1])
 
 
-def _window(samples: int, wave: Tensor) -> int:
-    """The largest window of at most `samples` (a multiple of 4) whose reflected edges a wave allows."""
-    return max(4, min(samples, (2 * wave.shape[-1] - 2) // 4 * 4))
+def _stft(wave: Tensor, fft_samples: int) -> tuple[Tensor, Tensor]:
+    """(B, N) -> (B, bins, frames) with a hop of a quarter window, and the window: the largest of at most that length
+    (a multiple of 4) whose reflected edges the wave allows."""
+    fft_samples = max(4, min(fft_samples, (2 * wave.shape[-1] - 2) // 4 * 4))
+    window = torch.hann_window(fft_samples, dtype=wave.dtype, device=wave.device)
+    mode = "reflect" if wave.shape[-1] > fft_samples // 2 else "constant"
+    return torch.stft(wave, fft_samples, fft_samples // 4, window=window, pad_mode=mode, return_complex=True), window
+
+
+def _advance(spectrum: Tensor) -> Tensor:
+    """(B, bins, frames) -> (B, bins, frames) float64: by how much each bin's phase turns until the next frame.
+
+    A bin's own frequency turns it by a known number of half circles; what was measured beyond is less than half a turn.
+    """
+    phase = spectrum.angle().double()
+    expected = (torch.arange(spectrum.shape[1], device=spectrum.device) * (torch.pi / 2))[:, None]  # hop: a quarter
+    beyond = phase.diff(dim=2, append=phase[..., -1:]) - expected
+    return beyond - 2 * torch.pi * (beyond / (2 * torch.pi)).round() + expected
+
+
+def _from_advance(level: Tensor, phase: Tensor, advance: Tensor, window: Tensor, length: int) -> Tensor:
+    """Magnitudes, phases of the middle one, turns from each frame to the next, all (B, bins, T) -> wave (B, length).
+
+    Phases add up from the middle frame to both ends: in the first frame, half of it reflected, neighbouring bins of one
+    tone do not fit together, and would not all the way.
+    """
+    turned = torch.cat([torch.zeros_like(advance[..., :1]), advance[..., :-1]], dim=2).cumsum(dim=2)
+    middle = turned.shape[2] // 2
+    phases = phase[..., middle, None].double() + turned - turned[..., middle, None]
+    spectrum = torch.polar(level.double(), phases).to(torch.promote_types(level.dtype, torch.complex32))
+    return torch.istft(spectrum, len(window), len(window) // 4, window=window, length=length)
