@@ -6,7 +6,6 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,8 +37,8 @@ def plain() -> ModuleType:
     return module
 
 
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+def noise(*shape: int, seed: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    return np.random.default_rng(seed).standard_normal(shape)
 
 
 @settings(max_examples=40, deadline=None)
@@ -49,9 +48,9 @@ def test_perfect_reconstruction_and_energy(half: int, q: float, stages: int) -> 
     wavelets = Wavelets(q, 3, min(stages, max_stages(2 * half, q, 3)))
     coefficients = tqwt(wave, wavelets)
     assert len(coefficients) == wavelets.stages + 1
-    assert (inverse_tqwt(coefficients, 2 * half, wavelets) - wave).abs().max() <= 1e-10
-    energy = sum(float(band.square().sum()) for band in coefficients)
-    assert energy == pytest.approx(float(wave.square().sum()), rel=1e-12)
+    assert np.abs(inverse_tqwt(coefficients, 2 * half, wavelets) - wave).max() <= 1e-10
+    energy = sum(np.square(band).sum() for band in coefficients)
+    assert energy == pytest.approx(np.square(wave).sum(), rel=1e-12)
 
 
 @pytest.mark.parametrize("wavelets", [HIGH_Q, LOW_Q])
@@ -61,9 +60,9 @@ def test_each_subband_equals_that_of_the_stage_by_stage_transform(
 ) -> None:
     wave = noise(samples)
     found = tqwt(wave[None], wavelets)
-    wanted = plain.plain_tqwt(wave.numpy(), wavelets)
+    wanted = plain.plain_tqwt(wave, wavelets)
     assert [band.shape[1] for band in found] == [band.size for band in wanted]
-    assert all(np.abs(a[0].numpy() - b).max() < 1e-12 for a, b in zip(found, wanted, strict=True))
+    assert all(np.abs(a[0] - b).max() < 1e-12 for a, b in zip(found, wanted, strict=True))
     assert wavelet_norms(subbands(samples, wavelets)) == pytest.approx(
         plain.plain_norms(wanted, samples, wavelets), rel=1e-12
     )
@@ -113,27 +112,27 @@ def test_what_does_not_fit_is_a_sentence() -> None:
 def test_the_three_parts_add_up_exactly() -> None:
     wave = noise(3, 1500)
     high, low, rest = dual_q(wave, iterations=10)
-    assert (high + low + rest - wave).abs().max() <= 1e-15 * 10
-    assert rest.equal(wave - high - low)
+    assert np.abs(high + low + rest - wave).max() <= 1e-14
+    assert np.array_equal(rest, wave - high - low)
 
 
 def test_the_split_equals_the_plain_iteration(plain: ModuleType) -> None:
-    wave = noise(1, 1500).cumsum(dim=1)
+    wave = noise(1, 1500).cumsum(axis=1)
     wave = (wave - wave.min()) / (wave.max() - wave.min())
     found = dual_q(wave, iterations=100)
-    wanted = plain.plain_dual_q(wave[0].numpy(), HIGH_Q, LOW_Q, 100)
-    assert all(np.abs(a[0].numpy() - b).max() < 1e-10 for a, b in zip(found, wanted, strict=True))
+    wanted = plain.plain_dual_q(wave[0], HIGH_Q, LOW_Q, 100)
+    assert all(np.abs(a[0] - b).max() < 1e-10 for a, b in zip(found, wanted, strict=True))
 
 
 def test_tones_and_clicks_go_apart() -> None:
-    time_s = torch.arange(8000, dtype=torch.float64) / 4000
-    tone = torch.sin(2 * torch.pi * 400 * time_s) * torch.hann_window(8000, dtype=torch.float64)
-    clicks = torch.zeros(8000, dtype=torch.float64)
+    time_s = np.arange(8000) / 4000
+    tone = np.sin(2 * np.pi * 400 * time_s) * np.hanning(8000)
+    clicks = np.zeros(8000)
     clicks[[1500, 3300, 5100]] = 3.0
     high, low, _ = dual_q((tone + clicks)[None], iterations=60)
-    assert torch.corrcoef(torch.stack([high[0], tone]))[0, 1] > 0.95
-    assert torch.corrcoef(torch.stack([low[0], clicks]))[0, 1] > 0.8
-    assert abs(float(torch.corrcoef(torch.stack([low[0], tone]))[0, 1])) < 0.1
+    assert np.corrcoef(high[0], tone)[0, 1] > 0.95
+    assert np.corrcoef(low[0], clicks)[0, 1] > 0.8
+    assert abs(np.corrcoef(low[0], tone)[0, 1]) < 0.1
 
 
 def test_a_cycle_gives_the_same_alone_and_among_others() -> None:

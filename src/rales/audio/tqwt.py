@@ -2,8 +2,9 @@
 
 All of it happens on the spectrum of the whole wave. A stage's low-pass keeps the numbers of the bins that it passes, so
 subband j is a stretch of that spectrum times the product of the filters on its way: one FFT, then one short inverse FFT
-a subband, where the published form filters stage by stage. Source of the formulas: Selesnick, "Wavelet transform with
-tunable Q-factor" (2011) and "Resonance-based signal decomposition" (2011); LungAttn's constants.
+a subband, where the published form filters stage by stage. Arrays keep their type, float32 or float64.
+Source of the formulas: Selesnick, "Wavelet transform with tunable Q-factor" (2011) and "Resonance-based signal
+decomposition" (2011); LungAttn's constants.
 """
 
 import math
@@ -13,9 +14,8 @@ from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from scipy import fft
 
 
 class Subband(NamedTuple):
@@ -42,6 +42,7 @@ LEAST_SAMPLES = 1464  # 30 stages at Q = 4 need as many; 24 cycles of the databa
 CYCLES_AT_ONCE = 32
 
 Wave = NDArray[np.float32]
+Waves = NDArray[np.floating]  # (B, N)
 
 
 def dual_q_of_cycles(waves: Sequence[Wave], *, iterations: int = 100) -> list[tuple[Wave, Wave, Wave]]:
@@ -58,7 +59,7 @@ def dual_q_of_cycles(waves: Sequence[Wave], *, iterations: int = 100) -> list[tu
         for first in range(0, len(numbers), CYCLES_AT_ONCE):
             chosen = numbers[first : first + CYCLES_AT_ONCE]
             batch = np.stack([np.pad(waves[i], (0, samples - waves[i].size), mode="reflect") for i in chosen])
-            split = [part.numpy() for part in dual_q(torch.from_numpy(np.float32(batch)), iterations=iterations)]
+            split = dual_q(batch.astype(np.float32), iterations=iterations)
             for row, i in enumerate(chosen):
                 parts[i] = tuple(part[row, : waves[i].size] for part in split)  # type: ignore[assignment]
     return parts
@@ -76,15 +77,16 @@ def padded_length(samples: int) -> int:
 
 @cache
 def transform_cost(samples: int) -> float:
-    """Even length -> work of one transform of both kinds: samples of a subband times (20 + its half's prime factors),
-    at most three times those of the next power of two, where an FFT goes over to Bluestein's algorithm."""
+    """Even length -> work of one transform of both kinds: samples of a subband times (20 + its half's prime factors).
+
+    Measured: beyond a sum of about 150 the FFT takes another way (Bluestein's), five times as slow as the fastest."""
     work = 0.0
     for q, redundancy, stages in (HIGH_Q, LOW_Q):
         beta = 2 / (q + 1)
         alpha = 1 - beta / redundancy
         sizes = [round(beta * alpha ** (j - 1) * samples / 2) for j in range(1, stages + 1)]
         for half in (*sizes, round(alpha**stages * samples / 2)):
-            work += half * (20 + min(prime_sum(half), 6 * math.ceil(math.log2(2 * half))))
+            work += half * (20 + min(prime_sum(half), 150))
     return work
 
 
@@ -99,31 +101,22 @@ def prime_sum(number: int) -> int:
     return total + (number if number > 1 else 0)
 
 
-def tqwt(wave: Tensor, wavelets: Wavelets) -> list[Tensor]:
+def tqwt(wave: Waves, wavelets: Wavelets) -> list[Waves]:
     """(B, N) -> J + 1 subbands (B, N_j), from the highest band to the low-pass rest. Raises as `subbands` does."""
-    spectrum = torch.fft.rfft(wave, norm="ortho")
-    coefficients = []
-    for start, weight, samples in subbands(wave.shape[-1], wavelets):
-        stretch = spectrum[..., start : start + len(weight)] * torch.as_tensor(weight).to(wave)
-        coefficients.append(torch.fft.irfft(stretch, n=samples, norm="ortho"))
-    return coefficients
+    spectrum = fft.rfft(wave, norm="ortho")
+    return [
+        fft.irfft(spectrum[:, start : start + weight.size] * weight.astype(wave.dtype), n=samples, norm="ortho")
+        for start, weight, samples in subbands(wave.shape[1], wavelets)
+    ]
 
 
-def inverse_tqwt(coefficients: list[Tensor], samples: int, wavelets: Wavelets) -> Tensor:
+def inverse_tqwt(coefficients: list[Waves], samples: int, wavelets: Wavelets) -> Waves:
     """Subbands of `tqwt` -> wave (B, samples); the filters' squares sum to 1, so it is the adjoint and the inverse."""
     first = coefficients[0]
-    spectrum = torch.zeros(
-        *first.shape[:-1],
-        samples // 2 + 1,
-        dtype=torch.promote_types(first.dtype, torch.complex32),
-        device=first.device,
-    )
+    spectrum = np.zeros((len(first), samples // 2 + 1), np.result_type(first, np.complex64))
     for band, (start, weight, _) in zip(coefficients, subbands(samples, wavelets), strict=True):
-        spectrum[..., start : start + len(weight)] += torch.fft.rfft(band, norm="ortho") * torch.as_tensor(weight).to(
-            band
-        )
-    wave: Tensor = torch.fft.irfft(spectrum, n=samples, norm="ortho")
-    return wave
+        spectrum[:, start : start + weight.size] += fft.rfft(band, norm="ortho") * weight.astype(first.dtype)
+    return np.asarray(fft.irfft(spectrum, n=samples, norm="ortho"))
 
 
 def max_stages(samples: int, q: float, redundancy: float) -> int:
@@ -169,48 +162,55 @@ def wavelet_norms(bands: list[Subband]) -> NDArray[np.float64]:
 
 
 def dual_q(
-    wave: Tensor,
+    wave: Waves,
     high: Wavelets = HIGH_Q,
     low: Wavelets = LOW_Q,
     *,
     penalty: float = 0.1,
     mu: float = 0.1,
     iterations: int = 100,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Waves, Waves, Waves]:
     """(B, N) -> high-Q part, low-Q part and residual, each (B, N), adding up to the wave. Raises as `subbands` does.
 
     Morphological component analysis by SALSA: the coefficients w of both transforms make
     |x - x1 - x2|^2 + penalty * sum of |norm_j w_j| small. Each iteration, with t_j = penalty * norm_j / (2 mu):
     u = soft(w + d, t) - d; c = (x - itqwt1(u1) - itqwt2(u2)) / (mu + 2); d = tqwt(c); w = d + u.
-    Since soft(v, t) = v - clamp(v, -t, t), u is w less the clamped w + d. Only that happens in time, subband after
-    subband while its numbers are in the processor's cache; sums and differences of waves stay spectra.
+    Since soft(v, t) = v - clip(v, -t, t), u is w less the clipped w + d. Only that happens in time, subband after
+    subband while its numbers are in the processor's cache; sums and differences of waves stay spectra, their real and
+    imaginary parts side by side as real numbers, since the weights are real.
     """
-    samples = wave.shape[-1]
+    samples, kind = wave.shape[1], wave.dtype
     parts = (subbands(samples, high), subbands(samples, low))
     bands = [*parts[0], *parts[1]]
     thresholds = [penalty * float(norm) / (2 * mu) for part in parts for norm in wavelet_norms(part)]
-    # Spectra as interleaved real and imaginary parts, weights twice in a row: half the work of a complex product.
-    weights = [torch.as_tensor(band.weight.repeat(2)).to(wave) for band in bands]
-    stretches = [slice(2 * band.start, 2 * (band.start + len(band.weight))) for band in bands]
+    # with the factor that makes the band's FFT unitary, which scipy would spend another pass on
+    weights = [(band.weight.repeat(2) * band.samples**-0.5).astype(kind) for band in bands]
+    stretches = [
+        slice(2 * band.start, 2 * band.start + weight.size) for band, weight in zip(bands, weights, strict=True)
+    ]
 
-    spectrum = torch.view_as_real(torch.fft.rfft(wave, norm="ortho")).flatten(-2)  # (B, N + 2)
+    spectrum = fft.rfft(wave, norm="ortho").view(kind)  # (B, N + 2)
     rest = spectrum  # of c; w starts as tqwt(x), d and u as 0
-    u: list[Tensor] = []
+    u: list[Waves] = []
     for iteration in range(iterations + 1):
-        coming = spectrum.clone()
+        coming = spectrum.copy()
         for j, (band, weight, stretch, threshold) in enumerate(zip(bands, weights, stretches, thresholds, strict=True)):
-            moved = torch.view_as_complex((rest[..., stretch] * weight).unflatten(-1, (-1, 2)))
-            d = torch.fft.irfft(moved, n=band.samples, norm="ortho")
+            moved = (rest[:, stretch] * weight).view(np.result_type(kind, np.complex64))
+            d = fft.irfft(moved, n=band.samples, norm="forward")
             if iteration == 0:
-                u.append(d.sub_(d.clamp(-threshold, threshold)))
+                u.append(d - np.clip(d, -threshold, threshold))
             else:
-                w = u[j].add_(d)
+                w = u[j]
+                w += d
                 if iteration == iterations:
                     continue
-                w.sub_(d.add_(w).clamp_(-threshold, threshold))
-            back = torch.view_as_real(torch.fft.rfft(u[j], norm="ortho")).flatten(-2)
-            coming[..., stretch].sub_(back.mul_(weight))
-        rest = coming.div_(mu + 2)
+                d += w
+                w -= np.clip(d, -threshold, threshold, out=d)
+            back = fft.rfft(u[j]).view(kind)
+            back *= weight
+            coming[:, stretch] -= back
+        coming /= mu + 2
+        rest = coming
     high_part, low_part = (
         inverse_tqwt(coefficients, samples, wavelets)
         for coefficients, wavelets in ((u[: len(parts[0])], high), (u[len(parts[0]) :], low))
