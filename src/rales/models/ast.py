@@ -31,8 +31,8 @@ class AST(nn.Module):
     """(B, 1, 128, frames) standardised filter bank -> (B, D): mean of the class and the distillation token.
 
     16 x 16 patches every 10 bands and frames, frequency-major: 798 frames are 12 x 79 = 948 of them. Tokens in front:
-    class, distillation. `mix` replaces patches after the projection, before positions are added. With heads of 64
-    features as the public checkpoint has. Errors: another number of frames than the table of positions is for.
+    class, distillation. `mix` replaces patches after the projection, before positions are added. Errors: another number
+    of frames than the table of positions is for.
     """
 
     def __init__(self, dim: int = 768, depth: int = 12, heads: int = 12, *, frames: int = 798) -> None:

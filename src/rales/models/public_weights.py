@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rales.models.ast import AST, ROWS, PositionLayout, fit_positions
+from rales.models.ast import AST, ROWS, PositionLayout, columns_of, fit_positions
 from rales.models.cnn import Cnn, CnnSize
 from rales.models.resnest import ResNeSt
 from rales.models.resnet import ResNet
@@ -20,6 +20,7 @@ from rales.models.weights import default_heads, read_tensors
 # What PANNs files hold beside the convolutions: their own front-end, input batch-norm, embedding and AudioSet head.
 PANNS_REST = ("spectrogram_extractor.", "logmel_extractor.", "bn0.", "fc1.", "fc_audioset.")
 AST_PREFIXES = ("module.v.", "v.", "audio_spectrogram_transformer.", "")
+AST_LANDMARKS = ("cls_token", "embeddings.cls_token")  # original, Hugging Face
 AST_HEADS = ("module.mlp_head.", "mlp_head.", "classifier.")
 # Names that the original AST kept from DeiT and does not use.
 AST_UNUSED = ("head.", "head_dist.", "pre_logits.")
@@ -65,7 +66,7 @@ def cnn_tensors(path: str | Path, size: CnnSize = "cnn6") -> dict[str, Tensor]:
 def ast_tensors(path: str | Path, *, frames: int = 798, layout: PositionLayout = "aligned") -> dict[str, Tensor]:
     """Original or Hugging Face AST file -> state dict of an `AST` of the file's width and depth for so many frames."""
     tensors, _ = read_tensors(path)
-    prefix = next((p for p in AST_PREFIXES if any(f"{p}{name}" in tensors for name in landmarks())), "")
+    prefix = next((p for p in AST_PREFIXES if any(f"{p}{name}" in tensors for name in AST_LANDMARKS)), "")
     kept = {
         name.removeprefix(prefix): value
         for name, value in tensors.items()
@@ -82,16 +83,11 @@ def ast_tensors(path: str | Path, *, frames: int = 798, layout: PositionLayout =
             f"{path}: not an AST file: it starts with {named(tensors)}; expected positions for 2 tokens and {ROWS} "
             "rows of patches, and blocks"
         )
-    joined["pos_embed"] = fit_positions(table, (frames - 16) // 10 + 1, layout)
+    joined["pos_embed"] = fit_positions(table, columns_of(frames), layout)
     dim = table.shape[2]
     with torch.device("meta"):
         ours = AST(dim, len(blocks), default_heads(dim), frames=frames)
     return fitting(path, joined, ours, f"AST of width {dim} and depth {len(blocks)}")
-
-
-def landmarks() -> tuple[str, str]:
-    """The class token's name in the original and in the Hugging Face layout."""
-    return "cls_token", "embeddings.cls_token"
 
 
 def hugging_face_name(name: str) -> str:
