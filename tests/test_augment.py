@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rales.audio import IcbhiLogMel, spec_augment, time_warp
+from rales.audio.augment import class_pairs_appended, mixup_appended
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -200,3 +201,52 @@ def test_warp_differs_per_sample_and_leaves_its_input_alone() -> None:
     assert warped.min() >= logmel.min()
     assert warped.max() <= logmel.max()
     assert time_warp(logmel.half(), generator=seeded()).dtype == torch.float16
+
+
+# Mixtures that join the batch
+
+
+def test_mixup_doubles_the_batch_and_targets_stay_distributions() -> None:
+    picture = torch.arange(8.0).view(4, 1, 2)
+    target = torch.eye(4)
+    for seed in range(10):
+        pictures, targets = mixup_appended(picture, target, generator=torch.Generator().manual_seed(seed))
+        assert (len(pictures), len(targets)) == (8, 8)
+        assert torch.equal(pictures[:4], picture)
+        assert torch.allclose(targets.sum(dim=1), torch.ones(8))
+        # pictures are mixed as their targets are
+        assert torch.allclose(pictures[4:].flatten(1), targets[4:] @ picture.flatten(1), atol=1e-6)
+        shares = targets[4:].amax(dim=1)
+        assert len({round(float(s), 5) for s in shares if s < 1}) <= 1  # one share for the batch
+
+
+def test_class_pairs_have_the_published_numbers() -> None:
+    label = torch.tensor([0] * 16 + [1] * 9 + [2] * 4 + [3] * 3)
+    picture = torch.nn.functional.one_hot(label, 4).float()  # so that a mixture shows what went in
+    pictures, targets = class_pairs_appended(picture, label, generator=torch.Generator().manual_seed(0))
+    assert len(pictures) == len(targets) == 32 + 6 + 2 * 4 + 2 * 4
+    assert torch.equal(pictures[:32], picture)
+    crackle, wheeze, both = targets[32:38], targets[38:46], targets[46:]
+    assert torch.allclose(targets.sum(dim=1), torch.ones(54))
+    assert (crackle[:, 1] >= 0.5).all()
+    assert (crackle[:, [2, 3]] == 0).all()
+    assert (wheeze[:, 2] >= 0.5).all()
+    assert torch.allclose(pictures[32:46], targets[32:46], atol=1e-6)
+    assert (both == torch.tensor([0.0, 0, 0, 1])).all()
+    assert torch.allclose(pictures[46:, 1] + pictures[46:, 2], torch.ones(8))
+    assert len({round(float(share), 5) for share in pictures[46:, 2]}) > 4  # every mixture has its own share
+
+
+def test_class_pairs_of_a_batch_without_some_classes() -> None:
+    label = torch.tensor([0, 0, 3])
+    pictures, targets = class_pairs_appended(torch.zeros(3, 1, 2, 2), label, generator=torch.Generator().manual_seed(0))
+    assert len(pictures) == len(targets) == 3
+
+
+def test_two_thirds_of_the_scarcer_class_rounded_down() -> None:
+    for crackles, wanted in ((1, 0), (2, 1), (3, 2), (4, 2), (6, 4)):
+        label = torch.tensor([0] * 10 + [1] * crackles)
+        pictures, _ = class_pairs_appended(
+            torch.zeros(len(label), 1), label, generator=torch.Generator().manual_seed(0)
+        )
+        assert len(pictures) - len(label) == wanted

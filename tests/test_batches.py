@@ -175,3 +175,12 @@ def test_wrong_arguments_are_sentences_at_once() -> None:
         shuffled(waves, labels, 2, seed=0, epoch=0, part=(2, 2))
     with pytest.raises(ValueError, match="'stratified' is unknown"):
         shuffled(waves, labels, 2, seed=0, epoch=0, sampler="stratified")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("size", "steps"), [(8, 518), (32, 130), (48, 87), (64, 65), (128, 33)])
+def test_steps_of_an_epoch_on_the_official_split(size: int, steps: int) -> None:
+    """4,142 train cycles at the batch sizes of the published systems; AST drops the last, incomplete batch."""
+    waves, labels = np.zeros((4142, 1), np.float32), np.zeros(4142, np.int64)
+    assert len(list(shuffled(waves, labels, size, seed=0, epoch=1))) == steps
+    whole = len(list(shuffled(waves, labels, size, seed=0, epoch=1, drop_last=True)))
+    assert whole == 4142 // size

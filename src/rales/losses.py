@@ -25,3 +25,154 @@ def weighted_cross_entropy(logits: Tensor, label: Tensor, whole_label: Tensor, w
     """
     total = F.cross_entropy(logits.float(), label, weight, reduction="sum")
     return total / weight[whole_label].sum()
+
+
+def soft_binary_cross_entropy(logits: Tensor, target: Tensor, positive_weight: Sequence[float] | None = None) -> Tensor:
+    """(B, classes) logits and targets in [0, 1] -> scalar: binary cross-entropy of each class, mean over all.
+
+    "Both" is [0, 0, 0, 1], not [0, 1, 1, 0] (LungRN+NL, LungAttn; without mixup the
+    latter weighs positives 2, 3, 9, 10).
+    """
+    weight = None if positive_weight is None else logits.new_tensor(positive_weight, dtype=torch.float32)
+    return F.binary_cross_entropy_with_logits(logits.float(), target.float(), pos_weight=weight)
+
+
+def sup_con(features: Tensor, label: Tensor, temperature: float = 0.06) -> Tensor:
+    """(A, D) features of all views, (A,) labels -> scalar: supervised contrastive loss (Khosla et al. 2020).
+
+    Mean over anchors of - mean over their positives of log softmax of cosine / temperature over all others; positives
+    share the anchor's label. Rows with a negative label (unknown) take no part, anchors without positives do not count.
+    """
+    known = label >= 0
+    z, label = F.normalize(features[known].float(), dim=1), label[known]
+    if len(z) < 2:
+        return z.sum() * 0  # nobody to compare with
+    self_pair = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    log_share = (z @ z.T / temperature).masked_fill(self_pair, -torch.inf).log_softmax(dim=1)
+    positive = (label[:, None] == label[None, :]) & ~self_pair
+    count = positive.sum(dim=1)
+    per_anchor = -torch.where(positive, log_share, 0).sum(dim=1) / count.clamp(min=1)
+    return per_anchor.sum() / (count > 0).sum().clamp(min=1)
+
+
+def multi_sup_con(
+    class_features: Tensor,
+    label: Tensor,
+    metadata_features: Tensor,
+    metadata: Tensor,
+    *,
+    class_share: float = 0.75,
+    temperature: float = 0.06,
+) -> Tensor:
+    """Features of two projectors (A, D), class labels and metadata groups (A,) -> scalar: M-SCL (Moummad & Farrugia).
+
+    Groups are sex x age; a negative group is unknown and stays out of the metadata term.
+    """
+    of_class = sup_con(class_features, label, temperature)
+    return class_share * of_class + (1 - class_share) * sup_con(metadata_features, metadata, temperature)
+
+
+def hybrid_sup_con(contrastive: Tensor, cross_entropy: Tensor, share: float = 0.5) -> Tensor:
+    """Two scalars -> share * contrastive + (1 - share) * cross-entropy (Moummad & Farrugia's hybrid)."""
+    return share * contrastive + (1 - share) * cross_entropy
+
+
+def patch_mix_cross_entropy(logits: Tensor, label: Tensor, order: Tensor, kept: float) -> Tensor:
+    """(B, classes) logits of mixed clips, (B,) labels, (B,) partner, share of own patches -> scalar (Patch-Mix CE)."""
+    own, other = F.cross_entropy(logits.float(), label), F.cross_entropy(logits.float(), label[order])
+    return kept * own + (1 - kept) * other
+
+
+def patch_mix_contrastive(
+    mixed: Tensor,
+    clean: Tensor,
+    order: Tensor,
+    kept: float,
+    *,
+    temperature: float = 0.06,
+    label: Tensor | None = None,
+) -> Tensor:
+    """Projected features of mixed clips (B, D), features of the clean ones (B, D) -> scalar (Patch-Mix CL).
+
+    Each mixed clip should find its two sources among the clean ones: -(kept log p_ii + (1 - kept) log p_i,order(i)),
+    p = softmax of cosine / temperature over the batch. The clean side is detached. With labels only clips of other
+    classes are negatives (an option of that code; default: all).
+    """
+    anchor, target = F.normalize(mixed.float(), dim=1), F.normalize(clean.detach().float(), dim=1)
+    cosine = anchor @ target.T / temperature
+    row = torch.arange(len(cosine), device=cosine.device)
+    if label is not None:
+        left_out = label[:, None] == label[None, :]
+        left_out[row, row] = left_out[row, order] = False
+        cosine = cosine.masked_fill(left_out, -torch.inf)
+    log_share = cosine.log_softmax(dim=1)
+    return -(kept * log_share[row, row] + (1 - kept) * log_share[row, order]).mean()
+
+
+def co_tuning(source_logits: Tensor, label: Tensor, relationship: Tensor) -> Tensor:
+    """(B, S) logits of the kept source head, (B,) target labels, (classes, S) relationship -> scalar.
+
+    Cross-entropy of the source head with p(source | target) as its target (You et al. 2020); weigh it with lambda, 2.3
+    in the original, 0.3 in re-implementations on ICBHI.
+    """
+    return -(relationship[label] * source_logits.float().log_softmax(dim=1)).sum(dim=1).mean()
+
+
+# multiplies the logits: calibration of torchvision's ResNet-50 V1; other weights need another
+SOURCE_TEMPERATURE = 0.8840
+INVERSE_REGULARISATION = (
+    *(1e4, 3e3, 1e3, 3e2, 1e2, 30.0, 10.0, 3.0, 1.0),
+    *(0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4),
+)
+
+
+def category_relationship(
+    train_logits: Tensor,
+    train_label: Tensor,
+    validation_logits: Tensor,
+    validation_label: Tensor,
+    *,
+    temperature: float = SOURCE_TEMPERATURE,
+) -> Tensor:
+    """Source logits (n, S) and target labels (n,) of both parts, network in evaluation mode -> p(source | target).
+
+    (classes, S), rows sum to 1. Multinomial logistic regression without intercept from source probabilities to target
+    classes gives p(target | source); its strength is chosen by validation accuracy, its scale by validation likelihood
+    (one number, so a bounded search does what L-BFGS does there). Bayes with the mean source probabilities of both
+    parts turns it round. Source: thuml/CoTuning. Errors: a class that the train part lacks.
+    """
+    import numpy as np
+    from scipy.optimize import minimize_scalar
+    from sklearn.linear_model import LogisticRegression
+
+    classes = int(torch.cat([train_label, validation_label]).max()) + 1
+    if len(torch.unique(train_label)) < classes or classes < 2:
+        raise ValueError(
+            f"the train part has classes {torch.unique(train_label).tolist()}; expected 0 to {max(classes - 1, 1)}, "
+            "each with at least one cycle"
+        )
+    train, validation = ((temperature * x.double()).softmax(dim=1).numpy() for x in (train_logits, validation_logits))
+    known, true = train_label.numpy(), validation_label.numpy()
+    fits = [
+        LogisticRegression(C=c, fit_intercept=False, max_iter=10_000).fit(train, known) for c in INVERSE_REGULARISATION
+    ]
+    best = max(fits, key=lambda fit: float((fit.predict(validation) == true).mean()))  # the first of equals
+    weight = torch.from_numpy(best.coef_)
+    if classes == 2:  # scikit-learn keeps one row, the difference of the two
+        weight = torch.cat([torch.zeros_like(weight), weight])
+    scores = torch.from_numpy(validation) @ weight.T
+
+    def unlikelihood(log_scale: float) -> float:
+        return float(F.cross_entropy(float(np.exp(log_scale)) * scores, validation_label))
+
+    scale = float(np.exp(minimize_scalar(unlikelihood, bounds=(-7, 7), method="bounded").x))
+    target_given_source = (scale * weight.T).softmax(dim=1)  # (S, classes)
+    source = torch.from_numpy(np.concatenate([train, validation])).mean(dim=0)
+    joint = (target_given_source * source[:, None]).T
+    return (joint / joint.sum(dim=1, keepdim=True)).float()
+
+
+def direct_relationship(logits: Tensor, label: Tensor, *, temperature: float = SOURCE_TEMPERATURE) -> Tensor:
+    """Source logits (n, S), labels (n,) -> (classes, S): each class's mean source probabilities, the simple form."""
+    share = (temperature * logits.double()).softmax(dim=1)
+    return torch.stack([share[label == c].mean(dim=0) for c in range(int(label.max()) + 1)]).float()

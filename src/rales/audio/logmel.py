@@ -37,7 +37,7 @@ class M2DLogMel(nn.Module):
         filters = slaney_mel_filters(
             sample_rate_hz=sample_rate_hz, fft_samples=fft_samples, mels=mels, low_hz=low_hz, high_hz=high_hz
         )
-        self.mel_power = _MelPower(filters, fft_samples, hop_samples)
+        self.mel_power = MelPower(filters, fft_samples, hop_samples)
 
     def forward(self, wave: Tensor) -> Tensor:
         power: Tensor = self.mel_power(wave)
@@ -72,7 +72,7 @@ class IcbhiLogMel(nn.Module):
         filters = htk_mel_filters(
             sample_rate_hz=sample_rate_hz, fft_samples=fft_samples, mels=mels, low_hz=low_hz, high_hz=high_hz
         )
-        self.mel_power = _MelPower(filters, fft_samples, hop_samples)
+        self.mel_power = MelPower(filters, fft_samples, hop_samples)
         self.over = (1, 2, 3) if scope == "clip" else (0, 1, 2, 3)
         self.mean = mean
         self.std = std
@@ -101,7 +101,7 @@ class IcbhiLogMel(nn.Module):
         return power.clamp_min_(1e-10).log10_().mul_(10).unsqueeze(1)
 
 
-class _MelPower(nn.Module):
+class MelPower(nn.Module):
     """Wave (B, N) -> mel power (B, mels, 1 + N // hop_samples)."""
 
     window: Tensor
@@ -141,9 +141,9 @@ class _MelPower(nn.Module):
         power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
         return self.filters @ power
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "_MelPower":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MelPower":
         # An enclosing model may be cast to bfloat16 or half; window and filters then follow its device only.
-        module: _MelPower = super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)  # type: ignore[no-untyped-call]
+        module: MelPower = super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)  # type: ignore[no-untyped-call]
         return module
 
 

@@ -142,9 +142,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if isinstance(stored, dict) and isinstance(stored.get("model"), dict):
         stored = stored["model"]
     if not isinstance(stored, dict) or not any(isinstance(value, Tensor) for value in stored.values()):
-        raise ValueError(
-            f"{path}: holds {type(stored).__name__} without tensors, expected a state dict of an M2D encoder"
-        )
+        raise ValueError(f"{path}: holds {type(stored).__name__} without tensors, expected a state dict")
     return {name: value for name, value in stored.items() if isinstance(value, Tensor)}, {}
 
 

@@ -1,0 +1,60 @@
+"""How the earlier systems bring cycles to one length: pieces of long ones, filled up short ones."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Wave = NDArray[np.float32]
+
+
+def pieces(wave: Wave, samples: int) -> list[Wave]:
+    """(N,) -> one or more waves of at most `samples` samples (RespireNet).
+
+    A longer cycle becomes every whole piece that starts half a piece after the one before, and what is left from the
+    next such start on; only that last one is shorter. A cycle of exactly that length or less stays one piece.
+    """
+    if wave.size <= samples:
+        return [wave]
+    hop = samples // 2
+    whole = 1 + (wave.size - samples) // hop
+    starts = [hop * number for number in range(whole + 1)]
+    return [wave[start : start + samples] for start in starts if start < wave.size]
+
+
+def duplicate(wave: Wave, samples: int, side: Literal["after", "before"] = "after", filler: Wave | None = None) -> Wave:
+    """(N,) -> (samples,): the wave whole, filled with its own repetition behind it or in front of it (RespireNet).
+
+    Behind comes the head of the repeated filler, in front its tail. The filler is the wave, or the whole cycle if the
+    wave is a piece of it. The published code tosses the side once for every item, test items too; here the caller
+    decides, and evaluation fills behind. Errors: an empty or a longer wave.
+    """
+    if not 0 < wave.size <= samples:
+        raise ValueError(f"a wave of {wave.size} samples was given, expected 1 to {samples}")
+    filler = wave if filler is None else filler
+    missing = samples - wave.size
+    repeated = np.tile(filler, max(1, -(-missing // filler.size)))
+    if side == "before":
+        return np.concatenate([repeated[repeated.size - missing :], wave])
+    return np.concatenate([wave, repeated[:missing]])
+
+
+def reflect(wave: Wave, samples: int) -> Wave:
+    """(N,) -> (samples,): cut, or continued by its mirror image, again and again if need be (Nguyen & Pernkopf)."""
+    if wave.size == 0:
+        raise ValueError("an empty wave was given, expected at least one sample")
+    if wave.size >= samples:
+        return wave[:samples]
+    mode: Literal["reflect", "edge"] = "reflect" if wave.size > 1 else "edge"
+    return np.asarray(np.pad(wave, (0, samples - wave.size), mode=mode))
+
+
+def majority(
+    votes: Sequence[int] | NDArray[np.integer], parents: Sequence[int] | NDArray[np.integer]
+) -> dict[int, int]:
+    """Class and cycle of every piece -> cycle -> its most frequent class; of equally frequent ones the lowest."""
+    counted: dict[int, list[int]] = {}
+    for vote, parent in zip(votes, parents, strict=True):
+        counted.setdefault(int(parent), []).append(int(vote))
+    return {parent: int(np.bincount(cast).argmax()) for parent, cast in counted.items()}

@@ -1,0 +1,59 @@
+"""What the earlier systems put behind a backbone: perceptron, projectors, the two heads of co-tuning."""
+
+from torch import Tensor, nn
+
+from rales.models.resnet import ResNet
+
+
+def respirenet_head(features: int = 512, classes: int = 4) -> nn.Sequential:
+    """Size of the pooled features -> (B, features) -> (B, classes) logits: two layers of 128 and a linear one.
+
+    Source: microsoft/RespireNet, nets/network_cnn.py.
+    """
+    return nn.Sequential(
+        nn.Dropout(0.5),
+        nn.Linear(features, 128),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(128, 128),
+        nn.ReLU(),
+        nn.Linear(128, classes),
+    )
+
+
+def projector(features: int = 512, out: int = 128) -> nn.Sequential:
+    """Sizes -> (B, features) -> (B, out) for a contrastive loss: 512 wide inside as its input (Moummad & Farrugia)."""
+    return nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, out))
+
+
+def patch_mix_projector(features: int = 768) -> nn.Sequential:
+    """Size -> (B, features) -> (B, features): linear, batch-norm, ReLU, linear (Patch-Mix CL)."""
+    return nn.Sequential(
+        nn.Linear(features, features), nn.BatchNorm1d(features), nn.ReLU(), nn.Linear(features, features)
+    )
+
+
+class CoTuning(nn.Module):
+    """(B, 3, H, W) -> (B, classes) logits; `both` also gives those of the kept source head, (B, 1000).
+
+    `backbone` is a network with its source classifier still on as `fc`. The new head starts at N(0, 0.01), bias 0, and
+    is meant to learn ten times as fast. Source: You et al. 2020, thuml/CoTuning.
+    """
+
+    def __init__(self, backbone: ResNet, classes: int = 4) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.source = backbone.fc
+        backbone.fc = nn.Identity()
+        self.target = nn.Linear(backbone.dim, classes)
+        nn.init.normal_(self.target.weight, std=0.01)
+        nn.init.zeros_(self.target.bias)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        logits: Tensor = self.target(self.backbone(picture))
+        return logits
+
+    def both(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) -> target logits (B, classes), source logits (B, source classes)."""
+        features = self.backbone(picture)
+        return self.target(features), self.source(features)
