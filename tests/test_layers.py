@@ -45,7 +45,7 @@ def test_a_search_from_folder_to_picture(
     again: dict[str, Any] = {"size": "tiny", "folds": 3, "cache_folder": tmp_path_factory.mktemp("cache")}
     found = layers.search(cycles, "", out, command="rales layers", **again)
     assert len(found) == 15
-    assert sorted(file.name for file in out.iterdir()) == [
+    assert sorted(file.name for file in out.glob("[!.]*")) == [
         *("best_by_size.csv", "counts.safetensors", "features.safetensors"),
         *("layers.json", "layers.png", "subsets.csv"),
     ]

@@ -39,6 +39,8 @@ def write_run(
     confidence: float = 0.7,
     fold: tuple[int, int] | None = None,
     overlap: Sequence[str] = (),
+    overrides: dict[str, Any] | None = None,
+    data_digest: str = "",
 ) -> Path:
     """A finished run folder as `rales train` writes it, with these test predictions."""
     folder.mkdir(parents=True)
@@ -47,6 +49,7 @@ def write_run(
     config = {
         "recipe": recipe,
         "options": {"variant": variant, "size": "base"} if variant else {},
+        "overrides": overrides or {},
         "seed": seed,
         "config": {
             "seed": seed,
@@ -57,6 +60,7 @@ def write_run(
         "split": {
             "name": "official",
             "digest": "d1ce5700aa",
+            "data_digest": data_digest,
             "train": {"recordings": 539 if whole else 60, "cycles": 4142, "classes": {"normal": 2063, "crackle": 1215}},
             "test": {"recordings": 381 if whole else 66, "cycles": number, "classes": {"normal": 1579}},
             "whole_database": whole,
@@ -241,6 +245,11 @@ def test_folds_are_pooled_when_all_of_them_are_there(tmp_path: Path) -> None:
     assert "75.00 ± 11.79" in text
     assert "56.25 ± 14.73" in text
     assert text.count("| 2 |") == 1
+    other = tmp_path / "seed1" / "fold1"
+    write_run(tmp_path / "other", SEED1[5:], TRUE[5:], seed=1, fold=(1, 2), data_digest="of another folder")
+    (other / "done").unlink()  # its place cannot be taken by a fold of other data
+    assert "56.25" not in scores_table([tmp_path])
+    (other / "done").touch()
     (tmp_path / "seed1" / "fold1" / "done").unlink()
     text = scores_table([tmp_path])
     assert "66.67" in text
@@ -258,6 +267,14 @@ def test_paper_tables_keep_all_printed_rows_and_put_ours_beside(out: Path, page:
     assert (float(last["score"]), last["seeds"], last["comparable"]) == (56.25, "2", "False")
     assert [row["ours"] for row in records(out / "table1.csv")] == ["", VANILLA]  # weights are named mr7
     assert page.row("RespireNet")[2:] == ["72.30", "40.10", "56.20", "not run", "–", "–", "–"]
+
+
+def test_an_ablation_is_no_row_of_the_paper(tmp_path: Path) -> None:
+    write_run(tmp_path / "pair", overrides={"model.layers": [5, 11]}, weights="own-mr7")
+    write_run(tmp_path / "short", seed=1, overrides={"train.epochs": 3, "seed": 1})
+    report([tmp_path], tmp_path / "out")
+    rows = [row for row in records(tmp_path / "out" / "table2.csv") if row["ours"]]
+    assert [(row["method"], row["seeds"]) for row in rows] == [("M2DViT-Fusion (v)", "1")]
 
 
 def test_paired_difference_of_systems(page: Page) -> None:

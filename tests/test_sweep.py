@@ -6,8 +6,11 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -49,6 +52,9 @@ def test_grid_words() -> None:
     for wrong in ("variant", "variant="):
         with pytest.raises(UsageError, match="expected option=value"):
             sweep.grid_of([wrong])
+    for wrong in ("model.layers=[5,11", "model.layers=5,11]", "train.lr=1,,2"):
+        with pytest.raises(UsageError, match="other half"):
+            sweep.grid_of([wrong])
 
 
 def test_trials_are_the_grid_times_the_seeds_and_unknown_words_stop_them() -> None:
@@ -67,6 +73,8 @@ def test_the_paper_is_a_sweep() -> None:
     assert words == [f"weights={ratio}" for ratio in ratios]
     everything = sweep.paper_trials("all", 1, [], weights=ratios, select="last")
     assert len(everything) == 7  # vanilla with the second checkpoint is in both tables, all_learned in two parts
+    with pytest.raises(UsageError, match="size is that of a random start"):
+        sweep.paper_trials("all", 1, ["size=tiny"])
     with pytest.raises(UsageError, match="Table 1 takes two"):
         sweep.paper_trials("table1", 1, [], weights=ratios[:1])
     with pytest.raises(UsageError, match="table3"):
@@ -79,6 +87,10 @@ def test_named_sets_of_layers_are_written_out() -> None:
     assert words == ["[1,2]", "[1,3]", "[1,4]", "[2,3]", "[2,4]", "[3,4]", "[1,2,3]"]
     everything = sweep.trials("m2d_fusion", {"model.layers": ["subsets"]}, 1, ["size=tiny"])
     assert len({recipes.make(t.recipe, t.words).config.model.layers for t in everything}) == 15
+    by_size = sweep.trials("m2d_fusion", {"model.layers": ["pairs"], "size": ["tiny", "small"]}, 1)
+    assert len(by_size) == 6 + 66  # of four and of twelve layers
+    with pytest.raises(UsageError, match="the encoder has 4 layers"):
+        sweep.trials("m2d_fusion", {"model.layers": ["[1,5]"]}, 1, ["size=tiny"])
 
 
 def ablations() -> list[str]:
@@ -141,6 +153,44 @@ def test_a_killed_trial_is_reported_and_a_second_call_completes_it(
     assert same_predictions(tmp_path / trials[0].name, tmp_path / "again" / trials[0].name)
 
 
+def test_a_damaged_finished_folder_fails_alone(data: Path, tmp_path: Path) -> None:
+    trials = planned(seeds=2)
+    sweep.run(trials, data, tmp_path, processes=2)
+    (tmp_path / trials[0].name / "config.json").write_text("{}")
+    second = sweep.run(trials, data, tmp_path, processes=1)
+    assert [outcome.state for outcome in second] == ["failed", "skipped"]
+    assert "config.json" in second[0].error
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked up in /proc")
+def test_trials_end_with_a_sweep_that_is_killed(data: Path, tmp_path: Path) -> None:
+    words = ["-m", "rales", "sweep", "m2d_fusion", "--data", str(data), "--out", str(tmp_path), "--size", "tiny"]
+    words += [word for setting in (*tiny.SETTINGS, "train.epochs=10000") for word in ("--set", setting)]
+    sweeping = subprocess.Popen([sys.executable, *words, "--processes", "1"], stderr=subprocess.DEVNULL)
+    run = tmp_path / "m2d_fusion-seed0"
+    wait_until(lambda: (run / "metrics.jsonl").exists())
+    children = [int(p.name) for p in Path("/proc").glob("[0-9]*") if alive(p) and sweeping.pid in parents(int(p.name))]
+    assert children
+    sweeping.kill()
+    sweeping.wait()
+    wait_until(lambda: not any(alive(Path(f"/proc/{child}")) for child in children))
+
+
+def alive(process: Path) -> bool:
+    try:
+        return "\nState:\tZ" not in (process / "status").read_text()
+    except OSError:
+        return False
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if happened():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not happen within a minute")
+
+
 @WITH_RAY
 def test_ray_makes_the_same_runs_and_survives_a_trial_that_raises(data: Path, tmp_path: Path) -> None:
     trials = planned({"train.device": ["cpu", "cuda:7"]})
@@ -150,6 +200,14 @@ def test_ray_makes_the_same_runs_and_survives_a_trial_that_raises(data: Path, tm
     assert same_predictions(tmp_path / "ray" / trials[0].name, tmp_path / "local" / trials[0].name)
 
 
+def parents(pid: int) -> list[int]:
+    found = []
+    while pid > 1:
+        pid = int(re.findall(r"^PPid:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.M)[0])
+        found.append(pid)
+    return found
+
+
 @WITH_RAY
 def test_a_killed_ray_worker_stops_no_other_trial(data: Path, tmp_path: Path) -> None:
     trials = planned(seeds=2)
@@ -157,8 +215,9 @@ def test_a_killed_ray_worker_stops_no_other_trial(data: Path, tmp_path: Path) ->
     def kill_the_first() -> None:
         while True:
             for process in Path("/proc").glob("[0-9]*"):
-                try:
+                try:  # of the session that this test has begun, not of another test or another person
                     at_work = b"ray::run_trial" in (process / "cmdline").read_bytes()
+                    at_work &= os.getpid() in parents(int(process.name))
                 except OSError:
                     continue
                 if at_work and (tmp_path / trials[0].name / "config.json").exists():

@@ -193,6 +193,8 @@ class Recipe:
     """(model, features, label, labels of the whole batch, class weight) -> scalar loss, (b, classes) logits."""
     run: Callable[..., dict[str, Any]]
     """(recipe, cycles, out folder, …) -> figures: `finetune.run`, or a system's own two stages."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Dotted fields in which `config` is not the one that the options make, and their values."""
 
 
 def override(config: Config, assignments: list[str]) -> Config:
@@ -267,6 +269,18 @@ def parse(text: str, kind: Any, name: str) -> Any:
 def to_dict(config: Config) -> dict[str, Any]:
     """Config -> plain JSON values."""
     return dataclasses.asdict(config)
+
+
+def differences(before: Config, after: Config) -> dict[str, Any]:
+    """Two configs -> dotted name -> value in the second, for fields in which they differ."""
+    found: dict[str, Any] = {}
+    for section, values in to_dict(after).items():
+        if isinstance(values, dict):
+            old = to_dict(before)[section]
+            found |= {f"{section}.{name}": value for name, value in values.items() if value != old[name]}
+        elif values != to_dict(before)[section]:
+            found[section] = values
+    return found
 
 
 def from_dict(values: Mapping[str, Any], origin: str | Path = "config") -> Config:

@@ -350,12 +350,14 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
     return {
         "recipe": recipe.name,
         "options": dict(recipe.options),
+        "overrides": dict(recipe.overrides),
         "seed": recipe.config.seed,
         "config": to_dict(recipe.config),
         "classes": list(CLASSES),
         "split": {
             "name": recipe.config.split.name,
             "digest": runs.digest(used),
+            "data_digest": runs.digest(table.assign(split="")),
             "whole_database": scoring.is_whole_database(table),
             "overlap_patients": splits.overlap_patients(table),
             **{str(part): facts for part, facts in parts.items()},

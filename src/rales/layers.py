@@ -25,7 +25,7 @@ from rales.devices import pick
 from rales.metrics import CLASSES, icbhi_scores
 from rales.models import ViT
 from rales.models.fast import pack
-from rales.probe import C, Pooled, Subset, Whole, count, learned_weights, subsets, table, weighted
+from rales.probe import C, Pooled, Subset, Whole, check_strength, count, learned_weights, subsets, table, weighted
 
 Part = Literal["train", "all"]
 POOLS = ("mean", "max", "min")
@@ -57,6 +57,7 @@ def search(
     """
     if find_spec("matplotlib") is None:
         raise ValueError("the picture of a layer search needs matplotlib; pip install 'rales[report]'")
+    check_strength(c)
     cycles = cycles.reset_index(drop=True)
     used = rows_of(cycles, part)
     label = np.array([CLASSES.index(word) for word in used["label"]], np.int64)
@@ -118,8 +119,10 @@ def digest(encoder: nn.Module) -> str:
 
 def data_facts(used: pd.DataFrame) -> dict[str, Any]:
     """Cycles that take part -> which and how many they are."""
+    files = [(Path(path).name, *Path(path).stat()[6:9:2]) for path in sorted(set(used["path"]))]  # name, size, mtime
     return {
         "digest": runs.digest(used),
+        "files": hashlib.sha256(repr(files).encode()).hexdigest(),
         "recordings": used["recording"].nunique(),
         "patients": used["patient"].nunique(),
         "cycles": len(used),

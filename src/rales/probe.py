@@ -129,13 +129,17 @@ def check(pooled: Pooled, label: Whole, fold_of: Whole, c: float) -> None:
         )
     if not np.isfinite(pooled).all():
         raise ValueError("the pooled layers hold a number that is not finite; check the recordings and the encoder")
-    if not (math.isfinite(c) and c > 0):
-        raise ValueError(f"regularisation c is {c}, expected a number above 0")
+    check_strength(c)
     if len(np.unique(fold_of)) < 2:
         raise ValueError("all rows are in one fold, expected at least two folds")
     for number in np.unique(fold_of):
         if len(np.unique(label[fold_of != number])) < 2:
             raise ValueError(f"without fold {number} all rows are of one class; use fewer folds or more patients")
+
+
+def check_strength(c: float) -> None:
+    if not (math.isfinite(c) and c > 0):
+        raise ValueError(f"regularisation c is {c}, expected a number above 0")
 
 
 @contextmanager

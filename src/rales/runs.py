@@ -88,8 +88,7 @@ def claimed(folder: Path) -> Iterator[None]:
             part.unlink()
         yield
     finally:
-        lock.release()
-        (folder / ".lock").unlink(missing_ok=True)
+        lock.release()  # the file stays: removed, it could be one that another process has just locked
 
 
 def stored_precision(folder: Path) -> str | None:

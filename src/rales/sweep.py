@@ -56,33 +56,44 @@ def grid_of(words: Sequence[str]) -> dict[str, list[str]]:
         name, equals, values = word.partition("=")
         if not equals or not values:
             raise UsageError(f"--grid {word}: expected option=value,value, for example variant=vanilla,all_learned")
-        found = re.findall(r"\[[^]]*\]|[^,\[\]]+", values)
+        found = re.findall(r"\[[^][]*\]|[^][,]+", values)
+        if ",".join(found) != values:
+            raise UsageError(f"--grid {word}: a bracket without its other half, or an empty value")
         if name in grid or name == "seed" or len(set(found)) < len(found):
             raise UsageError(f"--grid {word}: name every option once, every value once, and seeds with --seeds")
         grid[name] = found
     return grid
 
 
-def trials(
-    recipe: str, grid: Mapping[str, Sequence[str]], seeds: int, fixed: Sequence[str] = (), first_seed: int = 0
-) -> list[Trial]:
+def trials(recipe: str, grid: Mapping[str, Sequence[str]], seeds: int, fixed: Sequence[str] = ()) -> list[Trial]:
     """Recipe, grid and number of seeds -> every combination, named by what it varies.
 
     Every trial is built once here, so that an unknown option stops the sweep before it starts.
     """
+    if seeds < 1:
+        raise UsageError(f"--seeds {seeds}: expected 1 or more")
     found = []
-    depth = recipes.make(recipe, fixed).config.model.depth
-    grid = {**grid, "model.layers": layer_sets(grid["model.layers"], depth)} if "model.layers" in grid else grid
-    for values in itertools.product(*grid.values()):
-        chosen = [f"{name}={value}" for name, value in zip(grid, values, strict=True)]
+    for chosen in combinations(recipe, grid, fixed):
         recipes.make(recipe, [*fixed, *chosen])
-        for seed in range(first_seed, first_seed + seeds):
+        for seed in range(seeds):
             title = "-".join([recipe, *(re.sub(r"[^\w.=+]+", "_", short(word)) for word in chosen), f"seed{seed}"])
             found.append(Trial(title, recipe, (*fixed, *chosen, f"seed={seed}")))
     names = [trial.name for trial in found]
     if len(set(names)) < len(names):
         raise UsageError(f"two trials would share the folder {next(n for n in names if names.count(n) > 1)}")
     return found
+
+
+def combinations(recipe: str, grid: Mapping[str, Sequence[str]], fixed: Sequence[str]) -> Iterator[list[str]]:
+    """Grid -> the words of each combination; named sets of layers follow the depth of what the other words choose."""
+    others = {name: values for name, values in grid.items() if name != "model.layers"}
+    for values in itertools.product(*others.values()):
+        chosen = [f"{name}={value}" for name, value in zip(others, values, strict=True)]
+        if "model.layers" not in grid:
+            yield chosen
+            continue
+        depth = recipes.make(recipe, [*fixed, *chosen]).config.model.depth
+        yield from ([*chosen, f"model.layers={layers}"] for layers in layer_sets(grid["model.layers"], depth))
 
 
 def layer_sets(values: Sequence[str], depth: int) -> list[str]:
@@ -139,10 +150,13 @@ def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:
     """Whether the folder holds the finished run of this very trial; one of other settings or data is left to fail."""
     if not (folder / "done").exists():
         return False
-    stored, config = runs.read_json(folder / "config.json"), recipes.make(trial.recipe, trial.words).config
-    table = splits.divide(cycles, config)
-    same_data = stored["split"]["digest"] == runs.digest(table[table["split"] != ""])
-    return bool(same_data and stored["config"] == runs.clean(to_dict(config)))
+    try:
+        stored, config = runs.read_json(folder / "config.json"), recipes.make(trial.recipe, trial.words).config
+        table = splits.divide(cycles, config)
+        same_data = stored["split"]["digest"] == runs.digest(table[table["split"] != ""])
+        return bool(same_data and stored["config"] == runs.clean(to_dict(config)))
+    except (ValueError, KeyError, TypeError):  # a damaged folder, or no such part of the data: the trial itself says so
+        return False
 
 
 def summary(planned: Sequence[Trial], outcomes: Mapping[str, Outcome], command: str) -> dict[str, Any]:
@@ -176,11 +190,12 @@ def local(
         raise UsageError("--address is the cluster of --engine ray")
     import torch
 
-    gpus = torch.cuda.device_count()
-    processes = processes or gpus or os.cpu_count() or 1
+    gpus, allowed = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = allowed.split(",")[:gpus] if allowed else [str(number) for number in range(gpus)]
+    processes = at_once(processes)
     free: queue.Queue[str] = queue.Queue()  # with GPUs, trials take turns on them
     for number in range(processes):
-        free.put(str(number % gpus) if gpus else "")
+        free.put(names[number % gpus] if gpus else "")
     alive: set[multiprocessing.process.BaseProcess] = set()
     guard = threading.Lock()
     with ThreadPoolExecutor(processes) as pool:
@@ -193,6 +208,13 @@ def local(
             with guard:
                 for process in alive:
                     process.terminate()
+
+
+def at_once(processes: int | None) -> int:
+    """-> trials at a time on this machine: as many as asked for, else one on each GPU, else one on each processor."""
+    import torch
+
+    return processes or torch.cuda.device_count() or os.cpu_count() or 1
 
 
 def in_own_process(
@@ -224,9 +246,18 @@ def in_own_process(
 
 
 def send_outcome(sender: Any, gpu: str, trial: Trial, *job: Any) -> None:
+    threading.Thread(target=end_with_parent, daemon=True).start()
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when the first tensor goes to a GPU
     sender.send(run_trial(trial, *job))
+
+
+def end_with_parent() -> None:
+    """Wait for the end of the sweep that started this trial; one that was killed must not leave its trials behind."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def how_it_ended(exitcode: int | None) -> str:
@@ -284,9 +315,11 @@ def paper_trials(
 ) -> list[Trial]:
     """ "table1", "table2", "figure3" or "all" -> the trials of that part of the paper; one that two parts share is one.
 
-    Table 1 compares two checkpoints: two `weights`, the one of masking ratio 0.6 first, or the public ones. The rest
-    takes the last of them. Every row is run once with all training patients, for the protocols `last` and `test_best`,
-    and once with validation patients held out, unless one protocol is named in `select`.
+    Table 1 compares two checkpoints: two `weights`, the one of masking ratio 0.6 first, or the public pair. The rest
+    takes the last of them; without any, the public one of ratio 0.7, or a random start if a `size=` is fixed.
+
+    Every row is run once with all training patients, for the protocols `last` and `test_best`, and once with
+    validation patients held out, unless one protocol is named in `select`.
     """
     if what not in (*PAPER, "all"):
         raise UsageError(f"reproduce {what!r}: expected one of {', '.join(PAPER)}, all")
@@ -295,9 +328,17 @@ def paper_trials(
             f"reproduce {what}: {len(weights)} --weights; Table 1 takes two, that of masking ratio 0.6 first, or none "
             "for the public pair; the other parts take one"
         )
+    sized = any(word.startswith("size=") for word in fixed)
+    if sized and not weights and what in ("table1", "all"):
+        raise UsageError(
+            f"reproduce {what}: Table 1 compares two checkpoints and --size is that of a random start; leave it out, "
+            "or give --weights twice"
+        )
     found: dict[str, Trial] = {}
     for part in PAPER if what == "all" else [what]:
-        chosen = (weights if len(weights) == 2 else BOTH_RATIOS) if part == "table1" else weights[-1:]
+        chosen = weights[-1:] or (() if sized else BOTH_RATIOS[-1:])
+        if part == "table1":
+            chosen = weights if len(weights) == 2 else BOTH_RATIOS
         grid = {**({"weights": chosen} if chosen else {}), **PAPER[part]}
         for protocol in PROTOCOLS if select is None else [select]:
             for trial in trials("m2d_fusion", {**grid, "train.select": [protocol]}, seeds, fixed):
@@ -338,9 +379,9 @@ def estimate(planned: Sequence[Trial], cycles: pd.DataFrame, processes: int) -> 
         seconds += per_cycle * (config.train.epochs * train + evaluations * test / 3)  # a forward is a third of a step
         stored, largest = stored + 2 * size, max(largest, 3 * size)
     samples = round(config.audio.rate_hz * config.audio.duration_s) if planned else 0
-    at_once = max(1, min(processes, len(planned)))
-    disk = stored + at_once * largest + 4 * samples * len(cycles)
-    return Estimate(len(planned), seconds / 3600 / at_once, disk / 1e9)
+    together = max(1, min(processes, len(planned)))
+    disk = stored + together * largest + 4 * samples * len(cycles)
+    return Estimate(len(planned), seconds / 3600 / together, disk / 1e9)
 
 
 def step_cost(recipe: Recipe) -> tuple[float, int]:
@@ -365,4 +406,8 @@ def step_cost(recipe: Recipe) -> tuple[float, int]:
         next(p.grad for p in model.parameters() if p.grad is not None).sum().item()  # waits for a GPU to finish
         best = min(best, time.perf_counter() - started)
     torch.set_num_threads(threads)
-    return best / count, sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    del model, frontend, loss
+    if here.device.type == "cuda":
+        torch.cuda.empty_cache()  # the trials need it
+    return best / count, size

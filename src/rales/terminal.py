@@ -38,6 +38,8 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
         lines.append("the epoch was chosen on the test set, as the paper did: these figures are optimistic")
     if not protocol["whole_database"]:
         lines.append("not the whole ICBHI database: not comparable with published scores")
+    if protocol.get("same_data_as_training") is False:
+        lines.append("the data is not what the run was trained with: other cycles, labels or split")
     head = ["", *FIGURES, "95 % of score"]
     rows = [
         ["strict four-class", *percents(figures), interval(low_high["score"])],
@@ -120,8 +122,9 @@ def weight_lines(document: dict[str, Any]) -> list[str]:
     for row in document["weights"]:
         size = f"{row['size_bytes'] / 2**20:.0f} MiB" if row.get("size_bytes") else "size unknown"
         lines += [
-            f"{row['name']}: {row['note']}",
-            f"    {row['address']} ({size})",
+            f"{row['name']}{' (' + row['alias'] + ')' if row.get('alias') else ''}: {row['note']}",
+            f"    {row['address']} ({size}, SHA-256 {row.get('sha256') or 'not known yet'})",
+            f"    licence: {row['licence']}",
             f"    {'here: ' + str(row['path']) if row.get('path') else 'not fetched'}",
         ]
     return lines

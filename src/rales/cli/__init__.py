@@ -35,6 +35,9 @@ for word in (
     app.command(word)
 
 
+NO_MEMORY = ("out of memory", "can't allocate memory")  # of a GPU, of the processor
+
+
 def main(words: list[str] | None = None) -> None:
     """Run the command line; errors become a sentence on stderr and an exit code."""
     words = sys.argv[1:] if words is None else words
@@ -57,8 +60,8 @@ def main(words: list[str] | None = None) -> None:
         from rales.config import UsageError
 
         fail(str(error), 2 if isinstance(error, UsageError) else 1)
-    except RuntimeError as error:
-        if "out of memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
             raise
         fail("out of memory; use a smaller --set train.micro_batch, the result is the same, or a smaller --size", 1)
 

@@ -11,7 +11,7 @@ def predict(
     *paths: Recordings,
     model: Run = None,
     out: Path | None = None,
-    format: Form = "csv",
+    format: Form | None = None,
     json: JsonFlag = False,
 ) -> int:
     """Classify the breathing cycles of recordings. Cycles come from an annotation beside the recording, else from
@@ -26,15 +26,18 @@ def predict(
     out
         File to write; without it the table is printed.
     format
-        csv, json and parquet hold all recordings; audacity and raven write one label file per recording.
+        csv (the default), json and parquet hold all recordings; audacity and raven write one label file per recording.
     """
     from rales import predict as job
     from rales import terminal
+    from rales.config import UsageError
 
+    if format is not None and out is None:
+        raise UsageError(f"--format {format}: expected --out with it; --json prints a document instead")
     problems: list[str] = []
     table = job.load(default_model(model)).predict(paths, problems)
     if out is not None and len(table):
-        written = job.write(table, out, format)
+        written = job.write(table, out, format or "csv")
         more = f" and {len(written) - 1} more" if len(written) > 1 else ""
         count = table["path"].nunique()
         say(f"{len(table)} cycles of {count} recording{'s' if count > 1 else ''}: {written[0]}{more}")
@@ -71,7 +74,11 @@ def embed(*paths: Recordings, out: Path, model: Run = None, json: JsonFlag = Fal
         document["width"] = len(vectors["vector"].iloc[0])
     if json:
         show(document, json, list)
-    say(f"{len(vectors)} vectors of {document.get('width', 0)} numbers: {out}")
+    say(
+        f"{len(vectors)} vectors of {document['width']} numbers: {out}"
+        if len(vectors)
+        else "no vector, no file written"
+    )
     for problem in problems:
         print(f"rales: {problem}", file=sys.stderr)
     return 1 if problems else 0

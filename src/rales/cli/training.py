@@ -1,6 +1,5 @@
 """Words that train systems and score them."""
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -205,8 +204,8 @@ def reproduce(
     seeds
         Seeds of every row; the paper has 5.
     weights
-        Pre-trained M2D checkpoint, a file or a name that `rales weights` lists. Table 1 compares two: give --weights
-        twice, the one of masking ratio 0.6 first; without, the public pair is taken.
+        Pre-trained M2D checkpoint, a file or a name that `rales weights` lists; without it the public ones are taken,
+        or a random start with --size. Table 1 compares two: give --weights twice, masking ratio 0.6 first.
     dry_run
         Only list the trials and estimate time and disk.
     """
@@ -219,7 +218,7 @@ def reproduce(
     fixed = [*(f"{name}={value}" for name, value in given.items() if value is not None), *set_]
     planned = jobs.paper_trials(what, seeds, fixed, weights, select)
     cycles = read_cycles(data, skip_damaged=skip_damaged)
-    cost = jobs.estimate(planned, cycles, processes or os.cpu_count() or 1)
+    cost = jobs.estimate(planned, cycles, jobs.at_once(processes))
     say(f"{what}: {cost}")
     if dry_run:
         document = {"trials": [vars(trial) for trial in planned], **vars(cost)}
@@ -251,7 +250,7 @@ def layers(
     """Which layers to fuse: every subset of a frozen encoder's layers, scored by a linear probe under patient-disjoint
     cross-validation; and layer weights learned by one more probe. Writes subsets.csv, layers.png and layers.json.
 
-    The same subsets with fine-tuning: rales sweep m2d_fusion --grid model.layers=[1,2],[1,3],… --seeds 5
+    The same subsets with fine-tuning: rales sweep m2d_fusion --set variant=all_fixed --grid model.layers=pairs …
 
     Example: rales layers --data ICBHI_final_database --weights mr7 --out layers
 

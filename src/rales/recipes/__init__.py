@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rales.config import Recipe, UsageError, from_dict, override
+from rales.config import Recipe, UsageError, differences, from_dict, override
 from rales.recipes import m2d_fusion
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
@@ -37,7 +37,9 @@ def make(name: str, assignments: Sequence[str] = (), **options: str | None) -> R
     config = override(recipe.config, fields)
     if config.audio.frontend != recipe.config.audio.frontend:  # its constants come with it
         raise UsageError(f"--set audio.frontend={config.audio.frontend}: use --set frontend={config.audio.frontend}")
-    return replace(recipe, config=config)
+    if max(config.model.layers) > config.model.depth:
+        raise UsageError(f"model.layers={list(config.model.layers)}: the encoder has {config.model.depth} layers")
+    return replace(recipe, config=config, overrides=differences(recipe.config, config))
 
 
 def rebuild(record: dict[str, Any], origin: str) -> Recipe:

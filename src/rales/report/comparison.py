@@ -18,6 +18,13 @@ LEADERBOARD_CODES = {"test_best": "O", "validation": "V", "last": "last"}
 PRINTED = ["Printed Sp", "Printed Se", "Printed Score"]
 NOT_RUN = ["not run", "–", "–", "–"]
 
+AS_THE_PAPER = {"frontend": "icbhi", "masks": "code"}
+CHANGE_NO_ROW = {
+    *("seed", "split.name", "split.folds", "split.fold", "split.seed"),
+    *(f"train.{name}" for name in ("epochs", "select", "validation_share", "evaluate_every", "device")),
+    *("train.precision", "train.micro_batch"),
+}
+
 Pairs = list[tuple[Row, System | None]]
 
 
@@ -34,11 +41,19 @@ def paper_pairs(rows: list[Row], systems: list[System], ratio_named: bool = Fals
             s
             for s in systems
             if s.runs[0].recipe == row.recipe
+            and is_unchanged(s)
             and row.variant in ("", s.runs[0].options.get("variant"))
             and (not row.ratio or masking_ratio(s) in ratios)
         ]
         pairs += [(row, s) for s in ours] or [(row, None)]
     return pairs
+
+
+def is_unchanged(system: System) -> bool:
+    """Whether a system is the one that its options name, not an ablation of it: only then it is a row of the paper."""
+    run = system.runs[0]
+    plain = all(run.options.get(name, value) == value for name, value in AS_THE_PAPER.items())
+    return plain and not set(run.overrides) - CHANGE_NO_ROW
 
 
 def masking_ratio(system: System) -> str:

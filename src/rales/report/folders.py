@@ -32,6 +32,8 @@ class Run:
     recipe: str
     options: dict[str, Any]
     """The words that chose the system, without the seed."""
+    overrides: dict[str, Any]
+    """Settings that are not those that the options make; empty in a run that did not record them."""
     seed: int
     config: dict[str, Any]
     """Dotted name -> value."""
@@ -114,6 +116,7 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         recipe=record["recipe"],
         options={name: value for name, value in record["options"].items() if name != "seed"},
+        overrides=overrides if isinstance(overrides := record.get("overrides"), dict) else {},
         seed=record["seed"],
         config=config,
         split=split,

@@ -29,7 +29,7 @@ def without_fold(run: Run) -> Run:
     if run.split.get("name") != "folds":
         return run
     config = {name: value for name, value in run.config.items() if name != "split.fold"}
-    return replace(run, config=config, split={**run.split, "digest": ""})
+    return replace(run, config=config, split={**run.split, "digest": run.split.get("data_digest", "")})
 
 
 def one_of(group: list[Run]) -> Run:

@@ -68,14 +68,16 @@ def selection(systems: list[System]) -> Table:
         scores = {select: protocol_scores(source[select], select) for select in PROTOCOLS}
         cells = [mean_sd(values) for values in scores.values()]
         gaps = [mean_sd(scores["test_best"] - scores[select]) for select in ("last", "validation")]
-        rows.append([s.name, str(len(s.runs)), *cells, *gaps])
+        seeds = list(dict.fromkeys(str(len(source[select].runs)) for select in ("last", "validation")))
+        rows.append([s.name, " and ".join(seeds), *cells, *gaps])
     return Table(
         "Score by the way the epoch is chosen",
         ["System", "Seeds", *chosen_by, "Best on test − last", "Best on test − validation"],
         [*rows, [ALL_NORMAL, "–", "50.00", "50.00", "50.00", "0.00", "0.00"]],
         note="Test scores recorded in metrics.jsonl, mean over seeds ± standard deviation; – where they were not "
         "recorded. The best epoch on the test set is an optimistic figure: it was chosen by looking at the answers. "
-        "The best on validation patients comes from runs that held those patients out of the training.",
+        "The best on validation patients comes from runs that held those patients out of the training, where there "
+        "are some (two numbers of seeds: of the other runs, and of those).",
     )
 
 
