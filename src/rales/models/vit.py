@@ -204,13 +204,18 @@ def sincos_positions(dim: int, rows: int, columns: int) -> Tensor:
 def initialise(vit: ViT) -> None:
     """Random start of M2D: Xavier-uniform linear layers and patch projection, zero biases, cls ~ N(0, 0.02)."""
     nn.init.normal_(vit.cls_token, std=0.02)
-    for module in vit.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
+    initialise_linear(vit)
     projection = vit.patch_embed.proj.weight
     fan_in, fan_out = projection[0].numel(), projection.shape[0]
     bound = math.sqrt(6 / (fan_in + fan_out))
     nn.init.uniform_(projection, -bound, bound)
     if vit.patch_embed.proj.bias is not None:
         nn.init.zeros_(vit.patch_embed.proj.bias)
+
+
+def initialise_linear(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases for every linear layer in the module."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
