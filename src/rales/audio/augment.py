@@ -65,6 +65,15 @@ def time_warp(logmel: Tensor, *, max_shift_frames: int = 80, generator: torch.Ge
     return torch.lerp(logmel.gather(3, left.expand(shape)), logmel.gather(3, (left + 1).expand(shape)), weight)
 
 
+def mix_logmels(clean: Tensor, noise: Tensor, ratio: float) -> Tensor:
+    """Two log-mels of one shape, each less its collection's mean -> ln of ratio * noise + (1 - ratio) * clean power.
+
+    Taking both means away first makes the ratio one of loudness above the usual level. Source: nttcslab/m2d, M2D-X.
+    """
+    power = clean.exp().mul_(1 - ratio).add_(noise.exp(), alpha=ratio)
+    return power.clamp_min_(torch.finfo(power.dtype).eps).log_()
+
+
 def _stripes(batch: int, size: int, masks: int, max_width: int, generator: torch.Generator) -> Tensor:
     """Sizes -> (batch, size) bool, true inside any of `masks` random stripes."""
     width = (_uniform((batch, masks, 1), generator) * min(max_width, size)).floor()

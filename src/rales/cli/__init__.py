@@ -23,6 +23,7 @@ for word in (
     data.check,
     data.synth,
     training.train,
+    training.pretrain,
     training.evaluate,
     training.sweep,
     training.reproduce,
@@ -60,7 +61,8 @@ def main(words: list[str] | None = None) -> None:
     except RuntimeError as error:
         if "out of memory" not in str(error):
             raise
-        fail("out of memory; use a smaller --set train.micro_batch, the result is the same, or a smaller --size", 1)
+        knob = "pretrain.micro_batch" if words[:1] == ["pretrain"] else "train.micro_batch"
+        fail(f"out of memory; use a smaller --set {knob}, the result is the same, or a smaller --size", 1)
 
 
 def fail(sentence: str, code: int) -> None:

@@ -245,7 +245,8 @@ def last_tokens(block: nn.Module, tokens: Tensor, number: int) -> Tensor:
     k, v = (part.unflatten(2, (block.attn.heads, -1)).transpose(1, 2) for part in kv)  # (B, heads, T, D / heads)
     mixed = F.scaled_dot_product_attention(q, k, v)
     result: Tensor = tokens[:, -number:] + block.attn.proj(mixed.transpose(1, 2).flatten(2))
-    return result + block.mlp(block.norm2(result))
+    more: Tensor = block.mlp(block.norm2(result))
+    return result + more
 
 
 def masked_prediction_loss(prediction: Tensor, target: Tensor, *, kind: Kind, standardise: bool) -> Tensor:

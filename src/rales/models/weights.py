@@ -164,6 +164,21 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     return {name: value for name, value in stored.items() if isinstance(value, Tensor)}, {}
 
 
+def write_reference_file(
+    folder: Path, tensors: dict[str, Tensor], epoch: int, *, unit: tuple[int, int], patch: tuple[int, int]
+) -> Path:
+    """State dict of an M2D network -> a full pre-training file as nttcslab/m2d saves it, without optimiser state.
+
+    That code takes the sizes of input and patch from the folder's name. -> the file.
+    """
+    name = f"m2d_vit-{unit[0]}x{unit[1]}p{patch[0]}x{patch[1]}-rales"
+    path = folder / name / f"checkpoint-{epoch}.pth"
+    path.parent.mkdir(exist_ok=True)
+    model = {key: value.detach().cpu().clone() for key, value in tensors.items()}
+    torch.save({"model": model, "epoch": epoch, "args": argparse.Namespace(input_size=unit, patch_size=patch)}, path)
+    return path
+
+
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Safetensors file -> (name -> tensor, metadata)."""
     try:
