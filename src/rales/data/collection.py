@@ -171,8 +171,9 @@ def manifest_source(given: Path, manifests: Sequence[Path], part: Part) -> Sourc
         path, split = columns_of(manifest)
         inside = os.path.relpath(manifest.parent.absolute(), base)
         if inside != ".":  # a shard in a sub-folder lists paths relative to itself
-            path = pc.if_else(pc.starts_with(path, "/"), path, pc.binary_join_element_wise(inside, path, "/"))
-        paths.append(path.cast(pa.large_string()))
+            joined = pc.binary_join_element_wise(large(inside), path, large("/"))
+            path = pc.if_else(pc.starts_with(path, "/"), path, joined)
+        paths.append(path)
         splits.append(split)
     path, split = pa.chunked_array(flat(paths)), pa.chunked_array(flat(splits))
     if part == "all":
@@ -226,6 +227,10 @@ def chunks(names: Any) -> Iterator[list[str]]:
     """Arrow array of strings -> its strings, some at a time."""
     for start in range(0, len(names), CHUNK):
         yield names.slice(start, CHUNK).to_pylist()
+
+
+def large(text: str) -> Any:
+    return pa.scalar(text, pa.large_string())
 
 
 def strings(names: Sequence[str]) -> Any:

@@ -29,7 +29,7 @@ Items = NDArray[np.int64]
 
 
 class Unusable(ValueError):
-    """A recording that no crop can be taken from; the sentence names it."""
+    """A recording of which no crop at all can be taken; the sentence names it."""
 
 
 class Crop(NamedTuple):
@@ -65,7 +65,9 @@ class Crops:
     pad: Literal["zero", "repeat"] = "zero"
     shortest_s: float = 0.2
     stream: int = CROP
-    broken: set[int] = field(default_factory=set)  # numbers of recordings found unusable, not opened again
+    # Recordings found unusable, not opened again. One that is damaged in the middle is not among them, since whether a
+    # crop meets the damage hangs on its draw, and a run that went on after a stop has not made the draws before.
+    broken: set[int] = field(default_factory=set)
 
     def crop(self, item: int, *, seed: int, epoch: int) -> Crop:
         """Item of an epoch -> its crop: start drawn evenly over the recording, the same at every call.
@@ -82,7 +84,8 @@ class Crops:
             try:
                 sound, duration_s = self.cut(path, random)
             except (ValueError, OSError) as error:
-                self.broken.add(number)
+                if isinstance(error, Unusable):
+                    self.broken.add(number)
                 notes.append({"recording": path, "what": "passed over", "why": str(error)})
                 continue
             if duration_s > LONG_S:
@@ -97,23 +100,39 @@ class Crops:
 
     def cut(self, path: str, random: np.random.Generator) -> tuple[Wave, float]:
         """File -> (samples,) drawn from it, and its length in seconds; only that stretch of the file is read."""
-        facts = wave.info(path)
+        try:
+            facts = wave.info(path)
+        except (ValueError, OSError) as error:
+            raise Unusable(str(error)) from error
         if facts.duration_s < self.shortest_s:
             raise Unusable(f"{path}: {facts.duration_s:.3f} s long, expected {self.shortest_s:g} s or more")
         wanted = -(-self.samples * facts.rate_hz // self.rate_hz) + 1  # frames of the file; one more for rounding
         spare = max(facts.frames - wanted, 0)
         for _ in range(SILENT_TRIES if spare else 1):
             begin = int(random.integers(0, spare + 1))
-            # the half frame keeps the file's own numbers through the division
-            start_s, end_s = (begin + 0.5) / facts.rate_hz, (begin + wanted + 0.5) / facts.rate_hz
-            sound, native_hz = wave.read(path, start_s if begin else 0.0, end_s)
+            sound = frames_of(path, begin, begin + wanted, facts.rate_hz)
             if sound.any():
-                sound = wave.resample(sound, native_hz, to_hz=self.rate_hz)[: self.samples]
-                if self.pad == "repeat":
-                    return np.resize(sound, self.samples), facts.duration_s
-                return np.pad(sound, (0, self.samples - len(sound))), facts.duration_s
-        stretches = f"{SILENT_TRIES} stretches drawn from it are" if spare else "all of it is"
-        raise Unusable(f"{path}: {stretches} digital silence")
+                return self.whole(sound, facts.rate_hz), facts.duration_s
+        # Mostly silent: the first stretch that is not, so that what is called silent hangs on no draw
+        for begin in range(0, facts.frames, wanted):
+            if frames_of(path, begin, begin + wanted, facts.rate_hz).any():
+                sound = frames_of(path, min(begin, spare), begin + wanted, facts.rate_hz)
+                return self.whole(sound, facts.rate_hz), facts.duration_s
+        raise Unusable(f"{path}: digital silence, every sample is zero")
+
+    def whole(self, sound: Wave, native_hz: int) -> Wave:
+        """Stretch of a recording at its own rate -> (samples,)."""
+        sound = wave.resample(sound, native_hz, to_hz=self.rate_hz)[: self.samples]
+        if self.pad == "repeat":
+            return np.resize(sound, self.samples)
+        return np.pad(sound, (0, self.samples - len(sound)))
+
+
+def frames_of(path: str, begin: int, end: int, native_hz: int) -> Wave:
+    """File and frames of it -> that stretch, up to the end of the file."""
+    # half a frame more keeps the file's own numbers through the division
+    sound, _ = wave.read(path, (begin + 0.5) / native_hz if begin else 0.0, (end + 0.5) / native_hz)
+    return sound
 
 
 def order_of(items: int, *, seed: int, epoch: int) -> Items:
