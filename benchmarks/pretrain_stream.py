@@ -1,10 +1,10 @@
 """Memory of pre-training on a collection that streams: peak resident size with 1,000 and with 20,000 recordings.
 
-    python benchmarks/pretrain_stream.py           # some minutes; --steps for more or fewer
+    python benchmarks/pretrain_stream.py           # two minutes; --sizes and --paths for others
 
-The recordings are hard links to a few synthetic ones in a temporary folder, so that they take no space; the package does
-not know that. Each collection is trained on in a process of its own: one whole epoch of crops of 96 frames, a network of
-size tiny, whatever it takes; and the paths alone of two million recordings are indexed from a sharded manifest.
+The recordings are hard links to a few synthetic ones in a temporary folder, so that they take no space; the package
+does not know that. Each collection is trained on in a process of its own, one whole epoch of crops of 96 frames with a
+network of size tiny. Then the paths alone of two million recordings are indexed from a sharded manifest.
 """
 
 import argparse

@@ -178,13 +178,14 @@ def manifest_source(given: Path, manifests: Sequence[Path], part: Part) -> Sourc
     path, split = pa.chunked_array(flat(paths)), pa.chunked_array(flat(splits))
     if part == "all":
         return Source(given, base, "manifest", pc.unique(path), strings([]))
-    unknown = path.filter(pc.is_null(split))
-    if looks_like_icbhi(unknown):
+    if looks_like_icbhi(path.filter(pc.is_null(split)) if split.null_count < len(split) else path):
         raise ValueError(
             f"{given}: lists recordings named as those of ICBHI 2017 without saying which are for training; add a "
             "column `split` (train, test), or pass --part all to use every one"
         )
     is_train = pc.fill_null(pc.equal(split, "train"), True)
+    if pc.all(is_train).as_py():
+        return Source(given, base, "manifest", pc.unique(path), strings([]))
     others = pc.unique(path.filter(pc.invert(is_train)))
     train = pc.unique(path.filter(is_train))
     return Source(given, base, "manifest", train.filter(pc.invert(pc.is_in(train, value_set=others))), others)
