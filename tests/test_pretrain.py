@@ -17,7 +17,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from rales import pretrain, recipes, runs
+from rales import predict, pretrain, recipes, runs
 from rales.audio import wave
 from rales.config import UsageError
 from rales.data import read_cycles
@@ -444,6 +444,11 @@ def test_fine_tuning_takes_the_run_folder_or_the_file(undisturbed: Path) -> None
         assert torch.equal(encoder.get_parameter("blocks.1.mlp.fc2.weight"), known["blocks.1.mlp.fc2.weight"])
         assert recipe.config.audio.mean == pytest.approx(stats["mean"])
         assert (recipe.config.model.heads, recipe.config.model.unit_frames) == (2, 96)
+
+
+def test_an_encoder_alone_predicts_nothing(undisturbed: Path) -> None:
+    with pytest.raises(ValueError, match="a pre-trained encoder, which names no classes; fine-tune it"):
+        predict.load(undisturbed)
 
 
 def test_files_in_the_layout_of_the_reference(tmp_path: Path, job: Run) -> None:

@@ -4,7 +4,6 @@ The online encoder sees a few patches, a predictor guesses from them what the ta
 online one, makes of the others. Source: Niizumi et al., nttcslab/m2d. Letters: B clips, T patches, D features.
 """
 
-import json
 import os
 import re
 from typing import Any, Literal, NamedTuple
@@ -13,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rales.models.fast import run_block
 from rales.models.vit import Block, Size, ViT, initialise_linear, sincos_positions
 from rales.models.weights import PREFIXES, encoder_of, read_tensors
 
@@ -147,11 +147,17 @@ class M2D(nn.Module):
         order = noise.argsort(dim=1)  # (B, T): the first are visible
         patches = (patches + self.pos_embed[:, 1:]).take_along_dim(order[:, :, None], dim=1)
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(patches), -1, -1)
-        latent = through(self.blocks, self.norm, torch.cat([cls, patches[:, : self.visible]], dim=1))
+        latent = torch.cat([cls, patches[:, : self.visible]], dim=1)
+        for block in self.blocks:
+            latent = block(latent, [latent.shape[1]])
+        latent = self.norm(latent)
         prediction = self.predict(latent, order)
         with torch.no_grad():
             masked = torch.cat([cls, patches[:, self.visible :]], dim=1)
-            target = through(self.target_blocks, self.target_norm, masked)[:, 1:]
+            for block in self.target_blocks:
+                assert isinstance(block, Block)
+                masked = run_block(block, masked, [masked.shape[1]])
+            target = self.target_norm(masked)[:, 1:]
 
         m2d_loss = masked_prediction_loss(prediction, target, kind=self.loss, standardise=self.standardise)
         if teacher is None or self.offline_predictor is None:
@@ -221,15 +227,7 @@ class M2D(nn.Module):
     def metadata(self) -> dict[str, str]:
         """What a file of this network must carry beside its tensors, since shapes do not say it."""
         known = {"heads": self.size.heads, "decoder_heads": self.decoder_heads, "mel_bins": self.mel_bins}
-        return {name: json.dumps(value) for name, value in {**known, "unit_frames": self.unit_frames}.items()}
-
-
-def through(blocks: nn.ModuleList, norm: nn.Module, tokens: Tensor) -> Tensor:
-    """(B, T, D) -> (B, T, D): blocks and the LayerNorm after them."""
-    for block in blocks:
-        tokens = block(tokens, [tokens.shape[1]])
-    result: Tensor = norm(tokens)
-    return result
+        return {name: str(value) for name, value in {**known, "unit_frames": self.unit_frames}.items()}
 
 
 def last_tokens(block: nn.Module, tokens: Tensor, number: int) -> Tensor:
