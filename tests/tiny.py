@@ -7,6 +7,8 @@ import soundfile
 
 from rales import recipes
 from rales.config import Recipe
+from rales.pretrain_config import PretrainConfig
+from rales.recipes import m2d_pretrain
 
 RATE_HZ = 4000
 TRAIN, TEST = range(101, 106), range(106, 109)
@@ -55,3 +57,27 @@ def breath(label: int, seed: int) -> np.ndarray:
     if label // 2:
         wave += 0.2 * np.sin(2 * np.pi * random.uniform(380, 420) * np.arange(RATE_HZ) / RATE_HZ)
     return wave.clip(-1, 1)
+
+
+PRETRAINING = (
+    "encoder.dim=24",
+    "encoder.depth=2",
+    "encoder.heads=2",
+    "encoder.unit_frames=96",
+    "encoder.decoder_dim=16",
+    "encoder.decoder_depth=1",
+    "encoder.decoder_heads=2",
+    "crops.min_items=13",
+    "pretrain.epochs=3",
+    "pretrain.batch_size=4",
+    "pretrain.micro_batch=4",
+    "pretrain.lr=0.01",
+    "pretrain.ema_steps=0",
+    "pretrain.device=cpu",
+    "pretrain.precision=float32",
+)
+
+
+def pretraining(*words: str) -> PretrainConfig:
+    """Words `name=value` -> pre-training of three epochs of three steps each; later words win."""
+    return m2d_pretrain.settings("tiny", words=[*PRETRAINING, *words])

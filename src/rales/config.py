@@ -7,10 +7,11 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:  # the command's --help and the cache's workers must not wait for torch
     import torch
+    from _typeshed import DataclassInstance
     from torch import Tensor, nn
 
 
@@ -29,7 +30,23 @@ ABOVE_ZERO = (
     "train.epochs",
     "train.evaluate_every",
     "split.folds",
+    "encoder.dim",
+    "encoder.depth",
+    "encoder.heads",
+    "encoder.patch",
+    "encoder.unit_frames",
+    "encoder.decoder_dim",
+    "encoder.decoder_depth",
+    "encoder.decoder_heads",
+    "crops.shortest_s",
+    "crops.statistics_crops",
+    "crops.std",
+    "crops.threads",
+    "pretrain.epochs",
+    "pretrain.batch_size",
+    "pretrain.lr",
 )
+SHARES = ("train.validation_share", "pretrain.mask_ratio")  # above 0 and below 1
 
 
 class UsageError(ValueError):
@@ -197,7 +214,10 @@ class Recipe:
     """Dotted fields in which `config` is not the one that the options make, and their values."""
 
 
-def override(config: Config, assignments: list[str]) -> Config:
+Settings = TypeVar("Settings", bound="DataclassInstance")  # Config, or PretrainConfig
+
+
+def override(config: Settings, assignments: list[str]) -> Settings:
     """Config and `name.of.field=value` words -> config; unknown names and unfit values are UsageErrors."""
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
@@ -207,8 +227,8 @@ def override(config: Config, assignments: list[str]) -> Config:
     return config
 
 
-def replace_field(config: Config, name: str, text: str) -> Config:
-    known = field_types(Config)
+def replace_field(config: Settings, name: str, text: str) -> Settings:
+    known = field_types(type(config))
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
         raise UsageError(f"--set {name}: no such field; the nearest is {close[0]}")
@@ -217,7 +237,7 @@ def replace_field(config: Config, name: str, text: str) -> Config:
         if isinstance(number, int | float) and not is_possible(number, name):
             expected = "a number above 0" if name in ABOVE_ZERO else "a finite number, 0 or more"
             raise UsageError(f"--set {name}={text}: expected {expected}")
-    if name == "train.validation_share" and not 0 < value < 1:
+    if name in SHARES and not 0 < value < 1:
         raise UsageError(f"--set {name}={text}: expected a share between 0 and 1")
     head, _, tail = name.partition(".")
     if not tail:
@@ -228,7 +248,7 @@ def replace_field(config: Config, name: str, text: str) -> Config:
 
 def is_possible(number: float, name: str) -> bool:
     """Number and field -> whether the field can have it at all: no field is infinite, hardly any negative."""
-    least_fits = number > 0 if name in ABOVE_ZERO else number >= 0 or name == "audio.mean"
+    least_fits = number > 0 if name in ABOVE_ZERO else number >= 0 or name.endswith(".mean")
     return least_fits and math.isfinite(number)
 
 
@@ -266,7 +286,7 @@ def parse(text: str, kind: Any, name: str) -> Any:
         raise UsageError(f"--set {name}={text}: expected a value of type {wanted}") from error
 
 
-def to_dict(config: Config) -> dict[str, Any]:
+def to_dict(config: "DataclassInstance") -> dict[str, Any]:
     """Config -> plain JSON values."""
     return dataclasses.asdict(config)
 

@@ -20,12 +20,15 @@ from torch import nn
 from tqdm import tqdm
 
 from rales import finetune, recipes, runs, scoring
+from rales.config import Audio, Config
 from rales.data import splits
 from rales.devices import pick
 from rales.metrics import CLASSES, icbhi_scores
 from rales.models import ViT
 from rales.models.fast import pack
+from rales.pretrain import Probe
 from rales.probe import C, Pooled, Subset, Whole, check_strength, count, learned_weights, subsets, table, weighted
+from rales.recipes import m2d_fusion
 
 Part = Literal["train", "all"]
 POOLS = ("mean", "max", "min")
@@ -98,6 +101,31 @@ def search(
         )
         learned = learned_weights(plain, label, fold_of, c=c, progress=progress)
         return write(out, settings, command, chosen, counts, *learned)
+
+
+def quick_probe(cycles: pd.DataFrame, *, folds: int = 5, seed: int = 0, cache_folder: Path | None = None) -> Probe:
+    """Cycles table -> a score for encoders in training: their last layer and all layers together, on train cycles.
+
+    The class-balanced regression of the layer search under patient-disjoint cross-validation. `score` is that of all
+    layers side by side. Computed in float32, so that one encoder always has one score.
+    """
+    cycles = cycles.reset_index(drop=True)
+    used = rows_of(cycles, "train")
+    label = np.array([CLASSES.index(word) for word in used["label"]], np.int64)
+    fold_of = np.array(splits.folds(used, folds, seed), np.int64)
+    waves = finetune.cycle_waves(cycles, Config(), folder=cache_folder)
+
+    def score(encoder: ViT) -> dict[str, float]:
+        mean, std = encoder.norm_stats.tolist()
+        front = m2d_fusion.build_frontend(Config(audio=Audio(frontend="m2d", mean=mean, std=std)))
+        front = front.to(encoder.norm_stats.device)
+        pooled = features(encoder, front, waves, used.index.to_numpy(), precision="float32")
+        last, every = (encoder.depth - 1,), tuple(range(encoder.depth))
+        counts = count(weighted(pooled, np.ones(encoder.depth)), label, fold_of, [last, every])
+        found = icbhi_scores(counts[:, 1].sum(axis=0))
+        return {**found, "score_last_layer": icbhi_scores(counts[:, 0].sum(axis=0))["score"]}
+
+    return Probe({**data_facts(used), "folds": folds, "seed": seed}, score)
 
 
 def rows_of(cycles: pd.DataFrame, part: Part) -> pd.DataFrame:

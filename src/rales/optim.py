@@ -12,7 +12,40 @@ def adam(parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float) 
     return torch.optim.Adam([p for p in parameters if p.requires_grad], lr=lr, weight_decay=weight_decay, fused=True)
 
 
-def cosine_lr(epoch: int, *, lr: float, floor: float, half_period: int) -> float:
+def adamw(
+    named: Iterable[tuple[str, nn.Parameter]], *, lr: float, weight_decay: float, betas: tuple[float, float]
+) -> torch.optim.AdamW:
+    """Names and parameters -> AdamW over the trainable ones; vectors and biases do not decay, tokens do (MAE, M2D)."""
+    groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
+    for name, parameter in named:
+        if parameter.requires_grad:
+            groups[parameter.ndim > 1 and not name.endswith(".bias")].append(parameter)
+    chosen = [{"params": some, "weight_decay": weight_decay * decays} for decays, some in groups.items()]
+    return torch.optim.AdamW(chosen, lr=lr, betas=betas, fused=True)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> float:
+    """Parameters and a norm -> the L2 norm of all gradients together, which are scaled down to `most` if above it."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+    if most > 0 and norm > most:  # torch's own also multiplies all of them by 1
+        torch._foreach_mul_(gradients, most / (norm + 1e-6))
+    return norm
+
+
+def warmup_cosine_lr(epoch: float, *, lr: float, warmup_epochs: float, epochs: int, floor: float = 0.0) -> float:
+    """Epochs done, with fractions -> learning rate: a rise from 0, then half a cosine down to `floor` (MAE, M2D)."""
+    if epoch < warmup_epochs:
+        return lr * epoch / warmup_epochs
+    return cosine_lr(epoch - warmup_epochs, lr=lr, floor=floor, half_period=max(epochs - warmup_epochs, 1e-9))
+
+
+def ema_decay(step: int, steps: int, *, start: float, end: float) -> float:
+    """Step (from 0) of all steps -> share of itself that the target keeps, from start to end in a line (M2D)."""
+    return start + (end - start) * step / max(steps - 1, 1)
+
+
+def cosine_lr(epoch: float, *, lr: float, floor: float, half_period: float) -> float:
     """Epoch (from 0) -> learning rate, from `lr` down to `floor` at `half_period` epochs, then up again.
 
     Source: paper 4.3 ("cosine scheduled"); with half_period 40 the published code of [11].

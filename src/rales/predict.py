@@ -101,6 +101,10 @@ def load(path_or_name: str | Path, device: str = "auto") -> Model:
             raise ValueError(f"{path}: no run folder (config.json is missing); give the --out of `rales train`")
         if not (path / "done").exists():
             raise ValueError(f"{path}: the run is not finished; the same train command goes on with it")
+        if runs.read_json(path / "config.json").get("recipe") == "pretrain":
+            raise ValueError(
+                f"{path}: a pre-trained encoder, which names no classes; fine-tune it (rales train --weights)"
+            )
         path = path / "best.safetensors"
     tensors, record = runs.read_checkpoint(path)
     recipe = recipes.rebuild(record, str(path))

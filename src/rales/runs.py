@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 # May differ between a run and its continuation; what was left out names files, which may have moved.
-RESUME_IGNORES = ("command", "versions", "commit", "split.left_out")
+RESUME_IGNORES = ("command", "versions", "commit", "split.left_out", "data.folders", "noise.folders")
 
 
 def begin(folder: Path, record: Mapping[str, Any]) -> bool:
@@ -163,13 +163,29 @@ def forget_after(folder: Path, epoch: int) -> None:
         path.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-    """Tensors and a JSON record -> one safetensors file, written beside its place and renamed.
+def append_notes(folder: Path, notes: list[dict[str, str]]) -> None:
+    """Add to log.jsonl a JSON line for each note on a recording (recording, what, why) that it does not have yet."""
+    path = folder / "log.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    known = {(note["recording"], note["what"]) for note in map(json.loads, lines)}
+    for note in notes:
+        if (key := (note["recording"], note["what"])) not in known:
+            known.add(key)
+            lines.append(json.dumps(note) + "\n")
+    if notes:
+        with replacing(path) as beside:
+            beside.write_text("".join(lines))
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], more: Mapping[str, str] | None = None
+) -> None:
+    """Tensors, a JSON record and more metadata -> one safetensors file, written beside its place and renamed.
 
     Errors: a full disk is a sentence with the size that was needed; the file that stood there before stays.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"rales": json.dumps(clean(record))}
+    metadata = {**(more or {}), "rales": json.dumps(clean(record))}
     with replacing(path, bytes_needed=sum(t.numel() * t.element_size() for t in contiguous.values())) as beside:
         beside.touch()
         mode = beside.stat().st_mode

@@ -94,6 +94,24 @@ def prediction_lines(document: dict[str, Any]) -> list[str]:
     return [*lines[1:], "", document["notice"]]
 
 
+def pretrain_lines(document: dict[str, Any]) -> list[str]:
+    """What came of a pre-training -> lines."""
+    loss, left, epochs = document["loss"], document["left_out"], document["epochs"]
+    lines = [
+        f"{document['recordings']} recordings, {left} left out, {document['passed_over']} passed over",
+        f"log-mel mean {document['mean']:.2f}, standard deviation {document['std']:.2f}",
+        f"loss {loss['first_epoch']:.4f} in the first epoch, {loss['last_epoch']:.4f} in the last of {epochs}",
+    ]
+    if probe := document["probe"]:
+        rows = [
+            [name, *percents(probe[when]), percent(probe[when]["score_last_layer"])]
+            for name, when in (("before", "start"), ("after", "last"))
+        ]
+        head = ["linear probe, train cycles", *FIGURES, "last layer alone"]
+        lines += ["", *table(head, [*rows, ["all called normal", "100.0", "0.0", "50.0", "50.0"]]), NOT_A_DIAGNOSIS]
+    return [*lines, f"checkpoint: {document['checkpoint']}"]
+
+
 def outcome_lines(document: dict[str, Any]) -> list[str]:
     """Outcomes of a sweep -> lines, failures with their sentence last."""
     trials = document["trials"]

@@ -120,6 +120,15 @@ def _beta(count: int, alpha: float, generator: torch.Generator) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, size=count)).float()
 
 
+def mix_logmels(clean: Tensor, noise: Tensor, ratio: float) -> Tensor:
+    """Two log-mels of one shape, each less its collection's mean -> ln of ratio * noise + (1 - ratio) * clean power.
+
+    Taking both means away first makes the ratio one of loudness above the usual level. Source: nttcslab/m2d, M2D-X.
+    """
+    power = clean.exp().mul_(1 - ratio).add_(noise.exp(), alpha=ratio)
+    return power.clamp_min_(torch.finfo(power.dtype).eps).log_()
+
+
 def _stripes(batch: int, size: int, masks: int, max_width: int, generator: torch.Generator) -> Tensor:
     """Sizes -> (batch, size) bool, true inside any of `masks` random stripes."""
     width = (_uniform((batch, masks, 1), generator) * min(max_width, size)).floor()

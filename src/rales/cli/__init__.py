@@ -23,6 +23,7 @@ for word in (
     data.check,
     data.synth,
     training.train,
+    training.pretrain,
     training.evaluate,
     training.sweep,
     training.reproduce,
@@ -63,7 +64,8 @@ def main(words: list[str] | None = None) -> None:
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
             raise
-        fail("out of memory; use a smaller --set train.micro_batch, the result is the same, or a smaller --size", 1)
+        knob = "pretrain.micro_batch" if words[:1] == ["pretrain"] else "train.micro_batch"
+        fail(f"out of memory; use a smaller --set {knob}, the result is the same, or a smaller --size", 1)
 
 
 def fail(sentence: str, code: int) -> None:

@@ -74,6 +74,83 @@ def train(
         say(f"run folder: {out}")
 
 
+def pretrain(
+    *,
+    data: Annotated[tuple[Path, ...], Parameter(name="--data", negative="", required=True)],
+    out: Path,
+    weights: Weights = None,
+    size: Size = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    mask_ratio: float | None = None,
+    noise: Annotated[tuple[Path, ...], Parameter(name="--noise", negative="")] = (),
+    noise_ratio: float | None = None,
+    teacher: str | None = None,
+    probe_data: Path | None = None,
+    part: Annotated[Literal["train", "all"], Parameter(name="--part")] = "train",
+    set_: SetWords = (),
+    json: JsonFlag = False,
+) -> None:
+    """Pre-train an encoder on recordings without labels (M2D, M2D-X); goes on where it stopped if OUT holds an
+    unfinished run of the same settings. `rales train --weights OUT` takes the result.
+
+    Several GPUs: torchrun --nproc-per-node 4 -m rales pretrain …
+
+    Example: rales pretrain --data ICBHI_final_database --noise FSD50K --noise-ratio 0.3 --weights mr7 --out runs/m2d
+
+    Parameters
+    ----------
+    data
+        Folder of recordings of any length, manifest of them (CSV, Parquet; column `path`), or folder of manifests;
+        repeatable. Of ICBHI and SPRSound folders only the official train part is used.
+    out
+        Run folder to write.
+    epochs
+        Passes over the recordings.
+    seed
+        Seed of the random start, the order of recordings, the crops and the masks.
+    mask_ratio
+        Share of the patches hidden from the encoder (0.7).
+    noise
+        Folder or manifest of background noise to mix in; repeatable.
+    noise_ratio
+        Share of the noise in the mixture, for example 0.3.
+    teacher
+        Checkpoint of a frozen encoder to learn from too (M2D-X).
+    probe_data
+        Labelled ICBHI folder or manifest: its train cycles score the encoder every pretrain.probe_every epochs.
+    part
+        train: test recordings are left out wherever a split is known; all: every recording is used.
+    """
+    from rales import terminal
+    from rales.data import read_cycles
+    from rales.data.collection import read_collection
+    from rales.layers import quick_probe
+    from rales.recipes import m2d_pretrain as job
+
+    given = {
+        "seed": seed,
+        "pretrain.epochs": epochs,
+        "pretrain.mask_ratio": mask_ratio,
+        "crops.noise_ratio": noise_ratio,
+        "encoder.teacher": teacher,
+    }
+    words = [*(f"{name}={value}" for name, value in given.items() if value is not None), *set_]
+    config = job.settings(size, weights, words)
+    figures = job.run(
+        config,
+        read_collection(data, part=part),
+        out,
+        noise=read_collection(noise, part=part) if noise else None,
+        probe=quick_probe(read_cycles(probe_data, skip_damaged=True)) if probe_data else None,
+        command=shlex.join(["rales", *sys.argv[1:]]),
+        progress=True,
+    )
+    if figures:  # several processes: only the first has them
+        show(figures, json, terminal.pretrain_lines)
+        say(f"run folder: {out}")
+
+
 def evaluate(run: Path, /, *, data: Path, skip_damaged: SkipFlag = False, json: JsonFlag = False) -> None:
     """Score a run on the test part of its split: strict four-class figures, two-class, per device and location, and
     both leak-free repairs of the official split.

@@ -63,7 +63,7 @@ def audit(folder: str | Path) -> Audit:
 
 def is_layout(folder: Path) -> bool:
     """Folder -> whether it or a sub-folder has the release's JSON folders."""
-    return any(_json_folder(path) for path in files(folder) if path.suffix.lower() == ".json")
+    return any(json_folder(path) for path in files(folder) if path.suffix.lower() == ".json")
 
 
 def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
@@ -71,7 +71,7 @@ def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
     folder = Path(folder)
     paths = files(folder)
     sounds = by_stem(paths, AUDIO_SUFFIXES)
-    annotations = by_stem((path for path in paths if _json_folder(path)), (".json",))
+    annotations = by_stem((path for path in paths if json_folder(path)), (".json",))
     if not annotations:
         raise ValueError(
             f"{folder}: no annotation in SPRSound layout (train_json/*.json, test_json/*_test_json/*.json); give the "
@@ -114,7 +114,7 @@ def _recording(
         notes += overlap_note(str(path), cycles)
         if not cycles and not wrong and label != "Poor Quality":
             notes.append(f"{path}: no events, though the recording is {label}")
-        split = _json_folder(path)
+        split = json_folder(path)
         inner = re.fullmatch(r"(intra|inter)_test_json", path.parent.name)
         test_part = inner[1] if inner else ""
     return replace(
@@ -170,7 +170,7 @@ def _cycle(event: object, duration_s: float | None) -> Cycle | str:
     return wrong or Cycle(start_ms / 1000, end_ms / 1000, *EVENT_FLAGS[kind])
 
 
-def _json_folder(path: Path) -> str:
+def json_folder(path: Path) -> str:
     """Path -> "train" or "test" by the innermost JSON folder of the release that it lies in, else ""."""
     for name in reversed(path.parent.parts):
         match = _JSON_FOLDER.fullmatch(name)

@@ -132,7 +132,7 @@ def find(name_or_path: str | Path) -> Path:
             raise ValueError(f"{path}: a zip, expected a checkpoint; unpack it and pass the file or folder inside")
         return path
     if path.is_dir():
-        return _only_checkpoint(path)
+        return _of_run(path) or _only_checkpoint(path)
     name = ALIASES.get(str(name_or_path), str(name_or_path))
     if name not in PUBLIC:
         raise FileNotFoundError(f"{name_or_path}: no such file or folder, and {_no_public(name)}")
@@ -147,6 +147,16 @@ def find(name_or_path: str | Path) -> Path:
             f"fetch it again with `rales weights {name}`"
         )
     return checkpoint
+
+
+def _of_run(folder: Path) -> Path | None:
+    """Run folder of a pre-training -> its checkpoint; None for any other folder."""
+    if not (folder / "config.json").is_file() or (folder / "best.safetensors").exists():
+        return None
+    last, resume = folder / "last.safetensors", folder / "resume.safetensors"
+    if resume.exists() and not (folder / "done").exists():
+        raise ValueError(f"{folder}: the run is not finished; the same pretrain command goes on with it")
+    return last if last.is_file() else None
 
 
 def fetch(name: str, progress: bool = True, address: str | None = None) -> Path:

@@ -7,6 +7,7 @@ pickle or safetensors; and our own run checkpoints (prefix `encoder.`).
 
 import argparse
 import json
+import os
 import re
 import warnings
 from pathlib import Path
@@ -23,7 +24,7 @@ NORM_STATS_2022 = (-7.1, 4.2)  # what the reference assumes for files that hold 
 
 
 def load_m2d(
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
     heads: int | None = None,
     mel_bins: int = 80,
@@ -37,6 +38,21 @@ def load_m2d(
     a missing file, a file of another architecture, a pickle that holds more than tensors.
     """
     tensors, metadata = read_tensors(path)
+    vit = encoder_of(tensors, metadata, path, heads=heads, mel_bins=mel_bins, long_input=long_input, raw_last=raw_last)
+    return vit.eval()
+
+
+def encoder_of(
+    tensors: dict[str, Tensor],
+    metadata: dict[str, str],
+    path: str | os.PathLike[str],
+    *,
+    heads: int | None = None,
+    mel_bins: int = 80,
+    long_input: LongInput = "chunks",
+    raw_last: bool = False,
+) -> ViT:
+    """What `read_tensors` found in a file -> its encoder; see `load_m2d`."""
     encoder = encoder_tensors(tensors, path)
     dim = encoder["cls_token"].shape[-1]
     patch = encoder["patch_embed.proj.weight"].shape[-2:]
@@ -48,7 +64,7 @@ def load_m2d(
         depth,
         heads or int(metadata.get("heads", 0)) or default_heads(dim),
         mel_bins=mel_bins,
-        unit_frames=unit_frames_of_name(path, columns, patch[1]),
+        unit_frames=int(metadata.get("unit_frames", 0)) or unit_frames_of_name(path, columns, patch[1]),
         patch=(patch[0], patch[1]),
         mlp_ratio=encoder["blocks.0.mlp.fc1.weight"].shape[0] / dim,
         long_input=long_input,
@@ -67,7 +83,7 @@ def load_m2d(
             + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
         )
     vit.load_state_dict({key: encoder[key] for key in expected})
-    return vit.eval()
+    return vit
 
 
 class FineTunedM2D(nn.Module):
@@ -85,7 +101,7 @@ class FineTunedM2D(nn.Module):
         return logits
 
 
-def load_m2d_finetuned(path: str | Path, *, heads: int | None = None) -> FineTunedM2D:
+def load_m2d_finetuned(path: str | os.PathLike[str], *, heads: int | None = None) -> FineTunedM2D:
     """Fine-tuned checkpoint -> encoder with its head, in evaluation mode; the head's width tells the layout.
 
     Errors: a file without `module.head.*` is a sentence.
@@ -107,14 +123,14 @@ def load_m2d_finetuned(path: str | Path, *, heads: int | None = None) -> FineTun
     return model.eval()
 
 
-def norm_stats(path: str | Path) -> tuple[float, float]:
+def norm_stats(path: str | os.PathLike[str]) -> tuple[float, float]:
     """Checkpoint file -> the (mean, std) of log-mel that its encoder expects."""
     tensors, _ = read_tensors(path)
     stats = encoder_tensors(tensors, path).get("norm_stats", torch.tensor(NORM_STATS_2022))
     return float(stats[0]), float(stats[1])
 
 
-def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """File -> (name -> tensor, metadata); pickles are read with `weights_only=True`, so they cannot run code."""
     path = Path(path)
     if not path.is_file():
@@ -146,6 +162,21 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return {name: value for name, value in stored.items() if isinstance(value, Tensor)}, {}
 
 
+def write_reference_file(
+    folder: Path, tensors: dict[str, Tensor], epoch: int, *, unit: tuple[int, int], patch: tuple[int, int]
+) -> Path:
+    """State dict of an M2D network -> a full pre-training file as nttcslab/m2d saves it, without optimiser state.
+
+    That code takes the sizes of input and patch from the folder's name. -> the file.
+    """
+    name = f"m2d_vit-{unit[0]}x{unit[1]}p{patch[0]}x{patch[1]}-rales"
+    path = folder / name / f"checkpoint-{epoch}.pth"
+    path.parent.mkdir(exist_ok=True)
+    model = {key: value.detach().cpu().clone() for key, value in tensors.items()}
+    torch.save({"model": model, "epoch": epoch, "args": argparse.Namespace(input_size=unit, patch_size=patch)}, path)
+    return path
+
+
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Safetensors file -> (name -> tensor, metadata)."""
     try:
@@ -155,7 +186,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"{path}: damaged or cut safetensors file ({error}); copy it again") from error
 
 
-def encoder_tensors(tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+def encoder_tensors(tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Any accepted naming -> the encoder's own names; a file without the landmarks of a ViT is a sentence."""
     prefix = next((p for p in PREFIXES if f"{p}cls_token" in tensors), "")
     encoder = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
@@ -174,7 +205,7 @@ def default_heads(dim: int) -> int:
     return dim // 64 if dim % 64 == 0 else max(dim // 16, 1)
 
 
-def unit_frames_of_name(path: str | Path, columns: int, patch_frames: int) -> int:
+def unit_frames_of_name(path: str | os.PathLike[str], columns: int, patch_frames: int) -> int:
     """Frames of one input unit: from the name of a public release if it fits the table's columns, else from them.
 
     Only the name tells 80x1001 from 80x992, both 62 columns of 16 frames.

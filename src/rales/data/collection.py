@@ -1,0 +1,243 @@
+"""Recordings to pre-train on, however many: folders and manifests -> a compact index of their paths.
+
+Nothing is opened here but split lists and manifests. Paths stand in Arrow arrays, one relative to each source: two
+million of them take some 100 MB and no Python object each.
+"""
+
+import bisect
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rales.data import icbhi, sprsound
+from rales.data.cycles import AUDIO_SUFFIXES, Found
+
+Part = Literal["train", "all"]
+MANIFESTS = (".csv", ".tsv", ".parquet")
+PATH_COLUMNS = ("path", "file_name")  # ours, and that of M2D's lists
+CHUNK = 65536
+# A name of ICBHI 2017, also with something after it: single cycles cut out of a test recording are test data too.
+ICBHI_NAME = (
+    r"(^|/)\d{3}_[^/_]+_(" + "|".join(icbhi.LOCATIONS) + ")_(" + "|".join(icbhi.MODES) + ")_(" + "|".join(icbhi.DEVICES)
+) + ")[^/]*$"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One folder or manifest: what is used of it, what not, as paths relative to `base` (or absolute)."""
+
+    given: Path
+    base: Path
+    layout: Literal["icbhi", "sprsound", "folder", "manifest"]
+    used: Any  # Arrow array of large strings
+    left_out: Any  # the same
+
+    def facts(self) -> dict[str, Any]:
+        counts = {"recordings": len(self.used), "left_out": len(self.left_out)}
+        return {"given": str(self.given.absolute()), "layout": self.layout, **counts}
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Recordings numbered from 0, source after source; `part` says whether test recordings were kept out."""
+
+    sources: Sequence[Source]
+    part: Part
+
+    def __len__(self) -> int:
+        return sum(len(source.used) for source in self.sources)
+
+    def path(self, number: int) -> Path:
+        """Number -> the recording's file."""
+        ends = list(accumulate(len(source.used) for source in self.sources))
+        source = self.sources[place := bisect.bisect_right(ends, number)]
+        return source.base / str(source.used[number - ends[place] + len(source.used)])
+
+    def facts(self) -> dict[str, Any]:
+        """-> which recordings these are, for a run's record: the same recordings elsewhere have the same digest."""
+        digest = hashlib.sha256()
+        for source in self.sources:
+            digest.update(b"source\n")
+            for names in chunks(source.used):
+                digest.update("\n".join([*names, ""]).encode("utf-8", "surrogateescape"))
+        return {
+            "part": self.part,
+            "recordings": len(self),
+            "left_out": sum(len(source.left_out) for source in self.sources),
+            "digest": digest.hexdigest(),
+            "folders": [source.facts() for source in self.sources],
+        }
+
+    def write_table(self, path: Path) -> None:
+        """Write a Parquet file of all recordings found: source, path, and whether it is used."""
+        import pyarrow.parquet as pq
+
+        columns: dict[str, list[Any]] = {"source": [], "path": [], "used": []}
+        for source in self.sources:
+            for names, used in ((source.used, True), (source.left_out, False)):
+                columns["source"].append(pa.repeat(str(source.given), len(names)))
+                columns["path"].append(names)
+                columns["used"].append(pa.repeat(used, len(names)))
+        kinds = {"source": pa.string(), "path": pa.large_string(), "used": pa.bool_()}
+        arrays = {name: pa.chunked_array(flat(parts), kinds[name]) for name, parts in columns.items()}
+        pq.write_table(pa.table(arrays), path)
+
+
+def read_collection(sources: Sequence[str | Path], *, part: Part = "train") -> Collection:
+    """Folders, manifests (.csv, .tsv, .parquet) and folders of manifests -> their recordings, in a fixed order.
+
+    Of a folder in ICBHI or SPRSound layout only the official train part is used unless `part` is "all"; likewise of a
+    manifest with a column `split`. A manifest lists paths (column `path` or `file_name`, relative to itself), each
+    recording once or more often; a recording with a test row is left out whole. Errors: nothing there, no recording
+    left, recordings named as those of ICBHI 2017 of which nothing says whether they are for training.
+    """
+    found = Collection([source_of(Path(source), part) for source in sources], part)
+    for source in found.sources:
+        if not len(source.used):
+            left = f"{len(source.left_out)} recordings, none of them for training" if len(source.left_out) else "none"
+            raise ValueError(
+                f"{source.given}: no recording to pre-train on ({left}); expected {', '.join(AUDIO_SUFFIXES)} or a "
+                "manifest of them, and --part all takes test recordings too"
+            )
+    return found
+
+
+def source_of(given: Path, part: Part) -> Source:
+    if not given.exists():
+        raise FileNotFoundError(f"{given}: no such folder or manifest; give what holds or lists the recordings")
+    if given.is_file():
+        if given.suffix.lower() not in MANIFESTS:
+            raise ValueError(f"{given}: expected a folder or a manifest ({', '.join(MANIFESTS)})")
+        return manifest_source(given, [given], part)
+    sounds, manifests, jsons = walk(given)
+    if not len(sounds) and manifests:
+        return manifest_source(given, manifests, part)
+    if part == "train" and jsons:
+        return split_source(given, "sprsound", sprsound.find(given, audio=True, decode=False), sounds)
+    if part == "train" and looks_like_icbhi(sounds):
+        return split_source(given, "icbhi", icbhi.find(given, audio=True, decode=False), sounds)
+    return Source(given, given.absolute(), "folder", sounds, strings([]))
+
+
+def walk(folder: Path) -> tuple[Any, list[Path], bool]:
+    """Folder -> relative paths of all sounds in it (Arrow), manifests, whether it has SPRSound's JSON folders.
+
+    Every folder's names are sorted by themselves, so that the order is fixed without all paths in memory at once.
+    """
+    done, names, manifests, jsons = [], list[str](), list[Path](), False
+    for parent, subfolders, files in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__MACOSX")))
+        inside = os.path.relpath(parent, folder)
+        for name in sorted(files):
+            suffix = os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                continue
+            if suffix in AUDIO_SUFFIXES:
+                names.append(name if inside == "." else f"{inside}/{name}")
+            elif suffix in MANIFESTS:
+                manifests.append(Path(parent, name))
+            elif suffix == ".json" and not jsons:
+                jsons = bool(sprsound.json_folder(Path(parent, name)))
+        if len(names) >= CHUNK:
+            done.append(strings(names))
+            names = []
+    return pa.chunked_array([*done, strings(names)]), sorted(manifests), jsons
+
+
+def split_source(given: Path, layout: Literal["icbhi", "sprsound"], found: Found, sounds: Any) -> Source:
+    """What a layout's reader found -> the recordings of its train part; all others are left out."""
+    if not any(recording.split for recording in found.recordings):
+        raise ValueError(
+            f"{given}: its recordings are named as those of ICBHI 2017, and nothing says which are for training; put "
+            f"{icbhi.SPLIT_FILE} into it or beside it, or pass --part all to use every one"
+        )
+    train = {os.path.relpath(r.path, given) for r in found.recordings if r.split == "train" and r.path}
+    chosen = pc.is_in(sounds, value_set=strings(sorted(train)))
+    return Source(given, given.absolute(), layout, sounds.filter(chosen), sounds.filter(pc.invert(chosen)))
+
+
+def manifest_source(given: Path, manifests: Sequence[Path], part: Part) -> Source:
+    """Manifest files -> their recordings, each once."""
+    base = given.absolute() if given.is_dir() else given.absolute().parent
+    paths, splits = [], []
+    for manifest in manifests:
+        path, split = columns_of(manifest)
+        inside = os.path.relpath(manifest.parent.absolute(), base)
+        if inside != ".":  # a shard in a sub-folder lists paths relative to itself
+            joined = pc.binary_join_element_wise(large(inside), path, large("/"))
+            path = pc.if_else(pc.starts_with(path, "/"), path, joined)
+        paths.append(path)
+        splits.append(split)
+    path, split = pa.chunked_array(flat(paths)), pa.chunked_array(flat(splits))
+    if part == "all":
+        return Source(given, base, "manifest", pc.unique(path), strings([]))
+    if looks_like_icbhi(path.filter(pc.is_null(split)) if split.null_count < len(split) else path):
+        raise ValueError(
+            f"{given}: lists recordings named as those of ICBHI 2017 without saying which are for training; add a "
+            "column `split` (train, test), or pass --part all to use every one"
+        )
+    is_train = pc.fill_null(pc.equal(split, "train"), True)
+    if pc.all(is_train).as_py():
+        return Source(given, base, "manifest", pc.unique(path), strings([]))
+    others = pc.unique(path.filter(pc.invert(is_train)))
+    train = pc.unique(path.filter(is_train))
+    return Source(given, base, "manifest", train.filter(pc.invert(pc.is_in(train, value_set=others))), others)
+
+
+def columns_of(manifest: Path) -> tuple[Any, Any]:
+    """Manifest -> its column of paths and its column `split` (null where it has none)."""
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    try:
+        if manifest.suffix.lower() == ".parquet":
+            names = pq.read_schema(manifest).names
+            wanted = [name for name in (*PATH_COLUMNS, "split") if name in names]
+            table = pq.read_table(manifest, columns=wanted)
+        else:
+            lines = pyarrow.csv.ParseOptions(delimiter="\t" if manifest.suffix.lower() == ".tsv" else ",")
+            kinds = dict.fromkeys((*PATH_COLUMNS, "split"), pa.string())
+            converted = pyarrow.csv.ConvertOptions(column_types=kinds, strings_can_be_null=True)
+            table = pyarrow.csv.read_csv(manifest, parse_options=lines, convert_options=converted)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
+        raise ValueError(f"{manifest}: not a readable manifest ({str(error).splitlines()[0]})") from error
+    named = [name for name in PATH_COLUMNS if name in table.column_names]
+    if not named:
+        raise ValueError(
+            f"{manifest}: columns {', '.join(table.column_names) or 'none'}, expected `path`: audio files, relative to "
+            "the manifest's folder or absolute"
+        )
+    split = table["split"].cast(pa.string()) if "split" in table.column_names else None
+    kept = pc.is_valid(table[named[0]])
+    splits = split if split is not None else pa.chunked_array([pa.nulls(len(table), pa.string())])
+    return table[named[0]].cast(pa.large_string()).filter(kept), splits.filter(kept)
+
+
+def looks_like_icbhi(paths: Any) -> bool:
+    return bool(len(paths)) and bool(pc.any(pc.match_substring_regex(paths, ICBHI_NAME)).as_py())
+
+
+def chunks(names: Any) -> Iterator[list[str]]:
+    """Arrow array of strings -> its strings, some at a time."""
+    for start in range(0, len(names), CHUNK):
+        yield names.slice(start, CHUNK).to_pylist()
+
+
+def large(text: str) -> Any:
+    return pa.scalar(text, pa.large_string())
+
+
+def strings(names: Sequence[str]) -> Any:
+    return pa.array(names, pa.large_string())
+
+
+def flat(arrays: Sequence[Any]) -> list[Any]:
+    """Arrays, some of them chunked -> their chunks."""
+    return [chunk for array in arrays for chunk in getattr(array, "chunks", [array])]

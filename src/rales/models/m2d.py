@@ -1,0 +1,282 @@
+"""Masked Modeling Duo: the network that pre-trains a ViT by predicting one encoder's view of what the other cannot see.
+
+The online encoder sees a few patches, a predictor guesses from them what the target encoder, a slow average of the
+online one, makes of the others. Source: Niizumi et al., nttcslab/m2d. Letters: B clips, T patches, D features.
+"""
+
+import os
+import re
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rales.models.fast import run_block
+from rales.models.vit import Block, Size, ViT, initialise_linear, sincos_positions
+from rales.models.weights import PREFIXES, encoder_of, read_tensors
+
+Init = Literal["random", "online"]
+Kind = Literal["norm_mse", "mse"]
+
+
+class Masked(NamedTuple):
+    """What one masked step gives; masked patches stand in the order of their noise."""
+
+    loss: Tensor  # scalar
+    prediction: Tensor  # (B, masked, D)
+    target: Tensor  # (B, masked, D) of the target encoder, as it comes from its final LayerNorm
+    m2d_loss: Tensor  # scalar, detached
+    teacher_loss: Tensor  # scalar, detached; 0 without a teacher
+
+
+class M2D(nn.Module):
+    """(B, 1, mel bins, unit frames) normalised log-mel -> `Masked`: one pre-training step's loss.
+
+    `noise` (B, patches) says what is masked: the int(patches * (1 - mask_ratio)) smallest of each clip stay visible;
+    without it the noise is drawn from torch's generator. Only the target encoder's blocks and LayerNorm are its own,
+    patch embedding, cls token and positions are the online encoder's. Names in the state dict are those of the
+    reference's full checkpoints, and the start is its start: `target_init="random"` gives the target an own random
+    start as there, "online" a copy of the online encoder.
+
+    With `teacher_dim` the network has the linear `offline_predictor` of M2D-X, which predicts a frozen teacher's
+    features (B, time columns, teacher_dim), given to `forward`, of every column from what the online side knows of
+    the whole grid: latents of visible and predictions of masked patches, the patches of a column side by side. The
+    sum is m2d_weight * loss + teacher_weight * the same kind of loss over all columns. That is how the published code
+    has it, name included.
+    """
+
+    pos_embed: Tensor
+    norm_stats: Tensor
+    decoder_pos_embed: Tensor
+
+    def __init__(
+        self,
+        encoder: ViT,
+        *,
+        mask_ratio: float = 0.7,
+        decoder_dim: int = 512,
+        decoder_depth: int = 8,
+        decoder_heads: int = 16,
+        standardise: bool = True,
+        loss: Kind = "norm_mse",
+        target_init: Init = "random",
+        teacher_dim: int = 0,
+        m2d_weight: float = 1.0,
+        teacher_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.size = Size(encoder.dim, encoder.depth, encoder.heads)
+        self.rows, self.columns, self.patch = encoder.rows, encoder.columns, encoder.patch
+        self.mel_bins, self.unit_frames, self.mlp_ratio = encoder.mel_bins, encoder.unit_frames, encoder.mlp_ratio
+        self.mask_ratio, self.visible = mask_ratio, visible_patches(encoder.rows * encoder.columns, mask_ratio)
+        self.standardise, self.loss, self.decoder_heads = standardise, loss, decoder_heads
+        self.m2d_weight, self.teacher_weight = m2d_weight, teacher_weight
+
+        # Online encoder, part by part, so that the names are the reference's
+        self.register_buffer("norm_stats", encoder.norm_stats)
+        self.register_buffer("pos_embed", encoder.pos_embed)
+        self.cls_token = encoder.cls_token
+        self.patch_embed, self.blocks, self.norm = encoder.patch_embed, encoder.blocks, encoder.norm
+        dim = encoder.dim
+
+        self.target_blocks = nn.ModuleList(Block(dim, encoder.heads, encoder.mlp_ratio) for _ in range(encoder.depth))
+        self.target_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.decoder_embed = nn.Linear(dim, decoder_dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_dim))
+        self.register_buffer("decoder_pos_embed", sincos_positions(decoder_dim, self.rows, self.columns))
+        self.decoder_blocks = nn.ModuleList(
+            Block(decoder_dim, decoder_heads, encoder.mlp_ratio) for _ in range(decoder_depth)
+        )
+        self.decoder_norm = nn.LayerNorm(decoder_dim, eps=1e-6)
+        self.decoder_pred = nn.Linear(decoder_dim, dim)
+        self.offline_predictor = nn.Linear(self.rows * dim, teacher_dim) if teacher_dim else None
+
+        nn.init.normal_(self.mask_token, std=0.02)
+        for part in (self.target_blocks, self.decoder_embed, self.decoder_blocks, self.decoder_pred):
+            initialise_linear(part)
+        if self.offline_predictor is not None:
+            initialise_linear(self.offline_predictor)
+        if target_init == "online":
+            self.copy_online_to_target()
+        self.target_blocks.requires_grad_(False)
+        self.target_norm.requires_grad_(False)
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: str | os.PathLike[str], mask_ratio: float = 0.7, *, heads: int | None = None, **options: Any
+    ) -> "M2D":
+        """Checkpoint of any form that `load_m2d` reads -> the network with all that the file holds.
+
+        `options` are those of the network. What the file lacks keeps its start: of an encoder-only file the predictor
+        and the target, and `offline_predictor` unless the file has one of that width. Numbers of heads that neither
+        the arguments nor the file's metadata give follow M2D's habits (32 features a head in the predictor).
+        """
+        tensors, metadata = read_tensors(path)
+        encoder = encoder_of(tensors, metadata, path, heads=heads)
+        prefix = next((p for p in PREFIXES if f"{p}cls_token" in tensors), "")
+        stored = {name.removeprefix(prefix): value for name, value in tensors.items()}
+        if "decoder_embed.weight" in stored:
+            depths = [int(found[1]) for name in stored if (found := re.match(r"decoder_blocks\.(\d+)\.", name))]
+            options |= {"decoder_dim": stored["decoder_embed.weight"].shape[0], "decoder_depth": 1 + max(depths)}
+            own_heads = int(metadata.get("decoder_heads", 0)) or default_decoder_heads(options["decoder_dim"])
+            options = {**options, "decoder_heads": own_heads}
+        model = cls(encoder, mask_ratio=mask_ratio, **options)
+        own = model.state_dict()
+        fitting = {name: value for name, value in stored.items() if name in own and own[name].shape == value.shape}
+        wrong = [name for name in own.keys() & stored.keys() - fitting.keys() if "offline_predictor" not in name]
+        if wrong:
+            raise ValueError(
+                f"{path}: {min(wrong)} is {tuple(stored[min(wrong)].shape)}, expected {tuple(own[min(wrong)].shape)}; "
+                "the file is damaged or of another architecture"
+            )
+        model.load_state_dict(fitting, strict=False)
+        if options.get("target_init") == "online" and "target_norm.weight" not in fitting:
+            model.copy_online_to_target()
+        return model
+
+    def forward(self, logmel: Tensor, noise: Tensor | None = None, teacher: Tensor | None = None) -> Masked:
+        patches = self.patch_embed(logmel).flatten(2).transpose(1, 2)  # (B, T, D)
+        if patches.shape[1] != self.rows * self.columns:
+            raise ValueError(
+                f"a log-mel of shape {tuple(logmel.shape)} gives {patches.shape[1]} patches, expected "
+                f"(B, 1, {self.mel_bins}, {self.unit_frames}) with {self.rows * self.columns}"
+            )
+        if noise is None:
+            noise = torch.rand(patches.shape[:2], device=patches.device)
+        order = noise.argsort(dim=1)  # (B, T): the first are visible
+        patches = (patches + self.pos_embed[:, 1:]).take_along_dim(order[:, :, None], dim=1)
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(patches), -1, -1)
+        latent = torch.cat([cls, patches[:, : self.visible]], dim=1)
+        for block in self.blocks:
+            latent = block(latent, [latent.shape[1]])
+        latent = self.norm(latent)
+        prediction = self.predict(latent, order)
+        with torch.no_grad():
+            masked = torch.cat([cls, patches[:, self.visible :]], dim=1)
+            for block in self.target_blocks:
+                assert isinstance(block, Block)
+                masked = run_block(block, masked, [masked.shape[1]])
+            target = self.target_norm(masked)[:, 1:]
+
+        m2d_loss = masked_prediction_loss(prediction, target, kind=self.loss, standardise=self.standardise)
+        if teacher is None or self.offline_predictor is None:
+            loss = m2d_loss if self.m2d_weight == 1 else self.m2d_weight * m2d_loss
+            return Masked(loss, prediction, target, m2d_loss.detach(), torch.zeros_like(m2d_loss))
+        features = self.offline_predictor(self.columns_of(latent, prediction, order))
+        teacher_loss = masked_prediction_loss(features, teacher, kind=self.loss, standardise=self.standardise)
+        loss = self.m2d_weight * m2d_loss + self.teacher_weight * teacher_loss
+        return Masked(loss, prediction, target, m2d_loss.detach(), teacher_loss.detach())
+
+    def predict(self, latent: Tensor, order: Tensor) -> Tensor:
+        """Latents (B, 1 + visible, D) and the order of patches (B, T) -> predictions (B, masked, D).
+
+        The reference puts the tokens back into the order of the grid first. Attention does not see an order, so here
+        they stay as they are and each takes its own position with it: the same numbers without two more copies.
+        """
+        known = self.decoder_embed(latent)  # (B, 1 + visible, decoder D)
+        unknown = self.mask_token.to(known.dtype).expand(len(known), order.shape[1] - self.visible, -1)
+        places = self.decoder_pos_embed[0, 1:][order]  # (B, T, decoder D)
+        cls, visible = known[:, :1] + self.decoder_pos_embed[:, :1], known[:, 1:] + places[:, : self.visible]
+        tokens = torch.cat([cls, visible, unknown + places[:, self.visible :]], dim=1)
+        for block in self.decoder_blocks[:-1]:
+            tokens = block(tokens, [tokens.shape[1]])
+        tokens = last_tokens(self.decoder_blocks[-1], tokens, order.shape[1] - self.visible)
+        prediction: Tensor = self.decoder_pred(self.decoder_norm(tokens))
+        return prediction
+
+    def columns_of(self, latent: Tensor, prediction: Tensor, order: Tensor) -> Tensor:
+        """Latents of visible and predictions of masked patches -> (B, columns, rows * D) in the order of time."""
+        tokens = torch.cat([latent[:, 1:].to(prediction.dtype), prediction], dim=1)
+        grid = tokens.take_along_dim(order.argsort(dim=1)[:, :, None], dim=1).unflatten(1, (self.rows, self.columns))
+        columns: Tensor = grid.transpose(1, 2).flatten(2)
+        return columns
+
+    @torch.no_grad()
+    def update_target(self, decay: float) -> None:
+        """Move the target encoder towards the online one: target = decay * target + (1 - decay) * online."""
+        for target, online in zip(*self.pairs(), strict=True):
+            target.mul_(decay).add_(online * (1 - decay))  # lerp and fused additions round otherwise than the reference
+
+    @torch.no_grad()
+    def copy_online_to_target(self) -> None:
+        """Give the target encoder the online encoder's weights."""
+        target, online = self.pairs()
+        torch._foreach_copy_(target, online)
+
+    def pairs(self) -> tuple[list[Tensor], list[Tensor]]:
+        """-> the target encoder's parameters and the online encoder's, one for one."""
+        target: list[Tensor] = [*self.target_blocks.parameters(), *self.target_norm.parameters()]
+        online: list[Tensor] = [*self.blocks.parameters(), *self.norm.parameters()]
+        return target, online
+
+    def encoder(self) -> ViT:
+        """-> the online encoder as a ViT; it shares all weights."""
+        with torch.device("meta"):
+            vit = ViT(
+                *self.size,
+                mel_bins=self.mel_bins,
+                unit_frames=self.unit_frames,
+                patch=self.patch,
+                mlp_ratio=self.mlp_ratio,
+            )
+        vit.cls_token, vit.patch_embed, vit.blocks, vit.norm = self.cls_token, self.patch_embed, self.blocks, self.norm
+        vit.pos_embed, vit.norm_stats = self.pos_embed, self.norm_stats
+        return vit
+
+    def metadata(self) -> dict[str, str]:
+        """What a file of this network must carry beside its tensors, since shapes do not say it."""
+        known = {"heads": self.size.heads, "decoder_heads": self.decoder_heads, "mel_bins": self.mel_bins}
+        return {name: str(value) for name, value in {**known, "unit_frames": self.unit_frames}.items()}
+
+
+def last_tokens(block: nn.Module, tokens: Tensor, number: int) -> Tensor:
+    """Block, (B, T, D) -> (B, number, D): what the block makes of the last tokens, which see all of them.
+
+    Of the others only keys and values are computed: 1 % of a whole step of ViT-base.
+    """
+    assert isinstance(block, Block)
+    normed, dim = block.norm1(tokens), tokens.shape[2]
+    weight, bias = block.attn.qkv.weight, block.attn.qkv.bias
+    q = F.linear(normed[:, -number:], weight[:dim], bias[:dim]).unflatten(2, (block.attn.heads, -1)).transpose(1, 2)
+    kv = F.linear(normed, weight[dim:], bias[dim:]).chunk(2, dim=2)
+    k, v = (part.unflatten(2, (block.attn.heads, -1)).transpose(1, 2) for part in kv)  # (B, heads, T, D / heads)
+    mixed = F.scaled_dot_product_attention(q, k, v)
+    result: Tensor = tokens[:, -number:] + block.attn.proj(mixed.transpose(1, 2).flatten(2))
+    more: Tensor = block.mlp(block.norm2(result))
+    return result + more
+
+
+def masked_prediction_loss(prediction: Tensor, target: Tensor, *, kind: Kind, standardise: bool) -> Tensor:
+    """Predictions and targets (B, T, D) -> scalar, in float32: the mean over clips and tokens.
+
+    `standardise` brings every target token to mean 0 and (unbiased) variance 1. norm_mse is the squared distance of
+    both at unit length, 2 - 2 cos; mse the mean over features of the squared difference.
+    """
+    prediction, target = prediction.float(), target.float()
+    if standardise:
+        centred = target - target.mean(dim=-1, keepdim=True)
+        target = centred / (target.var(dim=-1, keepdim=True) + 1e-6).sqrt()
+    if kind == "mse":
+        return F.mse_loss(prediction, target)
+    cosine = (F.normalize(prediction, dim=-1) * F.normalize(target, dim=-1)).sum(dim=-1)
+    return (2 - 2 * cosine).mean()
+
+
+def visible_patches(patches: int, mask_ratio: float) -> int:
+    """Number of patches and masking ratio -> how many stay visible, rounded down as in the reference.
+
+    Errors: a ratio that leaves nothing to see or nothing to predict.
+    """
+    visible = int(patches * (1 - mask_ratio))
+    if not 0 < visible < patches:
+        raise ValueError(
+            f"masking ratio {mask_ratio} of {patches} patches leaves {visible} visible; expected a ratio between 0 and "
+            "1 that leaves some visible and some masked"
+        )
+    return visible
+
+
+def default_decoder_heads(dim: int) -> int:
+    """Width of a predictor -> heads where a file says nothing: 32 features a head, miniatures 8."""
+    return dim // 32 if dim % 32 == 0 and dim >= 128 else max(dim // 8, 1)
