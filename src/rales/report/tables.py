@@ -1,5 +1,6 @@
 """Systems -> the tables of the report. Figures are percent unless a column says otherwise."""
 
+import re
 from collections import Counter
 from itertools import combinations
 
@@ -69,7 +70,7 @@ def selection(systems: list[System]) -> Table:
         cells = [mean_sd(values) for values in scores.values()]
         gaps = [mean_sd(scores["test_best"] - scores[select]) for select in ("last", "validation")]
         seeds = list(dict.fromkeys(str(len(source[select].runs)) for select in ("last", "validation")))
-        rows.append([s.name, " and ".join(seeds), *cells, *gaps])
+        rows.append([re.sub(r", train\.select=\w+", "", s.name), " and ".join(seeds), *cells, *gaps])
     return Table(
         "Score by the way the epoch is chosen",
         ["System", "Seeds", *chosen_by, "Best on test − last", "Best on test − validation"],
@@ -98,8 +99,8 @@ def leak_free_scores(systems: list[System]) -> Table | None:
         "Leak-free: without the test cycles of patients who train too",
         ["System", "Specificity", "Sensitivity", "Score", "Change of Score"],
         [*rows, [ALL_NORMAL, "100.00", "0.00", "50.00", "0.00"]],
-        note=f"Patient{'s' * (len(patients) > 1)} {', '.join(sorted(patients))} stand on both sides of the official "
-        "split; here their test recordings are left out (the repair `official_drop`). All seeds' cycles together, 95 % "
+        note=f"On both sides of the official split: {', '.join(sorted(patients))}. Here their test "
+        "recordings are left out (the repair `official_drop`). All seeds' cycles together, 95 % "
         "interval with patients resampled. The other repair moves them wholly to test and needs runs of its own: "
         "--set split.name=official_move.",
     )
