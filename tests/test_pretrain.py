@@ -65,7 +65,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 
 def same_run(one: Path, two: Path) -> None:
-    assert {p.name for p in one.iterdir()} == {p.name for p in two.iterdir()} == FILES
+    assert {p.name for p in one.glob("[!.]*")} == {p.name for p in two.glob("[!.]*")} == FILES
     assert lines(one) == lines(two)
     first, second = tensors(one), tensors(two)
     assert all(torch.equal(first[key], second[key]) for key in first.keys() | second.keys())
@@ -80,7 +80,7 @@ def furthest(one: Path, two: Path) -> float:
 
 
 def test_the_run_folder(undisturbed: Path, data: Path) -> None:
-    assert {path.name for path in undisturbed.iterdir()} == FILES
+    assert {path.name for path in undisturbed.glob("[!.]*")} == FILES
     config = runs.read_json(undisturbed / "config.json")
     assert (config["recipe"], config["seed"]) == ("pretrain", 0)
     assert config["config"]["pretrain"]["mask_ratio"] == 0.7
@@ -133,10 +133,10 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path: Path, j
 
 
 def test_a_finished_run_is_returned_as_it_is(job: Run, undisturbed: Path) -> None:
-    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in undisturbed.iterdir()}
+    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in undisturbed.glob("[!.]*")}
     figures = job(undisturbed)
     assert figures["epochs"] == 3
-    assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in undisturbed.iterdir()} == before
+    assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in undisturbed.glob("[!.]*")} == before
     with pytest.raises(ValueError, match=r"holds a run of other settings \(config.pretrain.lr is 0.01 there, 0.1 here"):
         job(undisturbed, "pretrain.lr=0.1")
 
@@ -287,7 +287,7 @@ def test_two_processes_train_as_one(tmp_path: Path, data: Path, job: Run) -> Non
         timeout=120,
     )
     assert ended.returncode == 0, ended.stderr.decode()
-    assert {path.name for path in (tmp_path / "two").iterdir()} == FILES
+    assert {path.name for path in (tmp_path / "two").glob("[!.]*")} == FILES
     for one, two in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
         assert one == pytest.approx(two, abs=1e-5)
     assert furthest(tmp_path / "one", tmp_path / "two") < 2e-4

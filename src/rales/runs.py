@@ -25,8 +25,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-# May differ between a run and its continuation; what was left out names files, which may have moved.
-RESUME_IGNORES = ("command", "versions", "commit", "split.left_out", "data.folders", "noise.folders")
+# May differ between a run and its continuation: what was left out names files, which may have moved, and what was
+# overridden is in the config too.
+RESUME_IGNORES = ("command", "versions", "commit", "overrides", "split.left_out", "data.folders", "noise.folders")
 
 
 def begin(folder: Path, record: Mapping[str, Any]) -> bool:
