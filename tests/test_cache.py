@@ -265,8 +265,12 @@ def test_interrupt_drops_what_has_not_begun(
         return prepare(*arguments, **options)
 
     monkeypatch.setattr(cache, "waveform", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        cache.waveforms(cycles, folder=folder, threads=1, **SMALL)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            cache.waveforms(cycles, folder=folder, threads=1, **SMALL)
+    finally:
+        signal.signal(signal.SIGINT, before)
     for thread in threading.enumerate():
         if thread.name.startswith("rales-cache"):
             thread.join(timeout=30)
