@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -255,17 +256,22 @@ def test_interrupt_drops_what_has_not_begun(
     cycles: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared: list[tuple[Any, ...]] = []
-    prepare = cache.waveform
+    prepare, taken = cache.waveform, threading.Event()
+
+    def take(*_: object) -> None:
+        taken.set()
+        raise KeyboardInterrupt
 
     def interrupted(*arguments: Any, **options: Any) -> np.ndarray:
         if len(prepared) == 2:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # os.kill may wake another thread
-            threading.Event().wait(1)  # the main thread takes the signal meanwhile
+            assert taken.wait(60)
+            time.sleep(1)  # the main thread drops the rest meanwhile
         prepared.append(arguments)
         return prepare(*arguments, **options)
 
     monkeypatch.setattr(cache, "waveform", interrupted)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    before = signal.signal(signal.SIGINT, take)  # whatever it was: a shell's background jobs ignore it
     try:
         with pytest.raises(KeyboardInterrupt):
             cache.waveforms(cycles, folder=folder, threads=1, **SMALL)
