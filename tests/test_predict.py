@@ -288,7 +288,7 @@ def test_files_that_are_no_model_are_sentences(place: Path, golden: Path, tmp_pa
 
 
 def test_a_model_without_fused_vectors_says_so(model: predict.Model, place: Path) -> None:
-    plain = predict.Model(model.recipe, torch.nn.Linear(1, 4), model.record, torch.device("cpu"))
+    plain = predict.Model(model.recipe, model.frontend, torch.nn.Linear(1, 4), model.record, torch.device("cpu"))
     with pytest.raises(ValueError, match="a model of recipe m2d_fusion has no embedding"):
         plain.embed(recordings(place)[0])
 

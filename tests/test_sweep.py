@@ -16,7 +16,7 @@ import torch
 
 from rales import recipes, runs, sweep
 from rales.cli import app, main
-from rales.config import UsageError
+from rales.config import Step, UsageError
 from tests import tiny
 from tests.conftest import GOLDEN, REPOSITORY
 
@@ -95,8 +95,10 @@ def test_every_ablation_of_the_docs_changes_the_system_and_trains(line: str) -> 
     for recipe in made[:2]:
         wave, label = torch.randn(2, 32000), torch.tensor([0, 3])
         features = recipe.frontend(recipe.config)(wave)
-        features = recipe.augment(recipe.config, features, torch.Generator().manual_seed(0))
-        loss, _ = recipe.batch_loss(recipe.model(recipe.config), features, label, label, torch.ones(4))
+        generator = torch.Generator().manual_seed(0)
+        features = recipe.augment(recipe.config, features, generator)
+        step = Step(recipe.config, label, label, torch.ones(4), label, generator)
+        loss, _ = recipe.batch_loss(recipe.model(recipe.config), features, step)
         loss.backward()
         assert torch.isfinite(loss)
 

@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from rales import finetune, recipes, runs, scoring
+from rales import recipes, runs, scoring
 from rales.data import splits
 from rales.devices import pick
 from rales.metrics import CLASSES, icbhi_scores
 from rales.models import ViT
 from rales.models.fast import pack
 from rales.probe import C, Pooled, Subset, Whole, count, learned_weights, subsets, table, weighted
+from rales.rows import cycle_waves
 
 Part = Literal["train", "all"]
 POOLS = ("mean", "max", "min")
@@ -79,7 +80,7 @@ def search(
         begin(out, settings, command)
         pooled = kept(out / "features.safetensors", source)
         if pooled is None:
-            waves = finetune.cycle_waves(cycles, recipe.config, progress=progress, folder=cache_folder)
+            waves = cycle_waves(cycles, recipe, progress=progress, folder=cache_folder)
             device = pick(recipe.config.train.device, 0)
             front = recipe.frontend(recipe.config).to(device)
             pooled = features(encoder.to(device), front, waves, used.index.to_numpy(), progress=progress)

@@ -23,10 +23,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from rales import recipes, runs
-from rales.config import Recipe, UsageError, to_dict
+from rales.config import Recipe, Step, UsageError, to_dict
 from rales.data import read_cycles, splits
 from rales.probe import name, subsets
 from rales.recipes.m2d_fusion import VARIANTS
+from rales.rows import preparation
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:
     stored, config = runs.read_json(folder / "config.json"), recipes.make(trial.recipe, trial.words).config
     table = splits.divide(cycles, config)
     same_data = stored["split"]["digest"] == runs.digest(table[table["split"] != ""])
-    return bool(same_data and stored["config"] == runs.clean(to_dict(config)))
+    return bool(same_data and stored.get("asked", stored["config"]) == runs.clean(to_dict(config)))
 
 
 def summary(planned: Sequence[Trial], outcomes: Mapping[str, Outcome], command: str) -> dict[str, Any]:
@@ -337,9 +338,9 @@ def estimate(planned: Sequence[Trial], cycles: pd.DataFrame, processes: int) -> 
         evaluations = config.train.epochs / config.train.evaluate_every
         seconds += per_cycle * (config.train.epochs * train + evaluations * test / 3)  # a forward is a third of a step
         stored, largest = stored + 2 * size, max(largest, 3 * size)
-    samples = round(config.audio.rate_hz * config.audio.duration_s) if planned else 0
+    caches = {repr(made_of): made_of.size for made_of in (preparation(recipe) for recipe, *_ in made.values())}
     at_once = max(1, min(processes, len(planned)))
-    disk = stored + at_once * largest + 4 * samples * len(cycles)
+    disk = stored + at_once * largest + 4 * sum(caches.values()) * len(cycles)
     return Estimate(len(planned), seconds / 3600 / at_once, disk / 1e9)
 
 
@@ -353,14 +354,16 @@ def step_cost(recipe: Recipe) -> tuple[float, int]:
     here = place(config.train.device, config.train.precision)
     frontend, model = recipe.frontend(config).to(here.device), recipe.model(config).to(here.device)
     count = min(config.train.micro_batch or config.train.batch_size, 4)
-    wave = torch.randn(count, round(config.audio.rate_hz * config.audio.duration_s), device=here.device)
+    wave = torch.randn(count, preparation(recipe).size, device=here.device)
     label = torch.zeros(count, dtype=torch.int64, device=here.device)
+    generator = torch.Generator().manual_seed(0)
+    about = Step(config, label, label, torch.ones(4, device=here.device), label, generator)
     best, threads = float("inf"), torch.get_num_threads()
     torch.set_num_threads(1)  # as trials run
     for _ in range(3):
         started = time.perf_counter()
         with here.autocast():
-            loss, _ = recipe.batch_loss(model, frontend(wave), label, label, torch.ones(4, device=here.device))
+            loss, _ = recipe.batch_loss(model, frontend(wave), about)
         loss.backward()
         next(p.grad for p in model.parameters() if p.grad is not None).sum().item()  # waits for a GPU to finish
         best = min(best, time.perf_counter() - started)

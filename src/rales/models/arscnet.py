@@ -15,10 +15,10 @@ class ArscNet(nn.Module):
     channel and spatial attention at the end of every residual branch, maps side by side, attention, mean, dropout.
     """
 
-    def __init__(self, classes: int = 4, *, depth: int = 18, dropout: float = 0.5) -> None:
+    def __init__(self, classes: int = 4, *, depth: int = 18, width: int = 64, dropout: float = 0.5) -> None:
         super().__init__()
-        self.mel = ResNet(depth, channels=1, attention=channel_then_space)
-        self.mfcc = ResNet(depth, channels=1, attention=channel_then_space)
+        self.mel = ResNet(depth, channels=1, width=width, attention=channel_then_space)
+        self.mfcc = ResNet(depth, channels=1, width=width, attention=channel_then_space)
         self.attention = channel_then_space(self.mel.dim + self.mfcc.dim)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.mel.dim + self.mfcc.dim, classes))
 

@@ -1,7 +1,11 @@
 """What the earlier systems put behind a backbone: perceptron, projectors, the two heads of co-tuning."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 from torch import Tensor, nn
 
+from rales.models.cnn import Cnn
 from rales.models.resnet import ResNet
 
 
@@ -31,6 +35,43 @@ def patch_mix_projector(features: int = 768) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(features, features), nn.BatchNorm1d(features), nn.ReLU(), nn.Linear(features, features)
     )
+
+
+class Contrastive(nn.Module):
+    """Features -> (B, classes) logits of a linear layer on an encoder that contrastive losses train through projectors.
+
+    `learns` says what: "all", the "encoder" with its projectors, or the "head", a probe, for which the encoder stays in
+    evaluation mode (Moummad & Farrugia).
+    """
+
+    def __init__(
+        self,
+        encoder: Cnn,
+        projectors: Sequence[nn.Module],
+        *,
+        classes: int = 4,
+        learns: Literal["all", "encoder", "head"] = "all",
+    ) -> None:
+        super().__init__()
+        self.encoder, self.projectors, self.learns = encoder, nn.ModuleList(projectors), learns
+        self.head = nn.Linear(encoder.dim, classes)
+        self.encoder.requires_grad_(learns != "head")
+        self.projectors.requires_grad_(learns != "head")
+        self.head.requires_grad_(learns != "encoder")
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.embed(features))
+        return logits
+
+    def embed(self, features: Tensor) -> Tensor:
+        """(B, 1, F, T) -> (B, D), what the linear layer sees."""
+        encoded: Tensor = self.encoder(features)
+        return encoded
+
+    def train(self, mode: bool = True) -> "Contrastive":
+        super().train(mode)
+        self.encoder.train(mode and self.learns != "head")
+        return self
 
 
 class CoTuning(nn.Module):

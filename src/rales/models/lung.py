@@ -67,7 +67,8 @@ class LungAttn(nn.Module):
     """(B, 3, 224, 224) -> (B, classes) logits: nine residual blocks, one with an attention-augmented convolution.
 
     That is the eighth. `layout` is that of `AttentionConv`; "raw" is the published code. The two linear layers of the
-    head have nothing between them but a dropout. Sizes inside: 112, 56, 28, then 14.
+    head have nothing between them but a dropout. Sizes inside: 112, 56, 28, then
+    14, the `side` of that convolution; a smaller side is for smaller pictures.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class LungAttn(nn.Module):
         classes: int = 4,
         *,
         dropout: float = 0.2,
+        side: int = 14,
         layout: Literal["transposed", "raw"] = "transposed",
     ) -> None:
         super().__init__()
@@ -84,7 +86,7 @@ class LungAttn(nn.Module):
             PreActivation(stride=2, dropout=dropout),
             PreActivation(stride=2, dropout=dropout),
             *(PreActivation(dropout=dropout) for _ in range(5)),
-            PreActivation(dropout=dropout, first=AttentionConv(WIDTH, WIDTH, layout=layout)),
+            PreActivation(dropout=dropout, first=AttentionConv(WIDTH, WIDTH, side=side, layout=layout)),
             PreActivation(dropout=dropout),
         )
         self.norm = nn.GroupNorm(GROUPS, WIDTH)

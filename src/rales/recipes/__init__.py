@@ -7,10 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from rales.config import Recipe, UsageError, from_dict, override
-from rales.recipes import m2d_fusion
+from rales.recipes import m2d_fusion, moummad
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "m2d_fusion": m2d_fusion.recipe,
+    "moummad_scl": moummad.scl,
+    "moummad_mscl": moummad.mscl,
+    "moummad_hybrid": moummad.hybrid,
+    "moummad_ce": moummad.ce,
 }
 
 
