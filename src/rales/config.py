@@ -261,6 +261,12 @@ def one_of(option: str, value: str, known: Sequence[str]) -> None:
         raise UsageError(f"{option} {value!r} is unknown; expected one of {', '.join(known)}")
 
 
+def no_weights(name: str, weights: str) -> None:
+    """A system without public weights refuses a file of some."""
+    if weights:
+        raise UsageError(f"{name} has no pre-trained weights; leave --weights out")
+
+
 def override(config: Config, assignments: list[str]) -> Config:
     """Config and `name.of.field=value` words -> config; unknown names and unfit values are UsageErrors."""
     for assignment in assignments:

@@ -64,3 +64,31 @@ class Data:
 def class_numbers(cycles: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Rows with `label` -> (n,) class numbers."""
     return np.array([CLASSES.index(label) for label in cycles["label"]], np.int64)
+
+
+SECOND = ("second_path", "second_start_s", "second_end_s")  # columns of a cycle that is joined to that of the row
+
+
+def with_joined(
+    table: pd.DataFrame, pairs: np.ndarray[Any, np.dtype[np.int64]], labels: np.ndarray[Any, np.dtype[np.int64]]
+) -> pd.DataFrame:
+    """Table, positions (n, 2) of two cycles each, class numbers (n,) -> the table and behind it those joined cycles.
+
+    Joined rows train; the columns SECOND name their second cycle and are empty in all others.
+    """
+    first, second = table.iloc[pairs[:, 0]].reset_index(drop=True), table.iloc[pairs[:, 1]]
+    joined = first.assign(label=[CLASSES[number] for number in labels], split="train")
+    for column in SECOND:
+        joined[column] = second[column.removeprefix("second_")].to_numpy()
+    plain = table.assign(second_path="", second_start_s=0.0, second_end_s=0.0)
+    return pd.concat([plain, joined], ignore_index=True) if len(joined) else plain
+
+
+def train_positions(table: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Table with `split` -> positions of the rows that train."""
+    return np.flatnonzero(table["split"].to_numpy() == "train")
+
+
+def number_of(words: pd.Series, known: tuple[str, ...]) -> list[int]:
+    """Words -> their numbers among the known ones, or one more than the last for any other."""
+    return [known.index(word) if word in known else len(known) for word in words]

@@ -23,6 +23,11 @@ class ArscNet(nn.Module):
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.mel.dim + self.mfcc.dim, classes))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        maps = torch.cat([self.mel.maps(pictures[:, :1]), self.mfcc.maps(pictures[:, 1:])], dim=1)
-        logits: Tensor = self.head(self.attention(maps).mean(dim=(2, 3)))
+        logits: Tensor = self.head(self.embed(pictures))
         return logits
+
+    def embed(self, pictures: Tensor) -> Tensor:
+        """(B, 2, F, T) -> (B, D) pooled features of both encoders."""
+        maps = torch.cat([self.mel.maps(pictures[:, :1]), self.mfcc.maps(pictures[:, 1:])], dim=1)
+        attended: Tensor = self.attention(maps)
+        return attended.mean(dim=(2, 3))

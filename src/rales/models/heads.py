@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from rales.models.cnn import Cnn
@@ -74,15 +75,38 @@ class Contrastive(nn.Module):
         return self
 
 
+class Headed(nn.Module):
+    """Picture -> (B, classes) logits: a backbone that pools its features, and a head on them."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, picture: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.embed(picture))
+        return logits
+
+    def embed(self, picture: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D) pooled features."""
+        features: Tensor = self.backbone(picture)
+        return features
+
+
 class CoTuning(nn.Module):
     """(B, 3, H, W) -> (B, classes) logits; `both` also gives those of the kept source head, (B, 1000).
 
     `backbone` is a network with its source classifier still on as `fc`. The new head starts at N(0, 0.01), bias 0, and
-    is meant to learn ten times as fast. Source: You et al. 2020, thuml/CoTuning.
+    is meant to learn ten times as fast. `relationship` (classes, source classes) is p(source | target), even at the
+    start, for the loss `co_tuning`. Source: You et al. 2020, thuml/CoTuning.
     """
+
+    relationship: Tensor
 
     def __init__(self, backbone: ResNet, classes: int = 4) -> None:
         super().__init__()
+        assert isinstance(backbone.fc, nn.Linear)
+        sources = backbone.fc.out_features
+        self.register_buffer("relationship", torch.full((classes, sources), 1 / sources))
         self.backbone = backbone
         self.source = backbone.fc
         backbone.fc = nn.Identity()
@@ -91,10 +115,15 @@ class CoTuning(nn.Module):
         nn.init.zeros_(self.target.bias)
 
     def forward(self, picture: Tensor) -> Tensor:
-        logits: Tensor = self.target(self.backbone(picture))
+        logits: Tensor = self.target(self.embed(picture))
         return logits
+
+    def embed(self, picture: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, D) pooled features."""
+        features: Tensor = self.backbone(picture)
+        return features
 
     def both(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) -> target logits (B, classes), source logits (B, source classes)."""
-        features = self.backbone(picture)
+        features = self.embed(picture)
         return self.target(features), self.source(features)

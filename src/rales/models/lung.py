@@ -58,9 +58,12 @@ class LungRN(nn.Module):
         self.head = nn.Sequential(nn.Linear(WIDTH, classes), nn.Dropout(dropout))
 
     def forward(self, picture: Tensor) -> Tensor:
-        x = F.relu(self.norm(self.body(self.stem(picture))))
-        logits: Tensor = self.head(x.mean(dim=(2, 3)))
+        logits: Tensor = self.head(self.embed(picture))
         return logits
+
+    def embed(self, picture: Tensor) -> Tensor:
+        """(B, 1, H, W) -> (B, 64) pooled features."""
+        return F.relu(self.norm(self.body(self.stem(picture)))).mean(dim=(2, 3))
 
 
 class LungAttn(nn.Module):
@@ -93,10 +96,13 @@ class LungAttn(nn.Module):
         self.head = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Dropout(0.4), nn.Linear(WIDTH, classes), nn.Dropout(0.3))
 
     def forward(self, picture: Tensor) -> Tensor:
-        x = F.max_pool2d(F.relu(self.stem_norm(self.stem(picture))), kernel_size=3, stride=2, padding=1)
-        x = F.relu(self.norm(self.body(x)))
-        logits: Tensor = self.head(x.mean(dim=(2, 3)))
+        logits: Tensor = self.head(self.embed(picture))
         return logits
+
+    def embed(self, picture: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 64) pooled features."""
+        x = F.max_pool2d(F.relu(self.stem_norm(self.stem(picture))), kernel_size=3, stride=2, padding=1)
+        return F.relu(self.norm(self.body(x))).mean(dim=(2, 3))
 
 
 class PreActivation(nn.Module):

@@ -14,10 +14,10 @@ STAGES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)
 class ResNet(nn.Module):
     """(B, channels, H, W) -> (B, classes) logits, or with classes=0 -> (B, D) pooled features.
 
-    D = `dim` is 512, or 2048 from depth 50 on; the public files have `width` 64.
-    `norm` makes a normalisation layer for a number of channels (the
-    stochastic one has the same keys); `attention` makes what stands at the end of every residual branch, before the
-    addition (ARSC-Net), and has no counterpart in public files. Errors: an unknown depth.
+    D = `dim` is 512, or 2048 from depth 50 on; the public files have `width` 64. `norm` makes a
+    normalisation layer for a number of channels (the stochastic one has the same keys); `attention` makes what stands
+    at the end of every residual branch, before the addition (ARSC-Net), and has no counterpart in public files. Errors:
+    an unknown depth.
     """
 
     def __init__(

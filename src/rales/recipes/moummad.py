@@ -15,13 +15,13 @@ Command: rales train moummad_mscl --data ICBHI_final_database --weights Cnn6_mAP
 Command: rales train moummad_hybrid --data ICBHI_final_database --weights Cnn6_mAP=0.343.pth --out RUN
 Command: rales train moummad_ce --data ICBHI_final_database --weights Cnn6_mAP=0.343.pth --out RUN
 
-Provenance: code-verified (ilyassmoummad/scl_icbhi2017, michiel-j/SCL_ICBHI2017). Table 2
-prints the figure of `moummad_scl`, which uses no metadata. Weights: Zenodo 3987831.
+Provenance: code-verified (ilyassmoummad/scl_icbhi2017, michiel-j/SCL_ICBHI2017). Table 2 prints the figure of
+`moummad_scl`, which uses no metadata. Weights: Zenodo 3987831.
 
 Deviations, undone by fidelity=original: min-max per clip, not per batch; standard deviation 0.2550 as the paper says,
 not 0.0255; SpecAugment on every batch, not on 84.1 % of them; kernels see (time, frequency) as in pre-training. Kept:
-the cosine that rises again after 40 epochs. `moummad_mscl` needs the database's demographic file; patients whose sex or age
-it does not know stay out of the metadata term. --epochs is that of the encoder, `probe_epochs` of the probe; the
+the cosine that rises again after 40 epochs. `moummad_mscl` needs the database's demographic file; patients whose sex or
+age it does not know stay out of the metadata term. --epochs is that of the encoder, `probe_epochs` of the probe; the
 encoder's last epoch goes on, --select chooses among the probe's. Without weights the learning rate is 1e-3, as in the
 paper.
 """
