@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "rows": {"config", "data", "losses", "metrics"},
     "finetune": {"rows", "data", "runs", "models", "losses", "metrics", "optim", "config", "scoring", "devices"},
     "steps": {"config", "losses"},
-    "stages": {"finetune", "runs", "config"},
+    "stages": {"finetune", "rows", "runs", "data", "devices", "config"},
     "recipes": {"steps", "stages", "finetune", "rows", "data", "audio", "models", "losses", "config"},
     "predict": {
         "recipes",

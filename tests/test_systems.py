@@ -109,7 +109,11 @@ def stopped_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
     monkeypatch.setattr(finetune, "keep", stopping)
 
 
-INTERRUPTED = [("moummad_scl", 1), ("moummad_scl", 2), ("moummad_scl", 3)]
+INTERRUPTED = [
+    *(("moummad_scl", 1), ("moummad_scl", 2), ("moummad_scl", 3)),  # inside, between and inside the second stage
+    *(("respirenet", 1), ("respirenet", 3)),  # in stage 1, after the first device
+    *((name, 1) for name in ("lungrn_nl", "lungattn", "nguyen_cotuning", "nguyen_stochnorm", "ast_patchmix_cl")),
+]
 
 
 @pytest.mark.parametrize(("name", "epochs"), INTERRUPTED)

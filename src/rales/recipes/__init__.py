@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from rales.config import Recipe, UsageError, from_dict, override
-from rales.recipes import arscnet, ast, lungattn, lungrn_nl, m2d_fusion, moummad, nguyen, wang_splice
+from rales.recipes import arscnet, ast, lungattn, lungrn_nl, m2d_fusion, moummad, nguyen, respirenet, wang_splice
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "m2d_fusion": m2d_fusion.recipe,
     "lungrn_nl": lungrn_nl.recipe,
     "lungattn": lungattn.recipe,
     "wang_splice": wang_splice.recipe,
+    "respirenet": respirenet.recipe,
     "arscnet": arscnet.recipe,
     "nguyen_cotuning": nguyen.cotuning,
     "nguyen_stochnorm": nguyen.stochnorm,
