@@ -17,6 +17,7 @@ import torch
 from rales import recipes, runs, sweep
 from rales.cli import app, main
 from rales.config import Step, UsageError
+from rales.report.published import TABLE2, paper_rows
 from tests import tiny
 from tests.conftest import GOLDEN, REPOSITORY
 
@@ -60,13 +61,17 @@ def test_trials_are_the_grid_times_the_seeds_and_unknown_words_stop_them() -> No
 
 
 def test_the_paper_is_a_sweep() -> None:
-    assert len(sweep.paper_trials("table2", 5, ["size=tiny"])) == 60  # with and without validation patients
+    table2 = sweep.paper_trials("table2", 5, ["size=tiny", "frontend=icbhi"])
+    assert len(table2) == 190  # six rows and 13 earlier systems, with and without validation patients
+    assert {trial.recipe for trial in table2} == set(recipes.RECIPES)
+    printed = {row.recipe for row in paper_rows(TABLE2)}
+    assert printed < set(recipes.RECIPES)
     assert len(sweep.paper_trials("figure3", 5, ["size=tiny"], select="test_best")) == 5
     ratios = [str(GOLDEN / "checkpoints" / f"{name}.safetensors") for name in ("full", "enconly")]
     words = [trial.words[0] for trial in sweep.paper_trials("table1", 1, [], weights=ratios, select="last")]
     assert words == [f"weights={ratio}" for ratio in ratios]
     everything = sweep.paper_trials("all", 1, [], weights=ratios, select="last")
-    assert len(everything) == 7  # vanilla with the second checkpoint is in both tables, all_learned in two parts
+    assert len(everything) == 20  # vanilla with the second checkpoint is in both tables, all_learned in two parts
     with pytest.raises(UsageError, match="Table 1 takes two"):
         sweep.paper_trials("table1", 1, [], weights=ratios[:1])
     with pytest.raises(UsageError, match="table3"):

@@ -16,22 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from rales import runs, scoring
-from rales.config import Config, Recipe, Step, to_dict
+from rales.config import Recipe, Step, to_dict
 from rales.data import batches, splits
 from rales.devices import Place, place
 from rales.metrics import CLASSES, confusion, icbhi_scores
-from rales.optim import (
-    adam,
-    cosine_lr,
-    interpolate,
-    learn_faster,
-    load_state_tensors,
-    set_lr,
-    sgd,
-    state_tensors,
-    step_lr,
-)
+from rales.optim import interpolate, load_state_tensors, set_lr, state_tensors
 from rales.rows import Data, class_numbers, cycle_waves, rows_of
+from rales.steps import make_optimisers, scheduled_lr
 
 
 def run(
@@ -129,42 +120,6 @@ def check_batches(recipe: Recipe, here: Place) -> None:
             f"{recipe.name} compares the cycles of a whole batch, which train.micro_batch={train.micro_batch} would "
             "cut up; leave it at 0 and make train.batch_size smaller if memory is short"
         )
-
-
-HEADS = ("head.", "target.", "fc.")  # what a new classification layer is called in our networks
-
-
-def make_optimisers(model: nn.Module, config: Config) -> dict[str, torch.optim.Optimizer]:
-    """Model -> the optimiser of every step and, if asked for, one of every epoch for the layer weights."""
-    train = config.train
-
-    def make(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        if train.optimiser == "adam":
-            return adam(parameters, lr=train.lr, weight_decay=train.weight_decay)
-        how = {"momentum": train.momentum, "nesterov": train.nesterov, "weight_decay": train.weight_decay}
-        return sgd(parameters, lr=train.lr, **how)  # type: ignore[arg-type]
-
-    later = []
-    if config.model.learned and config.model.layer_weight_update == "per_epoch":
-        later = [p for name, p in model.named_parameters() if name == "fusion.weight"]
-    often = [p for p in model.parameters() if not any(p is q for q in later)]
-    optimisers = {"step": make(often)}
-    if train.head_lr_factor != 1:
-        heads = [p for name, p in model.named_parameters() if name.startswith(HEADS)]
-        learn_faster(optimisers["step"], heads, train.head_lr_factor)
-    if later:
-        optimisers["epoch"] = make(later)
-    return optimisers
-
-
-def scheduled_lr(epoch: int, config: Config) -> float:
-    """Epoch (from 0) -> learning rate without warm-up."""
-    train = config.train
-    if train.schedule == "step":
-        return step_lr(epoch, lr=train.lr, every=train.step_epochs, factor=train.step_factor)
-    if train.schedule == "constant":
-        return train.lr
-    return cosine_lr(epoch, lr=train.lr, floor=train.lr_floor, half_period=train.cosine_epochs or train.epochs)
 
 
 def train_epoch(

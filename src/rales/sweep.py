@@ -4,6 +4,7 @@ A trial is what `rales train` would do with the same words; its folder looks the
 beside the run folders says what became of each trial.
 """
 
+import inspect
 import itertools
 import multiprocessing
 import os
@@ -276,6 +277,7 @@ PAPER = {
     "table2": {"variant": list(VARIANTS)},
     "figure3": {"variant": ["all_learned"]},
 }
+EARLIER = [name for name in recipes.RECIPES if name != "m2d_fusion"]  # with their variants beside Table 2
 BOTH_RATIOS = ("mr6", "mr7")  # what Table 1 compares
 PROTOCOLS = ("last", "validation")  # the runs of `last` record what `test_best` would have chosen
 
@@ -286,11 +288,14 @@ def paper_trials(
     """ "table1", "table2", "figure3" or "all" -> the trials of that part of the paper; one that two parts share is one.
 
     Table 1 compares two checkpoints: two `weights`, the one of masking ratio 0.6 first, or the public ones. The rest
-    takes the last of them. Every row is run once with all training patients, for the protocols `last` and `test_best`,
-    and once with validation patients held out, unless one protocol is named in `select`.
+    takes the last of them; `system=file` among them is the checkpoint of an earlier system. Every row is run once with
+    all training patients, for the protocols `last` and `test_best`, and once with validation patients held out, unless
+    one protocol is named in `select`.
     """
     if what not in (*PAPER, "all"):
         raise UsageError(f"reproduce {what!r}: expected one of {', '.join(PAPER)}, all")
+    theirs = {name: file for name, equals, file in (word.partition("=") for word in weights) if name in EARLIER}
+    weights = [word for word in weights if word.partition("=")[0] not in EARLIER]
     if len(weights) > 2 or (what == "table1" and len(weights) == 1):
         raise UsageError(
             f"reproduce {what}: {len(weights)} --weights; Table 1 takes two, that of masking ratio 0.6 first, or none "
@@ -299,12 +304,22 @@ def paper_trials(
     found: dict[str, Trial] = {}
     for part in PAPER if what == "all" else [what]:
         chosen = (weights if len(weights) == 2 else BOTH_RATIOS) if part == "table1" else weights[-1:]
-        grid = {**({"weights": chosen} if chosen else {}), **PAPER[part]}
+        systems = {"m2d_fusion": {**({"weights": chosen} if chosen else {}), **PAPER[part]}}
+        if part == "table2":
+            systems |= {name: {"weights": [theirs[name]]} if name in theirs else {} for name in EARLIER}
         for protocol in PROTOCOLS if select is None else [select]:
-            for trial in trials("m2d_fusion", {**grid, "train.select": [protocol]}, seeds, fixed):
-                made = recipes.make(trial.recipe, trial.words)
-                found.setdefault(repr((made.options, made.config)), trial)
+            for system, grid in systems.items():
+                words = fitting(fixed, system)
+                for trial in trials(system, {**grid, "train.select": [protocol]}, seeds, words):
+                    made = recipes.make(trial.recipe, trial.words)
+                    found.setdefault(repr((made.name, made.options, made.config)), trial)
     return list(found.values())
+
+
+def fitting(words: Sequence[str], system: str) -> list[str]:
+    """`name=value` words for all systems -> those that a system can have: its options, and fields of the config."""
+    options = inspect.signature(recipes.find(system)).parameters
+    return [word for word in words if word.partition("=")[0] in options or "." in word.partition("=")[0]]
 
 
 @dataclass(frozen=True)

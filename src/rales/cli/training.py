@@ -53,13 +53,15 @@ def train(
     Parameters
     ----------
     recipe
-        System to train: m2d_fusion.
+        System to train: m2d_fusion, or an earlier one: lungrn_nl, lungattn, wang_splice, respirenet, arscnet,
+        nguyen_cotuning, nguyen_stochnorm, moummad_scl, moummad_mscl, moummad_hybrid, moummad_ce, ast_ft,
+        ast_patchmix_cl. The file of each in rales/recipes tells its options, for --set.
     out
         Run folder to write.
     seed
         Seed of the random start, the order of cycles and the augmentation.
     variant
-        Row of the paper's Table 2: vanilla, pair_5_12, pair_5_11, triple_4_7_10, all_fixed, all_learned.
+        Of m2d_fusion, its row of Table 2: vanilla, pair_5_12, pair_5_11, triple_4_7_10, all_fixed, all_learned.
     """
     from rales import recipes, terminal
     from rales.data import read_cycles
@@ -123,7 +125,7 @@ def sweep(
     Parameters
     ----------
     recipe
-        System to train: m2d_fusion.
+        System to train, as for `rales train`.
     out
         Folder of the run folders and of sweep.json.
     grid
@@ -206,7 +208,8 @@ def reproduce(
         Seeds of every row; the paper has 5.
     weights
         Pre-trained M2D checkpoint, a file or a name that `rales weights` lists. Table 1 compares two: give --weights
-        twice, the one of masking ratio 0.6 first; without, the public pair is taken.
+        twice, the one of masking ratio 0.6 first; without, the public pair is taken. `system=FILE` is that of an
+        earlier system, for example respirenet=resnet34-b627a593.pth; without, it starts at random.
     dry_run
         Only list the trials and estimate time and disk.
     """

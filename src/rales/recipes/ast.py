@@ -38,6 +38,7 @@ from rales.losses import patch_mix_contrastive, weighted_cross_entropy
 from rales.models.ast import AST, SIZES, ASTClassifier, draw_mix
 from rales.models.heads import patch_mix_projector
 from rales.models.public_weights import ast_tensors
+from rales.models.vit import Size
 from rales.models.weights import default_heads
 from rales.steps import weighted_loss
 
@@ -64,15 +65,16 @@ def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
     one_of("size", size, tuple(SIZES))
     one_of("fidelity", fidelity, ("corrected", "original"))
     original = fidelity == "original"
+    sizes = of_file(weights) if weights else SIZES[size]
     return Recipe(
         name=name,
         options={"size": size, "weights": weights, "fidelity": fidelity},
         config=Config(
             audio=Audio(frontend="own"),
             augment=Augmentation(frequency_width=48, time_width=160, published_gate=original, time_warp_frames=0),
-            model=Model(weights=weights),
+            model=Model(dim=sizes.dim, depth=sizes.depth, heads=sizes.heads, weights=weights),
             train=Training(
-                epochs=50 if size == "base" else 2,
+                epochs=50 if size == "base" or weights else 2,
                 batch_size=8,
                 micro_batch=0,
                 drop_last=True,
@@ -85,7 +87,6 @@ def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
         frontend=build_frontend,
         model=partial(
             build_model,
-            size=size,
             layout="original" if original else "aligned",
             projecting=name == "ast_patchmix_cl",
         ),
@@ -129,18 +130,20 @@ def build_frontend(config: Config) -> KaldiFbank:
     return KaldiFbank()
 
 
-def build_model(
-    config: Config, *, size: str, layout: Literal["aligned", "original"], projecting: bool
-) -> ASTClassifier:
+def build_model(config: Config, *, layout: Literal["aligned", "original"], projecting: bool) -> ASTClassifier:
     """Config -> AST (pre-trained or random), head and, for Patch-Mix, projector."""
     frames = 1 + (round(config.audio.rate_hz * config.audio.duration_s) - WINDOW) // HOP
-    encoder = AST(*SIZES[size], frames=frames)
+    encoder = AST(config.model.dim, config.model.depth, config.model.heads, frames=frames)
     if config.model.weights:
-        tensors = ast_tensors(config.model.weights, frames=frames, layout=layout)
-        dim, depth = tensors["cls_token"].shape[2], len({n.split(".")[1] for n in tensors if n.startswith("blocks.")})
-        encoder = AST(dim, depth, default_heads(dim), frames=frames)
-        encoder.load_state_dict(tensors)
+        encoder.load_state_dict(ast_tensors(config.model.weights, frames=frames, layout=layout))
     return ASTClassifier(encoder, projector=patch_mix_projector(encoder.dim) if projecting else None)
+
+
+def of_file(weights: str) -> Size:
+    """Checkpoint -> its width, depth and heads."""
+    tensors = ast_tensors(weights)
+    dim, depth = tensors["cls_token"].shape[2], len({n.split(".")[1] for n in tensors if n.startswith("blocks.")})
+    return Size(dim, depth, default_heads(dim))
 
 
 def augment(config: Config, features: Tensor, generator: torch.Generator) -> Tensor:

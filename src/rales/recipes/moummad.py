@@ -50,13 +50,17 @@ from rales.steps import unchanged, weighted_loss
 def scl(size: str = "base", weights: str = "", fidelity: str = "corrected", probe_epochs: str = "") -> Recipe:
     """-> contrastive pre-training on the classes, then a linear probe."""
     recipe = system("moummad_scl", size, weights, fidelity)
-    return two_stages(replace(recipe, batch_loss=scl_loss), probe_epochs or ("50" if size == "base" else "2"))
+    return two_stages(
+        replace(recipe, batch_loss=scl_loss), probe_epochs or ("50" if recipe.options["size"] == "base" else "2")
+    )
 
 
 def mscl(size: str = "base", weights: str = "", fidelity: str = "corrected", probe_epochs: str = "") -> Recipe:
     """-> contrastive pre-training on the classes and on sex x age, then a linear probe."""
     recipe = system("moummad_mscl", size, weights, fidelity)
-    return two_stages(replace(recipe, batch_loss=mscl_loss), probe_epochs or ("100" if size == "base" else "2"))
+    return two_stages(
+        replace(recipe, batch_loss=mscl_loss), probe_epochs or ("100" if recipe.options["size"] == "base" else "2")
+    )
 
 
 def hybrid(size: str = "base", weights: str = "", fidelity: str = "corrected") -> Recipe:
@@ -72,6 +76,7 @@ def ce(size: str = "base", weights: str = "", fidelity: str = "corrected") -> Re
 def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
     """-> what the four have in common; their augmentation happens in the loss, which needs two views."""
     one_of("size", size, ("base", "tiny"))
+    size = "base" if weights else size  # the only one with public files
     one_of("fidelity", fidelity, ("corrected", "original"))
     original = fidelity == "original"
     training = Training(

@@ -71,7 +71,7 @@ def cotuning(
         recipe,
         options={**recipe.options, "norm": norm, "trade_off": trade_off},
         config=replace(recipe.config, train=replace(recipe.config.train, class_weights="none")),
-        model=partial(build_cotuning, size=size, stochastic=norm == "stochastic"),
+        model=partial(build_cotuning, size=recipe.options["size"], stochastic=norm == "stochastic"),
         batch_loss=partial(cotuning_loss, trade_off=share),
         fit=partial(fit_both, original=fidelity == "original"),
     )
@@ -85,6 +85,7 @@ def stochnorm(size: str = "base", weights: str = "", fidelity: str = "corrected"
 def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
     """-> what both have in common, with weighted cross-entropy."""
     one_of("size", size, ("base", "tiny"))
+    size = "base" if weights else size  # the only one with public files
     one_of("fidelity", fidelity, ("corrected", "original"))
     return Recipe(
         name=name,

@@ -57,6 +57,7 @@ def recipe(
 ) -> Recipe:
     """-> the system. `devices` are those that have a network of their own, which a finished run knows."""
     one_of("size", size, ("base", "tiny"))
+    size = "base" if weights else size  # the only one with public files
     one_of("fidelity", fidelity, ("corrected", "original"))
     original = fidelity == "original"
     joined = joined or ("0" if original else "1")

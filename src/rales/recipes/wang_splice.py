@@ -42,6 +42,7 @@ from rales.steps import unchanged, weighted_loss
 def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected") -> Recipe:
     """-> the system."""
     one_of("size", size, ("base", "tiny"))
+    size = "base" if weights else size  # the only one with public files
     one_of("fidelity", fidelity, ("corrected", "original"))
     return Recipe(
         name="wang_splice",
