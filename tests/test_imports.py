@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
         "scoring",
         "devices",
     },
-    "steps": {"config", "losses", "optim"},
+    "steps": {"audio", "config", "losses", "optim"},
     "stages": {"finetune", "rows", "runs", "data", "devices", "config"},
     "recipes": {"steps", "stages", "finetune", "rows", "data", "audio", "models", "losses", "config"},
     "predict": {

@@ -14,6 +14,7 @@ from rales import finetune, predict, recipes, runs, scoring, sweep
 from rales.config import Recipe, UsageError, to_dict
 from rales.data import read_cycles
 from rales.data.icbhi import sex_and_age
+from rales.devices import Place
 from rales.metrics import CLASSES
 from rales.models.ast import AST
 from rales.models.cnn import Cnn
@@ -354,3 +355,10 @@ def test_ast_fades_where_the_recording_ends_not_where_the_cycle_does(cycles: pd.
         assert np.abs(with_fade[faded]).sum() < np.abs(without[faded]).sum()
     inner = [made_of(*cycles.loc[1, ["path", "start_s", "end_s"]])[:14900] for made_of in (prepare, plain)]
     assert np.array_equal(*inner)
+
+
+def test_several_processes_are_refused_where_they_would_change_the_result() -> None:
+    two = Place(torch.device("cpu"), rank=0, world=2, dtype=None)
+    with pytest.raises(ValueError, match="which 2 processes would share out among them; train it in one process"):
+        finetune.check_batches(made("moummad_scl"), two)
+    finetune.check_batches(made("ast_ft"), two)

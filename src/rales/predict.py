@@ -82,6 +82,10 @@ class Model:
             tables.append(table.assign(vector=[vectors[cycle == number].mean(axis=0) for number in table.index]))
         return pd.concat(tables[1:] or tables, ignore_index=True)
 
+    def probabilities(self, waves: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(N, samples) prepared rows -> (N, classes) probabilities of each."""
+        return torch.from_numpy(self.in_batches(waves, self.network)).double().softmax(dim=1).numpy()
+
     def of_cycles(
         self, rows: pd.DataFrame, waves: NDArray[np.float32], chosen: NDArray[np.intp] | None = None
     ) -> tuple[pd.DataFrame, NDArray[np.float64]]:

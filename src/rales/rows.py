@@ -66,6 +66,13 @@ def class_numbers(cycles: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.array([CLASSES.index(label) for label in cycles["label"]], np.int64)
 
 
+def wave_settings(config: Config) -> dict[str, Any]:
+    """Config -> rate, length and resampler, which whatever prepares waveforms needs."""
+    audio = config.audio
+    samples = round(audio.rate_hz * audio.duration_s)
+    return {"rate_hz": audio.rate_hz, "samples": samples, "resampler": audio.resampler}
+
+
 SECOND = ("second_path", "second_start_s", "second_end_s")  # columns of a cycle that is joined to that of the row
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from rales.audio.augment import spec_augment
 from rales.config import Config, Step
 from rales.losses import weighted_cross_entropy
 from rales.optim import adam, cosine_lr, learn_faster, sgd, step_lr
@@ -12,6 +13,21 @@ def weighted_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tenso
     """Weighted cross-entropy of one piece of a batch (paper 4.3), and its logits."""
     logits = model(features)
     return weighted_cross_entropy(logits, step.label, step.whole_label, step.weight), logits
+
+
+def masked(config: Config, features: Tensor, fill: float | Tensor, generator: torch.Generator) -> Tensor:
+    """(B, 1, F, T) -> the same, masked with `fill` as config.augment says."""
+    numbers = config.augment
+    return spec_augment(
+        features,
+        frequency_masks=numbers.frequency_masks,
+        frequency_width=numbers.frequency_width,
+        time_masks=numbers.time_masks,
+        time_width=numbers.time_width,
+        published_gate=numbers.published_gate,
+        fill=fill,
+        generator=generator,
+    )
 
 
 def unchanged(config: Config, features: Tensor, generator: torch.Generator) -> Tensor:

@@ -60,19 +60,13 @@ def waveforms(
     cycles: pd.DataFrame,
     *,
     folder: str | Path | None = None,
-    rate_hz: int = 16000,
-    duration_s: float = 8.0,
-    resampler: Literal["soxr", "sinc"] = "soxr",
-    pad: Pad = "repeat",
-    fade_samples: int = 1000,
     threads: int | None = None,
     progress: bool = False,
+    **settings: Any,
 ) -> Wave:
-    """Table of N cycles (path, start_s, end_s) -> (N, rate_hz * duration_s): `arrays` of `waveform`."""
-    made = waveform_preparation(
-        rate_hz=rate_hz, duration_s=duration_s, resampler=resampler, pad=pad, fade_samples=fade_samples
-    )
-    return arrays(cycles, made, folder=folder, threads=threads, progress=progress)
+    """Table of N cycles (path, start_s, end_s) -> (N, rate_hz * duration_s): `arrays` of `waveform`; `settings` are
+    those of `waveform_preparation`."""
+    return arrays(cycles, waveform_preparation(**settings), folder=folder, threads=threads, progress=progress)
 
 
 def waveform_preparation(

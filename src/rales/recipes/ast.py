@@ -30,7 +30,6 @@ from torch import Tensor, nn
 
 from rales import finetune
 from rales.audio import fade, info
-from rales.audio.augment import spec_augment
 from rales.audio.kaldi import HOP, WINDOW, KaldiFbank
 from rales.config import Audio, Augmentation, Config, Model, Recipe, Step, Training, one_of
 from rales.data.cache import Preparation, segment
@@ -40,7 +39,8 @@ from rales.models.heads import patch_mix_projector
 from rales.models.public_weights import ast_tensors
 from rales.models.vit import Size
 from rales.models.weights import default_heads
-from rales.steps import weighted_loss
+from rales.rows import wave_settings
+from rales.steps import masked, weighted_loss
 
 
 def fine_tuned(size: str = "base", weights: str = "", fidelity: str = "corrected") -> Recipe:
@@ -100,10 +100,8 @@ def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
 
 def prepare(config: Config) -> Preparation:
     """Config -> preparation of one waveform a cycle, faded where the recording begins and ends."""
-    audio = config.audio
-    samples = round(audio.rate_hz * audio.duration_s)
-    settings = {"rate_hz": audio.rate_hz, "samples": samples, "resampler": audio.resampler}
-    return Preparation(faded_recording, {**settings, "fade_samples": audio.fade_samples}, samples)
+    settings = {**wave_settings(config), "fade_samples": config.audio.fade_samples}
+    return Preparation(faded_recording, settings, settings["samples"])
 
 
 def faded_recording(
@@ -148,17 +146,7 @@ def of_file(weights: str) -> Size:
 
 def augment(config: Config, features: Tensor, generator: torch.Generator) -> Tensor:
     """(B, 1, 128, frames) -> the same, masked with each clip's mean."""
-    numbers = config.augment
-    return spec_augment(
-        features,
-        frequency_masks=numbers.frequency_masks,
-        frequency_width=numbers.frequency_width,
-        time_masks=numbers.time_masks,
-        time_width=numbers.time_width,
-        published_gate=numbers.published_gate,
-        fill=features.mean(dim=(1, 2, 3)),
-        generator=generator,
-    )
+    return masked(config, features, features.mean(dim=(1, 2, 3)), generator)
 
 
 def patch_mix_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:

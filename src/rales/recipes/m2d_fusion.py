@@ -27,13 +27,13 @@ from torch import Tensor, nn
 
 from rales import finetune
 from rales.audio import IcbhiLogMel, M2DLogMel
-from rales.audio.augment import spec_augment, time_warp
+from rales.audio.augment import time_warp
 from rales.config import Audio, Augmentation, Config, Model, Recipe, Training, UsageError, one_of
 from rales.models.classifier import FusionClassifier
 from rales.models.downloads import find
 from rales.models.vit import SIZES, ViT
 from rales.models.weights import load_m2d, norm_stats
-from rales.steps import weighted_loss
+from rales.steps import masked, weighted_loss
 
 PAPER_LAYERS = {"vanilla": (12,), "pair_5_12": (5, 12), "pair_5_11": (5, 11), "triple_4_7_10": (4, 7, 10)}
 VARIANTS = (*PAPER_LAYERS, "all_fixed", "all_learned")
@@ -158,13 +158,5 @@ def augment(config: Config, features: Tensor, generator: torch.Generator) -> Ten
     numbers, audio = config.augment, config.audio
     if numbers.time_warp_frames:
         features = time_warp(features, max_shift_frames=numbers.time_warp_frames, generator=generator)
-    return spec_augment(
-        features,
-        frequency_masks=numbers.frequency_masks,
-        frequency_width=numbers.frequency_width,
-        time_masks=numbers.time_masks,
-        time_width=numbers.time_width,
-        published_gate=numbers.published_gate,
-        fill=(0.0 - audio.mean) / audio.std if audio.frontend == "icbhi" else 0.0,
-        generator=generator,
-    )
+    fill = (0.0 - audio.mean) / audio.std if audio.frontend == "icbhi" else 0.0
+    return masked(config, features, fill, generator)

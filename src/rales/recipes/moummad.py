@@ -37,14 +37,13 @@ from torch import Tensor, nn
 
 from rales import finetune, stages
 from rales.audio import IcbhiLogMel
-from rales.audio.augment import spec_augment
 from rales.config import Audio, Augmentation, Config, Model, Recipe, Step, Training, UsageError, one_of
 from rales.data.icbhi import sex_and_age
 from rales.losses import hybrid_sup_con, multi_sup_con, sup_con, weighted_cross_entropy
 from rales.models.cnn import Cnn, CnnSize
 from rales.models.heads import Contrastive, projector
 from rales.models.public_weights import cnn_tensors
-from rales.steps import unchanged, weighted_loss
+from rales.steps import masked, unchanged, weighted_loss
 
 
 def scl(size: str = "base", weights: str = "", fidelity: str = "corrected", probe_epochs: str = "") -> Recipe:
@@ -147,17 +146,7 @@ def build_model(
 
 def augment(config: Config, features: Tensor, generator: torch.Generator) -> Tensor:
     """(B, 1, 64, frames) -> the same, masked with what a 0 of the [0, 1] picture becomes."""
-    numbers = config.augment
-    return spec_augment(
-        features,
-        frequency_masks=numbers.frequency_masks,
-        frequency_width=numbers.frequency_width,
-        time_masks=numbers.time_masks,
-        time_width=numbers.time_width,
-        published_gate=numbers.published_gate,
-        fill=(0.0 - config.audio.mean) / config.audio.std,
-        generator=generator,
-    )
+    return masked(config, features, (0.0 - config.audio.mean) / config.audio.std, generator)
 
 
 def two_views(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:

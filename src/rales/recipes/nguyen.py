@@ -48,7 +48,7 @@ from rales.models.heads import CoTuning, Headed
 from rales.models.public_weights import resnet_tensors
 from rales.models.resnet import ResNet
 from rales.models.stochnorm import StochNorm2d
-from rales.rows import Data, number_of, train_positions
+from rales.rows import Data, number_of, train_positions, wave_settings
 from rales.steps import unchanged, weighted_loss
 
 COPIES = 2  # of every train cycle with a wheeze
@@ -130,10 +130,8 @@ def with_copies(config: Config, table: pd.DataFrame) -> pd.DataFrame:
 
 def prepare(config: Config) -> Preparation:
     """Config -> preparation of one waveform a row with the number of its device behind it."""
-    audio = config.audio
-    samples = round(audio.rate_hz * audio.duration_s)
-    settings = {"rate_hz": audio.rate_hz, "samples": samples, "resampler": audio.resampler}
-    return Preparation(clip, settings, samples + 1, ("device_number", "copy"))
+    settings = wave_settings(config)
+    return Preparation(clip, settings, settings["samples"] + 1, ("device_number", "copy"))
 
 
 def clip(

@@ -40,7 +40,7 @@ from rales.data.icbhi import DEVICES
 from rales.models.heads import Headed, respirenet_head
 from rales.models.public_weights import resnet_tensors
 from rales.models.resnet import ResNet
-from rales.rows import SECOND, Data, class_numbers, number_of, train_positions, with_joined
+from rales.rows import SECOND, Data, class_numbers, number_of, train_positions, wave_settings, with_joined
 from rales.steps import unchanged
 
 CLASS_WEIGHTS = (0.1, 0.3, 0.3, 0.3)
@@ -107,17 +107,8 @@ def recipe(
     )
 
 
-def run(
-    recipe: Recipe,
-    cycles: pd.DataFrame,
-    out: Path,
-    *,
-    command: str = "",
-    progress: bool = False,
-    cache_folder: Path | None = None,
-) -> dict[str, Any]:
+def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict[str, Any]:
     """All devices in out/stage1, each device from there on in out/stage2_DEVICE, their networks together in `out`."""
-    options: dict[str, Any] = {"command": command, "progress": progress, "cache_folder": cache_folder}
     epochs = int(recipe.options["device_epochs"])
     if epochs == 0:
         return finetune.run(recipe, cycles, out, **options)
@@ -166,10 +157,8 @@ def with_pieces(config: Config, table: pd.DataFrame, *, joined: float) -> pd.Dat
 
 def prepare(config: Config, *, random_side: bool) -> Preparation:
     """Config -> preparation of one waveform a piece with the number of its device behind it."""
-    audio = config.audio
-    samples = round(audio.rate_hz * audio.duration_s)
-    settings = {"rate_hz": audio.rate_hz, "samples": samples, "resampler": audio.resampler}
-    return Preparation(clip, {**settings, "random_side": random_side}, samples + 1, (*SECOND, "piece", "device_number"))
+    settings = {**wave_settings(config), "random_side": random_side}
+    return Preparation(clip, settings, settings["samples"] + 1, (*SECOND, "piece", "device_number"))
 
 
 def clip(

@@ -35,7 +35,7 @@ from rales.data.cache import Preparation, segment
 from rales.models.heads import Headed
 from rales.models.public_weights import resnest_tensors
 from rales.models.resnest import ResNeSt
-from rales.rows import SECOND, class_numbers, train_positions, with_joined
+from rales.rows import SECOND, class_numbers, train_positions, wave_settings, with_joined
 from rales.steps import unchanged, weighted_loss
 
 
@@ -87,10 +87,8 @@ def with_spliced(config: Config, table: pd.DataFrame) -> pd.DataFrame:
 
 def prepare(config: Config) -> Preparation:
     """Config -> preparation of one waveform a row."""
-    audio = config.audio
-    samples = round(audio.rate_hz * audio.duration_s)
-    settings = {"rate_hz": audio.rate_hz, "samples": samples, "resampler": audio.resampler}
-    return Preparation(clip, settings, samples, (*SECOND, "ratio"))
+    settings = wave_settings(config)
+    return Preparation(clip, settings, settings["samples"], (*SECOND, "ratio"))
 
 
 def clip(
