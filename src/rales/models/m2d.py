@@ -226,8 +226,8 @@ class M2D(nn.Module):
 
     def metadata(self) -> dict[str, str]:
         """What a file of this network must carry beside its tensors, since shapes do not say it."""
-        known = {"heads": self.size.heads, "decoder_heads": self.decoder_heads, "mel_bins": self.mel_bins}
-        return {name: str(value) for name, value in {**known, "unit_frames": self.unit_frames}.items()}
+        known = {"heads": self.size.heads, "decoder_heads": self.decoder_heads, "unit_frames": self.unit_frames}
+        return {name: str(value) for name, value in known.items()}
 
 
 def last_tokens(block: nn.Module, tokens: Tensor, number: int) -> Tensor:
