@@ -26,6 +26,7 @@ from rales.layers import quick_probe
 from rales.models import M2D, load_m2d
 from rales.models.downloads import find
 from rales.recipes import m2d_pretrain
+from rales.report.folders import read_runs
 from tests import tiny
 
 FILES = {"config.json", "metrics.jsonl", "statistics.json", "recordings.parquet", "last.safetensors", "done"}
@@ -178,6 +179,7 @@ import torch
 from rales import pretrain
 from rales.data.collection import read_collection
 from rales.recipes import m2d_pretrain
+from rales.report.folders import read_runs
 from tests import tiny
 
 torch.set_num_threads(1)
@@ -267,6 +269,7 @@ from pathlib import Path
 import torch
 from rales.data.collection import read_collection
 from rales.recipes import m2d_pretrain
+from rales.report.folders import read_runs
 from tests import tiny
 
 torch.set_num_threads(1)
@@ -449,6 +452,8 @@ def test_fine_tuning_takes_the_run_folder_or_the_file(undisturbed: Path) -> None
 def test_an_encoder_alone_predicts_nothing(undisturbed: Path) -> None:
     with pytest.raises(ValueError, match="a pre-trained encoder, which names no classes; fine-tune it"):
         predict.load(undisturbed)
+    with pytest.raises(ValueError, match="a pre-training, which has no scores of its own"):
+        read_runs([undisturbed])
 
 
 def test_files_in_the_layout_of_the_reference(tmp_path: Path, job: Run) -> None:

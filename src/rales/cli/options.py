@@ -36,6 +36,7 @@ Select = Annotated[
         help="Which epoch is kept. test_best is the paper's protocol and looks at the test set; the report says so.",
     ),
 ]
+Part = Annotated[Literal["train", "all"], Parameter(name="--part")]
 Engine = Annotated[
     Literal["local", "ray"],
     Parameter(help="local: processes on this machine. ray: a Ray cluster whose nodes share the folders."),

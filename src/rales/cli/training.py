@@ -14,6 +14,7 @@ from rales.cli.options import (
     Engine,
     Epochs,
     JsonFlag,
+    Part,
     Processes,
     Select,
     SetWords,
@@ -87,7 +88,7 @@ def pretrain(
     noise_ratio: float | None = None,
     teacher: str | None = None,
     probe_data: Path | None = None,
-    part: Annotated[Literal["train", "all"], Parameter(name="--part")] = "train",
+    part: Part = "train",
     set_: SetWords = (),
     json: JsonFlag = False,
 ) -> None:
@@ -108,7 +109,7 @@ def pretrain(
     epochs
         Passes over the recordings.
     seed
-        Seed of the random start, the order of recordings, the crops and the masks.
+        Seed of the random start, the order of recordings, crops and masks.
     mask_ratio
         Share of the patches hidden from the encoder (0.7).
     noise
@@ -128,13 +129,8 @@ def pretrain(
     from rales.layers import quick_probe
     from rales.recipes import m2d_pretrain as job
 
-    given = {
-        "seed": seed,
-        "pretrain.epochs": epochs,
-        "pretrain.mask_ratio": mask_ratio,
-        "crops.noise_ratio": noise_ratio,
-        "encoder.teacher": teacher,
-    }
+    given: dict[str, object] = {"seed": seed, "pretrain.epochs": epochs, "pretrain.mask_ratio": mask_ratio}
+    given |= {"crops.noise_ratio": noise_ratio, "encoder.teacher": teacher}
     words = [*(f"{name}={value}" for name, value in given.items() if value is not None), *set_]
     config = job.settings(size, weights, words)
     figures = job.run(
@@ -316,7 +312,7 @@ def layers(
     weights: Weights = None,
     size: Size = None,
     frontend: Literal["icbhi", "m2d"] = "icbhi",
-    part: Annotated[Literal["train", "all"], Parameter(name="--part")] = "train",
+    part: Part = "train",
     sizes: Annotated[tuple[int, ...], Parameter(name="--sizes", negative="")] = (),
     folds: int = 5,
     seed: int = 0,

@@ -105,27 +105,6 @@ class AutocastBlock(nn.Module):
         return result
 
 
-def run_block(block: Block, tokens: Tensor, lengths: list[int]) -> Tensor:
-    """A `Block` once, without gradients: in oneDNN's products where these can be had, weights as they stand.
-
-    For weights that change with every step, where packing them costs more than it gains.
-    """
-    plain = tokens.is_cpu and tokens.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if not plain or torch.is_grad_enabled() or not packing_works(torch.float32):
-        result: Tensor = block(tokens, lengths)
-        return result
-    mixed = attention(product(block.attn.qkv, block.norm1(tokens)), lengths, block.attn.heads)
-    tokens = tokens + product(block.attn.proj, mixed)
-    return product(block.mlp.fc2, product(block.mlp.fc1, block.norm2(tokens), gelu=True)).add_(tokens)
-
-
-def product(layer: nn.Linear, x: Tensor, *, gelu: bool = False) -> Tensor:
-    """Linear layer and its input -> its output, with `gelu` (erf) in the same pass; oneDNN, no gradients."""
-    after: Any = ("gelu", [], "none") if gelu else ("none", [], "")
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, *after)
-    return result
-
-
 def packed_linear(layer: nn.Linear, dtype: torch.dtype, *, gelu: bool = False) -> Linear:
     """Linear layer -> the same function on `dtype`, its weight in oneDNN's order; `gelu` (erf) follows in one pass."""
     weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach().to(dtype))

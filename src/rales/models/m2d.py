@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rales.models.fast import run_block
 from rales.models.vit import Block, Size, ViT, initialise_linear, sincos_positions
 from rales.models.weights import PREFIXES, encoder_of, read_tensors
 
@@ -147,17 +146,11 @@ class M2D(nn.Module):
         order = noise.argsort(dim=1)  # (B, T): the first are visible
         patches = (patches + self.pos_embed[:, 1:]).take_along_dim(order[:, :, None], dim=1)
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(patches), -1, -1)
-        latent = torch.cat([cls, patches[:, : self.visible]], dim=1)
-        for block in self.blocks:
-            latent = block(latent, [latent.shape[1]])
-        latent = self.norm(latent)
+        latent = through(self.blocks, self.norm, torch.cat([cls, patches[:, : self.visible]], dim=1))
         prediction = self.predict(latent, order)
         with torch.no_grad():
             masked = torch.cat([cls, patches[:, self.visible :]], dim=1)
-            for block in self.target_blocks:
-                assert isinstance(block, Block)
-                masked = run_block(block, masked, [masked.shape[1]])
-            target = self.target_norm(masked)[:, 1:]
+            target = through(self.target_blocks, self.target_norm, masked)[:, 1:]
 
         m2d_loss = masked_prediction_loss(prediction, target, kind=self.loss, standardise=self.standardise)
         if teacher is None or self.offline_predictor is None:
@@ -226,8 +219,16 @@ class M2D(nn.Module):
 
     def metadata(self) -> dict[str, str]:
         """What a file of this network must carry beside its tensors, since shapes do not say it."""
-        known = {"heads": self.size.heads, "decoder_heads": self.decoder_heads, "mel_bins": self.mel_bins}
-        return {name: str(value) for name, value in {**known, "unit_frames": self.unit_frames}.items()}
+        known = {"heads": self.size.heads, "decoder_heads": self.decoder_heads, "unit_frames": self.unit_frames}
+        return {name: str(value) for name, value in known.items()}
+
+
+def through(blocks: nn.ModuleList, norm: nn.Module, tokens: Tensor) -> Tensor:
+    """(B, T, D) -> (B, T, D): blocks and the LayerNorm after them."""
+    for block in blocks:
+        tokens = block(tokens, [tokens.shape[1]])
+    result: Tensor = norm(tokens)
+    return result
 
 
 def last_tokens(block: nn.Module, tokens: Tensor, number: int) -> Tensor:

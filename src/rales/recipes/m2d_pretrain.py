@@ -44,8 +44,12 @@ def settings(size: str | None = None, weights: str | None = None, words: list[st
     """Size of a random start, or checkpoint to go on from, and `name.of.field=value` words -> all numbers of a run."""
     if weights:
         model = M2D.from_checkpoint(find(weights))
-        base, dim = SIZES["base"], model.decoder_embed.out_features
-        decoder = {"decoder_dim": dim, "decoder_depth": len(model.decoder_blocks), "decoder_heads": model.decoder_heads}
+        base = next((known for known in SIZES.values() if known.encoder.dim == model.size.dim), SIZES["base"])
+        decoder = {
+            "decoder_dim": model.decoder_embed.out_features,
+            "decoder_depth": len(model.decoder_blocks),
+            "decoder_heads": model.decoder_heads,
+        }
         own: dict[str, Any] = {"patch": model.patch, "unit_frames": model.unit_frames, **decoder}
         config = replace(base, encoder=Encoder(*model.size, **own, weights=weights))
     elif (size or "base") in SIZES:

@@ -100,6 +100,8 @@ def identity(run: Run) -> str:
 def read_run(folder: Path) -> Run:
     """Run folder -> run; ValueError or OSError with the reason why it cannot count."""
     record = runs.read_json(folder / "config.json")
+    if record.get("recipe") == "pretrain":
+        raise ValueError("a pre-training, which has no scores of its own")
     for key, kind in {"recipe": str, "options": dict, "seed": int, "config": dict, "split": dict}.items():
         if not isinstance(record.get(key), kind):
             message = f"config.json has no usable `{key}`; it is not the record of a training run"
