@@ -2,12 +2,13 @@
 
 import importlib
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from rales import recipes
 from rales.config import Config, Recipe, UsageError, from_dict, to_dict
@@ -157,3 +158,15 @@ def test_small_sizes_learn_faster_as_they_start_at_random() -> None:
     rates = {size: recipes.make("m2d_fusion", size=size).config.train.lr for size in ("tiny", "small", "base")}
     assert rates == {"tiny": 1e-3, "small": 3e-4, "base": 1e-4}
     assert Config().train.lr == 1e-4
+
+
+def test_another_encoder_under_the_same_name_is_another_system(golden: Path, tmp_path: Path) -> None:
+    file = tmp_path / "encoder.safetensors"
+    tensors = load_file(golden / "checkpoints" / "enconly.safetensors")
+    save_file(tensors, file)
+    first = recipes.make("m2d_fusion", weights=str(file)).config.model.weights_digest
+    assert len(first) == 64
+    assert recipes.make("m2d_fusion", weights=str(file)).config.model.weights_digest == first
+    save_file({**tensors, "norm.bias": tensors["norm.bias"] + 1}, file)
+    os.utime(file, (0, 0))
+    assert recipes.make("m2d_fusion", weights=str(file)).config.model.weights_digest not in ("", first)

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
-from rales import recipes, runs, sweep
+from rales import recipes, reproduce, runs, sweep
 from rales.cli import app, main
 from rales.config import UsageError
 from tests import tiny
@@ -66,19 +66,19 @@ def test_trials_are_the_grid_times_the_seeds_and_unknown_words_stop_them() -> No
 
 
 def test_the_paper_is_a_sweep() -> None:
-    assert len(sweep.paper_trials("table2", 5, ["size=tiny"])) == 60  # with and without validation patients
-    assert len(sweep.paper_trials("figure3", 5, ["size=tiny"], select="test_best")) == 5
+    assert len(reproduce.paper_trials("table2", 5, ["size=tiny"])) == 60  # with and without validation patients
+    assert len(reproduce.paper_trials("figure3", 5, ["size=tiny"], select="test_best")) == 5
     ratios = [str(GOLDEN / "checkpoints" / f"{name}.safetensors") for name in ("full", "enconly")]
-    words = [trial.words[0] for trial in sweep.paper_trials("table1", 1, [], weights=ratios, select="last")]
+    words = [trial.words[0] for trial in reproduce.paper_trials("table1", 1, [], weights=ratios, select="last")]
     assert words == [f"weights={ratio}" for ratio in ratios]
-    everything = sweep.paper_trials("all", 1, [], weights=ratios, select="last")
+    everything = reproduce.paper_trials("all", 1, [], weights=ratios, select="last")
     assert len(everything) == 7  # vanilla with the second checkpoint is in both tables, all_learned in two parts
     with pytest.raises(UsageError, match="size is that of a random start"):
-        sweep.paper_trials("all", 1, ["size=tiny"])
+        reproduce.paper_trials("all", 1, ["size=tiny"])
     with pytest.raises(UsageError, match="Table 1 takes two"):
-        sweep.paper_trials("table1", 1, [], weights=ratios[:1])
+        reproduce.paper_trials("table1", 1, [], weights=ratios[:1])
     with pytest.raises(UsageError, match="table3"):
-        sweep.paper_trials("table3", 5, [])
+        reproduce.paper_trials("table3", 5, [])
 
 
 def test_named_sets_of_layers_are_written_out() -> None:

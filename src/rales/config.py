@@ -127,6 +127,8 @@ class Model:
     """Keep the patch embedding as pre-trained (ablation; the later public M2D recipe does)."""
     weights: str = ""
     """Name or file of the pre-trained checkpoint; empty = random start."""
+    weights_digest: str = ""
+    """SHA-256 of the encoder in that file, filled in when it is read: a file of the same name may hold another."""
 
 
 @dataclass(frozen=True)

@@ -185,16 +185,22 @@ def train_epoch(
     ):
         generator = torch.Generator().manual_seed(seed_of(config.seed, epoch, steps, here.rank))
         with torch.no_grad():
-            # a process without rows in a short last batch goes through the motions with one silent clip, then none
-            wave = batch.wave if len(batch.wave) else torch.zeros(1, data.waves.shape[1])
-            features = frontend(wave.to(here.device, non_blocking=True))[: len(batch.label)]
+            # a process without rows in a short last batch goes through the motions with a silent clip that counts 0,
+            # since the others wait for its gradients and attention on a GPU may refuse an empty batch
+            idle = len(batch.wave) == 0
+            wave = torch.zeros(1, data.waves.shape[1]) if idle else batch.wave
+            features = frontend(wave.to(here.device, non_blocking=True))
             features = recipe.augment(config, features, generator)
-        label, whole_label = batch.label.to(here.device), batch.whole_label.to(here.device)
+        label = torch.zeros(1, dtype=torch.int64) if idle else batch.label
+        label, whole_label = label.to(here.device), batch.whole_label.to(here.device)
         for rows, last in pieces(len(label), train.micro_batch):
             with here.synchronising(network, last):
                 with here.autocast():
                     loss, logits = recipe.batch_loss(network, features[rows], label[rows], whole_label, weight)
-                (loss * here.world).backward()  # DDP takes the mean over processes where the loss is a sum
+                # DDP takes the mean over processes where the loss is a sum
+                (loss * (0 if idle else here.world)).backward()
+            if idle:
+                continue
             loss_sum += loss.item()
             counts += confusion(label[rows].cpu(), logits.argmax(dim=1).cpu())
         if epoch <= train.warmup_epochs:

@@ -20,12 +20,13 @@ from torch import nn
 from tqdm import tqdm
 
 from rales import finetune, recipes, runs, scoring
-from rales.config import Audio, Config
+from rales.config import Audio, Config, UsageError
 from rales.data import splits
 from rales.devices import pick
 from rales.metrics import CLASSES, icbhi_scores
 from rales.models import ViT
 from rales.models.fast import pack
+from rales.models.weights import fingerprint
 from rales.pretrain import Probe
 from rales.probe import C, Pooled, Subset, Whole, check_strength, count, learned_weights, subsets, table, weighted
 from rales.recipes import m2d_fusion
@@ -70,11 +71,15 @@ def search(
     torch.manual_seed(seed)
     encoder = recipe.model(recipe.config).get_submodule("encoder")
     assert isinstance(encoder, ViT)
+    if sizes and not 1 <= min(sizes) <= max(sizes) <= encoder.depth:
+        raise UsageError(
+            f"--sizes {list(sizes)}: the encoder has {encoder.depth} layers, expected sizes from 1 to that"
+        )
     chosen = subsets(encoder.depth, sizes)
 
     source = {
         "weights": weights or f"random start, {size}",
-        "weights_digest": digest(encoder),
+        "weights_digest": fingerprint(encoder),
         "audio": asdict(recipe.config.audio),
         "data": {**data_facts(used), "part": part, "whole_database": scoring.is_whole_database(cycles)},
     }
@@ -134,15 +139,6 @@ def rows_of(cycles: pd.DataFrame, part: Part) -> pd.DataFrame:
     if used.empty:
         raise ValueError("no cycle is in the train split; give data with a split, or let all recordings take part")
     return used.sort_values(["recording", "cycle"])
-
-
-def digest(encoder: nn.Module) -> str:
-    """Encoder -> sha256 over names and values of its tensors."""
-    found = hashlib.sha256()
-    for key, value in encoder.state_dict().items():
-        found.update(key.encode())
-        found.update(value.detach().cpu().contiguous().numpy().data)
-    return found.hexdigest()
 
 
 def data_facts(used: pd.DataFrame) -> dict[str, Any]:

@@ -23,10 +23,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from rales import recipes, runs
-from rales.config import Recipe, UsageError, to_dict
+from rales.config import UsageError, to_dict
 from rales.data import read_cycles, splits
 from rales.probe import name, subsets
-from rales.recipes.m2d_fusion import VARIANTS
 
 
 @dataclass(frozen=True)
@@ -300,114 +299,3 @@ def on_ray(
 
 
 ENGINES = {"local": local, "ray": on_ray}
-
-PAPER = {
-    "table1": {"variant": ["vanilla"]},
-    "table2": {"variant": list(VARIANTS)},
-    "figure3": {"variant": ["all_learned"]},
-}
-BOTH_RATIOS = ("mr6", "mr7")  # what Table 1 compares
-PROTOCOLS = ("last", "validation")  # the runs of `last` record what `test_best` would have chosen
-
-
-def paper_trials(
-    what: str, seeds: int, fixed: Sequence[str], weights: Sequence[str] = (), select: str | None = None
-) -> list[Trial]:
-    """ "table1", "table2", "figure3" or "all" -> the trials of that part of the paper; one that two parts share is one.
-
-    Table 1 compares two checkpoints: two `weights`, the one of masking ratio 0.6 first, or the public pair. The rest
-    takes the last of them; without any, the public one of ratio 0.7, or a random start if a `size=` is fixed.
-
-    Every row is run once with all training patients, for the protocols `last` and `test_best`, and once with
-    validation patients held out, unless one protocol is named in `select`.
-    """
-    if what not in (*PAPER, "all"):
-        raise UsageError(f"reproduce {what!r}: expected one of {', '.join(PAPER)}, all")
-    if len(weights) > 2 or (what == "table1" and len(weights) == 1):
-        raise UsageError(
-            f"reproduce {what}: {len(weights)} --weights; Table 1 takes two, that of masking ratio 0.6 first, or none "
-            "for the public pair; the other parts take one"
-        )
-    sized = any(word.startswith("size=") for word in fixed)
-    if sized and not weights and what in ("table1", "all"):
-        raise UsageError(
-            f"reproduce {what}: Table 1 compares two checkpoints and --size is that of a random start; leave it out, "
-            "or give --weights twice"
-        )
-    found: dict[str, Trial] = {}
-    for part in PAPER if what == "all" else [what]:
-        chosen = weights[-1:] or (() if sized else BOTH_RATIOS[-1:])
-        if part == "table1":
-            chosen = weights if len(weights) == 2 else BOTH_RATIOS
-        grid = {**({"weights": chosen} if chosen else {}), **PAPER[part]}
-        for protocol in PROTOCOLS if select is None else [select]:
-            for trial in trials("m2d_fusion", {**grid, "train.select": [protocol]}, seeds, fixed):
-                made = recipes.make(trial.recipe, trial.words)
-                found.setdefault(repr((made.options, made.config)), trial)
-    return list(found.values())
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a sweep will cost on this machine, before it starts."""
-
-    runs: int
-    hours: float
-    gigabytes: float
-
-    def __str__(self) -> str:
-        return f"{self.runs} runs, about {self.hours:.1f} hours here, {self.gigabytes:.1f} GB of disk"
-
-
-def estimate(planned: Sequence[Trial], cycles: pd.DataFrame, processes: int) -> Estimate:
-    """Trials, cycles table and processes at a time -> hours (from one timed step per system) and disk.
-
-    Disk: two checkpoints a finished run, a third with the optimiser's moments while it runs, and the cycle cache.
-    """
-    seconds = stored = largest = 0.0
-    made: dict[tuple[str, ...], tuple[Recipe, float, int]] = {}
-    for trial in planned:
-        words = tuple(word for word in trial.words if not word.startswith("seed="))
-        if words not in made:
-            recipe = recipes.make(trial.recipe, words)
-            made[words] = (recipe, *step_cost(recipe))
-        recipe, per_cycle, size = made[words]
-        config = recipe.config
-        table = splits.divide(cycles, config)
-        train, test = ((table["split"] == part).sum() for part in ("train", "test"))
-        evaluations = config.train.epochs / config.train.evaluate_every
-        seconds += per_cycle * (config.train.epochs * train + evaluations * test / 3)  # a forward is a third of a step
-        stored, largest = stored + 2 * size, max(largest, 3 * size)
-    samples = round(config.audio.rate_hz * config.audio.duration_s) if planned else 0
-    together = max(1, min(processes, len(planned)))
-    disk = stored + together * largest + 4 * samples * len(cycles)
-    return Estimate(len(planned), seconds / 3600 / together, disk / 1e9)
-
-
-def step_cost(recipe: Recipe) -> tuple[float, int]:
-    """-> seconds per cycle of one training step here, and the bytes of one checkpoint."""
-    import torch
-
-    from rales.devices import place
-
-    config = recipe.config
-    here = place(config.train.device, config.train.precision)
-    frontend, model = recipe.frontend(config).to(here.device), recipe.model(config).to(here.device)
-    count = min(config.train.micro_batch or config.train.batch_size, 4)
-    wave = torch.randn(count, round(config.audio.rate_hz * config.audio.duration_s), device=here.device)
-    label = torch.zeros(count, dtype=torch.int64, device=here.device)
-    best, threads = float("inf"), torch.get_num_threads()
-    torch.set_num_threads(1)  # as trials run
-    for _ in range(3):
-        started = time.perf_counter()
-        with here.autocast():
-            loss, _ = recipe.batch_loss(model, frontend(wave), label, label, torch.ones(4, device=here.device))
-        loss.backward()
-        next(p.grad for p in model.parameters() if p.grad is not None).sum().item()  # waits for a GPU to finish
-        best = min(best, time.perf_counter() - started)
-    torch.set_num_threads(threads)
-    size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    del model, frontend, loss
-    if here.device.type == "cuda":
-        torch.cuda.empty_cache()  # the trials need it
-    return best / count, size

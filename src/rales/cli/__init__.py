@@ -10,7 +10,7 @@ import sys
 from cyclopts import App, CycloptsError
 
 from rales import __version__
-from rales.cli import data, recordings, training
+from rales.cli import data, recordings, studies, training
 
 app = App(
     name="rales",
@@ -25,10 +25,10 @@ for word in (
     training.train,
     training.pretrain,
     training.evaluate,
-    training.sweep,
-    training.reproduce,
-    training.layers,
-    training.report,
+    studies.sweep,
+    studies.reproduce,
+    studies.layers,
+    studies.report,
     training.weights,
     recordings.predict,
     recordings.embed,

@@ -38,7 +38,11 @@ def synth(
     seed
         The same seed writes the same folder.
     """
+    from rales.config import UsageError
     from rales.data.synthetic import write_folder
+
+    if recordings < 1:
+        raise UsageError(f"--recordings {recordings}: expected 1 or more")
 
     write_folder(folder, recordings, seed, processes=processes or (os.cpu_count() or 1 if recordings >= 200 else 1))
     if json:

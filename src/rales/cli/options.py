@@ -1,5 +1,6 @@
 """Options that several words of the command share, each with the sentence that `--help` prints."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -46,3 +47,8 @@ Address = Annotated[
     str | None, Parameter(name="--address", help="Ray cluster to join; without it one is started on this machine.")
 ]
 Form = Literal["csv", "json", "parquet", "audacity", "raven"]
+
+
+def words_of(given: Mapping[str, object]) -> list[str]:
+    """Fields and their values -> `name=value` words of those that were given."""
+    return [f"{name}={value}" for name, value in given.items() if value is not None]

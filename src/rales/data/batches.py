@@ -72,11 +72,10 @@ def in_order(
     batch_size: int,
     *,
     rows: Sequence[int] | npt.NDArray[np.integer] | None = None,
-    pin: bool = False,
 ) -> Iterator[Batch]:
     """(N, samples) waves, (N,) labels -> batches of the given `rows` (default: all), each once, in their order."""
     chosen = _checked_rows(waves, labels, batch_size, rows)
-    return _prefetched(waves, np.asarray(labels), _chunks(chosen, batch_size), (0, 1), pin)
+    return _prefetched(waves, np.asarray(labels), _chunks(chosen, batch_size), (0, 1), False)
 
 
 def _prefetched(

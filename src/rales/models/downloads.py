@@ -16,6 +16,7 @@ import time
 import zipfile
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -369,6 +370,13 @@ def _record(name: str) -> dict[str, Any]:
 
 
 def _sha256(path: Path) -> str:
+    found = path.stat()
+    return _sha256_of(path, found.st_size, found.st_mtime_ns)
+
+
+@cache
+def _sha256_of(path: Path, size_bytes: int, modified_ns: int) -> str:
+    """Read once a process: a sweep asks for the same checkpoint with every trial."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -6,6 +6,7 @@ pickle or safetensors; and our own run checkpoints (prefix `encoder.`).
 """
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -121,6 +122,15 @@ def load_m2d_finetuned(path: str | os.PathLike[str], *, heads: int | None = None
     model = FineTunedM2D(encoder, "flat" if width == encoder.dim else "stacked", width, classes)
     model.load_state_dict({ours: tensors[theirs] for ours, theirs in names.items()}, strict=False)
     return model.eval()
+
+
+def fingerprint(encoder: nn.Module) -> str:
+    """Encoder -> SHA-256 over names and values of its tensors, whatever file they came from."""
+    found = hashlib.sha256()
+    for key, value in encoder.state_dict().items():
+        found.update(key.encode())
+        found.update(value.detach().cpu().contiguous().numpy().data)
+    return found.hexdigest()
 
 
 def norm_stats(path: str | os.PathLike[str]) -> tuple[float, float]:

@@ -21,6 +21,8 @@ the start is random, which the paper never does: then the learning rate warms up
 """
 
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +35,7 @@ from rales.losses import weighted_cross_entropy
 from rales.models.classifier import FusionClassifier
 from rales.models.downloads import find
 from rales.models.vit import SIZES, ViT
-from rales.models.weights import load_m2d, norm_stats
+from rales.models.weights import fingerprint, load_m2d, norm_stats
 
 PAPER_LAYERS = {"vanilla": (12,), "pair_5_12": (5, 12), "pair_5_11": (5, 11), "triple_4_7_10": (4, 7, 10)}
 VARIANTS = (*PAPER_LAYERS, "all_fixed", "all_learned")
@@ -62,8 +64,8 @@ def recipe(
     check("size", size or "base", tuple(SIZES))
     check("frontend", frontend, ("icbhi", "m2d"))
     check("masks", masks, ("code", "paper"))
-    with torch.device("cpu" if weights else "meta"):  # of a random start only the sizes are needed here
-        encoder = load_m2d(find(weights)) if weights else ViT(*SIZES[size or "base"])
+    with torch.device("meta"):  # of a random start only the sizes are needed here
+        encoder, digest = in_file(find(weights)) if weights else (ViT(*SIZES[size or "base"]), "")
     audio = Audio(frontend="icbhi")
     if frontend == "m2d":
         mean, std = norm_stats(find(weights)) if weights else (-7.1, 4.2)
@@ -97,6 +99,7 @@ def recipe(
                 layers=layers,
                 learned=variant == "all_learned",
                 weights=weights,
+                weights_digest=digest,
             ),
             train=Training() if weights else RANDOM_START[size or "base"],
         ),
@@ -106,6 +109,19 @@ def recipe(
         batch_loss=batch_loss,
         run=finetune.run,
     )
+
+
+def in_file(path: Path) -> tuple[ViT, str]:
+    """Checkpoint -> its encoder without the weights, and their fingerprint; read once, as a sweep asks every trial."""
+    return read_once(path, path.stat().st_mtime_ns)
+
+
+@cache
+def read_once(path: Path, modified_ns: int) -> tuple[ViT, str]:
+    with torch.device("cpu"):
+        encoder = load_m2d(path)
+        digest = fingerprint(encoder)
+    return encoder.to("meta"), digest
 
 
 def check(option: str, value: str, known: tuple[str, ...]) -> None:

@@ -1,0 +1,249 @@
+"""Words about many runs: sweeps, the paper's results, layer search, reports."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from rales.cli.options import (
+    Address,
+    Data,
+    Engine,
+    Epochs,
+    JsonFlag,
+    Part,
+    Processes,
+    Select,
+    SetWords,
+    Size,
+    SkipFlag,
+    Weights,
+    words_of,
+)
+from rales.cli.output import records, say, show
+
+if TYPE_CHECKING:
+    from rales.sweep import Trial
+
+
+def sweep(
+    recipe: str,
+    /,
+    *,
+    data: Data,
+    out: Path,
+    grid: Annotated[tuple[str, ...], Parameter(name="--grid", negative="")] = (),
+    seeds: int = 1,
+    size: Size = None,
+    epochs: Epochs = None,
+    weights: Weights = None,
+    select: Select = None,
+    set_: SetWords = (),
+    engine: Engine = "local",
+    processes: Processes = None,
+    address: Address = None,
+    skip_damaged: SkipFlag = False,
+    json: JsonFlag = False,
+) -> int:
+    """Train every combination of a grid with several seeds; each trial is one ordinary run folder in OUT.
+
+    A second call does only what is missing: finished runs are skipped, broken ones go on, failed ones are tried
+    again. Exit code 1 if a trial failed; the others are unaffected.
+
+    Example: rales sweep m2d_fusion --data ICBHI_final_database --out sweep --grid variant=vanilla,all_learned --seeds 5
+
+    Parameters
+    ----------
+    recipe
+        System to train: m2d_fusion.
+    out
+        Folder of the run folders and of sweep.json.
+    grid
+        option=value,value of the recipe, or name.of.field=value,value; repeatable. A list is one value: [5,11]. Of
+        model.layers, singles, pairs, triples and subsets stand for all sets of so many layers.
+    seeds
+        Seeds 0, 1, … of every combination.
+    """
+    from rales import sweep as jobs
+
+    given = {"size": size, "weights": weights, "train.epochs": epochs, "train.select": select}
+    fixed = [*words_of(given), *set_]
+    planned = jobs.trials(recipe, jobs.grid_of(grid), seeds, fixed)
+    return run_sweep(planned, data, out, engine, processes, address, skip_damaged, json)
+
+
+def run_sweep(
+    planned: "Sequence[Trial]",
+    data: Data,
+    out: Path,
+    engine: str,
+    processes: int | None,
+    address: str | None,
+    skip_damaged: bool,
+    as_json: bool,
+) -> int:
+    from rales import sweep as jobs
+    from rales import terminal
+
+    command = shlex.join(["rales", *sys.argv[1:]])
+    outcomes = jobs.run(
+        planned,
+        data,
+        out,
+        engine=engine,
+        processes=processes,
+        address=address,
+        skip_damaged=skip_damaged,
+        command=command,
+        progress=True,
+    )
+    show({"trials": [vars(outcome) for outcome in outcomes]}, as_json, terminal.outcome_lines)
+    return 1 if any(outcome.state == "failed" for outcome in outcomes) else 0
+
+
+def reproduce(
+    what: Literal["table1", "table2", "figure3", "all"],
+    /,
+    *,
+    data: Data,
+    out: Path,
+    seeds: int = 5,
+    weights: Annotated[tuple[str, ...], Parameter(name="--weights", negative="")] = (),
+    size: Size = None,
+    epochs: Epochs = None,
+    select: Select = None,
+    set_: SetWords = (),
+    engine: Engine = "local",
+    processes: Processes = None,
+    address: Address = None,
+    skip_damaged: SkipFlag = False,
+    dry_run: Annotated[bool, Parameter(name="--dry-run", negative="")] = False,
+    json: JsonFlag = False,
+) -> int:
+    """The paper's Table 1, Table 2 or Figure 3: a sweep (in OUT/runs) and its report (in OUT/report).
+
+    The report sets the paper's printed numbers beside ours. Every row is trained twice per seed, with all training
+    patients (`last` and `test_best`) and with validation patients held out, so that the three ways to choose the epoch
+    stand side by side; --select runs only one of them.
+
+    Example: rales reproduce table2 --data ICBHI_final_database --weights mr7 --out paper
+
+    Parameters
+    ----------
+    what
+        Part of the paper.
+    out
+        Folder to write.
+    seeds
+        Seeds of every row; the paper has 5.
+    weights
+        Pre-trained M2D checkpoint, a file or a name that `rales weights` lists; without it the public ones are taken,
+        or a random start with --size. Table 1 compares two: give --weights twice, masking ratio 0.6 first.
+    dry_run
+        Only list the trials and estimate time and disk.
+    """
+    from rales import reproduce as job
+    from rales.data import read_cycles
+    from rales.report import report as write_report
+    from rales.report import scores_table
+    from rales.sweep import at_once
+
+    given = {"size": size, "train.epochs": epochs}
+    fixed = [*words_of(given), *set_]
+    planned = job.paper_trials(what, seeds, fixed, weights, select)
+    cycles = read_cycles(data, skip_damaged=skip_damaged)
+    cost = job.estimate(planned, cycles, at_once(processes))
+    say(f"{what}: {cost}")
+    if dry_run:
+        document = {"trials": [vars(trial) for trial in planned], **vars(cost)}
+        show(document, json, lambda found: [trial["name"] for trial in found["trials"]])
+        return 0
+    code = run_sweep(planned, data, out / "runs", engine, processes, address, skip_damaged, json)
+    page = write_report([out / "runs"], out / "report")
+    if not json:
+        print(scores_table([out / "runs"]))
+    say(f"report: {page}")
+    return code
+
+
+def layers(
+    *,
+    data: Data,
+    out: Path,
+    weights: Weights = None,
+    size: Size = None,
+    frontend: Literal["icbhi", "m2d"] = "icbhi",
+    part: Part = "train",
+    sizes: Annotated[tuple[int, ...], Parameter(name="--sizes", negative="")] = (),
+    folds: int = 5,
+    seed: int = 0,
+    c: float = 1e-3,
+    skip_damaged: SkipFlag = False,
+    json: JsonFlag = False,
+) -> None:
+    """Which layers to fuse: every subset of a frozen encoder's layers, scored by a linear probe under patient-disjoint
+    cross-validation; and layer weights learned by one more probe. Writes subsets.csv, layers.png and layers.json.
+
+    The same subsets with fine-tuning: rales sweep m2d_fusion --set variant=all_fixed --grid model.layers=pairs …
+
+    Example: rales layers --data ICBHI_final_database --weights mr7 --out layers
+
+    Parameters
+    ----------
+    out
+        Folder to write; an interrupted search there goes on.
+    frontend
+        icbhi: the log-mel of the published ICBHI recipes; m2d: as M2D was pre-trained.
+    part
+        train: only recordings of the train split, so that the test set chooses nothing; all: every recording.
+    sizes
+        Numbers of layers in a subset, for example --sizes 1 --sizes 2; all of them by default.
+    folds
+        Patient-disjoint folds.
+    seed
+        Seed of the folds, and of the random start without weights.
+    c
+        Inverse strength of the probe's regularisation, as in scikit-learn.
+    """
+    from rales import layers as job
+    from rales import runs, terminal
+    from rales.data import read_cycles
+
+    found = job.search(
+        read_cycles(data, skip_damaged=skip_damaged),
+        weights or "",
+        out,
+        size=size or "base",
+        frontend=frontend,
+        part=part,
+        folds=folds,
+        seed=seed,
+        c=c,
+        sizes=sizes or None,
+        command=shlex.join(["rales", *sys.argv[1:]]),
+        progress=True,
+    )
+    document = {**runs.read_json(out / "layers.json"), "subsets": records(found), "out": str(out)}
+    show(document, json, terminal.layer_lines)
+
+
+def report(*paths: Annotated[Path, Parameter(required=True)], out: Path, json: JsonFlag = False) -> None:
+    """Tables and figures from run folders: report.html, report.md, CSV and PNG.
+
+    Example: rales report runs --out report
+
+    Parameters
+    ----------
+    paths
+        Run folders, or folders that hold them.
+    out
+        Folder to write.
+    """
+    from rales.report import report as write_report
+    from rales.report import scores_table
+
+    page = write_report(paths, out)
+    show({"report": str(page)}, json, lambda _: [scores_table(paths), f"report: {page}"])
