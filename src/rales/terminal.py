@@ -94,6 +94,16 @@ def prediction_lines(document: dict[str, Any]) -> list[str]:
     return [*lines[1:], "", document["notice"]]
 
 
+def nearest_lines(document: dict[str, Any]) -> list[str]:
+    """Nearest rows of an embedding set -> lines."""
+    head = ["recording", "cycle", "start s", "end s", "similarity"]
+    rows = [
+        [row["recording"], row["cycle"] or "all", *(f"{row[name]:.3f}" for name in ("start_s", "end_s", "similarity"))]
+        for row in document["nearest"]
+    ]
+    return [*table(head, rows), "", document["notice"]]
+
+
 def pretrain_lines(document: dict[str, Any]) -> list[str]:
     """What came of a pre-training -> lines."""
     loss, left, epochs = document["loss"], document["left_out"], document["epochs"]

@@ -32,6 +32,7 @@ for word in (
     training.weights,
     recordings.predict,
     recordings.embed,
+    recordings.search,
 ):
     app.command(word)
 
