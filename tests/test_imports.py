@@ -43,6 +43,7 @@ ALLOWED: dict[str, set[str]] = {
         "models",
     },
     "search": {"predict", "recordings", "runs", "config"},
+    "explain": {"predict", "recordings", "scoring", "runs", "audio", "config"},
     "probe": {"metrics"},
     "layers": {
         *{"recipes", "finetune", "pretrain", "probe", "scoring", "runs", "data", "devices", "metrics", "models"},
@@ -56,6 +57,7 @@ ALLOWED: dict[str, set[str]] = {
         "predict",
         "recordings",
         "formats",
+        "explain",
         "scoring",
         "search",
         "sweep",

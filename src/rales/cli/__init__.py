@@ -33,6 +33,7 @@ for word in (
     recordings.predict,
     recordings.embed,
     recordings.search,
+    recordings.explain,
 ):
     app.command(word)
 

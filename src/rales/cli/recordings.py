@@ -203,3 +203,42 @@ def search(
     found = job.search(query, inside, top, model)
     document = {"query": query, "nearest": records(found), "notice": terminal.NOT_A_DIAGNOSIS}
     show(document, json, terminal.nearest_lines)
+
+
+def explain(
+    recording: str,
+    /,
+    *,
+    cycle: int,
+    model: Run = None,
+    target: str | None = None,
+    out: Path | None = None,
+    json: JsonFlag = False,
+) -> None:
+    """Which patches of time and frequency moved the decision on one cycle: what each added to the log-odds of a class.
+    Not a diagnosis.
+
+    Example: rales explain 101_1b1_Al_sc_Meditron.wav --cycle 3 --model runs/m2d --out why.png
+
+    Parameters
+    ----------
+    cycle
+        Number of the cycle in the table of `rales predict`, from 1.
+    target
+        The class to explain; without it the one predicted.
+    out
+        PNG to write; the numbers are written beside it as .csv (columns hz, time_s, recording_s, contribution).
+    """
+    from rales import explain as job
+    from rales import formats, terminal
+    from rales import predict as models
+
+    if out is not None and out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out}: expected a name that ends in .png")
+    found = job.explain(models.load(model), recording, cycle, target)
+    if out is not None:
+        job.picture(found, out)
+        formats.write_table([job.table(found)], out.with_suffix(".csv"))
+        say(f"{out} and {out.with_suffix('.csv')}")
+    if json or out is None:
+        show(job.document(found), json, terminal.explain_lines)
