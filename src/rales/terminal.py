@@ -124,6 +124,17 @@ def explain_lines(document: dict[str, Any]) -> list[str]:
     ]
 
 
+def batch_lines(document: dict[str, Any]) -> list[str]:
+    """A batch job's counts -> lines."""
+    hours = document["seconds_of_sound"] / 3600
+    return [
+        f"{document['ok']} recordings read ({hours:.1f} h), {document['cycles']} cycles; {document['failed']} failed, "
+        f"{document['waiting']} waiting",
+        f"{document['out']}: cycles, summary and status, a Parquet file a shard",
+        document["notice"],
+    ]
+
+
 def pretrain_lines(document: dict[str, Any]) -> list[str]:
     """What came of a pre-training -> lines."""
     loss, left, epochs = document["loss"], document["left_out"], document["epochs"]

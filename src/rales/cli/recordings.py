@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from rales.cli.options import Form, JsonFlag, Recordings, Run
+from rales.cli.options import Address, Engine, Form, JsonFlag, Processes, Recordings, Run
 from rales.cli.output import records, say, show
 from rales.config import UsageError
 
@@ -25,6 +25,11 @@ def predict(
     summary: Path | None = None,
     min_confidence: float = 0.0,
     threshold: float | Literal["validation"] | None = None,
+    manifest: Path | None = None,
+    cluster: Engine = "local",
+    processes: Processes = None,
+    address: Address = None,
+    shard: int = 1000,
     json: JsonFlag = False,
 ) -> int:
     """Classify the breathing cycles of recordings. Cycles come from an annotation beside the recording, else from
@@ -50,10 +55,23 @@ def predict(
     threshold
         p_normal from which a cycle is normal; `validation` is what suited the run's validation patients best. Without
         it the most probable class is the label.
+    manifest
+        CSV or Parquet file with a column `path`, for very many recordings: --out is then a folder of Parquet shards
+        (cycles, summary, status). The same command goes on where it stopped; no recording is done twice.
+    cluster
+        Where the shards are computed, one model a worker.
+    shard
+        Recordings of a shard.
     """
     from rales import formats, recordings, terminal
     from rales import predict as job
 
+    if bool(paths) == (manifest is not None):
+        raise UsageError("expected paths of recordings, or --manifest with a list of them")
+    if manifest is not None:
+        words = {"cluster": cluster, "processes": processes, "address": address, "shard": shard}
+        decided = {"min_confidence": min_confidence, "threshold": threshold}
+        return predict_manifest(manifest, out, format, [status, summary], json, model=model, **words, **decided)
     if format is not None and out is None:
         raise UsageError(f"--format {format}: expected --out with it; --json prints a document instead")
     formats.check_table_name("--status", status)
@@ -76,6 +94,19 @@ def predict(
     if json or out is None:
         show(document, json, terminal.prediction_lines)
     return tell(collected.problems, decision.notice if out is not None and not json else "")
+
+
+def predict_manifest(
+    manifest: Path, out: Path | None, form: str | None, others: list[Path | None], json: bool, **words: Any
+) -> int:
+    """The batch job of `predict`."""
+    from rales import batch, terminal
+
+    if out is None or form not in (None, "parquet") or any(others):
+        raise UsageError("--manifest: expected --out FOLDER; it holds Parquet shards of cycles, summary and status")
+    found = batch.run(manifest, out, progress=True, **words)
+    show({"out": str(out), **found}, json, terminal.batch_lines)
+    return tell(found["problems"])
 
 
 @dataclass
