@@ -70,9 +70,7 @@ def run(
         begin(out, job)
         waiting = (part for part in shards(source, shard) if not done(out, part.number))
         if cluster == "ray":
-            found = spread.on_ray(
-                predict_shard, waiting, shared, processes=processes, address=address, retries=RETRIES
-            )
+            found = spread.on_ray(predict_shard, waiting, shared, processes=processes, address=address, retries=RETRIES)
         else:
             found = spread.in_processes(
                 predict_shard, waiting, shared, processes=processes or default_processes(), retries=RETRIES

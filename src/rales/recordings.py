@@ -20,7 +20,7 @@ from rales.config import Audio, UsageError
 from rales.data import cache, icbhi
 from rales.metrics import CLASSES
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".m4a", ".aac")
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", *sorted(wave.FFMPEG_SUFFIXES))
 WINDOW_S = 4.0  # without annotated cycles: longer than nearly all breaths (2.7 s on average), half of the model's 8 s
 SHORTEST_WINDOW_S = 0.5
 PIECE = 32  # cycles of one recording that are in memory together: 16 MB of 8 s each
