@@ -151,7 +151,7 @@ def remove_half_written(out: Path) -> None:
 
 
 def outcome(out: Path, expected: int, problems: list[str]) -> dict[str, Any]:
-    """Finished shards -> counts; a recording that is missing though no shard failed would be an error of this module."""
+    """Finished shards -> counts. Errors: a recording that is missing though no shard failed."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 

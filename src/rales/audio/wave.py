@@ -245,7 +245,7 @@ def _decoded(path: Path) -> BinaryIO:
         import av
     except ImportError as error:
         raise ValueError(f'{path}: {path.suffix} needs the package av: pip install "rales[av]"') from error
-    target: Any = tempfile.TemporaryFile()  # noqa: SIM115: it lives as long as the open recording
+    target: Any = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the open recording)
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
