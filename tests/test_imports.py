@@ -28,7 +28,11 @@ ALLOWED: dict[str, set[str]] = {
     "pretrain_config": set(),
     "pretrain": {"data", "runs", "audio", "models", "optim", "pretrain_config", "config", "devices"},
     "recipes": {"finetune", "pretrain", "audio", "data", "models", "losses", "config", "pretrain_config"},
-    "predict": {"recipes", "finetune", "scoring", "runs", "audio", "data", "config", "devices", "metrics", "models"},
+    "segment": {"audio"},
+    "predict": {
+        *{"recipes", "finetune", "scoring", "runs", "audio", "data", "config", "devices", "metrics", "models"},
+        "segment",
+    },
     "probe": {"metrics"},
     "layers": {
         *{"recipes", "finetune", "pretrain", "probe", "scoring", "runs", "data", "devices", "metrics", "models"},

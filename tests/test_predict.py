@@ -80,21 +80,6 @@ def test_windows_where_nothing_is_annotated(tmp_path: Path, place: Path, model: 
     assert "true_label" not in model.predict(tmp_path / "visit.flac")
 
 
-@pytest.mark.parametrize(
-    ("duration_s", "expected"),
-    [
-        (0.2, [(0, 0.2)]),
-        (4.0, [(0, 4.0)]),
-        (4.3, [(0, 4.3)]),
-        (4.5, [(0, 4), (4, 4.5)]),
-        (8.49, [(0, 4), (4, 8.49)]),
-        (12.0, [(0, 4), (4, 8), (8, 12.0)]),
-    ],
-)
-def test_windows_cover_a_recording(duration_s: float, expected: list[tuple[float, float]]) -> None:
-    assert predict.windows(duration_s) == expected
-
-
 # One input, one answer
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from rales import finetune, recipes, runs, scoring
+from rales import finetune, recipes, runs, scoring, segment
 from rales.audio import wave
 from rales.config import Recipe, UsageError
 from rales.data import cache, icbhi, splits
@@ -18,9 +18,8 @@ from rales.metrics import CLASSES, by_group
 from rales.models.fast import pack
 
 NOTICE = "Research tool, not a diagnosis."
+CYCLES = ("auto", "annotation", "segment", "windows")  # where cycles come from
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".aif", ".aiff")
-WINDOW_S = 4.0  # without annotated cycles: longer than nearly all breaths (2.7 s on average), half of the model's 8 s
-SHORTEST_WINDOW_S = 0.5
 BATCH = 16  # cycles scored at once; with the per-clip scaling no answer depends on it
 
 
@@ -33,15 +32,18 @@ class Model:
         self.frontend = recipe.frontend(recipe.config).to(device).eval()
         self.network = pack(network.to(device), "float32")  # same answers to 1e-5, faster on a processor
 
-    def predict(self, paths: str | Path | Iterable[str | Path], problems: list[str] | None = None) -> pd.DataFrame:
+    def predict(
+        self, paths: str | Path | Iterable[str | Path], problems: list[str] | None = None, *, cycles: str = "auto"
+    ) -> pd.DataFrame:
         """Recordings or folders -> one row per cycle: recording, cycle, start_s, end_s, label, p_… (see contract).
 
-        Cycles come from an ICBHI annotation beside the recording (then `true_label` is filled), else consecutive
-        windows are taken (`source` tells). A recording that cannot be read raises a ValueError that names it; with a
-        `problems` list given, its sentence goes there and the other recordings are unaffected.
+        Cycles come from an ICBHI annotation beside the recording (then `true_label` is filled), else breaths are found
+        in its sound, else windows are taken (`source` tells; `cycles` chooses, see `cycles_of`). A recording that
+        cannot be read raises a ValueError that names it; with a `problems` list given, its sentence goes there and the
+        other recordings are unaffected.
         """
         tables = []
-        for path, rows, waves in readable(recordings(paths), self, problems):
+        for path, rows, waves in readable(recordings(paths), self, problems, cycles):
             probabilities = self.probabilities(waves)
             table = scoring.predictions(rows, probabilities)
             table["source"] = rows["source"].to_numpy()
@@ -53,21 +55,23 @@ class Model:
         result["notice"] = NOTICE
         return result[[*(c for c in COLUMNS if c in result), "source", "path", "notice"]]
 
-    def embed(self, paths: str | Path | Iterable[str | Path]) -> NDArray[np.float32]:
+    def embed(self, paths: str | Path | Iterable[str | Path], *, cycles: str = "auto") -> NDArray[np.float32]:
         """Recordings or folders -> (cycles, D * n) fused vectors z' (eq. 2), rows as those of `predict`."""
-        return np.stack(self.embed_table(paths)["vector"].to_list())
+        return np.stack(self.embed_table(paths, cycles=cycles)["vector"].to_list())
 
-    def embed_table(self, paths: str | Path | Iterable[str | Path], problems: list[str] | None = None) -> pd.DataFrame:
+    def embed_table(
+        self, paths: str | Path | Iterable[str | Path], problems: list[str] | None = None, *, cycles: str = "auto"
+    ) -> pd.DataFrame:
         """Recordings or folders -> recording, cycle, start_s, end_s and the cycle's `vector` (D * n,).
 
-        Errors go to `problems` as in `predict`.
+        Errors go to `problems`, and cycles come from where `cycles` says, as in `predict`.
         """
         embed = getattr(self.network, "embed", None)
         if embed is None:
             raise ValueError(f"a model of recipe {self.recipe.name} has no embedding; use one of m2d_fusion")
         columns = ["recording", "cycle", "start_s", "end_s"]
         tables = [pd.DataFrame(columns=[*columns, "vector"])]
-        for _, rows, waves in readable(recordings(paths), self, problems):
+        for _, rows, waves in readable(recordings(paths), self, problems, cycles):
             table = rows[columns].reset_index(drop=True)
             tables.append(table.assign(vector=list(self.in_batches(waves, embed))))
         return pd.concat(tables[1:] or tables, ignore_index=True)
@@ -140,12 +144,12 @@ def recordings(paths: str | Path | Iterable[str | Path]) -> list[Path]:
 
 
 def readable(
-    paths: Sequence[Path], model: Model, problems: list[str] | None
+    paths: Sequence[Path], model: Model, problems: list[str] | None, cycles: str
 ) -> Iterable[tuple[Path, pd.DataFrame, NDArray[np.float32]]]:
     """Recordings -> (path, rows, (cycles, samples) prepared waves) of those that can be read."""
     for path in paths:
         try:
-            rows = cycles_of(path)
+            rows = cycles_of(path, cycles)
             waves = prepared(path, rows, model)
         except (ValueError, OSError) as error:
             if problems is None:
@@ -155,11 +159,17 @@ def readable(
         yield path, rows, waves
 
 
-def cycles_of(path: Path) -> pd.DataFrame:
-    """Recording -> rows recording, cycle, start_s, end_s, source and, where annotated, the true label."""
+def cycles_of(path: Path, cycles: str = "auto") -> pd.DataFrame:
+    """Recording and a word of CYCLES -> rows recording, cycle, start_s, end_s, source and, where annotated, the label.
+
+    auto takes the annotation beside the recording, else breaths found in the sound (segment), else windows; segment
+    takes windows too where no breath is found. `source` tells which it was.
+    """
+    if cycles not in CYCLES:
+        raise UsageError(f"--cycles {cycles}: expected one of {', '.join(CYCLES)}")
     duration_s = wave.info(path).duration_s
     annotation = path.with_suffix(".txt")
-    if annotation.is_file():
+    if cycles == "annotation" or (cycles == "auto" and annotation.is_file()):
         marks, wrong = icbhi.annotation(annotation, duration_s)
         if wrong:
             raise ValueError(wrong[0] + (f" (and {len(wrong) - 1} more lines)" if len(wrong) > 1 else ""))
@@ -167,19 +177,12 @@ def cycles_of(path: Path) -> pd.DataFrame:
         rows["label"] = [CLASSES[m.crackle + 2 * m.wheeze] for m in marks]
         rows["source"] = "annotation"
     else:
-        rows = pd.DataFrame(windows(duration_s), columns=["start_s", "end_s"])
-        rows["source"] = "window"
+        found = segment.cycles(*wave.read(path)) if cycles != "windows" else []
+        rows = pd.DataFrame(found or segment.windows(duration_s), columns=["start_s", "end_s"])
+        rows["source"] = "segment" if found else "window"
     rows.insert(0, "recording", path.stem)
     rows.insert(1, "cycle", np.arange(1, len(rows) + 1))
     return rows
-
-
-def windows(duration_s: float) -> list[tuple[float, float]]:
-    """Length of a recording -> consecutive windows that cover it; a short rest joins the window before it."""
-    starts = np.arange(0.0, max(duration_s, 1e-9), WINDOW_S).tolist()
-    if len(starts) > 1 and duration_s - starts[-1] < SHORTEST_WINDOW_S:
-        starts.pop()
-    return list(zip(starts, [*starts[1:], duration_s], strict=True))
 
 
 def prepared(path: Path, rows: pd.DataFrame, model: Model) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from rales.cli.options import Form, JsonFlag, Recordings, Run
+from rales.cli.options import Cycles, Form, JsonFlag, Recordings, Run
 from rales.cli.output import records, say, show
 
 
@@ -12,10 +12,11 @@ def predict(
     model: Run = None,
     out: Path | None = None,
     format: Form | None = None,
+    cycles: Cycles = "auto",
     json: JsonFlag = False,
 ) -> int:
-    """Classify the breathing cycles of recordings. Cycles come from an annotation beside the recording, else from
-    consecutive windows. Not a diagnosis.
+    """Classify the breathing cycles of recordings. Cycles come from an annotation beside the recording, else
+    breaths are found in the sound, else consecutive windows are taken. Not a diagnosis.
 
     Exit code 1 if a recording could not be read; the others are unaffected.
 
@@ -35,7 +36,7 @@ def predict(
     if format is not None and out is None:
         raise UsageError(f"--format {format}: expected --out with it; --json prints a document instead")
     problems: list[str] = []
-    table = job.load(default_model(model)).predict(paths, problems)
+    table = job.load(default_model(model)).predict(paths, problems, cycles=cycles)
     if out is not None and len(table):
         written = job.write(table, out, format or "csv")
         more = f" and {len(written) - 1} more" if len(written) > 1 else ""
@@ -51,7 +52,7 @@ def predict(
     return 1 if problems else 0
 
 
-def embed(*paths: Recordings, out: Path, model: Run = None, json: JsonFlag = False) -> int:
+def embed(*paths: Recordings, out: Path, model: Run = None, cycles: Cycles = "auto", json: JsonFlag = False) -> int:
     """One fused vector per breathing cycle, for search, clustering or an own classifier.
 
     Exit code 1 if a recording could not be read; the others are unaffected.
@@ -67,7 +68,7 @@ def embed(*paths: Recordings, out: Path, model: Run = None, json: JsonFlag = Fal
 
     problems: list[str] = []
     job.check_vectors_name(out)
-    vectors = job.load(default_model(model)).embed_table(paths, problems)
+    vectors = job.load(default_model(model)).embed_table(paths, problems, cycles=cycles)
     document = {"vectors": len(vectors), "out": str(out), "problems": problems, "notice": job.NOTICE}
     if len(vectors):
         job.write_vectors(vectors, out)
