@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from rales import recordings
+from rales import recordings, segment
 from rales.audio import wave
 from rales.config import Audio, UsageError
 from rales.data.cache import waveform
@@ -112,25 +112,10 @@ def test_cycles_are_those_of_the_training_cache(data: Path) -> None:
 def test_a_long_recording_comes_in_pieces(tmp_path: Path) -> None:
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, 8000 * 4 * 70).astype(np.float32)
     soundfile.write(tmp_path / "night.flac", sound, 8000)
-    pieces = list(recordings.pieces(str(tmp_path / "night.flac"), AUDIO))
+    pieces = list(recordings.pieces(str(tmp_path / "night.flac"), AUDIO, "windows"))
     assert [(len(piece.waves), piece.last) for piece in pieces] == [(32, False), (32, False), (6, True)]
     assert len(pieces[0].cycles.start_s) == 70
     assert np.array_equal(pieces[2].waves[5], waveform(tmp_path / "night.flac", 276, 280, samples=32000))
-
-
-@pytest.mark.parametrize(
-    ("duration_s", "expected"),
-    [
-        (0.2, [(0, 0.2)]),
-        (4.0, [(0, 4.0)]),
-        (4.3, [(0, 4.3)]),
-        (4.5, [(0, 4), (4, 4.5)]),
-        (8.49, [(0, 4), (4, 8.49)]),
-        (12.0, [(0, 4), (4, 8), (8, 12.0)]),
-    ],
-)
-def test_windows_cover_a_recording(duration_s: float, expected: list[tuple[float, float]]) -> None:
-    assert recordings.windows(duration_s) == expected
 
 
 def test_order_is_kept_and_a_bad_one_stays_in_its_place(data: Path, tmp_path: Path) -> None:
@@ -160,6 +145,27 @@ def test_reading_stays_a_bounded_way_ahead_and_ends_when_left(data: Path, monkey
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("rales-read")]
 
 
+def test_breaths_of_a_long_recording_are_found_stretch_by_stretch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = []
+
+    def two_halves(sound: NDArray[np.float32], rate_hz: int) -> list[tuple[float, float]]:
+        heard.append(len(sound) / rate_hz)
+        half_s = len(sound) / rate_hz / 2
+        return [(0.0, half_s), (half_s, 2 * half_s)]
+
+    monkeypatch.setattr(segment, "cycles", two_halves)
+    soundfile.write(tmp_path / "night.wav", np.zeros(round(4000 * 610.5)), 4000)
+    found = recordings.cycles_of(tmp_path / "night.wav", 610.5)
+    assert heard == [300, 300, 10.5]
+    assert list(found.start_s) == [0, 150, 300, 450, 600, 605.25]
+    assert list(found.end_s) == [150, 300, 450, 600, 605.25, 610.5]
+    assert found.source == "segment"
+    with pytest.raises(UsageError, match="--cycles breaths: expected one of auto, annotation"):
+        next(recordings.ahead(["x.wav"], AUDIO, "breaths"))
+
+
 # Formats that FFmpeg reads
 
 
@@ -178,7 +184,7 @@ def write_with_ffmpeg(path: Path, sound: NDArray[np.float32], rate_hz: int, **op
 
 def tone() -> NDArray[np.float32]:
     time_s = np.arange(3 * 44100) / 44100
-    return (0.3 * np.sin(2 * np.pi * 300 * time_s) * np.sin(time_s) ** 2).astype(np.float32)
+    return np.asarray(0.3 * np.sin(2 * np.pi * 300 * time_s) * np.sin(time_s) ** 2, dtype=np.float32)
 
 
 @pytest.mark.parametrize(("name", "delay"), [("x.m4a", 0), ("x.aac", 1024)])  # bare AAC does not say its delay
@@ -191,7 +197,7 @@ def test_aac_is_read(tmp_path: Path, name: str, delay: int) -> None:
     assert np.abs(read[delay : delay + length] - tone()[:length]).max() < 0.02
     part, _ = wave.read(tmp_path / name, 1.0, 1.5)
     assert np.array_equal(part, read[44100 : 44100 + 22050])
-    (piece,) = recordings.pieces(str(tmp_path / name), AUDIO)
+    (piece,) = recordings.pieces(str(tmp_path / name), AUDIO, "windows")
     assert piece.waves.shape == (1, 32000)
 
 
