@@ -88,7 +88,7 @@ def kill_in_the_middle(out: Path, cluster: str, count: int) -> None:
     words = b"ray::predict_shard" if cluster == "ray" else b"spawn_main"
     while len(list(out.glob("status/part-*.parquet"))) < count // 200:
         time.sleep(0.05)
-    while not (found := [process for process in processes(words)]):
+    while not (found := processes(words)):
         time.sleep(0.01)
     os.kill(found[0], signal.SIGKILL)
 

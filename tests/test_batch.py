@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from benchmarks.batch_job import processes
 
-from rales import batch, predict, runs
+from rales import batch, predict
 from rales.config import UsageError
 from rales.data.collection import read_collection
 from rales.metrics import CLASSES
@@ -33,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, content in BAD.items():
         path = folder / f"{number:05d}.wav"
         path.unlink() if content is None else path.write_bytes(content)
-    write_model(folder / "model.safetensors")
+    tiny.save(tiny.model(), folder / "model.safetensors")
     return folder
 
 
@@ -45,11 +45,6 @@ def write_recordings(folder: Path, count: int, duration_s: float = 3.0) -> None:
         soundfile.write(folder / f"{number:05d}.wav", 0.1 * breath * random.standard_normal(len(breath)), 4000)
     names = [f"{number:05d}.wav" for number in range(count)]
     pd.DataFrame({"path": names}).to_parquet(folder / "manifest.parquet")
-
-
-def write_model(path: Path) -> None:
-    model = tiny.model()
-    runs.save_tensors(path, model.plain.state_dict(), {**model.record, "options": {"size": "tiny"}, "epoch": 1})
 
 
 def job(place: Path, out: Path, **words: object) -> dict[str, object]:
