@@ -98,7 +98,7 @@ def layers_of(run: Path, cycles: pd.DataFrame, random_seed: int | None) -> Poole
 
 
 def held_out(x: Pooled, label: Whole, fold_of: Whole, numbers: list[int], layers: tuple[int, ...]) -> Numbers:
-    """Layers, classes, folds, the folds that test -> (N, 4) probabilities of their rows by probes of the other folds."""
+    """Layers, classes, folds and those that test -> (N, 4) probabilities of their rows by probes of the other folds."""
     found = np.full((len(x), 4), np.nan)
     for number in numbers:
         fold = probe.prepare(x, label, fold_of != number, probe.C)
@@ -155,7 +155,7 @@ def line(
 
 
 def learning_curve(cycles: pd.DataFrame, label: Whole, name: str, x: Pooled) -> None:
-    """Probe of all layers on some of the patients of the other folds -> printed Score and AUROC against their number."""
+    """Probes of all layers on some of the other folds' patients -> printed Score and AUROC against their number."""
     print(f"\n{name}, all layers, {FOLDS} folds, {DRAWS} draws of the patients that train\n")
     print("| patients that train | Score | AUROC of abnormal |\n|---|---|---|")
     patients = cycles["patient"].to_numpy()
