@@ -46,6 +46,7 @@ CLASSIFIER = (
     "train.batch_size=32",
     "train.micro_batch=32",
     "train.lr=1e-3",
+    "train.weight_decay=0",
     "train.warmup_epochs=1",
     "train.class_weights=none",
     "train.select=validation",
@@ -93,7 +94,7 @@ def pretraining(epochs: int, seed: int, *, noise_ratio: float, words: Sequence[s
 
 def classifier(encoder: str, words: Sequence[str] = ()) -> Recipe:
     """Pre-trained encoder and further settings -> the recipe of a classifier with all its layers fused."""
-    return recipes.make("m2d_fusion", [*CLASSIFIER, *words], variant="all_fixed", weights=encoder)
+    return recipes.make("m2d_fusion", [*CLASSIFIER, *words], variant="all_fixed", frontend="m2d_clip", weights=encoder)
 
 
 def joined(icbhi: pd.DataFrame, sprsound: pd.DataFrame) -> pd.DataFrame:
