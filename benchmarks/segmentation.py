@@ -36,7 +36,7 @@ STRETCHES = (0.84, 1.0, 1.19)  # tempos beside the true one that the filter has 
 WRONG = (0.5, 2.0)  # tempos at which it has to find nothing
 SMOOTH, RIDGE, TEMPO_RIDGE = 1e-2, 1e-3, 0.1
 SPREAD = 0.15  # of log durations around the tempo, Student's t with three degrees of freedom
-THRESHOLD = 0.4  # over the scores of noise, under those of 97 % of the recordings
+THRESHOLD = 0.4  # over the scores of white, pink and red noise (at most 0.25), under those of most recordings
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def heard(table: pd.DataFrame) -> list[Heard]:
 # Fit
 
 
-def fitted(recordings: Sequence[Heard], inner: int = 3) -> Detector:
+def fitted(recordings: Sequence[Heard], inner: int = FOLDS - 1) -> Detector:
     """Recordings of several folds -> detector; folds are put together to `inner` parts for the tempo weights."""
     part = {fold: i % inner for i, fold in enumerate(sorted({r.fold for r in recordings}))}
     rows, gains = [], []
@@ -113,13 +113,12 @@ def fitted(recordings: Sequence[Heard], inner: int = 3) -> Detector:
 def fitted_filter(recordings: Sequence[Heard]) -> Detector:
     """Recordings -> detector without tempo weights: logistic regression of `a breath starts at this step`."""
     parts = [steps_and_targets(one, times) for one in recordings for times in (*STRETCHES, *WRONG)]
-    parts = [(x[::2], y[::2]) for x, y in parts]  # a step tells little that its neighbours do not
     steps = torch.from_numpy(np.concatenate([x for x, _ in parts]))  # (n, bands * (2 * STEPS + 1))
     targets = torch.from_numpy(np.concatenate([y for _, y in parts]))
     bands, taps = parts[0][0].shape[1] // (2 * STEPS + 1), 2 * STEPS + 1
     weights = torch.zeros(bands, taps, requires_grad=True)
     bias = torch.full((1,), -2.0, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weights, bias], max_iter=40, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS([weights, bias], max_iter=60, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
