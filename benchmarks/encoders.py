@@ -107,9 +107,8 @@ def held_out(x: Pooled, label: Whole, fold_of: Whole, numbers: list[int], layers
 
 
 def table(cycles: pd.DataFrame, label: Whole, found: dict[str, list[Pooled]]) -> None:
-    print(
-        "\n| encoder | probe of | split | Score | over the random start | AUROC of abnormal |\n|---|---|---|---|---|---|"
-    )
+    print("\n| encoder | probe of | split | Score | over the random start | AUROC of abnormal |")
+    print("|---|---|---|---|---|---|")
     print("| every cycle called normal | - | any | 50.0 | - | 0.500 |")
     depth = next(iter(found.values()))[0].shape[1]
     patients = cycles["patient"].to_numpy()
