@@ -64,12 +64,19 @@ class Model:
         self.calibration: dict[str, Any] = record.get("calibration") or {}
         self.frontend = recipe.frontend(recipe.config).to(device).eval()
         self.plain = network.to(device).eval()
-        self.network = pack(self.plain, "float32")  # same answers to 1e-5, faster on a processor, no gradients
         self.engine: Engine = engine or self.in_torch
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        """The network for inference: same answers to 1e-5, faster on a processor, no gradients."""
+        return pack(self.plain, "float32")
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the weights and of all settings: whether two answers are of the same model."""
+        if "export" in self.record:  # an artefact, whose weights are not here
+            known: str = self.record["export"]["digest"]
+            return known
         settings = json.dumps([self.record["recipe"], self.record["config"]], sort_keys=True)
         return hashlib.sha256((fingerprint(self.plain) + settings).encode()).hexdigest()
 
@@ -157,6 +164,8 @@ class Model:
 
     def embedder(self, layer: int | None) -> Callable[[Waves], NDArray[np.float32]]:
         """Layer, or None for the fused ones -> (B, samples) -> (B, features)."""
+        if "export" in self.record:
+            raise ValueError("an exported artefact holds no vectors, only probabilities; give the run folder as --model")
         embed, encoder = getattr(self.network, "embed", None), getattr(self.network, "encoder", None)
         if embed is None or encoder is None:
             raise ValueError(f"a model of recipe {self.recipe.name} has no embedding; use one of m2d_fusion")
