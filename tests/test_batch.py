@@ -6,16 +6,17 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from benchmarks.batch_job import processes
 
-from rales import batch, predict, runs
+from rales import batch, predict
 from rales.config import UsageError
+from rales.data.collection import read_collection
 from rales.metrics import CLASSES
 from tests import tiny
 
@@ -32,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, content in BAD.items():
         path = folder / f"{number:05d}.wav"
         path.unlink() if content is None else path.write_bytes(content)
-    write_model(folder / "model.safetensors")
+    tiny.save(tiny.model(), folder / "model.safetensors")
     return folder
 
 
@@ -46,13 +47,9 @@ def write_recordings(folder: Path, count: int, duration_s: float = 3.0) -> None:
     pd.DataFrame({"path": names}).to_parquet(folder / "manifest.parquet")
 
 
-def write_model(path: Path) -> None:
-    model = tiny.model()
-    runs.save_tensors(path, model.plain.state_dict(), {**model.record, "options": {"size": "tiny"}, "epoch": 1})
-
-
 def job(place: Path, out: Path, **words: object) -> dict[str, object]:
-    return batch.run(place / "manifest.parquet", out, model=str(place / "model.safetensors"), shard=4, **words)  # type: ignore[arg-type]
+    options = {"model": str(place / "model.safetensors"), "shard": 4, "cycles": "windows", **words}
+    return batch.run(place / "manifest.parquet", out, **options)  # type: ignore[arg-type]
 
 
 def exactly_once(place: Path, out: Path, count: int, bad: set[int]) -> None:
@@ -65,7 +62,7 @@ def exactly_once(place: Path, out: Path, count: int, bad: set[int]) -> None:
     assert all(Path(path).name in sentence for path, sentence in zip(failed["path"], failed["sentence"], strict=True))
     good = [path for number, path in enumerate(paths) if number not in bad]
     assert sorted(cycles["path"]) == good  # one window each
-    asked = predict.load(place / "model.safetensors").predict(good[:5])
+    asked = predict.load(place / "model.safetensors").predict(good[:5], cycles="windows")
     stored = cycles.set_index("path").loc[good[:5]]
     assert np.abs(stored[P].to_numpy() - asked[P].to_numpy()).max() < 1e-5
     assert sorted(pd.read_parquet(out / "summary")["path"]) == good
@@ -96,30 +93,10 @@ class Killer(threading.Thread):
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not self.killed:
             if list(self.out.glob("status/part-*.parquet")):
-                self.killed = next(iter(workers(self.words)), 0)
+                self.killed = next(iter(processes(self.words)), 0)
                 if self.killed:
                     os.kill(self.killed, signal.SIGKILL)
             time.sleep(0.01)
-
-
-def workers(words: bytes) -> Iterator[int]:
-    """Descendants of this process with the words in their command line."""
-    parents = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (entry / "stat").read_text()
-            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    for process in parents:
-        above = process
-        while above in parents and above != os.getpid():
-            above = parents[above]
-        try:
-            if above == os.getpid() and words in (Path("/proc") / str(process) / "cmdline").read_bytes():
-                yield process
-        except OSError:
-            continue
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
@@ -144,12 +121,12 @@ def test_the_manifest_may_repeat_itself_and_name_urls(place: Path, tmp_path: Pat
     rows = pd.DataFrame({"path": ["00001.wav", "memory://chest/a.wav", "00001.wav", str(place / "00002.wav")]})
     rows.to_csv(place / "rows.csv", index=False)
     model = str(place / "model.safetensors")
-    (source,) = batch.read_collection([place / "rows.csv"], part="all").sources
+    (source,) = read_collection([place / "rows.csv"], part="all").sources
     (only,) = batch.shards(source, 10)
     assert only.paths == (str(place / "00001.wav"), "memory://chest/a.wav", str(place / "00002.wav"))
     for kind in batch.KINDS:
         (tmp_path / kind).mkdir()
-    batch.predict_shard(only, str(tmp_path), model, predict.load(model).decision())
+    batch.predict_shard(only, str(tmp_path), model, predict.load(model).decision(), "windows")
     assert pd.read_parquet(tmp_path / "status")["status"].tolist() == ["ok"] * 3
     assert pd.read_parquet(tmp_path / "cycles")["path"].tolist() == list(only.paths)
 

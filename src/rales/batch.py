@@ -39,6 +39,7 @@ def run(
     processes: int | None = None,
     address: str | None = None,
     shard: int = SHARD,
+    cycles: str = "auto",
     min_confidence: float = 0.0,
     threshold: Any = None,
     progress: bool = False,
@@ -62,17 +63,16 @@ def run(
         "recordings": collection.facts()["digest"],
         "model": classifier.digest,
         "shard": shard,
+        "cycles": cycles,
         "decision": vars(decision),
     }
     place = str(Path(model).resolve()) if model and Path(model).exists() else model
-    shared = (str(out.resolve()), place, decision)
+    shared = (str(out.resolve()), place, decision, cycles)
     with runs.claimed(out):
         begin(out, job)
         waiting = (part for part in shards(source, shard) if not done(out, part.number))
         if cluster == "ray":
-            found = spread.on_ray(
-                predict_shard, waiting, shared, processes=processes, address=address, retries=RETRIES
-            )
+            found = spread.on_ray(predict_shard, waiting, shared, processes=processes, address=address, retries=RETRIES)
         else:
             found = spread.in_processes(
                 predict_shard, waiting, shared, processes=processes or default_processes(), retries=RETRIES
@@ -88,13 +88,13 @@ def run(
         return outcome(out, len(source.used), problems)
 
 
-def predict_shard(part: Shard, out: str, model: str | None, decision: scoring.Decision) -> None:
+def predict_shard(part: Shard, out: str, model: str | None, decision: scoring.Decision, where: str = "auto") -> None:
     """Write one shard's files, in a worker."""
     classifier, folder, name = loaded(model), Path(out), part_name(part.number)
     status, summary, problems = list[pd.DataFrame](), list[pd.DataFrame](), list[str]()
 
     def passing() -> Iterator[pd.DataFrame]:
-        for cycles, state in classifier.tables(part.paths, problems, decision):
+        for cycles, state in classifier.tables(part.paths, problems, decision, cycles=where):
             status.append(state)
             summary.append(scoring.per_recording(cycles))
             yield cycles
@@ -153,7 +153,7 @@ def remove_half_written(out: Path) -> None:
 
 
 def outcome(out: Path, expected: int, problems: list[str]) -> dict[str, Any]:
-    """Finished shards -> counts; a recording that is missing though no shard failed would be an error of this module."""
+    """Finished shards -> counts. Errors: a recording that is missing though no shard failed."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 

@@ -29,6 +29,14 @@ Run = Annotated[
         name="--model", help="Run folder of `rales train`, or its checkpoint file; without it the package's own model."
     ),
 ]
+Cycles = Annotated[
+    Literal["auto", "annotation", "segment", "windows"],
+    Parameter(
+        name="--cycles",
+        help="annotation: the ICBHI file beside a recording. segment: breaths found in its sound, else windows. "
+        "windows: of 4 s. auto: the first of these that is there.",
+    ),
+]
 Weights = Annotated[
     str | None,
     Parameter(name="--weights", help="Pre-trained M2D checkpoint: a file, or a name that `rales weights` lists."),
