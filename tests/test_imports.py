@@ -34,6 +34,8 @@ ALLOWED: dict[str, set[str]] = {
     "predict": {
         *{"recipes", "recordings", "finetune", "scoring", "runs", "data", "config", "devices", "metrics", "models"},
     },
+    "export": {"predict", "recipes", "finetune", "runs", "data", "audio", "config", "metrics"},
+    "bench": {"export", "predict", "recipes", "runs", "models", "config", "metrics"},
     "search": {"predict", "recordings", "runs", "config"},
     "explain": {"predict", "recordings", "scoring", "runs", "audio", "config"},
     "probe": {"metrics"},
@@ -42,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
         "config",
     },
     "spread": {"config"},
-    "batch": {"predict", "recordings", "spread", "scoring", "formats", "runs", "data", "config"},
+    "batch": {"export", "predict", "recordings", "spread", "scoring", "formats", "runs", "data", "config"},
     "sweep": {"recipes", "probe", "spread", "data", "runs", "config"},
     "reproduce": {"sweep", "recipes", "data", "config", "devices"},
     "terminal": {"metrics"},
@@ -53,6 +55,8 @@ ALLOWED: dict[str, set[str]] = {
         "batch",
         "formats",
         "explain",
+        "export",
+        "bench",
         "scoring",
         "search",
         "sweep",
@@ -67,7 +71,7 @@ ALLOWED: dict[str, set[str]] = {
         "",
     },
     "__main__": {"cli"},
-    "": {"predict"},  # the package itself: load()
+    "": {"export", "predict"},  # the package itself: load()
 }
 
 

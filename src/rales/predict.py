@@ -182,7 +182,9 @@ class Model:
     def embedder(self, layer: int | None) -> Callable[[Waves], NDArray[np.float32]]:
         """Layer, or None for the fused ones -> (B, samples) -> (B, features)."""
         if "export" in self.record:
-            raise ValueError("an exported artefact holds no vectors, only probabilities; give the run folder as --model")
+            raise ValueError(
+                "an exported artefact holds no vectors, only probabilities; give the run folder as --model"
+            )
         embed, encoder = getattr(self.network, "embed", None), getattr(self.network, "encoder", None)
         if embed is None or encoder is None:
             raise ValueError(f"a model of recipe {self.recipe.name} has no embedding; use one of m2d_fusion")
@@ -224,9 +226,9 @@ class Model:
         batches = [self.engine(waves[rows[start : start + BATCH]]) for start in range(0, len(rows), BATCH)]
         return np.concatenate([np.empty((0, len(self.classes))), *batches])
 
-    def in_torch(self, waves: Waves) -> Probabilities:
-        """(B, samples) -> (B, classes): the engine that is always there."""
-        return torch.from_numpy(self.forward(self.network, waves)).double().softmax(dim=1).numpy()
+    def in_torch(self, waves: Waves, network: torch.nn.Module | None = None) -> Probabilities:
+        """(B, samples) -> (B, classes): the engine that is always there, of this network or another form of it."""
+        return torch.from_numpy(self.forward(network or self.network, waves)).double().softmax(dim=1).numpy()
 
     @torch.inference_mode()
     def forward(self, function: Callable[[Tensor], Tensor], waves: Waves) -> NDArray[np.float32]:
@@ -279,6 +281,8 @@ def load(path_or_name: str | Path | None = None, device: str = "auto") -> Model:
                 f"{path}: a pre-trained encoder, which names no classes; fine-tune it (rales train --weights)"
             )
         path = path / "best.safetensors"
+    if path.suffix in (".onnx", ".xml"):
+        raise ValueError(f"{path}: an artefact of `rales export` gives probabilities only; here give the run folder")
     tensors, record = runs.read_checkpoint(path)
     recipe = recipes.rebuild(record, str(path))
     network = recipe.model(recipe.config)

@@ -13,7 +13,9 @@ from rales.export.parity import Engine, Probabilities, Waves
 
 PRECISIONS = ("float32", "int8")
 PACKAGES = {"onnx": "export", "onnxscript": "export", "onnxruntime": "export"}
-SUFFIXES = (".onnx",)
+ONLY_TO_MAKE = ("onnx", "onnxscript")
+TO_QUANTIZE: dict[str, str] = {}
+SUFFIX = ".onnx"
 
 
 def make(program: torch.export.ExportedProgram, precision: str, calibration: Waves | None) -> Any:

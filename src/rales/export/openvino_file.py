@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from rales import runs
@@ -15,7 +16,9 @@ from rales.export.parity import Engine, Probabilities, Waves
 
 PRECISIONS = ("float32", "bf16", "int8")
 PACKAGES = {"openvino": "openvino"}
-SUFFIXES = (".xml",)
+ONLY_TO_MAKE: tuple[str, ...] = ()
+TO_QUANTIZE = {"nncf": "quantize"}
+SUFFIX = ".xml"
 CLIPS_AT_ONCE = 8  # of more the spectra leave the processor's caches
 
 
@@ -123,7 +126,6 @@ def cut(model: Any) -> tuple[Any, Any]:
 
 def in_pieces(function: Callable[[Waves], Probabilities]) -> Engine:
     """Function of some clips -> engine of any number; a result is copied, as the next call writes over it."""
-    import numpy as np
 
     def engine(waves: Waves) -> Probabilities:
         pieces = range(0, len(waves), CLIPS_AT_ONCE)
