@@ -36,39 +36,44 @@ def bench(
     batches: tuple[int, ...] = (1, 8),
     rounds: int = 5,
     tell: Callable[[str], None] = lambda _: None,
+    peer: Callable[[Model], Engine] | None = None,
 ) -> dict[str, Any]:
     """Model, or the size of an untrained one with all layers fused -> times of every path, and the machine's peaks.
 
     All paths take turns, round after round, so that other programs disturb all alike; figures are medians, ratios
-    medians of the rounds' ratios to torch's plain float32.
+    medians of the rounds' ratios to torch's plain float32, or to a `peer` that takes part.
     """
     model = untrained(size) if path_or_name is None else predict.load(path_or_name, "cpu")
     peaks = {name: peak_gflops(name) for name in PRODUCTS}
     gflop = gflop_a_clip(model)
     engines, left_out = dict[str, Engine](), list[str]()
+    if peer is not None:
+        engines[PEER] = peer(model)
     for name, build in paths(model):
         tell(f"making {name}")
         try:
             engines[name] = build()
         except UsageError as error:
             left_out.append(f"{name}: {error}")
+    base = next(iter(engines))
     rows = []
     for batch in batches:
         waves = np.resize(probe_of(model.recipe)[:2], (batch, probe_of(model.recipe).shape[1]))
         seconds = race({name: partial(engine, waves) for name, engine in engines.items()}, rounds)
-        rows += [row(name, batch, values, seconds[EAGER], gflop, peaks) for name, values in seconds.items()]
+        rows += [row(name, batch, values, seconds[base], gflop, peaks) for name, values in seconds.items()]
     return {
         "machine": machine(),
         "peak_gflops": peaks,
         "gflop_a_clip": gflop,
         "model": str(path_or_name) if path_or_name else f"untrained ViT of size {size}, all layers fused",
+        "times_as_fast_as": base,
         "rows": rows,
         "from_disk": from_disk(model, engines, rounds),
         "left_out": left_out,
     }
 
 
-EAGER = "torch float32, plain"
+EAGER, PEER = "torch float32, plain", "peer float32"
 
 
 def paths(model: Model) -> Iterator[tuple[str, Callable[[], Engine]]]:
@@ -99,9 +104,9 @@ def untrained(size: str) -> Model:
 
 
 def row(
-    name: str, batch: int, seconds: list[float], eager: list[float], gflop: float, peaks: Mapping[str, float | None]
+    name: str, batch: int, seconds: list[float], base: list[float], gflop: float, peaks: Mapping[str, float | None]
 ) -> dict[str, Any]:
-    """Seconds of a path's rounds -> its line: ms a clip, times as fast as plain torch, share of the machine's peak.
+    """Seconds of a path's rounds -> its line: ms a clip, times as fast as the base, share of the machine's peak.
 
     The share counts the network's products alone, so the front-end lowers it.
     """
@@ -111,7 +116,7 @@ def row(
         "path": name,
         "batch": batch,
         "ms_a_clip": 1000 * clip_s,
-        "times_plain": statistics.median(plain / own for plain, own in zip(eager, seconds, strict=True)),
+        "times": statistics.median(other / own for other, own in zip(base, seconds, strict=True)),
         "gflops": gflop / clip_s,
         "share_of_peak": gflop / clip_s / peak if peak else None,
     }
