@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from rales import bench
-from rales.bench import Model, Waves
 from rales.cli import main
 from rales.config import UsageError
 from rales.export import parity
+from rales.export.parity import Waves
+from rales.predict import Model
 from tests import tiny
 
 KEYS = {"path", "batch", "ms_a_clip", "times", "gflops", "share_of_peak"}

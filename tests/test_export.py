@@ -125,7 +125,7 @@ def test_narrow_numbers_drift_as_reported(
     test = [path for path in (place / "data").glob("*.wav") if int(path.name[:3]) in tiny.TEST]
     before, after = plain.predict(test), narrow.predict(test)
     apart = np.abs(before[P].to_numpy() - after[P].to_numpy())
-    assert apart.max() == pytest.approx(drift["max_difference"], abs=2e-3)
+    assert apart.max() == pytest.approx(drift["max_difference"], abs=1e-4)
     flipped = before["label"] != after["label"]
     assert {(f["recording"], f["cycle"], f["from"], f["to"]) for f in drift["flips"]} == set(
         zip(
@@ -210,8 +210,8 @@ def test_weights_of_another_model_are_found(place: Path, tmp_path: Path) -> None
         export.load(tmp_path / "model.xml")
 
     changed = onnx.load(place / "model.onnx")
-    head = next(value for value in changed.graph.initializer if value.name.endswith("head.weight"))
-    head.raw_data = (0.5 * np.frombuffer(head.raw_data, np.float32)).tobytes()
+    head = next(value for value in changed.graph.initializer if sorted(value.dims) == [4, 48])
+    head.CopyFrom(onnx.numpy_helper.from_array(0.5 * onnx.numpy_helper.to_array(head), head.name))
     onnx.save(changed, tmp_path / "changed.onnx")
     with pytest.raises(ValueError, match=r"changed.onnx: its answers are .* away from those it was made with"):
         export.load(tmp_path / "changed.onnx")

@@ -155,18 +155,18 @@ def from_disk(model: Model, engines: Mapping[str, Engine], rounds: int) -> list[
 def gflop_a_clip(model: Model) -> float:
     """Model -> 1e9 multiplications and additions of the network's products for one clip."""
     features = model.frontend(torch.from_numpy(probe_of(model.recipe)[:1]))
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.inference_mode():
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         model.plain(features)
     return counter.get_total_flops() / 1e9
 
 
 def peak_gflops(precision: str) -> float | None:
     """Precision -> the most 1e9 operations a second that a large product of matrices reaches here; None: cannot."""
-    function, rows = PRODUCTS[precision], 2048
+    function, rows = PRODUCTS[precision], 1024
     left, right = torch.rand(rows, rows), torch.rand(rows, rows)
     try:
         turn = function(left, right)
-        best_s = min(race({"": turn}, rounds=4)[""])
+        best_s = min(race({"": turn}, rounds=8)[""])
     except RuntimeError:
         return None
     return 2 * rows**3 / best_s / 1e9

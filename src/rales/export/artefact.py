@@ -71,7 +71,9 @@ def opened(path: Path, to: str) -> Model:
     need({package: extra for package, extra in file.PACKAGES.items() if package not in file.ONLY_TO_MAKE})
     try:
         source, record = file.read(path)
-    except (RuntimeError, OSError) as error:  # what the libraries raise is some RuntimeError
+    except Exception as error:  # each library has its own kinds
+        if isinstance(error, ValueError) and str(error).startswith(str(path)):
+            raise
         raise ValueError(f"{path}: damaged, cut or no file for {to}; export or copy it again") from error
     if not isinstance(record, dict) or "export" not in record:
         raise ValueError(f"{path}: holds no record of Rales, so it is no artefact of `rales export`")

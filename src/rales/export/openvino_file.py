@@ -7,26 +7,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from rales import runs
 from rales.export.graph import quiet
-from rales.export.parity import Engine, Probabilities, Waves
+from rales.export.parity import CLIPS_AT_ONCE, Engine, Waves, in_pieces
 
 PRECISIONS = ("float32", "bf16", "int8")
 PACKAGES = {"openvino": "openvino"}
 ONLY_TO_MAKE: tuple[str, ...] = ()
 TO_QUANTIZE = {"nncf": "quantize"}
 SUFFIX = ".xml"
-CLIPS_AT_ONCE = 8  # of more the spectra leave the processor's caches
 
 
 def make(program: torch.export.ExportedProgram, precision: str, calibration: Waves | None) -> Any:
     """Graph -> openvino.Model. bf16 is a way to execute the float32 graph; int8 is another graph."""
-    import openvino
-
     with quiet(), torch.no_grad():
+        import openvino
+
         model = openvino.convert_model(program)
     (example,) = program.example_inputs[0]  # type: ignore[index]
     model.reshape([-1, example.shape[1]])
@@ -40,11 +38,11 @@ def make(program: torch.export.ExportedProgram, precision: str, calibration: Wav
 
 def in_8_bits(model: Any, calibration: Waves) -> Any:
     """openvino.Model and prepared cycles -> the same with 8-bit products in the network, the front-end as it was."""
-    import nncf
-
     front = [node.get_friendly_name() for node in ancestors(picture(model))]
     products = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in PRODUCTS]
     with quiet():
+        import nncf
+
         return nncf.quantize(
             model,
             nncf.Dataset([clip[None] for clip in calibration]),
@@ -95,10 +93,10 @@ def compiled(model: Any, precision: str) -> Engine:
     core = openvino.Core()
     model = core.read_model(model) if isinstance(model, Path) else model
     if precision != "bf16":
-        return in_pieces(ready(core, model, "f32"))
+        return in_pieces(ready(core, model, "f32"), CLIPS_AT_ONCE)
     front, network = cut(model.clone())
     first, second = ready(core, front, "f32"), ready(core, network, "bf16")
-    return in_pieces(lambda waves: second(first(waves)))
+    return in_pieces(lambda waves: second(first(waves)), CLIPS_AT_ONCE)
 
 
 def ready(core: Any, model: Any, precision: str) -> Callable[[Any], Any]:
@@ -122,16 +120,6 @@ def cut(model: Any) -> tuple[Any, Any]:
     for target in logmel.get_target_inputs():
         target.replace_source_output(between.output(0))
     return openvino.Model([logmel], model.get_parameters()), openvino.Model(model.get_results(), [between])
-
-
-def in_pieces(function: Callable[[Waves], Probabilities]) -> Engine:
-    """Function of some clips -> engine of any number; a result is copied, as the next call writes over it."""
-
-    def engine(waves: Waves) -> Probabilities:
-        pieces = range(0, len(waves), CLIPS_AT_ONCE)
-        return np.concatenate([np.array(function(waves[start : start + CLIPS_AT_ONCE])) for start in pieces])
-
-    return engine
 
 
 def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
@@ -160,7 +148,7 @@ def read(path: Path) -> tuple[Path, dict[str, Any]]:
     if not weights.is_file():
         raise ValueError(f"{path}: its weights are missing; copy {weights.name} beside it")
     model = openvino.Core().read_model(path)
-    record = json.loads(model.get_rt_info(["rales"]).astype(str)) if model.has_rt_info(["rales"]) else None
+    record = json.loads(str(model.get_rt_info(["rales"]).value)) if model.has_rt_info(["rales"]) else None
     if record and record.get("bin") != hashlib.sha256(weights.read_bytes()).hexdigest():
         raise ValueError(f"{path}: {weights.name} beside it is damaged, cut or of another model; copy both files again")
     return path, record

@@ -13,8 +13,8 @@ Waves = NDArray[np.float32]
 Probabilities = NDArray[np.floating[Any]]
 Engine = Callable[[Waves], Probabilities]  # (B, samples) prepared cycles -> (B, classes)
 
+CLIPS_AT_ONCE = 8  # of more the spectra leave the processor's caches
 TOLERANCE = 1e-5  # in float32; half-width and 8-bit numbers have a measured drift instead
-NOTICED_FLIPS = 20  # a person reads so many; the JSON document has all
 
 
 def probe(samples: int, rate_hz: int) -> Waves:
@@ -25,6 +25,16 @@ def probe(samples: int, rate_hz: int) -> Waves:
     breath = 0.1 * noise * np.sin(np.pi * time_s / 2.7) ** 2 + 0.5 * (np.arange(samples) % 3001 == 17)
     wheeze = 0.001 * noise + 0.2 * np.sin(2 * np.pi * 400 * time_s)
     return np.stack([breath, wheeze, np.zeros(samples)]).astype(np.float32)
+
+
+def in_pieces(function: Engine, clips: int) -> Engine:
+    """Function of at most so many clips -> engine of any number. A result is copied: the next call may write over it."""
+
+    def engine(waves: Waves) -> Probabilities:
+        starts = range(0, len(waves), clips)
+        return np.concatenate([np.array(function(waves[start : start + clips])) for start in starts])
+
+    return engine
 
 
 def difference(expected: Probabilities, found: Probabilities) -> float:
