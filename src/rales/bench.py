@@ -4,7 +4,6 @@ import os
 import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rales import predict, recipes, runs
 from rales.config import UsageError, to_dict
 from rales.export.artefact import FORMATS, made, need, probe_of
+from rales.export.engines import race
 from rales.export.parity import Engine, Waves
 from rales.metrics import CLASSES
 from rales.models.fast import bf16_pays, pack
@@ -40,8 +40,8 @@ def bench(
 ) -> dict[str, Any]:
     """Model, or the size of an untrained one with all layers fused -> times of every path, and the machine's peaks.
 
-    All paths take turns, round after round, so that other programs disturb all alike; figures are medians, ratios
-    medians of the rounds' ratios to torch's plain float32, or to a `peer` that takes part.
+    All paths take turns, round after round; figures are medians, ratios medians of the rounds' ratios to torch's plain
+    float32, or to a `peer` that takes part.
     """
     model = untrained(size) if path_or_name is None else predict.load(path_or_name, "cpu")
     peaks = {name: peak_gflops(name) for name in PRODUCTS}
@@ -120,17 +120,6 @@ def row(
         "gflops": gflop / clip_s,
         "share_of_peak": gflop / clip_s / peak if peak else None,
     }
-
-
-def race(turns: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Functions that take turns -> seconds of every round, after one that warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
-    for _ in range(1 + rounds):
-        for name, turn in turns.items():
-            start = time.perf_counter()
-            turn()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: values[1:] for name, values in seconds.items()}
 
 
 def from_disk(model: Model, engines: Mapping[str, Engine], rounds: int) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ def probe(samples: int, rate_hz: int) -> Waves:
 
 
 def in_pieces(function: Engine, clips: int) -> Engine:
-    """Function of at most so many clips -> engine of any number. A result is copied: the next call may write over it."""
+    """Function of at most so many clips -> engine of any number. A result is copied, as the next may overwrite it."""
 
     def engine(waves: Waves) -> Probabilities:
         starts = range(0, len(waves), clips)
