@@ -158,7 +158,19 @@ for name in {names}:
 loaded = [name for name in {lazy} if name in sys.modules]
 assert not loaded, loaded
 """
-OPTIONAL = ["matplotlib", "jinja2", "transformers", "ray", "onnx", "onnxruntime", "openvino", "sklearn", "IPython"]
+OPTIONAL = [
+    "matplotlib",
+    "jinja2",
+    "transformers",
+    "ray",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "openvino",
+    "nncf",
+    "sklearn",
+    "IPython",
+]
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:

@@ -49,10 +49,10 @@ def bench(
     engines, left_out = dict[str, Engine](), list[str]()
     if peer is not None:
         engines[PEER] = peer(model)
-    for name, build in paths(model):
+    for name, make in paths(model):
         tell(f"making {name}")
         try:
-            engines[name] = build()
+            engines[name] = make()
         except UsageError as error:
             left_out.append(f"{name}: {error}")
     base = next(iter(engines))
