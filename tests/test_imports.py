@@ -46,6 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "spread": {"config"},
     "batch": {"export", "predict", "recordings", "spread", "scoring", "formats", "runs", "data", "config"},
     "sweep": {"recipes", "probe", "spread", "data", "runs", "config"},
+    "default_model": {"recipes", "data", "runs", "models", "config", "pretrain_config"},
     "reproduce": {"sweep", "recipes", "data", "config", "devices"},
     "terminal": {"metrics"},
     "cli": {
@@ -62,6 +63,7 @@ ALLOWED: dict[str, set[str]] = {
         "sweep",
         "reproduce",
         "layers",
+        "default_model",
         "report",
         "data",
         "models",
