@@ -34,6 +34,8 @@ ALLOWED: dict[str, set[str]] = {
     "predict": {
         *{"recipes", "recordings", "finetune", "scoring", "runs", "data", "config", "devices", "metrics", "models"},
     },
+    "export": {"predict", "recipes", "finetune", "runs", "data", "audio", "config", "metrics"},
+    "bench": {"export", "predict", "recipes", "runs", "models", "config", "metrics"},
     "search": {"predict", "recordings", "runs", "config"},
     "explain": {"predict", "recordings", "scoring", "runs", "audio", "config"},
     "probe": {"metrics"},
@@ -42,9 +44,9 @@ ALLOWED: dict[str, set[str]] = {
         "config",
     },
     "spread": {"config"},
-    "batch": {"predict", "recordings", "spread", "scoring", "formats", "runs", "data", "config"},
-    "default_model": {"recipes", "data", "runs", "models", "config", "pretrain_config"},
+    "batch": {"export", "predict", "recordings", "spread", "scoring", "formats", "runs", "data", "config"},
     "sweep": {"recipes", "probe", "spread", "data", "runs", "config"},
+    "default_model": {"recipes", "data", "runs", "models", "config", "pretrain_config"},
     "reproduce": {"sweep", "recipes", "data", "config", "devices"},
     "terminal": {"metrics"},
     "cli": {
@@ -54,6 +56,8 @@ ALLOWED: dict[str, set[str]] = {
         "batch",
         "formats",
         "explain",
+        "export",
+        "bench",
         "scoring",
         "search",
         "sweep",
@@ -69,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
         "",
     },
     "__main__": {"cli"},
-    "": {"predict"},  # the package itself: load()
+    "": {"export", "predict"},  # the package itself: load()
 }
 
 
@@ -156,7 +160,19 @@ for name in {names}:
 loaded = [name for name in {lazy} if name in sys.modules]
 assert not loaded, loaded
 """
-OPTIONAL = ["matplotlib", "jinja2", "transformers", "ray", "onnx", "onnxruntime", "openvino", "sklearn", "IPython"]
+OPTIONAL = [
+    "matplotlib",
+    "jinja2",
+    "transformers",
+    "ray",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "openvino",
+    "nncf",
+    "sklearn",
+    "IPython",
+]
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
