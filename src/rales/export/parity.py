@@ -23,7 +23,7 @@ def probe(samples: int, rate_hz: int) -> Waves:
     noise = (raw >> np.uint64(40)).astype(np.float64) / 2**23 - 1
     time_s = np.arange(samples) / rate_hz
     breath = 0.1 * noise * np.sin(np.pi * time_s / 2.7) ** 2 + 0.5 * (np.arange(samples) % 3001 == 17)
-    wheeze = 0.001 * noise + 0.2 * np.sin(2 * np.pi * 400 * time_s)
+    wheeze = 0.01 * noise + 0.2 * np.sin(2 * np.pi * 400 * time_s)
     return np.stack([breath, wheeze, np.zeros(samples)]).astype(np.float32)
 
 
