@@ -58,8 +58,10 @@ def read(path: PathLike, start_s: float | None = None, end_s: float | None = Non
         rate_hz = int(file.samplerate)
         begin, end = _segment(path, file.frames, rate_hz, start_s, end_s)
         try:
-            file.seek(begin)
-            block: Wave = file.read(end - begin, dtype="float32", always_2d=True)  # (N, channels)
+            # After a seek an MP3 decoder lacks what came before and gives other samples, so it starts at the beginning.
+            first = 0 if file.format == "MP3" else begin
+            file.seek(first)
+            block: Wave = file.read(end - first, dtype="float32", always_2d=True)[begin - first :]  # (N, channels)
         except soundfile.SoundFileError as error:
             raise ValueError(
                 f"{path}: damaged or truncated, cannot be decoded to the end of the segment ({_reason(error)}); "

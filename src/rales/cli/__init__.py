@@ -10,7 +10,7 @@ import sys
 from cyclopts import App, CycloptsError
 
 from rales import __version__
-from rales.cli import data, recordings, studies, training
+from rales.cli import data, page, recordings, studies, training
 
 app = App(
     name="rales",
@@ -32,6 +32,7 @@ for word in (
     training.weights,
     recordings.predict,
     recordings.embed,
+    page.serve,
 ):
     app.command(word)
 

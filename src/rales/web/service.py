@@ -1,0 +1,208 @@
+"""What the service does, without a word of HTTP: uploads in, answers of models and people out."""
+
+import asyncio
+import errno
+import logging
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rales.data import icbhi
+from rales.metrics import CLASSES
+from rales.web import marks, scores
+from rales.web.decoding import Decoder, Undecodable
+from rales.web.guard import Refusal
+from rales.web.line import Full, Line
+from rales.web.settings import Settings
+from rales.web.shelf import Shelf
+from rales.web.store import Store
+
+Row = dict[str, Any]
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """The parts of one service, and what takes more than one of them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.limits = settings.limits
+        self.store = Store(settings.folder)
+        self.shelf = Shelf(settings.model, settings.runs)
+        self.shelf.model(self.shelf.default)  # a model that cannot be loaded is said before the first visitor comes
+        self.runs = settings.runs
+        self.decoder = Decoder(settings.limits)
+        self.line = Line(self.score, settings.limits.waiting)
+        self.arriving = settings.folder / "arriving"
+
+    async def start(self) -> None:
+        """Begin to work; recordings that waited when the service ended go on waiting."""
+        shutil.rmtree(self.arriving, ignore_errors=True)
+        self.arriving.mkdir(parents=True)
+        for recording in self.store.waiting():
+            self.line.add(recording)
+        self.line.thread.start()
+        await self.decoder.started()
+
+    async def stop(self) -> None:
+        self.line.stop()
+        await self.decoder.stop()
+
+    # Uploads
+
+    @asynccontextmanager
+    async def arrived(self, name: str, sound: BinaryIO, annotation: BinaryIO | None) -> AsyncIterator[tuple[Path, Row]]:
+        """Uploaded files -> (folder with audio.wav, page.wav and a checked audio.txt, facts), removed afterwards."""
+        place = self.arriving / secrets.token_hex(8)
+        try:
+            await asyncio.to_thread(self.write, place, sound, annotation)
+            facts = await self.decode(place, name)
+            yield place, facts
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise Refusal(507, "the disk of the service is full; make room and send it again") from error
+        finally:
+            await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+
+    def write(self, place: Path, sound: BinaryIO, annotation: BinaryIO | None) -> None:
+        """Uploaded files -> a new folder with `upload` and, where given, audio.txt."""
+        place.mkdir()
+        with (place / "upload").open("wb") as file:
+            shutil.copyfileobj(sound, file)
+        if annotation is not None:
+            text = annotation.read(self.limits.annotation_bytes + 1)
+            if len(text) > self.limits.annotation_bytes:
+                raise Refusal(413, f"the annotation is larger than {self.limits.annotation_bytes // 1024} KiB")
+            (place / "audio.txt").write_bytes(text)
+
+    async def decode(self, place: Path, name: str) -> Row:
+        """A folder of `write` -> its facts; then it holds audio.wav, page.wav and a checked audio.txt."""
+        try:
+            facts = await self.decoder.decode(place / "upload", place)
+        except Undecodable as error:
+            raise Refusal(413 if error.large else 422, f"{name}: {error}") from error
+        (place / "upload").unlink()
+        if (place / "audio.txt").exists():
+            cycles, wrong = icbhi.annotation(place / "audio.txt", facts["duration_s"])
+            if wrong:
+                raise Refusal(422, wrong[0].replace(str(place / "audio.txt"), f"annotation of {name}"))
+            if len(cycles) > self.limits.cycles:
+                raise Refusal(
+                    413, f"annotation of {name}: {len(cycles)} cycles, at most {self.limits.cycles} are taken"
+                )
+        return facts
+
+    def keep(self, session: str, name: str, facts: Row, place: Path) -> str:
+        """A decoded folder becomes a recording of a session and waits for the model; -> its id."""
+        if self.store.count() >= self.limits.recordings:
+            raise Refusal(507, f"{self.limits.recordings} recordings are kept already; remove old sessions")
+        try:
+            recording = self.store.new_recording(session, name, facts, place)
+        except KeyError as error:
+            raise Refusal(404, "this session is not there any more") from error
+        self.line.add(recording)
+        return recording
+
+    # The model
+
+    def ask(self, job: Callable[[], Any]) -> "Future[Any]":
+        """A job for the model's thread. Errors: Refusal where too many wait."""
+        try:
+            return self.line.ask(job)
+        except Full as error:
+            raise Refusal(503, str(error), retry_after="5") from error
+
+    def model_name(self, name: str | None) -> str:
+        try:
+            return self.shelf.known(name)
+        except KeyError as error:
+            raise Refusal(422, str(error.args[0])) from error
+
+    def score(self, recording: str) -> None:
+        """Have the default model answer for a recording; what goes wrong is kept with it."""
+        row = self.store.recording(recording)
+        if row is None:
+            return
+        try:
+            self.predict(recording, row["name"], self.shelf.default)
+            self.store.mark(recording, "ready")
+        except Exception as error:  # the next recording must have its turn
+            if not isinstance(error, ValueError | OSError):
+                log.exception("scoring %s", recording)
+            sound = str(self.store.place(recording) / "audio.wav")
+            self.store.mark(recording, "failed", str(error).replace(sound, row["name"])[:500])
+
+    def predict(self, recording: str, name: str, model: str) -> list[Row]:
+        """Have a model answer for a recording's cycles, and keep that; done in the model's thread."""
+        rows = scores.predict_file(self.shelf.model(model), self.store.place(recording) / "audio.wav", name)
+        self.store.keep_scores(recording, model, rows)
+        return rows
+
+    def score_spans(self, recording: str, model: str, spans: list[tuple[float, float]]) -> list[Row]:
+        """Have a model answer for stretches of a recording, and keep that; done in the model's thread."""
+        rows = scores.score_spans(self.shelf.model(model), self.store.place(recording) / "audio.wav", spans)
+        known = {marks.times(row): row for row in self.scores(recording).get(model, [])}
+        known |= {marks.times(row): row for row in rows}
+        self.store.keep_scores(recording, model, list(known.values()))
+        return rows
+
+    # What the page shows
+
+    def scores(self, recording: str) -> dict[str, list[Row]]:
+        """-> model -> its rows, without those of a model that has changed since."""
+        return {
+            model: row["cycles"]
+            for model, row in self.store.scores(recording).items()
+            if row["made"] >= self.shelf.changed(model)
+        }
+
+    def known(self, recording: str) -> Row:
+        row = self.store.recording(recording)
+        if row is None:
+            raise Refusal(404, "no such recording; it may have been removed")
+        return row
+
+    def cycles(self, recording: str) -> tuple[list[Row], int]:
+        """-> (the cycles as they stand: saved by a person, else as annotated, else as the model calls them; revision)."""
+        saved = self.store.annotation(recording)
+        if saved is not None:
+            return saved["cycles"], saved["revision"]
+        rows = self.scores(recording).get(self.shelf.default, [])
+        return [
+            {
+                "start_s": row["start_s"],
+                "end_s": row["end_s"],
+                "label": row.get("true_label") or row["label"],
+                "confirmed": False,
+            }
+            for row in rows
+        ], 0
+
+    def facts(self, row: Row) -> Row:
+        """A recording's row -> its line in the list."""
+        cycles, revision = self.cycles(row["id"])
+        scored = marks.with_scores(cycles, self.scores(row["id"]).get(self.shelf.default, []))
+        doubts = [
+            1 - max(line[name] for name in marks.PROBABILITIES)
+            for line, cycle in zip(scored, cycles, strict=True)
+            if line["model_label"] is not None and not cycle["confirmed"]
+        ]
+        counts = Counter(cycle["label"] for cycle in cycles)
+        return {
+            **{name: row[name] for name in ("id", "name", "duration_s", "status", "problem")},
+            "reviewed": bool(row["reviewed"]),
+            "ahead": self.line.ahead(row["id"]),
+            "edited": revision > 0,
+            "findings": {name: counts[name] for name in CLASSES},
+            "uncertainty": max(doubts, default=None),
+        }
+
+    def exported(self, row: Row) -> list[Row]:
+        """-> the cycles as they stand, with the default model's probabilities where it answered for just these."""
+        cycles, _ = self.cycles(row["id"])
+        return marks.with_scores(cycles, self.scores(row["id"]).get(self.shelf.default, []))
