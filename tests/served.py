@@ -1,6 +1,5 @@
 """A service on a free port of this machine, with the run that the tiny tests train."""
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -55,7 +54,7 @@ def until(happened: Any, patience_s: float = 30) -> Any:
         try:
             if answer := happened():
                 return answer
-        except (httpx.ConnectError, socket.error):
+        except (httpx.ConnectError, OSError):
             pass
         time.sleep(0.02)
     raise AssertionError("it did not happen in time")

@@ -19,7 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "audio": set(),
     "models": set(),
     "statistics": {"metrics"},
-    "scoring": {"metrics", "statistics"},
+    "scoring": {"metrics", "statistics", "config"},
     "devices": {"models"},
     "runs": {"config"},
     "data": {"audio", "config", "metrics"},
@@ -28,7 +28,27 @@ ALLOWED: dict[str, set[str]] = {
     "pretrain_config": set(),
     "pretrain": {"data", "runs", "audio", "models", "optim", "pretrain_config", "config", "devices"},
     "recipes": {"finetune", "pretrain", "audio", "data", "models", "losses", "config", "pretrain_config"},
-    "predict": {"recipes", "finetune", "scoring", "runs", "audio", "data", "config", "devices", "metrics", "models"},
+    "recordings": {"audio", "data", "config", "metrics"},
+    "formats": {"runs", "scoring", "config", "metrics"},
+    "predict": {
+        "recipes",
+        "recordings",
+        "finetune",
+        "scoring",
+        "runs",
+        "data",
+        "config",
+        "devices",
+        "metrics",
+        "models",
+    },
+    "search": {"predict", "recordings", "runs", "config"},
+    "explain": {"predict", "recordings", "scoring", "runs", "audio", "config"},
+    "web": {
+        *{"predict", "explain", "recordings", "formats", "scoring", "report", "runs", "data", "audio", "metrics"},
+        "config",
+        "",
+    },
     "probe": {"metrics"},
     "layers": {
         *{"recipes", "finetune", "pretrain", "probe", "scoring", "runs", "data", "devices", "metrics", "models"},
@@ -40,6 +60,12 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {
         "recipes",
         "predict",
+        "recordings",
+        "formats",
+        "explain",
+        "scoring",
+        "search",
+        "web",
         "sweep",
         "reproduce",
         "layers",
@@ -139,7 +165,20 @@ for name in {names}:
 loaded = [name for name in {lazy} if name in sys.modules]
 assert not loaded, loaded
 """
-OPTIONAL = ["matplotlib", "jinja2", "transformers", "ray", "onnx", "onnxruntime", "openvino", "sklearn", "IPython"]
+OPTIONAL = [
+    "matplotlib",
+    "jinja2",
+    "transformers",
+    "ray",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "sklearn",
+    "IPython",
+    "fastapi",
+    "starlette",
+    "uvicorn",
+]
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:

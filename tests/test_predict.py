@@ -1,6 +1,5 @@
 """A trained model and recordings: the same cycle has one answer, wherever it is asked for."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import torch
 
 import rales
 from rales import finetune, predict, recipes, runs
-from rales.config import UsageError
 from rales.data import read_cycles
 from rales.data.cache import waveform
 from rales.metrics import CLASSES
@@ -80,21 +78,6 @@ def test_windows_where_nothing_is_annotated(tmp_path: Path, place: Path, model: 
     assert "true_label" not in model.predict(tmp_path / "visit.flac")
 
 
-@pytest.mark.parametrize(
-    ("duration_s", "expected"),
-    [
-        (0.2, [(0, 0.2)]),
-        (4.0, [(0, 4.0)]),
-        (4.3, [(0, 4.3)]),
-        (4.5, [(0, 4), (4, 4.5)]),
-        (8.49, [(0, 4), (4, 8.49)]),
-        (12.0, [(0, 4), (4, 8), (8, 12.0)]),
-    ],
-)
-def test_windows_cover_a_recording(duration_s: float, expected: list[tuple[float, float]]) -> None:
-    assert predict.windows(duration_s) == expected
-
-
 # One input, one answer
 
 
@@ -145,7 +128,7 @@ def test_embeddings_are_what_the_head_sees(place: Path, model: predict.Model) ->
         probabilities = head(torch.from_numpy(vectors)).softmax(dim=1).numpy()
     assert np.abs(probabilities - model.predict(place / "data")[P].to_numpy()).max() < 1e-5
     table = model.embed_table(recordings(place)[0])
-    assert list(table.columns) == ["recording", "cycle", "start_s", "end_s", "vector"]
+    assert list(table.columns) == ["recording", "cycle", "start_s", "end_s", "path", "vector"]
 
 
 # Evaluation
@@ -291,90 +274,6 @@ def test_a_model_without_fused_vectors_says_so(model: predict.Model, place: Path
     plain = predict.Model(model.recipe, torch.nn.Linear(1, 4), model.record, torch.device("cpu"))
     with pytest.raises(ValueError, match="a model of recipe m2d_fusion has no embedding"):
         plain.embed(recordings(place)[0])
-
-
-# Files
-
-
-@pytest.mark.parametrize("form", ["csv", "json", "parquet"])
-def test_table_formats_come_back(place: Path, model: predict.Model, tmp_path: Path, form: str) -> None:
-    table = model.predict(place / "data")
-    (written,) = predict.write(table, tmp_path / "new" / f"cycles.{form}", form)
-    read = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}[form]
-    again = read(written)  # type: ignore[operator]
-    assert list(again.columns) == list(table.columns)
-    assert np.abs(again[P].to_numpy() - table[P].to_numpy()).max() < 1e-12
-    assert again["true_label"].tolist() == table["true_label"].tolist()
-    if form == "json":
-        assert json.loads(written.read_text())[0]["recording"] == table["recording"][0]
-
-
-def test_audacity_labels(place: Path, model: predict.Model, tmp_path: Path) -> None:
-    table = model.predict(place / "data")
-    written = predict.write(table, tmp_path, "audacity")
-    assert [path.name for path in written] == [f"{path.stem}.audacity.txt" for path in recordings(place)]
-    for path, (_, rows) in zip(written, table.groupby("path", sort=False), strict=True):
-        lines = [line.split("\t") for line in path.read_text().splitlines()]
-        assert [[float(start), float(end)] for start, end, _ in lines] == rows[["start_s", "end_s"]].to_numpy().tolist()
-        assert [text.split()[0] for _, _, text in lines] == rows["label"].tolist()
-        assert all("not a diagnosis" in text for _, _, text in lines)
-
-
-def test_raven_selections(place: Path, model: predict.Model, tmp_path: Path) -> None:
-    table = model.predict(recordings(place)[0])
-    (written,) = predict.write(table, tmp_path / "one.txt", "raven")
-    assert written == tmp_path / "one.txt"
-    again = pd.read_csv(written, sep="\t")
-    assert again["Selection"].tolist() == [1, 2, 3, 4]
-    assert list(again.columns[:7]) == [
-        "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)"
-    ]  # fmt: skip
-    assert again["Begin Time (s)"].tolist() == table["start_s"].tolist()
-    assert again["Class"].tolist() == table["label"].tolist()
-    assert set(again["Begin File"]) == {recordings(place)[0].name}
-
-
-@pytest.mark.parametrize("form", ["audacity", "raven"])
-def test_labels_beside_the_recordings_leave_their_annotations_alone(
-    place: Path, model: predict.Model, tmp_path: Path, form: str
-) -> None:
-    data = tmp_path / "data"
-    shutil.copytree(place / "data", data)
-    before = {path: path.read_bytes() for path in data.iterdir()}
-    predict.write(model.predict(data), data, form)
-    assert {path: path.read_bytes() for path in before} == before
-
-
-def test_two_recordings_of_one_name_are_not_written_over_each_other(
-    place: Path, model: predict.Model, tmp_path: Path
-) -> None:
-    for folder in ("left", "right"):
-        (tmp_path / folder).mkdir()
-        shutil.copy(recordings(place)[0], tmp_path / folder / "chest.wav")
-    table = model.predict(tmp_path)
-    assert len(table["path"].unique()) == 2
-    with pytest.raises(ValueError, match=r"two recordings would both be written to chest.raven.txt"):
-        predict.write(table, tmp_path / "labels", "raven")
-    predict.write(table, tmp_path / "cycles.csv", "csv")
-
-
-def test_vectors_come_back(place: Path, model: predict.Model, tmp_path: Path) -> None:
-    table = model.embed_table(place / "data")
-    vectors = model.embed(place / "data")
-    predict.write_vectors(table, tmp_path / "v.npz")
-    again = np.load(tmp_path / "v.npz")
-    assert set(again) == {"vectors", "recording", "cycle", "start_s", "end_s"}
-    assert np.array_equal(again["vectors"], vectors)
-    assert again["recording"].tolist() == table["recording"].tolist()
-    predict.write_vectors(table, tmp_path / "v.parquet")
-    assert np.array_equal(np.stack(pd.read_parquet(tmp_path / "v.parquet")["vector"].to_list()), vectors)
-    with pytest.raises(UsageError, match=r"v.csv: expected a name that ends in .npz or .parquet"):
-        predict.write_vectors(table, tmp_path / "v.csv")
-
-
-def test_an_unknown_format_is_a_usage_error(model: predict.Model, place: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--format xlsx: expected one of csv, json, parquet, audacity, raven"):
-        predict.write(model.predict(recordings(place)[0]), tmp_path / "x.xlsx", "xlsx")
 
 
 def test_a_run_from_pretrained_weights_needs_their_file_no_more(place: Path, golden: Path, tmp_path: Path) -> None:

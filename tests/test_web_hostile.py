@@ -72,8 +72,8 @@ def sentence(answer: httpx.Response) -> str:
 def test_forty_damaged_files_of_each_format(client: httpx.Client, kind: str, subtype: str) -> None:
     whole = encoded(kind, subtype)
     statuses = []
-    for seed in range(40):
-        answer = client.post("/predict", files={"audio": (f"{seed}.wav", damaged(whole, random.Random(seed)))})
+    for number in range(40):
+        answer = client.post("/predict", files={"audio": (f"{number}.wav", damaged(whole, random.Random(number)))})
         assert answer.status_code in (200, 413, 422), answer.text
         if answer.status_code != 200:
             sentence(answer)

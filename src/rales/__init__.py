@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path_or_name: str | Path, device: str = "auto") -> "Model":
-    """Run folder or checkpoint file -> model with `.predict(paths)`, `.embed(paths)`, `.classes`."""
+def load(path_or_name: str | Path | None = None, device: str = "auto") -> "Model":
+    """Run folder, checkpoint file or name (without one the default) -> model with `.predict(paths)`, `.embed(paths)`,
+    `.classes`."""
     from rales.predict import load as load_model  # torch takes seconds: only when needed
 
     return load_model(path_or_name, device)

@@ -94,6 +94,36 @@ def prediction_lines(document: dict[str, Any]) -> list[str]:
     return [*lines[1:], "", document["notice"]]
 
 
+def nearest_lines(document: dict[str, Any]) -> list[str]:
+    """Nearest rows of an embedding set -> lines."""
+    head = ["recording", "cycle", "start s", "end s", "similarity"]
+    rows = [
+        [row["recording"], row["cycle"] or "all", *(f"{row[name]:.3f}" for name in ("start_s", "end_s", "similarity"))]
+        for row in document["nearest"]
+    ]
+    return [*table(head, rows), "", document["notice"]]
+
+
+def explain_lines(document: dict[str, Any]) -> list[str]:
+    """Contributions of patches -> lines: the strongest ten."""
+    grid = document["contribution"]
+    cells = [(value, row, column) for row, line in enumerate(grid) for column, value in enumerate(line)]
+    strongest = sorted(cells, key=lambda cell: -abs(cell[0]))[:10]
+    rows = [
+        [f"{value:+.3f}", f"{document['hz'][row]:.0f}", f"{document['time_s'][column]:.2f}"]
+        for value, row, column in strongest
+    ]
+    odds = document["log_odds"]
+    return [
+        f"{document['recording']}, cycle {document['cycle']}: log-odds of {document['target']} {odds:+.3f}, "
+        f"without sound {document['log_odds_without_sound']:+.3f}",
+        "",
+        *table(["strongest patches", "Hz", "s in the clip"], rows),
+        "",
+        document["notice"],
+    ]
+
+
 def pretrain_lines(document: dict[str, Any]) -> list[str]:
     """What came of a pre-training -> lines."""
     loss, left, epochs = document["loss"], document["left_out"], document["epochs"]

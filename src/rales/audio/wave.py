@@ -3,6 +3,7 @@
 import io
 import math
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, overload
@@ -53,26 +54,36 @@ def read(path: PathLike, start_s: float | None = None, end_s: float | None = Non
     Raises FileNotFoundError for a missing file, ValueError for a file that is not audio, empty, truncated or not
     finite, and for a segment that holds no sample.
     """
+    ((wave, rate_hz),) = segments(path, [(start_s, end_s)])
+    return wave, rate_hz
+
+
+def segments(path: PathLike, spans: Iterable[tuple[float | None, float | None]]) -> Iterator[tuple[Wave, int]]:
+    """File and segments in seconds -> what `read` gives for each, one after another; the file is opened once."""
     path = Path(path)
     with _open(path) as file:
-        rate_hz = int(file.samplerate)
-        begin, end = _segment(path, file.frames, rate_hz, start_s, end_s)
-        try:
-            # After a seek an MP3 decoder lacks what came before and gives other samples, so it starts at the beginning.
-            first = 0 if file.format == "MP3" else begin
-            file.seek(first)
-            block: Wave = file.read(end - first, dtype="float32", always_2d=True)[begin - first :]  # (N, channels)
-        except soundfile.SoundFileError as error:
-            raise ValueError(
-                f"{path}: damaged or truncated, cannot be decoded to the end of the segment ({_reason(error)}); "
-                f"copy the file again"
-            ) from error
+        for start_s, end_s in spans:
+            yield _read_segment(path, file, start_s, end_s), int(file.samplerate)
+
+
+def _read_segment(path: Path, file: Any, start_s: float | None, end_s: float | None) -> Wave:
+    rate_hz = int(file.samplerate)
+    begin, end = _segment(path, file.frames, rate_hz, start_s, end_s)
+    try:
+        if file.tell() != begin:  # MP3 and Ogg decode a little differently behind a jump
+            file.seek(begin)
+        block: Wave = file.read(end - begin, dtype="float32", always_2d=True)  # (N, channels)
+    except soundfile.SoundFileError as error:
+        raise ValueError(
+            f"{path}: damaged or truncated, cannot be decoded to the end of the segment ({_reason(error)}); "
+            f"copy the file again"
+        ) from error
     if len(block) < end - begin:
         raise ValueError(
             f"{path}: truncated, {len(block)} of {end - begin} frames could be read from {begin / rate_hz:.3f} s on; "
             f"copy the file again"
         )
-    wave = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+    wave: Wave = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
     finite = np.isfinite(wave)
     if not finite.all():
         first = int(np.argmin(finite))
@@ -80,7 +91,7 @@ def read(path: PathLike, start_s: float | None = None, end_s: float | None = Non
             f"{path}: {wave.size - np.count_nonzero(finite)} of {wave.size} samples are NaN or infinite, the first at "
             f"{(begin + first) / rate_hz:.6f} s; export the recording again"
         )
-    return wave, rate_hz
+    return wave
 
 
 def resample(wave: ArrayLike, rate_hz: int, to_hz: int = 16000, method: Literal["soxr", "sinc"] = "soxr") -> Wave:

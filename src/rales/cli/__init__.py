@@ -32,6 +32,8 @@ for word in (
     training.weights,
     recordings.predict,
     recordings.embed,
+    recordings.search,
+    recordings.explain,
     page.serve,
 ):
     app.command(word)

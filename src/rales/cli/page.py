@@ -19,9 +19,9 @@ def serve(
     allow_host: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     show: Annotated[bool, Parameter(name="--open", negative="")] = False,
 ) -> None:
-    """The local web page: drop recordings, look, listen, correct the cycles, save them in ICBHI format. Not a diagnosis.
+    """The local web page: drop recordings, look, listen, correct the cycles, save them in ICBHI format.
 
-    Nothing leaves this machine. Ctrl-C ends it.
+    Not a diagnosis. Nothing leaves this machine. Ctrl-C ends it.
 
     Example: rales serve --model runs/m2d --runs runs --open
 
@@ -42,9 +42,6 @@ def serve(
     show
         Open the page in the browser.
     """
-    from rales.cli.recordings import default_model
     from rales.web import serve as job
 
-    job(
-        host, port, model=default_model(model), runs=runs, folder=folder, token=token, allow_hosts=allow_host, show=show
-    )
+    job(host, port, model=model, runs=runs, folder=folder, token=token, allow_hosts=allow_host, show=show)

@@ -21,17 +21,18 @@ def serve(
     host: str,
     port: int,
     *,
-    model: str,
+    model: str | None = None,
     runs: Path | None = None,
     folder: Path | None = None,
     token: str | None = None,
     allow_hosts: tuple[str, ...] = (),
     show: bool = False,
 ) -> None:
-    """Serve the page until interrupted. `model` is a run folder or a name, `runs` a folder of run folders to browse.
+    """Serve the page until interrupted.
 
-    Anything but this machine's own address asks every visitor for a token, made here if none is given. Errors: a
-    package or the page's scripts missing, a port that is taken, a model that cannot be loaded.
+    `model` is a run folder, None for the package's own; `runs` a folder of run folders to browse. Anything but this
+    machine's own address asks every visitor for a token, made here if none is given. Errors: a package or the page's
+    scripts missing, a port that is taken, a model that cannot be loaded.
     """
     for package in ("fastapi", "uvicorn", "multipart"):
         if find_spec(package) is None:

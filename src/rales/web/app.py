@@ -1,6 +1,9 @@
 """The service over HTTP: a small JSON API, described at /openapi.json, and the page that uses it."""
 
+import errno
+import logging
 import secrets
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -14,6 +17,7 @@ from rales.web.service import Service
 from rales.web.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
+log = logging.getLogger(__name__)
 DESCRIPTION = "Crackles and wheezes in the breathing cycles of a recording. A research tool, not a diagnosis."
 # Why a request was not carried out: what was found, what was expected, what to do.
 PROBLEM = {"type": "object", "properties": {"detail": {"type": "string"}}, "required": ["detail"]}
@@ -94,6 +98,17 @@ def add_errors(app: Any) -> None:
     def failed(request: Request, error: HTTPException) -> JSONResponse:
         sentences = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not possible here"}
         return said(error.status_code, sentences.get(error.status_code, str(error.detail)), dict(error.headers or {}))
+
+    @app.exception_handler(sqlite3.IntegrityError)
+    def removed(_: Request, error: sqlite3.IntegrityError) -> JSONResponse:
+        return said(404, "the session or recording has been removed meanwhile")
+
+    @app.exception_handler(OSError)
+    def unwritable(_: Request, error: OSError) -> JSONResponse:
+        if error.errno == errno.ENOSPC or "disk is full" in str(error):
+            return said(507, "the disk of the service is full; make room and send it again")
+        log.exception("a request failed", exc_info=error)
+        return said(500, "the service cannot use its folder; its terminal shows why")
 
     @app.exception_handler(Exception)
     def broken(request: Request, error: Exception) -> JSONResponse:

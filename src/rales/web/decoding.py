@@ -34,7 +34,7 @@ class Decoder:
         self.starting = asyncio.Lock()
 
     async def decode(self, path: Path, out: Path) -> dict[str, Any]:
-        """Audio file -> `out`/audio.wav and `out`/page.wav; -> duration_s, rate_hz, channels, bits. Errors: Undecodable."""
+        """Audio file -> facts; then `out` holds audio.wav and page.wav (see sandbox.py). Errors: Undecodable."""
         job = str(next(self.numbers))
         limits = self.limits
         words = {"id": job, "path": str(path), "out": str(out), "duration_s": limits.duration_s}
@@ -70,6 +70,9 @@ class Decoder:
                     stderr=asyncio.subprocess.DEVNULL,  # libraries complain there about damaged files
                     env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                 )
+                assert self.process.stdout is not None
+                if not await self.process.stdout.readline():  # it says once that it is ready
+                    raise OSError("the decoder of recordings does not start")
                 self.listener = asyncio.create_task(self.listen(self.process))
             return self.process
 

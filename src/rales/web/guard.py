@@ -79,7 +79,7 @@ class Guard:
         if not self.is_ours(host):
             raise Refusal(
                 421,
-                f"this service does not answer to the name {host[:80]!r}; use the address that `rales serve` printed",
+                f"this service is not called {host[:80]!r}; use the address that `rales serve` printed",
             )
         if scope["path"] not in OPEN_TO_ALL:
             self.check_token(scope, headers)
@@ -105,7 +105,7 @@ class Guard:
         return True
 
     def check_token(self, scope: Scope, headers: dict[str, str]) -> None:
-        """The token, if one is asked for, as a bearer, as the cookie, or in the address, which then becomes a cookie."""
+        """The token, if one is asked for: as a bearer, as the cookie, or in the address, which makes it a cookie."""
         token = self.settings.token
         if token is None:
             return

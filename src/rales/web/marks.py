@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from rales import predict
+from rales import formats
 from rales.metrics import CLASSES
+from rales.scoring import NOTICE
 
 Row = dict[str, Any]
 FORMATS = {"icbhi": ".txt", "csv": ".csv", "audacity": ".audacity.txt", "raven": ".raven.txt"}
@@ -43,14 +44,17 @@ def with_scores(cycles: Sequence[Row], scored: Sequence[Row]) -> list[Row]:
         found = known.get(times(cycle), {})
         rows.append(
             {
-                "start_s": cycle["start_s"],
-                "end_s": cycle["end_s"],
+                **span(cycle),
                 "label": cycle["label"],
                 **{name: found.get(name) for name in PROBABILITIES},
                 "model_label": found.get("label"),
             }
         )
     return rows
+
+
+def span(row: Row) -> Row:
+    return {"start_s": row["start_s"], "end_s": row["end_s"]}
 
 
 def times(row: Row) -> tuple[float, float]:
@@ -64,13 +68,15 @@ def write(form: str, recording: str, rows: Sequence[Row]) -> str:
         return "".join(
             f"{row['start_s']:.3f}\t{row['end_s']:.3f}\t{flag(row, 'crackle')}\t{flag(row, 'wheeze')}\n" for row in rows
         )
+    if form == "audacity":
+        return "".join(f"{row['start_s']:.6f}\t{row['end_s']:.6f}\t{row['label']} ({NOTICE})\n" for row in rows)
     table = pd.DataFrame(rows, columns=["start_s", "end_s", "label", *PROBABILITIES, "model_label"])
     table.insert(0, "recording", recording)
     table.insert(1, "cycle", range(1, len(table) + 1))
-    table["path"] = recording
+    table["notice"] = NOTICE
     if form == "csv":
-        return table.drop(columns="path").assign(notice=predict.NOTICE).to_csv(index=False)
-    return predict.WRITERS[form](table)
+        return str(table.to_csv(index=False))
+    return str(formats.raven(table.assign(path=recording)).to_csv(sep="\t", index=False))
 
 
 def flag(row: Row, sign: str) -> int:

@@ -1,8 +1,9 @@
 """Decode strangers' audio files where they can do no harm: each in a process of its own with limits.
 
 `python -m rales.web.sandbox` takes one JSON job a line on stdin and answers with one JSON line each on stdout:
-`{"id", "ok": facts}`, `{"id", "error": sentence, "large": whether a limit was passed}` or `{"id", "died": signal}`. It imports what decoding needs once and
-forks a child for every job, so a file that crashes, fills or stalls its decoder ends that child alone.
+`{"id", "ok": facts}`, `{"id", "error": sentence, "large": whether a limit was passed}` or `{"id", "died": signal}`.
+It imports what decoding needs once and forks a child for every job, so a file that crashes, fills or stalls its decoder
+ends that child alone.
 """
 
 import json
@@ -28,6 +29,8 @@ class TooLarge(Exception):
 
 def main() -> None:
     """Serve jobs until stdin ends."""
+    out = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not mix with the answers
     children: dict[int, str] = {}
 
     def reap(*_: Any) -> None:
@@ -37,9 +40,10 @@ def main() -> None:
                 return
             job = children.pop(process)
             if os.WIFSIGNALED(status):
-                answer({"id": job, "died": os.WTERMSIG(status)})
+                answer(out, {"id": job, "died": os.WTERMSIG(status)})
 
     signal.signal(signal.SIGCHLD, reap)
+    answer(out, {"ready": True})
     for line in sys.stdin:
         job = json.loads(line)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # a child must be known before it is reaped
@@ -47,24 +51,24 @@ def main() -> None:
         if process == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
-            child(job)
+            child(job, out)
         children[process] = job["id"]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
 
 
-def child(job: dict[str, Any]) -> None:
+def child(job: dict[str, Any], out: int) -> None:
     """One job in a forked process, which never returns."""
     limit(job["decode_s"], job["decode_bytes"])
     try:
         facts = decode(Path(job["path"]), Path(job["out"]), job["duration_s"], job["decode_bytes"])
-        answer({"id": job["id"], "ok": facts})
+        answer(out, {"id": job["id"], "ok": facts})
     except MemoryError:
         sentence = f"needs more than {job['decode_bytes'] // MIB} MiB of memory to decode"
-        answer({"id": job["id"], "error": sentence, "large": True})
+        answer(out, {"id": job["id"], "error": sentence, "large": True})
     except TooLarge as error:
-        answer({"id": job["id"], "error": str(error), "large": True})
+        answer(out, {"id": job["id"], "error": str(error), "large": True})
     except Exception as error:  # whatever a decoder raises at a stranger's file is that file's fault
-        answer({"id": job["id"], "error": str(error).replace(f"{job['path']}: ", "")[:500], "large": False})
+        answer(out, {"id": job["id"], "error": str(error).replace(f"{job['path']}: ", "")[:500], "large": False})
     os._exit(0)
 
 
@@ -111,9 +115,9 @@ def clock(duration_s: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02} minutes"
 
 
-def answer(message: dict[str, Any]) -> None:
+def answer(out: int, message: dict[str, Any]) -> None:
     """One write, so that lines of several processes never mix."""
-    os.write(sys.stdout.fileno(), (json.dumps(message) + "\n").encode())
+    os.write(out, (json.dumps(message) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rales.predict import NOTICE
+from rales.scoring import NOTICE
 
 Label = Literal["normal", "crackle", "wheeze", "both"]
 ExportForm = Literal["icbhi", "csv", "audacity", "raven"]

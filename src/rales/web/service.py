@@ -1,7 +1,6 @@
 """What the service does, without a word of HTTP: uploads in, answers of models and people out."""
 
 import asyncio
-import errno
 import logging
 import secrets
 import shutil
@@ -46,7 +45,7 @@ class Service:
         for recording in self.store.waiting():
             self.line.add(recording)
         self.line.thread.start()
-        await self.decoder.started()
+        self.warming = asyncio.create_task(self.decoder.started())
 
     async def stop(self) -> None:
         self.line.stop()
@@ -62,10 +61,6 @@ class Service:
             await asyncio.to_thread(self.write, place, sound, annotation)
             facts = await self.decode(place, name)
             yield place, facts
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise Refusal(507, "the disk of the service is full; make room and send it again") from error
         finally:
             await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
 
@@ -101,10 +96,7 @@ class Service:
         """A decoded folder becomes a recording of a session and waits for the model; -> its id."""
         if self.store.count() >= self.limits.recordings:
             raise Refusal(507, f"{self.limits.recordings} recordings are kept already; remove old sessions")
-        try:
-            recording = self.store.new_recording(session, name, facts, place)
-        except KeyError as error:
-            raise Refusal(404, "this session is not there any more") from error
+        recording = self.store.new_recording(session, name, facts, place)
         self.line.add(recording)
         return recording
 
@@ -125,7 +117,7 @@ class Service:
 
     def score(self, recording: str) -> None:
         """Have the default model answer for a recording; what goes wrong is kept with it."""
-        row = self.store.recording(recording)
+        row = self.store.recording(recording, self.shelf.default)
         if row is None:
             return
         try:
@@ -143,66 +135,59 @@ class Service:
         self.store.keep_scores(recording, model, rows)
         return rows
 
-    def score_spans(self, recording: str, model: str, spans: list[tuple[float, float]]) -> list[Row]:
+    def score_spans(self, recording: str, model: str, spans: list[scores.Span]) -> list[Row]:
         """Have a model answer for stretches of a recording, and keep that; done in the model's thread."""
         rows = scores.score_spans(self.shelf.model(model), self.store.place(recording) / "audio.wav", spans)
-        known = {marks.times(row): row for row in self.scores(recording).get(model, [])}
-        known |= {marks.times(row): row for row in rows}
+        known = {marks.times(row): row for row in [*self.scores(recording).get(model, []), *rows]}
         self.store.keep_scores(recording, model, list(known.values()))
         return rows
+
+    def why(self, recording: str, model: str, span: scores.Span, label: str | None) -> Row:
+        """Why a model calls a stretch what it does; done in the model's thread."""
+        return scores.why(self.shelf.model(model), self.store.place(recording) / "audio.wav", span, label)
 
     # What the page shows
 
     def scores(self, recording: str) -> dict[str, list[Row]]:
         """-> model -> its rows, without those of a model that has changed since."""
-        return {
-            model: row["cycles"]
-            for model, row in self.store.scores(recording).items()
-            if row["made"] >= self.shelf.changed(model)
-        }
+        found = self.store.scores(recording)
+        return {model: row["cycles"] for model, row in found.items() if row["made"] >= self.shelf.changed(model)}
 
     def known(self, recording: str) -> Row:
-        row = self.store.recording(recording)
+        """-> a recording with its cycles as they stand (see `standing`). Errors: Refusal."""
+        row = self.store.recording(recording, self.shelf.default)
         if row is None:
             raise Refusal(404, "no such recording; it may have been removed")
-        return row
+        return self.standing(row)
 
-    def cycles(self, recording: str) -> tuple[list[Row], int]:
-        """-> (the cycles as they stand: saved by a person, else as annotated, else as the model calls them; revision)."""
-        saved = self.store.annotation(recording)
-        if saved is not None:
-            return saved["cycles"], saved["revision"]
-        rows = self.scores(recording).get(self.shelf.default, [])
-        return [
-            {
-                "start_s": row["start_s"],
-                "end_s": row["end_s"],
-                "label": row.get("true_label") or row["label"],
-                "confirmed": False,
-            }
-            for row in rows
-        ], 0
+    def listed(self, session: str) -> list[Row]:
+        """-> the lines of a session's list."""
+        return [self.facts(self.standing(row)) for row in self.store.recordings(session, self.shelf.default)]
+
+    def standing(self, row: Row) -> Row:
+        """A row of the store -> the same with `scored`, the default model's rows, and `cycles`: as a person saved them,
+        else as they were annotated, else as the model calls them."""
+        scored = (
+            row["scored"] if row["made"] is not None and row["made"] >= self.shelf.changed(self.shelf.default) else []
+        )
+        called = [
+            {**marks.span(one), "label": one.get("true_label") or one["label"], "confirmed": False} for one in scored
+        ]
+        return {**row, "scored": scored, "cycles": called if row["saved"] is None else row["saved"]}
 
     def facts(self, row: Row) -> Row:
-        """A recording's row -> its line in the list."""
-        cycles, revision = self.cycles(row["id"])
-        scored = marks.with_scores(cycles, self.scores(row["id"]).get(self.shelf.default, []))
+        """A row of `standing` -> its line in the list."""
         doubts = [
             1 - max(line[name] for name in marks.PROBABILITIES)
-            for line, cycle in zip(scored, cycles, strict=True)
+            for line, cycle in zip(marks.with_scores(row["cycles"], row["scored"]), row["cycles"], strict=True)
             if line["model_label"] is not None and not cycle["confirmed"]
         ]
-        counts = Counter(cycle["label"] for cycle in cycles)
+        counts = Counter(cycle["label"] for cycle in row["cycles"])
         return {
             **{name: row[name] for name in ("id", "name", "duration_s", "status", "problem")},
             "reviewed": bool(row["reviewed"]),
             "ahead": self.line.ahead(row["id"]),
-            "edited": revision > 0,
+            "edited": row["revision"] > 0,
             "findings": {name: counts[name] for name in CLASSES},
             "uncertainty": max(doubts, default=None),
         }
-
-    def exported(self, row: Row) -> list[Row]:
-        """-> the cycles as they stand, with the default model's probabilities where it answered for just these."""
-        cycles, _ = self.cycles(row["id"])
-        return marks.with_scores(cycles, self.scores(row["id"]).get(self.shelf.default, []))

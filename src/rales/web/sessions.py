@@ -10,7 +10,9 @@ from urllib.parse import quote
 from rales.web import marks, scores
 from rales.web.guard import Refusal
 from rales.web.schemas import (
+    Explanation,
     ExportForm,
+    Label,
     Name,
     RecordingDetail,
     RecordingFacts,
@@ -62,7 +64,7 @@ def add_sessions(app: Any, service: Service) -> None:
             raise no_session()
 
     def content(session: str) -> dict[str, Any]:
-        return {**known_session(service, session), "recordings": [service.facts(r) for r in store.recordings(session)]}
+        return {**known_session(service, session), "recordings": service.listed(session)}
 
 
 def add_recordings(app: Any, service: Service) -> None:
@@ -84,9 +86,7 @@ def add_recordings(app: Any, service: Service) -> None:
     @app.get("/recordings/{recording}", response_model=RecordingDetail)
     def detail(recording: str) -> dict[str, Any]:
         """A recording, what each model said of its cycles, and the cycles as they stand."""
-        row = service.known(recording)
-        cycles, revision = service.cycles(recording)
-        return {**row, "scores": service.scores(recording), "cycles": cycles, "revision": revision}
+        return {**service.known(recording), "scores": service.scores(recording)}
 
     @app.patch("/recordings/{recording}", response_model=RecordingFacts)
     def review(recording: str, given: Review) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def add_sound(app: Any, service: Service) -> None:
         "/recordings/{recording}/spectrogram", response_class=Response, responses=binary("application/octet-stream")
     )
     def spectrogram(recording: str) -> Response:
-        """The log-mel picture, a byte a cell, rows from the lowest band; x-bands, x-frames and x-hop-s say its shape."""
+        """The log-mel picture, a byte a cell, rows from the lowest band; x-bands, x-frames, x-hop-s say its shape."""
         service.known(recording)
         grey, bands, frames = scores.picture(service.store.place(recording) / "page.wav")
         headers = {"x-bands": str(bands), "x-frames": str(frames), "x-hop-s": str(scores.PICTURE_HOP_S)}
@@ -126,11 +126,7 @@ def add_scores(app: Any, service: Service) -> None:
     async def score(recording: str, asked: ScoreRequest) -> dict[str, Any]:
         """What a model says of stretches of a recording, for cycles whose boundaries were moved. Not a diagnosis."""
         row, model = await asyncio.to_thread(service.known, recording), service.model_name(asked.model)
-        try:
-            spans = marks.checked([vars(span) for span in asked.cycles], row["duration_s"], service.limits.cycles)
-        except ValueError as error:
-            raise Refusal(422, str(error)) from error
-        places = [(span["start_s"], span["end_s"]) for span in spans]
+        places = spans([vars(span) for span in asked.cycles], row)
         return {"model": model, "cycles": await answer(row, partial(service.score_spans, recording, model, places))}
 
     @app.post("/recordings/{recording}/predictions", response_model=Scores)
@@ -138,6 +134,23 @@ def add_scores(app: Any, service: Service) -> None:
         """What another model says of a recording's cycles, to set beside the default model's. Not a diagnosis."""
         row, chosen = await asyncio.to_thread(service.known, recording), service.model_name(model)
         return {"model": chosen, "cycles": await answer(row, partial(service.predict, recording, row["name"], chosen))}
+
+    @app.get("/recordings/{recording}/explanation", response_model=Explanation)
+    async def explanation(
+        recording: str, start_s: float, end_s: float, model: str | None = None, label: Label | None = None
+    ) -> dict[str, Any]:
+        """Which parts of the log-mel picture spoke for a label, by default the model's own. Not a diagnosis."""
+        row, chosen = await asyncio.to_thread(service.known, recording), service.model_name(model)
+        (span,) = spans([{"start_s": start_s, "end_s": end_s}], row)
+        job = partial(service.why, recording, chosen, span, label)
+        return {"model": chosen, **await answer(row, job)}
+
+    def spans(given: list[dict[str, Any]], row: dict[str, Any]) -> list[scores.Span]:
+        try:
+            checked = marks.checked(given, row["duration_s"], service.limits.cycles)
+        except ValueError as error:
+            raise Refusal(422, str(error)) from error
+        return [(span["start_s"], span["end_s"]) for span in checked]
 
     async def answer(row: dict[str, Any], job: Any) -> Any:
         try:
@@ -154,7 +167,7 @@ def add_exports(app: Any, service: Service) -> None:
     def export(recording: str, format: ExportForm = "icbhi") -> Response:
         """The cycles as they stand as one file. Not a diagnosis."""
         row = service.known(recording)
-        text = marks.write(format, row["name"], service.exported(row))
+        text = marks.write(format, row["name"], marks.with_scores(row["cycles"], row["scored"]))
         kind = "text/csv" if format == "csv" else "text/plain"
         return Response(text, media_type=kind, headers=attachment(row["name"], marks.FORMATS[format]))
 
@@ -165,9 +178,12 @@ def add_exports(app: Any, service: Service) -> None:
         content = io.BytesIO()
         with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
             names: set[str] = set()
-            for recording in service.store.recordings(session):
+            for each in service.store.recordings(session, service.shelf.default):
+                recording = service.standing(each)
                 name = unused(marks.safe(recording["name"]), names)
-                text = marks.write(format, recording["name"], service.exported(recording))
+                text = marks.write(
+                    format, recording["name"], marks.with_scores(recording["cycles"], recording["scored"])
+                )
                 archive.writestr(name + marks.FORMATS[format], text)
         return Response(content.getvalue(), media_type="application/zip", headers=attachment(row["name"], ".zip"))
 

@@ -28,10 +28,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """Options of one service. `model` is the default model, a run folder or a name."""
+    """Options of one service. `model` is the default model: a run folder, or None for the package's own."""
 
     folder: Path
-    model: str
+    model: str | None = None
     host: str = "127.0.0.1"
     runs: Path | None = None
     token: str | None = None

@@ -13,11 +13,12 @@ HELD = 2
 class Shelf:
     """Names -> run folders. A visitor's word is looked up here and never opened."""
 
-    def __init__(self, default: str, folder: Path | None) -> None:
-        """`default` is a run folder, checkpoint file or name that `rales.load` takes; `folder` holds run folders."""
+    def __init__(self, default: str | None, folder: Path | None) -> None:
+        """`default` is a run folder or checkpoint file, None for the package's own; `folder` holds run folders."""
         self.folder = folder
-        self.default = Path(default).name or default
-        self.sources: dict[str, str] = {self.default: default}
+        own = str(predict.DEFAULT_FOLDER / "model.safetensors")
+        self.default = predict.DEFAULT if default in (None, predict.DEFAULT) else Path(str(default)).absolute().name
+        self.sources = {self.default: own if self.default == predict.DEFAULT else str(default)}
         self.loaded: OrderedDict[str, predict.Model] = OrderedDict()
         self.told: dict[str, dict[str, Any]] = {}
         self.look()

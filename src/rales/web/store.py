@@ -25,7 +25,8 @@ CREATE TABLE recordings (
     id TEXT PRIMARY KEY,
     session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
     name TEXT NOT NULL, added REAL NOT NULL, duration_s REAL NOT NULL, rate_hz INTEGER NOT NULL,
-    channels INTEGER NOT NULL, status TEXT NOT NULL, problem TEXT NOT NULL DEFAULT '', reviewed INTEGER NOT NULL DEFAULT 0
+    channels INTEGER NOT NULL, status TEXT NOT NULL, problem TEXT NOT NULL DEFAULT '',
+    reviewed INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX recordings_of ON recordings (session, added);
 CREATE TABLE scores (
@@ -36,6 +37,13 @@ CREATE TABLE annotations (
     recording TEXT NOT NULL REFERENCES recordings (id) ON DELETE CASCADE,
     revision INTEGER NOT NULL, saved REAL NOT NULL, cycles TEXT NOT NULL, PRIMARY KEY (recording, revision)
 );
+"""
+STANDING = """
+SELECT r.*, s.made, s.cycles AS scored, COALESCE(a.revision, 0) AS revision, a.cycles AS saved
+FROM recordings r
+LEFT JOIN scores s ON s.recording = r.id AND s.model = ?
+LEFT JOIN annotations a ON a.recording = r.id
+    AND a.revision = (SELECT MAX(revision) FROM annotations WHERE recording = r.id)
 """
 Row = dict[str, Any]
 
@@ -59,13 +67,16 @@ class Store:
 
     @contextmanager
     def open(self) -> Iterator[sqlite3.Connection]:
-        """A connection whose changes count together or not at all. Errors: a file that is no database."""
+        """A connection whose changes count together or not at all. Errors: IntegrityError for what belongs to something
+        that has been removed, OSError for a file that is no database or a full disk."""
         file = self.folder / "sessions.sqlite"
         try:
             with closing(sqlite3.connect(file, timeout=10)) as db, db:
                 db.row_factory = sqlite3.Row
                 db.execute("PRAGMA foreign_keys = ON")
                 yield db
+        except sqlite3.IntegrityError:
+            raise
         except sqlite3.DatabaseError as error:
             raise OSError(f"{file}: {error}; move it away or choose another --folder") from error
 
@@ -96,17 +107,22 @@ class Store:
         return self.change("UPDATE sessions SET name = ? WHERE id = ?", name, session) > 0
 
     def remove_session(self, session: str) -> bool:
-        for row in self.recordings(session):
+        for row in self.rows("SELECT id FROM recordings WHERE session = ?", session):
             self.remove_recording(row["id"])
         return self.change("DELETE FROM sessions WHERE id = ?", session) > 0
 
     # Recordings
 
-    def recordings(self, session: str) -> list[Row]:
-        return self.rows("SELECT * FROM recordings WHERE session = ? ORDER BY added, id", session)
+    def recordings(self, session: str, model: str) -> list[Row]:
+        """-> a session's recordings in the order they came, each with what `model` said of it (`made`, `scored`) and
+        the annotation that was saved last (`revision`, `saved`); None where there is none."""
+        return [
+            standing(row) for row in self.rows(f"{STANDING} WHERE r.session = ? ORDER BY added, id", model, session)
+        ]
 
-    def recording(self, recording: str) -> Row | None:
-        return next(iter(self.rows("SELECT * FROM recordings WHERE id = ?", recording)), None)
+    def recording(self, recording: str, model: str) -> Row | None:
+        """-> one recording as `recordings` has it."""
+        return next((standing(row) for row in self.rows(f"{STANDING} WHERE r.id = ?", model, recording)), None)
 
     def waiting(self) -> list[str]:
         """-> recordings that no model has answered for yet, the oldest first."""
@@ -120,7 +136,7 @@ class Store:
         return self.folder / "recordings" / recording
 
     def new_recording(self, session: str, name: str, facts: Row, sound: Path) -> str:
-        """Take over a folder with the decoded sound. KeyError where the session has been removed meanwhile."""
+        """Take over a folder with the decoded sound. IntegrityError where the session has been removed meanwhile."""
         recording = secrets.token_hex(8)
         place = self.place(recording)
         place.parent.mkdir(exist_ok=True)
@@ -132,9 +148,9 @@ class Store:
                 "VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting')",
                 *values,
             )
-        except OSError as error:  # no such session any more
+        except BaseException:
             shutil.rmtree(place)
-            raise KeyError(session) from error
+            raise
         return recording
 
     def mark(self, recording: str, status: str, problem: str = "") -> None:
@@ -152,7 +168,7 @@ class Store:
     # What models and people say
 
     def scores(self, recording: str) -> dict[str, Row]:
-        """-> model -> when it answered (`made`) and its `cycles`: start_s, end_s, label, p_… (true_label if annotated)."""
+        """-> model -> when it answered (`made`) and its `cycles`: start_s, end_s, label, p_…, true_label."""
         found = self.rows("SELECT model, made, cycles FROM scores WHERE recording = ? ORDER BY made", recording)
         return {row["model"]: {"made": row["made"], "cycles": json.loads(row["cycles"])} for row in found}
 
@@ -162,14 +178,6 @@ class Store:
             "ON CONFLICT (recording, model) DO UPDATE SET made = excluded.made, cycles = excluded.cycles",
             *(recording, model, time.time(), json.dumps(cycles), recording),
         )
-
-    def annotation(self, recording: str) -> Row | None:
-        """-> the last saved annotation: revision, saved, cycles."""
-        found = self.rows(
-            "SELECT revision, saved, cycles FROM annotations WHERE recording = ? ORDER BY revision DESC LIMIT 1",
-            recording,
-        )
-        return {**found[0], "cycles": json.loads(found[0]["cycles"])} if found else None
 
     def annotate(self, recording: str, cycles: list[Row]) -> Row:
         """Save an annotation as the next revision; -> revision, saved."""
@@ -181,3 +189,8 @@ class Store:
                 "DELETE FROM annotations WHERE recording = ? AND revision <= ?", (recording, revision - REVISIONS)
             )
         return {"revision": revision, "saved": saved}
+
+
+def standing(row: Row) -> Row:
+    """A row of STANDING -> the same with its JSON read."""
+    return {**row, **{name: json.loads(row[name]) if row[name] else None for name in ("scored", "saved")}}

@@ -25,7 +25,7 @@ export function move(cycles, id, edge, seconds, duration_s) {
   if (neighbour && !isStart) high = touches ? neighbour.end_s - SHORTEST_S : Math.max(neighbour.start_s, cycle.end_s);
   const there = round(Math.min(Math.max(seconds, low), high));
   return cycles.map((each) => {
-    if (each === cycle) return { ...each, [edge]: there, confirmed: true };
+    if (each === cycle) return { ...each, [edge]: there };
     return touches && each === neighbour ? { ...each, [other]: there } : each;
   });
 }
@@ -39,10 +39,7 @@ export function split(cycles, id, seconds) {
   const cycle = cycles.find((each) => each.id === id);
   const there = round(seconds);
   if (there - cycle.start_s < SHORTEST_S || cycle.end_s - there < SHORTEST_S) return null;
-  const parts = [
-    { ...cycle, end_s: there, confirmed: true },
-    withId({ ...cycle, start_s: there, confirmed: true }),
-  ];
+  const parts = [{ ...cycle, end_s: there }, withId({ ...cycle, start_s: there })];
   return cycles.flatMap((each) => (each === cycle ? parts : [each]));
 }
 
@@ -52,7 +49,8 @@ export function merge(cycles, id) {
   const [first, second] = cycles.slice(index, index + 2);
   if (!second) return null;
   const end_s = Math.max(first.end_s, second.end_s);
-  const merged = { ...first, end_s, label: union(first.label, second.label), confirmed: true };
+  const confirmed = first.confirmed && second.confirmed;
+  const merged = { ...first, end_s, label: union(first.label, second.label), confirmed };
   return [...cycles.slice(0, index), merged, ...cycles.slice(index + 2)];
 }
 
@@ -64,7 +62,7 @@ export function add(cycles, seconds, duration_s) {
   const next = cycles.find((cycle) => cycle.start_s >= seconds);
   const end_s = Math.min(seconds + 1, next ? next.start_s : duration_s);
   if (end_s - seconds < SHORTEST_S) return null;
-  const cycle = withId({ start_s: round(seconds), end_s: round(end_s), label: "normal", confirmed: true });
+  const cycle = withId({ start_s: round(seconds), end_s: round(end_s), label: "normal", confirmed: false });
   return [...cycles, cycle].sort((a, b) => a.start_s - b.start_s);
 }
 

@@ -51,6 +51,7 @@ function buttons() {
   byId("redo").disabled = future.length === 0;
 }
 
+let pending = null; // what is to be saved: {recording, cycles}
 let timer = 0;
 let saving = Promise.resolve();
 
@@ -58,21 +59,34 @@ let saving = Promise.resolve();
 function save() {
   byId("saved").textContent = "Saving …";
   clearTimeout(timer);
-  const { current, cycles } = state;
-  timer = setTimeout(() => flush(current.id, cycles), 250);
+  pending = { recording: state.current.id, cycles: state.cycles.map(({ id, ...cycle }) => cycle) };
+  timer = setTimeout(saveNow, 250);
 }
 
-function flush(recording, cycles) {
-  const body = { recording, cycles: cycles.map(({ id, ...cycle }) => cycle) };
-  saving = saving.then(async () => {
-    try {
-      await call("POST", "/annotations", body);
-      byId("saved").textContent = "Saved";
-      await scoreMissing();
-    } catch (error) {
-      byId("saved").textContent = "Not saved";
-      alarm(`Not saved: ${error.message}`);
-    }
+/** Save what is not saved yet; resolves once everything is. */
+export function saveNow() {
+  clearTimeout(timer);
+  const body = pending;
+  pending = null;
+  if (body) saving = saving.then(() => send(body));
+  return saving;
+}
+
+async function send(body) {
+  try {
+    await call("POST", "/annotations", body);
+    byId("saved").textContent = pending ? "Saving …" : "Saved";
+    if (state.current?.id === body.recording) await scoreMissing();
+  } catch (error) {
+    byId("saved").textContent = "Not saved";
+    alarm(`Not saved: ${error.message}`);
+  }
+}
+
+/** Leaving the page in the quarter of a second before a change is saved loses nothing. */
+export function start() {
+  addEventListener("pagehide", () => {
+    if (pending) navigator.sendBeacon("/annotations", new Blob([JSON.stringify(pending)], { type: "application/json" }));
   });
 }
 

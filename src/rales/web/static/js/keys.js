@@ -62,7 +62,8 @@ function pressed(event) {
     event.preventDefault();
     return void (event.shiftKey ? redo() : undo());
   }
-  if (event.ctrlKey || event.metaKey || event.altKey || !byId("keys-on").checked) return;
+  const typed = event.getModifierState("AltGraph"); // how many keyboards write [ and {
+  if (((event.ctrlKey || event.metaKey || event.altKey) && !typed) || !byId("keys-on").checked) return;
   const name = event.key === " " ? "Space" : event.key;
   const pressing = where.matches("button, summary, a") && (name === "Space" || name === "Enter");
   const sliding = where.matches("input") && (name.startsWith("Arrow") || name === "Space");

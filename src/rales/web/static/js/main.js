@@ -2,6 +2,7 @@
 
 import { CLASSES, LETTERS, WORDS } from "./classes.js";
 import { alarm, byId, h } from "./dom.js";
+import * as edits from "./edits.js";
 import * as keys from "./keys.js";
 import * as models from "./models.js";
 import * as player from "./player.js";
@@ -49,6 +50,7 @@ player.start(spectrogram.look, spectrogram.setPlayhead);
 spectrogram.start();
 seeking();
 table.start();
+edits.start();
 recordings.start();
 runs.start();
 keys.start();

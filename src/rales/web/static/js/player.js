@@ -32,11 +32,15 @@ export function start(onView, onTime) {
   });
   const view = () => onView(...visible());
   for (const event of ["scroll", "zoom", "redraw", "ready", "resize"]) surfer.on(event, view);
-  surfer.on("timeupdate", (seconds) => {
-    if (span && surfer.isPlaying() && seconds >= span.end_s) atEnd();
+  const showTime = () => {
     byId("clock").textContent = `${clock(surfer.getCurrentTime())} / ${clock(surfer.getDuration())}`;
     onTime(surfer.getCurrentTime());
+  };
+  surfer.on("timeupdate", (seconds) => {
+    if (span && surfer.isPlaying() && seconds >= span.end_s) atEnd();
+    showTime();
   });
+  surfer.on("ready", showTime);
   surfer.on("finish", () => span?.loop && playSpan(span));
   surfer.on("play", showPlaying);
   surfer.on("pause", showPlaying);

@@ -4,7 +4,7 @@ import { call, download } from "./api.js";
 import { CLASSES, LETTERS, WORDS } from "./classes.js";
 import { timeKey, withId } from "./cycles.js";
 import { alarm, ask, byId, clock, h, percent, say } from "./dom.js";
-import { forget, scoreMissing } from "./edits.js";
+import { forget, saveNow, scoreMissing } from "./edits.js";
 import * as player from "./player.js";
 import * as spectrogram from "./spectrogram.js";
 import { state, update, when } from "./state.js";
@@ -30,28 +30,34 @@ export async function refresh() {
   if (session !== state.session) return;
   update({ recordings });
   const open = recordings.find((facts) => facts.id === state.current?.id);
-  if (open && open.status !== state.current.status) await openRecording(open.id);
+  if (open && open.status !== state.current.status) await showAnswers(open.id);
   if (recordings.some((facts) => facts.status === "waiting")) timer = setTimeout(() => refresh().catch(() => {}), POLL_MS);
 }
 
 /** Open a recording: its sound, its picture, its cycles. */
 export async function openRecording(id) {
   try {
-    const current = await call("GET", `/recordings/${id}`);
-    forget();
-    const scores = {};
-    for (const [model, rows] of Object.entries(current.scores)) {
-      scores[model] = Object.fromEntries(rows.map((row) => [timeKey(row), row]));
-    }
-    const cycles = current.cycles.map(withId);
-    update({ current, scores, cycles, selected: cycles[0]?.id ?? null });
-    showHead();
+    await saveNow();
+    await showAnswers(id);
     localStorage.setItem(`rales-open-${state.session}`, id);
     await Promise.all([player.load(id), spectrogram.load(id)]);
-    if (current.status === "ready") await scoreMissing();
   } catch (error) {
     if (error.name !== "AbortError") alarm(error.message); // another recording was opened meanwhile
   }
+}
+
+/** Show what models and people say of a recording, without its history of changes. */
+async function showAnswers(id) {
+  const current = await call("GET", `/recordings/${id}`);
+  forget();
+  const scores = {};
+  for (const [model, rows] of Object.entries(current.scores)) {
+    scores[model] = Object.fromEntries(rows.map((row) => [timeKey(row), row]));
+  }
+  const cycles = current.cycles.map(withId);
+  update({ current, scores, cycles, selected: cycles[0]?.id ?? null });
+  showHead();
+  if (current.status === "ready") scoreMissing().catch((error) => alarm(error.message));
 }
 
 /** Open the recording after (1) or before (-1) the open one, as the list shows them. */
@@ -153,8 +159,10 @@ function about(facts) {
 
 function saveAs(id, path) {
   const choice = byId(id);
-  choice.addEventListener("change", () => {
-    if (choice.value) download(path(choice.value));
+  choice.addEventListener("change", async () => {
+    const form = choice.value;
     choice.value = "";
+    await saveNow();
+    if (form) download(path(form));
   });
 }

@@ -6,7 +6,8 @@ import { band } from "./listening.js";
 import { state, when } from "./state.js";
 
 const TILE = 4096; // frames of one canvas; browsers limit their width
-const MARKS_HZ = [100, 250, 500, 1000, 2000, 4000];
+const MARKS_HZ = [4000, 2000, 1000, 500, 250];
+const APART = 15; // pixels between two marks
 // Dark to light through purple and orange: equal steps look equal, also without colour.
 const STOPS = ["#000004", "#1c1044", "#4f127b", "#812581", "#b5367a", "#e55064", "#fb8761", "#fec287", "#fcfdbf"];
 
@@ -141,8 +142,11 @@ function drawCycles(context, x, height) {
 
 function drawScale(context, height) {
   context.font = "11px system-ui, sans-serif";
+  let last = -APART;
   for (const mark of MARKS_HZ) {
     const at = y(mark, height);
+    if (at - last < APART) continue;
+    last = at;
     const text = mark < 1000 ? `${mark} Hz` : `${mark / 1000} kHz`;
     context.fillStyle = "rgb(0 0 0 / 0.6)";
     context.fillRect(0, at - 7, context.measureText(text).width + 8, 14);

@@ -32,10 +32,10 @@ function row(cycle, index) {
         `${number} ${LETTERS[cycle.label]}`),
       h("span", { className: "mark" })),
     h("td", {}, labelChoice(cycle, number)),
-    h("td", {}, timeField(cycle, "start_s", `Start of cycle ${number} in seconds`)),
-    h("td", {}, timeField(cycle, "end_s", `End of cycle ${number} in seconds`)),
+    h("td", { "data-name": "From, s" }, timeField(cycle, "start_s", `Start of cycle ${number} in seconds`)),
+    h("td", { "data-name": "To, s" }, timeField(cycle, "end_s", `End of cycle ${number} in seconds`)),
     h("td", { className: "probabilities" }),
-    h("td", {}, h("button", { type: "button", "data-field": `play-${cycle.id}`, "aria-label": `Play cycle ${number}`,
+    h("td", { className: "listen" }, h("button", { type: "button", "data-field": `play-${cycle.id}`, "aria-label": `Play cycle ${number}`,
       onclick: () => playCycle(cycle) }, "Play")),
   );
 }
@@ -85,7 +85,7 @@ function showProbabilities() {
   }
   const many = state.cycles.length;
   byId("agreement").textContent = state.compare && both ? `The models agree on ${alike} of ${both} cycles` : "";
-  byId("threshold-text").textContent = `${percent(state.threshold)}: ${sure} of ${many} cycles at or above`;
+  byId("threshold-text").textContent = `${percent(state.threshold)} · ${sure} of ${many} cycles reach it`;
 }
 
 function mark(cycle, scores, doubtful) {

@@ -5,7 +5,7 @@ import { byId, h, say } from "./dom.js";
 import { openRecording, refresh } from "./recordings.js";
 import { state } from "./state.js";
 
-const AUDIO = /\.(wav|flac|mp3|ogg|aif|aiff)$/i;
+const AUDIO = /\.(wav|flac|mp3|ogg|oga|opus|aif|aiff|m4a|aac)$/i;
 const AT_ONCE = 2;
 
 let waiting = [];
@@ -48,7 +48,7 @@ async function send(files) {
   await sessionReady();
   waiting.push(...sounds.map((sound) => ({ sound, text: texts.get(stem(sound)) })));
   total += sounds.length;
-  while (working < AT_ONCE && working < waiting.length + working) work();
+  while (working < AT_ONCE && waiting.length) work();
 }
 
 async function work() {
