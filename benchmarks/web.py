@@ -156,16 +156,14 @@ def page_seconds(url: str, sound: Path) -> float:
             page = browser.new_context(viewport={"width": 1360, "height": 1000}).new_page()
             page.goto(url)
             page.wait_for_selector("html[data-ready=yes]")
-            page.evaluate(
-                "fetch('/sessions', {method: 'POST', headers: {'content-type': 'application/json'}, body: '{\"name\": \"x\"}'})"
-            )
-            page.evaluate("localStorage.clear()")
+            httpx.post(f"{url}sessions", json={"name": "empty"})
+            page.evaluate("localStorage.clear()")  # so that the newest session opens
             page.reload()
             page.wait_for_selector("html[data-ready=yes]")
             began = time.perf_counter()
             page.set_input_files("#files", sound)
             page.wait_for_selector("#rows .bars dl")
-            page.wait_for_function("document.querySelector('#clock').textContent.endsWith('/ 1:30.0')")
+            page.wait_for_function("() => document.querySelector('#clock').textContent.endsWith('/ 1:30.0')")
             took.append(time.perf_counter() - began)
             page.context.close()
         browser.close()
@@ -185,8 +183,8 @@ def pictures(url: str, folder: Path, recordings: list[Path]) -> None:
 
     def ready(page: Page) -> None:
         page.wait_for_selector("#rows .bars dl")
-        page.wait_for_function("!document.querySelector('#clock').textContent.endsWith('/ 0:00.0')")
-        page.wait_for_function("!document.querySelector('#count').textContent.includes('wait')")
+        page.wait_for_function("() => !document.querySelector('#clock').textContent.endsWith('/ 0:00.0')")
+        page.wait_for_function("() => !document.querySelector('#count').textContent.includes('wait')")
         page.wait_for_timeout(800)
 
     with sync_playwright() as playwright:
@@ -199,8 +197,8 @@ def pictures(url: str, folder: Path, recordings: list[Path]) -> None:
                 page.set_input_files("#files", recordings)
             ready(page)
             if name == "web-dark":
-                page.get_by_label("Why?").check()
-                page.wait_for_function("document.querySelector('#why').textContent.startsWith('Bright')")
+                page.locator("#explain").check()
+                page.wait_for_function("() => document.querySelector('#why').textContent.startsWith('Bright')")
             page.screenshot(path=folder / f"{name}.png")
             page.context.close()
         browser.close()

@@ -58,6 +58,7 @@ def stereo(path: Path, suffix: str, subtype: str) -> Path:
     """A recording in another format: two channels that differ, 22.05 kHz, 9.3 s."""
     heard, rate_hz = wave.read(path)
     left = wave.resample(np.tile(heard, 3), rate_hz, 22050)[: round(9.3 * 22050)]
+    left = 0.5 * left + 0.003 * np.random.default_rng(0).standard_normal(left.size).astype(np.float32)
     out = path.parent.parent / f"stereo.{suffix}"
     soundfile.write(out, np.stack([left, left[::-1]], axis=1), 22050, subtype=subtype)
     return out

@@ -1,7 +1,7 @@
 """Routes for programs: health, models, one recording in and its cycles out, annotations, and the runs' reports."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rales import __version__
 from rales.web import marks, reports, scores
@@ -9,17 +9,20 @@ from rales.web.guard import Refusal
 from rales.web.schemas import Annotation, Health, ModelFacts, Prediction, RunFacts, Saved
 from rales.web.service import Service
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
 REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'"
 
 
-def add(app: Any, service: Service) -> None:
+def add(app: "FastAPI", service: Service) -> None:
     add_facts(app, service)
     add_predict(app, service)
     add_annotations(app, service)
     add_runs(app, service)
 
 
-def add_facts(app: Any, service: Service) -> None:
+def add_facts(app: "FastAPI", service: Service) -> None:
     @app.get("/health")
     def health() -> Health:
         """Whether the service is up."""
@@ -31,7 +34,7 @@ def add_facts(app: Any, service: Service) -> None:
         return service.shelf.listed()
 
 
-def add_predict(app: Any, service: Service) -> None:
+def add_predict(app: "FastAPI", service: Service) -> None:
     from fastapi import File, Form, UploadFile
 
     @app.post("/predict", response_model=Prediction)
@@ -53,7 +56,7 @@ def add_predict(app: Any, service: Service) -> None:
         return {"recording": name, "duration_s": facts["duration_s"], "model": chosen, "cycles": cycles}
 
 
-def add_annotations(app: Any, service: Service) -> None:
+def add_annotations(app: "FastAPI", service: Service) -> None:
     @app.post("/annotations", response_model=Saved, status_code=201)
     def annotate(annotation: Annotation) -> dict[str, Any]:
         """Save the corrected cycles of a recording of a session as its next revision."""
@@ -66,7 +69,7 @@ def add_annotations(app: Any, service: Service) -> None:
         return {"recording": row["id"], **service.store.annotate(row["id"], cycles)}
 
 
-def add_runs(app: Any, service: Service) -> None:
+def add_runs(app: "FastAPI", service: Service) -> None:
     from fastapi.responses import HTMLResponse
 
     @app.get("/runs", response_model=list[RunFacts])

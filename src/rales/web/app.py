@@ -8,13 +8,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rales import __version__
 from rales.web import answers, sessions
 from rales.web.guard import Guard, Refusal
 from rales.web.service import Service
 from rales.web.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 STATIC = Path(__file__).parent / "static"
 log = logging.getLogger(__name__)
@@ -56,7 +59,7 @@ def create_app(settings: Settings) -> Guard:
     return Guard(app, settings, nonce)
 
 
-def add_page(app: Any, nonce: str) -> None:
+def add_page(app: "FastAPI", nonce: str) -> None:
     """The page at / and its files under /static."""
     from fastapi.responses import HTMLResponse
     from fastapi.staticfiles import StaticFiles
@@ -70,7 +73,7 @@ def add_page(app: Any, nonce: str) -> None:
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
 
-def add_errors(app: Any) -> None:
+def add_errors(app: "FastAPI") -> None:
     """Every error is a JSON object with one sentence, `detail`."""
     from fastapi import Request
     from fastapi.exceptions import RequestValidationError

@@ -4,7 +4,7 @@ import asyncio
 import io
 import zipfile
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 from rales.web import marks, scores
@@ -24,8 +24,11 @@ from rales.web.schemas import (
 )
 from rales.web.service import Service
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
-def add(app: Any, service: Service) -> None:
+
+def add(app: "FastAPI", service: Service) -> None:
     add_sessions(app, service)
     add_recordings(app, service)
     add_sound(app, service)
@@ -33,7 +36,7 @@ def add(app: Any, service: Service) -> None:
     add_exports(app, service)
 
 
-def add_sessions(app: Any, service: Service) -> None:
+def add_sessions(app: "FastAPI", service: Service) -> None:
     store = service.store
 
     @app.get("/sessions", response_model=list[Session])
@@ -67,7 +70,7 @@ def add_sessions(app: Any, service: Service) -> None:
         return {**known_session(service, session), "recordings": service.listed(session)}
 
 
-def add_recordings(app: Any, service: Service) -> None:
+def add_recordings(app: "FastAPI", service: Service) -> None:
     from fastapi import File, UploadFile
 
     @app.post("/sessions/{session}/recordings", response_model=RecordingFacts, status_code=201)
@@ -101,7 +104,7 @@ def add_recordings(app: Any, service: Service) -> None:
             raise Refusal(404, "no such recording; it may have been removed")
 
 
-def add_sound(app: Any, service: Service) -> None:
+def add_sound(app: "FastAPI", service: Service) -> None:
     from fastapi.responses import FileResponse, Response
 
     @app.get("/recordings/{recording}/audio", response_class=FileResponse, responses=binary("audio/wav"))
@@ -121,7 +124,7 @@ def add_sound(app: Any, service: Service) -> None:
         return Response(grey, media_type="application/octet-stream", headers=headers)
 
 
-def add_scores(app: Any, service: Service) -> None:
+def add_scores(app: "FastAPI", service: Service) -> None:
     @app.post("/recordings/{recording}/scores", response_model=Scores)
     async def score(recording: str, asked: ScoreRequest) -> dict[str, Any]:
         """What a model says of stretches of a recording, for cycles whose boundaries were moved. Not a diagnosis."""
@@ -160,7 +163,7 @@ def add_scores(app: Any, service: Service) -> None:
             raise Refusal(422, str(error).replace(sound, row["name"])) from error
 
 
-def add_exports(app: Any, service: Service) -> None:
+def add_exports(app: "FastAPI", service: Service) -> None:
     from fastapi.responses import Response
 
     @app.get("/recordings/{recording}/export", response_class=Response, responses=binary("text/plain"))

@@ -13,6 +13,7 @@ import { selectedCycle, state, update, when } from "./state.js";
 const FIT = 0;
 let surfer = null;
 let regions = null;
+let sought = null; // where the playhead was last sent, in seconds
 let span = null; // what is played: {start_s, end_s, loop}, null for everything
 
 /** Make the player; `onView(start_s, end_s)` hears which stretch is seen, `onTime(seconds)` where the playhead is. */
@@ -44,7 +45,7 @@ export function start(onView, onTime) {
   surfer.on("finish", () => span?.loop && playSpan(span));
   surfer.on("play", showPlaying);
   surfer.on("pause", showPlaying);
-  surfer.on("interaction", () => (span = null));
+  surfer.on("interaction", () => (span = sought = null));
   regions.on("region-clicked", (region) => update({ selected: region.id }));
   regions.on("region-updated", dragged);
   when(["cycles", "selected", "scores", "model", "threshold"], showRegions);
@@ -115,10 +116,12 @@ export function setLooping(looping) {
 
 export function seek(seconds) {
   span = null;
-  surfer.setTime(Math.min(Math.max(seconds, 0), surfer.getDuration()));
+  sought = Math.min(Math.max(seconds, 0), surfer.getDuration());
+  surfer.setTime(sought);
 }
 
-export const now = () => surfer.getCurrentTime();
+/** Where the playhead is, or will be as soon as the browser has followed. */
+export const now = () => (surfer.isSeeking() && sought !== null ? sought : surfer.getCurrentTime());
 
 function showPlaying() {
   const playing = surfer.isPlaying();
