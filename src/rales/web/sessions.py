@@ -221,6 +221,6 @@ def attachment(name: str, suffix: str) -> dict[str, str]:
     return {"content-disposition": f"attachment; filename=\"{marks.safe(name)}{suffix}\"; filename*=UTF-8''{whole}"}
 
 
-def binary(kind: str) -> dict[int, dict[str, Any]]:
+def binary(kind: str) -> dict[int | str, dict[str, Any]]:
     """What OpenAPI says of an answer that is not JSON."""
     return {200: {"content": {kind: {"schema": {"type": "string", "format": "binary"}}}}}
