@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rales import explain
+from rales.audio.logmel import MelPower
 from rales.config import UsageError
 from rales.predict import Model
 from tests import tiny
@@ -45,7 +46,8 @@ def tone_in_noise(hz: float, start_s: float, end_s: float, duration_s: float = 4
 @pytest.mark.parametrize(("hz", "start_s", "end_s"), [(420.0, 1.0, 1.6), (1500.0, 2.6, 3.2), (250.0, 0.2, 0.5)])
 def test_a_wheeze_tone_is_found_where_it_was_put(model: Model, hz: float, start_s: float, end_s: float) -> None:
     """A network that listens to the tone's band alone, so the truth is known."""
-    centres_hz = explain.band_centres(next(m.filters for m in model.frontend.modules() if hasattr(m, "filters")), 16000)
+    filters = next(module.filters for module in model.frontend.modules() if isinstance(module, MelPower))
+    centres_hz = explain.band_centres(filters, 16000)
     band = int(np.abs(centres_hz - hz).argmin())
     known = Model(model.recipe, BandDetector(band), model.record, torch.device("cpu"))
     found = explain.attribution(known, tone_in_noise(hz, start_s, end_s), "wheeze")

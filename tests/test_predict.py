@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,9 @@ import soundfile
 import torch
 
 import rales
-from rales import finetune, predict, recipes, runs
+from rales import finetune, predict, recipes, runs, scoring, statistics
+from rales import recordings as reading
+from rales.config import UsageError
 from rales.data import read_cycles
 from rales.data.cache import waveform
 from rales.metrics import CLASSES
@@ -129,6 +132,146 @@ def test_embeddings_are_what_the_head_sees(place: Path, model: predict.Model) ->
     assert np.abs(probabilities - model.predict(place / "data")[P].to_numpy()).max() < 1e-5
     table = model.embed_table(recordings(place)[0])
     assert list(table.columns) == ["recording", "cycle", "start_s", "end_s", "path", "vector"]
+
+
+def test_vectors_of_a_layer_and_of_a_recording(place: Path, model: predict.Model) -> None:
+    fused, first = model.embed(place / "data"), model.embed(place / "data", layer=1)
+    assert np.abs(fused[:, :24] - first).max() < 1e-6  # both layers are fused, side by side
+    whole = model.embed_table(place / "data", per="recording")
+    assert whole["recording"].tolist() == [path.stem for path in recordings(place)]
+    assert set(whole["cycle"]) == {0}
+    assert np.abs(whole["vector"][1] - fused[4:8].mean(axis=0)).max() < 1e-6
+    with pytest.raises(UsageError, match="--layer 3: the encoder has layers 1 to 2"):
+        model.embed(place / "data", layer=3)
+
+
+# Engines and decisions
+
+
+def test_every_probability_comes_from_the_engine(place: Path, model: predict.Model) -> None:
+    asked = []
+
+    def engine(waves: predict.Waves) -> predict.Probabilities:
+        asked.append(waves.shape)
+        return np.tile([0.1, 0.2, 0.3, 0.4], (len(waves), 1))
+
+    other = predict.Model(model.recipe, model.plain, model.record, torch.device("cpu"), engine=engine)
+    table = other.predict(place / "data")
+    assert set(table["label"]) == {"both"}
+    assert table[P].drop_duplicates().to_numpy().tolist() == [[0.1, 0.2, 0.3, 0.4]]
+    assert asked == [(32, 32000)]  # eight recordings in one batch
+    assert other.probabilities(np.zeros((40, 32000), np.float32)).shape == (40, 4)
+
+
+def test_status_has_a_row_for_every_recording(place: Path, model: predict.Model, tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"")
+    paths = [str(recordings(place)[0]), str(tmp_path / "bad.wav"), str(recordings(place)[1])]
+    problems: list[str] = []
+    ((table, status),) = model.tables(paths, problems)
+    assert status["path"].tolist() == paths
+    assert status["status"].tolist() == ["ok", "failed", "ok"]
+    assert status["sentence"].tolist() == ["", problems[0], ""]
+    assert status["cycles"].tolist() == [4, 0, 4]
+    assert status["duration_s"].tolist()[::2] == [4.0, 4.0]
+    assert len(table) == 8
+
+
+def test_tables_come_some_recordings_at_a_time(
+    place: Path, model: predict.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = model.predict(place / "data")
+    monkeypatch.setattr(predict, "CHUNK", 6)
+    parts = list(model.tables([str(path) for path in recordings(place)]))
+    assert [len(table) for table, _ in parts] == [8, 8, 8, 8, 0]
+    assert pd.concat([table for table, _ in parts[:4]], ignore_index=True).equals(whole)
+
+
+def test_a_recording_that_breaks_off_has_no_answer(
+    place: Path, model: predict.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its first cycles were scored before the damage was met."""
+    original = reading.pieces
+
+    def breaking(path: str, *rest: Any) -> Any:
+        for piece in original(path, *rest):
+            if path == str(recordings(place)[1]):
+                yield piece._replace(last=False)
+                raise ValueError("the rest is damaged")
+            yield piece
+
+    monkeypatch.setattr(reading, "pieces", breaking)
+    problems: list[str] = []
+    table = model.predict(place / "data", problems)
+    assert problems == ["the rest is damaged"]
+    assert len(table) == 28
+    assert recordings(place)[1].stem not in set(table["recording"])
+
+
+def test_abstention_threshold_and_their_notice(place: Path, model: predict.Model) -> None:
+    plain = model.predict(place / "data")
+    sure = plain[P].max(axis=1)
+    middle = float(sure.median())
+    table = model.predict(place / "data", decision=model.decision(min_confidence=middle))
+    assert table["uncertain"].tolist() == (sure < middle).tolist()
+    assert table["label"].equals(plain["label"])
+    for threshold, labels in ((0.0, {"normal"}), (1.0, set(CLASSES[1:]))):
+        table = model.predict(place / "data", decision=model.decision(threshold=threshold))
+        assert set(table["label"]) <= labels
+        assert f"Normal from p_normal {threshold:.3f} on." in table["notice"][0]
+    with pytest.raises(UsageError, match="--threshold validation: the model has no threshold"):
+        model.decision(threshold="validation")
+    with pytest.raises(UsageError, match=r"--min-confidence 1.5: expected a probability"):
+        model.decision(min_confidence=1.5)
+
+
+def test_a_validation_run_keeps_its_calibration(place: Path, tmp_path: Path) -> None:
+    """Prediction is at the temperature of the validation patients, and says so; the run's own files stay as scored."""
+    cycles = read_cycles(place / "data")
+    recipe = tiny.recipe("train.lr=0.01", "train.select=validation")
+    figures = finetune.run(recipe, cycles, tmp_path / "run", cache_folder=place / "cache")
+    model = rales.load(tmp_path / "run")
+    temperature = figures["validation_temperature"]["temperature"]
+    assert model.calibration["temperature"] == pytest.approx(temperature)
+    assert (model.calibration["cycles"], model.calibration["patients"]) == (4, 1)
+    assert f"temperature {temperature:.3f}" in model.decision().notice
+    asked = model.predict(place / "data")
+    stored = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    asked = asked[asked["recording"].isin(set(stored["recording"]))]
+    cooled = statistics.apply_temperature(stored[P], temperature)
+    assert np.abs(asked[P].to_numpy() - cooled).max() < 1e-4
+    assert asked["label"].tolist() == stored["label"].tolist()
+    assert model.decision(threshold="validation").threshold == model.calibration["threshold"]
+    assert predict.evaluate(tmp_path / "run", cycles, cache_folder=place / "cache")["score"] == figures["score"]
+
+
+def test_shares_of_abnormal_cycles() -> None:
+    rows = pd.DataFrame(
+        {
+            "recording": ["a"] * 5 + ["b"],
+            "path": ["x/a.wav"] * 5 + ["x/b.wav"],
+            "label": ["normal", "crackle", "both", "wheeze", "normal", "normal"],
+            "uncertain": [False, False, False, False, True, True],
+            "notice": "n",
+        }
+    )
+    a, b = scoring.per_recording(rows).to_dict("records")
+    assert [a[name] for name in ("cycles", "uncertain", *CLASSES, "abnormal")] == [5, 1, 1, 1, 1, 1, 3]
+    assert a["abnormal_share"] == 0.75
+    assert (a["low"], a["high"]) == pytest.approx((0.3006, 0.9544), abs=1e-4)  # Wilson, 3 of 4
+    assert (b["low"], b["high"]) == (0, 1)
+    assert np.isnan(b["abnormal_share"])
+
+
+def test_without_a_name_the_model_of_the_package_is_loaded(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "DEFAULT_FOLDER", tmp_path)
+    for name in (None, "rales-small"):
+        with pytest.raises(UsageError, match="this version ships none"):
+            rales.load(name)
+    shutil.copy(place / "run" / "best.safetensors", tmp_path / "model.safetensors")
+    wanted = rales.load(place / "run").digest
+    assert [rales.load(name).digest for name in (None, "rales-small")] == [wanted, wanted]
 
 
 # Evaluation

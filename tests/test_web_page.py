@@ -213,7 +213,9 @@ def drag_a_boundary(page: Page) -> None:
 def test_with_the_keyboard_alone(place: Path, open_page: Open) -> None:
     page = open_page()
     fresh_session(page, "Keys")
-    choose(page, recording(place, 1))
+    (place / "whole.wav").write_bytes(recording(place, 1).read_bytes())
+    (place / "whole.txt").write_text("0 4 0 0\n")
+    choose(page, place / "whole.wav", place / "whole.txt")
     assert times(page) == [(0, 4)]
     page.locator("#main").focus()
     page.keyboard.press("ArrowRight")

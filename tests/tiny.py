@@ -94,3 +94,9 @@ def model(*words: str) -> Model:
     torch.nn.init.normal_(network.get_parameter("head.weight"), std=0.3)  # starts near 0, where all answers are alike
     record = {"recipe": chosen.name, "config": runs.clean(to_dict(chosen.config)), "classes": list(CLASSES)}
     return Model(chosen, network, record, torch.device("cpu"))
+
+
+def save(model: Model, path: Path) -> None:
+    """Write a model's checkpoint."""
+    about = {**model.record, "options": {"size": "tiny"}, "epoch": 1}
+    runs.save_tensors(path, model.plain.state_dict(), about)

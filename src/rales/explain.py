@@ -53,10 +53,10 @@ class Explained(NamedTuple):
     repeats: bool  # the clip holds the cycle again and again
 
 
-def explain(model: Model, path: str, cycle: int, target: str | None = None) -> Explained:
+def explain(model: Model, path: str, cycle: int, target: str | None = None, *, cycles: str = "auto") -> Explained:
     """Recording, number of a cycle from 1, class (None: the one predicted) -> why. Errors: no such cycle or class."""
     before = 0
-    for piece in recordings.pieces(path, model.recipe.config.audio):
+    for piece in recordings.pieces(path, model.recipe.config.audio, cycles):
         if before < cycle <= before + len(piece.waves):
             wave = piece.waves[cycle - before - 1]
             break
@@ -130,7 +130,7 @@ def band_centres(filters: Tensor, rate_hz: int) -> NDArray[np.float64]:
     bins_hz = np.linspace(0, rate_hz / 2, weights.shape[1])
     total = weights.sum(axis=1)
     filled = np.flatnonzero(total)
-    return np.interp(np.arange(len(weights)), filled, weights[filled] @ bins_hz / total[filled])
+    return np.asarray(np.interp(np.arange(len(weights)), filled, weights[filled] @ bins_hz / total[filled]))
 
 
 def patched(picture: NDArray[np.float64], sizes: tuple[int, int]) -> NDArray[np.float64]:
@@ -148,8 +148,8 @@ def table(found: Explained) -> pd.DataFrame:
     place_s = why.time_s % length_s if found.repeats else np.where(why.time_s < length_s, why.time_s, np.nan)
     hz, time_s = np.meshgrid(why.hz, why.time_s, indexing="ij")
     recording_s = np.broadcast_to(found.start_s + place_s, why.grid.shape)
-    columns = {"hz": hz, "time_s": time_s, "recording_s": recording_s, "contribution": why.grid}
-    return pd.DataFrame({name: values.ravel() for name, values in columns.items()})
+    names, cells = ("hz", "time_s", "recording_s", "contribution"), (hz, time_s, recording_s, why.grid)
+    return pd.DataFrame({name: np.ravel(values) for name, values in zip(names, cells, strict=True)})
 
 
 def document(found: Explained) -> dict[str, Any]:

@@ -74,27 +74,38 @@ class Model:
         return hashlib.sha256((fingerprint(self.plain) + settings).encode()).hexdigest()
 
     def predict(
-        self, paths: Paths, problems: list[str] | None = None, decision: Decision | None = None
+        self,
+        paths: Paths,
+        problems: list[str] | None = None,
+        decision: Decision | None = None,
+        *,
+        cycles: str = "auto",
     ) -> pd.DataFrame:
         """Recordings, folders, globs, URLs -> one row per cycle: recording, cycle, start_s, end_s, label, p_… (see
         contract).
 
-        Cycles come from an ICBHI annotation beside the recording (then `true_label` is filled), else consecutive
-        windows are taken (`source` tells). A recording that cannot be read raises a ValueError that names it; with a
-        `problems` list given, its sentence goes there and the other recordings are unaffected.
+        Cycles come from an ICBHI annotation beside the recording (then `true_label` is filled), else breaths are found
+        in its sound, else windows are taken (`source` tells; `cycles` chooses, see `recordings.cycles_of`). A recording
+        that cannot be read raises a ValueError that names it; with a `problems` list given, its sentence goes there and
+        the other recordings are unaffected.
         """
-        tables = [table for table, _ in self.tables(recordings.find(paths), problems, decision)]
+        tables = [table for table, _ in self.tables(recordings.find(paths), problems, decision, cycles=cycles)]
         result = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
         return result.drop(columns="true_label") if result["true_label"].isna().all() else result
 
     def tables(
-        self, paths: Iterable[str], problems: list[str] | None = None, decision: Decision | None = None
+        self,
+        paths: Iterable[str],
+        problems: list[str] | None = None,
+        decision: Decision | None = None,
+        *,
+        cycles: str = "auto",
     ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
         """Recordings -> their cycles and their status (path, status, sentence, duration_s, cycles), some whole
         recordings at a time and at least once; errors as in `predict`."""
         decision = decision or self.decision()
         some, rows = list[Answer](), 0
-        for answer in self.answers(paths, self.engine, problems):
+        for answer in self.answers(paths, self.engine, problems, cycles):
             some.append(answer)
             rows += len(answer.values)
             if rows >= CHUNK or len(some) >= CHUNK:
@@ -127,10 +138,15 @@ class Model:
         return table, pd.DataFrame(status, columns=columns)
 
     def embed(
-        self, paths: Paths, *, layer: int | None = None, per: Literal["cycle", "recording"] = "cycle"
+        self,
+        paths: Paths,
+        *,
+        layer: int | None = None,
+        per: Literal["cycle", "recording"] = "cycle",
+        cycles: str = "auto",
     ) -> NDArray[np.float32]:
         """Recordings -> (rows, features) vectors of `embed_table`."""
-        return np.stack(self.embed_table(paths, layer=layer, per=per)["vector"].to_list())
+        return np.stack(self.embed_table(paths, layer=layer, per=per, cycles=cycles)["vector"].to_list())
 
     def embed_table(
         self,
@@ -139,6 +155,7 @@ class Model:
         *,
         layer: int | None = None,
         per: Literal["cycle", "recording"] = "cycle",
+        cycles: str = "auto",
     ) -> pd.DataFrame:
         """Recordings -> recording, cycle, start_s, end_s, path and `vector`: the fused z' (D * n,) that the head sees
         (eq. 2), or mean + maximum of one layer (D,), counted from 1.
@@ -146,7 +163,7 @@ class Model:
         A recording's vector is the mean of its cycles' (`cycle` is then 0). Errors go to `problems` as in `predict`.
         """
         tables = []
-        for answer in self.answers(recordings.find(paths), self.embedder(layer), problems):
+        for answer in self.answers(recordings.find(paths), self.embedder(layer), problems, cycles):
             rows, vectors = rows_of([answer]).drop(columns=["label", "source"]), answer.values
             if per == "recording" and len(rows):
                 rows = rows.head(1).assign(cycle=0, start_s=0.0, end_s=answer.duration_s)
@@ -167,11 +184,15 @@ class Model:
         return lambda waves: self.forward(lambda logmel: mean_plus_max(encoder(logmel)[layer - 1]), waves)
 
     def answers(
-        self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], problems: list[str] | None
+        self,
+        paths: Iterable[str],
+        function: Callable[[Waves], NDArray[Any]],
+        problems: list[str] | None,
+        cycles: str = "auto",
     ) -> Iterator[Answer]:
         """Recordings -> what a function of (B, samples) says of their cycles, batched across recordings, in order."""
         values = list[NDArray[Any]]()
-        for group in grouped(recordings.ahead(paths, self.recipe.config.audio)):
+        for group in grouped(recordings.ahead(paths, self.recipe.config.audio, cycles)):
             waves = [piece.waves for piece in group if len(piece.waves)]
             found = function(waves[0] if len(waves) == 1 else np.concatenate(waves)) if waves else np.empty((0, 0))
             for piece in group:

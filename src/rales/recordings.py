@@ -15,14 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rales import segment
 from rales.audio import wave
 from rales.config import Audio, UsageError
 from rales.data import cache, icbhi
 from rales.metrics import CLASSES
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".m4a", ".aac")
-WINDOW_S = 4.0  # without annotated cycles: longer than nearly all breaths (2.7 s on average), half of the model's 8 s
-SHORTEST_WINDOW_S = 0.5
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", *sorted(wave.FFMPEG_SUFFIXES))
+CYCLES = ("auto", "annotation", "segment", "windows")  # where cycles come from
+STRETCH_S = 300.0  # of a recording in which breaths are looked for at a time
 PIECE = 32  # cycles of one recording that are in memory together: 16 MB of 8 s each
 THREADS = 2
 AHEAD = 8  # recordings that are read, or waiting to be scored, at a time
@@ -134,32 +135,40 @@ def local(path: str) -> Iterator[Path]:
             raise ValueError(str(error).replace(str(copy), path)) from error
 
 
-def cycles_of(path: Path, duration_s: float) -> Cycles:
-    """Recording and its length -> its cycles: those of the ICBHI annotation beside it, else windows."""
+def cycles_of(path: Path, duration_s: float, where: str = "auto") -> Cycles:
+    """Recording, its length and a word of CYCLES -> its cycles.
+
+    auto takes the annotation beside the recording, else breaths found in the sound (segment), else windows; segment
+    takes windows too where no breath is found. `source` tells which it was.
+    """
     annotation = path.with_suffix(".txt")
-    if not annotation.is_file():
-        spans = windows(duration_s)
-        return Cycles([start for start, _ in spans], [end for _, end in spans], None, "window")
-    marks, wrong = icbhi.annotation(annotation, duration_s)
-    if wrong:
-        raise ValueError(wrong[0] + (f" (and {len(wrong) - 1} more lines)" if len(wrong) > 1 else ""))
-    labels = [CLASSES[mark.crackle + 2 * mark.wheeze] for mark in marks]
-    return Cycles([mark.start_s for mark in marks], [mark.end_s for mark in marks], labels, "annotation")
+    if where == "annotation" or (where == "auto" and annotation.is_file()):
+        marks, wrong = icbhi.annotation(annotation, duration_s)
+        if wrong:
+            raise ValueError(wrong[0] + (f" (and {len(wrong) - 1} more lines)" if len(wrong) > 1 else ""))
+        labels = [CLASSES[mark.crackle + 2 * mark.wheeze] for mark in marks]
+        return Cycles([mark.start_s for mark in marks], [mark.end_s for mark in marks], labels, "annotation")
+    found = breaths(path, duration_s) if where != "windows" else []
+    spans = found or segment.windows(duration_s)
+    return Cycles([start for start, _ in spans], [end for _, end in spans], None, "segment" if found else "window")
 
 
-def windows(duration_s: float) -> list[tuple[float, float]]:
-    """Length of a recording -> consecutive windows that cover it; a short rest joins the window before it."""
-    starts = np.arange(0.0, max(duration_s, 1e-9), WINDOW_S).tolist()
-    if len(starts) > 1 and duration_s - starts[-1] < SHORTEST_WINDOW_S:
-        starts.pop()
-    return list(zip(starts, [*starts[1:], duration_s], strict=True))
+def breaths(path: Path, duration_s: float) -> list[tuple[float, float]]:
+    """Recording -> the breathing cycles in its sound; a long one is heard in stretches, so that it fits into memory."""
+    begins = np.arange(0.0, duration_s, STRETCH_S).tolist()
+    stretches = wave.segments(path, zip(begins, [*begins[1:], None], strict=True))
+    return [
+        (begin_s + start_s, min(begin_s + end_s, duration_s))
+        for begin_s, (sound, rate_hz) in zip(begins, stretches, strict=True)
+        for start_s, end_s in segment.cycles(sound, rate_hz)
+    ]
 
 
-def pieces(path: str, audio: Audio) -> Generator[Piece, None, None]:
-    """Recording -> its cycles, prepared as training saw them; ValueError or OSError for one that cannot be read."""
+def pieces(path: str, audio: Audio, where: str = "auto") -> Generator[Piece, None, None]:
+    """Recording, word of CYCLES -> its cycles as training saw them; ValueError or OSError if it cannot be read."""
     with local(path) as file:
         duration_s = wave.info(file).duration_s
-        cycles = cycles_of(file, duration_s)
+        cycles = cycles_of(file, duration_s, where)
         segments = wave.segments(file, zip(cycles.start_s, cycles.end_s, strict=True))
         samples, left = round(audio.rate_hz * audio.duration_s), len(cycles.start_s)
         while left:
@@ -183,15 +192,17 @@ def prepared(segment: Waves, native_hz: int, audio: Audio) -> Waves:
     )
 
 
-def ahead(paths: Iterable[str], audio: Audio, threads: int = THREADS) -> Iterator[Piece]:
+def ahead(paths: Iterable[str], audio: Audio, where: str = "auto", threads: int = THREADS) -> Iterator[Piece]:
     """Recordings -> their pieces in order. Threads read a bounded number of recordings ahead of who takes them.
 
     Each recording has a queue of two pieces: one of any length is read as fast as it is scored.
     """
+    if where not in CYCLES:
+        raise UsageError(f"--cycles {where}: expected one of {', '.join(CYCLES)}")
     stop, boxes = threading.Event(), deque[queue.Queue[Piece]]()
 
     def fill(path: str, box: "queue.Queue[Piece]") -> None:
-        reading = pieces(path, audio)
+        reading = pieces(path, audio, where)
         try:
             for piece in reading:
                 box.put(piece)

@@ -77,13 +77,13 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """`with claimed(folder):` no other process trains in the run folder; what a killed one left half-written goes."""
+    """`with claimed(folder):` no other process works in the folder; what a killed one left half-written goes."""
     make_folder(folder)
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ValueError(f"{folder}: another process is training there; wait for it or choose another --out") from error
+        raise ValueError(f"{folder}: another process is at work there; wait for it or choose another --out") from error
     try:
         for part in folder.glob(".*.part"):
             part.unlink()

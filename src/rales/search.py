@@ -106,7 +106,7 @@ def search(query: str, path: Path, top: int = 10, model: str | None = None) -> p
     if about.get("model") != classifier.digest:
         raise ValueError(f"{path}: made by another model; give that one with --model, or embed again with this one")
     layer = about["layer"]
-    table = classifier.embed_table(recording, layer=None if layer == "fused" else layer)
+    table = classifier.embed_table(recording, layer=None if layer == "fused" else layer, cycles=about["cycles"])
     if cycle is not None:
         table = table[table["cycle"] == cycle]
         if table.empty:

@@ -75,6 +75,13 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
     return [*lines, "", NOT_A_DIAGNOSIS]
 
 
+SOURCES = {
+    "annotation": "",
+    "segment": " (no annotation: breaths found in the sound)",
+    "window": " (no annotation: windows, not breaths)",
+}
+
+
 def prediction_lines(document: dict[str, Any]) -> list[str]:
     """Predicted cycles -> lines, a block per recording."""
     lines: list[str] = []
@@ -82,7 +89,7 @@ def prediction_lines(document: dict[str, Any]) -> list[str]:
     for row in document["cycles"]:
         if row["recording"] != recording:
             recording = row["recording"]
-            windows = "" if row["source"] == "annotation" else " (no annotation: windows, not breaths)"
+            windows = SOURCES[row["source"]]
             names = "".join(f"{name:>9}" for name in CLASSES)
             lines += ["", recording + windows, f"{'cycle':>5}  {'start s':>8} {'end s':>8}  {'label':<8}{names}"]
         true = row.get("true_label")
@@ -120,6 +127,17 @@ def explain_lines(document: dict[str, Any]) -> list[str]:
         "",
         *table(["strongest patches", "Hz", "s in the clip"], rows),
         "",
+        document["notice"],
+    ]
+
+
+def batch_lines(document: dict[str, Any]) -> list[str]:
+    """A batch job's counts -> lines."""
+    hours = document["seconds_of_sound"] / 3600
+    return [
+        f"{document['ok']} recordings read ({hours:.1f} h), {document['cycles']} cycles; {document['failed']} failed, "
+        f"{document['waiting']} waiting",
+        f"{document['out']}: cycles, summary and status, a Parquet file a shard",
         document["notice"],
     ]
 

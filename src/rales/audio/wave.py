@@ -3,10 +3,11 @@
 import io
 import math
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, overload
+from typing import Any, BinaryIO, Literal, NamedTuple, cast, overload
 
 import numpy as np
 import soundfile
@@ -19,6 +20,8 @@ Wave = NDArray[np.float32]
 PathLike = str | os.PathLike[str]
 
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
+FFMPEG_SUFFIXES = {".m4a", ".aac", ".mp4", ".3gp", ".amr", ".webm", ".wma"}  # what phones and recorders write
+LENGTH_TOLERANCE_S = 0.25  # a few frames of padding that decoders drop
 # Sizes that mean "written to a pipe, never filled in": most programs, and SoX (2 GiB - 4 KiB in whole frames).
 STREAM_SIZES = {0xFFFFFFFF, *range(0x7FFFF000 - 64, 0x7FFFF000 + 1)}
 
@@ -206,7 +209,9 @@ def _open(path: Path) -> Any:
     """File -> open soundfile.SoundFile that is audio, not empty, and not shorter than its header says."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file")
-    source: str | io.BytesIO = str(path)
+    source: str | BinaryIO = str(path)
+    if path.suffix.lower() in FFMPEG_SUFFIXES:
+        source = _decoded(path)
     data = _riff_data(path)
     if data is not None and data.streamed and data.promised == 0:
         # libsndfile takes a size of 0 at its word, so it is given a copy with the size that the file has.
@@ -234,9 +239,41 @@ def _open(path: Path) -> Any:
     raise ValueError(f"{path}: its header does not say how long it is (written to a pipe?); save it again as a file")
 
 
+def _decoded(path: Path) -> BinaryIO:
+    """File of a format that only FFmpeg reads -> the same sound as float32 samples in a temporary file."""
+    try:
+        import av
+    except ImportError as error:
+        raise ValueError(f'{path}: {path.suffix} needs the package av: pip install "rales[av]"') from error
+    target: Any = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the open recording)
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise ValueError(f"{path}: holds no sound; expected an audio file")
+            stream = container.streams.audio[0]
+            promised = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+            rate_hz, frames = stream.rate, 0
+            to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate_hz)
+            with soundfile.SoundFile(target, "w", rate_hz, stream.channels, "FLOAT", format="W64") as file:
+                for decoded in container.decode(stream):
+                    for block in to_float.resample(decoded):
+                        file.write(block.to_ndarray().T)
+                        frames += block.samples
+    except (av.FFmpegError, soundfile.SoundFileError) as error:
+        raise ValueError(f"{path}: not a readable audio file, or a damaged one ({_reason(error)})") from error
+    # An .aac stream without a container only guesses its length
+    if container.format.name != "aac" and frames < rate_hz * (promised - LENGTH_TOLERANCE_S):
+        raise ValueError(
+            f"{path}: truncated, its header promises {promised:.3f} s and {frames / rate_hz:.3f} s could be decoded; "
+            f"copy the file again"
+        )
+    target.seek(0)
+    return cast("BinaryIO", target)
+
+
 def _reason(error: Exception) -> str:
-    # str() of libsndfile's errors repeats the path
-    return str(getattr(error, "error_string", error)).rstrip(".")
+    # str() of the errors of libsndfile and FFmpeg repeats the path
+    return str(getattr(error, "error_string", None) or getattr(error, "strerror", None) or error).rstrip(".")
 
 
 class _RiffData(NamedTuple):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from rales.cli.options import Form, JsonFlag, Recordings, Run
+from rales.cli.options import Address, Cycles, Engine, Form, JsonFlag, Processes, Recordings, Run
 from rales.cli.output import records, say, show
 from rales.config import UsageError
 
@@ -23,12 +23,18 @@ def predict(
     format: Form | None = None,
     status: Path | None = None,
     summary: Path | None = None,
+    cycles: Cycles = "auto",
     min_confidence: float = 0.0,
     threshold: float | Literal["validation"] | None = None,
+    manifest: Path | None = None,
+    cluster: Engine = "local",
+    processes: Processes = None,
+    address: Address = None,
+    shard: int = 1000,
     json: JsonFlag = False,
 ) -> int:
-    """Classify the breathing cycles of recordings. Cycles come from an annotation beside the recording, else from
-    consecutive windows. Not a diagnosis.
+    """Classify the breathing cycles of recordings. Cycles come from an annotation beside the recording, else
+    breaths are found in the sound, else consecutive windows are taken. Not a diagnosis.
 
     Exit code 1 if a recording could not be read; the others are unaffected.
 
@@ -50,10 +56,23 @@ def predict(
     threshold
         p_normal from which a cycle is normal; `validation` is what suited the run's validation patients best. Without
         it the most probable class is the label.
+    manifest
+        CSV or Parquet file with a column `path`, for very many recordings: --out is then a folder of Parquet shards
+        (cycles, summary, status). The same command goes on where it stopped; no recording is done twice.
+    cluster
+        Where the shards are computed, one model a worker.
+    shard
+        Recordings of a shard.
     """
     from rales import formats, recordings, terminal
     from rales import predict as job
 
+    if bool(paths) == (manifest is not None):
+        raise UsageError("expected paths of recordings, or --manifest with a list of them")
+    if manifest is not None:
+        words = {"cluster": cluster, "processes": processes, "address": address, "shard": shard}
+        decided = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
+        return predict_manifest(manifest, out, format, [status, summary], json, model=model, **words, **decided)
     if format is not None and out is None:
         raise UsageError(f"--format {format}: expected --out with it; --json prints a document instead")
     formats.check_table_name("--status", status)
@@ -61,7 +80,7 @@ def predict(
     classifier = job.load(model)
     decision = classifier.decision(min_confidence, threshold)
     sources, collected = recordings.find(paths), Collected(cycles=json or out is None)
-    chunks = collected.through(classifier.tables(sources, collected.problems, decision))
+    chunks = collected.through(classifier.tables(sources, collected.problems, decision, cycles=cycles))
     if out is None:
         for _ in chunks:
             pass
@@ -76,6 +95,19 @@ def predict(
     if json or out is None:
         show(document, json, terminal.prediction_lines)
     return tell(collected.problems, decision.notice if out is not None and not json else "")
+
+
+def predict_manifest(
+    manifest: Path, out: Path | None, form: str | None, others: list[Path | None], json: bool, **words: Any
+) -> int:
+    """The batch job of `predict`."""
+    from rales import batch, terminal
+
+    if out is None or form not in (None, "parquet") or any(others):
+        raise UsageError("--manifest: expected --out FOLDER; it holds Parquet shards of cycles, summary and status")
+    found = batch.run(manifest, out, progress=True, **words)
+    show({"out": str(out), **found}, json, terminal.batch_lines)
+    return tell(found["problems"])
 
 
 @dataclass
@@ -134,6 +166,7 @@ def embed(
     model: Run = None,
     layer: int | Literal["fused"] = "fused",
     per: Literal["cycle", "recording"] = "cycle",
+    cycles: Cycles = "auto",
     json: JsonFlag = False,
 ) -> int:
     """One vector per breathing cycle or recording, for search, clustering or an own classifier.
@@ -157,10 +190,10 @@ def embed(
     problems: list[str] = []
     sets.check_vectors_name(out)
     classifier = job.load(model)
-    vectors = classifier.embed_table(paths, problems, layer=None if layer == "fused" else layer, per=per)
+    vectors = classifier.embed_table(paths, problems, layer=None if layer == "fused" else layer, per=per, cycles=cycles)
     document = {"vectors": len(vectors), "out": str(out), "problems": problems, "notice": job.NOTICE}
     if len(vectors):
-        sets.write_vectors(vectors, out, {"model": classifier.digest, "layer": layer, "per": per})
+        sets.write_vectors(vectors, out, {"model": classifier.digest, "layer": layer, "per": per, "cycles": cycles})
         document["width"] = len(vectors["vector"].iloc[0])
     if json:
         show(document, json, list)
@@ -210,6 +243,7 @@ def explain(
     /,
     *,
     cycle: int,
+    cycles: Cycles = "auto",
     model: Run = None,
     target: str | None = None,
     out: Path | None = None,
@@ -235,7 +269,7 @@ def explain(
 
     if out is not None and out.suffix.lower() != ".png":
         raise UsageError(f"--out {out}: expected a name that ends in .png")
-    found = job.explain(models.load(model), recording, cycle, target)
+    found = job.explain(models.load(model), recording, cycle, target, cycles=cycles)
     if out is not None:
         job.picture(found, out)
         formats.write_table([job.table(found)], out.with_suffix(".csv"))

@@ -153,7 +153,8 @@ class SessionContent:
 
 @dataclass
 class RecordingDetail:
-    """A recording, what each model said of its cycles, and the annotation that was saved last."""
+    """A recording, what each model said of its cycles, and its cycles as they stand; `source` says whose they
+    are: person, annotation, segment (breaths found in the sound) or window."""
 
     id: str
     session: str
@@ -165,6 +166,7 @@ class RecordingDetail:
     reviewed: bool
     scores: dict[str, list[ScoredSpan]]
     cycles: list[MarkedCycle]
+    source: str
     revision: int
     notice: str = NOTICE
 

@@ -165,15 +165,16 @@ class Service:
         return [self.facts(self.standing(row)) for row in self.store.recordings(session, self.shelf.default)]
 
     def standing(self, row: Row) -> Row:
-        """A row of the store -> the same with `scored`, the default model's rows, and `cycles`: as a person saved them,
-        else as they were annotated, else as the model calls them."""
+        """A row of the store -> the same with `scored`, the default model's rows, `cycles`: as a person saved them, else
+        as they were annotated, else as the model calls them, and `source`: person, annotation, segment or window."""
         scored = (
             row["scored"] if row["made"] is not None and row["made"] >= self.shelf.changed(self.shelf.default) else []
         )
         called = [
             {**marks.span(one), "label": one.get("true_label") or one["label"], "confirmed": False} for one in scored
         ]
-        return {**row, "scored": scored, "cycles": called if row["saved"] is None else row["saved"]}
+        source = "person" if row["saved"] is not None else scored[0].get("source", "") if scored else ""
+        return {**row, "scored": scored, "source": source, "cycles": called if row["saved"] is None else row["saved"]}
 
     def facts(self, row: Row) -> Row:
         """A row of `standing` -> its line in the list."""

@@ -95,7 +95,14 @@ function showHead() {
   if (!current) return;
   byId("name").textContent = current.name;
   const waits = { waiting: "waits for the model", failed: current.problem, ready: "" }[current.status];
-  byId("facts").textContent = [clock(current.duration_s), `${current.rate_hz} Hz`, waits].filter(Boolean).join(" · ");
+  const source = {
+    person: "cycles as you saved them",
+    annotation: "cycles of the annotation",
+    segment: "cycles found in the sound",
+    window: "no breath found: equal windows",
+  }[current.source];
+  const facts = [clock(current.duration_s), `${current.rate_hz} Hz`, source, waits];
+  byId("facts").textContent = facts.filter(Boolean).join(" · ");
   byId("reviewed").checked = current.reviewed;
   byId("saved").textContent = current.revision ? `Revision ${current.revision}` : "";
 }
