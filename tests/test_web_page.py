@@ -283,8 +283,8 @@ def test_loop_zoom_and_the_picture(place: Path, open_page: Open) -> None:
 def picture(page: Page) -> Any:
     """-> the spectrogram's pixels, (N, 4)."""
     content = page.evaluate(
-        "() => { const c = document.querySelector('#picture'); "
-        "return [...c.getContext('2d').getImageData(0, c.height - 60, c.width, 60).data.filter((_, i) => i % 28 < 4)]; }"
+        """() => { const { data } = picture.getContext("2d").getImageData(0, picture.height - 60, picture.width, 60);
+           return [...data.filter((_, i) => i % 28 < 4)]; }"""
     )
     return np.array(content).reshape(-1, 4)
 

@@ -165,16 +165,16 @@ class Service:
         return [self.facts(self.standing(row)) for row in self.store.recordings(session, self.shelf.default)]
 
     def standing(self, row: Row) -> Row:
-        """A row of the store -> the same with `scored`, the default model's rows, `cycles`: as a person saved them, else
-        as they were annotated, else as the model calls them, and `source`: person, annotation, segment or window."""
-        scored = (
-            row["scored"] if row["made"] is not None and row["made"] >= self.shelf.changed(self.shelf.default) else []
-        )
-        called = [
-            {**marks.span(one), "label": one.get("true_label") or one["label"], "confirmed": False} for one in scored
-        ]
-        source = "person" if row["saved"] is not None else scored[0].get("source", "") if scored else ""
-        return {**row, "scored": scored, "source": source, "cycles": called if row["saved"] is None else row["saved"]}
+        """A row of the store -> the same with `scored`, the default model's rows, `cycles` as they stand (saved by a
+        person, else annotated, else as the model calls them), and `source`: person, annotation, segment or window."""
+        current = row["made"] is not None and row["made"] >= self.shelf.changed(self.shelf.default)
+        scored = row["scored"] if current else []
+        cycles, source = row["saved"], "person"
+        if cycles is None:
+            called = [(one, one.get("true_label") or one["label"]) for one in scored]
+            cycles = [{**marks.span(one), "label": label, "confirmed": False} for one, label in called]
+            source = scored[0].get("source", "") if scored else ""
+        return {**row, "scored": scored, "cycles": cycles, "source": source}
 
     def facts(self, row: Row) -> Row:
         """A row of `standing` -> its line in the list."""

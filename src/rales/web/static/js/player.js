@@ -10,10 +10,9 @@ import { change } from "./edits.js";
 import { prepare, rewire } from "./listening.js";
 import { selectedCycle, state, update, when } from "./state.js";
 
-const FIT = 0;
+const FIT = 0; // the zoom that shows everything
 let surfer = null;
 let regions = null;
-let sought = null; // where the playhead was last sent, in seconds
 let span = null; // what is played: {start_s, end_s, loop}, null for everything
 
 /** Make the player; `onView(start_s, end_s)` hears which stretch is seen, `onTime(seconds)` where the playhead is. */
@@ -34,8 +33,8 @@ export function start(onView, onTime) {
   const view = () => onView(...visible());
   for (const event of ["scroll", "zoom", "redraw", "ready", "resize"]) surfer.on(event, view);
   const showTime = () => {
-    byId("clock").textContent = `${clock(surfer.getCurrentTime())} / ${clock(surfer.getDuration())}`;
-    onTime(surfer.getCurrentTime());
+    byId("clock").textContent = `${clock(now())} / ${clock(surfer.getDuration())}`;
+    onTime(now());
   };
   surfer.on("timeupdate", (seconds) => {
     if (span && surfer.isPlaying() && seconds >= span.end_s) atEnd();
@@ -45,7 +44,7 @@ export function start(onView, onTime) {
   surfer.on("finish", () => span?.loop && playSpan(span));
   surfer.on("play", showPlaying);
   surfer.on("pause", showPlaying);
-  surfer.on("interaction", () => (span = sought = null));
+  surfer.on("interaction", () => (span = null));
   regions.on("region-clicked", (region) => update({ selected: region.id }));
   regions.on("region-updated", dragged);
   when(["cycles", "selected", "scores", "model", "threshold"], showRegions);
@@ -93,16 +92,16 @@ export async function playCycle(cycle, loop = state.looping) {
 
 function playSpan(next) {
   span = next;
-  surfer.setTime(next.start_s);
+  jump(next.start_s);
   return surfer.play();
 }
 
 function atEnd() {
-  if (span.loop) return surfer.setTime(span.start_s);
+  if (span.loop) return jump(span.start_s);
   const end_s = span.end_s;
   span = null;
   surfer.pause();
-  surfer.setTime(end_s);
+  jump(end_s);
 }
 
 /** Loop or stop looping; the cycle that is playing goes on either way. */
@@ -116,12 +115,15 @@ export function setLooping(looping) {
 
 export function seek(seconds) {
   span = null;
-  sought = Math.min(Math.max(seconds, 0), surfer.getDuration());
-  surfer.setTime(sought);
+  jump(Math.min(Math.max(seconds, 0), surfer.getDuration()));
 }
 
-/** Where the playhead is, or will be as soon as the browser has followed. */
-export const now = () => (surfer.isSeeking() && sought !== null ? sought : surfer.getCurrentTime());
+export const now = () => surfer.getMediaElement().currentTime;
+
+/** Not surfer.setTime, which forgets a jump that is asked for while another one is under way. */
+function jump(seconds) {
+  surfer.getMediaElement().currentTime = seconds;
+}
 
 function showPlaying() {
   const playing = surfer.isPlaying();
