@@ -49,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "spread": {"config"},
     "batch": {"predict", "recordings", "spread", "scoring", "formats", "runs", "data", "config"},
     "sweep": {"recipes", "probe", "spread", "data", "runs", "config"},
+    "default_model": {"recipes", "data", "runs", "models", "config", "pretrain_config"},
     "reproduce": {"sweep", "recipes", "data", "config", "devices"},
     "terminal": {"metrics"},
     "cli": {
@@ -64,6 +65,7 @@ ALLOWED: dict[str, set[str]] = {
         "sweep",
         "reproduce",
         "layers",
+        "default_model",
         "report",
         "data",
         "models",

@@ -93,6 +93,10 @@ class Augmentation:
     """One draw per batch, applied with probability 0.841, as a slip in the published code has it."""
     time_warp_frames: int = 40
     """Largest shift of the warp's anchor, in 10 ms frames; 0 turns warping off (the published code has none)."""
+    device_gain: float = 0.0
+    """Size of a smooth random gain over frequency, in standard deviations of the picture (ours; 0 = none)."""
+    device_band_limit: float = 0.0
+    """Share of cycles that lose everything above a random frequency, as at a low sample rate (ours; 0 = none)."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from rales import finetune
 from rales.audio import IcbhiLogMel, M2DLogMel
-from rales.audio.augment import spec_augment, time_warp
+from rales.audio.augment import other_device, spec_augment, time_warp
 from rales.config import Audio, Augmentation, Config, Model, Recipe, Training, UsageError
 from rales.losses import weighted_cross_entropy
 from rales.models.classifier import FusionClassifier
@@ -177,6 +177,15 @@ def augment(config: Config, features: Tensor, generator: torch.Generator) -> Ten
     """(B, 1, 80, frames) -> the same, time-warped and masked. Masks write what a 0 of the [0, 1] picture becomes, as in
     the published code; with the m2d front-end, the mean level."""
     numbers, audio = config.augment, config.audio
+    nothing = (0.0 - audio.mean) / audio.std if audio.frontend == "icbhi" else 0.0
+    if numbers.device_gain or numbers.device_band_limit:
+        features = other_device(
+            features,
+            gain=numbers.device_gain,
+            band_limit=numbers.device_band_limit,
+            fill=nothing,
+            generator=generator,
+        )
     if numbers.time_warp_frames:
         features = time_warp(features, max_shift_frames=numbers.time_warp_frames, generator=generator)
     return spec_augment(
@@ -186,7 +195,7 @@ def augment(config: Config, features: Tensor, generator: torch.Generator) -> Ten
         time_masks=numbers.time_masks,
         time_width=numbers.time_width,
         published_gate=numbers.published_gate,
-        fill=(0.0 - audio.mean) / audio.std if audio.frontend == "icbhi" else 0.0,
+        fill=nothing,
         generator=generator,
     )
 
