@@ -44,9 +44,10 @@ def main() -> None:
         service = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         try:
             assert service.stderr is not None
-            url = service.stderr.readline().split()[-1]
+            said = service.stderr.readline()
+            url = said.split()[-1]
             if not url.startswith("http"):
-                sys.exit(url + service.stderr.read())
+                sys.exit(said.strip())
             until_up(url)
             if asked.pictures:
                 pictures(url, asked.pictures, asked.recordings)

@@ -49,6 +49,7 @@ class Service:
 
     async def stop(self) -> None:
         self.line.stop()
+        self.warming.cancel()
         await self.decoder.stop()
 
     # Uploads

@@ -28,7 +28,7 @@ export function start(onView, onTime) {
     cspNonce: nonce,
     cursorWidth: 2,
     ...colours(),
-    plugins: [regions, Timeline.create({ height: 18, formatTimeCallback: (seconds) => `${seconds} s` })],
+    plugins: [regions, Timeline.create({ height: 18, secondaryLabelOpacity: 0.8, formatTimeCallback: (seconds) => `${seconds} s` })],
   });
   const view = () => onView(...visible());
   for (const event of ["scroll", "zoom", "redraw", "ready", "resize"]) surfer.on(event, view);

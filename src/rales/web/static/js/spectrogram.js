@@ -105,14 +105,16 @@ function draw() {
   setPlayhead(playhead_s);
 }
 
-/** Darken what did not speak for the label. */
+/** Darken what did not speak for the label: all light from the 95th percentile of what did. */
 function drawOverlay(context, x, height) {
-  const top = Math.max(1e-9, ...overlay.values.flat());
+  const spoke = overlay.values.flat().filter((value) => value > 0).sort((a, b) => a - b);
+  const top = spoke[Math.floor(0.95 * (spoke.length - 1))] ?? 1;
   overlay.values.forEach((row, band) => {
     const [upper, lower] = [y(overlay.high_hz[band], height), y(overlay.low_hz[band], height)];
     row.forEach((value, column) => {
       const [left, right] = [x(overlay.from_s[column]), x(overlay.to_s[column])];
-      context.fillStyle = `rgb(0 0 0 / ${0.82 * (1 - Math.max(0, value) / top)})`;
+      const light = Math.sqrt(Math.min(1, Math.max(0, value) / top));
+      context.fillStyle = `rgb(0 0 0 / ${0.8 * (1 - light)})`;
       context.fillRect(left, upper, right - left + 0.3, lower - upper + 0.3);
     });
   });
