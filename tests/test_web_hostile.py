@@ -243,8 +243,10 @@ def test_foreign_names_and_pages(client: httpx.Client) -> None:
         assert client.post("/sessions", json={"name": "x"}, headers=headers).status_code == 201
 
 
-def test_a_missing_token(place: Path) -> None:
-    with served(place, host="0.0.0.0", token="0123456789abcdef", allow_hosts=("ward.example",)) as client:
+def test_a_missing_token(place: Path, tmp_path: Path) -> None:
+    with served(
+        place, folder=tmp_path, host="0.0.0.0", token="0123456789abcdef", allow_hosts=("ward.example",)
+    ) as client:
         assert client.get("/health").status_code == 200
         for headers in (
             {},
@@ -268,8 +270,9 @@ def test_a_missing_token(place: Path) -> None:
         assert client.get("/sessions").status_code == 200
 
 
-def test_rate_and_size(place: Path, sound: bytes) -> None:
-    with served(place, limits=Limits(burst=3, per_second=0.5, upload_bytes=200_000, body_bytes=1000)) as client:
+def test_rate_and_size(place: Path, sound: bytes, tmp_path: Path) -> None:
+    few = Limits(burst=3, per_second=0.5, upload_bytes=200_000, body_bytes=1000)
+    with served(place, folder=tmp_path, limits=few) as client:
         large = client.post("/predict", files={"audio": ("a.wav", bytes(300_000))})
         assert (large.status_code, "larger than the" in sentence(large)) == (413, True)
         chunks = iter([b"--y\r\nContent-Disposition: form-data; name=audio; filename=a\r\n\r\n", *[bytes(50_000)] * 8])
@@ -282,8 +285,8 @@ def test_rate_and_size(place: Path, sound: bytes) -> None:
         assert client.get("/sessions").status_code == 200
 
 
-def test_an_upload_that_stands_still(place: Path) -> None:
-    with served(place, limits=Limits(pause_s=0.3)) as client:
+def test_an_upload_that_stands_still(place: Path, tmp_path: Path) -> None:
+    with served(place, folder=tmp_path, limits=Limits(pause_s=0.3)) as client:
         with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=10) as line:
             line.sendall(
                 b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n"

@@ -177,23 +177,23 @@ def test_a_session_as_one_zip(place: Path, client: httpx.Client) -> None:
     assert content.read(f"{name}.txt").decode().count("\n") >= 1
 
 
-def test_it_is_all_there_after_a_restart_and_what_waited_is_worked_off(place: Path) -> None:
-    with served(place) as client:
+def test_it_is_all_there_after_a_restart_and_what_waited_is_worked_off(place: Path, tmp_path: Path) -> None:
+    with served(place, folder=tmp_path) as client:
         session = new_session(client, "Night")
         facts = upload(client, session, recording(place))
         cycles = [{"start_s": 0.5, "end_s": 1.25, "label": "crackle", "confirmed": True}]
         client.post("/annotations", json={"recording": facts["id"], "cycles": cycles})
         client.patch(f"/recordings/{facts['id']}", json={"reviewed": True})
-    store = Store(place / "store")
+    store = Store(tmp_path)
     store.mark(facts["id"], "waiting")
-    with served(place) as client:
+    with served(place, folder=tmp_path) as client:
         (line,) = client.get(f"/sessions/{session}").json()["recordings"]
         assert (line["reviewed"], line["edited"]) == (True, True)
         until(lambda: client.get(f"/recordings/{facts['id']}").json()["status"] == "ready")
         assert client.get(f"/recordings/{facts['id']}").json()["cycles"] == cycles
         assert client.delete(f"/sessions/{session}").status_code == 204
         assert client.get(f"/recordings/{facts['id']}").status_code == 404
-        assert not (place / "store" / "recordings" / facts["id"]).exists()
+        assert not (tmp_path / "recordings" / facts["id"]).exists()
 
 
 def test_scores_of_a_model_that_changed_since_do_not_count(place: Path, client: httpx.Client) -> None:
@@ -372,9 +372,10 @@ def test_twenty_at_once_are_all_answered(place: Path, client: httpx.Client, mode
     assert len({json.dumps(answer.json()["cycles"]) for answer in answers}) == 1
 
 
-def test_too_many_are_told_to_come_back(place: Path) -> None:
+def test_too_many_are_told_to_come_back(place: Path, tmp_path: Path) -> None:
     content = recording(place).read_bytes()
-    with served(place, limits=Limits(waiting=1, burst=1000, per_second=1000)) as client, ThreadPoolExecutor(12) as pool:
+    few = Limits(waiting=1, burst=1000, per_second=1000)
+    with served(place, limits=few, folder=tmp_path) as client, ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(lambda _: client.post("/predict", files={"audio": ("a.wav", content)}), range(12)))
     refused = [answer for answer in answers if answer.status_code == 503]
     assert {answer.status_code for answer in answers} == {200, 503}
@@ -391,6 +392,8 @@ def test_what_keeps_it_from_starting(place: Path, tmp_path: Path, monkeypatch: p
         serve("127.0.0.1", 0, model=run, folder=tmp_path, token="abc")
     with pytest.raises(ValueError, match=r"cannot listen on 203\.0\.113\.1 port 80"):
         serve("203.0.113.1", 80, model=run, folder=tmp_path)
+    with served(place, folder=tmp_path / "used"), pytest.raises(ValueError, match="another `rales serve` uses it"):
+        serve("127.0.0.1", 0, model=run, folder=tmp_path / "used")
     with pytest.raises(ValueError, match="no run folder"):
         serve("127.0.0.1", 0, model=str(tmp_path), folder=tmp_path)
     monkeypatch.setattr("rales.web.STATIC", tmp_path)

@@ -217,12 +217,13 @@ class Answer:
 def check_origin(headers: dict[str, str], host: str) -> None:
     """A browser says where a request comes from; programs say nothing, and no page can make them ask."""
     origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
-    if (origin is not None and urlsplit(origin).netloc.lower() != host.lower()) or site not in ("same-origin", "none"):
+    foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
+    if foreign or site not in ("same-origin", "none"):
         raise Refusal(403, "the request comes from another page; only this service's own page may change something")
 
 
 def too_large(most: int) -> Refusal:
-    return Refusal(413, f"larger than the {most // MIB} MiB that are taken; cut the recording", connection="close")
+    return Refusal(413, f"larger than the {most / MIB:.3g} MiB that are taken; send less at once", connection="close")
 
 
 def cookie(headers: dict[str, str]) -> str:

@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from filelock import FileLock, Timeout
+
 from rales.data import icbhi
 from rales.metrics import CLASSES
 from rales.web import marks, scores
@@ -31,6 +33,11 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.limits = settings.limits
         self.store = Store(settings.folder)
+        self.lock = FileLock(settings.folder / ".lock")
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(f"{settings.folder}: another `rales serve` uses it; choose another --folder") from error
         self.shelf = Shelf(settings.model, settings.runs)
         self.shelf.model(self.shelf.default)  # a model that cannot be loaded is said before the first visitor comes
         self.runs = settings.runs
@@ -51,6 +58,7 @@ class Service:
         self.line.stop()
         self.warming.cancel()
         await self.decoder.stop()
+        self.lock.release()
 
     # Uploads
 

@@ -9,7 +9,8 @@ import * as player from "./player.js";
 import * as spectrogram from "./spectrogram.js";
 import { state, update, when } from "./state.js";
 
-const POLL_MS = 700;
+const POLL_MS = 200; // for a recording that waits, and more for many
+const LONGEST_POLL_MS = 2000;
 let timer = 0;
 
 export function start() {
@@ -31,7 +32,9 @@ export async function refresh() {
   update({ recordings });
   const open = recordings.find((facts) => facts.id === state.current?.id);
   if (open && open.status !== state.current.status) await showAnswers(open.id);
-  if (recordings.some((facts) => facts.status === "waiting")) timer = setTimeout(() => refresh().catch(() => {}), POLL_MS);
+  const waiting = recordings.filter((facts) => facts.status === "waiting").length;
+  const pause_ms = Math.min(POLL_MS * waiting, LONGEST_POLL_MS);
+  if (waiting) timer = setTimeout(() => refresh().catch(() => {}), pause_ms);
 }
 
 /** Open a recording: its sound, its picture, its cycles. */
