@@ -9,6 +9,7 @@ once). With --pictures it takes the documents' pictures of the page with the rec
 """
 
 import argparse
+import os
 import shutil
 import statistics
 import subprocess
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="folder to write pictures of the page to")
     parser.add_argument("--recordings", type=Path, nargs="*", default=[], help="what the pictures show")
     asked = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command has it; torch is not imported yet
     with tempfile.TemporaryDirectory() as folder:
         sounds = {seconds: noise(Path(folder) / f"{seconds}s.wav", seconds) for seconds in (20, 90)}
         words = [f"--{name}={value}" for name in ("model", "runs") if (value := getattr(asked, name))]

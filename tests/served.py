@@ -29,9 +29,9 @@ def train(folder: Path) -> Path:
 
 
 @contextmanager
-def served(folder: Path, *, limits: Limits = GENEROUS, **settings: Any) -> Iterator[httpx.Client]:
-    """A folder of `train` -> a client of a service that keeps its sessions in `folder`/store."""
-    chosen = Settings(folder=folder / "store", model=str(folder / "runs" / "first"), limits=limits)
+def served(place: Path, *, limits: Limits = GENEROUS, **settings: Any) -> Iterator[httpx.Client]:
+    """A folder of `train` -> a client of a service that keeps its sessions in `place`/store or a `folder` given."""
+    chosen = Settings(folder=place / "store", model=str(place / "runs" / "first"), limits=limits)
     chosen = replace(chosen, **settings)
     listener = listening("127.0.0.1", 0)
     running = server(chosen)

@@ -33,7 +33,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.limits = settings.limits
         self.store = Store(settings.folder)
-        self.lock = FileLock(settings.folder / ".lock")
+        self.lock = FileLock(settings.folder / ".lock", thread_local=False)  # released in another thread
         try:
             self.lock.acquire(timeout=0)
         except Timeout as error:

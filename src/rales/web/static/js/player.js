@@ -194,6 +194,7 @@ function paint(region, cycle, index) {
     margin: "3px",
     padding: "0 5px",
     borderRadius: "4px",
+    whiteSpace: "nowrap",
     font: "600 12px/18px system-ui, sans-serif",
     background: `var(--${cycle.label})`,
     color: `var(--on-${cycle.label})`,
