@@ -201,7 +201,7 @@ def pictures(url: str, folder: Path, recordings: list[Path]) -> None:
             ready(page)
             if name == "web-dark":
                 page.locator("#explain").check()
-                page.wait_for_function("() => document.querySelector('#why').textContent.startsWith('Bright')")
+                page.wait_for_function("() => document.querySelector('#why').textContent.startsWith('Tinted')")
             page.screenshot(path=folder / f"{name}.png")
             page.context.close()
         browser.close()

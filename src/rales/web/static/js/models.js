@@ -60,6 +60,6 @@ async function explain() {
   }
   if (number !== asked) return; // another cycle was selected meanwhile
   const found = explained.get(key);
-  byId("why").textContent = `Bright: what spoke for “${found.label}” (${state.model}). It explains the model, not the patient.`;
+  byId("why").textContent = `Tinted: what spoke for “${found.label}” (${state.model}). It explains the model, not the patient.`;
   setOverlay(found);
 }

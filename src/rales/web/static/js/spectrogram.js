@@ -105,7 +105,7 @@ function draw() {
   setPlayhead(playhead_s);
 }
 
-/** Darken what did not speak for the label: all light from the 95th percentile of what did. */
+/** Tint what spoke for the label, also where it was silence, and darken the rest; full tint from the 95th percentile. */
 function drawOverlay(context, x, height) {
   const spoke = overlay.values.flat().filter((value) => value > 0).sort((a, b) => a - b);
   const top = spoke[Math.floor(0.95 * (spoke.length - 1))] ?? 1;
@@ -114,8 +114,10 @@ function drawOverlay(context, x, height) {
     row.forEach((value, column) => {
       const [left, right] = [x(overlay.from_s[column]), x(overlay.to_s[column])];
       const light = Math.sqrt(Math.min(1, Math.max(0, value) / top));
-      context.fillStyle = `rgb(0 0 0 / ${0.8 * (1 - light)})`;
-      context.fillRect(left, upper, right - left + 0.3, lower - upper + 0.3);
+      for (const colour of [`rgb(0 0 0 / ${0.7 * (1 - light)})`, `rgb(110 215 255 / ${0.45 * light})`]) {
+        context.fillStyle = colour;
+        context.fillRect(left, upper, right - left + 0.3, lower - upper + 0.3);
+      }
     });
   });
 }
