@@ -7,8 +7,6 @@ every bad one listed once. The model is a random start: nothing here depends on 
 """
 
 import argparse
-import os
-import signal
 import tempfile
 import threading
 import time
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import soundfile
 import torch
 
@@ -85,33 +84,12 @@ def write_model(path: Path, size: str) -> None:
 
 def kill_in_the_middle(out: Path, cluster: str, count: int) -> None:
     """Kill one worker when half of the shards are done."""
-    words = b"ray::predict_shard" if cluster == "ray" else b"spawn_main"
+    words = "ray::predict_shard" if cluster == "ray" else "spawn_main"
     while len(list(out.glob("status/part-*.parquet"))) < count // 200:
         time.sleep(0.05)
-    while not (found := processes(words)):
+    while not (found := [p for p in psutil.Process().children(recursive=True) if words in " ".join(p.cmdline())]):
         time.sleep(0.01)
-    os.kill(found[0], signal.SIGKILL)
-
-
-def processes(words: bytes) -> list[int]:
-    """Descendants of this process with the words in their command line."""
-    above, found = {}, []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            above[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if words in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return [process for process in found if os.getpid() in ancestors(process, above)]
-
-
-def ancestors(process: int, above: dict[int, int]) -> list[int]:
-    line = []
-    while process in above:
-        process = above[process]
-        line.append(process)
-    return line
+    found[0].kill()
 
 
 def check(out: Path, paths: list[str], bad: set[int]) -> None:

@@ -247,12 +247,13 @@ def test_predict_prints_a_table(capsys: Capture, place: Path) -> None:
 
 def test_predict_windows(capsys: Capture, place: Path, tmp_path: Path) -> None:
     shutil.copy(next((place / "data").glob("101*.wav")), tmp_path / "visit.wav")
-    code, out, _ = rales_(capsys, "predict", tmp_path / "visit.wav", "--model", place / "run", "--json")
+    words: list[str | Path] = ["--model", place / "run", "--cycles", "windows"]
+    code, out, _ = rales_(capsys, "predict", tmp_path / "visit.wav", *words, "--json")
     assert code == 0
     (row,) = document(out)["cycles"]
     assert (row["source"], row["start_s"], row["end_s"]) == ("window", 0, 4)
     assert "true_label" not in row
-    _, out, _ = rales_(capsys, "predict", tmp_path / "visit.wav", "--model", place / "run")
+    _, out, _ = rales_(capsys, "predict", tmp_path / "visit.wav", *words)
     assert "no annotation: windows, not breaths" in out
 
 

@@ -34,6 +34,8 @@ ALLOWED: dict[str, set[str]] = {
     "predict": {
         *{"recipes", "recordings", "finetune", "scoring", "runs", "data", "config", "devices", "metrics", "models"},
     },
+    "export": {"predict", "recipes", "finetune", "runs", "data", "audio", "config", "metrics"},
+    "bench": {"export", "predict", "recipes", "runs", "models", "config", "metrics"},
     "search": {"predict", "recordings", "runs", "config"},
     "explain": {"predict", "recordings", "scoring", "runs", "audio", "config"},
     "web": {
@@ -47,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
         "config",
     },
     "spread": {"config"},
-    "batch": {"predict", "recordings", "spread", "scoring", "formats", "runs", "data", "config"},
+    "batch": {"export", "predict", "recordings", "spread", "scoring", "formats", "runs", "data", "config"},
     "sweep": {"recipes", "probe", "spread", "data", "runs", "config"},
     "default_model": {"recipes", "data", "runs", "models", "config", "pretrain_config"},
     "reproduce": {"sweep", "recipes", "data", "config", "devices"},
@@ -59,6 +61,8 @@ ALLOWED: dict[str, set[str]] = {
         "batch",
         "formats",
         "explain",
+        "export",
+        "bench",
         "scoring",
         "search",
         "web",
@@ -75,7 +79,7 @@ ALLOWED: dict[str, set[str]] = {
         "",
     },
     "__main__": {"cli"},
-    "": {"predict"},  # the package itself: load()
+    "": {"export", "predict"},  # the package itself: load()
 }
 
 
@@ -169,7 +173,9 @@ OPTIONAL = [
     "ray",
     "onnx",
     "onnxruntime",
+    "onnxscript",
     "openvino",
+    "nncf",
     "sklearn",
     "IPython",
     "fastapi",

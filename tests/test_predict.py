@@ -72,13 +72,15 @@ def test_windows_where_nothing_is_annotated(tmp_path: Path, place: Path, model: 
     soundfile.write(tmp_path / "visit.flac", np.tile(sound, 3)[: round(9.3 * rate_hz)], rate_hz)
     shutil.copy(recordings(place)[1], tmp_path / "z.wav")
     shutil.copy(recordings(place)[1].with_suffix(".txt"), tmp_path / "z.txt")
-    table = model.predict(tmp_path)
+    table = model.predict(tmp_path, cycles="windows")
     visit = table[table["recording"] == "visit"]
     assert visit[["start_s", "end_s"]].to_numpy().tolist() == [[0, 4], [4, 8], [8, 9.3]]
     assert visit["source"].tolist() == ["window"] * 3
-    assert visit["true_label"].isna().all()
+    assert "true_label" not in table
+    table = model.predict(tmp_path)
+    assert set(table.loc[table["recording"] == "visit", "source"]) <= {"segment", "window"}
+    assert table.loc[table["recording"] == "visit", "true_label"].isna().all()
     assert table.loc[table["recording"] == "z", "true_label"].notna().all()
-    assert "true_label" not in model.predict(tmp_path / "visit.flac")
 
 
 # One input, one answer
@@ -136,7 +138,8 @@ def test_embeddings_are_what_the_head_sees(place: Path, model: predict.Model) ->
 
 def test_vectors_of_a_layer_and_of_a_recording(place: Path, model: predict.Model) -> None:
     fused, first = model.embed(place / "data"), model.embed(place / "data", layer=1)
-    assert np.abs(fused[:, :24] - first).max() < 1e-6  # both layers are fused, side by side
+    weight = model.plain.get_parameter("fusion.weight")[0].item()
+    assert np.abs(fused[:, :24] - weight * first).max() < 1e-5  # both layers are fused, weighted, side by side
     whole = model.embed_table(place / "data", per="recording")
     assert whole["recording"].tolist() == [path.stem for path in recordings(place)]
     assert set(whole["cycle"]) == {0}

@@ -5,12 +5,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import soxr
 
-from rales import segment
-from rales.data import simulator
+from rales import finetune, segment
+from rales.cli import main
+from rales.data import read_cycles, simulator
+from tests import tiny
 
 Span = tuple[float, float]
 
@@ -90,6 +93,15 @@ def test_ten_minutes() -> None:
     assert segment.agreement(found, true).f1 > 0.7
     assert found[-1][1] > 590
     assert all(before[1] == after[0] for before, after in pairwise(found))
+
+
+def test_a_stretch_without_rhythm_is_no_cycle() -> None:
+    wave, _ = breathing(45.0, 2.5)
+    noise = np.random.default_rng(0).normal(0, wave.std(), 120 * 4000).astype(np.float32)
+    found = segment.cycles(np.concatenate([wave, noise, wave]), 4000)
+    assert all(end - start <= segment.LONGEST_S for start, end in found)
+    assert len([1 for start, _ in found if start < 40]) > 8
+    assert len([1 for start, _ in found if start > 170]) > 8
 
 
 # No rhythm
@@ -174,6 +186,61 @@ def test_agreement_with_nothing() -> None:
     assert np.isnan(nothing.boundary_error_s)
     assert np.isnan(nothing.rate_error_per_min)
     assert np.isnan(segment.agreement([], []).f1)
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished `run` and recordings: `visit.wav` of breaths and its annotation, `noise.wav` of none."""
+    folder = tmp_path_factory.mktemp("segment")
+    data = read_cycles(tiny.write_folder(folder / "data"))
+    finetune.run(tiny.recipe("train.epochs=1"), data, folder / "run", cache_folder=folder / "cache")
+    wave, _ = breathing(24.0, 2.5)
+    soundfile.write(folder / "visit.wav", wave, 4000)
+    (folder / "visit.txt").write_text("0\t5\t0\t0\n5\t9\t1\t0\n")
+    soundfile.write(folder / "noise.wav", np.random.default_rng(0).normal(0, 0.1, 40000), 4000)
+    return folder
+
+
+@pytest.mark.parametrize("word", ["predict", "embed"])
+@pytest.mark.parametrize(
+    ("cycles", "recording", "source"),
+    [
+        ("auto", "visit", "annotation"),
+        ("annotation", "visit", "annotation"),
+        ("segment", "visit", "segment"),
+        ("windows", "visit", "window"),
+        ("auto", "noise", "window"),
+        ("segment", "noise", "window"),
+    ],
+)
+def test_cycles_come_from_where_the_command_says(
+    place: Path, tmp_path: Path, word: str, cycles: str, recording: str, source: str
+) -> None:
+    out = tmp_path / ("cycles.parquet" if word == "embed" else "cycles.csv")
+    command = [word, str(place / f"{recording}.wav"), "--model", str(place / "run"), "--out", str(out)]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--cycles", cycles])
+    assert ended.value.code == 0
+    table = pd.read_parquet(out) if word == "embed" else pd.read_csv(out)
+    wave, rate_hz = soundfile.read(place / f"{recording}.wav", dtype="float32")
+    expected = {
+        "annotation": [(0.0, 5.0), (5.0, 9.0)],
+        "segment": segment.cycles(wave, rate_hz),
+        "window": segment.windows(len(wave) / rate_hz),
+    }[source]
+    assert np.allclose(table[["start_s", "end_s"]], expected, atol=1e-6)
+    if word == "predict":
+        assert set(table["source"]) == {source}
+
+
+def test_an_annotation_that_is_asked_for_and_missing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", str(place / "noise.wav"), "--model", str(place / "run"), "--cycles", "annotation"])
+    assert ended.value.code == 1
+    assert "noise.txt" in capsys.readouterr().err
 
 
 # Real recordings

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from tqdm import tqdm
 
-from rales import formats, predict, recordings, runs, scoring, spread
+from rales import export, formats, predict, recordings, runs, scoring, spread
 from rales.config import UsageError
 from rales.data.collection import Source, read_collection
 
@@ -57,7 +57,7 @@ def run(
         raise UsageError("--shard and --processes: expected 1 or more")
     collection = read_collection([manifest], part="all")
     (source,) = collection.sources
-    classifier = predict.load(model)
+    classifier = export.load(model)
     decision = classifier.decision(min_confidence, threshold)
     job = {
         "recordings": collection.facts()["digest"],
@@ -110,7 +110,7 @@ def loaded(model: str | None) -> predict.Model:
     import torch
 
     torch.set_num_threads(1)
-    return predict.load(model)
+    return export.load(model)
 
 
 def shards(source: Source, size: int) -> Iterator[Shard]:

@@ -57,8 +57,9 @@ class UsageError(ValueError):
 class Audio:
     """From a cycle's sound to what the network sees."""
 
-    frontend: Literal["icbhi", "m2d"] = "icbhi"
-    """icbhi: HTK log-mel in dB, min-max, standardised, as the published ICBHI recipes; m2d: as M2D was pre-trained."""
+    frontend: Literal["icbhi", "m2d", "m2d_clip"] = "icbhi"
+    """icbhi: HTK log-mel in dB, min-max, standardised, as the published ICBHI recipes; m2d: as M2D was pre-trained;
+    m2d_clip: M2D's log-mel, each clip brought to mean 0 and deviation 1, so that levels do not matter (ours)."""
     rate_hz: int = 16000
     """Sample rate after resampling (paper 4.3.1)."""
     duration_s: float = 8.0

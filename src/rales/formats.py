@@ -3,6 +3,7 @@
 Everything is written as it comes, some recordings at a time, so that any number of them fits into memory.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -36,7 +37,7 @@ def write(chunks: Chunks, out: Path, form: str, paths: Sequence[str]) -> list[Pa
     if out.suffix and form == "raven" and len(paths) > 1:
         return write_table(raven_combined(chunks), out, form)
     names = {path: f"{Path(path).stem}.{form}.txt" for path in paths}  # not `.txt` alone, as annotations are named
-    twice = [name for name in names.values() if list(names.values()).count(name) > 1]
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
     if twice:
         raise ValueError(
             f"{out}: two recordings would both be written to {twice[0]}; predict them one folder at a time"

@@ -64,12 +64,19 @@ class Model:
         self.calibration: dict[str, Any] = record.get("calibration") or {}
         self.frontend = recipe.frontend(recipe.config).to(device).eval()
         self.plain = network.to(device).eval()
-        self.network = pack(self.plain, "float32")  # same answers to 1e-5, faster on a processor, no gradients
         self.engine: Engine = engine or self.in_torch
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        """The network for inference: same answers to 1e-5, faster on a processor, no gradients."""
+        return pack(self.plain, "float32")
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the weights and of all settings: whether two answers are of the same model."""
+        if "export" in self.record:  # an artefact, whose weights are not here
+            known: str = self.record["export"]["digest"]
+            return known
         settings = json.dumps([self.record["recipe"], self.record["config"]], sort_keys=True)
         return hashlib.sha256((fingerprint(self.plain) + settings).encode()).hexdigest()
 
@@ -174,6 +181,10 @@ class Model:
 
     def embedder(self, layer: int | None) -> Callable[[Waves], NDArray[np.float32]]:
         """Layer, or None for the fused ones -> (B, samples) -> (B, features)."""
+        if "export" in self.record:
+            raise ValueError(
+                "an exported artefact holds no vectors, only probabilities; give the run folder as --model"
+            )
         embed, encoder = getattr(self.network, "embed", None), getattr(self.network, "encoder", None)
         if embed is None or encoder is None:
             raise ValueError(f"a model of recipe {self.recipe.name} has no embedding; use one of m2d_fusion")
@@ -215,9 +226,9 @@ class Model:
         batches = [self.engine(waves[rows[start : start + BATCH]]) for start in range(0, len(rows), BATCH)]
         return np.concatenate([np.empty((0, len(self.classes))), *batches])
 
-    def in_torch(self, waves: Waves) -> Probabilities:
-        """(B, samples) -> (B, classes): the engine that is always there."""
-        return torch.from_numpy(self.forward(self.network, waves)).double().softmax(dim=1).numpy()
+    def in_torch(self, waves: Waves, network: torch.nn.Module | None = None) -> Probabilities:
+        """(B, samples) -> (B, classes): the engine that is always there, of this network or another form of it."""
+        return torch.from_numpy(self.forward(network or self.network, waves)).double().softmax(dim=1).numpy()
 
     @torch.inference_mode()
     def forward(self, function: Callable[[Tensor], Tensor], waves: Waves) -> NDArray[np.float32]:
@@ -270,6 +281,8 @@ def load(path_or_name: str | Path | None = None, device: str = "auto") -> Model:
                 f"{path}: a pre-trained encoder, which names no classes; fine-tune it (rales train --weights)"
             )
         path = path / "best.safetensors"
+    if path.suffix in (".onnx", ".xml"):
+        raise ValueError(f"{path}: an artefact of `rales export` gives probabilities only; here give the run folder")
     tensors, record = runs.read_checkpoint(path)
     recipe = recipes.rebuild(record, str(path))
     network = recipe.model(recipe.config)

@@ -122,7 +122,7 @@ def local(path: str) -> Iterator[Path]:
         return
     files, inner = file_system(path)
     with tempfile.TemporaryDirectory(prefix="rales-") as folder:
-        copy = Path(folder, PurePosixPath(inner).name)
+        copy = Path(folder, PurePosixPath(inner.partition("?")[0]).name)  # of a signed address without the signature
         try:
             files.get_file(inner, str(copy))
         except Exception as error:

@@ -1,6 +1,7 @@
 """Embedding sets: vectors of cycles or recordings in one file, and the nearest of them to a query."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def index_of(path: Path, rows: int) -> Any:
     vectors = read_vectors(path)
     index = Index(ndim=vectors.shape[1], metric="cos", dtype="f32")
     index.add(np.arange(len(vectors)), vectors)
-    with runs.replacing(stored) as beside:
+    with suppress(OSError), runs.replacing(stored) as beside:  # a folder that cannot be written to: next time again
         index.save(beside)
     return index
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -26,9 +26,11 @@ Span = tuple[float, float]  # start_s, end_s
 
 WINDOW_S = 4.0  # longer than nearly all breaths (2.7 s on average), half of the model's 8 s
 SHORTEST_WINDOW_S = 0.5
-STEPS = 16  # of the grid in one breath of the tempo
+STEPS = 12  # of the grid in one breath of the tempo
 SHORTEST, LONGEST = STEPS // 2, 2 * STEPS  # duration of a breath in steps
-PERIODS_S = np.geomspace(0.8, 7.0, 24)
+PERIODS_S = np.geomspace(0.8, 7.0, 18)
+LONGEST_S = PERIODS_S[-1] * LONGEST / STEPS
+NEIGHBOURS = (0.3, 0.7, 1.0, 0.7, 0.3)  # weights of a tempo and those beside it
 PIECE_S = 40.0  # a longer recording is taken in pieces, each with a tempo of its own
 SHORTEST_SOUND_S = 2.0
 
@@ -38,7 +40,7 @@ class Detector:
     """What was fitted to annotated recordings."""
 
     filter: Numbers  # (bands, 2 * STEPS + 1) levels around a step -> how much it looks like the start of a breath
-    bias: Numbers  # (3,) of the filter: constant, times log tempo, times its square
+    bias: float
     cost: Numbers  # (LONGEST - SHORTEST + 1,) of a breath by its duration
     mean: Numbers  # of the features of a tempo
     weight: Numbers  # of the features of a tempo
@@ -57,26 +59,28 @@ class Agreement:
     annotated: int
 
 
-def cycles(wave: Numbers, rate_hz: int) -> list[Span]:
+def cycles(wave: Numbers, rate_hz: int, fitted: Detector | None = None) -> list[Span]:
     """(N,) mono float32 at any rate -> (start_s, end_s) of each breathing cycle, one behind the other.
 
     Empty where no rhythm of breathing is found: silence, noise, less than 2 s of sound. A breath that the recording
-    cuts off counts where more than half of it is heard. Digital silence holds no cycle.
+    cuts off counts where more than half of it is heard. Digital silence holds no cycle, nor does a stretch of a long
+    recording that has no rhythm. `fitted` is the detector of the package unless given.
     """
     levels, silent = band_levels(np.asarray(wave, dtype=np.float32), rate_hz)
     heard = np.flatnonzero(~silent)
     if heard.size < SHORTEST_SOUND_S * FRAME_HZ:
         return []
     first, end = int(heard[0]), int(heard[-1]) + 1
-    bounds = starts(levels[first:end], detector())
+    bounds = starts(levels[first:end], fitted or detector())
     if len(bounds) < 2:
         return []
     bounds = with_edges(first / FRAME_HZ + bounds, first / FRAME_HZ, min(end / FRAME_HZ, len(wave) / rate_hz))
     quiet = np.concatenate([[0], np.cumsum(silent)])
     return [
         (a, b)
-        for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
-        if quiet[min(round(b * FRAME_HZ), len(silent))] - quiet[round(a * FRAME_HZ)] < 0.5 * (b - a) * FRAME_HZ
+        for a, b in pairwise(bounds.tolist())
+        if b - a <= LONGEST_S
+        and quiet[min(round(b * FRAME_HZ), len(silent))] - quiet[round(a * FRAME_HZ)] < 0.5 * (b - a) * FRAME_HZ
     ]
 
 
@@ -161,11 +165,17 @@ def piece_starts(levels: Numbers, fitted: Detector) -> NDArray[np.float64]:
     scores = step_scores(grids, fitted)
     paths, totals = best_paths(scores, lengths, fitted.cost)
     told = features(grids, lengths, scores, paths, totals)
-    best = int(((told - fitted.mean) @ fitted.weight).argmax())
+    merit = (told - fitted.mean) @ fitted.weight
+    # Neighbouring tempos have nearly the same path, so their probabilities count together.
+    best = int(np.convolve(np.exp(merit - merit.max()), NEIGHBOURS, mode="same").argmax())
     if told[best, 0] < fitted.threshold:
         return np.zeros(0)
-    path = paths[best]
-    return np.asarray((np.sort(path[path >= 0]) + 0.5) * PERIODS_S[best] / STEPS)
+    return bounds_of(paths[best], PERIODS_S[best])
+
+
+def bounds_of(path: Whole, period_s: float) -> NDArray[np.float64]:
+    """Steps of the starts, -1 where there is none -> their times in s, rising."""
+    return np.asarray((np.sort(path[path >= 0]) + 0.5) * period_s / STEPS)
 
 
 def with_edges(bounds: NDArray[np.float64], first_s: float, end_s: float) -> NDArray[np.float64]:
@@ -197,14 +207,13 @@ def step_scores(grids: Numbers, fitted: Detector) -> Numbers:
     """(P, N, K) -> (P, N): log odds that a breath starts at a step."""
     products = grids @ fitted.filter  # (P, N, 2 * STEPS + 1)
     samples = grids.shape[1]
-    log_period = np.log(PERIODS_S[:, None]) - 1
-    scores = np.repeat(fitted.bias[0] + log_period * (fitted.bias[1] + log_period * fitted.bias[2]), samples, axis=1)
+    scores = np.full(grids.shape[:2], fitted.bias, dtype=np.float32)
     for tap in range(products.shape[2]):
         shift = tap - products.shape[2] // 2
         scores[:, max(0, -shift) : samples - max(0, shift)] += products[
             :, max(0, shift) : samples - max(0, -shift), tap
         ]
-    return scores.astype(np.float32)
+    return scores
 
 
 def best_paths(scores: Numbers, lengths: Whole, cost: Numbers) -> tuple[Whole, Numbers]:
@@ -223,7 +232,7 @@ def best_paths(scores: Numbers, lengths: Whole, cost: Numbers) -> tuple[Whole, N
         end = min(first + SHORTEST, samples)
         candidates = before[:, first:end] + minus_cost
         choice = candidates.argmax(axis=2)
-        best = np.take_along_axis(candidates, choice[..., None], axis=2)[..., 0]
+        best = candidates.max(axis=2)
         fresh = (best < 0) & (np.arange(first, end) < LONGEST)
         back[:, first:end] = np.where(fresh, 0, LONGEST - choice)
         totals[:, LONGEST + first : LONGEST + end] = np.where(fresh, 0, best) + scores[:, first:end]
@@ -242,52 +251,41 @@ def best_paths(scores: Numbers, lengths: Whole, cost: Numbers) -> tuple[Whole, N
 
 
 def features(grids: Numbers, lengths: Whole, scores: Numbers, paths: Whole, totals: Numbers) -> Numbers:
-    """What tells the right tempo from the others -> (P, 16)."""
+    """What tells the right tempo from the others -> (P, 8).
+
+    Mean score of the starts, mean cost of the durations, total score a start, likeness of the sound half a breath and a
+    breath apart, log tempo, its square, and the spread of the scores.
+    """
     there = paths >= 0
     count = there.sum(axis=1)
-    at = np.take_along_axis(scores, np.maximum(paths, 0), axis=1) * there
-    pairs = there[:, 1:]
-    between = np.take_along_axis(scores, np.maximum((paths[:, 1:] + paths[:, :-1]) // 2, 0), axis=1) * pairs
+    at_starts = (np.take_along_axis(scores, np.maximum(paths, 0), axis=1) * there).sum(axis=1)
     inside = np.arange(scores.shape[1]) < lengths[:, None]
-    mean_score = (scores * inside).sum(axis=1) / lengths
-    sd_score = np.sqrt(((scores - mean_score[:, None]) ** 2 * inside).sum(axis=1) / lengths)
+    mean = (scores * inside).sum(axis=1) / lengths
+    spread = np.sqrt(((scores - mean[:, None]) ** 2 * inside).sum(axis=1) / lengths)
     log_period = np.log(PERIODS_S) - 1
-    odd = at[:, ::2].sum(axis=1) / np.maximum(there[:, ::2].sum(axis=1), 1)
-    even = at[:, 1::2].sum(axis=1) / np.maximum(there[:, 1::2].sum(axis=1), 1)
-    overall = grids.mean(axis=2)
     columns = [
-        at.sum(axis=1) / count,
-        (at.sum(axis=1) - totals) / np.maximum(count - 1, 1),
+        at_starts / count,
+        (at_starts - totals) / np.maximum(count - 1, 1),
+        totals / count,
         *likeness(grids, lengths),
         log_period,
         log_period**2,
-        totals / count,
-        totals / np.sqrt(count),
-        between.sum(axis=1) / np.maximum(pairs.sum(axis=1), 1),
-        np.where(count > 2, np.abs(odd - even), 0),
-        mean_score,
-        sd_score,
-        np.sqrt((grids**2).sum(axis=(1, 2)) / lengths / grids.shape[2]),
-        np.sqrt((overall**2).sum(axis=1) / lengths),
-        np.log(count),
+        spread,
     ]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
 def likeness(grids: Numbers, lengths: Whole) -> list[Numbers]:
-    """(P, N, K) -> autocorrelation of the levels half a breath, a breath and two breaths apart, each (P,)."""
+    """(P, N, K) -> autocorrelation of the levels half a breath and a breath apart, each (P,)."""
     inside = (np.arange(grids.shape[1]) < lengths[:, None])[..., None]
     centred = (grids - grids.sum(axis=1, keepdims=True) / lengths[:, None, None]) * inside
-    power = np.einsum("pnk,pnk->p", centred, centred) + 1
-    lags = (STEPS // 2, STEPS, 2 * STEPS)
-    return [np.einsum("pnk,pnk->p", centred[:, lag:], centred[:, :-lag]) / power for lag in lags]
+    power = (centred**2).sum(axis=(1, 2)) + 1  # never 0; breathing is hundreds
+    return [(centred[:, lag:] * centred[:, :-lag]).sum(axis=(1, 2)) / power for lag in (STEPS // 2, STEPS)]
 
 
 @lru_cache(maxsize=1)
 def detector() -> Detector:
     """The fitted numbers that come with the package."""
-    stored: dict[str, Any] = json.loads(resources.files("rales").joinpath("segment.json").read_text())
-    numbers = {
-        name: np.array(stored[name], dtype=np.float32) for name in Detector.__annotations__ if name != "threshold"
-    }
-    return Detector(**numbers, threshold=stored["threshold"])
+    stored = json.loads(resources.files("rales").joinpath("segment.json").read_text())
+    numbers = {name: np.array(stored[name], dtype=np.float32) for name in ("filter", "cost", "mean", "weight")}
+    return Detector(**numbers, bias=stored["bias"], threshold=stored["threshold"])

@@ -90,7 +90,7 @@ def on_ray(
         ray.init(address=address, num_cpus=None if address else processes, log_to_driver=False, include_dashboard=False)
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = 1 if resources.get("GPU", 0) else 0
-    task_of_ray: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=retries)(work)  # type: ignore[call-overload]
+    task_of_ray: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=retries)(work)
     at_once = AHEAD * int(resources.get("GPU", 0) or resources.get("CPU", 1))
     waiting, pending = iter(tasks), dict[Any, Task]()
     try:

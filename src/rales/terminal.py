@@ -196,6 +196,56 @@ def weight_lines(document: dict[str, Any]) -> list[str]:
     return lines
 
 
+def export_lines(document: dict[str, Any]) -> list[str]:
+    """What `rales export` wrote -> lines: files, how far the answers are from float32, every flipped label."""
+    lines = [
+        f"{' and '.join(document['files'])}: {document['format']} {document['precision']}, "
+        f"{document['bytes'] / 2**20:.1f} MiB",
+        f"on made-up clips at most {document['probe_difference']:.1e} from the network in float32",
+    ]
+    if drift := document["drift"]:
+        lines.append(
+            f"on {drift['cycles']} test cycles at most {drift['max_difference']:.1e}, on average "
+            f"{drift['mean_difference']:.1e}; {len(drift['flips'])} labels flip"
+        )
+        lines += [
+            f"  {flip['recording']} cycle {flip['cycle']}: {flip['from']} to {flip['to']}, {flip['margin']:.4f} apart"
+            for flip in drift["flips"]
+        ]
+    return [*lines, document["notice"]]
+
+
+def bench_lines(document: dict[str, Any]) -> list[str]:
+    """Speed of a machine's paths -> lines: the machine and its peaks, a table, the path from the disk."""
+    machine, peaks = document["machine"], document["peak_gflops"]
+    lines = [
+        f"{machine['processor']}, {machine['threads']} threads of {machine['processors']}, load {machine['load']:.1f}",
+        f"units: {', '.join(machine['units']) or 'unknown'}; torch's bfloat16 "
+        + ("pays" if machine["bf16_pays"] else "does not pay"),
+        "largest products reach "
+        + ", ".join(f"{name} {value:.0f}" for name, value in peaks.items() if value)
+        + " GFLOP/s",
+        f"{document['model']}: {document['gflop_a_clip']:.1f} GFLOP a clip",
+        f"times as fast as {document['times_as_fast_as']}:",
+        "",
+    ]
+    rows = [
+        [
+            row["path"],
+            row["batch"],
+            f"{row['ms_a_clip']:.1f}",
+            f"{row['times']:.2f}",
+            f"{row['gflops']:.0f}",
+            percent(row["share_of_peak"]),
+        ]
+        for row in document["rows"]
+    ]
+    lines += table(["path", "batch", "ms a clip", "times as fast", "GFLOP/s", "% of peak"], rows)
+    rows = [[row["path"], f"{row['seconds']:.3f}", f"{row['times_real_time']:.0f}"] for row in document["from_disk"]]
+    lines += ["", *table(["recording of 20 s on disk to table", "seconds", "times real time"], rows)]
+    return lines + [f"left out: {sentence}" for sentence in document["left_out"]]
+
+
 def table(head: list[str], rows: list[list[Any]]) -> list[str]:
     """Column names and cells -> aligned lines, first column left, the rest right."""
     cells = [[str(cell) for cell in row] for row in [head, *rows]]

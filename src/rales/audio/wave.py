@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast, overload
 
@@ -122,14 +123,23 @@ def fade(wave: ArrayLike, samples: int = 1000, into: bool = True, out: bool = Tr
     In a wave shorter than two ramps they overlap and multiply, as in torchaudio's Fade. That fails below one ramp;
     here the ramps are then as long as the wave, which carries on what torchaudio gives at N == samples.
     """
-    faded = np.array(wave, dtype=np.float32)
-    length = min(samples, faded.size)
-    ramp = np.linspace(0, 1, length, dtype=np.float32)
+    return _faded(np.array(wave, dtype=np.float32), samples, into, out)
+
+
+def _faded(wave: Wave, samples: int, into: bool, out: bool) -> Wave:
+    """`fade` in place."""
+    length = min(samples, wave.size)
+    ramp = _ramp(length)
     if into:
-        faded[:length] *= ramp
+        wave[:length] *= ramp
     if out:
-        faded[faded.size - length :] *= ramp[::-1]
-    return faded
+        wave[wave.size - length :] *= ramp[::-1]
+    return wave
+
+
+@cache
+def _ramp(samples: int) -> Wave:
+    return np.linspace(0, 1, samples, dtype=np.float32)
 
 
 @overload
@@ -165,7 +175,7 @@ def icbhi_cycle(
     if pad == "zero":
         before = (samples - cycle.size) // 2
         return np.pad(cycle, (before, samples - cycle.size - before))
-    return fade(np.resize(cycle, samples), fade_samples, into=False)
+    return _faded(np.resize(cycle, samples), fade_samples, into=False, out=True)
 
 
 def _resample_sinc(wave: Wave, rate_hz: int, to_hz: int) -> Wave:

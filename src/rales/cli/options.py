@@ -57,6 +57,13 @@ Engine = Annotated[
     Literal["local", "ray"],
     Parameter(help="local: processes on this machine. ray: a Ray cluster whose nodes share the folders."),
 ]
+ComputedBy = Annotated[
+    Literal["auto", "torch", "onnx", "openvino"],
+    Parameter(
+        name="--engine",
+        help="What computes the probabilities. auto: the artefact's own, else the fastest that agrees with torch.",
+    ),
+]
 Processes = Annotated[int | None, Parameter(name="--processes", help="Work at a time; all processors by default.")]
 Address = Annotated[
     str | None, Parameter(name="--address", help="Ray cluster to join; without it one is started on this machine.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from rales.cli.options import Address, Cycles, Engine, Form, JsonFlag, Processes, Recordings, Run
+from rales.cli.options import Address, ComputedBy, Cycles, Engine, Form, JsonFlag, Processes, Recordings, Run
 from rales.cli.output import records, say, show
 from rales.config import UsageError
 
@@ -31,6 +31,7 @@ def predict(
     processes: Processes = None,
     address: Address = None,
     shard: int = 1000,
+    engine: ComputedBy = "auto",
     json: JsonFlag = False,
 ) -> int:
     """Classify the breathing cycles of recordings. Cycles come from an annotation beside the recording, else
@@ -64,12 +65,13 @@ def predict(
     shard
         Recordings of a shard.
     """
-    from rales import formats, recordings, terminal
-    from rales import predict as job
+    from rales import export, formats, recordings, terminal
 
     if bool(paths) == (manifest is not None):
         raise UsageError("expected paths of recordings, or --manifest with a list of them")
     if manifest is not None:
+        if engine != "auto":
+            raise UsageError(f"--engine {engine} with --manifest: give an artefact of it as --model (rales export)")
         words = {"cluster": cluster, "processes": processes, "address": address, "shard": shard}
         decided = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
         return predict_manifest(manifest, out, format, [status, summary], json, model=model, **words, **decided)
@@ -77,9 +79,9 @@ def predict(
         raise UsageError(f"--format {format}: expected --out with it; --json prints a document instead")
     formats.check_table_name("--status", status)
     formats.check_table_name("--summary", summary)
-    classifier = job.load(model)
-    decision = classifier.decision(min_confidence, threshold)
     sources, collected = recordings.find(paths), Collected(cycles=json or out is None)
+    classifier = export.load(model, engine, recordings=len(sources), tell=say)
+    decision = classifier.decision(min_confidence, threshold)
     chunks = collected.through(classifier.tables(sources, collected.problems, decision, cycles=cycles))
     if out is None:
         for _ in chunks:

@@ -62,7 +62,7 @@ def recipe(
     """
     check("variant", variant, VARIANTS)
     check("size", size or "base", tuple(SIZES))
-    check("frontend", frontend, ("icbhi", "m2d"))
+    check("frontend", frontend, ("icbhi", "m2d", "m2d_clip"))
     check("masks", masks, ("code", "paper"))
     with torch.device("meta"):  # of a random start only the sizes are needed here
         encoder, digest = in_file(find(weights)) if weights else (ViT(*SIZES[size or "base"]), "")
@@ -70,6 +70,8 @@ def recipe(
     if frontend == "m2d":
         mean, std = norm_stats(find(weights)) if weights else (-7.1, 4.2)
         audio = Audio(frontend="m2d", mean=mean, std=std)
+    if frontend == "m2d_clip":
+        audio = Audio(frontend="m2d_clip", mean=0.0, std=1.0)
     augmentation = Augmentation() if weights or size != "tiny" else MILD
     if masks == "paper":
         augmentation = replace(
@@ -134,6 +136,8 @@ def build_frontend(config: Config) -> nn.Module:
     audio = config.audio
     if audio.frontend == "m2d":
         return nn.Sequential(M2DLogMel(sample_rate_hz=audio.rate_hz), Standardise(audio.mean, audio.std))
+    if audio.frontend == "m2d_clip":
+        return nn.Sequential(M2DLogMel(sample_rate_hz=audio.rate_hz), StandardiseClip())
     return IcbhiLogMel(scope=audio.scope, mean=audio.mean, std=audio.std, sample_rate_hz=audio.rate_hz)
 
 
@@ -146,6 +150,14 @@ class Standardise(nn.Module):
 
     def forward(self, logmel: Tensor) -> Tensor:
         return (logmel - self.mean) / self.std
+
+
+class StandardiseClip(nn.Module):
+    """(B, 1, F, T) -> the same with mean 0 and standard deviation 1 in each clip; a constant clip becomes 0."""
+
+    def forward(self, logmel: Tensor) -> Tensor:
+        centred = logmel - logmel.mean(dim=(1, 2, 3), keepdim=True)
+        return centred / centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-3)
 
 
 def build_model(config: Config) -> FusionClassifier:
