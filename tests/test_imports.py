@@ -38,6 +38,11 @@ ALLOWED: dict[str, set[str]] = {
     "bench": {"export", "predict", "recipes", "runs", "models", "config", "metrics"},
     "search": {"predict", "recordings", "runs", "config"},
     "explain": {"predict", "recordings", "scoring", "runs", "audio", "config"},
+    "web": {
+        *{"predict", "explain", "recordings", "formats", "scoring", "report", "runs", "data", "audio", "metrics"},
+        "config",
+        "",
+    },
     "probe": {"metrics"},
     "layers": {
         *{"recipes", "finetune", "pretrain", "probe", "scoring", "runs", "data", "devices", "metrics", "models"},
@@ -60,6 +65,7 @@ ALLOWED: dict[str, set[str]] = {
         "bench",
         "scoring",
         "search",
+        "web",
         "sweep",
         "reproduce",
         "layers",
@@ -172,6 +178,9 @@ OPTIONAL = [
     "nncf",
     "sklearn",
     "IPython",
+    "fastapi",
+    "starlette",
+    "uvicorn",
 ]
 
 

@@ -16,7 +16,7 @@ from .conftest import GOLDEN, REPOSITORY
 README = (REPOSITORY / "README.md").read_text()
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")])
 M2D = "m2d_vit_base-80x608p16x16-221006-mr7"
-TOO_LARGE = ("torchrun", "rales reproduce", "rales sweep")  # parsed, not run: the tests of sweeps and devices run them
+TOO_LARGE = ("torchrun", "rales reproduce", "rales sweep", "rales serve")  # parsed, not run: other tests run them
 SMALLER = {r"--recordings \d+": "--recordings 8", r"--epochs \d+": "--epochs 1"}  # enough to run every line
 
 

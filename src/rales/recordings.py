@@ -174,17 +174,22 @@ def pieces(path: str, audio: Audio, where: str = "auto") -> Generator[Piece, Non
         while left:
             waves = np.empty((min(left, PIECE), samples), np.float32)
             for row, (segment, native_hz) in zip(waves, islice(segments, len(waves)), strict=True):
-                row[:] = cache.prepared(
-                    segment,
-                    native_hz,
-                    rate_hz=audio.rate_hz,
-                    samples=samples,
-                    resampler=audio.resampler,
-                    pad=audio.pad,
-                    fade_samples=audio.fade_samples,
-                )
+                row[:] = prepared(segment, native_hz, audio)
             left -= len(waves)
             yield Piece(path, duration_s, cycles, waves, last=not left)
+
+
+def prepared(segment: Waves, native_hz: int, audio: Audio) -> Waves:
+    """A cycle as it was read -> (samples,) as training saw it."""
+    return cache.prepared(
+        segment,
+        native_hz,
+        rate_hz=audio.rate_hz,
+        samples=round(audio.rate_hz * audio.duration_s),
+        resampler=audio.resampler,
+        pad=audio.pad,
+        fade_samples=audio.fade_samples,
+    )
 
 
 def ahead(paths: Iterable[str], audio: Audio, where: str = "auto", threads: int = THREADS) -> Iterator[Piece]:

@@ -10,7 +10,7 @@ import sys
 from cyclopts import App, CycloptsError
 
 from rales import __version__
-from rales.cli import data, engines, recordings, studies, training
+from rales.cli import data, engines, page, recordings, studies, training
 
 app = App(
     name="rales",
@@ -37,6 +37,7 @@ for word in (
     recordings.explain,
     engines.export,
     engines.bench,
+    page.serve,
 ):
     app.command(word)
 

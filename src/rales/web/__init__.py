@@ -1,0 +1,100 @@
+"""The local web page: look at a recording, listen to it, judge the model's answer, correct it.
+
+`serve` runs the service of `app.py` on this machine; `static/` is the page. Nothing leaves the machine.
+"""
+
+import os
+import secrets
+import socket
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rales.config import UsageError
+from rales.web.settings import Settings, data_folder, is_loopback
+
+STATIC = Path(__file__).parent / "static"
+
+
+def serve(
+    host: str,
+    port: int,
+    *,
+    model: str | None = None,
+    runs: Path | None = None,
+    folder: Path | None = None,
+    token: str | None = None,
+    allow_hosts: tuple[str, ...] = (),
+    show: bool = False,
+) -> None:
+    """Serve the page until interrupted.
+
+    `model` is a run folder, None for the package's own; `runs` a folder of run folders to browse. Anything but this
+    machine's own address asks every visitor for a token, made here if none is given. Errors: a package or the page's
+    scripts missing, a port that is taken, a model that cannot be loaded.
+    """
+    for package in ("fastapi", "uvicorn", "multipart"):
+        if find_spec(package) is None:
+            raise ValueError(f"the web page needs {package}, which is not installed; pip install 'rales[web]'")
+    if not hasattr(os, "fork"):
+        raise ValueError("the web page decodes recordings in forked processes, which this system lacks; use Linux")
+    if not (STATIC / "vendor" / "wavesurfer.esm.js").is_file():
+        raise ValueError(f"{STATIC / 'vendor'}: the page's player is not there; `make setup` fetches it")
+    if token is not None and len(token) < 8:
+        raise UsageError(f"--token has {len(token)} characters, expected 8 or more")
+    if token is None and not is_loopback(host):
+        token = secrets.token_urlsafe(24)
+    settings = Settings(
+        host=host,
+        folder=data_folder(folder),
+        model=model,
+        runs=runs.absolute() if runs else None,
+        token=token,
+        allow_hosts=allow_hosts,
+    )
+    listener = listening(host, port)
+    run(settings, listener, address(host, listener.getsockname()[1], token), show=show)
+
+
+def run(settings: Settings, listener: socket.socket, url: str, *, show: bool) -> None:
+    ready = server(settings)
+    print(f"rales: {url}\nrales: a research tool, not a diagnosis; Ctrl-C ends it", file=sys.stderr, flush=True)
+    if show:
+        import webbrowser
+
+        webbrowser.open(url)
+    ready.run(sockets=[listener])
+
+
+def server(settings: Settings) -> Any:
+    """-> a uvicorn server of the service, not yet running."""
+    import uvicorn
+
+    from rales.web.app import create_app
+
+    # Without proxy headers nobody can claim another address than their own.
+    return uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings), log_level="warning", server_header=False, proxy_headers=False, limit_concurrency=256
+        )
+    )
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """-> a bound socket; a port that is taken or a host that is not this machine's is a sentence."""
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(place)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot listen on {host} port {port} ({reason}); choose another --host or --port") from error
+    return listener
+
+
+def address(host: str, port: int, token: str | None) -> str:
+    """-> the address to open in a browser, with the token that lets one in."""
+    name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname(), "::1": "[::1]"}.get(host, host)
+    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")

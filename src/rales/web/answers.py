@@ -1,0 +1,89 @@
+"""Routes for programs: health, models, one recording in and its cycles out, annotations, and the runs' reports."""
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+from rales import __version__
+from rales.web import marks, reports, scores
+from rales.web.guard import Refusal
+from rales.web.schemas import Annotation, Health, ModelFacts, Prediction, RunFacts, Saved
+from rales.web.service import Service
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'"
+
+
+def add(app: "FastAPI", service: Service) -> None:
+    add_facts(app, service)
+    add_predict(app, service)
+    add_annotations(app, service)
+    add_runs(app, service)
+
+
+def add_facts(app: "FastAPI", service: Service) -> None:
+    @app.get("/health")
+    def health() -> Health:
+        """Whether the service is up."""
+        return Health(status="ok", version=__version__)
+
+    @app.get("/models", response_model=list[ModelFacts])
+    def models() -> list[dict[str, Any]]:
+        """The models that can be asked, by name."""
+        return service.shelf.listed()
+
+
+def add_predict(app: "FastAPI", service: Service) -> None:
+    from fastapi import File, Form, UploadFile
+
+    @app.post("/predict", response_model=Prediction)
+    async def predict(
+        audio: Annotated[UploadFile, File(description="A recording: WAV, FLAC, MP3, OGG or AIFF.")],
+        annotation: Annotated[UploadFile | None, File(description="Its cycles in ICBHI format.")] = None,
+        model: Annotated[str | None, Form(description="A name of GET /models.")] = None,
+    ) -> dict[str, Any]:
+        """Classify the cycles of one recording; nothing of it is kept. Not a diagnosis."""
+        chosen = service.model_name(model)
+        name = marks.stem(audio.filename or "")
+        async with service.arrived(name, audio.file, annotation.file if annotation else None) as (place, facts):
+            sound = place / "audio.wav"
+            answer = service.ask(lambda: scores.predict_file(service.shelf.model(chosen), sound, name))
+            try:
+                cycles = await asyncio.wrap_future(answer)
+            except ValueError as error:
+                raise Refusal(422, str(error).replace(str(sound), name)) from error
+        return {"recording": name, "duration_s": facts["duration_s"], "model": chosen, "cycles": cycles}
+
+
+def add_annotations(app: "FastAPI", service: Service) -> None:
+    @app.post("/annotations", response_model=Saved, status_code=201)
+    def annotate(annotation: Annotation) -> dict[str, Any]:
+        """Save the corrected cycles of a recording of a session as its next revision."""
+        row = service.known(annotation.recording)
+        given = [vars(cycle) for cycle in annotation.cycles]
+        try:
+            cycles = marks.checked(given, row["duration_s"], service.limits.cycles)
+        except ValueError as error:
+            raise Refusal(422, str(error)) from error
+        return {"recording": row["id"], **service.store.annotate(row["id"], cycles)}
+
+
+def add_runs(app: "FastAPI", service: Service) -> None:
+    from fastapi.responses import HTMLResponse
+
+    @app.get("/runs", response_model=list[RunFacts])
+    def runs() -> list[dict[str, Any]]:
+        """The training runs of the folder that `rales serve --runs` names."""
+        return reports.listed(service.runs)
+
+    @app.get("/runs/report", response_class=HTMLResponse)
+    def report(name: str = "") -> HTMLResponse:
+        """The page of `rales report` on one run, or on all of them where no name is given."""
+        try:
+            page = reports.page(service.runs, name, service.store.folder / "reports")
+        except KeyError as error:
+            raise Refusal(404, str(error.args[0])) from error
+        except (ValueError, OSError) as error:
+            raise Refusal(422, str(error)) from error
+        return HTMLResponse(page, headers={"content-security-policy": REPORT_POLICY})

@@ -1,0 +1,122 @@
+"""The service over HTTP: a small JSON API, described at /openapi.json, and the page that uses it."""
+
+import errno
+import logging
+import secrets
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rales import __version__
+from rales.web import answers, sessions
+from rales.web.guard import Guard, Refusal
+from rales.web.service import Service
+from rales.web.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+STATIC = Path(__file__).parent / "static"
+log = logging.getLogger(__name__)
+DESCRIPTION = "Crackles and wheezes in the breathing cycles of a recording. A research tool, not a diagnosis."
+# Why a request was not carried out: what was found, what was expected, what to do.
+PROBLEM = {"type": "object", "properties": {"detail": {"type": "string"}}, "required": ["detail"]}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"description": HTTPStatus(status).phrase, "content": {"application/json": {"schema": PROBLEM}}}
+    for status in (400, 401, 403, 404, 405, 408, 413, 415, 421, 422, 429, 500, 503, 507)
+}
+
+
+def create_app(settings: Settings) -> Guard:
+    """-> the ASGI application. Errors: those of `Service`."""
+    from fastapi import FastAPI
+
+    service = Service(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        yield
+        await service.stop()
+
+    app = FastAPI(
+        title="Rales",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # its scripts would come from elsewhere
+        redoc_url=None,
+        responses=PROBLEMS,
+    )
+    nonce = secrets.token_urlsafe(16)
+    add_errors(app)
+    answers.add(app, service)
+    sessions.add(app, service)
+    add_page(app, nonce)
+    return Guard(app, settings, nonce)
+
+
+def add_page(app: "FastAPI", nonce: str) -> None:
+    """The page at / and its files under /static."""
+    from fastapi.responses import HTMLResponse
+    from fastapi.staticfiles import StaticFiles
+
+    page = (STATIC / "index.html").read_text(encoding="utf-8").replace("{{nonce}}", nonce)
+
+    @app.get("/", include_in_schema=False)
+    def index() -> HTMLResponse:
+        return HTMLResponse(page)
+
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+
+def add_errors(app: "FastAPI") -> None:
+    """Every error is a JSON object with one sentence, `detail`."""
+    from fastapi import Request
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+    from starlette.exceptions import HTTPException
+
+    def said(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
+        return JSONResponse({"detail": sentence}, status_code=status, headers=headers)
+
+    @app.exception_handler(Refusal)
+    def refused(_: Request, error: Refusal) -> JSONResponse:
+        return said(error.status, error.sentence, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        expected = "multipart/form-data" if takes_files(request.url.path) else "application/json"
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if request.method in ("POST", "PUT", "PATCH") and kind != expected:
+            return said(415, f"the body is {kind or 'of no type'}, expected {expected}")
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+        return said(422, f"{place}: {first['msg']}")
+
+    @app.exception_handler(HTTPException)
+    def failed(request: Request, error: HTTPException) -> JSONResponse:
+        sentences = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not possible here"}
+        return said(error.status_code, sentences.get(error.status_code, str(error.detail)), dict(error.headers or {}))
+
+    @app.exception_handler(sqlite3.IntegrityError)
+    def removed(_: Request, error: sqlite3.IntegrityError) -> JSONResponse:
+        return said(404, "the session or recording has been removed meanwhile")
+
+    @app.exception_handler(OSError)
+    def unwritable(_: Request, error: OSError) -> JSONResponse:
+        if error.errno == errno.ENOSPC or "disk is full" in str(error):
+            return said(507, "the disk of the service is full; make room and send it again")
+        log.exception("a request failed", exc_info=error)
+        return said(500, "the service cannot use its folder; its terminal shows why")
+
+    @app.exception_handler(Exception)
+    def broken(request: Request, error: Exception) -> JSONResponse:
+        return said(500, "the service has an error of its own; its terminal shows which")
+
+
+def takes_files(path: str) -> bool:
+    return path == "/predict" or path.endswith("/recordings")

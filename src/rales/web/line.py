@@ -1,0 +1,88 @@
+"""The one line in front of the model: requests that someone waits for go first, whole recordings after them."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+
+class Full(Exception):
+    """Too many requests wait already."""
+
+
+class Line:
+    """One thread that works off jobs. `score` is what is done with a recording of the background's line."""
+
+    def __init__(self, score: Callable[[str], None], longest: int) -> None:
+        self.score, self.longest = score, longest
+        self.asked: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self.background: deque[str] = deque()
+        self.current: str | None = None
+        self.changed = threading.Condition()
+        self.ended = False
+        self.thread = threading.Thread(target=self.work, name="rales-model", daemon=True)
+
+    def ask(self, job: Callable[[], Any]) -> Future[Any]:
+        """A job that someone waits for. Errors: Full."""
+        with self.changed:
+            if len(self.asked) >= self.longest:
+                raise Full(f"{len(self.asked)} requests wait for the model already; try again in some seconds")
+            future: Future[Any] = Future()
+            self.asked.append((future, job))
+            self.changed.notify()
+        return future
+
+    def add(self, recording: str) -> None:
+        """A recording to score when nobody waits."""
+        with self.changed:
+            if recording not in self.background:
+                self.background.append(recording)
+            self.changed.notify()
+
+    def ahead(self, recording: str) -> int | None:
+        """-> how many jobs go before a recording, 0 while it is worked on; None if it is in no line."""
+        with self.changed:
+            if recording == self.current:
+                return 0
+            if recording not in self.background:
+                return None
+            busy = self.current is not None
+            return self.background.index(recording) + len(self.asked) + busy
+
+    def stop(self) -> None:
+        """End after the job under way; what waits is refused."""
+        with self.changed:
+            self.ended = True
+            for future, _ in self.asked:
+                future.cancel()
+            self.changed.notify()
+        if self.thread.is_alive():
+            self.thread.join()
+
+    def work(self) -> None:
+        while True:
+            with self.changed:
+                while not (self.asked or self.background or self.ended):
+                    self.changed.wait()
+                if self.ended:
+                    return
+                future, job = self.asked.popleft() if self.asked else (None, None)
+                self.current = None if job else self.background.popleft()
+                recording = self.current
+            if future is not None and job is not None:
+                answer(future, job)
+            elif recording is not None:
+                self.score(recording)
+            with self.changed:
+                self.current = None
+
+
+def answer(future: Future[Any], job: Callable[[], Any]) -> None:
+    """Do a job and hand its result, or its error, to whoever waits."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(job())
+    except BaseException as error:
+        future.set_exception(error)

@@ -1,0 +1,124 @@
+"""Decode strangers' audio files where they can do no harm: each in a process of its own with limits.
+
+`python -m rales.web.sandbox` takes one JSON job a line on stdin and answers with one JSON line each on stdout:
+`{"id", "ok": facts}`, `{"id", "error": sentence, "large": whether a limit was passed}` or `{"id", "died": signal}`.
+It imports what decoding needs once and forks a child for every job, so a file that crashes, fills or stalls its decoder
+ends that child alone.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from rales.audio import wave
+from rales.web.settings import MIB
+
+PAGE_RATE_HZ = 16000  # what browsers play and the models hear
+
+
+class TooLarge(Exception):
+    """A recording that is longer or larger than what is taken."""
+
+
+def main() -> None:
+    """Serve jobs until stdin ends."""
+    out = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not mix with the answers
+    children: dict[int, str] = {}
+
+    def reap(*_: Any) -> None:
+        while children:
+            process, status = os.waitpid(-1, os.WNOHANG)
+            if process == 0:
+                return
+            job = children.pop(process)
+            if os.WIFSIGNALED(status):
+                answer(out, {"id": job, "died": os.WTERMSIG(status)})
+
+    signal.signal(signal.SIGCHLD, reap)
+    answer(out, {"ready": True})
+    for line in sys.stdin:
+        job = json.loads(line)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # a child must be known before it is reaped
+        process = os.fork()
+        if process == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+            child(job, out)
+        children[process] = job["id"]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+
+
+def child(job: dict[str, Any], out: int) -> None:
+    """One job in a forked process, which never returns."""
+    limit(job["decode_s"], job["decode_bytes"])
+    try:
+        facts = decode(Path(job["path"]), Path(job["out"]), job["duration_s"], job["decode_bytes"])
+        answer(out, {"id": job["id"], "ok": facts})
+    except MemoryError:
+        sentence = f"needs more than {job['decode_bytes'] // MIB} MiB of memory to decode"
+        answer(out, {"id": job["id"], "error": sentence, "large": True})
+    except TooLarge as error:
+        answer(out, {"id": job["id"], "error": str(error), "large": True})
+    except Exception as error:  # whatever a decoder raises at a stranger's file is that file's fault
+        answer(out, {"id": job["id"], "error": str(error).replace(f"{job['path']}: ", "")[:500], "large": False})
+    os._exit(0)
+
+
+def limit(decode_s: int, decode_bytes: int) -> None:
+    """Bound this process from here on: processor time, time by the clock, memory, size and number of files."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
+    held = pages * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (decode_s, decode_s + 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (decode_bytes, decode_bytes))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    if held:
+        resource.setrlimit(resource.RLIMIT_AS, (held + decode_bytes, held + decode_bytes))
+    signal.alarm(3 * decode_s)
+
+
+def decode(path: Path, out: Path, duration_s: float, decode_bytes: int) -> dict[str, Any]:
+    """Audio file -> `out`/audio.wav (mono, float32, own rate: what `wave.read` gives) and `out`/page.wav (16 kHz).
+
+    Errors: ValueError for what cannot be read, TooLarge.
+    """
+    info = wave.info(path)
+    if info.duration_s > duration_s:
+        raise TooLarge(
+            f"lasts {clock(info.duration_s)}, at most {clock(duration_s)} are taken; cut it into shorter recordings"
+        )
+    needed = 4 * info.frames * (info.channels + 1)
+    if needed > decode_bytes:
+        raise TooLarge(
+            f"takes {needed // MIB} MiB when decoded ({info.channels} channels at {info.rate_hz} Hz), at most "
+            f"{decode_bytes // MIB} MiB are taken; save one channel at a lower rate"
+        )
+    heard, rate_hz = wave.read(path)
+    soundfile.write(out / "audio.wav", heard, rate_hz, subtype="FLOAT")
+    played = wave.resample(heard, rate_hz, PAGE_RATE_HZ)
+    soundfile.write(out / "page.wav", np.clip(played, -1, 1), PAGE_RATE_HZ, subtype="PCM_16")
+    return {"duration_s": len(heard) / rate_hz, "rate_hz": rate_hz, "channels": info.channels, "bits": info.bits}
+
+
+def clock(duration_s: float) -> str:
+    """Seconds -> 1:02:03 or 2:03."""
+    minutes, seconds = divmod(round(duration_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02} minutes"
+
+
+def answer(out: int, message: dict[str, Any]) -> None:
+    """One write, so that lines of several processes never mix."""
+    os.write(out, (json.dumps(message) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

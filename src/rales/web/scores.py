@@ -1,0 +1,98 @@
+"""A recording's decoded sound -> what a model says of it, exactly as `rales predict` does."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rales import explain, predict, recordings, scoring
+from rales.audio import wave
+from rales.metrics import CLASSES
+from rales.runs import clean
+
+Row = dict[str, Any]
+Span = tuple[float, float]  # seconds
+COLUMNS = ("start_s", "end_s", "label", *(f"p_{name}" for name in CLASSES))
+PICTURE_HOP_S = 0.01
+LOWEST_HZ, HIGHEST_HZ = 50.0, 8000.0  # of every front-end's log-mel
+SHORTEST_PICTURE = 400  # samples that one spectrum takes
+
+
+def predict_file(model: predict.Model, sound: Path, recording: str) -> list[Row]:
+    """Decoded sound, and an annotation if one lies beside it -> a row per cycle with the columns of `rales predict`."""
+    table = model.predict([sound])
+    table["recording"], table["path"] = recording, recording
+    rows: list[Row] = [clean(row) for row in table.to_dict("records")]
+    return rows
+
+
+def score_spans(model: predict.Model, sound: Path, spans: Sequence[Span]) -> list[Row]:
+    """Decoded sound and stretches (start, end) in seconds -> start_s, end_s, label and p_… of each."""
+    rows = pd.DataFrame(spans, columns=["start_s", "end_s"]).assign(recording="", cycle=range(1, len(spans) + 1))
+    table = scoring.predictions(rows, model.probabilities(waves(model, sound, spans)), model.decision())
+    return [clean(row) for row in table[list(COLUMNS)].to_dict("records")]
+
+
+def waves(model: predict.Model, sound: Path, spans: Sequence[Span]) -> recordings.Waves:
+    """Decoded sound and stretches -> (n, samples), each as training saw a cycle."""
+    audio = model.recipe.config.audio
+    segments = wave.segments(sound, spans)
+    found = [recordings.prepared(segment, rate_hz, audio) for segment, rate_hz in segments]
+    return np.stack(found) if found else np.empty((0, round(audio.rate_hz * audio.duration_s)), np.float32)
+
+
+def why(model: predict.Model, sound: Path, span: Span, target: str | None) -> Row:
+    """Decoded sound, one stretch, class (None: the one predicted) -> its explanation (see schemas.Explanation).
+
+    The clip that the model sees holds a short cycle several times; contributions of its copies are added up, and what
+    lies behind the clip's end has none. Errors: a model that does not look at a log-mel picture.
+    """
+    (prepared,) = waves(model, sound, [span])
+    if target is None:
+        target = score_spans(model, sound, [span])[0]["label"]
+    found = explain.attribution(model, prepared, target)
+    audio, (start_s, end_s) = model.recipe.config.audio, span
+    length_s = end_s - start_s
+    width_s = found.time_s[0] * 2  # times are the centres of patches of equal width
+    columns = max(1, math.ceil(min(length_s, audio.duration_s) / width_s))
+    grid = np.zeros((len(found.hz), columns))
+    for centre_s, column in zip(found.time_s, found.grid.T, strict=True):
+        place_s = centre_s % length_s if audio.pad == "repeat" else centre_s
+        if place_s < columns * width_s:
+            grid[:, min(int(place_s / width_s), columns - 1)] += column
+    edges_hz = np.sqrt(found.hz[:-1] * found.hz[1:])
+    edges_s = start_s + np.arange(columns + 1) * width_s
+    edges_s[-1] = min(edges_s[-1], end_s)
+    return {
+        "label": target,
+        "start_s": start_s,
+        "end_s": end_s,
+        "low_hz": [LOWEST_HZ, *edges_hz],
+        "high_hz": [*edges_hz, HIGHEST_HZ],
+        "from_s": edges_s[:-1].tolist(),
+        "to_s": edges_s[1:].tolist(),
+        "values": (grid / max(np.abs(grid).max(), 1e-12)).tolist(),
+        "method": f"Integrated gradients of the log-odds of {target}",
+    }
+
+
+def picture(sound: Path) -> tuple[bytes, int, int]:
+    """16 kHz sound -> (log-mel picture as bytes 0..255 row by row from the lowest band, bands, frames of 10 ms).
+
+    The log-mel is the one the models hear; grey spans the 60 dB below the loudest 0.1 %.
+    """
+    import torch
+
+    from rales.audio import M2DLogMel
+
+    heard, _ = wave.read(sound)
+    heard = np.pad(heard, (0, max(0, SHORTEST_PICTURE - heard.size)))
+    with torch.inference_mode():
+        logmel = M2DLogMel()(torch.from_numpy(heard)[None])[0, 0].numpy()  # (80, frames)
+    top = float(np.quantile(logmel, 0.999))
+    span = np.log(10.0) * 6  # 60 dB of power in natural log
+    grey = np.clip((logmel - (top - span)) / span, 0, 1)
+    return (grey * 255).astype(np.uint8).tobytes(), *logmel.shape

@@ -1,0 +1,203 @@
+"""What the service does, without a word of HTTP: uploads in, answers of models and people out."""
+
+import asyncio
+import logging
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
+
+from rales.data import icbhi
+from rales.metrics import CLASSES
+from rales.web import marks, scores
+from rales.web.decoding import Decoder, Undecodable
+from rales.web.guard import Refusal
+from rales.web.line import Full, Line
+from rales.web.settings import Settings
+from rales.web.shelf import Shelf
+from rales.web.store import Store
+
+Row = dict[str, Any]
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """The parts of one service, and what takes more than one of them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.limits = settings.limits
+        self.store = Store(settings.folder)
+        self.lock = FileLock(settings.folder / ".lock", thread_local=False)  # released in another thread
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(f"{settings.folder}: another `rales serve` uses it; choose another --folder") from error
+        self.shelf = Shelf(settings.model, settings.runs)
+        self.shelf.model(self.shelf.default)  # a model that cannot be loaded is said before the first visitor comes
+        self.runs = settings.runs
+        self.decoder = Decoder(settings.limits)
+        self.line = Line(self.score, settings.limits.waiting)
+        self.arriving = settings.folder / "arriving"
+
+    async def start(self) -> None:
+        """Begin to work; recordings that waited when the service ended go on waiting."""
+        shutil.rmtree(self.arriving, ignore_errors=True)
+        self.arriving.mkdir(parents=True)
+        for recording in self.store.waiting():
+            self.line.add(recording)
+        self.line.thread.start()
+        self.warming = asyncio.create_task(self.decoder.started())
+
+    async def stop(self) -> None:
+        self.line.stop()
+        self.warming.cancel()
+        await self.decoder.stop()
+        self.lock.release()
+
+    # Uploads
+
+    @asynccontextmanager
+    async def arrived(self, name: str, sound: BinaryIO, annotation: BinaryIO | None) -> AsyncIterator[tuple[Path, Row]]:
+        """Uploaded files -> (folder with audio.wav, page.wav and a checked audio.txt, facts), removed afterwards."""
+        place = self.arriving / secrets.token_hex(8)
+        try:
+            await asyncio.to_thread(self.write, place, sound, annotation)
+            facts = await self.decode(place, name)
+            yield place, facts
+        finally:
+            await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+
+    def write(self, place: Path, sound: BinaryIO, annotation: BinaryIO | None) -> None:
+        """Uploaded files -> a new folder with `upload` and, where given, audio.txt."""
+        place.mkdir()
+        with (place / "upload").open("wb") as file:
+            shutil.copyfileobj(sound, file)
+        if annotation is not None:
+            text = annotation.read(self.limits.annotation_bytes + 1)
+            if len(text) > self.limits.annotation_bytes:
+                raise Refusal(413, f"the annotation is larger than {self.limits.annotation_bytes // 1024} KiB")
+            (place / "audio.txt").write_bytes(text)
+
+    async def decode(self, place: Path, name: str) -> Row:
+        """A folder of `write` -> its facts; then it holds audio.wav, page.wav and a checked audio.txt."""
+        try:
+            facts = await self.decoder.decode(place / "upload", place)
+        except Undecodable as error:
+            raise Refusal(413 if error.large else 422, f"{name}: {error}") from error
+        (place / "upload").unlink()
+        if (place / "audio.txt").exists():
+            cycles, wrong = icbhi.annotation(place / "audio.txt", facts["duration_s"])
+            if wrong:
+                raise Refusal(422, wrong[0].replace(str(place / "audio.txt"), f"annotation of {name}"))
+            if len(cycles) > self.limits.cycles:
+                raise Refusal(
+                    413, f"annotation of {name}: {len(cycles)} cycles, at most {self.limits.cycles} are taken"
+                )
+        return facts
+
+    def keep(self, session: str, name: str, facts: Row, place: Path) -> str:
+        """A decoded folder becomes a recording of a session and waits for the model; -> its id."""
+        if self.store.count() >= self.limits.recordings:
+            raise Refusal(507, f"{self.limits.recordings} recordings are kept already; remove old sessions")
+        recording = self.store.new_recording(session, name, facts, place)
+        self.line.add(recording)
+        return recording
+
+    # The model
+
+    def ask(self, job: Callable[[], Any]) -> "Future[Any]":
+        """A job for the model's thread. Errors: Refusal where too many wait."""
+        try:
+            return self.line.ask(job)
+        except Full as error:
+            raise Refusal(503, str(error), retry_after="5") from error
+
+    def model_name(self, name: str | None) -> str:
+        try:
+            return self.shelf.known(name)
+        except KeyError as error:
+            raise Refusal(422, str(error.args[0])) from error
+
+    def score(self, recording: str) -> None:
+        """Have the default model answer for a recording; what goes wrong is kept with it."""
+        row = self.store.recording(recording, self.shelf.default)
+        if row is None:
+            return
+        try:
+            self.predict(recording, row["name"], self.shelf.default)
+            self.store.mark(recording, "ready")
+        except Exception as error:  # the next recording must have its turn
+            if not isinstance(error, ValueError | OSError):
+                log.exception("scoring %s", recording)
+            sound = str(self.store.place(recording) / "audio.wav")
+            self.store.mark(recording, "failed", str(error).replace(sound, row["name"])[:500])
+
+    def predict(self, recording: str, name: str, model: str) -> list[Row]:
+        """Have a model answer for a recording's cycles, and keep that; done in the model's thread."""
+        rows = scores.predict_file(self.shelf.model(model), self.store.place(recording) / "audio.wav", name)
+        self.store.keep_scores(recording, model, rows)
+        return rows
+
+    def score_spans(self, recording: str, model: str, spans: list[scores.Span]) -> list[Row]:
+        """Have a model answer for stretches of a recording, and keep that; done in the model's thread."""
+        rows = scores.score_spans(self.shelf.model(model), self.store.place(recording) / "audio.wav", spans)
+        known = {marks.times(row): row for row in [*self.scores(recording).get(model, []), *rows]}
+        self.store.keep_scores(recording, model, list(known.values()))
+        return rows
+
+    def why(self, recording: str, model: str, span: scores.Span, label: str | None) -> Row:
+        """Why a model calls a stretch what it does; done in the model's thread."""
+        return scores.why(self.shelf.model(model), self.store.place(recording) / "audio.wav", span, label)
+
+    # What the page shows
+
+    def scores(self, recording: str) -> dict[str, list[Row]]:
+        """-> model -> its rows, without those of a model that has changed since."""
+        found = self.store.scores(recording)
+        return {model: row["cycles"] for model, row in found.items() if row["made"] >= self.shelf.changed(model)}
+
+    def known(self, recording: str) -> Row:
+        """-> a recording with its cycles as they stand (see `standing`). Errors: Refusal."""
+        row = self.store.recording(recording, self.shelf.default)
+        if row is None:
+            raise Refusal(404, "no such recording; it may have been removed")
+        return self.standing(row)
+
+    def listed(self, session: str) -> list[Row]:
+        """-> the lines of a session's list."""
+        return [self.facts(self.standing(row)) for row in self.store.recordings(session, self.shelf.default)]
+
+    def standing(self, row: Row) -> Row:
+        """A row of the store -> the same with `scored`, the default model's rows, `cycles` as they stand (saved by a
+        person, else annotated, else as the model calls them), and `source`: person, annotation, segment or window."""
+        current = row["made"] is not None and row["made"] >= self.shelf.changed(self.shelf.default)
+        scored = row["scored"] if current else []
+        cycles, source = row["saved"], "person"
+        if cycles is None:
+            called = [(one, one.get("true_label") or one["label"]) for one in scored]
+            cycles = [{**marks.span(one), "label": label, "confirmed": False} for one, label in called]
+            source = scored[0].get("source", "") if scored else ""
+        return {**row, "scored": scored, "cycles": cycles, "source": source}
+
+    def facts(self, row: Row) -> Row:
+        """A row of `standing` -> its line in the list."""
+        doubts = [
+            1 - max(line[name] for name in marks.PROBABILITIES)
+            for line, cycle in zip(marks.with_scores(row["cycles"], row["scored"]), row["cycles"], strict=True)
+            if line["model_label"] is not None and not cycle["confirmed"]
+        ]
+        counts = Counter(cycle["label"] for cycle in row["cycles"])
+        return {
+            **{name: row[name] for name in ("id", "name", "duration_s", "status", "problem")},
+            "reviewed": bool(row["reviewed"]),
+            "ahead": self.line.ahead(row["id"]),
+            "edited": row["revision"] > 0,
+            "findings": {name: counts[name] for name in CLASSES},
+            "uncertainty": max(doubts, default=None),
+        }

@@ -1,0 +1,226 @@
+"""Routes of the page: sessions, their recordings, and what is seen, heard and asked about one recording."""
+
+import asyncio
+import io
+import zipfile
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
+
+from rales.web import marks, scores
+from rales.web.guard import Refusal
+from rales.web.schemas import (
+    Explanation,
+    ExportForm,
+    Label,
+    Name,
+    RecordingDetail,
+    RecordingFacts,
+    Review,
+    ScoreRequest,
+    Scores,
+    Session,
+    SessionContent,
+)
+from rales.web.service import Service
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+def add(app: "FastAPI", service: Service) -> None:
+    add_sessions(app, service)
+    add_recordings(app, service)
+    add_sound(app, service)
+    add_scores(app, service)
+    add_exports(app, service)
+
+
+def add_sessions(app: "FastAPI", service: Service) -> None:
+    store = service.store
+
+    @app.get("/sessions", response_model=list[Session])
+    def sessions() -> list[dict[str, Any]]:
+        """All sessions, the newest first."""
+        return store.sessions()
+
+    @app.post("/sessions", response_model=SessionContent, status_code=201)
+    def new_session(given: Name) -> dict[str, Any]:
+        """Begin a session."""
+        return content(store.new_session(title(given.name)))
+
+    @app.get("/sessions/{session}", response_model=SessionContent)
+    def session(session: str) -> dict[str, Any]:
+        """A session and its recordings, with how far each of them is."""
+        return content(session)
+
+    @app.patch("/sessions/{session}", response_model=SessionContent)
+    def rename_session(session: str, given: Name) -> dict[str, Any]:
+        """Give a session another name."""
+        store.rename_session(session, title(given.name))
+        return content(session)
+
+    @app.delete("/sessions/{session}", status_code=204)
+    def remove_session(session: str) -> None:
+        """Remove a session with all of its recordings and annotations."""
+        if not store.remove_session(session):
+            raise no_session()
+
+    def content(session: str) -> dict[str, Any]:
+        return {**known_session(service, session), "recordings": service.listed(session)}
+
+
+def add_recordings(app: "FastAPI", service: Service) -> None:
+    from fastapi import File, UploadFile
+
+    @app.post("/sessions/{session}/recordings", response_model=RecordingFacts, status_code=201)
+    async def upload(
+        session: str,
+        audio: Annotated[UploadFile, File(description="A recording: WAV, FLAC, MP3, OGG or AIFF.")],
+        annotation: Annotated[UploadFile | None, File(description="Its cycles in ICBHI format.")] = None,
+    ) -> dict[str, Any]:
+        """Add a recording; the default model answers for it when its turn comes."""
+        await asyncio.to_thread(known_session, service, session)
+        name = marks.stem(audio.filename or "")
+        async with service.arrived(name, audio.file, annotation.file if annotation else None) as (place, facts):
+            recording = await asyncio.to_thread(service.keep, session, name, facts, place)
+        return await asyncio.to_thread(lambda: service.facts(service.known(recording)))
+
+    @app.get("/recordings/{recording}", response_model=RecordingDetail)
+    def detail(recording: str) -> dict[str, Any]:
+        """A recording, what each model said of its cycles, and the cycles as they stand."""
+        return {**service.known(recording), "scores": service.scores(recording)}
+
+    @app.patch("/recordings/{recording}", response_model=RecordingFacts)
+    def review(recording: str, given: Review) -> dict[str, Any]:
+        """Say whether a recording has been reviewed."""
+        service.store.review(recording, given.reviewed)
+        return service.facts(service.known(recording))
+
+    @app.delete("/recordings/{recording}", status_code=204)
+    def remove(recording: str) -> None:
+        """Remove a recording, its sound and its annotations."""
+        if not service.store.remove_recording(recording):
+            raise Refusal(404, "no such recording; it may have been removed")
+
+
+def add_sound(app: "FastAPI", service: Service) -> None:
+    from fastapi.responses import FileResponse, Response
+
+    @app.get("/recordings/{recording}/audio", response_class=FileResponse, responses=binary("audio/wav"))
+    def audio(recording: str) -> FileResponse:
+        """The recording as 16 kHz WAV."""
+        service.known(recording)
+        return FileResponse(service.store.place(recording) / "page.wav", media_type="audio/wav")
+
+    @app.get(
+        "/recordings/{recording}/spectrogram", response_class=Response, responses=binary("application/octet-stream")
+    )
+    def spectrogram(recording: str) -> Response:
+        """The log-mel picture, a byte a cell, rows from the lowest band; x-bands, x-frames, x-hop-s say its shape."""
+        service.known(recording)
+        grey, bands, frames = scores.picture(service.store.place(recording) / "page.wav")
+        headers = {"x-bands": str(bands), "x-frames": str(frames), "x-hop-s": str(scores.PICTURE_HOP_S)}
+        return Response(grey, media_type="application/octet-stream", headers=headers)
+
+
+def add_scores(app: "FastAPI", service: Service) -> None:
+    @app.post("/recordings/{recording}/scores", response_model=Scores)
+    async def score(recording: str, asked: ScoreRequest) -> dict[str, Any]:
+        """What a model says of stretches of a recording, for cycles whose boundaries were moved. Not a diagnosis."""
+        row, model = await asyncio.to_thread(service.known, recording), service.model_name(asked.model)
+        places = spans([vars(span) for span in asked.cycles], row)
+        return {"model": model, "cycles": await answer(row, partial(service.score_spans, recording, model, places))}
+
+    @app.post("/recordings/{recording}/predictions", response_model=Scores)
+    async def predict(recording: str, model: str | None = None) -> dict[str, Any]:
+        """What another model says of a recording's cycles, to set beside the default model's. Not a diagnosis."""
+        row, chosen = await asyncio.to_thread(service.known, recording), service.model_name(model)
+        return {"model": chosen, "cycles": await answer(row, partial(service.predict, recording, row["name"], chosen))}
+
+    @app.get("/recordings/{recording}/explanation", response_model=Explanation)
+    async def explanation(
+        recording: str, start_s: float, end_s: float, model: str | None = None, label: Label | None = None
+    ) -> dict[str, Any]:
+        """Which parts of the log-mel picture spoke for a label, by default the model's own. Not a diagnosis."""
+        row, chosen = await asyncio.to_thread(service.known, recording), service.model_name(model)
+        (span,) = spans([{"start_s": start_s, "end_s": end_s}], row)
+        job = partial(service.why, recording, chosen, span, label)
+        return {"model": chosen, **await answer(row, job)}
+
+    def spans(given: list[dict[str, Any]], row: dict[str, Any]) -> list[scores.Span]:
+        try:
+            checked = marks.checked(given, row["duration_s"], service.limits.cycles)
+        except ValueError as error:
+            raise Refusal(422, str(error)) from error
+        return [(span["start_s"], span["end_s"]) for span in checked]
+
+    async def answer(row: dict[str, Any], job: Any) -> Any:
+        try:
+            return await asyncio.wrap_future(service.ask(job))
+        except (ValueError, OSError) as error:
+            sound = str(service.store.place(row["id"]) / "audio.wav")
+            raise Refusal(422, str(error).replace(sound, row["name"])) from error
+
+
+def add_exports(app: "FastAPI", service: Service) -> None:
+    from fastapi.responses import Response
+
+    @app.get("/recordings/{recording}/export", response_class=Response, responses=binary("text/plain"))
+    def export(recording: str, format: ExportForm = "icbhi") -> Response:
+        """The cycles as they stand as one file. Not a diagnosis."""
+        row = service.known(recording)
+        text = marks.write(format, row["name"], marks.with_scores(row["cycles"], row["scored"]))
+        kind = "text/csv" if format == "csv" else "text/plain"
+        return Response(text, media_type=kind, headers=attachment(row["name"], marks.FORMATS[format]))
+
+    @app.get("/sessions/{session}/export", response_class=Response, responses=binary("application/zip"))
+    def export_session(session: str, format: ExportForm = "icbhi") -> Response:
+        """The cycles of all recordings of a session: a zip with one file each. Not a diagnosis."""
+        row = known_session(service, session)
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+            names: set[str] = set()
+            for each in service.store.recordings(session, service.shelf.default):
+                recording = service.standing(each)
+                name = unused(marks.safe(recording["name"]), names)
+                text = marks.write(
+                    format, recording["name"], marks.with_scores(recording["cycles"], recording["scored"])
+                )
+                archive.writestr(name + marks.FORMATS[format], text)
+        return Response(content.getvalue(), media_type="application/zip", headers=attachment(row["name"], ".zip"))
+
+
+def known_session(service: Service, session: str) -> dict[str, Any]:
+    found = service.store.rows("SELECT id, name FROM sessions WHERE id = ?", session)
+    if not found:
+        raise no_session()
+    return found[0]
+
+
+def no_session() -> Refusal:
+    return Refusal(404, "no such session; it may have been removed")
+
+
+def title(name: str) -> str:
+    """A visitor's name for a session -> one line of at most 120 characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in name).split())[:120] or "Session"
+
+
+def unused(name: str, names: set[str]) -> str:
+    """-> the name, with a number behind it if it is taken; it is then taken."""
+    number, free = 2, name
+    while free in names:
+        free, number = f"{name}_{number}", number + 1
+    names.add(free)
+    return free
+
+
+def attachment(name: str, suffix: str) -> dict[str, str]:
+    whole = quote(name + suffix, safe="")
+    return {"content-disposition": f"attachment; filename=\"{marks.safe(name)}{suffix}\"; filename*=UTF-8''{whole}"}
+
+
+def binary(kind: str) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of an answer that is not JSON."""
+    return {200: {"content": {kind: {"schema": {"type": "string", "format": "binary"}}}}}

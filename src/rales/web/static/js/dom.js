@@ -1,0 +1,60 @@
+// Elements: find them, make them from text only, speak to the person.
+
+export const byId = (id) => document.getElementById(id);
+
+/** Tag, properties and children -> element. Strings become text, so no file name can become markup. */
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name in element && name !== "list") element[name] = value;
+    else element.setAttribute(name, value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+/** Say something to a screen reader without taking the focus. */
+export function say(sentence) {
+  byId("said").textContent = "";
+  requestAnimationFrame(() => (byId("said").textContent = sentence));
+}
+
+let timer = 0;
+/** Show an error until it has been read. */
+export function alarm(sentence) {
+  const box = byId("alert");
+  box.replaceChildren(
+    h("p", {}, sentence),
+    h("button", { type: "button", onclick: () => box.replaceChildren() }, "Close"),
+  );
+  clearTimeout(timer);
+  timer = setTimeout(() => box.replaceChildren(), 15000);
+}
+
+/** Title, label of a text field or null, its text, word on the button -> the text, true without a field, or null. */
+export function ask(title, label, text, yes) {
+  const dialog = byId("ask");
+  byId("ask-title").textContent = title;
+  byId("ask-field").hidden = label === null;
+  byId("ask-label").textContent = label ?? "";
+  byId("ask-text").value = text ?? "";
+  byId("ask-yes").textContent = yes;
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((resolve) =>
+    dialog.addEventListener(
+      "close",
+      () => resolve(dialog.returnValue !== "yes" ? null : label === null ? true : byId("ask-text").value),
+      { once: true },
+    ),
+  );
+}
+
+/** Seconds -> 1:02.3 */
+export function clock(seconds) {
+  const tenths = Math.round(seconds * 10);
+  return `${Math.floor(tenths / 600)}:${String(Math.floor((tenths % 600) / 10)).padStart(2, "0")}.${tenths % 10}`;
+}
+
+export const percent = (fraction) => `${Math.round(fraction * 100)} %`;

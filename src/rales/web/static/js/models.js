@@ -1,0 +1,65 @@
+// Which model's probabilities are shown, and whose stand beside them; and why a model says what it says.
+
+import { call } from "./api.js";
+import { timeKey } from "./cycles.js";
+import { alarm, byId, h } from "./dom.js";
+import { keepScores, scoreMissing } from "./edits.js";
+import { setOverlay } from "./spectrogram.js";
+import { selectedCycle, state, update, when } from "./state.js";
+
+const explained = new Map(); // model, recording and times -> explanation
+
+export async function start() {
+  const models = await call("GET", "/models");
+  const options = () => models.map(({ name, recipe }) => h("option", { value: name }, `${name} (${recipe})`));
+  byId("model").replaceChildren(...options());
+  byId("compare").replaceChildren(h("option", { value: "" }, "no other model"), ...options());
+  const first = models.find((model) => model.default)?.name ?? models[0]?.name;
+  byId("model").value = first;
+  update({ models, model: first });
+  byId("model").addEventListener("change", () => choose({ model: byId("model").value }));
+  byId("compare").addEventListener("change", () => choose({ compare: byId("compare").value }));
+  byId("explain").addEventListener("change", () => update({ explain: byId("explain").checked }));
+  byId("threshold").addEventListener("input", () => update({ threshold: Number(byId("threshold").value) }));
+  when(["selected", "explain", "model", "cycles"], explain);
+}
+
+async function choose(change) {
+  update(change);
+  const name = Object.values(change)[0];
+  if (!name || !state.current) return;
+  try {
+    if (!state.scores[name]) {
+      const answer = await call("POST", `/recordings/${state.current.id}/predictions?model=${encodeURIComponent(name)}`);
+      keepScores(name, answer.cycles);
+    }
+    await scoreMissing();
+  } catch (error) {
+    alarm(error.message);
+  }
+}
+
+let asked = 0;
+/** Show why the model calls the selected cycle what it does, as long as that is wanted. */
+async function explain() {
+  const cycle = selectedCycle();
+  const number = (asked += 1);
+  byId("why").hidden = !state.explain || !cycle;
+  if (!state.explain || !cycle || !state.current) return setOverlay(null);
+  const key = `${state.model} ${state.current.id} ${timeKey(cycle)}`;
+  if (!explained.has(key)) {
+    setOverlay(null);
+    byId("why").textContent = "The model is asked why …";
+    try {
+      const query = new URLSearchParams({ model: state.model, start_s: cycle.start_s, end_s: cycle.end_s });
+      explained.set(key, await call("GET", `/recordings/${state.current.id}/explanation?${query}`));
+    } catch (error) {
+      if (number === asked) byId("why").textContent = error.message;
+      return;
+    }
+  }
+  if (number !== asked) return; // another cycle was selected meanwhile
+  const found = explained.get(key);
+  byId("why").textContent = `Tinted: what spoke for “${found.label}” (${state.model}). It explains the model, not the patient.`;
+  setOverlay(found);
+}

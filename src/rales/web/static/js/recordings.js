@@ -1,0 +1,178 @@
+// The list of recordings: how far each is, which to look at next, and opening one of them.
+
+import { call, download } from "./api.js";
+import { CLASSES, LETTERS, WORDS } from "./classes.js";
+import { timeKey, withId } from "./cycles.js";
+import { alarm, ask, byId, clock, h, percent, say } from "./dom.js";
+import { forget, saveNow, scoreMissing } from "./edits.js";
+import * as player from "./player.js";
+import * as spectrogram from "./spectrogram.js";
+import { state, update, when } from "./state.js";
+
+const POLL_MS = 200; // for a recording that waits, and more for many
+const LONGEST_POLL_MS = 2000;
+let timer = 0;
+
+export function start() {
+  when(["recordings", "current"], showList);
+  for (const id of ["find", "show", "order"]) byId(id).addEventListener("input", showList);
+  byId("reviewed").addEventListener("change", () => review(byId("reviewed").checked));
+  byId("remove").addEventListener("click", remove);
+  saveAs("export", (form) => `/recordings/${state.current.id}/export?format=${form}`);
+  saveAs("export-all", (form) => `/sessions/${state.session}/export?format=${form}`);
+}
+
+/** Ask for the session's list again, and again while something waits. */
+export async function refresh() {
+  clearTimeout(timer);
+  if (!state.session) return update({ recordings: [] });
+  const { session } = state;
+  const { recordings } = await call("GET", `/sessions/${session}`);
+  if (session !== state.session) return;
+  update({ recordings });
+  const open = recordings.find((facts) => facts.id === state.current?.id);
+  if (open && open.status !== state.current.status) await showAnswers(open.id);
+  const waiting = recordings.filter((facts) => facts.status === "waiting").length;
+  const pause_ms = Math.min(POLL_MS * waiting, LONGEST_POLL_MS);
+  if (waiting) timer = setTimeout(() => refresh().catch(() => {}), pause_ms);
+}
+
+/** Open a recording: its sound, its picture, its cycles. */
+export async function openRecording(id) {
+  try {
+    await saveNow();
+    await showAnswers(id);
+    localStorage.setItem(`rales-open-${state.session}`, id);
+    await Promise.all([player.load(id), spectrogram.load(id)]);
+  } catch (error) {
+    if (error.name !== "AbortError") alarm(error.message); // another recording was opened meanwhile
+  }
+}
+
+/** Show what models and people say of a recording, without its history of changes. */
+async function showAnswers(id) {
+  const current = await call("GET", `/recordings/${id}`);
+  forget();
+  const scores = {};
+  for (const [model, rows] of Object.entries(current.scores)) {
+    scores[model] = Object.fromEntries(rows.map((row) => [timeKey(row), row]));
+  }
+  const cycles = current.cycles.map(withId);
+  update({ current, scores, cycles, selected: cycles[0]?.id ?? null });
+  showHead();
+  if (current.status === "ready") scoreMissing().catch((error) => alarm(error.message));
+}
+
+/** Open the recording after (1) or before (-1) the open one, as the list shows them. */
+export function step(by) {
+  const shown = listed();
+  const at = shown.findIndex((facts) => facts.id === state.current?.id);
+  const next = shown[at + by];
+  if (next) openRecording(next.id);
+  else say("No further recording");
+}
+
+export async function review(reviewed) {
+  if (!state.current) return;
+  await call("PATCH", `/recordings/${state.current.id}`, { reviewed });
+  byId("reviewed").checked = reviewed;
+  state.current.reviewed = reviewed;
+  say(reviewed ? "Reviewed" : "Not reviewed");
+  await refresh();
+}
+
+async function remove() {
+  const { current } = state;
+  const sure = await ask(`Remove ${current.name}?`, null, null, "Remove");
+  if (!sure) return;
+  await call("DELETE", `/recordings/${current.id}`);
+  update({ current: null, cycles: [], selected: null });
+  showHead();
+  await refresh();
+}
+
+function showHead() {
+  const { current } = state;
+  byId("recording").hidden = !current;
+  byId("empty").hidden = Boolean(current);
+  if (!current) return;
+  byId("name").textContent = current.name;
+  const waits = { waiting: "waits for the model", failed: current.problem, ready: "" }[current.status];
+  const source = {
+    person: "cycles as you saved them",
+    annotation: "cycles of the annotation",
+    segment: "cycles found in the sound",
+    window: "no breath found: equal windows",
+  }[current.source];
+  const facts = [clock(current.duration_s), `${current.rate_hz} Hz`, source, waits];
+  byId("facts").textContent = facts.filter(Boolean).join(" · ");
+  byId("reviewed").checked = current.reviewed;
+  byId("saved").textContent = current.revision ? `Revision ${current.revision}` : "";
+}
+
+/** -> the recordings that the filters let through, in the order chosen. */
+function listed() {
+  const find = byId("find").value.trim().toLowerCase();
+  const filters = {
+    all: () => true,
+    open: (facts) => !facts.reviewed,
+    done: (facts) => facts.reviewed,
+    crackle: (facts) => facts.findings.crackle + facts.findings.both > 0,
+    wheeze: (facts) => facts.findings.wheeze + facts.findings.both > 0,
+    problem: (facts) => facts.status === "failed",
+  };
+  const orders = {
+    added: () => 0,
+    name: (a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }),
+    doubt: (a, b) => a.reviewed - b.reviewed || (b.uncertainty ?? -1) - (a.uncertainty ?? -1),
+  };
+  return state.recordings
+    .filter((facts) => facts.name.toLowerCase().includes(find) && filters[byId("show").value](facts))
+    .sort(orders[byId("order").value]);
+}
+
+function showList() {
+  const shown = listed();
+  const all = state.recordings.length;
+  const reviewed = state.recordings.filter((facts) => facts.reviewed).length;
+  const waiting = state.recordings.filter((facts) => facts.status === "waiting").length;
+  byId("filters").hidden = all < 2;
+  byId("all").hidden = all === 0;
+  const parts = [`${reviewed} of ${all} reviewed`];
+  if (shown.length < all) parts.unshift(`${shown.length} shown`);
+  if (waiting) parts.push(`${waiting} wait for the model`);
+  byId("count").textContent = all ? parts.join(" · ") : "";
+  const focused = document.activeElement?.dataset?.recording;
+  byId("list").replaceChildren(...shown.map(entry));
+  if (focused) byId("list").querySelector(`[data-recording="${focused}"]`)?.focus();
+}
+
+function entry(facts) {
+  const open = facts.id === state.current?.id;
+  const button = h("button", { type: "button", className: "entry", onclick: () => openRecording(facts.id) },
+    h("span", { className: "entry-name" }, facts.name),
+    h("span", { className: "entry-facts soft" }, ...about(facts)));
+  button.dataset.recording = facts.id;
+  if (open) button.setAttribute("aria-current", "true");
+  return h("li", { className: facts.reviewed ? "reviewed" : "" }, button);
+}
+
+function about(facts) {
+  if (facts.status === "waiting") return [facts.ahead ? `waits, ${facts.ahead} before it` : "the model listens …"];
+  if (facts.status === "failed") return [h("span", { className: "bad" }, facts.problem)];
+  const counts = CLASSES.filter((name) => facts.findings[name]).map((name) =>
+    h("span", { className: `badge small ${name}`, title: WORDS[name] }, `${facts.findings[name]} ${LETTERS[name]}`));
+  const doubt = facts.uncertainty === null ? null : h("span", {}, `up to ${percent(facts.uncertainty)} unsure`);
+  const done = facts.reviewed ? h("span", {}, "✓ reviewed") : null;
+  return [...counts, doubt, done].filter(Boolean);
+}
+
+function saveAs(id, path) {
+  const choice = byId(id);
+  choice.addEventListener("change", async () => {
+    const form = choice.value;
+    choice.value = "";
+    await saveNow();
+    if (form) download(path(form));
+  });
+}

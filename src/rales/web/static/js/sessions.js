@@ -1,0 +1,79 @@
+// Sessions: choose, begin, rename and remove one. The one that was open last opens again.
+
+import { call } from "./api.js";
+import { ask, byId, h } from "./dom.js";
+import { openRecording, refresh } from "./recordings.js";
+import { state, update, when } from "./state.js";
+
+export async function start() {
+  when(["sessions", "session"], show);
+  byId("session").addEventListener("change", () => enter(byId("session").value));
+  byId("session-new").addEventListener("click", async () => {
+    const name = await ask("New session", "Name", today(), "Begin");
+    if (name !== null) await begin(name);
+  });
+  byId("session-rename").addEventListener("click", rename);
+  byId("session-remove").addEventListener("click", remove);
+  await list();
+  const last = localStorage.getItem("rales-session");
+  const known = state.sessions.find((session) => session.id === last) ?? state.sessions[0];
+  if (known) await enter(known.id);
+}
+
+/** Resolves once there is a session. */
+export async function ready() {
+  if (!state.session) await begin(today());
+}
+
+async function list() {
+  update({ sessions: await call("GET", "/sessions") });
+}
+
+async function begin(name) {
+  const session = await call("POST", "/sessions", { name });
+  await list();
+  await enter(session.id);
+}
+
+async function enter(session) {
+  localStorage.setItem("rales-session", session);
+  byId("recording").hidden = true;
+  byId("empty").hidden = false;
+  update({ session, current: null, cycles: [], selected: null, recordings: [] });
+  await refresh();
+  const last = localStorage.getItem(`rales-open-${session}`);
+  const open = state.recordings.find((facts) => facts.id === last) ?? state.recordings[0];
+  if (open) await openRecording(open.id);
+}
+
+async function rename() {
+  const name = await ask("Rename the session", "Name", chosen()?.name, "Save");
+  if (name === null || !state.session) return;
+  await call("PATCH", `/sessions/${state.session}`, { name });
+  await list();
+}
+
+async function remove() {
+  const session = chosen();
+  if (!session) return;
+  const many = state.recordings.length;
+  const sure = await ask(`Remove ${session.name} with its ${many} recordings and annotations?`, null, null, "Remove");
+  if (!sure) return;
+  await call("DELETE", `/sessions/${session.id}`);
+  await list();
+  if (state.sessions.length) return enter(state.sessions[0].id);
+  byId("recording").hidden = true;
+  byId("empty").hidden = false;
+  update({ session: null, current: null, recordings: [], cycles: [] });
+}
+
+const chosen = () => state.sessions.find((session) => session.id === state.session);
+
+function show() {
+  byId("session").replaceChildren(...state.sessions.map((session) => h("option", { value: session.id }, session.name)));
+  if (state.sessions.length === 0) byId("session").append(h("option", { value: "" }, "none yet"));
+  byId("session").value = state.session ?? "";
+  byId("session-rename").disabled = byId("session-remove").disabled = !state.session;
+}
+
+const today = () => new Date().toLocaleString([], { dateStyle: "medium", timeStyle: "short" });

@@ -1,0 +1,196 @@
+"""Sessions on disk: one SQLite file, and a folder for each recording's sound. No name in it comes from a visitor.
+
+`sessions.sqlite` holds sessions, recordings, what models said of them (`scores`) and every saved annotation;
+`recordings/<id>/` holds audio.wav (what the model hears), page.wav (what the browser plays) and, where one came along,
+audio.txt (the annotation, which `predict` finds beside the sound).
+"""
+
+import json
+import secrets
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rales.runs import make_folder
+
+VERSION = 1
+REVISIONS = 100  # of one annotation that are kept
+TABLES = """
+CREATE TABLE sessions (id TEXT PRIMARY KEY, name TEXT NOT NULL, created REAL NOT NULL);
+CREATE TABLE recordings (
+    id TEXT PRIMARY KEY,
+    session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+    name TEXT NOT NULL, added REAL NOT NULL, duration_s REAL NOT NULL, rate_hz INTEGER NOT NULL,
+    channels INTEGER NOT NULL, status TEXT NOT NULL, problem TEXT NOT NULL DEFAULT '',
+    reviewed INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX recordings_of ON recordings (session, added);
+CREATE TABLE scores (
+    recording TEXT NOT NULL REFERENCES recordings (id) ON DELETE CASCADE,
+    model TEXT NOT NULL, made REAL NOT NULL, cycles TEXT NOT NULL, PRIMARY KEY (recording, model)
+);
+CREATE TABLE annotations (
+    recording TEXT NOT NULL REFERENCES recordings (id) ON DELETE CASCADE,
+    revision INTEGER NOT NULL, saved REAL NOT NULL, cycles TEXT NOT NULL, PRIMARY KEY (recording, revision)
+);
+"""
+STANDING = """
+SELECT r.*, s.made, s.cycles AS scored, COALESCE(a.revision, 0) AS revision, a.cycles AS saved
+FROM recordings r
+LEFT JOIN scores s ON s.recording = r.id AND s.model = ?
+LEFT JOIN annotations a ON a.recording = r.id
+    AND a.revision = (SELECT MAX(revision) FROM annotations WHERE recording = r.id)
+"""
+Row = dict[str, Any]
+
+
+class Store:
+    """Everything that outlives the service, under one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        make_folder(folder)
+        folder.chmod(0o700)  # recordings of patients
+        with self.open() as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                db.executescript(f"PRAGMA journal_mode = WAL; {TABLES} PRAGMA user_version = {VERSION};")
+            elif version != VERSION:
+                raise ValueError(
+                    f"{folder}: holds sessions of another version of Rales (layout {version}, expected {VERSION}); "
+                    "choose another --folder"
+                )
+
+    @contextmanager
+    def open(self) -> Iterator[sqlite3.Connection]:
+        """A connection whose changes count together or not at all. Errors: IntegrityError for what belongs to something
+        that has been removed, OSError for a file that is no database or a full disk."""
+        file = self.folder / "sessions.sqlite"
+        try:
+            with closing(sqlite3.connect(file, timeout=10)) as db, db:
+                db.row_factory = sqlite3.Row
+                db.execute("PRAGMA foreign_keys = ON")
+                yield db
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.DatabaseError as error:
+            raise OSError(f"{file}: {error}; move it away or choose another --folder") from error
+
+    def rows(self, query: str, *values: Any) -> list[Row]:
+        with self.open() as db:
+            return [dict(row) for row in db.execute(query, values)]
+
+    def change(self, query: str, *values: Any) -> int:
+        """-> how many rows it changed."""
+        with self.open() as db:
+            return db.execute(query, values).rowcount
+
+    # Sessions
+
+    def sessions(self) -> list[Row]:
+        """-> all sessions, the newest first, with how many recordings they hold and how many were reviewed."""
+        return self.rows(
+            "SELECT s.*, COUNT(r.id) AS recordings, COALESCE(SUM(r.reviewed), 0) AS reviewed FROM sessions s "
+            "LEFT JOIN recordings r ON r.session = s.id GROUP BY s.id ORDER BY s.created DESC"
+        )
+
+    def new_session(self, name: str) -> str:
+        session = secrets.token_hex(8)
+        self.change("INSERT INTO sessions VALUES (?, ?, ?)", session, name, time.time())
+        return session
+
+    def rename_session(self, session: str, name: str) -> bool:
+        return self.change("UPDATE sessions SET name = ? WHERE id = ?", name, session) > 0
+
+    def remove_session(self, session: str) -> bool:
+        for row in self.rows("SELECT id FROM recordings WHERE session = ?", session):
+            self.remove_recording(row["id"])
+        return self.change("DELETE FROM sessions WHERE id = ?", session) > 0
+
+    # Recordings
+
+    def recordings(self, session: str, model: str) -> list[Row]:
+        """-> a session's recordings in the order they came, each with what `model` said of it (`made`, `scored`) and
+        the annotation that was saved last (`revision`, `saved`); None where there is none."""
+        return [
+            standing(row) for row in self.rows(f"{STANDING} WHERE r.session = ? ORDER BY added, id", model, session)
+        ]
+
+    def recording(self, recording: str, model: str) -> Row | None:
+        """-> one recording as `recordings` has it."""
+        return next((standing(row) for row in self.rows(f"{STANDING} WHERE r.id = ?", model, recording)), None)
+
+    def waiting(self) -> list[str]:
+        """-> recordings that no model has answered for yet, the oldest first."""
+        return [row["id"] for row in self.rows("SELECT id FROM recordings WHERE status = 'waiting' ORDER BY added, id")]
+
+    def count(self) -> int:
+        return int(self.rows("SELECT COUNT(*) AS n FROM recordings")[0]["n"])
+
+    def place(self, recording: str) -> Path:
+        """-> the folder of a recording's sound."""
+        return self.folder / "recordings" / recording
+
+    def new_recording(self, session: str, name: str, facts: Row, sound: Path) -> str:
+        """Take over a folder with the decoded sound. IntegrityError where the session has been removed meanwhile."""
+        recording = secrets.token_hex(8)
+        place = self.place(recording)
+        place.parent.mkdir(exist_ok=True)
+        sound.rename(place)
+        values = (recording, session, name, time.time(), facts["duration_s"], facts["rate_hz"], facts["channels"])
+        try:
+            self.change(
+                "INSERT INTO recordings (id, session, name, added, duration_s, rate_hz, channels, status) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting')",
+                *values,
+            )
+        except BaseException:
+            shutil.rmtree(place)
+            raise
+        return recording
+
+    def mark(self, recording: str, status: str, problem: str = "") -> None:
+        self.change("UPDATE recordings SET status = ?, problem = ? WHERE id = ?", status, problem, recording)
+
+    def review(self, recording: str, reviewed: bool) -> bool:
+        return self.change("UPDATE recordings SET reviewed = ? WHERE id = ?", int(reviewed), recording) > 0
+
+    def remove_recording(self, recording: str) -> bool:
+        found = self.change("DELETE FROM recordings WHERE id = ?", recording) > 0
+        if found:
+            shutil.rmtree(self.place(recording), ignore_errors=True)
+        return found
+
+    # What models and people say
+
+    def scores(self, recording: str) -> dict[str, Row]:
+        """-> model -> when it answered (`made`) and its `cycles`: start_s, end_s, label, p_…, true_label."""
+        found = self.rows("SELECT model, made, cycles FROM scores WHERE recording = ? ORDER BY made", recording)
+        return {row["model"]: {"made": row["made"], "cycles": json.loads(row["cycles"])} for row in found}
+
+    def keep_scores(self, recording: str, model: str, cycles: list[Row]) -> None:
+        self.change(
+            "INSERT INTO scores SELECT ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM recordings WHERE id = ?) "
+            "ON CONFLICT (recording, model) DO UPDATE SET made = excluded.made, cycles = excluded.cycles",
+            *(recording, model, time.time(), json.dumps(cycles), recording),
+        )
+
+    def annotate(self, recording: str, cycles: list[Row]) -> Row:
+        """Save an annotation as the next revision; -> revision, saved."""
+        with self.open() as db:
+            last = db.execute("SELECT MAX(revision) FROM annotations WHERE recording = ?", (recording,)).fetchone()[0]
+            revision, saved = (last or 0) + 1, time.time()
+            db.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", (recording, revision, saved, json.dumps(cycles)))
+            db.execute(
+                "DELETE FROM annotations WHERE recording = ? AND revision <= ?", (recording, revision - REVISIONS)
+            )
+        return {"revision": revision, "saved": saved}
+
+
+def standing(row: Row) -> Row:
+    """A row of STANDING -> the same with its JSON read."""
+    return {**row, **{name: json.loads(row[name]) if row[name] else None for name in ("scored", "saved")}}

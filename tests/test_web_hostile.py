@@ -1,0 +1,352 @@
+"""Strangers, their files and their headers: a status, a sentence, and the service stays up."""
+
+import asyncio
+import io
+import os
+import random
+import socket
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import schemathesis
+import soundfile
+from hypothesis import HealthCheck, given, seed, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+from rales.web.decoding import Decoder, Undecodable
+from rales.web.settings import Limits
+from tests.served import new_session, served, train, upload
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.fixture(scope="module")
+def client(place: Path) -> Iterator[httpx.Client]:
+    with served(place) as client:
+        yield client
+
+
+@pytest.fixture
+def sound(place: Path) -> bytes:
+    return sorted((place / "data").glob("*.wav"))[0].read_bytes()
+
+
+def encoded(kind: str, subtype: str) -> bytes:
+    """Half a second of noise in a format."""
+    content = io.BytesIO()
+    noise = 0.1 * np.random.default_rng(0).standard_normal(4000)
+    soundfile.write(content, noise, 8000, format=kind, subtype=subtype)
+    return content.getvalue()
+
+
+def sentence(answer: httpx.Response) -> str:
+    """-> what the service says, which is one sentence and no traceback or path of the service."""
+    said = str(answer.json()["detail"])
+    assert "Traceback" not in said
+    assert "/arriving/" not in said
+    assert len(said) > 10
+    return said
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype"),
+    [("WAV", "PCM_16"), ("WAV", "IMA_ADPCM"), ("FLAC", "PCM_24"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")],
+)
+def test_forty_damaged_files_of_each_format(client: httpx.Client, kind: str, subtype: str) -> None:
+    whole = encoded(kind, subtype)
+    statuses = []
+    for number in range(40):
+        answer = client.post("/predict", files={"audio": (f"{number}.wav", damaged(whole, random.Random(number)))})
+        assert answer.status_code in (200, 413, 422), answer.text
+        if answer.status_code != 200:
+            sentence(answer)
+        statuses.append(answer.status_code)
+    assert len(set(statuses)) > 1 or kind == "OGG"  # some were only scratched; Ogg has a checksum everywhere
+    assert client.get("/health").status_code == 200
+
+
+def damaged(whole: bytes, chance: random.Random) -> bytes:
+    """A file -> the same cut, with bytes changed at its head or anywhere, or with a piece repeated."""
+    content = bytearray(whole)
+    for _ in range(chance.randint(1, 8)):
+        there = chance.randrange(64 if chance.random() < 0.6 else len(content))
+        match chance.randrange(3):
+            case 0:
+                content[there % len(content)] = chance.choice((0, 0xFF, 0x7F, 0x80, chance.randrange(256)))
+            case 1:
+                content[there : there + 4] = chance.choice((b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff"))
+            case 2:
+                content[there:there] = content[there : there + chance.randrange(1, 200)]
+    return bytes(content[: chance.randrange(1, len(content))] if chance.random() < 0.3 else content)
+
+
+def test_files_that_are_something_else(client: httpx.Client) -> None:
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(50_000_000))
+    for content in (
+        bomb.getvalue(),
+        b"",
+        b"\0",
+        b"<script>alert(1)</script>",
+        os.urandom(5000),
+        b"RIFF\xff\xff\xff\xffWAVE",
+    ):
+        answer = client.post("/predict", files={"audio": ("breath.wav", content)})
+        assert (answer.status_code, sentence(answer)[:8]) == (422, "breath: ")
+
+
+def test_three_hours_of_silence(client: httpx.Client, tmp_path: Path) -> None:
+    path = tmp_path / "night.flac"
+    with soundfile.SoundFile(path, "w", 4000, 1, "PCM_16") as file:
+        for _ in range(180):
+            file.write(np.zeros(60 * 4000, np.int16))
+    answer = client.post("/predict", files={"audio": ("night.flac", path.read_bytes())})
+    assert answer.status_code == 413
+    assert sentence(answer) == ("night: lasts 3:00:00, at most 10:00 minutes are taken; cut it into shorter recordings")
+
+
+def test_many_channels_and_strange_rates(client: httpx.Client) -> None:
+    content = io.BytesIO()
+    soundfile.write(content, np.zeros((20_000, 900)), 100, format="WAV")
+    answer = client.post("/predict", files={"audio": ("wide.wav", content.getvalue())})
+    assert answer.status_code == 200  # 3:20 minutes of 36 MB, within all limits
+    for rate_hz in (1, 2_000_000_000):
+        content = io.BytesIO()
+        soundfile.write(content, np.ones(400) * 0.1, rate_hz, format="WAV")
+        answer = client.post("/predict", files={"audio": ("rate.wav", content.getvalue())})
+        assert answer.status_code in (200, 422), answer.text
+
+
+def test_decoding_has_limits(tmp_path: Path, sound: bytes) -> None:
+    """A file that stalls its decoder, one that fills the memory, and a decoder that is killed."""
+    (tmp_path / "good").write_bytes(sound)
+    soundfile.write(tmp_path / "large.wav", np.zeros(3_000_000, np.int16), 8000)
+    os.mkfifo(tmp_path / "endless")
+
+    async def run() -> None:
+        decoder = Decoder(Limits(decode_s=1, decode_bytes=8_000_000))
+        (tmp_path / "out").mkdir()
+        try:
+            with pytest.raises(Undecodable, match="takes longer than 1 s to decode"):
+                await decoder.decode(tmp_path / "endless", tmp_path / "out")
+            with pytest.raises(Undecodable, match="takes 22 MiB when decoded") as refused:
+                await decoder.decode(tmp_path / "large.wav", tmp_path / "out")
+            assert refused.value.large
+            assert decoder.process is not None
+            decoder.process.kill()
+            await decoder.process.wait()
+            facts = await decoder.decode(tmp_path / "good", tmp_path / "out")
+            assert (facts["duration_s"], facts["rate_hz"], facts["channels"]) == (4.0, 4000, 1)
+        finally:
+            await decoder.stop()
+
+    asyncio.run(run())
+
+
+def test_memory_that_a_header_does_not_tell_of(tmp_path: Path) -> None:
+    """Resampling needs many times what a file of 1 Hz seems to; the limit of the process stops it."""
+    soundfile.write(tmp_path / "slow.wav", np.ones(2000) * 0.1, 1)
+
+    async def run() -> str:
+        decoder = Decoder(Limits(duration_s=1e6, decode_bytes=30_000_000))
+        (tmp_path / "out").mkdir()
+        try:
+            with pytest.raises(Undecodable) as refused:
+                await decoder.decode(tmp_path / "slow.wav", tmp_path / "out")
+            return str(refused.value)
+        finally:
+            await decoder.stop()
+
+    assert asyncio.run(run()) == "needs more than 28 MiB of memory to decode"
+
+
+# Requests
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../etc/passwd", "..\\..\\boot.ini", "/etc/shadow", "a/../../b.wav", "\0.wav", "CON"]
+)
+def test_names_are_only_shown(place: Path, client: httpx.Client, sound: bytes, name: str) -> None:
+    before = {path for path in place.rglob("*") if "store" not in path.parts}
+    session = new_session(client)
+    files = {"audio": (name, sound)}
+    answer = client.post(f"/sessions/{session}/recordings", files=files)
+    if answer.status_code == 400:  # some names cannot even be sent
+        return
+    assert answer.status_code == 201
+    assert not set(answer.json()["name"]) & set("/\\\0")
+    inside = client.get(f"/recordings/{answer.json()['id']}/export").headers["content-disposition"]
+    assert not set(inside.split("filename=")[1].split(";")[0]) & set("/\\")
+    assert {path for path in place.rglob("*") if "store" not in path.parts} == before
+
+
+def test_paths_lead_nowhere(client: httpx.Client) -> None:
+    for path in (
+        "/static/../app.py",
+        "/static/%2e%2e/app.py",
+        "/static/..%2fapp.py",
+        "/recordings/..%2f..%2fetc/audio",
+    ):
+        answer = client.get(path)
+        assert (answer.status_code, "import" in answer.text) == (404, False)
+    for path in ("/recordings/0000000000000000", "/recordings/x/audio", "/recordings/x/spectrogram", "/sessions/x"):
+        assert "removed" in sentence(client.get(path))
+
+
+def test_wrong_content_types(client: httpx.Client, sound: bytes) -> None:
+    for kind in ("audio/wav", "application/json", "text/plain", "application/x-www-form-urlencoded"):
+        answer = client.post("/predict", content=sound, headers={"content-type": kind})
+        assert (answer.status_code, sentence(answer)) == (415, f"the body is {kind}, expected multipart/form-data")
+    assert client.post("/annotations", files={"a": ("a", b"b")}).status_code == 415
+    answer = client.post("/annotations", content=b"{", headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    broken = client.post("/predict", content=b"x", headers={"content-type": "multipart/form-data; boundary=y"})
+    assert broken.status_code in (400, 422)
+    assert "at /nothing" in sentence(client.get("/nothing"))
+    assert "DELETE is not possible here" in sentence(client.delete("/health"))
+
+
+def test_foreign_names_and_pages(client: httpx.Client) -> None:
+    for host in ("rebound.example", "localhost.evil.example", "10.0.0.1", "", "[", "127.0.0.1.nip.example:80"):
+        answer = client.get("/health", headers={"host": host})
+        assert answer.status_code in (400, 421), host
+    for host in ("localhost", "127.0.0.1:1", "[::1]:9", "LOCALHOST."):
+        assert client.get("/health", headers={"host": host}).status_code == 200
+    own = str(client.base_url).rstrip("/")
+    for headers in (
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+        {"origin": own + "0"},
+    ):
+        answer = client.post("/sessions", json={"name": "x"}, headers=headers)
+        assert (answer.status_code, "another page" in sentence(answer)) == (403, True)
+    for headers in ({"origin": own, "sec-fetch-site": "same-origin"}, {}):
+        assert client.post("/sessions", json={"name": "x"}, headers=headers).status_code == 201
+
+
+def test_a_missing_token(place: Path, tmp_path: Path) -> None:
+    with served(
+        place, folder=tmp_path, host="0.0.0.0", token="0123456789abcdef", allow_hosts=("ward.example",)
+    ) as client:
+        assert client.get("/health").status_code == 200
+        for headers in (
+            {},
+            {"authorization": "Bearer wrong"},
+            {"cookie": "rales_token=wrong"},
+            {"authorization": "Basic x"},
+        ):
+            answer = client.get("/sessions", headers=headers)
+            assert (answer.status_code, "asks for its token" in sentence(answer)) == (401, True)
+            assert answer.headers["www-authenticate"] == "Bearer"
+        assert client.get("/static/index.html").status_code == 401
+        assert client.get("/sessions?token=0123456789abcdef").status_code == 401  # tokens in logs: only at the door
+        bearer = {"authorization": "Bearer 0123456789abcdef"}
+        for host in ("192.168.1.5:80", "ward.example", socket.gethostname(), "[fe80::1]"):
+            assert client.get("/sessions", headers={**bearer, "host": host}).status_code == 200
+        assert client.get("/sessions", headers={**bearer, "host": "evil.example"}).status_code == 421
+        door = client.get("/?token=0123456789abcdef&x=1")
+        assert (door.status_code, door.headers["location"]) == (303, "/?x=1")
+        assert "HttpOnly; SameSite=Strict" in door.headers["set-cookie"]
+        client.cookies.set("rales_token", "0123456789abcdef")
+        assert client.get("/sessions").status_code == 200
+
+
+def test_rate_and_size(place: Path, sound: bytes, tmp_path: Path) -> None:
+    few = Limits(burst=3, per_second=0.5, upload_bytes=200_000, body_bytes=1000)
+    with served(place, folder=tmp_path, limits=few) as client:
+        large = client.post("/predict", files={"audio": ("a.wav", bytes(300_000))})
+        assert (large.status_code, "larger than the" in sentence(large)) == (413, True)
+        chunks = iter([b"--y\r\nContent-Disposition: form-data; name=audio; filename=a\r\n\r\n", *[bytes(50_000)] * 8])
+        streamed = client.post("/predict", content=chunks, headers={"content-type": "multipart/form-data; boundary=y"})
+        assert streamed.status_code == 413
+        assert client.post("/sessions", json={"name": "x" * 2000}).status_code == 413
+        answer = client.post("/sessions", json={"name": "x"})
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
+        assert "more than 3 requests at once" in sentence(answer)
+        assert client.get("/sessions").status_code == 200
+
+
+def test_an_upload_that_stands_still(place: Path, tmp_path: Path) -> None:
+    with served(place, folder=tmp_path, limits=Limits(pause_s=0.3)) as client:
+        with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=10) as line:
+            line.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n"
+                b"Content-Type: multipart/form-data; boundary=y\r\n\r\n--y\r\n"
+            )
+            assert line.recv(4000).startswith(b"HTTP/1.1 408")
+        assert client.get("/health").status_code == 200
+
+
+def test_headers_of_every_answer(client: httpx.Client) -> None:
+    for path in ("/", "/health", "/nothing", "/static/index.html"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "default-src 'none'; script-src 'self'" in headers["content-security-policy"]
+        assert "access-control-allow-origin" not in headers
+        assert "server" not in headers
+    page = client.get("/").text
+    assert "{{nonce}}" not in page
+
+
+# The description
+
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    unsupported_method,
+]
+
+
+def test_the_service_is_as_described(client: httpx.Client, place: Path) -> None:
+    """Requests made up from the OpenAPI description: every answer is one that it announces."""
+    schema = schemathesis.openapi.from_dict(described(client, place))
+    schema.config.update(base_url=str(client.base_url))
+    operations: list[Any] = [result.ok() for result in schema.get_all_operations()]  # type: ignore[union-attr]
+    assert len(operations) > 15
+    for operation in operations:
+
+        @seed(0)
+        @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @given(case=operation.as_strategy())
+        def as_described(case: Any) -> None:
+            case.call_and_validate(checks=CHECKS)
+
+        as_described()
+    assert client.get("/health").status_code == 200
+
+
+def described(client: httpx.Client, place: Path) -> dict[str, Any]:
+    """-> the service's description, in which a session and a recording are those that are there or an unknown one."""
+    schema: dict[str, Any] = client.get("/openapi.json").json()
+    session = new_session(client)
+    known = {"session": session, "recording": upload(client, session, sorted((place / "data").glob("*.wav"))[0])["id"]}
+    for path in ("/sessions/{session}", "/recordings/{recording}"):
+        del schema["paths"][path]["delete"]  # what is removed cannot be asked about
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", []):
+                if parameter["name"] in known:
+                    parameter["schema"] = {"enum": [known[parameter["name"]], "x"]}
+    return schema

@@ -1,0 +1,399 @@
+"""The page in a real browser: drop a recording, see, play, edit, relabel, undo, export, reload."""
+
+import base64
+import itertools
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
+from scipy import signal
+
+from tests.served import served, train, until
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+VENDOR = Path(__file__).parent.parent / "src" / "rales" / "web" / "static" / "vendor"
+
+pytestmark = pytest.mark.skipif(
+    not (VENDOR / "wavesurfer.esm.js").is_file(), reason="the page's player is not there; `make setup` fetches it"
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def client(place: Path) -> Iterator[httpx.Client]:
+    with served(place, runs=place / "runs") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("no browser here; install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(client: httpx.Client, browser: Browser) -> Iterator[Open]:
+    """-> a function that opens the page in a fresh profile. Whatever the page asks of others, and every error of its
+    scripts or its security policy, fails the test."""
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+    own = str(client.base_url)
+
+    def heard(said: ConsoleMessage) -> None:
+        repeated = said.text.startswith("Failed to load resource") and "422" in said.text  # a file was not taken
+        if said.type == "error" and not repeated:
+            complaints.append(said.text)
+
+    def asked(request: Request) -> None:
+        if not request.url.startswith((own, "blob:", "data:")):
+            complaints.append(request.url)
+
+    def opened(**options: Any) -> Page:
+        options = {"viewport": {"width": 1360, "height": 1000}, **options}
+        context = browser.new_context(accept_downloads=True, **options)
+        context.set_default_timeout(60_000)  # of the slowest machine
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", heard)
+        page.on("request", asked)
+        page.goto(own)
+        page.wait_for_selector("html[data-ready=yes]")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def recording(place: Path, number: int = 0) -> Path:
+    return sorted((place / "data").glob("*.wav"))[number]
+
+
+def fresh_session(page: Page, name: str) -> None:
+    page.get_by_role("button", name="New").click()
+    page.locator("#ask-text").fill(name)
+    page.get_by_role("button", name="Begin").click()
+    expect(page.locator("#session option:checked")).to_have_text(name)
+
+
+def choose(page: Page, *paths: Path) -> None:
+    """Give files to the page and wait until the model has answered for the one that is open."""
+    page.set_input_files("#files", list(paths))
+    page.wait_for_selector("#rows .bars dl")
+    page.wait_for_function("() => document.querySelector('#clock').textContent.endsWith('/ 0:04.0')")
+
+
+def drop(page: Page, *paths: Path) -> None:
+    files = [(path.name, base64.b64encode(path.read_bytes()).decode()) for path in paths]
+    held = page.evaluate_handle(
+        """files => {
+            const data = new DataTransfer();
+            for (const [name, text] of files)
+                data.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], name));
+            return data;
+        }""",
+        files,
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": held})
+    page.wait_for_selector("#rows .bars dl")
+    page.wait_for_function("() => document.querySelector('#clock').textContent.endsWith('/ 0:04.0')")
+
+
+def times(page: Page) -> list[tuple[float, float]]:
+    """-> start and end of every cycle as the table has them."""
+    values = [float(field.input_value()) for field in page.locator("#rows input").all()]
+    return list(zip(values[::2], values[1::2], strict=True))
+
+
+def labels(page: Page) -> list[str]:
+    return [choice.input_value() for choice in page.locator("#rows select").all()]
+
+
+def saved(page: Page) -> None:
+    expect(page.locator("#saved")).to_have_text("Saved")
+
+
+# From the drop to the export
+
+
+def test_look_listen_judge_correct(place: Path, open_page: Open, client: httpx.Client) -> None:
+    page, path = open_page(), recording(place)
+    fresh_session(page, "Ward 1")
+    drop(page, path, path.with_suffix(".txt"))
+    truth = [line.split() for line in path.with_suffix(".txt").read_text().splitlines()]
+    words = {("0", "0"): "normal", ("1", "0"): "crackle", ("0", "1"): "wheeze", ("1", "1"): "both"}
+    annotated = [words[(crackle, wheeze)] for _, _, crackle, wheeze in truth]
+    assert labels(page) == annotated
+    assert times(page) == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    regions = page.locator("#wave [part~=region]")
+    expect(regions).to_have_count(4)
+    expect(page.locator("#name")).to_have_text(path.stem)
+
+    listen(page)
+    drag_a_boundary(page)
+    moved = times(page)
+    page.get_by_label("Label of cycle 2").select_option("both")
+    expect(page.locator("#rows tr").nth(1).locator(".mark")).to_contain_text("confirmed")
+    page.get_by_label("End of cycle 4 in seconds").fill("3.9")
+    page.get_by_label("End of cycle 4 in seconds").press("Enter")
+    assert times(page)[3] == (3, 3.9)
+    page.get_by_role("button", name="Undo").click()
+    assert times(page) == moved
+    page.get_by_role("button", name="Undo").click()
+    assert labels(page)[1] == annotated[1]
+    page.get_by_role("button", name="Redo").click()
+    assert labels(page)[1] == "both"
+    saved(page)
+    expect(page.locator("#rows .bars dl")).to_have_count(4)  # the model was asked about the moved ones
+
+    with page.expect_download() as download:
+        page.locator("#export").select_option("icbhi")
+    assert download.value.suggested_filename == f"{path.stem}.txt"
+    lines = [line.split("\t") for line in download.value.path().read_text().splitlines()]
+    assert [(float(start), float(end)) for start, end, _, _ in lines] == moved
+    assert lines[1][2:] == ["1", "1"]
+
+    page.reload()
+    page.wait_for_selector("#rows .bars dl")
+    assert (times(page), labels(page)) == (moved, [annotated[0], "both", *annotated[2:]])
+    expect(page.locator("#session option:checked")).to_have_text("Ward 1")
+    sessions = {session["name"]: session["id"] for session in client.get("/sessions").json()}
+    (facts,) = client.get(f"/sessions/{sessions['Ward 1']}").json()["recordings"]
+    assert facts["edited"]
+
+
+def listen(page: Page) -> None:
+    """A cycle plays from its start to its end and stops there; the band-pass does not stop it."""
+    page.get_by_label("Band-pass", exact=True).check()
+    page.get_by_role("button", name="Play cycle 3").click()
+    expect(page.locator("#play")).to_have_text("Pause")
+    page.wait_for_function("() => parseFloat(document.querySelector('#clock').textContent.slice(2)) > 2.3")
+    expect(page.locator("#play")).to_have_text("Play", timeout=10_000)
+    assert 2.9 <= float(page.locator("#clock").inner_text()[2:5]) <= 3.1
+
+
+def drag_a_boundary(page: Page) -> None:
+    """The end of the first cycle goes left, and the start of the second with it."""
+    page.get_by_role("button", name="Select cycle 1").click()
+    handle = page.locator("#wave [part~=region-handle-right]").first
+    box = handle.bounding_box()
+    width = page.locator("#wave").bounding_box()
+    assert box is not None
+    assert width is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - width["width"] / 16, y, steps=4)
+    page.mouse.up()
+    (_, end), (start, _) = times(page)[:2]
+    assert end == start == pytest.approx(0.75, abs=0.03)
+
+
+def test_with_the_keyboard_alone(place: Path, open_page: Open) -> None:
+    page = open_page()
+    fresh_session(page, "Keys")
+    (place / "whole.wav").write_bytes(recording(place, 1).read_bytes())
+    (place / "whole.txt").write_text("0 4 0 0\n")
+    choose(page, place / "whole.wav", place / "whole.txt")
+    assert times(page) == [(0, 4)]
+    page.locator("#main").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("s")
+    assert times(page) == [(0, 1), (1, 4)]
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("3")
+    assert labels(page)[1] == "wheeze"
+    expect(page.locator("#said")).to_have_text("Wheeze, confirmed")
+    page.keyboard.press("]")
+    assert times(page) == [(0, 1.02), (1.02, 4)]  # touching cycles keep touching
+    page.keyboard.press("{")
+    assert times(page)[1] == (1.02, 3.98)
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+Shift+z")
+    assert times(page) == [(0, 1.02), (1.02, 4)]
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("2")
+    page.keyboard.press("m")
+    assert (times(page), labels(page)) == ([(0, 4)], ["both"])
+    page.keyboard.press("Delete")
+    assert times(page) == []
+    page.keyboard.press("a")
+    assert times(page) == [(1, 2)]
+    page.keyboard.press(" ")
+    expect(page.locator("#play")).to_have_text("Pause")
+    page.keyboard.press(" ")
+    expect(page.locator("#play")).to_have_text("Play")
+    saved(page)
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.get_by_label("Single-key shortcuts").uncheck()
+    page.keyboard.press("Escape")
+    page.keyboard.press("4")
+    assert labels(page) == ["normal"]
+
+
+def test_loop_zoom_and_the_picture(place: Path, open_page: Open) -> None:
+    page = open_page()
+    fresh_session(page, "Loop")
+    choose(page, recording(place), recording(place).with_suffix(".txt"))
+    page.get_by_role("button", name="Loop cycle").click()
+    page.get_by_role("button", name="Play cycle 1").click()
+    page.evaluate(
+        """() => { window.seen = []; new MutationObserver(() => seen.push(parseFloat(clock.textContent.slice(2))))
+           .observe(clock, { childList: true }); }"""
+    )
+    back = "() => seen.some((time, i) => i && seen[i - 1] > 0.8 && time < 0.3)"
+    page.wait_for_function(back)
+    page.get_by_role("button", name="Loop cycle").click()
+    expect(page.locator("#play")).to_have_text("Play", timeout=10_000)
+
+    whole = picture(page)
+    assert len(np.unique(whole, axis=0)) > 50  # a picture, not a plain field
+    page.locator("#zoom").fill("100")
+    until(lambda: (picture(page) != whole).mean() > 0.2)
+    zoomed = picture(page)
+    page.locator("#explain").check()
+    page.wait_for_function("() => document.querySelector('#why').textContent.startsWith('Tinted')")
+    until(lambda: (picture(page) != zoomed).mean() > 0.2)
+
+
+def picture(page: Page) -> Any:
+    """-> the spectrogram's pixels, (N, 4)."""
+    content = page.evaluate(
+        """() => { const { data } = picture.getContext("2d").getImageData(0, picture.height - 60, picture.width, 60);
+           return [...data.filter((_, i) => i % 28 < 4)]; }"""
+    )
+    return np.array(content).reshape(-1, 4)
+
+
+def test_the_band_pass_is_a_butterworth_filter(open_page: Open) -> None:
+    page = open_page()
+    hertz = [30, 50, 100, 300, 1000, 2000, 4000]
+    found = page.evaluate(
+        """async hertz => {
+            const { bandPass } = await import("/static/js/listening.js");
+            const gains = [];
+            for (const frequency of hertz) {
+                const context = new OfflineAudioContext(1, 16000, 16000);
+                const source = new OscillatorNode(context, { frequency });
+                bandPass(context, source, 100, 1000).connect(context.destination);
+                source.start();
+                const heard = (await context.startRendering()).getChannelData(0).slice(8000);
+                gains.push(Math.sqrt(2 * heard.reduce((sum, x) => sum + x * x, 0) / heard.length));
+            }
+            return gains;
+        }""",
+        hertz,
+    )
+    sections = [
+        signal.butter(4, 100, "high", fs=16000, output="sos"),
+        signal.butter(4, 1000, "low", fs=16000, output="sos"),
+    ]
+    _, response = signal.sosfreqz(np.concatenate(sections), worN=hertz, fs=16000)
+    decibels = [20 * np.log10(np.abs(values)) for values in (np.array(found), response)]
+    assert np.abs(decibels[0] - decibels[1]).max() < 0.3
+
+
+# Many recordings, several models
+
+
+def test_the_list_and_the_review(place: Path, open_page: Open) -> None:
+    page = open_page()
+    fresh_session(page, "Many")
+    (place / "broken.wav").write_bytes(b"no sound")
+    choose(page, *(recording(place, number) for number in range(3)), place / "broken.wav")
+    expect(page.locator("#refused")).to_contain_text("broken: not a readable audio file")
+    expect(page.locator("#list li")).to_have_count(3)
+    expect(page.locator("#count")).to_have_text("0 of 3 reviewed")
+    unsure = [int(re.findall(r"up to (\d+)", text)[0]) for text in page.locator("#list li").all_inner_texts()]
+    assert unsure == sorted(unsure, reverse=True)
+    page.locator("#order").select_option("name")
+    names = page.locator("#list .entry-name").all_inner_texts()
+    assert names == sorted(recording(place, number).stem for number in range(3))
+    page.locator("#list .entry").nth(1).click()
+    expect(page.locator("#name")).to_have_text(names[1])
+    page.get_by_label("Reviewed", exact=True).check()
+    expect(page.locator("#count")).to_contain_text("1 of 3 reviewed")
+    page.locator("#show").select_option("open")
+    expect(page.locator("#list li")).to_have_count(2)
+    page.locator("#find").fill(names[2])
+    expect(page.locator("#list li")).to_have_count(1)
+    with page.expect_download() as download:
+        page.locator("#export-all").select_option("icbhi")
+    assert download.value.suggested_filename == "Many.zip"
+
+
+def test_two_models_and_the_threshold(place: Path, open_page: Open) -> None:
+    page = open_page()
+    fresh_session(page, "Two")
+    choose(page, recording(place), recording(place).with_suffix(".txt"))
+    page.locator("#compare").select_option("second")
+    expect(page.locator("#rows .whose")).to_have_count(8)
+    expect(page.locator("#agreement")).to_contain_text(re.compile(r"The models agree on \d of 4 cycles"))
+    rows = page.locator("#rows tr").first.locator("dl").all_inner_texts()
+    assert len(rows) == 2
+    assert rows[0] != rows[1]
+    page.locator("#threshold").fill("1")
+    expect(page.locator("#rows .doubtful")).to_have_count(4)
+    page.locator("#threshold").fill("0.25")
+    expect(page.locator("#rows .doubtful")).to_have_count(0)
+
+
+def test_the_reports_of_runs(open_page: Open) -> None:
+    page = open_page()
+    page.get_by_role("button", name="Runs").click()
+    page.get_by_role("button", name=re.compile("^first")).click()
+    frame = page.frame_locator("#report")
+    expect(frame.get_by_role("heading", level=1)).to_contain_text("Rales", timeout=60_000)
+    assert page.locator("#report").get_attribute("sandbox") == ""
+
+
+# For everyone
+
+
+@pytest.mark.parametrize(
+    ("scheme", "width", "height"), [("light", 1360, 1000), ("dark", 1360, 1000), ("light", 390, 844)]
+)
+def test_axe_finds_nothing_serious(place: Path, open_page: Open, scheme: Any, width: int, height: int) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = open_page(color_scheme=scheme, viewport={"width": width, "height": height}, bypass_csp=True)
+    serious = violations(Axe(), page)
+    fresh_session(page, f"Axe {scheme} {width}")
+    choose(page, recording(place), recording(place, 1))
+    page.locator("#compare").select_option("second")
+    serious += violations(Axe(), page)
+    page.locator("#show-help").click()
+    serious += violations(Axe(), page)
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # nothing hangs out at the side
+    assert serious == []
+
+
+def violations(axe: Any, page: Page) -> list[str]:
+    found = axe.run(page).response["violations"]
+    nodes = itertools.chain.from_iterable(((each, node) for node in each["nodes"]) for each in found)
+    return [f"{each['id']}: {node['html'][:120]}" for each, node in nodes if each["impact"] in ("serious", "critical")]

@@ -1,0 +1,421 @@
+"""The service behind the page: its answers are those of the command, and what it keeps stays."""
+
+import io
+import json
+import threading
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+import rales
+from rales import explain, predict
+from rales.audio import M2DLogMel, wave
+from rales.config import UsageError
+from rales.data import icbhi
+from rales.web import marks, scores, serve, shelf
+from rales.web.line import Full, Line
+from rales.web.settings import Limits
+from rales.web.store import Store
+from tests.served import new_session, served, train, until, upload
+
+P = ["p_normal", "p_crackle", "p_wheeze", "p_both"]
+NOTICE = "Research tool, not a diagnosis."
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("web"))
+
+
+@pytest.fixture(scope="module")
+def client(place: Path) -> Iterator[httpx.Client]:
+    with served(place, runs=place / "runs") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def model(place: Path) -> predict.Model:
+    return rales.load(place / "runs" / "first")
+
+
+def recording(place: Path, number: int = 0) -> Path:
+    return sorted((place / "data").glob("*.wav"))[number]
+
+
+# One input, one answer
+
+
+def stereo(path: Path, suffix: str, subtype: str) -> Path:
+    """A recording in another format: two channels that differ, 22.05 kHz, 9.3 s."""
+    heard, rate_hz = wave.read(path)
+    left = wave.resample(np.tile(heard, 3), rate_hz, 22050)[: round(9.3 * 22050)]
+    left = 0.5 * left + 0.003 * np.random.default_rng(0).standard_normal(left.size).astype(np.float32)
+    out = path.parent.parent / f"stereo.{suffix}"
+    soundfile.write(out, np.stack([left, left[::-1]], axis=1), 22050, subtype=subtype)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype"),
+    [
+        ("wav", "PCM_16"),
+        ("wav", "PCM_24"),
+        ("wav", "FLOAT"),
+        ("flac", "PCM_24"),
+        ("ogg", "VORBIS"),
+        ("mp3", "MPEG_LAYER_III"),
+    ],
+)
+def test_predict_answers_as_the_command_does(
+    place: Path, client: httpx.Client, model: predict.Model, suffix: str, subtype: str
+) -> None:
+    path = stereo(recording(place), suffix, subtype)
+    expected = model.predict(path)
+    answer = client.post("/predict", files={"audio": (path.name, path.read_bytes())})
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    found = pd.DataFrame(body["cycles"])
+    assert len(found) == len(expected) >= 2
+    columns = ["recording", "cycle", "start_s", "end_s", "label", *P]
+    assert list(found.columns)[: len(columns)] == columns
+    assert found[["recording", "cycle", "label"]].equals(expected[["recording", "cycle", "label"]])
+    # MP3 samples differ by a rounding (6e-8) with how many are decoded at a time, which min-max scaling carries on.
+    tolerance = 1e-4 if suffix == "mp3" else 1e-6
+    for column in ("start_s", "end_s", *P):
+        assert np.abs(found[column] - expected[column]).max() < tolerance
+    assert (body["model"], body["notice"], body["recording"]) == ("first", NOTICE, "stereo")
+    assert not list((place / "store" / "arriving").iterdir())
+
+
+def test_an_annotation_beside_it_gives_the_cycles(place: Path, client: httpx.Client, model: predict.Model) -> None:
+    path = recording(place)
+    files = {"audio": (path.name, path.read_bytes()), "annotation": ("a.txt", path.with_suffix(".txt").read_bytes())}
+    found = pd.DataFrame(client.post("/predict", files=files, data={"model": "second"}).json()["cycles"])
+    other = rales.load(place / "runs" / "second").predict(path)
+    assert found["true_label"].tolist() == other["true_label"].tolist()
+    assert np.abs(found[P].to_numpy() - other[P].to_numpy()).max() < 1e-6
+    assert np.abs(found[P].to_numpy() - model.predict(path)[P].to_numpy()).max() > 1e-4  # it was the other model
+
+
+def test_moved_boundaries_are_scored_as_a_prepared_cycle_is(
+    place: Path, client: httpx.Client, model: predict.Model
+) -> None:
+    facts = upload(client, new_session(client), recording(place))
+    spans = [{"start_s": 0.25, "end_s": 1.5}, {"start_s": 1.5, "end_s": 3.875}]
+    body = client.post(f"/recordings/{facts['id']}/scores", json={"cycles": spans}).json()
+    for span, scored in zip(spans, body["cycles"], strict=True):
+        sound, rate_hz = soundfile.read(recording(place), dtype="float32")
+        heard = sound[int(span["start_s"] * rate_hz) : int(span["end_s"] * rate_hz)]
+        prepared = wave.icbhi_cycle(wave.resample(heard, rate_hz), samples=2 * 16000)
+        expected = model.probabilities(prepared[None])[0]
+        assert np.abs(expected - [scored[name] for name in P]).max() < 1e-6
+    detail = client.get(f"/recordings/{facts['id']}").json()
+    assert {(s["start_s"], s["end_s"]) for s in detail["scores"]["first"]} >= {(0.25, 1.5), (1.5, 3.875)}
+
+
+# Sessions
+
+
+def test_a_recording_from_upload_to_export(place: Path, client: httpx.Client) -> None:
+    session, path = new_session(client, "Ward 3\n"), recording(place, 1)
+    facts = upload(client, session, path, path.with_suffix(".txt"))
+    assert (facts["name"], facts["status"], facts["revision"], facts["notice"]) == (path.stem, "ready", 0, NOTICE)
+    truth, _ = icbhi.annotation(path.with_suffix(".txt"), None)
+    words = ["normal", "crackle", "wheeze", "both"]
+    assert [cycle["label"] for cycle in facts["cycles"]] == [words[c.crackle + 2 * c.wheeze] for c in truth]
+
+    corrected = [
+        {"start_s": 2.0, "end_s": 3.4567, "label": "both", "confirmed": True},
+        {"start_s": 0.0, "end_s": 1.0, "label": "wheeze"},
+    ]
+    saved = client.post("/annotations", json={"recording": facts["id"], "cycles": corrected})
+    assert (saved.status_code, saved.json()["revision"]) == (201, 1)
+    detail = client.get(f"/recordings/{facts['id']}").json()
+    assert detail["cycles"] == [
+        {"start_s": 0.0, "end_s": 1.0, "label": "wheeze", "confirmed": False},
+        {"start_s": 2.0, "end_s": 3.457, "label": "both", "confirmed": True},
+    ]
+    (line,) = client.get(f"/sessions/{session}").json()["recordings"]
+    assert (line["edited"], line["findings"]["both"], line["findings"]["normal"]) == (True, 1, 0)
+    first = next(s for s in detail["scores"]["first"] if s["start_s"] == 0.0)
+    assert line["uncertainty"] == pytest.approx(1 - max(first[name] for name in P))  # the confirmed one does not count
+
+    exported = client.get(f"/recordings/{facts['id']}/export")
+    assert exported.text == "0.000\t1.000\t0\t1\n2.000\t3.457\t1\t1\n"
+    (place / "back.txt").write_text(exported.text)
+    assert icbhi.annotation(place / "back.txt", 4.0) == ([(0.0, 1.0, 0, 1), (2.0, 3.457, 1, 1)], [])
+    table = pd.read_csv(io.StringIO(client.get(f"/recordings/{facts['id']}/export?format=csv").text))
+    assert table["label"].tolist() == ["wheeze", "both"]
+    assert table[P].to_numpy()[0] == pytest.approx([first[name] for name in P])
+    assert table[P].iloc[1].isna().all()  # nobody has asked for just these times
+    assert set(table["notice"]) == {NOTICE}
+    raven = client.get(f"/recordings/{facts['id']}/export?format=raven").text.splitlines()
+    assert raven[0].split("\t")[:5] == ["Selection", "View", "Channel", "Begin Time (s)", "End Time (s)"]
+    assert NOTICE in raven[1]
+    audacity = client.get(f"/recordings/{facts['id']}/export?format=audacity")
+    assert audacity.text.startswith("0.000000\t1.000000\twheeze")
+    assert NOTICE in audacity.text
+    assert 'filename="' + path.stem + '.audacity.txt"' in audacity.headers["content-disposition"]
+
+
+def test_a_session_as_one_zip(place: Path, client: httpx.Client) -> None:
+    session = new_session(client)
+    for _ in range(2):
+        upload(client, session, recording(place))
+    content = zipfile.ZipFile(io.BytesIO(client.get(f"/sessions/{session}/export").content))
+    name = recording(place).stem
+    assert content.namelist() == [f"{name}.txt", f"{name}_2.txt"]
+    assert content.read(f"{name}.txt").decode().count("\n") >= 1
+
+
+def test_it_is_all_there_after_a_restart_and_what_waited_is_worked_off(place: Path, tmp_path: Path) -> None:
+    with served(place, folder=tmp_path) as client:
+        session = new_session(client, "Night")
+        facts = upload(client, session, recording(place))
+        cycles = [{"start_s": 0.5, "end_s": 1.25, "label": "crackle", "confirmed": True}]
+        client.post("/annotations", json={"recording": facts["id"], "cycles": cycles})
+        client.patch(f"/recordings/{facts['id']}", json={"reviewed": True})
+    store = Store(tmp_path)
+    store.mark(facts["id"], "waiting")
+    with served(place, folder=tmp_path) as client:
+        (line,) = client.get(f"/sessions/{session}").json()["recordings"]
+        assert (line["reviewed"], line["edited"]) == (True, True)
+        until(lambda: client.get(f"/recordings/{facts['id']}").json()["status"] == "ready")
+        assert client.get(f"/recordings/{facts['id']}").json()["cycles"] == cycles
+        assert client.delete(f"/sessions/{session}").status_code == 204
+        assert client.get(f"/recordings/{facts['id']}").status_code == 404
+        assert not (tmp_path / "recordings" / facts["id"]).exists()
+
+
+def test_scores_of_a_model_that_changed_since_do_not_count(place: Path, client: httpx.Client) -> None:
+    facts = upload(client, new_session(client), recording(place))
+    assert facts["scores"]["first"]
+    Store(place / "store").change("UPDATE scores SET made = 1.0 WHERE recording = ?", facts["id"])
+    assert client.get(f"/recordings/{facts['id']}").json()["scores"] == {}
+    answer = client.post(f"/recordings/{facts['id']}/predictions", params={"model": "first"}).json()
+    assert (
+        answer["cycles"]
+        == client.get(f"/recordings/{facts['id']}").json()["scores"]["first"]
+        == facts["scores"]["first"]
+    )
+
+
+def test_the_sound_and_the_picture_of_the_page(place: Path, client: httpx.Client) -> None:
+    facts = upload(client, new_session(client), recording(place))
+    sound, rate_hz = soundfile.read(io.BytesIO(client.get(f"/recordings/{facts['id']}/audio").content), dtype="float32")
+    original, own_hz = wave.read(recording(place))
+    assert rate_hz == 16000
+    assert np.abs(sound - wave.resample(original, own_hz).clip(-1, 1)).max() < 1e-4
+    part = client.get(f"/recordings/{facts['id']}/audio", headers={"range": "bytes=0-99"})
+    assert (part.status_code, len(part.content)) == (206, 100)
+    picture = client.get(f"/recordings/{facts['id']}/spectrogram")
+    bands, frames = int(picture.headers["x-bands"]), int(picture.headers["x-frames"])
+    grey = np.frombuffer(picture.content, np.uint8).reshape(bands, frames)
+    logmel = M2DLogMel()(torch.from_numpy(sound)[None])[0, 0].numpy()
+    assert grey.shape == logmel.shape
+    seen = (grey > 0) & (grey < 255)
+    assert np.corrcoef(grey[seen].astype(float), logmel[seen])[0, 1] > 0.9999
+
+
+def test_models_and_runs(place: Path, client: httpx.Client) -> None:
+    listed = client.get("/models").json()
+    assert [(entry["name"], entry["default"]) for entry in listed] == [("first", True), ("second", False)]
+    assert listed[0]["classes"] == ["normal", "crackle", "wheeze", "both"]
+    assert [run["name"] for run in client.get("/runs").json()] == ["first", "second"]
+    page = client.get("/runs/report", params={"name": "first"})
+    assert page.status_code == 200
+    assert "not a diagnosis" in page.text
+    assert page.headers["content-security-policy"].startswith("sandbox;")
+    unknown = client.get("/runs/report", params={"name": "../../etc"})
+    assert (unknown.status_code, "no run" in unknown.json()["detail"]) == (404, True)
+
+
+def test_why(place: Path, client: httpx.Client, model: predict.Model) -> None:
+    """The parts of an explanation add up to what the whole picture adds to the log-odds; a stretch of 0.9 s stands in
+    the clip of 2 s twice and a bit, and all of that is laid over the one that is there."""
+    facts = upload(client, new_session(client), recording(place))
+    body = client.get(f"/recordings/{facts['id']}/explanation?start_s=1.1&end_s=2&label=wheeze").json()
+    values = np.array(body["values"])
+    assert values.shape == (len(body["low_hz"]), len(body["from_s"])) == (5, 6)
+    assert np.abs(values).max() == pytest.approx(1)
+    assert (body["from_s"][0], body["to_s"][-1], body["label"]) == (1.1, 2.0, "wheeze")
+    assert body["from_s"][1:] == body["to_s"][:-1]
+    assert (body["low_hz"][0], body["high_hz"][-1], body["notice"]) == (50.0, 8000.0, NOTICE)
+    assert body["low_hz"][1:] == body["high_hz"][:-1] == sorted(body["high_hz"][:-1])
+    (prepared,) = scores.waves(model, recording(place), [(1.1, 2.0)])
+    found = explain.attribution(model, prepared, "wheeze")
+    assert values.sum() / np.abs(values).max() == pytest.approx(
+        found.grid.sum() / np.abs(scores_grid(found.grid, found.time_s)).max(), rel=1e-4
+    )
+    wrong = client.get(f"/recordings/{facts['id']}/explanation?start_s=1&end_s=99")
+    assert (wrong.status_code, "expected 0 <= start < end" in wrong.json()["detail"]) == (422, True)
+
+
+def scores_grid(grid: Any, time_s: Any) -> Any:
+    """Sums of an attribution's columns over the copies of 0.9 s, computed another way."""
+    column = [min(int((t % 0.9) / (2 * time_s[0])), 5) for t in time_s]
+    return np.stack([grid[:, [c == i for c in column]].sum(axis=1) for i in range(6)], axis=1)
+
+
+def test_two_models_at_a_time(place: Path) -> None:
+    models = shelf.Shelf(str(place / "runs" / "first"), place / "runs")
+    assert models.known(None) == models.known("first") == "first"
+    assert models.model("second") is models.model("second")
+    with pytest.raises(KeyError, match=r"no model '\.\./first' here"):
+        models.known("../first")
+
+
+# Sentences
+
+
+@pytest.mark.parametrize(
+    ("cycles", "sentence"),
+    [
+        ([{"start_s": 1.0, "end_s": 0.5, "label": "both"}], "cycle 1: 1.000 s to 0.500 s, expected 0 <= start < end"),
+        ([{"start_s": 0.0, "end_s": 99.0, "label": "both"}], "expected 0 <= start < end <= 4.000 s"),
+        ([{"start_s": -1.0, "end_s": 1.0, "label": "both"}], "cycle 1"),
+        ([{"start_s": 0.0, "end_s": 0.01, "label": "both"}], "lasts 0.010 s, expected 0.05 s or more"),
+        ([{"start_s": 0.0, "end_s": 1.0, "label": "rales"}], "cycles.0.label: Input should be"),
+        ([{"start_s": 0.0, "end_s": 1.0, "label": "both"}] * 3000, "3000 cycles, at most 2000"),
+    ],
+)
+def test_wrong_cycles(place: Path, client: httpx.Client, cycles: list[dict[str, Any]], sentence: str) -> None:
+    session = new_session(client)
+    facts = upload(client, session, recording(place))
+    answer = client.post("/annotations", json={"recording": facts["id"], "cycles": cycles})
+    assert answer.status_code == 422
+    assert sentence in answer.json()["detail"]
+    body = json.dumps({"recording": facts["id"], "cycles": [{"start_s": 0, "end_s": 1, "label": "both"}]})
+    endless = client.post("/annotations", content=body.replace("1,", "Infinity,"))
+    assert endless.status_code in (415, 422)
+    assert client.get(f"/recordings/{facts['id']}").json()["revision"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "sentence"),
+    [
+        (b"0 1 0\n", 422, "annotation of a, line 1: 3 columns, expected 4"),
+        (b"0 9 0 0\n", 422, "annotation of a, line 1"),
+        (b"\xff\xfe\x00", 422, "annotation of a"),
+        (b"", 422, "empty"),
+        (b"0 1 0 0\n" * 2001, 413, "2001 cycles, at most 2000 are taken"),
+        (b"#" * 300_000, 413, "larger than 256 KiB"),
+    ],
+)
+def test_wrong_annotations(place: Path, client: httpx.Client, text: bytes, status: int, sentence: str) -> None:
+    files = {"audio": ("a.wav", recording(place).read_bytes()), "annotation": ("a.txt", text)}
+    answer = client.post("/predict", files=files)
+    assert (answer.status_code, sentence in answer.json()["detail"]) == (status, True), answer.text
+    assert not list((place / "store" / "arriving").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "safe"),
+    [
+        ("101_1b1_Al_sc_Meditron.wav", "101_1b1_Al_sc_Meditron", "101_1b1_Al_sc_Meditron"),
+        ("../../etc/passwd", "passwd", "passwd"),
+        ("C:\\Users\\x\\a b.WAV", "a b", "a_b"),
+        ("\x00\x1b[2J.wav", "[2J", "2J"),
+        ("..", "recording", "recording"),
+        ("", "recording", "recording"),
+        ("肺音.flac", "肺音", "recording"),
+        ("a" * 300 + ".wav", "a" * 120, "a" * 120),
+        ('x"; rm.wav', 'x"; rm', "x_rm"),
+    ],
+)
+def test_names_of_visitors(name: str, stem: str, safe: str) -> None:
+    assert marks.stem(name) == stem
+    assert marks.safe(marks.stem(name)) == safe
+
+
+# The line in front of the model
+
+
+def test_who_waits_goes_before_the_background() -> None:
+    order: list[str] = []
+    gate = threading.Event()
+    line = Line(lambda recording: order.append(recording), longest=3)
+    line.thread.start()
+    first = line.ask(gate.wait)
+    until(first.running)
+    for name in ("a", "b", "a"):
+        line.add(name)
+    others = [line.ask(lambda i=i: order.append(f"asked {i}")) for i in range(3)]  # type: ignore[misc]
+    assert (line.ahead("a"), line.ahead("b"), line.ahead("c")) == (3, 4, None)
+    with pytest.raises(Full, match="3 requests wait for the model already"):
+        line.ask(lambda: None)
+    gate.set()
+    first.result(5)
+    [other.result(5) for other in others]
+    until(lambda: len(order) == 5)
+    assert order == ["asked 0", "asked 1", "asked 2", "a", "b"]
+    failing = line.ask(lambda: 1 / 0)
+    assert isinstance(failing.exception(5), ZeroDivisionError)
+    line.stop()
+    assert not line.thread.is_alive()
+
+
+def test_twenty_at_once_are_all_answered(place: Path, client: httpx.Client, model: predict.Model) -> None:
+    content = recording(place, 2).read_bytes()
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: client.post("/predict", files={"audio": ("a.wav", content)}), range(20)))
+    assert [answer.status_code for answer in answers] == [200] * 20
+    assert len({json.dumps(answer.json()["cycles"]) for answer in answers}) == 1
+
+
+def test_too_many_are_told_to_come_back(place: Path, tmp_path: Path) -> None:
+    content = recording(place).read_bytes()
+    few = Limits(waiting=1, burst=1000, per_second=1000)
+    with served(place, limits=few, folder=tmp_path) as client, ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda _: client.post("/predict", files={"audio": ("a.wav", content)}), range(12)))
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert "wait for the model already" in refused[0].json()["detail"]
+    assert refused[0].headers["retry-after"] == "5"
+
+
+# Starting
+
+
+def test_what_keeps_it_from_starting(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = str(place / "runs" / "first")
+    with pytest.raises(UsageError, match="--token has 3 characters, expected 8 or more"):
+        serve("127.0.0.1", 0, model=run, folder=tmp_path, token="abc")
+    with pytest.raises(ValueError, match=r"cannot listen on 203\.0\.113\.1 port 80"):
+        serve("203.0.113.1", 80, model=run, folder=tmp_path)
+    with served(place, folder=tmp_path / "used"), pytest.raises(ValueError, match="another `rales serve` uses it"):
+        serve("127.0.0.1", 0, model=run, folder=tmp_path / "used")
+    with pytest.raises(ValueError, match="no run folder"):
+        serve("127.0.0.1", 0, model=str(tmp_path), folder=tmp_path)
+    monkeypatch.setattr("rales.web.STATIC", tmp_path)
+    with pytest.raises(ValueError, match="player is not there; `make setup` fetches it"):
+        serve("127.0.0.1", 0, model=run, folder=tmp_path)
+    monkeypatch.setattr("rales.web.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs fastapi, which is not installed; pip install 'rales\[web\]'"):
+        serve("127.0.0.1", 0, model=run, folder=tmp_path)
+
+
+def test_a_folder_that_is_none_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "sessions.sqlite").write_bytes(b"no database at all, but long enough to be looked at" * 40)
+    with pytest.raises(OSError, match="move it away or choose another --folder"):
+        Store(tmp_path)
+    other = Store(tmp_path / "other")
+    with other.open() as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(ValueError, match="layout 99, expected 1"):
+        Store(tmp_path / "other")
+
+
+def test_a_picture_of_a_very_short_sound(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "short.wav", np.zeros(10), 16000)
+    grey, bands, frames = scores.picture(tmp_path / "short.wav")
+    assert len(grey) == bands * frames == 80 * 3
