@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from rales import finetune, recipes, runs, scoring
 from rales.audio import wave
 from rales.config import Recipe, UsageError
-from rales.data import cache, icbhi, splits
+from rales.data import icbhi, splits
 from rales.devices import pick
 from rales.metrics import CLASSES, by_group
 from rales.models.fast import pack
+from rales.rows import cycle_waves, preparation, rows_of
 
 NOTICE = "Research tool, not a diagnosis."
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".aif", ".aiff")
@@ -27,10 +28,17 @@ BATCH = 16  # cycles scored at once; with the per-clip scaling no answer depends
 class Model:
     """A trained classifier, ready for recordings. `classes` are its words in the order of its probabilities."""
 
-    def __init__(self, recipe: Recipe, network: torch.nn.Module, record: dict[str, Any], device: torch.device) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        frontend: torch.nn.Module,
+        network: torch.nn.Module,
+        record: dict[str, Any],
+        device: torch.device,
+    ) -> None:
         self.recipe, self.record, self.device = recipe, record, device
         self.classes: tuple[str, ...] = tuple(record["classes"])
-        self.frontend = recipe.frontend(recipe.config).to(device).eval()
+        self.frontend = frontend.to(device).eval()
         self.network = pack(network.to(device), "float32")  # same answers to 1e-5, faster on a processor
 
     def predict(self, paths: str | Path | Iterable[str | Path], problems: list[str] | None = None) -> pd.DataFrame:
@@ -42,7 +50,7 @@ class Model:
         """
         tables = []
         for path, rows, waves in readable(recordings(paths), self, problems):
-            probabilities = self.probabilities(waves)
+            rows, probabilities = self.of_cycles(rows, waves)
             table = scoring.predictions(rows, probabilities)
             table["source"] = rows["source"].to_numpy()
             table["path"] = str(path)
@@ -68,14 +76,23 @@ class Model:
         columns = ["recording", "cycle", "start_s", "end_s"]
         tables = [pd.DataFrame(columns=[*columns, "vector"])]
         for _, rows, waves in readable(recordings(paths), self, problems):
-            table = rows[columns].reset_index(drop=True)
-            tables.append(table.assign(vector=list(self.in_batches(waves, embed))))
+            vectors = self.in_batches(waves, embed)
+            cycle = rows.groupby(columns, sort=False).ngroup().to_numpy()  # of a long one there may be several pieces
+            table = rows[columns].drop_duplicates().reset_index(drop=True)
+            tables.append(table.assign(vector=[vectors[cycle == number].mean(axis=0) for number in table.index]))
         return pd.concat(tables[1:] or tables, ignore_index=True)
 
-    def probabilities(self, waves: NDArray[np.float32], rows: NDArray[np.intp] | None = None) -> NDArray[np.float64]:
-        """(N, samples) prepared cycles, and the rows of them that are asked for -> (n, classes) probabilities."""
-        logits = torch.from_numpy(self.in_batches(waves, self.network, rows))
-        return logits.double().softmax(dim=1).numpy()
+    def probabilities(self, waves: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(N, samples) prepared rows -> (N, classes) probabilities of each."""
+        return torch.from_numpy(self.in_batches(waves, self.network)).double().softmax(dim=1).numpy()
+
+    def of_cycles(
+        self, rows: pd.DataFrame, waves: NDArray[np.float32], chosen: NDArray[np.intp] | None = None
+    ) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+        """Rows, what was prepared of them, and the positions asked for -> one row and probabilities a cycle."""
+        chosen = np.arange(len(waves)) if chosen is None else chosen
+        cycles, logits = scoring.pooled(rows.iloc[chosen], self.in_batches(waves, self.network, chosen))
+        return cycles, torch.from_numpy(logits).double().softmax(dim=1).numpy()
 
     @torch.inference_mode()
     def in_batches(
@@ -108,8 +125,8 @@ def load(path_or_name: str | Path, device: str = "auto") -> Model:
         path = path / "best.safetensors"
     tensors, record = runs.read_checkpoint(path)
     recipe = recipes.rebuild(record, str(path))
-    network = recipe.model(recipe.config)
-    expected = network.state_dict()
+    frontend, network = recipe.frontend(recipe.config), recipe.model(recipe.config)
+    expected = finetune.tensors_of(network, frontend)
     shapes = {name: value.shape for name, value in expected.items()}
     stored = {name: value.shape for name, value in tensors.items()}
     wrong = [name for name in shapes.keys() | stored.keys() if shapes.get(name) != stored.get(name)]
@@ -118,8 +135,8 @@ def load(path_or_name: str | Path, device: str = "auto") -> Model:
             f"{path}: its tensors do not fit the architecture that its record names ({len(wrong)} differ, first "
             f"{min(wrong)}); the file was put together from two models"
         )
-    network.load_state_dict(tensors)
-    return Model(recipe, network, record, pick(device, 0))
+    finetune.load_tensors(tensors, network, frontend)
+    return Model(recipe, frontend, network, record, pick(device, 0))
 
 
 def recordings(paths: str | Path | Iterable[str | Path]) -> list[Path]:
@@ -143,10 +160,11 @@ def readable(
     paths: Sequence[Path], model: Model, problems: list[str] | None
 ) -> Iterable[tuple[Path, pd.DataFrame, NDArray[np.float32]]]:
     """Recordings -> (path, rows, (cycles, samples) prepared waves) of those that can be read."""
+    recipe = model.recipe
     for path in paths:
         try:
-            rows = cycles_of(path)
-            waves = prepared(path, rows, model)
+            rows = rows_of(cycles_of(path), recipe)
+            waves = preparation(recipe).of_rows(rows)  # the same numbers that training saw
         except (ValueError, OSError) as error:
             if problems is None:
                 raise
@@ -171,7 +189,9 @@ def cycles_of(path: Path) -> pd.DataFrame:
         rows["source"] = "window"
     rows.insert(0, "recording", path.stem)
     rows.insert(1, "cycle", np.arange(1, len(rows) + 1))
-    return rows
+    name = path.stem.split("_")
+    device = name[4] if len(name) == 5 and name[4] in icbhi.DEVICES else ""
+    return rows.assign(split="", path=str(path), device=device)
 
 
 def windows(duration_s: float) -> list[tuple[float, float]]:
@@ -180,26 +200,6 @@ def windows(duration_s: float) -> list[tuple[float, float]]:
     if len(starts) > 1 and duration_s - starts[-1] < SHORTEST_WINDOW_S:
         starts.pop()
     return list(zip(starts, [*starts[1:], duration_s], strict=True))
-
-
-def prepared(path: Path, rows: pd.DataFrame, model: Model) -> NDArray[np.float32]:
-    """Recording and its rows -> (cycles, samples) waves, the same numbers that training saw."""
-    audio = model.recipe.config.audio
-    return np.stack(
-        [
-            cache.waveform(
-                path,
-                start_s,
-                end_s,
-                rate_hz=audio.rate_hz,
-                samples=round(audio.rate_hz * audio.duration_s),
-                resampler=audio.resampler,
-                pad=audio.pad,
-                fade_samples=audio.fade_samples,
-            )
-            for start_s, end_s in zip(rows["start_s"], rows["end_s"], strict=True)
-        ]
-    )
 
 
 def evaluate(
@@ -219,11 +219,14 @@ def evaluate(
             there = set(splits.keys(splits.apply(cycles, repair).query("split == 'test'")))
             if there:  # else every test patient is trained on too
                 parts[repair] = pd.Series([key in there for key in splits.keys(cycles)], index=cycles.index)
-    waves = finetune.cycle_waves(cycles, config, progress=progress, folder=cache_folder)
+    items = rows_of(table.assign(split=""), model.recipe)  # no row trains here, so there are no copies
+    waves = cycle_waves(items, model.recipe, progress=progress, folder=cache_folder)
     validation = (table["split"] == "validation").to_numpy()
-    needed = np.flatnonzero(np.logical_or.reduce([validation, *(part.to_numpy() for part in parts.values())]))
+    needed = np.logical_or.reduce([validation, *(part.to_numpy() for part in parts.values())])
     scored = np.full((len(cycles), len(CLASSES)), np.nan)
-    scored[needed] = model.probabilities(waves, needed)
+    wanted = dict(zip(splits.keys(cycles[needed]), np.flatnonzero(needed), strict=True))
+    found, probabilities = model.of_cycles(items, waves, np.flatnonzero([key in wanted for key in splits.keys(items)]))
+    scored[[wanted[key] for key in splits.keys(found)]] = probabilities
 
     figures = {
         name: scoring.figures_of(

@@ -8,11 +8,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rales import statistics
+from rales.audio.lengths import majority
 from rales.metrics import CLASSES, all_figures, normal_threshold, scores_at_threshold
 
 FIGURES = ("specificity", "sensitivity", "score")
 Probabilities = NDArray[np.float64]
 Labels = NDArray[np.int64]
+
+
+def pooled(rows: pd.DataFrame, logits: NDArray[np.float32]) -> tuple[pd.DataFrame, NDArray[np.float32]]:
+    """Rows, several of which may be pieces of one cycle, and their (n, classes) logits -> one row and logits a cycle.
+
+    The pieces vote, and the cycle's probabilities are the mean over those that voted with the majority (of equally
+    frequent classes the lowest), so its most probable class is the majority's. Where every cycle is one row, nothing
+    changes.
+    """
+    parent, _ = pd.factorize(rows["recording"].astype(str) + "/" + rows["cycle"].astype(str))
+    if len(np.unique(parent)) == len(rows):
+        return rows, logits
+    votes = logits.argmax(axis=1)
+    won = majority(votes, parent)
+    agreeing = votes == np.array([won[int(number)] for number in parent])
+    shares = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+    means = np.stack([shares[agreeing & (parent == number)].mean(axis=0) for number in range(len(won))])
+    first = np.unique(parent, return_index=True)[1]
+    return rows.iloc[first], np.log(means, dtype=np.float32)
 
 
 def predictions(rows: pd.DataFrame, probabilities: Probabilities) -> pd.DataFrame:
@@ -44,6 +64,8 @@ def figures_of(
         "ci95": {name: list(interval[name]) for name in FIGURES},
         "protocol": {
             "split": config["split"]["name"],
+            "recipe": record.get("recipe", ""),
+            "provenance": record.get("provenance", "ours"),
             "select": config["train"]["select"],
             "selected_epoch": selected_epoch,
             "epochs": config["train"]["epochs"],

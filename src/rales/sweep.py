@@ -153,7 +153,7 @@ def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:
         stored, config = runs.read_json(folder / "config.json"), recipes.make(trial.recipe, trial.words).config
         table = splits.divide(cycles, config)
         same_data = stored["split"]["digest"] == runs.digest(table[table["split"] != ""])
-        return bool(same_data and stored["config"] == runs.clean(to_dict(config)))
+        return bool(same_data and stored.get("asked", stored["config"]) == runs.clean(to_dict(config)))
     except (ValueError, KeyError, TypeError):  # a damaged folder, or no such part of the data: the trial itself says so
         return False
 
