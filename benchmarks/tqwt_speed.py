@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rales.audio.tqwt import HIGH_Q, LEAST_SAMPLES, LOW_Q, Wavelets, dual_q_of_cycles, padded_length
+from rales.audio.resonance import HIGH_Q, LEAST_SAMPLES, LOW_Q, dual_q_of_cycles, padded_length
+from rales.audio.tqwt import Wavelets
 
 Numbers = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]

@@ -272,8 +272,8 @@ class Recipe:
     """(config, what was prepared, generator) -> what the front-end gets; training only."""
     whole_batches: bool = False
     """Loss or normalisation compare the rows of a batch: it cannot be cut into pieces or shared among processes."""
-    asked: Config | None = None
-    """In the last of several stages, whose numbers are its own: the config that the user asked for."""
+    asked: "Recipe | None" = None
+    """In the last of several stages, whose numbers are its own: the recipe that the user asked for."""
 
 
 def one_of(option: str, value: str, known: Sequence[str]) -> None:

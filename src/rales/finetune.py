@@ -361,11 +361,10 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
     return {
         "recipe": recipe.name,
         "provenance": recipe.provenance,
-        "options": dict(recipe.options),
+        **asked_for(recipe),
         "overrides": dict(recipe.overrides),
         "seed": recipe.config.seed,
-        "config": to_dict(recipe.config),
-        **({"asked": to_dict(recipe.asked)} if recipe.asked else {}),
+        **({"asked": asked_for(recipe.asked)} if recipe.asked else {}),
         "classes": list(CLASSES),
         "split": {
             "name": recipe.config.split.name,
@@ -379,3 +378,8 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
         "command": command,
         **runs.environment(),
     }
+
+
+def asked_for(recipe: Recipe) -> dict[str, Any]:
+    """-> what makes the recipe again."""
+    return {"options": dict(recipe.options), "config": to_dict(recipe.config)}

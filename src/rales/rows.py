@@ -8,8 +8,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from rales.audio.filters import mean_spectrum
 from rales.config import Config, Recipe
 from rales.data import cache
+from rales.data.batches import in_order
 from rales.losses import class_weights
 from rales.metrics import CLASSES
 
@@ -99,3 +101,20 @@ def train_positions(table: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
 def number_of(words: pd.Series, known: tuple[str, ...]) -> list[int]:
     """Words -> their numbers among the known ones, or one more than the last for any other."""
     return [known.index(word) if word in known else len(known) for word in words]
+
+
+def device_spectra(
+    data: Data, chosen: np.ndarray[Any, np.dtype[np.bool_]], *, samples: int, fft_samples: int
+) -> dict[int, Tensor]:
+    """Rows with `device_number` and which of them count -> device's number -> (bins,) mean STFT magnitude of its rows.
+
+    The first `samples` numbers that were prepared of a row are its wave. Devices without a row are left out.
+    """
+    spectra = {}
+    for number in sorted(set(data.table.loc[chosen, "device_number"])):
+        rows = np.flatnonzero(chosen & (data.table["device_number"].to_numpy() == number))
+        total = torch.zeros(fft_samples // 2 + 1)
+        for batch in in_order(data.waves, data.labels, 16, rows=rows):
+            total += len(batch.rows) * mean_spectrum(batch.wave[:, :samples], fft_samples)
+        spectra[int(number)] = total / len(rows)
+    return spectra

@@ -38,7 +38,7 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
     """
     make_folder(folder)
     if not (folder / "config.json").exists():
-        strangers = [p.name for p in folder.iterdir() if not p.name.startswith((".", "stage"))]
+        strangers = [p.name for p in folder.iterdir() if not p.name.startswith(".")]
         if strangers:
             raise ValueError(
                 f"{folder}: not a run folder, but it holds {', '.join(sorted(strangers)[:3])}; choose an empty --out"

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rales import statistics
-from rales.audio.lengths import majority
 from rales.metrics import CLASSES, all_figures, normal_threshold, scores_at_threshold
 
 FIGURES = ("specificity", "sensitivity", "score")
@@ -24,15 +23,17 @@ def pooled(rows: pd.DataFrame, logits: NDArray[np.float32]) -> tuple[pd.DataFram
     changes.
     """
     parent, _ = pd.factorize(rows["recording"].astype(str) + "/" + rows["cycle"].astype(str))
-    if len(np.unique(parent)) == len(rows):
+    first = np.unique(parent, return_index=True)[1]
+    if len(first) == len(rows):
         return rows, logits
     votes = logits.argmax(axis=1)
-    won = majority(votes, parent)
-    agreeing = votes == np.array([won[int(number)] for number in parent])
-    shares = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
-    means = np.stack([shares[agreeing & (parent == number)].mean(axis=0) for number in range(len(won))])
-    first = np.unique(parent, return_index=True)[1]
-    return rows.iloc[first], np.log(means, dtype=np.float32)
+    cast = np.zeros((len(first), logits.shape[1]))
+    np.add.at(cast, (parent, votes), 1)
+    agreeing = votes == cast.argmax(axis=1)[parent]
+    sums = np.zeros_like(cast)
+    np.add.at(sums, parent[agreeing], np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))[agreeing])
+    means = sums / sums.sum(axis=1, keepdims=True)
+    return rows.iloc[first], np.log(np.maximum(means, np.finfo(np.float32).tiny)).astype(np.float32)
 
 
 def predictions(rows: pd.DataFrame, probabilities: Probabilities) -> pd.DataFrame:

@@ -22,8 +22,23 @@ def run(first: Recipe, last: Recipe, cycles: pd.DataFrame, out: Path, **options:
     The second starts from the last weights of the first. Whatever is finished is taken as it is, so that a stopped run
     goes on in the stage where it was.
     """
+    if figures := reserved(last, cycles, out, options.get("command", "")):
+        return figures
     finetune.run(first, cycles, out / "stage1", **options)
     return finetune.run(started_from(last, out / "stage1" / "last.safetensors"), cycles, out, **options)
+
+
+def reserved(last: Recipe, cycles: pd.DataFrame, out: Path, command: str) -> dict[str, Any]:
+    """Make `out` the run folder of the last stage before the first one trains; -> its figures if it is finished, or {}.
+
+    So a folder that holds something else is refused before hours of work, and until the last stage is done the folder
+    is that of an unfinished run. Errors: those of `finetune.run`.
+    """
+    train = last.config.train
+    finetune.check_batches(last, place(train.device, "float32"))
+    record = finetune.run_record(last, splits.divide(cycles, last.config), command)
+    with runs.claimed(out):
+        return runs.read_json(out / "evaluation.json") if runs.begin(out, record) else {}
 
 
 def started_from(recipe: Recipe, checkpoint: Path) -> Recipe:

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ Pad = Literal["repeat", "zero", "duplicate", "reflect"]
 
 FORMAT = 2  # raise it when `waveform`, or anything it calls, computes different samples from the same recording
 WAIT_BEFORE_MESSAGE_S = 5.0
+AT_ONCE = 64  # rows in memory for each thread that prepares some
 
 log = logging.getLogger(__name__)
 
@@ -39,21 +40,26 @@ class Preparation:
     """How a row becomes numbers: function(path, start_s, end_s, *values of `columns`, **settings) -> (size,) float32.
 
     `settings` are plain values and, with the function's name, part of the cache's key. A column whose name ends in
-    `path` names a second recording, or is empty.
+    `path` names a second recording, or is empty. Where many rows at once are faster than one after the other,
+    `together` does the same for a list of (path, start_s, end_s, *values), and the function for that of one; to the
+    last bit only if it is so in `together`.
     """
 
     function: Callable[..., Wave]
     settings: Mapping[str, Any]
     size: int
     columns: tuple[str, ...] = ()
+    together: Callable[..., Sequence[Wave]] | None = None
 
     def __call__(self, path: str | Path, start_s: float, end_s: float, *values: Any) -> Wave:
         return self.function(path, start_s, end_s, *values, **self.settings)
 
     def of_rows(self, rows: pd.DataFrame) -> Wave:
         """Rows of a table (path, start_s, end_s, `columns`) -> (n, size), without a cache."""
-        needed = ["path", "start_s", "end_s", *self.columns]
-        return np.stack([self(*values) for values in rows[needed].itertuples(index=False)])
+        given = rows[["path", "start_s", "end_s", *self.columns]].itertuples(index=False, name=None)
+        if self.together is not None:
+            return np.stack(self.together(list(given), **self.settings))
+        return np.stack([self(*values) for values in given])
 
 
 def waveforms(
@@ -237,7 +243,7 @@ def _write(
     threads: int | None,
     progress: bool,
 ) -> int:
-    """Prepares all cycles, recordings side by side, and writes them to an .npy file; returns its size in bytes.
+    """Prepares all cycles, groups of them side by side, and writes them to an .npy file; returns its size in bytes.
 
     Threads, not processes: decoding, resampling and writing release Python's global lock, so two threads are as fast
     as two processes, start at once, and die with a killed build instead of living on with its lock. Each cycle is read
@@ -245,9 +251,6 @@ def _write(
     cache whatever the format. Plain writes, not a writable memory map: on a full disk one is an OSError, the other a
     SIGBUS.
     """
-    rows_of: list[list[int]] = [[] for _ in settings["recordings"]]
-    for row, (number, *_) in enumerate(settings["rows"]):
-        rows_of[number].append(row)
     shape = (len(cycles), prepare.size)
     with path.open("wb") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
@@ -257,28 +260,35 @@ def _write(
         file.flush()
         _reserve(file, size_bytes)
 
-        def write_recording(number: int) -> None:
+        def write_group(rows: list[int]) -> int:
             with path.open("r+b") as target:
-                for row in rows_of[number]:
+                for row, wave in zip(rows, prepare.of_rows(cycles.iloc[rows]), strict=True):
                     target.seek(first + 4 * row * shape[1])
-                    wave = prepare.of_rows(cycles.iloc[[row]])[0]
                     target.write(wave.astype("<f4", copy=False).data)
+            return len(rows)
 
         with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="rales-cache") as pool:
-            tasks = [pool.submit(write_recording, number) for number in range(len(rows_of))]
-            bar = tqdm(total=len(tasks), desc="cache", unit="recording", disable=None if progress else True)
+            tasks = [pool.submit(write_group, rows) for rows in _groups(cycles, prepare)]
+            bar = tqdm(total=len(cycles), desc="cache", unit="cycle", disable=None if progress else True)
             try:
                 for task in as_completed(tasks):
-                    task.result()
-                    bar.update()
+                    bar.update(task.result())
             except BaseException:
-                # Also Ctrl-C: recordings not begun are dropped, those begun are finished in well under a second.
+                # Also Ctrl-C: groups not begun are dropped, those begun are finished in a moment.
                 pool.shutdown(cancel_futures=True)
                 raise
             finally:
                 bar.close()
         os.fsync(file.fileno())
     return size_bytes
+
+
+def _groups(cycles: pd.DataFrame, prepare: Preparation) -> list[list[int]]:
+    """Rows -> positions of those prepared in one go: of one recording, or, if that is faster, of nearly one length."""
+    groups = list(cycles.groupby("path", sort=False).indices.values())
+    if prepare.together is not None:
+        groups = [np.argsort((cycles["end_s"] - cycles["start_s"]).to_numpy(), kind="stable")]
+    return [group[first : first + AT_ONCE].tolist() for group in groups for first in range(0, len(group), AT_ONCE)]
 
 
 def _reserve(file: BinaryIO, size_bytes: int) -> None:

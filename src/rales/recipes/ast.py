@@ -72,7 +72,7 @@ def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
         config=Config(
             audio=Audio(frontend="own"),
             augment=Augmentation(frequency_width=48, time_width=160, published_gate=original, time_warp_frames=0),
-            model=Model(dim=sizes.dim, depth=sizes.depth, heads=sizes.heads, weights=weights),
+            model=Model(dim=sizes.dim, depth=sizes.depth, heads=sizes.heads, layers=(sizes.depth,), weights=weights),
             train=Training(
                 epochs=50 if size == "base" or weights else 2,
                 batch_size=8,

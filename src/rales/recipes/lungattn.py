@@ -15,8 +15,10 @@ where at the native rate of 44.1 kHz nothing below 300 Hz is told apart and a cy
 Cycles under 0.366 s are continued by reflection. A class's probability is the softmax of its logit, as for lungrn_nl.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +28,7 @@ from rales import finetune
 from rales.audio import read, resample
 from rales.audio.augment import class_pairs_appended
 from rales.audio.images import lungattn_picture, lungattn_wave
-from rales.audio.tqwt import dual_q_of_cycles
+from rales.audio.resonance import dual_q_of_cycles
 from rales.config import Audio, Config, Recipe, Step, Training, no_weights, one_of
 from rales.data.cache import Preparation
 from rales.losses import soft_binary_cross_entropy
@@ -81,19 +83,26 @@ def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected", r
 def prepare(config: Config, *, side: int, remove_mean: bool, rate_hz: int, iterations: int) -> Preparation:
     """-> preparation of three pictures a cycle, flat."""
     settings = {"side": side, "remove_mean": remove_mean, "rate_hz": rate_hz, "iterations": iterations}
-    return Preparation(pictures, settings, 3 * side * side)
+    return Preparation(pictures, settings, 3 * side * side, together=pictures_of_cycles)
 
 
-def pictures(
-    path: str | Path, start_s: float, end_s: float, *, side: int, remove_mean: bool, rate_hz: int, iterations: int
-) -> NDArray[np.float32]:
+def pictures(path: str | Path, start_s: float, end_s: float, **settings: Any) -> NDArray[np.float32]:
     """One cycle -> (3 * side * side,): low-Q, high-Q and residual part; at its native rate if rate_hz is 0."""
-    wave, native_hz = read(path, start_s, end_s)
-    rate_hz = rate_hz or native_hz
-    wave = lungattn_wave(resample(wave, native_hz, rate_hz), rate_hz, remove_mean=remove_mean)
-    ((high, low, rest),) = dual_q_of_cycles([wave], iterations=iterations)
-    flat: NDArray[np.float32] = lungattn_picture(high, low, rest, rate_hz, size=side).float().flatten().numpy()
-    return flat
+    return pictures_of_cycles([(path, start_s, end_s)], **settings)[0]
+
+
+def pictures_of_cycles(
+    cycles: Sequence[tuple[str | Path, float, float]], *, side: int, remove_mean: bool, rate_hz: int, iterations: int
+) -> list[NDArray[np.float32]]:
+    """Cycles (path, start_s, end_s) -> the same of each; their waves are split together, which is far faster."""
+    waves, rates = [], []
+    for path, start_s, end_s in cycles:
+        wave, native_hz = read(path, start_s, end_s)
+        rates.append(rate_hz or native_hz)
+        waves.append(resample(lungattn_wave(wave, native_hz, remove_mean=remove_mean), native_hz, rates[-1]))
+    split = dual_q_of_cycles(waves, iterations=iterations)
+    drawn = [lungattn_picture(*parts, rate, size=side) for parts, rate in zip(split, rates, strict=True)]
+    return [picture.float().flatten().numpy() for picture in drawn]
 
 
 def build_frontend(config: Config, *, side: int) -> nn.Module:

@@ -205,4 +205,4 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
         batch_loss=weighted_loss,
     )
     first = replace(recipe, config=replace(recipe.config, train=encoder))
-    return stages.run(first, replace(last, asked=recipe.config), cycles, out, **options)
+    return stages.run(first, replace(last, asked=recipe), cycles, out, **options)

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rales import finetune
-from rales.audio.filters import apply_gains, correction_gains, mean_spectrum
+from rales.audio.filters import apply_gains, correction_gains
 from rales.audio.images import SquarePicture
 from rales.audio.lengths import reflect
 from rales.audio.wave_augment import roll, shift_pitch, stretch
@@ -48,7 +48,7 @@ from rales.models.heads import CoTuning, Headed
 from rales.models.public_weights import resnet_tensors
 from rales.models.resnet import ResNet
 from rales.models.stochnorm import StochNorm2d
-from rales.rows import Data, number_of, train_positions, wave_settings
+from rales.rows import Data, device_spectra, number_of, train_positions, wave_settings
 from rales.steps import unchanged, weighted_loss
 
 COPIES = 2  # of every train cycle with a wheeze
@@ -209,19 +209,12 @@ def fit_gains(
     assert isinstance(frontend, Pictures)
     plain = data.table["copy"].to_numpy() == 0
     part = plain if original else plain & (data.table["split"].to_numpy() == "train")
-    spectra, found = [], []
-    for number in range(len(DEVICES)):
-        rows = np.flatnonzero(part & (data.table["device_number"].to_numpy() == number))
-        if len(rows):
-            total = torch.zeros(FFT_SAMPLES // 2 + 1)
-            for batch in in_order(data.waves, data.labels, 16, rows=rows):
-                total += len(batch.rows) * mean_spectrum(batch.wave[:, : frontend.samples], FFT_SAMPLES)
-            spectra.append(total / len(rows))
-            found.append(number)
-    limits = [BAND_LIMITS_HZ.get(DEVICES[number], config.audio.rate_hz / 2) for number in found]
-    if found:  # else nobody's device is known
-        gains = correction_gains(torch.stack(spectra), config.audio.rate_hz, band_limits_hz=limits)
-        frontend.gains[found] = gains.to(device)
+    known = part & (data.table["device_number"].to_numpy() < len(DEVICES))
+    spectra = device_spectra(data, known, samples=frontend.samples, fft_samples=FFT_SAMPLES)
+    if spectra:  # else nobody's device is known
+        limits = [BAND_LIMITS_HZ.get(DEVICES[number], config.audio.rate_hz / 2) for number in spectra]
+        gains = correction_gains(torch.stack(list(spectra.values())), config.audio.rate_hz, band_limits_hz=limits)
+        frontend.gains[list(spectra)] = gains.to(device)
 
 
 def fit_both(

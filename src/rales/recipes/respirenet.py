@@ -112,14 +112,23 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
     epochs = int(recipe.options["device_epochs"])
     if epochs == 0:
         return finetune.run(recipe, cycles, out, **options)
-    finetune.run(recipe, cycles, out / "stage1", **options)
     table = splits.divide(cycles, recipe.config)
     parts = set(table["split"]) - {""}
     shares = {device: table[table["device"] == device] for device in DEVICES}
     tuned = [device for device, rows in shares.items() if parts <= set(rows["split"])]
 
-    numbers = replace(recipe.config.train, epochs=epochs, lr=recipe.config.train.lr / 10)
-    config = replace(recipe.config, train=numbers)
+    config = replace(recipe.config, train=replace(recipe.config.train, epochs=epochs, lr=recipe.config.train.lr / 10))
+    last = replace(
+        recipe,
+        options={**recipe.options, "devices": "+".join(tuned)},
+        config=config,
+        model=partial(recipe.model, devices=tuple(tuned)),  # type: ignore[call-arg]
+        asked=recipe,
+    )
+    if figures := stages.reserved(last, cycles, out, options.get("command", "")):
+        return figures
+
+    finetune.run(recipe, cycles, out / "stage1", **options)
     second = replace(recipe, config=replace(config, split=Split(name="official")))  # `table` is divided already
     best = "best.safetensors"
     for device in tuned:
@@ -127,14 +136,6 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
             stages.started_from(second, out / "stage1" / best), shares[device], out / f"stage2_{device}", **options
         )
 
-    own = {"devices": "+".join(tuned)}
-    last = replace(
-        recipe,
-        options={**recipe.options, **own},
-        config=config,
-        model=partial(recipe.model, devices=tuple(tuned)),  # type: ignore[call-arg]
-        asked=recipe.config,
-    )
     networks = {ALL: out / "stage1" / best, **{device: out / f"stage2_{device}" / best for device in tuned}}
     prefixes = {f"networks.{name}.": (path, f"networks.{ALL}.") for name, path in networks.items()}
     return stages.put_together(last, cycles, out, prefixes, epochs=epochs, **options)
