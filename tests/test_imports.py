@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "sweep": {"recipes", "probe", "data", "runs", "config"},
     "reproduce": {"sweep", "recipes", "rows", "data", "config", "devices"},
-    "terminal": {"metrics"},
+    "terminal": {"metrics", "report"},
     "cli": {
         "recipes",
         "predict",

@@ -82,6 +82,8 @@ def test_the_paper_is_a_sweep() -> None:
         reproduce.paper_trials("all", 1, ["size=tiny"])
     with pytest.raises(UsageError, match="Table 1 takes two"):
         reproduce.paper_trials("table1", 1, [], weights=ratios[:1])
+    with pytest.raises(UsageError, match="--set tpyo: no such field"):
+        reproduce.paper_trials("table2", 1, ["size=tiny", "tpyo=1"])
     with pytest.raises(UsageError, match="table3"):
         reproduce.paper_trials("table3", 5, [])
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 
 import rales
@@ -20,8 +21,9 @@ from rales.models.ast import AST
 from rales.models.cnn import Cnn
 from rales.models.resnest import ResNeSt
 from rales.models.resnet import ResNet
-from rales.recipes import RECIPES
+from rales.recipes import RECIPES, lungattn
 from rales.report import report
+from rales.report.folders import read_runs
 from rales.rows import preparation, rows_of
 from tests import tiny
 
@@ -146,6 +148,27 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(
     assert (tmp_path / "run" / "predictions.csv").read_bytes() == (undisturbed / "predictions.csv").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["moummad_scl", "respirenet"])
+def test_stages_stay_out_of_a_folder_of_something_else(
+    name: str, cycles: pd.DataFrame, place: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "letter.txt").write_text("Dear")
+    with pytest.raises(ValueError, match=r"not a run folder, but it holds letter\.txt"):
+        train(made(name), cycles, place, tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["letter.txt"]
+
+
+def test_a_run_in_its_first_stage_is_an_unfinished_one(
+    trained: Any, cycles: pd.DataFrame, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_after(monkeypatch, 2)  # the whole first stage
+    with pytest.raises(KeyboardInterrupt):
+        train(made("moummad_scl"), cycles, place, tmp_path / "run")
+    found, left_out = read_runs([tmp_path, trained("moummad_ce")])
+    assert [run.recipe for run in found] == ["moummad_ce"]
+    assert [folder.name for folder, _ in left_out] == ["run"]
+
+
 def test_losses_over_whole_batches_refuse_pieces(cycles: pd.DataFrame, place: Path, tmp_path: Path) -> None:
     recipe = made("moummad_ce", "train.micro_batch=2")
     with pytest.raises(ValueError, match="moummad_ce compares the cycles of a whole batch"):
@@ -228,6 +251,46 @@ def test_wang_splices_two_devices(cycles: pd.DataFrame) -> None:
     assert spliced["ratio"].between(0.3, 0.7).all()
 
 
+def test_wang_gives_cycles_the_spectrum_of_another_device(cycles: pd.DataFrame, place: Path, tmp_path: Path) -> None:
+    recipe = made("wang_splice", "domain=spectral", "train.epochs=1")
+    assert set(rows_of(cycles, recipe)["second_path"]) == {""}
+    train(recipe, cycles, place, tmp_path / "run")
+    frontend, _ = finetune_parts(recipe, tmp_path / "run")
+    gains = frontend.get_buffer("gains")
+    assert [tuple(pair) for pair in gains.any(dim=2).nonzero().tolist()] == [(2, 3), (3, 2)]  # Litt3200 and Meditron
+    inside = (gains[2, 3] > 0.1) & (gains[2, 3] < 10)
+    assert torch.allclose(gains[2, 3][inside], 1 / gains[3, 2][inside])
+    items = torch.cat([0.1 * torch.randn(4, 3200), torch.tensor([[2.0], [3.0], [4.0], [2.0]])], dim=1)
+    assert recipe.wave_augment is not None
+    drawn = recipe.wave_augment(recipe.config, items.repeat(50, 1), torch.Generator().manual_seed(0))
+    assert 0.4 < float((drawn[:, -1] < 0).float().mean()) < 0.6
+    choice = torch.tensor([[0.5], [0.5], [0.5], [-0.5]])
+    changed = (frontend(torch.cat([items, choice], dim=1)) - frontend(items)).abs().amax(dim=(1, 2, 3)) > 1e-3
+    assert changed.tolist() == [True, True, False, False]  # an unknown device, and one that is not to change, stay
+
+
+def finetune_parts(recipe: Recipe, run: Path) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """-> front-end and network of a finished run."""
+    frontend, network = recipe.frontend(recipe.config), recipe.model(recipe.config)
+    finetune.load_tensors(runs.read_checkpoint(run / "best.safetensors")[0], network, frontend)
+    return frontend.eval(), network.eval()
+
+
+def test_lungattn_filters_at_the_native_rate(tmp_path: Path) -> None:
+    """A tone of 20 Hz under the sound of a 44.1 kHz recording is gone before the wave is split at 4 kHz."""
+    time_s = np.arange(44100) / 44100
+    sound = 0.1 * np.sin(2 * np.pi * 400 * time_s) * np.hanning(44100)
+    found = []
+    for hum in (0.0, 0.3):
+        soundfile.write(tmp_path / "x.wav", sound + hum * np.sin(2 * np.pi * 20 * time_s), 44100)
+        found.append(lungattn.wave_to_split(tmp_path / "x.wav", 0.2, 0.8, rate_hz=4000, remove_mean=True)[0])
+    assert found[0].shape == (2400,)
+    spectra = [np.abs(np.fft.rfft(wave - wave.mean())) for wave in found]
+    bins = [round(hz * 0.6) for hz in (20, 400)]
+    assert spectra[0][bins[1]] > 10 * spectra[0][bins[0]]
+    assert spectra[1][bins[1]] > spectra[1][bins[0]]
+
+
 def test_nguyen_fits_gains_on_train_cycles_and_keeps_the_relationship(trained: Any) -> None:
     tensors, _ = runs.read_checkpoint(trained("nguyen_cotuning") / "best.safetensors")
     gains = tensors["frontend.gains"]
@@ -254,7 +317,16 @@ def test_respirenet_has_a_network_for_each_device_with_both_parts(trained: Any) 
 def test_a_sweep_knows_a_finished_run_of_several_stages(name: str, trained: Any, cycles: pd.DataFrame) -> None:
     trial = sweep.Trial("x", name, (*WORDS, "size=tiny"))
     assert sweep.is_finished(trial, trained(name), cycles)
-    assert not sweep.is_finished(sweep.Trial("x", name, (*trial.words, "train.lr=0.5")), trained(name), cycles)
+    for word in ("train.lr=0.5", "fidelity=original"):
+        assert not sweep.is_finished(sweep.Trial("x", name, (*trial.words, word)), trained(name), cycles)
+
+
+def test_a_sweep_tells_options_apart_that_change_no_number(trained: Any, cycles: pd.DataFrame) -> None:
+    words = (*WORDS, "size=tiny")
+    assert sweep.is_finished(sweep.Trial("x", "lungrn_nl", words), trained("lungrn_nl"), cycles)
+    original = sweep.Trial("x", "lungrn_nl", (*words, "fidelity=original"))
+    assert made("lungrn_nl", "fidelity=original").config == made("lungrn_nl").config
+    assert not sweep.is_finished(original, trained("lungrn_nl"), cycles)
 
 
 def test_a_report_says_how_sure_each_system_is(trained: Any, tmp_path: Path) -> None:
@@ -268,6 +340,7 @@ def test_a_report_says_how_sure_each_system_is(trained: Any, tmp_path: Path) -> 
     ):
         assert words in text
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 3  # no stage counts as a run
+    assert "reconstruction: rebuilt from little more than an abstract" in text
 
 
 @pytest.mark.parametrize(

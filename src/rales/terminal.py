@@ -76,15 +76,10 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
     return [*lines, "", NOT_A_DIAGNOSIS]
 
 
-PROVENANCE = {
-    "code-verified": "built from its authors' code",
-    "secondary": "its input pipeline is known from others' re-use of it only",
-    "reconstruction": "rebuilt from little more than an abstract: no reproduction of the published system",
-}
-
-
 def provenance_lines(protocol: dict[str, Any]) -> list[str]:
     """Protocol of figures -> a line that says how sure it is that this is the published system, if it is another's."""
+    from rales.report.published import PROVENANCE
+
     provenance = protocol.get("provenance")
     return [f"{protocol['recipe']}: {provenance}, {PROVENANCE[provenance]}"] if provenance in PROVENANCE else []
 

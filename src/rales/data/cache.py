@@ -285,10 +285,10 @@ def _write(
 
 def _groups(cycles: pd.DataFrame, prepare: Preparation) -> list[list[int]]:
     """Rows -> positions of those prepared in one go: of one recording, or, if that is faster, of nearly one length."""
-    groups = list(cycles.groupby("path", sort=False).indices.values())
+    groups = [np.asarray(rows) for rows in cycles.groupby("path", sort=False).indices.values()]
     if prepare.together is not None:
         groups = [np.argsort((cycles["end_s"] - cycles["start_s"]).to_numpy(), kind="stable")]
-    return [group[first : first + AT_ONCE].tolist() for group in groups for first in range(0, len(group), AT_ONCE)]
+    return [rows[first : first + AT_ONCE].tolist() for rows in groups for first in range(0, len(rows), AT_ONCE)]
 
 
 def _reserve(file: BinaryIO, size_bytes: int) -> None:

@@ -122,7 +122,8 @@ def sex_and_age(recordings: Iterable[str]) -> dict[str, int]:
     The demographic file lies beside the recordings or in the folder above: patient, age in years, sex, adult's BMI,
     child's weight and height, NA where unknown (patient 223: all of it). Errors: no such file, or a line that is none.
     """
-    folders = sorted({Path(path).resolve().parent for path in recordings})
+    given = list(map(Path, recordings))
+    folders = sorted({path.absolute().parent for path in given} | {path.resolve().parent for path in given})
     places = [place / DEMOGRAPHICS_FILE for folder in folders for place in (folder, folder.parent)]
     found = next((path for path in places if path.is_file()), None)
     if found is None:

@@ -95,14 +95,19 @@ def pictures_of_cycles(
     cycles: Sequence[tuple[str | Path, float, float]], *, side: int, remove_mean: bool, rate_hz: int, iterations: int
 ) -> list[NDArray[np.float32]]:
     """Cycles (path, start_s, end_s) -> the same of each; their waves are split together, which is far faster."""
-    waves, rates = [], []
-    for path, start_s, end_s in cycles:
-        wave, native_hz = read(path, start_s, end_s)
-        rates.append(rate_hz or native_hz)
-        waves.append(resample(lungattn_wave(wave, native_hz, remove_mean=remove_mean), native_hz, rates[-1]))
-    split = dual_q_of_cycles(waves, iterations=iterations)
-    drawn = [lungattn_picture(*parts, rate, size=side) for parts, rate in zip(split, rates, strict=True)]
+    found = [wave_to_split(*cycle, rate_hz=rate_hz, remove_mean=remove_mean) for cycle in cycles]
+    split = dual_q_of_cycles([wave for wave, _ in found], iterations=iterations)
+    drawn = [lungattn_picture(*parts, rate_hz, size=side) for parts, (_, rate_hz) in zip(split, found, strict=True)]
     return [picture.float().flatten().numpy() for picture in drawn]
+
+
+def wave_to_split(
+    path: str | Path, start_s: float, end_s: float, *, rate_hz: int, remove_mean: bool
+) -> tuple[NDArray[np.float32], int]:
+    """One cycle -> (N,) and its rate: filtered at the native rate, then brought to `rate_hz` hertz if that is not 0."""
+    wave, native_hz = read(path, start_s, end_s)
+    wave = lungattn_wave(wave, native_hz, remove_mean=remove_mean)
+    return resample(wave, native_hz, rate_hz or native_hz), rate_hz or native_hz
 
 
 def build_frontend(config: Config, *, side: int) -> nn.Module:
