@@ -436,3 +436,11 @@ def test_several_processes_are_refused_where_they_would_change_the_result() -> N
     with pytest.raises(ValueError, match="which 2 processes would share out among them; train it in one process"):
         finetune.check_batches(made("moummad_scl"), two)
     finetune.check_batches(made("ast_ft"), two)
+
+
+def test_the_published_gate_of_ast_draws_for_each_clip() -> None:
+    original = made("ast_ft", "fidelity=original")
+    clips = torch.arange(400.0).repeat_interleave(128 * 20).view(400, 1, 128, 20) + torch.rand(128, 20)
+    masked = original.augment(original.config, clips, torch.Generator().manual_seed(0))
+    untouched = float((masked == clips).flatten(1).all(dim=1).float().mean())
+    assert untouched == pytest.approx(0.159, abs=0.06)

@@ -96,7 +96,7 @@ class Augmentation:
     time_width: int = 40
     """Upper bound of a stripe's 10 ms frames (the paper's sentence literally reads 20)."""
     published_gate: bool = False
-    """One draw per batch, applied with probability 0.841, as a slip in the published code has it."""
+    """Applied with probability 0.841, as a slip in published code has it: one draw per batch (AST: per clip)."""
     time_warp_frames: int = 40
     """Largest shift of the warp's anchor, in 10 ms frames; 0 turns warping off (the published code has none)."""
 

@@ -172,7 +172,7 @@ def train_epoch(
         label, whole_label = label.to(here.device), batch.whole_label.to(here.device)
         group = torch.zeros(1, dtype=torch.int64) if idle else torch.from_numpy(data.groups[batch.rows])
         group = group.to(here.device)
-        before = {k: v.clone() for k, v in network.state_dict().items()} if train.interpolate < 1 else {}
+        before = {k: v.clone() for k, v in network.state_dict().items()} if train.interpolate != 1 else {}
         for rows, last in pieces(len(label), train.micro_batch):
             with here.synchronising(network, last):
                 with here.autocast():

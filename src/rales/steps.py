@@ -15,8 +15,14 @@ def weighted_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tenso
     return weighted_cross_entropy(logits, step.label, step.whole_label, step.weight), logits
 
 
-def masked(config: Config, features: Tensor, fill: float | Tensor, generator: torch.Generator) -> Tensor:
-    """(B, 1, F, T) -> the same, masked with `fill` as config.augment says."""
+BELOW_ONE = 0.8413  # share of normal deviates below 1, which the published gates compare
+
+
+def masked(
+    config: Config, features: Tensor, fill: float | Tensor, generator: torch.Generator, *, gate_each: bool = False
+) -> Tensor:
+    """(B, 1, F, T) -> the same, masked with `fill` as config.augment says; `gate_each`: a published gate draws for
+    every sample, not for the batch."""
     numbers = config.augment
     return spec_augment(
         features,
@@ -24,7 +30,8 @@ def masked(config: Config, features: Tensor, fill: float | Tensor, generator: to
         frequency_width=numbers.frequency_width,
         time_masks=numbers.time_masks,
         time_width=numbers.time_width,
-        published_gate=numbers.published_gate,
+        probability=BELOW_ONE if numbers.published_gate and gate_each else 1.0,
+        published_gate=numbers.published_gate and not gate_each,
         fill=fill,
         generator=generator,
     )

@@ -13,7 +13,7 @@ Command: rales train ast_patchmix_cl --data ICBHI_final_database --weights audio
 Provenance: code-verified (raymin0223/patch-mix_contrastive_learning, YuanGongND/ast). Not in the paper's Table 2.
 
 Deviations, undone by fidelity=original: positions meet the patches they were learnt for, where that code exchanges
-height and width of the grid; SpecAugment on every clip, not on 84.1 % of the batches. Kept: after every step weights
+height and width of the grid; SpecAugment on every clip, not on 84.1 % of them. Kept: after every step weights
 and buffers are half the old, half the new ones. The fade of the whole recording is laid over the resampled cycle, which
 gives the same but for the resampler's last digits. Without weights the start is random.
 """
@@ -146,7 +146,7 @@ def of_file(weights: str) -> Size:
 
 def augment(config: Config, features: Tensor, generator: torch.Generator) -> Tensor:
     """(B, 1, 128, frames) -> the same, masked with each clip's mean."""
-    return masked(config, features, features.mean(dim=(1, 2, 3)), generator)
+    return masked(config, features, features.mean(dim=(1, 2, 3)), generator, gate_each=True)
 
 
 def patch_mix_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,8 @@ Provenance: code-verified (SJTU-YONGFU-RESEARCH-GRP/LungAttn). No pre-trained we
 Deviations, undone by fidelity=original: values of the attention convolution are transposed before they are laid out as
 maps; the constant that min-max leaves in 4 kHz recordings is removed; every recording is split at 4 kHz (`rate=4000`),
 where at the native rate of 44.1 kHz nothing below 300 Hz is told apart and a cycle takes a minute (`rate=native`).
-Cycles under 0.366 s are continued by reflection. A class's probability is the softmax of its logit, as for lungrn_nl.
+Cycles are continued by reflection, to 0.366 s at least and to lengths whose FFTs are fast. A class's probability is the
+softmax of its logit, as for lungrn_nl.
 """
 
 from collections.abc import Sequence

@@ -14,6 +14,8 @@ behind, not on a side drawn once; joined cycles (`joined=1`: as many of every cl
 part, which as released cannot run. Pieces of a long cycle vote; its probabilities are those of the pieces that voted
 with the majority. Stage 2 starts from the selected epoch of stage 1 for every device that has cycles in all parts (on
 the official split not LittC2SE), the others keep stage 1; `device_epochs=0` leaves it out. --epochs is that of stage 1.
+--select test_best looks at the Score, that code at the accuracy; the joined network has one scored epoch, so a report
+shows its Score under each way to choose only from runs of that way.
 """
 
 from dataclasses import replace
