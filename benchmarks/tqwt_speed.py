@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from rales.audio.resonance import HIGH_Q, LEAST_SAMPLES, LOW_Q, dual_q_of_cycles, padded_length
 from rales.audio.tqwt import Wavelets
-from rales.data.cache import AT_ONCE
+from rales.data.cache import TOGETHER
 
 Numbers = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]
@@ -68,7 +68,7 @@ def batched(
     waves: list[NDArray[np.float32]], order: NDArray[np.intp], iterations: int, threads: int
 ) -> tuple[dict[int, tuple[NDArray[np.float32], ...]], Numbers]:
     """Waves and their order by length -> parts of each, and `clocks` that it took."""
-    groups = [order[first : first + AT_ONCE].tolist() for first in range(0, len(waves), AT_ONCE)]
+    groups = [order[first : first + TOGETHER].tolist() for first in range(0, len(waves), TOGETHER)]
     begin = clocks()
     with ThreadPoolExecutor(threads) as pool:
         jobs = [pool.submit(dual_q_of_cycles, [waves[i] for i in rows], iterations=iterations) for rows in groups]

@@ -108,7 +108,7 @@ def starts(path: str, start_s: float, end_s: float) -> np.ndarray:
 def test_rows_prepared_together_come_in_few_calls_and_in_their_order(
     cycles: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "AT_ONCE", 4)
+    monkeypatch.setattr(cache, "TOGETHER", 4)
     calls: list[list[float]] = []
 
     def together(rows: list[tuple[str, float, float]]) -> list[np.ndarray]:

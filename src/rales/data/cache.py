@@ -30,7 +30,7 @@ Pad = Literal["repeat", "zero", "duplicate", "reflect"]
 
 FORMAT = 2  # raise it when `waveform`, or anything it calls, computes different samples from the same recording
 WAIT_BEFORE_MESSAGE_S = 5.0
-AT_ONCE = 64  # rows in memory for each thread that prepares some
+AT_ONCE, TOGETHER = 64, 256  # rows in memory for each thread: prepared one after the other, and together
 
 log = logging.getLogger(__name__)
 
@@ -286,9 +286,11 @@ def _write(
 def _groups(cycles: pd.DataFrame, prepare: Preparation) -> list[list[int]]:
     """Rows -> positions of those prepared in one go: of one recording, or, if that is faster, of nearly one length."""
     groups = [np.asarray(rows) for rows in cycles.groupby("path", sort=False).indices.values()]
+    size = AT_ONCE
     if prepare.together is not None:
         groups = [np.argsort((cycles["end_s"] - cycles["start_s"]).to_numpy(), kind="stable")]
-    return [rows[first : first + AT_ONCE].tolist() for rows in groups for first in range(0, len(rows), AT_ONCE)]
+        size = TOGETHER
+    return [rows[first : first + size].tolist() for rows in groups for first in range(0, len(rows), size)]
 
 
 def _reserve(file: BinaryIO, size_bytes: int) -> None:
