@@ -340,7 +340,7 @@ def test_a_report_says_how_sure_each_system_is(trained: Any, tmp_path: Path) -> 
     ):
         assert words in text
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 3  # no stage counts as a run
-    assert "reconstruction: rebuilt from little more than an abstract" in text
+    assert "“reconstruction”, rebuilt from little more than an abstract" in text
 
 
 @pytest.mark.parametrize(

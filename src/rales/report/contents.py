@@ -37,7 +37,7 @@ def lead_blocks(systems: list[System], left_out: list[LeftOut]) -> list[Block]:
 def provenance(systems: list[System]) -> list[Block]:
     """What the words beside the names of others' systems mean."""
     found = {str(s.runs[0].record.get("provenance")) for s in systems}
-    words = [f"{word}: {meaning}" for word, meaning in PROVENANCE.items() if word in found]
+    words = [f"“{word}”, {meaning}" for word, meaning in PROVENANCE.items() if word in found]
     return [Text(f"How sure it is that a system is the published one: {'; '.join(words)}.")] if words else []
 
 
