@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rales.audio import IcbhiLogMel, spec_augment, time_warp
-from rales.audio.augment import class_pairs_appended, mixup_appended
+from rales.audio.augment import class_pairs_appended, mixup_appended, other_device
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -250,3 +250,25 @@ def test_two_thirds_of_the_scarcer_class_rounded_down() -> None:
             torch.zeros(len(label), 1), label, generator=torch.Generator().manual_seed(0)
         )
         assert len(pictures) - len(label) == wanted
+
+
+# other_device
+
+
+def test_another_device_adds_a_smooth_gain_and_cuts_an_upper_band() -> None:
+    logmel = torch.randn(2000, 1, 80, 3, generator=seeded(1))
+    changed = other_device(logmel, gain=0.3, band_limit=0.5, fill=-7.0, generator=seeded())
+    cut = (changed == -7.0).all(dim=3)[:, 0]  # (B, F)
+    assert 0.45 < cut.any(dim=1).float().mean() < 0.55
+    assert not cut[:, :40].any()  # of the lower half nothing is lost
+    assert (cut.int().diff(dim=1) >= 0).all()  # and above a lost band everything is
+    gain = (changed - logmel)[:, 0]
+    kept = ~cut.any(dim=1)
+    assert gain[kept].std(dim=2).max() < 1e-5  # the same at all times
+    assert abs(gain[kept][:, [0, -1], 0].std() - 0.3) < 0.02
+    assert gain[kept][:, :, 0].diff(dim=1).diff(dim=1).abs().gt(1e-4).sum(dim=1).max() <= 8  # straight between 6 points
+
+
+def test_no_gain_and_no_limit_change_nothing() -> None:
+    logmel = torch.randn(4, 1, 80, 5, generator=seeded(1))
+    assert torch.equal(other_device(logmel, generator=seeded()), logmel)

@@ -101,7 +101,7 @@ def parse(words: str) -> None:
 
 
 def test_table_of_words_is_complete() -> None:
-    table = set(re.findall(r"^\| `(\w+)` \|", README, re.M))
+    table = set(re.findall(r"^\| `([\w-]+)` \|", README, re.M))
     assert table == {name for name in app if not name.startswith("-")}
 
 

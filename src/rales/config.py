@@ -16,39 +16,18 @@ if TYPE_CHECKING:  # the command's --help and the cache's workers must not wait 
     from torch import Tensor, nn
 
 
-ABOVE_ZERO = (
-    "audio.rate_hz",
-    "audio.duration_s",
-    "audio.std",
-    "model.dim",
-    "model.depth",
-    "model.heads",
-    "model.patch",
-    "model.unit_frames",
-    "model.layers",
-    "train.batch_size",
-    "train.lr",
-    "train.head_lr_factor",
-    "train.step_epochs",
-    "train.interpolate",
-    "train.epochs",
-    "train.evaluate_every",
-    "split.folds",
-    "encoder.dim",
-    "encoder.depth",
-    "encoder.heads",
-    "encoder.patch",
-    "encoder.unit_frames",
-    "encoder.decoder_dim",
-    "encoder.decoder_depth",
-    "encoder.decoder_heads",
-    "crops.shortest_s",
-    "crops.statistics_crops",
-    "crops.std",
-    "crops.threads",
-    "pretrain.epochs",
-    "pretrain.batch_size",
-    "pretrain.lr",
+ABOVE_ZERO = tuple(
+    f"{section}.{name}"
+    for section, names in {
+        "audio": "rate_hz duration_s std",
+        "model": "dim depth heads patch unit_frames layers",
+        "train": "batch_size lr head_lr_factor step_epochs interpolate epochs evaluate_every",
+        "split": "folds",
+        "encoder": "dim depth heads patch unit_frames decoder_dim decoder_depth decoder_heads",
+        "crops": "shortest_s statistics_crops std threads",
+        "pretrain": "epochs batch_size lr",
+    }.items()
+    for name in names.split()
 )
 SHARES = ("train.validation_share", "pretrain.mask_ratio")  # above 0 and below 1
 
@@ -61,9 +40,10 @@ class UsageError(ValueError):
 class Audio:
     """From a cycle's sound to what the network sees."""
 
-    frontend: Literal["icbhi", "m2d", "own"] = "icbhi"
+    frontend: Literal["icbhi", "m2d", "m2d_clip", "own"] = "icbhi"
     """icbhi: HTK log-mel in dB, min-max, standardised, as the published ICBHI recipes; m2d: as M2D was pre-trained;
-    own: the picture that the recipe's file describes (then scope, mean and std mean nothing)."""
+    m2d_clip: M2D's log-mel, each clip brought to mean 0 and deviation 1, so that levels do not matter (ours); own: the
+    picture that the recipe's file describes."""
     rate_hz: int = 16000
     """Sample rate after resampling (paper 4.3.1)."""
     duration_s: float = 8.0
@@ -99,6 +79,10 @@ class Augmentation:
     """Applied with probability 0.841, as a slip in published code has it: one draw per batch (AST: per clip)."""
     time_warp_frames: int = 40
     """Largest shift of the warp's anchor, in 10 ms frames; 0 turns warping off (the published code has none)."""
+    device_gain: float = 0.0
+    """Size of a smooth random gain over frequency, in standard deviations of the picture (ours; 0 = none)."""
+    device_band_limit: float = 0.0
+    """Share of cycles that lose everything above a random frequency, as at a low sample rate (ours; 0 = none)."""
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,24 @@ def time_warp(logmel: Tensor, *, max_shift_frames: int = 80, generator: torch.Ge
     return torch.lerp(logmel.gather(3, left.expand(shape)), logmel.gather(3, (left + 1).expand(shape)), weight)
 
 
+def other_device(
+    logmel: Tensor, *, gain: float = 0.0, band_limit: float = 0.0, fill: float = 0.0, generator: torch.Generator
+) -> Tensor:
+    """(B, 1, F, T) -> the same as another stethoscope might have heard it.
+
+    A smooth random gain over frequency is added, normal deviates of size `gain` at six mel bands and straight lines
+    between them; with probability `band_limit` everything above a random band of the upper half becomes `fill`, as
+    recordings of low sample rates have it. Ours: in ICBHI 2017 devices, rates and patients go together.
+    """
+    batch, _, bands, _ = logmel.shape
+    points = gain * torch.randn((batch, 1, 6), generator=generator, device=generator.device)
+    curve = F.interpolate(points, bands, mode="linear", align_corners=True)[..., None]  # (B, 1, F, 1)
+    limited = _uniform((batch,), generator) < band_limit
+    limit = torch.where(limited, bands * (0.5 + 0.5 * _uniform((batch,), generator)), float(bands))  # (B,)
+    above = (torch.arange(bands, device=generator.device) >= limit[:, None])[:, None, :, None]
+    return torch.where(above.to(logmel.device), fill, logmel + curve.to(logmel))
+
+
 def mixup_appended(
     picture: Tensor, target: Tensor, *, alpha: float = 0.5, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ for word in (
     data.synth,
     training.train,
     training.pretrain,
+    training.default_model,
     training.evaluate,
     studies.sweep,
     studies.reproduce,

@@ -143,6 +143,50 @@ def pretrain(
         say(f"run folder: {out}")
 
 
+def default_model(
+    icbhi: Path,
+    sprsound: Path,
+    /,
+    *,
+    noise: Path,
+    out: Path,
+    pretrain_epochs: int = 20,
+    epochs: int = 4,
+    seed: int = 0,
+    json: JsonFlag = False,
+) -> None:
+    """Make the model that ships with Rales: pre-train a compact encoder on the train sides of both databases, fine-tune
+    it, and write the run folders and `model.safetensors`. A command that was interrupted goes on.
+
+    Example: rales default-model ICBHI_final_database SPRSound --noise ESC-10 --out runs/rales-small
+
+    Parameters
+    ----------
+    icbhi
+        Folder in ICBHI layout.
+    sprsound
+        Folder in SPRSound layout.
+    noise
+        Folder of background noise.
+    out
+        Folder to write.
+    pretrain_epochs
+        Passes of pre-training, of 3,000 crops each at least.
+    epochs
+        Passes of fine-tuning.
+    seed
+        Seed of everything random.
+    """
+    from rales import default_model as job
+    from rales import terminal
+
+    figures = job.make(
+        icbhi, sprsound, noise, out, pretrain_epochs=pretrain_epochs, epochs=epochs, seed=seed, progress=True
+    )
+    show(figures, json, terminal.figure_lines)
+    say(f"model: {out / job.FILE.name}")
+
+
 def evaluate(run: Path, /, *, data: Path, skip_damaged: SkipFlag = False, json: JsonFlag = False) -> None:
     """Score a run on the test part of its split: strict four-class figures, two-class, per device and location, and
     both leak-free repairs of the official split.

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from rales import finetune
 from rales.audio import IcbhiLogMel, M2DLogMel
-from rales.audio.augment import time_warp
+from rales.audio.augment import other_device, time_warp
 from rales.config import Audio, Augmentation, Config, Model, Recipe, Training, UsageError, one_of
 from rales.models.classifier import FusionClassifier
 from rales.models.downloads import find
@@ -62,7 +62,7 @@ def recipe(
     """
     one_of("variant", variant, VARIANTS)
     one_of("size", size or "base", tuple(SIZES))
-    one_of("frontend", frontend, ("icbhi", "m2d"))
+    one_of("frontend", frontend, ("icbhi", "m2d", "m2d_clip"))
     one_of("masks", masks, ("code", "paper"))
     with torch.device("meta"):  # of a random start only the sizes are needed here
         encoder, digest = in_file(find(weights)) if weights else (ViT(*SIZES[size or "base"]), "")
@@ -70,6 +70,8 @@ def recipe(
     if frontend == "m2d":
         mean, std = norm_stats(find(weights)) if weights else (-7.1, 4.2)
         audio = Audio(frontend="m2d", mean=mean, std=std)
+    if frontend == "m2d_clip":
+        audio = Audio(frontend="m2d_clip", mean=0.0, std=1.0)
     augmentation = Augmentation() if weights or size != "tiny" else MILD
     if masks == "paper":
         augmentation = replace(
@@ -129,6 +131,8 @@ def build_frontend(config: Config) -> nn.Module:
     audio = config.audio
     if audio.frontend == "m2d":
         return nn.Sequential(M2DLogMel(sample_rate_hz=audio.rate_hz), Standardise(audio.mean, audio.std))
+    if audio.frontend == "m2d_clip":
+        return nn.Sequential(M2DLogMel(sample_rate_hz=audio.rate_hz), StandardiseClip())
     return IcbhiLogMel(scope=audio.scope, mean=audio.mean, std=audio.std, sample_rate_hz=audio.rate_hz)
 
 
@@ -141,6 +145,14 @@ class Standardise(nn.Module):
 
     def forward(self, logmel: Tensor) -> Tensor:
         return (logmel - self.mean) / self.std
+
+
+class StandardiseClip(nn.Module):
+    """(B, 1, F, T) -> the same with mean 0 and standard deviation 1 in each clip; a constant clip becomes 0."""
+
+    def forward(self, logmel: Tensor) -> Tensor:
+        centred = logmel - logmel.mean(dim=(1, 2, 3), keepdim=True)
+        return centred / centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-3)
 
 
 def build_model(config: Config) -> FusionClassifier:
@@ -172,7 +184,15 @@ def augment(config: Config, features: Tensor, generator: torch.Generator) -> Ten
     """(B, 1, 80, frames) -> the same, time-warped and masked. Masks write what a 0 of the [0, 1] picture becomes, as in
     the published code; with the m2d front-end, the mean level."""
     numbers, audio = config.augment, config.audio
+    nothing = (0.0 - audio.mean) / audio.std if audio.frontend == "icbhi" else 0.0
+    if numbers.device_gain or numbers.device_band_limit:
+        features = other_device(
+            features,
+            gain=numbers.device_gain,
+            band_limit=numbers.device_band_limit,
+            fill=nothing,
+            generator=generator,
+        )
     if numbers.time_warp_frames:
         features = time_warp(features, max_shift_frames=numbers.time_warp_frames, generator=generator)
-    fill = (0.0 - audio.mean) / audio.std if audio.frontend == "icbhi" else 0.0
-    return masked(config, features, fill, generator)
+    return masked(config, features, nothing, generator)

@@ -1,0 +1,78 @@
+"""The chain that makes the model of the package, on small folders, and the file that comes out of it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from safetensors import safe_open
+
+import rales
+from rales import default_model
+from rales.data import read_cycles
+from tests import tiny
+
+KINDS = ("Normal", "Fine Crackle", "Wheeze", "Wheeze+Crackle")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Folders of ICBHI and SPRSound layout and one of noise."""
+    place = tmp_path_factory.mktemp("sounds")
+    icbhi, sprsound, noise = tiny.write_folder(place / "icbhi"), place / "sprsound", place / "noise"
+    for part in ("train", "test"):
+        (sprsound / f"{part}_wav").mkdir(parents=True)
+        (sprsound / f"{part}_json" / ("" if part == "train" else "inter_test_json")).mkdir(parents=True)
+    for patient, part in ((101, "train"), (102, "train"), (900, "test")):  # 101 is a patient of the other folder, too
+        name = f"{patient}_3.2_0_p1_1"
+        events = [{"start": str(1000 * i), "end": str(1000 * i + 900), "type": kind} for i, kind in enumerate(KINDS)]
+        inner = sprsound / f"{part}_json" / ("" if part == "train" else "inter_test_json")
+        document = {"record_annotation": "CAS & DAS", "event_annotation": events}
+        (inner / f"{name}.json").write_text(json.dumps(document))
+        wave = np.concatenate([tiny.breath(label, seed=patient) for label in range(4)])
+        soundfile.write(sprsound / f"{part}_wav" / f"{name}.wav", wave, tiny.RATE_HZ)
+    noise.mkdir()
+    soundfile.write(noise / "rain.wav", 0.1 * np.random.default_rng(0).standard_normal(20_000), tiny.RATE_HZ)
+    return icbhi, sprsound, noise
+
+
+@pytest.fixture(scope="module")
+def made(folders: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        sizes = [word for word in tiny.PRETRAINING if not word.startswith("encoder.unit")]
+        patch.setattr(default_model, "ENCODER", [*sizes, "encoder.patch=80,4", "encoder.unit_frames=40"])
+        patch.setenv("RALES_CACHE", str(out / "cache"))
+        default_model.make(*folders, out, pretrain_epochs=1, epochs=1)
+    return out
+
+
+def test_patients_of_two_databases_stay_apart_and_only_one_of_them_validates(folders: tuple[Path, Path, Path]) -> None:
+    icbhi, sprsound, _ = folders
+    table = default_model.joined(read_cycles(icbhi), read_cycles(sprsound))
+    sides = table.groupby("split")["patient"].agg(set)
+    assert sides["validation"].isdisjoint(sides["train"] | sides["test"])
+    assert {"101", "sprsound_101"} <= set(table["patient"])
+    assert {name for name in sides["train"] if name.startswith("sprsound")} == {"sprsound_101", "sprsound_102"}
+    assert not any(name.startswith("sprsound") for name in sides["validation"] | sides["test"])
+
+
+def test_the_file_holds_half_precision_and_no_path(made: Path, folders: tuple[Path, Path, Path]) -> None:
+    file = made / "model.safetensors"
+    with safe_open(file, framework="pt") as stored:
+        kinds = {str(stored.get_tensor(name).dtype) for name in stored.keys()}  # noqa: SIM118
+        words = json.dumps(stored.metadata())
+    assert kinds == {"torch.float16"}
+    assert str(made) not in words
+    assert str(folders[0]) not in words
+    assert json.loads(json.loads(words)["rales"])["split"]["train"]["patients"] >= 5
+
+
+def test_the_file_answers_as_the_run_it_came_from(made: Path, folders: tuple[Path, Path, Path]) -> None:
+    run, file = rales.load(made / "model"), rales.load(made / "model.safetensors")
+    columns = [f"p_{name}" for name in run.classes]
+    there, here = (model.predict(folders[0])[columns].to_numpy() for model in (run, file))
+    assert np.abs(there - here).max() < 5e-3
+    assert isinstance(file.predict(folders[0]), pd.DataFrame)
