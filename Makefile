@@ -59,10 +59,10 @@ lint: setup
 	mypy
 	pytest -q tests/test_imports.py
 
-# real_subset.py measures scores, not speed, and needs recordings
+# real_subset.py and segmentation.py measure scores more than speed, and need recordings
 bench: setup
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINT),-c $(CONSTRAINT)) -e ".[bench]"
-	for script in $(filter-out benchmarks/real_subset.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; python $$script || exit 1; done
+	for script in $(filter-out benchmarks/real_subset.py benchmarks/segmentation.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; python $$script || exit 1; done
 
 clean:
 	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -21,7 +21,6 @@ from rales.data import read_cycles, splits
 from rales.metrics import CLASSES, confusion, icbhi_scores
 
 FOLDS = 5
-SIZES = ("model.dim=128", "model.depth=4", "model.heads=4", "model.patch=80,4", "model.unit_frames=200")
 
 
 def main() -> None:
@@ -30,7 +29,7 @@ def main() -> None:
     parser.add_argument("sprsound", type=Path)
     parser.add_argument("--encoder", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", help="words of a line's name; other lines are left out")
     options = parser.parse_args()
@@ -47,7 +46,7 @@ def main() -> None:
                     continue
                 tables = []
                 for number in range(FOLDS if split == "folds" else options.seeds):
-                    words = [f"train.epochs={options.epochs}", *(SIZES if start == "random" else ())]
+                    words = [f"train.epochs={options.epochs}"]
                     words += [f"model.layers={'1,2,3,4' if fused == 'all' else '4'}"]
                     words += [f"seed={0 if split == 'folds' else number}"]
                     recipe = default_model.classifier("" if start == "random" else str(options.encoder), words)

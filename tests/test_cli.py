@@ -247,12 +247,13 @@ def test_predict_prints_a_table(capsys: Capture, place: Path) -> None:
 
 def test_predict_windows(capsys: Capture, place: Path, tmp_path: Path) -> None:
     shutil.copy(next((place / "data").glob("101*.wav")), tmp_path / "visit.wav")
-    code, out, _ = rales_(capsys, "predict", tmp_path / "visit.wav", "--model", place / "run", "--json")
+    words: list[str | Path] = ["--model", place / "run", "--cycles", "windows"]
+    code, out, _ = rales_(capsys, "predict", tmp_path / "visit.wav", *words, "--json")
     assert code == 0
     (row,) = document(out)["cycles"]
     assert (row["source"], row["start_s"], row["end_s"]) == ("window", 0, 4)
     assert "true_label" not in row
-    _, out, _ = rales_(capsys, "predict", tmp_path / "visit.wav", "--model", place / "run")
+    _, out, _ = rales_(capsys, "predict", tmp_path / "visit.wav", *words)
     assert "no annotation: windows, not breaths" in out
 
 
@@ -290,6 +291,79 @@ def test_embed(capsys: Capture, place: Path, tmp_path: Path) -> None:
     assert "32 vectors of 48 numbers" in err
     vectors = np.load(tmp_path / "vectors.npz")["vectors"]
     assert np.abs(vectors - rales.load(place / "run").embed(place / "data")).max() < 1e-6
+
+
+def test_status_summary_and_decisions_of_predict(capsys: Capture, place: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"not a sound")
+    words: list[str | Path] = ["predict", place / "data", tmp_path / "bad.wav", "--model", place / "run"]
+    more = ["--status", tmp_path / "status.csv", "--summary", tmp_path / "summary.parquet", "--min-confidence", "0.3"]
+    code, out, err = rales_(capsys, *words, *more, "--out", tmp_path / "cycles.parquet", "--json")
+    assert code == 1
+    assert "rales: " in err
+    found = document(out)
+    status = pd.read_csv(tmp_path / "status.csv")
+    assert status["status"].tolist() == ["ok"] * 8 + ["failed"]
+    assert status["sentence"].iloc[-1] == found["problems"][0]
+    assert [row["status"] for row in found["status"]] == status["status"].tolist()
+    summary = pd.read_parquet(tmp_path / "summary.parquet")
+    assert summary["cycles"].tolist() == [4] * 8
+    assert (summary["low"] <= summary["abnormal_share"]).sum() == summary["abnormal_share"].notna().sum()
+    assert len(found["recordings"]) == 8
+    assert "uncertain" in pd.read_parquet(tmp_path / "cycles.parquet")  # its suffix says the format
+    assert found["calibration"] is None
+    code, _, err = rales_(capsys, *words, "--threshold", "validation")
+    assert (code, "no threshold of validation patients" in err) == (2, True)
+    code, _, err = rales_(capsys, *words, "--status", "x.txt")
+    assert (code, "--status x.txt: expected a name" in err) == (2, True)
+
+
+def test_embed_of_a_layer_and_search(capsys: Capture, place: Path, tmp_path: Path) -> None:
+    words: list[str | Path] = ["embed", place / "data", "--model", place / "run", "--out", tmp_path / "v.parquet"]
+    code, _, err = rales_(capsys, *words, "--layer", "1", "--per", "recording")
+    assert code == 0
+    assert "8 vectors of 24 numbers" in err
+    recording = next((place / "data").glob("101*.wav"))
+    code, out, _ = rales_(capsys, "search", recording.stem, "--in", tmp_path / "v.parquet", "--top", "3", "--json")
+    assert code == 0
+    assert len(document(out)["nearest"]) == 3
+    code, out, _ = rales_(capsys, "search", recording, "--in", tmp_path / "v.parquet", "--model", place / "run")
+    assert code == 0
+    assert "not a diagnosis" in out
+    code, _, err = rales_(capsys, "search", "nobody", "--in", tmp_path / "v.parquet", "--model", place / "run")
+    assert (code, "nobody: neither a recording" in err) == (1, True)
+
+
+def test_explain(capsys: Capture, place: Path, tmp_path: Path) -> None:
+    recording = next((place / "data").glob("101*.wav"))
+    words: list[str | Path] = ["explain", recording, "--cycle", "2", "--model", place / "run"]
+    code, out, err = rales_(capsys, *words, "--out", tmp_path / "why.png", "--target", "wheeze")
+    assert (code, out) == (0, "")
+    assert (tmp_path / "why.png").is_file()
+    assert list(pd.read_csv(tmp_path / "why.csv").columns) == ["hz", "time_s", "recording_s", "contribution"]
+    code, out, _ = rales_(capsys, *words, "--json")
+    assert (code, document(out)["cycle"]) == (0, 2)
+    code, out, _ = rales_(capsys, *words)
+    assert (code, "log-odds of" in out) == (0, True)
+    code, _, err = rales_(capsys, *words, "--out", tmp_path / "why.pdf")
+    assert (code, "ends in .png" in err) == (2, True)
+
+
+def test_predict_from_a_manifest(capsys: Capture, place: Path, tmp_path: Path) -> None:
+    paths = sorted((place / "data").glob("*.wav"))
+    pd.DataFrame({"path": [str(path) for path in paths] + ["gone.wav"]}).to_csv(tmp_path / "all.csv", index=False)
+    words: list[str | Path] = ["predict", "--manifest", tmp_path / "all.csv", "--model", place / "run"]
+    code, out, err = rales_(capsys, *words, "--out", tmp_path / "out", "--processes", "1", "--json")
+    assert code == 1
+    assert "gone.wav" in err
+    found = document(out)
+    assert (found["ok"], found["failed"], found["cycles"]) == (8, 1, 32)
+    stored = pd.read_parquet(tmp_path / "out" / "cycles")
+    wanted = rales.load(place / "run").predict(place / "data")
+    assert np.abs(stored[P].to_numpy() - wanted[P].to_numpy()).max() < 1e-6
+    code, _, err = rales_(capsys, *words)
+    assert (code, "--manifest: expected --out FOLDER" in err) == (2, True)
+    code, _, err = rales_(capsys, *words, place / "data", "--out", tmp_path / "out")
+    assert (code, "expected paths of recordings, or --manifest" in err) == (2, True)
 
 
 def test_weights(capsys: Capture) -> None:

@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 import rales
 from rales import default_model
+from rales.config import UsageError
 from rales.data import read_cycles
 from tests import tiny
 
@@ -45,7 +46,8 @@ def made(folders: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFact
         sizes = [word for word in tiny.PRETRAINING if not word.startswith("encoder.unit")]
         patch.setattr(default_model, "ENCODER", [*sizes, "encoder.patch=80,4", "encoder.unit_frames=40"])
         patch.setenv("RALES_CACHE", str(out / "cache"))
-        default_model.make(*folders, out, pretrain_epochs=1, epochs=1)
+        icbhi, sprsound, noise = folders
+        default_model.make(icbhi, sprsound, out, noise=noise, pretrain_epochs=1, epochs=1)
     return out
 
 
@@ -76,3 +78,13 @@ def test_the_file_answers_as_the_run_it_came_from(made: Path, folders: tuple[Pat
     there, here = (model.predict(folders[0])[columns].to_numpy() for model in (run, file))
     assert np.abs(there - here).max() < 5e-3
     assert isinstance(file.predict(folders[0]), pd.DataFrame)
+
+
+def test_pretraining_without_noise_is_a_sentence(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--noise"):
+        default_model.make(*folders[:2], tmp_path, pretrain_epochs=1)
+
+
+def test_without_pretraining_the_start_is_random() -> None:
+    model = default_model.classifier("").config.model
+    assert (model.weights, model.dim, model.patch, model.layers) == ("", 128, (80, 4), (1, 2, 3, 4))

@@ -19,7 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "audio": set(),
     "models": set(),
     "statistics": {"metrics"},
-    "scoring": {"metrics", "statistics"},
+    "scoring": {"metrics", "statistics", "config"},
     "devices": {"models"},
     "runs": {"config"},
     "data": {"audio", "config", "metrics"},
@@ -36,21 +36,39 @@ ALLOWED: dict[str, set[str]] = {
         *{"stages", "finetune", "pretrain", "rows", "steps", "audio", "data", "models", "losses", "config"},
         "pretrain_config",
     },
+    "segment": {"audio"},
+    "recordings": {"segment", "audio", "data", "config", "metrics"},
+    "formats": {"runs", "scoring", "config", "metrics"},
     "predict": {
-        *{"recipes", "finetune", "rows", "scoring", "runs", "audio", "data", "config", "devices", "metrics", "models"},
+        *{"recipes", "recordings", "finetune", "rows", "scoring", "runs", "audio", "data", "config", "devices"},
+        *{"metrics", "models"},
     },
+    "export": {"predict", "recipes", "finetune", "rows", "runs", "data", "audio", "config", "metrics"},
+    "bench": {"export", "predict", "recipes", "runs", "models", "config", "metrics"},
+    "search": {"predict", "recordings", "runs", "config"},
+    "explain": {"predict", "recordings", "scoring", "runs", "audio", "config"},
     "probe": {"metrics"},
     "layers": {
         *{"recipes", "pretrain", "rows", "probe", "scoring", "runs", "data", "devices", "metrics", "models"},
         "config",
     },
+    "spread": {"config"},
+    "batch": {"export", "predict", "recordings", "spread", "scoring", "formats", "runs", "data", "config"},
+    "sweep": {"recipes", "probe", "spread", "data", "runs", "config"},
     "default_model": {"recipes", "data", "runs", "models", "config", "pretrain_config"},
-    "sweep": {"recipes", "probe", "data", "runs", "config"},
     "reproduce": {"sweep", "recipes", "rows", "data", "config", "devices"},
     "terminal": {"metrics", "report"},
     "cli": {
         "recipes",
         "predict",
+        "recordings",
+        "batch",
+        "formats",
+        "explain",
+        "export",
+        "bench",
+        "scoring",
+        "search",
         "sweep",
         "reproduce",
         "layers",
@@ -64,7 +82,7 @@ ALLOWED: dict[str, set[str]] = {
         "",
     },
     "__main__": {"cli"},
-    "": {"predict"},  # the package itself: load()
+    "": {"export", "predict"},  # the package itself: load()
 }
 
 
@@ -151,7 +169,19 @@ for name in {names}:
 loaded = [name for name in {lazy} if name in sys.modules]
 assert not loaded, loaded
 """
-OPTIONAL = ["matplotlib", "jinja2", "transformers", "ray", "onnx", "onnxruntime", "openvino", "sklearn", "IPython"]
+OPTIONAL = [
+    "matplotlib",
+    "jinja2",
+    "transformers",
+    "ray",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "openvino",
+    "nncf",
+    "sklearn",
+    "IPython",
+]
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:

@@ -1,8 +1,8 @@
 """A trained model and recordings: the same cycle has one answer, wherever it is asked for."""
 
-import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,8 @@ import soundfile
 import torch
 
 import rales
-from rales import finetune, predict, recipes, runs
+from rales import finetune, predict, recipes, runs, scoring, statistics
+from rales import recordings as reading
 from rales.config import UsageError
 from rales.data import read_cycles
 from rales.data.cache import waveform
@@ -71,28 +72,15 @@ def test_windows_where_nothing_is_annotated(tmp_path: Path, place: Path, model: 
     soundfile.write(tmp_path / "visit.flac", np.tile(sound, 3)[: round(9.3 * rate_hz)], rate_hz)
     shutil.copy(recordings(place)[1], tmp_path / "z.wav")
     shutil.copy(recordings(place)[1].with_suffix(".txt"), tmp_path / "z.txt")
-    table = model.predict(tmp_path)
+    table = model.predict(tmp_path, cycles="windows")
     visit = table[table["recording"] == "visit"]
     assert visit[["start_s", "end_s"]].to_numpy().tolist() == [[0, 4], [4, 8], [8, 9.3]]
     assert visit["source"].tolist() == ["window"] * 3
-    assert visit["true_label"].isna().all()
+    assert "true_label" not in table
+    table = model.predict(tmp_path)
+    assert set(table.loc[table["recording"] == "visit", "source"]) <= {"segment", "window"}
+    assert table.loc[table["recording"] == "visit", "true_label"].isna().all()
     assert table.loc[table["recording"] == "z", "true_label"].notna().all()
-    assert "true_label" not in model.predict(tmp_path / "visit.flac")
-
-
-@pytest.mark.parametrize(
-    ("duration_s", "expected"),
-    [
-        (0.2, [(0, 0.2)]),
-        (4.0, [(0, 4.0)]),
-        (4.3, [(0, 4.3)]),
-        (4.5, [(0, 4), (4, 4.5)]),
-        (8.49, [(0, 4), (4, 8.49)]),
-        (12.0, [(0, 4), (4, 8), (8, 12.0)]),
-    ],
-)
-def test_windows_cover_a_recording(duration_s: float, expected: list[tuple[float, float]]) -> None:
-    assert predict.windows(duration_s) == expected
 
 
 # One input, one answer
@@ -145,7 +133,148 @@ def test_embeddings_are_what_the_head_sees(place: Path, model: predict.Model) ->
         probabilities = head(torch.from_numpy(vectors)).softmax(dim=1).numpy()
     assert np.abs(probabilities - model.predict(place / "data")[P].to_numpy()).max() < 1e-5
     table = model.embed_table(recordings(place)[0])
-    assert list(table.columns) == ["recording", "cycle", "start_s", "end_s", "vector"]
+    assert list(table.columns) == ["recording", "cycle", "start_s", "end_s", "path", "vector"]
+
+
+def test_vectors_of_a_layer_and_of_a_recording(place: Path, model: predict.Model) -> None:
+    fused, first = model.embed(place / "data"), model.embed(place / "data", layer=1)
+    weight = model.plain.get_parameter("fusion.weight")[0].item()
+    assert np.abs(fused[:, :24] - weight * first).max() < 1e-5  # both layers are fused, weighted, side by side
+    whole = model.embed_table(place / "data", per="recording")
+    assert whole["recording"].tolist() == [path.stem for path in recordings(place)]
+    assert set(whole["cycle"]) == {0}
+    assert np.abs(whole["vector"][1] - fused[4:8].mean(axis=0)).max() < 1e-6
+    with pytest.raises(UsageError, match="--layer 3: the encoder has layers 1 to 2"):
+        model.embed(place / "data", layer=3)
+
+
+# Engines and decisions
+
+
+def test_every_probability_comes_from_the_engine(place: Path, model: predict.Model) -> None:
+    asked = []
+
+    def engine(waves: predict.Waves) -> predict.Probabilities:
+        asked.append(waves.shape)
+        return np.tile([0.1, 0.2, 0.3, 0.4], (len(waves), 1))
+
+    other = predict.Model(model.recipe, model.plain, model.record, torch.device("cpu"), engine=engine)
+    table = other.predict(place / "data")
+    assert set(table["label"]) == {"both"}
+    assert table[P].drop_duplicates().to_numpy().tolist() == [[0.1, 0.2, 0.3, 0.4]]
+    assert asked == [(32, 32000)]  # eight recordings in one batch
+    assert other.probabilities(np.zeros((40, 32000), np.float32)).shape == (40, 4)
+
+
+def test_status_has_a_row_for_every_recording(place: Path, model: predict.Model, tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"")
+    paths = [str(recordings(place)[0]), str(tmp_path / "bad.wav"), str(recordings(place)[1])]
+    problems: list[str] = []
+    ((table, status),) = model.tables(paths, problems)
+    assert status["path"].tolist() == paths
+    assert status["status"].tolist() == ["ok", "failed", "ok"]
+    assert status["sentence"].tolist() == ["", problems[0], ""]
+    assert status["cycles"].tolist() == [4, 0, 4]
+    assert status["duration_s"].tolist()[::2] == [4.0, 4.0]
+    assert len(table) == 8
+
+
+def test_tables_come_some_recordings_at_a_time(
+    place: Path, model: predict.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = model.predict(place / "data")
+    monkeypatch.setattr(predict, "CHUNK", 6)
+    parts = list(model.tables([str(path) for path in recordings(place)]))
+    assert [len(table) for table, _ in parts] == [8, 8, 8, 8, 0]
+    assert pd.concat([table for table, _ in parts[:4]], ignore_index=True).equals(whole)
+
+
+def test_a_recording_that_breaks_off_has_no_answer(
+    place: Path, model: predict.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its first cycles were scored before the damage was met."""
+    original = reading.pieces
+
+    def breaking(path: str, *rest: Any) -> Any:
+        for piece in original(path, *rest):
+            if path == str(recordings(place)[1]):
+                yield piece._replace(last=False)
+                raise ValueError("the rest is damaged")
+            yield piece
+
+    monkeypatch.setattr(reading, "pieces", breaking)
+    problems: list[str] = []
+    table = model.predict(place / "data", problems)
+    assert problems == ["the rest is damaged"]
+    assert len(table) == 28
+    assert recordings(place)[1].stem not in set(table["recording"])
+
+
+def test_abstention_threshold_and_their_notice(place: Path, model: predict.Model) -> None:
+    plain = model.predict(place / "data")
+    sure = plain[P].max(axis=1)
+    middle = float(sure.median())
+    table = model.predict(place / "data", decision=model.decision(min_confidence=middle))
+    assert table["uncertain"].tolist() == (sure < middle).tolist()
+    assert table["label"].equals(plain["label"])
+    for threshold, labels in ((0.0, {"normal"}), (1.0, set(CLASSES[1:]))):
+        table = model.predict(place / "data", decision=model.decision(threshold=threshold))
+        assert set(table["label"]) <= labels
+        assert f"Normal from p_normal {threshold:.3f} on." in table["notice"][0]
+    with pytest.raises(UsageError, match="--threshold validation: the model has no threshold"):
+        model.decision(threshold="validation")
+    with pytest.raises(UsageError, match=r"--min-confidence 1.5: expected a probability"):
+        model.decision(min_confidence=1.5)
+
+
+def test_a_validation_run_keeps_its_calibration(place: Path, tmp_path: Path) -> None:
+    """Prediction is at the temperature of the validation patients, and says so; the run's own files stay as scored."""
+    cycles = read_cycles(place / "data")
+    recipe = tiny.recipe("train.lr=0.01", "train.select=validation")
+    figures = finetune.run(recipe, cycles, tmp_path / "run", cache_folder=place / "cache")
+    model = rales.load(tmp_path / "run")
+    temperature = figures["validation_temperature"]["temperature"]
+    assert model.calibration["temperature"] == pytest.approx(temperature)
+    assert (model.calibration["cycles"], model.calibration["patients"]) == (4, 1)
+    assert f"temperature {temperature:.3f}" in model.decision().notice
+    asked = model.predict(place / "data")
+    stored = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    asked = asked[asked["recording"].isin(set(stored["recording"]))]
+    cooled = statistics.apply_temperature(stored[P], temperature)
+    assert np.abs(asked[P].to_numpy() - cooled).max() < 1e-4
+    assert asked["label"].tolist() == stored["label"].tolist()
+    assert model.decision(threshold="validation").threshold == model.calibration["threshold"]
+    assert predict.evaluate(tmp_path / "run", cycles, cache_folder=place / "cache")["score"] == figures["score"]
+
+
+def test_shares_of_abnormal_cycles() -> None:
+    rows = pd.DataFrame(
+        {
+            "recording": ["a"] * 5 + ["b"],
+            "path": ["x/a.wav"] * 5 + ["x/b.wav"],
+            "label": ["normal", "crackle", "both", "wheeze", "normal", "normal"],
+            "uncertain": [False, False, False, False, True, True],
+            "notice": "n",
+        }
+    )
+    a, b = scoring.per_recording(rows).to_dict("records")
+    assert [a[name] for name in ("cycles", "uncertain", *CLASSES, "abnormal")] == [5, 1, 1, 1, 1, 1, 3]
+    assert a["abnormal_share"] == 0.75
+    assert (a["low"], a["high"]) == pytest.approx((0.3006, 0.9544), abs=1e-4)  # Wilson, 3 of 4
+    assert (b["low"], b["high"]) == (0, 1)
+    assert np.isnan(b["abnormal_share"])
+
+
+def test_without_a_name_the_model_of_the_package_is_loaded(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "DEFAULT_FOLDER", tmp_path)
+    for name in (None, "rales-small"):
+        with pytest.raises(UsageError, match="this version ships none"):
+            rales.load(name)
+    shutil.copy(place / "run" / "best.safetensors", tmp_path / "model.safetensors")
+    wanted = rales.load(place / "run").digest
+    assert [rales.load(name).digest for name in (None, "rales-small")] == [wanted, wanted]
 
 
 # Evaluation
@@ -286,93 +415,9 @@ def test_files_that_are_no_model_are_sentences(place: Path, golden: Path, tmp_pa
 
 
 def test_a_model_without_fused_vectors_says_so(model: predict.Model, place: Path) -> None:
-    plain = predict.Model(model.recipe, model.frontend, torch.nn.Linear(1, 4), model.record, torch.device("cpu"))
+    plain = predict.Model(model.recipe, torch.nn.Linear(1, 4), model.record, torch.device("cpu"))
     with pytest.raises(ValueError, match="a model of recipe m2d_fusion has no embedding"):
         plain.embed(recordings(place)[0])
-
-
-# Files
-
-
-@pytest.mark.parametrize("form", ["csv", "json", "parquet"])
-def test_table_formats_come_back(place: Path, model: predict.Model, tmp_path: Path, form: str) -> None:
-    table = model.predict(place / "data")
-    (written,) = predict.write(table, tmp_path / "new" / f"cycles.{form}", form)
-    read = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}[form]
-    again = read(written)  # type: ignore[operator]
-    assert list(again.columns) == list(table.columns)
-    assert np.abs(again[P].to_numpy() - table[P].to_numpy()).max() < 1e-12
-    assert again["true_label"].tolist() == table["true_label"].tolist()
-    if form == "json":
-        assert json.loads(written.read_text())[0]["recording"] == table["recording"][0]
-
-
-def test_audacity_labels(place: Path, model: predict.Model, tmp_path: Path) -> None:
-    table = model.predict(place / "data")
-    written = predict.write(table, tmp_path, "audacity")
-    assert [path.name for path in written] == [f"{path.stem}.audacity.txt" for path in recordings(place)]
-    for path, (_, rows) in zip(written, table.groupby("path", sort=False), strict=True):
-        lines = [line.split("\t") for line in path.read_text().splitlines()]
-        assert [[float(start), float(end)] for start, end, _ in lines] == rows[["start_s", "end_s"]].to_numpy().tolist()
-        assert [text.split()[0] for _, _, text in lines] == rows["label"].tolist()
-        assert all("not a diagnosis" in text for _, _, text in lines)
-
-
-def test_raven_selections(place: Path, model: predict.Model, tmp_path: Path) -> None:
-    table = model.predict(recordings(place)[0])
-    (written,) = predict.write(table, tmp_path / "one.txt", "raven")
-    assert written == tmp_path / "one.txt"
-    again = pd.read_csv(written, sep="\t")
-    assert again["Selection"].tolist() == [1, 2, 3, 4]
-    assert list(again.columns[:7]) == [
-        "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)"
-    ]  # fmt: skip
-    assert again["Begin Time (s)"].tolist() == table["start_s"].tolist()
-    assert again["Class"].tolist() == table["label"].tolist()
-    assert set(again["Begin File"]) == {recordings(place)[0].name}
-
-
-@pytest.mark.parametrize("form", ["audacity", "raven"])
-def test_labels_beside_the_recordings_leave_their_annotations_alone(
-    place: Path, model: predict.Model, tmp_path: Path, form: str
-) -> None:
-    data = tmp_path / "data"
-    shutil.copytree(place / "data", data)
-    before = {path: path.read_bytes() for path in data.iterdir()}
-    predict.write(model.predict(data), data, form)
-    assert {path: path.read_bytes() for path in before} == before
-
-
-def test_two_recordings_of_one_name_are_not_written_over_each_other(
-    place: Path, model: predict.Model, tmp_path: Path
-) -> None:
-    for folder in ("left", "right"):
-        (tmp_path / folder).mkdir()
-        shutil.copy(recordings(place)[0], tmp_path / folder / "chest.wav")
-    table = model.predict(tmp_path)
-    assert len(table["path"].unique()) == 2
-    with pytest.raises(ValueError, match=r"two recordings would both be written to chest.raven.txt"):
-        predict.write(table, tmp_path / "labels", "raven")
-    predict.write(table, tmp_path / "cycles.csv", "csv")
-
-
-def test_vectors_come_back(place: Path, model: predict.Model, tmp_path: Path) -> None:
-    table = model.embed_table(place / "data")
-    vectors = model.embed(place / "data")
-    predict.write_vectors(table, tmp_path / "v.npz")
-    again = np.load(tmp_path / "v.npz")
-    assert set(again) == {"vectors", "recording", "cycle", "start_s", "end_s"}
-    assert np.array_equal(again["vectors"], vectors)
-    assert again["recording"].tolist() == table["recording"].tolist()
-    predict.write_vectors(table, tmp_path / "v.parquet")
-    assert np.array_equal(np.stack(pd.read_parquet(tmp_path / "v.parquet")["vector"].to_list()), vectors)
-    with pytest.raises(UsageError, match=r"v.csv: expected a name that ends in .npz or .parquet"):
-        predict.write_vectors(table, tmp_path / "v.csv")
-
-
-def test_an_unknown_format_is_a_usage_error(model: predict.Model, place: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--format xlsx: expected one of csv, json, parquet, audacity, raven"):
-        predict.write(model.predict(recordings(place)[0]), tmp_path / "x.xlsx", "xlsx")
 
 
 def test_a_run_from_pretrained_weights_needs_their_file_no_more(place: Path, golden: Path, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_run_folder_has_one_trainer_and_the_second_changes_nothing(tmp_path: P
         runs.begin(folder, RECORD)
         before = (folder / "config.json").read_bytes()
         (folder / ".resume.safetensors.1.part").touch()
-        with pytest.raises(ValueError, match="another process is training there"), runs.claimed(folder):
+        with pytest.raises(ValueError, match="another process is at work there"), runs.claimed(folder):
             pytest.fail("claimed twice")
         assert (folder / "config.json").read_bytes() == before
     with runs.claimed(folder):

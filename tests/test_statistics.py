@@ -22,6 +22,7 @@ from rales.statistics import (
     mean_sd,
     paired_difference,
     reliability_curve,
+    wilson,
 )
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -266,3 +267,13 @@ def test_paired_test_rejects_equal_systems_at_its_nominal_rate() -> None:
         report = paired_difference(true, systems[0], systems[1], patient, resamples=1000, seed=seed)
         p_values.append(report["score"]["p_value"])
     assert 0.03 <= np.mean(np.array(p_values) <= 0.05) <= 0.07
+
+
+def test_wilson_interval() -> None:
+    """Against the examples of Newcombe (1998): 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
+    for count, total, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)):
+        assert wilson(count, total) == pytest.approx((low, high), abs=1e-4)
+    assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=1e-4)
+    assert wilson(0, 0) == (0, 1)
+    with pytest.raises(ValueError, match="3 of 2"):
+        wilson(3, 2)

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
 
-from rales import recipes
-from rales.config import Recipe
+from rales import recipes, runs
+from rales.config import Recipe, to_dict
+from rales.metrics import CLASSES
+from rales.predict import Model
 from rales.pretrain_config import PretrainConfig
 from rales.recipes import m2d_pretrain
 
@@ -89,3 +92,19 @@ PRETRAINING = (
 def pretraining(*words: str) -> PretrainConfig:
     """Words `name=value` -> pre-training of three epochs of three steps each; later words win."""
     return m2d_pretrain.settings("tiny", words=[*PRETRAINING, *words])
+
+
+def model(*words: str) -> Model:
+    """A random start of the recipe above, ready for recordings: for what does not depend on what was learned."""
+    chosen = recipe(*words)
+    torch.manual_seed(0)
+    network = chosen.model(chosen.config)
+    torch.nn.init.normal_(network.get_parameter("head.weight"), std=0.3)  # starts near 0, where all answers are alike
+    record = {"recipe": chosen.name, "config": runs.clean(to_dict(chosen.config)), "classes": list(CLASSES)}
+    return Model(chosen, network, record, torch.device("cpu"))
+
+
+def save(model: Model, path: Path) -> None:
+    """Write a model's checkpoint."""
+    about = {**model.record, "options": {"size": "tiny"}, "epoch": 1}
+    runs.save_tensors(path, model.plain.state_dict(), about)

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path_or_name: str | Path, device: str = "auto") -> "Model":
-    """Run folder or checkpoint file -> model with `.predict(paths)`, `.embed(paths)`, `.classes`."""
-    from rales.predict import load as load_model  # torch takes seconds: only when needed
+def load(path_or_name: str | Path | None = None, device: str = "auto") -> "Model":
+    """Run folder, checkpoint file, artefact of `rales export` or name (without one the default) -> model with
+    `.predict(paths)`, `.embed(paths)`, `.classes`."""
+    from rales.export import load as load_model  # torch takes seconds: only when needed
 
-    return load_model(path_or_name, device)
+    return load_model(path_or_name, device=device)
 
 
 def __getattr__(name: str) -> Any:

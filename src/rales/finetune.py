@@ -337,6 +337,9 @@ def finish(
     if "validation" in scored:
         true = {part: class_numbers(cycles) for part, (cycles, _) in found.items()}
         figures |= scoring.from_validation(true, scored)
+        patients = data.table.iloc[data.rows("validation")]["patient"].nunique()
+        known = scoring.calibration(true["validation"], scored["validation"], patients)
+        runs.save_tensors(out / "best.safetensors", tensors, {**about, "calibration": known})
     runs.write_table(out / "predictions.csv", scoring.predictions(rows, scored["test"]))
     if isinstance(getattr(model, "fusion", None), nn.Module):
         runs.write_json(out / "layer_weights.json", scoring.layer_weights(model.fusion.layers, model.fusion.weight))  # type: ignore[union-attr, arg-type]

@@ -95,8 +95,15 @@ def scores_at_threshold(true: ArrayLike, probabilities: ArrayLike, threshold: fl
     Below the threshold the most probable of the other three classes is predicted.
     """
     labels, p = _as_cycles(true, probabilities)
-    predicted = np.where(p[:, 0] >= threshold, 0, 1 + p[:, 1:].argmax(axis=1))
-    return icbhi_scores(confusion(labels, predicted))
+    return icbhi_scores(confusion(labels, at_threshold(p, threshold)))
+
+
+def at_threshold(probabilities: Floats, threshold: float | None) -> Labels:
+    """(N, 4) probabilities -> (N,) classes: normal from the threshold on, else the most probable of the others; without
+    a threshold the most probable of all."""
+    if threshold is None:
+        return np.asarray(probabilities.argmax(axis=1))
+    return np.where(probabilities[:, 0] >= threshold, 0, 1 + probabilities[:, 1:].argmax(axis=1))
 
 
 def by_group(true: ArrayLike, probabilities: ArrayLike, groups: Sequence[Any] | ArrayLike) -> dict[str, dict[str, Any]]:

@@ -1,118 +1,316 @@
 """A trained model and recordings in, a table of cycles with probabilities out; evaluation is that plus figures."""
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from rales import finetune, recipes, runs, scoring
+from rales import finetune, recipes, recordings, runs, scoring
 from rales.audio import wave
 from rales.config import Recipe, UsageError
 from rales.data import icbhi, splits
 from rales.devices import pick
 from rales.metrics import CLASSES, by_group
 from rales.models.fast import pack
-from rales.rows import cycle_waves, preparation, rows_of
+from rales.models.fusion import mean_plus_max
+from rales.models.weights import fingerprint
+from rales.recordings import Cycles, Piece, Waves
+from rales.rows import cycle_waves, preparation
+from rales.rows import rows_of as prepared_rows
+from rales.scoring import NOTICE as NOTICE
+from rales.scoring import Decision, Probabilities
 
-NOTICE = "Research tool, not a diagnosis."
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".aif", ".aiff")
-WINDOW_S = 4.0  # without annotated cycles: longer than nearly all breaths (2.7 s on average), half of the model's 8 s
-SHORTEST_WINDOW_S = 0.5
-BATCH = 16  # cycles scored at once; with the per-clip scaling no answer depends on it
+BATCH = 32  # cycles scored at once; with the per-clip scaling no answer depends on it
+CHUNK = 4096  # rows of a table that is handed on
+DEFAULT, DEFAULT_FOLDER = "rales-small", Path(__file__).parent / "default"
+
+Paths = str | Path | Iterable[str | Path]
+Engine = Callable[[Waves], Probabilities]  # (B, samples) prepared cycles -> (B, classes), before calibration
+
+
+class Answer(NamedTuple):
+    """One recording with a row of `values` per cycle, or the error that kept it from being read."""
+
+    path: str
+    duration_s: float
+    cycles: Cycles
+    values: NDArray[Any]
+    error: Exception | None
 
 
 class Model:
-    """A trained classifier, ready for recordings. `classes` are its words in the order of its probabilities."""
+    """A trained classifier, ready for recordings. `classes` are its words in the order of its probabilities.
+
+    All probabilities come from `engine`; without one the network computes them here, in float32. `calibration` is what
+    the run learned from its validation patients (temperature, threshold for normal), empty if it had none.
+    """
 
     def __init__(
         self,
         recipe: Recipe,
-        frontend: torch.nn.Module,
         network: torch.nn.Module,
         record: dict[str, Any],
         device: torch.device,
+        engine: Engine | None = None,
+        frontend: torch.nn.Module | None = None,
     ) -> None:
         self.recipe, self.record, self.device = recipe, record, device
         self.classes: tuple[str, ...] = tuple(record["classes"])
-        self.frontend = frontend.to(device).eval()
-        self.network = pack(network.to(device), "float32")  # same answers to 1e-5, faster on a processor
+        self.calibration: dict[str, Any] = record.get("calibration") or {}
+        self.frontend = (frontend or recipe.frontend(recipe.config)).to(device).eval()
+        self.plain = network.to(device).eval()
+        self.engine: Engine = engine or self.in_torch
 
-    def predict(self, paths: str | Path | Iterable[str | Path], problems: list[str] | None = None) -> pd.DataFrame:
-        """Recordings or folders -> one row per cycle: recording, cycle, start_s, end_s, label, p_… (see contract).
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        """The network for inference: same answers to 1e-5, faster on a processor, no gradients."""
+        return pack(self.plain, "float32")
 
-        Cycles come from an ICBHI annotation beside the recording (then `true_label` is filled), else consecutive
-        windows are taken (`source` tells). A recording that cannot be read raises a ValueError that names it; with a
-        `problems` list given, its sentence goes there and the other recordings are unaffected.
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights and of all settings: whether two answers are of the same model."""
+        if "export" in self.record:  # an artefact, whose weights are not here
+            known: str = self.record["export"]["digest"]
+            return known
+        settings = json.dumps([self.record["recipe"], self.record["config"]], sort_keys=True)
+        return hashlib.sha256((fingerprint(self.plain) + settings).encode()).hexdigest()
+
+    def predict(
+        self,
+        paths: Paths,
+        problems: list[str] | None = None,
+        decision: Decision | None = None,
+        *,
+        cycles: str = "auto",
+    ) -> pd.DataFrame:
+        """Recordings, folders, globs, URLs -> one row per cycle: recording, cycle, start_s, end_s, label, p_… (see
+        contract).
+
+        Cycles come from an ICBHI annotation beside the recording (then `true_label` is filled), else breaths are found
+        in its sound, else windows are taken (`source` tells; `cycles` chooses, see `recordings.cycles_of`). A recording
+        that cannot be read raises a ValueError that names it; with a `problems` list given, its sentence goes there and
+        the other recordings are unaffected.
+        """
+        tables = [table for table, _ in self.tables(recordings.find(paths), problems, decision, cycles=cycles)]
+        result = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+        return result.drop(columns="true_label") if result["true_label"].isna().all() else result
+
+    def tables(
+        self,
+        paths: Iterable[str],
+        problems: list[str] | None = None,
+        decision: Decision | None = None,
+        *,
+        cycles: str = "auto",
+    ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+        """Recordings -> their cycles and their status (path, status, sentence, duration_s, cycles), some whole
+        recordings at a time and at least once; errors as in `predict`."""
+        decision = decision or self.decision()
+        some, rows = list[Answer](), 0
+        for answer in self.answers(paths, self.engine, problems, cycles):
+            some.append(answer)
+            rows += len(answer.values)
+            if rows >= CHUNK or len(some) >= CHUNK:
+                yield self.tabulated(some, decision)
+                some, rows = [], 0
+        yield self.tabulated(some, decision)
+
+    def decision(self, min_confidence: float = 0.0, threshold: float | Literal["validation"] | None = None) -> Decision:
+        """How labels are to be decided -> Decision at this model's own temperature. Errors: a threshold of validation
+        patients that the model does not have."""
+        if threshold == "validation":
+            threshold = self.calibration.get("threshold")
+            if threshold is None:
+                raise UsageError(
+                    "--threshold validation: the model has no threshold of validation patients; train with --select "
+                    "validation, or give a number"
+                )
+        return Decision(self.calibration.get("temperature"), threshold, min_confidence)
+
+    def tabulated(self, answers: Sequence[Answer], decision: Decision) -> tuple[pd.DataFrame, pd.DataFrame]:
+        good = [answer for answer in answers if answer.error is None]
+        rows = rows_of(good)
+        values = np.concatenate([np.empty((0, len(self.classes))), *(answer.values for answer in good)])
+        table = scoring.predictions(rows, values, decision)
+        table = table.assign(source=rows["source"], path=rows["path"], notice=decision.notice)
+        columns = ["path", "status", "sentence", "duration_s", "cycles"]
+        status = [
+            (a.path, "failed" if a.error else "ok", str(a.error or ""), a.duration_s, len(a.values)) for a in answers
+        ]
+        return table, pd.DataFrame(status, columns=columns)
+
+    def embed(
+        self,
+        paths: Paths,
+        *,
+        layer: int | None = None,
+        per: Literal["cycle", "recording"] = "cycle",
+        cycles: str = "auto",
+    ) -> NDArray[np.float32]:
+        """Recordings -> (rows, features) vectors of `embed_table`."""
+        return np.stack(self.embed_table(paths, layer=layer, per=per, cycles=cycles)["vector"].to_list())
+
+    def embed_table(
+        self,
+        paths: Paths,
+        problems: list[str] | None = None,
+        *,
+        layer: int | None = None,
+        per: Literal["cycle", "recording"] = "cycle",
+        cycles: str = "auto",
+    ) -> pd.DataFrame:
+        """Recordings -> recording, cycle, start_s, end_s, path and `vector`: the fused z' (D * n,) that the head sees
+        (eq. 2), or mean + maximum of one layer (D,), counted from 1.
+
+        A recording's vector is the mean of its cycles' (`cycle` is then 0). Errors go to `problems` as in `predict`.
         """
         tables = []
-        for path, rows, waves in readable(recordings(paths), self, problems):
-            rows, probabilities = self.of_cycles(rows, waves)
-            table = scoring.predictions(rows, probabilities)
-            table["source"] = rows["source"].to_numpy()
-            table["path"] = str(path)
-            tables.append(table)
-        if not tables:
-            return pd.DataFrame(columns=[*COLUMNS, "source", "path", "notice"])
-        result = pd.concat(tables, ignore_index=True)
-        result["notice"] = NOTICE
-        return result[[*(c for c in COLUMNS if c in result), "source", "path", "notice"]]
+        for answer in self.answers(recordings.find(paths), self.embedder(layer), problems, cycles):
+            rows, vectors = rows_of([answer]).drop(columns=["label", "source"]), answer.values
+            if per == "recording" and len(rows):
+                rows = rows.head(1).assign(cycle=0, start_s=0.0, end_s=answer.duration_s)
+                vectors = vectors.mean(axis=0, keepdims=True)
+            if answer.error is None:
+                tables.append(rows.assign(vector=list(vectors)))
+        return pd.concat(tables or [rows_of([]).drop(columns=["label", "source"]).assign(vector=[])], ignore_index=True)
 
-    def embed(self, paths: str | Path | Iterable[str | Path]) -> NDArray[np.float32]:
-        """Recordings or folders -> (cycles, D * n) fused vectors z' (eq. 2), rows as those of `predict`."""
-        return np.stack(self.embed_table(paths)["vector"].to_list())
-
-    def embed_table(self, paths: str | Path | Iterable[str | Path], problems: list[str] | None = None) -> pd.DataFrame:
-        """Recordings or folders -> recording, cycle, start_s, end_s and the cycle's `vector` (D * n,).
-
-        Errors go to `problems` as in `predict`.
-        """
-        embed = getattr(self.network, "embed", None)
-        if embed is None:
+    def embedder(self, layer: int | None) -> Callable[[Waves], NDArray[np.float32]]:
+        """Layer, or None for the fused ones -> (B, samples) -> (B, features)."""
+        if "export" in self.record:
+            raise ValueError(
+                "an exported artefact holds no vectors, only probabilities; give the run folder as --model"
+            )
+        embed, encoder = getattr(self.network, "embed", None), getattr(self.network, "encoder", None)
+        if embed is None or (layer is not None and encoder is None):
             raise ValueError(f"a model of recipe {self.recipe.name} has no embedding; use one of m2d_fusion")
-        columns = ["recording", "cycle", "start_s", "end_s"]
-        tables = [pd.DataFrame(columns=[*columns, "vector"])]
-        for _, rows, waves in readable(recordings(paths), self, problems):
-            vectors = self.in_batches(waves, embed)
-            cycle = rows.groupby(columns, sort=False).ngroup().to_numpy()  # of a long one there may be several pieces
-            table = rows[columns].drop_duplicates().reset_index(drop=True)
-            tables.append(table.assign(vector=[vectors[cycle == number].mean(axis=0) for number in table.index]))
-        return pd.concat(tables[1:] or tables, ignore_index=True)
+        if layer is None or encoder is None:
+            return lambda waves: self.forward(embed, waves)
+        if not 1 <= layer <= encoder.depth:
+            raise UsageError(f"--layer {layer}: the encoder has layers 1 to {encoder.depth}, or say fused")
+        return lambda waves: self.forward(lambda logmel: mean_plus_max(encoder(logmel)[layer - 1]), waves)
 
-    def probabilities(self, waves: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(N, samples) prepared rows -> (N, classes) probabilities of each."""
-        return torch.from_numpy(self.in_batches(waves, self.network)).double().softmax(dim=1).numpy()
+    def answers(
+        self,
+        paths: Iterable[str],
+        function: Callable[[Waves], NDArray[Any]],
+        problems: list[str] | None,
+        cycles: str = "auto",
+    ) -> Iterator[Answer]:
+        """Recordings -> what a function of (B, samples) says of their cycles, batched across recordings, in order."""
+        if self.recipe.rows is not None or self.recipe.prepare is not None:
+            yield from self.own_answers(paths, function, problems, cycles)
+            return
+        values = list[NDArray[Any]]()
+        for group in grouped(recordings.ahead(paths, self.recipe.config.audio, cycles)):
+            waves = [piece.waves for piece in group if len(piece.waves)]
+            found = function(waves[0] if len(waves) == 1 else np.concatenate(waves)) if waves else np.empty((0, 0))
+            for piece in group:
+                mine, found = found[: len(piece.waves)], found[len(piece.waves) :]
+                values += [mine] if len(mine) else []
+                if not piece.last:
+                    continue
+                if piece.error is not None:
+                    if problems is None or not isinstance(piece.error, ValueError | OSError):
+                        raise piece.error
+                    problems.append(str(piece.error))
+                    values = []  # a recording that breaks off has no answer, also where its first cycles had one
+                together = np.concatenate(values) if values else np.empty((0, len(self.classes)))
+                yield Answer(piece.path, piece.duration_s, piece.cycles, together, piece.error)
+                values = []
 
-    def of_cycles(
-        self, rows: pd.DataFrame, waves: NDArray[np.float32], chosen: NDArray[np.intp] | None = None
-    ) -> tuple[pd.DataFrame, NDArray[np.float64]]:
-        """Rows, what was prepared of them, and the positions asked for -> one row and probabilities a cycle."""
-        chosen = np.arange(len(waves)) if chosen is None else chosen
-        cycles, logits = scoring.pooled(rows.iloc[chosen], self.in_batches(waves, self.network, chosen))
-        return cycles, torch.from_numpy(logits).double().softmax(dim=1).numpy()
+    def own_answers(
+        self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], problems: list[str] | None, cycles: str
+    ) -> Iterator[Answer]:
+        """`answers` of a system that prepares its rows in its own way, one recording after the other."""
+        nothing = np.empty((0, len(self.classes)))
+        for path in paths:
+            try:
+                with recordings.local(path) as file:
+                    duration_s = wave.info(file).duration_s
+                    found = recordings.cycles_of(file, duration_s, cycles)
+                    table = rows_of([Answer(str(file), duration_s, found, nothing, None)])
+                    rows = prepared_rows(table.assign(split="", device=icbhi.device_of(file.stem)), self.recipe)
+                    waves = preparation(self.recipe).of_rows(rows) if len(rows) else np.empty((0, 0), np.float32)
+            except (ValueError, OSError) as error:
+                if problems is None:
+                    raise
+                problems.append(str(error))
+                yield Answer(path, float("nan"), Cycles([], [], None, ""), nothing, error)
+                continue
+            starts = range(0, len(waves), BATCH)
+            values = np.concatenate([function(waves[i : i + BATCH]) for i in starts]) if len(waves) else nothing
+            if function == self.engine:
+                values = per_cycle(rows, values)[1]
+            elif len(rows) > len(table):
+                values = np.stack([values[rows["cycle"] == number].mean(axis=0) for number in table["cycle"]])
+            yield Answer(path, duration_s, found, values, None)
+
+    def probabilities(self, waves: Waves, rows: NDArray[np.intp] | None = None) -> Probabilities:
+        """(N, samples) prepared cycles, and the rows of them that are asked for -> (n, classes), not calibrated."""
+        rows = np.arange(len(waves)) if rows is None else rows
+        batches = [self.engine(waves[rows[start : start + BATCH]]) for start in range(0, len(rows), BATCH)]
+        return np.concatenate([np.empty((0, len(self.classes))), *batches])
+
+    def in_torch(self, waves: Waves, network: torch.nn.Module | None = None) -> Probabilities:
+        """(B, samples) -> (B, classes): the engine that is always there, of this network or another form of it."""
+        return torch.from_numpy(self.forward(network or self.network, waves)).double().softmax(dim=1).numpy()
 
     @torch.inference_mode()
-    def in_batches(
-        self, waves: NDArray[np.float32], function: Any, rows: NDArray[np.intp] | None = None
-    ) -> NDArray[np.float32]:
-        """(N, samples) -> (n, …) of a function of the front-end's output, in float32."""
-        rows = np.arange(len(waves)) if rows is None else rows
-        results = []
-        for start in range(0, len(rows), BATCH):
-            batch = torch.from_numpy(waves[rows[start : start + BATCH]]).to(self.device)
-            results.append(function(self.frontend(batch)).float().cpu().numpy())
-        return np.concatenate(results)
+    def forward(self, function: Callable[[Tensor], Tensor], waves: Waves) -> NDArray[np.float32]:
+        """Function of the front-end's output, (B, samples) -> (B, …) float32."""
+        result: NDArray[np.float32] = (
+            function(self.frontend(torch.from_numpy(waves).to(self.device))).float().cpu().numpy()
+        )
+        return result
 
 
-COLUMNS = ("recording", "cycle", "start_s", "end_s", "label", *(f"p_{name}" for name in CLASSES), "true_label")
+def per_cycle(rows: pd.DataFrame, probabilities: Probabilities) -> tuple[pd.DataFrame, Probabilities]:
+    """Rows, which may be pieces of one cycle, and their probabilities -> one row and its probabilities a cycle."""
+    cycles, logits = scoring.pooled(rows, np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)))
+    return cycles, probabilities if len(cycles) == len(rows) else np.exp(logits.astype(np.float64))
 
 
-def load(path_or_name: str | Path, device: str = "auto") -> Model:
-    """Run folder or its checkpoint file -> Model. Errors: an unfinished run, a file that is no trained model."""
-    path = Path(path_or_name)
+def grouped(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Pieces -> lists of at most BATCH cycles together."""
+    group, rows = list[Piece](), 0
+    for piece in pieces:
+        if group and rows + len(piece.waves) > BATCH:
+            yield group
+            group, rows = [], 0
+        group.append(piece)
+        rows += len(piece.waves)
+    if group:
+        yield group
+
+
+def rows_of(answers: Sequence[Answer]) -> pd.DataFrame:
+    """Recordings -> a row per cycle: recording, cycle, start_s, end_s, label (None if not annotated), source, path."""
+    rows = []
+    for path, _, cycles, _, _ in answers:
+        labels = cycles.true_label or itertools.repeat(None)
+        numbered = enumerate(zip(cycles.start_s, cycles.end_s, labels, strict=False), start=1)
+        rows += [(Path(path).stem, n, *times_and_label, cycles.source, path) for n, times_and_label in numbered]
+    columns = ["recording", "cycle", "start_s", "end_s", "label", "source", "path"]
+    return pd.DataFrame(rows, columns=columns).astype({"cycle": "int64", "start_s": "float64", "end_s": "float64"})
+
+
+def load(path_or_name: str | Path | None = None, device: str = "auto") -> Model:
+    """Run folder or its checkpoint file -> Model; without one, or by the name `rales-small`, the model that comes with
+    the package. Errors: an unfinished run, a file that is no trained model."""
+    path = Path(path_or_name or DEFAULT)
+    if str(path) == DEFAULT and not path.exists():
+        path = DEFAULT_FOLDER / "model.safetensors"
+        if not path.is_file():
+            raise UsageError("no --model given, and this version ships none; give a run folder of `rales train`")
     if path.is_dir():
         if not (path / "config.json").exists():
             raise ValueError(f"{path}: no run folder (config.json is missing); give the --out of `rales train`")
@@ -123,11 +321,12 @@ def load(path_or_name: str | Path, device: str = "auto") -> Model:
                 f"{path}: a pre-trained encoder, which names no classes; fine-tune it (rales train --weights)"
             )
         path = path / "best.safetensors"
+    if path.suffix in (".onnx", ".xml"):
+        raise ValueError(f"{path}: an artefact of `rales export` gives probabilities only; here give the run folder")
     tensors, record = runs.read_checkpoint(path)
     recipe = recipes.rebuild(record, str(path))
     frontend, network = recipe.frontend(recipe.config), recipe.model(recipe.config)
-    expected = finetune.tensors_of(network, frontend)
-    shapes = {name: value.shape for name, value in expected.items()}
+    shapes = {name: value.shape for name, value in finetune.tensors_of(network, frontend).items()}
     stored = {name: value.shape for name, value in tensors.items()}
     wrong = [name for name in shapes.keys() | stored.keys() if shapes.get(name) != stored.get(name)]
     if wrong:
@@ -136,70 +335,7 @@ def load(path_or_name: str | Path, device: str = "auto") -> Model:
             f"{min(wrong)}); the file was put together from two models"
         )
     finetune.load_tensors(tensors, network, frontend)
-    return Model(recipe, frontend, network, record, pick(device, 0))
-
-
-def recordings(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """Files and folders (searched through) -> audio files, each once, sorted inside a folder.
-
-    A file that is not there is left to the reader. Errors: a folder without audio.
-    """
-    found: list[Path] = []
-    for given in [paths] if isinstance(paths, str | Path) else paths:
-        path = Path(given)
-        inside = [path]
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in AUDIO_SUFFIXES)
-        if not inside:
-            raise ValueError(f"{path}: no recording in it ({', '.join(AUDIO_SUFFIXES)})")
-        found += inside
-    return list(dict.fromkeys(found))
-
-
-def readable(
-    paths: Sequence[Path], model: Model, problems: list[str] | None
-) -> Iterable[tuple[Path, pd.DataFrame, NDArray[np.float32]]]:
-    """Recordings -> (path, rows, (cycles, samples) prepared waves) of those that can be read."""
-    recipe = model.recipe
-    for path in paths:
-        try:
-            rows = rows_of(cycles_of(path), recipe)
-            waves = preparation(recipe).of_rows(rows)  # the same numbers that training saw
-        except (ValueError, OSError) as error:
-            if problems is None:
-                raise
-            problems.append(str(error))
-            continue
-        yield path, rows, waves
-
-
-def cycles_of(path: Path) -> pd.DataFrame:
-    """Recording -> rows recording, cycle, start_s, end_s, source and, where annotated, the true label."""
-    duration_s = wave.info(path).duration_s
-    annotation = path.with_suffix(".txt")
-    if annotation.is_file():
-        marks, wrong = icbhi.annotation(annotation, duration_s)
-        if wrong:
-            raise ValueError(wrong[0] + (f" (and {len(wrong) - 1} more lines)" if len(wrong) > 1 else ""))
-        rows = pd.DataFrame({"start_s": [m.start_s for m in marks], "end_s": [m.end_s for m in marks]})
-        rows["label"] = [CLASSES[m.crackle + 2 * m.wheeze] for m in marks]
-        rows["source"] = "annotation"
-    else:
-        rows = pd.DataFrame(windows(duration_s), columns=["start_s", "end_s"])
-        rows["source"] = "window"
-    rows.insert(0, "recording", path.stem)
-    rows.insert(1, "cycle", np.arange(1, len(rows) + 1))
-    name = path.stem.split("_")
-    device = name[4] if len(name) == 5 and name[4] in icbhi.DEVICES else ""
-    return rows.assign(split="", path=str(path), device=device)
-
-
-def windows(duration_s: float) -> list[tuple[float, float]]:
-    """Length of a recording -> consecutive windows that cover it; a short rest joins the window before it."""
-    starts = np.arange(0.0, max(duration_s, 1e-9), WINDOW_S).tolist()
-    if len(starts) > 1 and duration_s - starts[-1] < SHORTEST_WINDOW_S:
-        starts.pop()
-    return list(zip(starts, [*starts[1:], duration_s], strict=True))
+    return Model(recipe, network, record, pick(device, 0), frontend=frontend)
 
 
 def evaluate(
@@ -219,13 +355,14 @@ def evaluate(
             there = set(splits.keys(splits.apply(cycles, repair).query("split == 'test'")))
             if there:  # else every test patient is trained on too
                 parts[repair] = pd.Series([key in there for key in splits.keys(cycles)], index=cycles.index)
-    items = rows_of(table.assign(split=""), model.recipe)  # no row trains here, so there are no copies
+    items = prepared_rows(table.assign(split=""), model.recipe)  # no row trains here, so there are no copies
     waves = cycle_waves(items, model.recipe, progress=progress, folder=cache_folder)
     validation = (table["split"] == "validation").to_numpy()
     needed = np.logical_or.reduce([validation, *(part.to_numpy() for part in parts.values())])
     scored = np.full((len(cycles), len(CLASSES)), np.nan)
     wanted = dict(zip(splits.keys(cycles[needed]), np.flatnonzero(needed), strict=True))
-    found, probabilities = model.of_cycles(items, waves, np.flatnonzero([key in wanted for key in splits.keys(items)]))
+    chosen = np.flatnonzero([key in wanted for key in splits.keys(items)])
+    found, probabilities = per_cycle(items.iloc[chosen], model.probabilities(waves, chosen))
     scored[[wanted[key] for key in splits.keys(found)]] = probabilities
 
     figures = {
@@ -261,87 +398,3 @@ def evaluate(
     }
     own["notice"] = NOTICE
     return own
-
-
-def write(table: pd.DataFrame, out: Path, form: str) -> list[Path]:
-    """Prediction table -> file(s); audacity and raven hold one recording a file, so several go into a folder `out`.
-
-    Raven columns are those of its selection tables; times in seconds.
-    """
-    if form in ("csv", "json", "parquet"):
-        with runs.replacing(out) as beside:
-            if form == "csv":
-                table.to_csv(beside, index=False)
-            elif form == "json":
-                table.to_json(beside, orient="records", indent=1, double_precision=15)
-            else:
-                table.to_parquet(beside, index=False)
-        return [out]
-    if form not in WRITERS:
-        raise UsageError(f"--format {form}: expected one of {', '.join(FORMATS)}")
-    groups = list(table.groupby("path", sort=False))
-    names = [f"{Path(str(path)).stem}.{form}.txt" for path, _ in groups]  # not `.txt` alone, as annotations are named
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{out}: two recordings would both be written to {twice}; predict them one folder at a time")
-    files = [out] if len(groups) == 1 and out.suffix else [out / name for name in names]
-    for file, (_, rows) in zip(files, groups, strict=True):
-        with runs.replacing(file) as beside:
-            beside.write_text(WRITERS[form](rows))
-    return files
-
-
-def audacity(rows: pd.DataFrame) -> str:
-    """Rows of one recording -> Audacity label track: start, end, label with its probability."""
-    return "".join(
-        f"{r.start_s:.6f}\t{r.end_s:.6f}\t{r.label} {getattr(r, f'p_{r.label}'):.2f} ({NOTICE})\n"
-        for r in rows.itertuples()
-    )
-
-
-def raven(rows: pd.DataFrame) -> str:
-    """Rows of one recording -> Raven selection table (tab-separated, one selection a cycle)."""
-    selections = pd.DataFrame(
-        {
-            "Selection": np.arange(1, len(rows) + 1),
-            "View": "Spectrogram 1",
-            "Channel": 1,
-            "Begin Time (s)": rows["start_s"].to_numpy(),
-            "End Time (s)": rows["end_s"].to_numpy(),
-            "Low Freq (Hz)": 50,
-            "High Freq (Hz)": 8000,
-            "Begin File": [Path(path).name for path in rows["path"]],
-            "Class": rows["label"].to_numpy(),
-            **{f"p_{name}": rows[f"p_{name}"].to_numpy() for name in CLASSES},
-            "Notice": NOTICE,
-        }
-    )
-    return selections.to_csv(sep="\t", index=False)
-
-
-def check_vectors_name(out: Path) -> None:
-    """A file name that `write_vectors` cannot serve is a UsageError, best raised before the work."""
-    if out.suffix not in (".npz", ".parquet"):
-        raise UsageError(f"--out {out}: expected a name that ends in .npz or .parquet")
-
-
-def write_vectors(table: pd.DataFrame, out: Path) -> None:
-    """Table of `embed_table` -> .npz (one array a column) or .parquet."""
-    check_vectors_name(out)
-    with runs.replacing(out) as beside:
-        if out.suffix == ".parquet":
-            table.to_parquet(beside, index=False)
-        else:
-            with beside.open("wb") as file:  # given a name, numpy would add its own suffix
-                np.savez(
-                    file,
-                    vectors=np.stack(table["vector"].to_list()),
-                    recording=table["recording"].to_numpy(dtype=str),
-                    cycle=table["cycle"].to_numpy(),
-                    start_s=table["start_s"].to_numpy(),
-                    end_s=table["end_s"].to_numpy(),
-                )
-
-
-WRITERS = {"audacity": audacity, "raven": raven}
-FORMATS = ("csv", "json", "parquet", *WRITERS)

@@ -13,7 +13,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -77,13 +77,13 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """`with claimed(folder):` no other process trains in the run folder; what a killed one left half-written goes."""
+    """`with claimed(folder):` no other process works in the folder; what a killed one left half-written goes."""
     make_folder(folder)
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ValueError(f"{folder}: another process is training there; wait for it or choose another --out") from error
+        raise ValueError(f"{folder}: another process is at work there; wait for it or choose another --out") from error
     try:
         for part in folder.glob(".*.part"):
             part.unlink()
@@ -114,13 +114,19 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def environment() -> dict[str, Any]:
     """-> versions of what can change a result, and the commit of this package's source if it runs from a checkout."""
-    packages = {}
-    for name in ("rales", "torch", "numpy", "pandas", "soundfile", "soxr", "safetensors"):
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = "unknown"
+    packages = versions(("rales", "torch", "numpy", "pandas", "soundfile", "soxr", "safetensors"))
     return {"versions": {"python": platform.python_version(), **packages}, "commit": commit()}
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Packages -> their versions, "unknown" for one that is not installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
 
 
 def commit() -> str:

@@ -1,5 +1,6 @@
 """Probabilities and true classes -> what a run folder and an evaluation say about them."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rales import statistics
-from rales.metrics import CLASSES, all_figures, normal_threshold, scores_at_threshold
+from rales.config import UsageError
+from rales.metrics import CLASSES, all_figures, at_threshold, normal_threshold, scores_at_threshold
 
+NOTICE = "Research tool, not a diagnosis."
 FIGURES = ("specificity", "sensitivity", "score")
 Probabilities = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -36,16 +39,70 @@ def pooled(rows: pd.DataFrame, logits: NDArray[np.float32]) -> tuple[pd.DataFram
     return rows.iloc[first], np.log(np.maximum(means, np.finfo(np.float32).tiny)).astype(np.float32)
 
 
-def predictions(rows: pd.DataFrame, probabilities: Probabilities) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Decision:
+    """How probabilities become labels: temperature and threshold come from validation patients, or are None."""
+
+    temperature: float | None = None
+    threshold: float | None = None
+    """p_normal from which a cycle is normal, below it the most probable other class; None: the most probable class."""
+    min_confidence: float = 0.0
+    """A cycle whose label is less probable is marked `uncertain`: the model abstains."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("--min-confidence", self.min_confidence), ("--threshold", self.threshold)):
+            if value is not None and not 0 <= value <= 1:
+                raise UsageError(f"{name} {value}: expected a probability, 0 to 1")
+
+    @property
+    def notice(self) -> str:
+        """What must stand beside these labels and probabilities."""
+        sentences = [NOTICE]
+        if self.temperature is not None:
+            sentences.append(f"Probabilities calibrated on validation patients (temperature {self.temperature:.3f}).")
+        if self.threshold is not None:
+            sentences.append(f"Normal from p_normal {self.threshold:.3f} on.")
+        return " ".join(sentences)
+
+
+def predictions(rows: pd.DataFrame, probabilities: Probabilities, decision: Decision | None = None) -> pd.DataFrame:
     """Rows of the cycles table and their (n, classes) probabilities -> the prediction columns of every output."""
+    decision = decision or Decision()
     table = rows[["recording", "cycle", "start_s", "end_s"]].reset_index(drop=True)
-    table["label"] = [CLASSES[i] for i in probabilities.argmax(axis=1)]
+    if decision.temperature is not None:
+        probabilities = statistics.apply_temperature(probabilities, decision.temperature)
+    chosen = at_threshold(probabilities, decision.threshold)
+    table["label"] = np.array(CLASSES, dtype=object)[chosen]
     for i, name in enumerate(CLASSES):
         table[f"p_{name}"] = probabilities[:, i]
     for theirs, ours in (("label", "true_label"), ("patient",) * 2, ("device",) * 2, ("location",) * 2):
         if theirs in rows:
             table[ours] = rows[theirs].to_numpy()
+    if decision.min_confidence:
+        table["uncertain"] = probabilities[np.arange(len(table)), chosen] < decision.min_confidence
     return table
+
+
+def per_recording(table: pd.DataFrame) -> pd.DataFrame:
+    """Prediction table of whole recordings -> a row each: recording, path, cycles, uncertain, a count per class,
+    abnormal (of the cycles that are not uncertain), their share with its 95 % Wilson interval, notice.
+
+    The interval speaks of how few cycles there are; it takes them for independent and the labels for right.
+    """
+    sure = ~table.get("uncertain", pd.Series(False, index=table.index))
+    counted = pd.DataFrame({name: (table["label"] == name) & sure for name in CLASSES})
+    counted.insert(0, "uncertain", ~sure)
+    groups = table.groupby("path", sort=False)
+    counts = counted.groupby(table["path"], sort=False).sum().astype("int64").reset_index()
+    counts.insert(0, "recording", groups["recording"].first().to_numpy())
+    counts.insert(2, "cycles", groups.size().to_numpy())
+    counts["abnormal"] = counts[list(CLASSES[1:])].sum(axis=1)
+    decided = counts["cycles"] - counts["uncertain"]
+    ends = [statistics.wilson(k, n) for k, n in zip(counts["abnormal"], decided, strict=True)]
+    counts["abnormal_share"] = counts["abnormal"] / decided.where(decided > 0)
+    counts["low"], counts["high"] = [low for low, _ in ends], [high for _, high in ends]
+    counts["notice"] = groups["notice"].first().to_numpy()
+    return counts
 
 
 def figures_of(
@@ -96,8 +153,7 @@ def from_validation(true: dict[str, Labels], scored: dict[str, Probabilities]) -
 def at_validation_temperature(true: dict[str, Labels], scored: dict[str, Probabilities]) -> dict[str, float]:
     """Classes and probabilities of validation and test cycles -> temperature fitted on the validation patients, and the
     calibration error and log loss of the test cycles with and without it; no label changes (Guo et al. 2017)."""
-    logits = np.log(np.maximum(scored["validation"], np.finfo(np.float64).tiny))
-    temperature = statistics.fit_temperature(logits, true["validation"])
+    temperature = fitted_temperature(true["validation"], scored["validation"])
     cooled = statistics.apply_temperature(scored["test"], temperature)
     return {
         "temperature": temperature,
@@ -106,6 +162,22 @@ def at_validation_temperature(true: dict[str, Labels], scored: dict[str, Probabi
         "log_loss": log_loss(true["test"], scored["test"]),
         "log_loss_calibrated": log_loss(true["test"], cooled),
     }
+
+
+def fitted_temperature(true: Labels, probabilities: Probabilities) -> float:
+    logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+    return statistics.fit_temperature(logits, true)
+
+
+def calibration(true: Labels, probabilities: Probabilities, patients: int) -> dict[str, Any]:
+    """Classes and probabilities of the validation cycles -> what a checkpoint keeps for prediction: the temperature,
+    and the threshold for "normal" of the probabilities at that temperature (None if one kind of cycle is missing)."""
+    temperature = fitted_temperature(true, probabilities)
+    try:
+        threshold = normal_threshold(true, statistics.apply_temperature(probabilities, temperature))
+    except ValueError:
+        threshold = None
+    return {"temperature": temperature, "threshold": threshold, "cycles": len(true), "patients": patients}
 
 
 def log_loss(true: Labels, probabilities: Probabilities) -> float:

@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from rales import recipes, runs
+from rales import recipes, runs, spread
 from rales.config import UsageError, to_dict
 from rales.data import read_cycles, splits
 from rales.probe import name, subsets
@@ -247,18 +247,10 @@ def in_own_process(
 
 
 def send_outcome(sender: Any, gpu: str, trial: Trial, *job: Any) -> None:
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    spread.follow_parent()
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when the first tensor goes to a GPU
     sender.send(run_trial(trial, *job))
-
-
-def end_with_parent() -> None:
-    """Wait for the end of the sweep that started this trial; one that was killed must not leave its trials behind."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def how_it_ended(exitcode: int | None) -> str:
@@ -271,33 +263,13 @@ def on_ray(
     waiting: Sequence[Trial], job: tuple[Any, ...], processes: int | None, address: str | None
 ) -> Iterator[Outcome]:
     """Trials as Ray tasks, one processor (and one GPU where the cluster has some) each."""
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError('--engine ray needs the package ray: pip install "rales[ray]"') from error
     if not waiting:
         return
-    began_here = not ray.is_initialized()
-    if began_here:
-        ray.init(address=address, num_cpus=None if address else processes, log_to_driver=False, include_dashboard=False)
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    gpus = 1 if resources.get("GPU", 0) else 0
-    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(run_trial)
-    pending = {task.remote(trial, *job): (trial, time.perf_counter()) for trial in waiting}
-    try:
-        while pending:
-            (ready,), _ = ray.wait(list(pending), num_returns=1)
-            trial, started = pending.pop(ready)
-            try:
-                yield ray.get(ready)
-            except ray.exceptions.RayError as error:  # the worker or its machine is gone
-                sentence = str(error).strip().splitlines()[0]
-                yield Outcome(trial.name, "failed", time.perf_counter() - started, f"Ray: {sentence}", str(error))
-    finally:
-        for reference in pending:
-            ray.cancel(reference, force=True)
-        if began_here:
-            ray.shutdown()
+    for trial, found in spread.on_ray(run_trial, waiting, job, processes=processes, address=address):
+        if isinstance(found, Exception):  # the worker or its machine is gone
+            sentence = str(found).strip().splitlines()[0]
+            found = Outcome(trial.name, "failed", error=f"Ray: {sentence}", trace=str(found))
+        yield found
 
 
 ENGINES = {"local": local, "ray": on_ray}

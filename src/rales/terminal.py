@@ -84,6 +84,13 @@ def provenance_lines(protocol: dict[str, Any]) -> list[str]:
     return [f"{protocol['recipe']}: {provenance}, {PROVENANCE[provenance]}"] if provenance in PROVENANCE else []
 
 
+SOURCES = {
+    "annotation": "",
+    "segment": " (no annotation: breaths found in the sound)",
+    "window": " (no annotation: windows, not breaths)",
+}
+
+
 def prediction_lines(document: dict[str, Any]) -> list[str]:
     """Predicted cycles -> lines, a block per recording."""
     lines: list[str] = []
@@ -91,7 +98,7 @@ def prediction_lines(document: dict[str, Any]) -> list[str]:
     for row in document["cycles"]:
         if row["recording"] != recording:
             recording = row["recording"]
-            windows = "" if row["source"] == "annotation" else " (no annotation: windows, not breaths)"
+            windows = SOURCES[row["source"]]
             names = "".join(f"{name:>9}" for name in CLASSES)
             lines += ["", recording + windows, f"{'cycle':>5}  {'start s':>8} {'end s':>8}  {'label':<8}{names}"]
         true = row.get("true_label")
@@ -101,6 +108,47 @@ def prediction_lines(document: dict[str, Any]) -> list[str]:
             + (f"  annotated {true}" if true else "")
         )
     return [*lines[1:], "", document["notice"]]
+
+
+def nearest_lines(document: dict[str, Any]) -> list[str]:
+    """Nearest rows of an embedding set -> lines."""
+    head = ["recording", "cycle", "start s", "end s", "similarity"]
+    rows = [
+        [row["recording"], row["cycle"] or "all", *(f"{row[name]:.3f}" for name in ("start_s", "end_s", "similarity"))]
+        for row in document["nearest"]
+    ]
+    return [*table(head, rows), "", document["notice"]]
+
+
+def explain_lines(document: dict[str, Any]) -> list[str]:
+    """Contributions of patches -> lines: the strongest ten."""
+    grid = document["contribution"]
+    cells = [(value, row, column) for row, line in enumerate(grid) for column, value in enumerate(line)]
+    strongest = sorted(cells, key=lambda cell: -abs(cell[0]))[:10]
+    rows = [
+        [f"{value:+.3f}", f"{document['hz'][row]:.0f}", f"{document['time_s'][column]:.2f}"]
+        for value, row, column in strongest
+    ]
+    odds = document["log_odds"]
+    return [
+        f"{document['recording']}, cycle {document['cycle']}: log-odds of {document['target']} {odds:+.3f}, "
+        f"without sound {document['log_odds_without_sound']:+.3f}",
+        "",
+        *table(["strongest patches", "Hz", "s in the clip"], rows),
+        "",
+        document["notice"],
+    ]
+
+
+def batch_lines(document: dict[str, Any]) -> list[str]:
+    """A batch job's counts -> lines."""
+    hours = document["seconds_of_sound"] / 3600
+    return [
+        f"{document['ok']} recordings read ({hours:.1f} h), {document['cycles']} cycles; {document['failed']} failed, "
+        f"{document['waiting']} waiting",
+        f"{document['out']}: cycles, summary and status, a Parquet file a shard",
+        document["notice"],
+    ]
 
 
 def pretrain_lines(document: dict[str, Any]) -> list[str]:
@@ -155,6 +203,56 @@ def weight_lines(document: dict[str, Any]) -> list[str]:
             f"    {'here: ' + str(row['path']) if row.get('path') else 'not fetched'}",
         ]
     return lines
+
+
+def export_lines(document: dict[str, Any]) -> list[str]:
+    """What `rales export` wrote -> lines: files, how far the answers are from float32, every flipped label."""
+    lines = [
+        f"{' and '.join(document['files'])}: {document['format']} {document['precision']}, "
+        f"{document['bytes'] / 2**20:.1f} MiB",
+        f"on made-up clips at most {document['probe_difference']:.1e} from the network in float32",
+    ]
+    if drift := document["drift"]:
+        lines.append(
+            f"on {drift['cycles']} test cycles at most {drift['max_difference']:.1e}, on average "
+            f"{drift['mean_difference']:.1e}; {len(drift['flips'])} labels flip"
+        )
+        lines += [
+            f"  {flip['recording']} cycle {flip['cycle']}: {flip['from']} to {flip['to']}, {flip['margin']:.4f} apart"
+            for flip in drift["flips"]
+        ]
+    return [*lines, document["notice"]]
+
+
+def bench_lines(document: dict[str, Any]) -> list[str]:
+    """Speed of a machine's paths -> lines: the machine and its peaks, a table, the path from the disk."""
+    machine, peaks = document["machine"], document["peak_gflops"]
+    lines = [
+        f"{machine['processor']}, {machine['threads']} threads of {machine['processors']}, load {machine['load']:.1f}",
+        f"units: {', '.join(machine['units']) or 'unknown'}; torch's bfloat16 "
+        + ("pays" if machine["bf16_pays"] else "does not pay"),
+        "largest products reach "
+        + ", ".join(f"{name} {value:.0f}" for name, value in peaks.items() if value)
+        + " GFLOP/s",
+        f"{document['model']}: {document['gflop_a_clip']:.1f} GFLOP a clip",
+        f"times as fast as {document['times_as_fast_as']}:",
+        "",
+    ]
+    rows = [
+        [
+            row["path"],
+            row["batch"],
+            f"{row['ms_a_clip']:.1f}",
+            f"{row['times']:.2f}",
+            f"{row['gflops']:.0f}",
+            percent(row["share_of_peak"]),
+        ]
+        for row in document["rows"]
+    ]
+    lines += table(["path", "batch", "ms a clip", "times as fast", "GFLOP/s", "% of peak"], rows)
+    rows = [[row["path"], f"{row['seconds']:.3f}", f"{row['times_real_time']:.0f}"] for row in document["from_disk"]]
+    lines += ["", *table(["recording of 20 s on disk to table", "seconds", "times real time"], rows)]
+    return lines + [f"left out: {sentence}" for sentence in document["left_out"]]
 
 
 def table(head: list[str], rows: list[list[Any]]) -> list[str]:

@@ -3,9 +3,12 @@
 import io
 import math
 import os
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, overload
+from typing import Any, BinaryIO, Literal, NamedTuple, cast, overload
 
 import numpy as np
 import soundfile
@@ -18,6 +21,8 @@ Wave = NDArray[np.float32]
 PathLike = str | os.PathLike[str]
 
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
+FFMPEG_SUFFIXES = {".m4a", ".aac", ".mp4", ".3gp", ".amr", ".webm", ".wma"}  # what phones and recorders write
+LENGTH_TOLERANCE_S = 0.25  # a few frames of padding that decoders drop
 # Sizes that mean "written to a pipe, never filled in": most programs, and SoX (2 GiB - 4 KiB in whole frames).
 STREAM_SIZES = {0xFFFFFFFF, *range(0x7FFFF000 - 64, 0x7FFFF000 + 1)}
 
@@ -53,24 +58,36 @@ def read(path: PathLike, start_s: float | None = None, end_s: float | None = Non
     Raises FileNotFoundError for a missing file, ValueError for a file that is not audio, empty, truncated or not
     finite, and for a segment that holds no sample.
     """
+    ((wave, rate_hz),) = segments(path, [(start_s, end_s)])
+    return wave, rate_hz
+
+
+def segments(path: PathLike, spans: Iterable[tuple[float | None, float | None]]) -> Iterator[tuple[Wave, int]]:
+    """File and segments in seconds -> what `read` gives for each, one after another; the file is opened once."""
     path = Path(path)
     with _open(path) as file:
-        rate_hz = int(file.samplerate)
-        begin, end = _segment(path, file.frames, rate_hz, start_s, end_s)
-        try:
+        for start_s, end_s in spans:
+            yield _read_segment(path, file, start_s, end_s), int(file.samplerate)
+
+
+def _read_segment(path: Path, file: Any, start_s: float | None, end_s: float | None) -> Wave:
+    rate_hz = int(file.samplerate)
+    begin, end = _segment(path, file.frames, rate_hz, start_s, end_s)
+    try:
+        if file.tell() != begin:  # MP3 and Ogg decode a little differently behind a jump
             file.seek(begin)
-            block: Wave = file.read(end - begin, dtype="float32", always_2d=True)  # (N, channels)
-        except soundfile.SoundFileError as error:
-            raise ValueError(
-                f"{path}: damaged or truncated, cannot be decoded to the end of the segment ({_reason(error)}); "
-                f"copy the file again"
-            ) from error
+        block: Wave = file.read(end - begin, dtype="float32", always_2d=True)  # (N, channels)
+    except soundfile.SoundFileError as error:
+        raise ValueError(
+            f"{path}: damaged or truncated, cannot be decoded to the end of the segment ({_reason(error)}); "
+            f"copy the file again"
+        ) from error
     if len(block) < end - begin:
         raise ValueError(
             f"{path}: truncated, {len(block)} of {end - begin} frames could be read from {begin / rate_hz:.3f} s on; "
             f"copy the file again"
         )
-    wave = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+    wave: Wave = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
     finite = np.isfinite(wave)
     if not finite.all():
         first = int(np.argmin(finite))
@@ -78,7 +95,7 @@ def read(path: PathLike, start_s: float | None = None, end_s: float | None = Non
             f"{path}: {wave.size - np.count_nonzero(finite)} of {wave.size} samples are NaN or infinite, the first at "
             f"{(begin + first) / rate_hz:.6f} s; export the recording again"
         )
-    return wave, rate_hz
+    return wave
 
 
 def resample(wave: ArrayLike, rate_hz: int, to_hz: int = 16000, method: Literal["soxr", "sinc"] = "soxr") -> Wave:
@@ -106,14 +123,23 @@ def fade(wave: ArrayLike, samples: int = 1000, into: bool = True, out: bool = Tr
     In a wave shorter than two ramps they overlap and multiply, as in torchaudio's Fade. That fails below one ramp;
     here the ramps are then as long as the wave, which carries on what torchaudio gives at N == samples.
     """
-    faded = np.array(wave, dtype=np.float32)
-    length = min(samples, faded.size)
-    ramp = np.linspace(0, 1, length, dtype=np.float32)
+    return _faded(np.array(wave, dtype=np.float32), samples, into, out)
+
+
+def _faded(wave: Wave, samples: int, into: bool, out: bool) -> Wave:
+    """`fade` in place."""
+    length = min(samples, wave.size)
+    ramp = _ramp(length)
     if into:
-        faded[:length] *= ramp
+        wave[:length] *= ramp
     if out:
-        faded[faded.size - length :] *= ramp[::-1]
-    return faded
+        wave[wave.size - length :] *= ramp[::-1]
+    return wave
+
+
+@cache
+def _ramp(samples: int) -> Wave:
+    return np.linspace(0, 1, samples, dtype=np.float32)
 
 
 @overload
@@ -149,7 +175,7 @@ def icbhi_cycle(
     if pad == "zero":
         before = (samples - cycle.size) // 2
         return np.pad(cycle, (before, samples - cycle.size - before))
-    return fade(np.resize(cycle, samples), fade_samples, into=False)
+    return _faded(np.resize(cycle, samples), fade_samples, into=False, out=True)
 
 
 def _resample_sinc(wave: Wave, rate_hz: int, to_hz: int) -> Wave:
@@ -193,7 +219,9 @@ def _open(path: Path) -> Any:
     """File -> open soundfile.SoundFile that is audio, not empty, and not shorter than its header says."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file")
-    source: str | io.BytesIO = str(path)
+    source: str | BinaryIO = str(path)
+    if path.suffix.lower() in FFMPEG_SUFFIXES:
+        source = _decoded(path)
     data = _riff_data(path)
     if data is not None and data.streamed and data.promised == 0:
         # libsndfile takes a size of 0 at its word, so it is given a copy with the size that the file has.
@@ -221,9 +249,41 @@ def _open(path: Path) -> Any:
     raise ValueError(f"{path}: its header does not say how long it is (written to a pipe?); save it again as a file")
 
 
+def _decoded(path: Path) -> BinaryIO:
+    """File of a format that only FFmpeg reads -> the same sound as float32 samples in a temporary file."""
+    try:
+        import av
+    except ImportError as error:
+        raise ValueError(f'{path}: {path.suffix} needs the package av: pip install "rales[av]"') from error
+    target: Any = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the open recording)
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise ValueError(f"{path}: holds no sound; expected an audio file")
+            stream = container.streams.audio[0]
+            promised = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+            rate_hz, frames = stream.rate, 0
+            to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate_hz)
+            with soundfile.SoundFile(target, "w", rate_hz, stream.channels, "FLOAT", format="W64") as file:
+                for decoded in container.decode(stream):
+                    for block in to_float.resample(decoded):
+                        file.write(block.to_ndarray().T)
+                        frames += block.samples
+    except (av.FFmpegError, soundfile.SoundFileError) as error:
+        raise ValueError(f"{path}: not a readable audio file, or a damaged one ({_reason(error)})") from error
+    # An .aac stream without a container only guesses its length
+    if container.format.name != "aac" and frames < rate_hz * (promised - LENGTH_TOLERANCE_S):
+        raise ValueError(
+            f"{path}: truncated, its header promises {promised:.3f} s and {frames / rate_hz:.3f} s could be decoded; "
+            f"copy the file again"
+        )
+    target.seek(0)
+    return cast("BinaryIO", target)
+
+
 def _reason(error: Exception) -> str:
-    # str() of libsndfile's errors repeats the path
-    return str(getattr(error, "error_string", error)).rstrip(".")
+    # str() of the errors of libsndfile and FFmpeg repeats the path
+    return str(getattr(error, "error_string", None) or getattr(error, "strerror", None) or error).rstrip(".")
 
 
 class _RiffData(NamedTuple):

@@ -10,7 +10,7 @@ import sys
 from cyclopts import App, CycloptsError
 
 from rales import __version__
-from rales.cli import data, recordings, studies, training
+from rales.cli import data, engines, recordings, studies, training
 
 app = App(
     name="rales",
@@ -33,6 +33,10 @@ for word in (
     training.weights,
     recordings.predict,
     recordings.embed,
+    recordings.search,
+    recordings.explain,
+    engines.export,
+    engines.bench,
 ):
     app.command(word)
 

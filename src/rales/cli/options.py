@@ -20,8 +20,23 @@ SkipFlag = Annotated[
     ),
 ]
 Data = Annotated[Path, Parameter(help="ICBHI or SPRSound folder, or an own manifest (CSV, Parquet).")]
-Recordings = Annotated[str, Parameter(required=True, help="Recordings, or folders that are searched through.")]
-Run = Annotated[str | None, Parameter(name="--model", help="Run folder of `rales train`, or its checkpoint file.")]
+Recordings = Annotated[
+    str, Parameter(help="Recordings, folders that are searched through, globs, or URLs of those (s3://, https:// …).")
+]
+Run = Annotated[
+    str | None,
+    Parameter(
+        name="--model", help="Run folder of `rales train`, or its checkpoint file; without it the package's own model."
+    ),
+]
+Cycles = Annotated[
+    Literal["auto", "annotation", "segment", "windows"],
+    Parameter(
+        name="--cycles",
+        help="annotation: the ICBHI file beside a recording. segment: breaths found in its sound, else windows. "
+        "windows: of 4 s. auto: the first of these that is there.",
+    ),
+]
 Weights = Annotated[
     str | None,
     Parameter(name="--weights", help="Pre-trained checkpoint: a file, or for M2D a name that `rales weights` lists."),
@@ -47,6 +62,13 @@ Part = Annotated[Literal["train", "all"], Parameter(name="--part")]
 Engine = Annotated[
     Literal["local", "ray"],
     Parameter(help="local: processes on this machine. ray: a Ray cluster whose nodes share the folders."),
+]
+ComputedBy = Annotated[
+    Literal["auto", "torch", "onnx", "openvino"],
+    Parameter(
+        name="--engine",
+        help="What computes the probabilities. auto: the artefact's own, else the fastest that agrees with torch.",
+    ),
 ]
 Processes = Annotated[int | None, Parameter(name="--processes", help="Work at a time; all processors by default.")]
 Address = Annotated[

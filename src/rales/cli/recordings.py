@@ -1,10 +1,19 @@
 """Words about people's own recordings."""
 
 import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from rales.cli.options import Form, JsonFlag, Recordings, Run
+from cyclopts import Parameter
+
+from rales.cli.options import Address, ComputedBy, Cycles, Engine, Form, JsonFlag, Processes, Recordings, Run
 from rales.cli.output import records, say, show
+from rales.config import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def predict(
@@ -12,10 +21,21 @@ def predict(
     model: Run = None,
     out: Path | None = None,
     format: Form | None = None,
+    status: Path | None = None,
+    summary: Path | None = None,
+    cycles: Cycles = "auto",
+    min_confidence: float = 0.0,
+    threshold: float | Literal["validation"] | None = None,
+    manifest: Path | None = None,
+    cluster: Engine = "local",
+    processes: Processes = None,
+    address: Address = None,
+    shard: int = 1000,
+    engine: ComputedBy = "auto",
     json: JsonFlag = False,
 ) -> int:
-    """Classify the breathing cycles of recordings. Cycles come from an annotation beside the recording, else from
-    consecutive windows. Not a diagnosis.
+    """Classify the breathing cycles of recordings. Cycles come from an annotation beside the recording, else
+    breaths are found in the sound, else consecutive windows are taken. Not a diagnosis.
 
     Exit code 1 if a recording could not be read; the others are unaffected.
 
@@ -26,33 +46,132 @@ def predict(
     out
         File to write; without it the table is printed.
     format
-        csv (the default), json and parquet hold all recordings; audacity and raven write one label file per recording.
+        csv, json and parquet hold all recordings (the suffix of --out says which, else csv); audacity and raven write
+        one label file per recording into a folder, raven also one combined table into a file (--out cycles.txt).
+    status
+        File (.csv, .json, .parquet) with a row per recording: read or failed, why, length, cycles.
+    summary
+        File with a row per recording: cycles of each class, share of abnormal ones with a 95 % interval.
+    min_confidence
+        A cycle whose label is less probable than this is marked uncertain and left out of the share.
+    threshold
+        p_normal from which a cycle is normal; `validation` is what suited the run's validation patients best. Without
+        it the most probable class is the label.
+    manifest
+        CSV or Parquet file with a column `path`, for very many recordings: --out is then a folder of Parquet shards
+        (cycles, summary, status). The same command goes on where it stopped; no recording is done twice.
+    cluster
+        Where the shards are computed, one model a worker.
+    shard
+        Recordings of a shard.
     """
-    from rales import predict as job
-    from rales import terminal
-    from rales.config import UsageError
+    from rales import export, formats, recordings, terminal
 
+    if bool(paths) == (manifest is not None):
+        raise UsageError("expected paths of recordings, or --manifest with a list of them")
+    if manifest is not None:
+        if engine != "auto":
+            raise UsageError(f"--engine {engine} with --manifest: give an artefact of it as --model (rales export)")
+        words = {"cluster": cluster, "processes": processes, "address": address, "shard": shard}
+        decided = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
+        return predict_manifest(manifest, out, format, [status, summary], json, model=model, **words, **decided)
     if format is not None and out is None:
         raise UsageError(f"--format {format}: expected --out with it; --json prints a document instead")
-    problems: list[str] = []
-    table = job.load(default_model(model)).predict(paths, problems)
-    if out is not None and len(table):
-        written = job.write(table, out, format or "csv")
-        more = f" and {len(written) - 1} more" if len(written) > 1 else ""
-        count = table["path"].nunique()
-        say(f"{len(table)} cycles of {count} recording{'s' if count > 1 else ''}: {written[0]}{more}")
-    document = {"cycles": records(table), "problems": problems, "notice": job.NOTICE}
+    formats.check_table_name("--status", status)
+    formats.check_table_name("--summary", summary)
+    sources, collected = recordings.find(paths), Collected(cycles=json or out is None)
+    classifier = export.load(model, engine, recordings=len(sources), tell=say)
+    decision = classifier.decision(min_confidence, threshold)
+    chunks = collected.through(classifier.tables(sources, collected.problems, decision, cycles=cycles))
+    if out is None:
+        for _ in chunks:
+            pass
+    else:
+        written = formats.write(chunks, out, format or formats.form_of(out), sources)
+        say(collected.sentence(written) if written else "no cycle, no file written")
+    document = collected.document() | {"calibration": classifier.calibration or None, "notice": decision.notice}
+    if status is not None:
+        formats.write_table(collected.status, status)
+    if summary is not None:
+        formats.write_table(collected.summary, summary)
     if json or out is None:
         show(document, json, terminal.prediction_lines)
+    return tell(collected.problems, decision.notice if out is not None and not json else "")
+
+
+def predict_manifest(
+    manifest: Path, out: Path | None, form: str | None, others: list[Path | None], json: bool, **words: Any
+) -> int:
+    """The batch job of `predict`."""
+    from rales import batch, terminal
+
+    if out is None or form not in (None, "parquet") or any(others):
+        raise UsageError("--manifest: expected --out FOLDER; it holds Parquet shards of cycles, summary and status")
+    found = batch.run(manifest, out, progress=True, **words)
+    show({"out": str(out), **found}, json, terminal.batch_lines)
+    return tell(found["problems"])
+
+
+@dataclass
+class Collected:
+    """What `predict` says besides its tables, gathered while they pass by; all `cycles` only if they are printed."""
+
+    cycles: bool
+    tables: "list[pd.DataFrame]" = field(default_factory=list)
+    status: "list[pd.DataFrame]" = field(default_factory=list)
+    summary: "list[pd.DataFrame]" = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    rows: int = 0
+
+    def through(
+        self, chunks: "Iterable[tuple[pd.DataFrame, pd.DataFrame]]"
+    ) -> "Iterator[tuple[pd.DataFrame, pd.DataFrame]]":
+        from rales.scoring import per_recording
+
+        for table, status in chunks:
+            self.rows += len(table)
+            self.status.append(status)
+            self.summary.append(per_recording(table))
+            if self.cycles:
+                self.tables.append(table)
+            yield table, status
+
+    def sentence(self, written: list[Path]) -> str:
+        count = sum(len(table) for table in self.summary)
+        more = f" and {len(written) - 1} more" if len(written) > 1 else ""
+        return f"{self.rows} cycles of {count} recording{'s' if count > 1 else ''}: {written[0]}{more}"
+
+    def document(self) -> dict[str, Any]:
+        cycles = [row for table in self.tables for row in records(table)]
+        if not any(row["true_label"] for row in cycles):
+            cycles = [{name: value for name, value in row.items() if name != "true_label"} for row in cycles]
+        return {
+            "cycles": cycles,
+            "recordings": [row for table in self.summary for row in records(table)],
+            "status": [row for table in self.status for row in records(table)],
+            "problems": self.problems,
+        }
+
+
+def tell(problems: list[str], notice: str = "") -> int:
+    """Sentences of a job on stderr -> its exit code."""
     for problem in problems:
         print(f"rales: {problem}", file=sys.stderr)
-    if not json and out is not None:
-        say(job.NOTICE)
+    if notice:
+        say(notice)
     return 1 if problems else 0
 
 
-def embed(*paths: Recordings, out: Path, model: Run = None, json: JsonFlag = False) -> int:
-    """One fused vector per breathing cycle, for search, clustering or an own classifier.
+def embed(
+    *paths: Recordings,
+    out: Path,
+    model: Run = None,
+    layer: int | Literal["fused"] = "fused",
+    per: Literal["cycle", "recording"] = "cycle",
+    cycles: Cycles = "auto",
+    json: JsonFlag = False,
+) -> int:
+    """One vector per breathing cycle or recording, for search, clustering or an own classifier.
 
     Exit code 1 if a recording could not be read; the others are unaffected.
 
@@ -61,16 +180,22 @@ def embed(*paths: Recordings, out: Path, model: Run = None, json: JsonFlag = Fal
     Parameters
     ----------
     out
-        .npz (arrays `vectors`, `recording`, `cycle`, `start_s`, `end_s`) or .parquet (one column `vector`).
+        .npz (arrays `vectors`, `recording`, `cycle`, `start_s`, `end_s`, `path`) or .parquet (one column `vector`).
+    layer
+        fused: what the classifier's last layer sees. A number: mean + maximum of that layer, counted from 1.
+    per
+        recording: the mean of its cycles' vectors.
     """
     from rales import predict as job
+    from rales import search as sets
 
     problems: list[str] = []
-    job.check_vectors_name(out)
-    vectors = job.load(default_model(model)).embed_table(paths, problems)
+    sets.check_vectors_name(out)
+    classifier = job.load(model)
+    vectors = classifier.embed_table(paths, problems, layer=None if layer == "fused" else layer, per=per, cycles=cycles)
     document = {"vectors": len(vectors), "out": str(out), "problems": problems, "notice": job.NOTICE}
     if len(vectors):
-        job.write_vectors(vectors, out)
+        sets.write_vectors(vectors, out, {"model": classifier.digest, "layer": layer, "per": per, "cycles": cycles})
         document["width"] = len(vectors["vector"].iloc[0])
     if json:
         show(document, json, list)
@@ -79,14 +204,77 @@ def embed(*paths: Recordings, out: Path, model: Run = None, json: JsonFlag = Fal
         if len(vectors)
         else "no vector, no file written"
     )
-    for problem in problems:
-        print(f"rales: {problem}", file=sys.stderr)
-    return 1 if problems else 0
+    return tell(problems)
 
 
-def default_model(name: str | None) -> str:
-    if name is None:
-        from rales.config import UsageError
+def search(
+    query: str,
+    /,
+    *,
+    inside: Annotated[Path, Parameter(name="--in", help="Embedding file of `rales embed`.")],
+    top: int = 10,
+    model: Run = None,
+    json: JsonFlag = False,
+) -> None:
+    """Cycles (or recordings) of an embedding file that sound most like one cycle or recording to the model.
 
-        raise UsageError("no --model given, and this version ships none; give a run folder of `rales train`")
-    return name
+    The index is kept beside the file (FILE.usearch). A query that is in the file needs no model; any other is embedded
+    with --model, which must be the one that made the file.
+
+    Example: rales search 101_1b1_Al_sc_Meditron#3 --in cycles.npz
+
+    Parameters
+    ----------
+    query
+        A recording, by its name in the file or its path; `#3` behind it means its third cycle, else all are averaged.
+    top
+        How many to show.
+    """
+    from rales import search as job
+    from rales import terminal
+
+    if top < 1:
+        raise UsageError(f"--top {top}: expected 1 or more")
+    found = job.search(query, inside, top, model)
+    document = {"query": query, "nearest": records(found), "notice": terminal.NOT_A_DIAGNOSIS}
+    show(document, json, terminal.nearest_lines)
+
+
+def explain(
+    recording: str,
+    /,
+    *,
+    cycle: int,
+    cycles: Cycles = "auto",
+    model: Run = None,
+    target: str | None = None,
+    out: Path | None = None,
+    json: JsonFlag = False,
+) -> None:
+    """Which patches of time and frequency moved the decision on one cycle: what each added to the log-odds of a class.
+    Not a diagnosis.
+
+    Example: rales explain 101_1b1_Al_sc_Meditron.wav --cycle 3 --model runs/m2d --out why.png
+
+    Parameters
+    ----------
+    cycle
+        Number of the cycle in the table of `rales predict`, from 1.
+    target
+        The class to explain; without it the one predicted.
+    out
+        PNG to write; the numbers are written beside it as .csv (columns hz, time_s, recording_s, contribution).
+    """
+    from rales import explain as job
+    from rales import formats, terminal
+    from rales import predict as models
+
+    if out is not None and out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out}: expected a name that ends in .png")
+    found = job.explain(models.load(model), recording, cycle, target, cycles=cycles)
+    if out is not None:
+        job.picture(found, out)
+        formats.write_table([job.table(found)], out.with_suffix(".csv"))
+        say(f"{out} and {out.with_suffix('.csv')}")
+    if json or out is None:
+        show(job.document(found), json, terminal.explain_lines)

@@ -148,17 +148,17 @@ def default_model(
     sprsound: Path,
     /,
     *,
-    noise: Path,
     out: Path,
-    pretrain_epochs: int = 20,
-    epochs: int = 4,
+    epochs: int = 5,
     seed: int = 0,
+    pretrain_epochs: int = 0,
+    noise: Path | None = None,
     json: JsonFlag = False,
 ) -> None:
-    """Make the model that ships with Rales: pre-train a compact encoder on the train sides of both databases, fine-tune
-    it, and write the run folders and `model.safetensors`. A command that was interrupted goes on.
+    """Make the model that ships with Rales: train a compact network on the train sides of both databases and write the
+    run folder `model` and the file `model.safetensors`. A command that was interrupted goes on.
 
-    Example: rales default-model ICBHI_final_database SPRSound --noise ESC-10 --out runs/rales-small
+    Example: rales default-model ICBHI_final_database SPRSound --out runs/rales-small
 
     Parameters
     ----------
@@ -166,22 +166,22 @@ def default_model(
         Folder in ICBHI layout.
     sprsound
         Folder in SPRSound layout.
-    noise
-        Folder of background noise.
     out
         Folder to write.
-    pretrain_epochs
-        Passes of pre-training, of 3,000 crops each at least.
     epochs
-        Passes of fine-tuning.
+        Passes over the train cycles and events of both.
     seed
         Seed of everything random.
+    pretrain_epochs
+        Passes of M2D pre-training before, of 3,000 crops each at least.
+    noise
+        Folder of background noise for the pre-training.
     """
     from rales import default_model as job
     from rales import terminal
 
     figures = job.make(
-        icbhi, sprsound, noise, out, pretrain_epochs=pretrain_epochs, epochs=epochs, seed=seed, progress=True
+        icbhi, sprsound, out, noise=noise, pretrain_epochs=pretrain_epochs, epochs=epochs, seed=seed, progress=True
     )
     show(figures, json, terminal.figure_lines)
     say(f"model: {out / job.FILE.name}")

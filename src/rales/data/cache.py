@@ -148,7 +148,24 @@ def waveform(
     fade_samples: int = 1000,
 ) -> Wave:
     """One cycle of one recording -> (samples,) float32: read, resample, fade, crop or pad; what a cache row holds."""
-    wave = segment(path, start_s, end_s, rate_hz=rate_hz, resampler=resampler)
+    wave, native_hz = read(path, start_s, end_s)
+    return prepared(
+        wave, native_hz, rate_hz=rate_hz, samples=samples, resampler=resampler, pad=pad, fade_samples=fade_samples
+    )
+
+
+def prepared(
+    wave: Wave,
+    native_hz: int,
+    *,
+    rate_hz: int,
+    samples: int,
+    resampler: Literal["soxr", "sinc"],
+    pad: Pad,
+    fade_samples: int,
+) -> Wave:
+    """One cycle as recorded (N,) -> (samples,): the last steps of `waveform`."""
+    wave = resample(wave, native_hz, to_hz=rate_hz, method=resampler)
     if pad == "duplicate":
         return duplicate(fade(wave, fade_samples)[:samples], samples)
     if pad == "reflect":

@@ -116,6 +116,12 @@ def annotation(path: Path, duration_s: float | None) -> tuple[list[Cycle], list[
     return sorted(cycles), problems
 
 
+def device_of(stem: str) -> str:
+    """Name of a recording without its ending -> its device, "" if it is not named as in the database."""
+    device = stem.split("_")[-1]
+    return device if device in DEVICES else ""
+
+
 def sex_and_age(recordings: Iterable[str]) -> dict[str, int]:
     """Paths of recordings -> patient -> group: 0 boy, 1 girl, 2 man, 3 woman, -1 where sex or age is not known.
 

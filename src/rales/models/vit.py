@@ -105,7 +105,7 @@ class ViT(nn.Module):
         tokens = []
         for unit in units:
             grid = self.patch_embed(unit)  # (B, D, rows, columns)
-            cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(unit), -1, -1)
+            cls = (self.cls_token + self.pos_embed[:, :1]).expand(unit.shape[0], -1, -1)
             patches = grid.flatten(2).transpose(1, 2) + self.positions(grid.shape[-1])
             tokens += [cls, patches]
         lengths = [1 + patches.shape[1] for patches in tokens[1::2]]

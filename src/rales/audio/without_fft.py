@@ -1,0 +1,67 @@
+"""The log-mel front-ends as one convolution and one product, for runtimes whose FFT is missing, slow or inexact."""
+
+import copy
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rales.audio.logmel import MelPower
+
+COARSE_SAMPLE, COARSE_WEIGHT = 127.0, 256.0  # 127 * 256 * the window's sum of 200 is below 2**24
+
+
+def without_fft(frontend: nn.Module) -> nn.Module:
+    """Front-end with a `MelPower` inside -> a copy that computes the same to rounding without an FFT."""
+    copied = copy.deepcopy(frontend)
+    for module in list(copied.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, MelPower):
+                setattr(module, name, ConvolvedMelPower(child))
+    return copied
+
+
+class ConvolvedMelPower(nn.Module):
+    """Wave (B, N) -> mel power (B, mels, 1 + N // hop_samples): what `MelPower` computes, in float32 alone.
+
+    The DFT is the weights of a convolution. The wave is cut into blocks of gcd(window, hop) samples, which become the
+    channels: a frame is a few whole blocks, and processors multiply many channels faster than one. Bins that no mel
+    filter hears are left out.
+
+    Summed in float32 as it is, a loud tone's rounding would fill the empty bands. So samples and weights are split into
+    a coarse part of 8 bits, whose sums are whole numbers below 2**24 and hence exact, and a small rest.
+    """
+
+    coarse: Tensor
+    rest: Tensor
+    filters: Tensor
+
+    def __init__(self, power: MelPower) -> None:
+        super().__init__()
+        self.fft_samples, self.hop_samples = power.fft_samples, power.hop_samples
+        self.block_samples = math.gcd(self.fft_samples, self.hop_samples)
+        heard = power.filters.any(dim=0).nonzero()[:, 0]
+        turns = torch.outer(heard, torch.arange(self.fft_samples)) % self.fft_samples
+        angle = 2 * torch.pi * turns.double() / self.fft_samples
+        window = torch.hann_window(self.fft_samples, periodic=True, dtype=torch.float64)
+        waves = window * torch.cat([angle.cos(), angle.sin()])  # (2 bins, fft_samples): real and imaginary parts
+        dft = waves.unflatten(1, (-1, self.block_samples)).transpose(1, 2)  # (2 bins, block, blocks of a frame)
+        coarse = (dft * COARSE_WEIGHT).round()
+        rest = torch.cat([dft * COARSE_WEIGHT - coarse, dft * COARSE_WEIGHT], dim=1)
+        self.register_buffer("coarse", coarse.float().contiguous(), persistent=False)
+        self.register_buffer("rest", rest.float().contiguous(), persistent=False)
+        self.register_buffer("filters", power.filters[:, heard].repeat(1, 2), persistent=False)  # of both parts
+
+    def forward(self, wave: Tensor) -> Tensor:
+        frames = 1 + wave.shape[1] // self.hop_samples
+        used = (frames - 1) * self.hop_samples + self.fft_samples
+        loudest = wave.abs().amax(dim=1, keepdim=True).clamp_min(1e-20)
+        padded = F.pad((wave * (COARSE_SAMPLE / loudest))[:, None], (self.fft_samples // 2,) * 2, mode="reflect")
+        blocks = padded[:, 0, :used].unflatten(1, (-1, self.block_samples)).transpose(1, 2)
+        whole = blocks.round()
+        stride = self.hop_samples // self.block_samples
+        parts = F.conv1d(whole, self.coarse, stride=stride)  # (B, 2 bins, frames)
+        parts = parts + F.conv1d(torch.cat([whole, blocks - whole], dim=1), self.rest, stride=stride)
+        scale = (loudest / (COARSE_SAMPLE * COARSE_WEIGHT))[:, :, None]
+        return self.filters @ (parts * scale).square()

@@ -1,0 +1,176 @@
+"""Very many recordings: a manifest in, Parquet shards out, in processes here or on a Ray cluster.
+
+A shard is a fixed stretch of the manifest, and the same whoever computes it. Its file in `status`, one row a recording,
+is written last: where it stands the shard is done and never computed again. So a job that was stopped, or whose workers
+died, goes on with the same command, and every recording is in the output exactly once.
+"""
+
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from tqdm import tqdm
+
+from rales import export, formats, predict, recordings, runs, scoring, spread
+from rales.config import UsageError
+from rales.data.collection import Source, read_collection
+
+SHARD = 1000  # recordings: some 7,000 cycles, 1 MB; ten million recordings are 10,000 shards
+RETRIES = 3  # of a shard whose worker died
+KINDS = ("cycles", "summary", "status")  # folders of shards, in the order of writing
+
+
+class Shard(NamedTuple):
+    """A stretch of the manifest by its number."""
+
+    number: int
+    paths: tuple[str, ...]
+
+
+def run(
+    manifest: Path,
+    out: Path,
+    *,
+    model: str | None = None,
+    cluster: str = "local",
+    processes: int | None = None,
+    address: str | None = None,
+    shard: int = SHARD,
+    cycles: str = "auto",
+    min_confidence: float = 0.0,
+    threshold: Any = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Manifest (CSV or Parquet with a column `path`; each recording counts once) -> OUT/cycles, OUT/summary and
+    OUT/status, a Parquet file a shard; -> counts, and the sentences of what failed.
+
+    Paths are relative to the manifest, absolute, or URLs. `cluster` is "local" (`processes` at a time) or "ray" (the
+    cluster at `address`, or one started here; manifest, model and out must be on a file system that its nodes share).
+    Errors: no manifest, no model, an OUT of another job.
+    """
+    if cluster not in ("local", "ray"):
+        raise UsageError(f"--cluster {cluster}: expected local or ray")
+    if shard < 1 or (processes or 1) < 1:
+        raise UsageError("--shard and --processes: expected 1 or more")
+    collection = read_collection([manifest], part="all")
+    (source,) = collection.sources
+    classifier = export.load(model)
+    decision = classifier.decision(min_confidence, threshold)
+    job = {
+        "recordings": collection.facts()["digest"],
+        "model": classifier.digest,
+        "shard": shard,
+        "cycles": cycles,
+        "decision": vars(decision),
+    }
+    place = str(Path(model).resolve()) if model and Path(model).exists() else model
+    shared = (str(out.resolve()), place, decision, cycles)
+    with runs.claimed(out):
+        begin(out, job)
+        waiting = (part for part in shards(source, shard) if not done(out, part.number))
+        if cluster == "ray":
+            found = spread.on_ray(predict_shard, waiting, shared, processes=processes, address=address, retries=RETRIES)
+        else:
+            found = spread.in_processes(
+                predict_shard, waiting, shared, processes=processes or default_processes(), retries=RETRIES
+            )
+        total = -(-len(source.used) // shard)
+        bar = tqdm(found, total=total, unit="shard", disable=None if progress else True)
+        problems = [
+            f"shard {part.number} ({len(part.paths)} recordings from {part.paths[0]} on): {error}"
+            for part, error in bar
+            if error is not None
+        ]
+        remove_half_written(out)
+        return outcome(out, len(source.used), problems)
+
+
+def predict_shard(part: Shard, out: str, model: str | None, decision: scoring.Decision, where: str = "auto") -> None:
+    """Write one shard's files, in a worker."""
+    classifier, folder, name = loaded(model), Path(out), part_name(part.number)
+    status, summary, problems = list[pd.DataFrame](), list[pd.DataFrame](), list[str]()
+
+    def passing() -> Iterator[pd.DataFrame]:
+        for cycles, state in classifier.tables(part.paths, problems, decision, cycles=where):
+            status.append(state)
+            summary.append(scoring.per_recording(cycles))
+            yield cycles
+
+    formats.write_table(passing(), folder / "cycles" / name)
+    formats.write_table(summary, folder / "summary" / name)
+    formats.write_table(status, folder / "status" / name)
+
+
+@functools.cache
+def loaded(model: str | None) -> predict.Model:
+    """One model a worker, on one thread: there is a worker for every processor."""
+    import torch
+
+    torch.set_num_threads(1)
+    return export.load(model)
+
+
+def shards(source: Source, size: int) -> Iterator[Shard]:
+    """Recordings of a manifest -> its stretches, in order."""
+    for number, start in enumerate(range(0, len(source.used), size)):
+        names = source.used.slice(start, size).to_pylist()
+        yield Shard(number, tuple(n if recordings.is_url(n) else str(source.base / n) for n in names))
+
+
+def part_name(number: int) -> str:
+    return f"part-{number:06d}.parquet"
+
+
+def done(out: Path, number: int) -> bool:
+    return (out / "status" / part_name(number)).exists()
+
+
+def begin(out: Path, job: dict[str, Any]) -> None:
+    """Make the folder, or go on in that of the same job. Errors: a folder of something else."""
+    remove_half_written(out)
+    if (out / "job.json").exists():
+        stored = runs.read_json(out / "job.json")
+        differs = [key for key in job if runs.clean(job[key]) != stored.get(key)]
+        if differs:
+            raise ValueError(f"{out}: holds a job of other {', '.join(differs)}; choose another --out")
+        return
+    strangers = sorted(p.name for p in out.iterdir() if not p.name.startswith("."))
+    if strangers:
+        raise ValueError(f"{out}: not a folder of predictions, but it holds {strangers[0]}; choose an empty --out")
+    for kind in KINDS:
+        (out / kind).mkdir()
+    runs.write_json(out / "job.json", job)
+
+
+def remove_half_written(out: Path) -> None:
+    """Remove what killed workers left half-written."""
+    for kind in KINDS:
+        for part in (out / kind).glob(".*.part"):
+            part.unlink(missing_ok=True)
+
+
+def outcome(out: Path, expected: int, problems: list[str]) -> dict[str, Any]:
+    """Finished shards -> counts. Errors: a recording that is missing though no shard failed."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    counts = {"recordings": 0, "ok": 0, "failed": 0, "cycles": 0, "seconds_of_sound": 0.0}
+    for path in sorted((out / "status").glob("part-*.parquet")):
+        table = pq.read_table(path, columns=["path", "status", "sentence", "duration_s", "cycles"])
+        failed = table.filter(pc.equal(table["status"], "failed"))
+        counts["recordings"] += len(table)
+        counts["failed"] += len(failed)
+        counts["cycles"] += pc.sum(table["cycles"]).as_py() or 0
+        counts["seconds_of_sound"] += pc.sum(table["duration_s"]).as_py() or 0.0
+        problems += failed["sentence"].to_pylist()[: max(0, 20 - len(problems))]
+    counts["ok"] = counts["recordings"] - counts["failed"]
+    if counts["recordings"] != expected and not any(problem.startswith("shard ") for problem in problems):
+        raise ValueError(f"{out}: {counts['recordings']} of {expected} recordings; remove the folder and start again")
+    return {**counts, "waiting": expected - counts["recordings"], "problems": problems, "notice": scoring.NOTICE}
+
+
+def default_processes() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

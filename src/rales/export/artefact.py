@@ -1,0 +1,103 @@
+"""The artefact: front-end, network and softmax in one graph, with the record of its model and answers to check it by.
+
+The record holds what the network in float32 answered to three made-up clips. Whoever opens an artefact asks them again,
+so a damaged file, or a machine that computes differently, is found before it answers anything else.
+"""
+
+import hashlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from rales import recipes, runs
+from rales.config import Recipe, UsageError
+from rales.export import graph, onnx_file, openvino_file, parity
+from rales.export.parity import Engine, Waves
+from rales.predict import Model
+
+FORMATS: dict[str, ModuleType] = {"openvino": openvino_file, "onnx": onnx_file}
+
+
+class Artefact(NamedTuple):
+    """A graph in a format, the engine that runs it, and the record that is kept with it."""
+
+    to: str
+    graph: Any
+    engine: Engine
+    record: dict[str, Any]
+
+    def save(self, out: Path) -> list[Path]:
+        """-> the files written."""
+        files: list[Path] = FORMATS[self.to].save(self.graph, out, self.record)
+        return files
+
+
+def made(model: Model, to: str, precision: str, calibration: Waves | None = None) -> Artefact:
+    """Model -> artefact. Errors: float32 whose answers to the probe miss 1e-5."""
+    clips = probe_of(model.recipe)
+    expected = model.in_torch(clips)
+    program = graph.traced(graph.whole(model.recipe, model.plain), clips.shape[1])
+    made_graph = FORMATS[to].make(program, precision, calibration)
+    engine = FORMATS[to].compiled(made_graph, precision)
+    apart = parity.difference(expected, engine(clips))
+    if precision == "float32" and not apart <= parity.TOLERANCE:
+        raise ValueError(
+            f"the {to} graph answers {apart:.1e} away from the network, more than {parity.TOLERANCE:.0e}, so it is not "
+            "used; another version of the package may compute better"
+        )
+    other = "" if precision == "float32" else f"{to} {precision}"  # float32 is the same model, the others are not
+    about = {
+        "format": to,
+        "precision": precision,
+        "digest": hashlib.sha256((model.digest + other).encode()).hexdigest() if other else model.digest,
+        "probe": expected.tolist(),
+        "probe_difference": apart,
+        "packages": runs.versions(FORMATS[to].PACKAGES),
+    }
+    return Artefact(to, made_graph, engine, {**model.record, "export": about})
+
+
+def opened(path: Path, to: str) -> Model:
+    """File of an artefact -> Model with its engine and without a network of torch.
+
+    Errors: a damaged or cut file, one of something else, one whose answers are no longer those it was made with.
+    """
+    file = FORMATS[to]
+    need({package: extra for package, extra in file.PACKAGES.items() if package not in file.ONLY_TO_MAKE})
+    try:
+        source, record = file.read(path)
+    except Exception as error:  # each library has its own kinds
+        if isinstance(error, ValueError) and str(error).startswith(str(path)):
+            raise
+        raise ValueError(f"{path}: damaged, cut or no file for {to}; export or copy it again") from error
+    if not isinstance(record, dict) or "export" not in record:
+        raise ValueError(f"{path}: holds no record of Rales, so it is no artefact of `rales export`")
+    recipe, about = recipes.rebuild(record, str(path)), record["export"]
+    engine = file.compiled(source, about["precision"])
+    apart = parity.difference(np.array(about["probe"]), engine(probe_of(recipe)))
+    # Half-width and 8-bit numbers round differently on another processor, though never by much more than measured
+    allowed = parity.TOLERANCE if about["precision"] == "float32" else 0.02 + 2 * about["probe_difference"]
+    if not apart <= allowed:
+        raise ValueError(
+            f"{path}: its answers are {apart:.1e} away from those it was made with; the file is damaged, or {to} "
+            "computes differently on this machine: export it again here"
+        )
+    return Model(recipe, torch.nn.Module(), record, torch.device("cpu"), engine)
+
+
+def probe_of(recipe: Recipe) -> Waves:
+    """Recipe -> the made-up clips in the length and rate that its network takes."""
+    audio = recipe.config.audio
+    return parity.probe(round(audio.rate_hz * audio.duration_s), audio.rate_hz)
+
+
+def need(packages: Mapping[str, str]) -> None:
+    """Packages and the extra that each is in -> a UsageError that says what to install if one is missing."""
+    for package, extra in packages.items():
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(f'the package {package} is not installed: pip install "rales[{extra}]"')

@@ -1,0 +1,154 @@
+"""OpenVINO: a graph as FILE.xml with its weights in FILE.bin, the fastest way on Intel processors."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rales import runs
+from rales.export.graph import quiet
+from rales.export.parity import CLIPS_AT_ONCE, Engine, Waves, in_pieces
+
+PRECISIONS = ("float32", "bf16", "int8")
+PACKAGES = {"openvino": "openvino"}
+ONLY_TO_MAKE: tuple[str, ...] = ()
+TO_QUANTIZE = {"nncf": "quantize"}
+SUFFIX = ".xml"
+
+
+def make(program: torch.export.ExportedProgram, precision: str, calibration: Waves | None) -> Any:
+    """Graph -> openvino.Model. bf16 is a way to execute the float32 graph; int8 is another graph."""
+    with quiet(), torch.no_grad():
+        import openvino
+
+        model = openvino.convert_model(program)
+    (example,) = program.example_inputs[0]  # type: ignore[index]
+    model.reshape([-1, example.shape[1]])
+    model.inputs[0].get_tensor().set_names({"wave"})
+    model.outputs[0].get_tensor().set_names({"probabilities"})
+    if precision != "int8":
+        return model
+    assert calibration is not None
+    return in_8_bits(model, calibration)
+
+
+def in_8_bits(model: Any, calibration: Waves) -> Any:
+    """openvino.Model and prepared cycles -> the same with 8-bit products in the network, the front-end as it was."""
+    front = [node.get_friendly_name() for node in ancestors(picture(model))]
+    products = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in PRODUCTS]
+    with quiet():
+        import nncf
+
+        return nncf.quantize(
+            model,
+            nncf.Dataset([clip[None] for clip in calibration]),
+            preset=nncf.QuantizationPreset.MIXED,
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(calibration),
+            ignored_scope=nncf.IgnoredScope(names=[name for name in products if name in front]),
+        )
+
+
+PRODUCTS = ("Convolution", "MatMul")
+
+
+def picture(model: Any) -> Any:
+    """openvino.Model -> the node whose output is the log-mel that the network's first convolution cuts into patches."""
+    cuts = [n for n in model.get_ordered_ops() if n.get_type_name() == "Convolution" and rank(n) == 4]
+    node = cuts[0].input_value(0).get_node()
+    while node.get_type_name() in ("Pad", "Slice", "StridedSlice", "Split", "VariadicSplit"):
+        node = node.input_value(0).get_node()
+    return node
+
+
+def rank(node: Any) -> int:
+    length: int = node.get_output_partial_shape(0).rank.get_length()
+    return length
+
+
+def ancestors(node: Any) -> list[Any]:
+    """Node -> itself and every node that it is computed from."""
+    found, open_ends = {}, [node]
+    while open_ends:
+        one = open_ends.pop()
+        if one.get_friendly_name() not in found:
+            found[one.get_friendly_name()] = one
+            open_ends += [value.get_node() for value in one.input_values()]
+    return list(found.values())
+
+
+def compiled(model: Any, precision: str) -> Engine:
+    """openvino.Model or path of a file -> engine with as many threads as torch has.
+
+    The precision is always said: left alone OpenVINO takes bfloat16 on every processor that has some instruction for
+    it, which changes answers by 1e-2 and is slower than float32 where there are no matrix units. The front-end
+    computes in float32 whatever the network does, since half-width samples drown quiet bands in loud ones' rounding.
+    """
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(model) if isinstance(model, Path) else model
+    if precision != "bf16":
+        return in_pieces(ready(core, model, "f32"), CLIPS_AT_ONCE)
+    front, network = cut(model.clone())
+    first, second = ready(core, front, "f32"), ready(core, network, "bf16")
+    return in_pieces(lambda waves: second(first(waves)), CLIPS_AT_ONCE)
+
+
+def ready(core: Any, model: Any, precision: str) -> Callable[[Any], Any]:
+    """openvino.Model -> function of one array, compiled for the processor."""
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+    }
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    return lambda array: request.infer({0: array}, share_inputs=True, share_outputs=True)[0]
+
+
+def cut(model: Any) -> tuple[Any, Any]:
+    """openvino.Model -> its front-end and its network, which take turns."""
+    import openvino
+    from openvino import opset13
+
+    logmel = picture(model).output(0)
+    between = opset13.parameter(logmel.get_partial_shape(), logmel.get_element_type())
+    for target in logmel.get_target_inputs():
+        target.replace_source_output(between.output(0))
+    return openvino.Model([logmel], model.get_parameters()), openvino.Model(model.get_results(), [between])
+
+
+def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
+    """openvino.Model and record -> FILE.bin and FILE.xml, renamed into place; the xml knows the bin by its SHA-256."""
+    import openvino
+
+    weights = out.with_suffix(".bin")
+    with tempfile.TemporaryDirectory(prefix="rales-") as folder:
+        made = Path(folder, "model.xml")
+        openvino.save_model(model, made, compress_to_fp16=False)
+        content = made.with_suffix(".bin").read_bytes()
+        model.set_rt_info(json.dumps(runs.clean(record | {"bin": hashlib.sha256(content).hexdigest()})), ["rales"])
+        openvino.save_model(model, made, compress_to_fp16=False)
+        with runs.replacing(weights, bytes_needed=len(content)) as beside:
+            beside.write_bytes(content)
+        with runs.replacing(out) as beside:
+            beside.write_bytes(made.read_bytes())
+    return [out, weights]
+
+
+def read(path: Path) -> tuple[Path, dict[str, Any]]:
+    """FILE.xml -> what `compiled` takes, and the record. Errors: no OpenVINO file, or one without its weights."""
+    import openvino
+
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise ValueError(f"{path}: its weights are missing; copy {weights.name} beside it")
+    model = openvino.Core().read_model(path)
+    record = json.loads(str(model.get_rt_info(["rales"]).value)) if model.has_rt_info(["rales"]) else None
+    if record and record.get("bin") != hashlib.sha256(weights.read_bytes()).hexdigest():
+        raise ValueError(f"{path}: {weights.name} beside it is damaged, cut or of another model; copy both files again")
+    return path, record

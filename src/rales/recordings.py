@@ -1,0 +1,231 @@
+"""People's recordings: files, folders, globs and URLs -> prepared cycles, read by threads some way ahead, in order."""
+
+import glob
+import queue
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from itertools import chain, islice
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rales import segment
+from rales.audio import wave
+from rales.config import Audio, UsageError
+from rales.data import cache, icbhi
+from rales.metrics import CLASSES
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", *sorted(wave.FFMPEG_SUFFIXES))
+CYCLES = ("auto", "annotation", "segment", "windows")  # where cycles come from
+STRETCH_S = 300.0  # of a recording in which breaths are looked for at a time
+PIECE = 32  # cycles of one recording that are in memory together: 16 MB of 8 s each
+THREADS = 2
+AHEAD = 8  # recordings that are read, or waiting to be scored, at a time
+
+Waves = NDArray[np.float32]
+
+
+class Cycles(NamedTuple):
+    """Cycles of one recording; `true_label` is None without an annotation, `source` says where the times are from."""
+
+    start_s: Sequence[float]
+    end_s: Sequence[float]
+    true_label: Sequence[str] | None
+    source: str
+
+
+class Piece(NamedTuple):
+    """Some consecutive cycles of one recording, or (`error`) what kept it from being read to its end.
+
+    `cycles` are those of the whole recording, of which this piece has len(waves), (n, samples), after the pieces
+    before it.
+    """
+
+    path: str
+    duration_s: float
+    cycles: Cycles
+    waves: Waves
+    last: bool
+    error: Exception | None = None
+
+
+def find(paths: str | Path | Iterable[str | Path]) -> list[str]:
+    """Files, folders (searched through), globs and URLs of those -> recordings, each once, sorted inside a folder.
+
+    A file that is not there is left to the reader. Errors: a folder without audio, a glob that matches none.
+    """
+    given = [paths] if isinstance(paths, str | Path) else paths
+    return list(dict.fromkeys(chain.from_iterable(found(str(path)) for path in given)))
+
+
+def found(given: str) -> list[str]:
+    """One path, glob or URL -> the recordings it stands for."""
+    path = Path(given)
+    if is_url(given):
+        inside = found_remote(given)
+    elif path.is_dir():
+        inside = sorted(str(p) for p in path.rglob("[!.]*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    elif glob.has_magic(given) and not path.exists():
+        inside = sorted(p for p in glob.glob(given, recursive=True) if Path(p).suffix.lower() in AUDIO_SUFFIXES)
+    else:
+        return [given]
+    if not inside:
+        raise ValueError(f"{given}: no recording in it ({', '.join(AUDIO_SUFFIXES)})")
+    return inside
+
+
+def found_remote(url: str) -> list[str]:
+    """URL of a file, a folder or a glob (`*`) -> URLs of recordings."""
+    if "*" not in url and PurePosixPath(url).suffix.lower() in AUDIO_SUFFIXES:
+        return [url]
+    files, path = file_system(url)
+    try:
+        names = files.glob(path) if "*" in path else files.find(path) if files.isdir(path) else [path]
+    except Exception as error:
+        raise ValueError(f"{url}: cannot be listed ({reason(error)})") from error
+    sounds = [name for name in names if PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES]
+    return [url] if names == [path] else sorted(files.unstrip_protocol(name) for name in sounds)
+
+
+def is_url(path: str) -> bool:
+    return "://" in path
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """URL -> its fsspec file system and the path in it; a protocol that needs a package is a sentence."""
+    import fsspec
+
+    try:
+        files, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise UsageError(f'{url}: needs another package ({error}): pip install "rales[cloud]"') from error
+    except ValueError as error:
+        raise UsageError(f"{url}: {error}; expected a path, or a URL such as s3://bucket/folder") from error
+    return files, path
+
+
+def reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
+
+
+@contextmanager
+def local(path: str) -> Iterator[Path]:
+    """Path or URL -> a file on this machine; that of a URL is a copy, with the annotation beside it, and goes again."""
+    if not is_url(path):
+        yield Path(path)
+        return
+    files, inner = file_system(path)
+    with tempfile.TemporaryDirectory(prefix="rales-") as folder:
+        copy = Path(folder, PurePosixPath(inner.partition("?")[0]).name)  # of a signed address without the signature
+        try:
+            files.get_file(inner, str(copy))
+        except Exception as error:
+            raise ValueError(f"{path}: cannot be fetched ({reason(error)})") from error
+        with suppress(Exception):  # most recordings have none, and stores tell that in ways of their own
+            files.get_file(str(PurePosixPath(inner).with_suffix(".txt")), str(copy.with_suffix(".txt")))
+        try:
+            yield copy
+        except (ValueError, OSError) as error:
+            raise ValueError(str(error).replace(str(copy), path)) from error
+
+
+def cycles_of(path: Path, duration_s: float, where: str = "auto") -> Cycles:
+    """Recording, its length and a word of CYCLES -> its cycles.
+
+    auto takes the annotation beside the recording, else breaths found in the sound (segment), else windows; segment
+    takes windows too where no breath is found. `source` tells which it was.
+    """
+    annotation = path.with_suffix(".txt")
+    if where == "annotation" or (where == "auto" and annotation.is_file()):
+        marks, wrong = icbhi.annotation(annotation, duration_s)
+        if wrong:
+            raise ValueError(wrong[0] + (f" (and {len(wrong) - 1} more lines)" if len(wrong) > 1 else ""))
+        labels = [CLASSES[mark.crackle + 2 * mark.wheeze] for mark in marks]
+        return Cycles([mark.start_s for mark in marks], [mark.end_s for mark in marks], labels, "annotation")
+    found = breaths(path, duration_s) if where != "windows" else []
+    spans = found or segment.windows(duration_s)
+    return Cycles([start for start, _ in spans], [end for _, end in spans], None, "segment" if found else "window")
+
+
+def breaths(path: Path, duration_s: float) -> list[tuple[float, float]]:
+    """Recording -> the breathing cycles in its sound; a long one is heard in stretches, so that it fits into memory."""
+    begins = np.arange(0.0, duration_s, STRETCH_S).tolist()
+    stretches = wave.segments(path, zip(begins, [*begins[1:], None], strict=True))
+    return [
+        (begin_s + start_s, min(begin_s + end_s, duration_s))
+        for begin_s, (sound, rate_hz) in zip(begins, stretches, strict=True)
+        for start_s, end_s in segment.cycles(sound, rate_hz)
+    ]
+
+
+def pieces(path: str, audio: Audio, where: str = "auto") -> Generator[Piece, None, None]:
+    """Recording, word of CYCLES -> its cycles as training saw them; ValueError or OSError if it cannot be read."""
+    with local(path) as file:
+        duration_s = wave.info(file).duration_s
+        cycles = cycles_of(file, duration_s, where)
+        segments = wave.segments(file, zip(cycles.start_s, cycles.end_s, strict=True))
+        samples, left = round(audio.rate_hz * audio.duration_s), len(cycles.start_s)
+        while left:
+            waves = np.empty((min(left, PIECE), samples), np.float32)
+            for row, (segment, native_hz) in zip(waves, islice(segments, len(waves)), strict=True):
+                row[:] = cache.prepared(
+                    segment,
+                    native_hz,
+                    rate_hz=audio.rate_hz,
+                    samples=samples,
+                    resampler=audio.resampler,
+                    pad=audio.pad,
+                    fade_samples=audio.fade_samples,
+                )
+            left -= len(waves)
+            yield Piece(path, duration_s, cycles, waves, last=not left)
+
+
+def ahead(paths: Iterable[str], audio: Audio, where: str = "auto", threads: int = THREADS) -> Iterator[Piece]:
+    """Recordings -> their pieces in order. Threads read a bounded number of recordings ahead of who takes them.
+
+    Each recording has a queue of two pieces: one of any length is read as fast as it is scored.
+    """
+    if where not in CYCLES:
+        raise UsageError(f"--cycles {where}: expected one of {', '.join(CYCLES)}")
+    stop, boxes = threading.Event(), deque[queue.Queue[Piece]]()
+
+    def fill(path: str, box: "queue.Queue[Piece]") -> None:
+        reading = pieces(path, audio, where)
+        try:
+            for piece in reading:
+                box.put(piece)
+                if stop.is_set():
+                    break
+        except Exception as error:
+            nothing = Cycles([], [], None, "")
+            box.put(Piece(path, float("nan"), nothing, np.empty((0, 0), np.float32), last=True, error=error))
+        finally:
+            reading.close()
+
+    remaining = iter(paths)
+    with ThreadPoolExecutor(threads, thread_name_prefix="rales-read") as pool:
+        try:
+            while True:
+                for path in islice(remaining, AHEAD - len(boxes)):
+                    boxes.append(queue.Queue(maxsize=2))
+                    pool.submit(fill, path, boxes[-1])
+                if not boxes:
+                    return
+                while not (piece := boxes[0].get()).last:
+                    yield piece
+                boxes.popleft()
+                yield piece
+        finally:  # left early: who waits to put a piece finds room, sees the flag and ends
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            for box in boxes:
+                with suppress(queue.Empty):
+                    while True:
+                        box.get_nowait()

@@ -1,0 +1,149 @@
+"""Batch jobs: every good recording exactly once, every bad one listed once, whatever dies on the way."""
+
+import importlib.util
+import shutil
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import soundfile
+
+from rales import batch, predict
+from rales.config import UsageError
+from rales.data.collection import read_collection
+from rales.metrics import CLASSES
+from tests import tiny
+
+P = [f"p_{name}" for name in CLASSES]
+WITH_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: make setup")
+BAD = {3: b"", 11: b"not a sound", 17: None, 24: b"RIFF\x24\x00\x00\x00WAVEfmt "}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 recordings, four of them damaged or missing, in `manifest.parquet`, and a `model.safetensors`."""
+    folder = tmp_path_factory.mktemp("batch")
+    write_recordings(folder, 30)
+    for number, content in BAD.items():
+        path = folder / f"{number:05d}.wav"
+        path.unlink() if content is None else path.write_bytes(content)
+    tiny.save(tiny.model(), folder / "model.safetensors")
+    return folder
+
+
+def write_recordings(folder: Path, count: int, duration_s: float = 3.0) -> None:
+    """Noise bursts, each its own, and the manifest of all."""
+    for number in range(count):
+        random = np.random.default_rng(number)
+        breath = np.abs(np.sin(np.arange(round(duration_s * 4000)) / 4000 * 2))
+        soundfile.write(folder / f"{number:05d}.wav", 0.1 * breath * random.standard_normal(len(breath)), 4000)
+    names = [f"{number:05d}.wav" for number in range(count)]
+    pd.DataFrame({"path": names}).to_parquet(folder / "manifest.parquet")
+
+
+def job(place: Path, out: Path, **words: object) -> dict[str, object]:
+    options = {"model": str(place / "model.safetensors"), "shard": 4, "cycles": "windows", **words}
+    return batch.run(place / "manifest.parquet", out, **options)  # type: ignore[arg-type]
+
+
+def exactly_once(place: Path, out: Path, count: int, bad: set[int]) -> None:
+    """The output against the manifest and against the model asked directly."""
+    status, cycles = pd.read_parquet(out / "status"), pd.read_parquet(out / "cycles")
+    paths = [str(place / f"{number:05d}.wav") for number in range(count)]
+    assert sorted(status["path"]) == paths
+    failed = status[status["status"] == "failed"]
+    assert sorted(failed["path"]) == [paths[number] for number in sorted(bad)]
+    assert all(Path(path).name in sentence for path, sentence in zip(failed["path"], failed["sentence"], strict=True))
+    good = [path for number, path in enumerate(paths) if number not in bad]
+    assert sorted(cycles["path"]) == good  # one window each
+    asked = predict.load(place / "model.safetensors").predict(good[:5], cycles="windows")
+    stored = cycles.set_index("path").loc[good[:5]]
+    assert np.abs(stored[P].to_numpy() - asked[P].to_numpy()).max() < 1e-5
+    assert sorted(pd.read_parquet(out / "summary")["path"]) == good
+    assert not list(out.rglob(".*.part"))
+
+
+def test_local_job(place: Path, tmp_path: Path) -> None:
+    found = job(place, tmp_path / "out", processes=1)
+    assert (found["recordings"], found["ok"], found["failed"], found["waiting"]) == (30, 26, 4, 0)
+    assert len(found["problems"]) == 4  # type: ignore[arg-type]
+    exactly_once(place, tmp_path / "out", 30, set(BAD))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")}
+    (tmp_path / "out" / "status" / "part-000002.parquet").unlink()  # as if stopped before it was written
+    job(place, tmp_path / "out", processes=1)
+    exactly_once(place, tmp_path / "out", 30, set(BAD))
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")}
+    assert {path.name for path in after if after[path] != before[path]} == {"part-000002.parquet"}
+
+
+class Killer(threading.Thread):
+    """Kills one worker (by the words of its command line) once a first shard is done."""
+
+    def __init__(self, out: Path, words: str) -> None:
+        super().__init__(daemon=True)
+        self.out, self.words, self.killed = out, words, False
+
+    def run(self) -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not self.killed:
+            if list(self.out.glob("status/part-*.parquet")):
+                for process in psutil.Process().children(recursive=True):
+                    with suppress(psutil.Error):
+                        if not self.killed and self.words in " ".join(process.cmdline()):
+                            process.kill()
+                            self.killed = True
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "words"), [("local", "spawn_main"), pytest.param("ray", "ray::predict_shard", marks=WITH_RAY)]
+)
+def test_a_killed_worker_costs_nothing(place: Path, tmp_path: Path, cluster: str, words: str) -> None:
+    killer = Killer(tmp_path / "out", words)
+    killer.start()
+    found = job(place, tmp_path / "out", cluster=cluster, processes=1)
+    killer.join(5)
+    assert killer.killed, "no worker was there to be killed"
+    assert (found["ok"], found["failed"], found["waiting"]) == (26, 4, 0)
+    exactly_once(place, tmp_path / "out", 30, set(BAD))
+
+
+def test_the_manifest_may_repeat_itself_and_name_urls(place: Path, tmp_path: Path) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.put_file(str(place / "00000.wav"), "/chest/a.wav")
+    rows = pd.DataFrame({"path": ["00001.wav", "memory://chest/a.wav", "00001.wav", str(place / "00002.wav")]})
+    rows.to_csv(place / "rows.csv", index=False)
+    model = str(place / "model.safetensors")
+    (source,) = read_collection([place / "rows.csv"], part="all").sources
+    (only,) = batch.shards(source, 10)
+    assert only.paths == (str(place / "00001.wav"), "memory://chest/a.wav", str(place / "00002.wav"))
+    for kind in batch.KINDS:
+        (tmp_path / kind).mkdir()
+    batch.predict_shard(only, str(tmp_path), model, predict.load(model).decision(), "windows")
+    assert pd.read_parquet(tmp_path / "status")["status"].tolist() == ["ok"] * 3
+    assert pd.read_parquet(tmp_path / "cycles")["path"].tolist() == list(only.paths)
+
+
+def test_folders_of_something_else_are_sentences(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"it holds notes.txt; choose an empty --out"):
+        job(place, tmp_path)
+    out = tmp_path / "out"
+    out.mkdir()
+    batch.begin(out, {"recordings": "a", "model": "m", "shard": 4, "decision": {}})
+    with pytest.raises(ValueError, match=r"holds a job of other recordings, model, decision"):
+        job(place, out)
+    with pytest.raises(UsageError, match="--cluster slurm: expected local or ray"):
+        job(place, out, cluster="slurm")
+    with pytest.raises(FileNotFoundError, match="no such folder or manifest"):
+        batch.run(tmp_path / "gone.parquet", out)
+    shutil.copy(place / "00000.wav", tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=r"x.parquet: not a readable manifest"):
+        batch.run(tmp_path / "x.parquet", out)

@@ -1,0 +1,228 @@
+"""Where recordings come from: paths, folders, globs, URLs; formats; what is read ahead, and in which order."""
+
+import builtins
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import av
+import fsspec
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from rales import recordings, segment
+from rales.audio import wave
+from rales.config import Audio, UsageError
+from rales.data.cache import waveform
+from tests import tiny
+
+AUDIO = Audio(duration_s=2)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_folder(tmp_path_factory.mktemp("recordings") / "data")
+
+
+@pytest.fixture
+def bucket(data: Path) -> Any:
+    """The same folder in memory://bucket."""
+    files = fsspec.filesystem("memory")
+    files.put(str(data), "/bucket", recursive=True)
+    yield files
+    files.rm("/bucket", recursive=True)
+
+
+def names(paths: list[str]) -> list[str]:
+    return [path.rpartition("/")[2] for path in paths]
+
+
+# Finding
+
+
+def test_files_folders_and_globs(data: Path) -> None:
+    every = sorted(str(path) for path in data.glob("*.wav"))
+    assert recordings.find(data) == every
+    assert recordings.find([every[3], data]) == [every[3], *every[:3], *every[4:]]
+    assert recordings.find(f"{data}/10[12]_*") == every[:2]
+    assert recordings.find(f"{data.parent}/**/10[12]_*.wav") == every[:2]
+    assert recordings.find(data / "gone.wav") == [str(data / "gone.wav")]  # left to the reader
+    with pytest.raises(ValueError, match=r"x\*: no recording in it"):
+        recordings.find(f"{data}/x*")
+
+
+def test_a_name_with_brackets_is_a_file_if_there_is_one(data: Path, tmp_path: Path) -> None:
+    shutil.copy(next(data.glob("*.wav")), tmp_path / "visit[1].wav")
+    assert recordings.find(tmp_path / "visit[1].wav") == [str(tmp_path / "visit[1].wav")]
+
+
+def test_urls_of_files_folders_and_globs(data: Path, bucket: Any) -> None:
+    every = [f"memory:///bucket/{path.name}" for path in sorted(data.glob("*.wav"))]
+    assert [url.replace("memory:///", "memory://") for url in recordings.find("memory://bucket")] == [
+        url.replace("memory:///", "memory://") for url in every
+    ]
+    assert names(recordings.find("memory://bucket/10[12]_*")) == names(every[:2])
+    assert recordings.find(every[0]) == [every[0]]
+    assert names(recordings.find(f"file://{data}")) == names(every)
+    with pytest.raises(ValueError, match=r"memory://bucket/x\*: no recording in it"):
+        recordings.find("memory://bucket/x*")
+
+
+def test_a_url_is_read_as_the_file_is(data: Path, bucket: Any) -> None:
+    path = sorted(data.glob("*.wav"))[0]
+    (here,) = recordings.pieces(str(path), AUDIO)
+    for url in (f"memory://bucket/{path.name}", f"file://{path}"):
+        (there,) = recordings.pieces(url, AUDIO)
+        assert np.array_equal(there.waves, here.waves)
+        assert there.cycles == here.cycles  # with the annotation beside it
+        assert there.path == url
+
+
+def test_urls_that_fail_are_sentences(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket.pipe("/bucket/bad.wav", b"not a sound")
+    with pytest.raises(ValueError, match=r"^memory://bucket/bad.wav: not a readable audio file"):
+        list(recordings.pieces("memory://bucket/bad.wav", AUDIO))
+    with pytest.raises(ValueError, match=r"^memory://bucket/gone.wav: cannot be fetched \(FileNotFoundError"):
+        list(recordings.pieces("memory://bucket/gone.wav", AUDIO))
+    with pytest.raises(UsageError, match=r"gopher://x/y.wav: Protocol not known: gopher"):
+        list(recordings.pieces("gopher://x/y.wav", AUDIO))
+
+    def without(*_: Any) -> Any:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", without)
+    with pytest.raises(UsageError, match=r's3://a/b: .*Install s3fs to access S3.*pip install "rales\[cloud\]"'):
+        recordings.find("s3://a/b")
+
+
+# Reading
+
+
+def test_cycles_are_those_of_the_training_cache(data: Path) -> None:
+    path = sorted(data.glob("*.wav"))[0]
+    (piece,) = recordings.pieces(str(path), AUDIO)
+    spans = zip(piece.cycles.start_s, piece.cycles.end_s, strict=True)
+    assert np.array_equal(piece.waves, np.stack([waveform(path, *span, samples=32000) for span in spans]))
+
+
+def test_a_long_recording_comes_in_pieces(tmp_path: Path) -> None:
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 8000 * 4 * 70).astype(np.float32)
+    soundfile.write(tmp_path / "night.flac", sound, 8000)
+    pieces = list(recordings.pieces(str(tmp_path / "night.flac"), AUDIO, "windows"))
+    assert [(len(piece.waves), piece.last) for piece in pieces] == [(32, False), (32, False), (6, True)]
+    assert len(pieces[0].cycles.start_s) == 70
+    assert np.array_equal(pieces[2].waves[5], waveform(tmp_path / "night.flac", 276, 280, samples=32000))
+
+
+def test_order_is_kept_and_a_bad_one_stays_in_its_place(data: Path, tmp_path: Path) -> None:
+    paths = [str(path) for path in sorted(data.glob("*.wav"))] * 5
+    (tmp_path / "bad.wav").write_bytes(b"")
+    paths[7] = str(tmp_path / "bad.wav")
+    found = list(recordings.ahead(paths, AUDIO, threads=4))
+    assert [piece.path for piece in found] == paths
+    assert [piece.error is not None for piece in found] == [number == 7 for number in range(40)]
+
+
+def test_reading_stays_a_bounded_way_ahead_and_ends_when_left(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = list[str]()
+    original = recordings.pieces
+
+    def counted(path: str, audio: Audio) -> Any:
+        begun.append(path)
+        return original(path, audio)
+
+    monkeypatch.setattr(recordings, "pieces", counted)
+    paths = [str(path) for path in sorted(data.glob("*.wav"))] * 100
+    taking = recordings.ahead(iter(paths), AUDIO)
+    next(taking)
+    time.sleep(0.3)
+    assert len(begun) <= recordings.AHEAD + 1
+    taking.close()  # type: ignore[attr-defined]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("rales-read")]
+
+
+def test_breaths_of_a_long_recording_are_found_stretch_by_stretch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = []
+
+    def two_halves(sound: NDArray[np.float32], rate_hz: int) -> list[tuple[float, float]]:
+        heard.append(len(sound) / rate_hz)
+        half_s = len(sound) / rate_hz / 2
+        return [(0.0, half_s), (half_s, 2 * half_s)]
+
+    monkeypatch.setattr(segment, "cycles", two_halves)
+    soundfile.write(tmp_path / "night.wav", np.zeros(round(4000 * 610.5)), 4000)
+    found = recordings.cycles_of(tmp_path / "night.wav", 610.5)
+    assert heard == [300, 300, 10.5]
+    assert list(found.start_s) == [0, 150, 300, 450, 600, 605.25]
+    assert list(found.end_s) == [150, 300, 450, 600, 605.25, 610.5]
+    assert found.source == "segment"
+    with pytest.raises(UsageError, match="--cycles breaths: expected one of auto, annotation"):
+        next(recordings.ahead(["x.wav"], AUDIO, "breaths"))
+
+
+# Formats that FFmpeg reads
+
+
+def write_with_ffmpeg(path: Path, sound: NDArray[np.float32], rate_hz: int, **options: str) -> None:
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("aac", rate=rate_hz, layout="mono")
+        stream.bit_rate = 192000
+        for start in range(0, len(sound), 1024):
+            frame = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(sound[None, start : start + 1024]), format="fltp", layout="mono"
+            )
+            frame.sample_rate, frame.pts = rate_hz, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def tone() -> NDArray[np.float32]:
+    time_s = np.arange(3 * 44100) / 44100
+    return np.asarray(0.3 * np.sin(2 * np.pi * 300 * time_s) * np.sin(time_s) ** 2, dtype=np.float32)
+
+
+@pytest.mark.parametrize(("name", "delay"), [("x.m4a", 0), ("x.aac", 1024)])  # bare AAC does not say its delay
+def test_aac_is_read(tmp_path: Path, name: str, delay: int) -> None:
+    write_with_ffmpeg(tmp_path / name, tone(), 44100)
+    read, rate_hz = wave.read(tmp_path / name)
+    assert rate_hz == 44100
+    assert abs(len(read) - len(tone())) <= 2048
+    length = min(len(tone()), len(read) - delay)
+    assert np.abs(read[delay : delay + length] - tone()[:length]).max() < 0.02
+    part, _ = wave.read(tmp_path / name, 1.0, 1.5)
+    assert np.array_equal(part, read[44100 : 44100 + 22050])
+    (piece,) = recordings.pieces(str(tmp_path / name), AUDIO, "windows")
+    assert piece.waves.shape == (1, 32000)
+
+
+def test_damaged_files_of_ffmpeg_are_sentences(tmp_path: Path) -> None:
+    for name, options in (("late.m4a", {}), ("early.m4a", {"movflags": "faststart"}), ("bare.aac", {})):
+        write_with_ffmpeg(tmp_path / name, tone(), 44100, **options)
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(ValueError, match=rf"{name}: (not a readable audio file, or a damaged one|truncated)"):
+            wave.read(tmp_path / name)
+    for content in (b"", b"not a sound" * 100):
+        (tmp_path / "x.m4a").write_bytes(content)
+        with pytest.raises(ValueError, match=r"x.m4a: not a readable audio file"):
+            wave.read(tmp_path / "x.m4a")
+
+
+def test_without_the_package_the_sentence_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.m4a").write_bytes(b"sound")
+    original = builtins.__import__
+
+    def without_av(name: str, *rest: Any) -> Any:
+        if name == "av":
+            raise ImportError(name)
+        return original(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without_av)
+    with pytest.raises(ValueError, match=r'x.m4a: .m4a needs the package av: pip install "rales\[av\]"'):
+        wave.read(tmp_path / "x.m4a")

@@ -1,0 +1,123 @@
+"""Embedding sets: what is written comes back, and the nearest are those that sound alike."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rales import predict, search
+from rales.config import UsageError
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def model() -> predict.Model:
+    return tiny.model()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_folder(tmp_path_factory.mktemp("search") / "data")
+
+
+@pytest.fixture(scope="module")
+def table(model: predict.Model, data: Path) -> pd.DataFrame:
+    return model.embed_table(data)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_vectors_come_back(table: pd.DataFrame, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"v{suffix}"
+    search.write_vectors(table, path, {"model": "m", "layer": 3})
+    rows, about = search.read_rows(path)
+    assert rows.equals(table[list(search.COLUMNS)])
+    assert about == {"model": "m", "layer": 3}
+    assert np.array_equal(search.read_vectors(path), np.stack(table["vector"].to_list()))
+    if suffix == ".npz":
+        assert {"vectors", "recording", "cycle", "start_s", "end_s"} <= set(np.load(path))
+    with pytest.raises(UsageError, match=r"v.csv: expected a name that ends in .npz or .parquet"):
+        search.write_vectors(table, tmp_path / "v.csv")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_nearest_are_those_of_a_full_comparison(table: pd.DataFrame, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"v{suffix}"
+    search.write_vectors(table, path)
+    vectors = np.stack(table["vector"].to_list()).astype(np.float64)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    similarity = unit @ unit[5]
+    similarity[5] = -np.inf  # the query itself
+    wanted = np.argsort(-similarity)[:4]
+    name = f"{table['recording'][5]}#{table['cycle'][5]}"
+    for _ in range(2):  # the second time from the index file
+        found = search.nearest(path, name, top=4)
+        assert found is not None
+        assert found["path"].tolist() == table["path"].iloc[wanted].tolist()
+        assert found["cycle"].tolist() == table["cycle"].iloc[wanted].tolist()
+        assert np.abs(found["similarity"] - similarity[wanted]).max() < 1e-5
+    assert (tmp_path / f"v{suffix}.usearch").is_file()
+    assert search.nearest(path, "nobody") is None
+
+
+def test_a_recording_is_the_mean_of_its_cycles(table: pd.DataFrame, tmp_path: Path) -> None:
+    search.write_vectors(table, tmp_path / "v.npz")
+    found = search.nearest(tmp_path / "v.npz", table["recording"][0], top=100)
+    assert found is not None
+    assert len(found) == 28
+    assert table["recording"][0] not in set(found["recording"])
+    assert found["similarity"].is_monotonic_decreasing
+
+
+def test_an_old_or_damaged_index_is_made_again(table: pd.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "v.npz"
+    search.write_vectors(table.head(8), path)
+    search.nearest(path, table["recording"][0])
+    search.write_vectors(table, path)
+    found = search.nearest(path, table["recording"][0], top=100)
+    assert found is not None
+    assert len(found) == 28
+    index = tmp_path / "v.npz.usearch"
+    for content in (b"", b"not an index", index.read_bytes()[: index.stat().st_size // 2]):
+        index.write_bytes(content)
+        again = search.nearest(path, table["recording"][0], top=100)
+        assert again is not None
+        assert again.equals(found)
+
+
+def test_any_recording_may_be_the_query(model: predict.Model, data: Path, tmp_path: Path) -> None:
+    path, checkpoint = tmp_path / "v.npz", tmp_path / "model.safetensors"
+    tiny.save(model, checkpoint)
+    recordings = sorted(data.glob("*.wav"))
+    made_by = {"model": model.digest, "layer": "fused", "per": "cycle", "cycles": "auto"}
+    search.write_vectors(model.embed_table(recordings[1:]), path, made_by)
+    found = search.search(f"{recordings[0]}#2", path, 3, str(checkpoint))
+    vector = np.stack(model.embed_table(recordings[0])["vector"].to_list())[1]
+    wanted = search.nearest(path, vector, 3)
+    assert wanted is not None
+    assert found["recording"].tolist() == wanted["recording"].tolist()
+    assert np.abs(found["similarity"] - wanted["similarity"]).max() < 1e-5
+    with pytest.raises(ValueError, match=r"the recording has no cycle 9"):
+        search.search(f"{recordings[0]}#9", path, 3, str(checkpoint))
+    with pytest.raises(ValueError, match=r"nobody: neither a recording in .*v.npz nor a file"):
+        search.search("nobody", path, 3, str(checkpoint))
+    search.write_vectors(model.embed_table(recordings[1:]), path, {**made_by, "model": "another"})
+    with pytest.raises(ValueError, match=r"v.npz: made by another model"):
+        search.search(str(recordings[0]), path, 3, str(checkpoint))
+
+
+def test_files_that_are_no_embedding_sets_are_sentences(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"gone.npz: no such file; `rales embed`"):
+        search.read_rows(tmp_path / "gone.npz")
+    for name in ("x.npz", "x.parquet"):
+        (tmp_path / name).write_bytes(b"something else")
+        with pytest.raises(ValueError, match=rf"{name}: not an embedding file"):
+            search.read_rows(tmp_path / name)
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=r"x.parquet: not an embedding file"):
+        search.read_rows(tmp_path / "x.parquet")
+    np.savez(tmp_path / "x.npz", vectors=np.array([{}], dtype=object))  # a pickle is not opened
+    with pytest.raises(ValueError, match=r"x.npz: not an embedding file"):
+        search.read_rows(tmp_path / "x.npz")
+    with pytest.raises(ValueError, match=r"x.npz: its vectors cannot be read"):
+        search.read_vectors(tmp_path / "x.npz")
