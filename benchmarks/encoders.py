@@ -119,8 +119,8 @@ def table(cycles: pd.DataFrame, label: Whole, found: dict[str, list[Pooled]]) ->
             for name, encoders in found.items():
                 p, rows = [], []
                 for seed, x in enumerate(encoders):
-                    official = (cycles["split"] == "test").to_numpy(np.int64)
-                    folds = official if split == "official" else splits.folds(cycles, FOLDS, seed).to_numpy(np.int64)
+                    sides = cycles["split"] == "test" if split == "official" else splits.folds(cycles, FOLDS, seed)
+                    folds: Whole = np.asarray(sides, np.int64)
                     numbers = [1] if split == "official" else list(range(FOLDS))
                     p.append(held_out(x, label, folds, numbers, layers))
                     rows.append(~np.isnan(p[-1][:, 0]))

@@ -154,7 +154,7 @@ def test_vectors_of_a_layer_and_of_a_recording(place: Path, model: predict.Model
 def test_every_probability_comes_from_the_engine(place: Path, model: predict.Model) -> None:
     asked = []
 
-    def engine(waves: predict.Waves) -> predict.Probabilities:
+    def engine(waves: reading.Waves) -> scoring.Probabilities:
         asked.append(waves.shape)
         return np.tile([0.1, 0.2, 0.3, 0.4], (len(waves), 1))
 
