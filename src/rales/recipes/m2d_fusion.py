@@ -64,8 +64,11 @@ def recipe(
     one_of("size", size or "base", tuple(SIZES))
     one_of("frontend", frontend, ("icbhi", "m2d", "m2d_clip"))
     one_of("masks", masks, ("code", "paper"))
-    with torch.device("meta"):  # of a random start only the sizes are needed here
-        encoder, digest = in_file(find(weights)) if weights else (ViT(*SIZES[size or "base"]), "")
+    model = Model(**SIZES[size or "base"]._asdict())
+    if weights:
+        encoder, digest = in_file(find(weights))
+        own = {name: getattr(encoder, name) for name in ("dim", "depth", "heads", "patch", "unit_frames")}
+        model = Model(**own, weights=weights, weights_digest=digest)
     audio = Audio(frontend="icbhi")
     if frontend == "m2d":
         mean, std = norm_stats(find(weights)) if weights else (-7.1, 4.2)
@@ -77,9 +80,9 @@ def recipe(
         augmentation = replace(
             augmentation, frequency_width=augmentation.time_width, time_width=augmentation.frequency_width
         )
-    layers = tuple(range(1, encoder.depth + 1))
+    layers = tuple(range(1, model.depth + 1))
     if variant in PAPER_LAYERS:
-        layers = tuple(sorted({max(1, layer * encoder.depth // 12) for layer in PAPER_LAYERS[variant]}))
+        layers = tuple(sorted({max(1, layer * model.depth // 12) for layer in PAPER_LAYERS[variant]}))
     return Recipe(
         name="m2d_fusion",
         options={
@@ -92,17 +95,7 @@ def recipe(
         config=Config(
             audio=audio,
             augment=augmentation,
-            model=Model(
-                dim=encoder.dim,
-                depth=encoder.depth,
-                heads=encoder.heads,
-                patch=encoder.patch,
-                unit_frames=encoder.unit_frames,
-                layers=layers,
-                learned=variant == "all_learned",
-                weights=weights,
-                weights_digest=digest,
-            ),
+            model=replace(model, layers=layers, learned=variant == "all_learned"),
             train=Training() if weights else RANDOM_START[size or "base"],
         ),
         frontend=build_frontend,
@@ -120,9 +113,8 @@ def in_file(path: Path) -> tuple[ViT, str]:
 
 @cache
 def read_once(path: Path, modified_ns: int) -> tuple[ViT, str]:
-    with torch.device("cpu"):
-        encoder = load_m2d(path)
-        digest = fingerprint(encoder)
+    encoder = load_m2d(path)
+    digest = fingerprint(encoder)
     return encoder.to("meta"), digest
 
 
