@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from rales import default_model, finetune, probe, statistics
+from rales import default_model, probe, statistics
 from rales.data import read_cycles, splits
 from rales.data.collection import Collection, read_collection
 from rales.data.synthetic import write_folder
@@ -29,6 +29,7 @@ from rales.metrics import CLASSES, confusion, icbhi_scores
 from rales.models import ViT
 from rales.probe import Pooled
 from rales.recipes import m2d_pretrain
+from rales.rows import cycle_waves
 
 FOLDS, DRAWS = 5, 5
 Whole = NDArray[np.int64]
@@ -92,7 +93,7 @@ def layers_of(run: Path, cycles: pd.DataFrame, random_seed: int | None) -> Poole
                 torch.nn.init.zeros_(module.bias)  # type: ignore[arg-type]
             elif isinstance(module, torch.nn.LayerNorm):
                 module.reset_parameters()
-    waves = finetune.cycle_waves(cycles, recipe.config)
+    waves = cycle_waves(cycles, recipe)
     found = features(encoder, recipe.frontend(recipe.config), waves, precision="float32")
     return probe.weighted(found, np.ones(encoder.depth))
 
@@ -118,8 +119,8 @@ def table(cycles: pd.DataFrame, label: Whole, found: dict[str, list[Pooled]]) ->
             for name, encoders in found.items():
                 p, rows = [], []
                 for seed, x in enumerate(encoders):
-                    official = (cycles["split"] == "test").to_numpy(np.int64)
-                    folds = official if split == "official" else splits.folds(cycles, FOLDS, seed).to_numpy(np.int64)
+                    sides = cycles["split"] == "test" if split == "official" else splits.folds(cycles, FOLDS, seed)
+                    folds: Whole = np.asarray(sides, np.int64)
                     numbers = [1] if split == "official" else list(range(FOLDS))
                     p.append(held_out(x, label, folds, numbers, layers))
                     rows.append(~np.isnan(p[-1][:, 0]))

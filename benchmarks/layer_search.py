@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from rales import finetune, layers, probe, recipes
+from rales import layers, probe, recipes, rows
 from rales.data import read_cycles, splits
 from rales.metrics import CLASSES, confusion, icbhi_scores
 from rales.models import ViT
@@ -114,7 +114,7 @@ def real(data: Path, weights: str) -> tuple[pd.DataFrame, probe.Pooled]:
     torch.manual_seed(0)
     encoder = recipe.model(recipe.config).get_submodule("encoder")
     assert isinstance(encoder, ViT)
-    waves = finetune.cycle_waves(cycles, recipe.config, progress=True)
+    waves = rows.cycle_waves(cycles, recipe, progress=True)
     began_s = time.perf_counter()
     pooled = layers.features(encoder, recipe.frontend(recipe.config), waves, progress=True)
     print(f"pooled layers of {len(cycles)} cycles: {time.perf_counter() - began_s:.0f} s")

@@ -77,13 +77,13 @@ def logistic_regression(data: Path, folds: int) -> dict[str, tuple[float, ...]]:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from rales import finetune, recipes
+    from rales import recipes, rows
     from rales.data import read_cycles, splits
     from rales.metrics import CLASSES
 
     recipe = recipes.make("m2d_fusion", size="tiny")
     cycles = read_cycles(data)
-    waves, frontend = finetune.cycle_waves(cycles, recipe.config), recipe.frontend(recipe.config)
+    waves, frontend = rows.cycle_waves(cycles, recipe), recipe.frontend(recipe.config)
     features = []
     with torch.inference_mode():
         for start in range(0, len(waves), 64):

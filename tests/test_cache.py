@@ -101,6 +101,30 @@ def test_order_and_subset_are_those_of_the_table(cycles: pd.DataFrame, folder: P
     assert cache.waveforms(table, folder=folder, **SMALL).tobytes() == expected(table).tobytes()
 
 
+def starts(path: str, start_s: float, end_s: float) -> np.ndarray:
+    return np.array([start_s], np.float32)
+
+
+def test_rows_prepared_together_come_in_few_calls_and_in_their_order(
+    cycles: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "TOGETHER", 4)
+    calls: list[list[float]] = []
+
+    def together(rows: list[tuple[str, float, float]]) -> list[np.ndarray]:
+        calls.append([end_s - start_s for _, start_s, end_s in rows])
+        return [starts(*row) for row in rows]
+
+    prepare = cache.Preparation(starts, {}, 1, together=together)
+    found = cache.arrays(cycles, prepare, folder=folder, threads=1)
+    assert found[:, 0].tolist() == pytest.approx(cycles["start_s"].tolist())
+    assert [len(call) for call in calls] == [4, 4, 1]
+    seconds = [length for call in calls for length in call]
+    assert seconds == sorted(seconds)  # of nearly one length
+    alone = cache.Preparation(starts, {}, 1)
+    assert np.array_equal(alone.of_rows(cycles), prepare.of_rows(cycles))
+
+
 def test_second_call_and_other_labels_do_not_build(
     cycles: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

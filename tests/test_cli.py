@@ -296,7 +296,14 @@ def test_embed(capsys: Capture, place: Path, tmp_path: Path) -> None:
 def test_status_summary_and_decisions_of_predict(capsys: Capture, place: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.wav").write_bytes(b"not a sound")
     words: list[str | Path] = ["predict", place / "data", tmp_path / "bad.wav", "--model", place / "run"]
-    more = ["--status", tmp_path / "status.csv", "--summary", tmp_path / "summary.parquet", "--min-confidence", "0.3"]
+    more: list[str | Path] = [
+        "--status",
+        tmp_path / "status.csv",
+        "--summary",
+        tmp_path / "summary.parquet",
+        "--min-confidence",
+        "0.3",
+    ]
     code, out, err = rales_(capsys, *words, *more, "--out", tmp_path / "cycles.parquet", "--json")
     assert code == 1
     assert "rales: " in err

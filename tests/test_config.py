@@ -126,8 +126,8 @@ def test_a_config_survives_the_command_line_and_its_file(wanted: list[tuple[str,
 
 def test_settings_of_another_version_are_named() -> None:
     stored = to_dict(Config())
-    stored["train"]["momentum"] = 0.9
-    with pytest.raises(ValueError, match=r"old/run: unknown settings momentum; it was written by another version"):
+    stored["train"]["inertia"] = 0.9
+    with pytest.raises(ValueError, match=r"old/run: unknown settings inertia; it was written by another version"):
         from_dict(stored, "old/run")
 
 

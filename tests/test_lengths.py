@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rales.audio.lengths import duplicate, majority, pieces, reflect
+from rales.audio.lengths import duplicate, pieces, reflect
 
 
 def ramp(samples: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
@@ -46,7 +46,3 @@ def test_reflection() -> None:
     assert reflect(ramp(1) + 7, 3).tolist() == [7, 7, 7]
     with pytest.raises(ValueError, match="empty wave"):
         reflect(ramp(0), 3)
-
-
-def test_majority_and_its_ties() -> None:
-    assert majority([3, 1, 3, 2, 1, 0], [7, 7, 7, 8, 8, 9]) == {7: 3, 8: 1, 9: 0}

@@ -15,7 +15,7 @@ def test_a_louder_band_is_seen_at_any_rate(rate_hz: int) -> None:
     noise = np.random.default_rng(0).normal(0, 0.001, 4 * rate_hz).astype(np.float32)
     wave = noise + 0.1 * tone(500, rate_hz)
     wave[2 * rate_hz : 2 * rate_hz + rate_hz // 2] += 0.9 * tone(500, rate_hz, 0.5)
-    levels, silent = band_levels(wave, rate_hz)
+    levels, silent = band_levels(wave.astype(np.float32), rate_hz)
     assert levels.shape == (4 * FRAME_HZ, len(EDGES_HZ) - 1)
     assert not silent.any()
     band = np.searchsorted(EDGES_HZ, 500) - 1
@@ -25,7 +25,7 @@ def test_a_louder_band_is_seen_at_any_rate(rate_hz: int) -> None:
 
 def test_loudness_is_taken_out() -> None:
     wave = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
-    assert np.allclose(band_levels(wave, 4000)[0], band_levels(wave / 8, 4000)[0], atol=1e-4)
+    assert np.allclose(band_levels(wave, 4000)[0], band_levels(wave / np.float32(8), 4000)[0], atol=1e-4)
 
 
 def test_digital_silence_is_marked_and_level() -> None:

@@ -125,7 +125,7 @@ def test_sup_con_by_hand() -> None:
 
 
 def test_sup_con_equals_pytorch_metric_learning() -> None:
-    losses = pytest.importorskip("pytorch_metric_learning.losses", reason="the independent SupCon is not installed")
+    losses = pytest.importorskip("pytorch_metric_learning.losses", reason="pytorch-metric-learning is not installed")
     label = torch.tensor([0, 1, 2, 3, 0, 0, 1, 2] * 2)
     for seed in range(5):
         z = features(16, 32, seed)

@@ -8,7 +8,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rales.optim import adam, cosine_lr, load_state_tensors, set_lr, state_tensors
+from rales.optim import (
+    adam,
+    cosine_lr,
+    interpolate,
+    learn_faster,
+    load_state_tensors,
+    set_lr,
+    sgd,
+    state_tensors,
+    step_lr,
+)
 
 
 def rate(epoch: int, half_period: int) -> float:
@@ -93,3 +103,43 @@ def test_going_on_from_a_file_equals_never_having_stopped(tmp_path: Path) -> Non
     forgetful = adam(again.parameters(), lr=1e-2, weight_decay=1e-4)
     again.load_state_dict({name: value for name, value in tensors.items() if name not in names})
     assert not torch.equal(steps(again, forgetful, first=3, last=6), undisturbed)
+
+
+def test_sgd_steps_and_a_head_that_learns_faster() -> None:
+    body, head = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    optimiser = sgd([body, head], lr=0.1, momentum=0, nesterov=False, weight_decay=0)
+    learn_faster(optimiser, [head], 10)
+    for _ in range(2):
+        set_lr(optimiser, 0.01)
+        (body + head).sum().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    assert (body.item(), head.item()) == pytest.approx((1 - 2 * 0.01, 1 - 2 * 0.1))
+
+
+def test_momentum_survives_a_file() -> None:
+    parameter = nn.Parameter(torch.ones(1))
+    made = [sgd([parameter], lr=0.1, momentum=0.9, nesterov=True, weight_decay=0) for _ in range(2)]
+    assert state_tensors(made[0], "") == {}
+    parameter.grad = torch.ones(1)
+    made[0].step()
+    stored = state_tensors(made[0], "o.")
+    load_state_tensors(made[1], stored, "o.")
+    assert state_tensors(made[1], "o.") == stored == {"o.0.momentum_buffer": torch.ones(1)}
+
+
+def test_step_schedule() -> None:
+    rates = [step_lr(epoch, lr=1.0, every=50, factor=0.1) for epoch in (0, 49, 50, 99, 100)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_interpolation_halves_a_step() -> None:
+    model = nn.BatchNorm1d(2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for name, moved in (("weight", 1), ("running_mean", 4), ("num_batches_tracked", 1)):
+        model.state_dict()[name] += moved
+    interpolate(model, before, 0.5)
+    after = model.state_dict()
+    assert after["weight"].tolist() == [1.5, 1.5]
+    assert after["running_mean"].tolist() == [2, 2]
+    assert after["num_batches_tracked"] == 1

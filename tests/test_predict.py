@@ -154,7 +154,7 @@ def test_vectors_of_a_layer_and_of_a_recording(place: Path, model: predict.Model
 def test_every_probability_comes_from_the_engine(place: Path, model: predict.Model) -> None:
     asked = []
 
-    def engine(waves: predict.Waves) -> predict.Probabilities:
+    def engine(waves: reading.Waves) -> scoring.Probabilities:
         asked.append(waves.shape)
         return np.tile([0.1, 0.2, 0.3, 0.4], (len(waves), 1))
 
@@ -405,11 +405,9 @@ def test_files_that_are_no_model_are_sentences(place: Path, golden: Path, tmp_pa
     runs.save_tensors(tmp_path / "x.safetensors", {**tensors, "head.weight": torch.zeros(4, 7)}, record)
     with pytest.raises(ValueError, match=r"x.safetensors: its tensors do not fit .* \(1 differ, first head.weight\)"):
         rales.load(tmp_path / "x.safetensors")
-    record["config"]["train"]["momentum"] = 0.5
+    record["config"]["train"]["inertia"] = 0.5
     runs.save_tensors(tmp_path / "x.safetensors", tensors, record)
-    with pytest.raises(
-        ValueError, match=r"x.safetensors: unknown settings momentum; it was written by another version"
-    ):
+    with pytest.raises(ValueError, match=r"x.safetensors: unknown settings inertia; it was written by another version"):
         rales.load(tmp_path / "x.safetensors")
     (tmp_path / "x.safetensors").write_text("hello")
     with pytest.raises(ValueError, match=r"x.safetensors: damaged"):

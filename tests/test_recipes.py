@@ -11,25 +11,31 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rales import recipes
-from rales.config import Config, Recipe, UsageError, from_dict, to_dict
+from rales.config import Config, Recipe, Step, UsageError, from_dict, to_dict
 from rales.recipes import RECIPES
 from rales.recipes.m2d_fusion import VARIANTS
+from rales.rows import preparation
 
 SAMPLES = 32000
+SECONDS = ["audio.duration_s=2"]
 
 
-def tiny(name: str) -> Recipe:
-    return recipes.make(name, ["audio.duration_s=2"], size="tiny")
+def tiny(name: str, *words: str) -> Recipe:
+    return recipes.make(name, [*SECONDS, *words], size="tiny")
 
 
 def step(recipe: Recipe) -> tuple[torch.nn.Module, torch.Tensor]:
     """One forward and backward pass over four made-up cycles; -> model with gradients, loss."""
     torch.manual_seed(0)
-    wave, label = 0.1 * torch.randn(4, SAMPLES), torch.tensor([0, 1, 2, 3])
-    frontend, model = recipe.frontend(recipe.config), recipe.model(recipe.config)
-    features = recipe.augment(recipe.config, frontend(wave), torch.Generator().manual_seed(0))
-    loss, logits = recipe.batch_loss(model.train(), features, label, label, torch.ones(4))
-    assert logits.shape == (4, 4)
+    wave, label = 0.1 * torch.randn(8, preparation(recipe).size), torch.arange(8) % 4
+    frontend, model, generator = recipe.frontend(recipe.config), recipe.model(recipe.config), torch.Generator()
+    if recipe.wave_augment:
+        wave = recipe.wave_augment(recipe.config, wave, generator)
+    features = recipe.augment(recipe.config, frontend(wave), generator)
+    loss, logits = recipe.batch_loss(
+        model.train(), features, Step(recipe.config, label, label, torch.ones(4), label // 2, generator)
+    )
+    assert logits.shape == (8, 4)
     loss.backward()
     return model, loss
 
@@ -57,11 +63,13 @@ def test_every_recipe_comes_back_from_its_record(name: str) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_states_its_paper_command_and_scores(name: str) -> None:
+    provenance = tiny(name).provenance
     module = importlib.import_module(RECIPES[name].__module__)
     said = module.__doc__ or ""
     assert "Paper: " in said
     assert re.search(rf"^Command: rales train {name} ", said, re.MULTILINE)
-    assert re.search(r"\d\d\.\d\d±\d\.\d\d", said), "expected scores"
+    assert re.search(r"\d\d\.\d\d", said), "expected scores"
+    assert provenance == "ours" or provenance in said.lower()
     assert "Deviations" in said
 
 

@@ -19,7 +19,8 @@ import torch
 
 from rales import recipes, reproduce, runs, sweep
 from rales.cli import app, main
-from rales.config import UsageError
+from rales.config import Step, UsageError
+from rales.report.published import TABLE2, paper_rows
 from tests import tiny
 from tests.conftest import GOLDEN, REPOSITORY
 
@@ -66,17 +67,23 @@ def test_trials_are_the_grid_times_the_seeds_and_unknown_words_stop_them() -> No
 
 
 def test_the_paper_is_a_sweep() -> None:
-    assert len(reproduce.paper_trials("table2", 5, ["size=tiny"])) == 60  # with and without validation patients
+    table2 = reproduce.paper_trials("table2", 5, ["size=tiny", "frontend=icbhi"])
+    assert len(table2) == 190  # six rows and 13 earlier systems, with and without validation patients
+    assert {trial.recipe for trial in table2} == set(recipes.RECIPES)
+    printed = {row.recipe for row in paper_rows(TABLE2)}
+    assert printed < set(recipes.RECIPES)
     assert len(reproduce.paper_trials("figure3", 5, ["size=tiny"], select="test_best")) == 5
     ratios = [str(GOLDEN / "checkpoints" / f"{name}.safetensors") for name in ("full", "enconly")]
     words = [trial.words[0] for trial in reproduce.paper_trials("table1", 1, [], weights=ratios, select="last")]
     assert words == [f"weights={ratio}" for ratio in ratios]
     everything = reproduce.paper_trials("all", 1, [], weights=ratios, select="last")
-    assert len(everything) == 7  # vanilla with the second checkpoint is in both tables, all_learned in two parts
+    assert len(everything) == 20  # vanilla with the second checkpoint is in both tables, all_learned in two parts
     with pytest.raises(UsageError, match="size is that of a random start"):
         reproduce.paper_trials("all", 1, ["size=tiny"])
     with pytest.raises(UsageError, match="Table 1 takes two"):
         reproduce.paper_trials("table1", 1, [], weights=ratios[:1])
+    with pytest.raises(UsageError, match="--set tpyo: no such field"):
+        reproduce.paper_trials("table2", 1, ["size=tiny", "tpyo=1"])
     with pytest.raises(UsageError, match="table3"):
         reproduce.paper_trials("table3", 5, [])
 
@@ -107,8 +114,10 @@ def test_every_ablation_of_the_docs_changes_the_system_and_trains(line: str) -> 
     for recipe in made[:2]:
         wave, label = torch.randn(2, 32000), torch.tensor([0, 3])
         features = recipe.frontend(recipe.config)(wave)
-        features = recipe.augment(recipe.config, features, torch.Generator().manual_seed(0))
-        loss, _ = recipe.batch_loss(recipe.model(recipe.config), features, label, label, torch.ones(4))
+        generator = torch.Generator().manual_seed(0)
+        features = recipe.augment(recipe.config, features, generator)
+        step = Step(recipe.config, label, label, torch.ones(4), label, generator)
+        loss, _ = recipe.batch_loss(recipe.model(recipe.config), features, step)
         loss.backward()
         assert torch.isfinite(loss)
 

@@ -9,20 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rales.audio.tqwt import (
-    HIGH_Q,
-    LEAST_SAMPLES,
-    LOW_Q,
-    Wavelets,
-    dual_q,
-    dual_q_of_cycles,
-    inverse_tqwt,
-    max_stages,
-    padded_length,
-    subbands,
-    tqwt,
-    wavelet_norms,
-)
+from rales.audio.resonance import HIGH_Q, LEAST_SAMPLES, LOW_Q, dual_q, dual_q_of_cycles, padded_length
+from rales.audio.tqwt import Wavelets, inverse_tqwt, max_stages, subbands, tqwt, wavelet_norms
 from tests.conftest import REPOSITORY
 
 

@@ -47,8 +47,16 @@ def write_folder(folder: Path) -> Path:
         annotation = [f"{i}\t{i + 1}\t{label % 2}\t{label // 2}\n" for i, label in enumerate(order)]
         (folder / f"{name}.txt").write_text("".join(annotation))
         lines.append(f"{name}\t{'train' if patient in TRAIN else 'test'}\r\n")
+    (folder / "ICBHI_Challenge_demographic_information.txt").write_text(demographics())
     (folder / "ICBHI_challenge_train_test.txt").write_text("".join(lines))
     return folder
+
+
+def demographics() -> str:
+    """-> the database's file of that name: patients 101 to 107, one of them of unknown age, 108 missing."""
+    people = ["3 F NA 19 99", "70 M 33 NA NA", "NA NA NA NA NA", "60 F 28 NA NA", "7 M NA 32 135", "5 F NA 20 99"]
+    people.append("50 M 30 NA NA")
+    return "".join(f"{100 + i}\t{person}\r\n".replace(" ", "\t") for i, person in enumerate(people, 1))
 
 
 def breath(label: int, seed: int) -> np.ndarray:

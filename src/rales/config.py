@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import math
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -12,39 +12,22 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 if TYPE_CHECKING:  # the command's --help and the cache's workers must not wait for torch
     import torch
     from _typeshed import DataclassInstance
+    from pandas import DataFrame
     from torch import Tensor, nn
 
 
-ABOVE_ZERO = (
-    "audio.rate_hz",
-    "audio.duration_s",
-    "audio.std",
-    "model.dim",
-    "model.depth",
-    "model.heads",
-    "model.patch",
-    "model.unit_frames",
-    "model.layers",
-    "train.batch_size",
-    "train.lr",
-    "train.epochs",
-    "train.evaluate_every",
-    "split.folds",
-    "encoder.dim",
-    "encoder.depth",
-    "encoder.heads",
-    "encoder.patch",
-    "encoder.unit_frames",
-    "encoder.decoder_dim",
-    "encoder.decoder_depth",
-    "encoder.decoder_heads",
-    "crops.shortest_s",
-    "crops.statistics_crops",
-    "crops.std",
-    "crops.threads",
-    "pretrain.epochs",
-    "pretrain.batch_size",
-    "pretrain.lr",
+ABOVE_ZERO = tuple(
+    f"{section}.{name}"
+    for section, names in {
+        "audio": "rate_hz duration_s std",
+        "model": "dim depth heads patch unit_frames layers",
+        "train": "batch_size lr head_lr_factor step_epochs interpolate epochs evaluate_every",
+        "split": "folds",
+        "encoder": "dim depth heads patch unit_frames decoder_dim decoder_depth decoder_heads",
+        "crops": "shortest_s statistics_crops std threads",
+        "pretrain": "epochs batch_size lr",
+    }.items()
+    for name in names.split()
 )
 SHARES = ("train.validation_share", "pretrain.mask_ratio")  # above 0 and below 1
 
@@ -57,15 +40,17 @@ class UsageError(ValueError):
 class Audio:
     """From a cycle's sound to what the network sees."""
 
-    frontend: Literal["icbhi", "m2d", "m2d_clip"] = "icbhi"
+    frontend: Literal["icbhi", "m2d", "m2d_clip", "own"] = "icbhi"
     """icbhi: HTK log-mel in dB, min-max, standardised, as the published ICBHI recipes; m2d: as M2D was pre-trained;
-    m2d_clip: M2D's log-mel, each clip brought to mean 0 and deviation 1, so that levels do not matter (ours)."""
+    m2d_clip: M2D's log-mel, each clip brought to mean 0 and deviation 1, so that levels do not matter (ours); own: the
+    picture that the recipe's file describes."""
     rate_hz: int = 16000
     """Sample rate after resampling (paper 4.3.1)."""
     duration_s: float = 8.0
     """Length of every cycle after cutting or padding (paper 4.3.1)."""
-    pad: Literal["repeat", "zero"] = "repeat"
-    """How a shorter cycle is filled: repeated from its start (paper 4.3.1) or with silence."""
+    pad: Literal["repeat", "zero", "duplicate", "reflect"] = "repeat"
+    """How a shorter cycle is filled: repeated from its start (paper 4.3.1), with silence, whole and then repeated
+    (RespireNet), or by its mirror image (Nguyen & Pernkopf)."""
     fade_samples: int = 1000
     """Linear fade at both ends of the cycle and at the end of the clip (public code of [11], not in the paper)."""
     resampler: Literal["soxr", "sinc"] = "soxr"
@@ -91,7 +76,7 @@ class Augmentation:
     time_width: int = 40
     """Upper bound of a stripe's 10 ms frames (the paper's sentence literally reads 20)."""
     published_gate: bool = False
-    """One draw per batch, applied with probability 0.841, as a slip in the published code has it."""
+    """Applied with probability 0.841, as a slip in published code has it: one draw per batch (AST: per clip)."""
     time_warp_frames: int = 40
     """Largest shift of the warp's anchor, in 10 ms frames; 0 turns warping off (the published code has none)."""
     device_gain: float = 0.0
@@ -146,12 +131,30 @@ class Training:
     """Cycles an optimiser step."""
     micro_batch: int = 16
     """Cycles in memory at once; gradients of a batch add up over its pieces, the result is the same; 0 = all."""
+    drop_last: bool = False
+    """Leave out the last batch of an epoch if it is not full."""
+    optimiser: Literal["adam", "sgd"] = "adam"
+    """Adam (paper 4.3), or SGD with momentum (most earlier systems)."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    nesterov: bool = False
+    """Nesterov's form of the momentum."""
     lr: float = 1e-4
-    """Adam's learning rate at the start."""
+    """Learning rate at the start."""
+    head_lr_factor: float = 1.0
+    """Learning rate of the new classification layer, as a multiple of `lr`."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """How the learning rate falls, epoch by epoch."""
     lr_floor: float = 1e-6
     """Learning rate at the end of the cosine (public code of [11])."""
+    step_epochs: int = 50
+    """Epochs between two falls of schedule=step."""
+    step_factor: float = 0.1
+    """What schedule=step multiplies the learning rate with."""
     weight_decay: float = 1e-4
-    """Coupled (L2) weight decay of Adam."""
+    """Coupled (L2) weight decay."""
+    interpolate: float = 1.0
+    """Share of the new weights and buffers after every step; the rest stays as it was before it (AST: 0.5)."""
     warmup_epochs: int = 0
     """Epochs over which the learning rate rises from 0 (the paper has none; a random start needs some)."""
     cosine_epochs: int = 0
@@ -200,6 +203,26 @@ class Config:
 
 
 @dataclass(frozen=True)
+class Step:
+    """What a loss may know of its batch, beside the features. `label` and `group` are those of the piece at hand."""
+
+    config: Config
+    label: "Tensor"
+    """(b,) class numbers."""
+    whole_label: "Tensor"
+    """(B,) class numbers of the whole batch, over all pieces and processes."""
+    weight: "Tensor"
+    """(classes,) loss weights."""
+    group: "Tensor"
+    """(b,) metadata group of the patient, negative where unknown."""
+    generator: "torch.Generator"
+    """For whatever the loss draws: mixtures, second views."""
+
+
+Provenance = Literal["ours", "code-verified", "secondary", "reconstruction"]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything one system changes. Numbers are in `config`; behaviour is in the functions."""
 
@@ -208,17 +231,45 @@ class Recipe:
     """The words that chose this variant, enough to build the recipe again."""
     config: Config
     frontend: "Callable[[Config], nn.Module]"
-    """(B, samples) -> standardised features."""
+    """(B, samples) -> standardised features. Its persistent buffers are kept in the checkpoint."""
     model: "Callable[[Config], nn.Module]"
     """Features -> (B, classes) logits; loads pre-trained weights if the config names some."""
     augment: "Callable[[Config, Tensor, torch.Generator], Tensor]"
     """(config, features, generator) -> features; training only."""
-    batch_loss: "Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]"
-    """(model, features, label, labels of the whole batch, class weight) -> scalar loss, (b, classes) logits."""
+    batch_loss: "Callable[[nn.Module, Tensor, Step], tuple[Tensor, Tensor]]"
+    """(model, features, step) -> scalar loss, logits of the (b, classes) rows that it was given."""
     run: Callable[..., dict[str, Any]]
-    """(recipe, cycles, out folder, …) -> figures: `finetune.run`, or a system's own two stages."""
+    """(recipe, cycles, out folder, …) -> figures: `finetune.run`, or a system's own stages."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Dotted fields in which `config` is not the one that the options make, and their values."""
+    provenance: Provenance = "ours"
+    """How sure it is that this is the published system: checked against its authors' code, against others' re-use of
+    it, or rebuilt from an abstract. Printed beside its scores."""
+    rows: "Callable[[Config, DataFrame], DataFrame] | None" = None
+    """(config, divided cycles table) -> the rows that are prepared: several pieces of a long cycle, joined copies of
+    train cycles. None: one row a cycle."""
+    prepare: Callable[[Config], Any] | None = None
+    """Config -> `cache.Preparation`, how a row becomes what the front-end gets. None: a waveform as `audio` says."""
+    fit: "Callable[[Config, nn.Module, nn.Module, Any, torch.device], None] | None" = None
+    """(config, front-end, model, `rows.Data`, device): sets their buffers from the train rows, before epoch 1."""
+    wave_augment: "Callable[[Config, Tensor, torch.Generator], Tensor] | None" = None
+    """(config, what was prepared, generator) -> what the front-end gets; training only."""
+    whole_batches: bool = False
+    """Loss or normalisation compare the rows of a batch: it cannot be cut into pieces or shared among processes."""
+    asked: "Recipe | None" = None
+    """In the last of several stages, whose numbers are its own: the recipe that the user asked for."""
+
+
+def one_of(option: str, value: str, known: Sequence[str]) -> None:
+    """A recipe's option and what it may be; anything else is a UsageError."""
+    if value not in known:
+        raise UsageError(f"{option} {value!r} is unknown; expected one of {', '.join(known)}")
+
+
+def no_weights(name: str, weights: str) -> None:
+    """A system without public weights refuses a file of some."""
+    if weights:
+        raise UsageError(f"{name} has no pre-trained weights; leave --weights out")
 
 
 Settings = TypeVar("Settings", bound="DataclassInstance")  # Config, or PretrainConfig

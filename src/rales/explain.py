@@ -148,8 +148,8 @@ def table(found: Explained) -> pd.DataFrame:
     place_s = why.time_s % length_s if found.repeats else np.where(why.time_s < length_s, why.time_s, np.nan)
     hz, time_s = np.meshgrid(why.hz, why.time_s, indexing="ij")
     recording_s = np.broadcast_to(found.start_s + place_s, why.grid.shape)
-    names, cells = ("hz", "time_s", "recording_s", "contribution"), (hz, time_s, recording_s, why.grid)
-    return pd.DataFrame({name: np.ravel(values) for name, values in zip(names, cells, strict=True)})
+    cells: dict[str, NDArray[Any]] = {"hz": hz, "time_s": time_s, "recording_s": recording_s, "contribution": why.grid}
+    return pd.DataFrame({name: values.ravel() for name, values in cells.items()})
 
 
 def document(found: Explained) -> dict[str, Any]:

@@ -16,12 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from rales import runs, scoring
-from rales.config import Config, Recipe, to_dict
-from rales.data import batches, cache, splits
+from rales.config import Recipe, Step, to_dict
+from rales.data import batches, splits
 from rales.devices import Place, place
-from rales.losses import class_weights
 from rales.metrics import CLASSES, confusion, icbhi_scores
-from rales.optim import adam, cosine_lr, load_state_tensors, set_lr, state_tensors
+from rales.optim import interpolate, load_state_tensors, set_lr, state_tensors
+from rales.rows import Data, class_numbers, cycle_waves, rows_of
+from rales.steps import make_optimisers, scheduled_lr
 
 
 def run(
@@ -60,21 +61,24 @@ def train(
 ) -> dict[str, Any]:
     """The run from its first or last whole epoch to the end; -> figures of the selected weights (rank 0)."""
     config = recipe.config
+    check_batches(recipe, here)
     finished = here.rank == 0 and runs.begin(out, record)
     if any(here.gather(finished)):  # and nobody reads the folder before rank 0 has made it
         return runs.read_json(out / "evaluation.json") if here.rank == 0 else {}
-    waves = cycle_waves(table, config, progress=progress and here.rank == 0, folder=cache_folder)
+    items = rows_of(table, recipe)
+    data = Data(items, cycle_waves(items, recipe, progress=progress and here.rank == 0, folder=cache_folder))
 
     torch.manual_seed(config.seed)
     frontend = recipe.frontend(config).to(here.device)
     model = recipe.model(config).to(here.device)
     optimisers = make_optimisers(model, config)
-    state = resume(out, model, optimisers)
+    state = resume(out, model, frontend, optimisers)
+    if recipe.fit is not None and state["epoch"] == 0:
+        recipe.fit(config, frontend.eval(), model.eval(), data, here.device)
     if here.rank == 0:
         runs.forget_after(out, state["epoch"])
     # blocks above the last fused layer get no gradient
     network = DistributedDataParallel(model, find_unused_parameters=True) if here.world > 1 else model
-    data = Data(table, waves)
     weight = data.class_weight(config).to(here.device)
 
     epochs = tqdm(
@@ -93,7 +97,7 @@ def train(
             lines += [evaluate_part(model, frontend, data, part, weight, epoch, here) for part in watched]
         if here.rank == 0:
             lines[0]["seconds"] = round(time.perf_counter() - started, 3)
-            keep(out, model, optimisers, lines, state, epoch, record)
+            keep(out, model, frontend, optimisers, lines, state, epoch, record)
             epochs.set_postfix({line["split"]: f"{100 * line['score']:.1f}" for line in lines})
     here.gather("trained")
     figures = finish(out, model, frontend, data, here, state, record) if here.rank == 0 else {}
@@ -101,60 +105,28 @@ def train(
     return figures
 
 
-def cycle_waves(
-    table: pd.DataFrame, config: Config, *, progress: bool = False, folder: Path | None = None
-) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Cycles table -> memory-mapped (N, samples) waveforms prepared as the config says."""
-    audio = config.audio
-    return cache.waveforms(
-        table,
-        folder=folder,
-        rate_hz=audio.rate_hz,
-        duration_s=audio.duration_s,
-        resampler=audio.resampler,
-        pad=audio.pad,
-        fade_samples=audio.fade_samples,
-        progress=progress,
-    )
-
-
-class Data:
-    """The cycles table with its waveforms and class numbers."""
-
-    def __init__(self, table: pd.DataFrame, waves: np.ndarray[Any, np.dtype[np.float32]]) -> None:
-        self.table, self.waves = table, waves
-        self.labels = table["label"].map({name: i for i, name in enumerate(CLASSES)}).to_numpy(np.int64)
-
-    def rows(self, part: str) -> np.ndarray[Any, np.dtype[np.int64]]:
-        return np.flatnonzero(self.table["split"].to_numpy() == part)
-
-    def parts_to_watch(self) -> list[str]:
-        return [part for part in ("validation", "test") if len(self.rows(part))]
-
-    def class_weight(self, config: Config) -> Tensor:
-        if config.train.class_weights == "none":
-            return torch.ones(len(CLASSES))
-        return class_weights(np.bincount(self.labels[self.rows("train")], minlength=len(CLASSES)).tolist())
-
-
-def make_optimisers(model: nn.Module, config: Config) -> dict[str, torch.optim.Adam]:
-    """Model -> the optimiser of every step and, if asked for, one of every epoch for the layer weights."""
-    train = config.train
-    later = []
-    if config.model.learned and config.model.layer_weight_update == "per_epoch":
-        later = [p for name, p in model.named_parameters() if name == "fusion.weight"]
-    often = [p for p in model.parameters() if not any(p is q for q in later)]
-    optimisers = {"step": adam(often, lr=train.lr, weight_decay=train.weight_decay)}
-    if later:
-        optimisers["epoch"] = adam(later, lr=train.lr, weight_decay=train.weight_decay)
-    return optimisers
+def check_batches(recipe: Recipe, here: Place) -> None:
+    """A loss that compares the rows of a batch, cut into pieces or shared among processes, is another loss."""
+    train = recipe.config.train
+    if not recipe.whole_batches:
+        return
+    if here.world > 1:
+        raise ValueError(
+            f"{recipe.name} compares the cycles of a whole batch, which {here.world} processes would share out among "
+            "them; train it in one process"
+        )
+    if 0 < train.micro_batch < train.batch_size:
+        raise ValueError(
+            f"{recipe.name} compares the cycles of a whole batch, which train.micro_batch={train.micro_batch} would "
+            "cut up; leave it at 0 and make train.batch_size smaller if memory is short"
+        )
 
 
 def train_epoch(
     recipe: Recipe,
     network: nn.Module,
     frontend: nn.Module,
-    optimisers: dict[str, torch.optim.Adam],
+    optimisers: dict[str, torch.optim.Optimizer],
     data: Data,
     weight: Tensor,
     epoch: int,
@@ -166,7 +138,9 @@ def train_epoch(
     """
     config, train = recipe.config, recipe.config.train
     network.train()
-    lr = cosine_lr(epoch - 1, lr=train.lr, floor=train.lr_floor, half_period=train.cosine_epochs or train.epochs)
+    frontend.train()
+    torch.manual_seed(seed_of(config.seed, epoch, 0, here.rank))  # for dropout
+    lr = scheduled_lr(epoch - 1, config)
     all_steps = math.ceil(len(data.rows("train")) / train.batch_size)
     for optimiser in optimisers.values():
         set_lr(optimiser, lr)
@@ -180,6 +154,7 @@ def train_epoch(
         epoch=epoch,
         rows=data.rows("train"),
         sampler=train.sampler,
+        drop_last=train.drop_last,
         part=(here.rank, here.world),
         pin=here.device.type == "cuda",
     ):
@@ -189,14 +164,20 @@ def train_epoch(
             # since the others wait for its gradients and attention on a GPU may refuse an empty batch
             idle = len(batch.wave) == 0
             wave = torch.zeros(1, data.waves.shape[1]) if idle else batch.wave
+            if recipe.wave_augment is not None:
+                wave = recipe.wave_augment(config, wave, generator)
             features = frontend(wave.to(here.device, non_blocking=True))
             features = recipe.augment(config, features, generator)
         label = torch.zeros(1, dtype=torch.int64) if idle else batch.label
         label, whole_label = label.to(here.device), batch.whole_label.to(here.device)
+        group = torch.zeros(1, dtype=torch.int64) if idle else torch.from_numpy(data.groups[batch.rows])
+        group = group.to(here.device)
+        before = {k: v.clone() for k, v in network.state_dict().items()} if train.interpolate != 1 else {}
         for rows, last in pieces(len(label), train.micro_batch):
             with here.synchronising(network, last):
                 with here.autocast():
-                    loss, logits = recipe.batch_loss(network, features[rows], label[rows], whole_label, weight)
+                    step = Step(config, label[rows], whole_label, weight, group[rows], generator)
+                    loss, logits = recipe.batch_loss(network, features[rows], step)
                 # DDP takes the mean over processes where the loss is a sum
                 (loss * (0 if idle else here.world)).backward()
             if idle:
@@ -208,6 +189,8 @@ def train_epoch(
             set_lr(optimisers["step"], warm_lr)
         optimisers["step"].step()
         optimisers["step"].zero_grad()
+        if before:
+            interpolate(network, before, train.interpolate)
         steps += 1
     if "epoch" in optimisers:
         for parameter in optimisers["epoch"].param_groups[0]["params"]:
@@ -239,22 +222,28 @@ def pieces(rows: int, size: int) -> Iterator[tuple[slice, bool]]:
 
 
 @torch.inference_mode()
-def part_logits(model: nn.Module, frontend: nn.Module, data: Data, part: str, here: Place) -> Tensor:
-    """-> (n, classes) float32 logits of a part's cycles, in table order; processes share the work."""
+def part_logits(
+    model: nn.Module, frontend: nn.Module, data: Data, part: str, here: Place
+) -> tuple[pd.DataFrame, Tensor]:
+    """-> a part's cycles in table order, and their (n, classes) float32 logits; processes share the work."""
     model.eval()
+    frontend.eval()
     rows = np.array_split(data.rows(part), here.world)[here.rank]
     logits = [torch.zeros(0, len(CLASSES))]
     for batch in batches.in_order(data.waves, data.labels, 16, rows=rows) if len(rows) else ():
         with here.autocast():
             logits.append(model(frontend(batch.wave.to(here.device))).float().cpu())
-    return torch.cat(here.gather(torch.cat(logits)))
+    found = torch.cat(here.gather(torch.cat(logits)))
+    cycles, pooled = scoring.pooled(data.table.iloc[data.rows(part)], found.numpy())
+    return cycles, torch.from_numpy(pooled)
 
 
 def evaluate_part(
     model: nn.Module, frontend: nn.Module, data: Data, part: str, weight: Tensor, epoch: int, here: Place
 ) -> dict[str, Any]:
     """-> the line of metrics of validation or test cycles."""
-    logits, label = part_logits(model, frontend, data, part, here), torch.from_numpy(data.labels[data.rows(part)])
+    cycles, logits = part_logits(model, frontend, data, part, here)
+    label = torch.from_numpy(class_numbers(cycles))
     loss = nn.functional.cross_entropy(logits, label, weight.cpu()).item()
     scores = icbhi_scores(confusion(label, logits.argmax(dim=1)))
     return {"epoch": epoch, "split": part, "loss": loss, **scores}
@@ -263,7 +252,8 @@ def evaluate_part(
 def keep(
     out: Path,
     model: nn.Module,
-    optimisers: dict[str, torch.optim.Adam],
+    frontend: nn.Module,
+    optimisers: dict[str, torch.optim.Optimizer],
     lines: list[dict[str, Any]],
     state: dict[str, Any],
     epoch: int,
@@ -275,7 +265,7 @@ def keep(
     is written again by the repeated epoch.
     """
     runs.append_metrics(out, lines)
-    weights, about = model.state_dict(), {**record, "epoch": epoch}
+    weights, about = tensors_of(model, frontend), {**record, "epoch": epoch}
     watched = record["config"]["train"]["select"].removesuffix("_best")
     score = next((line["score"] for line in lines if line["split"] == watched), math.nan)
     if not math.isnan(score) and (state["best_score"] is None or score > state["best_score"]):
@@ -286,16 +276,33 @@ def keep(
     runs.save_tensors(out / "resume.safetensors", {**weights, **moments}, {**about, "state": state})
 
 
-def resume(out: Path, model: nn.Module, optimisers: dict[str, torch.optim.Adam]) -> dict[str, Any]:
+def resume(
+    out: Path, model: nn.Module, frontend: nn.Module, optimisers: dict[str, torch.optim.Optimizer]
+) -> dict[str, Any]:
     """Load the last whole epoch of an unfinished run, if there is one; -> epoch and best score so far."""
     path = out / "resume.safetensors"
     if not path.exists():
         return {"epoch": 0, "best_score": None, "best_epoch": None}
     tensors, record = runs.read_checkpoint(path)
-    model.load_state_dict({name: value for name, value in tensors.items() if not name.startswith("optimiser.")})
+    load_tensors({name: value for name, value in tensors.items() if not name.startswith("optimiser.")}, model, frontend)
     for name, optimiser in optimisers.items():
         load_state_tensors(optimiser, tensors, f"optimiser.{name}.")
     return dict(record["state"])
+
+
+FRONTEND = "frontend."  # before the names of a front-end's fitted statistics in a checkpoint
+
+
+def tensors_of(model: nn.Module, frontend: nn.Module) -> dict[str, Tensor]:
+    """-> what a checkpoint holds: the model's tensors and the front-end's statistics."""
+    return {**model.state_dict(), **{FRONTEND + name: value for name, value in frontend.state_dict().items()}}
+
+
+def load_tensors(tensors: dict[str, Tensor], model: nn.Module, frontend: nn.Module) -> None:
+    """Undo `tensors_of`."""
+    fitted = {name.removeprefix(FRONTEND): value for name, value in tensors.items() if name.startswith(FRONTEND)}
+    model.load_state_dict({name: value for name, value in tensors.items() if not name.startswith(FRONTEND)})
+    frontend.load_state_dict(fitted)
 
 
 def finish(
@@ -311,17 +318,15 @@ def finish(
 
     Scoring is in float32 whatever the training ran in, so that `rales predict` gives the same probabilities (to 1e-5).
     """
-    runs.save_tensors(out / "last.safetensors", model.state_dict(), {**record, "epoch": state["epoch"]})
+    runs.save_tensors(out / "last.safetensors", tensors_of(model, frontend), {**record, "epoch": state["epoch"]})
     if state["best_epoch"] is None:
         runs.copy(out / "last.safetensors", out / "best.safetensors")
     tensors, about = runs.read_checkpoint(out / "best.safetensors")
-    model.load_state_dict(tensors)
+    load_tensors(tensors, model, frontend)
     alone = replace(here, rank=0, world=1, dtype=None)
-    scored = {
-        part: part_logits(model, frontend, data, part, alone).double().softmax(dim=1).numpy()
-        for part in data.parts_to_watch()
-    }
-    rows = data.table.iloc[data.rows("test")]
+    found = {part: part_logits(model, frontend, data, part, alone) for part in data.parts_to_watch()}
+    scored = {part: logits.double().softmax(dim=1).numpy() for part, (_, logits) in found.items()}
+    rows = found["test"][0]
     figures = scoring.figures_of(
         rows,
         scored["test"],
@@ -330,7 +335,7 @@ def finish(
         whole_database=record["split"]["whole_database"],
     )
     if "validation" in scored:
-        true = {part: data.labels[data.rows(part)] for part in scored}
+        true = {part: class_numbers(cycles) for part, (cycles, _) in found.items()}
         figures |= scoring.from_validation(true, scored)
         patients = data.table.iloc[data.rows("validation")]["patient"].nunique()
         known = scoring.calibration(true["validation"], scored["validation"], patients)
@@ -358,10 +363,11 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
     }
     return {
         "recipe": recipe.name,
-        "options": dict(recipe.options),
+        "provenance": recipe.provenance,
+        **asked_for(recipe),
         "overrides": dict(recipe.overrides),
         "seed": recipe.config.seed,
-        "config": to_dict(recipe.config),
+        **({"asked": asked_for(recipe.asked)} if recipe.asked else {}),
         "classes": list(CLASSES),
         "split": {
             "name": recipe.config.split.name,
@@ -375,3 +381,8 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
         "command": command,
         **runs.environment(),
     }
+
+
+def asked_for(recipe: Recipe) -> dict[str, Any]:
+    """-> what makes the recipe again."""
+    return {"options": dict(recipe.options), "config": to_dict(recipe.config)}

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from rales import finetune, recipes, runs, scoring
+from rales import recipes, runs, scoring
 from rales.config import Audio, Config, UsageError
 from rales.data import splits
 from rales.devices import pick
@@ -30,6 +30,7 @@ from rales.models.weights import fingerprint
 from rales.pretrain import Probe
 from rales.probe import C, Pooled, Subset, Whole, check_strength, count, learned_weights, subsets, table, weighted
 from rales.recipes import m2d_fusion
+from rales.rows import cycle_waves
 
 Part = Literal["train", "all"]
 POOLS = ("mean", "max", "min")
@@ -88,7 +89,7 @@ def search(
         begin(out, settings, command)
         pooled = kept(out / "features.safetensors", source)
         if pooled is None:
-            waves = finetune.cycle_waves(cycles, recipe.config, progress=progress, folder=cache_folder)
+            waves = cycle_waves(cycles, recipe, progress=progress, folder=cache_folder)
             device = pick(recipe.config.train.device, 0)
             front = recipe.frontend(recipe.config).to(device)
             pooled = features(encoder.to(device), front, waves, used.index.to_numpy(), progress=progress)
@@ -118,7 +119,7 @@ def quick_probe(cycles: pd.DataFrame, *, folds: int = 5, seed: int = 0, cache_fo
     used = rows_of(cycles, "train")
     label = np.array([CLASSES.index(word) for word in used["label"]], np.int64)
     fold_of = np.array(splits.folds(used, folds, seed), np.int64)
-    waves = finetune.cycle_waves(cycles, Config(), folder=cache_folder)
+    waves = cycle_waves(cycles, m2d_fusion.recipe(), folder=cache_folder)
 
     def score(encoder: ViT) -> dict[str, float]:
         mean, std = encoder.norm_stats.tolist()

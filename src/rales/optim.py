@@ -1,10 +1,10 @@
 """Optimisers and schedules: parameters and numbers only."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def adam(parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float) -> torch.optim.Adam:
@@ -45,6 +45,41 @@ def ema_decay(step: int, steps: int, *, start: float, end: float) -> float:
     return start + (end - start) * step / max(steps - 1, 1)
 
 
+def sgd(
+    parameters: Iterable[nn.Parameter], *, lr: float, momentum: float, nesterov: bool, weight_decay: float
+) -> torch.optim.SGD:
+    """Trainable parameters -> SGD with momentum and coupled weight decay."""
+    trained = [p for p in parameters if p.requires_grad]
+    return torch.optim.SGD(trained, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
+
+
+def learn_faster(optimiser: torch.optim.Optimizer, chosen: Iterable[nn.Parameter], factor: float) -> None:
+    """Move the chosen parameters to a group of their own whose learning rate `set_lr` multiplies with `factor`."""
+    (group,) = optimiser.param_groups
+    own = {id(p) for p in chosen}
+    faster = [p for p in group["params"] if id(p) in own]
+    group["params"] = [p for p in group["params"] if id(p) not in own]
+    group["factor"] = 1.0
+    if faster:
+        optimiser.add_param_group({**group, "params": faster, "lr": group["lr"] * factor, "factor": factor})
+
+
+def step_lr(epoch: int, *, lr: float, every: int, factor: float) -> float:
+    """Epoch (from 0) -> learning rate, multiplied with `factor` after every so many epochs."""
+    return float(lr * factor ** (epoch // every))
+
+
+def interpolate(model: nn.Module, before: Mapping[str, Tensor], share: float) -> None:
+    """Model after a step, its state before it -> the model holds `share` of the new and the rest of the old values.
+
+    Whole numbers (counters of batch-norm) stay new. Source: raymin0223/patch-mix_contrastive_learning, share 0.5.
+    """
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                value.copy_(before[name].lerp(value, share))
+
+
 def cosine_lr(epoch: float, *, lr: float, floor: float, half_period: float) -> float:
     """Epoch (from 0) -> learning rate, from `lr` down to `floor` at `half_period` epochs, then up again.
 
@@ -54,20 +89,25 @@ def cosine_lr(epoch: float, *, lr: float, floor: float, half_period: float) -> f
 
 
 def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
-    """Give every parameter group the learning rate."""
+    """Give every parameter group the learning rate, times the factor of the group if it has one."""
     for group in optimiser.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("factor", 1.0)
 
 
-def state_tensors(optimiser: torch.optim.Optimizer, prefix: str) -> dict[str, torch.Tensor]:
+def state_tensors(optimiser: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
     """Optimiser -> flat names to tensors, for a safetensors file."""
     state = optimiser.state_dict()["state"]
-    return {f"{prefix}{i}.{name}": value for i, entries in state.items() for name, value in entries.items()}
+    return {
+        f"{prefix}{i}.{name}": value
+        for i, entries in state.items()
+        for name, value in entries.items()
+        if isinstance(value, Tensor)  # SGD keeps None before its first step
+    }
 
 
-def load_state_tensors(optimiser: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], prefix: str) -> None:
+def load_state_tensors(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str) -> None:
     """Undo `state_tensors`."""
-    state: dict[int, dict[str, torch.Tensor]] = {}
+    state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith(prefix):
             number, _, entry = name.removeprefix(prefix).partition(".")

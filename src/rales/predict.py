@@ -15,14 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rales import finetune, recipes, recordings, runs, scoring
+from rales.audio import wave
 from rales.config import Recipe, UsageError
-from rales.data import splits
+from rales.data import icbhi, splits
 from rales.devices import pick
 from rales.metrics import CLASSES, by_group
 from rales.models.fast import pack
 from rales.models.fusion import mean_plus_max
 from rales.models.weights import fingerprint
 from rales.recordings import Cycles, Piece, Waves
+from rales.rows import cycle_waves, preparation
+from rales.rows import rows_of as prepared_rows
 from rales.scoring import NOTICE as NOTICE
 from rales.scoring import Decision, Probabilities
 
@@ -58,11 +61,12 @@ class Model:
         record: dict[str, Any],
         device: torch.device,
         engine: Engine | None = None,
+        frontend: torch.nn.Module | None = None,
     ) -> None:
         self.recipe, self.record, self.device = recipe, record, device
         self.classes: tuple[str, ...] = tuple(record["classes"])
         self.calibration: dict[str, Any] = record.get("calibration") or {}
-        self.frontend = recipe.frontend(recipe.config).to(device).eval()
+        self.frontend = (frontend or recipe.frontend(recipe.config)).to(device).eval()
         self.plain = network.to(device).eval()
         self.engine: Engine = engine or self.in_torch
 
@@ -186,9 +190,9 @@ class Model:
                 "an exported artefact holds no vectors, only probabilities; give the run folder as --model"
             )
         embed, encoder = getattr(self.network, "embed", None), getattr(self.network, "encoder", None)
-        if embed is None or encoder is None:
+        if embed is None or (layer is not None and encoder is None):
             raise ValueError(f"a model of recipe {self.recipe.name} has no embedding; use one of m2d_fusion")
-        if layer is None:
+        if layer is None or encoder is None:
             return lambda waves: self.forward(embed, waves)
         if not 1 <= layer <= encoder.depth:
             raise UsageError(f"--layer {layer}: the encoder has layers 1 to {encoder.depth}, or say fused")
@@ -202,6 +206,9 @@ class Model:
         cycles: str = "auto",
     ) -> Iterator[Answer]:
         """Recordings -> what a function of (B, samples) says of their cycles, batched across recordings, in order."""
+        if self.recipe.rows is not None or self.recipe.prepare is not None:
+            yield from self.own_answers(paths, function, problems, cycles)
+            return
         values = list[NDArray[Any]]()
         for group in grouped(recordings.ahead(paths, self.recipe.config.audio, cycles)):
             waves = [piece.waves for piece in group if len(piece.waves)]
@@ -220,6 +227,33 @@ class Model:
                 yield Answer(piece.path, piece.duration_s, piece.cycles, together, piece.error)
                 values = []
 
+    def own_answers(
+        self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], problems: list[str] | None, cycles: str
+    ) -> Iterator[Answer]:
+        """`answers` of a system that prepares its rows in its own way, one recording after the other."""
+        nothing = np.empty((0, len(self.classes)))
+        for path in paths:
+            try:
+                with recordings.local(path) as file:
+                    duration_s = wave.info(file).duration_s
+                    found = recordings.cycles_of(file, duration_s, cycles)
+                    table = rows_of([Answer(str(file), duration_s, found, nothing, None)])
+                    rows = prepared_rows(table.assign(split="", device=icbhi.device_of(file.stem)), self.recipe)
+                    waves = preparation(self.recipe).of_rows(rows) if len(rows) else np.empty((0, 0), np.float32)
+            except (ValueError, OSError) as error:
+                if problems is None:
+                    raise
+                problems.append(str(error))
+                yield Answer(path, float("nan"), Cycles([], [], None, ""), nothing, error)
+                continue
+            starts = range(0, len(waves), BATCH)
+            values = np.concatenate([function(waves[i : i + BATCH]) for i in starts]) if len(waves) else nothing
+            if function == self.engine:
+                values = per_cycle(rows, values)[1]
+            elif len(rows) > len(table):
+                values = np.stack([values[rows["cycle"] == number].mean(axis=0) for number in table["cycle"]])
+            yield Answer(path, duration_s, found, values, None)
+
     def probabilities(self, waves: Waves, rows: NDArray[np.intp] | None = None) -> Probabilities:
         """(N, samples) prepared cycles, and the rows of them that are asked for -> (n, classes), not calibrated."""
         rows = np.arange(len(waves)) if rows is None else rows
@@ -237,6 +271,12 @@ class Model:
             function(self.frontend(torch.from_numpy(waves).to(self.device))).float().cpu().numpy()
         )
         return result
+
+
+def per_cycle(rows: pd.DataFrame, probabilities: Probabilities) -> tuple[pd.DataFrame, Probabilities]:
+    """Rows, which may be pieces of one cycle, and their probabilities -> one row and its probabilities a cycle."""
+    cycles, logits = scoring.pooled(rows, np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)))
+    return cycles, probabilities if len(cycles) == len(rows) else np.exp(logits.astype(np.float64))
 
 
 def grouped(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
@@ -285,9 +325,8 @@ def load(path_or_name: str | Path | None = None, device: str = "auto") -> Model:
         raise ValueError(f"{path}: an artefact of `rales export` gives probabilities only; here give the run folder")
     tensors, record = runs.read_checkpoint(path)
     recipe = recipes.rebuild(record, str(path))
-    network = recipe.model(recipe.config)
-    expected = network.state_dict()
-    shapes = {name: value.shape for name, value in expected.items()}
+    frontend, network = recipe.frontend(recipe.config), recipe.model(recipe.config)
+    shapes = {name: value.shape for name, value in finetune.tensors_of(network, frontend).items()}
     stored = {name: value.shape for name, value in tensors.items()}
     wrong = [name for name in shapes.keys() | stored.keys() if shapes.get(name) != stored.get(name)]
     if wrong:
@@ -295,8 +334,8 @@ def load(path_or_name: str | Path | None = None, device: str = "auto") -> Model:
             f"{path}: its tensors do not fit the architecture that its record names ({len(wrong)} differ, first "
             f"{min(wrong)}); the file was put together from two models"
         )
-    network.load_state_dict(tensors)
-    return Model(recipe, network, record, pick(device, 0))
+    finetune.load_tensors(tensors, network, frontend)
+    return Model(recipe, network, record, pick(device, 0), frontend=frontend)
 
 
 def evaluate(
@@ -316,11 +355,15 @@ def evaluate(
             there = set(splits.keys(splits.apply(cycles, repair).query("split == 'test'")))
             if there:  # else every test patient is trained on too
                 parts[repair] = pd.Series([key in there for key in splits.keys(cycles)], index=cycles.index)
-    waves = finetune.cycle_waves(cycles, config, progress=progress, folder=cache_folder)
+    items = prepared_rows(table.assign(split=""), model.recipe)  # no row trains here, so there are no copies
+    waves = cycle_waves(items, model.recipe, progress=progress, folder=cache_folder)
     validation = (table["split"] == "validation").to_numpy()
-    needed = np.flatnonzero(np.logical_or.reduce([validation, *(part.to_numpy() for part in parts.values())]))
+    needed = np.logical_or.reduce([validation, *(part.to_numpy() for part in parts.values())])
     scored = np.full((len(cycles), len(CLASSES)), np.nan)
-    scored[needed] = model.probabilities(waves, needed)
+    wanted = dict(zip(splits.keys(cycles[needed]), np.flatnonzero(needed), strict=True))
+    chosen = np.flatnonzero([key in wanted for key in splits.keys(items)])
+    found, probabilities = per_cycle(items.iloc[chosen], model.probabilities(waves, chosen))
+    scored[[wanted[key] for key in splits.keys(found)]] = probabilities
 
     figures = {
         name: scoring.figures_of(

@@ -1,5 +1,6 @@
 """The paper's Tables 1 and 2 and Figure 3 as a sweep: which trials they need, and what these cost on this machine."""
 
+import inspect
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +8,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from rales import recipes
-from rales.config import Recipe, UsageError
+from rales.config import Recipe, Step, UsageError
 from rales.data import splits
 from rales.recipes.m2d_fusion import VARIANTS
+from rales.rows import preparation
 from rales.sweep import Trial, trials
 
 PAPER = {
@@ -17,6 +19,7 @@ PAPER = {
     "table2": {"variant": list(VARIANTS)},
     "figure3": {"variant": ["all_learned"]},
 }
+EARLIER = [name for name in recipes.RECIPES if name != "m2d_fusion"]  # with their variants beside Table 2
 BOTH_RATIOS = ("mr6", "mr7")  # what Table 1 compares
 PROTOCOLS = ("last", "validation")  # the runs of `last` record what `test_best` would have chosen
 
@@ -28,12 +31,18 @@ def paper_trials(
 
     Table 1 compares two checkpoints: two `weights`, the one of masking ratio 0.6 first, or the public pair. The rest
     takes the last of them; without any, the public one of ratio 0.7, or a random start if a `size=` is fixed.
+    `system=file` among them is the checkpoint of an earlier system, which starts at random without one.
 
     Every row is run once with all training patients, for the protocols `last` and `test_best`, and once with
     validation patients held out, unless one protocol is named in `select`.
     """
     if what not in (*PAPER, "all"):
         raise UsageError(f"reproduce {what!r}: expected one of {', '.join(PAPER)}, all")
+    for word in fixed:
+        if not any(fitting([word], system) for system in recipes.RECIPES):
+            recipes.make("m2d_fusion", [word])  # says what it is not, and the nearest
+    theirs = {name: file for name, equals, file in (word.partition("=") for word in weights) if name in EARLIER}
+    weights = [word for word in weights if word.partition("=")[0] not in EARLIER]
     if len(weights) > 2 or (what == "table1" and len(weights) == 1):
         raise UsageError(
             f"reproduce {what}: {len(weights)} --weights; Table 1 takes two, that of masking ratio 0.6 first, or none "
@@ -46,16 +55,27 @@ def paper_trials(
             "or give --weights twice"
         )
     found: dict[str, Trial] = {}
+    chosen: Sequence[str]
     for part in PAPER if what == "all" else [what]:
         chosen = weights[-1:] or (() if sized else BOTH_RATIOS[-1:])
         if part == "table1":
             chosen = weights if len(weights) == 2 else BOTH_RATIOS
-        grid = {**({"weights": chosen} if chosen else {}), **PAPER[part]}
+        systems = {"m2d_fusion": {**({"weights": chosen} if chosen else {}), **PAPER[part]}}
+        if part == "table2":
+            systems |= {name: {"weights": [theirs[name]]} if name in theirs else {} for name in EARLIER}
         for protocol in PROTOCOLS if select is None else [select]:
-            for trial in trials("m2d_fusion", {**grid, "train.select": [protocol]}, seeds, fixed):
-                made = recipes.make(trial.recipe, trial.words)
-                found.setdefault(repr((made.options, made.config)), trial)
+            for system, grid in systems.items():
+                words = fitting(fixed, system)
+                for trial in trials(system, {**grid, "train.select": [protocol]}, seeds, words):
+                    made = recipes.make(trial.recipe, trial.words)
+                    found.setdefault(repr((made.name, made.options, made.config)), trial)
     return list(found.values())
+
+
+def fitting(words: Sequence[str], system: str) -> list[str]:
+    """`name=value` words for all systems -> those that a system can have: its options, and fields of the config."""
+    options = inspect.signature(recipes.find(system)).parameters
+    return [word for word in words if word.partition("=")[0] in options or "." in word.partition("=")[0]]
 
 
 @dataclass(frozen=True)
@@ -89,9 +109,9 @@ def estimate(planned: Sequence[Trial], cycles: pd.DataFrame, processes: int) -> 
         evaluations = config.train.epochs / config.train.evaluate_every
         seconds += per_cycle * (config.train.epochs * train + evaluations * test / 3)  # a forward is a third of a step
         stored, largest = stored + 2 * size, max(largest, 3 * size)
-    samples = round(config.audio.rate_hz * config.audio.duration_s) if planned else 0
+    caches = {repr(made_of): made_of.size for made_of in (preparation(recipe) for recipe, *_ in made.values())}
     together = max(1, min(processes, len(planned)))
-    disk = stored + together * largest + 4 * samples * len(cycles)
+    disk = stored + together * largest + 4 * sum(caches.values()) * len(cycles)
     return Estimate(len(planned), seconds / 3600 / together, disk / 1e9)
 
 
@@ -105,14 +125,15 @@ def step_cost(recipe: Recipe) -> tuple[float, int]:
     here = place(config.train.device, config.train.precision)
     frontend, model = recipe.frontend(config).to(here.device), recipe.model(config).to(here.device)
     count = min(config.train.micro_batch or config.train.batch_size, 4)
-    wave = torch.randn(count, round(config.audio.rate_hz * config.audio.duration_s), device=here.device)
+    wave = torch.randn(count, preparation(recipe).size, device=here.device)
     label = torch.zeros(count, dtype=torch.int64, device=here.device)
+    about = Step(config, label, label, torch.ones(4, device=here.device), label, torch.Generator().manual_seed(0))
     best, threads = float("inf"), torch.get_num_threads()
     torch.set_num_threads(1)  # as trials run
     for _ in range(3):
         started = time.perf_counter()
         with here.autocast():
-            loss, _ = recipe.batch_loss(model, frontend(wave), label, label, torch.ones(4, device=here.device))
+            loss, _ = recipe.batch_loss(model, frontend(wave), about)
         loss.backward()
         next(p.grad for p in model.parameters() if p.grad is not None).sum().item()  # waits for a GPU to finish
         best = min(best, time.perf_counter() - started)

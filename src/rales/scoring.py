@@ -18,6 +18,27 @@ Probabilities = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 
+def pooled(rows: pd.DataFrame, logits: NDArray[np.float32]) -> tuple[pd.DataFrame, NDArray[np.float32]]:
+    """Rows, several of which may be pieces of one cycle, and their (n, classes) logits -> one row and logits a cycle.
+
+    The pieces vote, and the cycle's probabilities are the mean over those that voted with the majority (of equally
+    frequent classes the lowest), so its most probable class is the majority's. Where every cycle is one row, nothing
+    changes.
+    """
+    parent, _ = pd.factorize(rows["recording"].astype(str) + "/" + rows["cycle"].astype(str))
+    first = np.unique(parent, return_index=True)[1]
+    if len(first) == len(rows):
+        return rows, logits
+    votes = logits.argmax(axis=1)
+    cast = np.zeros((len(first), logits.shape[1]))
+    np.add.at(cast, (parent, votes), 1)
+    agreeing = votes == cast.argmax(axis=1)[parent]
+    sums = np.zeros_like(cast)
+    np.add.at(sums, parent[agreeing], np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))[agreeing])
+    means = sums / sums.sum(axis=1, keepdims=True)
+    return rows.iloc[first], np.log(np.maximum(means, np.finfo(np.float32).tiny)).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Decision:
     """How probabilities become labels: temperature and threshold come from validation patients, or are None."""
@@ -101,6 +122,8 @@ def figures_of(
         "ci95": {name: list(interval[name]) for name in FIGURES},
         "protocol": {
             "split": config["split"]["name"],
+            "recipe": record.get("recipe", ""),
+            "provenance": record.get("provenance", "ours"),
             "select": config["train"]["select"],
             "selected_epoch": selected_epoch,
             "epochs": config["train"]["epochs"],

@@ -150,10 +150,12 @@ def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:
     if not (folder / "done").exists():
         return False
     try:
-        stored, config = runs.read_json(folder / "config.json"), recipes.make(trial.recipe, trial.words).config
-        table = splits.divide(cycles, config)
+        stored, recipe = runs.read_json(folder / "config.json"), recipes.make(trial.recipe, trial.words)
+        table = splits.divide(cycles, recipe.config)
         same_data = stored["split"]["digest"] == runs.digest(table[table["split"] != ""])
-        return bool(same_data and stored["config"] == runs.clean(to_dict(config)))
+        asked = stored.get("asked", stored)  # the last of several stages has numbers of its own
+        same_words = asked["options"] == runs.clean(recipe.options)
+        return bool(same_data and same_words and asked["config"] == runs.clean(to_dict(recipe.config)))
     except (ValueError, KeyError, TypeError):  # a damaged folder, or no such part of the data: the trial itself says so
         return False
 

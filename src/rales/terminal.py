@@ -30,9 +30,10 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
     """Figures of an evaluation -> lines: the Score and everything that must stand beside it."""
     protocol, low_high = figures["protocol"], figures["ci95"]
     lines = [
+        *provenance_lines(protocol),
         f"{protocol['cycles']} test cycles of {protocol['patients']} patients, split {protocol['split']}, "
         f"epoch {protocol['selected_epoch']} of {protocol['epochs']} (select {protocol['select']}), "
-        f"seed {protocol['seed']}"
+        f"seed {protocol['seed']}",
     ]
     if protocol["select"] == "test_best":
         lines.append("the epoch was chosen on the test set, as the paper did: these figures are optimistic")
@@ -73,6 +74,14 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
             rows = [[name, part["cycles"], *percents(part)] for name, part in figures[group].items()]
             lines += ["", *table(head, rows)]
     return [*lines, "", NOT_A_DIAGNOSIS]
+
+
+def provenance_lines(protocol: dict[str, Any]) -> list[str]:
+    """Protocol of figures -> a line that says how sure it is that this is the published system, if it is another's."""
+    from rales.report.published import PROVENANCE
+
+    provenance = protocol.get("provenance")
+    return [f"{protocol['recipe']}: {provenance}, {PROVENANCE[provenance]}"] if provenance in PROVENANCE else []
 
 
 SOURCES = {

@@ -1,6 +1,5 @@
 """How the earlier systems bring cycles to one length: pieces of long ones, filled up short ones."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -48,13 +47,3 @@ def reflect(wave: Wave, samples: int) -> Wave:
         return wave[:samples]
     mode: Literal["reflect", "edge"] = "reflect" if wave.size > 1 else "edge"
     return np.asarray(np.pad(wave, (0, samples - wave.size), mode=mode))
-
-
-def majority(
-    votes: Sequence[int] | NDArray[np.integer], parents: Sequence[int] | NDArray[np.integer]
-) -> dict[int, int]:
-    """Class and cycle of every piece -> cycle -> its most frequent class; of equally frequent ones the lowest."""
-    counted: dict[int, list[int]] = {}
-    for vote, parent in zip(votes, parents, strict=True):
-        counted.setdefault(int(parent), []).append(int(vote))
-    return {parent: int(np.bincount(cast).argmax()) for parent, cast in counted.items()}

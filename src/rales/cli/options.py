@@ -39,12 +39,18 @@ Cycles = Annotated[
 ]
 Weights = Annotated[
     str | None,
-    Parameter(name="--weights", help="Pre-trained M2D checkpoint: a file, or a name that `rales weights` lists."),
+    Parameter(name="--weights", help="Pre-trained checkpoint: a file, or for M2D a name that `rales weights` lists."),
 ]
 Size = Annotated[
-    Literal["tiny", "small", "base"] | None, Parameter(name="--size", help="Size of the encoder without weights.")
+    Literal["tiny", "small", "base"] | None,
+    Parameter(name="--size", help="Size of the network without weights; earlier systems have tiny and base."),
 ]
-Epochs = Annotated[int | None, Parameter(name="--epochs", help="Passes over the training cycles (150 in the paper).")]
+Epochs = Annotated[
+    int | None,
+    Parameter(
+        name="--epochs", help="Passes over the training cycles (150 in the paper; of several stages, the first)."
+    ),
+]
 Select = Annotated[
     Literal["last", "validation", "test_best"] | None,
     Parameter(

@@ -58,7 +58,7 @@ def sweep(
     Parameters
     ----------
     recipe
-        System to train: m2d_fusion.
+        System to train, as for `rales train`.
     out
         Folder of the run folders and of sweep.json.
     grid
@@ -142,6 +142,8 @@ def reproduce(
     weights
         Pre-trained M2D checkpoint, a file or a name that `rales weights` lists; without it the public ones are taken,
         or a random start with --size. Table 1 compares two: give --weights twice, masking ratio 0.6 first.
+        `system=FILE` is that of an earlier system, for example respirenet=resnet34-b627a593.pth; without, it starts at
+        random.
     dry_run
         Only list the trials and estimate time and disk.
     """

@@ -47,13 +47,15 @@ def train(
     Parameters
     ----------
     recipe
-        System to train: m2d_fusion.
+        System to train: m2d_fusion, or an earlier one: lungrn_nl, lungattn, wang_splice, respirenet, arscnet,
+        nguyen_cotuning, nguyen_stochnorm, moummad_scl, moummad_mscl, moummad_hybrid, moummad_ce, ast_ft,
+        ast_patchmix_cl. The file of each in rales/recipes tells its options, for --set.
     out
         Run folder to write.
     seed
         Seed of the random start, the order of cycles and the augmentation.
     variant
-        Row of the paper's Table 2: vanilla, pair_5_12, pair_5_11, triple_4_7_10, all_fixed, all_learned.
+        Of m2d_fusion, its row of Table 2: vanilla, pair_5_12, pair_5_11, triple_4_7_10, all_fixed, all_learned.
     """
     from rales import recipes, terminal
     from rales.data import read_cycles

@@ -1,4 +1,4 @@
-"""Cycles table -> one memory-mapped array of equal-length waveforms, built once per table and settings."""
+"""Cycles table -> one memory-mapped array of equally long waveforms or pictures, built once per table and settings."""
 
 import errno
 import hashlib
@@ -7,10 +7,10 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
-from functools import partial
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -22,61 +22,114 @@ from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 from tqdm import tqdm
 
-from rales.audio.wave import icbhi_cycle, read, resample
+from rales.audio.lengths import duplicate, reflect
+from rales.audio.wave import fade, icbhi_cycle, read, resample
 
 Wave = npt.NDArray[np.float32]
+Pad = Literal["repeat", "zero", "duplicate", "reflect"]
 
-FORMAT = 1  # raise it when `waveform`, or anything it calls, computes different samples from the same recording
+FORMAT = 2  # raise it when `waveform`, or anything it calls, computes different samples from the same recording
 WAIT_BEFORE_MESSAGE_S = 5.0
+AT_ONCE, TOGETHER = 64, 256  # rows in memory for each thread: prepared one after the other, and together
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a row becomes numbers: function(path, start_s, end_s, *values of `columns`, **settings) -> (size,) float32.
+
+    `settings` are plain values and, with the function's name, part of the cache's key. A column whose name ends in
+    `path` names a second recording, or is empty. Where many rows at once are faster than one after the other,
+    `together` does the same for a list of (path, start_s, end_s, *values), and the function for that of one; to the
+    last bit only if it is so in `together`.
+    """
+
+    function: Callable[..., Wave]
+    settings: Mapping[str, Any]
+    size: int
+    columns: tuple[str, ...] = ()
+    together: Callable[..., Sequence[Wave]] | None = None
+
+    def __call__(self, path: str | Path, start_s: float, end_s: float, *values: Any) -> Wave:
+        return self.function(path, start_s, end_s, *values, **self.settings)
+
+    def of_rows(self, rows: pd.DataFrame) -> Wave:
+        """Rows of a table (path, start_s, end_s, `columns`) -> (n, size), without a cache."""
+        given = rows[["path", "start_s", "end_s", *self.columns]].itertuples(index=False, name=None)
+        if self.together is not None:
+            return np.stack(self.together(list(given), **self.settings))
+        return np.stack([self(*values) for values in given])
 
 
 def waveforms(
     cycles: pd.DataFrame,
     *,
     folder: str | Path | None = None,
+    threads: int | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> Wave:
+    """Table of N cycles (path, start_s, end_s) -> (N, rate_hz * duration_s): `arrays` of `waveform`; `settings` are
+    those of `waveform_preparation`."""
+    return arrays(cycles, waveform_preparation(**settings), folder=folder, threads=threads, progress=progress)
+
+
+def waveform_preparation(
+    *,
     rate_hz: int = 16000,
     duration_s: float = 8.0,
     resampler: Literal["soxr", "sinc"] = "soxr",
-    pad: Literal["repeat", "zero"] = "repeat",
+    pad: Pad = "repeat",
     fade_samples: int = 1000,
-    threads: int | None = None,
-    progress: bool = False,
-) -> Wave:
-    """Table of N cycles (path, start_s, end_s) -> (N, rate_hz * duration_s) float32, read-only and memory-mapped.
-
-    Row i is `waveform` of cycles.iloc[i], to the last bit. The array lives in `folder` (default: RALES_CACHE, or the
-    user's cache folder) under a key of everything that decides its bytes: the settings, each recording's path, size
-    and modification time, and the rows in their order. Labels and splits are not in the key, so give the whole table
-    and pick rows by position; a subset or another order of the table is a cache of its own. Two runs may ask at once:
-    one builds, the other waits. A build that fails or is killed leaves nothing that is ever read.
-
-    Raises OSError where the folder cannot be written or the disk is full, and whatever `waveform` says of a recording.
-    """
-    if len(cycles) == 0:
-        raise ValueError("the table holds no cycles; expected at least one row (path, start_s, end_s)")
+) -> Preparation:
+    """Settings -> preparation of one waveform a cycle."""
     samples = round(rate_hz * duration_s)
-    settings: dict[str, Any] = {
-        "format": FORMAT,
-        "versions": {library: version(library) for library in ("numpy", "scipy", "soundfile", "soxr")},
+    settings = {
         "rate_hz": rate_hz,
         "samples": samples,
         "resampler": resampler,
         "pad": pad,
         "fade_samples": fade_samples,
-        **_rows(cycles),
+    }
+    return Preparation(waveform, settings, samples)
+
+
+def arrays(
+    cycles: pd.DataFrame,
+    prepare: Preparation,
+    *,
+    folder: str | Path | None = None,
+    threads: int | None = None,
+    progress: bool = False,
+) -> Wave:
+    """Table of N rows (path, start_s, end_s, the preparation's columns) -> (N, size) float32, read-only, memory-mapped.
+
+    Row i is what `prepare` makes of cycles.iloc[i], to the last bit. The array lives in `folder` (default: RALES_CACHE,
+    or the user's cache folder) under a key of everything that decides its bytes: function and settings, each
+    recording's path, size and modification time, and the rows in their order. Labels and splits are not in the key, so
+    give the whole table and pick rows by position; a subset or another order of the table is a cache of its own. Two
+    runs may ask at once: one builds, the other waits. A build that fails or is killed leaves nothing that is ever read.
+
+    Raises OSError where the folder cannot be written or the disk is full, and whatever `prepare` says of a recording.
+    """
+    if len(cycles) == 0:
+        raise ValueError("the table holds no cycles; expected at least one row (path, start_s, end_s)")
+    settings: dict[str, Any] = {
+        "format": FORMAT,
+        "versions": {library: version(library) for library in ("numpy", "scipy", "soundfile", "soxr")},
+        "function": f"{prepare.function.__module__}.{prepare.function.__name__}",
+        "size": prepare.size,
+        **prepare.settings,
+        **_rows(cycles, prepare.columns),
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
     folder = Path(folder or os.environ.get("RALES_CACHE") or user_cache_path("rales")).expanduser()
     if (waves := _open(folder / key)) is not None:
         return waves
-    prepare = partial(
-        waveform, rate_hz=rate_hz, samples=samples, resampler=resampler, pad=pad, fade_samples=fade_samples
-    )
     with _lock(folder, key):
         if (waves := _open(folder / key)) is None:  # else another run built it while this one waited
-            _build(folder, key, settings, prepare, threads, progress)
+            _build(folder, key, settings, prepare, cycles, threads, progress)
             waves = _open(folder / key)
     if waves is None:
         raise OSError(f"{folder / key}: the cache just built cannot be read back; check the disk")
@@ -91,7 +144,7 @@ def waveform(
     rate_hz: int = 16000,
     samples: int = 128000,
     resampler: Literal["soxr", "sinc"] = "soxr",
-    pad: Literal["repeat", "zero"] = "repeat",
+    pad: Pad = "repeat",
     fade_samples: int = 1000,
 ) -> Wave:
     """One cycle of one recording -> (samples,) float32: read, resample, fade, crop or pad; what a cache row holds."""
@@ -108,25 +161,46 @@ def prepared(
     rate_hz: int,
     samples: int,
     resampler: Literal["soxr", "sinc"],
-    pad: Literal["repeat", "zero"],
+    pad: Pad,
     fade_samples: int,
 ) -> Wave:
     """One cycle as recorded (N,) -> (samples,): the last steps of `waveform`."""
     wave = resample(wave, native_hz, to_hz=rate_hz, method=resampler)
+    if pad == "duplicate":
+        return duplicate(fade(wave, fade_samples)[:samples], samples)
+    if pad == "reflect":
+        return reflect(fade(wave, fade_samples), samples)
     return icbhi_cycle(wave, samples=samples, pad=pad, fade_samples=fade_samples)
 
 
-def _rows(cycles: pd.DataFrame) -> dict[str, list[list[Any]]]:
-    """The recordings as [path, bytes, mtime_ns] and the table's rows as [recording's number, start_s, end_s]."""
-    number, paths = pd.factorize(cycles["path"].astype(str))
-    recordings = []
+def segment(
+    path: str | Path, start_s: float, end_s: float, *, rate_hz: int, resampler: Literal["soxr", "sinc"] = "soxr"
+) -> Wave:
+    """A stretch of one recording -> (N,) at rate_hz."""
+    wave, native_hz = read(path, start_s, end_s)
+    return resample(wave, native_hz, to_hz=rate_hz, method=resampler)
+
+
+def _rows(cycles: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, list[list[Any]]]:
+    """The recordings as [path, bytes, mtime_ns] and the table's rows as [recording's number, start_s, end_s, values of
+    the columns], a second recording as its number or -1."""
+    seconds = [name for name in columns if name.endswith("path")]
+    number, paths = pd.factorize(pd.concat([cycles[name].astype(str) for name in ("path", *seconds)]))
+    recordings: list[list[Any]] = []
+    known: list[int] = []
     for path in paths:
         file = Path(path).resolve()
+        if not path and len(seconds):
+            known.append(-1)
+            continue
         if not path or not file.is_file():
             raise FileNotFoundError(f"{path!r}: there is no such recording; check the paths of the cycles table")
+        known.append(len(recordings))
         recordings.append([str(file), file.stat().st_size, file.stat().st_mtime_ns])
-    spans = zip(number, cycles["start_s"], cycles["end_s"], strict=True)
-    return {"recordings": recordings, "rows": [[int(n), float(start), float(end)] for n, start, end in spans]}
+    numbers = dict(zip(("path", *seconds), np.array(known)[number].reshape(-1, len(cycles)).tolist(), strict=True))
+    values = [numbers[name] if name in numbers else cycles[name].tolist() for name in columns]
+    spans = zip(numbers["path"], cycles["start_s"], cycles["end_s"], *values, strict=True)
+    return {"recordings": recordings, "rows": [[n, float(start), float(end), *more] for n, start, end, *more in spans]}
 
 
 def _open(finished: Path) -> Wave | None:
@@ -145,7 +219,8 @@ def _build(
     folder: Path,
     key: str,
     settings: dict[str, Any],
-    prepare: Callable[[str, float, float], Wave],
+    prepare: Preparation,
+    cycles: pd.DataFrame,
     threads: int | None,
     progress: bool,
 ) -> None:
@@ -156,7 +231,7 @@ def _build(
     building.mkdir()
     began_s = time.monotonic()
     try:
-        size_bytes = _write(building / "waves.npy", settings, prepare, threads, progress)
+        size_bytes = _write(building / "waves.npy", settings, prepare, cycles, threads, progress)
         meta = {"bytes": size_bytes, "built_s": round(time.monotonic() - began_s, 3), **settings}
         with (building / "meta.json").open("w") as file:
             json.dump(meta, file)
@@ -167,7 +242,7 @@ def _build(
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        needed_bytes = 4 * settings["samples"] * len(settings["rows"])
+        needed_bytes = 4 * prepare.size * len(cycles)
         raise OSError(
             f"{folder}: the cache needs {needed_bytes / 1e9:.2f} GB and the disk is full or over quota "
             f"({shutil.disk_usage(folder).free / 1e9:.2f} GB free); delete older caches there, "
@@ -180,11 +255,12 @@ def _build(
 def _write(
     path: Path,
     settings: dict[str, Any],
-    prepare: Callable[[str, float, float], Wave],
+    prepare: Preparation,
+    cycles: pd.DataFrame,
     threads: int | None,
     progress: bool,
 ) -> int:
-    """Prepares all cycles, recordings side by side, and writes them to an .npy file; returns its size in bytes.
+    """Prepares all cycles, groups of them side by side, and writes them to an .npy file; returns its size in bytes.
 
     Threads, not processes: decoding, resampling and writing release Python's global lock, so two threads are as fast
     as two processes, start at once, and die with a killed build instead of living on with its lock. Each cycle is read
@@ -192,10 +268,7 @@ def _write(
     cache whatever the format. Plain writes, not a writable memory map: on a full disk one is an OSError, the other a
     SIGBUS.
     """
-    rows_of: list[list[int]] = [[] for _ in settings["recordings"]]
-    for row, (number, _, _) in enumerate(settings["rows"]):
-        rows_of[number].append(row)
-    shape = (len(settings["rows"]), settings["samples"])
+    shape = (len(cycles), prepare.size)
     with path.open("wb") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
@@ -204,29 +277,37 @@ def _write(
         file.flush()
         _reserve(file, size_bytes)
 
-        def write_recording(number: int) -> None:
-            source = settings["recordings"][number][0]
+        def write_group(rows: list[int]) -> int:
             with path.open("r+b") as target:
-                for row in rows_of[number]:
-                    _, start_s, end_s = settings["rows"][row]
+                for row, wave in zip(rows, prepare.of_rows(cycles.iloc[rows]), strict=True):
                     target.seek(first + 4 * row * shape[1])
-                    target.write(prepare(source, start_s, end_s).astype("<f4", copy=False).data)
+                    target.write(wave.astype("<f4", copy=False).data)
+            return len(rows)
 
         with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="rales-cache") as pool:
-            tasks = [pool.submit(write_recording, number) for number in range(len(rows_of))]
-            bar = tqdm(total=len(tasks), desc="cache", unit="recording", disable=None if progress else True)
+            tasks = [pool.submit(write_group, rows) for rows in _groups(cycles, prepare)]
+            bar = tqdm(total=len(cycles), desc="cache", unit="cycle", disable=None if progress else True)
             try:
                 for task in as_completed(tasks):
-                    task.result()
-                    bar.update()
+                    bar.update(task.result())
             except BaseException:
-                # Also Ctrl-C: recordings not begun are dropped, those begun are finished in well under a second.
+                # Also Ctrl-C: groups not begun are dropped, those begun are finished in a moment.
                 pool.shutdown(cancel_futures=True)
                 raise
             finally:
                 bar.close()
         os.fsync(file.fileno())
     return size_bytes
+
+
+def _groups(cycles: pd.DataFrame, prepare: Preparation) -> list[list[int]]:
+    """Rows -> positions of those prepared in one go: of one recording, or, if that is faster, of nearly one length."""
+    groups = [np.asarray(rows) for rows in cycles.groupby("path", sort=False).indices.values()]
+    size = AT_ONCE
+    if prepare.together is not None:
+        groups = [np.argsort((cycles["end_s"] - cycles["start_s"]).to_numpy(), kind="stable")]
+        size = TOGETHER
+    return [rows[first : first + size].tolist() for rows in groups for first in range(0, len(rows), size)]
 
 
 def _reserve(file: BinaryIO, size_bytes: int) -> None:

@@ -7,6 +7,7 @@ list beside the folder, and annotations without any audio.
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,8 @@ DEVICES = ("AKGC417L", "LittC2SE", "Litt3200", "Meditron")
 LOCATIONS = ("Tc", "Al", "Ar", "Pl", "Pr", "Ll", "Lr")
 MODES = ("sc", "mc")
 SPLIT_FILE = "ICBHI_challenge_train_test.txt"
+DEMOGRAPHICS_FILE = "ICBHI_Challenge_demographic_information.txt"
+ADULT_YEARS = 18  # nobody in the database is between 16 and 19
 
 # Text files that the database or its mirrors bring along and that annotate no recording. `_events.txt` is the
 # annotators' second set (single crackles and wheezes), which some copies unpack into the same folder.
@@ -111,6 +114,37 @@ def annotation(path: Path, duration_s: float | None) -> tuple[list[Cycle], list[
     if not cycles and not problems:
         problems.append(f"{path}: empty, expected a line `start end crackles wheezes` per cycle")
     return sorted(cycles), problems
+
+
+def device_of(stem: str) -> str:
+    """Name of a recording without its ending -> its device, "" if it is not named as in the database."""
+    device = stem.split("_")[-1]
+    return device if device in DEVICES else ""
+
+
+def sex_and_age(recordings: Iterable[str]) -> dict[str, int]:
+    """Paths of recordings -> patient -> group: 0 boy, 1 girl, 2 man, 3 woman, -1 where sex or age is not known.
+
+    The demographic file lies beside the recordings or in the folder above: patient, age in years, sex, adult's BMI,
+    child's weight and height, NA where unknown (patient 223: all of it). Errors: no such file, or a line that is none.
+    """
+    given = list(map(Path, recordings))
+    folders = sorted({path.absolute().parent for path in given} | {path.resolve().parent for path in given})
+    places = [place / DEMOGRAPHICS_FILE for folder in folders for place in (folder, folder.parent)]
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        raise ValueError(f"{folders[0]}: no {DEMOGRAPHICS_FILE} in it or in the folder above, which tells sex and age")
+    groups = {}
+    for line_number, line in enumerate(text_of(found).splitlines(), start=1):
+        columns = line.split()
+        if not columns:
+            continue
+        if len(columns) < 3 or columns[2] not in ("F", "M", "NA"):
+            raise ValueError(f"{found}, line {line_number}: {line.strip()!r}, expected `patient age sex(F|M|NA) …`")
+        years = number(columns[1])
+        known = years is not None and columns[2] != "NA"
+        groups[columns[0]] = (columns[2] == "F") + 2 * (years >= ADULT_YEARS) if known and years is not None else -1
+    return groups
 
 
 def _recording(

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rales import finetune, predict
+from rales import predict
 from rales.config import UsageError
 from rales.data import splits
 from rales.export import parity
 from rales.export.artefact import FORMATS, made, need
 from rales.export.artefact import opened as opened
 from rales.export.engines import load as load
+from rales.rows import cycle_waves
 
 CALIBRATION_CYCLES = 64
 
@@ -35,12 +36,14 @@ def export(
     """
     check(out, to, precision, with_data=cycles is not None)
     model = predict.load(path_or_name, "cpu")
+    if model.recipe.prepare is not None or model.recipe.fit is not None:
+        raise ValueError(f"a model of recipe {model.recipe.name} prepares its input in its own way; m2d_fusion exports")
     if cycles is None:
         artefact = made(model, to, precision)
         drift = None
     else:
         table = splits.divide(cycles, model.recipe.config, needed=("train", "test"))
-        waves = finetune.cycle_waves(cycles, model.recipe.config, progress=progress, folder=cache_folder)
+        waves = cycle_waves(cycles, model.recipe, progress=progress, folder=cache_folder)
         train, test = (np.flatnonzero(table["split"] == part) for part in ("train", "test"))
         few = train[:: -(-len(train) // CALIBRATION_CYCLES)]
         artefact = made(model, to, precision, waves[few])

@@ -15,14 +15,19 @@ class ArscNet(nn.Module):
     channel and spatial attention at the end of every residual branch, maps side by side, attention, mean, dropout.
     """
 
-    def __init__(self, classes: int = 4, *, depth: int = 18, dropout: float = 0.5) -> None:
+    def __init__(self, classes: int = 4, *, depth: int = 18, width: int = 64, dropout: float = 0.5) -> None:
         super().__init__()
-        self.mel = ResNet(depth, channels=1, attention=channel_then_space)
-        self.mfcc = ResNet(depth, channels=1, attention=channel_then_space)
+        self.mel = ResNet(depth, channels=1, width=width, attention=channel_then_space)
+        self.mfcc = ResNet(depth, channels=1, width=width, attention=channel_then_space)
         self.attention = channel_then_space(self.mel.dim + self.mfcc.dim)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.mel.dim + self.mfcc.dim, classes))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        maps = torch.cat([self.mel.maps(pictures[:, :1]), self.mfcc.maps(pictures[:, 1:])], dim=1)
-        logits: Tensor = self.head(self.attention(maps).mean(dim=(2, 3)))
+        logits: Tensor = self.head(self.embed(pictures))
         return logits
+
+    def embed(self, pictures: Tensor) -> Tensor:
+        """(B, 2, F, T) -> (B, D) pooled features of both encoders."""
+        maps = torch.cat([self.mel.maps(pictures[:, :1]), self.mfcc.maps(pictures[:, 1:])], dim=1)
+        attended: Tensor = self.attention(maps)
+        return attended.mean(dim=(2, 3))

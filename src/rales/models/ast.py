@@ -87,8 +87,13 @@ class ASTClassifier(nn.Module):
         self.projector = projector
 
     def forward(self, fbank: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.encoder(fbank))
+        logits: Tensor = self.head(self.embed(fbank))
         return logits
+
+    def embed(self, fbank: Tensor) -> Tensor:
+        """(B, 1, 128, frames) -> (B, D), what the head sees."""
+        features: Tensor = self.encoder(fbank)
+        return features
 
     def clean_and_mixed(self, fbank: Tensor, mix: Mix) -> tuple[Tensor, Tensor, Tensor]:
         """-> logits (B, classes), features (B, D), and projected features of the mixed clips (B, D): two passes."""

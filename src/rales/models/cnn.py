@@ -8,11 +8,12 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CnnSize = Literal["cnn6", "cnn10", "cnn14"]
+CnnSize = Literal["cnn6", "cnn10", "cnn14", "tiny"]
 CHANNELS: dict[CnnSize, tuple[int, ...]] = {
     "cnn6": (64, 128, 256, 512),
     "cnn10": (64, 128, 256, 512),
     "cnn14": (64, 128, 256, 512, 1024, 2048),
+    "tiny": (8, 16, 32, 64),  # for tests
 }
 
 
@@ -32,7 +33,7 @@ class Cnn(nn.Module):
         self.blocks = len(CHANNELS[size])
         before = 1
         for number, channels in enumerate(CHANNELS[size], start=1):
-            make = OneConvolution if size == "cnn6" else TwoConvolutions
+            make = OneConvolution if size in ("cnn6", "tiny") else TwoConvolutions
             self.add_module(f"conv_block{number}", make(before, channels))
             before = channels
 

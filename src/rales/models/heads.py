@@ -1,7 +1,12 @@
 """What the earlier systems put behind a backbone: perceptron, projectors, the two heads of co-tuning."""
 
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
 from torch import Tensor, nn
 
+from rales.models.cnn import Cnn
 from rales.models.resnet import ResNet
 
 
@@ -33,15 +38,75 @@ def patch_mix_projector(features: int = 768) -> nn.Sequential:
     )
 
 
+class Contrastive(nn.Module):
+    """Features -> (B, classes) logits of a linear layer on an encoder that contrastive losses train through projectors.
+
+    `learns` says what: "all", the "encoder" with its projectors, or the "head", a probe, for which the encoder stays in
+    evaluation mode (Moummad & Farrugia).
+    """
+
+    def __init__(
+        self,
+        encoder: Cnn,
+        projectors: Sequence[nn.Module],
+        *,
+        classes: int = 4,
+        learns: Literal["all", "encoder", "head"] = "all",
+    ) -> None:
+        super().__init__()
+        self.encoder, self.projectors, self.learns = encoder, nn.ModuleList(projectors), learns
+        self.head = nn.Linear(encoder.dim, classes)
+        self.encoder.requires_grad_(learns != "head")
+        self.projectors.requires_grad_(learns != "head")
+        self.head.requires_grad_(learns != "encoder")
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.embed(features))
+        return logits
+
+    def embed(self, features: Tensor) -> Tensor:
+        """(B, 1, F, T) -> (B, D), what the linear layer sees."""
+        encoded: Tensor = self.encoder(features)
+        return encoded
+
+    def train(self, mode: bool = True) -> "Contrastive":
+        super().train(mode)
+        self.encoder.train(mode and self.learns != "head")
+        return self
+
+
+class Headed(nn.Module):
+    """Picture -> (B, classes) logits: a backbone that pools its features, and a head on them."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, picture: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.embed(picture))
+        return logits
+
+    def embed(self, picture: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D) pooled features."""
+        features: Tensor = self.backbone(picture)
+        return features
+
+
 class CoTuning(nn.Module):
     """(B, 3, H, W) -> (B, classes) logits; `both` also gives those of the kept source head, (B, 1000).
 
     `backbone` is a network with its source classifier still on as `fc`. The new head starts at N(0, 0.01), bias 0, and
-    is meant to learn ten times as fast. Source: You et al. 2020, thuml/CoTuning.
+    is meant to learn ten times as fast. `relationship` (classes, source classes) is p(source | target), even at the
+    start, for the loss `co_tuning`. Source: You et al. 2020, thuml/CoTuning.
     """
+
+    relationship: Tensor
 
     def __init__(self, backbone: ResNet, classes: int = 4) -> None:
         super().__init__()
+        assert isinstance(backbone.fc, nn.Linear)
+        sources = backbone.fc.out_features
+        self.register_buffer("relationship", torch.full((classes, sources), 1 / sources))
         self.backbone = backbone
         self.source = backbone.fc
         backbone.fc = nn.Identity()
@@ -50,10 +115,15 @@ class CoTuning(nn.Module):
         nn.init.zeros_(self.target.bias)
 
     def forward(self, picture: Tensor) -> Tensor:
-        logits: Tensor = self.target(self.backbone(picture))
+        logits: Tensor = self.target(self.embed(picture))
         return logits
+
+    def embed(self, picture: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, D) pooled features."""
+        features: Tensor = self.backbone(picture)
+        return features
 
     def both(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) -> target logits (B, classes), source logits (B, source classes)."""
-        features = self.backbone(picture)
+        features = self.embed(picture)
         return self.target(features), self.source(features)

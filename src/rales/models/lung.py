@@ -58,16 +58,20 @@ class LungRN(nn.Module):
         self.head = nn.Sequential(nn.Linear(WIDTH, classes), nn.Dropout(dropout))
 
     def forward(self, picture: Tensor) -> Tensor:
-        x = F.relu(self.norm(self.body(self.stem(picture))))
-        logits: Tensor = self.head(x.mean(dim=(2, 3)))
+        logits: Tensor = self.head(self.embed(picture))
         return logits
+
+    def embed(self, picture: Tensor) -> Tensor:
+        """(B, 1, H, W) -> (B, 64) pooled features."""
+        return F.relu(self.norm(self.body(self.stem(picture)))).mean(dim=(2, 3))
 
 
 class LungAttn(nn.Module):
     """(B, 3, 224, 224) -> (B, classes) logits: nine residual blocks, one with an attention-augmented convolution.
 
     That is the eighth. `layout` is that of `AttentionConv`; "raw" is the published code. The two linear layers of the
-    head have nothing between them but a dropout. Sizes inside: 112, 56, 28, then 14.
+    head have nothing between them but a dropout. Sizes inside: 112, 56, 28, then
+    14, the `side` of that convolution; a smaller side is for smaller pictures.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class LungAttn(nn.Module):
         classes: int = 4,
         *,
         dropout: float = 0.2,
+        side: int = 14,
         layout: Literal["transposed", "raw"] = "transposed",
     ) -> None:
         super().__init__()
@@ -84,17 +89,20 @@ class LungAttn(nn.Module):
             PreActivation(stride=2, dropout=dropout),
             PreActivation(stride=2, dropout=dropout),
             *(PreActivation(dropout=dropout) for _ in range(5)),
-            PreActivation(dropout=dropout, first=AttentionConv(WIDTH, WIDTH, layout=layout)),
+            PreActivation(dropout=dropout, first=AttentionConv(WIDTH, WIDTH, side=side, layout=layout)),
             PreActivation(dropout=dropout),
         )
         self.norm = nn.GroupNorm(GROUPS, WIDTH)
         self.head = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Dropout(0.4), nn.Linear(WIDTH, classes), nn.Dropout(0.3))
 
     def forward(self, picture: Tensor) -> Tensor:
-        x = F.max_pool2d(F.relu(self.stem_norm(self.stem(picture))), kernel_size=3, stride=2, padding=1)
-        x = F.relu(self.norm(self.body(x)))
-        logits: Tensor = self.head(x.mean(dim=(2, 3)))
+        logits: Tensor = self.head(self.embed(picture))
         return logits
+
+    def embed(self, picture: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 64) pooled features."""
+        x = F.max_pool2d(F.relu(self.stem_norm(self.stem(picture))), kernel_size=3, stride=2, padding=1)
+        return F.relu(self.norm(self.body(x))).mean(dim=(2, 3))
 
 
 class PreActivation(nn.Module):

@@ -11,37 +11,36 @@ RADIX = 2
 
 
 class ResNeSt(nn.Module):
-    """(B, channels, H, W) -> (B, classes) logits, or with classes=0 -> (B, 2048) pooled features.
+    """(B, channels, H, W) -> (B, classes) logits, or with classes=0 -> (B, 2048) pooled features (32 widths).
 
     Deep stem of three 3x3 convolutions (32, 32, 64), average pooling in place of strided convolutions. Errors: an
     unknown depth.
     """
 
-    dim = 2048
-
-    def __init__(self, depth: int = 50, *, channels: int = 3, classes: int = 0) -> None:
+    def __init__(self, depth: int = 50, *, channels: int = 3, classes: int = 0, width: int = 64) -> None:
         super().__init__()
         if depth not in STAGES:
             raise ValueError(
                 f"there is no ResNeSt of depth {depth} here; expected one of {', '.join(map(str, STAGES))}"
             )
+        self.dim = 32 * width
         self.conv1 = nn.Sequential(
-            nn.Conv2d(channels, 32, kernel_size=3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(32),
+            nn.Conv2d(channels, width // 2, kernel_size=3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(width // 2),
             nn.ReLU(),
-            nn.Conv2d(32, 32, kernel_size=3, padding=1, bias=False),
-            nn.BatchNorm2d(32),
+            nn.Conv2d(width // 2, width // 2, kernel_size=3, padding=1, bias=False),
+            nn.BatchNorm2d(width // 2),
             nn.ReLU(),
-            nn.Conv2d(32, 64, kernel_size=3, padding=1, bias=False),
+            nn.Conv2d(width // 2, width, kernel_size=3, padding=1, bias=False),
         )
-        self.bn1 = nn.BatchNorm2d(64)
-        before = 64
+        self.bn1 = nn.BatchNorm2d(width)
+        before = width
         for stage, count in enumerate(STAGES[depth], start=1):
-            width = 32 * 2**stage
+            wide = width * 2 ** (stage - 1)
             blocks = []
             for number in range(count):
-                blocks.append(SplitBottleneck(before, width, stride=2 if number == 0 and stage > 1 else 1))
-                before = 4 * width
+                blocks.append(SplitBottleneck(before, wide, stride=2 if number == 0 and stage > 1 else 1))
+                before = 4 * wide
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
         self.fc = nn.Linear(self.dim, classes) if classes else nn.Identity()
         for module in self.modules():

@@ -14,9 +14,10 @@ STAGES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)
 class ResNet(nn.Module):
     """(B, channels, H, W) -> (B, classes) logits, or with classes=0 -> (B, D) pooled features.
 
-    D = `dim` is 512, or 2048 from depth 50 on. `norm` makes a normalisation layer for a number of channels (the
-    stochastic one has the same keys); `attention` makes what stands at the end of every residual branch, before the
-    addition (ARSC-Net), and has no counterpart in public files. Errors: an unknown depth.
+    D = `dim` is 512, or 2048 from depth 50 on; the public files have `width` 64. `norm` makes a
+    normalisation layer for a number of channels (the stochastic one has the same keys); `attention` makes what stands
+    at the end of every residual branch, before the addition (ARSC-Net), and has no counterpart in public files. Errors:
+    an unknown depth.
     """
 
     def __init__(
@@ -25,6 +26,7 @@ class ResNet(nn.Module):
         *,
         channels: int = 3,
         classes: int = 0,
+        width: int = 64,
         norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
         attention: Callable[[int], nn.Module] | None = None,
     ) -> None:
@@ -32,18 +34,18 @@ class ResNet(nn.Module):
         if depth not in STAGES:
             raise ValueError(f"there is no ResNet of depth {depth} here; expected one of {', '.join(map(str, STAGES))}")
         expansion = 4 if depth >= 50 else 1
-        self.dim = 512 * expansion
-        self.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
-        self.bn1 = norm(64)
-        before = 64
+        self.dim = 8 * width * expansion
+        self.conv1 = nn.Conv2d(channels, width, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = norm(width)
+        before = width
         for stage, count in enumerate(STAGES[depth], start=1):
-            width = 32 * 2**stage
+            wide = width * 2 ** (stage - 1)
             blocks = []
             for number in range(count):
                 stride = 2 if number == 0 and stage > 1 else 1
                 make = Bottleneck if expansion == 4 else BasicBlock
-                blocks.append(make(before, width, stride, norm, attention))
-                before = width * expansion
+                blocks.append(make(before, wide, stride, norm, attention))
+                before = wide * expansion
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
         self.fc = nn.Linear(self.dim, classes) if classes else nn.Identity()
         for module in self.modules():

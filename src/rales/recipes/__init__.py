@@ -7,10 +7,23 @@ from dataclasses import replace
 from typing import Any
 
 from rales.config import Recipe, UsageError, differences, from_dict, override
-from rales.recipes import m2d_fusion
+from rales.recipes import arscnet, ast, lungattn, lungrn_nl, m2d_fusion, moummad, nguyen, respirenet, wang_splice
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "m2d_fusion": m2d_fusion.recipe,
+    "lungrn_nl": lungrn_nl.recipe,
+    "lungattn": lungattn.recipe,
+    "wang_splice": wang_splice.recipe,
+    "respirenet": respirenet.recipe,
+    "arscnet": arscnet.recipe,
+    "nguyen_cotuning": nguyen.cotuning,
+    "nguyen_stochnorm": nguyen.stochnorm,
+    "moummad_scl": moummad.scl,
+    "moummad_mscl": moummad.mscl,
+    "moummad_hybrid": moummad.hybrid,
+    "moummad_ce": moummad.ce,
+    "ast_ft": ast.fine_tuned,
+    "ast_patchmix_cl": ast.patch_mix,
 }
 
 

@@ -29,13 +29,13 @@ from torch import Tensor, nn
 
 from rales import finetune
 from rales.audio import IcbhiLogMel, M2DLogMel
-from rales.audio.augment import other_device, spec_augment, time_warp
-from rales.config import Audio, Augmentation, Config, Model, Recipe, Training, UsageError
-from rales.losses import weighted_cross_entropy
+from rales.audio.augment import other_device, time_warp
+from rales.config import Audio, Augmentation, Config, Model, Recipe, Training, UsageError, one_of
 from rales.models.classifier import FusionClassifier
 from rales.models.downloads import find
 from rales.models.vit import SIZES, ViT
 from rales.models.weights import fingerprint, load_m2d, norm_stats
+from rales.steps import masked, weighted_loss
 
 PAPER_LAYERS = {"vanilla": (12,), "pair_5_12": (5, 12), "pair_5_11": (5, 11), "triple_4_7_10": (4, 7, 10)}
 VARIANTS = (*PAPER_LAYERS, "all_fixed", "all_learned")
@@ -60,12 +60,15 @@ def recipe(
 
     In a shallower ViT the paper's layers keep their relative depth, rounded down: 5, 11, 12 of 12 become 1, 3, 4 of 4.
     """
-    check("variant", variant, VARIANTS)
-    check("size", size or "base", tuple(SIZES))
-    check("frontend", frontend, ("icbhi", "m2d", "m2d_clip"))
-    check("masks", masks, ("code", "paper"))
-    with torch.device("meta"):  # of a random start only the sizes are needed here
-        encoder, digest = in_file(find(weights)) if weights else (ViT(*SIZES[size or "base"]), "")
+    one_of("variant", variant, VARIANTS)
+    one_of("size", size or "base", tuple(SIZES))
+    one_of("frontend", frontend, ("icbhi", "m2d", "m2d_clip"))
+    one_of("masks", masks, ("code", "paper"))
+    model = Model(**SIZES[size or "base"]._asdict())
+    if weights:
+        encoder, digest = in_file(find(weights))
+        own = {name: getattr(encoder, name) for name in ("dim", "depth", "heads", "patch", "unit_frames")}
+        model = Model(**own, weights=weights, weights_digest=digest)
     audio = Audio(frontend="icbhi")
     if frontend == "m2d":
         mean, std = norm_stats(find(weights)) if weights else (-7.1, 4.2)
@@ -77,9 +80,9 @@ def recipe(
         augmentation = replace(
             augmentation, frequency_width=augmentation.time_width, time_width=augmentation.frequency_width
         )
-    layers = tuple(range(1, encoder.depth + 1))
+    layers = tuple(range(1, model.depth + 1))
     if variant in PAPER_LAYERS:
-        layers = tuple(sorted({max(1, layer * encoder.depth // 12) for layer in PAPER_LAYERS[variant]}))
+        layers = tuple(sorted({max(1, layer * model.depth // 12) for layer in PAPER_LAYERS[variant]}))
     return Recipe(
         name="m2d_fusion",
         options={
@@ -92,23 +95,13 @@ def recipe(
         config=Config(
             audio=audio,
             augment=augmentation,
-            model=Model(
-                dim=encoder.dim,
-                depth=encoder.depth,
-                heads=encoder.heads,
-                patch=encoder.patch,
-                unit_frames=encoder.unit_frames,
-                layers=layers,
-                learned=variant == "all_learned",
-                weights=weights,
-                weights_digest=digest,
-            ),
+            model=replace(model, layers=layers, learned=variant == "all_learned"),
             train=Training() if weights else RANDOM_START[size or "base"],
         ),
         frontend=build_frontend,
         model=build_model,
         augment=augment,
-        batch_loss=batch_loss,
+        batch_loss=weighted_loss,
         run=finetune.run,
     )
 
@@ -120,15 +113,9 @@ def in_file(path: Path) -> tuple[ViT, str]:
 
 @cache
 def read_once(path: Path, modified_ns: int) -> tuple[ViT, str]:
-    with torch.device("cpu"):
-        encoder = load_m2d(path)
-        digest = fingerprint(encoder)
+    encoder = load_m2d(path)
+    digest = fingerprint(encoder)
     return encoder.to("meta"), digest
-
-
-def check(option: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise UsageError(f"{option} {value!r} is unknown; expected one of {', '.join(known)}")
 
 
 def build_frontend(config: Config) -> nn.Module:
@@ -200,21 +187,4 @@ def augment(config: Config, features: Tensor, generator: torch.Generator) -> Ten
         )
     if numbers.time_warp_frames:
         features = time_warp(features, max_shift_frames=numbers.time_warp_frames, generator=generator)
-    return spec_augment(
-        features,
-        frequency_masks=numbers.frequency_masks,
-        frequency_width=numbers.frequency_width,
-        time_masks=numbers.time_masks,
-        time_width=numbers.time_width,
-        published_gate=numbers.published_gate,
-        fill=nothing,
-        generator=generator,
-    )
-
-
-def batch_loss(
-    model: nn.Module, features: Tensor, label: Tensor, whole_label: Tensor, weight: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Weighted cross-entropy of one piece of a batch (paper 4.3)."""
-    logits = model(features)
-    return weighted_cross_entropy(logits, label, whole_label, weight), logits
+    return masked(config, features, nothing, generator)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from rales.report import comparison, figures, tables
 from rales.report.folders import LeftOut, notes
 from rales.report.page import Block, Heading, Items, Section, Text
+from rales.report.published import PROVENANCE
 from rales.report.systems import System
 
 
@@ -30,7 +31,14 @@ def lead_blocks(systems: list[System], left_out: list[LeftOut]) -> list[Block]:
         f"Highest mean Score: {' '.join(tables.with_interval(best, 'score').split())} ({best.name}). A classifier that "
         "calls every cycle normal has Score 50.0 (specificity 100, sensitivity 0)."
     )
-    return [Items(facts), Text(headline), *comparability(systems)]
+    return [Items(facts), Text(headline), *provenance(systems), *comparability(systems)]
+
+
+def provenance(systems: list[System]) -> list[Block]:
+    """What the words beside the names of others' systems mean."""
+    found = {str(s.runs[0].record.get("provenance")) for s in systems}
+    words = [f"“{word}”, {meaning}" for word, meaning in PROVENANCE.items() if word in found]
+    return [Text(f"How sure it is that a system is the published one: {'; '.join(words)}.")] if words else []
 
 
 def comparability(systems: list[System]) -> list[Block]:

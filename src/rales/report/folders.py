@@ -86,9 +86,9 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[LeftOut]]:
 
 
 def run_folders(paths: Iterable[Path]) -> list[Path]:
-    """Folders at any depth that hold a file of a run, each once, in order."""
+    """Folders at any depth that hold a file of a run, each once, in order; but no stage inside another run."""
     found = {file.parent.resolve(): file.parent for path in paths for name in RUN_FILES for file in path.rglob(name)}
-    return sorted(found.values())
+    return sorted(found[folder] for folder in found if not set(folder.parents) & found.keys())
 
 
 def identity(run: Run) -> str:

@@ -43,6 +43,13 @@ SELECTIONS = {
     "?": "not known, no code seen",
 }
 
+# How sure it is that a recipe of ours is the published system.
+PROVENANCE = {
+    "code-verified": "built from its authors' code",
+    "secondary": "its input pipeline is known from others' re-use of it only",
+    "reconstruction": "rebuilt from little more than an abstract: no reproduction of the published system",
+}
+
 # method | architecture | pre-training | fused layers | layer weights | Sp | Se | Sc | our recipe | variant | ratio
 TABLE1 = """
 M2DViT | M2D ViT | AudioSet | – | – | 71.59 ± 2.64 | 43.25 ± 1.60 | 57.42 ± 0.79 | m2d_fusion | vanilla | 0.6

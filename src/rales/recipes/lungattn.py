@@ -1,0 +1,127 @@
+"""LungAttn: dual tunable-Q wavelet parts of a cycle in three STFT pictures, a ResNet with one attention convolution.
+
+Paper: Li et al., "LungAttn: advanced lung sound classification using attention mechanism with dual TQWT and triple STFT
+spectrogram", Physiological Measurement 42 (2021) 105006. Table 2, official split, epoch chosen on the test set:
+
+    Sp 71.44   Se 36.36   Score 53.90
+
+Command: rales train lungattn --data ICBHI_final_database --out RUN
+
+Provenance: code-verified (SJTU-YONGFU-RESEARCH-GRP/LungAttn). No pre-trained weights exist.
+
+Deviations, undone by fidelity=original: values of the attention convolution are transposed before they are laid out as
+maps; the constant that min-max leaves in 4 kHz recordings is removed; every recording is split at 4 kHz (`rate=4000`),
+where at the native rate of 44.1 kHz nothing below 300 Hz is told apart and a cycle takes a minute (`rate=native`).
+Cycles are continued by reflection, to 0.366 s at least and to lengths whose FFTs are fast. A class's probability is the
+softmax of its logit, as for lungrn_nl.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rales import finetune
+from rales.audio import read, resample
+from rales.audio.augment import class_pairs_appended
+from rales.audio.images import lungattn_picture, lungattn_wave
+from rales.audio.resonance import dual_q_of_cycles
+from rales.config import Audio, Config, Recipe, Step, Training, no_weights, one_of
+from rales.data.cache import Preparation
+from rales.losses import soft_binary_cross_entropy
+from rales.models.lung import LungAttn
+from rales.steps import unchanged
+
+SIDES = {"base": 224, "tiny": 64}  # of the picture; the network has one size
+
+
+def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected", rate: str = "") -> Recipe:
+    """-> the system. `rate` is "4000" hertz for all recordings, or "native" (the default of fidelity=original)."""
+    one_of("size", size, tuple(SIDES))
+    one_of("fidelity", fidelity, ("corrected", "original"))
+    original = fidelity == "original"
+    rate = rate or ("native" if original else "4000")
+    one_of("rate", rate, ("native", "4000"))
+    no_weights("lungattn", weights)
+    return Recipe(
+        name="lungattn",
+        options={"size": size, "weights": weights, "fidelity": fidelity, "rate": rate},
+        config=Config(
+            audio=Audio(frontend="own"),
+            train=Training(
+                epochs=100 if size == "base" else 2,
+                batch_size=32,
+                micro_batch=0,
+                drop_last=True,
+                optimiser="sgd",
+                lr=0.1,
+                schedule="step",
+                weight_decay=0,
+                class_weights="none",
+            ),
+        ),
+        frontend=partial(build_frontend, side=SIDES[size]),
+        model=partial(build_model, side=SIDES[size] // 16, original=original),
+        augment=unchanged,
+        batch_loss=mixed_loss,
+        run=finetune.run,
+        provenance="code-verified",
+        prepare=partial(
+            prepare,
+            side=SIDES[size],
+            remove_mean=not original,
+            rate_hz=0 if rate == "native" else 4000,
+            iterations=100 if size == "base" else 5,
+        ),
+        whole_batches=True,
+    )
+
+
+def prepare(config: Config, *, side: int, remove_mean: bool, rate_hz: int, iterations: int) -> Preparation:
+    """-> preparation of three pictures a cycle, flat."""
+    settings = {"side": side, "remove_mean": remove_mean, "rate_hz": rate_hz, "iterations": iterations}
+    return Preparation(pictures, settings, 3 * side * side, together=pictures_of_cycles)
+
+
+def pictures(path: str | Path, start_s: float, end_s: float, **settings: Any) -> NDArray[np.float32]:
+    """One cycle -> (3 * side * side,): low-Q, high-Q and residual part; at its native rate if rate_hz is 0."""
+    return pictures_of_cycles([(path, start_s, end_s)], **settings)[0]
+
+
+def pictures_of_cycles(
+    cycles: Sequence[tuple[str | Path, float, float]], *, side: int, remove_mean: bool, rate_hz: int, iterations: int
+) -> list[NDArray[np.float32]]:
+    """Cycles (path, start_s, end_s) -> the same of each; their waves are split together, which is far faster."""
+    found = [wave_to_split(*cycle, rate_hz=rate_hz, remove_mean=remove_mean) for cycle in cycles]
+    split = dual_q_of_cycles([wave for wave, _ in found], iterations=iterations)
+    drawn = [lungattn_picture(*parts, rate_hz, size=side) for parts, (_, rate_hz) in zip(split, found, strict=True)]
+    return [picture.float().flatten().numpy() for picture in drawn]
+
+
+def wave_to_split(
+    path: str | Path, start_s: float, end_s: float, *, rate_hz: int, remove_mean: bool
+) -> tuple[NDArray[np.float32], int]:
+    """One cycle -> (N,) and its rate: filtered at the native rate, then brought to `rate_hz` hertz if that is not 0."""
+    wave, native_hz = read(path, start_s, end_s)
+    wave = lungattn_wave(wave, native_hz, remove_mean=remove_mean)
+    return resample(wave, native_hz, rate_hz or native_hz), rate_hz or native_hz
+
+
+def build_frontend(config: Config, *, side: int) -> nn.Module:
+    """-> module (B, 3 * side * side) -> (B, 3, side, side)."""
+    return nn.Unflatten(1, (3, side, side))
+
+
+def build_model(config: Config, *, side: int, original: bool) -> LungAttn:
+    return LungAttn(side=side, layout="raw" if original else "transposed")
+
+
+def mixed_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy of the batch and of the mixtures of classes behind it, which also even the classes out."""
+    pictures, targets = class_pairs_appended(features, step.label, generator=step.generator)
+    logits = model(pictures)
+    return soft_binary_cross_entropy(logits, targets), logits[: len(features)]
