@@ -24,8 +24,8 @@ def test_the_same_pictures(frontend: nn.Module) -> None:
     wave = clips()
     expected, found = frontend(wave), without_fft(frontend)(wave)
     assert expected.shape == found.shape == (6, 1, 80, 101)
-    assert (found - expected).abs().max() < 2e-3
-    assert (found - expected).abs().mean() < 2e-5
+    assert (found - expected).abs().max() < 2e-4
+    assert (found - expected).abs().mean() < 1e-5
     assert torch.equal(found[5], expected[5])  # silence
 
 
@@ -36,7 +36,7 @@ def test_a_loud_tone_does_not_fill_empty_bands() -> None:
     ).float()
     power = IcbhiLogMel().mel_power
     frames = torch.nn.functional.pad(wave[None], (200, 200), mode="reflect")[0].double().unfold(0, 400, 160)
-    window = torch.hann_window(400, dtype=torch.float64)
+    window = power.window.double()  # of float32, as that of the public implementations
     exact = torch.fft.rfft(frames * window).abs().square() @ power.filters.double().T
     empty = exact < 1e-9
     assert empty.float().mean() > 0.3

@@ -146,7 +146,7 @@ def gflop_a_clip(model: Model) -> float:
     features = model.frontend(torch.from_numpy(probe_of(model.recipe)[:1]))
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         model.plain(features)
-    return counter.get_total_flops() / 1e9
+    return float(counter.get_total_flops()) / 1e9
 
 
 def peak_gflops(precision: str) -> float | None:
@@ -179,12 +179,9 @@ def machine() -> dict[str, Any]:
         lines = [line.partition(":") for line in known.read_text().splitlines()]
         fields = {name.strip(): value.strip() for name, _, value in lines}
     flags = fields.get("flags", "").split()
-    units = [
-        u for u in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8") if u in flags
-    ]
     return {
         "processor": fields.get("model name", platform.processor() or platform.machine()),
-        "units": units,
+        "units": [unit for unit in UNITS if unit in flags],
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0],

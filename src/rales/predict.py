@@ -34,7 +34,7 @@ CHUNK = 4096  # rows of a table that is handed on
 DEFAULT, DEFAULT_FOLDER = "rales-small", Path(__file__).parent / "default"
 
 Paths = str | Path | Iterable[str | Path]
-Engine = Callable[[Waves], Probabilities]  # (B, samples) prepared cycles -> (B, classes), before calibration
+Engine = Callable[[Waves], NDArray[np.floating[Any]]]  # (B, samples) cycles -> (B, classes), before calibration
 
 
 class Answer(NamedTuple):

@@ -138,7 +138,7 @@ class MelPower(nn.Module):
         parts = torch.view_as_real(torch.fft.rfft(frames * window)).float()  # (B, frames, bins, real and imaginary)
         # Real arithmetic: abs() takes a square root that the square would undo, and is several times slower.
         twice = self.filters.repeat_interleave(2, dim=1)  # for both parts
-        return (parts.flatten(2).square_() @ twice.T).transpose(1, 2)
+        return twice @ parts.flatten(2).square_().transpose(1, 2)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MelPower":
         # An enclosing model may be cast to bfloat16 or half; window and filters then follow its device only.

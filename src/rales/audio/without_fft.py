@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from rales.audio.logmel import MelPower
 
-COARSE_SAMPLE, COARSE_WEIGHT = 127.0, 256.0  # 127 * 256 * the window's sum of 200 is below 2**24
+# Powers of two, so that scaling rounds nothing. 256 * 512 * 127, the sum of a window of 400 times |cos|, is below 2**24
+COARSE_SAMPLE, COARSE_WEIGHT = 256.0, 512.0
 
 
 def without_fft(frontend: nn.Module) -> nn.Module:
@@ -30,7 +31,8 @@ class ConvolvedMelPower(nn.Module):
     filter hears are left out.
 
     Summed in float32 as it is, a loud tone's rounding would fill the empty bands. So samples and weights are split into
-    a coarse part of 8 bits, whose sums are whole numbers below 2**24 and hence exact, and a small rest.
+    a coarse part of 8 and 9 bits, whose sums are whole numbers below 2**24 and hence exact, and a small rest. That
+    holds for samples up to 1; louder ones lose it bit by bit.
     """
 
     coarse: Tensor
@@ -44,8 +46,8 @@ class ConvolvedMelPower(nn.Module):
         heard = power.filters.any(dim=0).nonzero()[:, 0]
         turns = torch.outer(heard, torch.arange(self.fft_samples)) % self.fft_samples
         angle = 2 * torch.pi * turns.double() / self.fft_samples
-        window = torch.hann_window(self.fft_samples, periodic=True, dtype=torch.float64)
-        waves = window * torch.cat([angle.cos(), angle.sin()])  # (2 bins, fft_samples): real and imaginary parts
+        parts = torch.cat([angle.cos(), angle.sin()])  # (2 bins, fft_samples): real and imaginary
+        waves = power.window.double() * parts
         dft = waves.unflatten(1, (-1, self.block_samples)).transpose(1, 2)  # (2 bins, block, blocks of a frame)
         coarse = (dft * COARSE_WEIGHT).round()
         rest = torch.cat([dft * COARSE_WEIGHT - coarse, dft * COARSE_WEIGHT], dim=1)
@@ -56,12 +58,10 @@ class ConvolvedMelPower(nn.Module):
     def forward(self, wave: Tensor) -> Tensor:
         frames = 1 + wave.shape[1] // self.hop_samples
         used = (frames - 1) * self.hop_samples + self.fft_samples
-        loudest = wave.abs().amax(dim=1, keepdim=True).clamp_min(1e-20)
-        padded = F.pad((wave * (COARSE_SAMPLE / loudest))[:, None], (self.fft_samples // 2,) * 2, mode="reflect")
+        padded = F.pad((wave * COARSE_SAMPLE)[:, None], (self.fft_samples // 2,) * 2, mode="reflect")
         blocks = padded[:, 0, :used].unflatten(1, (-1, self.block_samples)).transpose(1, 2)
         whole = blocks.round()
         stride = self.hop_samples // self.block_samples
         parts = F.conv1d(whole, self.coarse, stride=stride)  # (B, 2 bins, frames)
         parts = parts + F.conv1d(torch.cat([whole, blocks - whole], dim=1), self.rest, stride=stride)
-        scale = (loudest / (COARSE_SAMPLE * COARSE_WEIGHT))[:, :, None]
-        return self.filters @ (parts * scale).square()
+        return self.filters @ (parts / (COARSE_SAMPLE * COARSE_WEIGHT)).square()

@@ -26,7 +26,7 @@ def make(program: torch.export.ExportedProgram, precision: str, calibration: Wav
         import openvino
 
         model = openvino.convert_model(program)
-    (example,) = program.example_inputs[0]  # type: ignore[index]
+    (example,) = program.example_inputs[0]
     model.reshape([-1, example.shape[1]])
     model.inputs[0].get_tensor().set_names({"wave"})
     model.outputs[0].get_tensor().set_names({"probabilities"})
@@ -94,7 +94,7 @@ def compiled(model: Any, precision: str) -> Engine:
     model = core.read_model(model) if isinstance(model, Path) else model
     if precision != "bf16":
         return in_pieces(ready(core, model, "f32"), CLIPS_AT_ONCE)
-    front, network = cut(model.clone())
+    front, network = front_of(model.clone()), network_of(model.clone())
     first, second = ready(core, front, "f32"), ready(core, network, "bf16")
     return in_pieces(lambda waves: second(first(waves)), CLIPS_AT_ONCE)
 
@@ -110,16 +110,25 @@ def ready(core: Any, model: Any, precision: str) -> Callable[[Any], Any]:
     return lambda array: request.infer({0: array}, share_inputs=True, share_outputs=True)[0]
 
 
-def cut(model: Any) -> tuple[Any, Any]:
-    """openvino.Model -> its front-end and its network, which take turns."""
+def front_of(model: Any) -> Any:
+    """openvino.Model, which is used up -> its front-end alone."""
+    import openvino
+
+    return openvino.Model([picture(model).output(0)], model.get_parameters())
+
+
+def network_of(model: Any) -> Any:
+    """openvino.Model, which is used up -> its network alone. The number of clips, asked of the wave, is that of the
+    pictures."""
     import openvino
     from openvino import opset13
 
     logmel = picture(model).output(0)
     between = opset13.parameter(logmel.get_partial_shape(), logmel.get_element_type())
-    for target in logmel.get_target_inputs():
+    sizes = [t for wave in model.inputs for t in wave.get_target_inputs() if t.get_node().get_type_name() == "ShapeOf"]
+    for target in [*logmel.get_target_inputs(), *sizes]:
         target.replace_source_output(between.output(0))
-    return openvino.Model([logmel], model.get_parameters()), openvino.Model(model.get_results(), [between])
+    return openvino.Model(model.get_results(), [between])
 
 
 def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
@@ -148,7 +157,7 @@ def read(path: Path) -> tuple[Path, dict[str, Any]]:
     if not weights.is_file():
         raise ValueError(f"{path}: its weights are missing; copy {weights.name} beside it")
     model = openvino.Core().read_model(path)
-    record = json.loads(str(model.get_rt_info(["rales"]).value)) if model.has_rt_info(["rales"]) else None
+    record: Any = json.loads(str(model.get_rt_info(["rales"]).value)) if model.has_rt_info(["rales"]) else None
     if record and record.get("bin") != hashlib.sha256(weights.read_bytes()).hexdigest():
         raise ValueError(f"{path}: {weights.name} beside it is damaged, cut or of another model; copy both files again")
     return path, record
