@@ -131,9 +131,9 @@ def test_reading_stays_a_bounded_way_ahead_and_ends_when_left(data: Path, monkey
     begun = list[str]()
     original = recordings.pieces
 
-    def counted(path: str, audio: Audio) -> Any:
+    def counted(path: str, audio: Audio, where: str) -> Any:
         begun.append(path)
-        return original(path, audio)
+        return original(path, audio, where)
 
     monkeypatch.setattr(recordings, "pieces", counted)
     paths = [str(path) for path in sorted(data.glob("*.wav"))] * 100

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -202,17 +202,15 @@ def ahead(paths: Iterable[str], audio: Audio, where: str = "auto", threads: int 
     stop, boxes = threading.Event(), deque[queue.Queue[Piece]]()
 
     def fill(path: str, box: "queue.Queue[Piece]") -> None:
-        reading = pieces(path, audio, where)
         try:
-            for piece in reading:
-                box.put(piece)
-                if stop.is_set():
-                    break
+            with closing(pieces(path, audio, where)) as reading:
+                for piece in reading:
+                    box.put(piece)
+                    if stop.is_set():
+                        break
         except Exception as error:
             nothing = Cycles([], [], None, "")
             box.put(Piece(path, float("nan"), nothing, np.empty((0, 0), np.float32), last=True, error=error))
-        finally:
-            reading.close()
 
     remaining = iter(paths)
     with ThreadPoolExecutor(threads, thread_name_prefix="rales-read") as pool:
