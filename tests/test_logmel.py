@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rales.audio import IcbhiLogMel, M2DLogMel, htk_mel_filters, icbhi_cycle, slaney_mel_filters
+from rales.recipes.m2d_fusion import StandardiseClip
 
 BAND = {"sample_rate_hz": 16000, "fft_samples": 400, "mels": 80, "low_hz": 50, "high_hz": 8000}
 FRONTENDS = [M2DLogMel, IcbhiLogMel]
@@ -206,3 +207,12 @@ def test_exported_graph_takes_any_batch_and_length(make: type[torch.nn.Module]) 
     graph = torch.export.export(make(), (noise(6, 8000),), dynamic_shapes=sizes).module()
     for waves in (noise(1, 12345), noise(9, 3200)):
         torch.testing.assert_close(graph(waves), make()(waves), rtol=0, atol=1e-5)
+
+
+def test_a_clip_standardised_by_itself_is_0_where_silent() -> None:
+    """Exactly: the rounding of a mean, over a deviation of nothing, would be another picture in every engine."""
+    logmel = M2DLogMel()(torch.stack([torch.zeros(64000), noise(1, 64000)[0]]))
+    silent, sounding = StandardiseClip()(logmel)
+    assert not silent.any()
+    assert sounding.mean().abs() < 1e-5
+    assert sounding.std() == pytest.approx(1, abs=1e-4)

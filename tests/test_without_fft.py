@@ -38,7 +38,7 @@ def test_a_loud_tone_does_not_fill_empty_bands() -> None:
     frames = torch.nn.functional.pad(wave[None], (200, 200), mode="reflect")[0].double().unfold(0, 400, 160)
     window = power.window.double()  # of float32, as that of the public implementations
     exact = torch.fft.rfft(frames * window).abs().square() @ power.filters.double().T
-    empty = exact < 1e-9
+    empty = exact < 1e-8  # a third of the picture: the window's own leakage is above it elsewhere
     assert empty.float().mean() > 0.3
     for computed in (power, ConvolvedMelPower(power)):
         found = computed(wave[None])[0].T.double()

@@ -30,10 +30,23 @@ def make(program: torch.export.ExportedProgram, precision: str, calibration: Wav
     model.reshape([-1, example.shape[1]])
     model.inputs[0].get_tensor().set_names({"wave"})
     model.outputs[0].get_tensor().set_names({"probabilities"})
-    if precision != "int8":
-        return model
-    assert calibration is not None
-    return in_8_bits(model, calibration)
+    if precision == "int8":
+        assert calibration is not None
+        model = in_8_bits(model, calibration)
+    return as_read(model)
+
+
+def as_read(model: Any) -> Any:
+    """openvino.Model -> the same as a file of it will be read, with other nodes: what is measured is what is written.
+
+    The two differ by the rounding of bfloat16.
+    """
+    import openvino
+
+    with tempfile.TemporaryDirectory(prefix="rales-") as folder:
+        made = Path(folder, "model.xml")
+        openvino.save_model(model, made, compress_to_fp16=False)
+        return openvino.Core().read_model(made.read_bytes(), made.with_suffix(".bin").read_bytes())
 
 
 def in_8_bits(model: Any, calibration: Waves) -> Any:

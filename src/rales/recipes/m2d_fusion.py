@@ -143,7 +143,9 @@ class StandardiseClip(nn.Module):
     """(B, 1, F, T) -> the same with mean 0 and standard deviation 1 in each clip; a constant clip becomes 0."""
 
     def forward(self, logmel: Tensor) -> Tensor:
-        centred = logmel - logmel.mean(dim=(1, 2, 3), keepdim=True)
+        # Less the lowest value first: the rounded mean of silence would be far from it, next to a deviation of 0
+        above = logmel - logmel.amin(dim=(1, 2, 3), keepdim=True).detach()
+        centred = above - above.mean(dim=(1, 2, 3), keepdim=True)
         return centred / centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-3)
 
 
