@@ -138,7 +138,7 @@ def test_folders_of_something_else_are_sentences(place: Path, tmp_path: Path) ->
     out = tmp_path / "out"
     out.mkdir()
     batch.begin(out, {"recordings": "a", "model": "m", "shard": 4, "decision": {}})
-    with pytest.raises(ValueError, match=r"holds a job of other recordings, model, decision"):
+    with pytest.raises(ValueError, match=r"holds a job of other recordings, model, cycles, decision"):
         job(place, out)
     with pytest.raises(UsageError, match="--cluster slurm: expected local or ray"):
         job(place, out, cluster="slurm")
