@@ -10,7 +10,6 @@ from itertools import groupby
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import fft
 
 from rales.audio.tqwt import Wavelets, Waves, inverse_tqwt, subbands, wavelet_norms
 
@@ -98,6 +97,8 @@ def dual_q(
     subband while its numbers are in the processor's cache; sums and differences of waves stay spectra, their real and
     imaginary parts side by side as real numbers, since the weights are real.
     """
+    from scipy import fft  # not with the module: every start of the command would wait for it
+
     samples, kind = wave.shape[1], wave.dtype
     parts = (subbands(samples, high), subbands(samples, low))
     bands = [*parts[0], *parts[1]]

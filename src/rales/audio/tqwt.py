@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
 
 Waves = NDArray[np.floating]  # (B, N)
 
@@ -34,6 +33,8 @@ class Wavelets(NamedTuple):
 
 def tqwt(wave: Waves, wavelets: Wavelets) -> list[Waves]:
     """(B, N) -> J + 1 subbands (B, N_j), from the highest band to the low-pass rest. Raises as `subbands` does."""
+    from scipy import fft
+
     spectrum = fft.rfft(wave, norm="ortho")
     return [
         fft.irfft(spectrum[:, start : start + weight.size] * weight.astype(wave.dtype), n=samples, norm="ortho")
@@ -43,6 +44,8 @@ def tqwt(wave: Waves, wavelets: Wavelets) -> list[Waves]:
 
 def inverse_tqwt(coefficients: list[Waves], samples: int, wavelets: Wavelets) -> Waves:
     """Subbands of `tqwt` -> wave (B, samples); the filters' squares sum to 1, so it is the adjoint and the inverse."""
+    from scipy import fft
+
     first = coefficients[0]
     spectrum = np.zeros((len(first), samples // 2 + 1), np.result_type(first, np.complex64))
     for band, (start, weight, _) in zip(coefficients, subbands(samples, wavelets), strict=True):
