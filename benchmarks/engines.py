@@ -1,6 +1,6 @@
 """A ViT-base with all twelve layers fused, by every engine, from waveform to probabilities, beside the public way.
 
-    PYTHONPATH=. python benchmarks/engines.py            # minutes, most of them for making int8; --quick for three rounds
+    PYTHONPATH=. python benchmarks/engines.py  # minutes, most of them for making int8; --quick for three rounds
 
 The public way is the ViTModel of Hugging Face transformers in the same sizes, eager float32, all hidden states,
 explicit concatenation and pooling, behind the same front-end. Weights are random. All take turns in one process, round
