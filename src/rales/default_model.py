@@ -36,7 +36,7 @@ ENCODER = (
     "crops.threads=1",
     "pretrain.device=cpu",
 )
-# A column of a patch is 40 ms of all mel bands: an eighth of the work of 16 x 16 patches at the same width.
+# A patch is 40 ms of all mel bands, so that 4 s are 100 of them.
 RANDOM_START = (
     "model.dim=128",
     "model.depth=4",
@@ -96,10 +96,10 @@ def make(
     return figures
 
 
-def pretraining(epochs: int, seed: int, *, noise_ratio: float, words: Sequence[str] = ()) -> PretrainConfig:
+def pretraining(epochs: int, seed: int, *, noise_ratio: float) -> PretrainConfig:
     """-> all numbers of the pre-training of a compact encoder."""
     given = [f"pretrain.epochs={epochs}", f"seed={seed}", f"crops.noise_ratio={noise_ratio}"]
-    return m2d_pretrain.settings("tiny", words=[*ENCODER, *given, *words])
+    return m2d_pretrain.settings("tiny", words=[*ENCODER, *given])
 
 
 def classifier(encoder: str, words: Sequence[str] = ()) -> Recipe:

@@ -27,10 +27,12 @@ export async function start() {
 async function choose(change) {
   update(change);
   const name = Object.values(change)[0];
-  if (!name || !state.current) return;
+  const { current } = state;
+  if (!name || !current) return;
   try {
     if (!state.scores[name]) {
-      const answer = await call("POST", `/recordings/${state.current.id}/predictions?model=${encodeURIComponent(name)}`);
+      const answer = await call("POST", `/recordings/${current.id}/predictions?model=${encodeURIComponent(name)}`);
+      if (state.current?.id !== current.id) return; // another recording was opened meanwhile
       keepScores(name, answer.cycles);
     }
     await scoreMissing();

@@ -46,7 +46,8 @@ async function send(files) {
   if (others.length === files.length) others.forEach((file) => refuse(file.name, "not a recording that is known here"));
   if (sounds.length === 0 && texts.size) refuse([...texts.values()][0].name, "an annotation without its recording");
   await sessionReady();
-  waiting.push(...sounds.map((sound) => ({ sound, text: texts.get(stem(sound)) })));
+  const { session } = state; // that of the drop, whichever is open when a file's turn comes
+  waiting.push(...sounds.map((sound) => ({ session, sound, text: texts.get(stem(sound)) })));
   total += sounds.length;
   while (working < AT_ONCE && waiting.length) work();
 }
@@ -55,13 +56,13 @@ async function work() {
   working += 1;
   while (waiting.length) {
     showProgress();
-    const { sound, text } = waiting.shift();
+    const { session, sound, text } = waiting.shift();
     const body = new FormData();
     body.append("audio", sound);
     if (text) body.append("annotation", text);
     try {
-      const facts = await call("POST", `/sessions/${state.session}/recordings`, body);
-      if (!state.current) await openRecording(facts.id);
+      const facts = await call("POST", `/sessions/${session}/recordings`, body);
+      if (!state.current && session === state.session) await openRecording(facts.id);
     } catch (error) {
       refuse(sound.name, error.message);
     }
