@@ -51,7 +51,8 @@ function buttons() {
   byId("redo").disabled = future.length === 0;
 }
 
-let pending = null; // what is to be saved: {recording, cycles}
+const newest = new Map(); // recording -> its annotation {recording, cycles}, sent or not
+const pending = new Map(); // those of them that are to be sent
 let timer = 0;
 let saving = Promise.resolve();
 
@@ -59,25 +60,27 @@ let saving = Promise.resolve();
 function save() {
   byId("saved").textContent = "Saving …";
   clearTimeout(timer);
-  pending = { recording: state.current.id, cycles: state.cycles.map(({ id, ...cycle }) => cycle) };
+  const recording = state.current.id;
+  newest.set(recording, { recording, cycles: state.cycles.map(({ id, ...cycle }) => cycle) });
+  pending.set(recording, newest.get(recording));
   timer = setTimeout(saveNow, 250);
 }
 
 /** Save what is not saved yet; resolves once everything is. */
 export function saveNow() {
   clearTimeout(timer);
-  const body = pending;
-  pending = null;
-  if (body) saving = saving.then(() => send(body));
+  for (const body of pending.values()) saving = saving.then(() => send(body));
+  pending.clear();
   return saving;
 }
 
 async function send(body) {
   try {
     await call("POST", "/annotations", body);
-    byId("saved").textContent = pending ? "Saving …" : "Saved";
+    byId("saved").textContent = pending.size ? "Saving …" : "Saved";
     if (state.current?.id === body.recording) await scoreMissing();
   } catch (error) {
+    if (newest.get(body.recording) === body) pending.set(body.recording, body); // goes along with the next change
     byId("saved").textContent = "Not saved";
     alarm(`Not saved: ${error.message}`);
   }
@@ -86,7 +89,8 @@ async function send(body) {
 /** Leaving the page in the quarter of a second before a change is saved loses nothing. */
 export function start() {
   addEventListener("pagehide", () => {
-    if (pending) navigator.sendBeacon("/annotations", new Blob([JSON.stringify(pending)], { type: "application/json" }));
+    for (const body of pending.values())
+      navigator.sendBeacon("/annotations", new Blob([JSON.stringify(body)], { type: "application/json" }));
   });
 }
 
