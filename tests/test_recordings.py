@@ -118,6 +118,25 @@ def test_a_long_recording_comes_in_pieces(tmp_path: Path) -> None:
     assert np.array_equal(pieces[2].waves[5], waveform(tmp_path / "night.flac", 276, 280, samples=32000))
 
 
+@pytest.mark.parametrize("where", ["segment", "auto"])
+def test_a_short_recording_is_decoded_once_and_gives_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    tiny.write_folder(tmp_path / "synth")
+    path = sorted((tmp_path / "synth").glob("*.wav"))[1]
+    path.with_suffix(".txt").unlink()
+    reads = []
+    original = wave._read_segment
+    monkeypatch.setattr(wave, "_read_segment", lambda *given: reads.append(given) or original(*given))
+    once = list(recordings.pieces(str(path), AUDIO, where))
+    assert len(reads) == 1
+    monkeypatch.setattr(recordings, "WHOLE_S", 0.0)
+    again = list(recordings.pieces(str(path), AUDIO, where))
+    assert len(reads) > 2
+    assert [piece.cycles for piece in once] == [piece.cycles for piece in again]
+    assert np.array_equal(once[0].waves, again[0].waves)
+
+
 def test_order_is_kept_and_a_bad_one_stays_in_its_place(data: Path, tmp_path: Path) -> None:
     paths = [str(path) for path in sorted(data.glob("*.wav"))] * 5
     (tmp_path / "bad.wav").write_bytes(b"")

@@ -24,6 +24,7 @@ from rales.metrics import CLASSES
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", *sorted(wave.FFMPEG_SUFFIXES))
 CYCLES = ("auto", "annotation", "segment", "windows")  # where cycles come from
 STRETCH_S = 300.0  # of a recording in which breaths are looked for at a time
+WHOLE_S = 60.0  # a recording up to this long is decoded once, 10 MB at 44.1 kHz; a longer one again for its cycles
 PIECE = 32  # cycles of one recording that are in memory together: 16 MB of 8 s each
 THREADS = 2
 AHEAD = 8  # recordings that are read, or waiting to be scored, at a time
@@ -135,28 +136,34 @@ def local(path: str) -> Iterator[Path]:
             raise ValueError(str(error).replace(str(copy), path)) from error
 
 
-def cycles_of(path: Path, duration_s: float, where: str = "auto") -> Cycles:
-    """Recording, its length and a word of CYCLES -> its cycles.
+def cycles_of(path: Path, duration_s: float, where: str = "auto", sound: tuple[Waves, int] | None = None) -> Cycles:
+    """Recording, its length, a word of CYCLES and its sound if that has been read -> its cycles.
 
     auto takes the annotation beside the recording, else breaths found in the sound (segment), else windows; segment
     takes windows too where no breath is found. `source` tells which it was.
     """
     annotation = path.with_suffix(".txt")
-    if where == "annotation" or (where == "auto" and annotation.is_file()):
+    if is_annotated(path, where):
         marks, wrong = icbhi.annotation(annotation, duration_s)
         if wrong:
             raise ValueError(wrong[0] + (f" (and {len(wrong) - 1} more lines)" if len(wrong) > 1 else ""))
         labels = [CLASSES[mark.crackle + 2 * mark.wheeze] for mark in marks]
         return Cycles([mark.start_s for mark in marks], [mark.end_s for mark in marks], labels, "annotation")
-    found = breaths(path, duration_s) if where != "windows" else []
+    found = breaths(path, duration_s, sound) if where != "windows" else []
     spans = found or segment.windows(duration_s)
     return Cycles([start for start, _ in spans], [end for _, end in spans], None, "segment" if found else "window")
 
 
-def breaths(path: Path, duration_s: float) -> list[tuple[float, float]]:
+def is_annotated(path: Path, where: str) -> bool:
+    """Whether the cycles are those of an annotation; asked for by name, also of one that is not there."""
+    return where == "annotation" or (where == "auto" and path.with_suffix(".txt").is_file())
+
+
+def breaths(path: Path, duration_s: float, sound: tuple[Waves, int] | None = None) -> list[tuple[float, float]]:
     """Recording -> the breathing cycles in its sound; a long one is heard in stretches, so that it fits into memory."""
     begins = np.arange(0.0, duration_s, STRETCH_S).tolist()
-    stretches = wave.segments(path, zip(begins, [*begins[1:], None], strict=True))
+    spans = zip(begins, [*begins[1:], None], strict=True)
+    stretches = wave.segments(path, spans) if sound is None else wave.cut(path, sound, spans)
     return [
         (begin_s + start_s, min(begin_s + end_s, duration_s))
         for begin_s, (sound, rate_hz) in zip(begins, stretches, strict=True)
@@ -168,8 +175,10 @@ def pieces(path: str, audio: Audio, where: str = "auto") -> Generator[Piece, Non
     """Recording, word of CYCLES -> its cycles as training saw them; ValueError or OSError if it cannot be read."""
     with local(path) as file:
         duration_s = wave.info(file).duration_s
-        cycles = cycles_of(file, duration_s, where)
-        segments = wave.segments(file, zip(cycles.start_s, cycles.end_s, strict=True))
+        sound = None if duration_s > WHOLE_S or is_annotated(file, where) else wave.read(file)
+        cycles = cycles_of(file, duration_s, where, sound)
+        spans = zip(cycles.start_s, cycles.end_s, strict=True)
+        segments = wave.segments(file, spans) if sound is None else wave.cut(file, sound, spans)
         samples, left = round(audio.rate_hz * audio.duration_s), len(cycles.start_s)
         while left:
             waves = np.empty((min(left, PIECE), samples), np.float32)

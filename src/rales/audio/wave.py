@@ -70,6 +70,16 @@ def segments(path: PathLike, spans: Iterable[tuple[float | None, float | None]])
             yield _read_segment(path, file, start_s, end_s), int(file.samplerate)
 
 
+def cut(
+    path: PathLike, whole: tuple[Wave, int], spans: Iterable[tuple[float | None, float | None]]
+) -> Iterator[tuple[Wave, int]]:
+    """What `read` gave for a whole file, and segments in seconds -> what `segments` gives, without decoding again."""
+    wave, rate_hz = whole
+    for start_s, end_s in spans:
+        begin, end = _segment(Path(path), wave.size, rate_hz, start_s, end_s)
+        yield wave[begin:end], rate_hz
+
+
 def _read_segment(path: Path, file: Any, start_s: float | None, end_s: float | None) -> Wave:
     rate_hz = int(file.samplerate)
     begin, end = _segment(path, file.frames, rate_hz, start_s, end_s)
