@@ -15,13 +15,13 @@ machine `--threads 1` counts the processor's time, not the clock's.
 import argparse
 import os
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rales.export.engines import race, times_as_fast
 from rales.models import M2D, ViT
 from rales.models.fast import bf16_pays
 from rales.optim import adamw, clip_gradients
@@ -168,31 +168,18 @@ def main() -> None:
     model, logmel, noise = M2D(ViT(), mask_ratio=RATIO), torch.randn(BATCH, 1, 80, 608), torch.rand(BATCH, PATCHES)
     turns = {PLAIN: plain_step(model, logmel, noise), FLOAT32: rales_step(model, logmel, noise, bf16=False)}
     print(f"{options.threads} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f} at the start")
-    losses = {name: [turn(), turn()] for name, turn in turns.items()}  # also the turns that warm up
+    losses = {name: [turn(), turn()] for name, turn in turns.items()}
     print("losses of the first two steps:", {name: [round(loss, 6) for loss in two] for name, two in losses.items()})
     assert all(abs(a - b) < 1e-3 for a, b in zip(losses[PLAIN], losses[FLOAT32], strict=True)), "not the same maths"
     if bf16_pays():
         turns[BF16] = rales_step(M2D(ViT(), mask_ratio=RATIO), logmel, noise, bf16=True)
-        turns[BF16]()
     seconds = race(turns, 3 if options.quick else 11)
     print(f"\nPre-training step of ViT-base, batch {BATCH}, ms per clip of 6.08 s")
     print(f"  {'':15s} {'median':>8s} {'best':>8s}   times as fast as plain (median of rounds; best to best)")
     for name, values in seconds.items():
-        paired = statistics.median(peer / own for peer, own in zip(seconds[PLAIN], values, strict=True))
+        paired = times_as_fast(values, seconds[PLAIN])
         middle_ms, best_ms = (1000 * value / BATCH for value in (statistics.median(values), min(values)))
         print(f"  {name:15s} {middle_ms:8.1f} {best_ms:8.1f}   {paired:5.2f} {min(seconds[PLAIN]) / min(values):5.2f}")
-
-
-def race(turns: dict[str, Turn], rounds: int) -> dict[str, list[float]]:
-    """Functions that take turns -> seconds of every round."""
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    for _ in range(rounds):
-        for name, turn in turns.items():
-            start = clock()
-            turn()
-            seconds[name].append(clock() - start)
-    return seconds
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ Needs the extra `bench`.
 import argparse
 import os
 import statistics
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -31,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTModel
 
+from rales.export.engines import race, times_as_fast
 from rales.models import FusionClassifier, ViT
 from rales.models.fast import bf16_pays, pack
 from rales.optim import adam
@@ -132,22 +132,10 @@ def inference_turns(names: list[str], batch: int) -> dict[str, Turn]:
     return {name: turn(name) for name in names}
 
 
-def race(turns: dict[str, Turn], rounds: int) -> dict[str, list[float]]:
-    """Functions that take turns -> seconds of every round, after one that warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    for _ in range(1 + rounds):
-        for name, turn in turns.items():
-            start = clock()
-            turn()
-            seconds[name].append(clock() - start)
-    return {name: values[1:] for name, values in seconds.items()}
-
-
 def table(seconds: dict[str, list[float]], batch: int) -> None:
     print(f"  {'':15s} {'median':>8s} {'best':>8s}   times as fast as public, eager (median of rounds; best to best)")
     for name, values in seconds.items():
-        paired = statistics.median(peer / own for peer, own in zip(seconds[EAGER], values, strict=True))
+        paired = times_as_fast(values, seconds[EAGER])
         best = min(seconds[EAGER]) / min(values)
         middle_ms, best_ms = (1000 * value / batch for value in (statistics.median(values), min(values)))
         print(f"  {name:15s} {middle_ms:8.1f} {best_ms:8.1f}   {paired:5.2f} {best:5.2f}")

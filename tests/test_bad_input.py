@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from rales import runs
 from rales.cli import main
+from tests.command import command
 
 GOOD = ("101_1b1_Al_sc_Meditron", "102_1b1_Ar_sc_Litt3200", "103_2b2_Ar_mc_LittC2SE", "104_1b1_Al_sc_AKGC417L")
 BAD = GOOD[0]
@@ -40,16 +41,6 @@ def good_folder(base: Path) -> Path:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RALES_CACHE", str(tmp_path / "cache"))
     return good_folder(tmp_path)
-
-
-def command(words: Sequence[object], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    """Words -> exit code, stdout, stderr of the command."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    out, err = capsys.readouterr()
-    assert "Traceback" not in err
-    return int(ended.value.code or 0), out, err
 
 
 def annotate(text: str, suffix: str = ".txt") -> Callable[[Path], object]:
@@ -108,7 +99,7 @@ def test_check_names_the_file_and_counts_the_others(
 ) -> None:
     break_it, named = BREAKAGES[breakage]
     break_it(folder)
-    code, out, _ = command(["check", folder, "--json"], capsys)
+    code, out, _ = command(capsys, "check", folder, "--json")
     found = json.loads(out)
     assert code == 1
     assert any(named in problem for problem in found["problems"]), found["problems"]
@@ -122,13 +113,13 @@ def test_training_stops_with_a_sentence_unless_told_to_leave_it_out(
 ) -> None:
     break_it, named = BREAKAGES[breakage]
     break_it(folder)
-    code, out, err = command(["train", "m2d_fusion", "--data", folder, "--out", tmp_path / "run", *TINY], capsys)
+    code, out, err = command(capsys, "train", "m2d_fusion", "--data", folder, "--out", tmp_path / "run", *TINY)
     assert code == 1
     assert named in err
     assert out == ""
     assert not (tmp_path / "run" / "done").exists()
     words = ["train", "m2d_fusion", "--data", folder, "--out", tmp_path / "run", *TINY, "--skip-damaged"]
-    code, _, err = command(words, capsys)
+    code, _, err = command(capsys, *words)
     assert (code, (tmp_path / "run" / "done").exists()) == (0, True), err
 
 
@@ -138,7 +129,7 @@ def test_predict_lists_the_bad_recording_and_answers_for_the_others(
 ) -> None:
     break_it, named = BREAKAGES[breakage]
     break_it(folder)
-    code, _, err = command(["predict", folder, "--model", trained, "--out", tmp_path / "cycles.csv"], capsys)
+    code, _, err = command(capsys, "predict", folder, "--model", trained, "--out", tmp_path / "cycles.csv")
     assert code == 1
     assert named in err
     text = (tmp_path / "cycles.csv").read_text()
@@ -162,7 +153,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_empty_and_missing_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     for word, where in (("check", "empty"), ("check", "nowhere")):
-        code, _, err = command([word, tmp_path / where], capsys)
+        code, _, err = command(capsys, word, tmp_path / where)
         assert code == 1
         assert where in err
 
@@ -171,10 +162,10 @@ def test_unwritable_output_folder(
     folder: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    code, _, err = command(["train", "m2d_fusion", "--data", folder, "--out", tmp_path / "file" / "run", *TINY], capsys)
+    code, _, err = command(capsys, "train", "m2d_fusion", "--data", folder, "--out", tmp_path / "file" / "run", *TINY)
     assert (code, str(tmp_path / "file" / "run") in err) == (1, True), err
     out = tmp_path / "file" / "cycles.csv"
-    code, _, err = command(["predict", folder, "--model", trained, "--out", out], capsys)
+    code, _, err = command(capsys, "predict", folder, "--model", trained, "--out", out)
     assert (code, str(tmp_path / "file") in err) == (1, True), err
 
 
@@ -189,10 +180,10 @@ def test_full_disk_while_writing_the_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(runs, "save_file", full)
-        code, _, err = command(words, capsys)
+        code, _, err = command(capsys, *words)
     assert (code, "the disk is full" in err, "safetensors" in err) == (1, True, True), err
     assert not list((tmp_path / "run").glob(".*.part"))
-    code, _, err = command(words, capsys)  # room was made: the same command goes on
+    code, _, err = command(capsys, *words)  # room was made: the same command goes on
     assert (code, (tmp_path / "run" / "done").exists()) == (0, True), err
 
 
@@ -203,7 +194,7 @@ def test_full_disk_while_writing_the_cache(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    code, _, err = command(["train", "m2d_fusion", "--data", folder, "--out", tmp_path / "run", *TINY], capsys)
+    code, _, err = command(capsys, "train", "m2d_fusion", "--data", folder, "--out", tmp_path / "run", *TINY)
     assert (code, "RALES_CACHE" in err) == (1, True), err
     assert not list((tmp_path / "cache").rglob("waves.npy"))
 
@@ -222,14 +213,14 @@ def test_checkpoints_that_are_none_of_ours(
     save_file({"conv1.weight": torch.zeros(3, 3)}, tmp_path / "resnet.safetensors")
     for name in ("evil.pth", "resnet.pth", "resnet.safetensors"):
         words = ["train", "m2d_fusion", "--data", folder, "--out", tmp_path / "run", "--weights", tmp_path / name]
-        code, _, err = command([*words, "--epochs", "1"], capsys)
+        code, _, err = command(capsys, *words, "--epochs", "1")
         assert (code, name in err) == (1, True), err
     assert not marker.exists()
-    code, _, err = command(["predict", folder, "--model", tmp_path / "resnet.safetensors"], capsys)
+    code, _, err = command(capsys, "predict", folder, "--model", tmp_path / "resnet.safetensors")
     assert (code, "resnet.safetensors" in err) == (1, True), err
 
     tensors, record = runs.read_checkpoint(trained / "best.safetensors")
     record["config"]["model"]["depth"] = 3
     runs.save_tensors(tmp_path / "mixed.safetensors", tensors, record)
-    code, _, err = command(["predict", folder, "--model", tmp_path / "mixed.safetensors"], capsys)
+    code, _, err = command(capsys, "predict", folder, "--model", tmp_path / "mixed.safetensors")
     assert (code, "mixed.safetensors" in err) == (1, True), err

@@ -17,22 +17,13 @@ from rales import finetune, runs
 from rales.cli import app, main
 from rales.metrics import CLASSES
 from tests import tiny
+from tests.command import command
 
 WORDS = sorted(name for name in app if not name.startswith("-"))
 TINY = ["--size", "tiny", *(word for setting in tiny.SETTINGS for word in ("--set", setting))]
 P = [f"p_{name}" for name in CLASSES]
 
 Capture = pytest.CaptureFixture[str]
-
-
-def rales_(capsys: Capture, *words: str | Path) -> tuple[int, str, str]:
-    """Words of the command -> exit code, stdout, stderr."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    out, err = capsys.readouterr()
-    assert "Traceback" not in err
-    return int(ended.value.code or 0), out, err
 
 
 def document(out: str) -> dict[str, Any]:
@@ -67,7 +58,7 @@ def train_words(data: Path, out: Path, *more: str) -> list[str]:
 
 
 def test_help_lists_every_word(capsys: Capture) -> None:
-    code, out, err = rales_(capsys, "--help")
+    code, out, err = command(capsys, "--help")
     assert (code, err) == (0, "")
     listed = [line.strip("│ ").split()[0] for line in out.splitlines() if line.strip("│ ")]
     assert set(WORDS) <= set(listed)
@@ -76,7 +67,7 @@ def test_help_lists_every_word(capsys: Capture) -> None:
 
 @pytest.mark.parametrize("word", WORDS)
 def test_every_word_has_help_with_an_example(capsys: Capture, word: str) -> None:
-    code, out, err = rales_(capsys, word, "--help")
+    code, out, err = command(capsys, word, "--help")
     assert (code, err) == (0, "")
     assert f"Example: rales {word} " in out
 
@@ -98,7 +89,7 @@ assert not loaded, loaded
 
 
 def test_version_and_module(capsys: Capture) -> None:
-    assert rales_(capsys, "--version") == (0, f"{rales.__version__}\n", "")
+    assert command(capsys, "--version") == (0, f"{rales.__version__}\n", "")
     ended = subprocess.run([sys.executable, "-m", "rales", "--version"], capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stdout) == (0, f"{rales.__version__}\n")
 
@@ -129,7 +120,7 @@ def test_version_and_module(capsys: Capture) -> None:
 )
 def test_wrong_usage(capsys: Capture, place: Path, tmp_path: Path, words: list[str], sentence: str) -> None:
     real = {"DATA": str(place / "data"), "RUN": str(place / "run" if words[0] != "train" else tmp_path / "run")}
-    code, out, err = rales_(capsys, *(real.get(word, word) for word in words))
+    code, out, err = command(capsys, *(real.get(word, word) for word in words))
     assert (code, out) == (2, "")
     assert err.startswith("rales: ")
     assert sentence.lower() in err.lower()
@@ -140,7 +131,7 @@ def test_wrong_usage(capsys: Capture, place: Path, tmp_path: Path, words: list[s
 
 
 def test_check(capsys: Capture, place: Path) -> None:
-    code, out, _ = rales_(capsys, "check", place / "data", "--json")
+    code, out, _ = command(capsys, "check", place / "data", "--json")
     found = document(out)
     assert code == 0
     assert {"recordings", "patients", "cycles", "classes", "splits", "overlap_patients", "problems"} <= set(found)
@@ -148,37 +139,37 @@ def test_check(capsys: Capture, place: Path) -> None:
     assert found["classes"] == dict.fromkeys(CLASSES, 8)
     assert (found["splits"]["train"]["cycles"], found["splits"]["test"]["cycles"]) == (20, 12)
     assert found["problems"] == []
-    code, out, _ = rales_(capsys, "check", place / "data")
+    code, out, _ = command(capsys, "check", place / "data")
     assert code == 0
     assert "8 recordings of 8 patients, 32 cycles" in out
 
 
 def test_synth(capsys: Capture, tmp_path: Path) -> None:
     words = ["--recordings", "1", "--seed", "3", "--processes", "1"]
-    code, out, _ = rales_(capsys, "synth", tmp_path / "made", *words)
+    code, out, _ = command(capsys, "synth", tmp_path / "made", *words)
     assert (code, out) == (0, "")
     assert len(list((tmp_path / "made").glob("*.wav"))) == 1
-    code, _, err = rales_(capsys, "synth", tmp_path / "made", *words)
+    code, _, err = command(capsys, "synth", tmp_path / "made", *words)
     assert code == 1
     assert "is not empty" in err
 
 
 def test_train_finished_gone_on_and_refused(capsys: Capture, place: Path) -> None:
-    code, out, err = rales_(capsys, *train_words(place / "data", place / "run", "--json"))
+    code, out, err = command(capsys, *train_words(place / "data", place / "run", "--json"))
     assert code == 0
     assert document(out) == runs.read_json(place / "run" / "evaluation.json")
     assert f"run folder: {place / 'run'}" in err
-    code, out, _ = rales_(capsys, *train_words(place / "data", place / "run"))
+    code, out, _ = command(capsys, *train_words(place / "data", place / "run"))
     assert code == 0
     assert "strict four-class" in out
-    code, out, err = rales_(capsys, *train_words(place / "data", place / "run", "--seed", "1"))
+    code, out, err = command(capsys, *train_words(place / "data", place / "run", "--seed", "1"))
     assert (code, out) == (1, "")
     assert "holds a run of other settings (" in err
 
 
 def test_train_words_reach_the_config(capsys: Capture, place: Path, tmp_path: Path) -> None:
     words = ["--epochs", "2", "--seed", "7", "--select", "test_best", "--variant", "vanilla", "--set", "train.epochs=1"]
-    code, out, _ = rales_(capsys, *train_words(place / "data", tmp_path / "run", *words))
+    code, out, _ = command(capsys, *train_words(place / "data", tmp_path / "run", *words))
     assert code == 0
     assert "the epoch was chosen on the test set, as the paper did: these figures are optimistic" in out
     record = runs.read_json(tmp_path / "run" / "config.json")
@@ -191,13 +182,13 @@ def test_train_words_reach_the_config(capsys: Capture, place: Path, tmp_path: Pa
 
 def test_no_epochs_is_wrong_usage_and_not_all_epochs(capsys: Capture, place: Path, tmp_path: Path) -> None:
     words = ["--size", "tiny", "--epochs", "0", "--data", str(place / "data"), "--out", str(tmp_path / "run")]
-    code, _, err = rales_(capsys, "train", "m2d_fusion", *words)
+    code, _, err = command(capsys, "train", "m2d_fusion", *words)
     assert code == 2
     assert "train.epochs=0: expected a number above 0" in err
 
 
 def test_evaluate(capsys: Capture, place: Path) -> None:
-    code, out, _ = rales_(capsys, "evaluate", place / "run", "--data", place / "data", "--json")
+    code, out, _ = command(capsys, "evaluate", place / "run", "--data", place / "data", "--json")
     found = document(out)
     assert code == 0
     stored = runs.read_json(place / "run" / "evaluation.json")
@@ -207,7 +198,7 @@ def test_evaluate(capsys: Capture, place: Path) -> None:
     assert np.shape(found["confusion"]) == (4, 4)
     assert {"protocol", "leak_free", "by_device", "by_location", "two_class"} <= set(found)
     assert found["protocol"]["split"] == "official"
-    code, out, _ = rales_(capsys, "evaluate", place / "run", "--data", place / "data")
+    code, out, _ = command(capsys, "evaluate", place / "run", "--data", place / "data")
     assert code == 0
     for words in ("strict four-class", "official_move", "Meditron", "all called normal", "not a diagnosis"):
         assert words in out
@@ -215,7 +206,7 @@ def test_evaluate(capsys: Capture, place: Path) -> None:
 
 def test_predict_gives_the_answer_of_the_library(capsys: Capture, place: Path, tmp_path: Path) -> None:
     words: list[str | Path] = ["predict", place / "data", "--model", place / "run"]
-    code, out, _ = rales_(capsys, *words, "--json")
+    code, out, _ = command(capsys, *words, "--json")
     assert code == 0
     found = document(out)
     assert found["problems"] == []
@@ -226,19 +217,19 @@ def test_predict_gives_the_answer_of_the_library(capsys: Capture, place: Path, t
     assert np.abs(answers[P].to_numpy() - wanted[P].to_numpy()).max() < 1e-6
     assert answers["true_label"].tolist() == wanted["true_label"].tolist()
 
-    code, out, err = rales_(capsys, *words, "--out", tmp_path / "cycles.csv")
+    code, out, err = command(capsys, *words, "--out", tmp_path / "cycles.csv")
     assert (code, out) == (0, "")
     assert "32 cycles of 8 recordings" in err
     written = pd.read_csv(tmp_path / "cycles.csv")
     assert np.abs(written[P].to_numpy() - wanted[P].to_numpy()).max() < 1e-6
-    code, out, _ = rales_(capsys, *words, "--out", tmp_path / "cycles.parquet", "--format", "parquet", "--json")
+    code, out, _ = command(capsys, *words, "--out", tmp_path / "cycles.parquet", "--format", "parquet", "--json")
     assert document(out)["cycles"] == found["cycles"]
     assert len(pd.read_parquet(tmp_path / "cycles.parquet")) == 32
 
 
 def test_predict_prints_a_table(capsys: Capture, place: Path) -> None:
     recording = next((place / "data").glob("101*.wav"))
-    code, out, err = rales_(capsys, "predict", recording, "--model", place / "run")
+    code, out, err = command(capsys, "predict", recording, "--model", place / "run")
     assert (code, err) == (0, "")
     assert out.startswith(recording.stem)
     assert out.count("annotated") == 4
@@ -248,12 +239,12 @@ def test_predict_prints_a_table(capsys: Capture, place: Path) -> None:
 def test_predict_windows(capsys: Capture, place: Path, tmp_path: Path) -> None:
     shutil.copy(next((place / "data").glob("101*.wav")), tmp_path / "visit.wav")
     words: list[str | Path] = ["--model", place / "run", "--cycles", "windows"]
-    code, out, _ = rales_(capsys, "predict", tmp_path / "visit.wav", *words, "--json")
+    code, out, _ = command(capsys, "predict", tmp_path / "visit.wav", *words, "--json")
     assert code == 0
     (row,) = document(out)["cycles"]
     assert (row["source"], row["start_s"], row["end_s"]) == ("window", 0, 4)
     assert "true_label" not in row
-    _, out, _ = rales_(capsys, "predict", tmp_path / "visit.wav", *words)
+    _, out, _ = command(capsys, "predict", tmp_path / "visit.wav", *words)
     assert "no annotation: windows, not breaths" in out
 
 
@@ -261,13 +252,13 @@ def test_one_bad_recording_and_one_missing_do_not_hurt_the_others(capsys: Captur
     (tmp_path / "bad.wav").write_bytes(b"not a sound")
     good = next((place / "data").glob("101*.wav"))
     paths = [tmp_path / "bad.wav", good, tmp_path / "gone.wav"]
-    code, out, err = rales_(capsys, "predict", *paths, "--model", place / "run", "--json")
+    code, out, err = command(capsys, "predict", *paths, "--model", place / "run", "--json")
     assert code == 1
     found = document(out)
     assert [problem.partition(":")[0] for problem in found["problems"]] == [str(paths[0]), str(paths[2])]
     assert len(found["cycles"]) == 4
     assert all(f"rales: {problem}" in err for problem in found["problems"])
-    code, out, err = rales_(capsys, "predict", tmp_path / "bad.wav", "--model", place / "run", "--out", tmp_path / "x")
+    code, out, err = command(capsys, "predict", tmp_path / "bad.wav", "--model", place / "run", "--out", tmp_path / "x")
     assert (code, out) == (1, "")
     assert "bad.wav" in err
     assert not (tmp_path / "x").exists()
@@ -278,7 +269,7 @@ def test_an_unwritable_place_is_a_sentence(capsys: Capture, place: Path, tmp_pat
     (tmp_path / "file").write_text("here first")
     (tmp_path / "folder").mkdir()
     words: list[str | Path] = ["--model", place / "run", "--out", tmp_path / name]
-    code, _, err = rales_(capsys, "predict", place / "data", *words)
+    code, _, err = command(capsys, "predict", place / "data", *words)
     assert code == 1
     assert f"{tmp_path / name}: cannot be written" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
@@ -286,7 +277,7 @@ def test_an_unwritable_place_is_a_sentence(capsys: Capture, place: Path, tmp_pat
 
 def test_embed(capsys: Capture, place: Path, tmp_path: Path) -> None:
     words: list[str | Path] = ["embed", place / "data", "--model", place / "run", "--out", tmp_path / "vectors.npz"]
-    code, out, err = rales_(capsys, *words)
+    code, out, err = command(capsys, *words)
     assert (code, out) == (0, "")
     assert "32 vectors of 48 numbers" in err
     vectors = np.load(tmp_path / "vectors.npz")["vectors"]
@@ -304,7 +295,7 @@ def test_status_summary_and_decisions_of_predict(capsys: Capture, place: Path, t
         "--min-confidence",
         "0.3",
     ]
-    code, out, err = rales_(capsys, *words, *more, "--out", tmp_path / "cycles.parquet", "--json")
+    code, out, err = command(capsys, *words, *more, "--out", tmp_path / "cycles.parquet", "--json")
     assert code == 1
     assert "rales: " in err
     found = document(out)
@@ -318,40 +309,40 @@ def test_status_summary_and_decisions_of_predict(capsys: Capture, place: Path, t
     assert len(found["recordings"]) == 8
     assert "uncertain" in pd.read_parquet(tmp_path / "cycles.parquet")  # its suffix says the format
     assert found["calibration"] is None
-    code, _, err = rales_(capsys, *words, "--threshold", "validation")
+    code, _, err = command(capsys, *words, "--threshold", "validation")
     assert (code, "no threshold of validation patients" in err) == (2, True)
-    code, _, err = rales_(capsys, *words, "--status", "x.txt")
+    code, _, err = command(capsys, *words, "--status", "x.txt")
     assert (code, "--status x.txt: expected a name" in err) == (2, True)
 
 
 def test_embed_of_a_layer_and_search(capsys: Capture, place: Path, tmp_path: Path) -> None:
     words: list[str | Path] = ["embed", place / "data", "--model", place / "run", "--out", tmp_path / "v.parquet"]
-    code, _, err = rales_(capsys, *words, "--layer", "1", "--per", "recording")
+    code, _, err = command(capsys, *words, "--layer", "1", "--per", "recording")
     assert code == 0
     assert "8 vectors of 24 numbers" in err
     recording = next((place / "data").glob("101*.wav"))
-    code, out, _ = rales_(capsys, "search", recording.stem, "--in", tmp_path / "v.parquet", "--top", "3", "--json")
+    code, out, _ = command(capsys, "search", recording.stem, "--in", tmp_path / "v.parquet", "--top", "3", "--json")
     assert code == 0
     assert len(document(out)["nearest"]) == 3
-    code, out, _ = rales_(capsys, "search", recording, "--in", tmp_path / "v.parquet", "--model", place / "run")
+    code, out, _ = command(capsys, "search", recording, "--in", tmp_path / "v.parquet", "--model", place / "run")
     assert code == 0
     assert "not a diagnosis" in out
-    code, _, err = rales_(capsys, "search", "nobody", "--in", tmp_path / "v.parquet", "--model", place / "run")
+    code, _, err = command(capsys, "search", "nobody", "--in", tmp_path / "v.parquet", "--model", place / "run")
     assert (code, "nobody: neither a recording" in err) == (1, True)
 
 
 def test_explain(capsys: Capture, place: Path, tmp_path: Path) -> None:
     recording = next((place / "data").glob("101*.wav"))
     words: list[str | Path] = ["explain", recording, "--cycle", "2", "--model", place / "run"]
-    code, out, err = rales_(capsys, *words, "--out", tmp_path / "why.png", "--target", "wheeze")
+    code, out, err = command(capsys, *words, "--out", tmp_path / "why.png", "--target", "wheeze")
     assert (code, out) == (0, "")
     assert (tmp_path / "why.png").is_file()
     assert list(pd.read_csv(tmp_path / "why.csv").columns) == ["hz", "time_s", "recording_s", "contribution"]
-    code, out, _ = rales_(capsys, *words, "--json")
+    code, out, _ = command(capsys, *words, "--json")
     assert (code, document(out)["cycle"]) == (0, 2)
-    code, out, _ = rales_(capsys, *words)
+    code, out, _ = command(capsys, *words)
     assert (code, "log-odds of" in out) == (0, True)
-    code, _, err = rales_(capsys, *words, "--out", tmp_path / "why.pdf")
+    code, _, err = command(capsys, *words, "--out", tmp_path / "why.pdf")
     assert (code, "ends in .png" in err) == (2, True)
 
 
@@ -359,7 +350,7 @@ def test_predict_from_a_manifest(capsys: Capture, place: Path, tmp_path: Path) -
     paths = sorted((place / "data").glob("*.wav"))
     pd.DataFrame({"path": [str(path) for path in paths] + ["gone.wav"]}).to_csv(tmp_path / "all.csv", index=False)
     words: list[str | Path] = ["predict", "--manifest", tmp_path / "all.csv", "--model", place / "run"]
-    code, out, err = rales_(capsys, *words, "--out", tmp_path / "out", "--processes", "1", "--json")
+    code, out, err = command(capsys, *words, "--out", tmp_path / "out", "--processes", "1", "--json")
     assert code == 1
     assert "gone.wav" in err
     found = document(out)
@@ -367,24 +358,24 @@ def test_predict_from_a_manifest(capsys: Capture, place: Path, tmp_path: Path) -
     stored = pd.read_parquet(tmp_path / "out" / "cycles")
     wanted = rales.load(place / "run").predict(place / "data")
     assert np.abs(stored[P].to_numpy() - wanted[P].to_numpy()).max() < 1e-6
-    code, _, err = rales_(capsys, *words)
+    code, _, err = command(capsys, *words)
     assert (code, "--manifest: expected --out FOLDER" in err) == (2, True)
-    code, _, err = rales_(capsys, *words, place / "data", "--out", tmp_path / "out")
+    code, _, err = command(capsys, *words, place / "data", "--out", tmp_path / "out")
     assert (code, "expected paths of recordings, or --manifest" in err) == (2, True)
 
 
 def test_weights(capsys: Capture) -> None:
-    code, out, _ = rales_(capsys, "weights", "--json")
+    code, out, _ = command(capsys, "weights", "--json")
     assert code == 0
     assert {"name", "address"} <= set(document(out)["weights"][0])
-    code, out, _ = rales_(capsys, "weights")
+    code, out, _ = command(capsys, "weights")
     assert code == 0
     assert "m2d_vit_base-80x608p16x16-221006-mr7" in out
 
 
 def test_report(capsys: Capture, place: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    code, out, _ = rales_(capsys, "report", place / "run", "--out", tmp_path / "report", "--json")
+    code, out, _ = command(capsys, "report", place / "run", "--out", tmp_path / "report", "--json")
     assert code == 0
     assert Path(document(out)["report"]).is_file()
 
@@ -393,7 +384,7 @@ def test_report(capsys: Capture, place: Path, tmp_path: Path) -> None:
 
 
 def test_a_missing_model_is_a_problem_not_wrong_usage(capsys: Capture, place: Path, tmp_path: Path) -> None:
-    code, out, err = rales_(capsys, "predict", place / "data", "--model", tmp_path / "nothing")
+    code, out, err = command(capsys, "predict", place / "data", "--model", tmp_path / "nothing")
     assert (code, out) == (1, "")
     assert "nothing: no such checkpoint" in err
 
@@ -408,19 +399,19 @@ def test_ctrl_c_says_how_to_go_on(
             raise KeyboardInterrupt
 
         patch.setattr(finetune, "finish", interrupted)
-        code, out, err = rales_(capsys, *words)
+        code, out, err = command(capsys, *words)
     assert (code, out) == (130, "")
     assert "interrupted; the same command goes on where it stopped" in err
-    code, out, _ = rales_(capsys, *words, "--json")
+    code, out, _ = command(capsys, *words, "--json")
     assert code == 0
     assert document(out)["confusion"] == runs.read_json(place / "run" / "evaluation.json")["confusion"]
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    command = f"{sys.executable} -m rales weights --json | true"  # true has left long before
+    piped = f"{sys.executable} -m rales weights --json | true"  # true has left long before
     ended = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command], env=environment, capture_output=True, text=True, timeout=60
+        ["bash", "-o", "pipefail", "-c", piped], env=environment, capture_output=True, text=True, timeout=60
     )
     assert (ended.returncode, ended.stderr) == (0, "")
 

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from rales.data import read_cycles, splits
 from rales.metrics import CLASSES, confusion, icbhi_scores
 from rales.scoring import FIGURES
 from tests import tiny
+from tests.run_folders import check_two_processes, environment, furthest, lines, tensors, train_in_two_processes
 
 FILES = {"config.json", "metrics.jsonl", "predictions.csv", "last.safetensors", "best.safetensors"}
 FILES |= {"layer_weights.json", "evaluation.json", "done"}
@@ -63,17 +63,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, train: Train) -> Path:
     return out
 
 
-def tensors(out: Path, name: str = "best") -> dict[str, Tensor]:
-    return runs.read_checkpoint(out / f"{name}.safetensors")[0]
-
-
 def epoch_of(out: Path, name: str = "best") -> int:
     return int(runs.read_checkpoint(out / f"{name}.safetensors")[1]["epoch"])
-
-
-def lines(out: Path) -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl without the one number that no two runs share."""
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in runs.read_metrics(out)]
 
 
 def same_run(one: Path, two: Path) -> None:
@@ -85,12 +76,6 @@ def same_run(one: Path, two: Path) -> None:
         assert all(torch.equal(first[key], second[key]) for key in first.keys() | second.keys())
     for name in ("predictions.csv", "layer_weights.json", "evaluation.json"):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
-
-
-def furthest(one: Path, two: Path, name: str = "best") -> float:
-    """Two run folders -> the largest difference between their weights."""
-    first, second = tensors(one, "best"), tensors(two, name)
-    return max(float((first[key] - second[key]).abs().max()) for key in first)
 
 
 # What a run leaves behind
@@ -113,7 +98,7 @@ def test_the_run_folder_holds_what_the_contract_says(undisturbed: Path) -> None:
 
     weights = runs.read_json(undisturbed / "layer_weights.json")
     assert weights["layers"] == [1, 2]
-    assert weights["raw"] == tensors(undisturbed)["fusion.weight"].double().tolist()
+    assert weights["raw"] == tensors(undisturbed, "best")["fusion.weight"].double().tolist()
     assert weights["raw"] != [1.0, 1.0]
     assert sum(weights["normalised"]) == pytest.approx(1)
 
@@ -236,12 +221,6 @@ def plan_scores(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     monkeypatch.setattr(finetune, "evaluate_part", planned)
 
 
-def environment() -> dict[str, str]:
-    """For a process that imports `tests` and computes as this one does."""
-    paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-
-
 KILLED = """
 import os, signal, sys
 from dataclasses import replace
@@ -303,7 +282,7 @@ def test_select(
     # The weights are those of a run that ends with that epoch.
     monkeypatch.undo()
     train(tmp_path / "short", *words, f"train.epochs={kept}")
-    assert furthest(tmp_path / "run", tmp_path / "short", "last") == 0
+    assert furthest(tmp_path / "run", tmp_path / "short", "best", "last") == 0
 
 
 def test_validation_patients_are_whole_and_neither_trained_on_nor_tested(
@@ -336,7 +315,7 @@ def test_gradient_accumulation_gives_the_same_weights(
     tmp_path: Path, train: Train, undisturbed: Path, micro_batch: int
 ) -> None:
     train(tmp_path / "pieces", f"train.micro_batch={micro_batch}")
-    assert furthest(tmp_path / "pieces", undisturbed) < 1e-5
+    assert furthest(tmp_path / "pieces", undisturbed, "best") < 1e-5
     losses = [[line["loss"] for line in lines(out)] for out in (tmp_path / "pieces", undisturbed)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
@@ -366,7 +345,7 @@ def test_layer_weights_move_with_every_step_or_once_an_epoch(tmp_path: Path, tra
     # Adam's first step has the size of the learning rate
     assert np.abs(np.subtract(second[0], 1)) == pytest.approx([1e-3, 1e-3], rel=1e-3)
     assert third[0] != second[0]
-    assert tensors(tmp_path / "epoch")["fusion.weight"].tolist() != third[0]
+    assert tensors(tmp_path / "epoch", "best")["fusion.weight"].tolist() != third[0]
 
 
 def test_per_epoch_layer_weights_survive_an_interruption(
@@ -388,11 +367,11 @@ def test_a_frozen_patch_embedding_stays(tmp_path: Path, train: Train, undisturbe
     recipe.frontend(recipe.config)
     start = recipe.model(recipe.config).state_dict()
     train(tmp_path / "run", recipe=recipe)
-    end = tensors(tmp_path / "run")
+    end = tensors(tmp_path / "run", "best")
     moved = {name for name in start if not torch.equal(start[name], end[name])}
     assert not moved & {"encoder.patch_embed.proj.weight", "encoder.patch_embed.proj.bias", "encoder.pos_embed"}
     assert {"encoder.blocks.0.attn.qkv.weight", "fusion.weight", "head.weight", "encoder.cls_token"} <= moved
-    trained = tensors(undisturbed)["encoder.patch_embed.proj.weight"]
+    trained = tensors(undisturbed, "best")["encoder.patch_embed.proj.weight"]
     assert not torch.equal(trained, start["encoder.patch_embed.proj.weight"])
 
 
@@ -468,19 +447,7 @@ def test_two_processes_train_as_one(tmp_path: Path, place: Path, train: Train) -
     # The last block is not fused, so it gets no gradient; the last batch has one row, so one process has none.
     words = ["model.layers=1", "train.batch_size=19", "train.micro_batch=4", "train.epochs=2", *PLAIN]
     train(tmp_path / "one", *words)
-    (tmp_path / "together.py").write_text(TOGETHER)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    ended = subprocess.run(
-        [*torchrun, tmp_path / "together.py", place, tmp_path / "two", *words],
-        env=environment(),
-        capture_output=True,
-        timeout=120,
-    )
-    assert ended.returncode == 0, ended.stderr.decode()
-    assert {path.name for path in (tmp_path / "two").glob("[!.]*")} == FILES
-    for one, two in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
-        assert one == pytest.approx(two, abs=1e-5)
-    assert furthest(tmp_path / "one", tmp_path / "two") < 1e-4
-    assert runs.read_json(tmp_path / "two" / "config.json")["computed_in"]["processes"] == 2
+    train_in_two_processes(TOGETHER, place, tmp_path / "two", *words)
+    check_two_processes(tmp_path / "two", tmp_path / "one", FILES, weights_within=1e-4, name="best")
     figures = [runs.read_json(tmp_path / out / "evaluation.json") for out in ("one", "two")]
     assert figures[0]["confusion"] == figures[1]["confusion"]

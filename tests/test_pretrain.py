@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,7 +14,6 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from torch import Tensor
 
 from rales import predict, pretrain, recipes, runs
 from rales.audio import wave
@@ -28,6 +26,7 @@ from rales.models.downloads import find
 from rales.recipes import m2d_pretrain
 from rales.report.folders import read_runs
 from tests import tiny
+from tests.run_folders import check_two_processes, environment, furthest, lines, tensors, train_in_two_processes
 
 FILES = {"config.json", "metrics.jsonl", "statistics.json", "recordings.parquet", "last.safetensors", "done"}
 Run = Callable[..., dict[str, Any]]
@@ -56,25 +55,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, job: Run) -> Path:
     return out
 
 
-def tensors(out: Path) -> dict[str, Tensor]:
-    return runs.read_checkpoint(out / "last.safetensors")[0]
-
-
-def lines(out: Path) -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl without the one number that no two runs share."""
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in runs.read_metrics(out)]
-
-
 def same_run(one: Path, two: Path) -> None:
     assert {p.name for p in one.glob("[!.]*")} == {p.name for p in two.glob("[!.]*")} == FILES
     assert lines(one) == lines(two)
     first, second = tensors(one), tensors(two)
     assert all(torch.equal(first[key], second[key]) for key in first.keys() | second.keys())
-
-
-def furthest(one: Path, two: Path) -> float:
-    first, second = tensors(one), tensors(two)
-    return max(float((first[key] - second[key]).abs().max()) for key in first)
 
 
 # What a run leaves behind
@@ -198,12 +183,6 @@ m2d_pretrain.run(tiny.pretraining(*sys.argv[4:]), read_collection([data]), out)
 """
 
 
-def environment() -> dict[str, str]:
-    """For a process that imports `tests` and computes as this one does."""
-    paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-
-
 @pytest.mark.parametrize(
     ("kill_at", "words", "point"),
     [
@@ -281,20 +260,8 @@ for _ in range(2):  # the second time the run is finished and only returned
 def test_two_processes_train_as_one(tmp_path: Path, data: Path, job: Run) -> None:
     words = ["pretrain.micro_batch=1", "pretrain.batch_size=5", "pretrain.epochs=2", "pretrain.keep_every=1"]
     job(tmp_path / "one", *words)
-    (tmp_path / "together.py").write_text(TOGETHER)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    ended = subprocess.run(
-        [*torchrun, tmp_path / "together.py", data, tmp_path / "two", *words],
-        env=environment(),
-        capture_output=True,
-        timeout=120,
-    )
-    assert ended.returncode == 0, ended.stderr.decode()
-    assert {path.name for path in (tmp_path / "two").glob("[!.]*")} == FILES
-    for one, two in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
-        assert one == pytest.approx(two, abs=1e-5)
-    assert furthest(tmp_path / "one", tmp_path / "two") < 2e-4
-    assert runs.read_json(tmp_path / "two" / "config.json")["computed_in"]["processes"] == 2
+    train_in_two_processes(TOGETHER, data, tmp_path / "two", *words)
+    check_two_processes(tmp_path / "two", tmp_path / "one", FILES, weights_within=2e-4)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from rales.report import report
 from rales.report.folders import read_runs
 from rales.rows import preparation, rows_of
 from tests import tiny
+from tests.run_folders import furthest
 
 SYSTEMS = [name for name in RECIPES if name != "m2d_fusion"]
 WORDS = ("audio.duration_s=0.8", "train.epochs=2", "train.device=cpu", "train.precision=float32", "train.batch_size=8")
@@ -64,13 +65,6 @@ def trained(place: Path, cycles: pd.DataFrame) -> Any:
         return place / name
 
     return trained
-
-
-def furthest(one: Path, two: Path) -> float:
-    """Two run folders -> the largest difference between their last weights."""
-    first, second = (runs.read_checkpoint(run / "last.safetensors")[0] for run in (one, two))
-    assert first.keys() == second.keys()
-    return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -137,9 +137,8 @@ def begin(out: Path, job: dict[str, Any]) -> None:
         if differs:
             raise ValueError(f"{out}: holds a job of other {', '.join(differs)}; choose another --out")
         return
-    strangers = sorted(p.name for p in out.iterdir() if not p.name.startswith("."))
-    if strangers:
-        raise ValueError(f"{out}: not a folder of predictions, but it holds {strangers[0]}; choose an empty --out")
+    if found := runs.strangers(out):
+        raise ValueError(f"{out}: not a folder of predictions, but it holds {found[0]}; choose an empty --out")
     for kind in KINDS:
         (out / kind).mkdir()
     runs.write_json(out / "job.json", job)

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rales import predict, recipes, runs
 from rales.config import UsageError, to_dict
 from rales.export.artefact import FORMATS, made, need, probe_of
-from rales.export.engines import race
+from rales.export.engines import race, times_as_fast
 from rales.export.parity import Engine, Waves
 from rales.metrics import CLASSES
 from rales.models.fast import bf16_pays, pack
@@ -116,7 +116,7 @@ def row(
         "path": name,
         "batch": batch,
         "ms_a_clip": 1000 * clip_s,
-        "times": statistics.median(other / own for other, own in zip(base, seconds, strict=True)),
+        "times": times_as_fast(seconds, base),
         "gflops": gflop / clip_s,
         "share_of_peak": gflop / clip_s / peak if peak else None,
     }

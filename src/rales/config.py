@@ -220,6 +220,7 @@ class Step:
 
 
 Provenance = Literal["ours", "code-verified", "secondary", "reconstruction"]
+FIDELITIES = ("corrected", "original")  # published quirks are mended, or stay
 
 
 @dataclass(frozen=True)
@@ -264,6 +265,18 @@ def one_of(option: str, value: str, known: Sequence[str]) -> None:
     """A recipe's option and what it may be; anything else is a UsageError."""
     if value not in known:
         raise UsageError(f"{option} {value!r} is unknown; expected one of {', '.join(known)}")
+
+
+def base_or_tiny(size: str, weights: str) -> str:
+    """Options of a system whose public files are of its full size -> "base" or "tiny". Errors: another size."""
+    one_of("size", size, ("base", "tiny"))
+    return "base" if weights else size
+
+
+def is_original(fidelity: str) -> bool:
+    """A recipe's option -> whether it is "original". Errors: neither of the two."""
+    one_of("fidelity", fidelity, FIDELITIES)
+    return fidelity == "original"
 
 
 def no_weights(name: str, weights: str) -> None:

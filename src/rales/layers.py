@@ -167,9 +167,8 @@ def begin(out: Path, settings: Mapping[str, Any], command: str) -> None:
                     f"{here[key]!r} here); choose another --out or remove the folder"
                 )
         return
-    strangers = sorted(file.name for file in out.iterdir() if not file.name.startswith("."))
-    if strangers:
-        raise ValueError(f"{out}: no layer search, but it holds {', '.join(strangers[:3])}; choose an empty --out")
+    if found := runs.strangers(out):
+        raise ValueError(f"{out}: no layer search, but it holds {', '.join(found[:3])}; choose an empty --out")
     runs.write_json(path, {"settings": settings, "command": command, "finished": False})
 
 

@@ -38,11 +38,8 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
     """
     make_folder(folder)
     if not (folder / "config.json").exists():
-        strangers = [p.name for p in folder.iterdir() if not p.name.startswith(".")]
-        if strangers:
-            raise ValueError(
-                f"{folder}: not a run folder, but it holds {', '.join(sorted(strangers)[:3])}; choose an empty --out"
-            )
+        if found := strangers(folder):
+            raise ValueError(f"{folder}: not a run folder, but it holds {', '.join(found[:3])}; choose an empty --out")
         write_json(folder / "config.json", record)
         return False
     stored = read_json(folder / "config.json")
@@ -63,6 +60,11 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
             "choose another --out or remove the folder"
         )
     return finished
+
+
+def strangers(folder: Path) -> list[str]:
+    """Folder that is to be empty -> the names of what is in it, sorted; hidden files do not count."""
+    return sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
 
 
 def make_folder(folder: Path) -> None:

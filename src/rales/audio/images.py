@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rales.audio.filters import band_pass, min_max
-from rales.audio.logmel import MelPower, htk_mel_filters, slaney_mel_filters
+from rales.audio.logmel import MelPower, htk_mel_filters, slaney_mel_filters, triangles
 from rales.audio.magma import magma
 
 Wave = NDArray[np.float32]
@@ -121,8 +121,7 @@ class MelDecibel(nn.Module):
         self.mel_power = MelPower(filters, fft_samples, hop_samples)
 
     def forward(self, wave: Tensor) -> Tensor:
-        decibel = 10 * self.mel_power(wave).clamp_min(1e-10).log10()
-        return _below_maximum(decibel, 80)[:, None]
+        return _mel_decibel(self.mel_power(wave))
 
 
 class RespireNetPicture(nn.Module):
@@ -242,8 +241,7 @@ class SquarePicture(nn.Module):
             warped_mel_filters(float(alpha), float(corner_hz), rate_hz, fft_samples, mels, low_hz, high_hz)
             for alpha, corner_hz in warp
         ]
-        decibel = 10 * (torch.stack(filters).to(power) @ power).clamp_min(1e-10).log10()
-        return _below_maximum(decibel, 80)[:, None]
+        return _mel_decibel(torch.stack(filters).to(power) @ power)
 
 
 def warped_mel_filters(
@@ -257,10 +255,7 @@ def warped_mel_filters(
     half_hz = rate_hz / 2
     low, high = (2595 * math.log10(1 + hz / 700) for hz in (low_hz, high_hz))
     edges = warp_hz(700 * (10 ** (np.linspace(low, high, mels + 2) / 2595) - 1), alpha, corner_hz, half_hz)
-    bins_hz = np.arange(fft_samples // 2 + 1) * rate_hz / fft_samples
-    left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    triangles = np.minimum((bins_hz - left) / (centre - left), (right - bins_hz) / (right - centre))
-    return torch.from_numpy(np.maximum(0, triangles)).float()
+    return torch.from_numpy(triangles(edges, rate_hz, fft_samples)).float()
 
 
 def warp_hz(frequency_hz: NDArray[np.float64], alpha: float, corner_hz: float, half_hz: float) -> NDArray[np.float64]:
@@ -275,8 +270,8 @@ class MelAndCepstrum(nn.Module):
     """Wave (B, N) at 4 kHz -> (B, 2, 64, 1 + N // 128): log-mel in dB and its 64 cepstral coefficients (ARSC-Net).
 
     The wave is standardised first, which changes nothing but the floor. Each picture is then (x - mean) / std of its
-    rows: `statistics` (2, 2, 64) holds means and deviations of the training cycles (see `row_statistics`), without them
-    rows of the clip itself serve. RECONSTRUCTION.
+    rows: `statistics` (2, 2, 64) holds means and deviations of the training cycles' rows, without them rows of the clip
+    itself serve. RECONSTRUCTION.
     """
 
     dct: Tensor
@@ -302,12 +297,6 @@ class MelAndCepstrum(nn.Module):
         return torch.cat([mel, self.dct @ mel], dim=1)
 
 
-def row_statistics(pictures: Tensor) -> Tensor:
-    """(B, 2, rows, frames) -> (2, 2, rows): mean and standard deviation of every row over clips and frames."""
-    deviation, mean = torch.std_mean(pictures, dim=(0, 3))
-    return torch.stack([mean, deviation])
-
-
 def dct_matrix(size: int) -> Tensor:
     """-> (size, size) orthogonal matrix of the DCT-II; row k is coefficient k."""
     row, column = torch.meshgrid(*[torch.arange(size, dtype=torch.float64)] * 2, indexing="ij")
@@ -320,6 +309,11 @@ def normalised(picture: Tensor, mean: tuple[float, ...], std: tuple[float, ...])
     """(B, C, H, W) -> (x - mean) / std of each channel."""
     shape = (1, -1, 1, 1)
     return (picture - picture.new_tensor(mean).view(shape)) / picture.new_tensor(std).view(shape)
+
+
+def _mel_decibel(power: Tensor) -> Tensor:
+    """(B, mels, frames) power -> (B, 1, mels, frames) dB re each clip's maximum, not below -80 dB."""
+    return _below_maximum(10 * power.clamp_min(1e-10).log10(), 80)[:, None]
 
 
 def _below_maximum(decibel: Tensor, top_db: float) -> Tensor:

@@ -1,5 +1,7 @@
 """Options that several words of the command share, each with the sentence that `--help` prints."""
 
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -80,3 +82,8 @@ Form = Literal["csv", "json", "parquet", "audacity", "raven"]
 def words_of(given: Mapping[str, object]) -> list[str]:
     """Fields and their values -> `name=value` words of those that were given."""
     return [f"{name}={value}" for name, value in given.items() if value is not None]
+
+
+def command_line() -> str:
+    """-> the command as it was typed, for the record of a run."""
+    return shlex.join(["rales", *sys.argv[1:]])

@@ -1,7 +1,5 @@
 """Words about many runs: sweeps, the paper's results, layer search, reports."""
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,6 +19,7 @@ from rales.cli.options import (
     Size,
     SkipFlag,
     Weights,
+    command_line,
     words_of,
 )
 from rales.cli.output import records, say, show
@@ -88,7 +87,6 @@ def run_sweep(
     from rales import sweep as jobs
     from rales import terminal
 
-    command = shlex.join(["rales", *sys.argv[1:]])
     outcomes = jobs.run(
         planned,
         data,
@@ -97,7 +95,7 @@ def run_sweep(
         processes=processes,
         address=address,
         skip_damaged=skip_damaged,
-        command=command,
+        command=command_line(),
         progress=True,
     )
     show({"trials": [vars(outcome) for outcome in outcomes]}, as_json, terminal.outcome_lines)
@@ -225,7 +223,7 @@ def layers(
         seed=seed,
         c=c,
         sizes=sizes or None,
-        command=shlex.join(["rales", *sys.argv[1:]]),
+        command=command_line(),
         progress=True,
     )
     document = {**runs.read_json(out / "layers.json"), "subsets": records(found), "out": str(out)}

@@ -1,7 +1,5 @@
 """Words that train one system, and score it."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +15,7 @@ from rales.cli.options import (
     Size,
     SkipFlag,
     Weights,
+    command_line,
     words_of,
 )
 from rales.cli.output import say, show
@@ -64,8 +63,7 @@ def train(
     words = [*words_of(given), *set_]
     chosen = recipes.make(recipe, words, weights=weights, size=size, variant=variant)
     cycles = read_cycles(data, skip_damaged=skip_damaged)
-    command = shlex.join(["rales", *sys.argv[1:]])
-    figures = chosen.run(chosen, cycles, out, command=command, progress=True)
+    figures = chosen.run(chosen, cycles, out, command=command_line(), progress=True)
     if figures:  # several processes: only the first has them
         show(figures, json, terminal.figure_lines)
         say(f"run folder: {out}")
@@ -135,7 +133,7 @@ def pretrain(
         out,
         noise=read_collection(noise, part=part) if noise else None,
         probe=quick_probe(read_cycles(probe_data, skip_damaged=True)) if probe_data else None,
-        command=shlex.join(["rales", *sys.argv[1:]]),
+        command=command_line(),
         progress=True,
     )
     if figures:  # several processes: only the first has them

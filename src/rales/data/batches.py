@@ -1,6 +1,5 @@
 """Rows of a waveform array -> batches: shuffled for training, in order for evaluation."""
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,6 +8,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from rales.data.ahead import held_back
 
 Rows = npt.NDArray[np.int64]
 
@@ -83,13 +84,8 @@ def _prefetched(
 ) -> Iterator[Batch]:
     """Yields the batches while one thread reads the next; leaving early waits for that read and ends it."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rales-batches") as reader:
-        ahead: deque[Future[Batch]] = deque()
-        for batch in whole:
-            ahead.append(reader.submit(_read, waves, labels, batch, part, pin))
-            if len(ahead) > 1:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+        reads = (reader.submit(_read, waves, labels, batch, part, pin) for batch in whole)
+        yield from map(Future.result, held_back(reads, 1))
 
 
 def _read(

@@ -181,6 +181,13 @@ def segment(
     return resample(wave, native_hz, to_hz=rate_hz, method=resampler)
 
 
+def segments(
+    cycles: Sequence[tuple[str | Path, float, float]], *, rate_hz: int, resampler: Literal["soxr", "sinc"]
+) -> list[Wave]:
+    """A row's cycles (path, start_s, end_s) -> (N,) of each at rate_hz; a second one without a path is left out."""
+    return [segment(*cycle, rate_hz=rate_hz, resampler=resampler) for cycle in cycles if cycle[0]]
+
+
 def _rows(cycles: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, list[list[Any]]]:
     """The recordings as [path, bytes, mtime_ns] and the table's rows as [recording's number, start_s, end_s, values of
     the columns], a second recording as its number or -1."""

@@ -4,10 +4,10 @@ Every draw follows from (seed, epoch, item), so an epoch can be begun anywhere a
 number of threads and processes. Lists repeat up to a wanted number of items an epoch, as in nttcslab/m2d.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import starmap
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rales.audio import wave
+from rales.data.ahead import held_back
 from rales.data.collection import Collection
 
 ORDER, CROP, NOISE, NOISE_CHOICE, STATISTICS = 1, 2, 3, 4, 5  # streams of random numbers
@@ -170,18 +171,16 @@ def pieces(
         chosen = int(np.random.default_rng([NOISE_CHOICE, seed, epoch, item]).integers(len(noise.collection)))
         return sound, noise.crop(chosen + item * len(noise.collection), seed=seed, epoch=epoch)
 
-    pool = ThreadPoolExecutor(max_workers=max(threads, 1), thread_name_prefix="rales-crops")
-    ahead: deque[tuple[list[Future[tuple[Crop, Crop | None]]], int, slice, bool]] = deque()
-    try:
+    def begun() -> Iterator[tuple[list[Future[tuple[Crop, Crop | None]]], int, slice, bool]]:
         for step in range(first, items // batch_size):
             for begin in range(edges[0], edges[1], most or batch_size):
                 rows = slice(begin, min(begin + (most or batch_size), edges[1]))
                 chosen = order[step * batch_size :][rows]
-                ahead.append(([pool.submit(both, item) for item in chosen.tolist()], step, rows, rows.stop == edges[1]))
-                if len(ahead) > AHEAD:
-                    yield stacked(*ahead.popleft())
-        while ahead:
-            yield stacked(*ahead.popleft())
+                yield [pool.submit(both, item) for item in chosen.tolist()], step, rows, rows.stop == edges[1]
+
+    pool = ThreadPoolExecutor(max_workers=max(threads, 1), thread_name_prefix="rales-crops")
+    try:
+        yield from starmap(stacked, held_back(begun(), AHEAD))  # which keeps no crop once its piece is there
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -199,10 +198,6 @@ def sample(crops: Crops, number: int, *, seed: int, threads: int = 2) -> Iterato
     """Crops -> `number` of them from recordings drawn evenly, for statistics of the collection."""
     drawn = np.random.default_rng([STATISTICS, seed]).integers(len(crops.collection), size=number)
     with ThreadPoolExecutor(max_workers=max(threads, 1), thread_name_prefix="rales-crops") as pool:
-        ahead: deque[Future[Crop]] = deque()
-        for turn, item in enumerate(drawn.tolist()):
-            ahead.append(pool.submit(crops.crop, item, seed=seed, epoch=2**31 + turn))
-            if len(ahead) > 16:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+        turns = enumerate(drawn.tolist(), start=2**31)
+        reads = (pool.submit(crops.crop, item, seed=seed, epoch=turn) for turn, item in turns)
+        yield from map(Future.result, held_back(reads, 16))

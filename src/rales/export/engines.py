@@ -3,7 +3,7 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -119,3 +119,8 @@ def race(turns: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) -> dic
             turn()
             seconds[name].append(clock() - start)
     return {name: values[1:] for name, values in seconds.items()}
+
+
+def times_as_fast(own: Sequence[float], other: Sequence[float]) -> float:
+    """Seconds of two functions' rounds -> the median over rounds of other / own in the same round."""
+    return statistics.median(theirs / ours for ours, theirs in zip(own, other, strict=True))

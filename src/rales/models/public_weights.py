@@ -5,7 +5,7 @@ compares names and shapes with those of our network. Errors are sentences that n
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from rales.models.ast import AST, ROWS, PositionLayout, columns_of, fit_position
 from rales.models.cnn import Cnn, CnnSize
 from rales.models.resnest import ResNeSt
 from rales.models.resnet import ResNet
-from rales.models.weights import default_heads, read_tensors
+from rales.models.weights import default_heads, named, read_tensors
 
 # What PANNs files hold beside the convolutions: their own front-end, input batch-norm, embedding and AudioSet head.
 PANNS_REST = ("spectrogram_extractor.", "logmel_extractor.", "bn0.", "fc1.", "fc_audioset.")
@@ -129,9 +129,3 @@ def fitting(
     if wrong:
         raise ValueError(f"{path}: not the weights of {what}: {named(wrong)}")
     return {name: found[name] for name in expected}
-
-
-def named(names: Iterable[str], most: int = 3) -> str:
-    """Names -> the first few of them in words."""
-    names = list(names)
-    return "; ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -6,6 +6,8 @@ Source of the architecture: Zhang et al. 2020, "ResNeSt: split-attention network
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rales.models.resnet import add_stages, feature_maps, start_convolutions
+
 STAGES = {14: (1, 1, 1, 1), 26: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
 RADIX = 2
 
@@ -34,24 +36,12 @@ class ResNeSt(nn.Module):
             nn.Conv2d(width // 2, width, kernel_size=3, padding=1, bias=False),
         )
         self.bn1 = nn.BatchNorm2d(width)
-        before = width
-        for stage, count in enumerate(STAGES[depth], start=1):
-            wide = width * 2 ** (stage - 1)
-            blocks = []
-            for number in range(count):
-                blocks.append(SplitBottleneck(before, wide, stride=2 if number == 0 and stage > 1 else 1))
-                before = 4 * wide
-            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+        add_stages(self, STAGES[depth], width=width, expansion=4, block=SplitBottleneck)
         self.fc = nn.Linear(self.dim, classes) if classes else nn.Identity()
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        start_convolutions(self)
 
     def forward(self, picture: Tensor) -> Tensor:
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(picture))), kernel_size=3, stride=2, padding=1)
-        for stage in (1, 2, 3, 4):
-            x = self.get_submodule(f"layer{stage}")(x)
-        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        logits: Tensor = self.fc(feature_maps(self, picture).mean(dim=(2, 3)))
         return logits
 
 

@@ -4,11 +4,13 @@ Source of the architecture: He et al. 2015, in torchvision's form (stride in the
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 STAGES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}  # 10 is for tests
+Make = Callable[[int], nn.Module]  # number of channels -> a layer for them
 
 
 class ResNet(nn.Module):
@@ -27,8 +29,8 @@ class ResNet(nn.Module):
         channels: int = 3,
         classes: int = 0,
         width: int = 64,
-        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
-        attention: Callable[[int], nn.Module] | None = None,
+        norm: Make = nn.BatchNorm2d,
+        attention: Make | None = None,
     ) -> None:
         super().__init__()
         if depth not in STAGES:
@@ -37,20 +39,11 @@ class ResNet(nn.Module):
         self.dim = 8 * width * expansion
         self.conv1 = nn.Conv2d(channels, width, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = norm(width)
-        before = width
-        for stage, count in enumerate(STAGES[depth], start=1):
-            wide = width * 2 ** (stage - 1)
-            blocks = []
-            for number in range(count):
-                stride = 2 if number == 0 and stage > 1 else 1
-                make = Bottleneck if expansion == 4 else BasicBlock
-                blocks.append(make(before, wide, stride, norm, attention))
-                before = wide * expansion
-            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+        make = Bottleneck if expansion == 4 else BasicBlock
+        block = partial(make, norm=norm, attention=attention)
+        add_stages(self, STAGES[depth], width=width, expansion=expansion, block=block)
         self.fc = nn.Linear(self.dim, classes) if classes else nn.Identity()
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        start_convolutions(self)
 
     def forward(self, picture: Tensor) -> Tensor:
         logits: Tensor = self.fc(self.maps(picture).mean(dim=(2, 3)))
@@ -58,23 +51,52 @@ class ResNet(nn.Module):
 
     def maps(self, picture: Tensor) -> Tensor:
         """(B, channels, H, W) -> (B, D, H / 32, W / 32), the feature maps before pooling."""
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(picture))), kernel_size=3, stride=2, padding=1)
-        for stage in (1, 2, 3, 4):
-            x = self.get_submodule(f"layer{stage}")(x)
-        return x
+        return feature_maps(self, picture)
+
+
+def add_stages(
+    network: nn.Module,
+    counts: tuple[int, ...],
+    *,
+    width: int,
+    expansion: int,
+    block: Callable[[int, int, int], nn.Module],
+) -> None:
+    """Put layer1, layer2, … of so many blocks each behind a stem of `width` channels; every stage doubles the width.
+
+    `block` makes one of (channels before, width, stride) that gives `expansion` widths; the first of each stage but
+    layer1 halves the picture.
+    """
+    before = width
+    for stage, count in enumerate(counts, start=1):
+        wide = width * 2 ** (stage - 1)
+        blocks = []
+        for number in range(count):
+            blocks.append(block(before, wide, 2 if number == 0 and stage > 1 else 1))
+            before = wide * expansion
+        network.add_module(f"layer{stage}", nn.Sequential(*blocks))
+
+
+def start_convolutions(network: nn.Module) -> None:
+    """Draw the weights of all convolutions anew, as for ReLUs behind them (He et al. 2015)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def feature_maps(network: nn.Module, picture: Tensor) -> Tensor:
+    """Network with conv1, bn1, layer1 to layer4; (B, channels, H, W) -> (B, D, H / 32, W / 32), before pooling."""
+    stem = network.get_submodule("bn1")(network.get_submodule("conv1")(picture))
+    x = F.max_pool2d(F.relu(stem), kernel_size=3, stride=2, padding=1)
+    for stage in (1, 2, 3, 4):
+        x = network.get_submodule(f"layer{stage}")(x)
+    return x
 
 
 class BasicBlock(nn.Module):
     """(B, C, H, W) -> (B, width, H / stride, W / stride): two 3x3 convolutions and a shortcut."""
 
-    def __init__(
-        self,
-        before: int,
-        width: int,
-        stride: int,
-        norm: Callable[[int], nn.Module],
-        attention: Callable[[int], nn.Module] | None,
-    ) -> None:
+    def __init__(self, before: int, width: int, stride: int, norm: Make, attention: Make | None) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(before, width, kernel_size=3, stride=stride, padding=1, bias=False)
         self.bn1 = norm(width)
@@ -91,14 +113,7 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """(B, C, H, W) -> (B, 4 width, H / stride, W / stride): 1x1, 3x3 with the stride, 1x1, and a shortcut."""
 
-    def __init__(
-        self,
-        before: int,
-        width: int,
-        stride: int,
-        norm: Callable[[int], nn.Module],
-        attention: Callable[[int], nn.Module] | None,
-    ) -> None:
+    def __init__(self, before: int, width: int, stride: int, norm: Make, attention: Make | None) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(before, width, kernel_size=1, bias=False)
         self.bn1 = norm(width)
@@ -115,7 +130,7 @@ class Bottleneck(nn.Module):
         return F.relu(self.attention(branch) + (self.downsample(x) if self.downsample else x))
 
 
-def shortcut(before: int, after: int, stride: int, norm: Callable[[int], nn.Module]) -> nn.Sequential | None:
+def shortcut(before: int, after: int, stride: int, norm: Make) -> nn.Sequential | None:
     """The projection beside a block that changes the size, else none (and no keys, as in public files)."""
     if before == after and stride == 1:
         return None

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,7 @@ def encoder_of(
         if key not in encoder or encoder[key].shape != value.shape
     ]
     if wrong:
-        raise ValueError(
-            f"{path}: not a checkpoint of an M2D encoder of width {dim} and depth {depth}: {'; '.join(wrong[:3])}"
-            + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        )
+        raise ValueError(f"{path}: not a checkpoint of an M2D encoder of width {dim} and depth {depth}: {named(wrong)}")
     vit.load_state_dict({key: encoder[key] for key in expected})
     return vit
 
@@ -231,3 +229,9 @@ def unit_frames_of_name(path: str | os.PathLike[str], columns: int, patch_frames
 def metadata_of(vit: ViT) -> dict[str, str]:
     """What a file of this encoder must carry beside its tensors, since shapes do not say it."""
     return {"heads": json.dumps(vit.heads)}
+
+
+def named(names: Iterable[str]) -> str:
+    """Names -> the first three of them in words."""
+    names = list(names)
+    return "; ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

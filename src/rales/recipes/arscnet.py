@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from rales import finetune
 from rales.audio.images import MelAndCepstrum
 from rales.audio.wave_augment import roll
-from rales.config import Audio, Config, Recipe, Training, no_weights, one_of
+from rales.config import FIDELITIES, Audio, Config, Recipe, Training, no_weights, one_of
 from rales.data.batches import in_order
 from rales.models.arscnet import ArscNet
 from rales.rows import Data
@@ -32,7 +32,7 @@ from rales.steps import unchanged, weighted_loss
 def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected") -> Recipe:
     """-> the system."""
     one_of("size", size, ("base", "tiny"))
-    one_of("fidelity", fidelity, ("corrected", "original"))
+    one_of("fidelity", fidelity, FIDELITIES)
     no_weights("arscnet", weights)
     return Recipe(
         name="arscnet",

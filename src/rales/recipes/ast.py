@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from rales import finetune
 from rales.audio import fade, info
 from rales.audio.kaldi import HOP, WINDOW, KaldiFbank
-from rales.config import Audio, Augmentation, Config, Model, Recipe, Step, Training, one_of
+from rales.config import Audio, Augmentation, Config, Model, Recipe, Step, Training, is_original, one_of
 from rales.data.cache import Preparation, segment
 from rales.losses import patch_mix_contrastive, weighted_cross_entropy
 from rales.models.ast import AST, SIZES, ASTClassifier, draw_mix
@@ -63,8 +63,7 @@ def patch_mix(size: str = "base", weights: str = "", fidelity: str = "corrected"
 def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
     """-> what both have in common."""
     one_of("size", size, tuple(SIZES))
-    one_of("fidelity", fidelity, ("corrected", "original"))
-    original = fidelity == "original"
+    original = is_original(fidelity)
     sizes = of_file(weights) if weights else SIZES[size]
     return Recipe(
         name=name,

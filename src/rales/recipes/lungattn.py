@@ -30,7 +30,7 @@ from rales.audio import read, resample
 from rales.audio.augment import class_pairs_appended
 from rales.audio.images import lungattn_picture, lungattn_wave
 from rales.audio.resonance import dual_q_of_cycles
-from rales.config import Audio, Config, Recipe, Step, Training, no_weights, one_of
+from rales.config import Audio, Config, Recipe, Step, Training, is_original, no_weights, one_of
 from rales.data.cache import Preparation
 from rales.losses import soft_binary_cross_entropy
 from rales.models.lung import LungAttn
@@ -42,8 +42,7 @@ SIDES = {"base": 224, "tiny": 64}  # of the picture; the network has one size
 def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected", rate: str = "") -> Recipe:
     """-> the system. `rate` is "4000" hertz for all recordings, or "native" (the default of fidelity=original)."""
     one_of("size", size, tuple(SIDES))
-    one_of("fidelity", fidelity, ("corrected", "original"))
-    original = fidelity == "original"
+    original = is_original(fidelity)
     rate = rate or ("native" if original else "4000")
     one_of("rate", rate, ("native", "4000"))
     no_weights("lungattn", weights)

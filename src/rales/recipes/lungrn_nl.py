@@ -30,7 +30,7 @@ from rales import finetune
 from rales.audio import read, resample
 from rales.audio.augment import mixup_appended
 from rales.audio.images import lungrn_picture
-from rales.config import Audio, Config, Recipe, Step, Training, no_weights, one_of
+from rales.config import Audio, Config, Recipe, Step, Training, is_original, no_weights, one_of
 from rales.data.cache import Preparation
 from rales.losses import soft_binary_cross_entropy
 from rales.models.lung import LungRN
@@ -42,10 +42,9 @@ SIDES = {"base": 128, "tiny": 32}  # of the picture; the network has one size
 def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected", rate: str = "native") -> Recipe:
     """-> the system. `rate` is "native", or "4000" hertz for all recordings."""
     one_of("size", size, tuple(SIDES))
-    one_of("fidelity", fidelity, ("corrected", "original"))
+    original = is_original(fidelity)
     one_of("rate", rate, ("native", "4000"))
     no_weights("lungrn_nl", weights)
-    original = fidelity == "original"
     return Recipe(
         name="lungrn_nl",
         options={"size": size, "weights": weights, "fidelity": fidelity, "rate": rate},

@@ -37,7 +37,18 @@ from torch import Tensor, nn
 
 from rales import finetune, stages
 from rales.audio import IcbhiLogMel
-from rales.config import Audio, Augmentation, Config, Model, Recipe, Step, Training, UsageError, one_of
+from rales.config import (
+    Audio,
+    Augmentation,
+    Config,
+    Model,
+    Recipe,
+    Step,
+    Training,
+    UsageError,
+    base_or_tiny,
+    is_original,
+)
 from rales.data.icbhi import sex_and_age
 from rales.losses import hybrid_sup_con, multi_sup_con, sup_con, weighted_cross_entropy
 from rales.models.cnn import Cnn, CnnSize
@@ -74,10 +85,8 @@ def ce(size: str = "base", weights: str = "", fidelity: str = "corrected") -> Re
 
 def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
     """-> what the four have in common; their augmentation happens in the loss, which needs two views."""
-    one_of("size", size, ("base", "tiny"))
-    size = "base" if weights else size  # the only one with public files
-    one_of("fidelity", fidelity, ("corrected", "original"))
-    original = fidelity == "original"
+    size = base_or_tiny(size, weights)
+    original = is_original(fidelity)
     training = Training(
         epochs=400 if size == "base" else 2,
         batch_size=128 if size == "base" else 8,

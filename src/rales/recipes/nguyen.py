@@ -38,7 +38,7 @@ from rales.audio.filters import apply_gains, correction_gains
 from rales.audio.images import SquarePicture
 from rales.audio.lengths import reflect
 from rales.audio.wave_augment import roll, shift_pitch, stretch
-from rales.config import Audio, Config, Model, Recipe, Step, Training, UsageError, one_of
+from rales.config import Audio, Config, Model, Recipe, Step, Training, UsageError, base_or_tiny, is_original, one_of
 from rales.data import splits
 from rales.data.batches import in_order
 from rales.data.cache import Preparation, segment
@@ -73,7 +73,7 @@ def cotuning(
         config=replace(recipe.config, train=replace(recipe.config.train, class_weights="none")),
         model=partial(build_cotuning, size=recipe.options["size"], stochastic=norm == "stochastic"),
         batch_loss=partial(cotuning_loss, trade_off=share),
-        fit=partial(fit_both, original=fidelity == "original"),
+        fit=partial(fit_both, original=is_original(fidelity)),
     )
 
 
@@ -84,9 +84,8 @@ def stochnorm(size: str = "base", weights: str = "", fidelity: str = "corrected"
 
 def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
     """-> what both have in common, with weighted cross-entropy."""
-    one_of("size", size, ("base", "tiny"))
-    size = "base" if weights else size  # the only one with public files
-    one_of("fidelity", fidelity, ("corrected", "original"))
+    size = base_or_tiny(size, weights)
+    original = is_original(fidelity)
     return Recipe(
         name=name,
         options={"size": size, "weights": weights, "fidelity": fidelity},
@@ -114,7 +113,7 @@ def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
         provenance="secondary",
         rows=with_copies,
         prepare=prepare,
-        fit=partial(fit_gains, original=fidelity == "original"),
+        fit=partial(fit_gains, original=original),
         wave_augment=rolled_and_warped,
         whole_batches=True,
     )

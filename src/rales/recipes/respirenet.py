@@ -34,10 +34,22 @@ from rales import finetune, stages
 from rales.audio.images import RespireNetPicture, normalised
 from rales.audio.lengths import duplicate, pieces
 from rales.audio.wave_augment import concatenation_pairs, one_of_five, roll
-from rales.config import Audio, Config, Model, Recipe, Split, Step, Training, UsageError, one_of
+from rales.config import (
+    Audio,
+    Config,
+    Model,
+    Recipe,
+    Split,
+    Step,
+    Training,
+    UsageError,
+    base_or_tiny,
+    is_original,
+    one_of,
+)
 from rales.data import splits
 from rales.data.batches import in_order
-from rales.data.cache import Preparation, segment
+from rales.data.cache import Preparation, segments
 from rales.data.icbhi import DEVICES
 from rales.models.heads import Headed, respirenet_head
 from rales.models.public_weights import resnet_tensors
@@ -58,10 +70,8 @@ def recipe(
     devices: str = "",
 ) -> Recipe:
     """-> the system. `devices` are those that have a network of their own, which a finished run knows."""
-    one_of("size", size, ("base", "tiny"))
-    size = "base" if weights else size  # the only one with public files
-    one_of("fidelity", fidelity, ("corrected", "original"))
-    original = fidelity == "original"
+    size = base_or_tiny(size, weights)
+    original = is_original(fidelity)
     joined = joined or ("0" if original else "1")
     device_epochs = device_epochs or ("50" if size == "base" else "1")
     for option, value in (("joined", joined), ("device_epochs", device_epochs)):
@@ -180,10 +190,8 @@ def clip(
     random_side: bool,
 ) -> NDArray[np.float32]:
     """A piece of one cycle, or of two in a row -> (samples + 1,): the piece, filled from the whole; its device."""
-    wave = segment(path, start_s, end_s, rate_hz=rate_hz, resampler=resampler)
-    if second_path:
-        second = segment(second_path, second_start_s, second_end_s, rate_hz=rate_hz, resampler=resampler)
-        wave = np.concatenate([wave, second])
+    cycles = [(path, start_s, end_s), (second_path, second_start_s, second_end_s)]
+    wave = np.concatenate(segments(cycles, rate_hz=rate_hz, resampler=resampler))
     found = pieces(wave, samples)
     chosen = found[min(piece, len(found) - 1)]  # rounding may leave one less than the seconds promise
     coin = np.random.default_rng([round(1000 * start_s), round(1000 * end_s), piece]).integers(2)

@@ -35,8 +35,8 @@ from rales.audio.filters import apply_gains, correction_gains
 from rales.audio.images import SquarePicture
 from rales.audio.lengths import duplicate
 from rales.audio.wave_augment import domain_pairs, splice
-from rales.config import Audio, Config, Model, Recipe, Training, one_of
-from rales.data.cache import Preparation, segment
+from rales.config import FIDELITIES, Audio, Config, Model, Recipe, Training, base_or_tiny, one_of
+from rales.data.cache import Preparation, segments
 from rales.data.icbhi import DEVICES
 from rales.models.heads import Headed
 from rales.models.public_weights import resnest_tensors
@@ -60,9 +60,8 @@ def recipe(
     size: str = "base", weights: str = "", fidelity: str = "corrected", domain: Literal["splice", "spectral"] = "splice"
 ) -> Recipe:
     """-> the system. `domain` says how cycles change their device."""
-    one_of("size", size, ("base", "tiny"))
-    size = "base" if weights else size  # the only one with public files
-    one_of("fidelity", fidelity, ("corrected", "original"))
+    size = base_or_tiny(size, weights)
+    one_of("fidelity", fidelity, FIDELITIES)
     one_of("domain", domain, ("splice", "spectral"))
     spliced = domain == "splice"
     return Recipe(
@@ -137,10 +136,10 @@ def clip(
     resampler: Literal["soxr", "sinc"],
 ) -> NDArray[np.float32]:
     """One cycle, or two of them spliced at `ratio` -> (samples + 1,): the wave, and its device."""
-    wave = segment(path, start_s, end_s, rate_hz=rate_hz, resampler=resampler)
-    if second_path:
-        second = segment(second_path, second_start_s, second_end_s, rate_hz=rate_hz, resampler=resampler)
-        wave = splice(wave, second, ratio, round(0.05 * rate_hz))
+    cycles = [(path, start_s, end_s), (second_path, second_start_s, second_end_s)]
+    wave, *second = segments(cycles, rate_hz=rate_hz, resampler=resampler)
+    if second:
+        wave = splice(wave, second[0], ratio, round(0.05 * rate_hz))
     return np.append(duplicate(wave[:samples], samples), np.float32(device_number))
 
 
