@@ -1,11 +1,13 @@
-"""How the model of the package does on patients it has not heard, with and without its pre-training.
+"""How the model of the package does on patients it has not heard, what helps it, and what limits it.
 
-    python benchmarks/small_model.py ICBHI SPRSOUND --encoder runs/rales-small/encoder --out runs/small [--seeds 5]
+    python benchmarks/small_model.py ICBHI SPRSOUND --out runs/small [--seeds 5] [--only "folds all"]
 
-Fine-tuning exactly as `rales default-model` does it, from the given pre-trained encoder and from a random start of the
-same sizes, all layers fused and the last alone: five seeds on the official split, and patient-disjoint five-fold
-cross-validation over all ICBHI recordings (pooled; SPRSound's train side always trains, validation patients come from
-the folds that train). Finished runs are kept, so a second call only fills gaps. Intervals resample patients.
+Trained exactly as `rales default-model` does it: patient-disjoint five-fold cross-validation over all ICBHI recordings
+(pooled; SPRSound's train side always trains, validation patients come from the folds that train), and five seeds on the
+official split. With crackles and wheezes laid over normal breaths, or with the real abnormal cycles instead; all layers
+fused, or the last alone. Then the learning curve: the same folds with a part of the ICBHI patients that train. Last,
+folds of cycles instead of patients, so that every patient is known: what the network learns where patients are no
+limit. Finished runs are kept, so a second call only fills gaps. Intervals resample patients.
 """
 
 import argparse
@@ -21,65 +23,93 @@ from rales.data import read_cycles, splits
 from rales.metrics import CLASSES, confusion, icbhi_scores
 
 FOLDS = 5
+SHARES = (0.25, 0.5)
+FUSED = {"all": "model.layers=1,2,3", "last": "model.layers=3"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("icbhi", type=Path)
     parser.add_argument("sprsound", type=Path)
-    parser.add_argument("--encoder", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=default_model.EPOCHS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", help="words of a line's name; other lines are left out")
     options = parser.parse_args()
     torch.set_num_threads(1)
     icbhi = read_cycles(options.icbhi)
     sprsound = read_cycles(options.sprsound, skip_damaged=True)
-    print("| start | fused | split | Sp | Se | Score | AUROC of abnormal |\n|---|---|---|---|---|---|---|")
-    print("| every cycle called normal | - | any | 100.0 | 0.0 | 50.0 | 0.500 |")
-    for split in ("folds", "official"):
-        for start in ("pre-trained", "random"):
-            for fused in ("all", "last"):
-                name = f"{split}_{start}_{fused}"
-                if options.only and not all(word in name for word in options.only.split()):
-                    continue
-                tables = []
-                for number in range(FOLDS if split == "folds" else options.seeds):
-                    words = [f"train.epochs={options.epochs}"]
-                    words += [f"model.layers={'1,2,3,4' if fused == 'all' else '4'}"]
-                    words += [f"seed={0 if split == 'folds' else number}"]
-                    recipe = default_model.classifier("" if start == "random" else str(options.encoder), words)
-                    first = splits.official(icbhi)
-                    if split == "folds":
-                        first = splits.fold(icbhi, splits.folds(icbhi, FOLDS), number)
-                    out = options.out / f"{name}_{number}"
-                    recipe.run(recipe, default_model.joined(first, sprsound), out, progress=True)
-                    tables.append(pd.read_csv(out / "predictions.csv"))
-                print(line(start, fused, split, tables), flush=True)
+    lines = [
+        ("folds", "overlaid", "all", 1.0),
+        ("folds", "real", "all", 1.0),
+        ("folds", "overlaid", "last", 1.0),
+        ("official", "overlaid", "all", 1.0),
+        *(("folds", "overlaid", "all", share) for share in SHARES),
+        ("cycles", "real", "all", 1.0),
+    ]
+    print("| trained on | fused | split | ICBHI patients | Sp | Se | Score | AUROC of abnormal, crackle, wheeze |")
+    print("|---|---|---|---|---|---|---|---|")
+    print("| every cycle called normal | - | any | - | 100.0 | 0.0 | 50.0 | 0.500 |")
+    for split, cycles, fused, share in lines:
+        name = f"{split}_{cycles}_{fused}" + (f"_{share:g}" if share < 1 else "")
+        if options.only and not all(word in name for word in options.only.split()):
+            continue
+        tables, patients = [], []
+        for number in range(options.seeds if split == "official" else FOLDS):
+            words = [f"train.epochs={options.epochs}", FUSED[fused]]
+            words += [f"seed={number if split == 'official' else 0}"]
+            recipe = default_model.classifier("", words)
+            table = default_model.joined(divided(icbhi, split, number, share), sprsound)
+            if cycles == "overlaid":
+                table = default_model.overlaid(table, options.out / "overlay", progress=True)
+            learned = table[(table["split"] == "train") & table["patient"].str.isdigit()]
+            patients.append(learned["patient"].nunique())
+            out = options.out / f"{name}_{number}"
+            recipe.run(recipe, table, out, progress=True)
+            tables.append(pd.read_csv(out / "predictions.csv"))
+        told = f"{cycles} | {fused} | {split} | {np.mean(patients):.0f}"
+        print(f"| {told} | {figures(split, tables)} |", flush=True)
 
 
-def line(start: str, fused: str, split: str, tables: list[pd.DataFrame]) -> str:
-    """Predictions of the folds of one cross-validation, or of the seeds on one split -> a line of the table."""
-    groups = [pd.concat(tables)] if split == "folds" else tables
-    scores = np.array([[100 * v for v in figures(table).values()] for table in groups])
+def divided(icbhi: pd.DataFrame, split: str, number: int, share: float) -> pd.DataFrame:
+    """Cycles -> those of seed or fold `number`, divided; of the patients that train, validation among them, a share."""
+    if split == "official":
+        return splits.official(icbhi)
+    if split == "cycles":
+        part = (np.random.default_rng(0).permutation(len(icbhi)) - number) % FOLDS
+        return icbhi.assign(split=np.select([part == 0, part == 1], ["test", "validation"], "train"))
+    table = splits.fold(icbhi, splits.folds(icbhi, FOLDS), number)
+    train = table["split"] == "train"
+    names = np.random.default_rng(number).permutation(np.unique(table.loc[train, "patient"]))
+    left_out = table["patient"].isin(names[round(share * len(names)) :])
+    return table[~(train & left_out)].reset_index(drop=True)
+
+
+def figures(split: str, tables: list[pd.DataFrame]) -> str:
+    """Predictions of the folds of one cross-validation, or of the seeds on one split -> the figures of a line."""
+    groups = tables if split == "official" else [pd.concat(tables)]
+    scores = np.array([[100 * v for v in icbhi_scores(confusion(*numbers(table))).values()] for table in groups])
     both = pd.concat(tables)
     true, said = numbers(both)
     low, high = (100 * end for end in statistics.bootstrap(true, said, both["patient"].to_numpy())["score"])
-    area = np.mean([roc_auc_score(numbers(table)[0] > 0, 1 - table["p_normal"]) for table in groups])
+    areas = np.mean([areas_of(table) for table in groups], axis=0)
     sp, se, score = (
         f"{column.mean():.1f}" + (f" ± {column.std(ddof=1):.1f}" if len(groups) > 1 else "") for column in scores.T
     )
-    return f"| {start} | {fused} | {split} | {sp} | {se} | {score} [{low:.1f}, {high:.1f}] | {area:.3f} |"
+    return f"{sp} | {se} | {score} [{low:.1f}, {high:.1f}] | {', '.join(f'{area:.3f}' for area in areas)}"
+
+
+def areas_of(table: pd.DataFrame) -> list[float]:
+    """Predictions -> AUROC of abnormal, crackle present and wheeze present."""
+    true, _ = numbers(table)
+    crackle, wheeze = table["p_crackle"] + table["p_both"], table["p_wheeze"] + table["p_both"]
+    truths = (true > 0, np.isin(true, (1, 3)), np.isin(true, (2, 3)))
+    return [roc_auc_score(*pair) for pair in zip(truths, (1 - table["p_normal"], crackle, wheeze), strict=True)]
 
 
 def numbers(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     true, said = (table[name].map({word: i for i, word in enumerate(CLASSES)}) for name in ("true_label", "label"))
     return true.to_numpy(np.int64), said.to_numpy(np.int64)
-
-
-def figures(table: pd.DataFrame) -> dict[str, float]:
-    return icbhi_scores(confusion(*numbers(table)))
 
 
 if __name__ == "__main__":

@@ -87,4 +87,19 @@ def test_pretraining_without_noise_is_a_sentence(folders: tuple[Path, Path, Path
 
 def test_without_pretraining_the_start_is_random() -> None:
     model = default_model.classifier("").config.model
-    assert (model.weights, model.dim, model.patch, model.layers) == ("", 128, (80, 4), (1, 2, 3, 4))
+    assert (model.weights, model.dim, model.patch, model.layers) == ("", 96, (80, 8), (1, 2, 3))
+
+
+def test_train_cycles_are_normal_breaths_with_something_laid_over_them(
+    folders: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    icbhi, sprsound, _ = folders
+    table = default_model.joined(read_cycles(icbhi), read_cycles(sprsound))
+    made = default_model.overlaid(table, tmp_path / "overlay")
+    for part in ("validation", "test"):  # real ones alone
+        assert made[made["split"] == part]["path"].tolist() == table[table["split"] == part]["path"].tolist()
+    train = made[made["split"] == "train"]
+    normal = table[(table["split"] == "train") & (table["label"] == "normal")]
+    assert len(train) == default_model.VARIANTS * len(normal)
+    assert {Path(path).parent for path in train["path"]} == {tmp_path / "overlay"}
+    assert set(train["patient"]) == set(normal["patient"])

@@ -230,7 +230,7 @@ def test_a_graph_that_computes_something_else_is_not_written(
 def test_answers_that_depend_on_neighbours_are_refused() -> None:
     model = tiny.model("audio.scope=batch")
     with pytest.raises(UsageError, match=r"audio.scope=batch, where .* depend on its neighbours"):
-        graph.whole(model.recipe, model.plain)
+        graph.whole(model)
 
 
 # Which engine

@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rales import recipes
+from rales.audio.logmel import MelPower
 from rales.config import Config, Recipe, Step, UsageError, from_dict, to_dict
+from rales.explain import band_centres
 from rales.recipes import RECIPES
 from rales.recipes.m2d_fusion import VARIANTS
 from rales.rows import preparation
@@ -150,6 +152,20 @@ def test_the_m2d_front_end_takes_the_statistics_of_the_checkpoint(golden: Path) 
     assert silence.mean().item() == pytest.approx((-15.942385 + 6.8) / 4.1, abs=1e-4)
     plain = recipes.make("m2d_fusion", ["frontend=m2d"], size="tiny").config.audio
     assert (plain.frontend, plain.mean, plain.std) == ("m2d", -7.1, 4.2)
+
+
+@pytest.mark.parametrize("rate_hz", [4000, 8000, 16000])
+@pytest.mark.parametrize("kind", ["icbhi", "m2d", "m2d_clip"])
+def test_frames_are_10_ms_at_any_rate_and_the_bands_end_at_half_of_it(kind: str, rate_hz: int) -> None:
+    recipe = tiny("m2d_fusion", f"audio.rate_hz={rate_hz}", f"frontend={kind}")
+    frontend = recipe.frontend(recipe.config)
+    tone = torch.sin(2 * torch.pi * 1000 * torch.arange(2 * rate_hz) / rate_hz)[None]
+    picture = frontend(tone)
+    assert picture.shape == (1, 1, 80, 201)
+    filters = next(module.filters for module in frontend.modules() if isinstance(module, MelPower))
+    loudest = int(picture[0, 0, :, 100].argmax())
+    assert abs(band_centres(filters, rate_hz)[loudest] - 1000) < 60
+    assert band_centres(filters, rate_hz)[-1] < min(8000, rate_hz / 2)
 
 
 def test_masks_write_the_level_of_silence() -> None:

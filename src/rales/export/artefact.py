@@ -41,7 +41,7 @@ def made(model: Model, to: str, precision: str, calibration: Waves | None = None
     """Model -> artefact. Errors: float32 whose answers to the probe miss 1e-5."""
     clips = probe_of(model.recipe)
     expected = model.in_torch(clips)
-    program = graph.traced(graph.whole(model.recipe, model.plain), clips.shape[1])
+    program = graph.traced(graph.whole(model), clips.shape[1])
     made_graph = FORMATS[to].make(program, precision, calibration)
     engine = FORMATS[to].compiled(made_graph, precision)
     apart = parity.difference(expected, engine(clips))

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from rales.audio.without_fft import without_fft
-from rales.config import Recipe, UsageError
+from rales.config import UsageError
+from rales.predict import Model
 
 
 class Whole(nn.Module):
@@ -26,14 +27,18 @@ class Whole(nn.Module):
         return logits.softmax(dim=1)
 
 
-def whole(recipe: Recipe, network: nn.Module) -> Whole:
-    """Recipe and its network, not packed -> one module. Errors: a front-end that mixes the clips of a batch."""
-    if recipe.config.audio.scope == "batch" and recipe.config.audio.frontend == "icbhi":
+def whole(model: Model) -> Whole:
+    """Model -> one module, of its own front-end, which may have been fitted or trained, and its network, not packed.
+
+    Errors: a front-end that mixes the clips of a batch.
+    """
+    audio = model.recipe.config.audio
+    if audio.scope == "batch" and audio.frontend == "icbhi":
         raise UsageError(
             "the run was trained with audio.scope=batch, where a cycle's probabilities depend on its neighbours in the "
             "batch; an artefact gives one answer, so train with audio.scope=clip"
         )
-    return Whole(recipe.frontend(recipe.config), network).eval()
+    return Whole(model.frontend, model.plain).eval()
 
 
 def traced(module: nn.Module, samples: int) -> torch.export.ExportedProgram:

@@ -23,6 +23,7 @@ the start is random, which the paper never does: then the learning rate warms up
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -119,13 +120,21 @@ def read_once(path: Path, modified_ns: int) -> tuple[ViT, str]:
 
 
 def build_frontend(config: Config) -> nn.Module:
-    """Config -> module (B, samples) -> (B, 1, 80, frames), standardised."""
-    audio = config.audio
-    if audio.frontend == "m2d":
-        return nn.Sequential(M2DLogMel(sample_rate_hz=audio.rate_hz), Standardise(audio.mean, audio.std))
-    if audio.frontend == "m2d_clip":
-        return nn.Sequential(M2DLogMel(sample_rate_hz=audio.rate_hz), StandardiseClip())
-    return IcbhiLogMel(scope=audio.scope, mean=audio.mean, std=audio.std, sample_rate_hz=audio.rate_hz)
+    """Config -> module (B, samples) -> (B, 1, 80, frames), standardised.
+
+    Windows of 25 ms every 10 ms at any rate; below 16 kHz the 80 bands share what there is below half the rate.
+    """
+    audio, rate_hz = config.audio, config.audio.rate_hz
+    sound: dict[str, Any] = {
+        "sample_rate_hz": rate_hz,
+        "fft_samples": round(0.025 * rate_hz),
+        "hop_samples": round(0.010 * rate_hz),
+        "high_hz": min(8000, rate_hz / 2),
+    }
+    if audio.frontend == "icbhi":
+        return IcbhiLogMel(scope=audio.scope, mean=audio.mean, std=audio.std, **sound)
+    scale = Standardise(audio.mean, audio.std) if audio.frontend == "m2d" else StandardiseClip()
+    return nn.Sequential(M2DLogMel(**sound), scale)
 
 
 class Standardise(nn.Module):
