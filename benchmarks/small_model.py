@@ -56,7 +56,7 @@ def main() -> None:
             continue
         tables, patients = [], []
         for number in range(options.seeds if split == "official" else FOLDS):
-            words = [f"train.epochs={options.epochs}", FUSED[fused]]
+            words = [f"train.epochs={options.epochs}", f"train.evaluate_every={options.epochs}", FUSED[fused]]
             words += [f"seed={number if split == 'official' else 0}"]
             recipe = default_model.classifier("", words)
             table = default_model.joined(divided(icbhi, split, number, share), sprsound)

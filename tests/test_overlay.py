@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rales.audio.wave import read
+from rales.audio.wave import read, resample
 from rales.data import overlay, read_cycles
 from rales.metrics import CLASSES
 from tests import tiny
@@ -41,14 +41,14 @@ def test_every_variant_has_the_normal_cycles_with_labels_of_their_own(cycles: pd
 def test_only_the_breaths_that_got_something_sound_different(made: pd.DataFrame, cycles: pd.DataFrame) -> None:
     real_of = dict(zip(cycles["patient"], cycles["path"], strict=True))
     changed = {label: list[float]() for label in CLASSES}
-    for row in made.itertuples():
-        sound, rate_hz = read(row.path)
-        real, native_hz = read(real_of[row.patient])
+    for _, row in made.iterrows():
+        sound, rate_hz = read(row["path"])
+        real, native_hz = read(real_of[row["patient"]])
         assert rate_hz == RATE_HZ
-        real = overlay.resample(real, native_hz, RATE_HZ)
+        real = resample(real, native_hz, RATE_HZ)
         assert len(sound) == len(real)
-        inside = slice(int(row.start_s * RATE_HZ), int(row.end_s * RATE_HZ))
-        changed[row.label].append(float(np.abs(sound[inside] - real[inside]).max()))
+        inside = slice(int(row["start_s"] * RATE_HZ), int(row["end_s"] * RATE_HZ))
+        changed[row["label"]].append(float(np.abs(sound[inside] - real[inside]).max()))
         others = np.ones(len(real), bool)
         others[max(0, inside.start - 800) : inside.stop + 800] = False  # sounds may ring into the next breath
         assert np.abs(sound[others] - real[others]).max() < 1e-4

@@ -127,7 +127,12 @@ def test_a_short_recording_is_decoded_once_and_gives_the_same(
     path.with_suffix(".txt").unlink()
     reads = []
     original = wave._read_segment
-    monkeypatch.setattr(wave, "_read_segment", lambda *given: reads.append(given) or original(*given))
+
+    def counted(*given: Any) -> Any:
+        reads.append(given)
+        return original(*given)
+
+    monkeypatch.setattr(wave, "_read_segment", counted)
     once = list(recordings.pieces(str(path), AUDIO, where))
     assert len(reads) == 1
     monkeypatch.setattr(recordings, "WHOLE_S", 0.0)

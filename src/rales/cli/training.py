@@ -147,7 +147,7 @@ def default_model(
     /,
     *,
     out: Path,
-    epochs: int = 5,
+    epochs: int | None = None,
     seed: int = 0,
     pretrain_epochs: int = 0,
     noise: Path | None = None,
@@ -167,7 +167,8 @@ def default_model(
     out
         Folder to write.
     epochs
-        Passes over the train cycles and events of both.
+        Passes over the normal train breaths of both with sounds laid over them; as many as the shipped model had if not
+        given.
     seed
         Seed of everything random.
     pretrain_epochs
@@ -179,7 +180,14 @@ def default_model(
     from rales import terminal
 
     figures = job.make(
-        icbhi, sprsound, out, noise=noise, pretrain_epochs=pretrain_epochs, epochs=epochs, seed=seed, progress=True
+        icbhi,
+        sprsound,
+        out,
+        noise=noise,
+        pretrain_epochs=pretrain_epochs,
+        epochs=job.EPOCHS if epochs is None else epochs,
+        seed=seed,
+        progress=True,
     )
     show(figures, json, terminal.figure_lines)
     say(f"model: {out / job.FILE.name}")
