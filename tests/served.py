@@ -1,4 +1,5 @@
-"""A service on a free port of this machine, with the run that the tiny tests train."""
+"""A service on a free port of this machine, with the run that the tiny tests train.
+"""
 
 import threading
 import time
@@ -26,6 +27,11 @@ def train(folder: Path) -> Path:
         recipe = tiny.recipe("train.lr=0.01", "train.epochs=1", f"seed={seed}")
         finetune.run(recipe, cycles, folder / "runs" / name, cache_folder=folder / "cache")
     return folder
+
+
+def recording(place: Path, number: int = 0) -> Path:
+    """-> a recording of the data folder; its annotation lies beside it."""
+    return sorted((place / "data").glob("*.wav"))[number]
 
 
 @contextmanager

@@ -6,43 +6,21 @@ import os
 import random
 import socket
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-import schemathesis
 import soundfile
-from hypothesis import HealthCheck, given, seed, settings
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-    unsupported_method,
-)
 
 from rales.web.decoding import Decoder, Undecodable
 from rales.web.settings import Limits
-from tests.served import new_session, served, train, upload
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("hostile"))
-
-
-@pytest.fixture(scope="module")
-def client(place: Path) -> Iterator[httpx.Client]:
-    with served(place) as client:
-        yield client
+from tests.served import new_session, recording, served, until
 
 
 @pytest.fixture
 def sound(place: Path) -> bytes:
-    return sorted((place / "data").glob("*.wav"))[0].read_bytes()
+    return recording(place).read_bytes()
 
 
 def encoded(kind: str, subtype: str) -> bytes:
@@ -193,6 +171,7 @@ def test_names_are_only_shown(place: Path, client: httpx.Client, sound: bytes, n
         return
     assert answer.status_code == 201
     assert not set(answer.json()["name"]) & set("/\\\0")
+    until(lambda: client.get(f"/recordings/{answer.json()['id']}").json()["status"] == "ready")
     inside = client.get(f"/recordings/{answer.json()['id']}/export").headers["content-disposition"]
     assert not set(inside.split("filename=")[1].split(";")[0]) & set("/\\")
     assert {path for path in place.rglob("*") if "store" not in path.parts} == before
@@ -305,48 +284,3 @@ def test_headers_of_every_answer(client: httpx.Client) -> None:
         assert "server" not in headers
     page = client.get("/").text
     assert "{{nonce}}" not in page
-
-
-# The description
-
-
-CHECKS = [
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_schema_conformance,
-    unsupported_method,
-]
-
-
-def test_the_service_is_as_described(client: httpx.Client, place: Path) -> None:
-    """Requests made up from the OpenAPI description: every answer is one that it announces."""
-    schema = schemathesis.openapi.from_dict(described(client, place))
-    schema.config.update(base_url=str(client.base_url))
-    operations: list[Any] = [result.ok() for result in schema.get_all_operations()]  # type: ignore[union-attr]
-    assert len(operations) > 15
-    for operation in operations:
-
-        @seed(0)
-        @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-        @given(case=operation.as_strategy())
-        def as_described(case: Any) -> None:
-            case.call_and_validate(checks=CHECKS)
-
-        as_described()
-    assert client.get("/health").status_code == 200
-
-
-def described(client: httpx.Client, place: Path) -> dict[str, Any]:
-    """-> the service's description, in which a session and a recording are those that are there or an unknown one."""
-    schema: dict[str, Any] = client.get("/openapi.json").json()
-    session = new_session(client)
-    known = {"session": session, "recording": upload(client, session, sorted((place / "data").glob("*.wav"))[0])["id"]}
-    for path in ("/sessions/{session}", "/recordings/{recording}"):
-        del schema["paths"][path]["delete"]  # what is removed cannot be asked about
-    for operations in schema["paths"].values():
-        for operation in operations.values():
-            for parameter in operation.get("parameters", []):
-                if parameter["name"] in known:
-                    parameter["schema"] = {"enum": [known[parameter["name"]], "x"]}
-    return schema

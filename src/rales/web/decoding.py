@@ -23,8 +23,11 @@ class Undecodable(Exception):
         self.large = large
 
 
-class Lost(Exception):
+class Lost(Undecodable):
     """The sandbox ended while it worked on a file, for a reason that need not lie in that file."""
+
+    def __init__(self) -> None:
+        super().__init__("was under way when the decoder ended; send it again", large=False)
 
 
 class Decoder:
@@ -52,10 +55,7 @@ class Decoder:
             try:
                 found = await self.tried(words)
             except Lost:
-                try:
-                    found = await self.tried(words)
-                except Lost:
-                    raise Undecodable("was under way when the decoder ended, twice; send it again", large=False) from None
+                found = await self.tried(words)
         if "died" in found:
             raise Undecodable(fate(found["died"], limits), large=found["died"] == signal.SIGXFSZ)
         if "error" in found:
@@ -74,7 +74,7 @@ class Decoder:
             await process.stdin.drain()
             return await asyncio.wait_for(future, PATIENCE * self.limits.decode_s)
         except ConnectionError as error:
-            raise Lost from error
+            raise Lost() from error
         except TimeoutError:  # its process should have ended by itself, so the sandbox is stuck
             if process is self.process:
                 await self.stop()

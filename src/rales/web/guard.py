@@ -1,8 +1,8 @@
 """What every request must pass before the service sees it, and the headers that every answer carries.
 
 The order: a Host name that is this service's (a page elsewhere could point its own name here: DNS rebinding), the token
-where one is asked for, an Origin that is this page's for whatever changes something (CSRF) or costs much to answer, then size
-and rate.
+where one is asked for, an Origin that is this page's for whatever changes something (CSRF) or costs much to answer,
+then size and rate.
 """
 
 import asyncio

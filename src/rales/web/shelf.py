@@ -14,8 +14,7 @@ class Shelf:
     """Names -> run folders. A visitor's word is looked up here and never opened."""
 
     def __init__(self, default: str | None, folder: Path | None) -> None:
-        """`default` is a run folder, checkpoint file or artefact of `rales export`, None for the package's own; `folder`
-        holds run folders."""
+        """`default` is a run folder, checkpoint file or artefact, None for the package's own; `folder` holds runs."""
         self.folder = folder
         own = str(predict.DEFAULT_FOLDER / "model.safetensors")
         self.default = predict.DEFAULT if default in (None, predict.DEFAULT) else Path(str(default)).absolute().name
