@@ -2,8 +2,10 @@
 
 import asyncio
 import io
+import json
 import os
 import random
+import signal
 import socket
 import zipfile
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from rales.web import address
 from rales.web.decoding import Decoder, Undecodable
 from rales.web.settings import Limits
 from tests.served import new_session, recording, served, until
@@ -135,6 +138,33 @@ def test_decoding_has_limits(tmp_path: Path, sound: bytes) -> None:
             assert (facts["duration_s"], facts["rate_hz"], facts["channels"]) == (4.0, 4000, 1)
         finally:
             await decoder.stop()
+
+    asyncio.run(run())
+
+
+def test_a_stuck_sandbox_costs_no_other_file(tmp_path: Path, sound: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever file loses its patience first ends the sandbox; the other one is decoded by the next."""
+    monkeypatch.setattr("rales.web.decoding.PATIENCE", 2)
+    (tmp_path / "good").write_bytes(sound)
+
+    async def run() -> None:
+        decoder = Decoder(Limits(decode_s=1))
+        try:
+            stuck = await decoder.started()
+            os.kill(stuck.pid, signal.SIGSTOP)
+            first = asyncio.create_task(decoder.decode(tmp_path / "good", out("first")))
+            await asyncio.sleep(0.8)
+            second = asyncio.create_task(decoder.decode(tmp_path / "good", out("second")))
+            with pytest.raises(Undecodable, match="takes longer than 1 s to decode"):
+                await first
+            assert (await second)["duration_s"] == 4.0
+            assert decoder.process is not stuck
+        finally:
+            await decoder.stop()
+
+    def out(name: str) -> Path:
+        (tmp_path / name).mkdir()
+        return tmp_path / name
 
     asyncio.run(run())
 
@@ -262,6 +292,61 @@ def test_rate_and_size(place: Path, sound: bytes, tmp_path: Path) -> None:
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
         assert "more than 3 requests at once" in sentence(answer)
         assert client.get("/sessions").status_code == 200
+
+
+def test_costly_looks_have_a_rate_and_an_origin_too(place: Path, sound: bytes, tmp_path: Path) -> None:
+    """They are counted apart: who has looked too often can still save, and the list is always there."""
+    few = Limits(burst=3, per_second=0.5)
+    with served(place, folder=tmp_path, runs=place / "runs", limits=few) as client:
+        session = new_session(client)
+        looks = [f"/recordings/x/{end}" for end in ("spectrogram", "export", "explanation?start_s=0&end_s=1")]
+        for path in (*looks, f"/sessions/{session}/export", "/runs/report"):
+            foreign = client.get(path, headers={"sec-fetch-site": "cross-site"})
+            assert (foreign.status_code, "another page" in sentence(foreign)) == (403, True)
+        assert [client.get(path).status_code for path in looks] == [404, 404, 404]
+        for path in (*looks, "/runs/report"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
+        assert client.get(f"/sessions/{session}").status_code == 200
+        assert client.patch(f"/sessions/{session}", json={"name": "saved"}).status_code == 200
+
+
+def test_too_many_under_way_are_told_so_in_json(place: Path, tmp_path: Path) -> None:
+    with served(place, folder=tmp_path, limits=Limits(at_once=1, pause_s=20)) as client:
+        with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=10) as line:
+            line.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n"
+                b"Content-Type: multipart/form-data; boundary=y\r\n\r\n--y\r\n"
+            )
+            answer = until(lambda: (found := client.get("/sessions")).status_code == 503 and found)
+            assert "1 requests are under way already" in sentence(answer)
+            assert answer.headers["retry-after"] == "2"
+        until(lambda: client.get("/sessions").status_code == 200)
+
+
+@pytest.mark.parametrize("content", [b"\x16\x03\x01 no HTTP\r\n\r\n", b"GET / HTTP/9.9.9\r\n\r\n"])
+def test_what_is_no_http(client: httpx.Client, content: bytes) -> None:
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=10) as line:
+        line.sendall(content)
+        head, _, body = b"".join(iter(lambda: line.recv(4000), b"")).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert f"content-length: {len(body)}".encode() in head
+    assert "not valid HTTP" in json.loads(body)["detail"]
+
+
+@pytest.mark.parametrize("token", ["a+b&c%25;d=e,f\"g", "Lungengeräusch 肺音"])
+def test_a_token_of_any_characters(place: Path, tmp_path: Path, token: str) -> None:
+    """It comes in by the printed address, goes out as a cookie, and comes back as such or as a bearer."""
+    with served(place, folder=tmp_path, token=token) as client:
+        printed = httpx.URL(address("127.0.0.1", client.base_url.port or 0, token))
+        door = client.get(printed)
+        assert (door.status_code, door.headers["location"]) == (303, "/")
+        assert client.get("/sessions").status_code == 200  # with the cookie that it has set
+        client.cookies.clear()
+        assert client.get("/sessions").status_code == 401
+        for sent in (b"Bearer " + token.encode(), b"Bearer " + token.encode() + b"x"):
+            found = client.get("/sessions", headers={b"authorization": sent})
+            assert found.status_code == (401 if sent.endswith(b"x") else 200)
 
 
 def test_an_upload_that_stands_still(place: Path, tmp_path: Path) -> None:

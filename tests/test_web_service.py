@@ -16,9 +16,10 @@ import soundfile
 import torch
 
 import rales
-from rales import explain, predict
+from rales import explain, export, predict
 from rales.audio import M2DLogMel, wave
 from rales.config import UsageError
+from rales.export.artefact import FORMATS
 from rales.web import marks, scores, serve, shelf
 from rales.web.line import Full, Line
 from rales.web.settings import Limits
@@ -228,6 +229,7 @@ def test_wrong_annotations(place: Path, client: httpx.Client, text: bytes, statu
         ("", "recording", "recording"),
         ("肺音.flac", "肺音", "recording"),
         ("a" * 300 + ".wav", "a" * 120, "a" * 120),
+        *((f"breath.{kind}", "breath", "breath") for kind in ("m4a", "AAC", "opus", "oga", "aiff", "aif", "flac")),
         ('x"; rm.wav', 'x"; rm', "x_rm"),
     ],
 )
@@ -284,7 +286,73 @@ def test_too_many_are_told_to_come_back(place: Path, tmp_path: Path, monkeypatch
     assert refused[0].headers["retry-after"] == "5"
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (RuntimeError("shapes cannot be multiplied\nand more"), 500, "the model failed (RuntimeError: shapes cannot"),
+        (KeyError("device"), 500, "the model failed (KeyError: 'device')"),
+        (MemoryError(), 503, "not enough memory"),
+        (ValueError("too short"), 422, "too short"),
+        (ValueError(), 422, "cannot be classified"),
+    ],
+)
+def test_a_model_that_fails_is_a_sentence(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, words: str
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise error
+
+    path = recording(place)
+    with served(place, folder=tmp_path) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(scores, "predict_file", fails)
+            answer = client.post("/predict", files={"audio": (path.name, path.read_bytes())})
+            assert (answer.status_code, words in answer.json()["detail"]) == (status, True), answer.text
+            facts = upload(client, new_session(client), path)
+            assert (facts["status"], words in facts["problem"]) == ("failed", True)
+            again = client.post(f"/recordings/{facts['id']}/predictions")
+            assert (again.status_code, words in again.json()["detail"]) == (status, True)
+        assert client.post("/predict", files={"audio": (path.name, path.read_bytes())}).status_code == 200
+
+
+def test_one_that_cannot_be_marked_does_not_end_the_line() -> None:
+    done: list[str] = []
+
+    def score(name: str) -> None:
+        if name == "bad":
+            raise OSError("disk is full")
+        done.append(name)
+
+    line = Line(score, longest=3)
+    line.thread.start()
+    for name in ("bad", "good"):
+        line.add(name)
+    until(lambda: done == ["good"])
+    line.stop()
+
+
 # Starting
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_an_artefact_of_export_is_served(place: Path, tmp_path: Path, form: str, model: predict.Model) -> None:
+    for package in ("onnxruntime", "onnxscript") if form == "onnx" else ("openvino",):
+        pytest.importorskip(package)
+    out, path = tmp_path / f"model{FORMATS[form].SUFFIX}", recording(place)
+    export.export(place / "runs" / "first", out, form)
+    with served(place, folder=tmp_path / "store", model=str(out)) as client:
+        (listed,) = client.get("/models").json()
+        assert (listed["name"], listed["recipe"], listed["default"]) == (out.name, "m2d_fusion", True)
+        found = pd.DataFrame(client.post("/predict", files={"audio": (path.name, path.read_bytes())}).json()["cycles"])
+        expected = model.predict(path, cycles="segment")
+        assert np.abs(found[P].to_numpy() - expected[P].to_numpy()).max() < 1e-5
+        facts = upload(client, new_session(client), path)
+        assert facts["status"] == "ready"
+        why = client.get(f"/recordings/{facts['id']}/explanation?start_s=0&end_s=1")
+        assert (why.status_code, "serve its run folder to see why" in why.json()["detail"]) == (422, True)
+    out.unlink()
+    with pytest.raises(ValueError, match="there is no such file; `rales export` writes one"):
+        serve("127.0.0.1", 0, model=str(out), folder=tmp_path / "other")
 
 
 def test_what_keeps_it_from_starting(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
