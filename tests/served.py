@@ -1,5 +1,4 @@
-"""A service on a free port of this machine, with the run that the tiny tests train.
-"""
+"""A service on a free port of this machine, with the run that the tiny tests train."""
 
 import threading
 import time

@@ -198,7 +198,9 @@ class Service:
         for one in self.revisions(recording):
             if one["revision"] == revision:
                 return self.store.annotate(recording, one["cycles"])
-        raise Refusal(404, f"no revision {revision} is kept; GET /recordings/{recording}/revisions lists those that are")
+        raise Refusal(
+            404, f"no revision {revision} is kept; GET /recordings/{recording}/revisions lists those that are"
+        )
 
     # What the page shows
 
