@@ -51,7 +51,7 @@ def pages(address: str, browser: Browser) -> Iterator[Open]:
 
         options = {"viewport": {"width": 1360, "height": 1000}, **options}
         context = browser.new_context(accept_downloads=True, **options)
-        context.set_default_timeout(60_000)  # of the slowest machine
+        context.set_default_timeout(10_000)  # of the slowest machine
         contexts.append(context)
         context.on("weberror", lambda error: complaints.append(str(error.error)))
         context.on("console", heard)
@@ -63,7 +63,7 @@ def pages(address: str, browser: Browser) -> Iterator[Open]:
     finally:
         for context in contexts:
             context.close()
-    assert complaints == []
+    assert complaints == [], complaints
 
 
 def visit(page: Page, address: str) -> Page:
