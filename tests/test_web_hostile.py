@@ -94,6 +94,27 @@ def test_files_that_are_something_else(client: httpx.Client) -> None:
         assert (answer.status_code, sentence(answer)[:8]) == (422, "breath: ")
 
 
+@pytest.mark.parametrize("ending", ["m4a", "AAC"])
+def test_what_telephones_record(client: httpx.Client, ending: str) -> None:
+    """FFmpeg reads it, in the same process with limits, but no list that names other files."""
+    av = pytest.importorskip("av")
+    content = io.BytesIO()
+    noise = 0.1 * np.random.default_rng(0).standard_normal((1, 2 * 16000)).astype(np.float32)
+    with av.open(content, "w", "adts" if ending == "AAC" else "mp4") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        for start in range(0, noise.shape[1], 1024):
+            frame = av.AudioFrame.from_ndarray(noise[:, start : start + 1024].copy(), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 16000, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    answer = client.post("/predict", files={"audio": (f"breath.{ending}", content.getvalue())})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["recording"] == "breath"
+    assert answer.json()["duration_s"] == pytest.approx(2.0, abs=0.15)
+    listed = client.post("/predict", files={"audio": (f"list.{ending}", b"ffconcat version 1.0\nfile audio.txt\n")})
+    assert (listed.status_code, "list: not a readable audio file" in sentence(listed)) == (422, True)
+
+
 def test_three_hours_of_silence(client: httpx.Client, tmp_path: Path) -> None:
     path = tmp_path / "night.flac"
     with soundfile.SoundFile(path, "w", 4000, 1, "PCM_16") as file:

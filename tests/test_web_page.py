@@ -10,9 +10,9 @@ import pytest
 from playwright.sync_api import Page, expect
 from scipy import signal
 
+from rales.web import STATIC
 from tests.browsed import Open, choose, drop, fresh_session, labels, saved, times
 from tests.served import recording, until
-
 
 # From the drop to the export
 
@@ -195,6 +195,39 @@ def test_the_band_pass_is_a_butterworth_filter(open_page: Open) -> None:
     _, response = signal.sosfreqz(np.concatenate(sections), worN=hertz, fs=16000)
     decibels = [20 * np.log10(np.abs(values)) for values in (np.array(found), response)]
     assert np.abs(decibels[0] - decibels[1]).max() < 0.3
+
+
+def test_themes_are_one_set_of_colours(place: Path, open_page: Open) -> None:
+    """As the system has it, or as chosen; the waveform, which is painted, follows without a reload."""
+    page = open_page(color_scheme="dark")
+    fresh_session(page, "Themes")
+    choose(page, recording(place))
+    dark, light = (111, 131, 145), (143, 161, 174)
+    until(lambda: dark in painted(page))
+    page.locator("#show-help").click()
+    page.locator("#theme").select_option("light")
+    until(lambda: light in painted(page))
+    assert dark not in painted(page)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(245, 247, 248)"
+    page.locator("#theme").select_option("auto")
+    until(lambda: dark in painted(page))
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 23, 28)"
+    style = (STATIC / "css" / "page.css").read_text()
+    names = re.findall(r"(--[\w-]+):", style)
+    assert len(names) == len(set(names)) > 20  # each colour stands once, with both of its values
+
+
+def painted(page: Page) -> set[tuple[int, ...]]:
+    """-> the colours of the waveform that are not see-through."""
+    content = page.evaluate(
+        """() => {
+            const canvas = document.querySelector("#wave > div").shadowRoot.querySelector(".canvases canvas");
+            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            return [...new Set(Array.from({ length: data.length / 4 }, (_, i) => i * 4)
+                .filter((i) => data[i + 3] === 255).map((i) => data.slice(i, i + 3).join()))];
+        }"""
+    )
+    return {tuple(map(int, colour.split(","))) for colour in content}
 
 
 # Many recordings, several models

@@ -275,7 +275,12 @@ def test_twenty_at_once_are_all_answered(place: Path, client: httpx.Client, mode
 
 def test_too_many_are_told_to_come_back(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = scores.predict_file
-    monkeypatch.setattr(scores, "predict_file", lambda *words: time.sleep(0.3) or quick(*words))
+
+    def slow(*words: Any) -> Any:
+        time.sleep(0.3)
+        return quick(*words)
+
+    monkeypatch.setattr(scores, "predict_file", slow)
     content = recording(place).read_bytes()
     few = Limits(waiting=1, burst=1000, per_second=1000)
     with served(place, limits=few, folder=tmp_path) as client, ThreadPoolExecutor(12) as pool:

@@ -33,8 +33,8 @@ def serve(
     """Serve the page until interrupted.
 
     `model` is a run folder or an artefact of `rales export`, None for the package's own; `runs` a folder of run folders
-    to browse. Anything but this machine's own address asks every visitor for a token, made here if none is given. Errors: a package or the page's
-    scripts missing, a port that is taken, a model that cannot be loaded.
+    to browse. Anything but this machine's own address asks every visitor for a token, made here if none is given.
+    Errors: a package or the page's scripts missing, a port that is taken, a model that cannot be loaded.
     """
     for package in ("fastapi", "uvicorn", "multipart"):
         if find_spec(package) is None:

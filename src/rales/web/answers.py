@@ -37,14 +37,17 @@ def add_predict(app: "FastAPI", service: Service) -> None:
 
     @app.post("/predict", response_model=Prediction)
     async def predict(
-        audio: Annotated[UploadFile, File(description="A recording: WAV, FLAC, MP3, OGG or AIFF.")],
+        audio: Annotated[UploadFile, File(description="A recording: WAV, FLAC, MP3, OGG, AIFF, M4A or AAC.")],
         annotation: Annotated[UploadFile | None, File(description="Its cycles in ICBHI format.")] = None,
         model: Annotated[str | None, Form(description="A name of GET /models.")] = None,
     ) -> dict[str, Any]:
         """Classify the cycles of one recording; nothing of it is kept. Not a diagnosis."""
         chosen = service.model_name(model)
         name = marks.stem(audio.filename or "")
-        async with service.arrived(name, audio.file, annotation.file if annotation else None) as (place, facts):
+        async with service.arrived(audio.filename or "", audio.file, annotation.file if annotation else None) as (
+            place,
+            facts,
+        ):
             sound = place / "audio.wav"
             cycles = await service.answered(
                 lambda: scores.predict_file(service.shelf.model(chosen), sound, name), sound, name

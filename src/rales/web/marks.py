@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from rales import formats
+from rales.audio.wave import FFMPEG_SUFFIXES
 from rales.metrics import CLASSES
 from rales.recordings import AUDIO_SUFFIXES
 from rales.scoring import NOTICE
@@ -95,6 +96,11 @@ def stem(name: str) -> str:
     ending = next((each for each in (*AUDIO_SUFFIXES, ".txt") if base.lower().endswith(each)), "")
     base = base[: len(base) - len(ending)]
     return base[:120].strip(". ") or "recording"
+
+
+def kind(name: str) -> str:
+    """A visitor's file name -> its ending where the decoder goes by that, else "": one of a list of our own."""
+    return next((each for each in sorted(FFMPEG_SUFFIXES) if name.lower().endswith(each)), "")
 
 
 def safe(name: str) -> str:

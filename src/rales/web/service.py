@@ -64,20 +64,24 @@ class Service:
     # Uploads
 
     @asynccontextmanager
-    async def arrived(self, name: str, sound: BinaryIO, annotation: BinaryIO | None) -> AsyncIterator[tuple[Path, Row]]:
+    async def arrived(
+        self, file_name: str, sound: BinaryIO, annotation: BinaryIO | None
+    ) -> AsyncIterator[tuple[Path, Row]]:
         """Uploaded files -> (folder with audio.wav, page.wav and a checked audio.txt, facts), removed afterwards."""
         place = self.arriving / secrets.token_hex(8)
         try:
-            await asyncio.to_thread(self.write, place, sound, annotation)
-            facts = await self.decode(place, name)
+            upload = place / f"upload{marks.kind(file_name)}"
+            await asyncio.to_thread(self.write, upload, sound, annotation)
+            facts = await self.decode(upload, marks.stem(file_name))
             yield place, facts
         finally:
             await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
 
-    def write(self, place: Path, sound: BinaryIO, annotation: BinaryIO | None) -> None:
-        """Uploaded files -> a new folder with `upload` and, where given, audio.txt."""
+    def write(self, upload: Path, sound: BinaryIO, annotation: BinaryIO | None) -> None:
+        """Uploaded files -> a new folder with the file `upload` and, where given, audio.txt."""
+        place = upload.parent
         place.mkdir()
-        with (place / "upload").open("wb") as file:
+        with upload.open("wb") as file:
             shutil.copyfileobj(sound, file)
         if annotation is not None:
             text = annotation.read(self.limits.annotation_bytes + 1)
@@ -85,13 +89,14 @@ class Service:
                 raise Refusal(413, f"the annotation is larger than {self.limits.annotation_bytes // 1024} KiB")
             (place / "audio.txt").write_bytes(text)
 
-    async def decode(self, place: Path, name: str) -> Row:
-        """A folder of `write` -> its facts; then it holds audio.wav, page.wav and a checked audio.txt."""
+    async def decode(self, upload: Path, name: str) -> Row:
+        """A file of `write` -> its facts; then its folder holds audio.wav, page.wav and a checked audio.txt."""
+        place = upload.parent
         try:
-            facts = await self.decoder.decode(place / "upload", place)
+            facts = await self.decoder.decode(upload, place)
         except Undecodable as error:
             raise Refusal(413 if error.large else 422, f"{name}: {error}") from error
-        (place / "upload").unlink()
+        upload.unlink()
         if (place / "audio.txt").exists():
             cycles, wrong = icbhi.annotation(place / "audio.txt", facts["duration_s"])
             if wrong:

@@ -71,13 +71,16 @@ def add_recordings(app: "FastAPI", service: Service) -> None:
     @app.post("/sessions/{session}/recordings", response_model=RecordingFacts, status_code=201)
     async def upload(
         session: str,
-        audio: Annotated[UploadFile, File(description="A recording: WAV, FLAC, MP3, OGG or AIFF.")],
+        audio: Annotated[UploadFile, File(description="A recording: WAV, FLAC, MP3, OGG, AIFF, M4A or AAC.")],
         annotation: Annotated[UploadFile | None, File(description="Its cycles in ICBHI format.")] = None,
     ) -> dict[str, Any]:
         """Add a recording; the default model answers for it when its turn comes."""
         await asyncio.to_thread(known_session, service, session)
         name = marks.stem(audio.filename or "")
-        async with service.arrived(name, audio.file, annotation.file if annotation else None) as (place, facts):
+        async with service.arrived(audio.filename or "", audio.file, annotation.file if annotation else None) as (
+            place,
+            facts,
+        ):
             recording = await asyncio.to_thread(service.keep, session, name, facts, place)
         return await asyncio.to_thread(lambda: service.facts(service.known(recording)))
 

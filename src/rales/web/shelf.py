@@ -4,7 +4,9 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from rales import export, predict, runs
+from rales import predict, runs
+from rales.export.artefact import FORMATS
+from rales.export.engines import load
 from rales.report.folders import run_folders
 
 HELD = 2
@@ -67,7 +69,7 @@ class Shelf:
     def model(self, name: str) -> predict.Model:
         """Name -> the model, loaded if it is not; called by the model's thread alone. Errors as those of `load`."""
         if name not in self.loaded:
-            self.loaded[name] = export.load(self.sources[name], engine_of(self.sources[name]))
+            self.loaded[name] = load(self.sources[name], engine_of(self.sources[name]))
             self.told[name] = told(self.loaded[name].record)
         self.loaded.move_to_end(name)
         while len(self.loaded) > HELD:
@@ -85,7 +87,7 @@ class Shelf:
 
 def engine_of(source: str) -> str:
     """A run computes in torch, as the command does without a word about engines; an artefact is its own engine."""
-    return "auto" if Path(source).suffix in (file.SUFFIX for file in export.FORMATS.values()) else "torch"
+    return "auto" if Path(source).suffix in (file.SUFFIX for file in FORMATS.values()) else "torch"
 
 
 def told(record: dict[str, Any]) -> dict[str, Any]:
