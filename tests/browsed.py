@@ -26,6 +26,7 @@ def started() -> Iterator[Browser]:
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         pytest.skip("no browser here; install chromium")
+    expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
@@ -51,7 +52,7 @@ def pages(address: str, browser: Browser) -> Iterator[Open]:
 
         options = {"viewport": {"width": 1360, "height": 1000}, **options}
         context = browser.new_context(accept_downloads=True, **options)
-        context.set_default_timeout(10_000)  # of the slowest machine
+        context.set_default_timeout(60_000)  # of the slowest machine
         contexts.append(context)
         context.on("weberror", lambda error: complaints.append(str(error.error)))
         context.on("console", heard)

@@ -99,9 +99,9 @@ def test_what_nobody_has_confirmed_or_answered_for_is_said(place: Path, client: 
     assert "annotated.txt: 4 cycles, 0 confirmed by a person, 4 of the annotation that came along; NOT REVIEWED" in said
     (guessed,) = [line for line in said if line.startswith("guessed.txt: ")]
     assert guessed.endswith("as the model calls them; NOT REVIEWED")
-    assert said[-2:] == ["Left out (1):", "late: no model has answered for it yet"]
+    assert said[-2:] == ["Left out (1):", "late: the model that is served has not answered for it yet"]
     one = client.get(f"/recordings/{ids['late']}/export")
-    assert (one.status_code, "late: no model has answered" in one.json()["detail"]) == (409, True)
+    assert (one.status_code, "late: the model that is served has not answered" in one.json()["detail"]) == (409, True)
 
 
 # Revisions

@@ -62,7 +62,7 @@ def missing(row: dict[str, Any]) -> str:
         return ""
     if row["status"] == "failed":
         return f"the model could not answer ({row['problem']})"
-    return "no model has answered for it yet"
+    return "the model that is served has not answered for it yet"
 
 
 def text(form: str, row: dict[str, Any]) -> str:
