@@ -1,6 +1,8 @@
 """Fixtures shared by every test: where the expected numbers and the real recordings are."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,3 +43,41 @@ def icbhi_folder(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) ->
             if not target.exists():
                 target.symlink_to(file)
     return folder
+
+
+# The web page: its packages are heavy, so that they come only with the tests that ask for them.
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data` and two trained runs (see tests/served.py:train)."""
+    from tests.served import train
+
+    return train(tmp_path_factory.mktemp("web"))
+
+
+@pytest.fixture(scope="module")
+def client(place: Path) -> Iterator[Any]:
+    """An httpx client of a service with both runs, which keeps its sessions in `place`/store."""
+    from tests.served import served
+
+    with served(place, runs=place / "runs") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless browser of this machine."""
+    from tests.browsed import started
+
+    with started() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(client: Any, browser: Any) -> Iterator[Any]:
+    """A function that opens the page of `client` in a fresh profile of `browser` (see tests/browsed.py:pages)."""
+    from tests.browsed import pages
+
+    with pages(str(client.base_url), browser) as opened:
+        yield opened

@@ -28,6 +28,11 @@ def train(folder: Path) -> Path:
     return folder
 
 
+def recording(place: Path, number: int = 0) -> Path:
+    """-> a recording of the data folder; its annotation lies beside it."""
+    return sorted((place / "data").glob("*.wav"))[number]
+
+
 @contextmanager
 def served(place: Path, *, limits: Limits = GENEROUS, **settings: Any) -> Iterator[httpx.Client]:
     """A folder of `train` -> a client of a service that keeps its sessions in `place`/store or a `folder` given."""

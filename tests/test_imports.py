@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "explain": {"predict", "recordings", "scoring", "runs", "audio", "config"},
     "web": {
         *{"predict", "explain", "recordings", "formats", "scoring", "report", "runs", "data", "audio", "metrics"},
-        "config",
+        *{"config", "export"},
         "",
     },
     "probe": {"metrics"},

@@ -225,6 +225,13 @@ def test_aac_is_read(tmp_path: Path, name: str, delay: int) -> None:
     assert piece.waves.shape == (1, 32000)
 
 
+def test_a_list_of_other_files_is_no_recording(tmp_path: Path) -> None:
+    write_with_ffmpeg(tmp_path / "other.m4a", tone(), 44100)
+    (tmp_path / "x.m4a").write_text("ffconcat version 1.0\nfile other.m4a\n")
+    with pytest.raises(ValueError, match=r"x.m4a: not a readable audio file"):
+        wave.read(tmp_path / "x.m4a")
+
+
 def test_damaged_files_of_ffmpeg_are_sentences(tmp_path: Path) -> None:
     for name, options in (("late.m4a", {}), ("early.m4a", {"movflags": "faststart"}), ("bare.aac", {})):
         write_with_ffmpeg(tmp_path / name, tone(), 44100, **options)

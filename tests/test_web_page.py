@@ -1,138 +1,18 @@
 """The page in a real browser: drop a recording, see, play, edit, relabel, undo, export, reload."""
 
-import base64
-import itertools
 import re
-import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from scipy import signal
 
-from tests.served import served, train, until
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
-VENDOR = Path(__file__).parent.parent / "src" / "rales" / "web" / "static" / "vendor"
-
-pytestmark = pytest.mark.skipif(
-    not (VENDOR / "wavesurfer.esm.js").is_file(), reason="the page's player is not there; `make setup` fetches it"
-)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("page"))
-
-
-@pytest.fixture(scope="module")
-def client(place: Path) -> Iterator[httpx.Client]:
-    with served(place, runs=place / "runs") as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip("no browser here; install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-Open = Callable[..., Page]
-
-
-@pytest.fixture
-def open_page(client: httpx.Client, browser: Browser) -> Iterator[Open]:
-    """-> a function that opens the page in a fresh profile. Whatever the page asks of others, and every error of its
-    scripts or its security policy, fails the test."""
-    contexts: list[BrowserContext] = []
-    complaints: list[str] = []
-    own = str(client.base_url)
-
-    def heard(said: ConsoleMessage) -> None:
-        repeated = said.text.startswith("Failed to load resource") and "422" in said.text  # a file was not taken
-        if said.type == "error" and not repeated:
-            complaints.append(said.text)
-
-    def asked(request: Request) -> None:
-        if not request.url.startswith((own, "blob:", "data:")):
-            complaints.append(request.url)
-
-    def opened(**options: Any) -> Page:
-        options = {"viewport": {"width": 1360, "height": 1000}, **options}
-        context = browser.new_context(accept_downloads=True, **options)
-        context.set_default_timeout(60_000)  # of the slowest machine
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", heard)
-        page.on("request", asked)
-        page.goto(own)
-        page.wait_for_selector("html[data-ready=yes]")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-def recording(place: Path, number: int = 0) -> Path:
-    return sorted((place / "data").glob("*.wav"))[number]
-
-
-def fresh_session(page: Page, name: str) -> None:
-    page.get_by_role("button", name="New").click()
-    page.locator("#ask-text").fill(name)
-    page.get_by_role("button", name="Begin").click()
-    expect(page.locator("#session option:checked")).to_have_text(name)
-
-
-def choose(page: Page, *paths: Path) -> None:
-    """Give files to the page and wait until the model has answered for the one that is open."""
-    page.set_input_files("#files", list(paths))
-    page.wait_for_selector("#rows .bars dl")
-    page.wait_for_function("() => document.querySelector('#clock').textContent.endsWith('/ 0:04.0')")
-
-
-def drop(page: Page, *paths: Path) -> None:
-    files = [(path.name, base64.b64encode(path.read_bytes()).decode()) for path in paths]
-    held = page.evaluate_handle(
-        """files => {
-            const data = new DataTransfer();
-            for (const [name, text] of files)
-                data.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], name));
-            return data;
-        }""",
-        files,
-    )
-    page.dispatch_event("#drop", "drop", {"dataTransfer": held})
-    page.wait_for_selector("#rows .bars dl")
-    page.wait_for_function("() => document.querySelector('#clock').textContent.endsWith('/ 0:04.0')")
-
-
-def times(page: Page) -> list[tuple[float, float]]:
-    """-> start and end of every cycle as the table has them."""
-    values = [float(field.input_value()) for field in page.locator("#rows input").all()]
-    return list(zip(values[::2], values[1::2], strict=True))
-
-
-def labels(page: Page) -> list[str]:
-    return [choice.input_value() for choice in page.locator("#rows select").all()]
-
-
-def saved(page: Page) -> None:
-    expect(page.locator("#saved")).to_have_text("Saved")
-
+from rales.web import STATIC
+from tests.browsed import Open, choose, drop, fresh_session, labels, saved, times
+from tests.served import recording, until
 
 # From the drop to the export
 
@@ -317,6 +197,39 @@ def test_the_band_pass_is_a_butterworth_filter(open_page: Open) -> None:
     assert np.abs(decibels[0] - decibels[1]).max() < 0.3
 
 
+def test_themes_are_one_set_of_colours(place: Path, open_page: Open) -> None:
+    """As the system has it, or as chosen; the waveform, which is painted, follows without a reload."""
+    page = open_page(color_scheme="dark")
+    fresh_session(page, "Themes")
+    choose(page, recording(place))
+    dark, light = (111, 131, 145), (143, 161, 174)
+    until(lambda: dark in painted(page))
+    page.locator("#show-help").click()
+    page.locator("#theme").select_option("light")
+    until(lambda: light in painted(page))
+    assert dark not in painted(page)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(245, 247, 248)"
+    page.locator("#theme").select_option("auto")
+    until(lambda: dark in painted(page))
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 23, 28)"
+    style = (STATIC / "css" / "page.css").read_text()
+    names = re.findall(r"(--[\w-]+):", style)
+    assert len(names) == len(set(names)) > 20  # each colour stands once, with both of its values
+
+
+def painted(page: Page) -> set[tuple[int, ...]]:
+    """-> the colours of the waveform that are not see-through."""
+    content = page.evaluate(
+        """() => {
+            const canvas = document.querySelector("#wave > div").shadowRoot.querySelector(".canvases canvas");
+            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            return [...new Set(Array.from({ length: data.length / 4 }, (_, i) => i * 4)
+                .filter((i) => data[i + 3] === 255).map((i) => data.slice(i, i + 3).join()))];
+        }"""
+    )
+    return {tuple(map(int, colour.split(","))) for colour in content}
+
+
 # Many recordings, several models
 
 
@@ -369,31 +282,3 @@ def test_the_reports_of_runs(open_page: Open) -> None:
     frame = page.frame_locator("#report")
     expect(frame.get_by_role("heading", level=1)).to_contain_text("Rales", timeout=60_000)
     assert page.locator("#report").get_attribute("sandbox") == ""
-
-
-# For everyone
-
-
-@pytest.mark.parametrize(
-    ("scheme", "width", "height"), [("light", 1360, 1000), ("dark", 1360, 1000), ("light", 390, 844)]
-)
-def test_axe_finds_nothing_serious(place: Path, open_page: Open, scheme: Any, width: int, height: int) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
-    page = open_page(color_scheme=scheme, viewport={"width": width, "height": height}, bypass_csp=True)
-    serious = violations(Axe(), page)
-    fresh_session(page, f"Axe {scheme} {width}")
-    choose(page, recording(place), recording(place, 1))
-    page.locator("#compare").select_option("second")
-    serious += violations(Axe(), page)
-    page.locator("#show-help").click()
-    serious += violations(Axe(), page)
-    page.keyboard.press("Escape")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # nothing hangs out at the side
-    assert serious == []
-
-
-def violations(axe: Any, page: Page) -> list[str]:
-    found = axe.run(page).response["violations"]
-    nodes = itertools.chain.from_iterable(((each, node) for node in each["nodes"]) for each in found)
-    return [f"{each['id']}: {node['html'][:120]}" for each, node in nodes if each["impact"] in ("serious", "critical")]

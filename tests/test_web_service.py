@@ -3,8 +3,7 @@
 import io
 import json
 import threading
-import zipfile
-from collections.abc import Iterator
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,38 +16,23 @@ import soundfile
 import torch
 
 import rales
-from rales import explain, predict
+from rales import explain, export, predict
 from rales.audio import M2DLogMel, wave
 from rales.config import UsageError
-from rales.data import icbhi
+from rales.export.artefact import FORMATS
 from rales.web import marks, scores, serve, shelf
 from rales.web.line import Full, Line
 from rales.web.settings import Limits
 from rales.web.store import Store
-from tests.served import new_session, served, train, until, upload
+from tests.served import new_session, recording, served, until, upload
 
 P = ["p_normal", "p_crackle", "p_wheeze", "p_both"]
 NOTICE = "Research tool, not a diagnosis."
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("web"))
-
-
-@pytest.fixture(scope="module")
-def client(place: Path) -> Iterator[httpx.Client]:
-    with served(place, runs=place / "runs") as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def model(place: Path) -> predict.Model:
     return rales.load(place / "runs" / "first")
-
-
-def recording(place: Path, number: int = 0) -> Path:
-    return sorted((place / "data").glob("*.wav"))[number]
 
 
 # One input, one answer
@@ -122,91 +106,7 @@ def test_moved_boundaries_are_scored_as_a_prepared_cycle_is(
     assert {(s["start_s"], s["end_s"]) for s in detail["scores"]["first"]} >= {(0.25, 1.5), (1.5, 3.875)}
 
 
-# Sessions
-
-
-def test_a_recording_from_upload_to_export(place: Path, client: httpx.Client) -> None:
-    session, path = new_session(client, "Ward 3\n"), recording(place, 1)
-    facts = upload(client, session, path, path.with_suffix(".txt"))
-    assert (facts["name"], facts["status"], facts["revision"], facts["notice"]) == (path.stem, "ready", 0, NOTICE)
-    truth, _ = icbhi.annotation(path.with_suffix(".txt"), None)
-    words = ["normal", "crackle", "wheeze", "both"]
-    assert [cycle["label"] for cycle in facts["cycles"]] == [words[c.crackle + 2 * c.wheeze] for c in truth]
-
-    corrected = [
-        {"start_s": 2.0, "end_s": 3.4567, "label": "both", "confirmed": True},
-        {"start_s": 0.0, "end_s": 1.0, "label": "wheeze"},
-    ]
-    saved = client.post("/annotations", json={"recording": facts["id"], "cycles": corrected})
-    assert (saved.status_code, saved.json()["revision"]) == (201, 1)
-    detail = client.get(f"/recordings/{facts['id']}").json()
-    assert detail["cycles"] == [
-        {"start_s": 0.0, "end_s": 1.0, "label": "wheeze", "confirmed": False},
-        {"start_s": 2.0, "end_s": 3.457, "label": "both", "confirmed": True},
-    ]
-    (line,) = client.get(f"/sessions/{session}").json()["recordings"]
-    assert (line["edited"], line["findings"]["both"], line["findings"]["normal"]) == (True, 1, 0)
-    first = next(s for s in detail["scores"]["first"] if s["start_s"] == 0.0)
-    assert line["uncertainty"] == pytest.approx(1 - max(first[name] for name in P))  # the confirmed one does not count
-
-    exported = client.get(f"/recordings/{facts['id']}/export")
-    assert exported.text == "0.000\t1.000\t0\t1\n2.000\t3.457\t1\t1\n"
-    (place / "back.txt").write_text(exported.text)
-    assert icbhi.annotation(place / "back.txt", 4.0) == ([(0.0, 1.0, 0, 1), (2.0, 3.457, 1, 1)], [])
-    table = pd.read_csv(io.StringIO(client.get(f"/recordings/{facts['id']}/export?format=csv").text))
-    assert table["label"].tolist() == ["wheeze", "both"]
-    assert table[P].to_numpy()[0] == pytest.approx([first[name] for name in P])
-    assert table[P].iloc[1].isna().all()  # nobody has asked for just these times
-    assert set(table["notice"]) == {NOTICE}
-    raven = client.get(f"/recordings/{facts['id']}/export?format=raven").text.splitlines()
-    assert raven[0].split("\t")[:5] == ["Selection", "View", "Channel", "Begin Time (s)", "End Time (s)"]
-    assert NOTICE in raven[1]
-    audacity = client.get(f"/recordings/{facts['id']}/export?format=audacity")
-    assert audacity.text.startswith("0.000000\t1.000000\twheeze")
-    assert NOTICE in audacity.text
-    assert 'filename="' + path.stem + '.audacity.txt"' in audacity.headers["content-disposition"]
-
-
-def test_a_session_as_one_zip(place: Path, client: httpx.Client) -> None:
-    session = new_session(client)
-    for _ in range(2):
-        upload(client, session, recording(place))
-    content = zipfile.ZipFile(io.BytesIO(client.get(f"/sessions/{session}/export").content))
-    name = recording(place).stem
-    assert content.namelist() == [f"{name}.txt", f"{name}_2.txt"]
-    assert content.read(f"{name}.txt").decode().count("\n") >= 1
-
-
-def test_it_is_all_there_after_a_restart_and_what_waited_is_worked_off(place: Path, tmp_path: Path) -> None:
-    with served(place, folder=tmp_path) as client:
-        session = new_session(client, "Night")
-        facts = upload(client, session, recording(place))
-        cycles = [{"start_s": 0.5, "end_s": 1.25, "label": "crackle", "confirmed": True}]
-        client.post("/annotations", json={"recording": facts["id"], "cycles": cycles})
-        client.patch(f"/recordings/{facts['id']}", json={"reviewed": True})
-    store = Store(tmp_path)
-    store.mark(facts["id"], "waiting")
-    with served(place, folder=tmp_path) as client:
-        (line,) = client.get(f"/sessions/{session}").json()["recordings"]
-        assert (line["reviewed"], line["edited"]) == (True, True)
-        until(lambda: client.get(f"/recordings/{facts['id']}").json()["status"] == "ready")
-        assert client.get(f"/recordings/{facts['id']}").json()["cycles"] == cycles
-        assert client.delete(f"/sessions/{session}").status_code == 204
-        assert client.get(f"/recordings/{facts['id']}").status_code == 404
-        assert not (tmp_path / "recordings" / facts["id"]).exists()
-
-
-def test_scores_of_a_model_that_changed_since_do_not_count(place: Path, client: httpx.Client) -> None:
-    facts = upload(client, new_session(client), recording(place))
-    assert facts["scores"]["first"]
-    Store(place / "store").change("UPDATE scores SET made = 1.0 WHERE recording = ?", facts["id"])
-    assert client.get(f"/recordings/{facts['id']}").json()["scores"] == {}
-    answer = client.post(f"/recordings/{facts['id']}/predictions", params={"model": "first"}).json()
-    assert (
-        answer["cycles"]
-        == client.get(f"/recordings/{facts['id']}").json()["scores"]["first"]
-        == facts["scores"]["first"]
-    )
+# One recording
 
 
 def test_the_sound_and_the_picture_of_the_page(place: Path, client: httpx.Client) -> None:
@@ -329,6 +229,7 @@ def test_wrong_annotations(place: Path, client: httpx.Client, text: bytes, statu
         ("", "recording", "recording"),
         ("肺音.flac", "肺音", "recording"),
         ("a" * 300 + ".wav", "a" * 120, "a" * 120),
+        *((f"breath.{kind}", "breath", "breath") for kind in ("m4a", "AAC", "opus", "oga", "aiff", "aif", "flac")),
         ('x"; rm.wav', 'x"; rm', "x_rm"),
     ],
 )
@@ -372,7 +273,14 @@ def test_twenty_at_once_are_all_answered(place: Path, client: httpx.Client, mode
     assert len({json.dumps(answer.json()["cycles"]) for answer in answers}) == 1
 
 
-def test_too_many_are_told_to_come_back(place: Path, tmp_path: Path) -> None:
+def test_too_many_are_told_to_come_back(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = scores.predict_file
+
+    def slow(*words: Any) -> Any:
+        time.sleep(0.3)
+        return quick(*words)
+
+    monkeypatch.setattr(scores, "predict_file", slow)
     content = recording(place).read_bytes()
     few = Limits(waiting=1, burst=1000, per_second=1000)
     with served(place, limits=few, folder=tmp_path) as client, ThreadPoolExecutor(12) as pool:
@@ -383,7 +291,73 @@ def test_too_many_are_told_to_come_back(place: Path, tmp_path: Path) -> None:
     assert refused[0].headers["retry-after"] == "5"
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (RuntimeError("shapes cannot be multiplied\nand more"), 500, "the model failed (RuntimeError: shapes cannot"),
+        (KeyError("device"), 500, "the model failed (KeyError: 'device')"),
+        (MemoryError(), 503, "not enough memory"),
+        (ValueError("too short"), 422, "too short"),
+        (ValueError(), 422, "cannot be classified"),
+    ],
+)
+def test_a_model_that_fails_is_a_sentence(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, words: str
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise error
+
+    path = recording(place)
+    with served(place, folder=tmp_path) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(scores, "predict_file", fails)
+            answer = client.post("/predict", files={"audio": (path.name, path.read_bytes())})
+            assert (answer.status_code, words in answer.json()["detail"]) == (status, True), answer.text
+            facts = upload(client, new_session(client), path)
+            assert (facts["status"], words in facts["problem"]) == ("failed", True)
+            again = client.post(f"/recordings/{facts['id']}/predictions")
+            assert (again.status_code, words in again.json()["detail"]) == (status, True)
+        assert client.post("/predict", files={"audio": (path.name, path.read_bytes())}).status_code == 200
+
+
+def test_one_that_cannot_be_marked_does_not_end_the_line() -> None:
+    done: list[str] = []
+
+    def score(name: str) -> None:
+        if name == "bad":
+            raise OSError("disk is full")
+        done.append(name)
+
+    line = Line(score, longest=3)
+    line.thread.start()
+    for name in ("bad", "good"):
+        line.add(name)
+    until(lambda: done == ["good"])
+    line.stop()
+
+
 # Starting
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_an_artefact_of_export_is_served(place: Path, tmp_path: Path, form: str, model: predict.Model) -> None:
+    for package in ("onnxruntime", "onnxscript") if form == "onnx" else ("openvino",):
+        pytest.importorskip(package)
+    out, path = tmp_path / f"model{FORMATS[form].SUFFIX}", recording(place)
+    export.export(place / "runs" / "first", out, form)
+    with served(place, folder=tmp_path / "store", model=str(out)) as client:
+        (listed,) = client.get("/models").json()
+        assert (listed["name"], listed["recipe"], listed["default"]) == (out.name, "m2d_fusion", True)
+        found = pd.DataFrame(client.post("/predict", files={"audio": (path.name, path.read_bytes())}).json()["cycles"])
+        expected = model.predict(path, cycles="segment")
+        assert np.abs(found[P].to_numpy() - expected[P].to_numpy()).max() < 1e-5
+        facts = upload(client, new_session(client), path)
+        assert facts["status"] == "ready"
+        why = client.get(f"/recordings/{facts['id']}/explanation?start_s=0&end_s=1")
+        assert (why.status_code, "serve its run folder to see why" in why.json()["detail"]) == (422, True)
+    out.unlink()
+    with pytest.raises(ValueError, match="there is no such file; `rales export` writes one"):
+        serve("127.0.0.1", 0, model=str(out), folder=tmp_path / "other")
 
 
 def test_what_keeps_it_from_starting(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

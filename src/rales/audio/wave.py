@@ -22,6 +22,11 @@ PathLike = str | os.PathLike[str]
 
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
 FFMPEG_SUFFIXES = {".m4a", ".aac", ".mp4", ".3gp", ".amr", ".webm", ".wma"}  # what phones and recorders write
+# Not the formats that name other files or addresses to read, whatever a file is called.
+NO_PLAYLISTS = {
+    "format_whitelist": "mov,aac,amr,amrnb,amrwb,matroska,asf,mp3,wav,flac,ogg,aiff,caf",
+    "protocol_whitelist": "file",
+}
 LENGTH_TOLERANCE_S = 0.25  # a few frames of padding that decoders drop
 # Sizes that mean "written to a pipe, never filled in": most programs, and SoX (2 GiB - 4 KiB in whole frames).
 STREAM_SIZES = {0xFFFFFFFF, *range(0x7FFFF000 - 64, 0x7FFFF000 + 1)}
@@ -267,7 +272,7 @@ def _decoded(path: Path) -> BinaryIO:
         raise ValueError(f'{path}: {path.suffix} needs the package av: pip install "rales[av]"') from error
     target: Any = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the open recording)
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), options=NO_PLAYLISTS) as container:
             if not container.streams.audio:
                 raise ValueError(f"{path}: holds no sound; expected an audio file")
             stream = container.streams.audio[0]

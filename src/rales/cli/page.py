@@ -5,14 +5,21 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from rales.cli.options import Run
+Served = Annotated[
+    str | None,
+    Parameter(
+        name="--model",
+        help="Run folder of `rales train`, its checkpoint file, or an artefact of `rales export`; without it the "
+        "package's own model.",
+    ),
+]
 
 
 def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8765,
-    model: Run = None,
+    model: Served = None,
     runs: Path | None = None,
     folder: Path | None = None,
     token: str | None = None,

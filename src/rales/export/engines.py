@@ -40,7 +40,9 @@ def load(
     """
     path = Path(path_or_name or "")
     to = format_of(path)
-    if to is not None and path.is_file():
+    if to is not None and not path.is_file():
+        raise ValueError(f"{path}: there is no such file; `rales export` writes one")
+    if to is not None:
         if engine not in ("auto", to):
             raise UsageError(f"--engine {engine}: {path} is an artefact for {to}; give the run folder instead")
         return opened(path, to)

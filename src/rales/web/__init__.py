@@ -3,6 +3,7 @@
 `serve` runs the service of `app.py` on this machine; `static/` is the page. Nothing leaves the machine.
 """
 
+import json
 import os
 import secrets
 import socket
@@ -10,6 +11,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rales.config import UsageError
 from rales.web.settings import Settings, data_folder, is_loopback
@@ -30,9 +32,9 @@ def serve(
 ) -> None:
     """Serve the page until interrupted.
 
-    `model` is a run folder, None for the package's own; `runs` a folder of run folders to browse. Anything but this
-    machine's own address asks every visitor for a token, made here if none is given. Errors: a package or the page's
-    scripts missing, a port that is taken, a model that cannot be loaded.
+    `model` is a run folder or an artefact of `rales export`, None for the package's own; `runs` a folder of run folders
+    to browse. Anything but this machine's own address asks every visitor for a token, made here if none is given.
+    Errors: a package or the page's scripts missing, a port that is taken, a model that cannot be loaded.
     """
     for package in ("fastapi", "uvicorn", "multipart"):
         if find_spec(package) is None:
@@ -70,15 +72,25 @@ def run(settings: Settings, listener: socket.socket, url: str, *, show: bool) ->
 def server(settings: Settings) -> Any:
     """-> a uvicorn server of the service, not yet running."""
     import uvicorn
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
     from rales.web.app import create_app
 
-    # Without proxy headers nobody can claim another address than their own.
-    return uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings), log_level="warning", server_header=False, proxy_headers=False, limit_concurrency=256
-        )
+    class Spoken(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
+        """What is no HTTP never reaches the service; the server's own answer to it is plain text."""
+
+        def send_400_response(self, _: str) -> None:
+            body = json.dumps({"detail": "the request is not valid HTTP; check its first line, headers and lengths"})
+            head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close"
+            self.transport.write(f"HTTP/1.1 400 Bad Request\r\n{head}\r\n\r\n{body}".encode())
+            self.transport.close()
+
+    # Without proxy headers nobody can claim another address than their own. The guard limits how many ask at once, in
+    # words; the server's own limit answers in plain text.
+    config = uvicorn.Config(
+        create_app(settings), log_level="warning", server_header=False, proxy_headers=False, http=Spoken
     )
+    return uvicorn.Server(config)
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -97,4 +109,4 @@ def listening(host: str, port: int) -> socket.socket:
 def address(host: str, port: int, token: str | None) -> str:
     """-> the address to open in a browser, with the token that lets one in."""
     name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname(), "::1": "[::1]"}.get(host, host)
-    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
+    return f"http://{name}:{port}/" + (f"?token={quote(token, safe='')}" if token else "")

@@ -1,12 +1,11 @@
-"""Routes for programs: health, models, one recording in and its cycles out, annotations, and the runs' reports."""
+"""Routes for programs: health, models, one recording in and its cycles out, and the runs' reports."""
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rales import __version__
 from rales.web import marks, reports, scores
 from rales.web.guard import Refusal
-from rales.web.schemas import Annotation, Health, ModelFacts, Prediction, RunFacts, Saved
+from rales.web.schemas import Health, ModelFacts, Prediction, RunFacts
 from rales.web.service import Service
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-i
 def add(app: "FastAPI", service: Service) -> None:
     add_facts(app, service)
     add_predict(app, service)
-    add_annotations(app, service)
     add_runs(app, service)
 
 
@@ -39,34 +37,22 @@ def add_predict(app: "FastAPI", service: Service) -> None:
 
     @app.post("/predict", response_model=Prediction)
     async def predict(
-        audio: Annotated[UploadFile, File(description="A recording: WAV, FLAC, MP3, OGG or AIFF.")],
+        audio: Annotated[UploadFile, File(description="A recording: WAV, FLAC, MP3, OGG, AIFF, M4A or AAC.")],
         annotation: Annotated[UploadFile | None, File(description="Its cycles in ICBHI format.")] = None,
         model: Annotated[str | None, Form(description="A name of GET /models.")] = None,
     ) -> dict[str, Any]:
         """Classify the cycles of one recording; nothing of it is kept. Not a diagnosis."""
         chosen = service.model_name(model)
         name = marks.stem(audio.filename or "")
-        async with service.arrived(name, audio.file, annotation.file if annotation else None) as (place, facts):
+        async with service.arrived(audio.filename or "", audio.file, annotation.file if annotation else None) as (
+            place,
+            facts,
+        ):
             sound = place / "audio.wav"
-            answer = service.ask(lambda: scores.predict_file(service.shelf.model(chosen), sound, name))
-            try:
-                cycles = await asyncio.wrap_future(answer)
-            except ValueError as error:
-                raise Refusal(422, str(error).replace(str(sound), name)) from error
+            cycles = await service.answered(
+                lambda: scores.predict_file(service.shelf.model(chosen), sound, name), sound, name
+            )
         return {"recording": name, "duration_s": facts["duration_s"], "model": chosen, "cycles": cycles}
-
-
-def add_annotations(app: "FastAPI", service: Service) -> None:
-    @app.post("/annotations", response_model=Saved, status_code=201)
-    def annotate(annotation: Annotation) -> dict[str, Any]:
-        """Save the corrected cycles of a recording of a session as its next revision."""
-        row = service.known(annotation.recording)
-        given = [vars(cycle) for cycle in annotation.cycles]
-        try:
-            cycles = marks.checked(given, row["duration_s"], service.limits.cycles)
-        except ValueError as error:
-            raise Refusal(422, str(error)) from error
-        return {"recording": row["id"], **service.store.annotate(row["id"], cycles)}
 
 
 def add_runs(app: "FastAPI", service: Service) -> None:

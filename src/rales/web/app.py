@@ -1,6 +1,5 @@
 """The service over HTTP: a small JSON API, described at /openapi.json, and the page that uses it."""
 
-import errno
 import logging
 import secrets
 import sqlite3
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rales import __version__
-from rales.web import answers, sessions
+from rales.web import annotations, answers, exports, sessions
 from rales.web.guard import Guard, Refusal
-from rales.web.service import Service
+from rales.web.service import Service, is_full
 from rales.web.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ DESCRIPTION = "Crackles and wheezes in the breathing cycles of a recording. A re
 PROBLEM = {"type": "object", "properties": {"detail": {"type": "string"}}, "required": ["detail"]}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": HTTPStatus(status).phrase, "content": {"application/json": {"schema": PROBLEM}}}
-    for status in (400, 401, 403, 404, 405, 408, 413, 415, 421, 422, 429, 500, 503, 507)
+    for status in (400, 401, 403, 404, 405, 408, 409, 413, 415, 421, 422, 429, 500, 503, 507)
 }
 
 
@@ -55,6 +54,8 @@ def create_app(settings: Settings) -> Guard:
     add_errors(app)
     answers.add(app, service)
     sessions.add(app, service)
+    annotations.add(app, service)
+    exports.add(app, service)
     add_page(app, nonce)
     return Guard(app, settings, nonce)
 
@@ -108,7 +109,7 @@ def add_errors(app: "FastAPI") -> None:
 
     @app.exception_handler(OSError)
     def unwritable(_: Request, error: OSError) -> JSONResponse:
-        if error.errno == errno.ENOSPC or "disk is full" in str(error):
+        if is_full(error):
             return said(507, "the disk of the service is full; make room and send it again")
         log.exception("a request failed", exc_info=error)
         return said(500, "the service cannot use its folder; its terminal shows why")

@@ -1,7 +1,8 @@
 """What every request must pass before the service sees it, and the headers that every answer carries.
 
 The order: a Host name that is this service's (a page elsewhere could point its own name here: DNS rebinding), the token
-where one is asked for, an Origin that is this page's for whatever changes something (CSRF), then size and rate.
+where one is asked for, an Origin that is this page's for whatever changes something (CSRF) or costs much to answer,
+then size and rate.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from rales.web.settings import MIB, Settings, is_loopback
 
@@ -26,6 +27,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 COOKIE = "rales_token"
 OPEN_TO_ALL = ("/health",)
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+COSTLY = ("/explanation", "/spectrogram", "/export", "/report")  # ends of what is computed anew for every look
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self' data: blob:; "
     "media-src 'self' blob:; connect-src 'self'; font-src 'self'; frame-src 'self'; base-uri 'none'; "
@@ -56,7 +58,8 @@ class Guard:
     def __init__(self, app: App, settings: Settings, nonce: str) -> None:
         self.app, self.settings = app, settings
         self.headers = {**HEADERS, "content-security-policy": POLICY.format(nonce=nonce)}
-        self.buckets: dict[str, tuple[float, float]] = {}
+        self.buckets: dict[tuple[str, bool], tuple[float, float]] = {}
+        self.under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -64,16 +67,21 @@ class Guard:
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
         answer = Answer(send, self.headers, fresh=scope["path"].startswith("/static/"))
+        self.under_way += 1
         try:
             self.check(scope)
             receive = self.counted(scope, receive, answer)
             await self.app(scope, receive, answer)
         except Refusal as refusal:
             await answer.refuse(refusal)
+        finally:
+            self.under_way -= 1
         return None
 
     def check(self, scope: Scope) -> None:
         """Everything that can be said before the body. Errors: Refusal."""
+        if self.under_way > (most := self.settings.limits.at_once):
+            raise Refusal(503, f"{most} requests are under way already; try again in some seconds", retry_after="2")
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get("host", "")
         if not self.is_ours(host):
@@ -83,9 +91,11 @@ class Guard:
             )
         if scope["path"] not in OPEN_TO_ALL:
             self.check_token(scope, headers)
-        if scope["method"] not in SAFE_METHODS:
+        changes = scope["method"] not in SAFE_METHODS
+        if changes or scope["path"].endswith(COSTLY):
             check_origin(headers, host)
-            self.check_rate(scope)
+            self.check_rate(scope, changes=changes)
+        if changes:
             self.check_size(scope, headers)
 
     def is_ours(self, host: str) -> bool:
@@ -110,8 +120,8 @@ class Guard:
         if token is None:
             return
         bearer = headers.get("authorization", "").partition(" ")
-        given = bearer[2].strip() if bearer[0].lower() == "bearer" else cookie(headers)
-        if same(given, token):
+        given = [bearer[2].strip()] if bearer[0].lower() == "bearer" else cookie(headers)
+        if any(same(each, token) for each in given):
             return
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if scope["method"] == "GET" and scope["path"] == "/" and same(dict(query).get("token", ""), token):
@@ -120,7 +130,7 @@ class Guard:
                 303,
                 "the token is now kept as a cookie",
                 location="/" + (f"?{rest}" if rest else ""),
-                set_cookie=f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict",
+                set_cookie=f"{COOKIE}={quote(token, safe='')}; Path=/; HttpOnly; SameSite=Strict",
             )
         raise Refusal(
             401,
@@ -129,10 +139,11 @@ class Guard:
             www_authenticate="Bearer",
         )
 
-    def check_rate(self, scope: Scope) -> None:
-        """At most `burst` requests that change something at once, then `per_second`, for each visitor's address."""
+    def check_rate(self, scope: Scope, *, changes: bool) -> None:
+        """At most `burst` requests that change something at once, then `per_second`, for each visitor's address; as
+        many costly looks, which are counted apart so that looking never keeps one from saving."""
         limits = self.settings.limits
-        visitor = (scope.get("client") or ("",))[0]
+        visitor = (scope.get("client") or ("",))[0], changes
         now = time.monotonic()
         left, since = self.buckets.get(visitor, (float(limits.burst), now))
         left = min(limits.burst, left + (now - since) * limits.per_second)
@@ -219,20 +230,23 @@ def check_origin(headers: dict[str, str], host: str) -> None:
     origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
     foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
     if foreign or site not in ("same-origin", "none"):
-        raise Refusal(403, "the request comes from another page; only this service's own page may change something")
+        raise Refusal(403, "the request comes from another page; only this service's own page may ask for this")
 
 
 def too_large(most: int) -> Refusal:
     return Refusal(413, f"larger than the {most / MIB:.3g} MiB that are taken; send less at once", connection="close")
 
 
-def cookie(headers: dict[str, str]) -> str:
+def cookie(headers: dict[str, str]) -> list[str]:
+    """-> the token as the cookie has it, and as it was before it was quoted for one."""
     try:
         found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
     except CookieError:
-        return ""
-    return found.value if found else ""
+        return []
+    return [found.value, unquote(found.value)] if found else []
 
 
 def same(given: str, token: str) -> bool:
-    return hmac.compare_digest(given.encode(), token.encode())
+    """Headers come as the bytes that were sent, one letter each."""
+    sent = given.encode("latin-1") if max(given, default="") < "\u0100" else given.encode()
+    return hmac.compare_digest(sent, token.encode()) or hmac.compare_digest(given.encode(), token.encode())

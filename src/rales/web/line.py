@@ -1,10 +1,13 @@
 """The one line in front of the model: requests that someone waits for go first, whole recordings after them."""
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 
 class Full(Exception):
@@ -73,7 +76,10 @@ class Line:
             if future is not None and job is not None:
                 answer(future, job)
             elif recording is not None:
-                self.score(recording)
+                try:
+                    self.score(recording)
+                except Exception:  # a full disk, say: the next one must have its turn
+                    log.exception("scoring %s", recording)
             with self.changed:
                 self.current = None
 

@@ -8,7 +8,9 @@ from typing import Any
 import pandas as pd
 
 from rales import formats
+from rales.audio.wave import FFMPEG_SUFFIXES
 from rales.metrics import CLASSES
+from rales.recordings import AUDIO_SUFFIXES
 from rales.scoring import NOTICE
 
 Row = dict[str, Any]
@@ -37,7 +39,8 @@ def checked(cycles: Sequence[Row], duration_s: float, most: int) -> list[Row]:
 
 
 def with_scores(cycles: Sequence[Row], scored: Sequence[Row]) -> list[Row]:
-    """Marked cycles -> the same with the model's label and probabilities where it has answered for just these times."""
+    """Marked cycles -> the same with the model's label and probabilities where it has answered for just these times,
+    and `confirmed`: whether a person has set or confirmed the label."""
     known = {times(row): row for row in scored}
     rows = []
     for cycle in cycles:
@@ -48,6 +51,7 @@ def with_scores(cycles: Sequence[Row], scored: Sequence[Row]) -> list[Row]:
                 "label": cycle["label"],
                 **{name: found.get(name) for name in PROBABILITIES},
                 "model_label": found.get("label"),
+                "confirmed": bool(cycle.get("confirmed")),
             }
         )
     return rows
@@ -70,13 +74,15 @@ def write(form: str, recording: str, rows: Sequence[Row]) -> str:
         )
     if form == "audacity":
         return "".join(f"{row['start_s']:.6f}\t{row['end_s']:.6f}\t{row['label']} ({NOTICE})\n" for row in rows)
-    table = pd.DataFrame(rows, columns=["start_s", "end_s", "label", *PROBABILITIES, "model_label"])
+    table = pd.DataFrame(rows, columns=["start_s", "end_s", "label", *PROBABILITIES, "model_label", "confirmed"])
     table.insert(0, "recording", recording)
     table.insert(1, "cycle", range(1, len(table) + 1))
     table["notice"] = NOTICE
     if form == "csv":
         return str(table.to_csv(index=False))
-    return str(formats.raven(table.assign(path=recording)).to_csv(sep="\t", index=False))
+    selections = formats.raven(table.assign(path=recording))
+    selections.insert(len(selections.columns) - 1, "Confirmed", table["confirmed"].to_numpy())
+    return str(selections.to_csv(sep="\t", index=False))
 
 
 def flag(row: Row, sign: str) -> int:
@@ -87,8 +93,14 @@ def stem(name: str) -> str:
     """A visitor's file name -> the name of the recording: no folder, no suffix, no control characters."""
     base = re.split(r"[/\\]", name)[-1]
     base = "".join(letter for letter in base if letter.isprintable()).strip()
-    base = re.sub(r"\.(wav|flac|mp3|ogg|aif|aiff|txt)$", "", base, flags=re.IGNORECASE)
+    ending = next((each for each in (*AUDIO_SUFFIXES, ".txt") if base.lower().endswith(each)), "")
+    base = base[: len(base) - len(ending)]
     return base[:120].strip(". ") or "recording"
+
+
+def kind(name: str) -> str:
+    """A visitor's file name -> its ending where the decoder goes by that, else "": one of a list of our own."""
+    return next((each for each in sorted(FFMPEG_SUFFIXES) if name.lower().endswith(each)), "")
 
 
 def safe(name: str) -> str:

@@ -1,4 +1,7 @@
-"""What goes over the wire, as plain dataclasses from which FastAPI makes the checks and the OpenAPI description."""
+"""What goes over the wire, as plain dataclasses from which FastAPI makes the checks and the OpenAPI description.
+
+A record that holds all fields of another one inherits them: these are lists of fields, without behaviour.
+"""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -32,19 +35,15 @@ class Span:
 
 
 @dataclass
-class MarkedCycle:
+class MarkedCycle(Span):
     """A cycle as a person marked it; `confirmed` if the label was looked at."""
 
-    start_s: float
-    end_s: float
     label: Label
     confirmed: bool = False
 
 
 @dataclass
-class ScoredSpan:
-    start_s: float
-    end_s: float
+class ScoredSpan(Span):
     label: Label
     p_normal: float
     p_crackle: float
@@ -53,18 +52,17 @@ class ScoredSpan:
 
 
 @dataclass
-class PredictedCycle:
-    """A row of `rales predict`."""
+class Place:
+    """Which cycle of which recording, counted from 1."""
 
     recording: str
     cycle: int
-    start_s: float
-    end_s: float
-    label: Label
-    p_normal: float
-    p_crackle: float
-    p_wheeze: float
-    p_both: float
+
+
+@dataclass
+class PredictedCycle(ScoredSpan, Place):
+    """A row of `rales predict`. A dataclass takes its fields from the last base first, so they stand in that order."""
+
     source: str
     true_label: Label | None = None
 
@@ -80,10 +78,12 @@ class Prediction:
 
 @dataclass
 class Annotation:
-    """The corrected cycles of a recording of a session."""
+    """The corrected cycles of a recording of a session. `base` is the revision that they were made from: given, an
+    annotation that somebody else has changed since is not overwritten (409)."""
 
     recording: str
     cycles: list[MarkedCycle]
+    base: int | None = None
 
 
 @dataclass
@@ -91,6 +91,18 @@ class Saved:
     recording: str
     revision: int
     saved: float
+
+
+@dataclass
+class Revision:
+    """A saved state of an annotation: how many cycles it has, how many of them were confirmed, and which labels it
+    holds. Revision 0, which nobody saved, is what the model says or the annotation that came along."""
+
+    revision: int
+    saved: float | None
+    cycles: int
+    confirmed: int
+    findings: dict[str, int]
 
 
 @dataclass
@@ -119,25 +131,33 @@ class Review:
 
 
 @dataclass
-class Session:
+class Named:
     id: str
     name: str
+
+
+@dataclass
+class Session(Named):
     created: float
     recordings: int
     reviewed: int
 
 
 @dataclass
-class RecordingFacts:
-    """A recording in the list: `ahead` says how many wait before it, `findings` counts its cycles by label, and
-    `uncertainty` is 1 - the largest probability of its least certain cycle that nobody has confirmed."""
+class Recording(Named):
+    """`problem` is a sentence where `status` is failed."""
 
-    id: str
-    name: str
     duration_s: float
     status: Status
     problem: str
     reviewed: bool
+
+
+@dataclass
+class RecordingFacts(Recording):
+    """A recording in the list: `ahead` says how many wait before it, `findings` counts its cycles by label, and
+    `uncertainty` is 1 - the largest probability of its least certain cycle that nobody has confirmed."""
+
     ahead: int | None
     edited: bool
     findings: dict[str, int]
@@ -145,25 +165,17 @@ class RecordingFacts:
 
 
 @dataclass
-class SessionContent:
-    id: str
-    name: str
+class SessionContent(Named):
     recordings: list[RecordingFacts]
 
 
 @dataclass
-class RecordingDetail:
+class RecordingDetail(Recording):
     """A recording, what each model said of its cycles, and its cycles as they stand; `source` says whose they
     are: person, annotation, segment (breaths found in the sound) or window."""
 
-    id: str
     session: str
-    name: str
-    duration_s: float
     rate_hz: int
-    status: Status
-    problem: str
-    reviewed: bool
     scores: dict[str, list[ScoredSpan]]
     cycles: list[MarkedCycle]
     source: str
@@ -172,13 +184,11 @@ class RecordingDetail:
 
 
 @dataclass
-class Explanation:
+class Explanation(Span):
     """How much each part of the log-mel picture spoke for a label: values -1..1, band 0 the lowest, row by row."""
 
     model: str
     label: Label
-    start_s: float
-    end_s: float
     low_hz: list[float]
     high_hz: list[float]
     from_s: list[float]

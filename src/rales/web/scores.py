@@ -48,8 +48,13 @@ def why(model: predict.Model, sound: Path, span: Span, target: str | None) -> Ro
     """Decoded sound, one stretch, class (None: the one predicted) -> its explanation (see schemas.Explanation).
 
     The clip that the model sees holds a short cycle several times; contributions of its copies are added up, and what
-    lies behind the clip's end has none. Errors: a model that does not look at a log-mel picture.
+    lies behind the clip's end has none. Errors: a model that does not look at a log-mel picture, holds no network (an
+    artefact of `rales export`) or does not know the class.
     """
+    if "export" in model.record:
+        raise ValueError("an exported artefact gives probabilities only; serve its run folder to see why")
+    if target is not None and target not in model.classes:
+        raise ValueError(f"the model does not know {target}; it tells {', '.join(model.classes)} apart")
     (prepared,) = waves(model, sound, [span])
     if target is None:
         target = score_spans(model, sound, [span])[0]["label"]

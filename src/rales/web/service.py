@@ -1,6 +1,7 @@
 """What the service does, without a word of HTTP: uploads in, answers of models and people out."""
 
 import asyncio
+import errno
 import logging
 import secrets
 import shutil
@@ -21,7 +22,7 @@ from rales.web.guard import Refusal
 from rales.web.line import Full, Line
 from rales.web.settings import Settings
 from rales.web.shelf import Shelf
-from rales.web.store import Store
+from rales.web.store import Stale, Store
 
 Row = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -63,20 +64,24 @@ class Service:
     # Uploads
 
     @asynccontextmanager
-    async def arrived(self, name: str, sound: BinaryIO, annotation: BinaryIO | None) -> AsyncIterator[tuple[Path, Row]]:
+    async def arrived(
+        self, file_name: str, sound: BinaryIO, annotation: BinaryIO | None
+    ) -> AsyncIterator[tuple[Path, Row]]:
         """Uploaded files -> (folder with audio.wav, page.wav and a checked audio.txt, facts), removed afterwards."""
         place = self.arriving / secrets.token_hex(8)
         try:
-            await asyncio.to_thread(self.write, place, sound, annotation)
-            facts = await self.decode(place, name)
+            upload = place / f"upload{marks.kind(file_name)}"
+            await asyncio.to_thread(self.write, upload, sound, annotation)
+            facts = await self.decode(upload, marks.stem(file_name))
             yield place, facts
         finally:
             await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
 
-    def write(self, place: Path, sound: BinaryIO, annotation: BinaryIO | None) -> None:
-        """Uploaded files -> a new folder with `upload` and, where given, audio.txt."""
+    def write(self, upload: Path, sound: BinaryIO, annotation: BinaryIO | None) -> None:
+        """Uploaded files -> a new folder with the file `upload` and, where given, audio.txt."""
+        place = upload.parent
         place.mkdir()
-        with (place / "upload").open("wb") as file:
+        with upload.open("wb") as file:
             shutil.copyfileobj(sound, file)
         if annotation is not None:
             text = annotation.read(self.limits.annotation_bytes + 1)
@@ -84,13 +89,14 @@ class Service:
                 raise Refusal(413, f"the annotation is larger than {self.limits.annotation_bytes // 1024} KiB")
             (place / "audio.txt").write_bytes(text)
 
-    async def decode(self, place: Path, name: str) -> Row:
-        """A folder of `write` -> its facts; then it holds audio.wav, page.wav and a checked audio.txt."""
+    async def decode(self, upload: Path, name: str) -> Row:
+        """A file of `write` -> its facts; then its folder holds audio.wav, page.wav and a checked audio.txt."""
+        place = upload.parent
         try:
-            facts = await self.decoder.decode(place / "upload", place)
+            facts = await self.decoder.decode(upload, place)
         except Undecodable as error:
             raise Refusal(413 if error.large else 422, f"{name}: {error}") from error
-        (place / "upload").unlink()
+        upload.unlink()
         if (place / "audio.txt").exists():
             cycles, wrong = icbhi.annotation(place / "audio.txt", facts["duration_s"])
             if wrong:
@@ -118,6 +124,20 @@ class Service:
         except Full as error:
             raise Refusal(503, str(error), retry_after="5") from error
 
+    async def answered(self, job: Callable[[], Any], sound: Path, name: str) -> Any:
+        """What the model's thread makes of a job about the recording `name`. Errors: Refusal, whatever went wrong."""
+        future = self.ask(job)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if not future.cancelled():
+                raise
+            raise Refusal(503, "the service ends; ask again when it runs", retry_after="5") from None
+        except Exception as error:
+            if is_full(error):
+                raise
+            raise failure(error, sound, name) from error
+
     def model_name(self, name: str | None) -> str:
         try:
             return self.shelf.known(name)
@@ -133,10 +153,8 @@ class Service:
             self.predict(recording, row["name"], self.shelf.default)
             self.store.mark(recording, "ready")
         except Exception as error:  # the next recording must have its turn
-            if not isinstance(error, ValueError | OSError):
-                log.exception("scoring %s", recording)
-            sound = str(self.store.place(recording) / "audio.wav")
-            self.store.mark(recording, "failed", str(error).replace(sound, row["name"])[:500])
+            sound = self.store.place(recording) / "audio.wav"
+            self.store.mark(recording, "failed", failure(error, sound, row["name"]).sentence[:500])
 
     def predict(self, recording: str, name: str, model: str) -> list[Row]:
         """Have a model answer for a recording's cycles, and keep that; done in the model's thread."""
@@ -154,6 +172,40 @@ class Service:
     def why(self, recording: str, model: str, span: scores.Span, label: str | None) -> Row:
         """Why a model calls a stretch what it does; done in the model's thread."""
         return scores.why(self.shelf.model(model), self.store.place(recording) / "audio.wav", span, label)
+
+    # What people say
+
+    def annotate(self, recording: str, given: list[Row], base: int | None = None) -> Row:
+        """Cycles as a visitor sent them become the next revision; -> revision, saved. Errors: Refusal."""
+        row = self.known(recording)
+        try:
+            cycles = marks.checked(given, row["duration_s"], self.limits.cycles)
+        except ValueError as error:
+            raise Refusal(422, str(error)) from error
+        try:
+            return self.store.annotate(recording, cycles, base)
+        except Stale as stale:
+            raise Refusal(
+                409,
+                f"{row['name']}: changed elsewhere since revision {base}, revision {stale.last} stands now; look at it "
+                "and send your cycles again with that one as base, or take it",
+            ) from stale
+
+    def revisions(self, recording: str) -> list[Row]:
+        """-> the states of a recording's annotation that can be restored, the newest first, each with its `cycles`; 0,
+        the last, is what the model says or the annotation that came along. Errors: Refusal."""
+        row = self.known(recording)
+        first = {"revision": 0, "saved": None, "cycles": self.standing({**row, "saved": None})["cycles"]}
+        return [*self.store.revisions(recording), *([first] if row["scored"] else [])]
+
+    def restore(self, recording: str, revision: int) -> Row:
+        """An earlier state becomes the next revision; -> revision, saved. Errors: Refusal."""
+        for one in self.revisions(recording):
+            if one["revision"] == revision:
+                return self.store.annotate(recording, one["cycles"])
+        raise Refusal(
+            404, f"no revision {revision} is kept; GET /recordings/{recording}/revisions lists those that are"
+        )
 
     # What the page shows
 
@@ -192,12 +244,33 @@ class Service:
             for line, cycle in zip(marks.with_scores(row["cycles"], row["scored"]), row["cycles"], strict=True)
             if line["model_label"] is not None and not cycle["confirmed"]
         ]
-        counts = Counter(cycle["label"] for cycle in row["cycles"])
         return {
             **{name: row[name] for name in ("id", "name", "duration_s", "status", "problem")},
             "reviewed": bool(row["reviewed"]),
             "ahead": self.line.ahead(row["id"]),
             "edited": row["revision"] > 0,
-            "findings": {name: counts[name] for name in CLASSES},
+            "findings": findings(row["cycles"]),
             "uncertainty": max(doubts, default=None),
         }
+
+
+def findings(cycles: list[Row]) -> dict[str, int]:
+    """-> how many cycles of each class."""
+    counts = Counter(cycle["label"] for cycle in cycles)
+    return {name: counts[name] for name in CLASSES}
+
+
+def failure(error: Exception, sound: Path, name: str) -> Refusal:
+    """What a model raised at a recording -> what is said about it; a fault of the service goes to its terminal too."""
+    if isinstance(error, ValueError | OSError):
+        return Refusal(422, str(error).replace(str(sound), name) or f"{name}: cannot be classified")
+    log.error("the model failed at %s", name, exc_info=error)
+    if isinstance(error, MemoryError):
+        return Refusal(503, f"{name}: not enough memory to classify it; try again later, or a shorter one")
+    what = str(error).partition("\n")[0].replace(str(sound), name)[:200] or "no reason given"
+    return Refusal(500, f"{name}: the model failed ({type(error).__name__}: {what}); the service's terminal shows more")
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that the disk is full."""
+    return isinstance(error, OSError) and (error.errno == errno.ENOSPC or "disk is full" in str(error))

@@ -1,17 +1,13 @@
 """Routes of the page: sessions, their recordings, and what is seen, heard and asked about one recording."""
 
 import asyncio
-import io
-import zipfile
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import quote
 
 from rales.web import marks, scores
 from rales.web.guard import Refusal
 from rales.web.schemas import (
     Explanation,
-    ExportForm,
     Label,
     Name,
     RecordingDetail,
@@ -33,7 +29,6 @@ def add(app: "FastAPI", service: Service) -> None:
     add_recordings(app, service)
     add_sound(app, service)
     add_scores(app, service)
-    add_exports(app, service)
 
 
 def add_sessions(app: "FastAPI", service: Service) -> None:
@@ -76,13 +71,16 @@ def add_recordings(app: "FastAPI", service: Service) -> None:
     @app.post("/sessions/{session}/recordings", response_model=RecordingFacts, status_code=201)
     async def upload(
         session: str,
-        audio: Annotated[UploadFile, File(description="A recording: WAV, FLAC, MP3, OGG or AIFF.")],
+        audio: Annotated[UploadFile, File(description="A recording: WAV, FLAC, MP3, OGG, AIFF, M4A or AAC.")],
         annotation: Annotated[UploadFile | None, File(description="Its cycles in ICBHI format.")] = None,
     ) -> dict[str, Any]:
         """Add a recording; the default model answers for it when its turn comes."""
         await asyncio.to_thread(known_session, service, session)
         name = marks.stem(audio.filename or "")
-        async with service.arrived(name, audio.file, annotation.file if annotation else None) as (place, facts):
+        async with service.arrived(audio.filename or "", audio.file, annotation.file if annotation else None) as (
+            place,
+            facts,
+        ):
             recording = await asyncio.to_thread(service.keep, session, name, facts, place)
         return await asyncio.to_thread(lambda: service.facts(service.known(recording)))
 
@@ -156,39 +154,7 @@ def add_scores(app: "FastAPI", service: Service) -> None:
         return [(span["start_s"], span["end_s"]) for span in checked]
 
     async def answer(row: dict[str, Any], job: Any) -> Any:
-        try:
-            return await asyncio.wrap_future(service.ask(job))
-        except (ValueError, OSError) as error:
-            sound = str(service.store.place(row["id"]) / "audio.wav")
-            raise Refusal(422, str(error).replace(sound, row["name"])) from error
-
-
-def add_exports(app: "FastAPI", service: Service) -> None:
-    from fastapi.responses import Response
-
-    @app.get("/recordings/{recording}/export", response_class=Response, responses=binary("text/plain"))
-    def export(recording: str, format: ExportForm = "icbhi") -> Response:
-        """The cycles as they stand as one file. Not a diagnosis."""
-        row = service.known(recording)
-        text = marks.write(format, row["name"], marks.with_scores(row["cycles"], row["scored"]))
-        kind = "text/csv" if format == "csv" else "text/plain"
-        return Response(text, media_type=kind, headers=attachment(row["name"], marks.FORMATS[format]))
-
-    @app.get("/sessions/{session}/export", response_class=Response, responses=binary("application/zip"))
-    def export_session(session: str, format: ExportForm = "icbhi") -> Response:
-        """The cycles of all recordings of a session: a zip with one file each. Not a diagnosis."""
-        row = known_session(service, session)
-        content = io.BytesIO()
-        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-            names: set[str] = set()
-            for each in service.store.recordings(session, service.shelf.default):
-                recording = service.standing(each)
-                name = unused(marks.safe(recording["name"]), names)
-                text = marks.write(
-                    format, recording["name"], marks.with_scores(recording["cycles"], recording["scored"])
-                )
-                archive.writestr(name + marks.FORMATS[format], text)
-        return Response(content.getvalue(), media_type="application/zip", headers=attachment(row["name"], ".zip"))
+        return await service.answered(job, service.store.place(row["id"]) / "audio.wav", row["name"])
 
 
 def known_session(service: Service, session: str) -> dict[str, Any]:
@@ -207,20 +173,6 @@ def title(name: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in name).split())[:120] or "Session"
 
 
-def unused(name: str, names: set[str]) -> str:
-    """-> the name, with a number behind it if it is taken; it is then taken."""
-    number, free = 2, name
-    while free in names:
-        free, number = f"{name}_{number}", number + 1
-    names.add(free)
-    return free
-
-
-def attachment(name: str, suffix: str) -> dict[str, str]:
-    whole = quote(name + suffix, safe="")
-    return {"content-disposition": f"attachment; filename=\"{marks.safe(name)}{suffix}\"; filename*=UTF-8''{whole}"}
-
-
-def binary(kind: str) -> dict[int | str, dict[str, Any]]:
+def binary(*kinds: str) -> dict[int | str, dict[str, Any]]:
     """What OpenAPI says of an answer that is not JSON."""
-    return {200: {"content": {kind: {"schema": {"type": "string", "format": "binary"}}}}}
+    return {200: {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}}}

@@ -21,7 +21,8 @@ class Limits:
     decoders: int = 2  # at a time
     waiting: int = 64  # requests that wait for the model
     recordings: int = 10_000  # in all sessions
-    burst: int = 60  # uploads and predictions at once, of one visitor
+    at_once: int = 256  # requests under way
+    burst: int = 60  # changes at once, and as many costly looks, of one visitor
     per_second: float = 5.0  # and after that
     pause_s: float = 30.0  # that an upload may stand still
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from rales import predict, runs
+from rales.export.artefact import FORMATS
+from rales.export.engines import load
 from rales.report.folders import run_folders
 
 HELD = 2
@@ -14,7 +16,7 @@ class Shelf:
     """Names -> run folders. A visitor's word is looked up here and never opened."""
 
     def __init__(self, default: str | None, folder: Path | None) -> None:
-        """`default` is a run folder or checkpoint file, None for the package's own; `folder` holds run folders."""
+        """`default` is a run folder, checkpoint file or artefact, None for the package's own; `folder` holds runs."""
         self.folder = folder
         own = str(predict.DEFAULT_FOLDER / "model.safetensors")
         self.default = predict.DEFAULT if default in (None, predict.DEFAULT) else Path(str(default)).absolute().name
@@ -67,7 +69,7 @@ class Shelf:
     def model(self, name: str) -> predict.Model:
         """Name -> the model, loaded if it is not; called by the model's thread alone. Errors as those of `load`."""
         if name not in self.loaded:
-            self.loaded[name] = predict.load(self.sources[name])
+            self.loaded[name] = load(self.sources[name], engine_of(self.sources[name]))
             self.told[name] = told(self.loaded[name].record)
         self.loaded.move_to_end(name)
         while len(self.loaded) > HELD:
@@ -81,6 +83,11 @@ class Shelf:
             if name in self.sources and file.is_file():
                 return file.stat().st_mtime
         return float("-inf") if name in self.sources else float("inf")
+
+
+def engine_of(source: str) -> str:
+    """A run computes in torch, as the command does without a word about engines; an artefact is its own engine."""
+    return "auto" if Path(source).suffix in (file.SUFFIX for file in FORMATS.values()) else "torch"
 
 
 def told(record: dict[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,14 @@ LEFT JOIN annotations a ON a.recording = r.id
 Row = dict[str, Any]
 
 
+class Stale(Exception):
+    """An annotation that was made from an older revision than the one that stands."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__(last)
+        self.last = last
+
+
 class Store:
     """Everything that outlives the service, under one folder."""
 
@@ -179,16 +187,32 @@ class Store:
             *(recording, model, time.time(), json.dumps(cycles), recording),
         )
 
-    def annotate(self, recording: str, cycles: list[Row]) -> Row:
-        """Save an annotation as the next revision; -> revision, saved."""
+    def annotate(self, recording: str, cycles: list[Row], base: int | None = None) -> Row:
+        """Save an annotation as the next revision; -> revision, saved.
+
+        With `base`, the revision that it was made from, only if that one still stands. What stands already is then not
+        saved again, so a page that has not heard an answer may send the same again. Errors: Stale.
+        """
+        text = json.dumps(cycles)
         with self.open() as db:
-            last = db.execute("SELECT MAX(revision) FROM annotations WHERE recording = ?", (recording,)).fetchone()[0]
-            revision, saved = (last or 0) + 1, time.time()
-            db.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", (recording, revision, saved, json.dumps(cycles)))
+            db.execute("BEGIN IMMEDIATE")  # nobody else saves between the look and the insertion
+            query = "SELECT revision, saved, cycles FROM annotations WHERE recording = ? ORDER BY revision DESC LIMIT 1"
+            last = db.execute(query, (recording,)).fetchone() or {"revision": 0, "saved": 0.0, "cycles": None}
+            if base is not None and base != last["revision"]:
+                if last["cycles"] != text:
+                    raise Stale(last["revision"])
+                return {"revision": last["revision"], "saved": last["saved"]}
+            revision, saved = last["revision"] + 1, time.time()
+            db.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", (recording, revision, saved, text))
             db.execute(
                 "DELETE FROM annotations WHERE recording = ? AND revision <= ?", (recording, revision - REVISIONS)
             )
         return {"revision": revision, "saved": saved}
+
+    def revisions(self, recording: str) -> list[Row]:
+        """-> the saved states of an annotation that are kept, the newest first: revision, saved, cycles."""
+        query = "SELECT revision, saved, cycles FROM annotations WHERE recording = ? ORDER BY revision DESC"
+        return [{**row, "cycles": json.loads(row["cycles"])} for row in self.rows(query, recording)]
 
 
 def standing(row: Row) -> Row:

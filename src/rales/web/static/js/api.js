@@ -15,6 +15,18 @@ export async function call(method, path, body) {
     options.body = files ? body : JSON.stringify(body);
     if (!files) options.headers = { "content-type": "application/json" };
   }
+  const answer = await fetched(path, options);
+  return answer.status === 204 ? null : answer.json();
+}
+
+/** Path -> the answer as bytes, and its headers. */
+export async function bytes(path) {
+  const answer = await fetched(path);
+  return { content: new Uint8Array(await answer.arrayBuffer()), headers: answer.headers };
+}
+
+/** -> an answer that is one; a service that says when to come back is asked again then. Errors: Refused. */
+async function fetched(path, options) {
   for (;;) {
     let answer;
     try {
@@ -22,20 +34,11 @@ export async function call(method, path, body) {
     } catch {
       throw new Refused(0, "The service does not answer; is `rales serve` still running?");
     }
-    if (answer.ok) return answer.status === 204 ? null : answer.json();
-    if (answer.status === 429 || answer.status === 503) {
-      await pause(1000 * Number(answer.headers.get("retry-after") ?? 2)); // it is busy, not unwilling
-      continue;
-    }
-    throw new Refused(answer.status, await sentence(answer));
+    if (answer.ok) return answer;
+    const wait_s = Number(answer.headers.get("retry-after"));
+    if (!wait_s || (answer.status !== 429 && answer.status !== 503)) throw new Refused(answer.status, await sentence(answer));
+    await pause(1000 * wait_s); // it is busy, not unwilling
   }
-}
-
-/** Path -> the answer as bytes, and its headers. */
-export async function bytes(path) {
-  const answer = await fetch(path);
-  if (!answer.ok) throw new Refused(answer.status, await sentence(answer));
-  return { content: new Uint8Array(await answer.arrayBuffer()), headers: answer.headers };
 }
 
 export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));

@@ -5,7 +5,7 @@ import * as cycles from "./cycles.js";
 import { byId, h, say } from "./dom.js";
 import { change, redo, undo } from "./edits.js";
 import * as player from "./player.js";
-import { review, step } from "./recordings.js";
+import { listed, openRecording, review, scored, step } from "./recordings.js";
 import { selectedCycle, state, update } from "./state.js";
 
 const NUDGE_S = 0.02;
@@ -28,7 +28,7 @@ const KEYS = [
   ["m", "merge with the next cycle", merge],
   ["a", "add a cycle at the playhead", add],
   ["Delete", "delete the cycle", remove],
-  ["u", "next uncertain cycle", nextDoubt],
+  ["u", "next uncertain cycle, then the next recording", nextDoubt],
   ["f", "band-pass on or off", () => byId("filter").click()],
   ["x", "explanation on or off", () => byId("explain").click()],
   ["+", "zoom in", () => player.zoom(Math.min(100, Number(byId("zoom").value) + 10))],
@@ -39,7 +39,7 @@ const KEYS = [
   ["?", "this help", () => byId("help").showModal()],
 ];
 const BUTTONS = { play: player.playPause, split, merge, add, delete: remove, undo, redo, "next-doubt": nextDoubt };
-const WITHOUT_RECORDING = ["n", "?"];
+const WITHOUT_RECORDING = ["n", "u", "?"];
 
 export function start() {
   for (const [id, act] of Object.entries(BUTTONS)) byId(id).addEventListener("click", act);
@@ -111,15 +111,42 @@ function selectBy(by) {
   select(state.cycles[Math.min(Math.max(at + by, 0), state.cycles.length - 1)]);
 }
 
-/** The least certain cycle that nobody has confirmed yet; then the next recording. */
-function nextDoubt() {
-  const scored = state.cycles
-    .filter((cycle) => !cycle.confirmed && cycle.id !== state.selected)
-    .map((cycle) => ({ cycle, scores: state.scores[state.model]?.[cycles.timeKey(cycle)] }))
-    .filter(({ scores }) => scores)
-    .sort((a, b) => confidence(a.scores) - confidence(b.scores));
-  if (scored.length) select(scored[0].cycle);
-  else say("Every cycle of this recording is confirmed");
+const seen = new Set(); // ids of the cycles and recordings that this round of the review has led to
+let leading = false;
+
+/** The least certain cycle that nobody has confirmed and this round has not led to; after the last one of a recording
+ * the next recording that is to be reviewed, in the order of the list. */
+async function nextDoubt() {
+  if (leading) return; // a recording is being opened
+  leading = true;
+  try {
+    let cycle = leastCertain();
+    while (!cycle) {
+      if (state.current) seen.add(state.current.id);
+      const next = listed().find((facts) => !seen.has(facts.id) && !facts.reviewed && facts.uncertainty !== null);
+      if (!next) {
+        seen.clear();
+        return say("No further uncertain cycle in this list; the next time it begins again");
+      }
+      seen.add(next.id);
+      await openRecording(next.id);
+      if (state.current?.id !== next.id) return; // it could not be opened, or another one was
+      await scored();
+      cycle = leastCertain();
+    }
+    seen.add(cycle.id);
+    select(cycle);
+  } finally {
+    leading = false;
+  }
+}
+
+/** -> the cycle of the open recording that comes next, undefined after the last one. */
+function leastCertain() {
+  const sure = (cycle) => state.scores[state.model]?.[cycles.timeKey(cycle)];
+  return state.cycles
+    .filter((cycle) => !cycle.confirmed && !seen.has(cycle.id) && sure(cycle))
+    .sort((a, b) => confidence(sure(a)) - confidence(sure(b)))[0];
 }
 
 function select(cycle) {

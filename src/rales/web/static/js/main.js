@@ -2,12 +2,13 @@
 
 import { CLASSES, LETTERS, WORDS } from "./classes.js";
 import { alarm, byId, h } from "./dom.js";
-import * as edits from "./edits.js";
+import * as history from "./history.js";
 import * as keys from "./keys.js";
 import * as models from "./models.js";
 import * as player from "./player.js";
 import * as recordings from "./recordings.js";
 import * as runs from "./runs.js";
+import * as saving from "./saving.js";
 import * as sessions from "./sessions.js";
 import * as spectrogram from "./spectrogram.js";
 import * as table from "./table.js";
@@ -50,13 +51,15 @@ player.start(spectrogram.look, spectrogram.setPlayhead);
 spectrogram.start();
 seeking();
 table.start();
-edits.start();
+saving.start(recordings.reopen);
 recordings.start();
+history.start();
 runs.start();
 keys.start();
 uploads.start(sessions.ready);
 try {
   await models.start();
+  await saving.sendLeft();
   await sessions.start();
 } catch (error) {
   alarm(error.message);

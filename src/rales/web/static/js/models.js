@@ -3,7 +3,7 @@
 import { call } from "./api.js";
 import { timeKey } from "./cycles.js";
 import { alarm, byId, h } from "./dom.js";
-import { keepScores, scoreMissing } from "./edits.js";
+import { keepScores, scoreMissing } from "./scores.js";
 import { setOverlay } from "./spectrogram.js";
 import { selectedCycle, state, update, when } from "./state.js";
 

@@ -68,9 +68,15 @@ export function recolour() {
 }
 
 function colours() {
-  const style = getComputedStyle(document.documentElement);
-  const colour = (name) => style.getPropertyValue(name).trim();
-  return { waveColor: colour("--wave"), progressColor: colour("--wave-played"), cursorColor: colour("--playhead") };
+  const probe = h("span");
+  byId("wave").append(probe);
+  const colour = (name) => {
+    probe.style.color = `var(${name})`; // a canvas knows neither variables nor light-dark()
+    return getComputedStyle(probe).color;
+  };
+  const found = { waveColor: colour("--wave"), progressColor: colour("--wave-played"), cursorColor: colour("--playhead") };
+  probe.remove();
+  return found;
 }
 
 // Playing

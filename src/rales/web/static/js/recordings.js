@@ -4,17 +4,22 @@ import { call, download } from "./api.js";
 import { CLASSES, LETTERS, WORDS } from "./classes.js";
 import { timeKey, withId } from "./cycles.js";
 import { alarm, ask, byId, clock, h, percent, say } from "./dom.js";
-import { forget, saveNow, scoreMissing } from "./edits.js";
+import { forget } from "./edits.js";
 import * as player from "./player.js";
+import { based, dismiss, newer, saveNow } from "./saving.js";
+import { scoreMissing } from "./scores.js";
 import * as spectrogram from "./spectrogram.js";
 import { state, update, when } from "./state.js";
 
 const POLL_MS = 200; // for a recording that waits, and more for many
 const LONGEST_POLL_MS = 2000;
 let timer = 0;
+let scoring = Promise.resolve();
+let opened = 0; // counts, so that an answer for what has been left meanwhile is known as one
 
 export function start() {
   when(["recordings", "current"], showList);
+  when(["cycles", "current"], () => (byId("export").disabled = !state.cycles.length && !state.current?.revision));
   for (const id of ["find", "show", "order"]) byId(id).addEventListener("input", showList);
   byId("reviewed").addEventListener("change", () => review(byId("reviewed").checked));
   byId("remove").addEventListener("click", remove);
@@ -31,7 +36,7 @@ export async function refresh() {
   if (session !== state.session) return;
   update({ recordings });
   const open = recordings.find((facts) => facts.id === state.current?.id);
-  if (open && open.status !== state.current.status) await showAnswers(open.id);
+  if (open && open.status !== state.current.status) await showAnswers(open.id, opened);
   const waiting = recordings.filter((facts) => facts.status === "waiting").length;
   const pause_ms = Math.min(POLL_MS * waiting, LONGEST_POLL_MS);
   if (waiting) timer = setTimeout(() => refresh().catch(() => {}), pause_ms);
@@ -39,28 +44,55 @@ export async function refresh() {
 
 /** Open a recording: its sound, its picture, its cycles. */
 export async function openRecording(id) {
+  const number = (opened += 1);
   try {
     await saveNow();
-    await showAnswers(id);
+    if (!(await showAnswers(id, number))) return;
     localStorage.setItem(`rales-open-${state.session}`, id);
     await Promise.all([player.load(id), spectrogram.load(id)]);
   } catch (error) {
-    if (error.name !== "AbortError") alarm(error.message); // another recording was opened meanwhile
+    if (number === opened && error.name !== "AbortError") alarm(error.message);
   }
 }
 
-/** Show what models and people say of a recording, without its history of changes. */
-async function showAnswers(id) {
+/** Resolves once the models that are shown have answered for the recording that was opened last. */
+export const scored = () => scoring;
+
+/** Show none: the session was left, or what was open is no more. */
+export function close() {
+  opened += 1;
+  update({ current: null, cycles: [], selected: null });
+  showHead();
+}
+
+/** Show the open recording as the service has it; an undo brings `before` back. */
+export async function reopen(id, before) {
+  if (state.current?.id === id && (await showAnswers(id, opened))) forget(before);
+}
+
+/** Show what models and people say of a recording; -> false if another one was opened meanwhile.
+ *
+ * Cycles that are not saved yet, or were changed while the answer was on its way, stay with their history. */
+async function showAnswers(id, number) {
+  const before = state.current?.id === id ? state.cycles : null;
   const current = await call("GET", `/recordings/${id}`);
-  forget();
+  if (number !== opened) return false;
   const scores = {};
   for (const [model, rows] of Object.entries(current.scores)) {
     scores[model] = Object.fromEntries(rows.map((row) => [timeKey(row), row]));
   }
-  const cycles = current.cycles.map(withId);
-  update({ current, scores, cycles, selected: cycles[0]?.id ?? null });
+  const mine = newer(id, current.revision);
+  if (before && (mine || state.cycles !== before)) {
+    update({ current: { ...current, revision: state.current.revision }, scores });
+  } else {
+    const cycles = (mine ?? current.cycles).map(withId);
+    if (!mine) based(id, current.revision);
+    forget();
+    update({ current, scores, cycles, selected: cycles[0]?.id ?? null });
+  }
   showHead();
-  if (current.status === "ready") scoreMissing().catch((error) => alarm(error.message));
+  if (current.status === "ready") scoring = scoreMissing().catch((error) => alarm(error.message));
+  return true;
 }
 
 /** Open the recording after (1) or before (-1) the open one, as the list shows them. */
@@ -86,8 +118,8 @@ async function remove() {
   const sure = await ask(`Remove ${current.name}?`, null, null, "Remove");
   if (!sure) return;
   await call("DELETE", `/recordings/${current.id}`);
-  update({ current: null, cycles: [], selected: null });
-  showHead();
+  dismiss(current.id);
+  close();
   await refresh();
 }
 
@@ -111,7 +143,7 @@ function showHead() {
 }
 
 /** -> the recordings that the filters let through, in the order chosen. */
-function listed() {
+export function listed() {
   const find = byId("find").value.trim().toLowerCase();
   const filters = {
     all: () => true,

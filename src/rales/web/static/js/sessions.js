@@ -2,7 +2,8 @@
 
 import { call } from "./api.js";
 import { ask, byId, h } from "./dom.js";
-import { openRecording, refresh } from "./recordings.js";
+import { close, openRecording, refresh } from "./recordings.js";
+import { dismiss } from "./saving.js";
 import { state, update, when } from "./state.js";
 
 export async function start() {
@@ -37,9 +38,8 @@ async function begin(name) {
 
 async function enter(session) {
   localStorage.setItem("rales-session", session);
-  byId("recording").hidden = true;
-  byId("empty").hidden = false;
-  update({ session, current: null, cycles: [], selected: null, recordings: [] });
+  close();
+  update({ session, recordings: [] });
   await refresh();
   const last = localStorage.getItem(`rales-open-${session}`);
   const open = state.recordings.find((facts) => facts.id === last) ?? state.recordings[0];
@@ -60,11 +60,11 @@ async function remove() {
   const sure = await ask(`Remove ${session.name} with its ${many} recordings and annotations?`, null, null, "Remove");
   if (!sure) return;
   await call("DELETE", `/sessions/${session.id}`);
+  for (const { id } of state.recordings) dismiss(id);
   await list();
   if (state.sessions.length) return enter(state.sessions[0].id);
-  byId("recording").hidden = true;
-  byId("empty").hidden = false;
-  update({ session: null, current: null, recordings: [], cycles: [] });
+  close();
+  update({ session: null, recordings: [] });
 }
 
 const chosen = () => state.sessions.find((session) => session.id === state.session);

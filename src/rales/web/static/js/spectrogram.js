@@ -23,11 +23,15 @@ export function start() {
   new ResizeObserver(draw).observe(byId("picture"));
 }
 
-/** Fetch and colour a recording's picture. */
+let asked = 0;
+/** Fetch and colour a recording's picture; until it comes there is none. */
 export async function load(recording) {
+  const turn = (asked += 1);
   tiles = [];
   overlay = null;
+  byId("picture").width = byId("picture").width; // wipes it
   const { content, headers } = await bytes(`/recordings/${recording}/spectrogram`);
+  if (turn !== asked) return; // another recording was opened meanwhile
   const number = (name) => Number(headers.get(name));
   shape = { bands: number("x-bands"), frames: number("x-frames"), hop_s: number("x-hop-s") };
   const palette = colours();

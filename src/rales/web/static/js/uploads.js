@@ -31,22 +31,26 @@ export function start(ready) {
   addEventListener("drop", async (event) => {
     event.preventDefault();
     drop.classList.remove("over");
+    const { session } = state; // folders take a moment to read
     const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
     const files = [...event.dataTransfer.files];
-    send(entries.some((entry) => entry.isDirectory) ? (await Promise.all(entries.map(inside))).flat() : files);
+    const folders = entries.some((entry) => entry.isDirectory);
+    send(folders ? (await Promise.all(entries.map(inside))).flat() : files, session);
   });
 }
 
-/** Files -> uploads of the recordings among them. */
-async function send(files) {
+/** Files -> uploads of the recordings among them to the session of the drop, whichever is open when their turn comes. */
+async function send(files, session = state.session) {
   const texts = new Map(files.filter((file) => /\.txt$/i.test(file.name)).map((file) => [stem(file), file]));
   const sounds = files.filter((file) => AUDIO.test(file.name));
   const others = files.filter((file) => !AUDIO.test(file.name) && !/\.txt$/i.test(file.name));
   byId("refused").replaceChildren();
   if (others.length === files.length) others.forEach((file) => refuse(file.name, "not a recording that is known here"));
   if (sounds.length === 0 && texts.size) refuse([...texts.values()][0].name, "an annotation without its recording");
-  await sessionReady();
-  const { session } = state; // that of the drop, whichever is open when a file's turn comes
+  if (!session) {
+    await sessionReady();
+    session = state.session;
+  }
   waiting.push(...sounds.map((sound) => ({ session, sound, text: texts.get(stem(sound)) })));
   total += sounds.length;
   while (working < AT_ONCE && waiting.length) work();

@@ -1,0 +1,36 @@
+"""Routes of what people say of a recording: its annotation, the revisions that are kept, and going back to one."""
+
+from typing import TYPE_CHECKING, Any
+
+from rales.web.schemas import Annotation, Revision, Saved
+from rales.web.service import Service, findings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+def add(app: "FastAPI", service: Service) -> None:
+    @app.post("/annotations", response_model=Saved, status_code=201)
+    def annotate(annotation: Annotation) -> dict[str, Any]:
+        """Save the corrected cycles of a recording of a session as its next revision."""
+        given = [vars(cycle) for cycle in annotation.cycles]
+        saved = service.annotate(annotation.recording, given, annotation.base)
+        return {"recording": annotation.recording, **saved}
+
+    @app.get("/recordings/{recording}/revisions", response_model=list[Revision])
+    def revisions(recording: str) -> list[dict[str, Any]]:
+        """The saved states of an annotation that are kept, the newest first."""
+        return [
+            {
+                **one,
+                "cycles": len(one["cycles"]),
+                "confirmed": sum(cycle["confirmed"] for cycle in one["cycles"]),
+                "findings": findings(one["cycles"]),
+            }
+            for one in service.revisions(recording)
+        ]
+
+    @app.post("/recordings/{recording}/revisions/{revision}/restore", response_model=Saved, status_code=201)
+    def restore(recording: str, revision: int) -> dict[str, Any]:
+        """Save an earlier state once more as the next revision; nothing is lost by it."""
+        return {"recording": recording, **service.restore(recording, revision)}

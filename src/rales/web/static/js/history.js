@@ -1,0 +1,46 @@
+// The saved states of the open recording's annotation, and going back to one of them.
+
+import { call } from "./api.js";
+import { alarm, byId, h, say } from "./dom.js";
+import { reopen } from "./recordings.js";
+import { saveNow } from "./saving.js";
+import { state } from "./state.js";
+
+export function start() {
+  byId("history").addEventListener("click", () => open().catch((error) => alarm(error.message)));
+}
+
+async function open() {
+  await saveNow();
+  const { current } = state;
+  if (!current) return;
+  const revisions = await call("GET", `/recordings/${current.id}/revisions`);
+  byId("revisions-list").replaceChildren(...revisions.map((one, index) => entry(current, one, index === 0)));
+  byId("revisions-note").textContent = revisions.length ? "" : "Nothing has been saved yet.";
+  byId("revisions").showModal();
+}
+
+function entry(current, one, stands) {
+  const many = `${one.cycles} ${one.cycles === 1 ? "cycle" : "cycles"}, ${one.confirmed} confirmed`;
+  const title = one.revision ? `Revision ${one.revision}` : "Before the first change";
+  const restore = h("button", { type: "button", "aria-label": `Restore: ${title}`, onclick: () => back(current, one) }, "Restore");
+  return h("li", {},
+    h("span", {}, h("strong", {}, title), h("span", { className: "mark" }, [when(one.saved), many].filter(Boolean).join(" · "))),
+    stands ? h("span", { className: "soft" }, "stands now") : restore);
+}
+
+/** An earlier state becomes the newest; the one that stood before stays in the list. */
+async function back(current, one) {
+  try {
+    const before = { cycles: state.cycles, selected: state.selected };
+    const { revision } = await call("POST", `/recordings/${current.id}/revisions/${one.revision}/restore`);
+    byId("revisions").close();
+    await reopen(current.id, before);
+    say(`Restored, and saved as revision ${revision}`);
+  } catch (error) {
+    alarm(error.message);
+  }
+}
+
+const when = (saved) =>
+  saved === null ? "" : new Date(1000 * saved).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });

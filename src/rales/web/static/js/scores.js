@@ -1,0 +1,25 @@
+// What models say of the cycles that are shown: kept by their times, and asked for where they are new.
+
+import { call } from "./api.js";
+import { timeKey } from "./cycles.js";
+import { state, update } from "./state.js";
+
+/** Ask each model that is shown about the cycles it has not answered for. */
+export async function scoreMissing() {
+  const { current } = state;
+  for (const model of [state.model, state.compare].filter(Boolean)) {
+    const known = state.scores[model] ?? {};
+    const missing = state.cycles.filter((cycle) => !(timeKey(cycle) in known));
+    if (missing.length === 0) continue;
+    const spans = missing.map(({ start_s, end_s }) => ({ start_s, end_s }));
+    const answer = await call("POST", `/recordings/${current.id}/scores`, { model, cycles: spans });
+    if (state.current?.id !== current.id) return; // another recording was opened meanwhile
+    keepScores(model, answer.cycles);
+  }
+}
+
+export function keepScores(model, cycles) {
+  const known = { ...(state.scores[model] ?? {}) };
+  for (const cycle of cycles) known[timeKey(cycle)] = cycle;
+  update({ scores: { ...state.scores, [model]: known } });
+}

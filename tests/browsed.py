@@ -1,0 +1,118 @@
+"""The page in a real browser, and what tests do on it again and again."""
+
+import base64
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+VENDOR = Path(__file__).parent.parent / "src" / "rales" / "web" / "static" / "vendor"
+
+
+Open = Callable[..., Page]
+
+
+@contextmanager
+def started() -> Iterator[Browser]:
+    """A browser of this machine; without one the test is skipped."""
+    if not (VENDOR / "wavesurfer.esm.js").is_file():
+        pytest.skip("the page's player is not there; `make setup` fetches it")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("no browser here; install chromium")
+    expect.set_options(timeout=20_000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def pages(address: str, browser: Browser) -> Iterator[Open]:
+    """-> a function that opens the page in a fresh profile. Whatever the page asks of others, and every error of its
+    scripts or its security policy, fails the test; `forgiven` are words of failed requests that it means to make."""
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def opened(*, forgiven: tuple[str, ...] = (), **options: Any) -> Page:
+        def heard(said: ConsoleMessage) -> None:
+            repeated = said.text.startswith("Failed to load resource")  # the browser repeats what the page says itself
+            if said.type == "error" and not (repeated and any(words in said.text for words in ("422", *forgiven))):
+                complaints.append(said.text)
+
+        def asked(request: Request) -> None:
+            if not request.url.startswith((address, "blob:", "data:")):
+                complaints.append(request.url)
+
+        options = {"viewport": {"width": 1360, "height": 1000}, **options}
+        context = browser.new_context(accept_downloads=True, **options)
+        context.set_default_timeout(60_000)  # of the slowest machine
+        contexts.append(context)
+        context.on("weberror", lambda error: complaints.append(str(error.error)))
+        context.on("console", heard)
+        context.on("request", asked)
+        return visit(context.new_page(), address)
+
+    try:
+        yield opened
+    finally:
+        for context in contexts:
+            context.close()
+    assert complaints == [], complaints
+
+
+def visit(page: Page, address: str) -> Page:
+    """A tab -> the same with the page in it, ready."""
+    page.goto(address)
+    page.wait_for_selector("html[data-ready=yes]")
+    return page
+
+
+def fresh_session(page: Page, name: str) -> None:
+    page.get_by_role("button", name="New").click()
+    page.locator("#ask-text").fill(name)
+    page.get_by_role("button", name="Begin").click()
+    expect(page.locator("#session option:checked")).to_have_text(name)
+
+
+def choose(page: Page, *paths: Path) -> None:
+    """Give files to the page and wait until the model has answered for the one that is open."""
+    page.set_input_files("#files", list(paths))
+    page.wait_for_selector("#rows .bars dl")
+    page.wait_for_function("() => document.querySelector('#clock').textContent.endsWith('/ 0:04.0')")
+
+
+def drop(page: Page, *paths: Path) -> None:
+    files = [(path.name, base64.b64encode(path.read_bytes()).decode()) for path in paths]
+    held = page.evaluate_handle(
+        """files => {
+            const data = new DataTransfer();
+            for (const [name, text] of files)
+                data.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], name));
+            return data;
+        }""",
+        files,
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": held})
+    page.wait_for_selector("#rows .bars dl")
+    page.wait_for_function("() => document.querySelector('#clock').textContent.endsWith('/ 0:04.0')")
+
+
+def times(page: Page) -> list[tuple[float, float]]:
+    """-> start and end of every cycle as the table has them."""
+    values = [float(field.input_value()) for field in page.locator("#rows input").all()]
+    return list(zip(values[::2], values[1::2], strict=True))
+
+
+def labels(page: Page) -> list[str]:
+    return [choice.input_value() for choice in page.locator("#rows select").all()]
+
+
+def saved(page: Page) -> None:
+    expect(page.locator("#saved")).to_have_text("Saved")

@@ -1,0 +1,63 @@
+"""axe-core in the browser finds nothing serious, whatever is open and however the page looks."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.browsed import Open, choose, fresh_session
+from tests.served import recording
+
+
+@pytest.mark.parametrize(
+    ("scheme", "width", "height"),
+    [("light", 1360, 1000), ("dark", 1360, 1000), ("light", 390, 844), ("dark", 390, 844)],
+)
+def test_axe_finds_nothing_serious(place: Path, open_page: Open, scheme: Any, width: int, height: int) -> None:
+    page = open_page(color_scheme=scheme, viewport={"width": width, "height": height}, bypass_csp=True)
+    assert violations(page) == []
+    fresh_session(page, f"Axe {scheme} {width}")
+    choose(page, recording(place), recording(place, 1))
+    page.locator("#compare").select_option("second")
+    assert violations(page) == []
+    fits(page)
+    page.get_by_label("Label of cycle 1").select_option("both")
+    expect(page.locator("#saved")).to_have_text("Saved")
+    page.locator("#explain").check()
+    page.wait_for_function("() => document.querySelector('#why').textContent.startsWith('Tinted')")
+    assert violations(page) == []
+    for button in ("#show-help", "#session-rename", "#history", "#remove"):
+        page.locator(button).click()
+        expect(page.locator("dialog[open]")).to_be_visible()
+        assert violations(page) == []
+        fits(page)
+        page.keyboard.press("Escape")
+    page.evaluate("document.querySelector('#conflict').showModal()")
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1360), ("dark", 390)])
+def test_axe_finds_nothing_serious_in_the_runs(open_page: Open, scheme: Any, width: int) -> None:
+    page = open_page(color_scheme=scheme, viewport={"width": width, "height": 844}, bypass_csp=True)
+    page.locator("#view-runs").click()
+    expect(page.locator("#runs li")).to_have_count(3)
+    assert violations(page) == []
+    page.locator("#runs button", has_text="second").click()
+    expect(page.locator("#runs-note")).to_have_text("second")
+    assert violations(page) == []
+    fits(page)
+
+
+def fits(page: Page) -> None:
+    """Nothing hangs out at the side."""
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def violations(page: Page) -> list[str]:
+    found = Axe().run(page).response["violations"]
+    nodes = itertools.chain.from_iterable(((each, node) for node in each["nodes"]) for each in found)
+    return [f"{each['id']}: {node['html'][:120]}" for each, node in nodes if each["impact"] in ("serious", "critical")]

@@ -1,0 +1,197 @@
+"""What the service keeps: sessions, recordings, annotations and their revisions, and the files it writes of them."""
+
+import io
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pandas as pd
+import pytest
+
+from rales.data import icbhi
+from rales.web.store import Store
+from tests.served import new_session, recording, served, until, upload
+
+P = ["p_normal", "p_crackle", "p_wheeze", "p_both"]
+NOTICE = "Research tool, not a diagnosis."
+
+
+def test_a_recording_from_upload_to_export(place: Path, client: httpx.Client) -> None:
+    session, path = new_session(client, "Ward 3\n"), recording(place, 1)
+    facts = upload(client, session, path, path.with_suffix(".txt"))
+    assert (facts["name"], facts["status"], facts["revision"], facts["notice"]) == (path.stem, "ready", 0, NOTICE)
+    truth, _ = icbhi.annotation(path.with_suffix(".txt"), None)
+    words = ["normal", "crackle", "wheeze", "both"]
+    assert [cycle["label"] for cycle in facts["cycles"]] == [words[c.crackle + 2 * c.wheeze] for c in truth]
+
+    corrected = [
+        {"start_s": 2.0, "end_s": 3.4567, "label": "both", "confirmed": True},
+        {"start_s": 0.0, "end_s": 1.0, "label": "wheeze"},
+    ]
+    saved = client.post("/annotations", json={"recording": facts["id"], "cycles": corrected})
+    assert (saved.status_code, saved.json()["revision"]) == (201, 1)
+    detail = client.get(f"/recordings/{facts['id']}").json()
+    assert detail["cycles"] == [
+        {"start_s": 0.0, "end_s": 1.0, "label": "wheeze", "confirmed": False},
+        {"start_s": 2.0, "end_s": 3.457, "label": "both", "confirmed": True},
+    ]
+    (line,) = client.get(f"/sessions/{session}").json()["recordings"]
+    assert (line["edited"], line["findings"]["both"], line["findings"]["normal"]) == (True, 1, 0)
+    first = next(s for s in detail["scores"]["first"] if s["start_s"] == 0.0)
+    assert line["uncertainty"] == pytest.approx(1 - max(first[name] for name in P))  # the confirmed one does not count
+
+    exported = client.get(f"/recordings/{facts['id']}/export")
+    assert exported.text == "0.000\t1.000\t0\t1\n2.000\t3.457\t1\t1\n"
+    (place / "back.txt").write_text(exported.text)
+    assert icbhi.annotation(place / "back.txt", 4.0) == ([(0.0, 1.0, 0, 1), (2.0, 3.457, 1, 1)], [])
+    table = pd.read_csv(io.StringIO(client.get(f"/recordings/{facts['id']}/export?format=csv").text))
+    assert table["label"].tolist() == ["wheeze", "both"]
+    assert table[P].to_numpy()[0] == pytest.approx([first[name] for name in P])
+    assert table[P].iloc[1].isna().all()  # nobody has asked for just these times
+    assert table["confirmed"].tolist() == [False, True]
+    assert set(table["notice"]) == {NOTICE}
+    raven = client.get(f"/recordings/{facts['id']}/export?format=raven").text.splitlines()
+    assert raven[0].split("\t")[:5] == ["Selection", "View", "Channel", "Begin Time (s)", "End Time (s)"]
+    assert NOTICE in raven[1]
+    column = raven[0].split("\t").index("Confirmed")
+    assert [line.split("\t")[column] for line in raven[1:]] == ["False", "True"]
+    audacity = client.get(f"/recordings/{facts['id']}/export?format=audacity")
+    assert audacity.text.startswith("0.000000\t1.000000\twheeze")
+    assert NOTICE in audacity.text
+    assert 'filename="' + path.stem + '.audacity.txt"' in audacity.headers["content-disposition"]
+
+
+def test_a_session_as_one_zip(place: Path, client: httpx.Client) -> None:
+    session = new_session(client)
+    for _ in range(2):
+        upload(client, session, recording(place))
+    content = zipfile.ZipFile(io.BytesIO(client.get(f"/sessions/{session}/export").content))
+    name = recording(place).stem
+    assert content.namelist() == [f"{name}.txt", f"{name}_2.txt", "README.txt"]
+    assert content.read(f"{name}.txt").decode().count("\n") >= 1
+
+
+def test_what_nobody_has_confirmed_or_answered_for_is_said(place: Path, client: httpx.Client, tmp_path: Path) -> None:
+    """A recording that waits has no file, an empty one would mean that it holds no cycle; a name like that of the
+    account itself does no harm."""
+    session, path = new_session(client), recording(place)
+    ids = {}
+    for name in ("seen", "guessed", "annotated", "emptied", "late", "README"):
+        (tmp_path / f"{name}.wav").write_bytes(path.read_bytes())
+        text = path.with_suffix(".txt") if name == "annotated" else None
+        ids[name] = upload(client, session, tmp_path / f"{name}.wav", text)["id"]
+    cycle = {"start_s": 0.0, "end_s": 1.0, "label": "wheeze", "confirmed": True}
+    other = {**cycle, "start_s": 1.0, "end_s": 2.0, "confirmed": False}
+    client.post("/annotations", json={"recording": ids["seen"], "cycles": [cycle, other]})
+    client.post("/annotations", json={"recording": ids["emptied"], "cycles": []})
+    client.patch(f"/recordings/{ids['seen']}", json={"reviewed": True})
+    store = Store(place / "store")
+    store.change("DELETE FROM scores WHERE recording = ?", ids["late"])
+    store.mark(ids["late"], "waiting")
+    content = zipfile.ZipFile(io.BytesIO(client.get(f"/sessions/{session}/export").content))
+    files = [f"{name}.txt" for name in ("seen", "guessed", "annotated", "emptied", "README_2")]
+    assert content.namelist() == [*files, "README.txt"]
+    assert content.read("emptied.txt") == b""
+    said = content.read("README.txt").decode().splitlines()
+    assert "seen.txt: 2 cycles, 1 confirmed by a person, 1 unconfirmed; reviewed" in said
+    assert "annotated.txt: 4 cycles, 0 confirmed by a person, 4 of the annotation that came along; NOT REVIEWED" in said
+    (guessed,) = [line for line in said if line.startswith("guessed.txt: ")]
+    assert guessed.endswith("as the model calls them; NOT REVIEWED")
+    assert said[-2:] == ["Left out (1):", "late: the model that is served has not answered for it yet"]
+    one = client.get(f"/recordings/{ids['late']}/export")
+    assert (one.status_code, "late: the model that is served has not answered" in one.json()["detail"]) == (409, True)
+
+
+# Revisions
+
+
+def cycles_of(label: str, confirmed: bool = True) -> list[dict[str, Any]]:
+    return [{"start_s": 0.5, "end_s": 1.5, "label": label, "confirmed": confirmed}]
+
+
+def test_a_save_from_an_older_revision_overwrites_nothing(place: Path, client: httpx.Client) -> None:
+    recorded = upload(client, new_session(client), recording(place))["id"]
+
+    def save(label: str, **base: int | None) -> httpx.Response:
+        return client.post("/annotations", json={"recording": recorded, "cycles": cycles_of(label), **base})
+
+    assert save("wheeze", base=0).json()["revision"] == 1
+    stale = save("crackle", base=0)
+    assert stale.status_code == 409
+    assert "changed elsewhere since revision 0, revision 1 stands now" in stale.json()["detail"]
+    assert client.get(f"/recordings/{recorded}").json()["cycles"] == cycles_of("wheeze")
+    again = save("wheeze", base=0)  # the answer was lost on the way, so it was sent again
+    assert (again.status_code, again.json()["revision"]) == (201, 1)
+    assert save("crackle", base=1).json()["revision"] == 2
+    assert save("both").json()["revision"] == 3  # as before: without a base, the last one counts
+    assert save("both", base=None).json()["revision"] == 4
+
+
+def test_two_at_once_are_one_after_the_other(place: Path, client: httpx.Client) -> None:
+    recorded = upload(client, new_session(client), recording(place))["id"]
+
+    def save(number: int) -> httpx.Response:
+        cycle = {"start_s": 0.0, "end_s": 1 + number / 100, "label": "both"}
+        return client.post("/annotations", json={"recording": recorded, "cycles": [cycle]})
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(save, range(24)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert sorted(answer.json()["revision"] for answer in answers) == list(range(1, 25))
+
+
+def test_going_back_to_an_earlier_revision(place: Path, client: httpx.Client) -> None:
+    facts = upload(client, new_session(client), recording(place))
+    recorded, called = facts["id"], facts["cycles"]
+    for label, confirmed in (("wheeze", True), ("both", False)):
+        client.post("/annotations", json={"recording": recorded, "cycles": cycles_of(label, confirmed)})
+    listed = client.get(f"/recordings/{recorded}/revisions").json()
+    assert [(one["revision"], one["cycles"], one["confirmed"]) for one in listed] == [
+        *((2, 1, 0), (1, 1, 1), (0, len(called), 0))
+    ]
+    assert [one["findings"]["both"] for one in listed[:2]] == [1, 0]
+    assert listed[0]["saved"] >= listed[1]["saved"] > 0
+    assert listed[2]["saved"] is None
+    restored = client.post(f"/recordings/{recorded}/revisions/1/restore")
+    assert (restored.status_code, restored.json()["revision"]) == (201, 3)
+    assert client.get(f"/recordings/{recorded}").json()["cycles"] == cycles_of("wheeze")
+    client.post(f"/recordings/{recorded}/revisions/0/restore")
+    assert client.get(f"/recordings/{recorded}").json()["cycles"] == called
+    assert len(client.get(f"/recordings/{recorded}/revisions").json()) == 5  # nothing was lost
+    for number in (9, -1, 10**30):
+        unknown = client.post(f"/recordings/{recorded}/revisions/{number}/restore")
+        assert (unknown.status_code, f"no revision {number} is kept" in unknown.json()["detail"]) == (404, True)
+
+
+def test_it_is_all_there_after_a_restart_and_what_waited_is_worked_off(place: Path, tmp_path: Path) -> None:
+    with served(place, folder=tmp_path) as client:
+        session = new_session(client, "Night")
+        facts = upload(client, session, recording(place))
+        cycles = [{"start_s": 0.5, "end_s": 1.25, "label": "crackle", "confirmed": True}]
+        client.post("/annotations", json={"recording": facts["id"], "cycles": cycles})
+        client.patch(f"/recordings/{facts['id']}", json={"reviewed": True})
+    store = Store(tmp_path)
+    store.mark(facts["id"], "waiting")
+    with served(place, folder=tmp_path) as client:
+        (line,) = client.get(f"/sessions/{session}").json()["recordings"]
+        assert (line["reviewed"], line["edited"]) == (True, True)
+        until(lambda: client.get(f"/recordings/{facts['id']}").json()["status"] == "ready")
+        assert client.get(f"/recordings/{facts['id']}").json()["cycles"] == cycles
+        assert client.delete(f"/sessions/{session}").status_code == 204
+        assert client.get(f"/recordings/{facts['id']}").status_code == 404
+        assert not (tmp_path / "recordings" / facts["id"]).exists()
+
+
+def test_scores_of_a_model_that_changed_since_do_not_count(place: Path, client: httpx.Client) -> None:
+    facts = upload(client, new_session(client), recording(place))
+    assert facts["scores"]["first"]
+    Store(place / "store").change("UPDATE scores SET made = 1.0 WHERE recording = ?", facts["id"])
+    assert client.get(f"/recordings/{facts['id']}").json()["scores"] == {}
+    answer = client.post(f"/recordings/{facts['id']}/predictions", params={"model": "first"}).json()
+    assert (
+        answer["cycles"]
+        == client.get(f"/recordings/{facts['id']}").json()["scores"]["first"]
+        == facts["scores"]["first"]
+    )
