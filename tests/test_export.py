@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -252,6 +253,30 @@ def test_auto_takes_the_fastest_that_agrees(place: Path, monkeypatch: pytest.Mon
     assert again.engine != again.in_torch
     clips = artefact.probe_of(many.recipe)
     assert np.abs(again.probabilities(clips) - few.probabilities(clips)).max() < 1e-5
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnx", "openvino"])
+def test_many_recordings_are_scored_side_by_side_with_the_same_answers(
+    place: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    monkeypatch.setattr(engines, "processors", lambda: 3)
+    monkeypatch.setattr(predict, "BATCH", 2)
+    few = export.load(place / "model.safetensors", engine)
+    many = export.load(place / "model.safetensors", engine, recordings=64)
+    assert (few.at_once, many.at_once) == (1, 3)
+    names = set()
+    inner = many.engine
+
+    def counted(waves: np.ndarray) -> np.ndarray:
+        names.add(threading.current_thread().name)
+        return inner(waves)
+
+    many.engine = counted
+    one, other = few.predict(place / "data"), many.predict(place / "data")
+    assert len(names) > 1
+    assert len(one) > 6
+    assert one["recording"].tolist() == other["recording"].tolist()
+    np.testing.assert_allclose(one[P], other[P], atol=1e-5)
 
 
 def test_auto_leaves_out_what_disagrees_or_is_missing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

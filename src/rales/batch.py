@@ -6,7 +6,6 @@ died, goes on with the same command, and every recording is in the output exactl
 """
 
 import functools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from rales import export, formats, predict, recordings, runs, scoring, spread
 from rales.config import UsageError
 from rales.data.collection import Source, read_collection
+from rales.devices import processors
 
 SHARD = 1000  # recordings: some 7,000 cycles, 1 MB; ten million recordings are 10,000 shards
 RETRIES = 3  # of a shard whose worker died
@@ -75,7 +75,7 @@ def run(
             found = spread.on_ray(predict_shard, waiting, shared, processes=processes, address=address, retries=RETRIES)
         else:
             found = spread.in_processes(
-                predict_shard, waiting, shared, processes=processes or default_processes(), retries=RETRIES
+                predict_shard, waiting, shared, processes=processes or processors(), retries=RETRIES
             )
         total = -(-len(source.used) // shard)
         bar = tqdm(found, total=total, unit="shard", disable=None if progress else True)
@@ -169,7 +169,3 @@ def outcome(out: Path, expected: int, problems: list[str]) -> dict[str, Any]:
     if counts["recordings"] != expected and not any(problem.startswith("shard ") for problem in problems):
         raise ValueError(f"{out}: {counts['recordings']} of {expected} recordings; remove the folder and start again")
     return {**counts, "waiting": expected - counts["recordings"], "problems": problems, "notice": scoring.NOTICE}
-
-
-def default_processes() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -80,3 +80,8 @@ def pick(name: str, index: int) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name!r} is not there ({str(error).splitlines()[0]}); use auto or cpu") from error
     return chosen
+
+
+def processors() -> int:
+    """-> how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,10 +3,12 @@
 import hashlib
 import itertools
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -34,6 +36,8 @@ CHUNK = 4096  # rows of a table that is handed on
 DEFAULT, DEFAULT_FOLDER = "rales-small", Path(__file__).parent / "default"
 
 Paths = str | Path | Iterable[str | Path]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 Engine = Callable[[Waves], NDArray[np.floating[Any]]]  # (B, samples) cycles -> (B, classes), before calibration
 
 
@@ -50,8 +54,9 @@ class Answer(NamedTuple):
 class Model:
     """A trained classifier, ready for recordings. `classes` are its words in the order of its probabilities.
 
-    All probabilities come from `engine`; without one the network computes them here, in float32. `calibration` is what
-    the run learned from its validation patients (temperature, threshold for normal), empty if it had none.
+    All probabilities come from `engine`; without one the network computes them here, in float32. `at_once` batches of
+    cycles are scored side by side, each by a thread. `calibration` is what the run learned from its validation patients
+    (temperature, threshold for normal), empty if it had none.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class Model:
         self.frontend = (frontend or recipe.frontend(recipe.config)).to(device).eval()
         self.plain = network.to(device).eval()
         self.engine: Engine = engine or self.in_torch
+        self.at_once = 1
 
     @cached_property
     def network(self) -> torch.nn.Module:
@@ -210,9 +216,8 @@ class Model:
             yield from self.own_answers(paths, function, problems, cycles)
             return
         values = list[NDArray[Any]]()
-        for group in grouped(recordings.ahead(paths, self.recipe.config.audio, cycles)):
-            waves = [piece.waves for piece in group if len(piece.waves)]
-            found = function(waves[0] if len(waves) == 1 else np.concatenate(waves)) if waves else np.empty((0, 0))
+        groups = grouped(recordings.ahead(paths, self.recipe.config.audio, cycles))
+        for group, found in side_by_side(groups, lambda group: together(group, function), self.at_once):
             for piece in group:
                 mine, found = found[: len(piece.waves)], found[len(piece.waves) :]
                 values += [mine] if len(mine) else []
@@ -223,8 +228,8 @@ class Model:
                         raise piece.error
                     problems.append(str(piece.error))
                     values = []  # a recording that breaks off has no answer, also where its first cycles had one
-                together = np.concatenate(values) if values else np.empty((0, len(self.classes)))
-                yield Answer(piece.path, piece.duration_s, piece.cycles, together, piece.error)
+                rows = np.concatenate(values) if values else np.empty((0, len(self.classes)))
+                yield Answer(piece.path, piece.duration_s, piece.cycles, rows, piece.error)
                 values = []
 
     def own_answers(
@@ -290,6 +295,30 @@ def grouped(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         rows += len(piece.waves)
     if group:
         yield group
+
+
+def together(group: Sequence[Piece], function: Callable[[Waves], NDArray[Any]]) -> NDArray[Any]:
+    """Pieces -> what the function says of all their cycles."""
+    waves = [piece.waves for piece in group if len(piece.waves)]
+    if not waves:
+        return np.empty((0, 0))
+    return function(waves[0] if len(waves) == 1 else np.concatenate(waves))
+
+
+def side_by_side(items: Iterable[Item], work: Callable[[Item], Result], threads: int) -> Iterator[tuple[Item, Result]]:
+    """Items -> each with what the work makes of it, in order; so many at a time, and few are taken ahead."""
+    if threads == 1:
+        yield from ((item, work(item)) for item in items)
+        return
+    waiting = deque[tuple[Item, Future[Result]]]()
+    with ThreadPoolExecutor(threads, thread_name_prefix="rales-score") as pool:
+        for item in items:
+            waiting.append((item, pool.submit(work, item)))
+            if len(waiting) > threads:
+                first, found = waiting.popleft()
+                yield first, found.result()
+        for item, found in waiting:
+            yield item, found.result()
 
 
 def rows_of(answers: Sequence[Answer]) -> pd.DataFrame:

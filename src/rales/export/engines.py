@@ -14,6 +14,7 @@ from platformdirs import user_cache_path
 
 from rales import predict, runs
 from rales.config import UsageError
+from rales.devices import processors
 from rales.export.artefact import FORMATS, made, need, opened, probe_of
 from rales.export.parity import Engine
 from rales.predict import Model
@@ -36,21 +37,27 @@ def load(
 
     An artefact is its own engine. Of a run, `onnx` and `openvino` are made once, in float32, and kept in the cache;
     `auto` is the fastest of those that agree with torch to 1e-5, asked once when many `recordings` wait, else torch.
-    `tell` takes sentences for the person. Errors: an artefact that is damaged or not ours, a missing package.
+    Many are scored on a processor each (torch then has one thread), since the threads of one small network mostly
+    wait for each other. `tell` takes sentences for the person. Errors: an artefact that is damaged or not ours, a
+    missing package.
     """
     path = Path(path_or_name or "")
     to = format_of(path)
     if to is not None and not path.is_file():
         raise ValueError(f"{path}: there is no such file; `rales export` writes one")
-    if to is not None:
-        if engine not in ("auto", to):
-            raise UsageError(f"--engine {engine}: {path} is an artefact for {to}; give the run folder instead")
-        return opened(path, to)
-    model = predict.load(path_or_name, device)
-    if engine in FORMATS:
+    if to is not None and engine not in ("auto", to):
+        raise UsageError(f"--engine {engine}: {path} is an artefact for {to}; give the run folder instead")
+    model = None if to else predict.load(path_or_name, device)
+    many = recordings >= MANY and (model is None or model.device.type == "cpu")
+    if many:
+        torch.set_num_threads(1)
+    if model is None:
+        model = opened(path, str(to))
+    elif engine in FORMATS:
         model.engine = prepared(model, engine)
     elif engine == "auto" and model.device.type == "cpu":
-        model.engine = fastest(model, recordings, tell)
+        model.engine = fastest(model, many, tell)
+    model.at_once = processors() if many else 1
     return model
 
 
@@ -77,15 +84,15 @@ def kept(model: Model) -> Path:
     return folder / f"{model.digest[:32]}.json"
 
 
-def fastest(model: Model, recordings: int, tell: Tell) -> Engine:
+def fastest(model: Model, many: bool, tell: Tell) -> Engine:
     """Model -> the fastest engine whose answers are those of torch, as measured on this machine and remembered."""
     memory = kept(model)
-    here = {"threads": torch.get_num_threads(), "processors": os.cpu_count(), **runs.versions(("torch", *FORMATS))}
+    here = {"threads": torch.get_num_threads(), "processors": processors(), **runs.versions(("torch", *FORMATS))}
     known = runs.read_json(memory) if memory.is_file() else {}
     if known.get("here") != here:
-        if recordings < MANY:
+        if not many:
             return model.in_torch
-        tell(f"{recordings} recordings: looking for the fastest engine, once")
+        tell("many recordings: looking for the fastest engine, once")
         seconds = race(candidates(model, tell))
         ms = {name: 1000 * statistics.median(values) / CLIPS for name, values in seconds.items()}
         known = {"here": here, "ms": ms}

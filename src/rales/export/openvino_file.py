@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from rales import runs
+from rales.devices import processors
 from rales.export.graph import quiet
 from rales.export.parity import CLIPS_AT_ONCE, Engine, Waves, in_pieces
 
@@ -113,14 +115,24 @@ def compiled(model: Any, precision: str) -> Engine:
 
 
 def ready(core: Any, model: Any, precision: str) -> Callable[[Any], Any]:
-    """openvino.Model -> function of one array, compiled for the processor."""
+    """openvino.Model -> function of one array, compiled for the processor; as many threads as it leaves room for may
+    call it side by side."""
+    threads = torch.get_num_threads()
+    streams = max(1, processors() // threads)
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": streams * threads,
+        "NUM_STREAMS": streams,
+        "ENABLE_CPU_PINNING": False,  # else every process of a batch job pins itself to the first processor
     }
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
-    return lambda array: request.infer({0: array}, share_inputs=True, share_outputs=True)[0]
+    compiled_model, own = core.compile_model(model, "CPU", settings), threading.local()
+
+    def inferred(array: Any) -> Any:
+        if not hasattr(own, "request"):
+            own.request = compiled_model.create_infer_request()
+        return own.request.infer({0: array}, share_inputs=True, share_outputs=True)[0]
+
+    return inferred
 
 
 def front_of(model: Any) -> Any:
