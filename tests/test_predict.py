@@ -1,7 +1,6 @@
 """A trained model and recordings: the same cycle has one answer, wherever it is asked for."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -432,26 +431,3 @@ def test_a_run_from_pretrained_weights_needs_their_file_no_more(place: Path, gol
     asked = rales.load(tmp_path / "run").predict(place / "data")
     asked = asked[asked["recording"].isin(set(stored["recording"]))]
     assert np.abs(asked[P].to_numpy() - stored[P].to_numpy()).max() < 1e-5
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_work_side_by_side_keeps_its_order_and_takes_few_items_ahead(threads: int) -> None:
-    taken = list[int]()
-
-    def items() -> Iterator[int]:
-        for number in range(20):
-            taken.append(number)
-            yield number
-
-    ahead = []
-    for number, (item, found) in enumerate(predict.side_by_side(items(), lambda item: item**2, threads)):
-        assert (item, found) == (number, number**2)
-        ahead.append(len(taken) - number)
-    assert len(ahead) == 20
-    assert max(ahead) <= threads + 1
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_work_side_by_side_that_fails_is_not_swallowed(threads: int) -> None:
-    with pytest.raises(ZeroDivisionError):
-        list(predict.side_by_side([3, 2, 1, 0, 1, 2], lambda item: 1 // item, threads))

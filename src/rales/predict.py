@@ -3,12 +3,11 @@
 import hashlib
 import itertools
 import json
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from rales import finetune, recipes, recordings, runs, scoring
 from rales.audio import wave
 from rales.config import Recipe, UsageError
 from rales.data import icbhi, splits
+from rales.data.ahead import held_back
 from rales.devices import pick
 from rales.metrics import CLASSES, by_group
 from rales.models.fast import pack
@@ -36,8 +36,6 @@ CHUNK = 4096  # rows of a table that is handed on
 DEFAULT, DEFAULT_FOLDER = "rales-small", Path(__file__).parent / "default"
 
 Paths = str | Path | Iterable[str | Path]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 Engine = Callable[[Waves], NDArray[np.floating[Any]]]  # (B, samples) cycles -> (B, classes), before calibration
 
 
@@ -216,21 +214,31 @@ class Model:
             yield from self.own_answers(paths, function, problems, cycles)
             return
         values = list[NDArray[Any]]()
-        groups = grouped(recordings.ahead(paths, self.recipe.config.audio, cycles))
-        for group, found in side_by_side(groups, lambda group: together(group, function), self.at_once):
-            for piece in group:
-                mine, found = found[: len(piece.waves)], found[len(piece.waves) :]
-                values += [mine] if len(mine) else []
-                if not piece.last:
-                    continue
-                if piece.error is not None:
-                    if problems is None or not isinstance(piece.error, ValueError | OSError):
-                        raise piece.error
-                    problems.append(str(piece.error))
-                    values = []  # a recording that breaks off has no answer, also where its first cycles had one
-                rows = np.concatenate(values) if values else np.empty((0, len(self.classes)))
-                yield Answer(piece.path, piece.duration_s, piece.cycles, rows, piece.error)
-                values = []
+        for piece, mine in self.pieces(paths, function, cycles):
+            values += [mine] if len(mine) else []
+            if not piece.last:
+                continue
+            if piece.error is not None:
+                if problems is None or not isinstance(piece.error, ValueError | OSError):
+                    raise piece.error
+                problems.append(str(piece.error))
+                values = []  # a recording that breaks off has no answer, also where its first cycles had one
+            together = np.concatenate(values) if values else np.empty((0, len(self.classes)))
+            yield Answer(piece.path, piece.duration_s, piece.cycles, together, piece.error)
+            values = []
+
+    def pieces(
+        self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], cycles: str
+    ) -> Iterator[tuple[Piece, NDArray[Any]]]:
+        """Recordings -> their pieces in order, each with what the function says of its cycles."""
+        groups = recordings.grouped(recordings.ahead(paths, self.recipe.config.audio, cycles), BATCH)
+        with ThreadPoolExecutor(self.at_once, thread_name_prefix="rales-score") as pool:
+            begun = ((group, pool.submit(values_of, group, function)) for group in groups)
+            for group, future in held_back(begun, self.at_once - 1):
+                values = future.result()
+                for piece in group:
+                    yield piece, values[: len(piece.waves)]
+                    values = values[len(piece.waves) :]
 
     def own_answers(
         self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], problems: list[str] | None, cycles: str
@@ -254,7 +262,7 @@ class Model:
             starts = range(0, len(waves), BATCH)
             values = np.concatenate([function(waves[i : i + BATCH]) for i in starts]) if len(waves) else nothing
             if function == self.engine:
-                values = per_cycle(rows, values)[1]
+                values = scoring.per_cycle(rows, values)[1]
             elif len(rows) > len(table):
                 values = np.stack([values[rows["cycle"] == number].mean(axis=0) for number in table["cycle"]])
             yield Answer(path, duration_s, found, values, None)
@@ -278,47 +286,10 @@ class Model:
         return result
 
 
-def per_cycle(rows: pd.DataFrame, probabilities: Probabilities) -> tuple[pd.DataFrame, Probabilities]:
-    """Rows, which may be pieces of one cycle, and their probabilities -> one row and its probabilities a cycle."""
-    cycles, logits = scoring.pooled(rows, np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)))
-    return cycles, probabilities if len(cycles) == len(rows) else np.exp(logits.astype(np.float64))
-
-
-def grouped(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Pieces -> lists of at most BATCH cycles together."""
-    group, rows = list[Piece](), 0
-    for piece in pieces:
-        if group and rows + len(piece.waves) > BATCH:
-            yield group
-            group, rows = [], 0
-        group.append(piece)
-        rows += len(piece.waves)
-    if group:
-        yield group
-
-
-def together(group: Sequence[Piece], function: Callable[[Waves], NDArray[Any]]) -> NDArray[Any]:
+def values_of(group: Sequence[Piece], function: Callable[[Waves], NDArray[Any]]) -> NDArray[Any]:
     """Pieces -> what the function says of all their cycles."""
     waves = [piece.waves for piece in group if len(piece.waves)]
-    if not waves:
-        return np.empty((0, 0))
-    return function(waves[0] if len(waves) == 1 else np.concatenate(waves))
-
-
-def side_by_side(items: Iterable[Item], work: Callable[[Item], Result], threads: int) -> Iterator[tuple[Item, Result]]:
-    """Items -> each with what the work makes of it, in order; so many at a time, and few are taken ahead."""
-    if threads == 1:
-        yield from ((item, work(item)) for item in items)
-        return
-    waiting = deque[tuple[Item, Future[Result]]]()
-    with ThreadPoolExecutor(threads, thread_name_prefix="rales-score") as pool:
-        for item in items:
-            waiting.append((item, pool.submit(work, item)))
-            if len(waiting) > threads:
-                first, found = waiting.popleft()
-                yield first, found.result()
-        for item, found in waiting:
-            yield item, found.result()
+    return function(np.concatenate(waves)) if waves else np.empty((0, 0))
 
 
 def rows_of(answers: Sequence[Answer]) -> pd.DataFrame:
@@ -391,7 +362,7 @@ def evaluate(
     scored = np.full((len(cycles), len(CLASSES)), np.nan)
     wanted = dict(zip(splits.keys(cycles[needed]), np.flatnonzero(needed), strict=True))
     chosen = np.flatnonzero([key in wanted for key in splits.keys(items)])
-    found, probabilities = per_cycle(items.iloc[chosen], model.probabilities(waves, chosen))
+    found, probabilities = scoring.per_cycle(items.iloc[chosen], model.probabilities(waves, chosen))
     scored[[wanted[key] for key in splits.keys(found)]] = probabilities
 
     figures = {

@@ -241,3 +241,16 @@ def ahead(paths: Iterable[str], audio: Audio, where: str = "auto", threads: int 
                 with suppress(queue.Empty):
                     while True:
                         box.get_nowait()
+
+
+def grouped(pieces: Iterable[Piece], most: int) -> Iterator[list[Piece]]:
+    """Pieces -> lists of at most so many cycles together."""
+    group, rows = list[Piece](), 0
+    for piece in pieces:
+        if group and rows + len(piece.waves) > most:
+            yield group
+            group, rows = [], 0
+        group.append(piece)
+        rows += len(piece.waves)
+    if group:
+        yield group

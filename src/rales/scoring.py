@@ -39,6 +39,12 @@ def pooled(rows: pd.DataFrame, logits: NDArray[np.float32]) -> tuple[pd.DataFram
     return rows.iloc[first], np.log(np.maximum(means, np.finfo(np.float32).tiny)).astype(np.float32)
 
 
+def per_cycle(rows: pd.DataFrame, probabilities: Probabilities) -> tuple[pd.DataFrame, Probabilities]:
+    """Rows, which may be pieces of one cycle, and their probabilities -> one row and its probabilities a cycle."""
+    cycles, logits = pooled(rows, np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)))
+    return cycles, probabilities if len(cycles) == len(rows) else np.exp(logits.astype(np.float64))
+
+
 @dataclass(frozen=True)
 class Decision:
     """How probabilities become labels: temperature and threshold come from validation patients, or are None."""
