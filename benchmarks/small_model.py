@@ -2,12 +2,13 @@
 
     python benchmarks/small_model.py ICBHI SPRSOUND --out runs/small [--seeds 5] [--only "folds all"]
 
-Trained exactly as `rales default-model` does it: patient-disjoint five-fold cross-validation over all ICBHI recordings
-(pooled; SPRSound's train side always trains, validation patients come from the folds that train), and five seeds on the
-official split. With crackles and wheezes laid over normal breaths, or with the real abnormal cycles instead; all layers
-fused, or the last alone. Then the learning curve: the same folds with a part of the ICBHI patients that train. Last,
-folds of cycles instead of patients, so that every patient is known: what the network learns where patients are no
-limit. Finished runs are kept, so a second call only fills gaps. Intervals resample patients.
+Trained as `rales default-model` does it: patient-disjoint five-fold cross-validation over all ICBHI recordings
+(pooled; SPRSound's train side always trains, validation patients come from the folds that train), and five seeds on
+the official split, which differ in start and order, not in the sounds. With crackles and wheezes laid over normal
+breaths, or with the real abnormal cycles instead; all layers fused, or the last alone. Then the learning curve: the
+same folds with a part of the ICBHI patients that train. Last, folds of cycles instead of patients, so that every
+patient is known: what the network learns where patients are no limit. Finished runs are kept, so a second call only
+fills gaps. Intervals resample patients.
 """
 
 import argparse

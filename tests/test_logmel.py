@@ -216,3 +216,8 @@ def test_a_clip_standardised_by_itself_is_0_where_silent() -> None:
     assert not silent.any()
     assert sounding.mean().abs() < 1e-5
     assert sounding.std() == pytest.approx(1, abs=1e-4)
+
+
+def test_bands_between_the_bins_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"80 mel bands up to 4000 Hz are narrower than the 40 Hz between FFT bins"):
+        IcbhiLogMel(sample_rate_hz=8000, fft_samples=200, hop_samples=80, high_hz=4000)

@@ -1,6 +1,8 @@
 """A trained model and recordings: the same cycle has one answer, wherever it is asked for."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -431,3 +433,24 @@ def test_a_run_from_pretrained_weights_needs_their_file_no_more(place: Path, gol
     asked = rales.load(tmp_path / "run").predict(place / "data")
     asked = asked[asked["recording"].isin(set(stored["recording"]))]
     assert np.abs(asked[P].to_numpy() - stored[P].to_numpy()).max() < 1e-5
+
+
+FAILS = """
+import sys
+from pathlib import Path
+from rales import predict, recordings
+predict.BATCH, recordings.PIECE, model = 1, 1, predict.load(sys.argv[1])
+model.at_once = int(sys.argv[3])
+def engine(waves):
+    raise ZeroDivisionError("the engine failed")
+model.engine = engine
+model.predict(sorted(str(path) for path in Path(sys.argv[2]).glob("*.wav")))
+"""
+
+
+@pytest.mark.parametrize("at_once", ["1", "2"])
+def test_an_engine_that_fails_ends_the_process_and_leaves_no_reader_waiting(place: Path, at_once: str) -> None:
+    command = [sys.executable, "-c", FAILS, str(place / "run"), str(place / "data"), at_once]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "ZeroDivisionError: the engine failed" in ended.stderr

@@ -154,8 +154,10 @@ def test_the_m2d_front_end_takes_the_statistics_of_the_checkpoint(golden: Path) 
     assert (plain.frontend, plain.mean, plain.std) == ("m2d", -7.1, 4.2)
 
 
-@pytest.mark.parametrize("rate_hz", [4000, 8000, 16000])
-@pytest.mark.parametrize("kind", ["icbhi", "m2d", "m2d_clip"])
+@pytest.mark.parametrize(
+    ("kind", "rate_hz"),
+    [*((kind, rate_hz) for kind in ("m2d", "m2d_clip") for rate_hz in (4000, 8000, 16000)), ("icbhi", 16000)],
+)
 def test_frames_are_10_ms_at_any_rate_and_the_bands_end_at_half_of_it(kind: str, rate_hz: int) -> None:
     recipe = tiny("m2d_fusion", f"audio.rate_hz={rate_hz}", f"frontend={kind}")
     frontend = recipe.frontend(recipe.config)
@@ -166,6 +168,7 @@ def test_frames_are_10_ms_at_any_rate_and_the_bands_end_at_half_of_it(kind: str,
     loudest = int(picture[0, 0, :, 100].argmax())
     assert abs(band_centres(filters, rate_hz)[loudest] - 1000) < 60
     assert band_centres(filters, rate_hz)[-1] < min(8000, rate_hz / 2)
+    assert (filters.sum(dim=1) > 0).all()
 
 
 def test_masks_write_the_level_of_silence() -> None:

@@ -165,7 +165,7 @@ def test_reading_stays_a_bounded_way_ahead_and_ends_when_left(data: Path, monkey
     next(taking)
     time.sleep(0.3)
     assert len(begun) <= recordings.AHEAD + 1
-    taking.close()  # type: ignore[attr-defined]
+    taking.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("rales-read")]
 
 

@@ -335,3 +335,10 @@ def test_environment_names_versions_and_commit() -> None:
     assert found["versions"]["torch"] == torch.__version__
     assert set(found["versions"]) >= {"python", "rales", "numpy", "pandas", "soundfile", "soxr", "safetensors"}
     assert isinstance(found["commit"], str)
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe: a device or a pipe, which would be replaced; give the name of a file"):
+        runs.write_json(tmp_path / "pipe", {})
+    assert (tmp_path / "pipe").is_fifo()

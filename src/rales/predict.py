@@ -5,6 +5,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -231,8 +232,10 @@ class Model:
         self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], cycles: str
     ) -> Iterator[tuple[Piece, NDArray[Any]]]:
         """Recordings -> their pieces in order, each with what the function says of its cycles."""
-        groups = recordings.grouped(recordings.ahead(paths, self.recipe.config.audio, cycles), BATCH)
-        with ThreadPoolExecutor(self.at_once, thread_name_prefix="rales-score") as pool:
+        reading = recordings.ahead(paths, self.recipe.config.audio, cycles)
+        # Closed whatever happens, else readers wait for someone to take their pieces and keep the process from ending
+        with closing(reading), ThreadPoolExecutor(self.at_once, thread_name_prefix="rales-score") as pool:
+            groups = recordings.grouped(reading, BATCH)
             begun = ((group, pool.submit(values_of, group, function)) for group in groups)
             for group, future in held_back(begun, self.at_once - 1):
                 values = future.result()

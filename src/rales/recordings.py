@@ -201,7 +201,9 @@ def prepared(segment: Waves, native_hz: int, audio: Audio) -> Waves:
     )
 
 
-def ahead(paths: Iterable[str], audio: Audio, where: str = "auto", threads: int = THREADS) -> Iterator[Piece]:
+def ahead(
+    paths: Iterable[str], audio: Audio, where: str = "auto", threads: int = THREADS
+) -> Generator[Piece, None, None]:
     """Recordings -> their pieces in order. Threads read a bounded number of recordings ahead of who takes them.
 
     Each recording has a queue of two pieces: one of any length is read as fast as it is scored.

@@ -256,7 +256,7 @@ class replacing:
     """`with replacing(path) as beside:` write `beside`; it becomes `path` if all went well, else it is removed.
 
     A full disk is turned into a sentence that says what was needed and what is free, another OSError into one that
-    names `path`.
+    names `path`. A device or a pipe at `path` is left alone: an OSError.
     """
 
     def __init__(self, path: Path, bytes_needed: int = 0) -> None:
@@ -264,6 +264,8 @@ class replacing:
         self.beside = path.with_name(f".{path.name}.{os.getpid()}.part")
 
     def __enter__(self) -> Path:
+        if self.path.exists() and not (self.path.is_file() or self.path.is_dir()):
+            raise OSError(f"{self.path}: a device or a pipe, which would be replaced; give the name of a file")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:  # a file stands where the folder is to be

@@ -73,6 +73,11 @@ class IcbhiLogMel(nn.Module):
         filters = htk_mel_filters(
             sample_rate_hz=sample_rate_hz, fft_samples=fft_samples, mels=mels, low_hz=low_hz, high_hz=high_hz
         )
+        if not filters.any(axis=1).all():  # a band that is always silent would set every clip's minimum
+            raise ValueError(
+                f"{mels} mel bands up to {high_hz:g} Hz are narrower than the {sample_rate_hz / fft_samples:g} Hz "
+                f"between FFT bins, so some hear nothing; take a higher rate (16000 Hz), or the front-end of M2D"
+            )
         self.mel_power = MelPower(filters, fft_samples, hop_samples)
         self.over = (1, 2, 3) if scope == "clip" else (0, 1, 2, 3)
         self.mean = mean

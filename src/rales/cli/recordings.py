@@ -65,6 +65,8 @@ def predict(
     shard
         Recordings of a shard.
     """
+    import torch
+
     from rales import export, formats, recordings, terminal
 
     if bool(paths) == (manifest is not None):
@@ -80,6 +82,8 @@ def predict(
     formats.check_table_name("--status", status)
     formats.check_table_name("--summary", summary)
     sources, collected = recordings.find(paths), Collected(cycles=json or out is None)
+    if len(sources) >= export.MANY:
+        torch.set_num_threads(1)  # and recordings side by side: the threads of a small network mostly wait
     classifier = export.load(model, engine, recordings=len(sources), tell=say)
     decision = classifier.decision(min_confidence, threshold)
     chunks = collected.through(classifier.tables(sources, collected.problems, decision, cycles=cycles))

@@ -6,6 +6,8 @@ sounds are those of `simulator`; the idea of mixing events into real backgrounds
 (Scaper, WASPAA 2017), to breath sounds it is ours.
 """
 
+import hashlib
+import json
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -54,14 +56,16 @@ def lay_over(cycles: pd.DataFrame, out: Path, *, variants: int, seed: int, progr
 def variant(rows: pd.DataFrame, out: Path, number: int, seed: int) -> pd.DataFrame:
     """Normal cycles of one recording -> the same rows with the labels and the file of variant `number`."""
     source = rows.iloc[0]
-    name = f"{source['recording']}_overlay{number}"
     rng = np.random.default_rng([seed, number, zlib.crc32(str(source["recording"]).encode())])
     chosen = rng.choice(len(CLASSES), size=len(rows), p=SHARES)
+    spans = list(zip(rows["start_s"], rows["end_s"], strict=True))
+    # Of all that makes the sound, so that no file is taken for another with other labels
+    made_of = [source["path"], seed, number, spans, chosen.tolist(), LOUDNESS_DB, TURBULENCE, CLICKS]
+    name = f"{source['recording']}_overlay{number}_{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]}"
     path = out / f"{name}.wav"
     if not path.exists():
         wave, rate_hz = read(source["path"])
         real = resample(wave, rate_hz, simulator.RATE_HZ).astype(np.float64)
-        spans = list(zip(rows["start_s"], rows["end_s"], strict=True))
         part = path.with_suffix(".part")
         soundfile.write(part, laid_over(real, spans, chosen, rng), simulator.RATE_HZ, "PCM_16", format="WAV")
         part.replace(path)

@@ -12,6 +12,7 @@ from rales.data import splits
 from rales.export import parity
 from rales.export.artefact import FORMATS, made, need
 from rales.export.artefact import opened as opened
+from rales.export.engines import MANY as MANY
 from rales.export.engines import load as load
 from rales.rows import cycle_waves
 

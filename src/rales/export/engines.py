@@ -37,9 +37,8 @@ def load(
 
     An artefact is its own engine. Of a run, `onnx` and `openvino` are made once, in float32, and kept in the cache;
     `auto` is the fastest of those that agree with torch to 1e-5, asked once when many `recordings` wait, else torch.
-    Many are scored on a processor each (torch then has one thread), since the threads of one small network mostly
-    wait for each other. `tell` takes sentences for the person. Errors: an artefact that is damaged or not ours, a
-    missing package.
+    Many are scored side by side where torch has fewer threads than there are processors. `tell` takes sentences for
+    the person. Errors: an artefact that is damaged or not ours, a missing package.
     """
     path = Path(path_or_name or "")
     to = format_of(path)
@@ -49,15 +48,15 @@ def load(
         raise UsageError(f"--engine {engine}: {path} is an artefact for {to}; give the run folder instead")
     model = None if to else predict.load(path_or_name, device)
     many = recordings >= MANY and (model is None or model.device.type == "cpu")
-    if many:
-        torch.set_num_threads(1)
     if model is None:
         model = opened(path, str(to))
     elif engine in FORMATS:
         model.engine = prepared(model, engine)
     elif engine == "auto" and model.device.type == "cpu":
         model.engine = fastest(model, many, tell)
-    model.at_once = processors() if many else 1
+    if many:
+        model.at_once = max(1, processors() // torch.get_num_threads())
+        model.engine(probe_of(model.recipe))  # what it makes at its first call is made before threads share it
     return model
 
 
