@@ -4,7 +4,8 @@
 
 Compact encoders (those of `rales default-model`), five seeds each: as they start, pre-trained on made-up breaths, on
 SPRSound's train recordings, on those with background noise mixed in; the same number of steps each. None of them has
-heard a recording of ICBHI. `--long` adds one finished pre-training run. Each is probed on the official split and under
+heard a recording of ICBHI. `--long` adds one finished pre-training run. `--probe sprsound` probes on the events of
+SPRSound instead, whose test patients nobody has heard either. Each is probed on the official split and under
 patient-disjoint five-fold cross-validation over all recordings (the seed of the folds is that of the encoder): Score
 and AUROC of "abnormal", intervals with patients resampled, the seeds of one patient staying together. Then a learning
 curve: the same probe of the last encoder in the list on fewer patients. Finished runs are kept.
@@ -44,10 +45,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--long", type=Path)
+    parser.add_argument("--probe", choices=("icbhi", "sprsound"), default="icbhi", help="whose cycles are classified")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     runs = pretrained(options)
-    cycles = splits.official(read_cycles(options.icbhi)).reset_index(drop=True)
+    if options.probe == "icbhi":
+        cycles = splits.official(read_cycles(options.icbhi)).reset_index(drop=True)
+    else:  # in the split of its authors
+        cycles = read_cycles(options.sprsound, skip_damaged=True).reset_index(drop=True)
     found = {}
     for name, seeds in runs.items():
         found[name] = [layers_of(run, cycles, seed if name == "random start" else None) for seed, run in seeds]
