@@ -1,10 +1,11 @@
 """rales-small, the model that ships with the package: how it is made, from folders of recordings to the file.
 
 A compact ViT, all layers fused, is trained on the normal breaths of ICBHI's and SPRSound's train sides, with made-up
-crackles and wheezes laid over half of them (`data.overlay`): on the few patients at hand it learns from real abnormal
-breaths whose they are, not what they hold. Temperature and threshold come from held-out patients of ICBHI's train side
-and their real labels. Pre-training with M2D on the same recordings, everyday noise mixed in, is there for larger
-collections. What was tried is in docs/results.md, what the model is good for in docs/rales-small.md.
+crackles and wheezes laid over half of them (`data.overlay`): from those it learns more about the abnormal breaths of
+other patients than from the real ones of the few patients at hand. Temperature and threshold come from held-out
+patients of ICBHI's train side and their real labels. Pre-training with M2D on the same recordings, everyday noise
+mixed in, is there for larger collections. What was tried is in docs/results.md, what the model is good for in
+docs/rales-small.md.
 """
 
 import json
@@ -39,7 +40,7 @@ ENCODER = (
     "pretrain.device=cpu",
 )
 # A patch is 80 ms of all mel bands, so that 4 s are 50 of them. Most recordings hold nothing above 4 kHz, and at 8 kHz
-# reading them costs half.
+# the front-end costs half.
 RANDOM_START = (
     "audio.rate_hz=8000",
     "audio.fade_samples=500",

@@ -236,7 +236,7 @@ class Model:
         # Closed whatever happens, else readers wait for someone to take their pieces and keep the process from ending
         with closing(reading), ThreadPoolExecutor(self.at_once, thread_name_prefix="rales-score") as pool:
             groups = recordings.grouped(reading, BATCH)
-            begun = ((group, pool.submit(values_of, group, function)) for group in groups)
+            begun = ((group, pool.submit(recordings.values_of, group, function)) for group in groups)
             for group, future in held_back(begun, self.at_once - 1):
                 values = future.result()
                 for piece in group:
@@ -287,12 +287,6 @@ class Model:
             function(self.frontend(torch.from_numpy(waves).to(self.device))).float().cpu().numpy()
         )
         return result
-
-
-def values_of(group: Sequence[Piece], function: Callable[[Waves], NDArray[Any]]) -> NDArray[Any]:
-    """Pieces -> what the function says of all their cycles."""
-    waves = [piece.waves for piece in group if len(piece.waves)]
-    return function(np.concatenate(waves)) if waves else np.empty((0, 0))
 
 
 def rows_of(answers: Sequence[Answer]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ import queue
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from itertools import chain, islice
@@ -256,3 +256,9 @@ def grouped(pieces: Iterable[Piece], most: int) -> Iterator[list[Piece]]:
         rows += len(piece.waves)
     if group:
         yield group
+
+
+def values_of(group: Sequence[Piece], function: Callable[[Waves], NDArray[Any]]) -> NDArray[Any]:
+    """Pieces -> what the function says of all their cycles."""
+    waves = [piece.waves for piece in group if len(piece.waves)]
+    return function(np.concatenate(waves)) if waves else np.empty((0, 0))

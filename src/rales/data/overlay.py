@@ -1,8 +1,8 @@
 """Crackles and wheezes from physics, laid over real normal breaths: abnormal cycles that nobody's illness gives away.
 
-In a database of a few dozen patients whoever crackles also has an age, a stethoscope and a room, and a network learns
-those instead. Here the same breath is normal once and crackles once, so that only the crackle tells them apart. The
-sounds are those of `simulator`; the idea of mixing events into real backgrounds is DCASE's and Salamon et al.'s
+In a database of a few dozen patients whoever crackles also has an age, a stethoscope and a room, and a network may
+learn those instead. Here the same breath is normal once and crackles once, so that only the crackle tells them apart.
+The sounds are those of `simulator`; the idea of mixing events into real backgrounds is DCASE's and Salamon et al.'s
 (Scaper, WASPAA 2017), to breath sounds it is ours.
 """
 
