@@ -184,6 +184,17 @@ def test_rows_files_and_format_are_in_the_key(
     assert count(cycles) == 7
 
 
+@pytest.mark.parametrize("library", ["numpy", "scipy", "soundfile", "soxr"])
+def test_another_version_of_what_computes_the_rows_builds_again(
+    cycles: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    cache.waveforms(cycles, folder=folder, **SMALL)
+    known = cache.version
+    monkeypatch.setattr(cache, "version", lambda name: "99.0" if name == library else known(name))
+    cache.waveforms(cycles, folder=folder, **SMALL)
+    assert len(entries(folder)) == 2
+
+
 def test_a_link_to_a_recording_is_the_recording(
     cycles: pd.DataFrame, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
