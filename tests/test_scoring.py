@@ -116,15 +116,14 @@ def test_a_recording_is_counted_without_what_is_uncertain() -> None:
             "notice": [scoring.NOTICE] * 5,
         }
     )
-    counts = scoring.per_recording(table).set_index("recording")
-    assert counts.index.tolist() == ["b", "a"]  # as they came
-    assert counts.loc["b", ["cycles", "uncertain", "normal", "crackle", "wheeze", "both", "abnormal"]].tolist() == [
-        *(4, 1, 1, 1, 0, 1, 2)
-    ]
-    assert counts.loc["b", "abnormal_share"] == pytest.approx(2 / 3)
-    assert counts.loc["b", ["low", "high"]].tolist() == pytest.approx(statistics.wilson(2, 3))
-    assert np.isnan(counts.loc["a", "abnormal_share"])
-    assert counts.loc["a", ["low", "high"]].tolist() == [0.0, 1.0]
+    first, second = scoring.per_recording(table).to_dict("records")
+    assert (first["recording"], second["recording"]) == ("b", "a")  # as they came
+    names = ["cycles", "uncertain", "normal", "crackle", "wheeze", "both", "abnormal"]
+    assert [first[name] for name in names] == [4, 1, 1, 1, 0, 1, 2]
+    assert first["abnormal_share"] == pytest.approx(2 / 3)
+    assert (first["low"], first["high"]) == pytest.approx(statistics.wilson(2, 3))
+    assert np.isnan(second["abnormal_share"])
+    assert (second["low"], second["high"]) == (0.0, 1.0)
 
 
 # Figures of an evaluation ------------------------------------------------------------------------
