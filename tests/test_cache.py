@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import importlib.metadata
 import json
 import logging
 import os
@@ -189,8 +190,8 @@ def test_another_version_of_what_computes_the_rows_builds_again(
     cycles: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
     cache.waveforms(cycles, folder=folder, **SMALL)
-    known = cache.version
-    monkeypatch.setattr(cache, "version", lambda name: "99.0" if name == library else known(name))
+    known = importlib.metadata.version
+    monkeypatch.setattr("rales.data.cache.version", lambda name: "99.0" if name == library else known(name))
     cache.waveforms(cycles, folder=folder, **SMALL)
     assert len(entries(folder)) == 2
 
