@@ -103,6 +103,7 @@ function remove() {
 }
 
 function add() {
+  if (!state.current) return;
   const found = cycles.add(state.cycles, player.now(), state.current.duration_s, most());
   const fresh = found?.find((cycle) => !state.cycles.includes(cycle));
   change(found, "Cycle added", fresh?.id);
