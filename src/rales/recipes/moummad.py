@@ -19,13 +19,14 @@ Provenance: code-verified (ilyassmoummad/scl_icbhi2017, michiel-j/SCL_ICBHI2017)
 `moummad_scl`, which uses no metadata. Weights: Zenodo 3987831.
 
 Deviations, undone by fidelity=original: a better resampler (audio.resampler=sinc); min-max per clip, not per batch
-(audio.scope=batch); standard deviation 0.2550 as the paper says, not 0.0255 (audio.std); SpecAugment on every batch,
-not on 84.1 % of them (augment.published_gate=true); bfloat16 where it pays (train.precision=float32); kernels see
-(time, frequency) as in pre-training; the two views of a batch pass the encoder together, so that batch-norm takes its
-statistics over both and moves its running ones once a step (`views=apart`: one view after the other). Kept: the cosine
-that rises again after 40 epochs. `moummad_mscl` needs the database's demographic file; patients whose sex or age it
-does not know stay out of the metadata term. --epochs is that of the encoder, `probe_epochs` of the probe; the encoder's
-last epoch goes on, --select chooses among the probe's. Without weights the learning rate is 1e-3, as in the paper.
+(audio.scope=batch); standard deviation 0.2550 as the paper says, not 0.0255 (audio.std=0.0255); SpecAugment on every
+batch, not on 84.1 % of them (augment.published_gate=true); bfloat16 where it pays (train.precision=float32); kernels
+see (time, frequency) as in pre-training; the two views of a batch pass the encoder together, so that batch-norm takes
+its statistics over both and moves its running ones once a step (`views=apart`: one view after the other). Kept: the
+cosine that rises again after 40 epochs. `moummad_mscl` needs the database's demographic file; patients whose sex or age
+it does not know stay out of the metadata term. --epochs is that of the encoder, `probe_epochs` of the probe; the
+encoder's last epoch goes on, --select chooses among the probe's. Without weights the learning rate is 1e-3, as in the
+paper.
 """
 
 from collections.abc import Callable
