@@ -22,15 +22,16 @@ user: the last epoch is kept unless `--select` says otherwise.
 
 From the paper's printed text: SpecAugment's widths are 20 bands and 40 frames as in that code, not 40 and 20
 (masks=paper), and a cycle is faded as in that code. From the code: time warping, which only the paper has
-(augment.time_warp_frames=0). Without `--weights` the start is random, which the paper never does: then the learning
-rate warms up, and the sizes `small` and `tiny` (ours, for tests and machines without a GPU) have a higher one and
-smaller batches, `tiny` also milder masks.
+(augment.time_warp_frames=0). With `--weights` of a run of ours the encoder and what it hears are that run's; the head
+and the weights of the layers are new. Without `--weights` the start is random, which the paper never does: then the
+learning rate warms up, and the sizes `small` and `tiny` (ours, for tests and machines without a GPU) have a higher one
+and smaller batches, `tiny` also milder masks.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,11 +39,11 @@ from torch import Tensor, nn
 from rales import finetune
 from rales.audio import IcbhiLogMel, M2DLogMel
 from rales.audio.augment import other_device, time_warp
-from rales.config import Audio, Augmentation, Config, Model, Recipe, Training, UsageError, one_of, override
+from rales.config import Audio, Augmentation, Config, Model, Recipe, Training, UsageError, build, one_of, override
 from rales.models.classifier import FusionClassifier
 from rales.models.downloads import find
 from rales.models.vit import SIZES, ViT
-from rales.models.weights import fingerprint, load_m2d, norm_stats
+from rales.models.weights import encoder_of, fingerprint, load_m2d, read_tensors, record_of
 from rales.steps import masked, weighted_loss
 
 PAPER_LAYERS = {"vanilla": (12,), "pair_5_12": (5, 12), "pair_5_11": (5, 11), "triple_4_7_10": (4, 7, 10)}
@@ -72,14 +73,15 @@ def recipe(
     variant: str = "all_learned",
     size: str = "base",
     weights: str = "",
-    frontend: str = "icbhi",
+    frontend: str = "",
     masks: str = "code",
     fidelity: str = "corrected",
 ) -> Recipe:
     """-> the system of one row of Table 2. Errors: unknown words, and a checkpoint that is no M2D encoder.
 
-    `size` is that of a random start; with `weights` the checkpoint has its own. `masks` is the order of SpecAugment's
-    widths: 20 mel bands and 40 frames as in the public code, or as the paper's sentence literally reads, exchanged.
+    `size` is that of a random start; with `weights` the checkpoint has its own. `frontend` is icbhi unless the
+    checkpoint's run heard another one. `masks` is the order of SpecAugment's widths: 20 mel bands and 40 frames as in
+    the public code, or as the paper's sentence literally reads, exchanged.
     `fidelity` is "corrected", our defaults, or "published", those of the public code.
 
     In a shallower ViT the paper's layers keep their relative depth, rounded down: 5, 11, 12 of 12 become 1, 3, 4 of 4.
@@ -87,15 +89,13 @@ def recipe(
     one_of("fidelity", fidelity, ("corrected", "published"))
     one_of("variant", variant, VARIANTS)
     one_of("size", size or "base", tuple(SIZES))
-    one_of("frontend", frontend, ("icbhi", "m2d", "m2d_clip"))
-    if fidelity == "published" and frontend != "icbhi":
-        raise UsageError(f"fidelity=published has the front-end of the ICBHI code; leave frontend={frontend} out")
+    one_of("frontend", frontend or "icbhi", ("icbhi", "m2d", "m2d_clip"))
     one_of("masks", masks, ("code", "paper"))
-    model = Model(**SIZES[size or "base"]._asdict())
-    if weights:
-        encoder, digest = in_file(find(weights))
-        own = {name: getattr(encoder, name) for name in ("dim", "depth", "heads", "patch", "unit_frames")}
-        model = Model(**own, weights=weights, weights_digest=digest)
+    start = start_of(find(weights)) if weights else None
+    model = model_of(start, weights) if start else Model(**SIZES[size or "base"]._asdict())
+    audio = audio_of(start, frontend)
+    if fidelity == "published" and audio.frontend != "icbhi":
+        raise UsageError(f"fidelity=published has the front-end of the ICBHI code; leave frontend={audio.frontend} out")
     augmentation = Augmentation() if weights or size != "tiny" else MILD
     if masks == "paper":
         augmentation = replace(
@@ -105,7 +105,7 @@ def recipe(
     if variant in PAPER_LAYERS:
         layers = tuple(sorted({max(1, layer * model.depth // 12) for layer in PAPER_LAYERS[variant]}))
     config = Config(
-        audio=constants_of(frontend, weights),
+        audio=audio,
         augment=augmentation,
         model=replace(model, layers=layers, learned=variant == "all_learned"),
         train=Training() if weights else RANDOM_START[size or "base"],
@@ -118,7 +118,7 @@ def recipe(
             "variant": variant,
             "size": "" if weights else size,
             "weights": weights,
-            "frontend": frontend,
+            "frontend": audio.frontend,
             "masks": masks,
             "fidelity": fidelity,
         },
@@ -128,27 +128,74 @@ def recipe(
         augment=augment,
         batch_loss=weighted_loss,
         run=finetune.run,
+        notes=(what_was_taken(start, audio),) if start else (),
     )
 
 
-def constants_of(frontend: str, weights: str) -> Audio:
-    """Option `frontend` and checkpoint, or "" -> the front-end with the constants that go with it."""
-    if frontend == "m2d":
-        mean, std = norm_stats(find(weights)) if weights else (-7.1, 4.2)
-        return Audio(frontend="m2d", mean=mean, std=std)
-    return Audio(frontend="m2d_clip", mean=0.0, std=1.0) if frontend == "m2d_clip" else Audio(frontend="icbhi")
+class Start(NamedTuple):
+    """A checkpoint that a network starts from."""
+
+    path: Path
+    encoder: ViT  # without its weights
+    digest: str  # of those weights
+    norm_stats: tuple[float, float]  # mean and standard deviation of the log-mel that M2D's front-end makes for it
+    record: dict[str, Any]  # of the run of ours that made it, {} of anybody else's file
 
 
-def in_file(path: Path) -> tuple[ViT, str]:
-    """Checkpoint -> its encoder without the weights, and their fingerprint; read once, as a sweep asks every trial."""
+def start_of(path: Path) -> Start:
+    """Checkpoint -> what it says; read once, as a sweep asks every trial."""
     return read_once(path, path.stat().st_mtime_ns)
 
 
 @cache
-def read_once(path: Path, modified_ns: int) -> tuple[ViT, str]:
-    encoder = load_m2d(path)
-    digest = fingerprint(encoder)
-    return encoder.to("meta"), digest
+def read_once(path: Path, modified_ns: int) -> Start:
+    tensors, metadata = read_tensors(path)
+    encoder = encoder_of(tensors, metadata, path)
+    digest, (mean, std) = fingerprint(encoder), encoder.norm_stats.tolist()
+    return Start(path, encoder.to("meta"), digest, (mean, std), record_of(metadata, path))
+
+
+def model_of(start: Start, weights: str) -> Model:
+    """Checkpoint, and the word that named it -> the encoder as its run had it; what is fused of it is chosen anew."""
+    names = ("dim", "depth", "heads", "patch", "unit_frames", "long_input", "raw_last")
+    layout = start.record.get("config", {}).get("model", {}).get("layout", Model.layout)
+    own = {name: getattr(start.encoder, name) for name in names}
+    return Model(**own, layout=layout, weights=weights, weights_digest=start.digest)
+
+
+def audio_of(start: Start | None, frontend: str) -> Audio:
+    """Checkpoint and the front-end asked for ("": none in particular) -> what the network hears.
+
+    With a checkpoint of ours it is what its run heard: all settings of a fine-tuning, M2D's log-mel after a
+    pre-training. Another front-end that is asked for keeps rate, length and padding.
+    """
+    audio = Audio()
+    if start and "audio" in start.record.get("config", {}):
+        audio = build(Audio, start.record["config"]["audio"], str(start.path))
+    elif start and start.record:
+        audio = replace(audio, frontend="m2d", mean=start.norm_stats[0], std=start.norm_stats[1])
+    if frontend in ("", audio.frontend):
+        return audio
+    m2d = start.norm_stats if start else (-7.1, 4.2)
+    mean, std = {"icbhi": (Audio.mean, Audio.std), "m2d": m2d, "m2d_clip": (0.0, 1.0)}[frontend]
+    return replace(audio, frontend=frontend, mean=mean, std=std)  # type: ignore[arg-type]
+
+
+def what_was_taken(start: Start, audio: Audio) -> str:
+    """Checkpoint, and what is heard before --set -> the sentence that says what of the file goes on and what not."""
+    vit = start.encoder
+    sizes = (
+        f"width {vit.dim}, depth {vit.depth}, {vit.heads} heads, patches of {vit.patch[0]} x {vit.patch[1]}, units of "
+        f"{vit.unit_frames} frames"
+    )
+    heard = f"front-end {audio.frontend} at {audio.rate_hz} Hz, {audio.duration_s:g} s"
+    if not start.record:
+        return f"{start.path}: its encoder is taken ({sizes}); it says nothing of what it heard, so that is {heard}"
+    theirs = audio_of(start, "")
+    heard = ", ".join(f"{field.name} {getattr(audio, field.name)}" for field in fields(Audio))
+    asked = "" if audio == theirs else f" (its run heard {theirs.frontend}, {audio.frontend} was asked for)"
+    left = "predictor and target are" if "encoder" in start.record["config"] else "head, layer weights, calibration are"
+    return f"{start.path}: encoder ({sizes}) and sound ({heard}){asked} are taken from its run; its {left} not"
 
 
 def build_frontend(config: Config) -> nn.Module:
