@@ -56,7 +56,7 @@ def add_predict(app: "FastAPI", service: Service) -> None:
     ) -> dict[str, Any]:
         """Classify the cycles of one recording; nothing of it is kept. Not a diagnosis."""
         chosen = service.model_name(model)
-        path = marks.relative(marks.file_name(audio.filename or ""))
+        path = marks.relative(marks.base_name(audio.filename or ""))
         name = marks.stem(path)
         async with service.arrived(path, audio.file, annotation.file if annotation else None) as (place, facts):
             sound = place / "audio.wav"

@@ -39,7 +39,8 @@ def annotated(found: Sequence[Cycle], duration_s: float) -> Original:
 
 def called(rows: Sequence[Row], duration_s: float) -> Original:
     """What a model says of a whole recording -> what that recording begins with."""
-    cycles = [{**span(row), "label": row.get("true_label") or row["label"], "confirmed": False} for row in rows]
+    labelled = [(row, row.get("true_label") or row["label"]) for row in rows]
+    cycles = [{**span(row), "label": label, "confirmed": False} for row, label in labelled if label]
     return Original(rows[0]["source"] if rows else "", ordered([in_milliseconds(row, duration_s) for row in cycles]))
 
 
@@ -143,14 +144,14 @@ def titled(path: str) -> str:
     return path[: len(path) - len(suffix(path))]
 
 
-def file_name(path: str) -> str:
+def base_name(path: str) -> str:
     """-> the last part of a visitor's path."""
     return re.split(r"[/\\]", path)[-1]
 
 
 def stem(name: str) -> str:
     """A visitor's file name -> the name of the recording: no folder, no suffix, no control characters."""
-    base = printable(file_name(name))
+    base = printable(base_name(name))
     return trimmed(base[: len(base) - len(suffix(base))]) or "recording"
 
 

@@ -80,7 +80,7 @@ def add_recordings(app: "FastAPI", service: Service) -> None:
     ) -> dict[str, Any]:
         """Add a recording; the default model answers for it when its turn comes."""
         await asyncio.to_thread(known_session, service, session)
-        path = marks.relative(path or marks.file_name(audio.filename or ""))
+        path = marks.relative(path or marks.base_name(audio.filename or ""))
         async with service.arrived(path, audio.file, annotation.file if annotation else None) as (place, facts):
             keep = partial(service.keep, session, path, facts, place, only_new=only_new)
             recording = await asyncio.to_thread(keep)

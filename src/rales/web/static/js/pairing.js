@@ -19,11 +19,11 @@ export const withoutSuffix = (path) => {
  * An annotation lies in the folder of its recording and is named like it; letters' case counts only where both ways of
  * writing it are there. */
 export function paired(files, suffixes, listed) {
-  const ends = (file, suffix) => file.path.toLowerCase().endsWith(suffix);
+  const ends = (file, endings) => endings.some((ending) => file.path.toLowerCase().endsWith(ending));
   const seen = files.filter((file) => !isHidden(file.path));
-  const texts = seen.filter((file) => ends(file, ANNOTATION));
-  const heard = seen.filter((file) => suffixes.some((suffix) => ends(file, suffix)));
-  const others = seen.filter((file) => !texts.includes(file) && !heard.includes(file));
+  const texts = seen.filter((file) => ends(file, [ANNOTATION]));
+  const heard = seen.filter((file) => ends(file, suffixes));
+  const others = seen.filter((file) => !ends(file, [ANNOTATION, ...suffixes]));
   const left = new Set(texts);
   const [sounds, refused] = [[], []];
   const [byName, byLetters] = [grouped(texts, withoutSuffix), grouped(texts, lowerName)];
@@ -52,8 +52,8 @@ export function paired(files, suffixes, listed) {
 
 const lowerName = (path) => withoutSuffix(path).toLowerCase();
 
-/** What systems put into folders without asking: .DS_Store, ._anna.wav. */
-const isHidden = (path) => path.includes("/") && path.split("/").some((part) => part.startsWith("."));
+/** What systems put into folders without asking: .DS_Store, ._anna.wav, __MACOSX. */
+const isHidden = (path) => path.includes("/") && path.split("/").some((part) => /^(\.|__MACOSX)/.test(part));
 
 function grouped(files, key) {
   const groups = new Map();
