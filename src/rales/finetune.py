@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from rales import runs, scoring
 from rales.config import Recipe, Step, to_dict
@@ -21,6 +20,7 @@ from rales.data import batches, splits
 from rales.devices import Place, place
 from rales.metrics import CLASSES, confusion, icbhi_scores
 from rales.optim import interpolate, load_state_tensors, set_lr, state_tensors
+from rales.progress import progress_bar
 from rales.rows import Data, class_numbers, cycle_waves, rows_of
 from rales.steps import make_optimisers, scheduled_lr
 
@@ -81,12 +81,13 @@ def train(
     network = DistributedDataParallel(model, find_unused_parameters=True) if here.world > 1 else model
     weight = data.class_weight(config).to(here.device)
 
-    epochs = tqdm(
+    epochs = progress_bar(
         range(state["epoch"] + 1, config.train.epochs + 1),
+        shown=progress and here.rank == 0,
+        log_every_s=0,
         desc=f"train {recipe.name}",
         initial=state["epoch"],
         total=config.train.epochs,
-        disable=None if progress and here.rank == 0 else True,
         unit="epoch",
     )
     for epoch in epochs:
@@ -98,11 +99,17 @@ def train(
         if here.rank == 0:
             lines[0]["seconds"] = round(time.perf_counter() - started, 3)
             keep(out, model, frontend, optimisers, lines, state, epoch, record)
-            epochs.set_postfix({line["split"]: f"{100 * line['score']:.1f}" for line in lines})
+            epochs.set_postfix(shown_figures(lines), refresh=False)
     here.gather("trained")
     figures = finish(out, model, frontend, data, here, state, record) if here.rank == 0 else {}
     here.gather("finished")
     return figures
+
+
+def shown_figures(lines: list[dict[str, Any]]) -> dict[str, str]:
+    """Lines of an epoch -> what stands beside its bar: training loss, Score of every part."""
+    scores = {line["split"]: f"{100 * line['score']:.1f}" for line in lines}
+    return {"loss": f"{lines[0]['loss']:.3f}", **scores}
 
 
 def check_batches(recipe: Recipe, here: Place) -> None:
