@@ -200,7 +200,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     assert [line["epoch"] for line in lines(out)] == [1]
     state = runs.read_checkpoint(out / "resume.safetensors")[1]["state"]
     assert (state["epoch"], state["step"]) == point
-    with pytest.raises(ValueError, match="the run is not finished; the same pretrain command goes on with it"):
+    with pytest.raises(ValueError, match="the run is not finished; the same command goes on with it"):
         find(out)
     job(out, *words)
     same_run(out, undisturbed)

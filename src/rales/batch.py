@@ -64,7 +64,7 @@ def run(
         "model": classifier.digest,
         "shard": shard,
         "cycles": cycles,
-        "decision": vars(decision),
+        "decision": {name: value for name, value in vars(decision).items() if name != "caution"},  # is the model's
     }
     place = str(Path(model).resolve()) if model and Path(model).exists() else model
     shared = (str(out.resolve()), place, decision, cycles)

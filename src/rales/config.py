@@ -259,12 +259,32 @@ class Recipe:
     """Loss or normalisation compare the rows of a batch: it cannot be cut into pieces or shared among processes."""
     asked: "Recipe | None" = None
     """In the last of several stages, whose numbers are its own: the recipe that the user asked for."""
+    notes: tuple[str, ...] = ()
+    """Sentences for whoever trains: what was taken of a checkpoint, and what was not."""
 
 
 def one_of(option: str, value: str, known: Sequence[str]) -> None:
     """A recipe's option and what it may be; anything else is a UsageError."""
     if value not in known:
         raise UsageError(f"{option} {value!r} is unknown; expected one of {', '.join(known)}")
+
+
+def number_of_option(option: str, text: str) -> float:
+    """A recipe's option in words -> a finite number, 0 or more; anything else is a UsageError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise UsageError(f"{option} {text!r}: expected a finite number, 0 or more")
+    return value
+
+
+def count_of_option(option: str, text: str, least: int) -> int:
+    """A recipe's option in words -> a whole number, `least` or more; anything else is a UsageError."""
+    if not text.isdecimal() or len(text) > 9 or int(text) < least:
+        raise UsageError(f"{option} {text!r}: expected a whole number, {least} or more")
+    return int(text)
 
 
 def base_or_tiny(size: str, weights: str) -> str:

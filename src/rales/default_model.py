@@ -20,11 +20,12 @@ from rales.config import Recipe, UsageError
 from rales.data import read_cycles, splits
 from rales.data.collection import read_collection
 from rales.data.overlay import lay_over
+from rales.models.downloads import SHIPPED_FILE
 from rales.models.weights import read_safetensors
 from rales.pretrain_config import PretrainConfig
 from rales.recipes import m2d_pretrain
 
-FILE = Path(__file__).parent / "default" / "model.safetensors"
+FILE = SHIPPED_FILE
 VARIANTS, EPOCHS = 4, 4  # of every normal train cycle; passes over them
 ENCODER = (
     "encoder.dim=128",

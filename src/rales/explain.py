@@ -79,9 +79,11 @@ def explain(model: Model, path: str, cycle: int, target: str | None = None, *, c
 def attribution(model: Model, wave: NDArray[np.float32], target: str, steps: int = STEPS) -> Attribution:
     """Prepared cycle (samples,) and class -> the contribution of every patch of the network's grid.
 
-    Errors: a system whose front-end gives no log-mel picture.
+    Errors: a system whose front-end gives no log-mel picture, or none of a cycle alone.
     """
     audio, sizes = model.recipe.config.audio, model.recipe.config.model.patch
+    if audio.scope == "batch":
+        raise ValueError("a model of audio.scope=batch has no answer to a cycle alone, so there is nothing to explain")
     features = model.frontend(torch.from_numpy(wave[None]).to(model.device))
     filters = next((m.filters for m in model.frontend.modules() if isinstance(m, MelPower)), None)
     if filters is None or features.ndim != 4 or features.shape[1] != 1:

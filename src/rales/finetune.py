@@ -19,9 +19,10 @@ from rales.config import Recipe, Step, to_dict
 from rales.data import batches, splits
 from rales.devices import Place, place
 from rales.metrics import CLASSES, confusion, icbhi_scores
-from rales.optim import interpolate, load_state_tensors, set_lr, state_tensors
+from rales.models.weights import check_finite
+from rales.optim import interpolate, largest_weight, load_state_tensors, set_lr, state_tensors
 from rales.progress import progress_bar
-from rales.rows import Data, class_numbers, cycle_waves, rows_of
+from rales.rows import Data, class_numbers, cycle_waves, rows_of, scored_together
 from rales.steps import make_optimisers, scheduled_lr
 
 
@@ -66,7 +67,8 @@ def train(
     if any(here.gather(finished)):  # and nobody reads the folder before rank 0 has made it
         return runs.read_json(out / "evaluation.json") if here.rank == 0 else {}
     items = rows_of(table, recipe)
-    data = Data(items, cycle_waves(items, recipe, progress=progress and here.rank == 0, folder=cache_folder))
+    waves = cycle_waves(items, recipe, progress=progress and here.rank == 0, folder=cache_folder)
+    data = Data(items, waves, scored_together(config, 16))
 
     torch.manual_seed(config.seed)
     frontend = recipe.frontend(config).to(here.device)
@@ -92,7 +94,7 @@ def train(
     )
     for epoch in epochs:
         started = time.perf_counter()
-        lines = [train_epoch(recipe, network, frontend, optimisers, data, weight, epoch, here)]
+        lines = [train_epoch(recipe, network, frontend, optimisers, data, weight, epoch, here, out)]
         if epoch % config.train.evaluate_every == 0 or epoch == config.train.epochs:
             watched = data.parts_to_watch()
             lines += [evaluate_part(model, frontend, data, part, weight, epoch, here) for part in watched]
@@ -113,8 +115,14 @@ def shown_figures(lines: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def check_batches(recipe: Recipe, here: Place) -> None:
-    """A loss that compares the rows of a batch, cut into pieces or shared among processes, is another loss."""
+    """A loss that compares the rows of a batch, cut into pieces or shared among processes, is another loss; so is a
+    front-end that takes minimum and maximum of a batch, shared among processes."""
     train = recipe.config.train
+    if recipe.config.audio.scope == "batch" and here.world > 1:
+        raise ValueError(
+            f"audio.scope=batch takes minimum and maximum of a whole batch, which {here.world} processes would share "
+            "out among them; train in one process"
+        )
     if not recipe.whole_batches:
         return
     if here.world > 1:
@@ -138,10 +146,12 @@ def train_epoch(
     weight: Tensor,
     epoch: int,
     here: Place,
+    out: Path,
 ) -> dict[str, Any]:
     """One pass over the train cycles; -> its line of metrics (figures as seen under augmentation).
 
-    Everything random derives from (seed, epoch, step), so an epoch repeats exactly, whatever came before.
+    Everything random derives from (seed, epoch, step), so an epoch repeats exactly, whatever came before. Errors: a
+    loss or a weight that is no longer a number, before anything of this epoch is in the run folder `out`.
     """
     config, train = recipe.config, recipe.config.train
     network.train()
@@ -190,6 +200,7 @@ def train_epoch(
             if idle:
                 continue
             loss_sum += loss.item()
+            runs.stop_if_diverged(out, loss_sum, "the loss", epoch, steps + 1, "train.lr", train.lr)
             counts += confusion(label[rows].cpu(), logits.argmax(dim=1).cpu())
         if epoch <= train.warmup_epochs:
             warm_lr = lr * (epoch - 1 + (steps + 1) / all_steps) / train.warmup_epochs
@@ -203,6 +214,7 @@ def train_epoch(
         for parameter in optimisers["epoch"].param_groups[0]["params"]:
             parameter.grad /= steps
         optimisers["epoch"].step()
+    runs.stop_if_diverged(out, largest_weight(network), "a weight", epoch, steps, "train.lr", train.lr)
     everyone = here.gather((loss_sum, counts))
     loss_mean = sum(part for part, _ in everyone) / steps
     scores = icbhi_scores(np.sum([part for _, part in everyone], axis=0))
@@ -232,16 +244,20 @@ def pieces(rows: int, size: int) -> Iterator[tuple[slice, bool]]:
 def part_logits(
     model: nn.Module, frontend: nn.Module, data: Data, part: str, here: Place
 ) -> tuple[pd.DataFrame, Tensor]:
-    """-> a part's cycles in table order, and their (n, classes) float32 logits; processes share the work."""
+    """-> a part's cycles in table order, and their (n, classes) float32 logits; processes share the work, whole batches
+    each. Errors: an answer that is not a number."""
     model.eval()
     frontend.eval()
-    rows = np.array_split(data.rows(part), here.world)[here.rank]
+    everyone = data.rows(part)
+    batch_of = np.arange(len(everyone)) // data.together
+    rows = everyone[batch_of * here.world // (batch_of[-1] + 1) == here.rank]
     logits = [torch.zeros(0, len(CLASSES))]
-    for batch in batches.in_order(data.waves, data.labels, 16, rows=rows) if len(rows) else ():
+    for batch in batches.in_order(data.waves, data.labels, data.together, rows=rows) if len(rows) else ():
         with here.autocast():
             logits.append(model(frontend(batch.wave.to(here.device))).float().cpu())
-    found = torch.cat(here.gather(torch.cat(logits)))
-    cycles, pooled = scoring.pooled(data.table.iloc[data.rows(part)], found.numpy())
+    found = torch.cat(here.gather(torch.cat(logits))).numpy()
+    scoring.check_numbers(data.table.iloc[everyone], found)
+    cycles, pooled = scoring.pooled(data.table.iloc[everyone], found)
     return cycles, torch.from_numpy(pooled)
 
 
@@ -291,7 +307,9 @@ def resume(
     if not path.exists():
         return {"epoch": 0, "best_score": None, "best_epoch": None}
     tensors, record = runs.read_checkpoint(path)
-    load_tensors({name: value for name, value in tensors.items() if not name.startswith("optimiser.")}, model, frontend)
+    weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
+    check_finite(weights, path)
+    load_tensors(weights, model, frontend)
     for name, optimiser in optimisers.items():
         load_state_tensors(optimiser, tensors, f"optimiser.{name}.")
     return dict(record["state"])

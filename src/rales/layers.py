@@ -30,7 +30,7 @@ from rales.models.weights import fingerprint
 from rales.pretrain import Probe
 from rales.probe import C, Pooled, Subset, Whole, check_strength, count, learned_weights, subsets, table, weighted
 from rales.recipes import m2d_fusion
-from rales.rows import cycle_waves
+from rales.rows import cycle_waves, scored_together
 
 Part = Literal["train", "all"]
 POOLS = ("mean", "max", "min")
@@ -42,7 +42,7 @@ def search(
     out: Path,
     *,
     size: str = "base",
-    frontend: str = "icbhi",
+    frontend: str = "",
     part: Part = "train",
     folds: int = 5,
     seed: int = 0,
@@ -53,6 +53,9 @@ def search(
     cache_folder: Path | None = None,
 ) -> pd.DataFrame:
     """Cycles table and a checkpoint ("" is a random start of `size`) -> the table of `probe_all`, written to `out`.
+
+    The cycles are heard as the checkpoint's run heard them, if it is one of ours, else by the ICBHI log-mel, unless a
+    `frontend` is named.
 
     Writes subsets.csv, best_by_size.csv, layers.json (settings, learned weights, notes) and layers.png. The pooled
     layers (features.safetensors) and all confusion counts (counts.safetensors) stay there too: an interrupted search
@@ -92,7 +95,9 @@ def search(
             waves = cycle_waves(cycles, recipe, progress=progress, folder=cache_folder)
             device = pick(recipe.config.train.device, 0)
             front = recipe.frontend(recipe.config).to(device)
-            pooled = features(encoder.to(device), front, waves, used.index.to_numpy(), progress=progress)
+            batch = scored_together(recipe.config, 16)
+            chosen_rows = used.index.to_numpy()
+            pooled = features(encoder.to(device), front, waves, chosen_rows, batch=batch, progress=progress)
             keep(out / "features.safetensors", pooled, source)
         plain = weighted(pooled, np.ones(encoder.depth))
         counts = count(

@@ -1,6 +1,5 @@
 """The M2D loop: recordings without labels in, a run folder with a pre-trained encoder out."""
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -23,8 +22,17 @@ from rales.data.hearing import Hearing, measured
 from rales.devices import Place, place
 from rales.models import M2D, ViT
 from rales.models.fast import pack
-from rales.models.weights import write_reference_file
-from rales.optim import adamw, clip_gradients, ema_decay, load_state_tensors, set_lr, state_tensors, warmup_cosine_lr
+from rales.models.weights import check_finite, write_reference_file
+from rales.optim import (
+    adamw,
+    clip_gradients,
+    ema_decay,
+    largest_weight,
+    load_state_tensors,
+    set_lr,
+    state_tensors,
+    warmup_cosine_lr,
+)
 from rales.pretrain_config import PretrainConfig
 
 Build = Callable[[PretrainConfig], tuple[M2D, ViT | None]]  # -> the network, and a frozen teacher
@@ -204,10 +212,7 @@ def train_epoch(job: Job, epoch: int, state: dict[str, Any]) -> dict[str, Any]:
         sums[:3] += [share * loss.item() for loss in (found.loss.detach(), found.m2d_loss, found.teacher_loss)]
         if not piece.last:
             continue
-        if not math.isfinite(sums[0]):
-            raise ValueError(
-                f"{job.out}: the loss is {sums[0]} in epoch {epoch}, step {piece.step + 1}; use a lower pretrain.lr"
-            )
+        runs.stop_if_diverged(job.out, sums[0], "the loss", epoch, piece.step + 1, "pretrain.lr", numbers.lr)
         set_lr(job.optimiser, lr := lr_at(config, epoch - 1 + piece.step / steps))
         sums[3] += clip_gradients(model.parameters(), numbers.clip) / here.world
         job.optimiser.step()
@@ -215,7 +220,10 @@ def train_epoch(job: Job, epoch: int, state: dict[str, Any]) -> dict[str, Any]:
         model.update_target(decay := ema_at(config, (epoch - 1) * steps + piece.step, numbers.epochs * steps))
         job.bar.update()
         done = piece.step + 1
-        if numbers.keep_every and done % numbers.keep_every == 0 and done < steps:
+        saved = numbers.keep_every > 0 and done % numbers.keep_every == 0 and done < steps
+        if saved or done == steps:
+            runs.stop_if_diverged(job.out, largest_weight(model), "a weight", epoch, done, "pretrain.lr", numbers.lr)
+        if saved:
             together, seconds = np.sum(here.gather(sums), axis=0), state["seconds"] + time.perf_counter() - started
             write_notes(job)
             if here.rank == 0:
@@ -314,7 +322,9 @@ def resume(out: Path, model: M2D, optimiser: torch.optim.AdamW) -> dict[str, Any
     if not path.exists():
         return {"epoch": 0, **BEGIN}
     tensors, record = runs.read_checkpoint(path)
-    model.load_state_dict({name: value for name, value in tensors.items() if not name.startswith("optimiser.")})
+    weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
+    check_finite(weights, path)
+    model.load_state_dict(weights)
     load_state_tensors(optimiser, tensors, "optimiser.")
     return dict(record["state"])
 

@@ -245,6 +245,17 @@ def ahead(
                         box.get_nowait()
 
 
+def filling(pieces: Iterable[Piece], most: int) -> Iterator[Piece]:
+    """Pieces -> the same cycles in pieces that end wherever so many cycles are full: `grouped` then fills its lists."""
+    free = most
+    for piece in pieces:
+        while len(piece.waves) > free:
+            yield piece._replace(waves=piece.waves[:free], last=False)
+            piece, free = piece._replace(waves=piece.waves[free:]), most
+        yield piece
+        free = free - len(piece.waves) or most
+
+
 def grouped(pieces: Iterable[Piece], most: int) -> Iterator[list[Piece]]:
     """Pieces -> lists of at most so many cycles together."""
     group, rows = list[Piece](), 0

@@ -41,7 +41,11 @@ Cycles = Annotated[
 ]
 Weights = Annotated[
     str | None,
-    Parameter(name="--weights", help="Pre-trained checkpoint: a file, or for M2D a name that `rales weights` lists."),
+    Parameter(
+        name="--weights",
+        help="Checkpoint to start from: a file; for M2D also a run folder (its encoder and what that hears go on, its "
+        "head does not), rales-small, or a name that `rales weights` lists.",
+    ),
 ]
 Size = Annotated[
     Literal["tiny", "small", "base"] | None,

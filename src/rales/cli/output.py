@@ -1,8 +1,9 @@
 """What the command prints: a result on stdout, sentences on stderr."""
 
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,13 @@ def show(document: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any
 def say(sentence: str) -> None:
     """A sentence to the person, on stderr."""
     print(sentence, file=sys.stderr)
+
+
+def say_once(sentences: Iterable[str]) -> None:
+    """Each of the sentences once, of several processes that train together by the first."""
+    if os.environ.get("RANK", "0") == "0":
+        for sentence in dict.fromkeys(filter(None, sentences)):
+            say(sentence)
 
 
 def records(table: "pd.DataFrame") -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from rales.cli.options import (
     command_line,
     words_of,
 )
-from rales.cli.output import records, say, show
+from rales.cli.output import records, say, say_once, show
 
 if TYPE_CHECKING:
     from rales.sweep import Trial
@@ -84,9 +84,10 @@ def run_sweep(
     skip_damaged: bool,
     as_json: bool,
 ) -> int:
+    from rales import recipes, terminal
     from rales import sweep as jobs
-    from rales import terminal
 
+    say_once(note for trial in planned for note in recipes.make(trial.recipe, trial.words).notes)
     outcomes = jobs.run(
         planned,
         data,
@@ -175,7 +176,7 @@ def layers(
     out: Path,
     weights: Weights = None,
     size: Size = None,
-    frontend: Literal["icbhi", "m2d"] = "icbhi",
+    frontend: Literal["icbhi", "m2d", "m2d_clip"] | None = None,
     part: Part = "train",
     sizes: Annotated[tuple[int, ...], Parameter(name="--sizes", negative="")] = (),
     folds: int = 5,
@@ -196,7 +197,8 @@ def layers(
     out
         Folder to write; an interrupted search there goes on.
     frontend
-        icbhi: the log-mel of the published ICBHI recipes; m2d: as M2D was pre-trained.
+        icbhi: the log-mel of the published ICBHI recipes; m2d: as M2D was pre-trained; m2d_clip: the same, each clip
+        brought to mean 0 and deviation 1. Without it that of the checkpoint's run, else icbhi.
     part
         train: only recordings of the train split, so that the test set chooses nothing; all: every recording.
     sizes
@@ -209,15 +211,16 @@ def layers(
         Inverse strength of the probe's regularisation, as in scikit-learn.
     """
     from rales import layers as job
-    from rales import runs, terminal
+    from rales import recipes, runs, terminal
     from rales.data import read_cycles
 
+    say_once(recipes.make("m2d_fusion", weights=weights, frontend=frontend).notes)
     found = job.search(
         read_cycles(data, skip_damaged=skip_damaged),
         weights or "",
         out,
         size=size or "base",
-        frontend=frontend,
+        frontend=frontend or "",
         part=part,
         folds=folds,
         seed=seed,

@@ -18,7 +18,7 @@ from rales.cli.options import (
     command_line,
     words_of,
 )
-from rales.cli.output import say, show
+from rales.cli.output import say, say_once, show
 
 
 def train(
@@ -62,6 +62,7 @@ def train(
     given = {"seed": seed, "train.epochs": epochs, "train.select": select}
     words = [*words_of(given), *set_]
     chosen = recipes.make(recipe, words, weights=weights, size=size, variant=variant)
+    say_once(chosen.notes)
     cycles = read_cycles(data, skip_damaged=skip_damaged)
     figures = chosen.run(chosen, cycles, out, command=command_line(), progress=True)
     if figures:  # several processes: only the first has them
@@ -127,6 +128,7 @@ def pretrain(
     given |= {"crops.noise_ratio": noise_ratio, "encoder.teacher": teacher}
     words = [*words_of(given), *set_]
     config = job.settings(size, weights, words)
+    say_once([job.what_is_taken(config)])
     figures = job.run(
         config,
         read_collection(data, part=part),

@@ -15,15 +15,17 @@ Command: rales train m2d_fusion --data ICBHI_final_database --weights m2d_vit_ba
 
 Deviations from the paper's printed text, each a setting: SpecAugment's widths are 20 bands and 40 frames as in the
 public code that the paper follows, not 40 and 20; min-max per clip, not per batch; the cosine runs over all epochs;
-the last epoch is kept unless `--select` says otherwise; a cycle is faded as in that public code. Without `--weights`
-the start is random, which the paper never does: then the learning rate warms up, and the sizes `small` and `tiny`
-(ours, for machines without a GPU) have a higher one and smaller batches. `tiny` also hears and augments otherwise.
+the last epoch is kept unless `--select` says otherwise; a cycle is faded as in that public code. With `--weights` of a
+run of ours the encoder and what it hears are that run's; the head and the weights of the layers are new. Without
+`--weights` the start is random, which the paper never does: then the learning rate warms up, and the sizes `small` and
+`tiny` (ours, for machines without a GPU) have a higher one and smaller batches. `tiny` also hears and augments
+otherwise.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +33,11 @@ from torch import Tensor, nn
 from rales import finetune
 from rales.audio import IcbhiLogMel, M2DLogMel
 from rales.audio.augment import other_device, time_warp
-from rales.config import Audio, Augmentation, Config, Model, Recipe, Training, UsageError, one_of
+from rales.config import Audio, Augmentation, Config, Model, Recipe, Training, UsageError, build, one_of
 from rales.models.classifier import FusionClassifier
 from rales.models.downloads import find
 from rales.models.vit import ViT
-from rales.models.weights import fingerprint, load_m2d, norm_stats
+from rales.models.weights import encoder_of, fingerprint, load_m2d, read_tensors, record_of
 from rales.steps import masked, weighted_loss
 
 PAPER_LAYERS = {"vanilla": (12,), "pair_5_12": (5, 12), "pair_5_11": (5, 11), "triple_4_7_10": (4, 7, 10)}
@@ -46,9 +48,7 @@ VARIANTS = (*PAPER_LAYERS, "all_fixed", "all_learned")
 # breath takes 2.7 s on average. The full SpecAugment keeps so small a model from fitting anything. bf16 gains nothing.
 TINY = Config(
     audio=Audio(frontend="m2d_clip", rate_hz=8000, duration_s=4.0, fade_samples=500),
-    augment=Augmentation(
-        frequency_width=12, time_width=24, time_warp_frames=0, device_gain=0.3, device_band_limit=0.5
-    ),
+    augment=Augmentation(frequency_width=12, time_width=24, time_warp_frames=0, device_gain=0.3, device_band_limit=0.5),
     model=Model(dim=96, depth=3, heads=4, patch=(80, 8), unit_frames=200),
     train=Training(
         lr=1e-3,
@@ -62,9 +62,7 @@ TINY = Config(
 )
 SIZES = {  # of a random start
     "base": Config(train=Training(warmup_epochs=5)),
-    "small": Config(
-        model=Model(dim=384, depth=12, heads=6), train=Training(lr=3e-4, warmup_epochs=5, batch_size=32)
-    ),
+    "small": Config(model=Model(dim=384, depth=12, heads=6), train=Training(lr=3e-4, warmup_epochs=5, batch_size=32)),
     "tiny": TINY,
 }
 
@@ -76,8 +74,9 @@ def recipe(
 
     `size` is that of a random start (base) and brings its own numbers of sound, augmentation and training; with
     `weights` the network is the checkpoint's, and the other numbers those of `tiny` if it is as wide, else the paper's.
-    `frontend` is icbhi unless the size has another. `masks` is the order of SpecAugment's widths: 20 mel bands and 40
-    frames as in the public code, or as the paper's sentence literally reads, exchanged.
+    `frontend` is that of the size or of the checkpoint's run, if they have one, else icbhi. `masks` is the order of
+    SpecAugment's widths: 20 mel bands and 40 frames as in the public code, or as the paper's sentence literally reads,
+    exchanged.
 
     In a shallower ViT the paper's layers keep their relative depth, rounded down: 5, 11, 12 of 12 become 1, 2, 3 of 3
     (where 4, 7, 10 are 1, 2 as well).
@@ -86,19 +85,10 @@ def recipe(
     one_of("size", size or "base", tuple(SIZES))
     one_of("frontend", frontend or "icbhi", ("icbhi", "m2d", "m2d_clip"))
     one_of("masks", masks, ("code", "paper"))
-    if weights:
-        encoder, digest = in_file(find(weights))
-        own = {name: getattr(encoder, name) for name in ("dim", "depth", "heads", "patch", "unit_frames")}
-        model = Model(**own, weights=weights, weights_digest=digest)
-        numbers = TINY if size == "tiny" or encoder.dim == TINY.model.dim else Config()
-    else:
-        numbers = SIZES[size or "base"]
-        model = numbers.model
-    frontend = frontend or numbers.audio.frontend
-    scale = {"icbhi": (Audio.mean, Audio.std), "m2d": (-7.1, 4.2), "m2d_clip": (0.0, 1.0)}[frontend]
-    if frontend == "m2d" and weights:
-        scale = norm_stats(find(weights))
-    audio = replace(numbers.audio, frontend=frontend, mean=scale[0], std=scale[1])
+    start = start_of(find(weights)) if weights else None
+    numbers = numbers_of(start, size)
+    model = model_of(start, weights) if start else numbers.model
+    audio = audio_of(start, frontend, numbers.audio)
     augmentation = numbers.augment
     if masks == "paper":
         augmentation = replace(
@@ -113,7 +103,7 @@ def recipe(
             "variant": variant,
             "size": "" if weights else size or "base",
             "weights": weights,
-            "frontend": frontend,
+            "frontend": audio.frontend,
             "masks": masks,
         },
         config=Config(
@@ -127,19 +117,81 @@ def recipe(
         augment=augment,
         batch_loss=weighted_loss,
         run=finetune.run,
+        notes=(what_was_taken(start, audio),) if start else (),
     )
 
 
-def in_file(path: Path) -> tuple[ViT, str]:
-    """Checkpoint -> its encoder without the weights, and their fingerprint; read once, as a sweep asks every trial."""
+class Start(NamedTuple):
+    """A checkpoint that a network starts from."""
+
+    path: Path
+    encoder: ViT  # without its weights
+    digest: str  # of those weights
+    norm_stats: tuple[float, float]  # mean and standard deviation of the log-mel that M2D's front-end makes for it
+    record: dict[str, Any]  # of the run of ours that made it, {} of anybody else's file
+
+
+def start_of(path: Path) -> Start:
+    """Checkpoint -> what it says; read once, as a sweep asks every trial."""
     return read_once(path, path.stat().st_mtime_ns)
 
 
 @cache
-def read_once(path: Path, modified_ns: int) -> tuple[ViT, str]:
-    encoder = load_m2d(path)
-    digest = fingerprint(encoder)
-    return encoder.to("meta"), digest
+def read_once(path: Path, modified_ns: int) -> Start:
+    tensors, metadata = read_tensors(path)
+    encoder = encoder_of(tensors, metadata, path)
+    digest, (mean, std) = fingerprint(encoder), encoder.norm_stats.tolist()
+    return Start(path, encoder.to("meta"), digest, (mean, std), record_of(metadata, path))
+
+
+def model_of(start: Start, weights: str) -> Model:
+    """Checkpoint, and the word that named it -> the encoder as its run had it; what is fused of it is chosen anew."""
+    names = ("dim", "depth", "heads", "patch", "unit_frames", "long_input", "raw_last")
+    layout = start.record.get("config", {}).get("model", {}).get("layout", Model.layout)
+    own = {name: getattr(start.encoder, name) for name in names}
+    return Model(**own, layout=layout, weights=weights, weights_digest=start.digest)
+
+
+def numbers_of(start: Start | None, size: str) -> Config:
+    """Checkpoint and the size asked for -> the numbers of sound, augmentation and training."""
+    if start is None:
+        return SIZES[size or "base"]
+    return TINY if size == "tiny" or start.encoder.dim == TINY.model.dim else Config()
+
+
+def audio_of(start: Start | None, frontend: str, audio: Audio) -> Audio:
+    """Checkpoint, the front-end asked for ("": none in particular) and the size's sound -> what the network hears.
+
+    With a checkpoint of ours it is what its run heard: all settings of a fine-tuning, M2D's log-mel after a
+    pre-training. Another front-end that is asked for keeps rate, length and padding.
+    """
+    if start and "audio" in start.record.get("config", {}):
+        audio = build(Audio, start.record["config"]["audio"], str(start.path))
+    elif start and start.record:
+        mean, std = start.norm_stats
+        audio = Audio(frontend="m2d", duration_s=audio.duration_s, mean=mean, std=std)
+    if frontend in ("", audio.frontend):
+        return audio
+    m2d = start.norm_stats if start else (-7.1, 4.2)
+    mean, std = {"icbhi": (Audio.mean, Audio.std), "m2d": m2d, "m2d_clip": (0.0, 1.0)}[frontend]
+    return replace(audio, frontend=frontend, mean=mean, std=std)  # type: ignore[arg-type]
+
+
+def what_was_taken(start: Start, audio: Audio) -> str:
+    """Checkpoint, and what is heard before --set -> the sentence that says what of the file goes on and what not."""
+    vit = start.encoder
+    sizes = (
+        f"width {vit.dim}, depth {vit.depth}, {vit.heads} heads, patches of {vit.patch[0]} x {vit.patch[1]}, units of "
+        f"{vit.unit_frames} frames"
+    )
+    heard = f"front-end {audio.frontend} at {audio.rate_hz} Hz, {audio.duration_s:g} s"
+    if not start.record:
+        return f"{start.path}: its encoder is taken ({sizes}); it says nothing of what it heard, so that is {heard}"
+    theirs = audio_of(start, "", audio)
+    heard = ", ".join(f"{field.name} {getattr(audio, field.name)}" for field in fields(Audio))
+    asked = "" if audio == theirs else f" (its run heard {theirs.frontend}, {audio.frontend} was asked for)"
+    left = "predictor and target are" if "encoder" in start.record["config"] else "head, layer weights, calibration are"
+    return f"{start.path}: encoder ({sizes}) and sound ({heard}){asked} are taken from its run; its {left} not"
 
 
 def build_frontend(config: Config) -> nn.Module:

@@ -36,6 +36,7 @@ from rales.config import UsageError, override
 from rales.data.collection import Collection
 from rales.models import M2D, ViT, load_m2d
 from rales.models.downloads import find
+from rales.models.weights import encoder_of, read_tensors, record_of
 from rales.pretrain import Probe
 from rales.pretrain_config import SIZES, Encoder, PretrainConfig
 
@@ -72,6 +73,21 @@ def run(
     """`pretrain.run` with this system's networks, once the settings are known to fit together."""
     check(config, noise)
     return pretrain.run(config, data, out, build=build, noise=noise, probe=probe, command=command, progress=progress)
+
+
+def what_is_taken(config: PretrainConfig) -> str:
+    """Settings -> the sentence about what of a checkpoint goes on and what does not; "" without one."""
+    if not config.encoder.weights:
+        return ""
+    path = find(config.encoder.weights)
+    tensors, metadata = read_tensors(path)
+    vit = encoder_of(tensors, metadata, path, heads=config.encoder.heads)
+    taken = f"encoder (width {vit.dim}, depth {vit.depth}, {vit.heads} heads, units of {vit.unit_frames} frames)"
+    whole = any(name.startswith("target_norm.") for name in tensors)
+    taken += ", predictor and target are taken" if whole else " is taken; predictor and target are new"
+    audio = record_of(metadata, path).get("config", {}).get("audio")
+    heard = f"front-end {audio['frontend']} at {audio['rate_hz']} Hz and its head are not: " if audio else ""
+    return f"{path}: {taken}; {heard}pre-training hears M2D's log-mel at 16000 Hz, statistics {config.crops.statistics}"
 
 
 def check(config: PretrainConfig, noise: Collection | None) -> None:

@@ -45,8 +45,8 @@ from rales.config import (
     Recipe,
     Step,
     Training,
-    UsageError,
     base_or_tiny,
+    count_of_option,
     is_original,
 )
 from rales.data.icbhi import sex_and_age
@@ -191,8 +191,7 @@ def hybrid_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor,
 
 def two_stages(recipe: Recipe, probe_epochs: str) -> Recipe:
     """Recipe of the encoder -> with the linear probe behind it."""
-    if not probe_epochs.isdigit() or int(probe_epochs) < 1:
-        raise UsageError(f"probe_epochs {probe_epochs!r}: expected a whole number above 0")
+    count_of_option("probe_epochs", probe_epochs, 1)
     return replace(recipe, options={**recipe.options, "probe_epochs": probe_epochs}, run=run)
 
 

@@ -38,7 +38,18 @@ from rales.audio.filters import apply_gains, correction_gains
 from rales.audio.images import SquarePicture
 from rales.audio.lengths import reflect
 from rales.audio.wave_augment import roll, shift_pitch, stretch
-from rales.config import Audio, Config, Model, Recipe, Step, Training, UsageError, base_or_tiny, is_original, one_of
+from rales.config import (
+    Audio,
+    Config,
+    Model,
+    Recipe,
+    Step,
+    Training,
+    base_or_tiny,
+    is_original,
+    number_of_option,
+    one_of,
+)
 from rales.data import splits
 from rales.data.batches import in_order
 from rales.data.cache import Preparation, segment
@@ -63,16 +74,12 @@ def cotuning(
     """-> co-tuning; with norm="stochastic" both methods."""
     one_of("norm", norm, ("batch", "stochastic"))
     recipe = system("nguyen_cotuning", size, weights, fidelity)
-    try:
-        share = float(trade_off)
-    except ValueError as error:
-        raise UsageError(f"trade_off {trade_off!r}: expected a number") from error
     return replace(
         recipe,
         options={**recipe.options, "norm": norm, "trade_off": trade_off},
         config=replace(recipe.config, train=replace(recipe.config.train, class_weights="none")),
         model=partial(build_cotuning, size=recipe.options["size"], stochastic=norm == "stochastic"),
-        batch_loss=partial(cotuning_loss, trade_off=share),
+        batch_loss=partial(cotuning_loss, trade_off=number_of_option("trade_off", trade_off)),
         fit=partial(fit_both, original=is_original(fidelity)),
     )
 

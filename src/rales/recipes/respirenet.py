@@ -42,9 +42,10 @@ from rales.config import (
     Split,
     Step,
     Training,
-    UsageError,
     base_or_tiny,
+    count_of_option,
     is_original,
+    number_of_option,
     one_of,
 )
 from rales.data import splits
@@ -74,9 +75,7 @@ def recipe(
     original = is_original(fidelity)
     joined = joined or ("0" if original else "1")
     device_epochs = device_epochs or ("50" if size == "base" else "1")
-    for option, value in (("joined", joined), ("device_epochs", device_epochs)):
-        if not value.replace(".", "", 1 if option == "joined" else 0).isdigit():
-            raise UsageError(f"{option} {value!r}: expected a number, 0 or more")
+    count_of_option("device_epochs", device_epochs, 0)
     own = tuple(name for name in devices.split("+") if name)
     for name in own:
         one_of("devices", name, DEVICES)
@@ -111,7 +110,7 @@ def recipe(
         batch_loss=fixed_weight_loss,
         run=run,
         provenance="code-verified",
-        rows=partial(with_pieces, joined=float(joined)),
+        rows=partial(with_pieces, joined=number_of_option("joined", joined)),
         prepare=partial(prepare, random_side=original),
         fit=fit,
         wave_augment=augment_wave,
