@@ -321,8 +321,7 @@ def override(config: Settings, assignments: list[str]) -> Settings:
 def replace_field(config: Settings, name: str, text: str) -> Settings:
     known = field_types(type(config))
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        raise UsageError(f"--set {name}: no such field; the nearest is {close[0]}")
+        raise UsageError(f"--set {name}: no such field; the nearest is {nearest_field(name, list(known))}")
     value = parse(text, known[name], name)
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, int | float) and not is_possible(number, name):
@@ -335,6 +334,20 @@ def replace_field(config: Settings, name: str, text: str) -> Settings:
         return dataclasses.replace(config, **{head: value})
     section = dataclasses.replace(getattr(config, head), **{tail: value})
     return dataclasses.replace(config, **{head: section})
+
+
+def nearest_field(name: str, known: list[str]) -> str:
+    """A name that is no field -> the field that was meant. `train.learning_rate` and train.lr, `train.wd` and
+    train.weight_decay have the same initials."""
+    section, _, tail = name.rpartition(".")
+
+    def initials(words: str) -> str:
+        return "".join(word[0] for word in words.split("_") if word)
+
+    tails = {field: field.rpartition(".")[2] for field in known}
+    short = [field for field, theirs in tails.items() if theirs == initials(tail) or initials(theirs) == tail]
+    own = [field for field in short or known if field.startswith(f"{section}.")]
+    return difflib.get_close_matches(name, own or short or known, n=1, cutoff=0.0)[0]
 
 
 def is_possible(number: float, name: str) -> bool:

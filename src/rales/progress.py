@@ -36,6 +36,12 @@ def in_notebook() -> bool:
     return auto.tqdm is not asyncio.tqdm_asyncio
 
 
+def close_bars() -> None:
+    """End every bar where it stands, so that what is written next begins a line."""
+    for bar in list(getattr(std.tqdm, "_instances", ())):
+        bar.close()
+
+
 class Log(std.tqdm):  # type: ignore[type-arg]
     """tqdm whose every display is a line of its own, since a carriage return tears the lines of a file."""
 

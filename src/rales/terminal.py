@@ -91,11 +91,14 @@ SOURCES = {
 }
 
 
+PRINTED_CYCLES = 100
+
+
 def prediction_lines(document: dict[str, Any]) -> list[str]:
-    """Predicted cycles -> lines, a block per recording."""
+    """Predicted cycles -> lines, a block per recording; of very many the first, and how many more there are."""
     lines: list[str] = []
     recording = None
-    for row in document["cycles"]:
+    for row in document["cycles"][:PRINTED_CYCLES]:
         if row["recording"] != recording:
             recording = row["recording"]
             windows = SOURCES[row["source"]]
@@ -107,6 +110,8 @@ def prediction_lines(document: dict[str, Any]) -> list[str]:
             + "".join(f"{row[f'p_{name}']:>9.3f}" for name in CLASSES)
             + (f"  annotated {true}" if true else "")
         )
+    if (left := len(document["cycles"]) - PRINTED_CYCLES) > 0:
+        lines += ["", f"and {left} more cycles: --out FILE takes all, --summary FILE has a row per recording"]
     return [*lines[1:], "", document["notice"]]
 
 

@@ -31,6 +31,9 @@ Run = Annotated[
         name="--model", help="Run folder of `rales train`, or its checkpoint file; without it the package's own model."
     ),
 ]
+Device = Annotated[
+    str | None, Parameter(name="--device", help="Where to compute: cpu, cuda, cuda:1, mps; auto takes a GPU if one is.")
+]
 Cycles = Annotated[
     Literal["auto", "annotation", "segment", "windows"],
     Parameter(

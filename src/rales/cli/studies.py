@@ -149,11 +149,13 @@ def reproduce(
     from rales import reproduce as job
     from rales.data import read_cycles
     from rales.report import report as write_report
-    from rales.report import scores_table
+    from rales.report import require, scores_table
     from rales.sweep import at_once
 
     given = {"size": size, "train.epochs": epochs}
     fixed = [*words_of(given), *set_]
+    if not dry_run:
+        require()  # now, not after days of training
     planned = job.paper_trials(what, seeds, fixed, weights, select)
     cycles = read_cycles(data, skip_damaged=skip_damaged)
     cost = job.estimate(planned, cycles, at_once(processes))
@@ -179,7 +181,7 @@ def layers(
     frontend: Literal["icbhi", "m2d", "m2d_clip"] | None = None,
     part: Part = "train",
     sizes: Annotated[tuple[int, ...], Parameter(name="--sizes", negative="")] = (),
-    folds: int = 5,
+    folds: int | None = None,
     seed: int = 0,
     c: float = 1e-3,
     skip_damaged: SkipFlag = False,
@@ -204,7 +206,7 @@ def layers(
     sizes
         Numbers of layers in a subset, for example --sizes 1 --sizes 2; all of them by default.
     folds
-        Patient-disjoint folds.
+        Patient-disjoint folds; 5 if not given, or as many as there are patients if these are fewer.
     seed
         Seed of the folds, and of the random start without weights.
     c

@@ -43,9 +43,9 @@ from rales.steps import masked, weighted_loss
 PAPER_LAYERS = {"vanilla": (12,), "pair_5_12": (5, 12), "pair_5_11": (5, 11), "triple_4_7_10": (4, 7, 10)}
 VARIANTS = (*PAPER_LAYERS, "all_fixed", "all_learned")
 
-# Ours, of a size that a processor trains in minutes. A patch is 80 ms of all mel bands, so that 4 s are 50 of them. Most
-# recordings hold nothing above 4 kHz, and at 8 kHz the front-end costs half. Half of the usual clip is enough, since a
-# breath takes 2.7 s on average. The full SpecAugment keeps so small a model from fitting anything. bf16 gains nothing.
+# Ours, of a size that a processor trains in minutes. A patch is 80 ms of all mel bands, so that 4 s are 50 of them.
+# Most recordings hold nothing above 4 kHz, and at 8 kHz the front-end costs half. Half of the usual clip is enough,
+# since a breath takes 2.7 s on average. The full SpecAugment keeps so small a model from fitting anything.
 TINY = Config(
     audio=Audio(frontend="m2d_clip", rate_hz=8000, duration_s=4.0, fade_samples=500),
     augment=Augmentation(frequency_width=12, time_width=24, time_warp_frames=0, device_gain=0.3, device_band_limit=0.5),

@@ -1,9 +1,9 @@
 """Run folders -> one report: tables, pictures, and the published figures beside them."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
+from rales.extras import require_packages
 from rales.report import comparison, page, tables
 from rales.report.contents import comparability, lead_blocks, left_out_blocks, sections
 from rales.report.folders import read_runs
@@ -19,11 +19,9 @@ def report(paths: Sequence[Path], out: Path) -> Path:
     """Run folders, or folders that hold some -> `out`/report.html; beside it report.md, three CSV files and the PNGs.
 
     A run that is unfinished, broken or a repetition is named in the report with the reason. ValueError if no run can
-    be used or a package is missing, OSError where `out` cannot be written.
+    be used, UsageError if a package is missing, OSError where `out` cannot be written.
     """
-    for package in ("jinja2", "matplotlib"):
-        if find_spec(package) is None:
-            raise ValueError(f"a report needs {package}, which is not installed; pip install 'rales[report]'")
+    require()
     runs, left_out = read_runs(paths)
     found = systems(pooled(runs))
     table1 = comparison.paper_pairs(paper_rows(TABLE1), found, ratio_named=True)
@@ -42,6 +40,11 @@ def report(paths: Sequence[Path], out: Path) -> Path:
     write(out / "report.md", page.markdown(TITLE, lead, parts).encode())
     write(out / "report.html", page.html(TITLE, lead, parts).encode())
     return out / "report.html"
+
+
+def require() -> None:
+    """UsageError where a report could not be written; asked before runs that end in one, too."""
+    require_packages("a report", "report", "jinja2", "matplotlib")
 
 
 def scores_table(paths: Sequence[Path]) -> str:
