@@ -63,7 +63,7 @@ def search(
     set chooses nothing, unless `part` is "all". Errors: a folder that holds something else or a search of other
     settings, no cycles, too few patients, no matplotlib, and all that reading data and checkpoint can meet.
     """
-    require_packages("the picture of a layer search", "report", "matplotlib")
+    require()
     check_strength(c)
     cycles = cycles.reset_index(drop=True)
     used = rows_of(cycles, part)
@@ -113,6 +113,11 @@ def search(
         )
         learned = learned_weights(plain, label, fold_of, c=c, progress=progress)
         return write(out, settings, command, chosen, counts, *learned)
+
+
+def require() -> None:
+    """UsageError where the picture of a search could not be drawn."""
+    require_packages("the picture of a layer search", "report", "matplotlib")
 
 
 def quick_probe(

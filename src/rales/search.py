@@ -74,7 +74,6 @@ def read_vectors(path: Path) -> Vectors:
 
 def index_of(path: Path, rows: int) -> Any:
     """Embedding file -> its index (usearch), memory-mapped from the file beside it; made if missing, old or damaged."""
-    require_packages("rales search", "search", "usearch")
     from usearch.index import Index
 
     stored = path.with_name(path.name + ".usearch")
@@ -96,6 +95,7 @@ def index_of(path: Path, rows: int) -> Any:
 def search(query: str, path: Path, top: int = 10, model: str | None = None) -> pd.DataFrame:
     """Name of a row in the embedding file, or any recording (with #cycle or without) -> its `nearest`; the recording
     is embedded by `model`, which must be the one that made the file."""
+    require_packages("rales search", "search", "usearch")
     found = nearest(path, query, top)
     if found is not None:
         return found

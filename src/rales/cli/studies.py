@@ -216,6 +216,7 @@ def layers(
     from rales import recipes, runs, terminal
     from rales.data import read_cycles
 
+    job.require()
     say_once(recipes.make("m2d_fusion", weights=weights, frontend=frontend).notes)
     found = job.search(
         read_cycles(data, skip_damaged=skip_damaged),
