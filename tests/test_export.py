@@ -169,9 +169,13 @@ def test_words_that_cannot_be_served(place: Path, tmp_path: Path, monkeypatch: p
     with pytest.raises(ValueError, match="holds no vectors, only probabilities; give the run folder"):
         rales.load(place / "model.onnx").embed(place / "data")
     monkeypatch.setattr("rales.extras.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r'needs the package onnx, which is not installed: pip install "rales\[export\]"'):
+    with pytest.raises(
+        UsageError, match=r'needs the package onnx, which is not installed: pip install "rales\[export\]"'
+    ):
         export.export(model, tmp_path / "x.onnx")
-    with pytest.raises(UsageError, match=r'needs the package openvino, which is not installed: pip install "rales\[openvino\]"'):
+    with pytest.raises(
+        UsageError, match=r'needs the package openvino, which is not installed: pip install "rales\[openvino\]"'
+    ):
         export.load(place / "model.xml")
     assert list(tmp_path.iterdir()) == []
 

@@ -35,15 +35,15 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Screen]:
     progress.close_bars()
 
 
-def test_training_says_a_line_an_epoch_in_a_log(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_training_says_a_line_an_epoch_in_a_log(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tiny.recipe()
     recipe.run(recipe, read_cycles(data), tmp_path / "run", progress=True, cache_folder=tmp_path)
     lines = capsys.readouterr().err.splitlines()
     number = r"\d+\.\d"
     for epoch, line in enumerate(lines, start=1):
-        expected = rf"train m2d_fusion: {epoch}/3 epoch \[\d\d:\d\d<\d\d:\d\d, .*loss=\S+, train={number}, test={number}\]"
+        expected = (
+            rf"train m2d_fusion: {epoch}/3 epoch \[\d\d:\d\d<\d\d:\d\d, .*loss=\S+, train={number}, test={number}\]"
+        )
         assert re.fullmatch(expected, line), line
     assert len(lines) == 3
 
