@@ -28,7 +28,7 @@ def progress_bar(
         return auto.tqdm(items, **options)
     if sys.stderr.isatty():
         return std.tqdm(items, **options)
-    return Log(items, mininterval=log_every_s, miniters=1, delay=1e-9, bar_format=LOG_LINE, **options)
+    return Log(items, mininterval=log_every_s, miniters=1, smoothing=0, delay=1e-9, bar_format=LOG_LINE, **options)
 
 
 def in_notebook() -> bool:
