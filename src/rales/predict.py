@@ -319,7 +319,7 @@ def no_answer(path: str, waves: Waves) -> ValueError:
     """Recording, and what the model was given when its answer was NaN or infinite -> what to say of the recording."""
     return ValueError(
         f"{path}: the model's answer to one of its cycles is not a number, so none of them has a label; it was given "
-        f"values of up to {np.abs(waves).max():.3g}: if those of a wave pass 1, the recording is damaged, else the model"
+        f"values up to {np.abs(waves).max():.3g}; if those of a wave pass 1, the recording is damaged, else the model"
     )
 
 
