@@ -29,11 +29,13 @@ def audit_lines(found: dict[str, Any]) -> list[str]:
 def figure_lines(figures: dict[str, Any]) -> list[str]:
     """Figures of an evaluation -> lines: the Score and everything that must stand beside it."""
     protocol, low_high = figures["protocol"], figures["ci95"]
+    by = f" by {protocol['select_by']}" if protocol["select"] == "validation" and protocol.get("select_by") else ""
     lines = [
         *provenance_lines(protocol),
-        f"{protocol['cycles']} test cycles of {protocol['patients']} patients, split {protocol['split']}, "
-        f"epoch {protocol['selected_epoch']} of {protocol['epochs']} (select {protocol['select']}), "
-        f"seed {protocol['seed']}",
+        f"{counted(protocol['cycles'], 'test cycle')} of {counted(protocol['patients'], 'patient')}, split "
+        f"{protocol['split']}, epoch {protocol['selected_epoch']} of {protocol['epochs']} (select "
+        f"{protocol['select']}{by}), seed {protocol['seed']}",
+        *(f"warning: {sentence}" for sentence in figures.get("warnings", [])),
     ]
     if protocol["select"] == "test_best":
         lines.append("the epoch was chosen on the test set, as the paper did: these figures are optimistic")
@@ -53,7 +55,12 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
     for name, part in figures.get("leak_free", {}).items():
         trained = f" ({part['cycles_trained_on']} cycles trained on)" if part["cycles_trained_on"] else ""
         rows.append([name + trained, *percents(part), interval(part["ci95"]["score"])])
+    if validation := figures.get("validation"):
+        row = [f"{counted(validation['cycles'], 'validation cycle')}, strict", *percents(validation), ""]
+        rows.append(row)
     lines += ["", *table(head, rows), ""]
+    if validation:
+        lines.append(f"validation cycles: mean AUROC of crackles and wheezes present {number(validation['auroc'])}")
     for what in ("crackle_present", "wheeze_present"):
         detection = figures[what]
         lines.append(
@@ -266,6 +273,11 @@ def table(head: list[str], rows: list[list[Any]]) -> list[str]:
     return aligned
 
 
+def counted(count: int, noun: str) -> str:
+    """3, "cycle" -> "3 cycles"; 1, "cycle" -> "1 cycle"."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def percents(part: dict[str, Any]) -> list[str]:
     return [percent(part[name]) for name in FIGURES]
 
@@ -279,4 +291,5 @@ def number(value: float | None) -> str:
 
 
 def interval(ends: list[float]) -> str:
-    return f"{percent(ends[0])} to {percent(ends[1])}"
+    low, high = percent(ends[0]), percent(ends[1])
+    return "no interval" if "-" in (low, high) else f"{low} to {high}"
