@@ -177,10 +177,34 @@ def pretrain_lines(document: dict[str, Any]) -> list[str]:
 
 
 def outcome_lines(document: dict[str, Any]) -> list[str]:
-    """Outcomes of a sweep -> lines, failures with their sentence last."""
+    """Outcomes of a sweep -> lines: the ranking, counts, failures with their sentence last."""
     trials = document["trials"]
     lines = [f"{state}: {sum(t['state'] == state for t in trials)}" for state in ("done", "skipped", "failed")]
-    return [*lines, *(f"failed: {t['name']}: {t['error']}" for t in trials if t["state"] == "failed")]
+    failed = [f"failed: {t['name']}: {t['error']}" for t in trials if t["state"] == "failed"]
+    return [*ranking_lines(document["ranking"]), *lines, *failed] if "ranking" in document else [*lines, *failed]
+
+
+RANKED_LINES = 20
+
+
+def ranking_lines(ranking: dict[str, Any]) -> list[str]:
+    """Ranking of systems (`report.ranking`) -> lines: what it is by, and the first of them."""
+    systems = ranking["systems"]
+    rows = [
+        [
+            f"{place}. {row['system']}",
+            row["seeds"],
+            number(row["validation_auroc"]),
+            percent(row["validation_score"]),
+            *(percent(row[name]) for name in FIGURES),
+            f"all {' or '.join(row['constant_prediction'])}!" if row["constant_prediction"] else "",
+        ]
+        for place, row in enumerate(systems[:RANKED_LINES], start=1)
+    ]
+    rows.append(["every cycle called normal", "", "0.500", "50.0", "100.0", "0.0", "50.0", ""])
+    head = ["system", "seeds", "val. AUROC", "val. Score", *(f"test {name}" for name in FIGURES), "calls"]
+    rest = len(systems) - RANKED_LINES
+    return [ranking["order"], "", *table(head, rows), *([f"and {rest} more: --json"] if rest > 0 else []), ""]
 
 
 def layer_lines(document: dict[str, Any]) -> list[str]:
