@@ -165,6 +165,9 @@ class Training:
     """Every cycle once an epoch, or classes drawn equally often (then class_weights=none, else both correct for it)."""
     select: Literal["last", "validation", "test_best"] = "last"
     """Which epoch's weights are kept as `best`; `test_best` is the paper's protocol and looks at the test set."""
+    select_by: Literal["auroc", "score"] = "auroc"
+    """What chooses among epochs on validation cycles: the mean AUROC of "crackles present" and "wheezes present", which
+    no constant answer wins, or the ICBHI Score, of which calling every cycle normal has 50. test_best: the Score."""
     validation_share: float = 0.2
     """Share of the training cycles (whole patients) held out when `select` is validation."""
     evaluate_every: int = 1

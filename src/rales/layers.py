@@ -63,7 +63,7 @@ def search(
     set chooses nothing, unless `part` is "all". Errors: a folder that holds something else or a search of other
     settings, no cycles, too few patients, no matplotlib, and all that reading data and checkpoint can meet.
     """
-    require()
+    check_packages()
     check_strength(c)
     cycles = cycles.reset_index(drop=True)
     used = rows_of(cycles, part)
@@ -115,7 +115,7 @@ def search(
         return write(out, settings, command, chosen, counts, *learned)
 
 
-def require() -> None:
+def check_packages() -> None:
     """UsageError where the picture of a search could not be drawn."""
     require_packages("the picture of a layer search", "report", "matplotlib")
 

@@ -29,11 +29,13 @@ def audit_lines(found: dict[str, Any]) -> list[str]:
 def figure_lines(figures: dict[str, Any]) -> list[str]:
     """Figures of an evaluation -> lines: the Score and everything that must stand beside it."""
     protocol, low_high = figures["protocol"], figures["ci95"]
+    by = f" by {protocol['select_by']}" if protocol["select"] == "validation" and protocol.get("select_by") else ""
     lines = [
         *provenance_lines(protocol),
-        f"{protocol['cycles']} test cycles of {protocol['patients']} patients, split {protocol['split']}, "
-        f"epoch {protocol['selected_epoch']} of {protocol['epochs']} (select {protocol['select']}), "
-        f"seed {protocol['seed']}",
+        f"{counted(protocol['cycles'], 'test cycle')} of {counted(protocol['patients'], 'patient')}, split "
+        f"{protocol['split']}, epoch {protocol['selected_epoch']} of {protocol['epochs']} (select "
+        f"{protocol['select']}{by}), seed {protocol['seed']}",
+        *(f"warning: {sentence}" for sentence in figures.get("warnings", [])),
     ]
     if protocol["select"] == "test_best":
         lines.append("the epoch was chosen on the test set, as the paper did: these figures are optimistic")
@@ -53,7 +55,12 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
     for name, part in figures.get("leak_free", {}).items():
         trained = f" ({part['cycles_trained_on']} cycles trained on)" if part["cycles_trained_on"] else ""
         rows.append([name + trained, *percents(part), interval(part["ci95"]["score"])])
+    if validation := figures.get("validation"):
+        row = [f"{counted(validation['cycles'], 'validation cycle')}, strict", *percents(validation), ""]
+        rows.append(row)
     lines += ["", *table(head, rows), ""]
+    if validation:
+        lines.append(f"validation cycles: mean AUROC of crackles and wheezes present {number(validation['auroc'])}")
     for what in ("crackle_present", "wheeze_present"):
         detection = figures[what]
         lines.append(
@@ -175,10 +182,34 @@ def pretrain_lines(document: dict[str, Any]) -> list[str]:
 
 
 def outcome_lines(document: dict[str, Any]) -> list[str]:
-    """Outcomes of a sweep -> lines, failures with their sentence last."""
+    """Outcomes of a sweep -> lines: the ranking, counts, failures with their sentence last."""
     trials = document["trials"]
     lines = [f"{state}: {sum(t['state'] == state for t in trials)}" for state in ("done", "skipped", "failed")]
-    return [*lines, *(f"failed: {t['name']}: {t['error']}" for t in trials if t["state"] == "failed")]
+    failed = [f"failed: {t['name']}: {t['error']}" for t in trials if t["state"] == "failed"]
+    return [*ranking_lines(document["ranking"]), *lines, *failed] if "ranking" in document else [*lines, *failed]
+
+
+RANKED_LINES = 20
+
+
+def ranking_lines(ranking: dict[str, Any]) -> list[str]:
+    """Ranking of systems (`report.ranking`) -> lines: what it is by, and the first of them."""
+    systems = ranking["systems"]
+    rows = [
+        [
+            f"{place}. {row['system']}",
+            row["seeds"],
+            number(row["validation_auroc"]),
+            percent(row["validation_score"]),
+            *(percent(row[name]) for name in FIGURES),
+            f"all {' or '.join(row['constant_prediction'])}!" if row["constant_prediction"] else "",
+        ]
+        for place, row in enumerate(systems[:RANKED_LINES], start=1)
+    ]
+    rows.append(["every cycle called normal", "", "0.500", "50.0", "100.0", "0.0", "50.0", ""])
+    head = ["system", "seeds", "val. AUROC", "val. Score", *(f"test {name}" for name in FIGURES), "calls"]
+    rest = len(systems) - RANKED_LINES
+    return [ranking["order"], "", *table(head, rows), *([f"and {rest} more: --json"] if rest > 0 else []), ""]
 
 
 def layer_lines(document: dict[str, Any]) -> list[str]:
@@ -271,6 +302,11 @@ def table(head: list[str], rows: list[list[Any]]) -> list[str]:
     return aligned
 
 
+def counted(count: int, noun: str) -> str:
+    """3, "cycle" -> "3 cycles"; 1, "cycle" -> "1 cycle"."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def percents(part: dict[str, Any]) -> list[str]:
     return [percent(part[name]) for name in FIGURES]
 
@@ -284,4 +320,5 @@ def number(value: float | None) -> str:
 
 
 def interval(ends: list[float]) -> str:
-    return f"{percent(ends[0])} to {percent(ends[1])}"
+    low, high = percent(ends[0]), percent(ends[1])
+    return "no interval" if "-" in (low, high) else f"{low} to {high}"

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rales.extras import require_packages
 from rales.report import comparison, page, tables
-from rales.report.contents import comparability, lead_blocks, left_out_blocks, sections
+from rales.report.contents import comparability, lead_blocks, left_out_blocks, one_label, sections
 from rales.report.folders import read_runs
 from rales.report.folds import pooled
+from rales.report.protocols import PROTOCOLS
 from rales.report.published import TABLE1, TABLE2, paper_rows
-from rales.report.systems import systems
+from rales.report.systems import ranking_figure, systems
 from rales.runs import replacing, write_table
 
 TITLE = "Rales: report on respiratory-sound classification"
@@ -21,7 +23,7 @@ def report(paths: Sequence[Path], out: Path) -> Path:
     A run that is unfinished, broken or a repetition is named in the report with the reason. ValueError if no run can
     be used, UsageError if a package is missing, OSError where `out` cannot be written.
     """
-    require()
+    check_packages()
     runs, left_out = read_runs(paths)
     found = systems(pooled(runs))
     table1 = comparison.paper_pairs(paper_rows(TABLE1), found, ratio_named=True)
@@ -42,9 +44,38 @@ def report(paths: Sequence[Path], out: Path) -> Path:
     return out / "report.html"
 
 
-def require() -> None:
-    """UsageError where a report could not be written; asked before runs that end in one, too."""
+def check_packages() -> None:
+    """UsageError if a report cannot be written for want of a package: to be called before work whose end it is."""
     require_packages("a report", "report", "jinja2", "matplotlib")
+
+
+def ranking(paths: Sequence[Path]) -> dict[str, Any]:
+    """Run folders, or folders that hold some -> how their systems rank, for the end of a sweep: `order` says by what,
+    `systems` has a row each, best first (means over seeds, fractions; None where there are no validation patients)."""
+    found = systems(pooled(read_runs(paths)[0]))
+    names = ("validation_auroc", "validation_score", "specificity", "sensitivity", "score")
+    rows = [
+        {
+            "system": s.name,
+            "seeds": len(s.runs),
+            "epoch": PROTOCOLS[s.select],
+            "ranked_by": f"validation_{ranking_figure(found)}" if s.is_validated else "test_score",
+            **{name: None if (mean := float(s.figures[name].mean())) != mean else mean for name in names},
+            "constant_prediction": sorted({called for run in s.runs if (called := one_label(run.predictions))}),
+        }
+        for s in found
+    ]
+    return {"order": tables.order(found), "systems": rows}
+
+
+def paper_text(paths: Sequence[Path]) -> str:
+    """Run folders, or folders that hold some -> as Markdown, the rows of the paper's tables that were run, beside the
+    printed figures, and every way to choose the epoch that the runs tell of."""
+    found = systems(pooled(read_runs(paths)[0]))
+    pairs = [pair for pair in comparison.paper_pairs(paper_rows(TABLE1 + TABLE2), found) if pair.system]
+    pairs = list({(pair.row.printed, pair.ours.words, pair.system.name): pair for pair in pairs}.values())
+    blocks = [comparison.paper_table("The paper's rows", pairs), tables.protocols(found), tables.oracle_gaps(found)]
+    return "\n\n".join(page.markdown_block(block) for block in blocks if block)
 
 
 def scores_table(paths: Sequence[Path]) -> str:
