@@ -2,7 +2,6 @@
 
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_folder(tmp_path_factory.mktemp("progress") / "data")
 
 
-@pytest.fixture
-def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Screen]:
-    stderr = Screen()
-    monkeypatch.setattr("sys.stderr", stderr)
-    yield stderr
-    progress.close_bars()
+def screen_as_stderr(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    """-> what is written to stderr from here on: to be called in the test, as pytest has its own until that begins."""
+    screen = Screen()
+    monkeypatch.setattr("sys.stderr", screen)
+    return screen
 
 
 def test_training_says_a_line_an_epoch_in_a_log(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,24 +70,25 @@ def test_a_log_has_whole_lines_every_so_often_and_quick_jobs_say_nothing(capsys:
     assert capsys.readouterr().err == ""
 
 
-def test_an_error_begins_a_line_of_its_own_after_a_bar(screen: Screen) -> None:
-    bar = progress.progress_bar(range(3), shown=True, desc="work")
-    next(iter(bar))
+def test_an_error_begins_a_line_of_its_own_after_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = screen_as_stderr(monkeypatch)
+    begun = iter(progress.progress_bar(range(3), shown=True, desc="work"))
+    next(begun)
     assert "\r" in screen.getvalue(), "a bar"
     with pytest.raises(SystemExit):
         cli.fail("interrupted", 130)
     assert screen.getvalue().endswith("\nrales: interrupted\n")
 
 
-def test_predict_counts_the_recordings_of_a_folder(data: Path, screen: Screen) -> None:
-    model = tiny.model()
+def test_predict_counts_the_recordings_of_a_folder(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, model = screen_as_stderr(monkeypatch), tiny.model()
     table = model.predict(data, progress=True)
     assert table["recording"].nunique() == 8
     assert "| 8/8 [" in screen.getvalue()
-    screen.truncate(0)
+    screen.truncate(screen.seek(0))
     model.embed(data, progress=True)
     assert "| 8/8 [" in screen.getvalue()
-    screen.truncate(0)
+    screen.truncate(screen.seek(0))
     model.predict(table["path"].iloc[0], progress=True)
     model.predict(data)
     assert screen.getvalue() == "", "one recording, or no bar asked for"
