@@ -90,7 +90,7 @@ def test_all_recordings_only_when_asked_for(folder: Path, tmp_path: Path) -> Non
         "part": "all",
         "cache_folder": tmp_path / "cache",
     }
-    assert len(layers.search(cycles, "", tmp_path / "all", **settings)) == 4
+    assert len(layers.search(cycles, "", tmp_path / "all", **settings)) == 3
     record = json.loads((tmp_path / "all" / "layers.json").read_text())
     assert record["settings"]["data"]["cycles"] == len(cycles)
     assert any("has seen the test set" in note for note in record["notes"])

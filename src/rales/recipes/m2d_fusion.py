@@ -47,7 +47,7 @@ VARIANTS = (*PAPER_LAYERS, "all_fixed", "all_learned")
 # Most recordings hold nothing above 4 kHz, and at 8 kHz the front-end costs half. Half of the usual clip is enough,
 # since a breath takes 2.7 s on average. The full SpecAugment keeps so small a model from fitting anything.
 TINY = Config(
-    audio=Audio(frontend="m2d_clip", rate_hz=8000, duration_s=4.0, fade_samples=500),
+    audio=Audio(frontend="m2d_clip", rate_hz=8000, duration_s=4.0, fade_samples=500, mean=0.0, std=1.0),
     augment=Augmentation(frequency_width=12, time_width=24, time_warp_frames=0, device_gain=0.3, device_band_limit=0.5),
     model=Model(dim=96, depth=3, heads=4, patch=(80, 8), unit_frames=200),
     train=Training(
