@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 from safetensors import safe_open
 
 import rales
@@ -108,6 +109,12 @@ def test_size_tiny_is_the_network_that_ships_and_can_be_pretrained() -> None:
     encoder = m2d_pretrain.settings("tiny").encoder
     for name in ("dim", "depth", "heads", "patch", "unit_frames"):
         assert getattr(encoder, name) == getattr(tiny_.model, name), name
+
+
+def test_the_published_front_end_of_size_tiny_hears_16_khz() -> None:
+    recipe = recipes.make("m2d_fusion", ["frontend=icbhi"], size="tiny")
+    assert (recipe.config.audio.rate_hz, recipe.config.audio.mean) == (16000, 0.3690)
+    assert recipe.frontend(recipe.config)(torch.randn(1, 32000)).shape == (1, 1, 80, 201)
 
 
 def test_weights_of_that_width_train_with_its_numbers() -> None:

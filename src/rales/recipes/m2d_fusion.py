@@ -163,7 +163,8 @@ def audio_of(start: Start | None, frontend: str, audio: Audio) -> Audio:
     """Checkpoint, the front-end asked for ("": none in particular) and the size's sound -> what the network hears.
 
     With a checkpoint of ours it is what its run heard: all settings of a fine-tuning, M2D's log-mel after a
-    pre-training. Another front-end that is asked for keeps rate, length and padding.
+    pre-training. Another front-end that is asked for keeps rate, length and padding; but icbhi is at 16 kHz, since some
+    of its bands hear nothing at half of that.
     """
     if start and "audio" in start.record.get("config", {}):
         audio = build(Audio, start.record["config"]["audio"], str(start.path))
@@ -172,6 +173,8 @@ def audio_of(start: Start | None, frontend: str, audio: Audio) -> Audio:
         audio = Audio(frontend="m2d", duration_s=audio.duration_s, mean=mean, std=std)
     if frontend in ("", audio.frontend):
         return audio
+    if frontend == "icbhi":
+        audio = replace(audio, rate_hz=Audio.rate_hz, fade_samples=Audio.fade_samples)
     m2d = start.norm_stats if start else (-7.1, 4.2)
     mean, std = {"icbhi": (Audio.mean, Audio.std), "m2d": m2d, "m2d_clip": (0.0, 1.0)}[frontend]
     return replace(audio, frontend=frontend, mean=mean, std=std)  # type: ignore[arg-type]
