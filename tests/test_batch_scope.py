@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 
 import rales
 from rales import explain, export, finetune, predict, recipes, recordings, runs
@@ -14,6 +15,7 @@ from rales.audio import wave
 from rales.config import Audio, Recipe, UsageError
 from rales.data import read_cycles
 from rales.devices import Place, place
+from rales.rows import cycle_waves
 from rales.scoring import FIGURES
 from tests import tiny
 from tests.command import command
@@ -52,6 +54,22 @@ def trained(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest
     assert recipe.config.audio.scope == "batch"
     finetune.run(recipe, read_cycles(data), out, cache_folder=data.parent / "cache")
     return out
+
+
+def test_an_answer_is_that_of_batches_of_test_rows_in_the_order_of_the_table(trained: Path, data: Path) -> None:
+    model, stored = rales.load(trained), pd.read_csv(trained / "predictions.csv")
+    cycles = read_cycles(data)
+    test = cycles[cycles["split"] == "test"]
+    assert test[["recording", "cycle"]].to_numpy().tolist() == stored[["recording", "cycle"]].to_numpy().tolist()
+    waves = torch.from_numpy(np.array(cycle_waves(cycles, model.recipe, folder=data.parent / "cache"))[test.index])
+
+    def scored(batch: int) -> np.ndarray:
+        with torch.inference_mode():
+            logits = [model.plain(model.frontend(some)) for some in waves.split(batch)]
+        return torch.cat(logits).double().softmax(dim=1).numpy()
+
+    np.testing.assert_allclose(stored[P], scored(5), atol=1e-5)
+    assert np.abs(stored[P].to_numpy() - scored(16)).max() > 1e-4
 
 
 def test_training_evaluation_and_prediction_agree(trained: Path, data: Path) -> None:

@@ -15,13 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import rales
-from rales import finetune, predict, pretrain, recipes, runs, scoring
+from rales import explain, finetune, predict, pretrain, recipes, runs, scoring
 from rales.config import Recipe, Step, UsageError
 from rales.data import read_cycles
 from rales.data.collection import read_collection
 from rales.models import load_m2d
 from rales.models.public_weights import resnet_tensors
 from rales.recipes import m2d_pretrain
+from rales.web import scores
 from tests import tiny
 from tests.command import command
 from tests.run_folders import lines, tensors
@@ -125,9 +126,7 @@ def test_a_score_of_answers_that_are_no_numbers_is_never_written(
     tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finetune, "largest_weight", lambda network: 1.0)
-    with pytest.raises(
-        ValueError, match=r"recording 10\d_.*, cycle \d: the model's answer is not a number.*lower train.lr"
-    ):
+    with pytest.raises(ValueError, match=r"10\d_.*, cycle \d: the model's answer is not a number.*lower train.lr"):
         train(tmp_path / "run", recipe=spoiled(STEPS, infinite_gradient, "train.select=test_best"))
     assert lines(tmp_path / "run") == []
     assert not list((tmp_path / "run").glob("*.safetensors"))
@@ -294,8 +293,18 @@ def test_the_command_writes_no_label_that_is_none(
 
 
 def test_evaluation_stops_with_the_cycle(overflow: Path, place: Path) -> None:
-    with pytest.raises(ValueError, match=r"recording 106_\w+, cycle 1: the model's answer is not a number"):
+    with pytest.raises(ValueError, match=r"106_\w+, cycle 1: the model's answer is not a number"):
         predict.evaluate(overflow, read_cycles(place / "data"), cache_folder=place / "cache")
+
+
+def test_what_is_scored_or_explained_alone_has_no_label_either(overflow: Path, place: Path) -> None:
+    model, path = rales.load(overflow), sorted((place / "data").glob("*.wav"))[0]
+    with pytest.raises(ValueError, match="this recording, cycle 1: the model's answer is not a number"):
+        scores.score_spans(model, path, [(0.0, 1.0), (1.0, 2.0)])
+    with pytest.raises(
+        ValueError, match="the model's answer to this cycle is not a number, so there is nothing to expl"
+    ):
+        explain.explain(model, str(path), 1)
 
 
 def test_sound_of_huge_numbers_has_no_label(place: Path, tmp_path: Path) -> None:
@@ -320,5 +329,5 @@ def test_the_first_answer_that_is_no_number_is_named() -> None:
     for value in (math.nan, math.inf, -math.inf):
         wrong = good.copy()
         wrong[1, 3] = wrong[2, 0] = value
-        with pytest.raises(ValueError, match="recording a, cycle 2: the model's answer is not a number, one of 2 such"):
+        with pytest.raises(ValueError, match="a, cycle 2: the model's answer is not a number, one of 2 such"):
             scoring.check_numbers(rows, wrong)

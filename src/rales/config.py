@@ -56,7 +56,8 @@ class Audio:
     resampler: Literal["soxr", "sinc"] = "soxr"
     """soxr HQ, or the windowed sinc of the published code."""
     scope: Literal["clip", "batch"] = "clip"
-    """Min-max of each clip, or of the whole batch as published (then a score depends on its batch neighbours)."""
+    """Min-max of each clip, or of the whole batch as published. Then a score depends on its neighbours in a batch of
+    train.batch_size, in the order of the table."""
     mean: float = 0.3690
     """Mean of the standardisation (paper 4.3.1; the m2d front-end takes the checkpoint's, else -7.1)."""
     std: float = 0.2550

@@ -80,7 +80,7 @@ def explain(model: Model, path: str, cycle: int, target: str | None = None, *, c
 def attribution(model: Model, wave: NDArray[np.float32], target: str, steps: int = STEPS) -> Attribution:
     """Prepared cycle (samples,) and class -> the contribution of every patch of the network's grid.
 
-    Errors: a system whose front-end gives no log-mel picture, or none of a cycle alone.
+    Errors: a system whose front-end gives no log-mel picture, or none of a cycle alone; an answer that is no number.
     """
     audio, sizes = model.recipe.config.audio, model.recipe.config.model.patch
     if audio.scope == "batch":
@@ -96,6 +96,8 @@ def attribution(model: Model, wave: NDArray[np.float32], target: str, steps: int
     added = (gradient * (features - baseline))[0, 0].double().cpu().numpy()  # (mels, frames)
     with torch.inference_mode():
         ends = log_odds(model.plain(torch.cat([features, baseline])), number)
+    if not (np.isfinite(added).all() and ends.isfinite().all()):
+        raise ValueError("the model's answer to this cycle is not a number, so there is nothing to explain")
     centres_hz = band_centres(filters, audio.rate_hz)
     rows = len(added) // sizes[0]
     seconds = audio.duration_s / (features.shape[-1] - 1)  # of one frame

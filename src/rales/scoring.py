@@ -52,7 +52,7 @@ def check_numbers(rows: pd.DataFrame, answers: NDArray[np.floating[Any]]) -> Non
     if len(wrong):
         recording, cycle = rows[["recording", "cycle"]].iloc[wrong[0]]
         raise ValueError(
-            f"recording {recording}, cycle {cycle}: the model's answer is not a number, one of {len(wrong)} such; its "
+            f"{recording}, cycle {cycle}: the model's answer is not a number, one of {len(wrong)} such; its "
             "weights are damaged, or its training diverged and needs a lower train.lr"
         )
 

@@ -131,7 +131,7 @@ def pretrain(
     given |= {"crops.noise_ratio": noise_ratio, "encoder.teacher": teacher, "pretrain.device": device}
     words = [*words_of(given), *set_]
     config = job.settings(size, weights, words)
-    say_once([job.what_is_taken(config)])
+    say_once(job.what_is_taken(config))
     figures = job.run(
         config,
         read_collection(data, part=part),

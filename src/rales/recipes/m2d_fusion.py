@@ -128,7 +128,7 @@ class Start(NamedTuple):
     encoder: ViT  # without its weights
     digest: str  # of those weights
     norm_stats: tuple[float, float]  # mean and standard deviation of the log-mel that M2D's front-end makes for it
-    record: dict[str, Any]  # of the run of ours that made it, {} of anybody else's file
+    config: dict[str, Any]  # all settings of the run of ours that made it, {} of anybody else's file
 
 
 def start_of(path: Path) -> Start:
@@ -141,13 +141,13 @@ def read_once(path: Path, modified_ns: int) -> Start:
     tensors, metadata = read_tensors(path)
     encoder = encoder_of(tensors, metadata, path)
     digest, (mean, std) = fingerprint(encoder), encoder.norm_stats.tolist()
-    return Start(path, encoder.to("meta"), digest, (mean, std), record_of(metadata, path))
+    return Start(path, encoder.to("meta"), digest, (mean, std), record_of(metadata, path).get("config", {}))
 
 
 def model_of(start: Start, weights: str) -> Model:
     """Checkpoint, and the word that named it -> the encoder as its run had it; what is fused of it is chosen anew."""
     names = ("dim", "depth", "heads", "patch", "unit_frames", "long_input", "raw_last")
-    layout = start.record.get("config", {}).get("model", {}).get("layout", Model.layout)
+    layout = start.config.get("model", {}).get("layout", Model.layout)
     own = {name: getattr(start.encoder, name) for name in names}
     return Model(**own, layout=layout, weights=weights, weights_digest=start.digest)
 
@@ -166,9 +166,9 @@ def audio_of(start: Start | None, frontend: str, audio: Audio) -> Audio:
     pre-training. Another front-end that is asked for keeps rate, length and padding; but icbhi is at 16 kHz, since some
     of its bands hear nothing at half of that.
     """
-    if start and "audio" in start.record.get("config", {}):
-        audio = build(Audio, start.record["config"]["audio"], str(start.path))
-    elif start and start.record:
+    if start and "audio" in start.config:
+        audio = build(Audio, start.config["audio"], str(start.path))
+    elif start and start.config:
         mean, std = start.norm_stats
         audio = Audio(frontend="m2d", duration_s=audio.duration_s, mean=mean, std=std)
     if frontend in ("", audio.frontend):
@@ -188,12 +188,12 @@ def what_was_taken(start: Start, audio: Audio) -> str:
         f"{vit.unit_frames} frames"
     )
     heard = f"front-end {audio.frontend} at {audio.rate_hz} Hz, {audio.duration_s:g} s"
-    if not start.record:
+    if not start.config:
         return f"{start.path}: its encoder is taken ({sizes}); it says nothing of what it heard, so that is {heard}"
     theirs = audio_of(start, "", audio)
     heard = ", ".join(f"{field.name} {getattr(audio, field.name)}" for field in fields(Audio))
     asked = "" if audio == theirs else f" (its run heard {theirs.frontend}, {audio.frontend} was asked for)"
-    left = "predictor and target are" if "encoder" in start.record["config"] else "head, layer weights, calibration are"
+    left = "predictor and target are" if "encoder" in start.config else "head, layer weights, calibration are"
     return f"{start.path}: encoder ({sizes}) and sound ({heard}){asked} are taken from its run; its {left} not"
 
 
