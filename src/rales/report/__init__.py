@@ -51,7 +51,8 @@ def check_packages() -> None:
 
 def ranking(paths: Sequence[Path]) -> dict[str, Any]:
     """Run folders, or folders that hold some -> how their systems rank, for the end of a sweep: `order` says by what,
-    `systems` has a row each, best first (means over seeds, fractions; None where there are no validation patients)."""
+    `systems` has a row each, best first (means over seeds, fractions; None where there are no validation patients;
+    `constant_predictions` names the class for each seed that calls every test cycle the same)."""
     found = systems(pooled(read_runs(paths)[0]))
     names = ("validation_auroc", "validation_score", "specificity", "sensitivity", "score")
     rows = [
@@ -61,7 +62,7 @@ def ranking(paths: Sequence[Path]) -> dict[str, Any]:
             "epoch": PROTOCOLS[s.select],
             "ranked_by": f"validation_{ranking_figure(found)}" if s.is_validated else "test_score",
             **{name: None if (mean := float(s.figures[name].mean())) != mean else mean for name in names},
-            "constant_prediction": sorted({called for run in s.runs if (called := one_label(run.predictions))}),
+            "constant_predictions": [called for run in s.runs if (called := one_label(run.predictions))],
         }
         for s in found
     ]
@@ -72,9 +73,11 @@ def paper_text(paths: Sequence[Path]) -> str:
     """Run folders, or folders that hold some -> as Markdown, the rows of the paper's tables that were run, beside the
     printed figures, and every way to choose the epoch that the runs tell of."""
     found = systems(pooled(read_runs(paths)[0]))
-    pairs = [pair for pair in comparison.paper_pairs(paper_rows(TABLE1 + TABLE2), found) if pair.system]
-    pairs = list({(pair.row.printed, pair.ours.words, pair.system.name): pair for pair in pairs}.values())
-    blocks = [comparison.paper_table("The paper's rows", pairs), tables.protocols(found), tables.oracle_gaps(found)]
+    rows = list(dict.fromkeys([*paper_rows(TABLE1), *paper_rows(TABLE2)]))
+    pairs = [pair for pair in comparison.paper_pairs(rows, found) if pair.system]
+    whole = any(run.whole_database for s in found for run in s.runs)
+    paper = comparison.paper_table("The paper's rows", pairs, whole) if pairs else None
+    blocks = [paper, tables.protocols(found), tables.oracle_gaps(found)]
     return "\n\n".join(page.markdown_block(block) for block in blocks if block)
 
 

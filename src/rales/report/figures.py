@@ -95,9 +95,10 @@ def training_score(system: System, slug: str) -> Picture:
     return Picture(f"score-{slug}.png", f"Score of {system.name} by epoch for each split.", caption, png(figure))
 
 
-def below(axes: "Axes") -> None:
-    """The legend under the axes, where it covers no curve, and whole epochs on them."""
-    axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+def below(axes: "Axes", title: str | None = None, ncols: int = 2) -> None:
+    """The legend under the axes of epochs, where it covers no curve, and whole numbers on them."""
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
+    axes.legend(title=title, frameon=False, fontsize=9, ncols=ncols, **place)
     axes.xaxis.get_major_locator().set_params(integer=True)
 
 
@@ -233,8 +234,8 @@ def weight_trajectories(systems: list[System]) -> Picture | None:
             axes.plot(mean.index, mean[layer], color=viridis(shade), lw=1.4, label=str(layer))
         axes.set(xlabel="Epoch", ylabel="Weight (sum 1)")
         axes.set_title(f"{name}, {len(found)} run{'s' * (len(found) > 1)}", fontsize=11)
-        axes.legend(title="Layer", frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.ticklabel_format(axis="y", useOffset=False)
+        below(axes, title="Layer", ncols=6)
     moved = "; ".join(
         f"{name}: the last epoch's lie between {found[0].iloc[-1].min():.3f} and {found[0].iloc[-1].max():.3f}"
         for name, found in tables.items()

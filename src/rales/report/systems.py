@@ -63,11 +63,11 @@ def systems(runs: list[Run]) -> list[System]:
         groups[identity(run)].append(run)
     members = [sorted(group, key=lambda run: run.seed) for group in groups.values()]
     found = [system(name, group) for name, group in zip(names(members), members, strict=True)]
-    by = f"validation_{ranking_figure(found)}"
+    by = [f"validation_{ranking_figure(found)}", "validation_score"]  # equal ones in order of the Score there
 
-    def place(s: System) -> tuple[bool, float]:
-        mean = float(s.figures[by if s.is_validated else "score"].mean())
-        return (not s.is_validated, -np.nan_to_num(mean, nan=-1))
+    def place(s: System) -> tuple[bool, list[float]]:
+        means = s.figures[by if s.is_validated else ["score"]].mean()
+        return (not s.is_validated, [-np.nan_to_num(mean, nan=-1) for mean in means])
 
     return sorted(found, key=place)
 
