@@ -16,16 +16,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rales import finetune, runs
+from rales import epochs, finetune, runs
 from rales.config import Recipe
 from rales.data import read_cycles, splits
 from rales.metrics import CLASSES, confusion, icbhi_scores
 from rales.scoring import FIGURES
+from rales.terminal import figure_lines
 from tests import tiny
 from tests.run_folders import check_two_processes, environment, furthest, lines, tensors, train_in_two_processes
 
 FILES = {"config.json", "metrics.jsonl", "predictions.csv", "last.safetensors", "best.safetensors"}
-FILES |= {"layer_weights.json", "evaluation.json", "done"}
+FILES |= {"layer_weights.json", "evaluation.json", "epochs.safetensors", "done"}
 PLAIN = ("augment.frequency_width=0", "augment.time_width=0", "augment.time_warp_frames=0")
 
 
@@ -74,7 +75,7 @@ def same_run(one: Path, two: Path) -> None:
     for name in ("best", "last"):
         first, second = tensors(one, name), tensors(two, name)
         assert all(torch.equal(first[key], second[key]) for key in first.keys() | second.keys())
-    for name in ("predictions.csv", "layer_weights.json", "evaluation.json"):
+    for name in ("predictions.csv", "layer_weights.json", "evaluation.json", "epochs.safetensors"):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
 
 
@@ -153,10 +154,10 @@ def test_a_finished_run_is_returned_as_it_is(train: Train, undisturbed: Path) ->
 
 
 def stop_after(function: str, calls: int, *, before: bool = False) -> Callable[[pytest.MonkeyPatch], None]:
-    """Ctrl-C at a given call of a function of `finetune` or `runs`, after it or instead of it."""
+    """Ctrl-C at a given call of a function of `finetune`, `runs` or `epochs`, after it or instead of it."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-        module = runs if hasattr(runs, function) else finetune
+        module = next(module for module in (runs, epochs, finetune) if hasattr(module, function))
         original, count = getattr(module, function), 0
 
         def stopping(*arguments: Any, **options: Any) -> Any:
@@ -180,8 +181,9 @@ def stop_after(function: str, calls: int, *, before: bool = False) -> Callable[[
         pytest.param(stop_after("keep", 1), 1, id="after epoch 1"),
         pytest.param(stop_after("train_epoch", 1), 0, id="in epoch 1"),
         pytest.param(stop_after("append_metrics", 2), 1, id="metrics of epoch 2 written, weights not"),
-        pytest.param(stop_after("save_tensors", 3), 1, id="best of epoch 2 written, resume not"),
-        pytest.param(stop_after("save_tensors", 6), 3, id="last written"),
+        pytest.param(stop_after("append_epoch", 2), 1, id="logits of epoch 2 written, weights not"),
+        pytest.param(stop_after("save_tensors", 5), 1, id="best of epoch 2 written, resume not"),
+        pytest.param(stop_after("save_tensors", 9), 3, id="last written"),
         pytest.param(stop_after("write_table", 1, before=True), 3, id="before predictions"),
         pytest.param(stop_after("write_json", 3), 3, id="before done"),
     ],
@@ -212,11 +214,12 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
 
 
 def plan_scores(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
-    """Make the watched score of each epoch a given number."""
+    """Make the watched figures of each epoch a given number."""
     evaluate = finetune.evaluate_part
 
-    def planned(model: Any, frontend: Any, data: Any, part: str, weight: Any, epoch: int, here: Any) -> dict[str, Any]:
-        return {**evaluate(model, frontend, data, part, weight, epoch, here), "score": scores[epoch - 1]}
+    def planned(model: Any, frontend: Any, data: Any, part: str, weight: Any, epoch: int, here: Any) -> Any:
+        line, logits = evaluate(model, frontend, data, part, weight, epoch, here)
+        return {**line, "score": scores[epoch - 1], "auroc": scores[epoch - 1]}, logits
 
     monkeypatch.setattr(finetune, "evaluate_part", planned)
 
@@ -285,6 +288,94 @@ def test_select(
     assert furthest(tmp_path / "run", tmp_path / "short", "best", "last") == 0
 
 
+ALL_NORMAL = [[3.0, 0.0, 0.0, 0.0]] * 4
+HEARS = [[0.0, 0.5, 0.0, 0.0], [0.0, 2.0, 0.0, 1.0], [0.0, 1.0, 2.0, 1.0], [0.0, 3.0, 2.9, 2.5]]  # of each class
+
+
+def plan_logits(monkeypatch: pytest.MonkeyPatch, logits: list[list[list[float]]]) -> None:
+    """Make the network say, after each epoch in turn and at the end, these logits of a cycle of each class."""
+    found, said = finetune.part_logits, {"validation": iter(logits), "test": iter([*logits, logits[0]])}
+    last = list[list[list[float]]]()
+
+    def planned(model: Any, frontend: Any, data: Any, part: str, here: Any) -> tuple[pd.DataFrame, Tensor]:
+        cycles, _ = found(model, frontend, data, part, here)
+        rows = next(said[part], last[0] if last else logits[0])
+        last[:] = [rows]
+        return cycles, torch.tensor([rows[CLASSES.index(label)] for label in cycles["label"]])
+
+    monkeypatch.setattr(finetune, "part_logits", planned)
+
+
+@pytest.mark.parametrize(("words", "kept"), [((), 2), (("train.select_by=score",), 1)])
+def test_a_constant_answer_does_not_win_the_validation(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], kept: int
+) -> None:
+    """HEARS has Score 33.3 (no normal cycle and two of three abnormal ones) and ranks both sounds without a fault."""
+    plan_logits(monkeypatch, [ALL_NORMAL, HEARS, ALL_NORMAL])
+    figures = train(tmp_path / "run", "train.select=validation", *words)
+    watched = [line for line in lines(tmp_path / "run") if line["split"] == "validation"]
+    assert [line["score"] for line in watched] == pytest.approx([0.5, 1 / 3, 0.5])
+    assert [line["auroc"] for line in watched] == [0.5, 1.0, 0.5]
+    assert figures["protocol"]["selected_epoch"] == kept
+    assert figures["protocol"]["select_by"] == ("score" if words else "auroc")
+
+
+def test_weights_that_call_one_class_only_are_said_to(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan_logits(monkeypatch, [ALL_NORMAL] * 3)
+    train(tmp_path / "run", "train.select=validation")
+    stored = runs.read_json(tmp_path / "run" / "evaluation.json")
+    assert stored["constant_prediction"] == stored["validation"]["constant_prediction"] == "normal"
+    assert "call each of the 12 test cycles normal" in caplog.text
+    assert any(line.startswith("warning: the kept weights (epoch 1)") for line in figure_lines(stored))
+
+
+def test_weights_that_tell_classes_apart_are_not_warned_of(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan_logits(monkeypatch, [HEARS] * 3)
+    figures = train(tmp_path / "run")
+    assert figures["constant_prediction"] is None
+    assert not caplog.records
+    assert not any("warning" in line for line in figure_lines(figures))
+
+
+@pytest.mark.parametrize(
+    ("labels", "by_auroc", "by_score"),
+    [
+        (["normal", "crackle", "wheeze", "both"], True, True),
+        (["normal", "crackle"], True, True),  # no wheeze: crackles choose
+        (["crackle", "wheeze"], True, False),
+        (["normal"], False, False),
+        (["both"], False, False),
+        ([], False, False),
+    ],
+)
+def test_validation_cycles_that_lack_a_class(labels: list[str], by_auroc: bool, by_score: bool) -> None:
+    numbers = np.array([CLASSES.index(label) for label in labels], np.int64)
+    for by, possible in (("auroc", by_auroc), ("score", by_score)):
+        problem = finetune.selection_problem({"select": "validation", "select_by": by}, numbers)
+        assert (problem == "") == possible
+        assert possible or f"cannot choose an epoch by train.select_by={by}" in problem
+    assert finetune.selection_problem({"select": "last", "select_by": "auroc"}, numbers) == ""
+
+
+def test_validation_cycles_that_cannot_choose_are_a_warning(
+    tmp_path: Path, cycles: pd.DataFrame, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    held_out = cycles["patient"] == "101"
+    only_normal = cycles.assign(split=cycles["split"].mask(held_out, "validation"))
+    only_normal = only_normal[~held_out | (cycles["label"] == "normal")]
+    figures = finetune.run(
+        tiny.recipe("train.select=validation"), only_normal, tmp_path / "run", cache_folder=place / "cache"
+    )
+    found = "the validation cycles (1 normal, 0 crackle, 0 wheeze, 0 both) cannot choose an epoch"
+    assert caplog.text.count(found) == 2  # before the first epoch, and at the end
+    assert figures["protocol"]["selected_epoch"] == 3
+    assert any(found in warning for warning in figures["warnings"])
+
+
 def test_validation_patients_are_whole_and_neither_trained_on_nor_tested(
     tmp_path: Path, train: Train, cycles: pd.DataFrame
 ) -> None:
@@ -296,6 +387,15 @@ def test_validation_patients_are_whole_and_neither_trained_on_nor_tested(
     parts = [line["split"] for line in lines(tmp_path / "run")]
     assert parts == ["train", "validation", "test"] * 3
     assert set(figures["validation_threshold"]) >= {"threshold", "score"}
+    watched = [line for line in lines(tmp_path / "run") if line["split"] == "validation"]
+    kept = next(line for line in watched if line["epoch"] == figures["protocol"]["selected_epoch"])
+    assert kept["auroc"] == max(line["auroc"] for line in watched)
+    for name in (*FIGURES, "auroc"):
+        assert figures["validation"][name] == pytest.approx(kept[name])
+    said = pd.read_csv(tmp_path / "run" / "predictions_validation.csv")
+    assert said["true_label"].tolist() == table.loc[table["split"] == "validation", "label"].tolist()
+    right = (said["label"] == said["true_label"])[said["true_label"] != "normal"].mean()
+    assert right == pytest.approx(figures["validation"]["sensitivity"])
     config = runs.read_json(tmp_path / "run" / "config.json")
     assert config["split"]["train"]["cycles"] + config["split"]["validation"]["cycles"] == 20
 

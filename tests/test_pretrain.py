@@ -470,6 +470,14 @@ def test_files_in_the_layout_of_the_reference(tmp_path: Path, job: Run) -> None:
 # Linear probe
 
 
+@pytest.mark.parametrize("patients", [2, 4])
+def test_the_probe_has_as_many_folds_as_patients_if_these_are_few(data: Path, tmp_path: Path, patients: int) -> None:
+    cycles = read_cycles(data)
+    few = sorted(set(cycles.loc[cycles["split"] == "train", "patient"]))[:patients]
+    probe = quick_probe(cycles[cycles["patient"].isin(few)], cache_folder=tmp_path)
+    assert probe.facts["folds"] == patients
+
+
 def test_the_probe_is_scored_before_between_and_after(tmp_path: Path, job: Run, undisturbed: Path, data: Path) -> None:
     cycles = read_cycles(data)
     probe = quick_probe(cycles, folds=3, cache_folder=tmp_path / "cache")

@@ -82,7 +82,9 @@ def test_variants_fuse_distinct_layers(size: str) -> None:
         model = recipes.make("m2d_fusion", size=size, variant=variant).config.model
         assert max(model.layers) <= model.depth
         fused[variant] = (model.layers, model.learned)
-    assert len(set(fused.values())) == len(VARIANTS), fused
+    if size == "tiny":  # where three layers are too few for 5, 11 and 4, 7, 10 of twelve to stay apart
+        assert fused["pair_5_11"] == fused.pop("triple_4_7_10") == ((1, 2), False)
+    assert len(set(fused.values())) == len(fused), fused
     assert [variant for variant, (_, learned) in fused.items() if learned] == ["all_learned"]
     if size == "base":
         assert {v: layers for v, (layers, _) in fused.items()} == {
@@ -99,8 +101,8 @@ def test_options_and_fields_by_word() -> None:
     recipe = recipes.make("m2d_fusion", ["variant=pair_5_11", "train.lr=0.5", "seed=4"], size="tiny")
     assert recipe.options["variant"] == "pair_5_11"
     assert recipe.config == from_dict(to_dict(recipe.config))
-    assert (recipe.config.model.layers, recipe.config.train.lr, recipe.config.seed) == ((1, 3), 0.5, 4)
-    assert recipes.make("m2d_fusion", ["variant=vanilla"], size="tiny", variant="all_fixed").config.model.layers == (4,)
+    assert (recipe.config.model.layers, recipe.config.train.lr, recipe.config.seed) == ((1, 2), 0.5, 4)
+    assert recipes.make("m2d_fusion", ["variant=vanilla"], size="tiny", variant="all_fixed").config.model.layers == (3,)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,7 @@ def test_options_and_fields_by_word() -> None:
             {},
             "fidelity 'original' is unknown; expected one of corrected, published",
         ),
-        ("m2d_fusion", ["fidelity=published", "frontend=m2d"], {}, "leave frontend=m2d out"),
+        ("m2d_fusion", ["fidelity=published", "frontend=m2d"], {}, "not m2d; say frontend=icbhi"),
         ("moummad_scl", ["veiws=apart"], {}, "no such option of moummad_scl; the nearest is views"),
         ("respirenet", ["statistic=device"], {}, "the nearest is statistics"),
         ("moummad_scl", ["views=one"], {}, "views 'one' is unknown; expected one of together, apart"),
@@ -245,7 +247,8 @@ def test_frames_are_10_ms_at_any_rate_and_the_bands_end_at_half_of_it(kind: str,
 
 
 def test_masks_write_the_level_of_silence() -> None:
-    words = ["augment.time_warp_frames=0", "augment.frequency_masks=0", "augment.time_width=900"]
+    words = ["frontend=icbhi", "augment.frequency_masks=0", "augment.time_width=900", "augment.device_gain=0"]
+    words += ["augment.device_band_limit=0"]
     recipe = recipes.make("m2d_fusion", words, size="tiny")
     features = torch.full((8, 1, 80, 201), 7.0)
     masked = recipe.augment(recipe.config, features, torch.Generator().manual_seed(0))

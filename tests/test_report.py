@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from matplotlib.figure import Figure
 
-from rales.report import folders, published, report, scores_table
+from rales import epochs
+from rales.config import UsageError
+from rales.report import figures, folders, published, ranking, report, scores_table
 
 CLASSES = ["normal", "crackle", "wheeze", "both"]
 TRUE = [0, 0, 0, 0, 0, 0, 1, 1, 2, 3]
@@ -41,8 +45,10 @@ def write_run(
     overlap: Sequence[str] = (),
     overrides: dict[str, Any] | None = None,
     data_digest: str = "",
+    validation_aurocs: Sequence[float] = (),
+    by_epoch: Sequence[Sequence[int]] = (),
 ) -> Path:
-    """A finished run folder as `rales train` writes it, with these test predictions."""
+    """A finished run folder as `rales train` writes it, with these test predictions, and those of every epoch."""
     folder.mkdir(parents=True)
     number = len(true)
     learned = variant == "all_learned"
@@ -80,6 +86,7 @@ def write_run(
         found: dict[str, float] = {"train": 1 - 0.4 / epoch, "test": score}
         if validation_scores:
             found["validation"] = validation_scores[epoch - 1]
+        aurocs = {"validation": validation_aurocs[epoch - 1]} if validation_aurocs else {}
         lines += [
             {
                 "epoch": epoch,
@@ -89,6 +96,7 @@ def write_run(
                 "sensitivity": s,
                 "score": s,
                 "lr": 1e-4,
+                **({"auroc": aurocs[split]} if split in aurocs else {}),
             }
             for split, s in found.items()
         ]
@@ -114,6 +122,11 @@ def write_run(
         raw = np.linspace(0.5, 1.5, 12)
         stored = {"layers": list(range(1, 13)), "raw": raw.tolist(), "normalised": (raw / raw.sum()).tolist()}
         (folder / "layer_weights.json").write_text(json.dumps(stored))
+    for epoch, labels in enumerate(by_epoch, start=1):
+        logits = torch.from_numpy(np.log(np.where(np.eye(4)[list(labels)] == 1, 0.7, 0.1)))
+        weights = torch.linspace(0.5, 1.5, 12) * epoch ** torch.linspace(0, 1, 12)
+        about = {"layers": torch.arange(1, 13), "layer_weights": weights} if learned else {}
+        epochs.append_epoch(folder, epoch, {"test": epochs.half_logits(logits), **about})
     (folder / "done").touch()
     return folder
 
@@ -187,11 +200,11 @@ def records(path: Path) -> list[dict[str, str]]:
 def test_scores_are_the_mean_over_seeds(page: Page) -> None:
     # seeds: Sp 83.33 and 66.67, Se 50 and 25, Score 66.67 and 45.83
     row = page.row(LEARNED, "2", "last epoch")
-    assert [cell.split("\n")[0] for cell in row[3:]] == ["75.00 ± 11.79", "37.50 ± 17.68", "56.25 ± 14.73"]
-    low, high = (float(part) for part in row[5].split("\n")[1].strip("[]").split(", "))
+    assert [cell.split("\n")[0] for cell in row[5:]] == ["75.00 ± 11.79", "37.50 ± 17.68", "56.25 ± 14.73"]
+    low, high = (float(part) for part in row[7].split("\n")[1].strip("[]").split(", "))
     assert low < 56.25 < high
     row = page.row(VANILLA, "1", "best on the test set")
-    assert [cell.split("\n")[0] for cell in row[3:]] == ["66.67", "25.00", "45.83"]
+    assert [cell.split("\n")[0] for cell in row[3:]] == ["–", "–", "66.67", "25.00", "45.83"]
 
 
 def test_what_the_score_hides(out: Path, page: Page) -> None:
@@ -266,7 +279,9 @@ def test_paper_tables_keep_all_printed_rows_and_put_ours_beside(out: Path, page:
     assert (float(last["printed_score"]), float(last["printed_score_sd"])) == (60.68, 0.49)
     assert (float(last["score"]), last["seeds"], last["comparable"]) == (56.25, "2", "False")
     assert [row["ours"] for row in records(out / "table1.csv")] == ["", VANILLA]  # weights are named mr7
-    assert page.row("RespireNet")[2:] == ["72.30", "40.10", "56.20", "not run", "–", "–", "–"]
+    # rows that were not run are printed beside runs of the whole database only
+    assert not [row for row in page.rows if row and row[0] == "RespireNet"]
+    assert len([row for row in page.rows if row and row[0].startswith("M2DViT")]) == 3  # of Table 1 and of Table 2
 
 
 def test_an_ablation_is_no_row_of_the_paper(tmp_path: Path) -> None:
@@ -291,7 +306,7 @@ def test_devices(page: Page) -> None:
 
 def test_all_normal_line_is_in_every_table_of_scores(page: Page) -> None:
     baselines = [row for row in page.rows if row and row[0] == "every cycle called normal"]
-    assert len(baselines) == 10
+    assert len(baselines) == 8
     assert all("50.00" in row for row in baselines)
 
 
@@ -321,8 +336,9 @@ def test_pictures_are_files_and_named_in_the_markdown(out: Path) -> None:
 def test_part_of_the_database_is_not_ranked(out: Path) -> None:
     text = (out / "report.md").read_text()
     assert "Not comparable with published scores: not the whole ICBHI 2017 database (126 recordings here" in text
-    assert "Our results, shown apart" in text
+    assert "so published scores say nothing about these figures and are not printed" in text
     assert "ours: " not in text
+    assert "MVST" not in text
     assert "final LayerNorm" in text  # a layer weight is not importance alone
 
 
@@ -331,6 +347,11 @@ def test_folders_that_cannot_count_are_named(out: Path) -> None:
     assert "runs/killed: unfinished (no file `done`)" in text
     assert "runs/bad: config.json: not valid JSON" in text
     assert "3 finished runs of 2 systems, 1 to 2 seeds each; 2 left out" in text
+
+
+def test_one_of_something_is_not_counted_in_the_plural(tmp_path: Path) -> None:
+    report([write_run(tmp_path / "run")], tmp_path / "out")
+    assert "1 finished run of 1 system, 1 seed each; 0 left out" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_writing_again_gives_the_same_bytes_and_leaves_nothing_behind(out: Path) -> None:
@@ -344,9 +365,11 @@ def test_whole_database_takes_its_rank_and_text_is_escaped(tmp_path: Path) -> No
     record = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(record | {"command": "rales train <script>alert(1)</script>"}))
     text = report([run], tmp_path / "out").read_text()
-    # 66.67 lies between the printed 67.55 and 66.55
+    # 66.67 is above all printed Scores of the official split; MVST's 66.55 and Dong's 67.55 are of another
     row = Page(text).row(f"ours: {LEARNED}")
-    assert row[1:] == ["(2)", "–", "m2d_vit_base-80x608p16x16-221006-mr7", "83.33", "50.00", "66.67", "last", "–"]
+    weights = "m2d_vit_base-80x608p16x16-221006-mr7"
+    assert row[1:] == ["(1)", "–", weights, "83.33", "50.00", "66.67", "official", "last", "–", "–"]
+    assert Page(text).row("RespireNet")[2:] == ["72.30", "40.10", "56.20", "not run", "–", "–", "–"]
     assert "Not comparable" not in text
     assert "<script>" not in text
 
@@ -430,8 +453,8 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rales.report.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"needs jinja2, .* pip install 'rales\[report\]'"):
+    monkeypatch.setattr("rales.extras.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r'^a report needs the package jinja2, .* pip install "rales\[report\]"$'):
         report([write_run(tmp_path / "run")], tmp_path / "out")
 
 
@@ -465,9 +488,221 @@ def test_printed_scores_are_means_of_their_parts() -> None:
     rows = published.paper_rows(published.TABLE1) + published.paper_rows(published.TABLE2)
     figures = [[float(text.split()[0]) for text in row.printed] for row in rows]
     figures += [list(e[3:6]) for e in published.leaderboard() if not np.isnan(e.specificity)]
-    assert len(figures) == 2 + 13 + 32
+    assert len(figures) == 2 + 13 + 42
     for sp, se, score in figures:  # the paper's row (iv) is off by 0.055 as printed, all others by rounding
         assert (sp + se) / 2 == pytest.approx(score, abs=0.0151 if score != 59.97 else 0.06)
     board = [entry.score for entry in published.leaderboard()]
     assert board == sorted(board, reverse=True)
     assert {entry.selection for entry in published.leaderboard()} <= set(published.SELECTIONS)
+
+
+# Which system comes first
+
+
+def write_pair(root: Path) -> None:
+    """A system that the validation patients like and the test cycles do not (45.83), and another way round (66.67)."""
+    words: dict[str, Any] = {"select": "validation", "validation_scores": (0.5, 0.4, 0.4)}
+    for seed in (0, 1):
+        write_run(root / f"a{seed}", SEED1, seed=seed, validation_aurocs=(0.6, 0.9, 0.7), **words)
+        write_run(root / f"b{seed}", SEED0, seed=seed, variant="vanilla", validation_aurocs=(0.5, 0.6, 0.7), **words)
+    for run in root.iterdir():
+        record = json.loads((run / "config.json").read_text())
+        record["config"]["train"]["select_by"] = "auroc"
+        (run / "config.json").write_text(json.dumps(record))
+
+
+def test_systems_are_ranked_by_the_validation_patients(tmp_path: Path) -> None:
+    write_pair(tmp_path / "runs")
+    report([tmp_path / "runs"], tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert f"Best on the validation patients: {LEARNED}" in text
+    assert "mean AUROC of crackles and wheezes present 0.900 ± 0.000 there and Score 45.83" in text
+    assert "Highest mean Score on the test" not in text
+    rows = [row for row in Page((tmp_path / "out" / "report.html").read_text()).rows if len(row) == 8]
+    assert [(row[0], *row[3:5]) for row in rows if row[2] == "best on validation patients"] == [
+        (LEARNED, "0.900 ± 0.000", "40.00 ± 0.00"),
+        (VANILLA, "0.700 ± 0.000", "40.00 ± 0.00"),
+    ]
+    table = records(tmp_path / "out" / "runs.csv")
+    assert [(row["system"], row["seed"], row["validation_auroc"], row["selected_epoch"]) for row in table] == [
+        *((LEARNED, seed, "0.9", "2") for seed in "01"),
+        *((VANILLA, seed, "0.7", "3") for seed in "01"),
+    ]
+    assert {row["validation_score"] for row in table} == {"0.4"}
+    found = ranking([tmp_path / "runs"])
+    assert [row["system"] for row in found["systems"]] == [LEARNED, VANILLA]
+    assert "on the validation patients" in found["order"]
+
+
+def test_the_score_of_the_validation_patients_ranks_if_it_chose_the_epochs(tmp_path: Path) -> None:
+    for variant, score, auroc in (("all_learned", 0.6, 0.5), ("vanilla", 0.5, 0.9)):
+        words: dict[str, Any] = {"validation_scores": [score] * 3, "validation_aurocs": [auroc] * 3}
+        write_run(tmp_path / variant, variant=variant, select="validation", **words)  # of before train.select_by
+    assert [row["system"] for row in ranking([tmp_path])["systems"]] == [LEARNED, VANILLA]
+    assert {row["ranked_by"] for row in ranking([tmp_path])["systems"]} == {"validation_score"}
+
+
+def test_a_ranking_by_test_is_called_one(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "a", SEED1)
+    write_run(tmp_path / "runs" / "b", SEED0, variant="vanilla")
+    report([tmp_path / "runs"], tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert f"(ranked by test, so optimistic for whichever comes first): {VANILLA}, Score 66.67" in text
+    assert "a ranking by test" in scores_table([tmp_path / "runs"])
+    assert {row["ranked_by"] for row in ranking([tmp_path / "runs"])["systems"]} == {"test_score"}
+    write_pair(tmp_path / "mixed")
+    write_run(tmp_path / "mixed" / "c", SEED0, variant="all_fixed")
+    found = ranking([tmp_path / "mixed"])
+    assert [row["ranked_by"] for row in found["systems"]] == ["validation_auroc"] * 2 + ["test_score"]
+    assert "Those without validation patients follow" in found["order"]
+
+
+def test_weights_that_call_one_class_only_are_a_warning(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", [0] * 10)
+    report([tmp_path / "run"], tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert f"> **The kept weights call every test cycle the same in 1 run: {tmp_path / 'run'} (normal)." in text
+    assert ranking([tmp_path])["systems"][0]["constant_predictions"] == ["normal"]
+
+
+# One run, every protocol
+
+ALL_NORMAL, PERFECT = [0] * 10, TRUE
+
+
+def test_one_run_gives_every_protocol_with_its_interval(tmp_path: Path) -> None:
+    """Scores by epoch: 50, 100, 45.83, …; the run kept the last."""
+    by_epoch = [ALL_NORMAL, PERFECT, SEED1, SEED1, SEED1, SEED1, SEED1, SEED0]
+    scores = [0.5, 1.0, *[11 / 24] * 5, 2 / 3]
+    patients = [f"p{i % 5}" for i in range(10)]
+    for seed in (0, 1):
+        write_run(
+            tmp_path / "runs" / f"{seed}", SEED0, seed=seed, test_scores=scores, by_epoch=by_epoch, patients=patients
+        )
+    report([tmp_path / "runs"], tmp_path / "out")
+    page = Page((tmp_path / "out" / "report.html").read_text())
+    found = {
+        words: [cell.split("\n") for cell in page.row(LEARNED, "all training patients", words)[4:]]
+        for words in (
+            "last epoch",
+            "best on the test set",
+            "mean of the last 2 epochs",
+            "probabilities of the last 2 epochs averaged",
+        )
+    }
+    assert [cell[0] for cell in found["last epoch"]] == ["83.33 ± 0.00", "50.00 ± 0.00", "66.67 ± 0.00"]
+    assert [cell[0] for cell in found["best on the test set"]] == ["100.00 ± 0.00"] * 3
+    # means of (66.67, 83.33), (25, 50), (45.83, 66.67)
+    assert [cell[0] for cell in found["mean of the last 2 epochs"]] == ["75.00 ± 0.00", "37.50 ± 0.00", "56.25 ± 0.00"]
+    assert all(len(cell) == 2 for cells in found.values() for cell in cells)  # an interval each
+    low, high = (float(end) for end in found["last epoch"][2][1].strip("[]").split(", "))
+    assert low < 66.67 < high
+    gaps = [row for row in page.rows if row[:2] == [LEARNED, "2"] and row[2].startswith("+")]
+    assert [cell.split("\n")[0] for cell in gaps[0][2:]] == ["+16.67", "+50.00", "+33.33"]
+
+
+def test_the_paper_is_compared_under_its_own_protocol(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", SEED0, test_scores=[1.0, 2 / 3], by_epoch=[PERFECT, SEED0])
+    report([tmp_path / "run"], tmp_path / "out")
+    rows = [row for row in records(tmp_path / "out" / "table2.csv") if row["ours"]]
+    assert [(row["select"], row["score"]) for row in rows] == [("test_best", "100.0"), ("last", "66.6667")]
+    assert float(rows[1]["score_low"]) < 66.67 < float(rows[1]["score_high"])
+    assert (tmp_path / "out" / "figure3_epochs.png").exists()
+    alts = " ".join(Page((tmp_path / "out" / "report.html").read_text()).alts)
+    assert "epoch used: last epoch: largest at layer 12" in alts
+    assert "best on the test set: largest at layer 12" in alts
+
+
+def test_folds_are_pooled_under_every_protocol(tmp_path: Path) -> None:
+    for fold, part in enumerate((slice(0, 5), slice(5, 10))):
+        patients = [f"p{i}" for i in range(10)][part]
+        by_epoch, scores = [PERFECT[part], SEED0[part]], [1.0, 0.5]
+        folder = tmp_path / "runs" / f"fold{fold}"
+        words: dict[str, Any] = {"patients": patients, "test_scores": scores, "by_epoch": by_epoch}
+        write_run(folder, SEED0[part], TRUE[part], fold=(fold, 2), **words)
+    report([tmp_path / "runs"], tmp_path / "out")
+    page = Page((tmp_path / "out" / "report.html").read_text())
+    rows = {row[2]: row[6].split("\n")[0] for row in page.rows if len(row) == 7 and row[1] == "all training patients"}
+    assert rows == {"last epoch": "66.67", "best on the test set": "100.00"}
+
+
+def test_epochs_that_are_not_those_of_the_lines_are_noted(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", SEED0, test_scores=[0.9, 2 / 3], by_epoch=[PERFECT, SEED0])
+    [found], _ = folders.read_runs([tmp_path / "run"])
+    assert "epochs.safetensors and metrics.jsonl differ in the test figures of epoch 1" in folders.notes(found)
+
+
+def test_epochs_of_other_cycles_are_no_run(tmp_path: Path) -> None:
+    write_run(tmp_path / "good", SEED0)
+    write_run(tmp_path / "bad", SEED0, seed=1, test_scores=[1.0], by_epoch=[PERFECT[:5]])
+    assert "epochs.safetensors holds 5 test cycles, predictions.csv 10" in scores_table([tmp_path])
+
+
+# The leaderboard
+
+
+def test_every_published_row_says_split_selection_and_evidence() -> None:
+    board = published.leaderboard()
+    assert {entry.split for entry in board} <= set(published.SPLITS)
+    assert all(entry.evidence for entry in board)
+    assert all("2nd" in e.evidence for e in board if e.split == "?")
+    read = [entry for entry in board if entry.split == "official"]
+    assert all(entry.code and any(mark in entry.evidence for mark in (":", "diff", "M2D-X")) for entry in read)
+
+
+def test_other_splits_and_other_tasks_are_not_ranked(tmp_path: Path) -> None:
+    page = Page(report([write_run(tmp_path / "run", whole=True)], tmp_path / "out").read_text())
+    ranked = [row[0] for row in page.rows if len(row) == 11 and row[1].strip("()").isdigit()]
+    assert ranked[1:4] == ["PC-MCL (2026)", "PAFA (2025)", "Lung-SRAD (2026)"]
+    apart = {row[0]: row for row in page.rows if len(row) == 10}
+    for name in ("Dong, multi-view AST + time domain (2025)", "MVST (2024)", "ADD-RSC (2025)"):
+        assert name not in ranked
+        assert apart[name][5] == "recordings at random"
+    for name in ("BTS (2024)", "BTS++, k = 30 (2025)", "Resp-Agent (2026)", "SoftFiLM-AST (2026)"):
+        assert name not in ranked
+        assert apart[name][7] != "–"
+    physicians = [row for row in page.rows if row and row[0] == published.PHYSICIANS[0]]  # beside the all-normal line
+    assert [row[-3:] for row in physicians[:1]] + [row[4:7] for row in physicians[1:]] == [
+        ["72.30", "23.20", "47.80"]
+    ] * 2
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "60/40 split**" not in text
+    assert "M2D p16x4 (AudioSet) | 59.38 ± 0.94" in text
+
+
+# Pictures
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are drawn from here on."""
+    found, write = list[Figure](), figures.png
+
+    def png(figure: Figure) -> bytes:
+        found.append(figure)
+        return write(figure)
+
+    monkeypatch.setattr(figures, "png", png)
+    return found
+
+
+def test_pictures_show_what_their_captions_say(tmp_path: Path, drawn: list[Figure]) -> None:
+    write_run(tmp_path / "low", [1, 1, 1, 1, 0, 0, 0, 0, 2, 0])
+    report([tmp_path / "low"], tmp_path / "out")
+    plane = next(figure.axes[0] for figure in drawn if "Specificity" in figure.axes[0].get_xlabel())
+    (low, high), (bottom, top) = plane.get_xlim(), plane.get_ylim()
+    normal = next(line for line in plane.lines if str(line.get_label()).startswith("every cycle called normal"))
+    assert (normal.get_xdata()[0], normal.get_ydata()[0]) == (100, 0)  # type: ignore[index]
+    for x, y in [(100, 0), *(text.get_position() for text in plane.texts), *(text.xy for text in plane.texts)]:  # type: ignore[attr-defined]
+        assert low <= x <= high
+        assert bottom <= y <= top
+
+
+def test_no_legend_covers_a_curve(tmp_path: Path, drawn: list[Figure]) -> None:
+    report([write_run(tmp_path / "run", by_epoch=[SEED0] * 3)], tmp_path / "out")
+    by_epoch = [figure for figure in drawn if figure.axes[0].get_xlabel() == "Epoch"]
+    assert len(by_epoch) == 3  # loss, score, layer weights
+    for figure in by_epoch:
+        legend = figure.axes[0].get_legend()
+        assert legend is not None
+        assert legend.get_window_extent().y1 < figure.axes[0].get_window_extent().y0

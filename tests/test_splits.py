@@ -150,6 +150,17 @@ def test_folds_are_never_empty(cycles: DataFrame, seed: int, data: st.DataObject
     assert (fold.groupby(cycles["patient"]).nunique() == 1).all()
 
 
+@pytest.mark.parametrize(("patients", "expected"), [(2, 2), (4, 4), (5, 5), (9, 5)])
+def test_folds_follow_the_patients_there_are(patients: int, expected: int) -> None:
+    cycles = DataFrame({"patient": list("abcdefghi"[:patients]) * 4, "label": ["normal"] * 4 * patients})
+    assert splits.folds(cycles).nunique() == expected
+
+
+def test_folds_of_a_single_patient_are_a_sentence() -> None:
+    with pytest.raises(ValueError, match="of 1 patient, and patient-disjoint folds need two or more"):
+        splits.folds(DataFrame({"patient": ["a"] * 4, "label": ["normal"] * 4}))
+
+
 def test_more_folds_than_patients() -> None:
     cycles = make_cycles([("a", "train", "normal"), ("b", "test", "normal")])
     with pytest.raises(ValueError, match="3 folds of 2 patients; ask for 2 to 2 folds"):

@@ -239,10 +239,13 @@ def test_pretraining_goes_on_with_the_encoder_of_a_run(
     logmel = torch.randn(2, 1, 80, 200, generator=torch.Generator().manual_seed(0))
     run = rales.load(place / "run").plain.get_submodule("encoder")
     assert all(torch.equal(a, b) for a, b in zip(run(logmel), model.encoder().eval()(logmel), strict=True))
-    said = m2d_pretrain.what_is_taken(config)
+    (said,) = m2d_pretrain.what_is_taken(config)
     assert "3 heads, units of 100 frames) is taken; predictor and target are new" in said
     assert "front-end m2d_clip at 8000 Hz and its head are not" in said
-    whole = m2d_pretrain.what_is_taken(m2d_pretrain.settings(weights=str(place / "pretraining")))
+    taught = m2d_pretrain.settings(words=[f"encoder.teacher={place / 'run'}"])
+    (of_teacher,) = m2d_pretrain.what_is_taken(taught)
+    assert "front-end m2d_clip at 8000 Hz and its head are not: pre-training hears" in of_teacher
+    (whole,) = m2d_pretrain.what_is_taken(m2d_pretrain.settings(weights=str(place / "pretraining")))
     assert "predictor and target are taken" in whole
     words = ["--data", place / "data", "--out", tmp_path / "x", "--epochs", 1, "--set", "pretrain.batch_size=4"]
     code, _, err = command(capsys, "pretrain", "--weights", place / "pretraining", *words)

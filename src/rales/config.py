@@ -173,6 +173,9 @@ class Training:
     """Every cycle once an epoch, or classes drawn equally often (then class_weights=none, else both correct for it)."""
     select: Literal["last", "validation", "test_best"] = "last"
     """Which epoch's weights are kept as `best`; `test_best` is the paper's protocol and looks at the test set."""
+    select_by: Literal["auroc", "score"] = "auroc"
+    """What chooses among epochs on validation cycles: the mean AUROC of "crackles present" and "wheezes present", which
+    no constant answer wins, or the ICBHI Score, of which calling every cycle normal has 50. test_best: the Score."""
     validation_share: float = 0.2
     """Share of the training cycles (whole patients) held out when `select` is validation."""
     evaluate_every: int = 1
@@ -330,8 +333,7 @@ def override(config: Settings, assignments: list[str]) -> Settings:
 def replace_field(config: Settings, name: str, text: str) -> Settings:
     known = field_types(type(config))
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        raise UsageError(f"--set {name}: no such field; the nearest is {close[0]}")
+        raise UsageError(f"--set {name}: no such field; the nearest is {nearest_field(name, list(known))}")
     value = parse(text, known[name], name)
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, int | float) and not is_possible(number, name):
@@ -344,6 +346,20 @@ def replace_field(config: Settings, name: str, text: str) -> Settings:
         return dataclasses.replace(config, **{head: value})
     section = dataclasses.replace(getattr(config, head), **{tail: value})
     return dataclasses.replace(config, **{head: section})
+
+
+def nearest_field(name: str, known: list[str]) -> str:
+    """A name that is no field -> the field that was meant. `train.learning_rate` and train.lr, `train.wd` and
+    train.weight_decay have the same initials."""
+    section, _, tail = name.rpartition(".")
+
+    def initials(words: str) -> str:
+        return "".join(word[0] for word in words.split("_") if word)
+
+    tails = {field: field.rpartition(".")[2] for field in known}
+    short = [field for field, theirs in tails.items() if theirs == initials(tail) or initials(theirs) == tail]
+    own = [field for field in short or known if field.startswith(f"{section}.")]
+    return difflib.get_close_matches(name, own or short or known, n=1, cutoff=0.0)[0]
 
 
 def is_possible(number: float, name: str) -> bool:

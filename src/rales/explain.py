@@ -17,6 +17,7 @@ from torch import Tensor
 from rales import recordings, runs
 from rales.audio.logmel import MelPower
 from rales.config import UsageError
+from rales.extras import require_packages
 from rales.predict import Model
 from rales.scoring import NOTICE
 
@@ -171,10 +172,8 @@ def document(found: Explained) -> dict[str, Any]:
 
 def picture(found: Explained, out: Path) -> None:
     """Write a PNG: the log-mel picture, and over it what each patch added (red) or took away (blue)."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError('a picture needs the package matplotlib: pip install "rales[report]"') from error
+    require_packages("a picture", "report", "matplotlib")
+    from matplotlib.figure import Figure
 
     why = found.attribution
     figure = Figure(figsize=(10, 4.5), layout="constrained")

@@ -1,8 +1,9 @@
 """The supervised loop: a recipe, a cycles table and a folder in, a finished run folder out (paper 4.3)."""
 
+import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,19 +12,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
+from rales import epochs as epoch_logits
 from rales import runs, scoring
 from rales.config import Recipe, Step, to_dict
 from rales.data import batches, splits
 from rales.devices import Place, place
-from rales.metrics import CLASSES, confusion, icbhi_scores
+from rales.metrics import CLASSES, confusion, icbhi_scores, mean_auroc
 from rales.models.weights import check_finite
 from rales.optim import interpolate, largest_weight, load_state_tensors, set_lr, state_tensors
+from rales.progress import progress_bar
 from rales.rows import Data, class_numbers, cycle_waves, rows_of, scored_together
 from rales.steps import make_optimisers, scheduled_lr
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -79,32 +84,43 @@ def train(
         recipe.fit(config, frontend.eval(), model.eval(), data, here.device)
     if here.rank == 0:
         runs.forget_after(out, state["epoch"])
+        if problem := selection_problem(to_dict(config.train), data.labels[data.rows("validation")]):
+            log.warning("%s: %s", out, problem)
     # blocks above the last fused layer get no gradient
     network = DistributedDataParallel(model, find_unused_parameters=True) if here.world > 1 else model
     weight = data.class_weight(config).to(here.device)
 
-    epochs = tqdm(
+    epochs = progress_bar(
         range(state["epoch"] + 1, config.train.epochs + 1),
+        shown=progress and here.rank == 0,
+        log_every_s=0,
         desc=f"train {recipe.name}",
         initial=state["epoch"],
         total=config.train.epochs,
-        disable=None if progress and here.rank == 0 else True,
         unit="epoch",
     )
     for epoch in epochs:
         started = time.perf_counter()
         lines = [train_epoch(recipe, network, frontend, optimisers, data, weight, epoch, here, out)]
+        logits = {}
         if epoch % config.train.evaluate_every == 0 or epoch == config.train.epochs:
-            watched = data.parts_to_watch()
-            lines += [evaluate_part(model, frontend, data, part, weight, epoch, here) for part in watched]
+            for part in data.parts_to_watch():
+                line, logits[part] = evaluate_part(model, frontend, data, part, weight, epoch, here)
+                lines.append(line)
         if here.rank == 0:
             lines[0]["seconds"] = round(time.perf_counter() - started, 3)
-            keep(out, model, frontend, optimisers, lines, state, epoch, record)
-            epochs.set_postfix({line["split"]: f"{100 * line['score']:.1f}" for line in lines})
+            keep(out, model, frontend, optimisers, lines, logits, state, epoch, record)
+            epochs.set_postfix(shown_figures(lines), refresh=False)
     here.gather("trained")
     figures = finish(out, model, frontend, data, here, state, record) if here.rank == 0 else {}
     here.gather("finished")
     return figures
+
+
+def shown_figures(lines: list[dict[str, Any]]) -> dict[str, str]:
+    """Lines of an epoch -> what stands beside its bar: training loss, Score of every part."""
+    scores = {line["split"]: f"{100 * line['score']:.1f}" for line in lines}
+    return {"loss": f"{lines[0]['loss']:.3f}", **scores}
 
 
 def check_batches(recipe: Recipe, here: Place) -> None:
@@ -128,6 +144,24 @@ def check_batches(recipe: Recipe, here: Place) -> None:
             f"{recipe.name} compares the cycles of a whole batch, which train.micro_batch={train.micro_batch} would "
             "cut up; leave it at 0 and make train.batch_size smaller if memory is short"
         )
+
+
+def selection_problem(train: Mapping[str, Any], label: NDArray[np.int64]) -> str:
+    """Fields of `Training` and class numbers of the validation cycles -> why these cannot choose an epoch; "" if they
+    can, or are not asked to."""
+    if train["select"] != "validation":
+        return ""
+    one_class = np.eye(len(CLASSES))[np.zeros(len(label), np.int64)]
+    score = icbhi_scores(confusion(label, one_class.argmax(axis=1)))["score"]
+    if not math.isnan(score if train["select_by"] == "score" else mean_auroc(label, one_class)):
+        return ""
+    found = ", ".join(f"{(label == number).sum()} {name}" for number, name in enumerate(CLASSES))
+    needed = {"score": "normal and abnormal ones", "auroc": "some with and some without crackles, or wheezes"}
+    return (
+        f"the validation cycles ({found}) cannot choose an epoch by train.select_by={train['select_by']}, which needs "
+        f"{needed[train['select_by']]}; the last epoch is kept: take another split.seed or a larger "
+        "train.validation_share"
+    )
 
 
 def train_epoch(
@@ -261,13 +295,14 @@ def part_logits(
 
 def evaluate_part(
     model: nn.Module, frontend: nn.Module, data: Data, part: str, weight: Tensor, epoch: int, here: Place
-) -> dict[str, Any]:
-    """-> the line of metrics of validation or test cycles."""
+) -> tuple[dict[str, Any], Tensor]:
+    """-> the line of metrics of validation or test cycles, and their (n, classes) float32 logits."""
     cycles, logits = part_logits(model, frontend, data, part, here)
     label = torch.from_numpy(class_numbers(cycles))
     loss = nn.functional.cross_entropy(logits, label, weight.cpu()).item()
     scores = icbhi_scores(confusion(label, logits.argmax(dim=1)))
-    return {"epoch": epoch, "split": part, "loss": loss, **scores}
+    auroc = mean_auroc(label, logits.double().softmax(dim=1))
+    return {"epoch": epoch, "split": part, "loss": loss, **scores, "auroc": auroc}, logits
 
 
 def keep(
@@ -276,6 +311,7 @@ def keep(
     frontend: nn.Module,
     optimisers: dict[str, torch.optim.Optimizer],
     lines: list[dict[str, Any]],
+    logits: dict[str, Tensor],
     state: dict[str, Any],
     epoch: int,
     record: dict[str, Any],
@@ -286,15 +322,29 @@ def keep(
     is written again by the repeated epoch.
     """
     runs.append_metrics(out, lines)
+    if logits:
+        halves = {part: epoch_logits.half_logits(found) for part, found in logits.items()}
+        epoch_logits.append_epoch(out, epoch, {**halves, **layer_weights(model)})
     weights, about = tensors_of(model, frontend), {**record, "epoch": epoch}
-    watched = record["config"]["train"]["select"].removesuffix("_best")
-    score = next((line["score"] for line in lines if line["split"] == watched), math.nan)
+    train = record["config"]["train"]
+    watched = train["select"].removesuffix("_best")
+    criterion = train["select_by"] if watched == "validation" else "score"
+    score = next((line[criterion] for line in lines if line["split"] == watched), math.nan)
     if not math.isnan(score) and (state["best_score"] is None or score > state["best_score"]):
         state.update(best_score=score, best_epoch=epoch)
         runs.save_tensors(out / "best.safetensors", weights, about)
     state["epoch"] = epoch
     moments = {k: v for name, o in optimisers.items() for k, v in state_tensors(o, f"optimiser.{name}.").items()}
     runs.save_tensors(out / "resume.safetensors", {**weights, **moments}, {**about, "state": state})
+
+
+def layer_weights(model: nn.Module) -> dict[str, Tensor]:
+    """-> `layers` (L,) and `layer_weights` (L,) of a network that fuses some, nothing of another."""
+    fusion = getattr(model, "fusion", None)
+    if not isinstance(fusion, nn.Module):
+        return {}
+    weight: Tensor = fusion.weight  # type: ignore[assignment]
+    return {"layers": torch.tensor(fusion.layers), "layer_weights": weight.detach().float()}
 
 
 def resume(
@@ -357,12 +407,18 @@ def finish(
         record=record,
         whole_database=record["split"]["whole_database"],
     )
+    if problem := selection_problem(record["config"]["train"], data.labels[data.rows("validation")]):
+        figures["warnings"].append(problem)
+    for warning in figures["warnings"]:
+        log.warning("%s: %s", out, warning)
     if "validation" in scored:
         true = {part: class_numbers(cycles) for part, (cycles, _) in found.items()}
         figures |= scoring.from_validation(true, scored)
         patients = data.table.iloc[data.rows("validation")]["patient"].nunique()
         known = scoring.calibration(true["validation"], scored["validation"], patients)
         runs.save_tensors(out / "best.safetensors", tensors, {**about, "calibration": known})
+        validation = scoring.predictions(found["validation"][0], scored["validation"])
+        runs.write_table(out / "predictions_validation.csv", validation)
     runs.write_table(out / "predictions.csv", scoring.predictions(rows, scored["test"]))
     if isinstance(getattr(model, "fusion", None), nn.Module):
         runs.write_json(out / "layer_weights.json", scoring.layer_weights(model.fusion.layers, model.fusion.weight))  # type: ignore[union-attr, arg-type]

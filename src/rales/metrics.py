@@ -65,6 +65,8 @@ def all_figures(true: ArrayLike, probabilities: ArrayLike) -> dict[str, Any]:
         "accuracy": float(np.trace(counts) / counts.sum()),
         "crackle_present": _detection(np.isin(labels, (1, 3)), p[:, 1] + p[:, 3]),
         "wheeze_present": _detection(np.isin(labels, (2, 3)), p[:, 2] + p[:, 3]),
+        "auroc": mean_auroc(labels, p),
+        "constant_prediction": constant_prediction(counts),
         "sp_se_curve": {
             "threshold": thresholds[kept].tolist(),
             "specificity": specificity[kept].tolist(),
@@ -72,6 +74,24 @@ def all_figures(true: ArrayLike, probabilities: ArrayLike) -> dict[str, Any]:
         },
         "majority": {"specificity": 1.0, "sensitivity": 0.0, "score": 0.5},
     }
+
+
+def mean_auroc(true: ArrayLike, probabilities: ArrayLike) -> float:
+    """(N,) classes, (N, 4) probabilities -> mean AUROC of "crackle present" and "wheeze present"; a constant answer has
+    0.5. A sound that all cycles have, or none, is left out; NaN if that leaves none, or a probability is not finite."""
+    labels, p = as_labels(true, name="true"), np.asarray(probabilities, dtype=np.float64)
+    if not np.isfinite(p).all():
+        return float("nan")
+    sounds = ((1, 3), (2, 3))
+    found = [_detection(np.isin(labels, sound), p[:, sound].sum(axis=1))["auroc"] for sound in sounds]
+    defined = [auroc for auroc in found if not np.isnan(auroc)]
+    return float(np.mean(defined)) if defined else float("nan")
+
+
+def constant_prediction(confusion: ArrayLike) -> str | None:
+    """(4, 4) counts, rows true -> the class that every cycle is called, or None if there are several."""
+    called = np.flatnonzero(_as_counts(confusion).sum(axis=0))
+    return CLASSES[called[0]] if len(called) == 1 else None
 
 
 def normal_threshold(true: ArrayLike, probabilities: ArrayLike) -> float:

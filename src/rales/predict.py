@@ -27,6 +27,7 @@ from rales.models import downloads
 from rales.models.fast import pack
 from rales.models.fusion import mean_plus_max
 from rales.models.weights import check_finite, fingerprint
+from rales.progress import progress_bar
 from rales.recordings import Cycles, Piece, Waves
 from rales.rows import cycle_waves, preparation, scored_together
 from rales.rows import rows_of as prepared_rows
@@ -97,6 +98,7 @@ class Model:
         decision: Decision | None = None,
         *,
         cycles: str = "auto",
+        progress: bool = False,
     ) -> pd.DataFrame:
         """Recordings, folders, globs, URLs -> one row per cycle: recording, cycle, start_s, end_s, label, p_… (see
         contract).
@@ -106,23 +108,25 @@ class Model:
         that cannot be read raises a ValueError that names it; with a `problems` list given, its sentence goes there and
         the other recordings are unaffected.
         """
-        tables = [table for table, _ in self.tables(recordings.find(paths), problems, decision, cycles=cycles)]
+        found = self.tables(recordings.find(paths), problems, decision, cycles=cycles, progress=progress)
+        tables = [table for table, _ in found]
         result = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
         return result.drop(columns="true_label") if result["true_label"].isna().all() else result
 
     def tables(
         self,
-        paths: Iterable[str],
+        paths: Sequence[str],
         problems: list[str] | None = None,
         decision: Decision | None = None,
         *,
         cycles: str = "auto",
+        progress: bool = False,
     ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
         """Recordings -> their cycles and their status (path, status, sentence, duration_s, cycles), some whole
         recordings at a time and at least once; errors as in `predict`."""
         decision = decision or self.decision()
         some, rows = list[Answer](), 0
-        for answer in self.answers(paths, self.engine, problems, cycles):
+        for answer in with_progress(self.answers(paths, self.engine, problems, cycles), paths, progress):
             some.append(answer)
             rows += len(answer.values)
             if rows >= CHUNK or len(some) >= CHUNK:
@@ -172,9 +176,11 @@ class Model:
         layer: int | None = None,
         per: Literal["cycle", "recording"] = "cycle",
         cycles: str = "auto",
+        progress: bool = False,
     ) -> NDArray[np.float32]:
         """Recordings -> (rows, features) vectors of `embed_table`."""
-        return np.stack(self.embed_table(paths, layer=layer, per=per, cycles=cycles)["vector"].to_list())
+        table = self.embed_table(paths, layer=layer, per=per, cycles=cycles, progress=progress)
+        return np.stack(table["vector"].to_list())
 
     def embed_table(
         self,
@@ -184,6 +190,7 @@ class Model:
         layer: int | None = None,
         per: Literal["cycle", "recording"] = "cycle",
         cycles: str = "auto",
+        progress: bool = False,
     ) -> pd.DataFrame:
         """Recordings -> recording, cycle, start_s, end_s, path and `vector`: the fused z' (D * n,) that the head sees
         (eq. 2), or mean + maximum of one layer (D,), counted from 1.
@@ -191,7 +198,8 @@ class Model:
         A recording's vector is the mean of its cycles' (`cycle` is then 0). Errors go to `problems` as in `predict`.
         """
         tables = []
-        for answer in self.answers(recordings.find(paths), self.embedder(layer), problems, cycles):
+        sources = recordings.find(paths)
+        for answer in with_progress(self.answers(sources, self.embedder(layer), problems, cycles), sources, progress):
             rows, vectors = rows_of([answer]).drop(columns=["label", "source"]), answer.values
             if per == "recording" and len(rows):
                 rows = rows.head(1).assign(cycle=0, start_s=0.0, end_s=answer.duration_s)
@@ -313,6 +321,12 @@ def no_answer(path: str, waves: Waves) -> ValueError:
         f"{path}: the model's answer to one of its cycles is not a number, so none of them has a label; it was given "
         f"values up to {np.abs(waves).max():.3g}; if those of a wave pass 1, the recording is damaged, else the model"
     )
+
+
+def with_progress(answers: Iterator[Answer], paths: Sequence[str], shown: bool) -> Iterator[Answer]:
+    """Answers, and the recordings they are of -> the answers, counted by a bar if there are several."""
+    shown = shown and len(paths) > 1
+    yield from progress_bar(answers, shown=shown, total=len(paths), desc="recordings", unit="recording")
 
 
 def rows_of(answers: Sequence[Answer]) -> pd.DataFrame:

@@ -34,6 +34,7 @@ from rales.optim import (
     warmup_cosine_lr,
 )
 from rales.pretrain_config import PretrainConfig
+from rales.progress import progress_bar
 
 Build = Callable[[PretrainConfig], tuple[M2D, ViT | None]]  # -> the network, and a frozen teacher
 HOP_SAMPLES = 160
@@ -145,11 +146,11 @@ def train(
         network=DistributedDataParallel(model) if here.world > 1 else model,
         optimiser=optimiser,
         notes=notes,
-        bar=tqdm(
+        bar=progress_bar(
+            shown=shown,
             desc="pretrain",
             initial=state["epoch"] * steps + state["step"],
             total=numbers.epochs * steps,
-            disable=None if shown else True,
             unit="step",
         ),
     )

@@ -131,7 +131,16 @@ SIZES = {
         pretrain=Pretraining(batch_size=64, lr=1.2e-3, ema_steps=293_000),
     ),
     "tiny": PretrainConfig(
-        encoder=Encoder(dim=64, depth=4, heads=2, decoder_dim=64, decoder_depth=2, decoder_heads=2),
+        encoder=Encoder(
+            dim=96,
+            depth=3,
+            heads=4,
+            patch=(80, 8),
+            unit_frames=200,
+            decoder_dim=96,
+            decoder_depth=2,
+            decoder_heads=4,
+        ),
         pretrain=Pretraining(batch_size=32, micro_batch=32, lr=4e-3, ema_steps=293_000, precision="float32"),
     ),
 }

@@ -139,14 +139,19 @@ def figures_of(
     true = rows["label"].map({name: i for i, name in enumerate(CLASSES)}).to_numpy()
     config = record["config"]
     interval = statistics.bootstrap(true, probabilities.argmax(axis=1), rows["patient"].to_numpy())
+    figures = all_figures(true, probabilities)
     return {
-        **all_figures(true, probabilities),
+        **figures,
         "ci95": {name: list(interval[name]) for name in FIGURES},
+        "warnings": constant_warnings(figures["constant_prediction"], true, selected_epoch),
         "protocol": {
             "split": config["split"]["name"],
             "recipe": record.get("recipe", ""),
             "provenance": record.get("provenance", "ours"),
             "select": config["train"]["select"],
+            "select_by": {"validation": config["train"].get("select_by", "score"), "test_best": "score"}.get(
+                config["train"]["select"]
+            ),
             "selected_epoch": selected_epoch,
             "epochs": config["train"]["epochs"],
             "seed": config["seed"],
@@ -158,15 +163,29 @@ def figures_of(
     }
 
 
+def constant_warnings(called: str | None, true: Labels, epoch: int) -> list[str]:
+    """The class that all test cycles are called, if it is one, and their true ones -> what must be said of the weights;
+    nothing where all cycles are of one class."""
+    if called is None or len(np.unique(true)) == 1:
+        return []
+    return [
+        f"the kept weights (epoch {epoch}) call each of the {len(true)} test cycles {called}: these figures are those "
+        "of a constant answer, not of a model that hears a difference"
+    ]
+
+
 def is_whole_database(table: pd.DataFrame) -> bool:
     """Cycles table -> whether it holds all of ICBHI 2017, so that its scores can stand beside published ones."""
     return bool(table["recording"].nunique() == 920 and len(table) == 6898)
 
 
 def from_validation(true: dict[str, Labels], scored: dict[str, Probabilities]) -> dict[str, Any]:
-    """Classes and probabilities of validation and test cycles -> what may be tuned without looking at the test set:
-    the threshold for "normal", and the temperature of the probabilities."""
+    """Classes and probabilities of validation and test cycles -> the figures of the validation cycles, and what may be
+    tuned on them without looking at the test set: the threshold for "normal", the temperature of the probabilities."""
+    figures = all_figures(true["validation"], scored["validation"])
+    kept = (*FIGURES, "auroc", "crackle_present", "wheeze_present", "confusion", "constant_prediction")
     return {
+        "validation": {"cycles": len(true["validation"]), **{name: figures[name] for name in kept}},
         "validation_threshold": at_validation_threshold(true, scored),
         "validation_temperature": at_validation_temperature(true, scored),
     }

@@ -95,7 +95,8 @@ def put_together(
                     tensors.setdefault(name, value)
         finetune.load_tensors(tensors, model, frontend)
         weight = data.class_weight(config)
-        lines = [finetune.evaluate_part(model, frontend, data, p, weight, epochs, here) for p in data.parts_to_watch()]
+        watched = data.parts_to_watch()
+        lines = [finetune.evaluate_part(model, frontend, data, part, weight, epochs, here)[0] for part in watched]
         (out / "metrics.jsonl").unlink(missing_ok=True)
         runs.append_metrics(out, lines)
         state = {"epoch": epochs, "best_score": None, "best_epoch": None}

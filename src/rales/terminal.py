@@ -29,11 +29,13 @@ def audit_lines(found: dict[str, Any]) -> list[str]:
 def figure_lines(figures: dict[str, Any]) -> list[str]:
     """Figures of an evaluation -> lines: the Score and everything that must stand beside it."""
     protocol, low_high = figures["protocol"], figures["ci95"]
+    by = f" by {protocol['select_by']}" if protocol["select"] == "validation" and protocol.get("select_by") else ""
     lines = [
         *provenance_lines(protocol),
-        f"{protocol['cycles']} test cycles of {protocol['patients']} patients, split {protocol['split']}, "
-        f"epoch {protocol['selected_epoch']} of {protocol['epochs']} (select {protocol['select']}), "
-        f"seed {protocol['seed']}",
+        f"{counted(protocol['cycles'], 'test cycle')} of {counted(protocol['patients'], 'patient')}, split "
+        f"{protocol['split']}, epoch {protocol['selected_epoch']} of {protocol['epochs']} (select "
+        f"{protocol['select']}{by}), seed {protocol['seed']}",
+        *(f"warning: {sentence}" for sentence in figures.get("warnings", [])),
     ]
     if protocol["select"] == "test_best":
         lines.append("the epoch was chosen on the test set, as the paper did: these figures are optimistic")
@@ -53,7 +55,12 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
     for name, part in figures.get("leak_free", {}).items():
         trained = f" ({part['cycles_trained_on']} cycles trained on)" if part["cycles_trained_on"] else ""
         rows.append([name + trained, *percents(part), interval(part["ci95"]["score"])])
+    if validation := figures.get("validation"):
+        row = [f"{counted(validation['cycles'], 'validation cycle')}, strict", *percents(validation), ""]
+        rows.append(row)
     lines += ["", *table(head, rows), ""]
+    if validation:
+        lines.append(f"validation cycles: mean AUROC of crackles and wheezes present {number(validation['auroc'])}")
     for what in ("crackle_present", "wheeze_present"):
         detection = figures[what]
         lines.append(
@@ -91,11 +98,14 @@ SOURCES = {
 }
 
 
+PRINTED_CYCLES = 100
+
+
 def prediction_lines(document: dict[str, Any]) -> list[str]:
-    """Predicted cycles -> lines, a block per recording."""
+    """Predicted cycles -> lines, a block per recording; of very many the first, and how many more there are."""
     lines: list[str] = []
     recording = None
-    for row in document["cycles"]:
+    for row in document["cycles"][:PRINTED_CYCLES]:
         if row["recording"] != recording:
             recording = row["recording"]
             windows = SOURCES[row["source"]]
@@ -107,6 +117,8 @@ def prediction_lines(document: dict[str, Any]) -> list[str]:
             + "".join(f"{row[f'p_{name}']:>9.3f}" for name in CLASSES)
             + (f"  annotated {true}" if true else "")
         )
+    if (left := len(document["cycles"]) - PRINTED_CYCLES) > 0:
+        lines += ["", f"and {left} more cycles: --out FILE takes all, --summary FILE has a row per recording"]
     return [*lines[1:], "", document["notice"]]
 
 
@@ -170,10 +182,39 @@ def pretrain_lines(document: dict[str, Any]) -> list[str]:
 
 
 def outcome_lines(document: dict[str, Any]) -> list[str]:
-    """Outcomes of a sweep -> lines, failures with their sentence last."""
+    """Outcomes of a sweep -> lines: the ranking, counts, failures with their sentence last."""
     trials = document["trials"]
     lines = [f"{state}: {sum(t['state'] == state for t in trials)}" for state in ("done", "skipped", "failed")]
-    return [*lines, *(f"failed: {t['name']}: {t['error']}" for t in trials if t["state"] == "failed")]
+    failed = [f"failed: {t['name']}: {t['error']}" for t in trials if t["state"] == "failed"]
+    return [*ranking_lines(document["ranking"]), *lines, *failed] if "ranking" in document else [*lines, *failed]
+
+
+RANKED_LINES = 20
+
+
+def ranking_lines(ranking: dict[str, Any]) -> list[str]:
+    """Ranking of systems (`report.ranking`) -> lines: what it is by, and the first of them."""
+    systems = ranking["systems"]
+    rows = [
+        [
+            f"{place}. {row['system']}",
+            row["seeds"],
+            number(row["validation_auroc"]),
+            percent(row["validation_score"]),
+            *(percent(row[name]) for name in FIGURES),
+            constant_words(row["constant_predictions"], row["seeds"]),
+        ]
+        for place, row in enumerate(systems[:RANKED_LINES], start=1)
+    ]
+    rows.append(["every cycle called normal", "", "0.500", "50.0", "100.0", "0.0", "50.0", ""])
+    head = ["system", "seeds", "val. AUROC", "val. Score", *(f"test {name}" for name in FIGURES), "constant answers"]
+    rest = len(systems) - RANKED_LINES
+    return [ranking["order"], "", *table(head, rows), *([f"and {rest} more: --json"] if rest > 0 else []), ""]
+
+
+def constant_words(called: list[str], seeds: int) -> str:
+    """Classes that some of so many seeds call every test cycle -> "2 of 5 all normal"; "" if none does."""
+    return f"{len(called)} of {seeds} all {' or '.join(sorted(set(called)))}" if called else ""
 
 
 def layer_lines(document: dict[str, Any]) -> list[str]:
@@ -188,7 +229,18 @@ def layer_lines(document: dict[str, Any]) -> list[str]:
         f"{layer}: {share:.3f}" for layer, share in zip(learned["layers"], learned["normalised"], strict=True)
     )
     lines += ["", f"learned weights (sum 1), Score {percent(learned['score'])}:", shares, ""]
-    return [*lines, *document["notes"], "", f"all subsets: {document['out']}/subsets.csv", NOT_A_DIAGNOSIS]
+    notes = [*document["notes"], *frozen_probe_lines(document["notes"])]
+    return [*lines, *notes, "", f"all subsets: {document['out']}/subsets.csv", NOT_A_DIAGNOSIS]
+
+
+def frozen_probe_lines(notes: list[str]) -> list[str]:
+    """Notes of a layer search -> a line of what others' frozen encoders have; none on other data than the database."""
+    from rales.report.published import frozen_probes
+
+    if "Not the whole ICBHI 2017 database." in notes:
+        return []
+    found = "; ".join(f"{encoder} {score}" for encoder, score, *_ in frozen_probes())
+    return [f"Published Scores of frozen encoders on the official test side, second-hand: {found}."]
 
 
 def weight_lines(document: dict[str, Any]) -> list[str]:
@@ -266,6 +318,11 @@ def table(head: list[str], rows: list[list[Any]]) -> list[str]:
     return aligned
 
 
+def counted(count: int, noun: str) -> str:
+    """3, "cycle" -> "3 cycles"; 1, "cycle" -> "1 cycle"."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def percents(part: dict[str, Any]) -> list[str]:
     return [percent(part[name]) for name in FIGURES]
 
@@ -279,4 +336,5 @@ def number(value: float | None) -> str:
 
 
 def interval(ends: list[float]) -> str:
-    return f"{percent(ends[0])} to {percent(ends[1])}"
+    low, high = percent(ends[0]), percent(ends[1])
+    return "no interval" if "-" in (low, high) else f"{low} to {high}"

@@ -75,5 +75,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def fail(sentence: str, code: int) -> None:
+    if progress := sys.modules.get("rales.progress"):  # else no bar was ever shown
+        progress.close_bars()
     print(f"rales: {sentence}", file=sys.stderr)
     sys.exit(code)

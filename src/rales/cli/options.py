@@ -31,6 +31,9 @@ Run = Annotated[
         name="--model", help="Run folder of `rales train`, or its checkpoint file; without it the package's own model."
     ),
 ]
+Device = Annotated[
+    str | None, Parameter(name="--device", help="Where to compute: cpu, cuda, cuda:1, mps; auto takes a GPU if one is.")
+]
 Cycles = Annotated[
     Literal["auto", "annotation", "segment", "windows"],
     Parameter(
@@ -61,7 +64,9 @@ Select = Annotated[
     Literal["last", "validation", "test_best"] | None,
     Parameter(
         name="--select",
-        help="Which epoch is kept. test_best is the paper's protocol and looks at the test set; the report says so.",
+        help="Which epoch is kept. validation: by the mean AUROC of crackles and wheezes on held-out train patients "
+        "(--set train.select_by=score for the ICBHI Score). test_best: the paper's protocol, which looks at the test "
+        "set; the report says so, and gives it from runs of `last` too.",
     ),
 ]
 Part = Annotated[Literal["train", "all"], Parameter(name="--part")]

@@ -25,7 +25,7 @@ def say(sentence: str) -> None:
 def say_once(sentences: Iterable[str]) -> None:
     """Each of the sentences once, of several processes that train together by the first."""
     if os.environ.get("RANK", "0") == "0":
-        for sentence in dict.fromkeys(filter(None, sentences)):
+        for sentence in dict.fromkeys(sentences):
             say(sentence)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -50,7 +50,8 @@ def sweep(
     """Train every combination of a grid with several seeds; each trial is one ordinary run folder in OUT.
 
     A second call does only what is missing: finished runs are skipped, broken ones go on, failed ones are tried
-    again. Exit code 1 if a trial failed; the others are unaffected.
+    again. Exit code 1 if a trial failed; the others are unaffected. The ranking at the end is by the validation
+    patients with --select validation; without, it is one by test, and says so.
 
     Example: rales sweep m2d_fusion --data ICBHI_final_database --out sweep --grid variant=vanilla,all_learned --seeds 5
 
@@ -86,6 +87,7 @@ def run_sweep(
 ) -> int:
     from rales import recipes, terminal
     from rales import sweep as jobs
+    from rales.report import ranking
 
     say_once(note for trial in planned for note in recipes.make(trial.recipe, trial.words).notes)
     outcomes = jobs.run(
@@ -99,7 +101,11 @@ def run_sweep(
         command=command_line(),
         progress=True,
     )
-    show({"trials": [vars(outcome) for outcome in outcomes]}, as_json, terminal.outcome_lines)
+    document: dict[str, Any] = {"trials": [vars(outcome) for outcome in outcomes]}
+    finished = [out / outcome.name for outcome in outcomes if outcome.state in ("done", "skipped")]
+    if finished:
+        document["ranking"] = ranking(finished)
+    show(document, as_json, terminal.outcome_lines)
     return 1 if any(outcome.state == "failed" for outcome in outcomes) else 0
 
 
@@ -124,9 +130,10 @@ def reproduce(
 ) -> int:
     """The paper's Table 1, Table 2 or Figure 3: a sweep (in OUT/runs) and its report (in OUT/report).
 
-    The report sets the paper's printed numbers beside ours. Every row is trained twice per seed, with all training
-    patients (`last` and `test_best`) and with validation patients held out, so that the three ways to choose the epoch
-    stand side by side; --select runs only one of them.
+    The report sets the paper's printed numbers beside ours. Every row is trained once per seed with all training
+    patients: the run keeps what it said after every epoch, so the last epoch and the paper's protocol (the best epoch
+    on the test set) both come from it, with intervals. Patients held out for validation cannot train, so that way to
+    choose the epoch takes one more run per seed; --select last leaves it out.
 
     Example: rales reproduce table2 --data ICBHI_final_database --weights mr7 --out paper
 
@@ -148,12 +155,14 @@ def reproduce(
     """
     from rales import reproduce as job
     from rales.data import read_cycles
+    from rales.report import check_packages, paper_text, scores_table
     from rales.report import report as write_report
-    from rales.report import scores_table
     from rales.sweep import at_once
 
     given = {"size": size, "train.epochs": epochs}
     fixed = [*words_of(given), *set_]
+    if not dry_run:
+        check_packages()  # now, not after days of training
     planned = job.paper_trials(what, seeds, fixed, weights, select)
     cycles = read_cycles(data, skip_damaged=skip_damaged)
     cost = job.estimate(planned, cycles, at_once(processes))
@@ -166,6 +175,7 @@ def reproduce(
     page = write_report([out / "runs"], out / "report")
     if not json:
         print(scores_table([out / "runs"]))
+        print(paper_text([out / "runs"]))
     say(f"report: {page}")
     return code
 
@@ -179,7 +189,7 @@ def layers(
     frontend: Literal["icbhi", "m2d", "m2d_clip"] | None = None,
     part: Part = "train",
     sizes: Annotated[tuple[int, ...], Parameter(name="--sizes", negative="")] = (),
-    folds: int = 5,
+    folds: int | None = None,
     seed: int = 0,
     c: float = 1e-3,
     skip_damaged: SkipFlag = False,
@@ -204,7 +214,7 @@ def layers(
     sizes
         Numbers of layers in a subset, for example --sizes 1 --sizes 2; all of them by default.
     folds
-        Patient-disjoint folds.
+        Patient-disjoint folds; 5 if not given, or as many as there are patients if these are fewer.
     seed
         Seed of the folds, and of the random start without weights.
     c
@@ -214,6 +224,7 @@ def layers(
     from rales import recipes, runs, terminal
     from rales.data import read_cycles
 
+    job.check_packages()
     say_once(recipes.make("m2d_fusion", weights=weights, frontend=frontend).notes)
     found = job.search(
         read_cycles(data, skip_damaged=skip_damaged),

@@ -25,7 +25,8 @@ from urllib.request import Request, urlopen
 
 import platformdirs
 from filelock import FileLock
-from tqdm import tqdm
+
+from rales.progress import progress_bar
 
 NTT_LICENCE = "NTT's own (LICENSE.pdf of nttcslab/m2d), not an open-source licence: read it before use"
 CHECKPOINT_SUFFIXES = {".pth", ".pt", ".ckpt", ".safetensors"}
@@ -319,7 +320,7 @@ def _continue(address: str, part: Path, tag: Path, progress: bool) -> None:
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
         _need_space(part.parent, 2 * (total or 0) - have)  # the zip and, weights hardly shrinking, its unpacked copy
-        bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, disable=None if progress else True)
+        bar = progress_bar(shown=progress, total=total, initial=have, unit="B", unit_scale=True)
         with part.open("ab") as sink, bar:
             while chunk := response.read1(CHUNK_BYTES):
                 sink.write(chunk)

@@ -77,19 +77,24 @@ def run(
     return pretrain.run(config, data, out, build=build, noise=noise, probe=probe, command=command, progress=progress)
 
 
-def what_is_taken(config: PretrainConfig) -> str:
-    """Settings -> the sentence about what of a checkpoint goes on and what does not; "" without one."""
-    if not config.encoder.weights:
-        return ""
-    path = find(config.encoder.weights)
-    tensors, metadata = read_tensors(path)
-    vit = encoder_of(tensors, metadata, path, heads=config.encoder.heads)
-    taken = f"encoder (width {vit.dim}, depth {vit.depth}, {vit.heads} heads, units of {vit.unit_frames} frames)"
-    whole = any(name.startswith("target_norm.") for name in tensors)
-    taken += ", predictor and target are taken" if whole else " is taken; predictor and target are new"
-    audio = record_of(metadata, path).get("config", {}).get("audio")
-    heard = f"front-end {audio['frontend']} at {audio['rate_hz']} Hz and its head are not: " if audio else ""
-    return f"{path}: {taken}; {heard}pre-training hears M2D's log-mel at 16000 Hz, statistics {config.crops.statistics}"
+def what_is_taken(config: PretrainConfig) -> list[str]:
+    """Settings -> the sentences about what of checkpoint and teacher goes on and what does not."""
+    here = f"pre-training hears M2D's log-mel at 16000 Hz, statistics {config.crops.statistics}"
+    found = []
+    for word, heads in ((config.encoder.weights, config.encoder.heads), (config.encoder.teacher, None)):
+        if not word:
+            continue
+        path = find(word)
+        tensors, metadata = read_tensors(path)
+        vit = encoder_of(tensors, metadata, path, heads=heads)
+        taken = f"encoder (width {vit.dim}, depth {vit.depth}, {vit.heads} heads, units of {vit.unit_frames} frames)"
+        if word == config.encoder.weights:
+            whole = any(name.startswith("target_norm.") for name in tensors)
+            taken += ", predictor and target are taken" if whole else " is taken; predictor and target are new"
+        audio = record_of(metadata, path).get("config", {}).get("audio")
+        left = f"front-end {audio['frontend']} at {audio['rate_hz']} Hz and its head are not: " if audio else ""
+        found.append(f"{path}: {taken}; {left}{here}")
+    return found
 
 
 def check(config: PretrainConfig, noise: Collection | None) -> None:

@@ -1,15 +1,17 @@
 """Run folders -> one report: tables, pictures, and the published figures beside them."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from rales.extras import require_packages
 from rales.report import comparison, page, tables
-from rales.report.contents import comparability, lead_blocks, left_out_blocks, sections
+from rales.report.contents import comparability, lead_blocks, left_out_blocks, one_label, sections
 from rales.report.folders import read_runs
 from rales.report.folds import pooled
+from rales.report.protocols import PROTOCOLS
 from rales.report.published import TABLE1, TABLE2, paper_rows
-from rales.report.systems import systems
+from rales.report.systems import ranking_figure, systems
 from rales.runs import replacing, write_table
 
 TITLE = "Rales: report on respiratory-sound classification"
@@ -19,11 +21,9 @@ def report(paths: Sequence[Path], out: Path) -> Path:
     """Run folders, or folders that hold some -> `out`/report.html; beside it report.md, three CSV files and the PNGs.
 
     A run that is unfinished, broken or a repetition is named in the report with the reason. ValueError if no run can
-    be used or a package is missing, OSError where `out` cannot be written.
+    be used, UsageError if a package is missing, OSError where `out` cannot be written.
     """
-    for package in ("jinja2", "matplotlib"):
-        if find_spec(package) is None:
-            raise ValueError(f"a report needs {package}, which is not installed; pip install 'rales[report]'")
+    check_packages()
     runs, left_out = read_runs(paths)
     found = systems(pooled(runs))
     table1 = comparison.paper_pairs(paper_rows(TABLE1), found, ratio_named=True)
@@ -42,6 +42,43 @@ def report(paths: Sequence[Path], out: Path) -> Path:
     write(out / "report.md", page.markdown(TITLE, lead, parts).encode())
     write(out / "report.html", page.html(TITLE, lead, parts).encode())
     return out / "report.html"
+
+
+def check_packages() -> None:
+    """UsageError if a report cannot be written for want of a package: to be called before work whose end it is."""
+    require_packages("a report", "report", "jinja2", "matplotlib")
+
+
+def ranking(paths: Sequence[Path]) -> dict[str, Any]:
+    """Run folders, or folders that hold some -> how their systems rank, for the end of a sweep: `order` says by what,
+    `systems` has a row each, best first (means over seeds, fractions; None where there are no validation patients;
+    `constant_predictions` names the class for each seed that calls every test cycle the same)."""
+    found = systems(pooled(read_runs(paths)[0]))
+    names = ("validation_auroc", "validation_score", "specificity", "sensitivity", "score")
+    rows = [
+        {
+            "system": s.name,
+            "seeds": len(s.runs),
+            "epoch": PROTOCOLS[s.select],
+            "ranked_by": f"validation_{ranking_figure(found)}" if s.is_validated else "test_score",
+            **{name: None if (mean := float(s.figures[name].mean())) != mean else mean for name in names},
+            "constant_predictions": [called for run in s.runs if (called := one_label(run.predictions))],
+        }
+        for s in found
+    ]
+    return {"order": tables.order(found), "systems": rows}
+
+
+def paper_text(paths: Sequence[Path]) -> str:
+    """Run folders, or folders that hold some -> as Markdown, the rows of the paper's tables that were run, beside the
+    printed figures, and every way to choose the epoch that the runs tell of."""
+    found = systems(pooled(read_runs(paths)[0]))
+    rows = list(dict.fromkeys([*paper_rows(TABLE1), *paper_rows(TABLE2)]))
+    pairs = [pair for pair in comparison.paper_pairs(rows, found) if pair.system]
+    whole = any(run.whole_database for s in found for run in s.runs)
+    paper = comparison.paper_table("The paper's rows", pairs, whole) if pairs else None
+    blocks = [paper, tables.protocols(found), tables.oracle_gaps(found)]
+    return "\n\n".join(page.markdown_block(block) for block in blocks if block)
 
 
 def scores_table(paths: Sequence[Path]) -> str:

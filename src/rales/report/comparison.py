@@ -1,18 +1,35 @@
 """Our systems beside printed figures: the paper's Tables 1 and 2 and the leaderboard."""
 
 import re
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from rales import statistics
 from rales.report.folders import SCORES
-from rales.report.page import Table
-from rales.report.published import NOT_STRICT, SELECTIONS, Row, leaderboard
+from rales.report.page import Block, Table, Text
+from rales.report.protocols import Outcome, outcome
+from rales.report.published import (
+    NOT_STRICT,
+    PHYSICIANS,
+    SELECTIONS,
+    SPLITS,
+    Entry,
+    Row,
+    frozen_probes,
+    leaderboard,
+)
 from rales.report.systems import System, shown
-from rales.report.tables import ALL_NORMAL, PROTOCOLS, over_seeds
+from rales.report.tables import ALL_NORMAL, in_brackets, mean_sd
 
-OURS = ["ours", "seeds", "select", "weights", *SCORES, *(f"{name}_sd" for name in SCORES), "comparable"]
+ENDS = ("low", "high")
+OURS = [
+    *("ours", "seeds", "select", "weights", *SCORES, *(f"{name}_sd" for name in SCORES)),
+    *(f"{name}_{end}" for name in SCORES for end in ENDS),
+    "comparable",
+]
 LEADERBOARD_CODES = {"test_best": "O", "validation": "V", "last": "last"}
 
 PRINTED = ["Printed Sp", "Printed Se", "Printed Score"]
@@ -25,28 +42,46 @@ CHANGE_NO_ROW = {
     *("train.precision", "train.micro_batch"),
 }
 
-Pairs = list[tuple[Row, System | None]]
+
+class Pair(NamedTuple):
+    """A row of the paper, and a system of ours that stands for it under one protocol, or None."""
+
+    row: Row
+    system: System | None = None
+    ours: Outcome | None = None
+    protocol: str = ""
+
+
+Pairs = list[Pair]
 
 
 def paper_pairs(rows: list[Row], systems: list[System], ratio_named: bool = False) -> Pairs:
-    """Every row of the paper with each system of ours that stands for it, or with None.
+    """Every row of the paper with each system of ours that stands for it, or alone.
 
-    `ratio_named` asks for the masking ratio in the name of the pre-trained weights, as Table 1 is about it; otherwise
-    only weights of the other ratio are refused.
+    A system of runs that held nobody out stands there under the paper's protocol too, the epoch that is best on the
+    test set, if its runs tell. `ratio_named` asks for the masking ratio in the name of the pre-trained weights, as
+    Table 1 is about it; otherwise only weights of the other ratio are refused.
     """
     pairs: Pairs = []
     for row in rows:
         ratios = ("",) if not row.ratio else (row.ratio,) if ratio_named else (row.ratio, "")
         ours = [
-            s
+            Pair(row, s, found, protocol)
             for s in systems
             if s.runs[0].recipe == row.recipe
             and is_unchanged(s)
             and row.variant in ("", s.runs[0].options.get("variant"))
             and (not row.ratio or masking_ratio(s) in ratios)
+            for protocol in paper_protocols(s)
+            if (found := outcome(s, protocol)) is not None
         ]
-        pairs += [(row, s) for s in ours] or [(row, None)]
+        pairs += ours or [Pair(row)]
     return pairs
+
+
+def paper_protocols(system: System) -> list[str]:
+    """-> the protocols of a system that stand beside printed figures: the paper's first, then its own."""
+    return list(dict.fromkeys([*([] if system.select == "validation" else ["test_best"]), system.select]))
 
 
 def is_unchanged(system: System) -> bool:
@@ -65,7 +100,8 @@ def masking_ratio(system: System) -> str:
 def paper_frame(pairs: Pairs) -> pd.DataFrame:
     """Pairs -> printed and own figures in percent: table1.csv and table2.csv."""
     records = []
-    for row, system in pairs:
+    for pair in pairs:
+        row = pair.row
         printed = [[float(number) for number in text.split(" ± ")] for text in row.printed]
         records.append(
             {
@@ -79,87 +115,160 @@ def paper_frame(pairs: Pairs) -> pd.DataFrame:
                 **{
                     f"printed_{name}_sd": figure[-1] for name, figure in zip(SCORES, printed, strict=True) if figure[1:]
                 },
-                **(own_figures(system) if system else dict.fromkeys(OURS)),
+                **(own_figures(pair.system, pair.ours, pair.protocol) if pair.system and pair.ours else {}),
             }
         )
-    frame = pd.DataFrame(records).astype({"seeds": "Int64"})
-    return frame.sort_index(axis=1, key=lambda names: names.isin(OURS), kind="stable")
+    printed_columns = dict.fromkeys(name for record in records for name in record if name not in OURS)
+    return pd.DataFrame(records, columns=[*printed_columns, *OURS]).astype({"seeds": "Int64"})
 
 
-def own_figures(system: System) -> dict[str, object]:
-    spread = {name: statistics.mean_sd(100 * system.figures[name]) for name in SCORES}
+def own_figures(system: System, ours: Outcome, protocol: str) -> dict[str, object]:
+    spread = {name: statistics.mean_sd(100 * ours.figures[name]) for name in SCORES}
     return {
         "ours": system.name,
         "seeds": len(system.runs),
-        "select": system.select,
+        "select": protocol,
         "weights": system.runs[0].config.get("model.weights", ""),
         **{name: round(mean, 4) for name, (mean, _) in spread.items()},
         **{f"{name}_sd": round(sd, 4) for name, (_, sd) in spread.items()},
+        **{
+            f"{name}_{end}": round(100 * value, 4)
+            for name, interval in ours.interval.items()
+            for end, value in zip(ENDS, interval, strict=True)
+        },
         "comparable": not system.incomparable,
     }
 
 
-def paper_table(caption: str, pairs: Pairs) -> Table:
-    """Pairs -> the paper's table with our figures beside the printed ones."""
+def paper_table(caption: str, pairs: Pairs, whole: bool = True) -> Table | None:
+    """Pairs -> the paper's table with our figures beside the printed ones; of other data than the whole database the
+    rows that were run only, None if there is none."""
+    pairs = [pair for pair in pairs if whole or pair.system]
+    if not pairs:
+        return None
     rows = []
-    for row, system in pairs:
+    for row, system, ours, _ in pairs:
         ratio = f", r = {row.ratio}" if row.variant == "vanilla" else ""
         fused = "" if row.fused == "–" else f" {row.fused}, {row.layer_weights}"
-        own = [described(system), *(over_seeds(system, name) for name in SCORES)] if system else NOT_RUN
+        own = NOT_RUN
+        if system and ours:
+            cells = [in_brackets(ours.figures[name], ours.interval, name) for name in SCORES]
+            own = [described(system, ours.words), *cells]
         source = row.architecture if row.pretraining == "–" else f"{row.architecture}, {row.pretraining}"
         rows.append([f"{row.method}{ratio}{fused}", source, *row.printed, *own])
     return Table(
         caption,
         ["Method", "Architecture, pre-training", *PRINTED, "Ours", "Our Sp", "Our Se", "Our Score"],
         [*rows, [ALL_NORMAL, "–", "100.00", "0.00", "50.00", "–", "100.00", "0.00", "50.00"]],
-        marked=frozenset(i for i, (_, system) in enumerate(pairs) if system),
-        note="Printed: the paper's own figures on the whole database, official split. Ours: mean over seeds ± standard "
-        "deviation; rows marked “not run” hold printed figures only.",
+        marked=frozenset(i for i, pair in enumerate(pairs) if pair.system),
+        note="Printed: the paper's own figures on the whole database, official split, epoch chosen on the test set. "
+        "Ours: mean over seeds ± standard deviation and 95 % interval; "
+        + ("rows marked “not run” hold printed figures only." if whole else "on other data than the printed figures."),
     )
 
 
-def described(system: System) -> str:
+def described(system: System, epoch: str) -> str:
     """-> what a reader must know before comparing: system, weights, seeds, choice of the epoch, other data."""
     weights = system.runs[0].config.get("model.weights") or "random start"
     seeds = f"{len(system.runs)} seed{'s' * (len(system.runs) > 1)}"
-    parts = [system.name, "" if shown(weights) in system.name else shown(weights), seeds, PROTOCOLS[system.select]]
+    parts = [system.name, "" if shown(weights) in system.name else shown(weights), seeds, epoch]
     return "; ".join(part for part in [*parts, "not comparable" if system.incomparable else ""] if part)
 
 
-def leaderboard_tables(systems: list[System]) -> list[Table]:
-    """The published leaderboard with our comparable systems in their rank, and the others in a table apart."""
+NO_LEADERBOARD = (
+    "No run here is of the whole ICBHI 2017 database, so published scores say nothing about these figures and are not "
+    "printed."
+)
+
+
+def leaderboard_blocks(systems: list[System]) -> list[Block]:
+    """The published leaderboard with our comparable systems in their rank; what is of another split or told more than
+    the sound, and what of ours has no rank, in tables apart. Where no run is of the whole database, a sentence."""
+    if not any(run.whole_database for s in systems for run in s.runs):
+        return [Text(NO_LEADERBOARD)]
     entries = leaderboard()
-    ranked = [
-        (e.score, [e.method, str(place), e.backbone, e.pretraining, *map(printed, e[3:6]), e.selection, e.code or "–"])
-        for place, e in enumerate(entries, start=1)
+    ours = [(s, protocol, found) for s in systems for protocol in paper_protocols(s) if (found := outcome(s, protocol))]
+    return [
+        *our_unranked(ours),
+        ranking(entries, ours),
+        other_tasks([entry for entry in entries if not entry.is_ranked]),
+        Table(
+            "Frozen encoders with a linear probe, official test side",
+            ["Encoder", "Score", "Epoch", "Source"],
+            frozen_probes(),
+            note="Second-hand, for comparison with what `rales layers` finds (which scores train patients by default). "
+            f"Epoch: {legend(SELECTIONS)}.",
+        ),
     ]
-    ranked.append((50.0, [ALL_NORMAL, "–", "–", "–", "100.00", "0.00", "50.00", "–", "–"]))
-    ours, apart = [], []
-    for s in systems:
-        score = 100 * float(s.figures["score"].mean())
-        cells = [over_seeds(s, name) for name in SCORES]
-        if s.incomparable:
-            apart.append([s.name, *cells, LEADERBOARD_CODES[s.select], s.incomparable])
-        elif not np.isnan(score):
-            place = 1 + sum(e.score > score for e in entries)
-            row = [f"ours: {s.name}", f"({place})", "–", shown(s.runs[0].config.get("model.weights", ""))]
-            ours.append((score, [*row, *cells, LEADERBOARD_CODES[s.select], "–"]))
-    merged = sorted([*ranked, *ours], key=lambda item: -item[0])
-    legend = "; ".join(f"{code}: {text}" for code, text in {**SELECTIONS, "last": "last epoch, nothing chosen"}.items())
-    board = Table(
-        "Published four-class results, official 60/40 split",
-        ["System", "Rank", "Backbone", "Pre-training", "Sp", "Se", "Score", "Epoch", "Public code"],
-        [row for _, row in merged],
-        marked=frozenset(i for i, (_, row) in enumerate(merged) if row[0].startswith("ours: ")),
-        note=f"Printed figures, found up to June 2026; IN = ImageNet, AS = AudioSet. Epoch: {legend}. {NOT_STRICT} "
+
+
+def ranking(entries: list[Entry], ours: list[tuple[System, str, Outcome]]) -> Table:
+    """Published systems of the official split that hear the sound alone, and ours among them by Score."""
+    ranked = [entry for entry in entries if entry.is_ranked]
+    lines = [
+        (e.score, [e.method, str(place), e.backbone, e.pretraining, *published_cells(e), e.code or "–", e.evidence])
+        for place, e in enumerate(ranked, start=1)
+    ]
+    empty = ["–"] * 3
+    lines.append((50.0, [ALL_NORMAL, *empty, "100.00", "0.00", "50.00", *empty, "–"]))
+    lines.append((float(PHYSICIANS[-1]), [PHYSICIANS[0], *empty, *PHYSICIANS[1:], *empty, "–"]))
+    for s, protocol, found in ours:
+        score = 100 * float(found.figures["score"].mean())
+        if not s.incomparable and not np.isnan(score):
+            place = 1 + sum(e.score > score for e in ranked)
+            weights = shown(s.runs[0].config.get("model.weights", ""))
+            cells = [mean_sd(found.figures[name]) for name in SCORES]
+            row = [f"ours: {s.name}", f"({place})", "–", weights, *cells, "official", LEADERBOARD_CODES[protocol]]
+            lines.append((score, [*row, "–", "–"]))
+    rows = [row for _, row in sorted(lines, key=lambda line: -line[0])]
+    return Table(
+        "Published four-class results: the official list of recordings, from the sound alone",
+        ["System", "Rank", "Backbone", "Pre-training", *("Sp", "Se", "Score"), "Split", "Epoch", "Code", "Evidence"],
+        rows,
+        marked=frozenset(i for i, row in enumerate(rows) if row[0].startswith("ours: ")),
+        note=f"Printed figures, found up to November 2026; IN = ImageNet, AS = AudioSet. {LEGEND} {NOT_STRICT} "
         "Drawing other test patients moves a Score by about ± 4.9 points, so most ranks are not told apart.",
     )
+
+
+def other_tasks(entries: list[Entry]) -> Table:
+    """Published systems that no rank compares with the others."""
+    rows = [[e.method, e.backbone, *published_cells(e), e.told or "–", e.code or "–", e.evidence] for e in entries]
+    return Table(
+        "Published results of another split or another task, which are not ranked",
+        ["System", "Backbone", *("Sp", "Se", "Score"), "Split", "Epoch", "Told beside the sound", "Code", "Evidence"],
+        [*rows, [ALL_NORMAL, "–", "100.00", "0.00", "50.00", *["–"] * 5]],
+        note="Their test recordings are not those of the official list, or are not known, or the system is told more "
+        f"than the sound (a text, the device, the patient's age): another task. {LEGEND}",
+    )
+
+
+def our_unranked(ours: list[tuple[System, str, Outcome]]) -> list[Table]:
+    """Our results on another split or on other data, if there are some."""
+    apart = [
+        [s.name, *(mean_sd(found.figures[name]) for name in SCORES), LEADERBOARD_CODES[protocol], s.incomparable]
+        for s, protocol, found in ours
+        if s.incomparable
+    ]
     if not apart:
-        return [board]
+        return []
     columns = ["System", "Sp", "Se", "Score", "Epoch", "Why it has no rank"]
     last = [ALL_NORMAL, "100.00", "0.00", "50.00", "–", "–"]
-    return [Table("Our results, shown apart", columns, [*apart, last], frozenset(range(len(apart)))), board]
+    return [Table("Our results, shown apart", columns, [*apart, last], frozenset(range(len(apart))))]
 
 
-def printed(figure: float) -> str:
-    return "–" if np.isnan(figure) else f"{figure:.2f}"
+def published_cells(entry: Entry) -> list[str]:
+    """-> specificity, sensitivity, Score, split and selection as printed."""
+    figures = (entry.specificity, entry.sensitivity, entry.score)
+    return [*("–" if np.isnan(figure) else f"{figure:.2f}" for figure in figures), entry.split, entry.selection]
+
+
+def legend(codes: Mapping[str, str]) -> str:
+    return "; ".join(f"{code}: {text}" for code, text in codes.items())
+
+
+LEGEND = (
+    f"Split: {legend(SPLITS)}. Epoch: {legend({**SELECTIONS, 'last': 'last epoch, nothing chosen'})}. Evidence: file "
+    "and line of the public code that was read, which need not be the code behind a printed figure; 2nd: somebody "
+    "else's survey or table."
+)

@@ -3,11 +3,15 @@
 import re
 from collections import defaultdict
 
+import numpy as np
+import pandas as pd
+
 from rales.report import comparison, figures, tables
-from rales.report.folders import LeftOut, notes
+from rales.report.folders import LeftOut, Run, notes
 from rales.report.page import Block, Heading, Items, Section, Text
+from rales.report.protocols import PROTOCOLS
 from rales.report.published import PROVENANCE
-from rales.report.systems import System
+from rales.report.systems import System, ranking_figure
 
 
 def lead_blocks(systems: list[System], left_out: list[LeftOut]) -> list[Block]:
@@ -19,19 +23,64 @@ def lead_blocks(systems: list[System], left_out: list[LeftOut]) -> list[Block]:
     facts = [
         (
             "Runs",
-            f"{len(runs)} finished runs of {len(systems)} systems, {span(seeds)} seeds each; {len(left_out)} left out",
+            f"{counted(len(runs), 'finished run')} of {counted(len(systems), 'system')}, "
+            f"{span(seeds)} seed{'s' * (seeds != [1])} each; {len(left_out)} left out",
         ),
-        ("Split", ", ".join(sorted({str(run.split.get("name")) for run in runs}))),
+        ("Split", ", ".join(sorted({split_words(run) for run in runs}))),
         ("Whole database", "yes" if whole == len(runs) else "no" if not whole else f"in {whole} of {len(runs)} runs"),
         ("Epochs", span(epochs)),
-        ("Epoch used", ", ".join(sorted({tables.PROTOCOLS[s.select] for s in systems}))),
+        ("Epoch used", ", ".join(sorted({PROTOCOLS[s.select] for s in systems}))),
     ]
-    best = systems[0]
-    headline = (
-        f"Highest mean Score: {' '.join(tables.with_interval(best, 'score').split())} ({best.name}). A classifier that "
-        "calls every cycle normal has Score 50.0 (specificity 100, sensitivity 0)."
+    return [Items(facts), *headline(systems), *provenance(systems), *comparability(systems)]
+
+
+def headline(systems: list[System]) -> list[Block]:
+    """The first system, chosen without the test cycles where that can be; a choice by these is called one."""
+    validated, others = [s for s in systems if s.is_validated], [s for s in systems if not s.is_validated]
+    sentences = []
+    if validated:
+        best, by = validated[0], ranking_figure(systems)
+        value = tables.over_seeds(best, f"validation_{by}", scale=1 if by == "auroc" else 100)
+        sentences.append(
+            f"Best on the validation patients: {best.name}, with {tables.FIGURE_NAMES[by]} {value} there and "
+            f"{score_words(best)} on the test cycles, which did not choose it."
+        )
+    if others:
+        best = max(others, key=lambda s: np.nan_to_num(s.figures["score"].mean(), nan=-1))
+        among = f" among {counted(len(others), 'system')} without validation patients" if validated else ""
+        ranked = " (ranked by test, so optimistic for whichever comes first)" if len(others) > 1 else ""
+        sentences.append(f"Highest mean Score on the test cycles{among}{ranked}: {best.name}, {score_words(best)}.")
+    sentences.append(
+        "A classifier that calls every cycle normal has Score 50.0 (specificity 100, sensitivity 0) and AUROC 0.5."
     )
-    return [Items(facts), Text(headline), *provenance(systems), *comparability(systems)]
+    return [Text(" ".join(sentences)), *constant_answers(systems)]
+
+
+def split_words(run: Run) -> str:
+    """-> the name of a run's split; of data that is not the whole database, whose list it is."""
+    name = str(run.split.get("name"))
+    return name if run.whole_database or name != "official" else "train and test as the data folder has them"
+
+
+def score_words(system: System) -> str:
+    return "Score " + " ".join(tables.with_interval(system, "score").split())
+
+
+def constant_answers(systems: list[System]) -> list[Block]:
+    """A warning if kept weights call every test cycle the same."""
+    found = [f"{run.folder} ({called})" for s in systems for run in s.runs if (called := one_label(run.predictions))]
+    if not found:
+        return []
+    listed = "; ".join(found[:5]) + (" and others" if len(found) > 5 else "")
+    text = f"The kept weights call every test cycle the same in {counted(len(found), 'run')}: {listed}. "
+    return [Text(text + "Such figures are those of a constant answer.", warning=True)]
+
+
+def one_label(predictions: pd.DataFrame | None) -> str:
+    """-> the label that all test cycles get though they are not all of one class; "" if there are several."""
+    if predictions is None or predictions["label"].nunique() > 1 or predictions["true_label"].nunique() == 1:
+        return ""
+    return str(predictions["label"].iloc[0])
 
 
 def provenance(systems: list[System]) -> list[Block]:
@@ -66,7 +115,11 @@ def sections(
     systems: list[System], left_out: list[LeftOut], table1: comparison.Pairs, table2: comparison.Pairs
 ) -> list[Section]:
     """All sections that have something to say."""
-    weights = figures.layer_weights(systems)
+    weights = [figures.layer_weights(systems), figures.weight_trajectories(systems)]
+    choices = [tables.selection(systems), tables.protocols(systems), tables.oracle_gaps(systems)]
+    whole = any(run.whole_database for s in systems for run in s.runs)
+    caption1, caption2 = "Table 1: masking ratio r of the pre-training", "Table 2: fused layers and earlier systems"
+    papers = [comparison.paper_table(caption1, table1, whole), comparison.paper_table(caption2, table2, whole)]
     pairs, leaks = tables.comparisons(systems), tables.leak_free_scores(systems)
     by_group = [table for column in ("device", "location") if (table := tables.groups(systems, column))]
     found = [
@@ -74,18 +127,15 @@ def sections(
         Section(
             "paper",
             "Tables 1 and 2 of the paper",
-            [
-                comparison.paper_table("Table 1: masking ratio r of the pre-training", table1),
-                comparison.paper_table("Table 2: fused layers and earlier systems", table2),
-            ],
+            [table for table in papers if table],
         ),
-        Section("selection", "How the epoch is chosen", [tables.selection(systems)]),
+        Section("selection", "How the epoch is chosen", [table for table in choices if table]),
         Section("leaks", "Patients on both sides of the split", [leaks] if leaks else []),
-        Section("layers", "Layer weights (Figure 3 of the paper)", [weights] if weights else []),
+        Section("layers", "Layer weights (Figure 3 of the paper)", [picture for picture in weights if picture]),
         Section("comparison", "Differences on the same cycles", [pairs] if pairs else []),
         Section("systems", "Each system", system_blocks(systems)),
         Section("groups", "Devices and locations", by_group),
-        Section("leaderboard", "Published leaderboard", comparison.leaderboard_tables(systems)),
+        Section("leaderboard", "Published leaderboard", comparison.leaderboard_blocks(systems)),
         Section("record", "Record", record_blocks(systems, left_out)),
     ]
     return [section for section in found if section.blocks]
@@ -132,6 +182,11 @@ def left_out_blocks(left_out: list[LeftOut]) -> list[Block]:
 def of(names: list[str], systems: list[System]) -> str:
     """-> which systems a sentence is about, nothing if about all of them."""
     return "" if len(names) == len(systems) else f". This is so for {'; '.join(names)}"
+
+
+def counted(count: int, noun: str) -> str:
+    """3, "run" -> "3 runs"; 1, "run" -> "1 run"."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def span(numbers: list[int]) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 from rales import metrics, statistics
 from rales.report.folders import PROBABILITIES, selected_epoch
 from rales.report.page import Picture
+from rales.report.protocols import PROTOCOLS
 from rales.report.published import TABLE2, paper_rows
 from rales.report.systems import System
 
@@ -23,22 +24,24 @@ GREY = "#666666"
 
 
 def sp_se(systems: list[System]) -> Picture:
-    """Specificity against sensitivity with lines of equal Score, intervals and the all-normal line."""
-    figure, (axes,) = canvas(width=6.5, height=5.2 + 0.2 * len(systems))
-    axes.set(xlabel="Specificity, %", ylabel="Sensitivity (exact class), %")
+    """Specificity against sensitivity with lines of equal Score, intervals and the all-normal point."""
+    figure, (axes,) = canvas(width=6.5, height=6.9 + 0.2 * len(systems))
+    axes.set(xlabel="Specificity, %", ylabel="Sensitivity (exact class), %", xlim=(-2, 102), ylim=(-2, 102))
+    axes.set_aspect("equal")
+    equal_scores(axes)
     for number, system in enumerate(systems):
         draw_system(axes, system, COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)])
     if any(not system.incomparable for system in systems):
         rows = np.array([[float(text.split()[0]) for text in row.printed] for row in paper_rows(TABLE2)])
         axes.plot(rows[:, 0], rows[:, 1], "o", mfc="none", color=GREY, ms=5, label="Table 2 of the paper, as printed")
-    iso_scores(axes)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False, fontsize=8)
+    axes.plot(100, 0, "X", color="black", ms=11, clip_on=False, zorder=5, label="every cycle called normal: Score 50.0")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False, fontsize=8)
     listed = "; ".join(f"{s.name} {100 * s.figures['score'].mean():.1f}" for s in systems)
     return Picture(
         "sp_se.png",
         f"Specificity against sensitivity of each system. Mean Scores: {listed}; every cycle called normal 50.0.",
         "Large marks: means over seeds with 95 % intervals (patients resampled); small marks: single seeds. Slanted "
-        "lines join equal Scores; calling every cycle normal lies on the heavy one, at specificity 100, sensitivity 0.",
+        "lines join equal Scores; the cross is what calling every cycle normal gives, and the heavy line its Score.",
         png(figure),
     )
 
@@ -56,22 +59,15 @@ def draw_system(axes: "Axes", system: System, colour: str, marker: str) -> None:
     axes.plot(x, y, marker, color=colour, ms=10, mec="white", label=label, zorder=4)
 
 
-def iso_scores(axes: "Axes") -> None:
-    """Lines Sp + Se = constant every five points of Score; that of 50 stands out and is always in the picture."""
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    short, over = max(0, left + bottom - 92) / 2, max(0, 108 - right - top) / 2
-    left, bottom, right, top = left - short, bottom - short, right + over, top + over
-    for score in range(5, 100, 5):
-        x, y = (2 * score - top, top) if 2 * score - top > left else (left, 2 * score - left)
-        if x > right or y < bottom:
-            continue
-        width, colour, label = 0.8, "#AAAAAA", ""
-        if score == 50:
-            width, colour, label = 1.8, "black", "Score 50.0: every cycle called normal"
-        axes.plot([x, right], [y, 2 * score - right], color=colour, lw=width, ls="--", zorder=1, label=label)
+def equal_scores(axes: "Axes") -> None:
+    """Lines of equal Score, every ten points, named where they leave the square of 0 to 100; that of 50 stands out."""
+    for score in range(10, 100, 10):
+        low, high = max(0, 2 * score - 100), min(100, 2 * score)
+        width, colour = (1.8, "black") if score == 50 else (0.8, "#AAAAAA")
+        axes.plot([low, high], [high, low], color=colour, lw=width, ls="--", zorder=1)
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        axes.annotate(str(score), (x, y), (12, -16), textcoords="offset points", fontsize=9, bbox=box, ha="center")
-    axes.set(xlim=(left, right), ylim=(bottom, top))
+        place = (low + 0.1 * (high - low), high - 0.1 * (high - low))
+        axes.annotate(str(score), place, fontsize=9, bbox=box, ha="center", va="center", color=GREY)
 
 
 def training_loss(system: System, slug: str) -> Picture:
@@ -79,7 +75,7 @@ def training_loss(system: System, slug: str) -> Picture:
     figure, (axes,) = canvas(width=5, height=4)
     by_epoch(axes, system, "loss", scale=1)
     axes.set(xlabel="Epoch", ylabel="Loss")
-    axes.legend(frameon=False, fontsize=9)
+    below(axes)
     caption = "Loss by epoch: mean over seeds, band of one standard deviation."
     return Picture(f"loss-{slug}.png", f"Loss of {system.name} by epoch for each split.", caption, png(figure))
 
@@ -94,9 +90,16 @@ def training_score(system: System, slug: str) -> Picture:
     if points:
         axes.plot(*np.array(points).T, "v", color=COLOURS[1], ms=6, label="epoch used")
     axes.set(xlabel="Epoch", ylabel="Score, %")
-    axes.legend(frameon=False, fontsize=9)
+    below(axes)
     caption = "Score by epoch: mean over seeds, band of one standard deviation. Triangles: the epoch each seed used."
     return Picture(f"score-{slug}.png", f"Score of {system.name} by epoch for each split.", caption, png(figure))
+
+
+def below(axes: "Axes", title: str | None = None, ncols: int = 2) -> None:
+    """The legend under the axes of epochs, where it covers no curve, and whole numbers on them."""
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
+    axes.legend(title=title, frameon=False, fontsize=9, ncols=ncols, **place)
+    axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def by_epoch(axes: "Axes", system: System, name: str, scale: float) -> None:
@@ -161,34 +164,96 @@ def reliability(system: System, slug: str) -> Picture | None:
 
 
 def layer_weights(systems: list[System]) -> Picture | None:
-    """Figure 3 of the paper: learned weight of each layer, mean over runs, sum 1; None where none was learned."""
-    tables = {s.name: [run.layer_weights for run in s.runs if run.layer_weights is not None] for s in systems}
+    """Figure 3 of the paper: learned weight of each layer, mean over runs, sum 1, at the epoch used and, where the runs
+    kept all epochs, at the one that is best on the test set; None where none was learned."""
+    tables = {s.name: chosen_weights(s) for s in systems}
     tables = {name: found for name, found in tables.items() if found}
     if not tables:
         return None
-    figure, panels = canvas(width=6.5, height=3.2 * len(tables), rows=len(tables))
+    figure, panels = canvas(width=6.5, height=3.4 * len(tables), rows=len(tables))
     said = []
     for axes, (name, found) in zip(panels, tables.items(), strict=True):
-        table = pd.concat(found, axis=1)
-        mean, sd = table.mean(axis=1), table.std(axis=1)
-        axes.bar(mean.index.astype(str), mean, yerr=sd if len(found) > 1 else None, capsize=3, color=COLOURS[0])
-        axes.axhline(
-            1 / len(mean), color="black", ls="--", lw=1, label=f"equal weights, as at the start: {1 / len(mean):.3f}"
-        )
+        width = 0.8 / len(found)
+        for number, (epoch, table) in enumerate(found.items()):
+            mean, sd = table.mean(axis=1), table.std(axis=1)
+            places = np.arange(len(mean)) + (number - (len(found) - 1) / 2) * width
+            error = sd if table.shape[1] > 1 else None
+            axes.bar(places, mean, width, yerr=error, capsize=3, color=COLOURS[number], label=epoch)
+            largest, smallest = mean.idxmax(), mean.idxmin()
+            said.append(
+                f"{name}, {epoch}: largest at layer {largest} ({mean.max():.3f}), smallest at {smallest} "
+                f"({mean.min():.3f})"
+            )
+        axes.set_xticks(range(len(mean)), mean.index.astype(str))
+        axes.axhline(1 / len(mean), color="black", ls="--", lw=1, label=f"equal, as at the start: {1 / len(mean):.3f}")
         axes.set(xlabel="Layer", ylabel="Weight (sum 1)")
-        axes.set_title(f"{name}, {len(found)} run{'s' * (len(found) > 1)}", fontsize=11)
-        axes.set_ylim(min(0, mean.min() * 1.1), mean.max() * 1.25)
-        axes.legend(frameon=False, fontsize=9, loc="upper left")
-        largest, smallest = mean.idxmax(), mean.idxmin()
-        said.append(f"{name}: largest at layer {largest} ({mean.max():.3f}), smallest at {smallest} ({mean.min():.3f})")
+        runs = table.shape[1]
+        axes.set_title(f"{name}, {runs} run{'s' * (runs > 1)}", fontsize=11)
+        axes.set_ylim(min(0, mean.min() * 1.1), mean.max() * 1.15)
+        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return Picture(
         "figure3.png",
         f"Learned layer weights. {'; '.join(said)}.",
-        "Learned layer weights, normalised to sum 1, mean of the runs with standard deviation. A weight is not "
-        "importance alone: outputs of the blocks grow with depth and only the last one passes the final LayerNorm, so "
-        "a weight also makes up for the scale of its layer, and the dip at the last layer may come from that norm.",
+        "Learned layer weights, normalised to sum 1, mean of the runs with standard deviation; the paper's epoch is "
+        "the best on the test set. A weight is not importance alone: outputs of the blocks grow with depth and only "
+        "the last one passes the final LayerNorm, so a weight also makes up for the scale of its layer, and the dip at "
+        "the last layer may come from that norm.",
         png(figure),
     )
+
+
+def chosen_weights(system: System) -> dict[str, pd.DataFrame]:
+    """-> words for an epoch -> (layers, runs) weights at it; empty where none were learned."""
+    found = [run.layer_weights for run in system.runs if run.layer_weights is not None]
+    if not found:
+        return {}
+    tables = {f"epoch used: {PROTOCOLS[system.select]}": pd.concat(found, axis=1)}
+    best = [
+        run.trajectory.loc[epoch]
+        for run in system.runs
+        if (epoch := selected_epoch(run, "test_best")) is not None
+        and run.trajectory is not None
+        and epoch in run.trajectory.index
+    ]
+    if system.select != "test_best" and len(best) == len(found):
+        tables[PROTOCOLS["test_best"]] = pd.concat(best, axis=1)
+    return tables
+
+
+def weight_trajectories(systems: list[System]) -> Picture | None:
+    """Learned weights of every layer by epoch, mean over runs; None where no run kept them for two epochs."""
+    tables = {s.name: [run.trajectory for run in s.runs if run.trajectory is not None] for s in systems}
+    tables = {name: found for name, found in tables.items() if found and len(found[0]) > 1}
+    if not tables:
+        return None
+    figure, panels = canvas(width=6.5, height=3.6 * len(tables), rows=len(tables))
+    for axes, (name, found) in zip(panels, tables.items(), strict=True):
+        mean = pd.concat(found).groupby(level=0).mean()
+        shades = np.linspace(0.95, 0.1, len(mean.columns))
+        for layer, shade in zip(mean.columns, shades, strict=True):
+            axes.plot(mean.index, mean[layer], color=viridis(shade), lw=1.4, label=str(layer))
+        axes.set(xlabel="Epoch", ylabel="Weight (sum 1)")
+        axes.set_title(f"{name}, {len(found)} run{'s' * (len(found) > 1)}", fontsize=11)
+        axes.ticklabel_format(axis="y", useOffset=False)
+        below(axes, title="Layer", ncols=6)
+    moved = "; ".join(
+        f"{name}: the last epoch's lie between {found[0].iloc[-1].min():.3f} and {found[0].iloc[-1].max():.3f}"
+        for name, found in tables.items()
+    )
+    return Picture(
+        "figure3_epochs.png",
+        f"Learned layer weights by epoch. {moved}.",
+        "How the learned weights moved: normalised to sum 1 in every epoch, mean of the runs; dark lines are deep "
+        "layers.",
+        png(figure),
+    )
+
+
+def viridis(share: float) -> tuple[float, float, float, float]:
+    from matplotlib import colormaps
+
+    red, green, blue, alpha = colormaps["viridis"](share)
+    return red, green, blue, alpha
 
 
 def canvas(width: float, height: float, rows: int = 1) -> "tuple[Figure, list[Axes]]":

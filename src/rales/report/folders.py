@@ -1,19 +1,23 @@
 """Run folders -> checked runs, and a sentence for every folder that cannot be used."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from rales import metrics, runs
+from rales import epochs, metrics, runs
 
 RUN_FILES = ("config.json", "metrics.jsonl", "predictions.csv")
 PROBABILITIES = [f"p_{name}" for name in metrics.CLASSES]
 SCORES = ["specificity", "sensitivity", "score"]
+WATCHED = [*SCORES, "auroc"]
 CANNOT_CHANGE_A_SYSTEM = ("seed", "train.device", "train.micro_batch")
 SAME = 0.001  # a tenth of a point: what two computations of one score may differ by
+LATE_EPOCHS = 10  # at most so many at the end, and a quarter of all, are averaged
 NEAR = 0.01  # a point: epochs are scored in the training's precision, predictions.csv always in float32
 
 
@@ -41,19 +45,30 @@ class Run:
     record: dict[str, Any]
     """The whole config.json, for versions, commit and command."""
     epochs: pd.DataFrame
-    """epoch, split, loss, specificity, sensitivity, score (fractions); one row per epoch and split."""
+    """epoch, split, loss, specificity, sensitivity, score, auroc (fractions); one row per epoch and split."""
     scores: dict[str, dict[int, dict[str, float]]]
-    """Split -> epoch -> specificity, sensitivity, score; epochs ascending, those without a score left out."""
+    """Split -> epoch -> specificity, sensitivity, score, auroc; epochs ascending, those without a score left out."""
     predictions: pd.DataFrame | None
     """Test cycles; true and predicted class numbers in `true` and `predicted`. None if there is no predictions.csv."""
     layer_weights: pd.Series | None
     """Layer number -> weight, sum 1; only where the weights were learned."""
     evaluation: dict[str, Any]
     """evaluation.json, empty if there is no readable one."""
+    validation: dict[str, float]
+    """specificity, sensitivity, score, auroc of the validation cycles at the epoch used; empty if there are none."""
+    labels: dict[str, NDArray[np.int64]]
+    """Protocol (a key of protocols.PROTOCOLS) -> (k, n) class numbers that it gives the rows of `predictions`."""
+    trajectory: pd.DataFrame | None
+    """A row per scored epoch, a column per fused layer: weights, sum 1; only where the weights were learned."""
 
     @property
     def select(self) -> str:
         return str(self.config.get("train.select", "last"))
+
+    @property
+    def select_by(self) -> str:
+        """Which validation figure chooses the epoch; runs of before there was a choice went by the Score."""
+        return str(self.config.get("train.select_by", "score"))
 
     @property
     def whole_database(self) -> bool:
@@ -113,7 +128,8 @@ def read_run(folder: Path) -> Run:
     config = runs.flatten(record["config"])
     parts = {part: record["split"].get(part) for part in ("train", "test")}
     split = {**record["split"], **{part: found if isinstance(found, dict) else {} for part, found in parts.items()}}
-    epochs = read_epochs(folder)
+    lines = read_epochs(folder)
+    learned = config.get("model.learned") is True
     run = Run(
         folder=folder,
         recipe=record["recipe"],
@@ -123,17 +139,26 @@ def read_run(folder: Path) -> Run:
         config=config,
         split=split,
         record=record,
-        epochs=epochs,
-        scores={part: scores_by_epoch(epochs, part) for part in ("train", "validation", "test")},
+        epochs=lines,
+        scores={part: scores_by_epoch(lines, part) for part in ("train", "validation", "test")},
         predictions=read_predictions(folder / "predictions.csv", split["test"].get("cycles")),
-        layer_weights=read_layer_weights(folder) if config.get("model.learned") is True else None,
+        layer_weights=read_layer_weights(folder) if learned else None,
         evaluation=read_evaluation(folder / "evaluation.json"),
+        validation={},
+        labels={},
+        trajectory=None,
     )
     if run.select not in ("last", "validation", "test_best"):
         raise ValueError(f"train.select is {run.select!r}, expected last, validation or test_best")
     if run.predictions is None and selected_epoch(run, run.select) is None:
         raise ValueError(f"no predictions.csv, and metrics.jsonl has no test score of the `{run.select}` epoch")
-    return run
+    stored = epochs.read_epochs(folder)
+    return replace(
+        run,
+        validation=validation_figures(run),
+        labels=labels_by_protocol(run, stored),
+        trajectory=weight_trajectory(stored) if learned else None,
+    )
 
 
 def read_epochs(folder: Path) -> pd.DataFrame:
@@ -144,8 +169,8 @@ def read_epochs(folder: Path) -> pd.DataFrame:
         raise ValueError("metrics.jsonl is missing, empty or damaged: no line with `epoch` and `split`")
     if len(table) < len((folder / "metrics.jsonl").read_text().splitlines()):
         raise ValueError(f"metrics.jsonl is damaged after {len(table)} lines, though the run is marked as done")
-    table = table.reindex(columns=["epoch", "split", "loss", *SCORES])
-    for name in ["epoch", "loss", *SCORES]:
+    table = table.reindex(columns=["epoch", "split", "loss", *WATCHED])
+    for name in ["epoch", "loss", *WATCHED]:
         table[name] = pd.to_numeric(table[name], errors="coerce")
     return table.dropna(subset="epoch").drop_duplicates(["epoch", "split"], keep="last").reset_index(drop=True)
 
@@ -202,7 +227,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 
 def scores_by_epoch(epochs: pd.DataFrame, split: str) -> dict[int, dict[str, float]]:
     rows = epochs[epochs["split"] == split].dropna(subset="score").sort_values("epoch")
-    return {int(row["epoch"]): {name: float(row[name]) for name in SCORES} for row in rows.to_dict("records")}
+    return {int(row["epoch"]): {name: float(row[name]) for name in WATCHED} for row in rows.to_dict("records")}
 
 
 def selected_epoch(run: Run, select: str) -> int | None:
@@ -213,16 +238,71 @@ def selected_epoch(run: Run, select: str) -> int | None:
         chosen = last
     elif select == "test_best" and test and (len(test) > 1 or last == 1):  # one test score is no choice among many
         chosen = max(test, key=lambda epoch: test[epoch]["score"])
-    elif select == "validation" and validation:
-        chosen = max(validation, key=lambda epoch: validation[epoch]["score"])
+    elif select == "validation":
+        by = {epoch: found[run.select_by] for epoch, found in validation.items() if found[run.select_by] > -1}
+        chosen = max(by, key=lambda epoch: by[epoch]) if by else last if validation else None
     return chosen if chosen in test else None
 
 
-def notes(run: Run) -> list[str]:
-    """What in the folder does not fit together, as sentences."""
+def validation_figures(run: Run) -> dict[str, float]:
+    """-> figures of the validation cycles at the epoch used, as evaluation.json has them or else metrics.jsonl."""
+    found = run.evaluation.get("validation")
+    if not isinstance(found, dict):
+        epoch = selected_epoch(run, run.select)
+        found = run.scores["validation"].get(epoch, {}) if epoch is not None else {}
+    return {name: float(found[name]) for name in WATCHED if isinstance(found.get(name), float)}
+
+
+def labels_by_protocol(run: Run, stored: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.int64]]:
+    """Run and its epochs.safetensors -> `Run.labels`. Without that file there are those of predictions.csv alone, which
+    also speak for the run's own protocol otherwise: they are of float32, whatever the training computed in."""
     if run.predictions is None:
-        return ["no predictions.csv: its scores are those of metrics.jsonl, and there is no interval"]
-    found = []
+        return {}
+    own = {run.select: run.predictions["predicted"].to_numpy(np.int64)[None]}
+    if "test" not in stored:
+        return own
+    logits, numbers = stored["test"], stored["epoch"].tolist()
+    if logits.shape[1] != len(run.predictions):
+        raise ValueError(f"{epochs.FILE} holds {logits.shape[1]} test cycles, predictions.csv {len(run.predictions)}")
+    predicted = logits.argmax(axis=2).astype(np.int64)
+    chosen = {select: selected_epoch(run, select) for select in ("last", "validation", "test_best")}
+    found = {select: predicted[[numbers.index(epoch)]] for select, epoch in chosen.items() if epoch in numbers}
+    late = min(LATE_EPOCHS, len(numbers) // 4)
+    if late > 1:
+        powers = np.exp(logits[-late:].astype(np.float64))
+        averaged = (powers / powers.sum(axis=2, keepdims=True)).mean(axis=0)
+        found |= {"late_mean": predicted[-late:], "late_average": averaged.argmax(axis=1)[None]}
+    return found | own
+
+
+def weight_trajectory(stored: dict[str, NDArray[Any]]) -> pd.DataFrame | None:
+    """epochs.safetensors -> `Run.trajectory`."""
+    if "layer_weights" not in stored:
+        return None
+    table = pd.DataFrame(stored["layer_weights"], index=stored["epoch"], columns=stored["layers"], dtype=np.float64)
+    return table.div(table.sum(axis=1), axis=0)
+
+
+def epochs_unlike_lines(run: Run) -> list[int]:
+    """-> epochs whose test figures, made from epochs.safetensors, are not those of metrics.jsonl."""
+    stored, found = epochs.read_epochs(run.folder), []
+    for epoch, logits in zip(stored.get("epoch", []), stored.get("test", []), strict=True):
+        line = run.scores["test"].get(int(epoch))
+        true = run.predictions["true"] if run.predictions is not None else []
+        scores = metrics.icbhi_scores(metrics.confusion(true, logits.argmax(axis=1)))
+        if line is not None and any(abs(scores[name] - line[name]) > 1e-9 for name in SCORES):
+            found.append(int(epoch))
+    return found
+
+
+def notes(run: Run) -> list[str]:
+    """What in the folder does not fit together or must be known of its figures, as sentences."""
+    warnings = run.evaluation.get("warnings")
+    found = [str(warning) for warning in warnings] if isinstance(warnings, list) else []
+    if run.predictions is None:
+        return [*found, "no predictions.csv: its scores are those of metrics.jsonl, and there is no interval"]
+    if unlike := epochs_unlike_lines(run):
+        found.append(f"epochs.safetensors and metrics.jsonl differ in the test figures of epoch {unlike[0]}")
     score = metrics.icbhi_scores(metrics.confusion(run.predictions["true"], run.predictions["predicted"]))["score"]
     epoch = selected_epoch(run, run.select)
     recorded = score if epoch is None else run.scores["test"][epoch]["score"]

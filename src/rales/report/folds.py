@@ -4,9 +4,10 @@ import hashlib
 from collections import defaultdict
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
-from rales.report.folders import SCORES, Run, identity
+from rales.report.folders import WATCHED, Run, identity
 
 
 def pooled(runs: list[Run]) -> list[Run]:
@@ -38,8 +39,8 @@ def one_of(group: list[Run]) -> Run:
     group = sorted(group, key=lambda run: run.config["split.fold"])
     first = group[0]
     lines = pd.concat([run.epochs for run in group])
-    curves = lines.groupby(["epoch", "split"], as_index=False, sort=False)[["loss", *SCORES]].mean()
-    curves.loc[curves["split"] == "test", SCORES] = float("nan")
+    curves = lines.groupby(["epoch", "split"], as_index=False, sort=False)[["loss", *WATCHED]].mean()
+    curves.loc[curves["split"] == "test", WATCHED] = float("nan")
     digests = "".join(str(run.split.get("digest")) for run in group)
     tests = [run.split["test"] for run in group]
     counted = {name: sum(test.get(name, 0) for test in tests) for name in ("recordings", "patients", "cycles")}
@@ -62,4 +63,11 @@ def one_of(group: list[Run]) -> Run:
         predictions=pd.concat([run.predictions for run in group], ignore_index=True),
         layer_weights=pd.concat(weights, axis=1).mean(axis=1) if weights else None,
         evaluation={},
+        validation=pd.DataFrame([run.validation for run in group]).mean().to_dict(),
+        labels={
+            protocol: np.concatenate([run.labels[protocol] for run in group], axis=1)
+            for protocol in first.labels
+            if all(protocol in run.labels for run in group)
+        },
+        trajectory=None,
     )

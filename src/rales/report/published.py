@@ -1,4 +1,4 @@
-"""Printed figures, as facts: the paper's Tables 1 and 2 and the public leaderboard, all in percent."""
+"""Printed figures, as facts: the paper's Tables 1 and 2, the public leaderboard, frozen probes; all in percent."""
 
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One published system: figures in percent, NaN where only the Score is printed."""
+    """One published system: figures in percent, NaN where they are not printed."""
 
     method: str
     backbone: str
@@ -29,14 +29,35 @@ class Entry(NamedTuple):
     specificity: float
     sensitivity: float
     score: float
+    split: str
+    """Which recordings tested it, a key of SPLITS."""
     selection: str
     """How its epoch was chosen, a key of SELECTIONS."""
+    told: str
+    """What it is told beside the sound, or empty: a system that is told more does another task."""
     code: str
     """Public repository, or empty."""
+    evidence: str
+    """Where split and selection stand (file:line or file:name of the public code), and where the figures are from."""
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether the row can stand in one ranking with others: the official split, from the sound alone."""
+        return self.split in OFFICIAL and not self.told
+
+
+OFFICIAL = ("official", "(official)")
+SPLITS = {
+    "official": "the published list of recordings, read in the public code",
+    "(official)": "the published list by the paper's own words; no code of it was read",
+    "by patient": "the published list applied to patients: those with recordings on both sides train and test with all "
+    "of theirs",
+    "recordings at random": "recordings shuffled, so nearly all test patients train too",
+    "?": "not known",
+}
 
 SELECTIONS = {
-    "O": "epoch chosen on the official test set (public code, or the paper's own words)",
+    "O": "epoch chosen on the test set (public code, or the paper's own words)",
     "O+T": "epoch and decision thresholds chosen on the test set",
     "(O)": "no code of this system, but the group's public code chooses on the test set",
     "V": "epoch chosen on held-out training patients",
@@ -77,45 +98,99 @@ M2DViT-Fusion (v) | M2D ViT | AudioSet | all | learned \
 | 79.48 ± 4.99 | 41.87 ± 4.27 | 60.68 ± 0.49 | m2d_fusion | all_learned | 0.7
 """
 
-# Strict four-class sensitivity on the official split, as printed up to June 2026; IN = ImageNet, AS = AudioSet.
-# method | backbone | pre-training | Sp | Se | Score | selection | code
+# Strict four-class sensitivity, as printed up to November 2026; IN = ImageNet, AS = AudioSet. "2nd": somebody else's
+# survey or table, the paper itself was not at hand. Public code need not be the code behind a printed figure.
+# method | backbone | pre-training | Sp | Se | Score | split | selection | told | code | evidence
 LEADERBOARD = """
-Dong, multi-view AST + time domain (2025) | AST | IN + AS | 85.99 | 49.11 | 67.55 | (O) | deegy666/RSC-FTF
-MVST (2024) | 5 AST | IN + AS | 81.99 | 51.10 | 66.55 | O | wentaoheunnc/MVST
-ADD-RSC (2025) | AST | IN + AS | 85.13 | 45.94 | 65.53 | (O) | deegy666/ADD-RSC
-PAFA (2025) | BEATs | AS | 82.05 | 47.63 | 64.84 | O | wa976/Patient-Aware-Feature-Alignment
-BTS-d, k = 15 (2025) | CLAP, metadata text | LAION | 82.89 | 45.90 | 64.39 | (O) |
-M2D2 (2026) | BEATs | AS + ICBHI train + FSD50K | 84.34 | 44.25 | 64.30 | V | hunpark923/m2d2_icbhi
-Wang, HTS-AT (2024) | HTS-AT | IN + AS | 79.61 | 48.77 | 64.19 | ? |
-SoftFiLM-AST (2026) | AST, metadata | IN + AS | 78.92 | 49.30 | 64.11 | O+T \
-| gkontogiannhs/Metadata-Conditioned_Audio_Transformers
-Patch-Mix CL + FBS (2025) | AST | IN + AS | 84.35 | 43.67 | 64.01 | ? |
-BTS (2024) | CLAP, metadata text | LAION | 81.40 | 45.67 | 63.54 | O | kaen2891/bts
-BEATs, cross-entropy (2025) | BEATs | AS | 78.77 | 48.21 | 63.49 | O | wa976/Patient-Aware-Feature-Alignment
-M2D-X, further pre-training (2024) | M2D ViT | AS + ICBHI train + FSD50K | 81.51 | 45.08 | 63.29 | O | nttcslab/m2d
-CycleGuardian (2025) | small CNN | none | 82.06 | 44.47 | 63.26 | O | chumingqian/CycleGuardian
-LungAdapter (2024) | AST, adapters | IN + AS | 80.43 | 44.37 | 62.40 | ? |
-Patch-Mix CL (2023) | AST | IN + AS | 81.66 | 43.07 | 62.37 | O | raymin0223/patch-mix_contrastive_learning
-ADFF-Net (2025) | AST, two streams | IN + AS | 81.39 | 42.91 | 62.15 | ? |
-M2D, AudioSet only (2024) | M2D ViT | AS | nan | nan | 61.93 | O | nttcslab/m2d
-SG-SCL (2024) | AST | IN + AS | 79.87 | 43.55 | 61.71 | O | kaen2891/stethoscope-guided_supervised_contrastive_learning
-RepAugment (2024) | AST | IN + AS | 82.47 | 40.55 | 61.51 | (O) |
-DDE-MAE (2025) | two Audio-MAE | AS | 69.32 | 53.69 | 61.50 | ? |
-LoRA-RSC (2025) | AST, LoRA | IN + AS | 85.31 | 36.11 | 60.71 | O | deegy666/LoRA-RSC
-M2DViT-Fusion (v), the paper (2023) | M2D ViT | AS | 79.48 | 41.87 | 60.68 | O |
-Nguyen & Pernkopf, co-tuning (2022) | ResNet50 | IN | 79.34 | 37.24 | 58.29 | ? |
-M-SCL (2023) | CNN6 | AS | 76.93 | 39.15 | 58.04 | O | michiel-j/SCL_ICBHI2017
-SCL, hybrid (2023) | CNN14 | AS | 80.73 | 34.96 | 57.85 | O | michiel-j/SCL_ICBHI2017
-M2DViT r = 0.7, the paper (2023) | M2D ViT | AS | 75.78 | 39.51 | 57.64 | O |
-Moummad & Farrugia, SCL (2022) | CNN6 | AS | 75.95 | 39.15 | 57.55 | O | ilyassmoummad/scl_icbhi2017
-M2DViT r = 0.6, the paper (2023) | M2D ViT | AS | 71.59 | 43.25 | 57.42 | O |
-ARSC-Net (2021) | ResNet | none | 67.13 | 46.38 | 56.76 | ? |
-RespireNet (2021) | ResNet34 | IN | 72.30 | 40.10 | 56.20 | O | microsoft/RespireNet
-Wang & Wang, domain transfer (2022) | ResNeSt | IN | 70.40 | 40.20 | 55.30 | ? |
-LungAttn (2021) | ResNet | none | 71.44 | 36.36 | 53.90 | O | SJTU-YONGFU-RESEARCH-GRP/LungAttn
-LungRN+NL (2020) | ResNet | none | 63.20 | 41.32 | 52.26 | O \
-| SJTU-YONGFU-RESEARCH-GRP/Lung-Sound-Classification-System-LungSys-I
+Resp-Agent (2026) | Longformer, BEATs | language model | 79.29 | 66.10 | 72.70 | (official) | ? \
+| a clinical text by a language model | zpforlove/Resp-Agent | figures 2nd; no ICBHI four-class script in the code
+Dong, multi-view AST + time domain (2025) | AST | IN + AS | 85.99 | 49.11 | 67.55 | recordings at random | O | \
+| deegy666/RSC-FTF | icbhi_dataset.py:41-53, random.Random(1).shuffle, --test_fold is not used; figures 2nd
+MVST (2024) | 5 AST | IN + AS | 81.99 | 51.10 | 66.55 | recordings at random | O | | wentaoheunnc/MVST \
+| 16/util/icbhi_dataset.py:41-53; views and their fusion chosen on the test set; others quote it as 62.50; figures 2nd
+Meta-ensemble (2026) | several | ? | nan | nan | 66.49 | ? | ? | | | 2nd; base models of patient and sample splits
+BTS++, k = 30 (2025) | CLAP | LAION | 89.49 | 41.89 | 65.69 | (official) | (O) | text from metadata | \
+| 2nd; an ensemble of 30
+ADD-RSC (2025) | AST | IN + AS | 85.13 | 45.94 | 65.53 | recordings at random | O | | deegy666/ADD-RSC \
+| util/icbhi_dataset.py:42-54 of a public copy; figures 2nd
+BTS-d++ (2025) | CLAP | LAION | 88.09 | 42.82 | 65.45 | (official) | (O) | text from metadata | | 2nd
+PC-MCL (2026) | BEATs | AS | 79.04 | 51.71 | 65.37 | official | O | | wa976/PC-MCL \
+| util/dataset_pcmcl.py:70-81 and main.py:1362-1383, as read by others (2nd); figures 2nd
+CNN-LSTM, focal loss (2022) | CNN-LSTM | ? | 82.46 | 47.37 | 64.92 | ? | ? | | | 2nd; says official, cited by nobody
+PAFA (2025) | BEATs | AS | 82.05 | 47.63 | 64.84 | official | O | | wa976/Patient-Aware-Feature-Alignment \
+| util/icbhi_dataset.py:24 reads official_split.txt; main.py:validate
+BTS-CARD (2026) | CLAP | LAION | nan | nan | 64.63 | (official) | ? | text from metadata | RSC-Toolkit/BTS-CARD | 2nd
+Lung-SRAD (2026) | DASS | ? | 79.53 | 49.42 | 64.48 | (official) | (O) | | | 2nd; code forked from Patch-Mix
+BTS-d, k = 15 (2025) | CLAP | LAION | 82.89 | 45.90 | 64.39 | (official) | (O) | text from metadata | | figures 2nd
+M2D2 (2026) | BEATs | AS + ICBHI train + FSD50K | 84.34 | 44.25 | 64.30 | official | V | | hunpark923/m2d2_icbhi \
+| src/common/icbhi_dataset.py:24 load_official_split; src/cls/train.py:train_cls; seven shifts averaged at test
+Wang, HTS-AT (2024) | HTS-AT | IN + AS | 79.61 | 48.77 | 64.19 | (official) | ? | | | figures 2nd
+SoftFiLM-AST (2026) | AST | IN + AS | 78.92 | 49.30 | 64.11 | official | O+T | device, site, age, BMI \
+| gkontogiannhs/Metadata-Conditioned_Audio_Transformers \
+| configs/ast_film_soft_config.yaml split_strategy: official; ast_film_soft.py:main gives the test set as validation
+Patch-Mix CL + FBS (2025) | AST | IN + AS | 84.35 | 43.67 | 64.01 | (official) | ? | | | figures 2nd
+BTS (2024) | CLAP | LAION | 81.40 | 45.67 | 63.54 | official | O | text from metadata | kaen2891/bts \
+| util/icbhi_dataset.py:24 reads official_split.txt; main.py:validate
+BEATs, cross-entropy (2025) | BEATs | AS | 78.77 | 48.21 | 63.49 | official | O | \
+| wa976/Patient-Aware-Feature-Alignment \
+| util/icbhi_dataset.py:24 reads official_split.txt; main.py:validate
+QLung (2026) | CLAP | LAION | 81.98 | 44.81 | 63.39 | (official) | ? | | | 2nd
+M2D-X, further pre-training (2024) | M2D ViT | AS + ICBHI train + FSD50K | 81.51 | 45.08 | 63.29 | official | O | \
+| nttcslab/m2d | app/icbhi_sprs/patch_scl_icbhi2017.diff (ce.py) on the loader of SCL below
+CycleGuardian (2025) | small CNN | none | 82.06 | 44.47 | 63.26 | by patient | O | | chumingqian/CycleGuardian \
+| ICBHIDataset_v5_1.py:ICBHIDataset_with_event keeps the list by patient (156, 218 on both sides); best test accuracy
+LungAdapter (2024) | AST, adapters | IN + AS | 80.43 | 44.37 | 62.40 | (official) | ? | | | figures 2nd
+Patch-Mix CL (2023) | AST | IN + AS | 81.66 | 43.07 | 62.37 | official | O | \
+| raymin0223/patch-mix_contrastive_learning \
+| util/icbhi_dataset.py:25 reads official_split.txt; main.py:validate; re-run 61.49 ± 0.91, last epoch 59.59 (2nd)
+ADFF-Net (2025) | AST, two streams | IN + AS | 81.39 | 42.91 | 62.15 | (official) | ? | | | 2nd
+M2D, AudioSet only (2024) | M2D ViT | AS | nan | nan | 61.93 | official | O | | nttcslab/m2d \
+| as M2D-X; figure from app/icbhi_sprs/graph_icbhi_furpt.svg
+AFT, Mixed-500 (2023) | AST | IN + AS | 80.72 | 42.86 | 61.79 | (official) | (O) | | | figures 2nd, ADD-RSC's README
+SG-SCL (2024) | AST | IN + AS | 79.87 | 43.55 | 61.71 | official | O | \
+| kaen2891/stethoscope-guided_supervised_contrastive_learning \
+| util/icbhi_dataset.py:22 reads official_split.txt; main.py:validate
+RepAugment (2024) | AST | IN + AS | 82.47 | 40.55 | 61.51 | (official) | (O) | | | figures 2nd
+DDE-MAE (2025) | two Audio-MAE | AS | 69.32 | 53.69 | 61.50 | (official) | ? | | | figures 2nd
+LoRA-RSC (2025) | AST, LoRA | IN + AS | 85.31 | 36.11 | 60.71 | official | O | | deegy666/LoRA-RSC \
+| dataset/icbhi.py:93-97, column split of metadata.csv; main_icbhi.py:201-246
+M2DViT-Fusion (v), the paper (2023) | M2D ViT | AS | 79.48 | 41.87 | 60.68 | (official) | O | | | the paper, best epochs
+DAT (2024) | AST | IN + AS | 77.11 | 42.50 | 59.81 | (official) | (O) | | | figures 2nd, ADD-RSC's README
+AST, fine-tuned (2023) | AST | IN + AS | 77.14 | 41.97 | 59.55 | official | O | \
+| raymin0223/patch-mix_contrastive_learning \
+| util/icbhi_dataset.py:25 reads official_split.txt; main.py:validate; figures 2nd, ADD-RSC's README
+DPAST-LS (2026) | AST, pruned | IN + AS | nan | nan | 58.37 | ? | ? | | | 2nd
+Nguyen & Pernkopf, co-tuning (2022) | ResNet50 | IN | 79.34 | 37.24 | 58.29 | (official) | ? | | | the paper's Table 2
+M-SCL (2023) | CNN6 | AS | 76.93 | 39.15 | 58.04 | official | O | | michiel-j/SCL_ICBHI2017 \
+| dataset.py:30-34, column split of metadata.csv; main.py gives the test part as validation
+SCL, hybrid (2023) | CNN14 | AS | 80.73 | 34.96 | 57.85 | official | O | | michiel-j/SCL_ICBHI2017 \
+| dataset.py:30-34, column split of metadata.csv; main.py gives the test part as validation
+M2DViT r = 0.7, the paper (2023) | M2D ViT | AS | 75.78 | 39.51 | 57.64 | (official) | O | | | the paper, best epochs
+Moummad & Farrugia, SCL (2022) | CNN6 | AS | 75.95 | 39.15 | 57.55 | official | O | | ilyassmoummad/scl_icbhi2017 \
+| dataset.py:29-33, column split of metadata.csv; scl.py and ce.py:train_ce keep the best test Score
+M2DViT r = 0.6, the paper (2023) | M2D ViT | AS | 71.59 | 43.25 | 57.42 | (official) | O | | | the paper, best epochs
+ARSC-Net (2021) | ResNet | none | 67.13 | 46.38 | 56.76 | (official) | ? | | | the paper's Table 2
+RespireNet (2021) | ResNet34 | IN | 72.30 | 40.10 | 56.20 | (official) | O | | microsoft/RespireNet \
+| image_dataloader.py has the 80/20 folds only (68.5 there); train.py keeps the best test accuracy
+Wang & Wang, domain transfer (2022) | ResNeSt | IN | 70.40 | 40.20 | 55.30 | (official) | ? | | | the paper's Table 2
+LungAttn (2021) | ResNet | none | 71.44 | 36.36 | 53.90 | (official) | O | | SJTU-YONGFU-RESEARCH-GRP/LungAttn \
+| pre-processing/pm_pack.py packs folders that are divided before; its confusion matrix gives the printed figures
+LungRN+NL (2020) | ResNet | none | 63.20 | 41.32 | 52.26 | (official) | O \
+| | SJTU-YONGFU-RESEARCH-GRP/Lung-Sound-Classification-System-LungSys-I \
+| Bi-Resnet/pre-processing/pack.py packs folders that are divided before; Bi-Resnet/model/bnn.py tests every epoch
 """
+# Encoders that stay frozen, with a linear probe, official test side: beside what `rales layers` finds. All 2nd.
+# encoder | Score | selection | source
+FROZEN_PROBES = """
+M2D p16x4 (AudioSet) | 59.38 ± 0.94 | ? | arXiv 2504.18004
+BEATs | 57.31 ± 1.40 | ? | arXiv 2504.18004
+AST | 54.7 ± 1.3 | V | auscult-trust
+HeAR | 52.7 | V | auscult-trust
+CLAP | 51.9 | V | auscult-trust
+OPERA-CT | 41.7 | V | auscult-trust
+"""
+# Of a published study on a quarter of the test set, second-hand: to stand beside the all-normal line.
+PHYSICIANS = ("seven physicians, blind (Tzeng et al. 2025, second-hand)", "72.30", "23.20", "47.80")
 NOT_STRICT = (
     "AST + SAM (2025) prints 68.10 (Sp 67.89, Se 68.31), but counts any abnormal answer to an abnormal cycle as right: "
     "a two-class figure, not ranked here."
@@ -136,7 +211,11 @@ def leaderboard() -> list[Entry]:
     """LEADERBOARD as entries, best printed Score first."""
     entries = []
     for line in LEADERBOARD.strip().splitlines():
-        method, backbone, pretraining, *figures, selection, code = (cell.strip() for cell in line.split("|"))
-        sp, se, score = map(float, figures)
-        entries.append(Entry(method, backbone, pretraining, sp, se, score, selection, code))
+        method, backbone, pretraining, sp, se, score, *protocol = (cell.strip() for cell in line.split("|"))
+        entries.append(Entry(method, backbone, pretraining, float(sp), float(se), float(score), *protocol))
     return entries
+
+
+def frozen_probes() -> list[list[str]]:
+    """FROZEN_PROBES as rows."""
+    return [[cell.strip() for cell in line.split("|")] for line in FROZEN_PROBES.strip().splitlines()]

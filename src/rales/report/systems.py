@@ -3,8 +3,9 @@
 import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from rales import metrics, statistics
 from rales.report.folders import (
     CANNOT_CHANGE_A_SYSTEM,
     PROBABILITIES,
-    SCORES,
+    WATCHED,
     Run,
     identity,
     selected_epoch,
@@ -33,8 +34,6 @@ class System:
     """A row per run, a column per figure (fractions, NaN where a run has no predictions)."""
     cycles: pd.DataFrame | None
     """Predictions of all runs under each other, or None if a run has none."""
-    interval: dict[str, tuple[float, float]]
-    """95 % interval of the mean over seeds, patients resampled; empty without predictions."""
     incomparable: str
     """Why the scores do not stand beside published ones; empty if they do."""
 
@@ -42,45 +41,72 @@ class System:
     def select(self) -> str:
         return self.runs[0].select
 
+    @property
+    def is_validated(self) -> bool:
+        """Whether every run has figures of validation patients, so that the system can be chosen without the test."""
+        return bool(self.figures["validation_score"].notna().all())
+
+    @cached_property
+    def interval(self) -> dict[str, tuple[float, float]]:
+        """95 % interval of the mean over seeds, patients resampled; empty without predictions."""
+        if self.cycles is None:
+            return {}
+        # The seeds of a patient stay together, and all seeds share one test set: this resamples the mean over seeds.
+        columns = (self.cycles[name] for name in ("true", "predicted"))
+        return statistics.bootstrap(*columns, self.cycles["patient"].tolist(), seed=0)
+
 
 def systems(runs: list[Run]) -> list[System]:
-    """Runs -> systems, highest mean Score first."""
+    """Runs -> systems: those with validation patients, the best on these first; then the others by their test Score."""
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         groups[identity(run)].append(run)
     members = [sorted(group, key=lambda run: run.seed) for group in groups.values()]
     found = [system(name, group) for name, group in zip(names(members), members, strict=True)]
-    return sorted(found, key=lambda s: -np.nan_to_num(s.figures["score"].mean(), nan=-1))
+    by = [f"validation_{ranking_figure(found)}", "validation_score"]  # equal ones in order of the Score there
+
+    def place(s: System) -> tuple[bool, list[float]]:
+        means = s.figures[by if s.is_validated else ["score"]].mean()
+        return (not s.is_validated, [-np.nan_to_num(mean, nan=-1) for mean in means])
+
+    return sorted(found, key=place)
+
+
+def ranking_figure(systems: list[System]) -> Literal["auroc", "score"]:
+    """-> the figure of the validation patients that ranks the systems that have some: that by which all of them chose
+    their epoch, else the mean AUROC if all have recorded it."""
+    validated = [s for s in systems if s.is_validated]
+    recorded = all(s.figures["validation_auroc"].notna().all() for s in validated)
+    by_score = all(run.select_by == "score" for s in validated for run in s.runs)
+    return "auroc" if recorded and not by_score else "score"
 
 
 def system(name: str, runs: list[Run]) -> System:
     tables = [run.predictions for run in runs if run.predictions is not None]
-    cycles = pd.concat(tables, ignore_index=True) if len(tables) == len(runs) else None
-    interval = {}
-    if cycles is not None:
-        # The seeds of a patient stay together, and all seeds share one test set: this resamples the mean over seeds.
-        interval = statistics.bootstrap(cycles["true"], cycles["predicted"], cycles["patient"].tolist(), seed=0)
     return System(
         name=name,
         runs=runs,
         figures=pd.DataFrame([run_figures(run) for run in runs], index=[run.seed for run in runs]),
-        cycles=cycles,
-        interval=interval,
+        cycles=pd.concat(tables, ignore_index=True) if len(tables) == len(runs) else None,
         incomparable=incomparable(runs[0]),
     )
 
 
 def run_figures(run: Run) -> dict[str, float]:
     """Run -> all its figures at the selected epoch, as fractions."""
+    validation = {f"validation_{name}": run.validation.get(name, math.nan) for name in WATCHED}
     if run.predictions is None:
         epoch = selected_epoch(run, run.select)
-        return run.scores["test"][epoch] if epoch is not None else dict.fromkeys(SCORES, math.nan)
+        scores = run.scores["test"][epoch] if epoch is not None else dict.fromkeys(WATCHED, math.nan)
+        return {**scores, **validation}
     true, probabilities = run.predictions["true"], run.predictions[PROBABILITIES]
     counts = metrics.confusion(true, run.predictions["predicted"])
     present = counts.sum(axis=1) > 0
     more = metrics.all_figures(true, probabilities)
     return {
         **metrics.icbhi_scores(counts),
+        "auroc": more["auroc"],
+        **validation,
         **{f"two_class_{name}": value for name, value in metrics.two_class_scores(counts).items()},
         "macro_recall": float((np.diag(counts)[present] / counts.sum(axis=1)[present]).mean()),
         **{f"{kind}_auroc": more[f"{kind}_present"]["auroc"] for kind in ("crackle", "wheeze")},

@@ -10,25 +10,102 @@ import pandas as pd
 from rales import metrics, statistics
 from rales.report.folders import SCORES, selected_epoch
 from rales.report.page import Table
-from rales.report.systems import System, by_protocol, leak_free, paired, protocol_scores
+from rales.report.protocols import PROTOCOLS, oracle_gap, outcomes
+from rales.report.published import PHYSICIANS
+from rales.report.systems import System, by_protocol, leak_free, paired, protocol_scores, ranking_figure
 
 ALL_NORMAL = "every cycle called normal"
-PROTOCOLS = {"last": "last epoch", "validation": "best on validation patients", "test_best": "best on the test set"}
 ALL_PAIRS_UP_TO = 5
+IN_BRACKETS = (
+    "Percent, mean over seeds ± standard deviation; in brackets the 95 % interval of that mean if other patients had "
+    "been recorded (bootstrap over patients, 10,000 resamples)."
+)
+BY_TEST = "a ranking by test, so what comes first is no result"
+FIGURE_NAMES = {"auroc": "mean AUROC of crackles and wheezes present", "score": "Score"}
 
 
 def scores(systems: list[System]) -> Table:
-    """Mean over seeds ± SD and the 95 % interval of the three figures of the task."""
-    rows = [
-        [s.name, str(len(s.runs)), PROTOCOLS[s.select], *(with_interval(s, name) for name in SCORES)] for s in systems
-    ]
+    """Mean over seeds ± SD and the 95 % interval of the three figures of the task, best system first; figures of the
+    validation patients where some system has them."""
+    validated = any(s.is_validated for s in systems)
+    rows = []
+    for s in systems:
+        figures = [over_seeds(s, "validation_auroc", scale=1), over_seeds(s, "validation_score")]
+        test = [with_interval(s, name) for name in SCORES]
+        rows.append([s.name, str(len(s.runs)), PROTOCOLS[s.select], *(figures if validated else []), *test])
+    baselines = [[ALL_NORMAL, "–", "–", *(["0.500", "50.00"] if validated else []), "100.00", "0.00", "50.00"]]
+    if any(not s.incomparable for s in systems):
+        name, *printed = PHYSICIANS
+        baselines.append([name, "–", "–", *(["–", "–"] if validated else []), *printed])
     return Table(
         "Specificity, sensitivity and Score",
-        ["System", "Seeds", "Epoch", "Specificity", "Sensitivity", "Score"],
-        [*rows, [ALL_NORMAL, "–", "–", "100.00", "0.00", "50.00"]],
-        note="Percent, mean over seeds ± standard deviation; in brackets the 95 % interval of that mean if other "
-        "patients had been recorded (bootstrap over patients, 10,000 resamples). Sensitivity asks for the exact class.",
+        [
+            *("System", "Seeds", "Epoch"),
+            *(["Validation AUROC", "Validation Score"] if validated else []),
+            *("Specificity", "Sensitivity", "Score"),
+        ],
+        [*rows, *baselines],
+        note=f"{IN_BRACKETS} Sensitivity asks for the exact class. {order(systems)}",
     )
+
+
+def order(systems: list[System]) -> str:
+    """-> what the order of the systems, in this table and all others, means."""
+    validated = [s for s in systems if s.is_validated]
+    if not validated:
+        return f"Systems are in order of their Score on the test cycles: {BY_TEST}."
+    by = FIGURE_NAMES[ranking_figure(systems)]
+    found = (
+        f"Systems are in order of the {by} on the validation patients at the epoch used (validation AUROC: the mean "
+    )
+    found += "of crackles present and wheezes present, a fraction)."
+    if len(validated) < len(systems):
+        found += f" Those without validation patients follow, by their Score on the test cycles: {BY_TEST}."
+    if len({str(s.runs[0].split.get("digest")) for s in validated}) > 1:
+        found += " Not all were validated on the same cycles."
+    return found
+
+
+def protocols(systems: list[System]) -> Table | None:
+    """Every protocol that a system's own runs tell of, with intervals; None where none tells of a second one."""
+    rows = []
+    for s in systems:
+        found = outcomes(s)
+        trained = "without validation patients" if s.is_validated else "all training patients"
+        for result in found.values() if len(found) > 1 else ():
+            cells = [in_brackets(result.figures[name], result.interval, name) for name in SCORES]
+            rows.append([without_select(s), trained, result.words, str(len(s.runs)), *cells])
+    if not rows:
+        return None
+    return Table(
+        "Every way to choose the epoch, from one run of each seed",
+        ["System", "Trained on", "Epoch", "Seeds", "Specificity", "Sensitivity", "Score"],
+        [*rows, [ALL_NORMAL, "–", "–", "–", "100.00", "0.00", "50.00"]],
+        note=f"{IN_BRACKETS} Made from the logits of every epoch in epochs.safetensors; the row of the epoch that "
+        "the run kept is that of predictions.csv. “Best on the test set” is the paper's protocol and looks at the "
+        "answers. Validation patients cost training patients, so their rows need runs of their own.",
+    )
+
+
+def oracle_gaps(systems: list[System]) -> Table | None:
+    """Best epoch on the test set minus the last epoch of the same runs; None where no run keeps its epochs."""
+    gaps = [(s, oracle_gap(s)) for s in systems]
+    told = [(s, found) for s, found in gaps if found]
+    rows = [[without_select(s), str(len(s.runs)), *(points(found[name]) for name in SCORES)] for s, found in told]
+    if not rows:
+        return None
+    return Table(
+        "What looking at the test set is worth: best epoch on it minus the last",
+        ["System", "Seeds", "Specificity", "Sensitivity", "Score"],
+        rows,
+        note="Points of percent with 95 % interval: the same runs and cycles, patients resampled. The best epoch was "
+        "chosen by its Score; specificity and sensitivity may move against each other.",
+    )
+
+
+def without_select(system: System) -> str:
+    """-> a system's name without the protocol of its runs, where a column says it."""
+    return re.sub(r", train\.select=\w+", "", system.name)
 
 
 def beyond_score(systems: list[System]) -> Table:
@@ -70,7 +147,7 @@ def selection(systems: list[System]) -> Table:
         cells = [mean_sd(values) for values in scores.values()]
         gaps = [mean_sd(scores["test_best"] - scores[select]) for select in ("last", "validation")]
         seeds = list(dict.fromkeys(str(len(source[select].runs)) for select in ("last", "validation")))
-        rows.append([re.sub(r", train\.select=\w+", "", s.name), " and ".join(seeds), *cells, *gaps])
+        rows.append([without_select(s), " and ".join(seeds), *cells, *gaps])
     return Table(
         "Score by the way the epoch is chosen",
         ["System", "Seeds", *chosen_by, "Best on test − last", "Best on test − validation"],
@@ -123,7 +200,7 @@ def comparisons(systems: list[System]) -> Table | None:
         ["First", "Second", "Specificity", "Sensitivity", "Score", "p of Score"],
         rows,
         note="Points of percent with 95 % interval, the same cycles, patients resampled. "
-        + ("" if len(systems) <= ALL_PAIRS_UP_TO else "The highest mean Score against every other system. ")
+        + ("" if len(systems) <= ALL_PAIRS_UP_TO else "The first system of the order above against every other. ")
         + (f"The p-values are not corrected for making {len(rows)} comparisons." if len(rows) > 1 else ""),
     )
 
@@ -189,6 +266,7 @@ def runs_frame(systems: list[System]) -> pd.DataFrame:
             "whole_database": run.whole_database,
             "select": run.select,
             "epochs": run.epochs["epoch"].max(),
+            "select_by": run.select_by if run.select == "validation" else None,
             "selected_epoch": selected_epoch(run, run.select),
             **s.figures.loc[run.seed].to_dict(),
             "commit": run.record.get("commit"),
@@ -208,6 +286,8 @@ def runs_table(frame: pd.DataFrame) -> Table:
             str(row["seed"]),
             f"{int(row['epochs'])}",
             "–" if pd.isna(row["selected_epoch"]) else f"{int(row['selected_epoch'])}",
+            "–" if pd.isna(row["validation_auroc"]) else f"{row['validation_auroc']:.3f}",
+            percent(row["validation_score"]),
             *(percent(row[name]) for name in SCORES),
             str(row["commit"] or "–")[:18],
         ]
@@ -215,8 +295,11 @@ def runs_table(frame: pd.DataFrame) -> Table:
     ]
     return Table(
         "Runs",
-        ["Folder", "System", "Seed", "Epochs", "Epoch used", "Specificity", "Sensitivity", "Score", "Commit"],
-        [*rows, [ALL_NORMAL, "–", "–", "–", "–", "100.00", "0.00", "50.00", "–"]],
+        [
+            *("Folder", "System", "Seed", "Epochs", "Epoch used", "Validation AUROC", "Validation Score"),
+            *("Specificity", "Sensitivity", "Score", "Commit"),
+        ],
+        [*rows, [ALL_NORMAL, "–", "–", "–", "–", "0.500", "50.00", "100.00", "0.00", "50.00", "–"]],
     )
 
 
@@ -244,5 +327,10 @@ def over_seeds(system: System, name: str, scale: float = 100) -> str:
 
 
 def with_interval(system: System, name: str) -> str:
-    low, high = system.interval.get(name, (np.nan, np.nan))
-    return over_seeds(system, name) + ("" if np.isnan(low) else f"\n[{100 * low:.1f}, {100 * high:.1f}]")
+    return in_brackets(system.figures[name], system.interval, name)
+
+
+def in_brackets(figures: pd.Series, interval: dict[str, tuple[float, float]], name: str) -> str:
+    """Fractions of all seeds and their intervals -> "60.68 ± 0.49", and "[55.8, 65.4]" on a second line."""
+    low, high = interval.get(name, (np.nan, np.nan))
+    return mean_sd(figures) + ("" if np.isnan(low) else f"\n[{100 * low:.1f}, {100 * high:.1f}]")

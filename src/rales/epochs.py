@@ -1,0 +1,52 @@
+"""What a network said of every validation and test cycle after every epoch: `epochs.safetensors` of a run folder.
+
+Every way to choose the epoch, its figures and intervals can be made from it, so no protocol needs a run of its own.
+E scored epochs, n cycles, L fused layers:
+
+`epoch` (E,) int64; `test` and, if patients are held out, `validation` (E, n, 4) float16 logits, row i that of row i of
+predictions.csv and predictions_validation.csv; `layers` (L,) int64 and `layer_weights` (E, L) float32, where layers are
+fused. The file is written anew after every epoch and renamed into place; an epoch that is repeated replaces itself.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rales import runs
+
+FILE = "epochs.safetensors"
+LEAST, LOWEST = -(2.0**-24), -65504.0  # of float16: the negative number nearest to 0, and the lowest finite one
+
+
+def half_logits(logits: Tensor) -> Tensor:
+    """(n, classes) float32 logits -> float16 with the same softmax (to 2e-4) and the very same most probable class.
+
+    The largest of a row becomes 0 exactly, and whatever was below it stays below: rounding alone would make ties of
+    classes that are closer than float16 tells apart, and a tie goes to the first class.
+    """
+    below = logits.double() - logits.double().amax(dim=1, keepdim=True)
+    half = below.clamp(min=LOWEST).half()
+    return torch.where((half == 0) & (below < 0), torch.tensor(LEAST, dtype=torch.float16), half)
+
+
+def append_epoch(folder: Path, epoch: int, tensors: Mapping[str, Tensor]) -> None:
+    """Add an epoch's logits and layer weights; `layers`, which every epoch shares, goes in as it is."""
+    shared = {name: tensors[name] for name in ("layers",) if name in tensors}
+    new = {"epoch": torch.tensor(epoch), **{name: value for name, value in tensors.items() if name not in shared}}
+    stacked = {name: value.detach().cpu()[None] for name, value in new.items()}
+    if earlier := read_epochs(folder):
+        kept = earlier["epoch"] < epoch  # what a killed run wrote of this epoch goes
+        stacked = {name: torch.cat([torch.from_numpy(earlier[name][kept]), value]) for name, value in stacked.items()}
+    runs.save_tensors(folder / FILE, {**stacked, **shared}, {"epoch": epoch})
+
+
+def read_epochs(folder: Path) -> dict[str, NDArray[np.generic]]:
+    """Run folder -> the arrays named above, epochs ascending; empty if there is no such file. ValueError: damaged."""
+    if not (folder / FILE).exists():
+        return {}
+    tensors, _ = runs.read_checkpoint(folder / FILE)
+    return {name: tensor.numpy() for name, tensor in tensors.items()}

@@ -1,0 +1,76 @@
+"""Logits of every epoch in the run folder: the figures of metrics.jsonl to the last digit, whatever stops a run."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from rales import epochs, finetune, runs
+from rales.data import read_cycles
+from rales.metrics import CLASSES, confusion, icbhi_scores
+from rales.scoring import FIGURES
+from tests import tiny
+
+FLOATS = st.one_of(st.floats(-1e6, 1e6, width=32), st.sampled_from([0.0, 1e-7, 2e-7, 1e-30, 1.0, 1.0 + 2.0**-23]))
+
+
+@given(arrays.arrays(np.float32, st.tuples(st.integers(1, 5), st.just(4)), elements=FLOATS))
+def test_half_logits_keep_the_most_probable_class(logits: np.ndarray) -> None:
+    half = epochs.half_logits(torch.from_numpy(logits))
+    assert half.dtype == torch.float16
+    assert torch.isfinite(half).all()
+    assert half.numpy().argmax(axis=1).tolist() == logits.argmax(axis=1).tolist()
+    exact, kept = (torch.softmax(values.double(), dim=1) for values in (torch.from_numpy(logits), half))
+    assert float((exact - kept).abs().max()) < 2e-4
+
+
+def test_plain_rounding_would_change_a_class() -> None:
+    """Why `half_logits` is not `.half()`: these two are one number in float16, and then the first class wins."""
+    close = torch.tensor([[5.0, 5.001, 0.0, 0.0]])
+    assert int(close.half().numpy().argmax()) == 0
+    assert int(epochs.half_logits(close).numpy().argmax()) == 1
+
+
+def test_a_repeated_epoch_replaces_itself_and_what_came_after(tmp_path: Path) -> None:
+    for epoch, value in ((1, 1.0), (2, 2.0), (3, 3.0), (2, -2.0), (3, -3.0)):
+        test = torch.full((5, 4), value, dtype=torch.float16)
+        epochs.append_epoch(tmp_path, epoch, {"test": test, "layer_weights": torch.ones(2), "layers": torch.arange(2)})
+    found = epochs.read_epochs(tmp_path)
+    assert found["epoch"].tolist() == [1, 2, 3]
+    assert found["test"][:, 0, 0].tolist() == [1, -2, -3]
+    assert (found["test"].shape, found["layer_weights"].shape, found["layers"].shape) == ((3, 5, 4), (3, 2), (2,))
+    assert epochs.read_epochs(tmp_path / "nothing") == {}
+
+
+def test_a_damaged_file_is_a_sentence(tmp_path: Path) -> None:
+    epochs.append_epoch(tmp_path, 1, {"test": torch.zeros(5, 4).half()})
+    (tmp_path / epochs.FILE).write_bytes((tmp_path / epochs.FILE).read_bytes()[:-7])
+    with pytest.raises(ValueError, match=r"epochs\.safetensors: damaged"):
+        epochs.read_epochs(tmp_path)
+
+
+@pytest.mark.parametrize("words", [(), ("train.select=validation",), ("train.evaluate_every=2",)])
+def test_a_run_keeps_the_figures_of_every_scored_epoch(tmp_path: Path, words: tuple[str, ...]) -> None:
+    cycles = read_cycles(tiny.write_folder(tmp_path / "data"))
+    finetune.run(tiny.recipe("train.lr=0.01", *words), cycles, tmp_path / "run", cache_folder=tmp_path / "cache")
+    found, lines = epochs.read_epochs(tmp_path / "run"), runs.read_metrics(tmp_path / "run")
+    parts = {"test": "predictions", "validation": "predictions_validation"}
+    for part in parts if "train.select=validation" in words else ("test",):
+        table = pd.read_csv(tmp_path / "run" / f"{parts[part]}.csv")
+        true = [CLASSES.index(label) for label in table["true_label"]]
+        watched = [line for line in lines if line["split"] == part]
+        assert found["epoch"].tolist() == [line["epoch"] for line in watched]
+        for logits, line in zip(found[part], watched, strict=True):
+            scores = icbhi_scores(confusion(true, logits.argmax(axis=1)))
+            assert scores == {name: line[name] for name in FIGURES}  # to the last digit
+    weights = runs.read_json(tmp_path / "run" / "layer_weights.json")
+    assert found["layers"].tolist() == weights["layers"]
+    assert found["layer_weights"].shape == (len(found["epoch"]), 2)
+    if not words:
+        assert found["layer_weights"][-1].tolist() == pytest.approx(weights["raw"])
+        assert found["layer_weights"][0].tolist() != found["layer_weights"][-1].tolist()
