@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from rales import segment
 from rales.audio import wave
+from rales.audio.opening import SUFFIXES as AUDIO_SUFFIXES
 from rales.config import Audio, UsageError
 from rales.data import cache, icbhi
 from rales.metrics import CLASSES
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", *sorted(wave.FFMPEG_SUFFIXES))
 CYCLES = ("auto", "annotation", "segment", "windows")  # where cycles come from
 STRETCH_S = 300.0  # of a recording in which breaths are looked for at a time
 WHOLE_S = 60.0  # a recording up to this long is decoded once, 10 MB at 44.1 kHz; a longer one again for its cycles
