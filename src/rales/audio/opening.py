@@ -7,6 +7,8 @@ a place holder is replaced by a true one.
 
 import io
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -22,7 +24,7 @@ Wave = NDArray[np.float32]
 # Suffixes under which recordings are looked for; what a file holds is found out when it is opened
 FFMPEG_SUFFIXES = {".m4a", ".aac", ".mp4", ".3gp", ".amr", ".webm", ".wma", ".mka", ".mov"}  # phones and recorders
 MPEG_SUFFIXES = {".mp3", ".mp2", ".mpga"}
-SUFFIXES = (
+AUDIO_SUFFIXES = (
     *(".wav", ".wave", ".rf64", ".w64", ".flac", *sorted(MPEG_SUFFIXES), ".ogg", ".oga", ".opus"),
     *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", *sorted(FFMPEG_SUFFIXES)),
 )
@@ -49,12 +51,54 @@ class Mix(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-class Opened(NamedTuple):
+class SoundFile(soundfile.SoundFile):  # type: ignore[misc]
+    """A file that is read on and on: soundfile's own seeks to where it is after every read, whereupon the decoder of
+    MP3 begins anew, a little differently, and complains on the terminal."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def all_blocks(self) -> Iterator[Wave]:
+        """-> the file in pieces (n, channels) float32, from where it is to its end."""
+        left = self.frames
+        while left > 0 and len(block := self.read(min(left, BLOCK), dtype="float32", always_2d=True)):
+            yield block
+            left -= len(block)
+
+
+@dataclass
+class Opened:
     """A file that is open for reading, and what is to be known about it: notes are sentences without the path."""
 
-    file: Any  # soundfile.SoundFile
+    path: Path
+    source: str | BinaryIO
+    file: SoundFile
     mix: Mix
     notes: tuple[str, ...]
+    at: int = 0  # the next frame
+
+    def __enter__(self) -> "Opened":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def frames(self, begin: int, end: int) -> Wave:
+        """Numbers of frames -> (end - begin or fewer, channels) float32.
+
+        In MP3 there is no jump: all that comes before is decoded, so that a stretch is what it is in the whole.
+        """
+        if self.at != begin and not self.file.subtype.startswith("MPEG"):
+            self.file.seek(begin)  # Ogg decodes a little differently behind a jump
+            self.at = begin
+        if self.at > begin:
+            self.file.close()
+            self.file, self.at = sound_file(self.path, self.source), 0
+        while (left := begin - self.at) > 0:
+            self.at += len(self.file.read(min(left, BLOCK), dtype="float32")) or left
+        block: Wave = self.file.read(end - begin, dtype="float32", always_2d=True)
+        self.at = begin + len(block)
+        return block
 
 
 def opened(path: Path) -> Opened:
@@ -68,16 +112,20 @@ def opened(path: Path) -> Opened:
     try:
         file = sound_file(path, source)
     except ValueError as error:
+        if path.suffix.lower() in UNREAD_SUFFIXES:
+            raise ValueError(
+                f"{path}: {path.suffix} recordings cannot be read; export it as WAV with the program of the recorder"
+            ) from error
         source = decoded_instead(path, error)
         file = sound_file(path, source)
     if not 0 < file.frames < 2**62:
         file.close()
         raise ValueError(f"{path}: holds no samples; remove the file or copy it again")
     if file.channels == 1 and file.subtype not in ("FLOAT", "DOUBLE"):
-        return Opened(file, Mix(), notes)
+        return Opened(path, source, file, Mix(), notes)
     file.close()
     mix = mix_of(path, source)
-    return Opened(sound_file(path, source), mix, (*notes, *mix.notes))
+    return Opened(path, source, sound_file(path, source), mix, (*notes, *mix.notes))
 
 
 def readable(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
@@ -111,12 +159,12 @@ def decoded_instead(path: Path, error: ValueError) -> BinaryIO:
         raise error from None
 
 
-def sound_file(path: Path, source: str | BinaryIO) -> Any:
-    """What `readable` gave -> open soundfile.SoundFile. Errors: ValueError with what libsndfile says."""
+def sound_file(path: Path, source: str | BinaryIO) -> SoundFile:
+    """What `readable` gave -> the open file. Errors: ValueError with what libsndfile says."""
     if not isinstance(source, str):
         source.seek(0)
     try:
-        return soundfile.SoundFile(source)
+        return SoundFile(source)
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a name ending in .raw, which has no header
         raise ValueError(
             f"{path}: not a readable audio file ({reason(error)}); expected WAV, FLAC, OGG, MP3 or another format of "
@@ -192,7 +240,7 @@ def ogg_source(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
             with sound_file(path, io.BytesIO(content[begin:end])) as link:
                 if (link.samplerate, link.channels) != (rate_hz, channels):
                     raise ValueError(f"{path}: streams of different rates or channels in one file; save it as WAV")
-                for block in link.blocks(BLOCK, dtype="float32", always_2d=True):
+                for block in link.all_blocks():
                     joined.write(block)
     return cast("BinaryIO", target), notes
 
@@ -260,8 +308,8 @@ def mix_of_sound(path: Path, source: str | BinaryIO) -> Mix:
     energy, highest, is_whole = np.zeros(1), 0.0, True
     with sound_file(path, source) as file:
         try:
-            for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
-                block = np.where(np.isfinite(block), block, 0)  # told when it is read
+            for read in file.all_blocks():
+                block = np.where(np.isfinite(read), read, 0)  # told when it is read
                 energy = energy + ((block - block.mean(axis=0)).astype(np.float64) ** 2).sum(axis=0)
                 highest = max(highest, float(np.abs(block).max(initial=0)))
                 is_whole = is_whole and bool((block == np.rint(block)).all())

@@ -46,8 +46,8 @@ def info(path: PathLike) -> WaveInfo:
     The samples are looked at only where the header does not suffice: several channels, floating point, a format that
     FFmpeg decodes.
     """
-    found = opened(Path(path))
-    with found.file as file:
+    with opened(Path(path)) as found:
+        file = found.file
         return WaveInfo(
             rate_hz=file.samplerate,
             frames=file.frames,
@@ -74,10 +74,10 @@ def read(path: PathLike, start_s: float | None = None, end_s: float | None = Non
 def segments(path: PathLike, spans: Iterable[tuple[float | None, float | None]]) -> Iterator[tuple[Wave, int]]:
     """File and segments in seconds -> what `read` gives for each, one after another; the file is opened once."""
     path = Path(path)
-    found = opened(path)
-    with found.file as file:
+    with opened(path) as found:
+        rate_hz = int(found.file.samplerate)
         for start_s, end_s in spans:
-            yield _read_segment(path, found, start_s, end_s), int(file.samplerate)
+            yield _read_segment(path, found, start_s, end_s), rate_hz
 
 
 def cut(
@@ -94,9 +94,7 @@ def _read_segment(path: Path, found: Opened, start_s: float | None, end_s: float
     file, rate_hz = found.file, int(found.file.samplerate)
     begin, end = _segment(path, file.frames, rate_hz, start_s, end_s)
     try:
-        if file.tell() != begin:  # MP3 and Ogg decode a little differently behind a jump
-            file.seek(begin)
-        block: Wave = file.read(end - begin, dtype="float32", always_2d=True)  # (N, channels)
+        block = found.frames(begin, end)
     except MemoryError as error:
         raise ValueError(f"{path}: {end - begin} frames of {file.channels} channels do not fit into memory") from error
     except soundfile.SoundFileError as error:

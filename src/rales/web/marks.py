@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 
 from rales import formats
-from rales.audio.opening import FFMPEG_SUFFIXES
+from rales.audio.opening import AUDIO_SUFFIXES, FFMPEG_SUFFIXES
 from rales.metrics import CLASSES
-from rales.recordings import AUDIO_SUFFIXES
 from rales.scoring import NOTICE
 
 Row = dict[str, Any]
