@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rales import finetune, recipes, recordings, runs, scoring
 from rales.audio import wave
-from rales.config import Recipe, UsageError
+from rales.config import Recipe, UsageError, shown
 from rales.data import icbhi, splits
 from rales.data.ahead import held_back
 from rales.devices import pick
@@ -50,6 +50,7 @@ class Answer(NamedTuple):
     cycles: Cycles
     values: NDArray[Any]
     error: Exception | None
+    notes: Sequence[str] = ()  # about its file, which was read all the same
 
 
 class Model:
@@ -165,7 +166,7 @@ class Model:
         table = table.assign(source=rows["source"], path=rows["path"], notice=decision.notice)
         columns = ["path", "status", "sentence", "duration_s", "cycles"]
         status = [
-            (a.path, "failed" if a.error else "ok", str(a.error or ""), a.duration_s, len(a.values)) for a in answers
+            (shown(a.path), "failed" if a.error else "ok", sentence_of(a), a.duration_s, len(a.values)) for a in answers
         ]
         return table, pd.DataFrame(status, columns=columns)
 
@@ -245,10 +246,10 @@ class Model:
             if error is not None:
                 if problems is None or not isinstance(error, ValueError | OSError):
                     raise error
-                problems.append(str(error))
+                problems.append(shown(str(error)))
                 values = []  # a recording that breaks off has no answer, also where its first cycles had one
             together = np.concatenate(values) if values else np.empty((0, len(self.classes)))
-            yield Answer(piece.path, piece.duration_s, piece.cycles, together, error)
+            yield Answer(piece.path, piece.duration_s, piece.cycles, together, error, piece.notes)
             values, not_a_number = [], None
 
     def pieces(
@@ -274,10 +275,11 @@ class Model:
         for path in paths:
             try:
                 with recordings.local(path) as file:
-                    duration_s = wave.info(file).duration_s
-                    found = recordings.cycles_of(file, duration_s, cycles)
-                    table = rows_of([Answer(str(file), duration_s, found, nothing, None)])
-                    rows = prepared_rows(table.assign(split="", device=icbhi.device_of(file.stem)), self.recipe)
+                    facts = wave.info(file)
+                    found = recordings.cycles_of(file, facts.duration_s, cycles)
+                    table = rows_of([Answer(str(file), facts.duration_s, found, nothing, None)])
+                    named = table.assign(split="", device=icbhi.device_of(file.stem), path=str(file))
+                    rows = prepared_rows(named, self.recipe)
                     waves = preparation(self.recipe).of_rows(rows) if len(rows) else np.empty((0, 0), np.float32)
                 starts = range(0, len(waves), BATCH)
                 values = np.concatenate([function(waves[i : i + BATCH]) for i in starts]) if len(waves) else nothing
@@ -286,14 +288,14 @@ class Model:
             except (ValueError, OSError) as error:
                 if problems is None:
                     raise
-                problems.append(str(error))
+                problems.append(shown(str(error)))
                 yield Answer(path, float("nan"), Cycles([], [], None, ""), nothing, error)
                 continue
             if function == self.engine:
                 values = scoring.per_cycle(rows, values)[1]
             elif len(rows) > len(table):
                 values = np.stack([values[rows["cycle"] == number].mean(axis=0) for number in table["cycle"]])
-            yield Answer(path, duration_s, found, values, None)
+            yield Answer(path, facts.duration_s, found, values, None, facts.notes)
 
     def probabilities(self, waves: Waves, rows: NDArray[np.intp] | None = None) -> Probabilities:
         """(N, samples) prepared cycles, and the rows of them that are asked for -> (n, classes), not calibrated."""
@@ -329,13 +331,19 @@ def with_progress(answers: Iterator[Answer], paths: Sequence[str], shown: bool) 
     yield from progress_bar(answers, shown=shown, total=len(paths), desc="recordings", unit="recording")
 
 
+def sentence_of(answer: Answer) -> str:
+    """Answer -> why it failed, or what was notable about its file."""
+    return shown(str(answer.error) if answer.error else "; ".join(answer.notes))
+
+
 def rows_of(answers: Sequence[Answer]) -> pd.DataFrame:
     """Recordings -> a row per cycle: recording, cycle, start_s, end_s, label (None if not annotated), source, path."""
     rows = []
-    for path, _, cycles, _, _ in answers:
+    for path, _, cycles, *_ in answers:
         labels = cycles.true_label or itertools.repeat(None)
         numbered = enumerate(zip(cycles.start_s, cycles.end_s, labels, strict=False), start=1)
-        rows += [(Path(path).stem, n, *times_and_label, cycles.source, path) for n, times_and_label in numbered]
+        name, place = shown(Path(path).stem), shown(path)
+        rows += [(name, n, *times_and_label, cycles.source, place) for n, times_and_label in numbered]
     columns = ["recording", "cycle", "start_s", "end_s", "label", "source", "path"]
     return pd.DataFrame(rows, columns=columns).astype({"cycle": "int64", "start_s": "float64", "end_s": "float64"})
 

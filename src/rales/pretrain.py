@@ -353,6 +353,7 @@ def summary(out: Path) -> dict[str, Any]:
         "checkpoint": str(out / "last.safetensors"),
         "recordings": config["data"]["recordings"],
         "left_out": config["data"]["left_out"],
+        "notes": [note for folder in config["data"]["folders"] for note in folder.get("notes", [])],
         "passed_over": passed_over,
         **runs.read_json(out / "statistics.json"),
         "epochs": len(train_lines),

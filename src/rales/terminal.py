@@ -168,6 +168,7 @@ def pretrain_lines(document: dict[str, Any]) -> list[str]:
     loss, left, epochs = document["loss"], document["left_out"], document["epochs"]
     lines = [
         f"{document['recordings']} recordings, {left} left out, {document['passed_over']} passed over",
+        *(f"note: {note}" for note in document["notes"]),
         f"log-mel mean {document['mean']:.2f}, standard deviation {document['std']:.2f}",
         f"loss {loss['first_epoch']:.4f} in the first epoch, {loss['last_epoch']:.4f} in the last of {epochs}",
     ]

@@ -14,12 +14,22 @@ def show(document: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any
     """A job's result on stdout: as one JSON document, or as lines for a person."""
     from rales.runs import clean
 
-    print(json.dumps(clean(document), indent=1) if as_json else "\n".join(lines(document)))
+    if as_json:
+        print(json.dumps(clean(document), indent=1))
+    else:
+        print(printable("\n".join(lines(document))))
 
 
 def say(sentence: str) -> None:
     """A sentence to the person, on stderr."""
-    print(sentence, file=sys.stderr)
+    print(printable(sentence), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """Lines -> the same without what a terminal would take for an order."""
+    from rales.config import shown
+
+    return "\n".join(shown(line) for line in text.split("\n"))
 
 
 def say_once(sentences: Iterable[str]) -> None:

@@ -1,6 +1,5 @@
 """Words about people's own recordings."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,7 +164,7 @@ class Collected:
 def tell(problems: list[str], notice: str = "") -> int:
     """Sentences of a job on stderr -> its exit code."""
     for problem in problems:
-        print(f"rales: {problem}", file=sys.stderr)
+        say(f"rales: {problem}")
     if notice:
         say(notice)
     return 1 if problems else 0

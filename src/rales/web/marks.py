@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from rales import formats
-from rales.audio.wave import FFMPEG_SUFFIXES
+from rales.audio.opening import AUDIO_SUFFIXES, FFMPEG_SUFFIXES
 from rales.data.cycles import Cycle
 from rales.metrics import CLASSES
-from rales.recordings import AUDIO_SUFFIXES
 from rales.scoring import NOTICE
 
 Row = dict[str, Any]
