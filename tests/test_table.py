@@ -179,15 +179,15 @@ def test_manifest_that_cannot_be_understood(folder: Path, text: str, sentence: s
 def test_files_that_are_no_manifest(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such manifest"):
         rales.data.read_cycles(folder / "nothing.csv")
-    with pytest.raises(ValueError, match=r"expected a manifest ending in \.csv, \.tsv, \.parquet"):
+    with pytest.raises(ValueError, match=r"expected a table ending in \.csv, \.tsv, \.parquet"):
         rales.data.read_cycles(folder / "a.wav")
     (folder / "broken.parquet").write_bytes(b"junk")
     with pytest.raises(ValueError, match=r"broken\.parquet: not a Parquet file"):
         table.read_cycles(folder / "broken.parquet")
-    (folder / "broken.csv").write_bytes(b"path,label\n\xff\xfe")
-    with pytest.raises(ValueError, match="not a UTF-8 text file"):
+    (folder / "broken.csv").write_bytes(b"path,label\n\xff\x81\x8d")
+    with pytest.raises(ValueError, match=r"neither UTF-8 nor UTF-16 nor Windows text \(byte 12 cannot be read\)"):
         table.read_cycles(folder / "broken.csv")
-    with pytest.raises(ValueError, match="expected a manifest ending in"):
+    with pytest.raises(ValueError, match="expected a name ending in"):
         table.write(table.read_cycles(manifest(folder, HEADER + ROWS)), folder / "out.txt")
 
 
@@ -201,13 +201,11 @@ def test_files_that_are_no_manifest(folder: Path) -> None:
         ("a.wav,0,nan,normal,1,train", "line 5: start_s and end_s are '0' and 'nan'"),
         ("a.wav,0,0.5,weeze,1,train", "line 5: label 'weeze' is not known; did you mean wheeze? Known: normal"),
         ("a.wav,0,0.5,7,1,train", "line 5: label '7' is not known; expected one of normal"),
-        ("a.wav,0,0.5,,1,train", "line 5: crackle and wheeze are '' and '', expected 0 or 1"),
         ("a.wav,0.5,0.5,normal,1,train", "line 5: the cycle ends at 0.5 s"),
         ("a.wav,-1,0.5,normal,1,train", "line 5: the cycle starts at -1 s"),
         ("a.wav,0,3,normal,1,train", "line 5: the cycle 0-3 s lies past the end"),
-        ("a.wav,0,0.5,normal,9,train", "line 2: the rows of recording a differ in patient (1, 9)"),
-        ("a.wav,0,0.5,normal,1,test", "line 2: the rows of recording a differ in split (test, train)"),
-        ("other/a.wav,0,0.5,normal,1,train", "line 2: the rows of recording a differ in path (a.wav, other/a.wav)"),
+        ("a.wav,0,1,normal,9,train", "line 2: the rows of recording a differ in patient (1, 9)"),
+        ("a.wav,0,1,normal,1,test", "line 2: the rows of recording a differ in split (test, train)"),
     ],
 )
 def test_broken_row(folder: Path, row: str, sentence: str) -> None:
@@ -237,7 +235,8 @@ def test_missing_file_broken_file_and_unknown_split(folder: Path) -> None:
 def test_empty_cells(folder: Path) -> None:
     path = manifest(folder, HEADER + ROWS.replace("test", ""))
     report = table.audit(path)
-    assert report.problems == [f"{path}, line 4: split is empty, expected one of train, test, validation"]
+    words = "expected one of train, test, validation, or --set split.name=folds for training"
+    assert report.problems == [f"{path}, line 4: split is empty, {words}"]
     assert table.read_cycles(path, skip_damaged=True)["split"].tolist() == ["train", "train", ""]
     path = manifest(folder, HEADER + ROWS + ",0,1,normal,3,train\n")
     assert table.audit(path).problems == [f"{path}, line 5: no path; give the audio file of the row or remove it"]
