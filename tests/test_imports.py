@@ -13,6 +13,7 @@ SOURCE = Path(rales.__file__).parent
 # Part of the package -> the parts it may import; its own is always allowed (but see recipes).
 ALLOWED: dict[str, set[str]] = {
     "config": set(),
+    "cells": set(),
     "losses": set(),
     "metrics": set(),
     "optim": set(),
@@ -21,9 +22,10 @@ ALLOWED: dict[str, set[str]] = {
     "statistics": {"metrics"},
     "scoring": {"metrics", "statistics", "config"},
     "devices": {"models"},
-    "runs": {"config"},
-    "data": {"audio", "config", "metrics"},
-    "report": {"runs", "metrics", "statistics"},
+    "runs": {"config", "cells"},
+    "data": {"audio", "config", "metrics", "cells"},
+    "report": {"runs", "metrics", "statistics", "cells"},
+    "outputs": {"config", "data"},
     "rows": {"config", "audio", "data", "losses", "metrics"},
     "steps": {"audio", "config", "losses", "optim"},
     "finetune": {
@@ -38,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "segment": {"audio"},
     "recordings": {"segment", "audio", "data", "config", "metrics"},
-    "formats": {"runs", "scoring", "config", "metrics"},
+    "formats": {"runs", "cells", "config", "metrics"},
     "predict": {
         *{"recipes", "recordings", "finetune", "rows", "scoring", "runs", "audio", "data", "config", "devices"},
         *{"metrics", "models"},
@@ -64,6 +66,8 @@ ALLOWED: dict[str, set[str]] = {
     "reproduce": {"sweep", "recipes", "rows", "data", "config", "devices"},
     "terminal": {"metrics", "report"},
     "cli": {
+        "cells",
+        "outputs",
         "recipes",
         "predict",
         "recordings",

@@ -100,13 +100,15 @@ class Model:
         """Recordings, folders, globs, URLs -> one row per cycle: recording, cycle, start_s, end_s, label, p_… (see
         contract).
 
-        Cycles come from an ICBHI annotation beside the recording (then `true_label` is filled), else breaths are found
-        in its sound, else windows are taken (`source` tells; `cycles` chooses, see `recordings.cycles_of`). A recording
+        Cycles come from an annotation beside the recording (then `true_label` is filled), else breaths are found in
+        its sound, else windows are taken (`source` tells; `cycles` chooses, see `recordings.cycles_of`). What must
+        stand beside the answers is `.attrs["notice"]`. A recording
         that cannot be read raises a ValueError that names it; with a `problems` list given, its sentence goes there and
         the other recordings are unaffected.
         """
         tables = [table for table, _ in self.tables(recordings.find(paths), problems, decision, cycles=cycles)]
         result = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+        result.attrs["notice"] = tables[0].attrs["notice"]
         return result.drop(columns="true_label") if result["true_label"].isna().all() else result
 
     def tables(
@@ -115,7 +117,7 @@ class Model:
         problems: list[str] | None = None,
         decision: Decision | None = None,
         *,
-        cycles: str = "auto",
+        cycles: recordings.Where = "auto",
     ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
         """Recordings -> their cycles and their status (path, status, sentence, duration_s, cycles), some whole
         recordings at a time and at least once; errors as in `predict`."""
@@ -146,10 +148,12 @@ class Model:
         rows = rows_of(good)
         values = np.concatenate([np.empty((0, len(self.classes))), *(answer.values for answer in good)])
         table = scoring.predictions(rows, values, decision)
-        table = table.assign(source=rows["source"], path=rows["path"], notice=decision.notice)
+        table = table.assign(source=rows["source"], path=rows["path"])
+        table.attrs["notice"] = decision.notice
         columns = ["path", "status", "sentence", "duration_s", "cycles"]
         status = [
-            (a.path, "failed" if a.error else "ok", str(a.error or ""), a.duration_s, len(a.values)) for a in answers
+            (a.path, "failed" if a.error else "ok", str(a.error or a.cycles.note), a.duration_s, len(a.values))
+            for a in answers
         ]
         return table, pd.DataFrame(status, columns=columns)
 
@@ -208,7 +212,7 @@ class Model:
         paths: Iterable[str],
         function: Callable[[Waves], NDArray[Any]],
         problems: list[str] | None,
-        cycles: str = "auto",
+        cycles: recordings.Where = "auto",
     ) -> Iterator[Answer]:
         """Recordings -> what a function of (B, samples) says of their cycles, batched across recordings, in order."""
         if self.recipe.rows is not None or self.recipe.prepare is not None:
@@ -229,7 +233,7 @@ class Model:
             values = []
 
     def pieces(
-        self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], cycles: str
+        self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], cycles: recordings.Where
     ) -> Iterator[tuple[Piece, NDArray[Any]]]:
         """Recordings -> their pieces in order, each with what the function says of its cycles."""
         reading = recordings.ahead(paths, self.recipe.config.audio, cycles)
@@ -244,7 +248,11 @@ class Model:
                     values = values[len(piece.waves) :]
 
     def own_answers(
-        self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], problems: list[str] | None, cycles: str
+        self,
+        paths: Iterable[str],
+        function: Callable[[Waves], NDArray[Any]],
+        problems: list[str] | None,
+        cycles: recordings.Where,
     ) -> Iterator[Answer]:
         """`answers` of a system that prepares its rows in its own way, one recording after the other."""
         nothing = np.empty((0, len(self.classes)))
@@ -252,7 +260,7 @@ class Model:
             try:
                 with recordings.local(path) as file:
                     duration_s = wave.info(file).duration_s
-                    found = recordings.cycles_of(file, duration_s, cycles)
+                    found = recordings.cycles_of(file, duration_s, recordings.asked(cycles, path))
                     table = rows_of([Answer(str(file), duration_s, found, nothing, None)])
                     rows = prepared_rows(table.assign(split="", device=icbhi.device_of(file.stem)), self.recipe)
                     waves = preparation(self.recipe).of_rows(rows) if len(rows) else np.empty((0, 0), np.float32)

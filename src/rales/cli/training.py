@@ -62,7 +62,8 @@ def train(
     given = {"seed": seed, "train.epochs": epochs, "train.select": select}
     words = [*words_of(given), *set_]
     chosen = recipes.make(recipe, words, weights=weights, size=size, variant=variant)
-    cycles = read_cycles(data, skip_damaged=skip_damaged)
+    needs_split = chosen.config.split.name != "folds"
+    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
     figures = chosen.run(chosen, cycles, out, command=command_line(), progress=True)
     if figures:  # several processes: only the first has them
         show(figures, json, terminal.figure_lines)
@@ -205,10 +206,11 @@ def evaluate(run: Path, /, *, data: Path, skip_damaged: SkipFlag = False, json: 
         Run folder of `rales train`.
     """
     from rales import predict as job
-    from rales import terminal
+    from rales import runs, terminal
     from rales.data import read_cycles
 
-    figures = job.evaluate(run, read_cycles(data, skip_damaged=skip_damaged), progress=True)
+    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=runs.split_of(run) != "folds")
+    figures = job.evaluate(run, cycles, progress=True)
     show(figures, json, terminal.figure_lines)
 
 

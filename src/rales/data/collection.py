@@ -221,9 +221,12 @@ def columns_of(manifest: Path) -> tuple[Any, Any]:
     if not named:
         raise no_paths(manifest, names)
     split = table["split"].cast(pa.string()) if "split" in table.column_names else None
-    kept = pc.is_valid(table[named[0]])
+    path = table[named[0]].cast(pa.large_string())
+    if pc.any(pc.match_substring(path, "\\")).as_py():
+        path = strings([mended(manifest.parent, name) if name else name for name in path.to_pylist()])
+    kept = pc.is_valid(path)
     splits = split if split is not None else pa.chunked_array([pa.nulls(len(table), pa.string())])
-    return table[named[0]].cast(pa.large_string()).filter(kept), splits.filter(kept)
+    return path.filter(kept), splits.filter(kept)
 
 
 def text_columns_of(manifest: Path) -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ import difflib
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,7 +46,7 @@ from rales.data.cycles import (
     some,
 )
 from rales.data.dialects import SUFFIXES as SUFFIXES
-from rales.data.dialects import Row, has_suffix, located, read_table
+from rales.data.dialects import Row, has_suffix, located, mended, read_table
 from rales.metrics import CLASSES
 
 SPLIT_WORDS = ("train", "test", "validation")
@@ -209,6 +210,50 @@ def _recording(manifest: Path, name: str, rows: list[Row], *, has_split: bool, a
         problems=[*problems, *repeated_problems(where, cycles)],
         notes=[*notes, *overlap_note(where, cycles)],
     )
+
+
+def spans_of(manifest: Path) -> dict[str, list[Row]]:
+    """Table -> path of a recording -> the rows that give its cycles for prediction, {} without start_s and end_s.
+
+    Paths are relative to the table's folder, as in it. The label of a row is what the cycle is known to be: that of
+    true_label where there is such a column, none where the table is one of a model's answers.
+    """
+    if manifest.suffix.lower() == ".parquet":
+        import pyarrow.parquet as pq
+
+        columns: Sequence[str] = pq.read_schema(manifest).names
+    else:
+        columns = read_table(manifest).columns
+    if not {"start_s", "end_s"} & set(columns):
+        return {}
+    if "true_label" in columns:
+        known = ["true_label"]
+    else:
+        known = [] if f"p_{CLASSES[0]}" in columns else ["label", "crackle", "wheeze"]
+    spans: dict[str, list[Row]] = {}
+    for where, cells in read_table(manifest).rows:
+        path = cells.get("path") or cells.get("file_name", "")
+        times = {name: cells.get(name, "") for name in ("start_s", "end_s")}
+        if path and any(times.values()):
+            said = {name.removeprefix("true_"): cells.get(name, "") for name in known}
+            spans.setdefault(path, []).append(Row(where, {**times, **said}))
+    return {mended(manifest.parent, path): rows for path, rows in spans.items()}
+
+
+def cycles_of_rows(rows: Sequence[Row], duration_s: float) -> tuple[list[Cycle], list[str | None], list[str]]:
+    """Rows of `spans_of` and the length of their recording -> cycles in order, the label of each where the row gives
+    one, a sentence per fault."""
+    found, problems = list[tuple[Cycle, str | None]](), list[str]()
+    for where, cells in rows:
+        labelled = any(cells.get(name) for name in ("label", "crackle", "wheeze"))
+        cycle = _cycle(cells if labelled else {**cells, "label": CLASSES[0]}, duration_s)
+        if isinstance(cycle, Cycle):
+            found.append((cycle, label_of(cycle.crackle, cycle.wheeze) if labelled else None))
+        else:
+            problems.append(f"{where}: {cycle}")
+    found.sort(key=lambda pair: pair[0])
+    cycles = [cycle for cycle, _ in found]
+    return cycles, [label for _, label in found], problems + repeated_problems(rows[0].where, cycles)
 
 
 def _cycle(cells: dict[str, str], duration_s: float | None) -> Cycle | str:
