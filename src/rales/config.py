@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import math
-import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,19 +34,6 @@ SHARES = ("train.validation_share", "pretrain.mask_ratio")  # above 0 and below 
 
 class UsageError(ValueError):
     """Wrong words of the user (an unknown name or value), as opposed to a job that found a problem."""
-
-
-def shown(text: str) -> str:
-    """Text with file names in it -> the same for terminals and tables: bytes that are no UTF-8, control characters and
-    line ends, all of which a name may hold, as \\xNN and the like."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", _escaped, text)
-
-
-def _escaped(found: "re.Match[str]") -> str:
-    code = ord(found[0])
-    if 0xDC80 <= code <= 0xDCFF:  # Python's stand-in for a byte of a name that is no UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return found[0].encode("unicode_escape").decode("ascii")
 
 
 @dataclass(frozen=True)

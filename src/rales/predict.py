@@ -18,7 +18,8 @@ from torch import Tensor
 
 from rales import finetune, recipes, recordings, runs, scoring
 from rales.audio import wave
-from rales.config import Recipe, UsageError, shown
+from rales.cells import encodable, one_line
+from rales.config import Recipe, UsageError
 from rales.data import icbhi, splits
 from rales.data.ahead import held_back
 from rales.devices import pick
@@ -104,14 +105,16 @@ class Model:
         """Recordings, folders, globs, URLs -> one row per cycle: recording, cycle, start_s, end_s, label, p_… (see
         contract).
 
-        Cycles come from an ICBHI annotation beside the recording (then `true_label` is filled), else breaths are found
-        in its sound, else windows are taken (`source` tells; `cycles` chooses, see `recordings.cycles_of`). A recording
+        Cycles come from an annotation beside the recording (then `true_label` is filled), else breaths are found in
+        its sound, else windows are taken (`source` tells; `cycles` chooses, see `recordings.cycles_of`). What must
+        stand beside the answers is `.attrs["notice"]`. A recording
         that cannot be read raises a ValueError that names it; with a `problems` list given, its sentence goes there and
         the other recordings are unaffected.
         """
         found = self.tables(recordings.find(paths), problems, decision, cycles=cycles, progress=progress)
         tables = [table for table, _ in found]
         result = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+        result.attrs["notice"] = tables[0].attrs["notice"]
         return result.drop(columns="true_label") if result["true_label"].isna().all() else result
 
     def tables(
@@ -120,7 +123,7 @@ class Model:
         problems: list[str] | None = None,
         decision: Decision | None = None,
         *,
-        cycles: str = "auto",
+        cycles: recordings.Where = "auto",
         progress: bool = False,
     ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
         """Recordings -> their cycles and their status (path, status, sentence, duration_s, cycles), some whole
@@ -163,10 +166,12 @@ class Model:
         rows = rows_of(good)
         values = np.concatenate([np.empty((0, len(self.classes))), *(answer.values for answer in good)])
         table = scoring.predictions(rows, values, decision)
-        table = table.assign(source=rows["source"], path=rows["path"], notice=decision.notice)
+        table = table.assign(source=rows["source"], path=rows["path"])
+        table.attrs["notice"] = decision.notice
         columns = ["path", "status", "sentence", "duration_s", "cycles"]
         status = [
-            (shown(a.path), "failed" if a.error else "ok", sentence_of(a), a.duration_s, len(a.values)) for a in answers
+            (encodable(a.path), "failed" if a.error else "ok", sentence_of(a), a.duration_s, len(a.values))
+            for a in answers
         ]
         return table, pd.DataFrame(status, columns=columns)
 
@@ -229,7 +234,7 @@ class Model:
         paths: Iterable[str],
         function: Callable[[Waves], NDArray[Any]],
         problems: list[str] | None,
-        cycles: str = "auto",
+        cycles: recordings.Where = "auto",
     ) -> Iterator[Answer]:
         """Recordings -> what a function of (B, samples) says of their cycles, batched across recordings, in order."""
         if self.recipe.rows is not None or self.recipe.prepare is not None:
@@ -246,14 +251,14 @@ class Model:
             if error is not None:
                 if problems is None or not isinstance(error, ValueError | OSError):
                     raise error
-                problems.append(shown(str(error)))
+                problems.append(one_line(str(error)))
                 values = []  # a recording that breaks off has no answer, also where its first cycles had one
             together = np.concatenate(values) if values else np.empty((0, len(self.classes)))
             yield Answer(piece.path, piece.duration_s, piece.cycles, together, error, piece.notes)
             values, not_a_number = [], None
 
     def pieces(
-        self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], cycles: str
+        self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], cycles: recordings.Where
     ) -> Iterator[tuple[Piece, NDArray[Any]]]:
         """Recordings -> their pieces in order, each with what the function says of its cycles."""
         reading = recordings.ahead(paths, self.recipe.config.audio, cycles)
@@ -268,7 +273,11 @@ class Model:
                     values = values[len(piece.waves) :]
 
     def own_answers(
-        self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], problems: list[str] | None, cycles: str
+        self,
+        paths: Iterable[str],
+        function: Callable[[Waves], NDArray[Any]],
+        problems: list[str] | None,
+        cycles: recordings.Where,
     ) -> Iterator[Answer]:
         """`answers` of a system that prepares its rows in its own way, one recording after the other."""
         nothing = np.empty((0, len(self.classes)))
@@ -276,7 +285,7 @@ class Model:
             try:
                 with recordings.local(path) as file:
                     facts = wave.info(file)
-                    found = recordings.cycles_of(file, facts.duration_s, cycles)
+                    found = recordings.cycles_of(file, facts.duration_s, recordings.asked(cycles, path))
                     table = rows_of([Answer(str(file), facts.duration_s, found, nothing, None)])
                     named = table.assign(split="", device=icbhi.device_of(file.stem), path=str(file))
                     rows = prepared_rows(named, self.recipe)
@@ -288,7 +297,7 @@ class Model:
             except (ValueError, OSError) as error:
                 if problems is None:
                     raise
-                problems.append(shown(str(error)))
+                problems.append(one_line(str(error)))
                 yield Answer(path, float("nan"), Cycles([], [], None, ""), nothing, error)
                 continue
             if function == self.engine:
@@ -333,7 +342,7 @@ def with_progress(answers: Iterator[Answer], paths: Sequence[str], shown: bool) 
 
 def sentence_of(answer: Answer) -> str:
     """Answer -> why it failed, or what was notable about its file."""
-    return shown(str(answer.error) if answer.error else "; ".join(answer.notes))
+    return one_line(str(answer.error) if answer.error else "; ".join(answer.notes))
 
 
 def rows_of(answers: Sequence[Answer]) -> pd.DataFrame:
@@ -342,7 +351,7 @@ def rows_of(answers: Sequence[Answer]) -> pd.DataFrame:
     for path, _, cycles, *_ in answers:
         labels = cycles.true_label or itertools.repeat(None)
         numbered = enumerate(zip(cycles.start_s, cycles.end_s, labels, strict=False), start=1)
-        name, place = shown(Path(path).stem), shown(path)
+        name, place = encodable(Path(path).stem), encodable(path)
         rows += [(name, n, *times_and_label, cycles.source, place) for n, times_and_label in numbered]
     columns = ["recording", "cycle", "start_s", "end_s", "label", "source", "path"]
     return pd.DataFrame(rows, columns=columns).astype({"cycle": "int64", "start_s": "float64", "end_s": "float64"})

@@ -107,7 +107,7 @@ def predictions(rows: pd.DataFrame, probabilities: Probabilities, decision: Deci
 
 def per_recording(table: pd.DataFrame) -> pd.DataFrame:
     """Prediction table of whole recordings -> a row each: recording, path, cycles, uncertain, a count per class,
-    abnormal (of the cycles that are not uncertain), their share with its 95 % Wilson interval, notice.
+    abnormal (of the cycles that are not uncertain), their share with its 95 % Wilson interval.
 
     The interval speaks of how few cycles there are; it takes them for independent and the labels for right.
     """
@@ -123,7 +123,7 @@ def per_recording(table: pd.DataFrame) -> pd.DataFrame:
     ends = [statistics.wilson(k, n) for k, n in zip(counts["abnormal"], decided, strict=True)]
     counts["abnormal_share"] = counts["abnormal"] / decided.where(decided > 0)
     counts["low"], counts["high"] = [low for low, _ in ends], [high for _, high in ends]
-    counts["notice"] = groups["notice"].first().to_numpy()
+    counts.attrs.update(table.attrs)
     return counts
 
 

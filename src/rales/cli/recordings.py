@@ -15,6 +15,8 @@ from rales.extras import require_packages
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_NOTES = 20
+
 
 def predict(
     *paths: Recordings,
@@ -60,7 +62,8 @@ def predict(
         it the most probable class is the label.
     manifest
         CSV or Parquet file with a column `path`, for very many recordings: --out is then a folder of Parquet shards
-        (cycles, summary, status). The same command goes on where it stopped; no recording is done twice.
+        (cycles, summary, status). Columns start_s and end_s give the cycles. The same command goes on where it
+        stopped; no recording is done twice.
     cluster
         Where the shards are computed, one model a worker.
     shard
@@ -69,6 +72,7 @@ def predict(
     import torch
 
     from rales import export, formats, recordings, terminal
+    from rales.outputs import SOUND, check_outputs, files_of
 
     if bool(paths) == (manifest is not None):
         raise UsageError("expected paths of recordings, or --manifest with a list of them")
@@ -84,7 +88,13 @@ def predict(
         raise UsageError(f"--format {format}: expected --out with it; --json prints a document instead")
     formats.check_table_name("--status", status)
     formats.check_table_name("--summary", summary)
+    form = "csv" if out is None else format or formats.form_of(out)
+    if out is not None:
+        formats.check_format(out, form)
     sources, collected = recordings.find(paths), Collected(cycles=json or out is None)
+    files = {"--status": [status] if status else [], "--summary": [summary] if summary else []}
+    files["--out"] = formats.planned(out, form, sources) if out is not None else []
+    check_outputs(files, {SOUND: sources, "a file of the model": files_of(model)})
     if len(sources) >= export.MANY:
         torch.set_num_threads(1)  # and recordings side by side: the threads of a small network mostly wait
     classifier = export.load(model, engine, device or "auto", recordings=len(sources), tell=say)
@@ -95,7 +105,7 @@ def predict(
         for _ in chunks:
             pass
     else:
-        written = formats.write(chunks, out, format or formats.form_of(out), sources)
+        written = formats.write(chunks, out, form, sources)
         say(collected.sentence(written) if written else "no cycle, no file written")
     document = collected.document() | {"calibration": classifier.calibration or None, "notice": decision.notice}
     if status is not None:
@@ -104,6 +114,7 @@ def predict(
         formats.write_table(collected.summary, summary)
     if json or out is None:
         show(document, json, terminal.prediction_lines)
+    tell_notes(collected.status)
     return tell(collected.problems, decision.notice if out is not None and not json else "")
 
 
@@ -112,9 +123,11 @@ def predict_manifest(
 ) -> int:
     """The batch job of `predict`."""
     from rales import batch, terminal
+    from rales.outputs import check_outputs, files_of
 
     if out is None or form not in (None, "parquet") or any(others):
         raise UsageError("--manifest: expected --out FOLDER; it holds Parquet shards of cycles, summary and status")
+    check_outputs({"--out": [out]}, {"the manifest": [manifest], "a file of the model": files_of(words["model"])})
     found = batch.run(manifest, out, progress=True, **words)
     show({"out": str(out), **found}, json, terminal.batch_lines)
     return tell(found["problems"])
@@ -161,6 +174,15 @@ class Collected:
         }
 
 
+def tell_notes(status: "list[pd.DataFrame]") -> None:
+    """What there is to say of recordings that were read, on stderr; of very many the first."""
+    notes = [row.sentence for table in status for row in table.itertuples() if row.status == "ok" and row.sentence]
+    for note in notes[:MOST_NOTES]:
+        say(f"note: {note}")
+    if len(notes) > MOST_NOTES:
+        say(f"note: {len(notes) - MOST_NOTES} recordings more have a note, which --status FILE lists")
+
+
 def tell(problems: list[str], notice: str = "") -> int:
     """Sentences of a job on stderr -> its exit code."""
     for problem in problems:
@@ -196,13 +218,17 @@ def embed(
         recording: the mean of its cycles' vectors.
     """
     from rales import predict as job
+    from rales import recordings
     from rales import search as sets
+    from rales.outputs import SOUND, check_outputs, files_of
 
     problems: list[str] = []
     sets.check_vectors_name(out)
+    sources = recordings.find(paths)
+    check_outputs({"--out": [out]}, {SOUND: sources, "a file of the model": files_of(model)})
     classifier = job.load(model, device or "auto")
     number = None if layer == "fused" else layer
-    vectors = classifier.embed_table(paths, problems, layer=number, per=per, cycles=cycles, progress=True)
+    vectors = classifier.embed_table(sources, problems, layer=number, per=per, cycles=cycles, progress=True)
     document = {"vectors": len(vectors), "out": str(out), "problems": problems, "notice": job.NOTICE}
     if len(vectors):
         sets.write_vectors(vectors, out, {"model": classifier.digest, "layer": layer, "per": per, "cycles": cycles})
@@ -237,6 +263,7 @@ def search(
     ----------
     query
         A recording, by its name in the file or its path; `#3` behind it means its third cycle, else all are averaged.
+        A name that several recordings have is refused: give the path.
     top
         How many to show.
     """
@@ -246,7 +273,8 @@ def search(
     if top < 1:
         raise UsageError(f"--top {top}: expected 1 or more")
     found = job.search(query, inside, top, model)
-    document = {"query": query, "nearest": records(found), "notice": terminal.NOT_A_DIAGNOSIS}
+    document = {"query": query, "nearest": records(found), "namesakes": found.attrs["namesakes"]}
+    document["notice"] = terminal.NOT_A_DIAGNOSIS
     show(document, json, terminal.nearest_lines)
 
 
@@ -279,11 +307,14 @@ def explain(
     from rales import explain as job
     from rales import formats, terminal
     from rales import predict as models
+    from rales.outputs import SOUND, check_outputs, files_of
 
-    if out is not None and out.suffix.lower() != ".png":
-        raise UsageError(f"--out {out}: expected a name that ends in .png")
     if out is not None:
+        if out.suffix.lower() != ".png":
+            raise UsageError(f"--out {out}: expected a name that ends in .png")
         require_packages("a picture", "report", "matplotlib")
+        files = [out, out.with_suffix(".csv")]
+        check_outputs({"--out": files}, {SOUND: [recording], "a file of the model": files_of(model)})
     found = job.explain(models.load(model, device or "auto"), recording, cycle, target, cycles=cycles)
     if out is not None:
         job.picture(found, out)
