@@ -81,7 +81,6 @@ def recipe(
     `size` is that of a random start; with `weights` the checkpoint has its own. `masks` is the order of SpecAugment's
     widths: 20 mel bands and 40 frames as in the public code, or as the paper's sentence literally reads, exchanged.
     `fidelity` is "corrected", our defaults, or "published", those of the public code.
-
     In a shallower ViT the paper's layers keep their relative depth, rounded down: 5, 11, 12 of 12 become 1, 3, 4 of 4.
     """
     one_of("fidelity", fidelity, ("corrected", "published"))
