@@ -440,7 +440,7 @@ def test_noise_mixing_by_hand() -> None:
 def test_the_model_hears_the_mixture_and_the_teacher_the_clean_sound() -> None:
     sound, other = torch.randn(2, 16000) * 0.1, torch.randn(2, 16000) * 0.01
     frontend = M2DLogMel()
-    hearing = Hearing(frontend, mean=-5.0, std=2.0, noise_mean=-9.0, noise_ratio=0.25)
+    hearing = Hearing(frontend, mean=-5.0, std=2.0, noise_mean=-9.0, noise_ratio=0.25, noise_heard_by="model")
     mixed, clean = hearing(sound, other)
     a, b = frontend(sound), frontend(other)
     assert torch.allclose(clean, (a + 5) / 2)
