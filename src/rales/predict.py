@@ -404,7 +404,7 @@ def evaluate(
     model = load(run, device)
     config, record = model.recipe.config, model.record
     table = splits.divide(cycles, config, needed=("test",))
-    parts = {config.split.name: table["split"] == "test"}
+    parts: dict[str, pd.Series[bool]] = {config.split.name: table["split"] == "test"}
     if config.split.name == "official":
         for repair in ("official_drop", "official_move"):
             there = set(splits.keys(splits.apply(cycles, repair).query("split == 'test'")))
