@@ -1,7 +1,7 @@
 """The run folder: one training run on disk, readable without this package.
 
-`config.json` (what was asked and what it ran on), `metrics.jsonl` (a line per epoch and split), `epochs.safetensors` (what
-the network said after each), `predictions.csv`, `predictions_validation.csv` where patients are held out,
+`config.json` (what was asked and what it ran on), `metrics.jsonl` (a line per epoch and split), `epochs.safetensors`
+(what the network said after each), `predictions.csv`, `predictions_validation.csv` where patients are held out,
 `last.safetensors`, `best.safetensors`, `layer_weights.json`, `resume.safetensors` while unfinished, `done` last.
 Every file is written beside its place and renamed, so a reader (or a killed run) never sees half of one.
 """
