@@ -3,9 +3,11 @@
 PYTHON ?= python3
 # pip takes the versions in this file; `make setup CONSTRAINT=` leaves the choice of torch to you and is remembered.
 CONSTRAINT ?= $(if $(wildcard .venv/constraint),$(shell cat .venv/constraint),constraints/cpu.txt)
+# What pip is given of it. Asked for some hundred packages, an index out of reach would cost it seconds each.
+TAKEN := .venv/constraints.txt
 WORKERS ?= 2
 DATA ?= demo/data
-EPOCHS ?= 16
+EPOCHS ?= 8
 INSTALLED := .venv/installed
 VENDOR := src/rales/web/static/vendor
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -15,7 +17,7 @@ export OMP_WAIT_POLICY := PASSIVE
 .PHONY: help setup demo test test-slow lint bench clean
 
 help:
-	@echo "make demo       data check, training, scores, report and a prediction; writes demo/ (about three minutes)"
+	@echo "make demo       data check, training, scores, report and a prediction; writes demo/ (about a minute)"
 	@echo "make demo DATA=/path/to/ICBHI_final_database    the same on the real database"
 	@echo "make test       all tests that take seconds      make test-slow  the others"
 	@echo "make lint       style, types, import rules       make bench      speed beside public peers"
@@ -26,8 +28,12 @@ setup: $(INSTALLED) $(VENDOR)/LICENSE
 $(INSTALLED): pyproject.toml $(wildcard constraints/*.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Rales needs Python 3.11 or newer and '$(PYTHON)' is $$($(PYTHON) --version 2>&1); name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "'$(PYTHON)' cannot make a virtual environment; on Debian and Ubuntu install the package python3-venv"; exit 1; }
+	@cp $(or $(CONSTRAINT),/dev/null) $(TAKEN)
+	@sed -n 's/^--extra-index-url *//p' $(TAKEN) | .venv/bin/python -c 'import sys, urllib.request as web; [web.urlopen(url.strip() + "/torch/", timeout=10) for url in sys.stdin]' 2> /dev/null || { \
+		sed -i.whole '/^--/d' $(TAKEN); \
+		echo "PyTorch's index of CPU builds (constraints/cpu.txt) is out of reach, so torch comes from the places that pip knows on this machine; if they have no such build, make setup CONSTRAINT= takes what there is"; }
 	@echo "installing Rales into .venv, once; one to three minutes, most of it torch"
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINT),-c $(CONSTRAINT)) -e ".[all,dev]"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c $(TAKEN) -e ".[all,dev]"
 	@printf '%s' '$(CONSTRAINT)' > .venv/constraint
 	@touch $@
 
@@ -41,17 +47,18 @@ $(VENDOR)/LICENSE: third_party/package-lock.json | $(INSTALLED)
 	@cp third_party/node_modules/wavesurfer.js/LICENSE $@
 
 # The main job end to end. It always starts afresh, so that the scores it prints are those of this code and this data.
-# Seed 6 is one where the four classes are about as frequent in train as in test.
+# It starts from the model that ships with the package: 521 cycles are too few for a random start (docs/results.md).
+# Of the seeds 0 to 99, 81 gives the rarest class the largest share of both train and test.
 ifeq ($(DATA),demo/data)
 demo: export RALES_CACHE := $(CURDIR)/demo/cache
 endif
 demo: setup
 	rm -rf demo/data demo/cache demo/run demo/report demo/cycles.csv
 ifeq ($(DATA),demo/data)
-	rales synth demo/data --recordings 120 --seed 6
+	rales synth demo/data --recordings 120 --patients 60 --seed 81
 endif
 	rales check "$(DATA)"
-	rales train m2d_fusion --size tiny --epochs $(EPOCHS) --data "$(DATA)" --out demo/run > /dev/null
+	rales train m2d_fusion --weights rales-small --epochs $(EPOCHS) --data "$(DATA)" --out demo/run > /dev/null
 	rales evaluate demo/run --data "$(DATA)"
 	rales report demo/run --out demo/report
 	rales predict "$$(find -L "$(DATA)" -name "$$(sed -n '2s/,.*//p' demo/run/predictions.csv).[wf]*" | head -n 1)" --model demo/run --out demo/cycles.csv
@@ -71,7 +78,7 @@ lint: setup
 
 # real_subset.py and segmentation.py measure scores more than speed, and need recordings
 bench: setup
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINT),-c $(CONSTRAINT)) -e ".[bench]"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c $(TAKEN) -e ".[bench]"
 	for script in $(filter-out benchmarks/real_subset.py benchmarks/segmentation.py benchmarks/encoders.py benchmarks/small_model.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; PYTHONPATH=. python $$script || exit 1; done
 
 clean:

@@ -127,6 +127,37 @@ def test_wrong_usage(capsys: Capture, place: Path, tmp_path: Path, words: list[s
     assert not (tmp_path / "run").exists()
 
 
+DEVICES = [  # every word that computes with a network
+    ["train", "m2d_fusion", "--data", "DATA", "--out", "NEW"],
+    ["pretrain", "--data", "DATA", "--size", "tiny", "--epochs", "1", "--out", "NEW"],
+    ["evaluate", "RUN", "--data", "DATA"],
+    ["predict", "DATA", "--model", "RUN"],
+    ["embed", "DATA", "--model", "RUN", "--out", "v.npz"],
+    ["explain", "RECORDING", "--cycle", "1", "--model", "RUN"],
+]
+
+
+@pytest.mark.parametrize("words", DEVICES, ids=lambda words: words[0])
+def test_device_is_asked_for_everywhere_alike(capsys: Capture, place: Path, tmp_path: Path, words: list[str]) -> None:
+    recording = next((place / "data").glob("*.wav"))
+    real = {"DATA": place / "data", "RUN": place / "run", "NEW": tmp_path / "new", "RECORDING": recording}
+    code, out, err = command(capsys, *(real.get(word, word) for word in words), "--device", "nowhere:7")
+    assert (code, out) == (1, "")
+    assert "device 'nowhere:7' is not there" in err
+
+
+def test_very_many_cycles_are_not_all_printed(capsys: Capture, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rales.terminal.PRINTED_CYCLES", 5)
+    code, out, _ = command(capsys, "predict", place / "data", "--model", place / "run", "--device", "cpu")
+    assert code == 0
+    rows = [line for line in out.splitlines() if " annotated " in line]
+    assert len(rows) == 5
+    assert "and 27 more cycles: --out FILE takes all" in out
+    assert (
+        len(document(command(capsys, "predict", place / "data", "--model", place / "run", "--json")[1])["cycles"]) == 32
+    )
+
+
 # Jobs
 
 

@@ -73,7 +73,10 @@ def test_later_words_win_and_nothing_is_shared() -> None:
     ("word", "sentence"),
     [
         ("train.epoch=3", "--set train.epoch: no such field; the nearest is train.epochs"),
-        ("lr=3", "--set lr: no such field; the nearest is"),
+        ("lr=3", "--set lr: no such field; the nearest is train.lr"),
+        ("train.learning_rate=1", "--set train.learning_rate: no such field; the nearest is train.lr"),
+        ("train.wd=1", "--set train.wd: no such field; the nearest is train.weight_decay"),
+        ("model.rate=1", "--set model.rate: no such field; the nearest is model."),
         ("train=3", "--set train: no such field; the nearest is"),
         ("train.lr", "--set train.lr: expected name.of.field=value, for example train.lr=0.001"),
         ("train.lr=fast", "--set train.lr=fast: expected a value of type float"),

@@ -1,18 +1,23 @@
 """The chain that makes the model of the package, on small folders, and the file that comes out of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 from safetensors import safe_open
 
 import rales
-from rales import default_model
-from rales.config import UsageError
+from rales import default_model, recipes, runs
+from rales.config import UsageError, to_dict
 from rales.data import read_cycles
+from rales.models.weights import read_safetensors
+from rales.recipes import m2d_pretrain
+from rales.runs import flatten
 from tests import tiny
 
 KINDS = ("Normal", "Fine Crackle", "Wheeze", "Wheeze+Crackle")
@@ -85,9 +90,40 @@ def test_pretraining_without_noise_is_a_sentence(folders: tuple[Path, Path, Path
         default_model.make(*folders[:2], tmp_path, pretrain_epochs=1)
 
 
-def test_without_pretraining_the_start_is_random() -> None:
-    model = default_model.classifier("").config.model
-    assert (model.weights, model.dim, model.patch, model.layers) == ("", 96, (80, 8), (1, 2, 3))
+def test_what_is_made_is_what_ships() -> None:
+    """The numbers of the shipped file's record, field by field; a field that is newer than the file is not in it."""
+    _, metadata = read_safetensors(default_model.FILE)
+    shipped = flatten(json.loads(metadata["rales"])["config"])
+    words = [f"train.epochs={default_model.EPOCHS}"]
+    here = flatten(runs.clean(to_dict(default_model.classifier("", words).config)))
+    assert shipped["model.dim"] == 96
+    assert {name: here[name] for name in shipped} == shipped
+
+
+def test_size_tiny_is_the_network_that_ships_and_can_be_pretrained() -> None:
+    shipped, tiny_ = default_model.classifier("").config, recipes.make("m2d_fusion", size="tiny").config
+    assert replace(shipped.model, learned=True) == tiny_.model
+    assert (shipped.audio, shipped.augment) == (tiny_.audio, tiny_.augment)
+    own = {"select": "last", "device": "auto", "precision": "float32"}
+    assert replace(shipped.train, **own) == tiny_.train
+    encoder = m2d_pretrain.settings("tiny").encoder
+    for name in ("dim", "depth", "heads", "patch", "unit_frames"):
+        assert getattr(encoder, name) == getattr(tiny_.model, name), name
+
+
+def test_the_published_front_end_of_size_tiny_hears_16_khz() -> None:
+    recipe = recipes.make("m2d_fusion", ["frontend=icbhi"], size="tiny")
+    assert (recipe.config.audio.rate_hz, recipe.config.audio.mean) == (16000, 0.3690)
+    assert recipe.frontend(recipe.config)(torch.randn(1, 32000)).shape == (1, 1, 80, 201)
+
+
+def test_weights_of_that_width_train_with_its_numbers() -> None:
+    tiny_, further = (
+        recipes.make("m2d_fusion", **given).config for given in ({"size": "tiny"}, {"weights": "rales-small"})
+    )
+    assert (further.train, further.augment) == (tiny_.train, tiny_.augment)
+    assert further.audio == tiny_.audio
+    assert further.model.heads == tiny_.model.heads
 
 
 def test_train_cycles_are_normal_breaths_with_something_laid_over_them(

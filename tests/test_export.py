@@ -168,10 +168,14 @@ def test_words_that_cannot_be_served(place: Path, tmp_path: Path, monkeypatch: p
         predict.load(place / "model.onnx")
     with pytest.raises(ValueError, match="holds no vectors, only probabilities; give the run folder"):
         rales.load(place / "model.onnx").embed(place / "data")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r'the package onnx is not installed: pip install "rales\[export\]"'):
+    monkeypatch.setattr("rales.extras.find_spec", lambda name: None)
+    with pytest.raises(
+        UsageError, match=r'needs the package onnx, which is not installed: pip install "rales\[export\]"'
+    ):
         export.export(model, tmp_path / "x.onnx")
-    with pytest.raises(UsageError, match=r'the package openvino is not installed: pip install "rales\[openvino\]"'):
+    with pytest.raises(
+        UsageError, match=r'needs the package openvino, which is not installed: pip install "rales\[openvino\]"'
+    ):
         export.load(place / "model.xml")
     assert list(tmp_path.iterdir()) == []
 

@@ -44,7 +44,7 @@ def test_a_search_from_folder_to_picture(
     out, cycles = tmp_path / "out", read_cycles(folder)
     again: dict[str, Any] = {"size": "tiny", "folds": 3, "cache_folder": tmp_path_factory.mktemp("cache")}
     found = layers.search(cycles, "", out, command="rales layers", **again)
-    assert len(found) == 15
+    assert len(found) == 7
     assert sorted(file.name for file in out.glob("[!.]*")) == [
         *("best_by_size.csv", "counts.safetensors", "features.safetensors"),
         *("layers.json", "layers.png", "subsets.csv"),
@@ -52,7 +52,7 @@ def test_a_search_from_folder_to_picture(
     written = pd.read_csv(out / "subsets.csv", dtype={"layers": str})
     pd.testing.assert_frame_equal(written, found)
     best = pd.read_csv(out / "best_by_size.csv", dtype={"layers": str})
-    assert best["score"].tolist() == [found.loc[found["size"] == size, "score"].max() for size in (1, 2, 3, 4)]
+    assert best["score"].tolist() == [found.loc[found["size"] == size, "score"].max() for size in (1, 2, 3)]
     assert (out / "layers.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((out / "layers.json").read_text())
     assert record["finished"]
@@ -90,7 +90,7 @@ def test_all_recordings_only_when_asked_for(folder: Path, tmp_path: Path) -> Non
         "part": "all",
         "cache_folder": tmp_path / "cache",
     }
-    assert len(layers.search(cycles, "", tmp_path / "all", **settings)) == 4
+    assert len(layers.search(cycles, "", tmp_path / "all", **settings)) == 3
     record = json.loads((tmp_path / "all" / "layers.json").read_text())
     assert record["settings"]["data"]["cycles"] == len(cycles)
     assert any("has seen the test set" in note for note in record["notes"])

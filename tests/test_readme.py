@@ -1,10 +1,13 @@
 """The README and the demo as printed: every command of them runs, every name in docs/ exists."""
 
 import ast
+import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,9 @@ README = (REPOSITORY / "README.md").read_text()
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")])
 M2D = "m2d_vit_base-80x608p16x16-221006-mr7"
 TOO_LARGE = ("torchrun", "rales reproduce", "rales sweep", "rales serve")  # parsed, not run: other tests run them
-SMALLER = {r"--recordings \d+": "--recordings 8", r"--epochs \d+": "--epochs 1"}  # enough to run every line
+# Enough to run every line, on so few patients that nothing may count on more
+SMALLER = {r"--recordings \d+ --patients \d+ --seed \d+": "--recordings 8 --patients 4", r"--epochs \d+": "--epochs 1"}
+POINTS = {"specificity": 6, "sensitivity": 12, "score": 6}  # by which another processor's rounding may move a figure
 
 
 def blocks(language: str) -> list[str]:
@@ -47,19 +52,66 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(command: str) -> None:
+def run(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """-> what the command prints."""
+    capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         main(shlex.split(command)[1:])
-    assert ended.value.code == 0, command
+    out, err = capsys.readouterr()
+    assert ended.value.code == 0, f"{command}: {err}"
+    return out
 
 
-def test_commands_run_as_printed(place: Path) -> None:
-    for line in commands():
+def smaller(line: str) -> str:
+    for many, few in SMALLER.items():
+        line = re.sub(many, few, line)
+    return line
+
+
+def test_commands_run_in_small(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_commands([smaller(line) for line in commands()], capsys)
+
+
+@pytest.mark.slow
+def test_commands_run_as_printed_to_the_figures_printed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All but what needs the database and the public checkpoint, which runs in small on what stands in for them."""
+    lines = [smaller(line) if "ICBHI_final_database" in line else line for line in commands()]
+    said = run_commands(lines, capsys)
+    train = next(line for line in lines if line.startswith("rales train"))
+    printed, found = figures_of(README), figures_of(said[train])
+    for name, points in POINTS.items():
+        assert abs(printed[name] - found[name]) <= points, (name, printed, found)
+    for figures in (printed, found):
+        assert figures["lower end"] > 50, "clearly above calling every cycle normal"
+    probe = json.loads(Path("runs/pretrained/config.json").read_text())["probe"]
+    assert probe["folds"] == 5
+
+
+@pytest.mark.slow
+def test_demo_ends_clearly_above_50(tmp_path: Path) -> None:
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "RALES_CACHE": str(tmp_path)}
+    subprocess.run(["bash", "-ec", "\n".join(demo_commands())], cwd=tmp_path, env=env, check=True)
+    found = json.loads((tmp_path / "demo" / "run" / "evaluation.json").read_text())
+    assert found["ci95"]["score"][0] > 0.5
+    assert (tmp_path / "demo" / "report" / "sp_se.png").is_file()
+    for part in ("train", "test"):
+        facts = json.loads((tmp_path / "demo" / "run" / "config.json").read_text())["split"][part]
+        assert min(facts["classes"].values()) > 0.1 * facts["cycles"], "every class has its share"
+
+
+def figures_of(text: str) -> dict[str, float]:
+    """Text that holds the table of a training -> its figures in percent, and the lower end of the Score's interval."""
+    (row,) = re.findall(r"^strict four-class +(\S+) +(\S+) +(\S+) +(\S+) to \S+$", text, re.M)
+    return dict(zip((*POINTS, "lower end"), map(float, row), strict=True))
+
+
+def run_commands(lines: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """The README's lines, in order -> what each printed; then its programs, and what all of them leave behind."""
+    said = {}
+    for line in lines:
         if line.startswith(TOO_LARGE) and "--dry-run" not in line:
             continue
-        for many, few in SMALLER.items():
-            line = re.sub(many, few, line)
-        run(line)
+        said[line] = run(line, capsys)
         if line.startswith("rales synth"):  # stands in for what the reader brings along
             Path("ICBHI_final_database").symlink_to("breaths")
             own_recordings()
@@ -70,6 +122,7 @@ def test_commands_run_as_printed(place: Path) -> None:
     assert f"`{', '.join(columns)}`" in README
     made = ["cycles.csv", "report/report.html", "runs/paper/seed1/done", "visit1-labels/anna.audacity.txt"]
     assert [name for name in made if not Path(name).is_file()] == []
+    return said
 
 
 def own_recordings() -> None:

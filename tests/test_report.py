@@ -14,6 +14,7 @@ import torch
 from matplotlib.figure import Figure
 
 from rales import epochs
+from rales.config import UsageError
 from rales.report import figures, folders, published, ranking, report, scores_table
 
 CLASSES = ["normal", "crackle", "wheeze", "both"]
@@ -452,8 +453,8 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rales.report.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"needs jinja2, .* pip install 'rales\[report\]'"):
+    monkeypatch.setattr("rales.extras.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r'^a report needs the package jinja2, .* pip install "rales\[report\]"$'):
         report([write_run(tmp_path / "run")], tmp_path / "out")
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rales.audio import M2DLogMel
 from rales.models import ViT, load_m2d
-from rales.models.vit import SIZES, sincos_positions
+from rales.models.vit import sincos_positions
 
 FEATURES = 2e-5  # tolerances of the golden README
 FROM_WAVE = 5e-5
@@ -174,7 +174,7 @@ def base_weights(golden: Path) -> dict[str, Tensor]:
 def test_vit_base_equals_the_reference(golden: Path) -> None:
     weights = base_weights(golden)
     with torch.device("meta"):  # no random start: every tensor is given
-        encoder = ViT(*SIZES["base"])
+        encoder = ViT()
     encoder.load_state_dict(weights, assign=True)
     wave = np.load(golden / "frontend" / "waveforms.npz")["noise_8s"]
     logmel = (M2DLogMel()(torch.from_numpy(wave)[None]) + 7.1) / 4.2
@@ -247,7 +247,7 @@ def test_stacked_is_flat_with_the_patches_of_a_column_side_by_side() -> None:
 
 def test_eight_seconds_at_base_size_are_255_patches_or_51_columns() -> None:
     with torch.device("meta"):
-        vit, logmel = ViT(*SIZES["base"]), torch.empty(2, 1, 80, 801)
+        vit, logmel = ViT(), torch.empty(2, 1, 80, 801)
         assert [tuple(z.shape) for z in vit(logmel)] == [(2, 255, 768)] * 12
         assert tuple(vit(logmel, layout="stacked")[-1].shape) == (2, 51, 3840)
 

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from rales.audio import M2DLogMel
 from rales.models import load_m2d, load_m2d_finetuned
-from rales.models.weights import metadata_of, norm_stats
 
 FULL = "m2d_vit_tiny48-80x608p16x16-250101-mr7/checkpoint-1.pth"
 LEGACY = "m2d_vit_tiny48-80x608p16x16-221006-mr7_legacy/checkpoint-1.pth"
@@ -50,7 +49,6 @@ def test_every_layout_gives_the_same_encoder(checkpoints: Path, plain: dict[str,
     assert (encoder.mel_bins, encoder.unit_frames, encoder.patch) == (80, 608, (16, 16))
     assert not encoder.training
     assert encoder.norm_stats.tolist() == pytest.approx(stats)
-    assert norm_stats(checkpoints / name) == pytest.approx(stats)
     loaded = encoder.state_dict()
     assert set(loaded) == set(plain)
     assert all(torch.equal(loaded[key], plain[key]) for key in plain if key != "norm_stats")
@@ -98,7 +96,7 @@ def test_heads_come_from_argument_metadata_or_habit(plain: dict[str, Tensor], tm
     save_file(plain, path)
     assert load_m2d(path).heads == 3
     assert load_m2d(path, heads=6).heads == 6
-    save_file(plain, path, metadata=metadata_of(load_m2d(path, heads=4)))
+    save_file(plain, path, metadata={"heads": "4"})
     assert load_m2d(path).heads == 4
 
 

@@ -20,8 +20,20 @@ SETTINGS = (
     "model.dim=24",
     "model.depth=2",
     "model.heads=2",
+    "model.patch=16,16",
+    "model.unit_frames=608",
     "model.layers=1,2",
+    "frontend=icbhi",
+    "audio.rate_hz=16000",
     "audio.duration_s=2",
+    "audio.fade_samples=1000",
+    "augment.frequency_width=8",
+    "augment.time_width=40",
+    "augment.device_gain=0",
+    "augment.device_band_limit=0",
+    "train.class_weights=inverse",
+    "train.weight_decay=1e-4",
+    "train.warmup_epochs=2",
     "train.batch_size=8",
     "train.micro_batch=8",
     "train.epochs=3",
@@ -31,7 +43,8 @@ SETTINGS = (
 
 
 def recipe(*words: str) -> Recipe:
-    """Words `name=value` -> the paper's recipe with the settings above and these; later words win."""
+    """Words `name=value` -> the paper's recipe, its sound and patches too, with the settings above and these; later
+    words win."""
     return recipes.make("m2d_fusion", [*SETTINGS, *words], size="tiny")
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from tqdm import tqdm
 
 from rales import export, formats, predict, recordings, runs, scoring, spread
 from rales.config import UsageError
 from rales.data.collection import Source, read_collection
 from rales.devices import processors
+from rales.progress import progress_bar
 
 SHARD = 1000  # recordings: some 7,000 cycles, 1 MB; ten million recordings are 10,000 shards
 RETRIES = 3  # of a shard whose worker died
@@ -64,7 +64,7 @@ def run(
         "model": classifier.digest,
         "shard": shard,
         "cycles": cycles,
-        "decision": vars(decision),
+        "decision": {name: value for name, value in vars(decision).items() if name != "caution"},  # is the model's
     }
     place = str(Path(model).resolve()) if model and Path(model).exists() else model
     shared = (str(out.resolve()), place, decision, cycles)
@@ -78,7 +78,7 @@ def run(
                 predict_shard, waiting, shared, processes=processes or processors(), retries=RETRIES
             )
         total = -(-len(source.used) // shard)
-        bar = tqdm(found, total=total, unit="shard", disable=None if progress else True)
+        bar = progress_bar(found, shown=progress, total=total, desc="predict", unit="shard")
         problems = [
             f"shard {part.number} ({len(part.paths)} recordings from {part.paths[0]} on): {error}"
             for part, error in bar

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,19 @@ class UsageError(ValueError):
     """Wrong words of the user (an unknown name or value), as opposed to a job that found a problem."""
 
 
+def shown(text: str) -> str:
+    """Text with file names in it -> the same for terminals and tables: bytes that are no UTF-8, control characters and
+    line ends, all of which a name may hold, as \\xNN and the like."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", _escaped, text)
+
+
+def _escaped(found: "re.Match[str]") -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # Python's stand-in for a byte of a name that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return found[0].encode("unicode_escape").decode("ascii")
+
+
 @dataclass(frozen=True)
 class Audio:
     """From a cycle's sound to what the network sees."""
@@ -54,9 +68,11 @@ class Audio:
     fade_samples: int = 1000
     """Linear fade at both ends of the cycle and at the end of the clip (public code of [11], not in the paper)."""
     resampler: Literal["soxr", "sinc"] = "soxr"
-    """soxr HQ, or the windowed sinc of the published code."""
+    """soxr HQ (ours), or the short windowed sinc of the published code, which lets more through above half of a low
+    native rate: the pictures of 4 and 10 kHz recordings are others (docs/ablations.md)."""
     scope: Literal["clip", "batch"] = "clip"
-    """Min-max of each clip, or of the whole batch as published (then a score depends on its batch neighbours)."""
+    """Min-max of each clip, or of the whole batch as published. Then a score depends on its neighbours in a batch of
+    train.batch_size, in the order of the table."""
     mean: float = 0.3690
     """Mean of the standardisation (paper 4.3.1; the m2d front-end takes the checkpoint's, else -7.1)."""
     std: float = 0.2550
@@ -104,13 +120,17 @@ class Model:
     learned: bool = False
     """Layer weights w_i are learned (eq. 1) or fixed at 1.0."""
     layer_weight_update: Literal["step", "per_epoch"] = "step"
-    """Learned w_i move with every step, or after every epoch by its mean gradient (paper 4.3, other reading)."""
+    """Learned w_i move with every step, or once after every epoch by its mean gradient and at the sum of its steps'
+    learning rates, so that they get as far (paper 4.3, other reading)."""
     layout: Literal["flat", "stacked"] = "flat"
     """T counts patches (D = 768 as in the paper) or time columns (D = 3840 as in M2D's runtime)."""
     long_input: Literal["chunks", "resample_positions"] = "chunks"
     """8 s as units of 608 and 193 frames (M2D), or one pass with a stretched position table."""
     raw_last: bool = False
     """Take layer L before the final LayerNorm."""
+    head_start: Literal["zero", "default"] = "zero"
+    """Start of the classification layer: nearly zero, or torch's own for a linear layer, as in the published code. Only
+    w_i times the head's weights matters, so the head's start decides which way a learned w_i goes."""
     norm_layers: bool = False
     """LayerNorm without parameters on every layer before fusion (ablation)."""
     freeze_patch_embed: bool = False
@@ -159,6 +179,8 @@ class Training:
     """Epochs over which the learning rate rises from 0 (the paper has none; a random start needs some)."""
     cosine_epochs: int = 0
     """Half period of the cosine in epochs; 0 = all epochs. The published code's 40 makes the rate go up again."""
+    cosine_start_epoch: int = 0
+    """Epochs of the cosine that are over when the first epoch begins (AST's code counts epochs from 1)."""
     class_weights: Literal["inverse", "none"] = "inverse"
     """Loss weights 1 / class frequency of the training table, summing to 1, or none."""
     sampler: Literal["shuffle", "balanced"] = "shuffle"
@@ -173,7 +195,8 @@ class Training:
     evaluate_every: int = 1
     """Record validation and test figures every this many epochs (the last epoch always)."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
-    """auto: bfloat16 where a short measurement shows that the processor gains from it."""
+    """Of the training alone, scores are always of float32. auto: bfloat16 where a short measurement shows that the
+    processor gains from it; published code trains in float32 (AST: half precision)."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps …"""
 
@@ -262,12 +285,32 @@ class Recipe:
     """Loss or normalisation compare the rows of a batch: it cannot be cut into pieces or shared among processes."""
     asked: "Recipe | None" = None
     """In the last of several stages, whose numbers are its own: the recipe that the user asked for."""
+    notes: tuple[str, ...] = ()
+    """Sentences for whoever trains: what was taken of a checkpoint, and what was not."""
 
 
 def one_of(option: str, value: str, known: Sequence[str]) -> None:
     """A recipe's option and what it may be; anything else is a UsageError."""
     if value not in known:
         raise UsageError(f"{option} {value!r} is unknown; expected one of {', '.join(known)}")
+
+
+def number_of_option(option: str, text: str) -> float:
+    """A recipe's option in words -> a finite number, 0 or more; anything else is a UsageError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise UsageError(f"{option} {text!r}: expected a finite number, 0 or more")
+    return value
+
+
+def count_of_option(option: str, text: str, least: int) -> int:
+    """A recipe's option in words -> a whole number, `least` or more; anything else is a UsageError."""
+    if not text.isdecimal() or len(text) > 9 or int(text) < least:
+        raise UsageError(f"{option} {text!r}: expected a whole number, {least} or more")
+    return int(text)
 
 
 def base_or_tiny(size: str, weights: str) -> str:
@@ -304,8 +347,7 @@ def override(config: Settings, assignments: list[str]) -> Settings:
 def replace_field(config: Settings, name: str, text: str) -> Settings:
     known = field_types(type(config))
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        raise UsageError(f"--set {name}: no such field; the nearest is {close[0]}")
+        raise UsageError(f"--set {name}: no such field; the nearest is {nearest_field(name, list(known))}")
     value = parse(text, known[name], name)
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, int | float) and not is_possible(number, name):
@@ -318,6 +360,20 @@ def replace_field(config: Settings, name: str, text: str) -> Settings:
         return dataclasses.replace(config, **{head: value})
     section = dataclasses.replace(getattr(config, head), **{tail: value})
     return dataclasses.replace(config, **{head: section})
+
+
+def nearest_field(name: str, known: list[str]) -> str:
+    """A name that is no field -> the field that was meant. `train.learning_rate` and train.lr, `train.wd` and
+    train.weight_decay have the same initials."""
+    section, _, tail = name.rpartition(".")
+
+    def initials(words: str) -> str:
+        return "".join(word[0] for word in words.split("_") if word)
+
+    tails = {field: field.rpartition(".")[2] for field in known}
+    short = [field for field, theirs in tails.items() if theirs == initials(tail) or initials(theirs) == tail]
+    own = [field for field in short or known if field.startswith(f"{section}.")]
+    return difflib.get_close_matches(name, own or short or known, n=1, cutoff=0.0)[0]
 
 
 def is_possible(number: float, name: str) -> bool:

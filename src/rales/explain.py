@@ -17,6 +17,7 @@ from torch import Tensor
 from rales import recordings, runs
 from rales.audio.logmel import MelPower
 from rales.config import UsageError
+from rales.extras import require_packages
 from rales.predict import Model
 from rales.scoring import NOTICE
 
@@ -79,9 +80,11 @@ def explain(model: Model, path: str, cycle: int, target: str | None = None, *, c
 def attribution(model: Model, wave: NDArray[np.float32], target: str, steps: int = STEPS) -> Attribution:
     """Prepared cycle (samples,) and class -> the contribution of every patch of the network's grid.
 
-    Errors: a system whose front-end gives no log-mel picture.
+    Errors: a system whose front-end gives no log-mel picture, or none of a cycle alone; an answer that is no number.
     """
     audio, sizes = model.recipe.config.audio, model.recipe.config.model.patch
+    if audio.scope == "batch":
+        raise ValueError("a model of audio.scope=batch has no answer to a cycle alone, so there is nothing to explain")
     features = model.frontend(torch.from_numpy(wave[None]).to(model.device))
     filters = next((m.filters for m in model.frontend.modules() if isinstance(m, MelPower)), None)
     if filters is None or features.ndim != 4 or features.shape[1] != 1:
@@ -93,6 +96,8 @@ def attribution(model: Model, wave: NDArray[np.float32], target: str, steps: int
     added = (gradient * (features - baseline))[0, 0].double().cpu().numpy()  # (mels, frames)
     with torch.inference_mode():
         ends = log_odds(model.plain(torch.cat([features, baseline])), number)
+    if not (np.isfinite(added).all() and ends.isfinite().all()):
+        raise ValueError("the model's answer to this cycle is not a number, so there is nothing to explain")
     centres_hz = band_centres(filters, audio.rate_hz)
     rows = len(added) // sizes[0]
     seconds = audio.duration_s / (features.shape[-1] - 1)  # of one frame
@@ -167,10 +172,8 @@ def document(found: Explained) -> dict[str, Any]:
 
 def picture(found: Explained, out: Path) -> None:
     """Write a PNG: the log-mel picture, and over it what each patch added (red) or took away (blue)."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError('a picture needs the package matplotlib: pip install "rales[report]"') from error
+    require_packages("a picture", "report", "matplotlib")
+    from matplotlib.figure import Figure
 
     why = found.attribution
     figure = Figure(figsize=(10, 4.5), layout="constrained")

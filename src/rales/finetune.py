@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from rales import epochs as epoch_logits
 from rales import runs, scoring
@@ -23,8 +22,10 @@ from rales.config import Recipe, Step, to_dict
 from rales.data import batches, splits
 from rales.devices import Place, place
 from rales.metrics import CLASSES, confusion, icbhi_scores, mean_auroc
-from rales.optim import interpolate, load_state_tensors, set_lr, state_tensors
-from rales.rows import Data, class_numbers, cycle_waves, rows_of
+from rales.models.weights import check_finite
+from rales.optim import interpolate, largest_weight, load_state_tensors, set_lr, state_tensors
+from rales.progress import progress_bar
+from rales.rows import Data, class_numbers, cycle_waves, rows_of, scored_together
 from rales.steps import make_optimisers, scheduled_lr
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,8 @@ def train(
     if any(here.gather(finished)):  # and nobody reads the folder before rank 0 has made it
         return runs.read_json(out / "evaluation.json") if here.rank == 0 else {}
     items = rows_of(table, recipe)
-    data = Data(items, cycle_waves(items, recipe, progress=progress and here.rank == 0, folder=cache_folder))
+    waves = cycle_waves(items, recipe, progress=progress and here.rank == 0, folder=cache_folder)
+    data = Data(items, waves, scored_together(config, 16))
 
     torch.manual_seed(config.seed)
     frontend = recipe.frontend(config).to(here.device)
@@ -88,17 +90,18 @@ def train(
     network = DistributedDataParallel(model, find_unused_parameters=True) if here.world > 1 else model
     weight = data.class_weight(config).to(here.device)
 
-    epochs = tqdm(
+    epochs = progress_bar(
         range(state["epoch"] + 1, config.train.epochs + 1),
+        shown=progress and here.rank == 0,
+        log_every_s=0,
         desc=f"train {recipe.name}",
         initial=state["epoch"],
         total=config.train.epochs,
-        disable=None if progress and here.rank == 0 else True,
         unit="epoch",
     )
     for epoch in epochs:
         started = time.perf_counter()
-        lines = [train_epoch(recipe, network, frontend, optimisers, data, weight, epoch, here)]
+        lines = [train_epoch(recipe, network, frontend, optimisers, data, weight, epoch, here, out)]
         logits = {}
         if epoch % config.train.evaluate_every == 0 or epoch == config.train.epochs:
             for part in data.parts_to_watch():
@@ -107,16 +110,28 @@ def train(
         if here.rank == 0:
             lines[0]["seconds"] = round(time.perf_counter() - started, 3)
             keep(out, model, frontend, optimisers, lines, logits, state, epoch, record)
-            epochs.set_postfix({line["split"]: f"{100 * line['score']:.1f}" for line in lines})
+            epochs.set_postfix(shown_figures(lines), refresh=False)
     here.gather("trained")
     figures = finish(out, model, frontend, data, here, state, record) if here.rank == 0 else {}
     here.gather("finished")
     return figures
 
 
+def shown_figures(lines: list[dict[str, Any]]) -> dict[str, str]:
+    """Lines of an epoch -> what stands beside its bar: training loss, Score of every part."""
+    scores = {line["split"]: f"{100 * line['score']:.1f}" for line in lines}
+    return {"loss": f"{lines[0]['loss']:.3f}", **scores}
+
+
 def check_batches(recipe: Recipe, here: Place) -> None:
-    """A loss that compares the rows of a batch, cut into pieces or shared among processes, is another loss."""
+    """A loss that compares the rows of a batch, cut into pieces or shared among processes, is another loss; so is a
+    front-end that takes minimum and maximum of a batch, shared among processes."""
     train = recipe.config.train
+    if recipe.config.audio.scope == "batch" and here.world > 1:
+        raise ValueError(
+            f"audio.scope=batch takes minimum and maximum of a whole batch, which {here.world} processes would share "
+            "out among them; train in one process"
+        )
     if not recipe.whole_batches:
         return
     if here.world > 1:
@@ -158,10 +173,12 @@ def train_epoch(
     weight: Tensor,
     epoch: int,
     here: Place,
+    out: Path,
 ) -> dict[str, Any]:
     """One pass over the train cycles; -> its line of metrics (figures as seen under augmentation).
 
-    Everything random derives from (seed, epoch, step), so an epoch repeats exactly, whatever came before.
+    Everything random derives from (seed, epoch, step), so an epoch repeats exactly, whatever came before. Errors: a
+    loss or a weight that is no longer a number, before anything of this epoch is in the run folder `out`.
     """
     config, train = recipe.config, recipe.config.train
     network.train()
@@ -172,7 +189,7 @@ def train_epoch(
     for optimiser in optimisers.values():
         set_lr(optimiser, lr)
         optimiser.zero_grad()
-    counts, loss_sum, steps = np.zeros((len(CLASSES), len(CLASSES)), np.int64), 0.0, 0
+    counts, loss_sum, steps, rates = np.zeros((len(CLASSES), len(CLASSES)), np.int64), 0.0, 0, 0.0
     for batch in batches.shuffled(
         data.waves,
         data.labels,
@@ -210,6 +227,7 @@ def train_epoch(
             if idle:
                 continue
             loss_sum += loss.item()
+            runs.stop_if_diverged(out, loss_sum, "the loss", epoch, steps + 1, "train.lr", train.lr)
             counts += confusion(label[rows].cpu(), logits.argmax(dim=1).cpu())
         if epoch <= train.warmup_epochs:
             warm_lr = lr * (epoch - 1 + (steps + 1) / all_steps) / train.warmup_epochs
@@ -218,11 +236,15 @@ def train_epoch(
         optimisers["step"].zero_grad()
         if before:
             interpolate(network, before, train.interpolate)
-        steps += 1
+        steps, rates = steps + 1, rates + optimisers["step"].param_groups[0]["lr"]
     if "epoch" in optimisers:
+        set_lr(
+            optimisers["epoch"], rates
+        )  # one step of Adam is as long as its rate: that of a single step leaves w at 1
         for parameter in optimisers["epoch"].param_groups[0]["params"]:
             parameter.grad /= steps
         optimisers["epoch"].step()
+    runs.stop_if_diverged(out, largest_weight(network), "a weight", epoch, steps, "train.lr", train.lr)
     everyone = here.gather((loss_sum, counts))
     loss_mean = sum(part for part, _ in everyone) / steps
     scores = icbhi_scores(np.sum([part for _, part in everyone], axis=0))
@@ -252,16 +274,22 @@ def pieces(rows: int, size: int) -> Iterator[tuple[slice, bool]]:
 def part_logits(
     model: nn.Module, frontend: nn.Module, data: Data, part: str, here: Place
 ) -> tuple[pd.DataFrame, Tensor]:
-    """-> a part's cycles in table order, and their (n, classes) float32 logits; processes share the work."""
+    """-> a part's cycles in table order, and their (n, classes) logits; processes share the work, whole batches each.
+
+    Computed in float32 whatever the training is in: an epoch must be chosen by the scores that its weights will be
+    known by. Errors: an answer that is not a number.
+    """
     model.eval()
     frontend.eval()
-    rows = np.array_split(data.rows(part), here.world)[here.rank]
+    everyone = data.rows(part)
+    batch_of = np.arange(len(everyone)) // data.together
+    rows = everyone[batch_of * here.world // (batch_of[-1] + 1) == here.rank]
     logits = [torch.zeros(0, len(CLASSES))]
-    for batch in batches.in_order(data.waves, data.labels, 16, rows=rows) if len(rows) else ():
-        with here.autocast():
-            logits.append(model(frontend(batch.wave.to(here.device))).float().cpu())
-    found = torch.cat(here.gather(torch.cat(logits)))
-    cycles, pooled = scoring.pooled(data.table.iloc[data.rows(part)], found.numpy())
+    reading = batches.in_order(data.waves, data.labels, data.together, rows=rows) if len(rows) else ()
+    logits += [model(frontend(batch.wave.to(here.device))).cpu() for batch in reading]
+    found = torch.cat(here.gather(torch.cat(logits))).numpy()
+    scoring.check_numbers(data.table.iloc[everyone], found)
+    cycles, pooled = scoring.pooled(data.table.iloc[everyone], found)
     return cycles, torch.from_numpy(pooled)
 
 
@@ -327,7 +355,9 @@ def resume(
     if not path.exists():
         return {"epoch": 0, "best_score": None, "best_epoch": None}
     tensors, record = runs.read_checkpoint(path)
-    load_tensors({name: value for name, value in tensors.items() if not name.startswith("optimiser.")}, model, frontend)
+    weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
+    check_finite(weights, path)
+    load_tensors(weights, model, frontend)
     for name, optimiser in optimisers.items():
         load_state_tensors(optimiser, tensors, f"optimiser.{name}.")
     return dict(record["state"])
@@ -359,14 +389,14 @@ def finish(
 ) -> dict[str, Any]:
     """Keep the last and the selected weights, score the selected on the test cycles, write figures, `done` last.
 
-    Scoring is in float32 whatever the training ran in, so that `rales predict` gives the same probabilities (to 1e-5).
+    `rales predict` gives the same probabilities (to 1e-5).
     """
     runs.save_tensors(out / "last.safetensors", tensors_of(model, frontend), {**record, "epoch": state["epoch"]})
     if state["best_epoch"] is None:
         runs.copy(out / "last.safetensors", out / "best.safetensors")
     tensors, about = runs.read_checkpoint(out / "best.safetensors")
     load_tensors(tensors, model, frontend)
-    alone = replace(here, rank=0, world=1, dtype=None)
+    alone = replace(here, rank=0, world=1)
     found = {part: part_logits(model, frontend, data, part, alone) for part in data.parts_to_watch()}
     scored = {part: logits.double().softmax(dim=1).numpy() for part, (_, logits) in found.items()}
     rows = found["test"][0]

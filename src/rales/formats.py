@@ -3,6 +3,7 @@
 Everything is written as it comes, some recordings at a time, so that any number of them fits into memory.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -13,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from rales import runs
-from rales.config import UsageError
+from rales.config import UsageError, shown
 from rales.metrics import CLASSES
 from rales.scoring import NOTICE
 
@@ -22,6 +23,7 @@ Chunks = Iterable[tuple[pd.DataFrame, pd.DataFrame]]  # cycles and status of som
 
 TABLES = ("csv", "json", "parquet")
 FORMATS = (*TABLES, "audacity", "raven")
+LONGEST_NAME = 230  # bytes; file systems take 255, and the file being written has a little more
 
 
 def write(chunks: Chunks, out: Path, form: str, paths: Sequence[str]) -> list[Path]:
@@ -36,7 +38,8 @@ def write(chunks: Chunks, out: Path, form: str, paths: Sequence[str]) -> list[Pa
         return write_table((table for table, _ in chunks), out, form)
     if out.suffix and form == "raven" and len(paths) > 1:
         return write_table(raven_combined(chunks), out, form)
-    names = {path: f"{Path(path).stem}.{form}.txt" for path in paths}  # not `.txt` alone, as annotations are named
+    # Not `.txt` alone, as annotations are named
+    names = {shown(path): file_name(shown(Path(path).stem), f".{form}.txt") for path in paths}
     twice = [name for name, count in Counter(names.values()).items() if count > 1]
     if twice:
         raise ValueError(
@@ -49,6 +52,16 @@ def write(chunks: Chunks, out: Path, form: str, paths: Sequence[str]) -> list[Pa
             file = out if out.suffix and len(paths) == 1 else out / names[str(path)]
             written += write_table([label(rows)], file, form)
     return written
+
+
+def file_name(stem: str, suffix: str) -> str:
+    """Name of a recording, and what its file's name ends in -> a name that file systems take; a long one is cut and
+    told from others by its digest."""
+    if len((stem + suffix).encode()) <= LONGEST_NAME:
+        return stem + suffix
+    digest = hashlib.sha256(stem.encode()).hexdigest()[:8]
+    room = LONGEST_NAME - len(suffix.encode()) - len(digest) - 1
+    return f"{stem.encode()[:room].decode('utf-8', 'ignore')}-{digest}{suffix}"
 
 
 def write_table(tables: Iterable[pd.DataFrame], out: Path, form: str | None = None) -> list[Path]:

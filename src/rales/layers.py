@@ -8,7 +8,6 @@ weights are learned with one more such probe (`rales.probe`).
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,20 +16,21 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 
 from rales import recipes, runs, scoring
 from rales.config import Audio, Config, UsageError
 from rales.data import splits
 from rales.devices import pick
+from rales.extras import require_packages
 from rales.metrics import CLASSES, icbhi_scores
 from rales.models import ViT
 from rales.models.fast import pack
 from rales.models.weights import fingerprint
 from rales.pretrain import Probe
 from rales.probe import C, Pooled, Subset, Whole, check_strength, count, learned_weights, subsets, table, weighted
+from rales.progress import progress_bar
 from rales.recipes import m2d_fusion
-from rales.rows import cycle_waves
+from rales.rows import cycle_waves, scored_together
 
 Part = Literal["train", "all"]
 POOLS = ("mean", "max", "min")
@@ -42,9 +42,9 @@ def search(
     out: Path,
     *,
     size: str = "base",
-    frontend: str = "icbhi",
+    frontend: str = "",
     part: Part = "train",
-    folds: int = 5,
+    folds: int | None = None,
     seed: int = 0,
     c: float = C,
     sizes: Sequence[int] | None = None,
@@ -54,14 +54,16 @@ def search(
 ) -> pd.DataFrame:
     """Cycles table and a checkpoint ("" is a random start of `size`) -> the table of `probe_all`, written to `out`.
 
+    The cycles are heard as the checkpoint's run heard them, if it is one of ours, else by the ICBHI log-mel, unless a
+    `frontend` is named.
+
     Writes subsets.csv, best_by_size.csv, layers.json (settings, learned weights, notes) and layers.png. The pooled
     layers (features.safetensors) and all confusion counts (counts.safetensors) stay there too: an interrupted search
     goes on from them and ends with the same numbers. Only recordings of the train split are used, so that the test
     set chooses nothing, unless `part` is "all". Errors: a folder that holds something else or a search of other
     settings, no cycles, too few patients, no matplotlib, and all that reading data and checkpoint can meet.
     """
-    if find_spec("matplotlib") is None:
-        raise ValueError("the picture of a layer search needs matplotlib; pip install 'rales[report]'")
+    check_packages()
     check_strength(c)
     cycles = cycles.reset_index(drop=True)
     used = rows_of(cycles, part)
@@ -84,7 +86,9 @@ def search(
         "audio": asdict(recipe.config.audio),
         "data": {**data_facts(used), "part": part, "whole_database": scoring.is_whole_database(cycles)},
     }
-    settings = runs.clean({**source, "folds": folds, "seed": seed, "c": c, "sizes": sizes and sorted(set(sizes))})
+    settings = runs.clean(
+        {**source, "folds": len(set(fold_of)), "seed": seed, "c": c, "sizes": sizes and sorted(set(sizes))}
+    )
     with runs.claimed(out):
         begin(out, settings, command)
         pooled = kept(out / "features.safetensors", source)
@@ -92,7 +96,9 @@ def search(
             waves = cycle_waves(cycles, recipe, progress=progress, folder=cache_folder)
             device = pick(recipe.config.train.device, 0)
             front = recipe.frontend(recipe.config).to(device)
-            pooled = features(encoder.to(device), front, waves, used.index.to_numpy(), progress=progress)
+            batch = scored_together(recipe.config, 16)
+            chosen_rows = used.index.to_numpy()
+            pooled = features(encoder.to(device), front, waves, chosen_rows, batch=batch, progress=progress)
             keep(out / "features.safetensors", pooled, source)
         plain = weighted(pooled, np.ones(encoder.depth))
         counts = count(
@@ -109,7 +115,14 @@ def search(
         return write(out, settings, command, chosen, counts, *learned)
 
 
-def quick_probe(cycles: pd.DataFrame, *, folds: int = 5, seed: int = 0, cache_folder: Path | None = None) -> Probe:
+def check_packages() -> None:
+    """UsageError where the picture of a search could not be drawn."""
+    require_packages("the picture of a layer search", "report", "matplotlib")
+
+
+def quick_probe(
+    cycles: pd.DataFrame, *, folds: int | None = None, seed: int = 0, cache_folder: Path | None = None
+) -> Probe:
     """Cycles table -> a score for encoders in training: their last layer and all layers together, on train cycles.
 
     The class-balanced regression of the layer search under patient-disjoint cross-validation. `score` is that of all
@@ -131,7 +144,7 @@ def quick_probe(cycles: pd.DataFrame, *, folds: int = 5, seed: int = 0, cache_fo
         found = icbhi_scores(counts[:, 1].sum(axis=0))
         return {**found, "score_last_layer": icbhi_scores(counts[:, 0].sum(axis=0))["score"]}
 
-    return Probe({**data_facts(used), "folds": folds, "seed": seed}, score)
+    return Probe({**data_facts(used), "folds": len(set(fold_of)), "seed": seed}, score)
 
 
 def rows_of(cycles: pd.DataFrame, part: Part) -> pd.DataFrame:
@@ -206,7 +219,7 @@ def features(
     packed = pack(encoder, precision)
     found = {pool: np.empty((len(rows), encoder.depth, encoder.dim), np.float32) for pool in POOLS}
     starts = range(0, len(rows), batch)
-    for start in tqdm(starts, desc="encode", unit="batch", disable=not progress or None):
+    for start in progress_bar(starts, shown=progress, desc="encode", unit="batch"):
         some = slice(start, start + batch)
         layers = packed(frontend(torch.from_numpy(waves[rows[some]]).to(device)))
         for i, z in enumerate(layers):

@@ -33,6 +33,13 @@ def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> float:
     return norm
 
 
+@torch.no_grad()
+def largest_weight(model: nn.Module) -> float:
+    """Network -> the largest absolute value among its weights and statistics; NaN or infinite if any of them is."""
+    tensors = [t for t in model.state_dict().values() if t.is_floating_point() and t.numel()]
+    return float(torch.stack([norm.float() for norm in torch._foreach_norm(tensors, math.inf)]).max())
+
+
 def warmup_cosine_lr(epoch: float, *, lr: float, warmup_epochs: float, epochs: int, floor: float = 0.0) -> float:
     """Epochs done, with fractions -> learning rate: a rise from 0, then half a cosine down to `floor` (MAE, M2D)."""
     if epoch < warmup_epochs:

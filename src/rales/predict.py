@@ -18,23 +18,25 @@ from torch import Tensor
 
 from rales import finetune, recipes, recordings, runs, scoring
 from rales.audio import wave
-from rales.config import Recipe, UsageError
+from rales.config import Recipe, UsageError, shown
 from rales.data import icbhi, splits
 from rales.data.ahead import held_back
 from rales.devices import pick
 from rales.metrics import CLASSES, by_group
+from rales.models import downloads
 from rales.models.fast import pack
 from rales.models.fusion import mean_plus_max
-from rales.models.weights import fingerprint
+from rales.models.weights import check_finite, fingerprint
+from rales.progress import progress_bar
 from rales.recordings import Cycles, Piece, Waves
-from rales.rows import cycle_waves, preparation
+from rales.rows import cycle_waves, preparation, scored_together
 from rales.rows import rows_of as prepared_rows
 from rales.scoring import NOTICE as NOTICE
 from rales.scoring import Decision, Probabilities
 
-BATCH = 32  # cycles scored at once; with the per-clip scaling no answer depends on it
+BATCH = 32  # cycles scored at once; no answer depends on it but with audio.scope=batch, where the run says how many
 CHUNK = 4096  # rows of a table that is handed on
-DEFAULT, DEFAULT_FOLDER = "rales-small", Path(__file__).parent / "default"
+DEFAULT, DEFAULT_FOLDER = downloads.SHIPPED, downloads.SHIPPED_FILE.parent
 
 Paths = str | Path | Iterable[str | Path]
 Engine = Callable[[Waves], NDArray[np.floating[Any]]]  # (B, samples) cycles -> (B, classes), before calibration
@@ -48,6 +50,7 @@ class Answer(NamedTuple):
     cycles: Cycles
     values: NDArray[Any]
     error: Exception | None
+    notes: Sequence[str] = ()  # about its file, which was read all the same
 
 
 class Model:
@@ -96,6 +99,7 @@ class Model:
         decision: Decision | None = None,
         *,
         cycles: str = "auto",
+        progress: bool = False,
     ) -> pd.DataFrame:
         """Recordings, folders, globs, URLs -> one row per cycle: recording, cycle, start_s, end_s, label, p_… (see
         contract).
@@ -105,23 +109,25 @@ class Model:
         that cannot be read raises a ValueError that names it; with a `problems` list given, its sentence goes there and
         the other recordings are unaffected.
         """
-        tables = [table for table, _ in self.tables(recordings.find(paths), problems, decision, cycles=cycles)]
+        found = self.tables(recordings.find(paths), problems, decision, cycles=cycles, progress=progress)
+        tables = [table for table, _ in found]
         result = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
         return result.drop(columns="true_label") if result["true_label"].isna().all() else result
 
     def tables(
         self,
-        paths: Iterable[str],
+        paths: Sequence[str],
         problems: list[str] | None = None,
         decision: Decision | None = None,
         *,
         cycles: str = "auto",
+        progress: bool = False,
     ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
         """Recordings -> their cycles and their status (path, status, sentence, duration_s, cycles), some whole
         recordings at a time and at least once; errors as in `predict`."""
         decision = decision or self.decision()
         some, rows = list[Answer](), 0
-        for answer in self.answers(paths, self.engine, problems, cycles):
+        for answer in with_progress(self.answers(paths, self.engine, problems, cycles), paths, progress):
             some.append(answer)
             rows += len(answer.values)
             if rows >= CHUNK or len(some) >= CHUNK:
@@ -139,7 +145,18 @@ class Model:
                     "--threshold validation: the model has no threshold of validation patients; train with --select "
                     "validation, or give a number"
                 )
-        return Decision(self.calibration.get("temperature"), threshold, min_confidence)
+        caution = ""
+        if self.recipe.config.audio.scope == "batch":
+            caution = (
+                "The model was trained with audio.scope=batch: an answer depends on the other cycles of the call, of "
+                f"which {self.together} at a time, in the order given, are scaled together."
+            )
+        return Decision(self.calibration.get("temperature"), threshold, min_confidence, caution)
+
+    @property
+    def together(self) -> int:
+        """Cycles that are scored at once."""
+        return scored_together(self.recipe.config, BATCH)
 
     def tabulated(self, answers: Sequence[Answer], decision: Decision) -> tuple[pd.DataFrame, pd.DataFrame]:
         good = [answer for answer in answers if answer.error is None]
@@ -149,7 +166,7 @@ class Model:
         table = table.assign(source=rows["source"], path=rows["path"], notice=decision.notice)
         columns = ["path", "status", "sentence", "duration_s", "cycles"]
         status = [
-            (a.path, "failed" if a.error else "ok", str(a.error or ""), a.duration_s, len(a.values)) for a in answers
+            (shown(a.path), "failed" if a.error else "ok", sentence_of(a), a.duration_s, len(a.values)) for a in answers
         ]
         return table, pd.DataFrame(status, columns=columns)
 
@@ -160,9 +177,11 @@ class Model:
         layer: int | None = None,
         per: Literal["cycle", "recording"] = "cycle",
         cycles: str = "auto",
+        progress: bool = False,
     ) -> NDArray[np.float32]:
         """Recordings -> (rows, features) vectors of `embed_table`."""
-        return np.stack(self.embed_table(paths, layer=layer, per=per, cycles=cycles)["vector"].to_list())
+        table = self.embed_table(paths, layer=layer, per=per, cycles=cycles, progress=progress)
+        return np.stack(table["vector"].to_list())
 
     def embed_table(
         self,
@@ -172,6 +191,7 @@ class Model:
         layer: int | None = None,
         per: Literal["cycle", "recording"] = "cycle",
         cycles: str = "auto",
+        progress: bool = False,
     ) -> pd.DataFrame:
         """Recordings -> recording, cycle, start_s, end_s, path and `vector`: the fused z' (D * n,) that the head sees
         (eq. 2), or mean + maximum of one layer (D,), counted from 1.
@@ -179,7 +199,8 @@ class Model:
         A recording's vector is the mean of its cycles' (`cycle` is then 0). Errors go to `problems` as in `predict`.
         """
         tables = []
-        for answer in self.answers(recordings.find(paths), self.embedder(layer), problems, cycles):
+        sources = recordings.find(paths)
+        for answer in with_progress(self.answers(sources, self.embedder(layer), problems, cycles), sources, progress):
             rows, vectors = rows_of([answer]).drop(columns=["label", "source"]), answer.values
             if per == "recording" and len(rows):
                 rows = rows.head(1).assign(cycle=0, start_s=0.0, end_s=answer.duration_s)
@@ -214,19 +235,22 @@ class Model:
         if self.recipe.rows is not None or self.recipe.prepare is not None:
             yield from self.own_answers(paths, function, problems, cycles)
             return
-        values = list[NDArray[Any]]()
+        values, not_a_number = list[NDArray[Any]](), None
         for piece, mine in self.pieces(paths, function, cycles):
             values += [mine] if len(mine) else []
+            if not np.isfinite(mine).all():
+                not_a_number = no_answer(piece.path, piece.waves)
             if not piece.last:
                 continue
-            if piece.error is not None:
-                if problems is None or not isinstance(piece.error, ValueError | OSError):
-                    raise piece.error
-                problems.append(str(piece.error))
+            error = piece.error or not_a_number
+            if error is not None:
+                if problems is None or not isinstance(error, ValueError | OSError):
+                    raise error
+                problems.append(shown(str(error)))
                 values = []  # a recording that breaks off has no answer, also where its first cycles had one
             together = np.concatenate(values) if values else np.empty((0, len(self.classes)))
-            yield Answer(piece.path, piece.duration_s, piece.cycles, together, piece.error)
-            values = []
+            yield Answer(piece.path, piece.duration_s, piece.cycles, together, error, piece.notes)
+            values, not_a_number = [], None
 
     def pieces(
         self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], cycles: str
@@ -235,7 +259,7 @@ class Model:
         reading = recordings.ahead(paths, self.recipe.config.audio, cycles)
         # Closed whatever happens, else readers wait for someone to take their pieces and keep the process from ending
         with closing(reading), ThreadPoolExecutor(self.at_once, thread_name_prefix="rales-score") as pool:
-            groups = recordings.grouped(reading, BATCH)
+            groups = recordings.grouped(recordings.filling(reading, self.together), self.together)
             begun = ((group, pool.submit(recordings.values_of, group, function)) for group in groups)
             for group, future in held_back(begun, self.at_once - 1):
                 values = future.result()
@@ -251,29 +275,33 @@ class Model:
         for path in paths:
             try:
                 with recordings.local(path) as file:
-                    duration_s = wave.info(file).duration_s
-                    found = recordings.cycles_of(file, duration_s, cycles)
-                    table = rows_of([Answer(str(file), duration_s, found, nothing, None)])
-                    rows = prepared_rows(table.assign(split="", device=icbhi.device_of(file.stem)), self.recipe)
+                    facts = wave.info(file)
+                    found = recordings.cycles_of(file, facts.duration_s, cycles)
+                    table = rows_of([Answer(str(file), facts.duration_s, found, nothing, None)])
+                    named = table.assign(split="", device=icbhi.device_of(file.stem), path=str(file))
+                    rows = prepared_rows(named, self.recipe)
                     waves = preparation(self.recipe).of_rows(rows) if len(rows) else np.empty((0, 0), np.float32)
+                starts = range(0, len(waves), BATCH)
+                values = np.concatenate([function(waves[i : i + BATCH]) for i in starts]) if len(waves) else nothing
+                if not np.isfinite(values).all():
+                    raise no_answer(path, waves)
             except (ValueError, OSError) as error:
                 if problems is None:
                     raise
-                problems.append(str(error))
+                problems.append(shown(str(error)))
                 yield Answer(path, float("nan"), Cycles([], [], None, ""), nothing, error)
                 continue
-            starts = range(0, len(waves), BATCH)
-            values = np.concatenate([function(waves[i : i + BATCH]) for i in starts]) if len(waves) else nothing
             if function == self.engine:
                 values = scoring.per_cycle(rows, values)[1]
             elif len(rows) > len(table):
                 values = np.stack([values[rows["cycle"] == number].mean(axis=0) for number in table["cycle"]])
-            yield Answer(path, duration_s, found, values, None)
+            yield Answer(path, facts.duration_s, found, values, None, facts.notes)
 
     def probabilities(self, waves: Waves, rows: NDArray[np.intp] | None = None) -> Probabilities:
         """(N, samples) prepared cycles, and the rows of them that are asked for -> (n, classes), not calibrated."""
         rows = np.arange(len(waves)) if rows is None else rows
-        batches = [self.engine(waves[rows[start : start + BATCH]]) for start in range(0, len(rows), BATCH)]
+        starts = range(0, len(rows), self.together)
+        batches = [self.engine(waves[rows[start : start + self.together]]) for start in starts]
         return np.concatenate([np.empty((0, len(self.classes))), *batches])
 
     def in_torch(self, waves: Waves, network: torch.nn.Module | None = None) -> Probabilities:
@@ -289,13 +317,33 @@ class Model:
         return result
 
 
+def no_answer(path: str, waves: Waves) -> ValueError:
+    """Recording, and what the model was given when its answer was NaN or infinite -> what to say of the recording."""
+    return ValueError(
+        f"{path}: the model's answer to one of its cycles is not a number, so none of them has a label; it was given "
+        f"values up to {np.abs(waves).max():.3g}; if those of a wave pass 1, the recording is damaged, else the model"
+    )
+
+
+def with_progress(answers: Iterator[Answer], paths: Sequence[str], shown: bool) -> Iterator[Answer]:
+    """Answers, and the recordings they are of -> the answers, counted by a bar if there are several."""
+    shown = shown and len(paths) > 1
+    yield from progress_bar(answers, shown=shown, total=len(paths), desc="recordings", unit="recording")
+
+
+def sentence_of(answer: Answer) -> str:
+    """Answer -> why it failed, or what was notable about its file."""
+    return shown(str(answer.error) if answer.error else "; ".join(answer.notes))
+
+
 def rows_of(answers: Sequence[Answer]) -> pd.DataFrame:
     """Recordings -> a row per cycle: recording, cycle, start_s, end_s, label (None if not annotated), source, path."""
     rows = []
-    for path, _, cycles, _, _ in answers:
+    for path, _, cycles, *_ in answers:
         labels = cycles.true_label or itertools.repeat(None)
         numbered = enumerate(zip(cycles.start_s, cycles.end_s, labels, strict=False), start=1)
-        rows += [(Path(path).stem, n, *times_and_label, cycles.source, path) for n, times_and_label in numbered]
+        name, place = shown(Path(path).stem), shown(path)
+        rows += [(name, n, *times_and_label, cycles.source, place) for n, times_and_label in numbered]
     columns = ["recording", "cycle", "start_s", "end_s", "label", "source", "path"]
     return pd.DataFrame(rows, columns=columns).astype({"cycle": "int64", "start_s": "float64", "end_s": "float64"})
 
@@ -331,6 +379,7 @@ def load(path_or_name: str | Path | None = None, device: str = "auto") -> Model:
             f"{path}: its tensors do not fit the architecture that its record names ({len(wrong)} differ, first "
             f"{min(wrong)}); the file was put together from two models"
         )
+    check_finite(tensors, path)
     finetune.load_tensors(tensors, network, frontend)
     return Model(recipe, network, record, pick(device, 0), frontend=frontend)
 
@@ -354,18 +403,13 @@ def evaluate(
                 parts[repair] = pd.Series([key in there for key in splits.keys(cycles)], index=cycles.index)
     items = prepared_rows(table.assign(split=""), model.recipe)  # no row trains here, so there are no copies
     waves = cycle_waves(items, model.recipe, progress=progress, folder=cache_folder)
-    validation = (table["split"] == "validation").to_numpy()
-    needed = np.logical_or.reduce([validation, *(part.to_numpy() for part in parts.values())])
-    scored = np.full((len(cycles), len(CLASSES)), np.nan)
-    wanted = dict(zip(splits.keys(cycles[needed]), np.flatnonzero(needed), strict=True))
-    chosen = np.flatnonzero([key in wanted for key in splits.keys(items)])
-    found, probabilities = scoring.per_cycle(items.iloc[chosen], model.probabilities(waves, chosen))
-    scored[[wanted[key] for key in splits.keys(found)]] = probabilities
+    validation = table["split"] == "validation"
+    scored = scored_sides(model, cycles, items, waves, {**parts, "validation": validation})
 
     figures = {
         name: scoring.figures_of(
             table[rows],
-            scored[rows],
+            scored[name][rows],
             selected_epoch=record["epoch"],
             record=record,
             whole_database=scoring.is_whole_database(cycles),
@@ -373,16 +417,16 @@ def evaluate(
         for name, rows in parts.items()
     }
     own, rows = figures.pop(config.split.name), parts[config.split.name]
+    of_test = scored[config.split.name][rows]
     true = [CLASSES.index(label) for label in table.loc[rows, "label"]]
     if validation.any():
         classes = np.array([CLASSES.index(label) for label in table["label"]])
-        sides = {"validation": validation, "test": rows.to_numpy()}
         own |= scoring.from_validation(
-            {side: classes[there] for side, there in sides.items()},
-            {side: scored[there] for side, there in sides.items()},
+            {"validation": classes[validation], "test": classes[rows]},
+            {"validation": scored["validation"][validation], "test": of_test},
         )
-    own["by_device"] = by_group(true, scored[rows], table.loc[rows, "device"].to_numpy())
-    own["by_location"] = by_group(true, scored[rows], table.loc[rows, "location"].to_numpy())
+    own["by_device"] = by_group(true, of_test, table.loc[rows, "device"].to_numpy())
+    own["by_location"] = by_group(true, of_test, table.loc[rows, "location"].to_numpy())
     own["protocol"]["same_data_as_training"] = runs.digest(table[table["split"] != ""]) == record["split"]["digest"]
     own["leak_free"] = {
         name: {
@@ -395,3 +439,30 @@ def evaluate(
     }
     own["notice"] = NOTICE
     return own
+
+
+def scored_sides(
+    model: Model, cycles: pd.DataFrame, items: pd.DataFrame, waves: Waves, sides: dict[str, "pd.Series[bool]"]
+) -> dict[str, Probabilities]:
+    """Cycles, what was prepared of them (one or several rows a cycle), and which of them are on which side -> side ->
+    (cycles, classes) probabilities of its own, not calibrated; NaN elsewhere.
+
+    A cycle on several sides is scored once, unless its answer depends on its neighbours: then each side is scored
+    alone. Errors: an answer that is not a number.
+    """
+    keys, item_keys = splits.keys(cycles), splits.keys(items)
+
+    def of(needed: NDArray[np.bool_]) -> Probabilities:
+        wanted = {key: place for place, key in enumerate(keys) if needed[place]}
+        chosen = np.flatnonzero([key in wanted for key in item_keys])
+        answers = model.probabilities(waves, chosen)
+        scoring.check_numbers(items.iloc[chosen], answers)
+        found, probabilities = scoring.per_cycle(items.iloc[chosen], answers)
+        scored = np.full((len(cycles), len(CLASSES)), np.nan)
+        scored[[wanted[key] for key in splits.keys(found)]] = probabilities
+        return scored
+
+    there = {side: rows.to_numpy() for side, rows in sides.items()}
+    if model.recipe.config.audio.scope == "batch":
+        return {side: of(rows) for side, rows in there.items()}
+    return dict.fromkeys(there, of(np.logical_or.reduce(list(there.values()))))

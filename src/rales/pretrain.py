@@ -1,6 +1,5 @@
 """The M2D loop: recordings without labels in, a run folder with a pre-trained encoder out."""
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -23,9 +22,19 @@ from rales.data.hearing import Hearing, measured
 from rales.devices import Place, place
 from rales.models import M2D, ViT
 from rales.models.fast import pack
-from rales.models.weights import write_reference_file
-from rales.optim import adamw, clip_gradients, ema_decay, load_state_tensors, set_lr, state_tensors, warmup_cosine_lr
+from rales.models.weights import check_finite, write_reference_file
+from rales.optim import (
+    adamw,
+    clip_gradients,
+    ema_decay,
+    largest_weight,
+    load_state_tensors,
+    set_lr,
+    state_tensors,
+    warmup_cosine_lr,
+)
 from rales.pretrain_config import PretrainConfig
+from rales.progress import progress_bar
 
 Build = Callable[[PretrainConfig], tuple[M2D, ViT | None]]  # -> the network, and a frozen teacher
 HOP_SAMPLES = 160
@@ -137,11 +146,11 @@ def train(
         network=DistributedDataParallel(model) if here.world > 1 else model,
         optimiser=optimiser,
         notes=notes,
-        bar=tqdm(
+        bar=progress_bar(
+            shown=shown,
             desc="pretrain",
             initial=state["epoch"] * steps + state["step"],
             total=numbers.epochs * steps,
-            disable=None if shown else True,
             unit="step",
         ),
     )
@@ -196,18 +205,16 @@ def train_epoch(job: Job, epoch: int, state: dict[str, Any]) -> dict[str, Any]:
         with torch.no_grad(), here.autocast():
             noise = None if piece.noise is None else piece.noise.to(here.device)
             mixed, clean = job.hearing(piece.wave.to(here.device), noise)
-            features = job.teacher(clean, "stacked")[-1] if job.teacher else None
+            own, others = (mixed, clean) if config.crops.noise_heard_by == "model" else (clean, mixed)
+            features = job.teacher(others, "stacked")[-1] if job.teacher else None
         with here.synchronising(job.network, piece.last):
             with here.autocast():
-                found = job.network(mixed, masks, features)
+                found = job.network(own, masks, features)
             (found.loss * (share * here.world)).backward()  # DDP takes the mean over processes where the loss is a sum
         sums[:3] += [share * loss.item() for loss in (found.loss.detach(), found.m2d_loss, found.teacher_loss)]
         if not piece.last:
             continue
-        if not math.isfinite(sums[0]):
-            raise ValueError(
-                f"{job.out}: the loss is {sums[0]} in epoch {epoch}, step {piece.step + 1}; use a lower pretrain.lr"
-            )
+        runs.stop_if_diverged(job.out, sums[0], "the loss", epoch, piece.step + 1, "pretrain.lr", numbers.lr)
         set_lr(job.optimiser, lr := lr_at(config, epoch - 1 + piece.step / steps))
         sums[3] += clip_gradients(model.parameters(), numbers.clip) / here.world
         job.optimiser.step()
@@ -215,7 +222,10 @@ def train_epoch(job: Job, epoch: int, state: dict[str, Any]) -> dict[str, Any]:
         model.update_target(decay := ema_at(config, (epoch - 1) * steps + piece.step, numbers.epochs * steps))
         job.bar.update()
         done = piece.step + 1
-        if numbers.keep_every and done % numbers.keep_every == 0 and done < steps:
+        saved = numbers.keep_every > 0 and done % numbers.keep_every == 0 and done < steps
+        if saved or done == steps:
+            runs.stop_if_diverged(job.out, largest_weight(model), "a weight", epoch, done, "pretrain.lr", numbers.lr)
+        if saved:
             together, seconds = np.sum(here.gather(sums), axis=0), state["seconds"] + time.perf_counter() - started
             write_notes(job)
             if here.rank == 0:
@@ -245,7 +255,8 @@ def mask_noise(config: PretrainConfig, model: M2D, epoch: int, step: int) -> Ten
 def lr_at(config: PretrainConfig, epoch: float) -> float:
     """Epochs done -> learning rate of the next step."""
     numbers = config.pretrain
-    lr, rise = numbers.lr * numbers.batch_size / 256, numbers.warmup_share * numbers.epochs
+    lr = numbers.lr * numbers.batch_size / 256
+    rise = numbers.warmup_epochs or numbers.warmup_share * numbers.epochs
     return warmup_cosine_lr(epoch, lr=lr, warmup_epochs=rise, epochs=numbers.epochs)
 
 
@@ -314,7 +325,9 @@ def resume(out: Path, model: M2D, optimiser: torch.optim.AdamW) -> dict[str, Any
     if not path.exists():
         return {"epoch": 0, **BEGIN}
     tensors, record = runs.read_checkpoint(path)
-    model.load_state_dict({name: value for name, value in tensors.items() if not name.startswith("optimiser.")})
+    weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
+    check_finite(weights, path)
+    model.load_state_dict(weights)
     load_state_tensors(optimiser, tensors, "optimiser.")
     return dict(record["state"])
 
@@ -340,6 +353,7 @@ def summary(out: Path) -> dict[str, Any]:
         "checkpoint": str(out / "last.safetensors"),
         "recordings": config["data"]["recordings"],
         "left_out": config["data"]["left_out"],
+        "notes": [note for folder in config["data"]["folders"] for note in folder.get("notes", [])],
         "passed_over": passed_over,
         **runs.read_json(out / "statistics.json"),
         "epochs": len(train_lines),

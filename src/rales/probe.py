@@ -20,9 +20,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from rales.metrics import CLASSES, confusion, icbhi_scores
+from rales.progress import progress_bar
 
 Pooled = NDArray[np.float32]
 Whole = NDArray[np.int64]
@@ -100,7 +100,7 @@ def count(
     if counts is None:
         counts = np.full((len(numbers), len(chosen), len(CLASSES), len(CLASSES)), -1, np.int64)
     known = int((counts[:, :, 0, 0] >= 0).sum())
-    bar = tqdm(total=len(numbers) * len(chosen), initial=known, desc="probe", unit="fit", disable=not progress or None)
+    bar = progress_bar(shown=progress, total=len(numbers) * len(chosen), initial=known, desc="probe", unit="fit")
     with bar, one_thread_each() as threads, ThreadPoolExecutor(threads, thread_name_prefix="rales-probe") as pool:
         for i, number in enumerate(numbers):
             pieces = [slice(start, start + CHUNK) for start in range(0, len(chosen), CHUNK)]
@@ -367,7 +367,7 @@ def learned_weights(
     numbers = np.unique(fold_of).tolist()
     with one_thread_each() as threads, ThreadPoolExecutor(threads, thread_name_prefix="rales-weights") as pool:
         done = pool.map(one_fold, numbers)
-        bar = tqdm(done, desc="learn weights", total=len(numbers), unit="fold", disable=not progress or None)
+        bar = progress_bar(done, shown=progress, desc="learn weights", total=len(numbers), unit="fold")
         weights, counts = zip(*bar, strict=True)
     return np.stack(weights), np.stack(counts)
 

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from rales import segment
 from rales.audio import wave
+from rales.audio.opening import AUDIO_SUFFIXES, UNREAD_SUFFIXES
 from rales.config import Audio, UsageError
 from rales.data import cache, icbhi
+from rales.data.cycles import files
 from rales.metrics import CLASSES
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", *sorted(wave.FFMPEG_SUFFIXES))
 CYCLES = ("auto", "annotation", "segment", "windows")  # where cycles come from
 STRETCH_S = 300.0  # of a recording in which breaths are looked for at a time
 WHOLE_S = 60.0  # a recording up to this long is decoded once, 10 MB at 44.1 kHz; a longer one again for its cycles
@@ -54,6 +55,7 @@ class Piece(NamedTuple):
     waves: Waves
     last: bool
     error: Exception | None = None
+    notes: Sequence[str] = ()  # about its file, which was read all the same
 
 
 def find(paths: str | Path | Iterable[str | Path]) -> list[str]:
@@ -71,14 +73,19 @@ def found(given: str) -> list[str]:
     if is_url(given):
         inside = found_remote(given)
     elif path.is_dir():
-        inside = sorted(str(p) for p in path.rglob("[!.]*") if p.suffix.lower() in AUDIO_SUFFIXES)
+        inside = [str(p) for p in files(path) if is_recording(p)]
     elif glob.has_magic(given) and not path.exists():
-        inside = sorted(p for p in glob.glob(given, recursive=True) if Path(p).suffix.lower() in AUDIO_SUFFIXES)
+        inside = sorted(p for p in glob.glob(given, recursive=True) if is_recording(Path(p)) and not Path(p).is_dir())
     else:
         return [given]
     if not inside:
         raise ValueError(f"{given}: no recording in it ({', '.join(AUDIO_SUFFIXES)})")
     return inside
+
+
+def is_recording(path: Path | PurePosixPath) -> bool:
+    """Whether a file found in a folder is one, by its name; formats that are not read count, so that they are named."""
+    return path.suffix.lower() in (*AUDIO_SUFFIXES, *UNREAD_SUFFIXES)
 
 
 def found_remote(url: str) -> list[str]:
@@ -90,7 +97,13 @@ def found_remote(url: str) -> list[str]:
         names = files.glob(path) if "*" in path else files.find(path) if files.isdir(path) else [path]
     except Exception as error:
         raise ValueError(f"{url}: cannot be listed ({reason(error)})") from error
-    sounds = [name for name in names if PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES]
+    hidden = [part.partition("*")[0] for part in path.split("/")]  # what is asked for by name is not hidden
+    sounds = [
+        name
+        for name in names
+        if is_recording(PurePosixPath(name))
+        and not any(part.startswith((".", "__MACOSX")) for part in name.split("/") if part not in hidden)
+    ]
     return [url] if names == [path] else sorted(files.unstrip_protocol(name) for name in sounds)
 
 
@@ -174,7 +187,8 @@ def breaths(path: Path, duration_s: float, sound: tuple[Waves, int] | None = Non
 def pieces(path: str, audio: Audio, where: str = "auto") -> Generator[Piece, None, None]:
     """Recording, word of CYCLES -> its cycles as training saw them; ValueError or OSError if it cannot be read."""
     with local(path) as file:
-        duration_s = wave.info(file).duration_s
+        facts = wave.info(file)
+        duration_s = facts.duration_s
         sound = None if duration_s > WHOLE_S or is_annotated(file, where) else wave.read(file)
         cycles = cycles_of(file, duration_s, where, sound)
         spans = zip(cycles.start_s, cycles.end_s, strict=True)
@@ -185,7 +199,7 @@ def pieces(path: str, audio: Audio, where: str = "auto") -> Generator[Piece, Non
             for row, (segment, native_hz) in zip(waves, islice(segments, len(waves)), strict=True):
                 row[:] = prepared(segment, native_hz, audio)
             left -= len(waves)
-            yield Piece(path, duration_s, cycles, waves, last=not left)
+            yield Piece(path, duration_s, cycles, waves, last=not left, notes=facts.notes)
 
 
 def prepared(segment: Waves, native_hz: int, audio: Audio) -> Waves:
@@ -243,6 +257,17 @@ def ahead(
                 with suppress(queue.Empty):
                     while True:
                         box.get_nowait()
+
+
+def filling(pieces: Iterable[Piece], most: int) -> Iterator[Piece]:
+    """Pieces -> the same cycles in pieces that end wherever so many cycles are full: `grouped` then fills its lists."""
+    free = most
+    for piece in pieces:
+        while len(piece.waves) > free:
+            yield piece._replace(waves=piece.waves[:free], last=False)
+            piece, free = piece._replace(waves=piece.waves[free:]), most
+        yield piece
+        free = free - len(piece.waves) or most
 
 
 def grouped(pieces: Iterable[Piece], most: int) -> Iterator[list[Piece]]:

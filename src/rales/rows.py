@@ -43,11 +43,21 @@ def preparation(recipe: Recipe) -> cache.Preparation:
     )
 
 
-class Data:
-    """The rows of the cycles table with what was prepared of each, class numbers and metadata groups (-1: unknown)."""
+def scored_together(config: Config, usual: int) -> int:
+    """Config -> how many rows are scored at a time, wherever a model is asked: `usual`, unless audio.scope=batch makes
+    an answer depend on the others of its batch. Then they are those of a part alone, in the order of the table, as many
+    as train together, so that training, evaluation and prediction give one answer."""
+    return config.train.batch_size if config.audio.scope == "batch" else usual
 
-    def __init__(self, table: pd.DataFrame, waves: np.ndarray[Any, np.dtype[np.float32]]) -> None:
-        self.table, self.waves = table, waves
+
+class Data:
+    """The rows of the cycles table with what was prepared of each, class numbers and metadata groups (-1: unknown).
+
+    `together` of them are scored at a time.
+    """
+
+    def __init__(self, table: pd.DataFrame, waves: np.ndarray[Any, np.dtype[np.float32]], together: int = 16) -> None:
+        self.table, self.waves, self.together = table, waves, together
         self.labels = class_numbers(table)
         self.groups = table["group"].to_numpy(np.int64) if "group" in table else np.full(len(table), -1)
 

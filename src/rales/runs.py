@@ -9,6 +9,7 @@ Every file is written beside its place and renamed, so a reader (or a killed run
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -144,6 +145,22 @@ def commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
+
+
+def stop_if_diverged(folder: Path, value: float, what: str, epoch: int, step: int, field: str, lr: float) -> None:
+    """Loss or largest weight of a training, after a step -> nothing, while it is a finite number.
+
+    Errors: it is none. Nothing of this epoch is in the folder then, so a run without a whole epoch can be started anew
+    there, with other settings too; another goes on from its last whole epoch with the same.
+    """
+    if math.isfinite(value):
+        return
+    again = "this folder can be used again"
+    if (folder / "resume.safetensors").exists():
+        again = "with another --out, or without this folder, which holds the epochs before"
+    raise ValueError(
+        f"{folder}: {what} is {value} in epoch {epoch}, step {step}; use a lower {field} than {lr:g} ({again})"
+    )
 
 
 def append_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:

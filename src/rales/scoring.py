@@ -45,6 +45,18 @@ def per_cycle(rows: pd.DataFrame, probabilities: Probabilities) -> tuple[pd.Data
     return cycles, probabilities if len(cycles) == len(rows) else np.exp(logits.astype(np.float64))
 
 
+def check_numbers(rows: pd.DataFrame, answers: NDArray[np.floating[Any]]) -> None:
+    """Rows with `recording` and `cycle`, and a model's (n, classes) answers to them: ValueError that names the first
+    cycle whose answer is not a finite number, since the largest of such numbers would be a label nevertheless."""
+    wrong = np.flatnonzero(~np.isfinite(answers).all(axis=1))
+    if len(wrong):
+        recording, cycle = rows[["recording", "cycle"]].iloc[wrong[0]]
+        raise ValueError(
+            f"{recording}, cycle {cycle}: the model's answer is not a number, one of {len(wrong)} such; its "
+            "weights are damaged, or its training diverged and needs a lower train.lr"
+        )
+
+
 @dataclass(frozen=True)
 class Decision:
     """How probabilities become labels: temperature and threshold come from validation patients, or are None."""
@@ -54,6 +66,8 @@ class Decision:
     """p_normal from which a cycle is normal, below it the most probable other class; None: the most probable class."""
     min_confidence: float = 0.0
     """A cycle whose label is less probable is marked `uncertain`: the model abstains."""
+    caution: str = ""
+    """What else must be known of this model's answers."""
 
     def __post_init__(self) -> None:
         for name, value in (("--min-confidence", self.min_confidence), ("--threshold", self.threshold)):
@@ -68,6 +82,8 @@ class Decision:
             sentences.append(f"Probabilities calibrated on validation patients (temperature {self.temperature:.3f}).")
         if self.threshold is not None:
             sentences.append(f"Normal from p_normal {self.threshold:.3f} on.")
+        if self.caution:
+            sentences.append(self.caution)
         return " ".join(sentences)
 
 

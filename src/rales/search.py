@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rales import runs
 from rales.config import UsageError
+from rales.extras import require_packages
 from rales.predict import load
 from rales.recordings import is_url, reason
 
@@ -73,10 +74,8 @@ def read_vectors(path: Path) -> Vectors:
 
 def index_of(path: Path, rows: int) -> Any:
     """Embedding file -> its index (usearch), memory-mapped from the file beside it; made if missing, old or damaged."""
-    try:
-        from usearch.index import Index
-    except ImportError as error:
-        raise UsageError('rales search needs the package usearch: pip install "rales[search]"') from error
+    from usearch.index import Index
+
     stored = path.with_name(path.name + ".usearch")
     if stored.is_file() and stored.stat().st_mtime_ns >= path.stat().st_mtime_ns:
         try:
@@ -96,6 +95,7 @@ def index_of(path: Path, rows: int) -> Any:
 def search(query: str, path: Path, top: int = 10, model: str | None = None) -> pd.DataFrame:
     """Name of a row in the embedding file, or any recording (with #cycle or without) -> its `nearest`; the recording
     is embedded by `model`, which must be the one that made the file."""
+    require_packages("rales search", "search", "usearch")
     found = nearest(path, query, top)
     if found is not None:
         return found

@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Any, TypeVar
 
-from rales.config import UsageError
+from rales.extras import require_packages
 
 Task = TypeVar("Task", bound=Hashable)
 Work = Callable[..., Any]  # (task, *shared) -> result
@@ -81,10 +81,9 @@ def on_ray(
 ) -> Iterator[tuple[Task, Any]]:
     """The same as Ray tasks, one processor (and one GPU where the cluster has some) each, on the cluster at `address`
     or on one started here with `processes` processors."""
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError('Ray is asked for and not installed: pip install "rales[ray]"') from error
+    require_packages("a Ray cluster", "ray", "ray")
+    import ray
+
     began_here = not ray.is_initialized()
     if began_here:
         ray.init(address=address, num_cpus=None if address else processes, log_to_driver=False, include_dashboard=False)

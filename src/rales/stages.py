@@ -13,7 +13,7 @@ from rales import finetune, runs
 from rales.config import Config, Recipe
 from rales.data import splits
 from rales.devices import place
-from rales.rows import Data, cycle_waves, rows_of
+from rales.rows import Data, cycle_waves, rows_of, scored_together
 
 
 def run(first: Recipe, last: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict[str, Any]:
@@ -83,7 +83,8 @@ def put_together(
         if runs.begin(out, record):
             return runs.read_json(out / "evaluation.json")
         rows = rows_of(table, recipe)
-        data = Data(rows, cycle_waves(rows, recipe, progress=progress, folder=cache_folder))
+        waves = cycle_waves(rows, recipe, progress=progress, folder=cache_folder)
+        data = Data(rows, waves, scored_together(config, 16))
         frontend, model = recipe.frontend(config).to(here.device), recipe.model(config).to(here.device)
         tensors: dict[str, torch.Tensor] = {}
         for ours, (checkpoint, theirs) in sources.items():

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from rales import recipes, runs, spread
 from rales.config import UsageError, to_dict
 from rales.data import read_cycles, splits
 from rales.probe import name, subsets
+from rales.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,8 @@ def run(
     if engine not in ENGINES:
         raise UsageError(f"--engine {engine}: expected one of {', '.join(ENGINES)}")
     jobs = ENGINES[engine](waiting, (data, out, skip_damaged, command), processes, address)
-    for outcome in tqdm(jobs, total=len(waiting), desc="sweep", unit="run", disable=None if progress else True):
+    bar = progress_bar(jobs, shown=progress, log_every_s=0, total=len(waiting), desc="sweep", unit="run")
+    for outcome in bar:
         outcomes[outcome.name] = outcome
         runs.write_json(out / "sweep.json", summary(planned, outcomes, command))
     runs.write_json(out / "sweep.json", summary(planned, outcomes, command))

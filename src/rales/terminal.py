@@ -98,11 +98,14 @@ SOURCES = {
 }
 
 
+PRINTED_CYCLES = 100
+
+
 def prediction_lines(document: dict[str, Any]) -> list[str]:
-    """Predicted cycles -> lines, a block per recording."""
+    """Predicted cycles -> lines, a block per recording; of very many the first, and how many more there are."""
     lines: list[str] = []
     recording = None
-    for row in document["cycles"]:
+    for row in document["cycles"][:PRINTED_CYCLES]:
         if row["recording"] != recording:
             recording = row["recording"]
             windows = SOURCES[row["source"]]
@@ -114,6 +117,8 @@ def prediction_lines(document: dict[str, Any]) -> list[str]:
             + "".join(f"{row[f'p_{name}']:>9.3f}" for name in CLASSES)
             + (f"  annotated {true}" if true else "")
         )
+    if (left := len(document["cycles"]) - PRINTED_CYCLES) > 0:
+        lines += ["", f"and {left} more cycles: --out FILE takes all, --summary FILE has a row per recording"]
     return [*lines[1:], "", document["notice"]]
 
 
@@ -163,6 +168,7 @@ def pretrain_lines(document: dict[str, Any]) -> list[str]:
     loss, left, epochs = document["loss"], document["left_out"], document["epochs"]
     lines = [
         f"{document['recordings']} recordings, {left} left out, {document['passed_over']} passed over",
+        *(f"note: {note}" for note in document["notes"]),
         f"log-mel mean {document['mean']:.2f}, standard deviation {document['std']:.2f}",
         f"loss {loss['first_epoch']:.4f} in the first epoch, {loss['last_epoch']:.4f} in the last of {epochs}",
     ]

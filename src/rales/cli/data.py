@@ -23,7 +23,14 @@ def check(data: Path, /, *, json: JsonFlag = False) -> int:
 
 
 def synth(
-    folder: Path, /, *, recordings: int = 12, seed: int = 0, processes: Processes = None, json: JsonFlag = False
+    folder: Path,
+    /,
+    *,
+    recordings: int = 12,
+    patients: int | None = None,
+    seed: int = 0,
+    processes: Processes = None,
+    json: JsonFlag = False,
 ) -> None:
     """Write a synthetic folder in ICBHI layout: breath sounds, crackles and wheezes from a physical simulator.
 
@@ -35,6 +42,8 @@ def synth(
         New or empty folder.
     recordings
         Number of recordings.
+    patients
+        Number of people they are of; about a seventh of the recordings, as in ICBHI 2017, if not given, at least eight.
     seed
         The same seed writes the same folder.
     """
@@ -44,7 +53,8 @@ def synth(
     if recordings < 1:
         raise UsageError(f"--recordings {recordings}: expected 1 or more")
 
-    write_folder(folder, recordings, seed, processes=processes or (os.cpu_count() or 1 if recordings >= 200 else 1))
+    processes = processes or (os.cpu_count() or 1 if recordings >= 200 else 1)
+    write_folder(folder, recordings, seed, patients=patients, processes=processes)
     if json:
         show({"folder": str(folder), "recordings": recordings}, json, list)
     say(f"{recordings} synthetic recordings in {folder}; `rales check {folder}` counts their cycles")

@@ -31,6 +31,9 @@ Run = Annotated[
         name="--model", help="Run folder of `rales train`, or its checkpoint file; without it the package's own model."
     ),
 ]
+Device = Annotated[
+    str | None, Parameter(name="--device", help="Where to compute: cpu, cuda, cuda:1, mps; auto takes a GPU if one is.")
+]
 Cycles = Annotated[
     Literal["auto", "annotation", "segment", "windows"],
     Parameter(
@@ -41,7 +44,11 @@ Cycles = Annotated[
 ]
 Weights = Annotated[
     str | None,
-    Parameter(name="--weights", help="Pre-trained checkpoint: a file, or for M2D a name that `rales weights` lists."),
+    Parameter(
+        name="--weights",
+        help="Checkpoint to start from: a file; for M2D also a run folder (its encoder and what that hears go on, its "
+        "head does not), rales-small, or a name that `rales weights` lists.",
+    ),
 ]
 Size = Annotated[
     Literal["tiny", "small", "base"] | None,

@@ -1,6 +1,5 @@
 """Words about people's own recordings."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from rales.cli.options import Address, ComputedBy, Cycles, Engine, Form, JsonFlag, Processes, Recordings, Run
+from rales.cli.options import Address, ComputedBy, Cycles, Device, Engine, Form, JsonFlag, Processes, Recordings, Run
 from rales.cli.output import records, say, show
 from rales.config import UsageError
+from rales.extras import require_packages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +32,7 @@ def predict(
     address: Address = None,
     shard: int = 1000,
     engine: ComputedBy = "auto",
+    device: Device = None,
     json: JsonFlag = False,
 ) -> int:
     """Classify the breathing cycles of recordings. Cycles come from an annotation beside the recording, else
@@ -44,7 +45,7 @@ def predict(
     Parameters
     ----------
     out
-        File to write; without it the table is printed.
+        File to write; without it the table is printed, or of many recordings its beginning.
     format
         csv, json and parquet hold all recordings (the suffix of --out says which, else csv); audacity and raven write
         one label file per recording into a folder, raven also one combined table into a file (--out cycles.txt).
@@ -74,6 +75,8 @@ def predict(
     if manifest is not None:
         if engine != "auto":
             raise UsageError(f"--engine {engine} with --manifest: give an artefact of it as --model (rales export)")
+        if device is not None:
+            raise UsageError(f"--device {device} with --manifest: its workers choose for themselves; leave it out")
         words = {"cluster": cluster, "processes": processes, "address": address, "shard": shard}
         decided = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
         return predict_manifest(manifest, out, format, [status, summary], json, model=model, **words, **decided)
@@ -84,9 +87,10 @@ def predict(
     sources, collected = recordings.find(paths), Collected(cycles=json or out is None)
     if len(sources) >= export.MANY:
         torch.set_num_threads(1)  # and recordings side by side: the threads of a small network mostly wait
-    classifier = export.load(model, engine, recordings=len(sources), tell=say)
+    classifier = export.load(model, engine, device or "auto", recordings=len(sources), tell=say)
     decision = classifier.decision(min_confidence, threshold)
-    chunks = collected.through(classifier.tables(sources, collected.problems, decision, cycles=cycles))
+    tables = classifier.tables(sources, collected.problems, decision, cycles=cycles, progress=True)
+    chunks = collected.through(tables)
     if out is None:
         for _ in chunks:
             pass
@@ -160,7 +164,7 @@ class Collected:
 def tell(problems: list[str], notice: str = "") -> int:
     """Sentences of a job on stderr -> its exit code."""
     for problem in problems:
-        print(f"rales: {problem}", file=sys.stderr)
+        say(f"rales: {problem}")
     if notice:
         say(notice)
     return 1 if problems else 0
@@ -173,6 +177,7 @@ def embed(
     layer: int | Literal["fused"] = "fused",
     per: Literal["cycle", "recording"] = "cycle",
     cycles: Cycles = "auto",
+    device: Device = None,
     json: JsonFlag = False,
 ) -> int:
     """One vector per breathing cycle or recording, for search, clustering or an own classifier.
@@ -195,8 +200,9 @@ def embed(
 
     problems: list[str] = []
     sets.check_vectors_name(out)
-    classifier = job.load(model)
-    vectors = classifier.embed_table(paths, problems, layer=None if layer == "fused" else layer, per=per, cycles=cycles)
+    classifier = job.load(model, device or "auto")
+    number = None if layer == "fused" else layer
+    vectors = classifier.embed_table(paths, problems, layer=number, per=per, cycles=cycles, progress=True)
     document = {"vectors": len(vectors), "out": str(out), "problems": problems, "notice": job.NOTICE}
     if len(vectors):
         sets.write_vectors(vectors, out, {"model": classifier.digest, "layer": layer, "per": per, "cycles": cycles})
@@ -253,6 +259,7 @@ def explain(
     model: Run = None,
     target: str | None = None,
     out: Path | None = None,
+    device: Device = None,
     json: JsonFlag = False,
 ) -> None:
     """Which patches of time and frequency moved the decision on one cycle: what each added to the log-odds of a class.
@@ -275,7 +282,9 @@ def explain(
 
     if out is not None and out.suffix.lower() != ".png":
         raise UsageError(f"--out {out}: expected a name that ends in .png")
-    found = job.explain(models.load(model), recording, cycle, target, cycles=cycles)
+    if out is not None:
+        require_packages("a picture", "report", "matplotlib")
+    found = job.explain(models.load(model, device or "auto"), recording, cycle, target, cycles=cycles)
     if out is not None:
         job.picture(found, out)
         formats.write_table([job.table(found)], out.with_suffix(".csv"))

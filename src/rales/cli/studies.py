@@ -22,7 +22,7 @@ from rales.cli.options import (
     command_line,
     words_of,
 )
-from rales.cli.output import records, say, show
+from rales.cli.output import records, say, say_once, show
 
 if TYPE_CHECKING:
     from rales.sweep import Trial
@@ -85,10 +85,11 @@ def run_sweep(
     skip_damaged: bool,
     as_json: bool,
 ) -> int:
+    from rales import recipes, terminal
     from rales import sweep as jobs
-    from rales import terminal
     from rales.report import ranking
 
+    say_once(note for trial in planned for note in recipes.make(trial.recipe, trial.words).notes)
     outcomes = jobs.run(
         planned,
         data,
@@ -160,6 +161,8 @@ def reproduce(
 
     given = {"size": size, "train.epochs": epochs}
     fixed = [*words_of(given), *set_]
+    if not dry_run:
+        check_packages()  # now, not after days of training
     planned = job.paper_trials(what, seeds, fixed, weights, select)
     cycles = read_cycles(data, skip_damaged=skip_damaged)
     cost = job.estimate(planned, cycles, at_once(processes))
@@ -168,7 +171,6 @@ def reproduce(
         document = {"trials": [vars(trial) for trial in planned], **vars(cost)}
         show(document, json, lambda found: [trial["name"] for trial in found["trials"]])
         return 0
-    check_packages()  # before days of training, whose end is the report
     code = run_sweep(planned, data, out / "runs", engine, processes, address, skip_damaged, json)
     page = write_report([out / "runs"], out / "report")
     if not json:
@@ -184,10 +186,10 @@ def layers(
     out: Path,
     weights: Weights = None,
     size: Size = None,
-    frontend: Literal["icbhi", "m2d"] = "icbhi",
+    frontend: Literal["icbhi", "m2d", "m2d_clip"] | None = None,
     part: Part = "train",
     sizes: Annotated[tuple[int, ...], Parameter(name="--sizes", negative="")] = (),
-    folds: int = 5,
+    folds: int | None = None,
     seed: int = 0,
     c: float = 1e-3,
     skip_damaged: SkipFlag = False,
@@ -205,28 +207,31 @@ def layers(
     out
         Folder to write; an interrupted search there goes on.
     frontend
-        icbhi: the log-mel of the published ICBHI recipes; m2d: as M2D was pre-trained.
+        icbhi: the log-mel of the published ICBHI recipes; m2d: as M2D was pre-trained; m2d_clip: the same, each clip
+        brought to mean 0 and deviation 1. Without it that of the checkpoint's run, else icbhi.
     part
         train: only recordings of the train split, so that the test set chooses nothing; all: every recording.
     sizes
         Numbers of layers in a subset, for example --sizes 1 --sizes 2; all of them by default.
     folds
-        Patient-disjoint folds.
+        Patient-disjoint folds; 5 if not given, or as many as there are patients if these are fewer.
     seed
         Seed of the folds, and of the random start without weights.
     c
         Inverse strength of the probe's regularisation, as in scikit-learn.
     """
     from rales import layers as job
-    from rales import runs, terminal
+    from rales import recipes, runs, terminal
     from rales.data import read_cycles
 
+    job.check_packages()
+    say_once(recipes.make("m2d_fusion", weights=weights, frontend=frontend).notes)
     found = job.search(
         read_cycles(data, skip_damaged=skip_damaged),
         weights or "",
         out,
         size=size or "base",
-        frontend=frontend,
+        frontend=frontend or "",
         part=part,
         folds=folds,
         seed=seed,

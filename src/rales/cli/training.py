@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from rales.cli.options import (
     Data,
+    Device,
     Epochs,
     JsonFlag,
     Part,
@@ -18,7 +19,7 @@ from rales.cli.options import (
     command_line,
     words_of,
 )
-from rales.cli.output import say, show
+from rales.cli.output import say, say_once, show
 
 
 def train(
@@ -33,6 +34,7 @@ def train(
     variant: str | None = None,
     epochs: Epochs = None,
     select: Select = None,
+    device: Device = None,
     set_: SetWords = (),
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
@@ -59,9 +61,10 @@ def train(
     from rales import recipes, terminal
     from rales.data import read_cycles
 
-    given = {"seed": seed, "train.epochs": epochs, "train.select": select}
+    given = {"seed": seed, "train.epochs": epochs, "train.select": select, "train.device": device}
     words = [*words_of(given), *set_]
     chosen = recipes.make(recipe, words, weights=weights, size=size, variant=variant)
+    say_once(chosen.notes)
     cycles = read_cycles(data, skip_damaged=skip_damaged)
     figures = chosen.run(chosen, cycles, out, command=command_line(), progress=True)
     if figures:  # several processes: only the first has them
@@ -83,6 +86,7 @@ def pretrain(
     teacher: str | None = None,
     probe_data: Path | None = None,
     part: Part = "train",
+    device: Device = None,
     set_: SetWords = (),
     json: JsonFlag = False,
 ) -> None:
@@ -124,9 +128,10 @@ def pretrain(
     from rales.recipes import m2d_pretrain as job
 
     given: dict[str, object] = {"seed": seed, "pretrain.epochs": epochs, "pretrain.mask_ratio": mask_ratio}
-    given |= {"crops.noise_ratio": noise_ratio, "encoder.teacher": teacher}
+    given |= {"crops.noise_ratio": noise_ratio, "encoder.teacher": teacher, "pretrain.device": device}
     words = [*words_of(given), *set_]
     config = job.settings(size, weights, words)
+    say_once(job.what_is_taken(config))
     figures = job.run(
         config,
         read_collection(data, part=part),
@@ -193,7 +198,15 @@ def default_model(
     say(f"model: {out / job.FILE.name}")
 
 
-def evaluate(run: Path, /, *, data: Path, skip_damaged: SkipFlag = False, json: JsonFlag = False) -> None:
+def evaluate(
+    run: Path,
+    /,
+    *,
+    data: Path,
+    device: Device = None,
+    skip_damaged: SkipFlag = False,
+    json: JsonFlag = False,
+) -> None:
     """Score a run on the test part of its split: strict four-class figures, two-class, per device and location, and
     both leak-free repairs of the official split.
 
@@ -208,7 +221,8 @@ def evaluate(run: Path, /, *, data: Path, skip_damaged: SkipFlag = False, json: 
     from rales import terminal
     from rales.data import read_cycles
 
-    figures = job.evaluate(run, read_cycles(data, skip_damaged=skip_damaged), progress=True)
+    cycles = read_cycles(data, skip_damaged=skip_damaged)
+    figures = job.evaluate(run, cycles, progress=True, device=device or "auto")
     show(figures, json, terminal.figure_lines)
 
 

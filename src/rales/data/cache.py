@@ -20,10 +20,10 @@ import numpy.typing as npt
 import pandas as pd
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
-from tqdm import tqdm
 
 from rales.audio.lengths import duplicate, reflect
 from rales.audio.wave import fade, icbhi_cycle, read, resample
+from rales.progress import progress_bar
 
 Wave = npt.NDArray[np.float32]
 Pad = Literal["repeat", "zero", "duplicate", "reflect"]
@@ -293,7 +293,7 @@ def _write(
 
         with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="rales-cache") as pool:
             tasks = [pool.submit(write_group, rows) for rows in _groups(cycles, prepare)]
-            bar = tqdm(total=len(cycles), desc="cache", unit="cycle", disable=None if progress else True)
+            bar = progress_bar(shown=progress, total=len(cycles), desc="cache", unit="cycle")
             try:
                 for task in as_completed(tasks):
                     bar.update(task.result())

@@ -11,13 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rales.audio.opening import AUDIO_SUFFIXES, UNREAD_SUFFIXES
+from rales.config import shown
 from rales.data import icbhi, sprsound
-from rales.data.cycles import AUDIO_SUFFIXES, Found
+from rales.data.cycles import Found, some, unread_note, walked
 
 Part = Literal["train", "all"]
 MANIFESTS = (".csv", ".tsv", ".parquet")
@@ -38,10 +40,11 @@ class Source:
     layout: Literal["icbhi", "sprsound", "folder", "manifest"]
     used: Any  # Arrow array of large strings
     left_out: Any  # the same
+    notes: Sequence[str] = ()  # why some are left out that are no test recordings
 
     def facts(self) -> dict[str, Any]:
         counts = {"recordings": len(self.used), "left_out": len(self.left_out)}
-        return {"given": str(self.given.absolute()), "layout": self.layout, **counts}
+        return {"given": str(self.given.absolute()), "layout": self.layout, **counts, "notes": list(self.notes)}
 
 
 @dataclass(frozen=True)
@@ -116,31 +119,43 @@ def source_of(given: Path, part: Part) -> Source:
         if given.suffix.lower() not in MANIFESTS:
             raise ValueError(f"{given}: expected a folder or a manifest ({', '.join(MANIFESTS)})")
         return manifest_source(given, [given], part)
-    sounds, manifests, jsons = walk(given)
+    sounds, unusable, manifests, jsons = walk(given)
     if not len(sounds) and manifests:
         return manifest_source(given, manifests, part)
     if part == "train" and jsons:
-        return split_source(given, "sprsound", sprsound.find(given, audio=True, decode=False), sounds)
+        found = sprsound.find(given, audio=True, decode=False)
+        return split_source(given, "sprsound", found, sounds, unusable)
     if part == "train" and looks_like_icbhi(sounds):
-        return split_source(given, "icbhi", icbhi.find(given, audio=True, decode=False), sounds)
-    return Source(given, given.absolute(), "folder", sounds, strings([]))
+        return split_source(given, "icbhi", icbhi.find(given, audio=True, decode=False), sounds, unusable)
+    return Source(given, given.absolute(), "folder", sounds, strings(unusable.names), unusable.notes)
 
 
-def walk(folder: Path) -> tuple[Any, list[Path], bool]:
-    """Folder -> relative paths of all sounds in it (Arrow), manifests, whether it has SPRSound's JSON folders.
+class LeftOut(NamedTuple):
+    """Files that look like recordings and cannot be used, by their names as they are shown, and why."""
+
+    names: list[str]
+    notes: list[str]
+
+
+def walk(folder: Path) -> tuple[Any, LeftOut, list[Path], bool]:
+    """Folder -> relative paths of all sounds in it (Arrow), of what only looks like one, manifests, whether it has
+    SPRSound's JSON folders.
 
     Every folder's names are sorted by themselves, so that the order is fixed without all paths in memory at once.
     """
     done, names, manifests, jsons = [], list[str](), list[Path](), False
-    for parent, subfolders, files in os.walk(folder):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__MACOSX")))
+    unread, unnamed = list[str](), list[str]()
+    for parent, files in walked(folder):
         inside = os.path.relpath(parent, folder)
-        for name in sorted(files):
+        for name in files:
             suffix = os.path.splitext(name)[1].lower()
-            if name.startswith("."):
-                continue
-            if suffix in AUDIO_SUFFIXES:
-                names.append(name if inside == "." else f"{inside}/{name}")
+            path = name if inside == "." else f"{inside}/{name}"
+            if suffix in UNREAD_SUFFIXES:
+                unread.append(shown(path))
+            elif suffix in AUDIO_SUFFIXES and path != path.encode("utf-8", "replace").decode():
+                unnamed.append(shown(path))
+            elif suffix in AUDIO_SUFFIXES:
+                names.append(path)
             elif suffix in MANIFESTS:
                 manifests.append(Path(parent, name))
             elif suffix == ".json" and not jsons:
@@ -148,10 +163,16 @@ def walk(folder: Path) -> tuple[Any, list[Path], bool]:
         if len(names) >= CHUNK:
             done.append(strings(names))
             names = []
-    return pa.chunked_array([*done, strings(names)]), sorted(manifests), jsons
+    notes = unread_note(folder, unread)
+    if unnamed:
+        notes.append(f"{folder}: {len(unnamed)} recordings left out, their names are not UTF-8: {some(unnamed)}")
+    left = LeftOut([*unread, *unnamed], notes)
+    return pa.chunked_array([*done, strings(names)]), left, sorted(manifests), jsons
 
 
-def split_source(given: Path, layout: Literal["icbhi", "sprsound"], found: Found, sounds: Any) -> Source:
+def split_source(
+    given: Path, layout: Literal["icbhi", "sprsound"], found: Found, sounds: Any, unusable: LeftOut
+) -> Source:
     """What a layout's reader found -> the recordings of its train part; all others are left out."""
     if not any(recording.split for recording in found.recordings):
         raise ValueError(
@@ -160,7 +181,8 @@ def split_source(given: Path, layout: Literal["icbhi", "sprsound"], found: Found
         )
     train = {os.path.relpath(r.path, given) for r in found.recordings if r.split == "train" and r.path}
     chosen = pc.is_in(sounds, value_set=strings(sorted(train)))
-    return Source(given, given.absolute(), layout, sounds.filter(chosen), sounds.filter(pc.invert(chosen)))
+    others = pa.chunked_array([*flat([sounds.filter(pc.invert(chosen))]), strings(unusable.names)])
+    return Source(given, given.absolute(), layout, sounds.filter(chosen), others, unusable.notes)
 
 
 def manifest_source(given: Path, manifests: Sequence[Path], part: Part) -> Source:

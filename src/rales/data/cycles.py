@@ -10,14 +10,16 @@ import logging
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from pandas import DataFrame
 
+from rales.audio.opening import UNREAD_SUFFIXES
 from rales.audio.wave import WaveInfo, info, read
+from rales.config import shown
 from rales.data.splits import overlap_patients
 from rales.metrics import CLASSES
 
@@ -36,7 +38,6 @@ COLUMNS = (
     "split",
     "path",
 )
-AUDIO_SUFFIXES = (".wav", ".flac")
 
 # How far a cycle may end past the last sample. Published times have three decimals or more, so rounding explains
 # 0.5 ms and one sample (0.25 ms at 4 kHz); no ICBHI or SPRSound recording that could be checked needs more. 50 ms
@@ -126,9 +127,7 @@ def cycles_table(found: Found, *, skip_damaged: bool, audio: bool) -> DataFrame:
     where there are none at all, that is a ValueError.
     """
     if audio and found.recordings and not any(recording.path for recording in found.recordings):
-        raise ValueError(
-            f"{found.source}: annotations only, no .wav or .flac file; pass audio=False to read them alone"
-        )
+        raise ValueError(f"{found.source}: annotations only, no recording; pass audio=False to read them alone")
     problems = _problems(found)
     if problems and not skip_damaged:
         more = f"more problems: {len(problems) - 1}; " if len(problems) > 1 else ""
@@ -161,7 +160,8 @@ def audit_of(found: Found) -> Audit:
             f"patients in both train and test: {some(overlap)}; test scores may gain from it, and the splits "
             "official_drop and official_move repair it"
         )
-    damaged = [recording.name for recording in found.recordings if recording.problems]
+    notes = [shown(note) for note in notes]
+    damaged = [shown(recording.name) for recording in found.recordings if recording.problems]
     return Audit(cycles=rows, problems=_problems(found), notes=notes, recordings=good, damaged=damaged)
 
 
@@ -179,11 +179,39 @@ def files(folder: Path) -> list[Path]:
         raise FileNotFoundError(f"{folder}: no such folder; give the folder that holds the recordings")
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: a file, expected the folder that holds the recordings")
-    found = []
-    for parent, subfolders, names in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not name.startswith((".", "__MACOSX"))]
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted(found)
+    return sorted(Path(parent, name) for parent, names in walked(folder) for name in names)
+
+
+def walked(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folder -> it and all folders in it, each with its files, sorted: what every search for recordings sees.
+
+    Hidden names and macOS archive leftovers are not seen. Links to folders elsewhere are followed, each place once.
+    """
+    places = [os.path.realpath(folder)]
+    for parent, subfolders, names in os.walk(folder, followlinks=True):
+        seen = [name for name in sorted(subfolders) if not name.startswith((".", "__MACOSX"))]
+        subfolders[:] = [name for name in seen if is_new_place(os.path.join(parent, name), places)]
+        yield parent, sorted(name for name in names if not name.startswith("."))
+
+
+def is_new_place(folder: str, places: list[str]) -> bool:
+    """Whether a folder is walked through from here: any but a link to where the walk has been or will come by itself.
+    A link's place is added to `places`."""
+    if not os.path.islink(folder):
+        return True
+    real = os.path.realpath(folder)
+    if any(os.path.commonpath([real, place]) in (real, place) for place in places):
+        return False
+    places.append(real)
+    return True
+
+
+def unread_note(folder: Path, paths: Iterable[Path | str]) -> list[str]:
+    """Files of a folder -> a note on those that are recordings in a format that is not read, if there are any."""
+    found = sorted(str(path) for path in paths if os.path.splitext(path)[1].lower() in UNREAD_SUFFIXES)
+    if not found:
+        return []
+    return [f"{folder}: {len(found)} recordings in formats that are not read, export them as WAV: {some(found)}"]
 
 
 def by_stem(paths: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
@@ -217,6 +245,8 @@ def paired(
         for same in (annotations, sounds or [])
         if len(same) > 1
     ]
+    if name != shown(name):
+        problems.append(f"{folder}: the name {name} is not UTF-8 or holds control characters; rename the file")
     if sounds is None:
         return Recording(name=name, problems=problems)
     if not sounds:
@@ -232,11 +262,12 @@ def listen(path: Path, *, decode: bool) -> tuple[WaveInfo | None, list[str], lis
     """Audio file -> (header facts or None, problems, notes); `decode` also reads every sample, to find NaN and cuts."""
     try:
         facts = info(path)
+        notes = [f"{path}: {note}" for note in facts.notes]
         if decode and not read(path)[0].any():
-            return facts, [], [f"{path}: digital silence, every sample is zero"]
+            notes.append(f"{path}: digital silence, every sample is zero")
     except (ValueError, OSError) as error:
         return None, [str(error)], []
-    return facts, [], []
+    return facts, [], notes
 
 
 def number(text: object) -> float | None:
@@ -279,7 +310,8 @@ def some(names: Sequence[object], limit: int = 5) -> str:
 
 
 def _problems(found: Found) -> list[str]:
-    return [*found.problems, *(problem for recording in found.recordings for problem in recording.problems)]
+    found_there = (problem for recording in found.recordings for problem in recording.problems)
+    return [shown(problem) for problem in (*found.problems, *found_there)]
 
 
 def _frame(found: Found) -> DataFrame:

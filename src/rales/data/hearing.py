@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from rales.audio import M2DLogMel, mix_logmels
 from rales.data.crops import Crops, sample
+from rales.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Hearing:
     noise_ratio: float
 
     def __call__(self, wave: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Crops (b, samples) and noise -> the model's and the teacher's log-mel, each (b, 1, 80, unit frames)."""
+        """Crops (b, samples) and noise -> log-mel with the noise and without, each (b, 1, 80, unit frames)."""
         clean = self.frontend(wave) - self.mean
         mixed = clean
         if noise is not None:
@@ -40,7 +40,7 @@ def measured(
     """
     frontend, sums = M2DLogMel(), np.zeros(3)
     some = sample(crops, number, seed=seed, threads=threads)
-    for crop in tqdm(some, desc="statistics", total=number, unit="crop", disable=None if progress else True):
+    for crop in progress_bar(some, shown=progress, desc="statistics", total=number, unit="crop"):
         notes += crop.notes
         values = frontend(torch.from_numpy(crop.wave)[None]).double()
         sums += [values.numel(), values.sum().item(), values.square().sum().item()]

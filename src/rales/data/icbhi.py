@@ -14,8 +14,8 @@ from pathlib import Path
 
 from pandas import DataFrame
 
+from rales.audio.opening import AUDIO_SUFFIXES
 from rales.data.cycles import (
-    AUDIO_SUFFIXES,
     Audit,
     Cycle,
     Found,
@@ -30,6 +30,7 @@ from rales.data.cycles import (
     paired,
     some,
     text_of,
+    unread_note,
 )
 
 DEVICES = ("AKGC417L", "LittC2SE", "Litt3200", "Meditron")
@@ -84,8 +85,9 @@ def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
     unknown = [f"{stem}.txt" for stem in strays if not _NO_ANNOTATION.fullmatch(stem)]
     if unknown:
         notes.append(f"{folder}: not taken for annotations: {some(unknown)}")
+    notes += unread_note(folder, paths)
     if not sounds:
-        notes.append(f"{folder}: annotations only, no .wav or .flac file")
+        notes.append(f"{folder}: annotations only, no recording")
     with_audio = audio and bool(sounds)
 
     def read_one(name: str) -> Recording:

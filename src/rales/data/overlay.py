@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 import soundfile
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from rales.audio.wave import read, resample
 from rales.data import simulator
 from rales.metrics import CLASSES
+from rales.progress import progress_bar
 
 SHARES = (0.5, 0.2, 0.2, 0.1)  # of the classes among the breaths that are made
 LOUDNESS_DB = (-6.0, 3.0)  # of what is laid over, against the simulator's usual level above the breath around it
@@ -49,7 +49,7 @@ def lay_over(cycles: pd.DataFrame, out: Path, *, variants: int, seed: int, progr
     jobs = [(rows, number) for _, rows in normal.groupby("path", sort=True) for number in range(variants)]
     with ThreadPoolExecutor() as pool:
         made = pool.map(lambda job: variant(job[0], out, job[1], seed), jobs)
-        bar = tqdm(made, total=len(jobs), unit="recording", desc="overlay", disable=None if progress else True)
+        bar = progress_bar(made, shown=progress, total=len(jobs), unit="recording", desc="overlay")
         return pd.concat(list(bar), ignore_index=True)
 
 

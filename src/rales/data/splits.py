@@ -12,6 +12,7 @@ from pandas import DataFrame, Series
 
 from rales.config import Config
 
+FOLDS = 5  # unless asked for otherwise
 _ORDERS = 64  # random orders of patients tried by `validation`: on ICBHI each class comes within 0.03 of the share
 
 
@@ -112,13 +113,20 @@ def validation(cycles: DataFrame, share: float = 0.2, seed: int = 0) -> DataFram
     return result
 
 
-def folds(cycles: DataFrame, k: int = 5, seed: int = 0) -> "Series[int]":
+def folds(cycles: DataFrame, k: int | None = None, seed: int = 0) -> "Series[int]":
     """Cycles -> a column `fold` (0 to k-1) for all rows; every patient is in one fold, cycles and classes are even.
 
-    Patients go one by one, roughly from the largest down, to the fold where they disturb the balance least. Fewer
-    patients than folds raise a ValueError.
+    Without `k` there are five folds, or as many as patients if these are fewer. Patients go one by one, roughly from
+    the largest down, to the fold where they disturb the balance least. A single patient, and fewer patients than the
+    folds asked for, raise a ValueError.
     """
     counts = _class_counts(cycles)
+    if len(counts) < 2:
+        raise ValueError(
+            f"the cycles are of {len(counts)} patient, and patient-disjoint folds need two or more; give more data, or "
+            "name the patients in the column `patient`"
+        )
+    k = min(FOLDS, len(counts)) if k is None else k
     if not 2 <= k <= len(counts):
         raise ValueError(f"{k} folds of {len(counts)} patients; ask for 2 to {len(counts)} folds")
     table = counts.to_numpy(dtype=float)

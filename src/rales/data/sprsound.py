@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pandas import DataFrame
 
+from rales.audio.opening import AUDIO_SUFFIXES
 from rales.data.cycles import (
-    AUDIO_SUFFIXES,
     Audit,
     Cycle,
     Found,
@@ -28,6 +28,7 @@ from rales.data.cycles import (
     overlap_note,
     paired,
     text_of,
+    unread_note,
 )
 
 DEVICE = "Yunting"
@@ -86,12 +87,12 @@ def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
 
     with ThreadPoolExecutor() as pool:
         recordings = list(pool.map(read_one, names))
-    notes = []
+    notes = unread_note(folder, paths)
     poor = sum(recording.extra["record_label"] == "Poor Quality" for recording in recordings)
     if poor:
         notes.append(f"{folder}: recordings of poor quality, which have no events and give no rows: {poor}")
     if not sounds:
-        notes.append(f"{folder}: annotations only, no .wav or .flac file")
+        notes.append(f"{folder}: annotations only, no recording")
     return Found(folder, recordings, notes=notes, extra_columns=EXTRA_COLUMNS)
 
 

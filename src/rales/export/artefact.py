@@ -5,7 +5,6 @@ so a damaged file, or a machine that computes differently, is found before it an
 """
 
 import hashlib
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -15,9 +14,10 @@ import numpy as np
 import torch
 
 from rales import recipes, runs
-from rales.config import Recipe, UsageError
+from rales.config import Recipe
 from rales.export import graph, onnx_file, openvino_file, parity
 from rales.export.parity import Engine, Waves
+from rales.extras import require_packages
 from rales.predict import Model
 
 FORMATS: dict[str, ModuleType] = {"openvino": openvino_file, "onnx": onnx_file}
@@ -99,5 +99,4 @@ def probe_of(recipe: Recipe) -> Waves:
 def need(packages: Mapping[str, str]) -> None:
     """Packages and the extra that each is in -> a UsageError that says what to install if one is missing."""
     for package, extra in packages.items():
-        if importlib.util.find_spec(package) is None:
-            raise UsageError(f'the package {package} is not installed: pip install "rales[{extra}]"')
+        require_packages("an artefact of `rales export`", extra, package)

@@ -25,7 +25,8 @@ from urllib.request import Request, urlopen
 
 import platformdirs
 from filelock import FileLock
-from tqdm import tqdm
+
+from rales.progress import progress_bar
 
 NTT_LICENCE = "NTT's own (LICENSE.pdf of nttcslab/m2d), not an open-source licence: read it before use"
 CHECKPOINT_SUFFIXES = {".pth", ".pt", ".ckpt", ".safetensors"}
@@ -36,6 +37,7 @@ TIMEOUT_S = 30.0
 FAILURES_IN_A_ROW = 4
 PAUSE_S = 1.0  # doubled after each failure
 PASSING_STATUS = {408, 429, 500, 502, 503, 504}
+SHIPPED, SHIPPED_FILE = "rales-small", Path(__file__).parents[1] / "default" / "model.safetensors"
 ELSEWHERE = "download it elsewhere, unpack it and pass the file with --weights"
 
 
@@ -122,10 +124,12 @@ def folder() -> Path:
 
 
 def find(name_or_path: str | Path) -> Path:
-    """A file, a folder that holds one checkpoint, or the name of a fetched public checkpoint -> the checkpoint file.
+    """A file, a run folder or another that holds one checkpoint, the name of the model that ships or of a fetched
+    public checkpoint -> the checkpoint file; of a fine-tuning run the best, of a pre-training the last.
 
-    Raises FileNotFoundError for a public name that is not on this machine and for anything unknown; ValueError for a
-    folder that holds no or several checkpoints, a zip, and a fetched file that differs from its first download.
+    Raises FileNotFoundError for a public name that is not on this machine and for anything unknown; ValueError for an
+    unfinished run, a folder that holds no or several checkpoints, a zip, and a fetched file that differs from its
+    first download.
     """
     path = Path(name_or_path).expanduser()
     if path.is_file():
@@ -135,6 +139,8 @@ def find(name_or_path: str | Path) -> Path:
     if path.is_dir():
         return _of_run(path) or _only_checkpoint(path)
     name = ALIASES.get(str(name_or_path), str(name_or_path))
+    if name == SHIPPED and SHIPPED_FILE.is_file():
+        return SHIPPED_FILE
     if name not in PUBLIC:
         raise FileNotFoundError(f"{name_or_path}: no such file or folder, and {_no_public(name)}")
     if not _checkpoints(folder() / name):
@@ -151,13 +157,13 @@ def find(name_or_path: str | Path) -> Path:
 
 
 def _of_run(folder: Path) -> Path | None:
-    """Run folder of a pre-training -> its checkpoint; None for any other folder."""
-    if not (folder / "config.json").is_file() or (folder / "best.safetensors").exists():
+    """Run folder -> its checkpoint; None for any other folder."""
+    if not (folder / "config.json").is_file():
         return None
-    last, resume = folder / "last.safetensors", folder / "resume.safetensors"
-    if resume.exists() and not (folder / "done").exists():
-        raise ValueError(f"{folder}: the run is not finished; the same pretrain command goes on with it")
-    return last if last.is_file() else None
+    best, last = folder / "best.safetensors", folder / "last.safetensors"
+    if not (folder / "done").exists() and any(file.exists() for file in (best, folder / "resume.safetensors")):
+        raise ValueError(f"{folder}: the run is not finished; the same command goes on with it")
+    return next((file for file in (best, last) if file.is_file()), None)
 
 
 def fetch(name: str, progress: bool = True, address: str | None = None) -> Path:
@@ -314,7 +320,7 @@ def _continue(address: str, part: Path, tag: Path, progress: bool) -> None:
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
         _need_space(part.parent, 2 * (total or 0) - have)  # the zip and, weights hardly shrinking, its unpacked copy
-        bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, disable=None if progress else True)
+        bar = progress_bar(shown=progress, total=total, initial=have, unit="B", unit_scale=True)
         with part.open("ab") as sink, bar:
             while chunk := response.read1(CHUNK_BYTES):
                 sink.write(chunk)
@@ -333,7 +339,7 @@ def _need_space(place: Path, needed_bytes: int) -> None:
 
 
 def _no_public(name: str) -> str:
-    nearest = difflib.get_close_matches(name, [*PUBLIC, *ALIASES], n=1, cutoff=0.0)[0]
+    nearest = difflib.get_close_matches(name, [*PUBLIC, *ALIASES, SHIPPED], n=1, cutoff=0.0)[0]
     return f"no public checkpoint of that name; the nearest is {nearest} (`rales weights` lists all)"
 
 

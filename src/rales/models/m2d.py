@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rales.models.vit import Block, Size, ViT, initialise_linear, sincos_positions
-from rales.models.weights import PREFIXES, encoder_of, read_tensors
+from rales.models.weights import PREFIXES, encoder_of, read_tensors, stated_number, stated_settings
 
 Init = Literal["random", "online"]
 Kind = Literal["norm_mse", "mse"]
@@ -108,8 +108,9 @@ class M2D(nn.Module):
         """Checkpoint of any form that `load_m2d` reads -> the network with all that the file holds.
 
         `options` are those of the network. What the file lacks keeps its start: of an encoder-only file the predictor
-        and the target, and `offline_predictor` unless the file has one of that width. Numbers of heads that neither
-        the arguments nor the file's metadata give follow M2D's habits (32 features a head in the predictor).
+        and the target, and `offline_predictor` unless the file has one of that width. Numbers of heads are those of
+        the arguments, else of the file's metadata or record, else M2D's habits (32 features a head in the predictor).
+        Errors: a width or depth of the predictor that is not the file's.
         """
         tensors, metadata = read_tensors(path)
         encoder = encoder_of(tensors, metadata, path, heads=heads)
@@ -117,16 +118,19 @@ class M2D(nn.Module):
         stored = {name.removeprefix(prefix): value for name, value in tensors.items()}
         if "decoder_embed.weight" in stored:
             depths = [int(found[1]) for name in stored if (found := re.match(r"decoder_blocks\.(\d+)\.", name))]
-            options |= {"decoder_dim": stored["decoder_embed.weight"].shape[0], "decoder_depth": 1 + max(depths)}
-            own_heads = int(metadata.get("decoder_heads", 0)) or default_decoder_heads(options["decoder_dim"])
-            options = {**options, "decoder_heads": own_heads}
+            own = {"decoder_dim": stored["decoder_embed.weight"].shape[0], "decoder_depth": 1 + max(depths)}
+            for name, value in own.items():
+                if options.setdefault(name, value) != value:
+                    raise ValueError(f"{path}: its {name} is {value}, {options[name]} was asked for; leave {name} out")
+            heads_there = stated_number(stated_settings(metadata, path), "decoder_heads", path)
+            options.setdefault("decoder_heads", heads_there or default_decoder_heads(own["decoder_dim"]))
         model = cls(encoder, mask_ratio=mask_ratio, **options)
-        own = model.state_dict()
-        fitting = {name: value for name, value in stored.items() if name in own and own[name].shape == value.shape}
-        wrong = [name for name in own.keys() & stored.keys() - fitting.keys() if "offline_predictor" not in name]
+        ours = model.state_dict()
+        fitting = {name: value for name, value in stored.items() if name in ours and ours[name].shape == value.shape}
+        wrong = [name for name in ours.keys() & stored.keys() - fitting.keys() if "offline_predictor" not in name]
         if wrong:
             raise ValueError(
-                f"{path}: {min(wrong)} is {tuple(stored[min(wrong)].shape)}, expected {tuple(own[min(wrong)].shape)}; "
+                f"{path}: {min(wrong)} is {tuple(stored[min(wrong)].shape)}, expected {tuple(ours[min(wrong)].shape)}; "
                 "the file is damaged or of another architecture"
             )
         model.load_state_dict(fitting, strict=False)

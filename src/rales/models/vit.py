@@ -24,9 +24,6 @@ class Size(NamedTuple):
     heads: int
 
 
-SIZES = {"base": Size(768, 12, 12), "small": Size(384, 12, 6), "tiny": Size(64, 4, 2)}
-
-
 class ViT(nn.Module):
     """(B, 1, mel bins, frames) normalised log-mel -> list of L layer outputs, each (B, T, D); no cls token.
 

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,15 @@ def load_m2d(
     *,
     heads: int | None = None,
     mel_bins: int = 80,
-    long_input: LongInput = "chunks",
-    raw_last: bool = False,
+    long_input: LongInput | None = None,
+    raw_last: bool | None = None,
 ) -> ViT:
     """Checkpoint file -> encoder in evaluation mode; sizes come from the tensors' shapes.
 
-    What shapes do not say is taken, in this order, from the arguments, the file's own metadata, the folder or file
-    name of the public releases (`…-80x1001p16x16-…`), and M2D's habits (64 features a head). Errors are sentences:
-    a missing file, a file of another architecture, a pickle that holds more than tensors.
+    What shapes do not say is taken, in this order, from the arguments, the file's own metadata and the record of the
+    run that wrote it, the folder or file name of the public releases (`…-80x1001p16x16-…`), and M2D's habits (64
+    features a head). Errors are sentences: a missing file, a file of another architecture, a pickle that holds more
+    than tensors, values that are not finite.
     """
     tensors, metadata = read_tensors(path)
     vit = encoder_of(tensors, metadata, path, heads=heads, mel_bins=mel_bins, long_input=long_input, raw_last=raw_last)
@@ -51,11 +52,12 @@ def encoder_of(
     *,
     heads: int | None = None,
     mel_bins: int = 80,
-    long_input: LongInput = "chunks",
-    raw_last: bool = False,
+    long_input: LongInput | None = None,
+    raw_last: bool | None = None,
 ) -> ViT:
     """What `read_tensors` found in a file -> its encoder; see `load_m2d`."""
     encoder = encoder_tensors(tensors, path)
+    stated = stated_settings(metadata, path)
     dim = encoder["cls_token"].shape[-1]
     patch = encoder["patch_embed.proj.weight"].shape[-2:]
     depth = 1 + max(int(key.split(".")[1]) for key in encoder if key.startswith("blocks."))
@@ -64,13 +66,13 @@ def encoder_of(
     vit = ViT(
         dim,
         depth,
-        heads or int(metadata.get("heads", 0)) or default_heads(dim),
+        heads or stated_number(stated, "heads", path) or default_heads(dim),
         mel_bins=mel_bins,
-        unit_frames=int(metadata.get("unit_frames", 0)) or unit_frames_of_name(path, columns, patch[1]),
+        unit_frames=stated_number(stated, "unit_frames", path) or unit_frames_of_name(path, columns, patch[1]),
         patch=(patch[0], patch[1]),
         mlp_ratio=encoder["blocks.0.mlp.fc1.weight"].shape[0] / dim,
-        long_input=long_input,
-        raw_last=raw_last,
+        long_input=long_input or stated.get("long_input", "chunks"),
+        raw_last=bool(stated.get("raw_last")) if raw_last is None else raw_last,
     )
     expected = vit.state_dict()
     encoder.setdefault("norm_stats", torch.tensor(NORM_STATS_2022))
@@ -131,16 +133,57 @@ def fingerprint(encoder: nn.Module) -> str:
     return found.hexdigest()
 
 
-def norm_stats(path: str | os.PathLike[str]) -> tuple[float, float]:
-    """Checkpoint file -> the (mean, std) of log-mel that its encoder expects."""
-    tensors, _ = read_tensors(path)
-    stats = encoder_tensors(tensors, path).get("norm_stats", torch.tensor(NORM_STATS_2022))
-    return float(stats[0]), float(stats[1])
+def record_of(metadata: Mapping[str, str], path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Metadata of a checkpoint -> the record of the run of ours that wrote it; {} of anybody else's file."""
+    try:
+        record = json.loads(metadata.get("rales", "{}"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: its record is no JSON ({error}); the file is damaged, copy it again") from error
+    if not isinstance(record, dict) or not isinstance(record.get("config", {}), dict):
+        raise ValueError(f"{path}: its record has no settings; the file is damaged, copy it again")  # noqa: TRY004
+    return record
+
+
+def stated_settings(metadata: Mapping[str, str], path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Metadata of a checkpoint -> what it and the record of its run say of the encoder: heads, unit_frames, …"""
+    config = record_of(metadata, path).get("config", {})
+    sections = [config[name] for name in ("encoder", "model") if isinstance(config.get(name), dict)]
+    return {**(sections[0] if sections else {}), **metadata}
+
+
+def stated_number(stated: Mapping[str, Any], name: str, path: str | os.PathLike[str]) -> int | None:
+    """`stated_settings` and a name -> the whole number above 0 of that name, None if it is not there."""
+    if name not in stated:
+        return None
+    if not str(stated[name]).isdecimal() or int(stated[name]) < 1:
+        raise ValueError(
+            f"{path}: says {name} = {stated[name]!r}, expected a whole number above 0; the file is damaged"
+        )
+    return int(stated[name])
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """Tensors of a file: ValueError that names one with values that are NaN or infinite, as its answers would be."""
+    for name, value in tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            wrong = int((~value.isfinite()).sum())
+            raise ValueError(
+                f"{path}: tensor {name} holds {wrong} of {value.numel()} values that are NaN or infinite; the file is "
+                "damaged, or its training diverged: copy it again, or train again in an empty folder"
+            )
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """File -> (name -> tensor, metadata); pickles are read with `weights_only=True`, so they cannot run code."""
+    """File -> (name -> tensor, metadata), every value finite; pickles are read with `weights_only=True`, so that they
+    cannot run code."""
     path = Path(path)
+    tensors, metadata = stored_tensors(path)
+    check_finite(tensors, path)
+    return tensors, metadata
+
+
+def stored_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What `read_tensors` reads, whatever its values are."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint file")
     with path.open("rb") as file:
@@ -224,11 +267,6 @@ def unit_frames_of_name(path: str | os.PathLike[str], columns: int, patch_frames
         if found and int(found[2]) // patch_frames == columns:
             return int(found[2])
     return columns * patch_frames
-
-
-def metadata_of(vit: ViT) -> dict[str, str]:
-    """What a file of this encoder must carry beside its tensors, since shapes do not say it."""
-    return {"heads": json.dumps(vit.heads)}
 
 
 def named(names: Iterable[str]) -> str:

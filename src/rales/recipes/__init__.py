@@ -2,11 +2,11 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rales.config import Recipe, UsageError, differences, from_dict, override
+from rales.config import Config, Recipe, UsageError, differences, field_types, from_dict, override
 from rales.recipes import arscnet, ast, lungattn, lungrn_nl, m2d_fusion, moummad, nguyen, respirenet, wang_splice
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
@@ -41,6 +41,9 @@ def make(name: str, assignments: Sequence[str] = (), **options: str | None) -> R
         key, equals, value = word.partition("=")
         if equals and key in own:
             chosen[key] = value
+        elif equals and "." not in key and key not in field_types(Config):
+            (close,) = difflib.get_close_matches(key, [*own, *field_types(Config)], n=1, cutoff=0.0)
+            raise UsageError(f"--set {key}: no such field, and no such option of {name}; the nearest is {close}")
         else:
             fields.append(word)
     unknown = [key for key in chosen if key not in own]
@@ -52,7 +55,17 @@ def make(name: str, assignments: Sequence[str] = (), **options: str | None) -> R
         raise UsageError(f"--set audio.frontend={config.audio.frontend}: use --set frontend={config.audio.frontend}")
     if max(config.model.layers) > config.model.depth:
         raise UsageError(f"model.layers={list(config.model.layers)}: the encoder has {config.model.depth} layers")
-    return replace(recipe, config=config, overrides=differences(recipe.config, config))
+    overrides = differences(recipe.config, config)
+    return replace(recipe, config=config, overrides=overrides, notes=notes_of(recipe, overrides))
+
+
+def notes_of(recipe: Recipe, overrides: Mapping[str, Any]) -> tuple[str, ...]:
+    """Recipe and what --set changed -> the sentences about its checkpoint, if it starts from one."""
+    if not recipe.config.model.weights:
+        return recipe.notes
+    notes = recipe.notes or (f"{recipe.config.model.weights}: the backbone is taken; the head for our classes is new",)
+    changed = [f"{name} {value}" for name, value in overrides.items() if name.startswith(("audio.", "model."))]
+    return (*notes, f"--set changes {', '.join(changed)}") if changed else notes
 
 
 def rebuild(record: dict[str, Any], origin: str) -> Recipe:

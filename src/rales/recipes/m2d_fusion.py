@@ -13,17 +13,25 @@ classification", Table 2, the six M2D rows. Official split, five seeds, epoch ch
 
 Command: rales train m2d_fusion --data ICBHI_final_database --weights m2d_vit_base-80x608p16x16-221006-mr7 --out RUN
 
-Deviations from the paper's printed text, each a setting: SpecAugment's widths are 20 bands and 40 frames as in the
-public code that the paper follows, not 40 and 20; min-max per clip, not per batch; the cosine runs over all epochs;
-the last epoch is kept unless `--select` says otherwise; a cycle is faded as in that public code. Without `--weights`
-the start is random, which the paper never does: then the learning rate warms up, and the sizes `small` and `tiny`
-(ours, for tests and machines without a GPU) have a higher one and smaller batches, `tiny` also milder masks.
+Deviations from the public code that the paper follows (ilyassmoummad/scl_icbhi2017), each a setting, and all of them
+undone by fidelity=published (`PUBLISHED`): a better resampler (audio.resampler=sinc); min-max per clip, not per batch
+of 64 (audio.scope=batch); SpecAugment on every batch, not on 84.1 % of them (augment.published_gate=true); the cosine
+runs over all epochs, not down and up again every 40 (train.cosine_epochs=40); bfloat16 where it pays
+(train.precision=float32); the head starts nearly at zero (model.head_start=default). What no option decides for the
+user: the last epoch is kept unless `--select` says otherwise.
+
+From the paper's printed text: SpecAugment's widths are 20 bands and 40 frames as in that code, not 40 and 20
+(masks=paper), and a cycle is faded as in that code. From the code: time warping, which only the paper has
+(augment.time_warp_frames=0). With `--weights` of a run of ours the encoder and what it hears are that run's; the head
+and the weights of the layers are new. Without `--weights` the start is random, which the paper never does: then the
+learning rate warms up, and the sizes `small` and `tiny` (ours, for machines without a GPU) have a higher one and
+smaller batches. `tiny` also hears and augments otherwise.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,52 +39,83 @@ from torch import Tensor, nn
 from rales import finetune
 from rales.audio import IcbhiLogMel, M2DLogMel
 from rales.audio.augment import other_device, time_warp
-from rales.config import Audio, Augmentation, Config, Model, Recipe, Training, UsageError, one_of
+from rales.config import Audio, Augmentation, Config, Model, Recipe, Training, UsageError, build, one_of, override
 from rales.models.classifier import FusionClassifier
 from rales.models.downloads import find
-from rales.models.vit import SIZES, ViT
-from rales.models.weights import fingerprint, load_m2d, norm_stats
+from rales.models.vit import ViT
+from rales.models.weights import encoder_of, fingerprint, load_m2d, read_tensors, record_of
 from rales.steps import masked, weighted_loss
 
 PAPER_LAYERS = {"vanilla": (12,), "pair_5_12": (5, 12), "pair_5_11": (5, 11), "triple_4_7_10": (4, 7, 10)}
 VARIANTS = (*PAPER_LAYERS, "all_fixed", "all_learned")
-RANDOM_START = {
-    "base": Training(warmup_epochs=5),
-    "small": Training(lr=3e-4, warmup_epochs=5, batch_size=32),
-    "tiny": Training(lr=1e-3, warmup_epochs=2, batch_size=16, precision="float32"),  # bf16 gains nothing at its width
-}
 
-# The full SpecAugment keeps so small a model from fitting anything: after 12 epochs on 800 real cycles its train loss
-# was still 1.37 (chance 1.39), without augmentation 1.03 after 9.
-MILD = Augmentation(frequency_width=8, time_warp_frames=0)
+PUBLISHED = {
+    "audio.resampler": "sinc",
+    "audio.scope": "batch",
+    "augment.published_gate": "true",
+    "model.head_start": "default",
+    "train.cosine_epochs": "40",
+    "train.precision": "float32",
+}
+"""What fidelity=published sets: the fields in which our defaults are not those of the public code behind the paper."""
+
+# Ours, of a size that a processor trains in minutes. A patch is 80 ms of all mel bands, so that 4 s are 50 of them.
+# Most recordings hold nothing above 4 kHz, and at 8 kHz the front-end costs half. Half of the usual clip is enough,
+# since a breath takes 2.7 s on average. The full SpecAugment keeps so small a model from fitting anything.
+TINY = Config(
+    audio=Audio(frontend="m2d_clip", rate_hz=8000, duration_s=4.0, fade_samples=500, mean=0.0, std=1.0),
+    augment=Augmentation(frequency_width=12, time_width=24, time_warp_frames=0, device_gain=0.3, device_band_limit=0.5),
+    model=Model(dim=96, depth=3, heads=4, patch=(80, 8), unit_frames=200),
+    train=Training(
+        lr=1e-3,
+        weight_decay=0.0,
+        warmup_epochs=1,
+        batch_size=32,
+        micro_batch=32,
+        class_weights="none",
+        precision="float32",
+    ),
+)
+SIZES = {  # of a random start
+    "base": Config(train=Training(warmup_epochs=5)),
+    "small": Config(model=Model(dim=384, depth=12, heads=6), train=Training(lr=3e-4, warmup_epochs=5, batch_size=32)),
+    "tiny": TINY,
+}
 
 
 def recipe(
-    variant: str = "all_learned", size: str = "base", weights: str = "", frontend: str = "icbhi", masks: str = "code"
+    variant: str = "all_learned",
+    size: str = "",
+    weights: str = "",
+    frontend: str = "",
+    masks: str = "code",
+    fidelity: str = "corrected",
 ) -> Recipe:
     """-> the system of one row of Table 2. Errors: unknown words, and a checkpoint that is no M2D encoder.
 
-    `size` is that of a random start; with `weights` the checkpoint has its own. `masks` is the order of SpecAugment's
-    widths: 20 mel bands and 40 frames as in the public code, or as the paper's sentence literally reads, exchanged.
+    `size` is that of a random start (base) and brings its own numbers of sound, augmentation and training; with
+    `weights` the network is the checkpoint's, and the other numbers those of `tiny` if it is as wide, else the paper's.
+    `frontend` is that of the size or of the checkpoint's run, if they have one, else icbhi. `masks` is the order of
+    SpecAugment's widths: 20 mel bands and 40 frames as in the public code, or as the paper's sentence literally reads,
+    exchanged. `fidelity` is "corrected", our defaults, or "published", those of the public code.
 
-    In a shallower ViT the paper's layers keep their relative depth, rounded down: 5, 11, 12 of 12 become 1, 3, 4 of 4.
+    In a shallower ViT the paper's layers keep their relative depth, rounded down: 5, 11, 12 of 12 become 1, 2, 3 of 3
+    (where 4, 7, 10 are 1, 2 as well).
     """
+    one_of("fidelity", fidelity, ("corrected", "published"))
     one_of("variant", variant, VARIANTS)
     one_of("size", size or "base", tuple(SIZES))
-    one_of("frontend", frontend, ("icbhi", "m2d", "m2d_clip"))
+    one_of("frontend", frontend or "icbhi", ("icbhi", "m2d", "m2d_clip"))
     one_of("masks", masks, ("code", "paper"))
-    model = Model(**SIZES[size or "base"]._asdict())
-    if weights:
-        encoder, digest = in_file(find(weights))
-        own = {name: getattr(encoder, name) for name in ("dim", "depth", "heads", "patch", "unit_frames")}
-        model = Model(**own, weights=weights, weights_digest=digest)
-    audio = Audio(frontend="icbhi")
-    if frontend == "m2d":
-        mean, std = norm_stats(find(weights)) if weights else (-7.1, 4.2)
-        audio = Audio(frontend="m2d", mean=mean, std=std)
-    if frontend == "m2d_clip":
-        audio = Audio(frontend="m2d_clip", mean=0.0, std=1.0)
-    augmentation = Augmentation() if weights or size != "tiny" else MILD
+    start = start_of(find(weights)) if weights else None
+    numbers = numbers_of(start, size)
+    model = model_of(start, weights) if start else numbers.model
+    audio = audio_of(start, frontend, numbers.audio)
+    augmentation = numbers.augment
+    if fidelity == "published" and audio.frontend != "icbhi":
+        raise UsageError(
+            f"fidelity=published has the front-end of the ICBHI code, not {audio.frontend}; say frontend=icbhi"
+        )
     if masks == "paper":
         augmentation = replace(
             augmentation, frequency_width=augmentation.time_width, time_width=augmentation.frequency_width
@@ -84,39 +123,108 @@ def recipe(
     layers = tuple(range(1, model.depth + 1))
     if variant in PAPER_LAYERS:
         layers = tuple(sorted({max(1, layer * model.depth // 12) for layer in PAPER_LAYERS[variant]}))
+    config = Config(
+        audio=audio,
+        augment=augmentation,
+        model=replace(model, layers=layers, learned=variant == "all_learned"),
+        train=numbers.train,
+    )
+    if fidelity == "published":
+        config = override(config, [f"{name}={value}" for name, value in PUBLISHED.items()])
     return Recipe(
         name="m2d_fusion",
         options={
             "variant": variant,
-            "size": "" if weights else size,
+            "size": "" if weights else size or "base",
             "weights": weights,
-            "frontend": frontend,
+            "frontend": audio.frontend,
             "masks": masks,
+            "fidelity": fidelity,
         },
-        config=Config(
-            audio=audio,
-            augment=augmentation,
-            model=replace(model, layers=layers, learned=variant == "all_learned"),
-            train=Training() if weights else RANDOM_START[size or "base"],
-        ),
+        config=config,
         frontend=build_frontend,
         model=build_model,
         augment=augment,
         batch_loss=weighted_loss,
         run=finetune.run,
+        notes=(what_was_taken(start, audio),) if start else (),
     )
 
 
-def in_file(path: Path) -> tuple[ViT, str]:
-    """Checkpoint -> its encoder without the weights, and their fingerprint; read once, as a sweep asks every trial."""
+class Start(NamedTuple):
+    """A checkpoint that a network starts from."""
+
+    path: Path
+    encoder: ViT  # without its weights
+    digest: str  # of those weights
+    norm_stats: tuple[float, float]  # mean and standard deviation of the log-mel that M2D's front-end makes for it
+    config: dict[str, Any]  # all settings of the run of ours that made it, {} of anybody else's file
+
+
+def start_of(path: Path) -> Start:
+    """Checkpoint -> what it says; read once, as a sweep asks every trial."""
     return read_once(path, path.stat().st_mtime_ns)
 
 
 @cache
-def read_once(path: Path, modified_ns: int) -> tuple[ViT, str]:
-    encoder = load_m2d(path)
-    digest = fingerprint(encoder)
-    return encoder.to("meta"), digest
+def read_once(path: Path, modified_ns: int) -> Start:
+    tensors, metadata = read_tensors(path)
+    encoder = encoder_of(tensors, metadata, path)
+    digest, (mean, std) = fingerprint(encoder), encoder.norm_stats.tolist()
+    return Start(path, encoder.to("meta"), digest, (mean, std), record_of(metadata, path).get("config", {}))
+
+
+def model_of(start: Start, weights: str) -> Model:
+    """Checkpoint, and the word that named it -> the encoder as its run had it; what is fused of it is chosen anew."""
+    names = ("dim", "depth", "heads", "patch", "unit_frames", "long_input", "raw_last")
+    layout = start.config.get("model", {}).get("layout", Model.layout)
+    own = {name: getattr(start.encoder, name) for name in names}
+    return Model(**own, layout=layout, weights=weights, weights_digest=start.digest)
+
+
+def numbers_of(start: Start | None, size: str) -> Config:
+    """Checkpoint and the size asked for -> the numbers of sound, augmentation and training."""
+    if start is None:
+        return SIZES[size or "base"]
+    return TINY if size == "tiny" or start.encoder.dim == TINY.model.dim else Config()
+
+
+def audio_of(start: Start | None, frontend: str, audio: Audio) -> Audio:
+    """Checkpoint, the front-end asked for ("": none in particular) and the size's sound -> what the network hears.
+
+    With a checkpoint of ours it is what its run heard: all settings of a fine-tuning, M2D's log-mel after a
+    pre-training. Another front-end that is asked for keeps rate, length and padding; but icbhi is at 16 kHz, since some
+    of its bands hear nothing at half of that.
+    """
+    if start and "audio" in start.config:
+        audio = build(Audio, start.config["audio"], str(start.path))
+    elif start and start.config:
+        mean, std = start.norm_stats
+        audio = Audio(frontend="m2d", duration_s=audio.duration_s, mean=mean, std=std)
+    if frontend in ("", audio.frontend):
+        return audio
+    if frontend == "icbhi":
+        audio = replace(audio, rate_hz=Audio.rate_hz, fade_samples=Audio.fade_samples)
+    m2d = start.norm_stats if start else (-7.1, 4.2)
+    mean, std = {"icbhi": (Audio.mean, Audio.std), "m2d": m2d, "m2d_clip": (0.0, 1.0)}[frontend]
+    return replace(audio, frontend=frontend, mean=mean, std=std)  # type: ignore[arg-type]
+
+
+def what_was_taken(start: Start, audio: Audio) -> str:
+    """Checkpoint, and what is heard before --set -> the sentence that says what of the file goes on and what not."""
+    vit = start.encoder
+    sizes = (
+        f"width {vit.dim}, depth {vit.depth}, {vit.heads} heads, patches of {vit.patch[0]} x {vit.patch[1]}, units of "
+        f"{vit.unit_frames} frames"
+    )
+    heard = f"front-end {audio.frontend} at {audio.rate_hz} Hz, {audio.duration_s:g} s"
+    if not start.config:
+        return f"{start.path}: its encoder is taken ({sizes}); it says nothing of what it heard, so that is {heard}"
+    theirs = audio_of(start, "", audio)
+    heard = ", ".join(f"{field.name} {getattr(audio, field.name)}" for field in fields(Audio))
+    asked = "" if audio == theirs else f" (its run heard {theirs.frontend}, {audio.frontend} was asked for)"
+    left = "predictor and target are" if "encoder" in start.config else "head, layer weights, calibration are"
+    return f"{start.path}: encoder ({sizes}) and sound ({heard}){asked} are taken from its run; its {left} not"
 
 
 def build_frontend(config: Config) -> nn.Module:
@@ -180,7 +288,14 @@ def build_model(config: Config) -> FusionClassifier:
         )
     if model.freeze_patch_embed:
         encoder.patch_embed.requires_grad_(False)
-    return FusionClassifier(encoder, model.layers, model.learned, layout=model.layout, norm_layers=model.norm_layers)
+    return FusionClassifier(
+        encoder,
+        model.layers,
+        model.learned,
+        layout=model.layout,
+        norm_layers=model.norm_layers,
+        head_start=model.head_start,
+    )
 
 
 def augment(config: Config, features: Tensor, generator: torch.Generator) -> Tensor:

@@ -12,7 +12,7 @@ crops of the 539 train recordings; Score after fine-tuning, mean of 4 x 5 runs, 
 
 Command: rales pretrain --data ICBHI_final_database --noise FSD50K --noise-ratio 0.3
     --weights m2d_vit_base-80x200p16x4-230529 --teacher m2d_vit_base-80x200p16x4-230529
-    --set crops.min_items=10000 --epochs 600 --out RUN
+    --set crops.min_items=10000 --set pretrain.warmup_epochs=20 --epochs 600 --out RUN
 
 Known from that code: mixing of log-mel powers less each collection's mean; statistics of 5,000 random crops; the
 teacher sees whole crops, normalised as the collection is; its features (all patches of a time column side by side) are
@@ -20,11 +20,13 @@ predicted by one linear layer from latents and predictions, with M2D's own loss 
 
 Our reading: with noise both encoders of M2D see the mixture (the target its masked patches) and only the teacher hears
 the clean crop. That code names its pairs (clean, mixed) and hands the first to the model, by which noise would reach
-the teacher alone; the publication, the code's comments and the effect of noise without a teacher say otherwise.
+the teacher alone (crops.noise_heard_by=teacher); the publication, the code's comments and the effect of noise without a
+teacher say otherwise.
 
 Deviations: crops are cut from the sound and not from its log-mel, so the outermost frames reflect at the cut; silent
-crops are drawn again and silent recordings passed over; a batch is 128 and not 2,048 unless set; a missing predictor
-or target has its own start.
+crops are drawn again and silent recordings passed over; a batch is 128 and not 2,048 unless set; the learning rate
+rises over a fifteenth of the epochs, where that code has 20 of any number (pretrain.warmup_epochs=20); a missing
+predictor or target has its own start.
 """
 
 from dataclasses import replace
@@ -36,6 +38,7 @@ from rales.config import UsageError, override
 from rales.data.collection import Collection
 from rales.models import M2D, ViT, load_m2d
 from rales.models.downloads import find
+from rales.models.weights import encoder_of, read_tensors, record_of
 from rales.pretrain import Probe
 from rales.pretrain_config import SIZES, Encoder, PretrainConfig
 
@@ -74,9 +77,31 @@ def run(
     return pretrain.run(config, data, out, build=build, noise=noise, probe=probe, command=command, progress=progress)
 
 
+def what_is_taken(config: PretrainConfig) -> list[str]:
+    """Settings -> the sentences about what of checkpoint and teacher goes on and what does not."""
+    here = f"pre-training hears M2D's log-mel at 16000 Hz, statistics {config.crops.statistics}"
+    found = []
+    for word, heads in ((config.encoder.weights, config.encoder.heads), (config.encoder.teacher, None)):
+        if not word:
+            continue
+        path = find(word)
+        tensors, metadata = read_tensors(path)
+        vit = encoder_of(tensors, metadata, path, heads=heads)
+        taken = f"encoder (width {vit.dim}, depth {vit.depth}, {vit.heads} heads, units of {vit.unit_frames} frames)"
+        if word == config.encoder.weights:
+            whole = any(name.startswith("target_norm.") for name in tensors)
+            taken += ", predictor and target are taken" if whole else " is taken; predictor and target are new"
+        audio = record_of(metadata, path).get("config", {}).get("audio")
+        left = f"front-end {audio['frontend']} at {audio['rate_hz']} Hz and its head are not: " if audio else ""
+        found.append(f"{path}: {taken}; {left}{here}")
+    return found
+
+
 def check(config: PretrainConfig, noise: Collection | None) -> None:
     if not 0 <= config.crops.noise_ratio < 1:
         raise UsageError(f"noise ratio {config.crops.noise_ratio}, expected 0 (none) up to below 1")
+    if config.crops.noise_heard_by == "teacher" and not config.encoder.teacher:
+        raise UsageError("crops.noise_heard_by=teacher, but there is no teacher to hear it; give --teacher")
     if (noise is not None) != (config.crops.noise_ratio > 0):
         raise UsageError("background noise needs both a folder (--noise) and a ratio above 0 (--noise-ratio 0.3)")
     if config.crops.statistics == "weights" and not config.encoder.weights:

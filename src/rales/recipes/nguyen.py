@@ -15,10 +15,11 @@ is known from other authors only, and its numbers are our choice: log-mel 1024 /
 altered copies (stretched, shifted, louder, noisy) of every wheeze and both cycle, warped filter bank, roll, 60 epochs.
 
 Deviations, undone by fidelity=original: spectra are corrected to the mean of the devices of the train cycles, not of
-all cycles, test cycles included. Spectra are means over padded cycles, not whole recordings; gains stay within 20 dB,
-and a device without train cycles keeps its own. `trade_off` is lambda of co-tuning (2.3; 0.3 in re-implementations).
-Co-tuning's relationship is learnt on train cycles, a tenth of them, whole patients, held out for it alone; it means
-little without weights.
+all cycles, test cycles included; bfloat16 where it pays (train.precision=float32). The authors' resampler is not known;
+ours is soxr. Spectra are means over padded cycles, not whole recordings; gains stay within 20 dB, and a device without
+train cycles keeps its own. `trade_off` is lambda of co-tuning (2.3; 0.3 in re-implementations). Co-tuning's
+relationship is learnt on train cycles, a tenth of them, whole patients, held out for it alone; it means little without
+weights.
 """
 
 from collections.abc import Callable
@@ -38,7 +39,18 @@ from rales.audio.filters import apply_gains, correction_gains
 from rales.audio.images import SquarePicture
 from rales.audio.lengths import reflect
 from rales.audio.wave_augment import roll, shift_pitch, stretch
-from rales.config import Audio, Config, Model, Recipe, Step, Training, UsageError, base_or_tiny, is_original, one_of
+from rales.config import (
+    Audio,
+    Config,
+    Model,
+    Recipe,
+    Step,
+    Training,
+    base_or_tiny,
+    is_original,
+    number_of_option,
+    one_of,
+)
 from rales.data import splits
 from rales.data.batches import in_order
 from rales.data.cache import Preparation, segment
@@ -63,16 +75,12 @@ def cotuning(
     """-> co-tuning; with norm="stochastic" both methods."""
     one_of("norm", norm, ("batch", "stochastic"))
     recipe = system("nguyen_cotuning", size, weights, fidelity)
-    try:
-        share = float(trade_off)
-    except ValueError as error:
-        raise UsageError(f"trade_off {trade_off!r}: expected a number") from error
     return replace(
         recipe,
         options={**recipe.options, "norm": norm, "trade_off": trade_off},
         config=replace(recipe.config, train=replace(recipe.config.train, class_weights="none")),
         model=partial(build_cotuning, size=recipe.options["size"], stochastic=norm == "stochastic"),
-        batch_loss=partial(cotuning_loss, trade_off=share),
+        batch_loss=partial(cotuning_loss, trade_off=number_of_option("trade_off", trade_off)),
         fit=partial(fit_both, original=is_original(fidelity)),
     )
 
@@ -103,6 +111,7 @@ def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
                 schedule="step",
                 step_epochs=40,
                 weight_decay=5e-4,
+                precision="float32" if original else "auto",
             ),
         ),
         frontend=partial(Pictures, side=224 if size == "base" else 64),

@@ -1,10 +1,10 @@
 """Run folders -> one report: tables, pictures, and the published figures beside them."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rales.extras import require_packages
 from rales.report import comparison, page, tables
 from rales.report.contents import comparability, lead_blocks, left_out_blocks, one_label, sections
 from rales.report.folders import read_runs
@@ -21,7 +21,7 @@ def report(paths: Sequence[Path], out: Path) -> Path:
     """Run folders, or folders that hold some -> `out`/report.html; beside it report.md, three CSV files and the PNGs.
 
     A run that is unfinished, broken or a repetition is named in the report with the reason. ValueError if no run can
-    be used or a package is missing, OSError where `out` cannot be written.
+    be used, UsageError if a package is missing, OSError where `out` cannot be written.
     """
     check_packages()
     runs, left_out = read_runs(paths)
@@ -45,10 +45,8 @@ def report(paths: Sequence[Path], out: Path) -> Path:
 
 
 def check_packages() -> None:
-    """ValueError if a report cannot be written for want of a package: to be called before work whose end it is."""
-    for package in ("jinja2", "matplotlib"):
-        if find_spec(package) is None:
-            raise ValueError(f"a report needs {package}, which is not installed; pip install 'rales[report]'")
+    """UsageError if a report cannot be written for want of a package: to be called before work whose end it is."""
+    require_packages("a report", "report", "jinja2", "matplotlib")
 
 
 def ranking(paths: Sequence[Path]) -> dict[str, Any]:

@@ -8,12 +8,12 @@ import os
 import secrets
 import socket
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from rales.config import UsageError
+from rales.extras import require_packages
 from rales.web.settings import Settings, data_folder, is_loopback
 
 STATIC = Path(__file__).parent / "static"
@@ -36,9 +36,7 @@ def serve(
     to browse. Anything but this machine's own address asks every visitor for a token, made here if none is given.
     Errors: a package or the page's scripts missing, a port that is taken, a model that cannot be loaded.
     """
-    for package in ("fastapi", "uvicorn", "multipart"):
-        if find_spec(package) is None:
-            raise ValueError(f"the web page needs {package}, which is not installed; pip install 'rales[web]'")
+    require_packages("the web page", "web", "fastapi", "uvicorn", "multipart")
     if not hasattr(os, "fork"):
         raise ValueError("the web page decodes recordings in forked processes, which this system lacks; use Linux")
     if not (STATIC / "vendor" / "wavesurfer.esm.js").is_file():

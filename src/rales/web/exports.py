@@ -38,8 +38,8 @@ def add(app: "FastAPI", service: Service) -> None:
 
     @app.get("/sessions/{session}/export", response_class=Response, responses=binary("application/zip"))
     def export_session(session: str, format: ExportForm = "icbhi") -> Response:
-        """The cycles of all recordings of a session: a zip with one file each, and README.txt, which says which of
-        them nobody has confirmed and which recordings are left out. Not a diagnosis."""
+        """The cycles of all recordings of a session: a zip with one file each, in the folders that they came in, and
+        README.txt, which says which of them nobody has confirmed and which recordings are left out. Not a diagnosis."""
         row = known_session(service, session)
         content, written, left_out = io.BytesIO(), list[str](), list[str]()
         with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -47,9 +47,9 @@ def add(app: "FastAPI", service: Service) -> None:
             for each in service.store.recordings(session, service.shelf.default):
                 recording = service.standing(each)
                 if why := missing(recording):
-                    left_out.append(f"{recording['name']}: {why}")
+                    left_out.append(f"{marks.titled(recording['path'])}: {why}")
                     continue
-                file = unused(marks.safe(recording["name"]), names) + marks.FORMATS[format]
+                file = unused(marks.safe_path(marks.titled(recording["path"])), names) + marks.FORMATS[format]
                 archive.writestr(file, text(format, recording))
                 written.append(f"{file}: {account(recording)}")
             archive.writestr(README, readme(row["name"], format, written, left_out))
@@ -58,7 +58,7 @@ def add(app: "FastAPI", service: Service) -> None:
 
 def missing(row: dict[str, Any]) -> str:
     """A row of `Service.standing` -> why it has no cycles to write, "" if it has (or a person removed all of them)."""
-    if row["revision"] or row["scored"]:
+    if row["revision"] or row["scored"] or row["source"] == "annotation":
         return ""
     if row["status"] == "failed":
         return f"the model could not answer ({row['problem']})"
@@ -66,7 +66,7 @@ def missing(row: dict[str, Any]) -> str:
 
 
 def text(form: str, row: dict[str, Any]) -> str:
-    return marks.write(form, row["name"], marks.with_scores(row["cycles"], row["scored"]))
+    return marks.write(form, row["name"], row["path"], marks.with_scores(row["cycles"], row["scored"]))
 
 
 def account(row: dict[str, Any]) -> str:

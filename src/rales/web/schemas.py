@@ -21,6 +21,17 @@ class Health:
 
 
 @dataclass
+class Accepted:
+    """What the service takes."""
+
+    suffixes: list[str]
+    upload_bytes: int
+    duration_s: float
+    cycles: int
+    shortest_cycle_s: float
+
+
+@dataclass
 class ModelFacts:
     name: str
     default: bool
@@ -87,16 +98,9 @@ class Annotation:
 
 
 @dataclass
-class Saved:
-    recording: str
-    revision: int
-    saved: float
-
-
-@dataclass
 class Revision:
     """A saved state of an annotation: how many cycles it has, how many of them were confirmed, and which labels it
-    holds. Revision 0, which nobody saved, is what the model says or the annotation that came along."""
+    holds. Revision 0, which nobody saved, is what the model said first or the annotation that came along."""
 
     revision: int
     saved: float | None
@@ -111,13 +115,6 @@ class ScoreRequest:
 
     cycles: list[Span]
     model: str | None = None
-
-
-@dataclass
-class Scores:
-    model: str
-    cycles: list[ScoredSpan]
-    notice: str = NOTICE
 
 
 @dataclass
@@ -145,12 +142,15 @@ class Session(Named):
 
 @dataclass
 class Recording(Named):
-    """`problem` is a sentence where `status` is failed."""
+    """`path` is where it lay in what was dropped, `problem` a sentence where `status` is failed, and `revision` that of
+    its annotation, 0 as long as nobody has saved one."""
 
+    path: str
     duration_s: float
     status: Status
     problem: str
     reviewed: bool
+    revision: int
 
 
 @dataclass
@@ -162,6 +162,26 @@ class RecordingFacts(Recording):
     edited: bool
     findings: dict[str, int]
     uncertainty: float | None
+
+
+@dataclass
+class Saved:
+    """`facts` is the recording's line in the list as it now is."""
+
+    recording: str
+    revision: int
+    saved: float
+    facts: RecordingFacts
+
+
+@dataclass
+class Scores:
+    """`facts` is the recording's line in the list as it now is."""
+
+    model: str
+    cycles: list[ScoredSpan]
+    facts: RecordingFacts
+    notice: str = NOTICE
 
 
 @dataclass
@@ -179,7 +199,6 @@ class RecordingDetail(Recording):
     scores: dict[str, list[ScoredSpan]]
     cycles: list[MarkedCycle]
     source: str
-    revision: int
     notice: str = NOTICE
 
 

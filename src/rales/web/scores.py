@@ -31,8 +31,12 @@ def predict_file(model: predict.Model, sound: Path, recording: str) -> list[Row]
 
 def score_spans(model: predict.Model, sound: Path, spans: Sequence[Span]) -> list[Row]:
     """Decoded sound and stretches (start, end) in seconds -> start_s, end_s, label and p_… of each."""
-    rows = pd.DataFrame(spans, columns=["start_s", "end_s"]).assign(recording="", cycle=range(1, len(spans) + 1))
-    table = scoring.predictions(rows, model.probabilities(waves(model, sound, spans)), model.decision())
+    rows = pd.DataFrame(spans, columns=["start_s", "end_s"]).assign(
+        recording="this recording", cycle=range(1, len(spans) + 1)
+    )
+    answers = model.probabilities(waves(model, sound, spans))
+    scoring.check_numbers(rows, answers)
+    table = scoring.predictions(rows, answers, model.decision())
     return [clean(row) for row in table[list(COLUMNS)].to_dict("records")]
 
 

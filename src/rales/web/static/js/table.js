@@ -53,8 +53,9 @@ function timeField(cycle, edge, label) {
   const field = h("input", { type: "number", step: "0.01", min: "0", value: cycle[edge].toFixed(3), "aria-label": label,
     "data-field": `${edge}-${cycle.id}`,
     onchange: () => {
-      const seconds = Number(field.value);
-      if (field.value === "" || Number.isNaN(seconds)) return void (field.value = cycle[edge].toFixed(3));
+      const seconds = field.value === "" ? NaN : Number(field.value);
+      field.value = cycle[edge].toFixed(3); // which stays where the move is not possible
+      if (Number.isNaN(seconds)) return;
       change(move(state.cycles, cycle.id, edge, seconds, state.current.duration_s), "Boundary moved", cycle.id);
     } });
   return field;

@@ -1,0 +1,139 @@
+"""audio.scope=batch: answers depend on the others of a batch, and training, evaluation and prediction agree on them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+import rales
+from rales import explain, export, finetune, predict, recipes, recordings, runs
+from rales.audio import wave
+from rales.config import Audio, Recipe, UsageError
+from rales.data import read_cycles
+from rales.devices import Place, place
+from rales.rows import cycle_waves
+from rales.scoring import FIGURES
+from tests import tiny
+from tests.command import command
+from tests.run_folders import lines
+
+P = [f"p_{name}" for name in ("normal", "crackle", "wheeze", "both")]
+# 12 test cycles, four a recording: batches of five end in the middle of recordings, the last is smaller
+SYSTEMS: dict[str, Any] = {
+    "m2d_fusion": lambda *words: tiny.recipe("audio.scope=batch", "train.batch_size=5", "train.lr=0.01", *words),
+    "moummad_ce": lambda *words: recipes.make(
+        "moummad_ce",
+        [
+            *("fidelity=original", "audio.duration_s=0.8", "train.epochs=1", "train.batch_size=5"),
+            *("train.device=cpu", "train.precision=float32", *words),
+        ],
+        size="tiny",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of recordings, of which each is a hundredth as loud as the one before: neighbours matter."""
+    folder = tiny.write_folder(tmp_path_factory.mktemp("scope") / "data")
+    for number, path in enumerate(sorted(folder.glob("*.wav"))):
+        sound, rate_hz = wave.read(path)
+        soundfile.write(path, sound * 0.1 ** (number % 3), rate_hz, subtype="FLOAT")
+    return folder
+
+
+@pytest.fixture(scope="module", params=[(name, select) for name in SYSTEMS for select in ("last", "validation")])
+def trained(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    name, select = request.param
+    out = tmp_path_factory.mktemp("runs") / "run"
+    recipe: Recipe = SYSTEMS[name](f"train.select={select}", "train.validation_share=0.4")
+    assert recipe.config.audio.scope == "batch"
+    finetune.run(recipe, read_cycles(data), out, cache_folder=data.parent / "cache")
+    return out
+
+
+def test_an_answer_is_that_of_batches_of_test_rows_in_the_order_of_the_table(trained: Path, data: Path) -> None:
+    model, stored = rales.load(trained), pd.read_csv(trained / "predictions.csv")
+    cycles = read_cycles(data)
+    test = cycles[cycles["split"] == "test"]
+    assert test[["recording", "cycle"]].to_numpy().tolist() == stored[["recording", "cycle"]].to_numpy().tolist()
+    waves = torch.from_numpy(np.array(cycle_waves(cycles, model.recipe, folder=data.parent / "cache"))[test.index])
+
+    def scored(batch: int) -> np.ndarray:
+        with torch.inference_mode():
+            logits = [model.plain(model.frontend(some)) for some in waves.split(batch)]
+        return torch.cat(logits).double().softmax(dim=1).numpy()
+
+    np.testing.assert_allclose(stored[P], scored(5), atol=1e-5)
+    assert np.abs(stored[P].to_numpy() - scored(16)).max() > 1e-4
+
+
+def test_training_evaluation_and_prediction_agree(trained: Path, data: Path) -> None:
+    figures = runs.read_json(trained / "evaluation.json")
+    stored = pd.read_csv(trained / "predictions.csv")
+    again = predict.evaluate(trained, read_cycles(data), cache_folder=data.parent / "cache")
+    assert again["confusion"] == figures["confusion"]
+    assert ("validation_temperature" in again) == ("validation_temperature" in figures)
+    if "validation_temperature" in figures:
+        assert again["validation_temperature"] == pytest.approx(figures["validation_temperature"], abs=1e-4)
+    for name in ("crackle_present", "wheeze_present"):  # of the probabilities themselves
+        assert again[name] == pytest.approx(figures[name], abs=1e-6)
+    best = runs.read_checkpoint(trained / "best.safetensors")[1]["epoch"]
+    (line,) = [line for line in lines(trained) if (line["split"], line["epoch"]) == ("test", best)]
+    assert {name: line[name] for name in FIGURES} == pytest.approx({name: figures[name] for name in FIGURES})
+
+    model = rales.load(trained)
+    model.calibration = {}  # the stored table is not calibrated
+    test = [data / f"{name}.wav" for name in dict.fromkeys(stored["recording"])]
+    table = model.predict(test)
+    assert table["cycle"].tolist() == stored["cycle"].tolist()
+    np.testing.assert_allclose(table[P], stored[P], atol=1e-5)
+    alone = pd.concat([model.predict([path]) for path in test])
+    assert np.abs(alone[P].to_numpy() - stored[P].to_numpy()).max() > 1e-4  # else nothing here depends on neighbours
+
+
+def test_prediction_says_so_once(trained: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = "an answer depends on the other cycles of the call, of which 5 at a time"
+    assert sentence in rales.load(trained).decision().notice
+    code, _, err = command(capsys, "predict", data, "--model", trained, "--out", tmp_path / "cycles.csv")
+    assert code == 0
+    assert err.count(sentence) == 1
+    plain = tiny.model()
+    assert "depends" not in plain.decision().notice
+
+
+def test_what_has_no_answer_for_a_cycle_alone_is_refused(trained: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"audio.scope=batch, where .* depend on its neighbours"):
+        export.export(trained, tmp_path / "model.onnx")
+    with pytest.raises(
+        ValueError, match=r"audio.scope=batch has no answer to a cycle alone, so there is nothing to expl"
+    ):
+        explain.explain(rales.load(trained), str(next(data.glob("*.wav"))), 1)
+
+
+def test_several_processes_would_share_a_batch_out() -> None:
+    two = Place(**{**vars(place("cpu", "float32")), "world": 2})
+    with pytest.raises(
+        ValueError, match=r"audio.scope=batch takes minimum and maximum of a whole batch, which 2 process"
+    ):
+        finetune.check_batches(tiny.recipe("audio.scope=batch"), two)
+    finetune.check_batches(tiny.recipe(), two)
+
+
+@pytest.mark.parametrize("most", [1, 3, 5, 7, 32, 100])
+def test_pieces_are_cut_where_a_batch_is_full(data: Path, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recordings, "PIECE", 3)
+    paths = sorted(str(path) for path in data.glob("*.wav"))
+    audio = Audio(duration_s=0.1)
+    whole = list(recordings.ahead(paths, audio))
+    cut = list(recordings.filling(whole, most))
+    groups = list(recordings.grouped(cut, most))
+    sizes = [sum(len(piece.waves) for piece in group) for group in groups]
+    assert sizes == [most] * (32 // most) + [32 % most] * (32 % most > 0)
+    assert [piece.path for piece in cut if piece.last] == paths
+    joined = [np.concatenate([piece.waves for piece in some]) for some in (whole, cut)]
+    assert np.array_equal(*joined)

@@ -1,0 +1,265 @@
+"""What a run knows goes on in the network that starts from it: heads, patches, units, front-end, rate and length."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import rales
+from rales import finetune, layers, predict, recipes, runs
+from rales.config import Recipe
+from rales.data import read_cycles
+from rales.data.collection import read_collection
+from rales.models import M2D, ViT, load_m2d
+from rales.models.downloads import find
+from rales.models.m2d import default_decoder_heads
+from rales.models.weights import default_heads, read_tensors
+from rales.recipes import m2d_pretrain
+from rales.rows import cycle_waves
+from tests import tiny
+from tests.command import command
+from tests.run_folders import tensors
+
+# Of every kind something that no tensor's shape tells, and that is not the recipe's default
+HEARD = (
+    "frontend=m2d_clip",
+    "audio.rate_hz=8000",
+    "audio.duration_s=1.5",
+    "audio.fade_samples=300",
+    "audio.pad=zero",
+    "audio.resampler=sinc",
+)
+KINDS = {
+    "own sound": ("model.heads=3", "model.patch=80,8", "model.unit_frames=100", *HEARD),
+    "one pass": ("model.heads=4", "model.unit_frames=105", "model.long_input=resample_positions", "model.raw_last=yes"),
+    "batch scope": ("model.heads=6", "model.unit_frames=96", "audio.scope=batch", "audio.mean=0.4", "audio.std=0.3"),
+    "M2D's sound": ("frontend=m2d", "audio.mean=-6", "audio.std=3"),
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data`, a finished `run` of fine-tuning and a finished `pretraining`."""
+    folder = tmp_path_factory.mktemp("transfer")
+    cycles = read_cycles(tiny.write_folder(folder / "data"))
+    recipe = tiny.recipe(*KINDS["own sound"], "train.epochs=1")
+    finetune.run(recipe, cycles, folder / "run", cache_folder=folder / "cache")
+    config = tiny.pretraining("pretrain.epochs=1", "encoder.decoder_heads=4", "encoder.heads=3")
+    m2d_pretrain.run(config, read_collection([folder / "data"]), folder / "pretraining")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cycles(place: Path) -> pd.DataFrame:
+    return read_cycles(place / "data").head(6)
+
+
+def heard(recipe: Recipe, cycles: pd.DataFrame, cache: Path) -> Tensor:
+    """What the front-end of a recipe gets of the cycles."""
+    return torch.from_numpy(np.array(cycle_waves(cycles, recipe, folder=cache)))
+
+
+@torch.inference_mode()
+def features(encoder: Any, frontend: Any, waves: Tensor) -> list[Tensor]:
+    """Output of every layer."""
+    assert isinstance(encoder, ViT)
+    found: list[Tensor] = encoder.eval()(frontend.eval()(waves))
+    return found
+
+
+def check_equal(run: Path | None, weights: str, cycles: pd.DataFrame, cache: Path, *words: str) -> Recipe:
+    """A run, and the recipe that starts from it, hear and see the same to the last bit."""
+    model = rales.load(run)
+    recipe = recipes.make("m2d_fusion", words, weights=weights)
+    before, after = heard(model.recipe, cycles, cache), heard(recipe, cycles, cache)
+    assert torch.equal(before, after)
+    network, frontend = recipe.model(recipe.config), recipe.frontend(recipe.config)
+    one = features(model.plain.get_submodule("encoder"), model.frontend, before)
+    two = features(network.get_submodule("encoder"), frontend, after)
+    assert len(one) == len(two) == model.recipe.config.model.depth
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    return recipe
+
+
+# Fine-tuned runs
+
+
+@pytest.mark.parametrize("form", ["run", "run/best.safetensors", "run/last.safetensors"])
+def test_features_of_a_run_given_as_weights_are_its_own(place: Path, cycles: pd.DataFrame, form: str) -> None:
+    recipe = check_equal(place / form, str(place / form), cycles, place / "cache")
+    stored = runs.read_json(place / "run" / "config.json")["config"]
+    assert recipe.config.audio == rales.load(place / "run").recipe.config.audio
+    model = recipe.config.model
+    assert (model.heads, list(model.patch), model.unit_frames) == (3, [80, 8], 100)
+    assert (stored["model"]["heads"], stored["audio"]["rate_hz"]) == (3, 8000)
+    assert default_heads(24) != 3  # else a guess would do
+    assert recipe.options["frontend"] == "m2d_clip"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_shapes_do_not_tell_comes_from_the_record(
+    place: Path, tmp_path: Path, cycles: pd.DataFrame, kind: str
+) -> None:
+    tiny.save(tiny.model(*KINDS[kind]), tmp_path / "model.safetensors")
+    check_equal(tmp_path / "model.safetensors", str(tmp_path / "model.safetensors"), cycles, place / "cache")
+    encoder = load_m2d(tmp_path / "model.safetensors")
+    other = load_m2d(tmp_path / "model.safetensors", heads=1, long_input="chunks", raw_last=False)
+    own = tiny.recipe(*KINDS[kind]).config.model
+    assert (encoder.heads, encoder.unit_frames) == (own.heads, own.unit_frames)
+    assert (encoder.long_input, encoder.raw_last) == (own.long_input, own.raw_last)
+    logmel = torch.randn(2, 1, 80, 200, generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(encoder(logmel)[-1], other(logmel)[-1])  # arguments win, and heads matter
+
+
+def test_features_of_the_model_that_ships(place: Path, cycles: pd.DataFrame) -> None:
+    recipe = check_equal(None, "rales-small", cycles, place / "cache")
+    assert (recipe.config.model.heads, recipe.config.audio.rate_hz, recipe.config.audio.duration_s) == (4, 8000, 4.0)
+    assert find("rales-small") == predict.DEFAULT_FOLDER / "model.safetensors"
+
+
+def test_what_the_user_sets_wins_and_what_cannot_be_is_a_sentence(place: Path) -> None:
+    words = ["audio.rate_hz=4000", "model.heads=2", "frontend=m2d"]
+    recipe = recipes.make("m2d_fusion", words, weights=str(place / "run"))
+    audio = recipe.config.audio
+    assert (audio.rate_hz, audio.frontend, audio.mean, audio.duration_s) == (4000, "m2d", pytest.approx(-7.1), 1.5)
+    assert recipe.model(recipe.config).get_submodule("encoder").heads == 2
+    said = " ".join(recipe.notes)
+    assert "its run heard m2d_clip, m2d was asked for" in said
+    assert "--set changes audio.rate_hz 4000, model.heads 2" in said
+    for word in ("model.dim=48", "model.depth=3", "model.patch=16,16", "model.unit_frames=200"):
+        wrong = recipes.make("m2d_fusion", ["model.layers=1", word], weights=str(place / "run"))
+        with pytest.raises(
+            ValueError, match=r"width, depth, patch and unit are \(24, 2, \(80, 8\), 100\); --set cannot"
+        ):
+            wrong.model(wrong.config)
+    odd = recipes.make("m2d_fusion", ["model.heads=5"], weights=str(place / "run"))
+    with pytest.raises(ValueError, match="a ViT of width 24 with 5 heads"):
+        odd.model(odd.config)
+
+
+def test_the_command_says_what_was_taken_and_the_record_of_the_new_run_is_true(
+    place: Path,
+    tmp_path: Path,
+    cycles: pd.DataFrame,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RALES_CACHE", str(place / "cache"))
+    words = ["--data", place / "data", "--out", tmp_path / "new", "--epochs", 1, "--set", "train.device=cpu"]
+    code, _, err = command(capsys, "train", "m2d_fusion", "--weights", place / "run", *words)
+    assert code == 0, err
+    (line,) = [line for line in err.splitlines() if "are taken from its run" in line]
+    assert "width 24, depth 2, 3 heads, patches of 80 x 8, units of 100 frames" in line
+    assert "frontend m2d_clip, rate_hz 8000, duration_s 1.5" in line
+    assert line.endswith("its head, layer weights, calibration are not")
+    old, new = (runs.read_json(out / "config.json")["config"] for out in (place / "run", tmp_path / "new"))
+    assert new["audio"] == old["audio"]
+    same = ("dim", "depth", "heads", "patch", "unit_frames", "long_input", "raw_last", "layout")
+    assert {name: new["model"][name] for name in same} == {name: old["model"][name] for name in same}
+    check_equal(tmp_path / "new", str(tmp_path / "new"), cycles, place / "cache")
+    assert not torch.equal(
+        tensors(place / "run", "best")["head.weight"], tensors(tmp_path / "new", "best")["head.weight"]
+    )
+
+
+def test_a_run_that_is_not_finished_or_no_encoder_is_a_sentence(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "stopped").mkdir()
+    for name in ("config.json", "best.safetensors"):
+        (tmp_path / "stopped" / name).write_bytes((place / "run" / name).read_bytes())
+    with pytest.raises(ValueError, match="stopped: the run is not finished; the same command goes on with it"):
+        recipes.make("m2d_fusion", weights=str(tmp_path / "stopped"))
+    plain, record = runs.read_checkpoint(place / "run" / "best.safetensors")
+    path = tmp_path / "model.safetensors"
+    for wrong in ({"heads": 0}, {"heads": "three"}, {"unit_frames": -5}):
+        config = {**record["config"], "model": {**record["config"]["model"], **wrong}}
+        runs.save_tensors(path, plain, {**record, "config": config})
+        with pytest.raises(
+            ValueError, match=rf"model.safetensors: says {next(iter(wrong))} = .*expected a whole number"
+        ):
+            load_m2d(path)
+    for text in ("[]", "{", '{"config": 3}'):
+        save_file(plain, path, metadata={"rales": text})
+        with pytest.raises(ValueError, match=r"model.safetensors: its record .*; the file is damaged"):
+            load_m2d(path)
+
+
+def test_a_file_of_somebody_else_has_the_recipe_s_sound(golden: Path) -> None:
+    recipe = recipes.make("m2d_fusion", weights=str(golden / "checkpoints" / "enconly.safetensors"))
+    assert recipe.config.audio == recipes.make("m2d_fusion").config.audio
+    assert "it says nothing of what it heard, so that is front-end icbhi at 16000 Hz, 8 s" in recipe.notes[0]
+
+
+# Pre-training
+
+
+def test_an_encoder_of_pretraining_hears_what_it_was_pretrained_on(place: Path) -> None:
+    stats = runs.read_json(place / "pretraining" / "statistics.json")
+    for form in ("pretraining", "pretraining/last.safetensors"):
+        recipe = recipes.make("m2d_fusion", weights=str(place / form))
+        audio = recipe.config.audio
+        assert (audio.frontend, audio.rate_hz) == ("m2d", 16000)
+        assert (audio.mean, audio.std) == pytest.approx((stats["mean"], stats["std"]))
+        assert (recipe.config.model.heads, recipe.config.model.unit_frames) == (3, 96)
+        assert recipe.notes[0].endswith("its predictor and target are not")
+    asked = recipes.make("m2d_fusion", weights=str(place / "pretraining"), frontend="icbhi").config.audio
+    assert asked == recipes.make("m2d_fusion").config.audio
+
+
+def test_heads_of_the_predictor_are_the_argument_s_then_the_file_s(place: Path, tmp_path: Path) -> None:
+    assert default_decoder_heads(16) != 4
+    path = place / "pretraining" / "last.safetensors"
+    assert M2D.from_checkpoint(path).decoder_heads == 4
+    given = M2D.from_checkpoint(path, heads=2, decoder_heads=8)
+    assert (given.decoder_heads, given.size.heads) == (8, 2)
+    plain, record = runs.read_checkpoint(path)
+    runs.save_tensors(tmp_path / "record.safetensors", plain, record)  # the record alone, as resume.safetensors has it
+    model = M2D.from_checkpoint(tmp_path / "record.safetensors")
+    assert (model.decoder_heads, model.size.heads) == (4, 3)
+    save_file(plain, tmp_path / "bare.safetensors")
+    assert M2D.from_checkpoint(tmp_path / "bare.safetensors").decoder_heads == default_decoder_heads(16)
+    for option in ({"decoder_dim": 32}, {"decoder_depth": 2}):
+        name = next(iter(option))
+        with pytest.raises(
+            ValueError, match=rf"last.safetensors: its {name} is \d+, {option[name]} was asked for; leave"
+        ):
+            M2D.from_checkpoint(path, **option)
+
+
+def test_pretraining_goes_on_with_the_encoder_of_a_run(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = m2d_pretrain.settings(weights=str(place / "run"))
+    assert (config.encoder.heads, config.encoder.patch, config.encoder.unit_frames) == (3, (80, 8), 100)
+    model, _ = m2d_pretrain.build(config)
+    logmel = torch.randn(2, 1, 80, 200, generator=torch.Generator().manual_seed(0))
+    run = rales.load(place / "run").plain.get_submodule("encoder")
+    assert all(torch.equal(a, b) for a, b in zip(run(logmel), model.encoder().eval()(logmel), strict=True))
+    (said,) = m2d_pretrain.what_is_taken(config)
+    assert "3 heads, units of 100 frames) is taken; predictor and target are new" in said
+    assert "front-end m2d_clip at 8000 Hz and its head are not" in said
+    taught = m2d_pretrain.settings(words=[f"encoder.teacher={place / 'run'}"])
+    (of_teacher,) = m2d_pretrain.what_is_taken(taught)
+    assert "front-end m2d_clip at 8000 Hz and its head are not: pre-training hears" in of_teacher
+    (whole,) = m2d_pretrain.what_is_taken(m2d_pretrain.settings(weights=str(place / "pretraining")))
+    assert "predictor and target are taken" in whole
+    words = ["--data", place / "data", "--out", tmp_path / "x", "--epochs", 1, "--set", "pretrain.batch_size=4"]
+    code, _, err = command(capsys, "pretrain", "--weights", place / "pretraining", *words)
+    assert code == 0, err
+    assert whole in err.splitlines()
+
+
+def test_the_layer_search_hears_what_the_run_heard(place: Path, tmp_path: Path) -> None:
+    data = read_cycles(place / "data")
+    layers.search(data, str(place / "run"), tmp_path / "layers", folds=2, sizes=[1], cache_folder=place / "cache")
+    settings = runs.read_json(tmp_path / "layers" / "layers.json")["settings"]
+    assert settings["audio"] == runs.read_json(place / "run" / "config.json")["config"]["audio"]
+    known, _ = read_tensors(place / "run" / "best.safetensors")
+    assert (
+        settings["weights_digest"] == recipes.make("m2d_fusion", weights=str(place / "run")).config.model.weights_digest
+    )
+    assert known["encoder.cls_token"].shape == (1, 1, 24)
