@@ -437,15 +437,36 @@ def test_layer_weights_move_with_every_step_or_once_an_epoch(tmp_path: Path, tra
     assert all(one != two for one, two in itertools.pairwise(every_step))
 
     per_epoch: list[list[float]] = []
-    train(tmp_path / "epoch", recipe=watched(tiny.recipe("model.layer_weight_update=per_epoch"), per_epoch))
+    words = ("model.layer_weight_update=per_epoch", "train.warmup_epochs=0")
+    train(tmp_path / "epoch", recipe=watched(tiny.recipe(*words), per_epoch))
     first, second, third = per_epoch[:3], per_epoch[3:6], per_epoch[6:]
     assert first == [[1.0, 1.0]] * 3
     assert second == [second[0]] * 3
     assert third == [third[0]] * 3
-    # Adam's first step has the size of the learning rate
-    assert np.abs(np.subtract(second[0], 1)) == pytest.approx([1e-3, 1e-3], rel=1e-3)
+    # Adam's first step has the size of its learning rate: that of the epoch's three steps together
+    assert np.abs(np.subtract(second[0], 1)) == pytest.approx([3e-3, 3e-3], rel=1e-3)
     assert third[0] != second[0]
     assert tensors(tmp_path / "epoch", "best")["fusion.weight"].tolist() != third[0]
+
+
+def test_layer_weights_that_move_once_an_epoch_get_as_far_as_with_every_step(tmp_path: Path, train: Train) -> None:
+    words = ("train.batch_size=2", "train.micro_batch=2", "train.epochs=6", *PLAIN)  # ten steps an epoch
+    moved = {}
+    for update in ("step", "per_epoch"):
+        train(tmp_path / update, *words, f"model.layer_weight_update={update}")
+        moved[update] = (tensors(tmp_path / update, "last")["fusion.weight"] - 1).abs().max().item()
+    assert moved["step"] > 5e-3
+    assert 1 / 3 < moved["per_epoch"] / moved["step"] < 3, moved
+
+
+def test_an_epoch_is_scored_in_float32_whatever_it_trains_in(tmp_path: Path, train: Train) -> None:
+    train(tmp_path / "run", "train.precision=bf16", "train.lr=0.003", *PLAIN)
+    assert runs.read_json(tmp_path / "run" / "config.json")["computed_in"]["precision"] == "bf16"
+    table = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    right = np.array([row[f"p_{row['true_label']}"] for _, row in table.iterrows()])
+    last = lines(tmp_path / "run")[-1]
+    assert (last["epoch"], last["split"]) == (3, "test")
+    assert last["loss"] == pytest.approx(-np.log(right).mean(), abs=1e-6)  # classes are even, so are their weights
 
 
 def test_per_epoch_layer_weights_survive_an_interruption(

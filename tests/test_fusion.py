@@ -137,6 +137,22 @@ def trajectory(golden: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return facts, load_file(golden / "finetune" / "trajectory.safetensors")
 
 
+def test_the_head_starts_nearly_at_zero_or_as_a_linear_layer_does() -> None:
+    torch.manual_seed(7)
+    linear = torch.nn.Linear(2 * 16, 4)
+    found = {}
+    for start in ("zero", "default"):
+        vit = encoder()
+        torch.manual_seed(7)
+        found[start] = FusionClassifier(vit, layers=[1, 3], learned=True, head_start=start).head
+    assert torch.equal(found["default"].weight, linear.weight)
+    assert torch.equal(found["default"].bias, linear.bias)
+    bound = 1 / np.sqrt(2 * 16)  # uniform in it
+    assert 0.9 * bound < found["default"].weight.abs().max() < bound
+    assert 0 < found["zero"].weight.abs().max() < 2e-4
+    assert found["zero"].bias.tolist() == [0.0] * 4
+
+
 def model_of(golden: Path, run: str) -> FusionClassifier:
     facts, tensors = trajectory(golden)
     settings_ = facts["runs"][run]

@@ -1,6 +1,7 @@
 """Learning-rate schedule, and the optimiser's memory through a file."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rales.config import Config, Training
 from rales.optim import (
     adam,
     cosine_lr,
@@ -19,6 +21,7 @@ from rales.optim import (
     state_tensors,
     step_lr,
 )
+from rales.steps import scheduled_lr
 
 
 def rate(epoch: int, half_period: int) -> float:
@@ -48,6 +51,17 @@ def test_it_is_the_schedule_of_torch() -> None:
         assert rate(epoch, 40) == pytest.approx(optimiser.param_groups[0]["lr"], rel=1e-9)
         optimiser.step()
         schedule.step()
+
+
+def test_a_cosine_that_counts_epochs_from_one() -> None:
+    train = Training(epochs=50, lr=5e-5, lr_floor=5e-8)
+    late = Config(train=replace(train, cosine_start_epoch=1))
+    middle, half = (5e-5 + 5e-8) / 2, (5e-5 - 5e-8) / 2
+    assert scheduled_lr(0, Config(train=train)) == pytest.approx(5e-5, rel=1e-12)
+    assert scheduled_lr(0, late) == pytest.approx(middle + half * math.cos(math.pi / 50), rel=1e-12)
+    assert scheduled_lr(24, late) == pytest.approx(middle, rel=1e-12)
+    assert scheduled_lr(49, late) == pytest.approx(5e-8, rel=1e-9)
+    assert scheduled_lr(49, Config(train=train)) > 9e-8
 
 
 def test_set_lr_reaches_every_group() -> None:

@@ -103,6 +103,16 @@ def test_schedules_are_those_of_the_reference(undisturbed: Path) -> None:
         assert line["ema"] == pytest.approx(pretrain.ema_at(plain, 3 * line["epoch"] - 1, 9), abs=1e-15)
 
 
+def test_the_rise_is_a_share_of_the_epochs_or_a_number_of_them() -> None:
+    share, number = (
+        m2d_pretrain.settings(words=["pretrain.epochs=600", "pretrain.batch_size=256", *words])
+        for words in ([], ["pretrain.warmup_epochs=20"])
+    )
+    lr = share.pretrain.lr
+    assert [pretrain.lr_at(share, epoch) for epoch in (10, 40)] == pytest.approx([lr / 4, lr])
+    assert [pretrain.lr_at(number, epoch) for epoch in (10, 20, 310)] == pytest.approx([lr / 2, lr, lr / 2])
+
+
 def test_it_learns(tmp_path: Path, job: Run) -> None:
     figures = job(tmp_path / "run", "pretrain.epochs=25", "pretrain.lr=0.1", "pretrain.ema_end=0.9999")
     losses = [line["loss"] for line in lines(tmp_path / "run")]
@@ -271,6 +281,7 @@ def test_two_processes_train_as_one(tmp_path: Path, data: Path, job: Run) -> Non
         "pretrain.standardise=no",
         "pretrain.loss=mse",
         "pretrain.clip=0.001",
+        "pretrain.warmup_epochs=1",
         "pretrain.weight_decay=0",
         "pretrain.ema_start=0.5",
         "pretrain.precision=bf16",
@@ -313,6 +324,7 @@ def test_a_loss_that_is_no_number_is_a_sentence(tmp_path: Path, job: Run) -> Non
         (["crops.noise_ratio=1.5"], "noise ratio 1.5, expected 0"),
         (["crops.noise_ratio=0.3"], "background noise needs both"),
         (["crops.statistics=weights"], "no checkpoint to take them from"),
+        (["crops.noise_heard_by=teacher"], "there is no teacher to hear it; give --teacher"),
     ],
 )
 def test_settings_that_cannot_be_are_a_sentence(tmp_path: Path, job: Run, words: list[str], sentence: str) -> None:
@@ -372,6 +384,23 @@ def test_a_teacher_is_learned_from(tmp_path: Path, job: Run, undisturbed: Path) 
     assert found[-1]["teacher_loss"] < 0.7 * found[0]["teacher_loss"]
     assert tensors(tmp_path / "run")["offline_predictor.weight"].shape == (5 * 24, 5 * 24)
     M2D.from_checkpoint(tmp_path / "run/last.safetensors")  # without a teacher its predictor is left behind
+
+
+def test_the_model_hears_the_noise_or_the_teacher_does(tmp_path: Path, job: Run, undisturbed: Path) -> None:
+    random = np.random.default_rng(0)
+    (tmp_path / "noise").mkdir()
+    for i in range(3):
+        soundfile.write(tmp_path / f"noise/{i}.wav", 0.2 * random.uniform(-1, 1, 3000), 8000)
+    noise = read_collection([tmp_path / "noise"])
+    still = (f"encoder.teacher={undisturbed}", "pretrain.epochs=1", "pretrain.lr=1e-12")  # losses of the start
+    job(tmp_path / "quiet", *still)
+    for who in ("model", "teacher"):
+        job(tmp_path / who, *still, "crops.noise_ratio=0.3", f"crops.noise_heard_by={who}", noise=noise)
+    quiet, model, teacher = (lines(tmp_path / name)[0] for name in ("quiet", "model", "teacher"))
+    assert teacher["m2d_loss"] == pytest.approx(quiet["m2d_loss"], abs=1e-6)
+    assert abs(model["m2d_loss"] - quiet["m2d_loss"]) > 1e-4
+    assert abs(teacher["teacher_loss"] - quiet["teacher_loss"]) > 1e-4
+    assert abs(teacher["teacher_loss"] - model["teacher_loss"]) > 1e-4
 
 
 def test_a_teacher_of_other_columns_is_a_sentence(tmp_path: Path, job: Run, undisturbed: Path) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from rales import recipes
 from rales.audio.logmel import MelPower
-from rales.config import Config, Recipe, Step, UsageError, from_dict, to_dict
+from rales.config import Config, Recipe, Step, UsageError, differences, from_dict, to_dict
 from rales.explain import band_centres
 from rales.recipes import RECIPES
 from rales.recipes.m2d_fusion import VARIANTS
@@ -113,6 +113,17 @@ def test_options_and_fields_by_word() -> None:
         ("m2d_fusion", [], {"variant": "pair"}, "variant 'pair' is unknown; expected one of vanilla, pair_5_12"),
         ("m2d_fusion", ["size=huge"], {}, "size 'huge' is unknown; expected one of base, small, tiny"),
         ("m2d_fusion", ["frontend=mfcc"], {}, "frontend 'mfcc' is unknown; expected one of icbhi, m2d"),
+        (
+            "m2d_fusion",
+            ["fidelity=original"],
+            {},
+            "fidelity 'original' is unknown; expected one of corrected, published",
+        ),
+        ("m2d_fusion", ["fidelity=published", "frontend=m2d"], {}, "leave frontend=m2d out"),
+        ("moummad_scl", ["veiws=apart"], {}, "no such option of moummad_scl; the nearest is views"),
+        ("respirenet", ["statistic=device"], {}, "the nearest is statistics"),
+        ("moummad_scl", ["views=one"], {}, "views 'one' is unknown; expected one of together, apart"),
+        ("respirenet", ["statistics=own"], {}, "statistics 'own' is unknown; expected one of stage1, device"),
         ("m2d_fusion", [], {"depth": "3"}, "recipe m2d_fusion has no option 'depth'; it has variant, size"),
     ],
 )
@@ -120,6 +131,68 @@ def test_wrong_words_are_usage_errors(name: str, words: list[str], options: dict
     with pytest.raises(UsageError) as told:
         recipes.make(name, words, **options)
     assert sentence in str(told.value)
+
+
+PUBLISHED = {
+    "audio.resampler": "sinc",
+    "audio.scope": "batch",
+    "augment.published_gate": True,
+    "model.head_start": "default",
+    "train.cosine_epochs": 40,
+    "train.precision": "float32",
+}
+
+
+def test_published_is_the_public_code_behind_the_paper() -> None:
+    plain, published = (recipes.make("m2d_fusion", [f"fidelity={word}"]) for word in ("corrected", "published"))
+    assert plain.config == recipes.make("m2d_fusion").config
+    assert differences(plain.config, published.config) == PUBLISHED
+    assert published.overrides == {}  # so a report takes it for a row of the paper
+    small = [recipes.make("m2d_fusion", [f"fidelity={word}"], size="tiny") for word in ("corrected", "published")]
+    heads = [recipe.model(recipe.config).get_parameter("head.weight").abs().max() for recipe in small]
+    assert heads[0] < 1e-3 < 1e-2 < heads[1]
+    own = recipes.make("m2d_fusion", ["fidelity=published", "train.cosine_epochs=0", "train.select=validation"])
+    assert (own.config.train.cosine_epochs, own.config.train.select) == (0, "validation")
+    assert set(own.overrides) == {"train.cosine_epochs", "train.select"}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_whatever_fidelity_changes_is_named_by_the_recipe(name: str) -> None:
+    faithful = "published" if name == "m2d_fusion" else "original"
+    plain, original = (recipes.make(name, [f"fidelity={word}"]) for word in ("corrected", faithful))
+    said = importlib.import_module(RECIPES[name].__module__).__doc__ or ""
+    changed = {f"{key}=": value for key, value in differences(plain.config, original.config).items()}
+    changed |= {f"{key}=": v for key, v in original.options.items() if v != plain.options[key] and key != "fidelity"}
+    assert [word for word in changed if word not in said] == []
+    if name in ("wang_splice", "arscnet"):  # nobody knows what is published
+        assert not changed
+
+
+@pytest.mark.parametrize("document", ["paper-map.md", "ablations.md"])
+def test_every_published_value_is_in_the_documents(document: str) -> None:
+    text = (Path(__file__).parent.parent / "docs" / document).read_text()
+    unnamed = [
+        name
+        for name, value in PUBLISHED.items()
+        if not re.search(rf"{name}=(?:\w+,)*{json.dumps(value).strip(chr(34))}\b", text)
+    ]
+    assert unnamed == []
+
+
+# What fidelity=original trains in and resamples with; `None`: the published code does not resample, or is not known
+ORIGINAL = {
+    **{f"moummad_{kind}": ("sinc", "float32") for kind in ("scl", "mscl", "hybrid", "ce")},
+    **{f"ast_{kind}": ("sinc", "auto") for kind in ("ft", "patchmix_cl")},
+    **dict.fromkeys(("lungrn_nl", "lungattn", "respirenet"), ("soxr", "float32")),
+    **{f"nguyen_{kind}": ("soxr", "float32") for kind in ("cotuning", "stochnorm")},
+}
+
+
+@pytest.mark.parametrize("name", ORIGINAL)
+def test_original_resamples_and_trains_as_published(name: str) -> None:
+    plain, original = (recipes.make(name, [f"fidelity={word}"]).config for word in ("corrected", "original"))
+    assert (original.audio.resampler, original.train.precision) == ORIGINAL[name]
+    assert (plain.audio.resampler, plain.train.precision) == ("soxr", "auto")
 
 
 def test_a_record_of_an_unknown_recipe_is_a_sentence() -> None:

@@ -21,6 +21,7 @@ from rales import recipes, reproduce, runs, sweep
 from rales.cli import app, main
 from rales.config import Step, UsageError
 from rales.report.published import TABLE2, paper_rows
+from rales.rows import preparation
 from tests import tiny
 from tests.conftest import GOLDEN, REPOSITORY
 
@@ -108,11 +109,11 @@ def ablations() -> list[str]:
 def test_every_ablation_of_the_docs_changes_the_system_and_trains(line: str) -> None:
     app.parse_args(line, exit_on_error=False, print_error=False)
     [grid] = re.findall(r"--grid (\S+)", line)
-    found = sweep.trials("m2d_fusion", sweep.grid_of([grid]), 1, ["size=tiny", "audio.duration_s=2"])
+    found = sweep.trials(line.split()[1], sweep.grid_of([grid]), 1, ["size=tiny", "audio.duration_s=2"])
     made = [recipes.make(trial.recipe, trial.words) for trial in found]
-    assert len({repr(recipe.config) for recipe in made}) == len(found) > 1
+    assert len({repr((recipe.config, recipe.options)) for recipe in made}) == len(found) > 1
     for recipe in made[:2]:
-        wave, label = torch.randn(2, 32000), torch.tensor([0, 3])
+        wave, label = torch.randn(2, preparation(recipe).size), torch.tensor([0, 3])
         features = recipe.frontend(recipe.config)(wave)
         generator = torch.Generator().manual_seed(0)
         features = recipe.augment(recipe.config, features, generator)
@@ -267,13 +268,13 @@ def test_reproduce_through_the_command(data: Path, tmp_path: Path, capsys: pytes
 def test_reproduce_looks_for_what_its_report_needs_before_it_trains(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("rales.report.find_spec", lambda name: None if name == "matplotlib" else name)
+    monkeypatch.setattr("rales.extras.find_spec", lambda name: None if name == "matplotlib" else name)
     settings = [word for setting in (*tiny.SETTINGS, "train.epochs=1") for word in ("--set", setting)]
     words = ["reproduce", "figure3", "--data", str(data), "--out", str(tmp_path / "out"), "--seeds", "1"]
     with pytest.raises(SystemExit) as ended:
         main([*words, "--size", "tiny", *settings])
-    assert ended.value.code == 1
-    assert "a report needs matplotlib" in capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "a report needs the package matplotlib" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

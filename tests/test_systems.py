@@ -12,8 +12,9 @@ import torch
 
 import rales
 from rales import finetune, predict, recipes, runs, scoring, sweep
-from rales.config import Recipe, UsageError, to_dict
-from rales.data import read_cycles
+from rales.audio.images import RespireNetPicture
+from rales.config import Recipe, Step, UsageError, to_dict
+from rales.data import read_cycles, splits
 from rales.data.icbhi import sex_and_age
 from rales.devices import Place
 from rales.metrics import CLASSES
@@ -24,7 +25,7 @@ from rales.models.resnet import ResNet
 from rales.recipes import RECIPES, lungattn
 from rales.report import report
 from rales.report.folders import read_runs
-from rales.rows import preparation, rows_of
+from rales.rows import cycle_waves, preparation, rows_of
 from tests import tiny
 from tests.run_folders import furthest
 
@@ -211,7 +212,42 @@ def test_original_settings_are_the_published_ones() -> None:
         for word in ("corrected", "original")
     ]
     assert sides == [False, True]
-    assert made("respirenet", "fidelity=original").options["joined"] == "0"
+    respirenet = made("respirenet", "fidelity=original").options
+    assert (respirenet["joined"], respirenet["statistics"]) == ("0", "device")
+    assert made("respirenet").options["statistics"] == "stage1"
+    last_batches = [made("lungrn_nl", f"fidelity={word}").config.train.drop_last for word in ("corrected", "original")]
+    assert last_batches == [False, True]
+    for name in ("ast_ft", "ast_patchmix_cl"):
+        assert made(name, "fidelity=original").config.train.cosine_start_epoch == 1
+        assert made(name).config.train.cosine_start_epoch == 0
+    for name in ("moummad_scl", "moummad_mscl", "moummad_hybrid"):
+        assert (made(name).options["views"], made(name, "fidelity=original").options["views"]) == ("together", "apart")
+
+
+@pytest.mark.parametrize("name", ["moummad_scl", "moummad_mscl", "moummad_hybrid"])
+@pytest.mark.parametrize("words", [("views=together",), ("views=apart",), ("fidelity=original",)])
+def test_batch_norm_takes_its_statistics_over_both_views_or_over_each(name: str, words: tuple[str, ...]) -> None:
+    recipe = made(name, *words)
+    torch.manual_seed(0)
+    model, label = recipe.model(recipe.config).train(), torch.arange(8) % 4
+    encoder = model.get_submodule("encoder")
+    filters = encoder.get_parameter("conv_block1.conv1.weight").detach().clone()
+    passes: list[torch.Tensor] = []
+    encoder.register_forward_pre_hook(lambda _, given: passes.append(given[0]))
+
+    pictures = torch.rand(8, 1, 64, 26)
+    step = Step(recipe.config, label, label, torch.ones(4), label // 2, torch.Generator().manual_seed(0))
+    recipe.batch_loss(model, pictures, step)
+
+    apart = words != ("views=together",)
+    assert [len(given) for given in passes] == ([8, 8] if apart else [16])
+    assert not torch.equal(*torch.cat(passes).split(8))
+    running = torch.zeros(filters.shape[0])
+    for given in passes:  # a tenth of the way to the mean of each pass
+        seen = given if words == ("fidelity=original",) else given.transpose(2, 3)
+        mean = torch.nn.functional.conv2d(seen, filters, padding=2).mean(dim=(0, 2, 3))
+        running = 0.9 * running + 0.1 * mean
+    assert torch.allclose(encoder.get_buffer("conv_block1.bn1.running_mean"), running, atol=1e-6)
 
 
 def test_one_digit_labels_are_of_train_cycles_only(cycles: pd.DataFrame) -> None:
@@ -307,6 +343,46 @@ def test_respirenet_has_a_network_for_each_device_with_both_parts(trained: Any) 
     assert not torch.equal(tensors[name.format("Meditron")], tensors[name.format("all")])
 
 
+def test_respirenet_measures_each_device_or_keeps_what_stage_1_measured(
+    trained: Any, cycles: pd.DataFrame, place: Path, tmp_path: Path
+) -> None:
+    kept, _ = runs.read_checkpoint(trained("respirenet") / "stage2_Meditron" / "best.safetensors")
+    first, _ = runs.read_checkpoint(trained("respirenet") / "stage1" / "best.safetensors")
+    assert torch.equal(kept["frontend.mean"], first["frontend.mean"])
+
+    recipe, run = made("respirenet", "statistics=device"), tmp_path / "run"
+    train(recipe, cycles, place, run)
+    items = rows_of(splits.divide(cycles, recipe.config), recipe)
+    waves = torch.from_numpy(np.array(cycle_waves(items, recipe, folder=place / "cache")))[:, :-1]
+    colours = RespireNetPicture().picture(waves).double().numpy()
+    chosen = {"": items["split"] == "train"}
+    for device in ("Meditron", "Litt3200"):
+        own = rows_of(splits.divide(cycles[cycles["device"] == device], recipe.config), recipe)
+        joined = own[(own["split"] == "train") & (own["second_path"] != "")]
+        assert joined.empty  # a device of even classes joins no cycles, so its rows are among those of all
+        chosen[f"_{device}"] = (items["split"] == "train") & (items["device"] == device) & (items["second_path"] == "")
+
+    tensors, _ = runs.read_checkpoint(run / "best.safetensors")
+    for suffix, rows in chosen.items():
+        pictures = colours[rows.to_numpy()]
+        mean, std = pictures.mean(axis=(0, 2, 3)), pictures.std(axis=(2, 3), ddof=1).mean(axis=0)
+        assert tensors[f"frontend.mean{suffix}"].numpy() == pytest.approx(mean, abs=1e-5)
+        assert tensors[f"frontend.std{suffix}"].numpy() == pytest.approx(std, abs=1e-5)
+    assert not torch.allclose(tensors["frontend.mean_Meditron"], tensors["frontend.mean_Litt3200"], atol=1e-4)
+
+    frontend, _ = finetune_parts(made("respirenet", "statistics=device", "devices=Litt3200+Meditron"), run)
+    numbers = torch.tensor([[2.0], [3.0], [0.0]])  # Litt3200, Meditron, and a device without a network of its own
+    seen = frontend(torch.cat([waves[:3], numbers], dim=1))[:, :3].numpy()
+    for row, suffix in enumerate(("_Litt3200", "_Meditron", "")):
+        mean, std = (tensors[f"frontend.{name}{suffix}"].numpy()[:, None, None] for name in ("mean", "std"))
+        assert seen[row] == pytest.approx((colours[row] - mean) / std, abs=1e-4)
+
+    table = pd.read_csv(run / "predictions.csv")
+    again = rales.load(run, device="cpu").predict(sorted(set(cycles[cycles["split"] == "test"]["path"])))
+    columns = [f"p_{word}" for word in CLASSES]
+    assert np.abs(again[columns].to_numpy() - table[columns].to_numpy()).max() < 1e-5
+
+
 @pytest.mark.parametrize("name", ["moummad_scl", "respirenet"])
 def test_a_sweep_knows_a_finished_run_of_several_stages(name: str, trained: Any, cycles: pd.DataFrame) -> None:
     trial = sweep.Trial("x", name, (*WORDS, "size=tiny"))
@@ -318,9 +394,9 @@ def test_a_sweep_knows_a_finished_run_of_several_stages(name: str, trained: Any,
 def test_a_sweep_tells_options_apart_that_change_no_number(trained: Any, cycles: pd.DataFrame) -> None:
     words = (*WORDS, "size=tiny")
     assert sweep.is_finished(sweep.Trial("x", "lungrn_nl", words), trained("lungrn_nl"), cycles)
-    original = sweep.Trial("x", "lungrn_nl", (*words, "fidelity=original"))
-    assert made("lungrn_nl", "fidelity=original").config == made("lungrn_nl").config
-    assert not sweep.is_finished(original, trained("lungrn_nl"), cycles)
+    resampled = sweep.Trial("x", "lungrn_nl", (*words, "rate=4000"))
+    assert made("lungrn_nl", "rate=4000").config == made("lungrn_nl").config
+    assert not sweep.is_finished(resampled, trained("lungrn_nl"), cycles)
 
 
 def test_a_report_says_how_sure_each_system_is(trained: Any, tmp_path: Path) -> None:

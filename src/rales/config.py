@@ -54,7 +54,8 @@ class Audio:
     fade_samples: int = 1000
     """Linear fade at both ends of the cycle and at the end of the clip (public code of [11], not in the paper)."""
     resampler: Literal["soxr", "sinc"] = "soxr"
-    """soxr HQ, or the windowed sinc of the published code."""
+    """soxr HQ (ours), or the short windowed sinc of the published code, which lets more through above half of a low
+    native rate: the pictures of 4 and 10 kHz recordings are others (docs/ablations.md)."""
     scope: Literal["clip", "batch"] = "clip"
     """Min-max of each clip, or of the whole batch as published. Then a score depends on its neighbours in a batch of
     train.batch_size, in the order of the table."""
@@ -105,13 +106,17 @@ class Model:
     learned: bool = False
     """Layer weights w_i are learned (eq. 1) or fixed at 1.0."""
     layer_weight_update: Literal["step", "per_epoch"] = "step"
-    """Learned w_i move with every step, or after every epoch by its mean gradient (paper 4.3, other reading)."""
+    """Learned w_i move with every step, or once after every epoch by its mean gradient and at the sum of its steps'
+    learning rates, so that they get as far (paper 4.3, other reading)."""
     layout: Literal["flat", "stacked"] = "flat"
     """T counts patches (D = 768 as in the paper) or time columns (D = 3840 as in M2D's runtime)."""
     long_input: Literal["chunks", "resample_positions"] = "chunks"
     """8 s as units of 608 and 193 frames (M2D), or one pass with a stretched position table."""
     raw_last: bool = False
     """Take layer L before the final LayerNorm."""
+    head_start: Literal["zero", "default"] = "zero"
+    """Start of the classification layer: nearly zero, or torch's own for a linear layer, as in the published code. Only
+    w_i times the head's weights matters, so the head's start decides which way a learned w_i goes."""
     norm_layers: bool = False
     """LayerNorm without parameters on every layer before fusion (ablation)."""
     freeze_patch_embed: bool = False
@@ -160,6 +165,8 @@ class Training:
     """Epochs over which the learning rate rises from 0 (the paper has none; a random start needs some)."""
     cosine_epochs: int = 0
     """Half period of the cosine in epochs; 0 = all epochs. The published code's 40 makes the rate go up again."""
+    cosine_start_epoch: int = 0
+    """Epochs of the cosine that are over when the first epoch begins (AST's code counts epochs from 1)."""
     class_weights: Literal["inverse", "none"] = "inverse"
     """Loss weights 1 / class frequency of the training table, summing to 1, or none."""
     sampler: Literal["shuffle", "balanced"] = "shuffle"
@@ -174,7 +181,8 @@ class Training:
     evaluate_every: int = 1
     """Record validation and test figures every this many epochs (the last epoch always)."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
-    """auto: bfloat16 where a short measurement shows that the processor gains from it."""
+    """Of the training alone, scores are always of float32. auto: bfloat16 where a short measurement shows that the
+    processor gains from it; published code trains in float32 (AST: half precision)."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps …"""
 

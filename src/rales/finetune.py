@@ -189,7 +189,7 @@ def train_epoch(
     for optimiser in optimisers.values():
         set_lr(optimiser, lr)
         optimiser.zero_grad()
-    counts, loss_sum, steps = np.zeros((len(CLASSES), len(CLASSES)), np.int64), 0.0, 0
+    counts, loss_sum, steps, rates = np.zeros((len(CLASSES), len(CLASSES)), np.int64), 0.0, 0, 0.0
     for batch in batches.shuffled(
         data.waves,
         data.labels,
@@ -236,8 +236,11 @@ def train_epoch(
         optimisers["step"].zero_grad()
         if before:
             interpolate(network, before, train.interpolate)
-        steps += 1
+        steps, rates = steps + 1, rates + optimisers["step"].param_groups[0]["lr"]
     if "epoch" in optimisers:
+        set_lr(
+            optimisers["epoch"], rates
+        )  # one step of Adam is as long as its rate: that of a single step leaves w at 1
         for parameter in optimisers["epoch"].param_groups[0]["params"]:
             parameter.grad /= steps
         optimisers["epoch"].step()
@@ -271,8 +274,9 @@ def pieces(rows: int, size: int) -> Iterator[tuple[slice, bool]]:
 def part_logits(
     model: nn.Module, frontend: nn.Module, data: Data, part: str, here: Place
 ) -> tuple[pd.DataFrame, Tensor]:
-    """-> a part's cycles in table order, and their (n, classes) float32 logits; processes share the work, whole batches
-    each. Errors: an answer that is not a number."""
+    """-> a part's cycles in table order, and their (n, classes) logits; processes share the work, whole batches each.
+    Computed in float32 whatever the training is in: an epoch must be chosen by the scores that its weights will be
+    known by. Errors: an answer that is not a number."""
     model.eval()
     frontend.eval()
     everyone = data.rows(part)
@@ -280,8 +284,8 @@ def part_logits(
     rows = everyone[batch_of * here.world // (batch_of[-1] + 1) == here.rank]
     logits = [torch.zeros(0, len(CLASSES))]
     for batch in batches.in_order(data.waves, data.labels, data.together, rows=rows) if len(rows) else ():
-        with here.autocast():
-            logits.append(model(frontend(batch.wave.to(here.device))).float().cpu())
+        features = frontend(batch.wave.to(here.device))
+        logits.append(model(features).cpu())
     found = torch.cat(here.gather(torch.cat(logits))).numpy()
     scoring.check_numbers(data.table.iloc[everyone], found)
     cycles, pooled = scoring.pooled(data.table.iloc[everyone], found)
@@ -384,14 +388,14 @@ def finish(
 ) -> dict[str, Any]:
     """Keep the last and the selected weights, score the selected on the test cycles, write figures, `done` last.
 
-    Scoring is in float32 whatever the training ran in, so that `rales predict` gives the same probabilities (to 1e-5).
+    `rales predict` gives the same probabilities (to 1e-5).
     """
     runs.save_tensors(out / "last.safetensors", tensors_of(model, frontend), {**record, "epoch": state["epoch"]})
     if state["best_epoch"] is None:
         runs.copy(out / "last.safetensors", out / "best.safetensors")
     tensors, about = runs.read_checkpoint(out / "best.safetensors")
     load_tensors(tensors, model, frontend)
-    alone = replace(here, rank=0, world=1, dtype=None)
+    alone = replace(here, rank=0, world=1)
     found = {part: part_logits(model, frontend, data, part, alone) for part in data.parts_to_watch()}
     scored = {part: logits.double().softmax(dim=1).numpy() for part, (_, logits) in found.items()}
     rows = found["test"][0]

@@ -205,10 +205,11 @@ def train_epoch(job: Job, epoch: int, state: dict[str, Any]) -> dict[str, Any]:
         with torch.no_grad(), here.autocast():
             noise = None if piece.noise is None else piece.noise.to(here.device)
             mixed, clean = job.hearing(piece.wave.to(here.device), noise)
-            features = job.teacher(clean, "stacked")[-1] if job.teacher else None
+            own, others = (mixed, clean) if config.crops.noise_heard_by == "model" else (clean, mixed)
+            features = job.teacher(others, "stacked")[-1] if job.teacher else None
         with here.synchronising(job.network, piece.last):
             with here.autocast():
-                found = job.network(mixed, masks, features)
+                found = job.network(own, masks, features)
             (found.loss * (share * here.world)).backward()  # DDP takes the mean over processes where the loss is a sum
         sums[:3] += [share * loss.item() for loss in (found.loss.detach(), found.m2d_loss, found.teacher_loss)]
         if not piece.last:
@@ -254,7 +255,8 @@ def mask_noise(config: PretrainConfig, model: M2D, epoch: int, step: int) -> Ten
 def lr_at(config: PretrainConfig, epoch: float) -> float:
     """Epochs done -> learning rate of the next step."""
     numbers = config.pretrain
-    lr, rise = numbers.lr * numbers.batch_size / 256, numbers.warmup_share * numbers.epochs
+    lr = numbers.lr * numbers.batch_size / 256
+    rise = numbers.warmup_epochs or numbers.warmup_share * numbers.epochs
     return warmup_cosine_lr(epoch, lr=lr, warmup_epochs=rise, epochs=numbers.epochs)
 
 

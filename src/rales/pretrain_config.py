@@ -44,6 +44,8 @@ class CropSettings:
     """Crops an epoch at least; the list of recordings repeats (M2D-X on ICBHI: 10000)."""
     noise_ratio: float = 0.0
     """Share of background noise in the mixed power (M2D-X: 0.3 on ICBHI, 0.01 on SPRSound); 0 = none."""
+    noise_heard_by: Literal["model", "teacher"] = "model"
+    """Who hears the noise: the model, as M2D-X is published, or the teacher, as its released code literally does."""
     statistics: Literal["measured", "weights", "given"] = "measured"
     """Mean and standard deviation of the log-mel: of random crops (M2D), the checkpoint's, or `mean` and `std`."""
     statistics_crops: int = 5000
@@ -78,6 +80,8 @@ class Pretraining:
     """AdamW's decay of the mean squared gradient."""
     warmup_share: float = 20 / 300
     """Share of the epochs over which the learning rate rises from 0, step by step; then half a cosine down to 0."""
+    warmup_epochs: int = 0
+    """The rise in epochs, whatever their number (M2D: 20, also of 600); 0 = warmup_share of them."""
     clip: float = 3.0
     """Largest L2 norm of the gradient; 0 = no limit."""
     ema_start: float = 0.99995

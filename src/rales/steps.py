@@ -75,4 +75,5 @@ def scheduled_lr(epoch: int, config: Config) -> float:
         return step_lr(epoch, lr=train.lr, every=train.step_epochs, factor=train.step_factor)
     if train.schedule == "constant":
         return train.lr
-    return cosine_lr(epoch, lr=train.lr, floor=train.lr_floor, half_period=train.cosine_epochs or train.epochs)
+    place = epoch + train.cosine_start_epoch
+    return cosine_lr(place, lr=train.lr, floor=train.lr_floor, half_period=train.cosine_epochs or train.epochs)

@@ -23,7 +23,7 @@ class Hearing:
     noise_ratio: float
 
     def __call__(self, wave: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Crops (b, samples) and noise -> the model's and the teacher's log-mel, each (b, 1, 80, unit frames)."""
+        """Crops (b, samples) and noise -> log-mel with the noise and without, each (b, 1, 80, unit frames)."""
         clean = self.frontend(wave) - self.mean
         mixed = clean
         if noise is not None:

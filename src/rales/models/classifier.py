@@ -1,6 +1,7 @@
 """The whole classifier of the paper: encoder, layer fusion, pooling, linear head."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ class FusionClassifier(nn.Module):
         *,
         layout: Layout = "flat",
         norm_layers: bool = False,
+        head_start: Literal["zero", "default"] = "zero",
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -35,10 +37,11 @@ class FusionClassifier(nn.Module):
             )
         width = encoder.dim * (encoder.rows if layout == "stacked" else 1)
         self.head = nn.Linear(width * len(self.fusion.layers), classes)
-        # Nearly zero, as M2D starts its heads: max-pooled raw layers are large, and random logits of their size cost
-        # a random start its first epochs.
-        nn.init.trunc_normal_(self.head.weight, std=2e-5)
-        nn.init.zeros_(self.head.bias)
+        if head_start == "zero":
+            # As M2D's runtime starts its heads: max-pooled raw layers are large, and random logits of their size cost
+            # a random start its first epochs. The ICBHI code of the paper's base and of M2D leaves torch's start.
+            nn.init.trunc_normal_(self.head.weight, std=2e-5)
+            nn.init.zeros_(self.head.bias)
 
     def forward(self, logmel: Tensor) -> Tensor:
         logits: Tensor = self.head(self.embed(logmel))

@@ -12,10 +12,14 @@ Command: rales train ast_patchmix_cl --data ICBHI_final_database --weights audio
 
 Provenance: code-verified (raymin0223/patch-mix_contrastive_learning, YuanGongND/ast). Not in the paper's Table 2.
 
-Deviations, undone by fidelity=original: positions meet the patches they were learnt for, where that code exchanges
-height and width of the grid; SpecAugment on every clip, not on 84.1 % of them. Kept: after every step weights
-and buffers are half the old, half the new ones. The fade of the whole recording is laid over the resampled cycle, which
-gives the same but for the resampler's last digits. Without weights the start is random.
+Deviations, undone by fidelity=original: a better resampler (audio.resampler=sinc); positions meet the patches they were
+learnt for, where that code exchanges height and width of the grid; SpecAugment on every clip, not on 84.1 % of them
+(augment.published_gate=true); the cosine begins at its top and does not quite reach its floor, where that code counts
+epochs from 1 (train.cosine_start_epoch=1). Kept: after every step weights and buffers are half the old, half the new
+ones. Never done: a cycle is cut out before it is resampled and faded as its recording, where that code resamples the
+whole recording first, so that a filter's length at both ends of a cycle is otherwise; half precision is bfloat16 where
+it pays and not float16, and scores are of float32; that code keeps no epoch whose sensitivity is below 5. Without
+weights the start is random.
 """
 
 from dataclasses import replace
@@ -69,7 +73,7 @@ def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
         name=name,
         options={"size": size, "weights": weights, "fidelity": fidelity},
         config=Config(
-            audio=Audio(frontend="own"),
+            audio=Audio(frontend="own", resampler="sinc" if original else "soxr"),
             augment=Augmentation(frequency_width=48, time_width=160, published_gate=original, time_warp_frames=0),
             model=Model(dim=sizes.dim, depth=sizes.depth, heads=sizes.heads, layers=(sizes.depth,), weights=weights),
             train=Training(
@@ -79,6 +83,7 @@ def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
                 drop_last=True,
                 lr=5e-5,
                 lr_floor=5e-8,
+                cosine_start_epoch=1 if original else 0,
                 weight_decay=1e-6,
                 interpolate=0.5,
             ),

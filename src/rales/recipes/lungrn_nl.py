@@ -12,9 +12,11 @@ weeks older than the paper; its launch script's numbers). No pre-trained weights
 
 Deviations, undone by fidelity=original: softmax for each place, not over all pairs of them; the attended picture is not
 transposed; the constant that min-max leaves in 4 kHz recordings is removed; a train cycle has its own label, where that
-code reads one digit of its number. Never done: that code leaves up to 99 random test cycles unscored; here all are
-scored. `rate=4000` makes recordings of all devices show the same band; native is as published. A class's probability is
-the softmax of its logit, although each is trained as a yes or no of its own; the order of the classes is the same.
+code reads one digit of its number; the last batch of an epoch trains though it is not full (train.drop_last=true);
+bfloat16 where it pays (train.precision=float32). Never done: that code leaves up to 99 random test cycles unscored;
+here all are scored. `rate=4000` makes recordings of all devices show the same band; native is as published. A class's
+probability is the softmax of its logit, although each is trained as a yes or no of its own; the order of the classes is
+the same.
 """
 
 from functools import partial
@@ -58,6 +60,8 @@ def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected", r
                 schedule="step",
                 weight_decay=0,
                 class_weights="none",
+                drop_last=original,
+                precision="float32" if original else "auto",
             ),
         ),
         frontend=partial(build_frontend, side=SIDES[size]),

@@ -12,7 +12,7 @@ crops of the 539 train recordings; Score after fine-tuning, mean of 4 x 5 runs, 
 
 Command: rales pretrain --data ICBHI_final_database --noise FSD50K --noise-ratio 0.3
     --weights m2d_vit_base-80x200p16x4-230529 --teacher m2d_vit_base-80x200p16x4-230529
-    --set crops.min_items=10000 --epochs 600 --out RUN
+    --set crops.min_items=10000 --set pretrain.warmup_epochs=20 --epochs 600 --out RUN
 
 Known from that code: mixing of log-mel powers less each collection's mean; statistics of 5,000 random crops; the
 teacher sees whole crops, normalised as the collection is; its features (all patches of a time column side by side) are
@@ -20,11 +20,13 @@ predicted by one linear layer from latents and predictions, with M2D's own loss 
 
 Our reading: with noise both encoders of M2D see the mixture (the target its masked patches) and only the teacher hears
 the clean crop. That code names its pairs (clean, mixed) and hands the first to the model, by which noise would reach
-the teacher alone; the publication, the code's comments and the effect of noise without a teacher say otherwise.
+the teacher alone (crops.noise_heard_by=teacher); the publication, the code's comments and the effect of noise without a
+teacher say otherwise.
 
 Deviations: crops are cut from the sound and not from its log-mel, so the outermost frames reflect at the cut; silent
-crops are drawn again and silent recordings passed over; a batch is 128 and not 2,048 unless set; a missing predictor
-or target has its own start.
+crops are drawn again and silent recordings passed over; a batch is 128 and not 2,048 unless set; the learning rate
+rises over a fifteenth of the epochs, where that code has 20 of any number (pretrain.warmup_epochs=20); a missing
+predictor or target has its own start.
 """
 
 from dataclasses import replace
@@ -98,6 +100,8 @@ def what_is_taken(config: PretrainConfig) -> list[str]:
 def check(config: PretrainConfig, noise: Collection | None) -> None:
     if not 0 <= config.crops.noise_ratio < 1:
         raise UsageError(f"noise ratio {config.crops.noise_ratio}, expected 0 (none) up to below 1")
+    if config.crops.noise_heard_by == "teacher" and not config.encoder.teacher:
+        raise UsageError("crops.noise_heard_by=teacher, but there is no teacher to hear it; give --teacher")
     if (noise is not None) != (config.crops.noise_ratio > 0):
         raise UsageError("background noise needs both a folder (--noise) and a ratio above 0 (--noise-ratio 0.3)")
     if config.crops.statistics == "weights" and not config.encoder.weights:

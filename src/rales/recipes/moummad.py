@@ -18,14 +18,18 @@ Command: rales train moummad_ce --data ICBHI_final_database --weights Cnn6_mAP=0
 Provenance: code-verified (ilyassmoummad/scl_icbhi2017, michiel-j/SCL_ICBHI2017). Table 2 prints the figure of
 `moummad_scl`, which uses no metadata. Weights: Zenodo 3987831.
 
-Deviations, undone by fidelity=original: min-max per clip, not per batch; standard deviation 0.2550 as the paper says,
-not 0.0255; SpecAugment on every batch, not on 84.1 % of them; kernels see (time, frequency) as in pre-training. Kept:
-the cosine that rises again after 40 epochs. `moummad_mscl` needs the database's demographic file; patients whose sex or
-age it does not know stay out of the metadata term. --epochs is that of the encoder, `probe_epochs` of the probe; the
+Deviations, undone by fidelity=original: a better resampler (audio.resampler=sinc); min-max per clip, not per batch
+(audio.scope=batch); standard deviation 0.2550 as the paper says, not 0.0255 (audio.std=0.0255); SpecAugment on every
+batch, not on 84.1 % of them (augment.published_gate=true); bfloat16 where it pays (train.precision=float32); kernels
+see (time, frequency) as in pre-training; the two views of a batch pass the encoder together, so that batch-norm takes
+its statistics over both and moves its running ones once a step (`views=apart`: one view after the other). Kept: the
+cosine that rises again after 40 epochs. `moummad_mscl` needs the database's demographic file; patients whose sex or age
+it does not know stay out of the metadata term. --epochs is that of the encoder, `probe_epochs` of the probe; the
 encoder's last epoch goes on, --select chooses among the probe's. Without weights the learning rate is 1e-3, as in the
 paper.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -48,6 +52,7 @@ from rales.config import (
     base_or_tiny,
     count_of_option,
     is_original,
+    one_of,
 )
 from rales.data.icbhi import sex_and_age
 from rales.losses import hybrid_sup_con, multi_sup_con, sup_con, weighted_cross_entropy
@@ -57,25 +62,25 @@ from rales.models.public_weights import cnn_tensors
 from rales.steps import masked, unchanged, weighted_loss
 
 
-def scl(size: str = "base", weights: str = "", fidelity: str = "corrected", probe_epochs: str = "") -> Recipe:
+def scl(
+    size: str = "base", weights: str = "", fidelity: str = "corrected", probe_epochs: str = "", views: str = ""
+) -> Recipe:
     """-> contrastive pre-training on the classes, then a linear probe."""
-    recipe = system("moummad_scl", size, weights, fidelity)
-    return two_stages(
-        replace(recipe, batch_loss=scl_loss), probe_epochs or ("50" if recipe.options["size"] == "base" else "2")
-    )
+    recipe = with_views(system("moummad_scl", size, weights, fidelity), scl_loss, views)
+    return two_stages(recipe, probe_epochs or ("50" if recipe.options["size"] == "base" else "2"))
 
 
-def mscl(size: str = "base", weights: str = "", fidelity: str = "corrected", probe_epochs: str = "") -> Recipe:
+def mscl(
+    size: str = "base", weights: str = "", fidelity: str = "corrected", probe_epochs: str = "", views: str = ""
+) -> Recipe:
     """-> contrastive pre-training on the classes and on sex x age, then a linear probe."""
-    recipe = system("moummad_mscl", size, weights, fidelity)
-    return two_stages(
-        replace(recipe, batch_loss=mscl_loss), probe_epochs or ("100" if recipe.options["size"] == "base" else "2")
-    )
+    recipe = with_views(system("moummad_mscl", size, weights, fidelity), mscl_loss, views)
+    return two_stages(recipe, probe_epochs or ("100" if recipe.options["size"] == "base" else "2"))
 
 
-def hybrid(size: str = "base", weights: str = "", fidelity: str = "corrected") -> Recipe:
+def hybrid(size: str = "base", weights: str = "", fidelity: str = "corrected", views: str = "") -> Recipe:
     """-> contrastive loss and cross-entropy together."""
-    return replace(system("moummad_hybrid", size, weights, fidelity), batch_loss=hybrid_loss)
+    return with_views(system("moummad_hybrid", size, weights, fidelity), hybrid_loss, views)
 
 
 def ce(size: str = "base", weights: str = "", fidelity: str = "corrected") -> Recipe:
@@ -93,12 +98,13 @@ def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
         micro_batch=0,
         lr=1e-4 if weights else 1e-3,
         cosine_epochs=40,
+        precision="float32" if original else "auto",
     )
     return Recipe(
         name=name,
         options={"size": size, "weights": weights, "fidelity": fidelity},
         config=Config(
-            audio=Audio(scope="batch" if original else "clip", std=0.0255 if original else 0.2550),
+            audio=Audio(resampler="sinc", scope="batch", std=0.0255) if original else Audio(),
             augment=Augmentation(published_gate=original, time_warp_frames=0),
             model=Model(weights=weights),
             train=training,
@@ -158,31 +164,43 @@ def augment(config: Config, features: Tensor, generator: torch.Generator) -> Ten
     return masked(config, features, (0.0 - config.audio.mean) / config.audio.std, generator)
 
 
-def two_views(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-    """Model, clean features (B, …), step -> two augmentations, encoded (2 B, D), and their labels (2 B,)."""
+def with_views(recipe: Recipe, loss: Callable[..., tuple[Tensor, Tensor]], views: str) -> Recipe:
+    """Recipe, loss of two views and how they pass the encoder ("": as the fidelity has it) -> with that loss."""
+    views = views or ("apart" if is_original(recipe.options["fidelity"]) else "together")
+    one_of("views", views, ("together", "apart"))
+    options = {**recipe.options, "views": views}
+    return replace(recipe, options=options, batch_loss=partial(loss, apart=views == "apart"))
+
+
+def two_views(model: nn.Module, features: Tensor, step: Step, *, apart: bool) -> tuple[Tensor, Tensor]:
+    """Model, clean features (B, …), step -> two augmentations, encoded (2 B, D), and their labels (2 B,).
+
+    Batch-norm takes its statistics over both views, or `apart` over one after the other.
+    """
+    encoder = model.get_submodule("encoder")
     views = [augment(step.config, features, step.generator) for _ in range(2)]
-    encoded: Tensor = model.get_submodule("encoder")(torch.cat(views))
+    encoded: Tensor = torch.cat([encoder(view) for view in views]) if apart else encoder(torch.cat(views))
     return encoded, step.label.repeat(2)
 
 
-def scl_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+def scl_loss(model: nn.Module, features: Tensor, step: Step, *, apart: bool) -> tuple[Tensor, Tensor]:
     """Contrastive loss on the classes; the logits are those of a layer that is not trained yet."""
-    encoded, label = two_views(model, features, step)
+    encoded, label = two_views(model, features, step, apart=apart)
     loss = sup_con(model.get_submodule("projectors.0")(encoded), label)
     return loss, model.get_submodule("head")(encoded[: len(features)].detach())
 
 
-def mscl_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+def mscl_loss(model: nn.Module, features: Tensor, step: Step, *, apart: bool) -> tuple[Tensor, Tensor]:
     """Contrastive loss on the classes and, through a projector of its own, on sex x age."""
-    encoded, label = two_views(model, features, step)
+    encoded, label = two_views(model, features, step, apart=apart)
     of_class, of_group = (model.get_submodule(f"projectors.{i}")(encoded) for i in range(2))
     loss = multi_sup_con(of_class, label, of_group, step.group.repeat(2))
     return loss, model.get_submodule("head")(encoded[: len(features)].detach())
 
 
-def hybrid_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+def hybrid_loss(model: nn.Module, features: Tensor, step: Step, *, apart: bool) -> tuple[Tensor, Tensor]:
     """Contrastive loss and weighted cross-entropy of both views."""
-    encoded, label = two_views(model, features, step)
+    encoded, label = two_views(model, features, step, apart=apart)
     logits: Tensor = model.get_submodule("head")(encoded)
     of_views = weighted_cross_entropy(logits, label, label, step.weight)
     contrastive = sup_con(model.get_submodule("projectors.0")(encoded), label)

@@ -15,10 +15,11 @@ is known from other authors only, and its numbers are our choice: log-mel 1024 /
 altered copies (stretched, shifted, louder, noisy) of every wheeze and both cycle, warped filter bank, roll, 60 epochs.
 
 Deviations, undone by fidelity=original: spectra are corrected to the mean of the devices of the train cycles, not of
-all cycles, test cycles included. Spectra are means over padded cycles, not whole recordings; gains stay within 20 dB,
-and a device without train cycles keeps its own. `trade_off` is lambda of co-tuning (2.3; 0.3 in re-implementations).
-Co-tuning's relationship is learnt on train cycles, a tenth of them, whole patients, held out for it alone; it means
-little without weights.
+all cycles, test cycles included; bfloat16 where it pays (train.precision=float32). The authors' resampler is not known;
+ours is soxr. Spectra are means over padded cycles, not whole recordings; gains stay within 20 dB, and a device without
+train cycles keeps its own. `trade_off` is lambda of co-tuning (2.3; 0.3 in re-implementations). Co-tuning's
+relationship is learnt on train cycles, a tenth of them, whole patients, held out for it alone; it means little without
+weights.
 """
 
 from collections.abc import Callable
@@ -110,6 +111,7 @@ def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
                 schedule="step",
                 step_epochs=40,
                 weight_decay=5e-4,
+                precision="float32" if original else "auto",
             ),
         ),
         frontend=partial(Pictures, side=224 if size == "base" else 64),

@@ -11,11 +11,14 @@ Provenance: code-verified (microsoft/RespireNet; its 60/40 split and the number 
 
 Deviations, undone by fidelity=original: exactly the blank rows are clipped, not one more; a short cycle is filled
 behind, not on a side drawn once; joined cycles (`joined=1`: as many of every class as there are normal cycles) take
-part, which as released cannot run. Pieces of a long cycle vote; its probabilities are those of the pieces that voted
-with the majority. Stage 2 starts from the selected epoch of stage 1 for every device that has cycles in all parts (on
-the official split not LittC2SE), the others keep stage 1; `device_epochs=0` leaves it out. --epochs is that of stage 1.
---select test_best looks at the Score, that code at the accuracy; the joined network has one scored epoch, so a report
-shows its Score under each way to choose only from runs of that way.
+part, which as released cannot run; stage 2 keeps the mean and deviation of the colours that stage 1 has measured, and
+does not measure those of its device (`statistics=device`); bfloat16 where it pays (train.precision=float32). That code
+resamples with librosa's long Kaiser-windowed sinc, to which soxr is nearer than the short one (audio.resampler=sinc).
+Pieces of a long cycle vote; its probabilities are those of the pieces that voted with the majority. Stage 2 starts from
+the selected epoch of stage 1 for every device that has cycles in all parts (on the official split not LittC2SE), the
+others keep stage 1; `device_epochs=0` leaves it out. --epochs is that of stage 1. --select test_best looks at the
+Score, that code at the accuracy; the joined network has one scored epoch, so a report shows its Score under each way to
+choose only from runs of that way.
 """
 
 from dataclasses import replace
@@ -68,14 +71,20 @@ def recipe(
     fidelity: str = "corrected",
     joined: str = "",
     device_epochs: str = "",
+    statistics: str = "",
     devices: str = "",
 ) -> Recipe:
-    """-> the system. `devices` are those that have a network of their own, which a finished run knows."""
+    """-> the system. `devices` are those that have a network of their own, which a finished run knows.
+
+    `statistics` standardise the colours in stage 2: those of stage 1 for all ("stage1"), or each "device"'s own.
+    """
     size = base_or_tiny(size, weights)
     original = is_original(fidelity)
     joined = joined or ("0" if original else "1")
     device_epochs = device_epochs or ("50" if size == "base" else "1")
     count_of_option("device_epochs", device_epochs, 0)
+    statistics = statistics or ("device" if original else "stage1")
+    one_of("statistics", statistics, ("stage1", "device"))
     own = tuple(name for name in devices.split("+") if name)
     for name in own:
         one_of("devices", name, DEVICES)
@@ -87,6 +96,7 @@ def recipe(
             "fidelity": fidelity,
             "joined": joined,
             "device_epochs": device_epochs,
+            "statistics": statistics,
             "devices": devices,
         },
         config=Config(
@@ -102,9 +112,14 @@ def recipe(
                 weight_decay=5e-4,
                 class_weights="none",
                 sampler="balanced",
+                precision="float32" if original else "auto",
             ),
         ),
-        frontend=partial(Pictures, fidelity="original" if original else "corrected"),
+        frontend=partial(
+            Pictures,
+            fidelity="original" if original else "corrected",
+            devices=own if statistics == "device" else (),
+        ),
         model=partial(build_model, size=size, devices=own),
         augment=unchanged,
         batch_loss=fixed_weight_loss,
@@ -129,10 +144,12 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
     tuned = [device for device, rows in shares.items() if parts <= set(rows["split"])]
 
     config = replace(recipe.config, train=replace(recipe.config.train, epochs=epochs, lr=recipe.config.train.lr / 10))
+    measured = tuned if recipe.options["statistics"] == "device" else []
     last = replace(
         recipe,
         options={**recipe.options, "devices": "+".join(tuned)},
         config=config,
+        frontend=partial(recipe.frontend, devices=tuple(measured)),  # type: ignore[call-arg]
         model=partial(recipe.model, devices=tuple(tuned)),  # type: ignore[call-arg]
         asked=recipe,
     )
@@ -143,12 +160,15 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
     second = replace(recipe, config=replace(config, split=Split(name="official")))  # `table` is divided already
     best = "best.safetensors"
     for device in tuned:
-        finetune.run(
-            stages.started_from(second, out / "stage1" / best), shares[device], out / f"stage2_{device}", **options
-        )
+        started = stages.started_from(second, out / "stage1" / best)
+        started = replace(started, fit=fit if measured else None)
+        finetune.run(started, shares[device], out / f"stage2_{device}", **options)
 
     networks = {ALL: out / "stage1" / best, **{device: out / f"stage2_{device}" / best for device in tuned}}
     prefixes = {f"networks.{name}.": (path, f"networks.{ALL}.") for name, path in networks.items()}
+    for device in measured:
+        for statistic in ("mean", "std"):
+            prefixes[f"frontend.{statistic}_{device}"] = (networks[device], f"frontend.{statistic}")
     return stages.put_together(last, cycles, out, prefixes, epochs=epochs, **options)
 
 
@@ -212,23 +232,35 @@ def augment_wave(config: Config, items: Tensor, generator: torch.Generator) -> T
 class Pictures(nn.Module):
     """(B, samples + 1) -> (B, 4, 192, frames): colours, standardised over the train cycles; number of the device.
 
-    The number stands in every place of a fourth channel, as a picture is all that the network gets.
+    The number stands in every place of a fourth channel, as a picture is all that the network gets. Rows of `devices`
+    are standardised over the train cycles of their own device.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: Config, *, fidelity: Literal["corrected", "original"]) -> None:
+    def __init__(
+        self, config: Config, *, fidelity: Literal["corrected", "original"], devices: tuple[str, ...] = ()
+    ) -> None:
         super().__init__()
-        self.source = RespireNetPicture(fidelity=fidelity)
-        self.register_buffer("mean", torch.tensor(self.source.mean))
-        self.register_buffer("std", torch.tensor(self.source.std))
+        self.source, self.devices = RespireNetPicture(fidelity=fidelity), devices
+        for suffix in ("", *(f"_{device}" for device in devices)):
+            self.register_buffer(f"mean{suffix}", torch.tensor(self.source.mean))
+            self.register_buffer(f"std{suffix}", torch.tensor(self.source.std))
 
     def forward(self, items: Tensor) -> Tensor:
         colours = self.source.picture(items[:, :-1])
-        picture = normalised(colours, tuple(self.mean.tolist()), tuple(self.std.tolist()))
-        device = items[:, -1, None, None, None].expand(-1, 1, *picture.shape[2:])
-        return torch.cat([picture, device], dim=1)
+        picture = self.standardised(colours, "")
+        for device in self.devices:
+            rows = items[:, -1].round() == DEVICES.index(device)
+            picture[rows] = self.standardised(colours[rows], f"_{device}")
+        device_number = items[:, -1, None, None, None].expand(-1, 1, *picture.shape[2:])
+        return torch.cat([picture, device_number], dim=1)
+
+    def standardised(self, colours: Tensor, suffix: str) -> Tensor:
+        """(B, 3, H, W) -> the same, standardised with the statistics of that name."""
+        mean, std = (self.get_buffer(f"{statistic}{suffix}").tolist() for statistic in ("mean", "std"))
+        return normalised(colours, tuple(mean), tuple(std))
 
 
 def fit(config: Config, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device) -> None:

@@ -217,7 +217,7 @@ def names(groups: list[list[Run]]) -> list[str]:
 
 def plain_name(run: Run) -> str:
     words = [str(run.options[key]) for key in ("variant", "size") if run.options.get(key)]
-    words += ["original"] if run.options.get("fidelity") == "original" else []
+    words += [fidelity] if (fidelity := run.options.get("fidelity", "corrected")) != "corrected" else []
     words += [str(found) for found in [run.record.get("provenance", "ours")] if found != "ours"]
     return f"{run.recipe} ({', '.join(words)})" if words else run.recipe
 
