@@ -42,6 +42,7 @@ def run(
     cycles: str = "auto",
     min_confidence: float = 0.0,
     threshold: Any = None,
+    quality: bool = True,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Manifest (CSV or Parquet with a column `path`; each recording counts once) -> OUT/cycles, OUT/summary and
@@ -64,10 +65,11 @@ def run(
         "model": classifier.digest,
         "shard": shard,
         "cycles": cycles,
+        "quality": quality,
         "decision": vars(decision),
     }
     place = str(Path(model).resolve()) if model and Path(model).exists() else model
-    shared = (str(out.resolve()), place, decision, cycles)
+    shared = (str(out.resolve()), place, decision, cycles, quality)
     with runs.claimed(out):
         begin(out, job)
         waiting = (part for part in shards(source, shard) if not done(out, part.number))
@@ -88,13 +90,15 @@ def run(
         return outcome(out, len(source.used), problems)
 
 
-def predict_shard(part: Shard, out: str, model: str | None, decision: scoring.Decision, where: str = "auto") -> None:
+def predict_shard(
+    part: Shard, out: str, model: str | None, decision: scoring.Decision, where: str = "auto", quality: bool = True
+) -> None:
     """Write one shard's files, in a worker."""
     classifier, folder, name = loaded(model), Path(out), part_name(part.number)
     status, summary, problems = list[pd.DataFrame](), list[pd.DataFrame](), list[str]()
 
     def passing() -> Iterator[pd.DataFrame]:
-        for cycles, state in classifier.tables(part.paths, problems, decision, cycles=where):
+        for cycles, state in classifier.tables(part.paths, problems, decision, cycles=where, quality=quality):
             status.append(state)
             summary.append(scoring.per_recording(cycles))
             yield cycles
@@ -156,13 +160,14 @@ def outcome(out: Path, expected: int, problems: list[str]) -> dict[str, Any]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    counts = {"recordings": 0, "ok": 0, "failed": 0, "cycles": 0, "seconds_of_sound": 0.0}
+    counts = {"recordings": 0, "ok": 0, "failed": 0, "cycles": 0, "not_judged": 0, "seconds_of_sound": 0.0}
     for path in sorted((out / "status").glob("part-*.parquet")):
-        table = pq.read_table(path, columns=["path", "status", "sentence", "duration_s", "cycles"])
+        table = pq.read_table(path, columns=["path", "status", "sentence", "duration_s", "cycles", "not_judged"])
         failed = table.filter(pc.equal(table["status"], "failed"))
         counts["recordings"] += len(table)
         counts["failed"] += len(failed)
         counts["cycles"] += pc.sum(table["cycles"]).as_py() or 0
+        counts["not_judged"] += pc.sum(table["not_judged"]).as_py() or 0
         counts["seconds_of_sound"] += pc.sum(table["duration_s"]).as_py() or 0.0
         problems += failed["sentence"].to_pylist()[: max(0, 20 - len(problems))]
     counts["ok"] = counts["recordings"] - counts["failed"]

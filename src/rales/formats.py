@@ -121,6 +121,8 @@ def audacity(rows: pd.DataFrame) -> pd.DataFrame:
     unsure = rows["uncertain"] if "uncertain" in rows else [False] * len(rows)
     text = [
         f"{'uncertain: ' if doubt else ''}{row.label} {getattr(row, f'p_{row.label}'):.2f} ({NOTICE})"
+        if isinstance(row.label, str)
+        else f"not judged: {row.quality_reason}"
         for row, doubt in zip(rows.itertuples(), unsure, strict=True)
     ]
     return pd.DataFrame({"start": rows["start_s"].to_numpy(), "end": rows["end_s"].to_numpy(), "text": text})
@@ -139,7 +141,7 @@ def raven(rows: pd.DataFrame) -> pd.DataFrame:
             "Low Freq (Hz)": 50.0,  # crowsetta refuses whole numbers
             "High Freq (Hz)": 8000.0,
             "Begin File": [Path(path).name for path in rows["path"]],
-            "Class": rows["label"].to_numpy(),
+            "Class": rows["label"].fillna("not judged").to_numpy(),
             **{f"p_{name}": rows[f"p_{name}"].to_numpy() for name in CLASSES},
             **uncertain,
             "Notice": rows["notice"].to_numpy(),

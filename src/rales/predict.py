@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from rales import finetune, recipes, recordings, runs, scoring
 from rales.audio import wave
+from rales.audio.quality import Verdict
 from rales.config import Recipe, UsageError
 from rales.data import icbhi, splits
 from rales.data.ahead import held_back
@@ -41,13 +43,19 @@ Engine = Callable[[Waves], NDArray[np.floating[Any]]]  # (B, samples) cycles -> 
 
 
 class Answer(NamedTuple):
-    """One recording with a row of `values` per cycle, or the error that kept it from being read."""
+    """One recording with a row of `values` per cycle that can be judged, or the error that kept it from being read."""
 
     path: str
     duration_s: float
     cycles: Cycles
     values: NDArray[Any]
     error: Exception | None
+
+    def of_all_cycles(self) -> NDArray[Any]:
+        """(judged cycles, n) `values` -> (cycles, n), NaN where the sound cannot be judged."""
+        spread = np.full((len(self.cycles.verdicts), self.values.shape[1]), np.nan)
+        spread[self.cycles.judged] = self.values
+        return spread
 
 
 class Model:
@@ -96,6 +104,7 @@ class Model:
         decision: Decision | None = None,
         *,
         cycles: str = "auto",
+        quality: bool = True,
     ) -> pd.DataFrame:
         """Recordings, folders, globs, URLs -> one row per cycle: recording, cycle, start_s, end_s, label, p_… (see
         contract).
@@ -103,9 +112,11 @@ class Model:
         Cycles come from an ICBHI annotation beside the recording (then `true_label` is filled), else breaths are found
         in its sound, else windows are taken (`source` tells; `cycles` chooses, see `recordings.cycles_of`). A recording
         that cannot be read raises a ValueError that names it; with a `problems` list given, its sentence goes there and
-        the other recordings are unaffected.
+        the other recordings are unaffected. A cycle whose sound cannot be judged has no label and NaN probabilities;
+        `quality` and `quality_reason` say why (see audio.quality). With quality=False every cycle gets a label.
         """
-        tables = [table for table, _ in self.tables(recordings.find(paths), problems, decision, cycles=cycles)]
+        found = self.tables(recordings.find(paths), problems, decision, cycles=cycles, quality=quality)
+        tables = [table for table, _ in found]
         result = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
         return result.drop(columns="true_label") if result["true_label"].isna().all() else result
 
@@ -116,12 +127,13 @@ class Model:
         decision: Decision | None = None,
         *,
         cycles: str = "auto",
+        quality: bool = True,
     ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-        """Recordings -> their cycles and their status (path, status, sentence, duration_s, cycles), some whole
-        recordings at a time and at least once; errors as in `predict`."""
+        """Recordings -> their cycles and their status (path, status, sentence, duration_s, cycles, not_judged, quality,
+        quality_reason), some whole recordings at a time and at least once; errors as in `predict`."""
         decision = decision or self.decision()
         some, rows = list[Answer](), 0
-        for answer in self.answers(paths, self.engine, problems, cycles):
+        for answer in self.answers(paths, self.engine, problems, cycles, quality):
             some.append(answer)
             rows += len(answer.values)
             if rows >= CHUNK or len(some) >= CHUNK:
@@ -144,14 +156,13 @@ class Model:
     def tabulated(self, answers: Sequence[Answer], decision: Decision) -> tuple[pd.DataFrame, pd.DataFrame]:
         good = [answer for answer in answers if answer.error is None]
         rows = rows_of(good)
-        values = np.concatenate([np.empty((0, len(self.classes))), *(answer.values for answer in good)])
+        values = np.concatenate([np.empty((0, len(self.classes))), *(answer.of_all_cycles() for answer in good)])
         table = scoring.predictions(rows, values, decision)
+        verdicts = [verdict for answer in good for verdict in answer.cycles.verdicts]
+        table["quality"] = [verdict.quality for verdict in verdicts]
+        table["quality_reason"] = [verdict.reason for verdict in verdicts]
         table = table.assign(source=rows["source"], path=rows["path"], notice=decision.notice)
-        columns = ["path", "status", "sentence", "duration_s", "cycles"]
-        status = [
-            (a.path, "failed" if a.error else "ok", str(a.error or ""), a.duration_s, len(a.values)) for a in answers
-        ]
-        return table, pd.DataFrame(status, columns=columns)
+        return table, status_table(answers)
 
     def embed(
         self,
@@ -160,9 +171,13 @@ class Model:
         layer: int | None = None,
         per: Literal["cycle", "recording"] = "cycle",
         cycles: str = "auto",
+        quality: bool = True,
     ) -> NDArray[np.float32]:
-        """Recordings -> (rows, features) vectors of `embed_table`."""
-        return np.stack(self.embed_table(paths, layer=layer, per=per, cycles=cycles)["vector"].to_list())
+        """Recordings -> (rows, features) vectors of `embed_table`. Errors: none of them can be judged."""
+        table = self.embed_table(paths, layer=layer, per=per, cycles=cycles, quality=quality)
+        if table.empty:
+            raise ValueError("; ".join(table.attrs["not_judged"]) or "no cycle in these recordings")
+        return np.stack(table["vector"].to_list())
 
     def embed_table(
         self,
@@ -172,21 +187,27 @@ class Model:
         layer: int | None = None,
         per: Literal["cycle", "recording"] = "cycle",
         cycles: str = "auto",
+        quality: bool = True,
     ) -> pd.DataFrame:
         """Recordings -> recording, cycle, start_s, end_s, path and `vector`: the fused z' (D * n,) that the head sees
         (eq. 2), or mean + maximum of one layer (D,), counted from 1.
 
         A recording's vector is the mean of its cycles' (`cycle` is then 0). Errors go to `problems` as in `predict`.
+        What cannot be judged has no vector; `attrs["not_judged"]` has a sentence for each such recording.
         """
-        tables = []
-        for answer in self.answers(recordings.find(paths), self.embedder(layer), problems, cycles):
-            rows, vectors = rows_of([answer]).drop(columns=["label", "source"]), answer.values
+        tables, not_judged = [], list[str]()
+        for answer in self.answers(recordings.find(paths), self.embedder(layer), problems, cycles, quality):
+            rows, vectors = rows_of([answer]).drop(columns=["label", "source"])[answer.cycles.judged], answer.values
+            not_judged += scoring.not_judged(status_table([answer]))
             if per == "recording" and len(rows):
                 rows = rows.head(1).assign(cycle=0, start_s=0.0, end_s=answer.duration_s)
                 vectors = vectors.mean(axis=0, keepdims=True)
             if answer.error is None:
                 tables.append(rows.assign(vector=list(vectors)))
-        return pd.concat(tables or [rows_of([]).drop(columns=["label", "source"]).assign(vector=[])], ignore_index=True)
+        none = rows_of([]).drop(columns=["label", "source"]).assign(vector=[])
+        table = pd.concat([each for each in tables if len(each)] or [none], ignore_index=True)
+        table.attrs["not_judged"] = not_judged
+        return table
 
     def embedder(self, layer: int | None) -> Callable[[Waves], NDArray[np.float32]]:
         """Layer, or None for the fused ones -> (B, samples) -> (B, features)."""
@@ -209,13 +230,14 @@ class Model:
         function: Callable[[Waves], NDArray[Any]],
         problems: list[str] | None,
         cycles: str = "auto",
+        quality: bool = True,
     ) -> Iterator[Answer]:
         """Recordings -> what a function of (B, samples) says of their cycles, batched across recordings, in order."""
         if self.recipe.rows is not None or self.recipe.prepare is not None:
-            yield from self.own_answers(paths, function, problems, cycles)
+            yield from self.own_answers(paths, function, problems, cycles, quality)
             return
         values = list[NDArray[Any]]()
-        for piece, mine in self.pieces(paths, function, cycles):
+        for piece, mine in self.pieces(paths, function, cycles, quality):
             values += [mine] if len(mine) else []
             if not piece.last:
                 continue
@@ -229,10 +251,10 @@ class Model:
             values = []
 
     def pieces(
-        self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], cycles: str
+        self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], cycles: str, quality: bool
     ) -> Iterator[tuple[Piece, NDArray[Any]]]:
         """Recordings -> their pieces in order, each with what the function says of its cycles."""
-        reading = recordings.ahead(paths, self.recipe.config.audio, cycles)
+        reading = recordings.ahead(paths, self.recipe.config.audio, cycles, gate=quality)
         # Closed whatever happens, else readers wait for someone to take their pieces and keep the process from ending
         with closing(reading), ThreadPoolExecutor(self.at_once, thread_name_prefix="rales-score") as pool:
             groups = recordings.grouped(reading, BATCH)
@@ -244,7 +266,12 @@ class Model:
                     values = values[len(piece.waves) :]
 
     def own_answers(
-        self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], problems: list[str] | None, cycles: str
+        self,
+        paths: Iterable[str],
+        function: Callable[[Waves], NDArray[Any]],
+        problems: list[str] | None,
+        cycles: str,
+        quality: bool,
     ) -> Iterator[Answer]:
         """`answers` of a system that prepares its rows in its own way, one recording after the other."""
         nothing = np.empty((0, len(self.classes)))
@@ -253,7 +280,9 @@ class Model:
                 with recordings.local(path) as file:
                     duration_s = wave.info(file).duration_s
                     found = recordings.cycles_of(file, duration_s, cycles)
+                    found = recordings.with_verdicts(file, found, cycles, quality)
                     table = rows_of([Answer(str(file), duration_s, found, nothing, None)])
+                    table = table[found.judged].reset_index(drop=True)
                     rows = prepared_rows(table.assign(split="", device=icbhi.device_of(file.stem)), self.recipe)
                     waves = preparation(self.recipe).of_rows(rows) if len(rows) else np.empty((0, 0), np.float32)
             except (ValueError, OSError) as error:
@@ -287,6 +316,22 @@ class Model:
             function(self.frontend(torch.from_numpy(waves).to(self.device))).float().cpu().numpy()
         )
         return result
+
+
+def status_table(answers: Sequence[Answer]) -> pd.DataFrame:
+    """Recordings -> a row each: path, status, sentence, duration_s, cycles, not_judged, quality, quality_reason.
+
+    Quality and reason are those of most of the cycles that are not judged, or of most cycles if all are.
+    """
+    rows = []
+    for answer in answers:
+        verdicts = answer.cycles.verdicts
+        refused = [verdict for verdict in verdicts if not verdict.judged]
+        ((most, _),) = Counter(refused or verdicts).most_common(1) or [(Verdict(""), 0)]
+        how = ("failed", str(answer.error)) if answer.error else ("ok", "")
+        rows.append((answer.path, *how, answer.duration_s, len(verdicts), len(refused), most.quality, most.reason))
+    columns = ["path", "status", "sentence", "duration_s", "cycles", "not_judged", "quality", "quality_reason"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def rows_of(answers: Sequence[Answer]) -> pd.DataFrame:

@@ -75,6 +75,17 @@ def segments(path: PathLike, spans: Iterable[tuple[float | None, float | None]])
             yield _read_segment(path, file, start_s, end_s), int(file.samplerate)
 
 
+def blocks(path: PathLike, about_s: float) -> Iterator[tuple[Wave, int]]:
+    """File -> all of it in blocks (n, channels) of equal length, about as long as said, and rate_hz; one is in memory
+    at a time. Raises as `read` does."""
+    path = Path(path)
+    with _open(path) as file:
+        rate_hz = int(file.samplerate)
+        length = -(-file.frames // max(1, round(file.frames / rate_hz / about_s)))
+        for begin in range(0, file.frames, length):
+            yield _read_channels(path, file, begin, min(begin + length, file.frames)), rate_hz
+
+
 def cut(
     path: PathLike, whole: tuple[Wave, int], spans: Iterable[tuple[float | None, float | None]]
 ) -> Iterator[tuple[Wave, int]]:
@@ -86,8 +97,15 @@ def cut(
 
 
 def _read_segment(path: Path, file: Any, start_s: float | None, end_s: float | None) -> Wave:
+    begin, end = _segment(path, file.frames, int(file.samplerate), start_s, end_s)
+    block = _read_channels(path, file, begin, end)
+    wave: Wave = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+    return wave
+
+
+def _read_channels(path: Path, file: Any, begin: int, end: int) -> Wave:
+    """Open file and frames -> (end - begin, channels); every one of them is there and finite."""
     rate_hz = int(file.samplerate)
-    begin, end = _segment(path, file.frames, rate_hz, start_s, end_s)
     try:
         if file.tell() != begin:  # MP3 and Ogg decode a little differently behind a jump
             file.seek(begin)
@@ -102,15 +120,14 @@ def _read_segment(path: Path, file: Any, start_s: float | None, end_s: float | N
             f"{path}: truncated, {len(block)} of {end - begin} frames could be read from {begin / rate_hz:.3f} s on; "
             f"copy the file again"
         )
-    wave: Wave = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
-    finite = np.isfinite(wave)
+    finite = np.isfinite(block).all(axis=1)
     if not finite.all():
         first = int(np.argmin(finite))
         raise ValueError(
-            f"{path}: {wave.size - np.count_nonzero(finite)} of {wave.size} samples are NaN or infinite, the first at "
+            f"{path}: {len(block) - np.count_nonzero(finite)} of {len(block)} samples are NaN or infinite, the first at "
             f"{(begin + first) / rate_hz:.6f} s; export the recording again"
         )
-    return wave
+    return block
 
 
 def resample(wave: ArrayLike, rate_hz: int, to_hz: int = 16000, method: Literal["soxr", "sinc"] = "soxr") -> Wave:

@@ -39,6 +39,14 @@ Cycles = Annotated[
         "windows: of 4 s. auto: the first of these that is there.",
     ),
 ]
+Gate = Annotated[
+    Literal["on", "off"],
+    Parameter(
+        name="--quality",
+        help="on: a cycle whose sound cannot be judged (silence, a steady noise, a voice, no chest) gets no answer but "
+        "the reason. off: every cycle gets an answer.",
+    ),
+]
 Weights = Annotated[
     str | None,
     Parameter(name="--weights", help="Pre-trained checkpoint: a file, or for M2D a name that `rales weights` lists."),

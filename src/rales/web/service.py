@@ -227,15 +227,16 @@ class Service:
 
     def standing(self, row: Row) -> Row:
         """A row of the store -> the same with `scored`, the default model's rows, `cycles` as they stand (saved by a
-        person, else annotated, else as the model calls them), and `source`: person, annotation, segment or window."""
+        person, else annotated, else as the model calls those that it can judge), `source`: person, annotation, segment
+        or window, and what scores.quality_of says."""
         current = row["made"] is not None and row["made"] >= self.shelf.changed(self.shelf.default)
         scored = row["scored"] if current else []
         cycles, source = row["saved"], "person"
         if cycles is None:
             called = [(one, one.get("true_label") or one["label"]) for one in scored]
-            cycles = [{**marks.span(one), "label": label, "confirmed": False} for one, label in called]
+            cycles = [{**marks.span(one), "label": label, "confirmed": False} for one, label in called if label]
             source = scored[0].get("source", "") if scored else ""
-        return {**row, "scored": scored, "cycles": cycles, "source": source}
+        return {**row, "scored": scored, "cycles": cycles, "source": source, **scores.quality_of(scored)}
 
     def facts(self, row: Row) -> Row:
         """A row of `standing` -> its line in the list."""
@@ -251,6 +252,7 @@ class Service:
             "edited": row["revision"] > 0,
             "findings": findings(row["cycles"]),
             "uncertainty": max(doubts, default=None),
+            **{name: row[name] for name in ("judged", "quality", "quality_reason")},
         }
 
 
