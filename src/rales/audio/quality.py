@@ -103,7 +103,7 @@ def of_span(parts: Sequence[Stretch], start_s: float, end_s: float) -> Verdict:
     unless the cycle is digital silence."""
     first, middle, last = (at(parts, time_s) for time_s in (start_s, (start_s + end_s) / 2, end_s))
     found = parts[middle].verdict
-    if not found.judged:
+    if found.quality in NO_SOUND:
         return found
     inside = []
     for part in parts[first : last + 1]:
@@ -191,12 +191,15 @@ def percent(share: float) -> str:
 def measure(sound: Numbers, rate_hz: int) -> Measures:
     """(N,) or (N, channels) float32 -> Measures of the mix of the channels that are not dead."""
     channels = np.asarray(sound, dtype=np.float32).reshape(len(sound), -1)
-    power = channels.var(axis=0, dtype=np.float64) if len(channels) else np.zeros(channels.shape[1])
+    power = np.array([variance(channel) for channel in channels.T])
     alive = power > power.max(initial=0.0) * 10 ** (DEAD_DB / 10)
-    mix = channels[:, alive].mean(axis=1) if alive.any() else np.zeros(len(channels), np.float32)
+    mix = np.zeros(len(channels), np.float32)
+    if alive.any():
+        mix = channels[:, 0] if channels.shape[1] == 1 else channels[:, alive].mean(axis=1)
     frames = in_frames(mix, rate_hz)
-    power_of_frames = frames.var(axis=1)
+    power_of_frames = np.einsum("ij,ij->i", frames, frames) / frames.shape[1] - frames.mean(axis=1) ** 2
     silent = power_of_frames < SILENCE
+    spread = variance(mix)
     known = dict.fromkeys(("level_db", "hum", "steady_db", "high", "fall_db", "voiced"), np.nan)
     if not silent.all():
         known["level_db"] = decibels(float(np.sort(power_of_frames)[-max(1, len(frames) // 20) :].mean()))
@@ -206,12 +209,21 @@ def measure(sound: Numbers, rate_hz: int) -> Measures:
     return Measures(
         duration_s=len(channels) / rate_hz,
         silent=silent,
-        cancelled=float(mix.var(dtype=np.float64) / power[alive].mean()) if alive.any() else 1.0,
+        cancelled=spread / float(power[alive].mean()) if alive.any() else 1.0,
         dead=tuple((np.flatnonzero(~alive) + 1).tolist()) if alive.any() else (),
         clipped=clipped_share(mix),
-        offset=float(abs(mix.mean()) / mix.std()) if not silent.all() else 0.0,
+        offset=float(abs(mix.mean())) / spread**0.5 if spread else 0.0,
         **known,
     )
+
+
+def variance(wave: Numbers) -> float:
+    """(N,) -> its variance, in pieces so that nothing as long as the wave is made."""
+    if not len(wave):
+        return 0.0
+    pieces = [wave[start : start + 4096] for start in range(0, len(wave), 4096)]
+    mean = sum(float(piece.sum()) for piece in pieces) / len(wave)
+    return max(0.0, sum(float(piece @ piece) for piece in pieces) / len(wave) - mean**2)
 
 
 def in_frames(wave: Numbers, rate_hz: int) -> Numbers:
@@ -227,6 +239,8 @@ def clipped_share(wave: Numbers) -> float:
     low, high = float(wave.min()), float(wave.max())
     margin = 0.001 * (high - low)
     at_high, at_low = wave >= high - margin, wave <= low + margin
+    if np.count_nonzero(at_high) + np.count_nonzero(at_low) < SOME_CLIPPED * len(wave):
+        return 0.0  # too few to be worth a closer look
     beside = np.count_nonzero(at_high[1:] & at_high[:-1]) + np.count_nonzero(at_low[1:] & at_low[:-1])
     return beside / (len(wave) - 1) if high > low else 0.0
 

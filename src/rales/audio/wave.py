@@ -123,8 +123,9 @@ def _read_channels(path: Path, file: Any, begin: int, end: int) -> Wave:
     finite = np.isfinite(block).all(axis=1)
     if not finite.all():
         first = int(np.argmin(finite))
+        wrong = len(block) - np.count_nonzero(finite)
         raise ValueError(
-            f"{path}: {len(block) - np.count_nonzero(finite)} of {len(block)} samples are NaN or infinite, the first at "
+            f"{path}: {wrong} of {len(block)} samples are NaN or infinite, the first at "
             f"{(begin + first) / rate_hz:.6f} s; export the recording again"
         )
     return block
