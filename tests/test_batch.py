@@ -47,7 +47,7 @@ def write_recordings(folder: Path, count: int, duration_s: float = 3.0) -> None:
 
 
 def job(place: Path, out: Path, **words: object) -> dict[str, object]:
-    options = {"model": str(place / "model.safetensors"), "shard": 4, "cycles": "windows", **words}
+    options = {"model": str(place / "model.safetensors"), "shard": 4, "cycles": "windows", "quality": False, **words}
     return batch.run(place / "manifest.parquet", out, **options)  # type: ignore[arg-type]
 
 
@@ -61,7 +61,7 @@ def exactly_once(place: Path, out: Path, count: int, bad: set[int]) -> None:
     assert all(Path(path).name in sentence for path, sentence in zip(failed["path"], failed["sentence"], strict=True))
     good = [path for number, path in enumerate(paths) if number not in bad]
     assert sorted(cycles["path"]) == good  # one window each
-    asked = predict.load(place / "model.safetensors").predict(good[:5], cycles="windows")
+    asked = predict.load(place / "model.safetensors").predict(good[:5], cycles="windows", quality=False)
     stored = cycles.set_index("path").loc[good[:5]]
     assert np.abs(stored[P].to_numpy() - asked[P].to_numpy()).max() < 1e-5
     assert sorted(pd.read_parquet(out / "summary")["path"]) == good
@@ -138,7 +138,7 @@ def test_folders_of_something_else_are_sentences(place: Path, tmp_path: Path) ->
     out = tmp_path / "out"
     out.mkdir()
     batch.begin(out, {"recordings": "a", "model": "m", "shard": 4, "decision": {}})
-    with pytest.raises(ValueError, match=r"holds a job of other recordings, model, cycles, decision"):
+    with pytest.raises(ValueError, match=r"holds a job of other recordings, model, cycles, quality, decision"):
         job(place, out)
     with pytest.raises(UsageError, match="--cluster slurm: expected local or ray"):
         job(place, out, cluster="slurm")

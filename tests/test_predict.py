@@ -48,7 +48,7 @@ def recordings(place: Path) -> list[Path]:
 
 def test_columns_and_order(place: Path, model: predict.Model) -> None:
     table = model.predict(place / "data")
-    assert list(table.columns) == [*COLUMNS, "true_label", "source", "path"]
+    assert list(table.columns) == [*COLUMNS, "true_label", "quality", "quality_reason", "source", "path"]
     assert model.classes == CLASSES
     assert table["recording"].unique().tolist() == [path.stem for path in recordings(place)]
     assert table["cycle"].tolist() == [1, 2, 3, 4] * 8

@@ -49,6 +49,7 @@ def run(
     cycles: str = "auto",
     min_confidence: float = 0.0,
     threshold: Any = None,
+    quality: bool = True,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Manifest (CSV or Parquet with a column `path`; each recording counts once) -> OUT/cycles, OUT/summary and
@@ -73,11 +74,12 @@ def run(
         "model": classifier.digest,
         "shard": shard,
         "cycles": cycles,
+        "quality": quality,
         "decision": {name: value for name, value in vars(decision).items() if name != "caution"},  # is the model's
         **({"rows": digest_of(rows)} if rows else {}),
     }
     file = str(Path(model).resolve()) if model and Path(model).exists() else model
-    shared = (str(out.resolve()), file, decision, cycles)
+    shared = (str(out.resolve()), file, decision, cycles, quality)
     with runs.claimed(out):
         begin(out, job)
         waiting = (part for part in shards(source, shard, rows) if not done(out, part.number))
@@ -98,13 +100,16 @@ def run(
         return outcome(out, len(source.used), problems)
 
 
-def predict_shard(part: Shard, out: str, model: str | None, decision: scoring.Decision, where: str = "auto") -> None:
+def predict_shard(
+    part: Shard, out: str, model: str | None, decision: scoring.Decision, where: str = "auto", quality: bool = True
+) -> None:
     """Write one shard's files, in a worker."""
     classifier, folder, name = loaded(model), Path(out), part_name(part.number)
     status, summary, problems = list[pd.DataFrame](), list[pd.DataFrame](), list[str]()
 
     def passing() -> Iterator[pd.DataFrame]:
-        for cycles, state in classifier.tables(part.paths, problems, decision, cycles=part.rows or where):
+        tables = classifier.tables(part.paths, problems, decision, cycles=part.rows or where, quality=quality)
+        for cycles, state in tables:
             status.append(state)
             summary.append(scoring.per_recording(cycles))
             yield cycles
@@ -185,13 +190,14 @@ def outcome(out: Path, expected: int, problems: list[str]) -> dict[str, Any]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    counts = {"recordings": 0, "ok": 0, "failed": 0, "cycles": 0, "seconds_of_sound": 0.0}
+    counts = {"recordings": 0, "ok": 0, "failed": 0, "cycles": 0, "not_judged": 0, "seconds_of_sound": 0.0}
     for path in sorted((out / "status").glob("part-*.parquet")):
-        shard = pq.read_table(path, columns=["path", "status", "sentence", "duration_s", "cycles"])
+        shard = pq.read_table(path, columns=["path", "status", "sentence", "duration_s", "cycles", "not_judged"])
         failed = shard.filter(pc.equal(shard["status"], "failed"))
         counts["recordings"] += len(shard)
         counts["failed"] += len(failed)
         counts["cycles"] += pc.sum(shard["cycles"]).as_py() or 0
+        counts["not_judged"] += pc.sum(shard["not_judged"]).as_py() or 0
         counts["seconds_of_sound"] += pc.sum(shard["duration_s"]).as_py() or 0.0
         problems += failed["sentence"].to_pylist()[: max(0, 20 - len(problems))]
     counts["ok"] = counts["recordings"] - counts["failed"]

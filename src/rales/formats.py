@@ -219,6 +219,9 @@ def audacity(rows: pd.DataFrame) -> pd.DataFrame:
     unsure = rows["uncertain"] if "uncertain" in rows else [False] * len(rows)
     text = []
     for row, doubt in zip(rows.to_dict("records"), unsure, strict=True):
+        if not isinstance(row["label"], str):
+            text.append(f"not judged: {row['quality_reason']}")
+            continue
         p = row.get(f"p_{row['label']}")
         sure = "" if p is None or p != p else f" {p:.2f}"
         text.append(f"{'uncertain: ' if doubt else ''}{row['label']}{sure}")
@@ -238,7 +241,7 @@ def raven(rows: pd.DataFrame) -> pd.DataFrame:
             "Low Freq (Hz)": 50.0,  # crowsetta refuses whole numbers
             "High Freq (Hz)": 8000.0,
             "Begin File": [Path(path).name for path in rows["path"]],
-            "Class": rows["label"].to_numpy(),
+            "Class": rows["label"].fillna("not judged").to_numpy(),
             **{f"p_{name}": rows[f"p_{name}"].to_numpy() for name in CLASSES},
             **uncertain,
         }

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rales import segment
-from rales.audio import wave
+from rales.audio import quality, wave
 from rales.audio.opening import AUDIO_SUFFIXES, UNREAD_SUFFIXES
+from rales.audio.quality import Verdict
 from rales.config import Audio, UsageError
 from rales.data import cache
 from rales.data.annotations import read_annotation
@@ -38,21 +39,27 @@ Where = str | Mapping[str, Sequence[Row]]  # a word of CYCLES, or rows of a tabl
 
 
 class Cycles(NamedTuple):
-    """Cycles of one recording; `true_label` is None without an annotation, `source` says where the times are from, and
-    `note` what there is to say of the annotation."""
+    """Cycles of one recording; `true_label` is None without an annotation, `source` says where the times are from,
+    `note` what there is to say of the annotation, `verdicts` (one a cycle) which cycles can be judged."""
 
     start_s: Sequence[float]
     end_s: Sequence[float]
     true_label: Sequence[str | None] | None
     source: str
     note: str = ""
+    verdicts: Sequence[Verdict] = ()
+
+    @property
+    def judged(self) -> NDArray[np.bool_]:
+        """(cycles,) which of them a model is asked about."""
+        return np.array([verdict.judged for verdict in self.verdicts], dtype=np.bool_)
 
 
 class Piece(NamedTuple):
     """Some consecutive cycles of one recording, or (`error`) what kept it from being read to its end.
 
-    `cycles` are those of the whole recording, of which this piece has len(waves), (n, samples), after the pieces
-    before it.
+    `cycles` are those of the whole recording. Of those that can be judged, this piece has len(waves), (n, samples),
+    after the pieces before it.
     """
 
     path: str
@@ -215,20 +222,46 @@ def asked(where: Where, path: str) -> str | Sequence[Row]:
     return where if isinstance(where, str) else where.get(path, "auto")
 
 
-def pieces(path: str, audio: Audio, where: Where = "auto") -> Generator[Piece, None, None]:
-    """Recording, word of CYCLES -> its cycles as training saw them; ValueError or OSError if it cannot be read."""
+def with_verdicts(path: Path, cycles: Cycles, where: Any, gate: bool, sound: tuple[Waves, int] | None = None) -> Cycles:
+    """Cycles of a recording -> the same with a verdict on each, from its channels before they are mixed.
+
+    Where a person has annotated breaths, only a lack of sound leaves a cycle without a class; whatever else is wrong is
+    said. Without the `gate` every cycle gets a class.
+    """
+    if not gate:
+        return cycles._replace(verdicts=[quality.UNCHECKED] * len(cycles.start_s))
+    if sound is not None and wave.info(path).channels == 1:
+        blocks = iter([(sound[0][:, None], sound[1])])
+    else:
+        blocks = wave.blocks(path, quality.STRETCH_S)
+    stretches = list(quality.stretches(blocks))
+    verdicts = [quality.of_span(stretches, *span) for span in zip(cycles.start_s, cycles.end_s, strict=True)]
+    if cycles.source == "annotation":
+        verdicts = [verdict._replace(judged=verdict.quality not in quality.NO_SOUND) for verdict in verdicts]
+    elif cycles.source == "window" and where != "windows":
+        verdicts = [quality.NO_RHYTHM if verdict == quality.OK else verdict for verdict in verdicts]
+    return cycles._replace(verdicts=verdicts)
+
+
+def pieces(path: str, audio: Audio, where: Where = "auto", gate: bool = False) -> Generator[Piece, None, None]:
+    """Recording, word of CYCLES, whether to leave out what cannot be judged -> its cycles as training saw them.
+
+    Errors: ValueError or OSError if it cannot be read.
+    """
     with local(path) as file:
         facts = wave.info(file)
         duration_s = facts.duration_s
         place = asked(where, path)
         known = not isinstance(place, str) or is_annotated(file, place)
         sound = None if duration_s > WHOLE_S or known else wave.read(file)
-        cycles = cycles_of(file, duration_s, place, sound)
+        cycles = with_verdicts(file, cycles_of(file, duration_s, place, sound), place, gate, sound)
         if is_url(path):
             cycles = cycles._replace(note=cycles.note.replace(str(file.with_suffix(".txt")), f"the text beside {path}"))
-        spans = zip(cycles.start_s, cycles.end_s, strict=True)
+        spans = list(compress(zip(cycles.start_s, cycles.end_s, strict=True), cycles.judged))
         segments = wave.segments(file, spans) if sound is None else wave.cut(file, sound, spans)
-        samples, left = round(audio.rate_hz * audio.duration_s), len(cycles.start_s)
+        samples, left = round(audio.rate_hz * audio.duration_s), len(spans)
+        if not spans:
+            yield Piece(path, duration_s, cycles, np.empty((0, samples), np.float32), last=True)
         while left:
             waves = np.empty((min(left, PIECE), samples), np.float32)
             for row, (segment, native_hz) in zip(waves, islice(segments, len(waves)), strict=True):
@@ -251,7 +284,7 @@ def prepared(segment: Waves, native_hz: int, audio: Audio) -> Waves:
 
 
 def ahead(
-    paths: Iterable[str], audio: Audio, where: Where = "auto", threads: int = THREADS
+    paths: Iterable[str], audio: Audio, where: Where = "auto", threads: int = THREADS, gate: bool = False
 ) -> Generator[Piece, None, None]:
     """Recordings -> their pieces in order. Threads read a bounded number of recordings ahead of who takes them.
 
@@ -263,7 +296,7 @@ def ahead(
 
     def fill(path: str, box: "queue.Queue[Piece]") -> None:
         try:
-            with closing(pieces(path, audio, where)) as reading:
+            with closing(pieces(path, audio, where, gate)) as reading:
                 for piece in reading:
                     box.put(piece)
                     if stop.is_set():

@@ -107,11 +107,13 @@ def search(query: str, path: Path, top: int = 10, model: str | None = None) -> p
     if about.get("model") != classifier.digest:
         raise ValueError(f"{path}: made by another model; give that one with --model, or embed again with this one")
     layer = about["layer"]
-    table = classifier.embed_table(recording, layer=None if layer == "fused" else layer, cycles=about["cycles"])
+    gate = about.get("quality") == "on"
+    chosen = None if layer == "fused" else layer
+    table = classifier.embed_table(recording, layer=chosen, cycles=about["cycles"], quality=gate)
     if cycle is not None:
         table = table[table["cycle"] == cycle]
-        if table.empty:
-            raise ValueError(f"{query}: the recording has no cycle {cycle}")
+    if table.empty:
+        raise ValueError("; ".join(table.attrs["not_judged"]) or f"{query}: the recording has no cycle {cycle}")
     result = nearest(path, np.stack(table["vector"].to_list()).mean(axis=0), top)
     assert result is not None
     return result

@@ -115,9 +115,11 @@ def prediction_lines(document: dict[str, Any]) -> list[str]:
             names = "".join(f"{name:>9}" for name in CLASSES)
             lines += ["", shown[path] + windows, f"{'cycle':>5}  {'start s':>8} {'end s':>8}  {'label':<8}{names}"]
         true = row.get("true_label")
+        answer = f"not judged: {row['quality_reason']}"
+        if row["label"] is not None:
+            answer = f"{row['label']:<8}" + "".join(f"{row[f'p_{name}']:>9.3f}" for name in CLASSES)
         lines.append(
-            f"{row['cycle']:>5}  {row['start_s']:>8.3f} {row['end_s']:>8.3f}  {row['label']:<8}"
-            + "".join(f"{row[f'p_{name}']:>9.3f}" for name in CLASSES)
+            f"{row['cycle']:>5}  {row['start_s']:>8.3f} {row['end_s']:>8.3f}  {answer}"
             + (f"  annotated {true}" if true else "")
         )
     if (left := len(document["cycles"]) - PRINTED_CYCLES) > 0:
@@ -178,7 +180,8 @@ def batch_lines(document: dict[str, Any]) -> list[str]:
     """A batch job's counts -> lines."""
     hours = document["seconds_of_sound"] / 3600
     return [
-        f"{document['ok']} recordings read ({hours:.1f} h), {document['cycles']} cycles; {document['failed']} failed, "
+        f"{document['ok']} recordings read ({hours:.1f} h), {document['cycles']} cycles, "
+        f"{document['not_judged']} of them not judged; {document['failed']} failed, "
         f"{document['waiting']} waiting",
         f"{document['out']}: cycles, summary and status, a Parquet file a shard",
         document["notice"],

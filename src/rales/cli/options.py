@@ -42,6 +42,14 @@ Cycles = Annotated[
         "sound, else windows. windows: of 4 s. auto: the first of these that is there.",
     ),
 ]
+Gate = Annotated[
+    Literal["on", "off"],
+    Parameter(
+        name="--quality",
+        help="on: a cycle whose sound cannot be judged (silence, a steady noise, a voice, no chest) gets no answer but "
+        "the reason. off: every cycle gets an answer.",
+    ),
+]
 Weights = Annotated[
     str | None,
     Parameter(

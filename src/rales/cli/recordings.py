@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from rales.cli.options import Address, ComputedBy, Cycles, Device, Engine, Form, JsonFlag, Processes, Recordings, Run
+from rales.cli.options import (
+    Address,
+    ComputedBy,
+    Cycles,
+    Device,
+    Engine,
+    Form,
+    Gate,
+    JsonFlag,
+    Processes,
+    Recordings,
+    Run,
+)
 from rales.cli.output import records, say, show
 from rales.config import UsageError
 from rales.extras import require_packages
@@ -26,6 +38,7 @@ def predict(
     status: Path | None = None,
     summary: Path | None = None,
     cycles: Cycles = "auto",
+    quality: Gate = "on",
     min_confidence: float = 0.0,
     threshold: float | Literal["validation"] | None = None,
     manifest: Path | None = None,
@@ -40,6 +53,7 @@ def predict(
     """Classify the breathing cycles of recordings. Cycles come from an annotation beside the recording, else
     breaths are found in the sound, else consecutive windows are taken. Not a diagnosis.
 
+    A recording without a sound to judge (silence, steady noise, a voice, no stethoscope) gets no class but the reason.
     Exit code 1 if a recording could not be read; the others are unaffected.
 
     Example: rales predict 101_1b1_Al_sc_Meditron.wav --model runs/m2d --out cycles.csv
@@ -52,7 +66,8 @@ def predict(
         csv, json and parquet hold all recordings (the suffix of --out says which, else csv); audacity and raven write
         one label file per recording into a folder, raven also one combined table into a file (--out cycles.txt).
     status
-        File (.csv, .json, .parquet) with a row per recording: read or failed, why, length, cycles.
+        File (.csv, .json, .parquet) with a row per recording: read or failed, why, length, cycles, how many of them
+        are not judged, and what the sound is like.
     summary
         File with a row per recording: cycles of each class, share of abnormal ones with a 95 % interval.
     min_confidence
@@ -83,6 +98,7 @@ def predict(
             raise UsageError(f"--device {device} with --manifest: its workers choose for themselves; leave it out")
         words = {"cluster": cluster, "processes": processes, "address": address, "shard": shard}
         decided = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
+        decided |= {"quality": quality == "on"}
         return predict_manifest(manifest, out, format, [status, summary], json, model=model, **words, **decided)
     if format is not None and out is None:
         raise UsageError(f"--format {format}: expected --out with it; --json prints a document instead")
@@ -99,7 +115,8 @@ def predict(
         torch.set_num_threads(1)  # and recordings side by side: the threads of a small network mostly wait
     classifier = export.load(model, engine, device or "auto", recordings=len(sources), tell=say)
     decision = classifier.decision(min_confidence, threshold)
-    tables = classifier.tables(sources, collected.problems, decision, cycles=cycles, progress=True)
+    gate = quality == "on"
+    tables = classifier.tables(sources, collected.problems, decision, cycles=cycles, quality=gate, progress=True)
     chunks = collected.through(tables)
     if out is None:
         for _ in chunks:
@@ -115,6 +132,8 @@ def predict(
     if json or out is None:
         show(document, json, terminal.prediction_lines)
     tell_notes(collected.status)
+    for sentence in shortened(collected.not_judged()) if out is not None and not json else []:
+        say(sentence)
     return tell(collected.problems, decision.notice if out is not None and not json else "")
 
 
@@ -157,6 +176,11 @@ class Collected:
                 self.tables.append(table)
             yield table, status
 
+    def not_judged(self) -> list[str]:
+        from rales.scoring import not_judged
+
+        return [sentence for table in self.status for sentence in not_judged(table)]
+
     def sentence(self, written: list[Path]) -> str:
         count = sum(len(table) for table in self.summary)
         more = f" and {len(written) - 1} more" if len(written) > 1 else ""
@@ -183,6 +207,12 @@ def tell_notes(status: "list[pd.DataFrame]") -> None:
         say(f"note: {len(notes) - MOST_NOTES} recordings more have a note, which --status FILE lists")
 
 
+def shortened(sentences: list[str], most: int = 10) -> list[str]:
+    """Sentences -> the first ones, and how many are left."""
+    left = len(sentences) - most
+    return sentences if left <= 0 else [*sentences[:most], f"and {left} more; the column quality_reason has all"]
+
+
 def tell(problems: list[str], notice: str = "") -> int:
     """Sentences of a job on stderr -> its exit code."""
     for problem in problems:
@@ -200,10 +230,12 @@ def embed(
     per: Literal["cycle", "recording"] = "cycle",
     cycles: Cycles = "auto",
     device: Device = None,
+    quality: Gate = "on",
     json: JsonFlag = False,
 ) -> int:
     """One vector per breathing cycle or recording, for search, clustering or an own classifier.
 
+    Cycles whose sound cannot be judged are left out and told.
     Exit code 1 if a recording could not be read; the others are unaffected.
 
     Example: rales embed recordings/ --model runs/m2d --out cycles.npz
@@ -227,11 +259,16 @@ def embed(
     sources = recordings.find(paths)
     check_outputs({"--out": [out]}, {SOUND: sources, "a file of the model": files_of(model)})
     classifier = job.load(model, device or "auto")
-    number = None if layer == "fused" else layer
-    vectors = classifier.embed_table(sources, problems, layer=number, per=per, cycles=cycles, progress=True)
+    chosen, gate = None if layer == "fused" else layer, quality == "on"
+    vectors = classifier.embed_table(
+        sources, problems, layer=chosen, per=per, cycles=cycles, quality=gate, progress=True
+    )
+    left_out = vectors.attrs["not_judged"]
     document = {"vectors": len(vectors), "out": str(out), "problems": problems, "notice": job.NOTICE}
+    document["not_judged"] = left_out
     if len(vectors):
-        sets.write_vectors(vectors, out, {"model": classifier.digest, "layer": layer, "per": per, "cycles": cycles})
+        about = {"model": classifier.digest, "layer": layer, "per": per, "cycles": cycles, "quality": quality}
+        sets.write_vectors(vectors, out, about)
         document["width"] = len(vectors["vector"].iloc[0])
     if json:
         show(document, json, list)
@@ -240,6 +277,8 @@ def embed(
         if len(vectors)
         else "no vector, no file written"
     )
+    for sentence in shortened(left_out):
+        say(sentence)
     return tell(problems)
 
 
@@ -284,6 +323,7 @@ def explain(
     *,
     cycle: int,
     cycles: Cycles = "auto",
+    quality: Gate = "on",
     model: Run = None,
     target: str | None = None,
     out: Path | None = None,
@@ -315,7 +355,8 @@ def explain(
         require_packages("a picture", "report", "matplotlib")
         files = [out, out.with_suffix(".csv")]
         check_outputs({"--out": files}, {SOUND: [recording], "a file of the model": files_of(model)})
-    found = job.explain(models.load(model, device or "auto"), recording, cycle, target, cycles=cycles)
+    classifier = models.load(model, device or "auto")
+    found = job.explain(classifier, recording, cycle, target, cycles=cycles, quality=quality == "on")
     if out is not None:
         job.picture(found, out)
         formats.write_table([job.table(found)], out.with_suffix(".csv"))

@@ -72,6 +72,8 @@ def add(app: "FastAPI", service: Service) -> None:
 
 def missing(row: dict[str, Any]) -> str:
     """A row of `Service.standing` -> why it has no cycles to write, "" if it has (or a person removed all of them)."""
+    if not row["judged"] and not row["cycles"]:
+        return f"not judged: {row['quality_reason']}"
     if row["revision"] or row["scored"] or row["source"] == "annotation":
         return ""
     if row["status"] == "failed":
@@ -107,7 +109,11 @@ def account(row: dict[str, Any]) -> str:
     )
     said = f"{many} {'cycle' if many == 1 else 'cycles'}, {confirmed} confirmed by a person"
     rest = many - confirmed
-    return said + (f", {rest} {whose}" if rest else "") + ("; reviewed" if row["reviewed"] else "; NOT REVIEWED")
+    said += f", {rest} {whose}" if rest else ""
+    refused = sum(one["label"] is None for one in row["scored"])
+    if refused and not row["revision"]:
+        said += f"; {refused} more not judged and left out ({row['quality_reason']})"
+    return said + ("; reviewed" if row["reviewed"] else "; NOT REVIEWED")
 
 
 def readme(session: str, form: str, written: list[str], left_out: list[str]) -> str:
