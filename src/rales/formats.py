@@ -160,12 +160,13 @@ def json_file(out: Path) -> Iterator[Add]:
         def add(table: pd.DataFrame) -> None:
             said.update({name: text for name, text in table.attrs.items() if name == "notice"})
             for name in map(str, table.columns):
-                cells = table[name].to_json(orient="values", double_precision=15)[1:-1]
+                values: Any = table[name]
+                cells = values.to_json(orient="values", double_precision=15)[1:-1]
                 if name in columns:
                     columns[name].write("," + cells)
                 else:
                     columns[name] = stack.enter_context(
-                        tempfile.SpooledTemporaryFile(1 << 20, "w+", encoding="utf-8", dir=out.parent)
+                        tempfile.SpooledTemporaryFile(1 << 20, "w+", encoding="utf-8", dir=str(out.parent))
                     )
                     columns[name].write(cells)
 
@@ -207,9 +208,10 @@ def audacity(rows: pd.DataFrame) -> pd.DataFrame:
     unsure = rows["uncertain"] if "uncertain" in rows else [False] * len(rows)
     text = []
     for row, doubt in zip(rows.to_dict("records"), unsure, strict=True):
-        p = row.get(f"p_{row['label']}")
+        label = row["label"] if isinstance(row["label"], str) else ""  # empty where there was nothing to judge
+        p = row.get(f"p_{label}")
         sure = "" if p is None or p != p else f" {p:.2f}"
-        text.append(f"{'uncertain: ' if doubt else ''}{row['label']}{sure}")
+        text.append(f"{'uncertain: ' if doubt and label else ''}{label}{sure}")
     return pd.DataFrame({"start": rows["start_s"].to_numpy(), "end": rows["end_s"].to_numpy(), "text": text})
 
 
