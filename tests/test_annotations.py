@@ -12,7 +12,8 @@ from rales.data.annotations import read_annotation
 from tests import tiny
 
 RAVEN = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)"
-TEXTS = {  # form, cycles with flags, whether they have classes
+# Text, form, cycles with flags, whether they have classes
+TEXTS: dict[str, tuple[str, str, list[tuple[float, float, int, int]], bool]] = {
     "icbhi": ("0\t1\t1\t0\n1\t2\t0\t1\n", "ICBHI", [(0, 1, 1, 0), (1, 2, 0, 1)], True),
     "icbhi_spaces": ("0 1 0 0\n", "ICBHI", [(0, 1, 0, 0)], True),
     "audacity": ("0.0\t1.0\tcrackle\n1.0\t2.0\tnormal\n", "Audacity", [(0, 1, 1, 0), (1, 2, 0, 0)], True),
@@ -27,7 +28,7 @@ TEXTS = {  # form, cycles with flags, whether they have classes
         for view in ("Waveform", "Spectrogram")), "Raven", [(0, 1, 0, 1)], True),
     "times": ("0\t0.9\n0.9\t2\n", "times", [(0, 0.9, 0, 0), (0.9, 2, 0, 0)], False),
 }  # fmt: skip
-OTHERS = {
+OTHERS: dict[str, str | bytes] = {
     "note": "Cough since Monday.\n",
     "note_two_words": "Cough Monday\n",
     "note_with_numbers": "3 days of fever, 38.5 in the evening\n",
@@ -92,6 +93,14 @@ def test_an_annotation_with_a_fault_is_not_passed_over(tmp_path: Path, text: str
     assert recordings.cycles_of(sound, 2.0, "windows").source == "window"
 
 
+def test_cycles_that_nobody_judged_are_left_out_with_a_note(tmp_path: Path) -> None:
+    sound = write(tmp_path, "anna", "0.0\t1.0\twheeze 0.62\n1.0\t2.0\t\n")
+    assert read_cycles(tmp_path, needs_split=False)["label"].tolist() == ["wheeze"]
+    said = f"{tmp_path / 'anna.txt'}: read as Audacity, 1 cycles without a label left out"
+    assert said in audit(tmp_path).notes
+    assert recordings.cycles_of(sound, 2.0).note == said
+
+
 def test_labels_of_ours_beside_the_recording_are_an_annotation(tmp_path: Path) -> None:
     """anna.audacity.txt as `rales predict` writes it, corrected in Audacity; anna.txt goes before it."""
     sound = write(tmp_path, "anna", "0\t1\t0\t1\n")
@@ -99,4 +108,4 @@ def test_labels_of_ours_beside_the_recording_are_an_annotation(tmp_path: Path) -
     assert read_cycles(tmp_path, needs_split=False)["label"].tolist() == ["wheeze"]
     sound.with_suffix(".txt").unlink()
     assert read_cycles(tmp_path, needs_split=False)["label"].tolist() == ["crackle"]
-    assert f"{tmp_path / 'anna.audacity.txt'}: read as Audacity labels" in audit(tmp_path).notes
+    assert f"{tmp_path / 'anna.audacity.txt'}: read as Audacity" in audit(tmp_path).notes

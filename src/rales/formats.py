@@ -172,12 +172,13 @@ def json_file(out: Path) -> Iterator[Add]:
         def add(table: pd.DataFrame) -> None:
             said.update({name: text for name, text in table.attrs.items() if name == "notice"})
             for name in map(str, table.columns):
-                cells = table[name].to_json(orient="values", double_precision=15)[1:-1]
+                values: Any = table[name]
+                cells = values.to_json(orient="values", double_precision=15)[1:-1]
                 if name in columns:
                     columns[name].write("," + cells)
                 else:
                     columns[name] = stack.enter_context(
-                        tempfile.SpooledTemporaryFile(1 << 20, "w+", encoding="utf-8", dir=out.parent)
+                        tempfile.SpooledTemporaryFile(1 << 20, "w+", encoding="utf-8", dir=str(out.parent))
                     )
                     columns[name].write(cells)
 

@@ -200,9 +200,8 @@ def annotated_cycles(annotation: Path, duration_s: float, where: str) -> Cycles:
         more = f" (and {len(found.problems) - 1} more lines)" if len(found.problems) > 1 else ""
         raise ValueError(f"{found.problems[0]}{more}; --cycles segment does without it")
     labels = [CLASSES[mark.crackle + 2 * mark.wheeze] for mark in found.cycles] if found.labelled else None
-    note = "" if found.form == "ICBHI" else f"{annotation}: read as {found.form}{'' if labels else ', without classes'}"
     times = [mark.start_s for mark in found.cycles], [mark.end_s for mark in found.cycles]
-    return Cycles(*times, labels, "annotation", note)
+    return Cycles(*times, labels, "annotation", found.note(annotation))
 
 
 def breaths(path: Path, duration_s: float, sound: tuple[Waves, int] | None = None) -> list[tuple[float, float]]:

@@ -133,7 +133,7 @@ def shown_names(rows: list[dict[str, Any]], namesakes: Sequence[str] = ()) -> di
     named: dict[str, set[str]] = {}
     for row in rows:
         named.setdefault(row["recording"], set()).add(row["path"])
-    shown = {}
+    shown = dict[str, str]()
     for name, paths in named.items():
         parts = {path: PurePath(path).parts for path in paths}
         deepest = max(map(len, parts.values()))

@@ -200,7 +200,8 @@ class Collected:
 
 def tell_notes(status: "list[pd.DataFrame]") -> None:
     """What there is to say of recordings that were read, on stderr; of very many the first."""
-    notes = [row.sentence for table in status for row in table.itertuples() if row.status == "ok" and row.sentence]
+    read = [sentence for table in status for sentence in table.loc[table["status"] == "ok", "sentence"]]
+    notes = [str(sentence) for sentence in read if sentence]
     for note in notes[:MOST_NOTES]:
         say(f"note: {note}")
     if len(notes) > MOST_NOTES:

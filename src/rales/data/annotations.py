@@ -26,7 +26,8 @@ class Annotation(NamedTuple):
     """Cycles sorted by start, a sentence per fault, and in which form they stood there.
 
     `form` is ICBHI, Audacity, Raven, times or "" (a text of another kind: no cycles). `labelled`: their flags are
-    those of the file; else they are all 0 and say nothing. `other` are labels that are no class of ours.
+    those of the file; else they are all 0 and say nothing. `other` are labels that are no class of ours, `left_out`
+    counts cycles without a label among others that have one.
     """
 
     form: str
@@ -34,6 +35,15 @@ class Annotation(NamedTuple):
     problems: list[str]
     labelled: bool = True
     other: Sequence[str] = ()
+    left_out: int = 0
+
+    def note(self, path: Path) -> str:
+        """What is to be said of a file that is no plain ICBHI annotation, else ""."""
+        if self.form in ("ICBHI", ""):
+            return ""
+        classes = "" if self.labelled else ", without classes"
+        left = f", {self.left_out} cycles without a label left out" if self.left_out else ""
+        return f"{path}: read as {self.form}{classes}{left}"
 
 
 class _Line(NamedTuple):
@@ -59,7 +69,7 @@ def read_annotation(path: Path, duration_s: float | None) -> Annotation:
     if (labels := _audacity_lines(written)) is not None:
         return _labelled(path, "Audacity", labels, duration_s)
     if not any(_is_icbhi(line) for _, line in written) and all(len(line.split()) == 2 for _, line in written):
-        times = [_Line(place, *line.split(), "") for place, line in written]
+        times = [_Line(place, line.split()[0], line.split()[1], "") for place, line in written]
         if all(number(line.start) is not None and number(line.end) is not None for line in times):
             return _labelled(path, "times", times, duration_s)
     return _icbhi(path, written, duration_s)
@@ -137,7 +147,7 @@ def _raven_lines(header: list[str], written: Sequence[tuple[int, str]]) -> list[
 
 def _labelled(path: Path, form: str, lines: Sequence[_Line], duration_s: float | None) -> Annotation:
     """Stretches with the text of their labels -> their cycles. Points (start = end) are no cycles and left out."""
-    cycles, problems, other, labels = [], list[str](), list[str](), 0
+    with_label, without, problems, other = list[Cycle](), list[Cycle](), list[str](), list[str]()
     for line in lines:
         start_s, end_s = number(line.start), number(line.end)
         known = _LABEL.fullmatch(line.label)
@@ -151,13 +161,13 @@ def _labelled(path: Path, form: str, lines: Sequence[_Line], duration_s: float |
             problems.append(f"{path}, line {line.number}: {wrong}; fix or remove the line")
         elif start_s != end_s:
             label = CLASSES.index(known[1].lower()) if known else 0
-            labels += bool(known)
-            cycles.append(Cycle(start_s, end_s, label % 2, label // 2))
-    cycles.sort()
-    problems += repeated_problems(str(path), cycles) if not other else []
-    if 0 < labels < len(cycles) and not other:
-        problems.append(f"{path}: {len(cycles) - labels} of {len(cycles)} cycles have no label; give one to each")
-    return Annotation(form, cycles, problems, labelled=bool(cycles) and labels == len(cycles), other=other)
+            (with_label if known else without).append(Cycle(start_s, end_s, label % 2, label // 2))
+    if other:
+        return Annotation(form, sorted(with_label + without), problems, labelled=False, other=other)
+    cycles = sorted(with_label or without)
+    problems += repeated_problems(str(path), cycles)
+    left_out = len(without) if with_label else 0
+    return Annotation(form, cycles, problems, labelled=bool(with_label), left_out=left_out)
 
 
 def unlabelled_problem(path: Path, found: Annotation) -> list[str]:

@@ -194,8 +194,7 @@ def _recording(
         cycles = marks.cycles
         problems += [*marks.problems, *unlabelled_problem(texts[0], marks)]
         notes += overlap_note(str(texts[0]), cycles)
-        if marks.form not in ("ICBHI", ""):
-            notes.append(f"{texts[0]}: read as {marks.form} labels")
+        notes += filter(None, [marks.note(texts[0])])
     return replace(
         found,
         patient=facts.get("patient", name),
