@@ -139,9 +139,8 @@ def test_a_sound_that_does_not_come_leaves_the_player_empty(place: Path, open_pa
         lambda route: route.abort() if status is None else route.fulfill(status=status, body=detail),
     )
     page.locator("#list .entry", has_text=second).click()
-    expect(page.locator("#alert")).to_contain_text(
-        "does not answer" if status is None else re.compile("folder|500|404")
-    )
+    why = "does not answer" if status is None else "cannot use its folder"
+    expect(page.locator("#alert")).to_contain_text(why if status is None else re.compile("folder|500|404"))
     everything_that_plays_or_labels(page)
     assert page.evaluate("window.played") == []
     expect(page.locator("#loading")).to_contain_text(f"{second} could not be loaded; open it again to try once more.")

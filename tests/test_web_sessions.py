@@ -269,7 +269,7 @@ PRAGMA user_version = 1;
 def test_a_folder_of_the_layout_before_is_taken_over(tmp_path: Path) -> None:
     """Which kept stretches that were scored later behind the cycles that a recording began with, or in their places."""
     p = dict.fromkeys(P, 0.25)
-    found = [
+    found: list[dict[str, Any]] = [
         {"recording": "a", "cycle": i + 1, "start_s": i + 0.00012, "end_s": i + 1.00012, "label": "normal", **p}
         | {"source": "segment", "true_label": None}
         for i in range(2)
@@ -294,20 +294,17 @@ def test_a_folder_of_the_layout_before_is_taken_over(tmp_path: Path) -> None:
         db.execute("INSERT INTO annotations VALUES ('found', 1, 2.0, ?)", (cycles,))
     db.close()
     for _ in range(2):  # and opens as one of its own from then on
-        rows = {row["id"]: row for row in Store(tmp_path).recordings("s", "first")}
-        original = {name: row["original"] for name, row in rows.items()}
+        kept = {row["id"]: row for row in Store(tmp_path).recordings("s", "first")}
+        original = {name: row["original"] for name, row in kept.items()}
         assert [(one["start_s"], one["end_s"], one["label"]) for one in original["found"]] == [
             *((0.0, 1.0, "normal"), (1.0, 2.0, "normal"))
         ]
         assert [(one["end_s"], one["label"]) for one in original["annotated"]] == [(1.0, "crackle"), (2.03, "wheeze")]
         assert original["waits"] is None
-        origins = {name: row["origin"] for name, row in rows.items()}
+        origins = {name: row["origin"] for name, row in kept.items()}
         assert origins == {"found": "segment", "annotated": "annotation", "waits": None}
-        assert (rows["found"]["revision"], rows["found"]["path"], rows["found"]["saved"][0]["label"]) == (
-            1,
-            "found",
-            "both",
-        )
+        row = kept["found"]
+        assert (row["revision"], row["path"], row["saved"][0]["label"]) == (1, "found", "both")
 
 
 def test_it_is_all_there_after_a_restart_and_what_waited_is_worked_off(place: Path, tmp_path: Path) -> None:
