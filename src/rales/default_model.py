@@ -55,6 +55,7 @@ RANDOM_START = (
 # on the ten patients of validation is chance, so they serve for temperature and threshold alone.
 CLASSIFIER = (
     "audio.duration_s=4",
+    "audio.floor=clip",
     "augment.frequency_width=12",
     "augment.time_width=24",
     "augment.time_warp_frames=0",

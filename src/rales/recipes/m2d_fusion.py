@@ -131,10 +131,12 @@ def build_frontend(config: Config) -> nn.Module:
         "hop_samples": round(0.010 * rate_hz),
         "high_hz": min(8000, rate_hz / 2),
     }
+    if audio.floor != "fixed" and audio.frontend != "m2d_clip":
+        raise UsageError(f"audio.floor={audio.floor}: goes with frontend=m2d_clip, not with {audio.frontend}")
     if audio.frontend == "icbhi":
         return IcbhiLogMel(scope=audio.scope, mean=audio.mean, std=audio.std, **sound)
     scale = Standardise(audio.mean, audio.std) if audio.frontend == "m2d" else StandardiseClip()
-    return nn.Sequential(M2DLogMel(**sound), scale)
+    return nn.Sequential(M2DLogMel(**sound, floor_per_clip=audio.floor == "clip"), scale)
 
 
 class Standardise(nn.Module):
