@@ -42,8 +42,11 @@ class Audio:
 
     frontend: Literal["icbhi", "m2d", "m2d_clip", "own"] = "icbhi"
     """icbhi: HTK log-mel in dB, min-max, standardised, as the published ICBHI recipes; m2d: as M2D was pre-trained;
-    m2d_clip: M2D's log-mel, each clip brought to mean 0 and deviation 1, so that levels do not matter (ours); own: the
-    picture that the recipe's file describes."""
+    m2d_clip: M2D's log-mel, each clip brought to mean 0 and deviation 1 (ours); own: the picture that the recipe's file
+    describes."""
+    floor: Literal["fixed", "clip"] = "fixed"
+    """Of m2d_clip: the power that M2D adds before the logarithm, the same for all sounds, or in proportion to the power
+    of the clip, so that no gain changes an answer (ours; docs/recordings.md says how much it does otherwise)."""
     rate_hz: int = 16000
     """Sample rate after resampling (paper 4.3.1)."""
     duration_s: float = 8.0

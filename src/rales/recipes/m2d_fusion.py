@@ -74,7 +74,7 @@ PUBLISHED = {
 # Most recordings hold nothing above 4 kHz, and at 8 kHz the front-end costs half. Half of the usual clip is enough,
 # since a breath takes 2.7 s on average. The full SpecAugment keeps so small a model from fitting anything.
 TINY = Config(
-    audio=Audio(frontend="m2d_clip", rate_hz=8000, duration_s=4.0, fade_samples=500, mean=0.0, std=1.0),
+    audio=Audio(frontend="m2d_clip", rate_hz=8000, duration_s=4.0, fade_samples=500, floor="clip", mean=0.0, std=1.0),
     augment=Augmentation(frequency_width=12, time_width=24, time_warp_frames=0, device_gain=0.3, device_band_limit=0.5),
     model=Model(dim=96, depth=3, heads=4, patch=(80, 8), unit_frames=200),
     train=Training(
@@ -250,10 +250,12 @@ def build_frontend(config: Config) -> nn.Module:
         "hop_samples": round(0.010 * rate_hz),
         "high_hz": min(8000, rate_hz / 2),
     }
+    if audio.floor != "fixed" and audio.frontend != "m2d_clip":
+        raise UsageError(f"audio.floor={audio.floor}: goes with frontend=m2d_clip, not with {audio.frontend}")
     if audio.frontend == "icbhi":
         return IcbhiLogMel(scope=audio.scope, mean=audio.mean, std=audio.std, **sound)
     scale = Standardise(audio.mean, audio.std) if audio.frontend == "m2d" else StandardiseClip()
-    return nn.Sequential(M2DLogMel(**sound), scale)
+    return nn.Sequential(M2DLogMel(**sound, floor_per_clip=audio.floor == "clip"), scale)
 
 
 class Standardise(nn.Module):
