@@ -134,8 +134,8 @@ def made_up() -> dict[str, list[tuple[NDArray[np.float32], int]]]:
             time_s = np.arange(rate_hz * seconds) / rate_hz
             tone = np.sin(2 * np.pi * 150 * time_s) * (0.1 + np.abs(np.sin(time_s)))
             loud = noise(rate_hz * seconds, 1, seed=seconds) * (0.2 + np.abs(np.sin(time_s)))
-            mains = [sum(np.sin(2 * np.pi * hz * k * time_s) / k for k in (1, 2, 3)) for hz in (50, 60)]
-            sounds = {
+            mains = [np.sin(np.outer(2 * np.pi * hz * time_s, (1, 2, 3))) @ (1, 1 / 2, 1 / 3) for hz in (50, 60)]
+            sounds: dict[str, list[NDArray[np.float64]]] = {
                 "digital silence": [np.zeros(len(time_s)), np.full(len(time_s), 0.1)],
                 "channels in antiphase": [np.stack([loud, -loud], axis=1), np.stack([tone, -0.9 * tone], axis=1)],
                 "white noise": [noise(len(time_s), 0, seed=seed) for seed in range(3)],
@@ -144,7 +144,7 @@ def made_up() -> dict[str, list[tuple[NDArray[np.float32], int]]]:
                 "clipped to a square wave": [np.sign(loud) * 0.9],
             }
             for name, waves in sounds.items():
-                found.setdefault(name, []).extend((np.float32(0.3 * each), rate_hz) for each in waves)
+                found.setdefault(name, []).extend(((0.3 * each).astype(np.float32), rate_hz) for each in waves)
     return found
 
 

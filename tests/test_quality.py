@@ -24,6 +24,10 @@ Sound = NDArray[np.float32]
 P = [f"p_{name}" for name in CLASSES]
 
 
+def single(wave: NDArray[np.floating]) -> Sound:
+    return np.asarray(wave, dtype=np.float32)
+
+
 def breathing(seconds: float = 12.0, rate_hz: int = 8000, seed: int = 0) -> Sound:
     """Noise that falls off as through a chest, 18 dB an octave from 150 Hz on, and swells every 2.5 s."""
     samples = round(seconds * rate_hz)
@@ -32,7 +36,7 @@ def breathing(seconds: float = 12.0, rate_hz: int = 8000, seed: int = 0) -> Soun
     hz = np.fft.rfftfreq(samples, 1 / rate_hz)
     wave = np.fft.irfft(spectrum / (1 + (hz / 150) ** 3), samples)
     swell = 0.05 + np.maximum(np.sin(2 * np.pi * time_s / 2.5), 0) ** 2
-    return np.float32(0.1 * wave / wave.std() * swell)
+    return single(0.1 * wave / wave.std() * swell)
 
 
 def noise(seconds: float = 10.0, rate_hz: int = 8000, fall: float = 0.0) -> Sound:
@@ -40,12 +44,12 @@ def noise(seconds: float = 10.0, rate_hz: int = 8000, fall: float = 0.0) -> Soun
     samples = round(seconds * rate_hz)
     spectrum = np.fft.rfft(np.random.default_rng(1).standard_normal(samples))
     wave = np.fft.irfft(spectrum * np.maximum(np.arange(len(spectrum)), 1.0) ** (-fall / 2), samples)
-    return np.float32(0.1 * wave / wave.std())
+    return single(0.1 * wave / wave.std())
 
 
 def mains(seconds: float = 10.0, rate_hz: int = 8000, hz: float = 50.0) -> Sound:
     time_s = np.arange(round(seconds * rate_hz)) / rate_hz
-    return np.float32(0.2 * sum(np.sin(2 * np.pi * hz * k * time_s) / k for k in (1, 2, 3)))
+    return single(0.2 * np.sum([np.sin(2 * np.pi * hz * k * time_s) / k for k in (1, 2, 3)], axis=0))
 
 
 def voice(seconds: float = 8.0, rate_hz: int = 8000) -> Sound:
@@ -53,14 +57,14 @@ def voice(seconds: float = 8.0, rate_hz: int = 8000) -> Sound:
     time_s = np.arange(round(seconds * rate_hz)) / rate_hz
     pitch_hz = 200 + 30 * np.sin(2 * np.pi * 0.7 * time_s)
     phase = 2 * np.pi * np.cumsum(pitch_hz) / rate_hz
-    wave = sum(np.sin(k * phase) / k**1.5 for k in range(1, 9))
-    return np.float32(0.1 * wave * np.maximum(np.sin(2 * np.pi * 4 * time_s), 0))
+    wave = np.sum([np.sin(k * phase) / k**1.5 for k in range(1, 9)], axis=0)
+    return single(0.1 * wave * np.maximum(np.sin(2 * np.pi * 4 * time_s), 0))
 
 
 REFUSED = {
     "zeros": (np.zeros(80_000, np.float32), "no_signal"),
     "one value, not zero": (np.full(80_000, 0.25, np.float32), "no_signal"),
-    "the last bit of 16": (np.float32(np.random.default_rng(0).integers(-1, 2, 80_000) / 32768), "no_signal"),
+    "the last bit of 16": (single(np.random.default_rng(0).integers(-1, 2, 80_000) / 32768), "no_signal"),
     "ten samples": (breathing()[:10], "too_short"),
     "a tenth of a second": (breathing()[:800], "too_short"),
     "antiphase": (np.stack([breathing(), -breathing()], axis=1), "antiphase"),
@@ -107,7 +111,7 @@ def test_what_is_poor_is_said_and_judged(name: str) -> None:
 @pytest.mark.parametrize("gain", [1.0, 0.5, 0.1])
 def test_breathing_passes_at_every_rate_and_level(rate_hz: int, gain: float) -> None:
     for seed in range(3):
-        assert quality.judge(np.float32(gain) * breathing(rate_hz=rate_hz, seed=seed), rate_hz) == quality.OK
+        assert quality.judge(gain * breathing(rate_hz=rate_hz, seed=seed), rate_hz) == quality.OK
     both = breathing(rate_hz=rate_hz)
     assert quality.judge(np.stack([both, both], axis=1), rate_hz) == quality.OK
     assert quality.judge(both[: round(1.2 * rate_hz)], rate_hz).judged  # one breath alone has no rhythm to miss
@@ -120,7 +124,7 @@ def test_two_unlike_channels_are_no_antiphase() -> None:
 
 
 def test_measures_by_hand() -> None:
-    tone = np.float32(0.5 * np.sin(2 * np.pi * 200 * np.arange(32_000) / 8000))
+    tone = single(0.5 * np.sin(2 * np.pi * 200 * np.arange(32_000) / 8000))
     found = quality.measure(tone, 8000)
     assert found.level_db == pytest.approx(10 * np.log10(0.125), abs=0.1)
     assert found.high < 1e-6
@@ -129,7 +133,7 @@ def test_measures_by_hand() -> None:
     assert quality.measure(np.sign(tone), 8000).clipped > 0.9 > 0.1 > found.clipped
     assert quality.measure(tone + 1, 8000).offset == pytest.approx(1 / 0.125**0.5, rel=1e-3)
     assert found.hum == pytest.approx(1, abs=1e-3)  # 200 Hz is a multiple of 50, and of 60 it is not
-    assert quality.measure(np.float32(0.5 * np.sin(2 * np.pi * 217 * np.arange(32_000) / 8000)), 8000).hum < 0.01
+    assert quality.measure(single(0.5 * np.sin(2 * np.pi * 217 * np.arange(32_000) / 8000)), 8000).hum < 0.01
 
 
 def test_silence_is_found_where_it_is() -> None:
@@ -170,7 +174,8 @@ NOT_JUDGED = {"antiphase": "antiphase", "noise": "no_breathing", "ten": "too_sho
 
 def test_no_class_where_nothing_can_be_judged(folder: Path, model: predict.Model) -> None:
     table = model.predict(folder)
-    for name, rows in table.groupby("recording"):
+    for name in sorted(set(table["recording"])):
+        rows = table[table["recording"] == name]
         if name in NOT_JUDGED:
             assert set(rows["quality"]) == {NOT_JUDGED[name]}
             assert rows["quality_reason"].all()
@@ -268,7 +273,7 @@ def test_counts_leave_out_what_is_not_judged(folder: Path, model: predict.Model)
     told = status.assign(recording=[Path(path).stem for path in status["path"]]).set_index("recording")
     assert told.loc[list(NOT_JUDGED), "quality"].to_dict() == NOT_JUDGED
     assert (told["status"] == "ok").all()
-    assert told.loc["zeros", "not_judged"] == told.loc["zeros", "cycles"]
+    assert told.loc[list(NOT_JUDGED), "not_judged"].equals(told.loc[list(NOT_JUDGED), "cycles"].rename("not_judged"))
     sentences = scoring.not_judged(status)
     assert len(sentences) == len(NOT_JUDGED)
     assert all(": not judged: " in sentence for sentence in sentences)

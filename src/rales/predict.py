@@ -424,9 +424,6 @@ def load(path_or_name: str | Path | None = None, device: str = "auto") -> Model:
     if path.suffix in (".onnx", ".xml"):
         raise ValueError(f"{path}: an artefact of `rales export` gives probabilities only; here give the run folder")
     tensors, record = runs.read_checkpoint(path)
-    if path == DEFAULT_FOLDER / "model.safetensors":
-        # Trained before there was this choice; with it no gain changes an answer, and it scores as well or better
-        record["config"]["audio"].setdefault("floor", "clip")
     recipe = recipes.rebuild(record, str(path))
     frontend, network = recipe.frontend(recipe.config), recipe.model(recipe.config)
     shapes = {name: value.shape for name, value in finetune.tensors_of(network, frontend).items()}

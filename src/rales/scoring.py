@@ -94,12 +94,14 @@ def predictions(rows: pd.DataFrame, probabilities: Probabilities, decision: Deci
     """
     decision = decision or Decision()
     table = rows[["recording", "cycle", "start_s", "end_s"]].reset_index(drop=True)
-    told = ~np.isnan(probabilities).any(axis=1)
+    told = np.logical_not(np.isnan(probabilities).any(axis=1, keepdims=True))[:, 0]
     if decision.temperature is not None:
         probabilities = probabilities.copy()
         probabilities[told] = statistics.apply_temperature(probabilities[told], decision.temperature)
     chosen = at_threshold(probabilities, decision.threshold)
-    table["label"] = np.where(told, np.array(CLASSES, dtype=object)[chosen], None)
+    labels = np.array(CLASSES, dtype=object)[chosen]
+    labels[~told] = None
+    table["label"] = labels
     for i, name in enumerate(CLASSES):
         table[f"p_{name}"] = probabilities[:, i]
     for theirs, ours in (("label", "true_label"), ("patient",) * 2, ("device",) * 2, ("location",) * 2):
@@ -113,10 +115,11 @@ def predictions(rows: pd.DataFrame, probabilities: Probabilities, decision: Deci
 def not_judged(status: pd.DataFrame) -> list[str]:
     """Status of recordings (see predict.status_table) -> a sentence for each that has cycles without a label."""
     return [
-        f"{row.path}: "
-        + ("" if row.not_judged == row.cycles else f"{row.not_judged} of {row.cycles} cycles ")
-        + f"not judged: {row.quality_reason}"
-        for row in status[status["not_judged"] > 0].itertuples()
+        f"{row['path']}: "
+        + ("" if row["not_judged"] == row["cycles"] else f"{row['not_judged']} of {row['cycles']} cycles ")
+        + f"not judged: {row['quality_reason']}"
+        for row in status.to_dict("records")
+        if row["not_judged"] > 0
     ]
 
 

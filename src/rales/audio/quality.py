@@ -269,7 +269,8 @@ def of_spectra(frames: Numbers, silent: NDArray[np.bool_]) -> dict[str, float]:
     sounding = frames[:count][~silent[:count]]
     centred = sounding - sounding.mean(axis=1, keepdims=True)
     spectra = np.fft.rfft(centred * np.hanning(samples).astype(np.float32), axis=1)
-    power, hz = spectra.real**2 + spectra.imag**2, np.fft.rfftfreq(samples, 1 / RATE_HZ)
+    power = (spectra.real**2 + spectra.imag**2).astype(np.float32)
+    hz = np.fft.rfftfreq(samples, 1 / RATE_HZ)
     mean = power.mean(axis=0) if len(power) else np.zeros(len(hz))
     chest = (hz >= 60) & (hz < 1900)
     low, high = (float(mean[(hz >= start) & (hz < end)].mean()) for start, end in ((100, 300), (900, 1800)))

@@ -218,7 +218,8 @@ def audio_of(start: Start | None, frontend: str, audio: Audio) -> Audio:
         audio = replace(audio, rate_hz=Audio.rate_hz, fade_samples=Audio.fade_samples)
     m2d = start.norm_stats if start else (-7.1, 4.2)
     mean, std = {"icbhi": (Audio.mean, Audio.std), "m2d": m2d, "m2d_clip": (0.0, 1.0)}[frontend]
-    return replace(audio, frontend=frontend, mean=mean, std=std)  # type: ignore[arg-type]
+    floor = audio.floor if frontend == "m2d_clip" else Audio.floor
+    return replace(audio, frontend=frontend, floor=floor, mean=mean, std=std)  # type: ignore[arg-type]
 
 
 def what_was_taken(start: Start, audio: Audio) -> str:
