@@ -56,6 +56,28 @@ def test_m2d_golden(golden: Path, name: str) -> None:
     assert np.abs((logmel[0, 0].numpy() + 7.1) / 4.2 - expected[f"{name}.normalized"]).max() < 1.2e-4
 
 
+@settings(deadline=None, max_examples=20)
+@given(gain=st.sampled_from([1e-3, 0.1, 0.5, 2.0, 30.0]), seed=st.integers(0, 1000))
+def test_a_floor_per_clip_makes_gain_one_number(gain: float, seed: int) -> None:
+    wave = noise(3, 8000, seed)
+    wave[:, 2000:5000] *= 1e-4  # below either floor
+    frontend = M2DLogMel(floor_per_clip=True)
+    plain = frontend(wave)
+    torch.testing.assert_close(frontend(gain * wave), plain + 2 * np.log(gain), atol=1e-3, rtol=0)
+    standardised = StandardiseClip()
+    torch.testing.assert_close(standardised(frontend(gain * wave)), standardised(plain), atol=1e-4, rtol=0)
+    assert (M2DLogMel()(gain * wave) - M2DLogMel()(wave) - 2 * np.log(gain)).abs().max() > 0.1
+
+
+def test_a_floor_per_clip_is_that_of_m2d_at_minus_25_decibel() -> None:
+    wave = noise(1, 8000)
+    wave *= 10 ** (-25 / 20) / wave.square().mean().sqrt()
+    torch.testing.assert_close(M2DLogMel(floor_per_clip=True)(wave), M2DLogMel()(wave), atol=1e-4, rtol=0)
+    silence = M2DLogMel(floor_per_clip=True)(torch.zeros(2, 3200))
+    assert torch.isfinite(silence).all()
+    assert not StandardiseClip()(silence).any()
+
+
 def test_m2d_silence_is_the_floor() -> None:
     logmel = M2DLogMel()(torch.zeros(2, 3200))
     assert torch.allclose(logmel, torch.tensor(2.0**-23).log(), rtol=0, atol=1e-6)

@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
     place.mkdir()
     soundfile.write(place / "good.wav", tiny.breath(1, seed=1), tiny.RATE_HZ)
     for name in STRANGE:
-        shutil.copy(place / "good.wav", os.path.join(os.fsencode(place), name))
+        shutil.copy(place / "good.wav", place / os.fsdecode(name))
     return place
 
 
@@ -100,8 +100,7 @@ def test_long_names_that_begin_alike_are_two_files() -> None:
 
 def test_what_is_printed(folder: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in STRANGE:
-        with open(os.path.join(os.fsencode(folder), name), "wb") as file:
-            file.write(b"damaged")
+        (folder / os.fsdecode(name)).write_bytes(b"damaged")
     code, out, err = command(capsys, "predict", folder, "--model", model)
     assert code == 1
     assert safe(out)
@@ -124,9 +123,7 @@ def test_check_and_training_data(tmp_path: Path, capsys: pytest.CaptureFixture[s
     data = tiny.write_folder(tmp_path / "data")
     good = sorted(data.glob("101_*.wav"))[0]
     for suffix in (".wav", ".txt"):
-        shutil.copy(
-            good.with_suffix(suffix), os.path.join(os.fsencode(data), b"1\xeb1_1b1_Al_sc_Meditron" + suffix.encode())
-        )
+        shutil.copy(good.with_suffix(suffix), data / os.fsdecode(b"1\xeb1_1b1_Al_sc_Meditron" + suffix.encode()))
     found = audit(data)
     assert found.damaged == ["1\\xeb1_1b1_Al_sc_Meditron"]
     assert any("is not UTF-8 or holds control characters; rename the file" in problem for problem in found.problems)

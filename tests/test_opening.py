@@ -27,7 +27,7 @@ def breathing(duration_s: float = 12.0, rate_hz: int = RATE_HZ, seed: int = 0) -
     return np.asarray(np.where(time_s < 1, 0.01, 1) * noise, dtype=np.float32)
 
 
-def encoded(sound: NDArray[np.float32], form: str, subtype: str | None = None, **options: Any) -> bytes:
+def encoded(sound: NDArray[np.floating[Any]], form: str, subtype: str | None = None, **options: Any) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, sound, RATE_HZ, format=form, subtype=subtype, **options)
     return file.getvalue()

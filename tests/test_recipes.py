@@ -119,7 +119,7 @@ def test_options_and_fields_by_word() -> None:
             {},
             "fidelity 'original' is unknown; expected one of corrected, published",
         ),
-        ("m2d_fusion", ["fidelity=published", "frontend=m2d"], {}, "not m2d; say frontend=icbhi"),
+        ("m2d_fusion", ["fidelity=published", "frontend=m2d"], {}, "leave frontend=m2d out"),
         ("moummad_scl", ["veiws=apart"], {}, "no such option of moummad_scl; the nearest is views"),
         ("respirenet", ["statistic=device"], {}, "the nearest is statistics"),
         ("moummad_scl", ["views=one"], {}, "views 'one' is unknown; expected one of together, apart"),

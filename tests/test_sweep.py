@@ -272,13 +272,13 @@ def test_reproduce_through_the_command(data: Path, tmp_path: Path, capsys: pytes
 def test_reproduce_looks_for_what_its_report_needs_before_it_trains(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("rales.report.find_spec", lambda name: None if name == "matplotlib" else name)
+    monkeypatch.setattr("rales.extras.find_spec", lambda name: None if name == "matplotlib" else name)
     settings = [word for setting in (*tiny.SETTINGS, "train.epochs=1") for word in ("--set", setting)]
     words = ["reproduce", "figure3", "--data", str(data), "--out", str(tmp_path / "out"), "--seeds", "1"]
     with pytest.raises(SystemExit) as ended:
         main([*words, "--size", "tiny", *settings])
-    assert ended.value.code == 1
-    assert "a report needs matplotlib" in capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "a report needs the package matplotlib" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

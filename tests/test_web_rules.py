@@ -54,7 +54,7 @@ def recordings_and_edits(draw: st.DrawFn) -> dict[str, Any]:
     """A recording of any length with cycles at any times, as a model finds them, and changes of every kind to them."""
     duration_s = draw(st.floats(0.3, 30))
     last_s = int(duration_s * 1000) / 1000
-    cycles = []
+    cycles: list[dict[str, Any]] = []
     for _ in range(draw(st.integers(0, MOST))):
         before = cycles[-1]["end_s"] if cycles else 0.0
         gap_s = draw(st.sampled_from([0, 0, 0.0004, 0.004, 0.3, -0.003, -0.02]))

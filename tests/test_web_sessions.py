@@ -12,7 +12,7 @@ import httpx
 import pandas as pd
 import pytest
 
-from rales.data import icbhi
+from rales.data import audit, icbhi, read_cycles
 from rales.web.store import Store
 from tests.served import new_session, recording, served, until, upload
 
@@ -53,15 +53,14 @@ def test_a_recording_from_upload_to_export(place: Path, client: httpx.Client) ->
     assert table[P].to_numpy()[0] == pytest.approx([first[name] for name in P])
     assert table[P].iloc[1].isna().all()  # nobody has asked for just these times
     assert table["confirmed"].tolist() == [False, True]
-    assert set(table["notice"]) == {NOTICE}
+    assert "notice" not in table
+    assert table[["path", "patient"]].astype(str).to_numpy().tolist() == [[path.stem, path.stem[:3]]] * 2
     raven = client.get(f"/recordings/{facts['id']}/export?format=raven").text.splitlines()
     assert raven[0].split("\t")[:5] == ["Selection", "View", "Channel", "Begin Time (s)", "End Time (s)"]
-    assert NOTICE in raven[1]
     column = raven[0].split("\t").index("Confirmed")
     assert [line.split("\t")[column] for line in raven[1:]] == ["False", "True"]
     audacity = client.get(f"/recordings/{facts['id']}/export?format=audacity")
-    assert audacity.text.startswith("0.000000\t1.000000\twheeze")
-    assert NOTICE in audacity.text
+    assert audacity.text == f"0.000000\t1.000000\twheeze {first['p_wheeze']:.2f}\n2.000000\t3.457000\tboth\n"
     assert 'filename="' + path.stem + '.audacity.txt"' in audacity.headers["content-disposition"]
 
 
@@ -73,6 +72,45 @@ def test_a_session_as_one_zip(place: Path, client: httpx.Client) -> None:
     name = recording(place).stem
     assert content.namelist() == [f"{name}.txt", f"{name}_2.txt", "README.txt"]
     assert content.read(f"{name}.txt").decode().count("\n") >= 1
+    content = zipfile.ZipFile(io.BytesIO(client.get(f"/sessions/{session}/export?format=csv").content))
+    assert content.namelist() == [f"{name}.csv", f"{name}_2.csv", "manifest.csv", "README.txt"]
+    assert NOTICE in content.read("README.txt").decode()
+    written = pd.read_csv(io.BytesIO(content.read("manifest.csv")), keep_default_na=False)
+    assert set(written["recording"]) == {name, f"{name}_2"}
+    assert set(written["path"]) == {""}  # two of one name: a person must say which is which
+
+
+def test_exports_are_data_to_train_on(place: Path, client: httpx.Client, tmp_path: Path) -> None:
+    """Scored, corrected, exported, given back: the CSV with `split` filled in, and the ICBHI files without a list."""
+    session = new_session(client)
+    names = ["anna", "=1+1", "Zoë, with (space)", "101_1b1_Al_sc_Meditron"]
+    for number, name in enumerate(names):
+        (tmp_path / f"{name}.wav").write_bytes(recording(place, number).read_bytes())
+        facts = upload(client, session, tmp_path / f"{name}.wav")
+        client.post("/annotations", json={"recording": facts["id"], "cycles": cycles_of("wheeze")})
+    for form in ("csv", "icbhi"):
+        archive = zipfile.ZipFile(
+            io.BytesIO(client.get(f"/sessions/{session}/export", params={"format": form}).content)
+        )
+        archive.extractall(tmp_path)
+
+    given = tmp_path / "manifest.csv"
+    assert read_cycles(given)["split"].unique().tolist() == ["train"]
+    assert audit(given).problems == []
+    assert any("split is empty throughout; every row counts as train" in note for note in audit(given).notes)
+    table = pd.read_csv(given, dtype=str)
+    table["split"] = ["train", "train", "train", "test"]
+    table.to_csv(given, index=False, sep=";")
+    cycles = read_cycles(given)
+    assert sorted(cycles["recording"]) == sorted(names)
+    assert cycles.set_index("recording")["patient"]["101_1b1_Al_sc_Meditron"] == "101"
+    assert cycles.set_index("recording")["split"]["101_1b1_Al_sc_Meditron"] == "test"
+    assert set(cycles["label"]) == {"wheeze"}
+
+    by_folder = read_cycles(tmp_path, needs_split=False)
+    assert sorted(by_folder["recording"]) == sorted(names)
+    assert sorted(by_folder["patient"]) == sorted(["101", *names[:3]])
+    assert by_folder[["start_s", "end_s"]].drop_duplicates().to_numpy().tolist() == [[0.5, 1.5]]
 
 
 def test_what_nobody_has_confirmed_or_answered_for_is_said(place: Path, client: httpx.Client, tmp_path: Path) -> None:
@@ -231,7 +269,7 @@ PRAGMA user_version = 1;
 def test_a_folder_of_the_layout_before_is_taken_over(tmp_path: Path) -> None:
     """Which kept stretches that were scored later behind the cycles that a recording began with, or in their places."""
     p = dict.fromkeys(P, 0.25)
-    found = [
+    found: list[dict[str, Any]] = [
         {"recording": "a", "cycle": i + 1, "start_s": i + 0.00012, "end_s": i + 1.00012, "label": "normal", **p}
         | {"source": "segment", "true_label": None}
         for i in range(2)
@@ -256,20 +294,17 @@ def test_a_folder_of_the_layout_before_is_taken_over(tmp_path: Path) -> None:
         db.execute("INSERT INTO annotations VALUES ('found', 1, 2.0, ?)", (cycles,))
     db.close()
     for _ in range(2):  # and opens as one of its own from then on
-        rows = {row["id"]: row for row in Store(tmp_path).recordings("s", "first")}
-        original = {name: row["original"] for name, row in rows.items()}
+        kept = {row["id"]: row for row in Store(tmp_path).recordings("s", "first")}
+        original = {name: row["original"] for name, row in kept.items()}
         assert [(one["start_s"], one["end_s"], one["label"]) for one in original["found"]] == [
             *((0.0, 1.0, "normal"), (1.0, 2.0, "normal"))
         ]
         assert [(one["end_s"], one["label"]) for one in original["annotated"]] == [(1.0, "crackle"), (2.03, "wheeze")]
         assert original["waits"] is None
-        origins = {name: row["origin"] for name, row in rows.items()}
+        origins = {name: row["origin"] for name, row in kept.items()}
         assert origins == {"found": "segment", "annotated": "annotation", "waits": None}
-        assert (rows["found"]["revision"], rows["found"]["path"], rows["found"]["saved"][0]["label"]) == (
-            1,
-            "found",
-            "both",
-        )
+        row = kept["found"]
+        assert (row["revision"], row["path"], row["saved"][0]["label"]) == (1, "found", "both")
 
 
 def test_it_is_all_there_after_a_restart_and_what_waited_is_worked_off(place: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import math
-import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,27 +36,17 @@ class UsageError(ValueError):
     """Wrong words of the user (an unknown name or value), as opposed to a job that found a problem."""
 
 
-def shown(text: str) -> str:
-    """Text with file names in it -> the same for terminals and tables: bytes that are no UTF-8, control characters and
-    line ends, all of which a name may hold, as \\xNN and the like."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", _escaped, text)
-
-
-def _escaped(found: "re.Match[str]") -> str:
-    code = ord(found[0])
-    if 0xDC80 <= code <= 0xDCFF:  # Python's stand-in for a byte of a name that is no UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return found[0].encode("unicode_escape").decode("ascii")
-
-
 @dataclass(frozen=True)
 class Audio:
     """From a cycle's sound to what the network sees."""
 
     frontend: Literal["icbhi", "m2d", "m2d_clip", "own"] = "icbhi"
     """icbhi: HTK log-mel in dB, min-max, standardised, as the published ICBHI recipes; m2d: as M2D was pre-trained;
-    m2d_clip: M2D's log-mel, each clip brought to mean 0 and deviation 1, so that levels do not matter (ours); own: the
-    picture that the recipe's file describes."""
+    m2d_clip: M2D's log-mel, each clip brought to mean 0 and deviation 1 (ours); own: the picture that the recipe's file
+    describes."""
+    floor: Literal["fixed", "clip"] = "fixed"
+    """Of m2d_clip: the power that M2D adds before the logarithm, the same for all sounds, or in proportion to the power
+    of the clip, so that no gain changes an answer (ours; docs/recordings.md says how much it does otherwise)."""
     rate_hz: int = 16000
     """Sample rate after resampling (paper 4.3.1)."""
     duration_s: float = 8.0

@@ -45,15 +45,12 @@ def close_bars() -> None:
 class Log(std.tqdm):  # type: ignore[type-arg]
     """tqdm whose every display is a line of its own, since a carriage return tears the lines of a file."""
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
         self.fp.write(f"{self}\n")
         self.fp.flush()
-        return True
 
     def clear(self, nolock: bool = False) -> None:
         pass
 
     def close(self) -> None:
-        if not self.disable:
-            self.disable = True
-            self._decr_instances(self)
+        self.disable = True

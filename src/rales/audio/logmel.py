@@ -14,13 +14,17 @@ from torch import Tensor, nn
 
 # Spectra of more clips than this leave the processor's caches: measured 1.6 times slower for 8 clips of 8 s.
 CLIPS_AT_ONCE = 1
+FLOOR = 2.0**-23  # power that M2D's log-mel adds, so that silence has a logarithm
+FLOOR_LEVEL = 10 ** (-25 / 10)  # mean square of a clip to which a floor that goes with the level adds just that
+NOTHING = 1e-30  # least floor: digital silence has one, too
 
 
 class M2DLogMel(nn.Module):
     """Wave (B, N) -> log-mel (B, 1, mels, 1 + N // hop_samples): ln(mel power + 2**-23), not normalised.
 
     Slaney mel scale and area normalisation, the front-end of nttcslab/m2d (nnAudio's MelSpectrogram); silence is
-    ln(2**-23) = -15.94. Computed in float32 whatever the input and under autocast.
+    ln(2**-23) = -15.94. Computed in float32 whatever the input and under autocast. With `floor_per_clip` (ours) the
+    2**-23 goes with the power of each clip, so that a gain adds one number to the whole picture and changes no more.
     Raises ValueError for a wave that is not (B, N) or has no more than fft_samples // 2 samples.
     """
 
@@ -33,8 +37,10 @@ class M2DLogMel(nn.Module):
         mels: int = 80,
         low_hz: float = 50,
         high_hz: float = 8000,
+        floor_per_clip: bool = False,
     ) -> None:
         super().__init__()
+        self.floor_per_clip = floor_per_clip
         filters = slaney_mel_filters(
             sample_rate_hz=sample_rate_hz, fft_samples=fft_samples, mels=mels, low_hz=low_hz, high_hz=high_hz
         )
@@ -42,7 +48,10 @@ class M2DLogMel(nn.Module):
 
     def forward(self, wave: Tensor) -> Tensor:
         power: Tensor = self.mel_power(wave)
-        return power.add_(2.0**-23).log_().unsqueeze(1)
+        if self.floor_per_clip:
+            level = wave.float().square().mean(dim=1)[:, None, None]
+            return power.add_((level * (FLOOR / FLOOR_LEVEL)).clamp_min(NOTHING)).log_().unsqueeze(1)
+        return power.add_(FLOOR).log_().unsqueeze(1)
 
 
 class IcbhiLogMel(nn.Module):

@@ -215,7 +215,9 @@ def mpeg_source(path: Path, mpeg: containers.Mpeg) -> tuple[str | BinaryIO, tupl
     told = f"its header promises {promised_s:.3f} s and the file holds {held_s:.3f} s"
     if mpeg.promised is not None and promised_s - held_s > MISSING_S + mpeg.frame.samples / mpeg.frame.rate_hz:
         raise ValueError(f"{path}: truncated, {told}; copy the file again")
-    notes = (f"{told}; read to its end",) if mpeg.promised is not None and not mpeg.is_true else ()
+    notes: tuple[str, ...] = ()
+    if mpeg.promised is not None and not mpeg.is_true:
+        notes = (f"{told}; read to its end",)
     if not mpeg.is_whole:
         notes += ("bytes between its frames that are no sound were left out",)
     return io.BytesIO(mpeg.mended()), notes

@@ -80,6 +80,18 @@ def segments(path: PathLike, spans: Iterable[tuple[float | None, float | None]])
             yield _read_segment(path, found, start_s, end_s), rate_hz
 
 
+def blocks(path: PathLike, about_s: float) -> Iterator[tuple[Wave, int]]:
+    """File -> all of it in blocks (n, channels) of equal length, about as long as said, and rate_hz; one is in memory
+    at a time. Raises as `read` does."""
+    path = Path(path)
+    with opened(path) as found:
+        frames, rate_hz = found.file.frames, int(found.file.samplerate)
+        length = -(-frames // max(1, round(frames / rate_hz / about_s)))
+        for begin in range(0, frames, length):
+            block = _read_channels(path, found, begin, min(begin + length, frames))
+            yield block if found.mix.scale == 1 else block / np.float32(found.mix.scale), rate_hz
+
+
 def cut(
     path: PathLike, whole: tuple[Wave, int], spans: Iterable[tuple[float | None, float | None]]
 ) -> Iterator[tuple[Wave, int]]:
@@ -91,8 +103,13 @@ def cut(
 
 
 def _read_segment(path: Path, found: Opened, start_s: float | None, end_s: float | None) -> Wave:
+    begin, end = _segment(path, found.file.frames, int(found.file.samplerate), start_s, end_s)
+    return mixed(_read_channels(path, found, begin, end), found.mix)
+
+
+def _read_channels(path: Path, found: Opened, begin: int, end: int) -> Wave:
+    """Open file and frames -> (end - begin, channels) as they stand in it; every one of them is there and finite."""
     file, rate_hz = found.file, int(found.file.samplerate)
-    begin, end = _segment(path, file.frames, rate_hz, start_s, end_s)
     try:
         block = found.frames(begin, end)
     except MemoryError as error:
@@ -107,15 +124,15 @@ def _read_segment(path: Path, found: Opened, start_s: float | None, end_s: float
             f"{path}: truncated, {len(block)} of {end - begin} frames could be read from {begin / rate_hz:.3f} s on; "
             f"copy the file again"
         )
-    wave = mixed(block, found.mix)
-    finite = np.isfinite(wave)
+    finite = np.isfinite(block).all(axis=1)
     if not finite.all():
         first = int(np.argmin(finite))
+        wrong = len(block) - np.count_nonzero(finite)
         raise ValueError(
-            f"{path}: {wave.size - np.count_nonzero(finite)} of {wave.size} samples are NaN or infinite, the first at "
+            f"{path}: {wrong} of {len(block)} samples are NaN or infinite, the first at "
             f"{(begin + first) / rate_hz:.6f} s; export the recording again"
         )
-    return wave
+    return block
 
 
 def resample(wave: ArrayLike, rate_hz: int, to_hz: int = 16000, method: Literal["soxr", "sinc"] = "soxr") -> Wave:

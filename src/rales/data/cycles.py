@@ -5,6 +5,8 @@ the problems that make it unusable. From that, `cycles_table` builds the DataFra
 report of `rales check`, so the two can never disagree about what is damaged.
 """
 
+import codecs
+import filecmp
 import itertools
 import logging
 import math
@@ -19,7 +21,7 @@ from pandas import DataFrame
 
 from rales.audio.opening import UNREAD_SUFFIXES
 from rales.audio.wave import WaveInfo, info, read
-from rales.config import shown
+from rales.cells import one_line
 from rales.data.splits import overlap_patients
 from rales.metrics import CLASSES
 
@@ -77,7 +79,8 @@ class Recording:
 class Found:
     """Everything a reader found under `source`; `problems` and `notes` here belong to no single recording's content.
 
-    A recording whose split is unknown stays usable (its split is ""), so that fact is a problem of this list.
+    A recording whose split is unknown stays usable (its split is ""), so that fact is one of `split_problems`, which
+    count only where the split that comes with the data is asked for.
     """
 
     source: Path
@@ -85,6 +88,7 @@ class Found:
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
     extra_columns: Sequence[str] = ()
+    split_problems: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -119,16 +123,16 @@ class Audit:
         }
 
 
-def cycles_table(found: Found, *, skip_damaged: bool, audio: bool) -> DataFrame:
+def cycles_table(found: Found, *, skip_damaged: bool, audio: bool, needs_split: bool = True) -> DataFrame:
     """What a reader found -> one row per cycle, sorted by recording and start; columns COLUMNS, then the reader's own.
 
     The first problem stops with a ValueError unless `skip_damaged`, which leaves the damaged recordings out, logs a
     warning for each problem and keeps them in `.attrs["left_out"]`. `audio` says whether audio files were asked for;
-    where there are none at all, that is a ValueError.
+    where there are none at all, that is a ValueError. `needs_split=False`: what is wrong with the split does not count.
     """
     if audio and found.recordings and not any(recording.path for recording in found.recordings):
         raise ValueError(f"{found.source}: annotations only, no recording; pass audio=False to read them alone")
-    problems = _problems(found)
+    problems = _problems(found, needs_split=needs_split)
     if problems and not skip_damaged:
         more = f"more problems: {len(problems) - 1}; " if len(problems) > 1 else ""
         raise ValueError(
@@ -160,9 +164,11 @@ def audit_of(found: Found) -> Audit:
             f"patients in both train and test: {some(overlap)}; test scores may gain from it, and the splits "
             "official_drop and official_move repair it"
         )
-    notes = [shown(note) for note in notes]
-    damaged = [shown(recording.name) for recording in found.recordings if recording.problems]
-    return Audit(cycles=rows, problems=_problems(found), notes=notes, recordings=good, damaged=damaged)
+    notes = [one_line(note) for note in notes]
+    damaged = [one_line(recording.name) for recording in found.recordings if recording.problems]
+    return Audit(
+        cycles=rows, problems=_problems(found, needs_split=True), notes=notes, recordings=good, damaged=damaged
+    )
 
 
 def label_of(crackle: int, wheeze: int) -> str:
@@ -224,13 +230,35 @@ def by_stem(paths: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, list[
 
 
 def text_of(path: Path) -> str:
-    """Text file -> its text (UTF-8, with or without byte-order mark); other bytes raise a ValueError sentence."""
+    """Text file -> its text (UTF-8, or UTF-16 with a byte-order mark); other bytes raise a ValueError sentence."""
+    content = path.read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: not a UTF-8 text file (byte {error.start + 1} cannot be read); replace it by the published file"
         ) from None
+
+
+def without_copies(groups: dict[str, list[Path]]) -> tuple[dict[str, list[Path]], int]:
+    """Files by name -> the same without files of equal content under one name, and how many those were.
+
+    Archives of Kaggle hold the whole tree twice. Files of one name that differ stay, and are a problem of `paired`.
+    """
+    kept: dict[str, list[Path]] = {}
+    for name, same in groups.items():
+        unlike = list[Path]()
+        for path in same:
+            if not any(filecmp.cmp(path, other, shallow=False) for other in unlike):
+                unlike.append(path)
+        kept[name] = unlike
+    return kept, sum(map(len, groups.values())) - sum(map(len, kept.values()))
+
+
+def copies_note(folder: Path, copies: int) -> list[str]:
+    """Number of files that `without_copies` left out -> the note that says so, if there are any."""
+    return [f"{folder}: files that are there again with the same content, counted once: {copies}"] if copies else []
 
 
 def paired(
@@ -245,7 +273,7 @@ def paired(
         for same in (annotations, sounds or [])
         if len(same) > 1
     ]
-    if name != shown(name):
+    if name != one_line(name):
         problems.append(f"{folder}: the name {name} is not UTF-8 or holds control characters; rename the file")
     if sounds is None:
         return Recording(name=name, problems=problems)
@@ -303,15 +331,32 @@ def overlap_note(where: str, cycles: Sequence[Cycle]) -> list[str]:
     return []
 
 
+def repeated_problems(where: str, cycles: Sequence[Cycle]) -> list[str]:
+    """Cycles sorted by start -> a sentence for every stretch of time that stands there more than once."""
+    stretches: dict[tuple[int, int], list[Cycle]] = defaultdict(list)
+    for cycle in cycles:
+        stretches[round(cycle.start_s * 1000), round(cycle.end_s * 1000)].append(cycle)
+    problems = []
+    for same in stretches.values():
+        labels = list(dict.fromkeys(label_of(cycle.crackle, cycle.wheeze) for cycle in same))
+        stretch = f"{where}: the cycle {same[0].start_s:g}-{same[0].end_s:g} s"
+        if len(labels) > 1:
+            problems.append(f"{stretch} stands there as {' and as '.join(labels)}; keep the right one")
+        elif len(same) > 1:
+            problems.append(f"{stretch} ({labels[0]}) stands there {len(same)} times; keep one")
+    return problems
+
+
 def some(names: Sequence[object], limit: int = 5) -> str:
     """Names -> "a, b, c", at most `limit` of them and how many more there are."""
     listed = ", ".join(str(name) for name in names[:limit])
     return listed if len(names) <= limit else f"{listed} and {len(names) - limit} more"
 
 
-def _problems(found: Found) -> list[str]:
-    found_there = (problem for recording in found.recordings for problem in recording.problems)
-    return [shown(problem) for problem in (*found.problems, *found_there)]
+def _problems(found: Found, *, needs_split: bool) -> list[str]:
+    of_split = found.split_problems if needs_split else ()
+    of_recordings = (problem for recording in found.recordings for problem in recording.problems)
+    return [one_line(problem) for problem in (*of_split, *found.problems, *of_recordings)]
 
 
 def _frame(found: Found) -> DataFrame:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rales.config import Config, Recipe, UsageError, differences, field_types, from_dict, override
+from rales.config import Config, Recipe, UsageError, differences, field_types, from_dict, nearest_field, override
 from rales.recipes import arscnet, ast, lungattn, lungrn_nl, m2d_fusion, moummad, nguyen, respirenet, wang_splice
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
@@ -42,7 +42,7 @@ def make(name: str, assignments: Sequence[str] = (), **options: str | None) -> R
         if equals and key in own:
             chosen[key] = value
         elif equals and "." not in key and key not in field_types(Config):
-            (close,) = difflib.get_close_matches(key, [*own, *field_types(Config)], n=1, cutoff=0.0)
+            close = nearest_field(key, [*own, *field_types(Config)])
             raise UsageError(f"--set {key}: no such field, and no such option of {name}; the nearest is {close}")
         else:
             fields.append(word)

@@ -39,7 +39,18 @@ from torch import Tensor, nn
 from rales import finetune
 from rales.audio import IcbhiLogMel, M2DLogMel
 from rales.audio.augment import other_device, time_warp
-from rales.config import Audio, Augmentation, Config, Model, Recipe, Training, UsageError, build, one_of, override
+from rales.config import (
+    Audio,
+    Augmentation,
+    Config,
+    Model,
+    Recipe,
+    Training,
+    UsageError,
+    build,
+    one_of,
+    override,
+)
 from rales.models.classifier import FusionClassifier
 from rales.models.downloads import find
 from rales.models.vit import ViT
@@ -63,7 +74,7 @@ PUBLISHED = {
 # Most recordings hold nothing above 4 kHz, and at 8 kHz the front-end costs half. Half of the usual clip is enough,
 # since a breath takes 2.7 s on average. The full SpecAugment keeps so small a model from fitting anything.
 TINY = Config(
-    audio=Audio(frontend="m2d_clip", rate_hz=8000, duration_s=4.0, fade_samples=500, mean=0.0, std=1.0),
+    audio=Audio(frontend="m2d_clip", rate_hz=8000, duration_s=4.0, fade_samples=500, floor="clip", mean=0.0, std=1.0),
     augment=Augmentation(frequency_width=12, time_width=24, time_warp_frames=0, device_gain=0.3, device_band_limit=0.5),
     model=Model(dim=96, depth=3, heads=4, patch=(80, 8), unit_frames=200),
     train=Training(
@@ -97,36 +108,25 @@ def recipe(
     `weights` the network is the checkpoint's, and the other numbers those of `tiny` if it is as wide, else the paper's.
     `frontend` is that of the size or of the checkpoint's run, if they have one, else icbhi. `masks` is the order of
     SpecAugment's widths: 20 mel bands and 40 frames as in the public code, or as the paper's sentence literally reads,
-    exchanged. `fidelity` is "corrected", our defaults, or "published", those of the public code.
-
-    In a shallower ViT the paper's layers keep their relative depth, rounded down: 5, 11, 12 of 12 become 1, 2, 3 of 3
-    (where 4, 7, 10 are 1, 2 as well).
+    exchanged. `fidelity` is "corrected", our defaults, or "published", those of the public code with its front-end.
     """
     one_of("fidelity", fidelity, ("corrected", "published"))
     one_of("variant", variant, VARIANTS)
     one_of("size", size or "base", tuple(SIZES))
     one_of("frontend", frontend or "icbhi", ("icbhi", "m2d", "m2d_clip"))
+    if fidelity == "published" and frontend not in ("", "icbhi"):
+        raise UsageError(f"fidelity=published has the front-end of the ICBHI code; leave frontend={frontend} out")
     one_of("masks", masks, ("code", "paper"))
     start = start_of(find(weights)) if weights else None
     numbers = numbers_of(start, size)
     model = model_of(start, weights) if start else numbers.model
-    audio = audio_of(start, frontend, numbers.audio)
-    augmentation = numbers.augment
-    if fidelity == "published" and audio.frontend != "icbhi":
-        raise UsageError(
-            f"fidelity=published has the front-end of the ICBHI code, not {audio.frontend}; say frontend=icbhi"
-        )
-    if masks == "paper":
-        augmentation = replace(
-            augmentation, frequency_width=augmentation.time_width, time_width=augmentation.frequency_width
-        )
-    layers = tuple(range(1, model.depth + 1))
-    if variant in PAPER_LAYERS:
-        layers = tuple(sorted({max(1, layer * model.depth // 12) for layer in PAPER_LAYERS[variant]}))
+    audio = audio_of(start, "icbhi" if fidelity == "published" else frontend, numbers.audio)
+    widths = numbers.augment.frequency_width, numbers.augment.time_width
+    bands, frames = widths[::-1] if masks == "paper" else widths
     config = Config(
         audio=audio,
-        augment=augmentation,
-        model=replace(model, layers=layers, learned=variant == "all_learned"),
+        augment=replace(numbers.augment, frequency_width=bands, time_width=frames),
+        model=replace(model, layers=layers_of(variant, model.depth), learned=variant == "all_learned"),
         train=numbers.train,
     )
     if fidelity == "published":
@@ -149,6 +149,17 @@ def recipe(
         run=finetune.run,
         notes=(what_was_taken(start, audio),) if start else (),
     )
+
+
+def layers_of(variant: str, depth: int) -> tuple[int, ...]:
+    """Row of Table 2 and depth of the ViT -> its fused layers, from 1.
+
+    In a shallower one the paper's keep their relative depth, rounded down: 5, 11, 12 of 12 become 1, 2, 3 of 3 (where
+    4, 7, 10 are 1, 2 as well).
+    """
+    if variant in PAPER_LAYERS:
+        return tuple(sorted({max(1, layer * depth // 12) for layer in PAPER_LAYERS[variant]}))
+    return tuple(range(1, depth + 1))
 
 
 class Start(NamedTuple):
@@ -223,7 +234,7 @@ def what_was_taken(start: Start, audio: Audio) -> str:
     theirs = audio_of(start, "", audio)
     heard = ", ".join(f"{field.name} {getattr(audio, field.name)}" for field in fields(Audio))
     asked = "" if audio == theirs else f" (its run heard {theirs.frontend}, {audio.frontend} was asked for)"
-    left = "predictor and target are" if "encoder" in start.config else "head, layer weights, calibration are"
+    left = "predictor and target are" if "encoder" in start.config else "head, layer weights and calibration are"
     return f"{start.path}: encoder ({sizes}) and sound ({heard}){asked} are taken from its run; its {left} not"
 
 
@@ -239,10 +250,12 @@ def build_frontend(config: Config) -> nn.Module:
         "hop_samples": round(0.010 * rate_hz),
         "high_hz": min(8000, rate_hz / 2),
     }
+    if audio.floor != "fixed" and audio.frontend != "m2d_clip":
+        raise UsageError(f"audio.floor={audio.floor}: goes with frontend=m2d_clip, not with {audio.frontend}")
     if audio.frontend == "icbhi":
         return IcbhiLogMel(scope=audio.scope, mean=audio.mean, std=audio.std, **sound)
     scale = Standardise(audio.mean, audio.std) if audio.frontend == "m2d" else StandardiseClip()
-    return nn.Sequential(M2DLogMel(**sound), scale)
+    return nn.Sequential(M2DLogMel(**sound, floor_per_clip=audio.floor == "clip"), scale)
 
 
 class Standardise(nn.Module):

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rales import __version__
-from rales.recordings import AUDIO_SUFFIXES
+from rales.audio.opening import AUDIO_SUFFIXES
 from rales.web import marks, reports, scores
 from rales.web.guard import Refusal
 from rales.web.schemas import Accepted, Health, ModelFacts, Prediction, RunFacts

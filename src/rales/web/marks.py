@@ -9,9 +9,9 @@ import pandas as pd
 
 from rales import formats
 from rales.audio.opening import AUDIO_SUFFIXES, FFMPEG_SUFFIXES
+from rales.data import icbhi
 from rales.data.cycles import Cycle
 from rales.metrics import CLASSES
-from rales.scoring import NOTICE
 
 Row = dict[str, Any]
 FORMATS = {"icbhi": ".txt", "csv": ".csv", "audacity": ".audacity.txt", "raven": ".raven.txt"}
@@ -113,18 +113,26 @@ def write(form: str, recording: str, path: str, rows: Sequence[Row]) -> str:
         return "".join(
             f"{row['start_s']:.3f}\t{row['end_s']:.3f}\t{flag(row, 'crackle')}\t{flag(row, 'wheeze')}\n" for row in rows
         )
-    if form == "audacity":
-        return "".join(f"{row['start_s']:.6f}\t{row['end_s']:.6f}\t{row['label']} ({NOTICE})\n" for row in rows)
+    table = tabulated(recording, path, rows)
+    if form == "csv":
+        return formats.csv_text(table)
+    if form == "audacity":  # a probability stands beside the model's own label only
+        table[PROBABILITIES] = table[PROBABILITIES].mask(table["confirmed"].astype(bool))
+        return formats.label_text(formats.audacity(table), form)
+    selections = formats.raven(table)
+    selections["Confirmed"] = table["confirmed"].to_numpy()
+    return formats.label_text(selections, form)
+
+
+def tabulated(recording: str, path: str, rows: Sequence[Row]) -> pd.DataFrame:
+    """Name of a recording, the path it came with and rows of `with_scores` -> a table that `rales check` and `rales
+    train` take, once `split` is filled in."""
     table = pd.DataFrame(rows, columns=["start_s", "end_s", "label", *PROBABILITIES, "model_label", "confirmed"])
+    table = table.astype(dict.fromkeys(PROBABILITIES, float))
     table.insert(0, "recording", recording)
     table.insert(1, "cycle", range(1, len(table) + 1))
-    table["notice"] = NOTICE
-    table["path"] = path
-    if form == "csv":
-        return str(table.to_csv(index=False))
-    selections = formats.raven(table)
-    selections.insert(len(selections.columns) - 1, "Confirmed", table["confirmed"].to_numpy())
-    return str(selections.to_csv(sep="\t", index=False))
+    patient = icbhi.facts_of(recording).get("patient", "")
+    return table.assign(path=path, patient=patient, split="")
 
 
 def flag(row: Row, sign: str) -> int:
@@ -175,8 +183,13 @@ def kind(name: str) -> str:
     return next((each for each in sorted(FFMPEG_SUFFIXES) if name.lower().endswith(each)), "")
 
 
+def file_name(name: str) -> str:
+    """Name of a recording -> the same as a file name in an archive, so that files find their recordings again."""
+    return re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]+', "_", name).strip(". ") or "recording"
+
+
 def safe(name: str) -> str:
-    """Name of a recording -> a file name that every system takes."""
+    """Name of a recording -> a file name that every system takes, in ASCII."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "recording"
 
 

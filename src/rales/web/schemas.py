@@ -55,11 +55,16 @@ class MarkedCycle(Span):
 
 @dataclass
 class ScoredSpan(Span):
-    label: Label
-    p_normal: float
-    p_crackle: float
-    p_wheeze: float
-    p_both: float
+    """What a model says of a stretch; without label and probabilities where the sound cannot be judged, for which
+    `quality` names the class and `quality_reason` says why."""
+
+    label: Label | None
+    p_normal: float | None
+    p_crackle: float | None
+    p_wheeze: float | None
+    p_both: float | None
+    quality: str = field(default="", kw_only=True)
+    quality_reason: str = field(default="", kw_only=True)
 
 
 @dataclass
@@ -156,12 +161,19 @@ class Recording(Named):
 @dataclass
 class RecordingFacts(Recording):
     """A recording in the list: `ahead` says how many wait before it, `findings` counts its cycles by label, and
-    `uncertainty` is 1 - the largest probability of its least certain cycle that nobody has confirmed."""
+    `uncertainty` is 1 - the largest probability of its least certain cycle that nobody has confirmed.
+
+    `judged` is false where the default model could judge none of it; `quality_reason` says why, or what is wrong
+    with a part of it.
+    """
 
     ahead: int | None
     edited: bool
     findings: dict[str, int]
     uncertainty: float | None
+    judged: bool
+    quality: str
+    quality_reason: str
 
 
 @dataclass
@@ -192,13 +204,16 @@ class SessionContent(Named):
 @dataclass
 class RecordingDetail(Recording):
     """A recording, what each model said of its cycles, and its cycles as they stand; `source` says whose they
-    are: person, annotation, segment (breaths found in the sound) or window."""
+    are: person, annotation, segment (breaths found in the sound) or window. What could not be judged is no cycle."""
 
     session: str
     rate_hz: int
     scores: dict[str, list[ScoredSpan]]
     cycles: list[MarkedCycle]
     source: str
+    judged: bool
+    quality: str
+    quality_reason: str
     notice: str = NOTICE
 
 

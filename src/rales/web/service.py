@@ -255,12 +255,14 @@ class Service:
 
     def standing(self, row: Row) -> Row:
         """A row of the store -> the same with `scored`, the default model's rows, `cycles` as they stand (saved by a
-        person, else those it began with), and `source`: person, annotation, segment or window."""
+        person, else those it began with), `source`: person, annotation, segment or window, and what scores.quality_of
+        says."""
         current = row["made"] is not None and row["made"] >= self.shelf.changed(self.shelf.default)
         cycles, source = row["saved"], "person"
         if cycles is None:
             cycles, source = row["original"] or [], row["origin"] or ""
-        return {**row, "scored": row["scored"] if current else [], "cycles": cycles, "source": source}
+        scored = row["scored"] if current else []
+        return {**row, "scored": scored, "cycles": cycles, "source": source, **scores.quality_of(scored)}
 
     def line_of(self, recording: str) -> Row:
         """-> a recording's line in the list. Errors: Refusal."""
@@ -280,6 +282,7 @@ class Service:
             "edited": row["revision"] > 0,
             "findings": findings(row["cycles"]),
             "uncertainty": max(doubts, default=None),
+            **{name: row[name] for name in ("judged", "quality", "quality_reason")},
         }
 
 

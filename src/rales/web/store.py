@@ -205,8 +205,8 @@ class Store:
         place = self.place(recording)
         place.parent.mkdir(exist_ok=True)
         sound.rename(place)
-        values = (recording, session, marks.stem(path), time.time())
-        values += (facts["duration_s"], facts["rate_hz"], facts["channels"], path, facts["digest"])
+        about = [facts[name] for name in ("duration_s", "rate_hz", "channels")]
+        values = (recording, session, marks.stem(path), time.time(), *about, path, facts["digest"])
         try:
             with self.open() as db:
                 db.execute("BEGIN IMMEDIATE")  # two of the same may come at once

@@ -126,7 +126,8 @@ async function nextDoubt() {
     let cycle = leastCertain();
     while (!cycle) {
       if (state.current) seen.add(state.current.id);
-      const next = listed().find((facts) => !seen.has(facts.id) && !facts.reviewed && facts.uncertainty !== null);
+      const doubtful = (facts) => facts.uncertainty !== null || !facts.judged;
+      const next = listed().find((facts) => !seen.has(facts.id) && !facts.reviewed && doubtful(facts));
       if (!next) {
         seen.clear();
         return say("No further uncertain cycle in this list; the next time it begins again");
@@ -134,6 +135,7 @@ async function nextDoubt() {
       seen.add(next.id);
       await openRecording(next.id);
       if (state.current?.id !== next.id) return; // it could not be opened, or another one was
+      if (!next.judged && !state.cycles.length) return say(`Not judged: ${next.quality_reason}`);
       await scored();
       cycle = leastCertain();
     }

@@ -185,7 +185,8 @@ function showHead() {
     segment: "cycles found in the sound",
     window: "no breath found: equal windows",
   }[current.source];
-  const facts = [clock(current.duration_s), `${current.rate_hz} Hz`, source, waits];
+  const sound = current.judged ? current.quality_reason : `Not judged: ${current.quality_reason}`;
+  const facts = [clock(current.duration_s), `${current.rate_hz} Hz`, source, sound, waits];
   byId("facts").textContent = facts.filter(Boolean).join(" · ");
   byId("reviewed").checked = current.reviewed;
   byId("saved").textContent = current.revision ? `Revision ${current.revision}` : "";
@@ -200,12 +201,12 @@ export function listed() {
     done: (facts) => facts.reviewed,
     crackle: (facts) => facts.findings.crackle + facts.findings.both > 0,
     wheeze: (facts) => facts.findings.wheeze + facts.findings.both > 0,
-    problem: (facts) => facts.status === "failed",
+    problem: (facts) => facts.status === "failed" || !facts.judged,
   };
   const orders = {
     added: () => 0,
     name: (a, b) => title(a).localeCompare(title(b), undefined, { numeric: true }),
-    doubt: (a, b) => a.reviewed - b.reviewed || (b.uncertainty ?? -1) - (a.uncertainty ?? -1),
+    doubt: (a, b) => a.reviewed - b.reviewed || a.judged - b.judged || (b.uncertainty ?? -1) - (a.uncertainty ?? -1),
   };
   return state.recordings
     .filter((facts) => title(facts).toLowerCase().includes(find) && filters[byId("show").value](facts))
@@ -249,7 +250,13 @@ function about(facts) {
     h("span", { className: `badge small ${name}`, title: WORDS[name] }, `${facts.findings[name]} ${LETTERS[name]}`));
   const doubt = facts.uncertainty === null ? null : h("span", {}, `up to ${percent(facts.uncertainty)} unsure`);
   const done = facts.reviewed ? h("span", {}, "✓ reviewed") : null;
-  return [...counts, doubt, done].filter(Boolean);
+  return [quality(facts), ...counts, doubt, done].filter(Boolean);
+}
+
+/** What is wrong with the sound: why there is no class, or what is to be known beside one. */
+function quality(facts) {
+  if (!facts.judged) return h("span", { className: "bad" }, `Not judged: ${facts.quality_reason}`);
+  return facts.quality_reason ? h("span", {}, facts.quality_reason) : null;
 }
 
 function saveAs(id, path) {

@@ -92,13 +92,14 @@ function showProbabilities() {
 function mark(cycle, scores, doubtful) {
   const said = [];
   if (cycle.confirmed) said.push("confirmed");
-  if (scores && scores.label !== cycle.label) said.push(`model: ${scores.label}`);
+  if (scores?.label && scores.label !== cycle.label) said.push(`model: ${scores.label}`);
   if (doubtful && !cycle.confirmed) said.push("uncertain");
   return said.join(", ");
 }
 
 function bars(scores, model, differs = false) {
   if (!scores) return h("div", { className: "bars soft" }, model ? `${model}: ` : "", "waits for the model …");
+  if (!scores.label) return h("div", { className: "bars soft" }, model ? `${model}: ` : "", `not judged: ${scores.quality_reason}`);
   return h(
     "div",
     { className: "bars" },

@@ -1,0 +1,51 @@
+"""How much a gain changes answers: annotated cycles as recorded beside the same with another volume.
+
+    python benchmarks/gain.py ICBHI_FOLDER [MODEL …]
+
+For every model the share of labels that differ and the largest change of a probability; for every log-mel front-end the
+mean change of its picture, in standard deviations of the picture. Half the volume is what one empty channel of two did
+before empty channels were left out.
+"""
+
+import sys
+
+import numpy as np
+import torch
+
+from rales import predict
+from rales.audio.logmel import IcbhiLogMel
+from rales.data import read_cycles
+from rales.data.cache import waveforms
+from rales.recipes import make
+from rales.rows import cycle_waves
+
+GAINS = (2.0, 0.5, 0.1, 0.01)
+CLIPS = 200  # for the pictures
+
+
+def main(folder: str, models: list[str]) -> None:
+    cycles = read_cycles(folder)
+    print(f"{cycles['recording'].nunique()} recordings, {len(cycles)} cycles")
+    for name in models or [predict.DEFAULT]:
+        model = predict.load(name)
+        waves = np.array(cycle_waves(cycles, model.recipe))
+        plain = model.probabilities(waves)
+        print(f"{name} ({model.recipe.config.audio.frontend})")
+        for gain in GAINS:
+            changed = model.probabilities(waves * np.float32(gain))
+            differ = (changed.argmax(axis=1) != plain.argmax(axis=1)).mean()
+            print(f"  x {gain:<5g} {100 * differ:5.1f} % of the labels, {np.abs(changed - plain).max():.5f} at most")
+    some = np.random.default_rng(0).permutation(len(cycles))[:CLIPS]
+    clips = torch.from_numpy(np.array(waveforms(cycles.iloc[some].reset_index(drop=True))))
+    for kind in ("icbhi", "m2d", "m2d_clip"):
+        recipe = make("m2d_fusion", ["audio.floor=clip"] if kind == "m2d_clip" else [], size="tiny", frontend=kind)
+        frontend = IcbhiLogMel() if kind == "icbhi" else recipe.frontend(recipe.config)
+        plain_picture = frontend(clips)
+        deviation = plain_picture.std()
+        changes = {gain: (frontend(clips * gain) - plain_picture).abs().mean() / deviation for gain in GAINS}
+        told = [f"x {gain:g}: {change:.3f}" for gain, change in changes.items()]
+        print(f"{kind}: mean change of the picture in SD, " + ", ".join(told))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
