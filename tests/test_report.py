@@ -14,7 +14,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from rales import epochs
+from rales import epochs, terminal
 from rales.config import UsageError
 from rales.report import figures, folders, published, ranking, report, scores_table
 from rales.report.folders import Run
@@ -127,9 +127,11 @@ def write_run(
         (folder / "layer_weights.json").write_text(json.dumps(stored))
     for epoch, labels in enumerate(by_epoch, start=1):
         logits = torch.from_numpy(np.log(np.where(np.eye(4)[list(labels)] == 1, 0.7, 0.1)))
-        weights = torch.linspace(0.5, 1.5, 12) * epoch ** torch.linspace(0, 1, 12)
-        about = {"layers": torch.arange(1, 13), "layer_weights": weights} if learned else {}
-        epochs.append_epoch(folder, epoch, {"test": epochs.half_logits(logits), **about})
+        tensors = {"test": epochs.half_logits(logits)}
+        if learned:
+            raised = torch.linspace(0.5, 1.5, 12) * epoch ** torch.linspace(0, 1, 12)
+            tensors |= {"layers": torch.arange(1, 13), "layer_weights": raised}
+        epochs.append_epoch(folder, epoch, tensors)
     (folder / "done").touch()
     return folder
 
@@ -371,7 +373,7 @@ def test_whole_database_takes_its_rank_and_text_is_escaped(tmp_path: Path) -> No
     # 66.67 is above all printed Scores of the official split; MVST's 66.55 and Dong's 67.55 are of another
     row = Page(text).row(f"ours: {LEARNED}")
     weights = "m2d_vit_base-80x608p16x16-221006-mr7"
-    assert row[1:] == ["(1)", "–", weights, "83.33", "50.00", "66.67", "official", "last", "–", "–"]
+    assert row[1:] == ["(1)", "–", weights, "83.33", "50.00", "66.67", "official", "last", "–"]
     assert Page(text).row("RespireNet")[2:] == ["72.30", "40.10", "56.20", "not run", "–", "–", "–"]
     assert "Not comparable" not in text
     assert "<script>" not in text
@@ -667,9 +669,9 @@ def test_every_published_row_says_split_selection_and_evidence() -> None:
 
 def test_other_splits_and_other_tasks_are_not_ranked(tmp_path: Path) -> None:
     page = Page(report([write_run(tmp_path / "run", whole=True)], tmp_path / "out").read_text())
-    ranked = [row[0] for row in page.rows if len(row) == 11 and row[1].strip("()").isdigit()]
+    ranked = [row[0] for row in page.rows if len(row) == 10 and row[1].strip("()").isdigit()]
     assert ranked[1:4] == ["PC-MCL (2026)", "PAFA (2025)", "Lung-SRAD (2026)"]
-    apart = {row[0]: row for row in page.rows if len(row) == 10}
+    apart = {row[0]: row for row in page.rows if len(row) == 9}
     for name in ("Dong, multi-view AST + time domain (2025)", "MVST (2024)", "ADD-RSC (2025)"):
         assert name not in ranked
         assert apart[name][5] == "recordings at random"
@@ -683,6 +685,12 @@ def test_other_splits_and_other_tasks_are_not_ranked(tmp_path: Path) -> None:
     text = (tmp_path / "out" / "report.md").read_text()
     assert "60/40 split**" not in text
     assert "M2D p16x4 (AudioSet) | 59.38 ± 0.94" in text
+
+
+def test_a_layer_search_of_the_whole_database_names_published_frozen_probes() -> None:
+    [line] = terminal.frozen_probe_lines(["Only recordings of the train split took part."])
+    assert "second-hand: M2D p16x4 (AudioSet) 59.38 ± 0.94; BEATs 57.31 ± 1.40;" in line
+    assert terminal.frozen_probe_lines(["Not the whole ICBHI 2017 database."]) == []
 
 
 # Pictures

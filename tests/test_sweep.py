@@ -256,8 +256,12 @@ def test_reproduce_through_the_command(data: Path, tmp_path: Path, capsys: pytes
     assert ended.value.code == 0
     said = capsys.readouterr().out
     everyone, fewer = "all training patients", "without validation patients"
-    for words in ((everyone, "last epoch"), (everyone, "best on the test set"), (fewer, "best on validation patients")):
-        row = next(line for line in said.splitlines() if " | ".join([*words, "2"]) in line)
+    for trained, epoch in (
+        (everyone, "last epoch"),
+        (everyone, "best on the test set"),
+        (fewer, "best on validation patients"),
+    ):
+        row = next(line for line in said.splitlines() if f"{trained} | {epoch} | 2" in line)
         assert re.search(r"\d ± \d[^|]* \[\d[^|]*\] \|$", row), row  # mean, deviation and interval
     assert (tmp_path / "report" / "figure3.png").stat().st_size > 1000
     assert "not the whole" in (tmp_path / "report" / "report.md").read_text().lower()

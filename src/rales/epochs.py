@@ -10,8 +10,8 @@ fused. The file is written anew after every epoch and renamed into place; an epo
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -44,7 +44,7 @@ def append_epoch(folder: Path, epoch: int, tensors: Mapping[str, Tensor]) -> Non
     runs.save_tensors(folder / FILE, {**stacked, **shared}, {"epoch": epoch})
 
 
-def read_epochs(folder: Path) -> dict[str, NDArray[np.generic]]:
+def read_epochs(folder: Path) -> dict[str, NDArray[Any]]:
     """Run folder -> the arrays named above, epochs ascending; empty if there is no such file. ValueError: damaged."""
     if not (folder / FILE).exists():
         return {}

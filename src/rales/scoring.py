@@ -182,7 +182,7 @@ def figures_of(
     }
 
 
-def constant_warnings(called: str | None, true: Labels, epoch: int) -> list[str]:
+def constant_warnings(called: str | None, true: NDArray[Any], epoch: int) -> list[str]:
     """The class that all test cycles are called, if it is one, and their true ones -> what must be said of the weights;
     nothing where all cycles are of one class."""
     if called is None or len(np.unique(true)) == 1:

@@ -206,12 +206,12 @@ def ranking(entries: list[Entry], ours: list[tuple[System, str, Outcome]]) -> Ta
     """Published systems of the official split that hear the sound alone, and ours among them by Score."""
     ranked = [entry for entry in entries if entry.is_ranked]
     lines = [
-        (e.score, [e.method, str(place), e.backbone, e.pretraining, *published_cells(e), e.code or "–", e.evidence])
+        (e.score, [e.method, str(place), e.backbone, e.pretraining, *published_cells(e), evidence_cell(e)])
         for place, e in enumerate(ranked, start=1)
     ]
     empty = ["–"] * 3
-    lines.append((50.0, [ALL_NORMAL, *empty, "100.00", "0.00", "50.00", *empty, "–"]))
-    lines.append((float(PHYSICIANS[-1]), [PHYSICIANS[0], *empty, *PHYSICIANS[1:], *empty, "–"]))
+    lines.append((50.0, [ALL_NORMAL, *empty, "100.00", "0.00", "50.00", *empty]))
+    lines.append((float(PHYSICIANS[-1]), [PHYSICIANS[0], *empty, *PHYSICIANS[1:], *empty]))
     for s, protocol, found in ours:
         score = 100 * float(found.figures["score"].mean())
         if not s.incomparable and not np.isnan(score):
@@ -219,11 +219,11 @@ def ranking(entries: list[Entry], ours: list[tuple[System, str, Outcome]]) -> Ta
             weights = shown(s.runs[0].config.get("model.weights", ""))
             cells = [mean_sd(found.figures[name]) for name in SCORES]
             row = [f"ours: {s.name}", f"({place})", "–", weights, *cells, "official", LEADERBOARD_CODES[protocol]]
-            lines.append((score, [*row, "–", "–"]))
+            lines.append((score, [*row, "–"]))
     rows = [row for _, row in sorted(lines, key=lambda line: -line[0])]
     return Table(
         "Published four-class results: the official list of recordings, from the sound alone",
-        ["System", "Rank", "Backbone", "Pre-training", *("Sp", "Se", "Score"), "Split", "Epoch", "Code", "Evidence"],
+        ["System", "Rank", "Backbone", "Pre-training", *("Sp", "Se", "Score"), "Split", "Epoch", "Evidence"],
         rows,
         marked=frozenset(i for i, row in enumerate(rows) if row[0].startswith("ours: ")),
         note=f"Printed figures, found up to November 2026; IN = ImageNet, AS = AudioSet. {LEGEND} {NOT_STRICT} "
@@ -233,11 +233,11 @@ def ranking(entries: list[Entry], ours: list[tuple[System, str, Outcome]]) -> Ta
 
 def other_tasks(entries: list[Entry]) -> Table:
     """Published systems that no rank compares with the others."""
-    rows = [[e.method, e.backbone, *published_cells(e), e.told or "–", e.code or "–", e.evidence] for e in entries]
+    rows = [[e.method, e.backbone, *published_cells(e), e.told or "–", evidence_cell(e)] for e in entries]
     return Table(
         "Published results of another split or another task, which are not ranked",
-        ["System", "Backbone", *("Sp", "Se", "Score"), "Split", "Epoch", "Told beside the sound", "Code", "Evidence"],
-        [*rows, [ALL_NORMAL, "–", "100.00", "0.00", "50.00", *["–"] * 5]],
+        ["System", "Backbone", *("Sp", "Se", "Score"), "Split", "Epoch", "Told beside the sound", "Evidence"],
+        [*rows, [ALL_NORMAL, "–", "100.00", "0.00", "50.00", *["–"] * 4]],
         note="Their test recordings are not those of the official list, or are not known, or the system is told more "
         f"than the sound (a text, the device, the patient's age): another task. {LEGEND}",
     )
@@ -261,6 +261,11 @@ def published_cells(entry: Entry) -> list[str]:
     """-> specificity, sensitivity, Score, split and selection as printed."""
     figures = (entry.specificity, entry.sensitivity, entry.score)
     return [*("–" if np.isnan(figure) else f"{figure:.2f}" for figure in figures), entry.split, entry.selection]
+
+
+def evidence_cell(entry: Entry) -> str:
+    """-> the public repository, and on a second line what was read in it."""
+    return "\n".join(part for part in (entry.code, entry.evidence) if part)
 
 
 def legend(codes: Mapping[str, str]) -> str:

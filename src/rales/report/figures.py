@@ -97,9 +97,10 @@ def training_score(system: System, slug: str) -> Picture:
 
 def below(axes: "Axes", title: str | None = None, ncols: int = 2) -> None:
     """The legend under the axes of epochs, where it covers no curve, and whole numbers on them."""
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
-    axes.legend(title=title, frameon=False, fontsize=9, ncols=ncols, **place)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    from matplotlib.ticker import MaxNLocator
+
+    axes.legend(title=title, frameon=False, fontsize=9, ncols=ncols, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
 def by_epoch(axes: "Axes", system: System, name: str, scale: float) -> None:

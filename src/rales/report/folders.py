@@ -287,10 +287,12 @@ def weight_trajectory(stored: dict[str, NDArray[Any]]) -> pd.DataFrame | None:
 
 def epochs_unlike_lines(run: Run) -> list[int]:
     """-> epochs whose test figures, made from epochs.safetensors, are not those of metrics.jsonl."""
-    stored, found = epochs.read_epochs(run.folder), []
+    found: list[int] = []
+    if run.predictions is None:
+        return found
+    true, stored = run.predictions["true"], epochs.read_epochs(run.folder)
     for epoch, logits in zip(stored.get("epoch", []), stored.get("test", []), strict=True):
         line = run.scores["test"].get(int(epoch))
-        true = run.predictions["true"] if run.predictions is not None else []
         scores = metrics.icbhi_scores(metrics.confusion(true, logits.argmax(axis=1)))
         if line is not None and any(abs(scores[name] - line[name]) > 1e-9 for name in SCORES):
             found.append(int(epoch))

@@ -53,6 +53,7 @@ def one_of(group: list[Run]) -> Run:
         "train": {},
         "test": {**counted, "classes": classes},
     }
+    common = [name for name in first.validation if all(name in run.validation for run in group)]
     weights = [run.layer_weights for run in group if run.layer_weights is not None]
     return replace(
         without_fold(first),
@@ -63,7 +64,7 @@ def one_of(group: list[Run]) -> Run:
         predictions=pd.concat([run.predictions for run in group], ignore_index=True),
         layer_weights=pd.concat(weights, axis=1).mean(axis=1) if weights else None,
         evaluation={},
-        validation=pd.DataFrame([run.validation for run in group]).mean().to_dict(),
+        validation={name: float(np.mean([run.validation[name] for run in group])) for name in common},
         labels={
             protocol: np.concatenate([run.labels[protocol] for run in group], axis=1)
             for protocol in first.labels

@@ -49,7 +49,7 @@ class Entry(NamedTuple):
 OFFICIAL = ("official", "(official)")
 SPLITS = {
     "official": "the published list of recordings, read in the public code",
-    "(official)": "the published list by the paper's own words; no code of it was read",
+    "(official)": "the published list by the paper's own words, not traced to a line of public code",
     "by patient": "the published list applied to patients: those with recordings on both sides train and test with all "
     "of theirs",
     "recordings at random": "recordings shuffled, so nearly all test patients train too",
@@ -114,7 +114,7 @@ BTS++, k = 30 (2025) | CLAP | LAION | 89.49 | 41.89 | 65.69 | (official) | (O) |
 ADD-RSC (2025) | AST | IN + AS | 85.13 | 45.94 | 65.53 | recordings at random | O | | deegy666/ADD-RSC \
 | util/icbhi_dataset.py:42-54 of a public copy; figures 2nd
 BTS-d++ (2025) | CLAP | LAION | 88.09 | 42.82 | 65.45 | (official) | (O) | text from metadata | | 2nd
-PC-MCL (2026) | BEATs | AS | 79.04 | 51.71 | 65.37 | official | O | | wa976/PC-MCL \
+PC-MCL (2026) | BEATs | AS | 79.04 | 51.71 | 65.37 | (official) | O | | wa976/PC-MCL \
 | util/dataset_pcmcl.py:70-81 and main.py:1362-1383, as read by others (2nd); figures 2nd
 CNN-LSTM, focal loss (2022) | CNN-LSTM | ? | 82.46 | 47.37 | 64.92 | ? | ? | | | 2nd; says official, cited by nobody
 PAFA (2025) | BEATs | AS | 82.05 | 47.63 | 64.84 | official | O | | wa976/Patient-Aware-Feature-Alignment \
@@ -160,7 +160,8 @@ AST, fine-tuned (2023) | AST | IN + AS | 77.14 | 41.97 | 59.55 | official | O | 
 | raymin0223/patch-mix_contrastive_learning \
 | util/icbhi_dataset.py:25 reads official_split.txt; main.py:validate; figures 2nd, ADD-RSC's README
 DPAST-LS (2026) | AST, pruned | IN + AS | nan | nan | 58.37 | ? | ? | | | 2nd
-Nguyen & Pernkopf, co-tuning (2022) | ResNet50 | IN | 79.34 | 37.24 | 58.29 | (official) | ? | | | the paper's Table 2
+Nguyen & Pernkopf, co-tuning (2022) | ResNet50 | IN | 79.34 | 37.24 | 58.29 | (official) | ? | | \
+| Table 2 of the paper (2023)
 M-SCL (2023) | CNN6 | AS | 76.93 | 39.15 | 58.04 | official | O | | michiel-j/SCL_ICBHI2017 \
 | dataset.py:30-34, column split of metadata.csv; main.py gives the test part as validation
 SCL, hybrid (2023) | CNN14 | AS | 80.73 | 34.96 | 57.85 | official | O | | michiel-j/SCL_ICBHI2017 \
@@ -169,10 +170,12 @@ M2DViT r = 0.7, the paper (2023) | M2D ViT | AS | 75.78 | 39.51 | 57.64 | (offic
 Moummad & Farrugia, SCL (2022) | CNN6 | AS | 75.95 | 39.15 | 57.55 | official | O | | ilyassmoummad/scl_icbhi2017 \
 | dataset.py:29-33, column split of metadata.csv; scl.py and ce.py:train_ce keep the best test Score
 M2DViT r = 0.6, the paper (2023) | M2D ViT | AS | 71.59 | 43.25 | 57.42 | (official) | O | | | the paper, best epochs
-ARSC-Net (2021) | ResNet | none | 67.13 | 46.38 | 56.76 | (official) | ? | | | the paper's Table 2
+ARSC-Net (2021) | ResNet | none | 67.13 | 46.38 | 56.76 | (official) | ? | | \
+| Table 2 of the paper (2023)
 RespireNet (2021) | ResNet34 | IN | 72.30 | 40.10 | 56.20 | (official) | O | | microsoft/RespireNet \
 | image_dataloader.py has the 80/20 folds only (68.5 there); train.py keeps the best test accuracy
-Wang & Wang, domain transfer (2022) | ResNeSt | IN | 70.40 | 40.20 | 55.30 | (official) | ? | | | the paper's Table 2
+Wang & Wang, domain transfer (2022) | ResNeSt | IN | 70.40 | 40.20 | 55.30 | (official) | ? | | \
+| Table 2 of the paper (2023)
 LungAttn (2021) | ResNet | none | 71.44 | 36.36 | 53.90 | (official) | O | | SJTU-YONGFU-RESEARCH-GRP/LungAttn \
 | pre-processing/pm_pack.py packs folders that are divided before; its confusion matrix gives the printed figures
 LungRN+NL (2020) | ResNet | none | 63.20 | 41.32 | 52.26 | (official) | O \

@@ -52,8 +52,8 @@ class System:
         if self.cycles is None:
             return {}
         # The seeds of a patient stay together, and all seeds share one test set: this resamples the mean over seeds.
-        columns = (self.cycles[name] for name in ("true", "predicted"))
-        return statistics.bootstrap(*columns, self.cycles["patient"].tolist(), seed=0)
+        cycles = self.cycles
+        return statistics.bootstrap(cycles["true"], cycles["predicted"], cycles["patient"].tolist(), seed=0)
 
 
 def systems(runs: list[Run]) -> list[System]:
