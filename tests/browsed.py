@@ -104,6 +104,16 @@ def drop(page: Page, *paths: Path) -> None:
     page.wait_for_function("() => document.querySelector('#clock').textContent.endsWith('/ 0:04.0')")
 
 
+def drop_folder(page: Page, *paths: Path) -> None:
+    """Files and folders of the disk, let go over the page as the system does it."""
+    box, devtools = page.locator("#drop").bounding_box(), page.context.new_cdp_session(page)
+    assert box is not None
+    data = {"items": [], "files": list(map(str, paths)), "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        place = {"type": kind, "x": box["x"] + 30, "y": box["y"] + 20}
+        devtools.send("Input.dispatchDragEvent", {**place, "data": data})
+
+
 def times(page: Page) -> list[tuple[float, float]]:
     """-> start and end of every cycle as the table has them."""
     values = [float(field.input_value()) for field in page.locator("#rows input").all()]

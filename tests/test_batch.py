@@ -47,7 +47,7 @@ def write_recordings(folder: Path, count: int, duration_s: float = 3.0) -> None:
 
 
 def job(place: Path, out: Path, **words: object) -> dict[str, object]:
-    options = {"model": str(place / "model.safetensors"), "shard": 4, "cycles": "windows", **words}
+    options = {"model": str(place / "model.safetensors"), "shard": 4, "cycles": "windows", "quality": False, **words}
     return batch.run(place / "manifest.parquet", out, **options)  # type: ignore[arg-type]
 
 
@@ -61,7 +61,7 @@ def exactly_once(place: Path, out: Path, count: int, bad: set[int]) -> None:
     assert all(Path(path).name in sentence for path, sentence in zip(failed["path"], failed["sentence"], strict=True))
     good = [path for number, path in enumerate(paths) if number not in bad]
     assert sorted(cycles["path"]) == good  # one window each
-    asked = predict.load(place / "model.safetensors").predict(good[:5], cycles="windows")
+    asked = predict.load(place / "model.safetensors").predict(good[:5], cycles="windows", quality=False)
     stored = cycles.set_index("path").loc[good[:5]]
     assert np.abs(stored[P].to_numpy() - asked[P].to_numpy()).max() < 1e-5
     assert sorted(pd.read_parquet(out / "summary")["path"]) == good
@@ -138,7 +138,7 @@ def test_folders_of_something_else_are_sentences(place: Path, tmp_path: Path) ->
     out = tmp_path / "out"
     out.mkdir()
     batch.begin(out, {"recordings": "a", "model": "m", "shard": 4, "decision": {}})
-    with pytest.raises(ValueError, match=r"holds a job of other recordings, model, cycles, decision"):
+    with pytest.raises(ValueError, match=r"holds a job of other recordings, model, cycles, quality, decision"):
         job(place, out)
     with pytest.raises(UsageError, match="--cluster slurm: expected local or ray"):
         job(place, out, cluster="slurm")
@@ -147,3 +147,39 @@ def test_folders_of_something_else_are_sentences(place: Path, tmp_path: Path) ->
     shutil.copy(place / "00000.wav", tmp_path / "x.parquet")
     with pytest.raises(ValueError, match=r"x.parquet: not a readable manifest"):
         batch.run(tmp_path / "x.parquet", out)
+
+
+def test_the_cycles_of_the_manifest_are_used(place: Path, tmp_path: Path) -> None:
+    """Two recordings with times, one without; a bad row is that of its recording alone."""
+    lines = ["path;start_s;end_s;label", "00000.wav;0;1,5;normal", "00000.wav;1,5;;crackle", "00001.wav;0,5;1;"]
+    lines += ["00002.wav;;;", "00004.wav;2;1;normal"]
+    manifest = place / "times.csv"
+    manifest.write_text("\n".join(lines) + "\n")
+    words = {"model": str(place / "model.safetensors"), "processes": 1}
+    found = batch.run(manifest, tmp_path / "out", **words)  # type: ignore[arg-type]
+    cycles = pd.read_parquet(tmp_path / "out" / "cycles")
+    told = cycles[cycles["source"] == "manifest"]
+    assert told[["recording", "start_s", "end_s"]].to_numpy().tolist() == [
+        ["00000", 0.0, 1.5], ["00000", 1.5, 3.0], ["00001", 0.5, 1.0]
+    ]  # fmt: skip
+    assert told["true_label"].tolist()[:2] == ["normal", "crackle"]
+    assert told["true_label"].isna().tolist() == [False, False, True]
+    assert set(cycles.loc[cycles["source"] != "manifest", "recording"]) == {"00002"}
+    assert found["problems"] == [f"{manifest}, line 6: the cycle ends at 1 s, not after its start at 2 s"]
+    manifest.write_text("\n".join([*lines[:2], *lines[3:]]) + "\n")
+    with pytest.raises(ValueError, match="holds a job of other rows"):
+        batch.run(manifest, tmp_path / "out", **words)  # type: ignore[arg-type]
+    batch.run(manifest, tmp_path / "asked", cycles="windows", **words)  # type: ignore[arg-type]
+    assert set(pd.read_parquet(tmp_path / "asked" / "cycles")["source"]) == {"window"}
+
+
+def test_the_answers_of_a_model_are_no_true_labels(place: Path, tmp_path: Path) -> None:
+    model = predict.load(place / "model.safetensors")
+    table = model.predict(place / "00000.wav", cycles="windows")
+    table.to_csv(tmp_path / "predicted.csv", index=False)
+    words = {"model": str(place / "model.safetensors"), "processes": 1}
+    batch.run(tmp_path / "predicted.csv", tmp_path / "out", **words)  # type: ignore[arg-type]
+    again = pd.read_parquet(tmp_path / "out" / "cycles")
+    assert again[["start_s", "end_s"]].equals(table[["start_s", "end_s"]])
+    assert again["true_label"].isna().all()
+    assert np.abs(again[P].to_numpy() - table[P].to_numpy()).max() < 1e-6

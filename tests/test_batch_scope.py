@@ -135,5 +135,5 @@ def test_pieces_are_cut_where_a_batch_is_full(data: Path, most: int, monkeypatch
     sizes = [sum(len(piece.waves) for piece in group) for group in groups]
     assert sizes == [most] * (32 // most) + [32 % most] * (32 % most > 0)
     assert [piece.path for piece in cut if piece.last] == paths
-    joined = [np.concatenate([piece.waves for piece in some]) for some in (whole, cut)]
-    assert np.array_equal(*joined)
+    one, two = (np.concatenate([piece.waves for piece in some]) for some in (whole, cut))
+    assert np.array_equal(one, two)

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import importlib.metadata
 import json
 import logging
 import os
@@ -182,6 +183,17 @@ def test_rows_files_and_format_are_in_the_key(
     assert count(cycles.assign(path=cycles.path.replace(str(recording), str(copy)))) == 6
     monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
     assert count(cycles) == 7
+
+
+@pytest.mark.parametrize("library", ["numpy", "scipy", "soundfile", "soxr"])
+def test_another_version_of_what_computes_the_rows_builds_again(
+    cycles: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    cache.waveforms(cycles, folder=folder, **SMALL)
+    known = importlib.metadata.version
+    monkeypatch.setattr("rales.data.cache.version", lambda name: "99.0" if name == library else known(name))
+    cache.waveforms(cycles, folder=folder, **SMALL)
+    assert len(entries(folder)) == 2
 
 
 def test_a_link_to_a_recording_is_the_recording(

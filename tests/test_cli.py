@@ -258,6 +258,49 @@ def test_predict_gives_the_answer_of_the_library(capsys: Capture, place: Path, t
     assert len(pd.read_parquet(tmp_path / "cycles.parquet")) == 32
 
 
+def test_the_tables_of_predict_are_data_to_train_on(capsys: Capture, place: Path, tmp_path: Path) -> None:
+    """Each form that holds a table: check takes it, evaluate's folds train on it, a person's label goes in."""
+    for form in ("csv", "json", "parquet"):
+        out = tmp_path / f"cycles.{form}"
+        assert command(capsys, "predict", place / "data", "--model", place / "run", "--out", out)[0] == 0
+        code, told, _ = command(capsys, "check", out, "--json")
+        found = document(told)
+        assert (code, found["cycles"], found["patients"], found["problems"]) == (0, 32, 8, [])
+        assert sum("columns that are not used" in note for note in found["notes"]) == 1
+    code, _, err = command(capsys, *train_words(tmp_path / "cycles.csv", tmp_path / "run"))
+    assert code == 1
+    assert "--set split.name=folds makes folds of whole patients" in err
+    words = train_words(tmp_path / "cycles.csv", tmp_path / "run", "--set", "split.name=folds")
+    code, _, err = command(capsys, *words)
+    assert code == 0, err
+    code, told, err = command(capsys, "evaluate", tmp_path / "run", "--data", tmp_path / "cycles.csv", "--json")
+    assert code == 0, err
+    assert document(told)["protocol"]["split"] == "folds"
+
+
+def test_folds_without_a_split_list(capsys: Capture, place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "data", tmp_path / "data")
+    (tmp_path / "data" / "ICBHI_challenge_train_test.txt").unlink()
+    code, _, err = command(capsys, *train_words(tmp_path / "data", tmp_path / "run"))
+    assert code == 1
+    assert "no ICBHI_challenge_train_test.txt (or official_split.txt)" in err
+    words = ["--set", "split.name=folds"]
+    assert command(capsys, *train_words(tmp_path / "data", tmp_path / "run", *words))[0] == 0
+    sweep = ["sweep", "m2d_fusion", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "sweep"), *TINY, *words]
+    code, _, err = command(capsys, *sweep, "--processes", "1")
+    assert code == 0, err
+
+
+def test_names_that_would_command_the_terminal_or_break_its_lines(capsys: Capture, place: Path, tmp_path: Path) -> None:
+    name = "a\x1b[31m\nb.wav"
+    shutil.copy(next((place / "data").glob("101*.wav")), tmp_path / name)
+    (tmp_path / "bad\x1b.wav").write_bytes(b"no sound")
+    code, out, err = command(capsys, "predict", tmp_path, "--model", place / "run")
+    assert code == 1
+    assert "\x1b" not in out + err
+    assert any(line.startswith("a\\x1b[31m\\nb") for line in out.splitlines())
+
+
 def test_predict_prints_a_table(capsys: Capture, place: Path) -> None:
     recording = next((place / "data").glob("101*.wav"))
     code, out, err = command(capsys, "predict", recording, "--model", place / "run")

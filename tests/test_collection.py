@@ -15,6 +15,7 @@ import torch
 
 from rales.audio import M2DLogMel, mix_logmels, wave
 from rales.data import crops as crops_module
+from rales.data import read_cycles, sprsound
 from rales.data.collection import Collection, read_collection
 from rales.data.crops import Crops, order_of, pieces, sample
 from rales.data.hearing import Hearing, measured
@@ -84,6 +85,63 @@ def test_of_an_sprsound_folder_only_the_train_part_is_used(tmp_path: Path) -> No
     assert found.facts()["folders"][0]["layout"] == "sprsound"
 
 
+SIDES = {
+    "Classification/train_classification": "train",
+    "Classification/valid_classification": "test",
+    "Detection/valid_detection": "test",
+    "BioCAS2022/train2022": "train",
+    "BioCAS2022/test2022": "test",
+    "train": "train",
+    "TEST": "test",
+}
+EVENT = {"record_annotation": "Normal", "event_annotation": [{"start": "0", "end": "900", "type": "Normal"}]}
+
+
+@pytest.mark.parametrize("inner", ["", "/2022/inter_test_json", "/2023", "/intra_test_json"])
+@pytest.mark.parametrize("side", SIDES)
+def test_no_test_side_of_any_release_of_sprsound_is_used(tmp_path: Path, side: str, inner: str) -> None:
+    """The folder in question beside a plain train folder."""
+    folders = {"40000001_1.0_0_p1_1": "train_json", "40000002_2.0_1_p2_2": f"{side}_json{inner}"}
+    expected = "test" if "test" in inner else SIDES[side]
+    for name, folder in folders.items():
+        write(tmp_path / "SPRSound" / folder.replace("_json", "_wav") / f"{name}.wav")
+        (tmp_path / "SPRSound" / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "SPRSound" / folder / f"{name}.json").write_text(json.dumps(EVENT))
+    used = [f"{name}.wav" for name in folders][: 2 if expected == "train" else 1]
+    assert sorted(names(read_collection([tmp_path / "SPRSound"]))) == used
+    assert read_cycles(tmp_path / "SPRSound", audio=False)["split"].tolist() == ["train", expected]
+
+
+@pytest.mark.parametrize("annotated", [False, True])
+def test_recordings_of_sprsound_without_its_folders_are_refused(tmp_path: Path, annotated: bool) -> None:
+    """Neither recordings alone nor annotations in a folder that names no side become a plain folder."""
+    write(tmp_path / "some" / "40000001_1.0_0_p1_1.wav")
+    if annotated:
+        (tmp_path / "some" / "annotation").mkdir()
+        (tmp_path / "some" / "annotation" / "40000001_1.0_0_p1_1.json").write_text(json.dumps(EVENT))
+        assert (
+            "nothing says whether these are for training"
+            in sprsound.find(tmp_path / "some", audio=False, decode=False).split_problems[0]
+        )
+    with pytest.raises(ValueError, match="those of SPRSound, and nothing says which are for training"):
+        read_collection([tmp_path / "some"])
+    (tmp_path / "own.csv").write_text("path\nsome/40000001_1.0_0_p1_1.wav\n")
+    with pytest.raises(ValueError, match="those of SPRSound without saying which are for training"):
+        read_collection([tmp_path / "own.csv"])
+
+
+def test_a_recording_annotated_for_train_and_for_test_is_not_used(tmp_path: Path) -> None:
+    for name in ("40000001_1.0_0_p1_1", "40000002_2.0_1_p2_2"):
+        write(tmp_path / "train_wav" / f"{name}.wav")
+        for side in ("train_json", "test_json"):
+            (tmp_path / side).mkdir(exist_ok=True)
+            (tmp_path / side / f"{name}.json").write_text(json.dumps(EVENT))
+    (tmp_path / "test_json" / "40000002_2.0_1_p2_2.json").unlink()
+    assert names(read_collection([tmp_path])) == ["40000002_2.0_1_p2_2.wav"]
+    (problem,) = sprsound.find(tmp_path, audio=False, decode=False).split_problems
+    assert "40000001_1.0_0_p1_1 is annotated for train and for test" in problem
+
+
 @pytest.mark.parametrize("name", ["101_1b1_Al_sc_Meditron.wav", "147_2b2_Pl_mc_AKGC417L_cycle03.wav"])
 def test_icbhi_names_without_a_split_list_are_refused(tmp_path: Path, name: str) -> None:
     write(tmp_path / "some" / name)
@@ -139,7 +197,7 @@ def test_what_is_no_collection_is_a_sentence(tmp_path: Path, make: Callable[[Pat
 @pytest.mark.parametrize(("name", "text"), [("m.csv", "file\na.wav\n"), ("m.parquet", "no parquet"), ("m.csv", "")])
 def test_a_manifest_that_is_none_is_a_sentence(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=f"{name}: (columns file, expected `path`|not a readable manifest)"):
+    with pytest.raises(ValueError, match=f"{name}: (columns (file|none), expected `path`|not a readable manifest)"):
         read_collection([tmp_path / name])
 
 
@@ -382,7 +440,7 @@ def test_noise_mixing_by_hand() -> None:
 def test_the_model_hears_the_mixture_and_the_teacher_the_clean_sound() -> None:
     sound, other = torch.randn(2, 16000) * 0.1, torch.randn(2, 16000) * 0.01
     frontend = M2DLogMel()
-    hearing = Hearing(frontend, mean=-5.0, std=2.0, noise_mean=-9.0, noise_ratio=0.25)
+    hearing = Hearing(frontend, mean=-5.0, std=2.0, noise_mean=-9.0, noise_ratio=0.25, noise_heard_by="model")
     mixed, clean = hearing(sound, other)
     a, b = frontend(sound), frontend(other)
     assert torch.allclose(clean, (a + 5) / 2)

@@ -87,6 +87,17 @@ def test_log_odds_are_those_of_the_probabilities(model: Model) -> None:
     assert found.log_odds == pytest.approx(np.log(p / (1 - p)), abs=1e-4)
 
 
+@pytest.mark.parametrize("frontend", ["icbhi", "m2d_clip"])
+def test_the_other_end_of_the_comparison_is_the_picture_of_nothing(frontend: str) -> None:
+    """0 of the [0, 1] picture for the ICBHI front-end, the mean for one that is standardised."""
+    model = tiny.model("audio.duration_s=4", f"frontend={frontend}")
+    audio = model.recipe.config.audio
+    known = Model(model.recipe, BandDetector(3), model.record, torch.device("cpu"))
+    found = explain.attribution(known, tone_in_noise(400, 1.0, 2.0), "wheeze", steps=1)
+    lowest = -audio.mean / audio.std if frontend == "icbhi" else 0.0
+    assert found.log_odds_without_sound == pytest.approx(3 * lowest - np.log(3), abs=1e-5)
+
+
 def test_a_cycle_of_a_recording(model: Model, tmp_path: Path) -> None:
     data = tiny.write_folder(tmp_path / "data")
     recording = sorted(data.glob("*.wav"))[0]

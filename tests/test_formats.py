@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
-from rales import formats, predict, recordings
+from rales import formats, predict, recordings, scoring
 from rales.config import UsageError
+from rales.data.annotations import read_annotation
 from rales.metrics import CLASSES
 from tests import tiny
 
 P = [f"p_{name}" for name in CLASSES]
+NOTICE = "Research tool, not a diagnosis."
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +48,30 @@ def test_tables_come_back(data: Path, model: predict.Model, tmp_path: Path, form
     (written,) = write(model, tmp_path / "data", tmp_path / "new" / f"cycles.{form}", form)
     read = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}[form]
     again = read(written)  # type: ignore[operator]
+    if form == "json":
+        assert set(again.pop("notice")) == {NOTICE}
     assert list(again.columns) == list(table.columns)
     assert np.abs(again[P].to_numpy() - table[P].to_numpy()).max() < 1e-6
     assert again["true_label"].isna().tolist() == table["true_label"].isna().tolist()
     assert table["true_label"].isna()[0]
     assert again["true_label"].dropna().tolist() == table["true_label"].dropna().tolist()
     if form == "json":
-        assert json.loads(written.read_text())[0]["recording"] == table["recording"][0]
+        assert json.loads(written.read_text())["recording"] == table["recording"].tolist()
+
+
+@pytest.mark.parametrize("form", formats.FORMATS)
+def test_the_notice_stands_once_or_not_at_all(data: Path, model: predict.Model, tmp_path: Path, form: str) -> None:
+    """In a file that has a root for it once; elsewhere who writes says it, and no row or label is about it."""
+    files = write(model, data, tmp_path / ("labels" if form in ("audacity", "raven") else f"cycles.{form}"), form)
+    texts = [file.read_bytes().count(NOTICE.encode()) for file in files]
+    if form == "parquet":
+        schema = pq.read_schema(files[0])
+        assert schema.metadata[b"notice"] == NOTICE.encode()
+        assert "notice" not in schema.names
+    else:
+        assert texts == [1] if form == "json" else not any(texts)
+    assert model.predict(data).attrs["notice"] == NOTICE
+    assert scoring.per_recording(model.predict(data)).attrs["notice"] == NOTICE
 
 
 def test_audacity_labels(data: Path, model: predict.Model, tmp_path: Path) -> None:
@@ -61,8 +81,11 @@ def test_audacity_labels(data: Path, model: predict.Model, tmp_path: Path) -> No
     for path, (_, rows) in zip(written, table.groupby("path", sort=False), strict=True):
         lines = [line.split("\t") for line in path.read_text().splitlines()]
         assert [[float(start), float(end)] for start, end, _ in lines] == rows[["start_s", "end_s"]].to_numpy().tolist()
-        assert [text.split()[0] for _, _, text in lines] == rows["label"].tolist()
-        assert all("not a diagnosis" in text for _, _, text in lines)
+        told = [f"{row['label']} {row['p_' + row['label']]:.2f}" for row in rows.to_dict("records")]
+        assert [text for _, _, text in lines] == told
+        found = read_annotation(path, 4.0)
+        assert (found.form, found.problems) == ("Audacity", [])
+        assert [CLASSES[cycle.crackle + 2 * cycle.wheeze] for cycle in found.cycles] == rows["label"].tolist()
 
 
 def test_raven_selections(data: Path, model: predict.Model, tmp_path: Path) -> None:
@@ -77,6 +100,12 @@ def test_raven_selections(data: Path, model: predict.Model, tmp_path: Path) -> N
     ]  # fmt: skip
     assert again["Begin Time (s)"].tolist() == table["start_s"].tolist()
     assert again["Class"].tolist() == table["label"].tolist()
+    found = read_annotation(written, 4.0)
+    assert (found.form, found.problems) == ("Raven", [])
+    assert [(cycle.start_s, cycle.end_s) for cycle in found.cycles] == list(
+        zip(table["start_s"], table["end_s"], strict=True)
+    )
+    assert [CLASSES[cycle.crackle + 2 * cycle.wheeze] for cycle in found.cycles] == table["label"].tolist()
     assert set(again["Begin File"]) == {recording.name}
 
 
@@ -119,6 +148,7 @@ def test_abstention_is_visible_in_labels(data: Path, model: predict.Model, tmp_p
     lines = written.read_text().splitlines()
     if form == "audacity":
         assert all(line.split("\t")[2].startswith("uncertain: ") for line in lines)
+        assert read_annotation(written, 4.0).labelled
     else:
         assert set(pd.read_csv(written, sep="\t")["Uncertain"]) == {True}
 
@@ -133,15 +163,21 @@ def test_labels_beside_the_recordings_leave_their_annotations_alone(
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_two_recordings_of_one_name_are_not_written_over_each_other(
-    data: Path, model: predict.Model, tmp_path: Path
-) -> None:
-    for folder in ("left", "right"):
-        (tmp_path / folder).mkdir()
-        shutil.copy(sorted(data.glob("*.wav"))[0], tmp_path / folder / "chest.wav")
-    with pytest.raises(ValueError, match=r"two recordings would both be written to chest.raven.txt"):
-        write(model, tmp_path, tmp_path / "labels", "raven")
-    assert len(pd.read_csv(write(model, tmp_path, tmp_path / "cycles.csv", "csv")[0])["path"].unique()) == 2
+def test_recordings_of_one_name_have_files_of_their_own(data: Path, model: predict.Model, tmp_path: Path) -> None:
+    """In nested folders as the recordings are; beside each other with the suffix, also where case alone differs."""
+    sound = sorted(data.glob("*.wav"))[0]
+    for name in ("left/chest.wav", "right/chest.wav", "right/chest.flac", "right/Chest.wav"):
+        (tmp_path / "visits" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(sound, tmp_path / "visits" / name)
+    files = write(model, tmp_path / "visits", tmp_path / "labels", "raven")
+    assert sorted(str(file.relative_to(tmp_path / "labels")) for file in files) == [
+        "left/chest.raven.txt",
+        "right/Chest.raven.txt",
+        "right/chest.flac.raven.txt",
+        "right/chest.wav.raven.txt",
+    ]
+    assert all(file.is_file() for file in files)
+    assert len(pd.read_csv(write(model, tmp_path / "visits", tmp_path / "cycles.csv", "csv")[0])["path"].unique()) == 4
 
 
 @pytest.mark.parametrize("form", formats.FORMATS)
@@ -158,5 +194,11 @@ def test_a_failure_on_the_way_leaves_no_half_table(data: Path, model: predict.Mo
 def test_an_unknown_format_is_a_usage_error(model: predict.Model, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--format xlsx: expected one of csv, json, parquet, audacity, raven"):
         write(model, data, tmp_path / "x.xlsx", "xlsx")
+    for name in ("r.xlsx", "r.txt", "r.wav", "r.CSVX"):
+        with pytest.raises(UsageError, match=rf"--out {name}: the name does not say what to write"):
+            formats.form_of(Path(name))
+    for name, form in (("r.xlsx", "csv"), ("r.json", "parquet"), ("r.csv", "audacity"), ("r.xlsx", "raven")):
+        with pytest.raises(UsageError, match=rf"--out {name}: expected"):
+            formats.check_format(Path(name), form)
     with pytest.raises(UsageError, match=r"--status x.txt: expected a name that ends in .csv, .json or .parquet"):
         formats.check_table_name("--status", Path("x.txt"))

@@ -439,7 +439,7 @@ def test_recording_without_annotation(folder: Path) -> None:
     assert f"{FIRST}.wav: no annotation {FIRST}.txt" in problem(folder)
 
 
-@pytest.mark.parametrize("name", ["101_1b1_Al_sc_Eko", "101_1b1_Al_Meditron", "101_1b1_Xy_sc_Meditron", "cough"])
+@pytest.mark.parametrize("name", ["101_1b1_Al_sc_Eko", "101_1b1_Al_Meditron", "101_1b1_Xy_sc_Meditron"])
 def test_name_that_is_not_of_the_database(folder: Path, name: str) -> None:
     for suffix in (".wav", ".txt"):
         (folder / f"{FIRST}{suffix}").rename(folder / f"{name}{suffix}")
@@ -449,6 +449,23 @@ def test_name_that_is_not_of_the_database(folder: Path, name: str) -> None:
     assert all(device in sentence for device in icbhi.DEVICES)
 
 
+def test_recordings_of_own_names_count_as_patients_of_their_own(folder: Path) -> None:
+    """What the page exports for recordings that are not of the database, beside these recordings."""
+    for name in ("anna", "bob_visit_2"):
+        add_sound(folder, name)
+        (folder / f"{name}.txt").write_text(GOOD)
+    report = icbhi.audit(folder)
+    assert all("is in no split" in problem for problem in report.problems)
+    assert len(report.problems) == 2
+    assert (
+        f"{folder}: not named as in ICBHI 2017, so each counts as a patient of its own: anna, bob_visit_2; "
+        "a manifest (CSV) can name patients" in report.notes
+    )
+    cycles = icbhi.read_cycles(folder, needs_split=False)
+    assert cycles.query("recording == 'anna'")["patient"].tolist() == ["anna", "anna"]
+    assert cycles["patient"].nunique() == 5
+
+
 def test_recording_twice(folder: Path) -> None:
     add_sound(folder, FIRST, suffix=".flac")
     assert f"{FIRST} is there 2 times ({folder / FIRST}.flac, {folder / FIRST}.wav)" in problem(folder)
@@ -456,8 +473,46 @@ def test_recording_twice(folder: Path) -> None:
 
 def test_annotation_twice(folder: Path) -> None:
     (folder / "copy").mkdir()
-    shutil.copy(folder / f"{FIRST}.txt", folder / "copy")
+    (folder / "copy" / f"{FIRST}.txt").write_text(GOOD.replace("1\t0", "0\t1"))
     assert f"{FIRST} is there 2 times" in problem(folder)
+
+
+def test_a_tree_that_is_there_twice_counts_once(tmp_path: Path, folder: Path) -> None:
+    """As the archive on Kaggle: every file again in a second tree."""
+    once = icbhi.read_cycles(folder)
+    shutil.copytree(folder, tmp_path / "twice" / "a" / "b")
+    shutil.copytree(folder, tmp_path / "twice" / "c")
+    report = icbhi.audit(tmp_path / "twice")
+    assert report.problems == []
+    assert report.notes == [f"{tmp_path / 'twice'}: files that are there again with the same content, counted once: 6"]
+    twice = icbhi.read_cycles(tmp_path / "twice")
+    assert twice.drop(columns="path").equals(once.drop(columns="path"))
+
+
+def test_the_split_list_of_later_papers(folder: Path) -> None:
+    once = icbhi.read_cycles(folder)
+    (folder / icbhi.SPLIT_FILE).rename(folder / "official_split.txt")
+    report = icbhi.audit(folder)
+    assert (report.problems, report.notes) == ([], [])
+    assert icbhi.read_cycles(folder).equals(once)
+
+
+def test_folds_need_no_split_list(folder: Path) -> None:
+    (folder / icbhi.SPLIT_FILE).unlink()
+    assert "or train with --set split.name=folds, which needs none" in problem(folder, left_out=())
+    assert set(icbhi.read_cycles(folder, needs_split=False)["split"]) == {""}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("0 0.5 0 0\n0 0.5 0 0\n", "the cycle 0-0.5 s (normal) stands there 2 times; keep one"),
+        ("0 0.5 0 1\n0.5 1 0 0\n0 0.5 0 0\n", "the cycle 0-0.5 s stands there as normal and as wheeze; keep the right"),
+    ],
+)
+def test_a_cycle_that_stands_there_twice(folder: Path, text: str, sentence: str) -> None:
+    (folder / f"{FIRST}.txt").write_text(text)
+    assert f"{folder / FIRST}.txt: {sentence}" in problem(folder)
 
 
 def test_all_problems_are_listed_and_the_reader_counts_them(folder: Path) -> None:

@@ -202,3 +202,42 @@ def test_groups_add_up_to_the_whole() -> None:
     assert json.loads(json.dumps(groups)) == groups
     with pytest.raises(ValueError, match="one group name per cycle"):
         by_group(true, p, devices[:-1])
+
+
+def test_counts_of_other_numbers_of_classes_and_names_in_the_sentences() -> None:
+    assert confusion([0, 1, 1, 0], [0, 0, 1, 0], classes=2).tolist() == [[2, 0], [1, 1]]
+    assert confusion([5], [4], classes=6).shape == (6, 6)
+    with pytest.raises(ValueError, match=r"^true classes hold 2, expected whole numbers 0\.\.1$"):
+        confusion([0, 2], [0, 0], classes=2)
+    with pytest.raises(ValueError, match=r"^predicted classes hold 3, expected whole numbers 0\.\.1$"):
+        confusion([0, 0], [3, 0], classes=2)
+    with pytest.raises(ValueError, match=r"^2 true and 1 predicted classes; give one of each per cycle$"):
+        confusion([0, 0], [0])
+    with pytest.raises(
+        ValueError, match=r"^true classes of shape \(1, 1\), type int64; expected one number 0\.\.3 per"
+    ):
+        confusion([[0]], [0])
+    assert confusion([], []).tolist() == np.zeros((4, 4)).tolist()
+    assert confusion([True], [1.0]).sum() == 1
+    assert confusion(["0"][:0], np.zeros(0, np.uint8)).dtype == np.int64
+
+
+def test_a_class_of_one_cycle_counts_in_the_mean_of_recalls() -> None:
+    p = [[0.7, 0.1, 0.1, 0.1], [0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.7, 0.1]]
+    assert all_figures([0, 1, 2], p)["macro_recall"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("row", [[0.5, 0.5, 0.5, 0.0], [1.2, -0.2, 0.0, 0.0], [0.2, 0.2, 0.2, 0.2]])
+def test_rows_that_are_no_probabilities_are_refused(row: list[float]) -> None:
+    with pytest.raises(ValueError, match="sum to 1"):
+        all_figures([0], [row])
+
+
+def test_whole_numbers_are_probabilities_and_one_is_a_threshold() -> None:
+    certain = [[1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0]]
+    assert all_figures([0, 0, 2], certain)["score"] == 1
+    assert normal_threshold([0, 0, 2], certain) == 1
+    p = [[1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]
+    above = normal_threshold([0, 1], p)  # sensitivity and specificity weigh the same, so the lowest wins
+    assert above == 1
+    assert all_figures([0, 1], p)["sp_se_curve"]["threshold"] == [1.0, np.nextafter(1.0, 2.0)]

@@ -21,6 +21,7 @@ from rales.data import read_cycles
 from rales.data.collection import read_collection
 from rales.models import load_m2d
 from rales.models.public_weights import resnet_tensors
+from rales.optim import clip_gradients
 from rales.recipes import m2d_pretrain
 from rales.web import scores
 from tests import tiny
@@ -145,7 +146,7 @@ def test_a_poisoned_resume_is_named(tmp_path: Path, place: Path, train: Train) -
 def test_pretraining_keeps_no_weights_that_are_no_numbers(
     tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps, clip = 0, pretrain.clip_gradients
+    steps, clip = 0, clip_gradients
 
     def spoil(parameters: Any, most: float) -> float:
         nonlocal steps

@@ -48,12 +48,12 @@ def recordings(place: Path) -> list[Path]:
 
 def test_columns_and_order(place: Path, model: predict.Model) -> None:
     table = model.predict(place / "data")
-    assert list(table.columns) == [*COLUMNS, "true_label", "source", "path", "notice"]
+    assert list(table.columns) == [*COLUMNS, "true_label", "quality", "quality_reason", "source", "path"]
     assert model.classes == CLASSES
     assert table["recording"].unique().tolist() == [path.stem for path in recordings(place)]
     assert table["cycle"].tolist() == [1, 2, 3, 4] * 8
     assert set(table["source"]) == {"annotation"}
-    assert set(table["notice"]) == {"Research tool, not a diagnosis."}
+    assert table.attrs["notice"] == "Research tool, not a diagnosis."
     assert np.allclose(table[P].sum(axis=1), 1)
     assert table["label"].tolist() == [CLASSES[i] for i in table[P].to_numpy().argmax(axis=1)]
     annotated = read_cycles(place / "data")
@@ -222,7 +222,7 @@ def test_abstention_threshold_and_their_notice(place: Path, model: predict.Model
     for threshold, labels in ((0.0, {"normal"}), (1.0, set(CLASSES[1:]))):
         table = model.predict(place / "data", decision=model.decision(threshold=threshold))
         assert set(table["label"]) <= labels
-        assert f"Normal from p_normal {threshold:.3f} on." in table["notice"][0]
+        assert f"Normal from p_normal {threshold:.3f} on." in table.attrs["notice"]
     with pytest.raises(UsageError, match="--threshold validation: the model has no threshold"):
         model.decision(threshold="validation")
     with pytest.raises(UsageError, match=r"--min-confidence 1.5: expected a probability"):
@@ -256,7 +256,6 @@ def test_shares_of_abnormal_cycles() -> None:
             "path": ["x/a.wav"] * 5 + ["x/b.wav"],
             "label": ["normal", "crackle", "both", "wheeze", "normal", "normal"],
             "uncertain": [False, False, False, False, True, True],
-            "notice": "n",
         }
     )
     a, b = scoring.per_recording(rows).to_dict("records")

@@ -1,6 +1,7 @@
 """Where recordings come from: paths, folders, globs, URLs; formats; what is read ahead, and in which order."""
 
 import builtins
+import os
 import shutil
 import threading
 import time
@@ -16,8 +17,11 @@ from numpy.typing import NDArray
 
 from rales import recordings, segment
 from rales.audio import wave
+from rales.audio.opening import AUDIO_SUFFIXES
 from rales.config import Audio, UsageError
+from rales.data import audit, cycles
 from rales.data.cache import waveform
+from rales.data.collection import read_collection
 from tests import tiny
 
 AUDIO = Audio(duration_s=2)
@@ -58,6 +62,65 @@ def test_files_folders_and_globs(data: Path) -> None:
 def test_a_name_with_brackets_is_a_file_if_there_is_one(data: Path, tmp_path: Path) -> None:
     shutil.copy(next(data.glob("*.wav")), tmp_path / "visit[1].wav")
     assert recordings.find(tmp_path / "visit[1].wav") == [str(tmp_path / "visit[1].wav")]
+
+
+def strange_folder(folder: Path) -> list[str]:
+    """Make a folder of the kinds of things that lie among recordings -> the recordings that are to be found in it."""
+    sound = tiny.breath(0, seed=1)
+    elsewhere = folder.parent / "elsewhere"
+    for place in (folder / ".hidden", folder / "__MACOSX", folder / "folder.wav", folder / "sub", elsewhere):
+        place.mkdir(parents=True)
+    wanted = ["a.wav", "b.WAVE", "apple.caf", "folder.wav/inside.wav", "long.w64", "p.mp3", "sub/v.ogg", "sun.au"]
+    forms = {"caf": "CAF", "w64": "W64", "au": "AU", "mp3": "MP3", "ogg": "OGG"}
+    for name in (*wanted, ".hidden/h.wav", "__MACOSX/m.wav", "._a.wav"):
+        form = forms.get(name.rpartition(".")[2], "WAV")
+        soundfile.write(folder / name, sound, 8000, format=form)
+    soundfile.write(elsewhere / "linked.wav", sound, 8000)
+    soundfile.write(folder / "night.rf64", sound, 8000, format="RF64")
+    soundfile.write(folder / "take.aifc", sound, 8000, format="AIFF")
+    (folder / "link").symlink_to("../elsewhere")
+    (folder / "again").symlink_to("sub")  # is walked through anyway
+    (elsewhere / "back").symlink_to(folder)  # a cycle
+    (elsewhere / "self").symlink_to(".")
+    (folder / "notes.pdf").write_bytes(b"no sound")
+    return [*wanted, "link/linked.wav", "night.rf64", "take.aifc"]
+
+
+def test_every_search_finds_the_same_recordings(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    wanted = sorted(strange_folder(folder))
+    found = recordings.find(folder)
+    assert sorted(str(Path(path).relative_to(folder)) for path in found) == wanted
+    collection = read_collection([folder])
+    assert sorted(str(collection.path(i).relative_to(folder.absolute())) for i in range(len(collection))) == wanted
+    by_check = cycles.files(folder)
+    assert sorted(str(p.relative_to(folder)) for p in by_check if p.suffix.lower() in AUDIO_SUFFIXES) == wanted
+    url = recordings.find(f"file://{folder}")  # fsspec follows no links
+    assert sorted(path.partition("/d/")[2] for path in url) == [name for name in wanted if name != "link/linked.wav"]
+    assert len(recordings.find(f"{folder}/*")) == len([name for name in wanted if "/" not in name])
+    for path in found:
+        assert wave.info(path).rate_hz == 8000
+
+
+def test_what_looks_like_a_recording_and_is_not_read_is_named(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    shutil.copytree(data, folder)
+    (folder / "visit.zsa").write_bytes(b"made up")
+    os.mkfifo(folder / "pipe.wav")
+    assert {"visit.zsa", "pipe.wav"} < set(names(recordings.find(folder)))
+    problems = list[str]()
+    table = tiny.model().predict(folder, problems)
+    assert len(table) == 4 * 8
+    assert sorted(problem.removeprefix(f"{folder}/") for problem in problems) == [
+        "pipe.wav: not a readable audio file (a pipe or a device); expected a file",
+        "visit.zsa: .zsa recordings cannot be read; export it as WAV with the program of the recorder",
+    ]
+    (folder / "pipe.wav").unlink()
+    sentence = f"{folder}: 1 recordings in formats that are not read, export them as WAV: "
+    assert any(note.startswith(sentence) for note in audit(folder).notes)
+    facts = read_collection([folder], part="all").facts()
+    assert (facts["recordings"], facts["left_out"]) == (8, 1)
+    assert facts["folders"][0]["notes"] == [f"{sentence}visit.zsa"]
 
 
 def test_urls_of_files_folders_and_globs(data: Path, bucket: Any) -> None:
@@ -140,6 +203,19 @@ def test_a_short_recording_is_decoded_once_and_gives_the_same(
     assert len(reads) > 2
     assert [piece.cycles for piece in once] == [piece.cycles for piece in again]
     assert np.array_equal(once[0].waves, again[0].waves)
+
+
+def test_notes_about_a_file_go_with_its_cycles(tmp_path: Path) -> None:
+    sound = tiny.breath(0, seed=1)
+    soundfile.write(tmp_path / "x.wav", np.stack([sound, 0 * sound], axis=1), 4000)
+    soundfile.write(tmp_path / "y.wav", sound, 4000)
+    model = tiny.model()
+    tables = list(model.tables([str(tmp_path / "x.wav"), str(tmp_path / "y.wav")], cycles="windows"))
+    table, status = tables[0]
+    assert status["status"].tolist() == ["ok", "ok"]
+    assert status["sentence"].tolist() == ["channel 2 of 2 without sound, left out", ""]
+    one, other = (table[table["recording"] == name].filter(like="p_").to_numpy() for name in "xy")
+    assert (one == other).all()  # to the bit
 
 
 def test_order_is_kept_and_a_bad_one_stays_in_its_place(data: Path, tmp_path: Path) -> None:

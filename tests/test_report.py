@@ -5,7 +5,8 @@ import json
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,8 @@ from matplotlib.figure import Figure
 from rales import epochs
 from rales.config import UsageError
 from rales.report import figures, folders, published, ranking, report, scores_table
+from rales.report.folders import Run
+from rales.report.systems import plain_name
 
 CLASSES = ["normal", "crackle", "wheeze", "both"]
 TRUE = [0, 0, 0, 0, 0, 0, 1, 1, 2, 3]
@@ -494,6 +497,18 @@ def test_printed_scores_are_means_of_their_parts() -> None:
     board = [entry.score for entry in published.leaderboard()]
     assert board == sorted(board, reverse=True)
     assert {entry.selection for entry in published.leaderboard()} <= set(published.SELECTIONS)
+
+
+def test_a_faithful_system_is_named_so() -> None:
+    options, words = {"variant": "vanilla", "size": "tiny"}, ("corrected", "original", "published")
+    made = [SimpleNamespace(recipe="m2d_fusion", options=options, record={})]
+    made += [SimpleNamespace(recipe="m2d_fusion", options=options | {"fidelity": word}, record={}) for word in words]
+    assert [plain_name(cast(Run, run)) for run in made] == [
+        "m2d_fusion (vanilla, tiny)",
+        "m2d_fusion (vanilla, tiny)",
+        "m2d_fusion (vanilla, tiny, original)",
+        "m2d_fusion (vanilla, tiny, published)",
+    ]
 
 
 # Which system comes first

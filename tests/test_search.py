@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rales import predict, search
+from rales import predict, search, terminal
 from rales.config import UsageError
 from tests import tiny
 
@@ -104,6 +104,38 @@ def test_any_recording_may_be_the_query(model: predict.Model, data: Path, tmp_pa
     search.write_vectors(model.embed_table(recordings[1:]), path, {**made_by, "model": "another"})
     with pytest.raises(ValueError, match=r"v.npz: made by another model"):
         search.search(str(recordings[0]), path, 3, str(checkpoint))
+
+
+def test_a_name_that_two_recordings_have_is_not_averaged(table: pd.DataFrame, tmp_path: Path) -> None:
+    rows = table.copy()
+    first, second, third = rows["recording"].unique()[:3]
+    renamed = {first: ["anna", "visit1/anna.wav"], second: ["anna", "visit2/anna.wav"], third: ["hash#3", "hash#3.wav"]}
+    for name, new in renamed.items():
+        rows.loc[rows["recording"] == name, ["recording", "path"]] = new
+    path = tmp_path / "v.npz"
+    search.write_vectors(rows, path)
+    for query in ("anna", "anna#1"):
+        with pytest.raises(ValueError, match=r"2 recordings could be meant.*: visit1/anna.wav, visit2/anna.wav"):
+            search.nearest(path, query)
+    one, other = (search.nearest(path, query, 100) for query in ("visit1/anna.wav#1", "visit2/anna.wav#1"))
+    assert one is not None
+    assert other is not None
+    assert not one.equals(other)
+    for query, others in (("hash#3", 28), ("hash#3#2", 31), ("hash#3.wav#2", 31)):
+        answer = search.nearest(path, query, 100)
+        assert answer is not None
+        assert len(answer) == others
+
+    assert one.attrs["namesakes"] == ["anna"]
+    document = {"nearest": one.to_dict("records"), "namesakes": one.attrs["namesakes"], "notice": "n"}
+    shown = terminal.nearest_lines(document)
+    assert any(line.startswith("visit1/anna.wav") for line in shown)
+    assert not any(line.startswith("anna") for line in shown)
+
+    rows.loc[rows["path"] == "visit1/anna.wav", "recording"] = "hash"
+    search.write_vectors(rows, path)
+    with pytest.raises(ValueError, match=r"hash#3: 2 recordings could be meant"):  # by name, or the third of `hash`
+        search.nearest(path, "hash#3")
 
 
 def test_files_that_are_no_embedding_sets_are_sentences(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas import DataFrame
 
+from rales.config import Config, override
 from rales.data import icbhi, splits
 
 CLASSES = ("normal", "crackle", "wheeze", "both")
@@ -176,3 +177,108 @@ def test_one_fold_as_test() -> None:
     assert tested[0].equals(fold.eq(0))
     with pytest.raises(ValueError, match="no fold 3; there are 0 to 2"):
         splits.fold(cycles, fold, 3)
+
+
+def clinic(patients: dict[str, list[int]], split: str = "train") -> DataFrame:
+    """Patient -> cycles per class, as a table of one recording a patient."""
+    rows = [
+        (patient, split, name)
+        for patient, counts in patients.items()
+        for name, count in zip(CLASSES, counts, strict=True)
+        for _ in range(count)
+    ]
+    table = make_cycles(rows)
+    return table.assign(recording=table["patient"], cycle=table.groupby("patient").cumcount() + 1)
+
+
+def counts_of(table: DataFrame, column: str) -> dict[object, list[int]]:
+    """-> cycles per class of every value of a column."""
+    return {value: [int((rows["label"] == name).sum()) for name in CLASSES] for value, rows in table.groupby(column)}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_validation_hits_the_share_of_every_class_where_that_can_be_done(seed: int) -> None:
+    """Ten patients with both kinds of breath and ten with one kind each: a fifth of all of them is a fifth of each."""
+    mixed = {f"m{i}": [6, 3, 2, 1] for i in range(10)}
+    single = {f"s{i}": [10, 0, 0, 0] if i % 2 else [0, 10, 0, 0] for i in range(10)}
+    table = clinic(mixed | single)
+    found = counts_of(splits.validation(table, 0.2, seed), "split")
+    assert found["validation"] == [22, 16, 4, 2]
+    assert found["train"] == [88, 64, 16, 8]
+
+
+def test_validation_comes_closer_to_the_share_than_patients_at_random() -> None:
+    random = np.random.default_rng(0)
+    table = clinic({f"p{i}": random.integers(0, 40, 4).tolist() for i in range(30)})
+    total = np.array(counts_of(table, "split")["train"])
+
+    def error(chosen: DataFrame) -> float:
+        have = np.array([(chosen["label"] == name).sum() for name in CLASSES])
+        return float(np.abs(have / total - 0.2).max())
+
+    found = [
+        error(part[part["split"] == "validation"]) for part in (splits.validation(table, 0.2, s) for s in range(5))
+    ]
+    names = table["patient"].unique()
+    drawn = [error(table[table["patient"].isin(random.choice(names, 6, replace=False))]) for _ in range(300)]
+    assert max(found) < np.quantile(drawn, 0.02)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_folds_are_even_in_every_class_where_that_can_be_done(seed: int) -> None:
+    kinds = [[8, 0, 0, 0], [0, 8, 0, 0], [2, 2, 2, 2], [1, 0, 0, 3]]
+    table = clinic({f"{kind}{i}": counts for kind, counts in zip("abcd", kinds, strict=True) for i in range(10)})
+    found = counts_of(table.assign(fold=splits.folds(table, 5, seed)), "fold")
+    assert found == {fold: [22, 20, 4, 10] for fold in range(5)}
+
+
+def test_folds_are_even_although_patients_are_not() -> None:
+    """40 to 1 cycles a patient: the small ones even out what the large ones leave."""
+    table = clinic({f"p{i}": [i, 0, 0, 0] for i in range(1, 41)})
+    sizes = [np.bincount(splits.folds(table, 5, seed)) for seed in range(8)]
+    assert max(int(np.ptp(size)) for size in sizes) <= 16
+    assert len({tuple(size) for size in sizes}) > 1  # the seed matters
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_run_divides_by_the_fold_its_settings_name(seed: int) -> None:
+    table = clinic({f"p{i}": [3, 1, 1, 0] for i in range(12)}, split="")
+    words = ["split.name=folds", "split.folds=4", "split.fold=2", f"split.seed={seed}"]
+    divided = splits.divide(table, override(Config(), words))
+    assert divided["split"].tolist() == np.where(splits.folds(table, 4, seed) == 2, "test", "train").tolist()
+
+    held_out = splits.divide(table, override(Config(), [*words, "train.select=validation"]))
+    assert (held_out["split"] == "test").tolist() == (divided["split"] == "test").tolist()
+    train = divided[divided["split"] != "test"]
+    expected = splits.validation(train, 0.2, seed)
+    assert held_out.loc[expected.index, "split"].tolist() == expected["split"].tolist()
+    assert set(held_out["split"]) == {"train", "validation", "test"}
+
+
+def test_a_run_keeps_the_rows_its_split_leaves_out_and_a_validation_part_that_is_there() -> None:
+    table = pd.concat([clinic({"a": [2, 1, 0, 0], "b": [1, 1, 0, 0]}), clinic({"b": [2, 0, 0, 0]}, "test")])
+    table = pd.concat([table, clinic({"c": [1, 0, 0, 0]}, "test"), clinic({"d": [1, 1, 0, 0]}, "validation")])
+    table = table.assign(recording=table["patient"] + table["split"]).reset_index(drop=True)
+    table.attrs["left_out"] = ["something"]
+    config = override(Config(), ["split.name=official_drop", "train.select=validation"])
+    divided = splits.divide(table, config)
+    expected = np.where((table["patient"] == "b") & (table["split"] == "test"), "", table["split"])
+    assert divided["split"].tolist() == expected.tolist()
+    assert divided.attrs == {"left_out": ["something"]}
+    with pytest.raises(ValueError, match=r"no test cycles under split 'official'; the data has only \['train'\]"):
+        splits.divide(table[table["split"] == "train"], Config())
+
+
+def test_a_table_needs_only_one_side_to_have_an_official_split() -> None:
+    for side in ("train", "test"):
+        table = clinic({"a": [1, 0, 0, 0]}, side)
+        assert splits.official(table)["split"].tolist() == [side]
+
+
+def test_dropped_rows_leave_no_gap_in_the_index() -> None:
+    cycles = make_cycles(
+        [("a", "test", "normal"), ("b", "train", "both"), ("b", "test", "both"), ("c", "test", "both")]
+    )
+    dropped = splits.official_drop(cycles)
+    assert dropped.index.tolist() == [0, 1, 2]
+    assert dropped.columns.tolist() == cycles.columns.tolist()

@@ -185,7 +185,7 @@ def test_missing_and_broken_files(folder: Path) -> None:
     (folder / "train_wav" / f"{TRAIN}.wav").unlink()
     assert f"{TRAIN}.json: no recording" in problem(folder)
     add_sound(folder, "train_wav", TRAIN)
-    (folder / "train_json" / f"{TRAIN}.json").write_bytes(b"\xff\xfe")
+    (folder / "train_json" / f"{TRAIN}.json").write_bytes(b"\xff\xfa")
     assert "not a UTF-8 text file" in problem(folder)
     (folder / "train_json" / f"{TRAIN}.json").unlink()
     assert f"{TRAIN}.wav: no annotation {TRAIN}.json" in problem(folder)

@@ -9,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import expit, log_softmax, softmax
+from scipy.stats import norm as normal
+from scipy.stats import t as student
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
+from rales import statistics
 from rales.metrics import confusion, icbhi_scores
 from rales.statistics import (
     FIGURES,
@@ -277,3 +280,105 @@ def test_wilson_interval() -> None:
     assert wilson(0, 0) == (0, 1)
     with pytest.raises(ValueError, match="3 of 2"):
         wilson(3, 2)
+
+
+def test_standard_errors_by_hand() -> None:
+    """Three patients: of the ratio r of sums, U / (U - 1) times the sum of (right - r total)^2 over total^2."""
+    right, normals = np.array([3, 1, 0]), np.array([4, 2, 4])
+    hits, abnormals = np.array([1, 5, 2]), np.array([2, 6, 2])
+    rows = np.column_stack([right, normals, hits, abnormals]).astype(float)
+    sums = np.concatenate([rows, (rows[:, :, None] * rows[:, None, :]).reshape(3, 16)], axis=1).sum(axis=0)
+    figures, errors = statistics._figures(sums, 3)
+    specificity, sensitivity = 4 / 10, 8 / 10
+    of_normal = (right - specificity * normals) / 10
+    of_abnormal = (hits - sensitivity * abnormals) / 10
+    residuals = (of_normal, of_abnormal, (of_normal + of_abnormal) / 2)
+    assert figures == pytest.approx([specificity, sensitivity, 0.6])
+    assert errors == pytest.approx([math.sqrt(1.5 * (residual**2).sum()) for residual in residuals])
+
+
+def test_half_width_is_the_order_statistic_or_students_t_whichever_is_larger() -> None:
+    deviations = np.append(np.random.default_rng(0).permutation(np.arange(1.0, 20.0)), np.nan)  # 19 that exist
+    assert statistics._half_width(deviations, 0.5, units=40, level=0.90) == 0.5 * 18
+    assert statistics._half_width(deviations, 0.5, units=40, level=0.95) == 0.5 * 19
+    assert statistics._half_width(deviations, 0.5, units=40, level=0.96) == math.inf  # too few to say
+    flat = np.zeros(999)
+    for units in (2, 3, 10):
+        expected = 0.5 * student.ppf(0.975, units - 1)
+        assert statistics._half_width(flat, 0.5, units=units, level=0.95) == pytest.approx(expected)
+    assert statistics._half_width(deviations, 0.0, units=40, level=0.95) == 0
+    for level in (0.0, 1.0):
+        with pytest.raises(ValueError, match="expected a fraction between 0 and 1"):
+            statistics._half_width(deviations, 0.5, units=40, level=level)
+
+
+def test_a_difference_without_spread_is_none_or_beyond_all_doubt() -> None:
+    assert statistics._observed(-0.2, 0.1) == 2
+    assert statistics._observed(0.3, 0.0) == math.inf
+    assert statistics._observed(0.0, 0.0) == statistics._observed(1e-13, 0.0) == 0
+
+
+def test_p_value_is_never_below_students() -> None:
+    """Four patients with one normal cycle and one abnormal each; the first system is right once more in three."""
+    true = [0, 1] * 4
+    first = [0, 1, 0, 1, 0, 1, 0, 2]
+    second = [1, 1, 0, 2, 1, 1, 0, 2]
+    patients = np.repeat(np.arange(4), 2)
+    found = paired_difference(true, first, second, patients)
+    gains = np.array([1, 0, 1, 0]) / 4  # right normal cycles more, a patient
+    error = math.sqrt(4 / 3 * ((gains - gains.mean()) ** 2).sum())
+    assert found["specificity"]["difference"] == 0.5
+    assert found["specificity"]["p_value"] >= 2 * student.sf(0.5 / error, 3) * (1 - 1e-12)
+    assert found["specificity"]["high"] == 1  # no difference is larger
+    assert paired_difference(true, second, first, patients)["specificity"]["low"] == -1
+    assert found == paired_difference(true, first, second, patients, cluster=True, seed=0, resamples=10_000)
+    assert found != paired_difference(true, first, second, patients, cluster=False)
+
+
+def test_columns_of_unequal_length_are_counted_in_the_sentence() -> None:
+    with pytest.raises(ValueError, match=r"unequal length \(2 true, 3 patients, 2 predicted\)"):
+        bootstrap([0, 1], [0, 1], ["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"unequal length \(2 true, 2 patients, 2 predicted, 1 other\)"):
+        paired_difference([0, 1], [0, 1], [1], ["a", "b"])
+    with pytest.raises(ValueError, match=r"unequal length \(1 true, 2 probabilities\)"):
+        reliability_curve([0], np.full((2, 4), 0.25))
+    with pytest.raises(ValueError, match=r"unequal length \(1 true, 2 logits\)"):
+        fit_temperature(np.zeros((2, 4)), [0])
+
+
+def test_deviation_of_two_seeds_and_ends_of_the_wilson_interval() -> None:
+    assert mean_sd([0.2, 0.4]) == pytest.approx((0.3, 0.1 * math.sqrt(2)))
+    z2 = normal.ppf(0.975) ** 2
+    low, high = wilson(5, 5)
+    assert low == pytest.approx(5 / (5 + z2))
+    assert high == 1.0
+    low, high = wilson(0, 5)
+    assert low == 0.0
+    assert high == pytest.approx(z2 / (5 + z2))
+    assert wilson(5, 5, level=0.5)[0] > wilson(5, 5)[0]
+
+
+def test_bins_are_fifteen_equal_ones_and_one_cycle_fills_one() -> None:
+    p = np.array([[0.9, 0.1, 0.0, 0.0], [0.3, 0.25, 0.25, 0.2]])
+    curve = reliability_curve([0, 1], p)
+    assert list(curve.columns) == ["low", "high", "cycles", "confidence", "accuracy"]
+    assert curve["low"].tolist() == pytest.approx(np.arange(15) / 15)
+    assert curve["high"].tolist() == pytest.approx(np.arange(1, 16) / 15)
+    assert curve["cycles"].tolist() == [0] * 4 + [1] + [0] * 8 + [1, 0]
+    assert curve["cycles"].dtype == np.int64
+    assert expected_calibration_error([0, 1], p) == pytest.approx((0.1 + 0.3) / 2)
+    low = np.full((1, 4), 0.25)
+    assert reliability_curve([0], low, bins=4)["cycles"].tolist() == [1, 0, 0, 0]  # 0.25 ends the first bin
+    assert reliability_curve([0], low, bins=5)["cycles"].tolist() == [0, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("logits", [np.zeros(4), np.zeros((1, 3)), np.zeros((0, 4)), np.full((1, 4), -np.inf)])
+def test_what_is_no_table_of_logits_is_refused(logits: NDArray[np.float64]) -> None:
+    with pytest.raises(ValueError, match=r"expected \(cycles, 4\) finite numbers"):
+        fit_temperature(logits, [0] * (len(logits) if logits.ndim == 2 else 4))
+
+
+def test_a_very_cold_temperature_leaves_the_largest_of_each_row() -> None:
+    p = np.array([[0.4, 0.3, 0.2, 0.1], [0.25, 0.2, 0.25, 0.3]])
+    assert apply_temperature(p, 1e-3) == pytest.approx(np.array([[1, 0, 0, 0], [0, 0, 0, 1]]), abs=1e-30)
+    assert apply_temperature([[1, 0, 0, 0]], 2).tolist() == [[1, 0, 0, 0]]

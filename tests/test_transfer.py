@@ -126,7 +126,8 @@ def test_what_the_user_sets_wins_and_what_cannot_be_is_a_sentence(place: Path) -
     words = ["audio.rate_hz=4000", "model.heads=2", "frontend=m2d"]
     recipe = recipes.make("m2d_fusion", words, weights=str(place / "run"))
     audio = recipe.config.audio
-    assert (audio.rate_hz, audio.frontend, audio.mean, audio.duration_s) == (4000, "m2d", pytest.approx(-7.1), 1.5)
+    assert (audio.rate_hz, audio.frontend, audio.duration_s) == (4000, "m2d", 1.5)
+    assert audio.mean == pytest.approx(-7.1)
     assert recipe.model(recipe.config).get_submodule("encoder").heads == 2
     said = " ".join(recipe.notes)
     assert "its run heard m2d_clip, m2d was asked for" in said
@@ -156,7 +157,7 @@ def test_the_command_says_what_was_taken_and_the_record_of_the_new_run_is_true(
     (line,) = [line for line in err.splitlines() if "are taken from its run" in line]
     assert "width 24, depth 2, 3 heads, patches of 80 x 8, units of 100 frames" in line
     assert "frontend m2d_clip, rate_hz 8000, duration_s 1.5" in line
-    assert line.endswith("its head, layer weights, calibration are not")
+    assert line.endswith("its head, layer weights and calibration are not")
     old, new = (runs.read_json(out / "config.json")["config"] for out in (place / "run", tmp_path / "new"))
     assert new["audio"] == old["audio"]
     same = ("dim", "depth", "heads", "patch", "unit_frames", "long_input", "raw_last", "layout")

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.browsed import Open, choose, fresh_session, labels, saved, visit
+from tests.browsed import Open, choose, fresh_session, labels, saved, times, visit
 from tests.served import recording, until
 
 FAILED = ("ERR_FAILED",)  # what the browser says of a request that a test has cut
@@ -235,6 +235,128 @@ def test_back_to_an_earlier_revision(place: Path, open_page: Open, client: httpx
     page.get_by_role("button", name="Undo").click()
     saved(page)
     assert labels(page) == kept_labels(client, "History") == after
+
+
+def test_the_state_before_the_first_change_is_what_came(place: Path, open_page: Open, client: httpx.Client) -> None:
+    """However often a boundary was moved, and scored, since."""
+    page = begun(open_page, place, "First change")
+    before = (times(page), labels(page))
+    for number, start in enumerate(("1.3", "1.4", "1.2", "1.1"), start=1):
+        page.get_by_label("Start of cycle 2 in seconds").fill(start)
+        page.get_by_label("Start of cycle 2 in seconds").press("Enter")
+        until(lambda number=number: kept(client, "First change")["revision"] == number)
+        until(lambda: len(kept(client, "First change")["scores"]["first"]) > 4)
+    page.get_by_role("button", name="History").click()
+    expect(page.locator("#revisions-list li").last).to_contain_text("4 cycles, 0 confirmed")
+    page.get_by_role("button", name="Restore: Before the first change").click()
+    expect(page.get_by_label("Start of cycle 2 in seconds")).to_have_value("1.000")
+    assert (times(page), labels(page)) == before
+    assert [(one["start_s"], one["end_s"]) for one in kept(client, "First change")["cycles"]] == before[0]
+
+
+# The list
+
+
+def entry(page: Page, name: str) -> Any:
+    return page.locator("#list .entry", has_text=name)
+
+
+def test_the_list_its_filters_and_its_order_follow_edits(place: Path, open_page: Open, client: httpx.Client) -> None:
+    page = begun(open_page, place, "Followed", 0, 1)
+    first = page.locator("#name").inner_text()
+    second = next(name for name in page.locator("#list .entry-name").all_inner_texts() if name != first)
+    for name in (first, second):
+        opened(page, name)
+        for cycle in range(1, 5):
+            page.get_by_label(f"Label of cycle {cycle}").select_option("normal")
+        saved(page)
+        expect(entry(page, name)).to_contain_text("4 N")
+        expect(entry(page, name)).not_to_contain_text("unsure")  # all are confirmed
+    page.locator("#show").select_option("crackle")
+    expect(page.locator("#list li")).to_have_count(0)
+    page.get_by_label("Label of cycle 1").select_option("crackle")
+    expect(page.locator("#list .entry-name")).to_have_text([second])
+    expect(entry(page, second)).to_contain_text("3 N")
+    expect(entry(page, second)).to_contain_text("1 C")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("#list li")).to_have_count(0)
+    page.locator("#show").select_option("all")
+
+    page.get_by_label("Start of cycle 2 in seconds").fill("1.2")  # a moved cycle is scored, and keeps its label
+    page.get_by_label("Start of cycle 2 in seconds").press("Enter")
+    saved(page)
+    page.get_by_role("button", name="History").click()
+    page.get_by_role("button", name="Restore: Before the first change").click()
+    expect(entry(page, second)).to_contain_text("unsure")  # nobody has confirmed what came along
+    assert page.locator("#list .entry-name").first.inner_text() == second  # the most uncertain one is first
+    lines = {line["name"]: line for line in page.evaluate(LIST)}
+    assert lines == {line["name"]: line for line in session_lines(client, "Followed")}
+
+
+LIST = """async () => (await import("/static/js/state.js")).state.recordings"""
+
+
+def session_lines(client: httpx.Client, session: str) -> list[dict[str, Any]]:
+    ids = {each["name"]: each["id"] for each in client.get("/sessions").json()}
+    return list(client.get(f"/sessions/{ids[session]}").json()["recordings"])
+
+
+def test_a_new_cycle_counts_for_the_list_once_it_is_scored(place: Path, open_page: Open, client: httpx.Client) -> None:
+    page = begun(open_page, place, "Doubt")
+    (name,) = page.locator("#list .entry-name").all_inner_texts()
+    page.get_by_label("Label of cycle 1").select_option("both")
+    for cycle in (4, 3, 2):
+        page.get_by_role("button", name=f"Select cycle {cycle}").click()
+        page.get_by_role("button", name="Delete cycle").click()
+    saved(page)
+    expect(entry(page, name)).not_to_contain_text("unsure")
+    page.evaluate("async () => (await import('/static/js/player.js')).seek(2)")
+    page.get_by_role("button", name="Add at playhead").click()
+    expect(page.locator("#rows tr")).to_have_count(2)
+    expect(entry(page, name)).to_contain_text("unsure")
+    (line,) = session_lines(client, "Doubt")
+    assert page.evaluate(LIST) == [line]
+
+
+def test_a_list_that_was_asked_for_before_a_save_does_not_undo_it(place: Path, open_page: Open) -> None:
+    page = begun(open_page, place, "Overtaken list")
+    (name,) = page.locator("#list .entry-name").all_inner_texts()
+    for cycle in range(1, 5):
+        page.get_by_label(f"Label of cycle {cycle}").select_option("normal")
+    saved(page)
+    answers: list[Any] = []
+    page.route("**/sessions/*", lambda route: answers.append((route, route.fetch())))
+    page.evaluate(
+        """async () => { window.asked = (await import("/static/js/recordings.js")).refresh(); }""",
+    )
+    until_in_page(page, lambda: bool(answers))
+    page.get_by_label("Label of cycle 1").select_option("wheeze")
+    expect(entry(page, name)).to_contain_text("1 W")
+    route, answer = answers[0]
+    route.fulfill(response=answer)
+    page.evaluate("window.asked")
+    expect(entry(page, name)).to_contain_text("1 W")
+
+
+def until_in_page(page: Page, happened: Any) -> None:
+    for _ in range(600):
+        if happened():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("it did not happen in time")
+
+
+def test_the_next_recording_is_the_next_of_the_list_that_was_left(place: Path, open_page: Open) -> None:
+    """An edit moves the open recording to the end of the queue, not the person."""
+    page = begun(open_page, place, "In order", 0, 1, 2)
+    names = page.locator("#list .entry-name").all_inner_texts()
+    opened(page, names[0])
+    for cycle in range(1, 5):
+        page.get_by_label(f"Label of cycle {cycle}").select_option("normal")
+    expect(page.locator("#list .entry-name").last).to_have_text(names[0])
+    page.locator("#main").focus()
+    page.keyboard.press("n")
+    expect(page.locator("#name")).to_have_text(names[1])
 
 
 # Each under its recording

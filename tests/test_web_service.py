@@ -385,7 +385,7 @@ def test_a_folder_that_is_none_of_ours(tmp_path: Path) -> None:
     other = Store(tmp_path / "other")
     with other.open() as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(ValueError, match="layout 99, expected 1"):
+    with pytest.raises(ValueError, match="layout 99, expected 2"):
         Store(tmp_path / "other")
 
 

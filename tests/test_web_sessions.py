@@ -1,6 +1,8 @@
 """What the service keeps: sessions, recordings, annotations and their revisions, and the files it writes of them."""
 
 import io
+import json
+import sqlite3
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +12,7 @@ import httpx
 import pandas as pd
 import pytest
 
-from rales.data import icbhi
+from rales.data import audit, icbhi, read_cycles
 from rales.web.store import Store
 from tests.served import new_session, recording, served, until, upload
 
@@ -51,15 +53,14 @@ def test_a_recording_from_upload_to_export(place: Path, client: httpx.Client) ->
     assert table[P].to_numpy()[0] == pytest.approx([first[name] for name in P])
     assert table[P].iloc[1].isna().all()  # nobody has asked for just these times
     assert table["confirmed"].tolist() == [False, True]
-    assert set(table["notice"]) == {NOTICE}
+    assert "notice" not in table
+    assert table[["path", "patient"]].astype(str).to_numpy().tolist() == [[path.stem, path.stem[:3]]] * 2
     raven = client.get(f"/recordings/{facts['id']}/export?format=raven").text.splitlines()
     assert raven[0].split("\t")[:5] == ["Selection", "View", "Channel", "Begin Time (s)", "End Time (s)"]
-    assert NOTICE in raven[1]
     column = raven[0].split("\t").index("Confirmed")
     assert [line.split("\t")[column] for line in raven[1:]] == ["False", "True"]
     audacity = client.get(f"/recordings/{facts['id']}/export?format=audacity")
-    assert audacity.text.startswith("0.000000\t1.000000\twheeze")
-    assert NOTICE in audacity.text
+    assert audacity.text == f"0.000000\t1.000000\twheeze {first['p_wheeze']:.2f}\n2.000000\t3.457000\tboth\n"
     assert 'filename="' + path.stem + '.audacity.txt"' in audacity.headers["content-disposition"]
 
 
@@ -71,6 +72,45 @@ def test_a_session_as_one_zip(place: Path, client: httpx.Client) -> None:
     name = recording(place).stem
     assert content.namelist() == [f"{name}.txt", f"{name}_2.txt", "README.txt"]
     assert content.read(f"{name}.txt").decode().count("\n") >= 1
+    content = zipfile.ZipFile(io.BytesIO(client.get(f"/sessions/{session}/export?format=csv").content))
+    assert content.namelist() == [f"{name}.csv", f"{name}_2.csv", "manifest.csv", "README.txt"]
+    assert NOTICE in content.read("README.txt").decode()
+    written = pd.read_csv(io.BytesIO(content.read("manifest.csv")), keep_default_na=False)
+    assert set(written["recording"]) == {name, f"{name}_2"}
+    assert set(written["path"]) == {""}  # two of one name: a person must say which is which
+
+
+def test_exports_are_data_to_train_on(place: Path, client: httpx.Client, tmp_path: Path) -> None:
+    """Scored, corrected, exported, given back: the CSV with `split` filled in, and the ICBHI files without a list."""
+    session = new_session(client)
+    names = ["anna", "=1+1", "Zoë, with (space)", "101_1b1_Al_sc_Meditron"]
+    for number, name in enumerate(names):
+        (tmp_path / f"{name}.wav").write_bytes(recording(place, number).read_bytes())
+        facts = upload(client, session, tmp_path / f"{name}.wav")
+        client.post("/annotations", json={"recording": facts["id"], "cycles": cycles_of("wheeze")})
+    for form in ("csv", "icbhi"):
+        archive = zipfile.ZipFile(
+            io.BytesIO(client.get(f"/sessions/{session}/export", params={"format": form}).content)
+        )
+        archive.extractall(tmp_path)
+
+    given = tmp_path / "manifest.csv"
+    assert read_cycles(given)["split"].unique().tolist() == ["train"]
+    assert audit(given).problems == []
+    assert any("split is empty throughout; every row counts as train" in note for note in audit(given).notes)
+    table = pd.read_csv(given, dtype=str)
+    table["split"] = ["train", "train", "train", "test"]
+    table.to_csv(given, index=False, sep=";")
+    cycles = read_cycles(given)
+    assert sorted(cycles["recording"]) == sorted(names)
+    assert cycles.set_index("recording")["patient"]["101_1b1_Al_sc_Meditron"] == "101"
+    assert cycles.set_index("recording")["split"]["101_1b1_Al_sc_Meditron"] == "test"
+    assert set(cycles["label"]) == {"wheeze"}
+
+    by_folder = read_cycles(tmp_path, needs_split=False)
+    assert sorted(by_folder["recording"]) == sorted(names)
+    assert sorted(by_folder["patient"]) == sorted(["101", *names[:3]])
+    assert by_folder[["start_s", "end_s"]].drop_duplicates().to_numpy().tolist() == [[0.5, 1.5]]
 
 
 def test_what_nobody_has_confirmed_or_answered_for_is_said(place: Path, client: httpx.Client, tmp_path: Path) -> None:
@@ -163,6 +203,108 @@ def test_going_back_to_an_earlier_revision(place: Path, client: httpx.Client) ->
     for number in (9, -1, 10**30):
         unknown = client.post(f"/recordings/{recorded}/revisions/{number}/restore")
         assert (unknown.status_code, f"no revision {number} is kept" in unknown.json()["detail"]) == (404, True)
+
+
+@pytest.mark.parametrize("annotated", [True, False])
+def test_what_is_scored_later_is_no_part_of_what_it_began_with(
+    place: Path, client: httpx.Client, annotated: bool
+) -> None:
+    path = recording(place)
+    facts = upload(client, new_session(client), path, path.with_suffix(".txt") if annotated else None)
+    recorded, began = facts["id"], facts["cycles"]
+    assert len(began) == (4 if annotated else len(facts["scores"]["first"]))
+
+    def standing() -> list[dict[str, Any]]:
+        return list(client.get(f"/recordings/{recorded}").json()["cycles"])
+
+    spans = [{"start_s": start, "end_s": start + 0.7} for start in (0.1, 0.9, 1.3)]
+    spans += [{"start_s": began[0]["start_s"], "end_s": began[0]["end_s"]}]  # one of those it has
+    client.post(f"/recordings/{recorded}/scores", json={"cycles": spans})
+    assert standing() == began
+    client.post("/annotations", json={"recording": recorded, "cycles": cycles_of("both")})
+    client.post(f"/recordings/{recorded}/scores", json={"cycles": cycles_of("both")})
+    assert client.get(f"/recordings/{recorded}/revisions").json()[-1]["cycles"] == len(began)
+    Store(place / "store").change("UPDATE scores SET made = 1.0 WHERE recording = ?", recorded)  # a new model is served
+    client.post(f"/recordings/{recorded}/predictions")
+    client.post(f"/recordings/{recorded}/revisions/0/restore")
+    assert standing() == began
+    exported = client.get(f"/recordings/{recorded}/export").text
+    assert exported.count("\n") == len(began)
+
+
+def test_cycles_of_an_annotation_are_there_before_the_model_answers(place: Path, client: httpx.Client) -> None:
+    path, session = recording(place), new_session(client)
+    files = {"audio": (path.name, path.read_bytes()), "annotation": ("a.txt", path.with_suffix(".txt").read_bytes())}
+    recorded = client.post(f"/sessions/{session}/recordings", files=files).json()["id"]
+    store = Store(place / "store")
+    until(lambda: client.get(f"/recordings/{recorded}").json()["status"] == "ready")
+    store.change("DELETE FROM scores WHERE recording = ?", recorded)
+    store.mark(recorded, "failed", "not enough memory")
+    detail = client.get(f"/recordings/{recorded}").json()
+    assert (len(detail["cycles"]), detail["source"]) == (4, "annotation")
+    assert client.get(f"/recordings/{recorded}/export").text.count("\n") == 4
+
+
+OLD_TABLES = """
+CREATE TABLE sessions (id TEXT PRIMARY KEY, name TEXT NOT NULL, created REAL NOT NULL);
+CREATE TABLE recordings (
+    id TEXT PRIMARY KEY, session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+    name TEXT NOT NULL, added REAL NOT NULL, duration_s REAL NOT NULL, rate_hz INTEGER NOT NULL,
+    channels INTEGER NOT NULL, status TEXT NOT NULL, problem TEXT NOT NULL DEFAULT '',
+    reviewed INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX recordings_of ON recordings (session, added);
+CREATE TABLE scores (
+    recording TEXT NOT NULL REFERENCES recordings (id) ON DELETE CASCADE,
+    model TEXT NOT NULL, made REAL NOT NULL, cycles TEXT NOT NULL, PRIMARY KEY (recording, model)
+);
+CREATE TABLE annotations (
+    recording TEXT NOT NULL REFERENCES recordings (id) ON DELETE CASCADE,
+    revision INTEGER NOT NULL, saved REAL NOT NULL, cycles TEXT NOT NULL, PRIMARY KEY (recording, revision)
+);
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_folder_of_the_layout_before_is_taken_over(tmp_path: Path) -> None:
+    """Which kept stretches that were scored later behind the cycles that a recording began with, or in their places."""
+    p = dict.fromkeys(P, 0.25)
+    found: list[dict[str, Any]] = [
+        {"recording": "a", "cycle": i + 1, "start_s": i + 0.00012, "end_s": i + 1.00012, "label": "normal", **p}
+        | {"source": "segment", "true_label": None}
+        for i in range(2)
+    ]
+    later = [{"start_s": 0.5, "end_s": 1.5, "label": "both", **p}, {"start_s": 0, "end_s": 1, "label": "both", **p}]
+    places = {name: tmp_path / "recordings" / name for name in ("found", "annotated", "waits")}
+    for place in places.values():
+        place.mkdir(parents=True)
+    (places["annotated"] / "audio.txt").write_text("0 1 1 0\n1 2.0304 0 1\n")
+    with sqlite3.connect(tmp_path / "sessions.sqlite") as db:
+        db.executescript(OLD_TABLES)
+        db.execute("INSERT INTO sessions VALUES ('s', 'Old', 1.0)")
+        for name in places:
+            status = "waiting" if name == "waits" else "ready"
+            db.execute(
+                "INSERT INTO recordings VALUES (?, 's', ?, 1.0, 2.0304, 4000, 1, ?, '', 0)", (name, name, status)
+            )
+        for number, (name, model) in enumerate([("found", "first"), ("found", "second"), ("annotated", "first")]):
+            rows = [*found, *later] if model == "first" else [{**row, "label": "wheeze"} for row in found]
+            db.execute("INSERT INTO scores VALUES (?, ?, ?, ?)", (name, model, 9.0 - number, json.dumps(rows)))
+        cycles = json.dumps([{"start_s": 0.0, "end_s": 1.0, "label": "both", "confirmed": True}])
+        db.execute("INSERT INTO annotations VALUES ('found', 1, 2.0, ?)", (cycles,))
+    db.close()
+    for _ in range(2):  # and opens as one of its own from then on
+        kept = {row["id"]: row for row in Store(tmp_path).recordings("s", "first")}
+        original = {name: row["original"] for name, row in kept.items()}
+        assert [(one["start_s"], one["end_s"], one["label"]) for one in original["found"]] == [
+            *((0.0, 1.0, "normal"), (1.0, 2.0, "normal"))
+        ]
+        assert [(one["end_s"], one["label"]) for one in original["annotated"]] == [(1.0, "crackle"), (2.03, "wheeze")]
+        assert original["waits"] is None
+        origins = {name: row["origin"] for name, row in kept.items()}
+        assert origins == {"found": "segment", "annotated": "annotation", "waits": None}
+        row = kept["found"]
+        assert (row["revision"], row["path"], row["saved"][0]["label"]) == (1, "found", "both")
 
 
 def test_it_is_all_there_after_a_restart_and_what_waited_is_worked_off(place: Path, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ died, goes on with the same command, and every recording is in the output exactl
 """
 
 import functools
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,9 @@ import pandas as pd
 
 from rales import export, formats, predict, recordings, runs, scoring, spread
 from rales.config import UsageError
+from rales.data import table
 from rales.data.collection import Source, read_collection
+from rales.data.dialects import Row
 from rales.devices import processors
 from rales.progress import progress_bar
 
@@ -24,10 +27,14 @@ KINDS = ("cycles", "summary", "status")  # folders of shards, in the order of wr
 
 
 class Shard(NamedTuple):
-    """A stretch of the manifest by its number."""
+    """A stretch of the manifest by its number; `rows` give the cycles of those recordings that have some in it."""
 
     number: int
     paths: tuple[str, ...]
+    rows: dict[str, list[Row]]
+
+    def __hash__(self) -> int:
+        return hash(self.number)
 
 
 def run(
@@ -42,13 +49,15 @@ def run(
     cycles: str = "auto",
     min_confidence: float = 0.0,
     threshold: Any = None,
+    quality: bool = True,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Manifest (CSV or Parquet with a column `path`; each recording counts once) -> OUT/cycles, OUT/summary and
     OUT/status, a Parquet file a shard; -> counts, and the sentences of what failed.
 
-    Paths are relative to the manifest, absolute, or URLs. `cluster` is "local" (`processes` at a time) or "ray" (the
-    cluster at `address`, or one started here; manifest, model and out must be on a file system that its nodes share).
+    Where it has start_s and end_s, these are the cycles, unless `cycles` says where else to take them from. Paths are
+    relative to the manifest, absolute, or URLs. `cluster` is "local" (`processes` at a time) or "ray" (the cluster at
+    `address`, or one started here; manifest, model and out must be on a file system that its nodes share).
     Errors: no manifest, no model, an OUT of another job.
     """
     if cluster not in ("local", "ray"):
@@ -57,6 +66,7 @@ def run(
         raise UsageError("--shard and --processes: expected 1 or more")
     collection = read_collection([manifest], part="all")
     (source,) = collection.sources
+    rows = rows_of(manifest, source) if cycles == "auto" else {}
     classifier = export.load(model)
     decision = classifier.decision(min_confidence, threshold)
     job = {
@@ -64,13 +74,15 @@ def run(
         "model": classifier.digest,
         "shard": shard,
         "cycles": cycles,
+        "quality": quality,
         "decision": {name: value for name, value in vars(decision).items() if name != "caution"},  # is the model's
+        **({"rows": digest_of(rows)} if rows else {}),
     }
-    place = str(Path(model).resolve()) if model and Path(model).exists() else model
-    shared = (str(out.resolve()), place, decision, cycles)
+    file = str(Path(model).resolve()) if model and Path(model).exists() else model
+    shared = (str(out.resolve()), file, decision, cycles, quality)
     with runs.claimed(out):
         begin(out, job)
-        waiting = (part for part in shards(source, shard) if not done(out, part.number))
+        waiting = (part for part in shards(source, shard, rows) if not done(out, part.number))
         if cluster == "ray":
             found = spread.on_ray(predict_shard, waiting, shared, processes=processes, address=address, retries=RETRIES)
         else:
@@ -88,13 +100,16 @@ def run(
         return outcome(out, len(source.used), problems)
 
 
-def predict_shard(part: Shard, out: str, model: str | None, decision: scoring.Decision, where: str = "auto") -> None:
+def predict_shard(
+    part: Shard, out: str, model: str | None, decision: scoring.Decision, where: str = "auto", quality: bool = True
+) -> None:
     """Write one shard's files, in a worker."""
     classifier, folder, name = loaded(model), Path(out), part_name(part.number)
     status, summary, problems = list[pd.DataFrame](), list[pd.DataFrame](), list[str]()
 
     def passing() -> Iterator[pd.DataFrame]:
-        for cycles, state in classifier.tables(part.paths, problems, decision, cycles=where):
+        tables = classifier.tables(part.paths, problems, decision, cycles=part.rows or where, quality=quality)
+        for cycles, state in tables:
             status.append(state)
             summary.append(scoring.per_recording(cycles))
             yield cycles
@@ -113,11 +128,30 @@ def loaded(model: str | None) -> predict.Model:
     return export.load(model)
 
 
-def shards(source: Source, size: int) -> Iterator[Shard]:
-    """Recordings of a manifest -> its stretches, in order."""
+def rows_of(manifest: Path, source: Source) -> dict[str, list[Row]]:
+    """Manifest -> recording -> the rows that give its cycles; a folder of manifests gives none."""
+    if manifest.is_dir():
+        return {}
+    return {place(source, name): rows for name, rows in table.spans_of(manifest).items()}
+
+
+def digest_of(rows: Mapping[str, list[Row]]) -> str:
+    """Rows -> SHA-256: with other cycles it is another job."""
+    told = sorted((path, *sorted(row.cells.items())) for path, found in rows.items() for row in found)
+    return hashlib.sha256(repr(told).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def place(source: Source, name: str) -> str:
+    """Recording as its manifest names it -> its path or URL."""
+    return name if recordings.is_url(name) else str(source.base / name)
+
+
+def shards(source: Source, size: int, rows: Mapping[str, list[Row]] | None = None) -> Iterator[Shard]:
+    """Recordings of a manifest, and rows that give the cycles of some -> its stretches, in order."""
+    rows = rows or {}
     for number, start in enumerate(range(0, len(source.used), size)):
-        names = source.used.slice(start, size).to_pylist()
-        yield Shard(number, tuple(n if recordings.is_url(n) else str(source.base / n) for n in names))
+        paths = tuple(place(source, name) for name in source.used.slice(start, size).to_pylist())
+        yield Shard(number, paths, {path: rows[path] for path in paths if path in rows})
 
 
 def part_name(number: int) -> str:
@@ -156,14 +190,15 @@ def outcome(out: Path, expected: int, problems: list[str]) -> dict[str, Any]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    counts = {"recordings": 0, "ok": 0, "failed": 0, "cycles": 0, "seconds_of_sound": 0.0}
+    counts = {"recordings": 0, "ok": 0, "failed": 0, "cycles": 0, "not_judged": 0, "seconds_of_sound": 0.0}
     for path in sorted((out / "status").glob("part-*.parquet")):
-        table = pq.read_table(path, columns=["path", "status", "sentence", "duration_s", "cycles"])
-        failed = table.filter(pc.equal(table["status"], "failed"))
-        counts["recordings"] += len(table)
+        shard = pq.read_table(path, columns=["path", "status", "sentence", "duration_s", "cycles", "not_judged"])
+        failed = shard.filter(pc.equal(shard["status"], "failed"))
+        counts["recordings"] += len(shard)
         counts["failed"] += len(failed)
-        counts["cycles"] += pc.sum(table["cycles"]).as_py() or 0
-        counts["seconds_of_sound"] += pc.sum(table["duration_s"]).as_py() or 0.0
+        counts["cycles"] += pc.sum(shard["cycles"]).as_py() or 0
+        counts["not_judged"] += pc.sum(shard["not_judged"]).as_py() or 0
+        counts["seconds_of_sound"] += pc.sum(shard["duration_s"]).as_py() or 0.0
         problems += failed["sentence"].to_pylist()[: max(0, 20 - len(problems))]
     counts["ok"] = counts["recordings"] - counts["failed"]
     if counts["recordings"] != expected and not any(problem.startswith("shard ") for problem in problems):

@@ -54,16 +54,25 @@ class Explained(NamedTuple):
     repeats: bool  # the clip holds the cycle again and again
 
 
-def explain(model: Model, path: str, cycle: int, target: str | None = None, *, cycles: str = "auto") -> Explained:
-    """Recording, number of a cycle from 1, class (None: the one predicted) -> why. Errors: no such cycle or class."""
+def explain(
+    model: Model, path: str, cycle: int, target: str | None = None, *, cycles: str = "auto", quality: bool = True
+) -> Explained:
+    """Recording, number of a cycle from 1, class (None: the one predicted) -> why. Errors: no such cycle or class, a
+    cycle whose sound cannot be judged (unless `quality` is False)."""
     before = 0
-    for piece in recordings.pieces(path, model.recipe.config.audio, cycles):
-        if before < cycle <= before + len(piece.waves):
-            wave = piece.waves[cycle - before - 1]
+    for piece in recordings.pieces(path, model.recipe.config.audio, cycles, quality):
+        verdicts = piece.cycles.verdicts
+        if not 0 < cycle <= len(verdicts):
+            raise UsageError(f"--cycle {cycle}: {path} has cycles 1 to {len(verdicts)}")
+        if not verdicts[cycle - 1].judged:
+            raise ValueError(
+                f"{path}, cycle {cycle}: not judged, so there is nothing to explain: {verdicts[cycle - 1].reason}"
+            )
+        row = int(piece.cycles.judged[: cycle - 1].sum()) - before
+        if row < len(piece.waves):
+            wave = piece.waves[row]
             break
         before += len(piece.waves)
-    else:
-        raise UsageError(f"--cycle {cycle}: {path} has cycles 1 to {before}")
     probabilities = model.probabilities(wave[None])[0]
     if target is not None and target not in model.classes:
         raise UsageError(f"--target {target}: expected one of {', '.join(model.classes)}")

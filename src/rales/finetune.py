@@ -275,17 +275,18 @@ def part_logits(
     model: nn.Module, frontend: nn.Module, data: Data, part: str, here: Place
 ) -> tuple[pd.DataFrame, Tensor]:
     """-> a part's cycles in table order, and their (n, classes) logits; processes share the work, whole batches each.
+
     Computed in float32 whatever the training is in: an epoch must be chosen by the scores that its weights will be
-    known by. Errors: an answer that is not a number."""
+    known by. Errors: an answer that is not a number.
+    """
     model.eval()
     frontend.eval()
     everyone = data.rows(part)
     batch_of = np.arange(len(everyone)) // data.together
     rows = everyone[batch_of * here.world // (batch_of[-1] + 1) == here.rank]
     logits = [torch.zeros(0, len(CLASSES))]
-    for batch in batches.in_order(data.waves, data.labels, data.together, rows=rows) if len(rows) else ():
-        features = frontend(batch.wave.to(here.device))
-        logits.append(model(features).cpu())
+    reading = batches.in_order(data.waves, data.labels, data.together, rows=rows) if len(rows) else ()
+    logits += [model(frontend(batch.wave.to(here.device))).cpu() for batch in reading]
     found = torch.cat(here.gather(torch.cat(logits))).numpy()
     scoring.check_numbers(data.table.iloc[everyone], found)
     cycles, pooled = scoring.pooled(data.table.iloc[everyone], found)

@@ -1,27 +1,36 @@
 """Predictions as files: tables of all recordings (CSV, JSON, Parquet), labels for Audacity and Raven.
 
-Everything is written as it comes, some recordings at a time, so that any number of them fits into memory.
+Everything is written as it comes, some recordings at a time, so that any number of them fits into memory. What must
+stand beside the answers (`.attrs["notice"]` of a table) is said once: at the root of JSON, in the metadata of Parquet;
+CSV, Audacity and Raven have no place for it, so who writes them says it.
 """
 
-from collections import Counter
+import hashlib
+import json
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
-from typing import Any
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 import pandas as pd
 
 from rales import runs
+from rales.cells import defused_table, encodable, one_line
 from rales.config import UsageError
 from rales.metrics import CLASSES
-from rales.scoring import NOTICE
 
-Add = Callable[[pd.DataFrame], None]
+Add = Callable[[pd.DataFrame], object]
 Chunks = Iterable[tuple[pd.DataFrame, pd.DataFrame]]  # cycles and status of some whole recordings
 
 TABLES = ("csv", "json", "parquet")
 FORMATS = (*TABLES, "audacity", "raven")
+LONGEST_NAME = 230  # bytes; file systems take 255, and the file being written has a little more
+OTHER_KINDS = (".csv", ".json", ".parquet", ".tsv", ".xlsx", ".xls", ".ods", ".npz", ".png", ".html", ".pdf")
 
 
 def write(chunks: Chunks, out: Path, form: str, paths: Sequence[str]) -> list[Path]:
@@ -30,25 +39,59 @@ def write(chunks: Chunks, out: Path, form: str, paths: Sequence[str]) -> list[Pa
     csv, json and parquet are one file. audacity and raven have a file for each recording in the folder `out`; an `out`
     with a suffix is the file of a single recording or, with raven, the combined table of several.
     """
-    if form not in FORMATS:
-        raise UsageError(f"--format {form}: expected one of {', '.join(FORMATS)}")
+    check_format(out, form)
     if form in TABLES:
         return write_table((table for table, _ in chunks), out, form)
-    if out.suffix and form == "raven" and len(paths) > 1:
+    if is_combined(out, form, paths):
         return write_table(raven_combined(chunks), out, form)
-    names = {path: f"{Path(path).stem}.{form}.txt" for path in paths}  # not `.txt` alone, as annotations are named
-    twice = [name for name, count in Counter(names.values()).items() if count > 1]
-    if twice:
-        raise ValueError(
-            f"{out}: two recordings would both be written to {twice[0]}; predict them one folder at a time"
-        )
+    files = label_files(out, form, paths)
     label = {"audacity": audacity, "raven": raven}[form]
     written = []
     for table, _ in chunks:
         for path, rows in table.groupby("path", sort=False):
-            file = out if out.suffix and len(paths) == 1 else out / names[str(path)]
-            written += write_table([label(rows)], file, form)
+            written += write_table([label(rows)], files[str(path)], form)
     return written
+
+
+def planned(out: Path, form: str, paths: Sequence[str]) -> list[Path]:
+    """-> the files that `write` would write."""
+    if form in TABLES or is_combined(out, form, paths):
+        return [out]
+    return list(label_files(out, form, paths).values())
+
+
+def is_combined(out: Path, form: str, paths: Sequence[str]) -> bool:
+    return bool(out.suffix) and form == "raven" and len(paths) > 1
+
+
+def label_files(out: Path, form: str, paths: Sequence[str]) -> dict[str, Path]:
+    """Recordings -> the label file of each. Those of nested folders lie in nested folders, below the folder that all
+    have in common; two that would share a file, also on a disk that ignores case, keep their suffix or get a number."""
+    if out.suffix and len(paths) == 1:
+        return {encodable(paths[0]): out}
+    folders = {path: PurePosixPath(path if "://" in path else os.path.abspath(path)).parent.parts for path in paths}
+    first, last = min(folders.values(), default=()), max(folders.values(), default=())
+    above = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    files, taken = dict[str, Path](), set[str]()
+    for path in paths:
+        name = Path(path).name
+        choices = [Path(path).stem, name, *(f"{name}.{number}" for number in range(2, len(paths) + 2))]
+        # not `.txt` alone, as annotations are named
+        inside = (Path(*folders[path][above:], file_name(encodable(choice), f".{form}.txt")) for choice in choices)
+        file = next(each for each in inside if str(each).casefold() not in taken)
+        taken.add(str(file).casefold())
+        files[encodable(path)] = out / file
+    return files
+
+
+def file_name(stem: str, suffix: str) -> str:
+    """Name of a recording, and what its file's name ends in -> a name that file systems take; a long one is cut and
+    told from others by its digest."""
+    if len((stem + suffix).encode()) <= LONGEST_NAME:
+        return stem + suffix
+    digest = hashlib.sha256(stem.encode()).hexdigest()[:8]
+    room = LONGEST_NAME - len(suffix.encode()) - len(digest) - 1
+    return f"{stem.encode()[:room].decode('utf-8', 'ignore')}-{digest}{suffix}"
 
 
 def write_table(tables: Iterable[pd.DataFrame], out: Path, form: str | None = None) -> list[Path]:
@@ -64,9 +107,25 @@ def write_table(tables: Iterable[pd.DataFrame], out: Path, form: str | None = No
 
 
 def form_of(out: Path) -> str:
-    """File name -> the table's form that its suffix says, else csv."""
+    """File name -> the table's form that its suffix says, csv without one. Errors: another suffix."""
     suffix = out.suffix.lower().removeprefix(".")
-    return suffix if suffix in TABLES else "csv"
+    if suffix and suffix not in TABLES:
+        raise UsageError(
+            f"--out {out}: the name does not say what to write; expected one that ends in .csv, .json or .parquet, or "
+            f"--format ({', '.join(FORMATS)})"
+        )
+    return suffix or "csv"
+
+
+def check_format(out: Path, form: str) -> None:
+    """A format that is not known, or that the name of the file belies, is a UsageError, best raised before the work."""
+    if form not in FORMATS:
+        raise UsageError(f"--format {form}: expected one of {', '.join(FORMATS)}")
+    suffix = out.suffix.lower()
+    if form in TABLES and suffix not in ("", ".txt", f".{form}"):
+        raise UsageError(f"--out {out}: expected a name that ends in .{form} for --format {form}")
+    if form not in TABLES and suffix in OTHER_KINDS:
+        raise UsageError(f"--out {out}: expected a folder, or a name that ends in .txt, for --format {form}")
 
 
 def check_table_name(option: str, out: Path | None) -> None:
@@ -76,29 +135,67 @@ def check_table_name(option: str, out: Path | None) -> None:
 
 
 @contextmanager
-def text_file(out: Path, **options: Any) -> Iterator[Add]:
-    """`with text_file(out) as add: add(table)`: CSV; `options` are those of pandas."""
+def text_file(out: Path) -> Iterator[Add]:
+    """`with text_file(out) as add: add(table)`: CSV whose cells no spreadsheet computes."""
     with runs.replacing(out) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        header = options.pop("header", True)
-        yield lambda table: table.to_csv(file, index=False, header=header and file.tell() == 0, **options)
+        yield lambda table: file.write(csv_text(table, header=file.tell() == 0))
+
+
+def csv_text(table: pd.DataFrame, *, header: bool = True) -> str:
+    return str(defused_table(table).to_csv(index=False, header=header))
+
+
+@contextmanager
+def label_file(out: Path, form: str) -> Iterator[Add]:
+    """The same for Audacity or Raven."""
+    with runs.replacing(out) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        yield lambda table: file.write(label_text(table, form, header=file.tell() == 0))
+
+
+def label_text(table: pd.DataFrame, form: str, *, header: bool = True) -> str:
+    """Table of `audacity` or `raven` -> its text: tabs between cells, which are one line each and otherwise as they
+    are, since these programs compute nothing."""
+    plain = table.map(lambda cell: one_line(cell) if isinstance(cell, str) else cell)
+    if form == "audacity":
+        return str(plain.to_csv(index=False, header=False, sep="\t", float_format="%.6f"))
+    return str(plain.to_csv(index=False, header=header, sep="\t"))
 
 
 @contextmanager
 def json_file(out: Path) -> Iterator[Add]:
-    """The same as one JSON array of an object a row."""
-    with runs.replacing(out) as beside, beside.open("w", encoding="utf-8") as file:
+    """The same as one JSON object: `notice` (where the table has one), then the columns, each an array of its cells;
+    `pandas.read_json` reads it."""
+    with runs.replacing(out) as beside, ExitStack() as stack:
+        columns: dict[str, IO[str]] = {}  # each written beside the file, since it must be whole before the next begins
+        said: dict[str, str] = {}
 
         def add(table: pd.DataFrame) -> None:
-            lines = table.to_json(orient="records", lines=True, double_precision=15).rstrip("\n")
-            file.write(("[\n" if file.tell() == 0 else ",\n") + lines.replace("\n", ",\n"))
+            said.update({name: text for name, text in table.attrs.items() if name == "notice"})
+            for name in map(str, table.columns):
+                values: Any = table[name]
+                cells = values.to_json(orient="values", double_precision=15)[1:-1]
+                if name in columns:
+                    columns[name].write("," + cells)
+                else:
+                    columns[name] = stack.enter_context(
+                        tempfile.SpooledTemporaryFile(1 << 20, "w+", encoding="utf-8", dir=str(out.parent))
+                    )
+                    columns[name].write(cells)
 
         yield add
-        file.write("\n]\n")
+        with beside.open("w", encoding="utf-8") as file:
+            file.write("{\n" + "".join(f"{json.dumps(name)}: {json.dumps(text)},\n" for name, text in said.items()))
+            for number, (name, cells) in enumerate(columns.items()):
+                file.write((",\n" if number else "") + f"{json.dumps(name)}: [")
+                cells.seek(0)
+                shutil.copyfileobj(cells, file)
+                file.write("]")
+            file.write("\n}\n")
 
 
 @contextmanager
 def parquet_file(out: Path) -> Iterator[Add]:
-    """The same as Parquet, a row group a table."""
+    """The same as Parquet, a row group a table; the notice is in the metadata of the schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -110,19 +207,25 @@ def parquet_file(out: Path) -> Iterator[Add]:
             if writer is None:  # a column without a value yet (true_label) is one of words
                 found = pa.Schema.from_pandas(table, preserve_index=False)
                 kinds = [(f.name, pa.string() if pa.types.is_null(f.type) else f.type) for f in found]
-                writer = stack.enter_context(pq.ParquetWriter(beside, pa.schema(kinds)))
+                said = {"notice": table.attrs["notice"]} if "notice" in table.attrs else {}
+                schema = pa.schema(kinds, metadata={**(found.metadata or {}), **said})
+                writer = stack.enter_context(pq.ParquetWriter(beside, schema))
             writer.write_table(pa.Table.from_pandas(table, schema=writer.schema, preserve_index=False))
 
         yield add
 
 
 def audacity(rows: pd.DataFrame) -> pd.DataFrame:
-    """Cycles of one recording -> its Audacity label track: start, end, label with its probability."""
+    """Cycles of one recording -> its Audacity label track: start, end, label with its probability (`wheeze 0.62`)."""
     unsure = rows["uncertain"] if "uncertain" in rows else [False] * len(rows)
-    text = [
-        f"{'uncertain: ' if doubt else ''}{row.label} {getattr(row, f'p_{row.label}'):.2f} ({NOTICE})"
-        for row, doubt in zip(rows.itertuples(), unsure, strict=True)
-    ]
+    text = []
+    for row, doubt in zip(rows.to_dict("records"), unsure, strict=True):
+        if not isinstance(row["label"], str):
+            text.append(f"not judged: {row['quality_reason']}")
+            continue
+        p = row.get(f"p_{row['label']}")
+        sure = "" if p is None or p != p else f" {p:.2f}"
+        text.append(f"{'uncertain: ' if doubt else ''}{row['label']}{sure}")
     return pd.DataFrame({"start": rows["start_s"].to_numpy(), "end": rows["end_s"].to_numpy(), "text": text})
 
 
@@ -139,10 +242,9 @@ def raven(rows: pd.DataFrame) -> pd.DataFrame:
             "Low Freq (Hz)": 50.0,  # crowsetta refuses whole numbers
             "High Freq (Hz)": 8000.0,
             "Begin File": [Path(path).name for path in rows["path"]],
-            "Class": rows["label"].to_numpy(),
+            "Class": rows["label"].fillna("not judged").to_numpy(),
             **{f"p_{name}": rows[f"p_{name}"].to_numpy() for name in CLASSES},
             **uncertain,
-            "Notice": rows["notice"].to_numpy(),
         }
     )
 
@@ -168,6 +270,6 @@ OPENED: dict[str, Callable[[Path], AbstractContextManager[Add]]] = {
     "csv": text_file,
     "json": json_file,
     "parquet": parquet_file,
-    "audacity": partial(text_file, sep="\t", header=False, float_format="%.6f"),
-    "raven": partial(text_file, sep="\t"),
+    "audacity": partial(label_file, form="audacity"),
+    "raven": partial(label_file, form="raven"),
 }

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from rales import finetune, recipes, recordings, runs, scoring
 from rales.audio import wave
+from rales.audio.quality import Verdict
+from rales.cells import encodable, one_line
 from rales.config import Recipe, UsageError
 from rales.data import icbhi, splits
 from rales.data.ahead import held_back
@@ -43,13 +46,20 @@ Engine = Callable[[Waves], NDArray[np.floating[Any]]]  # (B, samples) cycles -> 
 
 
 class Answer(NamedTuple):
-    """One recording with a row of `values` per cycle, or the error that kept it from being read."""
+    """One recording with a row of `values` per cycle that can be judged, or the error that kept it from being read."""
 
     path: str
     duration_s: float
     cycles: Cycles
     values: NDArray[Any]
     error: Exception | None
+    notes: Sequence[str] = ()  # about its file, which was read all the same
+
+    def of_all_cycles(self) -> NDArray[Any]:
+        """(judged cycles, n) `values` -> (cycles, n), NaN where the sound cannot be judged."""
+        spread = np.full((len(self.cycles.verdicts), self.values.shape[1]), np.nan)
+        spread[self.cycles.judged] = self.values
+        return spread
 
 
 class Model:
@@ -98,19 +108,25 @@ class Model:
         decision: Decision | None = None,
         *,
         cycles: str = "auto",
+        quality: bool = True,
         progress: bool = False,
     ) -> pd.DataFrame:
         """Recordings, folders, globs, URLs -> one row per cycle: recording, cycle, start_s, end_s, label, p_… (see
         contract).
 
-        Cycles come from an ICBHI annotation beside the recording (then `true_label` is filled), else breaths are found
-        in its sound, else windows are taken (`source` tells; `cycles` chooses, see `recordings.cycles_of`). A recording
+        Cycles come from an annotation beside the recording (then `true_label` is filled), else breaths are found in
+        its sound, else windows are taken (`source` tells; `cycles` chooses, see `recordings.cycles_of`). What must
+        stand beside the answers is `.attrs["notice"]`. A recording
         that cannot be read raises a ValueError that names it; with a `problems` list given, its sentence goes there and
-        the other recordings are unaffected.
+        the other recordings are unaffected. A cycle whose sound cannot be judged has no label and NaN probabilities;
+        `quality` and `quality_reason` say why (see audio.quality). With quality=False every cycle gets a label.
         """
-        found = self.tables(recordings.find(paths), problems, decision, cycles=cycles, progress=progress)
+        found = self.tables(
+            recordings.find(paths), problems, decision, cycles=cycles, quality=quality, progress=progress
+        )
         tables = [table for table, _ in found]
         result = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+        result.attrs["notice"] = tables[0].attrs["notice"]
         return result.drop(columns="true_label") if result["true_label"].isna().all() else result
 
     def tables(
@@ -119,14 +135,16 @@ class Model:
         problems: list[str] | None = None,
         decision: Decision | None = None,
         *,
-        cycles: str = "auto",
+        cycles: recordings.Where = "auto",
+        quality: bool = True,
         progress: bool = False,
     ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-        """Recordings -> their cycles and their status (path, status, sentence, duration_s, cycles), some whole
-        recordings at a time and at least once; errors as in `predict`."""
+        """Recordings -> their cycles and their status (path, status, sentence, duration_s, cycles, not_judged, quality,
+        quality_reason), some whole recordings at a time and at least once; errors as in `predict`."""
         decision = decision or self.decision()
         some, rows = list[Answer](), 0
-        for answer in with_progress(self.answers(paths, self.engine, problems, cycles), paths, progress):
+        answers = self.answers(paths, self.engine, problems, cycles, quality)
+        for answer in with_progress(answers, paths, progress):
             some.append(answer)
             rows += len(answer.values)
             if rows >= CHUNK or len(some) >= CHUNK:
@@ -160,14 +178,14 @@ class Model:
     def tabulated(self, answers: Sequence[Answer], decision: Decision) -> tuple[pd.DataFrame, pd.DataFrame]:
         good = [answer for answer in answers if answer.error is None]
         rows = rows_of(good)
-        values = np.concatenate([np.empty((0, len(self.classes))), *(answer.values for answer in good)])
+        values = np.concatenate([np.empty((0, len(self.classes))), *(answer.of_all_cycles() for answer in good)])
         table = scoring.predictions(rows, values, decision)
-        table = table.assign(source=rows["source"], path=rows["path"], notice=decision.notice)
-        columns = ["path", "status", "sentence", "duration_s", "cycles"]
-        status = [
-            (a.path, "failed" if a.error else "ok", str(a.error or ""), a.duration_s, len(a.values)) for a in answers
-        ]
-        return table, pd.DataFrame(status, columns=columns)
+        verdicts = [verdict for answer in good for verdict in answer.cycles.verdicts]
+        table["quality"] = [verdict.quality for verdict in verdicts]
+        table["quality_reason"] = [verdict.reason for verdict in verdicts]
+        table = table.assign(source=rows["source"], path=rows["path"])
+        table.attrs["notice"] = decision.notice
+        return table, status_table(answers)
 
     def embed(
         self,
@@ -176,10 +194,13 @@ class Model:
         layer: int | None = None,
         per: Literal["cycle", "recording"] = "cycle",
         cycles: str = "auto",
+        quality: bool = True,
         progress: bool = False,
     ) -> NDArray[np.float32]:
-        """Recordings -> (rows, features) vectors of `embed_table`."""
-        table = self.embed_table(paths, layer=layer, per=per, cycles=cycles, progress=progress)
+        """Recordings -> (rows, features) vectors of `embed_table`. Errors: none of them can be judged."""
+        table = self.embed_table(paths, layer=layer, per=per, cycles=cycles, quality=quality, progress=progress)
+        if table.empty:
+            raise ValueError("; ".join(table.attrs["not_judged"]) or "no cycle in these recordings")
         return np.stack(table["vector"].to_list())
 
     def embed_table(
@@ -190,23 +211,30 @@ class Model:
         layer: int | None = None,
         per: Literal["cycle", "recording"] = "cycle",
         cycles: str = "auto",
+        quality: bool = True,
         progress: bool = False,
     ) -> pd.DataFrame:
         """Recordings -> recording, cycle, start_s, end_s, path and `vector`: the fused z' (D * n,) that the head sees
         (eq. 2), or mean + maximum of one layer (D,), counted from 1.
 
         A recording's vector is the mean of its cycles' (`cycle` is then 0). Errors go to `problems` as in `predict`.
+        What cannot be judged has no vector; `attrs["not_judged"]` has a sentence for each such recording.
         """
-        tables = []
+        tables, not_judged = [], list[str]()
         sources = recordings.find(paths)
-        for answer in with_progress(self.answers(sources, self.embedder(layer), problems, cycles), sources, progress):
-            rows, vectors = rows_of([answer]).drop(columns=["label", "source"]), answer.values
+        answers = self.answers(sources, self.embedder(layer), problems, cycles, quality)
+        for answer in with_progress(answers, sources, progress):
+            rows, vectors = rows_of([answer]).drop(columns=["label", "source"])[answer.cycles.judged], answer.values
+            not_judged += scoring.not_judged(status_table([answer]))
             if per == "recording" and len(rows):
                 rows = rows.head(1).assign(cycle=0, start_s=0.0, end_s=answer.duration_s)
                 vectors = vectors.mean(axis=0, keepdims=True)
             if answer.error is None:
                 tables.append(rows.assign(vector=list(vectors)))
-        return pd.concat(tables or [rows_of([]).drop(columns=["label", "source"]).assign(vector=[])], ignore_index=True)
+        none = rows_of([]).drop(columns=["label", "source"]).assign(vector=[])
+        table = pd.concat([each for each in tables if len(each)] or [none], ignore_index=True)
+        table.attrs["not_judged"] = not_judged
+        return table
 
     def embedder(self, layer: int | None) -> Callable[[Waves], NDArray[np.float32]]:
         """Layer, or None for the fused ones -> (B, samples) -> (B, features)."""
@@ -228,14 +256,17 @@ class Model:
         paths: Iterable[str],
         function: Callable[[Waves], NDArray[Any]],
         problems: list[str] | None,
-        cycles: str = "auto",
+        cycles: recordings.Where = "auto",
+        quality: bool = True,
     ) -> Iterator[Answer]:
         """Recordings -> what a function of (B, samples) says of their cycles, batched across recordings, in order."""
         if self.recipe.rows is not None or self.recipe.prepare is not None:
-            yield from self.own_answers(paths, function, problems, cycles)
+            yield from self.own_answers(paths, function, problems, cycles, quality)
             return
         values, not_a_number = list[NDArray[Any]](), None
-        for piece, mine in self.pieces(paths, function, cycles):
+        # where an answer depends on its neighbours, none of them may be left out
+        gate = quality and self.recipe.config.audio.scope == "clip"
+        for piece, mine in self.pieces(paths, function, cycles, gate):
             values += [mine] if len(mine) else []
             if not np.isfinite(mine).all():
                 not_a_number = no_answer(piece.path, piece.waves)
@@ -245,17 +276,17 @@ class Model:
             if error is not None:
                 if problems is None or not isinstance(error, ValueError | OSError):
                     raise error
-                problems.append(str(error))
+                problems.append(one_line(str(error)))
                 values = []  # a recording that breaks off has no answer, also where its first cycles had one
             together = np.concatenate(values) if values else np.empty((0, len(self.classes)))
-            yield Answer(piece.path, piece.duration_s, piece.cycles, together, error)
+            yield Answer(piece.path, piece.duration_s, piece.cycles, together, error, piece.notes)
             values, not_a_number = [], None
 
     def pieces(
-        self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], cycles: str
+        self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], cycles: recordings.Where, quality: bool
     ) -> Iterator[tuple[Piece, NDArray[Any]]]:
         """Recordings -> their pieces in order, each with what the function says of its cycles."""
-        reading = recordings.ahead(paths, self.recipe.config.audio, cycles)
+        reading = recordings.ahead(paths, self.recipe.config.audio, cycles, gate=quality)
         # Closed whatever happens, else readers wait for someone to take their pieces and keep the process from ending
         with closing(reading), ThreadPoolExecutor(self.at_once, thread_name_prefix="rales-score") as pool:
             groups = recordings.grouped(recordings.filling(reading, self.together), self.together)
@@ -267,17 +298,25 @@ class Model:
                     values = values[len(piece.waves) :]
 
     def own_answers(
-        self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], problems: list[str] | None, cycles: str
+        self,
+        paths: Iterable[str],
+        function: Callable[[Waves], NDArray[Any]],
+        problems: list[str] | None,
+        cycles: recordings.Where,
+        quality: bool,
     ) -> Iterator[Answer]:
         """`answers` of a system that prepares its rows in its own way, one recording after the other."""
         nothing = np.empty((0, len(self.classes)))
         for path in paths:
             try:
                 with recordings.local(path) as file:
-                    duration_s = wave.info(file).duration_s
-                    found = recordings.cycles_of(file, duration_s, cycles)
-                    table = rows_of([Answer(str(file), duration_s, found, nothing, None)])
-                    rows = prepared_rows(table.assign(split="", device=icbhi.device_of(file.stem)), self.recipe)
+                    facts, where = wave.info(file), recordings.asked(cycles, path)
+                    found = recordings.cycles_of(file, facts.duration_s, where)
+                    found = recordings.with_verdicts(file, found, where, quality)
+                    table = rows_of([Answer(str(file), facts.duration_s, found, nothing, None)])
+                    table = table[found.judged].reset_index(drop=True)
+                    named = table.assign(split="", device=icbhi.device_of(file.stem), path=str(file))
+                    rows = prepared_rows(named, self.recipe)
                     waves = preparation(self.recipe).of_rows(rows) if len(rows) else np.empty((0, 0), np.float32)
                 starts = range(0, len(waves), BATCH)
                 values = np.concatenate([function(waves[i : i + BATCH]) for i in starts]) if len(waves) else nothing
@@ -286,14 +325,14 @@ class Model:
             except (ValueError, OSError) as error:
                 if problems is None:
                     raise
-                problems.append(str(error))
+                problems.append(one_line(str(error)))
                 yield Answer(path, float("nan"), Cycles([], [], None, ""), nothing, error)
                 continue
             if function == self.engine:
                 values = scoring.per_cycle(rows, values)[1]
             elif len(rows) > len(table):
                 values = np.stack([values[rows["cycle"] == number].mean(axis=0) for number in table["cycle"]])
-            yield Answer(path, duration_s, found, values, None)
+            yield Answer(path, facts.duration_s, found, values, None, facts.notes)
 
     def probabilities(self, waves: Waves, rows: NDArray[np.intp] | None = None) -> Probabilities:
         """(N, samples) prepared cycles, and the rows of them that are asked for -> (n, classes), not calibrated."""
@@ -329,13 +368,37 @@ def with_progress(answers: Iterator[Answer], paths: Sequence[str], shown: bool) 
     yield from progress_bar(answers, shown=shown, total=len(paths), desc="recordings", unit="recording")
 
 
+def sentence_of(answer: Answer) -> str:
+    """Answer -> why it failed, or what was notable about its file."""
+    notes = "; ".join(filter(None, [*answer.notes, answer.cycles.note]))
+    return one_line(str(answer.error) if answer.error else notes)
+
+
+def status_table(answers: Sequence[Answer]) -> pd.DataFrame:
+    """Recordings -> a row each: path, status, sentence, duration_s, cycles, not_judged, quality, quality_reason.
+
+    Quality and reason are those of most of the cycles that are not judged, or of most cycles if all are.
+    """
+    rows = []
+    for answer in answers:
+        verdicts = answer.cycles.verdicts
+        refused = [verdict for verdict in verdicts if not verdict.judged]
+        ((most, _),) = Counter(refused or verdicts).most_common(1) or [(Verdict(""), 0)]
+        how = ("failed" if answer.error else "ok", sentence_of(answer))
+        counts = (answer.duration_s, len(verdicts), len(refused))
+        rows.append((encodable(answer.path), *how, *counts, most.quality, most.reason))
+    columns = ["path", "status", "sentence", "duration_s", "cycles", "not_judged", "quality", "quality_reason"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def rows_of(answers: Sequence[Answer]) -> pd.DataFrame:
     """Recordings -> a row per cycle: recording, cycle, start_s, end_s, label (None if not annotated), source, path."""
     rows = []
-    for path, _, cycles, _, _ in answers:
+    for path, _, cycles, *_ in answers:
         labels = cycles.true_label or itertools.repeat(None)
         numbered = enumerate(zip(cycles.start_s, cycles.end_s, labels, strict=False), start=1)
-        rows += [(Path(path).stem, n, *times_and_label, cycles.source, path) for n, times_and_label in numbered]
+        name, place = encodable(Path(path).stem), encodable(path)
+        rows += [(name, n, *times_and_label, cycles.source, place) for n, times_and_label in numbered]
     columns = ["recording", "cycle", "start_s", "end_s", "label", "source", "path"]
     return pd.DataFrame(rows, columns=columns).astype({"cycle": "int64", "start_s": "float64", "end_s": "float64"})
 
@@ -387,7 +450,7 @@ def evaluate(
     model = load(run, device)
     config, record = model.recipe.config, model.record
     table = splits.divide(cycles, config, needed=("test",))
-    parts = {config.split.name: table["split"] == "test"}
+    parts: dict[str, pd.Series[bool]] = {config.split.name: table["split"] == "test"}
     if config.split.name == "official":
         for repair in ("official_drop", "official_move"):
             there = set(splits.keys(splits.apply(cycles, repair).query("split == 'test'")))

@@ -140,7 +140,9 @@ def train(
         record=record,
         sounds=sounds,
         noises=noises,
-        hearing=Hearing(M2DLogMel().to(here.device), **stats, noise_ratio=cuts.noise_ratio),
+        hearing=Hearing(
+            M2DLogMel().to(here.device), **stats, noise_ratio=cuts.noise_ratio, noise_heard_by=cuts.noise_heard_by
+        ),
         teacher=teacher,
         model=model,
         network=DistributedDataParallel(model) if here.world > 1 else model,
@@ -204,8 +206,7 @@ def train_epoch(job: Job, epoch: int, state: dict[str, Any]) -> dict[str, Any]:
         share = len(masks) / numbers.batch_size
         with torch.no_grad(), here.autocast():
             noise = None if piece.noise is None else piece.noise.to(here.device)
-            mixed, clean = job.hearing(piece.wave.to(here.device), noise)
-            own, others = (mixed, clean) if config.crops.noise_heard_by == "model" else (clean, mixed)
+            own, others = job.hearing(piece.wave.to(here.device), noise)
             features = job.teacher(others, "stacked")[-1] if job.teacher else None
         with here.synchronising(job.network, piece.last):
             with here.autocast():
@@ -353,6 +354,7 @@ def summary(out: Path) -> dict[str, Any]:
         "checkpoint": str(out / "last.safetensors"),
         "recordings": config["data"]["recordings"],
         "left_out": config["data"]["left_out"],
+        "notes": [note for folder in config["data"]["folders"] for note in folder.get("notes", [])],
         "passed_over": passed_over,
         **runs.read_json(out / "statistics.json"),
         "epochs": len(train_lines),

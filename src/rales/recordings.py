@@ -5,10 +5,10 @@ import queue
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -16,12 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rales import segment
-from rales.audio import wave
+from rales.audio import quality, wave
+from rales.audio.opening import AUDIO_SUFFIXES, UNREAD_SUFFIXES
+from rales.audio.quality import Verdict
 from rales.config import Audio, UsageError
-from rales.data import cache, icbhi
+from rales.data import cache
+from rales.data.annotations import read_annotation
+from rales.data.cycles import files, some
+from rales.data.dialects import Row
+from rales.data.table import cycles_of_rows
 from rales.metrics import CLASSES
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", *sorted(wave.FFMPEG_SUFFIXES))
 CYCLES = ("auto", "annotation", "segment", "windows")  # where cycles come from
 STRETCH_S = 300.0  # of a recording in which breaths are looked for at a time
 WHOLE_S = 60.0  # a recording up to this long is decoded once, 10 MB at 44.1 kHz; a longer one again for its cycles
@@ -30,22 +35,31 @@ THREADS = 2
 AHEAD = 8  # recordings that are read, or waiting to be scored, at a time
 
 Waves = NDArray[np.float32]
+Where = str | Mapping[str, Sequence[Row]]  # a word of CYCLES, or rows of a table for some of the recordings
 
 
 class Cycles(NamedTuple):
-    """Cycles of one recording; `true_label` is None without an annotation, `source` says where the times are from."""
+    """Cycles of one recording; `true_label` is None without an annotation, `source` says where the times are from,
+    `note` what there is to say of the annotation, `verdicts` (one a cycle) which cycles can be judged."""
 
     start_s: Sequence[float]
     end_s: Sequence[float]
-    true_label: Sequence[str] | None
+    true_label: Sequence[str | None] | None
     source: str
+    note: str = ""
+    verdicts: Sequence[Verdict] = ()
+
+    @property
+    def judged(self) -> NDArray[np.bool_]:
+        """(cycles,) which of them a model is asked about."""
+        return np.array([verdict.judged for verdict in self.verdicts], dtype=np.bool_)
 
 
 class Piece(NamedTuple):
     """Some consecutive cycles of one recording, or (`error`) what kept it from being read to its end.
 
-    `cycles` are those of the whole recording, of which this piece has len(waves), (n, samples), after the pieces
-    before it.
+    `cycles` are those of the whole recording. Of those that can be judged, this piece has len(waves), (n, samples),
+    after the pieces before it.
     """
 
     path: str
@@ -54,6 +68,7 @@ class Piece(NamedTuple):
     waves: Waves
     last: bool
     error: Exception | None = None
+    notes: Sequence[str] = ()  # about its file, which was read all the same
 
 
 def find(paths: str | Path | Iterable[str | Path]) -> list[str]:
@@ -71,14 +86,19 @@ def found(given: str) -> list[str]:
     if is_url(given):
         inside = found_remote(given)
     elif path.is_dir():
-        inside = sorted(str(p) for p in path.rglob("[!.]*") if p.suffix.lower() in AUDIO_SUFFIXES)
+        inside = [str(p) for p in files(path) if is_recording(p)]
     elif glob.has_magic(given) and not path.exists():
-        inside = sorted(p for p in glob.glob(given, recursive=True) if Path(p).suffix.lower() in AUDIO_SUFFIXES)
+        inside = sorted(p for p in glob.glob(given, recursive=True) if is_recording(Path(p)) and not Path(p).is_dir())
     else:
         return [given]
     if not inside:
         raise ValueError(f"{given}: no recording in it ({', '.join(AUDIO_SUFFIXES)})")
     return inside
+
+
+def is_recording(path: Path | PurePosixPath) -> bool:
+    """Whether a file found in a folder is one, by its name; formats that are not read count, so that they are named."""
+    return path.suffix.lower() in (*AUDIO_SUFFIXES, *UNREAD_SUFFIXES)
 
 
 def found_remote(url: str) -> list[str]:
@@ -90,7 +110,13 @@ def found_remote(url: str) -> list[str]:
         names = files.glob(path) if "*" in path else files.find(path) if files.isdir(path) else [path]
     except Exception as error:
         raise ValueError(f"{url}: cannot be listed ({reason(error)})") from error
-    sounds = [name for name in names if PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES]
+    hidden = [part.partition("*")[0] for part in path.split("/")]  # what is asked for by name is not hidden
+    sounds = [
+        name
+        for name in names
+        if is_recording(PurePosixPath(name))
+        and not any(part.startswith((".", "__MACOSX")) for part in name.split("/") if part not in hidden)
+    ]
     return [url] if names == [path] else sorted(files.unstrip_protocol(name) for name in sounds)
 
 
@@ -136,27 +162,46 @@ def local(path: str) -> Iterator[Path]:
             raise ValueError(str(error).replace(str(copy), path)) from error
 
 
-def cycles_of(path: Path, duration_s: float, where: str = "auto", sound: tuple[Waves, int] | None = None) -> Cycles:
-    """Recording, its length, a word of CYCLES and its sound if that has been read -> its cycles.
+def cycles_of(
+    path: Path, duration_s: float, where: str | Sequence[Row] = "auto", sound: tuple[Waves, int] | None = None
+) -> Cycles:
+    """Recording, its length, a word of CYCLES (or rows of a table) and its sound if that has been read -> its cycles.
 
     auto takes the annotation beside the recording, else breaths found in the sound (segment), else windows; segment
     takes windows too where no breath is found. `source` tells which it was.
     """
-    annotation = path.with_suffix(".txt")
-    if is_annotated(path, where):
-        marks, wrong = icbhi.annotation(annotation, duration_s)
+    if not isinstance(where, str):
+        cycles, labels, wrong = cycles_of_rows(where, duration_s)
         if wrong:
-            raise ValueError(wrong[0] + (f" (and {len(wrong) - 1} more lines)" if len(wrong) > 1 else ""))
-        labels = [CLASSES[mark.crackle + 2 * mark.wheeze] for mark in marks]
-        return Cycles([mark.start_s for mark in marks], [mark.end_s for mark in marks], labels, "annotation")
+            raise ValueError(wrong[0] + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""))
+        times = [mark.start_s for mark in cycles], [mark.end_s for mark in cycles]
+        return Cycles(*times, labels if any(labels) else None, "manifest")
+    annotated = annotated_cycles(path.with_suffix(".txt"), duration_s, where) if is_annotated(path, where) else None
+    if annotated is not None and annotated.source:
+        return annotated
     found = breaths(path, duration_s, sound) if where != "windows" else []
-    spans = found or segment.windows(duration_s)
-    return Cycles([start for start, _ in spans], [end for _, end in spans], None, "segment" if found else "window")
+    spans, source = found or segment.windows(duration_s), "segment" if found else "window"
+    note = annotated.note if annotated is not None else ""
+    return Cycles([start for start, _ in spans], [end for _, end in spans], None, source, note)
 
 
-def is_annotated(path: Path, where: str) -> bool:
+def is_annotated(path: Path, where: str | Sequence[Row]) -> bool:
     """Whether the cycles are those of an annotation; asked for by name, also of one that is not there."""
     return where == "annotation" or (where == "auto" and path.with_suffix(".txt").is_file())
+
+
+def annotated_cycles(annotation: Path, duration_s: float, where: str) -> Cycles:
+    """Text file beside a recording -> its cycles; `source` is "" where auto passes over a text of another kind."""
+    found = read_annotation(annotation, duration_s)
+    if where == "auto" and (not found.form or found.other):
+        what = f"labels other than {', '.join(CLASSES)}: {some(found.other)}" if found.other else "no cycles in it"
+        return Cycles([], [], None, "", f"{annotation}: {what}; passed over")
+    if found.problems:
+        more = f" (and {len(found.problems) - 1} more lines)" if len(found.problems) > 1 else ""
+        raise ValueError(f"{found.problems[0]}{more}; --cycles segment does without it")
+    labels = [CLASSES[mark.crackle + 2 * mark.wheeze] for mark in found.cycles] if found.labelled else None
+    times = [mark.start_s for mark in found.cycles], [mark.end_s for mark in found.cycles]
+    return Cycles(*times, labels, "annotation", found.note(annotation))
 
 
 def breaths(path: Path, duration_s: float, sound: tuple[Waves, int] | None = None) -> list[tuple[float, float]]:
@@ -171,21 +216,57 @@ def breaths(path: Path, duration_s: float, sound: tuple[Waves, int] | None = Non
     ]
 
 
-def pieces(path: str, audio: Audio, where: str = "auto") -> Generator[Piece, None, None]:
-    """Recording, word of CYCLES -> its cycles as training saw them; ValueError or OSError if it cannot be read."""
+def asked(where: Where, path: str) -> str | Sequence[Row]:
+    """Where cycles come from, for one recording: one that a table gives no times for is heard as by default."""
+    return where if isinstance(where, str) else where.get(path, "auto")
+
+
+def with_verdicts(path: Path, cycles: Cycles, where: Any, gate: bool, sound: tuple[Waves, int] | None = None) -> Cycles:
+    """Cycles of a recording -> the same with a verdict on each, from its channels before they are mixed.
+
+    Where a person has annotated breaths, only a lack of sound leaves a cycle without a class; whatever else is wrong is
+    said. Without the `gate` every cycle gets a class.
+    """
+    if not gate:
+        return cycles._replace(verdicts=[quality.UNCHECKED] * len(cycles.start_s))
+    if sound is not None and wave.info(path).channels == 1:
+        blocks = iter([(sound[0][:, None], sound[1])])
+    else:
+        blocks = wave.blocks(path, quality.STRETCH_S)
+    stretches = list(quality.stretches(blocks))
+    verdicts = [quality.of_span(stretches, *span) for span in zip(cycles.start_s, cycles.end_s, strict=True)]
+    if cycles.source == "annotation":
+        verdicts = [verdict._replace(judged=verdict.quality not in quality.NO_SOUND) for verdict in verdicts]
+    elif cycles.source == "window" and where != "windows":
+        verdicts = [quality.NO_RHYTHM if verdict == quality.OK else verdict for verdict in verdicts]
+    return cycles._replace(verdicts=verdicts)
+
+
+def pieces(path: str, audio: Audio, where: Where = "auto", gate: bool = False) -> Generator[Piece, None, None]:
+    """Recording, word of CYCLES, whether to leave out what cannot be judged -> its cycles as training saw them.
+
+    Errors: ValueError or OSError if it cannot be read.
+    """
     with local(path) as file:
-        duration_s = wave.info(file).duration_s
-        sound = None if duration_s > WHOLE_S or is_annotated(file, where) else wave.read(file)
-        cycles = cycles_of(file, duration_s, where, sound)
-        spans = zip(cycles.start_s, cycles.end_s, strict=True)
+        facts = wave.info(file)
+        duration_s = facts.duration_s
+        place = asked(where, path)
+        known = not isinstance(place, str) or is_annotated(file, place)
+        sound = None if duration_s > WHOLE_S or known else wave.read(file)
+        cycles = with_verdicts(file, cycles_of(file, duration_s, place, sound), place, gate, sound)
+        if is_url(path):
+            cycles = cycles._replace(note=cycles.note.replace(str(file.with_suffix(".txt")), f"the text beside {path}"))
+        spans = list(compress(zip(cycles.start_s, cycles.end_s, strict=True), cycles.judged))
         segments = wave.segments(file, spans) if sound is None else wave.cut(file, sound, spans)
-        samples, left = round(audio.rate_hz * audio.duration_s), len(cycles.start_s)
+        samples, left = round(audio.rate_hz * audio.duration_s), len(spans)
+        if not spans:
+            yield Piece(path, duration_s, cycles, np.empty((0, samples), np.float32), last=True)
         while left:
             waves = np.empty((min(left, PIECE), samples), np.float32)
             for row, (segment, native_hz) in zip(waves, islice(segments, len(waves)), strict=True):
                 row[:] = prepared(segment, native_hz, audio)
             left -= len(waves)
-            yield Piece(path, duration_s, cycles, waves, last=not left)
+            yield Piece(path, duration_s, cycles, waves, last=not left, notes=facts.notes)
 
 
 def prepared(segment: Waves, native_hz: int, audio: Audio) -> Waves:
@@ -202,19 +283,19 @@ def prepared(segment: Waves, native_hz: int, audio: Audio) -> Waves:
 
 
 def ahead(
-    paths: Iterable[str], audio: Audio, where: str = "auto", threads: int = THREADS
+    paths: Iterable[str], audio: Audio, where: Where = "auto", threads: int = THREADS, gate: bool = False
 ) -> Generator[Piece, None, None]:
     """Recordings -> their pieces in order. Threads read a bounded number of recordings ahead of who takes them.
 
     Each recording has a queue of two pieces: one of any length is read as fast as it is scored.
     """
-    if where not in CYCLES:
+    if isinstance(where, str) and where not in CYCLES:
         raise UsageError(f"--cycles {where}: expected one of {', '.join(CYCLES)}")
     stop, boxes = threading.Event(), deque[queue.Queue[Piece]]()
 
     def fill(path: str, box: "queue.Queue[Piece]") -> None:
         try:
-            with closing(pieces(path, audio, where)) as reading:
+            with closing(pieces(path, audio, where, gate)) as reading:
                 for piece in reading:
                     box.put(piece)
                     if stop.is_set():

@@ -1,7 +1,7 @@
 """The run folder: one training run on disk, readable without this package.
 
-`config.json` (what was asked and what it ran on), `metrics.jsonl` (a line per epoch and split), `epochs.safetensors` (what
-the network said after each), `predictions.csv`, `predictions_validation.csv` where patients are held out,
+`config.json` (what was asked and what it ran on), `metrics.jsonl` (a line per epoch and split), `epochs.safetensors`
+(what the network said after each), `predictions.csv`, `predictions_validation.csv` where patients are held out,
 `last.safetensors`, `best.safetensors`, `layer_weights.json`, `resume.safetensors` while unfinished, `done` last.
 Every file is written beside its place and renamed, so a reader (or a killed run) never sees half of one.
 """
@@ -26,6 +26,8 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from rales.cells import defused_table
 
 # May differ between a run and its continuation: what was left out names files, which may have moved, and what was
 # overridden is in the config too.
@@ -264,10 +266,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def split_of(run: Path) -> str:
+    """Run folder -> the split that its record names, "" for what is no run folder."""
+    if not (run / "config.json").is_file():
+        return ""
+    config = read_json(run / "config.json").get("config") or {}
+    return str(config.get("split", {}).get("name", ""))
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Table -> CSV, renamed into place."""
     with replacing(path) as beside:
-        table.to_csv(beside, index=False)
+        defused_table(table).to_csv(beside, index=False)
 
 
 class replacing:

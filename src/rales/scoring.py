@@ -88,13 +88,18 @@ class Decision:
 
 
 def predictions(rows: pd.DataFrame, probabilities: Probabilities, decision: Decision | None = None) -> pd.DataFrame:
-    """Rows of the cycles table and their (n, classes) probabilities -> the prediction columns of every output."""
+    """Rows of the cycles table and their (n, classes) probabilities -> the prediction columns of every output.
+
+    A row of NaN probabilities, whose sound could not be judged, has no label (None).
+    """
     decision = decision or Decision()
     table = rows[["recording", "cycle", "start_s", "end_s"]].reset_index(drop=True)
+    told = ~np.isnan(probabilities).any(axis=1)
     if decision.temperature is not None:
-        probabilities = statistics.apply_temperature(probabilities, decision.temperature)
+        probabilities = probabilities.copy()
+        probabilities[told] = statistics.apply_temperature(probabilities[told], decision.temperature)
     chosen = at_threshold(probabilities, decision.threshold)
-    table["label"] = np.array(CLASSES, dtype=object)[chosen]
+    table["label"] = np.where(told, np.array(CLASSES, dtype=object)[chosen], None)
     for i, name in enumerate(CLASSES):
         table[f"p_{name}"] = probabilities[:, i]
     for theirs, ours in (("label", "true_label"), ("patient",) * 2, ("device",) * 2, ("location",) * 2):
@@ -105,25 +110,36 @@ def predictions(rows: pd.DataFrame, probabilities: Probabilities, decision: Deci
     return table
 
 
+def not_judged(status: pd.DataFrame) -> list[str]:
+    """Status of recordings (see predict.status_table) -> a sentence for each that has cycles without a label."""
+    return [
+        f"{row.path}: "
+        + ("" if row.not_judged == row.cycles else f"{row.not_judged} of {row.cycles} cycles ")
+        + f"not judged: {row.quality_reason}"
+        for row in status[status["not_judged"] > 0].itertuples()
+    ]
+
+
 def per_recording(table: pd.DataFrame) -> pd.DataFrame:
-    """Prediction table of whole recordings -> a row each: recording, path, cycles, uncertain, a count per class,
-    abnormal (of the cycles that are not uncertain), their share with its 95 % Wilson interval, notice.
+    """Prediction table of whole recordings -> a row each: recording, path, cycles, not_judged, uncertain, a count per
+    class, abnormal (of the cycles that are judged and certain), their share with its 95 % Wilson interval.
 
     The interval speaks of how few cycles there are; it takes them for independent and the labels for right.
     """
     sure = ~table.get("uncertain", pd.Series(False, index=table.index))
     counted = pd.DataFrame({name: (table["label"] == name) & sure for name in CLASSES})
-    counted.insert(0, "uncertain", ~sure)
+    counted.insert(0, "not_judged", table["label"].isna())
+    counted.insert(1, "uncertain", ~sure)
     groups = table.groupby("path", sort=False)
     counts = counted.groupby(table["path"], sort=False).sum().astype("int64").reset_index()
     counts.insert(0, "recording", groups["recording"].first().to_numpy())
     counts.insert(2, "cycles", groups.size().to_numpy())
     counts["abnormal"] = counts[list(CLASSES[1:])].sum(axis=1)
-    decided = counts["cycles"] - counts["uncertain"]
+    decided = counts["cycles"] - counts["not_judged"] - counts["uncertain"]
     ends = [statistics.wilson(k, n) for k, n in zip(counts["abnormal"], decided, strict=True)]
     counts["abnormal_share"] = counts["abnormal"] / decided.where(decided > 0)
     counts["low"], counts["high"] = [low for low, _ in ends], [high for _, high in ends]
-    counts["notice"] = groups["notice"].first().to_numpy()
+    counts.attrs.update(table.attrs)
     return counts
 
 

@@ -99,7 +99,7 @@ def search(query: str, path: Path, top: int = 10, model: str | None = None) -> p
     found = nearest(path, query, top)
     if found is not None:
         return found
-    recording, cycle = split_cycle(query)
+    recording, cycle = (query, None) if Path(query).is_file() else split_cycle(query)
     if not is_url(recording) and not Path(recording).exists():
         raise ValueError(f"{query}: neither a recording in {path} nor a file; write name, name#cycle or a path")
     _, about = read_rows(path)
@@ -107,11 +107,13 @@ def search(query: str, path: Path, top: int = 10, model: str | None = None) -> p
     if about.get("model") != classifier.digest:
         raise ValueError(f"{path}: made by another model; give that one with --model, or embed again with this one")
     layer = about["layer"]
-    table = classifier.embed_table(recording, layer=None if layer == "fused" else layer, cycles=about["cycles"])
+    gate = about.get("quality") == "on"
+    chosen = None if layer == "fused" else layer
+    table = classifier.embed_table(recording, layer=chosen, cycles=about["cycles"], quality=gate)
     if cycle is not None:
         table = table[table["cycle"] == cycle]
-        if table.empty:
-            raise ValueError(f"{query}: the recording has no cycle {cycle}")
+    if table.empty:
+        raise ValueError("; ".join(table.attrs["not_judged"]) or f"{query}: the recording has no cycle {cycle}")
     result = nearest(path, np.stack(table["vector"].to_list()).mean(axis=0), top)
     assert result is not None
     return result
@@ -120,6 +122,7 @@ def search(query: str, path: Path, top: int = 10, model: str | None = None) -> p
 def nearest(path: Path, query: Vectors | str, top: int = 10) -> pd.DataFrame | None:
     """Embedding file and a vector (D,), or the name of a row in the file (recording, path, with #cycle or without) ->
     the `top` rows nearest in angle, with `similarity` (cosine); None for a name that the file does not have.
+    `.attrs["namesakes"]` are names in the answer that several recordings of the file have.
 
     A named recording's vector is the mean of its rows', and its own rows are left out of the answer.
     """
@@ -138,14 +141,28 @@ def nearest(path: Path, query: Vectors | str, top: int = 10) -> pd.DataFrame | N
     found = index.search(vector, min(top + int(own.sum()), len(rows)), exact=len(rows) <= EXACT_UP_TO)
     kept = [(key, 1 - distance) for key, distance in zip(found.keys, found.distances, strict=True) if not own[key]]
     table = rows.iloc[[int(key) for key, _ in kept[:top]]].reset_index(drop=True)
+    paths = rows.groupby("recording")["path"].nunique()
+    table.attrs["namesakes"] = sorted(set(table["recording"]) & set(paths[paths > 1].index))
     return table.assign(similarity=[float(similarity) for _, similarity in kept[:top]])
 
 
 def named(rows: pd.DataFrame, name: str) -> NDArray[np.bool_]:
-    """Rows of an embedding set and `recording` or `recording#cycle` (or a path) -> which rows are meant."""
+    """Rows of an embedding set and `recording` or `recording#cycle` (or a path) -> which rows are meant.
+
+    Errors: a name that more than one recording has, or that is one recording's name and a cycle of another.
+    """
     recording, cycle = split_cycle(name)
-    meant = (rows["recording"] == recording) | (rows["path"] == recording)
-    return np.asarray(meant if cycle is None else meant & (rows["cycle"] == cycle))
+    by_path = rows["path"] == recording if cycle is None else (rows["path"] == recording) & (rows["cycle"] == cycle)
+    by_path |= rows["path"] == name
+    whole = (rows["recording"] == name) | by_path
+    part = (rows["recording"] == recording) & (rows["cycle"] == cycle)
+    meant = by_path if by_path.any() else whole | part
+    if len(paths := rows.loc[meant, "path"].unique()) > 1:
+        raise ValueError(
+            f"{name}: {len(paths)} recordings could be meant; give the path of one, with #cycle or without: "
+            f"{', '.join(map(str, paths))}"
+        )
+    return np.asarray(meant)
 
 
 def split_cycle(query: str) -> tuple[str, int | None]:

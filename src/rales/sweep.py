@@ -132,7 +132,8 @@ def run(
     """
     runs.make_folder(out)
     data, out = data.resolve(), out.resolve()
-    cycles = read_cycles(data, skip_damaged=skip_damaged)
+    needs_split = any("split.name=folds" not in trial.words for trial in planned)
+    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
     outcomes = {t.name: Outcome(t.name, "skipped") for t in planned if is_finished(t, out / t.name, cycles)}
     waiting = [trial for trial in planned if trial.name not in outcomes]
     if engine not in ENGINES:
@@ -178,7 +179,9 @@ def run_trial(trial: Trial, data: Path, out: Path, skip_damaged: bool, command: 
     torch.set_num_threads(1)  # spinning threads of several trials on the same cores stop each other
     try:
         recipe = recipes.make(trial.recipe, trial.words)
-        recipe.run(recipe, read_cycles(data, skip_damaged=skip_damaged), out / trial.name, command=command)
+        needs_split = recipe.config.split.name != "folds"
+        cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
+        recipe.run(recipe, cycles, out / trial.name, command=command)
     except Exception as error:
         return Outcome(trial.name, "failed", time.perf_counter() - started, str(error), traceback.format_exc())
     return Outcome(trial.name, "done", time.perf_counter() - started)

@@ -1,5 +1,7 @@
 """Results of jobs -> lines for a person at a terminal."""
 
+from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 from rales.metrics import CLASSES
@@ -93,6 +95,7 @@ def provenance_lines(protocol: dict[str, Any]) -> list[str]:
 
 SOURCES = {
     "annotation": "",
+    "manifest": "",
     "segment": " (no annotation: breaths found in the sound)",
     "window": " (no annotation: windows, not breaths)",
 }
@@ -104,17 +107,19 @@ PRINTED_CYCLES = 100
 def prediction_lines(document: dict[str, Any]) -> list[str]:
     """Predicted cycles -> lines, a block per recording; of very many the first, and how many more there are."""
     lines: list[str] = []
-    recording = None
+    path, shown = None, shown_names(document["cycles"])
     for row in document["cycles"][:PRINTED_CYCLES]:
-        if row["recording"] != recording:
-            recording = row["recording"]
+        if row["path"] != path:
+            path = row["path"]
             windows = SOURCES[row["source"]]
             names = "".join(f"{name:>9}" for name in CLASSES)
-            lines += ["", recording + windows, f"{'cycle':>5}  {'start s':>8} {'end s':>8}  {'label':<8}{names}"]
+            lines += ["", shown[path] + windows, f"{'cycle':>5}  {'start s':>8} {'end s':>8}  {'label':<8}{names}"]
         true = row.get("true_label")
+        answer = f"not judged: {row['quality_reason']}"
+        if row["label"] is not None:
+            answer = f"{row['label']:<8}" + "".join(f"{row[f'p_{name}']:>9.3f}" for name in CLASSES)
         lines.append(
-            f"{row['cycle']:>5}  {row['start_s']:>8.3f} {row['end_s']:>8.3f}  {row['label']:<8}"
-            + "".join(f"{row[f'p_{name}']:>9.3f}" for name in CLASSES)
+            f"{row['cycle']:>5}  {row['start_s']:>8.3f} {row['end_s']:>8.3f}  {answer}"
             + (f"  annotated {true}" if true else "")
         )
     if (left := len(document["cycles"]) - PRINTED_CYCLES) > 0:
@@ -122,11 +127,30 @@ def prediction_lines(document: dict[str, Any]) -> list[str]:
     return [*lines[1:], "", document["notice"]]
 
 
+def shown_names(rows: list[dict[str, Any]], namesakes: Sequence[str] = ()) -> dict[str, str]:
+    """Rows with `recording` and `path` -> path -> the name to show: with as much of its folder as tells it from others
+    of that name here, or elsewhere (`namesakes`)."""
+    named: dict[str, set[str]] = {}
+    for row in rows:
+        named.setdefault(row["recording"], set()).add(row["path"])
+    shown = dict[str, str]()
+    for name, paths in named.items():
+        parts = {path: PurePath(path).parts for path in paths}
+        deepest = max(map(len, parts.values()))
+        tails = ({path: part[-n:] for path, part in parts.items()} for n in range(2, deepest + 1))
+        told = next((tail for tail in tails if len(set(tail.values())) == len(paths)), parts)
+        alone = len(paths) == 1 and name not in namesakes
+        shown |= {path: name if alone else str(PurePath(*told[path])) for path in paths}
+    return shown
+
+
 def nearest_lines(document: dict[str, Any]) -> list[str]:
     """Nearest rows of an embedding set -> lines."""
     head = ["recording", "cycle", "start s", "end s", "similarity"]
+    shown = shown_names(document["nearest"], document["namesakes"])
+    numbers = ["start_s", "end_s", "similarity"]
     rows = [
-        [row["recording"], row["cycle"] or "all", *(f"{row[name]:.3f}" for name in ("start_s", "end_s", "similarity"))]
+        [shown[row["path"]], row["cycle"] or "all", *(f"{row[name]:.3f}" for name in numbers)]
         for row in document["nearest"]
     ]
     return [*table(head, rows), "", document["notice"]]
@@ -156,7 +180,8 @@ def batch_lines(document: dict[str, Any]) -> list[str]:
     """A batch job's counts -> lines."""
     hours = document["seconds_of_sound"] / 3600
     return [
-        f"{document['ok']} recordings read ({hours:.1f} h), {document['cycles']} cycles; {document['failed']} failed, "
+        f"{document['ok']} recordings read ({hours:.1f} h), {document['cycles']} cycles, "
+        f"{document['not_judged']} of them not judged; {document['failed']} failed, "
         f"{document['waiting']} waiting",
         f"{document['out']}: cycles, summary and status, a Parquet file a shard",
         document["notice"],
@@ -168,6 +193,7 @@ def pretrain_lines(document: dict[str, Any]) -> list[str]:
     loss, left, epochs = document["loss"], document["left_out"], document["epochs"]
     lines = [
         f"{document['recordings']} recordings, {left} left out, {document['passed_over']} passed over",
+        *(f"note: {note}" for note in document["notes"]),
         f"log-mel mean {document['mean']:.2f}, standard deviation {document['std']:.2f}",
         f"loss {loss['first_epoch']:.4f} in the first epoch, {loss['last_epoch']:.4f} in the last of {epochs}",
     ]

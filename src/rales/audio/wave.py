@@ -1,14 +1,12 @@
 """Waves: read a segment of a recording, resample it, fade it, bring one breathing cycle to a fixed length."""
 
-import io
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, cast, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import soundfile
@@ -17,46 +15,52 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from rales.audio.opening import Opened, mixed, opened, reason
+
 Wave = NDArray[np.float32]
 PathLike = str | os.PathLike[str]
 
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
-FFMPEG_SUFFIXES = {".m4a", ".aac", ".mp4", ".3gp", ".amr", ".webm", ".wma"}  # what phones and recorders write
-# Not the formats that name other files or addresses to read, whatever a file is called.
-NO_PLAYLISTS = {
-    "format_whitelist": "mov,aac,amr,amrnb,amrwb,matroska,asf,mp3,wav,flac,ogg,aiff,caf",
-    "protocol_whitelist": "file",
-}
-LENGTH_TOLERANCE_S = 0.25  # a few frames of padding that decoders drop
-# Sizes that mean "written to a pipe, never filled in": most programs, and SoX (2 GiB - 4 KiB in whole frames).
-STREAM_SIZES = {0xFFFFFFFF, *range(0x7FFFF000 - 64, 0x7FFFF000 + 1)}
 
 
 @dataclass(frozen=True)
 class WaveInfo:
-    """What a file says about itself; `bits` is 0 where the format has no fixed sample size (Ogg, MP3)."""
+    """What a file is; `bits` is 0 where the format has no fixed sample size (Ogg, MP3).
+
+    `dead_channels` of the channels hold no sound and are left out when it is read. `notes` are sentences, without the
+    path, about what was wrong with the file and how it is read all the same.
+    """
 
     rate_hz: int
     frames: int
     channels: int
     bits: int
     duration_s: float
+    dead_channels: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def info(path: PathLike) -> WaveInfo:
-    """File -> rate, frames, channels, bits, duration, from the header alone. Raises as `read` does before decoding."""
-    with _open(Path(path)) as file:
+    """File -> rate, frames, channels, bits, duration. Raises as `read` does before decoding.
+
+    The samples are looked at only where the header does not suffice: several channels, floating point, a format that
+    FFmpeg decodes.
+    """
+    with opened(Path(path)) as found:
+        file = found.file
         return WaveInfo(
             rate_hz=file.samplerate,
             frames=file.frames,
             channels=file.channels,
             bits=BITS.get(file.subtype, 0),
             duration_s=file.frames / file.samplerate,
+            dead_channels=0 if found.mix.live is None else file.channels - len(found.mix.live),
+            notes=found.notes,
         )
 
 
 def read(path: PathLike, start_s: float | None = None, end_s: float | None = None) -> tuple[Wave, int]:
-    """File and optional segment in seconds -> (mono wave (N,), rate_hz): the mean of the channels, in [-1, 1].
+    """File and optional segment in seconds -> (mono wave (N,), rate_hz): the mean of the channels that hold sound.
 
     The segment is the frames int(start_s * rate) up to int(end_s * rate), as the public ICBHI code cuts cycles; an end
     past the last frame is moved back to it (the last cycle of a recording may be rounded beyond the end).
@@ -70,9 +74,22 @@ def read(path: PathLike, start_s: float | None = None, end_s: float | None = Non
 def segments(path: PathLike, spans: Iterable[tuple[float | None, float | None]]) -> Iterator[tuple[Wave, int]]:
     """File and segments in seconds -> what `read` gives for each, one after another; the file is opened once."""
     path = Path(path)
-    with _open(path) as file:
+    with opened(path) as found:
+        rate_hz = int(found.file.samplerate)
         for start_s, end_s in spans:
-            yield _read_segment(path, file, start_s, end_s), int(file.samplerate)
+            yield _read_segment(path, found, start_s, end_s), rate_hz
+
+
+def blocks(path: PathLike, about_s: float) -> Iterator[tuple[Wave, int]]:
+    """File -> all of it in blocks (n, channels) of equal length, about as long as said, and rate_hz; one is in memory
+    at a time. Raises as `read` does."""
+    path = Path(path)
+    with opened(path) as found:
+        frames, rate_hz = found.file.frames, int(found.file.samplerate)
+        length = -(-frames // max(1, round(frames / rate_hz / about_s)))
+        for begin in range(0, frames, length):
+            block = _read_channels(path, found, begin, min(begin + length, frames))
+            yield block if found.mix.scale == 1 else block / np.float32(found.mix.scale), rate_hz
 
 
 def cut(
@@ -85,16 +102,21 @@ def cut(
         yield wave[begin:end], rate_hz
 
 
-def _read_segment(path: Path, file: Any, start_s: float | None, end_s: float | None) -> Wave:
-    rate_hz = int(file.samplerate)
-    begin, end = _segment(path, file.frames, rate_hz, start_s, end_s)
+def _read_segment(path: Path, found: Opened, start_s: float | None, end_s: float | None) -> Wave:
+    begin, end = _segment(path, found.file.frames, int(found.file.samplerate), start_s, end_s)
+    return mixed(_read_channels(path, found, begin, end), found.mix)
+
+
+def _read_channels(path: Path, found: Opened, begin: int, end: int) -> Wave:
+    """Open file and frames -> (end - begin, channels) as they stand in it; every one of them is there and finite."""
+    file, rate_hz = found.file, int(found.file.samplerate)
     try:
-        if file.tell() != begin:  # MP3 and Ogg decode a little differently behind a jump
-            file.seek(begin)
-        block: Wave = file.read(end - begin, dtype="float32", always_2d=True)  # (N, channels)
+        block = found.frames(begin, end)
+    except MemoryError as error:
+        raise ValueError(f"{path}: {end - begin} frames of {file.channels} channels do not fit into memory") from error
     except soundfile.SoundFileError as error:
         raise ValueError(
-            f"{path}: damaged or truncated, cannot be decoded to the end of the segment ({_reason(error)}); "
+            f"{path}: damaged or truncated, cannot be decoded to the end of the segment ({reason(error)}); "
             f"copy the file again"
         ) from error
     if len(block) < end - begin:
@@ -102,15 +124,15 @@ def _read_segment(path: Path, file: Any, start_s: float | None, end_s: float | N
             f"{path}: truncated, {len(block)} of {end - begin} frames could be read from {begin / rate_hz:.3f} s on; "
             f"copy the file again"
         )
-    wave: Wave = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
-    finite = np.isfinite(wave)
+    finite = np.isfinite(block).all(axis=1)
     if not finite.all():
         first = int(np.argmin(finite))
+        wrong = len(block) - np.count_nonzero(finite)
         raise ValueError(
-            f"{path}: {wave.size - np.count_nonzero(finite)} of {wave.size} samples are NaN or infinite, the first at "
+            f"{path}: {wrong} of {len(block)} samples are NaN or infinite, the first at "
             f"{(begin + first) / rate_hz:.6f} s; export the recording again"
         )
-    return wave
+    return block
 
 
 def resample(wave: ArrayLike, rate_hz: int, to_hz: int = 16000, method: Literal["soxr", "sinc"] = "soxr") -> Wave:
@@ -228,117 +250,3 @@ def _segment(path: Path, frames: int, rate_hz: int, start_s: float | None, end_s
     if begin >= end:
         raise ValueError(f"{asked} holds no sample at {rate_hz} Hz; give a longer segment")
     return begin, end
-
-
-def _open(path: Path) -> Any:
-    """File -> open soundfile.SoundFile that is audio, not empty, and not shorter than its header says."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file")
-    source: str | BinaryIO = str(path)
-    if path.suffix.lower() in FFMPEG_SUFFIXES:
-        source = _decoded(path)
-    data = _riff_data(path)
-    if data is not None and data.streamed and data.promised == 0:
-        # libsndfile takes a size of 0 at its word, so it is given a copy with the size that the file has.
-        content = bytearray(path.read_bytes())
-        content[data.size_at : data.size_at + 4] = data.held.to_bytes(4, data.byteorder)
-        source = io.BytesIO(content)
-    elif data is not None and not data.streamed and data.held < data.promised:
-        raise ValueError(
-            f"{path}: truncated, its header promises {data.promised} bytes of sound and the file holds {data.held}; "
-            f"copy the file again"
-        )
-    try:
-        file = soundfile.SoundFile(source)
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a name ending in .raw, which has no header
-        raise ValueError(
-            f"{path}: not a readable audio file ({_reason(error)}); expected WAV, FLAC, OGG, MP3 or another format of "
-            f"libsndfile"
-        ) from error
-    frames = file.frames
-    if 0 < frames < 2**62:  # libsndfile says 2**63 - 1 for a FLAC stream of unknown length
-        return file
-    file.close()
-    if frames == 0:
-        raise ValueError(f"{path}: holds no samples; remove the file or copy it again")
-    raise ValueError(f"{path}: its header does not say how long it is (written to a pipe?); save it again as a file")
-
-
-def _decoded(path: Path) -> BinaryIO:
-    """File of a format that only FFmpeg reads -> the same sound as float32 samples in a temporary file."""
-    try:
-        import av
-    except ImportError as error:
-        raise ValueError(f'{path}: {path.suffix} needs the package av: pip install "rales[av]"') from error
-    target: Any = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the open recording)
-    try:
-        with av.open(str(path), options=NO_PLAYLISTS) as container:
-            if not container.streams.audio:
-                raise ValueError(f"{path}: holds no sound; expected an audio file")
-            stream = container.streams.audio[0]
-            promised = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
-            rate_hz, frames = stream.rate, 0
-            to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate_hz)
-            with soundfile.SoundFile(target, "w", rate_hz, stream.channels, "FLOAT", format="W64") as file:
-                for decoded in container.decode(stream):
-                    for block in to_float.resample(decoded):
-                        file.write(block.to_ndarray().T)
-                        frames += block.samples
-    except (av.FFmpegError, soundfile.SoundFileError) as error:
-        raise ValueError(f"{path}: not a readable audio file, or a damaged one ({_reason(error)})") from error
-    # An .aac stream without a container only guesses its length
-    if container.format.name != "aac" and frames < rate_hz * (promised - LENGTH_TOLERANCE_S):
-        raise ValueError(
-            f"{path}: truncated, its header promises {promised:.3f} s and {frames / rate_hz:.3f} s could be decoded; "
-            f"copy the file again"
-        )
-    target.seek(0)
-    return cast("BinaryIO", target)
-
-
-def _reason(error: Exception) -> str:
-    # str() of the errors of libsndfile and FFmpeg repeats the path
-    return str(getattr(error, "error_string", None) or getattr(error, "strerror", None) or error).rstrip(".")
-
-
-class _RiffData(NamedTuple):
-    promised: int  # bytes of sound that the header announces
-    held: int  # bytes from there to the end of the file
-    streamed: bool  # written to a pipe: the size was not known and is a place holder
-    size_at: int
-    byteorder: Literal["little", "big"]
-
-
-def _riff_data(path: Path) -> _RiffData | None:
-    """WAV or RF64 file -> where its sound is; None for other files and where there is no data chunk."""
-    if not path.is_file():
-        return None
-    file_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] not in (b"RIFF", b"RIFX", b"RF64") or head[8:] != b"WAVE":
-            return None
-        byteorder: Literal["little", "big"] = "big" if head[:4] == b"RIFX" else "little"
-        long_size = 0
-        while len(chunk := file.read(8)) == 8:
-            size = int.from_bytes(chunk[4:], byteorder)
-            after = file.tell() + size + size % 2
-            if chunk[:4] == b"ds64":
-                long_size = int.from_bytes(file.read(16)[8:], "little")
-            if chunk[:4] == b"data":
-                start = file.tell()
-                promised = long_size if head[:4] == b"RF64" and size == 0xFFFFFFFF else size
-                streamed = promised in STREAM_SIZES or (promised == 0 and not _only_chunks(file, file_bytes, byteorder))
-                return _RiffData(promised, file_bytes - start, streamed, start - 4, byteorder)
-            file.seek(after)
-    return None
-
-
-def _only_chunks(file: BinaryIO, file_bytes: int, byteorder: Literal["little", "big"]) -> bool:
-    """File behind a data chunk of size 0 -> whether chunks alone follow: it is empty, its size not a place holder."""
-    while (left := file_bytes - file.tell()) >= 8:
-        name, size = file.read(4), int.from_bytes(file.read(4), byteorder)
-        if size > left - 8 or not (name.isascii() and name.decode("ascii").isprintable()):
-            return False
-        file.seek(size + size % 2, os.SEEK_CUR)
-    return True

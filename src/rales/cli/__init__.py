@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError
 
 from rales import __version__
 from rales.cli import data, engines, page, recordings, studies, training
+from rales.cli.output import say
 
 app = App(
     name="rales",
@@ -77,5 +78,5 @@ def main(words: list[str] | None = None) -> None:
 def fail(sentence: str, code: int) -> None:
     if progress := sys.modules.get("rales.progress"):  # else no bar was ever shown
         progress.close_bars()
-    print(f"rales: {sentence}", file=sys.stderr)
+    say(f"rales: {sentence}")
     sys.exit(code)

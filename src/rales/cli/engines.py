@@ -43,12 +43,16 @@ def export(
         cycles are reported.
     """
     from rales import export as job
-    from rales import terminal
+    from rales import runs, terminal
     from rales.data import read_cycles
+    from rales.outputs import check_outputs, files_of
 
     to = to or ("openvino" if out.suffix == ".xml" else "onnx")
     job.check(out, to, precision, with_data=data is not None)
-    cycles = None if data is None else read_cycles(data, skip_damaged=skip_damaged)
+    files = [out, out.with_suffix(".bin")] if to == "openvino" else [out]
+    check_outputs({"--out": files}, {"a file of the model": files_of(run), "the data": [data] if data else []})
+    needs_split = runs.split_of(Path(run)) != "folds"
+    cycles = None if data is None else read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
     show(job.export(run, out, to, precision, cycles, progress=True), json, terminal.export_lines)
 
 

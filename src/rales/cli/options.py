@@ -21,7 +21,7 @@ SkipFlag = Annotated[
         name="--skip-damaged", negative="", help="Leave damaged recordings out instead of stopping at the first."
     ),
 ]
-Data = Annotated[Path, Parameter(help="ICBHI or SPRSound folder, or an own manifest (CSV, Parquet).")]
+Data = Annotated[Path, Parameter(help="ICBHI or SPRSound folder, or an own table (CSV, Parquet, JSON).")]
 Recordings = Annotated[
     str, Parameter(help="Recordings, folders that are searched through, globs, or URLs of those (s3://, https:// …).")
 ]
@@ -38,8 +38,16 @@ Cycles = Annotated[
     Literal["auto", "annotation", "segment", "windows"],
     Parameter(
         name="--cycles",
-        help="annotation: the ICBHI file beside a recording. segment: breaths found in its sound, else windows. "
-        "windows: of 4 s. auto: the first of these that is there.",
+        help="annotation: the text beside a recording (ICBHI, Audacity, Raven, times). segment: breaths found in its "
+        "sound, else windows. windows: of 4 s. auto: the first of these that is there.",
+    ),
+]
+Gate = Annotated[
+    Literal["on", "off"],
+    Parameter(
+        name="--quality",
+        help="on: a cycle whose sound cannot be judged (silence, a steady noise, a voice, no chest) gets no answer but "
+        "the reason. off: every cycle gets an answer.",
     ),
 ]
 Weights = Annotated[

@@ -1,6 +1,5 @@
 """Words about people's own recordings."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,13 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from rales.cli.options import Address, ComputedBy, Cycles, Device, Engine, Form, JsonFlag, Processes, Recordings, Run
+from rales.cli.options import (
+    Address,
+    ComputedBy,
+    Cycles,
+    Device,
+    Engine,
+    Form,
+    Gate,
+    JsonFlag,
+    Processes,
+    Recordings,
+    Run,
+)
 from rales.cli.output import records, say, show
 from rales.config import UsageError
 from rales.extras import require_packages
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MOST_NOTES = 20
 
 
 def predict(
@@ -25,6 +38,7 @@ def predict(
     status: Path | None = None,
     summary: Path | None = None,
     cycles: Cycles = "auto",
+    quality: Gate = "on",
     min_confidence: float = 0.0,
     threshold: float | Literal["validation"] | None = None,
     manifest: Path | None = None,
@@ -39,6 +53,7 @@ def predict(
     """Classify the breathing cycles of recordings. Cycles come from an annotation beside the recording, else
     breaths are found in the sound, else consecutive windows are taken. Not a diagnosis.
 
+    A recording without a sound to judge (silence, steady noise, a voice, no stethoscope) gets no class but the reason.
     Exit code 1 if a recording could not be read; the others are unaffected.
 
     Example: rales predict 101_1b1_Al_sc_Meditron.wav --model runs/m2d --out cycles.csv
@@ -51,7 +66,8 @@ def predict(
         csv, json and parquet hold all recordings (the suffix of --out says which, else csv); audacity and raven write
         one label file per recording into a folder, raven also one combined table into a file (--out cycles.txt).
     status
-        File (.csv, .json, .parquet) with a row per recording: read or failed, why, length, cycles.
+        File (.csv, .json, .parquet) with a row per recording: read or failed, why, length, cycles, how many of them
+        are not judged, and what the sound is like.
     summary
         File with a row per recording: cycles of each class, share of abnormal ones with a 95 % interval.
     min_confidence
@@ -61,7 +77,8 @@ def predict(
         it the most probable class is the label.
     manifest
         CSV or Parquet file with a column `path`, for very many recordings: --out is then a folder of Parquet shards
-        (cycles, summary, status). The same command goes on where it stopped; no recording is done twice.
+        (cycles, summary, status). Columns start_s and end_s give the cycles. The same command goes on where it
+        stopped; no recording is done twice.
     cluster
         Where the shards are computed, one model a worker.
     shard
@@ -70,6 +87,7 @@ def predict(
     import torch
 
     from rales import export, formats, recordings, terminal
+    from rales.outputs import SOUND, check_outputs, files_of
 
     if bool(paths) == (manifest is not None):
         raise UsageError("expected paths of recordings, or --manifest with a list of them")
@@ -80,23 +98,31 @@ def predict(
             raise UsageError(f"--device {device} with --manifest: its workers choose for themselves; leave it out")
         words = {"cluster": cluster, "processes": processes, "address": address, "shard": shard}
         decided = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
+        decided |= {"quality": quality == "on"}
         return predict_manifest(manifest, out, format, [status, summary], json, model=model, **words, **decided)
     if format is not None and out is None:
         raise UsageError(f"--format {format}: expected --out with it; --json prints a document instead")
     formats.check_table_name("--status", status)
     formats.check_table_name("--summary", summary)
+    form = "csv" if out is None else format or formats.form_of(out)
+    if out is not None:
+        formats.check_format(out, form)
     sources, collected = recordings.find(paths), Collected(cycles=json or out is None)
+    files = {"--status": [status] if status else [], "--summary": [summary] if summary else []}
+    files["--out"] = formats.planned(out, form, sources) if out is not None else []
+    check_outputs(files, {SOUND: sources, "a file of the model": files_of(model)})
     if len(sources) >= export.MANY:
         torch.set_num_threads(1)  # and recordings side by side: the threads of a small network mostly wait
     classifier = export.load(model, engine, device or "auto", recordings=len(sources), tell=say)
     decision = classifier.decision(min_confidence, threshold)
-    tables = classifier.tables(sources, collected.problems, decision, cycles=cycles, progress=True)
+    gate = quality == "on"
+    tables = classifier.tables(sources, collected.problems, decision, cycles=cycles, quality=gate, progress=True)
     chunks = collected.through(tables)
     if out is None:
         for _ in chunks:
             pass
     else:
-        written = formats.write(chunks, out, format or formats.form_of(out), sources)
+        written = formats.write(chunks, out, form, sources)
         say(collected.sentence(written) if written else "no cycle, no file written")
     document = collected.document() | {"calibration": classifier.calibration or None, "notice": decision.notice}
     if status is not None:
@@ -105,6 +131,9 @@ def predict(
         formats.write_table(collected.summary, summary)
     if json or out is None:
         show(document, json, terminal.prediction_lines)
+    tell_notes(collected.status)
+    for sentence in shortened(collected.not_judged()) if out is not None and not json else []:
+        say(sentence)
     return tell(collected.problems, decision.notice if out is not None and not json else "")
 
 
@@ -113,9 +142,11 @@ def predict_manifest(
 ) -> int:
     """The batch job of `predict`."""
     from rales import batch, terminal
+    from rales.outputs import check_outputs, files_of
 
     if out is None or form not in (None, "parquet") or any(others):
         raise UsageError("--manifest: expected --out FOLDER; it holds Parquet shards of cycles, summary and status")
+    check_outputs({"--out": [out]}, {"the manifest": [manifest], "a file of the model": files_of(words["model"])})
     found = batch.run(manifest, out, progress=True, **words)
     show({"out": str(out), **found}, json, terminal.batch_lines)
     return tell(found["problems"])
@@ -145,6 +176,11 @@ class Collected:
                 self.tables.append(table)
             yield table, status
 
+    def not_judged(self) -> list[str]:
+        from rales.scoring import not_judged
+
+        return [sentence for table in self.status for sentence in not_judged(table)]
+
     def sentence(self, written: list[Path]) -> str:
         count = sum(len(table) for table in self.summary)
         more = f" and {len(written) - 1} more" if len(written) > 1 else ""
@@ -162,10 +198,26 @@ class Collected:
         }
 
 
+def tell_notes(status: "list[pd.DataFrame]") -> None:
+    """What there is to say of recordings that were read, on stderr; of very many the first."""
+    read = [sentence for table in status for sentence in table.loc[table["status"] == "ok", "sentence"]]
+    notes = [str(sentence) for sentence in read if sentence]
+    for note in notes[:MOST_NOTES]:
+        say(f"note: {note}")
+    if len(notes) > MOST_NOTES:
+        say(f"note: {len(notes) - MOST_NOTES} recordings more have a note, which --status FILE lists")
+
+
+def shortened(sentences: list[str], most: int = 10) -> list[str]:
+    """Sentences -> the first ones, and how many are left."""
+    left = len(sentences) - most
+    return sentences if left <= 0 else [*sentences[:most], f"and {left} more; the column quality_reason has all"]
+
+
 def tell(problems: list[str], notice: str = "") -> int:
     """Sentences of a job on stderr -> its exit code."""
     for problem in problems:
-        print(f"rales: {problem}", file=sys.stderr)
+        say(f"rales: {problem}")
     if notice:
         say(notice)
     return 1 if problems else 0
@@ -179,10 +231,12 @@ def embed(
     per: Literal["cycle", "recording"] = "cycle",
     cycles: Cycles = "auto",
     device: Device = None,
+    quality: Gate = "on",
     json: JsonFlag = False,
 ) -> int:
     """One vector per breathing cycle or recording, for search, clustering or an own classifier.
 
+    Cycles whose sound cannot be judged are left out and told.
     Exit code 1 if a recording could not be read; the others are unaffected.
 
     Example: rales embed recordings/ --model runs/m2d --out cycles.npz
@@ -197,16 +251,25 @@ def embed(
         recording: the mean of its cycles' vectors.
     """
     from rales import predict as job
+    from rales import recordings
     from rales import search as sets
+    from rales.outputs import SOUND, check_outputs, files_of
 
     problems: list[str] = []
     sets.check_vectors_name(out)
+    sources = recordings.find(paths)
+    check_outputs({"--out": [out]}, {SOUND: sources, "a file of the model": files_of(model)})
     classifier = job.load(model, device or "auto")
-    number = None if layer == "fused" else layer
-    vectors = classifier.embed_table(paths, problems, layer=number, per=per, cycles=cycles, progress=True)
+    chosen, gate = None if layer == "fused" else layer, quality == "on"
+    vectors = classifier.embed_table(
+        sources, problems, layer=chosen, per=per, cycles=cycles, quality=gate, progress=True
+    )
+    left_out = vectors.attrs["not_judged"]
     document = {"vectors": len(vectors), "out": str(out), "problems": problems, "notice": job.NOTICE}
+    document["not_judged"] = left_out
     if len(vectors):
-        sets.write_vectors(vectors, out, {"model": classifier.digest, "layer": layer, "per": per, "cycles": cycles})
+        about = {"model": classifier.digest, "layer": layer, "per": per, "cycles": cycles, "quality": quality}
+        sets.write_vectors(vectors, out, about)
         document["width"] = len(vectors["vector"].iloc[0])
     if json:
         show(document, json, list)
@@ -215,6 +278,8 @@ def embed(
         if len(vectors)
         else "no vector, no file written"
     )
+    for sentence in shortened(left_out):
+        say(sentence)
     return tell(problems)
 
 
@@ -238,6 +303,7 @@ def search(
     ----------
     query
         A recording, by its name in the file or its path; `#3` behind it means its third cycle, else all are averaged.
+        A name that several recordings have is refused: give the path.
     top
         How many to show.
     """
@@ -247,7 +313,8 @@ def search(
     if top < 1:
         raise UsageError(f"--top {top}: expected 1 or more")
     found = job.search(query, inside, top, model)
-    document = {"query": query, "nearest": records(found), "notice": terminal.NOT_A_DIAGNOSIS}
+    document = {"query": query, "nearest": records(found), "namesakes": found.attrs["namesakes"]}
+    document["notice"] = terminal.NOT_A_DIAGNOSIS
     show(document, json, terminal.nearest_lines)
 
 
@@ -257,6 +324,7 @@ def explain(
     *,
     cycle: int,
     cycles: Cycles = "auto",
+    quality: Gate = "on",
     model: Run = None,
     target: str | None = None,
     out: Path | None = None,
@@ -280,12 +348,16 @@ def explain(
     from rales import explain as job
     from rales import formats, terminal
     from rales import predict as models
+    from rales.outputs import SOUND, check_outputs, files_of
 
-    if out is not None and out.suffix.lower() != ".png":
-        raise UsageError(f"--out {out}: expected a name that ends in .png")
     if out is not None:
+        if out.suffix.lower() != ".png":
+            raise UsageError(f"--out {out}: expected a name that ends in .png")
         require_packages("a picture", "report", "matplotlib")
-    found = job.explain(models.load(model, device or "auto"), recording, cycle, target, cycles=cycles)
+        files = [out, out.with_suffix(".csv")]
+        check_outputs({"--out": files}, {SOUND: [recording], "a file of the model": files_of(model)})
+    classifier = models.load(model, device or "auto")
+    found = job.explain(classifier, recording, cycle, target, cycles=cycles, quality=quality == "on")
     if out is not None:
         job.picture(found, out)
         formats.write_table([job.table(found)], out.with_suffix(".csv"))

@@ -164,7 +164,7 @@ def reproduce(
     if not dry_run:
         check_packages()  # now, not after days of training
     planned = job.paper_trials(what, seeds, fixed, weights, select)
-    cycles = read_cycles(data, skip_damaged=skip_damaged)
+    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split="split.name=folds" not in fixed)
     cost = job.estimate(planned, cycles, at_once(processes))
     say(f"{what}: {cost}")
     if dry_run:
@@ -227,7 +227,7 @@ def layers(
     job.check_packages()
     say_once(recipes.make("m2d_fusion", weights=weights, frontend=frontend).notes)
     found = job.search(
-        read_cycles(data, skip_damaged=skip_damaged),
+        read_cycles(data, skip_damaged=skip_damaged, needs_split=part == "train"),
         weights or "",
         out,
         size=size or "base",
@@ -256,8 +256,11 @@ def report(*paths: Annotated[Path, Parameter(required=True)], out: Path, json: J
     out
         Folder to write.
     """
+    from rales.outputs import check_outputs, files_of
     from rales.report import report as write_report
     from rales.report import scores_table
 
+    files = [out / name for name in ("report.html", "report.md", "runs.csv", "table1.csv", "table2.csv")]
+    check_outputs({"--out": files}, {"a file of a run": [file for path in paths for file in files_of(path)]})
     page = write_report(paths, out)
     show({"report": str(page)}, json, lambda _: [scores_table(paths), f"report: {page}"])

@@ -65,7 +65,8 @@ def train(
     words = [*words_of(given), *set_]
     chosen = recipes.make(recipe, words, weights=weights, size=size, variant=variant)
     say_once(chosen.notes)
-    cycles = read_cycles(data, skip_damaged=skip_damaged)
+    needs_split = chosen.config.split.name != "folds"
+    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
     figures = chosen.run(chosen, cycles, out, command=command_line(), progress=True)
     if figures:  # several processes: only the first has them
         show(figures, json, terminal.figure_lines)
@@ -218,10 +219,10 @@ def evaluate(
         Run folder of `rales train`.
     """
     from rales import predict as job
-    from rales import terminal
+    from rales import runs, terminal
     from rales.data import read_cycles
 
-    cycles = read_cycles(data, skip_damaged=skip_damaged)
+    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=runs.split_of(run) != "folds")
     figures = job.evaluate(run, cycles, progress=True, device=device or "auto")
     show(figures, json, terminal.figure_lines)
 

@@ -12,14 +12,18 @@ from rales.metrics import CLASSES
 __all__ = ["CLASSES", "Audit", "audit", "read_cycles"]
 
 
-def read_cycles(path: str | Path, *, skip_damaged: bool = False, audio: bool = True) -> DataFrame:
-    """Folder in ICBHI or SPRSound layout, or a manifest file (.csv, .tsv, .parquet) -> one row per cycle.
+def read_cycles(
+    path: str | Path, *, skip_damaged: bool = False, audio: bool = True, needs_split: bool = True
+) -> DataFrame:
+    """Folder in ICBHI or SPRSound layout, or a table file (.csv, .tsv, .parquet, .json) -> one row per cycle.
 
     Columns: recording, cycle, patient, start_s, end_s, crackle, wheeze, label, device, location, mode, split, path
     (and what the layout adds). See the reader of each layout for what it checks and what `skip_damaged` and
-    `audio` do.
+    `audio` do. `needs_split=False`: what is wrong with the split does not count, as for folds.
     """
-    rows: DataFrame = _reader(Path(path)).read_cycles(path, skip_damaged=skip_damaged, audio=audio)
+    rows: DataFrame = _reader(Path(path)).read_cycles(
+        path, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split
+    )
     return rows
 
 

@@ -11,22 +11,33 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rales.audio.opening import AUDIO_SUFFIXES, UNREAD_SUFFIXES
+from rales.cells import one_line
 from rales.data import icbhi, sprsound
-from rales.data.cycles import AUDIO_SUFFIXES, Found
+from rales.data.cycles import Found, some, unread_note, walked
+from rales.data.dialects import SUFFIXES, mended, read_table
 
 Part = Literal["train", "all"]
-MANIFESTS = (".csv", ".tsv", ".parquet")
+MANIFESTS = (".csv", ".tsv", ".parquet")  # in a folder, where JSON is for annotations
+SPLITS_OF = {"icbhi": icbhi.SPLIT_FILE, "sprsound": "its folders train_json and test_json"}
 PATH_COLUMNS = ("path", "file_name")  # ours, and that of M2D's lists
 CHUNK = 65536
-# A name of ICBHI 2017, also with something after it: single cycles cut out of a test recording are test data too.
-ICBHI_NAME = (
-    r"(^|/)\d{3}_[^/_]+_(" + "|".join(icbhi.LOCATIONS) + ")_(" + "|".join(icbhi.MODES) + ")_(" + "|".join(icbhi.DEVICES)
-) + ")[^/]*$"
+# Names of published databases, also with something after them: cycles cut out of a test recording are test data too.
+DATABASES = {
+    "ICBHI 2017": r"(^|/)\d{3}_[^/_]+_("
+    + "|".join(icbhi.LOCATIONS)
+    + ")_("
+    + "|".join(icbhi.MODES)
+    + ")_("
+    + "|".join(icbhi.DEVICES)
+    + ")[^/]*$",
+    "SPRSound": f"(^|/){sprsound.NAME}[^/]*$",
+}
 
 
 @dataclass(frozen=True)
@@ -38,10 +49,11 @@ class Source:
     layout: Literal["icbhi", "sprsound", "folder", "manifest"]
     used: Any  # Arrow array of large strings
     left_out: Any  # the same
+    notes: Sequence[str] = ()  # why some are left out that are no test recordings
 
     def facts(self) -> dict[str, Any]:
         counts = {"recordings": len(self.used), "left_out": len(self.left_out)}
-        return {"given": str(self.given.absolute()), "layout": self.layout, **counts}
+        return {"given": str(self.given.absolute()), "layout": self.layout, **counts, "notes": list(self.notes)}
 
 
 @dataclass(frozen=True)
@@ -113,54 +125,79 @@ def source_of(given: Path, part: Part) -> Source:
     if not given.exists():
         raise FileNotFoundError(f"{given}: no such folder or manifest; give what holds or lists the recordings")
     if given.is_file():
-        if given.suffix.lower() not in MANIFESTS:
-            raise ValueError(f"{given}: expected a folder or a manifest ({', '.join(MANIFESTS)})")
+        if given.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"{given}: expected a folder or a manifest ({', '.join(SUFFIXES)})")
         return manifest_source(given, [given], part)
-    sounds, manifests, jsons = walk(given)
+    sounds, unusable, manifests, jsons = walk(given)
     if not len(sounds) and manifests:
         return manifest_source(given, manifests, part)
     if part == "train" and jsons:
-        return split_source(given, "sprsound", sprsound.find(given, audio=True, decode=False), sounds)
-    if part == "train" and looks_like_icbhi(sounds):
-        return split_source(given, "icbhi", icbhi.find(given, audio=True, decode=False), sounds)
-    return Source(given, given.absolute(), "folder", sounds, strings([]))
+        found = sprsound.find(given, audio=True, decode=False)
+        return split_source(given, "sprsound", found, sounds, unusable)
+    database = database_of(sounds) if part == "train" else ""
+    if database == "ICBHI 2017":
+        return split_source(given, "icbhi", icbhi.find(given, audio=True, decode=False), sounds, unusable)
+    if database:
+        raise ValueError(
+            f"{given}: its recordings are named as those of {database}, and nothing says which are for training; give "
+            "the folder that holds the annotations (train_json, test_json) too, or pass --part all to use every one"
+        )
+    return Source(given, given.absolute(), "folder", sounds, strings(unusable.names), unusable.notes)
 
 
-def walk(folder: Path) -> tuple[Any, list[Path], bool]:
-    """Folder -> relative paths of all sounds in it (Arrow), manifests, whether it has SPRSound's JSON folders.
+class LeftOut(NamedTuple):
+    """Files that look like recordings and cannot be used, by their names as they are shown, and why."""
+
+    names: list[str]
+    notes: list[str]
+
+
+def walk(folder: Path) -> tuple[Any, LeftOut, list[Path], bool]:
+    """Folder -> relative paths of all sounds in it (Arrow), of what only looks like one, manifests, whether it has
+    SPRSound's JSON folders.
 
     Every folder's names are sorted by themselves, so that the order is fixed without all paths in memory at once.
     """
     done, names, manifests, jsons = [], list[str](), list[Path](), False
-    for parent, subfolders, files in os.walk(folder):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__MACOSX")))
+    unread, unnamed = list[str](), list[str]()
+    for parent, files in walked(folder):
         inside = os.path.relpath(parent, folder)
-        for name in sorted(files):
+        for name in files:
             suffix = os.path.splitext(name)[1].lower()
-            if name.startswith("."):
-                continue
-            if suffix in AUDIO_SUFFIXES:
-                names.append(name if inside == "." else f"{inside}/{name}")
+            path = name if inside == "." else f"{inside}/{name}"
+            if suffix in UNREAD_SUFFIXES:
+                unread.append(one_line(path))
+            elif suffix in AUDIO_SUFFIXES and path != path.encode("utf-8", "replace").decode():
+                unnamed.append(one_line(path))
+            elif suffix in AUDIO_SUFFIXES:
+                names.append(path)
             elif suffix in MANIFESTS:
                 manifests.append(Path(parent, name))
             elif suffix == ".json" and not jsons:
-                jsons = bool(sprsound.json_folder(Path(parent, name)))
+                jsons = sprsound.is_annotation(Path(parent, name))
         if len(names) >= CHUNK:
             done.append(strings(names))
             names = []
-    return pa.chunked_array([*done, strings(names)]), sorted(manifests), jsons
+    notes = unread_note(folder, unread)
+    if unnamed:
+        notes.append(f"{folder}: {len(unnamed)} recordings left out, their names are not UTF-8: {some(unnamed)}")
+    left = LeftOut([*unread, *unnamed], notes)
+    return pa.chunked_array([*done, strings(names)]), left, sorted(manifests), jsons
 
 
-def split_source(given: Path, layout: Literal["icbhi", "sprsound"], found: Found, sounds: Any) -> Source:
+def split_source(
+    given: Path, layout: Literal["icbhi", "sprsound"], found: Found, sounds: Any, unusable: LeftOut
+) -> Source:
     """What a layout's reader found -> the recordings of its train part; all others are left out."""
     if not any(recording.split for recording in found.recordings):
         raise ValueError(
-            f"{given}: its recordings are named as those of ICBHI 2017, and nothing says which are for training; put "
-            f"{icbhi.SPLIT_FILE} into it or beside it, or pass --part all to use every one"
+            f"{given}: its recordings are named as those of {database_of(sounds) or layout}, and nothing says which "
+            f"are for training; put {SPLITS_OF[layout]} into it or beside it, or pass --part all to use every one"
         )
     train = {os.path.relpath(r.path, given) for r in found.recordings if r.split == "train" and r.path}
     chosen = pc.is_in(sounds, value_set=strings(sorted(train)))
-    return Source(given, given.absolute(), layout, sounds.filter(chosen), sounds.filter(pc.invert(chosen)))
+    others = pa.chunked_array([*flat([sounds.filter(pc.invert(chosen))]), strings(unusable.names)])
+    return Source(given, given.absolute(), layout, sounds.filter(chosen), others, unusable.notes)
 
 
 def manifest_source(given: Path, manifests: Sequence[Path], part: Part) -> Source:
@@ -178,9 +215,9 @@ def manifest_source(given: Path, manifests: Sequence[Path], part: Part) -> Sourc
     path, split = pa.chunked_array(flat(paths)), pa.chunked_array(flat(splits))
     if part == "all":
         return Source(given, base, "manifest", pc.unique(path), strings([]))
-    if looks_like_icbhi(path.filter(pc.is_null(split)) if split.null_count < len(split) else path):
+    if database := database_of(path.filter(pc.is_null(split)) if split.null_count < len(split) else path):
         raise ValueError(
-            f"{given}: lists recordings named as those of ICBHI 2017 without saying which are for training; add a "
+            f"{given}: lists recordings named as those of {database} without saying which are for training; add a "
             "column `split` (train, test), or pass --part all to use every one"
         )
     is_train = pc.fill_null(pc.equal(split, "train"), True)
@@ -193,35 +230,59 @@ def manifest_source(given: Path, manifests: Sequence[Path], part: Part) -> Sourc
 
 def columns_of(manifest: Path) -> tuple[Any, Any]:
     """Manifest -> its column of paths and its column `split` (null where it has none)."""
-    import pyarrow.csv
     import pyarrow.parquet as pq
 
+    if manifest.suffix.lower() != ".parquet":
+        return text_columns_of(manifest)
     try:
-        if manifest.suffix.lower() == ".parquet":
-            names = pq.read_schema(manifest).names
-            wanted = [name for name in (*PATH_COLUMNS, "split") if name in names]
-            table = pq.read_table(manifest, columns=wanted)
-        else:
-            lines = pyarrow.csv.ParseOptions(delimiter="\t" if manifest.suffix.lower() == ".tsv" else ",")
-            kinds = dict.fromkeys((*PATH_COLUMNS, "split"), pa.string())
-            converted = pyarrow.csv.ConvertOptions(column_types=kinds, strings_can_be_null=True)
-            table = pyarrow.csv.read_csv(manifest, parse_options=lines, convert_options=converted)
+        names = pq.read_schema(manifest).names
+        table = pq.read_table(manifest, columns=[name for name in (*PATH_COLUMNS, "split") if name in names])
     except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
         raise ValueError(f"{manifest}: not a readable manifest ({str(error).splitlines()[0]})") from error
     named = [name for name in PATH_COLUMNS if name in table.column_names]
     if not named:
-        raise ValueError(
-            f"{manifest}: columns {', '.join(table.column_names) or 'none'}, expected `path`: audio files, relative to "
-            "the manifest's folder or absolute"
-        )
+        raise no_paths(manifest, names)
     split = table["split"].cast(pa.string()) if "split" in table.column_names else None
-    kept = pc.is_valid(table[named[0]])
+    path = table[named[0]].cast(pa.large_string())
+    if pc.any(pc.match_substring(path, "\\")).as_py():
+        path = strings([mended(manifest.parent, name) if name else name for name in path.to_pylist()])
+    kept = pc.is_valid(path)
     splits = split if split is not None else pa.chunked_array([pa.nulls(len(table), pa.string())])
-    return table[named[0]].cast(pa.large_string()).filter(kept), splits.filter(kept)
+    return path.filter(kept), splits.filter(kept)
 
 
-def looks_like_icbhi(paths: Any) -> bool:
-    return bool(len(paths)) and bool(pc.any(pc.match_substring_regex(paths, ICBHI_NAME)).as_py())
+def text_columns_of(manifest: Path) -> tuple[Any, Any]:
+    """The same of CSV, TSV and JSON, as every reader of tables takes them."""
+    columns, rows, _ = read_table(manifest)
+    named = [name for name in PATH_COLUMNS if name in columns]
+    if not named:
+        raise no_paths(manifest, columns)
+    done, paths, splits = list[tuple[Any, Any]](), list[str](), list[str | None]()
+    for row in rows:
+        if given := row.cells[named[0]]:
+            paths.append(mended(manifest.parent, given))
+            splits.append(row.cells.get("split") or None)
+        if len(paths) >= CHUNK:
+            done.append((strings(paths), pa.array(splits, pa.string())))
+            paths, splits = [], []
+    done.append((strings(paths), pa.array(splits, pa.string())))
+    path, split = zip(*done, strict=True)
+    return pa.chunked_array(path), pa.chunked_array(split)
+
+
+def no_paths(manifest: Path, columns: Sequence[str]) -> ValueError:
+    return ValueError(
+        f"{manifest}: columns {', '.join(columns) or 'none'}, expected `path`: audio files, relative to the manifest's "
+        "folder or absolute"
+    )
+
+
+def database_of(paths: Any) -> str:
+    """Arrow array of paths -> the published database as whose recordings some of them are named, "" if none is."""
+    for database, name in DATABASES.items():
+        if len(paths) and pc.any(pc.match_substring_regex(paths, name)).as_py():
+            return database
+    return ""
 
 
 def chunks(names: Any) -> Iterator[list[str]]:

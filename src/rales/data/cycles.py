@@ -5,19 +5,23 @@ the problems that make it unusable. From that, `cycles_table` builds the DataFra
 report of `rales check`, so the two can never disagree about what is damaged.
 """
 
+import codecs
+import filecmp
 import itertools
 import logging
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from pandas import DataFrame
 
+from rales.audio.opening import UNREAD_SUFFIXES
 from rales.audio.wave import WaveInfo, info, read
+from rales.cells import one_line
 from rales.data.splits import overlap_patients
 from rales.metrics import CLASSES
 
@@ -36,7 +40,6 @@ COLUMNS = (
     "split",
     "path",
 )
-AUDIO_SUFFIXES = (".wav", ".flac")
 
 # How far a cycle may end past the last sample. Published times have three decimals or more, so rounding explains
 # 0.5 ms and one sample (0.25 ms at 4 kHz); no ICBHI or SPRSound recording that could be checked needs more. 50 ms
@@ -76,7 +79,8 @@ class Recording:
 class Found:
     """Everything a reader found under `source`; `problems` and `notes` here belong to no single recording's content.
 
-    A recording whose split is unknown stays usable (its split is ""), so that fact is a problem of this list.
+    A recording whose split is unknown stays usable (its split is ""), so that fact is one of `split_problems`, which
+    count only where the split that comes with the data is asked for.
     """
 
     source: Path
@@ -84,6 +88,7 @@ class Found:
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
     extra_columns: Sequence[str] = ()
+    split_problems: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -118,18 +123,16 @@ class Audit:
         }
 
 
-def cycles_table(found: Found, *, skip_damaged: bool, audio: bool) -> DataFrame:
+def cycles_table(found: Found, *, skip_damaged: bool, audio: bool, needs_split: bool = True) -> DataFrame:
     """What a reader found -> one row per cycle, sorted by recording and start; columns COLUMNS, then the reader's own.
 
     The first problem stops with a ValueError unless `skip_damaged`, which leaves the damaged recordings out, logs a
     warning for each problem and keeps them in `.attrs["left_out"]`. `audio` says whether audio files were asked for;
-    where there are none at all, that is a ValueError.
+    where there are none at all, that is a ValueError. `needs_split=False`: what is wrong with the split does not count.
     """
     if audio and found.recordings and not any(recording.path for recording in found.recordings):
-        raise ValueError(
-            f"{found.source}: annotations only, no .wav or .flac file; pass audio=False to read them alone"
-        )
-    problems = _problems(found)
+        raise ValueError(f"{found.source}: annotations only, no recording; pass audio=False to read them alone")
+    problems = _problems(found, needs_split=needs_split)
     if problems and not skip_damaged:
         more = f"more problems: {len(problems) - 1}; " if len(problems) > 1 else ""
         raise ValueError(
@@ -161,8 +164,11 @@ def audit_of(found: Found) -> Audit:
             f"patients in both train and test: {some(overlap)}; test scores may gain from it, and the splits "
             "official_drop and official_move repair it"
         )
-    damaged = [recording.name for recording in found.recordings if recording.problems]
-    return Audit(cycles=rows, problems=_problems(found), notes=notes, recordings=good, damaged=damaged)
+    notes = [one_line(note) for note in notes]
+    damaged = [one_line(recording.name) for recording in found.recordings if recording.problems]
+    return Audit(
+        cycles=rows, problems=_problems(found, needs_split=True), notes=notes, recordings=good, damaged=damaged
+    )
 
 
 def label_of(crackle: int, wheeze: int) -> str:
@@ -179,11 +185,39 @@ def files(folder: Path) -> list[Path]:
         raise FileNotFoundError(f"{folder}: no such folder; give the folder that holds the recordings")
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: a file, expected the folder that holds the recordings")
-    found = []
-    for parent, subfolders, names in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not name.startswith((".", "__MACOSX"))]
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted(found)
+    return sorted(Path(parent, name) for parent, names in walked(folder) for name in names)
+
+
+def walked(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folder -> it and all folders in it, each with its files, sorted: what every search for recordings sees.
+
+    Hidden names and macOS archive leftovers are not seen. Links to folders elsewhere are followed, each place once.
+    """
+    places = [os.path.realpath(folder)]
+    for parent, subfolders, names in os.walk(folder, followlinks=True):
+        seen = [name for name in sorted(subfolders) if not name.startswith((".", "__MACOSX"))]
+        subfolders[:] = [name for name in seen if is_new_place(os.path.join(parent, name), places)]
+        yield parent, sorted(name for name in names if not name.startswith("."))
+
+
+def is_new_place(folder: str, places: list[str]) -> bool:
+    """Whether a folder is walked through from here: any but a link to where the walk has been or will come by itself.
+    A link's place is added to `places`."""
+    if not os.path.islink(folder):
+        return True
+    real = os.path.realpath(folder)
+    if any(os.path.commonpath([real, place]) in (real, place) for place in places):
+        return False
+    places.append(real)
+    return True
+
+
+def unread_note(folder: Path, paths: Iterable[Path | str]) -> list[str]:
+    """Files of a folder -> a note on those that are recordings in a format that is not read, if there are any."""
+    found = sorted(str(path) for path in paths if os.path.splitext(path)[1].lower() in UNREAD_SUFFIXES)
+    if not found:
+        return []
+    return [f"{folder}: {len(found)} recordings in formats that are not read, export them as WAV: {some(found)}"]
 
 
 def by_stem(paths: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
@@ -196,13 +230,35 @@ def by_stem(paths: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, list[
 
 
 def text_of(path: Path) -> str:
-    """Text file -> its text (UTF-8, with or without byte-order mark); other bytes raise a ValueError sentence."""
+    """Text file -> its text (UTF-8, or UTF-16 with a byte-order mark); other bytes raise a ValueError sentence."""
+    content = path.read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: not a UTF-8 text file (byte {error.start + 1} cannot be read); replace it by the published file"
         ) from None
+
+
+def without_copies(groups: dict[str, list[Path]]) -> tuple[dict[str, list[Path]], int]:
+    """Files by name -> the same without files of equal content under one name, and how many those were.
+
+    Archives of Kaggle hold the whole tree twice. Files of one name that differ stay, and are a problem of `paired`.
+    """
+    kept: dict[str, list[Path]] = {}
+    for name, same in groups.items():
+        unlike = list[Path]()
+        for path in same:
+            if not any(filecmp.cmp(path, other, shallow=False) for other in unlike):
+                unlike.append(path)
+        kept[name] = unlike
+    return kept, sum(map(len, groups.values())) - sum(map(len, kept.values()))
+
+
+def copies_note(folder: Path, copies: int) -> list[str]:
+    """Number of files that `without_copies` left out -> the note that says so, if there are any."""
+    return [f"{folder}: files that are there again with the same content, counted once: {copies}"] if copies else []
 
 
 def paired(
@@ -217,6 +273,8 @@ def paired(
         for same in (annotations, sounds or [])
         if len(same) > 1
     ]
+    if name != one_line(name):
+        problems.append(f"{folder}: the name {name} is not UTF-8 or holds control characters; rename the file")
     if sounds is None:
         return Recording(name=name, problems=problems)
     if not sounds:
@@ -232,11 +290,12 @@ def listen(path: Path, *, decode: bool) -> tuple[WaveInfo | None, list[str], lis
     """Audio file -> (header facts or None, problems, notes); `decode` also reads every sample, to find NaN and cuts."""
     try:
         facts = info(path)
+        notes = [f"{path}: {note}" for note in facts.notes]
         if decode and not read(path)[0].any():
-            return facts, [], [f"{path}: digital silence, every sample is zero"]
+            notes.append(f"{path}: digital silence, every sample is zero")
     except (ValueError, OSError) as error:
         return None, [str(error)], []
-    return facts, [], []
+    return facts, [], notes
 
 
 def number(text: object) -> float | None:
@@ -272,14 +331,32 @@ def overlap_note(where: str, cycles: Sequence[Cycle]) -> list[str]:
     return []
 
 
+def repeated_problems(where: str, cycles: Sequence[Cycle]) -> list[str]:
+    """Cycles sorted by start -> a sentence for every stretch of time that stands there more than once."""
+    stretches: dict[tuple[int, int], list[Cycle]] = defaultdict(list)
+    for cycle in cycles:
+        stretches[round(cycle.start_s * 1000), round(cycle.end_s * 1000)].append(cycle)
+    problems = []
+    for same in stretches.values():
+        labels = list(dict.fromkeys(label_of(cycle.crackle, cycle.wheeze) for cycle in same))
+        stretch = f"{where}: the cycle {same[0].start_s:g}-{same[0].end_s:g} s"
+        if len(labels) > 1:
+            problems.append(f"{stretch} stands there as {' and as '.join(labels)}; keep the right one")
+        elif len(same) > 1:
+            problems.append(f"{stretch} ({labels[0]}) stands there {len(same)} times; keep one")
+    return problems
+
+
 def some(names: Sequence[object], limit: int = 5) -> str:
     """Names -> "a, b, c", at most `limit` of them and how many more there are."""
     listed = ", ".join(str(name) for name in names[:limit])
     return listed if len(names) <= limit else f"{listed} and {len(names) - limit} more"
 
 
-def _problems(found: Found) -> list[str]:
-    return [*found.problems, *(problem for recording in found.recordings for problem in recording.problems)]
+def _problems(found: Found, *, needs_split: bool) -> list[str]:
+    of_split = found.split_problems if needs_split else ()
+    of_recordings = (problem for recording in found.recordings for problem in recording.problems)
+    return [one_line(problem) for problem in (*of_split, *found.problems, *of_recordings)]
 
 
 def _frame(found: Found) -> DataFrame:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,14 +22,16 @@ class Hearing:
     std: float
     noise_mean: float
     noise_ratio: float
+    noise_heard_by: Literal["model", "teacher"]
 
     def __call__(self, wave: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Crops (b, samples) and noise -> log-mel with the noise and without, each (b, 1, 80, unit frames)."""
+        """Crops (b, samples) and noise -> the model's and the teacher's log-mel, each (b, 1, 80, unit frames)."""
         clean = self.frontend(wave) - self.mean
         mixed = clean
         if noise is not None:
             mixed = mix_logmels(clean, self.frontend(noise) - self.noise_mean, self.noise_ratio)
-        return mixed / self.std, clean / self.std
+        own, others = (mixed, clean) if self.noise_heard_by == "model" else (clean, mixed)
+        return own / self.std, others / self.std
 
 
 def measured(

@@ -2,58 +2,69 @@
 
 The published archive holds `<recording>.wav` beside `<recording>.txt` (lines `start end crackles wheezes`) and the
 official split `ICBHI_challenge_train_test.txt`. Found here too: FLAC in place of WAV, files in sub-folders, the split
-list beside the folder, and annotations without any audio.
+list beside the folder or as `official_split.txt`, archives that hold the tree twice, annotations without any audio,
+recordings of one's own beside annotations in any form of `annotations`.
 """
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from pandas import DataFrame
 
+from rales.audio.opening import AUDIO_SUFFIXES
+from rales.data.annotations import read_annotation, unlabelled_problem
 from rales.data.cycles import (
-    AUDIO_SUFFIXES,
     Audit,
     Cycle,
     Found,
     Recording,
     audit_of,
     by_stem,
+    copies_note,
     cycles_table,
     files,
-    interval_problem,
     number,
     overlap_note,
     paired,
     some,
     text_of,
+    unread_note,
+    without_copies,
 )
 
 DEVICES = ("AKGC417L", "LittC2SE", "Litt3200", "Meditron")
 LOCATIONS = ("Tc", "Al", "Ar", "Pl", "Pr", "Ll", "Lr")
 MODES = ("sc", "mc")
 SPLIT_FILE = "ICBHI_challenge_train_test.txt"
+SPLIT_FILES = (SPLIT_FILE.lower(), "official_split.txt")  # the second in copies that come with later papers' code
 DEMOGRAPHICS_FILE = "ICBHI_Challenge_demographic_information.txt"
 ADULT_YEARS = 18  # nobody in the database is between 16 and 19
 
 # Text files that the database or its mirrors bring along and that annotate no recording. `_events.txt` is the
 # annotators' second set (single crackles and wheezes), which some copies unpack into the same folder.
 _NO_ANNOTATION = re.compile(
-    r"icbhi_challenge_.*|filename_(format|differences)|.*_events|.*(licen[cs]e|readme|diagnosis|demographic).*", re.I
+    r"icbhi_challenge_.*|official_split|filename_(format|differences)|.*_events|.*(licen[cs]e|readme|diagnosis|demographic).*",
+    re.I,
 )
+_OF_DATABASE = re.compile(r"\d{3}_\d+[a-z]\d+_")  # how all its names begin; one that then differs is a mistake
 
 
-def read_cycles(folder: str | Path, *, skip_damaged: bool = False, audio: bool = True) -> DataFrame:
+def read_cycles(
+    folder: str | Path, *, skip_damaged: bool = False, audio: bool = True, needs_split: bool = True
+) -> DataFrame:
     """ICBHI folder -> one row per cycle with the columns of rales.data.cycles.COLUMNS; times in seconds.
 
     `split` is "train" or "test" as the official list says, or "" for a recording that it does not name. Audio files
     are opened for their header only; `audio=False` does not look at them (`path` is then ""). Any problem raises a
     ValueError naming the first; `skip_damaged` reads every sample and leaves out the damaged recordings instead.
+    `needs_split=False` takes a folder without split list, or with one that has faults.
     """
-    return cycles_table(find(folder, audio=audio, decode=skip_damaged), skip_damaged=skip_damaged, audio=audio)
+    found = find(folder, audio=audio, decode=skip_damaged)
+    return cycles_table(found, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
 
 
 def audit(folder: str | Path) -> Audit:
@@ -68,24 +79,34 @@ def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
     """
     folder = Path(folder)
     paths = files(folder)
-    sounds, texts = by_stem(paths, AUDIO_SUFFIXES), by_stem(paths, (".txt",))
-    lists = [path for path in paths if path.name.lower() == SPLIT_FILE.lower()] or _beside(folder)
+    sounds, copied_sounds = without_copies(by_stem(paths, AUDIO_SUFFIXES))
+    texts = _annotations(paths, sounds)
+    lists = [path for path in paths if path.name.lower() in SPLIT_FILES] or _beside(folder)
     strays = [stem for stem in texts if stem not in sounds and not re.match(r"\d+_", stem)]
     for stem in list(texts):
         if stem in strays or (stem not in sounds and _NO_ANNOTATION.fullmatch(stem)):
             del texts[stem]
+    texts, copied_texts = without_copies(texts)
     names = sorted(texts.keys() | sounds.keys()) if audio else sorted(texts)
     if not names:
         raise ValueError(
             f"{folder}: no recording and no annotation in ICBHI layout (101_1b1_Al_sc_Meditron.wav or .flac beside "
             "101_1b1_Al_sc_Meditron.txt); give the folder that the database was unpacked to"
         )
-    splits, problems, notes = _splits(folder, lists, names)
+    splits, split_problems, notes = _splits(folder, lists, names)
+    notes += copies_note(folder, copied_sounds + copied_texts)
+    own = [name for name in names if not facts_of(name) and not _OF_DATABASE.match(name)]
+    if own:
+        notes.append(
+            f"{folder}: not named as in ICBHI 2017, so each counts as a patient of its own: {some(own)}; a manifest "
+            "(CSV) can name patients"
+        )
     unknown = [f"{stem}.txt" for stem in strays if not _NO_ANNOTATION.fullmatch(stem)]
     if unknown:
         notes.append(f"{folder}: not taken for annotations: {some(unknown)}")
+    notes += unread_note(folder, paths)
     if not sounds:
-        notes.append(f"{folder}: annotations only, no .wav or .flac file")
+        notes.append(f"{folder}: annotations only, no recording")
     with_audio = audio and bool(sounds)
 
     def read_one(name: str) -> Recording:
@@ -94,26 +115,33 @@ def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
 
     with ThreadPoolExecutor() as pool:  # files are read outside the interpreter lock
         recordings = list(pool.map(read_one, names))
-    return Found(folder, recordings, problems, notes)
+    return Found(folder, recordings, notes=notes, split_problems=split_problems)
+
+
+def _annotations(paths: Iterable[Path], sounds: Container[str]) -> dict[str, list[Path]]:
+    """Files, names of recordings -> text files by name; anna.raven.txt is that of anna where there is no anna.txt."""
+    texts = by_stem(paths, (".txt",))
+    for stem in list(texts):
+        name = stem.removesuffix(".audacity").removesuffix(".raven")
+        if name != stem and stem not in sounds and name in sounds and name not in texts:
+            texts[name] = texts.pop(stem)
+    return texts
 
 
 def annotation(path: Path, duration_s: float | None) -> tuple[list[Cycle], list[str]]:
-    """Annotation file and length of its recording, if known -> (cycles sorted by start, a sentence per fault)."""
-    try:
-        lines = text_of(path).splitlines()
-    except (ValueError, OSError) as error:
-        return [], [str(error)]
-    cycles, problems = [], []
-    for line_number, line in enumerate(lines, start=1):
-        if line.strip():
-            cycle = _cycle(line.split(), duration_s)
-            if isinstance(cycle, Cycle):
-                cycles.append(cycle)
-            else:
-                problems.append(f"{path}, line {line_number}: {cycle}; fix or remove the line")
-    if not cycles and not problems:
-        problems.append(f"{path}: empty, expected a line `start end crackles wheezes` per cycle")
-    return sorted(cycles), problems
+    """Annotation file in any form of `annotations` and length of its recording, if known -> (cycles sorted by start, a
+    sentence per fault)."""
+    found = read_annotation(path, duration_s)
+    return found.cycles, [*found.problems, *unlabelled_problem(path, found)]
+
+
+def facts_of(stem: str) -> dict[str, str]:
+    """Name of a recording without its ending -> its patient, location, mode and device, {} if it is not named as in the
+    database."""
+    parts = stem.split("_")
+    if len(parts) != 5 or parts[2] not in LOCATIONS or parts[3] not in MODES or parts[4] not in DEVICES:
+        return {}
+    return {"patient": parts[0], "location": parts[2], "mode": parts[3], "device": parts[4]}
 
 
 def device_of(stem: str) -> str:
@@ -153,26 +181,26 @@ def _recording(
     """The files of one name -> the recording; `sounds` is None where audio is not asked for."""
     found = paired(name, texts, sounds, suffix=".txt", folder=folder, decode=decode)
     problems, notes = list(found.problems), list(found.notes)
-    parts = name.split("_")
-    if len(parts) != 5 or parts[2] not in LOCATIONS or parts[3] not in MODES or parts[4] not in DEVICES:
+    facts = facts_of(name)
+    if not facts and _OF_DATABASE.match(name):
         problems.append(
             f"{(texts or sounds or [folder])[0]}: the name is not patient_session_location_mode_device with a "
             f"location of {', '.join(LOCATIONS)}, a mode of {', '.join(MODES)} and a device of {', '.join(DEVICES)}; "
             "rename the file, or describe your own recordings in a manifest (CSV)"
         )
-        parts = [""] * 5
     cycles: list[Cycle] = []
     if texts:
-        cycles, wrong = annotation(texts[0], found.info.duration_s if found.info else None)
-        problems += wrong
+        marks = read_annotation(texts[0], found.info.duration_s if found.info else None)
+        cycles = marks.cycles
+        problems += [*marks.problems, *unlabelled_problem(texts[0], marks)]
         notes += overlap_note(str(texts[0]), cycles)
-    patient, _, location, mode, device = parts
+        notes += filter(None, [marks.note(texts[0])])
     return replace(
         found,
-        patient=patient,
-        location=location,
-        mode=mode,
-        device=device,
+        patient=facts.get("patient", name),
+        location=facts.get("location", ""),
+        mode=facts.get("mode", ""),
+        device=facts.get("device", ""),
         split=split,
         cycles=cycles,
         problems=problems,
@@ -180,22 +208,9 @@ def _recording(
     )
 
 
-def _cycle(columns: list[str], duration_s: float | None) -> Cycle | str:
-    """The columns of one line -> the cycle, or what is wrong with the line."""
-    if len(columns) != 4:
-        return f"{len(columns)} columns, expected 4 (start end crackles wheezes)"
-    start_s, end_s = number(columns[0]), number(columns[1])
-    if start_s is None or end_s is None:
-        return f"start and end are {columns[0]!r} and {columns[1]!r}, expected numbers of seconds"
-    if not {columns[2], columns[3]} <= {"0", "1"}:
-        return f"crackles and wheezes are {columns[2]!r} and {columns[3]!r}, expected 0 or 1"
-    wrong = interval_problem(start_s, end_s, duration_s)
-    return wrong or Cycle(start_s, end_s, int(columns[2]), int(columns[3]))
-
-
 def _beside(folder: Path) -> list[Path]:
     """Folder -> the split lists in its parent, where some archives keep them."""
-    return [path for path in sorted(folder.resolve().parent.iterdir()) if path.name.lower() == SPLIT_FILE.lower()]
+    return [path for path in sorted(folder.resolve().parent.iterdir()) if path.name.lower() in SPLIT_FILES]
 
 
 def _splits(folder: Path, lists: list[Path], names: list[str]) -> tuple[dict[str, str], list[str], list[str]]:
@@ -206,7 +221,11 @@ def _splits(folder: Path, lists: list[Path], names: list[str]) -> tuple[dict[str
     repaired this line, or hold both names, need no such step.
     """
     if not lists:
-        return {}, [f"{folder}: no {SPLIT_FILE} in it, its sub-folders or beside it; put the official split there"], []
+        missing = (
+            f"{folder}: no {SPLIT_FILE} (or {SPLIT_FILES[1]}) in it, its sub-folders or beside it; put the official "
+            "split there, or train with --set split.name=folds, which needs none"
+        )
+        return {}, [missing], []
     sides, problems = _read_lists(lists)
     both = [name for name, found in sides.items() if len(found) > 1]
     problems += [f"{lists[0]}: {name} is listed as both train and test; keep one line" for name in both]

@@ -13,13 +13,14 @@ from pandas import DataFrame, Series
 from rales.config import Config
 
 FOLDS = 5  # unless asked for otherwise
+_WAYS = "add one, or --set split.name=folds makes folds of whole patients"
 _ORDERS = 64  # random orders of patients tried by `validation`: on ICBHI each class comes within 0.03 of the share
 
 
 def official(cycles: DataFrame) -> DataFrame:
     """Cycles -> the same, split as the official list says (ICBHI 2017: 4,142 train, 2,756 test cycles)."""
     if not cycles["split"].isin(["train", "test"]).any():
-        raise ValueError("no recording is in train or test; the data has no split list or split column")
+        raise ValueError(f"no recording is in train or test; the data has no split list or split column: {_WAYS}")
     return cycles.copy()
 
 
@@ -68,7 +69,8 @@ def divide(cycles: DataFrame, config: Config, needed: tuple[str, ...] = ("train"
     present = set(divided["split"])
     for part in needed:
         if part not in present:
-            raise ValueError(f"no {part} cycles under split {split.name!r}; the data has only {sorted(present)}")
+            ways = f"; in a column split, {_WAYS}" if split.name != "folds" else ""
+            raise ValueError(f"no {part} cycles under split {split.name!r}; the data has only {sorted(present)}{ways}")
     part_of = dict(zip(keys(divided), divided["split"], strict=True))
     return cycles.assign(split=[part_of.get(key, "") for key in keys(cycles)])  # attrs (what was left out) stay
 

@@ -1,7 +1,9 @@
 """SPRSound folder (children's recordings, JSON annotations) -> cycles table (one row per event) and audit.
 
 The release keeps `train_wav` beside `train_json`, and `test_wav` beside `test_json/intra_test_json` (patients who are
-in train too) and `test_json/inter_test_json` (new patients); later releases put the year into the folder names.
+in train too) and `test_json/inter_test_json` (new patients); later releases put the year into the folder names, and
+today's has `Classification/train_classification_json` and `valid_classification_json/2022/inter_test_json`, once more
+under `Detection`: what is for validation there is the test side of the challenges.
 """
 
 import difflib
@@ -13,21 +15,26 @@ from pathlib import Path
 
 from pandas import DataFrame
 
+from rales.audio.opening import AUDIO_SUFFIXES
 from rales.data.cycles import (
-    AUDIO_SUFFIXES,
     Audit,
     Cycle,
     Found,
     Recording,
     audit_of,
     by_stem,
+    copies_note,
     cycles_table,
     files,
     interval_problem,
     number,
     overlap_note,
     paired,
+    repeated_problems,
+    some,
     text_of,
+    unread_note,
+    without_copies,
 )
 
 DEVICE = "Yunting"
@@ -43,17 +50,22 @@ EVENT_FLAGS = {  # event type -> (crackle, wheeze); continuous sounds count as w
 RECORD_LABELS = ("Normal", "CAS", "DAS", "CAS & DAS", "Poor Quality")
 EXTRA_COLUMNS = ("record_label", "test_part")
 
-_JSON_FOLDER = re.compile(r"(train|test)\d*_json")
+NAME = r"\d{8}_\d+\.\d+_[01]_p\d_\d+"  # patient_age_sex_location_number
+
+_JSON_FOLDER = re.compile(r"(train|test|valid|val|inter_test|intra_test)[a-z0-9]*(_[a-z0-9]+)*_json", re.I)
 
 
-def read_cycles(folder: str | Path, *, skip_damaged: bool = False, audio: bool = True) -> DataFrame:
+def read_cycles(
+    folder: str | Path, *, skip_damaged: bool = False, audio: bool = True, needs_split: bool = True
+) -> DataFrame:
     """SPRSound folder -> one row per event: the columns of rales.data.cycles.COLUMNS, record_label and test_part.
 
     Flags: Normal none; Rhonchi, Wheeze and Stridor wheeze; Fine and Coarse Crackle crackle; Wheeze+Crackle both.
     `test_part` is "intra" or "inter" ("" outside these two folders). Recordings of poor quality have no events and
     so no rows. Damage and `audio` are treated as in rales.data.icbhi.read_cycles.
     """
-    return cycles_table(find(folder, audio=audio, decode=skip_damaged), skip_damaged=skip_damaged, audio=audio)
+    found = find(folder, audio=audio, decode=skip_damaged)
+    return cycles_table(found, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
 
 
 def audit(folder: str | Path) -> Audit:
@@ -62,41 +74,72 @@ def audit(folder: str | Path) -> Audit:
 
 
 def is_layout(folder: Path) -> bool:
-    """Folder -> whether it or a sub-folder has the release's JSON folders."""
-    return any(json_folder(path) for path in files(folder) if path.suffix.lower() == ".json")
+    """Folder -> whether it or a sub-folder has the release's JSON folders, or annotations named as in the release."""
+    return any(is_annotation(path) for path in files(folder))
+
+
+def is_annotation(path: Path) -> bool:
+    """Whether a path is that of an annotation, by its folder or by its name."""
+    return path.suffix.lower() == ".json" and bool(json_folder(path) or re.fullmatch(NAME, path.stem))
 
 
 def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
     """SPRSound folder -> its recordings, damaged or not; `decode` reads all samples instead of the headers only."""
     folder = Path(folder)
     paths = files(folder)
-    sounds = by_stem(paths, AUDIO_SUFFIXES)
-    annotations = by_stem((path for path in paths if json_folder(path)), (".json",))
+    sounds, copied_sounds = without_copies(by_stem(paths, AUDIO_SUFFIXES))
+    annotations = by_stem((path for path in paths if is_annotation(path)), (".json",))
     if not annotations:
         raise ValueError(
             f"{folder}: no annotation in SPRSound layout (train_json/*.json, test_json/*_test_json/*.json); give the "
             "folder that holds train_json and train_wav"
         )
+    sides = {name: {json_folder(path) for path in same} for name, same in annotations.items()}
+    annotations, copied = without_copies(annotations)
     with_audio = audio and bool(sounds)
     names = sorted(annotations.keys() | sounds.keys()) if with_audio else sorted(annotations)
 
     def read_one(name: str) -> Recording:
         heard = sounds.get(name, []) if with_audio else None
-        return _recording(name, annotations.get(name, []), heard, folder=folder, decode=decode)
+        split = next(iter(sides[name])) if len(sides.get(name, ())) == 1 else ""
+        return _recording(name, annotations.get(name, []), heard, split, folder=folder, decode=decode)
 
     with ThreadPoolExecutor() as pool:
         recordings = list(pool.map(read_one, names))
-    notes = []
+    notes = copies_note(folder, copied_sounds + copied) + unread_note(folder, paths)
     poor = sum(recording.extra["record_label"] == "Poor Quality" for recording in recordings)
     if poor:
         notes.append(f"{folder}: recordings of poor quality, which have no events and give no rows: {poor}")
     if not sounds:
-        notes.append(f"{folder}: annotations only, no .wav or .flac file")
-    return Found(folder, recordings, notes=notes, extra_columns=EXTRA_COLUMNS)
+        notes.append(f"{folder}: annotations only, no recording")
+    return Found(
+        folder,
+        recordings,
+        notes=notes,
+        extra_columns=EXTRA_COLUMNS,
+        split_problems=_split_problems(folder, sides, annotations),
+    )
+
+
+def _split_problems(folder: Path, sides: dict[str, set[str]], annotations: dict[str, list[Path]]) -> list[str]:
+    """Names, the sides their annotations lie on, and these without copies -> a sentence for each copy that is on both
+    sides, one for those that are on none."""
+    problems = [
+        f"{folder}: {name} is annotated for train and for test; keep one"
+        for name, found in sides.items()
+        if len(found) > 1 and len(annotations[name]) == 1
+    ]
+    nowhere = [name for name, found in sides.items() if found == {""}]
+    if nowhere:
+        problems.append(
+            f"{folder}: nothing says whether these are for training: {some(nowhere)}; keep the release's folders "
+            "train_json and test_json"
+        )
+    return problems
 
 
 def _recording(
-    name: str, annotations: list[Path], sounds: list[Path] | None, *, folder: Path, decode: bool
+    name: str, annotations: list[Path], sounds: list[Path] | None, split: str, *, folder: Path, decode: bool
 ) -> Recording:
     """The files of one name -> the recording; `sounds` is None where audio is not asked for."""
     found = paired(name, annotations, sounds, suffix=".json", folder=folder, decode=decode)
@@ -105,17 +148,17 @@ def _recording(
     if len(parts) != 5:
         problems.append(f"{(annotations or sounds or [folder])[0]}: the name is not patient_age_sex_location_number")
         parts = [""] * 5
-    label = split = test_part = ""
+    label = test_part = ""
     cycles: list[Cycle] = []
     if annotations:
         path = annotations[0]
         label, cycles, wrong = _annotation(path, found.info.duration_s if found.info else None)
         problems += wrong
+        problems += repeated_problems(str(path), cycles)
         notes += overlap_note(str(path), cycles)
         if not cycles and not wrong and label != "Poor Quality":
             notes.append(f"{path}: no events, though the recording is {label}")
-        split = json_folder(path)
-        inner = re.fullmatch(r"(intra|inter)_test_json", path.parent.name)
+        inner = next(filter(None, (re.match(r"(intra|inter)_test", part) for part in path.parent.parts[::-1])), None)
         test_part = inner[1] if inner else ""
     return replace(
         found,
@@ -173,7 +216,6 @@ def _cycle(event: object, duration_s: float | None) -> Cycle | str:
 def json_folder(path: Path) -> str:
     """Path -> "train" or "test" by the innermost JSON folder of the release that it lies in, else ""."""
     for name in reversed(path.parent.parts):
-        match = _JSON_FOLDER.fullmatch(name)
-        if match:
-            return match[1]
+        if match := _JSON_FOLDER.fullmatch(name):
+            return "train" if match[1].lower() == "train" else "test"
     return ""

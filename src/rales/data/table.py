@@ -1,28 +1,34 @@
-"""Own manifest (CSV or Parquet, one row per cycle) -> the same cycles table, and back.
+"""Own table (CSV, Parquet, JSON; one row per cycle) -> the same cycles table, and back.
 
     path,start_s,end_s,label,patient,split
     visit1/anna.wav,0.0,2.4,normal,anna,train
     visit1/anna.wav,2.4,4.9,crackle,anna,train
 
-* `path`: audio file, relative to the manifest's folder or absolute.
-* `label` (normal, crackle, wheeze, both) or `crackle` and `wheeze` (0 or 1); where all are given they must agree.
+* `path`: audio file, relative to the table's folder or absolute; two paths are two recordings.
+* `label` (normal, crackle, wheeze, both) or `crackle` and `wheeze` (0 or 1); where all are given they must agree. A row
+  without any of them has not been judged and is left out.
 * `start_s`, `end_s` may be left out or empty: from the first or to the last sample.
-* `recording`: by default the file name without suffix. `patient`: by default the recording, so that without it
-  patient-disjoint validation and folds are only recording-disjoint.
-* `split` (train, test or validation): without this column every row is train. `device`, `location`, `mode`: any text.
-* Other columns are not used.
+* `recording`: by default the file name without suffix, with the folder where that alone is not enough. `patient`: by
+  default what a name as in ICBHI 2017 says, else the recording, so that then patient-disjoint validation and folds are
+  only recording-disjoint.
+* `split` (train, test or validation): without this column, or where it is empty throughout, every row is train.
+  `device`, `location`, `mode`: any text.
+* Other columns are not used: tables of `rales predict` and of the page can be given as they are. Their `label` is
+  what counts, also where a column `true_label` says something else.
 """
 
-import csv
 import difflib
-import io
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 from pandas import DataFrame
 
+from rales.cells import defused_table
+from rales.data import icbhi
 from rales.data.cycles import (
     COLUMNS,
     Audit,
@@ -36,32 +42,32 @@ from rales.data.cycles import (
     listen,
     number,
     overlap_note,
+    repeated_problems,
     some,
-    text_of,
 )
+from rales.data.dialects import SUFFIXES as SUFFIXES
+from rales.data.dialects import Row, has_suffix, located, mended, read_table
 from rales.metrics import CLASSES
 
-SUFFIXES = (".csv", ".tsv", ".parquet")
 SPLIT_WORDS = ("train", "test", "validation")
 
 _FLAGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
-_PER_RECORDING = ("path", "patient", "device", "location", "mode", "split")
+_PER_RECORDING = ("patient", "device", "location", "mode", "split")
+_WRITTEN = (".csv", ".tsv", ".parquet")
+_OURS = ("true_label", "model_label", *(f"p_{name}" for name in CLASSES))  # columns of our tables, not misspelt ones
 
 
-@dataclass(frozen=True)
-class _Row:
-    where: str  # "manifest.csv, line 3"
-    cells: dict[str, str]
-
-
-def read_cycles(manifest: str | Path, *, skip_damaged: bool = False, audio: bool = True) -> DataFrame:
+def read_cycles(
+    manifest: str | Path, *, skip_damaged: bool = False, audio: bool = True, needs_split: bool = True
+) -> DataFrame:
     """Manifest file -> one row per cycle with the columns of rales.data.cycles.COLUMNS; times in seconds.
 
     A manifest that cannot be understood as a whole (missing column, no rows) raises ValueError. A broken row damages
     its recording, and damage is treated as in rales.data.icbhi.read_cycles. `audio=False` opens no audio file (`path`
     is then ""), so that every row must have start_s and end_s.
     """
-    return cycles_table(find(manifest, audio=audio, decode=skip_damaged), skip_damaged=skip_damaged, audio=audio)
+    found = find(manifest, audio=audio, decode=skip_damaged)
+    return cycles_table(found, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
 
 
 def audit(manifest: str | Path) -> Audit:
@@ -75,7 +81,8 @@ def write(cycles: DataFrame, path: str | Path) -> None:
     Paths inside the manifest's folder are written relative to it, so that the folder can be moved.
     """
     path = Path(path)
-    _check_suffix(path)
+    if path.suffix.lower() not in _WRITTEN:
+        raise ValueError(f"{path}: expected a name ending in {', '.join(_WRITTEN)}")
     folder = path.parent.resolve()
 
     def shortened(sound: str) -> str:
@@ -86,35 +93,81 @@ def write(cycles: DataFrame, path: str | Path) -> None:
     if path.suffix.lower() == ".parquet":
         rows.to_parquet(path, index=False)
     else:
-        rows.to_csv(path, index=False, sep="\t" if path.suffix.lower() == ".tsv" else ",")
+        defused_table(rows).to_csv(path, index=False, sep="\t" if path.suffix.lower() == ".tsv" else ",")
 
 
 def find(manifest: str | Path, *, audio: bool, decode: bool) -> Found:
     """Manifest file -> its recordings, damaged or not; `decode` reads all samples instead of the headers only."""
     manifest = Path(manifest)
-    columns, rows = _rows(manifest)
-    _check_columns(manifest, columns)
-    groups: dict[str, list[_Row]] = {}
-    problems = []
-    for row in rows:
-        name = row.cells.get("recording") or Path(row.cells["path"]).stem
-        if name:
-            groups.setdefault(name, []).append(row)
-        else:
-            problems.append(f"{row.where}: no path; give the audio file of the row or remove it")
+    columns, lines, notes = read_table(manifest)
+    if columns:
+        _check_columns(manifest, columns)
+    rows = list(lines)
+    if not rows:
+        raise ValueError(f"{manifest}: no rows, expected one per cycle")
+    judged = [row for row in rows if any(row.cells.get(name) for name in ("label", "crackle", "wheeze"))]
+    if not judged:
+        raise ValueError(f"{manifest}: no row has a label; fill in the column label ({', '.join(CLASSES)})")
+    has_split = "split" in columns and any(row.cells["split"] for row in judged)
+
+    groups, problems = _by_recording(manifest, judged, audio=audio)
 
     def read_one(name: str) -> Recording:
-        return _recording(manifest, name, groups[name], has_split="split" in columns, audio=audio, decode=decode)
+        return _recording(manifest, name, groups[name], has_split=has_split, audio=audio, decode=decode)
 
     with ThreadPoolExecutor() as pool:
         recordings = list(pool.map(read_one, groups))
-    if "split" in columns:
-        unset = [row.where for row in rows if not row.cells["split"]]
-        problems += [f"{where}: split is empty, expected one of {', '.join(SPLIT_WORDS)}" for where in unset]
-    return Found(manifest, recordings, problems, _notes(manifest, columns))
+    split_problems = _unset_split(judged) if has_split else []
+    notes += _notes(manifest, columns, judged, has_split=has_split)
+    if len(judged) < len(rows):
+        known = {row.where for row in judged}
+        left_out = [row.where.rpartition(", ")[2] for row in rows if row.where not in known]
+        notes.append(f"{manifest}: rows without a label, not judged and left out: {len(left_out)} ({some(left_out)})")
+    return Found(manifest, recordings, problems, notes, split_problems=split_problems)
 
 
-def _recording(manifest: Path, name: str, rows: list[_Row], *, has_split: bool, audio: bool, decode: bool) -> Recording:
+def _unset_split(rows: list[Row]) -> list[str]:
+    unset = [row.where for row in rows if not row.cells["split"]]
+    more = f" (and in {len(unset) - 1} rows more)" if unset[1:] else ""
+    words = f"expected one of {', '.join(SPLIT_WORDS)}, or --set split.name=folds for training"
+    return [f"{unset[0]}: split is empty{more}, {words}"] if unset else []
+
+
+def _by_recording(manifest: Path, rows: list[Row], *, audio: bool) -> tuple[dict[str, list[Row]], list[str]]:
+    """Rows -> those of each recording by its name, and a problem for each that has none.
+
+    A recording is a path; where two share the name in the table or that of the file, the folder is added to it.
+    """
+    files: dict[str, str] = {}
+    groups: dict[tuple[str, str], list[Row]] = {}
+    problems = []
+    for row in rows:
+        path, name = row.cells["path"], row.cells.get("recording", "")
+        if not path and not name:
+            problems.append(f"{row.where}: no path; give the audio file of the row or remove it")
+            continue
+        if path not in files:
+            whole = located(manifest.parent, path) if audio else manifest.parent / path
+            files[path] = os.path.normpath(whole) if path else ""
+        groups.setdefault((files[path], name or _stem(files[path])), []).append(row)
+
+    folder = os.path.normpath(manifest.parent)
+    shared = Counter(name for _, name in groups)
+    named: dict[str, list[Row]] = {}
+    for (file, name), group in groups.items():
+        inside = os.path.relpath(file, folder) if file.startswith(folder) or folder == "." else file
+        longer = Path(inside).as_posix()
+        choices = [name] * (shared[name] == 1) + [longer.removesuffix(Path(longer).suffix), longer]
+        named[next(choice for choice in choices if choice not in named)] = group
+    return named, problems
+
+
+def _stem(path: str) -> str:
+    name = os.path.basename(path)
+    return os.path.splitext(name)[0] if has_suffix(name) else name
+
+
+def _recording(manifest: Path, name: str, rows: list[Row], *, has_split: bool, audio: bool, decode: bool) -> Recording:
     """The rows of one recording -> the recording with its cycles."""
     first, where = rows[0].cells, rows[0].where
     problems: list[str] = []
@@ -123,9 +176,10 @@ def _recording(manifest: Path, name: str, rows: list[_Row], *, has_split: bool, 
         values = sorted({row.cells.get(column, "") for row in rows})
         if len(values) > 1:
             problems.append(f"{where}: the rows of recording {name} differ in {column} ({some(values)}); make them one")
+
     path, facts = "", None
     if audio and first["path"]:
-        path = str(manifest.parent / first["path"])
+        path = str(located(manifest.parent, first["path"]))
         facts, wrong, notes = listen(Path(path), decode=decode)
         problems += [f"{where}: {problem}" for problem in wrong]
     elif audio:
@@ -133,6 +187,7 @@ def _recording(manifest: Path, name: str, rows: list[_Row], *, has_split: bool, 
     split = first.get("split", "") if has_split else "train"
     if split and split not in SPLIT_WORDS:
         problems.append(f"{where}: split {split!r}, expected one of {', '.join(SPLIT_WORDS)}")
+
     cycles = []
     for row in rows:
         cycle = _cycle(row.cells, facts.duration_s if facts else None)
@@ -141,19 +196,64 @@ def _recording(manifest: Path, name: str, rows: list[_Row], *, has_split: bool, 
         else:
             problems.append(f"{row.where}: {cycle}")
     cycles.sort()
+    said = icbhi.facts_of(_stem(first["path"] or name))
     return Recording(
         name=name,
-        patient=first.get("patient") or name,
-        device=first.get("device", ""),
-        location=first.get("location", ""),
-        mode=first.get("mode", ""),
+        patient=first.get("patient") or said.get("patient") or name,
+        device=first.get("device") or said.get("device", ""),
+        location=first.get("location") or said.get("location", ""),
+        mode=first.get("mode") or said.get("mode", ""),
         split=split,
         path=path,
         info=facts,
         cycles=cycles,
-        problems=problems,
+        problems=[*problems, *repeated_problems(where, cycles)],
         notes=[*notes, *overlap_note(where, cycles)],
     )
+
+
+def spans_of(manifest: Path) -> dict[str, list[Row]]:
+    """Table -> path of a recording -> the rows that give its cycles for prediction, {} without start_s and end_s.
+
+    Paths are relative to the table's folder, as in it. The label of a row is what the cycle is known to be: that of
+    true_label where there is such a column, none where the table is one of a model's answers.
+    """
+    if manifest.suffix.lower() == ".parquet":
+        import pyarrow.parquet as pq
+
+        columns: Sequence[str] = pq.read_schema(manifest).names
+    else:
+        columns = read_table(manifest).columns
+    if not {"start_s", "end_s"} & set(columns):
+        return {}
+    if "true_label" in columns:
+        known = ["true_label"]
+    else:
+        known = [] if f"p_{CLASSES[0]}" in columns else ["label", "crackle", "wheeze"]
+    spans: dict[str, list[Row]] = {}
+    for where, cells in read_table(manifest).rows:
+        path = cells.get("path") or cells.get("file_name", "")
+        times = {name: cells.get(name, "") for name in ("start_s", "end_s")}
+        if path and any(times.values()):
+            said = {name.removeprefix("true_"): cells.get(name, "") for name in known}
+            spans.setdefault(path, []).append(Row(where, {**times, **said}))
+    return {mended(manifest.parent, path): rows for path, rows in spans.items()}
+
+
+def cycles_of_rows(rows: Sequence[Row], duration_s: float) -> tuple[list[Cycle], list[str | None], list[str]]:
+    """Rows of `spans_of` and the length of their recording -> cycles in order, the label of each where the row gives
+    one, a sentence per fault."""
+    found, problems = list[tuple[Cycle, str | None]](), list[str]()
+    for where, cells in rows:
+        labelled = any(cells.get(name) for name in ("label", "crackle", "wheeze"))
+        cycle = _cycle(cells if labelled else {**cells, "label": CLASSES[0]}, duration_s)
+        if isinstance(cycle, Cycle):
+            found.append((cycle, label_of(cycle.crackle, cycle.wheeze) if labelled else None))
+        else:
+            problems.append(f"{where}: {cycle}")
+    found.sort(key=lambda pair: pair[0])
+    cycles = [cycle for cycle, _ in found]
+    return cycles, [label for _, label in found], problems + repeated_problems(rows[0].where, cycles)
 
 
 def _cycle(cells: dict[str, str], duration_s: float | None) -> Cycle | str:
@@ -161,14 +261,19 @@ def _cycle(cells: dict[str, str], duration_s: float | None) -> Cycle | str:
     start, end = cells.get("start_s", ""), cells.get("end_s", "")
     if not end and duration_s is None:
         return "end_s is empty and the length of the recording is not known; give end_s"
-    start_s = number(start) if start else 0.0
-    end_s = number(end) if end else duration_s
+    start_s = _seconds(start) if start else 0.0
+    end_s = _seconds(end) if end else duration_s
     if start_s is None or end_s is None:
         return f"start_s and end_s are {start!r} and {end!r}, expected numbers of seconds"
     flags = _flags(cells)
     if isinstance(flags, str):
         return flags
     return interval_problem(start_s, end_s, duration_s) or Cycle(start_s, end_s, *flags)
+
+
+def _seconds(text: str) -> float | None:
+    """Cell -> a number; 2,4 is 2.4, as spreadsheets of half the world write it."""
+    return number(text.replace(",", ".") if re.fullmatch(r"[+-]?\d*,\d+", text) else text)
 
 
 def _flags(cells: dict[str, str]) -> tuple[int, int] | str:
@@ -188,60 +293,12 @@ def _flags(cells: dict[str, str]) -> tuple[int, int] | str:
     return flags
 
 
-def _rows(manifest: Path) -> tuple[list[str], list[_Row]]:
-    """Manifest file -> (its columns, its rows with every cell as text, "" where empty)."""
-    if not manifest.is_file():
-        raise FileNotFoundError(f"{manifest}: no such manifest file")
-    _check_suffix(manifest)
-    columns, rows = _parquet_rows(manifest) if manifest.suffix.lower() == ".parquet" else _csv_rows(manifest)
-    if not rows:
-        raise ValueError(f"{manifest}: no rows, expected one per cycle")
-    return columns, rows
-
-
-def _parquet_rows(manifest: Path) -> tuple[list[str], list[_Row]]:
-    try:
-        frame = pd.read_parquet(manifest)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{manifest}: not a Parquet file that can be read ({error})") from None
-    records = frame.astype(object).where(frame.notna(), "").to_dict("records")
-    rows = [
-        _Row(f"{manifest}, row {row_number}", {str(column): str(cell).strip() for column, cell in record.items()})
-        for row_number, record in enumerate(records, start=1)
-    ]
-    return [str(column) for column in frame.columns], rows
-
-
-def _csv_rows(manifest: Path) -> tuple[list[str], list[_Row]]:
-    text = text_of(manifest)
-    header = text.partition("\n")[0]
-    # Spreadsheets write semicolons where the comma is the decimal sign.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
-    rows: list[_Row] = []
-    try:
-        columns = [column.strip() for column in next(reader, [])]
-        for cells in reader:
-            where = f"{manifest}, line {reader.line_num}"
-            if len(cells) == len(columns):
-                rows.append(_Row(where, {column: cell.strip() for column, cell in zip(columns, cells, strict=True)}))
-            elif cells:
-                raise ValueError(f"{where}: {len(cells)} columns, expected {len(columns)} ({', '.join(columns)})")
-    except csv.Error as error:
-        raise ValueError(f"{manifest}, line {reader.line_num}: not readable as CSV ({error})") from None
-    return columns, rows
-
-
-def _check_suffix(path: Path) -> None:
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path}: expected a manifest ending in {', '.join(SUFFIXES)}")
-
-
 def _check_columns(manifest: Path, columns: list[str]) -> None:
     """Columns of a manifest -> nothing, or ValueError for missing, doubled and misspelt ones."""
     if len(set(columns)) < len(columns):
         raise ValueError(f"{manifest}: a column is there twice ({', '.join(columns)}); keep one")
     missing = [name for name in COLUMNS if name not in columns]
-    for column in set(columns) - set(COLUMNS):
+    for column in set(columns) - {*COLUMNS, *_OURS}:
         close = difflib.get_close_matches(column.lower(), missing, n=1, cutoff=0.8)
         if close:  # a misspelt `split` would make test recordings train ones without a word
             raise ValueError(f"{manifest}: column {column!r} is not known; did you mean {close[0]!r}? Rename it")
@@ -256,13 +313,25 @@ def _check_columns(manifest: Path, columns: list[str]) -> None:
         )
 
 
-def _notes(manifest: Path, columns: list[str]) -> list[str]:
+def _notes(manifest: Path, columns: list[str], rows: list[Row], *, has_split: bool) -> list[str]:
+    """What the table leaves open, and how it is taken."""
     notes = []
-    if "patient" not in columns:
-        notes.append(f"{manifest}: no column patient; every recording counts as a patient of its own")
-    if "split" not in columns:
-        notes.append(f"{manifest}: no column split; every row counts as train")
+    if "patient" not in columns or not all(row.cells["patient"] for row in rows):
+        nobody = "no column patient" if "patient" not in columns else "patient is empty in some rows"
+        by_name = any(icbhi.facts_of(_stem(row.cells["path"])) for row in rows)
+        own = "every recording counts as a patient of its own"
+        notes.append(
+            f"{manifest}: {nobody}; "
+            + (f"the patient is that of a file name as in ICBHI 2017, of others {own}" if by_name else own)
+        )
+    if not has_split:
+        nothing = "split is empty throughout" if "split" in columns else "no column split"
+        notes.append(f"{manifest}: {nothing}; every row counts as train")
     unused = [column for column in columns if column not in COLUMNS]
     if unused:
-        notes.append(f"{manifest}: columns that are not used: {some(unused)}")
+        differ = sum(row.cells.get("true_label", "") not in ("", row.cells.get("label")) for row in rows)
+        label = (
+            f"; the label is that of the column label, which differs from true_label in {differ} rows" if differ else ""
+        )
+        notes.append(f"{manifest}: columns that are not used: {', '.join(unused)}{label}")
     return notes

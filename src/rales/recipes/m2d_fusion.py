@@ -234,7 +234,7 @@ def what_was_taken(start: Start, audio: Audio) -> str:
     theirs = audio_of(start, "", audio)
     heard = ", ".join(f"{field.name} {getattr(audio, field.name)}" for field in fields(Audio))
     asked = "" if audio == theirs else f" (its run heard {theirs.frontend}, {audio.frontend} was asked for)"
-    left = "predictor and target are" if "encoder" in start.config else "head, layer weights, calibration are"
+    left = "predictor and target are" if "encoder" in start.config else "head, layer weights and calibration are"
     return f"{start.path}: encoder ({sizes}) and sound ({heard}){asked} are taken from its run; its {left} not"
 
 

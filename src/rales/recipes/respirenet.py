@@ -62,6 +62,16 @@ from rales.rows import SECOND, Data, class_numbers, number_of, train_positions, 
 from rales.steps import unchanged
 
 CLASS_WEIGHTS = (0.1, 0.3, 0.3, 0.3)
+TRAINING = Training(
+    batch_size=64,
+    micro_batch=0,
+    optimiser="sgd",
+    lr=1e-3,
+    schedule="constant",
+    weight_decay=5e-4,
+    class_weights="none",
+    sampler="balanced",
+)
 ALL = "all"  # the network of devices without one of their own
 
 
@@ -102,18 +112,7 @@ def recipe(
         config=Config(
             audio=Audio(frontend="own", rate_hz=4000, pad="duplicate", fade_samples=0),
             model=Model(weights=weights),
-            train=Training(
-                epochs=200 if size == "base" else 2,
-                batch_size=64,
-                micro_batch=0,
-                optimiser="sgd",
-                lr=1e-3,
-                schedule="constant",
-                weight_decay=5e-4,
-                class_weights="none",
-                sampler="balanced",
-                precision="float32" if original else "auto",
-            ),
+            train=replace(TRAINING, epochs=200 if size == "base" else 2, precision="float32" if original else "auto"),
         ),
         frontend=partial(
             Pictures,

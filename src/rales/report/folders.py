@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rales import epochs, metrics, runs
+from rales.cells import restored_table
 
 RUN_FILES = ("config.json", "metrics.jsonl", "predictions.csv")
 PROBABILITIES = [f"p_{name}" for name in metrics.CLASSES]
@@ -179,7 +180,8 @@ def read_predictions(path: Path, cycles: int | None) -> pd.DataFrame | None:
     """predictions.csv -> its rows with class numbers `true` and `predicted`, or None if there is no such file."""
     if not path.exists():
         return None
-    table = pd.read_csv(path, dtype={"recording": str, "patient": str, "device": str, "location": str})
+    words = {"recording": str, "patient": str, "device": str, "location": str}
+    table = restored_table(pd.read_csv(path, dtype=words))
     expected = ["recording", "cycle", "start_s", "end_s", "label", *PROBABILITIES, "true_label", "patient"]
     missing = [name for name in expected if name not in table.columns]
     if missing:

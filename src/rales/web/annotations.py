@@ -15,7 +15,7 @@ def add(app: "FastAPI", service: Service) -> None:
         """Save the corrected cycles of a recording of a session as its next revision."""
         given = [vars(cycle) for cycle in annotation.cycles]
         saved = service.annotate(annotation.recording, given, annotation.base)
-        return {"recording": annotation.recording, **saved}
+        return {"recording": annotation.recording, **saved, "facts": service.line_of(annotation.recording)}
 
     @app.get("/recordings/{recording}/revisions", response_model=list[Revision])
     def revisions(recording: str) -> list[dict[str, Any]]:
@@ -33,4 +33,4 @@ def add(app: "FastAPI", service: Service) -> None:
     @app.post("/recordings/{recording}/revisions/{revision}/restore", response_model=Saved, status_code=201)
     def restore(recording: str, revision: int) -> dict[str, Any]:
         """Save an earlier state once more as the next revision; nothing is lost by it."""
-        return {"recording": recording, **service.restore(recording, revision)}
+        return {"recording": recording, **service.restore(recording, revision), "facts": service.line_of(recording)}

@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rales import __version__
+from rales.audio.opening import AUDIO_SUFFIXES
 from rales.web import marks, reports, scores
 from rales.web.guard import Refusal
-from rales.web.schemas import Health, ModelFacts, Prediction, RunFacts
+from rales.web.schemas import Accepted, Health, ModelFacts, Prediction, RunFacts
 from rales.web.service import Service
 
 if TYPE_CHECKING:
@@ -26,6 +27,18 @@ def add_facts(app: "FastAPI", service: Service) -> None:
         """Whether the service is up."""
         return Health(status="ok", version=__version__)
 
+    @app.get("/limits")
+    def limits() -> Accepted:
+        """What is taken: suffixes of recordings, their size and length, and how many cycles of which length."""
+        bounds = service.limits
+        return Accepted(
+            suffixes=list(AUDIO_SUFFIXES),
+            upload_bytes=bounds.upload_bytes,
+            duration_s=bounds.duration_s,
+            cycles=bounds.cycles,
+            shortest_cycle_s=marks.SHORTEST_S,
+        )
+
     @app.get("/models", response_model=list[ModelFacts])
     def models() -> list[dict[str, Any]]:
         """The models that can be asked, by name."""
@@ -43,11 +56,9 @@ def add_predict(app: "FastAPI", service: Service) -> None:
     ) -> dict[str, Any]:
         """Classify the cycles of one recording; nothing of it is kept. Not a diagnosis."""
         chosen = service.model_name(model)
-        name = marks.stem(audio.filename or "")
-        async with service.arrived(audio.filename or "", audio.file, annotation.file if annotation else None) as (
-            place,
-            facts,
-        ):
+        path = marks.relative(marks.base_name(audio.filename or ""))
+        name = marks.stem(path)
+        async with service.arrived(path, audio.file, annotation.file if annotation else None) as (place, facts):
             sound = place / "audio.wav"
             cycles = await service.answered(
                 lambda: scores.predict_file(service.shelf.model(chosen), sound, name), sound, name

@@ -2,9 +2,13 @@
 
 import io
 import zipfile
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import pandas as pd
+
+from rales import formats
 from rales.scoring import NOTICE
 from rales.web import marks
 from rales.web.guard import Refusal
@@ -15,10 +19,15 @@ from rales.web.sessions import binary, known_session
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+MANIFEST = "manifest.csv"
 README = "README.txt"  # a name that readers of ICBHI folders know to be no annotation
 COLUMNS = {
-    "icbhi": "In ICBHI format a line is: start in seconds, end in seconds, crackles (0 or 1), wheezes (0 or 1).",
-    "csv": "The column `confirmed` says of every cycle whether a person has set or confirmed its label.",
+    "icbhi": "In ICBHI format a line is: start in seconds, end in seconds, crackles (0 or 1), wheezes (0 or 1). Put "
+    "the files beside the recordings, and `rales check` and `rales train --data` take the folder (without a split list "
+    "with --set split.name=folds).",
+    "csv": "The column `confirmed` says of every cycle whether a person has set or confirmed its label. manifest.csv "
+    "holds the cycles of all recordings: fill in `split` (train, test) and `patient`, put it beside the recordings, "
+    "and `rales check` and `rales train --data` take it.",
     "audacity": "Audacity labels have no place to say which cycles a person has confirmed.",
     "raven": "The column `Confirmed` says of every cycle whether a person has set or confirmed its label.",
 }
@@ -38,27 +47,34 @@ def add(app: "FastAPI", service: Service) -> None:
 
     @app.get("/sessions/{session}/export", response_class=Response, responses=binary("application/zip"))
     def export_session(session: str, format: ExportForm = "icbhi") -> Response:
-        """The cycles of all recordings of a session: a zip with one file each, and README.txt, which says which of
-        them nobody has confirmed and which recordings are left out. Not a diagnosis."""
+        """The cycles of all recordings of a session: a zip with one file each, in the folders that they came in, and
+        README.txt, which says which of them nobody has confirmed and which recordings are left out. Not a diagnosis."""
         row = known_session(service, session)
         content, written, left_out = io.BytesIO(), list[str](), list[str]()
         with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-            names = {README.removesuffix(".txt").lower()}
+            names = {README.removesuffix(".txt").lower(), MANIFEST.removesuffix(".csv")}
+            tables = dict[str, pd.DataFrame]()
             for each in service.store.recordings(session, service.shelf.default):
                 recording = service.standing(each)
                 if why := missing(recording):
-                    left_out.append(f"{recording['name']}: {why}")
+                    left_out.append(f"{marks.titled(recording['path'])}: {why}")
                     continue
-                file = unused(marks.safe(recording["name"]), names) + marks.FORMATS[format]
+                stem = unused(marks.safe_path(marks.titled(recording["path"])), names)
+                file = stem + marks.FORMATS[format]
                 archive.writestr(file, text(format, recording))
+                tables[stem] = marks.tabulated(recording["name"], recording["path"], lines(recording))
                 written.append(f"{file}: {account(recording)}")
+            if format == "csv" and tables:
+                archive.writestr(MANIFEST, formats.csv_text(manifest(tables)))
             archive.writestr(README, readme(row["name"], format, written, left_out))
         return Response(content.getvalue(), media_type="application/zip", headers=attachment(row["name"], ".zip"))
 
 
 def missing(row: dict[str, Any]) -> str:
     """A row of `Service.standing` -> why it has no cycles to write, "" if it has (or a person removed all of them)."""
-    if row["revision"] or row["scored"]:
+    if not row["judged"] and not row["cycles"]:
+        return f"not judged: {row['quality_reason']}"
+    if row["revision"] or row["scored"] or row["source"] == "annotation":
         return ""
     if row["status"] == "failed":
         return f"the model could not answer ({row['problem']})"
@@ -66,7 +82,22 @@ def missing(row: dict[str, Any]) -> str:
 
 
 def text(form: str, row: dict[str, Any]) -> str:
-    return marks.write(form, row["name"], marks.with_scores(row["cycles"], row["scored"]))
+    return marks.write(form, row["name"], row["path"], lines(row))
+
+
+def lines(row: dict[str, Any]) -> list[dict[str, Any]]:
+    return marks.with_scores(row["cycles"], row["scored"])
+
+
+def manifest(tables: "dict[str, pd.DataFrame]") -> "pd.DataFrame":
+    """Tables of recordings by the names of their files here -> one table. Recordings of one path have none in it: a
+    person must say which file is which."""
+    named = Counter(str(table["path"].iloc[0]) for table in tables.values() if len(table))
+    alike = {name for name, count in named.items() if count > 1}
+    parts = [
+        table.assign(recording=stem, path="") if set(table["path"]) & alike else table for stem, table in tables.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
 def account(row: dict[str, Any]) -> str:
@@ -78,7 +109,11 @@ def account(row: dict[str, Any]) -> str:
     )
     said = f"{many} {'cycle' if many == 1 else 'cycles'}, {confirmed} confirmed by a person"
     rest = many - confirmed
-    return said + (f", {rest} {whose}" if rest else "") + ("; reviewed" if row["reviewed"] else "; NOT REVIEWED")
+    said += f", {rest} {whose}" if rest else ""
+    refused = sum(one["label"] is None for one in row["scored"])
+    if refused and not row["revision"]:
+        said += f"; {refused} more not judged and left out ({row['quality_reason']})"
+    return said + ("; reviewed" if row["reviewed"] else "; NOT REVIEWED")
 
 
 def readme(session: str, form: str, written: list[str], left_out: list[str]) -> str:

@@ -3,24 +3,48 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from rales import formats
-from rales.audio.wave import FFMPEG_SUFFIXES
+from rales.audio.opening import AUDIO_SUFFIXES, FFMPEG_SUFFIXES
+from rales.data import icbhi
+from rales.data.cycles import Cycle
 from rales.metrics import CLASSES
-from rales.recordings import AUDIO_SUFFIXES
-from rales.scoring import NOTICE
 
 Row = dict[str, Any]
 FORMATS = {"icbhi": ".txt", "csv": ".csv", "audacity": ".audacity.txt", "raven": ".raven.txt"}
 SHORTEST_S = 0.05
+DEEPEST = 16  # folders of a visitor's path that are kept
 PROBABILITIES = [f"p_{name}" for name in CLASSES]
 
 
+class Original(NamedTuple):
+    """The cycles that a recording begins with, and whose they are: annotation, segment or window."""
+
+    source: str
+    cycles: list[Row]
+
+
+def annotated(found: Sequence[Cycle], duration_s: float) -> Original:
+    """Cycles of an annotation that came along -> what its recording begins with."""
+    rows = [
+        {"start_s": each.start_s, "end_s": each.end_s, "label": CLASSES[each.crackle + 2 * each.wheeze]}
+        for each in found
+    ]
+    return Original("annotation", ordered([in_milliseconds({**row, "confirmed": False}, duration_s) for row in rows]))
+
+
+def called(rows: Sequence[Row], duration_s: float) -> Original:
+    """What a model says of a whole recording -> what that recording begins with."""
+    labelled = [(row, row.get("true_label") or row["label"]) for row in rows]
+    cycles = [{**span(row), "label": label, "confirmed": False} for row, label in labelled if label]
+    return Original(rows[0]["source"] if rows else "", ordered([in_milliseconds(row, duration_s) for row in cycles]))
+
+
 def checked(cycles: Sequence[Row], duration_s: float, most: int) -> list[Row]:
-    """Cycles as a visitor sent them -> sorted, times rounded to milliseconds. ValueError names the first wrong one."""
+    """Cycles as a visitor sent them -> sorted, times as `in_milliseconds`. ValueError names the first wrong one."""
     if len(cycles) > most:
         raise ValueError(f"{len(cycles)} cycles, at most {most} are taken for one recording")
     rows = []
@@ -32,10 +56,26 @@ def checked(cycles: Sequence[Row], duration_s: float, most: int) -> list[Row]:
             raise ValueError(
                 f"cycle {number}: {start_s:.3f} s to {end_s:.3f} s, expected 0 <= start < end <= {duration_s:.3f} s"
             )
-        if end_s - start_s < SHORTEST_S - 1e-9:
-            raise ValueError(f"cycle {number}: lasts {end_s - start_s:.3f} s, expected {SHORTEST_S} s or more")
-        rows.append({**cycle, "start_s": round(start_s, 3), "end_s": min(round(end_s, 3), duration_s)})
+        row = in_milliseconds(cycle, duration_s)
+        length_s = row["end_s"] - row["start_s"]
+        if length_s < SHORTEST_S - 1e-9:
+            raise ValueError(f"cycle {number}: lasts {length_s:.3f} s, expected {SHORTEST_S} s or more")
+        rows.append(row)
+    return ordered(rows)
+
+
+def ordered(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (row["start_s"], row["end_s"]))
+
+
+def in_milliseconds(row: Row, duration_s: float) -> Row:
+    """A row with start_s and end_s -> the same in whole milliseconds, the end no later than the last whole one of the
+    recording.
+
+    Every time is rounded so once, where it arrives; the page and all that is kept then hold the same numbers.
+    """
+    last_s = math.floor(duration_s * 1000 + 1e-6) / 1000
+    return {**row, "start_s": round(row["start_s"], 3), "end_s": min(round(row["end_s"], 3), last_s)}
 
 
 def with_scores(cycles: Sequence[Row], scored: Sequence[Row]) -> list[Row]:
@@ -66,36 +106,76 @@ def times(row: Row) -> tuple[float, float]:
     return round(row["start_s"], 3), round(row["end_s"], 3)
 
 
-def write(form: str, recording: str, rows: Sequence[Row]) -> str:
-    """Rows of `with_scores` -> the text of one file. In ICBHI format: start, end, crackles, wheezes."""
+def write(form: str, recording: str, path: str, rows: Sequence[Row]) -> str:
+    """Name of a recording, the path it came with and rows of `with_scores` -> the text of one file. In ICBHI format:
+    start, end, crackles, wheezes."""
     if form == "icbhi":
         return "".join(
             f"{row['start_s']:.3f}\t{row['end_s']:.3f}\t{flag(row, 'crackle')}\t{flag(row, 'wheeze')}\n" for row in rows
         )
-    if form == "audacity":
-        return "".join(f"{row['start_s']:.6f}\t{row['end_s']:.6f}\t{row['label']} ({NOTICE})\n" for row in rows)
+    table = tabulated(recording, path, rows)
+    if form == "csv":
+        return formats.csv_text(table)
+    if form == "audacity":  # a probability stands beside the model's own label only
+        table[PROBABILITIES] = table[PROBABILITIES].mask(table["confirmed"].astype(bool))
+        return formats.label_text(formats.audacity(table), form)
+    selections = formats.raven(table)
+    selections["Confirmed"] = table["confirmed"].to_numpy()
+    return formats.label_text(selections, form)
+
+
+def tabulated(recording: str, path: str, rows: Sequence[Row]) -> pd.DataFrame:
+    """Name of a recording, the path it came with and rows of `with_scores` -> a table that `rales check` and `rales
+    train` take, once `split` is filled in."""
     table = pd.DataFrame(rows, columns=["start_s", "end_s", "label", *PROBABILITIES, "model_label", "confirmed"])
+    table = table.astype(dict.fromkeys(PROBABILITIES, float))
     table.insert(0, "recording", recording)
     table.insert(1, "cycle", range(1, len(table) + 1))
-    table["notice"] = NOTICE
-    if form == "csv":
-        return str(table.to_csv(index=False))
-    selections = formats.raven(table.assign(path=recording))
-    selections.insert(len(selections.columns) - 1, "Confirmed", table["confirmed"].to_numpy())
-    return str(selections.to_csv(sep="\t", index=False))
+    patient = icbhi.facts_of(recording).get("patient", "")
+    return table.assign(path=path, patient=patient, split="")
 
 
 def flag(row: Row, sign: str) -> int:
     return int(row["label"] in (sign, "both"))
 
 
+def relative(path: str) -> str:
+    """A visitor's path of a recording -> the same without what could lead elsewhere: folder/file.wav."""
+    *folders, name = re.split(r"[/\\]", path)
+    parts = [part for part in map(trimmed, folders) if part]
+    return "/".join([*parts[-DEEPEST:], stem(name) + suffix(name)])
+
+
+def titled(path: str) -> str:
+    """A path of `relative` -> the name of its recording with the folders, as others may hold one too: folder/file."""
+    return path[: len(path) - len(suffix(path))]
+
+
+def base_name(path: str) -> str:
+    """-> the last part of a visitor's path."""
+    return re.split(r"[/\\]", path)[-1]
+
+
 def stem(name: str) -> str:
     """A visitor's file name -> the name of the recording: no folder, no suffix, no control characters."""
-    base = re.split(r"[/\\]", name)[-1]
-    base = "".join(letter for letter in base if letter.isprintable()).strip()
-    ending = next((each for each in (*AUDIO_SUFFIXES, ".txt") if base.lower().endswith(each)), "")
-    base = base[: len(base) - len(ending)]
-    return base[:120].strip(". ") or "recording"
+    base = printable(base_name(name))
+    return trimmed(base[: len(base) - len(suffix(base))]) or "recording"
+
+
+def suffix(name: str) -> str:
+    """A visitor's file name -> the suffix of a recording or an annotation at its end, as it is written, else ""."""
+    name = printable(name)
+    found = next((each for each in (*AUDIO_SUFFIXES, ".txt") if name.lower().endswith(each)), "")
+    return name[len(name) - len(found) :]
+
+
+def printable(name: str) -> str:
+    return "".join(letter for letter in name if letter.isprintable()).strip()
+
+
+def trimmed(part: str) -> str:
+    """A part of a visitor's path -> at most 120 of its letters, no control characters, no dots or spaces around it."""
+    return printable(part)[:120].strip(". ")
 
 
 def kind(name: str) -> str:
@@ -103,6 +183,16 @@ def kind(name: str) -> str:
     return next((each for each in sorted(FFMPEG_SUFFIXES) if name.lower().endswith(each)), "")
 
 
+def file_name(name: str) -> str:
+    """Name of a recording -> the same as a file name in an archive, so that files find their recordings again."""
+    return re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]+', "_", name).strip(". ") or "recording"
+
+
 def safe(name: str) -> str:
-    """Name of a recording -> a file name that every system takes."""
+    """Name of a recording -> a file name that every system takes, in ASCII."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "recording"
+
+
+def safe_path(path: str) -> str:
+    """A path of `titled` -> one that every system takes, of as many folders; letters of all languages stay."""
+    return re.sub(r'[<>:"\\|?*]', "_", path)

@@ -20,6 +20,7 @@ import soundfile
 from rales.audio import wave
 from rales.web.settings import MIB
 
+BLOCK_S = 10.0
 PAGE_RATE_HZ = 16000  # what browsers play and the models hear
 
 
@@ -86,7 +87,7 @@ def limit(decode_s: int, decode_bytes: int) -> None:
 
 
 def decode(path: Path, out: Path, duration_s: float, decode_bytes: int) -> dict[str, Any]:
-    """Audio file -> `out`/audio.wav (mono, float32, own rate: what `wave.read` gives) and `out`/page.wav (16 kHz).
+    """Audio file -> `out`/audio.wav (its channels, float32, own rate) and `out`/page.wav (mono, 16 kHz).
 
     Errors: ValueError for what cannot be read, TooLarge.
     """
@@ -102,7 +103,12 @@ def decode(path: Path, out: Path, duration_s: float, decode_bytes: int) -> dict[
             f"{decode_bytes // MIB} MiB are taken; save one channel at a lower rate"
         )
     heard, rate_hz = wave.read(path)
-    soundfile.write(out / "audio.wav", heard, rate_hz, subtype="FLOAT")
+    if info.channels == 1:
+        soundfile.write(out / "audio.wav", heard, rate_hz, subtype="FLOAT")
+    else:  # the channels as they are: whether they cancel or are dead is to be seen
+        with soundfile.SoundFile(out / "audio.wav", "w", rate_hz, info.channels, "FLOAT") as file:
+            for block, _ in wave.blocks(path, BLOCK_S):
+                file.write(block)
     played = wave.resample(heard, rate_hz, PAGE_RATE_HZ)
     soundfile.write(out / "page.wav", np.clip(played, -1, 1), PAGE_RATE_HZ, subtype="PCM_16")
     return {"duration_s": len(heard) / rate_hz, "rate_hz": rate_hz, "channels": info.channels, "bits": info.bits}

@@ -21,6 +21,17 @@ class Health:
 
 
 @dataclass
+class Accepted:
+    """What the service takes."""
+
+    suffixes: list[str]
+    upload_bytes: int
+    duration_s: float
+    cycles: int
+    shortest_cycle_s: float
+
+
+@dataclass
 class ModelFacts:
     name: str
     default: bool
@@ -44,11 +55,16 @@ class MarkedCycle(Span):
 
 @dataclass
 class ScoredSpan(Span):
-    label: Label
-    p_normal: float
-    p_crackle: float
-    p_wheeze: float
-    p_both: float
+    """What a model says of a stretch; without label and probabilities where the sound cannot be judged, for which
+    `quality` names the class and `quality_reason` says why."""
+
+    label: Label | None
+    p_normal: float | None
+    p_crackle: float | None
+    p_wheeze: float | None
+    p_both: float | None
+    quality: str = field(default="", kw_only=True)
+    quality_reason: str = field(default="", kw_only=True)
 
 
 @dataclass
@@ -87,16 +103,9 @@ class Annotation:
 
 
 @dataclass
-class Saved:
-    recording: str
-    revision: int
-    saved: float
-
-
-@dataclass
 class Revision:
     """A saved state of an annotation: how many cycles it has, how many of them were confirmed, and which labels it
-    holds. Revision 0, which nobody saved, is what the model says or the annotation that came along."""
+    holds. Revision 0, which nobody saved, is what the model said first or the annotation that came along."""
 
     revision: int
     saved: float | None
@@ -111,13 +120,6 @@ class ScoreRequest:
 
     cycles: list[Span]
     model: str | None = None
-
-
-@dataclass
-class Scores:
-    model: str
-    cycles: list[ScoredSpan]
-    notice: str = NOTICE
 
 
 @dataclass
@@ -145,23 +147,53 @@ class Session(Named):
 
 @dataclass
 class Recording(Named):
-    """`problem` is a sentence where `status` is failed."""
+    """`path` is where it lay in what was dropped, `problem` a sentence where `status` is failed, and `revision` that of
+    its annotation, 0 as long as nobody has saved one."""
 
+    path: str
     duration_s: float
     status: Status
     problem: str
     reviewed: bool
+    revision: int
 
 
 @dataclass
 class RecordingFacts(Recording):
     """A recording in the list: `ahead` says how many wait before it, `findings` counts its cycles by label, and
-    `uncertainty` is 1 - the largest probability of its least certain cycle that nobody has confirmed."""
+    `uncertainty` is 1 - the largest probability of its least certain cycle that nobody has confirmed.
+
+    `judged` is false where the default model could judge none of it; `quality_reason` says why, or what is wrong
+    with a part of it.
+    """
 
     ahead: int | None
     edited: bool
     findings: dict[str, int]
     uncertainty: float | None
+    judged: bool
+    quality: str
+    quality_reason: str
+
+
+@dataclass
+class Saved:
+    """`facts` is the recording's line in the list as it now is."""
+
+    recording: str
+    revision: int
+    saved: float
+    facts: RecordingFacts
+
+
+@dataclass
+class Scores:
+    """`facts` is the recording's line in the list as it now is."""
+
+    model: str
+    cycles: list[ScoredSpan]
+    facts: RecordingFacts
+    notice: str = NOTICE
 
 
 @dataclass
@@ -172,14 +204,16 @@ class SessionContent(Named):
 @dataclass
 class RecordingDetail(Recording):
     """A recording, what each model said of its cycles, and its cycles as they stand; `source` says whose they
-    are: person, annotation, segment (breaths found in the sound) or window."""
+    are: person, annotation, segment (breaths found in the sound) or window. What could not be judged is no cycle."""
 
     session: str
     rate_hz: int
     scores: dict[str, list[ScoredSpan]]
     cycles: list[MarkedCycle]
     source: str
-    revision: int
+    judged: bool
+    quality: str
+    quality_reason: str
     notice: str = NOTICE
 
 

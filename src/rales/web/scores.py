@@ -1,7 +1,9 @@
 """A recording's decoded sound -> what a model says of it, exactly as `rales predict` does."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from rales import explain, predict, recordings, scoring
-from rales.audio import wave
+from rales.audio import quality, wave
 from rales.metrics import CLASSES
 from rales.runs import clean
 
 Row = dict[str, Any]
 Span = tuple[float, float]  # seconds
-COLUMNS = ("start_s", "end_s", "label", *(f"p_{name}" for name in CLASSES))
+COLUMNS = ("start_s", "end_s", "label", *(f"p_{name}" for name in CLASSES), "quality", "quality_reason")
 PICTURE_HOP_S = 0.01
 LOWEST_HZ, HIGHEST_HZ = 50.0, 8000.0  # of every front-end's log-mel
 SHORTEST_PICTURE = 400  # samples that one spectrum takes
@@ -30,14 +32,31 @@ def predict_file(model: predict.Model, sound: Path, recording: str) -> list[Row]
 
 
 def score_spans(model: predict.Model, sound: Path, spans: Sequence[Span]) -> list[Row]:
-    """Decoded sound and stretches (start, end) in seconds -> start_s, end_s, label and p_… of each."""
+    """Decoded sound and stretches (start, end) in seconds -> start_s, end_s, label and p_… of each, quality and reason.
+
+    A person has marked them as breaths, so only a lack of sound leaves one without a label (see recordings.pieces).
+    """
     rows = pd.DataFrame(spans, columns=["start_s", "end_s"]).assign(
         recording="this recording", cycle=range(1, len(spans) + 1)
     )
-    answers = model.probabilities(waves(model, sound, spans))
-    scoring.check_numbers(rows, answers)
-    table = scoring.predictions(rows, answers, model.decision())
+    verdicts = [quality.without_sound(*segment) or quality.OK for segment in wave.segments(sound, spans)]
+    judged = np.array([verdict.judged for verdict in verdicts], dtype=bool)
+    probabilities = np.full((len(spans), len(model.classes)), np.nan)
+    probabilities[judged] = model.probabilities(waves(model, sound, list(compress(spans, judged))))
+    scoring.check_numbers(rows[judged], probabilities[judged])
+    table = scoring.predictions(rows, probabilities, model.decision())
+    table["quality"] = [verdict.quality for verdict in verdicts]
+    table["quality_reason"] = [verdict.reason for verdict in verdicts]
     return [clean(row) for row in table[list(COLUMNS)].to_dict("records")]
+
+
+def quality_of(rows: Sequence[Row]) -> Row:
+    """What a model says of a whole recording -> `judged` (whether any of it has a label), quality and quality_reason:
+    those of most of the cycles without a label, or of most cycles if all have one."""
+    refused = [row for row in rows if row["label"] is None]
+    told = Counter((row.get("quality", ""), row.get("quality_reason", "")) for row in refused or rows)
+    ((name, reason), _), *_ = told.most_common(1) or [(("", ""), 0)]
+    return {"judged": len(refused) < len(rows) or not rows, "quality": name, "quality_reason": reason}
 
 
 def waves(model: predict.Model, sound: Path, spans: Sequence[Span]) -> recordings.Waves:
@@ -61,7 +80,10 @@ def why(model: predict.Model, sound: Path, span: Span, target: str | None) -> Ro
         raise ValueError(f"the model does not know {target}; it tells {', '.join(model.classes)} apart")
     (prepared,) = waves(model, sound, [span])
     if target is None:
-        target = score_spans(model, sound, [span])[0]["label"]
+        (row,) = score_spans(model, sound, [span])
+        target = row["label"]
+    if target is None:
+        raise ValueError(f"not judged, so there is nothing to explain: {row['quality_reason']}")
     found = explain.attribution(model, prepared, target)
     audio, (start_s, end_s) = model.recipe.config.audio, span
     length_s = end_s - start_s

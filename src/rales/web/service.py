@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import hashlib
 import logging
 import secrets
 import shutil
@@ -22,7 +23,7 @@ from rales.web.guard import Refusal
 from rales.web.line import Full, Line
 from rales.web.settings import Settings
 from rales.web.shelf import Shelf
-from rales.web.store import Stale, Store
+from rales.web.store import Stale, Store, Twice
 
 Row = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -64,21 +65,20 @@ class Service:
     # Uploads
 
     @asynccontextmanager
-    async def arrived(
-        self, file_name: str, sound: BinaryIO, annotation: BinaryIO | None
-    ) -> AsyncIterator[tuple[Path, Row]]:
-        """Uploaded files -> (folder with audio.wav, page.wav and a checked audio.txt, facts), removed afterwards."""
+    async def arrived(self, path: str, sound: BinaryIO, annotation: BinaryIO | None) -> AsyncIterator[tuple[Path, Row]]:
+        """Uploaded files and their path (see `marks.relative`) -> (folder with audio.wav, page.wav and a checked
+        audio.txt, facts), removed afterwards."""
         place = self.arriving / secrets.token_hex(8)
         try:
-            upload = place / f"upload{marks.kind(file_name)}"
-            await asyncio.to_thread(self.write, upload, sound, annotation)
-            facts = await self.decode(upload, marks.stem(file_name))
-            yield place, facts
+            upload = place / f"upload{marks.kind(path)}"
+            digest = await asyncio.to_thread(self.write, upload, sound, annotation)
+            facts = await self.decode(upload, marks.titled(path))
+            yield place, {**facts, "digest": digest}
         finally:
             await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
 
-    def write(self, upload: Path, sound: BinaryIO, annotation: BinaryIO | None) -> None:
-        """Uploaded files -> a new folder with the file `upload` and, where given, audio.txt."""
+    def write(self, upload: Path, sound: BinaryIO, annotation: BinaryIO | None) -> str:
+        """Uploaded files -> a new folder with the file `upload` and, where given, audio.txt; -> digest of the sound."""
         place = upload.parent
         place.mkdir()
         with upload.open("wb") as file:
@@ -88,15 +88,19 @@ class Service:
             if len(text) > self.limits.annotation_bytes:
                 raise Refusal(413, f"the annotation is larger than {self.limits.annotation_bytes // 1024} KiB")
             (place / "audio.txt").write_bytes(text)
+        with upload.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     async def decode(self, upload: Path, name: str) -> Row:
-        """A file of `write` -> its facts; then its folder holds audio.wav, page.wav and a checked audio.txt."""
+        """A file of `write` -> its facts, with the `annotated` cycles or None; then its folder holds audio.wav,
+        page.wav and a checked audio.txt."""
         place = upload.parent
         try:
             facts = await self.decoder.decode(upload, place)
         except Undecodable as error:
             raise Refusal(413 if error.large else 422, f"{name}: {error}") from error
         upload.unlink()
+        facts["annotated"] = None
         if (place / "audio.txt").exists():
             cycles, wrong = icbhi.annotation(place / "audio.txt", facts["duration_s"])
             if wrong:
@@ -105,13 +109,33 @@ class Service:
                 raise Refusal(
                     413, f"annotation of {name}: {len(cycles)} cycles, at most {self.limits.cycles} are taken"
                 )
+            facts["annotated"] = cycles
         return facts
 
-    def keep(self, session: str, name: str, facts: Row, place: Path) -> str:
-        """A decoded folder becomes a recording of a session and waits for the model; -> its id."""
+    def keep(self, session: str, path: str, facts: Row, place: Path, *, only_new: bool = False) -> str:
+        """A decoded folder becomes a recording of a session and waits for the model; -> its id.
+
+        What a person could not save again is refused here, where it can still be mended. Errors: Refusal.
+        """
+        name, duration_s = marks.titled(path), facts["duration_s"]
         if self.store.count() >= self.limits.recordings:
             raise Refusal(507, f"{self.limits.recordings} recordings are kept already; remove old sessions")
-        recording = self.store.new_recording(session, name, facts, place)
+        if duration_s < marks.SHORTEST_S:
+            raise Refusal(422, f"{name}: lasts {duration_s:.3f} s, expected {marks.SHORTEST_S} s or more")
+        original = None
+        if facts["annotated"] is not None:
+            original = marks.annotated(facts["annotated"], duration_s)
+            try:
+                marks.checked(original.cycles, duration_s, self.limits.cycles)
+            except ValueError as error:
+                raise Refusal(422, f"annotation of {name}: {error}") from error
+        try:
+            recording = self.store.new_recording(session, path, facts, place, original, only_new=only_new)
+        except Twice as error:
+            more = (
+                "" if original is None else "; to use this annotation, remove the recording there and send both again"
+            )
+            raise Refusal(409, f"{name}: the same recording is in the list already{more}") from error
         self.line.add(recording)
         return recording
 
@@ -150,16 +174,20 @@ class Service:
         if row is None:
             return
         try:
-            self.predict(recording, row["name"], self.shelf.default)
+            self.predict(row, self.shelf.default)
             self.store.mark(recording, "ready")
         except Exception as error:  # the next recording must have its turn
             sound = self.store.place(recording) / "audio.wav"
             self.store.mark(recording, "failed", failure(error, sound, row["name"]).sentence[:500])
 
-    def predict(self, recording: str, name: str, model: str) -> list[Row]:
-        """Have a model answer for a recording's cycles, and keep that; done in the model's thread."""
-        rows = scores.predict_file(self.shelf.model(model), self.store.place(recording) / "audio.wav", name)
-        self.store.keep_scores(recording, model, rows)
+    def predict(self, row: Row, model: str) -> list[Row]:
+        """Have a model answer for the cycles of a recording (a row of the store), and keep that; what the default model
+        says first of one without an annotation are the cycles it begins with. Done in the model's thread."""
+        rows = scores.predict_file(self.shelf.model(model), self.store.place(row["id"]) / "audio.wav", row["name"])
+        rows = [marks.in_milliseconds(one, row["duration_s"]) for one in rows]
+        if model == self.shelf.default:
+            self.store.keep_original(row["id"], marks.called(rows, row["duration_s"]))
+        self.store.keep_scores(row["id"], model, rows)
         return rows
 
     def score_spans(self, recording: str, model: str, spans: list[scores.Span]) -> list[Row]:
@@ -193,10 +221,10 @@ class Service:
 
     def revisions(self, recording: str) -> list[Row]:
         """-> the states of a recording's annotation that can be restored, the newest first, each with its `cycles`; 0,
-        the last, is what the model says or the annotation that came along. Errors: Refusal."""
+        the last, is what the model said first or the annotation that came along. Errors: Refusal."""
         row = self.known(recording)
-        first = {"revision": 0, "saved": None, "cycles": self.standing({**row, "saved": None})["cycles"]}
-        return [*self.store.revisions(recording), *([first] if row["scored"] else [])]
+        first = {"revision": 0, "saved": None, "cycles": row["original"]}
+        return [*self.store.revisions(recording), *([first] if row["original"] is not None else [])]
 
     def restore(self, recording: str, revision: int) -> Row:
         """An earlier state becomes the next revision; -> revision, saved. Errors: Refusal."""
@@ -227,15 +255,18 @@ class Service:
 
     def standing(self, row: Row) -> Row:
         """A row of the store -> the same with `scored`, the default model's rows, `cycles` as they stand (saved by a
-        person, else annotated, else as the model calls them), and `source`: person, annotation, segment or window."""
+        person, else those it began with), `source`: person, annotation, segment or window, and what scores.quality_of
+        says."""
         current = row["made"] is not None and row["made"] >= self.shelf.changed(self.shelf.default)
-        scored = row["scored"] if current else []
         cycles, source = row["saved"], "person"
         if cycles is None:
-            called = [(one, one.get("true_label") or one["label"]) for one in scored]
-            cycles = [{**marks.span(one), "label": label, "confirmed": False} for one, label in called]
-            source = scored[0].get("source", "") if scored else ""
-        return {**row, "scored": scored, "cycles": cycles, "source": source}
+            cycles, source = row["original"] or [], row["origin"] or ""
+        scored = row["scored"] if current else []
+        return {**row, "scored": scored, "cycles": cycles, "source": source, **scores.quality_of(scored)}
+
+    def line_of(self, recording: str) -> Row:
+        """-> a recording's line in the list. Errors: Refusal."""
+        return self.facts(self.known(recording))
 
     def facts(self, row: Row) -> Row:
         """A row of `standing` -> its line in the list."""
@@ -245,12 +276,13 @@ class Service:
             if line["model_label"] is not None and not cycle["confirmed"]
         ]
         return {
-            **{name: row[name] for name in ("id", "name", "duration_s", "status", "problem")},
+            **{name: row[name] for name in ("id", "name", "path", "duration_s", "status", "problem", "revision")},
             "reviewed": bool(row["reviewed"]),
             "ahead": self.line.ahead(row["id"]),
             "edited": row["revision"] > 0,
             "findings": findings(row["cycles"]),
             "uncertainty": max(doubts, default=None),
+            **{name: row[name] for name in ("judged", "quality", "quality_reason")},
         }
 
 

@@ -66,23 +66,25 @@ def add_sessions(app: "FastAPI", service: Service) -> None:
 
 
 def add_recordings(app: "FastAPI", service: Service) -> None:
-    from fastapi import File, UploadFile
+    from fastapi import File, Form, UploadFile
 
     @app.post("/sessions/{session}/recordings", response_model=RecordingFacts, status_code=201)
     async def upload(
         session: str,
         audio: Annotated[UploadFile, File(description="A recording: WAV, FLAC, MP3, OGG, AIFF, M4A or AAC.")],
         annotation: Annotated[UploadFile | None, File(description="Its cycles in ICBHI format.")] = None,
+        path: Annotated[str, Form(description="Where it lay in a folder of several: visit1/anna.wav.")] = "",
+        only_new: Annotated[
+            bool, Form(description="Refuse (409) a file that the session has under this path.")
+        ] = False,
     ) -> dict[str, Any]:
         """Add a recording; the default model answers for it when its turn comes."""
         await asyncio.to_thread(known_session, service, session)
-        name = marks.stem(audio.filename or "")
-        async with service.arrived(audio.filename or "", audio.file, annotation.file if annotation else None) as (
-            place,
-            facts,
-        ):
-            recording = await asyncio.to_thread(service.keep, session, name, facts, place)
-        return await asyncio.to_thread(lambda: service.facts(service.known(recording)))
+        path = marks.relative(path or marks.base_name(audio.filename or ""))
+        async with service.arrived(path, audio.file, annotation.file if annotation else None) as (place, facts):
+            keep = partial(service.keep, session, path, facts, place, only_new=only_new)
+            recording = await asyncio.to_thread(keep)
+        return await asyncio.to_thread(service.line_of, recording)
 
     @app.get("/recordings/{recording}", response_model=RecordingDetail)
     def detail(recording: str) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def add_recordings(app: "FastAPI", service: Service) -> None:
     def review(recording: str, given: Review) -> dict[str, Any]:
         """Say whether a recording has been reviewed."""
         service.store.review(recording, given.reviewed)
-        return service.facts(service.known(recording))
+        return service.line_of(recording)
 
     @app.delete("/recordings/{recording}", status_code=204)
     def remove(recording: str) -> None:
@@ -128,13 +130,15 @@ def add_scores(app: "FastAPI", service: Service) -> None:
         """What a model says of stretches of a recording, for cycles whose boundaries were moved. Not a diagnosis."""
         row, model = await asyncio.to_thread(service.known, recording), service.model_name(asked.model)
         places = spans([vars(span) for span in asked.cycles], row)
-        return {"model": model, "cycles": await answer(row, partial(service.score_spans, recording, model, places))}
+        cycles = await answer(row, partial(service.score_spans, recording, model, places))
+        return {"model": model, "cycles": cycles, "facts": await asyncio.to_thread(service.line_of, recording)}
 
     @app.post("/recordings/{recording}/predictions", response_model=Scores)
     async def predict(recording: str, model: str | None = None) -> dict[str, Any]:
         """What another model says of a recording's cycles, to set beside the default model's. Not a diagnosis."""
         row, chosen = await asyncio.to_thread(service.known, recording), service.model_name(model)
-        return {"model": chosen, "cycles": await answer(row, partial(service.predict, recording, row["name"], chosen))}
+        cycles = await answer(row, partial(service.predict, row, chosen))
+        return {"model": chosen, "cycles": cycles, "facts": await asyncio.to_thread(service.line_of, recording)}
 
     @app.get("/recordings/{recording}/explanation", response_model=Explanation)
     async def explanation(

@@ -1,6 +1,7 @@
 """Sessions on disk: one SQLite file, and a folder for each recording's sound. No name in it comes from a visitor.
 
-`sessions.sqlite` holds sessions, recordings, what models said of them (`scores`) and every saved annotation;
+`sessions.sqlite` holds sessions, recordings, the cycles that each began with (`originals`, written once: revision 0 of
+its annotation), what models said of them (`scores`, which may be made anew) and every saved annotation;
 `recordings/<id>/` holds audio.wav (what the model hears), page.wav (what the browser plays) and, where one came along,
 audio.txt (the annotation, which `predict` finds beside the sound).
 """
@@ -15,9 +16,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from rales.data import icbhi
 from rales.runs import make_folder
+from rales.web import marks
 
-VERSION = 1
+VERSION = 2
 REVISIONS = 100  # of one annotation that are kept
 TABLES = """
 CREATE TABLE sessions (id TEXT PRIMARY KEY, name TEXT NOT NULL, created REAL NOT NULL);
@@ -26,7 +29,7 @@ CREATE TABLE recordings (
     session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
     name TEXT NOT NULL, added REAL NOT NULL, duration_s REAL NOT NULL, rate_hz INTEGER NOT NULL,
     channels INTEGER NOT NULL, status TEXT NOT NULL, problem TEXT NOT NULL DEFAULT '',
-    reviewed INTEGER NOT NULL DEFAULT 0
+    reviewed INTEGER NOT NULL DEFAULT 0, path TEXT NOT NULL DEFAULT '', digest TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX recordings_of ON recordings (session, added);
 CREATE TABLE scores (
@@ -38,14 +41,26 @@ CREATE TABLE annotations (
     revision INTEGER NOT NULL, saved REAL NOT NULL, cycles TEXT NOT NULL, PRIMARY KEY (recording, revision)
 );
 """
+ORIGINALS = """
+CREATE TABLE originals (
+    recording TEXT PRIMARY KEY REFERENCES recordings (id) ON DELETE CASCADE,
+    source TEXT NOT NULL, cycles TEXT NOT NULL
+);
+"""
 STANDING = """
-SELECT r.*, s.made, s.cycles AS scored, COALESCE(a.revision, 0) AS revision, a.cycles AS saved
+SELECT r.*, s.made, s.cycles AS scored, COALESCE(a.revision, 0) AS revision, a.cycles AS saved,
+    o.source AS origin, o.cycles AS original
 FROM recordings r
+LEFT JOIN originals o ON o.recording = r.id
 LEFT JOIN scores s ON s.recording = r.id AND s.model = ?
 LEFT JOIN annotations a ON a.recording = r.id
     AND a.revision = (SELECT MAX(revision) FROM annotations WHERE recording = r.id)
 """
 Row = dict[str, Any]
+
+
+class Twice(Exception):
+    """A recording that its session has already."""
 
 
 class Stale(Exception):
@@ -66,12 +81,39 @@ class Store:
         with self.open() as db:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
-                db.executescript(f"PRAGMA journal_mode = WAL; {TABLES} PRAGMA user_version = {VERSION};")
+                db.executescript(f"PRAGMA journal_mode = WAL; {TABLES} {ORIGINALS} PRAGMA user_version = {VERSION};")
+            elif version == 1:
+                self.upgrade(db)
             elif version != VERSION:
                 raise ValueError(
                     f"{folder}: holds sessions of another version of Rales (layout {version}, expected {VERSION}); "
                     "choose another --folder"
                 )
+
+    def upgrade(self, db: sqlite3.Connection) -> None:
+        """Layout 1, which had no originals, no paths and no digests -> this one, in one transaction.
+
+        That layout took all that the default model, the first to answer, had said for the cycles that a recording began
+        with. Stretches that were scored later stand behind those, in rows that do not say where their times are from.
+        """
+        db.executescript(
+            "BEGIN IMMEDIATE; ALTER TABLE recordings ADD COLUMN path TEXT NOT NULL DEFAULT '';"
+            f"ALTER TABLE recordings ADD COLUMN digest TEXT NOT NULL DEFAULT ''; {ORIGINALS}"
+            f"UPDATE recordings SET path = name; PRAGMA user_version = {VERSION};"
+        )
+        query = "SELECT recording, cycles FROM scores WHERE rowid IN (SELECT MIN(rowid) FROM scores GROUP BY recording)"
+        first = {row["recording"]: json.loads(row["cycles"]) for row in db.execute(query)}
+        for recording, duration_s in db.execute("SELECT id, duration_s FROM recordings").fetchall():
+            annotation = self.place(recording) / "audio.txt"
+            rows = first.get(recording, [])
+            many = max((number for number, row in enumerate(rows, start=1) if "source" in row), default=0)
+            if annotation.is_file():
+                original = marks.annotated(icbhi.annotation(annotation, duration_s)[0], duration_s)
+            elif many:
+                original = marks.called(rows[:many], duration_s)
+            else:
+                continue  # it has to be scored first
+            self.write_original(db, recording, original)
 
     @contextmanager
     def open(self) -> Iterator[sqlite3.Connection]:
@@ -122,8 +164,9 @@ class Store:
     # Recordings
 
     def recordings(self, session: str, model: str) -> list[Row]:
-        """-> a session's recordings in the order they came, each with what `model` said of it (`made`, `scored`) and
-        the annotation that was saved last (`revision`, `saved`); None where there is none."""
+        """-> a session's recordings in the order they came, each with the cycles it began with (`origin`, `original`),
+        what `model` said of it (`made`, `scored`) and the annotation that was saved last (`revision`, `saved`); None
+        where there is none."""
         return [
             standing(row) for row in self.rows(f"{STANDING} WHERE r.session = ? ORDER BY added, id", model, session)
         ]
@@ -133,7 +176,7 @@ class Store:
         return next((standing(row) for row in self.rows(f"{STANDING} WHERE r.id = ?", model, recording)), None)
 
     def waiting(self) -> list[str]:
-        """-> recordings that no model has answered for yet, the oldest first."""
+        """-> recordings that the default model has not answered for yet, the oldest first."""
         return [row["id"] for row in self.rows("SELECT id FROM recordings WHERE status = 'waiting' ORDER BY added, id")]
 
     def count(self) -> int:
@@ -143,23 +186,55 @@ class Store:
         """-> the folder of a recording's sound."""
         return self.folder / "recordings" / recording
 
-    def new_recording(self, session: str, name: str, facts: Row, sound: Path) -> str:
-        """Take over a folder with the decoded sound. IntegrityError where the session has been removed meanwhile."""
+    def new_recording(
+        self,
+        session: str,
+        path: str,
+        facts: Row,
+        sound: Path,
+        original: marks.Original | None,
+        *,
+        only_new: bool = False,
+    ) -> str:
+        """Take over a folder with the decoded sound, and the cycles of an annotation that came along.
+
+        Errors: IntegrityError where the session has been removed meanwhile; Twice where it holds the same file under
+        the same path and `only_new` is asked for.
+        """
         recording = secrets.token_hex(8)
         place = self.place(recording)
         place.parent.mkdir(exist_ok=True)
         sound.rename(place)
-        values = (recording, session, name, time.time(), facts["duration_s"], facts["rate_hz"], facts["channels"])
+        about = [facts[name] for name in ("duration_s", "rate_hz", "channels")]
+        values = (recording, session, marks.stem(path), time.time(), *about, path, facts["digest"])
         try:
-            self.change(
-                "INSERT INTO recordings (id, session, name, added, duration_s, rate_hz, channels, status) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting')",
-                *values,
-            )
+            with self.open() as db:
+                db.execute("BEGIN IMMEDIATE")  # two of the same may come at once
+                query = "SELECT 1 FROM recordings WHERE session = ? AND path = ? AND digest = ?"
+                if only_new and db.execute(query, (session, path, facts["digest"])).fetchone():
+                    raise Twice
+                db.execute(
+                    "INSERT INTO recordings "
+                    "(id, session, name, added, duration_s, rate_hz, channels, path, digest, status) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting')",
+                    values,
+                )
+                if original is not None:
+                    self.write_original(db, recording, original)
         except BaseException:
             shutil.rmtree(place)
             raise
         return recording
+
+    def keep_original(self, recording: str, original: marks.Original) -> None:
+        """The cycles that a recording begins with, unless there are some already or it has been removed meanwhile."""
+        with self.open() as db:
+            if db.execute("SELECT 1 FROM recordings WHERE id = ?", (recording,)).fetchone():
+                self.write_original(db, recording, original)
+
+    def write_original(self, db: sqlite3.Connection, recording: str, original: marks.Original) -> None:
+        values = (recording, original.source, json.dumps(original.cycles))
+        db.execute("INSERT INTO originals VALUES (?, ?, ?) ON CONFLICT (recording) DO NOTHING", values)
 
     def mark(self, recording: str, status: str, problem: str = "") -> None:
         self.change("UPDATE recordings SET status = ?, problem = ? WHERE id = ?", status, problem, recording)
@@ -217,4 +292,5 @@ class Store:
 
 def standing(row: Row) -> Row:
     """A row of STANDING -> the same with its JSON read."""
-    return {**row, **{name: json.loads(row[name]) if row[name] else None for name in ("scored", "saved")}}
+    parts = ("scored", "saved", "original")
+    return {**row, **{name: json.loads(row[name]) if row[name] else None for name in parts}}

@@ -19,9 +19,9 @@ export async function call(method, path, body) {
   return answer.status === 204 ? null : answer.json();
 }
 
-/** Path -> the answer as bytes, and its headers. */
-export async function bytes(path) {
-  const answer = await fetched(path);
+/** Path -> the answer as bytes, and its headers; `signal` gives up. */
+export async function bytes(path, signal) {
+  const answer = await fetched(path, { signal });
   return { content: new Uint8Array(await answer.arrayBuffer()), headers: answer.headers };
 }
 

@@ -1,15 +1,22 @@
-// Cycles and what can be done to them: every function takes a list and gives a new one, sorted by start.
+// Cycles and what can be done to them: every function takes a list and gives a new one, sorted by start, or null for what
+// is not possible. Times are whole milliseconds from their arrival on, as the service keeps them, and are compared as
+// such, so that it never refuses what was made here.
 
-export const SHORTEST_S = 0.05; // as the service asks
-const TOUCHING_S = 0.005;
+const SHORTEST_MS = 50; // as the service asks
+const TOUCHING_MS = 5;
+const NEW_MS = 1000; // of a cycle that is added
 
 let last = 0;
-export const withId = (cycle) => ({ ...cycle, id: `c${(last += 1)}` });
+export const withId = (cycle) => ({ ...cycle, start_s: round(cycle.start_s), end_s: round(cycle.end_s), id: `c${(last += 1)}` });
 
 /** What two cycles of the same stretch of time share; the service rounds to milliseconds as well. */
 export const timeKey = (cycle) => `${cycle.start_s.toFixed(3)}-${cycle.end_s.toFixed(3)}`;
 
-export const round = (seconds) => Math.round(seconds * 1000) / 1000;
+const ms = (seconds) => Math.round(seconds * 1000);
+const round = (seconds) => ms(seconds) / 1000;
+/** Length of a recording -> its last whole millisecond. */
+const lastMs = (duration_s) => Math.floor(duration_s * 1000 + 1e-6);
+const sorted = (cycles) => [...cycles].sort((a, b) => a.start_s - b.start_s || a.end_s - b.end_s);
 
 /** Move one edge ("start_s" or "end_s") of a cycle. A neighbour that touches it moves along, another one is a wall. */
 export function move(cycles, id, edge, seconds, duration_s) {
@@ -18,29 +25,31 @@ export function move(cycles, id, edge, seconds, duration_s) {
   const isStart = edge === "start_s";
   const neighbour = cycles[isStart ? index - 1 : index + 1];
   const other = isStart ? "end_s" : "start_s";
-  const touches = neighbour && Math.abs(neighbour[other] - cycle[edge]) < TOUCHING_S;
-  let low = isStart ? 0 : cycle.start_s + SHORTEST_S;
-  let high = isStart ? cycle.end_s - SHORTEST_S : duration_s;
-  if (neighbour && isStart) low = touches ? neighbour.start_s + SHORTEST_S : Math.min(neighbour.end_s, cycle.start_s);
-  if (neighbour && !isStart) high = touches ? neighbour.end_s - SHORTEST_S : Math.max(neighbour.start_s, cycle.end_s);
-  const there = round(Math.min(Math.max(seconds, low), high));
-  return cycles.map((each) => {
+  const touches = neighbour && Math.abs(ms(neighbour[other]) - ms(cycle[edge])) < TOUCHING_MS;
+  const [start, end] = [ms(cycle.start_s), ms(cycle.end_s)];
+  let low = isStart ? 0 : start + SHORTEST_MS;
+  let high = isStart ? end - SHORTEST_MS : lastMs(duration_s);
+  if (neighbour && isStart) low = touches ? ms(neighbour.start_s) + SHORTEST_MS : Math.min(ms(neighbour.end_s), start);
+  if (neighbour && !isStart) high = touches ? ms(neighbour.end_s) - SHORTEST_MS : Math.max(ms(neighbour.start_s), end);
+  if (low > high) return null; // between two cycles of the shortest length
+  const there = Math.min(Math.max(ms(seconds), low), high) / 1000;
+  return sorted(cycles.map((each) => {
     if (each === cycle) return { ...each, [edge]: there };
     return touches && each === neighbour ? { ...each, [other]: there } : each;
-  });
+  }));
 }
 
 export function relabel(cycles, id, label) {
   return cycles.map((cycle) => (cycle.id === id ? { ...cycle, label, confirmed: true } : cycle));
 }
 
-/** A cycle -> two of the same label; null where a part would be too short. */
-export function split(cycles, id, seconds) {
+/** A cycle -> two of the same label; null where a part would be too short, or there are `most` already. */
+export function split(cycles, id, seconds, most) {
   const cycle = cycles.find((each) => each.id === id);
-  const there = round(seconds);
-  if (there - cycle.start_s < SHORTEST_S || cycle.end_s - there < SHORTEST_S) return null;
-  const parts = [{ ...cycle, end_s: there }, withId({ ...cycle, start_s: there })];
-  return cycles.flatMap((each) => (each === cycle ? parts : [each]));
+  const there = ms(seconds);
+  if (there - ms(cycle.start_s) < SHORTEST_MS || ms(cycle.end_s) - there < SHORTEST_MS || cycles.length >= most) return null;
+  const parts = [{ ...cycle, end_s: there / 1000 }, withId({ ...cycle, start_s: there / 1000 })];
+  return sorted(cycles.flatMap((each) => (each === cycle ? parts : [each])));
 }
 
 /** A cycle and the one after it -> one cycle that holds what both hold; null for the last one. */
@@ -56,14 +65,15 @@ export function merge(cycles, id) {
 
 export const remove = (cycles, id) => cycles.filter((cycle) => cycle.id !== id);
 
-/** A new cycle in the gap around a time, a second long at most; null where there is no room. */
-export function add(cycles, seconds, duration_s) {
-  if (cycles.some((cycle) => cycle.start_s - SHORTEST_S < seconds && seconds < cycle.end_s)) return null;
-  const next = cycles.find((cycle) => cycle.start_s >= seconds);
-  const end_s = Math.min(seconds + 1, next ? next.start_s : duration_s);
-  if (end_s - seconds < SHORTEST_S) return null;
-  const cycle = withId({ start_s: round(seconds), end_s: round(end_s), label: "normal", confirmed: false });
-  return [...cycles, cycle].sort((a, b) => a.start_s - b.start_s);
+/** A new cycle in the gap around a time, a second long at most; null where there is no room, or `most` already. */
+export function add(cycles, seconds, duration_s, most) {
+  const start = Math.max(0, ms(seconds));
+  const taken = cycles.some((cycle) => ms(cycle.start_s) - SHORTEST_MS < start && start < ms(cycle.end_s));
+  const next = cycles.find((cycle) => ms(cycle.start_s) >= start);
+  const end = Math.min(start + NEW_MS, next ? ms(next.start_s) : lastMs(duration_s));
+  if (taken || end - start < SHORTEST_MS || cycles.length >= most) return null;
+  const cycle = withId({ start_s: start / 1000, end_s: end / 1000, label: "normal", confirmed: false });
+  return sorted([...cycles, cycle]);
 }
 
 function union(a, b) {

@@ -1,4 +1,5 @@
-// Every change of the cycles goes through here: it can be undone, and is saved.
+// Every change of the cycles goes through here: it can be undone, and is saved. As long as the sound of the recording
+// is not in the player none is possible, so that no label is given to something else than what is heard.
 
 import { byId, say } from "./dom.js";
 import { save } from "./saving.js";
@@ -16,6 +17,7 @@ export function forget(before = null) {
 
 /** The cycles become these; `what` is said to screen readers. Nothing happens for null. */
 export function change(cycles, what, selected = state.selected) {
+  if (!state.heard) return say("Not before the recording can be heard");
   if (cycles === null) return say("Not possible here");
   past.push({ cycles: state.cycles, selected: state.selected });
   future.length = 0;
@@ -32,8 +34,8 @@ export function redo() {
 }
 
 function travel(from, to, what) {
+  if (!state.heard || from.length === 0) return;
   const before = from.pop();
-  if (!before) return;
   to.push({ cycles: state.cycles, selected: state.selected });
   become(before.cycles, before.selected);
   say(what);

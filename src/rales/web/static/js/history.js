@@ -4,7 +4,7 @@ import { call } from "./api.js";
 import { alarm, byId, h, say } from "./dom.js";
 import { reopen } from "./recordings.js";
 import { saveNow } from "./saving.js";
-import { state } from "./state.js";
+import { state, updateLine } from "./state.js";
 
 export function start() {
   byId("history").addEventListener("click", () => open().catch((error) => alarm(error.message)));
@@ -33,7 +33,8 @@ function entry(current, one, stands) {
 async function back(current, one) {
   try {
     const before = { cycles: state.cycles, selected: state.selected };
-    const { revision } = await call("POST", `/recordings/${current.id}/revisions/${one.revision}/restore`);
+    const { revision, facts } = await call("POST", `/recordings/${current.id}/revisions/${one.revision}/restore`);
+    updateLine(facts);
     byId("revisions").close();
     await reopen(current.id, before);
     say(`Restored, and saved as revision ${revision}`);

@@ -39,7 +39,7 @@ const KEYS = [
   ["?", "this help", () => byId("help").showModal()],
 ];
 const BUTTONS = { play: player.playPause, split, merge, add, delete: remove, undo, redo, "next-doubt": nextDoubt };
-const WITHOUT_RECORDING = ["n", "u", "?"];
+const WITHOUT_RECORDING = ["n", "b", "u", "?"]; // also while a recording loads
 
 export function start() {
   for (const [id, act] of Object.entries(BUTTONS)) byId(id).addEventListener("click", act);
@@ -68,10 +68,12 @@ function pressed(event) {
   const pressing = where.matches("button, summary, a") && (name === "Space" || name === "Enter");
   const sliding = where.matches("input") && (name.startsWith("Arrow") || name === "Space");
   const key = KEYS.find(([each]) => each === name || (each.length === 1 && each === name.toLowerCase()));
-  if (!key || pressing || sliding || (!state.current && !WITHOUT_RECORDING.includes(key[0]))) return;
+  if (!key || pressing || sliding || (!state.heard && !WITHOUT_RECORDING.includes(key[0]))) return;
   event.preventDefault();
   key[2]();
 }
+
+const most = () => state.limits.cycles;
 
 function withCycle(act) {
   const cycle = selectedCycle();
@@ -89,7 +91,7 @@ function nudge(edge, by) {
 }
 
 function split() {
-  withCycle((cycle) => change(cycles.split(state.cycles, cycle.id, player.now()), "Split"));
+  withCycle((cycle) => change(cycles.split(state.cycles, cycle.id, player.now(), most()), "Split"));
 }
 
 function merge() {
@@ -101,7 +103,8 @@ function remove() {
 }
 
 function add() {
-  const found = cycles.add(state.cycles, player.now(), state.current.duration_s);
+  if (!state.current) return;
+  const found = cycles.add(state.cycles, player.now(), state.current.duration_s, most());
   const fresh = found?.find((cycle) => !state.cycles.includes(cycle));
   change(found, "Cycle added", fresh?.id);
 }
@@ -123,7 +126,8 @@ async function nextDoubt() {
     let cycle = leastCertain();
     while (!cycle) {
       if (state.current) seen.add(state.current.id);
-      const next = listed().find((facts) => !seen.has(facts.id) && !facts.reviewed && facts.uncertainty !== null);
+      const doubtful = (facts) => facts.uncertainty !== null || !facts.judged;
+      const next = listed().find((facts) => !seen.has(facts.id) && !facts.reviewed && doubtful(facts));
       if (!next) {
         seen.clear();
         return say("No further uncertain cycle in this list; the next time it begins again");
@@ -131,6 +135,7 @@ async function nextDoubt() {
       seen.add(next.id);
       await openRecording(next.id);
       if (state.current?.id !== next.id) return; // it could not be opened, or another one was
+      if (!next.judged && !state.cycles.length) return say(`Not judged: ${next.quality_reason}`);
       await scored();
       cycle = leastCertain();
     }

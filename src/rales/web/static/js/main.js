@@ -1,5 +1,6 @@
 // The page comes up: every part is started once and told what it shows.
 
+import { call } from "./api.js";
 import { CLASSES, LETTERS, WORDS } from "./classes.js";
 import { alarm, byId, h } from "./dom.js";
 import * as history from "./history.js";
@@ -11,6 +12,7 @@ import * as runs from "./runs.js";
 import * as saving from "./saving.js";
 import * as sessions from "./sessions.js";
 import * as spectrogram from "./spectrogram.js";
+import { update } from "./state.js";
 import * as table from "./table.js";
 import * as uploads from "./uploads.js";
 
@@ -58,6 +60,7 @@ runs.start();
 keys.start();
 uploads.start(sessions.ready);
 try {
+  update({ limits: await call("GET", "/limits") });
   await models.start();
   await saving.sendLeft();
   await sessions.start();

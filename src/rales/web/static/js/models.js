@@ -5,7 +5,7 @@ import { timeKey } from "./cycles.js";
 import { alarm, byId, h } from "./dom.js";
 import { keepScores, scoreMissing } from "./scores.js";
 import { setOverlay } from "./spectrogram.js";
-import { selectedCycle, state, update, when } from "./state.js";
+import { selectedCycle, state, update, updateLine, when } from "./state.js";
 
 const explained = new Map(); // model, recording and times -> explanation
 
@@ -32,6 +32,7 @@ async function choose(change) {
   try {
     if (!state.scores[name]) {
       const answer = await call("POST", `/recordings/${current.id}/predictions?model=${encodeURIComponent(name)}`);
+      updateLine(answer.facts);
       if (state.current?.id !== current.id) return; // another recording was opened meanwhile
       keepScores(name, answer.cycles);
     }

@@ -3,16 +3,18 @@
 import Regions from "/static/vendor/regions.esm.js";
 import Timeline from "/static/vendor/timeline.esm.js";
 import WaveSurfer from "/static/vendor/wavesurfer.esm.js";
+import { bytes } from "./api.js";
 import { LETTERS, confidence } from "./classes.js";
 import { move, timeKey } from "./cycles.js";
 import { byId, clock, h } from "./dom.js";
 import { change } from "./edits.js";
-import { prepare, rewire } from "./listening.js";
+import { prepare, resetGain, rewire } from "./listening.js";
 import { selectedCycle, state, update, when } from "./state.js";
 
 const FIT = 0; // the zoom that shows everything
 let surfer = null;
 let regions = null;
+let coming = null; // stops the load of a sound that is not there yet
 let span = null; // what is played: {start_s, end_s, loop}, null for everything
 
 /** Make the player; `onView(start_s, end_s)` hears which stretch is seen, `onTime(seconds)` where the playhead is. */
@@ -30,10 +32,10 @@ export function start(onView, onTime) {
     ...colours(),
     plugins: [regions, Timeline.create({ height: 18, secondaryLabelOpacity: 0.8, formatTimeCallback: (seconds) => `${seconds} s` })],
   });
-  const view = () => onView(...visible());
+  const view = () => state.heard && onView(...visible());
   for (const event of ["scroll", "zoom", "redraw", "ready", "resize"]) surfer.on(event, view);
   const showTime = () => {
-    byId("clock").textContent = `${clock(now())} / ${clock(surfer.getDuration())}`;
+    byId("clock").textContent = `${clock(now())} / ${clock(state.heard ? surfer.getDuration() : 0)}`;
     onTime(now());
   };
   surfer.on("timeupdate", (seconds) => {
@@ -52,13 +54,34 @@ export function start(onView, onTime) {
   for (const id of ["filter", "low", "high", "gain"]) byId(id).addEventListener("input", rewire);
 }
 
-/** Load a recording's sound; resolves when it can be played. */
-export async function load(recording) {
+/** Let go of the sound, at once: until another one is loaded nothing can be played. */
+export function empty() {
+  coming?.abort();
   span = null;
+  update({ heard: false });
   surfer.pause();
   regions.clearRegions();
+  surfer.empty();
+  const media = surfer.getMediaElement();
+  media.removeAttribute("src");
+  media.load(); // without this it would go on with what it has
   byId("zoom").value = FIT;
-  await surfer.load(`/recordings/${recording}/audio`);
+  byId("clock").textContent = `${clock(0)} / ${clock(0)}`;
+  resetGain(); // what one recording needs may be far too loud for the next
+}
+
+/** Load a recording's sound into the empty player; resolves when it can be played. Errors: it cannot be loaded. */
+export async function load(recording) {
+  coming = new AbortController();
+  const { signal } = coming;
+  const { content } = await bytes(`/recordings/${recording}/audio`, signal);
+  if (signal.aborted) return; // another recording was opened meanwhile
+  let unheard;
+  const broken = new Promise((_, reject) => (unheard = surfer.once("error", reject))); // the browser cannot decode it
+  await Promise.race([surfer.loadBlob(new Blob([content], { type: "audio/wav" })), broken]).finally(unheard);
+  if (signal.aborted) return;
+  update({ heard: true });
+  byId("clock").textContent = `${clock(0)} / ${clock(surfer.getDuration())}`;
   zoom(FIT);
   showRegions();
 }
@@ -82,7 +105,9 @@ function colours() {
 // Playing
 
 export async function playPause() {
+  if (!state.heard) return;
   await prepare(surfer.getMediaElement());
+  if (!state.heard) return; // another recording was opened meanwhile
   if (surfer.isPlaying()) return surfer.pause();
   if (state.looping && selectedCycle()) return playCycle(selectedCycle());
   span = null;
@@ -91,7 +116,9 @@ export async function playPause() {
 
 /** Play one cycle, again and again while looping is on. */
 export async function playCycle(cycle, loop = state.looping) {
+  if (!state.heard) return;
   await prepare(surfer.getMediaElement());
+  if (!state.heard || !state.cycles.includes(cycle)) return; // another recording was opened meanwhile
   update({ selected: cycle.id });
   playSpan({ start_s: cycle.start_s, end_s: cycle.end_s, loop });
 }
@@ -120,6 +147,7 @@ export function setLooping(looping) {
 }
 
 export function seek(seconds) {
+  if (!state.heard) return;
   span = null;
   jump(Math.min(Math.max(seconds, 0), surfer.getDuration()));
 }
@@ -141,7 +169,7 @@ function showPlaying() {
 
 /** 0 (everything fits) to 100 -> the zoom, keeping the playhead or the selected cycle in sight. */
 export function zoom(value) {
-  if (!state.current) return;
+  if (!state.heard) return;
   const fit = surfer.getWidth() / surfer.getDuration();
   const closest = Math.max(600, fit * 2);
   const pixels = fit * (closest / fit) ** (value / 100);
@@ -152,6 +180,7 @@ export function zoom(value) {
 
 /** Scroll so that a time is in sight. */
 export function show(seconds) {
+  if (!state.heard) return;
   const [start_s, end_s] = visible();
   if (seconds < start_s || seconds > start_s + 0.8 * (end_s - start_s)) {
     surfer.setScrollTime(Math.max(0, seconds - 0.1 * (end_s - start_s)));
@@ -168,7 +197,7 @@ function visible() {
 // Regions
 
 function showRegions() {
-  if (!state.current || !surfer.getDuration()) return;
+  if (!state.heard) return;
   const known = new Map(regions.getRegions().map((region) => [region.id, region]));
   state.cycles.forEach((cycle, index) => {
     const region = known.get(cycle.id);
@@ -215,4 +244,5 @@ function dragged(region) {
   const edge = Math.abs(region.start - cycle.start_s) > Math.abs(region.end - cycle.end_s) ? "start_s" : "end_s";
   const seconds = edge === "start_s" ? region.start : region.end;
   change(move(state.cycles, cycle.id, edge, seconds, state.current.duration_s), "Boundary moved", cycle.id);
+  showRegions(); // back to its place where that was not possible
 }

@@ -4,7 +4,7 @@
 import { call } from "./api.js";
 import { alarm, byId } from "./dom.js";
 import { scoreMissing } from "./scores.js";
-import { state, update } from "./state.js";
+import { state, update, updateLine } from "./state.js";
 
 const SOON_MS = 250; // several quick changes are saved once
 const DRAFT = "rales-unsaved-";
@@ -104,8 +104,9 @@ async function send(recording) {
   asked.set(recording, cycles);
   draft(recording);
   try {
-    const { revision } = await call("POST", "/annotations", message);
+    const { revision, facts } = await call("POST", "/annotations", message);
     confirmed(recording, cycles, revision);
+    updateLine(facts);
     if (state.current?.id === recording) await scoreMissing();
   } catch (error) {
     if (error.status !== 409) return notSaved(recording, error);

@@ -24,12 +24,19 @@ export function start() {
 }
 
 let asked = 0;
-/** Fetch and colour a recording's picture; until it comes there is none. */
-export async function load(recording) {
-  const turn = (asked += 1);
+/** Take the picture away, and one that is on its way. */
+export function empty() {
+  asked += 1;
   tiles = [];
   overlay = null;
   byId("picture").width = byId("picture").width; // wipes it
+}
+
+/** Fetch and colour a recording's picture; until it comes there is none. */
+export async function load(recording) {
+  empty();
+  const turn = asked;
+  view = [0, state.current.duration_s];
   const { content, headers } = await bytes(`/recordings/${recording}/spectrogram`);
   if (turn !== asked) return; // another recording was opened meanwhile
   const number = (name) => Number(headers.get(name));

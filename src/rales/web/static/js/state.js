@@ -5,9 +5,11 @@ export const state = {
   session: null, // id
   recordings: [], // facts of the list
   current: null, // detail of the open recording
+  heard: false, // whether its sound is in the player, so that it can be judged
   cycles: [], // its cycles as they stand: {id, start_s, end_s, label, confirmed}
   selected: null, // id of a cycle
   scores: {}, // model -> time key -> {label, p_normal, …}
+  limits: null, // what the service takes
   models: [],
   model: null, // whose probabilities are shown
   compare: "", // whose stand beside them
@@ -28,5 +30,13 @@ export function update(change) {
   Object.assign(state, change);
   for (const { parts, show } of listeners) if (parts.some((part) => part in change)) show();
 }
+
+/** A recording's line in the list is now this one, unless a later state of it is known already. */
+export function updateLine(facts) {
+  update({ recordings: state.recordings.map((each) => (each.id === facts.id ? later(each, facts) : each)) });
+}
+
+/** Two lines of one recording -> the one that knows of more revisions, else the second. */
+export const later = (one, other) => (one && one.revision > other.revision ? one : other);
 
 export const selectedCycle = () => state.cycles.find((cycle) => cycle.id === state.selected) ?? null;

@@ -53,8 +53,9 @@ function timeField(cycle, edge, label) {
   const field = h("input", { type: "number", step: "0.01", min: "0", value: cycle[edge].toFixed(3), "aria-label": label,
     "data-field": `${edge}-${cycle.id}`,
     onchange: () => {
-      const seconds = Number(field.value);
-      if (field.value === "" || Number.isNaN(seconds)) return void (field.value = cycle[edge].toFixed(3));
+      const seconds = field.value === "" ? NaN : Number(field.value);
+      field.value = cycle[edge].toFixed(3); // which stays where the move is not possible
+      if (Number.isNaN(seconds)) return;
       change(move(state.cycles, cycle.id, edge, seconds, state.current.duration_s), "Boundary moved", cycle.id);
     } });
   return field;
@@ -91,13 +92,14 @@ function showProbabilities() {
 function mark(cycle, scores, doubtful) {
   const said = [];
   if (cycle.confirmed) said.push("confirmed");
-  if (scores && scores.label !== cycle.label) said.push(`model: ${scores.label}`);
+  if (scores?.label && scores.label !== cycle.label) said.push(`model: ${scores.label}`);
   if (doubtful && !cycle.confirmed) said.push("uncertain");
   return said.join(", ");
 }
 
 function bars(scores, model, differs = false) {
   if (!scores) return h("div", { className: "bars soft" }, model ? `${model}: ` : "", "waits for the model …");
+  if (!scores.label) return h("div", { className: "bars soft" }, model ? `${model}: ` : "", `not judged: ${scores.quality_reason}`);
   return h(
     "div",
     { className: "bars" },

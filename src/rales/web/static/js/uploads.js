@@ -2,25 +2,27 @@
 
 import { call } from "./api.js";
 import { byId, h, say } from "./dom.js";
-import { openRecording, refresh } from "./recordings.js";
-import { state } from "./state.js";
+import { names, paired, withoutSuffix } from "./pairing.js";
+import { isOpen, openRecording, refresh } from "./recordings.js";
+import { state, when } from "./state.js";
 
-const AUDIO = /\.(wav|flac|mp3|ogg|oga|opus|aif|aiff|m4a|aac)$/i;
 const AT_ONCE = 2;
 
 let waiting = [];
 let total = 0;
 let done = 0;
 let working = 0;
+let twice = []; // recordings that the session had already
 let sessionReady = null;
 
 /** `ready()` resolves once there is a session to add to. */
 export function start(ready) {
   sessionReady = ready;
   const drop = byId("drop");
+  when(["limits"], () => (byId("files").accept = [...state.limits.suffixes, ".txt", "audio/*"].join()));
   byId("choose").addEventListener("click", () => byId("files").click());
   byId("files").addEventListener("change", () => {
-    send([...byId("files").files]);
+    send([...byId("files").files].map((file) => ({ file, path: file.webkitRelativePath || file.name })));
     byId("files").value = "";
   });
   addEventListener("dragover", (event) => {
@@ -33,25 +35,28 @@ export function start(ready) {
     drop.classList.remove("over");
     const { session } = state; // folders take a moment to read
     const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-    const files = [...event.dataTransfer.files];
-    const folders = entries.some((entry) => entry.isDirectory);
-    send(folders ? (await Promise.all(entries.map(inside))).flat() : files, session);
+    const files = [...event.dataTransfer.files].map((file) => ({ file, path: file.name }));
+    if (!entries.some((entry) => entry.isDirectory)) return send(files, session);
+    const unread = [];
+    send((await Promise.all(entries.map((entry) => inside(entry, unread)))).flat(), session, unread);
   });
 }
 
-/** Files -> uploads of the recordings among them to the session of the drop, whichever is open when their turn comes. */
-async function send(files, session = state.session) {
-  const texts = new Map(files.filter((file) => /\.txt$/i.test(file.name)).map((file) => [stem(file), file]));
-  const sounds = files.filter((file) => AUDIO.test(file.name));
-  const others = files.filter((file) => !AUDIO.test(file.name) && !/\.txt$/i.test(file.name));
+/** Files, {file, path} each -> uploads of the recordings among them to the session of the drop, whichever is open when
+ * their turn comes; `unread` are paths that the browser could not read. */
+async function send(files, session = state.session, unread = []) {
   byId("refused").replaceChildren();
-  if (others.length === files.length) others.forEach((file) => refuse(file.name, "not a recording that is known here"));
-  if (sounds.length === 0 && texts.size) refuse([...texts.values()][0].name, "an annotation without its recording");
+  if (unread.length) refuse(`${names(unread)}: cannot be read; is it still there, and may it be opened?`);
+  const { suffixes } = state.limits ?? (await call("GET", "/limits"));
+  const listed = session && session === state.session ? state.recordings.map((facts) => facts.path) : [];
+  const { sounds, refused } = paired(files, suffixes, listed);
+  refused.forEach(refuse);
+  if (sounds.length === 0) return;
   if (!session) {
     await sessionReady();
     session = state.session;
   }
-  waiting.push(...sounds.map((sound) => ({ session, sound, text: texts.get(stem(sound)) })));
+  waiting.push(...sounds.map((pair) => ({ session, ...pair })));
   total += sounds.length;
   while (working < AT_ONCE && waiting.length) work();
 }
@@ -62,13 +67,16 @@ async function work() {
     showProgress();
     const { session, sound, text } = waiting.shift();
     const body = new FormData();
-    body.append("audio", sound);
-    if (text) body.append("annotation", text);
+    body.append("audio", sound.file);
+    body.append("path", sound.path);
+    body.append("only_new", "true");
+    if (text) body.append("annotation", text.file);
     try {
       const facts = await call("POST", `/sessions/${session}/recordings`, body);
-      if (!state.current && session === state.session) await openRecording(facts.id);
+      if (!isOpen() && session === state.session) await openRecording(facts.id);
     } catch (error) {
-      refuse(sound.name, error.message);
+      if (error.status === 409 && !text) twice.push(sound);
+      else refuse(error.message.includes(withoutSuffix(sound.path)) ? error.message : `${sound.path}: ${error.message}`);
     }
     done += 1;
     await refresh().catch(() => {});
@@ -83,26 +91,31 @@ function showProgress() {
   byId("progress-bar").max = total;
   byId("progress-bar").value = done;
   if (done >= total && total > 0) {
+    if (twice.length) refuse(`${names(twice)}: in the list already, not added again`);
     say(`${total === 1 ? "The recording was" : `${total} recordings were`} sent`);
     total = done = 0;
+    twice = [];
   }
 }
 
-function refuse(name, sentence) {
-  const text = sentence.startsWith(`${stem({ name })}:`) ? sentence : `${name}: ${sentence}`;
-  byId("refused").append(h("li", { role: "alert" }, text));
+function refuse(sentence) {
+  byId("refused").append(h("li", { role: "alert" }, sentence));
 }
 
-const stem = (file) => file.name.replace(/\.[^.]+$/, "");
-
-/** Entry of a drop -> its files, through all folders. */
-async function inside(entry) {
-  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
-  const reader = entry.createReader();
-  const found = [];
-  for (;;) {
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (some.length === 0) return (await Promise.all(found.map(inside))).flat();
-    found.push(...some);
+/** Entry of a drop -> its files, through all folders, each with its path; `unread` takes what cannot be read. */
+async function inside(entry, unread) {
+  const path = entry.fullPath.replace(/^\//, "");
+  try {
+    if (entry.isFile) return [{ file: await new Promise((resolve, reject) => entry.file(resolve, reject)), path }];
+    const reader = entry.createReader();
+    const found = [];
+    for (;;) {
+      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+      if (some.length === 0) return (await Promise.all(found.map((each) => inside(each, unread)))).flat();
+      found.push(...some);
+    }
+  } catch {
+    unread.push({ path });
+    return [];
   }
 }

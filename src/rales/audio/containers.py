@@ -1,0 +1,356 @@
+"""How long the sound in a file is, told by the file itself and not by its header alone.
+
+Headers are wrong in ways that recorders, pipes and editors have in common: written before the length was known, never
+filled in, counted with a few bytes too many, or absent. Decoders believe them, or guess. Each function here looks at
+one family of containers and says what the header promises and what is there; `mended` is a copy whose header is true.
+"""
+
+import os
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import BinaryIO, Literal, NamedTuple
+
+Byteorder = Literal["little", "big"]
+
+# Sizes that mean "not known when this was written": all bits set, or 2 GiB, or a little less for headers and whole
+# frames (SoX subtracts 4 KiB, others 36 to 44 bytes)
+OPEN_32_BITS = (range(0x7FFFF000 - 64, 0x80000000 + 65), range(0xFFFFF000 - 64, 0xFFFFFFFF + 1))
+OPEN_64_BITS = (range(2**63 - 2**16, 2**64),)
+FFMPEG_MAGIC = {  # (where, bytes) -> what it is; libsndfile reads none of them
+    (4, b"ftyp"): "MP4",
+    (0, b"#!AMR"): "AMR",
+    (0, b"\x1aE\xdf\xa3"): "WebM or Matroska",
+    (0, b"0&\xb2u\x8ef\xcf\x11"): "WMA",
+    (0, b"\xff\xf1"): "AAC",
+    (0, b"\xff\xf9"): "AAC",
+}
+
+
+def ffmpeg_kind(head: bytes) -> str:
+    """First bytes of a file -> what it is, if only FFmpeg reads it; else ""."""
+    return next((kind for (at, magic), kind in FFMPEG_MAGIC.items() if head[at : at + len(magic)] == magic), "")
+
+
+# Chunks of plain samples: WAV, RF64, AIFF, CAF, W64, and AU with its one header
+
+
+class Layout(NamedTuple):
+    """How a container is cut into chunks."""
+
+    head: int  # bytes before the first chunk
+    name: int  # bytes of a chunk's name, of which the first four count
+    size: int  # bytes of its size
+    byteorder: Byteorder
+    sound: bytes  # name of the chunk with the sound
+    align: int  # chunks begin at multiples of this
+    counts_itself: bool = False  # whether the size includes name and size
+
+
+LAYOUTS = {
+    b"RIFF": Layout(12, 4, 4, "little", b"data", 2),
+    b"RIFX": Layout(12, 4, 4, "big", b"data", 2),
+    b"RF64": Layout(12, 4, 4, "little", b"data", 2),
+    b"FORM": Layout(12, 4, 4, "big", b"SSND", 2),
+    b"caff": Layout(8, 4, 8, "big", b"data", 1),
+    b"riff": Layout(40, 16, 8, "little", b"data", 8, counts_itself=True),  # Sony Wave64
+}
+
+
+class Chunk(NamedTuple):
+    """Where the samples of a file are, in bytes."""
+
+    begin: int
+    promised: int  # that the header announces
+    held: int  # from there to the end of the file
+    open: bool  # the size is a place holder
+    only_chunks_behind: bool  # else sound goes on behind what is promised, or something unknown does
+    size_at: int
+    size_bytes: int
+    byteorder: Byteorder
+    added: int  # what the size in the header counts besides
+
+    def mended(self, content: bytes) -> bytes:
+        """Whole file -> the same with the size that it has."""
+        size = (self.held + self.added).to_bytes(self.size_bytes, self.byteorder)
+        return content[: self.size_at] + size + content[self.size_at + self.size_bytes :]
+
+
+def sound_chunk(file: BinaryIO) -> Chunk | None:
+    """File of plain samples -> where its sound is; None for other files and where there is no such chunk."""
+    file_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(12)
+    magic = head[:4]
+    if magic in (b".snd", b"dns."):
+        return au_chunk(head, file_bytes)
+    layout = LAYOUTS.get(magic)
+    if layout is None or (magic in (b"RIFF", b"RIFX", b"RF64") and head[8:] != b"WAVE"):
+        return None
+
+    file.seek(layout.head)
+    long_size = 0
+    own = layout.name + layout.size
+    while len(chunk := file.read(own)) == own:
+        begin = file.tell()
+        added = own if layout.counts_itself else 0
+        size = max(int.from_bytes(chunk[layout.name :], layout.byteorder) - added, 0)
+        if chunk[:4] == b"ds64":
+            long_size = int.from_bytes(file.read(16)[8:], "little")
+        if chunk[:4] == layout.sound:
+            is_long = magic == b"RF64" and size == 0xFFFFFFFF
+            promised, held = long_size if is_long else size, file_bytes - begin
+            places = OPEN_64_BITS if layout.size == 8 else OPEN_32_BITS
+            unknown = promised > held and any(promised + added in place for place in places)
+            file.seek(min(begin + promised, file_bytes))
+            chunks = promised >= held or only_chunks(file, file_bytes, layout)
+            unknown = unknown or (promised == 0 and not chunks)
+            return Chunk(
+                begin, promised, held, unknown, chunks, begin - layout.size, layout.size, layout.byteorder, added
+            )
+        file.seek(-(-(begin + size) // layout.align) * layout.align)
+    return None
+
+
+def au_chunk(head: bytes, file_bytes: int) -> Chunk:
+    """First 12 bytes of an AU file -> where its sound is."""
+    byteorder: Byteorder = "big" if head[:4] == b".snd" else "little"
+    begin, size = (int.from_bytes(head[at : at + 4], byteorder) for at in (4, 8))
+    held = max(file_bytes - begin, 0)
+    unknown = size > held and any(size in place for place in OPEN_32_BITS)
+    return Chunk(begin, size, held, unknown or (size == 0 < held), size >= held, 8, 4, byteorder, 0)
+
+
+def only_chunks(file: BinaryIO, file_bytes: int, layout: Layout) -> bool:
+    """File at the end of a chunk -> whether nothing but chunks, or a few bytes of padding, follows."""
+    file.seek(-(-file.tell() // layout.align) * layout.align)
+    own = layout.name + layout.size
+    while (left := file_bytes - file.tell()) >= own:
+        name, size = file.read(layout.name)[:4], int.from_bytes(file.read(layout.size), layout.byteorder)
+        size -= own if layout.counts_itself else 0
+        if not 0 <= size <= left - own or not (name.isascii() and name.decode("ascii").isprintable()):
+            return False
+        file.seek(-(-(file.tell() + size) // layout.align) * layout.align)
+    return True
+
+
+# MPEG audio (MP3): frames one after the other, and perhaps a first one that counts them
+
+BITRATES = {  # kbit/s by (version 1 or not, layer)
+    (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+MANY_FRAMES = 3  # one after the other are MPEG audio, fewer may be chance
+
+
+class Frame(NamedTuple):
+    """Header of a frame of MPEG audio."""
+
+    size: int  # bytes
+    samples: int
+    rate_hz: int
+    layer: int
+    side: int  # bytes before the place where a first frame counts the others
+
+
+def mpeg_frame(head: bytes) -> Frame | None:
+    """Four bytes -> the frame that they begin, or None."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return None
+    version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)  # version 3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5
+    bits, rate = head[2] >> 4, head[2] >> 2 & 3
+    if version == 1 or layer == 4 or bits in (0, 15) or rate == 3:
+        return None
+    is_first = version == 3
+    kbit = BITRATES[is_first, layer if is_first or layer == 1 else 2][bits]
+    rate_hz = (44100, 48000, 32000)[rate] // {3: 1, 2: 2, 0: 4}[version]
+    samples = 384 if layer == 1 else 576 if layer == 3 and not is_first else 1152
+    padding = (head[2] >> 1 & 1) * (4 if layer == 1 else 1)
+    size = 12000 * kbit // rate_hz * 4 + padding if layer == 1 else samples // 8 * 1000 * kbit // rate_hz + padding
+    is_mono = head[3] >> 6 == 3
+    side = (17 if is_mono else 32) if is_first else (9 if is_mono else 17)
+    return Frame(size, samples, rate_hz, layer, 4 + side)
+
+
+def mpeg_places(content: bytes, begin: int = 0) -> Iterator[tuple[int, Frame]]:
+    """File -> where its frames of MPEG audio begin; what lies between them (tags, damage) is passed over."""
+    at, first, expected = begin, None, -1
+    while (at := content.find(b"\xff", at)) >= 0:
+        frame = mpeg_frame(content[at : at + 4])
+        known = frame is not None and (first is None or frame[2:4] == first[2:4])
+        if frame is None or not known or at + frame.size > len(content):
+            at += 1
+            continue
+        if at != expected and mpeg_frame(content[at + frame.size : at + frame.size + 4]) is None:
+            at += 1  # alone among other bytes it is chance
+            continue
+        first = first or frame
+        yield at, frame
+        expected = at = at + frame.size
+
+
+class Mpeg(NamedTuple):
+    """What an MP3 file holds, in frames."""
+
+    promised: int | None  # by its first frame; None if that counts nothing
+    held: int
+    frame: Frame
+    content: bytes
+    places: list[tuple[int, int]]  # of the frames with sound, first and last byte
+
+    @property
+    def is_true(self) -> bool:
+        """Whether the file's own count holds: some encoders count the first frame, which is no sound, too."""
+        return self.promised is not None and abs(self.promised - self.held) <= 1
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing lies between the frames."""
+        return all(before[1] == after[0] for before, after in pairwise(self.places))
+
+    def mended(self) -> bytes:
+        """-> the frames alone, behind one that counts them."""
+        begin = self.places[0][0]
+        head = bytes([self.content[begin], self.content[begin + 1] | 1, *self.content[begin + 2 : begin + 4]])
+        size = next(f.size for f in [mpeg_frame(head)] if f)
+        if size < self.frame.side + 12:  # too small a frame for the count: one of a higher bit rate
+            head = bytes([head[0], head[1], head[2] & 0x0F | 0xE0, head[3]])
+            size = next(f.size for f in [mpeg_frame(head)] if f)
+        count = b"Xing" + (1).to_bytes(4, "big") + self.held.to_bytes(4, "big")
+        counting = (head.ljust(self.frame.side, b"\0") + count).ljust(size, b"\0")
+        return counting + b"".join(self.content[begin:end] for begin, end in self.places)
+
+
+def mpeg(content: bytes, anywhere: bool) -> Mpeg | None:
+    """File -> what it holds of MPEG audio; None if it is none. `anywhere`: also where other bytes come first."""
+    begin = behind_id3(content)
+    found = list(mpeg_places(content, begin))
+    if len(found) < MANY_FRAMES or (not anywhere and found[0][0] != begin):
+        return None
+    at, frame = found[0]
+    tag = content[at + frame.side : at + frame.side + 12]
+    promised = None
+    if tag[:4] in (b"Xing", b"Info"):
+        found = found[1:]
+        promised = int.from_bytes(tag[8:], "big") if tag[7] & 1 else None
+    elif content[at + 36 : at + 40] == b"VBRI":
+        found = found[1:]
+    return Mpeg(promised, len(found), frame, content, [(place, place + each.size) for place, each in found])
+
+
+def behind_id3(content: bytes) -> int:
+    """File -> where what follows its ID3 tags begins, 0 without them."""
+    at = 0
+    while content[at : at + 3] == b"ID3" and len(content) >= at + 10:
+        a, b, c, d = content[at + 6 : at + 10]
+        at += 10 + (a << 21 | b << 14 | c << 7 | d) + (10 if content[at + 5] & 0x10 else 0)
+    return at
+
+
+# FLAC: STREAMINFO says how many samples there are, and the last frame knows
+
+
+class Flac(NamedTuple):
+    """What a FLAC file holds, in samples."""
+
+    promised: int  # 0: not known when it was written
+    held: int  # 0: no frame was found
+    total_at: int
+
+    def mended(self, content: bytes) -> bytes:
+        """Whole file -> the same with the length that it has."""
+        at = self.total_at
+        return content[:at] + bytes([content[at] & 0xF0 | self.held >> 32]) + (
+            self.held & 0xFFFFFFFF
+        ).to_bytes(4, "big") + content[at + 5 :]  # fmt: skip
+
+
+FLAC_TAIL = 1 << 20  # bytes in which the last frame must begin: the largest one of 8 channels of 24 bit is shorter
+
+
+def flac(file: BinaryIO) -> Flac | None:
+    """File -> what it holds; None if it is no FLAC."""
+    file_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    begin = behind_id3(file.read(1 << 16))
+    file.seek(begin)
+    head = file.read(42)
+    if head[:4] != b"fLaC" or len(head) < 42:
+        return None
+    promised = (head[21] & 0x0F) << 32 | int.from_bytes(head[22:26], "big")
+    largest = int.from_bytes(head[10:12], "big")  # samples of a block, the same for all but the last
+    file.seek(max(begin + 42, file_bytes - FLAC_TAIL))
+    return Flac(promised, flac_end(file.read(), largest), begin + 21)
+
+
+def flac_end(tail: bytes, block_samples: int) -> int:
+    """Last bytes of a FLAC file -> number of samples up to their end, told by the last frame's header; 0 if none."""
+    at = len(tail)
+    while (at := tail.rfind(b"\xff", 0, at)) >= 0:
+        if tail[at + 1 : at + 2] in (b"\xf8", b"\xf9") and (end := flac_frame_end(tail[at : at + 16], block_samples)):
+            return end
+    return 0
+
+
+def flac_frame_end(head: bytes, block_samples: int) -> int:
+    """First bytes of a FLAC frame -> number of the sample behind it, counted from the file's start; 0 if it is none."""
+    if len(head) < 7 or head[2] >> 4 == 0 or head[2] & 15 == 15 or head[3] & 1:
+        return 0
+    leading = 8 - (head[4] ^ 0xFF).bit_length()  # ones in front, as in UTF-8
+    if leading == 1 or leading > 7:
+        return 0
+    number = head[4] & (0x7F >> leading)
+    behind = 5 + max(leading - 1, 0)
+    for byte in head[5:behind]:
+        if byte >> 6 != 2:
+            return 0
+        number = number << 6 | byte & 0x3F
+    code = head[2] >> 4
+    if code in (6, 7):
+        samples = int.from_bytes(head[behind : behind + code - 5], "big") + 1
+        behind += code - 5
+    else:
+        samples = 192 if code == 1 else 576 << code - 2 if code < 6 else 256 << code - 8
+    behind += {12: 1, 13: 2, 14: 2}.get(head[2] & 15, 0)
+    if len(head) <= behind or crc8(head[:behind]) != head[behind]:
+        return 0
+    return number + samples if head[1] & 1 else number * block_samples + samples
+
+
+def crc8(data: bytes) -> int:
+    """Bytes -> their CRC-8 with the polynomial of FLAC, x^8 + x^2 + x + 1."""
+    value = 0
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value << 1 ^ (0x107 if value & 0x80 else 0)
+    return value
+
+
+# Ogg: pages, of one stream or of several, one behind the other
+
+
+class Ogg(NamedTuple):
+    """What an Ogg file holds, in bytes."""
+
+    links: list[tuple[int, int]]  # first and last byte of each stream that stands behind another
+    is_ended: bool  # whether the last page says that it is the last
+    is_cut: bool  # whether the file ends inside a page
+
+
+def ogg(content: bytes) -> Ogg | None:
+    """File -> its pages' facts; None if it is no Ogg."""
+    at, begins, opening, ended = 0, list[int](), False, False
+    while content[at : at + 4] == b"OggS" and len(content) >= at + 27:
+        segments = content[at + 26]
+        size = 27 + segments + sum(content[at + 27 : at + 27 + segments])
+        is_first = bool(content[at + 5] & 2)
+        if is_first and not opening:
+            begins.append(at)
+        opening, ended = is_first, bool(content[at + 5] & 4)
+        at += size
+    if not begins:
+        return None
+    return Ogg(list(pairwise([*begins, len(content)])), ended, at > len(content))

@@ -1,0 +1,337 @@
+"""A recording's file -> sound that can be read as far as it goes, whatever its name and its header say.
+
+The content decides which decoder reads it. A header that promises a little too much is read to the end of the file with
+a note, one that promises much more means that sound is missing and is refused; one that promises too little, nothing or
+a place holder is replaced by a true one.
+"""
+
+import io
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from rales.audio import containers
+
+Wave = NDArray[np.float32]
+
+# Suffixes under which recordings are looked for; what a file holds is found out when it is opened
+FFMPEG_SUFFIXES = {".m4a", ".aac", ".mp4", ".3gp", ".amr", ".webm", ".wma", ".mka", ".mov"}  # phones and recorders
+MPEG_SUFFIXES = {".mp3", ".mp2", ".mpga"}
+AUDIO_SUFFIXES = (
+    *(".wav", ".wave", ".rf64", ".w64", ".flac", *sorted(MPEG_SUFFIXES), ".ogg", ".oga", ".opus"),
+    *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", *sorted(FFMPEG_SUFFIXES)),
+)
+# Recordings that nothing here reads: named where they lie, so that nobody thinks they were heard
+UNREAD_SUFFIXES = (".zsa", ".dss", ".ds2", ".dvf", ".msv", ".ape", ".wv", ".tta", ".mpc", ".shn", ".ra", ".rm")
+# Not the formats that name other files or addresses to read, whatever a file is called.
+NO_PLAYLISTS = {
+    "format_whitelist": "mov,aac,amr,amrnb,amrwb,matroska,asf,mp3,wav,flac,ogg,aiff,caf",
+    "protocol_whitelist": "file",
+}
+DECODED_TOLERANCE_S = 0.25  # a few frames of padding that decoders drop
+MISSING_S = 0.05  # that a header may promise too much: as far as an annotated cycle may end behind the last sample
+DEAD = 10 ** (-50 / 20)  # of the loudest channel's RMS: a channel below holds no sound, only the noise of its input
+HIGHEST = 100.0  # times full scale: what is larger is on no scale that could be known
+FULL_SCALES = (2.0**15, 2.0**23, 2.0**31)  # of whole numbers
+BLOCK = 1 << 20  # frames in memory together
+
+
+class Mix(NamedTuple):
+    """How the channels of a file become one: the mean of the `live` ones (None: of all), divided by `scale`."""
+
+    live: tuple[int, ...] | None = None
+    scale: float = 1.0
+    notes: tuple[str, ...] = ()
+
+
+class SoundFile(soundfile.SoundFile):  # type: ignore[misc]
+    """A file that is read on and on: soundfile's own seeks to where it is after every read, whereupon the decoder of
+    MP3 begins anew, a little differently, and complains on the terminal."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def all_blocks(self) -> Iterator[Wave]:
+        """-> the file in pieces (n, channels) float32, from where it is to its end."""
+        left = self.frames
+        while left > 0 and len(block := self.read(min(left, BLOCK), dtype="float32", always_2d=True)):
+            yield block
+            left -= len(block)
+
+
+@dataclass
+class Opened:
+    """A file that is open for reading, and what is to be known about it: notes are sentences without the path."""
+
+    path: Path
+    source: str | BinaryIO
+    file: SoundFile
+    mix: Mix
+    notes: tuple[str, ...]
+    at: int = 0  # the next frame
+
+    def __enter__(self) -> "Opened":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def frames(self, begin: int, end: int) -> Wave:
+        """Numbers of frames -> (end - begin or fewer, channels) float32.
+
+        In MP3 there is no jump: all that comes before is decoded, so that a stretch is what it is in the whole.
+        """
+        if self.at != begin and not self.file.subtype.startswith("MPEG"):
+            self.file.seek(begin)  # Ogg decodes a little differently behind a jump
+            self.at = begin
+        if self.at > begin:
+            self.file.close()
+            self.file, self.at = sound_file(self.path, self.source), 0
+        while (left := begin - self.at) > 0:
+            self.at += len(self.file.read(min(left, BLOCK), dtype="float32")) or left
+        block: Wave = self.file.read(end - begin, dtype="float32", always_2d=True)
+        self.at = begin + len(block)
+        return block
+
+
+def opened(path: Path) -> Opened:
+    """File -> its sound, as long as it is. Errors: FileNotFoundError, ValueError (no sound, truncated, no scale)."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "a pipe or a device"
+        raise ValueError(f"{path}: not a readable audio file ({what}); expected a file")
+    source, notes = readable(path)
+    try:
+        file = sound_file(path, source)
+    except ValueError as error:
+        if path.suffix.lower() in UNREAD_SUFFIXES:
+            raise ValueError(
+                f"{path}: {path.suffix} recordings cannot be read; export it as WAV with the program of the recorder"
+            ) from error
+        source = decoded_instead(path, error)
+        file = sound_file(path, source)
+    if not 0 < file.frames < 2**62:
+        file.close()
+        raise ValueError(f"{path}: holds no samples; remove the file or copy it again")
+    if file.channels == 1 and file.subtype not in ("FLOAT", "DOUBLE"):
+        return Opened(path, source, file, Mix(), notes)
+    file.close()
+    mix = mix_of(path, source)
+    return Opened(path, source, sound_file(path, source), mix, (*notes, *mix.notes))
+
+
+def readable(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
+    """File -> what libsndfile can read in its place (its name if that is the file itself), and notes."""
+    with path.open("rb") as file:
+        head = file.read(64)
+        if kind := containers.ffmpeg_kind(head):
+            return decoded(path, kind), ()
+        if (chunk := containers.sound_chunk(file)) is not None:
+            return chunked(path, chunk)
+        if (flac := containers.flac(file)) is not None:
+            return flac_source(path, flac)
+        if head[:4] == b"OggS":
+            return ogg_source(path)
+        is_mpeg = path.suffix.lower() in MPEG_SUFFIXES
+        if is_mpeg or head[:3] == b"ID3" or containers.mpeg_frame(head[:4]):
+            file.seek(0)
+            if (mpeg := containers.mpeg(file.read(), anywhere=is_mpeg)) is not None:
+                return mpeg_source(path, mpeg)
+    # libsndfile would search a file of such a name for sound and complain on the terminal by itself
+    if is_mpeg or path.suffix.lower() in FFMPEG_SUFFIXES:
+        return decoded(path, ""), ()
+    return str(path), ()
+
+
+def decoded_instead(path: Path, error: ValueError) -> BinaryIO:
+    """File that libsndfile has refused with an error -> what FFmpeg makes of it; without that, the error."""
+    try:
+        return decoded(path, "")
+    except ValueError:
+        raise error from None
+
+
+def sound_file(path: Path, source: str | BinaryIO) -> SoundFile:
+    """What `readable` gave -> the open file. Errors: ValueError with what libsndfile says."""
+    if not isinstance(source, str):
+        source.seek(0)
+    try:
+        return SoundFile(source)
+    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a name ending in .raw, which has no header
+        raise ValueError(
+            f"{path}: not a readable audio file ({reason(error)}); expected WAV, FLAC, OGG, MP3 or another format of "
+            f"libsndfile"
+        ) from error
+
+
+# Headers beside what the file holds
+
+
+def chunked(path: Path, chunk: containers.Chunk) -> tuple[str | BinaryIO, tuple[str, ...]]:
+    """File of plain samples -> what to read, and notes. Errors: much of the promised sound is missing."""
+    if chunk.open:
+        return io.BytesIO(chunk.mended(path.read_bytes())), ("its header leaves its length open; read to its end",)
+    behind = chunk.held - chunk.promised
+    if chunk.promised == 0 or behind == 0 or (behind > 0 and chunk.only_chunks_behind):
+        return str(path), ()
+    if 0 < behind <= chunk.promised:  # a tag that is no chunk, or rubbish: sound it need not be
+        return str(path), (f"{behind} bytes behind the sound that its header promises were not read",)
+    source = io.BytesIO(chunk.mended(path.read_bytes()))
+    with sound_file(path, source) as file:
+        bytes_a_second = chunk.held / max(file.frames, 1) * file.samplerate
+    told = f"its header promises {chunk.promised} bytes of sound and the file holds {chunk.held}"
+    if behind < 0 and -behind > MISSING_S * bytes_a_second:
+        raise ValueError(f"{path}: truncated, {told}; copy the file again")
+    return source, (f"{told}; read to its end",)
+
+
+def flac_source(path: Path, flac: containers.Flac) -> tuple[str | BinaryIO, tuple[str, ...]]:
+    """FLAC file -> what to read, and notes. One that is cut off fails where it is read to its end."""
+    if flac.promised >= flac.held > 0:
+        return str(path), ()
+    if flac.held == 0 and flac.promised == 0:
+        raise ValueError(f"{path}: its header does not say how long it is, and no end was found; save it again")
+    if flac.held == 0:  # the last frame is damaged, and says so when it is read
+        return str(path), ()
+    told = f"its header promises {flac.promised} samples and the file holds {flac.held}; read to its end"
+    return io.BytesIO(flac.mended(path.read_bytes())), (told,) if flac.promised else ()
+
+
+def mpeg_source(path: Path, mpeg: containers.Mpeg) -> tuple[str | BinaryIO, tuple[str, ...]]:
+    """MPEG audio -> what to read, and notes. Errors: much of the promised sound is missing."""
+    if mpeg.frame.layer != 3 or (mpeg.is_true and mpeg.is_whole):
+        return str(path), ()
+    promised_s, held_s = (
+        (frames or 0) * mpeg.frame.samples / mpeg.frame.rate_hz for frames in (mpeg.promised, mpeg.held)
+    )
+    told = f"its header promises {promised_s:.3f} s and the file holds {held_s:.3f} s"
+    if mpeg.promised is not None and promised_s - held_s > MISSING_S + mpeg.frame.samples / mpeg.frame.rate_hz:
+        raise ValueError(f"{path}: truncated, {told}; copy the file again")
+    notes = (f"{told}; read to its end",) if mpeg.promised is not None and not mpeg.is_true else ()
+    if not mpeg.is_whole:
+        notes += ("bytes between its frames that are no sound were left out",)
+    return io.BytesIO(mpeg.mended()), notes
+
+
+def ogg_source(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
+    """Ogg file -> what to read, and notes; streams one behind the other become one. Errors: cut off inside a page."""
+    content = path.read_bytes()
+    ogg = containers.ogg(content)
+    if ogg is None:
+        return str(path), ()
+    if ogg.is_cut:
+        raise ValueError(f"{path}: truncated, it ends in the middle of a page; copy the file again")
+    notes = () if ogg.is_ended else ("its last page is not there; read as far as it goes",)
+    if len(ogg.links) == 1:
+        return str(path), notes
+    target: Any = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the open recording)
+    with sound_file(path, str(path)) as first:
+        rate_hz, channels = first.samplerate, first.channels
+    with soundfile.SoundFile(target, "w", rate_hz, channels, "FLOAT", format="W64") as joined:
+        for begin, end in ogg.links:
+            with sound_file(path, io.BytesIO(content[begin:end])) as link:
+                if (link.samplerate, link.channels) != (rate_hz, channels):
+                    raise ValueError(f"{path}: streams of different rates or channels in one file; save it as WAV")
+                for block in link.all_blocks():
+                    joined.write(block)
+    return cast("BinaryIO", target), notes
+
+
+def decoded(path: Path, kind: str) -> BinaryIO:
+    """File that only FFmpeg reads, and what it is, if known -> its sound as float32 samples in a temporary file."""
+    try:
+        import av
+    except ImportError as error:
+        what = path.suffix if path.suffix.lower() in FFMPEG_SUFFIXES else kind
+        if not what:
+            raise ValueError(
+                f"{path}: not a readable audio file (its content is of no format that libsndfile reads)"
+            ) from error
+        raise ValueError(f'{path}: {what} needs the package av: pip install "rales[av]"') from error
+    target: Any = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the open recording)
+    try:
+        with av.open(str(path), options=NO_PLAYLISTS) as container:
+            if not container.streams.audio:
+                raise ValueError("holds no sound; expected an audio file")
+            stream = container.streams.audio[0]
+            promised = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+            rate_hz, frames = stream.rate, 0
+            to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate_hz)
+            with soundfile.SoundFile(target, "w", rate_hz, stream.channels, "FLOAT", format="W64") as file:
+                for packet in container.decode(stream):
+                    for block in to_float.resample(packet):
+                        file.write(block.to_ndarray().T)
+                        frames += block.samples
+    # AttributeError: the stream of a damaged file may have no decoder, and so no rate
+    except (av.FFmpegError, soundfile.SoundFileError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a readable audio file, or a damaged one ({reason(error)})") from error
+    # An .aac stream without a container only guesses its length
+    if container.format.name != "aac" and frames < rate_hz * (promised - DECODED_TOLERANCE_S):
+        raise ValueError(
+            f"{path}: truncated, its header promises {promised:.3f} s and {frames / rate_hz:.3f} s could be decoded; "
+            f"copy the file again"
+        )
+    return cast("BinaryIO", target)
+
+
+def reason(error: Exception) -> str:
+    # str() of the errors of libsndfile and FFmpeg repeats the path
+    return str(getattr(error, "error_string", None) or getattr(error, "strerror", None) or error).rstrip(".")
+
+
+# Channels and scale
+
+
+def mix_of(path: Path, source: str | BinaryIO) -> Mix:
+    """File -> how its channels become one. Every sample is looked at, once a process for a file read as it is."""
+    if not isinstance(source, str):
+        return mix_of_sound(path, source)
+    found = path.stat()
+    return mix_of_file(source, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def mix_of_file(path: str, size: int, mtime_ns: int) -> Mix:
+    return mix_of_sound(Path(path), path)
+
+
+def mix_of_sound(path: Path, source: str | BinaryIO) -> Mix:
+    """What `readable` gave -> Mix. Errors: samples that are on no known scale."""
+    energy, highest, is_whole = np.zeros(1), 0.0, True
+    with sound_file(path, source) as file:
+        try:
+            for read in file.all_blocks():
+                block = np.where(np.isfinite(read), read, 0)  # told when it is read
+                energy = energy + ((block - block.mean(axis=0)).astype(np.float64) ** 2).sum(axis=0)
+                highest = max(highest, float(np.abs(block).max(initial=0)))
+                is_whole = is_whole and bool((block == np.rint(block)).all())
+        except soundfile.SoundFileError:  # damaged further on: told when it is read so far
+            pass
+    scale, notes = 1.0, list[str]()
+    if is_whole and highest > 1:
+        scale = next((full for full in FULL_SCALES if highest <= full), 0.0)
+        notes.append(f"its samples are whole numbers up to {highest:.0f}; taken as parts of {scale:.0f}")
+    if scale == 0 or (scale == 1 and highest > HIGHEST):
+        raise ValueError(f"{path}: samples reach {highest:.6g}, expected -1 to 1; export it as 16 or 24 bit")
+    live = np.flatnonzero(energy > DEAD**2 * energy.max())
+    if not 0 < len(live) < len(energy):
+        return Mix(None, scale, tuple(notes))
+    dead = [str(channel + 1) for channel in range(len(energy)) if channel not in live]
+    word = "channel" if len(dead) == 1 else "channels"
+    notes.append(f"{word} {', '.join(dead)} of {len(energy)} without sound, left out")
+    return Mix(tuple(live.tolist()), scale, tuple(notes))
+
+
+def mixed(block: Wave, mix: Mix) -> Wave:
+    """(N, channels) -> (N,) float32."""
+    block = block if mix.live is None else block[:, list(mix.live)]
+    wave: Wave = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+    return wave if mix.scale == 1 else wave / np.float32(mix.scale)

@@ -1,0 +1,178 @@
+"""Text file beside a recording -> its cycles, whichever program wrote it.
+
+    0.0  2.5  1  0                          ICBHI 2017: start, end, crackles, wheezes
+    0.0  2.5  crackle 0.62                  Audacity labels, with or without the rows of frequencies
+    Selection  View  Begin Time (s)  …      Raven selection table
+    0.0  2.5                                begin and end alone
+
+The Audacity and Raven files that Rales writes are read back.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rales.data.cycles import Cycle, interval_problem, number, repeated_problems, some, text_of
+from rales.metrics import CLASSES
+
+RAVEN_TIMES = ("begin time (s)", "end time (s)")
+RAVEN_LABELS = ("class", "label", "annotation")  # columns, the first that is there
+# What Rales puts around a label: `uncertain: crackle 0.62`; once with a sentence behind it.
+_LABEL = re.compile(rf"(?:uncertain: )?({'|'.join(CLASSES)})s?(?: \d?\.\d+)?(?: \(.*\))?", re.I)
+
+
+class Annotation(NamedTuple):
+    """Cycles sorted by start, a sentence per fault, and in which form they stood there.
+
+    `form` is ICBHI, Audacity, Raven, times or "" (a text of another kind: no cycles). `labelled`: their flags are
+    those of the file; else they are all 0 and say nothing. `other` are labels that are no class of ours, `left_out`
+    counts cycles without a label among others that have one.
+    """
+
+    form: str
+    cycles: list[Cycle]
+    problems: list[str]
+    labelled: bool = True
+    other: Sequence[str] = ()
+    left_out: int = 0
+
+    def note(self, path: Path) -> str:
+        """What is to be said of a file that is no plain ICBHI annotation, else ""."""
+        if self.form in ("ICBHI", ""):
+            return ""
+        classes = "" if self.labelled else ", without classes"
+        left = f", {self.left_out} cycles without a label left out" if self.left_out else ""
+        return f"{path}: read as {self.form}{classes}{left}"
+
+
+class _Line(NamedTuple):
+    number: int
+    start: str
+    end: str
+    label: str
+
+
+def read_annotation(path: Path, duration_s: float | None) -> Annotation:
+    """Annotation file and length of its recording, if known -> what is in it; nothing is raised."""
+    try:
+        lines = text_of(path).splitlines()
+    except (ValueError, OSError) as error:
+        rough = path.read_bytes().decode("latin-1").splitlines() if path.is_file() else []
+        return Annotation("ICBHI" if any(map(_is_icbhi, rough)) else "", [], [str(error)])
+    written = [(place, line) for place, line in enumerate(lines, start=1) if line.strip()]
+    if not written:
+        return Annotation("", [], [f"{path}: empty, expected a line `start end crackles wheezes` per cycle"])
+    header = [name.strip().lower() for name in written[0][1].split("\t")]
+    if set(RAVEN_TIMES) <= set(header):
+        return _labelled(path, "Raven", _raven_lines(header, written[1:]), duration_s)
+    if (labels := _audacity_lines(written)) is not None:
+        return _labelled(path, "Audacity", labels, duration_s)
+    if not any(_is_icbhi(line) for _, line in written) and all(len(line.split()) == 2 for _, line in written):
+        times = [_Line(place, line.split()[0], line.split()[1], "") for place, line in written]
+        if all(number(line.start) is not None and number(line.end) is not None for line in times):
+            return _labelled(path, "times", times, duration_s)
+    return _icbhi(path, written, duration_s)
+
+
+def _is_icbhi(line: str) -> bool:
+    """Whether a line is, or is meant to be, one of an ICBHI annotation."""
+    columns = line.split()
+    if len(columns) < 3 or number(columns[0]) is None:
+        return False
+    return all(number(column) is not None for column in columns[1:3]) or columns[2:4] in (
+        ["0", "0"], ["0", "1"], ["1", "0"], ["1", "1"]
+    )  # fmt: skip
+
+
+def _icbhi(path: Path, written: Sequence[tuple[int, str]], duration_s: float | None) -> Annotation:
+    cycles, problems = [], []
+    for place, line in written:
+        cycle = _cycle(line.split(), duration_s)
+        if isinstance(cycle, Cycle):
+            cycles.append(cycle)
+        else:
+            problems.append(f"{path}, line {place}: {cycle}; fix or remove the line")
+    cycles.sort()
+    form = "ICBHI" if cycles or any(_is_icbhi(line) for _, line in written) else ""
+    return Annotation(form, cycles, problems + repeated_problems(str(path), cycles))
+
+
+def _cycle(columns: list[str], duration_s: float | None) -> Cycle | str:
+    """The columns of one line -> the cycle, or what is wrong with the line."""
+    if len(columns) != 4:
+        return f"{len(columns)} columns, expected 4 (start end crackles wheezes)"
+    start_s, end_s = number(columns[0]), number(columns[1])
+    if start_s is None or end_s is None:
+        return f"start and end are {columns[0]!r} and {columns[1]!r}, expected numbers of seconds"
+    if not {columns[2], columns[3]} <= {"0", "1"}:
+        return f"crackles and wheezes are {columns[2]!r} and {columns[3]!r}, expected 0 or 1"
+    wrong = interval_problem(start_s, end_s, duration_s)
+    return wrong or Cycle(start_s, end_s, int(columns[2]), int(columns[3]))
+
+
+def _audacity_lines(written: Sequence[tuple[int, str]]) -> list[_Line] | None:
+    """Lines -> those of an Audacity label track; None if they are none."""
+    found = []
+    for place, line in written:
+        if line.startswith("\\"):  # the frequencies of the label before
+            continue
+        columns = [column.strip() for column in line.split("\t")]
+        times = [number(column) for column in columns[:2]]
+        if not 2 <= len(columns) <= 3 or None in times or len(times) < 2:
+            return None
+        label = columns[2] if len(columns) == 3 else ""
+        if number(label) is not None:
+            return None
+        if len(columns) == 3 or line.endswith("\t"):
+            found.append(_Line(place, columns[0], columns[1], label))
+        else:
+            return None  # two columns and nothing behind them: begin and end
+    return found or None
+
+
+def _raven_lines(header: list[str], written: Sequence[tuple[int, str]]) -> list[_Line]:
+    """Rows of a Raven table -> one for each selection, which Raven writes once for every view."""
+    begin, end = (header.index(name) for name in RAVEN_TIMES)
+    label = next((header.index(name) for name in RAVEN_LABELS if name in header), None)
+    seen, found = set[str](), []
+    for place, line in written:
+        columns = [*(column.strip() for column in line.split("\t")), *[""] * len(header)]
+        selection = columns[header.index("selection")] if "selection" in header else str(place)
+        if selection not in seen:
+            seen.add(selection)
+            found.append(_Line(place, columns[begin], columns[end], "" if label is None else columns[label]))
+    return found
+
+
+def _labelled(path: Path, form: str, lines: Sequence[_Line], duration_s: float | None) -> Annotation:
+    """Stretches with the text of their labels -> their cycles. Points (start = end) are no cycles and left out."""
+    with_label, without, problems, other = list[Cycle](), list[Cycle](), list[str](), list[str]()
+    for line in lines:
+        start_s, end_s = number(line.start), number(line.end)
+        known = _LABEL.fullmatch(line.label)
+        if line.label and not known:
+            other.append(line.label)
+        if start_s is None or end_s is None:
+            problems.append(
+                f"{path}, line {line.number}: start and end are {line.start!r} and {line.end!r}, expected numbers"
+            )
+        elif wrong := start_s != end_s and interval_problem(start_s, end_s, duration_s):
+            problems.append(f"{path}, line {line.number}: {wrong}; fix or remove the line")
+        elif start_s != end_s:
+            label = CLASSES.index(known[1].lower()) if known else 0
+            (with_label if known else without).append(Cycle(start_s, end_s, label % 2, label // 2))
+    if other:
+        return Annotation(form, sorted(with_label + without), problems, labelled=False, other=other)
+    cycles = sorted(with_label or without)
+    problems += repeated_problems(str(path), cycles)
+    left_out = len(without) if with_label else 0
+    return Annotation(form, cycles, problems, labelled=bool(with_label), left_out=left_out)
+
+
+def unlabelled_problem(path: Path, found: Annotation) -> list[str]:
+    """An annotation that is to tell classes -> the sentence for one that does not."""
+    if found.labelled or found.problems:
+        return []
+    what = f"labels that are no class ({some(found.other)})" if found.other else "times without labels"
+    return [f"{path}: {what}; expected {', '.join(CLASSES)} as label of each cycle, or `start end crackles wheezes`"]

@@ -1,0 +1,68 @@
+// Which of the files that came together are recordings, and which annotation belongs to which. Files are told apart by
+// their path in what was dropped, so that folders with files of the same names do not mix.
+
+const ANNOTATION = ".txt";
+
+/** visits/visit1/anna.wav -> visits/visit1/ */
+export const folderOf = (path) => path.slice(0, path.lastIndexOf("/") + 1);
+
+/** visits/visit1/anna.wav -> visits/visit1/anna */
+export const withoutSuffix = (path) => {
+  const name = path.slice(folderOf(path).length);
+  const dot = name.lastIndexOf(".");
+  return dot > 0 ? path.slice(0, path.length - name.length + dot) : path;
+};
+
+/** Files that came together, {path, …} each, suffixes of recordings, paths of the recordings that are in the list
+ * -> {sounds, refused}: recordings as {sound, text} with the annotation or null, and sentences about what is not taken.
+ *
+ * An annotation lies in the folder of its recording and is named like it; letters' case counts only where both ways of
+ * writing it are there. */
+export function paired(files, suffixes, listed) {
+  const ends = (file, endings) => endings.some((ending) => file.path.toLowerCase().endsWith(ending));
+  const seen = files.filter((file) => !isHidden(file.path));
+  const texts = seen.filter((file) => ends(file, [ANNOTATION]));
+  const heard = seen.filter((file) => ends(file, suffixes));
+  const others = seen.filter((file) => !ends(file, [ANNOTATION, ...suffixes]));
+  const left = new Set(texts);
+  const [sounds, refused] = [[], []];
+  const [byName, byLetters] = [grouped(texts, withoutSuffix), grouped(texts, lowerName)];
+  const samePath = grouped(heard, (path) => path);
+  for (const sound of heard) {
+    const found = byName.get(withoutSuffix(sound.path)) ?? byLetters.get(lowerName(sound.path)) ?? [];
+    found.forEach((text) => left.delete(text));
+    const twins = samePath.get(sound.path).length;
+    if (found.length > 1)
+      refused.push(`${sound.path}: ${found.length} annotations came along (${names(found)}); keep one and send both again`);
+    else if (found.length === 1 && twins > 1)
+      refused.push(`${sound.path}: ${twins} recordings of this name came along, and ${found[0].path} could belong to each of `
+        + "them; send each with its own annotation");
+    else sounds.push({ sound, text: found[0] ?? null });
+  }
+  const known = new Set(listed.map(lowerName));
+  const [late, alone] = [[], []];
+  for (const text of left) (known.has(lowerName(text.path)) ? late : alone).push(text);
+  if (late.length)
+    refused.push(`${names(late)}: the recording is in the list already; to use this annotation, remove the recording there `
+      + "and send both together");
+  if (alone.length) refused.push(`${names(alone)}: an annotation without its recording, which has the same name and folder`);
+  if (others.length) refused.push(`${names(others)}: not a recording that is known here (${suffixes.join(", ")})`);
+  return { sounds, refused };
+}
+
+const lowerName = (path) => withoutSuffix(path).toLowerCase();
+
+/** What systems put into folders without asking: .DS_Store, ._anna.wav, __MACOSX. */
+const isHidden = (path) => path.includes("/") && path.split("/").some((part) => /^(\.|__MACOSX)/.test(part));
+
+function grouped(files, key) {
+  const groups = new Map();
+  for (const file of files) groups.set(key(file.path), [...(groups.get(key(file.path)) ?? []), file]);
+  return groups;
+}
+
+/** Some files -> their paths, the first few of many. */
+export function names(files, most = 8) {
+  const shown = files.slice(0, most).map((file) => file.path).join(", ");
+  return files.length > most ? `${shown} and ${files.length - most} more` : shown;
+}

@@ -1,0 +1,111 @@
+"""Text beside a recording: each program's form is told apart, and a text of another kind is passed over with a word."""
+
+from pathlib import Path
+
+import pytest
+import soundfile
+from numpy.random import default_rng
+
+from rales import predict, recordings
+from rales.data import audit, read_cycles
+from rales.data.annotations import read_annotation
+from tests import tiny
+
+RAVEN = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)"
+# Text, form, cycles with flags, whether they have classes
+TEXTS: dict[str, tuple[str, str, list[tuple[float, float, int, int]], bool]] = {
+    "icbhi": ("0\t1\t1\t0\n1\t2\t0\t1\n", "ICBHI", [(0, 1, 1, 0), (1, 2, 0, 1)], True),
+    "icbhi_spaces": ("0 1 0 0\n", "ICBHI", [(0, 1, 0, 0)], True),
+    "audacity": ("0.0\t1.0\tcrackle\n1.0\t2.0\tnormal\n", "Audacity", [(0, 1, 1, 0), (1, 2, 0, 0)], True),
+    "audacity_ours": ("0.0\t1.0\twheeze 0.62\n1\t2\tuncertain: both 0.31\n", "Audacity",
+        [(0, 1, 0, 1), (1, 2, 1, 1)], True),
+    "audacity_old": ("0.0\t1.0\twheeze 0.62 (Research tool, not a diagnosis.)\n", "Audacity", [(0, 1, 0, 1)], True),
+    "audacity_hz": ("0.0\t1.0\tCrackles\n\\\t100.0\t2000.0\n", "Audacity", [(0, 1, 1, 0)], True),
+    "audacity_bare": ("0.0\t1.0\t\n1.0\t2.0\t\n", "Audacity", [(0, 1, 0, 0), (1, 2, 0, 0)], False),
+    "audacity_point": ("0.0\t1.0\tboth\n1.5\t1.5\t\n", "Audacity", [(0, 1, 1, 1)], True),
+    "raven": (f"{RAVEN}\n1\tSpectrogram 1\t1\t0.5\t1.5\t50\t2000\n", "Raven", [(0.5, 1.5, 0, 0)], False),
+    "raven_class": (f"{RAVEN}\tClass\n" + "".join(f"1\t{view} 1\t1\t0\t1\t50\t2000\twheeze\n"
+        for view in ("Waveform", "Spectrogram")), "Raven", [(0, 1, 0, 1)], True),
+    "times": ("0\t0.9\n0.9\t2\n", "times", [(0, 0.9, 0, 0), (0.9, 2, 0, 0)], False),
+}  # fmt: skip
+OTHERS: dict[str, str | bytes] = {
+    "note": "Cough since Monday.\n",
+    "note_two_words": "Cough Monday\n",
+    "note_with_numbers": "3 days of fever, 38.5 in the evening\n",
+    "latin": "Husten seit Montag, schläft schlecht\n".encode("latin-1"),
+    "empty": "",
+    "audacity_of_another_study": "0.0\t1.0\tcough\n1.0\t2.0\tcrackle\n",
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> predict.Model:
+    return tiny.model()
+
+
+def write(folder: Path, name: str, text: str | bytes) -> Path:
+    soundfile.write(folder / f"{name}.wav", 0.1 * default_rng(0).standard_normal(8000), 4000)
+    (folder / f"{name}.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder / f"{name}.wav"
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_forms(tmp_path: Path, model: predict.Model, name: str) -> None:
+    text, form, cycles, labelled = TEXTS[name]
+    sound = write(tmp_path, name, text)
+    found = read_annotation(sound.with_suffix(".txt"), 2.0)
+    assert found[:4] == (form, cycles, [], labelled)
+    problems: list[str] = []
+    ((table, status),) = model.tables([str(sound)], problems)
+    assert problems == []
+    assert set(table["source"]) == {"annotation"}
+    assert table[["start_s", "end_s"]].to_numpy().tolist() == [list(cycle[:2]) for cycle in cycles]
+    assert table["true_label"].notna().all() == labelled
+    assert bool(status["sentence"][0]) == (form != "ICBHI")
+    if labelled:
+        assert read_cycles(tmp_path, needs_split=False)[["crackle", "wheeze"]].to_numpy().tolist() == [
+            list(cycle[2:]) for cycle in cycles
+        ]
+    else:
+        assert any("times without labels; expected normal, crackle" in problem for problem in audit(tmp_path).problems)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_texts_of_another_kind(tmp_path: Path, model: predict.Model, name: str) -> None:
+    sound = write(tmp_path, name, OTHERS[name])
+    problems: list[str] = []
+    ((table, status),) = model.tables([str(sound)], problems)
+    assert problems == []
+    assert set(table["source"]) <= {"segment", "window"}
+    assert status["status"].tolist() == ["ok"]
+    assert status["sentence"][0].startswith(f"{tmp_path / name}.txt: ")
+    assert status["sentence"][0].endswith("; passed over")
+    assert audit(tmp_path).problems  # where classes are to be learned from it, it is none
+
+
+@pytest.mark.parametrize(
+    "text", ["0\t1\t0\t0\n1\t2\t0\n", "0 1 0 0\n0 1 0 1\n", "0\t9\tcrackle\n", "0\t1\tboth\n0\t1\tboth\n", "0 x 0 0\n"]
+)
+def test_an_annotation_with_a_fault_is_not_passed_over(tmp_path: Path, text: str) -> None:
+    sound = write(tmp_path, "anna", text)
+    with pytest.raises(ValueError, match=r"anna.txt.*--cycles segment does without it"):
+        recordings.cycles_of(sound, 2.0)
+    assert recordings.cycles_of(sound, 2.0, "windows").source == "window"
+
+
+def test_cycles_that_nobody_judged_are_left_out_with_a_note(tmp_path: Path) -> None:
+    sound = write(tmp_path, "anna", "0.0\t1.0\twheeze 0.62\n1.0\t2.0\t\n")
+    assert read_cycles(tmp_path, needs_split=False)["label"].tolist() == ["wheeze"]
+    said = f"{tmp_path / 'anna.txt'}: read as Audacity, 1 cycles without a label left out"
+    assert said in audit(tmp_path).notes
+    assert recordings.cycles_of(sound, 2.0).note == said
+
+
+def test_labels_of_ours_beside_the_recording_are_an_annotation(tmp_path: Path) -> None:
+    """anna.audacity.txt as `rales predict` writes it, corrected in Audacity; anna.txt goes before it."""
+    sound = write(tmp_path, "anna", "0\t1\t0\t1\n")
+    (tmp_path / "anna.audacity.txt").write_text("0.0\t1.0\tcrackle 0.9\n")
+    assert read_cycles(tmp_path, needs_split=False)["label"].tolist() == ["wheeze"]
+    sound.with_suffix(".txt").unlink()
+    assert read_cycles(tmp_path, needs_split=False)["label"].tolist() == ["crackle"]
+    assert f"{tmp_path / 'anna.audacity.txt'}: read as Audacity" in audit(tmp_path).notes

@@ -1,0 +1,151 @@
+"""Names that file systems allow and tables, terminals or other file systems do not: such a recording has its row like
+any other, under a name that can be shown, and the others are as they were."""
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import soundfile
+
+from rales import formats
+from rales.cli.output import printable
+from rales.config import shown
+from rales.data import audit
+from rales.data.collection import read_collection
+from tests import tiny
+from tests.command import command
+
+STRANGE = {
+    b"pati\xebnt.wav": "pati\\xebnt",  # as old zips and Windows shares leave it
+    b"\x1b[31mred\x1b[2J.wav": "\\x1b[31mred\\x1b[2J",
+    b"line\rend\n.wav": "line\\rend\\n",
+    b"\xe2\x80\xa8.wav": "\\u2028",
+    b"x" * 246 + b".wav": "x" * 246,
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    tiny.save(tiny.model(), path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    place = tmp_path / "d"
+    place.mkdir()
+    soundfile.write(place / "good.wav", tiny.breath(1, seed=1), tiny.RATE_HZ)
+    for name in STRANGE:
+        shutil.copy(place / "good.wav", os.path.join(os.fsencode(place), name))
+    return place
+
+
+def safe(text: str) -> bool:
+    """Whether text is UTF-8 of plain lines."""
+    return text.encode("utf-8", "replace").decode() == text and shown(text.replace("\n", "")) == text.replace("\n", "")
+
+
+def test_names_are_shown_as_they_are_unless_they_cannot_be() -> None:
+    for name in ("anna.wav", "Patient Müller (2).wav", "患者\u3000一.wav", "naïve\u0301.wav", "a\\b.wav", "👶🏽.wav"):
+        assert shown(name) == name
+    for raw, wanted in STRANGE.items():
+        assert shown(os.fsdecode(raw)) == f"{wanted}.wav"
+    assert printable("one\ntwo\x1b") == "one\ntwo\\x1b"
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "parquet"])
+def test_tables(form: str, folder: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, status = tmp_path / f"out.{form}", tmp_path / "status.csv"
+    code, _, err = command(capsys, "predict", folder, "--model", model, "--out", out, "--status", status)
+    assert code == 0, err
+    readers: dict[str, Any] = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}
+    table = readers[form](out)
+    table = pd.DataFrame(json.loads(out.read_text())["cycles"]) if "recording" not in table else table
+    assert set(table["recording"]) == {"good", *STRANGE.values()}
+    assert len({tuple(rows["p_normal"]) for _, rows in table.groupby("recording")}) == 1  # the others are unaffected
+    with status.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["path"] for row in rows) == sorted(f"{folder}/{name}.wav" for name in ("good", *STRANGE.values()))
+    assert {row["status"] for row in rows} == {"ok"}
+
+
+@pytest.mark.parametrize("form", ["audacity", "raven"])
+def test_a_file_a_recording(
+    form: str, folder: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("predict", folder, "--model", model, "--out", tmp_path / "labels", "--format", form)
+    code, _, err = command(capsys, *words)
+    assert code == 0, err
+    written = os.listdir(os.fsencode(tmp_path / "labels"))
+    assert len(written) == 1 + len(STRANGE)
+    assert all(len(name) <= 255 for name in written)
+    assert all(safe(name.decode()) for name in written)
+    assert len({Path(tmp_path, "labels", os.fsdecode(name)).read_text() for name in written}) == (
+        1 if form == "audacity" else len(written)
+    )
+
+
+def test_long_names_that_begin_alike_are_two_files() -> None:
+    one, other = (formats.file_name("ä" * 120 + end, ".raven.txt") for end in ("1", "2"))
+    assert one != other
+    assert len(one.encode()) <= formats.LONGEST_NAME
+    assert formats.file_name("anna", ".raven.txt") == "anna.raven.txt"
+
+
+def test_what_is_printed(folder: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in STRANGE:
+        with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+            file.write(b"damaged")
+    code, out, err = command(capsys, "predict", folder, "--model", model)
+    assert code == 1
+    assert safe(out)
+    assert safe(err)
+    assert err.count("rales: ") == len(STRANGE)
+    code, out, _ = command(capsys, "predict", folder, "--model", model, "--json")
+    document = json.loads(out)
+    assert all(safe(row["path"]) and safe(row["sentence"]) for row in document["status"])
+    assert [safe(problem) for problem in document["problems"]] == [True] * len(STRANGE)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_embeddings(suffix: str, folder: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = command(capsys, "embed", folder, "--model", model, "--out", tmp_path / f"e{suffix}")
+    assert code == 0, err
+    assert f"{1 + len(STRANGE)} vectors" in err
+
+
+def test_check_and_training_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tiny.write_folder(tmp_path / "data")
+    good = sorted(data.glob("101_*.wav"))[0]
+    for suffix in (".wav", ".txt"):
+        shutil.copy(
+            good.with_suffix(suffix), os.path.join(os.fsencode(data), b"1\xeb1_1b1_Al_sc_Meditron" + suffix.encode())
+        )
+    found = audit(data)
+    assert found.damaged == ["1\\xeb1_1b1_Al_sc_Meditron"]
+    assert any("is not UTF-8 or holds control characters; rename the file" in problem for problem in found.problems)
+    assert found.cycles["recording"].nunique() == 8
+    code, out, err = command(capsys, "check", data)
+    assert code == 1
+    assert safe(out + err)
+    words = ["train", "m2d_fusion", "--data", data, "--out", tmp_path / "run", "--size", "tiny", "--epochs", "1"]
+    code, out, err = command(capsys, *words, *(w for s in tiny.SETTINGS[:-3] for w in ("--set", s)))
+    assert code == 1  # before any epoch
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert safe(out + err)
+    assert "1\\xeb1_1b1_Al_sc_Meditron" in err
+
+
+def test_pretraining_leaves_out_what_it_cannot_name_and_says_so(folder: Path) -> None:
+    collection = read_collection([folder])
+    facts = collection.facts()
+    assert (facts["recordings"], facts["left_out"]) == (len(STRANGE), 1)
+    (note,) = facts["folders"][0]["notes"]
+    assert note == f"{folder}: 1 recordings left out, their names are not UTF-8: pati\\xebnt.wav"
+    assert all(collection.path(number).is_file() for number in range(len(collection)))

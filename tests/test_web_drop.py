@@ -1,0 +1,262 @@
+"""Folders and files that are dropped: each recording gets the annotation of its own folder, nothing is lost."""
+
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import FilePayload, Page, expect
+
+from rales.audio import wave
+from rales.recordings import AUDIO_SUFFIXES
+from rales.web import marks
+from tests.browsed import Open, drop_folder, fresh_session, labels
+from tests.scripted import Script, script
+from tests.served import new_session, recording
+
+LINES = {"visit1": "0\t2\t1\t0\n2\t4\t1\t0\n", "visit2": "0\t1\t0\t1\n1\t2\t0\t1\n2\t4\t0\t1\n"}
+
+
+@pytest.fixture
+def visits(place: Path, tmp_path: Path) -> Path:
+    """A folder with two recordings of one name, each with an annotation of its own."""
+    for number, (visit, lines) in enumerate(LINES.items()):
+        folder = tmp_path / "visits" / visit
+        folder.mkdir(parents=True)
+        (folder / "anna.wav").write_bytes(recording(place, number).read_bytes())
+        (folder / "anna.txt").write_text(lines)
+    return tmp_path / "visits"
+
+
+def entries(page: Page) -> list[str]:
+    return sorted(page.locator("#list .entry-name").all_inner_texts())
+
+
+def sent(page: Page, many: int) -> None:
+    expect(page.locator("#list li")).to_have_count(many)
+    expect(page.locator("#progress")).to_be_hidden()
+
+
+def session_of(client: httpx.Client, name: str) -> str:
+    return next(str(each["id"]) for each in client.get("/sessions").json() if each["name"] == name)
+
+
+def test_each_recording_of_a_folder_gets_its_own_annotation(
+    visits: Path, open_page: Open, client: httpx.Client
+) -> None:
+    page = open_page()
+    fresh_session(page, "Visits")
+    drop_folder(page, visits)
+    sent(page, 2)
+    assert entries(page) == ["visits/visit1/anna", "visits/visit2/anna"]
+    assert page.locator("#refused li").count() == 0
+    for visit, label, many in (("visit1", "crackle", 2), ("visit2", "wheeze", 3)):
+        page.locator("#list .entry", has_text=visit).click()
+        expect(page.locator("#name")).to_have_text(f"visits/{visit}/anna")
+        assert labels(page) == [label] * many
+    page.locator("#find").fill("visit2")
+    expect(page.locator("#list li")).to_have_count(1)
+
+    session = session_of(client, "Visits")
+    content = zipfile.ZipFile(io.BytesIO(client.get(f"/sessions/{session}/export").content))
+    files = {f"visits/{visit}/anna.txt": visit for visit in LINES}
+    assert set(content.namelist()) == {*files, "README.txt"}
+    for file, visit in files.items():
+        found = [[float(x) for x in line.split()] for line in content.read(file).decode().splitlines()]
+        assert found == [[float(x) for x in line.split()] for line in LINES[visit].splitlines()]
+    table = client.get(f"/sessions/{session}/export?format=csv").content
+    with zipfile.ZipFile(io.BytesIO(table)) as content:
+        assert b"visits/visit1/anna.wav" in content.read("visits/visit1/anna.csv")
+
+
+def test_two_annotations_for_one_recording_are_refused(visits: Path, open_page: Open) -> None:
+    (visits / "visit1" / "anna.TXT").write_text(LINES["visit2"])
+    page = open_page()
+    fresh_session(page, "Two for one")
+    drop_folder(page, visits)
+    sent(page, 1)
+    assert entries(page) == ["visits/visit2/anna"]
+    said = page.locator("#refused li")
+    expect(said).to_have_count(1)
+    expect(said).to_contain_text("visits/visit1/anna.wav: 2 annotations came along")
+    expect(said).to_contain_text("keep one and send both again")
+
+
+def test_what_comes_late_or_twice_is_said(visits: Path, open_page: Open) -> None:
+    text = visits / "visit1" / "anna.txt"
+    lines = text.read_text()
+    text.unlink()
+    page = open_page(forgiven=("409",))
+    fresh_session(page, "Late")
+    drop_folder(page, visits)
+    sent(page, 2)
+    text.write_text(lines)
+    (visits / "visit1" / "anna.wav").rename(visits / "visit1" / "other.caf")
+    drop_folder(page, visits / "visit1")  # another root, so another folder
+    said = page.locator("#refused li")
+    expect(said.first).to_contain_text("visit1/anna.txt: an annotation without its recording")
+    (visits / "visit1" / "other.caf").unlink()
+    drop_folder(page, visits)
+    expect(said).to_have_count(2)
+    expect(said.nth(0)).to_contain_text("visits/visit1/anna.txt: the recording is in the list already")
+    expect(said.nth(0)).to_contain_text("remove the recording there and send both together")
+    expect(said.nth(1)).to_contain_text("visits/visit2/anna: the same recording is in the list already; to use this")
+    sent(page, 2)
+
+
+def test_the_same_files_again_are_not_added_again(place: Path, open_page: Open) -> None:
+    page = open_page(forgiven=("409",))
+    fresh_session(page, "Again")
+    page.set_input_files("#files", [recording(place, 0), recording(place, 1)])
+    sent(page, 2)
+    page.set_input_files("#files", [recording(place, 0), recording(place, 2)])
+    sent(page, 3)
+    expect(page.locator("#refused li")).to_have_text(f"{recording(place).name}: in the list already, not added again")
+
+
+def test_files_of_other_kinds_are_named(place: Path, tmp_path: Path, open_page: Open, client: httpx.Client) -> None:
+    """Also beside recordings that are taken; what systems put into folders themselves is not worth a word."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for name in ("notes.json", "voice.xyz", ".DS_Store", "._breath.wav", "filename_format.txt"):
+        (folder / name).write_bytes(b"no sound")
+    (folder / "BREATH.WAV").write_bytes(recording(place).read_bytes())
+    (folder / "breath.txt").write_text("0 4 1 1\n")
+    page = open_page()
+    fresh_session(page, "Mixed")
+    drop_folder(page, folder)
+    sent(page, 1)
+    assert entries(page) == ["mixed/BREATH"]
+    assert labels(page) == ["both"]  # of the annotation, whose name is written in small letters
+    said = page.locator("#refused li")
+    expect(said).to_have_count(2)
+    expect(said.nth(0)).to_contain_text("mixed/filename_format.txt: an annotation without its recording")
+    expect(said.nth(1)).to_contain_text("not a recording that is known here")
+    assert {name in said.nth(1).inner_text() for name in ("mixed/notes.json", "mixed/voice.xyz")} == {True}
+    assert "DS_Store" not in page.locator("#refused").inner_text()
+
+
+def test_every_kind_that_the_service_reads_is_sent(place: Path, open_page: Open, client: httpx.Client) -> None:
+    """The page asks which those are; what cannot be decoded after all is refused by the service, by name."""
+    limits = client.get("/limits").json()
+    assert limits["suffixes"] == list(AUDIO_SUFFIXES)
+    assert set(limits["suffixes"]) > wave.FFMPEG_SUFFIXES
+    page = open_page()
+    fresh_session(page, "Kinds")
+    content = recording(place).read_bytes()
+    files: list[FilePayload] = [
+        {"name": f"a{number}{suffix}", "mimeType": "", "buffer": content}
+        for number, suffix in enumerate(limits["suffixes"])
+    ]
+    with page.expect_response(lambda answer: "/recordings" in answer.url and answer.request.method == "POST"):
+        page.set_input_files("#files", files)
+    expect(page.locator("#progress")).to_be_hidden()
+    expect(page.locator("#refused")).not_to_contain_text("not a recording that is known here")
+    taken = page.locator("#list li").count() + page.locator("#refused li").count()
+    assert taken == len(files)
+
+
+def test_equal_names_without_a_folder_are_not_guessed_at(place: Path, open_page: Open) -> None:
+    """A file picker gives no folder where files come from several, say from a search."""
+    sounds: list[FilePayload] = [
+        {"name": "anna.wav", "mimeType": "audio/wav", "buffer": recording(place, number).read_bytes()}
+        for number in range(2)
+    ]
+    texts: list[FilePayload] = [
+        {"name": "anna.txt", "mimeType": "text/plain", "buffer": lines.encode()} for lines in LINES.values()
+    ]
+    page = open_page()
+    fresh_session(page, "Picker")
+    page.set_input_files("#files", [*sounds, *texts])
+    expect(page.locator("#refused li")).to_have_count(2)
+    expect(page.locator("#refused li").first).to_contain_text("anna.wav: 2 annotations came along")
+    page.set_input_files("#files", [*sounds, texts[0]])
+    expect(page.locator("#refused li").first).to_contain_text("2 recordings of this name came along")
+    expect(page.locator("#list li")).to_have_count(0)
+    page.set_input_files("#files", sounds)
+    sent(page, 2)
+
+
+# Which belongs to which
+
+
+PAIR = """({ paths, listed }) => {
+  const files = paths.map((path) => ({ path }));
+  const { sounds, refused } = page.paired(files, [".wav", ".mp3"], listed ?? []);
+  return { pairs: sounds.map(({ sound, text }) => [sound.path, text?.path ?? null]), refused };
+}"""
+
+
+@pytest.fixture(scope="module")
+def pairing() -> Iterator[Script]:
+    with script("pairing.js", PAIR) as working:
+        yield working
+
+
+@pytest.mark.parametrize(
+    ("paths", "pairs"),
+    [
+        (["a/x.wav", "b/x.txt"], [["a/x.wav", None]]),
+        (["x.WAV", "X.txt"], [["x.WAV", "X.txt"]]),
+        (["x.wav", "X.wav", "x.txt", "X.txt"], [["x.wav", "x.txt"], ["X.wav", "X.txt"]]),
+        (["x.wav", "x.mp3", "x.txt"], [["x.wav", "x.txt"], ["x.mp3", "x.txt"]]),
+        (["a.b/x.wav", "a.b/x.txt", "a.b/x.y.txt"], [["a.b/x.wav", "a.b/x.txt"]]),
+        (["x.wav", "x.txt", "x.TXT"], []),
+        (["x.wav", "x.wav", "x.txt"], []),
+    ],
+)
+def test_pairs(pairing: Script, paths: list[str], pairs: list[Any]) -> None:
+    found = pairing({"paths": paths})
+    assert found["pairs"] == pairs
+    said = " ".join(found["refused"])
+    for path in set(paths) - {path for pair in pairs for path in pair}:
+        assert path in said
+
+
+def test_many_names_are_few_words(pairing: Script) -> None:
+    (said,) = pairing({"paths": [f"{number}.json" for number in range(1000)]})["refused"]
+    assert "7.json and 992 more: not a recording that is known here (.wav, .mp3)" in said
+    assert pairing({"paths": ["X.txt"], "listed": ["x.mp3"]})["refused"][0].startswith(
+        "X.txt: the recording is in the list"
+    )
+
+
+# The service
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "name"),
+    [
+        ("visits/visit1/anna.WAV", "visits/visit1/anna.WAV", "anna"),
+        ("../../etc/./passwd.wav", "etc/passwd.wav", "passwd"),
+        ("C:\\Users\\x\\a b.mp3", "C:/Users/x/a b.mp3", "a b"),
+        ("/肺/\x00\x1b/音.flac", "肺/音.flac", "音"),
+        ("/".join(["d" * 200] * 40) + "/a.wav", "/".join(["d" * 120] * 16) + "/a.wav", "a"),
+        ("a/..", "a/recording", "recording"),
+    ],
+)
+def test_paths_of_visitors(place: Path, client: httpx.Client, given: str, path: str, name: str) -> None:
+    assert marks.relative(given) == path
+    files = {"audio": ("whatever.wav", recording(place).read_bytes())}
+    session = new_session(client)
+    facts = client.post(f"/sessions/{session}/recordings", files=files, data={"path": given}).json()
+    assert (facts["path"], facts["name"]) == (path, name)
+    content = zipfile.ZipFile(io.BytesIO(client.get(f"/sessions/{session}/export").content))
+    for inside in content.namelist():
+        assert not inside.startswith("/")
+        assert ".." not in inside.split("/")
+
+
+def test_a_file_that_is_there_is_refused_only_where_that_is_asked_for(place: Path, client: httpx.Client) -> None:
+    session, files = new_session(client), {"audio": ("a.wav", recording(place).read_bytes())}
+
+    def send(path: str, **more: str) -> httpx.Response:
+        return client.post(f"/sessions/{session}/recordings", files=files, data={"path": path, **more})
+
+    assert send("v1/a.wav").status_code == send("v1/a.wav").status_code == 201
+    again = send("v1/a.wav", only_new="true")
+    assert (again.status_code, again.json()["detail"]) == (409, "v1/a: the same recording is in the list already")
+    assert send("v2/a.wav", only_new="true").status_code == 201
