@@ -17,7 +17,7 @@ export OMP_WAIT_POLICY := PASSIVE
 .PHONY: help setup demo test test-slow lint bench clean
 
 help:
-	@echo "make demo       data check, training, scores, report and a prediction; writes demo/ (about a minute)"
+	@echo "make demo       data check, training, scores, report and a prediction; writes demo/ (minutes)"
 	@echo "make demo DATA=/path/to/ICBHI_final_database    the same on the real database"
 	@echo "make test       all tests that take seconds      make test-slow  the others"
 	@echo "make lint       style, types, import rules       make bench      speed beside public peers"

@@ -104,8 +104,7 @@ def test_size_tiny_is_the_network_that_ships_and_can_be_pretrained() -> None:
     shipped, tiny_ = default_model.classifier("").config, recipes.make("m2d_fusion", size="tiny").config
     assert replace(shipped.model, learned=True) == tiny_.model
     assert (shipped.audio, shipped.augment) == (tiny_.audio, tiny_.augment)
-    own = {"select": "last", "device": "auto", "precision": "float32"}
-    assert replace(shipped.train, **own) == tiny_.train
+    assert replace(shipped.train, select="last", device="auto", precision="float32") == tiny_.train
     encoder = m2d_pretrain.settings("tiny").encoder
     for name in ("dim", "depth", "heads", "patch", "unit_frames"):
         assert getattr(encoder, name) == getattr(tiny_.model, name), name

@@ -101,7 +101,7 @@ def test_a_notebook_gets_its_own_bars(monkeypatch: pytest.MonkeyPatch, capsys: p
         asked.append(options)
         return iter(items)
 
-    monkeypatch.setattr(progress.auto, "tqdm", widget)
+    monkeypatch.setattr("tqdm.auto.tqdm", widget)
     assert list(progress.progress_bar([1, 2], shown=True, desc="work")) == [1, 2]
     assert asked == [{"desc": "work"}], "not disabled, though stderr is no terminal"
     assert capsys.readouterr().err == ""

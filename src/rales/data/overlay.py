@@ -50,7 +50,8 @@ def lay_over(cycles: pd.DataFrame, out: Path, *, variants: int, seed: int, progr
     with ThreadPoolExecutor() as pool:
         made = pool.map(lambda job: variant(job[0], out, job[1], seed), jobs)
         bar = progress_bar(made, shown=progress, total=len(jobs), unit="recording", desc="overlay")
-        return pd.concat(list(bar), ignore_index=True)
+        tables: list[pd.DataFrame] = list(bar)
+        return pd.concat(tables, ignore_index=True)
 
 
 def variant(rows: pd.DataFrame, out: Path, number: int, seed: int) -> pd.DataFrame:
