@@ -260,7 +260,7 @@ def pieces(path: str, audio: Audio, where: Where = "auto", gate: bool = False) -
         segments = wave.segments(file, spans) if sound is None else wave.cut(file, sound, spans)
         samples, left = round(audio.rate_hz * audio.duration_s), len(spans)
         if not spans:
-            yield Piece(path, duration_s, cycles, np.empty((0, samples), np.float32), last=True)
+            yield Piece(path, duration_s, cycles, np.empty((0, samples), np.float32), last=True, notes=facts.notes)
         while left:
             waves = np.empty((min(left, PIECE), samples), np.float32)
             for row, (segment, native_hz) in zip(waves, islice(segments, len(waves)), strict=True):
