@@ -10,8 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import FilePayload, Page, expect
 
-from rales.audio import wave
-from rales.recordings import AUDIO_SUFFIXES
+from rales.audio.opening import AUDIO_SUFFIXES, FFMPEG_SUFFIXES
 from rales.web import marks
 from tests.browsed import Open, drop_folder, fresh_session, labels
 from tests.scripted import Script, script
@@ -143,7 +142,7 @@ def test_every_kind_that_the_service_reads_is_sent(place: Path, open_page: Open,
     """The page asks which those are; what cannot be decoded after all is refused by the service, by name."""
     limits = client.get("/limits").json()
     assert limits["suffixes"] == list(AUDIO_SUFFIXES)
-    assert set(limits["suffixes"]) > wave.FFMPEG_SUFFIXES
+    assert set(limits["suffixes"]) > set(FFMPEG_SUFFIXES)
     page = open_page()
     fresh_session(page, "Kinds")
     content = recording(place).read_bytes()

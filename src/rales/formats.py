@@ -77,7 +77,7 @@ def label_files(out: Path, form: str, paths: Sequence[str]) -> dict[str, Path]:
         name = Path(path).name
         choices = [Path(path).stem, name, *(f"{name}.{number}" for number in range(2, len(paths) + 2))]
         # not `.txt` alone, as annotations are named
-        inside = (Path(*folders[path][above:], file_name(encodable(choice), f".{form}.txt")) for choice in choices)
+        inside = (Path(*folders[path][above:], file_name(one_line(choice), f".{form}.txt")) for choice in choices)
         file = next(each for each in inside if str(each).casefold() not in taken)
         taken.add(str(file).casefold())
         files[encodable(path)] = out / file
