@@ -19,6 +19,7 @@ from rales.data.collection import read_collection
 from tests import tiny
 from tests.command import command
 
+OFF = ("--quality", "off")  # the sound is a second of noise
 STRANGE = {
     b"pati\xebnt.wav": "pati\\xebnt",  # as old zips and Windows shares leave it
     b"\x1b[31mred\x1b[2J.wav": "\\x1b[31mred\\x1b[2J",
@@ -64,7 +65,7 @@ def test_names_are_shown_as_they_are_unless_they_cannot_be(capsys: pytest.Captur
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])
 def test_tables(form: str, folder: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, status = tmp_path / f"out.{form}", tmp_path / "status.csv"
-    code, _, err = command(capsys, "predict", folder, "--model", model, "--out", out, "--status", status)
+    code, _, err = command(capsys, "predict", folder, "--model", model, "--out", out, "--status", status, *OFF)
     assert code == 0, err
     readers: dict[str, Any] = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}
     table = readers[form](out)
@@ -119,7 +120,7 @@ def test_what_is_printed(folder: Path, model: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
 def test_embeddings(suffix: str, folder: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = command(capsys, "embed", folder, "--model", model, "--out", tmp_path / f"e{suffix}")
+    code, _, err = command(capsys, "embed", folder, "--model", model, "--out", tmp_path / f"e{suffix}", *OFF)
     assert code == 0, err
     assert f"{1 + len(STRANGE)} vectors" in err
 
