@@ -207,7 +207,11 @@ def test_wrong_cycles(place: Path, client: httpx.Client, cycles: list[dict[str, 
         (b"0 9 0 0\n", 422, "annotation of a, line 1"),
         (b"\xff\xfe\x00", 422, "annotation of a"),
         (b"", 422, "empty"),
-        (b"".join(f"{i / 1000} {i / 1000 + 0.5} 0 0\n" for i in range(2001)), 413, "2001 cycles, at most 2000 are taken"),
+        (
+            b"".join(b"%d.%03d 3.5 0 0\n" % divmod(i, 1000) for i in range(2001)),
+            413,
+            "2001 cycles, at most 2000 are taken",
+        ),
         (b"#" * 300_000, 413, "larger than 256 KiB"),
     ],
 )
