@@ -208,7 +208,7 @@ def test_wrong_cycles(place: Path, client: httpx.Client, cycles: list[dict[str, 
         (b"\xff\xfe\x00", 422, "annotation of a"),
         (b"", 422, "empty"),
         (
-            b"".join(f"{i / 1000} {i / 1000 + 0.5} 0 0\n" for i in range(2001)),
+            b"".join(b"%d.%03d 3.5 0 0\n" % divmod(i, 1000) for i in range(2001)),
             413,
             "2001 cycles, at most 2000 are taken",
         ),
