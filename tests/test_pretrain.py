@@ -72,7 +72,7 @@ def test_the_run_folder(undisturbed: Path, data: Path) -> None:
     assert config["config"]["pretrain"]["mask_ratio"] == 0.7
     assert (config["data"]["recordings"], config["data"]["left_out"], config["data"]["part"]) == (5, 3, "train")
     assert config["data"]["folders"] == [
-        {"given": str(data), "layout": "icbhi", "recordings": 5, "left_out": 3},
+        {"given": str(data), "layout": "icbhi", "recordings": 5, "left_out": 3, "notes": []},
     ]
     table = pd.read_parquet(undisturbed / "recordings.parquet")
     assert {int(path[:3]) for path in table.loc[table["used"], "path"]} == set(tiny.TRAIN)

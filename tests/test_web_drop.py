@@ -93,11 +93,11 @@ def test_what_comes_late_or_twice_is_said(visits: Path, open_page: Open) -> None
     drop_folder(page, visits)
     sent(page, 2)
     text.write_text(lines)
-    (visits / "visit1" / "anna.wav").rename(visits / "visit1" / "other.caf")
+    (visits / "visit1" / "anna.wav").rename(visits / "visit1" / "other.zsa")
     drop_folder(page, visits / "visit1")  # another root, so another folder
     said = page.locator("#refused li")
     expect(said.first).to_contain_text("visit1/anna.txt: an annotation without its recording")
-    (visits / "visit1" / "other.caf").unlink()
+    (visits / "visit1" / "other.zsa").unlink()
     drop_folder(page, visits)
     expect(said).to_have_count(2)
     expect(said.nth(0)).to_contain_text("visits/visit1/anna.txt: the recording is in the list already")

@@ -138,16 +138,25 @@ def test_many_channels_and_strange_rates(client: httpx.Client) -> None:
 
 
 def test_decoding_has_limits(tmp_path: Path, sound: bytes) -> None:
-    """A file that stalls its decoder, one that fills the memory, and a decoder that is killed."""
+    """A file that takes its decoder too long, one that fills the memory, a pipe, and a decoder that is killed."""
     (tmp_path / "good").write_bytes(sound)
+    noise = 0.1 * np.random.default_rng(0).standard_normal(20 * 44100)
+    soundfile.write(tmp_path / "short.mp3", noise, 44100, format="MP3")
+    (tmp_path / "long.mp3").write_bytes(200 * (tmp_path / "short.mp3").read_bytes())  # more than an hour
     soundfile.write(tmp_path / "large.wav", np.zeros(3_000_000, np.int16), 8000)
     os.mkfifo(tmp_path / "endless")
+    (tmp_path / "out").mkdir()
 
     async def run() -> None:
-        decoder = Decoder(Limits(decode_s=1, decode_bytes=8_000_000))
-        (tmp_path / "out").mkdir()
+        decoder = Decoder(Limits(decode_s=1, decode_bytes=1 << 32, duration_s=100_000))
         try:
             with pytest.raises(Undecodable, match="takes longer than 1 s to decode"):
+                await decoder.decode(tmp_path / "long.mp3", tmp_path / "out")
+        finally:
+            await decoder.stop()
+        decoder = Decoder(Limits(decode_s=1, decode_bytes=8_000_000))
+        try:
+            with pytest.raises(Undecodable, match="a pipe or a device"):
                 await decoder.decode(tmp_path / "endless", tmp_path / "out")
             with pytest.raises(Undecodable, match="takes 22 MiB when decoded") as refused:
                 await decoder.decode(tmp_path / "large.wav", tmp_path / "out")

@@ -54,7 +54,7 @@ def test_a_recording_from_upload_to_export(place: Path, client: httpx.Client) ->
     assert table[P].iloc[1].isna().all()  # nobody has asked for just these times
     assert table["confirmed"].tolist() == [False, True]
     assert "notice" not in table
-    assert table[["path", "patient"]].astype(str).to_numpy().tolist() == [[path.stem, path.stem[:3]]] * 2
+    assert table[["path", "patient"]].astype(str).to_numpy().tolist() == [[path.name, path.stem[:3]]] * 2
     raven = client.get(f"/recordings/{facts['id']}/export?format=raven").text.splitlines()
     assert raven[0].split("\t")[:5] == ["Selection", "View", "Channel", "Begin Time (s)", "End Time (s)"]
     column = raven[0].split("\t").index("Confirmed")

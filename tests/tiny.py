@@ -87,6 +87,7 @@ PRETRAINING = (
     "encoder.dim=24",
     "encoder.depth=2",
     "encoder.heads=2",
+    "encoder.patch=16,16",
     "encoder.unit_frames=96",
     "encoder.decoder_dim=16",
     "encoder.decoder_depth=1",
