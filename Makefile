@@ -47,7 +47,7 @@ $(VENDOR)/LICENSE: third_party/package-lock.json | $(INSTALLED)
 	@cp third_party/node_modules/wavesurfer.js/LICENSE $@
 
 # The main job end to end. It always starts afresh, so that the scores it prints are those of this code and this data.
-# It starts from the model that ships with the package: 521 cycles are too few for a random start (docs/results.md).
+# It starts from the model that ships with the package: of 521 cycles a random start learns little (docs/results.md).
 # Of the seeds 0 to 99, 81 gives the rarest class the largest share of both train and test.
 ifeq ($(DATA),demo/data)
 demo: export RALES_CACHE := $(CURDIR)/demo/cache
