@@ -156,7 +156,7 @@ def test_the_command_says_what_was_taken_and_the_record_of_the_new_run_is_true(
     assert code == 0, err
     (line,) = [line for line in err.splitlines() if "are taken from its run" in line]
     assert "width 24, depth 2, 3 heads, patches of 80 x 8, units of 100 frames" in line
-    assert "frontend m2d_clip, floor fixed, rate_hz 8000, duration_s 1.5" in line
+    assert "frontend m2d_clip, floor clip, rate_hz 8000, duration_s 1.5" in line
     assert line.endswith("its head, layer weights and calibration are not")
     old, new = (runs.read_json(out / "config.json")["config"] for out in (place / "run", tmp_path / "new"))
     assert new["audio"] == old["audio"]
