@@ -16,7 +16,9 @@ from rales.metrics import (
     all_figures,
     by_group,
     confusion,
+    constant_prediction,
     icbhi_scores,
+    mean_auroc,
     normal_threshold,
     scores_at_threshold,
     two_class_scores,
@@ -241,3 +243,30 @@ def test_whole_numbers_are_probabilities_and_one_is_a_threshold() -> None:
     above = normal_threshold([0, 1], p)  # sensitivity and specificity weigh the same, so the lowest wins
     assert above == 1
     assert all_figures([0, 1], p)["sp_se_curve"]["threshold"] == [1.0, np.nextafter(1.0, 2.0)]
+
+
+def test_mean_auroc_by_hand_is_what_no_constant_wins() -> None:
+    """Crackles: three of four pairs in order; wheezes: all of three."""
+    true = [0, 1, 2, 0]
+    p = [[0.5, 0.3, 0.2, 0.0], [0.4, 0.4, 0.1, 0.1], [0.1, 0.1, 0.8, 0.0], [0.1, 0.6, 0.2, 0.1]]
+    crackle, wheeze = [0.3, 0.5, 0.1, 0.7], [0.2, 0.2, 0.8, 0.3]
+    assert mean_auroc(true, p) == pytest.approx(
+        (roc_auc_score([0, 1, 0, 0], crackle) + roc_auc_score([0, 0, 1, 0], wheeze)) / 2
+    )
+    assert mean_auroc(true, p) == pytest.approx((2 / 3 + 1) / 2)
+    assert mean_auroc(true, np.tile([0.9, 0.05, 0.03, 0.02], (4, 1))) == 0.5
+    assert mean_auroc([0, 1], [[1, 0, 0, 0], [0, 1, 0, 0]]) == 1  # of one sound alone, and of whole numbers
+    assert math.isnan(mean_auroc([0, 0], [UNIFORM, UNIFORM]))
+    assert math.isnan(mean_auroc([0, 1], [UNIFORM, [np.nan] * 4]))
+    with pytest.raises(ValueError, match=r"^true classes hold 4"):
+        mean_auroc([0, 4], [UNIFORM, UNIFORM])
+
+
+def test_an_answer_is_constant_if_one_column_alone_is_filled() -> None:
+    counts = np.zeros((4, 4), int)
+    counts[:, 2] = [3, 0, 1, 1]
+    assert constant_prediction(counts) == "wheeze"
+    counts[2, 2], counts[2, 0] = 0, 1
+    assert constant_prediction(counts) is None
+    assert constant_prediction(np.diag([5, 0, 0, 0])) == "normal"
+    assert constant_prediction(np.zeros((4, 4))) is None

@@ -69,6 +69,16 @@ def test_of_equally_many_votes_the_lowest_class_wins() -> None:
     assert probabilities == pytest.approx(p[1:], abs=1e-6)
 
 
+def test_logits_of_pieces_need_not_be_normalised() -> None:
+    """Neither those of one piece nor of all together."""
+    rows = pd.DataFrame({"recording": ["a", "a"], "cycle": [1, 1]})
+    p = answers([[0.6, 0.2, 0.1, 0.1], [0.5, 0.3, 0.1, 0.1]])
+    shifted = (np.log(p) + np.array([[5.0], [-3.0]])).astype(np.float32)
+    _, logits = scoring.pooled(rows, shifted)
+    assert logits.dtype == np.float32
+    assert np.exp(logits) == pytest.approx(answers([[0.55, 0.25, 0.1, 0.1]]), abs=1e-6)
+
+
 def test_cycles_of_one_piece_are_left_alone_to_the_bit() -> None:
     rows = cycles_of(["normal", "crackle"])
     p = answers([[0.3, 0.3, 0.2, 0.2], [0.0, 0.0, 0.0, 1.0]])
@@ -126,6 +136,42 @@ def test_a_recording_is_counted_without_what_is_uncertain() -> None:
     assert (second["low"], second["high"]) == (0.0, 1.0)
 
 
+def test_what_cannot_be_judged_has_no_label_and_is_not_counted() -> None:
+    rows = cycles_of(["normal", "wheeze", "both"]).assign(device="Meditron", location="Al", source="annotation")
+    p = answers([[0.4, 0.3, 0.2, 0.1], [np.nan] * 4, [0.1, 0.1, 0.2, 0.6]])
+    decision = Decision(temperature=1.0, min_confidence=0.6)
+    table = scoring.predictions(rows.set_index(pd.Index([7, 8, 9])), p, decision)
+    assert list(table.columns) == [
+        *("recording", "cycle", "start_s", "end_s", "label", *(f"p_{name}" for name in CLASSES)),
+        *("true_label", "patient", "device", "location", "uncertain"),
+    ]
+    assert table.index.tolist() == [0, 1, 2]
+    assert table["label"].isna().tolist() == [False, True, False]
+    assert table["label"].dropna().tolist() == ["normal", "both"]
+    assert table.loc[1, ["p_normal", "p_both"]].isna().all()
+    assert table["uncertain"].tolist() == [True, False, False]  # 0.6 is enough
+
+    counts = scoring.per_recording(table.assign(path="a.wav"))
+    assert list(counts.columns) == [
+        *("recording", "path", "cycles", "not_judged", "uncertain", *CLASSES, "abnormal", "abnormal_share", "low"),
+        "high",
+    ]
+    numbers = counts.drop(columns=["recording", "path", "low", "high"]).iloc[0].tolist()
+    assert numbers == [3, 1, 1, 0, 0, 0, 1, 1, 1.0]
+    assert counts["cycles"].dtype == np.int64
+    plain = scoring.per_recording(table.drop(columns="uncertain").assign(path="a.wav"))
+    assert plain[["not_judged", "uncertain", "normal", "both", "abnormal_share"]].iloc[0].tolist() == [1, 0, 1, 1, 0.5]
+
+
+def test_a_sentence_for_each_recording_with_cycles_that_are_not_judged() -> None:
+    columns = ["path", "cycles", "not_judged", "quality_reason"]
+    rows = [("a.wav", 3, 0, ""), ("b.wav", 3, 1, "mains hum"), ("c.wav", 2, 2, "digital silence")]
+    assert scoring.not_judged(pd.DataFrame(rows, columns=columns)) == [
+        "b.wav: 1 of 3 cycles not judged: mains hum",
+        "c.wav: not judged: digital silence",
+    ]
+
+
 # Figures of an evaluation ------------------------------------------------------------------------
 
 
@@ -138,9 +184,64 @@ def test_figures_by_hand_with_the_protocol_they_were_made_under() -> None:
     interval = statistics.bootstrap([0, 0, 1, 2], [0, 1, 1, 1], rows["patient"].to_numpy())
     assert found["ci95"] == {name: list(interval[name]) for name in scoring.FIGURES}
     assert interval["score"][0] < interval["score"][1]  # two patients that differ
-    protocol = found["protocol"]
-    assert (protocol["selected_epoch"], protocol["epochs"], protocol["seed"]) == (5, 7, 3)
-    assert (protocol["cycles"], protocol["patients"], protocol["whole_database"]) == (4, 2, False)
+    assert found["warnings"] == []
+    assert found["protocol"] == {
+        "split": "official",
+        "recipe": "m2d_fusion",
+        "provenance": "ours",
+        "select": "last",
+        "select_by": None,
+        "selected_epoch": 5,
+        "epochs": 7,
+        "seed": 3,
+        "cycles": 4,
+        "patients": 2,
+        "whole_database": False,
+        "interval": "95 %, patients resampled",
+    }
+
+
+@pytest.mark.parametrize(
+    ("train", "by"),
+    [
+        ({"select": "validation", "select_by": "auroc"}, "auroc"),
+        ({"select": "validation", "select_by": "score"}, "score"),
+        ({"select": "validation"}, "score"),  # a record of before there was a choice
+        ({"select": "test_best", "select_by": "auroc"}, "score"),
+        ({"select": "last", "select_by": "auroc"}, None),
+    ],
+)
+def test_the_protocol_says_what_chose_the_epoch(train: dict[str, str], by: str | None) -> None:
+    config: Any = {"split": {"name": "folds"}, "train": {"epochs": 1, **train}, "seed": 0}
+    rows, p = cycles_of(["normal", "crackle"]), np.full((2, 4), 0.25)
+    protocol = scoring.figures_of(rows, p, selected_epoch=1, record={"config": config}, whole_database=True)["protocol"]
+    assert (protocol["split"], protocol["select"], protocol["select_by"]) == ("folds", train["select"], by)
+    assert (protocol["recipe"], protocol["provenance"], protocol["whole_database"]) == ("", "ours", True)
+
+
+def test_a_constant_answer_is_warned_of_unless_all_cycles_are_alike() -> None:
+    p = np.tile([0.1, 0.1, 0.7, 0.1], (3, 1))
+
+    def warnings(labels: list[str]) -> list[str]:
+        found = scoring.figures_of(cycles_of(labels), p, selected_epoch=4, record=RECORD, whole_database=False)
+        assert found["constant_prediction"] == "wheeze"
+        return list(found["warnings"])
+
+    assert warnings(["normal", "crackle", "wheeze"]) == [
+        "the kept weights (epoch 4) call each of the 3 test cycles wheeze: these figures are those of a constant "
+        "answer, not of a model that hears a difference"
+    ]
+    assert warnings(["wheeze"] * 3) == []
+
+
+def test_an_answer_that_is_no_number_is_named() -> None:
+    rows, answers_ = cycles_of(["normal"] * 4, ["101", "101", "102", "102"]), np.zeros((4, 4))
+    scoring.check_numbers(rows, answers_)
+    answers_[2, 1], answers_[3, 3] = np.nan, np.inf
+    with pytest.raises(
+        ValueError, match=r"^102, cycle 1: the model's answer is not a number, one of 2 such; its weights"
+    ):
+        scoring.check_numbers(rows, answers_)
 
 
 def test_the_whole_database_is_known_by_its_counts() -> None:

@@ -265,8 +265,15 @@ def test_a_run_keeps_the_rows_its_split_leaves_out_and_a_validation_part_that_is
     expected = np.where((table["patient"] == "b") & (table["split"] == "test"), "", table["split"])
     assert divided["split"].tolist() == expected.tolist()
     assert divided.attrs == {"left_out": ["something"]}
-    with pytest.raises(ValueError, match=r"no test cycles under split 'official'; the data has only \['train'\]"):
-        splits.divide(table[table["split"] == "train"], Config())
+    only_train = table[table["split"] == "train"]
+    said = r"^no test cycles under split 'official'; the data has only \['train'\]"
+    with pytest.raises(
+        ValueError, match=said + "; in a column split, add one, or --set split.name=folds makes folds of"
+    ):
+        splits.divide(only_train, Config())
+    folds = override(Config(), ["split.name=folds", "split.folds=2"])
+    with pytest.raises(ValueError, match=r"^no validation cycles under split 'folds'; the data has only .*'train'.$"):
+        splits.divide(only_train, folds, needed=("validation",))
 
 
 def test_a_table_needs_only_one_side_to_have_an_official_split() -> None:
@@ -282,3 +289,15 @@ def test_dropped_rows_leave_no_gap_in_the_index() -> None:
     dropped = splits.official_drop(cycles)
     assert dropped.index.tolist() == [0, 1, 2]
     assert dropped.columns.tolist() == cycles.columns.tolist()
+
+
+def test_the_column_of_folds_is_named_and_follows_the_rows() -> None:
+    table = clinic({"a": [2, 0, 0, 0], "b": [1, 1, 0, 0], "c": [0, 0, 3, 0]}).set_index(pd.Index(range(10, 17)))
+    found = splits.folds(table, 3)
+    assert (found.name, found.index.tolist(), str(found.dtype)) == ("fold", list(range(10, 17)), "int64")
+    assert sorted(set(found)) == [0, 1, 2]
+    assert found.groupby(table["patient"]).nunique().tolist() == [1, 1, 1]
+    with pytest.raises(
+        ValueError, match=r"^the cycles are of 1 patient, and patient-disjoint folds need two or more; give"
+    ):
+        splits.folds(table[:2])

@@ -90,7 +90,7 @@ class Decision:
 def predictions(rows: pd.DataFrame, probabilities: Probabilities, decision: Decision | None = None) -> pd.DataFrame:
     """Rows of the cycles table and their (n, classes) probabilities -> the prediction columns of every output.
 
-    A row of NaN probabilities, whose sound could not be judged, has no label (None).
+    A row of NaN probabilities, whose sound could not be judged, has no label.
     """
     decision = decision or Decision()
     table = rows[["recording", "cycle", "start_s", "end_s"]].reset_index(drop=True)
