@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Threads that wait must sleep: where other work runs on the same cores, spinning makes training ten times slower.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help setup demo test test-slow lint bench clean
+.PHONY: help setup demo test test-slow lint bench mutants clean
 
 help:
 	@echo "make demo       data check, training, scores, report and a prediction; writes demo/ (minutes)"
@@ -81,5 +81,11 @@ bench: setup
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c $(TAKEN) -e ".[bench]"
 	for script in $(filter-out benchmarks/real_subset.py benchmarks/segmentation.py benchmarks/encoders.py benchmarks/small_model.py benchmarks/starts.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; PYTHONPATH=. python $$script || exit 1; done
 
+# Mutants of what decides a score; the figure that counts is killed over all.
+mutants: setup
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINT),-c $(CONSTRAINT)) -e ".[mutation]"
+	mutmut run --max-children $(WORKERS)
+	mutmut results
+
 clean:
-	rm -rf .venv demo third_party/node_modules $(VENDOR) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv demo mutants third_party/node_modules $(VENDOR) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,7 @@
 """Logits of every epoch in the run folder: the figures of metrics.jsonl to the last digit, whatever stops a run."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -74,3 +75,45 @@ def test_a_run_keeps_the_figures_of_every_scored_epoch(tmp_path: Path, words: tu
     if not words:
         assert found["layer_weights"][-1].tolist() == pytest.approx(weights["raw"])
         assert found["layer_weights"][0].tolist() != found["layer_weights"][-1].tolist()
+
+
+@pytest.mark.parametrize("words", [("train.evaluate_every=2",), ("split.name=folds", "split.folds=2")])
+def test_a_folder_that_another_run_left_in_its_first_epoch_holds_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """Stopped between the logits of epoch 1 and the file that a run resumes from; then the folder is anyone's."""
+    cycles = read_cycles(tiny.write_folder(tmp_path / "data"))
+    save = runs.save_tensors
+
+    def stopped(path: Path, *arguments: object) -> None:
+        if path.name == "resume.safetensors":
+            raise KeyboardInterrupt
+        save(path, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "save_tensors", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            finetune.run(tiny.recipe(), cycles, tmp_path / "run", cache_folder=tmp_path / "cache")
+    assert epochs.read_epochs(tmp_path / "run")["epoch"].tolist() == [1]
+
+    for out in ("run", "fresh"):
+        finetune.run(tiny.recipe(*words), cycles, tmp_path / out, cache_folder=tmp_path / "cache")
+    again, fresh = (epochs.read_epochs(tmp_path / out) for out in ("run", "fresh"))
+    assert again.keys() == fresh.keys()
+    assert all(np.array_equal(again[name], fresh[name]) for name in fresh)
+
+
+def test_of_equal_aurocs_the_score_and_then_the_later_epoch_count() -> None:
+    state: dict[str, Any] = {"best_score": None, "best_epoch": None}
+    train = {"select": "validation", "select_by": "auroc"}
+    figures = [(0.7, 0.5), (0.9, 0.5), (0.9, 0.4), (0.9, 0.6), (0.9, 0.6), (0.8, 0.9), (float("nan"), 0.9)]
+    kept = []
+    for epoch, (auroc, score) in enumerate(figures, start=1):
+        line = {"split": "validation", "epoch": epoch, "auroc": auroc, "score": score}
+        kept.append(finetune.is_best(train, [line], state))
+    assert kept == [True, True, False, True, True, False, False]
+    assert state["best_epoch"] == 5
+
+    state = {"best_score": None, "best_epoch": None}
+    tests = [{"split": "test", "epoch": epoch, "score": score} for epoch, score in ((1, 0.6), (2, 0.6), (3, 0.7))]
+    assert [finetune.is_best({"select": "test_best"}, [line], state) for line in tests] == [True, False, True]

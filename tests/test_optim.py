@@ -14,6 +14,7 @@ from rales.optim import (
     adam,
     cosine_lr,
     interpolate,
+    largest_weight,
     learn_faster,
     load_state_tensors,
     set_lr,
@@ -157,3 +158,12 @@ def test_interpolation_halves_a_step() -> None:
     assert after["weight"].tolist() == [1.5, 1.5]
     assert after["running_mean"].tolist() == [2, 2]
     assert after["num_batches_tracked"] == 1
+
+
+@pytest.mark.parametrize("name", ["0.weight", "2.bias", "1.running_var"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_one_number_that_is_none_is_seen_wherever_it_stands(name: str, value: float) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    assert largest_weight(model) == 1.0  # of the variance that batch-norm begins with
+    model.state_dict()[name].view(-1)[-1] = value
+    assert not math.isfinite(largest_weight(model))

@@ -44,6 +44,13 @@ def append_epoch(folder: Path, epoch: int, tensors: Mapping[str, Tensor]) -> Non
     runs.save_tensors(folder / FILE, {**stacked, **shared}, {"epoch": epoch})
 
 
+def forget_after(folder: Path, epoch: int) -> None:
+    """Before a run goes on after its last whole epoch: without one, a file that is there is of a run that was stopped
+    in its first epoch, maybe of other settings. Later epochs of the same run are replaced as they are repeated."""
+    if epoch == 0:
+        (folder / FILE).unlink(missing_ok=True)
+
+
 def read_epochs(folder: Path) -> dict[str, NDArray[Any]]:
     """Run folder -> the arrays named above, epochs ascending; empty if there is no such file. ValueError: damaged."""
     if not (folder / FILE).exists():

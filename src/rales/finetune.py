@@ -84,6 +84,7 @@ def train(
         recipe.fit(config, frontend.eval(), model.eval(), data, here.device)
     if here.rank == 0:
         runs.forget_after(out, state["epoch"])
+        epoch_logits.forget_after(out, state["epoch"])
         if problem := selection_problem(to_dict(config.train), data.labels[data.rows("validation")]):
             log.warning("%s: %s", out, problem)
     # blocks above the last fused layer get no gradient
@@ -238,9 +239,8 @@ def train_epoch(
             interpolate(network, before, train.interpolate)
         steps, rates = steps + 1, rates + optimisers["step"].param_groups[0]["lr"]
     if "epoch" in optimisers:
-        set_lr(
-            optimisers["epoch"], rates
-        )  # one step of Adam is as long as its rate: that of a single step leaves w at 1
+        # one step of Adam is as long as its rate: that of a single step would leave w at 1
+        set_lr(optimisers["epoch"], rates)
         for parameter in optimisers["epoch"].param_groups[0]["params"]:
             parameter.grad /= steps
         optimisers["epoch"].step()
@@ -326,16 +326,32 @@ def keep(
         halves = {part: epoch_logits.half_logits(found) for part, found in logits.items()}
         epoch_logits.append_epoch(out, epoch, {**halves, **layer_weights(model)})
     weights, about = tensors_of(model, frontend), {**record, "epoch": epoch}
-    train = record["config"]["train"]
-    watched = train["select"].removesuffix("_best")
-    criterion = train["select_by"] if watched == "validation" else "score"
-    score = next((line[criterion] for line in lines if line["split"] == watched), math.nan)
-    if not math.isnan(score) and (state["best_score"] is None or score > state["best_score"]):
-        state.update(best_score=score, best_epoch=epoch)
+    if is_best(record["config"]["train"], lines, state):
         runs.save_tensors(out / "best.safetensors", weights, about)
     state["epoch"] = epoch
     moments = {k: v for name, o in optimisers.items() for k, v in state_tensors(o, f"optimiser.{name}.").items()}
     runs.save_tensors(out / "resume.safetensors", {**weights, **moments}, {**about, "state": state})
+
+
+def is_best(train: Mapping[str, Any], lines: list[dict[str, Any]], state: dict[str, Any]) -> bool:
+    """Fields of `Training`, lines of an epoch and the run's state -> whether its weights are to be kept as the best;
+    then the state says so. Few validation patients make equal AUROCs common: of those the higher Score counts, and of
+    equal ones the later epoch."""
+    watched = train["select"].removesuffix("_best")
+    line = next((line for line in lines if line["split"] == watched), None)
+    if line is None:
+        return False
+
+    by_auroc = watched == "validation" and train["select_by"] == "auroc"
+    key = [line["auroc"], line["score"]] if by_auroc else [line["score"]]
+    if math.isnan(key[0]):
+        return False
+    key = [-1.0 if math.isnan(value) else value for value in key]
+    best = state["best_score"]
+    if best is not None and not (key > best or (by_auroc and key == best)):
+        return False
+    state.update(best_score=key, best_epoch=line["epoch"])
+    return True
 
 
 def layer_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -38,7 +38,7 @@ NOT_RUN = ["not run", "–", "–", "–"]
 AS_THE_PAPER = {"frontend": "icbhi", "masks": "code"}
 CHANGE_NO_ROW = {
     *("seed", "split.name", "split.folds", "split.fold", "split.seed"),
-    *(f"train.{name}" for name in ("epochs", "select", "validation_share", "evaluate_every", "device")),
+    *(f"train.{name}" for name in ("epochs", "select", "select_by", "validation_share", "evaluate_every", "device")),
     *("train.precision", "train.micro_batch"),
 }
 

@@ -19,7 +19,7 @@ WATCHED = [*SCORES, "auroc"]
 CANNOT_CHANGE_A_SYSTEM = ("seed", "train.device", "train.micro_batch")
 SAME = 0.001  # a tenth of a point: what two computations of one score may differ by
 LATE_EPOCHS = 10  # at most so many at the end, and a quarter of all, are averaged
-NEAR = 0.01  # a point: epochs are scored in the training's precision, predictions.csv always in float32
+NEAR = 0.01  # a point: earlier versions scored epochs in the training's precision, predictions.csv in float32
 
 
 class LeftOut(NamedTuple):
@@ -242,7 +242,10 @@ def selected_epoch(run: Run, select: str) -> int | None:
         chosen = max(test, key=lambda epoch: test[epoch]["score"])
     elif select == "validation":
         by = {epoch: found[run.select_by] for epoch, found in validation.items() if found[run.select_by] > -1}
-        chosen = max(by, key=lambda epoch: by[epoch]) if by else last if validation else None
+        keys: dict[int, tuple[float, ...]] = {epoch: (by[epoch],) for epoch in by}
+        if run.select_by == "auroc":  # as finetune.is_best
+            keys = {epoch: (by[epoch], max(validation[epoch]["score"], -1.0), epoch) for epoch in by}
+        chosen = max(keys, key=lambda epoch: keys[epoch]) if keys else last if validation else None
     return chosen if chosen in test else None
 
 

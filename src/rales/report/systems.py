@@ -169,7 +169,7 @@ def by_protocol(systems: list[System]) -> list[tuple[System, dict[str, System]]]
 def protocol_free(run: Run) -> str:
     """-> what makes two systems the same but for the protocol that chooses their epoch. The share of validation
     patients stays: systems of two shares are two entries."""
-    config = {name: value for name, value in run.config.items() if name != "train.select"}
+    config = {name: value for name, value in run.config.items() if name not in ("train.select", "train.select_by")}
     tested = {name: run.split["test"].get(name) for name in ("recordings", "cycles")}
     return identity(replace(run, config=config, split={"digest": f"{run.split.get('name')} {tested}"}))
 
