@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rales.audio.opening import AUDIO_SUFFIXES
 from rales.config import UsageError
-from rales.data.dialects import read_table
+from rales.data.dialects import on_disk, read_table
 
 SOUND = "a recording"
 
@@ -45,11 +45,8 @@ def keys(path: str) -> Iterator[str]:
         return
     whole = os.path.realpath(path)
     yield unicodedata.normalize("NFC", whole).casefold()
-    try:
-        found = os.stat(whole)
-    except (OSError, ValueError):
-        return
-    yield f"{found.st_dev}:{found.st_ino}"
+    if found := on_disk(whole):
+        yield found
 
 
 def made_by_hand(path: Path) -> str:

@@ -45,6 +45,7 @@ COLUMNS = (
 # 0.5 ms and one sample (0.25 ms at 4 kHz); no ICBHI or SPRSound recording that could be checked needs more. 50 ms
 # leaves room for re-encoded copies and is a quarter of the shortest cycle (0.2 s), so that clipping is harmless.
 END_TOLERANCE_S = 0.05
+SAME_S = 0.003  # two cycles whose ends are this near are one written twice: other programs round to milliseconds
 MIN_CYCLE_S = 0.001  # below this a cycle may hold no sample at 4 kHz; the shortest published one lasts 0.2 s
 
 
@@ -332,12 +333,21 @@ def overlap_note(where: str, cycles: Sequence[Cycle]) -> list[str]:
 
 
 def repeated_problems(where: str, cycles: Sequence[Cycle]) -> list[str]:
-    """Cycles sorted by start -> a sentence for every stretch of time that stands there more than once."""
-    stretches: dict[tuple[int, int], list[Cycle]] = defaultdict(list)
+    """Cycles sorted by start -> a sentence for every stretch of time, to SAME_S, that stands there more than once."""
+    stretches = list[list[Cycle]]()
     for cycle in cycles:
-        stretches[round(cycle.start_s * 1000), round(cycle.end_s * 1000)].append(cycle)
+        for same in reversed(stretches):
+            if cycle.start_s - same[0].start_s > SAME_S:
+                stretches.append([cycle])
+                break
+            middle_s = (same[0].start_s + same[0].end_s) / 2  # a click may be shorter than the tolerance
+            if abs(cycle.end_s - same[0].end_s) <= SAME_S and cycle.start_s < middle_s:
+                same.append(cycle)
+                break
+        else:
+            stretches.append([cycle])
     problems = []
-    for same in stretches.values():
+    for same in stretches:
         labels = list(dict.fromkeys(label_of(cycle.crackle, cycle.wheeze) for cycle in same))
         stretch = f"{where}: the cycle {same[0].start_s:g}-{same[0].end_s:g} s"
         if len(labels) > 1:

@@ -72,6 +72,25 @@ def mended(folder: Path, path: str) -> str:
     return path + suffixes[0] if len(suffixes) == 1 else path
 
 
+def place_of(folder: Path, path: str) -> str:
+    """Folder of a table and a path in it -> one text for every way to write the same place; the disk is not asked, so
+    a link is a place of its own."""
+    if "://" in path:
+        return path
+    base = os.path.abspath(folder)
+    whole = os.path.normpath(os.path.join(base, path))
+    return (whole.removeprefix(base + os.sep)).replace(os.sep, "/")
+
+
+def on_disk(path: str | Path) -> str:
+    """Path -> what it shares with every other path of the same file, through links too; "" where there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return ""
+    return f"{found.st_dev}:{found.st_ino}" if found.st_ino else ""
+
+
 def has_suffix(path: str) -> bool:
     """Whether a path ends as files of sound do."""
     return os.path.splitext(path)[1].lower() in SOUNDS

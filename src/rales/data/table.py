@@ -4,7 +4,8 @@
     visit1/anna.wav,0.0,2.4,normal,anna,train
     visit1/anna.wav,2.4,4.9,crackle,anna,train
 
-* `path`: audio file, relative to the table's folder or absolute; two paths are two recordings.
+* `path`: audio file, relative to the table's folder or absolute; two files are two recordings, and one file is one
+  recording, however its path is written and through links too.
 * `label` (normal, crackle, wheeze, both) or `crackle` and `wheeze` (0 or 1); where all are given they must agree. A row
   without any of them has not been judged and is left out.
 * `start_s`, `end_s` may be left out or empty: from the first or to the last sample.
@@ -46,13 +47,13 @@ from rales.data.cycles import (
     some,
 )
 from rales.data.dialects import SUFFIXES as SUFFIXES
-from rales.data.dialects import Row, has_suffix, located, mended, read_table
+from rales.data.dialects import Row, has_suffix, located, mended, on_disk, read_table
 from rales.metrics import CLASSES
 
 SPLIT_WORDS = ("train", "test", "validation")
 
 _FLAGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
-_PER_RECORDING = ("patient", "device", "location", "mode", "split")
+_PER_RECORDING = ("recording", "patient", "device", "location", "mode", "split")
 _WRITTEN = (".csv", ".tsv", ".parquet")
 _OURS = ("true_label", "model_label", *(f"p_{name}" for name in CLASSES))  # columns of our tables, not misspelt ones
 
@@ -136,9 +137,11 @@ def _unset_split(rows: list[Row]) -> list[str]:
 def _by_recording(manifest: Path, rows: list[Row], *, audio: bool) -> tuple[dict[str, list[Row]], list[str]]:
     """Rows -> those of each recording by its name, and a problem for each that has none.
 
-    A recording is a path; where two share the name in the table or that of the file, the folder is added to it.
+    A recording is a file, or a name where no path is given; where two share the name in the table or that of the file,
+    the folder is added to it.
     """
     files: dict[str, str] = {}
+    same: dict[str, str] = {}  # path -> what all paths of one file share
     groups: dict[tuple[str, str], list[Row]] = {}
     problems = []
     for row in rows:
@@ -149,12 +152,15 @@ def _by_recording(manifest: Path, rows: list[Row], *, audio: bool) -> tuple[dict
         if path not in files:
             whole = located(manifest.parent, path) if audio else manifest.parent / path
             files[path] = os.path.normpath(whole) if path else ""
-        groups.setdefault((files[path], name or _stem(files[path])), []).append(row)
+            same[path] = (on_disk(files[path]) or os.path.realpath(files[path])) if path else ""
+        groups.setdefault((same[path], "" if path else name), []).append(row)
 
     folder = os.path.normpath(manifest.parent)
-    shared = Counter(name for _, name in groups)
+    called = [(files[first["path"]], first.get("recording")) for first in (group[0].cells for group in groups.values())]
+    names = [name or _stem(file) for file, name in called]
+    shared = Counter(names)
     named: dict[str, list[Row]] = {}
-    for (file, name), group in groups.items():
+    for (file, _), name, group in zip(called, names, groups.values(), strict=True):
         inside = os.path.relpath(file, folder) if file.startswith(folder) or folder == "." else file
         longer = Path(inside).as_posix()
         choices = [name] * (shared[name] == 1) + [longer.removesuffix(Path(longer).suffix), longer]
@@ -172,10 +178,14 @@ def _recording(manifest: Path, name: str, rows: list[Row], *, has_split: bool, a
     first, where = rows[0].cells, rows[0].where
     problems: list[str] = []
     notes: list[str] = []
+    paths = list(dict.fromkeys(row.cells["path"] for row in rows))
+    one_file = f", which are one file ({some(paths)})," if len(paths) > 1 else ""
     for column in _PER_RECORDING:
         values = sorted({row.cells.get(column, "") for row in rows})
         if len(values) > 1:
-            problems.append(f"{where}: the rows of recording {name} differ in {column} ({some(values)}); make them one")
+            problems.append(
+                f"{where}: the rows of recording {name}{one_file} differ in {column} ({some(values)}); make them one"
+            )
 
     path, facts = "", None
     if audio and first["path"]:
