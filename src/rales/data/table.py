@@ -47,13 +47,14 @@ from rales.data.cycles import (
     some,
 )
 from rales.data.dialects import SUFFIXES as SUFFIXES
-from rales.data.dialects import Row, has_suffix, located, mended, on_disk, read_table
+from rales.data.dialects import Row, has_suffix, located, mended, on_disk, place_of, read_table
 from rales.metrics import CLASSES
 
 SPLIT_WORDS = ("train", "test", "validation")
 
 _FLAGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 _PER_RECORDING = ("recording", "patient", "device", "location", "mode", "split")
+_TIMES = ("start_s", "end_s")
 _WRITTEN = (".csv", ".tsv", ".parquet")
 _OURS = ("true_label", "model_label", *(f"p_{name}" for name in CLASSES))  # columns of our tables, not misspelt ones
 
@@ -225,8 +226,10 @@ def _recording(manifest: Path, name: str, rows: list[Row], *, has_split: bool, a
 def spans_of(manifest: Path) -> dict[str, list[Row]]:
     """Table -> path of a recording -> the rows that give its cycles for prediction, {} without start_s and end_s.
 
-    Paths are relative to the table's folder, as in it. The label of a row is what the cycle is known to be: that of
-    true_label where there is such a column, none where the table is one of a model's answers.
+    Paths are relative to the table's folder, as the first row of the recording has it. A recording none of whose rows
+    has a time is not there; beside rows with times, one with a label alone is the whole recording, as for
+    `read_cycles`. The label of a row is what the cycle is known to be: that of true_label where there is such a column,
+    none where the table is one of a model's answers.
     """
     if manifest.suffix.lower() == ".parquet":
         import pyarrow.parquet as pq
@@ -234,20 +237,24 @@ def spans_of(manifest: Path) -> dict[str, list[Row]]:
         columns: Sequence[str] = pq.read_schema(manifest).names
     else:
         columns = read_table(manifest).columns
-    if not {"start_s", "end_s"} & set(columns):
+    if not set(_TIMES) & set(columns):
         return {}
     if "true_label" in columns:
         known = ["true_label"]
     else:
         known = [] if f"p_{CLASSES[0]}" in columns else ["label", "crackle", "wheeze"]
+
     spans: dict[str, list[Row]] = {}
+    spelt: dict[str, str] = {}  # place -> the path that stands for it
     for where, cells in read_table(manifest).rows:
         path = cells.get("path") or cells.get("file_name", "")
-        times = {name: cells.get(name, "") for name in ("start_s", "end_s")}
-        if path and any(times.values()):
-            said = {name.removeprefix("true_"): cells.get(name, "") for name in known}
-            spans.setdefault(path, []).append(Row(where, {**times, **said}))
-    return {mended(manifest.parent, path): rows for path, rows in spans.items()}
+        if path:
+            path = mended(manifest.parent, path)
+            told = {name: cells.get(name, "") for name in _TIMES}
+            told |= {name.removeprefix("true_"): cells.get(name, "") for name in known}
+            rows = spans.setdefault(spelt.setdefault(place_of(manifest.parent, path), path), [])
+            rows += [Row(where, told)] if any(told.values()) else []
+    return {path: rows for path, rows in spans.items() if any(row.cells[name] for row in rows for name in _TIMES)}
 
 
 def cycles_of_rows(rows: Sequence[Row], duration_s: float) -> tuple[list[Cycle], list[str | None], list[str]]:
