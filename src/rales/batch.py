@@ -56,8 +56,9 @@ def run(
     -> counts, and the sentences of what failed.
 
     Where it has start_s and end_s, these are the cycles, unless `cycles` says where else to take them from. Paths are
-    relative to the manifest, absolute, or URLs; each place counts once, however it is written. `cluster` is "local" (`processes` at a time) or "ray" (the cluster at
-    `address`, or one started here; manifest, model and out must be on a file system that its nodes share).
+    relative to the manifest, absolute, or URLs; each place counts once, however it is written. `cluster`
+    is "local" (`processes` at a time) or "ray" (the cluster at `address`, or one started here; manifest, model and out
+    must be on a file system that its nodes share).
     Errors: no manifest, no model, an OUT of another job.
     """
     if cluster not in ("local", "ray"):
