@@ -263,11 +263,18 @@ def copies_note(folder: Path, copies: int) -> list[str]:
 
 
 def paired(
-    name: str, annotations: list[Path], sounds: list[Path] | None, *, suffix: str, folder: Path, decode: bool
+    name: str,
+    annotations: list[Path],
+    sounds: list[Path] | None,
+    *,
+    suffix: str,
+    folder: Path,
+    decode: bool,
+    needed: bool = True,
 ) -> Recording:
     """The files of one name -> a recording with its path and header, or the problems of the pair.
 
-    `suffix` is that of annotations; `sounds` is None where audio is not asked for.
+    `suffix` is that of annotations, `needed` whether there must be one; `sounds` is None where audio is not asked for.
     """
     problems = [
         f"{folder}: {name} is there {len(same)} times ({some(same)}); keep one"
@@ -281,7 +288,7 @@ def paired(
     if not sounds:
         missing = f"{annotations[0]}: no recording {name}.wav or .flac; add it or remove the annotation"
         return Recording(name=name, problems=[*problems, missing])
-    if not annotations:
+    if needed and not annotations:
         problems.append(f"{sounds[0]}: no annotation {name}{suffix}; add it or remove the recording")
     facts, wrong, notes = listen(sounds[0], decode=decode)
     return Recording(name=name, path=str(sounds[0]), info=facts, problems=[*problems, *wrong], notes=notes)

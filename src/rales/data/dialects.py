@@ -158,6 +158,7 @@ def _encoding(path: Path) -> tuple[str, list[str]]:
             return "utf-16", []
         if head[1:2] == b"\0" or head[:1] == b"\0":
             return "utf-16-le" if head[1:2] == b"\0" else "utf-16-be", []
+
         kinds = {
             "utf-8-sig": codecs.getincrementaldecoder("utf-8")(),
             "cp1252": codecs.getincrementaldecoder("cp1252")(),
@@ -171,6 +172,7 @@ def _encoding(path: Path) -> tuple[str, list[str]]:
                 except UnicodeDecodeError as error:
                     wrong[kind] = f"byte {read + error.start + 1}"
             read, head = read + len(head), file.read(_CHUNK)
+
     if "utf-8-sig" not in wrong:
         return "utf-8-sig", []
     if "cp1252" in wrong:
