@@ -178,6 +178,7 @@ def walk(folder: Path) -> tuple[Any, LeftOut, list[Path], bool]:
         if len(names) >= CHUNK:
             done.append(strings(names))
             names = []
+
     notes = unread_note(folder, unread)
     if unnamed:
         notes.append(f"{folder}: {len(unnamed)} recordings left out, their names are not UTF-8: {some(unnamed)}")

@@ -283,6 +283,7 @@ def paired(
     ]
     if name != one_line(name):
         problems.append(f"{folder}: the name {name} is not UTF-8 or holds control characters; rename the file")
+
     if sounds is None:
         return Recording(name=name, problems=problems)
     if not sounds:

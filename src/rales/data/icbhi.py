@@ -241,6 +241,7 @@ def _recording(
             f"location of {', '.join(LOCATIONS)}, a mode of {', '.join(MODES)} and a device of {', '.join(DEVICES)}; "
             "rename the file, or describe your own recordings in a manifest (CSV)"
         )
+
     cycles: list[Cycle] = []
     if texts:
         marks = read_annotation(texts[0], found.info.duration_s if found.info else None)
@@ -248,6 +249,7 @@ def _recording(
         problems += [*marks.problems, *unlabelled_problem(texts[0], marks)]
         notes += overlap_note(str(texts[0]), cycles)
         notes += filter(None, [marks.note(texts[0])])
+
     return replace(
         found,
         patient=facts.get("patient", name),
