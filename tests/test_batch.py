@@ -173,6 +173,26 @@ def test_the_cycles_of_the_manifest_are_used(place: Path, tmp_path: Path) -> Non
     assert set(pd.read_parquet(tmp_path / "asked" / "cycles")["source"]) == {"window"}
 
 
+@pytest.mark.parametrize("other", ["./00000.wav", "x/../00000.wav", "whole", ".\\00000.wav"])
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_the_rows_of_a_recording_are_its_cycles_however_its_path_is_written(
+    place: Path, tmp_path: Path, other: str, form: str
+) -> None:
+    """Also a row without times: it is the whole recording, as for every reader."""
+    path = str(place / "00000.wav") if other == "whole" else other
+    rows = [("00000.wav", "0", "1", "normal"), (path, "1", "2.5", "wheeze"), (path, "", "", "both"), (path, "", "", "")]
+    manifest = place / f"written.{form}"
+    table = pd.DataFrame(rows, columns=["path", "start_s", "end_s", "label"])
+    table.to_csv(manifest, index=False) if form == "csv" else table.to_parquet(manifest)
+    words = {"model": str(place / "model.safetensors"), "processes": 1, "quality": False}
+    found = batch.run(manifest, tmp_path / "out", **words)  # type: ignore[arg-type]
+    cycles = pd.read_parquet(tmp_path / "out" / "cycles")
+    assert (found["recordings"], found["problems"]) == (1, [])
+    assert cycles[["path", "start_s", "end_s", "true_label"]].to_numpy().tolist() == [
+        [str(place / "00000.wav"), *times] for times in ((0.0, 1.0, "normal"), (0.0, 3.0, "both"), (1.0, 2.5, "wheeze"))
+    ]
+
+
 def test_the_answers_of_a_model_are_no_true_labels(place: Path, tmp_path: Path) -> None:
     model = predict.load(place / "model.safetensors")
     table = model.predict(place / "00000.wav", cycles="windows", quality=False)

@@ -160,6 +160,20 @@ def test_an_own_manifest(tmp_path: Path) -> None:
     assert len(read_collection([tmp_path / "own.csv"], part="all")) == 4
 
 
+def test_one_file_counts_once_and_on_one_side(tmp_path: Path) -> None:
+    """Else a recording could be trained on in spite of its test row."""
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / f"{name}.wav").write_bytes(b"")
+    (tmp_path / "link.wav").symlink_to("c.wav")
+    lines = ["path,split", "b.wav,train", "a.wav,train", f"{tmp_path}/a.wav,test", "./b.wav,train", "d.wav,train"]
+    lines += ["c.wav,train", "link.wav,test"]
+    (tmp_path / "own.csv").write_text("\n".join(lines) + "\n")
+    found = read_collection([tmp_path / "own.csv"])
+    assert [found.path(i).name for i in range(len(found))] == ["b.wav", "d.wav"]
+    assert found.facts()["left_out"] == 2
+    assert len(read_collection([tmp_path / "own.csv"], part="all")) == 5  # without a split, links are not followed
+
+
 def test_sharded_parquet_manifests(tmp_path: Path) -> None:
     for shard in range(3):
         folder = tmp_path / "shards" / f"{shard % 2}"

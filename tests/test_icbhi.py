@@ -466,6 +466,58 @@ def test_recordings_of_own_names_count_as_patients_of_their_own(folder: Path) ->
     assert cycles["patient"].nunique() == 5
 
 
+@pytest.mark.parametrize("ending", [".txt", ".raven.txt", ".audacity.txt"])
+@pytest.mark.parametrize("label", ["wheeze", "crackle"])
+def test_one_name_in_several_folders(tmp_path: Path, ending: str, label: str) -> None:
+    """What the page exports of visit1/anna and visit2/anna, also where both are annotated alike; whole copies count
+    once."""
+    text = {
+        ".txt": "0.0 1.0 {0:d} {1:d}\n",
+        ".raven.txt": "Selection\tBegin Time (s)\tEnd Time (s)\tClass\n1\t0\t1\t{2}\n",
+        ".audacity.txt": "0.0\t1.0\t{2}\n",
+    }[ending]
+    for number, (visit, said) in enumerate((("visit1", "wheeze"), ("visit2", label), ("", "normal"))):
+        (tmp_path / visit).mkdir(exist_ok=True)
+        soundfile.write(tmp_path / visit / "anna.wav", np.full(4000, 0.1 * (number + 1)), 4000)
+        written = text if number != 1 else "0.0 1.0 {0:d} {1:d}\n"  # one folder in ICBHI's form, whatever the others
+        filled = written.format(said == "crackle", said == "wheeze", said)
+        (tmp_path / visit / f"anna{ending if number != 1 else '.txt'}").write_text(filled)
+    shutil.copytree(tmp_path / "visit1", tmp_path / "backup")
+    cycles = icbhi.read_cycles(tmp_path, needs_split=False)
+    assert cycles[["recording", "patient", "label"]].to_numpy().tolist() == [
+        ["anna", "anna", "normal"], ["backup/anna", "backup/anna", "wheeze"], ["visit2/anna", "visit2/anna", label]
+    ]  # fmt: skip
+    assert cycles["path"].tolist() == [str(tmp_path / f"{name}.wav") for name in cycles["recording"]]
+    assert any("counted once: 2" in note for note in icbhi.audit(tmp_path).notes)
+
+
+def test_annotations_of_one_name_far_from_their_recordings_stay_a_problem(tmp_path: Path) -> None:
+    for number, visit in enumerate(("visit1", "visit2")):
+        (tmp_path / visit).mkdir()
+        soundfile.write(tmp_path / visit / "anna.wav", np.full(4000, 0.1 * (number + 1)), 4000)
+    (tmp_path / "anna.txt").write_text(GOOD)
+    assert "anna is there 2 times" in icbhi.audit(tmp_path).problems[1]
+
+
+def test_recordings_of_the_database_that_differ_stay_a_problem(folder: Path) -> None:
+    (folder / "again").mkdir()
+    soundfile.write(folder / "again" / f"{FIRST}.wav", np.full(4000, 0.3), 4000)
+    (folder / "again" / f"{FIRST}.txt").write_text(GOOD)
+    assert f"{FIRST} is there 2 times" in problem(folder)
+
+
+def test_recordings_of_own_names_need_no_annotation_where_others_have_one(folder: Path) -> None:
+    """The page leaves out those that could not be judged."""
+    add_sound(folder, "zeros")
+    report = icbhi.audit(folder)
+    assert [problem for problem in report.problems if "is in no split" not in problem] == []
+    assert f"{folder}: recordings without annotation, which give no rows: zeros" in report.notes
+    assert set(icbhi.read_cycles(folder, needs_split=False)["recording"]) == {FIRST, SECOND, THIRD}
+    for name in (FIRST, SECOND, THIRD):
+        (folder / f"{name}.txt").unlink()
+    assert any("zeros.wav: no annotation zeros.txt" in problem for problem in icbhi.audit(folder).problems)
+
+
 def test_recording_twice(folder: Path) -> None:
     add_sound(folder, FIRST, suffix=".flac")
     assert f"{FIRST} is there 2 times ({folder / FIRST}.flac, {folder / FIRST}.wav)" in problem(folder)

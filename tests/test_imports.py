@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "epochs": {"runs"},
     "data": {"audio", "config", "metrics", "cells"},
     "report": {"runs", "epochs", "metrics", "statistics", "cells"},
-    "outputs": {"audio", "config", "data"},
+    "outputs": {"audio", "config", "data", "metrics"},
     "rows": {"config", "audio", "data", "losses", "metrics"},
     "steps": {"audio", "config", "losses", "optim"},
     "finetune": {

@@ -84,6 +84,11 @@ def test_no_command_writes_over_its_inputs_or_twice(capsys: Capture, place: Path
         "predict anna.wav --out x.csv --status y.csv --summary z.csv",
         "predict . --out labels --format audacity",
         "predict anna.wav --out new.txt --format raven",
+        "predict anna.wav bob.wav --out new.txt --format raven",
+        "predict . --out . --format raven",
+        "predict anna.wav --out anna.json",
+        "predict anna.wav --out anna.parquet",
+        "embed anna.wav --out v.parquet",
         "embed anna.wav --out v.npz",
     ],
 )
@@ -103,10 +108,59 @@ def test_other_jobs_by_the_same_rule(place: Path) -> None:
     check_outputs({"--out": [Path("x.csv")]}, {SOUND: ["s3://bucket/x.csv"]})
 
 
+RAVEN = "Selection\tView\tLow Freq (Hz)\tHigh Freq (Hz)\tClass\tp_normal\tp_crackle\tp_wheeze\tp_both\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("anna.json", '{"record_annotation": "Normal", "event_annotation": []}'),
+        ("ANNA.json", '{"record_annotation": "Normal", "event_annotation": []}'),
+        ("65019418_2.6_1_p1_3306.json", '{"record_annotation": "Normal", "event_annotation": []}'),
+        ("any.json", '{"record_annotation": "Normal", "event_annotation": [{"start": "0", "end": "9"}]}'),
+        ("m.json", '[{"path": "anna.wav", "label": "normal"}]'),
+        ("m.tsv", "path\tlabel\nanna.wav\tnormal\n"),
+        ("cw.csv", "path,start_s,end_s,crackle,wheeze\nanna.wav,0,1,1,0\n"),
+        ("times.CSV", "path,start_s,end_s\nanna.wav,0,1\n"),
+        ("Lab.csv", "Path,Label\nanna.wav,normal\n"),
+        ("files.csv", "file_name\nanna.wav\n"),
+        ("anna.raven.txt", RAVEN + "1\tSpectrogram 1\t50.0\t8000.0\tcrackle\t0.7\t0.1\t0.1\t0.1\n"),
+        ("anna.raven.txt", RAVEN + "1\tSpectrogram 1\t50.000\t8000.000\tnormal\t0.7\t0.1\t0.1\t0.1\n"),
+        ("anna.RAVEN.TXT", "Selection\tBegin Time (s)\tEnd Time (s)\tClass\n1\t0\t1\tnormal\n"),
+        ("x.raven.txt", "Selection\tBegin Time (s)\tEnd Time (s)\tClass\n1\t0\t1\tnormal\n"),
+        ("anna.audacity.txt", "0.000000\t1.000000\tnormal 0.70\n"),
+        ("x.audacity.txt", "0.000000\t1.000000\tnormal\n"),
+    ],
+)
+def test_what_people_make_stays_whatever_its_name(place: Path, name: str, text: str) -> None:
+    """Annotations in every form that is read, and every table of recordings that is not known to be ours."""
+    (place / "ANNA.WAV").write_bytes((place / "anna.wav").read_bytes())
+    path = place / name
+    path.write_text(text)
+    link = place / "a_link.csv"
+    link.symlink_to(name)
+    for out in (path, link):
+        with pytest.raises(UsageError, match="which would be replaced; choose another name"):
+            check_outputs({"--out": [out]}, {SOUND: [place / "bob.wav"]})
+
+
+def test_a_hard_link_to_an_annotation_that_is_read(place: Path) -> None:
+    (place / "anna.json").write_text('{"record_annotation": "Normal"}')
+    os.link(place / "anna.json", place / "hard.json")
+    with pytest.raises(UsageError, match="is the annotation of a recording that is read"):
+        check_outputs({"--out": [place / "hard.json"]}, {SOUND: [place / "anna.wav"]})
+    check_outputs({"--out": [place / "hard.json"]}, {SOUND: [place / "bob.wav"]})
+
+
 def test_files_that_people_make(place: Path) -> None:
     assert made_by_hand(place / "m.csv")
     assert made_by_hand(place / "anna.txt")
-    ours = {"ours.csv": "recording,label,p_normal,path\n", "status.csv": "path,status\n", "other.csv": "a,b\n"}
+    ours = {
+        "ours.csv": "recording,label,p_normal,path\n",
+        "status.csv": "path,status,sentence\n",
+        "sums.csv": "path,not_judged,abnormal\n",
+        "other.csv": "a,b\n",
+    }
     for name, text in ours.items():
         (place / name).write_text(text)
         assert not made_by_hand(place / name)

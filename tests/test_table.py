@@ -1,5 +1,6 @@
 """Own manifests: what may be left out, the round trip, and a sentence for each broken thing."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import soundfile
 
 import rales.data
 from rales.data import icbhi, table
-from rales.data.cycles import COLUMNS
+from rales.data.cycles import COLUMNS, Cycle, repeated_problems
 from tests.damage import audit_of_one_problem
 
 RATE_HZ = 4000
@@ -313,7 +314,44 @@ def test_two_paths_are_two_recordings(folder: Path) -> None:
     [
         ("a.wav,0,0.5,wheeze,1,train", "the cycle 0-0.5 s stands there as normal and as wheeze; keep the right one"),
         ("a.wav,0.0,0.500,normal,1,train", "the cycle 0-0.5 s (normal) stands there 2 times; keep one"),
+        (
+            "a.wav,0.0006,0.4994,wheeze,1,train",
+            "the cycle 0-0.5 s stands there as normal and as wheeze; keep the right",
+        ),
+        ("./x/../a.wav,0,0.5,wheeze,1,train", "the cycle 0-0.5 s stands there as normal and as wheeze; keep the right"),
     ],
 )
 def test_a_cycle_that_stands_there_twice(folder: Path, row: str, sentence: str) -> None:
     assert sentence in problem(manifest(folder, HEADER + ROWS + row + "\n"))
+
+
+def test_cycles_that_follow_one_another_closely_are_not_the_same() -> None:
+    clicks = [Cycle(start_s, start_s + 0.002, 1, 0) for start_s in (0.1, 0.102, 0.104)]
+    assert repeated_problems("a", clicks) == []
+    assert repeated_problems("a", [Cycle(0.0, 1.0, 0, 0), Cycle(0.0, 1.1, 0, 0), Cycle(0.002, 0.998, 1, 0)]) == [
+        "a: the cycle 0-1 s stands there as normal and as crackle; keep the right one"
+    ]
+
+
+@pytest.mark.parametrize("other", ["whole", "./a.wav", "link.wav", "hard.wav"])
+@pytest.mark.parametrize("audio", [True, False])
+def test_one_file_is_one_recording_however_it_is_written(folder: Path, other: str, audio: bool) -> None:
+    """Else one file could be on both sides of the split, without a word."""
+    (folder / "link.wav").symlink_to("a.wav")
+    (folder / "hard.wav").hardlink_to(folder / "a.wav")
+    path = folder / "a.wav" if other == "whole" else other
+    rows = f"a.wav,0,0.5,normal,1,train\n{path},0.5,1,wheeze,1,%s\n"
+    crossed = manifest(folder, HEADER + rows % "test")
+    said = f"line 2: the rows of recording a, which are one file (a.wav, {path}), differ in split (test, train); make"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        table.read_cycles(crossed, audio=audio)
+    assert said in table.audit(crossed).problems[0]
+    whole = table.read_cycles(manifest(folder, HEADER + rows % "train"), audio=audio)
+    assert whole[["recording", "cycle"]].to_numpy().tolist() == [["a", 1], ["a", 2]]
+
+
+def test_one_file_of_two_names_is_a_problem(folder: Path) -> None:
+    rows = "x,a.wav,0,0.5,normal,1,train\ny,a.wav,0,0.5,wheeze,1,train\n"
+    report = table.audit(manifest(folder, "recording," + HEADER + rows))
+    assert "line 2: the rows of recording x differ in recording (x, y); make them one" in report.problems[0]
+    assert "the cycle 0-0.5 s stands there as normal and as wheeze" in report.problems[1]

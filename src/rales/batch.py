@@ -52,12 +52,13 @@ def run(
     quality: bool = True,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Manifest (CSV or Parquet with a column `path`; each recording counts once) -> OUT/cycles, OUT/summary and
-    OUT/status, a Parquet file a shard; -> counts, and the sentences of what failed.
+    """Manifest (CSV or Parquet with a column `path`) -> OUT/cycles, OUT/summary and OUT/status, a Parquet file a shard;
+    -> counts, and the sentences of what failed.
 
     Where it has start_s and end_s, these are the cycles, unless `cycles` says where else to take them from. Paths are
-    relative to the manifest, absolute, or URLs. `cluster` is "local" (`processes` at a time) or "ray" (the cluster at
-    `address`, or one started here; manifest, model and out must be on a file system that its nodes share).
+    relative to the manifest, absolute, or URLs; each place counts once, however it is written. `cluster`
+    is "local" (`processes` at a time) or "ray" (the cluster at `address`, or one started here; manifest, model and out
+    must be on a file system that its nodes share).
     Errors: no manifest, no model, an OUT of another job.
     """
     if cluster not in ("local", "ray"):
@@ -69,17 +70,12 @@ def run(
     rows = rows_of(manifest, source) if cycles == "auto" else {}
     classifier = export.load(model)
     decision = classifier.decision(min_confidence, threshold)
-    job = {
-        "recordings": collection.facts()["digest"],
-        "model": classifier.digest,
-        "shard": shard,
-        "cycles": cycles,
-        "quality": quality,
-        "decision": {name: value for name, value in vars(decision).items() if name != "caution"},  # is the model's
-        **({"rows": digest_of(rows)} if rows else {}),
-    }
+    told = {name: value for name, value in vars(decision).items() if name != "caution"}  # is the model's
+    job = {"recordings": collection.facts()["digest"], "model": classifier.digest, "shard": shard}
+    job |= {"cycles": cycles, "quality": quality, "decision": told, **({"rows": digest_of(rows)} if rows else {})}
     file = str(Path(model).resolve()) if model and Path(model).exists() else model
     shared = (str(out.resolve()), file, decision, cycles, quality)
+
     with runs.claimed(out):
         begin(out, job)
         waiting = (part for part in shards(source, shard, rows) if not done(out, part.number))

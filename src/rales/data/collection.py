@@ -20,7 +20,7 @@ from rales.audio.opening import AUDIO_SUFFIXES, UNREAD_SUFFIXES
 from rales.cells import one_line
 from rales.data import icbhi, sprsound
 from rales.data.cycles import Found, some, unread_note, walked
-from rales.data.dialects import SUFFIXES, mended, read_table
+from rales.data.dialects import SUFFIXES, mended, on_disk, place_of, read_table
 
 Part = Literal["train", "all"]
 MANIFESTS = (".csv", ".tsv", ".parquet")  # in a folder, where JSON is for annotations
@@ -178,6 +178,7 @@ def walk(folder: Path) -> tuple[Any, LeftOut, list[Path], bool]:
         if len(names) >= CHUNK:
             done.append(strings(names))
             names = []
+
     notes = unread_note(folder, unread)
     if unnamed:
         notes.append(f"{folder}: {len(unnamed)} recordings left out, their names are not UTF-8: {some(unnamed)}")
@@ -213,8 +214,9 @@ def manifest_source(given: Path, manifests: Sequence[Path], part: Part) -> Sourc
         paths.append(path)
         splits.append(split)
     path, split = pa.chunked_array(flat(paths)), pa.chunked_array(flat(splits))
+    place = places(base, path)
     if part == "all":
-        return Source(given, base, "manifest", pc.unique(path), strings([]))
+        return Source(given, base, "manifest", first_of_each(path, place), strings([]))
     if database := database_of(path.filter(pc.is_null(split)) if split.null_count < len(split) else path):
         raise ValueError(
             f"{given}: lists recordings named as those of {database} without saying which are for training; add a "
@@ -222,10 +224,38 @@ def manifest_source(given: Path, manifests: Sequence[Path], part: Part) -> Sourc
         )
     is_train = pc.fill_null(pc.equal(split, "train"), True)
     if pc.all(is_train).as_py():
-        return Source(given, base, "manifest", pc.unique(path), strings([]))
-    others = pc.unique(path.filter(pc.invert(is_train)))
-    train = pc.unique(path.filter(is_train))
-    return Source(given, base, "manifest", train.filter(pc.invert(pc.is_in(train, value_set=others))), others)
+        return Source(given, base, "manifest", first_of_each(path, place), strings([]))
+    place = files_at(base, place)  # a link to a test recording is one
+    tested = pc.is_in(place, value_set=pc.unique(place.filter(pc.invert(is_train))))
+    used, others = (first_of_each(path.filter(mask), place.filter(mask)) for mask in (pc.invert(tested), tested))
+    return Source(given, base, "manifest", used, others)
+
+
+def places(base: Path, paths: Any) -> Any:
+    """Arrow array of paths -> the same with one text for each place, however it is written."""
+    odd = r"^/|(^|/)\.{0,2}(/|$)"  # absolute, or with a part that is empty, . or ..
+    if not pc.any(pc.match_substring_regex(paths, odd)).as_py():
+        return paths
+    return pa.chunked_array([strings([place_of(base, path) for path in some_paths]) for some_paths in chunks(paths)])
+
+
+def files_at(base: Path, paths: Any) -> Any:
+    """The same with one text for each file, links followed, which asks the disk for every path."""
+
+    def file(path: str) -> str:
+        whole = path if "://" in path else os.path.join(base, path)
+        return on_disk(whole) or path
+
+    return pa.chunked_array([strings([file(path) for path in some_paths]) for some_paths in chunks(paths)])
+
+
+def first_of_each(paths: Any, place: Any) -> Any:
+    """Arrow arrays of paths and of their places -> the first path of each place, in order."""
+    if place is paths:
+        return pc.unique(paths)
+    rows = pa.table({"place": place, "row": pa.array(range(len(place)), pa.int64())})
+    first = rows.group_by("place", use_threads=False).aggregate([("row", "min")])["row_min"]
+    return paths.take(first.take(pc.sort_indices(first)))
 
 
 def columns_of(manifest: Path) -> tuple[Any, Any]:

@@ -45,6 +45,7 @@ COLUMNS = (
 # 0.5 ms and one sample (0.25 ms at 4 kHz); no ICBHI or SPRSound recording that could be checked needs more. 50 ms
 # leaves room for re-encoded copies and is a quarter of the shortest cycle (0.2 s), so that clipping is harmless.
 END_TOLERANCE_S = 0.05
+SAME_S = 0.003  # two cycles whose ends are this near are one written twice: other programs round to milliseconds
 MIN_CYCLE_S = 0.001  # below this a cycle may hold no sample at 4 kHz; the shortest published one lasts 0.2 s
 
 
@@ -262,11 +263,18 @@ def copies_note(folder: Path, copies: int) -> list[str]:
 
 
 def paired(
-    name: str, annotations: list[Path], sounds: list[Path] | None, *, suffix: str, folder: Path, decode: bool
+    name: str,
+    annotations: list[Path],
+    sounds: list[Path] | None,
+    *,
+    suffix: str,
+    folder: Path,
+    decode: bool,
+    needed: bool = True,
 ) -> Recording:
     """The files of one name -> a recording with its path and header, or the problems of the pair.
 
-    `suffix` is that of annotations; `sounds` is None where audio is not asked for.
+    `suffix` is that of annotations, `needed` whether there must be one; `sounds` is None where audio is not asked for.
     """
     problems = [
         f"{folder}: {name} is there {len(same)} times ({some(same)}); keep one"
@@ -275,12 +283,13 @@ def paired(
     ]
     if name != one_line(name):
         problems.append(f"{folder}: the name {name} is not UTF-8 or holds control characters; rename the file")
+
     if sounds is None:
         return Recording(name=name, problems=problems)
     if not sounds:
         missing = f"{annotations[0]}: no recording {name}.wav or .flac; add it or remove the annotation"
         return Recording(name=name, problems=[*problems, missing])
-    if not annotations:
+    if needed and not annotations:
         problems.append(f"{sounds[0]}: no annotation {name}{suffix}; add it or remove the recording")
     facts, wrong, notes = listen(sounds[0], decode=decode)
     return Recording(name=name, path=str(sounds[0]), info=facts, problems=[*problems, *wrong], notes=notes)
@@ -332,12 +341,21 @@ def overlap_note(where: str, cycles: Sequence[Cycle]) -> list[str]:
 
 
 def repeated_problems(where: str, cycles: Sequence[Cycle]) -> list[str]:
-    """Cycles sorted by start -> a sentence for every stretch of time that stands there more than once."""
-    stretches: dict[tuple[int, int], list[Cycle]] = defaultdict(list)
+    """Cycles sorted by start -> a sentence for every stretch of time, to SAME_S, that stands there more than once."""
+    stretches = list[list[Cycle]]()
     for cycle in cycles:
-        stretches[round(cycle.start_s * 1000), round(cycle.end_s * 1000)].append(cycle)
+        for same in reversed(stretches):
+            if cycle.start_s - same[0].start_s > SAME_S:
+                stretches.append([cycle])
+                break
+            middle_s = (same[0].start_s + same[0].end_s) / 2  # a click may be shorter than the tolerance
+            if abs(cycle.end_s - same[0].end_s) <= SAME_S and cycle.start_s < middle_s:
+                same.append(cycle)
+                break
+        else:
+            stretches.append([cycle])
     problems = []
-    for same in stretches.values():
+    for same in stretches:
         labels = list(dict.fromkeys(label_of(cycle.crackle, cycle.wheeze) for cycle in same))
         stretch = f"{where}: the cycle {same[0].start_s:g}-{same[0].end_s:g} s"
         if len(labels) > 1:

@@ -72,6 +72,25 @@ def mended(folder: Path, path: str) -> str:
     return path + suffixes[0] if len(suffixes) == 1 else path
 
 
+def place_of(folder: Path, path: str) -> str:
+    """Folder of a table and a path in it -> one text for every way to write the same place; the disk is not asked, so
+    a link is a place of its own."""
+    if "://" in path:
+        return path
+    base = os.path.abspath(folder)
+    whole = os.path.normpath(os.path.join(base, path))
+    return (whole.removeprefix(base + os.sep)).replace(os.sep, "/")
+
+
+def on_disk(path: str | Path) -> str:
+    """Path -> what it shares with every other path of the same file, through links too; "" where there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return ""
+    return f"{found.st_dev}:{found.st_ino}" if found.st_ino else ""
+
+
 def has_suffix(path: str) -> bool:
     """Whether a path ends as files of sound do."""
     return os.path.splitext(path)[1].lower() in SOUNDS
@@ -139,6 +158,7 @@ def _encoding(path: Path) -> tuple[str, list[str]]:
             return "utf-16", []
         if head[1:2] == b"\0" or head[:1] == b"\0":
             return "utf-16-le" if head[1:2] == b"\0" else "utf-16-be", []
+
         kinds = {
             "utf-8-sig": codecs.getincrementaldecoder("utf-8")(),
             "cp1252": codecs.getincrementaldecoder("cp1252")(),
@@ -152,6 +172,7 @@ def _encoding(path: Path) -> tuple[str, list[str]]:
                 except UnicodeDecodeError as error:
                     wrong[kind] = f"byte {read + error.start + 1}"
             read, head = read + len(head), file.read(_CHUNK)
+
     if "utf-8-sig" not in wrong:
         return "utf-8-sig", []
     if "cp1252" in wrong:

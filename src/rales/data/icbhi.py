@@ -3,12 +3,14 @@
 The published archive holds `<recording>.wav` beside `<recording>.txt` (lines `start end crackles wheezes`) and the
 official split `ICBHI_challenge_train_test.txt`. Found here too: FLAC in place of WAV, files in sub-folders, the split
 list beside the folder or as `official_split.txt`, archives that hold the tree twice, annotations without any audio,
-recordings of one's own beside annotations in any form of `annotations`.
+recordings of one's own beside annotations in any form of `annotations`, some of them not annotated, or with one name
+in several folders.
 """
 
+import filecmp
 import re
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -79,13 +81,15 @@ def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
     """
     folder = Path(folder)
     paths = files(folder)
-    sounds, copied_sounds = without_copies(by_stem(paths, AUDIO_SUFFIXES))
+    sounds = by_stem(paths, AUDIO_SUFFIXES)
     texts = _annotations(paths, sounds)
     lists = [path for path in paths if path.name.lower() in SPLIT_FILES] or _beside(folder)
     strays = [stem for stem in texts if stem not in sounds and not re.match(r"\d+_", stem)]
     for stem in list(texts):
         if stem in strays or (stem not in sounds and _NO_ANNOTATION.fullmatch(stem)):
             del texts[stem]
+    sounds, texts = _apart(folder, sounds, texts)
+    sounds, copied_sounds = without_copies(sounds)
     texts, copied_texts = without_copies(texts)
     names = sorted(texts.keys() | sounds.keys()) if audio else sorted(texts)
     if not names:
@@ -93,39 +97,87 @@ def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
             f"{folder}: no recording and no annotation in ICBHI layout (101_1b1_Al_sc_Meditron.wav or .flac beside "
             "101_1b1_Al_sc_Meditron.txt); give the folder that the database was unpacked to"
         )
+
     splits, split_problems, notes = _splits(folder, lists, names)
     notes += copies_note(folder, copied_sounds + copied_texts)
-    own = [name for name in names if not facts_of(name) and not _OF_DATABASE.match(name)]
+    own = [name for name in names if _is_own(name)]
+    unmarked = {name for name in own if name not in texts} if texts.keys() & sounds.keys() else set[str]()
     if own:
         notes.append(
             f"{folder}: not named as in ICBHI 2017, so each counts as a patient of its own: {some(own)}; a manifest "
             "(CSV) can name patients"
         )
+    if unmarked:
+        notes.append(f"{folder}: recordings without annotation, which give no rows: {some(sorted(unmarked))}")
     unknown = [f"{stem}.txt" for stem in strays if not _NO_ANNOTATION.fullmatch(stem)]
     if unknown:
         notes.append(f"{folder}: not taken for annotations: {some(unknown)}")
     notes += unread_note(folder, paths)
     if not sounds:
         notes.append(f"{folder}: annotations only, no recording")
+
     with_audio = audio and bool(sounds)
 
     def read_one(name: str) -> Recording:
         heard = sounds.get(name, []) if with_audio else None
-        return _recording(name, texts.get(name, []), heard, splits.get(name, ""), folder=folder, decode=decode)
+        marks, split = texts.get(name, []), splits.get(name, "")
+        return _recording(name, marks, heard, split, folder=folder, decode=decode, needed=name not in unmarked)
 
     with ThreadPoolExecutor() as pool:  # files are read outside the interpreter lock
         recordings = list(pool.map(read_one, names))
     return Found(folder, recordings, notes=notes, split_problems=split_problems)
 
 
-def _annotations(paths: Iterable[Path], sounds: Container[str]) -> dict[str, list[Path]]:
-    """Files, names of recordings -> text files by name; anna.raven.txt is that of anna where there is no anna.txt."""
+def _annotations(paths: Iterable[Path], sounds: Mapping[str, list[Path]]) -> dict[str, list[Path]]:
+    """Files, recordings by name -> text files by name; anna.raven.txt is that of anna where there is no anna.txt, or
+    none in the folder that holds both it and a recording anna."""
     texts = by_stem(paths, (".txt",))
+    plain = {stem: {path.parent for path in same} for stem, same in texts.items()}
     for stem in list(texts):
         name = stem.removesuffix(".audacity").removesuffix(".raven")
-        if name != stem and stem not in sounds and name in sounds and name not in texts:
-            texts[name] = texts.pop(stem)
+        if name == stem or stem in sounds or name not in sounds:
+            continue
+        heard = {path.parent for path in sounds[name]} - plain.get(name, set())
+        taken = [path for path in texts[stem] if name not in plain or path.parent in heard]
+        left = [path for path in texts.pop(stem) if path not in taken]
+        texts |= {key: same for key, same in ((name, texts.get(name, []) + taken), (stem, left)) if same}
     return texts
+
+
+def _apart(
+    folder: Path, sounds: dict[str, list[Path]], texts: dict[str, list[Path]]
+) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """Recordings and annotations by name -> the same, with unlike recordings of one own name in several folders
+    (visit1/anna, visit2/anna) named by their folder too, each with the annotation beside it.
+
+    One of the database is there once: two that differ stay under one name, and are a problem of `paired`.
+    """
+    sounds, texts = dict(sounds), dict(texts)
+    for stem in list(sounds):
+        unlike = without_copies({stem: sounds[stem]})[0][stem]
+        if not _is_own(stem) or len({path.parent for path in unlike}) < 2:
+            continue
+        named = {path: path.relative_to(folder).with_name(stem).as_posix() for path in unlike}
+        names = {
+            path: next(named[other] for other in unlike if filecmp.cmp(path, other, shallow=False))
+            for path in sounds[stem]
+        }
+        places = {path.parent: name for path, name in names.items()}
+        if not all(path.parent in places for path in texts.get(stem, [])):
+            continue
+
+        del sounds[stem]
+        for path, name in names.items():
+            sounds.setdefault(name, []).append(path)
+        for path in texts.pop(stem, []):
+            texts.setdefault(places[path.parent], []).append(path)
+    return sounds, texts
+
+
+def _is_own(name: str) -> bool:
+    """Whether a recording is not named as in the database, nor as by a mistake in such a name."""
+    stem = name.rpartition("/")[2]
+    return not facts_of(stem) and not _OF_DATABASE.match(stem)
 
 
 def annotation(path: Path, duration_s: float | None) -> tuple[list[Cycle], list[str]]:
@@ -176,18 +228,20 @@ def sex_and_age(recordings: Iterable[str]) -> dict[str, int]:
 
 
 def _recording(
-    name: str, texts: list[Path], sounds: list[Path] | None, split: str, *, folder: Path, decode: bool
+    name: str, texts: list[Path], sounds: list[Path] | None, split: str, *, folder: Path, decode: bool, needed: bool
 ) -> Recording:
-    """The files of one name -> the recording; `sounds` is None where audio is not asked for."""
-    found = paired(name, texts, sounds, suffix=".txt", folder=folder, decode=decode)
+    """The files of one name -> the recording; `sounds` is None where audio is not asked for, `needed` says whether
+    there must be an annotation."""
+    found = paired(name, texts, sounds, suffix=".txt", folder=folder, decode=decode, needed=needed)
     problems, notes = list(found.problems), list(found.notes)
-    facts = facts_of(name)
-    if not facts and _OF_DATABASE.match(name):
+    facts = facts_of(name) if "/" not in name else {}
+    if not facts and not _is_own(name):
         problems.append(
             f"{(texts or sounds or [folder])[0]}: the name is not patient_session_location_mode_device with a "
             f"location of {', '.join(LOCATIONS)}, a mode of {', '.join(MODES)} and a device of {', '.join(DEVICES)}; "
             "rename the file, or describe your own recordings in a manifest (CSV)"
         )
+
     cycles: list[Cycle] = []
     if texts:
         marks = read_annotation(texts[0], found.info.duration_s if found.info else None)
@@ -195,6 +249,7 @@ def _recording(
         problems += [*marks.problems, *unlabelled_problem(texts[0], marks)]
         notes += overlap_note(str(texts[0]), cycles)
         notes += filter(None, [marks.note(texts[0])])
+
     return replace(
         found,
         patient=facts.get("patient", name),
@@ -229,6 +284,7 @@ def _splits(folder: Path, lists: list[Path], names: list[str]) -> tuple[dict[str
     sides, problems = _read_lists(lists)
     both = [name for name, found in sides.items() if len(found) > 1]
     problems += [f"{lists[0]}: {name} is listed as both train and test; keep one line" for name in both]
+
     left_over, waiting = defaultdict(list), defaultdict(list)
     for name in sides.keys() - set(names):
         left_over[name.rpartition("_")[0]].append(name)
@@ -244,6 +300,7 @@ def _splits(folder: Path, lists: list[Path], names: list[str]) -> tuple[dict[str
             notes.append(f"{lists[0]}: {unlisted[0]} is listed as {alias} ({splits[unlisted[0]]})")
         else:
             problems += [f"{lists[0]}: {name} is in no split; add a line `{name} train` or test" for name in unlisted]
+
     listed = {name.rpartition("_")[0]: min(found) for name, found in sides.items()}
     if len(splits) < len(listed):
         here, all_ = Counter(splits.values()), Counter(listed.values())

@@ -4,7 +4,8 @@
     visit1/anna.wav,0.0,2.4,normal,anna,train
     visit1/anna.wav,2.4,4.9,crackle,anna,train
 
-* `path`: audio file, relative to the table's folder or absolute; two paths are two recordings.
+* `path`: audio file, relative to the table's folder or absolute; two files are two recordings, and one file is one
+  recording, however its path is written and through links too.
 * `label` (normal, crackle, wheeze, both) or `crackle` and `wheeze` (0 or 1); where all are given they must agree. A row
   without any of them has not been judged and is left out.
 * `start_s`, `end_s` may be left out or empty: from the first or to the last sample.
@@ -46,13 +47,14 @@ from rales.data.cycles import (
     some,
 )
 from rales.data.dialects import SUFFIXES as SUFFIXES
-from rales.data.dialects import Row, has_suffix, located, mended, read_table
+from rales.data.dialects import Row, has_suffix, located, mended, on_disk, place_of, read_table
 from rales.metrics import CLASSES
 
 SPLIT_WORDS = ("train", "test", "validation")
 
 _FLAGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
-_PER_RECORDING = ("patient", "device", "location", "mode", "split")
+_PER_RECORDING = ("recording", "patient", "device", "location", "mode", "split")
+_TIMES = ("start_s", "end_s")
 _WRITTEN = (".csv", ".tsv", ".parquet")
 _OURS = ("true_label", "model_label", *(f"p_{name}" for name in CLASSES))  # columns of our tables, not misspelt ones
 
@@ -136,9 +138,11 @@ def _unset_split(rows: list[Row]) -> list[str]:
 def _by_recording(manifest: Path, rows: list[Row], *, audio: bool) -> tuple[dict[str, list[Row]], list[str]]:
     """Rows -> those of each recording by its name, and a problem for each that has none.
 
-    A recording is a path; where two share the name in the table or that of the file, the folder is added to it.
+    A recording is a file, or a name where no path is given; where two share the name in the table or that of the file,
+    the folder is added to it.
     """
     files: dict[str, str] = {}
+    same: dict[str, str] = {}  # path -> what all paths of one file share
     groups: dict[tuple[str, str], list[Row]] = {}
     problems = []
     for row in rows:
@@ -149,12 +153,15 @@ def _by_recording(manifest: Path, rows: list[Row], *, audio: bool) -> tuple[dict
         if path not in files:
             whole = located(manifest.parent, path) if audio else manifest.parent / path
             files[path] = os.path.normpath(whole) if path else ""
-        groups.setdefault((files[path], name or _stem(files[path])), []).append(row)
+            same[path] = (on_disk(files[path]) or os.path.realpath(files[path])) if path else ""
+        groups.setdefault((same[path], "" if path else name), []).append(row)
 
     folder = os.path.normpath(manifest.parent)
-    shared = Counter(name for _, name in groups)
+    called = [(files[first["path"]], first.get("recording")) for first in (group[0].cells for group in groups.values())]
+    names = [name or _stem(file) for file, name in called]
+    shared = Counter(names)
     named: dict[str, list[Row]] = {}
-    for (file, name), group in groups.items():
+    for (file, _), name, group in zip(called, names, groups.values(), strict=True):
         inside = os.path.relpath(file, folder) if file.startswith(folder) or folder == "." else file
         longer = Path(inside).as_posix()
         choices = [name] * (shared[name] == 1) + [longer.removesuffix(Path(longer).suffix), longer]
@@ -172,10 +179,14 @@ def _recording(manifest: Path, name: str, rows: list[Row], *, has_split: bool, a
     first, where = rows[0].cells, rows[0].where
     problems: list[str] = []
     notes: list[str] = []
+    paths = list(dict.fromkeys(row.cells["path"] for row in rows))
+    one_file = f", which are one file ({some(paths)})," if len(paths) > 1 else ""
     for column in _PER_RECORDING:
         values = sorted({row.cells.get(column, "") for row in rows})
         if len(values) > 1:
-            problems.append(f"{where}: the rows of recording {name} differ in {column} ({some(values)}); make them one")
+            problems.append(
+                f"{where}: the rows of recording {name}{one_file} differ in {column} ({some(values)}); make them one"
+            )
 
     path, facts = "", None
     if audio and first["path"]:
@@ -215,8 +226,10 @@ def _recording(manifest: Path, name: str, rows: list[Row], *, has_split: bool, a
 def spans_of(manifest: Path) -> dict[str, list[Row]]:
     """Table -> path of a recording -> the rows that give its cycles for prediction, {} without start_s and end_s.
 
-    Paths are relative to the table's folder, as in it. The label of a row is what the cycle is known to be: that of
-    true_label where there is such a column, none where the table is one of a model's answers.
+    Paths are relative to the table's folder, as the first row of the recording has it. A recording none of whose rows
+    has a time is not there; beside rows with times, one with a label alone is the whole recording, as for
+    `read_cycles`. The label of a row is what the cycle is known to be: that of true_label where there is such a column,
+    none where the table is one of a model's answers.
     """
     if manifest.suffix.lower() == ".parquet":
         import pyarrow.parquet as pq
@@ -224,20 +237,24 @@ def spans_of(manifest: Path) -> dict[str, list[Row]]:
         columns: Sequence[str] = pq.read_schema(manifest).names
     else:
         columns = read_table(manifest).columns
-    if not {"start_s", "end_s"} & set(columns):
+    if not set(_TIMES) & set(columns):
         return {}
     if "true_label" in columns:
         known = ["true_label"]
     else:
         known = [] if f"p_{CLASSES[0]}" in columns else ["label", "crackle", "wheeze"]
+
     spans: dict[str, list[Row]] = {}
+    spelt: dict[str, str] = {}  # place -> the path that stands for it
     for where, cells in read_table(manifest).rows:
         path = cells.get("path") or cells.get("file_name", "")
-        times = {name: cells.get(name, "") for name in ("start_s", "end_s")}
-        if path and any(times.values()):
-            said = {name.removeprefix("true_"): cells.get(name, "") for name in known}
-            spans.setdefault(path, []).append(Row(where, {**times, **said}))
-    return {mended(manifest.parent, path): rows for path, rows in spans.items()}
+        if path:
+            path = mended(manifest.parent, path)
+            told = {name: cells.get(name, "") for name in _TIMES}
+            told |= {name.removeprefix("true_"): cells.get(name, "") for name in known}
+            rows = spans.setdefault(spelt.setdefault(place_of(manifest.parent, path), path), [])
+            rows += [Row(where, told)] if any(told.values()) else []
+    return {path: rows for path, rows in spans.items() if any(row.cells[name] for row in rows for name in _TIMES)}
 
 
 def cycles_of_rows(rows: Sequence[Row], duration_s: float) -> tuple[list[Cycle], list[str | None], list[str]]:
