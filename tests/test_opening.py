@@ -125,7 +125,7 @@ def resized(content: bytes, size: int) -> bytes:
     chunk = containers.sound_chunk(io.BytesIO(content))
     assert chunk is not None
     at, end = chunk.size_at, chunk.size_at + chunk.size_bytes
-    if content[:4] == b"RF64" and content[at:end] == b"\xff" * 4:
+    if content[:4] == b"RF64":  # its size stands in the chunk ds64
         return content[:28] + size.to_bytes(8, "little") + content[36:]
     return content[:at] + (size + chunk.added).to_bytes(chunk.size_bytes, chunk.byteorder) + content[end:]
 
@@ -190,6 +190,26 @@ def test_a_header_written_after_the_first_second(tmp_path: Path, form: str) -> N
     path.write_bytes(resized(path.read_bytes(), 2 * RATE_HZ))
     assert (read(path)[0] == expected).all()
     assert "read to its end" in info(path).notes[0]
+
+
+@pytest.mark.parametrize("size", [0, 2**64 - 1, 2**63 - 1, 8 * RATE_HZ])
+def test_rf64_says_its_length_in_64_bits(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded(breathing(), "RF64", "PCM_16"))
+    expected = read(path)[0]
+    path.write_bytes(resized(path.read_bytes(), size))
+    assert (read(path)[0] == expected).all()
+    assert info(path).frames == 12 * RATE_HZ
+    assert "read to its end" in info(path).notes[0]
+
+
+def test_a_note_that_would_not_be_true_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(resized(encoded(breathing(), "WAV", "PCM_16"), 0xFFFFFFFF))
+    monkeypatch.setattr(containers.Chunk, "mended", lambda _, content: resized(content, 2 * RATE_HZ))
+    for reader in (read, info):
+        with pytest.raises(ValueError, match=r"a\.wav: its header does not say how long it is"):
+            reader(path)
 
 
 def test_rubbish_behind_the_sound_is_named_and_not_heard(tmp_path: Path) -> None:

@@ -88,25 +88,25 @@ def sound_chunk(file: BinaryIO) -> Chunk | None:
         return None
 
     file.seek(layout.head)
-    long_size = 0
+    long_at = 0  # where RF64 says the size, in a chunk in front
     own = layout.name + layout.size
     while len(chunk := file.read(own)) == own:
         begin = file.tell()
         added = own if layout.counts_itself else 0
         size = max(int.from_bytes(chunk[layout.name :], layout.byteorder) - added, 0)
         if chunk[:4] == b"ds64":
-            long_size = int.from_bytes(file.read(16)[8:], "little")
+            long_at = begin + 8
         if chunk[:4] == layout.sound:
-            is_long = magic == b"RF64" and size == 0xFFFFFFFF
-            promised, held = long_size if is_long else size, file_bytes - begin
-            places = OPEN_64_BITS if layout.size == 8 else OPEN_32_BITS
+            size_at, size_bytes = (long_at, 8) if long_at else (begin - layout.size, layout.size)
+            file.seek(size_at)
+            promised = max(int.from_bytes(file.read(size_bytes), layout.byteorder) - added, 0)
+            held = file_bytes - begin
+            places = OPEN_32_BITS if size_bytes == 4 else OPEN_64_BITS
             unknown = promised > held and any(promised + added in place for place in places)
             file.seek(min(begin + promised, file_bytes))
             chunks = promised >= held or only_chunks(file, file_bytes, layout)
             unknown = unknown or (promised == 0 and not chunks)
-            return Chunk(
-                begin, promised, held, unknown, chunks, begin - layout.size, layout.size, layout.byteorder, added
-            )
+            return Chunk(begin, promised, held, unknown, chunks, size_at, size_bytes, layout.byteorder, added)
         file.seek(-(-(begin + size) // layout.align) * layout.align)
     return None
 

@@ -41,6 +41,17 @@ DEAD = 10 ** (-50 / 20)  # of the loudest channel's RMS: a channel below holds n
 HIGHEST = 100.0  # times full scale: what is larger is on no scale that could be known
 FULL_SCALES = (2.0**15, 2.0**23, 2.0**31)  # of whole numbers
 BLOCK = 1 << 20  # frames in memory together
+SAMPLE_BYTES = {  # of one channel
+    "PCM_S8": 1,
+    "PCM_U8": 1,
+    "ULAW": 1,
+    "ALAW": 1,
+    "PCM_16": 2,
+    "PCM_24": 3,
+    "PCM_32": 4,
+    "FLOAT": 4,
+    "DOUBLE": 8,
+}
 
 
 class Mix(NamedTuple):
@@ -178,19 +189,29 @@ def sound_file(path: Path, source: str | BinaryIO) -> SoundFile:
 def chunked(path: Path, chunk: containers.Chunk) -> tuple[str | BinaryIO, tuple[str, ...]]:
     """File of plain samples -> what to read, and notes. Errors: much of the promised sound is missing."""
     if chunk.open:
-        return io.BytesIO(chunk.mended(path.read_bytes())), ("its header leaves its length open; read to its end",)
+        return mended_chunk(path, chunk)[0], ("its header leaves its length open; read to its end",)
     behind = chunk.held - chunk.promised
     if chunk.promised == 0 or behind == 0 or (behind > 0 and chunk.only_chunks_behind):
         return str(path), ()
     if 0 < behind <= chunk.promised:  # a tag that is no chunk, or rubbish: sound it need not be
         return str(path), (f"{behind} bytes behind the sound that its header promises were not read",)
-    source = io.BytesIO(chunk.mended(path.read_bytes()))
-    with sound_file(path, source) as file:
-        bytes_a_second = chunk.held / max(file.frames, 1) * file.samplerate
+    source, bytes_a_second = mended_chunk(path, chunk)
     told = f"its header promises {chunk.promised} bytes of sound and the file holds {chunk.held}"
     if behind < 0 and -behind > MISSING_S * bytes_a_second:
         raise ValueError(f"{path}: truncated, {told}; copy the file again")
     return source, (f"{told}; read to its end",)
+
+
+def mended_chunk(path: Path, chunk: containers.Chunk) -> tuple[BinaryIO, float]:
+    """File of plain samples -> the same with its true length, and bytes a second. Errors: it is not read to its end."""
+    source = io.BytesIO(chunk.mended(path.read_bytes()))
+    with sound_file(path, source) as file:
+        frames, width = file.frames, SAMPLE_BYTES.get(file.subtype, 0) * file.channels
+        bytes_a_second = chunk.held / max(frames, 1) * file.samplerate
+    # Another field than the mended one may be believed; AIFF counts 8 bytes in front of the samples
+    if frames <= 0 or (width and not 0 <= chunk.held - frames * width < width + 16):
+        raise ValueError(f"{path}: its header does not say how long it is, and no end was found; save it again")
+    return source, bytes_a_second
 
 
 def flac_source(path: Path, flac: containers.Flac) -> tuple[str | BinaryIO, tuple[str, ...]]:
