@@ -182,12 +182,13 @@ def test_caf_of_open_length(tmp_path: Path) -> None:
     assert (read(path)[0] == expected).all()
 
 
-@pytest.mark.parametrize("form", ["WAV", "AIFF", "AU", "W64"])
-def test_a_header_written_after_the_first_second(tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize("form", ["WAV", "AIFF", "AU", "W64", "RF64"])
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.6, 0.99])
+def test_a_header_written_before_the_recording_ended(tmp_path: Path, form: str, share: float) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(encoded(breathing(), form, "PCM_16"))
     expected = read(path)[0]
-    path.write_bytes(resized(path.read_bytes(), 2 * RATE_HZ))
+    path.write_bytes(resized(path.read_bytes(), 2 * round(12 * share * RATE_HZ)))
     assert (read(path)[0] == expected).all()
     assert "read to its end" in info(path).notes[0]
 
@@ -217,6 +218,28 @@ def test_rubbish_behind_the_sound_is_named_and_not_heard(tmp_path: Path) -> None
     path.write_bytes(encoded(breathing(), "WAV", "PCM_16") + b"\x07\0not a chunk" * 10)
     assert read(path)[0].size == 12 * RATE_HZ
     assert info(path).notes == ("130 bytes behind the sound that its header promises were not read",)
+
+
+LIST = b"LIST" + struct.pack("<I", 8004) + b"INFO" + bytes(range(1, 251)) * 32
+BEHIND = {
+    "zeros up to a whole block": bytes(32768),
+    "a tag that is no chunk": b"ID3\x03\0\0\0\0\x7f\x7f" + b"a picture" * 2000,
+    "a chunk that is cut off": LIST[:6000],
+    "a chunk and rubbish": LIST + b"\xf0\xff" * 5000,
+}
+
+
+@pytest.mark.parametrize("what", BEHIND)
+@pytest.mark.parametrize("form", ["WAV", "RF64"])
+def test_what_is_no_sound_is_not_heard(tmp_path: Path, what: str, form: str) -> None:
+    content = encoded(breathing(), form, "PCM_16")
+    path = tmp_path / "a.wav"
+    path.write_bytes(content + BEHIND[what])
+    assert read(path)[0].size == 12 * RATE_HZ
+    assert info(path).notes == (f"{len(BEHIND[what])} bytes behind the sound that its header promises were not read",)
+    path.write_bytes(content + LIST)
+    assert read(path)[0].size == 12 * RATE_HZ
+    assert not info(path).notes
 
 
 @pytest.mark.parametrize("total", [0, RATE_HZ, 12 * RATE_HZ - 1])

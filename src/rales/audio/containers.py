@@ -56,6 +56,17 @@ LAYOUTS = {
 }
 
 
+Behind = Literal["chunks", "other", "sound"]  # nothing but chunks; or what is no sound; or what may be sound
+TAGS = (
+    b"ID3",
+    b"TAG",
+    b"APETAGEX",
+    b"LIST",
+    b"bext",
+    b"iXML",
+)  # cut off, or no chunks at all
+
+
 class Chunk(NamedTuple):
     """Where the samples of a file are, in bytes."""
 
@@ -63,7 +74,7 @@ class Chunk(NamedTuple):
     promised: int  # that the header announces
     held: int  # from there to the end of the file
     open: bool  # the size is a place holder
-    only_chunks_behind: bool  # else sound goes on behind what is promised, or something unknown does
+    behind: Behind  # what is promised
     size_at: int
     size_bytes: int
     byteorder: Byteorder
@@ -104,9 +115,9 @@ def sound_chunk(file: BinaryIO) -> Chunk | None:
             places = OPEN_32_BITS if size_bytes == 4 else OPEN_64_BITS
             unknown = promised > held and any(promised + added in place for place in places)
             file.seek(min(begin + promised, file_bytes))
-            chunks = promised >= held or only_chunks(file, file_bytes, layout)
-            unknown = unknown or (promised == 0 and not chunks)
-            return Chunk(begin, promised, held, unknown, chunks, size_at, size_bytes, layout.byteorder, added)
+            behind = what_follows(file, file_bytes, layout)
+            unknown = unknown or (promised == 0 and behind != "chunks")
+            return Chunk(begin, promised, held, unknown, behind, size_at, size_bytes, layout.byteorder, added)
         file.seek(-(-(begin + size) // layout.align) * layout.align)
     return None
 
@@ -117,20 +128,32 @@ def au_chunk(head: bytes, file_bytes: int) -> Chunk:
     begin, size = (int.from_bytes(head[at : at + 4], byteorder) for at in (4, 8))
     held = max(file_bytes - begin, 0)
     unknown = size > held and any(size in place for place in OPEN_32_BITS)
-    return Chunk(begin, size, held, unknown or (size == 0 < held), size >= held, 8, 4, byteorder, 0)
+    behind: Behind = "chunks" if size >= held else "sound"
+    return Chunk(begin, size, held, unknown or (size == 0 < held), behind, 8, 4, byteorder, 0)
 
 
-def only_chunks(file: BinaryIO, file_bytes: int, layout: Layout) -> bool:
-    """File at the end of a chunk -> whether nothing but chunks, or a few bytes of padding, follows."""
-    file.seek(-(-file.tell() // layout.align) * layout.align)
-    own = layout.name + layout.size
+def what_follows(file: BinaryIO, file_bytes: int, layout: Layout) -> Behind:
+    """File at the end of a chunk -> "chunks": nothing but those, or a few bytes of padding; "other": a chunk and then
+    something else, a tag, or zeros up to the end; "sound": neither a chunk nor a tag."""
+    end = file.tell()
+    next_bytes = file.read(16)
+    is_tag = any(next_bytes.startswith(tag, at) for tag in TAGS for at in (0, 1))  # 1: behind a byte of padding
+    file.seek(-(-end // layout.align) * layout.align)
+    own, is_chunk = layout.name + layout.size, False
     while (left := file_bytes - file.tell()) >= own:
         name, size = file.read(layout.name)[:4], int.from_bytes(file.read(layout.size), layout.byteorder)
         size -= own if layout.counts_itself else 0
         if not 0 <= size <= left - own or not (name.isascii() and name.decode("ascii").isprintable()):
-            return False
+            return "other" if is_tag or is_chunk or only_zeros(file, end) else "sound"
+        is_chunk = True
         file.seek(-(-(file.tell() + size) // layout.align) * layout.align)
-    return True
+    return "chunks"
+
+
+def only_zeros(file: BinaryIO, begin: int) -> bool:
+    """File -> whether nothing but zeros follows a place, as where a recorder fills whole blocks of its memory card."""
+    file.seek(begin)
+    return not any(any(piece) for piece in iter(lambda: file.read(1 << 20), b""))
 
 
 # MPEG audio (MP3): frames one after the other, and perhaps a first one that counts them

@@ -191,11 +191,16 @@ def chunked(path: Path, chunk: containers.Chunk) -> tuple[str | BinaryIO, tuple[
     if chunk.open:
         return mended_chunk(path, chunk)[0], ("its header leaves its length open; read to its end",)
     behind = chunk.held - chunk.promised
-    if chunk.promised == 0 or behind == 0 or (behind > 0 and chunk.only_chunks_behind):
+    if chunk.promised == 0 or behind == 0 or (behind > 0 and chunk.behind == "chunks"):
         return str(path), ()
-    if 0 < behind <= chunk.promised:  # a tag that is no chunk, or rubbish: sound it need not be
-        return str(path), (f"{behind} bytes behind the sound that its header promises were not read",)
+    left = f"{behind} bytes behind the sound that its header promises were not read"
+    if behind > 0 and chunk.behind == "other":
+        return str(path), (left,)
+
+    # The header was written before the sound, or is off by some bytes
     source, bytes_a_second = mended_chunk(path, chunk)
+    if 0 < behind <= MISSING_S * bytes_a_second:
+        return str(path), (left,)
     told = f"its header promises {chunk.promised} bytes of sound and the file holds {chunk.held}"
     if behind < 0 and -behind > MISSING_S * bytes_a_second:
         raise ValueError(f"{path}: truncated, {told}; copy the file again")
