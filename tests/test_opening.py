@@ -1,6 +1,7 @@
 """Every recording is read as long as it is, by what it holds and not by its name; what cannot be says so, once."""
 
 import io
+import itertools
 import os
 import struct
 import subprocess
@@ -255,6 +256,63 @@ def test_flac_that_says_less_than_it_holds(tmp_path: Path, total: int, subtype: 
     assert (read(path)[0] == expected).all()
     assert (read(path, 5, 7)[0] == expected[5 * RATE_HZ : 7 * RATE_HZ]).all()
     assert len(info(path).notes) == (total > 0)
+
+
+def flac_frames(content: bytes) -> list[int]:
+    """FLAC file of one block size -> where its frames begin, and its end."""
+    largest = int.from_bytes(content[10:12], "big")
+    places, at = list[int](), 42
+    while (at := content.find(b"\xff\xf8", at)) >= 0:
+        if containers.flac_frame(content[at : at + 16], largest) in (
+            (len(places) * largest, min((len(places) + 1) * largest, 12 * RATE_HZ)),
+        ):
+            places.append(at)
+        at += 1
+    return [*places, len(content)]
+
+
+@pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24"])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("told", ["nothing", "the part", "the end in the whole"])
+def test_parts_of_a_flac_that_was_cut(tmp_path: Path, subtype: str, channels: int, told: str) -> None:
+    sound = np.stack([breathing(), breathing(seed=1)], axis=1)[:, :channels]
+    content = encoded(sound, "FLAC", subtype)
+    (tmp_path / "whole.flac").write_bytes(content)
+    whole = read(tmp_path / "whole.flac")[0]
+    largest, places = int.from_bytes(content[10:12], "big"), flac_frames(content)
+    assert len(places) == -(-12 * RATE_HZ // largest) + 1
+    cuts = [0, 10, 25, len(places) - 1]
+    for begin, end in itertools.pairwise(cuts):
+        expected = whole[begin * largest : end * largest]
+        total = {"nothing": 0, "the part": expected.size}.get(told, begin * largest + expected.size)
+        head = content[:21] + bytes([content[21] & 0xF0]) + struct.pack(">I", total) + bytes(16)
+        path = tmp_path / f"{begin}.flac"
+        path.write_bytes(head + content[42 : places[0]] + content[places[begin] : places[end]])
+        assert (read(path)[0] == expected).all()
+        assert (read(path, 0.5, 1.5)[0] == expected[RATE_HZ // 2 : 3 * RATE_HZ // 2]).all()
+        assert info(path).frames == expected.size
+        assert bool(info(path).notes) == (begin > 0 and told == "the end in the whole")
+        path.write_bytes(path.read_bytes()[: -(places[end] - places[end - 1]) // 2])
+        with pytest.raises(ValueError, match=r"\.flac: (damaged|truncated).*copy the file again"):
+            read(path)
+
+
+@pytest.mark.parametrize("more", [1, 16, round(MISSING_S * RATE_HZ)])
+def test_flac_that_says_a_little_too_much(tmp_path: Path, more: int) -> None:
+    content = bytearray(encoded(breathing(), "FLAC", "PCM_16"))
+    path = tmp_path / "a.flac"
+    path.write_bytes(content)
+    expected = read(path)[0]
+    content[22:26] = struct.pack(">I", expected.size + more)
+    path.write_bytes(content)
+    assert (read(path)[0] == expected).all()
+    assert info(path).notes == (
+        f"its header promises {expected.size + more} samples and the file holds {expected.size}; read to its end",
+    )
+    content[22:26] = struct.pack(">I", expected.size + round(MISSING_S * RATE_HZ) + 1)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.flac: .*truncated"):
+        read(path)
 
 
 # Ogg

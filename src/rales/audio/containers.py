@@ -272,14 +272,16 @@ def behind_id3(content: bytes) -> int:
     return at
 
 
-# FLAC: STREAMINFO says how many samples there are, and the last frame knows
+# FLAC: STREAMINFO says how many samples there are, and the first and the last frame know
 
 
 class Flac(NamedTuple):
     """What a FLAC file holds, in samples."""
 
     promised: int  # 0: not known when it was written
+    first: int  # number of the first sample: not 0 where the file was cut out of a longer one
     held: int  # 0: no frame was found
+    rate_hz: int
     total_at: int
 
     def mended(self, content: bytes) -> bytes:
@@ -303,32 +305,57 @@ def flac(file: BinaryIO) -> Flac | None:
     if head[:4] != b"fLaC" or len(head) < 42:
         return None
     promised = (head[21] & 0x0F) << 32 | int.from_bytes(head[22:26], "big")
+    rate_hz = int.from_bytes(head[18:21], "big") >> 4
     largest = int.from_bytes(head[10:12], "big")  # samples of a block, the same for all but the last
+
+    # Blocks of facts: the top bit marks the last one, three bytes say how long it is
+    block, sound_at = head[4:8], begin + 8 + int.from_bytes(head[5:8], "big")
+    while len(block) == 4 and not block[0] & 0x80:
+        file.seek(sound_at)
+        block = file.read(4)
+        sound_at += 4 + int.from_bytes(block[1:], "big")
+    file.seek(sound_at)
+    first_head = file.read(16)
+    first = flac_frame(first_head, largest)
+
     file.seek(max(begin + 42, file_bytes - FLAC_TAIL))
-    return Flac(promised, flac_end(file.read(), largest), begin + 21)
+    end = flac_end(file.read(), largest, first_head if first else b"")
+    first_sample = first[0] if first and first[0] < end else 0
+    return Flac(promised, first_sample, end - first_sample, rate_hz, begin + 21)
 
 
-def flac_end(tail: bytes, block_samples: int) -> int:
-    """Last bytes of a FLAC file -> number of samples up to their end, told by the last frame's header; 0 if none."""
+def flac_end(tail: bytes, block_samples: int, first: bytes) -> int:
+    """Last bytes of a FLAC file -> number of the sample behind them, told by the last frame's header; 0 if none.
+
+    A frame is of the kind of the first one, if that is given: version, rate and width are the same in all.
+    """
     at = len(tail)
     while (at := tail.rfind(b"\xff", 0, at)) >= 0:
-        if tail[at + 1 : at + 2] in (b"\xf8", b"\xf9") and (end := flac_frame_end(tail[at : at + 16], block_samples)):
-            return end
+        head = tail[at : at + 16]
+        is_alike = not first or flac_kind(head) == flac_kind(first)
+        if is_alike and (frame := flac_frame(head, block_samples)) is not None:
+            return frame[1]
     return 0
 
 
-def flac_frame_end(head: bytes, block_samples: int) -> int:
-    """First bytes of a FLAC frame -> number of the sample behind it, counted from the file's start; 0 if it is none."""
-    if len(head) < 7 or head[2] >> 4 == 0 or head[2] & 15 == 15 or head[3] & 1:
-        return 0
+def flac_kind(head: bytes) -> tuple[int, ...]:
+    return tuple(byte & mask for byte, mask in zip(head[:4], (0xFF, 0xFF, 0x0F, 0x0F), strict=False))
+
+
+def flac_frame(head: bytes, block_samples: int) -> tuple[int, int] | None:
+    """First bytes of a FLAC frame -> numbers of its first sample and of the one behind it; None if it is none."""
+    if len(head) < 7 or head[:2] not in (b"\xff\xf8", b"\xff\xf9"):
+        return None
+    if head[2] >> 4 == 0 or head[2] & 15 == 15 or head[3] & 1:
+        return None
     leading = 8 - (head[4] ^ 0xFF).bit_length()  # ones in front, as in UTF-8
     if leading == 1 or leading > 7:
-        return 0
+        return None
     number = head[4] & (0x7F >> leading)
     behind = 5 + max(leading - 1, 0)
     for byte in head[5:behind]:
         if byte >> 6 != 2:
-            return 0
+            return None
         number = number << 6 | byte & 0x3F
     code = head[2] >> 4
     if code in (6, 7):
@@ -338,8 +365,9 @@ def flac_frame_end(head: bytes, block_samples: int) -> int:
         samples = 192 if code == 1 else 576 << code - 2 if code < 6 else 256 << code - 8
     behind += {12: 1, 13: 2, 14: 2}.get(head[2] & 15, 0)
     if len(head) <= behind or crc8(head[:behind]) != head[behind]:
-        return 0
-    return number + samples if head[1] & 1 else number * block_samples + samples
+        return None
+    begin = number if head[1] & 1 else number * block_samples
+    return begin, begin + samples
 
 
 def crc8(data: bytes) -> int:

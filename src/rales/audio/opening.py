@@ -221,14 +221,45 @@ def mended_chunk(path: Path, chunk: containers.Chunk) -> tuple[BinaryIO, float]:
 
 def flac_source(path: Path, flac: containers.Flac) -> tuple[str | BinaryIO, tuple[str, ...]]:
     """FLAC file -> what to read, and notes. One that is cut off fails where it is read to its end."""
-    if flac.promised >= flac.held > 0:
+    is_part = flac.first > 0
+    if flac.promised == flac.held and not is_part:
         return str(path), ()
     if flac.held == 0 and flac.promised == 0:
         raise ValueError(f"{path}: its header does not say how long it is, and no end was found; save it again")
     if flac.held == 0:  # the last frame is damaged, and says so when it is read
         return str(path), ()
-    told = f"its header promises {flac.promised} samples and the file holds {flac.held}; read to its end"
-    return io.BytesIO(flac.mended(path.read_bytes())), (told,) if flac.promised else ()
+
+    # The header of a part may count from where the whole began
+    counts_whole = is_part and flac.promised == flac.first + flac.held
+    told = f"its header promises {flac.promised} samples and the file holds {flac.held}"
+    if flac.promised - flac.held > MISSING_S * flac.rate_hz and not counts_whole:
+        if not is_part:
+            return str(path), ()
+        raise ValueError(f"{path}: truncated, {told}; copy the file again")
+    notes = (f"{told}; read to its end",) if flac.promised not in (0, flac.held) else ()
+    source = io.BytesIO(flac.mended(path.read_bytes()))
+    return (renumbered(path, source) if is_part else source), notes
+
+
+def renumbered(path: Path, source: BinaryIO) -> BinaryIO:
+    """FLAC whose samples are numbered from somewhere in a longer one -> its samples in a temporary file; libsndfile
+    would jump to wrong places in it."""
+    target: Any = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the open recording)
+    with sound_file(path, source) as part:
+        subtype = "PCM_16" if part.subtype == "PCM_S8" else part.subtype  # W64 knows no 8 bits with a sign
+        with soundfile.SoundFile(target, "w", part.samplerate, part.channels, subtype, format="W64") as whole:
+            try:
+                while len(block := part.read(BLOCK, dtype="int32", always_2d=True)):
+                    whole.write(block)
+            except soundfile.SoundFileError as error:
+                raise ValueError(
+                    f"{path}: damaged, cannot be decoded ({reason(error)}); copy the file again"
+                ) from error
+            if whole.frames < part.frames:
+                raise ValueError(
+                    f"{path}: truncated, {whole.frames} of {part.frames} samples could be decoded; copy the file again"
+                )
+    return cast("BinaryIO", target)
 
 
 def mpeg_source(path: Path, mpeg: containers.Mpeg) -> tuple[str | BinaryIO, tuple[str, ...]]:
