@@ -116,6 +116,47 @@ def test_mp3_between_tags_and_damage(tmp_path: Path) -> None:
     assert "were left out" in info(path).notes[0]
 
 
+@pytest.mark.parametrize("wrong", [-1, 1])
+def test_mp3_whose_count_is_wrong_by_one(tmp_path: Path, wrong: int) -> None:
+    mp3 = bytearray(encoded(breathing(), "MP3"))
+    path = tmp_path / "a.mp3"
+    path.write_bytes(mp3)
+    expected = read(path)[0]
+    at = bytes(mp3).index(b"Xing" if b"Xing" in mp3[:64] else b"Info") + 8
+    (count,) = struct.unpack(">I", mp3[at : at + 4])
+    mp3[at : at + 4] = struct.pack(">I", count + wrong)
+    path.write_bytes(mp3)
+    heard = read(path)[0]
+    assert info(path).frames == heard.size >= expected.size
+    assert "read to its end" in info(path).notes[0]
+    if wrong == 1:  # the first frame was counted
+        assert (heard == expected).all()
+
+
+def mp3_in_wav(mp3: bytes, promised: int, frames: int) -> bytes:
+    form = struct.pack("<HHIIHH", 0x55, 1, RATE_HZ, 6000, 1, 0) + struct.pack("<HHIHHH", 12, 1, 2, 216, 1, 0)
+    chunks = b"fmt " + struct.pack("<I", len(form)) + form + b"fact" + struct.pack("<II", 4, frames)
+    return b"RIFF" + struct.pack("<I", 0) + b"WAVE" + chunks + b"data" + struct.pack("<I", promised) + mp3
+
+
+@pytest.mark.parametrize("frames", [0, 12 * RATE_HZ, 12 * RATE_HZ + 2000])
+@pytest.mark.parametrize("size", ["true", "open", "half"])
+@pytest.mark.parametrize("count", [True, False])
+def test_mp3_in_wav(tmp_path: Path, frames: int, size: str, count: bool) -> None:
+    mp3 = encoded(breathing(), "MP3")
+    mp3 = mp3 if count else without_count(mp3)
+    (tmp_path / "a.mp3").write_bytes(mp3)
+    expected = read(tmp_path / "a.mp3")[0]
+    path = tmp_path / "a.wav"
+    promised = {"true": len(mp3), "open": 0xFFFFFFFF, "half": len(mp3) // 2}[size]
+    path.write_bytes(mp3_in_wav(mp3, promised, frames))
+    assert (read(path)[0] == expected).all()
+    assert (read(path, 5, 7)[0] == expected[5 * RATE_HZ : 7 * RATE_HZ]).all()
+    path.write_bytes(mp3_in_wav(mp3[: len(mp3) // 2], len(mp3), frames))
+    with pytest.raises(ValueError, match=r"a\.wav: truncated, its header promises"):
+        read(path)
+
+
 # Headers of plain samples and of FLAC
 
 FORMS = {"WAV": "wav", "RF64": "rf64", "AIFF": "aiff", "AU": "au", "CAF": "caf", "W64": "w64", "WAVEX": "wav"}
@@ -161,7 +202,9 @@ def test_a_file_that_lacks_sound_is_never_a_shorter_one(tmp_path: Path, form: st
             reader(path)
 
 
-@pytest.mark.parametrize("size", [0xFFFFFFFF, 0xFFFFFFFF - 36, 0x7FFFFFFF, 0x80000000, 0x7FFFFFDA, 0x7FFFF000 - 44])
+@pytest.mark.parametrize(
+    "size", [0xFFFFFFFF, 0xFFFFFFFF - 36, 0x7FFFFFFF, 0x80000000, 0x7FFFFFDA, 0x7FFFF000 - 44, 0x7F000008]
+)
 @pytest.mark.parametrize("form", ["WAV", "AIFF", "AU"])
 def test_place_holders_for_a_size_that_was_not_known(tmp_path: Path, form: str, size: int) -> None:
     path = tmp_path / "a.wav"

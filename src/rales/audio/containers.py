@@ -13,8 +13,12 @@ from typing import BinaryIO, Literal, NamedTuple
 Byteorder = Literal["little", "big"]
 
 # Sizes that mean "not known when this was written": all bits set, or 2 GiB, or a little less for headers and whole
-# frames (SoX subtracts 4 KiB, others 36 to 44 bytes)
-OPEN_32_BITS = (range(0x7FFFF000 - 64, 0x80000000 + 65), range(0xFFFFF000 - 64, 0xFFFFFFFF + 1))
+# frames (SoX subtracts 4 KiB, and 16 MiB in AIFF, others 36 to 44 bytes)
+OPEN_32_BITS = (
+    range(0x7F000000 - 64, 0x7F000000 + 65),
+    range(0x7FFFF000 - 64, 0x80000000 + 65),
+    range(0xFFFFF000 - 64, 0xFFFFFFFF + 1),
+)
 OPEN_64_BITS = (range(2**63 - 2**16, 2**64),)
 FFMPEG_MAGIC = {  # (where, bytes) -> what it is; libsndfile reads none of them
     (4, b"ftyp"): "MP4",
@@ -67,6 +71,9 @@ TAGS = (
 )  # cut off, or no chunks at all
 
 
+MP3 = 0x55  # the number that WAV gives it
+
+
 class Chunk(NamedTuple):
     """Where the samples of a file are, in bytes."""
 
@@ -79,6 +86,7 @@ class Chunk(NamedTuple):
     size_bytes: int
     byteorder: Byteorder
     added: int  # what the size in the header counts besides
+    coding: int = 0  # of the samples, by the number that WAV gives it
 
     def mended(self, content: bytes) -> bytes:
         """Whole file -> the same with the size that it has."""
@@ -99,7 +107,7 @@ def sound_chunk(file: BinaryIO) -> Chunk | None:
         return None
 
     file.seek(layout.head)
-    long_at = 0  # where RF64 says the size, in a chunk in front
+    long_at = coding = 0  # where RF64 says the size, in a chunk in front
     own = layout.name + layout.size
     while len(chunk := file.read(own)) == own:
         begin = file.tell()
@@ -107,6 +115,9 @@ def sound_chunk(file: BinaryIO) -> Chunk | None:
         size = max(int.from_bytes(chunk[layout.name :], layout.byteorder) - added, 0)
         if chunk[:4] == b"ds64":
             long_at = begin + 8
+        if chunk[:4] == b"fmt ":
+            form = file.read(26)
+            coding = int.from_bytes(form[24:] if form[:2] == b"\xfe\xff" else form[:2], "little")
         if chunk[:4] == layout.sound:
             size_at, size_bytes = (long_at, 8) if long_at else (begin - layout.size, layout.size)
             file.seek(size_at)
@@ -117,7 +128,7 @@ def sound_chunk(file: BinaryIO) -> Chunk | None:
             file.seek(min(begin + promised, file_bytes))
             behind = what_follows(file, file_bytes, layout)
             unknown = unknown or (promised == 0 and behind != "chunks")
-            return Chunk(begin, promised, held, unknown, behind, size_at, size_bytes, layout.byteorder, added)
+            return Chunk(begin, promised, held, unknown, behind, size_at, size_bytes, layout.byteorder, added, coding)
         file.seek(-(-(begin + size) // layout.align) * layout.align)
     return None
 
@@ -218,6 +229,7 @@ class Mpeg(NamedTuple):
     """What an MP3 file holds, in frames."""
 
     promised: int | None  # by its first frame; None if that counts nothing
+    promised_at: int
     held: int
     frame: Frame
     content: bytes
@@ -225,8 +237,8 @@ class Mpeg(NamedTuple):
 
     @property
     def is_true(self) -> bool:
-        """Whether the file's own count holds: some encoders count the first frame, which is no sound, too."""
-        return self.promised is not None and abs(self.promised - self.held) <= 1
+        """Whether the file's own count holds."""
+        return self.promised == self.held
 
     @property
     def is_whole(self) -> bool:
@@ -235,6 +247,10 @@ class Mpeg(NamedTuple):
 
     def mended(self) -> bytes:
         """-> the frames alone, behind one that counts them."""
+        # Some encoders count the first frame, which is no sound, too. It also says how much of the sound is padding
+        if self.is_whole and self.promised == self.held + 1:
+            at = self.promised_at
+            return self.content[:at] + self.held.to_bytes(4, "big") + self.content[at + 4 :]
         begin = self.places[0][0]
         head = bytes([self.content[begin], self.content[begin + 1] | 1, *self.content[begin + 2 : begin + 4]])
         size = next(f.size for f in [mpeg_frame(head)] if f)
@@ -260,7 +276,8 @@ def mpeg(content: bytes, anywhere: bool) -> Mpeg | None:
         promised = int.from_bytes(tag[8:], "big") if tag[7] & 1 else None
     elif content[at + 36 : at + 40] == b"VBRI":
         found = found[1:]
-    return Mpeg(promised, len(found), frame, content, [(place, place + each.size) for place, each in found])
+    places = [(place, place + each.size) for place, each in found]
+    return Mpeg(promised, at + frame.side + 8, len(found), frame, content, places)
 
 
 def behind_id3(content: bytes) -> int:

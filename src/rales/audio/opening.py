@@ -146,7 +146,7 @@ def readable(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
         if kind := containers.ffmpeg_kind(head):
             return decoded(path, kind), ()
         if (chunk := containers.sound_chunk(file)) is not None:
-            return chunked(path, chunk)
+            return mp3_chunk(path, chunk) if chunk.coding == containers.MP3 else chunked(path, chunk)
         if (flac := containers.flac(file)) is not None:
             return flac_source(path, flac)
         if head[:4] == b"OggS":
@@ -205,6 +205,21 @@ def chunked(path: Path, chunk: containers.Chunk) -> tuple[str | BinaryIO, tuple[
     if behind < 0 and -behind > MISSING_S * bytes_a_second:
         raise ValueError(f"{path}: truncated, {told}; copy the file again")
     return source, (f"{told}; read to its end",)
+
+
+def mp3_chunk(path: Path, chunk: containers.Chunk) -> tuple[str | BinaryIO, tuple[str, ...]]:
+    """WAV with MP3 in it, whose length libsndfile takes from the header -> the MP3 alone, and notes."""
+    is_less = chunk.open or chunk.behind == "sound"
+    begin, end = chunk.begin, chunk.begin + (chunk.held if is_less else min(chunk.promised, chunk.held))
+    mpeg = containers.mpeg(path.read_bytes()[begin:end], anywhere=True)
+    if mpeg is None or mpeg.frame.layer != 3:
+        return decoded(path, "MPEG audio in WAV"), ()
+    bytes_a_second = (end - begin) / (mpeg.held * mpeg.frame.samples / mpeg.frame.rate_hz)
+    if not is_less and chunk.promised - chunk.held > MISSING_S * bytes_a_second:
+        told = f"its header promises {chunk.promised} bytes of sound and the file holds {chunk.held}"
+        raise ValueError(f"{path}: truncated, {told}; copy the file again")
+    source, notes = mpeg_source(path, mpeg)
+    return (io.BytesIO(mpeg.content) if isinstance(source, str) else source), notes
 
 
 def mended_chunk(path: Path, chunk: containers.Chunk) -> tuple[BinaryIO, float]:
@@ -306,6 +321,7 @@ def ogg_source(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
 
 def decoded(path: Path, kind: str) -> BinaryIO:
     """File that only FFmpeg reads, and what it is, if known -> its sound as float32 samples in a temporary file."""
+    # The package is not needed for anything else, so its absence is told of the file that wants it
     try:
         import av
     except ImportError as error:
@@ -315,6 +331,8 @@ def decoded(path: Path, kind: str) -> BinaryIO:
                 f"{path}: not a readable audio file (its content is of no format that libsndfile reads)"
             ) from error
         raise ValueError(f'{path}: {what} needs the package av: pip install "rales[av]"') from error
+
+    # All of it at once and to disk: FFmpeg jumps only to about a place, and a long recording would fill the memory
     target: Any = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the open recording)
     try:
         with av.open(str(path), options=NO_PLAYLISTS) as container:
@@ -332,7 +350,8 @@ def decoded(path: Path, kind: str) -> BinaryIO:
     # AttributeError: the stream of a damaged file may have no decoder, and so no rate
     except (av.FFmpegError, soundfile.SoundFileError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a readable audio file, or a damaged one ({reason(error)})") from error
-    # An .aac stream without a container only guesses its length
+
+    # FFmpeg ends without an error where a file is cut off. An .aac stream without a container only guesses its length
     if container.format.name != "aac" and frames < rate_hz * (promised - DECODED_TOLERANCE_S):
         raise ValueError(
             f"{path}: truncated, its header promises {promised:.3f} s and {frames / rate_hz:.3f} s could be decoded; "
