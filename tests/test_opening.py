@@ -1,6 +1,7 @@
 """Every recording is read as long as it is, by what it holds and not by its name; what cannot be says so, once."""
 
 import io
+import itertools
 import os
 import struct
 import subprocess
@@ -115,6 +116,47 @@ def test_mp3_between_tags_and_damage(tmp_path: Path) -> None:
     assert "were left out" in info(path).notes[0]
 
 
+@pytest.mark.parametrize("wrong", [-1, 1])
+def test_mp3_whose_count_is_wrong_by_one(tmp_path: Path, wrong: int) -> None:
+    mp3 = bytearray(encoded(breathing(), "MP3"))
+    path = tmp_path / "a.mp3"
+    path.write_bytes(mp3)
+    expected = read(path)[0]
+    at = bytes(mp3).index(b"Xing" if b"Xing" in mp3[:64] else b"Info") + 8
+    (count,) = struct.unpack(">I", mp3[at : at + 4])
+    mp3[at : at + 4] = struct.pack(">I", count + wrong)
+    path.write_bytes(mp3)
+    heard = read(path)[0]
+    assert info(path).frames == heard.size >= expected.size
+    assert "read to its end" in info(path).notes[0]
+    if wrong == 1:  # the first frame was counted
+        assert (heard == expected).all()
+
+
+def mp3_in_wav(mp3: bytes, promised: int, frames: int) -> bytes:
+    form = struct.pack("<HHIIHH", 0x55, 1, RATE_HZ, 6000, 1, 0) + struct.pack("<HHIHHH", 12, 1, 2, 216, 1, 0)
+    chunks = b"fmt " + struct.pack("<I", len(form)) + form + b"fact" + struct.pack("<II", 4, frames)
+    return b"RIFF" + struct.pack("<I", 0) + b"WAVE" + chunks + b"data" + struct.pack("<I", promised) + mp3
+
+
+@pytest.mark.parametrize("frames", [0, 12 * RATE_HZ, 12 * RATE_HZ + 2000])
+@pytest.mark.parametrize("size", ["true", "open", "half"])
+@pytest.mark.parametrize("count", [True, False])
+def test_mp3_in_wav(tmp_path: Path, frames: int, size: str, count: bool) -> None:
+    mp3 = encoded(breathing(), "MP3")
+    mp3 = mp3 if count else without_count(mp3)
+    (tmp_path / "a.mp3").write_bytes(mp3)
+    expected = read(tmp_path / "a.mp3")[0]
+    path = tmp_path / "a.wav"
+    promised = {"true": len(mp3), "open": 0xFFFFFFFF, "half": len(mp3) // 2}[size]
+    path.write_bytes(mp3_in_wav(mp3, promised, frames))
+    assert (read(path)[0] == expected).all()
+    assert (read(path, 5, 7)[0] == expected[5 * RATE_HZ : 7 * RATE_HZ]).all()
+    path.write_bytes(mp3_in_wav(mp3[: len(mp3) // 2], len(mp3), frames))
+    with pytest.raises(ValueError, match=r"a\.wav: truncated, its header promises"):
+        read(path)
+
+
 # Headers of plain samples and of FLAC
 
 FORMS = {"WAV": "wav", "RF64": "rf64", "AIFF": "aiff", "AU": "au", "CAF": "caf", "W64": "w64", "WAVEX": "wav"}
@@ -125,7 +167,7 @@ def resized(content: bytes, size: int) -> bytes:
     chunk = containers.sound_chunk(io.BytesIO(content))
     assert chunk is not None
     at, end = chunk.size_at, chunk.size_at + chunk.size_bytes
-    if content[:4] == b"RF64" and content[at:end] == b"\xff" * 4:
+    if content[:4] == b"RF64":  # its size stands in the chunk ds64
         return content[:28] + size.to_bytes(8, "little") + content[36:]
     return content[:at] + (size + chunk.added).to_bytes(chunk.size_bytes, chunk.byteorder) + content[end:]
 
@@ -160,7 +202,9 @@ def test_a_file_that_lacks_sound_is_never_a_shorter_one(tmp_path: Path, form: st
             reader(path)
 
 
-@pytest.mark.parametrize("size", [0xFFFFFFFF, 0xFFFFFFFF - 36, 0x7FFFFFFF, 0x80000000, 0x7FFFFFDA, 0x7FFFF000 - 44])
+@pytest.mark.parametrize(
+    "size", [0xFFFFFFFF, 0xFFFFFFFF - 36, 0x7FFFFFFF, 0x80000000, 0x7FFFFFDA, 0x7FFFF000 - 44, 0x7F000008]
+)
 @pytest.mark.parametrize("form", ["WAV", "AIFF", "AU"])
 def test_place_holders_for_a_size_that_was_not_known(tmp_path: Path, form: str, size: int) -> None:
     path = tmp_path / "a.wav"
@@ -182,14 +226,35 @@ def test_caf_of_open_length(tmp_path: Path) -> None:
     assert (read(path)[0] == expected).all()
 
 
-@pytest.mark.parametrize("form", ["WAV", "AIFF", "AU", "W64"])
-def test_a_header_written_after_the_first_second(tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize("form", ["WAV", "AIFF", "AU", "W64", "RF64"])
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.6, 0.99])
+def test_a_header_written_before_the_recording_ended(tmp_path: Path, form: str, share: float) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(encoded(breathing(), form, "PCM_16"))
     expected = read(path)[0]
-    path.write_bytes(resized(path.read_bytes(), 2 * RATE_HZ))
+    path.write_bytes(resized(path.read_bytes(), 2 * round(12 * share * RATE_HZ)))
     assert (read(path)[0] == expected).all()
     assert "read to its end" in info(path).notes[0]
+
+
+@pytest.mark.parametrize("size", [0, 2**64 - 1, 2**63 - 1, 8 * RATE_HZ])
+def test_rf64_says_its_length_in_64_bits(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded(breathing(), "RF64", "PCM_16"))
+    expected = read(path)[0]
+    path.write_bytes(resized(path.read_bytes(), size))
+    assert (read(path)[0] == expected).all()
+    assert info(path).frames == 12 * RATE_HZ
+    assert "read to its end" in info(path).notes[0]
+
+
+def test_a_note_that_would_not_be_true_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(resized(encoded(breathing(), "WAV", "PCM_16"), 0xFFFFFFFF))
+    monkeypatch.setattr(containers.Chunk, "mended", lambda _, content: resized(content, 2 * RATE_HZ))
+    for reader in (read, info):
+        with pytest.raises(ValueError, match=r"a\.wav: its header does not say how long it is"):
+            reader(path)
 
 
 def test_rubbish_behind_the_sound_is_named_and_not_heard(tmp_path: Path) -> None:
@@ -197,6 +262,28 @@ def test_rubbish_behind_the_sound_is_named_and_not_heard(tmp_path: Path) -> None
     path.write_bytes(encoded(breathing(), "WAV", "PCM_16") + b"\x07\0not a chunk" * 10)
     assert read(path)[0].size == 12 * RATE_HZ
     assert info(path).notes == ("130 bytes behind the sound that its header promises were not read",)
+
+
+LIST = b"LIST" + struct.pack("<I", 8004) + b"INFO" + bytes(range(1, 251)) * 32
+BEHIND = {
+    "zeros up to a whole block": bytes(32768),
+    "a tag that is no chunk": b"ID3\x03\0\0\0\0\x7f\x7f" + b"a picture" * 2000,
+    "a chunk that is cut off": LIST[:6000],
+    "a chunk and rubbish": LIST + b"\xf0\xff" * 5000,
+}
+
+
+@pytest.mark.parametrize("what", BEHIND)
+@pytest.mark.parametrize("form", ["WAV", "RF64"])
+def test_what_is_no_sound_is_not_heard(tmp_path: Path, what: str, form: str) -> None:
+    content = encoded(breathing(), form, "PCM_16")
+    path = tmp_path / "a.wav"
+    path.write_bytes(content + BEHIND[what])
+    assert read(path)[0].size == 12 * RATE_HZ
+    assert info(path).notes == (f"{len(BEHIND[what])} bytes behind the sound that its header promises were not read",)
+    path.write_bytes(content + LIST)
+    assert read(path)[0].size == 12 * RATE_HZ
+    assert not info(path).notes
 
 
 @pytest.mark.parametrize("total", [0, RATE_HZ, 12 * RATE_HZ - 1])
@@ -212,6 +299,63 @@ def test_flac_that_says_less_than_it_holds(tmp_path: Path, total: int, subtype: 
     assert (read(path)[0] == expected).all()
     assert (read(path, 5, 7)[0] == expected[5 * RATE_HZ : 7 * RATE_HZ]).all()
     assert len(info(path).notes) == (total > 0)
+
+
+def flac_frames(content: bytes) -> list[int]:
+    """FLAC file of one block size -> where its frames begin, and its end."""
+    largest = int.from_bytes(content[10:12], "big")
+    places, at = list[int](), 42
+    while (at := content.find(b"\xff\xf8", at)) >= 0:
+        if containers.flac_frame(content[at : at + 16], largest) in (
+            (len(places) * largest, min((len(places) + 1) * largest, 12 * RATE_HZ)),
+        ):
+            places.append(at)
+        at += 1
+    return [*places, len(content)]
+
+
+@pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24"])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("told", ["nothing", "the part", "the end in the whole"])
+def test_parts_of_a_flac_that_was_cut(tmp_path: Path, subtype: str, channels: int, told: str) -> None:
+    sound = np.stack([breathing(), breathing(seed=1)], axis=1)[:, :channels]
+    content = encoded(sound, "FLAC", subtype)
+    (tmp_path / "whole.flac").write_bytes(content)
+    whole = read(tmp_path / "whole.flac")[0]
+    largest, places = int.from_bytes(content[10:12], "big"), flac_frames(content)
+    assert len(places) == -(-12 * RATE_HZ // largest) + 1
+    cuts = [0, 10, 25, len(places) - 1]
+    for begin, end in itertools.pairwise(cuts):
+        expected = whole[begin * largest : end * largest]
+        total = {"nothing": 0, "the part": expected.size}.get(told, begin * largest + expected.size)
+        head = content[:21] + bytes([content[21] & 0xF0]) + struct.pack(">I", total) + bytes(16)
+        path = tmp_path / f"{begin}.flac"
+        path.write_bytes(head + content[42 : places[0]] + content[places[begin] : places[end]])
+        assert (read(path)[0] == expected).all()
+        assert (read(path, 0.5, 1.5)[0] == expected[RATE_HZ // 2 : 3 * RATE_HZ // 2]).all()
+        assert info(path).frames == expected.size
+        assert bool(info(path).notes) == (begin > 0 and told == "the end in the whole")
+        path.write_bytes(path.read_bytes()[: -(places[end] - places[end - 1]) // 2])
+        with pytest.raises(ValueError, match=r"\.flac: (damaged|truncated).*copy the file again"):
+            read(path)
+
+
+@pytest.mark.parametrize("more", [1, 16, round(MISSING_S * RATE_HZ)])
+def test_flac_that_says_a_little_too_much(tmp_path: Path, more: int) -> None:
+    content = bytearray(encoded(breathing(), "FLAC", "PCM_16"))
+    path = tmp_path / "a.flac"
+    path.write_bytes(content)
+    expected = read(path)[0]
+    content[22:26] = struct.pack(">I", expected.size + more)
+    path.write_bytes(content)
+    assert (read(path)[0] == expected).all()
+    assert info(path).notes == (
+        f"its header promises {expected.size + more} samples and the file holds {expected.size}; read to its end",
+    )
+    content[22:26] = struct.pack(">I", expected.size + round(MISSING_S * RATE_HZ) + 1)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.flac: .*truncated"):
+        read(path)
 
 
 # Ogg

@@ -41,6 +41,37 @@ def test_predict_answers_as_the_command_does(client: httpx.Client, place: Path, 
     assert {label is None for label, *_ in told} == {name != "dead"}
 
 
+NOTE = "its header leaves its length open; read to its end"
+
+
+@pytest.fixture
+def unfinished(place: Path, tmp_path: Path) -> Path:
+    """A recording whose header was never filled in."""
+    content = recording(place).read_bytes()
+    at = content.index(b"data") + 4
+    (tmp_path / "unfinished.wav").write_bytes(content[:at] + b"\xff" * 4 + content[at + 4 :])
+    return tmp_path / "unfinished.wav"
+
+
+def test_notes_on_a_file_are_told(client: httpx.Client, place: Path, unfinished: Path) -> None:
+    for path, notes in ((unfinished, [NOTE]), (recording(place), [])):
+        answer = client.post("/predict", files={"audio": (path.name, path.read_bytes())})
+        assert answer.json()["notes"] == notes
+        facts = upload(client, new_session(client), path)
+        assert client.get(f"/recordings/{facts['id']}").json()["notes"] == notes
+
+
+def test_the_page_shows_notes_on_a_file(open_page: Open, place: Path, unfinished: Path) -> None:
+    page = open_page()
+    fresh_session(page, "Notes")
+    drop(page, unfinished)
+    expect(page.locator("#notes")).to_have_text(f"Of the file: {NOTE}.")
+    drop(page, recording(place))
+    page.locator("#list .entry", has_text=recording(place).stem).click()
+    expect(page.locator("#name")).to_have_text(recording(place).stem)
+    expect(page.locator("#notes")).to_be_hidden()
+
+
 def test_sessions_list_it_without_a_class(client: httpx.Client, sounds: Path) -> None:
     session = new_session(client)
     for name in ("dead", "zeros", "antiphase"):

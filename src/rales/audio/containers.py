@@ -13,8 +13,12 @@ from typing import BinaryIO, Literal, NamedTuple
 Byteorder = Literal["little", "big"]
 
 # Sizes that mean "not known when this was written": all bits set, or 2 GiB, or a little less for headers and whole
-# frames (SoX subtracts 4 KiB, others 36 to 44 bytes)
-OPEN_32_BITS = (range(0x7FFFF000 - 64, 0x80000000 + 65), range(0xFFFFF000 - 64, 0xFFFFFFFF + 1))
+# frames (SoX subtracts 4 KiB, and 16 MiB in AIFF, others 36 to 44 bytes)
+OPEN_32_BITS = (
+    range(0x7F000000 - 64, 0x7F000000 + 65),
+    range(0x7FFFF000 - 64, 0x80000000 + 65),
+    range(0xFFFFF000 - 64, 0xFFFFFFFF + 1),
+)
 OPEN_64_BITS = (range(2**63 - 2**16, 2**64),)
 FFMPEG_MAGIC = {  # (where, bytes) -> what it is; libsndfile reads none of them
     (4, b"ftyp"): "MP4",
@@ -56,6 +60,20 @@ LAYOUTS = {
 }
 
 
+Behind = Literal["chunks", "other", "sound"]  # nothing but chunks; or what is no sound; or what may be sound
+TAGS = (
+    b"ID3",
+    b"TAG",
+    b"APETAGEX",
+    b"LIST",
+    b"bext",
+    b"iXML",
+)  # cut off, or no chunks at all
+
+
+MP3 = 0x55  # the number that WAV gives it
+
+
 class Chunk(NamedTuple):
     """Where the samples of a file are, in bytes."""
 
@@ -63,11 +81,12 @@ class Chunk(NamedTuple):
     promised: int  # that the header announces
     held: int  # from there to the end of the file
     open: bool  # the size is a place holder
-    only_chunks_behind: bool  # else sound goes on behind what is promised, or something unknown does
+    behind: Behind  # what is promised
     size_at: int
     size_bytes: int
     byteorder: Byteorder
     added: int  # what the size in the header counts besides
+    coding: int = 0  # of the samples, by the number that WAV gives it
 
     def mended(self, content: bytes) -> bytes:
         """Whole file -> the same with the size that it has."""
@@ -88,25 +107,28 @@ def sound_chunk(file: BinaryIO) -> Chunk | None:
         return None
 
     file.seek(layout.head)
-    long_size = 0
+    long_at = coding = 0  # where RF64 says the size, in a chunk in front
     own = layout.name + layout.size
     while len(chunk := file.read(own)) == own:
         begin = file.tell()
         added = own if layout.counts_itself else 0
         size = max(int.from_bytes(chunk[layout.name :], layout.byteorder) - added, 0)
         if chunk[:4] == b"ds64":
-            long_size = int.from_bytes(file.read(16)[8:], "little")
+            long_at = begin + 8
+        if chunk[:4] == b"fmt ":
+            form = file.read(26)
+            coding = int.from_bytes(form[24:] if form[:2] == b"\xfe\xff" else form[:2], "little")
         if chunk[:4] == layout.sound:
-            is_long = magic == b"RF64" and size == 0xFFFFFFFF
-            promised, held = long_size if is_long else size, file_bytes - begin
-            places = OPEN_64_BITS if layout.size == 8 else OPEN_32_BITS
+            size_at, size_bytes = (long_at, 8) if long_at else (begin - layout.size, layout.size)
+            file.seek(size_at)
+            promised = max(int.from_bytes(file.read(size_bytes), layout.byteorder) - added, 0)
+            held = file_bytes - begin
+            places = OPEN_32_BITS if size_bytes == 4 else OPEN_64_BITS
             unknown = promised > held and any(promised + added in place for place in places)
             file.seek(min(begin + promised, file_bytes))
-            chunks = promised >= held or only_chunks(file, file_bytes, layout)
-            unknown = unknown or (promised == 0 and not chunks)
-            return Chunk(
-                begin, promised, held, unknown, chunks, begin - layout.size, layout.size, layout.byteorder, added
-            )
+            behind = what_follows(file, file_bytes, layout)
+            unknown = unknown or (promised == 0 and behind != "chunks")
+            return Chunk(begin, promised, held, unknown, behind, size_at, size_bytes, layout.byteorder, added, coding)
         file.seek(-(-(begin + size) // layout.align) * layout.align)
     return None
 
@@ -117,20 +139,32 @@ def au_chunk(head: bytes, file_bytes: int) -> Chunk:
     begin, size = (int.from_bytes(head[at : at + 4], byteorder) for at in (4, 8))
     held = max(file_bytes - begin, 0)
     unknown = size > held and any(size in place for place in OPEN_32_BITS)
-    return Chunk(begin, size, held, unknown or (size == 0 < held), size >= held, 8, 4, byteorder, 0)
+    behind: Behind = "chunks" if size >= held else "sound"
+    return Chunk(begin, size, held, unknown or (size == 0 < held), behind, 8, 4, byteorder, 0)
 
 
-def only_chunks(file: BinaryIO, file_bytes: int, layout: Layout) -> bool:
-    """File at the end of a chunk -> whether nothing but chunks, or a few bytes of padding, follows."""
-    file.seek(-(-file.tell() // layout.align) * layout.align)
-    own = layout.name + layout.size
+def what_follows(file: BinaryIO, file_bytes: int, layout: Layout) -> Behind:
+    """File at the end of a chunk -> "chunks": nothing but those, or a few bytes of padding; "other": a chunk and then
+    something else, a tag, or zeros up to the end; "sound": neither a chunk nor a tag."""
+    end = file.tell()
+    next_bytes = file.read(16)
+    is_tag = any(next_bytes.startswith(tag, at) for tag in TAGS for at in (0, 1))  # 1: behind a byte of padding
+    file.seek(-(-end // layout.align) * layout.align)
+    own, is_chunk = layout.name + layout.size, False
     while (left := file_bytes - file.tell()) >= own:
         name, size = file.read(layout.name)[:4], int.from_bytes(file.read(layout.size), layout.byteorder)
         size -= own if layout.counts_itself else 0
         if not 0 <= size <= left - own or not (name.isascii() and name.decode("ascii").isprintable()):
-            return False
+            return "other" if is_tag or is_chunk or only_zeros(file, end) else "sound"
+        is_chunk = True
         file.seek(-(-(file.tell() + size) // layout.align) * layout.align)
-    return True
+    return "chunks"
+
+
+def only_zeros(file: BinaryIO, begin: int) -> bool:
+    """File -> whether nothing but zeros follows a place, as where a recorder fills whole blocks of its memory card."""
+    file.seek(begin)
+    return not any(any(piece) for piece in iter(lambda: file.read(1 << 20), b""))
 
 
 # MPEG audio (MP3): frames one after the other, and perhaps a first one that counts them
@@ -195,6 +229,7 @@ class Mpeg(NamedTuple):
     """What an MP3 file holds, in frames."""
 
     promised: int | None  # by its first frame; None if that counts nothing
+    promised_at: int
     held: int
     frame: Frame
     content: bytes
@@ -202,8 +237,8 @@ class Mpeg(NamedTuple):
 
     @property
     def is_true(self) -> bool:
-        """Whether the file's own count holds: some encoders count the first frame, which is no sound, too."""
-        return self.promised is not None and abs(self.promised - self.held) <= 1
+        """Whether the file's own count holds."""
+        return self.promised == self.held
 
     @property
     def is_whole(self) -> bool:
@@ -212,6 +247,10 @@ class Mpeg(NamedTuple):
 
     def mended(self) -> bytes:
         """-> the frames alone, behind one that counts them."""
+        # Some encoders count the first frame, which is no sound, too. It also says how much of the sound is padding
+        if self.is_whole and self.promised == self.held + 1:
+            at = self.promised_at
+            return self.content[:at] + self.held.to_bytes(4, "big") + self.content[at + 4 :]
         begin = self.places[0][0]
         head = bytes([self.content[begin], self.content[begin + 1] | 1, *self.content[begin + 2 : begin + 4]])
         size = next(f.size for f in [mpeg_frame(head)] if f)
@@ -237,7 +276,8 @@ def mpeg(content: bytes, anywhere: bool) -> Mpeg | None:
         promised = int.from_bytes(tag[8:], "big") if tag[7] & 1 else None
     elif content[at + 36 : at + 40] == b"VBRI":
         found = found[1:]
-    return Mpeg(promised, len(found), frame, content, [(place, place + each.size) for place, each in found])
+    places = [(place, place + each.size) for place, each in found]
+    return Mpeg(promised, at + frame.side + 8, len(found), frame, content, places)
 
 
 def behind_id3(content: bytes) -> int:
@@ -249,14 +289,16 @@ def behind_id3(content: bytes) -> int:
     return at
 
 
-# FLAC: STREAMINFO says how many samples there are, and the last frame knows
+# FLAC: STREAMINFO says how many samples there are, and the first and the last frame know
 
 
 class Flac(NamedTuple):
     """What a FLAC file holds, in samples."""
 
     promised: int  # 0: not known when it was written
+    first: int  # number of the first sample: not 0 where the file was cut out of a longer one
     held: int  # 0: no frame was found
+    rate_hz: int
     total_at: int
 
     def mended(self, content: bytes) -> bytes:
@@ -280,32 +322,57 @@ def flac(file: BinaryIO) -> Flac | None:
     if head[:4] != b"fLaC" or len(head) < 42:
         return None
     promised = (head[21] & 0x0F) << 32 | int.from_bytes(head[22:26], "big")
+    rate_hz = int.from_bytes(head[18:21], "big") >> 4
     largest = int.from_bytes(head[10:12], "big")  # samples of a block, the same for all but the last
+
+    # Blocks of facts: the top bit marks the last one, three bytes say how long it is
+    block, sound_at = head[4:8], begin + 8 + int.from_bytes(head[5:8], "big")
+    while len(block) == 4 and not block[0] & 0x80:
+        file.seek(sound_at)
+        block = file.read(4)
+        sound_at += 4 + int.from_bytes(block[1:], "big")
+    file.seek(sound_at)
+    first_head = file.read(16)
+    first = flac_frame(first_head, largest)
+
     file.seek(max(begin + 42, file_bytes - FLAC_TAIL))
-    return Flac(promised, flac_end(file.read(), largest), begin + 21)
+    end = flac_end(file.read(), largest, first_head if first else b"")
+    first_sample = first[0] if first and first[0] < end else 0
+    return Flac(promised, first_sample, end - first_sample, rate_hz, begin + 21)
 
 
-def flac_end(tail: bytes, block_samples: int) -> int:
-    """Last bytes of a FLAC file -> number of samples up to their end, told by the last frame's header; 0 if none."""
+def flac_end(tail: bytes, block_samples: int, first: bytes) -> int:
+    """Last bytes of a FLAC file -> number of the sample behind them, told by the last frame's header; 0 if none.
+
+    A frame is of the kind of the first one, if that is given: version, rate and width are the same in all.
+    """
     at = len(tail)
     while (at := tail.rfind(b"\xff", 0, at)) >= 0:
-        if tail[at + 1 : at + 2] in (b"\xf8", b"\xf9") and (end := flac_frame_end(tail[at : at + 16], block_samples)):
-            return end
+        head = tail[at : at + 16]
+        is_alike = not first or flac_kind(head) == flac_kind(first)
+        if is_alike and (frame := flac_frame(head, block_samples)) is not None:
+            return frame[1]
     return 0
 
 
-def flac_frame_end(head: bytes, block_samples: int) -> int:
-    """First bytes of a FLAC frame -> number of the sample behind it, counted from the file's start; 0 if it is none."""
-    if len(head) < 7 or head[2] >> 4 == 0 or head[2] & 15 == 15 or head[3] & 1:
-        return 0
+def flac_kind(head: bytes) -> tuple[int, ...]:
+    return tuple(byte & mask for byte, mask in zip(head[:4], (0xFF, 0xFF, 0x0F, 0x0F), strict=False))
+
+
+def flac_frame(head: bytes, block_samples: int) -> tuple[int, int] | None:
+    """First bytes of a FLAC frame -> numbers of its first sample and of the one behind it; None if it is none."""
+    if len(head) < 7 or head[:2] not in (b"\xff\xf8", b"\xff\xf9"):
+        return None
+    if head[2] >> 4 == 0 or head[2] & 15 == 15 or head[3] & 1:
+        return None
     leading = 8 - (head[4] ^ 0xFF).bit_length()  # ones in front, as in UTF-8
     if leading == 1 or leading > 7:
-        return 0
+        return None
     number = head[4] & (0x7F >> leading)
     behind = 5 + max(leading - 1, 0)
     for byte in head[5:behind]:
         if byte >> 6 != 2:
-            return 0
+            return None
         number = number << 6 | byte & 0x3F
     code = head[2] >> 4
     if code in (6, 7):
@@ -315,8 +382,9 @@ def flac_frame_end(head: bytes, block_samples: int) -> int:
         samples = 192 if code == 1 else 576 << code - 2 if code < 6 else 256 << code - 8
     behind += {12: 1, 13: 2, 14: 2}.get(head[2] & 15, 0)
     if len(head) <= behind or crc8(head[:behind]) != head[behind]:
-        return 0
-    return number + samples if head[1] & 1 else number * block_samples + samples
+        return None
+    begin = number if head[1] & 1 else number * block_samples
+    return begin, begin + samples
 
 
 def crc8(data: bytes) -> int:

@@ -41,6 +41,17 @@ DEAD = 10 ** (-50 / 20)  # of the loudest channel's RMS: a channel below holds n
 HIGHEST = 100.0  # times full scale: what is larger is on no scale that could be known
 FULL_SCALES = (2.0**15, 2.0**23, 2.0**31)  # of whole numbers
 BLOCK = 1 << 20  # frames in memory together
+SAMPLE_BYTES = {  # of one channel
+    "PCM_S8": 1,
+    "PCM_U8": 1,
+    "ULAW": 1,
+    "ALAW": 1,
+    "PCM_16": 2,
+    "PCM_24": 3,
+    "PCM_32": 4,
+    "FLOAT": 4,
+    "DOUBLE": 8,
+}
 
 
 class Mix(NamedTuple):
@@ -135,7 +146,7 @@ def readable(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
         if kind := containers.ffmpeg_kind(head):
             return decoded(path, kind), ()
         if (chunk := containers.sound_chunk(file)) is not None:
-            return chunked(path, chunk)
+            return mp3_chunk(path, chunk) if chunk.coding == containers.MP3 else chunked(path, chunk)
         if (flac := containers.flac(file)) is not None:
             return flac_source(path, flac)
         if head[:4] == b"OggS":
@@ -178,31 +189,92 @@ def sound_file(path: Path, source: str | BinaryIO) -> SoundFile:
 def chunked(path: Path, chunk: containers.Chunk) -> tuple[str | BinaryIO, tuple[str, ...]]:
     """File of plain samples -> what to read, and notes. Errors: much of the promised sound is missing."""
     if chunk.open:
-        return io.BytesIO(chunk.mended(path.read_bytes())), ("its header leaves its length open; read to its end",)
+        return mended_chunk(path, chunk)[0], ("its header leaves its length open; read to its end",)
     behind = chunk.held - chunk.promised
-    if chunk.promised == 0 or behind == 0 or (behind > 0 and chunk.only_chunks_behind):
+    if chunk.promised == 0 or behind == 0 or (behind > 0 and chunk.behind == "chunks"):
         return str(path), ()
-    if 0 < behind <= chunk.promised:  # a tag that is no chunk, or rubbish: sound it need not be
-        return str(path), (f"{behind} bytes behind the sound that its header promises were not read",)
-    source = io.BytesIO(chunk.mended(path.read_bytes()))
-    with sound_file(path, source) as file:
-        bytes_a_second = chunk.held / max(file.frames, 1) * file.samplerate
+    left = f"{behind} bytes behind the sound that its header promises were not read"
+    if behind > 0 and chunk.behind == "other":
+        return str(path), (left,)
+
+    # The header was written before the sound, or is off by some bytes
+    source, bytes_a_second = mended_chunk(path, chunk)
+    if 0 < behind <= MISSING_S * bytes_a_second:
+        return str(path), (left,)
     told = f"its header promises {chunk.promised} bytes of sound and the file holds {chunk.held}"
     if behind < 0 and -behind > MISSING_S * bytes_a_second:
         raise ValueError(f"{path}: truncated, {told}; copy the file again")
     return source, (f"{told}; read to its end",)
 
 
+def mp3_chunk(path: Path, chunk: containers.Chunk) -> tuple[str | BinaryIO, tuple[str, ...]]:
+    """WAV with MP3 in it, whose length libsndfile takes from the header -> the MP3 alone, and notes."""
+    is_less = chunk.open or chunk.behind == "sound"
+    begin, end = chunk.begin, chunk.begin + (chunk.held if is_less else min(chunk.promised, chunk.held))
+    mpeg = containers.mpeg(path.read_bytes()[begin:end], anywhere=True)
+    if mpeg is None or mpeg.frame.layer != 3:
+        return decoded(path, "MPEG audio in WAV"), ()
+    bytes_a_second = (end - begin) / (mpeg.held * mpeg.frame.samples / mpeg.frame.rate_hz)
+    if not is_less and chunk.promised - chunk.held > MISSING_S * bytes_a_second:
+        told = f"its header promises {chunk.promised} bytes of sound and the file holds {chunk.held}"
+        raise ValueError(f"{path}: truncated, {told}; copy the file again")
+    source, notes = mpeg_source(path, mpeg)
+    return (io.BytesIO(mpeg.content) if isinstance(source, str) else source), notes
+
+
+def mended_chunk(path: Path, chunk: containers.Chunk) -> tuple[BinaryIO, float]:
+    """File of plain samples -> the same with its true length, and bytes a second. Errors: it is not read to its end."""
+    source = io.BytesIO(chunk.mended(path.read_bytes()))
+    with sound_file(path, source) as file:
+        frames, width = file.frames, SAMPLE_BYTES.get(file.subtype, 0) * file.channels
+        bytes_a_second = chunk.held / max(frames, 1) * file.samplerate
+    # Another field than the mended one may be believed; AIFF counts 8 bytes in front of the samples
+    if frames <= 0 or (width and not 0 <= chunk.held - frames * width < width + 16):
+        raise ValueError(f"{path}: its header does not say how long it is, and no end was found; save it again")
+    return source, bytes_a_second
+
+
 def flac_source(path: Path, flac: containers.Flac) -> tuple[str | BinaryIO, tuple[str, ...]]:
     """FLAC file -> what to read, and notes. One that is cut off fails where it is read to its end."""
-    if flac.promised >= flac.held > 0:
+    is_part = flac.first > 0
+    if flac.promised == flac.held and not is_part:
         return str(path), ()
     if flac.held == 0 and flac.promised == 0:
         raise ValueError(f"{path}: its header does not say how long it is, and no end was found; save it again")
     if flac.held == 0:  # the last frame is damaged, and says so when it is read
         return str(path), ()
-    told = f"its header promises {flac.promised} samples and the file holds {flac.held}; read to its end"
-    return io.BytesIO(flac.mended(path.read_bytes())), (told,) if flac.promised else ()
+
+    # The header of a part may count from where the whole began
+    counts_whole = is_part and flac.promised == flac.first + flac.held
+    told = f"its header promises {flac.promised} samples and the file holds {flac.held}"
+    if flac.promised - flac.held > MISSING_S * flac.rate_hz and not counts_whole:
+        if not is_part:
+            return str(path), ()
+        raise ValueError(f"{path}: truncated, {told}; copy the file again")
+    notes = (f"{told}; read to its end",) if flac.promised not in (0, flac.held) else ()
+    source = io.BytesIO(flac.mended(path.read_bytes()))
+    return (renumbered(path, source) if is_part else source), notes
+
+
+def renumbered(path: Path, source: BinaryIO) -> BinaryIO:
+    """FLAC whose samples are numbered from somewhere in a longer one -> its samples in a temporary file; libsndfile
+    would jump to wrong places in it."""
+    target: Any = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the open recording)
+    with sound_file(path, source) as part:
+        subtype = "PCM_16" if part.subtype == "PCM_S8" else part.subtype  # W64 knows no 8 bits with a sign
+        with soundfile.SoundFile(target, "w", part.samplerate, part.channels, subtype, format="W64") as whole:
+            try:
+                while len(block := part.read(BLOCK, dtype="int32", always_2d=True)):
+                    whole.write(block)
+            except soundfile.SoundFileError as error:
+                raise ValueError(
+                    f"{path}: damaged, cannot be decoded ({reason(error)}); copy the file again"
+                ) from error
+            if whole.frames < part.frames:
+                raise ValueError(
+                    f"{path}: truncated, {whole.frames} of {part.frames} samples could be decoded; copy the file again"
+                )
+    return cast("BinaryIO", target)
 
 
 def mpeg_source(path: Path, mpeg: containers.Mpeg) -> tuple[str | BinaryIO, tuple[str, ...]]:
@@ -249,6 +321,7 @@ def ogg_source(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
 
 def decoded(path: Path, kind: str) -> BinaryIO:
     """File that only FFmpeg reads, and what it is, if known -> its sound as float32 samples in a temporary file."""
+    # The package is not needed for anything else, so its absence is told of the file that wants it
     try:
         import av
     except ImportError as error:
@@ -258,6 +331,8 @@ def decoded(path: Path, kind: str) -> BinaryIO:
                 f"{path}: not a readable audio file (its content is of no format that libsndfile reads)"
             ) from error
         raise ValueError(f'{path}: {what} needs the package av: pip install "rales[av]"') from error
+
+    # All of it at once and to disk: FFmpeg jumps only to about a place, and a long recording would fill the memory
     target: Any = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the open recording)
     try:
         with av.open(str(path), options=NO_PLAYLISTS) as container:
@@ -275,7 +350,8 @@ def decoded(path: Path, kind: str) -> BinaryIO:
     # AttributeError: the stream of a damaged file may have no decoder, and so no rate
     except (av.FFmpegError, soundfile.SoundFileError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a readable audio file, or a damaged one ({reason(error)})") from error
-    # An .aac stream without a container only guesses its length
+
+    # FFmpeg ends without an error where a file is cut off. An .aac stream without a container only guesses its length
     if container.format.name != "aac" and frames < rate_hz * (promised - DECODED_TOLERANCE_S):
         raise ValueError(
             f"{path}: truncated, its header promises {promised:.3f} s and {frames / rate_hz:.3f} s could be decoded; "

@@ -63,7 +63,8 @@ def add_predict(app: "FastAPI", service: Service) -> None:
             cycles = await service.answered(
                 lambda: scores.predict_file(service.shelf.model(chosen), sound, name), sound, name
             )
-        return {"recording": name, "duration_s": facts["duration_s"], "model": chosen, "cycles": cycles}
+        about = {name: facts[name] for name in ("duration_s", "notes")}
+        return {"recording": name, **about, "model": chosen, "cycles": cycles}
 
 
 def add_runs(app: "FastAPI", service: Service) -> None:

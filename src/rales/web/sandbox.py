@@ -111,7 +111,13 @@ def decode(path: Path, out: Path, duration_s: float, decode_bytes: int) -> dict[
                 file.write(block)
     played = wave.resample(heard, rate_hz, PAGE_RATE_HZ)
     soundfile.write(out / "page.wav", np.clip(played, -1, 1), PAGE_RATE_HZ, subtype="PCM_16")
-    return {"duration_s": len(heard) / rate_hz, "rate_hz": rate_hz, "channels": info.channels, "bits": info.bits}
+    return {
+        "duration_s": len(heard) / rate_hz,
+        "rate_hz": rate_hz,
+        "channels": info.channels,
+        "bits": info.bits,
+        "notes": list(info.notes),
+    }
 
 
 def clock(duration_s: float) -> str:

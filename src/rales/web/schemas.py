@@ -85,10 +85,13 @@ class PredictedCycle(ScoredSpan, Place):
 
 @dataclass
 class Prediction:
+    """`notes` are sentences about what was wrong with the file and how it was read all the same."""
+
     recording: str
     duration_s: float
     model: str
     cycles: list[PredictedCycle]
+    notes: list[str]
     notice: str = NOTICE
 
 
@@ -204,7 +207,8 @@ class SessionContent(Named):
 @dataclass
 class RecordingDetail(Recording):
     """A recording, what each model said of its cycles, and its cycles as they stand; `source` says whose they
-    are: person, annotation, segment (breaths found in the sound) or window. What could not be judged is no cycle."""
+    are: person, annotation, segment (breaths found in the sound) or window. What could not be judged is no cycle.
+    `notes` are sentences about what was wrong with the file and how it was read all the same."""
 
     session: str
     rate_hz: int
@@ -214,6 +218,7 @@ class RecordingDetail(Recording):
     judged: bool
     quality: str
     quality_reason: str
+    notes: list[str]
     notice: str = NOTICE
 
 

@@ -89,7 +89,8 @@ def add_recordings(app: "FastAPI", service: Service) -> None:
     @app.get("/recordings/{recording}", response_model=RecordingDetail)
     def detail(recording: str) -> dict[str, Any]:
         """A recording, what each model said of its cycles, and the cycles as they stand."""
-        return {**service.known(recording), "scores": service.scores(recording)}
+        known, notes = service.known(recording), service.store.notes(recording)
+        return {**known, "scores": service.scores(recording), "notes": notes}
 
     @app.patch("/recordings/{recording}", response_model=RecordingFacts)
     def review(recording: str, given: Review) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 `sessions.sqlite` holds sessions, recordings, the cycles that each began with (`originals`, written once: revision 0 of
 its annotation), what models said of them (`scores`, which may be made anew) and every saved annotation;
 `recordings/<id>/` holds audio.wav (what the model hears), page.wav (what the browser plays) and, where one came along,
-audio.txt (the annotation, which `predict` finds beside the sound).
+audio.txt (the annotation, which `predict` finds beside the sound); notes.json where something was wrong with the file.
 """
 
 import json
@@ -204,6 +204,8 @@ class Store:
         recording = secrets.token_hex(8)
         place = self.place(recording)
         place.parent.mkdir(exist_ok=True)
+        if facts["notes"]:
+            (sound / "notes.json").write_text(json.dumps(facts["notes"]))
         sound.rename(place)
         about = [facts[name] for name in ("duration_s", "rate_hz", "channels")]
         values = (recording, session, marks.stem(path), time.time(), *about, path, facts["digest"])
@@ -225,6 +227,11 @@ class Store:
             shutil.rmtree(place)
             raise
         return recording
+
+    def notes(self, recording: str) -> list[str]:
+        """-> sentences about what was wrong with the file that a recording came in."""
+        file = self.place(recording) / "notes.json"
+        return list(json.loads(file.read_text())) if file.exists() else []
 
     def keep_original(self, recording: str, original: marks.Original) -> None:
         """The cycles that a recording begins with, unless there are some already or it has been removed meanwhile."""

@@ -188,6 +188,8 @@ function showHead() {
   const sound = current.judged ? current.quality_reason : `Not judged: ${current.quality_reason}`;
   const facts = [clock(current.duration_s), `${current.rate_hz} Hz`, source, sound, waits];
   byId("facts").textContent = facts.filter(Boolean).join(" · ");
+  byId("notes").textContent = current.notes.map((note) => `Of the file: ${note}.`).join(" ");
+  byId("notes").hidden = !current.notes.length;
   byId("reviewed").checked = current.reviewed;
   byId("saved").textContent = current.revision ? `Revision ${current.revision}` : "";
 }
