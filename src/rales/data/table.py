@@ -216,7 +216,8 @@ def spans_of(manifest: Path) -> dict[str, list[Row]]:
     """Table -> path of a recording -> the rows that give its cycles for prediction, {} without start_s and end_s.
 
     Paths are relative to the table's folder, as in it. The label of a row is what the cycle is known to be: that of
-    true_label where there is such a column, none where the table is one of a model's answers.
+    true_label where there is such a column, none where the table is one of a model's answers. `marked` is empty where
+    the times may be a model's: in its answers, unless the row has a label or is `confirmed`.
     """
     if manifest.suffix.lower() == ".parquet":
         import pyarrow.parquet as pq
@@ -226,18 +227,22 @@ def spans_of(manifest: Path) -> dict[str, list[Row]]:
         columns = read_table(manifest).columns
     if not {"start_s", "end_s"} & set(columns):
         return {}
-    if "true_label" in columns:
-        known = ["true_label"]
-    else:
-        known = [] if f"p_{CLASSES[0]}" in columns else ["label", "crackle", "wheeze"]
+    answers = f"p_{CLASSES[0]}" in columns
+    known = ["true_label"] if "true_label" in columns else [] if answers else ["label", "crackle", "wheeze"]
     spans: dict[str, list[Row]] = {}
     for where, cells in read_table(manifest).rows:
         path = cells.get("path") or cells.get("file_name", "")
         times = {name: cells.get(name, "") for name in ("start_s", "end_s")}
         if path and any(times.values()):
             said = {name.removeprefix("true_"): cells.get(name, "") for name in known}
-            spans.setdefault(path, []).append(Row(where, {**times, **said}))
+            person = not answers or any(said.values()) or _FLAGS.get(cells.get("confirmed", "").lower())
+            spans.setdefault(path, []).append(Row(where, {**times, **said, "marked": "yes" if person else ""}))
     return {mended(manifest.parent, path): rows for path, rows in spans.items()}
+
+
+def marked(rows: Sequence[Row]) -> bool:
+    """Rows of `spans_of` for one recording -> whether a person has marked its cycles, at least one of them."""
+    return any(row.cells.get("marked") for row in rows)
 
 
 def cycles_of_rows(rows: Sequence[Row], duration_s: float) -> tuple[list[Cycle], list[str | None], list[str]]:
