@@ -22,7 +22,6 @@ import pandas as pd
 from rales import runs
 from rales.cells import defused_table, encodable, one_line
 from rales.config import UsageError
-from rales.data.annotations import NOT_JUDGED
 from rales.metrics import CLASSES
 
 Add = Callable[[pd.DataFrame], object]
@@ -222,7 +221,7 @@ def audacity(rows: pd.DataFrame) -> pd.DataFrame:
     text = []
     for row, doubt in zip(rows.to_dict("records"), unsure, strict=True):
         if not isinstance(row["label"], str):
-            text.append(f"{NOT_JUDGED}: {row['quality_reason']}")
+            text.append(f"not judged: {row['quality_reason']}")
             continue
         p = row.get(f"p_{row['label']}")
         sure = "" if p is None or p != p else f" {p:.2f}"
@@ -243,7 +242,7 @@ def raven(rows: pd.DataFrame) -> pd.DataFrame:
             "Low Freq (Hz)": 50.0,  # crowsetta refuses whole numbers
             "High Freq (Hz)": 8000.0,
             "Begin File": [Path(path).name for path in rows["path"]],
-            "Class": rows["label"].fillna(NOT_JUDGED).to_numpy(),
+            "Class": rows["label"].fillna("not judged").to_numpy(),
             **{f"p_{name}": rows[f"p_{name}"].to_numpy() for name in CLASSES},
             **uncertain,
         }

@@ -22,7 +22,7 @@ from rales.audio.quality import Verdict
 from rales.config import Audio, UsageError
 from rales.data import cache
 from rales.data.annotations import read_annotation
-from rales.data.cycles import files, some
+from rales.data.cycles import files
 from rales.data.dialects import Row
 from rales.data.table import cycles_of_rows, marked
 from rales.metrics import CLASSES
@@ -195,15 +195,13 @@ def is_annotated(path: Path, where: str | Sequence[Row]) -> bool:
 def annotated_cycles(annotation: Path, duration_s: float, where: str) -> Cycles:
     """Text file beside a recording -> its cycles; `source` is "" where auto passes over a text of another kind."""
     found = read_annotation(annotation, duration_s)
-    nothing = f"{found.left_out} cycles, none of them judged" if found.left_out else "no cycles in it"
-    if where == "auto" and (not found.form or found.other or not (found.cycles or found.problems)):
-        what = f"labels other than {', '.join(CLASSES)}: {some(found.other)}" if found.other else nothing
-        return Cycles([], [], None, "", f"{annotation}: {what}; passed over")
+    if where == "auto" and found.passed_over:
+        return Cycles([], [], None, "", f"{annotation}: {found.passed_over}; passed over")
     if found.problems:
         more = f" (and {len(found.problems) - 1} more lines)" if len(found.problems) > 1 else ""
         raise ValueError(f"{found.problems[0]}{more}; --cycles segment does without it")
     if not found.cycles:
-        raise ValueError(f"{annotation}: {nothing}; --cycles segment does without it")
+        raise ValueError(f"{annotation}: {found.passed_over}; --cycles segment does without it")
     labels = [CLASSES[mark.crackle + 2 * mark.wheeze] for mark in found.cycles] if found.labelled else None
     times = [mark.start_s for mark in found.cycles], [mark.end_s for mark in found.cycles]
     return Cycles(*times, labels, "annotation", found.note(annotation), marked=True)

@@ -38,6 +38,15 @@ class Annotation(NamedTuple):
     other: Sequence[str] = ()
     left_out: int = 0
 
+    @property
+    def passed_over(self) -> str:
+        """Why this is no annotation to hear a recording by, "" if it is one, be it with faults."""
+        if self.other:
+            return f"labels other than {', '.join(CLASSES)}: {some(self.other)}"
+        if self.form and (self.cycles or self.problems):
+            return ""
+        return f"{self.left_out} cycles, none of them judged" if self.left_out else "no cycles in it"
+
     def note(self, path: Path) -> str:
         """What is to be said of a file that is no plain ICBHI annotation, else ""."""
         if self.form in ("ICBHI", ""):

@@ -89,6 +89,7 @@ class Prediction:
     duration_s: float
     model: str
     cycles: list[PredictedCycle]
+    note: str = ""
     notice: str = NOTICE
 
 
@@ -147,13 +148,14 @@ class Session(Named):
 
 @dataclass
 class Recording(Named):
-    """`path` is where it lay in what was dropped, `problem` a sentence where `status` is failed, and `revision` that of
-    its annotation, 0 as long as nobody has saved one."""
+    """`path` is where it lay in what was dropped, `problem` a sentence where `status` is failed, `note` one about the
+    text that came with it, and `revision` that of its annotation, 0 as long as nobody has saved one."""
 
     path: str
     duration_s: float
     status: Status
     problem: str
+    note: str
     reviewed: bool
     revision: int
 

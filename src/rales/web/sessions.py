@@ -72,7 +72,7 @@ def add_recordings(app: "FastAPI", service: Service) -> None:
     async def upload(
         session: str,
         audio: Annotated[UploadFile, File(description="A recording: WAV, FLAC, MP3, OGG, AIFF, M4A or AAC.")],
-        annotation: Annotated[UploadFile | None, File(description="Its cycles in ICBHI format.")] = None,
+        annotation: Annotated[UploadFile | None, File(description="Its cycles, in a form of rales predict.")] = None,
         path: Annotated[str, Form(description="Where it lay in a folder of several: visit1/anna.wav.")] = "",
         only_new: Annotated[
             bool, Form(description="Refuse (409) a file that the session has under this path.")

@@ -3,7 +3,7 @@
 `sessions.sqlite` holds sessions, recordings, the cycles that each began with (`originals`, written once: revision 0 of
 its annotation), what models said of them (`scores`, which may be made anew) and every saved annotation;
 `recordings/<id>/` holds audio.wav (what the model hears), page.wav (what the browser plays) and, where one came along,
-audio.txt (the annotation, which `predict` finds beside the sound).
+audio.txt (the annotation, which `predict` finds beside the sound) and note.txt (what there is to say of it).
 """
 
 import json
@@ -21,6 +21,7 @@ from rales.runs import make_folder
 from rales.web import marks
 
 VERSION = 2
+NOTE = "note.txt"
 REVISIONS = 100  # of one annotation that are kept
 TABLES = """
 CREATE TABLE sessions (id TEXT PRIMARY KEY, name TEXT NOT NULL, created REAL NOT NULL);
@@ -204,6 +205,8 @@ class Store:
         recording = secrets.token_hex(8)
         place = self.place(recording)
         place.parent.mkdir(exist_ok=True)
+        if facts["note"]:
+            (sound / NOTE).write_text(facts["note"], encoding="utf-8")
         sound.rename(place)
         about = [facts[name] for name in ("duration_s", "rate_hz", "channels")]
         values = (recording, session, marks.stem(path), time.time(), *about, path, facts["digest"])
@@ -225,6 +228,13 @@ class Store:
             shutil.rmtree(place)
             raise
         return recording
+
+    def note(self, recording: str) -> str:
+        """-> what there is to say of the annotation that came with a recording, else ""."""
+        try:
+            return (self.place(recording) / NOTE).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
 
     def keep_original(self, recording: str, original: marks.Original) -> None:
         """The cycles that a recording begins with, unless there are some already or it has been removed meanwhile."""
