@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 from numpy.random import default_rng
 
-from rales import predict, recordings
+from rales import finetune, formats, predict, recordings
 from rales.data import audit, read_cycles
 from rales.data.annotations import read_annotation
 from tests import tiny
+from tests.test_quality import breathing
 
 RAVEN = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)"
 # Text, form, cycles with flags, whether they have classes
@@ -22,6 +24,8 @@ TEXTS: dict[str, tuple[str, str, list[tuple[float, float, int, int]], bool]] = {
     "audacity_old": ("0.0\t1.0\twheeze 0.62 (Research tool, not a diagnosis.)\n", "Audacity", [(0, 1, 0, 1)], True),
     "audacity_hz": ("0.0\t1.0\tCrackles\n\\\t100.0\t2000.0\n", "Audacity", [(0, 1, 1, 0)], True),
     "audacity_bare": ("0.0\t1.0\t\n1.0\t2.0\t\n", "Audacity", [(0, 1, 0, 0), (1, 2, 0, 0)], False),
+    "audacity_not_judged": ("0.0\t1.0\tboth 0.7\n1.0\t2.0\tnot judged: digital silence\n", "Audacity",
+        [(0, 1, 1, 1)], True),
     "audacity_point": ("0.0\t1.0\tboth\n1.5\t1.5\t\n", "Audacity", [(0, 1, 1, 1)], True),
     "raven": (f"{RAVEN}\n1\tSpectrogram 1\t1\t0.5\t1.5\t50\t2000\n", "Raven", [(0.5, 1.5, 0, 0)], False),
     "raven_class": (f"{RAVEN}\tClass\n" + "".join(f"1\t{view} 1\t1\t0\t1\t50\t2000\twheeze\n"
@@ -34,6 +38,9 @@ OTHERS: dict[str, str | bytes] = {
     "note_with_numbers": "3 days of fever, 38.5 in the evening\n",
     "latin": "Husten seit Montag, schläft schlecht\n".encode("latin-1"),
     "empty": "",
+    "points_only": "0.0\t0.0\tcrackle\n1.0\t1.0\twheeze\n",
+    "raven_header": f"{RAVEN}\n",
+    "raven_header_class": f"{RAVEN}\tClass\n",
     "audacity_of_another_study": "0.0\t1.0\tcough\n1.0\t2.0\tcrackle\n",
 }
 
@@ -109,3 +116,51 @@ def test_labels_of_ours_beside_the_recording_are_an_annotation(tmp_path: Path) -
     sound.with_suffix(".txt").unlink()
     assert read_cycles(tmp_path, needs_split=False)["label"].tolist() == ["crackle"]
     assert f"{tmp_path / 'anna.audacity.txt'}: read as Audacity" in audit(tmp_path).notes
+
+
+@pytest.mark.parametrize("form", ["audacity", "raven"])
+@pytest.mark.parametrize("silent", ["half", "whole"])
+def test_our_labels_with_cycles_that_were_not_judged_are_read_back(
+    tmp_path: Path, model: predict.Model, form: str, silent: str
+) -> None:
+    folder, runs = tmp_path / "data", tmp_path / "run"
+    for name in ("breathing", "late"):
+        (folder / name).mkdir(parents=True)
+    soundfile.write(folder / "breathing" / "breathing.wav", breathing(), 8000)
+    late = np.zeros(96_000, np.float32) if silent == "whole" else np.concatenate([np.zeros(96_000), breathing()])
+    soundfile.write(folder / "late" / "late.wav", late, 8000)
+    paths = recordings.find(folder)
+    ((first, status),) = model.tables(paths, cycles="windows")
+    refused = int(first["label"].isna().sum())
+    assert refused == 3
+    for path in formats.write([(first, status)], tmp_path / "labels", form, paths):
+        name = path.name.removesuffix(f".{form}.txt")
+        path.rename(folder / name / f"{name}.txt")
+
+    found = audit(folder)
+    text = folder / "late" / "late.txt"
+    assert [problem for problem in found.problems if "ICBHI_challenge_train_test.txt" not in problem] == []
+    assert f"{text}: read as {form.title()}, 3 cycles without a label left out" in found.notes
+    told = read_cycles(folder, needs_split=False)
+    assert told["label"].tolist() == first["label"].dropna().tolist()
+    told["split"] = np.where(np.arange(len(told)) % 2, "train", "test")
+    finetune.run(tiny.recipe("train.epochs=1"), told, runs, cache_folder=tmp_path / "cache")
+    ((again, status),) = model.tables(paths)
+    late_again = again[again["recording"] == "late"]
+    if silent == "half":
+        assert (again["source"] == "annotation").all()
+        assert again[["start_s", "end_s"]].equals(told[["start_s", "end_s"]])
+        assert again["true_label"].tolist() == told["label"].tolist()
+    else:
+        assert set(late_again["source"]) == {"window"}
+        assert late_again["label"].isna().all()
+        assert status["sentence"].tolist()[1] == f"{text}: 3 cycles, none of them judged; passed over"
+
+
+@pytest.mark.parametrize("name", ["points_only", "raven_header", "empty"])
+def test_an_annotation_without_a_cycle_that_is_asked_for_by_name(
+    tmp_path: Path, model: predict.Model, name: str
+) -> None:
+    sound = write(tmp_path, name, OTHERS[name])
+    with pytest.raises(ValueError, match=r"\.txt: (no cycles in it|empty).*; --cycles segment does without it"):
+        model.predict(sound, cycles="annotation")

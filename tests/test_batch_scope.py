@@ -17,9 +17,11 @@ from rales.data import read_cycles
 from rales.devices import Place, place
 from rales.rows import cycle_waves
 from rales.scoring import FIGURES
+from rales.web import scores
 from tests import tiny
 from tests.command import command
 from tests.run_folders import lines
+from tests.test_quality import breathing
 
 P = [f"p_{name}" for name in ("normal", "crackle", "wheeze", "both")]
 # 12 test cycles, four a recording: batches of five end in the middle of recordings, the last is smaller
@@ -137,3 +139,31 @@ def test_pieces_are_cut_where_a_batch_is_full(data: Path, most: int, monkeypatch
     assert [piece.path for piece in cut if piece.last] == paths
     one, two = (np.concatenate([piece.waves for piece in some]) for some in (whole, cut))
     assert np.array_equal(one, two)
+
+
+def test_what_cannot_be_judged_is_scored_with_its_neighbours_and_has_no_class(trained: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", breathing(), 8000)
+    soundfile.write(tmp_path / "b.wav", np.concatenate([np.zeros(64_000, np.float32), breathing()]), 8000)
+    soundfile.write(tmp_path / "c.wav", np.zeros(96_000), 8000)
+    model = rales.load(trained)
+    table, off = (model.predict(tmp_path, cycles="windows", quality=quality) for quality in (True, False))
+    refused = table["label"].isna()
+    assert refused.sum() >= 4
+    assert refused[table["recording"] == "c"].all()
+    assert table.loc[refused, P].isna().all(axis=None)
+    assert "not_checked" not in set(table["quality"])
+    assert table.loc[~refused, P].equals(off.loc[~refused, P])  # their neighbours are the same
+    alone = model.predict(tmp_path / "c.wav")
+    assert set(alone["quality"]) == {"no_signal"}
+    if model.recipe.name == "m2d_fusion":
+        assert len(model.embed(tmp_path, cycles="windows")) == (~refused).sum()
+
+
+def test_the_page_gives_what_holds_no_sound_no_class(trained: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "b.wav", np.concatenate([np.zeros(64_000, np.float32), breathing()]), 8000)
+    (tmp_path / "b.txt").write_text("".join(f"{4 * i}\t{4 * i + 4}\t0\t0\n" for i in range(5)))
+    model = rales.load(trained)
+    table = model.predict(tmp_path / "b.wav")
+    rows = pd.DataFrame(scores.score_spans(model, tmp_path / "b.wav", [(4 * i, 4 * i + 4) for i in range(5)]))
+    assert table["label"].isna().tolist() == rows["label"].isna().tolist() == [True, True, False, False, False]
+    np.testing.assert_allclose(table[P].to_numpy(float), rows[P].to_numpy(float), atol=1e-6)

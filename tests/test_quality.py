@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rales import explain, formats, predict, recordings, scoring
 from rales.audio import quality
 from rales.config import UsageError
+from rales.data.table import spans_of
 from rales.metrics import CLASSES
 from tests import tiny
 from tests.command import command
@@ -247,6 +248,34 @@ def test_annotated_cycles_keep_their_class_unless_they_hold_no_sound(tmp_path: P
     table = model.predict(tmp_path)
     assert table["label"].isna().tolist() == [False, False, True, False]
     assert table["true_label"].tolist() == ["normal", "crackle", "normal", "wheeze"]
+    assert table["quality"].tolist()[2] == "no_signal"
+
+
+@pytest.mark.parametrize(
+    ("columns", "cells", "person"),
+    [
+        ("label", "crackle", True),
+        ("crackle,wheeze", "1,0", True),
+        ("patient", "x", True),  # times alone
+        ("true_label,label,p_normal", "normal,crackle,0.1", True),
+        ("true_label,label,p_normal", ",crackle,0.1", False),  # times that may be found in the sound
+        ("label,p_normal", "crackle,0.1", False),
+        ("label,p_normal,confirmed", "crackle,0.1,True", True),
+        ("label,p_normal,confirmed", "crackle,0.1,False", False),
+    ],
+)
+def test_breaths_that_a_person_has_marked_in_a_table_keep_their_class(
+    tmp_path: Path, model: predict.Model, columns: str, cells: str, person: bool
+) -> None:
+    soundfile.write(tmp_path / "visit.wav", np.concatenate([noise(4), np.zeros(16_000, np.float32)]), 8000)
+    manifest = tmp_path / "cycles.csv"
+    spans = [(0, 2), (2, 4), (4, 6)]
+    lines = [f"visit.wav,{start},{end},{cells}\n" for start, end in spans]
+    manifest.write_text(f"path,start_s,end_s,{columns}\n{''.join(lines)}")
+    rows = {str(tmp_path / name): found for name, found in spans_of(manifest).items()}
+    ((table, _),) = model.tables([str(tmp_path / "visit.wav")], cycles=rows)
+    assert set(table["source"]) == {"manifest"}
+    assert table["label"].notna().tolist() == [person, person, False]
     assert table["quality"].tolist()[2] == "no_signal"
 
 

@@ -65,7 +65,7 @@ def test_the_page_shows_notes_on_a_file(open_page: Open, place: Path, unfinished
     page = open_page()
     fresh_session(page, "Notes")
     drop(page, unfinished)
-    expect(page.locator("#notes")).to_have_text(f"Of the file: {NOTE}.")
+    expect(page.locator("#notes")).to_have_text(f"{NOTE}.")
     drop(page, recording(place))
     page.locator("#list .entry", has_text=recording(place).stem).click()
     expect(page.locator("#name")).to_have_text(recording(place).stem)

@@ -205,8 +205,8 @@ def test_wrong_cycles(place: Path, client: httpx.Client, cycles: list[dict[str, 
     [
         (b"0 1 0\n", 422, "annotation of a, line 1: 3 columns, expected 4"),
         (b"0 9 0 0\n", 422, "annotation of a, line 1"),
-        (b"\xff\xfe\x00", 422, "annotation of a"),
-        (b"", 422, "empty"),
+        (b"0\t1\tcrackle\n0\t1\tcrackle\n", 422, "stands there 2 times; keep one"),
+        (b"0 1\n0 9\n", 422, "annotation of a, line 2"),
         (
             b"".join(b"%d.%03d 3.5 0 0\n" % divmod(i, 1000) for i in range(2001)),
             413,
@@ -220,6 +220,48 @@ def test_wrong_annotations(place: Path, client: httpx.Client, text: bytes, statu
     answer = client.post("/predict", files=files)
     assert (answer.status_code, sentence in answer.json()["detail"]) == (status, True), answer.text
     assert not list((place / "store" / "arriving").iterdir())
+
+
+OURS = "Selection\tBegin Time (s)\tEnd Time (s)\tClass\n1\t0.0\t1.5\tcrackle\n2\t1.5\t3\tnot judged\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "note", "spans"),
+    [
+        (b"Cough since Monday.\n", "no cycles in it; passed over", []),
+        ("Husten, schläft schlecht\n".encode("latin-1"), "no cycles in it; passed over", []),
+        (b"\xff\xfe\x00", "no cycles in it; passed over", []),
+        (b"", "no cycles in it; passed over", []),
+        (b"0\t1\tcough\n", "labels other than normal, crackle, wheeze, both: cough; passed over", []),
+        (b"0\t1\tnot judged: mains hum\n", "1 cycles, none of them judged; passed over", []),
+        (b"0 1.5\n1.5 3\n", "read as times, without classes", [[0, 1.5], [1.5, 3]]),
+        (OURS.encode(), "read as Raven, 1 cycles without a label left out", [[0, 1.5]]),
+        (b"0 1.5 0 1\n", "", [[0, 1.5]]),
+    ],
+)
+def test_a_text_beside_a_recording_is_taken_as_the_command_takes_it(
+    place: Path, client: httpx.Client, tmp_path: Path, model: predict.Model, text: bytes, note: str, spans: Any
+) -> None:
+    (tmp_path / "a.wav").write_bytes(recording(place).read_bytes())
+    (tmp_path / "a.txt").write_bytes(text)
+    note = f"annotation of a: {note}" if note else ""
+    ((table, status),) = model.tables([str(tmp_path / "a.wav")])
+    assert status["sentence"][0] == note.replace("annotation of a", str(tmp_path / "a.txt"))
+    files = {"audio": ("a.wav", recording(place).read_bytes()), "annotation": ("a.txt", text)}
+    answer = client.post("/predict", files=files)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["notes"] == ([note] if note else [])
+    assert {cycle["source"] for cycle in answer.json()["cycles"]} == set(table["source"])
+
+    session = new_session(client)
+    detail = upload(client, session, tmp_path / "a.wav", tmp_path / "a.txt")
+    (listed,) = client.get(f"/sessions/{session}").json()["recordings"]
+    assert (detail["status"], detail["notes"], listed["notes"]) == ("ready", *2 * [[note] if note else []])
+    assert (detail["source"] == "annotation") == bool(spans)
+    if spans:
+        assert [[cycle["start_s"], cycle["end_s"]] for cycle in detail["cycles"]] == spans
+        labels = table["true_label"].fillna(table["label"])
+        assert [cycle["label"] for cycle in detail["cycles"]] == labels.tolist()
 
 
 @pytest.mark.parametrize(

@@ -264,9 +264,7 @@ class Model:
             yield from self.own_answers(paths, function, problems, cycles, quality)
             return
         values, not_a_number = list[NDArray[Any]](), None
-        # where an answer depends on its neighbours, none of them may be left out
-        gate = quality and self.recipe.config.audio.scope == "clip"
-        for piece, mine in self.pieces(paths, function, cycles, gate):
+        for piece, mine in self.pieces(paths, function, cycles, quality):
             values += [mine] if len(mine) else []
             if not np.isfinite(mine).all():
                 not_a_number = no_answer(piece.path, piece.waves)
@@ -279,6 +277,8 @@ class Model:
                 problems.append(one_line(str(error)))
                 values = []  # a recording that breaks off has no answer, also where its first cycles had one
             together = np.concatenate(values) if values else np.empty((0, len(self.classes)))
+            if self.recipe.config.audio.scope == "batch" and len(together):  # scored as neighbours of the others
+                together = together[piece.cycles.judged]
             yield Answer(piece.path, piece.duration_s, piece.cycles, together, error, piece.notes)
             values, not_a_number = [], None
 

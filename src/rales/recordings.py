@@ -22,9 +22,9 @@ from rales.audio.quality import Verdict
 from rales.config import Audio, UsageError
 from rales.data import cache
 from rales.data.annotations import read_annotation
-from rales.data.cycles import files, some
+from rales.data.cycles import files
 from rales.data.dialects import Row
-from rales.data.table import cycles_of_rows
+from rales.data.table import cycles_of_rows, marked
 from rales.metrics import CLASSES
 
 CYCLES = ("auto", "annotation", "segment", "windows")  # where cycles come from
@@ -40,7 +40,8 @@ Where = str | Mapping[str, Sequence[Row]]  # a word of CYCLES, or rows of a tabl
 
 class Cycles(NamedTuple):
     """Cycles of one recording; `true_label` is None without an annotation, `source` says where the times are from,
-    `note` what there is to say of the annotation, `verdicts` (one a cycle) which cycles can be judged."""
+    `note` what there is to say of the annotation, `verdicts` (one a cycle) which cycles can be judged, `marked` whether
+    a person has marked them as breaths."""
 
     start_s: Sequence[float]
     end_s: Sequence[float]
@@ -48,6 +49,7 @@ class Cycles(NamedTuple):
     source: str
     note: str = ""
     verdicts: Sequence[Verdict] = ()
+    marked: bool = False
 
     @property
     def judged(self) -> NDArray[np.bool_]:
@@ -59,7 +61,7 @@ class Piece(NamedTuple):
     """Some consecutive cycles of one recording, or (`error`) what kept it from being read to its end.
 
     `cycles` are those of the whole recording. Of those that can be judged, this piece has len(waves), (n, samples),
-    after the pieces before it.
+    after the pieces before it; of all of them with audio.scope=batch, where they are neighbours of one another.
     """
 
     path: str
@@ -175,7 +177,7 @@ def cycles_of(
         if wrong:
             raise ValueError(wrong[0] + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""))
         times = [mark.start_s for mark in cycles], [mark.end_s for mark in cycles]
-        return Cycles(*times, labels if any(labels) else None, "manifest")
+        return Cycles(*times, labels if any(labels) else None, "manifest", marked=marked(where))
     annotated = annotated_cycles(path.with_suffix(".txt"), duration_s, where) if is_annotated(path, where) else None
     if annotated is not None and annotated.source:
         return annotated
@@ -193,15 +195,16 @@ def is_annotated(path: Path, where: str | Sequence[Row]) -> bool:
 def annotated_cycles(annotation: Path, duration_s: float, where: str) -> Cycles:
     """Text file beside a recording -> its cycles; `source` is "" where auto passes over a text of another kind."""
     found = read_annotation(annotation, duration_s)
-    if where == "auto" and (not found.form or found.other):
-        what = f"labels other than {', '.join(CLASSES)}: {some(found.other)}" if found.other else "no cycles in it"
-        return Cycles([], [], None, "", f"{annotation}: {what}; passed over")
+    if where == "auto" and found.passed_over:
+        return Cycles([], [], None, "", f"{annotation}: {found.passed_over}; passed over")
     if found.problems:
         more = f" (and {len(found.problems) - 1} more lines)" if len(found.problems) > 1 else ""
         raise ValueError(f"{found.problems[0]}{more}; --cycles segment does without it")
+    if not found.cycles:
+        raise ValueError(f"{annotation}: {found.passed_over}; --cycles segment does without it")
     labels = [CLASSES[mark.crackle + 2 * mark.wheeze] for mark in found.cycles] if found.labelled else None
     times = [mark.start_s for mark in found.cycles], [mark.end_s for mark in found.cycles]
-    return Cycles(*times, labels, "annotation", found.note(annotation))
+    return Cycles(*times, labels, "annotation", found.note(annotation), marked=True)
 
 
 def breaths(path: Path, duration_s: float, sound: tuple[Waves, int] | None = None) -> list[tuple[float, float]]:
@@ -224,7 +227,7 @@ def asked(where: Where, path: str) -> str | Sequence[Row]:
 def with_verdicts(path: Path, cycles: Cycles, where: Any, gate: bool, sound: tuple[Waves, int] | None = None) -> Cycles:
     """Cycles of a recording -> the same with a verdict on each, from its channels before they are mixed.
 
-    Where a person has annotated breaths, only a lack of sound leaves a cycle without a class; whatever else is wrong is
+    Where a person has marked breaths, only a lack of sound leaves a cycle without a class; whatever else is wrong is
     said. Without the `gate` every cycle gets a class.
     """
     if not gate:
@@ -235,7 +238,7 @@ def with_verdicts(path: Path, cycles: Cycles, where: Any, gate: bool, sound: tup
         blocks = wave.blocks(path, quality.STRETCH_S)
     stretches = list(quality.stretches(blocks))
     verdicts = [quality.of_span(stretches, *span) for span in zip(cycles.start_s, cycles.end_s, strict=True)]
-    if cycles.source == "annotation":
+    if cycles.marked:
         verdicts = [verdict._replace(judged=verdict.quality not in quality.NO_SOUND) for verdict in verdicts]
     elif cycles.source == "window" and where != "windows":
         verdicts = [quality.NO_RHYTHM if verdict == quality.OK else verdict for verdict in verdicts]
@@ -256,7 +259,8 @@ def pieces(path: str, audio: Audio, where: Where = "auto", gate: bool = False) -
         cycles = with_verdicts(file, cycles_of(file, duration_s, place, sound), place, gate, sound)
         if is_url(path):
             cycles = cycles._replace(note=cycles.note.replace(str(file.with_suffix(".txt")), f"the text beside {path}"))
-        spans = list(compress(zip(cycles.start_s, cycles.end_s, strict=True), cycles.judged))
+        scored = cycles.judged | (audio.scope == "batch")
+        spans = list(compress(zip(cycles.start_s, cycles.end_s, strict=True), scored))
         segments = wave.segments(file, spans) if sound is None else wave.cut(file, sound, spans)
         samples, left = round(audio.rate_hz * audio.duration_s), len(spans)
         if not spans:

@@ -5,7 +5,7 @@
     Selection  View  Begin Time (s)  …      Raven selection table
     0.0  2.5                                begin and end alone
 
-The Audacity and Raven files that Rales writes are read back.
+The Audacity and Raven files that Rales writes are read back; what they say is `not judged` is no cycle.
 """
 
 import re
@@ -17,6 +17,7 @@ from rales.data.cycles import Cycle, interval_problem, number, repeated_problems
 from rales.metrics import CLASSES
 
 RAVEN_TIMES = ("begin time (s)", "end time (s)")
+NOT_JUDGED = "not judged"  # how the label of a cycle without a class begins in the files of `formats`
 RAVEN_LABELS = ("class", "label", "annotation")  # columns, the first that is there
 # What Rales puts around a label: `uncertain: crackle 0.62`; once with a sentence behind it.
 _LABEL = re.compile(rf"(?:uncertain: )?({'|'.join(CLASSES)})s?(?: \d?\.\d+)?(?: \(.*\))?", re.I)
@@ -27,7 +28,7 @@ class Annotation(NamedTuple):
 
     `form` is ICBHI, Audacity, Raven, times or "" (a text of another kind: no cycles). `labelled`: their flags are
     those of the file; else they are all 0 and say nothing. `other` are labels that are no class of ours, `left_out`
-    counts cycles without a label among others that have one.
+    counts cycles without a label among others that have one, and those that were not judged.
     """
 
     form: str
@@ -37,11 +38,20 @@ class Annotation(NamedTuple):
     other: Sequence[str] = ()
     left_out: int = 0
 
+    @property
+    def passed_over(self) -> str:
+        """Why this is no annotation to hear a recording by, "" if it is one, be it with faults."""
+        if self.other:
+            return f"labels other than {', '.join(CLASSES)}: {some(self.other)}"
+        if self.form and (self.cycles or self.problems):
+            return ""
+        return f"{self.left_out} cycles, none of them judged" if self.left_out else "no cycles in it"
+
     def note(self, path: Path) -> str:
         """What is to be said of a file that is no plain ICBHI annotation, else ""."""
         if self.form in ("ICBHI", ""):
             return ""
-        classes = "" if self.labelled else ", without classes"
+        classes = "" if self.labelled or not self.cycles else ", without classes"
         left = f", {self.left_out} cycles without a label left out" if self.left_out else ""
         return f"{path}: read as {self.form}{classes}{left}"
 
@@ -148,10 +158,11 @@ def _raven_lines(header: list[str], written: Sequence[tuple[int, str]]) -> list[
 def _labelled(path: Path, form: str, lines: Sequence[_Line], duration_s: float | None) -> Annotation:
     """Stretches with the text of their labels -> their cycles. Points (start = end) are no cycles and left out."""
     with_label, without, problems, other = list[Cycle](), list[Cycle](), list[str](), list[str]()
+    not_judged = 0
     for line in lines:
         start_s, end_s = number(line.start), number(line.end)
-        known = _LABEL.fullmatch(line.label)
-        if line.label and not known:
+        known, judged = _LABEL.fullmatch(line.label), not line.label.lower().startswith(NOT_JUDGED)
+        if line.label and judged and not known:
             other.append(line.label)
         if start_s is None or end_s is None:
             problems.append(
@@ -159,6 +170,8 @@ def _labelled(path: Path, form: str, lines: Sequence[_Line], duration_s: float |
             )
         elif wrong := start_s != end_s and interval_problem(start_s, end_s, duration_s):
             problems.append(f"{path}, line {line.number}: {wrong}; fix or remove the line")
+        elif not judged:
+            not_judged += 1
         elif start_s != end_s:
             label = CLASSES.index(known[1].lower()) if known else 0
             (with_label if known else without).append(Cycle(start_s, end_s, label % 2, label // 2))
@@ -166,13 +179,14 @@ def _labelled(path: Path, form: str, lines: Sequence[_Line], duration_s: float |
         return Annotation(form, sorted(with_label + without), problems, labelled=False, other=other)
     cycles = sorted(with_label or without)
     problems += repeated_problems(str(path), cycles)
-    left_out = len(without) if with_label else 0
+    left_out = not_judged + (len(without) if with_label else 0)
     return Annotation(form, cycles, problems, labelled=bool(with_label), left_out=left_out)
 
 
 def unlabelled_problem(path: Path, found: Annotation) -> list[str]:
     """An annotation that is to tell classes -> the sentence for one that does not."""
-    if found.labelled or found.problems:
+    if found.labelled or found.problems or (found.left_out and not found.cycles):  # none of them was judged
         return []
-    what = f"labels that are no class ({some(found.other)})" if found.other else "times without labels"
+    what = "times without labels" if found.cycles else "no cycle"
+    what = f"labels that are no class ({some(found.other)})" if found.other else what
     return [f"{path}: {what}; expected {', '.join(CLASSES)} as label of each cycle, or `start end crackles wheezes`"]

@@ -229,7 +229,8 @@ def spans_of(manifest: Path) -> dict[str, list[Row]]:
     Paths are relative to the table's folder, as the first row of the recording has it. A recording none of whose rows
     has a time is not there; beside rows with times, one with a label alone is the whole recording, as for
     `read_cycles`. The label of a row is what the cycle is known to be: that of true_label where there is such a column,
-    none where the table is one of a model's answers.
+    none where the table is one of a model's answers. `marked` is empty where the times may be a model's: in its
+    answers, unless the row has a label or is `confirmed`.
     """
     if manifest.suffix.lower() == ".parquet":
         import pyarrow.parquet as pq
@@ -239,11 +240,8 @@ def spans_of(manifest: Path) -> dict[str, list[Row]]:
         columns = read_table(manifest).columns
     if not set(_TIMES) & set(columns):
         return {}
-    if "true_label" in columns:
-        known = ["true_label"]
-    else:
-        known = [] if f"p_{CLASSES[0]}" in columns else ["label", "crackle", "wheeze"]
-
+    answers = f"p_{CLASSES[0]}" in columns
+    known = ["true_label"] if "true_label" in columns else [] if answers else ["label", "crackle", "wheeze"]
     spans: dict[str, list[Row]] = {}
     spelt: dict[str, str] = {}  # place -> the path that stands for it
     for where, cells in read_table(manifest).rows:
@@ -253,8 +251,16 @@ def spans_of(manifest: Path) -> dict[str, list[Row]]:
             told = {name: cells.get(name, "") for name in _TIMES}
             told |= {name.removeprefix("true_"): cells.get(name, "") for name in known}
             rows = spans.setdefault(spelt.setdefault(place_of(manifest.parent, path), path), [])
-            rows += [Row(where, told)] if any(told.values()) else []
+            if any(told.values()):
+                said = any(cells.get(name, "") for name in known)
+                person = not answers or said or _FLAGS.get(cells.get("confirmed", "").lower())
+                rows.append(Row(where, {**told, "marked": "yes" if person else ""}))
     return {path: rows for path, rows in spans.items() if any(row.cells[name] for row in rows for name in _TIMES)}
+
+
+def marked(rows: Sequence[Row]) -> bool:
+    """Rows of `spans_of` for one recording -> whether a person has marked its cycles, at least one of them."""
+    return any(row.cells.get("marked") for row in rows)
 
 
 def cycles_of_rows(rows: Sequence[Row], duration_s: float) -> tuple[list[Cycle], list[str | None], list[str]]:

@@ -51,7 +51,7 @@ def add_predict(app: "FastAPI", service: Service) -> None:
     @app.post("/predict", response_model=Prediction)
     async def predict(
         audio: Annotated[UploadFile, File(description="A recording: WAV, FLAC, MP3, OGG, AIFF, M4A or AAC.")],
-        annotation: Annotated[UploadFile | None, File(description="Its cycles in ICBHI format.")] = None,
+        annotation: Annotated[UploadFile | None, File(description="Its cycles, in a form of rales predict.")] = None,
         model: Annotated[str | None, Form(description="A name of GET /models.")] = None,
     ) -> dict[str, Any]:
         """Classify the cycles of one recording; nothing of it is kept. Not a diagnosis."""

@@ -150,13 +150,14 @@ class Session(Named):
 
 @dataclass
 class Recording(Named):
-    """`path` is where it lay in what was dropped, `problem` a sentence where `status` is failed, and `revision` that of
-    its annotation, 0 as long as nobody has saved one."""
+    """`path` is where it lay in what was dropped, `problem` a sentence where `status` is failed, `notes` are some
+    about the file and the text that came with it, and `revision` that of its annotation, 0 as long as nobody has saved one."""
 
     path: str
     duration_s: float
     status: Status
     problem: str
+    notes: list[str]
     reviewed: bool
     revision: int
 
@@ -207,8 +208,7 @@ class SessionContent(Named):
 @dataclass
 class RecordingDetail(Recording):
     """A recording, what each model said of its cycles, and its cycles as they stand; `source` says whose they
-    are: person, annotation, segment (breaths found in the sound) or window. What could not be judged is no cycle.
-    `notes` are sentences about what was wrong with the file and how it was read all the same."""
+    are: person, annotation, segment (breaths found in the sound) or window. What could not be judged is no cycle."""
 
     session: str
     rate_hz: int
@@ -218,7 +218,6 @@ class RecordingDetail(Recording):
     judged: bool
     quality: str
     quality_reason: str
-    notes: list[str]
     notice: str = NOTICE
 
 

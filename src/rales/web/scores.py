@@ -42,7 +42,9 @@ def score_spans(model: predict.Model, sound: Path, spans: Sequence[Span]) -> lis
     verdicts = [quality.without_sound(*segment) or quality.OK for segment in wave.segments(sound, spans)]
     judged = np.array([verdict.judged for verdict in verdicts], dtype=bool)
     probabilities = np.full((len(spans), len(model.classes)), np.nan)
-    probabilities[judged] = model.probabilities(waves(model, sound, list(compress(spans, judged))))
+    scored = judged | (model.recipe.config.audio.scope == "batch")  # then they are neighbours of the others
+    probabilities[scored] = model.probabilities(waves(model, sound, list(compress(spans, scored))))
+    probabilities[~judged] = np.nan
     scoring.check_numbers(rows[judged], probabilities[judged])
     table = scoring.predictions(rows, probabilities, model.decision())
     table["quality"] = [verdict.quality for verdict in verdicts]

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from rales.data import icbhi
+from rales.data.annotations import read_annotation
 from rales.metrics import CLASSES
 from rales.web import marks, scores
 from rales.web.decoding import Decoder, Undecodable
@@ -92,25 +92,33 @@ class Service:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     async def decode(self, upload: Path, name: str) -> Row:
-        """A file of `write` -> its facts, with the `annotated` cycles or None; then its folder holds audio.wav,
-        page.wav and a checked audio.txt."""
+        """A file of `write` -> its facts, with what `beside` says of its text; then its folder holds audio.wav,
+        page.wav and, unless it was passed over, a checked audio.txt."""
         place = upload.parent
         try:
             facts = await self.decoder.decode(upload, place)
         except Undecodable as error:
             raise Refusal(413 if error.large else 422, f"{name}: {error}") from error
         upload.unlink()
-        facts["annotated"] = None
-        if (place / "audio.txt").exists():
-            cycles, wrong = icbhi.annotation(place / "audio.txt", facts["duration_s"])
-            if wrong:
-                raise Refusal(422, wrong[0].replace(str(place / "audio.txt"), f"annotation of {name}"))
-            if len(cycles) > self.limits.cycles:
-                raise Refusal(
-                    413, f"annotation of {name}: {len(cycles)} cycles, at most {self.limits.cycles} are taken"
-                )
-            facts["annotated"] = cycles
-        return facts
+        note, beside = self.beside(place / "audio.txt", name, facts["duration_s"])
+        return {**facts, **beside, "notes": [*facts["notes"], *([note] if note else [])]}
+
+    def beside(self, text: Path, name: str, duration_s: float) -> tuple[str, Row]:
+        """The text that came with a recording, if one did -> a note on it or "", and `annotated`, its cycles or None,
+        `classes`, whether it has their classes. What `rales predict` passes over is removed. Errors: Refusal, for a
+        fault."""
+        if not text.exists():
+            return "", {"annotated": None, "classes": False}
+        found, called = read_annotation(text, duration_s), f"annotation of {name}"
+        if found.passed_over:
+            text.unlink()
+            return f"{called}: {found.passed_over}; passed over", {"annotated": None, "classes": False}
+        if found.problems:
+            raise Refusal(422, found.problems[0].replace(str(text), called))
+        if len(found.cycles) > self.limits.cycles:
+            raise Refusal(413, f"{called}: {len(found.cycles)} cycles, at most {self.limits.cycles} are taken")
+        note = found.note(text).replace(str(text), called)
+        return note, {"annotated": found.cycles, "classes": found.labelled}
 
     def keep(self, session: str, path: str, facts: Row, place: Path, *, only_new: bool = False) -> str:
         """A decoded folder becomes a recording of a session and waits for the model; -> its id.
@@ -124,17 +132,17 @@ class Service:
             raise Refusal(422, f"{name}: lasts {duration_s:.3f} s, expected {marks.SHORTEST_S} s or more")
         original = None
         if facts["annotated"] is not None:
-            original = marks.annotated(facts["annotated"], duration_s)
+            came = marks.annotated(facts["annotated"], duration_s)
             try:
-                marks.checked(original.cycles, duration_s, self.limits.cycles)
+                marks.checked(came.cycles, duration_s, self.limits.cycles)
             except ValueError as error:
                 raise Refusal(422, f"annotation of {name}: {error}") from error
+            original = came if facts["classes"] else None  # else the model says of which class they are
         try:
             recording = self.store.new_recording(session, path, facts, place, original, only_new=only_new)
         except Twice as error:
-            more = (
-                "" if original is None else "; to use this annotation, remove the recording there and send both again"
-            )
+            again = "; to use this annotation, remove the recording there and send both again"
+            more = again if facts["annotated"] is not None else ""
             raise Refusal(409, f"{name}: the same recording is in the list already{more}") from error
         self.line.add(recording)
         return recording
@@ -255,14 +263,15 @@ class Service:
 
     def standing(self, row: Row) -> Row:
         """A row of the store -> the same with `scored`, the default model's rows, `cycles` as they stand (saved by a
-        person, else those it began with), `source`: person, annotation, segment or window, and what scores.quality_of
-        says."""
+        person, else those it began with), `source`: person, annotation, segment or window, `notes`, and what
+        scores.quality_of says."""
         current = row["made"] is not None and row["made"] >= self.shelf.changed(self.shelf.default)
         cycles, source = row["saved"], "person"
         if cycles is None:
             cycles, source = row["original"] or [], row["origin"] or ""
         scored = row["scored"] if current else []
-        return {**row, "scored": scored, "cycles": cycles, "source": source, **scores.quality_of(scored)}
+        said = {"notes": self.store.notes(row["id"]), **scores.quality_of(scored)}
+        return {**row, "scored": scored, "cycles": cycles, "source": source, **said}
 
     def line_of(self, recording: str) -> Row:
         """-> a recording's line in the list. Errors: Refusal."""
@@ -282,7 +291,7 @@ class Service:
             "edited": row["revision"] > 0,
             "findings": findings(row["cycles"]),
             "uncertainty": max(doubts, default=None),
-            **{name: row[name] for name in ("judged", "quality", "quality_reason")},
+            **{name: row[name] for name in ("notes", "judged", "quality", "quality_reason")},
         }
 
 

@@ -72,7 +72,7 @@ def add_recordings(app: "FastAPI", service: Service) -> None:
     async def upload(
         session: str,
         audio: Annotated[UploadFile, File(description="A recording: WAV, FLAC, MP3, OGG, AIFF, M4A or AAC.")],
-        annotation: Annotated[UploadFile | None, File(description="Its cycles in ICBHI format.")] = None,
+        annotation: Annotated[UploadFile | None, File(description="Its cycles, in a form of rales predict.")] = None,
         path: Annotated[str, Form(description="Where it lay in a folder of several: visit1/anna.wav.")] = "",
         only_new: Annotated[
             bool, Form(description="Refuse (409) a file that the session has under this path.")
@@ -89,8 +89,7 @@ def add_recordings(app: "FastAPI", service: Service) -> None:
     @app.get("/recordings/{recording}", response_model=RecordingDetail)
     def detail(recording: str) -> dict[str, Any]:
         """A recording, what each model said of its cycles, and the cycles as they stand."""
-        known, notes = service.known(recording), service.store.notes(recording)
-        return {**known, "scores": service.scores(recording), "notes": notes}
+        return {**service.known(recording), "scores": service.scores(recording)}
 
     @app.patch("/recordings/{recording}", response_model=RecordingFacts)
     def review(recording: str, given: Review) -> dict[str, Any]:

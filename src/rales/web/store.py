@@ -3,7 +3,8 @@
 `sessions.sqlite` holds sessions, recordings, the cycles that each began with (`originals`, written once: revision 0 of
 its annotation), what models said of them (`scores`, which may be made anew) and every saved annotation;
 `recordings/<id>/` holds audio.wav (what the model hears), page.wav (what the browser plays) and, where one came along,
-audio.txt (the annotation, which `predict` finds beside the sound); notes.json where something was wrong with the file.
+audio.txt (the annotation, which `predict` finds beside the sound) and notes.json (what there is to say of the file and
+of the text beside it).
 """
 
 import json
@@ -229,7 +230,7 @@ class Store:
         return recording
 
     def notes(self, recording: str) -> list[str]:
-        """-> sentences about what was wrong with the file that a recording came in."""
+        """-> sentences on the file that a recording came in, and on its annotation."""
         file = self.place(recording) / "notes.json"
         return list(json.loads(file.read_text())) if file.exists() else []
 

@@ -188,7 +188,7 @@ function showHead() {
   const sound = current.judged ? current.quality_reason : `Not judged: ${current.quality_reason}`;
   const facts = [clock(current.duration_s), `${current.rate_hz} Hz`, source, sound, waits];
   byId("facts").textContent = facts.filter(Boolean).join(" · ");
-  byId("notes").textContent = current.notes.map((note) => `Of the file: ${note}.`).join(" ");
+  byId("notes").textContent = current.notes.map((note) => `${note}.`).join(" ");
   byId("notes").hidden = !current.notes.length;
   byId("reviewed").checked = current.reviewed;
   byId("saved").textContent = current.revision ? `Revision ${current.revision}` : "";
@@ -252,7 +252,8 @@ function about(facts) {
     h("span", { className: `badge small ${name}`, title: WORDS[name] }, `${facts.findings[name]} ${LETTERS[name]}`));
   const doubt = facts.uncertainty === null ? null : h("span", {}, `up to ${percent(facts.uncertainty)} unsure`);
   const done = facts.reviewed ? h("span", {}, "✓ reviewed") : null;
-  return [quality(facts), ...counts, doubt, done].filter(Boolean);
+  const note = facts.notes.length ? h("span", {}, facts.notes.join("; ")) : null;
+  return [quality(facts), note, ...counts, doubt, done].filter(Boolean);
 }
 
 /** What is wrong with the sound: why there is no class, or what is to be known beside one. */
