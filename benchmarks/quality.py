@@ -7,9 +7,9 @@
 DATA holds icbhi, icbhi_rebuilt, icbhi_16k, icbhi_annotations, sprsound, sprsound_flac, sprsound_rest, sprsound_2023,
 kauh and esc10.
 
-How the limits were set. Sides were kept apart from the start, but this plan was written down after the limits, which were
-revised several times on the train side; of the held-out half of esc10 a test had shown one count (5 of 10 refused) before
-the last edits, which changed no limit:
+How the limits were set. Sides were kept apart from the start, but this plan was written down after the limits, which
+were revised several times on the train side; of the held-out half of esc10 a test had shown one count (5 of 10 refused)
+before the last edits, which changed no limit:
 
 1. Limits are set on train recordings alone: of ICBHI the official train side, of SPRSound the train side, of esc10 the
    first clip of each class. Made-up sounds (zeros, antiphase, steady noise, clipping, mains), synthesised speech, the

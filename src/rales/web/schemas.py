@@ -151,7 +151,8 @@ class Session(Named):
 @dataclass
 class Recording(Named):
     """`path` is where it lay in what was dropped, `problem` a sentence where `status` is failed, `notes` are some
-    about the file and the text that came with it, and `revision` that of its annotation, 0 as long as nobody has saved one."""
+    about the file and the text that came with it, and `revision` that of its annotation, 0 as long as nobody has
+    saved one."""
 
     path: str
     duration_s: float
