@@ -144,6 +144,12 @@ def test_what_people_make_stays_whatever_its_name(place: Path, name: str, text: 
             check_outputs({"--out": [out]}, {SOUND: [place / "bob.wav"]})
 
 
+def test_a_name_that_is_as_long_as_the_disk_takes(place: Path) -> None:
+    sound = place / f"{'a' * 251}.wav"
+    sound.write_bytes((place / "anna.wav").read_bytes())
+    check_outputs({"--out": [place / "x.csv", sound.with_suffix(".csv")]}, {SOUND: [sound]})
+
+
 def test_a_hard_link_to_an_annotation_that_is_read(place: Path) -> None:
     (place / "anna.json").write_text('{"record_annotation": "Normal"}')
     os.link(place / "anna.json", place / "hard.json")

@@ -350,6 +350,14 @@ def test_one_file_is_one_recording_however_it_is_written(folder: Path, other: st
     assert whole[["recording", "cycle"]].to_numpy().tolist() == [["a", 1], ["a", 2]]
 
 
+def test_a_file_that_is_not_there_is_one_recording_too(folder: Path) -> None:
+    rows = f"gone.wav,0,0.5,normal,1,train\n{folder / 'gone.wav'},0.5,1,both,1,test\nno\0.wav,0,1,normal,1,train\n"
+    path = manifest(folder, HEADER + rows)
+    with pytest.raises(ValueError, match=r"one file \(gone.wav, .*gone.wav\), differ in split"):
+        table.read_cycles(path, audio=False)
+    assert len(table.audit(path).problems) == 3
+
+
 def test_one_file_of_two_names_is_a_problem(folder: Path) -> None:
     rows = "x,a.wav,0,0.5,normal,1,train\ny,a.wav,0,0.5,wheeze,1,train\n"
     report = table.audit(manifest(folder, "recording," + HEADER + rows))

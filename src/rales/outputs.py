@@ -79,7 +79,7 @@ def made_by_hand(path: Path) -> str:
     since moved boundaries leave no trace in them.
     """
     path = Path(os.path.realpath(path))
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file without an error for names that are too long
         return ""
     name = path.name.lower()
     ending = next((ending for ending in _ANNOTATIONS if name.endswith(ending)), "")

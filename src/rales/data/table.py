@@ -153,7 +153,7 @@ def _by_recording(manifest: Path, rows: list[Row], *, audio: bool) -> tuple[dict
         if path not in files:
             whole = located(manifest.parent, path) if audio else manifest.parent / path
             files[path] = os.path.normpath(whole) if path else ""
-            same[path] = (on_disk(files[path]) or os.path.realpath(files[path])) if path else ""
+            same[path] = (on_disk(files[path]) or os.path.abspath(files[path])) if path else ""
         groups.setdefault((same[path], "" if path else name), []).append(row)
 
     folder = os.path.normpath(manifest.parent)
