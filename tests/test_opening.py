@@ -257,6 +257,17 @@ def test_a_note_that_would_not_be_true_is_an_error(tmp_path: Path, monkeypatch: 
             reader(path)
 
 
+@pytest.mark.parametrize("form", ["WAV", "AU", "W64", "RF64"])
+def test_a_header_alone(tmp_path: Path, form: str) -> None:
+    content = encoded(breathing(), form, "PCM_16")
+    chunk = containers.sound_chunk(io.BytesIO(content))
+    assert chunk is not None
+    path = tmp_path / "a.wav"
+    path.write_bytes(content[: chunk.begin])
+    with pytest.raises(ValueError, match=r"truncated, its header promises \d+ bytes of sound and the file holds 0"):
+        read(path)
+
+
 def test_rubbish_behind_the_sound_is_named_and_not_heard(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(encoded(breathing(), "WAV", "PCM_16") + b"\x07\0not a chunk" * 10)

@@ -106,6 +106,7 @@ def sound_chunk(file: BinaryIO) -> Chunk | None:
     if layout is None or (magic in (b"RIFF", b"RIFX", b"RF64") and head[8:] != b"WAVE"):
         return None
 
+    # From chunk to chunk until the one with the sound
     file.seek(layout.head)
     long_at = coding = 0  # where RF64 says the size, in a chunk in front
     own = layout.name + layout.size
@@ -118,6 +119,8 @@ def sound_chunk(file: BinaryIO) -> Chunk | None:
         if chunk[:4] == b"fmt ":
             form = file.read(26)
             coding = int.from_bytes(form[24:] if form[:2] == b"\xfe\xff" else form[:2], "little")
+
+        # libsndfile believes ds64 where there is one, so that is what is compared and mended
         if chunk[:4] == layout.sound:
             size_at, size_bytes = (long_at, 8) if long_at else (begin - layout.size, layout.size)
             file.seek(size_at)

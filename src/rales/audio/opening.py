@@ -229,7 +229,7 @@ def mended_chunk(path: Path, chunk: containers.Chunk) -> tuple[BinaryIO, float]:
         frames, width = file.frames, SAMPLE_BYTES.get(file.subtype, 0) * file.channels
         bytes_a_second = chunk.held / max(frames, 1) * file.samplerate
     # Another field than the mended one may be believed; AIFF counts 8 bytes in front of the samples
-    if frames <= 0 or (width and not 0 <= chunk.held - frames * width < width + 16):
+    if width and not 0 <= chunk.held - frames * width < width + 16:
         raise ValueError(f"{path}: its header does not say how long it is, and no end was found; save it again")
     return source, bytes_a_second
 
