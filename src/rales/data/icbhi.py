@@ -6,6 +6,7 @@ list beside the folder or as `official_split.txt`, archives that hold the tree t
 recordings of one's own beside annotations in any form of `annotations`.
 """
 
+import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable
@@ -16,7 +17,7 @@ from pathlib import Path
 from pandas import DataFrame
 
 from rales.audio.opening import AUDIO_SUFFIXES
-from rales.data.annotations import read_annotation, unlabelled_problem
+from rales.data.annotations import PROGRAMS, read_annotation, unlabelled_problem
 from rales.data.cycles import (
     Audit,
     Cycle,
@@ -121,8 +122,8 @@ def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
 def _annotations(paths: Iterable[Path], sounds: Container[str]) -> dict[str, list[Path]]:
     """Files, names of recordings -> text files by name; anna.raven.txt is that of anna where there is no anna.txt."""
     texts = by_stem(paths, (".txt",))
-    for stem in list(texts):
-        name = stem.removesuffix(".audacity").removesuffix(".raven")
+    for program, stem in itertools.product(PROGRAMS, list(texts)):
+        name = stem.removesuffix(program)
         if name != stem and stem not in sounds and name in sounds and name not in texts:
             texts[name] = texts.pop(stem)
     return texts
