@@ -7,9 +7,9 @@ import pytest
 import soundfile
 from numpy.random import default_rng
 
-from rales import finetune, formats, predict, recordings
+from rales import explain, finetune, formats, predict, recordings
 from rales.data import audit, read_cycles
-from rales.data.annotations import read_annotation
+from rales.data.annotations import annotation_beside, read_annotation
 from tests import tiny
 from tests.test_quality import breathing
 
@@ -164,3 +164,44 @@ def test_an_annotation_without_a_cycle_that_is_asked_for_by_name(
     sound = write(tmp_path, name, OTHERS[name])
     with pytest.raises(ValueError, match=r"\.txt: (no cycles in it|empty).*; --cycles segment does without it"):
         model.predict(sound, cycles="annotation")
+
+
+NAMES = ["anna.txt", "anna.TXT", "anna.Txt", "anna.raven.txt", "anna.raven.TXT", "anna.audacity.txt"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_word_finds_the_annotation_that_check_finds(tmp_path: Path, model: predict.Model, name: str) -> None:
+    sound = write(tmp_path, "anna", "")
+    sound.with_suffix(".txt").unlink()
+    texts = {"": "icbhi", ".raven": "raven_class", ".audacity": "audacity"}
+    kind = texts[Path(Path(name).stem).suffix]
+    (tmp_path / name).write_text(TEXTS[kind][0])
+    found = read_cycles(tmp_path, needs_split=False)
+    table = model.predict(sound)
+    assert set(table["source"]) == {"annotation"}
+    assert table[["start_s", "end_s"]].equals(found[["start_s", "end_s"]])
+    assert table["true_label"].tolist() == found["label"].tolist()
+    assert len(model.embed(sound, cycles="annotation")) == len(found)
+    explained = explain.explain(model, str(sound), len(found))
+    assert (explained.start_s, explained.end_s) == (found["start_s"].iloc[-1], found["end_s"].iloc[-1])
+    (piece,) = recordings.pieces(f"file://{sound}", model.recipe.config.audio)
+    if name != "anna.Txt":
+        assert piece.cycles.true_label == found["label"].tolist()
+        assert str(tmp_path) not in piece.cycles.note.removeprefix(f"the text beside file://{sound}")
+
+
+def test_of_several_texts_beside_a_recording_the_same_one_counts_everywhere(tmp_path: Path) -> None:
+    sound = write(tmp_path, "anna", "")
+    names = ("anna.txt", "anna.raven.txt", "anna.audacity.txt")
+    for name in names:
+        (tmp_path / name).write_text("0\t1\tboth\n")
+    for name in names:
+        found = annotation_beside(sound)
+        assert found == tmp_path / name
+        assert any(note.startswith(f"{found}: read as") for note in audit(tmp_path).notes)
+        found.unlink()
+    assert annotation_beside(sound) is None
+    soundfile.write(tmp_path / "anna.raven.wav", np.zeros(8000), 4000)
+    (tmp_path / "anna.raven.txt").write_text("0\t1\tboth\n")
+    assert annotation_beside(sound) is None  # it is that of another recording
+    assert annotation_beside(tmp_path / "anna.raven.wav") == tmp_path / "anna.raven.txt"

@@ -411,6 +411,7 @@ def load(path_or_name: str | Path | None = None, device: str = "auto") -> Model:
         path = DEFAULT_FOLDER / "model.safetensors"
         if not path.is_file():
             raise UsageError("no --model given, and this version ships none; give a run folder of `rales train`")
+
     if path.is_dir():
         if not (path / "config.json").exists():
             raise ValueError(f"{path}: no run folder (config.json is missing); give the --out of `rales train`")
@@ -423,6 +424,7 @@ def load(path_or_name: str | Path | None = None, device: str = "auto") -> Model:
         path = path / "best.safetensors"
     if path.suffix in (".onnx", ".xml"):
         raise ValueError(f"{path}: an artefact of `rales export` gives probabilities only; here give the run folder")
+
     tensors, record = runs.read_checkpoint(path)
     recipe = recipes.rebuild(record, str(path))
     frontend, network = recipe.frontend(recipe.config), recipe.model(recipe.config)
@@ -435,6 +437,7 @@ def load(path_or_name: str | Path | None = None, device: str = "auto") -> Model:
             f"{min(wrong)}); the file was put together from two models"
         )
     check_finite(tensors, path)
+
     finetune.load_tensors(tensors, network, frontend)
     return Model(recipe, network, record, pick(device, 0), frontend=frontend)
 

@@ -21,7 +21,7 @@ from rales.audio.opening import AUDIO_SUFFIXES, UNREAD_SUFFIXES
 from rales.audio.quality import Verdict
 from rales.config import Audio, UsageError
 from rales.data import cache
-from rales.data.annotations import read_annotation
+from rales.data.annotations import annotation_beside, names_beside, read_annotation
 from rales.data.cycles import files
 from rales.data.dialects import Row
 from rales.data.table import cycles_of_rows, marked
@@ -156,12 +156,26 @@ def local(path: str) -> Iterator[Path]:
             files.get_file(inner, str(copy))
         except Exception as error:
             raise ValueError(f"{path}: cannot be fetched ({reason(error)})") from error
-        with suppress(Exception):  # most recordings have none, and stores tell that in ways of their own
-            files.get_file(str(PurePosixPath(inner).with_suffix(".txt")), str(copy.with_suffix(".txt")))
+        fetch_annotation(files, PurePosixPath(inner), copy)
         try:
             yield copy
         except (ValueError, OSError) as error:
             raise ValueError(str(error).replace(str(copy), path)) from error
+
+
+def fetch_annotation(files: Any, inner: PurePosixPath, copy: Path) -> None:
+    """File system, a recording in it, its copy -> the annotation lies beside the copy too, if there is one.
+
+    A name in mixed case is not asked for: each that is not there costs a request.
+    """
+    for name in names_beside(copy):
+        if name.suffix in (".txt", ".TXT"):
+            try:
+                files.get_file(str(inner.with_name(name.name)), str(name))
+            except Exception:  # most recordings have none, and stores tell that in ways of their own
+                name.unlink(missing_ok=True)
+            else:
+                return
 
 
 def cycles_of(
@@ -178,7 +192,9 @@ def cycles_of(
             raise ValueError(wrong[0] + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""))
         times = [mark.start_s for mark in cycles], [mark.end_s for mark in cycles]
         return Cycles(*times, labels if any(labels) else None, "manifest", marked=marked(where))
-    annotated = annotated_cycles(path.with_suffix(".txt"), duration_s, where) if is_annotated(path, where) else None
+    annotated = None
+    if is_annotated(path, where):
+        annotated = annotated_cycles(annotation_beside(path) or path.with_suffix(".txt"), duration_s, where)
     if annotated is not None and annotated.source:
         return annotated
     found = breaths(path, duration_s, sound) if where != "windows" else []
@@ -189,7 +205,7 @@ def cycles_of(
 
 def is_annotated(path: Path, where: str | Sequence[Row]) -> bool:
     """Whether the cycles are those of an annotation; asked for by name, also of one that is not there."""
-    return where == "annotation" or (where == "auto" and path.with_suffix(".txt").is_file())
+    return where == "annotation" or (where == "auto" and annotation_beside(path) is not None)
 
 
 def annotated_cycles(annotation: Path, duration_s: float, where: str) -> Cycles:
@@ -258,7 +274,8 @@ def pieces(path: str, audio: Audio, where: Where = "auto", gate: bool = False) -
         sound = None if duration_s > WHOLE_S or known else wave.read(file)
         cycles = with_verdicts(file, cycles_of(file, duration_s, place, sound), place, gate, sound)
         if is_url(path):
-            cycles = cycles._replace(note=cycles.note.replace(str(file.with_suffix(".txt")), f"the text beside {path}"))
+            text = str(annotation_beside(file) or file.with_suffix(".txt"))
+            cycles = cycles._replace(note=cycles.note.replace(text, f"the text beside {path}"))
         scored = cycles.judged | (audio.scope == "batch")
         spans = list(compress(zip(cycles.start_s, cycles.end_s, strict=True), scored))
         segments = wave.segments(file, spans) if sound is None else wave.cut(file, sound, spans)

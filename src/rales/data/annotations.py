@@ -8,14 +8,17 @@
 The Audacity and Raven files that Rales writes are read back; what they say is `not judged` is no cycle.
 """
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from rales.audio.opening import AUDIO_SUFFIXES
 from rales.data.cycles import Cycle, interval_problem, number, repeated_problems, some, text_of
 from rales.metrics import CLASSES
 
+PROGRAMS = ("", ".raven", ".audacity")  # anna.txt goes before anna.raven.txt
 RAVEN_TIMES = ("begin time (s)", "end time (s)")
 NOT_JUDGED = "not judged"  # how the label of a cycle without a class begins in the files of `formats`
 RAVEN_LABELS = ("class", "label", "annotation")  # columns, the first that is there
@@ -61,6 +64,26 @@ class _Line(NamedTuple):
     start: str
     end: str
     label: str
+
+
+def annotation_beside(path: Path) -> Path | None:
+    """Recording -> the text beside it that is its annotation, the first of `names_beside` that is there, else None."""
+    for text in names_beside(path):
+        if text.is_file() and not (text.stem != path.stem and _annotates_another(text)):
+            return text
+    return None
+
+
+def names_beside(path: Path) -> Iterator[Path]:
+    """anna.wav -> anna.txt, then anna.raven.txt and anna.audacity.txt, each also in other cases of `.txt`."""
+    endings = ["".join(letters) for letters in itertools.product(*zip("txt", "TXT", strict=True))]
+    for program, ending in itertools.product(PROGRAMS, endings):
+        yield path.with_name(f"{path.stem}{program}.{ending}")
+
+
+def _annotates_another(text: Path) -> bool:
+    """Whether anna.raven.txt has a recording of its very name, anna.raven.wav."""
+    return any(text.with_suffix(suffix).exists() for each in AUDIO_SUFFIXES for suffix in (each, each.upper()))
 
 
 def read_annotation(path: Path, duration_s: float | None) -> Annotation:

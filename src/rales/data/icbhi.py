@@ -18,7 +18,7 @@ from pathlib import Path
 from pandas import DataFrame
 
 from rales.audio.opening import AUDIO_SUFFIXES
-from rales.data.annotations import read_annotation, unlabelled_problem
+from rales.data.annotations import PROGRAMS, read_annotation, unlabelled_problem
 from rales.data.cycles import (
     Audit,
     Cycle,
@@ -132,15 +132,16 @@ def _annotations(paths: Iterable[Path], sounds: Mapping[str, list[Path]]) -> dic
     """Files, recordings by name -> text files by name; anna.raven.txt is that of anna where there is no anna.txt, or
     none in the folder that holds both it and a recording anna."""
     texts = by_stem(paths, (".txt",))
-    plain = {stem: {path.parent for path in same} for stem, same in texts.items()}
-    for stem in list(texts):
-        name = stem.removesuffix(".audacity").removesuffix(".raven")
-        if name == stem or stem in sounds or name not in sounds:
-            continue
-        heard = {path.parent for path in sounds[name]} - plain.get(name, set())
-        taken = [path for path in texts[stem] if name not in plain or path.parent in heard]
-        left = [path for path in texts.pop(stem) if path not in taken]
-        texts |= {key: same for key, same in ((name, texts.get(name, []) + taken), (stem, left)) if same}
+    for program in PROGRAMS:
+        plain = {stem: {path.parent for path in same} for stem, same in texts.items()}
+        for stem in list(texts):
+            name = stem.removesuffix(program)
+            if name == stem or stem in sounds or name not in sounds:
+                continue
+            heard = {path.parent for path in sounds[name]} - plain.get(name, set())
+            taken = [path for path in texts[stem] if name not in plain or path.parent in heard]
+            left = [path for path in texts.pop(stem) if path not in taken]
+            texts |= {key: same for key, same in ((name, texts.get(name, []) + taken), (stem, left)) if same}
     return texts
 
 

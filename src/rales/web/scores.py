@@ -80,12 +80,14 @@ def why(model: predict.Model, sound: Path, span: Span, target: str | None) -> Ro
         raise ValueError("an exported artefact gives probabilities only; serve its run folder to see why")
     if target is not None and target not in model.classes:
         raise ValueError(f"the model does not know {target}; it tells {', '.join(model.classes)} apart")
+
     (prepared,) = waves(model, sound, [span])
     if target is None:
         (row,) = score_spans(model, sound, [span])
         target = row["label"]
     if target is None:
         raise ValueError(f"not judged, so there is nothing to explain: {row['quality_reason']}")
+
     found = explain.attribution(model, prepared, target)
     audio, (start_s, end_s) = model.recipe.config.audio, span
     length_s = end_s - start_s
@@ -96,6 +98,7 @@ def why(model: predict.Model, sound: Path, span: Span, target: str | None) -> Ro
         place_s = centre_s % length_s if audio.pad == "repeat" else centre_s
         if place_s < columns * width_s:
             grid[:, min(int(place_s / width_s), columns - 1)] += column
+
     edges_hz = np.sqrt(found.hz[:-1] * found.hz[1:])
     edges_s = start_s + np.arange(columns + 1) * width_s
     edges_s[-1] = min(edges_s[-1], end_s)
