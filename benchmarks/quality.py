@@ -74,9 +74,9 @@ def counted(names: list[str]) -> str:
 
 def verdict_of(path: Path) -> Verdict:
     """File -> that of most of its cycles, as `rales predict` finds them; refused where none of them can be judged."""
-    duration_s = wave.info(path).duration_s
-    cycles = recordings.cycles_of(path, duration_s, "segment")
-    found = recordings.with_verdicts(path, cycles, "segment", gate=True).verdicts
+    facts = wave.info(path)
+    cycles = recordings.cycles_of(path, facts.duration_s, "segment")
+    found = recordings.with_verdicts(path, facts, cycles, "segment", gate=True).verdicts
     judged = [verdict for verdict in found if verdict.judged]
     return Counter(judged or found).most_common(1)[0][0]
 

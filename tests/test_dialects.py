@@ -73,6 +73,16 @@ def test_and_by_pretrain_and_predict(folder: Path, name: str) -> None:
     assert [found.path(number) for number in range(len(found))] == [folder / "visit1" / "anna.wav"]
 
 
+def test_a_path_is_changed_only_where_that_finds_a_file(folder: Path) -> None:
+    """A backslash also stands for a byte that is no UTF-8, in the tables that Rales writes."""
+    for path in ("visit1\\old\\xeb.wav", "old\\xeb.wav", "gone\\anna", "visit1\\anne"):
+        assert dialects.mended(folder, path) == path
+    for path in ("visit1\\anna.wav", "visit1\\anna", "visit1/anna"):
+        assert dialects.mended(folder, path) == "visit1/anna.wav"
+    (folder / "old\\xeb.wav").touch()
+    assert dialects.mended(folder, "old\\xeb.wav") == "old\\xeb.wav"
+
+
 def test_parquet_with_backslashes(folder: Path) -> None:
     pd.DataFrame({"path": ["visit1\\anna.wav"], "label": ["normal"]}).to_parquet(folder / "t.parquet")
     assert read_cycles(folder / "t.parquet")["path"].tolist() == [str(folder / "visit1/anna.wav")]

@@ -51,8 +51,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "export": {"predict", "recipes", "finetune", "rows", "runs", "data", "audio", "config", "metrics", "devices"},
     "bench": {"export", "predict", "recipes", "runs", "models", "config", "metrics"},
-    "search": {"predict", "recordings", "runs", "config"},
-    "explain": {"predict", "recordings", "scoring", "runs", "audio", "config"},
+    "search": {"predict", "recordings", "runs", "config", "cells"},
+    "explain": {"predict", "recordings", "scoring", "runs", "audio", "config", "cells"},
     "web": {
         *{"predict", "explain", "recordings", "formats", "scoring", "report", "runs", "data", "audio", "metrics"},
         *{"config", "export"},

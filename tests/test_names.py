@@ -125,6 +125,61 @@ def test_embeddings(suffix: str, folder: Path, model: Path, tmp_path: Path, caps
     assert f"{1 + len(STRANGE)} vectors" in err
 
 
+def test_search_finds_a_recording_by_its_path(
+    folder: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("usearch", reason="the index of `rales search` is usearch's")
+    out = tmp_path / os.fsdecode(b"e\xeb.npz")
+    assert command(capsys, "embed", folder, "--model", model, "--out", out, *OFF)[0] == 0
+    query = folder / os.fsdecode(b"pati\xebnt.wav")
+    code, printed, err = command(capsys, "search", query, "--in", out, "--json")
+    assert code == 0, err
+    document = json.loads(printed)
+    assert document["query"] == encodable(str(query))
+    assert len(document["nearest"]) == len(STRANGE)
+    code, printed, err = command(capsys, "search", query, "--in", out)
+    assert code == 0, err
+    assert safe(printed + err)
+
+
+@pytest.mark.parametrize("raw", [*STRANGE, b"a$b^$.wav", b"$.wav"])
+def test_explain(raw: bytes, folder: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`$b^$` is a formula to matplotlib, and a broken one."""
+    pytest.importorskip("matplotlib", reason="the picture of `rales explain` is matplotlib's")
+    path = folder / os.fsdecode(raw)
+    if not path.exists():
+        shutil.copy(folder / "good.wav", path)
+    words = ("explain", path, "--cycle", "1", "--model", model, *OFF, "--out", tmp_path / "w.png")
+    code, _, err = command(capsys, *words)
+    assert code == 0, err
+    assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")
+    code, out, err = command(capsys, *words[:-2], "--json")
+    assert code == 0, err
+    assert json.loads(out)["recording"] == encodable(os.fsdecode(raw).removesuffix(".wav"))
+
+
+def test_files_that_must_be_utf8_are_refused_in_words(
+    folder: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / os.fsdecode(b"m\xeb")
+    bad.mkdir()
+    shutil.copy(model, bad / "model.safetensors")
+    code, _, err = command(capsys, "predict", folder, "--model", bad / "model.safetensors")
+    assert code == 1
+    assert err == f"rales: {tmp_path}/m\\xeb/model.safetensors: the name is not UTF-8; rename the file or folder\n"
+    code, _, err = command(capsys, "embed", folder, "--model", model, "--out", f"{bad}.parquet", *OFF)
+    assert code == 1
+    assert "m\\xeb.parquet" in err
+    assert "the name is not UTF-8" in err
+    data = tiny.write_folder(tmp_path / "data")
+    settings = [word for setting in tiny.SETTINGS for word in ("--set", setting)]
+    words = ["train", "m2d_fusion", "--data", data, "--out", bad / "run", "--size", "tiny", *settings]
+    code, _, err = command(capsys, *words)
+    assert code == 1
+    assert f"{tmp_path}/m\\xeb/run: the name is not UTF-8" in err
+    assert not (bad / "run").exists()  # before any epoch
+
+
 def test_check_and_training_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tiny.write_folder(tmp_path / "data")
     good = sorted(data.glob("101_*.wav"))[0]

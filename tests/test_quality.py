@@ -13,14 +13,13 @@ import soundfile
 from numpy.typing import NDArray
 
 from rales import explain, formats, predict, recordings, scoring
-from rales.audio import quality
+from rales.audio import quality, wave
 from rales.config import UsageError
 from rales.data.table import spans_of
 from rales.metrics import CLASSES
 from tests import tiny
 from tests.command import command
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 Sound = NDArray[np.float32]
 P = [f"p_{name}" for name in CLASSES]
 
@@ -118,6 +117,20 @@ def test_breathing_passes_at_every_rate_and_level(rate_hz: int, gain: float) -> 
     assert quality.judge(both[: round(1.2 * rate_hz)], rate_hz).judged  # one breath alone has no rhythm to miss
 
 
+def test_a_channel_that_is_mixed_is_not_called_dead(tmp_path: Path) -> None:
+    """45 dB below the other one, or silent for 30 s of 90: what is mixed is known of the whole recording alone."""
+    one, other = breathing(90, seed=1), breathing(90, seed=2)
+    pausing = np.where((np.arange(one.size) // 240_000) == 1, 0, other)
+    for second, live in ((10 ** (-45 / 20) * other, None), (pausing, None), (10 ** (-55 / 20) * other, (0,))):
+        path = tmp_path / "a.flac"
+        soundfile.write(path, np.stack([one, second], axis=1), 8000, subtype="PCM_24")
+        about = wave.info(path)
+        assert about.live == live
+        parts = list(quality.stretches(wave.blocks(path, 30), about.live))
+        assert {part.verdict.quality for part in parts} == {"ok" if live is None else "dead_channel"}
+        assert {part.verdict.reason for part in parts} == {"" if live is None else "no sound in channel 2"}
+
+
 def test_two_unlike_channels_are_no_antiphase() -> None:
     unlike = np.stack([breathing(seed=seed) for seed in range(4)], axis=1)
     assert quality.measure(unlike, 8000).cancelled == pytest.approx(0.25, abs=0.1)
@@ -159,7 +172,7 @@ def model() -> predict.Model:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The kinds of ../shared/cases/07-silence-is-normal and a recording that is one."""
+    """Recordings that are none, one with a dead channel, and one that breathes."""
     place = tmp_path_factory.mktemp("visit")
     soundfile.write(place / "antiphase.wav", REFUSED["antiphase"][0], 8000)
     soundfile.write(place / "breathing.wav", breathing(), 8000)
@@ -428,10 +441,10 @@ def test_a_batch_job_counts_it(folder: Path, checkpoint: Path, tmp_path: Path) -
 # On real recordings
 
 
-def real(pattern: str, count: int) -> list[Path]:
-    found = sorted(SHARED.glob(pattern))
+def real(folder: Path, pattern: str, count: int) -> list[Path]:
+    found = sorted(folder.glob(pattern))
     if not found:
-        pytest.skip(f"no real recordings: {SHARED / pattern} is not there")
+        pytest.skip(f"no real recordings: {folder / pattern} is not there")
     return found[:: max(1, len(found) // count)]
 
 
@@ -441,11 +454,11 @@ def verdict_of(path: Path) -> quality.Verdict:
 
 
 @pytest.mark.parametrize("pattern", ["icbhi/*.wav", "icbhi_rebuilt/*.flac", "icbhi_16k/*.flac", "kauh/*.flac"])
-def test_recordings_of_chests_pass(pattern: str) -> None:
-    verdicts = [verdict_of(path) for path in real(pattern, 15)]
+def test_recordings_of_chests_pass(shared_data: Path, pattern: str) -> None:
+    verdicts = [verdict_of(path) for path in real(shared_data, pattern, 15)]
     assert sum(verdict.judged for verdict in verdicts) >= 0.93 * len(verdicts), verdicts
 
 
-def test_everyday_sounds_do_not() -> None:
-    verdicts = [verdict_of(path) for path in real("esc10/*.wav", 20)]
+def test_everyday_sounds_do_not(shared_data: Path) -> None:
+    verdicts = [verdict_of(path) for path in real(shared_data, "esc10/*.wav", 20)]
     assert sum(not verdict.judged for verdict in verdicts) >= 12, verdicts

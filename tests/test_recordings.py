@@ -1,6 +1,7 @@
 """Where recordings come from: paths, folders, globs, URLs; formats; what is read ahead, and in which order."""
 
 import builtins
+import json
 import os
 import shutil
 import threading
@@ -23,6 +24,8 @@ from rales.data import audit, cycles
 from rales.data.cache import waveform
 from rales.data.collection import read_collection
 from tests import tiny
+from tests.command import command
+from tests.test_quality import breathing
 
 AUDIO = Audio(duration_s=2)
 
@@ -217,6 +220,29 @@ def test_notes_about_a_file_go_with_its_cycles(tmp_path: Path) -> None:
         assert status["sentence"].tolist() == ["channel 2 of 2 without sound, left out", ""]
     one, other = (table[table["recording"] == name].filter(like="p_").to_numpy() for name in "xy")
     assert (one == other).all()  # to the bit
+
+
+def test_a_dead_channel_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sound = breathing()
+    path = tmp_path / "x.wav"
+    soundfile.write(path, np.stack([sound, 0 * sound], axis=1), 8000)
+    tiny.save(tiny.model(), tmp_path / "model.safetensors")
+    words = ("predict", path, "--model", tmp_path / "model.safetensors")
+    for gate, told in (("on", ("no sound in channel 2", "")), ("off", ("", "channel 2 of 2 without sound, left out"))):
+        _, out, err = command(capsys, *words, "--json", "--quality", gate)
+        (status,) = json.loads(out)["status"]
+        assert (status["quality_reason"], status["sentence"]) == told
+        assert (f"note: {path}: {told[1]}\n" in err) == bool(told[1])
+        assert ("note: " in err) == bool(told[1])
+
+
+def test_a_note_names_its_recording_once(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.wav"
+    shutil.copy(sorted(data.glob("*.wav"))[0], path)
+    path.with_suffix(".txt").write_text("0\t1\tspeech\n")
+    tiny.save(tiny.model(), tmp_path / "model.safetensors")
+    _, _, err = command(capsys, "predict", path, "--model", tmp_path / "model.safetensors")
+    assert f"note: {tmp_path}/x.txt: labels other than" in err
 
 
 def test_order_is_kept_and_a_bad_one_stays_in_its_place(data: Path, tmp_path: Path) -> None:

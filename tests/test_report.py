@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -729,3 +730,10 @@ def test_no_legend_covers_a_curve(tmp_path: Path, drawn: list[Figure]) -> None:
         legend = figure.axes[0].get_legend()
         assert legend is not None
         assert legend.get_window_extent().y1 < figure.axes[0].get_window_extent().y0
+
+
+def test_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"old\xeb")
+    write_run(folder / "a")
+    text = report([folder], tmp_path / "out").with_suffix(".md").read_text(encoding="utf-8")
+    assert f"{tmp_path}/old\\xeb/" in text

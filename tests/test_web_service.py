@@ -184,6 +184,14 @@ def test_two_models_at_a_time(place: Path) -> None:
         ([{"start_s": 0.0, "end_s": 99.0, "label": "both"}], "expected 0 <= start < end <= 4.000 s"),
         ([{"start_s": -1.0, "end_s": 1.0, "label": "both"}], "cycle 1"),
         ([{"start_s": 0.0, "end_s": 0.01, "label": "both"}], "lasts 0.010 s, expected 0.05 s or more"),
+        (
+            [
+                {"start_s": 0.0, "end_s": 1.0, "label": "both"},
+                {"start_s": 1.0, "end_s": 2.0, "label": "both"},
+                {"start_s": 0.0004, "end_s": 0.9996, "label": "normal"},
+            ],
+            "cycle 3: 0.000 s to 1.000 s, as cycle 1; keep one of them",
+        ),
         ([{"start_s": 0.0, "end_s": 1.0, "label": "rales"}], "cycles.0.label: Input should be"),
         ([{"start_s": 0.0, "end_s": 1.0, "label": "both"}] * 3000, "3000 cycles, at most 2000"),
     ],

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rales import recordings, runs
 from rales.audio.logmel import MelPower
+from rales.cells import encodable, one_line
 from rales.config import UsageError
 from rales.extras import require_packages
 from rales.predict import Model
@@ -81,9 +82,8 @@ def explain(
     start_s, end_s = piece.cycles.start_s[cycle - 1], piece.cycles.end_s[cycle - 1]
     told = dict(zip(model.classes, probabilities.tolist(), strict=True))
     audio = model.recipe.config.audio
-    return Explained(
-        Path(path).stem, cycle, start_s, end_s, told, logmel, why, audio.duration_s, repeats=audio.pad == "repeat"
-    )
+    name, repeats = encodable(Path(path).stem), audio.pad == "repeat"
+    return Explained(name, cycle, start_s, end_s, told, logmel, why, audio.duration_s, repeats)
 
 
 def attribution(model: Model, wave: NDArray[np.float32], target: str, steps: int = STEPS) -> Attribution:
@@ -203,7 +203,8 @@ def picture(found: Explained, out: Path) -> None:
     axes.set_yticks([row + 0.5 for row in range(rows)], [f"{hz:.0f}" for hz in why.hz])
     axes.set(xlabel="Time in the clip (s)", ylabel="Centre of patches (Hz)", xlim=(0, found.clip_s))
     chance = found.probabilities[why.target]
-    axes.set_title(f"{found.recording}, cycle {found.cycle}: {why.target} {chance:.2f}\n{NOTICE}", fontsize=10)
+    title = f"{one_line(found.recording)}, cycle {found.cycle}: {why.target} {chance:.2f}\n{NOTICE}"
+    axes.set_title(title, fontsize=10, parse_math=False)  # a name may hold $, which matplotlib takes for a formula
     figure.colorbar(shown, label=f"Added to the log-odds of {why.target}")
     with runs.replacing(out) as beside:
         figure.savefig(beside, format="png", dpi=120)

@@ -312,7 +312,7 @@ class Model:
                 with recordings.local(path) as file:
                     facts, where = wave.info(file), recordings.asked(cycles, path)
                     found = recordings.cycles_of(file, facts.duration_s, where)
-                    found = recordings.with_verdicts(file, found, where, quality)
+                    found = recordings.with_verdicts(file, facts, found, where, quality)
                     table = rows_of([Answer(str(file), facts.duration_s, found, nothing, None)])
                     table = table[found.judged].reset_index(drop=True)
                     named = table.assign(split="", device=icbhi.device_of(file.stem), path=str(file))
@@ -332,7 +332,7 @@ class Model:
                 values = scoring.per_cycle(rows, values)[1]
             elif len(rows) > len(table):
                 values = np.stack([values[rows["cycle"] == number].mean(axis=0) for number in table["cycle"]])
-            yield Answer(path, facts.duration_s, found, values, None, facts.notes)
+            yield Answer(path, facts.duration_s, found, values, None, recordings.untold(facts, found.verdicts))
 
     def probabilities(self, waves: Waves, rows: NDArray[np.intp] | None = None) -> Probabilities:
         """(N, samples) prepared cycles, and the rows of them that are asked for -> (n, classes), not calibrated."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rales import segment
 from rales.audio import quality, wave
-from rales.audio.opening import AUDIO_SUFFIXES, UNREAD_SUFFIXES
+from rales.audio.opening import AUDIO_SUFFIXES, UNREAD_SUFFIXES, left_out
 from rales.audio.quality import Verdict
 from rales.config import Audio, UsageError
 from rales.data import cache
@@ -240,7 +240,9 @@ def asked(where: Where, path: str) -> str | Sequence[Row]:
     return where if isinstance(where, str) else where.get(path, "auto")
 
 
-def with_verdicts(path: Path, cycles: Cycles, where: Any, gate: bool, sound: tuple[Waves, int] | None = None) -> Cycles:
+def with_verdicts(
+    path: Path, facts: wave.WaveInfo, cycles: Cycles, where: Any, gate: bool, sound: tuple[Waves, int] | None = None
+) -> Cycles:
     """Cycles of a recording -> the same with a verdict on each, from its channels before they are mixed.
 
     Where a person has marked breaths, only a lack of sound leaves a cycle without a class; whatever else is wrong is
@@ -248,11 +250,11 @@ def with_verdicts(path: Path, cycles: Cycles, where: Any, gate: bool, sound: tup
     """
     if not gate:
         return cycles._replace(verdicts=[quality.UNCHECKED] * len(cycles.start_s))
-    if sound is not None and wave.info(path).channels == 1:
+    if sound is not None and facts.channels == 1:
         blocks = iter([(sound[0][:, None], sound[1])])
     else:
         blocks = wave.blocks(path, quality.STRETCH_S)
-    stretches = list(quality.stretches(blocks))
+    stretches = list(quality.stretches(blocks, facts.live))
     verdicts = [quality.of_span(stretches, *span) for span in zip(cycles.start_s, cycles.end_s, strict=True)]
     if cycles.marked:
         verdicts = [verdict._replace(judged=verdict.quality not in quality.NO_SOUND) for verdict in verdicts]
@@ -272,22 +274,30 @@ def pieces(path: str, audio: Audio, where: Where = "auto", gate: bool = False) -
         place = asked(where, path)
         known = not isinstance(place, str) or is_annotated(file, place)
         sound = None if duration_s > WHOLE_S or known else wave.read(file)
-        cycles = with_verdicts(file, cycles_of(file, duration_s, place, sound), place, gate, sound)
+        cycles = with_verdicts(file, facts, cycles_of(file, duration_s, place, sound), place, gate, sound)
         if is_url(path):
             text = str(annotation_beside(file) or file.with_suffix(".txt"))
             cycles = cycles._replace(note=cycles.note.replace(text, f"the text beside {path}"))
+        notes = untold(facts, cycles.verdicts)
         scored = cycles.judged | (audio.scope == "batch")
         spans = list(compress(zip(cycles.start_s, cycles.end_s, strict=True), scored))
         segments = wave.segments(file, spans) if sound is None else wave.cut(file, sound, spans)
         samples, left = round(audio.rate_hz * audio.duration_s), len(spans)
         if not spans:
-            yield Piece(path, duration_s, cycles, np.empty((0, samples), np.float32), last=True, notes=facts.notes)
+            yield Piece(path, duration_s, cycles, np.empty((0, samples), np.float32), last=True, notes=notes)
         while left:
             waves = np.empty((min(left, PIECE), samples), np.float32)
             for row, (segment, native_hz) in zip(waves, islice(segments, len(waves)), strict=True):
                 row[:] = prepared(segment, native_hz, audio)
             left -= len(waves)
-            yield Piece(path, duration_s, cycles, waves, last=not left, notes=facts.notes)
+            yield Piece(path, duration_s, cycles, waves, last=not left, notes=notes)
+
+
+def untold(facts: wave.WaveInfo, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    """-> the notes about a file, but for the one on dead channels where the verdict on its cycles says the same."""
+    if facts.live is None or all(verdict.quality != "dead_channel" for verdict in verdicts):
+        return facts.notes
+    return tuple(note for note in facts.notes if note != left_out(facts.live, facts.channels))
 
 
 def prepared(segment: Waves, native_hz: int, audio: Audio) -> Waves:

@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rales.cells import defused_table
+from rales.cells import defused_table, encodable
 
 # May differ between a run and its continuation: what was left out names files, which may have moved, and what was
 # overridden is in the config too.
@@ -81,9 +81,16 @@ def make_folder(folder: Path) -> None:
         raise OSError(f"{folder}: cannot write there ({error.strerror}); choose another --out") from error
 
 
+def check_name(path: Path) -> None:
+    """A path that is not UTF-8, which safetensors and Parquet neither write nor read, is a sentence."""
+    if str(path) != encodable(str(path)):
+        raise ValueError(f"{path}: the name is not UTF-8; rename the file or folder")
+
+
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """`with claimed(folder):` no other process works in the folder; what a killed one left half-written goes."""
+    check_name(folder)
     make_folder(folder)
     lock = FileLock(folder / ".lock")
     try:
@@ -228,6 +235,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise FileNotFoundError(
             f"{path}: no such checkpoint; a run folder holds best.safetensors once an epoch is done"
         )
+    check_name(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

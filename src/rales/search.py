@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rales import runs
+from rales.cells import encodable
 from rales.config import UsageError
 from rales.extras import require_packages
 from rales.predict import load
@@ -87,7 +88,8 @@ def index_of(path: Path, rows: int) -> Any:
     vectors = read_vectors(path)
     index = Index(ndim=vectors.shape[1], metric="cos", dtype="f32")
     index.add(np.arange(len(vectors)), vectors)
-    with suppress(OSError), runs.replacing(stored) as beside:  # a folder that cannot be written to: next time again
+    # A folder that cannot be written to, or (TypeError) a name that is not UTF-8: next time again
+    with suppress(OSError, TypeError), runs.replacing(stored) as beside:
         index.save(beside)
     return index
 
@@ -151,6 +153,7 @@ def named(rows: pd.DataFrame, name: str) -> NDArray[np.bool_]:
 
     Errors: a name that more than one recording has, or that is one recording's name and a cycle of another.
     """
+    name = encodable(name)  # as the file has it
     recording, cycle = split_cycle(name)
     by_path = rows["path"] == recording if cycle is None else (rows["path"] == recording) & (rows["cycle"] == cycle)
     by_path |= rows["path"] == name

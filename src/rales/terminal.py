@@ -45,6 +45,7 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
         lines.append("not the whole ICBHI database: not comparable with published scores")
     if protocol.get("same_data_as_training") is False:
         lines.append("the data is not what the run was trained with: other cycles, labels or split")
+
     head = ["", *FIGURES, "95 % of score"]
     rows = [
         ["strict four-class", *percents(figures), interval(low_high["score"])],
@@ -60,6 +61,7 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
     if validation := figures.get("validation"):
         row = [f"{counted(validation['cycles'], 'validation cycle')}, strict", *percents(validation), ""]
         rows.append(row)
+
     lines += ["", *table(head, rows), ""]
     if validation:
         lines.append(f"validation cycles: mean AUROC of crackles and wheezes present {number(validation['auroc'])}")

@@ -1,4 +1,4 @@
-"""How loud a recording is in a few frequency bands, twenty-five times a second: breathing without its details."""
+"""How loud a recording is: its channels beside one another, and twenty-five times a second in a few frequency bands."""
 
 from functools import reduce
 
@@ -14,7 +14,15 @@ RATE_HZ = 4000  # much of the ICBHI database has nothing above 2 kHz
 FFT_SAMPLES = 256
 EDGES_HZ = (60, 100, 150, 220, 320, 450, 630, 880, 1220, 1700)
 FLOOR = 0.01  # of a band's median energy: deeper silence counts as no deeper
+DEAD_DB = -50.0  # of the loudest channel: a channel below holds no sound, only the noise of its input
 SILENCE = 1e-9  # of the loudest frame's energy: less is no sound but digital silence
+
+
+def live_channels(energy: NDArray[np.float64]) -> tuple[int, ...] | None:
+    """(channels,) energy of a whole recording without its mean -> numbers from 0 of the channels that hold sound, which
+    are those that are mixed; None where all do, or none."""
+    live = np.flatnonzero(energy > energy.max(initial=0.0) * 10 ** (DEAD_DB / 10))
+    return tuple(live.tolist()) if 0 < len(live) < len(energy) else None
 
 
 def band_levels(wave: Numbers, rate_hz: int) -> tuple[Numbers, NDArray[np.bool_]]:

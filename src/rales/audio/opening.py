@@ -7,7 +7,7 @@ a place holder is replaced by a true one.
 
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from rales.audio import containers
+from rales.audio.levels import live_channels
 
 Wave = NDArray[np.float32]
 
@@ -37,7 +38,6 @@ NO_PLAYLISTS = {
 }
 DECODED_TOLERANCE_S = 0.25  # a few frames of padding that decoders drop
 MISSING_S = 0.05  # that a header may promise too much: as far as an annotated cycle may end behind the last sample
-DEAD = 10 ** (-50 / 20)  # of the loudest channel's RMS: a channel below holds no sound, only the noise of its input
 HIGHEST = 100.0  # times full scale: what is larger is on no scale that could be known
 FULL_SCALES = (2.0**15, 2.0**23, 2.0**31)  # of whole numbers
 BLOCK = 1 << 20  # frames in memory together
@@ -399,13 +399,16 @@ def mix_of_sound(path: Path, source: str | BinaryIO) -> Mix:
         notes.append(f"its samples are whole numbers up to {highest:.0f}; taken as parts of {scale:.0f}")
     if scale == 0 or (scale == 1 and highest > HIGHEST):
         raise ValueError(f"{path}: samples reach {highest:.6g}, expected -1 to 1; export it as 16 or 24 bit")
-    live = np.flatnonzero(energy > DEAD**2 * energy.max())
-    if not 0 < len(live) < len(energy):
-        return Mix(None, scale, tuple(notes))
-    dead = [str(channel + 1) for channel in range(len(energy)) if channel not in live]
-    word = "channel" if len(dead) == 1 else "channels"
-    notes.append(f"{word} {', '.join(dead)} of {len(energy)} without sound, left out")
-    return Mix(tuple(live.tolist()), scale, tuple(notes))
+    live = live_channels(energy)
+    if live is not None:
+        notes.append(left_out(live, len(energy)))
+    return Mix(live, scale, tuple(notes))
+
+
+def left_out(live: Sequence[int], channels: int) -> str:
+    """Channels that are mixed, of how many -> the note about the others."""
+    dead = [str(channel + 1) for channel in range(channels) if channel not in live]
+    return f"channel{'s' * (len(dead) > 1)} {', '.join(dead)} of {channels} without sound, left out"
 
 
 def mixed(block: Wave, mix: Mix) -> Wave:

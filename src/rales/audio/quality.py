@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rales.audio.levels import RATE_HZ, to_4_khz
+from rales.audio.levels import RATE_HZ, live_channels, to_4_khz
 
 Numbers = NDArray[np.float32]
 
@@ -40,7 +40,6 @@ SOME_CLIPPED = 0.05
 OFFSET = 1.0  # of the mean over the standard deviation
 SOME_HUM = 0.5
 HIGHEST_HUM_HZ = 300  # of the lines that count
-DEAD_DB = -40.0  # of a channel below the loudest one
 
 
 class Verdict(NamedTuple):
@@ -74,7 +73,7 @@ class Measures(NamedTuple):
     silent: NDArray[np.bool_]  # (frames,) of the mix without sound
     level_db: float  # RMS of the loudest twentieth of the frames, below full scale
     cancelled: float
-    dead: tuple[int, ...]  # channels without sound, counted from 1
+    dead: tuple[int, ...]  # channels that are not mixed as they hold no sound, counted from 1
     clipped: float
     offset: float
     hum: float
@@ -86,14 +85,16 @@ class Measures(NamedTuple):
 
 def judge(sound: Numbers, rate_hz: int) -> Verdict:
     """(N,) or (N, channels) in -1 to 1 -> Verdict on up to a minute of sound; a longer one goes by `stretches`."""
-    return of_span(list(stretches([(sound, rate_hz)])), 0.0, len(sound) / rate_hz)
+    live = live_channels(powers(sound.reshape(len(sound), -1)))
+    return of_span(list(stretches([(sound, rate_hz)], live)), 0.0, len(sound) / rate_hz)
 
 
-def stretches(blocks: Iterable[tuple[Numbers, int]]) -> Iterator[Stretch]:
-    """Consecutive blocks (n, channels) of a recording and their rate -> the same stretches of time with a verdict."""
+def stretches(blocks: Iterable[tuple[Numbers, int]], live: Sequence[int] | None = None) -> Iterator[Stretch]:
+    """Consecutive blocks (n, channels) of a recording, their rate, and the channels that are mixed (None: all) -> the
+    same stretches of time with a verdict."""
     begin = 0
     for block, rate_hz in blocks:
-        found = measure(block, rate_hz)
+        found = measure(block, rate_hz, live)
         yield Stretch(begin / rate_hz, (begin + len(block)) / rate_hz, verdict(found), found.silent)
         begin += len(block)
 
@@ -188,14 +189,16 @@ def percent(share: float) -> str:
 # Measures
 
 
-def measure(sound: Numbers, rate_hz: int) -> Measures:
-    """(N,) or (N, channels) float32 -> Measures of the mix of the channels that are not dead."""
+def measure(sound: Numbers, rate_hz: int, live: Sequence[int] | None = None) -> Measures:
+    """(N,) or (N, channels) float32, and the channels that are mixed (None: all) -> Measures of the mix."""
     channels = np.asarray(sound, dtype=np.float32).reshape(len(sound), -1)
-    power = np.array([variance(channel) for channel in channels.T])
-    alive = power > power.max(initial=0.0) * 10 ** (DEAD_DB / 10)
+    count = channels.shape[1]
+    if live is not None:
+        channels = channels[:, list(live)]
+    power = powers(channels)
     mix = np.zeros(len(channels), np.float32)
-    if alive.any():
-        mix = channels[:, 0] if channels.shape[1] == 1 else channels[:, alive].mean(axis=1)
+    if power.any():
+        mix = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
     frames = in_frames(mix, rate_hz)
     power_of_frames = np.einsum("ij,ij->i", frames, frames) / frames.shape[1] - frames.mean(axis=1) ** 2
     silent = power_of_frames < SILENCE
@@ -209,12 +212,17 @@ def measure(sound: Numbers, rate_hz: int) -> Measures:
     return Measures(
         duration_s=len(channels) / rate_hz,
         silent=silent,
-        cancelled=spread / float(power[alive].mean()) if alive.any() else 1.0,
-        dead=tuple((np.flatnonzero(~alive) + 1).tolist()) if alive.any() else (),
+        cancelled=spread / float(power.mean()) if power.any() else 1.0,
+        dead=() if live is None else tuple(number + 1 for number in range(count) if number not in live),
         clipped=clipped_share(mix),
         offset=float(abs(mix.mean())) / spread**0.5 if spread else 0.0,
         **known,
     )
+
+
+def powers(channels: Numbers) -> NDArray[np.float64]:
+    """(N, channels) -> (channels,) variances."""
+    return np.array([variance(channel) for channel in channels.T])
 
 
 def variance(wave: Numbers) -> float:

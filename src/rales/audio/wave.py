@@ -27,8 +27,8 @@ BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLO
 class WaveInfo:
     """What a file is; `bits` is 0 where the format has no fixed sample size (Ogg, MP3).
 
-    `dead_channels` of the channels hold no sound and are left out when it is read. `notes` are sentences, without the
-    path, about what was wrong with the file and how it is read all the same.
+    `live` are the channels, from 0, that are mixed when it is read (None: all), as the others hold no sound. `notes`
+    are sentences, without the path, about what was wrong with the file and how it is read all the same.
     """
 
     rate_hz: int
@@ -36,7 +36,7 @@ class WaveInfo:
     channels: int
     bits: int
     duration_s: float
-    dead_channels: int = 0
+    live: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -54,7 +54,7 @@ def info(path: PathLike) -> WaveInfo:
             channels=file.channels,
             bits=BITS.get(file.subtype, 0),
             duration_s=file.frames / file.samplerate,
-            dead_channels=0 if found.mix.live is None else file.channels - len(found.mix.live),
+            live=found.mix.live,
             notes=found.notes,
         )
 

@@ -65,6 +65,8 @@ def main(words: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("RALES_TRACEBACK"):
             raise
+        if isinstance(error, UnicodeEncodeError):  # of a library that takes only such names
+            fail(f"{error.object}: the name is not UTF-8, which this needs; choose another or rename it", 1)
         from rales.config import UsageError
 
         fail(str(error), 2 if isinstance(error, UsageError) else 1)

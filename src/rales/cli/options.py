@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from rales.cells import encodable
+
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON document on stdout.")]
 SetWords = Annotated[
     tuple[str, ...],
@@ -103,4 +105,4 @@ def words_of(given: Mapping[str, object]) -> list[str]:
 
 def command_line() -> str:
     """-> the command as it was typed, for the record of a run."""
-    return shlex.join(["rales", *sys.argv[1:]])
+    return encodable(shlex.join(["rales", *sys.argv[1:]]))

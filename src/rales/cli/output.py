@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from rales.cells import one_line
+from rales.cells import encodable, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +16,10 @@ def show(document: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any
     """A job's result on stdout: as one JSON document, or as lines for a person."""
     from rales.runs import clean
 
-    print(json.dumps(clean(document), indent=1) if as_json else "\n".join(lines(plain(document))))
+    if as_json:
+        print(json.dumps(texts(clean(document), encodable), indent=1))
+    else:
+        print("\n".join(lines(texts(document, one_line))))
 
 
 def say(sentence: str) -> None:
@@ -31,13 +34,13 @@ def say_once(sentences: Iterable[str]) -> None:
             say(sentence)
 
 
-def plain(value: Any) -> Any:
-    """JSON value -> the same without control characters in its texts, as names of files may hold."""
+def texts(value: Any, function: Callable[[str], str]) -> Any:
+    """JSON value -> the same with every text as the function gives it: names of files may hold what cannot be shown."""
     if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items()}
+        return {texts(key, function): texts(inner, function) for key, inner in value.items()}
     if isinstance(value, list):
-        return [plain(inner) for inner in value]
-    return one_line(value) if isinstance(value, str) else value
+        return [texts(inner, function) for inner in value]
+    return function(value) if isinstance(value, str) else value
 
 
 def records(table: "pd.DataFrame") -> list[dict[str, Any]]:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from os.path import splitext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from rales.cells import one_line
 from rales.cli.options import (
     Address,
     ComputedBy,
@@ -200,8 +202,12 @@ class Collected:
 
 def tell_notes(status: "list[pd.DataFrame]") -> None:
     """What there is to say of recordings that were read, on stderr; of very many the first."""
-    read = [sentence for table in status for sentence in table.loc[table["status"] == "ok", "sentence"]]
-    notes = [str(sentence) for sentence in read if sentence]
+    read = [table.loc[(table["status"] == "ok") & (table["sentence"] != "")] for table in status]
+    notes = [
+        sentence if sentence.startswith(splitext(path)[0]) else f"{path}: {sentence}"  # of its annotation, or its own
+        for table in read
+        for path, sentence in zip(map(one_line, table["path"]), table["sentence"], strict=True)
+    ]
     for note in notes[:MOST_NOTES]:
         say(f"note: {note}")
     if len(notes) > MOST_NOTES:

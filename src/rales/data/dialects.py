@@ -61,15 +61,17 @@ def located(folder: Path, path: str) -> Path:
 
 def mended(folder: Path, path: str) -> str:
     """Folder of a table and a path in it -> the path without the backslashes of Windows and with the suffix that the
-    page's tables leave out, where a file is there by that name."""
+    page's tables leave out, where a file is there by that name; else as it is."""
     if "://" in path or ("\\" not in path and has_suffix(path)) or os.path.lexists(folder / path):
         return path
-    path = path.replace("\\", "/")
-    whole = folder / path
-    if has_suffix(path) or not whole.parent.is_dir():
+    turned = path.replace("\\", "/")
+    whole = folder / turned
+    if os.path.lexists(whole):
+        return turned
+    if has_suffix(turned) or not whole.parent.is_dir():
         return path
     suffixes = [file.suffix for file in whole.parent.iterdir() if file.stem == whole.name and has_suffix(file.name)]
-    return path + suffixes[0] if len(suffixes) == 1 else path
+    return turned + suffixes[0] if len(suffixes) == 1 else path
 
 
 def place_of(folder: Path, path: str) -> str:

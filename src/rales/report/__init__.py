@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rales.cells import encodable
 from rales.extras import require_packages
 from rales.report import comparison, page, tables
 from rales.report.contents import comparability, lead_blocks, left_out_blocks, one_label, sections
@@ -39,8 +40,8 @@ def report(paths: Sequence[Path], out: Path) -> Path:
     write_table(out / "runs.csv", tables.runs_frame(found))
     write_table(out / "table1.csv", comparison.paper_frame(table1))
     write_table(out / "table2.csv", comparison.paper_frame(table2))
-    write(out / "report.md", page.markdown(TITLE, lead, parts).encode())
-    write(out / "report.html", page.html(TITLE, lead, parts).encode())
+    write(out / "report.md", encodable(page.markdown(TITLE, lead, parts)).encode())
+    write(out / "report.html", encodable(page.html(TITLE, lead, parts)).encode())
     return out / "report.html"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rales import metrics, statistics
+from rales.cells import encodable
 from rales.report.folders import SCORES, selected_epoch
 from rales.report.page import Table
 from rales.report.protocols import PROTOCOLS, oracle_gap, outcomes
@@ -258,7 +259,7 @@ def runs_frame(systems: list[System]) -> pd.DataFrame:
     """A row per run, all its figures as fractions: runs.csv."""
     return pd.DataFrame(
         {
-            "folder": str(run.folder),
+            "folder": encodable(str(run.folder)),
             "system": s.name,
             "recipe": run.recipe,
             "seed": run.seed,

@@ -48,6 +48,8 @@ def checked(cycles: Sequence[Row], duration_s: float, most: int) -> list[Row]:
     if len(cycles) > most:
         raise ValueError(f"{len(cycles)} cycles, at most {most} are taken for one recording")
     rows = []
+    first = dict[tuple[float, float], int]()  # stretch -> the number of its cycle
+
     for number, cycle in enumerate(cycles, start=1):
         start_s, end_s = cycle["start_s"], cycle["end_s"]
         if not (math.isfinite(start_s) and math.isfinite(end_s)):
@@ -60,6 +62,10 @@ def checked(cycles: Sequence[Row], duration_s: float, most: int) -> list[Row]:
         length_s = row["end_s"] - row["start_s"]
         if length_s < SHORTEST_S - 1e-9:
             raise ValueError(f"cycle {number}: lasts {length_s:.3f} s, expected {SHORTEST_S} s or more")
+        if (before := first.setdefault(times(row), number)) != number:
+            raise ValueError(
+                f"cycle {number}: {row['start_s']:.3f} s to {row['end_s']:.3f} s, as cycle {before}; keep one of them"
+            )
         rows.append(row)
     return ordered(rows)
 

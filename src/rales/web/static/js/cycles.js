@@ -17,8 +17,11 @@ const round = (seconds) => ms(seconds) / 1000;
 /** Length of a recording -> its last whole millisecond. */
 const lastMs = (duration_s) => Math.floor(duration_s * 1000 + 1e-6);
 const sorted = (cycles) => [...cycles].sort((a, b) => a.start_s - b.start_s || a.end_s - b.end_s);
+/** The cycles, sorted; null where two would be the same stretch of time, which the service refuses. */
+const distinct = (cycles) => (new Set(cycles.map(timeKey)).size === cycles.length ? sorted(cycles) : null);
 
-/** Move one edge ("start_s" or "end_s") of a cycle. A neighbour that touches it moves along, another one is a wall. */
+/** Move one edge ("start_s" or "end_s") of a cycle. A neighbour that touches it moves along, another one is a wall. Null
+ * where it cannot move, or another cycle is just there. */
 export function move(cycles, id, edge, seconds, duration_s) {
   const index = cycles.findIndex((cycle) => cycle.id === id);
   const cycle = cycles[index];
@@ -33,7 +36,7 @@ export function move(cycles, id, edge, seconds, duration_s) {
   if (neighbour && !isStart) high = touches ? ms(neighbour.end_s) - SHORTEST_MS : Math.max(ms(neighbour.start_s), end);
   if (low > high) return null; // between two cycles of the shortest length
   const there = Math.min(Math.max(ms(seconds), low), high) / 1000;
-  return sorted(cycles.map((each) => {
+  return distinct(cycles.map((each) => {
     if (each === cycle) return { ...each, [edge]: there };
     return touches && each === neighbour ? { ...each, [other]: there } : each;
   }));
@@ -43,13 +46,13 @@ export function relabel(cycles, id, label) {
   return cycles.map((cycle) => (cycle.id === id ? { ...cycle, label, confirmed: true } : cycle));
 }
 
-/** A cycle -> two of the same label; null where a part would be too short, or there are `most` already. */
+/** A cycle -> two of the same label; null where a part would be too short or is a cycle already, or there are `most` already. */
 export function split(cycles, id, seconds, most) {
   const cycle = cycles.find((each) => each.id === id);
   const there = ms(seconds);
   if (there - ms(cycle.start_s) < SHORTEST_MS || ms(cycle.end_s) - there < SHORTEST_MS || cycles.length >= most) return null;
   const parts = [{ ...cycle, end_s: there / 1000 }, withId({ ...cycle, start_s: there / 1000 })];
-  return sorted(cycles.flatMap((each) => (each === cycle ? parts : [each])));
+  return distinct(cycles.flatMap((each) => (each === cycle ? parts : [each])));
 }
 
 /** A cycle and the one after it -> one cycle that holds what both hold; null for the last one. */
