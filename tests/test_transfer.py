@@ -239,6 +239,7 @@ def test_published_has_the_published_numbers_whatever_the_network(
         assert changed == warm
         assert recipe.config.model.head_start == "default"
         assert recipe.options["size"] == ("" if weights else size or "base")
+        assert any("changes nothing" in note for note in recipe.notes) == bool(weights and size)
 
 
 @pytest.mark.parametrize("size", ["", "base", "small", "tiny"])

@@ -110,23 +110,17 @@ def recipe(
 
     `frontend` is that of the size or of the checkpoint's run, if they have one, else icbhi. `masks` is the order of
     SpecAugment's widths: 20 mel bands and 40 frames as in the public code, or as the paper's sentence literally reads,
-    exchanged.
-
-    `fidelity` is "corrected", our defaults, or "published": sound, augmentation and training are those of the public
-    code, of whatever size the network is and whatever a run of ours heard (a random start warms up all the same).
+    exchanged. `fidelity` is "corrected", our defaults, or "published": sound, augmentation and training are those of
+    the public code, of whatever size the network is and whatever a run of ours heard (a random start warms up, too).
     """
-    one_of("fidelity", fidelity, ("corrected", "published"))
-    one_of("variant", variant, VARIANTS)
-    one_of("size", size or "base", tuple(SIZES))
-    one_of("frontend", frontend or "icbhi", ("icbhi", "m2d", "m2d_clip"))
-    if fidelity == "published" and frontend not in ("", "icbhi"):
-        raise UsageError(f"fidelity=published has the front-end of the ICBHI code; leave frontend={frontend} out")
-    one_of("masks", masks, ("code", "paper"))
-
+    check_words(variant, size, frontend, masks, fidelity)
     start = start_of(find(weights)) if weights else None
-    like = ("tiny" if is_tiny(start) else "") if start else size or "base"  # whose numbers are taken
     published = fidelity == "published"
-    numbers = numbers_of("" if start else "base") if published else numbers_of(like)
+    like = size or "base"
+    if start:
+        like = "tiny" if is_tiny(start) and not published else ""
+    numbers = numbers_of("base" if published and not start else like)
+
     model = model_of(start, weights) if start else SIZES[like].model
     audio = numbers.audio if published else audio_of(start, frontend, numbers.audio)
     widths = numbers.augment.frequency_width, numbers.augment.time_width
@@ -144,7 +138,7 @@ def recipe(
         name="m2d_fusion",
         options={
             "variant": variant,
-            "size": "" if start and published else like,
+            "size": like,
             "weights": weights,
             "frontend": audio.frontend,
             "masks": masks,
@@ -158,6 +152,17 @@ def recipe(
         run=finetune.run,
         notes=notes_of(start, config.audio, size if size != like else "") if start else (),
     )
+
+
+def check_words(variant: str, size: str, frontend: str, masks: str, fidelity: str) -> None:
+    """Errors: an option of `recipe` that is unknown, and a front-end that is not the published one's."""
+    one_of("fidelity", fidelity, ("corrected", "published"))
+    one_of("variant", variant, VARIANTS)
+    one_of("size", size or "base", tuple(SIZES))
+    one_of("frontend", frontend or "icbhi", ("icbhi", "m2d", "m2d_clip"))
+    if fidelity == "published" and frontend not in ("", "icbhi"):
+        raise UsageError(f"fidelity=published has the front-end of the ICBHI code; leave frontend={frontend} out")
+    one_of("masks", masks, ("code", "paper"))
 
 
 def layers_of(variant: str, depth: int) -> tuple[int, ...]:
