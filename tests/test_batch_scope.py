@@ -11,7 +11,7 @@ import torch
 
 import rales
 from rales import explain, export, finetune, predict, recipes, recordings, runs
-from rales.audio import wave
+from rales.audio import IcbhiLogMel, wave
 from rales.config import Audio, Recipe, UsageError
 from rales.data import read_cycles
 from rales.devices import Place, place
@@ -167,3 +167,24 @@ def test_the_page_gives_what_holds_no_sound_no_class(trained: Path, tmp_path: Pa
     rows = pd.DataFrame(scores.score_spans(model, tmp_path / "b.wav", [(4 * i, 4 * i + 4) for i in range(5)]))
     assert table["label"].isna().tolist() == rows["label"].isna().tolist() == [True, True, False, False, False]
     np.testing.assert_allclose(table[P].to_numpy(float), rows[P].to_numpy(float), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in recipes.RECIPES if name != "m2d_fusion"])
+def test_nothing_but_the_icbhi_log_mel_takes_the_scope_of_a_batch(name: str) -> None:
+    config = recipes.make(name, size="tiny").config
+    if isinstance(recipes.make(name, size="tiny").frontend(config), IcbhiLogMel):
+        assert recipes.make(name, ["audio.scope=batch"], size="tiny").config.audio.scope == "batch"
+        return
+    with pytest.raises(
+        UsageError, match=rf"only the icbhi log-mel .*, and {name} has its own picture here; leave it out$"
+    ):
+        recipes.make(name, ["audio.scope=batch"], size="tiny")
+
+
+@pytest.mark.parametrize("frontend", ["m2d", "m2d_clip"])
+def test_m2d_s_log_mel_has_no_scope(frontend: str) -> None:
+    with pytest.raises(
+        UsageError, match=f"has its front-end {frontend} here; leave it out, or use --set frontend=icbhi"
+    ):
+        recipes.make("m2d_fusion", [f"frontend={frontend}", "audio.scope=batch"])
+    recipes.make("m2d_fusion", ["frontend=icbhi", "audio.scope=batch"], size="tiny")

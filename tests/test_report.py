@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from rales import epochs, terminal
 from rales.config import UsageError
-from rales.report import figures, folders, published, ranking, report, scores_table
+from rales.report import figures, folders, paper_text, published, ranking, report, scores_table
 from rales.report.folders import Run
 from rales.report.systems import plain_name
 
@@ -48,6 +48,7 @@ def write_run(
     fold: tuple[int, int] | None = None,
     overlap: Sequence[str] = (),
     overrides: dict[str, Any] | None = None,
+    options: dict[str, str] | None = None,
     data_digest: str = "",
     validation_aurocs: Sequence[float] = (),
     by_epoch: Sequence[Sequence[int]] = (),
@@ -58,7 +59,7 @@ def write_run(
     learned = variant == "all_learned"
     config = {
         "recipe": recipe,
-        "options": {"variant": variant, "size": "base"} if variant else {},
+        "options": {**({"variant": variant, "size": "base"} if variant else {}), **(options or {})},
         "overrides": overrides or {},
         "seed": seed,
         "config": {
@@ -296,6 +297,40 @@ def test_an_ablation_is_no_row_of_the_paper(tmp_path: Path) -> None:
     report([tmp_path], tmp_path / "out")
     rows = [row for row in records(tmp_path / "out" / "table2.csv") if row["ours"]]
     assert [(row["method"], row["seeds"]) for row in rows] == [("M2DViT-Fusion (v)", "1")]
+
+
+@pytest.mark.parametrize(
+    ("options", "overrides", "why"),
+    [
+        ({"size": "tiny", "frontend": "m2d_clip"}, {}, "size tiny, frontend m2d_clip"),
+        ({"size": "tiny", "frontend": "icbhi"}, {}, "size tiny"),
+        ({"size": "small", "masks": "paper"}, {}, "size small, masks paper"),
+        ({"size": ""}, {"model.norm_layers": True, "seed": 0}, "model.norm_layers True"),
+        ({"size": "", "frontend": "icbhi", "masks": "code"}, {"train.epochs": 3}, ""),
+    ],
+)
+def test_what_is_no_row_of_the_paper_is_named_with_the_settings(
+    tmp_path: Path, options: dict[str, str], overrides: dict[str, Any], why: str
+) -> None:
+    write_run(tmp_path / "run", options=options, overrides=overrides)
+    report([tmp_path], tmp_path / "out")
+    rows = [row["ours"] for row in records(tmp_path / "out" / "table2.csv") if row["ours"]]
+    assert bool(rows) == (not why)
+    said = [(tmp_path / "out" / name).read_text() for name in ("report.md", "report.html")]
+    for text in (*said, paper_text([tmp_path])):
+        found = [line for line in text.splitlines() if "Not a row of the paper: m2d_fusion (all_learned" in line]
+        assert [f"({why})." in line for line in found] == [True] * bool(why)
+
+
+def test_not_every_system_that_is_no_row_is_named(tmp_path: Path) -> None:
+    for number in range(7):
+        write_run(tmp_path / str(number), overrides={"train.lr": number}, data_digest=str(number))
+        config = json.loads((tmp_path / str(number) / "config.json").read_text())
+        config["config"]["train"]["lr"] = number
+        (tmp_path / str(number) / "config.json").write_text(json.dumps(config))
+    (line,) = [line for line in paper_text([tmp_path]).splitlines() if line.startswith("Not a row")]
+    assert line.count("train.lr") == 2 * 5
+    assert line.endswith("; and 2 others.")
 
 
 def test_paired_difference_of_systems(page: Page) -> None:

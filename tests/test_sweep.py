@@ -1,5 +1,6 @@
 """Sweeps: the same run folders from one process, from several and from Ray; nothing is lost when one dies."""
 
+import hashlib
 import importlib.util
 import json
 import multiprocessing
@@ -13,15 +14,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from rales import recipes, reproduce, runs, sweep
 from rales.cli import app, main
-from rales.config import Step, UsageError
+from rales.config import Recipe, Step, UsageError
+from rales.data import read_cycles, splits
 from rales.report.published import TABLE2, paper_rows
-from rales.rows import preparation
+from rales.rows import cycle_waves, rows_of
 from tests import tiny
 from tests.conftest import GOLDEN, REPOSITORY
 
@@ -105,22 +108,55 @@ def ablations() -> list[str]:
     return re.findall(r"`rales (sweep [^`]+)`", (REPOSITORY / "docs" / "ablations.md").read_text())
 
 
+# What the document asks for beside --size tiny, and lines whose values another part of the training reads
+AT_TINY = {
+    "audio.scope": ["frontend=icbhi"],
+    "model.layout": ["model.patch=16,16", "model.unit_frames=208"],
+}
+READ_ELSEWHERE = ("train.", "split.", "model.layer_weight_update", "statistics")  # statistics: of the second stage
+
+
 @pytest.mark.parametrize("line", ablations())
-def test_every_ablation_of_the_docs_changes_the_system_and_trains(line: str) -> None:
+def test_every_ablation_of_the_docs_changes_what_a_small_network_computes(line: str, data: Path) -> None:
     app.parse_args(line, exit_on_error=False, print_error=False)
     [grid] = re.findall(r"--grid (\S+)", line)
-    found = sweep.trials(line.split()[1], sweep.grid_of([grid]), 1, ["size=tiny", "audio.duration_s=2"])
+    words = ["size=tiny", "audio.duration_s=2", *AT_TINY.get(grid.split("=")[0], [])]
+    found = sweep.trials(line.split()[1], sweep.grid_of([grid]), 1, words)
     made = [recipes.make(trial.recipe, trial.words) for trial in found]
     assert len({repr((recipe.config, recipe.options)) for recipe in made}) == len(found) > 1
-    for recipe in made[:2]:
-        wave, label = torch.randn(2, preparation(recipe).size), torch.tensor([0, 3])
-        features = recipe.frontend(recipe.config)(wave)
-        generator = torch.Generator().manual_seed(0)
-        features = recipe.augment(recipe.config, features, generator)
-        step = Step(recipe.config, label, label, torch.ones(4), label, generator)
-        loss, _ = recipe.batch_loss(recipe.model(recipe.config), features, step)
-        loss.backward()
-        assert torch.isfinite(loss)
+    computed = [computed_by(recipe, data) for recipe in made]
+    if not grid.startswith(READ_ELSEWHERE):
+        assert len(set(computed)) == len(found)
+
+
+def computed_by(recipe: Recipe, data: Path) -> str:
+    """-> features, augmented features, loss, logits and gradients of the first cycles, from one start."""
+    rows = rows_of(splits.divide(read_cycles(data), recipe.config), recipe).head(4)
+    torch.manual_seed(0)
+    wave = torch.from_numpy(np.array(cycle_waves(rows, recipe)))
+    model, generator = recipe.model(recipe.config), torch.Generator().manual_seed(0)
+    features = recipe.frontend(recipe.config)(wave)
+    seen = [features, *(recipe.augment(recipe.config, features, generator) for _ in range(16))]
+    label = torch.arange(len(wave)) % 4
+    step = Step(recipe.config, label, label, torch.ones(4), label, generator)
+    loss, logits = recipe.batch_loss(model, seen[-1], step)
+    loss.backward()
+    assert torch.isfinite(loss)
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    return hashlib.sha256(b"".join(t.detach().numpy().tobytes() for t in [*seen, loss, logits, *gradients])).hexdigest()
+
+
+def test_the_document_says_what_a_line_needs_at_size_tiny() -> None:
+    text = (REPOSITORY / "docs" / "ablations.md").read_text()
+    for grid, words in AT_TINY.items():
+        assert f"`{grid}` needs `" + " ".join(f"--set {word}" for word in words) + "`" in re.sub(r"\s+", " ", text)
+
+
+def test_size_tiny_has_one_row_of_patches_and_no_batch_to_take_a_minimum_of() -> None:
+    with pytest.raises(UsageError, match=r"audio.scope=batch: only the icbhi log-mel .* or use --set frontend=icbhi"):
+        sweep.trials("m2d_fusion", {"audio.scope": ["clip", "batch"]}, 1, ["size=tiny"])
+    config = recipes.make("m2d_fusion", size="tiny").config
+    assert config.model.patch[0] == 80  # so the document sends model.layout=flat,stacked to other patches
 
 
 def test_finished_runs_are_skipped_and_a_trial_that_raises_stops_no_other(data: Path, tmp_path: Path) -> None:

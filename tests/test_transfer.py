@@ -12,14 +12,14 @@ from torch import Tensor
 
 import rales
 from rales import finetune, layers, predict, recipes, runs
-from rales.config import Recipe
+from rales.config import Config, Recipe, differences, override, to_dict
 from rales.data import read_cycles
 from rales.data.collection import read_collection
 from rales.models import M2D, ViT, load_m2d
 from rales.models.downloads import find
 from rales.models.m2d import default_decoder_heads
 from rales.models.weights import default_heads, read_tensors
-from rales.recipes import m2d_pretrain
+from rales.recipes import m2d_fusion, m2d_pretrain
 from rales.rows import cycle_waves
 from tests import tiny
 from tests.command import command
@@ -130,7 +130,11 @@ def test_what_the_user_sets_wins_and_what_cannot_be_is_a_sentence(place: Path) -
     assert audio.mean == pytest.approx(-7.1)
     assert recipe.model(recipe.config).get_submodule("encoder").heads == 2
     said = " ".join(recipe.notes)
-    assert "its run heard m2d_clip, m2d was asked for" in said
+    kept, asked = said.split(" are taken from its run, but as asked for: ")
+    assert kept.endswith("sound (rate_hz 8000, duration_s 1.5, pad zero, fade_samples 300, resampler sinc, scope clip)")
+    assert asked.startswith(
+        "frontend m2d (its run: m2d_clip), floor fixed (its run: clip), mean -7.1 (its run: 0), std 4.2 (its run: 1); "
+    )
     assert "--set changes audio.rate_hz 4000, model.heads 2" in said
     for word in ("model.dim=48", "model.depth=3", "model.patch=16,16", "model.unit_frames=200"):
         wrong = recipes.make("m2d_fusion", ["model.layers=1", word], weights=str(place / "run"))
@@ -187,6 +191,89 @@ def test_a_run_that_is_not_finished_or_no_encoder_is_a_sentence(place: Path, tmp
         save_file(plain, path, metadata={"rales": text})
         with pytest.raises(ValueError, match=r"model.safetensors: its record .*; the file is damaged"):
             load_m2d(path)
+
+
+def save_size_tiny(path: Path) -> Recipe:
+    """Write the checkpoint of a run of size tiny, untrained; -> its recipe."""
+    recipe = recipes.make("m2d_fusion", size="tiny")
+    about = {"recipe": recipe.name, "options": recipe.options, "config": to_dict(recipe.config), "epoch": 1}
+    runs.save_tensors(path, recipe.model(recipe.config).state_dict(), runs.clean(about))
+    return recipe
+
+
+@pytest.mark.parametrize("kind", ["own sound", "batch scope", "tiny"])
+def test_the_sentence_of_published_tells_the_sound_that_the_run_will_have(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "model.safetensors"
+    if kind == "tiny":
+        before = save_size_tiny(path)
+    else:
+        tiny.save(tiny.model(*KINDS[kind]), path)
+        before = tiny.recipe(*KINDS[kind])
+    recipe = recipes.make("m2d_fusion", ["fidelity=published"], weights=str(path))
+    kept, asked = recipe.notes[0].split(" are taken from its run, but as asked for: ")
+    asked = asked.split("; its head")[0]
+    heard, theirs = (to_dict(made.config.audio) for made in (recipe, before))
+    for name, value in heard.items():
+        words = f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        assert (words in kept, words in asked) == ((True, False) if value == theirs[name] else (False, True)), name
+
+
+@pytest.mark.parametrize("kind", ["random", "tiny", "own sound", "somebody else's", "pre-trained"])
+def test_published_has_the_published_numbers_whatever_the_network(
+    place: Path, tmp_path: Path, golden: Path, kind: str
+) -> None:
+    start = {
+        "tiny": tmp_path / "model.safetensors",
+        "own sound": place / "run",
+        "somebody else's": golden / "checkpoints" / "enconly.safetensors",
+        "pre-trained": place / "pretraining",
+    }
+    if kind == "tiny":
+        save_size_tiny(start[kind])
+    weights = str(start[kind]) if kind in start else ""
+    expected = override(Config(), [f"{name}={value}" for name, value in m2d_fusion.PUBLISHED.items()])
+    for size in ("", "base", "small", "tiny"):
+        recipe = recipes.make("m2d_fusion", ["fidelity=published"], size=size, weights=weights)
+        warm = {"train.warmup_epochs": 5} if kind == "random" else {}
+        changed = {k: v for k, v in differences(expected, recipe.config).items() if not k.startswith("model.")}
+        assert changed == warm
+        assert recipe.config.model.head_start == "default"
+        assert recipe.options["size"] == ("" if weights else size or "base")
+        assert any("changes nothing" in note for note in recipe.notes) == bool(weights and size)
+
+
+@pytest.mark.parametrize("size", ["", "base", "small", "tiny"])
+def test_size_changes_nothing_beside_weights(place: Path, tmp_path: Path, golden: Path, size: str) -> None:
+    shape = ("model.dim=96", "model.heads=4")  # as wide as tiny, but no more
+    tiny.save(tiny.model(*shape), tmp_path / "wide.safetensors")
+    save_size_tiny(tmp_path / "tiny.safetensors")
+    bare, _ = read_tensors(tmp_path / "tiny.safetensors")
+    save_file(bare, tmp_path / "bare.safetensors")  # of that size, but nobody says whose
+    for weights, own in (
+        (golden / "checkpoints" / "enconly.safetensors", ""),
+        (place / "run", ""),
+        (place / "pretraining", ""),
+        (tmp_path / "wide.safetensors", ""),
+        (tmp_path / "bare.safetensors", ""),
+        (tmp_path / "tiny.safetensors", "tiny"),
+        ("rales-small", "tiny"),
+    ):
+        recipe = recipes.make("m2d_fusion", size=size, weights=str(weights))
+        numbers = recipes.make("m2d_fusion", size="tiny").config if own else Config()
+        assert (recipe.config.train, recipe.config.augment) == (numbers.train, numbers.augment), weights
+        assert recipe.options["size"] == own
+        assert any("changes nothing" in note for note in recipe.notes) == (size not in ("", own))
+        again = recipes.rebuild(
+            {"recipe": recipe.name, "options": recipe.options, "config": to_dict(recipe.config)}, ""
+        )
+        assert (again.config.train, again.options["size"]) == (numbers.train, own or "base")
+
+
+def test_another_front_end_leaves_the_scope_of_the_batch_behind(tmp_path: Path) -> None:
+    tiny.save(tiny.model(*KINDS["batch scope"]), tmp_path / "model.safetensors")
+    weights = str(tmp_path / "model.safetensors")
+    assert recipes.make("m2d_fusion", weights=weights).config.audio.scope == "batch"
+    assert recipes.make("m2d_fusion", weights=weights, frontend="m2d").config.audio.scope == "clip"
 
 
 def test_a_file_of_somebody_else_has_the_recipe_s_sound(golden: Path) -> None:

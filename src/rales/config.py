@@ -60,8 +60,8 @@ class Audio:
     """soxr HQ (ours), or the short windowed sinc of the published code, which lets more through above half of a low
     native rate: the pictures of 4 and 10 kHz recordings are others (docs/ablations.md)."""
     scope: Literal["clip", "batch"] = "clip"
-    """Min-max of each clip, or of the whole batch as published. Then a score depends on its neighbours in a batch of
-    train.batch_size, in the order of the table."""
+    """Of icbhi: min-max of each clip, or of the whole batch as published. Then a score depends on its neighbours in a
+    batch of train.batch_size, in the order of the table."""
     mean: float = 0.3690
     """Mean of the standardisation (paper 4.3.1; the m2d front-end takes the checkpoint's, else -7.1)."""
     std: float = 0.2550

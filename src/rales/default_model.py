@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from rales import recipes, runs
-from rales.config import Recipe, UsageError
+from rales.config import Config, Recipe, UsageError, differences
 from rales.data import read_cycles, splits
 from rales.data.collection import read_collection
 from rales.data.overlay import lay_over
@@ -24,6 +24,7 @@ from rales.models.downloads import SHIPPED_FILE
 from rales.models.weights import read_safetensors
 from rales.pretrain_config import PretrainConfig
 from rales.recipes import m2d_pretrain
+from rales.recipes.m2d_fusion import TINY
 
 FILE = SHIPPED_FILE
 VARIANTS, EPOCHS = 4, 4  # of every normal train cycle; passes over them
@@ -87,8 +88,15 @@ def pretraining(epochs: int, seed: int, *, noise_ratio: float) -> PretrainConfig
 
 def classifier(encoder: str, words: Sequence[str] = ()) -> Recipe:
     """Pre-trained encoder ("" is a random start) and further settings -> the recipe of a classifier."""
-    words = [*CLASSIFIER, *(PRETRAINED if encoder else ()), *words]
-    return recipes.make("m2d_fusion", words, size="tiny", variant="all_fixed", frontend="m2d_clip", weights=encoder)
+    start = {"weights": encoder} if encoder else {"size": "tiny"}
+    words = [*([*numbers_of_tiny(), *PRETRAINED] if encoder else []), *CLASSIFIER, *words]
+    return recipes.make("m2d_fusion", words, variant="all_fixed", frontend="m2d_clip", **start)
+
+
+def numbers_of_tiny() -> list[str]:
+    """-> the settings in which length, augmentation and training of size tiny are not the paper's."""
+    changed, parts = differences(Config(), TINY), ("audio.duration_s", "augment.", "train.")
+    return [f"{name}={value}" for name, value in changed.items() if name.startswith(parts)]
 
 
 def joined(icbhi: pd.DataFrame, sprsound: pd.DataFrame) -> pd.DataFrame:

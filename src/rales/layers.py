@@ -54,8 +54,8 @@ def search(
 ) -> pd.DataFrame:
     """Cycles table and a checkpoint ("" is a random start of `size`) -> the table of `probe_all`, written to `out`.
 
-    The cycles are heard as the checkpoint's run heard them, if it is one of ours, else by the ICBHI log-mel, unless a
-    `frontend` is named.
+    The cycles are heard as the checkpoint's run heard them, if it is one of ours; by the ICBHI log-mel with anybody
+    else's checkpoint; by that of its size at a random start (tiny: m2d_clip). A `frontend` that is named wins.
 
     Writes subsets.csv, best_by_size.csv, layers.json (settings, learned weights, notes) and layers.png. The pooled
     layers (features.safetensors) and all confusion counts (counts.safetensors) stay there too: an interrupted search

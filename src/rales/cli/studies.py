@@ -208,7 +208,8 @@ def layers(
         Folder to write; an interrupted search there goes on.
     frontend
         icbhi: the log-mel of the published ICBHI recipes; m2d: as M2D was pre-trained; m2d_clip: the same, each clip
-        brought to mean 0 and deviation 1. Without it that of the checkpoint's run, else icbhi.
+        brought to mean 0 and deviation 1. Without it that of the checkpoint's run, if it is one of ours; icbhi with
+        any other checkpoint; of a random start, that of its size (m2d_clip for tiny, else icbhi).
     part
         train: only recordings of the train split, so that the test set chooses nothing; all: every recording.
     sizes

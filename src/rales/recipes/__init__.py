@@ -53,6 +53,12 @@ def make(name: str, assignments: Sequence[str] = (), **options: str | None) -> R
     config = override(recipe.config, fields)
     if config.audio.frontend != recipe.config.audio.frontend:  # its constants come with it
         raise UsageError(f"--set audio.frontend={config.audio.frontend}: use --set frontend={config.audio.frontend}")
+    if config.audio.scope == "batch" and config.audio.frontend != "icbhi":
+        theirs = "own picture" if config.audio.frontend == "own" else f"front-end {config.audio.frontend}"
+        raise UsageError(
+            f"audio.scope=batch: only the icbhi log-mel has a minimum and maximum of the batch, and {name} has its "
+            f"{theirs} here; leave it out" + (", or use --set frontend=icbhi" if "frontend" in own else "")
+        )
     if max(config.model.layers) > config.model.depth:
         raise UsageError(f"model.layers={list(config.model.layers)}: the encoder has {config.model.depth} layers")
     overrides = differences(recipe.config, config)

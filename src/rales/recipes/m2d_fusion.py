@@ -104,23 +104,25 @@ def recipe(
 ) -> Recipe:
     """-> the system of one row of Table 2. Errors: unknown words, and a checkpoint that is no M2D encoder.
 
-    `size` is that of a random start (base) and brings its own numbers of sound, augmentation and training; with
-    `weights` the network is the checkpoint's, and the other numbers those of `tiny` if it is as wide, else the paper's.
+    `size` is that of a random start (base) and brings its own numbers of sound, augmentation and training. With
+    `weights` it has no effect: the network is the checkpoint's, and the other numbers are the paper's, or those of
+    `tiny` if a run of ours made a network of just that size; the options then say size=tiny.
+
     `frontend` is that of the size or of the checkpoint's run, if they have one, else icbhi. `masks` is the order of
     SpecAugment's widths: 20 mel bands and 40 frames as in the public code, or as the paper's sentence literally reads,
-    exchanged. `fidelity` is "corrected", our defaults, or "published", those of the public code with its front-end.
+    exchanged. `fidelity` is "corrected", our defaults, or "published": sound, augmentation and training are those of
+    the public code, of whatever size the network is and whatever a run of ours heard (a random start warms up, too).
     """
-    one_of("fidelity", fidelity, ("corrected", "published"))
-    one_of("variant", variant, VARIANTS)
-    one_of("size", size or "base", tuple(SIZES))
-    one_of("frontend", frontend or "icbhi", ("icbhi", "m2d", "m2d_clip"))
-    if fidelity == "published" and frontend not in ("", "icbhi"):
-        raise UsageError(f"fidelity=published has the front-end of the ICBHI code; leave frontend={frontend} out")
-    one_of("masks", masks, ("code", "paper"))
+    check_words(variant, size, frontend, masks, fidelity)
     start = start_of(find(weights)) if weights else None
-    numbers = numbers_of(start, size)
-    model = model_of(start, weights) if start else numbers.model
-    audio = audio_of(start, "icbhi" if fidelity == "published" else frontend, numbers.audio)
+    published = fidelity == "published"
+    like = size or "base"
+    if start:
+        like = "tiny" if is_tiny(start) and not published else ""
+    numbers = numbers_of("base" if published and not start else like)
+
+    model = model_of(start, weights) if start else SIZES[like].model
+    audio = numbers.audio if published else audio_of(start, frontend, numbers.audio)
     widths = numbers.augment.frequency_width, numbers.augment.time_width
     bands, frames = widths[::-1] if masks == "paper" else widths
     config = Config(
@@ -129,13 +131,14 @@ def recipe(
         model=replace(model, layers=layers_of(variant, model.depth), learned=variant == "all_learned"),
         train=numbers.train,
     )
-    if fidelity == "published":
+    if published:
         config = override(config, [f"{name}={value}" for name, value in PUBLISHED.items()])
+
     return Recipe(
         name="m2d_fusion",
         options={
             "variant": variant,
-            "size": "" if weights else size or "base",
+            "size": like,
             "weights": weights,
             "frontend": audio.frontend,
             "masks": masks,
@@ -147,8 +150,19 @@ def recipe(
         augment=augment,
         batch_loss=weighted_loss,
         run=finetune.run,
-        notes=(what_was_taken(start, audio),) if start else (),
+        notes=notes_of(start, config.audio, size if size != like else "") if start else (),
     )
+
+
+def check_words(variant: str, size: str, frontend: str, masks: str, fidelity: str) -> None:
+    """Errors: an option of `recipe` that is unknown, and a front-end that is not the published one's."""
+    one_of("fidelity", fidelity, ("corrected", "published"))
+    one_of("variant", variant, VARIANTS)
+    one_of("size", size or "base", tuple(SIZES))
+    one_of("frontend", frontend or "icbhi", ("icbhi", "m2d", "m2d_clip"))
+    if fidelity == "published" and frontend not in ("", "icbhi"):
+        raise UsageError(f"fidelity=published has the front-end of the ICBHI code; leave frontend={frontend} out")
+    one_of("masks", masks, ("code", "paper"))
 
 
 def layers_of(variant: str, depth: int) -> tuple[int, ...]:
@@ -193,11 +207,15 @@ def model_of(start: Start, weights: str) -> Model:
     return Model(**own, layout=layout, weights=weights, weights_digest=start.digest)
 
 
-def numbers_of(start: Start | None, size: str) -> Config:
-    """Checkpoint and the size asked for -> the numbers of sound, augmentation and training."""
-    if start is None:
-        return SIZES[size or "base"]
-    return TINY if size == "tiny" or start.encoder.dim == TINY.model.dim else Config()
+def is_tiny(start: Start) -> bool:
+    """Whether a run of ours made the checkpoint, and its network is of size tiny in all that makes a size."""
+    names = ("dim", "depth", "heads", "patch", "unit_frames")
+    return bool(start.config) and all(getattr(start.encoder, name) == getattr(TINY.model, name) for name in names)
+
+
+def numbers_of(size: str) -> Config:
+    """Size, "" for the paper's own start from public weights -> the numbers of sound, augmentation and training."""
+    return SIZES[size] if size else Config()
 
 
 def audio_of(start: Start | None, frontend: str, audio: Audio) -> Audio:
@@ -219,7 +237,13 @@ def audio_of(start: Start | None, frontend: str, audio: Audio) -> Audio:
     m2d = start.norm_stats if start else (-7.1, 4.2)
     mean, std = {"icbhi": (Audio.mean, Audio.std), "m2d": m2d, "m2d_clip": (0.0, 1.0)}[frontend]
     floor = audio.floor if frontend == "m2d_clip" else Audio.floor
-    return replace(audio, frontend=frontend, floor=floor, mean=mean, std=std)  # type: ignore[arg-type]
+    return replace(audio, frontend=frontend, floor=floor, scope=Audio.scope, mean=mean, std=std)  # type: ignore[arg-type]
+
+
+def notes_of(start: Start, audio: Audio, ignored: str) -> tuple[str, ...]:
+    """Checkpoint, what is heard before --set, and the size that was asked for in vain -> sentences for the user."""
+    said = f"size={ignored} changes nothing: it is that of a start without --weights, and these are given"
+    return (what_was_taken(start, audio), *([said] if ignored else []))
 
 
 def what_was_taken(start: Start, audio: Audio) -> str:
@@ -229,14 +253,23 @@ def what_was_taken(start: Start, audio: Audio) -> str:
         f"width {vit.dim}, depth {vit.depth}, {vit.heads} heads, patches of {vit.patch[0]} x {vit.patch[1]}, units of "
         f"{vit.unit_frames} frames"
     )
-    heard = f"front-end {audio.frontend} at {audio.rate_hz} Hz, {audio.duration_s:g} s"
     if not start.config:
+        heard = f"front-end {audio.frontend} at {audio.rate_hz} Hz, {audio.duration_s:g} s"
         return f"{start.path}: its encoder is taken ({sizes}); it says nothing of what it heard, so that is {heard}"
+
     theirs = audio_of(start, "", audio)
-    heard = ", ".join(f"{field.name} {getattr(audio, field.name)}" for field in fields(Audio))
-    asked = "" if audio == theirs else f" (its run heard {theirs.frontend}, {audio.frontend} was asked for)"
+    of_pretraining = ["frontend", "rate_hz", "mean", "std"]
+    known = [field.name for field in fields(Audio)] if "audio" in start.config else of_pretraining
+    pairs = {name: (words_of(getattr(audio, name)), words_of(getattr(theirs, name))) for name in known}
+    heard = ", ".join(f"{name} {ours}" for name, (ours, its) in pairs.items() if ours == its)
+    asked = ", ".join(f"{name} {ours} (its run: {its})" for name, (ours, its) in pairs.items() if ours != its)
+    asked = f", but as asked for: {asked}" if asked else ""
     left = "predictor and target are" if "encoder" in start.config else "head, layer weights and calibration are"
-    return f"{start.path}: encoder ({sizes}) and sound ({heard}){asked} are taken from its run; its {left} not"
+    return f"{start.path}: encoder ({sizes}) and sound ({heard}) are taken from its run{asked}; its {left} not"
+
+
+def words_of(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def build_frontend(config: Config) -> nn.Module:

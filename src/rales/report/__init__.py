@@ -72,13 +72,13 @@ def ranking(paths: Sequence[Path]) -> dict[str, Any]:
 
 def paper_text(paths: Sequence[Path]) -> str:
     """Run folders, or folders that hold some -> as Markdown, the rows of the paper's tables that were run, beside the
-    printed figures, and every way to choose the epoch that the runs tell of."""
+    printed figures, what was run and is none, and every way to choose the epoch that the runs tell of."""
     found = systems(pooled(read_runs(paths)[0]))
     rows = list(dict.fromkeys([*paper_rows(TABLE1), *paper_rows(TABLE2)]))
     pairs = [pair for pair in comparison.paper_pairs(rows, found) if pair.system]
     whole = any(run.whole_database for s in found for run in s.runs)
     paper = comparison.paper_table("The paper's rows", pairs, whole) if pairs else None
-    blocks = [paper, tables.protocols(found), tables.oracle_gaps(found)]
+    blocks = [paper, *comparison.no_rows(found), tables.protocols(found), tables.oracle_gaps(found)]
     return "\n\n".join(page.markdown_block(block) for block in blocks if block)
 
 

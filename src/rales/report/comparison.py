@@ -35,12 +35,13 @@ LEADERBOARD_CODES = {"test_best": "O", "validation": "V", "last": "last"}
 PRINTED = ["Printed Sp", "Printed Se", "Printed Score"]
 NOT_RUN = ["not run", "–", "–", "–"]
 
-AS_THE_PAPER = {"frontend": "icbhi", "masks": "code"}
+AS_THE_PAPER = {"size": ("", "base"), "frontend": ("icbhi",), "masks": ("code",)}  # options, where a recipe has them
 CHANGE_NO_ROW = {
     *("seed", "split.name", "split.folds", "split.fold", "split.seed"),
     *(f"train.{name}" for name in ("epochs", "select", "select_by", "validation_share", "evaluate_every", "device")),
     *("train.precision", "train.micro_batch"),
 }
+NAMED = 5  # systems that are named in a sentence, at most
 
 
 class Pair(NamedTuple):
@@ -85,10 +86,27 @@ def paper_protocols(system: System) -> list[str]:
 
 
 def is_unchanged(system: System) -> bool:
-    """Whether a system is the one that its options name, not an ablation of it: only then it is a row of the paper."""
+    """Whether a system is the one that its options name, not an ablation of it or one of another size: only then it is
+    a row of the paper."""
+    return not departures(system)
+
+
+def departures(system: System) -> list[str]:
+    """-> the options and settings for which a system is no row of the paper, "size tiny"."""
     run = system.runs[0]
-    plain = all(run.options.get(name, value) == value for name, value in AS_THE_PAPER.items())
-    return plain and not set(run.overrides) - CHANGE_NO_ROW
+    options = {name: run.options[name] for name in AS_THE_PAPER if name in run.options}
+    own = {name: value for name, value in options.items() if value not in AS_THE_PAPER[name]}
+    own |= {name: value for name, value in run.overrides.items() if name not in CHANGE_NO_ROW}
+    return [f"{name} {shown(value)}" for name, value in own.items()]
+
+
+def no_rows(systems: list[System]) -> list[Block]:
+    """The sentence that says which systems are missing in the paper's tables, and for which settings."""
+    found = [f"{s.name} ({', '.join(why)})" for s in systems if (why := departures(s))]
+    if not found:
+        return []
+    listed = "; ".join(found[:NAMED]) + (f"; and {len(found) - NAMED} others" if len(found) > NAMED else "")
+    return [Text(f"Not a row of the paper: {listed}.")]
 
 
 def masking_ratio(system: System) -> str:

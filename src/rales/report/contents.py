@@ -127,7 +127,7 @@ def sections(
         Section(
             "paper",
             "Tables 1 and 2 of the paper",
-            [table for table in papers if table],
+            [*(table for table in papers if table), *comparison.no_rows(systems)],
         ),
         Section("selection", "How the epoch is chosen", [table for table in choices if table]),
         Section("leaks", "Patients on both sides of the split", [leaks] if leaks else []),
