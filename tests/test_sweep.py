@@ -1,5 +1,6 @@
 """Sweeps: the same run folders from one process, from several and from Ray; nothing is lost when one dies."""
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -342,3 +344,16 @@ def test_a_sweep_ends_with_the_ranking_and_says_what_it_is_by(
         assert mine["score"] == stored["score"]
         if select == "validation":
             assert mine["validation_auroc"] == stored["validation"]["auroc"]
+
+
+def test_the_estimate_times_scoring_in_float32_as_it_is_done() -> None:
+    asked = list[tuple[bool, bool]]()
+    made = tiny.recipe("train.precision=bf16")
+
+    def watched(*given: Any) -> Any:
+        asked.append((torch.is_autocast_enabled("cpu"), torch.is_grad_enabled()))
+        return made.batch_loss(*given)
+
+    trained_s, scored_s, size = reproduce.step_cost(dataclasses.replace(made, batch_loss=watched))
+    assert asked == 3 * [(True, True), (False, False)]
+    assert min(trained_s, scored_s, size) > 0

@@ -96,18 +96,18 @@ def estimate(planned: Sequence[Trial], cycles: pd.DataFrame, processes: int) -> 
     Disk: two checkpoints a finished run, a third with the optimiser's moments while it runs, and the cycle cache.
     """
     seconds = stored = largest = 0.0
-    made: dict[tuple[str, ...], tuple[Recipe, float, int]] = {}
+    made: dict[tuple[str, ...], tuple[Recipe, float, float, int]] = {}
     for trial in planned:
         words = tuple(word for word in trial.words if not word.startswith("seed="))
         if words not in made:
             recipe = recipes.make(trial.recipe, words)
             made[words] = (recipe, *step_cost(recipe))
-        recipe, per_cycle, size = made[words]
+        recipe, trained, scored, size = made[words]
         config = recipe.config
         table = splits.divide(cycles, config)
         train, test = ((table["split"] == part).sum() for part in ("train", "test"))
         evaluations = config.train.epochs / config.train.evaluate_every
-        seconds += per_cycle * (config.train.epochs * train + evaluations * test / 3)  # a forward is a third of a step
+        seconds += config.train.epochs * train * trained + evaluations * test * scored
         stored, largest = stored + 2 * size, max(largest, 3 * size)
     caches = {repr(made_of): made_of.size for made_of in (preparation(recipe) for recipe, *_ in made.values())}
     together = max(1, min(processes, len(planned)))
@@ -115,8 +115,8 @@ def estimate(planned: Sequence[Trial], cycles: pd.DataFrame, processes: int) -> 
     return Estimate(len(planned), seconds / 3600 / together, disk / 1e9)
 
 
-def step_cost(recipe: Recipe) -> tuple[float, int]:
-    """-> seconds per cycle of one training step here, and the bytes of one checkpoint."""
+def step_cost(recipe: Recipe) -> tuple[float, float, int]:
+    """-> seconds per cycle of one training step here and of an evaluation, and the bytes of one checkpoint."""
     import torch
 
     from rales.devices import place
@@ -128,7 +128,7 @@ def step_cost(recipe: Recipe) -> tuple[float, int]:
     wave = torch.randn(count, preparation(recipe).size, device=here.device)
     label = torch.zeros(count, dtype=torch.int64, device=here.device)
     about = Step(config, label, label, torch.ones(4, device=here.device), label, torch.Generator().manual_seed(0))
-    best, threads = float("inf"), torch.get_num_threads()
+    best, forward, threads = float("inf"), float("inf"), torch.get_num_threads()
     torch.set_num_threads(1)  # as trials run
     for _ in range(3):
         started = time.perf_counter()
@@ -137,9 +137,13 @@ def step_cost(recipe: Recipe) -> tuple[float, int]:
         loss.backward()
         next(p.grad for p in model.parameters() if p.grad is not None).sum().item()  # waits for a GPU to finish
         best = min(best, time.perf_counter() - started)
+        started = time.perf_counter()
+        with torch.no_grad():  # in float32, as every evaluation is
+            recipe.batch_loss(model, frontend(wave), about)[0].item()
+        forward = min(forward, time.perf_counter() - started)
     torch.set_num_threads(threads)
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     del model, frontend, loss
     if here.device.type == "cuda":
         torch.cuda.empty_cache()  # the trials need it
-    return best / count, size
+    return best / count, forward / count, size
