@@ -10,12 +10,15 @@ from typing import Any
 import pandas as pd
 import pytest
 import soundfile
+import torch
 
-from rales import formats
+from rales import formats, predict, recipes, runs
 from rales.cells import encodable, one_line, restored_table
 from rales.cli.output import say
+from rales.config import to_dict
 from rales.data import audit
 from rales.data.collection import read_collection
+from rales.metrics import CLASSES
 from tests import tiny
 from tests.command import command
 
@@ -78,6 +81,16 @@ def test_tables(form: str, folder: Path, model: Path, tmp_path: Path, capsys: py
     assert sorted(rows["path"]) == sorted(f"{folder}/{name}.wav" for name in names)
     assert set(rows["status"]) == {"ok"}
     assert safe(status.read_text(encoding="utf-8"))
+
+
+def test_systems_that_prepare_their_own_sound(folder: Path) -> None:
+    recipe = recipes.make("wang_splice", ["train.device=cpu"], size="tiny")
+    network = recipe.model(recipe.config)
+    record = {"recipe": recipe.name, "config": runs.clean(to_dict(recipe.config)), "classes": list(CLASSES)}
+    model = predict.Model(recipe, network, record, torch.device("cpu"))
+    table = model.predict([folder / "good.wav", folder / os.fsdecode(b"pati\xebnt.wav")], quality=False)
+    assert table["recording"].tolist() == ["good", "pati\\xebnt"]
+    assert table["p_normal"].nunique() == 1
 
 
 @pytest.mark.parametrize("form", ["audacity", "raven"])

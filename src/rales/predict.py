@@ -315,7 +315,8 @@ class Model:
                     found = recordings.with_verdicts(file, facts, found, where, quality)
                     table = rows_of([Answer(str(file), facts.duration_s, found, nothing, None)])
                     table = table[found.judged].reset_index(drop=True)
-                    named = table.assign(split="", device=icbhi.device_of(file.stem), path=str(file))
+                    place = pd.Series([str(file)] * len(table), dtype=object)  # str columns take UTF-8 alone
+                    named = table.assign(split="", device=icbhi.device_of(file.stem), path=place)
                     rows = prepared_rows(named, self.recipe)
                     waves = preparation(self.recipe).of_rows(rows) if len(rows) else np.empty((0, 0), np.float32)
                 starts = range(0, len(waves), BATCH)
