@@ -328,7 +328,7 @@ def test_weights_that_call_one_class_only_are_said_to(
     stored = runs.read_json(tmp_path / "run" / "evaluation.json")
     assert stored["constant_prediction"] == stored["validation"]["constant_prediction"] == "normal"
     assert "call each of the 12 test cycles normal" in caplog.text
-    assert any(line.startswith("warning: the kept weights (epoch 1)") for line in figure_lines(stored))
+    assert any(line.startswith("warning: the kept weights (epoch 3)") for line in figure_lines(stored))
 
 
 def test_weights_that_tell_classes_apart_are_not_warned_of(

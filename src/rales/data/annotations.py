@@ -9,6 +9,7 @@ The Audacity and Raven files that Rales writes are read back; what they say is `
 """
 
 import itertools
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -67,9 +68,12 @@ class _Line(NamedTuple):
 
 
 def annotation_beside(path: Path) -> Path | None:
-    """Recording -> the text beside it that is its annotation, the first of `names_beside` that is there, else None."""
+    """Recording -> the text beside it that is its annotation, the first of `names_beside` that is there, else None.
+
+    A name that is too long for the file system is not there (os.path; Path would raise).
+    """
     for text in names_beside(path):
-        if text.is_file() and not (text.stem != path.stem and _annotates_another(text)):
+        if os.path.isfile(text) and not (text.stem != path.stem and _annotates_another(text)):
             return text
     return None
 
@@ -83,7 +87,7 @@ def names_beside(path: Path) -> Iterator[Path]:
 
 def _annotates_another(text: Path) -> bool:
     """Whether anna.raven.txt has a recording of its very name, anna.raven.wav."""
-    return any(text.with_suffix(suffix).exists() for each in AUDIO_SUFFIXES for suffix in (each, each.upper()))
+    return any(os.path.exists(text.with_suffix(suffix)) for each in AUDIO_SUFFIXES for suffix in (each, each.upper()))
 
 
 def read_annotation(path: Path, duration_s: float | None) -> Annotation:
