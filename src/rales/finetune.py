@@ -190,6 +190,7 @@ def train_epoch(
     for optimiser in optimisers.values():
         set_lr(optimiser, lr)
         optimiser.zero_grad()
+
     counts, loss_sum, steps, rates = np.zeros((len(CLASSES), len(CLASSES)), np.int64), 0.0, 0, 0.0
     for batch in batches.shuffled(
         data.waves,
@@ -213,11 +214,14 @@ def train_epoch(
                 wave = recipe.wave_augment(config, wave, generator)
             features = frontend(wave.to(here.device, non_blocking=True))
             features = recipe.augment(config, features, generator)
+
         label = torch.zeros(1, dtype=torch.int64) if idle else batch.label
         label, whole_label = label.to(here.device), batch.whole_label.to(here.device)
         group = torch.zeros(1, dtype=torch.int64) if idle else torch.from_numpy(data.groups[batch.rows])
         group = group.to(here.device)
         before = {k: v.clone() for k, v in network.state_dict().items()} if train.interpolate != 1 else {}
+
+        # gradients of the pieces add up to those of the batch
         for rows, last in pieces(len(label), train.micro_batch):
             with here.synchronising(network, last):
                 with here.autocast():
@@ -230,6 +234,7 @@ def train_epoch(
             loss_sum += loss.item()
             runs.stop_if_diverged(out, loss_sum, "the loss", epoch, steps + 1, "train.lr", train.lr)
             counts += confusion(label[rows].cpu(), logits.argmax(dim=1).cpu())
+
         if epoch <= train.warmup_epochs:
             warm_lr = lr * (epoch - 1 + (steps + 1) / all_steps) / train.warmup_epochs
             set_lr(optimisers["step"], warm_lr)
@@ -238,12 +243,14 @@ def train_epoch(
         if before:
             interpolate(network, before, train.interpolate)
         steps, rates = steps + 1, rates + optimisers["step"].param_groups[0]["lr"]
+
     if "epoch" in optimisers:
         # one step of Adam is as long as its rate: that of a single step would leave w at 1
         set_lr(optimisers["epoch"], rates)
         for parameter in optimisers["epoch"].param_groups[0]["params"]:
             parameter.grad /= steps
         optimisers["epoch"].step()
+
     runs.stop_if_diverged(out, largest_weight(network), "a weight", epoch, steps, "train.lr", train.lr)
     everyone = here.gather((loss_sum, counts))
     loss_mean = sum(part for part, _ in everyone) / steps

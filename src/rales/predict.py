@@ -116,10 +116,12 @@ class Model:
 
         Cycles come from an annotation beside the recording (then `true_label` is filled), else breaths are found in
         its sound, else windows are taken (`source` tells; `cycles` chooses, see `recordings.cycles_of`). What must
-        stand beside the answers is `.attrs["notice"]`. A recording
-        that cannot be read raises a ValueError that names it; with a `problems` list given, its sentence goes there and
-        the other recordings are unaffected. A cycle whose sound cannot be judged has no label and NaN probabilities;
-        `quality` and `quality_reason` say why (see audio.quality). With quality=False every cycle gets a label.
+        stand beside the answers is `.attrs["notice"]`.
+
+        A recording that cannot be read raises a ValueError that names it; with a `problems` list given, its sentence
+        goes there and the other recordings are unaffected. A cycle whose sound cannot be judged has no label and NaN
+        probabilities; `quality` and `quality_reason` say why (see audio.quality). With quality=False every cycle gets a
+        label.
         """
         found = self.tables(
             recordings.find(paths), problems, decision, cycles=cycles, quality=quality, progress=progress
