@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from rales import seals
 from rales.models.vit import Layout, LongInput, ViT
 
 PREFIXES = ("module.ar.runtime.backbone.", "backbone.", "encoder.")
@@ -190,6 +191,7 @@ def stored_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         start = file.read(9)
     if start[8:9] == b"{" or path.suffix == ".safetensors":
         return read_safetensors(path)
+    seals.check(path, "a checkpoint of Rales", needed=False)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch comments on pickle protocols; full M2D files hold a Namespace
@@ -216,7 +218,7 @@ def stored_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def write_reference_file(
     folder: Path, tensors: dict[str, Tensor], epoch: int, *, unit: tuple[int, int], patch: tuple[int, int]
 ) -> Path:
-    """State dict of an M2D network -> a full pre-training file as nttcslab/m2d saves it, without optimiser state.
+    """State dict of an M2D network -> a full pre-training file as nttcslab/m2d saves it, without optimiser state, and sealed.
 
     That code takes the sizes of input and patch from the folder's name. -> the file.
     """
@@ -225,14 +227,17 @@ def write_reference_file(
     path.parent.mkdir(exist_ok=True)
     model = {key: value.detach().cpu().clone() for key, value in tensors.items()}
     torch.save({"model": model, "epoch": epoch, "args": argparse.Namespace(input_size=unit, patch_size=patch)}, path)
+    seals.seal_zip(path)
     return path
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Safetensors file -> (name -> tensor, metadata)."""
+    """Safetensors file -> (name -> tensor, metadata); one that Rales wrote must still be what it wrote."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            metadata = file.metadata() or {}
+            seals.check(path, "a checkpoint of Rales", needed="rales" in metadata)
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged or cut safetensors file ({error}); copy it again") from error
 
