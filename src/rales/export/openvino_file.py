@@ -178,7 +178,8 @@ def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
 
 
 def read(path: Path) -> tuple[Path, dict[str, Any]]:
-    """FILE.xml -> what `compiled` takes, and the record. Errors: other bytes than were written, another's file, no weights."""
+    """FILE.xml -> what `compiled` takes, and the record. Errors: other bytes than were written, another's file, no
+    weights."""
     import openvino
 
     seals.check(path, "an artefact of `rales export`")

@@ -135,9 +135,9 @@ def find(name_or_path: str | Path) -> Path:
     if path.is_file():
         if path.suffix == ".zip":
             raise ValueError(f"{path}: a zip, expected a checkpoint; unpack it and pass the file or folder inside")
-        return path
+        return _undamaged(path)
     if path.is_dir():
-        return _of_run(path) or _only_checkpoint(path)
+        return _of_run(path) or _undamaged(_only_checkpoint(path))
     name = ALIASES.get(str(name_or_path), str(name_or_path))
     if name == SHIPPED and SHIPPED_FILE.is_file():
         return SHIPPED_FILE
@@ -147,11 +147,16 @@ def find(name_or_path: str | Path) -> Path:
         raise FileNotFoundError(
             f"{name_or_path}: a public checkpoint that is not on this machine; fetch it with `rales weights {name}`"
         )
-    checkpoint = _only_checkpoint(folder() / name)
-    if damaged := _damaged(name):
+    return _undamaged(_only_checkpoint(folder() / name))
+
+
+def _undamaged(checkpoint: Path) -> Path:
+    """Checkpoint file -> itself. Errors: one that was fetched, by whatever name it is called, and differs now."""
+    release = checkpoint.resolve().parent
+    if release.parent == folder().resolve() and (damaged := _damaged(release.name)):
         raise ValueError(
             f"{damaged}: SHA-256 differs from the one recorded at download, so the file was damaged or replaced; "
-            f"fetch it again with `rales weights {name}`"
+            f"fetch it again with `rales weights {release.name}`"
         )
     return checkpoint
 
@@ -371,7 +376,13 @@ def _record_path(name: str) -> Path:
 
 def _record(name: str) -> dict[str, Any]:
     path = _record_path(name)
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        record: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: the record of a download is damaged ({error}); delete it and the folder {name} beside it, and "
+            f"fetch again with `rales weights {name}`"
+        ) from error
     return record
 
 

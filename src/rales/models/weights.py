@@ -218,9 +218,9 @@ def stored_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def write_reference_file(
     folder: Path, tensors: dict[str, Tensor], epoch: int, *, unit: tuple[int, int], patch: tuple[int, int]
 ) -> Path:
-    """State dict of an M2D network -> a full pre-training file as nttcslab/m2d saves it, without optimiser state, and sealed.
+    """State dict of an M2D network -> a full pre-training file as nttcslab/m2d saves it, without optimiser state.
 
-    That code takes the sizes of input and patch from the folder's name. -> the file.
+    It is sealed as zip files are. That code takes the sizes of input and patch from the folder's name. -> the file.
     """
     name = f"m2d_vit-{unit[0]}x{unit[1]}p{patch[0]}x{patch[1]}-rales"
     path = folder / name / f"checkpoint-{epoch}.pth"
