@@ -200,7 +200,7 @@ def fetch(name: str, progress: bool = True, address: str | None = None) -> Path:
 
 def _accept(name: str, address: str, archive: Path, target: Path) -> None:
     """Downloaded zip -> unpacked folder and record; the zip is gone afterwards, unless only the disk was full."""
-    record_path, sha256 = _record_path(name), _sha256(archive)
+    record_path, sha256 = _record_path(name), sha256_of(archive)
     expected = PUBLIC[name].sha256 or _record(name).get("sha256")
     if expected and sha256 != expected:
         archive.unlink()
@@ -217,7 +217,7 @@ def _accept(name: str, address: str, archive: Path, target: Path) -> None:
             "address": address,
             "size_bytes": archive.stat().st_size,
             "sha256": sha256,
-            "files": {file.name: _sha256(file) for file in _checkpoints(unpacking)},
+            "files": {file.name: sha256_of(file) for file in _checkpoints(unpacking)},
         }
         half = record_path.with_suffix(".json.part")
         half.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -365,7 +365,7 @@ def _damaged(name: str) -> Path | None:
     """Name -> its first unpacked checkpoint that differs from the record; None if all agree or none is recorded."""
     recorded = _record(name).get("files", {})
     for file in _checkpoints(folder() / name):
-        if file.name in recorded and _sha256(file) != recorded[file.name]:
+        if file.name in recorded and sha256_of(file) != recorded[file.name]:
             return file
     return None
 
@@ -386,7 +386,8 @@ def _record(name: str) -> dict[str, Any]:
     return record
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """File -> its SHA-256, as sha256sum tells it."""
     found = path.stat()
     return _sha256_of(path, found.st_size, found.st_mtime_ns)
 

@@ -37,7 +37,7 @@ from rales import pretrain
 from rales.config import UsageError, override
 from rales.data.collection import Collection
 from rales.models import M2D, ViT, load_m2d
-from rales.models.downloads import find
+from rales.models.downloads import find, sha256_of
 from rales.models.weights import encoder_of, read_tensors, record_of
 from rales.pretrain import Probe
 from rales.pretrain_config import SIZES, Encoder, PretrainConfig
@@ -59,7 +59,10 @@ def settings(size: str | None = None, weights: str | None = None, words: list[st
         config = SIZES[size or "base"]
     else:
         raise UsageError(f"size {size!r} is unknown; expected one of {', '.join(SIZES)}")
-    return override(config, words or [])
+    config = override(config, words or [])
+    files = {f"{name}_digest": getattr(config.encoder, name) for name in ("weights", "teacher")}
+    digests = {name: sha256_of(find(word)) for name, word in files.items() if word}
+    return replace(config, encoder=replace(config.encoder, **digests))
 
 
 def run(
