@@ -5,6 +5,7 @@
 
 import importlib.util
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,22 +51,17 @@ def place(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def checkpoints(place: Path, model: Model) -> list[Case]:
-    file = place / "model.safetensors"
+    """The safetensors files of `place` with what reads each."""
+    model_file, resume, features, encoder = (
+        place / f"{name}.safetensors" for name in ("model", "resume", "features", "encoder")
+    )
     return [
-        Case("checkpoint, as a model", file, lambda: predict.load(file) and None),
-        Case("checkpoint, as --weights", file, lambda: recipes.make("m2d_fusion", weights=str(file)) and None),
-        Case("resume", place / "resume.safetensors", lambda: finetune.resume(place, model.plain, model.frontend, {})),
-        Case("epochs", place / epochs.FILE, lambda: epochs.read_epochs(place) and None),
-        Case(
-            "layer search",
-            place / "features.safetensors",
-            lambda: layers.kept(place / "features.safetensors", {"a": 1}) and None,
-        ),
-        Case(
-            "pre-trained encoder",
-            place / "encoder.safetensors",
-            lambda: M2D.from_checkpoint(place / "encoder.safetensors") and None,
-        ),
+        Case("checkpoint, as a model", model_file, partial(predict.load, model_file)),
+        Case("checkpoint, as --weights", model_file, partial(recipes.make, "m2d_fusion", weights=str(model_file))),
+        Case("resume", resume, partial(finetune.resume, place, model.plain, model.frontend, {})),
+        Case("epochs", place / epochs.FILE, partial(epochs.read_epochs, place)),
+        Case("layer search", features, partial(layers.kept, features, {"a": 1})),
+        Case("pre-trained encoder", encoder, partial(M2D.from_checkpoint, encoder)),
     ]
 
 
@@ -123,7 +119,7 @@ def test_five_hundred_bits(
     export.export(place / "model.safetensors", place / "m.onnx")
     export.export(place / "model.safetensors", place / "m.xml", "openvino")
     artefact = {
-        name: Case(name, place / name, lambda file=file: rales.load(place / file) and None)
+        name: Case(name, place / name, partial(rales.load, place / file))
         for name, file in (("m.onnx", "m.onnx"), ("m.xml", "m.xml"), ("m.bin", "m.xml"))
     }
     npz, parquet, index = embeddings(place)
