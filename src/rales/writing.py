@@ -78,6 +78,8 @@ def claimed(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
+    except NotImplementedError as error:
+        raise OSError(f"{folder}: its file system knows no locks; choose an --out on another disk") from error
     except Timeout as error:
         raise ValueError(f"{folder}: another process is at work there; wait for it or choose another --out") from error
     try:
@@ -136,8 +138,7 @@ def own_folder(place: Path, prefix: str, mode: int = 0o777) -> Iterator[Path]:
             yield folder
             return
         finally:
-            lock.release()
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder, lock)
 
 
 def has_locks(place: Path) -> bool:
@@ -156,10 +157,14 @@ def remove_abandoned(place: Path, prefix: str = ".") -> None:
     """Remove what killed processes left unfinished in a folder. What one is writing, on this machine or another, is
     locked and stays; where nothing can be locked, what has changed within a day stays."""
     with suppress(OSError):
-        for folder in place.iterdir():
-            if folder.name.startswith(prefix) and UNFINISHED.fullmatch(folder.name):
-                with suppress(OSError):
-                    _remove_if_abandoned(folder)
+        for folder in unfinished(place, prefix):
+            with suppress(OSError):
+                _remove_if_abandoned(folder)
+
+
+def unfinished(place: Path, prefix: str = ".") -> list[Path]:
+    """Folder -> the folders in it that are named like those of `own_folder`."""
+    return [each for each in place.iterdir() if each.name.startswith(prefix) and UNFINISHED.fullmatch(each.name)]
 
 
 @cache
@@ -184,10 +189,22 @@ def _remove_if_abandoned(folder: Path) -> None:
     except NotImplementedError:
         if time.time() - max(file.stat().st_mtime for file in (folder, *folder.rglob("*"))) < OLD_S:
             return
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        lock.release()
+    _remove(folder, lock)
+
+
+def _remove(folder: Path, lock: FileLock) -> None:
+    """The lock goes last: a folder without one that holds something is not known to be ours."""
+    with suppress(OSError):
+        for inner in folder.iterdir():
+            if inner.is_dir() and not inner.is_symlink():
+                shutil.rmtree(inner, ignore_errors=True)
+            elif inner.name != LOCK:
+                inner.unlink()
+    lock.release()
+    with suppress(OSError):
+        (folder / LOCK).unlink()
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def sync_tree(path: Path) -> None:

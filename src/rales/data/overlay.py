@@ -24,7 +24,7 @@ from rales.audio.wave import read, resample
 from rales.data import simulator
 from rales.metrics import CLASSES
 from rales.progress import progress_bar
-from rales.writing import replacing
+from rales.writing import remove_abandoned, replacing
 
 SHARES = (0.5, 0.2, 0.2, 0.1)  # of the classes among the breaths that are made
 LOUDNESS_DB = (-6.0, 3.0)  # of what is laid over, against the simulator's usual level above the breath around it
@@ -47,6 +47,8 @@ def lay_over(cycles: pd.DataFrame, out: Path, *, variants: int, seed: int, progr
     normal = cycles[(cycles["label"] == CLASSES[0]) & long_enough]
     if normal.empty:
         raise ValueError(f"no normal cycle of {SHORTEST_S} s or more among {len(cycles)}; nothing can be laid over it")
+    if out.is_dir():
+        remove_abandoned(out)
     jobs = [(rows, number) for _, rows in normal.groupby("path", sort=True) for number in range(variants)]
     with ThreadPoolExecutor() as pool:
         made = pool.map(lambda job: variant(job[0], out, job[1], seed), jobs)
