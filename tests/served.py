@@ -16,7 +16,8 @@ from rales.web import address, listening, server
 from rales.web.settings import Limits, Settings
 from tests import tiny
 
-GENEROUS = Limits(burst=100_000, per_second=100_000)  # tests that are not about the rate send as they like
+# Tests that are not about the rate send as they like.
+GENEROUS = Limits(burst=100_000, per_second=100_000, guesses=100_000, guesses_of_all=100_000)
 
 
 def train(folder: Path) -> Path:
