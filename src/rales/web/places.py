@@ -108,11 +108,12 @@ def spoken(places: Places) -> Any:
             return self.cycle is None or self.cycle.response_complete
 
         def waits(self) -> bool:
-            """Whether it is the visitor's turn: to send a head, the rest of a body, or to read what is written."""
+            """Whether it is the visitor's turn: to send a head, the rest of a body, or to read an answer."""
             unread_bytes = self.transport.get_write_buffer_size()
             if unread_bytes != self.unread_bytes:
                 self.unread_bytes, self.moved = unread_bytes, self.loop.time()
-            return self.awaits_head() or unread_bytes > 0 or (self.cycle.more_body and not self.flow.read_paused)
+            reads = unread_bytes > 0 or self.cycle is not None and self.cycle.response_started
+            return self.awaits_head() or reads or (self.cycle.more_body and not self.flow.read_paused)
 
         def send_400_response(self, _: str) -> None:
             """What is no HTTP never reaches the service; the server's own answer to it is plain text."""
