@@ -416,7 +416,7 @@ def test_an_artefact_of_export_is_served(place: Path, tmp_path: Path, form: str,
 
 def test_what_keeps_it_from_starting(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = str(place / "runs" / "first")
-    with pytest.raises(UsageError, match="--token has 3 characters, expected 8 or more"):
+    with pytest.raises(UsageError, match="the token has 3 characters, expected 16 or more"):
         serve("127.0.0.1", 0, model=run, folder=tmp_path, token="abc")
     with pytest.raises(ValueError, match=r"cannot listen on 203\.0\.113\.1 port 80"):
         serve("203.0.113.1", 80, model=run, folder=tmp_path)

@@ -57,6 +57,7 @@ def create_app(settings: Settings) -> Guard:
     annotations.add(app, service)
     exports.add(app, service)
     add_page(app, nonce)
+    add_token(app)
     return Guard(app, settings, nonce)
 
 
@@ -72,6 +73,14 @@ def add_page(app: "FastAPI", nonce: str) -> None:
         return HTMLResponse(page)
 
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+
+def add_token(app: "FastAPI") -> None:
+    """The token, which `Guard` asks for, in the description."""
+    schema = app.openapi()
+    schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    schema["security"] = [{"token": []}]
+    schema["paths"]["/health"]["get"]["security"] = []
 
 
 def add_errors(app: "FastAPI") -> None:
