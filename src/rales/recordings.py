@@ -1,6 +1,7 @@
 """People's recordings: files, folders, globs and URLs -> prepared cycles, read by threads some way ahead, in order."""
 
 import glob
+import os
 import queue
 import tempfile
 import threading
@@ -88,9 +89,14 @@ def found(given: str) -> list[str]:
     if is_url(given):
         inside = found_remote(given)
     elif path.is_dir():
-        inside = [str(p) for p in files(path) if is_recording(p)]
+        locked = list[Path]()
+        inside = [str(p) for p in files(path, locked) if is_recording(p)]
+        inside += map(str, locked)  # told by the reader, each like a recording that cannot be read
     elif glob.has_magic(given) and not path.exists():
         inside = sorted(p for p in glob.glob(given, recursive=True) if is_recording(Path(p)) and not Path(p).is_dir())
+        above = next(p for p in path.parents if not glob.has_magic(str(p)))
+        if not inside and above.is_dir() and not os.access(above, os.R_OK | os.X_OK):
+            raise PermissionError(f"{above}: a folder that cannot be opened (permission denied)")
     else:
         return [given]
     if not inside:
@@ -331,7 +337,8 @@ def ahead(
                     box.put(piece)
                     if stop.is_set():
                         break
-        except Exception as error:
+        except Exception as caught:
+            error = told(path, caught)
             nothing = Cycles([], [], None, "")
             box.put(Piece(path, float("nan"), nothing, np.empty((0, 0), np.float32), last=True, error=error))
 
@@ -355,6 +362,14 @@ def ahead(
                 with suppress(queue.Empty):
                     while True:
                         box.get_nowait()
+
+
+def told(path: str, error: Exception) -> Exception:
+    """What reading one recording ended with -> the error that its row tells. One that nobody foresaw is of this
+    recording alone, too: the others are read."""
+    if isinstance(error, ValueError | OSError):
+        return error
+    return ValueError(f"{path}: cannot be read ({reason(error)}); save it again as WAV")
 
 
 def filling(pieces: Iterable[Piece], most: int) -> Iterator[Piece]:

@@ -16,10 +16,10 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rales.audio.opening import AUDIO_SUFFIXES, UNREAD_SUFFIXES
+from rales.audio.opening import AUDIO_SUFFIXES, UNREAD_SUFFIXES, sentences
 from rales.cells import one_line
 from rales.data import icbhi, sprsound
-from rales.data.cycles import Found, some, unread_note, walked
+from rales.data.cycles import Found, locked_problems, some, unread_note, walked
 from rales.data.dialects import SUFFIXES, mended, on_disk, place_of, read_table
 
 Part = Literal["train", "all"]
@@ -159,8 +159,8 @@ def walk(folder: Path) -> tuple[Any, LeftOut, list[Path], bool]:
     Every folder's names are sorted by themselves, so that the order is fixed without all paths in memory at once.
     """
     done, names, manifests, jsons = [], list[str](), list[Path](), False
-    unread, unnamed = list[str](), list[str]()
-    for parent, files in walked(folder):
+    unread, unnamed, locked = list[str](), list[str](), list[Path]()
+    for parent, files in walked(folder, locked):
         inside = os.path.relpath(parent, folder)
         for name in files:
             suffix = os.path.splitext(name)[1].lower()
@@ -182,7 +182,9 @@ def walk(folder: Path) -> tuple[Any, LeftOut, list[Path], bool]:
     notes = unread_note(folder, unread)
     if unnamed:
         notes.append(f"{folder}: {len(unnamed)} recordings left out, their names are not UTF-8: {some(unnamed)}")
-    left = LeftOut([*unread, *unnamed], notes)
+    notes += locked_problems(locked)
+    shut = [one_line(os.path.relpath(path, folder)) for path in locked]
+    left = LeftOut([*unread, *unnamed, *shut], notes)
     return pa.chunked_array([*done, strings(names)]), left, sorted(manifests), jsons
 
 
@@ -260,15 +262,18 @@ def first_of_each(paths: Any, place: Any) -> Any:
 
 def columns_of(manifest: Path) -> tuple[Any, Any]:
     """Manifest -> its column of paths and its column `split` (null where it has none)."""
-    import pyarrow.parquet as pq
-
     if manifest.suffix.lower() != ".parquet":
         return text_columns_of(manifest)
-    try:
-        names = pq.read_schema(manifest).names
-        table = pq.read_table(manifest, columns=[name for name in (*PATH_COLUMNS, "split") if name in names])
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
-        raise ValueError(f"{manifest}: not a readable manifest ({str(error).splitlines()[0]})") from error
+    with sentences(manifest, "write it again"):
+        return parquet_columns_of(manifest)
+
+
+def parquet_columns_of(manifest: Path) -> tuple[Any, Any]:
+    """The same of Parquet. Errors: those of Arrow, too."""
+    import pyarrow.parquet as pq
+
+    names = pq.read_schema(manifest).names
+    table = pq.read_table(manifest, columns=[name for name in (*PATH_COLUMNS, "split") if name in names])
     named = [name for name in PATH_COLUMNS if name in table.column_names]
     if not named:
         raise no_paths(manifest, names)

@@ -27,6 +27,7 @@ from rales.data.cycles import (
     cycles_table,
     files,
     interval_problem,
+    locked_problems,
     number,
     overlap_note,
     paired,
@@ -86,7 +87,8 @@ def is_annotation(path: Path) -> bool:
 def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
     """SPRSound folder -> its recordings, damaged or not; `decode` reads all samples instead of the headers only."""
     folder = Path(folder)
-    paths = files(folder)
+    locked = list[Path]()
+    paths = files(folder, locked)
     sounds, copied_sounds = without_copies(by_stem(paths, AUDIO_SUFFIXES))
     annotations = by_stem((path for path in paths if is_annotation(path)), (".json",))
     if not annotations:
@@ -115,6 +117,7 @@ def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
     return Found(
         folder,
         recordings,
+        problems=locked_problems(locked),
         notes=notes,
         extra_columns=EXTRA_COLUMNS,
         split_problems=_split_problems(folder, sides, annotations),
@@ -179,6 +182,8 @@ def _annotation(path: Path, duration_s: float | None) -> tuple[str, list[Cycle],
         document = json.loads(text_of(path))
     except json.JSONDecodeError as error:
         return "", [], [f"{path}, line {error.lineno}: broken JSON ({error.msg}); replace it by the published file"]
+    except RecursionError:
+        return "", [], [f"{path}: broken JSON (lists within lists, too deep); replace it by the published file"]
     except (ValueError, OSError) as error:
         return "", [], [str(error)]
     if not isinstance(document, dict) or not {"record_annotation", "event_annotation"} <= document.keys():
