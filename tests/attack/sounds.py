@@ -50,9 +50,9 @@ WORDS = [bytes.fromhex(word) for word in (
 
 
 @cache
-def bases() -> dict[str, bytes]:
-    """-> the undamaged files by name, a second of noise each; those of FFmpeg where it is installed."""
-    noise = (0.1 * np.random.default_rng(0).standard_normal(RATE_HZ)).astype(np.float32)
+def bases(seconds: float = 1.0) -> dict[str, bytes]:
+    """-> the undamaged files by name, noise each; those of FFmpeg where it is installed."""
+    noise = (0.1 * np.random.default_rng(0).standard_normal(round(seconds * RATE_HZ))).astype(np.float32)
     made = {}
     for name, (form, subtype) in LIBSNDFILE.items():
         file = io.BytesIO()

@@ -16,11 +16,11 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rales.audio.opening import AUDIO_SUFFIXES, UNREAD_SUFFIXES, sentences
+from rales.audio.opening import AUDIO_SUFFIXES, UNREAD_SUFFIXES
 from rales.cells import one_line
 from rales.data import icbhi, sprsound
 from rales.data.cycles import Found, locked_problems, some, unread_note, walked
-from rales.data.dialects import SUFFIXES, mended, on_disk, place_of, read_table
+from rales.data.dialects import SUFFIXES, mended, on_disk, parquet_sentences, place_of, read_table
 
 Part = Literal["train", "all"]
 MANIFESTS = (".csv", ".tsv", ".parquet")  # in a folder, where JSON is for annotations
@@ -215,7 +215,7 @@ def manifest_source(given: Path, manifests: Sequence[Path], part: Part) -> Sourc
             path = pc.if_else(pc.starts_with(path, "/"), path, joined)
         paths.append(path)
         splits.append(split)
-    path, split = pa.chunked_array(flat(paths)), pa.chunked_array(flat(splits))
+    path, split = pa.chunked_array(flat(paths), pa.large_string()), pa.chunked_array(flat(splits), pa.string())
     place = places(base, path)
     if part == "all":
         return Source(given, base, "manifest", first_of_each(path, place), strings([]))
@@ -238,7 +238,9 @@ def places(base: Path, paths: Any) -> Any:
     odd = r"^/|(^|/)\.{0,2}(/|$)"  # absolute, or with a part that is empty, . or ..
     if not pc.any(pc.match_substring_regex(paths, odd)).as_py():
         return paths
-    return pa.chunked_array([strings([place_of(base, path) for path in some_paths]) for some_paths in chunks(paths)])
+    return pa.chunked_array(
+        [strings([place_of(base, path) for path in some_paths]) for some_paths in chunks(paths)], pa.large_string()
+    )
 
 
 def files_at(base: Path, paths: Any) -> Any:
@@ -248,7 +250,9 @@ def files_at(base: Path, paths: Any) -> Any:
         whole = path if "://" in path else os.path.join(base, path)
         return on_disk(whole) or path
 
-    return pa.chunked_array([strings([file(path) for path in some_paths]) for some_paths in chunks(paths)])
+    return pa.chunked_array(
+        [strings([file(path) for path in some_paths]) for some_paths in chunks(paths)], pa.large_string()
+    )
 
 
 def first_of_each(paths: Any, place: Any) -> Any:
@@ -264,7 +268,7 @@ def columns_of(manifest: Path) -> tuple[Any, Any]:
     """Manifest -> its column of paths and its column `split` (null where it has none)."""
     if manifest.suffix.lower() != ".parquet":
         return text_columns_of(manifest)
-    with sentences(manifest, "write it again"):
+    with parquet_sentences(manifest):
         return parquet_columns_of(manifest)
 
 

@@ -9,7 +9,7 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,30 +168,29 @@ def _encoding(path: Path) -> tuple[str, list[str]]:
         head = file.read(_CHUNK)
         if head.startswith(_WORKBOOKS):
             raise ValueError(f"{path}: a spreadsheet's workbook in spite of its name; save the sheet as `CSV UTF-8`")
+        kinds = ["utf-8-sig", "cp1252"]
         if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return "utf-16", []
-        if head[1:2] == b"\0" or head[:1] == b"\0":
-            return "utf-16-le" if head[1:2] == b"\0" else "utf-16-be", []
+            kinds = ["utf-16"]
+        elif b"\0" in head[:2]:
+            kinds = ["utf-16-le" if head[1:2] == b"\0" else "utf-16-be"]
 
-        kinds = {
-            "utf-8-sig": codecs.getincrementaldecoder("utf-8")(),
-            "cp1252": codecs.getincrementaldecoder("cp1252")(),
-        }
+        decoders = {kind: codecs.getincrementaldecoder(kind.removesuffix("-sig"))() for kind in kinds}
         wrong: dict[str, str] = {}
-        read = 0
-        while head:
-            for kind in kinds.keys() - wrong.keys():
+        read, is_end = 0, False
+        while not is_end:
+            is_end = not head
+            for kind in decoders.keys() - wrong.keys():
                 try:
-                    kinds[kind].decode(head)
+                    decoders[kind].decode(head, final=is_end)
                 except UnicodeDecodeError as error:
                     wrong[kind] = f"byte {read + error.start + 1}"
             read, head = read + len(head), file.read(_CHUNK)
 
-    if "utf-8-sig" not in wrong:
-        return "utf-8-sig", []
-    if "cp1252" in wrong:
+    if kinds[0] not in wrong:
+        return kinds[0], []
+    if kinds[-1] in wrong:
         raise ValueError(
-            f"{path}: neither UTF-8 nor UTF-16 nor Windows text ({wrong['utf-8-sig']} cannot be read); save it as "
+            f"{path}: neither UTF-8 nor UTF-16 nor Windows text ({wrong[kinds[0]]} cannot be read); save it as "
             "`CSV UTF-8`"
         )
     said = f"{path}: no UTF-8 ({wrong['utf-8-sig']}), so read as ANSI text of Windows (code page 1252)"
@@ -202,19 +201,28 @@ def parquet_columns(path: Path) -> list[str]:
     """Parquet file -> the names of its columns."""
     import pyarrow.parquet as pq
 
-    with sentences(path, _ADVICE):
+    with parquet_sentences(path):
         return list(pq.read_schema(path).names)
+
+
+@contextmanager
+def parquet_sentences(path: Path) -> Iterator[None]:
+    """What Arrow raises over a damaged file, which is of every kind, as a sentence."""
+    try:
+        yield
+    except Exception as error:
+        if str(error).startswith(str(path)):
+            raise
+        told = str(error).partition("\n")[0]
+        raise ValueError(f"{path}: not a Parquet file that can be read ({told}); write it again") from error
 
 
 def _parquet(path: Path) -> Table:
     import pandas as pd
 
-    try:
+    with parquet_sentences(path):
         frame = pd.read_parquet(path)
-    except Exception as error:  # Arrow's are of every kind
-        told = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: not a Parquet file that can be read ({told})") from error
-    records = frame.astype(object).where(frame.notna(), "").to_dict("records")
+        records = frame.astype(object).where(frame.notna(), "").to_dict("records")
     return Table([str(column) for column in frame.columns], _texts(path, records), [])
 
 
@@ -239,11 +247,11 @@ def _json(path: Path) -> Table:
 
 def _texts(path: Path, records: Iterable[dict[Any, Any]]) -> Iterator[Row]:
     for number, record in enumerate(records, start=1):
-        yield Row(f"{path}, row {number}", {str(column): _text(cell) for column, cell in record.items()})
+        yield Row(f"{path}, row {number}", {str(column): cell_text(cell) for column, cell in record.items()})
 
 
-def _text(cell: object) -> str:
-    """Cell of a table -> its text; of a list or an object, which no column of ours holds, what it is."""
+def cell_text(cell: object) -> str:
+    """Value of JSON or of a table -> its text; of a list or an object, which nothing of ours holds, what it is."""
     if isinstance(cell, list | dict):
         return f"({type(cell).__name__})"
     return "" if cell is None else encodable(str(cell).strip())
