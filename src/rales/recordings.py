@@ -77,7 +77,8 @@ class Piece(NamedTuple):
 def find(paths: str | Path | Iterable[str | Path]) -> list[str]:
     """Files, folders (searched through), globs and URLs of those -> recordings, each once, sorted inside a folder.
 
-    A file that is not there is left to the reader. Errors: a folder without audio, a glob that matches none.
+    A file that is not there, or a folder that cannot be opened, is left to the reader. Errors: a folder without audio,
+    a glob that matches none.
     """
     given = [paths] if isinstance(paths, str | Path) else paths
     return list(dict.fromkeys(chain.from_iterable(found(str(path)) for path in given)))
@@ -89,19 +90,27 @@ def found(given: str) -> list[str]:
     if is_url(given):
         inside = found_remote(given)
     elif path.is_dir():
-        locked = list[Path]()
-        inside = [str(p) for p in files(path, locked) if is_recording(p)]
-        inside += map(str, locked)  # told by the reader, each like a recording that cannot be read
+        inside = found_in(path)
     elif glob.has_magic(given) and not path.exists():
         inside = sorted(p for p in glob.glob(given, recursive=True) if is_recording(Path(p)) and not Path(p).is_dir())
         above = next(p for p in path.parents if not glob.has_magic(str(p)))
         if not inside and above.is_dir() and not os.access(above, os.R_OK | os.X_OK):
-            raise PermissionError(f"{above}: a folder that cannot be opened (permission denied)")
+            inside = [str(above)]
     else:
         return [given]
     if not inside:
         raise ValueError(f"{given}: no recording in it ({', '.join(AUDIO_SUFFIXES)})")
     return inside
+
+
+def found_in(folder: Path) -> list[str]:
+    """Folder -> the recordings in it, and the folders that cannot be opened, itself too: the reader tells of each, as of
+    a recording that cannot be read."""
+    locked = list[Path]()
+    try:
+        return [str(path) for path in files(folder, locked) if is_recording(path)] + list(map(str, locked))
+    except OSError:
+        return [str(folder)]
 
 
 def is_recording(path: Path | PurePosixPath) -> bool:

@@ -1,21 +1,25 @@
 """Files with which recordings, annotations and lists have been found mixed: each is one failed row, and stops nothing.
 
-`ODD` makes them one by one in a folder; each maker gets the folder and the name of a good recording in it, and says
-which recording is then the odd one.
+`ODD` makes them one by one in a folder and says which recording is then the odd one.
 """
 
+import errno
+import io
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import soundfile
 
-from tests.test_opening import aac, breathing, encoded, resized
+from tests.test_opening import aac, breathing, encoded
 
 RATE_HZ = 4000
+LOCKED = "locked"  # what is called so may not be opened, also by root (see `locks`)
 
 
 def sound(seed: int = 1) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
@@ -26,7 +30,7 @@ def damaged_fragments(folder: Path) -> str:
     """Fragmented MP4 without a decoder for its stream: the header of the stream is not what it was."""
     path = folder / "fragments.m4a"
     aac(path, breathing(4), movflags="frag_keyframe+empty_moov", frag_duration="500000")
-    path.write_bytes(path.read_bytes().replace(b"mp4a", b"mp\xff\xff"))
+    path.write_bytes(path.read_bytes().replace(b"mp4a", b"mp\xff\xff").replace(b"esds", b"e\xffds"))
     return path.name
 
 
@@ -82,11 +86,30 @@ def truncated(folder: Path) -> str:
 
 
 def huge(folder: Path) -> str:
-    """A terabyte that is not on the disk, whose header leaves its length open."""
-    with (folder / "huge.wav").open("wb") as file:
-        file.write(resized(encoded(breathing(1), "WAV", "PCM_16"), 0xFFFFFFFF))
+    """A terabyte of MP3 that is not on the disk."""
+    with (folder / "huge.mp3").open("wb") as file:
+        file.write(encoded(breathing(1), "MP3"))
         file.truncate(1 << 40)
-    return "huge.wav"
+    return "huge.mp3"
+
+
+def folder_of_that_name(folder: Path) -> str:
+    (folder / "folder.wav").mkdir()
+    return "folder.wav"
+
+
+def locked_file(folder: Path) -> str:
+    soundfile.write(folder / f"{LOCKED}.wav", sound(), RATE_HZ)
+    (folder / f"{LOCKED}.wav").chmod(0)
+    return f"{LOCKED}.wav"
+
+
+def locked_folder(folder: Path) -> str:
+    place = folder / LOCKED
+    place.mkdir()
+    soundfile.write(place / "inside.wav", sound(), RATE_HZ)
+    place.chmod(0)
+    return LOCKED
 
 
 def long_name_of_noise(folder: Path) -> str:
@@ -133,31 +156,67 @@ def huge_annotation(folder: Path) -> str:
     return "hugetext.wav"
 
 
-ODD: dict[str, Callable[[Path], str]] = {
-    "damaged fragments": damaged_fragments,
-    "samples of 1e25": samples_on_no_scale,
-    "NaN": not_a_number,
-    "empty": content("empty.wav", b""),
-    "text": content("text.wav", b"hello\n"),
-    "flac of rubbish": content("rubbish.flac", b"fLaC" + bytes(range(256)) * 20),
-    "mp3 of rubbish": content("rubbish.mp3", b"\xff\xfb\x90\x44" + bytes(range(256)) * 20),
-    "ogg of rubbish": content("rubbish.ogg", b"OggS" + bytes(range(256)) * 20),
-    "m4a of rubbish": content("rubbish.m4a", b"\0\0\0\x20ftypM4A " + bytes(range(256)) * 20),
-    "raw": content("plain.raw.wav", bytes(5000)),
-    "unread format": content("visit.zsa", b"made up"),
-    "truncated": truncated,
-    "pipe": pipe,
-    "socket": a_socket,
-    "device": link("device.wav", "/dev/zero"),
-    "dangling link": link("dangling.wav", "nowhere/at all.wav"),
-    "link to itself": link("circle.wav", "circle.wav"),
-    "name that is not UTF-8": latin_name,
-    "name of 254 characters": long_name_of_noise,
-    "a terabyte of nothing": huge,
-    "a sample a second": slow_rate,
-    "2 GHz": fast_rate,
-    "pipe as annotation": annotated(None, "pipetext"),
-    "binary annotation": annotated(b"0.0\t1.0\t0\t0\n\xff\xfe\xfa\x81\n", "binarytext"),
-    "a terabyte as annotation": huge_annotation,
-    "deep annotation": annotated(b"[" * 100000, "deeptext"),
+class Odd(NamedTuple):
+    """How to make a file, and what comes of its recording: a row that failed, one that was answered, or none."""
+
+    make: Callable[[Path], str]
+    row: Literal["failed", "ok", ""] = "failed"
+
+
+ODD: dict[str, Odd] = {
+    "damaged fragments": Odd(damaged_fragments),
+    "samples of 1e25": Odd(samples_on_no_scale),
+    "NaN": Odd(not_a_number),
+    "empty": Odd(content("empty.wav", b"")),
+    "text": Odd(content("text.wav", b"hello\n")),
+    "flac of rubbish": Odd(content("rubbish.flac", b"fLaC" + bytes(range(256)) * 20)),
+    "mp3 of rubbish": Odd(content("rubbish.mp3", b"\xff\xfb\x90\x44" + bytes(range(256)) * 20)),
+    "ogg of rubbish": Odd(content("rubbish.ogg", b"OggS" + bytes(range(256)) * 20)),
+    "m4a of rubbish": Odd(content("rubbish.m4a", b"\0\0\0\x20ftypM4A " + bytes(range(256)) * 20)),
+    "raw": Odd(content("plain.raw.wav", bytes(5000))),
+    "unread format": Odd(content("visit.zsa", b"made up")),
+    "truncated": Odd(truncated),
+    "pipe": Odd(pipe),
+    "socket": Odd(a_socket),
+    "device": Odd(link("device.wav", "/dev/zero")),
+    "dangling link": Odd(link("dangling.wav", "nowhere/at all.wav")),
+    "link to itself": Odd(link("circle.wav", "circle.wav")),
+    "folder": Odd(folder_of_that_name, row=""),
+    "locked file": Odd(locked_file),
+    "locked folder": Odd(locked_folder),
+    "name that is not UTF-8": Odd(latin_name),
+    "name of 254 characters": Odd(long_name_of_noise),
+    "a terabyte": Odd(huge),
+    "a sample a second": Odd(slow_rate),
+    "2 GHz": Odd(fast_rate),
+    "pipe as annotation": Odd(annotated(None, "pipetext"), row="ok"),
+    "binary annotation": Odd(annotated(b"0.0\t1.0\t0\t0\n\xff\xfe\xfa\x81\n", "binarytext")),
+    "a terabyte as annotation": Odd(huge_annotation, row="ok"),
+    "deep annotation": Odd(annotated(b"[" * 100000, "deeptext"), row="ok"),
 }
+
+
+@contextmanager
+def locks() -> Iterator[None]:
+    """With it nothing called LOCKED can be opened, whoever runs the tests."""
+    real = os.scandir, os.access, io.open
+
+    def check(path: Any) -> None:
+        if not isinstance(path, int) and LOCKED in Path(os.fsdecode(path)).stem:
+            raise PermissionError(errno.EACCES, "Permission denied", os.fsdecode(path))
+
+    def checked(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any = ".", *words: Any, **options: Any) -> Any:
+            check(path)
+            return function(path, *words, **options)
+
+        return call
+
+    def access(path: Any, *words: Any, **options: Any) -> bool:
+        return LOCKED not in Path(os.fsdecode(path)).stem and real[1](path, *words, **options)
+
+    os.scandir, os.access, io.open = checked(real[0]), access, checked(real[2])  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os.scandir, os.access, io.open = real

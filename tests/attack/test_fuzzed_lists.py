@@ -166,6 +166,7 @@ def test_what_the_guided_fuzzer_begins_with(target: str, tmp_path: Path) -> None
 BROKE: list[tuple[str, bytes]] = [  # what an attack found, made small
     ("manifest", b"\0\n"),  # half a letter of UTF-16
     ("manifest", b"path,label\n,normal\n"),  # no path at all
+    ("manifest", b"path,label\nb.wav,normal\nb,normal\n"),  # two of one name, and none to tell them apart by
     ("manifest", b"path,label\n" + b"A" * 300 + b"/x,normal\n"),  # a folder of a name that no disk has
     ("manifest", b"path,label\na.wav\0,normal\n"),
     ("json", b"[" * 100_000),

@@ -165,7 +165,8 @@ def _by_recording(manifest: Path, rows: list[Row], *, audio: bool) -> tuple[dict
         inside = os.path.relpath(file, folder) if file.startswith(folder) or folder == "." else file
         longer = Path(inside).as_posix()
         choices = [name] * (shared[name] == 1) + [longer.removesuffix(Path(longer).suffix), longer]
-        named[next(choice for choice in choices if choice not in named)] = group
+        numbered = (f"{longer}.{number}" for number in range(2, len(names) + 2))  # where the table calls another so
+        named[next(choice for choice in (*choices, *numbered) if choice not in named)] = group
     return named, problems
 
 
