@@ -145,7 +145,7 @@ def test_folders_of_something_else_are_sentences(place: Path, tmp_path: Path) ->
     with pytest.raises(FileNotFoundError, match="no such folder or manifest"):
         batch.run(tmp_path / "gone.parquet", out)
     shutil.copy(place / "00000.wav", tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match=r"x.parquet: not a readable manifest"):
+    with pytest.raises(ValueError, match=r"x.parquet: not a Parquet file that can be read"):
         batch.run(tmp_path / "x.parquet", out)
 
 

@@ -325,9 +325,10 @@ class Model:
                 values = np.concatenate([function(waves[i : i + BATCH]) for i in starts]) if len(waves) else nothing
                 if not np.isfinite(values).all():
                     raise no_answer(path, waves)
-            except (ValueError, OSError) as error:
+            except Exception as caught:
                 if problems is None:
                     raise
+                error = recordings.told(path, caught)
                 problems.append(one_line(str(error)))
                 yield Answer(path, float("nan"), Cycles([], [], None, ""), nothing, error)
                 continue

@@ -2,7 +2,7 @@
 
 Headers are wrong in ways that recorders, pipes and editors have in common: written before the length was known, never
 filled in, counted with a few bytes too many, or absent. Decoders believe them, or guess. Each function here looks at
-one family of containers and says what the header promises and what is there; `mended` is a copy whose header is true.
+one family of containers and says what the header promises, what is there, and what a true header would say.
 """
 
 import os
@@ -88,10 +88,10 @@ class Chunk(NamedTuple):
     added: int  # what the size in the header counts besides
     coding: int = 0  # of the samples, by the number that WAV gives it
 
-    def mended(self, content: bytes) -> bytes:
-        """Whole file -> the same with the size that it has."""
-        size = (self.held + self.added).to_bytes(self.size_bytes, self.byteorder)
-        return content[: self.size_at] + size + content[self.size_at + self.size_bytes :]
+    def true_size(self) -> tuple[int, bytes]:
+        """-> a place in the file, and the bytes there that say the size it has. Errors: OverflowError, more than these
+        can say."""
+        return self.size_at, (self.held + self.added).to_bytes(self.size_bytes, self.byteorder)
 
 
 def sound_chunk(file: BinaryIO) -> Chunk | None:
@@ -132,6 +132,8 @@ def sound_chunk(file: BinaryIO) -> Chunk | None:
             behind = what_follows(file, file_bytes, layout)
             unknown = unknown or (promised == 0 and behind != "chunks")
             return Chunk(begin, promised, held, unknown, behind, size_at, size_bytes, layout.byteorder, added, coding)
+        if begin + size > file_bytes:
+            return None
         file.seek(-(-(begin + size) // layout.align) * layout.align)
     return None
 
@@ -304,15 +306,15 @@ class Flac(NamedTuple):
     rate_hz: int
     total_at: int
 
-    def mended(self, content: bytes) -> bytes:
-        """Whole file -> the same with the length that it has."""
-        at = self.total_at
-        return content[:at] + bytes([content[at] & 0xF0 | self.held >> 32]) + (
-            self.held & 0xFFFFFFFF
-        ).to_bytes(4, "big") + content[at + 5 :]  # fmt: skip
+    def true_length(self, file: BinaryIO) -> tuple[int, bytes]:
+        """File -> a place in it, and the bytes there that say the length it has."""
+        file.seek(self.total_at)
+        beside = file.read(1)[0] & 0xF0  # half of the byte belongs to what stands before
+        return self.total_at, bytes([beside | self.held >> 32]) + (self.held & 0xFFFFFFFF).to_bytes(4, "big")
 
 
-FLAC_TAIL = 1 << 20  # bytes in which the last frame must begin: the largest one of 8 channels of 24 bit is shorter
+FLAC_TAIL = 1 << 20  # bytes in which the last frame begins: the largest one of 8 channels of 24 bit is shorter
+FLAC_MOST = 1 << 36  # samples that a header can count
 
 
 def flac(file: BinaryIO) -> Flac | None:
@@ -338,8 +340,13 @@ def flac(file: BinaryIO) -> Flac | None:
     first_head = file.read(16)
     first = flac_frame(first_head, largest)
 
-    file.seek(max(begin + 42, file_bytes - FLAC_TAIL))
-    end = flac_end(file.read(), largest, first_head if first else b"")
+    # The last header that stands: most often near the end, but it may be damaged, or megabytes of a tag may follow
+    end, upto = 0, file_bytes
+    while not end and upto > begin + 42:
+        since = max(begin + 42, upto - FLAC_TAIL)
+        file.seek(since)
+        end = flac_end(file.read(upto - since + 16), largest, first_head if first else b"")  # one may lie across
+        upto = since
     first_sample = first[0] if first and first[0] < end else 0
     return Flac(promised, first_sample, end - first_sample, rate_hz, begin + 21)
 
