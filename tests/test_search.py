@@ -70,7 +70,9 @@ def test_a_recording_is_the_mean_of_its_cycles(table: pd.DataFrame, tmp_path: Pa
     assert found["similarity"].is_monotonic_decreasing
 
 
-def test_an_old_or_damaged_index_is_made_again(table: pd.DataFrame, tmp_path: Path) -> None:
+def test_an_old_or_damaged_index_is_made_again(
+    table: pd.DataFrame, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "v.npz"
     search.write_vectors(table.head(8), path)
     search.nearest(path, table["recording"][0])
@@ -80,10 +82,12 @@ def test_an_old_or_damaged_index_is_made_again(table: pd.DataFrame, tmp_path: Pa
     assert len(found) == 28
     index = tmp_path / "v.npz.usearch"
     for content in (b"", b"not an index", index.read_bytes()[: index.stat().st_size // 2]):
+        caplog.clear()
         index.write_bytes(content)
         again = search.nearest(path, table["recording"][0], top=100)
         assert again is not None
         assert again.equals(found)
+        assert f"{index}: damaged or of other vectors, so this index is made again" in caplog.text
 
 
 def test_an_index_of_other_vectors_is_not_used(table: pd.DataFrame, tmp_path: Path) -> None:

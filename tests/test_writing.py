@@ -86,7 +86,9 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
     assert names(tmp_path) == ["x.json"]
 
 
-@pytest.mark.parametrize("name", [PART, ".0123abcd.part", ".x.json.4711.part", ".x.json.0123abcg.part", "0123abcd.part"])
+@pytest.mark.parametrize(
+    "name", [PART, ".0123abcd.part", ".x.json.4711.part", ".x.json.0123abcg.part", "0123abcd.part"]
+)
 def test_what_others_call_so_stays(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     (tmp_path / name / "thesis.tex").write_text("years of work")

@@ -275,7 +275,9 @@ def read_resume(
             tensors, record = read_checkpoint(path)
             check({name: value for name, value in tensors.items() if not name.startswith("optimiser.")}, path)
             if not isinstance(record.get("state"), dict):
-                raise ValueError(f"{path}: does not say how far the run was; train again in an empty folder")
+                raise ValueError(  # noqa: TRY004
+                    f"{path}: does not say how far the run was; train again in an empty folder"
+                )
         except ValueError as error:
             problem = problem or error
             continue

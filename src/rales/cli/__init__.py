@@ -61,7 +61,7 @@ def main(words: list[str] | None = None) -> None:
         fail(f"{error}".strip() + " (see rales --help)", 2)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one ends what is left at once, and without a word
-        goes_on = words[:1] and words[0] in GO_ON or any(word.partition("=")[0] == "--manifest" for word in words)
+        goes_on = any(word in GO_ON for word in words[:1]) or any(word.startswith("--manifest") for word in words)
         fail(f"interrupted; the same command {'goes on where it stopped' if goes_on else 'starts anew'}", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (head, less) has left
