@@ -199,6 +199,7 @@ OPTIONAL = [
     "IPython",
     "fastapi",
     "starlette",
+    "limits",
     "uvicorn",
 ]
 
