@@ -202,6 +202,7 @@ OPTIONAL = [
     "IPython",
     "fastapi",
     "starlette",
+    "limits",
     "uvicorn",
 ]
 

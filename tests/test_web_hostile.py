@@ -1,6 +1,7 @@
 """Strangers, their files and their headers: a status, a sentence, and the service stays up."""
 
 import asyncio
+import csv
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from rales.cells import one_line
 from rales.web import address
 from rales.web.decoding import Decoder, Undecodable
 from rales.web.settings import Limits
@@ -237,6 +239,44 @@ def test_names_are_only_shown(place: Path, client: httpx.Client, sound: bytes, n
     assert {path for path in place.rglob("*") if "store" not in path.parts} == before
 
 
+def test_no_export_holds_a_formula_or_a_control_character(client: httpx.Client, sound: bytes) -> None:
+    """Whatever recordings and sessions are called, in every form, alone and in the zip."""
+    session = new_session(client, "=name\x1b[31m\r\nForged: yes")
+    names = [
+        "=cmd|' C'!A0",
+        "+1+1",
+        "@SUM(1,1)",
+        "-2+3",
+        "a\rb",
+        "\x1b[31mred",
+        "tab\t=1",
+        "line\n=1",
+        "\x9b31m",
+        "\u2028x",
+    ]
+    added = [
+        client.post(f"/sessions/{session}/recordings", files={"audio": ("a.wav", sound)}, data={"path": f"{name}.wav"})
+        for name in names
+    ]
+    ids = [answer.json()["id"] for answer in added]
+    until(lambda: all(client.get(f"/recordings/{one}").json()["status"] == "ready" for one in ids))
+    for form in ("icbhi", "csv", "audacity", "raven"):
+        alone = [client.get(f"/recordings/{one}/export", params={"format": form}) for one in ids]
+        whole = client.get(f"/sessions/{session}/export", params={"format": form})
+        with zipfile.ZipFile(io.BytesIO(whole.content)) as archive:
+            texts = {name: archive.read(name).decode() for name in archive.namelist()}
+        assert len(texts) == len(names) + (2 if form == "csv" else 1)
+        assert not any(line.startswith("Forged") for line in texts["README.txt"].splitlines())
+        said = [*texts, *(answer.headers["content-disposition"] for answer in (*alone, whole))]
+        for text in (*texts.values(), *said, *(answer.text for answer in alone)):
+            assert one_line(text.replace("\n", "").replace("\t", "")) == text.replace("\n", "").replace("\t", "")
+        for text in [text for name, text in texts.items() if name.endswith(".csv")] + [each.text for each in alone]:
+            if form == "csv":
+                cells = [cell for line in csv.reader(text.splitlines()) for cell in line]
+                assert len(cells) > 10
+                assert not any(cell.startswith(("=", "+", "@", "-")) for cell in cells)
+
+
 def test_paths_lead_nowhere(client: httpx.Client) -> None:
     for path in (
         "/static/../app.py",
@@ -319,7 +359,7 @@ def test_rate_and_size(place: Path, sound: bytes, tmp_path: Path) -> None:
         assert client.post("/sessions", json={"name": "x" * 2000}).status_code == 413
         answer = client.post("/sessions", json={"name": "x"})
         assert (answer.status_code, 1 <= int(answer.headers["retry-after"]) <= 30) == (429, True)
-        assert "more than 3 requests at once" in sentence(answer)
+        assert "more than 3 such requests in 30 s" in sentence(answer)
         assert client.get("/sessions").status_code == 200
 
 

@@ -22,6 +22,7 @@ from rales.web import door
 from rales.web.settings import Settings, data_folder
 
 STATIC = Path(__file__).parent / "static"
+SENT_BYTES = 1 << 17
 LAST_S = 9.0  # that the service may take to end after the first signal; nothing that it has confirmed is lost then
 
 
@@ -152,6 +153,8 @@ def listening(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Unset, the system holds megabytes for a reader, in which one that is slow cannot be told from one that stalls.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_BYTES)
         listener.bind(place)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error

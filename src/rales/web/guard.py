@@ -72,7 +72,8 @@ class Guard:
         self.headers = {**HEADERS, "content-security-policy": POLICY.format(nonce=nonce)}
         limits = settings.limits
         self.door = Door(settings.token, limits)
-        self.rate = Rate(limits.burst, max(1, round(limits.burst / limits.per_second)))
+        self.window_s = max(1, round(limits.burst / limits.per_second))
+        self.rate = Rate(limits.burst, self.window_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -163,13 +164,12 @@ class Guard:
         )
 
     def check_rate(self, scope: Scope, *, changes: bool) -> None:
-        """At most `burst` requests that change something in the time in which `per_second` allows as many, for each
-        visitor's address; as many costly looks, which are counted apart so that looking never keeps one from saving."""
-        limits = self.settings.limits
+        """So many requests that change something for each visitor's address; as many costly looks, which are counted
+        apart so that looking never keeps one from saving."""
         if wait_s := self.rate.wait_s(visitor(scope.get("client")), "changes" if changes else "looks"):
             raise Refusal(
                 429,
-                f"more than {limits.burst} requests at once or {limits.per_second:g} a second; try again in {wait_s} s",
+                f"more than {self.rate.many} such requests in {self.window_s} s; try again in {wait_s} s",
                 retry_after=str(wait_s),
             )
 

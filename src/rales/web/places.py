@@ -10,10 +10,12 @@ no limit but on requests under way, which it answers in plain text. hypercorn, t
 for heads, but neither a limit on connections nor a time-out for visitors that read nothing.
 """
 
-import asyncio
 import json
 import logging
 import resource
+import socket
+import struct
+import time
 from collections import Counter
 from typing import Any
 
@@ -21,6 +23,7 @@ from rales.web.settings import Limits, visitor
 
 BACKLOG = 64  # connections that are taken from the system at once, each an open file before it can be counted
 SPARE = 200  # open files that are no connection and not opened for one, at most
+STILL_S = 1.0  # without a byte, after which an upload or an answer counts as standing still
 FILES = 3  # that one connection may need: its own, the sound it sends or receives, the table of sessions
 
 
@@ -33,45 +36,54 @@ class Places:
         self.limits, self.most = limits, max(8, min(limits.connections, room))
         self.each = self.most // 2
         self.taken: dict[Any, str] = {}  # connection -> visitor
+        self.refused: dict[Any, str] = {}  # those that are told so, as soon as their head has come
 
     def enter(self, new: Any) -> bool:
         """A connection takes a place; -> False where none is free and none becomes free."""
         address = visitor(new.client)
         holders = Counter(self.taken.values())
-        crowds = []
+        crowds: list[str] = []
         if holders[address] >= self.each:
             crowds = [address]
         elif len(self.taken) >= self.most:
             crowds = [whose for whose, _ in holders.most_common()]
         given_up = next(filter(None, map(self.longest_waiting, crowds)), None)
+        if crowds and given_up is None:
+            self.refused[new] = address
+            given_up = next(iter(self.refused)) if len(self.refused) > BACKLOG else None
+        else:
+            self.taken[new] = address
         if given_up is not None:
             self.leave(given_up)
-            given_up.transport.abort()
-        self.taken[new] = address
-        return not crowds or given_up is not None
+            given_up.drop()
+        return new in self.taken
 
     def leave(self, connection: Any) -> None:
         self.taken.pop(connection, None)
+        self.refused.pop(connection, None)
 
     def longest_waiting(self, address: str) -> Any:
-        """-> the connection of an address that the service has been waiting for longest, None if for none."""
+        """-> the connection of an address that the service has been waiting for longest, None if for none. Uploads and
+        answers under way do not count before they stand still."""
+        now = time.monotonic()
         waiting = [one for one, whose in self.taken.items() if whose == address and one.waits()]
+        waiting = [one for one in waiting if one.awaits_head() or now - one.moved > STILL_S]
         return min(waiting, key=lambda one: one.moved, default=None)
 
     async def sweep(self) -> None:
         """Close what has stood still for too long."""
-        now = asyncio.get_running_loop().time()
-        for one in list(self.taken):
+        now = time.monotonic()
+        for one in [*self.taken, *self.refused]:
             unread = one.waits() and one.unread_bytes > 0  # the guard tells whoever stops sending
             slow_s = now - (one.moved if unread else one.begun)
             if (unread and slow_s > self.limits.pause_s) or (one.awaits_head() and slow_s > self.limits.head_s):
-                one.transport.abort()
+                one.drop()
 
     def end(self) -> None:
         """Close every connection whose visitor keeps the service waiting."""
-        for one in list(self.taken):
+        for one in [*self.taken, *self.refused]:
             if one.waits():
-                one.transport.abort()
+                one.drop()
 
 
 def spoken(places: Places) -> Any:
@@ -83,7 +95,7 @@ def spoken(places: Places) -> Any:
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self.moved = self.begun = self.loop.time()
+            self.moved = self.begun = time.monotonic()
             self.unread_bytes = 0
             if not places.enter(self):
                 self.app = full
@@ -93,15 +105,15 @@ def spoken(places: Places) -> Any:
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            self.moved = self.loop.time()
+            self.moved = time.monotonic()
             super().data_received(data)
 
         def resume_writing(self) -> None:
-            self.moved = self.loop.time()
+            self.moved = time.monotonic()
             super().resume_writing()
 
         def on_response_complete(self) -> None:
-            self.begun = self.loop.time()
+            self.begun = time.monotonic()
             super().on_response_complete()
 
         def awaits_head(self) -> bool:
@@ -111,9 +123,15 @@ def spoken(places: Places) -> Any:
             """Whether it is the visitor's turn: to send a head, the rest of a body, or to read an answer."""
             unread_bytes = self.transport.get_write_buffer_size()
             if unread_bytes != self.unread_bytes:
-                self.unread_bytes, self.moved = unread_bytes, self.loop.time()
-            reads = unread_bytes > 0 or self.cycle is not None and self.cycle.response_started
+                self.unread_bytes, self.moved = unread_bytes, time.monotonic()
+            reads = unread_bytes > 0 or (self.cycle is not None and self.cycle.response_started)
             return self.awaits_head() or reads or (self.cycle.more_body and not self.flow.read_paused)
+
+        def drop(self) -> None:
+            """Close at once; the system does not go on keeping what was written for who does not read."""
+            line = self.transport.get_extra_info("socket")
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
 
         def send_400_response(self, _: str) -> None:
             """What is no HTTP never reaches the service; the server's own answer to it is plain text."""
@@ -150,7 +168,7 @@ class Seldom(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         about = f"{record.msg}{record.exc_info[1] if record.exc_info else ''}"[:300]
-        if record.created - self.last.get(about, 0.0) < self.pause_s:
+        if record.created - self.last.get(about, -self.pause_s) < self.pause_s:
             return False
         if len(self.last) > 1000:
             self.last.clear()

@@ -23,8 +23,8 @@ class Limits:
     waiting: int = 64  # requests that wait for the model
     recordings: int = 10_000  # in all sessions
     connections: int = 256  # open at a time, fewer where the system allows fewer open files
-    burst: int = 60  # changes at once, and as many costly looks, of one visitor
-    per_second: float = 5.0  # of them in the long run
+    burst: int = 300  # changes at once, and as many costly looks, of one visitor
+    per_second: float = 5.0  # of them in the long run: a burst is for the time in which this allows as many
     guesses: int = 10  # wrong tokens a minute of one visitor
     guesses_of_all: int = 100  # and of all of them
     head_s: float = 10.0  # that the head of a request may take to come
