@@ -688,7 +688,7 @@ def test_what_a_decoder_makes_of_damage_is_on_no_scale(tmp_path: Path, monkeypat
     path = tmp_path / "a.mp3"
     path.write_bytes(encoded(breathing(1), "MP3"))
     original = SoundFile.read
-    monkeypatch.setattr(SoundFile, "read", lambda *words, **options: 1e4 * original(*words, **options))
+    monkeypatch.setattr(SoundFile, "read", lambda *words, **options: 1e7 * original(*words, **options))
     with pytest.raises(ValueError, match=r"a\.mp3: samples reach .*, expected -1 to 1; it is damaged"):
         read(path)
 
