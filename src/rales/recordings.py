@@ -104,8 +104,8 @@ def found(given: str) -> list[str]:
 
 
 def found_in(folder: Path) -> list[str]:
-    """Folder -> the recordings in it, and the folders that cannot be opened, itself too: the reader tells of each, as of
-    a recording that cannot be read."""
+    """Folder -> the recordings in it, and the folders that cannot be opened, itself too: the reader tells of each, as
+    of a recording that cannot be read."""
     locked = list[Path]()
     try:
         return [str(path) for path in files(folder, locked) if is_recording(path)] + list(map(str, locked))

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from rales import predict
+from rales import predict, recordings
 from rales.cells import encodable, one_line, restored_table
 from rales.data import audit, read_cycles
 from rales.data.collection import read_collection
@@ -24,7 +24,7 @@ from rales.data.crops import Crops
 from rales.recordings import find
 from tests import tiny
 from tests.attack.odd_files import LOCKED, ODD, RATE_HZ, Odd, locks, sound
-from tests.attack.targets import UNFORESEEN
+from tests.attack.targets import EVENTS, UNFORESEEN
 from tests.command import command
 
 GOOD = {"101_1b1_Al_sc_Meditron": "train", "102_1b1_Al_sc_Meditron": "train", "104_1b1_Al_sc_Meditron": "test"}
@@ -274,3 +274,85 @@ def test_a_folder_above_that_may_not_be_listed(tmp_path: Path) -> None:
     folder = good_folder(tmp_path / LOCKED / "d")
     (folder / "ICBHI_challenge_train_test.txt").unlink()
     assert len(read_cycles(folder, needs_split=False)) == 6
+
+
+# Lists and annotations that are no files, or none that can be read
+
+
+def test_an_annotation_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    folder = good_folder(tmp_path / "d")
+    name = next(iter(GOOD))
+    (folder / f"{name}.txt").unlink()
+    os.mkfifo(folder / f"{name}.txt")
+    assert (
+        f"{folder}/{name}.txt: not a readable text file (a pipe or a device); expected a file" in audit(folder).problems
+    )
+    assert set(read_cycles(folder, skip_damaged=True)["recording"]) == set(GOOD) - {name}
+    problems = list[str]()
+    table = tiny.model().predict(folder, problems, cycles="annotation", quality=False)
+    assert set(table["recording"]) == set(GOOD) - {name}
+    assert len(problems) == 1
+
+
+def test_an_annotation_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guess where breaths are would look like the annotated ones."""
+    soundfile.write(tmp_path / "anna.wav", sound(), RATE_HZ)
+    (tmp_path / "anna.txt").write_text("0 1 0 0\n")
+    model = tiny.model()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", denied)
+        problems = list[str]()
+        assert model.predict(tmp_path / "anna.wav", problems).empty
+    assert problems[0].startswith(f"{tmp_path}/anna.txt: cannot be read (Permission denied)")
+    os.truncate(tmp_path / "anna.txt", 1 << 40)
+    ((_, status),) = model.tables([f"{tmp_path}/anna.wav"])
+    assert "passed over" in status["sentence"].item()  # no text of ours is as long, and it is said
+
+
+def denied(path: Path) -> bytes:
+    raise PermissionError(13, "Permission denied", str(path))
+
+
+def test_split_lists_and_events_that_are_pipes(tmp_path: Path) -> None:
+    folder = good_folder(tmp_path / "d")
+    (folder / "ICBHI_challenge_train_test.txt").unlink()
+    os.mkfifo(folder / "ICBHI_challenge_train_test.txt")
+    assert any("not a readable text file" in problem for problem in audit(folder).problems)
+    place = tmp_path / "sprsound" / "train_json"
+    place.mkdir(parents=True)
+    texts = {"1": json.dumps(EVENTS), "2": "[" * 3000, "3": f'{{"record_annotation": {"[" * 900}{"]" * 900}}}'}
+    for number, text in texts.items():
+        (place / f"65075373_4.2_0_p1_{number}.json").write_text(text)
+    os.mkfifo(place / "65075373_4.2_0_p1_4.json")
+    found = audit(place.parent)
+    assert len(found.problems) == 3
+    assert len(found.cycles) == 2
+    table = read_cycles(place.parent, audio=False, skip_damaged=True)
+    assert len(table) == 2
+    assert all("_p1_" in sentence for sentence in table.attrs["left_out"])
+
+
+@pytest.mark.parametrize("copies", [("d.wav", "d.flac"), ("a/d.wav", "b/d.wav")])
+def test_two_files_of_one_name_that_cannot_be_compared(copies: tuple[str, str], tmp_path: Path) -> None:
+    folder = good_folder(tmp_path / "d")
+    for name in copies:
+        (folder / name).parent.mkdir(exist_ok=True)
+        os.mkfifo(folder / name) if name.endswith(".wav") else (folder / name).symlink_to("nowhere")
+    assert len(audit(folder).cycles) == 6
+    assert len(read_cycles(folder, skip_damaged=True, needs_split=False)) == 6
+
+
+def test_an_error_nobody_foresaw_is_of_one_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = good_folder(tmp_path / "d")
+    first, original = f"{folder}/{min(GOOD)}.wav", recordings.with_verdicts
+
+    def fail(path: Path, *words: Any) -> Any:
+        if str(path) == first:
+            raise IndexError("list index out of range")
+        return original(path, *words)
+
+    monkeypatch.setattr(recordings, "with_verdicts", fail)
+    problems = list[str]()
+    table = tiny.model().predict(folder, problems, quality=False)
+    assert set(table["recording"]) == set(GOOD) - {min(GOOD)}
+    assert problems == [f"{first}: cannot be read (IndexError: list index out of range); save it again as WAV"]

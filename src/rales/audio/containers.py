@@ -6,6 +6,7 @@ one family of containers and says what the header promises, what is there, and w
 """
 
 import os
+import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import BinaryIO, Literal, NamedTuple
@@ -416,11 +417,14 @@ class Ogg(NamedTuple):
     links: list[tuple[int, int]]  # first and last byte of each stream that stands behind another
     is_ended: bool  # whether the last page says that it is the last
     is_cut: bool  # whether the file ends inside a page
+    damaged: int  # pages that are not what was written, which decoders pass over
+    is_ordered: bool  # whether no page says that it ends before another one in front of it, as a false length does
 
 
 def ogg(content: bytes) -> Ogg | None:
     """File -> its pages' facts; None if it is no Ogg."""
     at, begins, opening, ended = 0, list[int](), False, False
+    damaged, is_ordered, ends = 0, True, dict[bytes, int]()
     while content[at : at + 4] == b"OggS" and len(content) >= at + 27:
         segments = content[at + 26]
         size = 27 + segments + sum(content[at + 27 : at + 27 + segments])
@@ -428,7 +432,25 @@ def ogg(content: bytes) -> Ogg | None:
         if is_first and not opening:
             begins.append(at)
         opening, ended = is_first, bool(content[at + 5] & 4)
+
+        # How far the sound goes with this page, in samples; -1 where no packet ends in it
+        damaged += ogg_sum(content[at : at + size]) != content[at + 22 : at + 26]
+        stream, end = content[at + 14 : at + 18], int.from_bytes(content[at + 6 : at + 14], "little", signed=True)
+        before = -1 if is_first else ends.get(stream, -1)
+        is_ordered = is_ordered and (end == -1 or end >= before)
+        ends[stream] = max(end, before)
         at += size
     if not begins:
         return None
-    return Ogg(list(pairwise([*begins, len(content)])), ended, at > len(content))
+    return Ogg(list(pairwise([*begins, len(content)])), ended, at > len(content), damaged, is_ordered)
+
+
+MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def ogg_sum(page: bytes) -> bytes:
+    """Page -> its four bytes of CRC-32 as Ogg has it: that of zlib with the bits of all bytes in the other order, from
+    0 and not inverted."""
+    without = page[:22] + bytes(4) + page[26:]
+    mirrored = zlib.crc32(without.translate(MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return mirrored.to_bytes(4, "big").translate(MIRRORED)

@@ -393,6 +393,12 @@ def ogg_source(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
         return str(path), ()
     if ogg.is_cut:
         raise ValueError(f"{path}: truncated, it ends in the middle of a page; copy the file again")
+    if ogg.damaged:
+        raise ValueError(f"{path}: damaged, {ogg.damaged} of its pages are not what was written; copy the file again")
+    if not ogg.is_ordered:
+        raise ValueError(
+            f"{path}: one of its pages says that the sound ends before what stands in front; save it again"
+        )
     notes = () if ogg.is_ended else ("its last page is not there; read as far as it goes",)
     if len(ogg.links) == 1:
         return str(path), notes

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from rales.audio.opening import Opened, mixed, opened, reason, sentences
+from rales.audio.opening import HIGHEST, Opened, mixed, opened, reason, sentences
 
 Wave = NDArray[np.float32]
 PathLike = str | os.PathLike[str]
@@ -108,7 +108,8 @@ def _read_segment(path: Path, found: Opened, start_s: float | None, end_s: float
 
 
 def _read_channels(path: Path, found: Opened, begin: int, end: int) -> Wave:
-    """Open file and frames -> (end - begin, channels) as they stand in it; every one of them is there and finite."""
+    """Open file and frames -> (end - begin, channels) as they stand in it; every one of them is there, finite and on a
+    known scale."""
     rate_hz = int(found.file.samplerate)
     with sentences(path):
         try:
@@ -123,6 +124,9 @@ def _read_channels(path: Path, found: Opened, begin: int, end: int) -> Wave:
             f"{path}: truncated, {len(block)} of {end - begin} frames could be read from {begin / rate_hz:.3f} s on; "
             f"copy the file again"
         )
+    highest = float(np.abs(block).max(initial=0))
+    if highest <= HIGHEST * found.mix.scale:
+        return block
     finite = np.isfinite(block).all(axis=1)
     if not finite.all():
         first = int(np.argmin(finite))
@@ -131,7 +135,8 @@ def _read_channels(path: Path, found: Opened, begin: int, end: int) -> Wave:
             f"{path}: {wrong} of {len(block)} samples are NaN or infinite, the first at "
             f"{(begin + first) / rate_hz:.6f} s; export the recording again"
         )
-    return block
+    # Where the header tells whole numbers nothing can; a decoder of a lossy format makes anything of damage
+    raise ValueError(f"{path}: samples reach {highest:.6g}, expected -1 to 1; it is damaged, copy the file again")
 
 
 def resample(wave: ArrayLike, rate_hz: int, to_hz: int = 16000, method: Literal["soxr", "sinc"] = "soxr") -> Wave:
