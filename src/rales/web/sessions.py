@@ -110,16 +110,14 @@ def add_sound(app: "FastAPI", service: Service) -> None:
     @app.get("/recordings/{recording}/audio", response_class=FileResponse, responses=binary("audio/wav"))
     def audio(recording: str) -> FileResponse:
         """The recording as 16 kHz WAV."""
-        service.known(recording)
-        return FileResponse(service.store.place(recording) / "page.wav", media_type="audio/wav")
+        return FileResponse(service.sound(recording), media_type="audio/wav")
 
     @app.get(
         "/recordings/{recording}/spectrogram", response_class=Response, responses=binary("application/octet-stream")
     )
     def spectrogram(recording: str) -> Response:
         """The log-mel picture, a byte a cell, rows from the lowest band; x-bands, x-frames, x-hop-s say its shape."""
-        service.known(recording)
-        grey, bands, frames = scores.picture(service.store.place(recording) / "page.wav")
+        grey, bands, frames = service.picture(recording)
         headers = {"x-bands": str(bands), "x-frames": str(frames), "x-hop-s": str(scores.PICTURE_HOP_S)}
         return Response(grey, media_type="application/octet-stream", headers=headers)
 
