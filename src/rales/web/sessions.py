@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rales.web import marks, scores
 from rales.web.guard import Refusal
 from rales.web.schemas import (
+    OPTIONAL_FILE,
     Explanation,
     Label,
     Name,
@@ -72,7 +73,9 @@ def add_recordings(app: "FastAPI", service: Service) -> None:
     async def upload(
         session: str,
         audio: Annotated[UploadFile, File(description="A recording: WAV, FLAC, MP3, OGG, AIFF, M4A or AAC.")],
-        annotation: Annotated[UploadFile | None, File(description="Its cycles, in a form of rales predict.")] = None,
+        annotation: Annotated[
+            UploadFile | None, File(description="Its cycles, in a form of rales predict."), OPTIONAL_FILE
+        ] = None,
         path: Annotated[str, Form(description="Where it lay in a folder of several: visit1/anna.wav.")] = "",
         only_new: Annotated[
             bool, Form(description="Refuse (409) a file that the session has under this path.")
@@ -132,7 +135,7 @@ def add_scores(app: "FastAPI", service: Service) -> None:
         return {"model": model, "cycles": cycles, "facts": await asyncio.to_thread(service.line_of, recording)}
 
     @app.post("/recordings/{recording}/predictions", response_model=Scores)
-    async def predict(recording: str, model: str | None = None) -> dict[str, Any]:
+    async def predict(recording: str, model: str = "") -> dict[str, Any]:
         """What another model says of a recording's cycles, to set beside the default model's. Not a diagnosis."""
         row, chosen = await asyncio.to_thread(service.known, recording), service.model_name(model)
         cycles = await answer(row, partial(service.predict, row, chosen))
@@ -140,7 +143,7 @@ def add_scores(app: "FastAPI", service: Service) -> None:
 
     @app.get("/recordings/{recording}/explanation", response_model=Explanation)
     async def explanation(
-        recording: str, start_s: float, end_s: float, model: str | None = None, label: Label | None = None
+        recording: str, start_s: float, end_s: float, model: str = "", label: Label | None = None
     ) -> dict[str, Any]:
         """Which parts of the log-mel picture spoke for a label, by default the model's own. Not a diagnosis."""
         row, chosen = await asyncio.to_thread(service.known, recording), service.model_name(model)
