@@ -244,6 +244,16 @@ def test_what_is_saved_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.Monkey
 # Rows
 
 
+@pytest.mark.parametrize("share", ["NaN", "1e999", "null", '"0.5"', "true"])
+def test_a_label_without_a_number_is_no_answer(share: str) -> None:
+    rest = '"p_crackle": 0, "p_wheeze": 0, "p_both": 0'
+    text = '[{"start_s": 0, "end_s": 1, "label": %s, "p_normal": %s, ' + rest + "}]"
+    with pytest.raises(ValueError, match=r"cycle 1 has a (label without probabilities|probability that is no number)"):
+        kept.read_scored(text % ('"normal"', share))
+    assert kept.read_scored(text % ('"normal"', "1")) is not None
+    assert (kept.read_scored(text % ("null", "null")) or [{}])[0]["label"] is None  # not judged
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -258,7 +268,7 @@ def test_what_is_saved_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.Monkey
         ('[{"start_s": 0, "end_s": 1, "label": "rales"}]', "label"),
     ],
 )
-def test_json_that_is_damaged(text: str, why: str) -> None:
+def test_cycles_that_are_damaged(text: str, why: str) -> None:
     for read in (kept.read_marked, kept.read_scored):
         with pytest.raises(ValueError, match=why):
             read(text)

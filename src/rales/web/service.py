@@ -279,7 +279,9 @@ class Service:
         scores.quality_of says."""
         current = row["made"] is not None and row["made"] >= self.shelf.changed(self.shelf.default)
         cycles, source = row["saved"], "person"
-        if cycles is None:
+        if row["unreadable"]:
+            cycles, source = [], ""
+        elif cycles is None:
             cycles, source = row["original"] or [], row["origin"] or ""
         scored = row["scored"] if current else []
         row = row if self.store.has_sound(row["id"]) else {**row, "status": "failed", "problem": NO_SOUND}
