@@ -58,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "explain": {"predict", "recordings", "scoring", "runs", "audio", "config", "cells"},
     "web": {
         *{"predict", "explain", "recordings", "formats", "scoring", "report", "runs", "data", "audio", "metrics"},
-        *{"config", "export"},
+        *{"config", "export", "cells"},
         "",
     },
     "probe": {"metrics"},

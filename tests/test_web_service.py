@@ -434,7 +434,7 @@ def test_what_keeps_it_from_starting(place: Path, tmp_path: Path, monkeypatch: p
 
 def test_a_folder_that_is_none_of_ours(tmp_path: Path) -> None:
     (tmp_path / "sessions.sqlite").write_bytes(b"no database at all, but long enough to be looked at" * 40)
-    with pytest.raises(OSError, match="move it away or choose another --folder"):
+    with pytest.raises(OSError, match="move the whole folder away or choose another --folder"):
         Store(tmp_path)
     other = Store(tmp_path / "other")
     with other.open() as db:

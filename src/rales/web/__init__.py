@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from rales.config import UsageError
 from rales.extras import require_packages
-from rales.web import door
+from rales.web import door, system
 from rales.web.settings import Settings, data_folder
 
 STATIC = Path(__file__).parent / "static"
@@ -44,8 +44,8 @@ def serve(
     Errors: a package or the page's scripts missing, a port that is taken, a model that cannot be loaded.
     """
     require_packages("the web page", "web", "fastapi", "uvicorn", "multipart", "limits")
-    if not hasattr(os, "fork"):
-        raise ValueError("the web page decodes recordings in forked processes, which this system lacks; use Linux")
+    if why := system.lacks():
+        raise ValueError(why)
     if not (STATIC / "vendor" / "wavesurfer.esm.js").is_file():
         raise ValueError(f"{STATIC / 'vendor'}: the page's player is not there; `make setup` fetches it")
     if token is not None and len(token) < door.SHORTEST:
