@@ -15,6 +15,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": set(),
     "progress": set(),
     "extras": {"config"},
+    "telemetry": set(),
     "cells": set(),
     "losses": set(),
     "metrics": set(),
@@ -96,7 +97,7 @@ ALLOWED: dict[str, set[str]] = {
         "",
     },
     "__main__": {"cli"},
-    "": {"export", "predict"},  # the package itself: load()
+    "": {"export", "predict", "telemetry"},  # the package itself: load()
 }
 
 ANYWHERE = {"progress", "extras"}  # bars, and the sentence for a package that is not installed
