@@ -19,6 +19,7 @@ from rales.config import UsageError
 from rales.export import artefact, engines, graph, parity
 from rales.metrics import CLASSES
 from tests import tiny
+from tests.recorder import recording
 
 NEEDED = ("onnx", "onnxruntime", "onnxscript", "openvino", "nncf")
 pytestmark = pytest.mark.skipif(
@@ -149,6 +150,28 @@ def test_drift_lists_every_flip() -> None:
     (flip,) = found["flips"]
     assert (flip["recording"], flip["cycle"], flip["from"], flip["to"]) == ("a", 2, "normal", "crackle")
     assert flip["margin"] == pytest.approx(0.05)
+
+
+# Who is asked
+
+
+LOADED = """
+import rales, sys
+for path in sys.argv[1:]:
+    rales.load(path)
+import nncf, ray, rales.export
+"""
+
+
+def test_engines_ask_nobody_and_leave_no_name_in_the_home_folder(place: Path, tmp_path: Path) -> None:
+    with recording(tmp_path / "bare") as recorder:
+        assert recorder.run("-c", "import onnxruntime, openvino").returncode == 0
+        assert recorder.asked, "the recorder has not seen what OpenVINO is known to ask"
+        assert len({path.split("/")[0] for path in recorder.left()}) > 1, "both libraries are known to leave a name"
+    with recording(tmp_path / "ours") as recorder:
+        ended = recorder.run("-c", LOADED, place / "model.xml", place / "model.onnx")
+        assert ended.returncode == 0, ended.stderr
+        assert (recorder.asked, recorder.left()) == ([], [])
 
 
 # What is refused

@@ -1,24 +1,17 @@
 """Nobody is told that Rales is used: not by Rales, and not by a library that it uses."""
 
 import ast
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 
 import rales
-from rales import export
-from tests import tiny
 
 from .recorder import recording
 
 SOURCE = Path(rales.__file__).parent
 REPORTING = {"openvino", "nncf", "onnxruntime", "ray", "transformers", "huggingface_hub", "openvino_telemetry"}
-needs_engines = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("openvino", "nncf", "onnxruntime", "onnxscript")),
-    reason="needs the extras export and quantize",
-)
 
 
 def imported_by(path: Path, *, at_the_top: bool) -> set[str]:
@@ -61,34 +54,3 @@ def test_whichever_module_comes_first(module: str, tmp_path: Path) -> None:
     with recording(tmp_path / "home") as recorder:
         ended = recorder.run("-c", code)
     assert ended.returncode == 7, ended.stderr
-
-
-@pytest.fixture(scope="module")
-def artefacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `data` and a tiny model in `model.safetensors`, `.onnx` and `.xml`."""
-    folder = tmp_path_factory.mktemp("telemetry")
-    tiny.write_folder(folder / "data")
-    tiny.save(tiny.model(), folder / "model.safetensors")
-    export.export(folder / "model.safetensors", folder / "model.onnx")
-    export.export(folder / "model.safetensors", folder / "model.xml", "openvino")
-    return folder
-
-
-OURS = """
-import rales, sys
-for path in sys.argv[1:]:
-    rales.load(path)
-import nncf, ray, rales.export
-"""
-
-
-@needs_engines
-def test_engines_ask_nobody_and_leave_no_name_in_the_home_folder(artefacts: Path, tmp_path: Path) -> None:
-    with recording(tmp_path / "bare") as recorder:
-        assert recorder.run("-c", "import onnxruntime, openvino").returncode == 0
-        assert recorder.asked, "the recorder has not seen what OpenVINO is known to ask"
-        assert len({path.split("/")[0] for path in recorder.left()}) > 1, "both libraries are known to leave a name"
-    with recording(tmp_path / "ours") as recorder:
-        ended = recorder.run("-c", OURS, artefacts / "model.xml", artefacts / "model.onnx")
-        assert ended.returncode == 0, ended.stderr
-        assert (recorder.asked, recorder.left()) == ([], [])
