@@ -50,7 +50,9 @@ ALLOWED: dict[str, set[str]] = {
         *{"recipes", "recordings", "finetune", "rows", "scoring", "runs", "audio", "data", "config", "devices"},
         *{"metrics", "models", "cells", "progress"},
     },
-    "export": {"predict", "recipes", "finetune", "rows", "runs", "data", "audio", "config", "metrics", "devices"},
+    "export": {
+        *{"predict", "recipes", "finetune", "rows", "runs", "data", "audio", "config", "metrics", "devices", "cells"},
+    },
     "bench": {"export", "predict", "recipes", "runs", "models", "config", "metrics"},
     "search": {"predict", "recordings", "runs", "config", "cells"},
     "explain": {"predict", "recordings", "scoring", "runs", "audio", "config", "cells"},
