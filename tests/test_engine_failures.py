@@ -94,6 +94,7 @@ def others(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engi
         return {name: times[name] for name in turns}
 
     monkeypatch.setattr(engines, "race", race)
+    monkeypatch.setattr(engines, "in_own_process", lambda path, _: engines.search(path))
     monkeypatch.setenv("RALES_CACHE", str(tmp_path / "cache"))
     return found
 
@@ -166,6 +167,30 @@ def test_a_cache_that_cannot_be_written_to_is_told_before_the_search(
     named = others.load(model, "other")
     assert named.engine != named.in_torch
     assert others.said[-1].startswith("engine other could not be kept for the next command: ")
+
+
+ENDINGS = {
+    "crashes": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+    "says nothing": "",
+    "never ends": "import threading; threading.Event().wait()",
+    "says something else": "print('[]')",
+    "fails": 'print(\'{"error": "no memory"}\')',
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_search_that_does_not_survive_leaves_torch_and_a_sentence(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    monkeypatch.setenv("RALES_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(engines, "SEARCH", ENDINGS[ending])
+    if ending == "never ends":
+        monkeypatch.setattr(engines, "SEARCH_S", 1)
+    said: list[str] = []
+    found = export.load(model, recordings=64, tell=said.append)
+    assert found.engine == found.in_torch
+    assert len(said) == 2
+    assert said[1].startswith("no faster engine can be had here, so torch computes: ")
 
 
 @pytest.mark.parametrize(("at", "kind"), pairs(*MAKING, "later answer"))

@@ -268,6 +268,7 @@ def test_auto_takes_the_fastest_that_agrees(place: Path, monkeypatch: pytest.Mon
     said: list[str] = []
     seconds = {"torch": 0.024, "openvino": 0.008, "onnx": 0.016}  # of 8 clips
     monkeypatch.setattr(engines, "race", lambda turns: {name: [seconds[name]] for name in turns})
+    monkeypatch.setattr(engines, "in_own_process", lambda path, _: engines.search(path))
     model = place / "model.safetensors"
     few = export.load(model, recordings=3, tell=said.append)
     assert few.engine == few.in_torch
@@ -309,10 +310,11 @@ def test_many_recordings_are_scored_side_by_side_with_the_same_answers(
 def test_auto_leaves_out_what_disagrees_or_is_missing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
 
-    def refuse(model: predict.Model, to: str) -> object:
+    def refuse(model: predict.Model, to: str, tell: object = None) -> object:
         raise UsageError("not installed") if to == "onnx" else ValueError("not equal")
 
     monkeypatch.setattr(engines, "prepared", refuse)
+    monkeypatch.setattr(engines, "in_own_process", lambda path, _: engines.search(path))
     model = export.load(place / "model.safetensors", recordings=1000, tell=said.append)
     assert model.engine == model.in_torch
     assert "engine openvino is left out: not equal" in said
