@@ -67,7 +67,10 @@ ALLOWED: dict[str, set[str]] = {
         "config",
     },
     "spread": {"config"},
-    "batch": {"export", "predict", "recordings", "spread", "scoring", "formats", "runs", "data", "config", "devices"},
+    "batch": {
+        *{"export", "predict", "recordings", "spread", "scoring", "formats", "runs", "data", "config", "devices"},
+        "cells",
+    },
     "sweep": {"recipes", "probe", "spread", "data", "runs", "config"},
     "default_model": {"recipes", "data", "runs", "models", "config", "pretrain_config"},
     "reproduce": {"sweep", "recipes", "rows", "data", "config", "devices"},
