@@ -33,10 +33,10 @@ class Recorder:
         paths = [str(REPOSITORY / "src"), kept.get("PYTHONPATH", "")]
         self.environment = {**kept, **proxies, "HOME": str(home), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
-    def run(self, *words: object, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: object, cwd: Path | None = None, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         """Words for Python in this environment -> how it ended."""
         asked = [sys.executable, *map(str, words)]
-        return subprocess.run(asked, env=self.environment, capture_output=True, text=True, timeout=timeout_s)
+        return subprocess.run(asked, env=self.environment, cwd=cwd, capture_output=True, text=True, timeout=timeout_s)
 
     def left(self) -> list[str]:
         """-> files in the home folder that are neither ours nor harmless."""
