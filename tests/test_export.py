@@ -21,6 +21,7 @@ from rales.export import artefact, engines, graph, parity
 from rales.metrics import CLASSES
 from tests import tiny
 from tests.attack.flips import Case, anywhere, in_the_seal, trials
+from tests.recorder import recording
 
 NEEDED = ("onnx", "onnxruntime", "onnxscript", "openvino", "nncf")
 pytestmark = pytest.mark.skipif(
@@ -153,6 +154,28 @@ def test_drift_lists_every_flip() -> None:
     assert flip["margin"] == pytest.approx(0.05)
 
 
+# Who is asked
+
+
+LOADED = """
+import rales, sys
+for path in sys.argv[1:]:
+    rales.load(path)
+import nncf, ray, rales.export
+"""
+
+
+def test_engines_ask_nobody_and_leave_no_name_in_the_home_folder(place: Path, tmp_path: Path) -> None:
+    with recording(tmp_path / "bare") as recorder:
+        assert recorder.run("-c", "import onnxruntime, openvino").returncode == 0
+        assert recorder.asked, "the recorder has not seen what OpenVINO is known to ask"
+        assert len({path.split("/")[0] for path in recorder.left()}) > 1, "both libraries are known to leave a name"
+    with recording(tmp_path / "ours") as recorder:
+        ended = recorder.run("-c", LOADED, place / "model.xml", place / "model.onnx")
+        assert ended.returncode == 0, ended.stderr
+        assert (recorder.asked, recorder.left()) == ([], [])
+
+
 # What is refused
 
 
@@ -258,6 +281,7 @@ def test_auto_takes_the_fastest_that_agrees(place: Path, monkeypatch: pytest.Mon
     said: list[str] = []
     seconds = {"torch": 0.024, "openvino": 0.008, "onnx": 0.016}  # of 8 clips
     monkeypatch.setattr(engines, "race", lambda turns: {name: [seconds[name]] for name in turns})
+    monkeypatch.setattr(engines, "in_own_process", lambda path, _: engines.search(path))
     model = place / "model.safetensors"
     few = export.load(model, recordings=3, tell=said.append)
     assert few.engine == few.in_torch
@@ -299,10 +323,11 @@ def test_many_recordings_are_scored_side_by_side_with_the_same_answers(
 def test_auto_leaves_out_what_disagrees_or_is_missing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
 
-    def refuse(model: predict.Model, to: str) -> object:
+    def refuse(model: predict.Model, to: str, tell: object = None) -> object:
         raise UsageError("not installed") if to == "onnx" else ValueError("not equal")
 
     monkeypatch.setattr(engines, "prepared", refuse)
+    monkeypatch.setattr(engines, "in_own_process", lambda path, _: engines.search(path))
     model = export.load(place / "model.safetensors", recordings=1000, tell=said.append)
     assert model.engine == model.in_torch
     assert "engine openvino is left out: not equal" in said

@@ -16,6 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "progress": set(),
     "extras": {"config"},
     "seals": set(),
+    "telemetry": set(),
     "cells": set(),
     "losses": set(),
     "metrics": set(),
@@ -51,8 +52,10 @@ ALLOWED: dict[str, set[str]] = {
         *{"recipes", "recordings", "finetune", "rows", "scoring", "runs", "audio", "data", "config", "devices"},
         *{"metrics", "models", "cells", "progress"},
     },
-    "export": {"predict", "recipes", "finetune", "rows", "runs", "data", "audio", "config", "metrics", "devices"}
-    | {"seals"},
+    "export": {
+        *{"predict", "recipes", "finetune", "rows", "runs", "data", "audio", "config", "metrics", "devices", "cells"},
+        "seals",
+    },
     "bench": {"export", "predict", "recipes", "runs", "models", "config", "metrics"},
     "search": {"predict", "recordings", "runs", "config", "cells", "seals"},
     "explain": {"predict", "recordings", "scoring", "runs", "audio", "config", "cells"},
@@ -67,7 +70,10 @@ ALLOWED: dict[str, set[str]] = {
         "config",
     },
     "spread": {"config"},
-    "batch": {"export", "predict", "recordings", "spread", "scoring", "formats", "runs", "data", "config", "devices"},
+    "batch": {
+        *{"export", "predict", "recordings", "spread", "scoring", "formats", "runs", "data", "config", "devices"},
+        "cells",
+    },
     "sweep": {"recipes", "probe", "spread", "data", "runs", "config"},
     "default_model": {"recipes", "data", "runs", "models", "config", "pretrain_config"},
     "reproduce": {"sweep", "recipes", "rows", "data", "config", "devices"},
@@ -99,7 +105,7 @@ ALLOWED: dict[str, set[str]] = {
         "",
     },
     "__main__": {"cli"},
-    "": {"export", "predict"},  # the package itself: load()
+    "": {"export", "predict", "telemetry"},  # the package itself: load()
 }
 
 ANYWHERE = {"progress", "extras"}  # bars, and the sentence for a package that is not installed

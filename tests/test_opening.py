@@ -485,7 +485,8 @@ def test_without_ffmpeg_the_sentence_names_what_the_file_is(tmp_path: Path) -> N
         f"try: read({str(tmp_path / 'phone.wav')!r})\nexcept ValueError as error: print(error)"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert ended.stdout.strip() == f'{tmp_path / "phone.wav"}: MP4 needs the package av: pip install "rales[av]"'
+    what = "MP4 needs the package av, which is not installed"
+    assert ended.stdout.strip() == f'{tmp_path / "phone.wav"}: {what}: pip install "rales[av]"'
 
 
 # Strange files

@@ -7,14 +7,17 @@ died, goes on with the same command, and every recording is in the output exactl
 
 import functools
 import hashlib
-from collections.abc import Generator, Iterator, Mapping
+import re
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import pandas as pd
 
 from rales import export, formats, predict, recordings, runs, scoring, spread
+from rales.cells import one_line
 from rales.config import UsageError
 from rales.data import table
 from rales.data.collection import Source, read_collection
@@ -51,6 +54,7 @@ def run(
     min_confidence: float = 0.0,
     threshold: Any = None,
     quality: bool = True,
+    urls: Sequence[str] = (),
     progress: bool = False,
 ) -> dict[str, Any]:
     """Manifest (CSV or Parquet with a column `path`) -> OUT/cycles, OUT/summary and OUT/status, a Parquet file a shard;
@@ -60,7 +64,9 @@ def run(
     relative to the manifest, absolute, or URLs; each place counts once, however it is written. `cluster`
     is "local" (`processes` at a time) or "ray" (the cluster at `address`, or one started here; manifest, model and out
     must be on a file system that its nodes share).
-    Errors: no manifest, no model, an OUT of another job.
+    `urls` are the beginnings of addresses that the manifest may name: it may be a stranger's, and an address is asked
+    from this machine, with the user's rights.
+    Errors: no manifest, no model, an OUT of another job, an address that is not allowed.
     """
     if cluster not in ("local", "ray"):
         raise UsageError(f"--cluster {cluster}: expected local or ray")
@@ -68,6 +74,7 @@ def run(
         raise UsageError("--shard and --processes: expected 1 or more")
     collection = read_collection([manifest], part="all")
     (source,) = collection.sources
+    check_urls(manifest, source, urls)
     rows = rows_of(manifest, source) if cycles == "auto" else {}
     classifier = export.load(model)
     decision = classifier.decision(min_confidence, threshold)
@@ -97,6 +104,25 @@ def run(
             ]
         remove_half_written(out)
         return outcome(out, len(source.used), problems)
+
+
+def check_urls(manifest: Path, source: Source, allowed: Sequence[str]) -> None:
+    """Recordings of a manifest, and beginnings of addresses -> a UsageError if it names another address."""
+    import pyarrow.compute as pc
+
+    named = source.used.filter(pc.match_substring(source.used, "://")).to_pylist()
+    refused = [url for url in named if not any(lies_in(url, place) for place in allowed)]
+    if refused:
+        place = refused[0][: refused[0].find("/", refused[0].find("://") + 3) + 1] or refused[0]
+        raise UsageError(
+            f"{manifest}: names {len(refused)} address{'es' * (len(refused) > 1)} that this machine would ask, first "
+            f"{one_line(refused[0])}; if you trust the manifest, allow it with --urls {one_line(place)}"
+        )
+
+
+def lies_in(url: str, place: str) -> bool:
+    """Whether an address lies in a place such as s3://bucket/folder; `..` and fsspec's chains (`::`) lead out of it."""
+    return url.startswith(place.rstrip("/") + "/") and "::" not in url and ".." not in re.split(r"[/\\]", unquote(url))
 
 
 def predict_shard(

@@ -25,6 +25,7 @@ from rales.data.annotations import annotation_beside, names_beside, read_annotat
 from rales.data.cycles import files
 from rales.data.dialects import Row
 from rales.data.table import cycles_of_rows, marked
+from rales.extras import reason
 from rales.metrics import CLASSES
 from rales.writing import temporary_folder
 
@@ -152,10 +153,6 @@ def file_system(url: str) -> tuple[Any, str]:
     except ValueError as error:
         raise UsageError(f"{url}: {error}; expected a path, or a URL such as s3://bucket/folder") from error
     return files, path
-
-
-def reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from rales import runs, seals
 from rales.cells import encodable
 from rales.config import UsageError
-from rales.extras import require_packages
+from rales.extras import reason, require_packages
 from rales.predict import load
-from rales.recordings import is_url, reason
+from rales.recordings import is_url
 
 COLUMNS = ("recording", "cycle", "start_s", "end_s", "path")
 SET = "an embedding file of `rales embed`"

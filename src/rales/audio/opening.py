@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from rales.audio import containers
 from rales.audio.levels import live_channels
+from rales.extras import missing
 
 Wave = NDArray[np.float32]
 
@@ -418,15 +419,12 @@ def ogg_source(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
 def decoded(path: Path, kind: str) -> BinaryIO:
     """File that only FFmpeg reads, and what it is, if known -> its sound as float32 samples in a temporary file."""
     # The package is not needed for anything else, so its absence is told of the file that wants it
-    try:
-        import av
-    except ImportError as error:
+    if sentence := missing("av", "av"):
         what = path.suffix if path.suffix.lower() in FFMPEG_SUFFIXES else kind
         if not what:
-            raise ValueError(
-                f"{path}: not a readable audio file (its content is of no format that libsndfile reads)"
-            ) from error
-        raise ValueError(f'{path}: {what} needs the package av: pip install "rales[av]"') from error
+            raise ValueError(f"{path}: not a readable audio file (its content is of no format that libsndfile reads)")
+        raise ValueError(f"{path}: {what} {sentence}")
+    import av
 
     # All of it at once and to disk: FFmpeg jumps only to about a place, and a long recording would fill the memory
     target: Any = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the open recording)
