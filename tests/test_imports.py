@@ -15,6 +15,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": set(),
     "progress": set(),
     "extras": {"config"},
+    "json_files": set(),
     "cells": set(),
     "losses": set(),
     "metrics": set(),
@@ -25,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "scoring": {"metrics", "statistics", "config"},
     "devices": {"models"},
     "runs": {"config", "cells"},
+    "records": {"config", "metrics", "statistics"},
     "epochs": {"runs"},
     "data": {"audio", "config", "metrics", "cells"},
     "report": {"runs", "epochs", "metrics", "statistics", "cells"},
@@ -40,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "pretrain": {"data", "runs", "audio", "models", "optim", "pretrain_config", "config", "devices"},
     "recipes": {
         *{"stages", "finetune", "pretrain", "rows", "steps", "audio", "data", "models", "losses", "config"},
-        "pretrain_config",
+        "pretrain_config", "records",
     },
     "segment": {"audio"},
     "recordings": {"segment", "audio", "data", "config", "metrics"},
@@ -99,7 +101,8 @@ ALLOWED: dict[str, set[str]] = {
     "": {"export", "predict"},  # the package itself: load()
 }
 
-ANYWHERE = {"progress", "extras"}  # bars, and the sentence for a package that is not installed
+# Bars, the sentence for a package that is not installed, and the one reader of JSON
+ANYWHERE = {"progress", "extras", "json_files"}
 
 
 def modules() -> list[Path]:

@@ -347,9 +347,9 @@ def finish(job: Job) -> None:
 def summary(out: Path) -> dict[str, Any]:
     """Finished run folder -> what came of it."""
     lines, config = runs.read_metrics(out), runs.read_json(out / "config.json")
-    train_lines = [line for line in lines if line["split"] == "train"]
-    probes = [line for line in lines if line["split"] == "probe"]
-    passed_over = (out / "log.jsonl").read_text().count('"passed over"') if (out / "log.jsonl").exists() else 0
+    train_lines = [line for line in lines if line.get("split") == "train"]
+    probes = [line for line in lines if line.get("split") == "probe"]
+    passed_over = sum(note["what"] == "passed over" for note in runs.read_notes(out))
     return {
         "checkpoint": str(out / "last.safetensors"),
         "recordings": config["data"]["recordings"],

@@ -168,7 +168,7 @@ def read_epochs(folder: Path) -> pd.DataFrame:
     table = pd.DataFrame([line for line in lines if isinstance(line, dict)])
     if not {"epoch", "split"} <= set(table.columns):
         raise ValueError("metrics.jsonl is missing, empty or damaged: no line with `epoch` and `split`")
-    if len(table) < len((folder / "metrics.jsonl").read_text().splitlines()):
+    if len(table) < len((folder / "metrics.jsonl").read_bytes().splitlines()):
         raise ValueError(f"metrics.jsonl is damaged after {len(table)} lines, though the run is marked as done")
     table = table.reindex(columns=["epoch", "split", "loss", *WATCHED])
     for name in ["epoch", "loss", *WATCHED]:
