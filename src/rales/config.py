@@ -384,7 +384,7 @@ def what_is_possible(value: Any, name: str) -> str:
     for number in value if isinstance(value, tuple) else (value,):
         if not isinstance(number, int | float):
             continue
-        least_fits = number > 0 if name in ABOVE_ZERO else number >= 0 or name.endswith((".mean", "best_score"))
+        least_fits = number > 0 if name in ABOVE_ZERO else number >= 0 or name.endswith(("mean", "best_score"))
         if not least_fits or not math.isfinite(number):
             return "a number above 0" if name in ABOVE_ZERO else "a finite number, 0 or more"
         most = AT_MOST.get(name.rpartition(".")[2], MOST if isinstance(number, int) else math.inf)
@@ -497,7 +497,9 @@ def stored(value: Any, kind: Any, name: str, origin: str) -> Any:
         expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
     if expected := expected or what_is_possible(value, name):
         shown = of_kind(given) if isinstance(given, dict | list) and not isinstance(value, tuple) else repr(given)[:80]
-        raise ValueError(f"{origin}: {name} is {shown}, expected {expected}; the file is damaged or was changed by hand")
+        raise ValueError(
+            f"{origin}: {name} is {shown}, expected {expected}; the file is damaged or was changed by hand"
+        )
     return value
 
 

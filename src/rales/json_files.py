@@ -61,7 +61,9 @@ def parse_json(text: str | bytes, where: str, advice: str = DAMAGED) -> Any:
         )
         _check(value)
     except RecursionError as error:
-        raise ValueError(f"{where}: not valid JSON (more than {DEEPEST} levels of lists and objects); {advice}") from error
+        raise ValueError(
+            f"{where}: not valid JSON (more than {DEEPEST} levels of lists and objects); {advice}"
+        ) from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{where}: not valid JSON (no utf-8 text from byte {error.start + 1} on); {advice}") from error
     except json.JSONDecodeError as error:

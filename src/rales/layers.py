@@ -172,7 +172,8 @@ def begin(out: Path, settings: Mapping[str, Any], command: str) -> None:
     """Make or reopen the folder of a search; one of other settings, or with other files, is a sentence."""
     path = out / "layers.json"
     if path.exists():
-        there, here = runs.flatten(runs.read_json(path).get("settings", {})), runs.flatten(settings)
+        stored = runs.read_json(path).get("settings")
+        there, here = runs.flatten(stored if isinstance(stored, dict) else {}), runs.flatten(settings)
         for key in here:
             if here[key] != there.get(key):
                 raise ValueError(
@@ -194,7 +195,7 @@ def kept(path: Path, key: Mapping[str, Any]) -> dict[str, NDArray[Any]] | None:
     if not path.exists():
         return None
     tensors, record = runs.read_checkpoint(path)
-    return {name: value.numpy() for name, value in tensors.items()} if record["key"] == runs.clean(key) else None
+    return {name: value.numpy() for name, value in tensors.items()} if record.get("key") == runs.clean(key) else None
 
 
 @torch.inference_mode()

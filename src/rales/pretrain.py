@@ -1,9 +1,9 @@
 """The M2D loop: recordings without labels in, a run folder with a pre-trained encoder out."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from rales.data.hearing import Hearing, measured
 from rales.devices import Place, place
 from rales.models import M2D, ViT
 from rales.models.fast import pack
-from rales.models.weights import check_finite, write_reference_file
+from rales.models.weights import check_whole, write_reference_file
 from rales.optim import (
     adamw,
     clip_gradients,
@@ -35,10 +35,32 @@ from rales.optim import (
 )
 from rales.pretrain_config import PretrainConfig
 from rales.progress import progress_bar
+from rales.records import WRONG, check
 
 Build = Callable[[PretrainConfig], tuple[M2D, ViT | None]]  # -> the network, and a frozen teacher
 HOP_SAMPLES = 160
 MASKS = 6  # stream of random numbers; those before it are of the crops
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """statistics.json: mean and deviation of the log-mel, and the noise's mean."""
+
+    mean: float
+    std: float
+    noise_mean: float
+
+
+@dataclass(frozen=True)
+class State:
+    """Where an unfinished pre-training stands."""
+
+    epoch: int
+    step: int
+    sums: list[float]
+    seconds: float
+
+
 BEGIN: dict[str, Any] = {"step": 0, "sums": [0.0] * 4, "seconds": 0.0}  # where an epoch stands that has not begun
 
 
@@ -130,9 +152,9 @@ def train(
     if here.rank == 0 and not (out / "statistics.json").exists():
         runs.write_json(out / "statistics.json", statistics(config, sounds, noises, model, notes, progress=shown))
     here.gather("measured")
-    stats = runs.read_json(out / "statistics.json")
+    stats = stored_statistics(out)
     model.norm_stats.copy_(torch.tensor([stats["mean"], stats["std"]]))
-    state = resume(out, model, optimiser)
+    state = resume(out, model, optimiser, record)
     job = Job(
         config=config,
         out=out,
@@ -295,6 +317,13 @@ def statistics(
     return {"mean": mean, "std": std, "noise_mean": noise_mean}
 
 
+def stored_statistics(out: Path) -> dict[str, float]:
+    """Run folder -> what `statistics` found when the run began. Errors: a file that is none of it."""
+    found = runs.read_json(out / "statistics.json")
+    check(Statistics, found, str(out / "statistics.json"))
+    return {known.name: found[known.name] for known in fields(Statistics)}
+
+
 def write_notes(job: Job) -> None:
     """What all processes have to say of recordings -> log.jsonl, each sentence once."""
     notes = [note for some in job.here.gather(job.notes) for note in some]
@@ -320,17 +349,22 @@ def keep(job: Job, state: dict[str, Any]) -> None:
     runs.save_tensors(job.out / "resume.safetensors", tensors, about)
 
 
-def resume(out: Path, model: M2D, optimiser: torch.optim.AdamW) -> dict[str, Any]:
-    """Load what `keep` wrote, if it did; -> whole epochs, steps and sums of the one begun."""
+def resume(out: Path, model: M2D, optimiser: torch.optim.AdamW, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Load what `keep` wrote of a run of this record, if it did; -> whole epochs, steps and sums of the one begun."""
     path = out / "resume.safetensors"
     if not path.exists():
         return {"epoch": 0, **BEGIN}
-    tensors, record = runs.read_checkpoint(path)
+    tensors, stored = runs.read_checkpoint(path)
+    runs.check_same_run(path, stored, record)
+    check(State, stored.get("state"), str(path), "state.")
+    state: dict[str, Any] = stored["state"]
+    if len(state["sums"]) != len(BEGIN["sums"]):
+        raise ValueError(f"{path}: has {len(state['sums'])} sums of losses, expected {len(BEGIN['sums'])}; {WRONG}")
     weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
-    check_finite(weights, path)
+    check_whole(weights, model.state_dict(), path)
     model.load_state_dict(weights)
-    load_state_tensors(optimiser, tensors, "optimiser.")
-    return dict(record["state"])
+    load_state_tensors(optimiser, tensors, "optimiser.", path)
+    return state
 
 
 def finish(job: Job) -> None:
@@ -356,7 +390,7 @@ def summary(out: Path) -> dict[str, Any]:
         "left_out": config["data"]["left_out"],
         "notes": [note for folder in config["data"]["folders"] for note in folder.get("notes", [])],
         "passed_over": passed_over,
-        **runs.read_json(out / "statistics.json"),
+        **stored_statistics(out),
         "epochs": len(train_lines),
         "loss": {"first_epoch": train_lines[0]["loss"], "last_epoch": train_lines[-1]["loss"]},
         "probe": {"start": probes[0], "last": probes[-1]} if probes else None,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rales.config import Config, build, check_fit, of_kind, stored
+from rales.config import Config, check_fit, from_dict, of_kind, stored
 from rales.metrics import CLASSES, icbhi_scores, two_class_scores
 from rales.statistics import COLDEST, HOTTEST
 
@@ -192,7 +192,7 @@ def check_record(values: Any, origin: str | Path) -> Config:
     temperature = (values.get("calibration") or {}).get("temperature", 1)
     if not COLDEST <= temperature <= HOTTEST:
         raise ValueError(f"{origin}: its temperature is {temperature}, expected {COLDEST} to {HOTTEST}; {WRONG}")
-    config: Config = build(Config, values["config"], str(origin))
+    config = from_dict(values["config"], origin)
     try:
         check_fit(config)
     except ValueError as error:
@@ -232,15 +232,15 @@ def check(section: type, values: Any, origin: str, prefix: str = "") -> None:
 
 def check_value(value: Any, kind: Any, name: str, origin: str) -> None:
     """JSON value, the type of its field, the field's dotted name -> nothing. Errors: as `check`."""
-    if typing.get_origin(kind) is types.UnionType:  # X | None
-        if value is None:
+    if typing.get_origin(kind) is types.UnionType:  # X | None, str | int
+        if value is None and type(None) in typing.get_args(kind):
             return
-        kind = typing.get_args(kind)[0]
+        kind = next((each for each in typing.get_args(kind) if type(value) is each), typing.get_args(kind)[0])
     outer, inner = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return
     if kind is Config:
-        build(Config, value, origin)
+        from_dict(value, origin)
     elif dataclasses.is_dataclass(kind):
         check(typing.cast(type, kind), value, origin, f"{name}.")
     elif outer in (list, dict):

@@ -69,6 +69,17 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
     return finished
 
 
+def check_same_run(path: Path, stored: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Record in a checkpoint from which a run is to go on, and the run's own: ValueError if another run wrote it."""
+    asked, there = flatten(clean(record)), flatten(stored)
+    known = [key for key in asked if key.startswith(("recipe", "options.", "config.", "seed", "split.digest"))]
+    if different := next((key for key in known if asked[key] != there.get(key)), None):
+        raise ValueError(
+            f"{path}: is of another run ({different} is {there.get(different)!r} there, {asked[different]!r} here); "
+            "put its own back, or train again in an empty folder"
+        )
+
+
 def strangers(folder: Path) -> list[str]:
     """Folder that is to be empty -> the names of what is in it, sorted; hidden files do not count."""
     return sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))

@@ -26,6 +26,7 @@ from urllib.request import Request, urlopen
 import platformdirs
 from filelock import FileLock
 
+from rales.json_files import read_json
 from rales.progress import progress_bar
 
 NTT_LICENCE = "NTT's own (LICENSE.pdf of nttcslab/m2d), not an open-source licence: read it before use"
@@ -371,8 +372,14 @@ def _record_path(name: str) -> Path:
 
 def _record(name: str) -> dict[str, Any]:
     path = _record_path(name)
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return record
+    advice = f"remove it and fetch again with `rales weights {name}`"
+    record = read_json(path, advice) if path.exists() else {}
+    files = record.get("files", {}) if isinstance(record, dict) else None
+    if not isinstance(files, dict) or not all(
+        isinstance(text, str) for text in [*files.values(), record.get("sha256", "")]
+    ):
+        raise ValueError(f"{path}: no record of a download; {advice}")
+    return dict(record)
 
 
 def _sha256(path: Path) -> str:

@@ -15,7 +15,7 @@ from rales.models.ast import AST, ROWS, PositionLayout, columns_of, fit_position
 from rales.models.cnn import Cnn, CnnSize
 from rales.models.resnest import ResNeSt
 from rales.models.resnet import ResNet
-from rales.models.weights import default_heads, described, named, number_of_blocks, read_tensors
+from rales.models.weights import default_heads, described, fits, named, number_of_blocks, read_tensors
 
 # What PANNs files hold beside the convolutions: their own front-end, input batch-norm, embedding and AudioSet head.
 PANNS_REST = ("spectrogram_extractor.", "logmel_extractor.", "bn0.", "fc1.", "fc_audioset.")
@@ -125,8 +125,7 @@ def fitting(
     wrong += [
         f"{name} {described(found[name])}, expected {described(value)}"
         for name, value in expected.items()
-        if name in found
-        and (found[name].shape != value.shape or found[name].is_floating_point() != value.is_floating_point())
+        if name in found and not fits(found[name], value)
     ]
     if wrong:
         raise ValueError(f"{path}: not the weights of {what}: {named(wrong)}")

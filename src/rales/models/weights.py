@@ -68,7 +68,9 @@ def encoder_of(
     columns = (encoder["pos_embed"].shape[1] - 1) // rows
     long_input = long_input or stated.get("long_input", "chunks")
     if long_input not in typing.get_args(LongInput):
-        raise ValueError(f"{path}: says long_input = {long_input!r}, expected {' or '.join(typing.get_args(LongInput))}")
+        raise ValueError(
+            f"{path}: says long_input = {long_input!r}, expected {' or '.join(typing.get_args(LongInput))}"
+        )
 
     def empty() -> ViT:
         return ViT(
@@ -91,6 +93,7 @@ def encoder_of(
 
 
 Network = TypeVar("Network", bound=nn.Module)
+Made = TypeVar("Made")
 
 
 def built(
@@ -102,21 +105,25 @@ def built(
     file says of sizes costs nothing. Errors: a tensor that is missing, of another shape or of whole numbers where the
     network has fractions, and sizes that no network can have.
     """
-    try:
-        with torch.device("meta"):
-            expected = empty().state_dict()
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: not a checkpoint of {architecture}: {str(error).splitlines()[0]}") from error
+    expected = without_memory(empty, path).state_dict()
     wrong = [
         f"{key} {described(tensors.get(key))}, expected {described(value)}"
         for key, value in expected.items()
-        if key not in tensors
-        or tensors[key].shape != value.shape
-        or tensors[key].is_floating_point() != value.is_floating_point()
+        if not fits(tensors.get(key), value)
     ]
     if wrong:
         raise ValueError(f"{path}: not a checkpoint of {architecture}: {named(wrong)}")
     return empty()
+
+
+def without_memory(make: Callable[[], Made], path: str | os.PathLike[str]) -> Made:
+    """Function that makes networks of the sizes that a file states -> these, with shapes and without values. Errors:
+    sizes that no network can have."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except (ValueError, RuntimeError, ArithmeticError) as error:
+        raise ValueError(f"{path}: states sizes that no network has ({str(error).splitlines()[0]})") from error
 
 
 def described(value: Tensor | None) -> str:
@@ -213,6 +220,29 @@ def stated_number(stated: Mapping[str, Any], name: str, path: str | os.PathLike[
             f"{path}: says {name} = {stated[name]!r}, expected a whole number above 0; the file is damaged"
         )
     return int(stated[name])
+
+
+def check_whole(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """Tensors of a file, and those of the network that it is to fill: ValueError for another set of names, other
+    shapes, whole numbers for fractions, and values that are not finite."""
+    wrong = [
+        f"{name} {described(tensors.get(name))}, expected {described(expected[name]) if name in expected else 'none'}"
+        for name in sorted(expected.keys() | tensors.keys())
+        if name not in expected or not fits(tensors.get(name), expected[name])
+    ]
+    if wrong:
+        raise ValueError(
+            f"{path}: its tensors do not fit the architecture that its record names ({named(wrong)}); the file was put "
+            "together from two models, or is damaged"
+        )
+    check_finite(tensors, path)
+
+
+def fits(value: Tensor | None, expected: Tensor) -> bool:
+    """Whether a file's tensor is there and has the shape and kind of number of a network's."""
+    if value is None or value.shape != expected.shape:
+        return False
+    return value.is_floating_point() == expected.is_floating_point()
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:

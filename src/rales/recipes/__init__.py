@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from rales.config import Config, Recipe, UsageError, check_fit, differences, field_types, nearest_field, override
-from rales.records import WRONG, check_record
 from rales.recipes import arscnet, ast, lungattn, lungrn_nl, m2d_fusion, moummad, nguyen, respirenet, wang_splice
+from rales.records import WRONG, check_record
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "m2d_fusion": m2d_fusion.recipe,
