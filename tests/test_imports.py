@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "records": {"config", "metrics", "statistics"},
     "epochs": {"runs", "metrics"},
     "data": {"audio", "config", "metrics", "cells"},
-    "report": {"runs", "epochs", "metrics", "statistics", "cells"},
+    "report": {"runs", "records", "epochs", "metrics", "statistics", "cells"},
     "outputs": {"audio", "config", "data", "metrics"},
     "rows": {"config", "audio", "data", "losses", "metrics"},
     "steps": {"audio", "config", "losses", "optim"},

@@ -387,7 +387,7 @@ def resume(
     optimisers: dict[str, torch.optim.Optimizer],
     record: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Load the last whole epoch of an unfinished run of this record, if there is one; -> epoch and best score so far."""
+    """Load the last whole epoch of the unfinished run of this record, if there is one; -> epoch and best score."""
     path = out / "resume.safetensors"
     if not path.exists():
         return {"epoch": 0, "best_score": None, "best_epoch": None}

@@ -1,4 +1,4 @@
-"""JSON from outside -> values that everything else can trust to be what JSON can say, or a sentence that names the file.
+"""JSON from outside -> values that are what JSON can say, or a sentence that names the file.
 
 Run folders, caches and records are copied, edited and damaged, and annotations are strangers' work. Whatever reads JSON
 that it has not just made reads it here: a file that is none (a pipe, a folder, gigabytes), bytes that are no UTF-8,

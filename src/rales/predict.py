@@ -29,7 +29,7 @@ from rales.metrics import CLASSES, by_group
 from rales.models import downloads
 from rales.models.fast import pack
 from rales.models.fusion import mean_plus_max
-from rales.models.weights import check_whole, fingerprint, without_memory
+from rales.models.weights import check_whole, fingerprint, stated_by, without_memory
 from rales.progress import progress_bar
 from rales.recordings import Cycles, Piece, Waves
 from rales.rows import cycle_waves, preparation, scored_together
@@ -435,10 +435,12 @@ def load(path_or_name: str | Path | None = None, device: str = "auto") -> Model:
     recipe = recipes.rebuild(record, str(path))
     if own is not None and (different := [name for name in IDENTITY if own.get(name) != record.get(name)]):
         raise ValueError(f"{path}: its {different[0]} is not that of config.json; the folder holds files of two runs")
-    frontend, empty = without_memory(lambda: (recipe.frontend(recipe.config), recipe.model(recipe.config)), path)
+    with stated_by(path):
+        frontend = recipe.frontend(recipe.config)
+    empty = without_memory(lambda: recipe.model(recipe.config), path)
     check_whole(tensors, finetune.tensors_of(empty, frontend), path)
 
-    frontend, network = recipe.frontend(recipe.config), recipe.model(recipe.config)
+    network = recipe.model(recipe.config)
     finetune.load_tensors(tensors, network, frontend)
     return Model(recipe, network, record, pick(device, 0), frontend=frontend)
 

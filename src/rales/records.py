@@ -32,7 +32,10 @@ class Calibration:
 class Side:
     """How much data is in one part of a split."""
 
-    cycles: int
+    recordings: int = 0
+    patients: int = 0
+    cycles: int | None = None
+    classes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,10 @@ class Record:
     overrides: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     epoch: int = 0
+    provenance: str = ""
+    command: str = ""
+    commit: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
     split: Split = field(default_factory=Split)
     calibration: Calibration | None = None
     computed_in: ComputedIn | None = None

@@ -196,7 +196,7 @@ def append_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """-> the lines of metrics.jsonl; one that was cut off at the very end is left out. Errors: any other that is none."""
+    """-> the lines of metrics.jsonl; one that was cut off at the very end is left out. Errors: damage elsewhere."""
     path = folder / "metrics.jsonl"
     if not path.exists():
         return []
@@ -272,7 +272,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 )
             record = parse_json(metadata["rales"], f"{path}: its record", "train or copy it again")
             if not isinstance(record, dict):
-                raise ValueError(f"{path}: its record is no object; train or copy it again")
+                raise ValueError(f"{path}: its record is no object; train or copy it again")  # noqa: TRY004
             return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged, cut or not a safetensors file ({error}); train or copy it again") from error

@@ -87,7 +87,7 @@ def read_rows(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def read_vectors(path: Path) -> Vectors:
-    """Embedding file -> (rows, features) float32, finite, a row for each of `read_rows`. Errors: a file that is none."""
+    """Embedding file -> (rows, features) float32, finite, one for each of `read_rows`. Errors: as there."""
     with embedding_file(path):
         if path.suffix == ".parquet":
             vectors = vectors_of_parquet(path)

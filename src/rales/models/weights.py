@@ -12,7 +12,8 @@ import re
 import typing
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -117,12 +118,18 @@ def built(
 
 
 def without_memory(make: Callable[[], Made], path: str | os.PathLike[str]) -> Made:
-    """Function that makes networks of the sizes that a file states -> these, with shapes and without values. Errors:
+    """Function that makes a network of the sizes that a file states -> it, with shapes and without values. Errors:
     sizes that no network can have."""
+    with stated_by(path), torch.device("meta"):
+        return make()
+
+
+@contextmanager
+def stated_by(path: str | os.PathLike[str]) -> Iterator[None]:
+    """While networks are made as a file says: what torch and numpy say of impossible sizes -> a sentence."""
     try:
-        with torch.device("meta"):
-            return make()
-    except (ValueError, RuntimeError, ArithmeticError) as error:
+        yield
+    except (ValueError, RuntimeError, ArithmeticError, IndexError) as error:
         raise ValueError(f"{path}: states sizes that no network has ({str(error).splitlines()[0]})") from error
 
 
@@ -360,8 +367,8 @@ def encoder_tensors(tensors: dict[str, Tensor], path: str | os.PathLike[str]) ->
         shape = tuple(encoder[name].shape)
         if len(shape) != axes or 0 in shape:
             raise ValueError(
-                f"{path}: {name} has the shape {shape}, expected {axes} sizes above 0 as in an M2D encoder; the file is "
-                "damaged or of another architecture"
+                f"{path}: {name} has the shape {shape}, expected {axes} sizes above 0 as in an M2D encoder; the file "
+                "is damaged or of another architecture"
             )
     return encoder
 
