@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 import rales
-from rales import export, predict, runs
+from rales import export, predict, runs, seals
 from rales.cli import main
 from rales.config import UsageError
 from rales.export import artefact, engines, graph, parity
@@ -186,9 +186,9 @@ def test_files_that_are_no_artefact(place: Path, tmp_path: Path) -> None:
     for name in ("model.onnx", "model.xml", "model.bin"):
         content = (place / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=r"model.onnx: damaged, cut or no file for onnx"):
+    with pytest.raises(ValueError, match=r"model.onnx: not an artefact of `rales export`, or cut or damaged"):
         export.load(tmp_path / "model.onnx")
-    with pytest.raises(ValueError, match=r"model.xml: damaged, cut or no file for openvino"):
+    with pytest.raises(ValueError, match=r"model.xml: not an artefact of `rales export`, or cut or damaged"):
         export.load(tmp_path / "model.xml")
     shutil.copy(place / "model.xml", tmp_path / "model.xml")
     with pytest.raises(ValueError, match=r"model.xml: (damaged|model.bin beside it is damaged)"):
@@ -200,7 +200,7 @@ def test_files_that_are_no_artefact(place: Path, tmp_path: Path) -> None:
     stranger = onnx.load(place / "model.onnx")
     del stranger.metadata_props[:]
     onnx.save(stranger, tmp_path / "stranger.onnx")
-    with pytest.raises(ValueError, match=r"stranger.onnx: holds no record of Rales"):
+    with pytest.raises(ValueError, match=r"stranger.onnx: not an artefact of `rales export`, or cut or damaged"):
         export.load(tmp_path / "stranger.onnx")
 
 
@@ -218,6 +218,9 @@ def test_weights_of_another_model_are_found(place: Path, tmp_path: Path) -> None
     head = next(value for value in changed.graph.initializer if sorted(value.dims) == [4, 48])
     head.CopyFrom(onnx.numpy_helper.from_array(0.5 * onnx.numpy_helper.to_array(head), head.name))
     onnx.save(changed, tmp_path / "changed.onnx")
+    with pytest.raises(ValueError, match=r"changed.onnx: an artefact of .* that was damaged or changed"):
+        export.load(tmp_path / "changed.onnx")
+    seals.seal(tmp_path / "changed.onnx")
     with pytest.raises(ValueError, match=r"changed.onnx: its answers are .* away from those it was made with"):
         export.load(tmp_path / "changed.onnx")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rales import predict, search, terminal
+from rales import predict, seals, search, terminal
 from rales.config import UsageError
 from tests import tiny
 
@@ -149,6 +149,7 @@ def test_files_that_are_no_embedding_sets_are_sentences(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"x.parquet: not an embedding file"):
         search.read_rows(tmp_path / "x.parquet")
     np.savez(tmp_path / "x.npz", vectors=np.array([{}], dtype=object))  # a pickle is not opened
+    seals.seal_zip(tmp_path / "x.npz")
     with pytest.raises(ValueError, match=r"x.npz: not an embedding file"):
         search.read_rows(tmp_path / "x.npz")
     with pytest.raises(ValueError, match=r"x.npz: not an embedding file"):

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import rales
-from rales import finetune, layers, predict, recipes, runs
+from rales import finetune, layers, predict, recipes, runs, seals
 from rales.config import Config, Recipe, differences, override, to_dict
 from rales.data import read_cycles
 from rales.data.collection import read_collection
@@ -188,7 +188,8 @@ def test_a_run_that_is_not_finished_or_no_encoder_is_a_sentence(place: Path, tmp
         ):
             load_m2d(path)
     for text in ("[]", "{", '{"config": 3}'):
-        save_file(plain, path, metadata={"rales": text})
+        save_file(plain, path, metadata={"rales": text, "seal": seals.UNSEALED})
+        seals.seal(path)
         with pytest.raises(ValueError, match=r"model.safetensors: its record .*; the file is damaged"):
             load_m2d(path)
 

@@ -144,7 +144,7 @@ class Model:
     weights: str = ""
     """Name or file of the pre-trained checkpoint; empty = random start."""
     weights_digest: str = ""
-    """SHA-256 of the encoder in that file, filled in when it is read: a file of the same name may hold another."""
+    """SHA-256 of that file, or of the M2D encoder in it: filled in, since a file of the same name may hold another."""
 
 
 @dataclass(frozen=True)

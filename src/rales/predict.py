@@ -498,6 +498,7 @@ def evaluate(
         }
         for name, part in figures.items()
     }
+    own["model"] = model.digest
     own["notice"] = NOTICE
     return own
 

@@ -27,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rales import seals
 from rales.cells import defused_table, encodable
 from rales.json_files import DAMAGED, parse_json, read_json_lines
 from rales.json_files import read_json as read_json_file
@@ -242,21 +243,24 @@ def append_notes(folder: Path, notes: list[dict[str, str]]) -> None:
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], more: Mapping[str, str] | None = None
 ) -> None:
-    """Tensors, a JSON record and more metadata -> one safetensors file, written beside its place and renamed.
+    """Tensors, a JSON record and more metadata -> one sealed safetensors file, written beside its place and renamed.
 
+    The seal is in the record, not beside it, since safetensors writes its metadata in random order and the same run
+    is to leave the same bytes.
     Errors: a full disk is a sentence with the size that was needed; the file that stood there before stays.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {**(more or {}), "rales": json.dumps(clean(record))}
+    metadata = {**(more or {}), "rales": json.dumps({"seal": seals.UNSEALED, **clean(record)})}
     with replacing(path, bytes_needed=sum(t.numel() * t.element_size() for t in contiguous.values())) as beside:
         beside.touch()
         mode = beside.stat().st_mode
         save_file(contiguous, beside, metadata=metadata)
+        seals.seal(beside)
         beside.chmod(mode)  # safetensors writes for the owner alone, but colleagues read each other's runs
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Checkpoint written by `save_tensors` -> (tensors, record); anything else is a sentence."""
+    """Checkpoint written by `save_tensors` -> (tensors, record); anything else, or other bytes, is a sentence."""
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such checkpoint; a run folder holds best.safetensors once an epoch is done"
@@ -270,9 +274,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                     f"{path}: a safetensors file without a Rales record, so it is no trained model; "
                     "pre-trained encoders go in with --weights"
                 )
+            seals.check(path, "a checkpoint of Rales")
             record = parse_json(metadata["rales"], f"{path}: its record", "train or copy it again")
             if not isinstance(record, dict):
                 raise ValueError(f"{path}: its record is no object; train or copy it again")  # noqa: TRY004
+            record.pop("seal", None)  # of this file alone
             return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged, cut or not a safetensors file ({error}); train or copy it again") from error

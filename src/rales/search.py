@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rales import runs
+from rales import runs, seals
 from rales.cells import encodable
 from rales.config import UsageError
 from rales.extras import require_packages
@@ -24,6 +25,7 @@ from rales.records import check
 
 COLUMNS = {"recording": "OU", "cycle": "iu", "start_s": "fiu", "end_s": "fiu", "path": "OU"}  # kinds of numpy
 MOST_UNPACKED = 100  # numbers a byte of a Parquet file: it packs what repeats itself, and vectors hardly do
+SET = "an embedding file of `rales embed`"
 EXACT_UP_TO = 100_000  # vectors: below, comparing with every one takes milliseconds and misses none
 
 Vectors = NDArray[np.float32]
@@ -47,7 +49,8 @@ def check_vectors_name(out: Path) -> None:
 
 
 def write_vectors(table: pd.DataFrame, out: Path, about: dict[str, Any] | None = None) -> None:
-    """Table of `Model.embed_table`, and what made it (model, layer, per) -> .npz (one array a column) or .parquet."""
+    """Table of `Model.embed_table`, and what made it (model, layer, per) -> a sealed .npz (one array a column) or
+    .parquet."""
     check_vectors_name(out)
     told = json.dumps(about or {})
     with runs.replacing(out) as beside:
@@ -56,17 +59,23 @@ def write_vectors(table: pd.DataFrame, out: Path, about: dict[str, Any] | None =
             import pyarrow.parquet as pq
 
             arrow = pa.Table.from_pandas(table, preserve_index=False)
-            pq.write_table(arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), "rales": told}), beside)
+            known = {**(arrow.schema.metadata or {}), "rales": told, "seal": seals.UNSEALED}
+            pq.write_table(arrow.replace_schema_metadata(known), beside)
+            seals.seal(beside)
         else:
             columns: dict[str, Any] = {name: table[name].to_numpy() for name in ("cycle", "start_s", "end_s")}
             words: dict[str, Any] = {name: table[name].to_numpy(dtype=str) for name in ("recording", "path")}
             with beside.open("wb") as file:  # given a name, numpy would add its own suffix
                 np.savez(file, vectors=np.stack(table["vector"].to_list()), about=np.array(told), **words, **columns)
+            seals.seal_zip(beside)
 
 
 def read_rows(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Embedding file -> its rows without the vectors, and what made it. Errors: a file that is none."""
-    with embedding_file(path):
+    """Embedding file -> its rows without the vectors (`.attrs["seal"]` names its content), and what made it.
+
+    Errors: a file that is none, or is damaged.
+    """
+    with embedding_file(path) as seal:
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
@@ -83,6 +92,7 @@ def read_rows(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
                 raise ValueError(f"its column {name} holds something else")
             if kinds == "OU" and not all(isinstance(value, str) for value in values):
                 raise ValueError(f"its column {name} has rows without a text")
+    table.attrs["seal"] = seal
     return table, about
 
 
@@ -99,16 +109,17 @@ def read_vectors(path: Path) -> Vectors:
 
 
 @contextmanager
-def embedding_file(path: Path) -> Iterator[None]:
-    """Whatever the readers of such files raise -> a sentence that names the file."""
+def embedding_file(path: Path) -> Iterator[str]:
+    """-> the seal of a whole file; whatever its readers raise -> a sentence that names the file."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; `rales embed` makes embedding files")
     if not path.is_file():
         raise ValueError(f"{path}: a folder, a pipe or a device; `rales embed` makes embedding files")
+    seal = seals.check(path, SET)
     try:
-        yield
+        yield seal
     except Exception as error:  # each reader has its own for damage
-        raise ValueError(f"{path}: not an embedding file of `rales embed` ({reason(error)}); embed again") from error
+        raise ValueError(f"{path}: not {SET} ({reason(error)}); embed again") from error
 
 
 def read_arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
@@ -166,24 +177,28 @@ def vectors_of_parquet(path: Path) -> NDArray[Any]:
     return np.concatenate(parts)
 
 
-def index_of(path: Path, rows: int) -> Any:
-    """Embedding file -> its index (usearch), memory-mapped from the file beside it; made if missing, old or damaged."""
+def index_of(path: Path, seal: str) -> Any:
+    """Embedding file and its seal -> its index (usearch), memory-mapped from the file beside it; made if missing,
+    damaged, or of other vectors, as its end says."""
     from usearch.index import Index
 
     stored = path.with_name(path.name + ".usearch")
-    if stored.is_file() and stored.stat().st_mtime_ns >= path.stat().st_mtime_ns:
-        try:
-            index = Index.restore(stored, view=True)
-            if index is not None and len(index) == rows:
+    end = f"\nof {seal}\n".encode()
+    with suppress(OSError, ValueError, RuntimeError):  # not there, damaged, of another version of usearch
+        seals.check(stored, "a search index")
+        with stored.open("rb") as file:
+            file.seek(-len(end) - len(seals.UNSEALED), os.SEEK_END)
+            if file.read(len(end)) == end and (index := Index.restore(stored, view=True)) is not None:
                 return index
-        except (ValueError, RuntimeError):  # damaged
-            pass
     vectors = read_vectors(path)
     index = Index(ndim=vectors.shape[1], metric="cos", dtype="f32")
     index.add(np.arange(len(vectors)), vectors)
     # A folder that cannot be written to, or (TypeError) a name that is not UTF-8: next time again
     with suppress(OSError, TypeError), runs.replacing(stored) as beside:
         index.save(beside)
+        with beside.open("ab") as file:
+            file.write(end + seals.UNSEALED.encode())
+        seals.seal(beside)
     return index
 
 
@@ -224,7 +239,7 @@ def nearest(path: Path, query: Vectors | str, top: int = 10) -> pd.DataFrame | N
     A named recording's vector is the mean of its rows', and its own rows are left out of the answer.
     """
     rows, _ = read_rows(path)
-    index = index_of(path, len(rows))
+    index = index_of(path, rows.attrs["seal"])
     own = np.zeros(len(rows), dtype=bool)
     if isinstance(query, str):
         own = named(rows, query)

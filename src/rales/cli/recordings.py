@@ -127,6 +127,7 @@ def predict(
         written = formats.write(chunks, out, form, sources)
         say(collected.sentence(written) if written else "no cycle, no file written")
     document = collected.document() | {"calibration": classifier.calibration or None, "notice": decision.notice}
+    document["model"] = classifier.digest
     if status is not None:
         formats.write_table(collected.status, status)
     if summary is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from rales import runs
+from rales import runs, seals
 from rales.devices import processors
 from rales.export.graph import quiet
 from rales.export.parity import CLIPS_AT_ONCE, Engine, Waves, in_pieces
@@ -158,7 +158,8 @@ def network_of(model: Any) -> Any:
 
 
 def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
-    """openvino.Model and record -> FILE.bin and FILE.xml, renamed into place; the xml knows the bin by its SHA-256."""
+    """openvino.Model and record -> FILE.bin and FILE.xml, sealed and renamed into place; the xml knows the bin by its
+    SHA-256."""
     import openvino
 
     weights = out.with_suffix(".bin")
@@ -167,7 +168,9 @@ def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
         openvino.save_model(model, made, compress_to_fp16=False)
         content = made.with_suffix(".bin").read_bytes()
         model.set_rt_info(json.dumps(runs.clean(record | {"bin": hashlib.sha256(content).hexdigest()})), ["rales"])
+        model.set_rt_info(seals.UNSEALED, ["seal"])
         openvino.save_model(model, made, compress_to_fp16=False)
+        seals.seal(made)
         with runs.replacing(weights, bytes_needed=len(content)) as beside:
             beside.write_bytes(content)
         with runs.replacing(out) as beside:
@@ -176,8 +179,11 @@ def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
 
 
 def read(path: Path) -> tuple[Path, dict[str, Any]]:
-    """FILE.xml -> what `compiled` takes, and the record. Errors: no OpenVINO file, or one without its weights."""
+    """FILE.xml -> what `compiled` takes, and the record. Errors: other bytes than were written, another's file, no
+    weights."""
     import openvino
+
+    seals.check(path, "an artefact of `rales export`")
 
     weights = path.with_suffix(".bin")
     if not weights.is_file():

@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from rales import seals
 from rales.json_files import parse_json
 from rales.models.vit import Layout, LongInput, ViT
 
@@ -280,6 +281,7 @@ def stored_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         start = file.read(9)
     if start[8:9] == b"{" or path.suffix == ".safetensors":
         return read_safetensors(path)
+    seals.check(path, "a checkpoint of Rales", needed=False)
     check_unpacked_size(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
@@ -333,21 +335,24 @@ def write_reference_file(
 ) -> Path:
     """State dict of an M2D network -> a full pre-training file as nttcslab/m2d saves it, without optimiser state.
 
-    That code takes the sizes of input and patch from the folder's name. -> the file.
+    It is sealed as zip files are. That code takes the sizes of input and patch from the folder's name. -> the file.
     """
     name = f"m2d_vit-{unit[0]}x{unit[1]}p{patch[0]}x{patch[1]}-rales"
     path = folder / name / f"checkpoint-{epoch}.pth"
     path.parent.mkdir(exist_ok=True)
     model = {key: value.detach().cpu().clone() for key, value in tensors.items()}
     torch.save({"model": model, "epoch": epoch, "args": argparse.Namespace(input_size=unit, patch_size=patch)}, path)
+    seals.seal_zip(path)
     return path
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Safetensors file -> (name -> tensor, metadata)."""
+    """Safetensors file -> (name -> tensor, metadata); one that Rales wrote must still be what it wrote."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            metadata = file.metadata() or {}
+            seals.check(path, "a checkpoint of Rales", needed="rales" in metadata)
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged or cut safetensors file ({error}); copy it again") from error
 

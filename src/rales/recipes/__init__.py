@@ -4,9 +4,11 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rales.config import Config, Recipe, UsageError, check_fit, differences, field_types, nearest_field, override
+from rales.models.downloads import sha256_of
 from rales.recipes import arscnet, ast, lungattn, lungrn_nl, m2d_fusion, moummad, nguyen, respirenet, wang_splice
 from rales.records import WRONG, check_record
 
@@ -50,7 +52,7 @@ def make(name: str, assignments: Sequence[str] = (), **options: str | None) -> R
     unknown = [key for key in chosen if key not in own]
     if unknown:
         raise UsageError(f"recipe {name} has no option {unknown[0]!r}; it has {', '.join(own)}")
-    recipe = builder(**chosen)
+    recipe = named_by_digest(builder(**chosen))
     config = override(recipe.config, fields)
     if config.audio.frontend != recipe.config.audio.frontend:  # its constants come with it
         raise UsageError(f"--set audio.frontend={config.audio.frontend}: use --set frontend={config.audio.frontend}")
@@ -63,6 +65,15 @@ def make(name: str, assignments: Sequence[str] = (), **options: str | None) -> R
     check_fit(config)
     overrides = differences(recipe.config, config)
     return replace(recipe, config=config, overrides=overrides, notes=notes_of(recipe, overrides))
+
+
+def named_by_digest(recipe: Recipe) -> Recipe:
+    """Recipe -> the same, whose settings name the content of the file it starts from, not its path alone."""
+    model = recipe.config.model
+    if model.weights_digest or not Path(model.weights).is_file():  # a missing file is named where it is read
+        return recipe
+    model = replace(model, weights_digest=sha256_of(Path(model.weights)))
+    return replace(recipe, config=replace(recipe.config, model=model))
 
 
 def notes_of(recipe: Recipe, overrides: Mapping[str, Any]) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ from rales.config import Audio, UsageError, override
 from rales.config import build as build_settings
 from rales.data.collection import Collection
 from rales.models import M2D, ViT, load_m2d
-from rales.models.downloads import find
+from rales.models.downloads import find, sha256_of
 from rales.models.weights import encoder_of, read_tensors, record_of
 from rales.pretrain import Probe
 from rales.pretrain_config import SIZES, Encoder, PretrainConfig
@@ -60,7 +60,10 @@ def settings(size: str | None = None, weights: str | None = None, words: list[st
         config = SIZES[size or "base"]
     else:
         raise UsageError(f"size {size!r} is unknown; expected one of {', '.join(SIZES)}")
-    return override(config, words or [])
+    config = override(config, words or [])
+    files = {f"{name}_digest": getattr(config.encoder, name) for name in ("weights", "teacher")}
+    digests = {name: sha256_of(find(word)) for name, word in files.items() if word}
+    return replace(config, encoder=replace(config.encoder, **digests))
 
 
 def run(
