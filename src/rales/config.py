@@ -36,15 +36,16 @@ AT_MOST = {  # far above anything sensible: nothing is made of a size that a sli
     "fade_samples": 10**7,
     "dim": 2**16,
     "decoder_dim": 2**16,
-    "depth": 2**10,
-    "decoder_depth": 2**10,
+    "depth": 128,
+    "decoder_depth": 128,
     "heads": 2**16,
     "decoder_heads": 2**16,
     "patch": 2**16,
     "unit_frames": 10**6,
-    "layers": 2**10,
+    "layers": 128,
     "seed": 2**63 - 1,  # as far as JSON and torch go
 }
+LEAST_HZ, LEAST_S = 1000, 0.1
 MOST_SAMPLES = 20_000_000  # of a cycle: 80 MB
 MOST = 10**9  # of any other whole number
 
@@ -400,6 +401,11 @@ def check_fit(config: Config) -> None:
     model, audio = config.model, config.audio
     if not model.layers or max(model.layers) > model.depth:
         raise UsageError(f"model.layers={list(model.layers)}: the encoder has {model.depth} layers")
+    if audio.rate_hz < LEAST_HZ or audio.duration_s < LEAST_S:
+        raise UsageError(
+            f"audio.rate_hz={audio.rate_hz} and audio.duration_s={audio.duration_s:g}: expected {LEAST_HZ} and "
+            f"{LEAST_S:g} at least, of which no picture can be made otherwise"
+        )
     if audio.rate_hz * audio.duration_s > MOST_SAMPLES:
         raise UsageError(
             f"audio.duration_s={audio.duration_s:g} at {audio.rate_hz} Hz: {audio.rate_hz * audio.duration_s:.0f} "

@@ -455,6 +455,8 @@ def evaluate(
     """
     model = load(run, device)
     config, record = model.recipe.config, model.record
+    if "epoch" not in record or "digest" not in record.get("split", {}):
+        raise ValueError(f"{run}: its checkpoint does not say its epoch or its data; train or copy it again")
     table = splits.divide(cycles, config, needed=("test",))
     parts: dict[str, pd.Series[bool]] = {config.split.name: table["split"] == "test"}
     if config.split.name == "official":

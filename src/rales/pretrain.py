@@ -61,6 +61,26 @@ class State:
     seconds: float
 
 
+@dataclass(frozen=True)
+class TrainLine:
+    """An epoch in metrics.jsonl."""
+
+    epoch: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class ProbeLine:
+    """A probe's figures in metrics.jsonl."""
+
+    epoch: int
+    specificity: float | None
+    sensitivity: float | None
+    score: float | None
+    score_last_layer: float | None
+
+
+LINES: dict[str, type] = {"train": TrainLine, "probe": ProbeLine}
 BEGIN: dict[str, Any] = {"step": 0, "sums": [0.0] * 4, "seconds": 0.0}  # where an epoch stands that has not begun
 
 
@@ -131,7 +151,7 @@ def train(
     """The run from where it was saved last to the end; -> what came of it (rank 0)."""
     finished = here.rank == 0 and runs.begin(out, record)
     if any(here.gather(finished)):  # and nobody reads the folder before rank 0 has made it
-        return summary(out) if here.rank == 0 else {}
+        return summary(out, record) if here.rank == 0 else {}
     numbers, steps = config.pretrain, items_of(config, data) // config.pretrain.batch_size
     shown = progress and here.rank == 0
     if here.rank == 0:
@@ -198,7 +218,7 @@ def train(
     if here.rank == 0:
         finish(job)
     here.gather("finished")
-    return summary(out) if here.rank == 0 else {}
+    return summary(out, record) if here.rank == 0 else {}
 
 
 def train_epoch(job: Job, epoch: int, state: dict[str, Any]) -> dict[str, Any]:
@@ -378,22 +398,26 @@ def finish(job: Job) -> None:
     (job.out / "resume.safetensors").unlink(missing_ok=True)
 
 
-def summary(out: Path) -> dict[str, Any]:
-    """Finished run folder -> what came of it."""
-    lines, config = runs.read_metrics(out), runs.read_json(out / "config.json")
-    train_lines = [line for line in lines if line.get("split") == "train"]
-    probes = [line for line in lines if line.get("split") == "probe"]
-    passed_over = sum(note["what"] == "passed over" for note in runs.read_notes(out))
+def summary(out: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Finished run folder and its record -> what came of it. Errors: a file of it that does not say so."""
+    lines = {"train": list[dict[str, Any]](), "probe": list[dict[str, Any]]()}
+    for number, line in enumerate(runs.read_metrics(out), start=1):
+        kind = str(line.get("split"))
+        if kind in lines:
+            check(LINES[kind], line, f"{out / 'metrics.jsonl'}, line {number}")
+            lines[kind].append(line)
+    if not lines["train"]:
+        raise ValueError(f"{out / 'metrics.jsonl'}: holds no epoch, though the run is marked as done; {WRONG}")
     return {
         "checkpoint": str(out / "last.safetensors"),
-        "recordings": config["data"]["recordings"],
-        "left_out": config["data"]["left_out"],
-        "notes": [note for folder in config["data"]["folders"] for note in folder.get("notes", [])],
-        "passed_over": passed_over,
+        "recordings": record["data"]["recordings"],
+        "left_out": record["data"]["left_out"],
+        "notes": [note for folder in record["data"]["folders"] for note in folder.get("notes", [])],
+        "passed_over": sum(note["what"] == "passed over" for note in runs.read_notes(out)),
         **stored_statistics(out),
-        "epochs": len(train_lines),
-        "loss": {"first_epoch": train_lines[0]["loss"], "last_epoch": train_lines[-1]["loss"]},
-        "probe": {"start": probes[0], "last": probes[-1]} if probes else None,
+        "epochs": len(lines["train"]),
+        "loss": {"first_epoch": lines["train"][0]["loss"], "last_epoch": lines["train"][-1]["loss"]},
+        "probe": {"start": lines["probe"][0], "last": lines["probe"][-1]} if lines["probe"] else None,
     }
 
 

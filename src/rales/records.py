@@ -84,7 +84,7 @@ class Record:
     recipe: str
     options: dict[str, str]
     config: Config
-    classes: list[str] = field(default_factory=lambda: list(CLASSES))
+    classes: list[str]
     overrides: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     epoch: int = 0
@@ -194,7 +194,7 @@ def check_record(values: Any, origin: str | Path) -> Config:
     """Record of a training run, and the file it is from -> its settings. Errors: a sentence for all that is no such
     record, and for classes that are not those that this version tells apart."""
     check(Record, values, str(origin))
-    if values.get("classes", list(CLASSES)) != list(CLASSES):
+    if values["classes"] != list(CLASSES):
         raise ValueError(f"{origin}: its classes are {values['classes']}, expected {', '.join(CLASSES)} in this order")
     temperature = (values.get("calibration") or {}).get("temperature", 1)
     if not COLDEST <= temperature <= HOTTEST:

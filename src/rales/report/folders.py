@@ -171,9 +171,12 @@ def read_epochs(folder: Path) -> pd.DataFrame:
         raise ValueError(f"metrics.jsonl is damaged after {len(table)} lines, though the run is marked as done")
     for number, line in enumerate(lines, start=1):
         wrong = [name for name in ("loss", *WATCHED) if type(line.get(name, 0.0)) not in (int, float, type(None))]
+        wrong += [] if isinstance(line.get("split"), str) else ["split"]
         wrong += [name for name in WATCHED if name not in wrong and not 0 <= (line.get(name) or 0) <= 1]
         if wrong:
-            raise ValueError(f"metrics.jsonl, line {number}: {wrong[0]} is {line[wrong[0]]!r}, expected a fraction")
+            raise ValueError(
+                f"metrics.jsonl, line {number}: {wrong[0]} is {line.get(wrong[0])!r}, expected another kind of value"
+            )
     table = table.reindex(columns=["epoch", "split", "loss", *WATCHED])
     table = table.astype(dict.fromkeys(("epoch", "loss", *WATCHED), np.float64))
     return table.drop_duplicates(["epoch", "split"], keep="last").reset_index(drop=True)
@@ -201,12 +204,12 @@ def read_predictions(path: Path, cycles: int | None) -> pd.DataFrame | None:
     if len(table) == 0 or (cycles is not None and len(table) != cycles):
         raise ValueError(f"predictions.csv holds {len(table)} cycles, config.json says {cycles}")
     for name in ("cycle", "start_s", "end_s"):
-        if not np.issubdtype(table[name].dtype, np.number) or not np.isfinite(table[name]).all():
+        if not pd.api.types.is_numeric_dtype(table[name]) or not np.isfinite(table[name]).all():
             raise ValueError(f"predictions.csv: {name} is not a number in every line")
     if len(twice := table.index[table[["recording", "cycle"]].duplicated() | table["recording"].isna()]):
         raise ValueError(f"predictions.csv, line {twice[0] + 2}: a cycle of no recording, or one that was there before")
     try:
-        metrics.as_probabilities(table[PROBABILITIES])
+        metrics.as_probabilities(table[PROBABILITIES].to_numpy(np.float64))
     except ValueError as error:
         raise ValueError(f"predictions.csv: {error}") from error
     numbers = {name: number for number, name in enumerate(metrics.CLASSES)}
