@@ -24,7 +24,7 @@ from rales.recordings import CYCLES, is_url, reason
 from rales.records import check
 
 COLUMNS = {"recording": "OU", "cycle": "iu", "start_s": "fiu", "end_s": "fiu", "path": "OU"}  # kinds of numpy
-MOST_UNPACKED = 100  # numbers a byte of a Parquet file: it packs what repeats itself, and vectors hardly do
+MOST_UNPACKED = 10  # numbers a byte of a Parquet file: it packs what repeats itself, and vectors hardly do
 SET = "an embedding file of `rales embed`"
 EXACT_UP_TO = 100_000  # vectors: below, comparing with every one takes milliseconds and misses none
 

@@ -209,7 +209,7 @@ def sweep_words(place: Place, out: Path) -> list[object]:
 
 PLANS: dict[str, Any] = {
     "predict": lambda place: (place.run, {**CHECKPOINT, **CONFIG}),
-    "evaluate": lambda place: (place.run, {**CHECKPOINT, **CONFIG}),
+    "evaluate": lambda place: (place.run, few({**CHECKPOINT, **CONFIG}, 3)),
     "explain": lambda place: (place.run, few(CHECKPOINT, 5)),
     "embed": lambda place: (place.run, few(CHECKPOINT, 6)),
     "export": lambda place: (place.run, few(CHECKPOINT, 9)),

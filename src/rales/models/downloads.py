@@ -377,13 +377,13 @@ def _record_path(name: str) -> Path:
 
 def _record(name: str) -> dict[str, Any]:
     path = _record_path(name)
-    advice = f"remove it and fetch again with `rales weights {name}`"
+    advice = f"delete it and the folder {name} beside it, and fetch again with `rales weights {name}`"
     record = read_json(path, advice) if path.exists() else {}
     files = record.get("files", {}) if isinstance(record, dict) else None
     if not isinstance(files, dict) or not all(
         isinstance(text, str) for text in [*files.values(), record.get("sha256", "")]
     ):
-        raise ValueError(f"{path}: no record of a download; {advice}")
+        raise ValueError(f"{path}: is no record of a download; {advice}")
     return dict(record)
 
 

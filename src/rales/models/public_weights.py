@@ -78,7 +78,14 @@ def ast_tensors(path: str | Path, *, frames: int = 798, layout: PositionLayout =
     renamed = {hugging_face_name(name): value for name, value in kept.items() if not name.startswith(AST_UNUSED)}
     joined = join_qkv(renamed)
     table, depth = joined.get("pos_embed"), number_of_blocks(joined, "blocks.", path)
-    if table is None or table.ndim != 3 or table.shape[1] < 2 + ROWS or (table.shape[1] - 2) % ROWS or not depth:
+    if (
+        table is None
+        or table.ndim != 3
+        or table.shape[1] < 2 + ROWS
+        or (table.shape[1] - 2) % ROWS
+        or not depth
+        or not table.numel()
+    ):
         raise ValueError(
             f"{path}: not an AST file: it starts with {named(tensors)}; expected positions for 2 tokens and {ROWS} "
             "rows of patches, and blocks"
