@@ -273,7 +273,7 @@ def test_a_damaged_record_of_a_download_is_a_sentence(server: Server) -> None:
     record = fetch(server).parent.with_suffix(".json")
     assert record.is_file()
     record.write_bytes(record.read_bytes()[:50])
-    with pytest.raises(ValueError, match=rf"{NAME}.json: the record of a download is damaged .*delete it and "):
+    with pytest.raises(ValueError, match=rf"{NAME}.json: not valid JSON .*delete it and "):
         downloads.find("mr7")
     record.unlink()
     assert downloads.find("mr7").read_bytes() == WEIGHTS

@@ -15,6 +15,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": set(),
     "progress": set(),
     "extras": {"config"},
+    "json_files": set(),
     "seals": set(),
     "telemetry": set(),
     "cells": set(),
@@ -28,22 +29,24 @@ ALLOWED: dict[str, set[str]] = {
     "devices": {"models"},
     "writing": {"cells"},
     "runs": {"config", "cells", "seals", "writing"},
-    "epochs": {"runs"},
+    "records": {"config", "metrics", "statistics"},
+    "epochs": {"runs", "metrics"},
     "data": {"audio", "config", "metrics", "cells", "spread", "writing"},
-    "report": {"runs", "epochs", "metrics", "statistics", "cells"},
+    "report": {"runs", "records", "epochs", "metrics", "statistics", "cells"},
     "outputs": {"audio", "config", "data", "metrics"},
     "rows": {"config", "audio", "data", "losses", "metrics"},
     "steps": {"audio", "config", "losses", "optim"},
     "finetune": {
         *{"rows", "steps", "data", "runs", "models", "losses", "metrics", "optim", "config", "scoring", "devices"},
-        "epochs",
+        *{"epochs", "records"},
     },
-    "stages": {"finetune", "rows", "runs", "data", "devices", "config"},
+    "stages": {"finetune", "rows", "runs", "data", "devices", "config", "models"},
     "pretrain_config": set(),
-    "pretrain": {"data", "runs", "audio", "models", "optim", "pretrain_config", "config", "devices"},
+    "pretrain": {"data", "runs", "records", "audio", "models", "optim", "pretrain_config", "config", "devices"},
     "recipes": {
         *{"stages", "finetune", "pretrain", "rows", "steps", "audio", "data", "models", "losses", "config"},
         "pretrain_config",
+        "records",
     },
     "segment": {"audio"},
     "recordings": {"segment", "audio", "data", "config", "metrics", "writing"},
@@ -57,7 +60,7 @@ ALLOWED: dict[str, set[str]] = {
         "seals",
     },
     "bench": {"export", "predict", "recipes", "runs", "models", "config", "metrics"},
-    "search": {"predict", "recordings", "runs", "config", "cells", "seals"},
+    "search": {"predict", "recordings", "records", "runs", "config", "cells", "seals"},
     "explain": {"predict", "recordings", "scoring", "runs", "audio", "config", "cells"},
     "web": {
         *{"predict", "explain", "recordings", "formats", "scoring", "report", "runs", "data", "audio", "metrics"},
@@ -74,7 +77,7 @@ ALLOWED: dict[str, set[str]] = {
         *{"export", "predict", "recordings", "spread", "scoring", "formats", "runs", "data", "config", "devices"},
         "cells",
     },
-    "sweep": {"recipes", "probe", "spread", "data", "runs", "config"},
+    "sweep": {"recipes", "probe", "spread", "data", "runs", "records", "config"},
     "default_model": {"recipes", "data", "runs", "models", "config", "pretrain_config"},
     "reproduce": {"sweep", "recipes", "rows", "data", "config", "devices"},
     "terminal": {"metrics", "report"},
@@ -108,7 +111,8 @@ ALLOWED: dict[str, set[str]] = {
     "": {"export", "predict", "telemetry"},  # the package itself: load()
 }
 
-ANYWHERE = {"progress", "extras"}  # bars, and the sentence for a package that is not installed
+# Bars, the sentence for a package that is not installed, and the one reader of JSON
+ANYWHERE = {"progress", "extras", "json_files"}
 
 
 def modules() -> list[Path]:

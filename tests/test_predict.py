@@ -419,7 +419,7 @@ def test_files_that_are_no_model_are_sentences(place: Path, golden: Path, tmp_pa
     with pytest.raises(ValueError, match=r"x.safetensors: made by recipe 'gone'"):
         rales.load(tmp_path / "x.safetensors")
     runs.save_tensors(tmp_path / "x.safetensors", {**tensors, "head.weight": torch.zeros(4, 7)}, record)
-    with pytest.raises(ValueError, match=r"x.safetensors: its tensors do not fit .* \(1 differ, first head.weight\)"):
+    with pytest.raises(ValueError, match=r"x.safetensors: its tensors do not fit .* \(head.weight"):
         rales.load(tmp_path / "x.safetensors")
     record["config"]["train"]["inertia"] = 0.5
     runs.save_tensors(tmp_path / "x.safetensors", tensors, record)

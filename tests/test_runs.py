@@ -158,7 +158,7 @@ WRITERS: Mapping[str, Write] = {
     "write_json": lambda path: runs.write_json(path, {"a": 1}),
     "write_table": lambda path: runs.write_table(path, pd.DataFrame({"a": [1, 2]})),
     "copy": lambda path: runs.copy(Path(__file__), path),
-    "forget_after": lambda path: runs.forget_after(path.parent, 1),
+    "forget_after": lambda path: runs.forget_after(path.parent, 0),
     "append_metrics": lambda path: runs.append_metrics(path.parent, [{"epoch": 3}]),
 }
 

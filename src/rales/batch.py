@@ -216,13 +216,20 @@ def outcome(out: Path, expected: int, problems: list[str]) -> dict[str, Any]:
 
     counts = {"recordings": 0, "ok": 0, "failed": 0, "cycles": 0, "not_judged": 0, "seconds_of_sound": 0.0}
     for path in sorted((out / "status").glob("part-*.parquet")):
-        shard = pq.read_table(path, columns=["path", "status", "sentence", "duration_s", "cycles", "not_judged"])
-        failed = shard.filter(pc.equal(shard["status"], "failed"))
+        try:
+            shard = pq.read_table(path, columns=["path", "status", "sentence", "duration_s", "cycles", "not_judged"])
+            failed = shard.filter(pc.equal(shard["status"], "failed"))
+            sums = [pc.sum(shard[name]).as_py() or 0 for name in ("cycles", "not_judged", "duration_s")]
+        except (OSError, ValueError, KeyError, NotImplementedError) as error:
+            raise ValueError(
+                f"{path}: damaged, no status of a shard ({recordings.reason(error)}); remove it, and the same command "
+                "computes the shard again"
+            ) from error
         counts["recordings"] += len(shard)
         counts["failed"] += len(failed)
-        counts["cycles"] += pc.sum(shard["cycles"]).as_py() or 0
-        counts["not_judged"] += pc.sum(shard["not_judged"]).as_py() or 0
-        counts["seconds_of_sound"] += pc.sum(shard["duration_s"]).as_py() or 0.0
+        counts["cycles"] += sums[0]
+        counts["not_judged"] += sums[1]
+        counts["seconds_of_sound"] += sums[2]
         problems += failed["sentence"].to_pylist()[: max(0, 20 - len(problems))]
     counts["ok"] = counts["recordings"] - counts["failed"]
     if counts["recordings"] != expected and not any(problem.startswith("shard ") for problem in problems):

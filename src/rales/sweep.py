@@ -27,6 +27,7 @@ from rales.config import UsageError, to_dict
 from rales.data import read_cycles, splits
 from rales.probe import name, subsets
 from rales.progress import progress_bar
+from rales.records import check_record
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:
         return False
     try:
         stored, recipe = runs.read_json(folder / "config.json"), recipes.make(trial.recipe, trial.words)
+        check_record(stored, folder / "config.json")
         table = splits.divide(cycles, recipe.config)
         same_data = stored["split"]["digest"] == runs.digest(table[table["split"] != ""])
         asked = stored.get("asked", stored)  # the last of several stages has numbers of its own

@@ -9,6 +9,7 @@ import torch
 from rales import runs, seals
 from rales.export.graph import quiet
 from rales.export.parity import CLIPS_AT_ONCE, Engine, Probabilities, Waves, in_pieces
+from rales.json_files import parse_json
 
 PRECISIONS = ("float32", "int8")
 PACKAGES = {"onnx": "export", "onnxscript": "export", "onnxruntime": "export"}
@@ -85,4 +86,4 @@ def read(path: Path) -> tuple[Path, dict[str, Any]]:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # only its record is wanted
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return path, json.loads(session.get_modelmeta().custom_metadata_map.get("rales", "null"))
+    return path, parse_json(session.get_modelmeta().custom_metadata_map.get("rales", "null"), f"{path}: its record")

@@ -13,6 +13,7 @@ from rales import runs, seals
 from rales.devices import processors
 from rales.export.graph import quiet
 from rales.export.parity import CLIPS_AT_ONCE, Engine, Waves, in_pieces
+from rales.json_files import parse_json
 
 PRECISIONS = ("float32", "bf16", "int8")
 PACKAGES = {"openvino": "openvino"}
@@ -187,7 +188,8 @@ def read(path: Path) -> tuple[Path, dict[str, Any]]:
     if not weights.is_file():
         raise ValueError(f"{path}: its weights are missing; copy {weights.name} beside it")
     model = openvino.Core().read_model(path)
-    record: Any = json.loads(str(model.get_rt_info(["rales"]).value)) if model.has_rt_info(["rales"]) else None
-    if record and record.get("bin") != hashlib.sha256(weights.read_bytes()).hexdigest():
+    told = str(model.get_rt_info(["rales"]).value) if model.has_rt_info(["rales"]) else "null"
+    record = parse_json(told, f"{path}: its record")
+    if isinstance(record, dict) and record.get("bin") != hashlib.sha256(weights.read_bytes()).hexdigest():
         raise ValueError(f"{path}: {weights.name} beside it is damaged, cut or of another model; copy both files again")
     return path, record

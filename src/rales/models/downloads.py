@@ -26,6 +26,7 @@ from urllib.request import Request, urlopen
 import platformdirs
 from filelock import FileLock
 
+from rales.json_files import read_json
 from rales.progress import progress_bar
 from rales.writing import replacing, sync_file, sync_folder, sync_tree
 
@@ -379,14 +380,14 @@ def _record_path(name: str) -> Path:
 
 def _record(name: str) -> dict[str, Any]:
     path = _record_path(name)
-    try:
-        record: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: the record of a download is damaged ({error}); delete it and the folder {name} beside it, and "
-            f"fetch again with `rales weights {name}`"
-        ) from error
-    return record
+    advice = f"delete it and the folder {name} beside it, and fetch again with `rales weights {name}`"
+    record = read_json(path, advice) if path.exists() else {}
+    files = record.get("files", {}) if isinstance(record, dict) else None
+    if not isinstance(files, dict) or not all(
+        isinstance(text, str) for text in [*files.values(), record.get("sha256", "")]
+    ):
+        raise ValueError(f"{path}: is no record of a download; {advice}")
+    return dict(record)
 
 
 def sha256_of(path: Path) -> str:

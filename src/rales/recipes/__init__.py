@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rales.config import Config, Recipe, UsageError, differences, field_types, from_dict, nearest_field, override
+from rales.config import Config, Recipe, UsageError, check_fit, differences, field_types, nearest_field, override
 from rales.models.downloads import sha256_of
 from rales.recipes import arscnet, ast, lungattn, lungrn_nl, m2d_fusion, moummad, nguyen, respirenet, wang_splice
+from rales.records import WRONG, check_record
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "m2d_fusion": m2d_fusion.recipe,
@@ -61,8 +62,7 @@ def make(name: str, assignments: Sequence[str] = (), **options: str | None) -> R
             f"audio.scope=batch: only the icbhi log-mel has a minimum and maximum of the batch, and {name} has its "
             f"{theirs} here; leave it out" + (", or use --set frontend=icbhi" if "frontend" in own else "")
         )
-    if max(config.model.layers) > config.model.depth:
-        raise UsageError(f"model.layers={list(config.model.layers)}: the encoder has {config.model.depth} layers")
+    check_fit(config)
     overrides = differences(recipe.config, config)
     return replace(recipe, config=config, overrides=overrides, notes=notes_of(recipe, overrides))
 
@@ -87,13 +87,16 @@ def notes_of(recipe: Recipe, overrides: Mapping[str, Any]) -> tuple[str, ...]:
 
 def rebuild(record: dict[str, Any], origin: str) -> Recipe:
     """Record of a checkpoint -> its recipe, without the pre-trained file that it once started from."""
-    if record.get("recipe") not in RECIPES:
-        raise ValueError(f"{origin}: made by recipe {record.get('recipe')!r}, which this version does not have")
+    config = check_record(record, origin)
+    if record["recipe"] not in RECIPES:
+        raise ValueError(f"{origin}: made by recipe {record['recipe']!r}, which this version does not have")
     unknown = record["options"].keys() - inspect.signature(RECIPES[record["recipe"]]).parameters.keys()
     if unknown:
         raise ValueError(f"{origin}: unknown options {', '.join(sorted(unknown))}; another version of Rales wrote it")
-    recipe = RECIPES[record["recipe"]](**{**record["options"], "weights": ""})
-    config = from_dict(record["config"], origin)
+    try:
+        recipe = RECIPES[record["recipe"]](**{**record["options"], "weights": ""})
+    except UsageError as error:
+        raise ValueError(f"{origin}: {error}; {WRONG}") from error
     return replace(recipe, config=replace(config, model=replace(config.model, weights="")))
 
 

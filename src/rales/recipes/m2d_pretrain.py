@@ -34,7 +34,8 @@ from pathlib import Path
 from typing import Any
 
 from rales import pretrain
-from rales.config import UsageError, override
+from rales.config import Audio, UsageError, override
+from rales.config import build as build_settings
 from rales.data.collection import Collection
 from rales.models import M2D, ViT, load_m2d
 from rales.models.downloads import find, sha256_of
@@ -94,8 +95,9 @@ def what_is_taken(config: PretrainConfig) -> list[str]:
         if word == config.encoder.weights:
             whole = any(name.startswith("target_norm.") for name in tensors)
             taken += ", predictor and target are taken" if whole else " is taken; predictor and target are new"
-        audio = record_of(metadata, path).get("config", {}).get("audio")
-        left = f"front-end {audio['frontend']} at {audio['rate_hz']} Hz and its head are not: " if audio else ""
+        heard = record_of(metadata, path).get("config", {}).get("audio")
+        audio = build_settings(Audio, heard, str(path), "audio.") if heard is not None else None
+        left = f"front-end {audio.frontend} at {audio.rate_hz} Hz and its head are not: " if audio else ""
         found.append(f"{path}: {taken}; {left}{here}")
     return found
 
