@@ -25,11 +25,14 @@ FOR_ALL = ("torch", "torch._dynamo", "pandas", "scipy.signal", "soundfile", "sox
 class Case:
     """A command; in its words `{inputs}` is the folder of `make_inputs`, other paths are in the trial's folder.
 
-    `fresh_cache`: the cache is empty and in the trial's folder, else it is that of all trials.
+    `fresh_cache`: the cache is empty and in the trial's folder, else it is that of all trials. `cost`: of one that
+    takes long there are so many times fewer trials. `given`: files of the inputs that lie in the trial's folder.
     """
 
     words: tuple[str, ...]
     fresh_cache: bool = False
+    cost: int = 1
+    given: tuple[str, ...] = ()
 
 
 def settings(*words: str) -> tuple[str, ...]:
@@ -72,11 +75,12 @@ CASES: Mapping[str, Case] = {
     "predict_engine": Case(
         ("predict", "{inputs}/data", *RUN, "--out", "c.csv", "--engine", "openvino"),
         fresh_cache=True,
+        cost=6,
     ),
     "embed": Case(("embed", "{inputs}/data", *RUN, "--out", "e.npz")),
-    "search": Case(("search", "101_1b1_Tc_sc_Litt3200", "--in", "embeddings.npz")),
-    "export_onnx": Case(("export", "{inputs}/run", "--to", "onnx", "--out", "m.onnx")),
-    "export_openvino": Case(("export", "{inputs}/run", "--to", "openvino", "--out", "m.xml")),
+    "search": Case(("search", "101_1b1_Tc_sc_Litt3200", "--in", "embeddings.npz"), given=("embeddings.npz",)),
+    "export_onnx": Case(("export", "{inputs}/run", "--to", "onnx", "--out", "m.onnx"), cost=10),
+    "export_openvino": Case(("export", "{inputs}/run", "--to", "openvino", "--out", "m.xml"), cost=6),
     "report": Case(("report", "{inputs}/run", "--out", "report")),
     "synth": Case(("synth", "made", "--recordings", "6", "--seed", "1")),
     "explain": Case(("explain", "{inputs}/one.wav", "--cycle", "1", *RUN, "--out", "why.png")),

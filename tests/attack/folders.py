@@ -122,6 +122,18 @@ def half_written(left: Mapping[str, Any], undisturbed: Mapping[str, Any]) -> lis
     return bad
 
 
+def under_way(left: Mapping[str, Any], undisturbed: Mapping[str, Any]) -> list[str]:
+    """Names of what a command had under way and should have removed, since nobody killed it. What a download goes on
+    from stays."""
+    return [
+        name
+        for name in left
+        if name not in undisturbed
+        and (name.startswith("tmp/") or ".building" in name or Path(name).name.startswith("."))
+        and not name.endswith(".lock")
+    ]
+
+
 def differences(left: Mapping[str, Any], undisturbed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """-> names that are missing or say something else; names that are too many."""
     other = [f"{name} is missing" for name in undisturbed if name not in left]

@@ -7,6 +7,7 @@ spawned, unless it is to be as outside: what they import would be nine tenths of
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -41,6 +42,11 @@ class Blow:
     kind: Literal["event", "worker", "write", "time"]
     at: float
 
+    @classmethod
+    def read(cls, words: str) -> "Blow":
+        kind, at = words.split()
+        return cls(kind, float(at))  # type: ignore[arg-type]
+
     def __str__(self) -> str:
         return f"{self.kind} {self.at:.3f}" if self.kind == "time" else f"{self.kind} {self.at:.0f}"
 
@@ -53,6 +59,8 @@ class Trial:
         self.log, self.tally, self.imported = folder / "log", folder / "tally", folder / "imported"
         for name in ("", "tmp", "home"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
+        for name in case.given:
+            shutil.copy2(inputs / name, self.root)
 
     def words(self) -> list[str]:
         return [word.replace("{inputs}", str(self.inputs)) for word in self.case.words]
@@ -73,6 +81,7 @@ class Trial:
     def run(self, blow: Blow | None, most_bytes: int, spawned: bool) -> NoReturn:
         """The command, in the forked process."""
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background
         output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         for stream in (1, 2):
             os.dup2(output, stream)
@@ -104,8 +113,8 @@ class Trial:
         sys.exit(0)
 
     def prepare(self) -> None:
-        """What a command cannot be told by words: to ask this machine for a public checkpoint (see `served` in kill.py),
-        and not to time whether bfloat16 pays, since a busy machine may answer this way once and that way the next."""
+        """What a command cannot be told by words: to ask this machine for a public checkpoint (see kill.py:served), and
+        not to time whether bfloat16 pays, since a busy machine may answer this way once and that way the next."""
         from rales.models import downloads, fast
 
         fast.bf16_pays = lambda device="cpu": False  # type: ignore[assignment]
