@@ -15,13 +15,14 @@ from tests.attack import cases, folders, trials
 from tests.attack.interpreter import Blow, end_of, kill_group
 
 FULL = {"event": 80, "write": 12, "time": 8}  # trials of each kind, or one for each event if there are fewer
+QUICK = 0.05  # share of the attack that is part of `make test`
 TWICE = 8  # of so many trials one gets a second blow
 
 
 def attack(name: str, inputs: Path, share: float = 1.0, only: str = "") -> trials.Figures:
     """Name of a case -> what became of its trials."""
     rng = random.Random(f"{name} {share}")
-    with trials.arena(name, inputs) as place:
+    with trials.arena(name, inputs, quick=share <= QUICK) as place:
         blows = [Blow.read(only)] if only else planned(place, share, rng)
         for number, blow in enumerate(blows):
             twice = number % TWICE == TWICE - 1

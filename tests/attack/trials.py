@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import cyclopts
 
@@ -48,12 +48,12 @@ class Verdict:
 class Arena:
     """The folder of a case's trials, always the same one, since paths are part of records; and the undisturbed run."""
 
-    def __init__(self, name: str, folder: Path, inputs: Path, *, spawned: bool = False) -> None:
-        """Runs the command twice. Errors: it fails, or the two differ."""
+    def __init__(self, name: str, folder: Path, inputs: Path, *, spawned: bool = False, quick: bool = False) -> None:
+        """Runs the command twice, or once where it must be quick. Errors: it fails, or the two differ."""
         cases.preload(cases.FOR_ALL)
         self.case, self.folder, self.inputs, self.figures = cases.CASES[name], folder, inputs, Figures(name)
         left = []
-        for _ in range(2):
+        for _ in range(1 if quick else 2):
             trial = self.trial()
             started = time.perf_counter()
             if (code := end_of(trial.start(spawned=spawned))) != 0:
@@ -61,7 +61,7 @@ class Arena:
             self.seconds = time.perf_counter() - started
             left.append(folders.left_by(trial.root))
             cases.preload(trial.imported.read_text().splitlines())
-        other, more = folders.differences(*left)
+        other, more = folders.differences(left[0], left[-1])
         if other or more:
             raise RuntimeError(f"{' '.join(self.case.words)}: two undisturbed runs differ in {[*other, *more]}")
         self.undisturbed, self.events = left[0], trial.events()
@@ -101,11 +101,12 @@ class Arena:
 
 
 @contextmanager
-def arena(name: str, inputs: Path, *, spawned: bool = False) -> Iterator[Arena]:
+def arena(name: str, inputs: Path, **words: bool) -> Iterator[Arena]:
+    """The place of a case's trials while they last; words as for `Arena`."""
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="attack-") as place, served(inputs) as address:
         os.environ["RALES_ATTACK_ZIP"] = address
-        found = Arena(name, Path(place).resolve(), inputs, spawned=spawned)
+        found = Arena(name, Path(place).resolve(), inputs, **words)
         yield found
         found.figures.seconds = round(time.perf_counter() - started, 1)
 
@@ -132,14 +133,23 @@ def attack_all(
     cases.make_inputs(inputs)
 
     def one(name: str) -> Figures:
-        words = [*before, sys.executable, "-m", module, name, f"--inputs={inputs}", f"--share={share}", "--json"]
-        ended = subprocess.run(words, capture_output=True, text=True)
-        if not ended.stdout.startswith("{"):
-            raise RuntimeError(f"{module} {name}: {ended.stderr}")
-        return Figures(**json.loads(ended.stdout))
+        (figures,) = attack_here(module, [name], inputs, share, before)
+        print(table([figures]).splitlines()[1], file=sys.stderr, flush=True)
+        return figures
 
     with ThreadPoolExecutor(processes) as pool:
         return list(pool.map(one, names))
+
+
+def attack_here(
+    module: str, names: Sequence[str], inputs: Path, share: float, before: Sequence[str] = ()
+) -> list[Figures]:
+    """The same in one process, one case after the other."""
+    words = [*before, sys.executable, "-m", module, *names, f"--inputs={inputs}", f"--share={share}", "--json"]
+    ended = subprocess.run(words, capture_output=True, text=True)
+    if not ended.stdout.startswith("["):
+        raise RuntimeError(f"{' '.join(words)}: {ended.stdout} {ended.stderr}")
+    return [Figures(**figures) for figures in json.loads(ended.stdout)]
 
 
 def table(found: Iterable[Figures]) -> str:
@@ -164,13 +174,15 @@ def run(attack: Callable[..., Figures], module: str, names: Sequence[str], befor
         inputs: Annotated[Path | None, cyclopts.Parameter(help="Folder of inputs, made if it is not there.")] = None,
         share: Annotated[float, cyclopts.Parameter(help="So much of the full attack.")] = 1.0,
         only: Annotated[str, cyclopts.Parameter(help="A single trial, named as in a failure.")] = "",
-        json_: Annotated[bool, cyclopts.Parameter(name="--json", negative="", help="One case, here, as JSON.")] = False,
+        json_: Annotated[
+            bool, cyclopts.Parameter(name="--json", negative="", help="In this process, as JSON.")
+        ] = False,
     ) -> int:
         chosen = cases_named or tuple(names)
         place = cases.make_inputs((inputs or Path(tempfile.gettempdir(), "attack-inputs")).resolve())
         if json_:
-            found: list[Any] = [attack(chosen[0], place, share, only)]
-            print(json.dumps(asdict(found[0])))
+            found = [attack(name, place, share, only) for name in chosen]
+            print(json.dumps([asdict(figures) for figures in found]))
         else:
             found = attack_all(module, chosen, place, share, before=before())
             print(table(found))
