@@ -45,10 +45,16 @@ def append_epoch(folder: Path, epoch: int, tensors: Mapping[str, Tensor]) -> Non
 
 
 def forget_after(folder: Path, epoch: int) -> None:
-    """Before a run goes on after its last whole epoch: without one, a file that is there is of a run that was stopped
-    in its first epoch, maybe of other settings. Later epochs of the same run are replaced as they are repeated."""
-    if epoch == 0:
-        (folder / FILE).unlink(missing_ok=True)
+    """Before a run goes on after epoch `epoch`: drop what is there of later ones, which it repeats."""
+    found = read_epochs(folder)
+    if not found or found["epoch"].max(initial=0) <= epoch:
+        return
+    kept = found["epoch"] <= epoch
+    if not kept.any():
+        (folder / FILE).unlink()
+        return
+    tensors = {name: torch.from_numpy(value if name == "layers" else value[kept]) for name, value in found.items()}
+    runs.save_tensors(folder / FILE, tensors, {"epoch": int(found["epoch"][kept].max())})
 
 
 def read_epochs(folder: Path) -> dict[str, NDArray[Any]]:

@@ -337,7 +337,7 @@ def keep(
         runs.save_tensors(out / "best.safetensors", weights, about)
     state["epoch"] = epoch
     moments = {k: v for name, o in optimisers.items() for k, v in state_tensors(o, f"optimiser.{name}.").items()}
-    runs.save_tensors(out / "resume.safetensors", {**weights, **moments}, {**about, "state": state})
+    runs.save_resume(out, {**weights, **moments}, {**about, "state": state})
 
 
 def is_best(train: Mapping[str, Any], lines: list[dict[str, Any]], state: dict[str, Any]) -> bool:
@@ -374,16 +374,15 @@ def resume(
     out: Path, model: nn.Module, frontend: nn.Module, optimisers: dict[str, torch.optim.Optimizer]
 ) -> dict[str, Any]:
     """Load the last whole epoch of an unfinished run, if there is one; -> epoch and best score so far."""
-    path = out / "resume.safetensors"
-    if not path.exists():
+    found = runs.read_resume(out, check_finite)
+    if found is None:
         return {"epoch": 0, "best_score": None, "best_epoch": None}
-    tensors, record = runs.read_checkpoint(path)
+    tensors, state = found
     weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
-    check_finite(weights, path)
     load_tensors(weights, model, frontend)
     for name, optimiser in optimisers.items():
         load_state_tensors(optimiser, tensors, f"optimiser.{name}.")
-    return dict(record["state"])
+    return state
 
 
 FRONTEND = "frontend."  # before the names of a front-end's fitted statistics in a checkpoint
@@ -446,8 +445,7 @@ def finish(
     if isinstance(getattr(model, "fusion", None), nn.Module):
         runs.write_json(out / "layer_weights.json", scoring.layer_weights(model.fusion.layers, model.fusion.weight))  # type: ignore[union-attr, arg-type]
     runs.write_json(out / "evaluation.json", figures)
-    (out / "done").touch()
-    (out / "resume.safetensors").unlink(missing_ok=True)
+    runs.finish(out)
     return figures
 
 
