@@ -176,7 +176,7 @@ def end_of(process: ForkProcess, timeout_s: float = HANGS_S) -> int | None:
     return code
 
 
-def left_alive(pid: int, patience_s: float = 5.0) -> list[str]:
+def left_alive(pid: int, patience_s: float = 20.0) -> list[str]:
     """-> processes of the command's session that are still there when it has ended, after some patience."""
     deadline = time.monotonic() + patience_s
     while True:

@@ -1,9 +1,9 @@
 """Send commands INT, TERM and HUP at any moment: `python -m tests.attack.interrupt sweep`.
 
 A trial: the command, a signal (INT and HUP to all its processes, as a terminal does; TERM to the first, as a service
-manager does), a look, the same command again. `refused`: it went on for more than half a minute, a traceback, or the
+manager does), a look, the same command again. `refused`: it went on for more than a minute, a traceback, or the
 second command does not end with exit code 0. `different`: half-written files after the signal, or another result after
-the second command. `left over`: processes that are still there five seconds later, or files as in kill.py.
+the second command. `left over`: processes that are still there twenty seconds later, or files as in kill.py.
 """
 
 import os
@@ -18,7 +18,7 @@ from tests.attack.interpreter import end_of, left_alive
 FULL = 12  # signals to each command
 SIGNALS = ("INT", "TERM", "INT", "HUP")
 CASES = ["train", "pretrain", "default_model", "sweep", "batch", "predict_csv", "embed", "export_openvino"]
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def attack(name: str, inputs: Path, share: float = 1.0, only: str = "") -> trials.Figures:
