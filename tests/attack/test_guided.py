@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of every reader, each for RALES_FUZZ_SECONDS: ten in `make test-slow`, half an hour on demand:
+"""Coverage-guided fuzzing of every reader, RALES_FUZZ_SECONDS each: ten in `make test-slow`, half an hour on demand:
 
     RALES_FUZZ_SECONDS=1800 RALES_FUZZ_FOLDER=fuzz pytest -m slow -s tests/attack/test_guided.py
 
