@@ -81,7 +81,7 @@ def described(client: httpx.Client, place: Path) -> dict[str, Any]:
 
 JSON = {"content-type": "application/json"}
 HALVES = ["\ud800", "a\udfff", "\ud83d\ude00 \udc00\ud800"]
-ODD = [*HALVES, "\0", "\u202e\ufffe", "e\u0301" * 50, "\U0010ffff", "\r\n\x1b[2J"]
+ODD = [*HALVES, "\0\r\n\x1b[2J", "\u202e\ufffe e\u0301 \U0010ffff"]
 
 
 def test_odd_letters_in_every_field_of_every_body(client: httpx.Client, place: Path) -> None:
@@ -147,14 +147,14 @@ def test_odd_letters_in_forms(client: httpx.Client, place: Path) -> None:
     """Charsets that make halves of letters of plain ones, in names of files and in fields."""
     session, sound = new_session(client), recording(place).read_bytes()
     names = (b"+2AA-.wav", b"\\ud800.wav", b"&#55296;.wav", b"\xff.wav", b"a\r.wav", b"\xed\xa0\x80.wav")
-    for charset in ("utf-7", "unicode_escape", "utf-16", "idna", "undefined", "zlib", "x\x7f"):
-        for name in names:
+    for charset in ("utf-7", "unicode_escape", "undefined"):
+        for number, name in enumerate(names):
             parts = [b'name="audio"; filename="' + name + b'"\r\n\r\n' + sound, b'name="path"\r\n\r\n' + name]
             content = b"".join(b"--y\r\nContent-Disposition: form-data; " + each + b"\r\n" for each in parts) + b"--y--"
             kind = {"content-type": f"multipart/form-data; boundary=y; charset={charset}"}
-            for path in ("/predict", f"/sessions/{session}/recordings"):
-                answer = client.post(path, content=content, headers=kind)
-                assert answer.status_code in (200, 201, 400, 422), (charset, name, answer.text)
+            path = "/predict" if number % 2 else f"/sessions/{session}/recordings"
+            answer = client.post(path, content=content, headers=kind)
+            assert answer.status_code in (200, 201, 400, 422), (charset, name, answer.text)
     taken = client.get(f"/sessions/{session}").json()["recordings"]
     assert taken
     assert not any(letter in line["path"] for line in taken for letter in "\ud800\r")
