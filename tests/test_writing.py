@@ -223,7 +223,7 @@ def whole_run(out: Path) -> None:
         if runs.begin(out, RECORD):
             return
         found = runs.read_resume(out, lambda *_: None)
-        for epoch in range(found[1]["epoch"] + 1 if found else 1, 3):
+        for epoch in range(found[2]["epoch"] + 1 if found else 1, 3):
             runs.forget_after(out, epoch - 1)
             runs.append_metrics(out, [{"epoch": epoch, "split": "train"}])
             runs.save_tensors(out / "best.safetensors", {"w": torch.full((3,), epoch)}, {"epoch": epoch})
