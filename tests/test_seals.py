@@ -106,3 +106,17 @@ def test_the_file_for_the_reference_code_is_read_as_any_other(tmp_path: Path) ->
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"checkpoint-1.pth: a checkpoint of Rales that was damaged or changed"):
         load_m2d(path)
+
+
+def test_a_run_does_not_go_on_from_a_damaged_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One bit, the number still finite: the epoch before is whole, so the run goes on from that."""
+    for epoch in (1, 2):
+        runs.save_resume(tmp_path, {"w": torch.ones(500)}, {"state": {"epoch": epoch}})
+    path = tmp_path / runs.RESUME
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1 << 6  # of an exponent: 1 becomes tiny
+    path.write_bytes(content)
+    found = runs.read_resume(tmp_path, lambda weights, path: None)
+    assert found is not None
+    assert found[1] == {"epoch": 1}
+    assert "resume.safetensors: a checkpoint of Rales that was damaged or changed" in caplog.text
