@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from pandas import DataFrame
 
-from rales.audio.opening import UNREAD_SUFFIXES
+from rales.audio.opening import UNREAD_SUFFIXES, NoRoom
 from rales.audio.wave import WaveInfo, info, read
 from rales.cells import one_line
 from rales.data.splits import overlap_patients
@@ -302,6 +302,8 @@ def listen(path: Path, *, decode: bool) -> tuple[WaveInfo | None, list[str], lis
         notes = [f"{path}: {note}" for note in facts.notes]
         if decode and not read(path)[0].any():
             notes.append(f"{path}: digital silence, every sample is zero")
+    except NoRoom:
+        raise
     except (ValueError, OSError) as error:
         return None, [str(error)], []
     return facts, [], notes
