@@ -58,9 +58,13 @@ def test_ctrl_c_ends_the_workers_at_once_and_is_told_once(tmp_path: Path, to: st
 
 
 def test_it_is_heard_of_after_children_were_started() -> None:
-    waits = []
-    with pytest.raises(KeyboardInterrupt), spread.deaf_children():
-        os.kill(os.getpid(), signal.SIGINT)
-        waits.append(signal.SIGINT in signal.sigpending())
+    def children_started() -> None:
+        with spread.deaf_children():
+            os.kill(os.getpid(), signal.SIGINT)
+            waits.append(signal.SIGINT in signal.sigpending())
+
+    waits: list[bool] = []
+    with pytest.raises(KeyboardInterrupt):
+        children_started()
     assert waits == [True]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
