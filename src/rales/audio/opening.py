@@ -277,7 +277,7 @@ def renumbered(path: Path, source: BinaryIO) -> BinaryIO:
                 raise ValueError(
                     f"{path}: truncated, {whole.frames} of {part.frames} samples could be decoded; copy the file again"
                 )
-    return cast("BinaryIO", target)
+    return target
 
 
 def mpeg_source(path: Path, mpeg: containers.Mpeg) -> tuple[str | BinaryIO, tuple[str, ...]]:
@@ -318,7 +318,7 @@ def ogg_source(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
                     raise ValueError(f"{path}: streams of different rates or channels in one file; save it as WAV")
                 for block in link.all_blocks():
                     joined.write(block)
-    return cast("BinaryIO", target), notes
+    return target, notes
 
 
 def decoded(path: Path, kind: str) -> BinaryIO:
@@ -358,7 +358,7 @@ def decoded(path: Path, kind: str) -> BinaryIO:
             f"{path}: truncated, its header promises {promised:.3f} s and {frames / rate_hz:.3f} s could be decoded; "
             f"copy the file again"
         )
-    return cast("BinaryIO", target)
+    return target
 
 
 class NoRoom(OSError):
