@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rales import finetune, recipes, recordings, runs, scoring
 from rales.audio import wave
+from rales.audio.opening import NoRoom
 from rales.audio.quality import Verdict
 from rales.cells import encodable, one_line
 from rales.config import Recipe, UsageError
@@ -275,7 +276,7 @@ class Model:
                 continue
             error = piece.error or not_a_number
             if error is not None:
-                if problems is None or not isinstance(error, ValueError | OSError):
+                if problems is None or isinstance(error, NoRoom) or not isinstance(error, ValueError | OSError):
                     raise error
                 problems.append(one_line(str(error)))
                 values = []  # a recording that breaks off has no answer, also where its first cycles had one
@@ -327,7 +328,7 @@ class Model:
                 if not np.isfinite(values).all():
                     raise no_answer(path, waves)
             except Exception as caught:
-                if problems is None:
+                if problems is None or isinstance(caught, NoRoom):
                     raise
                 error = recordings.told(path, caught)
                 problems.append(one_line(str(error)))

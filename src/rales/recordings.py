@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rales import segment
 from rales.audio import quality, wave
-from rales.audio.opening import AUDIO_SUFFIXES, UNREAD_SUFFIXES, left_out
+from rales.audio.opening import AUDIO_SUFFIXES, FULL, UNREAD_SUFFIXES, NoRoom, left_out
 from rales.audio.quality import Verdict
 from rales.config import Audio, UsageError
 from rales.data import cache
@@ -167,10 +167,14 @@ def local(path: str) -> Iterator[Path]:
         try:
             files.get_file(inner, str(copy))
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise NoRoom(f"{path}: no room in {folder} for a copy of it; make room there") from error
             raise ValueError(f"{path}: cannot be fetched ({reason(error)})") from error
         fetch_annotation(files, PurePosixPath(inner), copy)
         try:
             yield copy
+        except NoRoom:
+            raise
         except (ValueError, OSError) as error:
             raise ValueError(str(error).replace(str(copy), path)) from error
 

@@ -36,6 +36,7 @@ from rales.writing import remove_abandoned as remove_abandoned
 from rales.writing import replacing as replacing
 from rales.writing import sync_folder
 from rales.writing import temporary_folder as temporary_folder
+from rales.writing import written_by_library as written_by_library
 
 log = logging.getLogger(__name__)
 

@@ -199,7 +199,7 @@ def index_of(path: Path, seal: str) -> Any:
     index = Index(ndim=vectors.shape[1], metric="cos", dtype="f32")
     index.add(np.arange(len(vectors)), vectors)
     # A folder that cannot be written to, or (TypeError) a name that is not UTF-8: next time again
-    with suppress(OSError, TypeError), runs.replacing(stored) as beside:
+    with suppress(OSError, TypeError), runs.replacing(stored) as beside, runs.written_by_library(beside):
         index.save(beside)
         with beside.open("ab") as file:
             file.write(end + seals.UNSEALED.encode())

@@ -57,11 +57,10 @@ def _told(error: Exception, path: Path, bytes_needed: int) -> OSError | None:
     """What went wrong while `path` was written -> a sentence that names it, if the disk is to blame."""
     # safetensors reports a full disk as its own error with the system's words in it
     if (isinstance(error, OSError) and error.errno in FULL) or "No space left" in str(error):
-        there = next(each for each in path.absolute().parents if each.exists())
         needed = f"{bytes_needed / 2**20:.0f} MiB" if bytes_needed else "more"
         return OSError(
             errno.ENOSPC,
-            f"{path}: the disk is full ({needed} needed, {shutil.disk_usage(there).free / 2**20:.0f} MiB free); what "
+            f"{path}: the disk is full ({needed} needed, {free_bytes(path) / 2**20:.0f} MiB free); what "
             "stood there before is untouched: make room and run the same command again",
         )
     if isinstance(error, OSError):
@@ -110,6 +109,26 @@ def make_durable_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for each in missing:
         sync_folder(each.parent)
+
+
+@contextmanager
+def written_by_library(path: Path) -> Iterator[None]:
+    """`with written_by_library(path):` what a C++ library raises where `path` cannot be written, a RuntimeError that
+    does not say why, becomes an OSError with what is free there."""
+    try:
+        yield
+    except RuntimeError as error:
+        why = f"{error}".partition("\n")[0].rstrip(":")
+        elsewhere = ", or set TMPDIR to another folder" if Path(tempfile.gettempdir()) in path.parents else ""
+        raise OSError(
+            f"{path}: cannot be written, {free_bytes(path) / 2**20:.1f} MiB are free there ({why}); make room and run "
+            f"the same command again{elsewhere}"
+        ) from error
+
+
+def free_bytes(path: Path) -> int:
+    """Path of a file that is there or not -> what is free on its disk."""
+    return shutil.disk_usage(next(each for each in path.absolute().parents if each.exists())).free
 
 
 @contextmanager

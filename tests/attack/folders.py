@@ -78,8 +78,8 @@ def arrays_content(path: Path, root: str) -> Any:
 def index_content(path: Path, root: str) -> Any:
     from usearch.index import Index
 
-    index = Index.restore(str(path))
-    return {int(key): index.get(key).tobytes() for key in sorted(index.keys)}  # its graph is drawn by lot
+    index: Any = Index.restore(str(path))
+    return {int(key): np.asarray(index.get(key)).tobytes() for key in sorted(index.keys)}  # its graph is drawn by lot
 
 
 READERS = {

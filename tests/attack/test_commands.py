@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests import tiny
-from tests.attack import cases, full_disk, interrupt, kill, trials
+from tests.attack import cases, folders, full_disk, interrupt, kill, trials
 
 SHARE = float(os.environ.get("RALES_ATTACK", "1"))
 
@@ -75,11 +75,11 @@ def test_a_dozen_kills(tmp_path: Path) -> None:
 def test_the_attack_sees_what_is_wrong(tmp_path: Path) -> None:
     """A command that leaves a file behind and another result when it is given again is found out."""
     undisturbed = {"run": "a folder", "run/done": "x", "run/a.csv": "1"}
-    other, more = trials.folders.differences({"run": "a folder", "run/a.csv": "2", ".part": "x"}, undisturbed)
+    other, more = folders.differences({"run": "a folder", "run/a.csv": "2", ".part": "x"}, undisturbed)
     assert other == ["run/done is missing", "run/a.csv"]
     assert more == [".part"]
     (tmp_path / "cut.json").write_text('{"a": ')
     (tmp_path / "a.csv").write_text("1,")
-    left = trials.folders.left_by(tmp_path)
-    assert [name.split()[0] for name in trials.folders.half_written(left, {"a.csv": "whole"})] == ["a.csv", "cut.json"]
-    assert trials.folders.under_way({".a.part": "x", ".lock": "", "tmp/x": ""}, {}) == [".a.part", "tmp/x"]
+    left = folders.left_by(tmp_path)
+    assert [name.split()[0] for name in folders.half_written(left, {"a.csv": "whole"})] == ["a.csv", "cut.json"]
+    assert folders.under_way({".a.part": "x", ".lock": "", "tmp/x": ""}, {}) == [".a.part", "tmp/x"]

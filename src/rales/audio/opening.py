@@ -5,6 +5,7 @@ a note, one that promises much more means that sound is missing and is refused; 
 a place holder is replaced by a true one.
 """
 
+import errno
 import io
 import os
 import tempfile
@@ -43,6 +44,7 @@ DECODED_TOLERANCE_S = 0.25  # a few frames of padding that decoders drop
 MISSING_S = 0.05  # that a header may promise too much: as far as an annotated cycle may end behind the last sample
 HIGHEST = 100.0  # times full scale: what is larger is on no scale that could be known
 FULL_SCALES = (2.0**15, 2.0**23, 2.0**31)  # of whole numbers
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 BLOCK = 1 << 20  # samples in memory together
 RATES_HZ = range(500, 1_000_001)  # no stethoscope has another; a damaged header that has makes hours of a second
 MOST_IN_MEMORY = 1 << 31  # bytes of an MP3 or Ogg file, a day of sound and more
@@ -350,10 +352,9 @@ def flac_source(path: Path, flac: containers.Flac) -> tuple[str | BinaryIO, tupl
 def renumbered(path: Path, source: BinaryIO) -> BinaryIO:
     """FLAC whose samples are numbered from somewhere in a longer one -> its samples in a temporary file; libsndfile
     would jump to wrong places in it."""
-    target: Any = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the open recording)
     with sound_file(path, source) as part:
         subtype = "PCM_16" if part.subtype == "PCM_S8" else part.subtype  # W64 knows no 8 bits with a sign
-        with soundfile.SoundFile(target, "w", part.samplerate, part.channels, subtype, format="W64") as whole:
+        with temporary_sound(path, part.samplerate, part.channels, subtype) as (whole, target):
             try:
                 while len(block := part.read(BLOCK, dtype="int32", always_2d=True)):
                     whole.write(block)
@@ -365,7 +366,7 @@ def renumbered(path: Path, source: BinaryIO) -> BinaryIO:
                 raise ValueError(
                     f"{path}: truncated, {whole.frames} of {part.frames} samples could be decoded; copy the file again"
                 )
-    return cast("BinaryIO", target)
+    return target
 
 
 def mpeg_source(path: Path, mpeg: containers.Mpeg) -> tuple[str | BinaryIO, tuple[str, ...]]:
@@ -403,17 +404,16 @@ def ogg_source(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
     notes = () if ogg.is_ended else ("its last page is not there; read as far as it goes",)
     if len(ogg.links) == 1:
         return str(path), notes
-    target: Any = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the open recording)
     with sound_file(path, str(path)) as first:
         rate_hz, channels = first.samplerate, first.channels
-    with soundfile.SoundFile(target, "w", rate_hz, channels, "FLOAT", format="W64") as joined:
+    with temporary_sound(path, rate_hz, channels, "FLOAT") as (joined, target):
         for begin, end in ogg.links:
             with sound_file(path, io.BytesIO(content[begin:end])) as link:
                 if (link.samplerate, link.channels) != (rate_hz, channels):
                     raise ValueError(f"{path}: streams of different rates or channels in one file; save it as WAV")
                 for block in link.all_blocks():
                     joined.write(block)
-    return cast("BinaryIO", target), notes
+    return target, notes
 
 
 def decoded(path: Path, kind: str) -> BinaryIO:
@@ -427,7 +427,6 @@ def decoded(path: Path, kind: str) -> BinaryIO:
     import av
 
     # All of it at once and to disk: FFmpeg jumps only to about a place, and a long recording would fill the memory
-    target: Any = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the open recording)
     try:
         with av.open(str(path), options=NO_PLAYLISTS) as container:
             if not container.streams.audio:
@@ -436,7 +435,7 @@ def decoded(path: Path, kind: str) -> BinaryIO:
             promised = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
             rate_hz, frames = stream.rate, 0
             to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate_hz)
-            with soundfile.SoundFile(target, "w", rate_hz, stream.channels, "FLOAT", format="W64") as file:
+            with temporary_sound(path, rate_hz, stream.channels, "FLOAT") as (file, target):
                 for packet in container.decode(stream):
                     for block in to_float.resample(packet):
                         file.write(block.to_ndarray().T)
@@ -451,7 +450,53 @@ def decoded(path: Path, kind: str) -> BinaryIO:
             f"{path}: truncated, its header promises {promised:.3f} s and {frames / rate_hz:.3f} s could be decoded; "
             f"copy the file again"
         )
-    return cast("BinaryIO", target)
+    return target
+
+
+class NoRoom(OSError):
+    """There is no room for what a recording is turned into before it can be read. This machine is to blame, not the
+    recording, so nobody may take that for a bad one."""
+
+
+class Target(io.FileIO):
+    """A temporary file, gone when it is closed, that remembers why it could not be written to: libsndfile, which writes
+    to it, only learns that it was not."""
+
+    failed: OSError | None = None
+
+    def __init__(self) -> None:
+        with tempfile.TemporaryFile(buffering=0) as nameless:
+            super().__init__(os.dup(nameless.fileno()), "r+b")
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            self.failed = error
+            return 0
+
+
+@contextmanager
+def temporary_sound(
+    path: Path, rate_hz: int, channels: int, subtype: str
+) -> Iterator[tuple[soundfile.SoundFile, BinaryIO]]:
+    """`with temporary_sound(…) as (sound, file):` write the samples of the recording at `path` to `sound`; afterwards
+    they are in `file`, as W64. Errors: NoRoom."""
+    full: OSError | None = None
+    try:
+        target = Target()
+        with soundfile.SoundFile(target, "w", rate_hz, channels, subtype, format="W64") as sound:
+            yield sound, cast("BinaryIO", target)
+        full = target.failed
+    except Exception as error:
+        full = error if isinstance(error, OSError) and error.errno in FULL else target.failed
+        if full is None:
+            raise
+    if full is not None:
+        raise NoRoom(
+            f"{path}: no room in {tempfile.gettempdir()} to decode it ({full.strerror}); make room there, or set "
+            "TMPDIR to another folder"
+        ) from full
 
 
 def reason(error: Exception) -> str:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from pandas import DataFrame
 
-from rales.audio.opening import UNREAD_SUFFIXES, check_is_file, sentences
+from rales.audio.opening import UNREAD_SUFFIXES, NoRoom, check_is_file, sentences
 from rales.audio.wave import WaveInfo, blocks, info
 from rales.cells import one_line
 from rales.data.splits import overlap_patients
@@ -337,6 +337,8 @@ def listen(path: Path, *, decode: bool) -> tuple[WaveInfo | None, list[str], lis
         notes = [f"{path}: {note}" for note in facts.notes]
         if decode and sum(block.any() for block, _ in blocks(path, BLOCK_S)) == 0:  # to the last block
             notes.append(f"{path}: digital silence, every sample is zero")
+    except NoRoom:
+        raise
     except (ValueError, OSError) as error:
         return None, [str(error)], []
     return facts, [], notes

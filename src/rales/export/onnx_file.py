@@ -40,8 +40,9 @@ def in_8_bits(model: Any) -> Any:
     weights = {value.name for value in model.graph.initializer}
     layers = [node.name for node in model.graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights]
     with runs.temporary_folder() as folder, quiet():
-        path = Path(folder, "int8.onnx")
-        quantize_dynamic(model, path, weight_type=QuantType.QInt8, per_channel=True, nodes_to_quantize=layers)
+        whole, path = folder / "float32.onnx", folder / "int8.onnx"
+        onnx.save(model, whole)  # given a model, it would make a folder of its own, which outlives a kill
+        quantize_dynamic(whole, path, weight_type=QuantType.QInt8, per_channel=True, nodes_to_quantize=layers)
         return onnx.load(path)
 
 

@@ -46,9 +46,17 @@ def as_read(model: Any) -> Any:
     import openvino
 
     with runs.temporary_folder() as folder:
-        made = Path(folder, "model.xml")
-        openvino.save_model(model, made, compress_to_fp16=False)
+        made = write_pair(model, folder / "model.xml")
         return openvino.Core().read_model(made.read_bytes(), made.with_suffix(".bin").read_bytes())
+
+
+def write_pair(model: Any, path: Path) -> Path:
+    """openvino.Model -> the path of its .xml, with a .bin beside it. Errors: OSError, where there is no room."""
+    import openvino
+
+    with runs.written_by_library(path):
+        openvino.save_model(model, path, compress_to_fp16=False)
+    return path
 
 
 def in_8_bits(model: Any, calibration: Waves) -> Any:
@@ -159,16 +167,13 @@ def network_of(model: Any) -> Any:
 def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
     """openvino.Model and record -> FILE.bin and FILE.xml, sealed and renamed into place; the xml knows the bin by its
     SHA-256."""
-    import openvino
-
     weights = out.with_suffix(".bin")
     with runs.temporary_folder() as folder:
-        made = Path(folder, "model.xml")
-        openvino.save_model(model, made, compress_to_fp16=False)
+        made = write_pair(model, folder / "model.xml")
         content = made.with_suffix(".bin").read_bytes()
         model.set_rt_info(json.dumps(runs.clean(record | {"bin": hashlib.sha256(content).hexdigest()})), ["rales"])
         model.set_rt_info(seals.UNSEALED, ["seal"])
-        openvino.save_model(model, made, compress_to_fp16=False)
+        write_pair(model, made)
         seals.seal(made)
         with runs.replacing(weights, bytes_needed=len(content)) as beside:
             beside.write_bytes(content)
