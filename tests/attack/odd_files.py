@@ -215,7 +215,7 @@ def locks() -> Iterator[None]:
     def access(path: Any, *words: Any, **options: Any) -> bool:
         return LOCKED not in Path(os.fsdecode(path)).stem and real[1](path, *words, **options)
 
-    os.scandir, os.access, io.open = checked(real[0]), access, checked(real[2])  # type: ignore[assignment]
+    os.scandir, os.access, io.open = checked(real[0]), access, checked(real[2])
     try:
         yield
     finally:

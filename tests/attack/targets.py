@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from rales.audio import opening, wave
 from rales.cells import encodable
 from rales.data import sprsound, table
 from rales.data.annotations import read_annotation
-from rales.data.collection import read_collection
+from rales.data.collection import Part, read_collection
 from rales.data.dialects import read_table
 from rales.recordings import annotated_cycles
 from tests.attack.sounds import bases
@@ -78,7 +79,7 @@ def annotation(data: bytes, folder: Path) -> None:
             assert duration_s is None or cycle.end_s < duration_s + 0.1
         assert found.note(path) == "" or found.note(path).startswith(str(path))
     for where in ("auto", "annotation"):
-        check_sentences(path, lambda where=where: annotated_cycles(path, RECORDING_S, where))
+        check_sentences(path, partial(annotated_cycles, path, RECORDING_S, where))
 
 
 def json_(data: bytes, folder: Path) -> None:
@@ -111,8 +112,9 @@ def manifest(data: bytes, folder: Path) -> None:
     check_sentences(path, lambda: table.read_cycles(path))
     check_sentences(path, lambda: table.read_cycles(path, skip_damaged=True, needs_split=False))
     check_sentences(path, lambda: table.read_cycles(path, skip_damaged=True, audio=False))
-    for part in ("train", "all"):
-        check_sentences(path, lambda part=part: read_collection([path], part=part))
+    parts: tuple[Part, Part] = ("train", "all")
+    for part in parts:
+        check_sentences(path, partial(read_collection, [path], part=part))
 
     def cycles() -> None:
         for rows in table.spans_of(path).values():

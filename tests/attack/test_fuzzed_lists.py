@@ -11,6 +11,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -117,23 +118,19 @@ def attack(rounds: int, seed: int, place: Path) -> Counter[str]:
         sources = [table_file(place, chance, (".csv", ".tsv", ".json", ".parquet")[turn % 4])]
         sources += [icbhi_folder(place, chance), sprsound_folder(place, chance)] if turn % 3 == 0 else []
         for source in sources:
-            quick = source.name == "sprsound"  # there is no sound beside it
-
-            def cycles(source: Path = source, skip: bool = False, quick: bool = quick) -> object:
-                return read_cycles(source, skip_damaged=skip, audio=not quick)
-
+            heard = source.name != "sprsound"  # there is no sound beside it
             readers: list[Callable[[], object]] = [
-                cycles,
-                lambda source=source, cycles=cycles: cycles(source, True),
-                lambda source=source: audit(source),
-                lambda source=source: read_collection([source]),
-                lambda source=source: read_collection([source], part="all"),
+                partial(read_cycles, source, audio=heard),
+                partial(read_cycles, source, audio=heard, skip_damaged=True),
+                partial(audit, source),
+                partial(read_collection, [source]),
+                partial(read_collection, [source], part="all"),
             ]
             counts.update(read(place, source, reader) for reader in readers)
         for name in ("annotation", "json"):
             text = damaged(chance.choice(list(seeds(name))), chance)
             (place / name).mkdir(exist_ok=True)
-            counts[read(place, place / name, lambda name=name, text=text: TARGETS[name](text, place / name))] += 1
+            counts[read(place, place / name, partial(TARGETS[name], text, place / name))] += 1
     return counts
 
 

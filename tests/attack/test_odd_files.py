@@ -28,7 +28,7 @@ from tests.attack.targets import EVENTS, UNFORESEEN
 from tests.command import command
 
 GOOD = {"101_1b1_Al_sc_Meditron": "train", "102_1b1_Al_sc_Meditron": "train", "104_1b1_Al_sc_Meditron": "test"}
-LONGEST_S = 60
+LONGEST_S = 200  # a busy machine starts a worker in a minute
 ROOT = getattr(os, "geteuid", lambda: 1)() == 0
 
 

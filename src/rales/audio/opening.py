@@ -309,7 +309,7 @@ def mp3_chunk(path: Path, chunk: containers.Chunk) -> tuple[str | BinaryIO, tupl
 def mended_chunk(path: Path, chunk: containers.Chunk) -> tuple[BinaryIO, float]:
     """File of plain samples -> the same with its true length, and bytes a second. Errors: it is not read to its end."""
     try:
-        source = Mended(path, *chunk.true_size())
+        source = cast("BinaryIO", Mended(path, *chunk.true_size()))
     except OverflowError as error:
         told = f"{chunk.held} bytes of sound, more than its header can say"
         raise ValueError(f"{path}: holds {told}; save it as FLAC, RF64 or W64") from error
@@ -345,7 +345,7 @@ def flac_source(path: Path, flac: containers.Flac) -> tuple[str | BinaryIO, tupl
         raise ValueError(f"{path}: truncated, {told}; copy the file again")
     notes = (f"{told}; read to its end",) if flac.promised not in (0, flac.held) else ()
     with path.open("rb") as file:
-        source = Mended(path, *flac.true_length(file))
+        source = cast("BinaryIO", Mended(path, *flac.true_length(file)))
     return (renumbered(path, source) if is_part else source), notes
 
 
