@@ -44,7 +44,7 @@ def served(place: Path, *, limits: Limits = GENEROUS, **settings: Any) -> Iterat
     running = server(chosen)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    known = {"authorization": b"Bearer " + chosen.token.encode()}
+    known = {b"authorization": b"Bearer " + chosen.token.encode()}
     base = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with httpx.Client(base_url=base, headers=known, timeout=60) as client:
         try:

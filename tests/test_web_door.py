@@ -73,7 +73,7 @@ def test_the_cookie(client: httpx.Client, visitor: httpx.Client) -> None:
     expires, _, signature = value.partition(".")
     wrongs = f"{int(expires) + 1}.{signature}", f"{expires}.{signature[:-1]}", f"{expires}.", ".", "ä.ä", token(client)
     for wrong in wrongs:
-        headers = {"cookie": f"{name}={wrong}".encode()}
+        headers = {b"cookie": f"{name}={wrong}".encode()}
         assert httpx.get(client.base_url.join("/sessions"), headers=headers).status_code == 401
     secure = visitor.get(door(client), headers={"x-forwarded-proto": "https"})
     assert secure.headers["set-cookie"].endswith("; SameSite=Strict; Secure")
@@ -85,7 +85,7 @@ def test_a_cookie_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert one.is_cookie(value)
     assert not other.is_cookie(value)  # of a service that ended
     later = time.time() + module.COOKIE_S + 1
-    monkeypatch.setattr(module.time, "time", lambda: later)
+    monkeypatch.setattr("time.time", lambda: later)
     assert not one.is_cookie(value)
 
 
@@ -94,7 +94,7 @@ def test_a_ticket_is_good_once_and_for_a_minute(monkeypatch: pytest.MonkeyPatch)
     ticket, late = one.ticket(), one.ticket()
     assert [one.takes(ticket), one.takes(ticket), one.takes(""), one.takes(TOKEN)] == [True, False, False, False]
     later = time.monotonic() + module.TICKET_S + 1
-    monkeypatch.setattr(module.time, "monotonic", lambda: later)
+    monkeypatch.setattr("time.monotonic", lambda: later)
     assert not one.takes(late)
 
 
@@ -221,8 +221,8 @@ def test_a_browser_that_does_not_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The file goes, its link is void, what a killed service has left goes too, and the user is told what to do."""
-    monkeypatch.setattr(shown.Path, "home", lambda: tmp_path)
-    monkeypatch.setattr(shown.webbrowser, "open", lambda url: False)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setattr("webbrowser.open", lambda url: False)
     (tmp_path / "rales-opens-0000.html").write_text("left")
     os.utime(tmp_path / "rales-opens-0000.html", (0, 0))
     (tmp_path / "rales-opens-0001.html").write_text("of another service that begins")
@@ -233,7 +233,7 @@ def test_a_browser_that_does_not_come(
     assert not one.tickets
     assert [path.name for path in tmp_path.iterdir()] == ["rales-opens-0001.html"]
     assert "the browser could not be opened (it has not come); open the address yourself" in capsys.readouterr().err
-    monkeypatch.setattr(shown.Path, "home", lambda: tmp_path / "missing")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "missing")
     assert shown.show(one, "http://127.0.0.1:1/") is None
     assert "No such file" in capsys.readouterr().err
 

@@ -21,7 +21,6 @@ import psutil
 import pytest
 import soundfile
 
-from rales.web import places as module
 from rales.web import scores
 from rales.web.line import Line
 from rales.web.places import Places, Seldom
@@ -121,7 +120,12 @@ def test_who_finds_no_place_is_told_so_in_json(
     """Requests that the service works on never give way."""
     going_on, asked = threading.Event(), list[Any]()
     quick, ask = scores.predict_file, Line.ask
-    monkeypatch.setattr(Line, "ask", lambda line, job: (asked.append(job), ask(line, job))[1])
+
+    def counted(line: Line, job: Any) -> Any:
+        asked.append(job)
+        return ask(line, job)
+
+    monkeypatch.setattr(Line, "ask", counted)
     monkeypatch.setattr(scores, "predict_file", lambda *words: (going_on.wait(30), quick(*words))[1])
     files = {"audio": ("a.wav", recording(place).read_bytes())}
 
@@ -193,7 +197,7 @@ def test_whoever_is_worked_for_keeps_the_place() -> None:
 
 def test_places_are_fewer_than_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
     for files, most in ((1024, 256), (512, 104), (256, 18), (64, 8), (resource.RLIM_INFINITY, 256)):
-        monkeypatch.setattr(module.resource, "getrlimit", lambda _, files=files: (files, files))
+        monkeypatch.setattr("resource.getrlimit", lambda _, files=files: (files, files))
         assert Places(Limits()).most == most
 
 

@@ -63,7 +63,7 @@ def command(folder: Path, model: Path, *words: str, **environment: str) -> Itera
         )
     running = Command(process, port, log)
     try:
-        until(lambda: running.get("/health").status_code == 200, 60)
+        until(lambda: running.get("/health").status_code == 200, 240)
         yield running
     finally:
         process.kill()

@@ -19,10 +19,10 @@ from urllib.parse import quote
 from rales.config import UsageError
 from rales.extras import require_packages
 from rales.web import door, system
-from rales.web.settings import Settings, data_folder
+from rales.web.settings import Settings, data_folder, new_token
 
 STATIC = Path(__file__).parent / "static"
-SENT_BYTES = 1 << 17
+SENT_BYTES = 1 << 17  # of an answer that the system keeps before they are read
 LAST_S = 9.0  # that the service may take to end after the first signal; nothing that it has confirmed is lost then
 
 
@@ -55,8 +55,8 @@ def serve(
         folder=data_folder(folder),
         model=model,
         runs=runs.absolute() if runs else None,
+        token=token or new_token(),
         allow_hosts=allow_hosts,
-        **({"token": token} if token else {}),
     )
     run(settings, listening(host, port), made=token is None, show=show)
 

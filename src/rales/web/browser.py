@@ -45,7 +45,8 @@ def show(door: Door, url: str) -> Link | None:
     try:
         link = Link(door, url)
     except (OSError, RuntimeError) as error:
-        return unable(error)
+        unable(error)
+        return None
     threading.Thread(target=watch, args=(link,), name="rales-browser", daemon=True).start()
     return link
 

@@ -27,7 +27,7 @@ class Door:
         """Headers come as the bytes that were sent, one letter each."""
         sent = given.encode("latin-1") if max(given, default="") < "\u0100" else given.encode()
         token = self.token.encode()
-        return hmac.compare_digest(sent, token) or hmac.compare_digest(given.encode(), token)
+        return bool(given) and (hmac.compare_digest(sent, token) or hmac.compare_digest(given.encode(), token))
 
     # The link for the browser
 

@@ -114,7 +114,7 @@ class Guard:
         """Host header -> whether it names this service. An IP address cannot be rebound, a name can."""
         try:
             name = (urlsplit(f"//{host}").hostname or "").rstrip(".").lower()
-            _ = urlsplit(f"//{host}").port
+            _ = urlsplit(f"//{host}").port  # which must be a number too
         except ValueError:
             return False
         if is_loopback(name) or name in {allowed.lower() for allowed in self.settings.allow_hosts}:
@@ -134,11 +134,13 @@ class Guard:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         bearer = bearer.strip() if scheme.lower() == "bearer" else ""
         known = known or self.door.is_token(bearer)
+
         enters = scope["method"] == "GET" and scope["path"] == "/"
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True) if enters else []
         token, once = (dict(query).get(key, "") for key in ("token", "once"))
         if known and not (token or once):
             return
+
         if self.door.takes(once) or self.door.is_token(token) or known:
             rest = urlencode([(key, value) for key, value in query if key not in ("token", "once")])
             raise Refusal(
@@ -148,6 +150,7 @@ class Guard:
                 refresh="0; url=/" + (f"?{rest}" if rest else ""),
                 set_cookie=self.door.cookie(name, secure=headers.get("x-forwarded-proto") == "https"),
             )
+
         if (bearer or token or once) and (wait_s := self.door.guessed(visitor(scope.get("client")))):
             raise Refusal(
                 429,

@@ -32,6 +32,10 @@ class Limits:
     ending_s: float = 2.0  # that requests under way have when the service is told to end
 
 
+def new_token() -> str:
+    return secrets.token_urlsafe(24)
+
+
 @dataclass(frozen=True)
 class Settings:
     """Options of one service. `model` is the default model: a run folder, or None for the package's own. `token` lets
@@ -41,7 +45,7 @@ class Settings:
     model: str | None = None
     host: str = "127.0.0.1"
     runs: Path | None = None
-    token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    token: str = field(default_factory=new_token, repr=False)
     allow_hosts: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
 
