@@ -71,7 +71,7 @@ def killed_at(number: int, job: Callable[[Path, Callable[[str], None]], None], f
             return db
 
         sys.addaudithook(audited)
-        page.sqlite3 = type("", (), {**vars(sqlite3), "connect": staticmethod(connected)})  # type: ignore[assignment]
+        page.sqlite3 = type("", (), {**vars(sqlite3), "connect": staticmethod(connected)})  # type: ignore[attr-defined,assignment]
         said = os.open(folder / ".said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
             job(folder, lambda text: void(os.write(said, f"{text}\n".encode())))
