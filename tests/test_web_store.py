@@ -220,7 +220,7 @@ def test_what_is_saved_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.Monkey
         wait(handle)
 
     def connected(*words: Any, **named: Any) -> sqlite3.Connection:
-        db = sqlite3.connect(*words, **named)
+        db: sqlite3.Connection = sqlite3.connect(*words, **named)
         db.set_trace_callback(order.append)
         return db
 

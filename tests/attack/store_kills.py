@@ -66,12 +66,12 @@ def killed_at(number: int, job: Callable[[Path, Callable[[str], None]], None], f
                 count()
 
         def connected(*words: Any, **named: Any) -> sqlite3.Connection:
-            db = sqlite3.connect(*words, **named)
+            db: sqlite3.Connection = sqlite3.connect(*words, **named)
             db.set_trace_callback(count)
             return db
 
         sys.addaudithook(audited)
-        page.sqlite3 = type("", (), {**vars(sqlite3), "connect": staticmethod(connected)})  # type: ignore[attr-defined]
+        page.sqlite3 = type("", (), {**vars(sqlite3), "connect": staticmethod(connected)})  # type: ignore[attr-defined,assignment]
         said = os.open(folder / ".said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
             job(folder, lambda text: void(os.write(said, f"{text}\n".encode())))

@@ -63,7 +63,7 @@ def narrowed(schema: dict[str, Any]) -> dict[str, Any]:
                     parameter["schema"] = {"enum": known[parameter["name"]]}
 
     parts = schema["components"]["schemas"]
-    cycle = {"type": "object", "required": ["start_s", "end_s"]}
+    cycle: dict[str, Any] = {"type": "object", "required": ["start_s", "end_s"]}
     cycle["properties"] = {name: {"enum": known[name]} for name in ("start_s", "end_s")}
     label = {"label": {"enum": ["normal", "crackle", "wheeze", "both"]}}
     marked = {**cycle, "required": [*cycle["required"], "label"], "properties": {**cycle["properties"], **label}}

@@ -25,7 +25,8 @@ from rales.runs import make_folder
 from rales.web import kept, marks
 
 VERSION = 2
-PRAGMAS = ("foreign_keys = ON", "synchronous = FULL", "fullfsync = ON", "secure_delete = ON")  # of every connection
+# Of every connection
+PRAGMAS: tuple[str, ...] = ("foreign_keys = ON", "synchronous = FULL", "fullfsync = ON", "secure_delete = ON")
 REVISIONS = 100  # of one annotation that are kept
 TABLES = """
 CREATE TABLE sessions (id TEXT PRIMARY KEY, name TEXT NOT NULL, created REAL NOT NULL);
