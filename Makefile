@@ -32,7 +32,7 @@ help:
 
 setup: $(INSTALLED) $(VENDOR)/LICENSE
 
-$(INSTALLED): pyproject.toml $(wildcard constraints/*.txt)
+$(INSTALLED): pyproject.toml $(if $(LOCKED),$(LOCK)) $(filter-out $(LOCK),$(wildcard constraints/*.txt))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Rales needs Python 3.11 or newer and '$(PYTHON)' is $$($(PYTHON) --version 2>&1); name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "'$(PYTHON)' cannot make a virtual environment; on Debian and Ubuntu install the package python3-venv"; exit 1; }
 	@cp $(or $(CONSTRAINT),/dev/null) $(TAKEN)

@@ -38,7 +38,17 @@ def serve(
     """
     require_packages("the web page", "web", "fastapi", "uvicorn", "multipart")
     if not hasattr(os, "fork"):
-        raise ValueError("the web page decodes recordings in forked processes, which this system lacks; use Linux")
+        raise ValueError(
+            "the web page decodes recordings in forked processes, which this system lacks; use Linux, macOS or WSL"
+        )
+    from rales.web.sandbox import limits_memory
+
+    if not limits_memory():
+        print(
+            "rales: this system does not limit the memory of a process: a recording that is made to fill it is ended "
+            "a moment later than on Linux, so take recordings only from people you know",
+            file=sys.stderr,
+        )
     if not (STATIC / "vendor" / "wavesurfer.esm.js").is_file():
         raise ValueError(f"{STATIC / 'vendor'}: the page's player is not there; `make setup` fetches it")
     if token is not None and len(token) < 8:

@@ -11,6 +11,8 @@ import os
 import resource
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from rales.audio import wave
 from rales.web.settings import MIB
 
 BLOCK_S = 10.0
+STATM = Path("/proc/self/statm")  # sizes of this process, on Linux
+WATCH_S = 0.02  # between two looks at the memory, where it cannot be limited
 PAGE_RATE_HZ = 16000  # what browsers play and the models hear
 
 
@@ -60,12 +64,13 @@ def main() -> None:
 def child(job: dict[str, Any], out: int) -> None:
     """One job in a forked process, which never returns."""
     limit(job["decode_s"], job["decode_bytes"])
+    if not limits_memory():
+        watch_memory(job, out)
     try:
         facts = decode(Path(job["path"]), Path(job["out"]), job["duration_s"], job["decode_bytes"])
         answer(out, {"id": job["id"], "ok": facts})
     except MemoryError:
-        sentence = f"needs more than {job['decode_bytes'] // MIB} MiB of memory to decode"
-        answer(out, {"id": job["id"], "error": sentence, "large": True})
+        answer(out, too_much_memory(job))
     except TooLarge as error:
         answer(out, {"id": job["id"], "error": str(error), "large": True})
     except Exception as error:  # whatever a decoder raises at a stranger's file is that file's fault
@@ -75,15 +80,41 @@ def child(job: dict[str, Any], out: int) -> None:
 
 def limit(decode_s: int, decode_bytes: int) -> None:
     """Bound this process from here on: processor time, time by the clock, memory, size and number of files."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
-    held = pages * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (decode_s, decode_s + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (decode_bytes, decode_bytes))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-    if held:
+    if limits_memory():
+        held = int(STATM.read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (held + decode_bytes, held + decode_bytes))
     signal.alarm(3 * decode_s)
+
+
+def limits_memory() -> bool:
+    """Whether this system bounds the memory of a process: Linux does, macOS takes the limit and ignores it."""
+    return STATM.is_file()
+
+
+def watch_memory(job: dict[str, Any], out: int) -> None:
+    """End this process soon after its memory has grown by more than the job may take: the next best to a limit."""
+
+    def resident_bytes() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+    most = resident_bytes() + job["decode_bytes"]
+
+    def watch() -> None:
+        while resident_bytes() <= most:
+            time.sleep(WATCH_S)
+        answer(out, too_much_memory(job))
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def too_much_memory(job: dict[str, Any]) -> dict[str, Any]:
+    sentence = f"needs more than {job['decode_bytes'] // MIB} MiB of memory to decode"
+    return {"id": job["id"], "error": sentence, "large": True}
 
 
 def decode(path: Path, out: Path, duration_s: float, decode_bytes: int) -> dict[str, Any]:
