@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from rales import json_files
 from rales.json_files import DEEPEST, parse_json, read_json, read_json_lines
 
-simple = st.none() | st.booleans() | st.integers(-(2**63) + 1, 2**63 - 1)
-simple |= st.floats(allow_nan=False, allow_infinity=False) | st.text()
+numbers = st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+simple: st.SearchStrategy[Any] = st.one_of(st.none(), st.booleans(), numbers, st.text())
 documents = st.recursive(simple, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
 
 
