@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from rales.config import UsageError
 from rales.export import artefact, engines, graph, parity
 from rales.metrics import CLASSES
 from tests import tiny
+from tests.attack.flips import Case, anywhere, in_the_seal, trials
 
 NEEDED = ("onnx", "onnxruntime", "onnxscript", "openvino", "nncf")
 pytestmark = pytest.mark.skipif(
@@ -223,6 +225,14 @@ def test_weights_of_another_model_are_found(place: Path, tmp_path: Path) -> None
     seals.seal(tmp_path / "changed.onnx")
     with pytest.raises(ValueError, match=r"changed.onnx: its answers are .* away from those it was made with"):
         export.load(tmp_path / "changed.onnx")
+
+
+def test_single_bits_of_artefacts_are_noticed(place: Path) -> None:
+    """Few of them, the seal's among them; many are turned over in tests/attack."""
+    for name, file in (("model.onnx", "model.onnx"), ("model.xml", "model.xml"), ("model.bin", "model.xml")):
+        case = Case(name, place / name, partial(rales.load, place / file))
+        seal = in_the_seal(case)[::10] if name == file else []
+        assert trials(case, [*anywhere(case, 5, seed=1), *seal]) == []
 
 
 def test_a_graph_that_computes_something_else_is_not_written(

@@ -1,5 +1,6 @@
 """Every system by its name: it builds small, trains one step, and comes back from its record."""
 
+import hashlib
 import importlib
 import json
 import os
@@ -273,3 +274,13 @@ def test_another_encoder_under_the_same_name_is_another_system(golden: Path, tmp
     save_file({**tensors, "norm.bias": tensors["norm.bias"] + 1}, file)
     os.utime(file, (0, 0))
     assert recipes.make("m2d_fusion", weights=str(file)).config.model.weights_digest not in ("", first)
+
+
+@pytest.mark.parametrize("name", ["respirenet", "wang_splice", "nguyen_cotuning", "moummad_scl"])
+def test_the_record_names_the_content_of_any_file_it_starts_from(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "backbone.pth"
+    file.write_bytes(b"weights of yesterday")
+    made = recipes.make(name, weights=str(file))
+    assert made.config.model.weights_digest == hashlib.sha256(b"weights of yesterday").hexdigest()
+    assert "model.weights_digest" not in made.overrides
+    assert recipes.make(name).config.model.weights_digest == ""

@@ -20,6 +20,7 @@ from rales.config import UsageError
 from rales.report import figures, folders, paper_text, published, ranking, report, scores_table
 from rales.report.folders import Run
 from rales.report.systems import plain_name
+from rales.runs import claimed
 
 CLASSES = ["normal", "crackle", "wheeze", "both"]
 TRUE = [0, 0, 0, 0, 0, 0, 1, 1, 2, 3]
@@ -399,6 +400,13 @@ def test_writing_again_gives_the_same_bytes_and_leaves_nothing_behind(out: Path)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     report([out.parent / "runs"], out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_the_second_of_two_in_a_folder_is_told(out: Path, tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "one")
+    with claimed(tmp_path / "out"), pytest.raises(ValueError, match="another process is at work there"):
+        report([tmp_path / "runs"], tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
 def test_whole_database_takes_its_rank_and_text_is_escaped(tmp_path: Path) -> None:

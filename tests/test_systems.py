@@ -143,6 +143,26 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(
     assert (tmp_path / "run" / "predictions.csv").read_bytes() == (undisturbed / "predictions.csv").read_bytes()
 
 
+def test_a_damaged_resume_of_the_first_stage_is_told_and_the_one_before_is_taken(
+    trained: Any,
+    cycles: pd.DataFrame,
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train(made("moummad_scl"), cycles, place, tmp_path / "run")
+    path = tmp_path / "run" / "stage1" / runs.RESUME
+    path.write_bytes(path.read_bytes()[:-100])
+    train(made("moummad_scl"), cycles, place, tmp_path / "run")
+    assert f"{path}: damaged" in caplog.text
+    assert furthest(tmp_path / "run", trained("moummad_scl")) == 0
+    assert not list((tmp_path / "run").rglob("resume*"))
+
+
 @pytest.mark.parametrize("name", ["moummad_scl", "respirenet"])
 def test_stages_stay_out_of_a_folder_of_something_else(
     name: str, cycles: pd.DataFrame, place: Path, tmp_path: Path

@@ -7,7 +7,8 @@ died, goes on with the same command, and every recording is in the output exactl
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,6 +80,7 @@ def run(
     with runs.claimed(out):
         begin(out, job)
         waiting = (part for part in shards(source, shard, rows) if not done(out, part.number))
+        found: Generator[tuple[Shard, Any]]
         if cluster == "ray":
             found = spread.on_ray(predict_shard, waiting, shared, processes=processes, address=address, retries=RETRIES)
         else:
@@ -86,12 +88,13 @@ def run(
                 predict_shard, waiting, shared, processes=processes or processors(), retries=RETRIES
             )
         total = -(-len(source.used) // shard)
-        bar = progress_bar(found, shown=progress, total=total, desc="predict", unit="shard")
-        problems = [
-            f"shard {part.number} ({len(part.paths)} recordings from {part.paths[0]} on): {error}"
-            for part, error in bar
-            if error is not None
-        ]
+        with closing(found):  # also after Ctrl-C, when it would wait for its workers
+            bar = progress_bar(found, shown=progress, total=total, desc="predict", unit="shard")
+            problems = [
+                f"shard {part.number} ({len(part.paths)} recordings from {part.paths[0]} on): {error}"
+                for part, error in bar
+                if error is not None
+            ]
         remove_half_written(out)
         return outcome(out, len(source.used), problems)
 
@@ -160,25 +163,24 @@ def done(out: Path, number: int) -> bool:
 
 def begin(out: Path, job: dict[str, Any]) -> None:
     """Make the folder, or go on in that of the same job. Errors: a folder of something else."""
-    remove_half_written(out)
     if (out / "job.json").exists():
         stored = runs.read_json(out / "job.json")
         differs = [key for key in job if runs.clean(job[key]) != stored.get(key)]
         if differs:
             raise ValueError(f"{out}: holds a job of other {', '.join(differs)}; choose another --out")
-        return
-    if found := runs.strangers(out):
+    elif found := runs.strangers(out):
         raise ValueError(f"{out}: not a folder of predictions, but it holds {found[0]}; choose an empty --out")
+    else:
+        runs.write_json(out / "job.json", job)  # before all else: a folder without it is somebody else's
+    remove_half_written(out)
     for kind in KINDS:
-        (out / kind).mkdir()
-    runs.write_json(out / "job.json", job)
+        runs.make_folder(out / kind)
 
 
 def remove_half_written(out: Path) -> None:
     """Remove what killed workers left half-written."""
     for kind in KINDS:
-        for part in (out / kind).glob(".*.part"):
-            part.unlink(missing_ok=True)
+        runs.remove_abandoned(out / kind)
 
 
 def outcome(out: Path, expected: int, problems: list[str]) -> dict[str, Any]:

@@ -85,9 +85,8 @@ def train(
         recipe.fit(config, frontend.eval(), model.eval(), data, here.device)
     if here.rank == 0:
         runs.forget_after(out, state["epoch"])
-        epoch_logits.forget_after(
-            out, state["epoch"], {line["epoch"] for line in runs.read_metrics(out) if line.get("split") == "test"}
-        )
+        scored = {line["epoch"] for line in runs.read_metrics(out) if line.get("split") == "test"}
+        epoch_logits.forget_after(out, state["epoch"], scored)
         if problem := selection_problem(to_dict(config.train), data.labels[data.rows("validation")]):
             log.warning("%s: %s", out, problem)
     # blocks above the last fused layer get no gradient
@@ -347,7 +346,7 @@ def keep(
         runs.save_tensors(out / "best.safetensors", weights, about)
     state["epoch"] = epoch
     moments = {k: v for name, o in optimisers.items() for k, v in state_tensors(o, f"optimiser.{name}.").items()}
-    runs.save_tensors(out / "resume.safetensors", {**weights, **moments}, {**about, "state": state})
+    runs.save_resume(out, {**weights, **moments}, {**about, "state": state})
 
 
 def is_best(train: Mapping[str, Any], lines: list[dict[str, Any]], state: dict[str, Any]) -> bool:
@@ -388,18 +387,19 @@ def resume(
     record: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Load the last whole epoch of the unfinished run of this record, if there is one; -> epoch and best score."""
-    path = out / "resume.safetensors"
-    if not path.exists():
+
+    def take(tensors: Mapping[str, Tensor], stored: Mapping[str, Any], path: Path) -> None:
+        runs.check_same_run(path, stored, record)
+        check(State, stored.get("state"), str(path), "state.")
+        weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
+        check_whole(weights, tensors_of(model, frontend), path)
+        load_tensors(weights, model, frontend)
+        for name, optimiser in optimisers.items():
+            load_state_tensors(optimiser, tensors, f"optimiser.{name}.", path)
+
+    state = runs.read_resume(out, take)
+    if state is None:
         return {"epoch": 0, "best_score": None, "best_epoch": None}
-    tensors, stored = runs.read_checkpoint(path)
-    runs.check_same_run(path, stored, record)
-    check(State, stored.get("state"), str(path), "state.")
-    weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
-    check_whole(weights, tensors_of(model, frontend), path)
-    load_tensors(weights, model, frontend)
-    for name, optimiser in optimisers.items():
-        load_state_tensors(optimiser, tensors, f"optimiser.{name}.", path)
-    state: dict[str, Any] = stored["state"]
     return state
 
 
@@ -463,8 +463,7 @@ def finish(
     if isinstance(getattr(model, "fusion", None), nn.Module):
         runs.write_json(out / "layer_weights.json", scoring.layer_weights(model.fusion.layers, model.fusion.weight))  # type: ignore[union-attr, arg-type]
     runs.write_json(out / "evaluation.json", figures)
-    (out / "done").touch()
-    (out / "resume.safetensors").unlink(missing_ok=True)
+    runs.finish(out)
     return figures
 
 

@@ -155,7 +155,8 @@ def train(
     numbers, steps = config.pretrain, items_of(config, data) // config.pretrain.batch_size
     shown = progress and here.rank == 0
     if here.rank == 0:
-        data.write_table(out / "recordings.parquet")
+        with runs.replacing(out / "recordings.parquet") as beside:
+            data.write_table(beside)
 
     samples, cuts = HOP_SAMPLES * (config.encoder.unit_frames - 1), config.crops
     sounds = Crops(data, samples, pad=cuts.pad, shortest_s=cuts.shortest_s)
@@ -363,27 +364,28 @@ def save(path: Path, model: M2D, record: dict[str, Any], epoch: int) -> None:
 
 
 def keep(job: Job, state: dict[str, Any]) -> None:
-    """Write all that going on needs, in one file renamed into place: a kill at any moment is harmless."""
+    """Write all that going on needs, in one file: a kill at any moment is harmless."""
     about = {**job.record, "epoch": state["epoch"], "state": state}
     tensors = {**job.model.state_dict(), **state_tensors(job.optimiser, "optimiser.")}
-    runs.save_tensors(job.out / "resume.safetensors", tensors, about)
+    runs.save_resume(job.out, tensors, about)
 
 
 def resume(out: Path, model: M2D, optimiser: torch.optim.AdamW, record: Mapping[str, Any]) -> dict[str, Any]:
     """Load what `keep` wrote of a run of this record, if it did; -> whole epochs, steps and sums of the one begun."""
-    path = out / "resume.safetensors"
-    if not path.exists():
+
+    def take(tensors: Mapping[str, Tensor], stored: Mapping[str, Any], path: Path) -> None:
+        runs.check_same_run(path, stored, record)
+        check(State, stored.get("state"), str(path), "state.")
+        if len(stored["state"]["sums"]) != len(BEGIN["sums"]):
+            raise ValueError(f"{path}: state.sums has another length than {len(BEGIN['sums'])}; {WRONG}")
+        weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
+        check_whole(weights, model.state_dict(), path)
+        model.load_state_dict(weights)
+        load_state_tensors(optimiser, tensors, "optimiser.", path)
+
+    state = runs.read_resume(out, take)
+    if state is None:
         return {"epoch": 0, **BEGIN}
-    tensors, stored = runs.read_checkpoint(path)
-    runs.check_same_run(path, stored, record)
-    check(State, stored.get("state"), str(path), "state.")
-    state: dict[str, Any] = stored["state"]
-    if len(state["sums"]) != len(BEGIN["sums"]):
-        raise ValueError(f"{path}: has {len(state['sums'])} sums of losses, expected {len(BEGIN['sums'])}; {WRONG}")
-    weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
-    check_whole(weights, model.state_dict(), path)
-    model.load_state_dict(weights)
-    load_state_tensors(optimiser, tensors, "optimiser.", path)
     return state
 
 
@@ -394,8 +396,7 @@ def finish(job: Job) -> None:
     if job.config.pretrain.reference_file:
         unit = (model.mel_bins, model.unit_frames)
         write_reference_file(job.out, model.state_dict(), epochs, unit=unit, patch=model.patch)
-    (job.out / "done").touch()
-    (job.out / "resume.safetensors").unlink(missing_ok=True)
+    runs.finish(job.out)
 
 
 def summary(out: Path, record: Mapping[str, Any]) -> dict[str, Any]:

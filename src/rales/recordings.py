@@ -2,7 +2,6 @@
 
 import glob
 import queue
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from rales.data.cycles import files
 from rales.data.dialects import Row
 from rales.data.table import cycles_of_rows, marked
 from rales.metrics import CLASSES
+from rales.writing import temporary_folder
 
 CYCLES = ("auto", "annotation", "segment", "windows")  # where cycles come from
 STRETCH_S = 300.0  # of a recording in which breaths are looked for at a time
@@ -150,7 +150,7 @@ def local(path: str) -> Iterator[Path]:
         yield Path(path)
         return
     files, inner = file_system(path)
-    with tempfile.TemporaryDirectory(prefix="rales-") as folder:
+    with temporary_folder() as folder:
         copy = Path(folder, PurePosixPath(inner.partition("?")[0]).name)  # of a signed address without the signature
         try:
             files.get_file(inner, str(copy))

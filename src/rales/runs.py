@@ -2,27 +2,25 @@
 
 `config.json` (what was asked and what it ran on), `metrics.jsonl` (a line per epoch and split), `epochs.safetensors`
 (what the network said after each), `predictions.csv`, `predictions_validation.csv` where patients are held out,
-`last.safetensors`, `best.safetensors`, `layer_weights.json`, `resume.safetensors` while unfinished, `done` last.
-Every file is written beside its place and renamed, so a reader (or a killed run) never sees half of one.
+`last.safetensors`, `best.safetensors`, `layer_weights.json`, `resume.safetensors` and the one before it while
+unfinished, `done` last. Every file is written beside its place and renamed, so a reader (or a killed run) never sees
+half of one.
 """
 
-import errno
 import hashlib
 import json
+import logging
 import math
-import os
 import platform
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -31,7 +29,20 @@ from rales import seals
 from rales.cells import defused_table, encodable
 from rales.json_files import DAMAGED, parse_json, read_json_lines
 from rales.json_files import read_json as read_json_file
+from rales.writing import check_name as check_name
+from rales.writing import claimed as claimed
+from rales.writing import make_folder as make_folder
+from rales.writing import remove_abandoned as remove_abandoned
+from rales.writing import replacing as replacing
+from rales.writing import sync_folder
+from rales.writing import temporary_folder as temporary_folder
 
+log = logging.getLogger(__name__)
+
+RESUME, PREVIOUS = "resume.safetensors", "resume.previous.safetensors"  # the last whole epoch, and the one before
+NEXT = "resume.next.safetensors"  # until the other two have made room for it
+# May be there before the first whole epoch is
+EARLY = (NEXT, "metrics.jsonl", "epochs.safetensors", "best.safetensors", "statistics.json", "log.jsonl")
 # May differ between a run and its continuation: what was left out names files, which may have moved, and what was
 # overridden is in the config too.
 RESUME_IGNORES = ("command", "versions", "commit", "overrides", "split.left_out", "data.folders", "noise.folders")
@@ -52,8 +63,10 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
     stored = read_json(folder / "config.json")
     if "recipe" not in stored:
         raise ValueError(f"{folder}: not a run folder, its config.json is of something else; choose an empty --out")
-    if not any((folder / name).exists() for name in ("done", "resume.safetensors")):
-        write_json(folder / "config.json", record)  # stopped before the first epoch was done: nothing to go on with
+    if not (folder / "done").exists() and not goes_on(folder):  # stopped before the first epoch was done
+        for file in (*(folder / name for name in EARLY), *folder.glob("checkpoint-*.safetensors")):
+            file.unlink(missing_ok=True)  # maybe of other settings
+        write_json(folder / "config.json", record)
         return False
     asked, there = flatten(clean(record)), flatten(stored)
     differences = [key for key in asked if asked[key] != there.get(key)]
@@ -67,6 +80,7 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
             f"{asked[key]!r} here{f', and {len(differences) - 1} more' if len(differences) > 1 else ''}); "
             "choose another --out or remove the folder"
         )
+    clear(folder)
     return finished
 
 
@@ -81,49 +95,26 @@ def check_same_run(path: Path, stored: Mapping[str, Any], record: Mapping[str, A
         )
 
 
+def clear(folder: Path) -> None:
+    """Remove from a run folder what a kill left: what a finished run would go on from, or an unfinished one not yet."""
+    for name in (RESUME, PREVIOUS, NEXT) if (folder / "done").exists() else (NEXT,):
+        (folder / name).unlink(missing_ok=True)
+
+
+def goes_on(folder: Path) -> bool:
+    """Whether an unfinished run in the folder has a whole epoch to go on from."""
+    return any((folder / name).exists() for name in (RESUME, PREVIOUS))
+
+
 def strangers(folder: Path) -> list[str]:
     """Folder that is to be empty -> the names of what is in it, sorted; hidden files do not count."""
     return sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder to write to; one that cannot be made or written to is a sentence."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(f"{folder}: cannot write there ({error.strerror}); choose another --out") from error
-
-
-def check_name(path: Path) -> None:
-    """A path that is not UTF-8, which safetensors and Parquet neither write nor read, is a sentence."""
-    if str(path) != encodable(str(path)):
-        raise ValueError(f"{path}: the name is not UTF-8; rename the file or folder")
-
-
-@contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """`with claimed(folder):` no other process works in the folder; what a killed one left half-written goes."""
-    check_name(folder)
-    make_folder(folder)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ValueError(f"{folder}: another process is at work there; wait for it or choose another --out") from error
-    try:
-        for part in folder.glob(".*.part"):
-            part.unlink()
-        yield
-    finally:
-        lock.release()  # the file stays: removed, it could be one that another process has just locked
-
-
 def stored_precision(folder: Path) -> str | None:
     """-> the precision that an unfinished run in the folder computes in, so that its continuation does the same even
     where "auto" would now decide otherwise; None if there is nothing to go on with."""
-    if not (folder / "resume.safetensors").exists():
+    if not goes_on(folder):
         return None
     computed_in = read_json(folder / "config.json").get("computed_in")
     precision = computed_in.get("precision") if isinstance(computed_in, dict) else None
@@ -183,7 +174,7 @@ def stop_if_diverged(folder: Path, value: float, what: str, epoch: int, step: in
     if math.isfinite(value):
         return
     again = "this folder can be used again"
-    if (folder / "resume.safetensors").exists():
+    if goes_on(folder):
         again = "with another --out, or without this folder, which holds the epochs before"
     raise ValueError(
         f"{folder}: {what} is {value} in epoch {epoch}, step {step}; use a lower {field} than {lr:g} ({again})"
@@ -284,6 +275,51 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"{path}: damaged, cut or not a safetensors file ({error}); train or copy it again") from error
 
 
+def save_resume(folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+    """What a run goes on from -> RESUME; the one before becomes PREVIOUS once the new one is whole."""
+    save_tensors(folder / NEXT, tensors, record)
+    with safe_open(folder / NEXT, framework="pt"):  # its length is what its beginning says
+        pass
+    with suppress(FileNotFoundError):  # there is none after the first epoch
+        (folder / RESUME).replace(folder / PREVIOUS)
+    (folder / NEXT).replace(folder / RESUME)
+    sync_folder(folder)
+
+
+def read_resume(
+    folder: Path, take: Callable[[Mapping[str, Tensor], Mapping[str, Any], Path], None]
+) -> dict[str, Any] | None:
+    """Folder of an unfinished run -> the state of what it goes on from, once `take` (tensors, record, path) has taken
+    it; None if there is nothing.
+
+    Where RESUME is damaged, or `take` refuses it, a warning says so and PREVIOUS is taken. Errors: damaged, and there
+    is no other.
+    """
+    problem: ValueError | OSError | None = None
+    for path in (folder / RESUME, folder / PREVIOUS):
+        if not (path.exists() or path.is_symlink()):
+            continue
+        try:
+            tensors, record = read_checkpoint(path)
+            take(tensors, record, path)
+        except (ValueError, OSError) as error:
+            problem = problem or error
+            continue
+        if problem is not None:
+            log.warning("%s; the run goes on from the one before it, %s", problem, path.name)
+        return dict(record["state"])
+    if problem is not None:
+        raise problem
+    return None
+
+
+def finish(folder: Path) -> None:
+    """Say that a run is finished: `done`, after all that it stands for, and nothing to go on from any more."""
+    with replacing(folder / "done") as beside:
+        beside.touch()
+    clear(folder)
+
+
 def copy(source: Path, target: Path) -> None:
     """Copy a file, renamed into place."""
     with replacing(target, bytes_needed=source.stat().st_size) as beside:
@@ -319,49 +355,6 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     """Table -> CSV, renamed into place."""
     with replacing(path) as beside:
         defused_table(table).to_csv(beside, index=False)
-
-
-class replacing:
-    """`with replacing(path) as beside:` write `beside`; it becomes `path` if all went well, else it is removed.
-
-    A full disk is turned into a sentence that says what was needed and what is free, another OSError into one that
-    names `path`. A device or a pipe at `path` is left alone: an OSError.
-    """
-
-    def __init__(self, path: Path, bytes_needed: int = 0) -> None:
-        self.path, self.bytes_needed = path, bytes_needed
-        self.beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-
-    def __enter__(self) -> Path:
-        if self.path.exists() and not (self.path.is_file() or self.path.is_dir()):
-            raise OSError(f"{self.path}: a device or a pipe, which would be replaced; give the name of a file")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:  # a file stands where the folder is to be
-            raise OSError(f"{self.path}: cannot be written ({error.strerror})") from error
-        return self.beside
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            try:
-                self.beside.replace(self.path)
-                return
-            except OSError as failed:  # a folder stands there
-                error = failed
-        with suppress(OSError):
-            self.beside.unlink()
-        # safetensors reports a full disk as its own error with the system's words in it
-        full = (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left" in str(error)
-        if full:
-            free = shutil.disk_usage(self.path.parent).free
-            needed = f"{self.bytes_needed / 2**20:.0f} MiB" if self.bytes_needed else "more"
-            raise OSError(
-                errno.ENOSPC,
-                f"{self.path}: the disk is full ({needed} needed, {free / 2**20:.0f} MiB free); what stood there "
-                "before is untouched: make room and run the same command again",
-            ) from error
-        if isinstance(error, OSError):
-            raise OSError(f"{self.path}: cannot be written ({error.strerror or error})") from error
 
 
 def digest(rows: pd.DataFrame) -> str:

@@ -1,6 +1,7 @@
 """Embedding sets: vectors of cycles or recordings in one file, and the nearest of them to a query."""
 
 import json
+import logging
 import math
 import os
 import zipfile
@@ -29,6 +30,8 @@ SET = "an embedding file of `rales embed`"
 EXACT_UP_TO = 100_000  # vectors: below, comparing with every one takes milliseconds and misses none
 
 Vectors = NDArray[np.float32]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,8 @@ def index_of(path: Path, seal: str) -> Any:
             file.seek(-len(end) - len(seals.UNSEALED), os.SEEK_END)
             if file.read(len(end)) == end and (index := Index.restore(stored, view=True)) is not None:
                 return index
+    if stored.exists():
+        log.warning("%s: damaged or of other vectors, so this index is made again", stored)
     vectors = read_vectors(path)
     index = Index(ndim=vectors.shape[1], metric="cos", dtype="f32")
     index.add(np.arange(len(vectors)), vectors)

@@ -25,6 +25,7 @@ from platformdirs import user_cache_path
 from rales.audio.lengths import duplicate, reflect
 from rales.audio.wave import fade, icbhi_cycle, read, resample
 from rales.progress import progress_bar
+from rales.writing import sync_folder
 
 Wave = npt.NDArray[np.float32]
 Pad = Literal["repeat", "zero", "duplicate", "reflect"]
@@ -278,7 +279,9 @@ def _build(
             file.flush()
             os.fsync(file.fileno())
         shutil.rmtree(folder / key, ignore_errors=True)  # a damaged one
+        sync_folder(building)
         building.rename(folder / key)
+        sync_folder(folder)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -49,6 +49,7 @@ from rales.data.cycles import (
 from rales.data.dialects import SUFFIXES as SUFFIXES
 from rales.data.dialects import Row, has_suffix, located, mended, on_disk, place_of, read_table
 from rales.metrics import CLASSES
+from rales.writing import replacing
 
 SPLIT_WORDS = ("train", "test", "validation")
 
@@ -92,10 +93,11 @@ def write(cycles: DataFrame, path: str | Path) -> None:
         return whole.relative_to(folder).as_posix() if whole.is_relative_to(folder) else str(whole)
 
     rows = cycles[list(COLUMNS)].assign(path=[shortened(sound) if sound else "" for sound in cycles["path"]])
-    if path.suffix.lower() == ".parquet":
-        rows.to_parquet(path, index=False)
-    else:
-        defused_table(rows).to_csv(path, index=False, sep="\t" if path.suffix.lower() == ".tsv" else ",")
+    with replacing(path) as beside:
+        if path.suffix.lower() == ".parquet":
+            rows.to_parquet(beside, index=False)
+        else:
+            defused_table(rows).to_csv(beside, index=False, sep="\t" if path.suffix.lower() == ".tsv" else ",")
 
 
 def find(manifest: str | Path, *, audio: bool, decode: bool) -> Found:

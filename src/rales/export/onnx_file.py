@@ -1,7 +1,6 @@
 """ONNX: a graph as one file that ONNX Runtime and many other programs execute."""
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ def in_8_bits(model: Any) -> Any:
 
     weights = {value.name for value in model.graph.initializer}
     layers = [node.name for node in model.graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights]
-    with tempfile.TemporaryDirectory(prefix="rales-") as folder, quiet():
+    with runs.temporary_folder() as folder, quiet():
         path = Path(folder, "int8.onnx")
         quantize_dynamic(model, path, weight_type=QuantType.QInt8, per_channel=True, nodes_to_quantize=layers)
         return onnx.load(path)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +45,7 @@ def as_read(model: Any) -> Any:
     """
     import openvino
 
-    with tempfile.TemporaryDirectory(prefix="rales-") as folder:
+    with runs.temporary_folder() as folder:
         made = Path(folder, "model.xml")
         openvino.save_model(model, made, compress_to_fp16=False)
         return openvino.Core().read_model(made.read_bytes(), made.with_suffix(".bin").read_bytes())
@@ -163,7 +162,7 @@ def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
     import openvino
 
     weights = out.with_suffix(".bin")
-    with tempfile.TemporaryDirectory(prefix="rales-") as folder:
+    with runs.temporary_folder() as folder:
         made = Path(folder, "model.xml")
         openvino.save_model(model, made, compress_to_fp16=False)
         content = made.with_suffix(".bin").read_bytes()

@@ -28,6 +28,7 @@ from filelock import FileLock
 
 from rales.json_files import read_json
 from rales.progress import progress_bar
+from rales.writing import replacing, sync_file, sync_folder, sync_tree
 
 NTT_LICENCE = "NTT's own (LICENSE.pdf of nttcslab/m2d), not an open-source licence: read it before use"
 CHECKPOINT_SUFFIXES = {".pth", ".pt", ".ckpt", ".safetensors"}
@@ -167,7 +168,7 @@ def _of_run(folder: Path) -> Path | None:
     if not (folder / "config.json").is_file():
         return None
     best, last = folder / "best.safetensors", folder / "last.safetensors"
-    if not (folder / "done").exists() and any(file.exists() for file in (best, folder / "resume.safetensors")):
+    if not (folder / "done").exists() and (best.exists() or any(folder.glob("resume*.safetensors"))):
         raise ValueError(f"{folder}: the run is not finished; the same command goes on with it")
     return next((file for file in (best, last) if file.is_file()), None)
 
@@ -194,6 +195,7 @@ def fetch(name: str, progress: bool = True, address: str | None = None) -> Path:
             if not archive.is_file():  # complete, but unpacking was interrupted
                 part = archive.with_name(f"{archive.name}.part")
                 _download(address, part, progress)
+                sync_file(part)
                 part.replace(archive)
             _accept(name, address, archive, target)
     return _only_checkpoint(target)
@@ -220,10 +222,11 @@ def _accept(name: str, address: str, archive: Path, target: Path) -> None:
             "sha256": sha256,
             "files": {file.name: sha256_of(file) for file in _checkpoints(unpacking)},
         }
-        half = record_path.with_suffix(".json.part")
-        half.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        half.replace(record_path)
+        with replacing(record_path) as beside:
+            beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        sync_tree(unpacking)
         unpacking.replace(target)
+        sync_folder(target.parent)
         archive.unlink()
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         archive.unlink()

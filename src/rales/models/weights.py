@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from rales import seals
 from rales.json_files import parse_json
 from rales.models.vit import Layout, LongInput, ViT
+from rales.writing import replacing
 
 PREFIXES = ("module.ar.runtime.backbone.", "backbone.", "encoder.")
 NORM_STATS_2022 = (-7.1, 4.2)  # what the reference assumes for files that hold no norm_stats
@@ -341,10 +342,12 @@ def write_reference_file(
     """
     name = f"m2d_vit-{unit[0]}x{unit[1]}p{patch[0]}x{patch[1]}-rales"
     path = folder / name / f"checkpoint-{epoch}.pth"
-    path.parent.mkdir(exist_ok=True)
     model = {key: value.detach().cpu().clone() for key, value in tensors.items()}
-    torch.save({"model": model, "epoch": epoch, "args": argparse.Namespace(input_size=unit, patch_size=patch)}, path)
-    seals.seal_zip(path)
+    about = {"epoch": epoch, "args": argparse.Namespace(input_size=unit, patch_size=patch)}
+    with replacing(path) as beside:
+        with beside.open("wb") as file:  # given a name, torch would keep it inside
+            torch.save({"model": model, **about}, file)
+        seals.seal_zip(beside)
     return path
 
 

@@ -61,9 +61,9 @@ def settings(size: str | None = None, weights: str | None = None, words: list[st
     else:
         raise UsageError(f"size {size!r} is unknown; expected one of {', '.join(SIZES)}")
     config = override(config, words or [])
-    files = {f"{name}_digest": getattr(config.encoder, name) for name in ("weights", "teacher")}
-    digests = {name: sha256_of(find(word)) for name, word in files.items() if word}
-    return replace(config, encoder=replace(config.encoder, **digests))
+    files = (config.encoder.weights, config.encoder.teacher)
+    of_weights, of_teacher = (sha256_of(find(file)) if file else "" for file in files)
+    return replace(config, encoder=replace(config.encoder, weights_digest=of_weights, teacher_digest=of_teacher))
 
 
 def run(
