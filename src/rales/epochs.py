@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -49,21 +48,18 @@ def append_epoch(folder: Path, epoch: int, tensors: Mapping[str, Tensor]) -> Non
 
 def forget_after(folder: Path, epoch: int, scored: set[int]) -> None:
     """Before a run goes on after epoch `epoch`, of whose epochs `scored` have test figures: drop what is there of later
-    ones, which it repeats. Without a whole epoch, a file that is there is of a run that was stopped in its first one,
-    maybe of other settings. Errors: an epoch that is not there."""
-    if epoch == 0:
-        (folder / FILE).unlink(missing_ok=True)
-        return
+    ones, which it repeats. Errors: an epoch that is not there."""
     found = read_epochs(folder)
-    there = found.get("epoch", np.empty(0, np.int64))
-    if missing := scored - set(there.tolist()):
+    if missing := scored - set(found["epoch"].tolist() if found else []):
         raise ValueError(f"{folder / FILE}: holds nothing of epoch {min(missing)}; {DAMAGED}")
-    kept = there <= epoch
+    if not found or found["epoch"].max(initial=0) <= epoch:
+        return
+    kept = found["epoch"] <= epoch
     if not kept.any():
-        (folder / FILE).unlink(missing_ok=True)
-    elif not kept.all():
-        tensors = {name: torch.from_numpy(value if name == "layers" else value[kept]) for name, value in found.items()}
-        runs.save_tensors(folder / FILE, tensors, {"epoch": int(there[kept].max())})
+        (folder / FILE).unlink()
+        return
+    tensors = {name: torch.from_numpy(value if name == "layers" else value[kept]) for name, value in found.items()}
+    runs.save_tensors(folder / FILE, tensors, {"epoch": int(found["epoch"][kept].max())})
 
 
 def read_epochs(folder: Path) -> dict[str, NDArray[Any]]:

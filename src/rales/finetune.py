@@ -85,9 +85,8 @@ def train(
         recipe.fit(config, frontend.eval(), model.eval(), data, here.device)
     if here.rank == 0:
         runs.forget_after(out, state["epoch"])
-        epoch_logits.forget_after(
-            out, state["epoch"], {line["epoch"] for line in runs.read_metrics(out) if line.get("split") == "test"}
-        )
+        scored = {line["epoch"] for line in runs.read_metrics(out) if line.get("split") == "test"}
+        epoch_logits.forget_after(out, state["epoch"], scored)
         if problem := selection_problem(to_dict(config.train), data.labels[data.rows("validation")]):
             log.warning("%s: %s", out, problem)
     # blocks above the last fused layer get no gradient
@@ -389,18 +388,18 @@ def resume(
 ) -> dict[str, Any]:
     """Load the last whole epoch of the unfinished run of this record, if there is one; -> epoch and best score."""
 
-    def check_stored(path: Path, tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> None:
+    def take(tensors: Mapping[str, Tensor], stored: Mapping[str, Any], path: Path) -> None:
         runs.check_same_run(path, stored, record)
         check(State, stored.get("state"), str(path), "state.")
-        check_whole(runs.weights_among(tensors), tensors_of(model, frontend), path)
+        weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
+        check_whole(weights, tensors_of(model, frontend), path)
+        load_tensors(weights, model, frontend)
+        for name, optimiser in optimisers.items():
+            load_state_tensors(optimiser, tensors, f"optimiser.{name}.", path)
 
-    found = runs.read_resume(out, check_stored)
-    if found is None:
+    state = runs.read_resume(out, take)
+    if state is None:
         return {"epoch": 0, "best_score": None, "best_epoch": None}
-    path, tensors, state = found
-    load_tensors(runs.weights_among(tensors), model, frontend)
-    for name, optimiser in optimisers.items():
-        load_state_tensors(optimiser, tensors, f"optimiser.{name}.", path)
     return state
 
 

@@ -373,19 +373,19 @@ def keep(job: Job, state: dict[str, Any]) -> None:
 def resume(out: Path, model: M2D, optimiser: torch.optim.AdamW, record: Mapping[str, Any]) -> dict[str, Any]:
     """Load what `keep` wrote of a run of this record, if it did; -> whole epochs, steps and sums of the one begun."""
 
-    def check_stored(path: Path, tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> None:
+    def take(tensors: Mapping[str, Tensor], stored: Mapping[str, Any], path: Path) -> None:
         runs.check_same_run(path, stored, record)
         check(State, stored.get("state"), str(path), "state.")
-        if (found := len(stored["state"]["sums"])) != (expected := len(BEGIN["sums"])):
-            raise ValueError(f"{path}: has {found} sums of losses, expected {expected}; {WRONG}")
-        check_whole(runs.weights_among(tensors), model.state_dict(), path)
+        if len(stored["state"]["sums"]) != len(BEGIN["sums"]):
+            raise ValueError(f"{path}: state.sums has another length than {len(BEGIN['sums'])}; {WRONG}")
+        weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
+        check_whole(weights, model.state_dict(), path)
+        model.load_state_dict(weights)
+        load_state_tensors(optimiser, tensors, "optimiser.", path)
 
-    found = runs.read_resume(out, check_stored)
-    if found is None:
+    state = runs.read_resume(out, take)
+    if state is None:
         return {"epoch": 0, **BEGIN}
-    path, tensors, state = found
-    model.load_state_dict(runs.weights_among(tensors))
-    load_state_tensors(optimiser, tensors, "optimiser.", path)
     return state
 
 

@@ -212,11 +212,10 @@ def check_evaluation(values: Any, origin: str | Path) -> None:
     check(Evaluation, values, str(origin))
     if len(values["ci95"]["score"]) != 2:
         raise ValueError(f"{origin}: ci95.score has {len(values['ci95']['score'])} ends, expected two; {WRONG}")
-    try:
-        counted = {**icbhi_scores(values["confusion"]), "two_class": two_class_scores(values["confusion"])}
-    except ValueError as error:
-        raise ValueError(f"{origin}: {error}; {WRONG}") from error
-    for prefix, told, found in (("", values, counted), ("two_class.", values["two_class"], counted["two_class"])):
+    if [len(row) for row in values["confusion"]] != [len(CLASSES)] * len(CLASSES):
+        raise ValueError(f"{origin}: confusion is not {len(CLASSES)} rows of {len(CLASSES)} counts; {WRONG}")
+    strict, two_class = icbhi_scores(values["confusion"]), two_class_scores(values["confusion"])
+    for prefix, told, found in (("", values, strict), ("two_class.", values["two_class"], two_class)):
         for name in ("specificity", "sensitivity", "score"):
             value = math.nan if told[name] is None else told[name]
             if not (abs(value - found[name]) < 1e-6 or (math.isnan(value) and math.isnan(found[name]))):

@@ -288,34 +288,30 @@ def save_resume(folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str
 
 
 def read_resume(
-    folder: Path, check: Callable[[Path, Mapping[str, Tensor], Mapping[str, Any]], None]
-) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
-    """Folder of an unfinished run -> the file that it goes on from, its tensors and its state; None if there is none.
+    folder: Path, take: Callable[[Mapping[str, Tensor], Mapping[str, Any], Path], None]
+) -> dict[str, Any] | None:
+    """Folder of an unfinished run -> the state of what it goes on from, once `take` (tensors, record, path) has taken
+    it; None if there is nothing.
 
-    Where RESUME is damaged, or `check` (path, tensors, record) refuses it, a warning says so and PREVIOUS is taken.
-    Errors: damaged or refused, and there is no other.
+    Where RESUME is damaged, or `take` refuses it, a warning says so and PREVIOUS is taken. Errors: damaged, and there
+    is no other.
     """
-    problem: ValueError | None = None
+    problem: ValueError | OSError | None = None
     for path in (folder / RESUME, folder / PREVIOUS):
-        if not path.exists():
+        if not (path.exists() or path.is_symlink()):
             continue
         try:
             tensors, record = read_checkpoint(path)
-            check(path, tensors, record)
-        except ValueError as error:
+            take(tensors, record, path)
+        except (ValueError, OSError) as error:
             problem = problem or error
             continue
         if problem is not None:
             log.warning("%s; the run goes on from the one before it, %s", problem, path.name)
-        return path, tensors, record["state"]
+        return dict(record["state"])
     if problem is not None:
         raise problem
     return None
-
-
-def weights_among(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of what a run goes on from -> those of the network and its front-end."""
-    return {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
 
 
 def finish(folder: Path) -> None:

@@ -165,7 +165,12 @@ def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:
         asked = stored.get("asked", stored)  # the last of several stages has numbers of its own
         same_words = asked["options"] == runs.clean(recipe.options)
         return bool(same_data and same_words and asked["config"] == runs.clean(to_dict(recipe.config)))
-    except (ValueError, KeyError, TypeError):  # a damaged folder, or no such part of the data: the trial itself says so
+    except (
+        ValueError,
+        OSError,
+        KeyError,
+        TypeError,
+    ):  # a damaged folder, or no such part of the data: the trial itself says so
         return False
 
 

@@ -32,7 +32,7 @@ def write_set(path: Path) -> Path:
     return path
 
 
-def npz(change: Callable[[Columns], object], compression: int = zipfile.ZIP_STORED) -> Callable[[Path], None]:
+def npz(change: Callable[[Columns], object], compression: int = zipfile.ZIP_STORED) -> Callable[[Path], object]:
     """Change of the arrays -> damage of an .npz file."""
 
     def damage(path: Path) -> None:
@@ -46,7 +46,7 @@ def npz(change: Callable[[Columns], object], compression: int = zipfile.ZIP_STOR
     return damage
 
 
-def parquet(change: Callable[[Columns], object]) -> Callable[[Path], None]:
+def parquet(change: Callable[[Columns], object]) -> Callable[[Path], object]:
     """Change of the columns -> damage of a .parquet file."""
 
     def damage(path: Path) -> None:
@@ -90,11 +90,17 @@ def repeated(path: Path) -> None:
     seals.seal(path)
 
 
-def instead(make: Callable[[Path], object]) -> Callable[[Path], None]:
-    return lambda path: (path.unlink(), make(path))[0]
+def instead(make: Callable[[Path], object]) -> Callable[[Path], object]:
+    """Something that is no file -> damage that puts it in place of one."""
+
+    def damage(path: Path) -> None:
+        path.unlink()
+        make(path)
+
+    return damage
 
 
-def vectors(array: Any) -> Callable[[Path], None]:
+def vectors(array: Any) -> Callable[[Path], object]:
     return npz(lambda a: a.update(vectors=array))
 
 
@@ -103,7 +109,7 @@ def first(name: str, value: Any) -> Callable[[Columns], object]:
     return lambda columns: columns[name].__setitem__(0, value)
 
 
-DAMAGES: dict[str, Callable[[Path], None]] = {
+DAMAGES: dict[str, Callable[[Path], object]] = {
     "1d.npz": npz(lambda a: a.update(vectors=a["vectors"][:, 0])),
     "3d.npz": npz(lambda a: a.update(vectors=a["vectors"][None])),
     "short.npz": npz(lambda a: a.update(vectors=a["vectors"][:-1])),
@@ -134,7 +140,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "claimed.npz": claimed,
     "packed.npz": npz(lambda _: None, zipfile.ZIP_DEFLATED),
     "cut.npz": lambda path: os.truncate(path, path.stat().st_size // 2),
-    "empty.npz": lambda path: path.write_bytes(b"") and None,
+    "empty.npz": lambda path: path.write_bytes(b""),
     "pipe.npz": instead(os.mkfifo),
     "folder.npz": instead(Path.mkdir),
     "null.parquet": parquet(first("vector", None)),

@@ -6,16 +6,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import pytest
 
-from rales import finetune, layers, predict, pretrain, search
+from rales import batch, finetune, layers, predict, pretrain, search, sweep
 from rales.cli import main
 from rales.config import UsageError
+from rales.data import read_cycles
 from rales.report.folders import notes, read_runs
 from rales.web import reports
 from rales.web.shelf import Shelf
 from tests import tiny
-from tests.attack.damage import CHECKPOINT, CONFIG, STATE, TABLES, Damage, damaged
+from tests.attack.damage import CHECKPOINT, CONFIG, STATE, TABLES, Damage, cut, damaged
 from tests.attack.forked import Commands, Ended, commands
 
 SETTINGS = [*tiny.SETTINGS, "train.epochs=2", "train.select=validation", "train.validation_share=0.4"]
@@ -139,11 +141,41 @@ def test_a_damaged_run_is_left_out_of_reports_or_said(name: str, finished: Path,
         assert is_named(error, run, name), error
     else:
         ((before,), _), ((found,), left_out) = read_runs([finished]), read_runs([run])
-        same = found.predictions is not None and found.predictions.equals(before.predictions)
+        same = (found.predictions is None) == (before.predictions is None)
+        if found.predictions is not None and before.predictions is not None:
+            same = found.predictions.equals(before.predictions)
         assert left_out or notes(found) != notes(before) or (same and found.validation == before.validation)
     shelf = Shelf(str(finished), tmp_path / "runs")
     assert {model["name"] for model in shelf.listed()} <= {"run", "run (runs)"}
     assert len(reports.listed(tmp_path / "runs")) <= 1
+
+
+@pytest.mark.parametrize("name", few(CONFIG, 3))
+def test_a_damaged_trial_of_a_sweep_is_not_taken_for_finished(name: str, finished: Path, tmp_path: Path) -> None:
+    words = ("size=tiny", *SETTINGS, *OFTEN)
+    cycles = read_cycles(finished.parent / "data")
+    trial = sweep.Trial("run", "m2d_fusion", words)
+    assert sweep.is_finished(trial, finished, cycles)
+    run = damaged(finished, tmp_path / "run", CONFIG[name])
+    assert not sweep.is_finished(trial, run, cycles)
+
+
+@pytest.mark.parametrize("change", ["cut", "other bytes", "no columns", "counts in words"])
+def test_a_damaged_status_of_a_batch_job_is_named(change: str, tmp_path: Path) -> None:
+    path = tmp_path / "status" / "part-000000.parquet"
+    path.parent.mkdir()
+    columns = {"path": ["a"], "status": ["ok"], "sentence": [""], "duration_s": [1.0], "cycles": [1], "not_judged": [0]}
+    pd.DataFrame(columns).to_parquet(path)
+    assert batch.outcome(tmp_path, 1, [])["ok"] == 1
+    if change == "cut":
+        cut(path.name, 0.5)(path.parent)
+    elif change == "other bytes":
+        path.write_bytes(b"PAR1 and nothing else")
+    else:
+        wrong = {"path": ["a"]} if change == "no columns" else {**columns, "cycles": ["many"]}
+        pd.DataFrame(wrong).to_parquet(path)
+    with pytest.raises(ValueError, match=r"part-000000.parquet: damaged, no status of a shard .*remove it, and"):
+        batch.outcome(tmp_path, 1, [])
 
 
 # Every command, each in a process of its own
