@@ -174,15 +174,16 @@ def has_locks(place: Path) -> bool:
 def remove_abandoned(place: Path, prefix: str = ".") -> None:
     """Remove what killed processes left unfinished in a folder. What one is writing, on this machine or another, is
     locked and stays; where nothing can be locked, what has changed within a day stays."""
-    with suppress(OSError):
-        for folder in unfinished(place, prefix):
-            with suppress(OSError):
-                _remove_if_abandoned(folder)
+    for folder in unfinished(place, prefix):
+        with suppress(OSError):
+            _remove_if_abandoned(folder)
 
 
 def unfinished(place: Path, prefix: str = ".") -> list[Path]:
-    """Folder -> the folders in it that are named like those of `own_folder`."""
-    return [each for each in place.iterdir() if each.name.startswith(prefix) and UNFINISHED.fullmatch(each.name)]
+    """Folder -> the folders in it that are named like those of `own_folder`; none where it cannot be looked through."""
+    with suppress(OSError):
+        return [each for each in place.iterdir() if each.name.startswith(prefix) and UNFINISHED.fullmatch(each.name)]
+    return []
 
 
 @cache
