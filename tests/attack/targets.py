@@ -155,7 +155,10 @@ def seeds(target: str) -> Iterable[bytes]:
         wide = ICBHI.decode().encode("utf-16")
         return [ICBHI, AUDACITY, RAVEN, b"0.0\t2.5\n2.5\t4.5\n", wide, b"\xef\xbb\xbf" + ICBHI, b"a letter to anna\n"]
     if target == "json":
-        rows = [{"path": "a.wav", "start_s": 0.5, "end_s": 2, "label": "normal", "split": "train"}]
+        rows = [
+            {"path": path, "start_s": 0.5, "end_s": 2, "label": "normal", "split": "train"}
+            for path in ("a.wav", "b.wav")
+        ]
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         documents = [EVENTS, rows, columns, {"notice": "x", "cycles": rows}]
         return [json.dumps(document).encode() for document in documents]

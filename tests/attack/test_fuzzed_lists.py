@@ -166,6 +166,7 @@ BROKE: list[tuple[str, bytes]] = [  # what an attack found, made small
     ("manifest", b"path,label\nb.wav,normal\nb,normal\n"),  # two of one name, and none to tell them apart by
     ("manifest", b"path,label\n" + b"A" * 300 + b"/x,normal\n"),  # a folder of a name that no disk has
     ("manifest", b"path,label\na.wav\0,normal\n"),
+    ("json", b'[{"path": "a.wav", "label": "normal", "split": "train"}, {"path": "b.wav", "label": "both"}]'),
     ("json", b"[" * 100_000),
     ("json", b'[{"path": "\\ud800.wav", "label": "normal"}]'),
     ("json", b'{"path": ' + b"9" * 5000 + b"}"),  # a number too long for Python

@@ -179,7 +179,8 @@ def read(folder: Path, out: Path, model: Path, odd: dict[str, Odd], answers: pd.
     """What `rales train --skip-damaged` reads."""
     table = read_cycles(folder, skip_damaged=True, needs_split=False)
     assert set(GOOD) <= set(table["recording"])
-    if any(each.row == "failed" and not name.endswith(".zsa") for name, each in odd.items()):
+    later = ("visit.zsa", "nan.wav")  # a note; and headers alone are read here, samples when the cache is made
+    if any(each.row == "failed" and name not in later for name, each in odd.items()):
         with pytest.raises(ValueError, match="--skip-damaged"):
             read_cycles(folder, needs_split=False)
     assert len(audit(folder).cycles) >= 6

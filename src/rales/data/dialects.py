@@ -241,8 +241,8 @@ def _json(path: Path) -> Table:
         document = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     if not isinstance(document, list) or not all(isinstance(row, dict) for row in document):
         raise ValueError(f"{path}: no table in it; expected an object of columns or a list of rows")
-    columns_found = list(dict.fromkeys(str(name) for row in document for name in row))
-    return Table(columns_found, _texts(path, document), [])
+    names = list(dict.fromkeys(str(name) for row in document for name in row))
+    return Table(names, _texts(path, ({name: row.get(name) for name in names} for row in document)), [])
 
 
 def _texts(path: Path, records: Iterable[dict[Any, Any]]) -> Iterator[Row]:
