@@ -29,12 +29,11 @@ OLD_S = 24 * 3600.0  # without a change, where a file system has no locks: then 
 
 @contextmanager
 def replacing(path: Path, bytes_needed: int = 0) -> Iterator[Path]:
-    """`with replacing(path) as beside:` write the file (or folder) `beside`; it becomes `path` if all went well, else
-    it is removed.
+    """`with replacing(path) as beside:` write `beside`; it becomes `path` if all went well, else it is removed.
 
-    File and folder are on the disk when it has become `path`. A full disk is turned into a sentence that says what was
-    needed and what is free, another OSError into one that names `path`. A device or a pipe at `path` is left alone: an
-    OSError.
+    Its bytes are on the disk before it has its name, and the name when all is done. A full disk is turned into a
+    sentence that says what was needed and what is free, another OSError into one that names `path`. A device or a pipe
+    at `path` is left alone: an OSError.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(f"{path}: a device or a pipe, which would be replaced; give the name of a file")
@@ -44,7 +43,7 @@ def replacing(path: Path, bytes_needed: int = 0) -> Iterator[Path]:
         with own_folder(path.parent, f".{path.name}.") as folder:
             beside = folder / "part"
             yield beside
-            sync_tree(beside)
+            sync_file(beside)
             beside.replace(path)
         sync_folder(path.parent)
     except Exception as error:
@@ -136,7 +135,7 @@ def free_bytes(path: Path) -> int:
 def temporary_folder() -> Iterator[Path]:
     """`with temporary_folder() as folder:` a folder in TMPDIR for this user alone; those of killed processes go."""
     place = Path(tempfile.gettempdir())
-    remove_abandoned(place, "rales.")
+    _remove_abandoned_once(place, "rales.")
     with own_folder(place, "rales.", mode=0o700) as folder:
         yield folder
 
@@ -175,21 +174,22 @@ def has_locks(place: Path) -> bool:
 def remove_abandoned(place: Path, prefix: str = ".") -> None:
     """Remove what killed processes left unfinished in a folder. What one is writing, on this machine or another, is
     locked and stays; where nothing can be locked, what has changed within a day stays."""
-    with suppress(OSError):
-        for folder in unfinished(place, prefix):
-            with suppress(OSError):
-                _remove_if_abandoned(folder)
+    for folder in unfinished(place, prefix):
+        with suppress(OSError):
+            _remove_if_abandoned(folder)
 
 
 def unfinished(place: Path, prefix: str = ".") -> list[Path]:
-    """Folder -> the folders in it that are named like those of `own_folder`."""
-    return [each for each in place.iterdir() if each.name.startswith(prefix) and UNFINISHED.fullmatch(each.name)]
+    """Folder -> the folders in it that are named like those of `own_folder`; none where it cannot be looked through."""
+    with suppress(OSError):
+        return [each for each in place.iterdir() if each.name.startswith(prefix) and UNFINISHED.fullmatch(each.name)]
+    return []
 
 
 @cache
-def _remove_abandoned_once(place: Path) -> None:
+def _remove_abandoned_once(place: Path, prefix: str = ".") -> None:
     """A folder may hold ten thousand files by the time the last of them is written, so it is looked through once."""
-    remove_abandoned(place)
+    remove_abandoned(place, prefix)
 
 
 def _remove_if_abandoned(folder: Path) -> None:

@@ -85,7 +85,10 @@ def write_folder(
     place, prefix = (folder.parent, f".{folder.name}.") if fresh else (folder, ".synthetic.")
     try:
         make_durable_folder(folder.parent)
+        moved = any(not (left / "part").exists() for left in unfinished(folder.parent, f".{folder.name}."))
         remove_abandoned(folder.parent, f".{folder.name}.")
+        if moved and not fresh and {file.name for file in folder.iterdir()} == _names(plans):
+            return  # killed after all was done
         if not fresh:
             _empty(folder, plans, interrupted=any(unfinished(place, prefix)))
             remove_abandoned(place, prefix)
@@ -303,12 +306,17 @@ def _have_every_class(labels: list[NDArray[np.int_]], rng: np.random.Generator) 
 def _empty(folder: Path, plans: list[Plan], *, interrupted: bool) -> None:
     """Folder -> nothing, if it is empty, or holds only files that an interrupted call for these plans has put there,
     which then go. Errors: it holds anything else."""
-    ours = {*TABLES, *(f"{one.name}{suffix}" for one in plans for suffix in (".wav", ".txt"))} if interrupted else set()
+    ours = _names(plans) if interrupted else set()
     found = {file for file in folder.iterdir() if file not in unfinished(folder, ".synthetic.")}
     if any(file.name not in ours for file in found):
         raise ValueError(f"{folder}: is not empty, expected a new or empty folder; choose another name or empty it")
     for file in found:
         file.unlink()
+
+
+def _names(plans: list[Plan]) -> set[str]:
+    """-> the files of a whole folder."""
+    return {*TABLES, *(f"{one.name}{suffix}" for one in plans for suffix in (".wav", ".txt"))}
 
 
 def _write_files(folder: Path, people: list[Patient], plans: list[Plan], processes: int) -> None:
