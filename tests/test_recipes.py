@@ -18,6 +18,7 @@ from rales.explain import band_centres
 from rales.recipes import RECIPES
 from rales.recipes.m2d_fusion import VARIANTS
 from rales.rows import preparation
+from tests.tiny import record_of
 
 SAMPLES = 32000
 SECONDS = ["audio.duration_s=2"]
@@ -57,7 +58,7 @@ def test_every_recipe_builds_small_and_takes_a_step(name: str) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_comes_back_from_its_record(name: str) -> None:
     recipe = recipes.make(name, ["audio.duration_s=2", "train.lr=0.005"], size="tiny")
-    stored = json.loads(json.dumps({"recipe": name, "options": dict(recipe.options), "config": to_dict(recipe.config)}))
+    stored = record_of(recipe)
     assert from_dict(stored["config"]) == recipe.config
     again = recipes.rebuild(stored, "somewhere")
     assert again.config == recipe.config
@@ -211,7 +212,7 @@ def test_pretrained_weights_are_read_and_their_sizes_recorded(golden: Path) -> N
     weights = recipe.model(recipe.config).get_submodule("encoder").state_dict()
     assert all(torch.equal(weights[name], value) for name, value in load_file(path).items())
 
-    stored = {"recipe": "m2d_fusion", "options": dict(recipe.options), "config": to_dict(recipe.config)}
+    stored = record_of(recipe)
     again = recipes.rebuild(stored, "run")  # the file is no longer needed
     assert again.config.model.weights == ""
     encoder = again.model(again.config).get_submodule("encoder")

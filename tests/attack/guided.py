@@ -8,6 +8,7 @@ kind of what must not be, with the input beside it. Hangs of a minute are `timeo
 
 import atexit
 import hashlib
+import logging
 import os
 import re
 import sys
@@ -30,6 +31,7 @@ def main(name: str, folder: Path, seconds: int) -> None:
     for number, seed in enumerate(seeds(name)):
         (corpus / f"seed-{number}").write_bytes(seed)
     target = TARGETS[name]
+    logging.getLogger("rales").setLevel(logging.CRITICAL)
 
     def one(data: bytes) -> None:
         try:

@@ -4,7 +4,6 @@ The coverage-guided fuzzer (guided.py) and the tests give them bytes; `seeds` ar
 """
 
 import json
-import logging
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -25,8 +24,6 @@ from tests.attack.sounds import bases
 Target = Callable[[bytes, Path], None]
 UNFORESEEN = re.compile(r"cannot be read \(\w+(Error|Exception)?: ")  # what the readers say of what nobody foresaw
 RECORDING_S = 5.0
-
-logging.getLogger("rales").setLevel(logging.CRITICAL)
 
 
 def check_sentence(path: Path, sentence: object) -> None:

@@ -87,9 +87,10 @@ def notes_of(recipe: Recipe, overrides: Mapping[str, Any]) -> tuple[str, ...]:
 
 def rebuild(record: dict[str, Any], origin: str) -> Recipe:
     """Record of a checkpoint -> its recipe, without the pre-trained file that it once started from."""
+    name = record.get("recipe")
+    if isinstance(name, str) and name not in RECIPES:  # its settings may be unknown too
+        raise ValueError(f"{origin}: made by recipe {name!r}, which this version does not have")
     config = check_record(record, origin)
-    if record["recipe"] not in RECIPES:
-        raise ValueError(f"{origin}: made by recipe {record['recipe']!r}, which this version does not have")
     unknown = record["options"].keys() - inspect.signature(RECIPES[record["recipe"]]).parameters.keys()
     if unknown:
         raise ValueError(f"{origin}: unknown options {', '.join(sorted(unknown))}; another version of Rales wrote it")
