@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rales.cells import defused_table
+from rales.writing import TEMPORARY as TEMPORARY
 from rales.writing import check_name as check_name
 from rales.writing import claimed as claimed
 from rales.writing import make_folder as make_folder

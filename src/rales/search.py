@@ -78,6 +78,7 @@ def index_of(path: Path, rows: int) -> Any:
     from usearch.index import Index
 
     stored = path.with_name(path.name + ".usearch")
+    runs.remove_abandoned(path.parent, f".{stored.name}.")  # a killed search may have left the index whole
     if stored.is_file() and stored.stat().st_mtime_ns >= path.stat().st_mtime_ns:
         try:
             index = Index.restore(stored, view=True)

@@ -2,6 +2,7 @@
 
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -69,6 +70,8 @@ def prepared(model: Model, to: str) -> Engine:
     """Model -> its float32 engine in a format, from the cache, or made and put there."""
     need(FORMATS[to].PACKAGES)
     path = kept(model).with_suffix(FORMATS[to].SUFFIX)
+    for folder, prefix in ((path.parent, "."), (Path(tempfile.gettempdir()), runs.TEMPORARY)):
+        runs.remove_abandoned(folder, prefix)  # of a killed process, which may have left the file whole
     if path.is_file():
         with suppress(ValueError):  # damaged, or of a library that has changed since: made again
             return opened(path, to).engine
