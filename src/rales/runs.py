@@ -29,6 +29,7 @@ from rales import seals
 from rales.cells import defused_table, encodable
 from rales.json_files import DAMAGED, parse_json, read_json_lines
 from rales.json_files import read_json as read_json_file
+from rales.writing import TEMPORARY as TEMPORARY
 from rales.writing import check_name as check_name
 from rales.writing import claimed as claimed
 from rales.writing import make_folder as make_folder

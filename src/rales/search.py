@@ -187,6 +187,7 @@ def index_of(path: Path, seal: str) -> Any:
 
     stored = path.with_name(path.name + ".usearch")
     end = f"\nof {seal}\n".encode()
+    runs.remove_abandoned(path.parent, f".{stored.name}.")  # a killed search may have left the index whole
     with suppress(OSError, ValueError, RuntimeError):  # not there, damaged, of another version of usearch
         seals.check(stored, "a search index")
         with stored.open("rb") as file:

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from rales.cells import encodable
 
 LOCK = ".lock"
+TEMPORARY = "rales."  # how the names of our folders in TMPDIR begin
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or a user's share of it
 UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.part")
 OLD_S = 24 * 3600.0  # without a change, where a file system has no locks: then it is nobody's any more
@@ -135,8 +136,8 @@ def free_bytes(path: Path) -> int:
 def temporary_folder() -> Iterator[Path]:
     """`with temporary_folder() as folder:` a folder in TMPDIR for this user alone; those of killed processes go."""
     place = Path(tempfile.gettempdir())
-    _remove_abandoned_once(place, "rales.")
-    with own_folder(place, "rales.", mode=0o700) as folder:
+    _remove_abandoned_once(place, TEMPORARY)
+    with own_folder(place, TEMPORARY, mode=0o700) as folder:
         yield folder
 
 

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from pathlib import Path
 from tests.attack import cases, folders, trials
 from tests.attack.interpreter import Trial, end_of
 
-KB = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192)
+KB = (4, 16, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192)
 FILES = (1, 3, 6, 10, 20)
 OWN_MOUNTS = ["unshare", "--map-root-user", "--mount"]
 CASES = [name for name in cases.CASES if name not in ("search", "train_validation", "predict_engine")]
@@ -58,34 +58,37 @@ def attack(name: str, inputs: Path, share: float = 1.0, only: str = "") -> trial
 
 def fill(place: trials.Arena, room: Room) -> None:
     """One trial."""
-    verdict = trials.Verdict(str(room))
     if MOUNTS not in os.environ:
         trial = place.trial()
-        look(place, trial, end_of(trial.start(most_bytes=1024 * room.kb)), verdict)
-        place.give_again(trial, verdict)
+        judge(place, trial, str(room), end_of(trial.start(most_bytes=1024 * room.kb)))
     elif room.place == ".":
         place.empty()
         with mounted(place.folder / "root", room) as more_room:
             trial = Trial(place.folder, place.case, place.inputs)
-            look(place, trial, end_of(trial.start()), verdict)
-            more_room()
-            place.give_again(trial, verdict)
+            judge(place, trial, str(room), end_of(trial.start()), more_room)
     else:
         trial = place.trial()
         with mounted(trial.root / room.place, room) as more_room:
-            look(place, trial, end_of(trial.start()), verdict)
-            more_room()
-            place.give_again(trial, verdict)
+            judge(place, trial, str(room), end_of(trial.start()), more_room)
 
 
-def look(place: trials.Arena, trial: Trial, code: int | None, verdict: trials.Verdict) -> None:
-    """Trial whose command has ended where there was too little room -> what is wrong with that is in the verdict."""
+def judge(
+    place: trials.Arena, trial: Trial, room: str, code: int | None, more_room: Callable[[], None] = lambda: None
+) -> None:
+    """Trial whose command has ended where there was too little room -> its verdict; there was enough if it ended
+    well."""
+    verdict = trials.Verdict(room)
     place.figures.unharmed += code == 0
     if code not in (0, 1) or "Traceback" in trial.said():
         verdict.refused.append(f"{'hung' if code is None else f'exit {code}'}: {trial.said().strip()[-600:]}")
     left = folders.left_by(trial.root)
     verdict.different += [f"half-written: {name}" for name in folders.half_written(left, place.undisturbed)]
     verdict.left_over += folders.under_way(left, place.undisturbed)
+    if code == 0:
+        place.compare(trial, verdict)
+    else:
+        more_room()
+        place.give_again(trial, verdict)
 
 
 MOUNTS = "RALES_ATTACK_MOUNTS"  # set where file systems can be mounted
@@ -101,7 +104,7 @@ def words_that_mount() -> list[str]:
 
 
 @contextmanager
-def mounted(place: Path, room: Room) -> Iterator:  # type: ignore[type-arg]
+def mounted(place: Path, room: Room) -> Iterator[Callable[[], None]]:
     """While this lasts `place` is a file system of its own; -> a function that makes room in it."""
 
     def mount(options: str) -> None:

@@ -27,7 +27,7 @@ from tests.attack.cases import Case
 FORK = multiprocessing.get_context("fork")
 LINE = 160  # bytes of the tally for each event, so that its length says how many there were
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate", "os.link", "os.symlink")
-HANGS_S = 120.0
+HANGS_S = 300.0
 
 
 @dataclass(frozen=True)

@@ -83,9 +83,12 @@ class Arena:
         if (code := end_of(trial.start())) != 0:
             said = trial.said()[before:].strip()[-400:]
             verdict.refused.append(f"given again: {'hung' if code is None else f'exit {code}'}: {said}")
+        self.compare(trial, verdict)
+
+    def compare(self, trial: Trial, verdict: Verdict) -> None:
+        """What a command that has ended well leaves, with what it leaves undisturbed; the trial counts."""
         other, more = folders.differences(folders.left_by(trial.root), self.undisturbed)
-        if code == 0:
-            verdict.different += other
+        verdict.different += [] if verdict.refused else other
         verdict.left_over += more
         self.count(verdict)
 

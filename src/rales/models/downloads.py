@@ -28,7 +28,7 @@ from filelock import FileLock
 
 from rales.json_files import read_json
 from rales.progress import progress_bar
-from rales.writing import replacing, sync_file, sync_folder, sync_tree
+from rales.writing import remove_abandoned, replacing, sync_file, sync_folder, sync_tree
 
 NTT_LICENCE = "NTT's own (LICENSE.pdf of nttcslab/m2d), not an open-source licence: read it before use"
 CHECKPOINT_SUFFIXES = {".pth", ".pt", ".ckpt", ".safetensors"}
@@ -198,6 +198,8 @@ def fetch(name: str, progress: bool = True, address: str | None = None) -> Path:
                 sync_file(part)
                 part.replace(archive)
             _accept(name, address, archive, target)
+        archive.unlink(missing_ok=True)  # of a command that was killed when all else was done
+        remove_abandoned(target.parent)
     return _only_checkpoint(target)
 
 
