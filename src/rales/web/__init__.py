@@ -36,7 +36,7 @@ def serve(
     to browse. Anything but this machine's own address asks every visitor for a token, made here if none is given.
     Errors: a package or the page's scripts missing, a port that is taken, a model that cannot be loaded.
     """
-    require_packages("the web page", "web", "fastapi", "uvicorn", "multipart")
+    require_packages("the web page", "web", "fastapi", "uvicorn", "python_multipart")
     if not hasattr(os, "fork"):
         raise ValueError(
             "the web page decodes recordings in forked processes, which this system lacks; use Linux, macOS or WSL"
