@@ -328,7 +328,7 @@ def test_the_digest_sees_every_change(column: str) -> None:
 
 def test_environment_names_versions_and_commit() -> None:
     found = runs.environment()
-    assert found["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(found["versions"]["torch"])  # PyPI's builds do not name theirs: 2.15.0+cu132
     assert set(found["versions"]) >= {"python", "rales", "numpy", "pandas", "soundfile", "soxr", "safetensors"}
     assert isinstance(found["commit"], str)
 

@@ -90,6 +90,8 @@ def test_a_command_asks_nobody(recorder: Recorder, words: str) -> None:
     ended = run(recorder, words)
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert (recorder.asked, recorder.left()) == ([], [])
+    if "ray" in words:
+        assert (recorder.home / ".ray" / "auth_token").is_file(), "its ports are open to whoever reaches this machine"
 
 
 @pytest.mark.parametrize("model", ["model.safetensors", "model.xml", "model.onnx"])

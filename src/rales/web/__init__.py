@@ -43,7 +43,7 @@ def serve(
     to browse. Every visitor needs the token, which is made here if none is given.
     Errors: a package or the page's scripts missing, a port that is taken, a model that cannot be loaded.
     """
-    require_packages("the web page", "web", "fastapi", "uvicorn", "multipart", "limits")
+    require_packages("the web page", "web", "fastapi", "uvicorn", "python_multipart", "limits")
     if why := system.lacks():
         raise ValueError(why)
     if not (STATIC / "vendor" / "wavesurfer.esm.js").is_file():
