@@ -25,6 +25,7 @@ from tests.attack.slow_clients import (
     open_files,
     sockets,
 )
+from tests.served import until
 
 HALF_AN_UPLOAD = (
     f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 5000\r\n"
@@ -75,6 +76,9 @@ def test_256_readers_that_stop_reading(place: Path, tmp_path: Path) -> None:
     with command(tmp_path, place / "runs" / "first") as running:
         sound, before = long_sound(running), open_files(running)
         with sockets(running.port, 256, get(sound), small=True) as lines:
+            began = time.monotonic()
+            until(lambda: running.get("/health").status_code == 200, 10)
+            print(f"\na place for a newcomer of the same address after {time.monotonic() - began:.1f} s")
             took = health_s(running, 10)
             statuses = Counter(running.get("/sessions").status_code for _ in range(50))
             figures(f"{len(lines)} stalled readers", took, lists=dict(statuses))
