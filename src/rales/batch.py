@@ -23,6 +23,7 @@ from rales.data import table
 from rales.data.collection import Source, read_collection
 from rales.data.dialects import Row
 from rales.devices import processors
+from rales.extras import reason
 from rales.progress import progress_bar
 
 SHARD = 1000  # recordings: some 7,000 cycles, 1 MB; ten million recordings are 10,000 shards
@@ -222,7 +223,7 @@ def outcome(out: Path, expected: int, problems: list[str]) -> dict[str, Any]:
             sums = [pc.sum(shard[name]).as_py() or 0 for name in ("cycles", "not_judged", "duration_s")]
         except (OSError, ValueError, KeyError, NotImplementedError) as error:
             raise ValueError(
-                f"{path}: damaged, no status of a shard ({recordings.reason(error)}); remove it, and the same command "
+                f"{path}: damaged, no status of a shard ({reason(error)}); remove it, and the same command "
                 "computes the shard again"
             ) from error
         counts["recordings"] += len(shard)

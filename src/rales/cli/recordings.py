@@ -103,7 +103,7 @@ def predict(
         if device is not None:
             raise UsageError(f"--device {device} with --manifest: its workers choose for themselves; leave it out")
         words = {"cluster": cluster, "processes": processes, "address": address, "shard": shard}
-        decided = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
+        decided: dict[str, Any] = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
         decided |= {"quality": quality == "on", "urls": urls}
         return predict_manifest(manifest, out, format, [status, summary], json, model=model, **words, **decided)
     if urls:
