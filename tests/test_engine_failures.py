@@ -85,7 +85,7 @@ def others(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engi
     file = SimpleNamespace(**names, **steps, PACKAGES={"numpy": "all"}, save=found.save, read=found.read)
     monkeypatch.setattr(artefact, "FORMATS", {"other": file})
     monkeypatch.setattr(engines, "FORMATS", artefact.FORMATS)
-    monkeypatch.setattr(artefact.graph, "traced", found.passing("trace"))
+    monkeypatch.setattr("rales.export.graph.traced", found.passing("trace"))
     monkeypatch.setattr("rales.extras.import_module", found.passing("import"), raising=False)
     times = {"torch": [0.02], "other": [0.01]}
 

@@ -104,8 +104,9 @@ def predict(
             raise UsageError(f"--device {device} with --manifest: its workers choose for themselves; leave it out")
         words = {"cluster": cluster, "processes": processes, "address": address, "shard": shard}
         decided = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
-        decided |= {"quality": quality == "on", "urls": urls}
-        return predict_manifest(manifest, out, format, [status, summary], json, model=model, **words, **decided)
+        decided |= {"quality": quality == "on"}
+        told = {**words, **decided, "urls": urls}
+        return predict_manifest(manifest, out, format, [status, summary], json, model=model, **told)
     if urls:
         raise UsageError("--urls: is for the addresses in a --manifest; those given as paths are asked anyway")
     if format is not None and out is None:

@@ -128,7 +128,11 @@ def winner(model: Model, path_or_name: str | Path | None, many: bool, tell: Tell
     Errors: a cache that cannot be written to, before the search, as the next command would search again.
     """
     memory, packages = kept(model), {package for file in FORMATS.values() for package in file.PACKAGES}
-    here = {"threads": torch.get_num_threads(), "processors": processors(), "address_space": address_space()}
+    here: dict[str, Any] = {
+        "threads": torch.get_num_threads(),
+        "processors": processors(),
+        "address_space": address_space(),
+    }
     here |= runs.versions(("torch", *sorted(packages)))
     ms = remembered(memory, here)
     if not ms and not many:
