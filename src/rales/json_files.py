@@ -1,8 +1,8 @@
 """JSON from outside -> values that are what JSON can say, or a sentence that names the file.
 
-Run folders, records and the files beside them are copied, edited and damaged, so they are read here: a file that is none
-(a pipe, a folder, gigabytes), bytes that are no UTF-8, nesting that no reader survives, NaN and Infinity, numbers beyond 64
-bits, halves of characters (lone surrogates) and names that stand twice in one object are all refused.
+Run folders, records and the files beside them are copied, edited and damaged, so they are read here: a file that is
+none (a pipe, a folder, gigabytes), bytes that are no UTF-8, nesting that no reader survives, NaN and Infinity, numbers
+beyond 64 bits, halves of characters (lone surrogates) and names that stand twice in one object are all refused.
 """
 
 import json
