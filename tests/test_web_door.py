@@ -1,6 +1,7 @@
 """Who gets in, and where the token can be seen: nowhere but in the terminal of whoever started the service."""
 
 import html
+import io
 import json
 import os
 import re
@@ -19,9 +20,9 @@ from playwright.sync_api import Browser, expect
 
 from rales.cli.page import chosen_token
 from rales.config import UsageError
+from rales.web import address, is_kept, serve
 from rales.web import browser as shown
 from rales.web import door as module
-from rales.web import is_kept, serve
 from rales.web.door import Door
 from rales.web.settings import Limits
 from tests.attack.slow_clients import KNOWN, TOKEN, Command, command, get, sockets
@@ -159,19 +160,33 @@ def test_the_token_that_is_given(
     assert (capsys.readouterr().err, os.environ.get("RALES_TOKEN")) == ("", None)
     assert chosen_token(TOKEN, None) == TOKEN
     assert "can read the token in the list of processes; set RALES_TOKEN" in capsys.readouterr().err
+    monkeypatch.setenv("RALES_TOKEN", f"{TOKEN}\n")
+    assert chosen_token(f"{TOKEN}\n", None) == TOKEN
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UsageError, match="are both given"):
+        chosen_token(TOKEN, file)
     with pytest.raises(UsageError, match="the token has 15 characters, expected 16 or more"):
         serve("127.0.0.1", 0, folder=tmp_path, token="a" * 15)
 
 
 def test_where_an_address_with_a_token_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
-    reader, writer = os.pipe()
-    with (tmp_path / "log").open("w") as log:
-        assert (is_kept(log.fileno()), is_kept(writer)) == (True, False)
-    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
-    assert is_kept(writer)
-    os.close(reader)
-    os.close(writer)
+    reader, end = os.pipe()
+    with os.fdopen(reader), os.fdopen(end, "w") as writer, (tmp_path / "log").open("w") as log:
+        assert [is_kept(log), is_kept(writer), is_kept(io.StringIO())] == [True, False, False]
+        monkeypatch.setenv("JOURNAL_STREAM", "8:1")  # inherited, and of another stream
+        assert not is_kept(writer)
+        found = os.fstat(end)
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        assert is_kept(writer)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("fe80::1", "http://[fe80::1]:80/"), ("::1", "http://[::1]:80/"), ("ward.example", "http://ward.example:80/")],
+)
+def test_the_address_of_a_host(host: str, expected: str) -> None:
+    assert address(host, 80) == expected
 
 
 OPENED = """#!/bin/sh

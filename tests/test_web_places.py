@@ -6,6 +6,7 @@
 import io
 import logging
 import resource
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -23,7 +25,7 @@ import soundfile
 
 from rales.web import scores
 from rales.web.line import Line
-from rales.web.places import Places, Seldom
+from rales.web.places import Places, Seldom, spoken
 from rales.web.settings import Limits, visitor
 from tests.attack.slow_clients import HALF_A_HEAD, sockets
 from tests.served import GENEROUS, new_session, recording, served, token, until
@@ -166,6 +168,26 @@ class Connection:
         return self.waiting
 
     awaits_head = waits
+
+
+def test_an_answer_that_is_still_read_does_not_give_way_at_once() -> None:
+    """Also one that was written at once, which the server takes for complete."""
+    kind = spoken(Places(Limits()))
+    line = kind.__new__(kind)
+    line.cycle, line.unread_bytes, line.moved = SimpleNamespace(response_complete=True, response_started=True), 0, 0.0
+    for unread_bytes in (5_000_000, 0):
+        line.transport = SimpleNamespace(get_write_buffer_size=lambda size=unread_bytes: size)
+        assert (line.waits(), line.awaits_head()) == (True, unread_bytes == 0)
+
+
+def test_a_connection_that_is_closed_already_is_dropped() -> None:
+    kind, ended = spoken(Places(Limits())), list[bool]()
+    line = kind.__new__(kind)
+    with socket.socket() as closed:
+        pass
+    line.transport = SimpleNamespace(get_extra_info=lambda _: closed, abort=lambda: ended.append(True))
+    line.drop()
+    assert ended == [True]
 
 
 def entered(places: Places, address: str, many: int, **words: Any) -> list[Connection]:

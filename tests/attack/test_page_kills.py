@@ -55,13 +55,15 @@ def kill_once(
     except Ended:  # killed while it started
         return
     with closing(client), ThreadPoolExecutor(VISITORS + 1) as pool:
-        for visitor in range(VISITORS):
-            pool.submit(visit, client, known, sound, 100 * number + visitor)
+        seeds = [100 * number + visitor for visitor in range(VISITORS)]
+        visits = [pool.submit(visit, client, known, sound, seed) for seed in seeds]
         if kind == "time":
             served.nursery.poll()
             with pytest.raises(subprocess.TimeoutExpired):
                 served.nursery.wait(when)
             served.kill()
+        for each in visits:
+            each.result()
 
 
 def wrong(served: Services, folder: Path, temporary: Path, known: Confirmed) -> list[str]:

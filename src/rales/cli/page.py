@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from rales.cli.output import say
+from rales.config import UsageError
 
 Served = Annotated[
     str | None,
@@ -71,7 +72,10 @@ def serve(
 
 def chosen_token(token: str | None, file: Path | None) -> str | None:
     """-> the token that is asked for; from here on the environment, which other processes inherit, has none."""
-    inherited = os.environ.pop("RALES_TOKEN", None)
+    inherited = os.environ.pop("RALES_TOKEN", "").strip()
+    token = token if token is None else token.strip()
+    if file is not None and token:
+        raise UsageError("--token-file and a token (--token or RALES_TOKEN) are both given; give one of them")
     if file is not None:
         if os.name == "posix" and file.stat().st_mode & 0o077:
             say(f"rales: {file}: others on this machine can read the token; chmod 600 makes it yours alone")

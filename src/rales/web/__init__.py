@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import quote
 
 from rales.config import UsageError
@@ -78,7 +78,7 @@ def run(settings: Settings, listener: socket.socket, *, made: bool, show: bool) 
             each.remove()
 
     running = server(settings, begun, ended)
-    seen = not is_kept(sys.stderr.fileno())
+    seen = not is_kept(sys.stderr)
     print(f"rales: {address(settings.host, port, settings.token if seen else '')}", file=sys.stderr)
     if made and not seen:
         print("rales: no token is written to a log; give one with RALES_TOKEN or --token-file", file=sys.stderr)
@@ -86,9 +86,14 @@ def run(settings: Settings, listener: socket.socket, *, made: bool, show: bool) 
     running.run(sockets=[listener])
 
 
-def is_kept(file: int) -> bool:
-    """Whether what is written to an open file stays there for others to read: in a file or the system's journal."""
-    return stat.S_ISREG(os.fstat(file).st_mode) or "JOURNAL_STREAM" in os.environ
+def is_kept(stream: TextIO) -> bool:
+    """Whether what is written to a stream stays there for others to read: in a file or the system's journal."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # no file of the system, as in a notebook
+        return False
+    # Programs that a terminal starts inherit the variable, so it says nothing of this stream unless it names it.
+    return stat.S_ISREG(found.st_mode) or os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def server(
@@ -106,6 +111,14 @@ def server(
         """Ends soon after the first signal, whatever visitors and models do, and at once after the second."""
 
         guard = create_app(settings)
+        last: threading.Timer | None = None
+
+        def run(self, sockets: list[socket.socket] | None = None) -> None:
+            try:
+                super().run(sockets)
+            finally:
+                if self.last is not None:
+                    self.last.cancel()
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
@@ -120,9 +133,9 @@ def server(
             if self.should_exit:
                 leave(sig)
             super().handle_exit(sig, frame)
-            last = threading.Timer(LAST_S, leave, [sig])
-            last.daemon = True
-            last.start()
+            self.last = threading.Timer(LAST_S, leave, [sig])
+            self.last.daemon = True
+            self.last.start()
 
     def leave(sig: int) -> None:
         ended()
@@ -164,5 +177,6 @@ def listening(host: str, port: int) -> socket.socket:
 
 def address(host: str, port: int, token: str = "") -> str:
     """-> the address to open in a browser, with the token that lets one in."""
-    name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname(), "::1": "[::1]"}.get(host, host)
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else host
+    name = f"[{name}]" if ":" in name else name
     return f"http://{name}:{port}/" + (f"?token={quote(token, safe='')}" if token else "")

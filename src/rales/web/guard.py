@@ -70,6 +70,8 @@ class Guard:
     def __init__(self, app: App, settings: Settings, nonce: str) -> None:
         self.app, self.settings, self.nonce = app, settings, nonce
         self.headers = {**HEADERS, "content-security-policy": POLICY.format(nonce=nonce)}
+        names = () if is_loopback(settings.host) else (settings.host, socket.gethostname(), socket.getfqdn())
+        self.names = {name.lower() for name in (*names, *settings.allow_hosts)}
         limits = settings.limits
         self.door = Door(settings.token, limits)
         self.window_s = max(1, round(limits.burst / limits.per_second))
@@ -117,14 +119,14 @@ class Guard:
             _ = urlsplit(f"//{host}").port  # which must be a number too
         except ValueError:
             return False
-        if is_loopback(name) or name in {allowed.lower() for allowed in self.settings.allow_hosts}:
+        if is_loopback(name) or name in self.names:
             return True
         if is_loopback(self.settings.host):
             return False
         try:
             ipaddress.ip_address(name)
         except ValueError:
-            return name in {self.settings.host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
+            return False
         return True
 
     def check_token(self, scope: Scope, headers: dict[str, str]) -> None:

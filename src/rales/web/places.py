@@ -17,6 +17,7 @@ import socket
 import struct
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from rales.web.settings import Limits, visitor
@@ -117,7 +118,9 @@ def spoken(places: Places) -> Any:
             super().on_response_complete()
 
         def awaits_head(self) -> bool:
-            return self.cycle is None or self.cycle.response_complete
+            """Whether the last answer has been read and no other request is under way."""
+            answered = self.cycle is None or self.cycle.response_complete
+            return answered and self.transport.get_write_buffer_size() == 0
 
         def waits(self) -> bool:
             """Whether it is the visitor's turn: to send a head, the rest of a body, or to read an answer."""
@@ -130,7 +133,8 @@ def spoken(places: Places) -> Any:
         def drop(self) -> None:
             """Close at once; the system does not go on keeping what was written for who does not read."""
             line = self.transport.get_extra_info("socket")
-            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with suppress(OSError):  # closed already
+                line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.transport.abort()
 
         def send_400_response(self, _: str) -> None:

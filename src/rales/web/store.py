@@ -427,8 +427,9 @@ def readable(text: bytes) -> str:
 
 def damaged(folder: Path, what: object) -> OSError:
     return OSError(
-        f"{folder / 'sessions.sqlite'}: {what}; nothing in the folder was changed: put a copy of that file back, move "
-        "the whole folder away or choose another --folder"
+        f"{folder / 'sessions.sqlite'}: {what}; nothing in the folder was changed: put a copy of that file back (first "
+        "copy the whole folder and remove the -wal and -shm files beside it; the next start removes all sound that the "
+        "copy does not know), move the whole folder away or choose another --folder"
     )
 
 
