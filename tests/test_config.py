@@ -114,7 +114,7 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
         return st.lists(st.integers(1, 99), min_size=length or 1, max_size=length or 4).map(tuple)
     simple: dict[Any, st.SearchStrategy[Any]] = {
         bool: st.booleans(),
-        int: st.integers(1, 500),
+        int: st.integers(1, 128),  # all that a depth may be
         float: st.floats(1e-9, 0.999),  # a share must stay below 1
         str: st.text("ab1é=.,/:-", max_size=8),
     }

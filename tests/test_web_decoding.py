@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -157,12 +158,15 @@ def test_it_ends_with_the_service(long: Path, tmp_path: Path) -> None:
 def test_where_the_system_sets_no_limit_a_decoder_watches_its_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on macOS. The memory is touched bit by bit, as a decoder fills it."""
+    """As on macOS. The memory is touched bit by bit, as a decoder fills it; free memory of this process comes first."""
     monkeypatch.setattr(system, "LIMITS_MEMORY", False)
     read, write = os.pipe()
 
     def fill(*_: Any) -> None:
-        held = [np.ones(MIB // 8) for _ in range(400)]
+        held: list[Any] = []
+        while len(held) < 2000:
+            held.append(np.ones(MIB // 8))
+            time.sleep(0.002)
         raise AssertionError(f"{len(held)} MiB were not too many")
 
     monkeypatch.setattr(sandbox, "decode", fill)

@@ -129,14 +129,14 @@ def test_three_hours_of_silence(client: httpx.Client, tmp_path: Path) -> None:
 
 def test_many_channels_and_strange_rates(client: httpx.Client) -> None:
     content = io.BytesIO()
-    soundfile.write(content, np.zeros((20_000, 900)), 100, format="WAV")
+    soundfile.write(content, np.zeros((20_000, 900)), 500, format="WAV")
     answer = client.post("/predict", files={"audio": ("wide.wav", content.getvalue())})
-    assert answer.status_code == 200  # 3:20 minutes of 36 MB, within all limits
+    assert answer.status_code == 200  # 40 s of 36 MB, within all limits
     for rate_hz in (1, 2_000_000_000):
         content = io.BytesIO()
         soundfile.write(content, np.ones(400) * 0.1, rate_hz, format="WAV")
         answer = client.post("/predict", files={"audio": ("rate.wav", content.getvalue())})
-        assert answer.status_code in (200, 422), answer.text
+        assert answer.status_code == 422, answer.text
 
 
 def test_decoding_has_limits(tmp_path: Path, sound: bytes) -> None:
@@ -202,8 +202,8 @@ def test_a_stuck_sandbox_costs_no_other_file(tmp_path: Path, sound: bytes, monke
 
 
 def test_memory_that_a_header_does_not_tell_of(tmp_path: Path) -> None:
-    """Resampling needs many times what a file of 1 Hz seems to; the limit of the process stops it."""
-    soundfile.write(tmp_path / "slow.wav", np.ones(2000) * 0.1, 1)
+    """Resampling needs many times what a file of 500 Hz seems to; the limit of the process stops it."""
+    soundfile.write(tmp_path / "slow.wav", np.ones(3_000_000) * 0.1, 500)
 
     async def run() -> str:
         decoder = Decoder(Limits(duration_s=1e6, decode_bytes=30_000_000))
