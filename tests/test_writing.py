@@ -332,3 +332,12 @@ def test_the_second_of_two_that_make_up_a_database_is_told(tmp_path: Path) -> No
     shutil.rmtree(tmp_path / "new")
     with at_work(tmp_path):  # of something else
         synthetic.write_folder(tmp_path / "new", 2, 0)
+
+
+def test_the_second_takes_no_file_that_the_first_has_moved_into_an_empty_folder(tmp_path: Path) -> None:
+    moved = tmp_path / synthetic.TABLES[0]
+    with writing.own_folder(tmp_path, ".synthetic."):
+        moved.write_text("of the first")
+        with pytest.raises(ValueError, match="another process is writing it"):
+            synthetic.write_folder(tmp_path, 2, 0)
+        assert moved.read_text() == "of the first"
