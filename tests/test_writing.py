@@ -111,11 +111,13 @@ def test_a_temporary_folder_of_a_killed_process_goes(tmp_path: Path, monkeypatch
     assert names(tmp_path) == ["rales.notes"]
 
 
-def test_where_nothing_can_be_locked_a_day_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(*_: Any, **__: Any) -> None:
-        raise NotImplementedError
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("reason", sorted({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}))
+def test_where_nothing_can_be_locked_a_day_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(reason, os.strerror(reason))
 
-    monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", no_locks)
     for age_s, folder in ((100, tmp_path / ".new.0123abcd.part"), (90_000, tmp_path / ".old.0123abcd.part")):
         folder.mkdir()
         (folder / ".lock").touch()
@@ -124,9 +126,21 @@ def test_where_nothing_can_be_locked_a_day_counts(tmp_path: Path, monkeypatch: p
     writing.remove_abandoned(tmp_path)
     assert names(tmp_path) == [".new.0123abcd.part"]
     runs.write_json(tmp_path / "x.json", {})
-    assert (tmp_path / "x.json").exists()
+    assert names(tmp_path) == [".new.0123abcd.part", "x.json"]
     with pytest.raises(OSError, match="knows no locks"), writing.claimed(tmp_path):
         pytest.fail("claimed")
+
+
+def test_a_folder_of_another_process_by_the_same_name_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / PART).mkdir()
+    (tmp_path / PART / "half").touch()
+    numbers = iter(["0123abcd", "89abcdef"])
+    monkeypatch.setattr("secrets.token_hex", lambda _: next(numbers))
+    with writing.own_folder(tmp_path, ".x.json.") as folder:
+        assert folder.name == ".x.json.89abcdef.part"
+    assert (tmp_path / PART / "half").exists()
 
 
 # On the disk before it counts
