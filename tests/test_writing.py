@@ -143,6 +143,18 @@ def test_a_folder_of_another_process_by_the_same_name_is_left_alone(
     assert (tmp_path / PART / "half").exists()
 
 
+@pytest.mark.parametrize("name", ["x" * 240, "x" * 241, "x" * 255, "ä" * 127, "x" + "ä" * 127])
+def test_a_name_as_long_as_a_file_system_takes_can_be_written(tmp_path: Path, name: str) -> None:
+    with runs.replacing(tmp_path / name) as beside:
+        beside.write_text("whole")
+        assert writing.unfinished(tmp_path, f".{name}.") == [beside.parent]
+    assert names(tmp_path) == [name]
+    with writing.own_folder(tmp_path, f".{name}.") as left:
+        shutil.copytree(left, tmp_path / left.name.replace(left.name[-13:], "0123abcd.part"))
+        writing.remove_abandoned(tmp_path, f".{name}.")
+        assert writing.unfinished(tmp_path) == [left]
+
+
 # On the disk before it counts
 
 

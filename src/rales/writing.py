@@ -27,6 +27,7 @@ from rales.cells import encodable
 LOCK = ".lock"
 TEMPORARY = "rales."  # how the names of our folders in TMPDIR begin
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or a user's share of it
+NAME_BYTES = 255  # the longest name that file systems take
 UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.part")
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)  # what a file system without them answers
 OLD_S = 24 * 3600.0  # without a change, where a file system has no locks: then it is nobody's any more
@@ -194,7 +195,9 @@ def temporary_folder() -> Iterator[Path]:
 
 @contextmanager
 def own_folder(place: Path, prefix: str, mode: int = 0o777) -> Iterator[Path]:
-    """A new folder `place`/`prefix`1a2b3c4d.part that is this process's while it lives; it is removed at the end."""
+    """A new folder `place`/`prefix`1a2b3c4d.part that is this process's while it lives; it is removed at the end. A
+    prefix that would make its name too long is cut."""
+    prefix = _cut(prefix)
     while True:
         folder = place / f"{prefix}{secrets.token_hex(4)}.part"
         try:
@@ -212,6 +215,13 @@ def own_folder(place: Path, prefix: str, mode: int = 0o777) -> Iterator[Path]:
             return
         finally:
             _remove(folder, lock)
+
+
+def _cut(prefix: str) -> str:
+    """Prefix that ends with a dot -> as much of it as a name of `own_folder` has room for, with the dot."""
+    room = NAME_BYTES - len("1a2b3c4d.part")
+    whole = os.fsencode(prefix)
+    return prefix if len(whole) <= room else whole[: room - 1].decode(errors="ignore") + "."
 
 
 def has_locks(place: Path) -> bool:
@@ -237,8 +247,9 @@ def remove_abandoned(place: Path, prefix: str = ".") -> None:
 
 def unfinished(place: Path, prefix: str = ".") -> list[Path]:
     """Folder -> the folders in it that are named like those of `own_folder`; none where it cannot be looked through."""
+    begin = _cut(prefix)
     with suppress(OSError):
-        return [each for each in place.iterdir() if each.name.startswith(prefix) and UNFINISHED.fullmatch(each.name)]
+        return [each for each in place.iterdir() if each.name.startswith(begin) and UNFINISHED.fullmatch(each.name)]
     return []
 
 
