@@ -142,6 +142,8 @@ URLS = {  # beginning that is allowed, address in the manifest -> whether it is 
     ("https://host", "http://host/a.wav"): False,
     ("https://host/data/", "https://host/data/../secret/a.wav"): False,
     ("https://host/data/", "https://host/data/%2e%2e/secret/a.wav"): False,
+    ("https://host/data/", "https://host/data/%252e%252e/secret/a.wav"): False,
+    ("https://host/data/", "https://host/data/%25252e.%252fsecret/a.wav"): False,
     ("s3://bucket/", "s3://bucket/a.zip::https://elsewhere/a.wav"): False,
     ("s3://bucket/", "simplecache::s3://bucket/a.wav"): False,
     ("s3://bucket/", " s3://bucket/a.wav"): False,

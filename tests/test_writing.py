@@ -111,11 +111,13 @@ def test_a_temporary_folder_of_a_killed_process_goes(tmp_path: Path, monkeypatch
     assert names(tmp_path) == ["rales.notes"]
 
 
-def test_where_nothing_can_be_locked_a_day_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(*_: Any, **__: Any) -> None:
-        raise NotImplementedError
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("reason", sorted({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}))
+def test_where_nothing_can_be_locked_a_day_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(reason, os.strerror(reason))
 
-    monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", no_locks)
     for age_s, folder in ((100, tmp_path / ".new.0123abcd.part"), (90_000, tmp_path / ".old.0123abcd.part")):
         folder.mkdir()
         (folder / ".lock").touch()
@@ -124,9 +126,33 @@ def test_where_nothing_can_be_locked_a_day_counts(tmp_path: Path, monkeypatch: p
     writing.remove_abandoned(tmp_path)
     assert names(tmp_path) == [".new.0123abcd.part"]
     runs.write_json(tmp_path / "x.json", {})
-    assert (tmp_path / "x.json").exists()
+    assert names(tmp_path) == [".new.0123abcd.part", "x.json"]
     with pytest.raises(OSError, match="knows no locks"), writing.claimed(tmp_path):
         pytest.fail("claimed")
+
+
+def test_a_folder_of_another_process_by_the_same_name_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / PART).mkdir()
+    (tmp_path / PART / "half").touch()
+    numbers = iter(["0123abcd", "89abcdef"])
+    monkeypatch.setattr("secrets.token_hex", lambda _: next(numbers))
+    with writing.own_folder(tmp_path, ".x.json.") as folder:
+        assert folder.name == ".x.json.89abcdef.part"
+    assert (tmp_path / PART / "half").exists()
+
+
+@pytest.mark.parametrize("name", ["x" * 240, "x" * 241, "x" * 255, "ä" * 127, "x" + "ä" * 127])
+def test_a_name_as_long_as_a_file_system_takes_can_be_written(tmp_path: Path, name: str) -> None:
+    with runs.replacing(tmp_path / name) as beside:
+        beside.write_text("whole")
+        assert writing.unfinished(tmp_path, f".{name}.") == [beside.parent]
+    assert names(tmp_path) == [name]
+    with writing.own_folder(tmp_path, f".{name}.") as left:
+        shutil.copytree(left, tmp_path / left.name.replace(left.name[-13:], "0123abcd.part"))
+        writing.remove_abandoned(tmp_path, f".{name}.")
+        assert writing.unfinished(tmp_path) == [left]
 
 
 # On the disk before it counts
@@ -332,3 +358,12 @@ def test_the_second_of_two_that_make_up_a_database_is_told(tmp_path: Path) -> No
     shutil.rmtree(tmp_path / "new")
     with at_work(tmp_path):  # of something else
         synthetic.write_folder(tmp_path / "new", 2, 0)
+
+
+def test_the_second_takes_no_file_that_the_first_has_moved_into_an_empty_folder(tmp_path: Path) -> None:
+    moved = tmp_path / synthetic.TABLES[0]
+    with writing.own_folder(tmp_path, ".synthetic."):
+        moved.write_text("of the first")
+        with pytest.raises(ValueError, match="another process is writing it"):
+            synthetic.write_folder(tmp_path, 2, 0)
+        assert moved.read_text() == "of the first"

@@ -122,8 +122,12 @@ def check_urls(manifest: Path, source: Source, allowed: Sequence[str]) -> None:
 
 
 def lies_in(url: str, place: str) -> bool:
-    """Whether an address lies in a place such as s3://bucket/folder; `..` and fsspec's chains (`::`) lead out of it."""
-    return url.startswith(place.rstrip("/") + "/") and "::" not in url and ".." not in re.split(r"[/\\]", unquote(url))
+    """Whether an address lies in a place such as s3://bucket/folder; `..` and fsspec's chains (`::`) lead out of it,
+    also where they are quoted, once or more."""
+    plain = url
+    while (once := unquote(plain)) != plain:
+        plain = once
+    return url.startswith(place.rstrip("/") + "/") and "::" not in plain and ".." not in re.split(r"[/\\]", plain)
 
 
 def predict_shard(

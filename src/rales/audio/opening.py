@@ -469,11 +469,14 @@ class Target(io.FileIO):
             super().__init__(os.dup(nameless.fileno()), "r+b")
 
     def write(self, content: Any) -> int:
+        left = memoryview(content).cast("B")
+        size = len(left)
         try:
-            return super().write(content)
+            while len(left):  # a disk that becomes full takes a part, and says why only when it is asked again
+                left = left[super().write(left) :]
         except OSError as error:
             self.failed = error
-            return 0
+        return size - len(left)
 
 
 @contextmanager
