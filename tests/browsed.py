@@ -45,7 +45,7 @@ def pages(address: str, browser: Browser) -> Iterator[Open]:
         def heard(said: ConsoleMessage) -> None:
             repeated = said.text.startswith("Failed to load resource")  # the browser repeats what the page says itself
             if said.type == "error" and not (repeated and any(words in said.text for words in ("422", *forgiven))):
-                complaints.append(said.text)
+                complaints.append(f"{said.text} {said.location['url']}")
 
         def asked(request: Request) -> None:
             if not request.url.startswith((address.partition("?")[0], "blob:", "data:")):

@@ -60,7 +60,7 @@ def checkpoints(place: Path, model: Model) -> list[Case]:
         Case("checkpoint, as --weights", model_file, partial(recipes.make, "m2d_fusion", weights=str(model_file))),
         Case("resume", resume, partial(finetune.resume, place, model.plain, model.frontend, {}, model.record)),
         Case("epochs", place / epochs.FILE, partial(epochs.read_epochs, place)),
-        Case("layer search", features, partial(layers.kept, features, {"a": 1})),
+        Case("layer search", features, partial(layers.kept, features, {"a": 1}, {"mean": (40, 2, 24)})),
         Case("pre-trained encoder", encoder, partial(M2D.from_checkpoint, encoder)),
     ]
 
