@@ -37,6 +37,7 @@ SAID = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Rales</title>
+<link rel="icon" href="data:,">
 <style nonce="{nonce}">
 :root { color-scheme: light dark; font: 1.1rem/1.5 system-ui, sans-serif; }
 main { max-width: 34rem; margin: 15vh auto; padding: 0 1rem; }
