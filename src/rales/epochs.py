@@ -41,6 +41,9 @@ def append_epoch(folder: Path, epoch: int, tensors: Mapping[str, Tensor]) -> Non
     new = {"epoch": torch.tensor(epoch), **{name: value for name, value in tensors.items() if name not in shared}}
     stacked = {name: value.detach().cpu()[None] for name, value in new.items()}
     if earlier := read_epochs(folder):
+        apart = {name: value.shape[1:] for name, value in stacked.items()}
+        if apart != {name: value.shape[1:] for name, value in earlier.items() if name not in shared}:
+            raise ValueError(f"{folder / FILE}: what it holds of earlier epochs is not of these cycles; {DAMAGED}")
         kept = earlier["epoch"] < epoch  # what a killed run wrote of this epoch goes
         stacked = {name: torch.cat([torch.from_numpy(earlier[name][kept]), value]) for name, value in stacked.items()}
     runs.save_tensors(folder / FILE, {**stacked, **shared}, {"epoch": epoch})

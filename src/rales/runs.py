@@ -71,7 +71,8 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
         write_json(folder / "config.json", record)
         return False
     asked, there = flatten(clean(record)), flatten(stored)
-    differences = [key for key in asked if asked[key] != there.get(key)]
+    keys = [*asked, *(key for key in there if key.startswith("config.") and key not in asked)]
+    differences = [key for key in keys if asked.get(key) != there.get(key)]
     finished = (folder / "done").exists()
     ignored = (*RESUME_IGNORES, "computed_in") if finished else RESUME_IGNORES
     differences = [key for key in differences if not key.startswith(ignored)]
@@ -79,7 +80,7 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
         key = differences[0]
         raise ValueError(
             f"{folder}: holds a run of other settings ({key} is {there.get(key)!r} there, "
-            f"{asked[key]!r} here{f', and {len(differences) - 1} more' if len(differences) > 1 else ''}); "
+            f"{asked.get(key)!r} here{f', and {len(differences) - 1} more' if len(differences) > 1 else ''}); "
             "choose another --out or remove the folder"
         )
     clear(folder)

@@ -1,5 +1,6 @@
 """Damaged run folders, embeddings and weights: a sentence that names the file, or the answer of the undamaged one."""
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -8,12 +9,14 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
+import torch
 
-from rales import batch, finetune, layers, predict, pretrain, search, sweep
+from rales import batch, epochs, finetune, layers, predict, pretrain, recipes, runs, search, sweep
 from rales.cli import main
 from rales.config import UsageError
 from rales.data import read_cycles
 from rales.report.folders import notes, read_runs
+from rales.steps import make_optimisers
 from rales.web import reports
 from rales.web.shelf import Shelf
 from tests import tiny
@@ -65,6 +68,10 @@ def call(words: Sequence[object], code: int = 0) -> None:
     assert (ended.value.code or 0) == code
 
 
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run."""
@@ -82,14 +89,11 @@ def place(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> Place:
     names = ("unfinished", "encoder", "unfinished_encoder", "layers")
     found = Place(folder, finished.parent / "data", finished, *(folder / name for name in names))
 
-    def stopped(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RALES_CACHE", str(folder / "cache"))
         call(pretrain_words(found.data, found.encoder))
         for module, name in ((finetune, "finish"), (pretrain, "finish"), (layers, "write")):
-            patch.setattr(module, name, stopped)
+            patch.setattr(module, name, interrupt)
         call(train_words(found.data, found.unfinished), 130)
         call(pretrain_words(found.data, found.unfinished_encoder), 130)
         call(layers_words(found.data, found.run, found.layers), 130)
@@ -148,6 +152,65 @@ def test_a_damaged_run_is_left_out_of_reports_or_said(name: str, finished: Path,
     shelf = Shelf(str(finished), tmp_path / "runs")
     assert {model["name"] for model in shelf.listed()} <= {"run", "run (runs)"}
     assert len(reports.listed(tmp_path / "runs")) <= 1
+
+
+@pytest.fixture(scope="module")
+def stopped(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was stopped when its epochs were done."""
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RALES_CACHE", str(finished.parent.parent / "cache"))
+        patch.setattr(finetune, "finish", interrupt)
+        call(train_words(finished.parent / "data", out), 130)
+    return out
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "with the epoch before"])
+def test_a_run_does_not_go_on_from_a_damaged_epoch(alone: bool, stopped: Path, tmp_path: Path) -> None:
+    words = [*SETTINGS, *OFTEN]
+    recipe = recipes.make("m2d_fusion", words, size="tiny")
+    record = json.loads((stopped / "config.json").read_text())
+    model, frontend = recipe.model(recipe.config), recipe.frontend(recipe.config)
+    optimisers = make_optimisers(model, recipe.config)
+
+    def resumed(run: Path) -> int:
+        return int(finetune.resume(run, model, frontend, optimisers, record)["epoch"])
+
+    assert resumed(stopped) == 2
+    for name, damage in STATE.items():
+        run = damaged(stopped, tmp_path / "run", damage)
+        if alone:
+            (run / runs.PREVIOUS).unlink()
+            error = error_of(resumed, run)
+            known = name == "resume.safetensors epoch 10^6"  # which its metrics do not have, see below
+            assert error is not None or known, name
+            assert error is None or is_named(error, run, name), error
+        else:
+            assert resumed(run) == 1 or name == "resume.safetensors epoch 10^6", name
+
+
+def test_a_run_goes_on_beside_whole_files_only(stopped: Path, tmp_path: Path) -> None:
+    record = json.loads((stopped / "config.json").read_text())
+
+    def begun(run: Path) -> None:
+        runs.stored_precision(run)
+        assert not runs.begin(run, record)
+        runs.forget_after(run, 2)
+        epochs.forget_after(run, 2, {1, 2})
+
+    begun(damaged(stopped, tmp_path / "run", lambda _: None))
+    with pytest.raises(ValueError, match=r"metrics.jsonl: holds nothing of epoch 3"):
+        runs.forget_after(tmp_path / "run", 10**6)
+    for name, damage in {**CONFIG, **of_file(TABLES, "metrics", "epochs")}.items():
+        run = damaged(stopped, tmp_path / "run", damage)
+        error = error_of(begun, run)
+        assert error is None or is_named(error, run, name), error
+        # Lines that reports refuse, and rows of which the next epoch finds that they are not its own
+        assert error is not None or name.startswith(("metrics.jsonl s", "epochs.safetensors fewer cycles")), name
+    damaged(stopped, tmp_path / "run", TABLES["epochs.safetensors fewer cycles"])
+    logits = {part: torch.zeros(12, 4).half() for part in ("test", "validation")}
+    with pytest.raises(ValueError, match=r"epochs.safetensors: what it holds of earlier epochs is not of these cycles"):
+        epochs.append_epoch(tmp_path / "run", 3, logits)
 
 
 @pytest.mark.parametrize("name", few(CONFIG, 3))
