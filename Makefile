@@ -105,7 +105,7 @@ $(TOOLS)/uv: | $(INSTALLED)
 	@.venv/bin/python -m venv .venv/tools
 	@$(TOOLS)/python -m pip install --quiet --disable-pip-version-check uv cyclonedx-bom
 
-# For every system and Python at once. torch +cpu has the hashes of the builds that pip finds where this is run.
+# For every system and Python at once, but of torch +cpu only the builds that pip finds where this is run.
 lock: $(TOOLS)/uv
 	$(TOOLS)/uv pip compile pyproject.toml --extra all --extra dev --universal --python-version 3.11 --generate-hashes \
 		-c $(TAKEN) --index-strategy unsafe-best-match $(addprefix --find-links ,$(PIP_FIND_LINKS)) \

@@ -19,6 +19,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def without_waiting_for_the_disk() -> Iterator[None]:
+    """No test cuts the power, and a file that waits for the disk takes 8 ms."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The folder of expected numbers made with the public reference implementation (see tests/golden/README.md)."""
@@ -78,6 +86,7 @@ def browser() -> Iterator[Any]:
 def open_page(client: Any, browser: Any) -> Iterator[Any]:
     """A function that opens the page of `client` in a fresh profile of `browser` (see tests/browsed.py:pages)."""
     from tests.browsed import pages
+    from tests.served import door
 
-    with pages(str(client.base_url), browser) as opened:
+    with pages(door(client), browser) as opened:
         yield opened

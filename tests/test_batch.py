@@ -142,6 +142,8 @@ URLS = {  # beginning that is allowed, address in the manifest -> whether it is 
     ("https://host", "http://host/a.wav"): False,
     ("https://host/data/", "https://host/data/../secret/a.wav"): False,
     ("https://host/data/", "https://host/data/%2e%2e/secret/a.wav"): False,
+    ("https://host/data/", "https://host/data/%252e%252e/secret/a.wav"): False,
+    ("https://host/data/", "https://host/data/%25252e.%252fsecret/a.wav"): False,
     ("s3://bucket/", "s3://bucket/a.zip::https://elsewhere/a.wav"): False,
     ("s3://bucket/", "simplecache::s3://bucket/a.wav"): False,
     ("s3://bucket/", " s3://bucket/a.wav"): False,
@@ -183,7 +185,7 @@ def test_folders_of_something_else_are_sentences(place: Path, tmp_path: Path) ->
     with pytest.raises(FileNotFoundError, match="no such folder or manifest"):
         batch.run(tmp_path / "gone.parquet", out)
     shutil.copy(place / "00000.wav", tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match=r"x.parquet: not a readable manifest"):
+    with pytest.raises(ValueError, match=r"x.parquet: not a Parquet file that can be read"):
         batch.run(tmp_path / "x.parquet", out)
 
 

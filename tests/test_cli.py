@@ -481,6 +481,29 @@ def test_ctrl_c_says_how_to_go_on(
     assert document(out)["confusion"] == runs.read_json(place / "run" / "evaluation.json")["confusion"]
 
 
+@pytest.mark.parametrize(
+    ("words", "ends"),
+    [
+        ("sweep m2d_fusion", "goes on where it stopped"),
+        ("predict --manifest x.csv --out y", "goes on where it stopped"),
+        ("predict --out y --manifest=x.csv", "goes on where it stopped"),
+        ("weights mr7", "goes on where it stopped"),
+        ("predict x.wav --out y.csv", "starts anew"),
+        ("embed x.wav --out y.npz", "starts anew"),
+        ("synth x", "starts anew"),
+        ("", "starts anew"),
+    ],
+)
+def test_ctrl_c_promises_only_what_is_true(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, words: str, ends: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rales.cli.app", interrupted)
+    assert command(capsys, *words.split()) == (130, "", f"rales: interrupted; the same command {ends}\n")
+
+
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     piped = f"{sys.executable} -m rales weights --json | true"  # true has left long before

@@ -90,6 +90,12 @@ def test_pretraining_without_noise_is_a_sentence(folders: tuple[Path, Path, Path
         default_model.make(*folders[:2], tmp_path, pretrain_epochs=1)
 
 
+def test_the_second_of_two_in_a_folder_is_told(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    with runs.claimed(tmp_path / "out"), pytest.raises(ValueError, match="another process is at work there"):
+        default_model.make(*folders[:2], tmp_path / "out", epochs=1)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+
+
 def test_what_is_made_is_what_ships() -> None:
     """The numbers of the shipped file's record, field by field; a field that is newer than the file is not in it."""
     _, metadata = read_safetensors(default_model.FILE)

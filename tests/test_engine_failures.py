@@ -11,7 +11,7 @@ import pytest
 import rales
 from rales import export, runs
 from rales.config import UsageError
-from rales.export import artefact, engines, parity
+from rales.export import artefact, engines, graph, parity
 from tests import tiny
 
 ERRORS = {
@@ -85,7 +85,7 @@ def others(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engi
     file = SimpleNamespace(**names, **steps, PACKAGES={"numpy": "all"}, save=found.save, read=found.read)
     monkeypatch.setattr(artefact, "FORMATS", {"other": file})
     monkeypatch.setattr(engines, "FORMATS", artefact.FORMATS)
-    monkeypatch.setattr("rales.export.graph.traced", found.passing("trace"))
+    monkeypatch.setattr(graph, "traced", found.passing("trace"))
     monkeypatch.setattr("rales.extras.import_module", found.passing("import"), raising=False)
     times = {"torch": [0.02], "other": [0.01]}
 

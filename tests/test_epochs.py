@@ -86,7 +86,7 @@ def test_a_folder_that_another_run_left_in_its_first_epoch_holds_nothing_of_it(
     save = runs.save_tensors
 
     def stopped(path: Path, *arguments: object) -> None:
-        if path.name == "resume.safetensors":
+        if path.name == "resume.next.safetensors":
             raise KeyboardInterrupt
         save(path, *arguments)  # type: ignore[arg-type]
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -572,3 +573,60 @@ def test_two_processes_train_as_one(tmp_path: Path, place: Path, train: Train) -
     check_two_processes(tmp_path / "two", tmp_path / "one", FILES, weights_within=1e-4, name="best")
     figures = [runs.read_json(tmp_path / out / "evaluation.json") for out in ("one", "two")]
     assert figures[0]["confusion"] == figures[1]["confusion"]
+
+
+# The file that a run goes on from
+
+
+@pytest.mark.parametrize("damage", ["cut", "not a number", "gone", "without its state"])
+def test_a_damaged_resume_is_told_and_the_one_before_is_taken(
+    tmp_path: Path,
+    train: Train,
+    undisturbed: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    damage: str,
+) -> None:
+    out = tmp_path / "run"
+    stop_after("keep", 2)(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(out)
+    monkeypatch.undo()
+    assert [runs.read_checkpoint(out / name)[1]["epoch"] for name in (runs.PREVIOUS, runs.RESUME)] == [1, 2]
+
+    path = out / runs.RESUME
+    plain, record = runs.read_checkpoint(path)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "not a number":
+        runs.save_tensors(path, {**plain, "head.bias": torch.full((4,), math.nan)}, record)
+    elif damage == "without its state":
+        runs.save_tensors(path, plain, {name: value for name, value in record.items() if name != "state"})
+    else:
+        path.unlink()
+
+    begun = []
+    train_epoch = finetune.train_epoch
+
+    def watched(*given: Any) -> Any:
+        begun.append((given[6], {line["epoch"] for line in lines(out)}, set(epochs.read_epochs(out)["epoch"])))
+        return train_epoch(*given)
+
+    monkeypatch.setattr(finetune, "train_epoch", watched)
+    train(out)
+    assert begun[0] == (2, {1}, {1})  # nothing of what it repeats is left
+    told = f"{path}: .*; the run goes on from the one before it, resume.previous.safetensors"
+    assert [bool(re.search(told, said.getMessage())) for said in caplog.records] == [True] * (damage != "gone")
+    same_run(out, undisturbed)
+
+
+def test_a_damaged_resume_without_one_before_is_named(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after("keep", 1)(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run")
+    monkeypatch.undo()
+    (tmp_path / "run" / runs.RESUME).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"resume.safetensors: damaged, cut or not a safetensors file"):
+        train(tmp_path / "run")

@@ -1,5 +1,6 @@
 """The pre-training loop on a tiny folder: it learns, repeats itself, and goes on where it was stopped."""
 
+import hashlib
 import itertools
 import json
 import signal
@@ -239,6 +240,59 @@ def test_stopped_at_any_write(
     same_run(tmp_path / "stopped", undisturbed)
 
 
+@pytest.mark.parametrize("words", [(), ("pretrain.keep_every=1",)])
+def test_a_damaged_resume_is_told_and_the_one_before_is_taken(
+    tmp_path: Path,
+    job: Run,
+    undisturbed: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    words: tuple[str, ...],
+) -> None:
+    """The one before is of whole epochs, or of the middle of one."""
+    out, keep, count = tmp_path / "run", pretrain.keep, itertools.count(1)
+
+    def stopping(*given: Any) -> None:
+        keep(*given)
+        if next(count) == (5 if words else 2):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pretrain, "keep", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        job(out, *words)
+    monkeypatch.undo()
+    path = out / runs.RESUME
+    path.write_bytes(path.read_bytes()[:-100])
+    job(out, *words)
+    (said,) = caplog.records
+    assert f"{path}: damaged" in said.getMessage()
+    assert "the run goes on from the one before it" in said.getMessage()
+    same_run(out, undisturbed)
+
+
+def test_settings_of_a_run_that_was_stopped_at_once_leave_nothing(
+    tmp_path: Path, data: Path, job: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its statistics among them, and a checkpoint that the other run would not have written."""
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    other = tiny.write_folder(tmp_path / "other")
+    for file in other.glob("*.wav"):
+        sound, rate_hz = soundfile.read(file)
+        soundfile.write(file, 0.1 * sound, rate_hz)
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "keep", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            job(tmp_path / "run", "pretrain.save_every=1", folder=other)
+    assert (tmp_path / "run" / "checkpoint-1.safetensors").exists()
+    job(tmp_path / "run")
+    job(tmp_path / "fresh")
+    same_run(tmp_path / "run", tmp_path / "fresh")
+    assert runs.read_json(tmp_path / "run/statistics.json") == runs.read_json(tmp_path / "fresh/statistics.json")
+
+
 # What the settings do
 
 
@@ -418,6 +472,9 @@ def test_training_goes_on_from_a_run_folder(tmp_path: Path, undisturbed: Path, d
     words[2:3] = ["pretrain.lr=1e-12", "pretrain.ema_start=1", "pretrain.ema_end=1"]
     config = m2d_pretrain.settings(weights=str(undisturbed), words=words)
     assert (config.encoder.dim, config.encoder.unit_frames, config.encoder.decoder_heads) == (24, 96, 2)
+    content = (undisturbed / "last.safetensors").read_bytes()
+    assert config.encoder.weights_digest == hashlib.sha256(content).hexdigest()
+    assert config.encoder.teacher_digest == ""
     m2d_pretrain.run(config, read_collection([data]), tmp_path / "on")
     assert furthest(tmp_path / "on", undisturbed) < 1e-6
     other = m2d_pretrain.settings(weights=str(undisturbed), words=[*words, "encoder.dim=48"])

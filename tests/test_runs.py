@@ -54,7 +54,6 @@ def test_the_same_run_goes_on_until_it_is_done(tmp_path: Path) -> None:
     assert runs.begin(tmp_path, changed) is False
     (tmp_path / "done").touch()
     assert runs.begin(tmp_path, changed) is True
-    (tmp_path / "resume.safetensors").unlink()
     assert runs.begin(tmp_path, changed) is True
     assert runs.read_json(tmp_path / "config.json")["commit"] == "abc"
 
@@ -138,12 +137,9 @@ def test_a_run_folder_has_one_trainer_and_the_second_changes_nothing(tmp_path: P
     with runs.claimed(folder):
         runs.begin(folder, RECORD)
         before = (folder / "config.json").read_bytes()
-        (folder / ".resume.safetensors.1.part").touch()
         with pytest.raises(ValueError, match="another process is at work there"), runs.claimed(folder):
             pytest.fail("claimed twice")
         assert (folder / "config.json").read_bytes() == before
-    with runs.claimed(folder):
-        assert not list(folder.glob(".*.part")), "left by a killed process, removed by the next"
     with runs.claimed(folder):  # free again
         pass
 
@@ -162,7 +158,7 @@ WRITERS: Mapping[str, Write] = {
     "write_json": lambda path: runs.write_json(path, {"a": 1}),
     "write_table": lambda path: runs.write_table(path, pd.DataFrame({"a": [1, 2]})),
     "copy": lambda path: runs.copy(Path(__file__), path),
-    "forget_after": lambda path: runs.forget_after(path.parent, 1),
+    "forget_after": lambda path: runs.forget_after(path.parent, 0),
     "append_metrics": lambda path: runs.append_metrics(path.parent, [{"epoch": 3}]),
 }
 

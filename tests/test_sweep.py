@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 
@@ -210,6 +211,21 @@ def test_a_damaged_finished_folder_fails_alone(data: Path, tmp_path: Path) -> No
     assert "config.json" in second[0].error
 
 
+def test_a_second_sweep_in_the_folder_is_told_and_one_after_a_kill_clears_up(data: Path, tmp_path: Path) -> None:
+    trials = planned()
+    sweep.run(trials, data, tmp_path, processes=1)
+    # Killed between `done` and the removal of what it would have gone on from
+    left = [tmp_path / trials[0].name / name for name in (runs.RESUME, runs.PREVIOUS, runs.NEXT)]
+    for path in left:
+        path.touch()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with runs.claimed(tmp_path), pytest.raises(ValueError, match=r"another process is at work there; wait for it or"):
+        sweep.run([*trials, *planned(seeds=2)[1:]], data, tmp_path, processes=1)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert [outcome.state for outcome in sweep.run(trials, data, tmp_path, processes=1)] == ["skipped"]
+    assert not any(path.exists() for path in left)
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked up in /proc")
 def test_trials_end_with_a_sweep_that_is_killed(data: Path, tmp_path: Path) -> None:
     words = ["-m", "rales", "sweep", "m2d_fusion", "--data", str(data), "--out", str(tmp_path), "--size", "tiny"]
@@ -222,6 +238,41 @@ def test_trials_end_with_a_sweep_that_is_killed(data: Path, tmp_path: Path) -> N
     sweeping.kill()
     sweeping.wait()
     wait_until(lambda: not any(alive(Path(f"/proc/{child}")) for child in children))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="a terminal as POSIX has it")
+@pytest.mark.parametrize("job", ["sweep", "manifest", "synth"])
+def test_ctrl_c_is_told_once_and_its_workers_end(data: Path, tmp_path: Path, job: str) -> None:
+    """The terminal sends it to all processes of the command; two of them are at work."""
+    words = ["sweep", "m2d_fusion", "--data", str(data), "--out", str(tmp_path / "out"), "--seeds", "2"]
+    words += ["--size", "tiny", *(w for s in (*tiny.SETTINGS, "train.epochs=10000") for w in ("--set", s))]
+    ends, begun = "goes on where it stopped", "*/metrics.jsonl"
+    if job == "manifest":
+        recording = sorted(data.glob("*.wav"))[0].read_bytes()
+        for number in range(400):
+            (tmp_path / f"{number}.wav").write_bytes(recording)
+        (tmp_path / "all.csv").write_text("path\n" + "".join(f"{number}.wav\n" for number in range(400)))
+        words = ["predict", "--manifest", str(tmp_path / "all.csv"), "--out", str(tmp_path / "out"), "--shard", "20"]
+        begun = "status/*.parquet"
+    elif job == "synth":
+        words = ["synth", str(tmp_path / "out"), "--recordings", "400"]
+        ends, begun = "starts anew", "../.out.*.part/part/*.wav"
+    command = [sys.executable, "-m", "rales", *words, "--processes", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_until(lambda: any((tmp_path / "out").parent.glob(f"out/{begun}" if job != "synth" else begun[3:])))
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers) >= 2
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    told = [line for line in re.split("[\r\n]+", said) if line and "%|" not in line and "it/s" not in line]
+    assert [line for line in told if line.startswith(("rales:", "Traceback", "Process", "Exception"))] == [
+        f"rales: interrupted; the same command {ends}"
+    ]
+    assert "KeyboardInterrupt" not in said
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
+    assert not list(tmp_path.glob(".out.*.part"))
 
 
 def alive(process: Path) -> bool:

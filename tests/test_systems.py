@@ -13,7 +13,7 @@ import torch
 import rales
 from rales import finetune, predict, recipes, runs, scoring, sweep
 from rales.audio.images import RespireNetPicture
-from rales.config import Recipe, Step, UsageError, to_dict
+from rales.config import Recipe, Step, UsageError
 from rales.data import read_cycles, splits
 from rales.data.icbhi import sex_and_age
 from rales.devices import Place
@@ -141,6 +141,26 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(
     train(made(name), cycles, place, tmp_path / "run")
     assert furthest(tmp_path / "run", undisturbed) == 0
     assert (tmp_path / "run" / "predictions.csv").read_bytes() == (undisturbed / "predictions.csv").read_bytes()
+
+
+def test_a_damaged_resume_of_the_first_stage_is_told_and_the_one_before_is_taken(
+    trained: Any,
+    cycles: pd.DataFrame,
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train(made("moummad_scl"), cycles, place, tmp_path / "run")
+    path = tmp_path / "run" / "stage1" / runs.RESUME
+    path.write_bytes(path.read_bytes()[:-100])
+    train(made("moummad_scl"), cycles, place, tmp_path / "run")
+    assert f"{path}: damaged" in caplog.text
+    assert furthest(tmp_path / "run", trained("moummad_scl")) == 0
+    assert not list((tmp_path / "run").rglob("resume*"))
 
 
 @pytest.mark.parametrize("name", ["moummad_scl", "respirenet"])
@@ -433,8 +453,7 @@ def test_public_weights_start_the_network(name: str, make: Any, tmp_path: Path) 
     key = key or next(name for name in public if name.startswith("layer3."))
     (found,) = [value for known, value in model.items() if known.endswith(key)]
     assert torch.equal(found, public[key])
-    record = {"recipe": name, "options": dict(recipe.options), "config": to_dict(recipe.config)}
-    again = recipes.rebuild(record, "run")  # the file is no longer needed
+    again = recipes.rebuild(tiny.record_of(recipe), "run")  # the file is no longer needed
     shapes = {known: value.shape for known, value in again.model(again.config).state_dict().items()}
     assert shapes == {known: value.shape for known, value in model.items()}
 

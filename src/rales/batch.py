@@ -8,7 +8,8 @@ died, goes on with the same command, and every recording is in the output exactl
 import functools
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -22,6 +23,7 @@ from rales.data import table
 from rales.data.collection import Source, read_collection
 from rales.data.dialects import Row
 from rales.devices import processors
+from rales.extras import reason
 from rales.progress import progress_bar
 
 SHARD = 1000  # recordings: some 7,000 cycles, 1 MB; ten million recordings are 10,000 shards
@@ -86,6 +88,7 @@ def run(
     with runs.claimed(out):
         begin(out, job)
         waiting = (part for part in shards(source, shard, rows) if not done(out, part.number))
+        found: Generator[tuple[Shard, Any]]
         if cluster == "ray":
             found = spread.on_ray(predict_shard, waiting, shared, processes=processes, address=address, retries=RETRIES)
         else:
@@ -93,12 +96,13 @@ def run(
                 predict_shard, waiting, shared, processes=processes or processors(), retries=RETRIES
             )
         total = -(-len(source.used) // shard)
-        bar = progress_bar(found, shown=progress, total=total, desc="predict", unit="shard")
-        problems = [
-            f"shard {part.number} ({len(part.paths)} recordings from {part.paths[0]} on): {error}"
-            for part, error in bar
-            if error is not None
-        ]
+        with closing(found):  # also after Ctrl-C, when it would wait for its workers
+            bar = progress_bar(found, shown=progress, total=total, desc="predict", unit="shard")
+            problems = [
+                f"shard {part.number} ({len(part.paths)} recordings from {part.paths[0]} on): {error}"
+                for part, error in bar
+                if error is not None
+            ]
         remove_half_written(out)
         return outcome(out, len(source.used), problems)
 
@@ -118,8 +122,12 @@ def check_urls(manifest: Path, source: Source, allowed: Sequence[str]) -> None:
 
 
 def lies_in(url: str, place: str) -> bool:
-    """Whether an address lies in a place such as s3://bucket/folder; `..` and fsspec's chains (`::`) lead out of it."""
-    return url.startswith(place.rstrip("/") + "/") and "::" not in url and ".." not in re.split(r"[/\\]", unquote(url))
+    """Whether an address lies in a place such as s3://bucket/folder; `..` and fsspec's chains (`::`) lead out of it,
+    also where they are quoted, once or more."""
+    plain = url
+    while (once := unquote(plain)) != plain:
+        plain = once
+    return url.startswith(place.rstrip("/") + "/") and "::" not in plain and ".." not in re.split(r"[/\\]", plain)
 
 
 def predict_shard(
@@ -186,25 +194,24 @@ def done(out: Path, number: int) -> bool:
 
 def begin(out: Path, job: dict[str, Any]) -> None:
     """Make the folder, or go on in that of the same job. Errors: a folder of something else."""
-    remove_half_written(out)
     if (out / "job.json").exists():
         stored = runs.read_json(out / "job.json")
         differs = [key for key in job if runs.clean(job[key]) != stored.get(key)]
         if differs:
             raise ValueError(f"{out}: holds a job of other {', '.join(differs)}; choose another --out")
-        return
-    if found := runs.strangers(out):
+    elif found := runs.strangers(out):
         raise ValueError(f"{out}: not a folder of predictions, but it holds {found[0]}; choose an empty --out")
+    else:
+        runs.write_json(out / "job.json", job)  # before all else: a folder without it is somebody else's
+    remove_half_written(out)
     for kind in KINDS:
-        (out / kind).mkdir()
-    runs.write_json(out / "job.json", job)
+        runs.make_folder(out / kind)
 
 
 def remove_half_written(out: Path) -> None:
     """Remove what killed workers left half-written."""
     for kind in KINDS:
-        for part in (out / kind).glob(".*.part"):
-            part.unlink(missing_ok=True)
+        runs.remove_abandoned(out / kind)
 
 
 def outcome(out: Path, expected: int, problems: list[str]) -> dict[str, Any]:
@@ -214,13 +221,20 @@ def outcome(out: Path, expected: int, problems: list[str]) -> dict[str, Any]:
 
     counts = {"recordings": 0, "ok": 0, "failed": 0, "cycles": 0, "not_judged": 0, "seconds_of_sound": 0.0}
     for path in sorted((out / "status").glob("part-*.parquet")):
-        shard = pq.read_table(path, columns=["path", "status", "sentence", "duration_s", "cycles", "not_judged"])
-        failed = shard.filter(pc.equal(shard["status"], "failed"))
+        try:
+            shard = pq.read_table(path, columns=["path", "status", "sentence", "duration_s", "cycles", "not_judged"])
+            failed = shard.filter(pc.equal(shard["status"], "failed"))
+            sums = [pc.sum(shard[name]).as_py() or 0 for name in ("cycles", "not_judged", "duration_s")]
+        except (OSError, ValueError, KeyError, NotImplementedError) as error:
+            raise ValueError(
+                f"{path}: damaged, no status of a shard ({reason(error)}); remove it, and the same command "
+                "computes the shard again"
+            ) from error
         counts["recordings"] += len(shard)
         counts["failed"] += len(failed)
-        counts["cycles"] += pc.sum(shard["cycles"]).as_py() or 0
-        counts["not_judged"] += pc.sum(shard["not_judged"]).as_py() or 0
-        counts["seconds_of_sound"] += pc.sum(shard["duration_s"]).as_py() or 0.0
+        counts["cycles"] += sums[0]
+        counts["not_judged"] += sums[1]
+        counts["seconds_of_sound"] += sums[2]
         problems += failed["sentence"].to_pylist()[: max(0, 20 - len(problems))]
     counts["ok"] = counts["recordings"] - counts["failed"]
     if counts["recordings"] != expected and not any(problem.startswith("shard ") for problem in problems):

@@ -3,7 +3,6 @@
 import os
 import platform
 import statistics
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from rales.export.parity import Engine, Waves
 from rales.metrics import CLASSES
 from rales.models.fast import bf16_pays, pack
 from rales.predict import Model
+from rales.runs import temporary_folder
 
 RECORDING_S, RECORDING_HZ = 20.0, 44100  # of a recording as those of ICBHI, for the path from the disk
 CALIBRATION_CLIPS = 8
@@ -125,7 +125,7 @@ def row(
 def from_disk(model: Model, engines: Mapping[str, Engine], rounds: int) -> list[dict[str, Any]]:
     """-> seconds by every path from a recording on the disk (24 bits) to its table of cycles, and times real time."""
     noise = np.random.default_rng(0).normal(0, 0.05, round(RECORDING_S * RECORDING_HZ)).clip(-1, 1)
-    with tempfile.TemporaryDirectory(prefix="rales-") as folder:
+    with temporary_folder() as folder:
         recording = Path(folder, "recording.wav")
         soundfile.write(recording, noise, RECORDING_HZ, subtype="PCM_24")
 

@@ -65,18 +65,21 @@ def make(
     on. Errors: pre-training without noise, and those of reading, of pre-training and of training.
     """
     command = f"rales default-model --pretrain-epochs {pretrain_epochs} --epochs {epochs} --seed {seed}"
-    if pretrain_epochs:
-        if noise is None:
-            raise UsageError("pre-training mixes background noise in; give a folder of it (--noise)")
-        config = pretraining(pretrain_epochs, seed, noise_ratio=0.3)
-        sounds, noises = read_collection((icbhi, sprsound)), read_collection((noise,))
-        m2d_pretrain.run(config, sounds, out / "encoder", noise=noises, command=command, progress=progress)
-    encoder = str(out / "encoder") if pretrain_epochs else ""
-    recipe = classifier(encoder, [f"seed={seed}", f"train.epochs={epochs}"])
-    cycles = joined(read_cycles(icbhi), read_cycles(sprsound, skip_damaged=True))
-    cycles = overlaid(cycles, out / "overlay", seed, progress=progress)
-    figures = recipe.run(recipe, cycles, out / "model", command=command, progress=progress)
-    publish(out / "model" / "best.safetensors", out / FILE.name)
+    if pretrain_epochs and noise is None:
+        raise UsageError("pre-training mixes background noise in; give a folder of it (--noise)")
+
+    with runs.claimed(out):
+        if noise is not None and pretrain_epochs:
+            config = pretraining(pretrain_epochs, seed, noise_ratio=0.3)
+            sounds, noises = read_collection((icbhi, sprsound)), read_collection((noise,))
+            m2d_pretrain.run(config, sounds, out / "encoder", noise=noises, command=command, progress=progress)
+        encoder = str(out / "encoder") if pretrain_epochs else ""
+        recipe = classifier(encoder, [f"seed={seed}", f"train.epochs={epochs}"])
+
+        cycles = joined(read_cycles(icbhi), read_cycles(sprsound, skip_damaged=True))
+        cycles = overlaid(cycles, out / "overlay", seed, progress=progress)
+        figures = recipe.run(recipe, cycles, out / "model", command=command, progress=progress)
+        publish(out / "model" / "best.safetensors", out / FILE.name)
     return figures
 
 

@@ -178,7 +178,7 @@ def json_file(out: Path) -> Iterator[Add]:
                     columns[name].write("," + cells)
                 else:
                     columns[name] = stack.enter_context(
-                        tempfile.SpooledTemporaryFile(1 << 20, "w+", encoding="utf-8", dir=str(out.parent))
+                        tempfile.SpooledTemporaryFile(1 << 20, "w+", encoding="utf-8", dir=str(beside.parent))
                     )
                     columns[name].write(cells)
 

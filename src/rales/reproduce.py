@@ -93,7 +93,8 @@ class Estimate:
 def estimate(planned: Sequence[Trial], cycles: pd.DataFrame, processes: int) -> Estimate:
     """Trials, cycles table and processes at a time -> hours (from one timed step per system) and disk.
 
-    Disk: two checkpoints a finished run, a third with the optimiser's moments while it runs, and the cycle cache.
+    Disk: two checkpoints a finished run; while it runs up to three with the optimiser's moments, three times as large;
+    and the cycle cache.
     """
     seconds = stored = largest = 0.0
     made: dict[tuple[str, ...], tuple[Recipe, float, float, int]] = {}
@@ -108,7 +109,7 @@ def estimate(planned: Sequence[Trial], cycles: pd.DataFrame, processes: int) -> 
         train, test = ((table["split"] == part).sum() for part in ("train", "test"))
         evaluations = config.train.epochs / config.train.evaluate_every
         seconds += config.train.epochs * train * trained + evaluations * test * scored
-        stored, largest = stored + 2 * size, max(largest, 3 * size)
+        stored, largest = stored + 2 * size, max(largest, 9 * size)
     caches = {repr(made_of): made_of.size for made_of in (preparation(recipe) for recipe, *_ in made.values())}
     together = max(1, min(processes, len(planned)))
     disk = stored + together * largest + 4 * sum(caches.values()) * len(cycles)

@@ -6,12 +6,16 @@ give back each task with its result, or with the error that is left after the re
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for_any
 from typing import Any, TypeVar
 
 from rales.extras import require_packages
@@ -23,23 +27,27 @@ AHEAD = 2  # tasks a worker has before it: one it computes, one that waits
 
 def in_processes(
     work: Work, tasks: Iterable[Task], shared: tuple[Any, ...], *, processes: int, retries: int = 0
-) -> Iterator[tuple[Task, Any]]:
+) -> Generator[tuple[Task, Any]]:
     """Tasks in processes that live on from task to task. A process that dies breaks the pool: what was in it is tried
-    again in a new one, `retries` times a task."""
+    again in a new one, `retries` times a task. Left early (Ctrl-C), the processes end at once and say nothing."""
     waiting, tries = iter(tasks), Counter[Task]()
     again = deque[Task]()
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     while True:
         running: dict[Future[Any], Task] = {}
-        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=follow_parent)
+        ends_with, kept_open = context.Pipe(duplex=False)
+        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=follow, initargs=(ends_with,))
         try:
             while True:
                 while again and len(running) < AHEAD * processes:
-                    running[pool.submit(work, again[0], *shared)] = again[0]
+                    with deaf_children():
+                        running[pool.submit(work, again[0], *shared)] = again[0]
                     again.popleft()
                 for task in islice(waiting, AHEAD * processes - len(running)):
-                    running[pool.submit(work, task, *shared)] = task
+                    with deaf_children():
+                        running[pool.submit(work, task, *shared)] = task
                 if not running:
+                    pool.shutdown()
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     error = future.exception()
@@ -55,19 +63,36 @@ def in_processes(
                 else:
                     yield task, RuntimeError(f"its process ended {tries[task]} times (out of memory, or killed)")
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            kept_open.close()
+            pool.shutdown(cancel_futures=True)
+            ends_with.close()
 
 
-def follow_parent() -> None:
-    """A worker ends with the process that started it, also where that was killed."""
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes that are started here never hear of Ctrl-C, which a terminal sends to all: the one that started them
+    does, ends them, and says so once. It hears of it after, if it was meanwhile."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def wait_for_parent() -> None:
+
+def follow(*others: Connection) -> None:
+    """A worker ends with the process that started it, also where that was killed, or where the other end of a pipe is
+    closed."""
+
+    def wait_for_the_end() -> None:
         parent = multiprocessing.parent_process()
         if parent is not None:
-            parent.join()
+            wait_for_any([parent.sentinel, *others])
             os._exit(1)
 
-    threading.Thread(target=wait_for_parent, daemon=True).start()
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
 
 
 def on_ray(
@@ -78,7 +103,7 @@ def on_ray(
     processes: int | None,
     address: str | None,
     retries: int = 0,
-) -> Iterator[tuple[Task, Any]]:
+) -> Generator[tuple[Task, Any]]:
     """The same as Ray tasks, one processor (and one GPU where the cluster has some) each, on the cluster at `address`
     or on one started here with `processes` processors."""
     if address is None:  # its ports are open to the network, so whoever comes must know a token; older versions ask

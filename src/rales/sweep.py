@@ -13,8 +13,9 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from rales.config import UsageError, to_dict
 from rales.data import read_cycles, splits
 from rales.probe import name, subsets
 from rales.progress import progress_bar
+from rales.records import check_record
 
 
 @dataclass(frozen=True)
@@ -129,21 +131,25 @@ def run(
     Finished trials are skipped, unfinished ones go on, failed ones are tried again. A trial that raises or whose
     process is killed does not stop the others. `engine` is "local" (`processes` at a time, one thread each) or "ray"
     (the cluster at `address`, or one started here; data and out must be on a file system that all its nodes share).
+    Errors: another sweep is at work in the folder.
     """
-    runs.make_folder(out)
-    data, out = data.resolve(), out.resolve()
-    needs_split = any("split.name=folds" not in trial.words for trial in planned)
-    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
-    outcomes = {t.name: Outcome(t.name, "skipped") for t in planned if is_finished(t, out / t.name, cycles)}
-    waiting = [trial for trial in planned if trial.name not in outcomes]
     if engine not in ENGINES:
         raise UsageError(f"--engine {engine}: expected one of {', '.join(ENGINES)}")
-    jobs = ENGINES[engine](waiting, (data, out, skip_damaged, command), processes, address)
-    bar = progress_bar(jobs, shown=progress, log_every_s=0, total=len(waiting), desc="sweep", unit="run")
-    for outcome in bar:
-        outcomes[outcome.name] = outcome
+    data, out = data.resolve(), out.resolve()
+    needs_split = any("split.name=folds" not in trial.words for trial in planned)
+    with runs.claimed(out):
+        cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
+        outcomes = {t.name: Outcome(t.name, "skipped") for t in planned if is_finished(t, out / t.name, cycles)}
+        waiting = [trial for trial in planned if trial.name not in outcomes]
+        for name in outcomes:
+            runs.clear(out / name)
+        # closed also after Ctrl-C, when the trials would go on to their end
+        with closing(ENGINES[engine](waiting, (data, out, skip_damaged, command), processes, address)) as jobs:
+            bar = progress_bar(jobs, shown=progress, log_every_s=0, total=len(waiting), desc="sweep", unit="run")
+            for outcome in bar:
+                outcomes[outcome.name] = outcome
+                runs.write_json(out / "sweep.json", summary(planned, outcomes, command))
         runs.write_json(out / "sweep.json", summary(planned, outcomes, command))
-    runs.write_json(out / "sweep.json", summary(planned, outcomes, command))
     return [outcomes[trial.name] for trial in planned]
 
 
@@ -153,12 +159,18 @@ def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:
         return False
     try:
         stored, recipe = runs.read_json(folder / "config.json"), recipes.make(trial.recipe, trial.words)
+        check_record(stored, folder / "config.json")
         table = splits.divide(cycles, recipe.config)
         same_data = stored["split"]["digest"] == runs.digest(table[table["split"] != ""])
         asked = stored.get("asked", stored)  # the last of several stages has numbers of its own
         same_words = asked["options"] == runs.clean(recipe.options)
         return bool(same_data and same_words and asked["config"] == runs.clean(to_dict(recipe.config)))
-    except (ValueError, KeyError, TypeError):  # a damaged folder, or no such part of the data: the trial itself says so
+    except (
+        ValueError,
+        OSError,
+        KeyError,
+        TypeError,
+    ):  # a damaged folder, or no such part of the data: the trial itself says so
         return False
 
 
@@ -189,7 +201,7 @@ def run_trial(trial: Trial, data: Path, out: Path, skip_damaged: bool, command: 
 
 def local(
     waiting: Sequence[Trial], job: tuple[Any, ...], processes: int | None, address: str | None
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Trials on this machine, each in a process of its own: one that is killed takes no other with it."""
     if address:
         raise UsageError("--address is the cluster of --engine ray")
@@ -202,15 +214,16 @@ def local(
     for number in range(processes):
         free.put(names[number % gpus] if gpus else "")
     alive: set[multiprocessing.process.BaseProcess] = set()
-    guard = threading.Lock()
+    guard, stopped = threading.Lock(), threading.Event()
     with ThreadPoolExecutor(processes) as pool:
-        futures = [pool.submit(in_own_process, trial, job, free, alive, guard) for trial in waiting]
+        futures = [pool.submit(in_own_process, trial, job, free, alive, guard, stopped) for trial in waiting]
         try:
             for future in as_completed(futures):
                 yield future.result()
         finally:  # left early (Ctrl-C): what has not started never will, what runs is ended and can go on later
             pool.shutdown(wait=False, cancel_futures=True)
             with guard:
+                stopped.set()
                 for process in alive:
                     process.terminate()
 
@@ -228,6 +241,7 @@ def in_own_process(
     free: "queue.Queue[str]",
     alive: set[multiprocessing.process.BaseProcess],
     guard: threading.Lock,
+    stopped: threading.Event,
 ) -> Outcome:
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     receiver, sender = context.Pipe(duplex=False)
@@ -235,7 +249,10 @@ def in_own_process(
     process = context.Process(target=send_outcome, args=(sender, gpu, trial, *job), daemon=True)
     started = time.perf_counter()
     with guard:
-        process.start()
+        if stopped.is_set():
+            return Outcome(trial.name, "waiting")
+        with spread.deaf_children():
+            process.start()
         alive.add(process)
     sender.close()
     try:
@@ -251,7 +268,7 @@ def in_own_process(
 
 
 def send_outcome(sender: Any, gpu: str, trial: Trial, *job: Any) -> None:
-    spread.follow_parent()
+    spread.follow()
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when the first tensor goes to a GPU
     sender.send(run_trial(trial, *job))
@@ -265,7 +282,7 @@ def how_it_ended(exitcode: int | None) -> str:
 
 def on_ray(
     waiting: Sequence[Trial], job: tuple[Any, ...], processes: int | None, address: str | None
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Trials as Ray tasks, one processor (and one GPU where the cluster has some) each."""
     if not waiting:
         return

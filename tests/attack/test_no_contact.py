@@ -99,18 +99,21 @@ def test_the_page_asks_nobody(recorder: Recorder, model: str) -> None:
     """Served as anyone would, and a recording sent to it."""
     work = recorder.home.parent / "work"
     words = [sys.executable, "-m", "rales", "serve", "--model", str(work / model), "--port", "0"]
-    log = work / "serve.log"
+    log, token = work / "serve.log", "0123456789abcdef"
+    environment = {**recorder.environment, "RALES_TOKEN": token}
     with (
         log.open("w") as said,
-        subprocess.Popen(words, env=recorder.environment, cwd=work, stdout=said, stderr=said) as process,
+        subprocess.Popen(words, env=environment, cwd=work, stdout=said, stderr=said) as process,
     ):
         try:
             address = until(lambda: next(iter(found_address(log.read_text())), ""), patience_s=120)
             sound = next((work / "data").glob("*.wav")).read_bytes()
-            with httpx.Client(trust_env=False, timeout=120, follow_redirects=True) as client:
-                client.get(address)  # with the token in it, if there is one, which becomes a cookie
-                answer = client.post(httpx.URL(address).join("/predict"), files={"audio": ("a.wav", sound)})
-            assert answer.status_code < 500, answer.text
+            known = {"authorization": f"Bearer {token}"}
+            with httpx.Client(base_url=address, headers=known, trust_env=False, timeout=120) as client:
+                until(lambda: client.get("/health").status_code == 200, patience_s=120)
+                page = client.get("/")
+                answer = client.post("/predict", files={"audio": ("a.wav", sound)})
+            assert (page.status_code, answer.status_code) == (200, 200), answer.text
         finally:
             process.terminate()
             process.wait(timeout=60)

@@ -5,6 +5,7 @@ to stdout; everything else a person reads goes to stderr.
 """
 
 import os
+import signal
 import sys
 
 from cyclopts import App, CycloptsError
@@ -43,6 +44,7 @@ for word in (
     app.command(word)
 
 
+GO_ON = ("train", "pretrain", "default-model", "sweep", "reproduce", "layers", "weights")  # and a manifest's prediction
 NO_MEMORY = ("out of memory", "can't allocate memory")  # of a GPU, of the processor
 
 
@@ -58,7 +60,9 @@ def main(words: list[str] | None = None) -> None:
     except CycloptsError as error:
         fail(f"{error}".strip() + " (see rales --help)", 2)
     except KeyboardInterrupt:
-        fail("interrupted; the same command goes on where it stopped", 130)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one ends what is left at once, and without a word
+        goes_on = any(word in GO_ON for word in words[:1]) or any(word.startswith("--manifest") for word in words)
+        fail(f"interrupted; the same command {'goes on where it stopped' if goes_on else 'starts anew'}", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (head, less) has left
         sys.exit(0)

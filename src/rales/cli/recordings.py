@@ -103,10 +103,9 @@ def predict(
         if device is not None:
             raise UsageError(f"--device {device} with --manifest: its workers choose for themselves; leave it out")
         words = {"cluster": cluster, "processes": processes, "address": address, "shard": shard}
-        decided = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
-        decided |= {"quality": quality == "on"}
-        told = {**words, **decided, "urls": urls}
-        return predict_manifest(manifest, out, format, [status, summary], json, model=model, **told)
+        decided: dict[str, Any] = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
+        decided |= {"quality": quality == "on", "urls": urls}
+        return predict_manifest(manifest, out, format, [status, summary], json, model=model, **words, **decided)
     if urls:
         raise UsageError("--urls: is for the addresses in a --manifest; those given as paths are asked anyway")
     if format is not None and out is None:
@@ -134,6 +133,7 @@ def predict(
         written = formats.write(chunks, out, form, sources)
         say(collected.sentence(written) if written else "no cycle, no file written")
     document = collected.document() | {"calibration": classifier.calibration or None, "notice": decision.notice}
+    document["model"] = classifier.digest
     if status is not None:
         formats.write_table(collected.status, status)
     if summary is not None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rales.audio import wave
+from rales.audio.opening import NoRoom
 from rales.data.ahead import held_back
 from rales.data.collection import Collection
 
@@ -84,6 +85,8 @@ class Crops:
             random = np.random.default_rng([self.stream, seed, epoch, item, place])
             try:
                 sound, duration_s = self.cut(path, random)
+            except NoRoom:
+                raise
             except (ValueError, OSError) as error:
                 if isinstance(error, Unusable):
                     self.broken.add(number)
@@ -103,6 +106,8 @@ class Crops:
         """File -> (samples,) drawn from it, and its length in seconds; only that stretch of the file is read."""
         try:
             facts = wave.info(path)
+        except NoRoom:
+            raise
         except (ValueError, OSError) as error:
             raise Unusable(str(error)) from error
         if facts.duration_s < self.shortest_s:

@@ -7,6 +7,7 @@ The sounds are those of `simulator`; the idea of mixing events into real backgro
 """
 
 import hashlib
+import io
 import json
 import zlib
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from rales.audio.wave import read, resample
 from rales.data import simulator
 from rales.metrics import CLASSES
 from rales.progress import progress_bar
+from rales.writing import remove_abandoned, replacing
 
 SHARES = (0.5, 0.2, 0.2, 0.1)  # of the classes among the breaths that are made
 LOUDNESS_DB = (-6.0, 3.0)  # of what is laid over, against the simulator's usual level above the breath around it
@@ -45,7 +47,8 @@ def lay_over(cycles: pd.DataFrame, out: Path, *, variants: int, seed: int, progr
     normal = cycles[(cycles["label"] == CLASSES[0]) & long_enough]
     if normal.empty:
         raise ValueError(f"no normal cycle of {SHORTEST_S} s or more among {len(cycles)}; nothing can be laid over it")
-    out.mkdir(parents=True, exist_ok=True)
+    if out.is_dir():
+        remove_abandoned(out)
     jobs = [(rows, number) for _, rows in normal.groupby("path", sort=True) for number in range(variants)]
     with ThreadPoolExecutor() as pool:
         made = pool.map(lambda job: variant(job[0], out, job[1], seed), jobs)
@@ -67,9 +70,10 @@ def variant(rows: pd.DataFrame, out: Path, number: int, seed: int) -> pd.DataFra
     if not path.exists():
         wave, rate_hz = read(source["path"])
         real = resample(wave, rate_hz, simulator.RATE_HZ).astype(np.float64)
-        part = path.with_suffix(".part")
-        soundfile.write(part, laid_over(real, spans, chosen, rng), simulator.RATE_HZ, "PCM_16", format="WAV")
-        part.replace(path)
+        encoded = io.BytesIO()  # a full disk is then an OSError, not an error of the sound library
+        soundfile.write(encoded, laid_over(real, spans, chosen, rng), simulator.RATE_HZ, "PCM_16", format="WAV")
+        with replacing(path) as beside:
+            beside.write_bytes(encoded.getvalue())
     return rows.assign(
         recording=name,
         label=[CLASSES[c] for c in chosen],

@@ -1,12 +1,9 @@
 """A made-up database: patients, sessions, labels and sounds, written as a folder in the layout of ICBHI 2017."""
 
 import io
-import shutil
-import uuid
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,14 @@ import soundfile
 from numpy.typing import NDArray
 
 from rales.data.simulator import CUTOFF_HZ, Array, Chest, recording
+from rales.spread import in_processes
+from rales.writing import make_durable_folder, own_folder, remove_abandoned, sync_folder, sync_tree, unfinished
+
+TABLES = (
+    "ICBHI_challenge_train_test.txt",
+    "ICBHI_Challenge_diagnosis.txt",
+    "ICBHI_Challenge_demographic_information.txt",
+)
 
 
 @dataclass(frozen=True)
@@ -75,29 +80,37 @@ def write_folder(
     folder = Path(folder).absolute()
     patients = min(recordings, max(8, round(recordings / 7.3))) if patients is None else patients
     _check(folder, recordings, seed, patients, duration_s, processes)
-    hidden = f".{uuid.uuid4().hex[:8]}.partial"
+    people, plans = plan(recordings, patients, duration_s, seed)
     fresh = not folder.exists()  # an empty folder may be a mount point, which nothing can be renamed onto
-    partial_folder = folder.with_name(f".{folder.name}{hidden}") if fresh else folder / hidden
+    place, prefix = (folder.parent, f".{folder.name}.") if fresh else (folder, ".synthetic.")
     try:
-        partial_folder.mkdir(parents=True)
-        people, plans = plan(recordings, patients, duration_s, seed)
-        write = partial(_write_recording, partial_folder)
-        if processes == 1:
-            for one in plans:
-                write(one)
-        else:
-            with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-                list(pool.map(write, plans, chunksize=4))
-        _write_tables(partial_folder, people, plans)
-        if fresh:
-            partial_folder.rename(folder)
-        else:
-            for file in sorted(partial_folder.iterdir()):  # the split list comes last
-                file.rename(folder / file.name)
+        make_durable_folder(folder.parent)
+        moved = any(not (left / "part").exists() for left in unfinished(folder.parent, f".{folder.name}."))
+        remove_abandoned(folder.parent, f".{folder.name}.")
+        if moved and not fresh and {file.name for file in folder.iterdir()} == _names(plans):
+            return  # killed after all was done
+        if not fresh:  # refused here, what a killed call left stays to tell that its files may go
+            _left_files(folder, plans, interrupted=any(unfinished(place, prefix)))
+        with own_folder(place, prefix) as mine:
+            interrupted = len(unfinished(place, prefix)) > 1
+            remove_abandoned(place, prefix)
+            if len(unfinished(place, prefix)) > 1:
+                raise ValueError(f"{folder}: another process is writing it; wait for it or choose another name")
+            if not fresh:  # not before: the files could be those that another process is moving here
+                for file in _left_files(folder, plans, interrupted=interrupted):
+                    file.unlink()
+            made = mine / "part"
+            made.mkdir()
+            _write_files(made, people, plans, processes)
+            sync_tree(made)
+            if fresh:
+                made.rename(folder)
+            else:
+                for file in sorted(made.iterdir()):  # the split list comes last
+                    file.rename(folder / file.name)
+        sync_folder(place)
     except OSError as error:
         raise OSError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
-    finally:
-        shutil.rmtree(partial_folder, ignore_errors=True)
 
 
 def _check(
@@ -116,8 +129,6 @@ def _check(
         raise ValueError(f"duration_s is {duration_s}, expected (shortest, longest) between 2 and 600 seconds")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file, expected a new or empty folder; choose another name")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder}: is not empty, expected a new or empty folder; choose another name or empty it")
 
 
 # Who is recorded, how, and what the cycles hold
@@ -140,7 +151,7 @@ class Patient:
     mix: Array  # (4,) shares of normal, crackle, wheeze and both
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # so that it can be counted as a task: arrays have no hash
 class Plan:
     """One recording before it sounds."""
 
@@ -296,6 +307,34 @@ def _have_every_class(labels: list[NDArray[np.int_]], rng: np.random.Generator) 
 # Files
 
 
+def _left_files(folder: Path, plans: list[Plan], *, interrupted: bool) -> list[Path]:
+    """Folder -> the files that an interrupted call for these plans has put there; none if it is empty. Errors: it holds
+    anything else."""
+    ours = _names(plans) if interrupted else set()
+    found = [file for file in folder.iterdir() if file not in unfinished(folder, ".synthetic.")]
+    if any(file.name not in ours for file in found):
+        raise ValueError(f"{folder}: is not empty, expected a new or empty folder; choose another name or empty it")
+    return found
+
+
+def _names(plans: list[Plan]) -> set[str]:
+    """-> the files of a whole folder."""
+    return {*TABLES, *(f"{one.name}{suffix}" for one in plans for suffix in (".wav", ".txt"))}
+
+
+def _write_files(folder: Path, people: list[Patient], plans: list[Plan], processes: int) -> None:
+    write = partial(_write_recording, folder)
+    if processes == 1:
+        for one in plans:
+            write(one)
+    else:
+        with closing(in_processes(write, plans, (), processes=processes)) as results:
+            for _, error in results:
+                if error is not None:
+                    raise error
+    _write_tables(folder, people, plans)
+
+
 def _write_recording(folder: Path, one: Plan) -> None:
     wave = recording(
         one.breaths,
@@ -319,12 +358,10 @@ def _write_recording(folder: Path, one: Plan) -> None:
 
 
 def _write_tables(folder: Path, people: list[Patient], plans: list[Plan]) -> None:
-    tables = {
-        "ICBHI_challenge_train_test.txt": [f"{one.name}\t{one.split}" for one in plans],
-        "ICBHI_Challenge_diagnosis.txt": [f"{person.number}\t{person.diagnosis}" for person in people],
-        "ICBHI_Challenge_demographic_information.txt": [
-            f"{person.number}\t{person.age:g}\t{person.sex}\t{person.body}" for person in people
-        ],
-    }
-    for file, lines in tables.items():
+    tables = (
+        [f"{one.name}\t{one.split}" for one in plans],
+        [f"{person.number}\t{person.diagnosis}" for person in people],
+        [f"{person.number}\t{person.age:g}\t{person.sex}\t{person.body}" for person in people],
+    )
+    for file, lines in zip(TABLES, tables, strict=True):
         (folder / file).write_text("".join(f"{line}\n" for line in lines), encoding="ascii", newline="\r\n")

@@ -19,6 +19,7 @@ from rales.config import Recipe
 from rales.export import graph, onnx_file, openvino_file, parity
 from rales.export.parity import Engine, Probabilities, Waves
 from rales.extras import reason, require_packages
+from rales.metrics import CLASSES
 from rales.predict import Model
 
 FORMATS: dict[str, ModuleType] = {"openvino": openvino_file, "onnx": onnx_file}
@@ -77,9 +78,15 @@ def opened(path: Path, to: str) -> Model:
         if isinstance(error, ValueError) and str(error).startswith(str(path)):
             raise
         raise ValueError(f"{path}: damaged, cut or no file for {to}; export or copy it again") from error
-    if not isinstance(record, dict) or "export" not in record:
+    if not isinstance(record, dict) or record.get("export") is None:
         raise ValueError(f"{path}: holds no record of Rales, so it is no artefact of `rales export`")
     recipe, about = recipes.rebuild(record, str(path)), record["export"]
+    if about["precision"] not in file.PRECISIONS:
+        raise ValueError(
+            f"{path}: its precision is {about['precision']!r}, expected one of {', '.join(file.PRECISIONS)}"
+        )
+    if {len(answer) for answer in about["probe"]} != {len(CLASSES)}:
+        raise ValueError(f"{path}: the answers that it was made with are not there; export or copy it again")
     with in_sentences(f"{path}: {to} could not open it"):
         engine = spoken(file.compiled(source, about["precision"]), f"{path}: {to} failed")
     apart = parity.difference(np.array(about["probe"]), engine(probe_of(recipe)))

@@ -5,6 +5,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -88,6 +89,8 @@ def prepared(model: Model, to: str, tell: Tell | None = None) -> Engine:
     """Model -> its float32 engine in a format, from the cache, or made and put there. That it could not be put there
     is told, or without a `tell` an error."""
     path = kept(model).with_suffix(FORMATS[to].SUFFIX)
+    for folder, prefix in ((path.parent, "."), (Path(tempfile.gettempdir()), runs.TEMPORARY)):
+        runs.remove_abandoned(folder, prefix)  # of a killed process, which may have left the file whole
     if path.is_file():
         with suppress(ValueError):  # damaged, or of a library that has changed since: made again
             return opened(path, to).engine

@@ -13,7 +13,7 @@ from rales.report.folds import pooled
 from rales.report.protocols import PROTOCOLS
 from rales.report.published import TABLE1, TABLE2, paper_rows
 from rales.report.systems import ranking_figure, systems
-from rales.runs import replacing, write_table
+from rales.runs import claimed, replacing, write_table
 
 TITLE = "Rales: report on respiratory-sound classification"
 
@@ -30,18 +30,15 @@ def report(paths: Sequence[Path], out: Path) -> Path:
     table1 = comparison.paper_pairs(paper_rows(TABLE1), found, ratio_named=True)
     table2 = comparison.paper_pairs(paper_rows(TABLE2), found)
     lead, parts = lead_blocks(found, left_out), sections(found, left_out, table1, table2)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"{out}: cannot make this folder ({error.strerror}); choose another --out") from error
-    for block in (block for part in parts for block in part.blocks):
-        if isinstance(block, page.Picture):
-            write(out / block.file, block.png)
-    write_table(out / "runs.csv", tables.runs_frame(found))
-    write_table(out / "table1.csv", comparison.paper_frame(table1))
-    write_table(out / "table2.csv", comparison.paper_frame(table2))
-    write(out / "report.md", encodable(page.markdown(TITLE, lead, parts)).encode())
-    write(out / "report.html", encodable(page.html(TITLE, lead, parts)).encode())
+    with claimed(out):
+        for block in (block for part in parts for block in part.blocks):
+            if isinstance(block, page.Picture):
+                write(out / block.file, block.png)
+        write_table(out / "runs.csv", tables.runs_frame(found))
+        write_table(out / "table1.csv", comparison.paper_frame(table1))
+        write_table(out / "table2.csv", comparison.paper_frame(table2))
+        write(out / "report.md", encodable(page.markdown(TITLE, lead, parts)).encode())
+        write(out / "report.html", encodable(page.html(TITLE, lead, parts)).encode())
     return out / "report.html"
 
 

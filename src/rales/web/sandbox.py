@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,10 @@ import numpy as np
 import soundfile
 
 from rales.audio import wave
+from rales.web import system
 from rales.web.settings import MIB
 
 BLOCK_S = 10.0
-STATM = Path("/proc/self/statm")  # sizes of this process, on Linux
-WATCH_S = 0.02  # between two looks at the memory, where it cannot be limited
 PAGE_RATE_HZ = 16000  # what browsers play and the models hear
 
 
@@ -60,17 +60,27 @@ def main() -> None:
         children[process] = job["id"]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
 
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    for process in children:  # the service has ended, so nobody waits for them, and their folders are swept
+        os.kill(process, signal.SIGKILL)
+
 
 def child(job: dict[str, Any], out: int) -> None:
     """One job in a forked process, which never returns."""
+    too_much = f"needs more than {job['decode_bytes'] // MIB} MiB of memory to decode"
+
+    def give_up() -> None:
+        answer(out, {"id": job["id"], "error": too_much, "large": True})
+        os._exit(0)
+
     limit(job["decode_s"], job["decode_bytes"])
-    if not limits_memory():
-        watch_memory(job, out)
+    if not system.LIMITS_MEMORY:
+        watch_memory(job["decode_bytes"], give_up)
     try:
         facts = decode(Path(job["path"]), Path(job["out"]), job["duration_s"], job["decode_bytes"])
         answer(out, {"id": job["id"], "ok": facts})
     except MemoryError:
-        answer(out, too_much_memory(job))
+        give_up()
     except TooLarge as error:
         answer(out, {"id": job["id"], "error": str(error), "large": True})
     except Exception as error:  # whatever a decoder raises at a stranger's file is that file's fault
@@ -84,37 +94,28 @@ def limit(decode_s: int, decode_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (decode_s, decode_s + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (decode_bytes, decode_bytes))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-    if limits_memory():
-        held = int(STATM.read_text().split()[0]) * resource.getpagesize()
+    if system.LIMITS_MEMORY:
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (held + decode_bytes, held + decode_bytes))
     signal.alarm(3 * decode_s)
 
 
-def limits_memory() -> bool:
-    """Whether this system bounds the memory of a process: Linux does, macOS takes the limit and ignores it."""
-    return STATM.is_file()
+def watch_memory(most: int, give_up: Callable[[], None]) -> None:
+    """Call `give_up` once this process has grown by more than `most` bytes, where the system sets no limit. It looks
+    every 20 ms, also while a decoder's own code runs, which lets other threads work."""
 
+    def largest() -> int:
+        unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
-def watch_memory(job: dict[str, Any], out: int) -> None:
-    """End this process soon after its memory has grown by more than the job may take: the next best to a limit."""
-
-    def resident_bytes() -> int:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-    most = resident_bytes() + job["decode_bytes"]
+    began = largest()
 
     def watch() -> None:
-        while resident_bytes() <= most:
-            time.sleep(WATCH_S)
-        answer(out, too_much_memory(job))
-        os._exit(0)
+        while largest() - began <= most:
+            time.sleep(0.02)
+        give_up()
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def too_much_memory(job: dict[str, Any]) -> dict[str, Any]:
-    sentence = f"needs more than {job['decode_bytes'] // MIB} MiB of memory to decode"
-    return {"id": job["id"], "error": sentence, "large": True}
 
 
 def decode(path: Path, out: Path, duration_s: float, decode_bytes: int) -> dict[str, Any]:

@@ -1,0 +1,61 @@
+"""What a killed command left behind goes at the next start, also where the file itself was whole already."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rales import search
+from rales.export import engines
+from rales.models import downloads
+from tests import tiny
+
+
+def abandoned(place: Path, name: str) -> Path:
+    """-> the folder in which a process has written a file and was killed when it was in its place."""
+    folder = place / f"{name}.0a1b2c3d.part"
+    folder.mkdir(parents=True)
+    (folder / ".lock").touch()
+    return folder
+
+
+def test_beside_an_index(tmp_path: Path) -> None:
+    pytest.importorskip("usearch")
+    table = tiny.model().embed_table([tiny.write_folder(tmp_path / "data")], quality=False)
+    search.write_vectors(table, tmp_path / "e.npz")
+    seal = search.read_rows(tmp_path / "e.npz")[0].attrs["seal"]
+    search.index_of(tmp_path / "e.npz", seal)
+    left, other = abandoned(tmp_path, ".e.npz.usearch"), abandoned(tmp_path, ".somebody")
+    search.index_of(tmp_path / "e.npz", seal)
+    assert not left.exists()
+    assert other.exists(), "only its own: the folder may be anybody's"
+
+
+def test_beside_an_engine_and_in_tmpdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RALES_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = tiny.model()
+    monkeypatch.setattr(engines, "opened", lambda *_: model)
+    monkeypatch.setattr(engines, "need", lambda _: None)
+    engines.kept(model).parent.mkdir(parents=True)
+    engines.kept(model).with_suffix(".onnx").touch()
+    left = [abandoned(tmp_path / "cache" / "engines", ".a.onnx"), abandoned(tmp_path, "rales")]
+    assert engines.prepared(model, "onnx") == model.engine
+    assert not any(folder.exists() for folder in left)
+
+
+def test_beside_a_public_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed when the checkpoint was in its place, with its zip still there."""
+    monkeypatch.setenv("RALES_CACHE", str(tmp_path))
+    name = next(iter(downloads.PUBLIC))
+    place = downloads.folder() / name
+    place.mkdir(parents=True)
+    np.save(place / "checkpoint.npy", np.zeros(1))
+    (place / "checkpoint.npy").rename(place / "checkpoint-300.pth")
+    (place.parent / f"{name}.json").write_text(json.dumps({"files": {}}))
+    left = [abandoned(place.parent, f".{name}.json"), place.parent / f"{name}.zip"]
+    left[1].touch()
+    assert downloads.fetch(name, progress=False) == place / "checkpoint-300.pth"
+    assert not any(path.exists() for path in left)

@@ -1,0 +1,70 @@
+"""Work spread over processes: what Ctrl-C and a killed parent leave of it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rales import spread
+from tests.run_folders import environment
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Ctrl-C as POSIX has it")
+
+SLEEPERS = """
+import sys, time
+from contextlib import closing
+from pathlib import Path
+from rales import spread
+
+def sleep(number):
+    Path(sys.argv[1], str(number)).touch()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    try:
+        with closing(spread.in_processes(sleep, range(9), (), processes=2)) as results:
+            list(results)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("to", ["all", "parent"])
+def test_ctrl_c_ends_the_workers_at_once_and_is_told_once(tmp_path: Path, to: str) -> None:
+    """A terminal sends it to all of them, another program to the one it knows."""
+    (tmp_path / "at_work").mkdir()
+    (tmp_path / "sleepers.py").write_text(SLEEPERS)
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "sleepers.py", tmp_path / "at_work"],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while len(list((tmp_path / "at_work").iterdir())) < 2:
+        time.sleep(0.01)
+        assert parent.poll() is None
+    workers = psutil.Process(parent.pid).children()
+    (os.killpg if to == "all" else os.kill)(parent.pid, signal.SIGINT)
+    _, said = parent.communicate(timeout=60)
+    assert (parent.returncode, said) == (130, "interrupted\n")
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
+
+
+def test_it_is_heard_of_after_children_were_started() -> None:
+    def children_started() -> None:
+        with spread.deaf_children():
+            signal.raise_signal(signal.SIGINT)  # to this thread: another one might take it
+            waits.append(signal.SIGINT in signal.sigpending())
+
+    waits: list[bool] = []
+    with pytest.raises(KeyboardInterrupt):
+        children_started()
+    assert waits == [True]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
