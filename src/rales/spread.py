@@ -113,7 +113,13 @@ def on_ray(
 
     began_here = not ray.is_initialized()
     if began_here:
-        ray.init(address=address, num_cpus=None if address else processes, log_to_driver=False, include_dashboard=False)
+        with without_api_server():
+            ray.init(
+                address=address,
+                num_cpus=None if address else processes,
+                log_to_driver=False,
+                include_dashboard=False,
+            )
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = 1 if resources.get("GPU", 0) else 0
     task_of_ray: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=retries)(work)
@@ -136,3 +142,23 @@ def on_ray(
             ray.cancel(reference, force=True)
         if began_here:
             ray.shutdown()
+
+
+@contextmanager
+def without_api_server() -> Iterator[None]:
+    """While Ray is started here, its API server stays out. Without the dashboard all it does is to ask three clouds'
+    own addresses whether this machine is theirs, where usage statistics are refused too; Ray has no setting for it."""
+    from ray._private.node import Node
+
+    started = getattr(Node, "start_api_server", None)
+
+    def leave_out(node: Any, **_: Any) -> None:
+        node._webui_url = ""
+
+    if started is not None:
+        Node.start_api_server = leave_out
+    try:
+        yield
+    finally:
+        if started is not None:
+            Node.start_api_server = started

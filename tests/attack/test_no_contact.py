@@ -60,12 +60,12 @@ COMMANDS = (  # in this order: some take what others made
     "report run --out report",
     "weights",
     "export model.safetensors --to onnx --out model.onnx",
-    "export model.safetensors --to openvino --out model.xml",
+    "export model.safetensors --to openvino --out vino.xml",
     "export model.safetensors --to onnx --precision int8 --data data --out int8.onnx",
     "export model.safetensors --to openvino --precision int8 --data data --out int8.xml",
     "export model.safetensors --to openvino --precision bf16 --data data --out bf16.xml",
     "predict data --model model.onnx --out a.csv",
-    "predict data --model model.xml --out b.csv",
+    "predict data --model vino.xml --out b.csv",
     "predict data --model int8.xml --out c.parquet",
     "predict data --model model.safetensors --engine openvino --out d.csv",
     "predict data --model model.safetensors --engine openvino --out e.csv",  # kept
@@ -73,12 +73,12 @@ COMMANDS = (  # in this order: some take what others made
     "predict data --model model.safetensors --engine onnx --out g.csv",
     "predict many --model model.safetensors --out h.csv",  # looks for the fastest engine
     "predict many --out i.csv",  # the model of the package
-    "predict --manifest rows.csv --model model.xml --out batch",
+    "predict --manifest rows.csv --model vino.xml --out batch",
     "embed data --model model.safetensors --out vectors.npz",
     "search 101_1b1_Tc_sc_Litt3200 --in vectors.npz",
     "explain data/101_1b1_Tc_sc_Litt3200.wav --model model.safetensors --cycle 1 --out why.png",
     "bench --model model.safetensors --batch 1 --rounds 1",
-    pytest.param("predict --manifest rows.csv --model model.xml --out on_ray --cluster ray", marks=WITH_RAY),
+    pytest.param("predict --manifest rows.csv --model vino.xml --out on_ray --cluster ray", marks=WITH_RAY),
     pytest.param(
         "sweep m2d_fusion --data data --size tiny --epochs 1 --out ray_sweep --engine ray --processes 1", marks=WITH_RAY
     ),
@@ -94,7 +94,7 @@ def test_a_command_asks_nobody(recorder: Recorder, words: str) -> None:
         assert (recorder.home / ".ray" / "auth_token").is_file(), "its ports are open to whoever reaches this machine"
 
 
-@pytest.mark.parametrize("model", ["model.safetensors", "model.xml", "model.onnx"])
+@pytest.mark.parametrize("model", ["model.safetensors", "vino.xml", "model.onnx"])
 def test_the_page_asks_nobody(recorder: Recorder, model: str) -> None:
     """Served as anyone would, and a recording sent to it."""
     work = recorder.home.parent / "work"
