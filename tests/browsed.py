@@ -35,8 +35,9 @@ def started() -> Iterator[Browser]:
 
 @contextmanager
 def pages(address: str, browser: Browser) -> Iterator[Open]:
-    """-> a function that opens the page in a fresh profile. Whatever the page asks of others, and every error of its
-    scripts or its security policy, fails the test; `forgiven` are words of failed requests that it means to make."""
+    """Address with the token -> a function that opens the page in a fresh profile. Whatever the page asks of others,
+    and every error of its scripts or its security policy, fails the test; `forgiven` are words of failed requests that
+    it means to make."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
@@ -47,7 +48,7 @@ def pages(address: str, browser: Browser) -> Iterator[Open]:
                 complaints.append(said.text)
 
         def asked(request: Request) -> None:
-            if not request.url.startswith((address, "blob:", "data:")):
+            if not request.url.startswith((address.partition("?")[0], "blob:", "data:")):
                 complaints.append(request.url)
 
         options = {"viewport": {"width": 1360, "height": 1000}, **options}

@@ -12,11 +12,12 @@ import httpx
 
 from rales import finetune
 from rales.data import read_cycles
-from rales.web import listening, server
+from rales.web import address, listening, server
 from rales.web.settings import Limits, Settings
 from tests import tiny
 
-GENEROUS = Limits(burst=100_000, per_second=100_000)  # tests that are not about the rate send as they like
+# Tests that are not about the rate send as they like.
+GENEROUS = Limits(burst=100_000, per_second=100_000, guesses=100_000, guesses_of_all=100_000)
 
 
 def train(folder: Path) -> Path:
@@ -35,14 +36,17 @@ def recording(place: Path, number: int = 0) -> Path:
 
 @contextmanager
 def served(place: Path, *, limits: Limits = GENEROUS, **settings: Any) -> Iterator[httpx.Client]:
-    """A folder of `train` -> a client of a service that keeps its sessions in `place`/store or a `folder` given."""
+    """A folder of `train` -> a client, with the token, of a service that keeps its sessions in `place`/store or a
+    `folder` given."""
     chosen = Settings(folder=place / "store", model=str(place / "runs" / "first"), limits=limits)
     chosen = replace(chosen, **settings)
     listener = listening("127.0.0.1", 0)
     running = server(chosen)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
+    known = {b"authorization": b"Bearer " + chosen.token.encode()}
+    base = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with httpx.Client(base_url=base, headers=known, timeout=60) as client:
         try:
             until(lambda: running.started)
             yield client
@@ -50,6 +54,16 @@ def served(place: Path, *, limits: Limits = GENEROUS, **settings: Any) -> Iterat
             running.should_exit = True
             thread.join(timeout=20)
             listener.close()
+
+
+def token(client: httpx.Client) -> str:
+    """-> the token of a client of `served`."""
+    return client.headers["authorization"].encode(client.headers.encoding).decode().removeprefix("Bearer ")
+
+
+def door(client: httpx.Client) -> str:
+    """-> the address that lets a browser in, as `rales serve` prints it."""
+    return address(client.base_url.host, client.base_url.port or 80, token(client))
 
 
 def until(happened: Any, patience_s: float = 30) -> Any:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import soundfile
 
-from rales import batch, predict
+from rales import batch, predict, recordings
 from rales.config import UsageError
 from rales.data.collection import read_collection
 from rales.metrics import CLASSES
@@ -131,6 +131,46 @@ def test_the_manifest_may_repeat_itself_and_name_urls(place: Path, tmp_path: Pat
     assert pd.read_parquet(tmp_path / "cycles")["path"].tolist() == list(only.paths)
 
 
+URLS = {  # beginning that is allowed, address in the manifest -> whether it is asked
+    ("s3://bucket/", "s3://bucket/a.wav"): True,
+    ("s3://bucket", "s3://bucket/deep/a.wav"): True,
+    ("s3://", "s3://bucket/a.wav"): True,
+    ("https://host/data", "https://host/data/a.wav?signed=1"): True,
+    ("s3://bucket", "s3://bucket-of-another/a.wav"): False,
+    ("https://host", "https://host.elsewhere/a.wav"): False,
+    ("https://host", "https://host@elsewhere/a.wav"): False,
+    ("https://host", "http://host/a.wav"): False,
+    ("https://host/data/", "https://host/data/../secret/a.wav"): False,
+    ("https://host/data/", "https://host/data/%2e%2e/secret/a.wav"): False,
+    ("https://host/data/", "https://host/data/%252e%252e/secret/a.wav"): False,
+    ("https://host/data/", "https://host/data/%25252e.%252fsecret/a.wav"): False,
+    ("s3://bucket/", "s3://bucket/a.zip::https://elsewhere/a.wav"): False,
+    ("s3://bucket/", "simplecache::s3://bucket/a.wav"): False,
+    ("s3://bucket/", " s3://bucket/a.wav"): False,
+    ("s3://bucket/", "file:///etc/passwd"): False,
+}
+
+
+@pytest.mark.parametrize(("allowed", "url", "asked"), [(*pair, asked) for pair, asked in URLS.items()])
+def test_a_manifest_asks_only_where_the_user_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str, url: str, asked: bool
+) -> None:
+    """What is allowed gets as far as the model, which is not there."""
+
+    def ask(url: str) -> None:
+        raise AssertionError(f"{url} was asked")
+
+    monkeypatch.setattr(recordings, "file_system", ask)
+    pd.DataFrame({"path": ["a.wav", url, "b.wav"]}).to_parquet(tmp_path / "rows.parquet")
+    refused = "names 1 address that this machine would ask, first .*; .* allow it with --urls "
+    expected = {True: (FileNotFoundError, "no such checkpoint"), False: (UsageError, refused)}
+    for places in ([allowed], []):
+        kind, sentence = expected[asked and places == [allowed]]
+        with pytest.raises(kind, match=sentence):
+            batch.run(tmp_path / "rows.parquet", tmp_path / "out", model=str(tmp_path / "no"), urls=places)
+    assert not (tmp_path / "out").exists()
+
+
 def test_folders_of_something_else_are_sentences(place: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"it holds notes.txt; choose an empty --out"):
@@ -145,7 +185,7 @@ def test_folders_of_something_else_are_sentences(place: Path, tmp_path: Path) ->
     with pytest.raises(FileNotFoundError, match="no such folder or manifest"):
         batch.run(tmp_path / "gone.parquet", out)
     shutil.copy(place / "00000.wav", tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match=r"x.parquet: not a readable manifest"):
+    with pytest.raises(ValueError, match=r"x.parquet: not a Parquet file that can be read"):
         batch.run(tmp_path / "x.parquet", out)
 
 

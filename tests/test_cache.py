@@ -217,18 +217,43 @@ def test_the_folder_comes_from_the_environment(
     assert meta["bytes"] == (tmp_path / "elsewhere" / name / "waves.npy").stat().st_size
 
 
-@pytest.mark.parametrize("damage", ["short", "no meta", "meta cut"])
-def test_damaged_cache_is_built_again(cycles: pd.DataFrame, folder: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["short", "no meta", "meta cut", "meta of others", "sector", "bit", "header"])
+def test_damaged_cache_is_built_again(
+    cycles: pd.DataFrame, folder: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     cache.waveforms(cycles, folder=folder, **SMALL)
     finished = folder / entries(folder)[0]
     if damage == "short":
         os.truncate(finished / "waves.npy", 50_000)
     elif damage == "no meta":
         (finished / "meta.json").unlink()
-    else:
+    elif damage == "meta cut":
         os.truncate(finished / "meta.json", 20)
+    elif damage == "meta of others":
+        (finished / "meta.json").write_text("[]")
+    else:
+        place, new = {"sector": (40_960, bytes(4096)), "bit": (99_999, b"\xff"), "header": (70, b"3")}[damage]
+        content = bytearray((finished / "waves.npy").read_bytes())
+        assert content[place : place + len(new)] != new
+        content[place : place + len(new)] = new
+        (finished / "waves.npy").write_bytes(content)
     assert cache.waveforms(cycles, folder=folder, **SMALL).tobytes() == expected(cycles).tobytes()
     assert entries(folder) == [finished.name]
+    assert f"{finished}: damaged or cut, so this cache is built again" in caplog.text
+    caplog.clear()
+    cache.waveforms(cycles, folder=folder, **SMALL)
+    assert caplog.text == ""
+
+
+def test_large_rows_and_small_reads_have_the_same_digest(
+    cycles: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the file is read: rows longer than a read, and the last read shorter than the others."""
+    cache.waveforms(cycles, folder=folder, **SMALL)
+    monkeypatch.setattr(cache, "_build", None)  # from here on a build is an error
+    for size in (1, 4 * 8000 * 2, 4 * 8000 * 5, 2**30):
+        monkeypatch.setattr(cache, "READ_AT_ONCE_BYTES", size)
+        cache.waveforms(cycles, folder=folder, **SMALL)
 
 
 def test_bad_recording_stops_with_its_name_and_leaves_nothing(cycles: pd.DataFrame, folder: Path) -> None:

@@ -211,7 +211,9 @@ def test_what_is_no_collection_is_a_sentence(tmp_path: Path, make: Callable[[Pat
 @pytest.mark.parametrize(("name", "text"), [("m.csv", "file\na.wav\n"), ("m.parquet", "no parquet"), ("m.csv", "")])
 def test_a_manifest_that_is_none_is_a_sentence(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=f"{name}: (columns (file|none), expected `path`|not a readable manifest)"):
+    with pytest.raises(
+        ValueError, match=f"{name}: (columns (file|none), expected `path`|not a Parquet file that can be read)"
+    ):
         read_collection([tmp_path / name])
 
 

@@ -91,6 +91,11 @@ def test_later_words_win_and_nothing_is_shared() -> None:
         ("audio.duration_s=inf", "--set audio.duration_s=inf: expected a number above 0"),
         ("audio.mean=nan", "--set audio.mean=nan: expected a finite number, 0 or more"),
         ("model.layers=0,3", "--set model.layers=0,3: expected a number above 0"),
+        ("model.depth=1000000000", "--set model.depth=1000000000: expected a number up to 128"),
+        ("model.layers=1,129", "--set model.layers=1,129: expected a number up to 128"),
+        ("audio.duration_s=1e9", "--set audio.duration_s=1e9: expected a number up to 600"),
+        ("train.epochs=1000000001", "--set train.epochs=1000000001: expected a number up to 1000000000"),
+        (f"seed={2**63}", f"--set seed={2**63}: expected a number up to {2**63 - 1}"),
         ("audio.pad=mirror", "--set audio.pad=mirror: expected one of repeat, zero"),
     ],
 )
@@ -109,7 +114,7 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
         return st.lists(st.integers(1, 99), min_size=length or 1, max_size=length or 4).map(tuple)
     simple: dict[Any, st.SearchStrategy[Any]] = {
         bool: st.booleans(),
-        int: st.integers(1, 10**9),
+        int: st.integers(1, 128),  # all that a depth may be
         float: st.floats(1e-9, 0.999),  # a share must stay below 1
         str: st.text("ab1é=.,/:-", max_size=8),
     }

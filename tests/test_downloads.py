@@ -262,8 +262,21 @@ def test_a_damaged_checkpoint_is_refused_and_fetched_again(server: Server) -> No
     checkpoint.write_bytes(WEIGHTS[:-1] + b"x")
     with pytest.raises(ValueError, match=f"damaged or replaced; fetch it again with `rales weights {NAME}`"):
         downloads.find("mr7")
+    for path in (checkpoint, checkpoint.parent):  # by whatever name it is called
+        with pytest.raises(ValueError, match="damaged or replaced; fetch it again"):
+            downloads.find(path)
     assert fetch(server).read_bytes() == WEIGHTS
     assert len(server.asked_ranges) == 2
+
+
+def test_a_damaged_record_of_a_download_is_a_sentence(server: Server) -> None:
+    record = fetch(server).parent.with_suffix(".json")
+    assert record.is_file()
+    record.write_bytes(record.read_bytes()[:50])
+    with pytest.raises(ValueError, match=rf"{NAME}.json: not valid JSON .*delete it and "):
+        downloads.find("mr7")
+    record.unlink()
+    assert downloads.find("mr7").read_bytes() == WEIGHTS
 
 
 def link(name: str) -> zipfile.ZipInfo:

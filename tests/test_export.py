@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,12 +14,14 @@ import pytest
 import soundfile
 
 import rales
-from rales import export, predict, runs
+from rales import export, predict, runs, seals
 from rales.cli import main
 from rales.config import UsageError
 from rales.export import artefact, engines, graph, parity
 from rales.metrics import CLASSES
 from tests import tiny
+from tests.attack.flips import Case, anywhere, in_the_seal, trials
+from tests.recorder import recording
 
 NEEDED = ("onnx", "onnxruntime", "onnxscript", "openvino", "nncf")
 pytestmark = pytest.mark.skipif(
@@ -151,6 +154,28 @@ def test_drift_lists_every_flip() -> None:
     assert flip["margin"] == pytest.approx(0.05)
 
 
+# Who is asked
+
+
+LOADED = """
+import rales, sys
+for path in sys.argv[1:]:
+    rales.load(path)
+import nncf, ray, rales.export
+"""
+
+
+def test_engines_ask_nobody_and_leave_no_name_in_the_home_folder(place: Path, tmp_path: Path) -> None:
+    with recording(tmp_path / "bare") as recorder:
+        assert recorder.run("-c", "import onnxruntime, openvino").returncode == 0
+        assert recorder.asked, "the recorder has not seen what OpenVINO is known to ask"
+        assert len({path.split("/")[0] for path in recorder.left()}) > 1, "both libraries are known to leave a name"
+    with recording(tmp_path / "ours") as recorder:
+        ended = recorder.run("-c", LOADED, place / "model.xml", place / "model.onnx")
+        assert ended.returncode == 0, ended.stderr
+        assert (recorder.asked, recorder.left()) == ([], [])
+
+
 # What is refused
 
 
@@ -186,9 +211,9 @@ def test_files_that_are_no_artefact(place: Path, tmp_path: Path) -> None:
     for name in ("model.onnx", "model.xml", "model.bin"):
         content = (place / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=r"model.onnx: damaged, cut or no file for onnx"):
+    with pytest.raises(ValueError, match=r"model.onnx: not an artefact of `rales export`, or cut or damaged"):
         export.load(tmp_path / "model.onnx")
-    with pytest.raises(ValueError, match=r"model.xml: damaged, cut or no file for openvino"):
+    with pytest.raises(ValueError, match=r"model.xml: not an artefact of `rales export`, or cut or damaged"):
         export.load(tmp_path / "model.xml")
     shutil.copy(place / "model.xml", tmp_path / "model.xml")
     with pytest.raises(ValueError, match=r"model.xml: (damaged|model.bin beside it is damaged)"):
@@ -200,7 +225,7 @@ def test_files_that_are_no_artefact(place: Path, tmp_path: Path) -> None:
     stranger = onnx.load(place / "model.onnx")
     del stranger.metadata_props[:]
     onnx.save(stranger, tmp_path / "stranger.onnx")
-    with pytest.raises(ValueError, match=r"stranger.onnx: holds no record of Rales"):
+    with pytest.raises(ValueError, match=r"stranger.onnx: not an artefact of `rales export`, or cut or damaged"):
         export.load(tmp_path / "stranger.onnx")
 
 
@@ -218,8 +243,19 @@ def test_weights_of_another_model_are_found(place: Path, tmp_path: Path) -> None
     head = next(value for value in changed.graph.initializer if sorted(value.dims) == [4, 48])
     head.CopyFrom(onnx.numpy_helper.from_array(0.5 * onnx.numpy_helper.to_array(head), head.name))
     onnx.save(changed, tmp_path / "changed.onnx")
+    with pytest.raises(ValueError, match=r"changed.onnx: an artefact of .* that was damaged or changed"):
+        export.load(tmp_path / "changed.onnx")
+    seals.seal(tmp_path / "changed.onnx")
     with pytest.raises(ValueError, match=r"changed.onnx: its answers are .* away from those it was made with"):
         export.load(tmp_path / "changed.onnx")
+
+
+def test_single_bits_of_artefacts_are_noticed(place: Path) -> None:
+    """Few of them, the seal's among them; many are turned over in tests/attack."""
+    for name, file in (("model.onnx", "model.onnx"), ("model.xml", "model.xml"), ("model.bin", "model.xml")):
+        case = Case(name, place / name, partial(rales.load, place / file))
+        seal = in_the_seal(case)[::10] if name == file else []
+        assert trials(case, [*anywhere(case, 5, seed=1), *seal]) == []
 
 
 def test_a_graph_that_computes_something_else_is_not_written(
@@ -245,6 +281,7 @@ def test_auto_takes_the_fastest_that_agrees(place: Path, monkeypatch: pytest.Mon
     said: list[str] = []
     seconds = {"torch": 0.024, "openvino": 0.008, "onnx": 0.016}  # of 8 clips
     monkeypatch.setattr(engines, "race", lambda turns: {name: [seconds[name]] for name in turns})
+    monkeypatch.setattr(engines, "in_own_process", lambda path, _: engines.search(path))
     model = place / "model.safetensors"
     few = export.load(model, recordings=3, tell=said.append)
     assert few.engine == few.in_torch
@@ -286,10 +323,11 @@ def test_many_recordings_are_scored_side_by_side_with_the_same_answers(
 def test_auto_leaves_out_what_disagrees_or_is_missing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
 
-    def refuse(model: predict.Model, to: str) -> object:
+    def refuse(model: predict.Model, to: str, tell: object = None) -> object:
         raise UsageError("not installed") if to == "onnx" else ValueError("not equal")
 
     monkeypatch.setattr(engines, "prepared", refuse)
+    monkeypatch.setattr(engines, "in_own_process", lambda path, _: engines.search(path))
     model = export.load(place / "model.safetensors", recordings=1000, tell=said.append)
     assert model.engine == model.in_torch
     assert "engine openvino is left out: not equal" in said

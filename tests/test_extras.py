@@ -1,8 +1,10 @@
 """A package of an extra that is not installed: one sentence, exit code 2, before any work."""
 
+import importlib
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -29,10 +31,23 @@ def test_every_word_says_it_alike_before_any_work(
 ) -> None:
     """Neither data nor runs are there: a job that began would say so instead."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == package else find_spec(name))
-    code, out, err = command(capsys, *words.split())
+    with monkeypatch.context() as absent:
+        absent.setattr(extras, "find_spec", lambda name: None if name == package else find_spec(name))
+        code, out, err = command(capsys, *words.split())
     assert (code, out) == (2, "")
     expected = rf'rales: .+ needs the package {package}, which is not installed: pip install "rales\[\w+\]"\n'
+    assert re.fullmatch(expected, err), err
+
+    def broken(name: str) -> ModuleType:
+        if name == package:
+            raise OSError("libgomp.so.1: cannot open shared object file\nand more")
+        return importlib.import_module(name)
+
+    monkeypatch.setattr(extras, "import_module", broken)
+    code, out, err = command(capsys, *words.split())
+    assert (code, out) == (2, "")
+    reason = "OSError: libgomp.so.1: cannot open shared object file"
+    expected = rf"rales: .+ needs the package {package}, which .+ cannot be imported \({reason}\): pip install .+\n"
     assert re.fullmatch(expected, err), err
     assert list(tmp_path.iterdir()) == []
 

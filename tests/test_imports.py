@@ -15,33 +15,38 @@ ALLOWED: dict[str, set[str]] = {
     "config": set(),
     "progress": set(),
     "extras": {"config"},
+    "json_files": set(),
+    "seals": set(),
+    "telemetry": set(),
     "cells": set(),
     "losses": set(),
     "metrics": set(),
     "optim": set(),
     "audio": set(),
-    "models": {"writing"},
+    "models": {"seals", "writing"},
     "statistics": {"metrics"},
     "scoring": {"metrics", "statistics", "config"},
     "devices": {"models"},
     "writing": {"cells"},
-    "runs": {"config", "cells", "writing"},
-    "epochs": {"runs"},
+    "runs": {"config", "cells", "seals", "writing"},
+    "records": {"config", "metrics", "statistics"},
+    "epochs": {"runs", "metrics"},
     "data": {"audio", "config", "metrics", "cells", "spread", "writing"},
-    "report": {"runs", "epochs", "metrics", "statistics", "cells"},
+    "report": {"runs", "records", "epochs", "metrics", "statistics", "cells"},
     "outputs": {"audio", "config", "data", "metrics"},
     "rows": {"config", "audio", "data", "losses", "metrics"},
     "steps": {"audio", "config", "losses", "optim"},
     "finetune": {
         *{"rows", "steps", "data", "runs", "models", "losses", "metrics", "optim", "config", "scoring", "devices"},
-        "epochs",
+        *{"epochs", "records"},
     },
-    "stages": {"finetune", "rows", "runs", "data", "devices", "config"},
+    "stages": {"finetune", "rows", "runs", "data", "devices", "config", "models"},
     "pretrain_config": set(),
-    "pretrain": {"data", "runs", "audio", "models", "optim", "pretrain_config", "config", "devices"},
+    "pretrain": {"data", "runs", "records", "audio", "models", "optim", "pretrain_config", "config", "devices"},
     "recipes": {
         *{"stages", "finetune", "pretrain", "rows", "steps", "audio", "data", "models", "losses", "config"},
         "pretrain_config",
+        "records",
     },
     "segment": {"audio"},
     "recordings": {"segment", "audio", "data", "config", "metrics", "writing"},
@@ -50,13 +55,16 @@ ALLOWED: dict[str, set[str]] = {
         *{"recipes", "recordings", "finetune", "rows", "scoring", "runs", "audio", "data", "config", "devices"},
         *{"metrics", "models", "cells", "progress"},
     },
-    "export": {"predict", "recipes", "finetune", "rows", "runs", "data", "audio", "config", "metrics", "devices"},
+    "export": {
+        *{"predict", "recipes", "finetune", "rows", "runs", "data", "audio", "config", "metrics", "devices", "cells"},
+        "seals",
+    },
     "bench": {"export", "predict", "recipes", "runs", "models", "config", "metrics"},
-    "search": {"predict", "recordings", "runs", "config", "cells"},
+    "search": {"predict", "recordings", "records", "runs", "config", "cells", "seals"},
     "explain": {"predict", "recordings", "scoring", "runs", "audio", "config", "cells"},
     "web": {
         *{"predict", "explain", "recordings", "formats", "scoring", "report", "runs", "data", "audio", "metrics"},
-        *{"config", "export"},
+        *{"config", "export", "cells"},
         "",
     },
     "probe": {"metrics"},
@@ -65,8 +73,11 @@ ALLOWED: dict[str, set[str]] = {
         "config",
     },
     "spread": {"config"},
-    "batch": {"export", "predict", "recordings", "spread", "scoring", "formats", "runs", "data", "config", "devices"},
-    "sweep": {"recipes", "probe", "spread", "data", "runs", "config"},
+    "batch": {
+        *{"export", "predict", "recordings", "spread", "scoring", "formats", "runs", "data", "config", "devices"},
+        "cells",
+    },
+    "sweep": {"recipes", "probe", "spread", "data", "runs", "records", "config"},
     "default_model": {"recipes", "data", "runs", "models", "config", "pretrain_config"},
     "reproduce": {"sweep", "recipes", "rows", "data", "config", "devices"},
     "terminal": {"metrics", "report"},
@@ -97,10 +108,11 @@ ALLOWED: dict[str, set[str]] = {
         "",
     },
     "__main__": {"cli"},
-    "": {"export", "predict"},  # the package itself: load()
+    "": {"export", "predict", "telemetry"},  # the package itself: load()
 }
 
-ANYWHERE = {"progress", "extras"}  # bars, and the sentence for a package that is not installed
+# Bars, the sentence for a package that is not installed, and the one reader of JSON
+ANYWHERE = {"progress", "extras", "json_files"}
 
 
 def modules() -> list[Path]:
@@ -200,6 +212,7 @@ OPTIONAL = [
     "IPython",
     "fastapi",
     "starlette",
+    "limits",
     "uvicorn",
 ]
 

@@ -25,9 +25,10 @@ def test_beside_an_index(tmp_path: Path) -> None:
     pytest.importorskip("usearch")
     table = tiny.model().embed_table([tiny.write_folder(tmp_path / "data")], quality=False)
     search.write_vectors(table, tmp_path / "e.npz")
-    search.index_of(tmp_path / "e.npz", len(table))
+    seal = search.read_rows(tmp_path / "e.npz")[0].attrs["seal"]
+    search.index_of(tmp_path / "e.npz", seal)
     left, other = abandoned(tmp_path, ".e.npz.usearch"), abandoned(tmp_path, ".somebody")
-    search.index_of(tmp_path / "e.npz", len(table))
+    search.index_of(tmp_path / "e.npz", seal)
     assert not left.exists()
     assert other.exists(), "only its own: the folder may be anybody's"
 

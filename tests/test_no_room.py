@@ -1,5 +1,6 @@
 """No room in TMPDIR, or beside a file that a library writes by itself: a sentence, and no recording is to blame."""
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import pytest
 import soundfile
 
 from rales import batch, search, writing
-from rales.audio.opening import NoRoom
+from rales.audio.opening import NoRoom, temporary_sound
 from rales.data import crops
 from rales.data.collection import read_collection
 from tests import tiny
@@ -49,6 +50,21 @@ def test_a_recording_that_there_is_no_room_to_decode_is_not_a_bad_one(tmp_path: 
     with pytest.raises(NoRoom, match=r"a\.m4a: no room in .* to decode it \(No space left on device\); make room"):
         tiny.model().predict([tmp_path / "a.m4a"], problems=problems)
     assert problems == []
+
+
+def test_a_disk_that_takes_a_part_before_it_is_full_is_to_blame(tmp_path: Path) -> None:
+    """A limit to the size of files does the same as such a disk."""
+    resource = pytest.importorskip("resource")
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_001, limits[1]))
+    try:
+        with pytest.raises(NoRoom, match=r"a\.m4a: no room in .* to decode it \(File too large\)"):  # noqa: SIM117
+            with temporary_sound(tmp_path / "a.m4a", 4000, 1, "FLOAT") as (sound, _):
+                sound.write(np.zeros(8000, np.float32))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @WITH_FULL
@@ -95,7 +111,7 @@ def test_an_index_that_cannot_be_kept_is_made_again(tmp_path: Path, monkeypatch:
         raise RuntimeError("Failed to serialize into stream")  # what usearch says of a full disk
 
     monkeypatch.setattr(index.Index, "save", fails)
-    assert len(search.index_of(tmp_path / "e.npz", len(table))) == len(table)
+    assert len(search.index_of(tmp_path / "e.npz", search.read_rows(tmp_path / "e.npz")[0].attrs["seal"])) == len(table)
     assert {path.name for path in tmp_path.iterdir()} == {"data", "e.npz"}
 
 

@@ -1,11 +1,13 @@
 """Every recording is read as long as it is, by what it holds and not by its name; what cannot be says so, once."""
 
+import errno
 import io
 import itertools
 import os
 import struct
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from rales.audio import containers, info, read
-from rales.audio.opening import HIGHEST, MISSING_S
+from rales.audio.opening import HIGHEST, MISSING_S, SoundFile
 
 RATE_HZ = 16000
 
@@ -251,7 +253,8 @@ def test_rf64_says_its_length_in_64_bits(tmp_path: Path, size: int) -> None:
 def test_a_note_that_would_not_be_true_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(resized(encoded(breathing(), "WAV", "PCM_16"), 0xFFFFFFFF))
-    monkeypatch.setattr(containers.Chunk, "mended", lambda _, content: resized(content, 2 * RATE_HZ))
+    size = (2 * RATE_HZ).to_bytes(4, "little")
+    monkeypatch.setattr(containers.Chunk, "true_size", lambda chunk: (chunk.size_at, size))
     for reader in (read, info):
         with pytest.raises(ValueError, match=r"a\.wav: its header does not say how long it is"):
             reader(path)
@@ -351,6 +354,21 @@ def test_parts_of_a_flac_that_was_cut(tmp_path: Path, subtype: str, channels: in
             read(path)
 
 
+def test_flac_that_says_a_second_and_is_damaged_at_its_end(tmp_path: Path) -> None:
+    content = bytearray(encoded(breathing(90), "FLAC", "PCM_24"))
+    lost = containers.FLAC_TAIL + 100_000
+    assert len(content) > 2 * lost
+    content[-lost:] = bytes(lost)
+    content[22:26] = struct.pack(">I", RATE_HZ)
+    path = tmp_path / "a.flac"
+    path.write_bytes(content)
+    assert info(path).duration_s > 40
+    assert "its header promises 16000 samples" in info(path).notes[0]
+    assert read(path, 30, 31)[0].std() > 0.01
+    with pytest.raises(ValueError, match=r"a\.flac: damaged or truncated"):
+        read(path)
+
+
 @pytest.mark.parametrize("more", [1, 16, round(MISSING_S * RATE_HZ)])
 def test_flac_that_says_a_little_too_much(tmp_path: Path, more: int) -> None:
     content = bytearray(encoded(breathing(), "FLAC", "PCM_16"))
@@ -397,6 +415,36 @@ def test_ogg_that_is_cut_off(tmp_path: Path) -> None:
     assert info(path).notes == ("its last page is not there; read as far as it goes",)
 
 
+def with_end(ogg: bytes, page: int, samples: int) -> bytes:
+    """Ogg file -> the same whose page says that the sound ends with another sample, as if it had been written so."""
+    places = [at for at in range(len(ogg)) if ogg.startswith(b"OggS", at)]
+    begin, end = [*places, len(ogg)][page - 1], [*places, len(ogg)][page] if page != -1 else len(ogg)
+    changed = ogg[begin : begin + 6] + samples.to_bytes(8, "little") + ogg[begin + 14 : end]
+    changed = changed[:22] + containers.ogg_sum(changed) + changed[26:]
+    return ogg[:begin] + changed + ogg[end:]
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_ogg_that_says_less_than_it_holds(tmp_path: Path, subtype: str) -> None:
+    path, content = tmp_path / "a.ogg", encoded(breathing(), "OGG", subtype)
+    path.write_bytes(with_end(content, -1, 48000))
+    for reader in (read, info):
+        with pytest.raises(ValueError, match=r"a\.ogg: one of its pages says that the sound ends before"):
+            reader(path)
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize("place", [0.5, 0.99])
+def test_damaged_ogg_loses_no_sound_in_silence(tmp_path: Path, subtype: str, place: float) -> None:
+    """A decoder passes over a page that is not what was written, as if a second had never been."""
+    path, content = tmp_path / "a.ogg", bytearray(encoded(breathing(), "OGG", subtype))
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+    for reader in (read, info):
+        with pytest.raises(ValueError, match=r"a\.ogg: damaged, 1 of its pages"):
+            reader(path)
+
+
 # Content, not name
 
 CONTENTS = {"wav": "WAV", "flac": "FLAC", "mp3": "MP3", "ogg": "OGG", "aiff": "AIFF", "caf": "CAF", "m4a": "AAC"}
@@ -437,7 +485,8 @@ def test_without_ffmpeg_the_sentence_names_what_the_file_is(tmp_path: Path) -> N
         f"try: read({str(tmp_path / 'phone.wav')!r})\nexcept ValueError as error: print(error)"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert ended.stdout.strip() == f'{tmp_path / "phone.wav"}: MP4 needs the package av: pip install "rales[av]"'
+    what = "MP4 needs the package av, which is not installed"
+    assert ended.stdout.strip() == f'{tmp_path / "phone.wav"}: {what}: pip install "rales[av]"'
 
 
 # Strange files
@@ -497,6 +546,92 @@ def test_a_stream_without_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         read(path)
 
 
+def test_names_that_are_not_utf_8_need_no_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    path = tmp_path / os.fsdecode(b"pati\xebnt.wav")
+    path.write_bytes(encoded(breathing(1), "WAV", "PCM_16"))
+    assert read(path)[0].size == RATE_HZ
+    path.write_bytes(b"no sound")
+    with pytest.raises(ValueError, match=r"nt\.wav: not a readable audio file"):
+        read(path)
+
+
+@pytest.mark.parametrize("rate_hz", [1, 100, 2**31 - 1])
+def test_rates_of_damaged_headers(tmp_path: Path, rate_hz: int) -> None:
+    content, path = encoded(breathing(1), "WAV", "PCM_16"), tmp_path / "a.wav"
+    path.write_bytes(content[:24] + struct.pack("<I", rate_hz) + content[28:])
+    with pytest.raises(ValueError, match=rf"a\.wav: its header says {rate_hz} samples a second"):
+        info(path)
+
+
+@pytest.mark.parametrize("form", ["WAV", "FLAC"])
+def test_a_long_recording_with_a_false_header_is_not_held_in_memory(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "a.wav"
+    content = encoded(breathing(60), form, "PCM_24")
+    if form == "FLAC":
+        path.write_bytes(content[:22] + bytes(4) + content[26:])
+    else:
+        path.write_bytes(resized(content, 0xFFFFFFFF))
+        os.truncate(path, 1 << 28)
+    tracemalloc.start()
+    assert info(path).duration_s >= 60
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * containers.FLAC_TAIL
+
+
+def test_more_sound_than_a_header_can_say(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    with path.open("wb") as file:
+        file.write(resized(encoded(breathing(1), "WAV", "PCM_16"), 0xFFFFFFFF))
+        file.truncate(5 << 30)
+        file.seek(2**32 + 43)
+        file.write(b"more sound" * 100)
+    with pytest.raises(ValueError, match=r"a\.wav: holds \d+ bytes of sound, more than its header can say"):
+        info(path)
+
+
+@pytest.mark.parametrize("suffix", [".mp3", ".ogg"])
+def test_compressed_files_of_no_size_for_sound(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(encoded(breathing(1), suffix[1:].upper()))
+    os.truncate(path, 1 << 40)
+    with pytest.raises(ValueError, match=r"1024\.0 GB of compressed sound"):
+        info(path)
+
+
+RAISED = [
+    struct.error("unpack"),
+    MemoryError(),
+    IndexError(),
+    RecursionError(),
+    OSError(errno.EIO, "Input/output error"),
+]
+
+
+@pytest.mark.parametrize("raised", RAISED)
+@pytest.mark.parametrize("place", ["sound_chunk", "ogg", "flac"])
+def test_whatever_is_raised_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, place: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(containers, place, fail)
+    path = tmp_path / "a.sound"
+    path.write_bytes(encoded(breathing(1), "OGG" if place == "ogg" else "FLAC"))
+    for reader in (read, info):
+        with pytest.raises((ValueError, OSError), match=r"a\.sound: (cannot be read|does not fit into memory)"):
+            reader(path)
+
+
+def test_a_segment_far_past_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded(breathing(1), "WAV", "PCM_16"))
+    with pytest.raises(ValueError, match="starts past the end"):
+        read(path, 1e308)
+
+
 # Channels and scale
 
 
@@ -547,6 +682,16 @@ def test_samples_on_no_scale_are_refused(tmp_path: Path, highest: float) -> None
     path.write_bytes(encoded(sound, "WAV", "FLOAT"))
     with pytest.raises(ValueError, match=r"a\.wav: samples reach .*, expected -1 to 1"):
         read(path, 1, 2)  # also of a stretch that does not hold them
+
+
+def test_what_a_decoder_makes_of_damage_is_on_no_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few bytes of a damaged MP3 were decoded to 937 times full scale."""
+    path = tmp_path / "a.mp3"
+    path.write_bytes(encoded(breathing(1), "MP3"))
+    original = SoundFile.read
+    monkeypatch.setattr(SoundFile, "read", lambda *words, **options: 1e7 * original(*words, **options))
+    with pytest.raises(ValueError, match=r"a\.mp3: samples reach .*, expected -1 to 1; it is damaged"):
+        read(path)
 
 
 def test_float_samples_somewhat_beyond_full_scale_are_taken(tmp_path: Path) -> None:

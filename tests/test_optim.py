@@ -113,7 +113,7 @@ def test_going_on_from_a_file_equals_never_having_stopped(tmp_path: Path) -> Non
     again.load_state_dict({name: value for name, value in tensors.items() if name not in names})
     again[0].requires_grad_(False)
     other = adam(again.parameters(), lr=1e-2, weight_decay=1e-4)
-    load_state_tensors(other, tensors, "optimiser.step.")
+    load_state_tensors(other, tensors, "optimiser.step.", "x")
     assert torch.equal(steps(again, other, first=3, last=6), undisturbed)
     forgetful = adam(again.parameters(), lr=1e-2, weight_decay=1e-4)
     again.load_state_dict({name: value for name, value in tensors.items() if name not in names})
@@ -139,7 +139,7 @@ def test_momentum_survives_a_file() -> None:
     parameter.grad = torch.ones(1)
     made[0].step()
     stored = state_tensors(made[0], "o.")
-    load_state_tensors(made[1], stored, "o.")
+    load_state_tensors(made[1], stored, "o.", "x")
     assert state_tensors(made[1], "o.") == stored == {"o.0.momentum_buffer": torch.ones(1)}
 
 

@@ -1,5 +1,6 @@
 """The pre-training loop on a tiny folder: it learns, repeats itself, and goes on where it was stopped."""
 
+import hashlib
 import itertools
 import json
 import signal
@@ -471,6 +472,9 @@ def test_training_goes_on_from_a_run_folder(tmp_path: Path, undisturbed: Path, d
     words[2:3] = ["pretrain.lr=1e-12", "pretrain.ema_start=1", "pretrain.ema_end=1"]
     config = m2d_pretrain.settings(weights=str(undisturbed), words=words)
     assert (config.encoder.dim, config.encoder.unit_frames, config.encoder.decoder_heads) == (24, 96, 2)
+    content = (undisturbed / "last.safetensors").read_bytes()
+    assert config.encoder.weights_digest == hashlib.sha256(content).hexdigest()
+    assert config.encoder.teacher_digest == ""
     m2d_pretrain.run(config, read_collection([data]), tmp_path / "on")
     assert furthest(tmp_path / "on", undisturbed) < 1e-6
     other = m2d_pretrain.settings(weights=str(undisturbed), words=[*words, "encoder.dim=48"])

@@ -175,3 +175,14 @@ def test_results_name_their_commands() -> None:
     for section in sections:
         found = re.search(r"^Measured by: `([^`]+)`", section, re.M)
         assert found, f"docs/results.md: section {section.splitlines()[0]!r} does not say what measured it"
+
+
+def test_guarantees_name_tests_that_are_there() -> None:
+    text = (REPOSITORY / "docs" / "guarantees.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "held by" not in line]
+    assert len(rows) >= 20
+    for row in rows:
+        held = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", row.rsplit("|", 2)[1])
+        assert held, row
+        for file, test in held:
+            assert f"def {test or 'test_'}" in (REPOSITORY / file).read_text(), row

@@ -1,5 +1,6 @@
 """Every system by its name: it builds small, trains one step, and comes back from its record."""
 
+import hashlib
 import importlib
 import json
 import os
@@ -17,6 +18,7 @@ from rales.explain import band_centres
 from rales.recipes import RECIPES
 from rales.recipes.m2d_fusion import VARIANTS
 from rales.rows import preparation
+from tests.tiny import record_of
 
 SAMPLES = 32000
 SECONDS = ["audio.duration_s=2"]
@@ -56,7 +58,7 @@ def test_every_recipe_builds_small_and_takes_a_step(name: str) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_comes_back_from_its_record(name: str) -> None:
     recipe = recipes.make(name, ["audio.duration_s=2", "train.lr=0.005"], size="tiny")
-    stored = json.loads(json.dumps({"recipe": name, "options": dict(recipe.options), "config": to_dict(recipe.config)}))
+    stored = record_of(recipe)
     assert from_dict(stored["config"]) == recipe.config
     again = recipes.rebuild(stored, "somewhere")
     assert again.config == recipe.config
@@ -210,7 +212,7 @@ def test_pretrained_weights_are_read_and_their_sizes_recorded(golden: Path) -> N
     weights = recipe.model(recipe.config).get_submodule("encoder").state_dict()
     assert all(torch.equal(weights[name], value) for name, value in load_file(path).items())
 
-    stored = {"recipe": "m2d_fusion", "options": dict(recipe.options), "config": to_dict(recipe.config)}
+    stored = record_of(recipe)
     again = recipes.rebuild(stored, "run")  # the file is no longer needed
     assert again.config.model.weights == ""
     encoder = again.model(again.config).get_submodule("encoder")
@@ -273,3 +275,13 @@ def test_another_encoder_under_the_same_name_is_another_system(golden: Path, tmp
     save_file({**tensors, "norm.bias": tensors["norm.bias"] + 1}, file)
     os.utime(file, (0, 0))
     assert recipes.make("m2d_fusion", weights=str(file)).config.model.weights_digest not in ("", first)
+
+
+@pytest.mark.parametrize("name", ["respirenet", "wang_splice", "nguyen_cotuning", "moummad_scl"])
+def test_the_record_names_the_content_of_any_file_it_starts_from(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "backbone.pth"
+    file.write_bytes(b"weights of yesterday")
+    made = recipes.make(name, weights=str(file))
+    assert made.config.model.weights_digest == hashlib.sha256(b"weights of yesterday").hexdigest()
+    assert "model.weights_digest" not in made.overrides
+    assert recipes.make(name).config.model.weights_digest == ""

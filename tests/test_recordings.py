@@ -1,6 +1,5 @@
 """Where recordings come from: paths, folders, globs, URLs; formats; what is read ahead, and in which order."""
 
-import builtins
 import json
 import os
 import shutil
@@ -348,15 +347,20 @@ def test_damaged_files_of_ffmpeg_are_sentences(tmp_path: Path) -> None:
             wave.read(tmp_path / "x.m4a")
 
 
-def test_without_the_package_the_sentence_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_or_with_a_broken_one_the_sentence_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the one file that cannot be read; others need no such package."""
     (tmp_path / "x.m4a").write_bytes(b"sound")
-    original = builtins.__import__
+    tiny.write_folder(tmp_path / "data")
 
-    def without_av(name: str, *rest: Any) -> Any:
-        if name == "av":
-            raise ImportError(name)
-        return original(name, *rest)
+    def broken(name: str) -> Any:
+        raise OSError("libavcodec.so.61: cannot open shared object file")
 
-    monkeypatch.setattr(builtins, "__import__", without_av)
-    with pytest.raises(ValueError, match=r'x.m4a: .m4a needs the package av: pip install "rales\[av\]"'):
+    monkeypatch.setattr("rales.extras.import_module", broken)
+    with pytest.raises(ValueError, match=r"x.m4a: .m4a needs the package av, which .* \(OSError: libavcodec.so.61: "):
+        wave.read(tmp_path / "x.m4a")
+    assert len(wave.read(next((tmp_path / "data").glob("*.wav")))[0])
+    monkeypatch.setattr("rales.extras.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r'x.m4a: .m4a needs the package av, which is not .*"rales\[av\]"'):
         wave.read(tmp_path / "x.m4a")

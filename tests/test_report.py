@@ -324,7 +324,7 @@ def test_what_is_no_row_of_the_paper_is_named_with_the_settings(
 
 
 def test_not_every_system_that_is_no_row_is_named(tmp_path: Path) -> None:
-    for number in range(7):
+    for number in range(1, 8):
         write_run(tmp_path / str(number), overrides={"train.lr": number}, data_digest=str(number))
         config = json.loads((tmp_path / str(number) / "config.json").read_text())
         config["config"]["train"]["lr"] = number
@@ -463,12 +463,12 @@ def cut(name: str, keep: float = 0.6) -> Any:
         (lambda run: (run / "done").unlink(), "unfinished"),
         (lambda run: (run / "config.json").unlink(), "config.json: no such file"),
         (cut("config.json"), "config.json: not valid JSON"),
-        (spoil_json(config=[]), "no usable `config`"),
-        (spoil_json(split="official"), "no usable `split`"),
+        (spoil_json(config=[]), "config.json: its config is a list, expected an object"),
+        (spoil_json(split="official"), "config.json: split is text, expected an object"),
         (spoil_json(classes=["healthy", "ill"]), "its classes are ['healthy', 'ill']"),
         (spoil_json(config={"train": {"select": "luck"}}), "train.select is 'luck'"),
         (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl is missing"),
-        (lambda run: (run / "metrics.jsonl").write_bytes(b"\xff\xfe"), "utf-8"),
+        (lambda run: (run / "metrics.jsonl").write_bytes(b"\xff\xfe\n"), "utf-8"),
         (cut("metrics.jsonl"), "metrics.jsonl is damaged after 4 lines"),
         (lambda run: (run / "predictions.csv").write_text(""), "No columns"),
         (lambda run: (run / "predictions.csv").write_text("recording\n"), "no column cycle"),
@@ -528,6 +528,7 @@ def test_disagreeing_files_are_noted(tmp_path: Path) -> None:
     (run / "evaluation.json").write_text(json.dumps({"score": 0.5}))
     [found], _ = folders.read_runs([run])
     assert folders.notes(found) == [
+        "evaluation.json: has no usable `specificity`; the file is damaged or was changed by hand",
         "predictions.csv gives Score 66.67, metrics.jsonl 90.00 (epoch 2)",
         "predictions.csv gives Score 66.67, evaluation.json 50.00",
     ]

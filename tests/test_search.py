@@ -1,12 +1,13 @@
 """Embedding sets: what is written comes back, and the nearest are those that sound alike."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from rales import predict, search, terminal
+from rales import predict, seals, search, terminal
 from rales.config import UsageError
 from tests import tiny
 
@@ -69,7 +70,9 @@ def test_a_recording_is_the_mean_of_its_cycles(table: pd.DataFrame, tmp_path: Pa
     assert found["similarity"].is_monotonic_decreasing
 
 
-def test_an_old_or_damaged_index_is_made_again(table: pd.DataFrame, tmp_path: Path) -> None:
+def test_an_old_or_damaged_index_is_made_again(
+    table: pd.DataFrame, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "v.npz"
     search.write_vectors(table.head(8), path)
     search.nearest(path, table["recording"][0])
@@ -79,10 +82,30 @@ def test_an_old_or_damaged_index_is_made_again(table: pd.DataFrame, tmp_path: Pa
     assert len(found) == 28
     index = tmp_path / "v.npz.usearch"
     for content in (b"", b"not an index", index.read_bytes()[: index.stat().st_size // 2]):
+        caplog.clear()
         index.write_bytes(content)
         again = search.nearest(path, table["recording"][0], top=100)
         assert again is not None
         assert again.equals(found)
+        assert f"{index}: damaged or of other vectors, so this index is made again" in caplog.text
+
+
+def test_an_index_of_other_vectors_is_not_used(table: pd.DataFrame, tmp_path: Path) -> None:
+    """Of as many rows, and newer than the file: a folder copied together from two, or clocks that differ."""
+    one, other = tmp_path / "one.npz", tmp_path / "other.npz"
+    turned = table.assign(vector=table["vector"].to_list()[::-1])
+    for path, rows in ((one, table), (other, turned)):
+        search.write_vectors(rows, path)
+        search.nearest(path, "101_1b1_Tc_sc_Litt3200#1")
+    expected = search.nearest(one, "101_1b1_Tc_sc_Litt3200#1", 5)
+    assert expected is not None
+    shutil.copy(tmp_path / "other.npz.usearch", tmp_path / "one.npz.usearch")
+    found = search.nearest(one, "101_1b1_Tc_sc_Litt3200#1", 5)
+    of_other = search.nearest(other, "101_1b1_Tc_sc_Litt3200#1", 5)
+    assert found is not None
+    assert of_other is not None
+    assert found.equals(expected)
+    assert not of_other.equals(expected)
 
 
 def test_any_recording_may_be_the_query(model: predict.Model, data: Path, tmp_path: Path) -> None:
@@ -149,7 +172,8 @@ def test_files_that_are_no_embedding_sets_are_sentences(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"x.parquet: not an embedding file"):
         search.read_rows(tmp_path / "x.parquet")
     np.savez(tmp_path / "x.npz", vectors=np.array([{}], dtype=object))  # a pickle is not opened
+    seals.seal_zip(tmp_path / "x.npz")
     with pytest.raises(ValueError, match=r"x.npz: not an embedding file"):
         search.read_rows(tmp_path / "x.npz")
-    with pytest.raises(ValueError, match=r"x.npz: its vectors cannot be read"):
+    with pytest.raises(ValueError, match=r"x.npz: not an embedding file"):
         search.read_vectors(tmp_path / "x.npz")

@@ -165,7 +165,7 @@ def test_broken_json(folder: Path, text: str, sentence: str) -> None:
     ("broken", "sentence"),
     [
         (event("0", "x", "Wheeze"), "event 2: start and end are '0' and 'x', expected milliseconds"),
-        (event(None, "100", "Wheeze"), "event 2: start and end are None and '100'"),
+        (event(None, "100", "Wheeze"), "event 2: start and end are '' and '100'"),
         (event("0", "100", "Wheezing"), "event 2: type 'Wheezing' is not known; did you mean 'Wheeze'?"),
         (event("0", "100", ["Wheeze"]), "event 2: type"),
         (event("100", "100", "Wheeze"), "event 2: the cycle ends at 0.1 s, not after its start"),

@@ -13,7 +13,7 @@ import torch
 import rales
 from rales import finetune, predict, recipes, runs, scoring, sweep
 from rales.audio.images import RespireNetPicture
-from rales.config import Recipe, Step, UsageError, to_dict
+from rales.config import Recipe, Step, UsageError
 from rales.data import read_cycles, splits
 from rales.data.icbhi import sex_and_age
 from rales.devices import Place
@@ -453,8 +453,7 @@ def test_public_weights_start_the_network(name: str, make: Any, tmp_path: Path) 
     key = key or next(name for name in public if name.startswith("layer3."))
     (found,) = [value for known, value in model.items() if known.endswith(key)]
     assert torch.equal(found, public[key])
-    record = {"recipe": name, "options": dict(recipe.options), "config": to_dict(recipe.config)}
-    again = recipes.rebuild(record, "run")  # the file is no longer needed
+    again = recipes.rebuild(tiny.record_of(recipe), "run")  # the file is no longer needed
     shapes = {known: value.shape for known, value in again.model(again.config).state_dict().items()}
     assert shapes == {known: value.shape for known, value in model.items()}
 

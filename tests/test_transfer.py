@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import rales
-from rales import finetune, layers, predict, recipes, runs
+from rales import finetune, layers, predict, recipes, runs, seals
 from rales.config import Config, Recipe, differences, override, to_dict
 from rales.data import read_cycles
 from rales.data.collection import read_collection
@@ -188,8 +188,9 @@ def test_a_run_that_is_not_finished_or_no_encoder_is_a_sentence(place: Path, tmp
         ):
             load_m2d(path)
     for text in ("[]", "{", '{"config": 3}'):
-        save_file(plain, path, metadata={"rales": text})
-        with pytest.raises(ValueError, match=r"model.safetensors: its record .*; the file is damaged"):
+        save_file(plain, path, metadata={"rales": text, "seal": seals.UNSEALED})
+        seals.seal(path)
+        with pytest.raises(ValueError, match=r"model.safetensors: its record.*damaged"):
             load_m2d(path)
 
 
@@ -263,9 +264,7 @@ def test_size_changes_nothing_beside_weights(place: Path, tmp_path: Path, golden
         assert (recipe.config.train, recipe.config.augment) == (numbers.train, numbers.augment), weights
         assert recipe.options["size"] == own
         assert any("changes nothing" in note for note in recipe.notes) == (size not in ("", own))
-        again = recipes.rebuild(
-            {"recipe": recipe.name, "options": recipe.options, "config": to_dict(recipe.config)}, ""
-        )
+        again = recipes.rebuild(tiny.record_of(recipe), "")
         assert (again.config.train, again.options["size"]) == (numbers.train, own or "base")
 
 

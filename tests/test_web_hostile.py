@@ -1,6 +1,7 @@
 """Strangers, their files and their headers: a status, a sentence, and the service stays up."""
 
 import asyncio
+import csv
 import io
 import json
 import os
@@ -15,10 +16,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from rales.cells import one_line
 from rales.web import address
 from rales.web.decoding import Decoder, Undecodable
 from rales.web.settings import Limits
-from tests.served import new_session, recording, served, until
+from tests.served import new_session, recording, served, token, until
 
 
 @pytest.fixture
@@ -127,14 +129,14 @@ def test_three_hours_of_silence(client: httpx.Client, tmp_path: Path) -> None:
 
 def test_many_channels_and_strange_rates(client: httpx.Client) -> None:
     content = io.BytesIO()
-    soundfile.write(content, np.zeros((20_000, 900)), 100, format="WAV")
+    soundfile.write(content, np.zeros((20_000, 900)), 500, format="WAV")
     answer = client.post("/predict", files={"audio": ("wide.wav", content.getvalue())})
-    assert answer.status_code == 200  # 3:20 minutes of 36 MB, within all limits
+    assert answer.status_code == 200  # 40 s of 36 MB, within all limits
     for rate_hz in (1, 2_000_000_000):
         content = io.BytesIO()
         soundfile.write(content, np.ones(400) * 0.1, rate_hz, format="WAV")
         answer = client.post("/predict", files={"audio": ("rate.wav", content.getvalue())})
-        assert answer.status_code in (200, 422), answer.text
+        assert answer.status_code == 422, answer.text
 
 
 def test_decoding_has_limits(tmp_path: Path, sound: bytes) -> None:
@@ -200,8 +202,8 @@ def test_a_stuck_sandbox_costs_no_other_file(tmp_path: Path, sound: bytes, monke
 
 
 def test_memory_that_a_header_does_not_tell_of(tmp_path: Path) -> None:
-    """Resampling needs many times what a file of 1 Hz seems to; the limit of the process stops it."""
-    soundfile.write(tmp_path / "slow.wav", np.ones(2000) * 0.1, 1)
+    """Resampling needs many times what a file of 500 Hz seems to; the limit of the process stops it."""
+    soundfile.write(tmp_path / "slow.wav", np.ones(3_000_000) * 0.1, 500)
 
     async def run() -> str:
         decoder = Decoder(Limits(duration_s=1e6, decode_bytes=30_000_000))
@@ -235,6 +237,44 @@ def test_names_are_only_shown(place: Path, client: httpx.Client, sound: bytes, n
     inside = client.get(f"/recordings/{answer.json()['id']}/export").headers["content-disposition"]
     assert not set(inside.split("filename=")[1].split(";")[0]) & set("/\\")
     assert {path for path in place.rglob("*") if "store" not in path.parts} == before
+
+
+def test_no_export_holds_a_formula_or_a_control_character(client: httpx.Client, sound: bytes) -> None:
+    """Whatever recordings and sessions are called, in every form, alone and in the zip."""
+    session = new_session(client, "=name\x1b[31m\r\nForged: yes")
+    names = [
+        "=cmd|' C'!A0",
+        "+1+1",
+        "@SUM(1,1)",
+        "-2+3",
+        "a\rb",
+        "\x1b[31mred",
+        "tab\t=1",
+        "line\n=1",
+        "\x9b31m",
+        "\u2028x",
+    ]
+    added = [
+        client.post(f"/sessions/{session}/recordings", files={"audio": ("a.wav", sound)}, data={"path": f"{name}.wav"})
+        for name in names
+    ]
+    ids = [answer.json()["id"] for answer in added]
+    until(lambda: all(client.get(f"/recordings/{one}").json()["status"] == "ready" for one in ids))
+    for form in ("icbhi", "csv", "audacity", "raven"):
+        alone = [client.get(f"/recordings/{one}/export", params={"format": form}) for one in ids]
+        whole = client.get(f"/sessions/{session}/export", params={"format": form})
+        with zipfile.ZipFile(io.BytesIO(whole.content)) as archive:
+            texts = {name: archive.read(name).decode() for name in archive.namelist()}
+        assert len(texts) == len(names) + (2 if form == "csv" else 1)
+        assert not any(line.startswith("Forged") for line in texts["README.txt"].splitlines())
+        said = [*texts, *(answer.headers["content-disposition"] for answer in (*alone, whole))]
+        for text in (*texts.values(), *said, *(answer.text for answer in alone)):
+            assert one_line(text.replace("\n", "").replace("\t", "")) == text.replace("\n", "").replace("\t", "")
+        for text in [text for name, text in texts.items() if name.endswith(".csv")] + [each.text for each in alone]:
+            if form == "csv":
+                cells = [cell for line in csv.reader(text.splitlines()) for cell in line]
+                assert len(cells) > 10
+                assert not any(cell.startswith(("=", "+", "@", "-")) for cell in cells)
 
 
 def test_paths_lead_nowhere(client: httpx.Client) -> None:
@@ -286,11 +326,12 @@ def test_a_missing_token(place: Path, tmp_path: Path) -> None:
     with served(
         place, folder=tmp_path, host="0.0.0.0", token="0123456789abcdef", allow_hosts=("ward.example",)
     ) as client:
+        del client.headers["authorization"]
         assert client.get("/health").status_code == 200
         for headers in (
             {},
             {"authorization": "Bearer wrong"},
-            {"cookie": "rales_token=wrong"},
+            {"cookie": "rales-80=wrong; rales-page=99999999999.0"},
             {"authorization": "Basic x"},
         ):
             answer = client.get("/sessions", headers=headers)
@@ -303,14 +344,12 @@ def test_a_missing_token(place: Path, tmp_path: Path) -> None:
             assert client.get("/sessions", headers={**bearer, "host": host}).status_code == 200
         assert client.get("/sessions", headers={**bearer, "host": "evil.example"}).status_code == 421
         door = client.get("/?token=0123456789abcdef&x=1")
-        assert (door.status_code, door.headers["location"]) == (303, "/?x=1")
-        assert "HttpOnly; SameSite=Strict" in door.headers["set-cookie"]
-        client.cookies.set("rales_token", "0123456789abcdef")
+        assert (door.status_code, door.headers["refresh"]) == (200, "0; url=/?x=1")
         assert client.get("/sessions").status_code == 200
 
 
 def test_rate_and_size(place: Path, sound: bytes, tmp_path: Path) -> None:
-    few = Limits(burst=3, per_second=0.5, upload_bytes=200_000, body_bytes=1000)
+    few = Limits(burst=3, per_second=0.1, upload_bytes=200_000, body_bytes=1000)
     with served(place, folder=tmp_path, limits=few) as client:
         large = client.post("/predict", files={"audio": ("a.wav", bytes(300_000))})
         assert (large.status_code, "larger than the" in sentence(large)) == (413, True)
@@ -319,14 +358,14 @@ def test_rate_and_size(place: Path, sound: bytes, tmp_path: Path) -> None:
         assert streamed.status_code == 413
         assert client.post("/sessions", json={"name": "x" * 2000}).status_code == 413
         answer = client.post("/sessions", json={"name": "x"})
-        assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
-        assert "more than 3 requests at once" in sentence(answer)
+        assert (answer.status_code, 1 <= int(answer.headers["retry-after"]) <= 30) == (429, True)
+        assert "more than 3 such requests in 30 s" in sentence(answer)
         assert client.get("/sessions").status_code == 200
 
 
 def test_costly_looks_have_a_rate_and_an_origin_too(place: Path, sound: bytes, tmp_path: Path) -> None:
     """They are counted apart: who has looked too often can still save, and the list is always there."""
-    few = Limits(burst=3, per_second=0.5)
+    few = Limits(burst=3, per_second=0.1)
     with served(place, folder=tmp_path, runs=place / "runs", limits=few) as client:
         session = new_session(client)
         looks = [f"/recordings/x/{end}" for end in ("spectrogram", "export", "explanation?start_s=0&end_s=1")]
@@ -336,22 +375,9 @@ def test_costly_looks_have_a_rate_and_an_origin_too(place: Path, sound: bytes, t
         assert [client.get(path).status_code for path in looks] == [404, 404, 404]
         for path in (*looks, "/runs/report"):
             answer = client.get(path)
-            assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
+            assert (answer.status_code, 1 <= int(answer.headers["retry-after"]) <= 30) == (429, True)
         assert client.get(f"/sessions/{session}").status_code == 200
         assert client.patch(f"/sessions/{session}", json={"name": "saved"}).status_code == 200
-
-
-def test_too_many_under_way_are_told_so_in_json(place: Path, tmp_path: Path) -> None:
-    with served(place, folder=tmp_path, limits=Limits(at_once=1, pause_s=20)) as client:
-        with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=10) as line:
-            line.sendall(
-                b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n"
-                b"Content-Type: multipart/form-data; boundary=y\r\n\r\n--y\r\n"
-            )
-            answer = until(lambda: (found := client.get("/sessions")).status_code == 503 and found)
-            assert "1 requests are under way already" in sentence(answer)
-            assert answer.headers["retry-after"] == "2"
-        until(lambda: client.get("/sessions").status_code == 200)
 
 
 @pytest.mark.parametrize("content", [b"\x16\x03\x01 no HTTP\r\n\r\n", b"GET / HTTP/9.9.9\r\n\r\n"])
@@ -366,11 +392,12 @@ def test_what_is_no_http(client: httpx.Client, content: bytes) -> None:
 
 @pytest.mark.parametrize("token", ['a+b&c%25;d=e,f"g', "Lungengeräusch 肺音"])
 def test_a_token_of_any_characters(place: Path, tmp_path: Path, token: str) -> None:
-    """It comes in by the printed address, goes out as a cookie, and comes back as such or as a bearer."""
+    """It comes in by the printed address, which is changed for a cookie, or as a bearer."""
     with served(place, folder=tmp_path, token=token) as client:
         printed = httpx.URL(address("127.0.0.1", client.base_url.port or 0, token))
+        del client.headers["authorization"]
         door = client.get(printed)
-        assert (door.status_code, door.headers["location"]) == (303, "/")
+        assert (door.status_code, door.headers["refresh"]) == (200, "0; url=/")
         assert client.get("/sessions").status_code == 200  # with the cookie that it has set
         client.cookies.clear()
         assert client.get("/sessions").status_code == 401
@@ -379,13 +406,18 @@ def test_a_token_of_any_characters(place: Path, tmp_path: Path, token: str) -> N
             assert found.status_code == (401 if sent.endswith(b"x") else 200)
 
 
+def half_an_upload(client: httpx.Client) -> bytes:
+    """-> a request that lacks most of its body."""
+    return (
+        f"POST /predict HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token(client)}\r\n"
+        "Content-Length: 5000\r\nContent-Type: multipart/form-data; boundary=y\r\n\r\n--y\r\n"
+    ).encode()
+
+
 def test_an_upload_that_stands_still(place: Path, tmp_path: Path) -> None:
     with served(place, folder=tmp_path, limits=Limits(pause_s=0.3)) as client:
         with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=10) as line:
-            line.sendall(
-                b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n"
-                b"Content-Type: multipart/form-data; boundary=y\r\n\r\n--y\r\n"
-            )
+            line.sendall(half_an_upload(client))
             assert line.recv(4000).startswith(b"HTTP/1.1 408")
         assert client.get("/health").status_code == 200
 

@@ -416,7 +416,7 @@ def test_an_artefact_of_export_is_served(place: Path, tmp_path: Path, form: str,
 
 def test_what_keeps_it_from_starting(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = str(place / "runs" / "first")
-    with pytest.raises(UsageError, match="--token has 3 characters, expected 8 or more"):
+    with pytest.raises(UsageError, match="the token has 3 characters, expected 16 or more"):
         serve("127.0.0.1", 0, model=run, folder=tmp_path, token="abc")
     with pytest.raises(ValueError, match=r"cannot listen on 203\.0\.113\.1 port 80"):
         serve("203.0.113.1", 80, model=run, folder=tmp_path)
@@ -434,7 +434,7 @@ def test_what_keeps_it_from_starting(place: Path, tmp_path: Path, monkeypatch: p
 
 def test_a_folder_that_is_none_of_ours(tmp_path: Path) -> None:
     (tmp_path / "sessions.sqlite").write_bytes(b"no database at all, but long enough to be looked at" * 40)
-    with pytest.raises(OSError, match="move it away or choose another --folder"):
+    with pytest.raises(OSError, match="move the whole folder away or choose another --folder"):
         Store(tmp_path)
     other = Store(tmp_path / "other")
     with other.open() as db:

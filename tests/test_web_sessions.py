@@ -2,7 +2,6 @@
 
 import io
 import json
-import sqlite3
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +12,10 @@ import pandas as pd
 import pytest
 
 from rales.data import audit, icbhi, read_cycles
+from rales.web.service import NO_SOUND
 from rales.web.store import Store
+from tests.attack.editors import assert_none_lost
+from tests.attack.layout_1 import write_layout_1
 from tests.served import new_session, recording, served, until, upload
 
 P = ["p_normal", "p_crackle", "p_wheeze", "p_both"]
@@ -245,54 +247,9 @@ def test_cycles_of_an_annotation_are_there_before_the_model_answers(place: Path,
     assert client.get(f"/recordings/{recorded}/export").text.count("\n") == 4
 
 
-OLD_TABLES = """
-CREATE TABLE sessions (id TEXT PRIMARY KEY, name TEXT NOT NULL, created REAL NOT NULL);
-CREATE TABLE recordings (
-    id TEXT PRIMARY KEY, session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
-    name TEXT NOT NULL, added REAL NOT NULL, duration_s REAL NOT NULL, rate_hz INTEGER NOT NULL,
-    channels INTEGER NOT NULL, status TEXT NOT NULL, problem TEXT NOT NULL DEFAULT '',
-    reviewed INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX recordings_of ON recordings (session, added);
-CREATE TABLE scores (
-    recording TEXT NOT NULL REFERENCES recordings (id) ON DELETE CASCADE,
-    model TEXT NOT NULL, made REAL NOT NULL, cycles TEXT NOT NULL, PRIMARY KEY (recording, model)
-);
-CREATE TABLE annotations (
-    recording TEXT NOT NULL REFERENCES recordings (id) ON DELETE CASCADE,
-    revision INTEGER NOT NULL, saved REAL NOT NULL, cycles TEXT NOT NULL, PRIMARY KEY (recording, revision)
-);
-PRAGMA user_version = 1;
-"""
-
-
 def test_a_folder_of_the_layout_before_is_taken_over(tmp_path: Path) -> None:
     """Which kept stretches that were scored later behind the cycles that a recording began with, or in their places."""
-    p = dict.fromkeys(P, 0.25)
-    found: list[dict[str, Any]] = [
-        {"recording": "a", "cycle": i + 1, "start_s": i + 0.00012, "end_s": i + 1.00012, "label": "normal", **p}
-        | {"source": "segment", "true_label": None}
-        for i in range(2)
-    ]
-    later = [{"start_s": 0.5, "end_s": 1.5, "label": "both", **p}, {"start_s": 0, "end_s": 1, "label": "both", **p}]
-    places = {name: tmp_path / "recordings" / name for name in ("found", "annotated", "waits")}
-    for place in places.values():
-        place.mkdir(parents=True)
-    (places["annotated"] / "audio.txt").write_text("0 1 1 0\n1 2.0304 0 1\n")
-    with sqlite3.connect(tmp_path / "sessions.sqlite") as db:
-        db.executescript(OLD_TABLES)
-        db.execute("INSERT INTO sessions VALUES ('s', 'Old', 1.0)")
-        for name in places:
-            status = "waiting" if name == "waits" else "ready"
-            db.execute(
-                "INSERT INTO recordings VALUES (?, 's', ?, 1.0, 2.0304, 4000, 1, ?, '', 0)", (name, name, status)
-            )
-        for number, (name, model) in enumerate([("found", "first"), ("found", "second"), ("annotated", "first")]):
-            rows = [*found, *later] if model == "first" else [{**row, "label": "wheeze"} for row in found]
-            db.execute("INSERT INTO scores VALUES (?, ?, ?, ?)", (name, model, 9.0 - number, json.dumps(rows)))
-        cycles = json.dumps([{"start_s": 0.0, "end_s": 1.0, "label": "both", "confirmed": True}])
-        db.execute("INSERT INTO annotations VALUES ('found', 1, 2.0, ?)", (cycles,))
-    db.close()
+    write_layout_1(tmp_path)
     for _ in range(2):  # and opens as one of its own from then on
         kept = {row["id"]: row for row in Store(tmp_path).recordings("s", "first")}
         original = {name: row["original"] for name, row in kept.items()}
@@ -337,3 +294,108 @@ def test_scores_of_a_model_that_changed_since_do_not_count(place: Path, client: 
         == client.get(f"/recordings/{facts['id']}").json()["scores"]["first"]
         == facts["scores"]["first"]
     )
+
+
+# Rows and files that are damaged
+
+SCORED = '[{"start_s": 0, "end_s": 1, "label": "normal", "p_normal": %s, "p_crackle": 0, "p_wheeze": 0, "p_both": 0}]'
+DAMAGE = {  # what is done to the database or the files -> what is said of that recording
+    "no numbers": (("scores", SCORED % "null"), "cycle 1 has a label without probabilities"),
+    "not a number": (("scores", SCORED % "NaN"), "cycle 1 has a probability that is no number"),
+    "scores cut": (("scores", SCORED[:30]), "cannot be read (no JSON)"),
+    "original cut": (("originals", "[{"), "the cycles it began with cannot be read (no JSON)"),
+    "annotation cut": (("annotations", "[{"), "revision 2 of its annotation cannot be read (no JSON); restore an"),
+    "no sound": ("audio.wav", "its sound is missing in the service's folder"),
+}
+
+
+ALONE = [(kind, annotated) for kind in DAMAGE for annotated in (False, True) if annotated or kind != "annotation cut"]
+
+
+@pytest.mark.parametrize(("kind", "annotated"), ALONE)
+def test_a_damaged_row_costs_its_own_recording_alone(
+    place: Path, client: httpx.Client, kind: str, annotated: bool
+) -> None:
+    """Its session, the recordings beside it and what a person said of it stay as they are; and it can be removed."""
+    what, sentence = DAMAGE[kind]
+    session, store = new_session(client), Store(place / "store")
+    bad, good = (upload(client, session, recording(place, number))["id"] for number in (0, 1))
+    for label in ("wheeze", "both") if annotated else ():
+        client.post("/annotations", json={"recording": bad, "cycles": cycles_of(label)}).raise_for_status()
+    beside = client.get(f"/recordings/{good}").json()
+    if isinstance(what, str):
+        (store.place(bad) / what).unlink()
+    else:
+        query = f"UPDATE {what[0]} SET cycles = ? WHERE recording = ?"
+        newest = " AND revision = 2" if what[0] == "annotations" else ""
+        assert store.change(query + newest, what[1], bad) == 1
+
+    lines = {line["id"]: line for line in client.get(f"/sessions/{session}").json()["recordings"]}
+    detail = client.get(f"/recordings/{bad}").json()
+    shown = isinstance(what, str) or (annotated and what[0] != "annotations")
+    if kind == "original cut" and annotated:  # a person's annotation stands in its place
+        assert (detail["status"], [cycle["label"] for cycle in detail["cycles"]]) == ("ready", ["both"])
+    else:
+        assert (detail["status"], lines[bad]["status"]) == ("failed", "failed")
+        assert sentence in detail["problem"] == lines[bad]["problem"]
+        assert bool(detail["cycles"]) == shown
+    assert client.get(f"/recordings/{good}").json() == beside
+    assert lines[good]["status"] == "ready"
+
+    history = client.get(f"/recordings/{bad}/revisions").json()
+    if what[0] == "annotations":
+        assert [one["revision"] for one in history] == [1, 0]
+        assert client.post(f"/recordings/{bad}/revisions/1/restore").json()["revision"] == 3
+        assert [cycle["label"] for cycle in client.get(f"/recordings/{bad}").json()["cycles"]] == ["wheeze"]
+    for path in ("audio", "spectrogram", "export"):
+        assert client.get(f"/recordings/{bad}/{path}").status_code in (200, 404, 409)
+    whole = zipfile.ZipFile(io.BytesIO(client.get(f"/sessions/{session}/export").content))
+    assert f"{recording(place, 1).stem}.txt" in whole.namelist()
+    text = whole.read("README.txt").decode()
+    assert (f"{recording(place, 0).stem}.txt" in whole.namelist()) == (annotated or isinstance(what, str)), text
+    assert client.delete(f"/recordings/{bad}").status_code == 204
+    assert [line["id"] for line in client.get(f"/sessions/{session}").json()["recordings"]] == [good]
+
+
+def test_an_answer_that_is_no_number_is_asked_for_again(place: Path, client: httpx.Client) -> None:
+    """The labels that a recording began with came from it, and are made anew with it."""
+    session, store = new_session(client), Store(place / "store")
+    facts = upload(client, session, recording(place))
+    store.change("UPDATE scores SET cycles = ? WHERE recording = ?", SCORED % "null", facts["id"])
+    store.change("UPDATE originals SET cycles = ? WHERE recording = ?", json.dumps(cycles_of("normal")), facts["id"])
+    assert client.get(f"/recordings/{facts['id']}").json()["cycles"] == []
+    assert client.post(f"/recordings/{facts['id']}/predictions").status_code == 200
+    again = client.get(f"/recordings/{facts['id']}").json()
+    assert (again["cycles"], again["scores"]) == (facts["cycles"], facts["scores"])
+
+
+def test_sound_that_is_damaged_or_missing_is_a_sentence(place: Path, client: httpx.Client) -> None:
+    facts = upload(client, new_session(client), recording(place))
+    folder = Store(place / "store").place(facts["id"])
+    (folder / "page.wav").write_bytes(b"RIFF")
+    answer = client.get(f"/recordings/{facts['id']}/spectrogram")
+    assert (answer.status_code, answer.json()["detail"].startswith(facts["name"])) == (422, True), answer.text
+    for file in ("page.wav", "audio.wav"):
+        (folder / file).unlink()
+    for path in ("audio", "spectrogram"):
+        answer = client.get(f"/recordings/{facts['id']}/{path}")
+        assert (answer.status_code, answer.json()["detail"]) == (404, f"{facts['name']}: {NO_SOUND}")
+    scored = client.post(f"/recordings/{facts['id']}/scores", json={"cycles": [{"start_s": 0, "end_s": 1}]})
+    assert (scored.status_code, str(place) in scored.text) == (422, False)
+
+
+def test_a_removal_that_leaves_the_sound_says_so(
+    place: Path, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = upload(client, new_session(client), recording(place))
+    with monkeypatch.context() as patched:
+        patched.setattr("rales.web.store.removed", lambda folder: False)
+        answer = client.delete(f"/recordings/{facts['id']}")
+    assert (answer.status_code, "its sound is still in the service's folder" in answer.json()["detail"]) == (500, True)
+    assert client.get(f"/recordings/{facts['id']}").status_code == 404
+
+
+@pytest.mark.parametrize("based", [True, False])
+def test_ten_people_at_one_recording_lose_nothing(place: Path, client: httpx.Client, based: bool) -> None:
+    recorded = upload(client, new_session(client), recording(place))["id"]
+    assert_none_lost(client, recorded, editors=10, saves=4, based=based)

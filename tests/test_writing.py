@@ -1,7 +1,6 @@
 """Files whole or not at all, on the disk before they count; what a killed process left goes, what one writes stays."""
 
 import errno
-import functools
 import os
 import shutil
 import signal
@@ -9,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -113,11 +111,13 @@ def test_a_temporary_folder_of_a_killed_process_goes(tmp_path: Path, monkeypatch
     assert names(tmp_path) == ["rales.notes"]
 
 
-def test_where_nothing_can_be_locked_a_day_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(*_: Any, **__: Any) -> None:
-        raise NotImplementedError
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("reason", sorted({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}))
+def test_where_nothing_can_be_locked_a_day_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(reason, os.strerror(reason))
 
-    monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", no_locks)
     for age_s, folder in ((100, tmp_path / ".new.0123abcd.part"), (90_000, tmp_path / ".old.0123abcd.part")):
         folder.mkdir()
         (folder / ".lock").touch()
@@ -126,9 +126,33 @@ def test_where_nothing_can_be_locked_a_day_counts(tmp_path: Path, monkeypatch: p
     writing.remove_abandoned(tmp_path)
     assert names(tmp_path) == [".new.0123abcd.part"]
     runs.write_json(tmp_path / "x.json", {})
-    assert (tmp_path / "x.json").exists()
+    assert names(tmp_path) == [".new.0123abcd.part", "x.json"]
     with pytest.raises(OSError, match="knows no locks"), writing.claimed(tmp_path):
         pytest.fail("claimed")
+
+
+def test_a_folder_of_another_process_by_the_same_name_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / PART).mkdir()
+    (tmp_path / PART / "half").touch()
+    numbers = iter(["0123abcd", "89abcdef"])
+    monkeypatch.setattr("secrets.token_hex", lambda _: next(numbers))
+    with writing.own_folder(tmp_path, ".x.json.") as folder:
+        assert folder.name == ".x.json.89abcdef.part"
+    assert (tmp_path / PART / "half").exists()
+
+
+@pytest.mark.parametrize("name", ["x" * 240, "x" * 241, "x" * 255, "ä" * 127, "x" + "ä" * 127])
+def test_a_name_as_long_as_a_file_system_takes_can_be_written(tmp_path: Path, name: str) -> None:
+    with runs.replacing(tmp_path / name) as beside:
+        beside.write_text("whole")
+        assert writing.unfinished(tmp_path, f".{name}.") == [beside.parent]
+    assert names(tmp_path) == [name]
+    with writing.own_folder(tmp_path, f".{name}.") as left:
+        shutil.copytree(left, tmp_path / left.name.replace(left.name[-13:], "0123abcd.part"))
+        writing.remove_abandoned(tmp_path, f".{name}.")
+        assert writing.unfinished(tmp_path) == [left]
 
 
 # On the disk before it counts
@@ -225,7 +249,7 @@ def whole_run(out: Path) -> None:
         if runs.begin(out, RECORD):
             return
         found = runs.read_resume(out, lambda *_: None)
-        for epoch in range(found[1]["epoch"] + 1 if found else 1, 3):
+        for epoch in range(found["epoch"] + 1 if found else 1, 3):
             runs.forget_after(out, epoch - 1)
             runs.append_metrics(out, [{"epoch": epoch, "split": "train"}])
             runs.save_tensors(out / "best.safetensors", {"w": torch.full((3,), epoch)}, {"epoch": epoch})
@@ -271,8 +295,6 @@ def test_a_job_stopped_at_any_file_event_goes_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(writing, "_remove_abandoned_once", writing.remove_abandoned)  # each time is a new command
-    one_thread = functools.partial(ThreadPoolExecutor, 1)  # else the events come in another order each time
-    monkeypatch.setattr(overlay, "ThreadPoolExecutor", one_thread)
     stops = check_every_stop(work, tmp_path / "place", how, every=every)
     with capsys.disabled():
         print(f"{work.__name__}, {how}: {stops} stops, 0 refused, 0 different, 0 left over")
@@ -336,3 +358,12 @@ def test_the_second_of_two_that_make_up_a_database_is_told(tmp_path: Path) -> No
     shutil.rmtree(tmp_path / "new")
     with at_work(tmp_path):  # of something else
         synthetic.write_folder(tmp_path / "new", 2, 0)
+
+
+def test_the_second_takes_no_file_that_the_first_has_moved_into_an_empty_folder(tmp_path: Path) -> None:
+    moved = tmp_path / synthetic.TABLES[0]
+    with writing.own_folder(tmp_path, ".synthetic."):
+        moved.write_text("of the first")
+        with pytest.raises(ValueError, match="another process is writing it"):
+            synthetic.write_folder(tmp_path, 2, 0)
+        assert moved.read_text() == "of the first"

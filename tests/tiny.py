@@ -1,6 +1,8 @@
 """A data folder in ICBHI layout and a recipe that train together in a second."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -118,7 +120,17 @@ def model(*words: str) -> Model:
     return Model(chosen, network, record, torch.device("cpu"))
 
 
+def record_of(recipe: Recipe) -> dict[str, Any]:
+    """-> what a checkpoint of a recipe says of it, as JSON has it."""
+    about = {"recipe": recipe.name, "options": dict(recipe.options), "config": to_dict(recipe.config)}
+    return dict(json.loads(json.dumps({**about, "classes": CLASSES})))
+
+
 def save(model: Model, path: Path) -> None:
     """Write a model's checkpoint."""
-    about = {**model.record, "options": {"size": "tiny"}, "epoch": 1}
-    runs.save_tensors(path, model.plain.state_dict(), about)
+    runs.save_tensors(path, model.plain.state_dict(), about(model))
+
+
+def about(model: Model) -> dict[str, Any]:
+    """-> the record in a model's checkpoint."""
+    return {**model.record, "options": {"size": "tiny"}, "epoch": 1}

@@ -9,10 +9,14 @@ A research tool, not a diagnosis.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rales.telemetry import refuse_telemetry
+
 if TYPE_CHECKING:
     from rales.predict import Model
 
 __version__ = "0.1.0"
+
+refuse_telemetry()
 
 
 def load(path_or_name: str | Path | None = None, device: str = "auto") -> "Model":

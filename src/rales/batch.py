@@ -7,19 +7,23 @@ died, goes on with the same command, and every recording is in the output exactl
 
 import functools
 import hashlib
-from collections.abc import Generator, Iterator, Mapping
+import re
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import pandas as pd
 
 from rales import export, formats, predict, recordings, runs, scoring, spread
+from rales.cells import one_line
 from rales.config import UsageError
 from rales.data import table
 from rales.data.collection import Source, read_collection
 from rales.data.dialects import Row
 from rales.devices import processors
+from rales.extras import reason
 from rales.progress import progress_bar
 
 SHARD = 1000  # recordings: some 7,000 cycles, 1 MB; ten million recordings are 10,000 shards
@@ -51,6 +55,7 @@ def run(
     min_confidence: float = 0.0,
     threshold: Any = None,
     quality: bool = True,
+    urls: Sequence[str] = (),
     progress: bool = False,
 ) -> dict[str, Any]:
     """Manifest (CSV or Parquet with a column `path`) -> OUT/cycles, OUT/summary and OUT/status, a Parquet file a shard;
@@ -60,7 +65,9 @@ def run(
     relative to the manifest, absolute, or URLs; each place counts once, however it is written. `cluster`
     is "local" (`processes` at a time) or "ray" (the cluster at `address`, or one started here; manifest, model and out
     must be on a file system that its nodes share).
-    Errors: no manifest, no model, an OUT of another job.
+    `urls` are the beginnings of addresses that the manifest may name: it may be a stranger's, and an address is asked
+    from this machine, with the user's rights.
+    Errors: no manifest, no model, an OUT of another job, an address that is not allowed.
     """
     if cluster not in ("local", "ray"):
         raise UsageError(f"--cluster {cluster}: expected local or ray")
@@ -68,6 +75,7 @@ def run(
         raise UsageError("--shard and --processes: expected 1 or more")
     collection = read_collection([manifest], part="all")
     (source,) = collection.sources
+    check_urls(manifest, source, urls)
     rows = rows_of(manifest, source) if cycles == "auto" else {}
     classifier = export.load(model)
     decision = classifier.decision(min_confidence, threshold)
@@ -97,6 +105,29 @@ def run(
             ]
         remove_half_written(out)
         return outcome(out, len(source.used), problems)
+
+
+def check_urls(manifest: Path, source: Source, allowed: Sequence[str]) -> None:
+    """Recordings of a manifest, and beginnings of addresses -> a UsageError if it names another address."""
+    import pyarrow.compute as pc
+
+    named = source.used.filter(pc.match_substring(source.used, "://")).to_pylist()
+    refused = [url for url in named if not any(lies_in(url, place) for place in allowed)]
+    if refused:
+        place = refused[0][: refused[0].find("/", refused[0].find("://") + 3) + 1] or refused[0]
+        raise UsageError(
+            f"{manifest}: names {len(refused)} address{'es' * (len(refused) > 1)} that this machine would ask, first "
+            f"{one_line(refused[0])}; if you trust the manifest, allow it with --urls {one_line(place)}"
+        )
+
+
+def lies_in(url: str, place: str) -> bool:
+    """Whether an address lies in a place such as s3://bucket/folder; `..` and fsspec's chains (`::`) lead out of it,
+    also where they are quoted, once or more."""
+    plain = url
+    while (once := unquote(plain)) != plain:
+        plain = once
+    return url.startswith(place.rstrip("/") + "/") and "::" not in plain and ".." not in re.split(r"[/\\]", plain)
 
 
 def predict_shard(
@@ -190,13 +221,20 @@ def outcome(out: Path, expected: int, problems: list[str]) -> dict[str, Any]:
 
     counts = {"recordings": 0, "ok": 0, "failed": 0, "cycles": 0, "not_judged": 0, "seconds_of_sound": 0.0}
     for path in sorted((out / "status").glob("part-*.parquet")):
-        shard = pq.read_table(path, columns=["path", "status", "sentence", "duration_s", "cycles", "not_judged"])
-        failed = shard.filter(pc.equal(shard["status"], "failed"))
+        try:
+            shard = pq.read_table(path, columns=["path", "status", "sentence", "duration_s", "cycles", "not_judged"])
+            failed = shard.filter(pc.equal(shard["status"], "failed"))
+            sums = [pc.sum(shard[name]).as_py() or 0 for name in ("cycles", "not_judged", "duration_s")]
+        except (OSError, ValueError, KeyError, NotImplementedError) as error:
+            raise ValueError(
+                f"{path}: damaged, no status of a shard ({reason(error)}); remove it, and the same command "
+                "computes the shard again"
+            ) from error
         counts["recordings"] += len(shard)
         counts["failed"] += len(failed)
-        counts["cycles"] += pc.sum(shard["cycles"]).as_py() or 0
-        counts["not_judged"] += pc.sum(shard["not_judged"]).as_py() or 0
-        counts["seconds_of_sound"] += pc.sum(shard["duration_s"]).as_py() or 0.0
+        counts["cycles"] += sums[0]
+        counts["not_judged"] += sums[1]
+        counts["seconds_of_sound"] += sums[2]
         problems += failed["sentence"].to_pylist()[: max(0, 20 - len(problems))]
     counts["ok"] = counts["recordings"] - counts["failed"]
     if counts["recordings"] != expected and not any(problem.startswith("shard ") for problem in problems):

@@ -30,6 +30,24 @@ ABOVE_ZERO = tuple(
     for name in names.split()
 )
 SHARES = ("train.validation_share", "pretrain.mask_ratio")  # above 0 and below 1
+AT_MOST = {  # far above anything sensible: nothing is made of a size that a slip or a damaged file asks for
+    "rate_hz": 192_000,
+    "duration_s": 600,
+    "fade_samples": 10**7,
+    "dim": 2**16,
+    "decoder_dim": 2**16,
+    "depth": 128,
+    "decoder_depth": 128,
+    "heads": 2**16,
+    "decoder_heads": 2**16,
+    "patch": 2**16,
+    "unit_frames": 10**6,
+    "layers": 128,
+    "seed": 2**63 - 1,  # as far as JSON and torch go
+}
+LEAST_HZ, LEAST_S = 1000, 0.1
+MOST_SAMPLES = 20_000_000  # of a cycle: 80 MB
+MOST = 10**9  # of any other whole number
 
 
 class UsageError(ValueError):
@@ -127,7 +145,7 @@ class Model:
     weights: str = ""
     """Name or file of the pre-trained checkpoint; empty = random start."""
     weights_digest: str = ""
-    """SHA-256 of the encoder in that file, filled in when it is read: a file of the same name may hold another."""
+    """SHA-256 of that file, or of the M2D encoder in it: filled in, since a file of the same name may hold another."""
 
 
 @dataclass(frozen=True)
@@ -338,12 +356,8 @@ def replace_field(config: Settings, name: str, text: str) -> Settings:
     if name not in known:
         raise UsageError(f"--set {name}: no such field; the nearest is {nearest_field(name, list(known))}")
     value = parse(text, known[name], name)
-    for number in value if isinstance(value, tuple) else (value,):
-        if isinstance(number, int | float) and not is_possible(number, name):
-            expected = "a number above 0" if name in ABOVE_ZERO else "a finite number, 0 or more"
-            raise UsageError(f"--set {name}={text}: expected {expected}")
-    if name in SHARES and not 0 < value < 1:
-        raise UsageError(f"--set {name}={text}: expected a share between 0 and 1")
+    if expected := what_is_possible(value, name):
+        raise UsageError(f"--set {name}={text}: expected {expected}")
     head, _, tail = name.partition(".")
     if not tail:
         return dataclasses.replace(config, **{head: value})
@@ -365,10 +379,38 @@ def nearest_field(name: str, known: list[str]) -> str:
     return difflib.get_close_matches(name, own or short or known, n=1, cutoff=0.0)[0]
 
 
-def is_possible(number: float, name: str) -> bool:
-    """Number and field -> whether the field can have it at all: no field is infinite, hardly any negative."""
-    least_fits = number > 0 if name in ABOVE_ZERO else number >= 0 or name.endswith(".mean")
-    return least_fits and math.isfinite(number)
+def what_is_possible(value: Any, name: str) -> str:
+    """Value of the right type and its field -> what the field can be at all, "" if the value is possible: no field is
+    infinite, hardly any negative, and no network is larger than AT_MOST."""
+    for number in value if isinstance(value, tuple) else (value,):
+        if not isinstance(number, int | float):
+            continue
+        least_fits = number > 0 if name in ABOVE_ZERO else number >= 0 or name.endswith(("mean", "best_score"))
+        if not least_fits or not math.isfinite(number):
+            return "a number above 0" if name in ABOVE_ZERO else "a finite number, 0 or more"
+        most = AT_MOST.get(name.rpartition(".")[2], MOST if isinstance(number, int) else math.inf)
+        if number > most:
+            return f"a number up to {most}"
+    if name in SHARES and not 0 < value < 1:
+        return "a share between 0 and 1"
+    return ""
+
+
+def check_fit(config: Config) -> None:
+    """Settings that are possible one by one: UsageError for those that do not go together."""
+    model, audio = config.model, config.audio
+    if not model.layers or max(model.layers) > model.depth:
+        raise UsageError(f"model.layers={list(model.layers)}: the encoder has {model.depth} layers")
+    if audio.rate_hz < LEAST_HZ or audio.duration_s < LEAST_S:
+        raise UsageError(
+            f"audio.rate_hz={audio.rate_hz} and audio.duration_s={audio.duration_s:g}: expected {LEAST_HZ} and "
+            f"{LEAST_S:g} at least, of which no picture can be made otherwise"
+        )
+    if audio.rate_hz * audio.duration_s > MOST_SAMPLES:
+        raise UsageError(
+            f"audio.duration_s={audio.duration_s:g} at {audio.rate_hz} Hz: {audio.rate_hz * audio.duration_s:.0f} "
+            f"samples a cycle, expected {MOST_SAMPLES} at most"
+        )
 
 
 def field_types(section: type) -> dict[str, Any]:
@@ -422,21 +464,52 @@ def differences(before: Config, after: Config) -> dict[str, Any]:
     return found
 
 
-def from_dict(values: Mapping[str, Any], origin: str | Path = "config") -> Config:
-    """Plain JSON values -> Config; fields that a newer or older version lacks are a sentence."""
+def from_dict(values: Any, origin: str | Path = "config") -> Config:
+    """Plain JSON values -> Config; fields that a newer or older version lacks, and values that no field can have, are a
+    sentence."""
     config: Config = build(Config, values, str(origin))
     return config
 
 
-def build(section: type, values: Mapping[str, Any], origin: str) -> Any:
+def build(section: type, values: Any, origin: str, prefix: str = "") -> Any:
+    """Dataclass, the JSON object of it, and what is at fault if it is none -> the dataclass. `prefix` is the dotted
+    name of the object and its dot, "" of all settings."""
     hints = typing.get_type_hints(section)
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{origin}: its {prefix.rstrip('.') or 'config'} is {of_kind(values)}, expected an object")  # noqa: TRY004
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise ValueError(f"{origin}: unknown settings {', '.join(unknown)}; it was written by another version of Rales")
     arguments = {}
     for name, value in values.items():
         if dataclasses.is_dataclass(hints[name]):
-            arguments[name] = build(typing.cast(type, hints[name]), value, origin)
+            arguments[name] = build(typing.cast(type, hints[name]), value, origin, f"{prefix}{name}.")
         else:
-            arguments[name] = tuple(value) if isinstance(value, list) else value
+            arguments[name] = stored(value, hints[name], prefix + name, origin)
     return section(**arguments)
+
+
+def stored(value: Any, kind: Any, name: str, origin: str) -> Any:
+    """JSON value and type of its field -> the value. Errors: one that the field cannot have."""
+    given, expected = value, ""
+    if typing.get_origin(kind) is Literal:
+        expected = "" if value in typing.get_args(kind) else f"one of {', '.join(typing.get_args(kind))}"
+    elif typing.get_origin(kind) is tuple:
+        parts = typing.get_args(kind)
+        value = tuple(value) if isinstance(value, list | tuple) else ()
+        right = all(type(number) is int for number in value) and (Ellipsis in parts or len(value) == len(parts))
+        expected = "" if value and right else "a list of whole numbers"
+    elif not (type(value) is kind or (kind is float and type(value) is int)):
+        expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+    if expected := expected or what_is_possible(value, name):
+        shown = of_kind(given) if isinstance(given, dict | list) and not isinstance(value, tuple) else repr(given)[:80]
+        raise ValueError(
+            f"{origin}: {name} is {shown}, expected {expected}; the file is damaged or was changed by hand"
+        )
+    return value
+
+
+def of_kind(value: object) -> str:
+    """JSON value -> what it is, in words."""
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")

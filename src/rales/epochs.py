@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rales import runs
+from rales.json_files import DAMAGED
+from rales.metrics import CLASSES
 
 FILE = "epochs.safetensors"
 LEAST, LOWEST = -(2.0**-24), -65504.0  # of float16: the negative number nearest to 0, and the lowest finite one
@@ -44,9 +46,12 @@ def append_epoch(folder: Path, epoch: int, tensors: Mapping[str, Tensor]) -> Non
     runs.save_tensors(folder / FILE, {**stacked, **shared}, {"epoch": epoch})
 
 
-def forget_after(folder: Path, epoch: int) -> None:
-    """Before a run goes on after epoch `epoch`: drop what is there of later ones, which it repeats."""
+def forget_after(folder: Path, epoch: int, scored: set[int]) -> None:
+    """Before a run goes on after epoch `epoch`, of whose epochs `scored` have test figures: drop what is there of later
+    ones, which it repeats. Errors: an epoch that is not there."""
     found = read_epochs(folder)
+    if missing := scored - set(found["epoch"].tolist() if found else []):
+        raise ValueError(f"{folder / FILE}: holds nothing of epoch {min(missing)}; {DAMAGED}")
     if not found or found["epoch"].max(initial=0) <= epoch:
         return
     kept = found["epoch"] <= epoch
@@ -62,4 +67,26 @@ def read_epochs(folder: Path) -> dict[str, NDArray[Any]]:
     if not (folder / FILE).exists():
         return {}
     tensors, _ = runs.read_checkpoint(folder / FILE)
+    check_arrays(tensors, folder / FILE)
     return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def check_arrays(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Tensors of the file -> nothing. Errors: they are not those named above, or not finite numbers."""
+    scored = tuple(tensors["epoch"].shape)[:1] if "epoch" in tensors else ()
+    layers = tuple(tensors["layers"].shape)[:1] if "layers" in tensors else ()
+    kinds = {
+        "epoch": (torch.int64, 1, scored),
+        "test": (torch.float16, 3, scored),
+        "validation": (torch.float16, 3, scored),
+        "layers": (torch.int64, 1, layers),
+        "layer_weights": (torch.float32, 2, (*scored, *layers)),
+    }
+    for name, value in {"epoch": torch.empty(0), **tensors}.items():
+        dtype, axes, start = kinds.get(name, (None, 0, ()))
+        shape = tuple(value.shape)
+        fitting = value.dtype == dtype and value.ndim == axes and shape[: len(start)] == start
+        if not fitting or (axes == 3 and shape[2] != len(CLASSES)) or not value.isfinite().all():
+            raise ValueError(f"{path}: {name} of shape {shape} is not what a run says after its epochs; {DAMAGED}")
+    if not (tensors["epoch"].diff() > 0).all():
+        raise ValueError(f"{path}: its epochs do not ascend; {DAMAGED}")

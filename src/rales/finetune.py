@@ -22,9 +22,10 @@ from rales.config import Recipe, Step, to_dict
 from rales.data import batches, splits
 from rales.devices import Place, place
 from rales.metrics import CLASSES, confusion, icbhi_scores, mean_auroc
-from rales.models.weights import check_finite
+from rales.models.weights import check_whole
 from rales.optim import interpolate, largest_weight, load_state_tensors, set_lr, state_tensors
 from rales.progress import progress_bar
+from rales.records import State, check, check_evaluation
 from rales.rows import Data, class_numbers, cycle_waves, rows_of, scored_together
 from rales.steps import make_optimisers, scheduled_lr
 
@@ -70,7 +71,7 @@ def train(
     check_batches(recipe, here)
     finished = here.rank == 0 and runs.begin(out, record)
     if any(here.gather(finished)):  # and nobody reads the folder before rank 0 has made it
-        return runs.read_json(out / "evaluation.json") if here.rank == 0 else {}
+        return stored_figures(out) if here.rank == 0 else {}
     items = rows_of(table, recipe)
     waves = cycle_waves(items, recipe, progress=progress and here.rank == 0, folder=cache_folder)
     data = Data(items, waves, scored_together(config, 16))
@@ -79,12 +80,13 @@ def train(
     frontend = recipe.frontend(config).to(here.device)
     model = recipe.model(config).to(here.device)
     optimisers = make_optimisers(model, config)
-    state = resume(out, model, frontend, optimisers)
+    state = resume(out, model, frontend, optimisers, record)
     if recipe.fit is not None and state["epoch"] == 0:
         recipe.fit(config, frontend.eval(), model.eval(), data, here.device)
     if here.rank == 0:
         runs.forget_after(out, state["epoch"])
-        epoch_logits.forget_after(out, state["epoch"])
+        scored = {line["epoch"] for line in runs.read_metrics(out) if line.get("split") == "test"}
+        epoch_logits.forget_after(out, state["epoch"], scored)
         if problem := selection_problem(to_dict(config.train), data.labels[data.rows("validation")]):
             log.warning("%s: %s", out, problem)
     # blocks above the last fused layer get no gradient
@@ -115,6 +117,13 @@ def train(
     here.gather("trained")
     figures = finish(out, model, frontend, data, here, state, record) if here.rank == 0 else {}
     here.gather("finished")
+    return figures
+
+
+def stored_figures(out: Path) -> dict[str, Any]:
+    """Finished run folder -> the figures that it ended with. Errors: a file that is none of them."""
+    figures = runs.read_json(out / "evaluation.json")
+    check_evaluation(figures, out / "evaluation.json")
     return figures
 
 
@@ -371,17 +380,26 @@ def layer_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def resume(
-    out: Path, model: nn.Module, frontend: nn.Module, optimisers: dict[str, torch.optim.Optimizer]
+    out: Path,
+    model: nn.Module,
+    frontend: nn.Module,
+    optimisers: dict[str, torch.optim.Optimizer],
+    record: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Load the last whole epoch of an unfinished run, if there is one; -> epoch and best score so far."""
-    found = runs.read_resume(out, check_finite)
-    if found is None:
+    """Load the last whole epoch of the unfinished run of this record, if there is one; -> epoch and best score."""
+
+    def take(tensors: Mapping[str, Tensor], stored: Mapping[str, Any], path: Path) -> None:
+        runs.check_same_run(path, stored, record)
+        check(State, stored.get("state"), str(path), "state.")
+        weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
+        check_whole(weights, tensors_of(model, frontend), path)
+        load_tensors(weights, model, frontend)
+        for name, optimiser in optimisers.items():
+            load_state_tensors(optimiser, tensors, f"optimiser.{name}.", path)
+
+    state = runs.read_resume(out, take)
+    if state is None:
         return {"epoch": 0, "best_score": None, "best_epoch": None}
-    tensors, state = found
-    weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
-    load_tensors(weights, model, frontend)
-    for name, optimiser in optimisers.items():
-        load_state_tensors(optimiser, tensors, f"optimiser.{name}.")
     return state
 
 

@@ -25,7 +25,7 @@ from rales.extras import require_packages
 from rales.metrics import CLASSES, icbhi_scores
 from rales.models import ViT
 from rales.models.fast import pack
-from rales.models.weights import fingerprint
+from rales.models.weights import check_finite, fingerprint
 from rales.pretrain import Probe
 from rales.probe import C, Pooled, Subset, Whole, check_strength, count, learned_weights, subsets, table, weighted
 from rales.progress import progress_bar
@@ -91,7 +91,8 @@ def search(
     )
     with runs.claimed(out):
         begin(out, settings, command)
-        pooled = kept(out / "features.safetensors", source)
+        shape = (len(used), encoder.depth, encoder.dim)
+        pooled = kept(out / "features.safetensors", source, dict.fromkeys(POOLS, shape))
         if pooled is None:
             waves = cycle_waves(cycles, recipe, progress=progress, folder=cache_folder)
             device = pick(recipe.config.train.device, 0)
@@ -100,6 +101,7 @@ def search(
             chosen_rows = used.index.to_numpy()
             pooled = features(encoder.to(device), front, waves, chosen_rows, batch=batch, progress=progress)
             keep(out / "features.safetensors", pooled, source)
+        sizes_of_counts = (len(set(fold_of)), len(chosen), len(CLASSES), len(CLASSES))
         plain = weighted(pooled, np.ones(encoder.depth))
         counts = count(
             plain,
@@ -107,7 +109,7 @@ def search(
             fold_of,
             chosen,
             c=c,
-            counts=(kept(out / "counts.safetensors", settings) or {}).get("counts"),
+            counts=(kept(out / "counts.safetensors", settings, {"counts": sizes_of_counts}) or {}).get("counts"),
             keep=lambda known: keep(out / "counts.safetensors", {"counts": known}, settings),
             progress=progress,
         )
@@ -172,7 +174,8 @@ def begin(out: Path, settings: Mapping[str, Any], command: str) -> None:
     """Make or reopen the folder of a search; one of other settings, or with other files, is a sentence."""
     path = out / "layers.json"
     if path.exists():
-        there, here = runs.flatten(runs.read_json(path).get("settings", {})), runs.flatten(settings)
+        stored = runs.read_json(path).get("settings")
+        there, here = runs.flatten(stored if isinstance(stored, dict) else {}), runs.flatten(settings)
         for key in here:
             if here[key] != there.get(key):
                 raise ValueError(
@@ -189,12 +192,18 @@ def keep(path: Path, arrays: Mapping[str, NDArray[Any]], key: Mapping[str, Any])
     runs.save_tensors(path, {name: torch.from_numpy(values) for name, values in arrays.items()}, {"key": key})
 
 
-def kept(path: Path, key: Mapping[str, Any]) -> dict[str, NDArray[Any]] | None:
-    """-> the arrays that `keep` wrote under the same key, or None."""
+def kept(path: Path, key: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[Any]] | None:
+    """-> the arrays that `keep` wrote under the same key, or None. Errors: not these arrays of these shapes, or values
+    that are not finite."""
     if not path.exists():
         return None
     tensors, record = runs.read_checkpoint(path)
-    return {name: value.numpy() for name, value in tensors.items()} if record["key"] == runs.clean(key) else None
+    if record.get("key") != runs.clean(key):
+        return None
+    if {name: tuple(value.shape) for name, value in tensors.items()} != dict(shapes):
+        raise ValueError(f"{path}: holds other arrays than this search; remove the file, and they are made again")
+    check_finite(tensors, path)
+    return {name: value.numpy() for name, value in tensors.items()}
 
 
 @torch.inference_mode()

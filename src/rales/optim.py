@@ -1,6 +1,8 @@
 """Optimisers and schedules: parameters and numbers only."""
 
 import math
+import os
+import re
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -112,11 +114,21 @@ def state_tensors(optimiser: torch.optim.Optimizer, prefix: str) -> dict[str, Te
     }
 
 
-def load_state_tensors(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str) -> None:
-    """Undo `state_tensors`."""
+def load_state_tensors(
+    optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], prefix: str, path: str | os.PathLike[str]
+) -> None:
+    """Undo `state_tensors`. Errors: entries of the file `path` that are not of these parameters, or not finite."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
-        if name.startswith(prefix):
-            number, _, entry = name.removeprefix(prefix).partition(".")
-            state.setdefault(int(number), {})[entry] = value
+        if not name.startswith(prefix):
+            continue
+        number, _, entry = name.removeprefix(prefix).partition(".")
+        place = int(number) if re.fullmatch("[0-9]{1,9}", number) else len(parameters)
+        fitting = place < len(parameters) and (value.ndim == 0 or value.shape == parameters[place].shape)
+        if not fitting or not value.is_floating_point() or not value.isfinite().all():
+            raise ValueError(f"{path}: {name} is of no weight of this network, or not finite; the file is damaged")
+        state.setdefault(place, {})[entry] = value
+    if len({frozenset(entries) for entries in state.values()}) > 1:
+        raise ValueError(f"{path}: some of {prefix}… are missing; the file is damaged")
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

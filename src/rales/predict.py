@@ -30,7 +30,7 @@ from rales.metrics import CLASSES, by_group
 from rales.models import downloads
 from rales.models.fast import pack
 from rales.models.fusion import mean_plus_max
-from rales.models.weights import check_finite, fingerprint
+from rales.models.weights import check_whole, fingerprint, stated_by, without_memory
 from rales.progress import progress_bar
 from rales.recordings import Cycles, Piece, Waves
 from rales.rows import cycle_waves, preparation, scored_together
@@ -40,6 +40,7 @@ from rales.scoring import Decision, Probabilities
 
 BATCH = 32  # cycles scored at once; no answer depends on it but with audio.scope=batch, where the run says how many
 CHUNK = 4096  # rows of a table that is handed on
+IDENTITY = ("recipe", "options", "config", "seed")  # of a run, in config.json and in its checkpoints
 DEFAULT, DEFAULT_FOLDER = downloads.SHIPPED, downloads.SHIPPED_FILE.parent
 
 Paths = str | Path | Iterable[str | Path]
@@ -326,9 +327,10 @@ class Model:
                 values = np.concatenate([function(waves[i : i + BATCH]) for i in starts]) if len(waves) else nothing
                 if not np.isfinite(values).all():
                     raise no_answer(path, waves)
-            except (ValueError, OSError) as error:
-                if problems is None or isinstance(error, NoRoom):
+            except Exception as caught:
+                if problems is None or isinstance(caught, NoRoom):
                     raise
+                error = recordings.told(path, caught)
                 problems.append(one_line(str(error)))
                 yield Answer(path, float("nan"), Cycles([], [], None, ""), nothing, error)
                 continue
@@ -416,12 +418,14 @@ def load(path_or_name: str | Path | None = None, device: str = "auto") -> Model:
         if not path.is_file():
             raise UsageError("no --model given, and this version ships none; give a run folder of `rales train`")
 
+    own = None
     if path.is_dir():
         if not (path / "config.json").exists():
             raise ValueError(f"{path}: no run folder (config.json is missing); give the --out of `rales train`")
         if not (path / "done").exists():
             raise ValueError(f"{path}: the run is not finished; the same train command goes on with it")
-        if runs.read_json(path / "config.json").get("recipe") == "pretrain":
+        own = runs.read_json(path / "config.json")
+        if own.get("recipe") == "pretrain":
             raise ValueError(
                 f"{path}: a pre-trained encoder, which names no classes; fine-tune it (rales train --weights)"
             )
@@ -431,17 +435,14 @@ def load(path_or_name: str | Path | None = None, device: str = "auto") -> Model:
 
     tensors, record = runs.read_checkpoint(path)
     recipe = recipes.rebuild(record, str(path))
-    frontend, network = recipe.frontend(recipe.config), recipe.model(recipe.config)
-    shapes = {name: value.shape for name, value in finetune.tensors_of(network, frontend).items()}
-    stored = {name: value.shape for name, value in tensors.items()}
-    wrong = [name for name in shapes.keys() | stored.keys() if shapes.get(name) != stored.get(name)]
-    if wrong:
-        raise ValueError(
-            f"{path}: its tensors do not fit the architecture that its record names ({len(wrong)} differ, first "
-            f"{min(wrong)}); the file was put together from two models"
-        )
-    check_finite(tensors, path)
+    if own is not None and (different := [name for name in IDENTITY if own.get(name) != record.get(name)]):
+        raise ValueError(f"{path}: its {different[0]} is not that of config.json; the folder holds files of two runs")
+    with stated_by(path):
+        frontend = recipe.frontend(recipe.config)
+    empty = without_memory(lambda: recipe.model(recipe.config), path)
+    check_whole(tensors, finetune.tensors_of(empty, frontend), path)
 
+    network = recipe.model(recipe.config)
     finetune.load_tensors(tensors, network, frontend)
     return Model(recipe, network, record, pick(device, 0), frontend=frontend)
 
@@ -456,6 +457,8 @@ def evaluate(
     """
     model = load(run, device)
     config, record = model.recipe.config, model.record
+    if "epoch" not in record or "digest" not in record.get("split", {}):
+        raise ValueError(f"{run}: its checkpoint does not say its epoch or its data; train or copy it again")
     table = splits.divide(cycles, config, needed=("test",))
     parts: dict[str, pd.Series[bool]] = {config.split.name: table["split"] == "test"}
     if config.split.name == "official":
@@ -499,6 +502,7 @@ def evaluate(
         }
         for name, part in figures.items()
     }
+    own["model"] = model.digest
     own["notice"] = NOTICE
     return own
 

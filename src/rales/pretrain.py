@@ -1,9 +1,9 @@
 """The M2D loop: recordings without labels in, a run folder with a pre-trained encoder out."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from rales.data.hearing import Hearing, measured
 from rales.devices import Place, place
 from rales.models import M2D, ViT
 from rales.models.fast import pack
-from rales.models.weights import check_finite, write_reference_file
+from rales.models.weights import check_whole, write_reference_file
 from rales.optim import (
     adamw,
     clip_gradients,
@@ -35,10 +35,52 @@ from rales.optim import (
 )
 from rales.pretrain_config import PretrainConfig
 from rales.progress import progress_bar
+from rales.records import WRONG, check
 
 Build = Callable[[PretrainConfig], tuple[M2D, ViT | None]]  # -> the network, and a frozen teacher
 HOP_SAMPLES = 160
 MASKS = 6  # stream of random numbers; those before it are of the crops
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """statistics.json: mean and deviation of the log-mel, and the noise's mean."""
+
+    mean: float
+    std: float
+    noise_mean: float
+
+
+@dataclass(frozen=True)
+class State:
+    """Where an unfinished pre-training stands."""
+
+    epoch: int
+    step: int
+    sums: list[float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainLine:
+    """An epoch in metrics.jsonl."""
+
+    epoch: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class ProbeLine:
+    """A probe's figures in metrics.jsonl."""
+
+    epoch: int
+    specificity: float | None
+    sensitivity: float | None
+    score: float | None
+    score_last_layer: float | None
+
+
+LINES: dict[str, type] = {"train": TrainLine, "probe": ProbeLine}
 BEGIN: dict[str, Any] = {"step": 0, "sums": [0.0] * 4, "seconds": 0.0}  # where an epoch stands that has not begun
 
 
@@ -109,7 +151,7 @@ def train(
     """The run from where it was saved last to the end; -> what came of it (rank 0)."""
     finished = here.rank == 0 and runs.begin(out, record)
     if any(here.gather(finished)):  # and nobody reads the folder before rank 0 has made it
-        return summary(out) if here.rank == 0 else {}
+        return summary(out, record) if here.rank == 0 else {}
     numbers, steps = config.pretrain, items_of(config, data) // config.pretrain.batch_size
     shown = progress and here.rank == 0
     if here.rank == 0:
@@ -131,9 +173,9 @@ def train(
     if here.rank == 0 and not (out / "statistics.json").exists():
         runs.write_json(out / "statistics.json", statistics(config, sounds, noises, model, notes, progress=shown))
     here.gather("measured")
-    stats = runs.read_json(out / "statistics.json")
+    stats = stored_statistics(out)
     model.norm_stats.copy_(torch.tensor([stats["mean"], stats["std"]]))
-    state = resume(out, model, optimiser)
+    state = resume(out, model, optimiser, record)
     job = Job(
         config=config,
         out=out,
@@ -177,7 +219,7 @@ def train(
     if here.rank == 0:
         finish(job)
     here.gather("finished")
-    return summary(out) if here.rank == 0 else {}
+    return summary(out, record) if here.rank == 0 else {}
 
 
 def train_epoch(job: Job, epoch: int, state: dict[str, Any]) -> dict[str, Any]:
@@ -296,6 +338,13 @@ def statistics(
     return {"mean": mean, "std": std, "noise_mean": noise_mean}
 
 
+def stored_statistics(out: Path) -> dict[str, float]:
+    """Run folder -> what `statistics` found when the run began. Errors: a file that is none of it."""
+    found = runs.read_json(out / "statistics.json")
+    check(Statistics, found, str(out / "statistics.json"))
+    return {known.name: found[known.name] for known in fields(Statistics)}
+
+
 def write_notes(job: Job) -> None:
     """What all processes have to say of recordings -> log.jsonl, each sentence once."""
     notes = [note for some in job.here.gather(job.notes) for note in some]
@@ -321,15 +370,22 @@ def keep(job: Job, state: dict[str, Any]) -> None:
     runs.save_resume(job.out, tensors, about)
 
 
-def resume(out: Path, model: M2D, optimiser: torch.optim.AdamW) -> dict[str, Any]:
-    """Load what `keep` wrote, if it did; -> whole epochs, steps and sums of the one begun."""
-    found = runs.read_resume(out, check_finite)
-    if found is None:
+def resume(out: Path, model: M2D, optimiser: torch.optim.AdamW, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Load what `keep` wrote of a run of this record, if it did; -> whole epochs, steps and sums of the one begun."""
+
+    def take(tensors: Mapping[str, Tensor], stored: Mapping[str, Any], path: Path) -> None:
+        runs.check_same_run(path, stored, record)
+        check(State, stored.get("state"), str(path), "state.")
+        if len(stored["state"]["sums"]) != len(BEGIN["sums"]):
+            raise ValueError(f"{path}: state.sums has another length than {len(BEGIN['sums'])}; {WRONG}")
+        weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
+        check_whole(weights, model.state_dict(), path)
+        model.load_state_dict(weights)
+        load_state_tensors(optimiser, tensors, "optimiser.", path)
+
+    state = runs.read_resume(out, take)
+    if state is None:
         return {"epoch": 0, **BEGIN}
-    tensors, state = found
-    weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
-    model.load_state_dict(weights)
-    load_state_tensors(optimiser, tensors, "optimiser.")
     return state
 
 
@@ -343,22 +399,26 @@ def finish(job: Job) -> None:
     runs.finish(job.out)
 
 
-def summary(out: Path) -> dict[str, Any]:
-    """Finished run folder -> what came of it."""
-    lines, config = runs.read_metrics(out), runs.read_json(out / "config.json")
-    train_lines = [line for line in lines if line["split"] == "train"]
-    probes = [line for line in lines if line["split"] == "probe"]
-    passed_over = (out / "log.jsonl").read_text().count('"passed over"') if (out / "log.jsonl").exists() else 0
+def summary(out: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Finished run folder and its record -> what came of it. Errors: a file of it that does not say so."""
+    lines = {"train": list[dict[str, Any]](), "probe": list[dict[str, Any]]()}
+    for number, line in enumerate(runs.read_metrics(out), start=1):
+        kind = str(line.get("split"))
+        if kind in lines:
+            check(LINES[kind], line, f"{out / 'metrics.jsonl'}, line {number}")
+            lines[kind].append(line)
+    if not lines["train"]:
+        raise ValueError(f"{out / 'metrics.jsonl'}: holds no epoch, though the run is marked as done; {WRONG}")
     return {
         "checkpoint": str(out / "last.safetensors"),
-        "recordings": config["data"]["recordings"],
-        "left_out": config["data"]["left_out"],
-        "notes": [note for folder in config["data"]["folders"] for note in folder.get("notes", [])],
-        "passed_over": passed_over,
-        **runs.read_json(out / "statistics.json"),
-        "epochs": len(train_lines),
-        "loss": {"first_epoch": train_lines[0]["loss"], "last_epoch": train_lines[-1]["loss"]},
-        "probe": {"start": probes[0], "last": probes[-1]} if probes else None,
+        "recordings": record["data"]["recordings"],
+        "left_out": record["data"]["left_out"],
+        "notes": [note for folder in record["data"]["folders"] for note in folder.get("notes", [])],
+        "passed_over": sum(note["what"] == "passed over" for note in runs.read_notes(out)),
+        **stored_statistics(out),
+        "epochs": len(lines["train"]),
+        "loss": {"first_epoch": lines["train"][0]["loss"], "last_epoch": lines["train"][-1]["loss"]},
+        "probe": {"start": lines["probe"][0], "last": lines["probe"][-1]} if lines["probe"] else None,
     }
 
 

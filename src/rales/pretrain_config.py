@@ -30,6 +30,10 @@ class Encoder:
     """Name or file of a frozen encoder whose features are predicted too (M2D-X); empty = none."""
     target_start: Literal["random", "online"] = "random"
     """Start of a target encoder that no checkpoint holds: own random weights (M2D), or a copy of the online encoder."""
+    weights_digest: str = ""
+    """SHA-256 of the file that `weights` names, filled in: a file of the same name may hold another encoder."""
+    teacher_digest: str = ""
+    """The same of `teacher`."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """People's recordings: files, folders, globs and URLs -> prepared cycles, read by threads some way ahead, in order."""
 
 import glob
+import os
 import queue
 import threading
 from collections import deque
@@ -24,6 +25,7 @@ from rales.data.annotations import annotation_beside, names_beside, read_annotat
 from rales.data.cycles import files
 from rales.data.dialects import Row
 from rales.data.table import cycles_of_rows, marked
+from rales.extras import reason
 from rales.metrics import CLASSES
 from rales.writing import temporary_folder
 
@@ -76,7 +78,8 @@ class Piece(NamedTuple):
 def find(paths: str | Path | Iterable[str | Path]) -> list[str]:
     """Files, folders (searched through), globs and URLs of those -> recordings, each once, sorted inside a folder.
 
-    A file that is not there is left to the reader. Errors: a folder without audio, a glob that matches none.
+    A file that is not there, or a folder that cannot be opened, is left to the reader. Errors: a folder without audio,
+    a glob that matches none.
     """
     given = [paths] if isinstance(paths, str | Path) else paths
     return list(dict.fromkeys(chain.from_iterable(found(str(path)) for path in given)))
@@ -88,14 +91,27 @@ def found(given: str) -> list[str]:
     if is_url(given):
         inside = found_remote(given)
     elif path.is_dir():
-        inside = [str(p) for p in files(path) if is_recording(p)]
+        inside = found_in(path)
     elif glob.has_magic(given) and not path.exists():
         inside = sorted(p for p in glob.glob(given, recursive=True) if is_recording(Path(p)) and not Path(p).is_dir())
+        above = next(p for p in path.parents if not glob.has_magic(str(p)))
+        if not inside and above.is_dir() and not os.access(above, os.R_OK | os.X_OK):
+            inside = [str(above)]
     else:
         return [given]
     if not inside:
         raise ValueError(f"{given}: no recording in it ({', '.join(AUDIO_SUFFIXES)})")
     return inside
+
+
+def found_in(folder: Path) -> list[str]:
+    """Folder -> the recordings in it, and the folders that cannot be opened, itself too: the reader tells of each, as
+    of a recording that cannot be read."""
+    locked = list[Path]()
+    try:
+        return [str(path) for path in files(folder, locked) if is_recording(path)] + list(map(str, locked))
+    except OSError:
+        return [str(folder)]
 
 
 def is_recording(path: Path | PurePosixPath) -> bool:
@@ -137,10 +153,6 @@ def file_system(url: str) -> tuple[Any, str]:
     except ValueError as error:
         raise UsageError(f"{url}: {error}; expected a path, or a URL such as s3://bucket/folder") from error
     return files, path
-
-
-def reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
 
 
 @contextmanager
@@ -335,7 +347,8 @@ def ahead(
                     box.put(piece)
                     if stop.is_set():
                         break
-        except Exception as error:
+        except Exception as caught:
+            error = told(path, caught)
             nothing = Cycles([], [], None, "")
             box.put(Piece(path, float("nan"), nothing, np.empty((0, 0), np.float32), last=True, error=error))
 
@@ -359,6 +372,14 @@ def ahead(
                 with suppress(queue.Empty):
                     while True:
                         box.get_nowait()
+
+
+def told(path: str, error: Exception) -> Exception:
+    """What reading one recording ended with -> the error that its row tells. One that nobody foresaw is of this
+    recording alone, too: the others are read."""
+    if isinstance(error, ValueError | OSError):
+        return error
+    return ValueError(f"{path}: cannot be read ({reason(error)}); save it again as WAV")
 
 
 def filling(pieces: Iterable[Piece], most: int) -> Iterator[Piece]:

@@ -25,7 +25,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rales.cells import defused_table
+from rales import seals
+from rales.cells import defused_table, encodable
+from rales.json_files import DAMAGED, parse_json, read_json_lines
+from rales.json_files import read_json as read_json_file
 from rales.writing import TEMPORARY as TEMPORARY
 from rales.writing import check_name as check_name
 from rales.writing import claimed as claimed
@@ -67,15 +70,16 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
             file.unlink(missing_ok=True)  # maybe of other settings
         write_json(folder / "config.json", record)
         return False
-    differences = [key for key in flatten(record) if flatten(record)[key] != flatten(stored).get(key)]
+    asked, there = flatten(clean(record)), flatten(stored)
+    differences = [key for key in asked if asked[key] != there.get(key)]
     finished = (folder / "done").exists()
     ignored = (*RESUME_IGNORES, "computed_in") if finished else RESUME_IGNORES
     differences = [key for key in differences if not key.startswith(ignored)]
     if differences:
         key = differences[0]
         raise ValueError(
-            f"{folder}: holds a run of other settings ({key} is {flatten(stored).get(key)!r} there, "
-            f"{flatten(record)[key]!r} here{f', and {len(differences) - 1} more' if len(differences) > 1 else ''}); "
+            f"{folder}: holds a run of other settings ({key} is {there.get(key)!r} there, "
+            f"{asked[key]!r} here{f', and {len(differences) - 1} more' if len(differences) > 1 else ''}); "
             "choose another --out or remove the folder"
         )
     clear(folder)
@@ -93,6 +97,17 @@ def goes_on(folder: Path) -> bool:
     return any((folder / name).exists() for name in (RESUME, PREVIOUS))
 
 
+def check_same_run(path: Path, stored: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Record in a checkpoint from which a run is to go on, and the run's own: ValueError if another run wrote it."""
+    asked, there = flatten(clean(record)), flatten(stored)
+    known = [key for key in asked if key.startswith(("recipe", "options.", "config.", "seed", "split.digest"))]
+    if different := next((key for key in known if asked[key] != there.get(key)), None):
+        raise ValueError(
+            f"{path}: is of another run ({different} is {there.get(different)!r} there, {asked[different]!r} here); "
+            "put its own back, or train again in an empty folder"
+        )
+
+
 def strangers(folder: Path) -> list[str]:
     """Folder that is to be empty -> the names of what is in it, sorted; hidden files do not count."""
     return sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
@@ -103,8 +118,11 @@ def stored_precision(folder: Path) -> str | None:
     where "auto" would now decide otherwise; None if there is nothing to go on with."""
     if not goes_on(folder):
         return None
-    precision: str = read_json(folder / "config.json")["computed_in"]["precision"]
-    return precision
+    computed_in = read_json(folder / "config.json").get("computed_in")
+    precision = computed_in.get("precision") if isinstance(computed_in, dict) else None
+    if precision not in ("float32", "bf16"):
+        raise ValueError(f"{folder / 'config.json'}: has no usable `computed_in.precision`; {DAMAGED}")
+    return str(precision)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -172,58 +190,70 @@ def append_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """-> the lines of metrics.jsonl; a line cut by a crash at the very end is left out."""
+    """-> the lines of metrics.jsonl; one that was cut off at the very end is left out. Errors: damage elsewhere."""
     path = folder / "metrics.jsonl"
     if not path.exists():
         return []
-    lines = []
-    for text in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
+    lines = read_json_lines(path)
+    for number, line in enumerate(lines, start=1):
+        if not isinstance(line, dict) or type(line.get("epoch")) is not int:
+            raise ValueError(f"{path}, line {number}: no figures of an `epoch`; {DAMAGED}")
     return lines
 
 
 def forget_after(folder: Path, epoch: int) -> None:
-    """Drop the metrics of epochs after `epoch`: a killed run repeats them."""
+    """Drop the metrics of epochs after `epoch`: a killed run repeats them. Errors: one before it is not there."""
     kept = [line for line in read_metrics(folder) if line["epoch"] <= epoch]
+    if missing := set(range(1, epoch + 1)) - {line["epoch"] for line in kept}:
+        raise ValueError(f"{folder / 'metrics.jsonl'}: holds nothing of epoch {min(missing)}; {DAMAGED}")
     with replacing(folder / "metrics.jsonl") as path:
         path.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
 
+def read_notes(folder: Path) -> list[dict[str, Any]]:
+    """-> the lines of log.jsonl, none if there is no such file."""
+    path = folder / "log.jsonl"
+    lines = read_json_lines(path) if path.exists() else []
+    for number, note in enumerate(lines, start=1):
+        if not isinstance(note, dict) or not all(isinstance(note.get(name), str) for name in ("recording", "what")):
+            raise ValueError(f"{path}, line {number}: no note on a `recording`; {DAMAGED}")
+    return lines
+
+
 def append_notes(folder: Path, notes: list[dict[str, str]]) -> None:
     """Add to log.jsonl a JSON line for each note on a recording (recording, what, why) that it does not have yet."""
-    path = folder / "log.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    known = {(note["recording"], note["what"]) for note in map(json.loads, lines)}
-    for note in notes:
+    lines = read_notes(folder)
+    known = {(note["recording"], note["what"]) for note in lines}
+    for note in map(clean, notes):
         if (key := (note["recording"], note["what"])) not in known:
             known.add(key)
-            lines.append(json.dumps(note) + "\n")
+            lines.append(note)
     if notes:
-        with replacing(path) as beside:
-            beside.write_text("".join(lines))
+        with replacing(folder / "log.jsonl") as beside:
+            beside.write_text("".join(json.dumps(note) + "\n" for note in lines))
 
 
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], more: Mapping[str, str] | None = None
 ) -> None:
-    """Tensors, a JSON record and more metadata -> one safetensors file, written beside its place and renamed.
+    """Tensors, a JSON record and more metadata -> one sealed safetensors file, written beside its place and renamed.
 
+    The seal is in the record, not beside it, since safetensors writes its metadata in random order and the same run
+    is to leave the same bytes.
     Errors: a full disk is a sentence with the size that was needed; the file that stood there before stays.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {**(more or {}), "rales": json.dumps(clean(record))}
+    metadata = {**(more or {}), "rales": json.dumps({"seal": seals.UNSEALED, **clean(record)})}
     with replacing(path, bytes_needed=sum(t.numel() * t.element_size() for t in contiguous.values())) as beside:
         beside.touch()
         mode = beside.stat().st_mode
         save_file(contiguous, beside, metadata=metadata)
+        seals.seal(beside)
         beside.chmod(mode)  # safetensors writes for the owner alone, but colleagues read each other's runs
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Checkpoint written by `save_tensors` -> (tensors, record); anything else is a sentence."""
+    """Checkpoint written by `save_tensors` -> (tensors, record); anything else, or other bytes, is a sentence."""
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such checkpoint; a run folder holds best.safetensors once an epoch is done"
@@ -237,7 +267,12 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                     f"{path}: a safetensors file without a Rales record, so it is no trained model; "
                     "pre-trained encoders go in with --weights"
                 )
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["rales"])  # noqa: SIM118
+            seals.check(path, "a checkpoint of Rales")
+            record = parse_json(metadata["rales"], f"{path}: its record", "train or copy it again")
+            if not isinstance(record, dict):
+                raise ValueError(f"{path}: its record is no object; train or copy it again")  # noqa: TRY004
+            record.pop("seal", None)  # of this file alone
+            return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged, cut or not a safetensors file ({error}); train or copy it again") from error
 
@@ -254,30 +289,27 @@ def save_resume(folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str
 
 
 def read_resume(
-    folder: Path, check: Callable[[Mapping[str, Tensor], Path], None]
-) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Folder of an unfinished run -> tensors and state of what it goes on from; None if there is nothing.
+    folder: Path, take: Callable[[Mapping[str, Tensor], Mapping[str, Any], Path], None]
+) -> dict[str, Any] | None:
+    """Folder of an unfinished run -> the state of what it goes on from, once `take` (tensors, record, path) has taken
+    it; None if there is nothing.
 
-    Where RESUME is damaged, or `check` (weights, path) refuses its weights, a warning says so and PREVIOUS is taken.
-    Errors: damaged, and there is no other.
+    Where RESUME is damaged, or `take` refuses it, a warning says so and PREVIOUS is taken. Errors: damaged, and there
+    is no other.
     """
-    problem: ValueError | None = None
+    problem: ValueError | OSError | None = None
     for path in (folder / RESUME, folder / PREVIOUS):
-        if not path.exists():
+        if not (path.exists() or path.is_symlink()):
             continue
         try:
             tensors, record = read_checkpoint(path)
-            check({name: value for name, value in tensors.items() if not name.startswith("optimiser.")}, path)
-            if not isinstance(record.get("state"), dict):
-                raise ValueError(  # noqa: TRY004
-                    f"{path}: does not say how far the run was; train again in an empty folder"
-                )
-        except ValueError as error:
+            take(tensors, record, path)
+        except (ValueError, OSError) as error:
             problem = problem or error
             continue
         if problem is not None:
             log.warning("%s; the run goes on from the one before it, %s", problem, path.name)
-        return tensors, record["state"]
+        return dict(record["state"])
     if problem is not None:
         raise problem
     return None
@@ -303,13 +335,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """File -> JSON object; broken JSON is a sentence."""
+    """File -> JSON object; all that is none is a sentence."""
     try:
-        value = json.loads(path.read_text())
+        value = read_json_file(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such file; is {path.parent} a run folder?") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); the file was damaged after it was written") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path}: holds a JSON {type(value).__name__}, expected an object")  # noqa: TRY004
     return value
@@ -319,8 +349,8 @@ def split_of(run: Path) -> str:
     """Run folder -> the split that its record names, "" for what is no run folder."""
     if not (run / "config.json").is_file():
         return ""
-    config = read_json(run / "config.json").get("config") or {}
-    return str(config.get("split", {}).get("name", ""))
+    config = flatten(read_json(run / "config.json"))
+    return str(config.get("config.split.name", ""))
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -337,13 +367,13 @@ def digest(rows: pd.DataFrame) -> str:
 
 
 def clean(value: Any) -> Any:
-    """Numbers of numpy and NaN -> what JSON knows (NaN becomes null)."""
+    """Numbers of numpy, NaN, names that are no UTF-8 -> what JSON knows (null for what is no finite number)."""
     if isinstance(value, Mapping):
-        return {str(k): clean(v) for k, v in value.items()}
+        return {encodable(str(k)): clean(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [clean(v) for v in value]
     if hasattr(value, "item") and callable(value.item) and getattr(value, "ndim", 0) == 0:
         value = value.item()
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         return None
-    return str(value) if isinstance(value, Path) else value
+    return encodable(str(value)) if isinstance(value, Path | str) else value

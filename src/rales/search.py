@@ -1,7 +1,13 @@
 """Embedding sets: vectors of cycles or recordings in one file, and the nearest of them to a query."""
 
 import json
-from contextlib import suppress
+import logging
+import math
+import os
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +15,34 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rales import runs
+from rales import runs, seals
 from rales.cells import encodable
 from rales.config import UsageError
-from rales.extras import require_packages
+from rales.extras import reason, require_packages
+from rales.json_files import parse_json
 from rales.predict import load
-from rales.recordings import is_url, reason
+from rales.recordings import CYCLES, is_url
+from rales.records import check
 
-COLUMNS = ("recording", "cycle", "start_s", "end_s", "path")
+COLUMNS = {"recording": "OU", "cycle": "iu", "start_s": "fiu", "end_s": "fiu", "path": "OU"}  # kinds of numpy
+MOST_UNPACKED = 10  # numbers a byte of a Parquet file: it packs what repeats itself, and vectors hardly do
+SET = "an embedding file of `rales embed`"
 EXACT_UP_TO = 100_000  # vectors: below, comparing with every one takes milliseconds and misses none
 
 Vectors = NDArray[np.float32]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class About:
+    """What made an embedding file."""
+
+    model: str = ""
+    layer: str | int = "fused"
+    per: str = "cycle"
+    cycles: str = "auto"
+    quality: str = "off"
 
 
 def check_vectors_name(out: Path) -> None:
@@ -29,7 +52,8 @@ def check_vectors_name(out: Path) -> None:
 
 
 def write_vectors(table: pd.DataFrame, out: Path, about: dict[str, Any] | None = None) -> None:
-    """Table of `Model.embed_table`, and what made it (model, layer, per) -> .npz (one array a column) or .parquet."""
+    """Table of `Model.embed_table`, and what made it (model, layer, per) -> a sealed .npz (one array a column) or
+    .parquet."""
     check_vectors_name(out)
     told = json.dumps(about or {})
     with runs.replacing(out) as beside:
@@ -38,60 +62,149 @@ def write_vectors(table: pd.DataFrame, out: Path, about: dict[str, Any] | None =
             import pyarrow.parquet as pq
 
             arrow = pa.Table.from_pandas(table, preserve_index=False)
-            pq.write_table(arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), "rales": told}), beside)
+            known = {**(arrow.schema.metadata or {}), "rales": told, "seal": seals.UNSEALED}
+            pq.write_table(arrow.replace_schema_metadata(known), beside)
+            seals.seal(beside)
         else:
             columns: dict[str, Any] = {name: table[name].to_numpy() for name in ("cycle", "start_s", "end_s")}
             words: dict[str, Any] = {name: table[name].to_numpy(dtype=str) for name in ("recording", "path")}
             with beside.open("wb") as file:  # given a name, numpy would add its own suffix
                 np.savez(file, vectors=np.stack(table["vector"].to_list()), about=np.array(told), **words, **columns)
+            seals.seal_zip(beside)
 
 
 def read_rows(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Embedding file -> its rows without the vectors, and what made it. Errors: a file that is none."""
-    try:
+    """Embedding file -> its rows without the vectors (`.attrs["seal"]` names its content), and what made it.
+
+    Errors: a file that is none, or is damaged.
+    """
+    with embedding_file(path) as seal:
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
-            table = pq.read_table(path, columns=list(COLUMNS))
-            return table.to_pandas(), json.loads((table.schema.metadata or {}).get(b"rales", b"{}"))
-        with np.load(path, allow_pickle=False) as stored:
-            return pd.DataFrame({name: stored[name] for name in COLUMNS}), json.loads(str(stored["about"]))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: no such file; `rales embed` makes embedding files") from error
-    except Exception as error:  # each reader has its own for damage
-        raise ValueError(f"{path}: not an embedding file of `rales embed` ({reason(error)})") from error
+            stored = pq.read_table(path, columns=list(COLUMNS))
+            table, told = stored.to_pandas(), (stored.schema.metadata or {}).get(b"rales", b"{}")
+        else:
+            arrays = read_arrays(path, (*COLUMNS, "about"))
+            table, told = pd.DataFrame({name: arrays[name] for name in COLUMNS}), str(arrays["about"])
+        about = parse_json(told, "what made it", "it is damaged")
+        check(About, about, "what made it")
+        for name, kinds in COLUMNS.items():
+            values = table[name].to_numpy()
+            if values.dtype.kind not in kinds or (kinds == "fiu" and not np.isfinite(values).all()):
+                raise ValueError(f"its column {name} holds something else")
+            if kinds == "OU" and not all(isinstance(value, str) for value in values):
+                raise ValueError(f"its column {name} has rows without a text")
+    table.attrs["seal"] = seal
+    return table, about
 
 
 def read_vectors(path: Path) -> Vectors:
-    """Embedding file -> (rows, features) float32."""
-    try:
+    """Embedding file -> (rows, features) float32, finite, one for each of `read_rows`. Errors: as there."""
+    with embedding_file(path):
         if path.suffix == ".parquet":
-            return np.stack(pd.read_parquet(path, columns=["vector"])["vector"].to_list()).astype(np.float32)
-        with np.load(path, allow_pickle=False) as stored:
-            return np.asarray(stored["vectors"], dtype=np.float32)
-    except Exception as error:
-        raise ValueError(f"{path}: its vectors cannot be read ({reason(error)}); embed again") from error
+            vectors = vectors_of_parquet(path)
+        else:
+            vectors = read_arrays(path, (*COLUMNS, "vectors"))["vectors"]
+        if vectors.dtype.kind != "f" or not np.isfinite(vectors).all():
+            raise ValueError("its vectors hold values that are no finite numbers")
+    return np.asarray(vectors, dtype=np.float32)
 
 
-def index_of(path: Path, rows: int) -> Any:
-    """Embedding file -> its index (usearch), memory-mapped from the file beside it; made if missing, old or damaged."""
+@contextmanager
+def embedding_file(path: Path) -> Iterator[str]:
+    """-> the seal of a whole file; whatever its readers raise -> a sentence that names the file."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; `rales embed` makes embedding files")
+    if not path.is_file():
+        raise ValueError(f"{path}: a folder, a pipe or a device; `rales embed` makes embedding files")
+    seal = seals.check(path, SET)
+    try:
+        yield seal
+    except Exception as error:  # each reader has its own for damage
+        raise ValueError(f"{path}: not {SET} ({reason(error)}); embed again") from error
+
+
+def read_arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """.npz and the names of arrays -> these. Nothing is read before every one is known to be as large as its own head
+    says, to be stored as it is (so that no small file unpacks to a large one), and to have a row for each cycle."""
+    found: dict[str, NDArray[Any]] = {}
+    with zipfile.ZipFile(path) as packed:
+        shapes = {}
+        for name in names:
+            member = packed.getinfo(f"{name}.npy")
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{name} is packed, though `rales embed` packs nothing")
+            shapes[name] = declared_shape(packed, member)
+        rows = shapes["cycle"]
+        for name, shape in shapes.items():
+            axes = {"about": 0, "vectors": 2}.get(name, 1)
+            if len(shape) != axes or (axes and shape[:1] != rows) or 0 in shape[1:]:
+                raise ValueError(f"{name} is of shape {shape} for {rows[0] if rows else 0} rows")
+        for name in names:
+            with packed.open(f"{name}.npy") as file:
+                found[name] = np.lib.format.read_array(file, allow_pickle=False)
+    return found
+
+
+def declared_shape(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[int, ...]:
+    """Array in a zip -> its shape as its head says. Errors: the array is not just as large as that."""
+    with packed.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = reader(file)
+        held = member.file_size - file.tell()
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != held:
+        raise ValueError(f"{member.filename} of shape {shape} and type {dtype} holds {held} bytes")
+    return tuple(shape)
+
+
+def vectors_of_parquet(path: Path) -> NDArray[Any]:
+    """.parquet -> (rows, features), read a thousand rows at a time. Errors: rows of different lengths, or many more
+    numbers than a file of that size can hold."""
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(path)
+    rows, parts, features = file.metadata.num_rows, list[NDArray[Any]](), 0
+    for batch in file.iter_batches(batch_size=1000, columns=["vector"]):
+        column = batch.column(0)
+        lengths = set(column.value_lengths().to_pylist())
+        features = features or next(iter(lengths)) or 0
+        if lengths != {features} or features == 0:
+            raise ValueError(f"its vectors are of {len(lengths)} lengths, or some are missing")
+        if rows * features > MOST_UNPACKED * path.stat().st_size:
+            raise ValueError(f"{rows} vectors of {features} numbers in {path.stat().st_size} bytes")
+        parts.append(column.flatten().to_numpy(zero_copy_only=False).reshape(-1, features))
+    if not parts:
+        raise ValueError("it has no vectors")
+    return np.concatenate(parts)
+
+
+def index_of(path: Path, seal: str) -> Any:
+    """Embedding file and its seal -> its index (usearch), memory-mapped from the file beside it; made if missing,
+    damaged, or of other vectors, as its end says."""
     from usearch.index import Index
 
     stored = path.with_name(path.name + ".usearch")
+    end = f"\nof {seal}\n".encode()
     runs.remove_abandoned(path.parent, f".{stored.name}.")  # a killed search may have left the index whole
-    if stored.is_file() and stored.stat().st_mtime_ns >= path.stat().st_mtime_ns:
-        try:
-            index = Index.restore(stored, view=True)
-            if index is not None and len(index) == rows:
+    with suppress(OSError, ValueError, RuntimeError):  # not there, damaged, of another version of usearch
+        seals.check(stored, "a search index")
+        with stored.open("rb") as file:
+            file.seek(-len(end) - len(seals.UNSEALED), os.SEEK_END)
+            if file.read(len(end)) == end and (index := Index.restore(stored, view=True)) is not None:
                 return index
-        except (ValueError, RuntimeError):  # damaged
-            pass
+    if stored.exists():
+        log.warning("%s: damaged or of other vectors, so this index is made again", stored)
     vectors = read_vectors(path)
     index = Index(ndim=vectors.shape[1], metric="cos", dtype="f32")
     index.add(np.arange(len(vectors)), vectors)
     # A folder that cannot be written to, or (TypeError) a name that is not UTF-8: next time again
     with suppress(OSError, TypeError), runs.replacing(stored) as beside, runs.written_by_library(beside):
         index.save(beside)
+        with beside.open("ab") as file:
+            file.write(end + seals.UNSEALED.encode())
+        seals.seal(beside)
     return index
 
 
@@ -109,10 +222,12 @@ def search(query: str, path: Path, top: int = 10, model: str | None = None) -> p
     classifier = load(model)
     if about.get("model") != classifier.digest:
         raise ValueError(f"{path}: made by another model; give that one with --model, or embed again with this one")
-    layer = about["layer"]
+    layer, cycles = about.get("layer", "fused"), about.get("cycles", "auto")
+    if cycles not in CYCLES or (isinstance(layer, str) and layer != "fused"):
+        raise ValueError(f"{path}: made of layer {layer!r} and cycles {cycles!r}, which are none; embed again")
     gate = about.get("quality") == "on"
     chosen = None if layer == "fused" else layer
-    table = classifier.embed_table(recording, layer=chosen, cycles=about["cycles"], quality=gate)
+    table = classifier.embed_table(recording, layer=chosen, cycles=cycles, quality=gate)
     if cycle is not None:
         table = table[table["cycle"] == cycle]
     if table.empty:
@@ -130,7 +245,7 @@ def nearest(path: Path, query: Vectors | str, top: int = 10) -> pd.DataFrame | N
     A named recording's vector is the mean of its rows', and its own rows are left out of the answer.
     """
     rows, _ = read_rows(path)
-    index = index_of(path, len(rows))
+    index = index_of(path, rows.attrs["seal"])
     own = np.zeros(len(rows), dtype=bool)
     if isinstance(query, str):
         own = named(rows, query)

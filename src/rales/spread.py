@@ -106,6 +106,8 @@ def on_ray(
 ) -> Generator[tuple[Task, Any]]:
     """The same as Ray tasks, one processor (and one GPU where the cluster has some) each, on the cluster at `address`
     or on one started here with `processes` processors."""
+    if address is None:  # its ports are open to the network, so whoever comes must know a token; older versions ask
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # for none unless told to, and read this when imported
     require_packages("a Ray cluster", "ray", "ray")
     import ray
 

@@ -13,6 +13,7 @@ from rales import finetune, runs
 from rales.config import Config, Recipe
 from rales.data import splits
 from rales.devices import place
+from rales.models.weights import check_whole
 from rales.rows import Data, cycle_waves, rows_of, scored_together
 
 
@@ -38,7 +39,7 @@ def reserved(last: Recipe, cycles: pd.DataFrame, out: Path, command: str) -> dic
     finetune.check_batches(last, place(train.device, "float32"))
     record = finetune.run_record(last, splits.divide(cycles, last.config), command)
     with runs.claimed(out):
-        return runs.read_json(out / "evaluation.json") if runs.begin(out, record) else {}
+        return finetune.stored_figures(out) if runs.begin(out, record) else {}
 
 
 def started_from(recipe: Recipe, checkpoint: Path) -> Recipe:
@@ -49,7 +50,9 @@ def started_from(recipe: Recipe, checkpoint: Path) -> Recipe:
             network = build(config)
             tensors, _ = runs.read_checkpoint(checkpoint)
             chosen = {n: t for n, t in tensors.items() if n.startswith(finetune.FRONTEND) == prefix}
-            network.load_state_dict({name.removeprefix(finetune.FRONTEND): value for name, value in chosen.items()})
+            chosen = {name.removeprefix(finetune.FRONTEND): value for name, value in chosen.items()}
+            check_whole(chosen, network.state_dict(), checkpoint)
+            network.load_state_dict(chosen)
             return network
 
         return start
@@ -81,7 +84,7 @@ def put_together(
     record = {**finetune.run_record(recipe, table, command), "computed_in": here.describe()}
     with runs.claimed(out):
         if runs.begin(out, record):
-            return runs.read_json(out / "evaluation.json")
+            return finetune.stored_figures(out)
         rows = rows_of(table, recipe)
         waves = cycle_waves(rows, recipe, progress=progress, folder=cache_folder)
         data = Data(rows, waves, scored_together(config, 16))
@@ -93,6 +96,7 @@ def put_together(
                     tensors[ours + name.removeprefix(theirs)] = value
                 elif name.startswith(finetune.FRONTEND):
                     tensors.setdefault(name, value)
+        check_whole(tensors, finetune.tensors_of(model, frontend), out)
         finetune.load_tensors(tensors, model, frontend)
         weight = data.class_weight(config)
         watched = data.parts_to_watch()

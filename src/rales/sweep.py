@@ -27,6 +27,7 @@ from rales.config import UsageError, to_dict
 from rales.data import read_cycles, splits
 from rales.probe import name, subsets
 from rales.progress import progress_bar
+from rales.records import check_record
 
 
 @dataclass(frozen=True)
@@ -158,12 +159,18 @@ def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:
         return False
     try:
         stored, recipe = runs.read_json(folder / "config.json"), recipes.make(trial.recipe, trial.words)
+        check_record(stored, folder / "config.json")
         table = splits.divide(cycles, recipe.config)
         same_data = stored["split"]["digest"] == runs.digest(table[table["split"] != ""])
         asked = stored.get("asked", stored)  # the last of several stages has numbers of its own
         same_words = asked["options"] == runs.clean(recipe.options)
         return bool(same_data and same_words and asked["config"] == runs.clean(to_dict(recipe.config)))
-    except (ValueError, KeyError, TypeError):  # a damaged folder, or no such part of the data: the trial itself says so
+    except (
+        ValueError,
+        OSError,
+        KeyError,
+        TypeError,
+    ):  # a damaged folder, or no such part of the data: the trial itself says so
         return False
 
 

@@ -6,16 +6,19 @@ process number could be in use again, or be another machine's on a shared disk.
 """
 
 import errno
+import inspect
 import os
 import re
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -24,7 +27,9 @@ from rales.cells import encodable
 LOCK = ".lock"
 TEMPORARY = "rales."  # how the names of our folders in TMPDIR begin
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or a user's share of it
+NAME_BYTES = 255  # the longest name that file systems take
 UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.part")
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)  # what a file system without them answers
 OLD_S = 24 * 3600.0  # without a change, where a file system has no locks: then it is nobody's any more
 
 
@@ -69,15 +74,62 @@ def _told(error: Exception, path: Path, bytes_needed: int) -> OSError | None:
     return None
 
 
+class NoLocks(Exception):
+    """A file system that knows no locks."""
+
+
+class Lock(FileLock):
+    """A lock that ends with its process, or none: filelock's way out where there are none is a file that a killed
+    process leaves."""
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:
+            options["fallback_to_soft"] = False
+        super().__init__(path, **options)
+
+    def _fallback_to_soft_lock(self, *_: object) -> None:
+        raise NotImplementedError  # versions that do not know the option
+
+    def take(self) -> None:
+        """Errors: Timeout, another process holds it; NoLocks."""
+        try:
+            self.acquire(timeout=0)
+        except NotImplementedError as error:
+            raise NoLocks from error
+        except Timeout as error:
+            if _knows_no_locks(Path(self.lock_file)):
+                raise NoLocks from error
+            raise
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                raise NoLocks from error
+            raise
+
+
+def _knows_no_locks(path: Path) -> bool:
+    """File that could not be locked -> whether none can be there. Older versions of filelock do not tell that from a
+    lock that is held."""
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in NO_LOCKS
+    return False
+
+
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """`with claimed(folder):` no other process works in the folder; what a killed one left half-written goes."""
     check_name(folder)
     make_folder(folder)
-    lock = FileLock(folder / LOCK)
+    lock = Lock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
-    except NotImplementedError as error:
+        lock.take()
+    except NoLocks as error:
         raise OSError(f"{folder}: its file system knows no locks; choose an --out on another disk") from error
     except Timeout as error:
         raise ValueError(f"{folder}: another process is at work there; wait for it or choose another --out") from error
@@ -143,15 +195,20 @@ def temporary_folder() -> Iterator[Path]:
 
 @contextmanager
 def own_folder(place: Path, prefix: str, mode: int = 0o777) -> Iterator[Path]:
-    """A new folder `place`/`prefix`1a2b3c4d.part that is this process's while it lives; it is removed at the end."""
+    """A new folder `place`/`prefix`1a2b3c4d.part that is this process's while it lives; it is removed at the end. A
+    prefix that would make its name too long is cut."""
+    prefix = _cut(prefix)
     while True:
         folder = place / f"{prefix}{secrets.token_hex(4)}.part"
-        lock = FileLock(folder / LOCK, thread_local=False)
         try:
             folder.mkdir(mode=mode)
+        except FileExistsError:  # another process's
+            continue
+        lock = Lock(folder / LOCK, thread_local=False)
+        try:
             # before it is locked another process may take it for an abandoned one
-            with suppress(Timeout, FileNotFoundError, NotImplementedError):
-                lock.acquire(timeout=0)
+            with suppress(Timeout, FileNotFoundError, NoLocks):
+                lock.take()
             if not folder.is_dir() or (not lock.is_locked and has_locks(place)):
                 continue
             yield folder
@@ -160,15 +217,23 @@ def own_folder(place: Path, prefix: str, mode: int = 0o777) -> Iterator[Path]:
             _remove(folder, lock)
 
 
+def _cut(prefix: str) -> str:
+    """Prefix that ends with a dot -> as much of it as a name of `own_folder` has room for, with the dot."""
+    room = NAME_BYTES - len("1a2b3c4d.part")
+    whole = os.fsencode(prefix)
+    return prefix if len(whole) <= room else whole[: room - 1].decode(errors="ignore") + "."
+
+
 def has_locks(place: Path) -> bool:
     """Whether files in a folder can be locked, which some network and container file systems cannot do."""
-    lock = FileLock(place / f".{secrets.token_hex(4)}.lock")
+    lock = Lock(place / f".{secrets.token_hex(4)}.lock")
     try:
-        with lock:
-            return True
-    except NotImplementedError:
+        lock.take()
+        return True
+    except NoLocks:
         return False
     finally:
+        lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
@@ -182,8 +247,9 @@ def remove_abandoned(place: Path, prefix: str = ".") -> None:
 
 def unfinished(place: Path, prefix: str = ".") -> list[Path]:
     """Folder -> the folders in it that are named like those of `own_folder`; none where it cannot be looked through."""
+    begin = _cut(prefix)
     with suppress(OSError):
-        return [each for each in place.iterdir() if each.name.startswith(prefix) and UNFINISHED.fullmatch(each.name)]
+        return [each for each in place.iterdir() if each.name.startswith(begin) and UNFINISHED.fullmatch(each.name)]
     return []
 
 
@@ -201,13 +267,15 @@ def _remove_if_abandoned(folder: Path) -> None:
         return
     if any(folder.iterdir()) and not (folder / LOCK).is_file():
         return
-    lock = FileLock(folder / LOCK, thread_local=False)
+    # before the lock is tried: some versions of filelock empty its file, which is written to for nothing else
+    changed = max(file.stat().st_mtime for file in (folder, *folder.rglob("*")) if file.name != LOCK)
+    lock = Lock(folder / LOCK, thread_local=False)
     try:
-        lock.acquire(timeout=0)
+        lock.take()
     except Timeout:
         return
-    except NotImplementedError:
-        if time.time() - max(file.stat().st_mtime for file in (folder, *folder.rglob("*"))) < OLD_S:
+    except NoLocks:
+        if time.time() - changed < OLD_S:
             return
     _remove(folder, lock)
 

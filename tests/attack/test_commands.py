@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from rales import runs
 from tests import tiny
 from tests.attack import cases, folders, full_disk, interrupt, kill, trials
 
@@ -63,9 +64,9 @@ def test_a_dozen_kills(tmp_path: Path) -> None:
     data = tiny.write_folder(tmp_path / "data")
     pd.DataFrame({"path": [str(path) for path in sorted(data.glob("*.wav"))]}).to_csv(tmp_path / "manifest.csv")
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text("{}")
+    tiny.save(model := tiny.model(), tmp_path / "run" / "best.safetensors")
+    runs.write_json(tmp_path / "run" / "config.json", tiny.about(model))
     (tmp_path / "run" / "done").touch()
-    tiny.save(tiny.model(), tmp_path / "run" / "best.safetensors")
     (tmp_path / "ready").touch()
     found = trials.attack_here("tests.attack.kill", ["train", "batch"], tmp_path, kill.QUICK)
     assert [figures.trials for figures in found] == [6, 6], json.dumps([vars(figures) for figures in found])

@@ -2,10 +2,11 @@
 
 Headers are wrong in ways that recorders, pipes and editors have in common: written before the length was known, never
 filled in, counted with a few bytes too many, or absent. Decoders believe them, or guess. Each function here looks at
-one family of containers and says what the header promises and what is there; `mended` is a copy whose header is true.
+one family of containers and says what the header promises, what is there, and what a true header would say.
 """
 
 import os
+import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import BinaryIO, Literal, NamedTuple
@@ -88,10 +89,10 @@ class Chunk(NamedTuple):
     added: int  # what the size in the header counts besides
     coding: int = 0  # of the samples, by the number that WAV gives it
 
-    def mended(self, content: bytes) -> bytes:
-        """Whole file -> the same with the size that it has."""
-        size = (self.held + self.added).to_bytes(self.size_bytes, self.byteorder)
-        return content[: self.size_at] + size + content[self.size_at + self.size_bytes :]
+    def true_size(self) -> tuple[int, bytes]:
+        """-> a place in the file, and the bytes there that say the size it has. Errors: OverflowError, more than these
+        can say."""
+        return self.size_at, (self.held + self.added).to_bytes(self.size_bytes, self.byteorder)
 
 
 def sound_chunk(file: BinaryIO) -> Chunk | None:
@@ -132,6 +133,8 @@ def sound_chunk(file: BinaryIO) -> Chunk | None:
             behind = what_follows(file, file_bytes, layout)
             unknown = unknown or (promised == 0 and behind != "chunks")
             return Chunk(begin, promised, held, unknown, behind, size_at, size_bytes, layout.byteorder, added, coding)
+        if begin + size > file_bytes:
+            return None
         file.seek(-(-(begin + size) // layout.align) * layout.align)
     return None
 
@@ -304,15 +307,15 @@ class Flac(NamedTuple):
     rate_hz: int
     total_at: int
 
-    def mended(self, content: bytes) -> bytes:
-        """Whole file -> the same with the length that it has."""
-        at = self.total_at
-        return content[:at] + bytes([content[at] & 0xF0 | self.held >> 32]) + (
-            self.held & 0xFFFFFFFF
-        ).to_bytes(4, "big") + content[at + 5 :]  # fmt: skip
+    def true_length(self, file: BinaryIO) -> tuple[int, bytes]:
+        """File -> a place in it, and the bytes there that say the length it has."""
+        file.seek(self.total_at)
+        beside = file.read(1)[0] & 0xF0  # half of the byte belongs to what stands before
+        return self.total_at, bytes([beside | self.held >> 32]) + (self.held & 0xFFFFFFFF).to_bytes(4, "big")
 
 
-FLAC_TAIL = 1 << 20  # bytes in which the last frame must begin: the largest one of 8 channels of 24 bit is shorter
+FLAC_TAIL = 1 << 20  # bytes in which the last frame begins: the largest one of 8 channels of 24 bit is shorter
+FLAC_MOST = 1 << 36  # samples that a header can count
 
 
 def flac(file: BinaryIO) -> Flac | None:
@@ -338,8 +341,13 @@ def flac(file: BinaryIO) -> Flac | None:
     first_head = file.read(16)
     first = flac_frame(first_head, largest)
 
-    file.seek(max(begin + 42, file_bytes - FLAC_TAIL))
-    end = flac_end(file.read(), largest, first_head if first else b"")
+    # The last header that stands: most often near the end, but it may be damaged, or megabytes of a tag may follow
+    end, upto = 0, file_bytes
+    while not end and upto > begin + 42:
+        since = max(begin + 42, upto - FLAC_TAIL)
+        file.seek(since)
+        end = flac_end(file.read(upto - since + 16), largest, first_head if first else b"")  # one may lie across
+        upto = since
     first_sample = first[0] if first and first[0] < end else 0
     return Flac(promised, first_sample, end - first_sample, rate_hz, begin + 21)
 
@@ -409,11 +417,14 @@ class Ogg(NamedTuple):
     links: list[tuple[int, int]]  # first and last byte of each stream that stands behind another
     is_ended: bool  # whether the last page says that it is the last
     is_cut: bool  # whether the file ends inside a page
+    damaged: int  # pages that are not what was written, which decoders pass over
+    is_ordered: bool  # whether no page says that it ends before another one in front of it, as a false length does
 
 
 def ogg(content: bytes) -> Ogg | None:
     """File -> its pages' facts; None if it is no Ogg."""
     at, begins, opening, ended = 0, list[int](), False, False
+    damaged, is_ordered, ends = 0, True, dict[bytes, int]()
     while content[at : at + 4] == b"OggS" and len(content) >= at + 27:
         segments = content[at + 26]
         size = 27 + segments + sum(content[at + 27 : at + 27 + segments])
@@ -421,7 +432,25 @@ def ogg(content: bytes) -> Ogg | None:
         if is_first and not opening:
             begins.append(at)
         opening, ended = is_first, bool(content[at + 5] & 4)
+
+        # How far the sound goes with this page, in samples; -1 where no packet ends in it
+        damaged += ogg_sum(content[at : at + size]) != content[at + 22 : at + 26]
+        stream, end = content[at + 14 : at + 18], int.from_bytes(content[at + 6 : at + 14], "little", signed=True)
+        before = -1 if is_first else ends.get(stream, -1)
+        is_ordered = is_ordered and (end == -1 or end >= before)
+        ends[stream] = max(end, before)
         at += size
     if not begins:
         return None
-    return Ogg(list(pairwise([*begins, len(content)])), ended, at > len(content))
+    return Ogg(list(pairwise([*begins, len(content)])), ended, at > len(content), damaged, is_ordered)
+
+
+MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def ogg_sum(page: bytes) -> bytes:
+    """Page -> its four bytes of CRC-32 as Ogg has it: that of zlib with the bits of all bytes in the other order, from
+    0 and not inverted."""
+    without = page[:22] + bytes(4) + page[26:]
+    mirrored = zlib.crc32(without.translate(MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return mirrored.to_bytes(4, "big").translate(MIRRORED)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from rales.audio import containers
 from rales.audio.levels import live_channels
+from rales.extras import missing
 
 Wave = NDArray[np.float32]
 
@@ -44,7 +45,9 @@ MISSING_S = 0.05  # that a header may promise too much: as far as an annotated c
 HIGHEST = 100.0  # times full scale: what is larger is on no scale that could be known
 FULL_SCALES = (2.0**15, 2.0**23, 2.0**31)  # of whole numbers
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-BLOCK = 1 << 20  # frames in memory together
+BLOCK = 1 << 20  # samples in memory together
+RATES_HZ = range(500, 1_000_001)  # no stethoscope has another; a damaged header that has makes hours of a second
+MOST_IN_MEMORY = 1 << 31  # bytes of an MP3 or Ogg file, a day of sound and more
 SAMPLE_BYTES = {  # of one channel
     "PCM_S8": 1,
     "PCM_U8": 1,
@@ -75,8 +78,8 @@ class SoundFile(soundfile.SoundFile):  # type: ignore[misc]
 
     def all_blocks(self) -> Iterator[Wave]:
         """-> the file in pieces (n, channels) float32, from where it is to its end."""
-        left = self.frames
-        while left > 0 and len(block := self.read(min(left, BLOCK), dtype="float32", always_2d=True)):
+        left, most = self.frames, max(BLOCK // self.channels, 1)
+        while left > 0 and len(block := self.read(min(left, most), dtype="float32", always_2d=True)):
             yield block
             left -= len(block)
 
@@ -110,19 +113,53 @@ class Opened:
             self.file.close()
             self.file, self.at = sound_file(self.path, self.source), 0
         while (left := begin - self.at) > 0:
-            self.at += len(self.file.read(min(left, BLOCK), dtype="float32")) or left
+            self.at += len(self.file.read(min(left, max(BLOCK // self.file.channels, 1)), dtype="float32")) or left
         block: Wave = self.file.read(end - begin, dtype="float32", always_2d=True)
         self.at = begin + len(block)
         return block
 
 
 def opened(path: Path) -> Opened:
-    """File -> its sound, as long as it is. Errors: FileNotFoundError, ValueError (no sound, truncated, no scale)."""
+    """File -> its sound, as long as it is. Errors: FileNotFoundError, OSError (not permitted, a broken disk),
+    ValueError (no sound, truncated, no scale); whatever else a decoder raises over a damaged file is one, too."""
+    with sentences(path):
+        check_is_file(path)
+        return opened_file(path)
+
+
+@contextmanager
+def sentences(path: Path, advice: str = "save it again as WAV") -> Iterator[None]:
+    """With it, whatever is raised while a file is read is a ValueError or an OSError that names the file.
+
+    The readers of many files count on these two, and what the decoders of damaged files raise, none of them says.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ValueError | OSError) and str(error).startswith(str(path)):
+            raise
+        if isinstance(error, OSError) and error.strerror:
+            raise OSError(f"{path}: cannot be read ({error.strerror})") from error
+        told = f"{path}: cannot be read ({type(error).__name__}: {error}); {advice}"
+        if isinstance(error, MemoryError):
+            told = f"{path}: does not fit into memory; make several files of it"
+        raise ValueError(told) from error
+
+
+def check_is_file(path: Path, expected: str = "audio file") -> None:
+    """What is at a path is a file, else a sentence: a pipe would be waited for, a device be read for ever."""
+    if os.path.islink(path) and not path.exists():
+        raise FileNotFoundError(f"{path}: a link to {os.readlink(path)}, where there is no file")
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file")
+    if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+        raise PermissionError(f"{path}: a folder that cannot be opened (permission denied)")
     if not path.is_file():
         what = "a folder" if path.is_dir() else "a pipe or a device"
-        raise ValueError(f"{path}: not a readable audio file ({what}); expected a file")
+        raise ValueError(f"{path}: not a readable {expected} ({what}); expected a file")
+
+
+def opened_file(path: Path) -> Opened:
     source, notes = readable(path)
     try:
         file = sound_file(path, source)
@@ -136,6 +173,11 @@ def opened(path: Path) -> Opened:
     if not 0 < file.frames < 2**62:
         file.close()
         raise ValueError(f"{path}: holds no samples; remove the file or copy it again")
+    if file.samplerate not in RATES_HZ:
+        file.close()
+        raise ValueError(
+            f"{path}: its header says {file.samplerate} samples a second; it is damaged, copy the file again"
+        )
     if file.channels == 1 and file.subtype not in ("FLOAT", "DOUBLE"):
         return Opened(path, source, file, Mix(), notes)
     file.close()
@@ -156,14 +198,20 @@ def readable(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
         if head[:4] == b"OggS":
             return ogg_source(path)
         is_mpeg = path.suffix.lower() in MPEG_SUFFIXES
-        if is_mpeg or head[:3] == b"ID3" or containers.mpeg_frame(head[:4]):
-            file.seek(0)
-            if (mpeg := containers.mpeg(file.read(), anywhere=is_mpeg)) is not None:
-                return mpeg_source(path, mpeg)
+        may_be = is_mpeg or head[:3] == b"ID3" or containers.mpeg_frame(head[:4])
+        if may_be and (mpeg := containers.mpeg(whole(path), anywhere=is_mpeg)) is not None:
+            return mpeg_source(path, mpeg)
     # libsndfile would search a file of such a name for sound and complain on the terminal by itself
     if is_mpeg or path.suffix.lower() in FFMPEG_SUFFIXES:
         return decoded(path, ""), ()
     return str(path), ()
+
+
+def whole(path: Path) -> bytes:
+    """File of a compressed format -> all of it. Errors: it is too large for that."""
+    if (size := path.stat().st_size) > MOST_IN_MEMORY:
+        raise ValueError(f"{path}: {size / 2**30:.1f} GB of compressed sound, too much; cut it into shorter recordings")
+    return path.read_bytes()
 
 
 def decoded_instead(path: Path, error: ValueError) -> BinaryIO:
@@ -179,7 +227,8 @@ def sound_file(path: Path, source: str | BinaryIO) -> SoundFile:
     if not isinstance(source, str):
         source.seek(0)
     try:
-        return SoundFile(source)
+        # As bytes, since soundfile encodes names itself and knows those alone that are UTF-8
+        return SoundFile(os.fsencode(source) if isinstance(source, str) and os.name != "nt" else source)
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a name ending in .raw, which has no header
         raise ValueError(
             f"{path}: not a readable audio file ({reason(error)}); expected WAV, FLAC, OGG, MP3 or another format of "
@@ -188,6 +237,37 @@ def sound_file(path: Path, source: str | BinaryIO) -> SoundFile:
 
 
 # Headers beside what the file holds
+
+
+class Mended(io.RawIOBase):
+    """A file some bytes of which are read as others, at `at`; it is not in memory, as it may be hours long."""
+
+    def __init__(self, path: Path, at: int, true: bytes) -> None:
+        self.file, self.at, self.true = path.open("rb", buffering=0), at, true
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        first = self.file.tell()
+        count = self.file.readinto(buffer) or 0
+        begin, end = max(first, self.at), min(first + count, self.at + len(self.true))
+        if begin < end:
+            memoryview(buffer).cast("B")[begin - first : end - first] = self.true[begin - self.at : end - self.at]
+        return count
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
 def chunked(path: Path, chunk: containers.Chunk) -> tuple[str | BinaryIO, tuple[str, ...]]:
@@ -215,7 +295,7 @@ def mp3_chunk(path: Path, chunk: containers.Chunk) -> tuple[str | BinaryIO, tupl
     """WAV with MP3 in it, whose length libsndfile takes from the header -> the MP3 alone, and notes."""
     is_less = chunk.open or chunk.behind == "sound"
     begin, end = chunk.begin, chunk.begin + (chunk.held if is_less else min(chunk.promised, chunk.held))
-    mpeg = containers.mpeg(path.read_bytes()[begin:end], anywhere=True)
+    mpeg = containers.mpeg(whole(path)[begin:end], anywhere=True)
     if mpeg is None or mpeg.frame.layer != 3:
         return decoded(path, "MPEG audio in WAV"), ()
     bytes_a_second = (end - begin) / (mpeg.held * mpeg.frame.samples / mpeg.frame.rate_hz)
@@ -228,7 +308,11 @@ def mp3_chunk(path: Path, chunk: containers.Chunk) -> tuple[str | BinaryIO, tupl
 
 def mended_chunk(path: Path, chunk: containers.Chunk) -> tuple[BinaryIO, float]:
     """File of plain samples -> the same with its true length, and bytes a second. Errors: it is not read to its end."""
-    source = io.BytesIO(chunk.mended(path.read_bytes()))
+    try:
+        source = cast("BinaryIO", Mended(path, *chunk.true_size()))
+    except OverflowError as error:
+        told = f"{chunk.held} bytes of sound, more than its header can say"
+        raise ValueError(f"{path}: holds {told}; save it as FLAC, RF64 or W64") from error
     with sound_file(path, source) as file:
         frames, width = file.frames, SAMPLE_BYTES.get(file.subtype, 0) * file.channels
         bytes_a_second = chunk.held / max(frames, 1) * file.samplerate
@@ -245,7 +329,11 @@ def flac_source(path: Path, flac: containers.Flac) -> tuple[str | BinaryIO, tupl
         return str(path), ()
     if flac.held == 0 and flac.promised == 0:
         raise ValueError(f"{path}: its header does not say how long it is, and no end was found; save it again")
-    if flac.held == 0:  # the last frame is damaged, and says so when it is read
+    if flac.held >= containers.FLAC_MOST:
+        raise ValueError(
+            f"{path}: damaged, its last part says that it is {flac.held} samples long; copy the file again"
+        )
+    if flac.held == 0:  # no frame stands, and so it says when it is read
         return str(path), ()
 
     # The header of a part may count from where the whole began
@@ -256,7 +344,8 @@ def flac_source(path: Path, flac: containers.Flac) -> tuple[str | BinaryIO, tupl
             return str(path), ()
         raise ValueError(f"{path}: truncated, {told}; copy the file again")
     notes = (f"{told}; read to its end",) if flac.promised not in (0, flac.held) else ()
-    source = io.BytesIO(flac.mended(path.read_bytes()))
+    with path.open("rb") as file:
+        source = cast("BinaryIO", Mended(path, *flac.true_length(file)))
     return (renumbered(path, source) if is_part else source), notes
 
 
@@ -300,12 +389,18 @@ def mpeg_source(path: Path, mpeg: containers.Mpeg) -> tuple[str | BinaryIO, tupl
 
 def ogg_source(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
     """Ogg file -> what to read, and notes; streams one behind the other become one. Errors: cut off inside a page."""
-    content = path.read_bytes()
+    content = whole(path)
     ogg = containers.ogg(content)
     if ogg is None:
         return str(path), ()
     if ogg.is_cut:
         raise ValueError(f"{path}: truncated, it ends in the middle of a page; copy the file again")
+    if ogg.damaged:
+        raise ValueError(f"{path}: damaged, {ogg.damaged} of its pages are not what was written; copy the file again")
+    if not ogg.is_ordered:
+        raise ValueError(
+            f"{path}: one of its pages says that the sound ends before what stands in front; save it again"
+        )
     notes = () if ogg.is_ended else ("its last page is not there; read as far as it goes",)
     if len(ogg.links) == 1:
         return str(path), notes
@@ -324,15 +419,12 @@ def ogg_source(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
 def decoded(path: Path, kind: str) -> BinaryIO:
     """File that only FFmpeg reads, and what it is, if known -> its sound as float32 samples in a temporary file."""
     # The package is not needed for anything else, so its absence is told of the file that wants it
-    try:
-        import av
-    except ImportError as error:
+    if sentence := missing("av", "av"):
         what = path.suffix if path.suffix.lower() in FFMPEG_SUFFIXES else kind
         if not what:
-            raise ValueError(
-                f"{path}: not a readable audio file (its content is of no format that libsndfile reads)"
-            ) from error
-        raise ValueError(f'{path}: {what} needs the package av: pip install "rales[av]"') from error
+            raise ValueError(f"{path}: not a readable audio file (its content is of no format that libsndfile reads)")
+        raise ValueError(f"{path}: {what} {sentence}")
+    import av
 
     # All of it at once and to disk: FFmpeg jumps only to about a place, and a long recording would fill the memory
     try:
@@ -377,11 +469,14 @@ class Target(io.FileIO):
             super().__init__(os.dup(nameless.fileno()), "r+b")
 
     def write(self, content: Any) -> int:
+        left = memoryview(content).cast("B")
+        size = len(left)
         try:
-            return super().write(content)
+            while len(left):  # a disk that becomes full takes a part, and says why only when it is asked again
+                left = left[super().write(left) :]
         except OSError as error:
             self.failed = error
-            return 0
+        return size - len(left)
 
 
 @contextmanager
@@ -431,7 +526,7 @@ def mix_of_file(path: str, size: int, mtime_ns: int) -> Mix:
 def mix_of_sound(path: Path, source: str | BinaryIO) -> Mix:
     """What `readable` gave -> Mix. Errors: samples that are on no known scale."""
     energy, highest, is_whole = np.zeros(1), 0.0, True
-    with sound_file(path, source) as file:
+    with sound_file(path, source) as file, np.errstate(over="ignore"):
         try:
             for read in file.all_blocks():
                 block = np.where(np.isfinite(read), read, 0)  # told when it is read

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from rales.audio.opening import Opened, mixed, opened, reason
+from rales.audio.opening import HIGHEST, Opened, mixed, opened, reason, sentences
 
 Wave = NDArray[np.float32]
 PathLike = str | os.PathLike[str]
@@ -108,22 +108,25 @@ def _read_segment(path: Path, found: Opened, start_s: float | None, end_s: float
 
 
 def _read_channels(path: Path, found: Opened, begin: int, end: int) -> Wave:
-    """Open file and frames -> (end - begin, channels) as they stand in it; every one of them is there and finite."""
-    file, rate_hz = found.file, int(found.file.samplerate)
-    try:
-        block = found.frames(begin, end)
-    except MemoryError as error:
-        raise ValueError(f"{path}: {end - begin} frames of {file.channels} channels do not fit into memory") from error
-    except soundfile.SoundFileError as error:
-        raise ValueError(
-            f"{path}: damaged or truncated, cannot be decoded to the end of the segment ({reason(error)}); "
-            f"copy the file again"
-        ) from error
+    """Open file and frames -> (end - begin, channels) as they stand in it; every one of them is there, finite and on a
+    known scale."""
+    rate_hz = int(found.file.samplerate)
+    with sentences(path):
+        try:
+            block = found.frames(begin, end)
+        except soundfile.SoundFileError as error:
+            raise ValueError(
+                f"{path}: damaged or truncated, cannot be decoded to the end of the segment ({reason(error)}); "
+                f"copy the file again"
+            ) from error
     if len(block) < end - begin:
         raise ValueError(
             f"{path}: truncated, {len(block)} of {end - begin} frames could be read from {begin / rate_hz:.3f} s on; "
             f"copy the file again"
         )
+    highest = float(np.abs(block).max(initial=0))
+    if highest <= HIGHEST * found.mix.scale:
+        return block
     finite = np.isfinite(block).all(axis=1)
     if not finite.all():
         first = int(np.argmin(finite))
@@ -132,7 +135,8 @@ def _read_channels(path: Path, found: Opened, begin: int, end: int) -> Wave:
             f"{path}: {wrong} of {len(block)} samples are NaN or infinite, the first at "
             f"{(begin + first) / rate_hz:.6f} s; export the recording again"
         )
-    return block
+    # Where the header tells whole numbers nothing can; a decoder of a lossy format makes anything of damage
+    raise ValueError(f"{path}: samples reach {highest:.6g}, expected -1 to 1; it is damaged, copy the file again")
 
 
 def resample(wave: ArrayLike, rate_hz: int, to_hz: int = 16000, method: Literal["soxr", "sinc"] = "soxr") -> Wave:
@@ -243,9 +247,9 @@ def _segment(path: Path, frames: int, rate_hz: int, start_s: float | None, end_s
     asked = f"{path}: the segment {start_s} s to {'the end' if end_s is None else f'{end_s} s'}"
     if not 0 <= start_s < math.inf or (end_s is not None and not start_s < end_s):
         raise ValueError(f"{asked} is not a stretch of time; expected 0 <= start < end")
-    begin = int(start_s * rate_hz)
-    if begin >= frames:
+    if start_s * rate_hz >= frames:
         raise ValueError(f"{asked} starts past the end of the recording, which is {frames / rate_hz:.3f} s long")
+    begin = int(start_s * rate_hz)
     end = frames if end_s is None or end_s * rate_hz >= frames else int(end_s * rate_hz)
     if begin >= end:
         raise ValueError(f"{asked} holds no sample at {rate_hz} Hz; give a longer segment")

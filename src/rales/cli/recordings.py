@@ -48,6 +48,7 @@ def predict(
     processes: Processes = None,
     address: Address = None,
     shard: int = 1000,
+    urls: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     engine: ComputedBy = "auto",
     device: Device = None,
     json: JsonFlag = False,
@@ -85,6 +86,9 @@ def predict(
         Where the shards are computed, one model a worker.
     shard
         Recordings of a shard.
+    urls
+        Where recordings may lie that a manifest names by address, such as s3://bucket/ or https://host/folder/;
+        repeatable. Without it a manifest names files of this machine alone.
     """
     import torch
 
@@ -99,9 +103,11 @@ def predict(
         if device is not None:
             raise UsageError(f"--device {device} with --manifest: its workers choose for themselves; leave it out")
         words = {"cluster": cluster, "processes": processes, "address": address, "shard": shard}
-        decided = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
-        decided |= {"quality": quality == "on"}
+        decided: dict[str, Any] = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
+        decided |= {"quality": quality == "on", "urls": urls}
         return predict_manifest(manifest, out, format, [status, summary], json, model=model, **words, **decided)
+    if urls:
+        raise UsageError("--urls: is for the addresses in a --manifest; those given as paths are asked anyway")
     if format is not None and out is None:
         raise UsageError(f"--format {format}: expected --out with it; --json prints a document instead")
     formats.check_table_name("--status", status)
@@ -127,6 +133,7 @@ def predict(
         written = formats.write(chunks, out, form, sources)
         say(collected.sentence(written) if written else "no cycle, no file written")
     document = collected.document() | {"calibration": classifier.calibration or None, "notice": decision.notice}
+    document["model"] = classifier.digest
     if status is not None:
         formats.write_table(collected.status, status)
     if summary is not None:

@@ -12,11 +12,12 @@ import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from rales.audio.opening import AUDIO_SUFFIXES
-from rales.data.cycles import Cycle, interval_problem, number, repeated_problems, some, text_of
+from rales.data.cycles import Cycle, bytes_of, interval_problem, number, repeated_problems, some, text_of
 from rales.metrics import CLASSES
 
 PROGRAMS = ("", ".raven", ".audacity")  # anna.txt goes before anna.raven.txt
@@ -95,8 +96,11 @@ def read_annotation(path: Path, duration_s: float | None) -> Annotation:
     try:
         lines = text_of(path).splitlines()
     except (ValueError, OSError) as error:
-        rough = path.read_bytes().decode("latin-1").splitlines() if path.is_file() else []
-        return Annotation("ICBHI" if any(map(_is_icbhi, rough)) else "", [], [str(error)])
+        rough = list[str]()
+        with suppress(ValueError):
+            rough = [] if isinstance(error, OSError) else bytes_of(path).decode("latin-1").splitlines()
+        is_one = isinstance(error, OSError) or any(map(_is_icbhi, rough))  # not to be passed over
+        return Annotation("ICBHI" if is_one else "", [], [str(error)])
     written = [(place, line) for place, line in enumerate(lines, start=1) if line.strip()]
     if not written:
         return Annotation("", [], [f"{path}: empty, expected a line `start end crackles wheezes` per cycle"])

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -32,6 +33,7 @@ Pad = Literal["repeat", "zero", "duplicate", "reflect"]
 FORMAT = 2  # raise it when `waveform`, or anything it calls, computes different samples from the same recording
 WAIT_BEFORE_MESSAGE_S = 5.0
 AT_ONCE, TOGETHER = 64, 256  # rows in memory for each thread: prepared one after the other, and together
+READ_AT_ONCE_BYTES = 2**23  # by each thread that checks a cache
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +113,7 @@ def arrays(
     recording's path, size and modification time, and the rows in their order. Labels and splits are not in the key, so
     give the whole table and pick rows by position; a subset or another order of the table is a cache of its own. Two
     runs may ask at once: one builds, the other waits. A build that fails or is killed leaves nothing that is ever read.
+    A file whose SHA-256 is no longer the one it was built with is built again, with a sentence in the log.
 
     Raises OSError where the folder cannot be written or the disk is full, and whatever `prepare` says of a recording.
     """
@@ -126,12 +129,15 @@ def arrays(
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
     folder = Path(folder or os.environ.get("RALES_CACHE") or user_cache_path("rales")).expanduser()
-    if (waves := _open(folder / key)) is not None:
+    shape = (len(cycles), prepare.size)
+    if (waves := _open(folder / key, shape)) is not None:
         return waves
     with _lock(folder, key):
-        if (waves := _open(folder / key)) is None:  # else another run built it while this one waited
+        if (waves := _open(folder / key, shape)) is None:  # else another run built it while this one waited
+            if (folder / key).exists():
+                log.warning("%s: damaged or cut, so this cache is built again", folder / key)
             _build(folder, key, settings, prepare, cycles, threads, progress)
-            waves = _open(folder / key)
+            waves = _open(folder / key, shape)
     if waves is None:
         raise OSError(f"{folder / key}: the cache just built cannot be read back; check the disk")
     return waves
@@ -211,16 +217,43 @@ def _rows(cycles: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, list[list
     return {"recordings": recordings, "rows": [[n, float(start), float(end), *more] for n, start, end, *more in spans]}
 
 
-def _open(finished: Path) -> Wave | None:
-    """The array of a finished cache; None where there is none or its file is not what meta.json says."""
+def _open(finished: Path, shape: tuple[int, int]) -> Wave | None:
+    """The array of a finished cache; None where there is none or its file is not what meta.json says, byte for byte."""
+    path = finished / "waves.npy"
     try:
         meta = json.loads((finished / "meta.json").read_text())
-        if (finished / "waves.npy").stat().st_size != meta["bytes"]:
+        if path.stat().st_size != meta["bytes"] or _digest_of_file(path, shape) != meta["sha256_of_rows"]:
             return None
-        waves: Wave = np.load(finished / "waves.npy", mmap_mode="r")
-    except (OSError, ValueError):
+        waves: Wave = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, LookupError, TypeError):  # the last two of a meta.json with something else in it
         return None
     return waves
+
+
+def _digest_of_file(path: Path, shape: tuple[int, int]) -> str:
+    """Array file of so many rows of so many samples -> `_digest` of it, read by several threads.
+
+    Read, not mapped: where the disk fails, one is an OSError, the other a SIGBUS.
+    """
+    row_bytes = 4 * shape[1]
+    first = path.stat().st_size - row_bytes * shape[0]
+    at_once = max(1, READ_AT_ONCE_BYTES // row_bytes)
+
+    def of_some(start: int) -> list[bytes]:
+        with path.open("rb") as file:
+            file.seek(first + row_bytes * start)
+            rows = range(start, min(start + at_once, shape[0]))
+            return [hashlib.sha256(file.read(row_bytes)).digest() for _ in rows]
+
+    with path.open("rb") as file:
+        header = file.read(first)
+    with ThreadPoolExecutor(thread_name_prefix="rales-cache") as pool:
+        return _digest(header, [one for some in pool.map(of_some, range(0, shape[0], at_once)) for one in some])
+
+
+def _digest(header: bytes, rows: Sequence[bytes]) -> str:
+    """Begin of an array file and the SHA-256 of each of its rows -> SHA-256 of all: rows are written in any order."""
+    return hashlib.sha256(header + b"".join(rows)).hexdigest()
 
 
 def _build(
@@ -239,8 +272,8 @@ def _build(
     building.mkdir()
     began_s = time.monotonic()
     try:
-        size_bytes = _write(building / "waves.npy", settings, prepare, cycles, threads, progress)
-        meta = {"bytes": size_bytes, "built_s": round(time.monotonic() - began_s, 3), **settings}
+        facts = _write(building / "waves.npy", prepare, cycles, threads, progress)
+        meta = {**facts, "built_s": round(time.monotonic() - began_s, 3), **settings}
         with (building / "meta.json").open("w") as file:
             json.dump(meta, file)
             file.flush()
@@ -263,14 +296,10 @@ def _build(
 
 
 def _write(
-    path: Path,
-    settings: dict[str, Any],
-    prepare: Preparation,
-    cycles: pd.DataFrame,
-    threads: int | None,
-    progress: bool,
-) -> int:
-    """Prepares all cycles, groups of them side by side, and writes them to an .npy file; returns its size in bytes.
+    path: Path, prepare: Preparation, cycles: pd.DataFrame, threads: int | None, progress: bool
+) -> dict[str, Any]:
+    """Prepares all cycles, groups of them side by side, and writes them to an .npy file; returns its size in bytes
+    and `_digest`, both of what was meant to be written.
 
     Threads, not processes: decoding, resampling and writing release Python's global lock, so two threads are as fast
     as two processes, start at once, and die with a killed build instead of living on with its lock. Each cycle is read
@@ -279,19 +308,23 @@ def _write(
     SIGBUS.
     """
     shape = (len(cycles), prepare.size)
+    begin, digests = BytesIO(), [b""] * len(cycles)
+    np.lib.format.write_array_header_1_0(begin, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    header = begin.getvalue()
+    first, size_bytes = len(header), len(header) + 4 * shape[0] * shape[1]
+
     with path.open("wb") as file:
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        first = file.tell()
-        size_bytes: int = first + 4 * shape[0] * shape[1]
+        file.write(header)
         file.flush()
         _reserve(file, size_bytes)
 
         def write_group(rows: list[int]) -> int:
             with path.open("r+b") as target:
                 for row, wave in zip(rows, prepare.of_rows(cycles.iloc[rows]), strict=True):
+                    samples = np.ascontiguousarray(wave, dtype="<f4").data
+                    digests[row] = hashlib.sha256(samples).digest()
                     target.seek(first + 4 * row * shape[1])
-                    target.write(wave.astype("<f4", copy=False).data)
+                    target.write(samples)
             return len(rows)
 
         with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="rales-cache") as pool:
@@ -307,7 +340,7 @@ def _write(
             finally:
                 bar.close()
         os.fsync(file.fileno())
-    return size_bytes
+    return {"bytes": size_bytes, "sha256_of_rows": _digest(header, digests)}
 
 
 def _groups(cycles: pd.DataFrame, prepare: Preparation) -> list[list[int]]:

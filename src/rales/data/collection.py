@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 from rales.audio.opening import AUDIO_SUFFIXES, UNREAD_SUFFIXES
 from rales.cells import one_line
 from rales.data import icbhi, sprsound
-from rales.data.cycles import Found, some, unread_note, walked
-from rales.data.dialects import SUFFIXES, mended, on_disk, place_of, read_table
+from rales.data.cycles import Found, locked_problems, some, unread_note, walked
+from rales.data.dialects import SUFFIXES, mended, on_disk, parquet_sentences, place_of, read_table
 
 Part = Literal["train", "all"]
 MANIFESTS = (".csv", ".tsv", ".parquet")  # in a folder, where JSON is for annotations
@@ -159,8 +159,8 @@ def walk(folder: Path) -> tuple[Any, LeftOut, list[Path], bool]:
     Every folder's names are sorted by themselves, so that the order is fixed without all paths in memory at once.
     """
     done, names, manifests, jsons = [], list[str](), list[Path](), False
-    unread, unnamed = list[str](), list[str]()
-    for parent, files in walked(folder):
+    unread, unnamed, locked = list[str](), list[str](), list[Path]()
+    for parent, files in walked(folder, locked):
         inside = os.path.relpath(parent, folder)
         for name in files:
             suffix = os.path.splitext(name)[1].lower()
@@ -182,7 +182,9 @@ def walk(folder: Path) -> tuple[Any, LeftOut, list[Path], bool]:
     notes = unread_note(folder, unread)
     if unnamed:
         notes.append(f"{folder}: {len(unnamed)} recordings left out, their names are not UTF-8: {some(unnamed)}")
-    left = LeftOut([*unread, *unnamed], notes)
+    notes += locked_problems(locked)
+    shut = [one_line(os.path.relpath(path, folder)) for path in locked]
+    left = LeftOut([*unread, *unnamed, *shut], notes)
     return pa.chunked_array([*done, strings(names)]), left, sorted(manifests), jsons
 
 
@@ -213,7 +215,7 @@ def manifest_source(given: Path, manifests: Sequence[Path], part: Part) -> Sourc
             path = pc.if_else(pc.starts_with(path, "/"), path, joined)
         paths.append(path)
         splits.append(split)
-    path, split = pa.chunked_array(flat(paths)), pa.chunked_array(flat(splits))
+    path, split = pa.chunked_array(flat(paths), pa.large_string()), pa.chunked_array(flat(splits), pa.string())
     place = places(base, path)
     if part == "all":
         return Source(given, base, "manifest", first_of_each(path, place), strings([]))
@@ -236,7 +238,9 @@ def places(base: Path, paths: Any) -> Any:
     odd = r"^/|(^|/)\.{0,2}(/|$)"  # absolute, or with a part that is empty, . or ..
     if not pc.any(pc.match_substring_regex(paths, odd)).as_py():
         return paths
-    return pa.chunked_array([strings([place_of(base, path) for path in some_paths]) for some_paths in chunks(paths)])
+    return pa.chunked_array(
+        [strings([place_of(base, path) for path in some_paths]) for some_paths in chunks(paths)], pa.large_string()
+    )
 
 
 def files_at(base: Path, paths: Any) -> Any:
@@ -246,7 +250,9 @@ def files_at(base: Path, paths: Any) -> Any:
         whole = path if "://" in path else os.path.join(base, path)
         return on_disk(whole) or path
 
-    return pa.chunked_array([strings([file(path) for path in some_paths]) for some_paths in chunks(paths)])
+    return pa.chunked_array(
+        [strings([file(path) for path in some_paths]) for some_paths in chunks(paths)], pa.large_string()
+    )
 
 
 def first_of_each(paths: Any, place: Any) -> Any:
@@ -260,15 +266,18 @@ def first_of_each(paths: Any, place: Any) -> Any:
 
 def columns_of(manifest: Path) -> tuple[Any, Any]:
     """Manifest -> its column of paths and its column `split` (null where it has none)."""
-    import pyarrow.parquet as pq
-
     if manifest.suffix.lower() != ".parquet":
         return text_columns_of(manifest)
-    try:
-        names = pq.read_schema(manifest).names
-        table = pq.read_table(manifest, columns=[name for name in (*PATH_COLUMNS, "split") if name in names])
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
-        raise ValueError(f"{manifest}: not a readable manifest ({str(error).splitlines()[0]})") from error
+    with parquet_sentences(manifest):
+        return parquet_columns_of(manifest)
+
+
+def parquet_columns_of(manifest: Path) -> tuple[Any, Any]:
+    """The same of Parquet. Errors: those of Arrow, too."""
+    import pyarrow.parquet as pq
+
+    names = pq.read_schema(manifest).names
+    table = pq.read_table(manifest, columns=[name for name in (*PATH_COLUMNS, "split") if name in names])
     named = [name for name in PATH_COLUMNS if name in table.column_names]
     if not named:
         raise no_paths(manifest, names)

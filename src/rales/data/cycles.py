@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from pandas import DataFrame
 
-from rales.audio.opening import UNREAD_SUFFIXES, NoRoom
-from rales.audio.wave import WaveInfo, info, read
+from rales.audio.opening import UNREAD_SUFFIXES, NoRoom, check_is_file, sentences
+from rales.audio.wave import WaveInfo, blocks, info
 from rales.cells import one_line
 from rales.data.splits import overlap_patients
 from rales.metrics import CLASSES
@@ -45,7 +45,10 @@ COLUMNS = (
 # 0.5 ms and one sample (0.25 ms at 4 kHz); no ICBHI or SPRSound recording that could be checked needs more. 50 ms
 # leaves room for re-encoded copies and is a quarter of the shortest cycle (0.2 s), so that clipping is harmless.
 END_TOLERANCE_S = 0.05
+BLOCK_S = 60.0  # of a recording that is in memory while all of it is read
 SAME_S = 0.003  # two cycles whose ends are this near are one written twice: other programs round to milliseconds
+MOST_TEXT = 1 << 26  # bytes of an annotation or a list; the longest published one has 30 kB
+NOT_OURS = ("__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN")  # folders
 MIN_CYCLE_S = 0.001  # below this a cycle may hold no sample at 4 kHz; the shortest published one lasts 0.2 s
 
 
@@ -177,28 +180,42 @@ def label_of(crackle: int, wheeze: int) -> str:
     return CLASSES[crackle + 2 * wheeze]
 
 
-def files(folder: Path) -> list[Path]:
+def files(folder: Path, locked: list[Path] | None = None) -> list[Path]:
     """Folder -> all files in it and its sub-folders, sorted; hidden files and macOS archive leftovers are not seen.
 
-    A missing folder raises FileNotFoundError, a file in its place NotADirectoryError.
+    A missing folder raises FileNotFoundError, a file in its place NotADirectoryError, one that cannot be opened an
+    OSError; sub-folders that cannot be opened are added to `locked`.
     """
     if not folder.exists():
         raise FileNotFoundError(f"{folder}: no such folder; give the folder that holds the recordings")
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: a file, expected the folder that holds the recordings")
-    return sorted(Path(parent, name) for parent, names in walked(folder) for name in names)
+    return sorted(Path(parent, name) for parent, names in walked(folder, locked) for name in names)
 
 
-def walked(folder: Path) -> Iterator[tuple[str, list[str]]]:
+def walked(folder: Path, locked: list[Path] | None = None) -> Iterator[tuple[str, list[str]]]:
     """Folder -> it and all folders in it, each with its files, sorted: what every search for recordings sees.
 
-    Hidden names and macOS archive leftovers are not seen. Links to folders elsewhere are followed, each place once.
+    Hidden names and what systems leave on every disk are not seen. Links to folders elsewhere are followed, each place
+    once. Errors and `locked` as for `files`.
     """
     places = [os.path.realpath(folder)]
-    for parent, subfolders, names in os.walk(folder, followlinks=True):
-        seen = [name for name in sorted(subfolders) if not name.startswith((".", "__MACOSX"))]
+
+    def cannot_be_opened(error: OSError) -> None:
+        if Path(error.filename) == folder:
+            raise OSError(f"{folder}: cannot be opened ({error.strerror}); give a folder that you may read") from error
+        if locked is not None:
+            locked.append(Path(error.filename))
+
+    for parent, subfolders, names in os.walk(folder, followlinks=True, onerror=cannot_be_opened):
+        seen = [name for name in sorted(subfolders) if not name.startswith((".", *NOT_OURS))]
         subfolders[:] = [name for name in seen if is_new_place(os.path.join(parent, name), places)]
         yield parent, sorted(name for name in names if not name.startswith("."))
+
+
+def locked_problems(locked: Iterable[Path]) -> list[str]:
+    """Folders that cannot be opened -> a sentence for each."""
+    return [f"{folder}: a folder that cannot be opened; change its permissions or move it away" for folder in locked]
 
 
 def is_new_place(folder: str, places: list[str]) -> bool:
@@ -231,8 +248,9 @@ def by_stem(paths: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, list[
 
 
 def text_of(path: Path) -> str:
-    """Text file -> its text (UTF-8, or UTF-16 with a byte-order mark); other bytes raise a ValueError sentence."""
-    content = path.read_bytes()
+    """Text file -> its text (UTF-8, or UTF-16 with a byte-order mark); other bytes, and what is no file, raise a
+    ValueError sentence."""
+    content = bytes_of(path)
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return content.decode("utf-16" if wide else "utf-8-sig")
@@ -240,6 +258,15 @@ def text_of(path: Path) -> str:
         raise ValueError(
             f"{path}: not a UTF-8 text file (byte {error.start + 1} cannot be read); replace it by the published file"
         ) from None
+
+
+def bytes_of(path: Path) -> bytes:
+    """Text file -> its bytes. Errors: no file, a pipe or a device, which would be waited for, more than a text has."""
+    with sentences(path):
+        check_is_file(path, "text file")
+        if (size := path.stat().st_size) > MOST_TEXT:
+            raise ValueError(f"{path}: {size / 2**20:.0f} MB, expected a text of at most {MOST_TEXT >> 20}")
+        return path.read_bytes()
 
 
 def without_copies(groups: dict[str, list[Path]]) -> tuple[dict[str, list[Path]], int]:
@@ -251,10 +278,18 @@ def without_copies(groups: dict[str, list[Path]]) -> tuple[dict[str, list[Path]]
     for name, same in groups.items():
         unlike = list[Path]()
         for path in same:
-            if not any(filecmp.cmp(path, other, shallow=False) for other in unlike):
+            if not any(same_content(path, other) for other in unlike):
                 unlike.append(path)
         kept[name] = unlike
     return kept, sum(map(len, groups.values())) - sum(map(len, kept.values()))
+
+
+def same_content(one: Path, other: Path) -> bool:
+    """Whether two files are equal; what cannot be read is equal to itself alone."""
+    try:
+        return one == other or filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
 
 
 def copies_note(folder: Path, copies: int) -> list[str]:
@@ -300,7 +335,7 @@ def listen(path: Path, *, decode: bool) -> tuple[WaveInfo | None, list[str], lis
     try:
         facts = info(path)
         notes = [f"{path}: {note}" for note in facts.notes]
-        if decode and not read(path)[0].any():
+        if decode and sum(block.any() for block, _ in blocks(path, BLOCK_S)) == 0:  # to the last block
             notes.append(f"{path}: digital silence, every sample is zero")
     except NoRoom:
         raise

@@ -9,16 +9,18 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rales.audio.opening import AUDIO_SUFFIXES
-from rales.cells import restored
+from rales.audio.opening import AUDIO_SUFFIXES, sentences
+from rales.cells import encodable, restored
 
 SOUNDS = set(AUDIO_SUFFIXES)
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json")
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 _CHUNK = 1 << 20
+_ADVICE = "save it as `CSV UTF-8`"
 
 
 class Row(NamedTuple):
@@ -39,12 +41,19 @@ class Table(NamedTuple):
 def read_table(path: Path) -> Table:
     """Table file -> its columns and rows, every cell as text, "" where empty. Errors: no file, no table, rows that do
     not fit the columns."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such manifest file")
-    check_suffix(path)
-    if path.suffix.lower() == ".parquet":
-        return _parquet(path)
-    return _json(path) if path.suffix.lower() == ".json" else _csv(path)
+    with sentences(path, _ADVICE):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such manifest file")
+        check_suffix(path)
+        kinds = {".parquet": _parquet, ".json": _json}
+        columns, rows, notes = kinds.get(path.suffix.lower(), _csv)(path)
+        return Table(columns, _told(path, rows), notes)
+
+
+def _told(path: Path, rows: Iterator[Row]) -> Iterator[Row]:
+    """Rows, which are read only now -> the same; what is wrong with them is a sentence."""
+    with sentences(path, _ADVICE):
+        yield from rows
 
 
 def check_suffix(path: Path) -> None:
@@ -68,9 +77,12 @@ def mended(folder: Path, path: str) -> str:
     whole = folder / turned
     if os.path.lexists(whole):
         return turned
-    if has_suffix(turned) or not whole.parent.is_dir():
+    if has_suffix(turned):
         return path
-    suffixes = [file.suffix for file in whole.parent.iterdir() if file.stem == whole.name and has_suffix(file.name)]
+    suffixes = []
+    with suppress(OSError, ValueError):  # no such folder, or no name of one
+        there = whole.parent.iterdir()
+        suffixes = [file.suffix for file in there if file.stem == whole.name and has_suffix(file.name)]
     return turned + suffixes[0] if len(suffixes) == 1 else path
 
 
@@ -147,7 +159,7 @@ def _fitted(path: Path, columns: list[str], rows: Iterable[tuple[int, list[str]]
         if not nameless and any(cell and not column for cell, column in zip(cells, columns, strict=True)):
             nameless = True
             notes.append(f"{path}: a column without a name is not used")
-        yield Row(where, {column: restored(cells[place]) for place, column in named})
+        yield Row(where, {column: encodable(restored(cells[place])) for place, column in named})
 
 
 def _encoding(path: Path) -> tuple[str, list[str]]:
@@ -156,44 +168,61 @@ def _encoding(path: Path) -> tuple[str, list[str]]:
         head = file.read(_CHUNK)
         if head.startswith(_WORKBOOKS):
             raise ValueError(f"{path}: a spreadsheet's workbook in spite of its name; save the sheet as `CSV UTF-8`")
+        kinds = ["utf-8-sig", "cp1252"]
         if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return "utf-16", []
-        if head[1:2] == b"\0" or head[:1] == b"\0":
-            return "utf-16-le" if head[1:2] == b"\0" else "utf-16-be", []
+            kinds = ["utf-16"]
+        elif b"\0" in head[:2]:
+            kinds = ["utf-16-le" if head[1:2] == b"\0" else "utf-16-be"]
 
-        kinds = {
-            "utf-8-sig": codecs.getincrementaldecoder("utf-8")(),
-            "cp1252": codecs.getincrementaldecoder("cp1252")(),
-        }
+        decoders = {kind: codecs.getincrementaldecoder(kind.removesuffix("-sig"))() for kind in kinds}
         wrong: dict[str, str] = {}
-        read = 0
-        while head:
-            for kind in kinds.keys() - wrong.keys():
+        read, is_end = 0, False
+        while not is_end:
+            is_end = not head
+            for kind in decoders.keys() - wrong.keys():
                 try:
-                    kinds[kind].decode(head)
+                    decoders[kind].decode(head, final=is_end)
                 except UnicodeDecodeError as error:
                     wrong[kind] = f"byte {read + error.start + 1}"
             read, head = read + len(head), file.read(_CHUNK)
 
-    if "utf-8-sig" not in wrong:
-        return "utf-8-sig", []
-    if "cp1252" in wrong:
+    if kinds[0] not in wrong:
+        return kinds[0], []
+    if kinds[-1] in wrong:
         raise ValueError(
-            f"{path}: neither UTF-8 nor UTF-16 nor Windows text ({wrong['utf-8-sig']} cannot be read); save it as "
+            f"{path}: neither UTF-8 nor UTF-16 nor Windows text ({wrong[kinds[0]]} cannot be read); save it as "
             "`CSV UTF-8`"
         )
     said = f"{path}: no UTF-8 ({wrong['utf-8-sig']}), so read as ANSI text of Windows (code page 1252)"
     return "cp1252", [said]
 
 
+def parquet_columns(path: Path) -> list[str]:
+    """Parquet file -> the names of its columns."""
+    import pyarrow.parquet as pq
+
+    with parquet_sentences(path):
+        return list(pq.read_schema(path).names)
+
+
+@contextmanager
+def parquet_sentences(path: Path) -> Iterator[None]:
+    """What Arrow raises over a damaged file, which is of every kind, as a sentence."""
+    try:
+        yield
+    except Exception as error:
+        if str(error).startswith(str(path)):
+            raise
+        told = str(error).partition("\n")[0]
+        raise ValueError(f"{path}: not a Parquet file that can be read ({told}); write it again") from error
+
+
 def _parquet(path: Path) -> Table:
     import pandas as pd
 
-    try:
+    with parquet_sentences(path):
         frame = pd.read_parquet(path)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: not a Parquet file that can be read ({error})") from None
-    records = frame.astype(object).where(frame.notna(), "").to_dict("records")
+        records = frame.astype(object).where(frame.notna(), "").to_dict("records")
     return Table([str(column) for column in frame.columns], _texts(path, records), [])
 
 
@@ -201,7 +230,7 @@ def _json(path: Path) -> Table:
     """The JSON file of `rales predict` (an object of columns), its `--json` document (`cycles`), or a list of rows."""
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: broken JSON ({error}); expected a table of `rales predict`") from None
     if isinstance(document, dict) and isinstance(document.get("cycles"), list):
         document = document["cycles"]
@@ -212,11 +241,17 @@ def _json(path: Path) -> Table:
         document = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     if not isinstance(document, list) or not all(isinstance(row, dict) for row in document):
         raise ValueError(f"{path}: no table in it; expected an object of columns or a list of rows")
-    columns_found = list(dict.fromkeys(str(name) for row in document for name in row))
-    return Table(columns_found, _texts(path, document), [])
+    names = list(dict.fromkeys(str(name) for row in document for name in row))
+    return Table(names, _texts(path, ({name: row.get(name) for name in names} for row in document)), [])
 
 
 def _texts(path: Path, records: Iterable[dict[Any, Any]]) -> Iterator[Row]:
     for number, record in enumerate(records, start=1):
-        cells = {str(column): "" if cell is None else str(cell).strip() for column, cell in record.items()}
-        yield Row(f"{path}, row {number}", cells)
+        yield Row(f"{path}, row {number}", {str(column): cell_text(cell) for column, cell in record.items()})
+
+
+def cell_text(cell: object) -> str:
+    """Value of JSON or of a table -> its text; of a list or an object, which nothing of ours holds, what it is."""
+    if isinstance(cell, list | dict):
+        return f"({type(cell).__name__})"
+    return "" if cell is None else encodable(str(cell).strip())

@@ -7,11 +7,11 @@ recordings of one's own beside annotations in any form of `annotations`, some of
 in several folders.
 """
 
-import filecmp
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,9 +29,11 @@ from rales.data.cycles import (
     copies_note,
     cycles_table,
     files,
+    locked_problems,
     number,
     overlap_note,
     paired,
+    same_content,
     some,
     text_of,
     unread_note,
@@ -80,7 +82,8 @@ def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
     An empty folder raises ValueError, a missing one FileNotFoundError.
     """
     folder = Path(folder)
-    paths = files(folder)
+    locked = list[Path]()
+    paths = files(folder, locked)
     sounds = by_stem(paths, AUDIO_SUFFIXES)
     texts = _annotations(paths, sounds)
     lists = [path for path in paths if path.name.lower() in SPLIT_FILES] or _beside(folder)
@@ -125,7 +128,7 @@ def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
 
     with ThreadPoolExecutor() as pool:  # files are read outside the interpreter lock
         recordings = list(pool.map(read_one, names))
-    return Found(folder, recordings, notes=notes, split_problems=split_problems)
+    return Found(folder, recordings, problems=locked_problems(locked), notes=notes, split_problems=split_problems)
 
 
 def _annotations(paths: Iterable[Path], sounds: Mapping[str, list[Path]]) -> dict[str, list[Path]]:
@@ -159,10 +162,7 @@ def _apart(
         if not _is_own(stem) or len({path.parent for path in unlike}) < 2:
             continue
         named = {path: path.relative_to(folder).with_name(stem).as_posix() for path in unlike}
-        names = {
-            path: next(named[other] for other in unlike if filecmp.cmp(path, other, shallow=False))
-            for path in sounds[stem]
-        }
+        names = {path: next(named[other] for other in unlike if same_content(path, other)) for path in sounds[stem]}
         places = {path.parent: name for path, name in names.items()}
         if not all(path.parent in places for path in texts.get(stem, [])):
             continue
@@ -266,7 +266,9 @@ def _recording(
 
 def _beside(folder: Path) -> list[Path]:
     """Folder -> the split lists in its parent, where some archives keep them."""
-    return [path for path in sorted(folder.resolve().parent.iterdir()) if path.name.lower() in SPLIT_FILES]
+    with suppress(OSError):  # a folder above that may not be read is none of ours
+        return [path for path in sorted(folder.resolve().parent.iterdir()) if path.name.lower() in SPLIT_FILES]
+    return []
 
 
 def _splits(folder: Path, lists: list[Path], names: list[str]) -> tuple[dict[str, str], list[str], list[str]]:

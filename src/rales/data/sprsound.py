@@ -27,6 +27,7 @@ from rales.data.cycles import (
     cycles_table,
     files,
     interval_problem,
+    locked_problems,
     number,
     overlap_note,
     paired,
@@ -36,6 +37,7 @@ from rales.data.cycles import (
     unread_note,
     without_copies,
 )
+from rales.data.dialects import cell_text
 
 DEVICE = "Yunting"
 EVENT_FLAGS = {  # event type -> (crackle, wheeze); continuous sounds count as wheezes
@@ -86,7 +88,8 @@ def is_annotation(path: Path) -> bool:
 def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
     """SPRSound folder -> its recordings, damaged or not; `decode` reads all samples instead of the headers only."""
     folder = Path(folder)
-    paths = files(folder)
+    locked = list[Path]()
+    paths = files(folder, locked)
     sounds, copied_sounds = without_copies(by_stem(paths, AUDIO_SUFFIXES))
     annotations = by_stem((path for path in paths if is_annotation(path)), (".json",))
     if not annotations:
@@ -115,6 +118,7 @@ def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
     return Found(
         folder,
         recordings,
+        problems=locked_problems(locked),
         notes=notes,
         extra_columns=EXTRA_COLUMNS,
         split_problems=_split_problems(folder, sides, annotations),
@@ -176,19 +180,23 @@ def _recording(
 def _annotation(path: Path, duration_s: float | None) -> tuple[str, list[Cycle], list[str]]:
     """Annotation file -> (record label, events sorted by start, a sentence per broken thing)."""
     try:
-        document = json.loads(text_of(path))
-    except json.JSONDecodeError as error:
-        return "", [], [f"{path}, line {error.lineno}: broken JSON ({error.msg}); replace it by the published file"]
+        text = text_of(path)
     except (ValueError, OSError) as error:
         return "", [], [str(error)]
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        return "", [], [f"{path}, line {error.lineno}: broken JSON ({error.msg}); replace it by the published file"]
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+        return "", [], [f"{path}: broken JSON ({error}); replace it by the published file"]
     if not isinstance(document, dict) or not {"record_annotation", "event_annotation"} <= document.keys():
         return "", [], [f"{path}: expected a JSON object with record_annotation and event_annotation"]
-    label, events = document["record_annotation"], document["event_annotation"]
+    label, events = cell_text(document["record_annotation"]), document["event_annotation"]
     problems = []
     if label not in RECORD_LABELS:
         problems.append(f"{path}: record_annotation {label!r}, expected one of {', '.join(RECORD_LABELS)}")
     if not isinstance(events, list):
-        return str(label), [], [*problems, f"{path}: event_annotation is no list of events"]
+        return label, [], [*problems, f"{path}: event_annotation is no list of events"]
     cycles = []
     for event_number, event in enumerate(events, start=1):
         cycle = _cycle(event, duration_s)
@@ -196,16 +204,17 @@ def _annotation(path: Path, duration_s: float | None) -> tuple[str, list[Cycle],
             cycles.append(cycle)
         else:
             problems.append(f"{path}, event {event_number}: {cycle}; fix or remove the event")
-    return str(label), sorted(cycles), problems
+    return label, sorted(cycles), problems
 
 
 def _cycle(event: object, duration_s: float | None) -> Cycle | str:
     """One event (times are milliseconds, as text or numbers) -> the cycle, or what is wrong with the event."""
     if not isinstance(event, dict) or not {"start", "end", "type"} <= event.keys():
         return "expected start, end and type"
-    start_ms, end_ms, kind = number(event["start"]), number(event["end"]), str(event["type"])
+    start, end, kind = (cell_text(event[name]) for name in ("start", "end", "type"))
+    start_ms, end_ms = number(start), number(end)
     if start_ms is None or end_ms is None:
-        return f"start and end are {event['start']!r} and {event['end']!r}, expected milliseconds"
+        return f"start and end are {start!r} and {end!r}, expected milliseconds"
     if kind not in EVENT_FLAGS:
         close = difflib.get_close_matches(kind, EVENT_FLAGS, n=1, cutoff=0.0)[0]
         return f"type {kind!r} is not known; did you mean {close!r}?"

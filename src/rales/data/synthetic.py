@@ -89,12 +89,16 @@ def write_folder(
         remove_abandoned(folder.parent, f".{folder.name}.")
         if moved and not fresh and {file.name for file in folder.iterdir()} == _names(plans):
             return  # killed after all was done
-        if not fresh:
-            _empty(folder, plans, interrupted=any(unfinished(place, prefix)))
-            remove_abandoned(place, prefix)
+        if not fresh:  # refused here, what a killed call left stays to tell that its files may go
+            _left_files(folder, plans, interrupted=any(unfinished(place, prefix)))
         with own_folder(place, prefix) as mine:
+            interrupted = len(unfinished(place, prefix)) > 1
+            remove_abandoned(place, prefix)
             if len(unfinished(place, prefix)) > 1:
                 raise ValueError(f"{folder}: another process is writing it; wait for it or choose another name")
+            if not fresh:  # not before: the files could be those that another process is moving here
+                for file in _left_files(folder, plans, interrupted=interrupted):
+                    file.unlink()
             made = mine / "part"
             made.mkdir()
             _write_files(made, people, plans, processes)
@@ -303,15 +307,14 @@ def _have_every_class(labels: list[NDArray[np.int_]], rng: np.random.Generator) 
 # Files
 
 
-def _empty(folder: Path, plans: list[Plan], *, interrupted: bool) -> None:
-    """Folder -> nothing, if it is empty, or holds only files that an interrupted call for these plans has put there,
-    which then go. Errors: it holds anything else."""
+def _left_files(folder: Path, plans: list[Plan], *, interrupted: bool) -> list[Path]:
+    """Folder -> the files that an interrupted call for these plans has put there; none if it is empty. Errors: it holds
+    anything else."""
     ours = _names(plans) if interrupted else set()
-    found = {file for file in folder.iterdir() if file not in unfinished(folder, ".synthetic.")}
+    found = [file for file in folder.iterdir() if file not in unfinished(folder, ".synthetic.")]
     if any(file.name not in ours for file in found):
         raise ValueError(f"{folder}: is not empty, expected a new or empty folder; choose another name or empty it")
-    for file in found:
-        file.unlink()
+    return found
 
 
 def _names(plans: list[Plan]) -> set[str]:

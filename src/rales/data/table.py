@@ -47,7 +47,7 @@ from rales.data.cycles import (
     some,
 )
 from rales.data.dialects import SUFFIXES as SUFFIXES
-from rales.data.dialects import Row, has_suffix, located, mended, on_disk, place_of, read_table
+from rales.data.dialects import Row, has_suffix, located, mended, on_disk, parquet_columns, place_of, read_table
 from rales.metrics import CLASSES
 from rales.writing import replacing
 
@@ -167,7 +167,8 @@ def _by_recording(manifest: Path, rows: list[Row], *, audio: bool) -> tuple[dict
         inside = os.path.relpath(file, folder) if file.startswith(folder) or folder == "." else file
         longer = Path(inside).as_posix()
         choices = [name] * (shared[name] == 1) + [longer.removesuffix(Path(longer).suffix), longer]
-        named[next(choice for choice in choices if choice not in named)] = group
+        numbered = (f"{longer}.{number}" for number in range(2, len(names) + 2))  # where the table calls another so
+        named[next(choice for choice in (*choices, *numbered) if choice not in named)] = group
     return named, problems
 
 
@@ -234,12 +235,8 @@ def spans_of(manifest: Path) -> dict[str, list[Row]]:
     none where the table is one of a model's answers. `marked` is empty where the times may be a model's: in its
     answers, unless the row has a label or is `confirmed`.
     """
-    if manifest.suffix.lower() == ".parquet":
-        import pyarrow.parquet as pq
-
-        columns: Sequence[str] = pq.read_schema(manifest).names
-    else:
-        columns = read_table(manifest).columns
+    is_parquet = manifest.suffix.lower() == ".parquet"
+    columns = parquet_columns(manifest) if is_parquet else read_table(manifest).columns
     if not set(_TIMES) & set(columns):
         return {}
     answers = f"p_{CLASSES[0]}" in columns

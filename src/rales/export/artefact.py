@@ -5,7 +5,8 @@ so a damaged file, or a machine that computes differently, is found before it an
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -16,8 +17,9 @@ import torch
 from rales import recipes, runs
 from rales.config import Recipe
 from rales.export import graph, onnx_file, openvino_file, parity
-from rales.export.parity import Engine, Waves
-from rales.extras import require_packages
+from rales.export.parity import Engine, Probabilities, Waves
+from rales.extras import reason, require_packages
+from rales.metrics import CLASSES
 from rales.predict import Model
 
 FORMATS: dict[str, ModuleType] = {"openvino": openvino_file, "onnx": onnx_file}
@@ -38,12 +40,13 @@ class Artefact(NamedTuple):
 
 
 def made(model: Model, to: str, precision: str, calibration: Waves | None = None) -> Artefact:
-    """Model -> artefact. Errors: float32 whose answers to the probe miss 1e-5."""
+    """Model -> artefact. Errors: a package that cannot do it; float32 whose answers to the probe miss 1e-5."""
     clips = probe_of(model.recipe)
     expected = model.in_torch(clips)
-    program = graph.traced(graph.whole(model), clips.shape[1])
-    made_graph = FORMATS[to].make(program, precision, calibration)
-    engine = FORMATS[to].compiled(made_graph, precision)
+    with in_sentences(f"{to} could not make a graph of this model"):
+        program = graph.traced(graph.whole(model), clips.shape[1])
+        made_graph = FORMATS[to].make(program, precision, calibration)
+        engine = spoken(FORMATS[to].compiled(made_graph, precision), f"{to} failed")
     apart = parity.difference(expected, engine(clips))
     if precision == "float32" and not apart <= parity.TOLERANCE:
         raise ValueError(
@@ -75,10 +78,17 @@ def opened(path: Path, to: str) -> Model:
         if isinstance(error, ValueError) and str(error).startswith(str(path)):
             raise
         raise ValueError(f"{path}: damaged, cut or no file for {to}; export or copy it again") from error
-    if not isinstance(record, dict) or "export" not in record:
+    if not isinstance(record, dict) or record.get("export") is None:
         raise ValueError(f"{path}: holds no record of Rales, so it is no artefact of `rales export`")
     recipe, about = recipes.rebuild(record, str(path)), record["export"]
-    engine = file.compiled(source, about["precision"])
+    if about["precision"] not in file.PRECISIONS:
+        raise ValueError(
+            f"{path}: its precision is {about['precision']!r}, expected one of {', '.join(file.PRECISIONS)}"
+        )
+    if {len(answer) for answer in about["probe"]} != {len(CLASSES)}:
+        raise ValueError(f"{path}: the answers that it was made with are not there; export or copy it again")
+    with in_sentences(f"{path}: {to} could not open it"):
+        engine = spoken(file.compiled(source, about["precision"]), f"{path}: {to} failed")
     apart = parity.difference(np.array(about["probe"]), engine(probe_of(recipe)))
     # Half-width and 8-bit numbers round differently on another processor, though never by much more than measured
     allowed = parity.TOLERANCE if about["precision"] == "float32" else 0.02 + 2 * about["probe_difference"]
@@ -88,6 +98,30 @@ def opened(path: Path, to: str) -> Model:
             "computes differently on this machine: export it again here"
         )
     return Model(recipe, torch.nn.Module(), record, torch.device("cpu"), engine)
+
+
+@contextmanager
+def in_sentences(what: str) -> Iterator[None]:
+    """What is tried -> whatever a library raises meanwhile, each its own kinds, is a ValueError that says so."""
+    try:
+        yield
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{what} ({reason(error)}); another version of its package or more memory may help; a run folder with "
+            "--engine torch does without"
+        ) from error
+
+
+def spoken(engine: Engine, what: str) -> Engine:
+    """Engine -> the same, whose failures are sentences that begin with `what`."""
+
+    def scored(waves: Waves) -> Probabilities:
+        with in_sentences(what):
+            return engine(waves)
+
+    return scored
 
 
 def probe_of(recipe: Recipe) -> Waves:

@@ -1,7 +1,6 @@
 """A classifier as one graph from waveform to probabilities, ready to be written for another runtime."""
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -51,18 +50,13 @@ def traced(module: nn.Module, samples: int) -> torch.export.ExportedProgram:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """While libraries convert: their notes on inner affairs stay out of the command's messages, their progress goes to
-    stderr, and OpenVINO's tools do not report to their maker that they were used (they take a CI variable as a no)."""
-    disabled, ci = logging.root.manager.disable, os.environ.get("CI")
+    """While libraries convert: their notes on inner affairs stay out of the command's messages, and their progress goes
+    to stderr."""
+    disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    os.environ["CI"] = "true"
     try:
         with warnings.catch_warnings(), redirect_stdout(sys.stderr):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(disabled)
-        if ci is None:
-            del os.environ["CI"]
-        else:
-            os.environ["CI"] = ci

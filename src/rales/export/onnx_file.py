@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from rales import runs
+from rales import runs, seals
 from rales.export.graph import quiet
 from rales.export.parity import CLIPS_AT_ONCE, Engine, Probabilities, Waves, in_pieces
+from rales.json_files import parse_json
 
 PRECISIONS = ("float32", "int8")
 PACKAGES = {"onnx": "export", "onnxscript": "export", "onnxruntime": "export"}
@@ -67,21 +68,23 @@ def compiled(model: Any, precision: str) -> Engine:
 
 
 def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
-    """onnx.ModelProto and record -> FILE.onnx, renamed into place."""
+    """onnx.ModelProto and record -> FILE.onnx, sealed and renamed into place."""
     import onnx
 
-    onnx.helper.set_model_props(model, {"rales": json.dumps(runs.clean(record))})
+    onnx.helper.set_model_props(model, {"seal": seals.UNSEALED, "rales": json.dumps(runs.clean(record))})
     with runs.replacing(out, bytes_needed=model.ByteSize()) as beside:
         beside.write_bytes(model.SerializeToString())
+        seals.seal(beside)
     return [out]
 
 
 def read(path: Path) -> tuple[Path, dict[str, Any]]:
-    """FILE.onnx -> what `compiled` takes, and the record. Errors: no ONNX file, or one without a record."""
+    """FILE.onnx -> what `compiled` takes, and the record. Errors: other bytes than were written, another's file."""
     import onnxruntime
 
+    seals.check(path, "an artefact of `rales export`")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # only its record is wanted
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return path, json.loads(session.get_modelmeta().custom_metadata_map.get("rales", "null"))
+    return path, parse_json(session.get_modelmeta().custom_metadata_map.get("rales", "null"), f"{path}: its record")

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from rales import runs
+from rales import runs, seals
 from rales.devices import processors
 from rales.export.graph import quiet
 from rales.export.parity import CLIPS_AT_ONCE, Engine, Waves, in_pieces
+from rales.json_files import parse_json
 
 PRECISIONS = ("float32", "bf16", "int8")
 PACKAGES = {"openvino": "openvino"}
@@ -164,14 +165,16 @@ def network_of(model: Any) -> Any:
 
 
 def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
-    """openvino.Model and record -> FILE.bin and FILE.xml, renamed into place; the xml knows the bin by its SHA-256."""
-
+    """openvino.Model and record -> FILE.bin and FILE.xml, sealed and renamed into place; the xml knows the bin by its
+    SHA-256."""
     weights = out.with_suffix(".bin")
     with runs.temporary_folder() as folder:
         made = write_pair(model, folder / "model.xml")
         content = made.with_suffix(".bin").read_bytes()
         model.set_rt_info(json.dumps(runs.clean(record | {"bin": hashlib.sha256(content).hexdigest()})), ["rales"])
+        model.set_rt_info(seals.UNSEALED, ["seal"])
         write_pair(model, made)
+        seals.seal(made)
         with runs.replacing(weights, bytes_needed=len(content)) as beside:
             beside.write_bytes(content)
         with runs.replacing(out) as beside:
@@ -180,14 +183,18 @@ def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
 
 
 def read(path: Path) -> tuple[Path, dict[str, Any]]:
-    """FILE.xml -> what `compiled` takes, and the record. Errors: no OpenVINO file, or one without its weights."""
+    """FILE.xml -> what `compiled` takes, and the record. Errors: other bytes than were written, another's file, no
+    weights."""
     import openvino
+
+    seals.check(path, "an artefact of `rales export`")
 
     weights = path.with_suffix(".bin")
     if not weights.is_file():
         raise ValueError(f"{path}: its weights are missing; copy {weights.name} beside it")
     model = openvino.Core().read_model(path)
-    record: Any = json.loads(str(model.get_rt_info(["rales"]).value)) if model.has_rt_info(["rales"]) else None
-    if record and record.get("bin") != hashlib.sha256(weights.read_bytes()).hexdigest():
+    told = str(model.get_rt_info(["rales"]).value) if model.has_rt_info(["rales"]) else "null"
+    record = parse_json(told, f"{path}: its record")
+    if isinstance(record, dict) and record.get("bin") != hashlib.sha256(weights.read_bytes()).hexdigest():
         raise ValueError(f"{path}: {weights.name} beside it is damaged, cut or of another model; copy both files again")
     return path, record

@@ -26,6 +26,7 @@ from urllib.request import Request, urlopen
 import platformdirs
 from filelock import FileLock
 
+from rales.json_files import read_json
 from rales.progress import progress_bar
 from rales.writing import remove_abandoned, replacing, sync_file, sync_folder, sync_tree
 
@@ -136,9 +137,9 @@ def find(name_or_path: str | Path) -> Path:
     if path.is_file():
         if path.suffix == ".zip":
             raise ValueError(f"{path}: a zip, expected a checkpoint; unpack it and pass the file or folder inside")
-        return path
+        return _undamaged(path)
     if path.is_dir():
-        return _of_run(path) or _only_checkpoint(path)
+        return _of_run(path) or _undamaged(_only_checkpoint(path))
     name = ALIASES.get(str(name_or_path), str(name_or_path))
     if name == SHIPPED and SHIPPED_FILE.is_file():
         return SHIPPED_FILE
@@ -148,11 +149,16 @@ def find(name_or_path: str | Path) -> Path:
         raise FileNotFoundError(
             f"{name_or_path}: a public checkpoint that is not on this machine; fetch it with `rales weights {name}`"
         )
-    checkpoint = _only_checkpoint(folder() / name)
-    if damaged := _damaged(name):
+    return _undamaged(_only_checkpoint(folder() / name))
+
+
+def _undamaged(checkpoint: Path) -> Path:
+    """Checkpoint file -> itself. Errors: one that was fetched, by whatever name it is called, and differs now."""
+    release = checkpoint.resolve().parent
+    if release.parent == folder().resolve() and (damaged := _damaged(release.name)):
         raise ValueError(
             f"{damaged}: SHA-256 differs from the one recorded at download, so the file was damaged or replaced; "
-            f"fetch it again with `rales weights {name}`"
+            f"fetch it again with `rales weights {release.name}`"
         )
     return checkpoint
 
@@ -199,7 +205,7 @@ def fetch(name: str, progress: bool = True, address: str | None = None) -> Path:
 
 def _accept(name: str, address: str, archive: Path, target: Path) -> None:
     """Downloaded zip -> unpacked folder and record; the zip is gone afterwards, unless only the disk was full."""
-    record_path, sha256 = _record_path(name), _sha256(archive)
+    record_path, sha256 = _record_path(name), sha256_of(archive)
     expected = PUBLIC[name].sha256 or _record(name).get("sha256")
     if expected and sha256 != expected:
         archive.unlink()
@@ -216,7 +222,7 @@ def _accept(name: str, address: str, archive: Path, target: Path) -> None:
             "address": address,
             "size_bytes": archive.stat().st_size,
             "sha256": sha256,
-            "files": {file.name: _sha256(file) for file in _checkpoints(unpacking)},
+            "files": {file.name: sha256_of(file) for file in _checkpoints(unpacking)},
         }
         with replacing(record_path) as beside:
             beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -365,7 +371,7 @@ def _damaged(name: str) -> Path | None:
     """Name -> its first unpacked checkpoint that differs from the record; None if all agree or none is recorded."""
     recorded = _record(name).get("files", {})
     for file in _checkpoints(folder() / name):
-        if file.name in recorded and _sha256(file) != recorded[file.name]:
+        if file.name in recorded and sha256_of(file) != recorded[file.name]:
             return file
     return None
 
@@ -376,11 +382,18 @@ def _record_path(name: str) -> Path:
 
 def _record(name: str) -> dict[str, Any]:
     path = _record_path(name)
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return record
+    advice = f"delete it and the folder {name} beside it, and fetch again with `rales weights {name}`"
+    record = read_json(path, advice) if path.exists() else {}
+    files = record.get("files", {}) if isinstance(record, dict) else None
+    if not isinstance(files, dict) or not all(
+        isinstance(text, str) for text in [*files.values(), record.get("sha256", "")]
+    ):
+        raise ValueError(f"{path}: is no record of a download; {advice}")
+    return dict(record)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """File -> its SHA-256, as sha256sum tells it."""
     found = path.stat()
     return _sha256_of(path, found.st_size, found.st_mtime_ns)
 

@@ -126,7 +126,7 @@ def packing_works(dtype: torch.dtype) -> bool:
     try:
         with torch.no_grad():
             error = packed_linear(layer, dtype, gelu=True)(x.to(dtype)) - F.gelu(layer(x))
-    except (RuntimeError, AttributeError, TypeError):  # refused by the processor, gone from torch, other arguments
+    except Exception:  # refused by the processor, gone from torch, other arguments: nobody has asked for it
         return False
     return error.abs().max().item() < (0.05 if dtype == torch.bfloat16 else 1e-4)
 

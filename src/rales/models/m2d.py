@@ -5,7 +5,7 @@ online one, makes of the others. Source: Niizumi et al., nttcslab/m2d. Letters: 
 """
 
 import os
-import re
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -13,7 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rales.models.vit import Block, Size, ViT, initialise_linear, sincos_positions
-from rales.models.weights import PREFIXES, encoder_of, read_tensors, stated_number, stated_settings
+from rales.models.weights import (
+    PREFIXES,
+    described,
+    encoder_of,
+    named,
+    number_of_blocks,
+    read_tensors,
+    stated_number,
+    stated_settings,
+)
 
 Init = Literal["random", "online"]
 Kind = Literal["norm_mse", "mse"]
@@ -117,20 +126,29 @@ class M2D(nn.Module):
         prefix = next((p for p in PREFIXES if f"{p}cls_token" in tensors), "")
         stored = {name.removeprefix(prefix): value for name, value in tensors.items()}
         if "decoder_embed.weight" in stored:
-            depths = [int(found[1]) for name in stored if (found := re.match(r"decoder_blocks\.(\d+)\.", name))]
-            own = {"decoder_dim": stored["decoder_embed.weight"].shape[0], "decoder_depth": 1 + max(depths)}
+            own = decoder_sizes(stored, encoder.dim, path)
             for name, value in own.items():
                 if options.setdefault(name, value) != value:
                     raise ValueError(f"{path}: its {name} is {value}, {options[name]} was asked for; leave {name} out")
             heads_there = stated_number(stated_settings(metadata, path), "decoder_heads", path)
             options.setdefault("decoder_heads", heads_there or default_decoder_heads(own["decoder_dim"]))
+        if "decoder_heads" in options and options.get("decoder_dim", 512) % options["decoder_heads"]:
+            raise ValueError(
+                f"{path}: a predictor of width {options['decoder_dim']} with {options['decoder_heads']} heads; the "
+                "width must be a multiple of the heads"
+            )
         model = cls(encoder, mask_ratio=mask_ratio, **options)
         ours = model.state_dict()
         fitting = {name: value for name, value in stored.items() if name in ours and ours[name].shape == value.shape}
-        wrong = [name for name in ours.keys() & stored.keys() - fitting.keys() if "offline_predictor" not in name]
+        begun = tuple(part for part in ("decoder_", "target_") if any(name.startswith(part) for name in stored))
+        wrong = [
+            name
+            for name in ours.keys() - fitting.keys()
+            if "offline_predictor" not in name and (name in stored or name.startswith(begun))
+        ]
         if wrong:
             raise ValueError(
-                f"{path}: {min(wrong)} is {tuple(stored[min(wrong)].shape)}, expected {tuple(ours[min(wrong)].shape)}; "
+                f"{path}: {min(wrong)} is {described(stored.get(min(wrong)))}, expected {described(ours[min(wrong)])}; "
                 "the file is damaged or of another architecture"
             )
         model.load_state_dict(fitting, strict=False)
@@ -280,6 +298,26 @@ def visible_patches(patches: int, mask_ratio: float) -> int:
             "1 that leaves some visible and some masked"
         )
     return visible
+
+
+def decoder_sizes(tensors: Mapping[str, Tensor], dim: int, path: str | os.PathLike[str]) -> dict[str, int]:
+    """Tensors of a full checkpoint and the encoder's width -> width and depth of the predictor. Errors: blocks that are
+    not of that width, before anything of it is made."""
+    shape = tuple(tensors["decoder_embed.weight"].shape)
+    width, depth = shape[0] if shape else 0, number_of_blocks(tensors, "decoder_blocks.", path)
+    found = {"decoder_embed.weight": shape}
+    expected = {"decoder_embed.weight": (width, dim)}
+    for number in range(max(depth, 1)):
+        name = f"decoder_blocks.{number}.attn.qkv.weight"
+        found[name] = tuple(tensors[name].shape) if name in tensors else ()
+        expected[name] = (3 * width, width)
+    wrong = [f"{name} is {found[name]}, expected {expected[name]}" for name in found if found[name] != expected[name]]
+    if wrong or width == 0 or width % 4:
+        raise ValueError(
+            f"{path}: its predictor of width {width} and depth {depth} is not whole ({named(wrong)}); the file is "
+            "damaged or of another architecture"
+        )
+    return {"decoder_dim": width, "decoder_depth": depth}
 
 
 def default_decoder_heads(dim: int) -> int:

@@ -15,7 +15,7 @@ from rales.models.ast import AST, ROWS, PositionLayout, columns_of, fit_position
 from rales.models.cnn import Cnn, CnnSize
 from rales.models.resnest import ResNeSt
 from rales.models.resnet import ResNet
-from rales.models.weights import default_heads, named, read_tensors
+from rales.models.weights import default_heads, described, fits, named, number_of_blocks, read_tensors
 
 # What PANNs files hold beside the convolutions: their own front-end, input batch-norm, embedding and AudioSet head.
 PANNS_REST = ("spectrogram_extractor.", "logmel_extractor.", "bn0.", "fc1.", "fc_audioset.")
@@ -77,8 +77,15 @@ def ast_tensors(path: str | Path, *, frames: int = 798, layout: PositionLayout =
         raise ValueError(f"{path}: not an AST file: {named(outside)} beside the tensors that start with {prefix}")
     renamed = {hugging_face_name(name): value for name, value in kept.items() if not name.startswith(AST_UNUSED)}
     joined = join_qkv(renamed)
-    table, blocks = joined.get("pos_embed"), {name.split(".")[1] for name in joined if name.startswith("blocks.")}
-    if table is None or table.ndim != 3 or (table.shape[1] - 2) % ROWS or not blocks:
+    table, depth = joined.get("pos_embed"), number_of_blocks(joined, "blocks.", path)
+    if (
+        table is None
+        or table.ndim != 3
+        or table.shape[1] < 2 + ROWS
+        or (table.shape[1] - 2) % ROWS
+        or not depth
+        or not table.numel()
+    ):
         raise ValueError(
             f"{path}: not an AST file: it starts with {named(tensors)}; expected positions for 2 tokens and {ROWS} "
             "rows of patches, and blocks"
@@ -86,8 +93,8 @@ def ast_tensors(path: str | Path, *, frames: int = 798, layout: PositionLayout =
     joined["pos_embed"] = fit_positions(table, columns_of(frames), layout)
     dim = table.shape[2]
     with torch.device("meta"):
-        ours = AST(dim, len(blocks), default_heads(dim), frames=frames)
-    return fitting(path, joined, ours, f"AST of width {dim} and depth {len(blocks)}")
+        ours = AST(dim, depth, default_heads(dim), frames=frames)
+    return fitting(path, joined, ours, f"AST of width {dim} and depth {depth}")
 
 
 def hugging_face_name(name: str) -> str:
@@ -104,7 +111,8 @@ def join_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name in tensors:
         if ".attn.q." in name:
             three = [name.replace(".attn.q.", f".attn.{letter}.") for letter in "qkv"]
-            if all(part in tensors for part in three):
+            parts = [tensors[part].shape for part in three if part in tensors]
+            if len(parts) == 3 and parts[0] and len(set(parts)) == 1:
                 joined[name.replace(".attn.q.", ".attn.qkv.")] = torch.cat([joined.pop(part) for part in three])
     return joined
 
@@ -122,9 +130,9 @@ def fitting(
     wrong = [f"{name} missing" for name in expected if name not in found]
     wrong += [f"{name} not expected" for name in found if name not in expected]
     wrong += [
-        f"{name} {tuple(found[name].shape)}, expected {tuple(value.shape)}"
+        f"{name} {described(found[name])}, expected {described(value)}"
         for name, value in expected.items()
-        if name in found and found[name].shape != value.shape
+        if name in found and not fits(found[name], value)
     ]
     if wrong:
         raise ValueError(f"{path}: not the weights of {what}: {named(wrong)}")

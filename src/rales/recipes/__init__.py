@@ -4,10 +4,13 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from rales.config import Config, Recipe, UsageError, differences, field_types, from_dict, nearest_field, override
+from rales.config import Config, Recipe, UsageError, check_fit, differences, field_types, nearest_field, override
+from rales.models.downloads import sha256_of
 from rales.recipes import arscnet, ast, lungattn, lungrn_nl, m2d_fusion, moummad, nguyen, respirenet, wang_splice
+from rales.records import WRONG, check_record
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "m2d_fusion": m2d_fusion.recipe,
@@ -49,7 +52,7 @@ def make(name: str, assignments: Sequence[str] = (), **options: str | None) -> R
     unknown = [key for key in chosen if key not in own]
     if unknown:
         raise UsageError(f"recipe {name} has no option {unknown[0]!r}; it has {', '.join(own)}")
-    recipe = builder(**chosen)
+    recipe = named_by_digest(builder(**chosen))
     config = override(recipe.config, fields)
     if config.audio.frontend != recipe.config.audio.frontend:  # its constants come with it
         raise UsageError(f"--set audio.frontend={config.audio.frontend}: use --set frontend={config.audio.frontend}")
@@ -59,10 +62,18 @@ def make(name: str, assignments: Sequence[str] = (), **options: str | None) -> R
             f"audio.scope=batch: only the icbhi log-mel has a minimum and maximum of the batch, and {name} has its "
             f"{theirs} here; leave it out" + (", or use --set frontend=icbhi" if "frontend" in own else "")
         )
-    if max(config.model.layers) > config.model.depth:
-        raise UsageError(f"model.layers={list(config.model.layers)}: the encoder has {config.model.depth} layers")
+    check_fit(config)
     overrides = differences(recipe.config, config)
     return replace(recipe, config=config, overrides=overrides, notes=notes_of(recipe, overrides))
+
+
+def named_by_digest(recipe: Recipe) -> Recipe:
+    """Recipe -> the same, whose settings name the content of the file it starts from, not its path alone."""
+    model = recipe.config.model
+    if model.weights_digest or not Path(model.weights).is_file():  # a missing file is named where it is read
+        return recipe
+    model = replace(model, weights_digest=sha256_of(Path(model.weights)))
+    return replace(recipe, config=replace(recipe.config, model=model))
 
 
 def notes_of(recipe: Recipe, overrides: Mapping[str, Any]) -> tuple[str, ...]:
@@ -76,13 +87,17 @@ def notes_of(recipe: Recipe, overrides: Mapping[str, Any]) -> tuple[str, ...]:
 
 def rebuild(record: dict[str, Any], origin: str) -> Recipe:
     """Record of a checkpoint -> its recipe, without the pre-trained file that it once started from."""
-    if record.get("recipe") not in RECIPES:
-        raise ValueError(f"{origin}: made by recipe {record.get('recipe')!r}, which this version does not have")
+    name = record.get("recipe")
+    if isinstance(name, str) and name not in RECIPES:  # its settings may be unknown too
+        raise ValueError(f"{origin}: made by recipe {name!r}, which this version does not have")
+    config = check_record(record, origin)
     unknown = record["options"].keys() - inspect.signature(RECIPES[record["recipe"]]).parameters.keys()
     if unknown:
         raise ValueError(f"{origin}: unknown options {', '.join(sorted(unknown))}; another version of Rales wrote it")
-    recipe = RECIPES[record["recipe"]](**{**record["options"], "weights": ""})
-    config = from_dict(record["config"], origin)
+    try:
+        recipe = RECIPES[record["recipe"]](**{**record["options"], "weights": ""})
+    except UsageError as error:
+        raise ValueError(f"{origin}: {error}; {WRONG}") from error
     return replace(recipe, config=replace(config, model=replace(config.model, weights="")))
 
 

@@ -31,7 +31,7 @@ smaller batches. `tiny` also hears and augments otherwise.
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,7 @@ from rales.config import (
     build,
     one_of,
     override,
+    stored,
 )
 from rales.models.classifier import FusionClassifier
 from rales.models.downloads import find
@@ -202,7 +203,9 @@ def read_once(path: Path, modified_ns: int) -> Start:
 def model_of(start: Start, weights: str) -> Model:
     """Checkpoint, and the word that named it -> the encoder as its run had it; what is fused of it is chosen anew."""
     names = ("dim", "depth", "heads", "patch", "unit_frames", "long_input", "raw_last")
-    layout = start.config.get("model", {}).get("layout", Model.layout)
+    theirs = start.config.get("model")
+    layout = theirs.get("layout", Model.layout) if isinstance(theirs, dict) else Model.layout
+    layout = stored(layout, get_type_hints(Model)["layout"], "model.layout", str(start.path))
     own = {name: getattr(start.encoder, name) for name in names}
     return Model(**own, layout=layout, weights=weights, weights_digest=start.digest)
 
@@ -226,7 +229,7 @@ def audio_of(start: Start | None, frontend: str, audio: Audio) -> Audio:
     of its bands hear nothing at half of that.
     """
     if start and "audio" in start.config:
-        audio = build(Audio, start.config["audio"], str(start.path))
+        audio = build(Audio, start.config["audio"], str(start.path), "audio.")
     elif start and start.config:
         mean, std = start.norm_stats
         audio = Audio(frontend="m2d", duration_s=audio.duration_s, mean=mean, std=std)

@@ -34,10 +34,11 @@ from pathlib import Path
 from typing import Any
 
 from rales import pretrain
-from rales.config import UsageError, override
+from rales.config import Audio, UsageError, override
+from rales.config import build as build_settings
 from rales.data.collection import Collection
 from rales.models import M2D, ViT, load_m2d
-from rales.models.downloads import find
+from rales.models.downloads import find, sha256_of
 from rales.models.weights import encoder_of, read_tensors, record_of
 from rales.pretrain import Probe
 from rales.pretrain_config import SIZES, Encoder, PretrainConfig
@@ -59,7 +60,10 @@ def settings(size: str | None = None, weights: str | None = None, words: list[st
         config = SIZES[size or "base"]
     else:
         raise UsageError(f"size {size!r} is unknown; expected one of {', '.join(SIZES)}")
-    return override(config, words or [])
+    config = override(config, words or [])
+    files = (config.encoder.weights, config.encoder.teacher)
+    of_weights, of_teacher = (sha256_of(find(file)) if file else "" for file in files)
+    return replace(config, encoder=replace(config.encoder, weights_digest=of_weights, teacher_digest=of_teacher))
 
 
 def run(
@@ -91,8 +95,9 @@ def what_is_taken(config: PretrainConfig) -> list[str]:
         if word == config.encoder.weights:
             whole = any(name.startswith("target_norm.") for name in tensors)
             taken += ", predictor and target are taken" if whole else " is taken; predictor and target are new"
-        audio = record_of(metadata, path).get("config", {}).get("audio")
-        left = f"front-end {audio['frontend']} at {audio['rate_hz']} Hz and its head are not: " if audio else ""
+        heard = record_of(metadata, path).get("config", {}).get("audio")
+        audio = build_settings(Audio, heard, str(path), "audio.") if heard is not None else None
+        left = f"front-end {audio.frontend} at {audio.rate_hz} Hz and its head are not: " if audio else ""
         found.append(f"{path}: {taken}; {left}{here}")
     return found
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rales import epochs, metrics, runs
 from rales.cells import restored_table
+from rales.records import check_evaluation, check_record
 
 RUN_FILES = ("config.json", "metrics.jsonl", "predictions.csv")
 PROBABILITIES = [f"p_{name}" for name in metrics.CLASSES]
@@ -118,12 +119,10 @@ def read_run(folder: Path) -> Run:
     record = runs.read_json(folder / "config.json")
     if record.get("recipe") == "pretrain":
         raise ValueError("a pre-training, which has no scores of its own")
-    for key, kind in {"recipe": str, "options": dict, "seed": int, "config": dict, "split": dict}.items():
-        if not isinstance(record.get(key), kind):
-            message = f"config.json has no usable `{key}`; it is not the record of a training run"
-            raise ValueError(message)  # noqa: TRY004 - a damaged file, not a programmer's mistake
-    if record.get("classes", list(metrics.CLASSES)) != list(metrics.CLASSES):
-        raise ValueError(f"its classes are {record['classes']}; this report is about {', '.join(metrics.CLASSES)}")
+    check_record(record, "config.json")
+    for key in ("seed", "split"):  # by which runs are told apart
+        if key not in record:
+            raise ValueError(f"config.json has no usable `{key}`; it is not the record of a training run")
     if not (folder / "done").exists():
         raise ValueError("unfinished (no file `done`); run its command again to finish it")
     config = runs.flatten(record["config"])
@@ -135,7 +134,7 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         recipe=record["recipe"],
         options={name: value for name, value in record["options"].items() if name != "seed"},
-        overrides=overrides if isinstance(overrides := record.get("overrides"), dict) else {},
+        overrides=record.get("overrides", {}),
         seed=record["seed"],
         config=config,
         split=split,
@@ -165,23 +164,35 @@ def read_run(folder: Path) -> Run:
 def read_epochs(folder: Path) -> pd.DataFrame:
     """metrics.jsonl -> one row per epoch and split; a repeated epoch counts as it was last written."""
     lines = runs.read_metrics(folder)
-    table = pd.DataFrame([line for line in lines if isinstance(line, dict)])
+    table = pd.DataFrame(lines)
     if not {"epoch", "split"} <= set(table.columns):
         raise ValueError("metrics.jsonl is missing, empty or damaged: no line with `epoch` and `split`")
-    if len(table) < len((folder / "metrics.jsonl").read_text().splitlines()):
+    if len(table) < len((folder / "metrics.jsonl").read_bytes().splitlines()):
         raise ValueError(f"metrics.jsonl is damaged after {len(table)} lines, though the run is marked as done")
+    for number, line in enumerate(lines, start=1):
+        wrong = [name for name in ("loss", *WATCHED) if type(line.get(name, 0.0)) not in (int, float, type(None))]
+        wrong += [] if isinstance(line.get("split"), str) else ["split"]
+        wrong += [name for name in WATCHED if name not in wrong and not 0 <= (line.get(name) or 0) <= 1]
+        if wrong:
+            raise ValueError(
+                f"metrics.jsonl, line {number}: {wrong[0]} is {line.get(wrong[0])!r}, expected another kind of value"
+            )
     table = table.reindex(columns=["epoch", "split", "loss", *WATCHED])
-    for name in ["epoch", "loss", *WATCHED]:
-        table[name] = pd.to_numeric(table[name], errors="coerce")
-    return table.dropna(subset="epoch").drop_duplicates(["epoch", "split"], keep="last").reset_index(drop=True)
+    table = table.astype(dict.fromkeys(("epoch", "loss", *WATCHED), np.float64))
+    return table.drop_duplicates(["epoch", "split"], keep="last").reset_index(drop=True)
 
 
 def read_predictions(path: Path, cycles: int | None) -> pd.DataFrame | None:
     """predictions.csv -> its rows with class numbers `true` and `predicted`, or None if there is no such file."""
     if not path.exists():
         return None
+    if not path.is_file():
+        raise ValueError("predictions.csv is no file")
     words = {"recording": str, "patient": str, "device": str, "location": str}
-    table = restored_table(pd.read_csv(path, dtype=words))
+    try:
+        table = restored_table(pd.read_csv(path, dtype=words))
+    except ValueError as error:  # of the reader, which does not say of which file
+        raise ValueError(f"predictions.csv: {str(error).strip()}") from error
     expected = ["recording", "cycle", "start_s", "end_s", "label", *PROBABILITIES, "true_label", "patient"]
     missing = [name for name in expected if name not in table.columns]
     if missing:
@@ -192,8 +203,13 @@ def read_predictions(path: Path, cycles: int | None) -> pd.DataFrame | None:
             raise ValueError(f"predictions.csv, line {wrong.index[0] + 2}: {name} is {wrong.iloc[0]!r}, not a class")
     if len(table) == 0 or (cycles is not None and len(table) != cycles):
         raise ValueError(f"predictions.csv holds {len(table)} cycles, config.json says {cycles}")
+    for name in ("cycle", "start_s", "end_s"):
+        if not pd.api.types.is_numeric_dtype(table[name]) or not np.isfinite(table[name]).all():
+            raise ValueError(f"predictions.csv: {name} is not a number in every line")
+    if len(twice := table.index[table[["recording", "cycle"]].duplicated() | table["recording"].isna()]):
+        raise ValueError(f"predictions.csv, line {twice[0] + 2}: a cycle of no recording, or one that was there before")
     try:
-        metrics.as_probabilities(table[PROBABILITIES])
+        metrics.as_probabilities(table[PROBABILITIES].to_numpy(np.float64))
     except ValueError as error:
         raise ValueError(f"predictions.csv: {error}") from error
     numbers = {name: number for number, name in enumerate(metrics.CLASSES)}
@@ -213,6 +229,8 @@ def read_layer_weights(folder: Path) -> pd.Series | None:
     layers, weights = record.get("layers"), record.get("normalised")
     if not isinstance(layers, list) or not isinstance(weights, list) or not len(layers) == len(weights) > 0:
         raise ValueError("layer_weights.json does not hold one normalised weight for each of its layers")
+    if not all(type(layer) is int for layer in layers):
+        raise ValueError("layer_weights.json: its layers are not whole numbers")
     series = pd.to_numeric(pd.Series(weights, index=layers), errors="coerce")
     if not abs(series.sum(skipna=False) - 1) < 0.01:
         raise ValueError(f"layer_weights.json: the normalised weights sum to {series.sum():.3f}, expected 1")
@@ -225,6 +243,17 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         return runs.read_json(path)
     except (OSError, ValueError):
         return {}
+
+
+def evaluation_problems(path: Path) -> list[str]:
+    """evaluation.json -> a sentence if it is not what an evaluation leaves, since figures of it may be missing."""
+    try:
+        check_evaluation(runs.read_json(path), path.name)
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        return [str(error).replace(f"{path.parent}/", "")]
+    return []
 
 
 def scores_by_epoch(epochs: pd.DataFrame, split: str) -> dict[int, dict[str, float]]:
@@ -306,6 +335,7 @@ def notes(run: Run) -> list[str]:
     """What in the folder does not fit together or must be known of its figures, as sentences."""
     warnings = run.evaluation.get("warnings")
     found = [str(warning) for warning in warnings] if isinstance(warnings, list) else []
+    found += evaluation_problems(run.folder / "evaluation.json")
     if run.predictions is None:
         return [*found, "no predictions.csv: its scores are those of metrics.jsonl, and there is no interval"]
     if unlike := epochs_unlike_lines(run):

@@ -3,20 +3,27 @@
 `serve` runs the service of `app.py` on this machine; `static/` is the page. Nothing leaves the machine.
 """
 
-import json
+import asyncio
+import math
 import os
-import secrets
 import socket
+import stat
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, TextIO
 from urllib.parse import quote
 
 from rales.config import UsageError
 from rales.extras import require_packages
-from rales.web.settings import Settings, data_folder, is_loopback
+from rales.web import door, system
+from rales.web.settings import Settings, data_folder, new_token
 
 STATIC = Path(__file__).parent / "static"
+SENT_BYTES = 1 << 17  # of an answer that the system keeps before they are read
+LAST_S = 9.0  # that the service may take to end after the first signal; nothing that it has confirmed is lost then
 
 
 def serve(
@@ -33,62 +40,124 @@ def serve(
     """Serve the page until interrupted.
 
     `model` is a run folder or an artefact of `rales export`, None for the package's own; `runs` a folder of run folders
-    to browse. Anything but this machine's own address asks every visitor for a token, made here if none is given.
+    to browse. Every visitor needs the token, which is made here if none is given.
     Errors: a package or the page's scripts missing, a port that is taken, a model that cannot be loaded.
     """
-    require_packages("the web page", "web", "fastapi", "uvicorn", "multipart")
-    if not hasattr(os, "fork"):
-        raise ValueError("the web page decodes recordings in forked processes, which this system lacks; use Linux")
+    require_packages("the web page", "web", "fastapi", "uvicorn", "python_multipart", "limits")
+    if why := system.lacks():
+        raise ValueError(why)
     if not (STATIC / "vendor" / "wavesurfer.esm.js").is_file():
         raise ValueError(f"{STATIC / 'vendor'}: the page's player is not there; `make setup` fetches it")
-    if token is not None and len(token) < 8:
-        raise UsageError(f"--token has {len(token)} characters, expected 8 or more")
-    if token is None and not is_loopback(host):
-        token = secrets.token_urlsafe(24)
+    if token is not None and len(token) < door.SHORTEST:
+        raise UsageError(f"the token has {len(token)} characters, expected {door.SHORTEST} or more")
     settings = Settings(
         host=host,
         folder=data_folder(folder),
         model=model,
         runs=runs.absolute() if runs else None,
-        token=token,
+        token=token or new_token(),
         allow_hosts=allow_hosts,
     )
-    listener = listening(host, port)
-    run(settings, listener, address(host, listener.getsockname()[1], token), show=show)
+    run(settings, listening(host, port), made=token is None, show=show)
 
 
-def run(settings: Settings, listener: socket.socket, url: str, *, show: bool) -> None:
-    ready = server(settings)
-    print(f"rales: {url}\nrales: a research tool, not a diagnosis; Ctrl-C ends it", file=sys.stderr, flush=True)
-    if show:
-        import webbrowser
+def run(settings: Settings, listener: socket.socket, *, made: bool, show: bool) -> None:
+    """Serve until a signal comes. `made`: whether nobody knows the token yet."""
+    from rales.web import browser
 
-        webbrowser.open(url)
-    ready.run(sockets=[listener])
+    port = listener.getsockname()[1]
+    link: list[browser.Link | None] = []
+
+    def begun() -> None:
+        if show:
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+            link.append(browser.show(running.guard.door, address(host, port)))
+
+    def ended() -> None:
+        for each in filter(None, link):
+            each.remove()
+
+    running = server(settings, begun, ended)
+    seen = not is_kept(sys.stderr)
+    print(f"rales: {address(settings.host, port, settings.token if seen else '')}", file=sys.stderr)
+    if made and not seen:
+        print("rales: no token is written to a log; give one with RALES_TOKEN or --token-file", file=sys.stderr)
+    print("rales: a research tool, not a diagnosis; Ctrl-C ends it", file=sys.stderr, flush=True)
+    running.run(sockets=[listener])
 
 
-def server(settings: Settings) -> Any:
-    """-> a uvicorn server of the service, not yet running."""
+def is_kept(stream: TextIO) -> bool:
+    """Whether what is written to a stream stays there for others to read: in a file or the system's journal."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # no file of the system, as in a notebook
+        return False
+    # Programs that a terminal starts inherit the variable, so it says nothing of this stream unless it names it.
+    return stat.S_ISREG(found.st_mode) or os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+def server(
+    settings: Settings, begun: Callable[[], None] = lambda: None, ended: Callable[[], None] = lambda: None
+) -> Any:
+    """-> a uvicorn server of the service, not yet running; `begun` is called when it answers, `ended` when it ends."""
     import uvicorn
-    from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
     from rales.web.app import create_app
+    from rales.web.places import BACKLOG, Places, quieten, spoken
 
-    class Spoken(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
-        """What is no HTTP never reaches the service; the server's own answer to it is plain text."""
+    places = Places(settings.limits)
 
-        def send_400_response(self, _: str) -> None:
-            body = json.dumps({"detail": "the request is not valid HTTP; check its first line, headers and lengths"})
-            head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close"
-            self.transport.write(f"HTTP/1.1 400 Bad Request\r\n{head}\r\n\r\n{body}".encode())
-            self.transport.close()
+    class Server(uvicorn.Server):
+        """Ends soon after the first signal, whatever visitors and models do, and at once after the second."""
 
-    # Without proxy headers nobody can claim another address than their own. The guard limits how many ask at once, in
-    # words; the server's own limit answers in plain text.
+        guard = create_app(settings)
+        last: threading.Timer | None = None
+
+        def run(self, sockets: list[socket.socket] | None = None) -> None:
+            try:
+                super().run(sockets)
+            finally:
+                if self.last is not None:
+                    self.last.cancel()
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            begun()
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            ended()
+            asyncio.get_running_loop().call_later(settings.limits.ending_s, places.end)
+            await super().shutdown(sockets)
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if self.should_exit:
+                leave(sig)
+            super().handle_exit(sig, frame)
+            self.last = threading.Timer(LAST_S, leave, [sig])
+            self.last.daemon = True
+            self.last.start()
+
+    def leave(sig: int) -> None:
+        ended()
+        os._exit(128 + sig)  # as safe as a power cut: the decoder ends with its input, all else is written whole
+
+    # Without proxy headers nobody can claim another address than their own. No log holds an address with a token.
     config = uvicorn.Config(
-        create_app(settings), log_level="warning", server_header=False, proxy_headers=False, http=Spoken
+        Server.guard,
+        http=spoken(places),
+        ws="none",
+        loop="asyncio",
+        backlog=BACKLOG,
+        callback_notify=places.sweep,
+        timeout_notify=1,
+        timeout_graceful_shutdown=math.ceil(2 * settings.limits.ending_s),
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
     )
-    return uvicorn.Server(config)
+    quieten()
+    return Server(config)
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -97,6 +166,8 @@ def listening(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Unset, the system holds megabytes for a reader, in which one that is slow cannot be told from one that stalls.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_BYTES)
         listener.bind(place)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -104,7 +175,8 @@ def listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-def address(host: str, port: int, token: str | None) -> str:
+def address(host: str, port: int, token: str = "") -> str:
     """-> the address to open in a browser, with the token that lets one in."""
-    name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname(), "::1": "[::1]"}.get(host, host)
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else host
+    name = f"[{name}]" if ":" in name else name
     return f"http://{name}:{port}/" + (f"?token={quote(token, safe='')}" if token else "")

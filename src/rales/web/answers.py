@@ -6,7 +6,7 @@ from rales import __version__
 from rales.audio.opening import AUDIO_SUFFIXES
 from rales.web import marks, reports, scores
 from rales.web.guard import Refusal
-from rales.web.schemas import Accepted, Health, ModelFacts, Prediction, RunFacts
+from rales.web.schemas import OPTIONAL_FILE, Accepted, Health, ModelFacts, Prediction, RunFacts
 from rales.web.service import Service
 
 if TYPE_CHECKING:
@@ -51,8 +51,10 @@ def add_predict(app: "FastAPI", service: Service) -> None:
     @app.post("/predict", response_model=Prediction)
     async def predict(
         audio: Annotated[UploadFile, File(description="A recording: WAV, FLAC, MP3, OGG, AIFF, M4A or AAC.")],
-        annotation: Annotated[UploadFile | None, File(description="Its cycles, in a form of rales predict.")] = None,
-        model: Annotated[str | None, Form(description="A name of GET /models.")] = None,
+        annotation: Annotated[
+            UploadFile | None, File(description="Its cycles, in a form of rales predict."), OPTIONAL_FILE
+        ] = None,
+        model: Annotated[str, Form(description="A name of GET /models; the default model without one.")] = "",
     ) -> dict[str, Any]:
         """Classify the cycles of one recording; nothing of it is kept. Not a diagnosis."""
         chosen = service.model_name(model)

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rales import __version__
+from rales.cells import encodable
 from rales.web import annotations, answers, exports, sessions
 from rales.web.guard import Guard, Refusal
 from rales.web.service import Service, is_full
 from rales.web.settings import Settings
+from rales.web.store import Left
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from fastapi import FastAPI, Request
 
 STATIC = Path(__file__).parent / "static"
 log = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ def create_app(settings: Settings) -> Guard:
     annotations.add(app, service)
     exports.add(app, service)
     add_page(app, nonce)
+    add_token(app)
     return Guard(app, settings, nonce)
 
 
@@ -74,6 +77,14 @@ def add_page(app: "FastAPI", nonce: str) -> None:
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
 
+def add_token(app: "FastAPI") -> None:
+    """The token, which `Guard` asks for, in the description."""
+    schema = app.openapi()
+    schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    schema["security"] = [{"token": []}]
+    schema["paths"]["/health"]["get"]["security"] = []
+
+
 def add_errors(app: "FastAPI") -> None:
     """Every error is a JSON object with one sentence, `detail`."""
     from fastapi import Request
@@ -82,7 +93,7 @@ def add_errors(app: "FastAPI") -> None:
     from starlette.exceptions import HTTPException
 
     def said(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
-        return JSONResponse({"detail": sentence}, status_code=status, headers=headers)
+        return JSONResponse({"detail": encodable(sentence)}, status_code=status, headers=headers)
 
     @app.exception_handler(Refusal)
     def refused(_: Request, error: Refusal) -> JSONResponse:
@@ -90,7 +101,7 @@ def add_errors(app: "FastAPI") -> None:
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        expected = "multipart/form-data" if takes_files(request.url.path) else "application/json"
+        expected = taken(request.url.path)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if request.method in ("POST", "PUT", "PATCH") and kind != expected:
             return said(415, f"the body is {kind or 'of no type'}, expected {expected}")
@@ -100,12 +111,31 @@ def add_errors(app: "FastAPI") -> None:
 
     @app.exception_handler(HTTPException)
     def failed(request: Request, error: HTTPException) -> JSONResponse:
-        sentences = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not possible here"}
-        return said(error.status_code, sentences.get(error.status_code, str(error.detail)), dict(error.headers or {}))
+        if isinstance(error.__cause__, OSError):  # where parts of the body are kept
+            return unwritable(request, error.__cause__)
+        path, headers = request.url.path, dict(error.headers or {})
+        sentences = {
+            400: f"the body cannot be read ({error.detail}); expected {taken(path)} in UTF-8",
+            404: f"there is nothing at {path}",
+            405: f"{request.method} is not possible here",
+        }
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(allowed(app, request))
+        return said(error.status_code, sentences.get(error.status_code, str(error.detail)), headers)
+
+    @app.exception_handler(UnicodeEncodeError)
+    def unwritten(_: Request, error: UnicodeEncodeError) -> JSONResponse:
+        """SQLite, which takes no such text, refuses it before anything is kept."""
+        return said(422, f"{error.object[error.start]!a} is half of a letter (a lone surrogate); send whole Unicode")
 
     @app.exception_handler(sqlite3.IntegrityError)
     def removed(_: Request, error: sqlite3.IntegrityError) -> JSONResponse:
         return said(404, "the session or recording has been removed meanwhile")
+
+    @app.exception_handler(Left)
+    def left(_: Request, error: Left) -> JSONResponse:
+        log.error("%s", error)
+        return said(500, "removed, but its sound is still in the service's folder; the service's terminal shows why")
 
     @app.exception_handler(OSError)
     def unwritable(_: Request, error: OSError) -> JSONResponse:
@@ -119,5 +149,16 @@ def add_errors(app: "FastAPI") -> None:
         return said(500, "the service has an error of its own; its terminal shows which")
 
 
-def takes_files(path: str) -> bool:
-    return path == "/predict" or path.endswith("/recordings")
+def taken(path: str) -> str:
+    """-> the type of a body that a path takes."""
+    return "multipart/form-data" if path == "/predict" or path.endswith("/recordings") else "application/json"
+
+
+def allowed(app: "FastAPI", request: "Request") -> list[str]:
+    """-> the methods that the path of a request takes; the router names those of one route only."""
+    from starlette.routing import Match, Route
+
+    fitting = [
+        route for route in app.routes if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+    ]
+    return sorted({method for route in fitting for method in route.methods or ()})

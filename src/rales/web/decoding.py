@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import logging
 import os
 import signal
 import sys
@@ -12,7 +13,13 @@ from typing import Any
 
 from rales.web.settings import Limits
 
+TRIES = 3  # to start the sandbox and have a file decoded, where that fails for a reason outside the file
+START_S = 60.0  # by the clock that the sandbox may take to start
 PATIENCE = 4  # times the limit of processor time; by the clock, a job's own process ends itself after three times
+
+ENDED = "was under way when the decoder ended; send it again"
+UNSTARTED = "was not decoded, because the decoder of recordings does not start; send it again"
+log = logging.getLogger(__name__)
 
 
 class Undecodable(Exception):
@@ -24,10 +31,10 @@ class Undecodable(Exception):
 
 
 class Lost(Undecodable):
-    """The sandbox ended while it worked on a file, for a reason that need not lie in that file."""
+    """The sandbox did not start, or ended while it worked on a file, for a reason that need not lie in that file."""
 
-    def __init__(self) -> None:
-        super().__init__("was under way when the decoder ended; send it again", large=False)
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, large=False)
 
 
 class Decoder:
@@ -36,7 +43,7 @@ class Decoder:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.process: asyncio.subprocess.Process | None = None
-        self.listener: asyncio.Task[None] | None = None
+        self.listeners: set[asyncio.Task[None]] = set()
         self.waiting: dict[asyncio.subprocess.Process, dict[str, asyncio.Future[dict[str, Any]]]] = {}
         self.numbers = itertools.count()
         self.places = asyncio.Semaphore(limits.decoders)
@@ -45,23 +52,29 @@ class Decoder:
     async def decode(self, path: Path, out: Path) -> dict[str, Any]:
         """Audio file -> facts; then `out` holds audio.wav and page.wav (see sandbox.py).
 
-        A file that was under way when the sandbox ended for the sake of another one gets a second try, with all of its
-        time. Errors: Undecodable.
+        A file that was under way when the sandbox ended, or for which it did not start, is tried again, with all of its
+        time. Errors: Undecodable; Lost after the last try.
         """
         limits = self.limits
         words = {"path": str(path), "out": str(out), "duration_s": limits.duration_s}
         words |= {"decode_s": limits.decode_s, "decode_bytes": limits.decode_bytes}
         async with self.places:
-            try:
-                found = await self.tried(words)
-            except Lost:
-                found = await self.tried(words)
+            found = await self.repeated(words)
         if "died" in found:
             raise Undecodable(fate(found["died"], limits), large=found["died"] == signal.SIGXFSZ)
         if "error" in found:
             raise Undecodable(str(found["error"]), large=bool(found["large"]))
         facts: dict[str, Any] = found["ok"]
         return facts
+
+    async def repeated(self, words: dict[str, Any]) -> dict[str, Any]:
+        """What a file's job is told -> the sandbox's answer. Errors: Lost after the last try."""
+        for _ in range(TRIES - 1):
+            try:
+                return await self.tried(words)
+            except Lost as error:
+                log.warning("a recording %s", error)
+        return await self.tried(words)
 
     async def tried(self, words: dict[str, Any]) -> dict[str, Any]:
         """One try: what a file's job is told -> the sandbox's answer. Errors: Lost."""
@@ -74,51 +87,85 @@ class Decoder:
             await process.stdin.drain()
             return await asyncio.wait_for(future, PATIENCE * self.limits.decode_s)
         except ConnectionError as error:
-            raise Lost() from error
+            await end(process)
+            raise Lost(ENDED) from error
         except TimeoutError:  # its process should have ended by itself, so the sandbox is stuck
-            if process is self.process:
-                await self.stop()
+            await end(process)
             return {"died": signal.SIGALRM}
         finally:
             self.waiting.get(process, {}).pop(job, None)
 
+    async def warm(self) -> None:
+        """Start the sandbox before the first file comes."""
+        try:
+            await self.started()
+        except Lost as error:  # the first file tries again
+            log.warning("no recording yet, but one %s", error)
+
     async def started(self) -> asyncio.subprocess.Process:
-        """-> the running sandbox."""
+        """-> the running sandbox. Errors: Lost."""
         async with self.starting:
-            if self.process is None or self.process.returncode is not None:
-                process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "rales.web.sandbox"),
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.DEVNULL,  # libraries complain there about damaged files
-                    env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-                    start_new_session=True,  # so that it ends together with the processes it has forked
-                )
-                assert process.stdout is not None
-                if not await process.stdout.readline():  # it says once that it is ready
-                    raise OSError("the decoder of recordings does not start")
-                self.process, self.waiting[process] = process, {}
-                self.listener = asyncio.create_task(self.listen(process))
+            if self.process is None or self.process not in self.waiting or self.process.returncode is not None:
+                process = self.process = await start()
+                self.waiting[process] = {}
+                listener = asyncio.create_task(self.listen(process))
+                self.listeners.add(listener)
+                listener.add_done_callback(self.listeners.discard)
             return self.process
 
     async def listen(self, process: asyncio.subprocess.Process) -> None:
-        """Hand the sandbox's answers to whoever waits for them."""
+        """Hand the sandbox's answers to whoever waits for them; whatever ends this ends the sandbox."""
         assert process.stdout is not None
-        while line := await process.stdout.readline():
-            found = json.loads(line)
-            if (future := self.waiting[process].get(found["id"])) is not None and not future.done():
-                future.set_result(found)
-        await process.wait()
+        try:
+            while line := await process.stdout.readline():
+                found = json.loads(line)
+                if (future := self.waiting[process].get(found["id"])) is not None and not future.done():
+                    future.set_result(found)
+        except (ValueError, KeyError, TypeError) as error:  # a file has made its decoder write there
+            log.warning("the decoder of recordings gave no answer that can be read: %s", error)
+        await end(process)
         for future in self.waiting.pop(process).values():
             if not future.done():
-                future.set_exception(Lost())
+                future.set_exception(Lost(ENDED))
 
     async def stop(self) -> None:
-        """End the sandbox with everything that it has forked."""
-        if (process := self.process) is not None and process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        """End every sandbox, also one whose files go on after it, with all that it has forked."""
+        for process in list(self.waiting):
+            await end(process)
+
+
+async def start() -> asyncio.subprocess.Process:
+    """-> a sandbox that takes files. Errors: Lost."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "rales.web.sandbox"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,  # libraries complain there about damaged files
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            start_new_session=True,  # so that it ends together with the processes it has forked
+        )
+    except OSError as error:  # too many processes or open files
+        raise Lost(f"{UNSTARTED} ({error.strerror})") from error
+    ready = b""
+    try:
+        assert process.stdout is not None
+        ready = await asyncio.wait_for(process.stdout.readline(), START_S)  # it says once that it is ready
+    except TimeoutError as error:
+        raise Lost(f"{UNSTARTED} (it was not ready after {START_S:g} s)") from error
+    finally:
+        if not ready:
+            await end(process)
+    if not ready:
+        raise Lost(f"{UNSTARTED} (it ended with {process.returncode})")
+    return process
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """End a sandbox with everything that it has forked."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
 
 
 def fate(number: int, limits: Limits) -> str:

@@ -72,6 +72,8 @@ def add(app: "FastAPI", service: Service) -> None:
 
 def missing(row: dict[str, Any]) -> str:
     """A row of `Service.standing` -> why it has no cycles to write, "" if it has (or a person removed all of them)."""
+    if row["unreadable"]:
+        return str(row["unreadable"])
     if not row["judged"] and not row["cycles"]:
         return f"not judged: {row['quality_reason']}"
     if row["revision"] or row["scored"] or row["source"] == "annotation":

@@ -1,22 +1,21 @@
 """What every request must pass before the service sees it, and the headers that every answer carries.
 
 The order: a Host name that is this service's (a page elsewhere could point its own name here: DNS rebinding), the token
-where one is asked for, an Origin that is this page's for whatever changes something (CSRF) or costs much to answer,
-then size and rate.
+or its cookie (see `door.py`), an Origin that is this page's for whatever changes something (CSRF) or costs much to
+answer, then size and rate.
 """
 
 import asyncio
-import hmac
+import html
 import ipaddress
 import json
 import socket
-import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from rales.web.settings import MIB, Settings, is_loopback
+from rales.web.door import Door, Rate, cookies
+from rales.web.settings import MIB, Settings, is_loopback, visitor
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,7 +23,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-COOKIE = "rales_token"
 OPEN_TO_ALL = ("/health",)
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 COSTLY = ("/explanation", "/spectrogram", "/export", "/report")  # ends of what is computed anew for every look
@@ -33,6 +31,20 @@ POLICY = (
     "media-src 'self' blob:; connect-src 'self'; font-src 'self'; frame-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
+SAID = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Rales</title>
+<style nonce="{nonce}">
+:root { color-scheme: light dark; font: 1.1rem/1.5 system-ui, sans-serif; }
+main { max-width: 34rem; margin: 15vh auto; padding: 0 1rem; }
+</style>
+</head>
+<body><main><h1><a href="/">Rales</a></h1><p>{sentence}</p></main></body>
+</html>
+"""
 HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -56,33 +68,35 @@ class Guard:
     """ASGI middleware around `app`; `nonce` is of this service's inline styles."""
 
     def __init__(self, app: App, settings: Settings, nonce: str) -> None:
-        self.app, self.settings = app, settings
+        self.app, self.settings, self.nonce = app, settings, nonce
         self.headers = {**HEADERS, "content-security-policy": POLICY.format(nonce=nonce)}
-        self.buckets: dict[tuple[str, bool], tuple[float, float]] = {}
-        self.under_way = 0
+        names = () if is_loopback(settings.host) else (settings.host, socket.gethostname(), socket.getfqdn())
+        self.names = {name.lower() for name in (*names, *settings.allow_hosts)}
+        limits = settings.limits
+        self.door = Door(settings.token, limits)
+        self.window_s = max(1, round(limits.burst / limits.per_second))
+        self.rate = Rate(limits.burst, self.window_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
-        answer = Answer(send, self.headers, fresh=scope["path"].startswith("/static/"))
-        self.under_way += 1
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        page = SAID.replace("{nonce}", self.nonce) if "text/html" in headers.get("accept", "") else ""
+        answer = Answer(send, self.headers, page, fresh=scope["path"].startswith("/static/"))
         try:
-            self.check(scope)
+            self.check(scope, headers)
             receive = self.counted(scope, receive, answer)
             await self.app(scope, receive, answer)
         except Refusal as refusal:
             await answer.refuse(refusal)
-        finally:
-            self.under_way -= 1
+        except asyncio.CancelledError:  # the service ends, and this took too long
+            await answer.refuse(Refusal(503, "the service ends; start it again", connection="close"))
         return None
 
-    def check(self, scope: Scope) -> None:
+    def check(self, scope: Scope, headers: dict[str, str]) -> None:
         """Everything that can be said before the body. Errors: Refusal."""
-        if self.under_way > (most := self.settings.limits.at_once):
-            raise Refusal(503, f"{most} requests are under way already; try again in some seconds", retry_after="2")
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get("host", "")
         if not self.is_ours(host):
             raise Refusal(
@@ -102,61 +116,67 @@ class Guard:
         """Host header -> whether it names this service. An IP address cannot be rebound, a name can."""
         try:
             name = (urlsplit(f"//{host}").hostname or "").rstrip(".").lower()
+            _ = urlsplit(f"//{host}").port  # which must be a number too
         except ValueError:
             return False
-        if is_loopback(name) or name in {allowed.lower() for allowed in self.settings.allow_hosts}:
+        if is_loopback(name) or name in self.names:
             return True
         if is_loopback(self.settings.host):
             return False
         try:
             ipaddress.ip_address(name)
         except ValueError:
-            return name in {self.settings.host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
+            return False
         return True
 
     def check_token(self, scope: Scope, headers: dict[str, str]) -> None:
-        """The token, if one is asked for: as a bearer, as the cookie, or in the address, which makes it a cookie."""
-        token = self.settings.token
-        if token is None:
+        """The cookie, or the token as a bearer; or either of the two in the address, which makes it a cookie."""
+        name = f"rales-{urlsplit('//' + headers['host']).port or 'page'}"  # another service here has another port
+        known = self.door.is_cookie(cookies(headers.get("cookie", "")).get(name, ""))
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        bearer = bearer.strip() if scheme.lower() == "bearer" else ""
+        known = known or self.door.is_token(bearer)
+
+        enters = scope["method"] == "GET" and scope["path"] == "/"
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True) if enters else []
+        token, once = (dict(query).get(key, "") for key in ("token", "once"))
+        if known and not (token or once):
             return
-        bearer = headers.get("authorization", "").partition(" ")
-        given = [bearer[2].strip()] if bearer[0].lower() == "bearer" else cookie(headers)
-        if any(same(each, token) for each in given):
-            return
-        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        if scope["method"] == "GET" and scope["path"] == "/" and same(dict(query).get("token", ""), token):
-            rest = urlencode([(name, value) for name, value in query if name != "token"])
+
+        if self.door.takes(once) or self.door.is_token(token) or known:
+            rest = urlencode([(key, value) for key, value in query if key not in ("token", "once")])
             raise Refusal(
-                303,
-                "the token is now kept as a cookie",
-                location="/" + (f"?{rest}" if rest else ""),
-                set_cookie=f"{COOKIE}={quote(token, safe='')}; Path=/; HttpOnly; SameSite=Strict",
+                # No redirect: after a click elsewhere, a browser would follow it without the strict cookie.
+                200,
+                "You are let in; the page opens.",
+                refresh="0; url=/" + (f"?{rest}" if rest else ""),
+                set_cookie=self.door.cookie(name, secure=headers.get("x-forwarded-proto") == "https"),
+            )
+
+        if (bearer or token or once) and (wait_s := self.door.guessed(visitor(scope.get("client")))):
+            raise Refusal(
+                429,
+                f"too many wrong tokens; try again in {wait_s} s, or at once with the right one",
+                retry_after=str(wait_s),
+                connection="close",
             )
         raise Refusal(
             401,
-            "this service asks for its token: open the address that `rales serve` printed, or send the header "
-            "`Authorization: Bearer TOKEN`",
+            ("this link has let somebody in already, or is older than a minute; " if once else "")
+            + "this service asks for its token: open the address that `rales serve` printed (or, with a token of your "
+            "own, add /?token= and the token to the address), or send the header `Authorization: Bearer TOKEN`",
             www_authenticate="Bearer",
         )
 
     def check_rate(self, scope: Scope, *, changes: bool) -> None:
-        """At most `burst` requests that change something at once, then `per_second`, for each visitor's address; as
-        many costly looks, which are counted apart so that looking never keeps one from saving."""
-        limits = self.settings.limits
-        visitor = (scope.get("client") or ("",))[0], changes
-        now = time.monotonic()
-        left, since = self.buckets.get(visitor, (float(limits.burst), now))
-        left = min(limits.burst, left + (now - since) * limits.per_second)
-        if left < 1:
-            wait_s = (1 - left) / limits.per_second
+        """So many requests that change something for each visitor's address; as many costly looks, which are counted
+        apart so that looking never keeps one from saving."""
+        if wait_s := self.rate.wait_s(visitor(scope.get("client")), "changes" if changes else "looks"):
             raise Refusal(
                 429,
-                f"more than {limits.burst} requests at once or {limits.per_second:g} a second; try again in a second",
-                retry_after=str(max(1, round(wait_s))),
+                f"more than {self.rate.many} such requests in {self.window_s} s; try again in {wait_s} s",
+                retry_after=str(wait_s),
             )
-        if len(self.buckets) > 10_000:
-            self.buckets.clear()
-        self.buckets[visitor] = (left - 1, now)
 
     def most_bytes(self, scope: Scope) -> int:
         uploads = scope["path"] == "/predict" or scope["path"].endswith("/recordings")
@@ -192,10 +212,10 @@ class Guard:
 
 class Answer:
     """`send` that adds the headers. A refusal in the middle of a body takes the place of whatever the service, which
-    knows nothing of it, makes of the broken body."""
+    knows nothing of it, makes of the broken body. `page` is what a browser shows of it, "" for programs."""
 
-    def __init__(self, send: Send, headers: dict[str, str], *, fresh: bool) -> None:
-        self.send, self.headers = send, headers
+    def __init__(self, send: Send, headers: dict[str, str], page: str, *, fresh: bool) -> None:
+        self.send, self.headers, self.page = send, headers, page
         self.begun = self.ended = False
         self.refusal: Refusal | None = None
         if fresh:
@@ -217,8 +237,12 @@ class Answer:
         if self.begun:
             return
         self.refusal = None
-        body = json.dumps({"detail": refusal.sentence}).encode()
-        headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}
+        if self.page:
+            kind, text = "text/html; charset=utf-8", self.page.replace("{sentence}", html.escape(refusal.sentence))
+        else:
+            kind, text = "application/json", json.dumps({"detail": refusal.sentence})
+        body = text.encode()
+        headers = {"content-type": kind, "content-length": str(len(body)), "vary": "accept", **refusal.headers}
         encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
         await self({"type": "http.response.start", "status": refusal.status, "headers": encoded})
         await self({"type": "http.response.body", "body": body})
@@ -235,18 +259,3 @@ def check_origin(headers: dict[str, str], host: str) -> None:
 
 def too_large(most: int) -> Refusal:
     return Refusal(413, f"larger than the {most / MIB:.3g} MiB that are taken; send less at once", connection="close")
-
-
-def cookie(headers: dict[str, str]) -> list[str]:
-    """-> the token as the cookie has it, and as it was before it was quoted for one."""
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return []
-    return [found.value, unquote(found.value)] if found else []
-
-
-def same(given: str, token: str) -> bool:
-    """Headers come as the bytes that were sent, one letter each."""
-    sent = given.encode("latin-1") if max(given, default="") < "\u0100" else given.encode()
-    return hmac.compare_digest(sent, token.encode()) or hmac.compare_digest(given.encode(), token.encode())

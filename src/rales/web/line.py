@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+LAST_S = 2.0  # that the job under way has when the service ends; a recording is scored at the next start instead
 log = logging.getLogger(__name__)
 
 
@@ -54,14 +55,14 @@ class Line:
             return self.background.index(recording) + len(self.asked) + busy
 
     def stop(self) -> None:
-        """End after the job under way; what waits is refused."""
+        """End after the job under way, unless that takes long; what waits is refused."""
         with self.changed:
             self.ended = True
             for future, _ in self.asked:
                 future.cancel()
             self.changed.notify()
         if self.thread.is_alive():
-            self.thread.join()
+            self.thread.join(LAST_S)
 
     def work(self) -> None:
         while True:

@@ -1,16 +1,20 @@
 """What goes over the wire, as plain dataclasses from which FastAPI makes the checks and the OpenAPI description.
 
-A record that holds all fields of another one inherits them: these are lists of fields, without behaviour.
+A record that holds all fields of another one inherits them: these are lists of fields, without behaviour. What comes in
+as JSON must be of just the described type: no "1" for a number, no 0 for false.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
+
+from pydantic import StrictBool, StrictFloat, StrictInt, WithJsonSchema
 
 from rales.scoring import NOTICE
 
 Label = Literal["normal", "crackle", "wheeze", "both"]
 ExportForm = Literal["icbhi", "csv", "audacity", "raven"]
 Status = Literal["waiting", "ready", "failed"]
+OPTIONAL_FILE = WithJsonSchema({"type": "string", "contentMediaType": "application/octet-stream"})  # forms know no null
 
 
 @dataclass
@@ -41,8 +45,8 @@ class ModelFacts:
 
 @dataclass
 class Span:
-    start_s: float
-    end_s: float
+    start_s: StrictFloat  # a whole number is one too
+    end_s: StrictFloat
 
 
 @dataclass
@@ -50,7 +54,7 @@ class MarkedCycle(Span):
     """A cycle as a person marked it; `confirmed` if the label was looked at."""
 
     label: Label
-    confirmed: bool = False
+    confirmed: StrictBool = False
 
 
 @dataclass
@@ -102,7 +106,7 @@ class Annotation:
 
     recording: str
     cycles: list[MarkedCycle]
-    base: int | None = None
+    base: StrictInt | None = None
 
 
 @dataclass
@@ -132,7 +136,7 @@ class Name:
 
 @dataclass
 class Review:
-    reviewed: bool
+    reviewed: StrictBool
 
 
 @dataclass

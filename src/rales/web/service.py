@@ -17,16 +17,18 @@ from filelock import FileLock, Timeout
 
 from rales.data.annotations import read_annotation
 from rales.metrics import CLASSES
-from rales.web import marks, scores
-from rales.web.decoding import Decoder, Undecodable
+from rales.runs import make_folder
+from rales.web import marks, scores, system
+from rales.web.decoding import Decoder, Lost, Undecodable
 from rales.web.guard import Refusal
 from rales.web.line import Full, Line
 from rales.web.settings import Settings
 from rales.web.shelf import Shelf
-from rales.web.store import Stale, Store, Twice
+from rales.web.store import Left, Stale, Store, Twice, removed
 
 Row = dict[str, Any]
 log = logging.getLogger(__name__)
+NO_SOUND = "its sound is missing in the service's folder; remove the recording and send it again"
 
 
 class Service:
@@ -34,27 +36,34 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.limits = settings.limits
+        self.lock = claimed(settings.folder)  # before anything in it is looked at
         self.store = Store(settings.folder)
-        self.lock = FileLock(settings.folder / ".lock", thread_local=False)  # released in another thread
-        try:
-            self.lock.acquire(timeout=0)
-        except Timeout as error:
-            raise ValueError(f"{settings.folder}: another `rales serve` uses it; choose another --folder") from error
+        self.arriving = settings.folder / "arriving"
+        self.sweep()
         self.shelf = Shelf(settings.model, settings.runs)
         self.shelf.model(self.shelf.default)  # a model that cannot be loaded is said before the first visitor comes
         self.runs = settings.runs
         self.decoder = Decoder(settings.limits)
+        if weaker := system.weaker():
+            log.warning("%s", weaker)
         self.line = Line(self.score, settings.limits.waiting)
-        self.arriving = settings.folder / "arriving"
+
+    def sweep(self) -> None:
+        """Remove what a service that was ended has left: uploads, and the sound of removed recordings."""
+        for left in (self.arriving, *self.store.unfinished_reports()):
+            removed(left)
+        self.arriving.mkdir(exist_ok=True)
+        try:
+            self.store.sweep()
+        except Left as error:
+            log.warning("%s", error)
 
     async def start(self) -> None:
         """Begin to work; recordings that waited when the service ended go on waiting."""
-        shutil.rmtree(self.arriving, ignore_errors=True)
-        self.arriving.mkdir(parents=True)
         for recording in self.store.waiting():
             self.line.add(recording)
         self.line.thread.start()
-        self.warming = asyncio.create_task(self.decoder.started())
+        self.warming = asyncio.create_task(self.decoder.warm())
 
     async def stop(self) -> None:
         self.line.stop()
@@ -75,7 +84,7 @@ class Service:
             facts = await self.decode(upload, marks.titled(path))
             yield place, {**facts, "digest": digest}
         finally:
-            await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+            await asyncio.to_thread(removed, place)
 
     def write(self, upload: Path, sound: BinaryIO, annotation: BinaryIO | None) -> str:
         """Uploaded files -> a new folder with the file `upload` and, where given, audio.txt; -> digest of the sound."""
@@ -97,6 +106,8 @@ class Service:
         place = upload.parent
         try:
             facts = await self.decoder.decode(upload, place)
+        except Lost as error:
+            raise Refusal(503, f"{name}: {error}", retry_after="5") from error
         except Undecodable as error:
             raise Refusal(413 if error.large else 422, f"{name}: {error}") from error
         upload.unlink()
@@ -194,7 +205,8 @@ class Service:
         rows = scores.predict_file(self.shelf.model(model), self.store.place(row["id"]) / "audio.wav", row["name"])
         rows = [marks.in_milliseconds(one, row["duration_s"]) for one in rows]
         if model == self.shelf.default:
-            self.store.keep_original(row["id"], marks.called(rows, row["duration_s"]))
+            found = marks.called(rows, row["duration_s"])
+            self.store.keep_original(row["id"], found, anew=row["original_lost"])
         self.store.keep_scores(row["id"], model, rows)
         return rows
 
@@ -267,11 +279,29 @@ class Service:
         scores.quality_of says."""
         current = row["made"] is not None and row["made"] >= self.shelf.changed(self.shelf.default)
         cycles, source = row["saved"], "person"
-        if cycles is None:
+        if row["unreadable"]:
+            cycles, source = [], ""
+        elif cycles is None:
             cycles, source = row["original"] or [], row["origin"] or ""
         scored = row["scored"] if current else []
+        row = row if self.store.has_sound(row["id"]) else {**row, "status": "failed", "problem": NO_SOUND}
         said = {"notes": self.store.notes(row["id"]), **scores.quality_of(scored)}
         return {**row, "scored": scored, "cycles": cycles, "source": source, **said}
+
+    def sound(self, recording: str) -> Path:
+        """-> what the browser plays of a recording. Errors: Refusal."""
+        row = self.known(recording)
+        if not self.store.has_sound(recording):
+            raise Refusal(404, f"{row['name']}: {NO_SOUND}")
+        return self.store.place(recording) / "page.wav"
+
+    def picture(self, recording: str) -> tuple[bytes, int, int]:
+        """-> `scores.picture` of a recording. Errors: Refusal."""
+        sound = self.sound(recording)
+        try:
+            return scores.picture(sound)
+        except Exception as error:
+            raise failure(error, sound, self.known(recording)["name"]) from error
 
     def line_of(self, recording: str) -> Row:
         """-> a recording's line in the list. Errors: Refusal."""
@@ -293,6 +323,19 @@ class Service:
             "uncertainty": max(doubts, default=None),
             **{name: row[name] for name in ("notes", "judged", "quality", "quality_reason")},
         }
+
+
+def claimed(folder: Path) -> FileLock:
+    """-> the lock of a folder, held: one service at a time works in it. Errors: it is held, or cannot be."""
+    make_folder(folder)
+    lock = FileLock(folder / ".lock", thread_local=False)  # released in another thread
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(f"{folder}: another `rales serve` uses it; choose another --folder") from error
+    except NotImplementedError as error:
+        raise ValueError(f"{folder}: its disk knows no locks; choose a --folder on a disk of this machine") from error
+    return lock
 
 
 def findings(cycles: list[Row]) -> dict[str, int]:

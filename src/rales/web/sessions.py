@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rales.web import marks, scores
 from rales.web.guard import Refusal
 from rales.web.schemas import (
+    OPTIONAL_FILE,
     Explanation,
     Label,
     Name,
@@ -72,7 +73,9 @@ def add_recordings(app: "FastAPI", service: Service) -> None:
     async def upload(
         session: str,
         audio: Annotated[UploadFile, File(description="A recording: WAV, FLAC, MP3, OGG, AIFF, M4A or AAC.")],
-        annotation: Annotated[UploadFile | None, File(description="Its cycles, in a form of rales predict.")] = None,
+        annotation: Annotated[
+            UploadFile | None, File(description="Its cycles, in a form of rales predict."), OPTIONAL_FILE
+        ] = None,
         path: Annotated[str, Form(description="Where it lay in a folder of several: visit1/anna.wav.")] = "",
         only_new: Annotated[
             bool, Form(description="Refuse (409) a file that the session has under this path.")
@@ -110,16 +113,14 @@ def add_sound(app: "FastAPI", service: Service) -> None:
     @app.get("/recordings/{recording}/audio", response_class=FileResponse, responses=binary("audio/wav"))
     def audio(recording: str) -> FileResponse:
         """The recording as 16 kHz WAV."""
-        service.known(recording)
-        return FileResponse(service.store.place(recording) / "page.wav", media_type="audio/wav")
+        return FileResponse(service.sound(recording), media_type="audio/wav")
 
     @app.get(
         "/recordings/{recording}/spectrogram", response_class=Response, responses=binary("application/octet-stream")
     )
     def spectrogram(recording: str) -> Response:
         """The log-mel picture, a byte a cell, rows from the lowest band; x-bands, x-frames, x-hop-s say its shape."""
-        service.known(recording)
-        grey, bands, frames = scores.picture(service.store.place(recording) / "page.wav")
+        grey, bands, frames = service.picture(recording)
         headers = {"x-bands": str(bands), "x-frames": str(frames), "x-hop-s": str(scores.PICTURE_HOP_S)}
         return Response(grey, media_type="application/octet-stream", headers=headers)
 
@@ -134,7 +135,7 @@ def add_scores(app: "FastAPI", service: Service) -> None:
         return {"model": model, "cycles": cycles, "facts": await asyncio.to_thread(service.line_of, recording)}
 
     @app.post("/recordings/{recording}/predictions", response_model=Scores)
-    async def predict(recording: str, model: str | None = None) -> dict[str, Any]:
+    async def predict(recording: str, model: str = "") -> dict[str, Any]:
         """What another model says of a recording's cycles, to set beside the default model's. Not a diagnosis."""
         row, chosen = await asyncio.to_thread(service.known, recording), service.model_name(model)
         cycles = await answer(row, partial(service.predict, row, chosen))
@@ -142,7 +143,7 @@ def add_scores(app: "FastAPI", service: Service) -> None:
 
     @app.get("/recordings/{recording}/explanation", response_model=Explanation)
     async def explanation(
-        recording: str, start_s: float, end_s: float, model: str | None = None, label: Label | None = None
+        recording: str, start_s: float, end_s: float, model: str = "", label: Label | None = None
     ) -> dict[str, Any]:
         """Which parts of the log-mel picture spoke for a label, by default the model's own. Not a diagnosis."""
         row, chosen = await asyncio.to_thread(service.known, recording), service.model_name(model)

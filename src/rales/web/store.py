@@ -8,20 +8,25 @@ of the text beside it).
 """
 
 import json
+import logging
+import os
+import re
 import secrets
 import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from rales.data import icbhi
 from rales.runs import make_folder
-from rales.web import marks
+from rales.web import kept, marks
 
 VERSION = 2
+# Of every connection
+PRAGMAS: tuple[str, ...] = ("foreign_keys = ON", "synchronous = FULL", "fullfsync = ON", "secure_delete = ON")
 REVISIONS = 100  # of one annotation that are kept
 TABLES = """
 CREATE TABLE sessions (id TEXT PRIMARY KEY, name TEXT NOT NULL, created REAL NOT NULL);
@@ -57,7 +62,13 @@ LEFT JOIN scores s ON s.recording = r.id AND s.model = ?
 LEFT JOIN annotations a ON a.recording = r.id
     AND a.revision = (SELECT MAX(revision) FROM annotations WHERE recording = r.id)
 """
+OURS = re.compile("[0-9a-f]{16}")  # names of folders that this service gives
 Row = dict[str, Any]
+log = logging.getLogger(__name__)
+
+
+class Left(OSError):
+    """The sound of removed recordings that could not be removed."""
 
 
 class Twice(Exception):
@@ -73,7 +84,12 @@ class Stale(Exception):
 
 
 class Store:
-    """Everything that outlives the service, under one folder."""
+    """Everything that outlives the service, under one folder.
+
+    What a call has saved when it returns is on the disk: SQLite waits for it (synchronous = FULL, with a log of its
+    own), and files are waited for before the row that names them is written. What has been removed is overwritten in
+    the database (secure_delete), whose log is emptied at once.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -81,55 +97,90 @@ class Store:
         folder.chmod(0o700)  # recordings of patients
         with self.open() as db:
             version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                db.executescript(f"PRAGMA journal_mode = WAL; {TABLES} {ORIGINALS} PRAGMA user_version = {VERSION};")
-            elif version == 1:
-                self.upgrade(db)
-            elif version != VERSION:
+            if (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise damaged(folder, found)
+        if version == 0:
+            self.create()
+        elif version == 1:
+            self.upgrade()
+        elif version != VERSION:
+            raise ValueError(
+                f"{folder}: holds sessions of another version of Rales (layout {version}, expected {VERSION}); "
+                "choose another --folder"
+            )
+
+    def create(self) -> None:
+        """Make the tables in one transaction; those of one that was cut short, which hold nothing, are made anew."""
+        folder, sounds = self.folder, len(self.sounds())
+        query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+        with self.open() as db:
+            tables = [name for (name,) in db.execute(query).fetchall()]
+            for table in tables:
+                ours = f"CREATE TABLE {table} " in TABLES + ORIGINALS
+                if not ours or db.execute(f"SELECT 1 FROM {table}").fetchone():
+                    raise damaged(folder, f"holds a table {table}, but no layout of Rales")
+            if sounds:
                 raise ValueError(
-                    f"{folder}: holds sessions of another version of Rales (layout {version}, expected {VERSION}); "
-                    "choose another --folder"
+                    f"{folder}: holds the sound of {sounds} recordings, but no sessions.sqlite that says what they "
+                    "are; put that file back, move the whole folder away or choose another --folder"
                 )
 
-    def upgrade(self, db: sqlite3.Connection) -> None:
+            db.execute("PRAGMA journal_mode = WAL")  # cannot be part of a transaction
+            db.execute("BEGIN IMMEDIATE")
+            run(db, "".join(f"DROP TABLE {table};" for table in tables) + TABLES + ORIGINALS)
+            db.execute(f"PRAGMA user_version = {VERSION}")
+
+    def upgrade(self) -> None:
         """Layout 1, which had no originals, no paths and no digests -> this one, in one transaction.
 
         That layout took all that the default model, the first to answer, had said for the cycles that a recording began
         with. Stretches that were scored later stand behind those, in rows that do not say where their times are from.
         """
-        db.executescript(
-            "BEGIN IMMEDIATE; ALTER TABLE recordings ADD COLUMN path TEXT NOT NULL DEFAULT '';"
-            f"ALTER TABLE recordings ADD COLUMN digest TEXT NOT NULL DEFAULT ''; {ORIGINALS}"
-            f"UPDATE recordings SET path = name; PRAGMA user_version = {VERSION};"
-        )
-        query = "SELECT recording, cycles FROM scores WHERE rowid IN (SELECT MIN(rowid) FROM scores GROUP BY recording)"
-        first = {row["recording"]: json.loads(row["cycles"]) for row in db.execute(query)}
-        for recording, duration_s in db.execute("SELECT id, duration_s FROM recordings").fetchall():
-            annotation = self.place(recording) / "audio.txt"
-            rows = first.get(recording, [])
-            many = max((number for number, row in enumerate(rows, start=1) if "source" in row), default=0)
-            if annotation.is_file():
-                original = marks.annotated(icbhi.annotation(annotation, duration_s)[0], duration_s)
-            elif many:
-                original = marks.called(rows[:many], duration_s)
-            else:
-                continue  # it has to be scored first
-            self.write_original(db, recording, original)
+        with self.open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            run(
+                db,
+                "ALTER TABLE recordings ADD COLUMN path TEXT NOT NULL DEFAULT '';"
+                f"ALTER TABLE recordings ADD COLUMN digest TEXT NOT NULL DEFAULT ''; {ORIGINALS}"
+                f"UPDATE recordings SET path = name; PRAGMA user_version = {VERSION};",
+            )
+            query = (
+                "SELECT recording, cycles FROM scores WHERE rowid IN (SELECT MIN(rowid) FROM scores GROUP BY recording)"
+            )
+            first = {row["recording"]: kept.tried(kept.read_scored, row["cycles"])[0] for row in db.execute(query)}
+            for recording, duration_s in db.execute("SELECT id, duration_s FROM recordings").fetchall():
+                with suppress(ValueError, TypeError, OSError):  # what is damaged there is said when it is looked at
+                    if original := self.first_cycles(recording, first.get(recording) or [], duration_s):
+                        self.write_original(db, recording, original)
+
+    def first_cycles(self, recording: str, rows: list[Row], duration_s: float) -> marks.Original | None:
+        """What layout 1 kept of a recording -> the cycles it began with, None if it has to be scored first."""
+        annotation = self.place(recording) / "audio.txt"
+        if annotation.is_file():
+            return marks.annotated(icbhi.annotation(annotation, duration_s)[0], duration_s)
+        many = max((number for number, row in enumerate(rows, start=1) if "source" in row), default=0)
+        return marks.called(rows[:many], duration_s) if many else None
 
     @contextmanager
     def open(self) -> Iterator[sqlite3.Connection]:
         """A connection whose changes count together or not at all. Errors: IntegrityError for what belongs to something
         that has been removed, OSError for a file that is no database or a full disk."""
-        file = self.folder / "sessions.sqlite"
         try:
-            with closing(sqlite3.connect(file, timeout=10)) as db, db:
+            with closing(sqlite3.connect(self.folder / "sessions.sqlite", timeout=10)) as db, db:
                 db.row_factory = sqlite3.Row
-                db.execute("PRAGMA foreign_keys = ON")
+                db.text_factory = readable
+                for pragma in PRAGMAS:
+                    db.execute(f"PRAGMA {pragma}")
                 yield db
         except sqlite3.IntegrityError:
             raise
         except sqlite3.DatabaseError as error:
-            raise OSError(f"{file}: {error}; move it away or choose another --folder") from error
+            if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+                raise damaged(self.folder, error) from error
+            raise OSError(
+                f"{self.folder / 'sessions.sqlite'}: {error}; close what else uses the folder, make it "
+                "writable or choose another --folder"
+            ) from error
 
     def rows(self, query: str, *values: Any) -> list[Row]:
         with self.open() as db:
@@ -144,10 +195,11 @@ class Store:
 
     def sessions(self) -> list[Row]:
         """-> all sessions, the newest first, with how many recordings they hold and how many were reviewed."""
-        return self.rows(
+        found = self.rows(
             "SELECT s.*, COUNT(r.id) AS recordings, COALESCE(SUM(r.reviewed), 0) AS reviewed FROM sessions s "
             "LEFT JOIN recordings r ON r.session = s.id GROUP BY s.id ORDER BY s.created DESC"
         )
+        return [kept.read_session(row) for row in found]
 
     def new_session(self, name: str) -> str:
         session = secrets.token_hex(8)
@@ -158,9 +210,13 @@ class Store:
         return self.change("UPDATE sessions SET name = ? WHERE id = ?", name, session) > 0
 
     def remove_session(self, session: str) -> bool:
-        for row in self.rows("SELECT id FROM recordings WHERE session = ?", session):
-            self.remove_recording(row["id"])
-        return self.change("DELETE FROM sessions WHERE id = ?", session) > 0
+        """Errors: as those of `remove_recording`."""
+        with self.open() as db:
+            db.execute("BEGIN IMMEDIATE")  # what comes in meanwhile finds no session
+            gone = [id for (id,) in db.execute("SELECT id FROM recordings WHERE session = ?", (session,)).fetchall()]
+            found = db.execute("DELETE FROM sessions WHERE id = ?", (session,)).rowcount > 0
+        self.clear(gone)
+        return found
 
     # Recordings
 
@@ -168,13 +224,13 @@ class Store:
         """-> a session's recordings in the order they came, each with the cycles it began with (`origin`, `original`),
         what `model` said of it (`made`, `scored`) and the annotation that was saved last (`revision`, `saved`); None
         where there is none."""
-        return [
-            standing(row) for row in self.rows(f"{STANDING} WHERE r.session = ? ORDER BY added, id", model, session)
-        ]
+        found = self.rows(f"{STANDING} WHERE r.session = ? ORDER BY added, id", model, session)
+        return [kept.read_recording(row) for row in found]
 
     def recording(self, recording: str, model: str) -> Row | None:
         """-> one recording as `recordings` has it."""
-        return next((standing(row) for row in self.rows(f"{STANDING} WHERE r.id = ?", model, recording)), None)
+        found = self.rows(f"{STANDING} WHERE r.id = ?", model, recording)
+        return kept.read_recording(found[0]) if found else None
 
     def waiting(self) -> list[str]:
         """-> recordings that the default model has not answered for yet, the oldest first."""
@@ -186,6 +242,41 @@ class Store:
     def place(self, recording: str) -> Path:
         """-> the folder of a recording's sound."""
         return self.folder / "recordings" / recording
+
+    def has_sound(self, recording: str) -> bool:
+        return all((self.place(recording) / name).is_file() for name in ("audio.wav", "page.wav"))
+
+    def sounds(self) -> set[str]:
+        """-> the recordings that have a folder."""
+        folder = self.folder / "recordings"
+        return {path.name for path in folder.iterdir() if OURS.fullmatch(path.name)} if folder.is_dir() else set()
+
+    def sweep(self) -> None:
+        """Remove the sound of recordings that are in no session: what was being added or removed when a service ended.
+
+        Only for the one service of a folder, before it takes anything. Errors: OSError for what cannot be removed.
+        """
+        self.clear(sorted(self.sounds() - {row["id"] for row in self.rows("SELECT id FROM recordings")}))
+
+    def unfinished_reports(self) -> list[Path]:
+        """-> pages of reports that were being drawn when a service ended."""
+        drawn = (self.folder / "reports").glob("*")
+        return [each for each in drawn if each.is_dir() and not (each / "report.html").is_file()]
+
+    def clear(self, gone: list[str]) -> None:
+        """Remove the sound of recordings that have been removed, and what the database's log still holds of them.
+
+        Errors: OSError for what is left, when all else is gone.
+        """
+        left = [recording for recording in gone if not removed(self.place(recording))]
+        with self.open() as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if left:
+            raise Left(
+                f"{self.place(left[0])}: the sound of a removed recording cannot be removed"
+                f"{f', and {len(left) - 1} more' if len(left) > 1 else ''}; make the folder writable, then start the "
+                "service again, or remove it yourself"
+            )
 
     def new_recording(
         self,
@@ -207,7 +298,11 @@ class Store:
         place.parent.mkdir(exist_ok=True)
         if facts["notes"]:
             (sound / "notes.json").write_text(json.dumps(facts["notes"]))
+        for part in (*sound.iterdir(), sound):
+            sync(part)
         sound.rename(place)
+        for part in (place.parent, self.folder):
+            sync(part)
         about = [facts[name] for name in ("duration_s", "rate_hz", "channels")]
         values = (recording, session, marks.stem(path), time.time(), *about, path, facts["digest"])
         try:
@@ -225,19 +320,28 @@ class Store:
                 if original is not None:
                     self.write_original(db, recording, original)
         except BaseException:
-            shutil.rmtree(place)
+            removed(place)  # or at the next start
             raise
         return recording
 
     def notes(self, recording: str) -> list[str]:
         """-> sentences on the file that a recording came in, and on its annotation."""
         file = self.place(recording) / "notes.json"
-        return list(json.loads(file.read_text())) if file.exists() else []
+        try:
+            return [str(note) for note in json.loads(file.read_text())]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError, RecursionError):
+            return ["the notes on the file that it came in cannot be read"]
 
-    def keep_original(self, recording: str, original: marks.Original) -> None:
-        """The cycles that a recording begins with, unless there are some already or it has been removed meanwhile."""
+    def keep_original(self, recording: str, original: marks.Original, *, anew: bool = False) -> None:
+        """The cycles that a recording begins with, unless there are some already (`anew`: they cannot be read) or it
+        has been removed meanwhile."""
         with self.open() as db:
+            db.execute("BEGIN IMMEDIATE")
             if db.execute("SELECT 1 FROM recordings WHERE id = ?", (recording,)).fetchone():
+                if anew:
+                    db.execute("DELETE FROM originals WHERE recording = ?", (recording,))
                 self.write_original(db, recording, original)
 
     def write_original(self, db: sqlite3.Connection, recording: str, original: marks.Original) -> None:
@@ -251,17 +355,25 @@ class Store:
         return self.change("UPDATE recordings SET reviewed = ? WHERE id = ?", int(reviewed), recording) > 0
 
     def remove_recording(self, recording: str) -> bool:
+        """-> whether it was there. A service that is ended between row and sound removes the sound at its next start.
+
+        Errors: Left, where the sound cannot be removed; the recording itself is gone then.
+        """
         found = self.change("DELETE FROM recordings WHERE id = ?", recording) > 0
         if found:
-            shutil.rmtree(self.place(recording), ignore_errors=True)
+            self.clear([recording])
         return found
 
     # What models and people say
 
     def scores(self, recording: str) -> dict[str, Row]:
-        """-> model -> when it answered (`made`) and its `cycles`: start_s, end_s, label, p_…, true_label."""
+        """-> model -> when it answered (`made`) and its `cycles`: start_s, end_s, label, p_…, true_label. What cannot
+        be read is left out."""
         found = self.rows("SELECT model, made, cycles FROM scores WHERE recording = ? ORDER BY made", recording)
-        return {row["model"]: {"made": row["made"], "cycles": json.loads(row["cycles"])} for row in found}
+        read = [
+            (row["model"], kept.number(row["made"]), kept.tried(kept.read_scored, row["cycles"])[0]) for row in found
+        ]
+        return {name: {"made": made, "cycles": cycles} for name, made, cycles in read if made and cycles is not None}
 
     def keep_scores(self, recording: str, model: str, cycles: list[Row]) -> None:
         self.change(
@@ -293,12 +405,55 @@ class Store:
         return {"revision": revision, "saved": saved}
 
     def revisions(self, recording: str) -> list[Row]:
-        """-> the saved states of an annotation that are kept, the newest first: revision, saved, cycles."""
+        """-> the saved states of an annotation that are kept and can be read, the newest first: revision, saved,
+        cycles."""
         query = "SELECT revision, saved, cycles FROM annotations WHERE recording = ? ORDER BY revision DESC"
-        return [{**row, "cycles": json.loads(row["cycles"])} for row in self.rows(query, recording)]
+        read = [(row, kept.tried(kept.read_marked, row["cycles"])[0]) for row in self.rows(query, recording)]
+        return [
+            {**row, "saved": kept.number(row["saved"]), "cycles": cycles} for row, cycles in read if cycles is not None
+        ]
 
 
-def standing(row: Row) -> Row:
-    """A row of STANDING -> the same with its JSON read."""
-    parts = ("scored", "saved", "original")
-    return {**row, **{name: json.loads(row[name]) if row[name] else None for name in parts}}
+def run(db: sqlite3.Connection, statements: str) -> None:
+    """Statements one by one within the transaction that has begun, which `executescript` would end first."""
+    for statement in filter(str.strip, statements.split(";")):
+        db.execute(statement)
+
+
+def readable(text: bytes) -> str:
+    """Text of the database -> the same, with marks where it is damaged: one row must not cost the others."""
+    return text.decode(errors="replace")
+
+
+def damaged(folder: Path, what: object) -> OSError:
+    return OSError(
+        f"{folder / 'sessions.sqlite'}: {what}; nothing in the folder was changed: put a copy of that file back (first "
+        "copy the whole folder and remove the -wal and -shm files beside it; the next start removes all sound that the "
+        "copy does not know), move the whole folder away or choose another --folder"
+    )
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk; some network disks cannot promise that of a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(handle)
+
+
+def removed(folder: Path) -> bool:
+    """Remove a folder and all in it, as far as that can be done -> whether it is gone; if not, the log says why."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        if folder.is_symlink() or folder.exists():
+            shutil.rmtree(folder)  # once more, for the reason
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log.warning("%s: %s", folder, error)
+        return False
+    return True
