@@ -76,6 +76,8 @@ class Trial:
         """Begin the command. `most_bytes`: no file may become larger, which it is told as of a full disk."""
         process = FORK.Process(target=self.run, args=(blow, most_bytes, spawned))
         process.start()
+        while process.exitcode is None and process.pid and session_of(process.pid) != process.pid:
+            time.sleep(0.001)  # until then a blow to its group would be one to ours
         return process
 
     def run(self, blow: Blow | None, most_bytes: int, spawned: bool) -> NoReturn:

@@ -32,6 +32,7 @@ class Figures:
     different: int = 0
     left_over: int = 0
     seconds: float = 0.0
+    cpu_s: float = 0.0  # of the processors, which does not depend on what else they do
     failures: list[str] = field(default_factory=list)
 
 
@@ -112,6 +113,7 @@ def arena(name: str, inputs: Path, **words: bool) -> Iterator[Arena]:
         found = Arena(name, Path(place).resolve(), inputs, **words)
         yield found
         found.figures.seconds = round(time.perf_counter() - started, 1)
+        found.figures.cpu_s = round(sum(os.times()[:4]), 1)
 
 
 @contextmanager
@@ -157,7 +159,7 @@ def attack_here(
 
 def table(found: Iterable[Figures]) -> str:
     """Figures -> what is printed: a line a case, then what went wrong."""
-    columns = ("case", "events", "trials", "unharmed", "refused", "different", "left_over", "seconds")
+    columns = ("case", "events", "trials", "unharmed", "refused", "different", "left_over", "seconds", "cpu_s")
     lines = [[str(getattr(figures, name)) for name in columns] for figures in found]
     lines = [[name.replace("_", " ") for name in columns], *lines]
     text = "\n".join(" | ".join(cell.ljust(16 if n == 0 else 9) for n, cell in enumerate(line)) for line in lines)
