@@ -67,7 +67,10 @@ def serve(
 
     token = chosen_token(token, token_file)
     os.umask(0o077)  # whatever this process writes, uploads too, is for its user alone
-    job(host, port, model=model, runs=runs, folder=folder, token=token, allow_hosts=allow_host, show=show)
+    try:
+        job(host, port, model=model, runs=runs, folder=folder, token=token, allow_hosts=allow_host, show=show)
+    except KeyboardInterrupt:  # the service has ended; to take torch apart lasts seconds more, which nothing bounds
+        os._exit(130)
 
 
 def chosen_token(token: str | None, file: Path | None) -> str | None:

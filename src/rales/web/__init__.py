@@ -6,7 +6,6 @@
 import asyncio
 import math
 import os
-import signal
 import socket
 import stat
 import sys
@@ -120,12 +119,6 @@ def server(
             finally:
                 if self.last is not None:
                     self.last.cancel()
-
-        def run(self, sockets: list[socket.socket] | None = None) -> None:
-            try:
-                super().run(sockets)
-            except KeyboardInterrupt:  # all has ended; to take torch apart lasts seconds more, which nothing bounds
-                leave(signal.SIGINT)
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
