@@ -5,5 +5,6 @@
 alone (`python -m tests.attack.kill --help`), for one case and one trial.
 
 RALES_ATTACK (1.0) multiplies the number of trials of these three, 0.1 is a tenth of them; RALES_ATTACK_CASES
-(train,batch) takes some cases only. The full attack takes some FULL_MINUTES minutes on two idle cores.
+(train,batch) takes some cases only. The last column of the tables is processor time: on idle cores an attack takes its
+sum, divided by two, since two cases run at a time.
 """
