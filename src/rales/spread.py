@@ -148,17 +148,18 @@ def on_ray(
 def without_api_server() -> Iterator[None]:
     """While Ray is started here, its API server stays out. Without the dashboard all it does is to ask three clouds'
     own addresses whether this machine is theirs, where usage statistics are refused too; Ray has no setting for it."""
-    from ray._private.node import Node
+    from ray._private import node as of_ray
 
-    started = getattr(Node, "start_api_server", None)
+    node_class: Any = of_ray.Node
+    started = getattr(node_class, "start_api_server", None)
 
     def leave_out(node: Any, **_: Any) -> None:
         node._webui_url = ""
 
     if started is not None:
-        Node.start_api_server = leave_out
+        node_class.start_api_server = leave_out
     try:
         yield
     finally:
         if started is not None:
-            Node.start_api_server = started
+            node_class.start_api_server = started
