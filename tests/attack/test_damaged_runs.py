@@ -282,9 +282,7 @@ def words_of(command: str, place: Place, run: Path, scratch: Path) -> list[objec
         "explain": ["explain", sound, "--cycle", "1", "--model", run, "--json"],
         "embed": ["embed", sound, "--model", run, "--out", scratch / "out.npz"],
         "export": ["export", run, "--to", "onnx", "--out", scratch / "out.onnx"],
-        "search": ["search", sound, "--in", scratch / "set.npz", "--model", run],
         "weights": [*train_words(data, out), *few, "--epochs", "1", "--weights", run],
-        "more pre-training": [*pretrain_words(data, out)[:5], "--weights", run, "--epochs", "1", "--out", out],
         "layers": layers_words(data, run, out),
         "report": ["report", run, place.run, "--out", out],
         "train": train_words(data, run),
@@ -292,14 +290,7 @@ def words_of(command: str, place: Place, run: Path, scratch: Path) -> list[objec
         "pretrain": pretrain_words(data, run),
         "pretrain resume": pretrain_words(data, run),
         "layers resume": layers_words(data, place.run, run),
-        "batch": ["predict", "--manifest", scratch / "list.csv", "--model", run, "--processes", "1", "--out", out],
-        "sweep": sweep_words(place, run),
     }[command]
-
-
-def sweep_words(place: Place, out: Path) -> list[object]:
-    words = train_words(place.data, out)
-    return ["sweep", *words[1:-2], "--processes", "1", "--out", out.parent]
 
 
 PLANS: dict[str, Any] = {

@@ -81,6 +81,7 @@ def write_folder(
     patients = min(recordings, max(8, round(recordings / 7.3))) if patients is None else patients
     _check(folder, recordings, seed, patients, duration_s, processes)
     people, plans = plan(recordings, patients, duration_s, seed)
+
     fresh = not folder.exists()  # an empty folder may be a mount point, which nothing can be renamed onto
     place, prefix = (folder.parent, f".{folder.name}.") if fresh else (folder, ".synthetic.")
     try:
@@ -89,6 +90,7 @@ def write_folder(
         remove_abandoned(folder.parent, f".{folder.name}.")
         if moved and not fresh and {file.name for file in folder.iterdir()} == _names(plans):
             return  # killed after all was done
+
         if not fresh:  # refused here, what a killed call left stays to tell that its files may go
             _left_files(folder, plans, interrupted=any(unfinished(place, prefix)))
         with own_folder(place, prefix) as mine:
@@ -99,6 +101,7 @@ def write_folder(
             if not fresh:  # not before: the files could be those that another process is moving here
                 for file in _left_files(folder, plans, interrupted=interrupted):
                     file.unlink()
+
             made = mine / "part"
             made.mkdir()
             _write_files(made, people, plans, processes)
