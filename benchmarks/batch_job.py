@@ -18,9 +18,11 @@ import psutil
 import soundfile
 import torch
 
-from rales import batch, recipes, runs
 from rales.config import to_dict
-from rales.metrics import CLASSES
+from rales.jobs import batch_predict
+from rales.labels import CLASSES
+from rales.recipes.registry import make_recipe
+from rales.training import run_folder
 
 RATE_HZ, DURATION_S = 4000, 6.0
 DAMAGE = (b"", b"not a sound", b"RIFF\x24\x00\x00\x00WAVEfmt ", None)
@@ -41,7 +43,7 @@ def main() -> None:
         killer = threading.Thread(target=kill_in_the_middle, args=(out, asked.cluster, asked.recordings), daemon=True)
         killer.start()
         started = time.perf_counter()
-        found = batch.run(
+        found = batch_predict.run(
             place / "manifest.parquet",
             out,
             model=str(place / "model.safetensors"),
@@ -76,10 +78,10 @@ def write(folder: Path, count: int) -> set[int]:
 
 def write_model(path: Path, size: str) -> None:
     torch.manual_seed(0)
-    recipe = recipes.make("m2d_fusion", size=size)
+    recipe = make_recipe("m2d_fusion", size=size)
     network = recipe.model(recipe.config)
-    record = {"recipe": recipe.name, "options": recipe.options, "config": runs.clean(to_dict(recipe.config))}
-    runs.save_tensors(path, network.state_dict(), {**record, "classes": list(CLASSES), "epoch": 1})
+    record = {"recipe": recipe.name, "options": recipe.options, "config": run_folder.clean(to_dict(recipe.config))}
+    run_folder.save_tensors(path, network.state_dict(), {**record, "classes": list(CLASSES), "epoch": 1})
 
 
 def kill_in_the_middle(out: Path, cluster: str, count: int) -> None:

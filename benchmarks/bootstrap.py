@@ -2,7 +2,7 @@
 
 Speed: 10,000 resamples of 2,756 cycles of 49 patients beside scipy.stats.bootstrap on the same per-patient counts.
 Coverage: how often a nominal 95 % interval holds the true value of a simulated clinic, for the intervals of
-`rales.statistics.bootstrap` and for the plain percentile and BCa intervals of scipy (about 2 minutes for 2,000).
+`rales.evaluation.bootstrap.bootstrap` and for scipy's plain percentile and BCa intervals (about 2 minutes for 2,000).
 """
 
 import argparse
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import expit
 
-from rales.statistics import FIGURES, bootstrap, paired_difference
+from rales.evaluation.bootstrap import FIGURES, bootstrap, paired_difference
 
 Cycles = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 

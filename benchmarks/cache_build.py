@@ -13,10 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from rales.audio.wave import info
+from rales.audio.io import info
 from rales.data import read_cycles
-from rales.data.cache import waveforms
-from rales.data.synthetic import write_folder
+from rales.data.waveform_cache import waveforms
+from rales.synthesis.database import write_folder
 
 
 def main() -> int:

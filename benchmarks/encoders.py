@@ -21,16 +21,18 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from rales import default_model, probe, statistics
 from rales.data import read_cycles, splits
-from rales.data.collection import Collection, read_collection
-from rales.data.synthetic import write_folder
-from rales.layers import features
-from rales.metrics import CLASSES, confusion, icbhi_scores
+from rales.data.corpus import Collection, read_collection
+from rales.data.dataset import cycle_waves
+from rales.evaluation import bootstrap
+from rales.evaluation.metrics import confusion, icbhi_scores
+from rales.jobs import default_model, linear_probe
+from rales.jobs.layer_search import features
+from rales.jobs.linear_probe import Pooled
+from rales.labels import CLASSES
 from rales.models import ViT
-from rales.probe import Pooled
 from rales.recipes import m2d_pretrain
-from rales.rows import cycle_waves
+from rales.synthesis.database import write_folder
 
 FOLDS, DRAWS = 5, 5
 Whole = NDArray[np.int64]
@@ -100,15 +102,15 @@ def layers_of(run: Path, cycles: pd.DataFrame, random_seed: int | None) -> Poole
                 module.reset_parameters()
     waves = cycle_waves(cycles, recipe)
     found = features(encoder, recipe.frontend(recipe.config), waves, precision="float32")
-    return probe.weighted(found, np.ones(encoder.depth))
+    return linear_probe.weighted(found, np.ones(encoder.depth))
 
 
 def held_out(x: Pooled, label: Whole, fold_of: Whole, numbers: list[int], layers: tuple[int, ...]) -> Numbers:
     """Layers, classes, folds and those that test -> (N, 4) probabilities of their rows by probes of the other folds."""
     found = np.full((len(x), 4), np.nan)
     for number in numbers:
-        fold = probe.prepare(x, label, fold_of != number, probe.C)
-        found[fold_of == number] = next(probe.probabilities(fold, [layers]))
+        fold = linear_probe.prepare(x, label, fold_of != number, linear_probe.C)
+        found[fold_of == number] = next(linear_probe.probabilities(fold, [layers]))
     return found
 
 
@@ -149,12 +151,12 @@ def line(
     true = np.concatenate([label[there] for there in rows])
     who = np.concatenate([patients[there] for there in rows])
     scores = [100 * icbhi_scores(confusion(label[there], one))["score"] for there, one in zip(rows, said, strict=True)]
-    low, high = (100 * end for end in statistics.bootstrap(true, np.concatenate(said), who)["score"])
-    mean, sd = statistics.mean_sd(scores)
+    low, high = (100 * end for end in bootstrap.bootstrap(true, np.concatenate(said), who)["score"])
+    mean, sd = bootstrap.mean_sd(scores)
     auc = np.mean([roc_auc_score(label[r] > 0, 1 - one[r, 0]) for r, one in zip(rows, p, strict=True)])
     more = "-"
     if start is not said:
-        gap = statistics.paired_difference(true, np.concatenate(said), np.concatenate(start), who)["score"]
+        gap = bootstrap.paired_difference(true, np.concatenate(said), np.concatenate(start), who)["score"]
         more = f"{100 * gap['difference']:+.1f} [{100 * gap['low']:.1f}, {100 * gap['high']:.1f}]"
     return f"| {name} | {which} | {split} | {mean:.1f} ± {sd:.1f} [{low:.1f}, {high:.1f}] | {more} | {auc:.3f} |"
 

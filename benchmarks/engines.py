@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from benchmarks.vit_speed import EAGER, build
 
-from rales.bench import bench
+from rales.cli.result_lines import bench_lines
 from rales.export.parity import Engine, Probabilities, Waves
-from rales.predict import Model
-from rales.terminal import bench_lines
+from rales.inference.predictor import Model
+from rales.jobs.benchmark import bench
 
 
 def main() -> None:

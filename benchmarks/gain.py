@@ -12,12 +12,12 @@ import sys
 import numpy as np
 import torch
 
-from rales import predict
 from rales.audio.logmel import IcbhiLogMel
 from rales.data import read_cycles
-from rales.data.cache import waveforms
-from rales.recipes import make
-from rales.rows import cycle_waves
+from rales.data.dataset import cycle_waves
+from rales.data.waveform_cache import waveforms
+from rales.inference import predictor
+from rales.recipes.registry import make_recipe
 
 GAINS = (2.0, 0.5, 0.1, 0.01)
 CLIPS = 200  # for the pictures
@@ -26,8 +26,8 @@ CLIPS = 200  # for the pictures
 def main(folder: str, models: list[str]) -> None:
     cycles = read_cycles(folder)
     print(f"{cycles['recording'].nunique()} recordings, {len(cycles)} cycles")
-    for name in models or [predict.DEFAULT]:
-        model = predict.load(name)
+    for name in models or [predictor.DEFAULT]:
+        model = predictor.load(name)
         waves = np.array(cycle_waves(cycles, model.recipe))
         plain = model.probabilities(waves)
         print(f"{name} ({model.recipe.config.audio.frontend})")
@@ -38,7 +38,9 @@ def main(folder: str, models: list[str]) -> None:
     some = np.random.default_rng(0).permutation(len(cycles))[:CLIPS]
     clips = torch.from_numpy(np.array(waveforms(cycles.iloc[some].reset_index(drop=True))))
     for kind in ("icbhi", "m2d", "m2d_clip"):
-        recipe = make("m2d_fusion", ["audio.floor=clip"] if kind == "m2d_clip" else [], size="tiny", frontend=kind)
+        recipe = make_recipe(
+            "m2d_fusion", ["audio.floor=clip"] if kind == "m2d_clip" else [], size="tiny", frontend=kind
+        )
         frontend = IcbhiLogMel() if kind == "icbhi" else recipe.frontend(recipe.config)
         plain_picture = frontend(clips)
         deviation = plain_picture.std()

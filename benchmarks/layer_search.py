@@ -25,10 +25,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from rales import layers, probe, recipes, rows
-from rales.data import read_cycles, splits
-from rales.metrics import CLASSES, confusion, icbhi_scores
+from rales.data import dataset, read_cycles, splits
+from rales.evaluation.metrics import confusion, icbhi_scores
+from rales.jobs import layer_search, linear_probe
+from rales.labels import CLASSES
 from rales.models import ViT
+from rales.recipes.registry import make_recipe
 
 DEPTH, WIDTH, CYCLES, PATIENTS, FOLDS = 12, 768, 1410, 43, 5
 
@@ -37,7 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="an ICBHI folder instead of made-up features")
     parser.add_argument("--weights", default="", help="checkpoint for --data; a random ViT-base without it")
-    parser.add_argument("--c", type=float, default=probe.C)
+    parser.add_argument("--c", type=float, default=linear_probe.C)
     parser.add_argument("--subsets", type=int, default=20, help="how many scikit-learn fits")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -48,7 +50,7 @@ def main() -> int:
     print(f"{len(cycles)} cycles of {cycles['patient'].nunique()} patients, {pooled.shape[1]} x {pooled.shape[2]}")
 
     began_s = time.perf_counter()
-    found = probe.probe_all(pooled, label, folds, c=options.c, progress=True)
+    found = linear_probe.probe_all(pooled, label, folds, c=options.c, progress=True)
     ours_s = time.perf_counter() - began_s
     print(f"rales: {len(found)} subsets x {FOLDS} folds, c = {options.c}, {options.threads} threads: {ours_s:.0f} s")
 
@@ -67,7 +69,7 @@ def main() -> int:
 
 
 def scikit_learn(
-    pooled: probe.Pooled, label: NDArray[np.int64], folds: NDArray[np.int64], words: str, c: float
+    pooled: linear_probe.Pooled, label: NDArray[np.int64], folds: NDArray[np.int64], words: str, c: float
 ) -> tuple[float, float, float]:
     """One subset -> its cross-validated Score as scikit-learn computes it by default, the same after it has converged
     in double precision, and the seconds that the first took."""
@@ -88,7 +90,7 @@ def scikit_learn(
     return default, converged, took_s
 
 
-def made_up() -> tuple[pd.DataFrame, probe.Pooled]:
+def made_up() -> tuple[pd.DataFrame, linear_probe.Pooled]:
     """-> cycles and their pooled layers: a few strong common directions, drifting from layer to layer, that depend on
     the patient more than on the class, and noise of each layer, as the outputs of a ViT are."""
     random = np.random.default_rng(0)
@@ -107,18 +109,18 @@ def made_up() -> tuple[pd.DataFrame, probe.Pooled]:
     return pd.DataFrame({"patient": patient, "label": np.array(CLASSES)[label]}), pooled
 
 
-def real(data: Path, weights: str) -> tuple[pd.DataFrame, probe.Pooled]:
+def real(data: Path, weights: str) -> tuple[pd.DataFrame, linear_probe.Pooled]:
     """-> all cycles of a folder and their pooled layers."""
-    recipe = recipes.make("m2d_fusion", variant="vanilla", weights=weights or None)
+    recipe = make_recipe("m2d_fusion", variant="vanilla", weights=weights or None)
     cycles = read_cycles(data)
     torch.manual_seed(0)
     encoder = recipe.model(recipe.config).get_submodule("encoder")
     assert isinstance(encoder, ViT)
-    waves = rows.cycle_waves(cycles, recipe, progress=True)
+    waves = dataset.cycle_waves(cycles, recipe, progress=True)
     began_s = time.perf_counter()
-    pooled = layers.features(encoder, recipe.frontend(recipe.config), waves, progress=True)
+    pooled = layer_search.features(encoder, recipe.frontend(recipe.config), waves, progress=True)
     print(f"pooled layers of {len(cycles)} cycles: {time.perf_counter() - began_s:.0f} s")
-    return cycles, probe.weighted(pooled, [1.0] * encoder.depth)
+    return cycles, linear_probe.weighted(pooled, [1.0] * encoder.depth)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rales.export.engines import race, times_as_fast
+from rales.export.engine_selection import race, times_as_fast
 from rales.models import M2D, ViT
-from rales.models.fast import bf16_pays
-from rales.optim import adamw, clip_gradients
+from rales.models.cpu_inference import bf16_pays
+from rales.training.optim import adamw, clip_gradients
 
 BATCH, PATCHES, RATIO, LR, DECAY = 8, 190, 0.7, 1e-4, 0.99995
 PLAIN, FLOAT32, BF16 = "plain float32", "rales, float32", "rales, bf16"

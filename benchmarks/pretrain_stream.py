@@ -58,7 +58,7 @@ def train(folder: Path, out: Path) -> tuple[float, float, float]:
     """Folder -> seconds, resident MiB before and at most while one epoch runs over it."""
     import torch
 
-    from rales.data.collection import read_collection
+    from rales.data.corpus import read_collection
     from rales.recipes import m2d_pretrain
 
     torch.set_num_threads(1)
@@ -82,8 +82,8 @@ def make_manifest(folder: Path, paths: int) -> Path:
 
 def index(shards: Path) -> tuple[float, float, float]:
     """Folder of manifests -> seconds, resident MiB before and at most while it is read and one epoch's order drawn."""
-    from rales.data.collection import read_collection
-    from rales.data.crops import order_of
+    from rales.data.corpus import read_collection
+    from rales.data.random_crops import order_of
 
     before, start = status_mb("VmRSS"), time.perf_counter()
     found = read_collection([shards])

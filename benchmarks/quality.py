@@ -34,9 +34,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rales import recordings
-from rales.audio import quality, wave
+from rales.audio import io, quality
 from rales.audio.quality import Verdict
+from rales.inference import audio_reader
 
 GOOD = 200  # recordings of the held-out table
 AUDIO = (".wav", ".flac")
@@ -74,9 +74,9 @@ def counted(names: list[str]) -> str:
 
 def verdict_of(path: Path) -> Verdict:
     """File -> that of most of its cycles, as `rales predict` finds them; refused where none of them can be judged."""
-    facts = wave.info(path)
-    cycles = recordings.cycles_of(path, facts.duration_s, "segment")
-    found = recordings.with_verdicts(path, facts, cycles, "segment", gate=True).verdicts
+    facts = io.info(path)
+    cycles = audio_reader.cycles_of(path, facts.duration_s, "segment")
+    found = audio_reader.with_verdicts(path, facts, cycles, "segment", gate=True).verdicts
     judged = [verdict for verdict in found if verdict.judged]
     return Counter(judged or found).most_common(1)[0][0]
 
@@ -165,7 +165,7 @@ def print_speed(data: Path) -> None:
     """Milliseconds a recording, median of five rounds over ten of a kind: decoding, and the gate after it."""
     print("| recordings | decoding, ms | gate, ms |\n|---|---|---|")
     kinds = {
-        "WAV, 44.1 kHz, 20 s": [p for p in sorted((data / "icbhi").glob("*.wav")) if wave.info(p).rate_hz == 44_100],
+        "WAV, 44.1 kHz, 20 s": [p for p in sorted((data / "icbhi").glob("*.wav")) if io.info(p).rate_hz == 44_100],
         "FLAC, 16 kHz, 20 s": sorted((data / "icbhi_16k").glob("*AKGC417L.flac")),
         "FLAC, 8 kHz, 9 s": sorted((data / "sprsound_flac" / "train_wav").glob("*.flac")),
     }
@@ -174,7 +174,7 @@ def print_speed(data: Path) -> None:
         for _ in range(5):
             for path in paths[:10]:
                 begin_s = time.perf_counter()
-                sound, rate_hz = wave.read(path)
+                sound, rate_hz = io.read(path)
                 decoded_s = time.perf_counter()
                 quality.judge(sound, rate_hz)
                 taken.append((decoded_s - begin_s, time.perf_counter() - decoded_s))

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rales.recipes.registry import make_recipe
+
 FIGURES = ("specificity", "sensitivity", "score")
 
 
@@ -62,11 +64,10 @@ def train_one(job: tuple[Path, Path, list[str]]) -> None:
     import torch
 
     torch.set_num_threads(1)
-    from rales import recipes
     from rales.data import read_cycles
 
     data, out, words = job
-    recipe = recipes.make("m2d_fusion", words, size="tiny")
+    recipe = make_recipe("m2d_fusion", words, size="tiny")
     recipe.run(recipe, read_cycles(data), out, command=f"benchmarks/real_subset.py {data}")
 
 
@@ -77,13 +78,12 @@ def logistic_regression(data: Path, folds: int) -> dict[str, tuple[float, ...]]:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from rales import recipes, rows
-    from rales.data import read_cycles, splits
-    from rales.metrics import CLASSES
+    from rales.data import dataset, read_cycles, splits
+    from rales.labels import CLASSES
 
-    recipe = recipes.make("m2d_fusion", size="tiny")
+    recipe = make_recipe("m2d_fusion", size="tiny")
     cycles = read_cycles(data)
-    waves, frontend = rows.cycle_waves(cycles, recipe), recipe.frontend(recipe.config)
+    waves, frontend = dataset.cycle_waves(cycles, recipe), recipe.frontend(recipe.config)
     features = []
     with torch.inference_mode():
         for start in range(0, len(waves), 64):
@@ -105,30 +105,30 @@ def logistic_regression(data: Path, folds: int) -> dict[str, tuple[float, ...]]:
 
 
 def figures(true: Any, predicted: Any) -> tuple[float, ...]:
-    from rales.metrics import confusion, icbhi_scores
+    from rales.evaluation.metrics import confusion, icbhi_scores
 
     found = icbhi_scores(confusion(true, predicted))
     return tuple(found[name] for name in FIGURES)
 
 
 def scores(run: Path) -> tuple[float, ...]:
-    from rales import runs
+    from rales.training import run_folder
 
-    evaluation = runs.read_json(run / "evaluation.json")
+    evaluation = run_folder.read_json(run / "evaluation.json")
     return tuple(evaluation[name] for name in FIGURES)
 
 
 def pooled(folders: list[Path]) -> tuple[float, ...]:
-    from rales.metrics import CLASSES
+    from rales.labels import CLASSES
 
     table = pd.concat([pd.read_csv(folder / "predictions.csv") for folder in folders])
     return figures(*([CLASSES.index(word) for word in table[column]] for column in ("true_label", "label")))
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
-    from rales import runs
+    from rales.training import run_folder
 
-    return runs.read_metrics(run)
+    return run_folder.read_metrics(run)
 
 
 def row(name: str, protocol: str, values: list[tuple[float, ...]]) -> None:

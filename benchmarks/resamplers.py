@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from scipy.signal import resample_poly
 from torch import nn
 
-from rales import recipes
 from rales.audio import icbhi_cycle, info, read, resample
-from rales.audio.images import RespireNetPicture
-from rales.audio.lengths import duplicate
+from rales.audio.padding import duplicate
+from rales.audio.spectrogram_images import RespireNetPicture
 from rales.data import read_cycles
+from rales.recipes.registry import make_recipe
 
 Wave = NDArray[np.float32]
 
@@ -55,7 +55,7 @@ def main() -> None:
 def systems() -> Iterator[tuple[str, int, Callable[[Wave], torch.Tensor], str, str]]:
     """-> name, rate, function (N,) -> standardised picture, resampler of the published code, one to set beside it."""
     for name in ("m2d_fusion", "moummad_ce", "ast_ft"):
-        recipe = recipes.make(name)
+        recipe = make_recipe(name)
         yield name, 16000, partial(drawn, recipe.frontend(recipe.config), icbhi_cycle), "sinc", "soxr"
     for ours in ("soxr", "sinc"):
         fill = partial(duplicate, samples=32000)

@@ -24,11 +24,11 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from rales import segment
-from rales.audio import wave
-from rales.audio.levels import band_levels
+from rales.audio import io
+from rales.audio.band_energy import band_levels
 from rales.data import read_cycles, splits
-from rales.segment import LONGEST, PERIODS_S, SHORTEST, STEPS, Agreement, Detector, Span
+from rales.inference import breath_segmentation
+from rales.inference.breath_segmentation import LONGEST, PERIODS_S, SHORTEST, STEPS, Agreement, Detector, Span
 
 Numbers = NDArray[np.float32]
 FOLDS = 5
@@ -84,7 +84,7 @@ def heard(table: pd.DataFrame) -> list[Heard]:
         cuts = np.random.default_rng([0, number]).uniform(0.25, 0.75, 2)
         first_s = bounds[0] + cuts[0] * (bounds[1] - bounds[0])
         end_s = bounds[-2] + cuts[1] * (bounds[-1] - bounds[-2])
-        levels, _ = band_levels(*wave.read(rows["path"].iloc[0], first_s, end_s))
+        levels, _ = band_levels(*io.read(rows["path"].iloc[0], first_s, end_s))
         inner = (bounds[1:-1] - first_s).tolist()
         spans = list(pairwise(inner))
         row = rows.iloc[0]
@@ -144,7 +144,7 @@ def fitted_filter(recordings: Sequence[Heard]) -> Detector:
 def steps_and_targets(one: Heard, times: float) -> tuple[Numbers, Numbers]:
     """Recording and a factor of its tempo -> what the filter sees of every step, and how near a start is (0 to 1)."""
     period_s = one.period_s * times
-    grids, _ = segment.on_grids(one.levels, np.array([period_s]))
+    grids, _ = breath_segmentation.on_grids(one.levels, np.array([period_s]))
     padded = np.pad(grids[0], ((STEPS, STEPS), (0, 0)))
     seen = sliding_window_view(padded, 2 * STEPS + 1, axis=0).reshape(grids.shape[1], -1)
     if times in WRONG:
@@ -173,11 +173,11 @@ def tempo_weights(rows: NDArray[Any], gains: NDArray[np.float64]) -> tuple[Numbe
 
 def tempos(levels: Numbers, finder: Detector) -> tuple[Numbers, list[NDArray[np.float64]]]:
     """Levels -> features (P, 8) and the boundaries in s of every tempo."""
-    grids, lengths = segment.on_grids(levels, PERIODS_S)
-    scores = segment.step_scores(grids, finder)
-    paths, totals = segment.best_paths(scores, lengths, finder.cost)
-    bounds = [segment.bounds_of(path, period_s) for path, period_s in zip(paths, PERIODS_S, strict=True)]
-    return segment.features(grids, lengths, scores, paths, totals), bounds
+    grids, lengths = breath_segmentation.on_grids(levels, PERIODS_S)
+    scores = breath_segmentation.step_scores(grids, finder)
+    paths, totals = breath_segmentation.best_paths(scores, lengths, finder.cost)
+    bounds = [breath_segmentation.bounds_of(path, period_s) for path, period_s in zip(paths, PERIODS_S, strict=True)]
+    return breath_segmentation.features(grids, lengths, scores, paths, totals), bounds
 
 
 def as_json(finder: Detector) -> str:
@@ -197,7 +197,7 @@ def of_bounds(one: Heard, bounds_s: NDArray[np.float64]) -> Agreement:
     spans = pairwise(bounds_s.tolist())
     first_s, end_s = one.bounds[[0, -1]]
     inside = [(a, b) for a, b in spans if min(b, end_s) - max(a, first_s) > 0.5 * (b - a)]
-    return segment.agreement(inside, one.cycles)
+    return breath_segmentation.agreement(inside, one.cycles)
 
 
 def patient_disjoint(recordings: Sequence[Heard]) -> None:
@@ -214,11 +214,11 @@ def patient_disjoint(recordings: Sequence[Heard]) -> None:
         finder = fitted(train)
         median_s = float(np.median(np.concatenate([np.diff(r.bounds) for r in train])))
         for one in test:
-            add("windows of 4 s", one, np.arange(0, one.duration_s, segment.WINDOW_S))
+            add("windows of 4 s", one, np.arange(0, one.duration_s, breath_segmentation.WINDOW_S))
             add("windows as long as the median cycle", one, np.arange(0, one.duration_s, median_s))
             for phase in (0, 0.25, 0.5, 0.75):
                 add("windows, told the cycle rate", one, np.arange(phase, one.duration_s / one.period_s) * one.period_s)
-            found = segment.starts(one.levels, finder)
+            found = breath_segmentation.starts(one.levels, finder)
             by_device.setdefault(one.device, []).append(add("found in the sound", one, found))
             _, paths = tempos(one.levels, finder)
             add("found, told the cycle rate", one, paths[int(np.abs(np.log(PERIODS_S / one.period_s)).argmin())])
@@ -250,7 +250,7 @@ def noises(count: int = 40, seconds: float = 20.0, rate_hz: int = 4000) -> None:
             spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(samples))
             spectrum[1:] /= np.arange(1, len(spectrum)) ** exponent
             sound = np.fft.irfft(spectrum)
-            found += bool(segment.cycles((0.5 * sound / np.abs(sound).max()).astype(np.float32), rate_hz))
+            found += bool(breath_segmentation.cycles((0.5 * sound / np.abs(sound).max()).astype(np.float32), rate_hz))
         print(f"\n{name} noise: a rhythm found in {found} of {count}", end="")
     print()
 
@@ -262,7 +262,7 @@ def speed(seconds: float = 20.0) -> None:
         times = []
         for _ in range(20):
             begin = time.process_time()
-            segment.cycles(sound, rate_hz)
+            breath_segmentation.cycles(sound, rate_hz)
             times.append(time.process_time() - begin)
         least = min(times)
         print(f"{rate_hz} Hz: {1000 * least:.1f} ms for {seconds:.0f} s, {seconds / least:.0f} x real time")

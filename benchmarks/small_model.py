@@ -19,9 +19,11 @@ import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 
-from rales import default_model, statistics
 from rales.data import read_cycles, splits
-from rales.metrics import CLASSES, confusion, icbhi_scores
+from rales.evaluation import bootstrap
+from rales.evaluation.metrics import confusion, icbhi_scores
+from rales.jobs import default_model
+from rales.labels import CLASSES
 
 FOLDS = 5
 SHARES = (0.25, 0.5)
@@ -92,7 +94,7 @@ def figures(split: str, tables: list[pd.DataFrame]) -> str:
     scores = np.array([[100 * v for v in icbhi_scores(confusion(*numbers(table))).values()] for table in groups])
     both = pd.concat(tables)
     true, said = numbers(both)
-    low, high = (100 * end for end in statistics.bootstrap(true, said, both["patient"].to_numpy())["score"])
+    low, high = (100 * end for end in bootstrap.bootstrap(true, said, both["patient"].to_numpy())["score"])
     areas = np.mean([areas_of(table) for table in groups], axis=0)
     sp, se, score = (
         f"{column.mean():.1f}" + (f" ± {column.std(ddof=1):.1f}" if len(groups) > 1 else "") for column in scores.T

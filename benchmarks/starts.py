@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rales import recipes
 from rales.data import read_cycles, splits
-from rales.metrics import icbhi_scores
+from rales.evaluation.metrics import icbhi_scores
+from rales.recipes.registry import make_recipe
 
 FOLDS = 3
 STARTS = {  # options of the recipe, and fields
@@ -40,7 +40,7 @@ def main() -> None:
     fold_of = splits.folds(train, FOLDS)
     print("| start | specificity | sensitivity | Score |\n|---|---|---|---|")
     for number, (name, (options, words)) in enumerate(STARTS.items()):
-        recipe = recipes.make("m2d_fusion", words, **options)
+        recipe = make_recipe("m2d_fusion", words, **options)
         counts = np.zeros((4, 4), np.int64)
         for fold in range(FOLDS):
             out = arguments.out / f"start{number}-fold{fold}"

@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from rales.data.synthetic import write_folder
+from rales.synthesis.database import write_folder
 
 Array = NDArray[np.float64]
 RATE_HZ = 4000  # the lowest rate of the database: no model can tell the devices by what lies above 2 kHz

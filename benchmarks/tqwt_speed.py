@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rales.audio.resonance import HIGH_Q, LEAST_SAMPLES, LOW_Q, dual_q_of_cycles, padded_length
 from rales.audio.tqwt import Wavelets
-from rales.data.cache import TOGETHER
+from rales.audio.tqwt_decomposition import HIGH_Q, LEAST_SAMPLES, LOW_Q, dual_q_of_cycles, padded_length
+from rales.data.waveform_cache import TOGETHER
 
 Numbers = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]
@@ -96,8 +96,8 @@ def synthetic_cycles(count: int) -> list[NDArray[np.float32]]:
 
 
 def cycles_of(folder: Path) -> list[NDArray[np.float32]]:
-    from rales.audio.images import lungattn_wave
-    from rales.audio.wave import read, resample
+    from rales.audio.io import read, resample
+    from rales.audio.spectrogram_images import lungattn_wave
     from rales.data.icbhi import read_cycles
 
     table = read_cycles(folder)

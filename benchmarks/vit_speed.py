@@ -29,10 +29,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rales.export.engines import race, times_as_fast
+from rales.export.engine_selection import race, times_as_fast
 from rales.models import FusionClassifier, ViT
-from rales.models.fast import bf16_pays, pack
-from rales.optim import adam
+from rales.models.cpu_inference import bf16_pays, pack
+from rales.training.optim import adam
 
 LAYERS, CLASSES, BATCH = range(1, 13), 4, 8
 EAGER, SDPA = "public, eager", "public, sdpa"

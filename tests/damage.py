@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from rales.data.cycles import Audit
+from rales.data.reader import Audit
 
 
 def audit_of_one_problem(reader: ModuleType, source: Path) -> Audit:

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from rales import runs
+from rales.training import run_folder
 
 
 def tensors(out: Path, name: str = "last") -> dict[str, Tensor]:
-    return runs.read_checkpoint(out / f"{name}.safetensors")[0]
+    return run_folder.read_checkpoint(out / f"{name}.safetensors")[0]
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl without the one number that no two runs share."""
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in runs.read_metrics(out)]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in run_folder.read_metrics(out)]
 
 
 def furthest(one: Path, two: Path, name: str = "last", name_in_two: str = "") -> float:
@@ -49,4 +49,4 @@ def check_two_processes(two: Path, one: Path, files: set[str], *, weights_within
     for alone, together in zip(lines(one), lines(two), strict=True):
         assert alone == pytest.approx(together, abs=1e-5)
     assert furthest(one, two, name) < weights_within
-    assert runs.read_json(two / "config.json")["computed_in"]["processes"] == 2
+    assert run_folder.read_json(two / "config.json")["computed_in"]["processes"] == 2

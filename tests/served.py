@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
-from rales import finetune
 from rales.data import read_cycles
+from rales.training import finetune
 from rales.web import address, listening, server
 from rales.web.settings import Limits, Settings
 from tests import tiny

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
-from rales import recipes
-from rales.audio.images import MelAndCepstrum
+from rales.audio.spectrogram_images import MelAndCepstrum
+from rales.data.dataset import Data
 from rales.models.arscnet import ArscNet
 from rales.recipes import arscnet
-from rales.rows import Data
+from rales.recipes.registry import make_recipe
 
 
 def test_size_and_shape() -> None:
@@ -33,7 +33,7 @@ def test_each_encoder_sees_its_own_picture() -> None:
 
 def test_pictures_are_standardised_by_the_train_cycles_alone() -> None:
     """Validation and test cycles here are a hundred times as loud, so a single one of them would be seen."""
-    recipe = recipes.make("arscnet", size="tiny")
+    recipe = make_recipe("arscnet", size="tiny")
     random = np.random.default_rng(0)
     splits = ["train", "test", "train", "validation", "", "train"]
     levels = [0.01 if split == "train" else 1.0 for split in splits]

@@ -126,7 +126,7 @@ def test_without_a_projector_it_is_a_sentence() -> None:
 
 def test_equal_weights_give_the_answers_of_transformers() -> None:
     transformers = pytest.importorskip("transformers", reason="the independent AST comes with the extra `bench`")
-    from rales.models.public_weights import fitting, hugging_face_name, join_qkv
+    from rales.models.pretrained_backbones import fitting, hugging_face_name, join_qkv
 
     theirs = transformers.ASTModel(
         transformers.ASTConfig(

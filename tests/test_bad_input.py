@@ -14,8 +14,8 @@ import soundfile
 import torch
 from safetensors.torch import save_file
 
-from rales import runs
 from rales.cli import main
+from rales.training import run_folder
 from tests.command import command
 
 GOOD = ("101_1b1_Al_sc_Meditron", "102_1b1_Ar_sc_Litt3200", "103_2b2_Ar_mc_LittC2SE", "104_1b1_Al_sc_AKGC417L")
@@ -179,7 +179,7 @@ def test_full_disk_while_writing_the_checkpoint(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "save_file", full)
+        patch.setattr(run_folder, "save_file", full)
         code, _, err = command(capsys, *words)
     assert (code, "the disk is full" in err, "safetensors" in err) == (1, True, True), err
     assert not list((tmp_path / "run").glob(".*.part"))
@@ -219,8 +219,8 @@ def test_checkpoints_that_are_none_of_ours(
     code, _, err = command(capsys, "predict", folder, "--model", tmp_path / "resnet.safetensors")
     assert (code, "resnet.safetensors" in err) == (1, True), err
 
-    tensors, record = runs.read_checkpoint(trained / "best.safetensors")
+    tensors, record = run_folder.read_checkpoint(trained / "best.safetensors")
     record["config"]["model"]["depth"] = 3
-    runs.save_tensors(tmp_path / "mixed.safetensors", tensors, record)
+    run_folder.save_tensors(tmp_path / "mixed.safetensors", tensors, record)
     code, _, err = command(capsys, "predict", folder, "--model", tmp_path / "mixed.safetensors")
     assert (code, "mixed.safetensors" in err) == (1, True), err

@@ -10,14 +10,18 @@ import soundfile
 import torch
 
 import rales
-from rales import explain, export, finetune, predict, recipes, recordings, runs
-from rales.audio import IcbhiLogMel, wave
-from rales.config import Audio, Recipe, UsageError
+from rales.audio import IcbhiLogMel, io
+from rales.config import Audio, Recipe
 from rales.data import read_cycles
-from rales.devices import Place, place
-from rales.rows import cycle_waves
-from rales.scoring import FIGURES
-from rales.web import scores
+from rales.data.dataset import cycle_waves
+from rales.errors import UsageError
+from rales.evaluation.predictions import FIGURES
+from rales.export.build import export_model
+from rales.inference import attribution, audio_reader, predictor
+from rales.recipes.registry import RECIPES, make_recipe
+from rales.training import finetune, run_folder
+from rales.training.distributed import Place, place
+from rales.web import model_answers
 from tests import tiny
 from tests.command import command
 from tests.run_folders import lines
@@ -27,7 +31,7 @@ P = [f"p_{name}" for name in ("normal", "crackle", "wheeze", "both")]
 # 12 test cycles, four a recording: batches of five end in the middle of recordings, the last is smaller
 SYSTEMS: dict[str, Any] = {
     "m2d_fusion": lambda *words: tiny.recipe("audio.scope=batch", "train.batch_size=5", "train.lr=0.01", *words),
-    "moummad_ce": lambda *words: recipes.make(
+    "moummad_ce": lambda *words: make_recipe(
         "moummad_ce",
         [
             *("fidelity=original", "audio.duration_s=0.8", "train.epochs=1", "train.batch_size=5"),
@@ -43,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of recordings, of which each is a hundredth as loud as the one before: neighbours matter."""
     folder = tiny.write_folder(tmp_path_factory.mktemp("scope") / "data")
     for number, path in enumerate(sorted(folder.glob("*.wav"))):
-        sound, rate_hz = wave.read(path)
+        sound, rate_hz = io.read(path)
         soundfile.write(path, sound * 0.1 ** (number % 3), rate_hz, subtype="FLOAT")
     return folder
 
@@ -75,16 +79,16 @@ def test_an_answer_is_that_of_batches_of_test_rows_in_the_order_of_the_table(tra
 
 
 def test_training_evaluation_and_prediction_agree(trained: Path, data: Path) -> None:
-    figures = runs.read_json(trained / "evaluation.json")
+    figures = run_folder.read_json(trained / "evaluation.json")
     stored = pd.read_csv(trained / "predictions.csv")
-    again = predict.evaluate(trained, read_cycles(data), cache_folder=data.parent / "cache")
+    again = predictor.evaluate(trained, read_cycles(data), cache_folder=data.parent / "cache")
     assert again["confusion"] == figures["confusion"]
     assert ("validation_temperature" in again) == ("validation_temperature" in figures)
     if "validation_temperature" in figures:
         assert again["validation_temperature"] == pytest.approx(figures["validation_temperature"], abs=1e-4)
     for name in ("crackle_present", "wheeze_present"):  # of the probabilities themselves
         assert again[name] == pytest.approx(figures[name], abs=1e-6)
-    best = runs.read_checkpoint(trained / "best.safetensors")[1]["epoch"]
+    best = run_folder.read_checkpoint(trained / "best.safetensors")[1]["epoch"]
     (line,) = [line for line in lines(trained) if (line["split"], line["epoch"]) == ("test", best)]
     assert {name: line[name] for name in FIGURES} == pytest.approx({name: figures[name] for name in FIGURES})
 
@@ -110,11 +114,11 @@ def test_prediction_says_so_once(trained: Path, data: Path, tmp_path: Path, caps
 
 def test_what_has_no_answer_for_a_cycle_alone_is_refused(trained: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"audio.scope=batch, where .* depend on its neighbours"):
-        export.export(trained, tmp_path / "model.onnx")
+        export_model(trained, tmp_path / "model.onnx")
     with pytest.raises(
         ValueError, match=r"audio.scope=batch has no answer to a cycle alone, so there is nothing to expl"
     ):
-        explain.explain(rales.load(trained), str(next(data.glob("*.wav"))), 1)
+        attribution.explain(rales.load(trained), str(next(data.glob("*.wav"))), 1)
 
 
 def test_several_processes_would_share_a_batch_out() -> None:
@@ -128,12 +132,12 @@ def test_several_processes_would_share_a_batch_out() -> None:
 
 @pytest.mark.parametrize("most", [1, 3, 5, 7, 32, 100])
 def test_pieces_are_cut_where_a_batch_is_full(data: Path, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recordings, "PIECE", 3)
+    monkeypatch.setattr(audio_reader, "PIECE", 3)
     paths = sorted(str(path) for path in data.glob("*.wav"))
     audio = Audio(duration_s=0.1)
-    whole = list(recordings.ahead(paths, audio))
-    cut = list(recordings.filling(whole, most))
-    groups = list(recordings.grouped(cut, most))
+    whole = list(audio_reader.ahead(paths, audio))
+    cut = list(audio_reader.filling(whole, most))
+    groups = list(audio_reader.grouped(cut, most))
     sizes = [sum(len(piece.waves) for piece in group) for group in groups]
     assert sizes == [most] * (32 // most) + [32 % most] * (32 % most > 0)
     assert [piece.path for piece in cut if piece.last] == paths
@@ -164,21 +168,21 @@ def test_the_page_gives_what_holds_no_sound_no_class(trained: Path, tmp_path: Pa
     (tmp_path / "b.txt").write_text("".join(f"{4 * i}\t{4 * i + 4}\t0\t0\n" for i in range(5)))
     model = rales.load(trained)
     table = model.predict(tmp_path / "b.wav")
-    rows = pd.DataFrame(scores.score_spans(model, tmp_path / "b.wav", [(4 * i, 4 * i + 4) for i in range(5)]))
+    rows = pd.DataFrame(model_answers.score_spans(model, tmp_path / "b.wav", [(4 * i, 4 * i + 4) for i in range(5)]))
     assert table["label"].isna().tolist() == rows["label"].isna().tolist() == [True, True, False, False, False]
     np.testing.assert_allclose(table[P].to_numpy(float), rows[P].to_numpy(float), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in recipes.RECIPES if name != "m2d_fusion"])
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "m2d_fusion"])
 def test_nothing_but_the_icbhi_log_mel_takes_the_scope_of_a_batch(name: str) -> None:
-    config = recipes.make(name, size="tiny").config
-    if isinstance(recipes.make(name, size="tiny").frontend(config), IcbhiLogMel):
-        assert recipes.make(name, ["audio.scope=batch"], size="tiny").config.audio.scope == "batch"
+    config = make_recipe(name, size="tiny").config
+    if isinstance(make_recipe(name, size="tiny").frontend(config), IcbhiLogMel):
+        assert make_recipe(name, ["audio.scope=batch"], size="tiny").config.audio.scope == "batch"
         return
     with pytest.raises(
         UsageError, match=rf"only the icbhi log-mel .*, and {name} has its own picture here; leave it out$"
     ):
-        recipes.make(name, ["audio.scope=batch"], size="tiny")
+        make_recipe(name, ["audio.scope=batch"], size="tiny")
 
 
 @pytest.mark.parametrize("frontend", ["m2d", "m2d_clip"])
@@ -186,5 +190,5 @@ def test_m2d_s_log_mel_has_no_scope(frontend: str) -> None:
     with pytest.raises(
         UsageError, match=f"has its front-end {frontend} here; leave it out, or use --set frontend=icbhi"
     ):
-        recipes.make("m2d_fusion", [f"frontend={frontend}", "audio.scope=batch"])
-    recipes.make("m2d_fusion", ["frontend=icbhi", "audio.scope=batch"], size="tiny")
+        make_recipe("m2d_fusion", [f"frontend={frontend}", "audio.scope=batch"])
+    make_recipe("m2d_fusion", ["frontend=icbhi", "audio.scope=batch"], size="tiny")

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 import rales
-from rales import finetune, runs
 from rales.cli import app, main
-from rales.metrics import CLASSES
+from rales.labels import CLASSES
+from rales.training import finetune, run_folder
 from tests import tiny
 from tests.command import command
 
@@ -147,7 +147,7 @@ def test_device_is_asked_for_everywhere_alike(capsys: Capture, place: Path, tmp_
 
 
 def test_very_many_cycles_are_not_all_printed(capsys: Capture, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rales.terminal.PRINTED_CYCLES", 5)
+    monkeypatch.setattr("rales.cli.result_lines.PRINTED_CYCLES", 5)
     code, out, _ = command(capsys, "predict", place / "data", "--model", place / "run", "--device", "cpu")
     assert code == 0
     rows = [line for line in out.splitlines() if " annotated " in line]
@@ -188,7 +188,7 @@ def test_synth(capsys: Capture, tmp_path: Path) -> None:
 def test_train_finished_gone_on_and_refused(capsys: Capture, place: Path) -> None:
     code, out, err = command(capsys, *train_words(place / "data", place / "run", "--json"))
     assert code == 0
-    assert document(out) == runs.read_json(place / "run" / "evaluation.json")
+    assert document(out) == run_folder.read_json(place / "run" / "evaluation.json")
     assert f"run folder: {place / 'run'}" in err
     code, out, _ = command(capsys, *train_words(place / "data", place / "run"))
     assert code == 0
@@ -203,7 +203,7 @@ def test_train_words_reach_the_config(capsys: Capture, place: Path, tmp_path: Pa
     code, out, _ = command(capsys, *train_words(place / "data", tmp_path / "run", *words))
     assert code == 0
     assert "the epoch was chosen on the test set, as the paper did: these figures are optimistic" in out
-    record = runs.read_json(tmp_path / "run" / "config.json")
+    record = run_folder.read_json(tmp_path / "run" / "config.json")
     assert record["seed"] == record["config"]["seed"] == 7
     assert record["options"]["variant"] == "vanilla"
     assert record["config"]["train"]["epochs"] == 1  # the word said last
@@ -222,7 +222,7 @@ def test_evaluate(capsys: Capture, place: Path) -> None:
     code, out, _ = command(capsys, "evaluate", place / "run", "--data", place / "data", "--json")
     found = document(out)
     assert code == 0
-    stored = runs.read_json(place / "run" / "evaluation.json")
+    stored = run_folder.read_json(place / "run" / "evaluation.json")
     assert {name: found[name] for name in ("specificity", "sensitivity", "score", "confusion", "ci95")} == {
         name: stored[name] for name in ("specificity", "sensitivity", "score", "confusion", "ci95")
     }
@@ -478,7 +478,7 @@ def test_ctrl_c_says_how_to_go_on(
     assert "interrupted; the same command goes on where it stopped" in err
     code, out, _ = command(capsys, *words, "--json")
     assert code == 0
-    assert document(out)["confusion"] == runs.read_json(place / "run" / "evaluation.json")["confusion"]
+    assert document(out)["confusion"] == run_folder.read_json(place / "run" / "evaluation.json")["confusion"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rales import config
-from rales.config import Config, UsageError, field_types, from_dict, override, to_dict
+from rales.config import Config, field_types, from_dict, override, to_dict
+from rales.errors import UsageError
 
 FIELDS = field_types(Config)
 

@@ -12,12 +12,16 @@ import torch
 from safetensors import safe_open
 
 import rales
-from rales import default_model, recipes, runs
-from rales.config import UsageError, to_dict
+from rales.config import to_dict
 from rales.data import read_cycles
-from rales.models.weights import read_safetensors
+from rales.errors import UsageError
+from rales.files.atomic import lock_folder
+from rales.jobs import default_model
+from rales.models.m2d_checkpoints import read_safetensors
 from rales.recipes import m2d_pretrain
-from rales.runs import flatten
+from rales.recipes.registry import make_recipe
+from rales.training import run_folder
+from rales.training.run_folder import flatten
 from tests import tiny
 
 KINDS = ("Normal", "Fine Crackle", "Wheeze", "Wheeze+Crackle")
@@ -91,7 +95,7 @@ def test_pretraining_without_noise_is_a_sentence(folders: tuple[Path, Path, Path
 
 
 def test_the_second_of_two_in_a_folder_is_told(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    with runs.claimed(tmp_path / "out"), pytest.raises(ValueError, match="another process is at work there"):
+    with lock_folder(tmp_path / "out"), pytest.raises(ValueError, match="another process is at work there"):
         default_model.make(*folders[:2], tmp_path / "out", epochs=1)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
@@ -101,13 +105,13 @@ def test_what_is_made_is_what_ships() -> None:
     _, metadata = read_safetensors(default_model.FILE)
     shipped = flatten(json.loads(metadata["rales"])["config"])
     words = [f"train.epochs={default_model.EPOCHS}"]
-    here = flatten(runs.clean(to_dict(default_model.classifier("", words).config)))
+    here = flatten(run_folder.clean(to_dict(default_model.classifier("", words).config)))
     assert shipped["model.dim"] == 96
     assert {name: here[name] for name in shipped} == shipped
 
 
 def test_size_tiny_is_the_network_that_ships_and_can_be_pretrained() -> None:
-    shipped, tiny_ = default_model.classifier("").config, recipes.make("m2d_fusion", size="tiny").config
+    shipped, tiny_ = default_model.classifier("").config, make_recipe("m2d_fusion", size="tiny").config
     assert replace(shipped.model, learned=True) == tiny_.model
     assert (shipped.audio, shipped.augment) == (tiny_.audio, tiny_.augment)
     assert replace(shipped.train, select="last", device="auto", precision="float32") == tiny_.train
@@ -117,14 +121,14 @@ def test_size_tiny_is_the_network_that_ships_and_can_be_pretrained() -> None:
 
 
 def test_the_published_front_end_of_size_tiny_hears_16_khz() -> None:
-    recipe = recipes.make("m2d_fusion", ["frontend=icbhi"], size="tiny")
+    recipe = make_recipe("m2d_fusion", ["frontend=icbhi"], size="tiny")
     assert (recipe.config.audio.rate_hz, recipe.config.audio.mean) == (16000, 0.3690)
     assert recipe.frontend(recipe.config)(torch.randn(1, 32000)).shape == (1, 1, 80, 201)
 
 
 def test_weights_of_that_width_train_with_its_numbers() -> None:
     tiny_, further = (
-        recipes.make("m2d_fusion", **given).config for given in ({"size": "tiny"}, {"weights": "rales-small"})
+        make_recipe("m2d_fusion", **given).config for given in ({"size": "tiny"}, {"weights": "rales-small"})
     )
     assert (further.train, further.augment) == (tiny_.train, tiny_.augment)
     assert further.audio == tiny_.audio

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import rales
-from rales import export, runs
-from rales.config import UsageError
-from rales.export import artefact, engines, graph, parity
+from rales.errors import UsageError
+from rales.export import artefact, engine_selection, parity, torch_export
+from rales.export.engine_selection import load
+from rales.training import run_folder
 from tests import tiny
 
 ERRORS = {
@@ -66,15 +67,15 @@ class Engines:
 
     def save(self, graph: Any, out: Path, record: dict[str, Any]) -> list[Path]:
         self.step("save")
-        runs.write_json(out, record)
+        run_folder.write_json(out, record)
         return [out]
 
     def read(self, path: Path) -> tuple[Path, dict[str, Any]]:
         self.step("reopen")
-        return path, runs.read_json(path)
+        return path, run_folder.read_json(path)
 
     def load(self, model: Path, engine: str = "auto", recordings: int = 64) -> Any:
-        return export.load(model, engine, recordings=recordings, tell=self.said.append)
+        return load(model, engine, recordings=recordings, tell=self.said.append)
 
 
 @pytest.fixture
@@ -84,17 +85,17 @@ def others(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engi
     steps = {"make": found.passing("make"), "compiled": found.passing("compile", found.answer)}
     file = SimpleNamespace(**names, **steps, PACKAGES={"numpy": "all"}, save=found.save, read=found.read)
     monkeypatch.setattr(artefact, "FORMATS", {"other": file})
-    monkeypatch.setattr(engines, "FORMATS", artefact.FORMATS)
-    monkeypatch.setattr(graph, "traced", found.passing("trace"))
-    monkeypatch.setattr("rales.extras.import_module", found.passing("import"), raising=False)
+    monkeypatch.setattr(engine_selection, "FORMATS", artefact.FORMATS)
+    monkeypatch.setattr(torch_export, "traced", found.passing("trace"))
+    monkeypatch.setattr("rales.optional_packages.import_module", found.passing("import"), raising=False)
     times = {"torch": [0.02], "other": [0.01]}
 
     def race(turns: Any) -> dict[str, list[float]]:
         found.step("race")
         return {name: times[name] for name in turns}
 
-    monkeypatch.setattr(engines, "race", race)
-    monkeypatch.setattr(engines, "in_own_process", lambda path, _: engines.search(path))
+    monkeypatch.setattr(engine_selection, "race", race)
+    monkeypatch.setattr(engine_selection, "in_own_process", lambda path, _: engine_selection.search(path))
     monkeypatch.setenv("RALES_CACHE", str(tmp_path / "cache"))
     return found
 
@@ -183,11 +184,11 @@ def test_a_search_that_does_not_survive_leaves_torch_and_a_sentence(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     monkeypatch.setenv("RALES_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(engines, "SEARCH", ENDINGS[ending])
+    monkeypatch.setattr(engine_selection, "SEARCH", ENDINGS[ending])
     if ending == "never ends":
-        monkeypatch.setattr(engines, "SEARCH_S", 1)
+        monkeypatch.setattr(engine_selection, "SEARCH_S", 1)
     said: list[str] = []
-    found = export.load(model, recordings=64, tell=said.append)
+    found = load(model, recordings=64, tell=said.append)
     assert found.engine == found.in_torch
     assert len(said) == 2
     assert said[1].startswith("no faster engine can be had here, so torch computes: ")

@@ -14,11 +14,16 @@ import pytest
 import soundfile
 
 import rales
-from rales import export, predict, runs, seals
 from rales.cli import main
-from rales.config import UsageError
-from rales.export import artefact, engines, graph, parity
-from rales.metrics import CLASSES
+from rales.errors import UsageError
+from rales.export import artefact, engine_selection, parity, torch_export
+from rales.export.artefact import opened
+from rales.export.build import export_model
+from rales.export.engine_selection import load
+from rales.files import seals
+from rales.inference import predictor
+from rales.labels import CLASSES
+from rales.training import run_folder
 from tests import tiny
 from tests.attack.flips import Case, anywhere, in_the_seal, trials
 from tests.recorder import recording
@@ -37,8 +42,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     tiny.write_folder(folder / "data")
     tiny.save(tiny.model(), folder / "model.safetensors")
-    export.export(folder / "model.safetensors", folder / "model.onnx")
-    export.export(folder / "model.safetensors", folder / "model.xml", "openvino")
+    export_model(folder / "model.safetensors", folder / "model.onnx")
+    export_model(folder / "model.safetensors", folder / "model.xml", "openvino")
     return folder
 
 
@@ -60,7 +65,7 @@ def waves() -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.xml"])
 def test_the_answers_of_the_network_alone_and_in_a_batch(place: Path, waves: np.ndarray, name: str) -> None:
-    expected = predict.load(place / "model.safetensors").probabilities(waves)
+    expected = predictor.load(place / "model.safetensors").probabilities(waves)
     assert expected.std(axis=0).max() > 0.05  # the clips have answers of their own
     model = rales.load(place / name)
     together = model.probabilities(waves)
@@ -77,7 +82,7 @@ def test_other_programs_run_the_files(place: Path, waves: np.ndarray) -> None:
     import onnxruntime
     import openvino
 
-    expected = predict.load(place / "model.safetensors").probabilities(waves)
+    expected = predictor.load(place / "model.safetensors").probabilities(waves)
     session = onnxruntime.InferenceSession(place / "model.onnx", providers=["CPUExecutionProvider"])
     (found,) = session.run(["probabilities"], {"wave": waves})
     assert np.abs(found - expected).max() < 1e-5
@@ -182,26 +187,26 @@ def test_engines_ask_nobody_and_leave_no_name_in_the_home_folder(place: Path, tm
 def test_words_that_cannot_be_served(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = place / "model.safetensors"
     with pytest.raises(UsageError, match=r"--precision bf16: --to onnx has float32, int8"):
-        export.export(model, tmp_path / "x.onnx", "onnx", "bf16")
+        export_model(model, tmp_path / "x.onnx", "onnx", "bf16")
     with pytest.raises(UsageError, match=r"x.onnx: expected a name that ends in .xml for --to openvino"):
-        export.export(model, tmp_path / "x.onnx", "openvino")
+        export_model(model, tmp_path / "x.onnx", "openvino")
     with pytest.raises(UsageError, match=r"--precision int8: expected --data"):
-        export.export(model, tmp_path / "x.xml", "openvino", "int8")
+        export_model(model, tmp_path / "x.xml", "openvino", "int8")
     with pytest.raises(UsageError, match=r"--engine torch: .*model.onnx is an artefact for onnx"):
-        export.load(place / "model.onnx", "torch")
+        load(place / "model.onnx", "torch")
     with pytest.raises(ValueError, match=r"model.onnx: an artefact of `rales export` gives probabilities only"):
-        predict.load(place / "model.onnx")
+        predictor.load(place / "model.onnx")
     with pytest.raises(ValueError, match="holds no vectors, only probabilities; give the run folder"):
         rales.load(place / "model.onnx").embed(place / "data")
-    monkeypatch.setattr("rales.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("rales.optional_packages.find_spec", lambda name: None)
     with pytest.raises(
         UsageError, match=r'needs the package onnx, which is not installed: pip install "rales\[export\]"'
     ):
-        export.export(model, tmp_path / "x.onnx")
+        export_model(model, tmp_path / "x.onnx")
     with pytest.raises(
         UsageError, match=r'needs the package openvino, which is not installed: pip install "rales\[openvino\]"'
     ):
-        export.load(place / "model.xml")
+        load(place / "model.xml")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -212,21 +217,21 @@ def test_files_that_are_no_artefact(place: Path, tmp_path: Path) -> None:
         content = (place / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"model.onnx: not an artefact of `rales export`, or cut or damaged"):
-        export.load(tmp_path / "model.onnx")
+        load(tmp_path / "model.onnx")
     with pytest.raises(ValueError, match=r"model.xml: not an artefact of `rales export`, or cut or damaged"):
-        export.load(tmp_path / "model.xml")
+        load(tmp_path / "model.xml")
     shutil.copy(place / "model.xml", tmp_path / "model.xml")
     with pytest.raises(ValueError, match=r"model.xml: (damaged|model.bin beside it is damaged)"):
-        export.load(tmp_path / "model.xml")
+        load(tmp_path / "model.xml")
     (tmp_path / "model.bin").unlink()
     with pytest.raises(ValueError, match=r"model.xml: its weights are missing; copy model.bin beside it"):
-        export.load(tmp_path / "model.xml")
+        load(tmp_path / "model.xml")
 
     stranger = onnx.load(place / "model.onnx")
     del stranger.metadata_props[:]
     onnx.save(stranger, tmp_path / "stranger.onnx")
     with pytest.raises(ValueError, match=r"stranger.onnx: not an artefact of `rales export`, or cut or damaged"):
-        export.load(tmp_path / "stranger.onnx")
+        load(tmp_path / "stranger.onnx")
 
 
 def test_weights_of_another_model_are_found(place: Path, tmp_path: Path) -> None:
@@ -237,17 +242,17 @@ def test_weights_of_another_model_are_found(place: Path, tmp_path: Path) -> None
     content[1000] ^= 64
     (tmp_path / "model.bin").write_bytes(content)
     with pytest.raises(ValueError, match=r"model.bin beside it is damaged, cut or of another model"):
-        export.load(tmp_path / "model.xml")
+        load(tmp_path / "model.xml")
 
     changed = onnx.load(place / "model.onnx")
     head = next(value for value in changed.graph.initializer if sorted(value.dims) == [4, 48])
     head.CopyFrom(onnx.numpy_helper.from_array(0.5 * onnx.numpy_helper.to_array(head), head.name))
     onnx.save(changed, tmp_path / "changed.onnx")
     with pytest.raises(ValueError, match=r"changed.onnx: an artefact of .* that was damaged or changed"):
-        export.load(tmp_path / "changed.onnx")
+        load(tmp_path / "changed.onnx")
     seals.seal(tmp_path / "changed.onnx")
     with pytest.raises(ValueError, match=r"changed.onnx: its answers are .* away from those it was made with"):
-        export.load(tmp_path / "changed.onnx")
+        load(tmp_path / "changed.onnx")
 
 
 def test_single_bits_of_artefacts_are_noticed(place: Path) -> None:
@@ -264,14 +269,14 @@ def test_a_graph_that_computes_something_else_is_not_written(
     half = SimpleNamespace(**vars(artefact.FORMATS["onnx"]) | {"compiled": lambda *_: lambda waves: 0 * waves[:, :4]})
     monkeypatch.setitem(artefact.FORMATS, "onnx", half)
     with pytest.raises(ValueError, match=r"the onnx graph answers .* away from the network, more than 1e-05"):
-        export.export(place / "model.safetensors", tmp_path / "x.onnx")
+        export_model(place / "model.safetensors", tmp_path / "x.onnx")
     assert not (tmp_path / "x.onnx").exists()
 
 
 def test_answers_that_depend_on_neighbours_are_refused() -> None:
     model = tiny.model("audio.scope=batch")
     with pytest.raises(UsageError, match=r"audio.scope=batch, where .* depend on its neighbours"):
-        graph.whole(model)
+        torch_export.whole(model)
 
 
 # Which engine
@@ -280,17 +285,17 @@ def test_answers_that_depend_on_neighbours_are_refused() -> None:
 def test_auto_takes_the_fastest_that_agrees(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     seconds = {"torch": 0.024, "openvino": 0.008, "onnx": 0.016}  # of 8 clips
-    monkeypatch.setattr(engines, "race", lambda turns: {name: [seconds[name]] for name in turns})
-    monkeypatch.setattr(engines, "in_own_process", lambda path, _: engines.search(path))
+    monkeypatch.setattr(engine_selection, "race", lambda turns: {name: [seconds[name]] for name in turns})
+    monkeypatch.setattr(engine_selection, "in_own_process", lambda path, _: engine_selection.search(path))
     model = place / "model.safetensors"
-    few = export.load(model, recordings=3, tell=said.append)
+    few = load(model, recordings=3, tell=said.append)
     assert few.engine == few.in_torch
     assert said == []
-    many = export.load(model, recordings=64, tell=said.append)
+    many = load(model, recordings=64, tell=said.append)
     assert many.engine != many.in_torch
     assert said[-1] == "engine openvino (torch 3.0, openvino 1.0, onnx 2.0 ms a cycle)"
-    monkeypatch.setattr(engines, "race", None)
-    again = export.load(model)  # remembered
+    monkeypatch.setattr(engine_selection, "race", None)
+    again = load(model)  # remembered
     assert again.engine != again.in_torch
     clips = artefact.probe_of(many.recipe)
     assert np.abs(again.probabilities(clips) - few.probabilities(clips)).max() < 1e-5
@@ -300,10 +305,10 @@ def test_auto_takes_the_fastest_that_agrees(place: Path, monkeypatch: pytest.Mon
 def test_many_recordings_are_scored_side_by_side_with_the_same_answers(
     place: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
-    monkeypatch.setattr(engines, "processors", lambda: 3)
-    monkeypatch.setattr(predict, "BATCH", 2)
-    few = export.load(place / "model.safetensors", engine)
-    many = export.load(place / "model.safetensors", engine, recordings=64)
+    monkeypatch.setattr(engine_selection, "processors", lambda: 3)
+    monkeypatch.setattr(predictor, "BATCH", 2)
+    few = load(place / "model.safetensors", engine)
+    many = load(place / "model.safetensors", engine, recordings=64)
     assert (few.at_once, many.at_once) == (1, 3)
     names = set()
     inner = many.engine
@@ -323,29 +328,29 @@ def test_many_recordings_are_scored_side_by_side_with_the_same_answers(
 def test_auto_leaves_out_what_disagrees_or_is_missing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
 
-    def refuse(model: predict.Model, to: str, tell: object = None) -> object:
+    def refuse(model: predictor.Model, to: str, tell: object = None) -> object:
         raise UsageError("not installed") if to == "onnx" else ValueError("not equal")
 
-    monkeypatch.setattr(engines, "prepared", refuse)
-    monkeypatch.setattr(engines, "in_own_process", lambda path, _: engines.search(path))
-    model = export.load(place / "model.safetensors", recordings=1000, tell=said.append)
+    monkeypatch.setattr(engine_selection, "prepared", refuse)
+    monkeypatch.setattr(engine_selection, "in_own_process", lambda path, _: engine_selection.search(path))
+    model = load(place / "model.safetensors", recordings=1000, tell=said.append)
     assert model.engine == model.in_torch
     assert "engine openvino is left out: not equal" in said
     assert "engine onnx is left out: not installed" in said
 
 
 def test_a_damaged_file_in_the_cache_is_made_again(place: Path, tmp_path: Path) -> None:
-    first = export.load(place / "model.safetensors", "onnx")
+    first = load(place / "model.safetensors", "onnx")
     (path,) = (tmp_path / "cache" / "engines").glob("*.onnx")
     path.write_bytes(path.read_bytes()[:1000])
-    again = export.load(place / "model.safetensors", "onnx")
+    again = load(place / "model.safetensors", "onnx")
     clips = artefact.probe_of(first.recipe)
     assert np.array_equal(again.probabilities(clips), first.probabilities(clips))
-    assert export.opened(path, "onnx").digest == first.digest
+    assert opened(path, "onnx").digest == first.digest
 
 
 def test_the_record_travels(place: Path) -> None:
-    _, record = runs.read_checkpoint(place / "model.safetensors")
+    _, record = run_folder.read_checkpoint(place / "model.safetensors")
     for name in ("model.onnx", "model.xml"):
         model = rales.load(place / name)
         assert {key: model.record[key] for key in record} == record

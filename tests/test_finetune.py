@@ -17,12 +17,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rales import epochs, finetune, runs
+from rales.cli.result_lines import figure_lines
 from rales.config import Recipe
 from rales.data import read_cycles, splits
-from rales.metrics import CLASSES, confusion, icbhi_scores
-from rales.scoring import FIGURES
-from rales.terminal import figure_lines
+from rales.evaluation.metrics import confusion, icbhi_scores
+from rales.evaluation.predictions import FIGURES
+from rales.labels import CLASSES
+from rales.training import epoch_logits, finetune, run_folder
 from tests import tiny
 from tests.run_folders import check_two_processes, environment, furthest, lines, tensors, train_in_two_processes
 
@@ -66,7 +67,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, train: Train) -> Path:
 
 
 def epoch_of(out: Path, name: str = "best") -> int:
-    return int(runs.read_checkpoint(out / f"{name}.safetensors")[1]["epoch"])
+    return int(run_folder.read_checkpoint(out / f"{name}.safetensors")[1]["epoch"])
 
 
 def same_run(one: Path, two: Path) -> None:
@@ -85,7 +86,7 @@ def same_run(one: Path, two: Path) -> None:
 
 def test_the_run_folder_holds_what_the_contract_says(undisturbed: Path) -> None:
     assert {path.name for path in undisturbed.glob("[!.]*")} == FILES
-    config = runs.read_json(undisturbed / "config.json")
+    config = run_folder.read_json(undisturbed / "config.json")
     assert (config["recipe"], config["seed"], config["classes"]) == ("m2d_fusion", 0, list(CLASSES))
     assert config["config"]["train"]["epochs"] == 3
     assert config["split"]["train"]["classes"] == dict.fromkeys(CLASSES, 5)
@@ -98,7 +99,7 @@ def test_the_run_folder_holds_what_the_contract_says(undisturbed: Path) -> None:
     assert [(line["epoch"], line["split"]) for line in found] == [(e, s) for e in (1, 2, 3) for s in ("train", "test")]
     assert all({"loss", "specificity", "sensitivity", "score"} <= set(line) for line in found)
 
-    weights = runs.read_json(undisturbed / "layer_weights.json")
+    weights = run_folder.read_json(undisturbed / "layer_weights.json")
     assert weights["layers"] == [1, 2]
     assert weights["raw"] == tensors(undisturbed, "best")["fusion.weight"].double().tolist()
     assert weights["raw"] != [1.0, 1.0]
@@ -115,7 +116,7 @@ def test_predictions_and_evaluation_agree(undisturbed: Path, cycles: pd.DataFram
     assert np.allclose(probabilities.sum(axis=1), 1)
     assert [CLASSES[i] for i in probabilities.argmax(axis=1)] == table["label"].tolist()
 
-    figures = runs.read_json(undisturbed / "evaluation.json")
+    figures = run_folder.read_json(undisturbed / "evaluation.json")
     true, predicted = ([CLASSES.index(word) for word in table[column]] for column in ("true_label", "label"))
     counts = confusion(true, predicted)
     assert figures["confusion"] == counts.tolist()
@@ -145,7 +146,7 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path: Path, t
 def test_a_finished_run_is_returned_as_it_is(train: Train, undisturbed: Path) -> None:
     before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in undisturbed.glob("[!.]*")}
     figures = train(undisturbed)
-    assert figures == runs.read_json(undisturbed / "evaluation.json")
+    assert figures == run_folder.read_json(undisturbed / "evaluation.json")
     assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in undisturbed.glob("[!.]*")} == before
     with pytest.raises(ValueError, match=r"holds a run of other settings \(config.train.lr is 0.001 there, 0.1 here\)"):
         train(undisturbed, "train.lr=0.1")
@@ -158,7 +159,7 @@ def stop_after(function: str, calls: int, *, before: bool = False) -> Callable[[
     """Ctrl-C at a given call of a function of `finetune`, `runs` or `epochs`, after it or instead of it."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-        module = next(module for module in (runs, epochs, finetune) if hasattr(module, function))
+        module = next(module for module in (run_folder, epoch_logits, finetune) if hasattr(module, function))
         original, count = getattr(module, function), 0
 
         def stopping(*arguments: Any, **options: Any) -> Any:
@@ -207,7 +208,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
     plan_scores(monkeypatch, planned)
     assert not (tmp_path / "stopped" / "done").exists()
     if epochs_kept:
-        _, record = runs.read_checkpoint(tmp_path / "stopped" / "resume.safetensors")
+        _, record = run_folder.read_checkpoint(tmp_path / "stopped" / "resume.safetensors")
         assert record["epoch"] == epochs_kept
     train(tmp_path / "stopped", *words)
     same_run(tmp_path / "stopped", tmp_path / "undisturbed")
@@ -326,7 +327,7 @@ def test_weights_that_call_one_class_only_are_said_to(
 ) -> None:
     plan_logits(monkeypatch, [ALL_NORMAL] * 3)
     train(tmp_path / "run", "train.select=validation")
-    stored = runs.read_json(tmp_path / "run" / "evaluation.json")
+    stored = run_folder.read_json(tmp_path / "run" / "evaluation.json")
     assert stored["constant_prediction"] == stored["validation"]["constant_prediction"] == "normal"
     assert "call each of the 12 test cycles normal" in caplog.text
     assert any(line.startswith("warning: the kept weights (epoch 3)") for line in figure_lines(stored))
@@ -397,7 +398,7 @@ def test_validation_patients_are_whole_and_neither_trained_on_nor_tested(
     assert said["true_label"].tolist() == table.loc[table["split"] == "validation", "label"].tolist()
     right = (said["label"] == said["true_label"])[said["true_label"] != "normal"].mean()
     assert right == pytest.approx(figures["validation"]["sensitivity"])
-    config = runs.read_json(tmp_path / "run" / "config.json")
+    config = run_folder.read_json(tmp_path / "run" / "config.json")
     assert config["split"]["train"]["cycles"] + config["split"]["validation"]["cycles"] == 20
 
 
@@ -462,7 +463,7 @@ def test_layer_weights_that_move_once_an_epoch_get_as_far_as_with_every_step(tmp
 
 def test_an_epoch_is_scored_in_float32_whatever_it_trains_in(tmp_path: Path, train: Train) -> None:
     train(tmp_path / "run", "train.precision=bf16", "train.lr=0.003", *PLAIN)
-    assert runs.read_json(tmp_path / "run" / "config.json")["computed_in"]["precision"] == "bf16"
+    assert run_folder.read_json(tmp_path / "run" / "config.json")["computed_in"]["precision"] == "bf16"
     table = pd.read_csv(tmp_path / "run" / "predictions.csv")
     right = np.array([row[f"p_{row['true_label']}"] for _, row in table.iterrows()])
     last = lines(tmp_path / "run")[-1]
@@ -530,7 +531,7 @@ def test_every_other_choice_runs(
 
 def test_fixed_layer_weights_stay_one(tmp_path: Path, train: Train) -> None:
     train(tmp_path / "run", "model.learned=no", "train.epochs=1")
-    weights = runs.read_json(tmp_path / "run" / "layer_weights.json")
+    weights = run_folder.read_json(tmp_path / "run" / "layer_weights.json")
     assert weights == {"layers": [1, 2], "raw": [1.0, 1.0], "normalised": [0.5, 0.5]}
 
 
@@ -571,7 +572,7 @@ def test_two_processes_train_as_one(tmp_path: Path, place: Path, train: Train) -
     train(tmp_path / "one", *words)
     train_in_two_processes(TOGETHER, place, tmp_path / "two", *words)
     check_two_processes(tmp_path / "two", tmp_path / "one", FILES, weights_within=1e-4, name="best")
-    figures = [runs.read_json(tmp_path / out / "evaluation.json") for out in ("one", "two")]
+    figures = [run_folder.read_json(tmp_path / out / "evaluation.json") for out in ("one", "two")]
     assert figures[0]["confusion"] == figures[1]["confusion"]
 
 
@@ -592,16 +593,18 @@ def test_a_damaged_resume_is_told_and_the_one_before_is_taken(
     with pytest.raises(KeyboardInterrupt):
         train(out)
     monkeypatch.undo()
-    assert [runs.read_checkpoint(out / name)[1]["epoch"] for name in (runs.PREVIOUS, runs.RESUME)] == [1, 2]
+    assert [
+        run_folder.read_checkpoint(out / name)[1]["epoch"] for name in (run_folder.PREVIOUS, run_folder.RESUME)
+    ] == [1, 2]
 
-    path = out / runs.RESUME
-    plain, record = runs.read_checkpoint(path)
+    path = out / run_folder.RESUME
+    plain, record = run_folder.read_checkpoint(path)
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-100])
     elif damage == "not a number":
-        runs.save_tensors(path, {**plain, "head.bias": torch.full((4,), math.nan)}, record)
+        run_folder.save_tensors(path, {**plain, "head.bias": torch.full((4,), math.nan)}, record)
     elif damage == "without its state":
-        runs.save_tensors(path, plain, {name: value for name, value in record.items() if name != "state"})
+        run_folder.save_tensors(path, plain, {name: value for name, value in record.items() if name != "state"})
     else:
         path.unlink()
 
@@ -609,7 +612,7 @@ def test_a_damaged_resume_is_told_and_the_one_before_is_taken(
     train_epoch = finetune.train_epoch
 
     def watched(*given: Any) -> Any:
-        begun.append((given[6], {line["epoch"] for line in lines(out)}, set(epochs.read_epochs(out)["epoch"])))
+        begun.append((given[6], {line["epoch"] for line in lines(out)}, set(epoch_logits.read_epochs(out)["epoch"])))
         return train_epoch(*given)
 
     monkeypatch.setattr(finetune, "train_epoch", watched)
@@ -627,6 +630,6 @@ def test_a_damaged_resume_without_one_before_is_named(
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run")
     monkeypatch.undo()
-    (tmp_path / "run" / runs.RESUME).write_bytes(b"")
+    (tmp_path / "run" / run_folder.RESUME).write_bytes(b"")
     with pytest.raises(ValueError, match=r"resume.safetensors: damaged, cut or not a safetensors file"):
         train(tmp_path / "run")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import rales.data
 from rales.data import icbhi
-from rales.data.cycles import COLUMNS
-from rales.metrics import CLASSES
+from rales.data.reader import COLUMNS
+from rales.labels import CLASSES
 from tests.damage import audit_of_one_problem
 
 RATE_HZ = 4000

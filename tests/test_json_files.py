@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rales import json_files
-from rales.json_files import DEEPEST, parse_json, read_json, read_json_lines
+from rales.files import json_files
+from rales.files.json_files import DEEPEST, parse_json, read_json, read_json_lines
 
 numbers = st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 simple: st.SearchStrategy[Any] = st.one_of(st.none(), st.booleans(), numbers, st.text())

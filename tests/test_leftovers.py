@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rales import search
-from rales.export import engines
-from rales.models import downloads
+from rales.export import engine_selection
+from rales.inference import similarity_search
+from rales.models import hub
 from tests import tiny
 
 
@@ -24,11 +24,11 @@ def abandoned(place: Path, name: str) -> Path:
 def test_beside_an_index(tmp_path: Path) -> None:
     pytest.importorskip("usearch")
     table = tiny.model().embed_table([tiny.write_folder(tmp_path / "data")], quality=False)
-    search.write_vectors(table, tmp_path / "e.npz")
-    seal = search.read_rows(tmp_path / "e.npz")[0].attrs["seal"]
-    search.index_of(tmp_path / "e.npz", seal)
+    similarity_search.write_vectors(table, tmp_path / "e.npz")
+    seal = similarity_search.read_rows(tmp_path / "e.npz")[0].attrs["seal"]
+    similarity_search.index_of(tmp_path / "e.npz", seal)
     left, other = abandoned(tmp_path, ".e.npz.usearch"), abandoned(tmp_path, ".somebody")
-    search.index_of(tmp_path / "e.npz", seal)
+    similarity_search.index_of(tmp_path / "e.npz", seal)
     assert not left.exists()
     assert other.exists(), "only its own: the folder may be anybody's"
 
@@ -37,25 +37,25 @@ def test_beside_an_engine_and_in_tmpdir(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("RALES_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model = tiny.model()
-    monkeypatch.setattr(engines, "opened", lambda *_: model)
-    monkeypatch.setattr(engines, "need", lambda _: None)
-    engines.kept(model).parent.mkdir(parents=True)
-    engines.kept(model).with_suffix(".onnx").touch()
+    monkeypatch.setattr(engine_selection, "opened", lambda *_: model)
+    monkeypatch.setattr(engine_selection, "need", lambda _: None)
+    engine_selection.kept(model).parent.mkdir(parents=True)
+    engine_selection.kept(model).with_suffix(".onnx").touch()
     left = [abandoned(tmp_path / "cache" / "engines", ".a.onnx"), abandoned(tmp_path, "rales")]
-    assert engines.prepared(model, "onnx") == model.engine
+    assert engine_selection.prepared(model, "onnx") == model.engine
     assert not any(folder.exists() for folder in left)
 
 
 def test_beside_a_public_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed when the checkpoint was in its place, with its zip still there."""
     monkeypatch.setenv("RALES_CACHE", str(tmp_path))
-    name = next(iter(downloads.PUBLIC))
-    place = downloads.folder() / name
+    name = next(iter(hub.PUBLIC))
+    place = hub.folder() / name
     place.mkdir(parents=True)
     np.save(place / "checkpoint.npy", np.zeros(1))
     (place / "checkpoint.npy").rename(place / "checkpoint-300.pth")
     (place.parent / f"{name}.json").write_text(json.dumps({"files": {}}))
     left = [abandoned(place.parent, f".{name}.json"), place.parent / f"{name}.zip"]
     left[1].touch()
-    assert downloads.fetch(name, progress=False) == place / "checkpoint-300.pth"
+    assert hub.fetch(name, progress=False) == place / "checkpoint-300.pth"
     assert not any(path.exists() for path in left)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rales.losses import (
+from rales.training.losses import (
     INVERSE_REGULARISATION,
     category_relationship,
     class_weights,

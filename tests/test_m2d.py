@@ -12,8 +12,8 @@ from torch import Tensor
 
 from rales.models import M2D, ViT, load_m2d
 from rales.models.m2d import masked_prediction_loss, visible_patches
-from rales.models.weights import read_tensors
-from rales.optim import adamw, clip_gradients, ema_decay, warmup_cosine_lr
+from rales.models.m2d_checkpoints import read_tensors
+from rales.training.optim import adamw, clip_gradients, ema_decay, warmup_cosine_lr
 
 NAMED = {  # of the reference -> attribute of what a step gives
     "prediction_masked": "prediction",

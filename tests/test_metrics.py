@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, confusion_matrix, recall_score, roc_auc_score
 
-from rales.metrics import (
+from rales.evaluation.metrics import (
     all_figures,
     by_group,
     confusion,

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rales import recipes
 from rales.config import Step
 from rales.data import read_cycles
 from rales.data.icbhi import sex_and_age
-from rales.losses import sup_con
-from rales.metrics import CLASSES
+from rales.labels import CLASSES
 from rales.recipes import moummad
+from rales.recipes.registry import make_recipe
+from rales.training.losses import sup_con
 from tests import tiny
 
 
@@ -39,7 +39,7 @@ class Second(nn.Module):
 
 def test_a_quarter_of_the_loss_is_of_the_metadata_groups() -> None:
     torch.manual_seed(0)
-    config = recipes.make("moummad_mscl", size="tiny").config
+    config = make_recipe("moummad_mscl", size="tiny").config
     augment = replace(config.augment, frequency_masks=0, time_masks=0)  # both views are the features themselves
     features = torch.randn(6, 1, 2, 4)
     label, group = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 1, 0, 1, 0, -1])
@@ -69,7 +69,7 @@ def test_a_run_gives_the_loss_each_cycles_class_and_its_patients_group(
 
     monkeypatch.setattr(moummad, "mscl_loss", watched)
     words = ["audio.duration_s=0.8", "train.epochs=1", "train.device=cpu", "train.precision=float32"]
-    recipe = recipes.make("moummad_mscl", words, size="tiny", probe_epochs="1")
+    recipe = make_recipe("moummad_mscl", words, size="tiny", probe_epochs="1")
     recipe.run(recipe, cycles, tmp_path / "run", cache_folder=tmp_path / "cache")
 
     train = cycles[cycles["split"] == "train"]

@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 import soundfile
 
-from rales import batch, search, writing
-from rales.audio.opening import NoRoom, temporary_sound
-from rales.data import crops
-from rales.data.collection import read_collection
+from rales.audio.open_audio import NoRoom, temporary_sound
+from rales.data import random_crops
+from rales.data.corpus import read_collection
+from rales.files import atomic
+from rales.inference import similarity_search
+from rales.jobs import batch_predict
 from tests import tiny
 
 FULL = Path("/dev/full")
@@ -72,7 +74,7 @@ def test_a_disk_that_takes_a_part_before_it_is_full_is_to_blame(tmp_path: Path) 
 def test_pre_training_does_not_pass_it_over(tmp_path: Path) -> None:
     write_m4a(tmp_path / "a.m4a")
     soundfile.write(tmp_path / "b.wav", tiny.breath(0, seed=0), tiny.RATE_HZ)
-    heard = crops.Crops(read_collection([tmp_path], part="all"), 800)
+    heard = random_crops.Crops(read_collection([tmp_path], part="all"), 800)
     (bad,) = [n for n in range(2) if heard.collection.path(n).suffix == ".m4a"]
     with pytest.raises(NoRoom):
         heard.crop(bad, seed=0, epoch=0)
@@ -92,33 +94,35 @@ def test_a_batch_job_leaves_it_for_the_next_time(tmp_path: Path, monkeypatch: py
             except OSError as error:
                 yield task, error
 
-    monkeypatch.setattr("rales.spread.in_processes", in_this_process)
+    monkeypatch.setattr("rales.parallel.in_processes", in_this_process)
     words = {"model": str(tmp_path / "model.safetensors"), "processes": 1, "quality": False}
     with monkeypatch.context() as patch:
         patch.setattr(tempfile, "TemporaryFile", lambda **_: FULL.open("r+b", buffering=0))
-        first = batch.run(tmp_path / "manifest.csv", tmp_path / "out", **words)  # type: ignore[arg-type]
+        first = batch_predict.run(tmp_path / "manifest.csv", tmp_path / "out", **words)  # type: ignore[arg-type]
     assert (first["failed"], first["waiting"]) == (0, 1)
-    again = batch.run(tmp_path / "manifest.csv", tmp_path / "out", **words)  # type: ignore[arg-type]
+    again = batch_predict.run(tmp_path / "manifest.csv", tmp_path / "out", **words)  # type: ignore[arg-type]
     assert (again["ok"], again["failed"], again["waiting"]) == (1, 0, 0)
 
 
 def test_an_index_that_cannot_be_kept_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = pytest.importorskip("usearch.index")
     table = tiny.model().embed_table([tiny.write_folder(tmp_path / "data")], quality=False)
-    search.write_vectors(table, tmp_path / "e.npz")
+    similarity_search.write_vectors(table, tmp_path / "e.npz")
 
     def fails(*_: object) -> None:
         raise RuntimeError("Failed to serialize into stream")  # what usearch says of a full disk
 
     monkeypatch.setattr(index.Index, "save", fails)
-    assert len(search.index_of(tmp_path / "e.npz", search.read_rows(tmp_path / "e.npz")[0].attrs["seal"])) == len(table)
+    assert len(
+        similarity_search.index_of(tmp_path / "e.npz", similarity_search.read_rows(tmp_path / "e.npz")[0].attrs["seal"])
+    ) == len(table)
     assert {path.name for path in tmp_path.iterdir()} == {"data", "e.npz"}
 
 
 def test_openvino_without_room_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own error is a RuntimeError that does not say why."""
     openvino = pytest.importorskip("openvino")
-    from rales.export import openvino_file
+    from rales.export import openvino as openvino_file
 
     @contextmanager
     def no_folder() -> Iterator[Path]:
@@ -127,7 +131,7 @@ def test_openvino_without_room_is_a_sentence(tmp_path: Path, monkeypatch: pytest
     values = openvino.opset13.parameter([1, 2], np.float32)
     model = openvino.Model([openvino.opset13.relu(values)], [values])
     (tmp_path / "not").touch()
-    monkeypatch.setattr("rales.runs.temporary_folder", no_folder)
+    monkeypatch.setattr("rales.files.atomic.temporary_folder", no_folder)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(OSError, match=r"model\.xml: cannot be written, .* MiB are free there .* set TMPDIR"):
         openvino_file.as_read(model)
@@ -137,7 +141,7 @@ def test_narrow_onnx_leaves_temporary_files_to_the_folder_that_is_swept(monkeypa
     """Given a model and not a file, ONNX Runtime makes a folder that outlives a kill."""
     onnx = pytest.importorskip("onnx")
     quantize = pytest.importorskip("onnxruntime.quantization.quantize")
-    from rales.export import onnx_file
+    from rales.export import onnx as onnx_file
 
     weight = onnx.numpy_helper.from_array(np.eye(4, dtype=np.float32), "w")
     kind = onnx.TensorProto.FLOAT
@@ -156,8 +160,8 @@ def test_narrow_onnx_leaves_temporary_files_to_the_folder_that_is_swept(monkeypa
 def test_what_a_library_says_is_kept(tmp_path: Path) -> None:
     with (
         pytest.raises(OSError, match=r"a\.bin: cannot be written.*basic_ios::clear"),
-        writing.written_by_library(tmp_path / "a.bin"),
+        atomic.written_by_library(tmp_path / "a.bin"),
     ):
         raise RuntimeError("basic_ios::clear: iostream error\nmore")
-    with pytest.raises(KeyError), writing.written_by_library(tmp_path / "a.bin"):
+    with pytest.raises(KeyError), atomic.written_by_library(tmp_path / "a.bin"):
         raise KeyError

@@ -15,15 +15,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import rales
-from rales import explain, finetune, predict, pretrain, recipes, runs, scoring
-from rales.config import Recipe, Step, UsageError
+from rales.config import Recipe, Step
 from rales.data import read_cycles
-from rales.data.collection import read_collection
+from rales.data.corpus import read_collection
+from rales.errors import UsageError
+from rales.evaluation import predictions
+from rales.inference import attribution, predictor
 from rales.models import load_m2d
-from rales.models.public_weights import resnet_tensors
-from rales.optim import clip_gradients
+from rales.models.pretrained_backbones import resnet_tensors
 from rales.recipes import m2d_pretrain
-from rales.web import scores
+from rales.recipes.registry import make_recipe
+from rales.training import finetune, pretrain, run_folder
+from rales.training.optim import clip_gradients
+from rales.web import model_answers
 from tests import tiny
 from tests.command import command
 from tests.run_folders import lines, tensors
@@ -106,7 +110,7 @@ def test_a_loss_that_is_no_number_in_a_later_epoch_keeps_the_epochs_before(
     ):
         train(out, recipe=spoiled(STEPS + 2, lambda loss, _: loss * value))
     assert {line["epoch"] for line in lines(out)} == {1}
-    assert runs.read_checkpoint(out / "resume.safetensors")[1]["epoch"] == 1
+    assert run_folder.read_checkpoint(out / "resume.safetensors")[1]["epoch"] == 1
     with pytest.raises(
         ValueError, match=r"holds a run of other settings \(config.train.lr .*; choose another --out or"
     ):
@@ -137,8 +141,8 @@ def test_a_poisoned_resume_is_named(tmp_path: Path, place: Path, train: Train) -
     out = tmp_path / "run"
     with pytest.raises(ValueError, match="the loss is nan in epoch 2"):
         train(out, recipe=spoiled(STEPS + 1, lambda loss, _: loss * math.nan))
-    plain, record = runs.read_checkpoint(out / "resume.safetensors")
-    runs.save_tensors(out / "resume.safetensors", {**plain, "head.bias": torch.full((4,), math.nan)}, record)
+    plain, record = run_folder.read_checkpoint(out / "resume.safetensors")
+    run_folder.save_tensors(out / "resume.safetensors", {**plain, "head.bias": torch.full((4,), math.nan)}, record)
     with pytest.raises(ValueError, match=r"resume.safetensors: tensor head.bias holds 4 of 4 values that are NaN"):
         train(out)
 
@@ -178,34 +182,34 @@ def test_pretraining_keeps_no_weights_that_are_no_numbers(
     ],
 )
 def test_numbers_given_as_text_are_finite_numbers(recipe: str, option: str, text: str) -> None:
-    recipes.make(recipe, [f"{option}=2"], size="tiny")
+    make_recipe(recipe, [f"{option}=2"], size="tiny")
     if text or option == "trade_off":  # the others have a default of their own
         with pytest.raises(UsageError, match=rf"{option} '{text}': expected a (finite|whole) number"):
-            recipes.make(recipe, [f"{option}={text}"], size="tiny")
+            make_recipe(recipe, [f"{option}={text}"], size="tiny")
 
 
 @pytest.mark.parametrize("text", ["²", "9" * 400])
 def test_digits_that_are_no_number_of_epochs(text: str) -> None:
     for recipe, option in (("respirenet", "device_epochs"), ("respirenet", "joined"), ("moummad_scl", "probe_epochs")):
         with pytest.raises(UsageError, match=rf"{option} '{text}': expected a (finite|whole) number"):
-            recipes.make(recipe, [f"{option}={text}"], size="tiny")
+            make_recipe(recipe, [f"{option}={text}"], size="tiny")
 
 
 # A file of weights
 
 
 def test_loaded_weights_that_are_no_numbers_are_named(place: Path, tmp_path: Path, golden: Path) -> None:
-    plain, record = runs.read_checkpoint(place / "run" / "best.safetensors")
+    plain, record = run_folder.read_checkpoint(place / "run" / "best.safetensors")
     for value in (math.nan, math.inf):
         bias = plain["head.bias"].clone()
         bias[2] = value
-        runs.save_tensors(tmp_path / "x.safetensors", {**plain, "head.bias": bias}, record)
+        run_folder.save_tensors(tmp_path / "x.safetensors", {**plain, "head.bias": bias}, record)
         with pytest.raises(
             ValueError, match=r"x.safetensors: tensor head.bias holds 1 of 4 values that are NaN or inf"
         ):
             rales.load(tmp_path / "x.safetensors")
         with pytest.raises(ValueError, match=r"x.safetensors: tensor head.bias holds 1 of 4"):
-            recipes.make("m2d_fusion", weights=str(tmp_path / "x.safetensors"))
+            make_recipe("m2d_fusion", weights=str(tmp_path / "x.safetensors"))
     encoder = dict(load_m2d(golden / "checkpoints" / "full.safetensors").state_dict())
     encoder["norm.weight"][0] = -math.inf
     torch.save(encoder, tmp_path / "x.pth")
@@ -219,7 +223,7 @@ def test_loaded_weights_that_are_no_numbers_are_named(place: Path, tmp_path: Pat
 # An answer
 
 
-def overflowing(model: predict.Model, stem: str, place: Path) -> predict.Model:
+def overflowing(model: predictor.Model, stem: str, place: Path) -> predictor.Model:
     """The model, that has no answer to the cycles of one recording."""
     lost = {row.tobytes() for row in waves_of(model, place / "data" / f"{stem}.wav")}
     inner = model.engine
@@ -233,8 +237,10 @@ def overflowing(model: predict.Model, stem: str, place: Path) -> predict.Model:
     return model
 
 
-def waves_of(model: predict.Model, path: Path) -> np.ndarray:
-    return np.concatenate([piece.waves for piece in rales.recordings.pieces(str(path), model.recipe.config.audio)])
+def waves_of(model: predictor.Model, path: Path) -> np.ndarray:
+    return np.concatenate(
+        [piece.waves for piece in rales.inference.audio_reader.pieces(str(path), model.recipe.config.audio)]
+    )
 
 
 def test_a_recording_without_an_answer_fails_and_the_others_do_not(place: Path) -> None:
@@ -256,10 +262,10 @@ def test_a_recording_without_an_answer_fails_and_the_others_do_not(place: Path) 
 
 
 def test_a_system_that_prepares_its_own_rows_has_no_label_either(place: Path) -> None:
-    recipe = recipes.make("lungrn_nl", size="tiny")
+    recipe = make_recipe("lungrn_nl", size="tiny")
     record = {"recipe": recipe.name, "classes": ["normal", "crackle", "wheeze", "both"], "config": {}}
     torch.manual_seed(0)
-    model = predict.Model(recipe, recipe.model(recipe.config), record, torch.device("cpu"))
+    model = predictor.Model(recipe, recipe.model(recipe.config), record, torch.device("cpu"))
     model.engine = lambda waves: np.full((len(waves), 4), math.nan)
     problems: list[str] = []
     table = model.predict(place / "data", problems)
@@ -274,9 +280,9 @@ def overflow(place: Path, tmp_path: Path) -> Path:
     out.mkdir()
     for file in (place / "run").glob("[!.]*"):
         (out / file.name).write_bytes(file.read_bytes())
-    plain, record = runs.read_checkpoint(out / "best.safetensors")
+    plain, record = run_folder.read_checkpoint(out / "best.safetensors")
     huge = torch.full_like(plain["head.weight"], 3e38)
-    runs.save_tensors(out / "best.safetensors", {**plain, "head.weight": huge}, record)
+    run_folder.save_tensors(out / "best.safetensors", {**plain, "head.weight": huge}, record)
     return out
 
 
@@ -295,17 +301,17 @@ def test_the_command_writes_no_label_that_is_none(
 
 def test_evaluation_stops_with_the_cycle(overflow: Path, place: Path) -> None:
     with pytest.raises(ValueError, match=r"106_\w+, cycle 1: the model's answer is not a number"):
-        predict.evaluate(overflow, read_cycles(place / "data"), cache_folder=place / "cache")
+        predictor.evaluate(overflow, read_cycles(place / "data"), cache_folder=place / "cache")
 
 
 def test_what_is_scored_or_explained_alone_has_no_label_either(overflow: Path, place: Path) -> None:
     model, path = rales.load(overflow), sorted((place / "data").glob("*.wav"))[0]
     with pytest.raises(ValueError, match="this recording, cycle 1: the model's answer is not a number"):
-        scores.score_spans(model, path, [(0.0, 1.0), (1.0, 2.0)])
+        model_answers.score_spans(model, path, [(0.0, 1.0), (1.0, 2.0)])
     with pytest.raises(
         ValueError, match="the model's answer to this cycle is not a number, so there is nothing to expl"
     ):
-        explain.explain(model, str(path), 1)
+        attribution.explain(model, str(path), 1)
 
 
 def test_sound_of_huge_numbers_has_no_label(place: Path, tmp_path: Path) -> None:
@@ -326,9 +332,9 @@ def test_sound_of_huge_numbers_has_no_label(place: Path, tmp_path: Path) -> None
 def test_the_first_answer_that_is_no_number_is_named() -> None:
     rows = pd.DataFrame({"recording": ["a", "a", "b"], "cycle": [1, 2, 1]})
     good = np.full((3, 4), 0.25)
-    scoring.check_numbers(rows, good)
+    predictions.check_numbers(rows, good)
     for value in (math.nan, math.inf, -math.inf):
         wrong = good.copy()
         wrong[1, 3] = wrong[2, 0] = value
         with pytest.raises(ValueError, match="a, cycle 2: the model's answer is not a number, one of 2 such"):
-            scoring.check_numbers(rows, wrong)
+            predictions.check_numbers(rows, wrong)

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rales import predict
-from rales.metrics import CLASSES
-from rales.predict import Model
+from rales.inference import predictor
+from rales.inference.predictor import Model
+from rales.labels import CLASSES
 from tests import tiny
 
 RATES_HZ = (4000, 8000, 10000, 16000, 22050, 44100, 48000)
@@ -92,7 +92,7 @@ def test_lossy_formats_stay_near(seed: int, form: tuple[str, str]) -> None:
 
 
 GAINS = [0.5, 2.0, 0.1, 0.01, 3.7]
-SHIPPED, PER_CLIP = predict.load("rales-small", "cpu"), tiny.model("frontend=m2d_clip", "audio.floor=clip")
+SHIPPED, PER_CLIP = predictor.load("rales-small", "cpu"), tiny.model("frontend=m2d_clip", "audio.floor=clip")
 
 
 @settings(max_examples=10, deadline=None)

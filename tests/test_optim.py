@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rales.config import Config, Training
-from rales.optim import (
+from rales.training.optim import (
     adam,
     cosine_lr,
     interpolate,
@@ -22,7 +22,7 @@ from rales.optim import (
     state_tensors,
     step_lr,
 )
-from rales.steps import scheduled_lr
+from rales.training.recipe_defaults import scheduled_lr
 
 
 def rate(epoch: int, half_period: int) -> float:

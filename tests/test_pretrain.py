@@ -16,16 +16,18 @@ import pytest
 import soundfile
 import torch
 
-from rales import predict, pretrain, recipes, runs
-from rales.audio import wave
-from rales.config import UsageError
+from rales.audio import io
 from rales.data import read_cycles
-from rales.data.collection import read_collection
-from rales.layers import quick_probe
+from rales.data.corpus import read_collection
+from rales.errors import UsageError
+from rales.inference import predictor
+from rales.jobs.layer_search import quick_probe
 from rales.models import M2D, load_m2d
-from rales.models.downloads import find
+from rales.models.hub import find
 from rales.recipes import m2d_pretrain
-from rales.report.folders import read_runs
+from rales.recipes.registry import make_recipe
+from rales.report.load_runs import read_runs
+from rales.training import pretrain, run_folder
 from tests import tiny
 from tests.run_folders import check_two_processes, environment, furthest, lines, tensors, train_in_two_processes
 
@@ -68,7 +70,7 @@ def same_run(one: Path, two: Path) -> None:
 
 def test_the_run_folder(undisturbed: Path, data: Path) -> None:
     assert {path.name for path in undisturbed.glob("[!.]*")} == FILES
-    config = runs.read_json(undisturbed / "config.json")
+    config = run_folder.read_json(undisturbed / "config.json")
     assert (config["recipe"], config["seed"]) == ("pretrain", 0)
     assert config["config"]["pretrain"]["mask_ratio"] == 0.7
     assert (config["data"]["recordings"], config["data"]["left_out"], config["data"]["part"]) == (5, 3, "train")
@@ -82,7 +84,7 @@ def test_the_run_folder(undisturbed: Path, data: Path) -> None:
 
     found = lines(undisturbed)
     assert [(line["epoch"], line["split"], line["steps"]) for line in found] == [(e, "train", 3) for e in (1, 2, 3)]
-    stats = runs.read_json(undisturbed / "statistics.json")
+    stats = run_folder.read_json(undisturbed / "statistics.json")
     assert tensors(undisturbed)["norm_stats"].tolist() == pytest.approx([stats["mean"], stats["std"]])
 
 
@@ -151,19 +153,19 @@ def test_recordings_may_move_but_not_change(tmp_path: Path, job: Run, undisturbe
 def test_only_train_recordings_are_opened(
     tmp_path: Path, job: Run, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened, read = set[str](), wave.read
+    opened, read = set[str](), io.read
 
     def watched(path: Any, *span: float) -> Any:
         opened.add(Path(path).name)
         return read(path, *span)
 
-    monkeypatch.setattr(wave, "read", watched)
+    monkeypatch.setattr(io, "read", watched)
     job(tmp_path / "run")
     assert {int(name[:3]) for name in opened} == set(tiny.TRAIN)
     config, everything = tiny.pretraining("crops.min_items=0"), read_collection([data], part="all")
     m2d_pretrain.run(config, everything, tmp_path / "all")
     assert {int(name[:3]) for name in opened} == {*tiny.TRAIN, *tiny.TEST}
-    assert runs.read_json(tmp_path / "all/config.json")["data"]["part"] == "all"
+    assert run_folder.read_json(tmp_path / "all/config.json")["data"]["part"] == "all"
 
 
 # Stopped and gone on
@@ -173,9 +175,9 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from rales import pretrain
-from rales.data.collection import read_collection
+from rales.data.corpus import read_collection
 from rales.recipes import m2d_pretrain
-from rales.report.folders import read_runs
+from rales.report.load_runs import read_runs
 from tests import tiny
 
 torch.set_num_threads(1)
@@ -209,7 +211,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     ended = subprocess.run(command, env=environment(), capture_output=True)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     assert [line["epoch"] for line in lines(out)] == [1]
-    state = runs.read_checkpoint(out / "resume.safetensors")[1]["state"]
+    state = run_folder.read_checkpoint(out / "resume.safetensors")[1]["state"]
     assert (state["epoch"], state["step"]) == point
     with pytest.raises(ValueError, match="the run is not finished; the same command goes on with it"):
         find(out)
@@ -224,7 +226,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
 def test_stopped_at_any_write(
     tmp_path: Path, job: Run, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, function: str, calls: int
 ) -> None:
-    original, count = getattr(runs, function), itertools.count(1)
+    original, count = getattr(run_folder, function), itertools.count(1)
 
     def stopping(*arguments: Any, **options: Any) -> Any:
         result = original(*arguments, **options)
@@ -232,7 +234,7 @@ def test_stopped_at_any_write(
             raise KeyboardInterrupt
         return result
 
-    monkeypatch.setattr(runs, function, stopping)
+    monkeypatch.setattr(run_folder, function, stopping)
     with pytest.raises(KeyboardInterrupt):
         job(tmp_path / "stopped")
     monkeypatch.undo()
@@ -261,7 +263,7 @@ def test_a_damaged_resume_is_told_and_the_one_before_is_taken(
     with pytest.raises(KeyboardInterrupt):
         job(out, *words)
     monkeypatch.undo()
-    path = out / runs.RESUME
+    path = out / run_folder.RESUME
     path.write_bytes(path.read_bytes()[:-100])
     job(out, *words)
     (said,) = caplog.records
@@ -290,7 +292,9 @@ def test_settings_of_a_run_that_was_stopped_at_once_leave_nothing(
     job(tmp_path / "run")
     job(tmp_path / "fresh")
     same_run(tmp_path / "run", tmp_path / "fresh")
-    assert runs.read_json(tmp_path / "run/statistics.json") == runs.read_json(tmp_path / "fresh/statistics.json")
+    assert run_folder.read_json(tmp_path / "run/statistics.json") == run_folder.read_json(
+        tmp_path / "fresh/statistics.json"
+    )
 
 
 # What the settings do
@@ -310,9 +314,9 @@ TOGETHER = """
 import sys
 from pathlib import Path
 import torch
-from rales.data.collection import read_collection
+from rales.data.corpus import read_collection
 from rales.recipes import m2d_pretrain
-from rales.report.folders import read_runs
+from rales.report.load_runs import read_runs
 from tests import tiny
 
 torch.set_num_threads(1)
@@ -422,10 +426,10 @@ def test_noise_is_mixed_in(tmp_path: Path, job: Run, undisturbed: Path) -> None:
         soundfile.write(tmp_path / f"noise/{i}.wav", 0.2 * random.uniform(-1, 1, 3000), 8000)
     noise = read_collection([tmp_path / "noise"])
     job(tmp_path / "run", "crops.noise_ratio=0.3", noise=noise)
-    config, stats = (runs.read_json(tmp_path / "run" / name) for name in ("config.json", "statistics.json"))
+    config, stats = (run_folder.read_json(tmp_path / "run" / name) for name in ("config.json", "statistics.json"))
     assert config["noise"]["recordings"] == 3
     assert stats["noise_mean"] > stats["mean"]  # louder
-    without = runs.read_json(undisturbed / "statistics.json")
+    without = run_folder.read_json(undisturbed / "statistics.json")
     assert (stats["mean"], stats["std"]) == (without["mean"], without["std"])
     assert lines(tmp_path / "run")[0]["loss"] != lines(undisturbed)[0]["loss"]
 
@@ -492,9 +496,9 @@ def test_every_public_form_can_be_gone_on_with(golden: Path) -> None:
 
 
 def test_fine_tuning_takes_the_run_folder_or_the_file(undisturbed: Path) -> None:
-    stats = runs.read_json(undisturbed / "statistics.json")
+    stats = run_folder.read_json(undisturbed / "statistics.json")
     for weights in (undisturbed, undisturbed / "last.safetensors"):
-        recipe = recipes.make("m2d_fusion", weights=str(weights), frontend="m2d")
+        recipe = make_recipe("m2d_fusion", weights=str(weights), frontend="m2d")
         encoder = recipe.model(recipe.config).get_submodule("encoder")
         known = tensors(undisturbed)
         assert torch.equal(encoder.get_parameter("blocks.1.mlp.fc2.weight"), known["blocks.1.mlp.fc2.weight"])
@@ -504,7 +508,7 @@ def test_fine_tuning_takes_the_run_folder_or_the_file(undisturbed: Path) -> None
 
 def test_an_encoder_alone_predicts_nothing(undisturbed: Path) -> None:
     with pytest.raises(ValueError, match="a pre-trained encoder, which names no classes; fine-tune it"):
-        predict.load(undisturbed)
+        predictor.load(undisturbed)
     with pytest.raises(ValueError, match="a pre-training, which has no scores of its own"):
         read_runs([undisturbed])
 
@@ -519,7 +523,7 @@ def test_files_in_the_layout_of_the_reference(tmp_path: Path, job: Run) -> None:
     assert stored["model"].keys() == ours.keys()
     encoder = load_m2d(path, heads=2)
     assert encoder.unit_frames == 96
-    _, record = runs.read_checkpoint(tmp_path / "run/checkpoint-2.safetensors")
+    _, record = run_folder.read_checkpoint(tmp_path / "run/checkpoint-2.safetensors")
     assert record["epoch"] == 2
     assert find(tmp_path / "run").name == "last.safetensors"
 

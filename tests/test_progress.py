@@ -9,7 +9,7 @@ import pytest
 
 from rales import cli, progress
 from rales.data import read_cycles
-from rales.data.collection import read_collection
+from rales.data.corpus import read_collection
 from rales.recipes import m2d_pretrain
 from tests import tiny
 

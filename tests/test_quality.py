@@ -12,11 +12,12 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from rales import explain, formats, predict, recordings, scoring
-from rales.audio import quality, wave
-from rales.config import UsageError
-from rales.data.table import spans_of
-from rales.metrics import CLASSES
+from rales.audio import io, quality
+from rales.data.manifest import spans_of
+from rales.errors import UsageError
+from rales.evaluation import predictions
+from rales.inference import attribution, audio_reader, prediction_writers, predictor
+from rales.labels import CLASSES
 from tests import tiny
 from tests.command import command
 
@@ -124,9 +125,9 @@ def test_a_channel_that_is_mixed_is_not_called_dead(tmp_path: Path) -> None:
     for second, live in ((10 ** (-45 / 20) * other, None), (pausing, None), (10 ** (-55 / 20) * other, (0,))):
         path = tmp_path / "a.flac"
         soundfile.write(path, np.stack([one, second], axis=1), 8000, subtype="PCM_24")
-        about = wave.info(path)
+        about = io.info(path)
         assert about.live == live
-        parts = list(quality.stretches(wave.blocks(path, 30), about.live))
+        parts = list(quality.stretches(io.blocks(path, 30), about.live))
         assert {part.verdict.quality for part in parts} == {"ok" if live is None else "dead_channel"}
         assert {part.verdict.reason for part in parts} == {"" if live is None else "no sound in channel 2"}
 
@@ -166,7 +167,7 @@ def test_silence_is_found_where_it_is() -> None:
 
 
 @pytest.fixture(scope="module")
-def model() -> predict.Model:
+def model() -> predictor.Model:
     return tiny.model()
 
 
@@ -186,7 +187,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 NOT_JUDGED = {"antiphase": "antiphase", "noise": "no_breathing", "ten": "too_short", "zeros": "no_signal"}
 
 
-def test_no_class_where_nothing_can_be_judged(folder: Path, model: predict.Model) -> None:
+def test_no_class_where_nothing_can_be_judged(folder: Path, model: predictor.Model) -> None:
     table = model.predict(folder)
     for name in sorted(set(table["recording"])):
         rows = table[table["recording"] == name]
@@ -203,7 +204,7 @@ def test_no_class_where_nothing_can_be_judged(folder: Path, model: predict.Model
     assert names[names.index("quality") : names.index("path") + 1] == ["quality", "quality_reason", "source", "path"]
 
 
-def test_judged_cycles_are_answered_as_if_the_others_were_not_there(folder: Path, model: predict.Model) -> None:
+def test_judged_cycles_are_answered_as_if_the_others_were_not_there(folder: Path, model: predictor.Model) -> None:
     alone, gated = model.predict(folder / "breathing.wav"), model.predict(folder)
     off = model.predict(folder, quality=False)
     assert gated.query("recording == 'breathing'")[P].to_numpy().tolist() == alone[P].to_numpy().tolist()
@@ -218,7 +219,7 @@ def test_the_model_is_not_asked_about_silence(folder: Path) -> None:
     model, asked = tiny.model(), list[int]()
     plain = model.engine
 
-    def counting(waves: recordings.Waves) -> NDArray[np.floating]:
+    def counting(waves: audio_reader.Waves) -> NDArray[np.floating]:
         asked.append(len(waves))
         return plain(waves)
 
@@ -227,7 +228,7 @@ def test_the_model_is_not_asked_about_silence(folder: Path) -> None:
     assert asked == []
 
 
-def test_a_silent_stretch_costs_only_its_own_cycles(tmp_path: Path, model: predict.Model) -> None:
+def test_a_silent_stretch_costs_only_its_own_cycles(tmp_path: Path, model: predictor.Model) -> None:
     sound = np.concatenate([np.zeros(160_000, np.float32), breathing(60)])
     soundfile.write(tmp_path / "late.flac", sound, 8000)
     for cycles in ("windows", "auto"):
@@ -239,7 +240,7 @@ def test_a_silent_stretch_costs_only_its_own_cycles(tmp_path: Path, model: predi
 
 @pytest.mark.parametrize("frames", [8000 * 70, 8000 * 700])
 def test_channels_are_looked_at_before_the_mix_in_long_recordings_too(
-    tmp_path: Path, model: predict.Model, frames: int
+    tmp_path: Path, model: predictor.Model, frames: int
 ) -> None:
     """Longer than what is decoded at once, and than what is searched for breaths at once; the last part cancels."""
     one = np.resize(breathing(30), frames)
@@ -254,7 +255,7 @@ def test_channels_are_looked_at_before_the_mix_in_long_recordings_too(
     assert table.loc[early, "label"].notna().all()
 
 
-def test_annotated_cycles_keep_their_class_unless_they_hold_no_sound(tmp_path: Path, model: predict.Model) -> None:
+def test_annotated_cycles_keep_their_class_unless_they_hold_no_sound(tmp_path: Path, model: predictor.Model) -> None:
     sound = np.concatenate([noise(4), np.zeros(16_000, np.float32), noise(2)])
     soundfile.write(tmp_path / "visit.wav", sound, 8000)
     (tmp_path / "visit.txt").write_text("0\t2\t0\t0\n2\t4\t1\t0\n4\t6\t0\t0\n6\t8\t0\t1\n")
@@ -278,7 +279,7 @@ def test_annotated_cycles_keep_their_class_unless_they_hold_no_sound(tmp_path: P
     ],
 )
 def test_breaths_that_a_person_has_marked_in_a_table_keep_their_class(
-    tmp_path: Path, model: predict.Model, columns: str, cells: str, person: bool
+    tmp_path: Path, model: predictor.Model, columns: str, cells: str, person: bool
 ) -> None:
     soundfile.write(tmp_path / "visit.wav", np.concatenate([noise(4), np.zeros(16_000, np.float32)]), 8000)
     manifest = tmp_path / "cycles.csv"
@@ -292,7 +293,7 @@ def test_breaths_that_a_person_has_marked_in_a_table_keep_their_class(
     assert table["quality"].tolist()[2] == "no_signal"
 
 
-def test_databases_are_scored_as_before(tmp_path: Path, model: predict.Model) -> None:
+def test_databases_are_scored_as_before(tmp_path: Path, model: predictor.Model) -> None:
     """Annotated noise is what the tests train on: all of it has a label, the same with and without the gate."""
     data = tiny.write_folder(tmp_path / "data")
     gated, off = model.predict(data), model.predict(data, quality=False)
@@ -300,9 +301,9 @@ def test_databases_are_scored_as_before(tmp_path: Path, model: predict.Model) ->
     assert gated[["label", *P]].equals(off[["label", *P]])
 
 
-def test_counts_leave_out_what_is_not_judged(folder: Path, model: predict.Model) -> None:
-    ((table, status),) = model.tables(recordings.find(folder), [])
-    summary = scoring.per_recording(table).set_index("recording")
+def test_counts_leave_out_what_is_not_judged(folder: Path, model: predictor.Model) -> None:
+    ((table, status),) = model.tables(audio_reader.find(folder), [])
+    summary = predictions.per_recording(table).set_index("recording")
     for name in NOT_JUDGED:
         row = summary.loc[name]
         assert row["not_judged"] == row["cycles"] > 0
@@ -316,7 +317,7 @@ def test_counts_leave_out_what_is_not_judged(folder: Path, model: predict.Model)
     assert told.loc[list(NOT_JUDGED), "quality"].to_dict() == NOT_JUDGED
     assert (told["status"] == "ok").all()
     assert told.loc[list(NOT_JUDGED), "not_judged"].equals(told.loc[list(NOT_JUDGED), "cycles"].rename("not_judged"))
-    sentences = scoring.not_judged(status)
+    sentences = predictions.not_judged(status)
     assert len(sentences) == len(NOT_JUDGED)
     assert all(": not judged: " in sentence for sentence in sentences)
 
@@ -326,8 +327,8 @@ def test_counts_leave_out_what_is_not_judged(folder: Path, model: predict.Model)
 def test_a_row_without_an_answer_has_no_label(temperature: float | None, threshold: float | None) -> None:
     rows = pd.DataFrame({"recording": "x", "cycle": [1, 2], "start_s": [0.0, 1.0], "end_s": [1.0, 2.0]})
     probabilities = np.array([[np.nan] * 4, [0.1, 0.2, 0.3, 0.4]])
-    decision = scoring.Decision(temperature, threshold, min_confidence=0.9)
-    table = scoring.predictions(rows, probabilities, decision)
+    decision = predictions.Decision(temperature, threshold, min_confidence=0.9)
+    table = predictions.predictions(rows, probabilities, decision)
     assert table["label"].isna().tolist() == [True, False]
     assert table["label"][1] == "both"
     assert table["uncertain"].tolist() == [False, True]
@@ -336,9 +337,11 @@ def test_a_row_without_an_answer_has_no_label(temperature: float | None, thresho
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])
-def test_tables_have_empty_cells(folder: Path, model: predict.Model, tmp_path: Path, form: str) -> None:
+def test_tables_have_empty_cells(folder: Path, model: predictor.Model, tmp_path: Path, form: str) -> None:
     out = tmp_path / f"cycles.{form}"
-    formats.write(model.tables([str(folder / "zeros.wav"), str(folder / "breathing.wav")], []), out, form, [])
+    prediction_writers.write(
+        model.tables([str(folder / "zeros.wav"), str(folder / "breathing.wav")], []), out, form, []
+    )
     read = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}[form]
     again = read(out)  # type: ignore[operator]
     silent = again["recording"] == "zeros"
@@ -349,19 +352,19 @@ def test_tables_have_empty_cells(folder: Path, model: predict.Model, tmp_path: P
         assert ",,,,," in out.read_text().splitlines()[1]
 
 
-def test_labels_for_other_programs_say_it(folder: Path, model: predict.Model, tmp_path: Path) -> None:
+def test_labels_for_other_programs_say_it(folder: Path, model: predictor.Model, tmp_path: Path) -> None:
     paths = [str(folder / "zeros.wav")]
-    (labels,) = formats.write(model.tables(paths, []), tmp_path, "audacity", paths)
+    (labels,) = prediction_writers.write(model.tables(paths, []), tmp_path, "audacity", paths)
     texts = [line.split("\t")[2] for line in labels.read_text().splitlines()]
     assert texts
     assert all(text.startswith("not judged: digital silence") for text in texts)
-    (selections,) = formats.write(model.tables(paths, []), tmp_path, "raven", paths)
+    (selections,) = prediction_writers.write(model.tables(paths, []), tmp_path, "raven", paths)
     table = pd.read_csv(selections, sep="\t")
     assert set(table["Class"]) == {"not judged"}
     assert table[P].isna().all(axis=None)
 
 
-def test_embed_leaves_out_and_explain_refuses(folder: Path, model: predict.Model) -> None:
+def test_embed_leaves_out_and_explain_refuses(folder: Path, model: predictor.Model) -> None:
     table = model.embed_table([folder / "zeros.wav", folder / "breathing.wav"])
     assert set(table["recording"]) == {"breathing"}
     assert table.attrs["not_judged"] == [f"{folder / 'zeros.wav'}: not judged: digital silence"]
@@ -369,15 +372,15 @@ def test_embed_leaves_out_and_explain_refuses(folder: Path, model: predict.Model
     with pytest.raises(ValueError, match=r"zeros\.wav: not judged: digital silence"):
         model.embed(folder / "zeros.wav")
     with pytest.raises(ValueError, match="cycle 1: not judged, so there is nothing to explain: digital silence"):
-        explain.explain(model, str(folder / "zeros.wav"), 1)
+        attribution.explain(model, str(folder / "zeros.wav"), 1)
     with pytest.raises(UsageError, match="has cycles 1 to 3"):
-        explain.explain(model, str(folder / "zeros.wav"), 4)
+        attribution.explain(model, str(folder / "zeros.wav"), 4)
 
 
-def test_explained_cycle_is_the_one_of_that_number(tmp_path: Path, model: predict.Model) -> None:
+def test_explained_cycle_is_the_one_of_that_number(tmp_path: Path, model: predictor.Model) -> None:
     """Those before it that are not judged are counted too."""
     soundfile.write(tmp_path / "x.wav", np.concatenate([np.zeros(64_000, np.float32), breathing(30)]), 8000)
-    found = explain.explain(model, str(tmp_path / "x.wav"), 4, cycles="windows")
+    found = attribution.explain(model, str(tmp_path / "x.wav"), 4, cycles="windows")
     assert (found.start_s, found.end_s) == (12, 16)
     row = model.predict(tmp_path / "x.wav", cycles="windows").iloc[3]
     told = [found.probabilities[name] for name in CLASSES]

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rales import recipes
 from rales.audio.logmel import MelPower
-from rales.config import Config, Recipe, Step, UsageError, differences, from_dict, to_dict
-from rales.explain import band_centres
-from rales.recipes import RECIPES
+from rales.config import Config, Recipe, Step, differences, from_dict, to_dict
+from rales.data.dataset import preparation
+from rales.errors import UsageError
+from rales.inference.attribution import band_centres
 from rales.recipes.m2d_fusion import VARIANTS
-from rales.rows import preparation
+from rales.recipes.registry import RECIPES, make_recipe, rebuild_recipe
 from tests.tiny import record_of
 
 SAMPLES = 32000
@@ -25,7 +25,7 @@ SECONDS = ["audio.duration_s=2"]
 
 
 def tiny(name: str, *words: str) -> Recipe:
-    return recipes.make(name, [*SECONDS, *words], size="tiny")
+    return make_recipe(name, [*SECONDS, *words], size="tiny")
 
 
 def step(recipe: Recipe) -> tuple[torch.nn.Module, torch.Tensor]:
@@ -57,10 +57,10 @@ def test_every_recipe_builds_small_and_takes_a_step(name: str) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_comes_back_from_its_record(name: str) -> None:
-    recipe = recipes.make(name, ["audio.duration_s=2", "train.lr=0.005"], size="tiny")
+    recipe = make_recipe(name, ["audio.duration_s=2", "train.lr=0.005"], size="tiny")
     stored = record_of(recipe)
     assert from_dict(stored["config"]) == recipe.config
-    again = recipes.rebuild(stored, "somewhere")
+    again = rebuild_recipe(stored, "somewhere")
     assert again.config == recipe.config
     assert again.model(again.config).state_dict().keys() == recipe.model(recipe.config).state_dict().keys()
 
@@ -81,7 +81,7 @@ def test_every_recipe_states_its_paper_command_and_scores(name: str) -> None:
 def test_variants_fuse_distinct_layers(size: str) -> None:
     fused = {}
     for variant in VARIANTS:
-        model = recipes.make("m2d_fusion", size=size, variant=variant).config.model
+        model = make_recipe("m2d_fusion", size=size, variant=variant).config.model
         assert max(model.layers) <= model.depth
         fused[variant] = (model.layers, model.learned)
     if size == "tiny":  # where three layers are too few for 5, 11 and 4, 7, 10 of twelve to stay apart
@@ -100,11 +100,11 @@ def test_variants_fuse_distinct_layers(size: str) -> None:
 
 
 def test_options_and_fields_by_word() -> None:
-    recipe = recipes.make("m2d_fusion", ["variant=pair_5_11", "train.lr=0.5", "seed=4"], size="tiny")
+    recipe = make_recipe("m2d_fusion", ["variant=pair_5_11", "train.lr=0.5", "seed=4"], size="tiny")
     assert recipe.options["variant"] == "pair_5_11"
     assert recipe.config == from_dict(to_dict(recipe.config))
     assert (recipe.config.model.layers, recipe.config.train.lr, recipe.config.seed) == ((1, 2), 0.5, 4)
-    assert recipes.make("m2d_fusion", ["variant=vanilla"], size="tiny", variant="all_fixed").config.model.layers == (3,)
+    assert make_recipe("m2d_fusion", ["variant=vanilla"], size="tiny", variant="all_fixed").config.model.layers == (3,)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_options_and_fields_by_word() -> None:
 )
 def test_wrong_words_are_usage_errors(name: str, words: list[str], options: dict[str, str], sentence: str) -> None:
     with pytest.raises(UsageError) as told:
-        recipes.make(name, words, **options)
+        make_recipe(name, words, **options)
     assert sentence in str(told.value)
 
 
@@ -146,14 +146,14 @@ PUBLISHED = {
 
 
 def test_published_is_the_public_code_behind_the_paper() -> None:
-    plain, published = (recipes.make("m2d_fusion", [f"fidelity={word}"]) for word in ("corrected", "published"))
-    assert plain.config == recipes.make("m2d_fusion").config
+    plain, published = (make_recipe("m2d_fusion", [f"fidelity={word}"]) for word in ("corrected", "published"))
+    assert plain.config == make_recipe("m2d_fusion").config
     assert differences(plain.config, published.config) == PUBLISHED
     assert published.overrides == {}  # so a report takes it for a row of the paper
-    small = [recipes.make("m2d_fusion", [f"fidelity={word}"], size="tiny") for word in ("corrected", "published")]
+    small = [make_recipe("m2d_fusion", [f"fidelity={word}"], size="tiny") for word in ("corrected", "published")]
     heads = [recipe.model(recipe.config).get_parameter("head.weight").abs().max() for recipe in small]
     assert heads[0] < 1e-3 < 1e-2 < heads[1]
-    own = recipes.make("m2d_fusion", ["fidelity=published", "train.cosine_epochs=0", "train.select=validation"])
+    own = make_recipe("m2d_fusion", ["fidelity=published", "train.cosine_epochs=0", "train.select=validation"])
     assert (own.config.train.cosine_epochs, own.config.train.select) == (0, "validation")
     assert set(own.overrides) == {"train.cosine_epochs", "train.select"}
 
@@ -161,7 +161,7 @@ def test_published_is_the_public_code_behind_the_paper() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_whatever_fidelity_changes_is_named_by_the_recipe(name: str) -> None:
     faithful = "published" if name == "m2d_fusion" else "original"
-    plain, original = (recipes.make(name, [f"fidelity={word}"]) for word in ("corrected", faithful))
+    plain, original = (make_recipe(name, [f"fidelity={word}"]) for word in ("corrected", faithful))
     said = importlib.import_module(RECIPES[name].__module__).__doc__ or ""
     changed = {f"{key}=": value for key, value in differences(plain.config, original.config).items()}
     changed |= {f"{key}=": v for key, v in original.options.items() if v != plain.options[key] and key != "fidelity"}
@@ -192,19 +192,19 @@ ORIGINAL = {
 
 @pytest.mark.parametrize("name", ORIGINAL)
 def test_original_resamples_and_trains_as_published(name: str) -> None:
-    plain, original = (recipes.make(name, [f"fidelity={word}"]).config for word in ("corrected", "original"))
+    plain, original = (make_recipe(name, [f"fidelity={word}"]).config for word in ("corrected", "original"))
     assert (original.audio.resampler, original.train.precision) == ORIGINAL[name]
     assert (plain.audio.resampler, plain.train.precision) == ("soxr", "auto")
 
 
 def test_a_record_of_an_unknown_recipe_is_a_sentence() -> None:
     with pytest.raises(ValueError, match=r"old.safetensors: made by recipe 'gone', which this version does not have"):
-        recipes.rebuild({"recipe": "gone", "options": {}, "config": {}}, "old.safetensors")
+        rebuild_recipe({"recipe": "gone", "options": {}, "config": {}}, "old.safetensors")
 
 
 def test_pretrained_weights_are_read_and_their_sizes_recorded(golden: Path) -> None:
     path = golden / "checkpoints" / "enconly.safetensors"
-    recipe = recipes.make("m2d_fusion", weights=str(path))
+    recipe = make_recipe("m2d_fusion", weights=str(path))
     numbers = recipe.config.model
     assert (numbers.dim, numbers.depth, numbers.heads, numbers.unit_frames) == (48, 3, 3, 608)
     assert numbers.layers == (1, 2, 3)
@@ -213,7 +213,7 @@ def test_pretrained_weights_are_read_and_their_sizes_recorded(golden: Path) -> N
     assert all(torch.equal(weights[name], value) for name, value in load_file(path).items())
 
     stored = record_of(recipe)
-    again = recipes.rebuild(stored, "run")  # the file is no longer needed
+    again = rebuild_recipe(stored, "run")  # the file is no longer needed
     assert again.config.model.weights == ""
     encoder = again.model(again.config).get_submodule("encoder")
     assert {name: value.shape for name, value in encoder.state_dict().items()} == {
@@ -223,11 +223,11 @@ def test_pretrained_weights_are_read_and_their_sizes_recorded(golden: Path) -> N
 
 def test_the_m2d_front_end_takes_the_statistics_of_the_checkpoint(golden: Path) -> None:
     path = golden / "checkpoints" / "enconly.safetensors"
-    recipe = recipes.make("m2d_fusion", weights=str(path), frontend="m2d")
+    recipe = make_recipe("m2d_fusion", weights=str(path), frontend="m2d")
     assert (recipe.config.audio.mean, recipe.config.audio.std) == pytest.approx((-6.8, 4.1))
     silence = recipe.frontend(recipe.config)(torch.zeros(1, SAMPLES))
     assert silence.mean().item() == pytest.approx((-15.942385 + 6.8) / 4.1, abs=1e-4)
-    plain = recipes.make("m2d_fusion", ["frontend=m2d"], size="tiny").config.audio
+    plain = make_recipe("m2d_fusion", ["frontend=m2d"], size="tiny").config.audio
     assert (plain.frontend, plain.mean, plain.std) == ("m2d", -7.1, 4.2)
 
 
@@ -251,7 +251,7 @@ def test_frames_are_10_ms_at_any_rate_and_the_bands_end_at_half_of_it(kind: str,
 def test_masks_write_the_level_of_silence() -> None:
     words = ["frontend=icbhi", "augment.frequency_masks=0", "augment.time_width=900", "augment.device_gain=0"]
     words += ["augment.device_band_limit=0"]
-    recipe = recipes.make("m2d_fusion", words, size="tiny")
+    recipe = make_recipe("m2d_fusion", words, size="tiny")
     features = torch.full((8, 1, 80, 201), 7.0)
     masked = recipe.augment(recipe.config, features, torch.Generator().manual_seed(0))
     assert masked.unique().tolist() == pytest.approx([-0.3690 / 0.2550, 7.0])
@@ -260,7 +260,7 @@ def test_masks_write_the_level_of_silence() -> None:
 
 
 def test_small_sizes_learn_faster_as_they_start_at_random() -> None:
-    rates = {size: recipes.make("m2d_fusion", size=size).config.train.lr for size in ("tiny", "small", "base")}
+    rates = {size: make_recipe("m2d_fusion", size=size).config.train.lr for size in ("tiny", "small", "base")}
     assert rates == {"tiny": 1e-3, "small": 3e-4, "base": 1e-4}
     assert Config().train.lr == 1e-4
 
@@ -269,19 +269,19 @@ def test_another_encoder_under_the_same_name_is_another_system(golden: Path, tmp
     file = tmp_path / "encoder.safetensors"
     tensors = load_file(golden / "checkpoints" / "enconly.safetensors")
     save_file(tensors, file)
-    first = recipes.make("m2d_fusion", weights=str(file)).config.model.weights_digest
+    first = make_recipe("m2d_fusion", weights=str(file)).config.model.weights_digest
     assert len(first) == 64
-    assert recipes.make("m2d_fusion", weights=str(file)).config.model.weights_digest == first
+    assert make_recipe("m2d_fusion", weights=str(file)).config.model.weights_digest == first
     save_file({**tensors, "norm.bias": tensors["norm.bias"] + 1}, file)
     os.utime(file, (0, 0))
-    assert recipes.make("m2d_fusion", weights=str(file)).config.model.weights_digest not in ("", first)
+    assert make_recipe("m2d_fusion", weights=str(file)).config.model.weights_digest not in ("", first)
 
 
 @pytest.mark.parametrize("name", ["respirenet", "wang_splice", "nguyen_cotuning", "moummad_scl"])
 def test_the_record_names_the_content_of_any_file_it_starts_from(name: str, tmp_path: Path) -> None:
     file = tmp_path / "backbone.pth"
     file.write_bytes(b"weights of yesterday")
-    made = recipes.make(name, weights=str(file))
+    made = make_recipe(name, weights=str(file))
     assert made.config.model.weights_digest == hashlib.sha256(b"weights of yesterday").hexdigest()
     assert "model.weights_digest" not in made.overrides
-    assert recipes.make(name).config.model.weights_digest == ""
+    assert make_recipe(name).config.model.weights_digest == ""

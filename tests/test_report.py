@@ -15,12 +15,13 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from rales import epochs, terminal
-from rales.config import UsageError
-from rales.report import figures, folders, paper_text, published, ranking, report, scores_table
-from rales.report.folders import Run
+from rales.cli import result_lines
+from rales.errors import UsageError
+from rales.files.atomic import lock_folder
+from rales.report import literature, load_runs, paper_text, plots, ranking, report, scores_table
+from rales.report.load_runs import Run
 from rales.report.systems import plain_name
-from rales.runs import claimed
+from rales.training import epoch_logits
 
 CLASSES = ["normal", "crackle", "wheeze", "both"]
 TRUE = [0, 0, 0, 0, 0, 0, 1, 1, 2, 3]
@@ -130,11 +131,11 @@ def write_run(
         (folder / "layer_weights.json").write_text(json.dumps(stored))
     for epoch, labels in enumerate(by_epoch, start=1):
         logits = torch.from_numpy(np.log(np.where(np.eye(4)[list(labels)] == 1, 0.7, 0.1)))
-        tensors = {"test": epochs.half_logits(logits)}
+        tensors = {"test": epoch_logits.half_logits(logits)}
         if learned:
             raised = torch.linspace(0.5, 1.5, 12) * epoch ** torch.linspace(0, 1, 12)
             tensors |= {"layers": torch.arange(1, 13), "layer_weights": raised}
-        epochs.append_epoch(folder, epoch, tensors)
+        epoch_logits.append_epoch(folder, epoch, tensors)
     (folder / "done").touch()
     return folder
 
@@ -404,7 +405,7 @@ def test_writing_again_gives_the_same_bytes_and_leaves_nothing_behind(out: Path)
 
 def test_the_second_of_two_in_a_folder_is_told(out: Path, tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "one")
-    with claimed(tmp_path / "out"), pytest.raises(ValueError, match="another process is at work there"):
+    with lock_folder(tmp_path / "out"), pytest.raises(ValueError, match="another process is at work there"):
         report([tmp_path / "runs"], tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
@@ -502,7 +503,7 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rales.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("rales.optional_packages.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r'^a report needs the package jinja2, .* pip install "rales\[report\]"$'):
         report([write_run(tmp_path / "run")], tmp_path / "out")
 
@@ -526,8 +527,8 @@ def test_other_settings_are_another_system(tmp_path: Path) -> None:
 def test_disagreeing_files_are_noted(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", test_scores=(0.4, 0.9))
     (run / "evaluation.json").write_text(json.dumps({"score": 0.5}))
-    [found], _ = folders.read_runs([run])
-    assert folders.notes(found) == [
+    [found], _ = load_runs.read_runs([run])
+    assert load_runs.notes(found) == [
         "evaluation.json: has no usable `specificity`; the file is damaged or was changed by hand",
         "predictions.csv gives Score 66.67, metrics.jsonl 90.00 (epoch 2)",
         "predictions.csv gives Score 66.67, evaluation.json 50.00",
@@ -535,15 +536,15 @@ def test_disagreeing_files_are_noted(tmp_path: Path) -> None:
 
 
 def test_printed_scores_are_means_of_their_parts() -> None:
-    rows = published.paper_rows(published.TABLE1) + published.paper_rows(published.TABLE2)
+    rows = literature.paper_rows(literature.TABLE1) + literature.paper_rows(literature.TABLE2)
     figures = [[float(text.split()[0]) for text in row.printed] for row in rows]
-    figures += [list(e[3:6]) for e in published.leaderboard() if not np.isnan(e.specificity)]
+    figures += [list(e[3:6]) for e in literature.leaderboard() if not np.isnan(e.specificity)]
     assert len(figures) == 2 + 13 + 42
     for sp, se, score in figures:  # the paper's row (iv) is off by 0.055 as printed, all others by rounding
         assert (sp + se) / 2 == pytest.approx(score, abs=0.0151 if score != 59.97 else 0.06)
-    board = [entry.score for entry in published.leaderboard()]
+    board = [entry.score for entry in literature.leaderboard()]
     assert board == sorted(board, reverse=True)
-    assert {entry.selection for entry in published.leaderboard()} <= set(published.SELECTIONS)
+    assert {entry.selection for entry in literature.leaderboard()} <= set(literature.SELECTIONS)
 
 
 def test_a_faithful_system_is_named_so() -> None:
@@ -690,8 +691,8 @@ def test_folds_are_pooled_under_every_protocol(tmp_path: Path) -> None:
 
 def test_epochs_that_are_not_those_of_the_lines_are_noted(tmp_path: Path) -> None:
     write_run(tmp_path / "run", SEED0, test_scores=[0.9, 2 / 3], by_epoch=[PERFECT, SEED0])
-    [found], _ = folders.read_runs([tmp_path / "run"])
-    assert "epochs.safetensors and metrics.jsonl differ in the test figures of epoch 1" in folders.notes(found)
+    [found], _ = load_runs.read_runs([tmp_path / "run"])
+    assert "epochs.safetensors and metrics.jsonl differ in the test figures of epoch 1" in load_runs.notes(found)
 
 
 def test_epochs_of_other_cycles_are_no_run(tmp_path: Path) -> None:
@@ -704,8 +705,8 @@ def test_epochs_of_other_cycles_are_no_run(tmp_path: Path) -> None:
 
 
 def test_every_published_row_says_split_selection_and_evidence() -> None:
-    board = published.leaderboard()
-    assert {entry.split for entry in board} <= set(published.SPLITS)
+    board = literature.leaderboard()
+    assert {entry.split for entry in board} <= set(literature.SPLITS)
     assert all(entry.evidence for entry in board)
     assert all("2nd" in e.evidence for e in board if e.split == "?")
     read = [entry for entry in board if entry.split == "official"]
@@ -723,7 +724,7 @@ def test_other_splits_and_other_tasks_are_not_ranked(tmp_path: Path) -> None:
     for name in ("BTS (2024)", "BTS++, k = 30 (2025)", "Resp-Agent (2026)", "SoftFiLM-AST (2026)"):
         assert name not in ranked
         assert apart[name][7] != "–"
-    physicians = [row for row in page.rows if row and row[0] == published.PHYSICIANS[0]]  # beside the all-normal line
+    physicians = [row for row in page.rows if row and row[0] == literature.PHYSICIANS[0]]  # beside the all-normal line
     assert [row[-3:] for row in physicians[:1]] + [row[4:7] for row in physicians[1:]] == [
         ["72.30", "23.20", "47.80"]
     ] * 2
@@ -733,9 +734,9 @@ def test_other_splits_and_other_tasks_are_not_ranked(tmp_path: Path) -> None:
 
 
 def test_a_layer_search_of_the_whole_database_names_published_frozen_probes() -> None:
-    [line] = terminal.frozen_probe_lines(["Only recordings of the train split took part."])
+    [line] = result_lines.frozen_probe_lines(["Only recordings of the train split took part."])
     assert "second-hand: M2D p16x4 (AudioSet) 59.38 ± 0.94; BEATs 57.31 ± 1.40;" in line
-    assert terminal.frozen_probe_lines(["Not the whole ICBHI 2017 database."]) == []
+    assert result_lines.frozen_probe_lines(["Not the whole ICBHI 2017 database."]) == []
 
 
 # Pictures
@@ -744,13 +745,13 @@ def test_a_layer_search_of_the_whole_database_names_published_frozen_probes() ->
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are drawn from here on."""
-    found, write = list[Figure](), figures.png
+    found, write = list[Figure](), plots.png
 
     def png(figure: Figure) -> bytes:
         found.append(figure)
         return write(figure)
 
-    monkeypatch.setattr(figures, "png", png)
+    monkeypatch.setattr(plots, "png", png)
     return found
 
 

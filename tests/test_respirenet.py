@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from rales import recipes
 from rales.config import Step
+from rales.recipes.registry import make_recipe
 
 
 def test_the_loss_weighs_abnormal_cycles_three_times_as_much_as_normal_ones() -> None:
     """Weights 0.1, 0.3, 0.3, 0.3 of the published code, by hand: sum of w * -log p over the sum of w."""
-    recipe = recipes.make("respirenet", size="tiny")
+    recipe = make_recipe("respirenet", size="tiny")
     logits = torch.tensor([[2.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 3.0], [1.0, 0.0, 0.0, 0.0]])
     label = torch.tensor([0, 1, 2, 3])
     step = Step(recipe.config, label, label, torch.ones(4), label, torch.Generator())

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rales import formats
 from rales.audio import info, read
-from rales.audio.opening import RATES_HZ
-from rales.data import table
+from rales.audio.open_audio import RATES_HZ
+from rales.data import manifest
 from rales.data.annotations import Annotation, read_annotation
-from rales.data.cycles import COLUMNS
-from rales.metrics import CLASSES
-from tests.test_opening import breathing, encoded, resized
+from rales.data.reader import COLUMNS
+from rales.inference import prediction_writers
+from rales.labels import CLASSES
+from tests.test_open_audio import breathing, encoded, resized
 
 # The same examples at every run
 STEADY = settings(
@@ -61,8 +61,8 @@ def test_annotations_of_icbhi(tmp_path: Path, stretches: list[tuple[float, str]]
 @given(stretches=STRETCHES)
 def test_labels_of_audacity_and_raven(tmp_path: Path, stretches: list[tuple[float, str]]) -> None:
     rows, path = annotated(stretches), tmp_path / "anna.txt"
-    for form, label in (("audacity", formats.audacity), ("raven", formats.raven)):
-        formats.write_table([label(rows)], path, form)
+    for form, label in (("audacity", prediction_writers.audacity), ("raven", prediction_writers.raven)):
+        prediction_writers.write_table([label(rows)], path, form)
         same(read_annotation(path, float(rows["end_s"].iloc[-1])), rows)
 
 
@@ -82,8 +82,8 @@ def test_manifests(
     device, location, mode = words
     parts = [cycles.assign(recording=name, patient=name) for name in sorted(names)]
     whole = pd.concat(parts, ignore_index=True).assign(device=device, location=location, mode=mode, path="")
-    table.write(whole, tmp_path / f"m{suffix}")
-    found = table.read_cycles(tmp_path / f"m{suffix}", audio=False)
+    manifest.write(whole, tmp_path / f"m{suffix}")
+    found = manifest.read_cycles(tmp_path / f"m{suffix}", audio=False)
     pd.testing.assert_frame_equal(found[list(COLUMNS)], whole[list(COLUMNS)], check_dtype=False)
 
 

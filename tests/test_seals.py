@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from rales import runs, seals
+from rales.files import seals
 from rales.models import load_m2d
-from rales.models.weights import read_tensors, write_reference_file
+from rales.models.m2d_checkpoints import read_tensors, write_reference_file
+from rales.training import run_folder
 from tests import tiny
 
 
@@ -70,7 +71,7 @@ def test_files_without_a_seal(tmp_path: Path) -> None:
 def test_a_checkpoint_with_a_record_needs_a_seal_and_a_strangers_does_not(tmp_path: Path) -> None:
     path, tensors = tmp_path / "x.safetensors", {"w": torch.ones(2)}
     save_file(tensors, path, metadata={"rales": "{}"})
-    for read in (runs.read_checkpoint, read_tensors):
+    for read in (run_folder.read_checkpoint, read_tensors):
         with pytest.raises(ValueError, match=r"x.safetensors: not a checkpoint of Rales, or cut or damaged"):
             read(path)
     save_file(tensors, path, metadata={"sha256": "0" * 64})
@@ -80,16 +81,18 @@ def test_a_checkpoint_with_a_record_needs_a_seal_and_a_strangers_does_not(tmp_pa
 def test_the_same_run_leaves_the_same_bytes(tmp_path: Path) -> None:
     """safetensors writes several metadata in random order, so the seal is no entry of its own."""
     for number in range(12):
-        runs.save_tensors(tmp_path / f"{number}", {"w": torch.ones(2), "v": torch.ones(3)}, {"epoch": 1, "b": [2]})
+        run_folder.save_tensors(
+            tmp_path / f"{number}", {"w": torch.ones(2), "v": torch.ones(3)}, {"epoch": 1, "b": [2]}
+        )
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
-    assert runs.read_checkpoint(tmp_path / "0")[1] == {"epoch": 1, "b": [2]}
+    assert run_folder.read_checkpoint(tmp_path / "0")[1] == {"epoch": 1, "b": [2]}
 
 
 def test_a_record_that_is_written_again_gets_a_seal_of_its_own(tmp_path: Path) -> None:
-    runs.save_tensors(tmp_path / "a", {"w": torch.ones(2)}, {"seal": f"rales-sha256:{'a' * 64}", "epoch": 1})
-    assert runs.read_checkpoint(tmp_path / "a")[1] == {"epoch": 1}
+    run_folder.save_tensors(tmp_path / "a", {"w": torch.ones(2)}, {"seal": f"rales-sha256:{'a' * 64}", "epoch": 1})
+    assert run_folder.read_checkpoint(tmp_path / "a")[1] == {"epoch": 1}
     shutil.copy(tmp_path / "a", tmp_path / "b")  # a copy is as whole
-    assert runs.read_checkpoint(tmp_path / "b")[1] == {"epoch": 1}
+    assert run_folder.read_checkpoint(tmp_path / "b")[1] == {"epoch": 1}
 
 
 def test_the_file_for_the_reference_code_is_read_as_any_other(tmp_path: Path) -> None:
@@ -111,10 +114,10 @@ def test_the_file_for_the_reference_code_is_read_as_any_other(tmp_path: Path) ->
 def test_a_run_does_not_go_on_from_a_damaged_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One bit, the number still finite: the epoch before is whole, so the run goes on from that."""
     for epoch in (1, 2):
-        runs.save_resume(tmp_path, {"w": torch.ones(500)}, {"state": {"epoch": epoch}})
-    path = tmp_path / runs.RESUME
+        run_folder.save_resume(tmp_path, {"w": torch.ones(500)}, {"state": {"epoch": epoch}})
+    path = tmp_path / run_folder.RESUME
     content = bytearray(path.read_bytes())
     content[-1] ^= 1 << 6  # of an exponent: 1 becomes tiny
     path.write_bytes(content)
-    assert runs.read_resume(tmp_path, lambda tensors, record, path: None) == {"epoch": 1}
+    assert run_folder.read_resume(tmp_path, lambda tensors, record, path: None) == {"epoch": 1}
     assert "resume.safetensors: a checkpoint of Rales that was damaged or changed" in caplog.text

@@ -9,7 +9,7 @@ import soundfile
 
 import rales.data
 from rales.data import sprsound
-from rales.data.cycles import COLUMNS
+from rales.data.reader import COLUMNS
 from tests.damage import audit_of_one_problem
 
 RATE_HZ = 8000

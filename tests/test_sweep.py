@@ -22,12 +22,16 @@ import psutil
 import pytest
 import torch
 
-from rales import recipes, reproduce, runs, sweep
 from rales.cli import app, main
-from rales.config import Recipe, Step, UsageError
+from rales.config import Recipe, Step
 from rales.data import read_cycles, splits
-from rales.report.published import TABLE2, paper_rows
-from rales.rows import cycle_waves, rows_of
+from rales.data.dataset import cycle_waves, rows_of
+from rales.errors import UsageError
+from rales.files.atomic import lock_folder
+from rales.jobs import reproduce, sweep
+from rales.recipes.registry import RECIPES, make_recipe
+from rales.report.literature import TABLE2, paper_rows
+from rales.training import run_folder
 from tests import tiny
 from tests.conftest import GOLDEN, REPOSITORY
 
@@ -76,9 +80,9 @@ def test_trials_are_the_grid_times_the_seeds_and_unknown_words_stop_them() -> No
 def test_the_paper_is_a_sweep() -> None:
     table2 = reproduce.paper_trials("table2", 5, ["size=tiny", "frontend=icbhi"])
     assert len(table2) == 190  # six rows and 13 earlier systems, with and without validation patients
-    assert {trial.recipe for trial in table2} == set(recipes.RECIPES)
+    assert {trial.recipe for trial in table2} == set(RECIPES)
     printed = {row.recipe for row in paper_rows(TABLE2)}
-    assert printed < set(recipes.RECIPES)
+    assert printed < set(RECIPES)
     assert len(reproduce.paper_trials("figure3", 5, ["size=tiny"], select="test_best")) == 5
     ratios = [str(GOLDEN / "checkpoints" / f"{name}.safetensors") for name in ("full", "enconly")]
     words = [trial.words[0] for trial in reproduce.paper_trials("table1", 1, [], weights=ratios, select="last")]
@@ -100,7 +104,7 @@ def test_named_sets_of_layers_are_written_out() -> None:
     words = [trial.words[1].removeprefix("model.layers=") for trial in found]
     assert words == ["[1,2]", "[1,3]", "[2,3]", "[1,2,3]"]
     everything = sweep.trials("m2d_fusion", {"model.layers": ["subsets"]}, 1, ["size=tiny"])
-    assert len({recipes.make(t.recipe, t.words).config.model.layers for t in everything}) == 7
+    assert len({make_recipe(t.recipe, t.words).config.model.layers for t in everything}) == 7
     by_size = sweep.trials("m2d_fusion", {"model.layers": ["pairs"], "size": ["tiny", "small"]}, 1)
     assert len(by_size) == 3 + 66  # of three and of twelve layers
     with pytest.raises(UsageError, match="the encoder has 3 layers"):
@@ -125,7 +129,7 @@ def test_every_ablation_of_the_docs_changes_what_a_small_network_computes(line: 
     [grid] = re.findall(r"--grid (\S+)", line)
     words = ["size=tiny", "audio.duration_s=2", *AT_TINY.get(grid.split("=")[0], [])]
     found = sweep.trials(line.split()[1], sweep.grid_of([grid]), 1, words)
-    made = [recipes.make(trial.recipe, trial.words) for trial in found]
+    made = [make_recipe(trial.recipe, trial.words) for trial in found]
     assert len({repr((recipe.config, recipe.options)) for recipe in made}) == len(found) > 1
     computed = [computed_by(recipe, data) for recipe in made]
     if not grid.startswith(READ_ELSEWHERE):
@@ -158,7 +162,7 @@ def test_the_document_says_what_a_line_needs_at_size_tiny() -> None:
 def test_size_tiny_has_one_row_of_patches_and_no_batch_to_take_a_minimum_of() -> None:
     with pytest.raises(UsageError, match=r"audio.scope=batch: only the icbhi log-mel .* or use --set frontend=icbhi"):
         sweep.trials("m2d_fusion", {"audio.scope": ["clip", "batch"]}, 1, ["size=tiny"])
-    config = recipes.make("m2d_fusion", size="tiny").config
+    config = make_recipe("m2d_fusion", size="tiny").config
     assert config.model.patch[0] == 80  # so the document sends model.layout=flat,stacked to other patches
 
 
@@ -168,7 +172,7 @@ def test_finished_runs_are_skipped_and_a_trial_that_raises_stops_no_other(data: 
     assert [outcome.state for outcome in first] == ["done", "failed"]
     assert "cuda:7" in first[1].error
     assert "Traceback" in first[1].trace
-    recorded = runs.read_json(tmp_path / "sweep.json")["trials"]
+    recorded = run_folder.read_json(tmp_path / "sweep.json")["trials"]
     assert [row["state"] for row in recorded] == ["done", "failed"]
     before = (tmp_path / trials[0].name / "done").stat().st_mtime_ns
     second = sweep.run(trials, data, tmp_path, processes=2)
@@ -215,11 +219,14 @@ def test_a_second_sweep_in_the_folder_is_told_and_one_after_a_kill_clears_up(dat
     trials = planned()
     sweep.run(trials, data, tmp_path, processes=1)
     # Killed between `done` and the removal of what it would have gone on from
-    left = [tmp_path / trials[0].name / name for name in (runs.RESUME, runs.PREVIOUS, runs.NEXT)]
+    left = [tmp_path / trials[0].name / name for name in (run_folder.RESUME, run_folder.PREVIOUS, run_folder.NEXT)]
     for path in left:
         path.touch()
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with runs.claimed(tmp_path), pytest.raises(ValueError, match=r"another process is at work there; wait for it or"):
+    with (
+        lock_folder(tmp_path),
+        pytest.raises(ValueError, match=r"another process is at work there; wait for it or"),
+    ):
         sweep.run([*trials, *planned(seeds=2)[1:]], data, tmp_path, processes=1)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert [outcome.state for outcome in sweep.run(trials, data, tmp_path, processes=1)] == ["skipped"]
@@ -361,7 +368,7 @@ def test_reproduce_through_the_command(data: Path, tmp_path: Path, capsys: pytes
 def test_reproduce_looks_for_what_its_report_needs_before_it_trains(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("rales.extras.find_spec", lambda name: None if name == "matplotlib" else name)
+    monkeypatch.setattr("rales.optional_packages.find_spec", lambda name: None if name == "matplotlib" else name)
     settings = [word for setting in (*tiny.SETTINGS, "train.epochs=1") for word in ("--set", setting)]
     words = ["reproduce", "figure3", "--data", str(data), "--out", str(tmp_path / "out"), "--seeds", "1"]
     with pytest.raises(SystemExit) as ended:
@@ -390,7 +397,7 @@ def test_a_sweep_ends_with_the_ranking_and_says_what_it_is_by(
         assert [row["ranked_by"] for row in ranking] == [by] * 2
         figures = [row[by.removeprefix("test_")] for row in ranking]
         assert figures == sorted(figures, reverse=True)
-        stored = runs.read_json(next(Path(out).glob("*0.01*")) / "evaluation.json")
+        stored = run_folder.read_json(next(Path(out).glob("*0.01*")) / "evaluation.json")
         mine = next(row for row in ranking if "0.01" in row["system"])
         assert mine["score"] == stored["score"]
         if select == "validation":

@@ -11,21 +11,26 @@ import soundfile
 import torch
 
 import rales
-from rales import finetune, predict, recipes, runs, scoring, sweep
-from rales.audio.images import RespireNetPicture
-from rales.config import Recipe, Step, UsageError
+from rales.audio.spectrogram_images import RespireNetPicture
+from rales.config import Recipe, Step
 from rales.data import read_cycles, splits
+from rales.data.dataset import cycle_waves, preparation, rows_of
 from rales.data.icbhi import sex_and_age
-from rales.devices import Place
-from rales.metrics import CLASSES
+from rales.errors import UsageError
+from rales.evaluation import predictions
+from rales.inference import predictor
+from rales.jobs import sweep
+from rales.labels import CLASSES
 from rales.models.ast import AST
 from rales.models.cnn import Cnn
 from rales.models.resnest import ResNeSt
 from rales.models.resnet import ResNet
-from rales.recipes import RECIPES, lungattn
+from rales.recipes import lungattn
+from rales.recipes.registry import RECIPES, make_recipe, rebuild_recipe
 from rales.report import report
-from rales.report.folders import read_runs
-from rales.rows import cycle_waves, preparation, rows_of
+from rales.report.load_runs import read_runs
+from rales.training import finetune, run_folder
+from rales.training.distributed import Place
 from tests import tiny
 from tests.run_folders import furthest
 
@@ -48,7 +53,7 @@ def cycles(place: Path) -> pd.DataFrame:
 
 
 def made(name: str, *words: str) -> Recipe:
-    return recipes.make(name, [*WORDS, *words], size="tiny")
+    return make_recipe(name, [*WORDS, *words], size="tiny")
 
 
 def train(recipe: Recipe, cycles: pd.DataFrame, place: Path, out: Path) -> dict[str, Any]:
@@ -74,7 +79,7 @@ def test_a_run_is_scored_again_from_its_checkpoint(
 ) -> None:
     run = trained(name)
     assert {path.name for path in run.iterdir()} >= FILES
-    assert runs.read_json(run / "config.json")["provenance"] == made(name).provenance != "ours"
+    assert run_folder.read_json(run / "config.json")["provenance"] == made(name).provenance != "ours"
     table = pd.read_csv(run / "predictions.csv")
     test = cycles[cycles["split"] == "test"]
     assert table[["recording", "cycle"]].to_numpy().tolist() == test[["recording", "cycle"]].to_numpy().tolist()
@@ -82,9 +87,9 @@ def test_a_run_is_scored_again_from_its_checkpoint(
     model = rales.load(run, device="cpu")
     again = model.predict(sorted(set(test["path"])))
     assert np.abs(again[columns].to_numpy() - table[columns].to_numpy()).max() < 1e-5
-    figures = runs.read_json(run / "evaluation.json")
+    figures = run_folder.read_json(run / "evaluation.json")
     monkeypatch.setenv("RALES_CACHE", str(place / "cache"))
-    evaluated = predict.evaluate(run, cycles, device="cpu")
+    evaluated = predictor.evaluate(run, cycles, device="cpu")
     assert evaluated["confusion"] == figures["confusion"]
     assert evaluated["protocol"]["provenance"] == made(name).provenance
     vectors = model.embed(test["path"].iloc[0])
@@ -155,7 +160,7 @@ def test_a_damaged_resume_of_the_first_stage_is_told_and_the_one_before_is_taken
         stopped_after(patch, 2)
         with pytest.raises(KeyboardInterrupt):
             train(made("moummad_scl"), cycles, place, tmp_path / "run")
-    path = tmp_path / "run" / "stage1" / runs.RESUME
+    path = tmp_path / "run" / "stage1" / run_folder.RESUME
     path.write_bytes(path.read_bytes()[:-100])
     train(made("moummad_scl"), cycles, place, tmp_path / "run")
     assert f"{path}: damaged" in caplog.text
@@ -192,7 +197,7 @@ def test_losses_over_whole_batches_refuse_pieces(cycles: pd.DataFrame, place: Pa
 
 def test_the_probe_trains_its_layer_alone(trained: Any) -> None:
     run = trained("moummad_scl")
-    first, last = (runs.read_checkpoint(path / "last.safetensors")[0] for path in (run / "stage1", run))
+    first, last = (run_folder.read_checkpoint(path / "last.safetensors")[0] for path in (run / "stage1", run))
     moved = {name for name in first if not torch.equal(first[name], last[name])}
     assert moved == {"head.weight", "head.bias"}
 
@@ -288,7 +293,7 @@ def test_respirenet_joins_train_cycles_and_cuts_long_ones(cycles: pd.DataFrame) 
     assert set(items.loc[items["split"] == "test", "second_path"]) == {""}
     assert (items.groupby(["recording", "cycle", "second_path", "second_start_s"]).size() >= 2).all()  # 1 s in 0.8 s
     assert len(rows_of(uneven.assign(split=""), made("respirenet"))) == 2 * len(uneven)
-    one = recipes.make("respirenet", ["audio.duration_s=1"], size="tiny")
+    one = make_recipe("respirenet", ["audio.duration_s=1"], size="tiny")
     assert len(rows_of(uneven.assign(split=""), one)) == len(uneven)
 
 
@@ -322,7 +327,7 @@ def test_wang_gives_cycles_the_spectrum_of_another_device(cycles: pd.DataFrame, 
 def finetune_parts(recipe: Recipe, run: Path) -> tuple[torch.nn.Module, torch.nn.Module]:
     """-> front-end and network of a finished run."""
     frontend, network = recipe.frontend(recipe.config), recipe.model(recipe.config)
-    finetune.load_tensors(runs.read_checkpoint(run / "best.safetensors")[0], network, frontend)
+    finetune.load_tensors(run_folder.read_checkpoint(run / "best.safetensors")[0], network, frontend)
     return frontend.eval(), network.eval()
 
 
@@ -342,7 +347,7 @@ def test_lungattn_filters_at_the_native_rate(tmp_path: Path) -> None:
 
 
 def test_nguyen_fits_gains_on_train_cycles_and_keeps_the_relationship(trained: Any) -> None:
-    tensors, _ = runs.read_checkpoint(trained("nguyen_cotuning") / "best.safetensors")
+    tensors, _ = run_folder.read_checkpoint(trained("nguyen_cotuning") / "best.safetensors")
     gains = tensors["frontend.gains"]
     assert (gains[[0, 1, 4]] == 1).all()  # AKGC417L, LittC2SE, unknown: none of them trains here
     assert gains[3].std() > 0
@@ -354,9 +359,9 @@ def test_nguyen_fits_gains_on_train_cycles_and_keeps_the_relationship(trained: A
 
 def test_respirenet_has_a_network_for_each_device_with_both_parts(trained: Any) -> None:
     run = trained("respirenet")
-    assert runs.read_json(run / "config.json")["options"]["devices"] == "Litt3200+Meditron"
-    tensors, _ = runs.read_checkpoint(run / "best.safetensors")
-    first, _ = runs.read_checkpoint(run / "stage1" / "best.safetensors")
+    assert run_folder.read_json(run / "config.json")["options"]["devices"] == "Litt3200+Meditron"
+    tensors, _ = run_folder.read_checkpoint(run / "best.safetensors")
+    first, _ = run_folder.read_checkpoint(run / "stage1" / "best.safetensors")
     assert {name.split(".")[1] for name in tensors if name.startswith("networks")} == {"all", "Litt3200", "Meditron"}
     assert all(torch.equal(tensors[name], value) for name, value in first.items())
     name = "networks.{}.head.1.weight"
@@ -366,8 +371,8 @@ def test_respirenet_has_a_network_for_each_device_with_both_parts(trained: Any) 
 def test_respirenet_measures_each_device_or_keeps_what_stage_1_measured(
     trained: Any, cycles: pd.DataFrame, place: Path, tmp_path: Path
 ) -> None:
-    kept, _ = runs.read_checkpoint(trained("respirenet") / "stage2_Meditron" / "best.safetensors")
-    first, _ = runs.read_checkpoint(trained("respirenet") / "stage1" / "best.safetensors")
+    kept, _ = run_folder.read_checkpoint(trained("respirenet") / "stage2_Meditron" / "best.safetensors")
+    first, _ = run_folder.read_checkpoint(trained("respirenet") / "stage1" / "best.safetensors")
     assert torch.equal(kept["frontend.mean"], first["frontend.mean"])
 
     recipe, run = made("respirenet", "statistics=device"), tmp_path / "run"
@@ -382,7 +387,7 @@ def test_respirenet_measures_each_device_or_keeps_what_stage_1_measured(
         assert joined.empty  # a device of even classes joins no cycles, so its rows are among those of all
         chosen[f"_{device}"] = (items["split"] == "train") & (items["device"] == device) & (items["second_path"] == "")
 
-    tensors, _ = runs.read_checkpoint(run / "best.safetensors")
+    tensors, _ = run_folder.read_checkpoint(run / "best.safetensors")
     for suffix, rows in chosen.items():
         pictures = colours[rows.to_numpy()]
         mean, std = pictures.mean(axis=(0, 2, 3)), pictures.std(axis=(2, 3), ddof=1).mean(axis=0)
@@ -447,13 +452,13 @@ def test_a_report_says_how_sure_each_system_is(trained: Any, tmp_path: Path) -> 
 def test_public_weights_start_the_network(name: str, make: Any, tmp_path: Path) -> None:
     public = make().state_dict()
     torch.save(public, tmp_path / "public.pth")
-    recipe = recipes.make(name, ["audio.duration_s=2"], weights=str(tmp_path / "public.pth"))
+    recipe = make(name, ["audio.duration_s=2"], weights=str(tmp_path / "public.pth"))
     model = recipe.model(recipe.config).state_dict()
     key = "patch_embed.proj.weight" if name == "ast_ft" else "conv_block1.conv1.weight" if "moum" in name else None
     key = key or next(name for name in public if name.startswith("layer3."))
     (found,) = [value for known, value in model.items() if known.endswith(key)]
     assert torch.equal(found, public[key])
-    again = recipes.rebuild(tiny.record_of(recipe), "run")  # the file is no longer needed
+    again = rebuild_recipe(tiny.record_of(recipe), "run")  # the file is no longer needed
     shapes = {known: value.shape for known, value in again.model(again.config).state_dict().items()}
     assert shapes == {known: value.shape for known, value in model.items()}
 
@@ -461,7 +466,7 @@ def test_public_weights_start_the_network(name: str, make: Any, tmp_path: Path) 
 @pytest.mark.parametrize("name", ["lungrn_nl", "lungattn", "arscnet"])
 def test_systems_without_weights_refuse_some(name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} has no pre-trained weights"):
-        recipes.make(name, weights="some.pth")
+        make_recipe(name, weights="some.pth")
 
 
 FULL_SIZE = {  # baselines of the literature: trainable parameters of the whole network
@@ -479,7 +484,7 @@ FULL_SIZE = {  # baselines of the literature: trainable parameters of the whole 
 
 @pytest.mark.parametrize("name", FULL_SIZE)
 def test_full_size_has_the_published_number_of_parameters(name: str) -> None:
-    recipe = recipes.make(name)
+    recipe = make_recipe(name)
     with torch.device("meta"):
         model = recipe.model(recipe.config)
     assert sum(p.numel() for p in model.parameters()) == FULL_SIZE[name]
@@ -497,19 +502,19 @@ def test_metadata_groups(place: Path, cycles: pd.DataFrame) -> None:
 def test_pieces_vote_and_the_majority_has_the_largest_probability() -> None:
     rows = pd.DataFrame({"recording": list("aaabb"), "cycle": [1, 1, 1, 1, 2], "x": range(5)})
     shares = np.array([[0.9, 0.05, 0.03, 0.02], [0.4, 0.5, 0.05, 0.05], [0.2, 0.6, 0.1, 0.1], *np.full((2, 4), 0.25)])
-    cycles, logits = scoring.pooled(rows, np.log(shares).astype(np.float32))
+    cycles, logits = predictions.pooled(rows, np.log(shares).astype(np.float32))
     assert cycles["x"].tolist() == [0, 3, 4]
     assert np.exp(logits[0]) == pytest.approx([0.3, 0.55, 0.075, 0.075], abs=1e-6)  # the two that said crackle
-    tie = scoring.pooled(rows[:2], np.log(shares[:2]).astype(np.float32))[1]
+    tie = predictions.pooled(rows[:2], np.log(shares[:2]).astype(np.float32))[1]
     assert np.exp(tie[0]) == pytest.approx(shares[0], abs=1e-6)
-    same, unchanged = scoring.pooled(rows[3:], np.log(shares[3:]).astype(np.float32))
+    same, unchanged = predictions.pooled(rows[3:], np.log(shares[3:]).astype(np.float32))
     assert same is not rows
     assert np.array_equal(unchanged, np.log(shares[3:]).astype(np.float32))
 
 
 def test_ast_fades_where_the_recording_ends_not_where_the_cycle_does(cycles: pd.DataFrame) -> None:
     first, last = cycles.iloc[0], cycles.iloc[3]
-    prepare = preparation(recipes.make("ast_ft", ["audio.duration_s=1"], size="tiny"))
+    prepare = preparation(make_recipe("ast_ft", ["audio.duration_s=1"], size="tiny"))
     plain = replace(prepare, settings={**prepare.settings, "fade_samples": 0})
     for row, faded in ((first, slice(0, 900)), (last, slice(15100, 16000))):
         with_fade, without = (made_of(row["path"], row["start_s"], row["end_s"]) for made_of in (prepare, plain))

@@ -8,7 +8,6 @@ of somebody's system, so it says so in the commit.
 
 import hashlib
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pytest
 import torch
 
 from rales.cli import main
-from rales.recipes import RECIPES
+from rales.recipes.registry import RECIPES
 from tests import tiny
 
 RECORD = Path(__file__).parent / "three_steps.json"
@@ -41,7 +40,9 @@ def machine() -> str:
 
 def trained(name: str, data: Path, out: Path) -> dict[str, Any]:
     """System -> {stage: losses of its steps as hexadecimal floats}, and the SHA-256 of its table of predictions."""
-    chosen = {field: value for field, value in SETTINGS.items() if not (field.startswith("audio.") and name in OWN_LENGTH)}
+    chosen = {
+        field: value for field, value in SETTINGS.items() if not (field.startswith("audio.") and name in OWN_LENGTH)
+    }
     settings = [part for field, value in chosen.items() for part in ("--set", f"{field}={value}")]
     command = ["train", name, "--data", str(data), "--out", str(out), "--size", "tiny", "--seed", "7", *settings]
     with pytest.raises(SystemExit) as ended:
@@ -90,4 +91,4 @@ def write_record() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(write_record())
+    write_record()

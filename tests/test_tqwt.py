@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rales.audio.resonance import HIGH_Q, LEAST_SAMPLES, LOW_Q, dual_q, dual_q_of_cycles, padded_length
 from rales.audio.tqwt import Wavelets, inverse_tqwt, max_stages, subbands, tqwt, wavelet_norms
+from rales.audio.tqwt_decomposition import HIGH_Q, LEAST_SAMPLES, LOW_Q, dual_q, dual_q_of_cycles, padded_length
 from tests.conftest import REPOSITORY
 
 

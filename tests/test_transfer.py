@@ -11,16 +11,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import rales
-from rales import finetune, layers, predict, recipes, runs, seals
 from rales.config import Config, Recipe, differences, override, to_dict
 from rales.data import read_cycles
-from rales.data.collection import read_collection
+from rales.data.corpus import read_collection
+from rales.data.dataset import cycle_waves
+from rales.files import seals
+from rales.inference import predictor
+from rales.jobs import layer_search
 from rales.models import M2D, ViT, load_m2d
-from rales.models.downloads import find
+from rales.models.hub import find
 from rales.models.m2d import default_decoder_heads
-from rales.models.weights import default_heads, read_tensors
+from rales.models.m2d_checkpoints import default_heads, read_tensors
 from rales.recipes import m2d_fusion, m2d_pretrain
-from rales.rows import cycle_waves
+from rales.recipes.registry import make_recipe, rebuild_recipe
+from rales.training import finetune, run_folder
 from tests import tiny
 from tests.command import command
 from tests.run_folders import tensors
@@ -75,7 +79,7 @@ def features(encoder: Any, frontend: Any, waves: Tensor) -> list[Tensor]:
 def check_equal(run: Path | None, weights: str, cycles: pd.DataFrame, cache: Path, *words: str) -> Recipe:
     """A run, and the recipe that starts from it, hear and see the same to the last bit."""
     model = rales.load(run)
-    recipe = recipes.make("m2d_fusion", words, weights=weights)
+    recipe = make_recipe("m2d_fusion", words, weights=weights)
     before, after = heard(model.recipe, cycles, cache), heard(recipe, cycles, cache)
     assert torch.equal(before, after)
     network, frontend = recipe.model(recipe.config), recipe.frontend(recipe.config)
@@ -92,7 +96,7 @@ def check_equal(run: Path | None, weights: str, cycles: pd.DataFrame, cache: Pat
 @pytest.mark.parametrize("form", ["run", "run/best.safetensors", "run/last.safetensors"])
 def test_features_of_a_run_given_as_weights_are_its_own(place: Path, cycles: pd.DataFrame, form: str) -> None:
     recipe = check_equal(place / form, str(place / form), cycles, place / "cache")
-    stored = runs.read_json(place / "run" / "config.json")["config"]
+    stored = run_folder.read_json(place / "run" / "config.json")["config"]
     assert recipe.config.audio == rales.load(place / "run").recipe.config.audio
     model = recipe.config.model
     assert (model.heads, list(model.patch), model.unit_frames) == (3, [80, 8], 100)
@@ -119,12 +123,12 @@ def test_whatever_shapes_do_not_tell_comes_from_the_record(
 def test_features_of_the_model_that_ships(place: Path, cycles: pd.DataFrame) -> None:
     recipe = check_equal(None, "rales-small", cycles, place / "cache")
     assert (recipe.config.model.heads, recipe.config.audio.rate_hz, recipe.config.audio.duration_s) == (4, 8000, 4.0)
-    assert find("rales-small") == predict.DEFAULT_FOLDER / "model.safetensors"
+    assert find("rales-small") == predictor.DEFAULT_FOLDER / "model.safetensors"
 
 
 def test_what_the_user_sets_wins_and_what_cannot_be_is_a_sentence(place: Path) -> None:
     words = ["audio.rate_hz=4000", "model.heads=2", "frontend=m2d"]
-    recipe = recipes.make("m2d_fusion", words, weights=str(place / "run"))
+    recipe = make_recipe("m2d_fusion", words, weights=str(place / "run"))
     audio = recipe.config.audio
     assert (audio.rate_hz, audio.frontend, audio.duration_s) == (4000, "m2d", 1.5)
     assert audio.mean == pytest.approx(-7.1)
@@ -137,12 +141,12 @@ def test_what_the_user_sets_wins_and_what_cannot_be_is_a_sentence(place: Path) -
     )
     assert "--set changes audio.rate_hz 4000, model.heads 2" in said
     for word in ("model.dim=48", "model.depth=3", "model.patch=16,16", "model.unit_frames=200"):
-        wrong = recipes.make("m2d_fusion", ["model.layers=1", word], weights=str(place / "run"))
+        wrong = make_recipe("m2d_fusion", ["model.layers=1", word], weights=str(place / "run"))
         with pytest.raises(
             ValueError, match=r"width, depth, patch and unit are \(24, 2, \(80, 8\), 100\); --set cannot"
         ):
             wrong.model(wrong.config)
-    odd = recipes.make("m2d_fusion", ["model.heads=5"], weights=str(place / "run"))
+    odd = make_recipe("m2d_fusion", ["model.heads=5"], weights=str(place / "run"))
     with pytest.raises(ValueError, match="a ViT of width 24 with 5 heads"):
         odd.model(odd.config)
 
@@ -162,7 +166,7 @@ def test_the_command_says_what_was_taken_and_the_record_of_the_new_run_is_true(
     assert "width 24, depth 2, 3 heads, patches of 80 x 8, units of 100 frames" in line
     assert "frontend m2d_clip, floor clip, rate_hz 8000, duration_s 1.5" in line
     assert line.endswith("its head, layer weights and calibration are not")
-    old, new = (runs.read_json(out / "config.json")["config"] for out in (place / "run", tmp_path / "new"))
+    old, new = (run_folder.read_json(out / "config.json")["config"] for out in (place / "run", tmp_path / "new"))
     assert new["audio"] == old["audio"]
     same = ("dim", "depth", "heads", "patch", "unit_frames", "long_input", "raw_last", "layout")
     assert {name: new["model"][name] for name in same} == {name: old["model"][name] for name in same}
@@ -177,12 +181,12 @@ def test_a_run_that_is_not_finished_or_no_encoder_is_a_sentence(place: Path, tmp
     for name in ("config.json", "best.safetensors"):
         (tmp_path / "stopped" / name).write_bytes((place / "run" / name).read_bytes())
     with pytest.raises(ValueError, match="stopped: the run is not finished; the same command goes on with it"):
-        recipes.make("m2d_fusion", weights=str(tmp_path / "stopped"))
-    plain, record = runs.read_checkpoint(place / "run" / "best.safetensors")
+        make_recipe("m2d_fusion", weights=str(tmp_path / "stopped"))
+    plain, record = run_folder.read_checkpoint(place / "run" / "best.safetensors")
     path = tmp_path / "model.safetensors"
     for wrong in ({"heads": 0}, {"heads": "three"}, {"unit_frames": -5}):
         config = {**record["config"], "model": {**record["config"]["model"], **wrong}}
-        runs.save_tensors(path, plain, {**record, "config": config})
+        run_folder.save_tensors(path, plain, {**record, "config": config})
         with pytest.raises(
             ValueError, match=rf"model.safetensors: says {next(iter(wrong))} = .*expected a whole number"
         ):
@@ -196,9 +200,9 @@ def test_a_run_that_is_not_finished_or_no_encoder_is_a_sentence(place: Path, tmp
 
 def save_size_tiny(path: Path) -> Recipe:
     """Write the checkpoint of a run of size tiny, untrained; -> its recipe."""
-    recipe = recipes.make("m2d_fusion", size="tiny")
+    recipe = make_recipe("m2d_fusion", size="tiny")
     about = {"recipe": recipe.name, "options": recipe.options, "config": to_dict(recipe.config), "epoch": 1}
-    runs.save_tensors(path, recipe.model(recipe.config).state_dict(), runs.clean(about))
+    run_folder.save_tensors(path, recipe.model(recipe.config).state_dict(), run_folder.clean(about))
     return recipe
 
 
@@ -210,7 +214,7 @@ def test_the_sentence_of_published_tells_the_sound_that_the_run_will_have(tmp_pa
     else:
         tiny.save(tiny.model(*KINDS[kind]), path)
         before = tiny.recipe(*KINDS[kind])
-    recipe = recipes.make("m2d_fusion", ["fidelity=published"], weights=str(path))
+    recipe = make_recipe("m2d_fusion", ["fidelity=published"], weights=str(path))
     kept, asked = recipe.notes[0].split(" are taken from its run, but as asked for: ")
     asked = asked.split("; its head")[0]
     heard, theirs = (to_dict(made.config.audio) for made in (recipe, before))
@@ -234,7 +238,7 @@ def test_published_has_the_published_numbers_whatever_the_network(
     weights = str(start[kind]) if kind in start else ""
     expected = override(Config(), [f"{name}={value}" for name, value in m2d_fusion.PUBLISHED.items()])
     for size in ("", "base", "small", "tiny"):
-        recipe = recipes.make("m2d_fusion", ["fidelity=published"], size=size, weights=weights)
+        recipe = make_recipe("m2d_fusion", ["fidelity=published"], size=size, weights=weights)
         warm = {"train.warmup_epochs": 5} if kind == "random" else {}
         changed = {k: v for k, v in differences(expected, recipe.config).items() if not k.startswith("model.")}
         assert changed == warm
@@ -259,25 +263,25 @@ def test_size_changes_nothing_beside_weights(place: Path, tmp_path: Path, golden
         (tmp_path / "tiny.safetensors", "tiny"),
         ("rales-small", "tiny"),
     ):
-        recipe = recipes.make("m2d_fusion", size=size, weights=str(weights))
-        numbers = recipes.make("m2d_fusion", size="tiny").config if own else Config()
+        recipe = make_recipe("m2d_fusion", size=size, weights=str(weights))
+        numbers = make_recipe("m2d_fusion", size="tiny").config if own else Config()
         assert (recipe.config.train, recipe.config.augment) == (numbers.train, numbers.augment), weights
         assert recipe.options["size"] == own
         assert any("changes nothing" in note for note in recipe.notes) == (size not in ("", own))
-        again = recipes.rebuild(tiny.record_of(recipe), "")
+        again = rebuild_recipe(tiny.record_of(recipe), "")
         assert (again.config.train, again.options["size"]) == (numbers.train, own or "base")
 
 
 def test_another_front_end_leaves_the_scope_of_the_batch_behind(tmp_path: Path) -> None:
     tiny.save(tiny.model(*KINDS["batch scope"]), tmp_path / "model.safetensors")
     weights = str(tmp_path / "model.safetensors")
-    assert recipes.make("m2d_fusion", weights=weights).config.audio.scope == "batch"
-    assert recipes.make("m2d_fusion", weights=weights, frontend="m2d").config.audio.scope == "clip"
+    assert make_recipe("m2d_fusion", weights=weights).config.audio.scope == "batch"
+    assert make_recipe("m2d_fusion", weights=weights, frontend="m2d").config.audio.scope == "clip"
 
 
 def test_a_file_of_somebody_else_has_the_recipe_s_sound(golden: Path) -> None:
-    recipe = recipes.make("m2d_fusion", weights=str(golden / "checkpoints" / "enconly.safetensors"))
-    assert recipe.config.audio == recipes.make("m2d_fusion").config.audio
+    recipe = make_recipe("m2d_fusion", weights=str(golden / "checkpoints" / "enconly.safetensors"))
+    assert recipe.config.audio == make_recipe("m2d_fusion").config.audio
     assert "it says nothing of what it heard, so that is front-end icbhi at 16000 Hz, 8 s" in recipe.notes[0]
 
 
@@ -285,16 +289,16 @@ def test_a_file_of_somebody_else_has_the_recipe_s_sound(golden: Path) -> None:
 
 
 def test_an_encoder_of_pretraining_hears_what_it_was_pretrained_on(place: Path) -> None:
-    stats = runs.read_json(place / "pretraining" / "statistics.json")
+    stats = run_folder.read_json(place / "pretraining" / "statistics.json")
     for form in ("pretraining", "pretraining/last.safetensors"):
-        recipe = recipes.make("m2d_fusion", weights=str(place / form))
+        recipe = make_recipe("m2d_fusion", weights=str(place / form))
         audio = recipe.config.audio
         assert (audio.frontend, audio.rate_hz) == ("m2d", 16000)
         assert (audio.mean, audio.std) == pytest.approx((stats["mean"], stats["std"]))
         assert (recipe.config.model.heads, recipe.config.model.unit_frames) == (3, 96)
         assert recipe.notes[0].endswith("its predictor and target are not")
-    asked = recipes.make("m2d_fusion", weights=str(place / "pretraining"), frontend="icbhi").config.audio
-    assert asked == recipes.make("m2d_fusion").config.audio
+    asked = make_recipe("m2d_fusion", weights=str(place / "pretraining"), frontend="icbhi").config.audio
+    assert asked == make_recipe("m2d_fusion").config.audio
 
 
 def test_heads_of_the_predictor_are_the_argument_s_then_the_file_s(place: Path, tmp_path: Path) -> None:
@@ -303,8 +307,10 @@ def test_heads_of_the_predictor_are_the_argument_s_then_the_file_s(place: Path, 
     assert M2D.from_checkpoint(path).decoder_heads == 4
     given = M2D.from_checkpoint(path, heads=2, decoder_heads=8)
     assert (given.decoder_heads, given.size.heads) == (8, 2)
-    plain, record = runs.read_checkpoint(path)
-    runs.save_tensors(tmp_path / "record.safetensors", plain, record)  # the record alone, as resume.safetensors has it
+    plain, record = run_folder.read_checkpoint(path)
+    run_folder.save_tensors(
+        tmp_path / "record.safetensors", plain, record
+    )  # the record alone, as resume.safetensors has it
     model = M2D.from_checkpoint(tmp_path / "record.safetensors")
     assert (model.decoder_heads, model.size.heads) == (4, 3)
     save_file(plain, tmp_path / "bare.safetensors")
@@ -342,11 +348,11 @@ def test_pretraining_goes_on_with_the_encoder_of_a_run(
 
 def test_the_layer_search_hears_what_the_run_heard(place: Path, tmp_path: Path) -> None:
     data = read_cycles(place / "data")
-    layers.search(data, str(place / "run"), tmp_path / "layers", folds=2, sizes=[1], cache_folder=place / "cache")
-    settings = runs.read_json(tmp_path / "layers" / "layers.json")["settings"]
-    assert settings["audio"] == runs.read_json(place / "run" / "config.json")["config"]["audio"]
+    layer_search.search(data, str(place / "run"), tmp_path / "layers", folds=2, sizes=[1], cache_folder=place / "cache")
+    settings = run_folder.read_json(tmp_path / "layers" / "layers.json")["settings"]
+    assert settings["audio"] == run_folder.read_json(place / "run" / "config.json")["config"]["audio"]
     known, _ = read_tensors(place / "run" / "best.safetensors")
     assert (
-        settings["weights_digest"] == recipes.make("m2d_fusion", weights=str(place / "run")).config.model.weights_digest
+        settings["weights_digest"] == make_recipe("m2d_fusion", weights=str(place / "run")).config.model.weights_digest
     )
     assert known["encoder.cls_token"].shape == (1, 1, 24)

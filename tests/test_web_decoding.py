@@ -18,7 +18,7 @@ import psutil
 import pytest
 import soundfile
 
-from rales.web import sandbox, system
+from rales.web import platform_checks, sandbox
 from rales.web.decoding import Decoder, Lost
 from rales.web.settings import MIB, Limits
 from tests.served import until
@@ -159,7 +159,7 @@ def test_where_the_system_sets_no_limit_a_decoder_watches_its_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on macOS. The memory is touched bit by bit, as a decoder fills it; free memory of this process comes first."""
-    monkeypatch.setattr(system, "LIMITS_MEMORY", False)
+    monkeypatch.setattr(platform_checks, "LIMITS_MEMORY", False)
     read, write = os.pipe()
 
     def fill(*_: Any) -> None:
@@ -182,8 +182,8 @@ def test_where_the_system_sets_no_limit_a_decoder_watches_its_memory(
 
 
 def test_what_a_system_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (system.lacks(), bool(system.weaker())) == ("", sys.platform != "linux")
-    monkeypatch.setattr(system, "LIMITS_MEMORY", False)
-    assert "each decoder watches its own" in system.weaker()
+    assert (platform_checks.lacks(), bool(platform_checks.weaker())) == ("", sys.platform != "linux")
+    monkeypatch.setattr(platform_checks, "LIMITS_MEMORY", False)
+    assert "each decoder watches its own" in platform_checks.weaker()
     monkeypatch.delattr(os, "fork")
-    assert system.lacks().endswith("which this system lacks; use Linux, macOS or WSL")
+    assert platform_checks.lacks().endswith("which this system lacks; use Linux, macOS or WSL")

@@ -18,12 +18,12 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
-from rales.cli.page import chosen_token
-from rales.config import UsageError
+from rales.cli.serve import chosen_token
+from rales.errors import UsageError
+from rales.web import access_token as module
 from rales.web import address, is_kept, serve
-from rales.web import browser as shown
-from rales.web import door as module
-from rales.web.door import Door
+from rales.web import open_browser as shown
+from rales.web.access_token import Door
 from rales.web.settings import Limits
 from tests.attack.slow_clients import KNOWN, TOKEN, Command, command, get, sockets
 from tests.served import GENEROUS, door, new_session, recording, served, token, until, upload

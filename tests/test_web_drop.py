@@ -10,8 +10,8 @@ import httpx
 import pytest
 from playwright.sync_api import FilePayload, Page, expect
 
-from rales.audio.opening import AUDIO_SUFFIXES, FFMPEG_SUFFIXES
-from rales.web import marks
+from rales.audio.open_audio import AUDIO_SUFFIXES, FFMPEG_SUFFIXES
+from rales.web import cycle_edits
 from tests.browsed import Open, drop_folder, fresh_session, labels
 from tests.scripted import Script, script
 from tests.served import new_session, recording
@@ -238,7 +238,7 @@ def test_many_names_are_few_words(pairing: Script) -> None:
     ],
 )
 def test_paths_of_visitors(place: Path, client: httpx.Client, given: str, path: str, name: str) -> None:
-    assert marks.relative(given) == path
+    assert cycle_edits.relative(given) == path
     files = {"audio": ("whatever.wav", recording(place).read_bytes())}
     session = new_session(client)
     facts = client.post(f"/sessions/{session}/recordings", files=files, data={"path": given}).json()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rales.cells import one_line
+from rales.files.csv_cells import one_line
 from rales.web import address
 from rales.web.decoding import Decoder, Undecodable
 from rales.web.settings import Limits

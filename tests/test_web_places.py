@@ -23,9 +23,9 @@ import psutil
 import pytest
 import soundfile
 
-from rales.web import scores
-from rales.web.line import Line
-from rales.web.places import Places, Seldom, spoken
+from rales.web import model_answers
+from rales.web.connection_limits import Places, Seldom, spoken
+from rales.web.job_queue import Line
 from rales.web.settings import Limits, visitor
 from tests.attack.slow_clients import HALF_A_HEAD, sockets
 from tests.served import GENEROUS, new_session, recording, served, token, until
@@ -121,14 +121,14 @@ def test_who_finds_no_place_is_told_so_in_json(
 ) -> None:
     """Requests that the service works on never give way."""
     going_on, asked = threading.Event(), list[Any]()
-    quick, ask = scores.predict_file, Line.ask
+    quick, ask = model_answers.predict_file, Line.ask
 
     def counted(line: Line, job: Any) -> Any:
         asked.append(job)
         return ask(line, job)
 
     monkeypatch.setattr(Line, "ask", counted)
-    monkeypatch.setattr(scores, "predict_file", lambda *words: (going_on.wait(30), quick(*words))[1])
+    monkeypatch.setattr(model_answers, "predict_file", lambda *words: (going_on.wait(30), quick(*words))[1])
     files = {"audio": ("a.wav", recording(place).read_bytes())}
 
     def predict(_: int) -> int:
@@ -235,7 +235,7 @@ def test_an_address_of_ipv6_is_its_network() -> None:
 
 
 def test_the_end_does_not_wait_for_a_long_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rales.web.line.LAST_S", 0.2)
+    monkeypatch.setattr("rales.web.job_queue.LAST_S", 0.2)
     going_on = threading.Event()
     line = Line(lambda _: None, 4)
     line.thread.start()

@@ -16,12 +16,14 @@ import soundfile
 import torch
 
 import rales
-from rales import explain, export, predict
-from rales.audio import M2DLogMel, wave
-from rales.config import UsageError
+from rales.audio import M2DLogMel
+from rales.audio import io as wave
+from rales.errors import UsageError
 from rales.export.artefact import FORMATS
-from rales.web import marks, scores, serve, shelf
-from rales.web.line import Full, Line
+from rales.export.build import export_model
+from rales.inference import attribution, predictor
+from rales.web import cycle_edits, model_answers, model_registry, serve
+from rales.web.job_queue import Full, Line
 from rales.web.settings import Limits
 from rales.web.store import Store
 from tests.served import new_session, recording, served, until, upload
@@ -31,7 +33,7 @@ NOTICE = "Research tool, not a diagnosis."
 
 
 @pytest.fixture(scope="module")
-def model(place: Path) -> predict.Model:
+def model(place: Path) -> predictor.Model:
     return rales.load(place / "runs" / "first")
 
 
@@ -60,7 +62,7 @@ def stereo(path: Path, suffix: str, subtype: str) -> Path:
     ],
 )
 def test_predict_answers_as_the_command_does(
-    place: Path, client: httpx.Client, model: predict.Model, suffix: str, subtype: str
+    place: Path, client: httpx.Client, model: predictor.Model, suffix: str, subtype: str
 ) -> None:
     path = stereo(recording(place), suffix, subtype)
     expected = model.predict(path)
@@ -80,7 +82,7 @@ def test_predict_answers_as_the_command_does(
     assert not list((place / "store" / "arriving").iterdir())
 
 
-def test_an_annotation_beside_it_gives_the_cycles(place: Path, client: httpx.Client, model: predict.Model) -> None:
+def test_an_annotation_beside_it_gives_the_cycles(place: Path, client: httpx.Client, model: predictor.Model) -> None:
     path = recording(place)
     files = {"audio": (path.name, path.read_bytes()), "annotation": ("a.txt", path.with_suffix(".txt").read_bytes())}
     found = pd.DataFrame(client.post("/predict", files=files, data={"model": "second"}).json()["cycles"])
@@ -91,7 +93,7 @@ def test_an_annotation_beside_it_gives_the_cycles(place: Path, client: httpx.Cli
 
 
 def test_moved_boundaries_are_scored_as_a_prepared_cycle_is(
-    place: Path, client: httpx.Client, model: predict.Model
+    place: Path, client: httpx.Client, model: predictor.Model
 ) -> None:
     facts = upload(client, new_session(client), recording(place))
     spans = [{"start_s": 0.25, "end_s": 1.5}, {"start_s": 1.5, "end_s": 3.875}]
@@ -139,7 +141,7 @@ def test_models_and_runs(place: Path, client: httpx.Client) -> None:
     assert (unknown.status_code, "no run" in unknown.json()["detail"]) == (404, True)
 
 
-def test_why(place: Path, client: httpx.Client, model: predict.Model) -> None:
+def test_why(place: Path, client: httpx.Client, model: predictor.Model) -> None:
     """The parts of an explanation add up to what the whole picture adds to the log-odds; a stretch of 0.9 s stands in
     the clip of 2 s twice and a bit, and all of that is laid over the one that is there."""
     facts = upload(client, new_session(client), recording(place))
@@ -151,8 +153,8 @@ def test_why(place: Path, client: httpx.Client, model: predict.Model) -> None:
     assert body["from_s"][1:] == body["to_s"][:-1]
     assert (body["low_hz"][0], body["high_hz"][-1], body["notice"]) == (50.0, 8000.0, NOTICE)
     assert body["low_hz"][1:] == body["high_hz"][:-1] == sorted(body["high_hz"][:-1])
-    (prepared,) = scores.waves(model, recording(place), [(1.1, 2.0)])
-    found = explain.attribution(model, prepared, "wheeze")
+    (prepared,) = model_answers.waves(model, recording(place), [(1.1, 2.0)])
+    found = attribution.attribution(model, prepared, "wheeze")
     assert values.sum() / np.abs(values).max() == pytest.approx(
         found.grid.sum() / np.abs(scores_grid(found.grid, found.time_s)).max(), rel=1e-4
     )
@@ -167,7 +169,7 @@ def scores_grid(grid: Any, time_s: Any) -> Any:
 
 
 def test_two_models_at_a_time(place: Path) -> None:
-    models = shelf.Shelf(str(place / "runs" / "first"), place / "runs")
+    models = model_registry.Shelf(str(place / "runs" / "first"), place / "runs")
     assert models.known(None) == models.known("first") == "first"
     assert models.model("second") is models.model("second")
     with pytest.raises(KeyError, match=r"no model '\.\./first' here"):
@@ -248,7 +250,7 @@ OURS = "Selection\tBegin Time (s)\tEnd Time (s)\tClass\n1\t0.0\t1.5\tcrackle\n2\
     ],
 )
 def test_a_text_beside_a_recording_is_taken_as_the_command_takes_it(
-    place: Path, client: httpx.Client, tmp_path: Path, model: predict.Model, text: bytes, note: str, spans: Any
+    place: Path, client: httpx.Client, tmp_path: Path, model: predictor.Model, text: bytes, note: str, spans: Any
 ) -> None:
     (tmp_path / "a.wav").write_bytes(recording(place).read_bytes())
     (tmp_path / "a.txt").write_bytes(text)
@@ -288,8 +290,8 @@ def test_a_text_beside_a_recording_is_taken_as_the_command_takes_it(
     ],
 )
 def test_names_of_visitors(name: str, stem: str, safe: str) -> None:
-    assert marks.stem(name) == stem
-    assert marks.safe(marks.stem(name)) == safe
+    assert cycle_edits.stem(name) == stem
+    assert cycle_edits.safe(cycle_edits.stem(name)) == safe
 
 
 # The line in front of the model
@@ -319,7 +321,7 @@ def test_who_waits_goes_before_the_background() -> None:
     assert not line.thread.is_alive()
 
 
-def test_twenty_at_once_are_all_answered(place: Path, client: httpx.Client, model: predict.Model) -> None:
+def test_twenty_at_once_are_all_answered(place: Path, client: httpx.Client, model: predictor.Model) -> None:
     content = recording(place, 2).read_bytes()
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: client.post("/predict", files={"audio": ("a.wav", content)}), range(20)))
@@ -328,13 +330,13 @@ def test_twenty_at_once_are_all_answered(place: Path, client: httpx.Client, mode
 
 
 def test_too_many_are_told_to_come_back(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = scores.predict_file
+    quick = model_answers.predict_file
 
     def slow(*words: Any) -> Any:
         time.sleep(0.3)
         return quick(*words)
 
-    monkeypatch.setattr(scores, "predict_file", slow)
+    monkeypatch.setattr(model_answers, "predict_file", slow)
     content = recording(place).read_bytes()
     few = Limits(waiting=1, burst=1000, per_second=1000)
     with served(place, limits=few, folder=tmp_path) as client, ThreadPoolExecutor(12) as pool:
@@ -364,7 +366,7 @@ def test_a_model_that_fails_is_a_sentence(
     path = recording(place)
     with served(place, folder=tmp_path) as client:
         with monkeypatch.context() as patched:
-            patched.setattr(scores, "predict_file", fails)
+            patched.setattr(model_answers, "predict_file", fails)
             answer = client.post("/predict", files={"audio": (path.name, path.read_bytes())})
             assert (answer.status_code, words in answer.json()["detail"]) == (status, True), answer.text
             facts = upload(client, new_session(client), path)
@@ -394,11 +396,11 @@ def test_one_that_cannot_be_marked_does_not_end_the_line() -> None:
 
 
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
-def test_an_artefact_of_export_is_served(place: Path, tmp_path: Path, form: str, model: predict.Model) -> None:
+def test_an_artefact_of_export_is_served(place: Path, tmp_path: Path, form: str, model: predictor.Model) -> None:
     for package in ("onnxruntime", "onnxscript") if form == "onnx" else ("openvino",):
         pytest.importorskip(package)
     out, path = tmp_path / f"model{FORMATS[form].SUFFIX}", recording(place)
-    export.export(place / "runs" / "first", out, form)
+    export_model(place / "runs" / "first", out, form)
     with served(place, folder=tmp_path / "store", model=str(out)) as client:
         (listed,) = client.get("/models").json()
         assert (listed["name"], listed["recipe"], listed["default"]) == (out.name, "m2d_fusion", True)
@@ -427,7 +429,7 @@ def test_what_keeps_it_from_starting(place: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("rales.web.STATIC", tmp_path)
     with pytest.raises(ValueError, match="player is not there; `make setup` fetches it"):
         serve("127.0.0.1", 0, model=run, folder=tmp_path)
-    monkeypatch.setattr("rales.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("rales.optional_packages.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r'needs the package fastapi, .* pip install "rales\[web\]"'):
         serve("127.0.0.1", 0, model=run, folder=tmp_path)
 
@@ -445,5 +447,5 @@ def test_a_folder_that_is_none_of_ours(tmp_path: Path) -> None:
 
 def test_a_picture_of_a_very_short_sound(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "short.wav", np.zeros(10), 16000)
-    grey, bands, frames = scores.picture(tmp_path / "short.wav")
+    grey, bands, frames = model_answers.picture(tmp_path / "short.wav")
     assert len(grey) == bands * frames == 80 * 3

@@ -8,12 +8,13 @@ import numpy as np
 import soundfile
 import torch
 
-from rales import recipes, runs
 from rales.config import Recipe, to_dict
-from rales.metrics import CLASSES
-from rales.predict import Model
-from rales.pretrain_config import PretrainConfig
+from rales.inference.predictor import Model
+from rales.labels import CLASSES
 from rales.recipes import m2d_pretrain
+from rales.recipes.registry import make_recipe
+from rales.training import run_folder
+from rales.training.pretrain_settings import PretrainConfig
 
 RATE_HZ = 4000
 TRAIN, TEST = range(101, 106), range(106, 109)
@@ -47,7 +48,7 @@ SETTINGS = (
 def recipe(*words: str) -> Recipe:
     """Words `name=value` -> the paper's recipe, its sound and patches too, with the settings above and these; later
     words win."""
-    return recipes.make("m2d_fusion", [*SETTINGS, *words], size="tiny")
+    return make_recipe("m2d_fusion", [*SETTINGS, *words], size="tiny")
 
 
 def write_folder(folder: Path) -> Path:
@@ -116,7 +117,7 @@ def model(*words: str) -> Model:
     torch.manual_seed(0)
     network = chosen.model(chosen.config)
     torch.nn.init.normal_(network.get_parameter("head.weight"), std=0.3)  # starts near 0, where all answers are alike
-    record = {"recipe": chosen.name, "config": runs.clean(to_dict(chosen.config)), "classes": list(CLASSES)}
+    record = {"recipe": chosen.name, "config": run_folder.clean(to_dict(chosen.config)), "classes": list(CLASSES)}
     return Model(chosen, network, record, torch.device("cpu"))
 
 
@@ -128,7 +129,7 @@ def record_of(recipe: Recipe) -> dict[str, Any]:
 
 def save(model: Model, path: Path) -> None:
     """Write a model's checkpoint."""
-    runs.save_tensors(path, model.plain.state_dict(), about(model))
+    run_folder.save_tensors(path, model.plain.state_dict(), about(model))
 
 
 def about(model: Model) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rales.telemetry import refuse_telemetry
 
 if TYPE_CHECKING:
-    from rales.predict import Model
+    from rales.inference.predictor import Model
 
 __version__ = "0.1.0"
 
@@ -22,14 +22,14 @@ refuse_telemetry()
 def load(path_or_name: str | Path | None = None, device: str = "auto") -> "Model":
     """Run folder, checkpoint file, artefact of `rales export` or name (without one the default) -> model with
     `.predict(paths)`, `.embed(paths)`, `.classes`."""
-    from rales.export import load as load_model  # torch takes seconds: only when needed
+    from rales.export.engine_selection import load as load_model  # torch takes seconds: only when needed
 
     return load_model(path_or_name, device=device)
 
 
 def __getattr__(name: str) -> Any:
     # `rales.audio`, `rales.models` … without paying for them at import
-    if name in ("audio", "data", "metrics", "models", "predict", "recipes", "report", "statistics"):
+    if name in ("audio", "data", "metrics", "models", "recipes", "report"):
         import importlib
 
         return importlib.import_module(f"rales.{name}")

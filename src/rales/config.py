@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from rales.errors import UsageError
+
 if TYPE_CHECKING:  # the command's --help and the cache's workers must not wait for torch
     import torch
     from _typeshed import DataclassInstance
@@ -48,10 +50,6 @@ AT_MOST = {  # far above anything sensible: nothing is made of a size that a sli
 LEAST_HZ, LEAST_S = 1000, 0.1
 MOST_SAMPLES = 20_000_000  # of a cycle: 80 MB
 MOST = 10**9  # of any other whole number
-
-
-class UsageError(ValueError):
-    """Wrong words of the user (an unknown name or value), as opposed to a job that found a problem."""
 
 
 @dataclass(frozen=True)

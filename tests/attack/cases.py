@@ -16,9 +16,19 @@ import numpy as np
 import pandas as pd
 import soundfile
 
+from rales.recipes.registry import make_recipe
 from tests import tiny
 
-FOR_ALL = ("torch", "torch._dynamo", "pandas", "scipy.signal", "soundfile", "soxr", "pyarrow.parquet", "rales.finetune")
+FOR_ALL = (
+    "torch",
+    "torch._dynamo",
+    "pandas",
+    "scipy.signal",
+    "soundfile",
+    "soxr",
+    "pyarrow.parquet",
+    "rales.training.finetune",
+)
 
 
 @dataclass(frozen=True)
@@ -94,12 +104,11 @@ CASES: Mapping[str, Case] = {
 
 def preload(names: Iterable[str]) -> None:
     """Import what a command needs before it is forked; what cannot be imported alone it will import itself."""
-    from rales import recipes
 
     for name in names:
         with suppress(Exception):
             importlib.import_module(name)
-    recipes.make("m2d_fusion", [], size="tiny")
+    make_recipe("m2d_fusion", [], size="tiny")
 
 
 def make_inputs(folder: Path) -> Path:

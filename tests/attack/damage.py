@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rales import seals
+from rales.files import seals
 
 Damage = Callable[[Path], object]  # run folder -> anything
 BEST, RESUME, EPOCHS = "best.safetensors", "resume.safetensors", "epochs.safetensors"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from rales import seals
+from rales.files import seals
 
 
 class Case(NamedTuple):

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["rales.audio", "rales.data", "rales.cells", "rales.recordings"]):
+with atheris.instrument_imports(
+    include=["rales.audio", "rales.data", "rales.files.csv_cells", "rales.inference.audio_reader"]
+):
     from tests.attack.targets import TARGETS, seeds
 
 LONGEST_S, MOST_MIB = 60, 3000

@@ -117,11 +117,11 @@ class Trial:
     def prepare(self) -> None:
         """What a command cannot be told by words: to ask this machine for a public checkpoint (see kill.py:served), and
         not to time whether bfloat16 pays, since a busy machine may answer this way once and that way the next."""
-        from rales.models import downloads, fast
+        from rales.models import cpu_inference, hub
 
-        fast.bf16_pays = lambda device="cpu": False  # type: ignore[assignment]
+        cpu_inference.bf16_pays = lambda device="cpu": False  # type: ignore[assignment]
         if address := os.environ.get("RALES_ATTACK_ZIP"):
-            downloads.PUBLIC["attacked"] = downloads.Public("attacked", address, "a checkpoint on this machine")
+            hub.PUBLIC["attacked"] = hub.Public("attacked", address, "a checkpoint on this machine")
 
     def events(self) -> list[str]:
         """-> the events of the last command that was counted."""

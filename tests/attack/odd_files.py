@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import soundfile
 
-from tests.test_opening import aac, breathing, encoded
+from tests.test_open_audio import aac, breathing, encoded
 
 RATE_HZ = 4000
 LOCKED = "locked"  # what is called so may not be opened, also by root (see `locks`)

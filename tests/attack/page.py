@@ -29,8 +29,8 @@ def main(model: str) -> None:
     """For each line {"folder", "event"} of the input fork a service; it kills itself just before the given file event
     in its folder (-1: at none). Answers {"process", "port"}."""
     from rales.web import listening, server
+    from rales.web.model_registry import Shelf
     from rales.web.settings import Settings
-    from rales.web.shelf import Shelf
     from tests.served import GENEROUS
 
     Shelf(model, None).model(Path(model).name)  # so that all packages are there

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rales.web import store as page
-from rales.web.marks import Original
+from rales.web.cycle_edits import Original
 from rales.web.store import Store
 from tests.attack.layout_1 import write_layout_1
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from rales.audio import opening, wave
-from rales.cells import encodable
-from rales.data import sprsound, table
+from rales.audio import io, open_audio
+from rales.data import manifest as table
+from rales.data import sprsound
+from rales.data.annotation_dialects import read_table
 from rales.data.annotations import read_annotation
-from rales.data.collection import Part, read_collection
-from rales.data.dialects import read_table
-from rales.recordings import annotated_cycles
+from rales.data.corpus import Part, read_collection
+from rales.files.csv_cells import encodable
+from rales.inference.audio_reader import annotated_cycles
 from tests.attack.sounds import bases
 
 Target = Callable[[bytes, Path], None]
@@ -45,20 +46,20 @@ def check_sentences(path: Path, read: Callable[[], object]) -> None:
 def wav(data: bytes, folder: Path) -> None:
     path = folder / "x.wav"
     path.write_bytes(data)
-    opening.mix_of_file.cache_clear()  # another file of the same name, size and hundredth of a second
+    open_audio.mix_of_file.cache_clear()  # another file of the same name, size and hundredth of a second
     try:
-        facts = wave.info(path)
-        whole, rate_hz = wave.read(path)
+        facts = io.info(path)
+        whole, rate_hz = io.read(path)
     except (ValueError, OSError) as error:
         check_sentence(path, error)
         return
     assert whole.size == facts.frames
     assert rate_hz == facts.rate_hz
     assert np.isfinite(whole).all()
-    assert np.abs(whole).max() <= opening.HIGHEST
+    assert np.abs(whole).max() <= open_audio.HIGHEST
     if facts.bits and whole.size > 1:  # formats without a loss are cut where one says
         half_s = whole.size // 2 / rate_hz
-        parts = [part for part, _ in wave.segments(path, [(None, half_s), (half_s, None)])]
+        parts = [part for part, _ in io.segments(path, [(None, half_s), (half_s, None)])]
         assert np.array_equal(np.concatenate(parts), whole)
 
 

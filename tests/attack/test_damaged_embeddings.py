@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rales import seals, search
+from rales.files import seals
+from rales.inference import similarity_search
 from tests.attack.forked import commands
 
 ROWS = 6
@@ -28,7 +29,7 @@ def write_set(path: Path) -> Path:
     vectors = np.random.default_rng(0).standard_normal((ROWS, 8)).astype(np.float32)
     rows = pd.DataFrame({"recording": [f"r{i // 2}" for i in range(ROWS)], "cycle": [1, 2] * 3, "start_s": 0.0})
     rows = rows.assign(end_s=1.0, path=[f"/there/r{i // 2}.wav" for i in range(ROWS)], vector=list(vectors))
-    search.write_vectors(rows, path, ABOUT)
+    similarity_search.write_vectors(rows, path, ABOUT)
     return path
 
 
@@ -176,9 +177,9 @@ def test_a_damaged_embedding_file_is_a_sentence(name: str, tmp_path: Path) -> No
     pytest.importorskip("usearch", reason="looking things up in embedding files needs rales[search]")
     path = damaged(tmp_path, name)
     with pytest.raises(ValueError, match=f"{name}: "):
-        search.nearest(path, "r0")
+        similarity_search.nearest(path, "r0")
     with pytest.raises(ValueError, match=f"{name}: "):
-        search.nearest(path, np.ones(8, np.float32))
+        similarity_search.nearest(path, np.ones(8, np.float32))
 
 
 @pytest.mark.slow

@@ -11,14 +11,17 @@ import pandas as pd
 import pytest
 import torch
 
-from rales import batch, epochs, finetune, layers, predict, pretrain, recipes, runs, search, sweep
 from rales.cli import main
-from rales.config import UsageError
 from rales.data import read_cycles
-from rales.report.folders import notes, read_runs
-from rales.steps import make_optimisers
-from rales.web import reports
-from rales.web.shelf import Shelf
+from rales.errors import UsageError
+from rales.inference import predictor, similarity_search
+from rales.jobs import batch_predict, layer_search, sweep
+from rales.recipes.registry import make_recipe
+from rales.report.load_runs import notes, read_runs
+from rales.training import epoch_logits, finetune, pretrain, run_folder
+from rales.training.recipe_defaults import make_optimisers
+from rales.web import routes_reports
+from rales.web.model_registry import Shelf
 from tests import tiny
 from tests.attack.damage import CHECKPOINT, CONFIG, STATE, TABLES, Damage, cut, damaged
 from tests.attack.forked import Commands, Ended, commands
@@ -92,7 +95,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> Place:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RALES_CACHE", str(folder / "cache"))
         call(pretrain_words(found.data, found.encoder))
-        for module, name in ((finetune, "finish"), (pretrain, "finish"), (layers, "write")):
+        for module, name in ((finetune, "finish"), (pretrain, "finish"), (layer_search, "write")):
             patch.setattr(module, name, interrupt)
         call(train_words(found.data, found.unfinished), 130)
         call(pretrain_words(found.data, found.unfinished_encoder), 130)
@@ -129,11 +132,11 @@ def is_named(error: Exception, run: Path, name: str) -> bool:
 @pytest.mark.parametrize("name", few({**CHECKPOINT, **CONFIG}, 3))
 def test_a_damaged_run_is_not_loaded_or_answers_as_before(name: str, finished: Path, tmp_path: Path) -> None:
     run = damaged(finished, tmp_path / "run", {**CHECKPOINT, **CONFIG}[name])
-    if error := error_of(predict.load, run):
+    if error := error_of(predictor.load, run):
         assert is_named(error, run, name), error
         assert not isinstance(error, UsageError)
         return
-    model, before = predict.load(run), predict.load(finished)
+    model, before = predictor.load(run), predictor.load(finished)
     assert model.digest == before.digest
     assert model.calibration == before.calibration
 
@@ -151,7 +154,7 @@ def test_a_damaged_run_is_left_out_of_reports_or_said(name: str, finished: Path,
         assert left_out or notes(found) != notes(before) or (same and found.validation == before.validation)
     shelf = Shelf(str(finished), tmp_path / "runs")
     assert {model["name"] for model in shelf.listed()} <= {"run", "run (runs)"}
-    assert len(reports.listed(tmp_path / "runs")) <= 1
+    assert len(routes_reports.listed(tmp_path / "runs")) <= 1
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +171,7 @@ def stopped(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "with the epoch before"])
 def test_a_run_does_not_go_on_from_a_damaged_epoch(alone: bool, stopped: Path, tmp_path: Path) -> None:
     words = [*SETTINGS, *OFTEN]
-    recipe = recipes.make("m2d_fusion", words, size="tiny")
+    recipe = make_recipe("m2d_fusion", words, size="tiny")
     record = json.loads((stopped / "config.json").read_text())
     model, frontend = recipe.model(recipe.config), recipe.frontend(recipe.config)
     optimisers = make_optimisers(model, recipe.config)
@@ -180,7 +183,7 @@ def test_a_run_does_not_go_on_from_a_damaged_epoch(alone: bool, stopped: Path, t
     for name, damage in STATE.items():
         run = damaged(stopped, tmp_path / "run", damage)
         if alone:
-            (run / runs.PREVIOUS).unlink()
+            (run / run_folder.PREVIOUS).unlink()
             error = error_of(resumed, run)
             known = name == "resume.safetensors epoch 10^6"  # which its metrics do not have, see below
             assert error is not None or known, name
@@ -193,14 +196,14 @@ def test_a_run_goes_on_beside_whole_files_only(stopped: Path, tmp_path: Path) ->
     record = json.loads((stopped / "config.json").read_text())
 
     def begun(run: Path) -> None:
-        runs.stored_precision(run)
-        assert not runs.begin(run, record)
-        runs.forget_after(run, 2)
-        epochs.forget_after(run, 2, {1, 2})
+        run_folder.stored_precision(run)
+        assert not run_folder.begin(run, record)
+        run_folder.forget_after(run, 2)
+        epoch_logits.forget_after(run, 2, {1, 2})
 
     begun(damaged(stopped, tmp_path / "run", lambda _: None))
     with pytest.raises(ValueError, match=r"metrics.jsonl: holds nothing of epoch 3"):
-        runs.forget_after(tmp_path / "run", 10**6)
+        run_folder.forget_after(tmp_path / "run", 10**6)
     for name, damage in {**CONFIG, **of_file(TABLES, "metrics", "epochs")}.items():
         run = damaged(stopped, tmp_path / "run", damage)
         error = error_of(begun, run)
@@ -210,7 +213,7 @@ def test_a_run_goes_on_beside_whole_files_only(stopped: Path, tmp_path: Path) ->
     damaged(stopped, tmp_path / "run", TABLES["epochs.safetensors fewer cycles"])
     logits = {part: torch.zeros(12, 4).half() for part in ("test", "validation")}
     with pytest.raises(ValueError, match=r"epochs.safetensors: what it holds of earlier epochs is not of these cycles"):
-        epochs.append_epoch(tmp_path / "run", 3, logits)
+        epoch_logits.append_epoch(tmp_path / "run", 3, logits)
 
 
 @pytest.mark.parametrize("name", few(CONFIG, 3))
@@ -229,7 +232,7 @@ def test_a_damaged_status_of_a_batch_job_is_named(change: str, tmp_path: Path) -
     path.parent.mkdir()
     columns = {"path": ["a"], "status": ["ok"], "sentence": [""], "duration_s": [1.0], "cycles": [1], "not_judged": [0]}
     pd.DataFrame(columns).to_parquet(path)
-    assert batch.outcome(tmp_path, 1, [])["ok"] == 1
+    assert batch_predict.outcome(tmp_path, 1, [])["ok"] == 1
     if change == "cut":
         cut(path.name, 0.5)(path.parent)
     elif change == "other bytes":
@@ -238,7 +241,7 @@ def test_a_damaged_status_of_a_batch_job_is_named(change: str, tmp_path: Path) -
         wrong = {"path": ["a"]} if change == "no columns" else {**columns, "cycles": ["many"]}
         pd.DataFrame(wrong).to_parquet(path)
     with pytest.raises(ValueError, match=r"part-000000.parquet: damaged, no status of a shard .*remove it, and"):
-        batch.outcome(tmp_path, 1, [])
+        batch_predict.outcome(tmp_path, 1, [])
 
 
 # Every command, each in a process of its own
@@ -344,7 +347,7 @@ def comparable(command: str, ended: Ended, run: Path, scratch: Path) -> str:
         return "none"
     told = ended.out
     if command == "embed":
-        told = repr(search.read_vectors(scratch / "out.npz").tolist())
+        told = repr(similarity_search.read_vectors(scratch / "out.npz").tolist())
     if command == "report":
         told = (scratch / "out" / "runs.csv").read_text()
     if command in ("resume", "weights"):

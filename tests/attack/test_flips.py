@@ -13,12 +13,16 @@ import pytest
 import torch
 
 import rales
-from rales import epochs, export, finetune, layers, predict, recipes, runs, search
 from rales.data import read_cycles
-from rales.models import M2D, downloads, load_m2d
-from rales.models.weights import read_tensors, write_reference_file
-from rales.predict import Model
-from rales.rows import cycle_waves
+from rales.data.dataset import cycle_waves
+from rales.export.build import export_model
+from rales.inference import predictor, similarity_search
+from rales.inference.predictor import Model
+from rales.jobs import layer_search
+from rales.models import M2D, hub, load_m2d
+from rales.models.m2d_checkpoints import read_tensors, write_reference_file
+from rales.recipes.registry import make_recipe
+from rales.training import epoch_logits, finetune, run_folder
 from tests import tiny
 from tests.attack.flips import Case, anywhere, in_the_seal, trials
 
@@ -38,15 +42,17 @@ def place(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.save(model, folder / "model.safetensors")
     state = {"epoch": 1, "best_score": None, "best_epoch": None}
     tensors = finetune.tensors_of(model.plain, model.frontend)
-    runs.save_tensors(folder / "resume.safetensors", tensors, {**model.record, "state": state})
-    epochs.append_epoch(folder, 1, {"test": torch.randn(40, 4).half(), "layers": torch.tensor([1, 2])})
-    layers.keep(folder / "features.safetensors", {"mean": np.ones((40, 2, 24), np.float32)}, {"a": 1})
+    run_folder.save_tensors(folder / "resume.safetensors", tensors, {**model.record, "state": state})
+    epoch_logits.append_epoch(folder, 1, {"test": torch.randn(40, 4).half(), "layers": torch.tensor([1, 2])})
+    layer_search.keep(folder / "features.safetensors", {"mean": np.ones((40, 2, 24), np.float32)}, {"a": 1})
     pretrained = M2D(model.plain.get_submodule("encoder"), decoder_dim=16, decoder_depth=1, decoder_heads=2)  # type: ignore[arg-type]
-    runs.save_tensors(
+    run_folder.save_tensors(
         folder / "encoder.safetensors", pretrained.state_dict(), {"recipe": "pretrain"}, pretrained.metadata()
     )
     for suffix in (".npz", ".parquet"):
-        search.write_vectors(model.embed_table(folder / "data"), folder / f"v{suffix}", {"model": model.digest})
+        similarity_search.write_vectors(
+            model.embed_table(folder / "data"), folder / f"v{suffix}", {"model": model.digest}
+        )
     return folder
 
 
@@ -56,18 +62,18 @@ def checkpoints(place: Path, model: Model) -> list[Case]:
         place / f"{name}.safetensors" for name in ("model", "resume", "features", "encoder")
     )
     return [
-        Case("checkpoint, as a model", model_file, partial(predict.load, model_file)),
-        Case("checkpoint, as --weights", model_file, partial(recipes.make, "m2d_fusion", weights=str(model_file))),
+        Case("checkpoint, as a model", model_file, partial(predictor.load, model_file)),
+        Case("checkpoint, as --weights", model_file, partial(make_recipe, "m2d_fusion", weights=str(model_file))),
         Case("resume", resume, partial(finetune.resume, place, model.plain, model.frontend, {}, model.record)),
-        Case("epochs", place / epochs.FILE, partial(epochs.read_epochs, place)),
-        Case("layer search", features, partial(layers.kept, features, {"a": 1}, {"mean": (40, 2, 24)})),
+        Case("epochs", place / epoch_logits.FILE, partial(epoch_logits.read_epochs, place)),
+        Case("layer search", features, partial(layer_search.kept, features, {"a": 1}, {"mean": (40, 2, 24)})),
         Case("pre-trained encoder", encoder, partial(M2D.from_checkpoint, encoder)),
     ]
 
 
 def embeddings(place: Path) -> list[Case]:
     def nearest(file: Path) -> list[list[object]]:
-        found = search.nearest(file, "101_1b1_Tc_sc_Litt3200#1", 5)
+        found = similarity_search.nearest(file, "101_1b1_Tc_sc_Litt3200#1", 5)
         assert found is not None
         return found.drop(columns="similarity").to_numpy().tolist()
 
@@ -103,12 +109,12 @@ def test_some_bits_of_every_kind_and_all_of_a_seal(place: Path, model: Model) ->
 def test_every_bit_of_a_small_checkpoint(tmp_path: Path) -> None:
     """Length, names, padding of the header, seal, numbers: all of it, both ways to read it."""
     path = tmp_path / "small.safetensors"
-    runs.save_tensors(path, {"w": torch.tensor([1.0, 2.0])}, {})
+    run_folder.save_tensors(path, {"w": torch.tensor([1.0, 2.0])}, {})
     header = path.read_bytes()[8:-8]
     assert header.endswith(b" ")  # padded
     places = [(byte, bit) for byte in range(path.stat().st_size) for bit in range(8)]
     assert trials(Case("small", path, lambda: read_tensors(path)), places) == []
-    assert trials(Case("small", path, lambda: runs.read_checkpoint(path)), places[::7]) == []
+    assert trials(Case("small", path, lambda: run_folder.read_checkpoint(path)), places[::7]) == []
 
 
 @pytest.mark.slow
@@ -116,8 +122,8 @@ def test_every_bit_of_a_small_checkpoint(tmp_path: Path) -> None:
 def test_five_hundred_bits(
     place: Path, model: Model, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    export.export(place / "model.safetensors", place / "m.onnx")
-    export.export(place / "model.safetensors", place / "m.xml", "openvino")
+    export_model(place / "model.safetensors", place / "m.onnx")
+    export_model(place / "model.safetensors", place / "m.xml", "openvino")
     artefact = {
         name: Case(name, place / name, partial(rales.load, place / file))
         for name, file in (("m.onnx", "m.onnx"), ("m.xml", "m.xml"), ("m.bin", "m.xml"))
@@ -147,16 +153,16 @@ def test_five_hundred_bits(
 def fetched(place: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     """A public checkpoint with the record of its first download."""
     monkeypatch.setenv("RALES_CACHE", str(place / "cache"))
-    name = downloads.ALIASES["mr7"]
-    file = downloads.folder() / name / "checkpoint-300.pth"
+    name = hub.ALIASES["mr7"]
+    file = hub.folder() / name / "checkpoint-300.pth"
     file.parent.mkdir(parents=True)
     torch.save({"w": torch.randn(1000)}, file)
-    record = {"files": {file.name: downloads.sha256_of(file)}}
-    (downloads.folder() / f"{name}.json").write_text(json.dumps(record))
+    record = {"files": {file.name: hub.sha256_of(file)}}
+    (hub.folder() / f"{name}.json").write_text(json.dumps(record))
 
     def found() -> None:
-        downloads._sha256_of.cache_clear()  # as in another process
-        downloads.find("mr7")
+        hub._sha256_of.cache_clear()  # as in another process
+        hub.find("mr7")
 
     return Case("fetched weights", file, found)
 

@@ -19,7 +19,7 @@ import pytest
 import soundfile
 
 from rales.data import audit, read_cycles
-from rales.data.collection import read_collection
+from rales.data.corpus import read_collection
 from tests import tiny
 from tests.attack.targets import EVENTS, ICBHI, TARGETS, check_sentence, seeds
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from rales.metrics import CLASSES
-from rales.predict import Model
+from rales.inference.predictor import Model
+from rales.labels import CLASSES
 from tests import tiny
 from tests.attack.sounds import bases, damaged
 

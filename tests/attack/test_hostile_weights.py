@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rales.models import M2D, ViT, load_m2d
-from rales.models.public_weights import ast_tensors, cnn_tensors, resnest_tensors, resnet_tensors
-from rales.models.weights import load_m2d_finetuned
+from rales.models.m2d_checkpoints import load_m2d_finetuned
+from rales.models.pretrained_backbones import ast_tensors, cnn_tensors, resnest_tensors, resnet_tensors
 from tests import tiny
 from tests.attack.forked import commands
 

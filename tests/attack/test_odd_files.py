@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 import soundfile
 
-from rales import predict, recordings
-from rales.cells import encodable, one_line, restored_table
 from rales.data import audit, read_cycles
-from rales.data.collection import read_collection
-from rales.data.crops import Crops
-from rales.recordings import find
+from rales.data.corpus import read_collection
+from rales.data.random_crops import Crops
+from rales.files.csv_cells import encodable, one_line, restored_table
+from rales.inference import audio_reader, predictor
+from rales.inference.audio_reader import find
 from tests import tiny
 from tests.attack.odd_files import LOCKED, ODD, RATE_HZ, Odd, locks, sound
 from tests.attack.targets import EVENTS, UNFORESEEN
@@ -53,7 +53,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def answers(model: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """What the good recordings alone are answered."""
     folder = good_folder(tmp_path_factory.mktemp("good") / "d")
-    return predict.load(model).predict(folder, quality=False)
+    return predictor.load(model).predict(folder, quality=False)
 
 
 @pytest.fixture(autouse=True)
@@ -345,14 +345,14 @@ def test_two_files_of_one_name_that_cannot_be_compared(copies: tuple[str, str], 
 
 def test_an_error_nobody_foresaw_is_of_one_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = good_folder(tmp_path / "d")
-    first, original = f"{folder}/{min(GOOD)}.wav", recordings.with_verdicts
+    first, original = f"{folder}/{min(GOOD)}.wav", audio_reader.with_verdicts
 
     def fail(path: Path, *words: Any) -> Any:
         if str(path) == first:
             raise IndexError("list index out of range")
         return original(path, *words)
 
-    monkeypatch.setattr(recordings, "with_verdicts", fail)
+    monkeypatch.setattr(audio_reader, "with_verdicts", fail)
     problems = list[str]()
     table = tiny.model().predict(folder, problems, quality=False)
     assert set(table["recording"]) == set(GOOD) - {min(GOOD)}

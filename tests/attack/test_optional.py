@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from rales.export import MANY
+from rales.export.engine_selection import MANY
 from tests import tiny
 from tests.conftest import REPOSITORY
 

@@ -1,8 +1,8 @@
 """Pure signal functions: files to waves, waves to log-mels, augmentation."""
 
-from rales.audio.augment import mix_logmels, spec_augment, time_warp
+from rales.audio.io import WaveInfo, fade, icbhi_cycle, info, read, resample
 from rales.audio.logmel import IcbhiLogMel, M2DLogMel, htk_mel_filters, slaney_mel_filters
-from rales.audio.wave import WaveInfo, fade, icbhi_cycle, info, read, resample
+from rales.audio.spec_augment import mix_logmels, spec_augment, time_warp
 
 __all__ = [
     "IcbhiLogMel",

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rales.audio.levels import RATE_HZ, live_channels, to_4_khz
+from rales.audio.band_energy import RATE_HZ, live_channels, to_4_khz
 
 Numbers = NDArray[np.float32]
 

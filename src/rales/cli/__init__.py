@@ -11,8 +11,8 @@ import sys
 from cyclopts import App, CycloptsError
 
 from rales import __version__
-from rales.cli import data, engines, page, recordings, studies, training
-from rales.cli.output import say
+from rales.cli import data, export, predict, serve, studies, train
+from rales.cli.console import say
 
 app = App(
     name="rales",
@@ -24,22 +24,22 @@ app = App(
 for word in (
     data.check,
     data.synth,
-    training.train,
-    training.pretrain,
-    training.default_model,
-    training.evaluate,
+    train.train,
+    train.pretrain,
+    train.default_model,
+    train.evaluate,
     studies.sweep,
     studies.reproduce,
     studies.layers,
     studies.report,
-    training.weights,
-    recordings.predict,
-    recordings.embed,
-    recordings.search,
-    recordings.explain,
-    engines.export,
-    engines.bench,
-    page.serve,
+    train.weights,
+    predict.predict,
+    predict.embed,
+    predict.search,
+    predict.explain,
+    export.export,
+    export.bench,
+    serve.serve,
 ):
     app.command(word)
 
@@ -71,7 +71,7 @@ def main(words: list[str] | None = None) -> None:
             raise
         if isinstance(error, UnicodeEncodeError):  # of a library that takes only such names
             fail(f"{error.object}: the name is not UTF-8, which this needs; choose another or rename it", 1)
-        from rales.config import UsageError
+        from rales.errors import UsageError
 
         fail(str(error), 2 if isinstance(error, UsageError) else 1)
     except (RuntimeError, MemoryError) as error:

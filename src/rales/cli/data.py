@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
+from rales.cli.console import say, show
 from rales.cli.options import JsonFlag, Processes
-from rales.cli.output import say, show
 
 
 def check(data: Path, /, *, json: JsonFlag = False) -> int:
@@ -14,11 +14,11 @@ def check(data: Path, /, *, json: JsonFlag = False) -> int:
 
     Example: rales check ICBHI_final_database
     """
-    from rales import terminal
+    from rales.cli import result_lines
     from rales.data import audit
 
     found = audit(data)
-    show(found.to_dict(), json, terminal.audit_lines)
+    show(found.to_dict(), json, result_lines.audit_lines)
     return 1 if found.problems else 0
 
 
@@ -47,8 +47,8 @@ def synth(
     seed
         The same seed writes the same folder.
     """
-    from rales.config import UsageError
-    from rales.data.synthetic import write_folder
+    from rales.errors import UsageError
+    from rales.synthesis.database import write_folder
 
     if recordings < 1:
         raise UsageError(f"--recordings {recordings}: expected 1 or more")

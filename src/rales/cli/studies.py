@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from rales.cli.console import records, say, say_once, show
 from rales.cli.options import (
     Address,
     Data,
@@ -22,10 +23,9 @@ from rales.cli.options import (
     command_line,
     words_of,
 )
-from rales.cli.output import records, say, say_once, show
 
 if TYPE_CHECKING:
-    from rales.sweep import Trial
+    from rales.jobs.sweep import Trial
 
 
 def sweep(
@@ -67,7 +67,7 @@ def sweep(
     seeds
         Seeds 0, 1, … of every combination.
     """
-    from rales import sweep as jobs
+    from rales.jobs import sweep as jobs
 
     given = {"size": size, "weights": weights, "train.epochs": epochs, "train.select": select}
     fixed = [*words_of(given), *set_]
@@ -85,11 +85,12 @@ def run_sweep(
     skip_damaged: bool,
     as_json: bool,
 ) -> int:
-    from rales import recipes, terminal
-    from rales import sweep as jobs
+    from rales.cli import result_lines
+    from rales.jobs import sweep as jobs
+    from rales.recipes import registry
     from rales.report import ranking
 
-    say_once(note for trial in planned for note in recipes.make(trial.recipe, trial.words).notes)
+    say_once(note for trial in planned for note in registry.make_recipe(trial.recipe, trial.words).notes)
     outcomes = jobs.run(
         planned,
         data,
@@ -105,7 +106,7 @@ def run_sweep(
     finished = [out / outcome.name for outcome in outcomes if outcome.state in ("done", "skipped")]
     if finished:
         document["ranking"] = ranking(finished)
-    show(document, as_json, terminal.outcome_lines)
+    show(document, as_json, result_lines.outcome_lines)
     return 1 if any(outcome.state == "failed" for outcome in outcomes) else 0
 
 
@@ -153,11 +154,11 @@ def reproduce(
     dry_run
         Only list the trials and estimate time and disk.
     """
-    from rales import reproduce as job
     from rales.data import read_cycles
+    from rales.jobs import reproduce as job
+    from rales.jobs.sweep import at_once
     from rales.report import check_packages, paper_text, scores_table
     from rales.report import report as write_report
-    from rales.sweep import at_once
 
     given = {"size": size, "train.epochs": epochs}
     fixed = [*words_of(given), *set_]
@@ -221,12 +222,14 @@ def layers(
     c
         Inverse strength of the probe's regularisation, as in scikit-learn.
     """
-    from rales import layers as job
-    from rales import recipes, runs, terminal
+    from rales.cli import result_lines
     from rales.data import read_cycles
+    from rales.jobs import layer_search as job
+    from rales.recipes import registry
+    from rales.training import run_folder
 
     job.check_packages()
-    say_once(recipes.make("m2d_fusion", weights=weights, frontend=frontend).notes)
+    say_once(registry.make_recipe("m2d_fusion", weights=weights, frontend=frontend).notes)
     found = job.search(
         read_cycles(data, skip_damaged=skip_damaged, needs_split=part == "train"),
         weights or "",
@@ -241,8 +244,8 @@ def layers(
         command=command_line(),
         progress=True,
     )
-    document = {**runs.read_json(out / "layers.json"), "subsets": records(found), "out": str(out)}
-    show(document, json, terminal.layer_lines)
+    document = {**run_folder.read_json(out / "layers.json"), "subsets": records(found), "out": str(out)}
+    show(document, json, result_lines.layer_lines)
 
 
 def report(*paths: Annotated[Path, Parameter(required=True)], out: Path, json: JsonFlag = False) -> None:
@@ -257,7 +260,7 @@ def report(*paths: Annotated[Path, Parameter(required=True)], out: Path, json: J
     out
         Folder to write.
     """
-    from rales.outputs import check_outputs, files_of
+    from rales.inference.output_paths import check_outputs, files_of
     from rales.report import report as write_report
     from rales.report import scores_table
 

@@ -5,9 +5,9 @@ from types import ModuleType
 
 from pandas import DataFrame
 
-from rales.data import icbhi, sprsound, table
-from rales.data.cycles import Audit
-from rales.metrics import CLASSES
+from rales.data import annotation_dialects, icbhi, manifest, sprsound
+from rales.data.reader import Audit
+from rales.labels import CLASSES
 
 __all__ = ["CLASSES", "Audit", "audit", "read_cycles"]
 
@@ -35,6 +35,6 @@ def audit(path: str | Path) -> Audit:
 
 def _reader(path: Path) -> ModuleType:
     """Path -> the module that reads its layout."""
-    if path.is_file() or path.suffix.lower() in table.SUFFIXES:
-        return table
+    if path.is_file() or path.suffix.lower() in annotation_dialects.SUFFIXES:
+        return manifest
     return sprsound if sprsound.is_layout(path) else icbhi

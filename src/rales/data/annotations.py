@@ -16,9 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from rales.audio.opening import AUDIO_SUFFIXES
-from rales.data.cycles import Cycle, bytes_of, interval_problem, number, repeated_problems, some, text_of
-from rales.metrics import CLASSES
+from rales.audio.open_audio import AUDIO_SUFFIXES
+from rales.data.reader import Cycle, bytes_of, interval_problem, number, repeated_problems, some, text_of
+from rales.labels import CLASSES
 
 PROGRAMS = ("", ".raven", ".audacity")  # anna.txt goes before anna.raven.txt
 RAVEN_TIMES = ("begin time (s)", "end time (s)")

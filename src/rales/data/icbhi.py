@@ -17,9 +17,9 @@ from pathlib import Path
 
 from pandas import DataFrame
 
-from rales.audio.opening import AUDIO_SUFFIXES
+from rales.audio.open_audio import AUDIO_SUFFIXES
 from rales.data.annotations import PROGRAMS, read_annotation, unlabelled_problem
-from rales.data.cycles import (
+from rales.data.reader import (
     Audit,
     Cycle,
     Found,
@@ -60,7 +60,7 @@ _OF_DATABASE = re.compile(r"\d{3}_\d+[a-z]\d+_")  # how all its names begin; one
 def read_cycles(
     folder: str | Path, *, skip_damaged: bool = False, audio: bool = True, needs_split: bool = True
 ) -> DataFrame:
-    """ICBHI folder -> one row per cycle with the columns of rales.data.cycles.COLUMNS; times in seconds.
+    """ICBHI folder -> one row per cycle with the columns of rales.data.reader.COLUMNS; times in seconds.
 
     `split` is "train" or "test" as the official list says, or "" for a recording that it does not name. Audio files
     are opened for their header only; `audio=False` does not look at them (`path` is then ""). Any problem raises a

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from pandas import DataFrame
 
-from rales.audio.opening import AUDIO_SUFFIXES
-from rales.data.cycles import (
+from rales.audio.open_audio import AUDIO_SUFFIXES
+from rales.data.annotation_dialects import cell_text
+from rales.data.reader import (
     Audit,
     Cycle,
     Found,
@@ -37,7 +38,6 @@ from rales.data.cycles import (
     unread_note,
     without_copies,
 )
-from rales.data.dialects import cell_text
 
 DEVICE = "Yunting"
 EVENT_FLAGS = {  # event type -> (crackle, wheeze); continuous sounds count as wheezes
@@ -60,7 +60,7 @@ _JSON_FOLDER = re.compile(r"(train|test|valid|val|inter_test|intra_test)[a-z0-9]
 def read_cycles(
     folder: str | Path, *, skip_damaged: bool = False, audio: bool = True, needs_split: bool = True
 ) -> DataFrame:
-    """SPRSound folder -> one row per event: the columns of rales.data.cycles.COLUMNS, record_label and test_part.
+    """SPRSound folder -> one row per event: the columns of rales.data.reader.COLUMNS, record_label and test_part.
 
     Flags: Normal none; Rhonchi, Wheeze and Stridor wheeze; Fine and Coarse Crackle crackle; Wheeze+Crackle both.
     `test_part` is "intra" or "inter" ("" outside these two folders). Recordings of poor quality have no events and

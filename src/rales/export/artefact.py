@@ -14,15 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from rales import recipes, runs
 from rales.config import Recipe
-from rales.export import graph, onnx_file, openvino_file, parity
+from rales.export import onnx, openvino, parity, torch_export
 from rales.export.parity import Engine, Probabilities, Waves
-from rales.extras import reason, require_packages
-from rales.metrics import CLASSES
-from rales.predict import Model
+from rales.inference.predictor import Model
+from rales.labels import CLASSES
+from rales.optional_packages import reason, require_packages
+from rales.recipes.registry import rebuild_recipe
+from rales.training import run_folder
 
-FORMATS: dict[str, ModuleType] = {"openvino": openvino_file, "onnx": onnx_file}
+FORMATS: dict[str, ModuleType] = {"openvino": openvino, "onnx": onnx}
 
 
 class Artefact(NamedTuple):
@@ -44,7 +45,7 @@ def made(model: Model, to: str, precision: str, calibration: Waves | None = None
     clips = probe_of(model.recipe)
     expected = model.in_torch(clips)
     with in_sentences(f"{to} could not make a graph of this model"):
-        program = graph.traced(graph.whole(model), clips.shape[1])
+        program = torch_export.traced(torch_export.whole(model), clips.shape[1])
         made_graph = FORMATS[to].make(program, precision, calibration)
         engine = spoken(FORMATS[to].compiled(made_graph, precision), f"{to} failed")
     apart = parity.difference(expected, engine(clips))
@@ -60,7 +61,7 @@ def made(model: Model, to: str, precision: str, calibration: Waves | None = None
         "digest": hashlib.sha256((model.digest + other).encode()).hexdigest() if other else model.digest,
         "probe": expected.tolist(),
         "probe_difference": apart,
-        "packages": runs.versions(FORMATS[to].PACKAGES),
+        "packages": run_folder.versions(FORMATS[to].PACKAGES),
     }
     return Artefact(to, made_graph, engine, {**model.record, "export": about})
 
@@ -80,7 +81,7 @@ def opened(path: Path, to: str) -> Model:
         raise ValueError(f"{path}: damaged, cut or no file for {to}; export or copy it again") from error
     if not isinstance(record, dict) or record.get("export") is None:
         raise ValueError(f"{path}: holds no record of Rales, so it is no artefact of `rales export`")
-    recipe, about = recipes.rebuild(record, str(path)), record["export"]
+    recipe, about = rebuild_recipe(record, str(path)), record["export"]
     if about["precision"] not in file.PRECISIONS:
         raise ValueError(
             f"{path}: its precision is {about['precision']!r}, expected one of {', '.join(file.PRECISIONS)}"

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rales.metrics import CLASSES
+from rales.labels import CLASSES
 
 Waves = NDArray[np.float32]
 Probabilities = NDArray[np.floating[Any]]

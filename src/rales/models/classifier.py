@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from rales.models.fusion import LayerFusion, mean_plus_max
+from rales.models.layer_fusion import LayerFusion, mean_plus_max
 from rales.models.vit import Layout, ViT
 
 

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rales.models.vit import Block, Size, ViT, initialise_linear, sincos_positions
-from rales.models.weights import (
+from rales.models.m2d_checkpoints import (
     PREFIXES,
     described,
     encoder_of,
@@ -23,6 +22,7 @@ from rales.models.weights import (
     stated_number,
     stated_settings,
 )
+from rales.models.vit import Block, Size, ViT, initialise_linear, sincos_positions
 
 Init = Literal["random", "online"]
 Kind = Literal["norm_mse", "mse"]

@@ -19,14 +19,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from rales import finetune
-from rales.audio.images import MelAndCepstrum
-from rales.audio.wave_augment import roll
+from rales.audio.spectrogram_images import MelAndCepstrum
+from rales.audio.waveform_augment import roll
 from rales.config import FIDELITIES, Audio, Config, Recipe, Training, no_weights, one_of
-from rales.data.batches import in_order
+from rales.data.dataset import Data
+from rales.data.loader import in_order
 from rales.models.arscnet import ArscNet
-from rales.rows import Data
-from rales.steps import unchanged, weighted_loss
+from rales.training import finetune
+from rales.training.recipe_defaults import unchanged, weighted_loss
 
 
 def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected") -> Recipe:

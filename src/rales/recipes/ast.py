@@ -32,19 +32,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rales import finetune
 from rales.audio import fade, info
-from rales.audio.kaldi import HOP, WINDOW, KaldiFbank
+from rales.audio.kaldi_fbank import HOP, WINDOW, KaldiFbank
 from rales.config import Audio, Augmentation, Config, Model, Recipe, Step, Training, is_original, one_of
-from rales.data.cache import Preparation, segment
-from rales.losses import patch_mix_contrastive, weighted_cross_entropy
+from rales.data.dataset import wave_settings
+from rales.data.waveform_cache import Preparation, segment
 from rales.models.ast import AST, SIZES, ASTClassifier, draw_mix
 from rales.models.heads import patch_mix_projector
-from rales.models.public_weights import ast_tensors
+from rales.models.m2d_checkpoints import default_heads
+from rales.models.pretrained_backbones import ast_tensors
 from rales.models.vit import Size
-from rales.models.weights import default_heads
-from rales.rows import wave_settings
-from rales.steps import masked, weighted_loss
+from rales.training import finetune
+from rales.training.losses import patch_mix_contrastive, weighted_cross_entropy
+from rales.training.recipe_defaults import masked, weighted_loss
 
 
 def fine_tuned(size: str = "base", weights: str = "", fidelity: str = "corrected") -> Recipe:

@@ -25,16 +25,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rales import finetune
 from rales.audio import read, resample
-from rales.audio.augment import class_pairs_appended
-from rales.audio.images import lungattn_picture, lungattn_wave
-from rales.audio.resonance import dual_q_of_cycles
+from rales.audio.spec_augment import class_pairs_appended
+from rales.audio.spectrogram_images import lungattn_picture, lungattn_wave
+from rales.audio.tqwt_decomposition import dual_q_of_cycles
 from rales.config import Audio, Config, Recipe, Step, Training, is_original, no_weights, one_of
-from rales.data.cache import Preparation
-from rales.losses import soft_binary_cross_entropy
+from rales.data.waveform_cache import Preparation
 from rales.models.lung import LungAttn
-from rales.steps import unchanged
+from rales.training import finetune
+from rales.training.losses import soft_binary_cross_entropy
+from rales.training.recipe_defaults import unchanged
 
 SIDES = {"base": 224, "tiny": 64}  # of the picture; the network has one size
 

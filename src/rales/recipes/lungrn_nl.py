@@ -28,15 +28,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rales import finetune
 from rales.audio import read, resample
-from rales.audio.augment import mixup_appended
-from rales.audio.images import lungrn_picture
+from rales.audio.spec_augment import mixup_appended
+from rales.audio.spectrogram_images import lungrn_picture
 from rales.config import Audio, Config, Recipe, Step, Training, is_original, no_weights, one_of
-from rales.data.cache import Preparation
-from rales.losses import soft_binary_cross_entropy
+from rales.data.waveform_cache import Preparation
 from rales.models.lung import LungRN
-from rales.steps import unchanged
+from rales.training import finetune
+from rales.training.losses import soft_binary_cross_entropy
+from rales.training.recipe_defaults import unchanged
 
 SIDES = {"base": 128, "tiny": 32}  # of the picture; the network has one size
 

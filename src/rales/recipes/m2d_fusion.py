@@ -36,27 +36,16 @@ from typing import Any, NamedTuple, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from rales import finetune
 from rales.audio import IcbhiLogMel, M2DLogMel
-from rales.audio.augment import other_device, time_warp
-from rales.config import (
-    Audio,
-    Augmentation,
-    Config,
-    Model,
-    Recipe,
-    Training,
-    UsageError,
-    build,
-    one_of,
-    override,
-    stored,
-)
+from rales.audio.spec_augment import other_device, time_warp
+from rales.config import Audio, Augmentation, Config, Model, Recipe, Training, build, one_of, override, stored
+from rales.errors import UsageError
 from rales.models.classifier import FusionClassifier
-from rales.models.downloads import find
+from rales.models.hub import find
+from rales.models.m2d_checkpoints import encoder_of, fingerprint, load_m2d, read_tensors, record_of
 from rales.models.vit import ViT
-from rales.models.weights import encoder_of, fingerprint, load_m2d, read_tensors, record_of
-from rales.steps import masked, weighted_loss
+from rales.training import finetune
+from rales.training.recipe_defaults import masked, weighted_loss
 
 PAPER_LAYERS = {"vanilla": (12,), "pair_5_12": (5, 12), "pair_5_11": (5, 11), "triple_4_7_10": (4, 7, 10)}
 VARIANTS = (*PAPER_LAYERS, "all_fixed", "all_learned")

@@ -33,15 +33,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rales import pretrain
-from rales.config import Audio, UsageError, override
+from rales.config import Audio, override
 from rales.config import build as build_settings
-from rales.data.collection import Collection
+from rales.data.corpus import Collection
+from rales.errors import UsageError
 from rales.models import M2D, ViT, load_m2d
-from rales.models.downloads import find, sha256_of
-from rales.models.weights import encoder_of, read_tensors, record_of
-from rales.pretrain import Probe
-from rales.pretrain_config import SIZES, Encoder, PretrainConfig
+from rales.models.hub import find, sha256_of
+from rales.models.m2d_checkpoints import encoder_of, read_tensors, record_of
+from rales.training import pretrain
+from rales.training.pretrain import Probe
+from rales.training.pretrain_settings import SIZES, Encoder, PretrainConfig
 
 
 def settings(size: str | None = None, weights: str | None = None, words: list[str] | None = None) -> PretrainConfig:

@@ -39,7 +39,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from rales import finetune, stages
 from rales.audio import IcbhiLogMel
 from rales.config import (
     Audio,
@@ -55,11 +54,12 @@ from rales.config import (
     one_of,
 )
 from rales.data.icbhi import sex_and_age
-from rales.losses import hybrid_sup_con, multi_sup_con, sup_con, weighted_cross_entropy
 from rales.models.cnn import Cnn, CnnSize
 from rales.models.heads import Contrastive, projector
-from rales.models.public_weights import cnn_tensors
-from rales.steps import masked, unchanged, weighted_loss
+from rales.models.pretrained_backbones import cnn_tensors
+from rales.training import finetune, multistage
+from rales.training.losses import hybrid_sup_con, multi_sup_con, sup_con, weighted_cross_entropy
+from rales.training.recipe_defaults import masked, unchanged, weighted_loss
 
 
 def scl(
@@ -231,4 +231,4 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
         batch_loss=weighted_loss,
     )
     first = replace(recipe, config=replace(recipe.config, train=encoder))
-    return stages.run(first, replace(last, asked=recipe), cycles, out, **options)
+    return multistage.run(first, replace(last, asked=recipe), cycles, out, **options)

@@ -34,11 +34,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rales import finetune
 from rales.audio.filters import apply_gains, correction_gains
-from rales.audio.images import SquarePicture
-from rales.audio.lengths import reflect
-from rales.audio.wave_augment import roll, shift_pitch, stretch
+from rales.audio.padding import reflect
+from rales.audio.spectrogram_images import SquarePicture
+from rales.audio.waveform_augment import roll, shift_pitch, stretch
 from rales.config import (
     Audio,
     Config,
@@ -52,16 +51,17 @@ from rales.config import (
     one_of,
 )
 from rales.data import splits
-from rales.data.batches import in_order
-from rales.data.cache import Preparation, segment
+from rales.data.dataset import Data, device_spectra, number_of, train_positions, wave_settings
 from rales.data.icbhi import DEVICES
-from rales.losses import category_relationship, co_tuning, weighted_cross_entropy
+from rales.data.loader import in_order
+from rales.data.waveform_cache import Preparation, segment
 from rales.models.heads import CoTuning, Headed
-from rales.models.public_weights import resnet_tensors
+from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
 from rales.models.stochnorm import StochNorm2d
-from rales.rows import Data, device_spectra, number_of, train_positions, wave_settings
-from rales.steps import unchanged, weighted_loss
+from rales.training import finetune
+from rales.training.losses import category_relationship, co_tuning, weighted_cross_entropy
+from rales.training.recipe_defaults import unchanged, weighted_loss
 
 COPIES = 2  # of every train cycle with a wheeze
 BAND_LIMITS_HZ = {"Litt3200": 2000.0}  # recorded at 4 kHz; the others up to 8 kHz and more

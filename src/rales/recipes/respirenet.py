@@ -33,10 +33,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rales import finetune, stages
-from rales.audio.images import RespireNetPicture, normalised
-from rales.audio.lengths import duplicate, pieces
-from rales.audio.wave_augment import concatenation_pairs, one_of_five, roll
+from rales.audio.padding import duplicate, pieces
+from rales.audio.spectrogram_images import RespireNetPicture, normalised
+from rales.audio.waveform_augment import concatenation_pairs, one_of_five, roll
 from rales.config import (
     Audio,
     Config,
@@ -52,14 +51,15 @@ from rales.config import (
     one_of,
 )
 from rales.data import splits
-from rales.data.batches import in_order
-from rales.data.cache import Preparation, segments
+from rales.data.dataset import SECOND, Data, class_numbers, number_of, train_positions, wave_settings, with_joined
 from rales.data.icbhi import DEVICES
+from rales.data.loader import in_order
+from rales.data.waveform_cache import Preparation, segments
 from rales.models.heads import Headed, respirenet_head
-from rales.models.public_weights import resnet_tensors
+from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
-from rales.rows import SECOND, Data, class_numbers, number_of, train_positions, wave_settings, with_joined
-from rales.steps import unchanged
+from rales.training import finetune, multistage
+from rales.training.recipe_defaults import unchanged
 
 CLASS_WEIGHTS = (0.1, 0.3, 0.3, 0.3)
 TRAINING = Training(
@@ -152,14 +152,14 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
         model=partial(recipe.model, devices=tuple(tuned)),  # type: ignore[call-arg]
         asked=recipe,
     )
-    if figures := stages.reserved(last, cycles, out, options.get("command", "")):
+    if figures := multistage.reserved(last, cycles, out, options.get("command", "")):
         return figures
 
     finetune.run(recipe, cycles, out / "stage1", **options)
     second = replace(recipe, config=replace(config, split=Split(name="official")))  # `table` is divided already
     best = "best.safetensors"
     for device in tuned:
-        started = stages.started_from(second, out / "stage1" / best)
+        started = multistage.started_from(second, out / "stage1" / best)
         started = replace(started, fit=fit if measured else None)
         finetune.run(started, shares[device], out / f"stage2_{device}", **options)
 
@@ -168,7 +168,7 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
     for device in measured:
         for statistic in ("mean", "std"):
             prefixes[f"frontend.{statistic}_{device}"] = (networks[device], f"frontend.{statistic}")
-    return stages.put_together(last, cycles, out, prefixes, epochs=epochs, **options)
+    return multistage.put_together(last, cycles, out, prefixes, epochs=epochs, **options)
 
 
 def with_pieces(config: Config, table: pd.DataFrame, *, joined: float) -> pd.DataFrame:

@@ -30,18 +30,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rales import finetune
 from rales.audio.filters import apply_gains, correction_gains
-from rales.audio.images import SquarePicture
-from rales.audio.lengths import duplicate
-from rales.audio.wave_augment import domain_pairs, splice
+from rales.audio.padding import duplicate
+from rales.audio.spectrogram_images import SquarePicture
+from rales.audio.waveform_augment import domain_pairs, splice
 from rales.config import FIDELITIES, Audio, Config, Model, Recipe, Training, base_or_tiny, one_of
-from rales.data.cache import Preparation, segments
-from rales.data.icbhi import DEVICES
-from rales.models.heads import Headed
-from rales.models.public_weights import resnest_tensors
-from rales.models.resnest import ResNeSt
-from rales.rows import (
+from rales.data.dataset import (
     SECOND,
     Data,
     class_numbers,
@@ -51,7 +45,13 @@ from rales.rows import (
     wave_settings,
     with_joined,
 )
-from rales.steps import unchanged, weighted_loss
+from rales.data.icbhi import DEVICES
+from rales.data.waveform_cache import Preparation, segments
+from rales.models.heads import Headed
+from rales.models.pretrained_backbones import resnest_tensors
+from rales.models.resnest import ResNeSt
+from rales.training import finetune
+from rales.training.recipe_defaults import unchanged, weighted_loss
 
 FFT_SAMPLES = 256
 

@@ -4,16 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rales.cells import encodable
-from rales.extras import require_packages
+from rales.files.atomic import atomic_write, lock_folder
+from rales.files.csv_cells import encodable
+from rales.optional_packages import require_packages
 from rales.report import comparison, page, tables
-from rales.report.contents import comparability, lead_blocks, left_out_blocks, one_label, sections
-from rales.report.folders import read_runs
-from rales.report.folds import pooled
+from rales.report.literature import TABLE1, TABLE2, paper_rows
+from rales.report.load_runs import read_runs
+from rales.report.pool_folds import pooled
 from rales.report.protocols import PROTOCOLS
-from rales.report.published import TABLE1, TABLE2, paper_rows
+from rales.report.sections import comparability, lead_blocks, left_out_blocks, one_label, sections
 from rales.report.systems import ranking_figure, systems
-from rales.runs import claimed, replacing, write_table
+from rales.training.run_folder import write_table
 
 TITLE = "Rales: report on respiratory-sound classification"
 
@@ -30,7 +31,7 @@ def report(paths: Sequence[Path], out: Path) -> Path:
     table1 = comparison.paper_pairs(paper_rows(TABLE1), found, ratio_named=True)
     table2 = comparison.paper_pairs(paper_rows(TABLE2), found)
     lead, parts = lead_blocks(found, left_out), sections(found, left_out, table1, table2)
-    with claimed(out):
+    with lock_folder(out):
         for block in (block for part in parts for block in part.blocks):
             if isinstance(block, page.Picture):
                 write(out / block.file, block.png)
@@ -88,5 +89,5 @@ def scores_table(paths: Sequence[Path]) -> str:
 
 
 def write(path: Path, content: bytes) -> None:
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_bytes(content)

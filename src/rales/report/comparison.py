@@ -7,20 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from rales import statistics
-from rales.report.folders import SCORES
+from rales.evaluation import bootstrap
+from rales.report.literature import NOT_STRICT, PHYSICIANS, SELECTIONS, SPLITS, Entry, Row, frozen_probes, leaderboard
+from rales.report.load_runs import SCORES
 from rales.report.page import Block, Table, Text
 from rales.report.protocols import Outcome, outcome
-from rales.report.published import (
-    NOT_STRICT,
-    PHYSICIANS,
-    SELECTIONS,
-    SPLITS,
-    Entry,
-    Row,
-    frozen_probes,
-    leaderboard,
-)
 from rales.report.systems import System, shown
 from rales.report.tables import ALL_NORMAL, in_brackets, mean_sd
 
@@ -141,7 +132,7 @@ def paper_frame(pairs: Pairs) -> pd.DataFrame:
 
 
 def own_figures(system: System, ours: Outcome, protocol: str) -> dict[str, object]:
-    spread = {name: statistics.mean_sd(100 * ours.figures[name]) for name in SCORES}
+    spread = {name: bootstrap.mean_sd(100 * ours.figures[name]) for name in SCORES}
     return {
         "ours": system.name,
         "seeds": len(system.runs),

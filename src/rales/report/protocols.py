@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rales import metrics, statistics
-from rales.report.folders import SCORES, Run
+from rales.evaluation import bootstrap, metrics
+from rales.report.load_runs import SCORES, Run
 from rales.report.systems import System
 
 PROTOCOLS = {"last": "last epoch", "validation": "best on validation patients", "test_best": "best on the test set"}
@@ -33,7 +33,7 @@ def outcome(system: System, protocol: str) -> Outcome | None:
         return None
     figures = [metrics.icbhi_scores(metrics.confusion(*cycles(run, protocol)[:2])) for run in system.runs]
     true, predicted, patients = stacked(system, lambda run: cycles(run, protocol))
-    interval = statistics.bootstrap(true, predicted, patients, seed=0)
+    interval = bootstrap.bootstrap(true, predicted, patients, seed=0)
     return Outcome(words(system, protocol), pd.DataFrame(figures, index=[run.seed for run in system.runs]), interval)
 
 
@@ -50,7 +50,7 @@ def oracle_gap(system: System) -> dict[str, dict[str, float]] | None:
         return None
     true, best, patients = stacked(system, lambda run: cycles(run, "test_best"))
     _, last, _ = stacked(system, lambda run: cycles(run, "last"))
-    return statistics.paired_difference(true, best, last, patients, seed=0)
+    return bootstrap.paired_difference(true, best, last, patients, seed=0)
 
 
 def words(system: System, protocol: str) -> str:

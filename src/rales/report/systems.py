@@ -10,15 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from rales import metrics, statistics
-from rales.report.folders import (
-    CANNOT_CHANGE_A_SYSTEM,
-    PROBABILITIES,
-    WATCHED,
-    Run,
-    identity,
-    selected_epoch,
-)
+from rales.evaluation import bootstrap, metrics
+from rales.report.load_runs import CANNOT_CHANGE_A_SYSTEM, PROBABILITIES, WATCHED, Run, identity, selected_epoch
 
 CYCLE = ["recording", "cycle", "true"]
 
@@ -53,7 +46,7 @@ class System:
             return {}
         # The seeds of a patient stay together, and all seeds share one test set: this resamples the mean over seeds.
         cycles = self.cycles
-        return statistics.bootstrap(cycles["true"], cycles["predicted"], cycles["patient"].tolist(), seed=0)
+        return bootstrap.bootstrap(cycles["true"], cycles["predicted"], cycles["patient"].tolist(), seed=0)
 
 
 def systems(runs: list[Run]) -> list[System]:
@@ -111,7 +104,7 @@ def run_figures(run: Run) -> dict[str, float]:
         "macro_recall": float((np.diag(counts)[present] / counts.sum(axis=1)[present]).mean()),
         **{f"{kind}_auroc": more[f"{kind}_present"]["auroc"] for kind in ("crackle", "wheeze")},
         **{f"{kind}_ap": more[f"{kind}_present"]["average_precision"] for kind in ("crackle", "wheeze")},
-        "ece": statistics.expected_calibration_error(true, probabilities),
+        "ece": bootstrap.expected_calibration_error(true, probabilities),
         "threshold_score": threshold_score(run),
     }
 
@@ -145,7 +138,7 @@ def leak_free(system: System) -> tuple[list[str], dict[str, float], dict[str, tu
     if kept.empty:
         return None
     counts = metrics.confusion(kept["true"], kept["predicted"])
-    interval = statistics.bootstrap(kept["true"], kept["predicted"], kept["patient"].tolist(), seed=0)
+    interval = bootstrap.bootstrap(kept["true"], kept["predicted"], kept["patient"].tolist(), seed=0)
     return patients, metrics.icbhi_scores(counts), interval
 
 
@@ -196,7 +189,7 @@ def paired(a: System, b: System) -> dict[str, dict[str, float]] | None:
     count = math.lcm(len(a.runs), len(b.runs))
     predicted = [table["predicted"].to_numpy() for table in tables]
     of_a, of_b = predicted[: len(a.runs)], predicted[len(a.runs) :]
-    return statistics.paired_difference(
+    return bootstrap.paired_difference(
         np.tile(tables[0]["true"].to_numpy(), count),
         np.concatenate(of_a * (count // len(of_a))),
         np.concatenate(of_b * (count // len(of_b))),

@@ -7,12 +7,13 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from rales import metrics, statistics
-from rales.cells import encodable
-from rales.report.folders import SCORES, selected_epoch
+from rales.evaluation import bootstrap, metrics
+from rales.files.csv_cells import encodable
+from rales.labels import CLASSES
+from rales.report.literature import PHYSICIANS
+from rales.report.load_runs import SCORES, selected_epoch
 from rales.report.page import Table
 from rales.report.protocols import PROTOCOLS, oracle_gap, outcomes
-from rales.report.published import PHYSICIANS
 from rales.report.systems import System, by_protocol, leak_free, paired, protocol_scores, ranking_figure
 
 ALL_NORMAL = "every cycle called normal"
@@ -233,7 +234,7 @@ def protocol(systems: list[System]) -> Table:
     runs = [run for s in systems for run in s.runs]
     splits = {str(run.split.get("digest", "–")): run.split for run in runs}
     counted = Counter(str(run.split.get("digest", "–")) for run in runs)
-    classes = [name.capitalize() for name in metrics.CLASSES]
+    classes = [name.capitalize() for name in CLASSES]
     rows = []
     for digest, split in splits.items():
         left_out = split.get("left_out")
@@ -243,7 +244,7 @@ def protocol(systems: list[System]) -> Table:
             facts = split.get(part)
             if isinstance(facts, dict) and facts:
                 counts = facts.get("classes")
-                counts = [str(counts.get(name, "–")) if isinstance(counts, dict) else "–" for name in metrics.CLASSES]
+                counts = [str(counts.get(name, "–")) if isinstance(counts, dict) else "–" for name in CLASSES]
                 sizes = [str(facts.get(name, "–")) for name in ("recordings", "patients", "cycles")]
                 rows.append([str(split.get("name", "–")), part, *sizes, *counts, *ending])
     return Table(
@@ -316,7 +317,7 @@ def points(found: dict[str, float]) -> str:
 
 def mean_sd(values: pd.Series, scale: float = 100) -> str:
     """Fractions of all seeds -> "60.68 ± 0.49", without ± for one seed, – where a seed has none."""
-    mean, sd = statistics.mean_sd(values * scale)
+    mean, sd = bootstrap.mean_sd(values * scale)
     digits = 2 if scale == 100 else 3
     if np.isnan(mean):
         return "–"

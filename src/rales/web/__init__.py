@@ -16,9 +16,9 @@ from types import FrameType
 from typing import Any, TextIO
 from urllib.parse import quote
 
-from rales.config import UsageError
-from rales.extras import require_packages
-from rales.web import door, system
+from rales.errors import UsageError
+from rales.optional_packages import require_packages
+from rales.web import access_token, platform_checks
 from rales.web.settings import Settings, data_folder, new_token
 
 STATIC = Path(__file__).parent / "static"
@@ -44,12 +44,12 @@ def serve(
     Errors: a package or the page's scripts missing, a port that is taken, a model that cannot be loaded.
     """
     require_packages("the web page", "web", "fastapi", "uvicorn", "python_multipart", "limits")
-    if why := system.lacks():
+    if why := platform_checks.lacks():
         raise ValueError(why)
     if not (STATIC / "vendor" / "wavesurfer.esm.js").is_file():
         raise ValueError(f"{STATIC / 'vendor'}: the page's player is not there; `make setup` fetches it")
-    if token is not None and len(token) < door.SHORTEST:
-        raise UsageError(f"the token has {len(token)} characters, expected {door.SHORTEST} or more")
+    if token is not None and len(token) < access_token.SHORTEST:
+        raise UsageError(f"the token has {len(token)} characters, expected {access_token.SHORTEST} or more")
     settings = Settings(
         host=host,
         folder=data_folder(folder),
@@ -63,15 +63,15 @@ def serve(
 
 def run(settings: Settings, listener: socket.socket, *, made: bool, show: bool) -> None:
     """Serve until a signal comes. `made`: whether nobody knows the token yet."""
-    from rales.web import browser
+    from rales.web import open_browser
 
     port = listener.getsockname()[1]
-    link: list[browser.Link | None] = []
+    link: list[open_browser.Link | None] = []
 
     def begun() -> None:
         if show:
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-            link.append(browser.show(running.guard.door, address(host, port)))
+            link.append(open_browser.show(running.guard.door, address(host, port)))
 
     def ended() -> None:
         for each in filter(None, link):
@@ -103,7 +103,7 @@ def server(
     import uvicorn
 
     from rales.web.app import create_app
-    from rales.web.places import BACKLOG, Places, quieten, spoken
+    from rales.web.connection_limits import BACKLOG, Places, quieten, spoken
 
     places = Places(settings.limits)
 

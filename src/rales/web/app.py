@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rales import __version__
-from rales.cells import encodable
-from rales.web import annotations, answers, exports, sessions
-from rales.web.guard import Guard, Refusal
+from rales.files.csv_cells import encodable
+from rales.web import routes_annotations, routes_exports, routes_predict, routes_sessions
+from rales.web.security import Guard, Refusal
 from rales.web.service import Service, is_full
 from rales.web.settings import Settings
 from rales.web.store import Left
@@ -54,10 +54,10 @@ def create_app(settings: Settings) -> Guard:
     )
     nonce = secrets.token_urlsafe(16)
     add_errors(app)
-    answers.add(app, service)
-    sessions.add(app, service)
-    annotations.add(app, service)
-    exports.add(app, service)
+    routes_predict.add(app, service)
+    routes_sessions.add(app, service)
+    routes_annotations.add(app, service)
+    routes_exports.add(app, service)
     add_page(app, nonce)
     add_token(app)
     return Guard(app, settings, nonce)

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from rales.audio import wave
-from rales.web import system
+from rales.audio import io
+from rales.web import platform_checks
 from rales.web.settings import MIB
 
 BLOCK_S = 10.0
@@ -74,7 +74,7 @@ def child(job: dict[str, Any], out: int) -> None:
         os._exit(0)
 
     limit(job["decode_s"], job["decode_bytes"])
-    if not system.LIMITS_MEMORY:
+    if not platform_checks.LIMITS_MEMORY:
         watch_memory(job["decode_bytes"], give_up)
     try:
         facts = decode(Path(job["path"]), Path(job["out"]), job["duration_s"], job["decode_bytes"])
@@ -94,7 +94,7 @@ def limit(decode_s: int, decode_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (decode_s, decode_s + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (decode_bytes, decode_bytes))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-    if system.LIMITS_MEMORY:
+    if platform_checks.LIMITS_MEMORY:
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (held + decode_bytes, held + decode_bytes))
     signal.alarm(3 * decode_s)
@@ -123,7 +123,7 @@ def decode(path: Path, out: Path, duration_s: float, decode_bytes: int) -> dict[
 
     Errors: ValueError for what cannot be read, TooLarge.
     """
-    info = wave.info(path)
+    info = io.info(path)
     if info.duration_s > duration_s:
         raise TooLarge(
             f"lasts {clock(info.duration_s)}, at most {clock(duration_s)} are taken; cut it into shorter recordings"
@@ -134,14 +134,14 @@ def decode(path: Path, out: Path, duration_s: float, decode_bytes: int) -> dict[
             f"takes {needed // MIB} MiB when decoded ({info.channels} channels at {info.rate_hz} Hz), at most "
             f"{decode_bytes // MIB} MiB are taken; save one channel at a lower rate"
         )
-    heard, rate_hz = wave.read(path)
+    heard, rate_hz = io.read(path)
     if info.channels == 1:
         soundfile.write(out / "audio.wav", heard, rate_hz, subtype="FLOAT")
     else:  # the channels as they are: whether they cancel or are dead is to be seen
         with soundfile.SoundFile(out / "audio.wav", "w", rate_hz, info.channels, "FLOAT") as file:
-            for block, _ in wave.blocks(path, BLOCK_S):
+            for block, _ in io.blocks(path, BLOCK_S):
                 file.write(block)
-    played = wave.resample(heard, rate_hz, PAGE_RATE_HZ)
+    played = io.resample(heard, rate_hz, PAGE_RATE_HZ)
     soundfile.write(out / "page.wav", np.clip(played, -1, 1), PAGE_RATE_HZ, subtype="PCM_16")
     return {
         "duration_s": len(heard) / rate_hz,

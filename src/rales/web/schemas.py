@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import StrictBool, StrictFloat, StrictInt, WithJsonSchema
 
-from rales.scoring import NOTICE
+from rales.evaluation.predictions import NOTICE
 
 Label = Literal["normal", "crackle", "wheeze", "both"]
 ExportForm = Literal["icbhi", "csv", "audacity", "raven"]

@@ -16,14 +16,14 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from rales.data.annotations import read_annotation
-from rales.metrics import CLASSES
-from rales.runs import make_folder
-from rales.web import marks, scores, system
+from rales.files.atomic import make_folder
+from rales.labels import CLASSES
+from rales.web import cycle_edits, model_answers, platform_checks
 from rales.web.decoding import Decoder, Lost, Undecodable
-from rales.web.guard import Refusal
-from rales.web.line import Full, Line
+from rales.web.job_queue import Full, Line
+from rales.web.model_registry import Shelf
+from rales.web.security import Refusal
 from rales.web.settings import Settings
-from rales.web.shelf import Shelf
 from rales.web.store import Left, Stale, Store, Twice, removed
 
 Row = dict[str, Any]
@@ -44,7 +44,7 @@ class Service:
         self.shelf.model(self.shelf.default)  # a model that cannot be loaded is said before the first visitor comes
         self.runs = settings.runs
         self.decoder = Decoder(settings.limits)
-        if weaker := system.weaker():
+        if weaker := platform_checks.weaker():
             log.warning("%s", weaker)
         self.line = Line(self.score, settings.limits.waiting)
 
@@ -79,9 +79,9 @@ class Service:
         audio.txt, facts), removed afterwards."""
         place = self.arriving / secrets.token_hex(8)
         try:
-            upload = place / f"upload{marks.kind(path)}"
+            upload = place / f"upload{cycle_edits.kind(path)}"
             digest = await asyncio.to_thread(self.write, upload, sound, annotation)
-            facts = await self.decode(upload, marks.titled(path))
+            facts = await self.decode(upload, cycle_edits.titled(path))
             yield place, {**facts, "digest": digest}
         finally:
             await asyncio.to_thread(removed, place)
@@ -136,16 +136,16 @@ class Service:
 
         What a person could not save again is refused here, where it can still be mended. Errors: Refusal.
         """
-        name, duration_s = marks.titled(path), facts["duration_s"]
+        name, duration_s = cycle_edits.titled(path), facts["duration_s"]
         if self.store.count() >= self.limits.recordings:
             raise Refusal(507, f"{self.limits.recordings} recordings are kept already; remove old sessions")
-        if duration_s < marks.SHORTEST_S:
-            raise Refusal(422, f"{name}: lasts {duration_s:.3f} s, expected {marks.SHORTEST_S} s or more")
+        if duration_s < cycle_edits.SHORTEST_S:
+            raise Refusal(422, f"{name}: lasts {duration_s:.3f} s, expected {cycle_edits.SHORTEST_S} s or more")
         original = None
         if facts["annotated"] is not None:
-            came = marks.annotated(facts["annotated"], duration_s)
+            came = cycle_edits.annotated(facts["annotated"], duration_s)
             try:
-                marks.checked(came.cycles, duration_s, self.limits.cycles)
+                cycle_edits.checked(came.cycles, duration_s, self.limits.cycles)
             except ValueError as error:
                 raise Refusal(422, f"annotation of {name}: {error}") from error
             original = came if facts["classes"] else None  # else the model says of which class they are
@@ -202,24 +202,26 @@ class Service:
     def predict(self, row: Row, model: str) -> list[Row]:
         """Have a model answer for the cycles of a recording (a row of the store), and keep that; what the default model
         says first of one without an annotation are the cycles it begins with. Done in the model's thread."""
-        rows = scores.predict_file(self.shelf.model(model), self.store.place(row["id"]) / "audio.wav", row["name"])
-        rows = [marks.in_milliseconds(one, row["duration_s"]) for one in rows]
+        rows = model_answers.predict_file(
+            self.shelf.model(model), self.store.place(row["id"]) / "audio.wav", row["name"]
+        )
+        rows = [cycle_edits.in_milliseconds(one, row["duration_s"]) for one in rows]
         if model == self.shelf.default:
-            found = marks.called(rows, row["duration_s"])
+            found = cycle_edits.called(rows, row["duration_s"])
             self.store.keep_original(row["id"], found, anew=row["original_lost"])
         self.store.keep_scores(row["id"], model, rows)
         return rows
 
-    def score_spans(self, recording: str, model: str, spans: list[scores.Span]) -> list[Row]:
+    def score_spans(self, recording: str, model: str, spans: list[model_answers.Span]) -> list[Row]:
         """Have a model answer for stretches of a recording, and keep that; done in the model's thread."""
-        rows = scores.score_spans(self.shelf.model(model), self.store.place(recording) / "audio.wav", spans)
-        known = {marks.times(row): row for row in [*self.scores(recording).get(model, []), *rows]}
+        rows = model_answers.score_spans(self.shelf.model(model), self.store.place(recording) / "audio.wav", spans)
+        known = {cycle_edits.times(row): row for row in [*self.scores(recording).get(model, []), *rows]}
         self.store.keep_scores(recording, model, list(known.values()))
         return rows
 
-    def why(self, recording: str, model: str, span: scores.Span, label: str | None) -> Row:
+    def why(self, recording: str, model: str, span: model_answers.Span, label: str | None) -> Row:
         """Why a model calls a stretch what it does; done in the model's thread."""
-        return scores.why(self.shelf.model(model), self.store.place(recording) / "audio.wav", span, label)
+        return model_answers.why(self.shelf.model(model), self.store.place(recording) / "audio.wav", span, label)
 
     # What people say
 
@@ -227,7 +229,7 @@ class Service:
         """Cycles as a visitor sent them become the next revision; -> revision, saved. Errors: Refusal."""
         row = self.known(recording)
         try:
-            cycles = marks.checked(given, row["duration_s"], self.limits.cycles)
+            cycles = cycle_edits.checked(given, row["duration_s"], self.limits.cycles)
         except ValueError as error:
             raise Refusal(422, str(error)) from error
         try:
@@ -285,7 +287,7 @@ class Service:
             cycles, source = row["original"] or [], row["origin"] or ""
         scored = row["scored"] if current else []
         row = row if self.store.has_sound(row["id"]) else {**row, "status": "failed", "problem": NO_SOUND}
-        said = {"notes": self.store.notes(row["id"]), **scores.quality_of(scored)}
+        said = {"notes": self.store.notes(row["id"]), **model_answers.quality_of(scored)}
         return {**row, "scored": scored, "cycles": cycles, "source": source, **said}
 
     def sound(self, recording: str) -> Path:
@@ -299,7 +301,7 @@ class Service:
         """-> `scores.picture` of a recording. Errors: Refusal."""
         sound = self.sound(recording)
         try:
-            return scores.picture(sound)
+            return model_answers.picture(sound)
         except Exception as error:
             raise failure(error, sound, self.known(recording)["name"]) from error
 
@@ -310,8 +312,8 @@ class Service:
     def facts(self, row: Row) -> Row:
         """A row of `standing` -> its line in the list."""
         doubts = [
-            1 - max(line[name] for name in marks.PROBABILITIES)
-            for line, cycle in zip(marks.with_scores(row["cycles"], row["scored"]), row["cycles"], strict=True)
+            1 - max(line[name] for name in cycle_edits.PROBABILITIES)
+            for line, cycle in zip(cycle_edits.with_scores(row["cycles"], row["scored"]), row["cycles"], strict=True)
             if line["model_label"] is not None and not cycle["confirmed"]
         ]
         return {

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from rales.data import icbhi
-from rales.runs import make_folder
-from rales.web import kept, marks
+from rales.files.atomic import make_folder
+from rales.web import cycle_edits, stored_rows
 
 VERSION = 2
 # Of every connection
@@ -147,19 +147,22 @@ class Store:
             query = (
                 "SELECT recording, cycles FROM scores WHERE rowid IN (SELECT MIN(rowid) FROM scores GROUP BY recording)"
             )
-            first = {row["recording"]: kept.tried(kept.read_scored, row["cycles"])[0] for row in db.execute(query)}
+            first = {
+                row["recording"]: stored_rows.tried(stored_rows.read_scored, row["cycles"])[0]
+                for row in db.execute(query)
+            }
             for recording, duration_s in db.execute("SELECT id, duration_s FROM recordings").fetchall():
                 with suppress(ValueError, TypeError, OSError):  # what is damaged there is said when it is looked at
                     if original := self.first_cycles(recording, first.get(recording) or [], duration_s):
                         self.write_original(db, recording, original)
 
-    def first_cycles(self, recording: str, rows: list[Row], duration_s: float) -> marks.Original | None:
+    def first_cycles(self, recording: str, rows: list[Row], duration_s: float) -> cycle_edits.Original | None:
         """What layout 1 kept of a recording -> the cycles it began with, None if it has to be scored first."""
         annotation = self.place(recording) / "audio.txt"
         if annotation.is_file():
-            return marks.annotated(icbhi.annotation(annotation, duration_s)[0], duration_s)
+            return cycle_edits.annotated(icbhi.annotation(annotation, duration_s)[0], duration_s)
         many = max((number for number, row in enumerate(rows, start=1) if "source" in row), default=0)
-        return marks.called(rows[:many], duration_s) if many else None
+        return cycle_edits.called(rows[:many], duration_s) if many else None
 
     @contextmanager
     def open(self) -> Iterator[sqlite3.Connection]:
@@ -199,7 +202,7 @@ class Store:
             "SELECT s.*, COUNT(r.id) AS recordings, COALESCE(SUM(r.reviewed), 0) AS reviewed FROM sessions s "
             "LEFT JOIN recordings r ON r.session = s.id GROUP BY s.id ORDER BY s.created DESC"
         )
-        return [kept.read_session(row) for row in found]
+        return [stored_rows.read_session(row) for row in found]
 
     def new_session(self, name: str) -> str:
         session = secrets.token_hex(8)
@@ -225,12 +228,12 @@ class Store:
         what `model` said of it (`made`, `scored`) and the annotation that was saved last (`revision`, `saved`); None
         where there is none."""
         found = self.rows(f"{STANDING} WHERE r.session = ? ORDER BY added, id", model, session)
-        return [kept.read_recording(row) for row in found]
+        return [stored_rows.read_recording(row) for row in found]
 
     def recording(self, recording: str, model: str) -> Row | None:
         """-> one recording as `recordings` has it."""
         found = self.rows(f"{STANDING} WHERE r.id = ?", model, recording)
-        return kept.read_recording(found[0]) if found else None
+        return stored_rows.read_recording(found[0]) if found else None
 
     def waiting(self) -> list[str]:
         """-> recordings that the default model has not answered for yet, the oldest first."""
@@ -284,7 +287,7 @@ class Store:
         path: str,
         facts: Row,
         sound: Path,
-        original: marks.Original | None,
+        original: cycle_edits.Original | None,
         *,
         only_new: bool = False,
     ) -> str:
@@ -304,7 +307,7 @@ class Store:
         for part in (place.parent, self.folder):
             sync(part)
         about = [facts[name] for name in ("duration_s", "rate_hz", "channels")]
-        values = (recording, session, marks.stem(path), time.time(), *about, path, facts["digest"])
+        values = (recording, session, cycle_edits.stem(path), time.time(), *about, path, facts["digest"])
         try:
             with self.open() as db:
                 db.execute("BEGIN IMMEDIATE")  # two of the same may come at once
@@ -334,7 +337,7 @@ class Store:
         except (OSError, ValueError, TypeError, RecursionError):
             return ["the notes on the file that it came in cannot be read"]
 
-    def keep_original(self, recording: str, original: marks.Original, *, anew: bool = False) -> None:
+    def keep_original(self, recording: str, original: cycle_edits.Original, *, anew: bool = False) -> None:
         """The cycles that a recording begins with, unless there are some already (`anew`: they cannot be read) or it
         has been removed meanwhile."""
         with self.open() as db:
@@ -344,7 +347,7 @@ class Store:
                     db.execute("DELETE FROM originals WHERE recording = ?", (recording,))
                 self.write_original(db, recording, original)
 
-    def write_original(self, db: sqlite3.Connection, recording: str, original: marks.Original) -> None:
+    def write_original(self, db: sqlite3.Connection, recording: str, original: cycle_edits.Original) -> None:
         values = (recording, original.source, json.dumps(original.cycles))
         db.execute("INSERT INTO originals VALUES (?, ?, ?) ON CONFLICT (recording) DO NOTHING", values)
 
@@ -371,7 +374,12 @@ class Store:
         be read is left out."""
         found = self.rows("SELECT model, made, cycles FROM scores WHERE recording = ? ORDER BY made", recording)
         read = [
-            (row["model"], kept.number(row["made"]), kept.tried(kept.read_scored, row["cycles"])[0]) for row in found
+            (
+                row["model"],
+                stored_rows.number(row["made"]),
+                stored_rows.tried(stored_rows.read_scored, row["cycles"])[0],
+            )
+            for row in found
         ]
         return {name: {"made": made, "cycles": cycles} for name, made, cycles in read if made and cycles is not None}
 
@@ -408,9 +416,13 @@ class Store:
         """-> the saved states of an annotation that are kept and can be read, the newest first: revision, saved,
         cycles."""
         query = "SELECT revision, saved, cycles FROM annotations WHERE recording = ? ORDER BY revision DESC"
-        read = [(row, kept.tried(kept.read_marked, row["cycles"])[0]) for row in self.rows(query, recording)]
+        read = [
+            (row, stored_rows.tried(stored_rows.read_marked, row["cycles"])[0]) for row in self.rows(query, recording)
+        ]
         return [
-            {**row, "saved": kept.number(row["saved"]), "cycles": cycles} for row, cycles in read if cycles is not None
+            {**row, "saved": stored_rows.number(row["saved"]), "cycles": cycles}
+            for row, cycles in read
+            if cycles is not None
         ]
 
 

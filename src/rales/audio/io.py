@@ -1,0 +1,256 @@
+"""Waves: read a segment of a recording, resample it, fade it, bring one breathing cycle to a fixed length."""
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from rales.audio.open_audio import HIGHEST, Opened, mixed, opened, reason, sentences
+
+Wave = NDArray[np.float32]
+PathLike = str | os.PathLike[str]
+
+BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
+
+
+@dataclass(frozen=True)
+class WaveInfo:
+    """What a file is; `bits` is 0 where the format has no fixed sample size (Ogg, MP3).
+
+    `live` are the channels, from 0, that are mixed when it is read (None: all), as the others hold no sound. `notes`
+    are sentences, without the path, about what was wrong with the file and how it is read all the same.
+    """
+
+    rate_hz: int
+    frames: int
+    channels: int
+    bits: int
+    duration_s: float
+    live: tuple[int, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def info(path: PathLike) -> WaveInfo:
+    """File -> rate, frames, channels, bits, duration. Raises as `read` does before decoding.
+
+    The samples are looked at only where the header does not suffice: several channels, floating point, a format that
+    FFmpeg decodes.
+    """
+    with opened(Path(path)) as found:
+        file = found.file
+        return WaveInfo(
+            rate_hz=file.samplerate,
+            frames=file.frames,
+            channels=file.channels,
+            bits=BITS.get(file.subtype, 0),
+            duration_s=file.frames / file.samplerate,
+            live=found.mix.live,
+            notes=found.notes,
+        )
+
+
+def read(path: PathLike, start_s: float | None = None, end_s: float | None = None) -> tuple[Wave, int]:
+    """File and optional segment in seconds -> (mono wave (N,), rate_hz): the mean of the channels that hold sound.
+
+    The segment is the frames int(start_s * rate) up to int(end_s * rate), as the public ICBHI code cuts cycles; an end
+    past the last frame is moved back to it (the last cycle of a recording may be rounded beyond the end).
+    Raises FileNotFoundError for a missing file, ValueError for a file that is not audio, empty, truncated or not
+    finite, and for a segment that holds no sample.
+    """
+    ((wave, rate_hz),) = segments(path, [(start_s, end_s)])
+    return wave, rate_hz
+
+
+def segments(path: PathLike, spans: Iterable[tuple[float | None, float | None]]) -> Iterator[tuple[Wave, int]]:
+    """File and segments in seconds -> what `read` gives for each, one after another; the file is opened once."""
+    path = Path(path)
+    with opened(path) as found:
+        rate_hz = int(found.file.samplerate)
+        for start_s, end_s in spans:
+            yield _read_segment(path, found, start_s, end_s), rate_hz
+
+
+def blocks(path: PathLike, about_s: float) -> Iterator[tuple[Wave, int]]:
+    """File -> all of it in blocks (n, channels) of equal length, about as long as said, and rate_hz; one is in memory
+    at a time. Raises as `read` does."""
+    path = Path(path)
+    with opened(path) as found:
+        frames, rate_hz = found.file.frames, int(found.file.samplerate)
+        length = -(-frames // max(1, round(frames / rate_hz / about_s)))
+        for begin in range(0, frames, length):
+            block = _read_channels(path, found, begin, min(begin + length, frames))
+            yield block if found.mix.scale == 1 else block / np.float32(found.mix.scale), rate_hz
+
+
+def cut(
+    path: PathLike, whole: tuple[Wave, int], spans: Iterable[tuple[float | None, float | None]]
+) -> Iterator[tuple[Wave, int]]:
+    """What `read` gave for a whole file, and segments in seconds -> what `segments` gives, without decoding again."""
+    wave, rate_hz = whole
+    for start_s, end_s in spans:
+        begin, end = _segment(Path(path), wave.size, rate_hz, start_s, end_s)
+        yield wave[begin:end], rate_hz
+
+
+def _read_segment(path: Path, found: Opened, start_s: float | None, end_s: float | None) -> Wave:
+    begin, end = _segment(path, found.file.frames, int(found.file.samplerate), start_s, end_s)
+    return mixed(_read_channels(path, found, begin, end), found.mix)
+
+
+def _read_channels(path: Path, found: Opened, begin: int, end: int) -> Wave:
+    """Open file and frames -> (end - begin, channels) as they stand in it; every one of them is there, finite and on a
+    known scale."""
+    rate_hz = int(found.file.samplerate)
+    with sentences(path):
+        try:
+            block = found.frames(begin, end)
+        except soundfile.SoundFileError as error:
+            raise ValueError(
+                f"{path}: damaged or truncated, cannot be decoded to the end of the segment ({reason(error)}); "
+                f"copy the file again"
+            ) from error
+    if len(block) < end - begin:
+        raise ValueError(
+            f"{path}: truncated, {len(block)} of {end - begin} frames could be read from {begin / rate_hz:.3f} s on; "
+            f"copy the file again"
+        )
+    highest = float(np.abs(block).max(initial=0))
+    if highest <= HIGHEST * found.mix.scale:
+        return block
+    finite = np.isfinite(block).all(axis=1)
+    if not finite.all():
+        first = int(np.argmin(finite))
+        wrong = len(block) - np.count_nonzero(finite)
+        raise ValueError(
+            f"{path}: {wrong} of {len(block)} samples are NaN or infinite, the first at "
+            f"{(begin + first) / rate_hz:.6f} s; export the recording again"
+        )
+    # Where the header tells whole numbers nothing can; a decoder of a lossy format makes anything of damage
+    raise ValueError(f"{path}: samples reach {highest:.6g}, expected -1 to 1; it is damaged, copy the file again")
+
+
+def resample(wave: ArrayLike, rate_hz: int, to_hz: int = 16000, method: Literal["soxr", "sinc"] = "soxr") -> Wave:
+    """Wave (N,) at rate_hz -> wave (about N * to_hz / rate_hz,) at to_hz; returned as it is where the rates are equal.
+
+    "soxr" (quality HQ) is the better filter and the faster one; its length is N * to_hz / rate_hz rounded.
+    "sinc" is the Hann-windowed sinc of torchaudio's Resample (width 6, rolloff 0.99), which the public ICBHI code uses;
+    its length is rounded up.
+    """
+    wave = np.asarray(wave, dtype=np.float32)
+    if rate_hz <= 0 or to_hz <= 0:
+        raise ValueError(f"cannot resample from {rate_hz} Hz to {to_hz} Hz; both rates must be positive")
+    if method not in ("soxr", "sinc"):
+        raise ValueError(f'resampling method "{method}" is unknown; use "soxr" or "sinc"')
+    if rate_hz == to_hz:
+        return wave
+    if method == "sinc":
+        return _resample_sinc(wave, rate_hz, to_hz)
+    return np.asarray(soxr.resample(wave, rate_hz, to_hz, quality="HQ"), dtype=np.float32)
+
+
+def fade(wave: ArrayLike, samples: int = 1000, into: bool = True, out: bool = True) -> Wave:
+    """Wave (N,) -> new wave (N,) with a linear ramp 0..1 over its first and 1..0 over its last `samples` samples.
+
+    In a wave shorter than two ramps they overlap and multiply, as in torchaudio's Fade. That fails below one ramp;
+    here the ramps are then as long as the wave, which carries on what torchaudio gives at N == samples.
+    """
+    return _faded(np.array(wave, dtype=np.float32), samples, into, out)
+
+
+def _faded(wave: Wave, samples: int, into: bool, out: bool) -> Wave:
+    """`fade` in place."""
+    length = min(samples, wave.size)
+    ramp = _ramp(length)
+    if into:
+        wave[:length] *= ramp
+    if out:
+        wave[wave.size - length :] *= ramp[::-1]
+    return wave
+
+
+@cache
+def _ramp(samples: int) -> Wave:
+    return np.linspace(0, 1, samples, dtype=np.float32)
+
+
+@overload
+def icbhi_cycle(
+    wave: Tensor, samples: int = ..., pad: Literal["repeat", "zero"] = ..., fade_samples: int = ...
+) -> Tensor: ...
+@overload
+def icbhi_cycle(
+    wave: NDArray[Any], samples: int = ..., pad: Literal["repeat", "zero"] = ..., fade_samples: int = ...
+) -> Wave: ...
+def icbhi_cycle(
+    wave: NDArray[Any] | Tensor,
+    samples: int = 128000,
+    pad: Literal["repeat", "zero"] = "repeat",
+    fade_samples: int = 1000,
+) -> Wave | Tensor:
+    """One cycle (N,) at 16 kHz -> (samples,) float32, array or tensor as given (no gradient flows through).
+
+    The steps of the public ICBHI code (ilyassmoummad/scl_icbhi2017): fade in and out; a longer cycle keeps its first
+    `samples` samples; any other (also one of exactly that length) is repeated circularly, cut and faded out once more,
+    or, with pad="zero", put in the middle of silence. Raises ValueError for an empty or not one-dimensional wave.
+    """
+    if isinstance(wave, Tensor):
+        cycle = icbhi_cycle(wave.detach().to("cpu", torch.float32).numpy(), samples, pad, fade_samples)
+        return torch.from_numpy(cycle).to(wave.device)
+    if wave.ndim != 1 or wave.size == 0:
+        raise ValueError(f"a cycle of shape {wave.shape} was given, expected one channel of at least one sample: (N,)")
+    if pad not in ("repeat", "zero"):
+        raise ValueError(f'padding "{pad}" is unknown; use "repeat" or "zero"')
+    cycle = fade(wave, fade_samples)
+    if cycle.size > samples:
+        return cycle[:samples]
+    if pad == "zero":
+        before = (samples - cycle.size) // 2
+        return np.pad(cycle, (before, samples - cycle.size - before))
+    return _faded(np.resize(cycle, samples), fade_samples, into=False, out=True)
+
+
+def _resample_sinc(wave: Wave, rate_hz: int, to_hz: int) -> Wave:
+    """Wave (N,) -> (ceil(N * to_hz / rate_hz),): a polyphase filter with the taps of torchaudio's Resample.
+
+    Output j is the sum over inputs n of x[n] * h(n / old - j / new), with the rates in lowest terms. All of those
+    arguments lie on a grid of 1 / (old * new), so one filter on that grid serves every output, at any pair of rates.
+    """
+    from scipy.signal import upfirdn
+
+    common = math.gcd(rate_hz, to_hz)
+    old, new = rate_hz // common, to_hz // common
+    width, rolloff = 6, 0.99
+    cutoff = min(old, new) * rolloff
+    reach = math.ceil(width * old * new / cutoff)
+    offset = -reach % old  # zeros in front make the filter's centre fall on an output sample
+    t = np.arange(-reach - offset, reach + 1) / (old * new) * cutoff
+    inside = np.abs(t) < width
+    taps = np.where(inside, np.sinc(t) * np.cos(t * np.pi / width / 2) ** 2, 0) * cutoff / old
+    filtered = upfirdn(taps.astype(np.float32), wave, up=new, down=old)
+    first = (reach + offset) // old
+    length = -(-wave.size * new // old)
+    return np.asarray(filtered[first : first + length], dtype=np.float32)
+
+
+def _segment(path: Path, frames: int, rate_hz: int, start_s: float | None, end_s: float | None) -> tuple[int, int]:
+    start_s = 0.0 if start_s is None else start_s
+    asked = f"{path}: the segment {start_s} s to {'the end' if end_s is None else f'{end_s} s'}"
+    if not 0 <= start_s < math.inf or (end_s is not None and not start_s < end_s):
+        raise ValueError(f"{asked} is not a stretch of time; expected 0 <= start < end")
+    if start_s * rate_hz >= frames:
+        raise ValueError(f"{asked} starts past the end of the recording, which is {frames / rate_hz:.3f} s long")
+    begin = int(start_s * rate_hz)
+    end = frames if end_s is None or end_s * rate_hz >= frames else int(end_s * rate_hz)
+    if begin >= end:
+        raise ValueError(f"{asked} holds no sample at {rate_hz} Hz; give a longer segment")
+    return begin, end

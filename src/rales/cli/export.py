@@ -1,0 +1,86 @@
+"""Words about how a model is computed: one artefact for other programs, and the speed of this machine's paths."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from rales.cli.console import say, show
+from rales.cli.options import JsonFlag, SkipFlag
+
+
+def export(
+    run: str,
+    /,
+    *,
+    out: Path,
+    to: Annotated[Literal["onnx", "openvino"] | None, Parameter(name=["--to", "--format"])] = None,
+    precision: Literal["float32", "bf16", "int8"] = "float32",
+    data: Path | None = None,
+    skip_damaged: SkipFlag = False,
+    json: JsonFlag = False,
+) -> None:
+    """One artefact from waveform to probabilities: input `wave` (clips, samples), output `probabilities` (clips, 4).
+
+    It holds the front-end, the network and the answers it was made with, which are checked when it is made and when it
+    is opened. `rales predict --model` takes it. Not a diagnosis.
+
+    Example: rales export runs/m2d --to openvino --precision int8 --data ICBHI_final_database --out m2d-int8.xml
+
+    Parameters
+    ----------
+    run
+        Run folder of `rales train`, or its checkpoint file.
+    out
+        .onnx, or .xml for OpenVINO, whose weights go into a .bin beside it.
+    to
+        Format; without it the suffix of --out says which.
+    precision
+        float32 answers as the network does, to 1e-5. bf16 (OpenVINO) and int8 are faster where the processor has units
+        for them (`rales bench` says), and drift.
+    data
+        Folder or manifest: int8 is calibrated on its train cycles, and the drift and every flipped label on its test
+        cycles are reported.
+    """
+    from rales.cli import result_lines
+    from rales.data import read_cycles
+    from rales.export.build import check_request, export_model
+    from rales.inference.output_paths import check_outputs, files_of
+    from rales.training import run_folder
+
+    to = to or ("openvino" if out.suffix == ".xml" else "onnx")
+    check_request(out, to, precision, with_data=data is not None)
+    files = [out, out.with_suffix(".bin")] if to == "openvino" else [out]
+    check_outputs({"--out": files}, {"a file of the model": files_of(run), "the data": [data] if data else []})
+    needs_split = run_folder.split_of(Path(run)) != "folds"
+    cycles = None if data is None else read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
+    show(export_model(run, out, to, precision, cycles, progress=True), json, result_lines.export_lines)
+
+
+def bench(
+    *,
+    model: Annotated[str | None, Parameter(help="Run folder or checkpoint; without it an untrained one.")] = None,
+    size: Literal["tiny", "small", "base"] = "base",
+    batch: Annotated[tuple[int, ...], Parameter(name="--batch", negative="")] = (1, 8),
+    rounds: int = 5,
+    json: JsonFlag = False,
+) -> None:
+    """How fast this machine computes a model by every path it has, beside the peak of its matrix products.
+
+    Every installed engine takes part; making the int8 graphs of the largest size takes minutes.
+
+    Example: rales bench --size small
+
+    Parameters
+    ----------
+    size
+        Encoder of the untrained model, all layers fused.
+    batch
+        Clips at a time; repeatable.
+    rounds
+        Turns of every path; the median counts.
+    """
+    from rales.cli import result_lines
+    from rales.jobs import benchmark as job
+
+    show(job.bench(model, size, batch, rounds, tell=say), json, result_lines.bench_lines)

@@ -1,0 +1,384 @@
+"""Words about people's own recordings."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from os.path import splitext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from rales.cli.console import records, say, show
+from rales.cli.options import (
+    Address,
+    ComputedBy,
+    Cycles,
+    Device,
+    Engine,
+    Form,
+    Gate,
+    JsonFlag,
+    Processes,
+    Recordings,
+    Run,
+)
+from rales.errors import UsageError
+from rales.files.csv_cells import one_line
+from rales.optional_packages import require_packages
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_NOTES = 20
+
+
+def predict(
+    *paths: Recordings,
+    model: Run = None,
+    out: Path | None = None,
+    format: Form | None = None,
+    status: Path | None = None,
+    summary: Path | None = None,
+    cycles: Cycles = "auto",
+    quality: Gate = "on",
+    min_confidence: float = 0.0,
+    threshold: float | Literal["validation"] | None = None,
+    manifest: Path | None = None,
+    cluster: Engine = "local",
+    processes: Processes = None,
+    address: Address = None,
+    shard: int = 1000,
+    urls: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    engine: ComputedBy = "auto",
+    device: Device = None,
+    json: JsonFlag = False,
+) -> int:
+    """Classify the breathing cycles of recordings. Cycles come from an annotation beside the recording, else
+    breaths are found in the sound, else consecutive windows are taken. Not a diagnosis.
+
+    A recording without a sound to judge (silence, steady noise, a voice, no stethoscope) gets no class but the reason.
+    Exit code 1 if a recording could not be read; the others are unaffected.
+
+    Example: rales predict 101_1b1_Al_sc_Meditron.wav --model runs/m2d --out cycles.csv
+
+    Parameters
+    ----------
+    out
+        File to write; without it the table is printed, or of many recordings its beginning.
+    format
+        csv, json and parquet hold all recordings (the suffix of --out says which, else csv); audacity and raven write
+        one label file per recording into a folder, raven also one combined table into a file (--out cycles.txt).
+    status
+        File (.csv, .json, .parquet) with a row per recording: read or failed, why, length, cycles, how many of them
+        are not judged, and what the sound is like.
+    summary
+        File with a row per recording: cycles of each class, share of abnormal ones with a 95 % interval.
+    min_confidence
+        A cycle whose label is less probable than this is marked uncertain and left out of the share.
+    threshold
+        p_normal from which a cycle is normal; `validation` is what suited the run's validation patients best. Without
+        it the most probable class is the label.
+    manifest
+        CSV or Parquet file with a column `path`, for very many recordings: --out is then a folder of Parquet shards
+        (cycles, summary, status). Columns start_s and end_s give the cycles. The same command goes on where it
+        stopped; no recording is done twice.
+    cluster
+        Where the shards are computed, one model a worker.
+    shard
+        Recordings of a shard.
+    urls
+        Where recordings may lie that a manifest names by address, such as s3://bucket/ or https://host/folder/;
+        repeatable. Without it a manifest names files of this machine alone.
+    """
+    import torch
+
+    from rales.cli import result_lines
+    from rales.export import engine_selection
+    from rales.inference import audio_reader, prediction_writers
+    from rales.inference.output_paths import SOUND, check_outputs, files_of
+
+    if bool(paths) == (manifest is not None):
+        raise UsageError("expected paths of recordings, or --manifest with a list of them")
+    if manifest is not None:
+        if engine != "auto":
+            raise UsageError(f"--engine {engine} with --manifest: give an artefact of it as --model (rales export)")
+        if device is not None:
+            raise UsageError(f"--device {device} with --manifest: its workers choose for themselves; leave it out")
+        words = {"cluster": cluster, "processes": processes, "address": address, "shard": shard}
+        decided: dict[str, Any] = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
+        decided |= {"quality": quality == "on", "urls": urls}
+        return predict_manifest(manifest, out, format, [status, summary], json, model=model, **words, **decided)
+    if urls:
+        raise UsageError("--urls: is for the addresses in a --manifest; those given as paths are asked anyway")
+    if format is not None and out is None:
+        raise UsageError(f"--format {format}: expected --out with it; --json prints a document instead")
+    prediction_writers.check_table_name("--status", status)
+    prediction_writers.check_table_name("--summary", summary)
+    form = "csv" if out is None else format or prediction_writers.form_of(out)
+    if out is not None:
+        prediction_writers.check_format(out, form)
+    sources, collected = audio_reader.find(paths), Collected(cycles=json or out is None)
+    files = {"--status": [status] if status else [], "--summary": [summary] if summary else []}
+    files["--out"] = prediction_writers.planned(out, form, sources) if out is not None else []
+    check_outputs(files, {SOUND: sources, "a file of the model": files_of(model)})
+    if len(sources) >= engine_selection.MANY:
+        torch.set_num_threads(1)  # and recordings side by side: the threads of a small network mostly wait
+    classifier = engine_selection.load(model, engine, device or "auto", recordings=len(sources), tell=say)
+    decision = classifier.decision(min_confidence, threshold)
+    gate = quality == "on"
+    tables = classifier.tables(sources, collected.problems, decision, cycles=cycles, quality=gate, progress=True)
+    chunks = collected.through(tables)
+    if out is None:
+        for _ in chunks:
+            pass
+    else:
+        written = prediction_writers.write(chunks, out, form, sources)
+        say(collected.sentence(written) if written else "no cycle, no file written")
+    document = collected.document() | {"calibration": classifier.calibration or None, "notice": decision.notice}
+    document["model"] = classifier.digest
+    if status is not None:
+        prediction_writers.write_table(collected.status, status)
+    if summary is not None:
+        prediction_writers.write_table(collected.summary, summary)
+    if json or out is None:
+        show(document, json, result_lines.prediction_lines)
+    tell_notes(collected.status)
+    for sentence in shortened(collected.not_judged()) if out is not None and not json else []:
+        say(sentence)
+    return tell(collected.problems, decision.notice if out is not None and not json else "")
+
+
+def predict_manifest(
+    manifest: Path, out: Path | None, form: str | None, others: list[Path | None], json: bool, **words: Any
+) -> int:
+    """The batch job of `predict`."""
+    from rales.cli import result_lines
+    from rales.inference.output_paths import check_outputs, files_of
+    from rales.jobs import batch_predict
+
+    if out is None or form not in (None, "parquet") or any(others):
+        raise UsageError("--manifest: expected --out FOLDER; it holds Parquet shards of cycles, summary and status")
+    check_outputs({"--out": [out]}, {"the manifest": [manifest], "a file of the model": files_of(words["model"])})
+    found = batch_predict.run(manifest, out, progress=True, **words)
+    show({"out": str(out), **found}, json, result_lines.batch_lines)
+    return tell(found["problems"])
+
+
+@dataclass
+class Collected:
+    """What `predict` says besides its tables, gathered while they pass by; all `cycles` only if they are printed."""
+
+    cycles: bool
+    tables: "list[pd.DataFrame]" = field(default_factory=list)
+    status: "list[pd.DataFrame]" = field(default_factory=list)
+    summary: "list[pd.DataFrame]" = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    rows: int = 0
+
+    def through(
+        self, chunks: "Iterable[tuple[pd.DataFrame, pd.DataFrame]]"
+    ) -> "Iterator[tuple[pd.DataFrame, pd.DataFrame]]":
+        from rales.evaluation.predictions import per_recording
+
+        for table, status in chunks:
+            self.rows += len(table)
+            self.status.append(status)
+            self.summary.append(per_recording(table))
+            if self.cycles:
+                self.tables.append(table)
+            yield table, status
+
+    def not_judged(self) -> list[str]:
+        from rales.evaluation.predictions import not_judged
+
+        return [sentence for table in self.status for sentence in not_judged(table)]
+
+    def sentence(self, written: list[Path]) -> str:
+        count = sum(len(table) for table in self.summary)
+        more = f" and {len(written) - 1} more" if len(written) > 1 else ""
+        return f"{self.rows} cycles of {count} recording{'s' if count > 1 else ''}: {written[0]}{more}"
+
+    def document(self) -> dict[str, Any]:
+        cycles = [row for table in self.tables for row in records(table)]
+        if not any(row["true_label"] for row in cycles):
+            cycles = [{name: value for name, value in row.items() if name != "true_label"} for row in cycles]
+        return {
+            "cycles": cycles,
+            "recordings": [row for table in self.summary for row in records(table)],
+            "status": [row for table in self.status for row in records(table)],
+            "problems": self.problems,
+        }
+
+
+def tell_notes(status: "list[pd.DataFrame]") -> None:
+    """What there is to say of recordings that were read, on stderr; of very many the first."""
+    read = [table.loc[(table["status"] == "ok") & (table["sentence"] != "")] for table in status]
+    notes = [
+        sentence if sentence.startswith(splitext(path)[0]) else f"{path}: {sentence}"  # of its annotation, or its own
+        for table in read
+        for path, sentence in zip(map(one_line, table["path"]), table["sentence"], strict=True)
+    ]
+    for note in notes[:MOST_NOTES]:
+        say(f"note: {note}")
+    if len(notes) > MOST_NOTES:
+        say(f"note: {len(notes) - MOST_NOTES} recordings more have a note, which --status FILE lists")
+
+
+def shortened(sentences: list[str], most: int = 10) -> list[str]:
+    """Sentences -> the first ones, and how many are left."""
+    left = len(sentences) - most
+    return sentences if left <= 0 else [*sentences[:most], f"and {left} more; the column quality_reason has all"]
+
+
+def tell(problems: list[str], notice: str = "") -> int:
+    """Sentences of a job on stderr -> its exit code."""
+    for problem in problems:
+        say(f"rales: {problem}")
+    if notice:
+        say(notice)
+    return 1 if problems else 0
+
+
+def embed(
+    *paths: Recordings,
+    out: Path,
+    model: Run = None,
+    layer: int | Literal["fused"] = "fused",
+    per: Literal["cycle", "recording"] = "cycle",
+    cycles: Cycles = "auto",
+    device: Device = None,
+    quality: Gate = "on",
+    json: JsonFlag = False,
+) -> int:
+    """One vector per breathing cycle or recording, for search, clustering or an own classifier.
+
+    Cycles whose sound cannot be judged are left out and told.
+    Exit code 1 if a recording could not be read; the others are unaffected.
+
+    Example: rales embed recordings/ --model runs/m2d --out cycles.npz
+
+    Parameters
+    ----------
+    out
+        .npz (arrays `vectors`, `recording`, `cycle`, `start_s`, `end_s`, `path`) or .parquet (one column `vector`).
+    layer
+        fused: what the classifier's last layer sees. A number: mean + maximum of that layer, counted from 1.
+    per
+        recording: the mean of its cycles' vectors.
+    """
+    from rales.evaluation import predictions
+    from rales.inference import audio_reader
+    from rales.inference import predictor as job
+    from rales.inference import similarity_search as sets
+    from rales.inference.output_paths import SOUND, check_outputs, files_of
+
+    problems: list[str] = []
+    sets.check_vectors_name(out)
+    sources = audio_reader.find(paths)
+    check_outputs({"--out": [out]}, {SOUND: sources, "a file of the model": files_of(model)})
+    classifier = job.load(model, device or "auto")
+    chosen, gate = None if layer == "fused" else layer, quality == "on"
+    vectors = classifier.embed_table(
+        sources, problems, layer=chosen, per=per, cycles=cycles, quality=gate, progress=True
+    )
+    left_out = vectors.attrs["not_judged"]
+    document = {"vectors": len(vectors), "out": str(out), "problems": problems, "notice": predictions.NOTICE}
+    document["not_judged"] = left_out
+    if len(vectors):
+        about = {"model": classifier.digest, "layer": layer, "per": per, "cycles": cycles, "quality": quality}
+        sets.write_vectors(vectors, out, about)
+        document["width"] = len(vectors["vector"].iloc[0])
+    if json:
+        show(document, json, list)
+    say(
+        f"{len(vectors)} vectors of {document['width']} numbers: {out}"
+        if len(vectors)
+        else "no vector, no file written"
+    )
+    for sentence in shortened(left_out):
+        say(sentence)
+    return tell(problems)
+
+
+def search(
+    query: str,
+    /,
+    *,
+    inside: Annotated[Path, Parameter(name="--in", help="Embedding file of `rales embed`.")],
+    top: int = 10,
+    model: Run = None,
+    json: JsonFlag = False,
+) -> None:
+    """Cycles (or recordings) of an embedding file that sound most like one cycle or recording to the model.
+
+    The index is kept beside the file (FILE.usearch). A query that is in the file needs no model; any other is embedded
+    with --model, which must be the one that made the file.
+
+    Example: rales search 101_1b1_Al_sc_Meditron#3 --in cycles.npz
+
+    Parameters
+    ----------
+    query
+        A recording, by its name in the file or its path; `#3` behind it means its third cycle, else all are averaged.
+        A name that several recordings have is refused: give the path.
+    top
+        How many to show.
+    """
+    from rales.cli import result_lines
+    from rales.inference import similarity_search as job
+
+    if top < 1:
+        raise UsageError(f"--top {top}: expected 1 or more")
+    found = job.search(query, inside, top, model)
+    document = {"query": query, "nearest": records(found), "namesakes": found.attrs["namesakes"]}
+    document["notice"] = result_lines.NOT_A_DIAGNOSIS
+    show(document, json, result_lines.nearest_lines)
+
+
+def explain(
+    recording: str,
+    /,
+    *,
+    cycle: int,
+    cycles: Cycles = "auto",
+    quality: Gate = "on",
+    model: Run = None,
+    target: str | None = None,
+    out: Path | None = None,
+    device: Device = None,
+    json: JsonFlag = False,
+) -> None:
+    """Which patches of time and frequency moved the decision on one cycle: what each added to the log-odds of a class.
+    Not a diagnosis.
+
+    Example: rales explain 101_1b1_Al_sc_Meditron.wav --cycle 3 --model runs/m2d --out why.png
+
+    Parameters
+    ----------
+    cycle
+        Number of the cycle in the table of `rales predict`, from 1.
+    target
+        The class to explain; without it the one predicted.
+    out
+        PNG to write; the numbers are written beside it as .csv (columns hz, time_s, recording_s, contribution).
+    """
+    from rales.cli import result_lines
+    from rales.inference import attribution as job
+    from rales.inference import prediction_writers
+    from rales.inference import predictor as models
+    from rales.inference.output_paths import SOUND, check_outputs, files_of
+
+    if out is not None:
+        if out.suffix.lower() != ".png":
+            raise UsageError(f"--out {out}: expected a name that ends in .png")
+        require_packages("a picture", "report", "matplotlib")
+        files = [out, out.with_suffix(".csv")]
+        check_outputs({"--out": files}, {SOUND: [recording], "a file of the model": files_of(model)})
+    classifier = models.load(model, device or "auto")
+    found = job.explain(classifier, recording, cycle, target, cycles=cycles, quality=quality == "on")
+    if out is not None:
+        job.picture(found, out)
+        prediction_writers.write_table([job.table(found)], out.with_suffix(".csv"))
+        say(f"{out} and {out.with_suffix('.csv')}")
+    if json or out is None:
+        show(job.document(found), json, result_lines.explain_lines)

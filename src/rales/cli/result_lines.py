@@ -1,0 +1,368 @@
+"""Results of jobs -> lines for a person at a terminal."""
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+from rales.labels import CLASSES
+
+FIGURES = ("specificity", "sensitivity", "score")
+NOT_A_DIAGNOSIS = "Research tool, not a diagnosis."
+
+
+def audit_lines(found: dict[str, Any]) -> list[str]:
+    """Audit of a data folder (JSON of `rales check`) -> lines."""
+    lines = [f"{found['recordings']} recordings of {found['patients']} patients, {found['cycles']} cycles"]
+    head = ["split", "recordings", "cycles", *CLASSES]
+    rows = [
+        [part, facts["recordings"], facts["cycles"], *(facts["classes"][name] for name in CLASSES)]
+        for part, facts in found["splits"].items()
+    ]
+    rows.append(["all", found["recordings"], found["cycles"], *(found["classes"][name] for name in CLASSES)])
+    lines += table(head, rows)
+    if found["overlap_patients"]:
+        lines.append(f"patients on both sides of the split: {', '.join(found['overlap_patients'])}")
+    lines += [f"note: {note}" for note in found["notes"]]
+    lines += [f"problem: {problem}" for problem in found["problems"]]
+    lines.append(f"{len(found['problems'])} problems")
+    return lines
+
+
+def figure_lines(figures: dict[str, Any]) -> list[str]:
+    """Figures of an evaluation -> lines: the Score and everything that must stand beside it."""
+    protocol, low_high = figures["protocol"], figures["ci95"]
+    by = f" by {protocol['select_by']}" if protocol["select"] == "validation" and protocol.get("select_by") else ""
+    lines = [
+        *provenance_lines(protocol),
+        f"{counted(protocol['cycles'], 'test cycle')} of {counted(protocol['patients'], 'patient')}, split "
+        f"{protocol['split']}, epoch {protocol['selected_epoch']} of {protocol['epochs']} (select "
+        f"{protocol['select']}{by}), seed {protocol['seed']}",
+        *(f"warning: {sentence}" for sentence in figures.get("warnings", [])),
+    ]
+    if protocol["select"] == "test_best":
+        lines.append("the epoch was chosen on the test set, as the paper did: these figures are optimistic")
+    if not protocol["whole_database"]:
+        lines.append("not the whole ICBHI database: not comparable with published scores")
+    if protocol.get("same_data_as_training") is False:
+        lines.append("the data is not what the run was trained with: other cycles, labels or split")
+
+    head = ["", *FIGURES, "95 % of score"]
+    rows = [
+        ["strict four-class", *percents(figures), interval(low_high["score"])],
+        ["two-class", *percents(figures["two_class"]), ""],
+        ["all called normal", *percents(figures["majority"]), ""],
+    ]
+    threshold = figures.get("validation_threshold") or {}
+    if threshold.get("threshold") is not None:
+        rows.insert(1, [f"normal if p >= {threshold['threshold']:.3f} (validation)", *percents(threshold), ""])
+    for name, part in figures.get("leak_free", {}).items():
+        trained = f" ({part['cycles_trained_on']} cycles trained on)" if part["cycles_trained_on"] else ""
+        rows.append([name + trained, *percents(part), interval(part["ci95"]["score"])])
+    if validation := figures.get("validation"):
+        row = [f"{counted(validation['cycles'], 'validation cycle')}, strict", *percents(validation), ""]
+        rows.append(row)
+
+    lines += ["", *table(head, rows), ""]
+    if validation:
+        lines.append(f"validation cycles: mean AUROC of crackles and wheezes present {number(validation['auroc'])}")
+    for what in ("crackle_present", "wheeze_present"):
+        detection = figures[what]
+        lines.append(
+            f"{what.replace('_', ' ')}: AUROC {number(detection['auroc'])}, "
+            f"average precision {number(detection['average_precision'])}"
+        )
+    if "validation_temperature" in figures:
+        found = figures["validation_temperature"]
+        lines.append(
+            f"calibration error {number(found['ece'])}, with temperature {found['temperature']:.2f} of the validation "
+            f"patients {number(found['ece_calibrated'])}"
+        )
+    lines += [f"macro recall {percent(figures['macro_recall'])}", "", "rows true, columns predicted:"]
+    lines += table(["", *CLASSES], [[name, *row] for name, row in zip(CLASSES, figures["confusion"], strict=True)])
+    for group in ("by_device", "by_location"):
+        if group in figures:
+            head = [group.removeprefix("by_"), "cycles", *FIGURES]
+            rows = [[name, part["cycles"], *percents(part)] for name, part in figures[group].items()]
+            lines += ["", *table(head, rows)]
+    return [*lines, "", NOT_A_DIAGNOSIS]
+
+
+def provenance_lines(protocol: dict[str, Any]) -> list[str]:
+    """Protocol of figures -> a line that says how sure it is that this is the published system, if it is another's."""
+    from rales.report.literature import PROVENANCE
+
+    provenance = protocol.get("provenance")
+    return [f"{protocol['recipe']}: {provenance}, {PROVENANCE[provenance]}"] if provenance in PROVENANCE else []
+
+
+SOURCES = {
+    "annotation": "",
+    "manifest": "",
+    "segment": " (no annotation: breaths found in the sound)",
+    "window": " (no annotation: windows, not breaths)",
+}
+
+
+PRINTED_CYCLES = 100
+
+
+def prediction_lines(document: dict[str, Any]) -> list[str]:
+    """Predicted cycles -> lines, a block per recording; of very many the first, and how many more there are."""
+    lines: list[str] = []
+    path, shown = None, shown_names(document["cycles"])
+    for row in document["cycles"][:PRINTED_CYCLES]:
+        if row["path"] != path:
+            path = row["path"]
+            windows = SOURCES[row["source"]]
+            names = "".join(f"{name:>9}" for name in CLASSES)
+            lines += ["", shown[path] + windows, f"{'cycle':>5}  {'start s':>8} {'end s':>8}  {'label':<8}{names}"]
+        true = row.get("true_label")
+        answer = f"not judged: {row['quality_reason']}"
+        if row["label"] is not None:
+            answer = f"{row['label']:<8}" + "".join(f"{row[f'p_{name}']:>9.3f}" for name in CLASSES)
+        lines.append(
+            f"{row['cycle']:>5}  {row['start_s']:>8.3f} {row['end_s']:>8.3f}  {answer}"
+            + (f"  annotated {true}" if true else "")
+        )
+    if (left := len(document["cycles"]) - PRINTED_CYCLES) > 0:
+        lines += ["", f"and {left} more cycles: --out FILE takes all, --summary FILE has a row per recording"]
+    return [*lines[1:], "", document["notice"]]
+
+
+def shown_names(rows: list[dict[str, Any]], namesakes: Sequence[str] = ()) -> dict[str, str]:
+    """Rows with `recording` and `path` -> path -> the name to show: with as much of its folder as tells it from others
+    of that name here, or elsewhere (`namesakes`)."""
+    named: dict[str, set[str]] = {}
+    for row in rows:
+        named.setdefault(row["recording"], set()).add(row["path"])
+    shown = dict[str, str]()
+    for name, paths in named.items():
+        parts = {path: PurePath(path).parts for path in paths}
+        deepest = max(map(len, parts.values()))
+        tails = ({path: part[-n:] for path, part in parts.items()} for n in range(2, deepest + 1))
+        told = next((tail for tail in tails if len(set(tail.values())) == len(paths)), parts)
+        alone = len(paths) == 1 and name not in namesakes
+        shown |= {path: name if alone else str(PurePath(*told[path])) for path in paths}
+    return shown
+
+
+def nearest_lines(document: dict[str, Any]) -> list[str]:
+    """Nearest rows of an embedding set -> lines."""
+    head = ["recording", "cycle", "start s", "end s", "similarity"]
+    shown = shown_names(document["nearest"], document["namesakes"])
+    numbers = ["start_s", "end_s", "similarity"]
+    rows = [
+        [shown[row["path"]], row["cycle"] or "all", *(f"{row[name]:.3f}" for name in numbers)]
+        for row in document["nearest"]
+    ]
+    return [*table(head, rows), "", document["notice"]]
+
+
+def explain_lines(document: dict[str, Any]) -> list[str]:
+    """Contributions of patches -> lines: the strongest ten."""
+    grid = document["contribution"]
+    cells = [(value, row, column) for row, line in enumerate(grid) for column, value in enumerate(line)]
+    strongest = sorted(cells, key=lambda cell: -abs(cell[0]))[:10]
+    rows = [
+        [f"{value:+.3f}", f"{document['hz'][row]:.0f}", f"{document['time_s'][column]:.2f}"]
+        for value, row, column in strongest
+    ]
+    odds = document["log_odds"]
+    return [
+        f"{document['recording']}, cycle {document['cycle']}: log-odds of {document['target']} {odds:+.3f}, "
+        f"without sound {document['log_odds_without_sound']:+.3f}",
+        "",
+        *table(["strongest patches", "Hz", "s in the clip"], rows),
+        "",
+        document["notice"],
+    ]
+
+
+def batch_lines(document: dict[str, Any]) -> list[str]:
+    """A batch job's counts -> lines."""
+    hours = document["seconds_of_sound"] / 3600
+    return [
+        f"{document['ok']} recordings read ({hours:.1f} h), {document['cycles']} cycles, "
+        f"{document['not_judged']} of them not judged; {document['failed']} failed, "
+        f"{document['waiting']} waiting",
+        f"{document['out']}: cycles, summary and status, a Parquet file a shard",
+        document["notice"],
+    ]
+
+
+def pretrain_lines(document: dict[str, Any]) -> list[str]:
+    """What came of a pre-training -> lines."""
+    loss, left, epochs = document["loss"], document["left_out"], document["epochs"]
+    lines = [
+        f"{document['recordings']} recordings, {left} left out, {document['passed_over']} passed over",
+        *(f"note: {note}" for note in document["notes"]),
+        f"log-mel mean {document['mean']:.2f}, standard deviation {document['std']:.2f}",
+        f"loss {loss['first_epoch']:.4f} in the first epoch, {loss['last_epoch']:.4f} in the last of {epochs}",
+    ]
+    if probe := document["probe"]:
+        rows = [
+            [name, *percents(probe[when]), percent(probe[when]["score_last_layer"])]
+            for name, when in (("before", "start"), ("after", "last"))
+        ]
+        head = ["linear probe, train cycles", *FIGURES, "last layer alone"]
+        lines += ["", *table(head, [*rows, ["all called normal", "100.0", "0.0", "50.0", "50.0"]]), NOT_A_DIAGNOSIS]
+    return [*lines, f"checkpoint: {document['checkpoint']}"]
+
+
+def outcome_lines(document: dict[str, Any]) -> list[str]:
+    """Outcomes of a sweep -> lines: the ranking, counts, failures with their sentence last."""
+    trials = document["trials"]
+    lines = [f"{state}: {sum(t['state'] == state for t in trials)}" for state in ("done", "skipped", "failed")]
+    failed = [f"failed: {t['name']}: {t['error']}" for t in trials if t["state"] == "failed"]
+    return [*ranking_lines(document["ranking"]), *lines, *failed] if "ranking" in document else [*lines, *failed]
+
+
+RANKED_LINES = 20
+
+
+def ranking_lines(ranking: dict[str, Any]) -> list[str]:
+    """Ranking of systems (`report.ranking`) -> lines: what it is by, and the first of them."""
+    systems = ranking["systems"]
+    rows = [
+        [
+            f"{place}. {row['system']}",
+            row["seeds"],
+            number(row["validation_auroc"]),
+            percent(row["validation_score"]),
+            *(percent(row[name]) for name in FIGURES),
+            constant_words(row["constant_predictions"], row["seeds"]),
+        ]
+        for place, row in enumerate(systems[:RANKED_LINES], start=1)
+    ]
+    rows.append(["every cycle called normal", "", "0.500", "50.0", "100.0", "0.0", "50.0", ""])
+    head = ["system", "seeds", "val. AUROC", "val. Score", *(f"test {name}" for name in FIGURES), "constant answers"]
+    rest = len(systems) - RANKED_LINES
+    return [ranking["order"], "", *table(head, rows), *([f"and {rest} more: --json"] if rest > 0 else []), ""]
+
+
+def constant_words(called: list[str], seeds: int) -> str:
+    """Classes that some of so many seeds call every test cycle -> "2 of 5 all normal"; "" if none does."""
+    return f"{len(called)} of {seeds} all {' or '.join(sorted(set(called)))}" if called else ""
+
+
+def layer_lines(document: dict[str, Any]) -> list[str]:
+    """A layer search -> lines: the best subset of each size, the learned weights, the notes."""
+    best: dict[int, dict[str, Any]] = {}
+    for row in document["subsets"]:
+        best.setdefault(row["size"], row)
+    rows = [[row["layers"], *percents(row), percent(row["score_sd"])] for _, row in sorted(best.items())]
+    lines = table(["best of each size", *FIGURES, "SD over folds"], rows)
+    learned = document["learned"]
+    shares = "  ".join(
+        f"{layer}: {share:.3f}" for layer, share in zip(learned["layers"], learned["normalised"], strict=True)
+    )
+    lines += ["", f"learned weights (sum 1), Score {percent(learned['score'])}:", shares, ""]
+    notes = [*document["notes"], *frozen_probe_lines(document["notes"])]
+    return [*lines, *notes, "", f"all subsets: {document['out']}/subsets.csv", NOT_A_DIAGNOSIS]
+
+
+def frozen_probe_lines(notes: list[str]) -> list[str]:
+    """Notes of a layer search -> a line of what others' frozen encoders have; none on other data than the database."""
+    from rales.report.literature import frozen_probes
+
+    if "Not the whole ICBHI 2017 database." in notes:
+        return []
+    found = "; ".join(f"{encoder} {score}" for encoder, score, *_ in frozen_probes())
+    return [f"Published Scores of frozen encoders on the official test side, second-hand: {found}."]
+
+
+def weight_lines(document: dict[str, Any]) -> list[str]:
+    """Public checkpoints -> lines."""
+    lines = []
+    for row in document["weights"]:
+        size = f"{row['size_bytes'] / 2**20:.0f} MiB" if row.get("size_bytes") else "size unknown"
+        lines += [
+            f"{row['name']}{' (' + row['alias'] + ')' if row.get('alias') else ''}: {row['note']}",
+            f"    {row['address']} ({size}, SHA-256 {row.get('sha256') or 'not known yet'})",
+            f"    licence: {row['licence']}",
+            f"    {'here: ' + str(row['path']) if row.get('path') else 'not fetched'}",
+        ]
+    return lines
+
+
+def export_lines(document: dict[str, Any]) -> list[str]:
+    """What `rales export` wrote -> lines: files, how far the answers are from float32, every flipped label."""
+    lines = [
+        f"{' and '.join(document['files'])}: {document['format']} {document['precision']}, "
+        f"{document['bytes'] / 2**20:.1f} MiB",
+        f"on made-up clips at most {document['probe_difference']:.1e} from the network in float32",
+    ]
+    if drift := document["drift"]:
+        lines.append(
+            f"on {drift['cycles']} test cycles at most {drift['max_difference']:.1e}, on average "
+            f"{drift['mean_difference']:.1e}; {len(drift['flips'])} labels flip"
+        )
+        lines += [
+            f"  {flip['recording']} cycle {flip['cycle']}: {flip['from']} to {flip['to']}, {flip['margin']:.4f} apart"
+            for flip in drift["flips"]
+        ]
+    return [*lines, document["notice"]]
+
+
+def bench_lines(document: dict[str, Any]) -> list[str]:
+    """Speed of a machine's paths -> lines: the machine and its peaks, a table, the path from the disk."""
+    machine, peaks = document["machine"], document["peak_gflops"]
+    lines = [
+        f"{machine['processor']}, {machine['threads']} threads of {machine['processors']}, load {machine['load']:.1f}",
+        f"units: {', '.join(machine['units']) or 'unknown'}; torch's bfloat16 "
+        + ("pays" if machine["bf16_pays"] else "does not pay"),
+        "largest products reach "
+        + ", ".join(f"{name} {value:.0f}" for name, value in peaks.items() if value)
+        + " GFLOP/s",
+        f"{document['model']}: {document['gflop_a_clip']:.1f} GFLOP a clip",
+        f"times as fast as {document['times_as_fast_as']}:",
+        "",
+    ]
+    rows = [
+        [
+            row["path"],
+            row["batch"],
+            f"{row['ms_a_clip']:.1f}",
+            f"{row['times']:.2f}",
+            f"{row['gflops']:.0f}",
+            percent(row["share_of_peak"]),
+        ]
+        for row in document["rows"]
+    ]
+    lines += table(["path", "batch", "ms a clip", "times as fast", "GFLOP/s", "% of peak"], rows)
+    rows = [[row["path"], f"{row['seconds']:.3f}", f"{row['times_real_time']:.0f}"] for row in document["from_disk"]]
+    lines += ["", *table(["recording of 20 s on disk to table", "seconds", "times real time"], rows)]
+    return lines + [f"left out: {sentence}" for sentence in document["left_out"]]
+
+
+def table(head: list[str], rows: list[list[Any]]) -> list[str]:
+    """Column names and cells -> aligned lines, first column left, the rest right."""
+    cells = [[str(cell) for cell in row] for row in [head, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    aligned = []
+    for row in cells:
+        first, *others = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        aligned.append("  ".join([first.strip().ljust(widths[0]), *others]).rstrip())
+    return aligned
+
+
+def counted(count: int, noun: str) -> str:
+    """3, "cycle" -> "3 cycles"; 1, "cycle" -> "1 cycle"."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def percents(part: dict[str, Any]) -> list[str]:
+    return [percent(part[name]) for name in FIGURES]
+
+
+def percent(fraction: float | None) -> str:
+    return "-" if fraction is None or fraction != fraction else f"{100 * fraction:.1f}"
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.3f}"
+
+
+def interval(ends: list[float]) -> str:
+    low, high = percent(ends[0]), percent(ends[1])
+    return "no interval" if "-" in (low, high) else f"{low} to {high}"

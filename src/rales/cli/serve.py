@@ -1,0 +1,88 @@
+"""The word that serves the web page."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from rales.cli.console import say
+from rales.errors import UsageError
+
+Served = Annotated[
+    str | None,
+    Parameter(
+        name="--model",
+        help="Run folder of `rales train`, its checkpoint file, or an artefact of `rales export`; without it the "
+        "package's own model.",
+    ),
+]
+
+Token = Annotated[
+    str | None,
+    Parameter(
+        env_var="RALES_TOKEN",
+        help="The token of your own that visitors need, 16 characters or more; without it one is made at every start. "
+        "Everybody on this machine sees command lines: set RALES_TOKEN, or use --token-file, instead.",
+    ),
+]
+
+
+def serve(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    model: Served = None,
+    runs: Path | None = None,
+    folder: Path | None = None,
+    token: Token = None,
+    token_file: Path | None = None,
+    allow_host: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    show: Annotated[bool, Parameter(name="--open", negative="")] = False,
+) -> None:
+    """The local web page: drop recordings, look, listen, correct the cycles, save them in ICBHI format.
+
+    Not a diagnosis. Nothing leaves this machine. The address that is printed lets its visitor in. Ctrl-C ends it.
+
+    Example: rales serve --model runs/m2d --runs runs --open
+
+    Parameters
+    ----------
+    host
+        Address to listen on; 0.0.0.0 is for visitors from other machines too.
+    port
+        Port to listen on; 0 takes a free one.
+    runs
+        Folder of run folders: more models to choose from, and their reports.
+    folder
+        Where sessions are kept; the user's data folder by default.
+    token_file
+        File that holds the token, readable by you alone.
+    allow_host
+        Name under which visitors reach this machine, where it is not the machine's own; repeatable.
+    show
+        Open the page in the browser.
+    """
+    from rales.web import serve as job
+
+    token = chosen_token(token, token_file)
+    os.umask(0o077)  # whatever this process writes, uploads too, is for its user alone
+    try:
+        job(host, port, model=model, runs=runs, folder=folder, token=token, allow_hosts=allow_host, show=show)
+    except KeyboardInterrupt:  # the service has ended; to take torch apart lasts seconds more, which nothing bounds
+        os._exit(130)
+
+
+def chosen_token(token: str | None, file: Path | None) -> str | None:
+    """-> the token that is asked for; from here on the environment, which other processes inherit, has none."""
+    inherited = os.environ.pop("RALES_TOKEN", "").strip()
+    token = token if token is None else token.strip()
+    if file is not None and token:
+        raise UsageError("--token-file and a token (--token or RALES_TOKEN) are both given; give one of them")
+    if file is not None:
+        if os.name == "posix" and file.stat().st_mode & 0o077:
+            say(f"rales: {file}: others on this machine can read the token; chmod 600 makes it yours alone")
+        return file.read_text(encoding="utf-8").strip()
+    if token is not None and token != inherited:
+        say("rales: others on this machine can read the token in the list of processes; set RALES_TOKEN instead")
+    return token

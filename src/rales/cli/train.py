@@ -1,0 +1,249 @@
+"""Words that train one system, and score it."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from rales.cli.console import say, say_once, show
+from rales.cli.options import (
+    Data,
+    Device,
+    Epochs,
+    JsonFlag,
+    Part,
+    Select,
+    SetWords,
+    Size,
+    SkipFlag,
+    Weights,
+    command_line,
+    words_of,
+)
+
+
+def train(
+    recipe: str,
+    /,
+    *,
+    data: Data,
+    out: Path,
+    weights: Weights = None,
+    seed: int = 0,
+    size: Size = None,
+    variant: str | None = None,
+    epochs: Epochs = None,
+    select: Select = None,
+    device: Device = None,
+    set_: SetWords = (),
+    skip_damaged: SkipFlag = False,
+    json: JsonFlag = False,
+) -> None:
+    """Train a system and score it; goes on where it stopped if OUT holds an unfinished run of the same settings.
+
+    Several GPUs: torchrun --nproc-per-node 4 -m rales train …
+
+    Example: rales train m2d_fusion --data ICBHI_final_database --weights mr7 --out runs/m2d --seed 1
+
+    Parameters
+    ----------
+    recipe
+        System to train: m2d_fusion, or an earlier one: lungrn_nl, lungattn, wang_splice, respirenet, arscnet,
+        nguyen_cotuning, nguyen_stochnorm, moummad_scl, moummad_mscl, moummad_hybrid, moummad_ce, ast_ft,
+        ast_patchmix_cl. The file of each in rales/recipes tells its options, for --set.
+    out
+        Run folder to write.
+    seed
+        Seed of the random start, the order of cycles and the augmentation.
+    variant
+        Of m2d_fusion, its row of Table 2: vanilla, pair_5_12, pair_5_11, triple_4_7_10, all_fixed, all_learned.
+    """
+    from rales.cli import result_lines
+    from rales.data import read_cycles
+    from rales.recipes import registry
+
+    given = {"seed": seed, "train.epochs": epochs, "train.select": select, "train.device": device}
+    words = [*words_of(given), *set_]
+    chosen = registry.make_recipe(recipe, words, weights=weights, size=size, variant=variant)
+    say_once(chosen.notes)
+    needs_split = chosen.config.split.name != "folds"
+    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
+    figures = chosen.run(chosen, cycles, out, command=command_line(), progress=True)
+    if figures:  # several processes: only the first has them
+        show(figures, json, result_lines.figure_lines)
+        say(f"run folder: {out}")
+
+
+def pretrain(
+    *,
+    data: Annotated[tuple[Path, ...], Parameter(name="--data", negative="", required=True)],
+    out: Path,
+    weights: Weights = None,
+    size: Size = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    mask_ratio: float | None = None,
+    noise: Annotated[tuple[Path, ...], Parameter(name="--noise", negative="")] = (),
+    noise_ratio: float | None = None,
+    teacher: str | None = None,
+    probe_data: Path | None = None,
+    part: Part = "train",
+    device: Device = None,
+    set_: SetWords = (),
+    json: JsonFlag = False,
+) -> None:
+    """Pre-train an encoder on recordings without labels (M2D, M2D-X); goes on where it stopped if OUT holds an
+    unfinished run of the same settings. `rales train --weights OUT` takes the result.
+
+    Several GPUs: torchrun --nproc-per-node 4 -m rales pretrain …
+
+    Example: rales pretrain --data ICBHI_final_database --noise FSD50K --noise-ratio 0.3 --weights mr7 --out runs/m2d
+
+    Parameters
+    ----------
+    data
+        Folder of recordings of any length, manifest of them (CSV, Parquet; column `path`), or folder of manifests;
+        repeatable. Of ICBHI and SPRSound folders only the official train part is used.
+    out
+        Run folder to write.
+    epochs
+        Passes over the recordings.
+    seed
+        Seed of the random start, the order of recordings, crops and masks.
+    mask_ratio
+        Share of the patches hidden from the encoder (0.7).
+    noise
+        Folder or manifest of background noise to mix in; repeatable.
+    noise_ratio
+        Share of the noise in the mixture, for example 0.3.
+    teacher
+        Checkpoint of a frozen encoder to learn from too (M2D-X).
+    probe_data
+        Labelled ICBHI folder or manifest: its train cycles score the encoder every pretrain.probe_every epochs.
+    part
+        train: test recordings are left out wherever a split is known; all: every recording is used.
+    """
+    from rales.cli import result_lines
+    from rales.data import read_cycles
+    from rales.data.corpus import read_collection
+    from rales.jobs.layer_search import quick_probe
+    from rales.recipes import m2d_pretrain as job
+
+    given: dict[str, object] = {"seed": seed, "pretrain.epochs": epochs, "pretrain.mask_ratio": mask_ratio}
+    given |= {"crops.noise_ratio": noise_ratio, "encoder.teacher": teacher, "pretrain.device": device}
+    words = [*words_of(given), *set_]
+    config = job.settings(size, weights, words)
+    say_once(job.what_is_taken(config))
+    figures = job.run(
+        config,
+        read_collection(data, part=part),
+        out,
+        noise=read_collection(noise, part=part) if noise else None,
+        probe=quick_probe(read_cycles(probe_data, skip_damaged=True)) if probe_data else None,
+        command=command_line(),
+        progress=True,
+    )
+    if figures:  # several processes: only the first has them
+        show(figures, json, result_lines.pretrain_lines)
+        say(f"run folder: {out}")
+
+
+def default_model(
+    icbhi: Path,
+    sprsound: Path,
+    /,
+    *,
+    out: Path,
+    epochs: int | None = None,
+    seed: int = 0,
+    pretrain_epochs: int = 0,
+    noise: Path | None = None,
+    json: JsonFlag = False,
+) -> None:
+    """Make the model that ships with Rales: train a compact network on the train sides of both databases and write the
+    run folder `model` and the file `model.safetensors`. A command that was interrupted goes on.
+
+    Example: rales default-model ICBHI_final_database SPRSound --out runs/rales-small
+
+    Parameters
+    ----------
+    icbhi
+        Folder in ICBHI layout.
+    sprsound
+        Folder in SPRSound layout.
+    out
+        Folder to write.
+    epochs
+        Passes over the normal train breaths of both with sounds laid over them; as many as the shipped model had if not
+        given.
+    seed
+        Seed of everything random.
+    pretrain_epochs
+        Passes of M2D pre-training before, of 3,000 crops each at least.
+    noise
+        Folder of background noise for the pre-training.
+    """
+    from rales.cli import result_lines
+    from rales.jobs import default_model as job
+
+    figures = job.make(
+        icbhi,
+        sprsound,
+        out,
+        noise=noise,
+        pretrain_epochs=pretrain_epochs,
+        epochs=job.EPOCHS if epochs is None else epochs,
+        seed=seed,
+        progress=True,
+    )
+    show(figures, json, result_lines.figure_lines)
+    say(f"model: {out / job.FILE.name}")
+
+
+def evaluate(
+    run: Path,
+    /,
+    *,
+    data: Path,
+    device: Device = None,
+    skip_damaged: SkipFlag = False,
+    json: JsonFlag = False,
+) -> None:
+    """Score a run on the test part of its split: strict four-class figures, two-class, per device and location, and
+    both leak-free repairs of the official split.
+
+    Example: rales evaluate runs/m2d --data ICBHI_final_database --json
+
+    Parameters
+    ----------
+    run
+        Run folder of `rales train`.
+    """
+    from rales.cli import result_lines
+    from rales.data import read_cycles
+    from rales.inference import predictor as job
+    from rales.training import run_folder
+
+    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=run_folder.split_of(run) != "folds")
+    figures = job.evaluate(run, cycles, progress=True, device=device or "auto")
+    show(figures, json, result_lines.figure_lines)
+
+
+def weights(name: str | None = None, /, *, json: JsonFlag = False) -> None:
+    """List the public M2D checkpoints, or fetch one into the cache folder and print its path.
+
+    Example: rales weights m2d_vit_base-80x608p16x16-221006-mr7
+
+    Parameters
+    ----------
+    name
+        Checkpoint to fetch.
+    """
+    from rales.cli import result_lines
+    from rales.models import hub
+
+    if name is None:
+        show({"weights": hub.listing()}, json, result_lines.weight_lines)
+    else:
+        path = hub.fetch(name)
+        show({"name": name, "path": str(path)}, json, lambda found: [found["path"]])

@@ -1,0 +1,367 @@
+"""Own table (CSV, Parquet, JSON; one row per cycle) -> the same cycles table, and back.
+
+    path,start_s,end_s,label,patient,split
+    visit1/anna.wav,0.0,2.4,normal,anna,train
+    visit1/anna.wav,2.4,4.9,crackle,anna,train
+
+* `path`: audio file, relative to the table's folder or absolute; two files are two recordings, and one file is one
+  recording, however its path is written and through links too.
+* `label` (normal, crackle, wheeze, both) or `crackle` and `wheeze` (0 or 1); where all are given they must agree. A row
+  without any of them has not been judged and is left out.
+* `start_s`, `end_s` may be left out or empty: from the first or to the last sample.
+* `recording`: by default the file name without suffix, with the folder where that alone is not enough. `patient`: by
+  default what a name as in ICBHI 2017 says, else the recording, so that then patient-disjoint validation and folds are
+  only recording-disjoint.
+* `split` (train, test or validation): without this column, or where it is empty throughout, every row is train.
+  `device`, `location`, `mode`: any text.
+* Other columns are not used: tables of `rales predict` and of the page can be given as they are. Their `label` is
+  what counts, also where a column `true_label` says something else.
+"""
+
+import difflib
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pandas import DataFrame
+
+from rales.data import icbhi
+from rales.data.annotation_dialects import (
+    Row,
+    has_suffix,
+    located,
+    mended,
+    on_disk,
+    parquet_columns,
+    place_of,
+    read_table,
+)
+from rales.data.reader import (
+    COLUMNS,
+    Audit,
+    Cycle,
+    Found,
+    Recording,
+    audit_of,
+    cycles_table,
+    interval_problem,
+    label_of,
+    listen,
+    number,
+    overlap_note,
+    repeated_problems,
+    some,
+)
+from rales.files.atomic import atomic_write
+from rales.files.csv_cells import defused_table
+from rales.labels import CLASSES
+
+SPLIT_WORDS = ("train", "test", "validation")
+
+_FLAGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+_PER_RECORDING = ("recording", "patient", "device", "location", "mode", "split")
+_TIMES = ("start_s", "end_s")
+_WRITTEN = (".csv", ".tsv", ".parquet")
+_OURS = ("true_label", "model_label", *(f"p_{name}" for name in CLASSES))  # columns of our tables, not misspelt ones
+
+
+def read_cycles(
+    manifest: str | Path, *, skip_damaged: bool = False, audio: bool = True, needs_split: bool = True
+) -> DataFrame:
+    """Manifest file -> one row per cycle with the columns of rales.data.reader.COLUMNS; times in seconds.
+
+    A manifest that cannot be understood as a whole (missing column, no rows) raises ValueError. A broken row damages
+    its recording, and damage is treated as in rales.data.icbhi.read_cycles. `audio=False` opens no audio file (`path`
+    is then ""), so that every row must have start_s and end_s.
+    """
+    found = find(manifest, audio=audio, decode=skip_damaged)
+    return cycles_table(found, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
+
+
+def audit(manifest: str | Path) -> Audit:
+    """Manifest file -> everything that is wrong or notable in it and its audio; reads every sample once."""
+    return audit_of(find(manifest, audio=True, decode=True))
+
+
+def write(cycles: DataFrame, path: str | Path) -> None:
+    """Cycles table -> manifest file (.csv, .tsv or .parquet) that `read_cycles` reads back to the same table.
+
+    Paths inside the manifest's folder are written relative to it, so that the folder can be moved.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _WRITTEN:
+        raise ValueError(f"{path}: expected a name ending in {', '.join(_WRITTEN)}")
+    folder = path.parent.resolve()
+
+    def shortened(sound: str) -> str:
+        whole = Path(sound).absolute()
+        return whole.relative_to(folder).as_posix() if whole.is_relative_to(folder) else str(whole)
+
+    rows = cycles[list(COLUMNS)].assign(path=[shortened(sound) if sound else "" for sound in cycles["path"]])
+    with atomic_write(path) as beside:
+        if path.suffix.lower() == ".parquet":
+            rows.to_parquet(beside, index=False)
+        else:
+            defused_table(rows).to_csv(beside, index=False, sep="\t" if path.suffix.lower() == ".tsv" else ",")
+
+
+def find(manifest: str | Path, *, audio: bool, decode: bool) -> Found:
+    """Manifest file -> its recordings, damaged or not; `decode` reads all samples instead of the headers only."""
+    manifest = Path(manifest)
+    columns, lines, notes = read_table(manifest)
+    if columns:
+        _check_columns(manifest, columns)
+    rows = list(lines)
+    if not rows:
+        raise ValueError(f"{manifest}: no rows, expected one per cycle")
+    judged = [row for row in rows if any(row.cells.get(name) for name in ("label", "crackle", "wheeze"))]
+    if not judged:
+        raise ValueError(f"{manifest}: no row has a label; fill in the column label ({', '.join(CLASSES)})")
+    has_split = "split" in columns and any(row.cells["split"] for row in judged)
+
+    groups, problems = _by_recording(manifest, judged, audio=audio)
+
+    def read_one(name: str) -> Recording:
+        return _recording(manifest, name, groups[name], has_split=has_split, audio=audio, decode=decode)
+
+    with ThreadPoolExecutor() as pool:
+        recordings = list(pool.map(read_one, groups))
+    split_problems = _unset_split(judged) if has_split else []
+    notes += _notes(manifest, columns, judged, has_split=has_split)
+    if len(judged) < len(rows):
+        known = {row.where for row in judged}
+        left_out = [row.where.rpartition(", ")[2] for row in rows if row.where not in known]
+        notes.append(f"{manifest}: rows without a label, not judged and left out: {len(left_out)} ({some(left_out)})")
+    return Found(manifest, recordings, problems, notes, split_problems=split_problems)
+
+
+def _unset_split(rows: list[Row]) -> list[str]:
+    unset = [row.where for row in rows if not row.cells["split"]]
+    more = f" (and in {len(unset) - 1} rows more)" if unset[1:] else ""
+    words = f"expected one of {', '.join(SPLIT_WORDS)}, or --set split.name=folds for training"
+    return [f"{unset[0]}: split is empty{more}, {words}"] if unset else []
+
+
+def _by_recording(manifest: Path, rows: list[Row], *, audio: bool) -> tuple[dict[str, list[Row]], list[str]]:
+    """Rows -> those of each recording by its name, and a problem for each that has none.
+
+    A recording is a file, or a name where no path is given; where two share the name in the table or that of the file,
+    the folder is added to it.
+    """
+    files: dict[str, str] = {}
+    same: dict[str, str] = {}  # path -> what all paths of one file share
+    groups: dict[tuple[str, str], list[Row]] = {}
+    problems = []
+    for row in rows:
+        path, name = row.cells["path"], row.cells.get("recording", "")
+        if not path and not name:
+            problems.append(f"{row.where}: no path; give the audio file of the row or remove it")
+            continue
+        if path not in files:
+            whole = located(manifest.parent, path) if audio else manifest.parent / path
+            files[path] = os.path.normpath(whole) if path else ""
+            same[path] = (on_disk(files[path]) or os.path.abspath(files[path])) if path else ""
+        groups.setdefault((same[path], "" if path else name), []).append(row)
+
+    folder = os.path.normpath(manifest.parent)
+    called = [(files[first["path"]], first.get("recording")) for first in (group[0].cells for group in groups.values())]
+    names = [name or _stem(file) for file, name in called]
+    shared = Counter(names)
+    named: dict[str, list[Row]] = {}
+    for (file, _), name, group in zip(called, names, groups.values(), strict=True):
+        inside = os.path.relpath(file, folder) if file.startswith(folder) or folder == "." else file
+        longer = Path(inside).as_posix()
+        choices = [name] * (shared[name] == 1) + [longer.removesuffix(Path(longer).suffix), longer]
+        numbered = (f"{longer}.{number}" for number in range(2, len(names) + 2))  # where the table calls another so
+        named[next(choice for choice in (*choices, *numbered) if choice not in named)] = group
+    return named, problems
+
+
+def _stem(path: str) -> str:
+    name = os.path.basename(path)
+    return os.path.splitext(name)[0] if has_suffix(name) else name
+
+
+def _recording(manifest: Path, name: str, rows: list[Row], *, has_split: bool, audio: bool, decode: bool) -> Recording:
+    """The rows of one recording -> the recording with its cycles."""
+    first, where = rows[0].cells, rows[0].where
+    problems: list[str] = []
+    notes: list[str] = []
+    paths = list(dict.fromkeys(row.cells["path"] for row in rows))
+    one_file = f", which are one file ({some(paths)})," if len(paths) > 1 else ""
+    for column in _PER_RECORDING:
+        values = sorted({row.cells.get(column, "") for row in rows})
+        if len(values) > 1:
+            problems.append(
+                f"{where}: the rows of recording {name}{one_file} differ in {column} ({some(values)}); make them one"
+            )
+
+    path, facts = "", None
+    if audio and first["path"]:
+        path = str(located(manifest.parent, first["path"]))
+        facts, wrong, notes = listen(Path(path), decode=decode)
+        problems += [f"{where}: {problem}" for problem in wrong]
+    elif audio:
+        problems.append(f"{where}: path is empty; give the audio file of recording {name}")
+    split = first.get("split", "") if has_split else "train"
+    if split and split not in SPLIT_WORDS:
+        problems.append(f"{where}: split {split!r}, expected one of {', '.join(SPLIT_WORDS)}")
+
+    cycles = []
+    for row in rows:
+        cycle = _cycle(row.cells, facts.duration_s if facts else None)
+        if isinstance(cycle, Cycle):
+            cycles.append(cycle)
+        else:
+            problems.append(f"{row.where}: {cycle}")
+    cycles.sort()
+    said = icbhi.facts_of(_stem(first["path"] or name))
+    return Recording(
+        name=name,
+        patient=first.get("patient") or said.get("patient") or name,
+        device=first.get("device") or said.get("device", ""),
+        location=first.get("location") or said.get("location", ""),
+        mode=first.get("mode") or said.get("mode", ""),
+        split=split,
+        path=path,
+        info=facts,
+        cycles=cycles,
+        problems=[*problems, *repeated_problems(where, cycles)],
+        notes=[*notes, *overlap_note(where, cycles)],
+    )
+
+
+def spans_of(manifest: Path) -> dict[str, list[Row]]:
+    """Table -> path of a recording -> the rows that give its cycles for prediction, {} without start_s and end_s.
+
+    Paths are relative to the table's folder, as the first row of the recording has it. A recording none of whose rows
+    has a time is not there; beside rows with times, one with a label alone is the whole recording, as for
+    `read_cycles`. The label of a row is what the cycle is known to be: that of true_label where there is such a column,
+    none where the table is one of a model's answers. `marked` is empty where the times may be a model's: in its
+    answers, unless the row has a label or is `confirmed`.
+    """
+    is_parquet = manifest.suffix.lower() == ".parquet"
+    columns = parquet_columns(manifest) if is_parquet else read_table(manifest).columns
+    if not set(_TIMES) & set(columns):
+        return {}
+    answers = f"p_{CLASSES[0]}" in columns
+    known = ["true_label"] if "true_label" in columns else [] if answers else ["label", "crackle", "wheeze"]
+    spans: dict[str, list[Row]] = {}
+    spelt: dict[str, str] = {}  # place -> the path that stands for it
+    for where, cells in read_table(manifest).rows:
+        path = cells.get("path") or cells.get("file_name", "")
+        if path:
+            path = mended(manifest.parent, path)
+            told = {name: cells.get(name, "") for name in _TIMES}
+            told |= {name.removeprefix("true_"): cells.get(name, "") for name in known}
+            rows = spans.setdefault(spelt.setdefault(place_of(manifest.parent, path), path), [])
+            if any(told.values()):
+                said = any(cells.get(name, "") for name in known)
+                person = not answers or said or _FLAGS.get(cells.get("confirmed", "").lower())
+                rows.append(Row(where, {**told, "marked": "yes" if person else ""}))
+    return {path: rows for path, rows in spans.items() if any(row.cells[name] for row in rows for name in _TIMES)}
+
+
+def marked(rows: Sequence[Row]) -> bool:
+    """Rows of `spans_of` for one recording -> whether a person has marked its cycles, at least one of them."""
+    return any(row.cells.get("marked") for row in rows)
+
+
+def cycles_of_rows(rows: Sequence[Row], duration_s: float) -> tuple[list[Cycle], list[str | None], list[str]]:
+    """Rows of `spans_of` and the length of their recording -> cycles in order, the label of each where the row gives
+    one, a sentence per fault."""
+    found, problems = list[tuple[Cycle, str | None]](), list[str]()
+    for where, cells in rows:
+        labelled = any(cells.get(name) for name in ("label", "crackle", "wheeze"))
+        cycle = _cycle(cells if labelled else {**cells, "label": CLASSES[0]}, duration_s)
+        if isinstance(cycle, Cycle):
+            found.append((cycle, label_of(cycle.crackle, cycle.wheeze) if labelled else None))
+        else:
+            problems.append(f"{where}: {cycle}")
+    found.sort(key=lambda pair: pair[0])
+    cycles = [cycle for cycle, _ in found]
+    return cycles, [label for _, label in found], problems + repeated_problems(rows[0].where, cycles)
+
+
+def _cycle(cells: dict[str, str], duration_s: float | None) -> Cycle | str:
+    """One row and the length of its recording -> the cycle, or what is wrong with the row."""
+    start, end = cells.get("start_s", ""), cells.get("end_s", "")
+    if not end and duration_s is None:
+        return "end_s is empty and the length of the recording is not known; give end_s"
+    start_s = _seconds(start) if start else 0.0
+    end_s = _seconds(end) if end else duration_s
+    if start_s is None or end_s is None:
+        return f"start_s and end_s are {start!r} and {end!r}, expected numbers of seconds"
+    flags = _flags(cells)
+    if isinstance(flags, str):
+        return flags
+    return interval_problem(start_s, end_s, duration_s) or Cycle(start_s, end_s, *flags)
+
+
+def _seconds(text: str) -> float | None:
+    """Cell -> a number; 2,4 is 2.4, as spreadsheets of half the world write it."""
+    return number(text.replace(",", ".") if re.fullmatch(r"[+-]?\d*,\d+", text) else text)
+
+
+def _flags(cells: dict[str, str]) -> tuple[int, int] | str:
+    """One row -> (crackle, wheeze), or what is wrong with its label or flags."""
+    label, crackle, wheeze = (cells.get(column, "").lower() for column in ("label", "crackle", "wheeze"))
+    if label and label not in CLASSES:
+        close = difflib.get_close_matches(label, CLASSES, n=1)
+        guess = f"did you mean {close[0]}? Known: " if close else "expected one of "
+        return f"label {label!r} is not known; {guess}{', '.join(CLASSES)}"
+    if label and not crackle and not wheeze:
+        return CLASSES.index(label) % 2, CLASSES.index(label) // 2
+    if crackle not in _FLAGS or wheeze not in _FLAGS:
+        return f"crackle and wheeze are {crackle!r} and {wheeze!r}, expected 0 or 1"
+    flags = _FLAGS[crackle], _FLAGS[wheeze]
+    if label and label != label_of(*flags):
+        return f"label {label} but crackle {flags[0]} and wheeze {flags[1]}, which is {label_of(*flags)}"
+    return flags
+
+
+def _check_columns(manifest: Path, columns: list[str]) -> None:
+    """Columns of a manifest -> nothing, or ValueError for missing, doubled and misspelt ones."""
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"{manifest}: a column is there twice ({', '.join(columns)}); keep one")
+    missing = [name for name in COLUMNS if name not in columns]
+    for column in set(columns) - {*COLUMNS, *_OURS}:
+        close = difflib.get_close_matches(column.lower(), missing, n=1, cutoff=0.8)
+        if close:  # a misspelt `split` would make test recordings train ones without a word
+            raise ValueError(f"{manifest}: column {column!r} is not known; did you mean {close[0]!r}? Rename it")
+    if "path" in missing:
+        raise ValueError(
+            f"{manifest}: no column path (found: {', '.join(columns)}); it names the audio file of each row"
+        )
+    if "label" in missing and not {"crackle", "wheeze"} <= set(columns):
+        raise ValueError(
+            f"{manifest}: no column label and not both crackle and wheeze (found: {', '.join(columns)}); "
+            f"add label ({', '.join(CLASSES)}) or the two flags"
+        )
+
+
+def _notes(manifest: Path, columns: list[str], rows: list[Row], *, has_split: bool) -> list[str]:
+    """What the table leaves open, and how it is taken."""
+    notes = []
+    if "patient" not in columns or not all(row.cells["patient"] for row in rows):
+        nobody = "no column patient" if "patient" not in columns else "patient is empty in some rows"
+        by_name = any(icbhi.facts_of(_stem(row.cells["path"])) for row in rows)
+        own = "every recording counts as a patient of its own"
+        notes.append(
+            f"{manifest}: {nobody}; "
+            + (f"the patient is that of a file name as in ICBHI 2017, of others {own}" if by_name else own)
+        )
+    if not has_split:
+        nothing = "split is empty throughout" if "split" in columns else "no column split"
+        notes.append(f"{manifest}: {nothing}; every row counts as train")
+    unused = [column for column in columns if column not in COLUMNS]
+    if unused:
+        differ = sum(row.cells.get("true_label", "") not in ("", row.cells.get("label")) for row in rows)
+        label = (
+            f"; the label is that of the column label, which differs from true_label in {differ} rows" if differ else ""
+        )
+        notes.append(f"{manifest}: columns that are not used: {', '.join(unused)}{label}")
+    return notes

@@ -1,0 +1,5 @@
+"""Exceptions that say who is to act."""
+
+
+class UsageError(ValueError):
+    """Wrong words of the user (an unknown name or value), as opposed to a job that found a problem."""

@@ -1,0 +1,1 @@
+"""From labels and probabilities to figures with intervals, thresholds and calibration."""

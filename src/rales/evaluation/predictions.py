@@ -1,0 +1,263 @@
+"""Probabilities and true classes -> what a run folder and an evaluation say about them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rales.errors import UsageError
+from rales.evaluation import bootstrap
+from rales.evaluation.metrics import all_figures, at_threshold, normal_threshold, scores_at_threshold
+from rales.labels import CLASSES
+
+NOTICE = "Research tool, not a diagnosis."
+FIGURES = ("specificity", "sensitivity", "score")
+Probabilities = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+def pooled(rows: pd.DataFrame, logits: NDArray[np.float32]) -> tuple[pd.DataFrame, NDArray[np.float32]]:
+    """Rows, several of which may be pieces of one cycle, and their (n, classes) logits -> one row and logits a cycle.
+
+    The pieces vote, and the cycle's probabilities are the mean over those that voted with the majority (of equally
+    frequent classes the lowest), so its most probable class is the majority's. Where every cycle is one row, nothing
+    changes.
+    """
+    parent, _ = pd.factorize(rows["recording"].astype(str) + "/" + rows["cycle"].astype(str))
+    first = np.unique(parent, return_index=True)[1]
+    if len(first) == len(rows):
+        return rows, logits
+    votes = logits.argmax(axis=1)
+    cast = np.zeros((len(first), logits.shape[1]))
+    np.add.at(cast, (parent, votes), 1)
+    agreeing = votes == cast.argmax(axis=1)[parent]
+    sums = np.zeros_like(cast)
+    np.add.at(sums, parent[agreeing], np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))[agreeing])
+    means = sums / sums.sum(axis=1, keepdims=True)
+    return rows.iloc[first], np.log(np.maximum(means, np.finfo(np.float32).tiny)).astype(np.float32)
+
+
+def per_cycle(rows: pd.DataFrame, probabilities: Probabilities) -> tuple[pd.DataFrame, Probabilities]:
+    """Rows, which may be pieces of one cycle, and their probabilities -> one row and its probabilities a cycle."""
+    cycles, logits = pooled(rows, np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)))
+    return cycles, probabilities if len(cycles) == len(rows) else np.exp(logits.astype(np.float64))
+
+
+def check_numbers(rows: pd.DataFrame, answers: NDArray[np.floating[Any]]) -> None:
+    """Rows with `recording` and `cycle`, and a model's (n, classes) answers to them: ValueError that names the first
+    cycle whose answer is not a finite number, since the largest of such numbers would be a label nevertheless."""
+    wrong = np.flatnonzero(~np.isfinite(answers).all(axis=1))
+    if len(wrong):
+        recording, cycle = rows[["recording", "cycle"]].iloc[wrong[0]]
+        raise ValueError(
+            f"{recording}, cycle {cycle}: the model's answer is not a number, one of {len(wrong)} such; its "
+            "weights are damaged, or its training diverged and needs a lower train.lr"
+        )
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How probabilities become labels: temperature and threshold come from validation patients, or are None."""
+
+    temperature: float | None = None
+    threshold: float | None = None
+    """p_normal from which a cycle is normal, below it the most probable other class; None: the most probable class."""
+    min_confidence: float = 0.0
+    """A cycle whose label is less probable is marked `uncertain`: the model abstains."""
+    caution: str = ""
+    """What else must be known of this model's answers."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("--min-confidence", self.min_confidence), ("--threshold", self.threshold)):
+            if value is not None and not 0 <= value <= 1:
+                raise UsageError(f"{name} {value}: expected a probability, 0 to 1")
+
+    @property
+    def notice(self) -> str:
+        """What must stand beside these labels and probabilities."""
+        sentences = [NOTICE]
+        if self.temperature is not None:
+            sentences.append(f"Probabilities calibrated on validation patients (temperature {self.temperature:.3f}).")
+        if self.threshold is not None:
+            sentences.append(f"Normal from p_normal {self.threshold:.3f} on.")
+        if self.caution:
+            sentences.append(self.caution)
+        return " ".join(sentences)
+
+
+def predictions(rows: pd.DataFrame, probabilities: Probabilities, decision: Decision | None = None) -> pd.DataFrame:
+    """Rows of the cycles table and their (n, classes) probabilities -> the prediction columns of every output.
+
+    A row of NaN probabilities, whose sound could not be judged, has no label.
+    """
+    decision = decision or Decision()
+    table = rows[["recording", "cycle", "start_s", "end_s"]].reset_index(drop=True)
+    told = np.logical_not(np.isnan(probabilities).any(axis=1, keepdims=True))[:, 0]
+    if decision.temperature is not None:
+        probabilities = probabilities.copy()
+        probabilities[told] = bootstrap.apply_temperature(probabilities[told], decision.temperature)
+    chosen = at_threshold(probabilities, decision.threshold)
+    labels = np.array(CLASSES, dtype=object)[chosen]
+    labels[~told] = None
+    table["label"] = labels
+    for i, name in enumerate(CLASSES):
+        table[f"p_{name}"] = probabilities[:, i]
+    for theirs, ours in (("label", "true_label"), ("patient",) * 2, ("device",) * 2, ("location",) * 2):
+        if theirs in rows:
+            table[ours] = rows[theirs].to_numpy()
+    if decision.min_confidence:
+        table["uncertain"] = probabilities[np.arange(len(table)), chosen] < decision.min_confidence
+    return table
+
+
+def not_judged(status: pd.DataFrame) -> list[str]:
+    """Status of recordings (see predict.status_table) -> a sentence for each that has cycles without a label."""
+    return [
+        f"{row['path']}: "
+        + ("" if row["not_judged"] == row["cycles"] else f"{row['not_judged']} of {row['cycles']} cycles ")
+        + f"not judged: {row['quality_reason']}"
+        for row in status.to_dict("records")
+        if row["not_judged"] > 0
+    ]
+
+
+def per_recording(table: pd.DataFrame) -> pd.DataFrame:
+    """Prediction table of whole recordings -> a row each: recording, path, cycles, not_judged, uncertain, a count per
+    class, abnormal (of the cycles that are judged and certain), their share with its 95 % Wilson interval.
+
+    The interval speaks of how few cycles there are; it takes them for independent and the labels for right.
+    """
+    sure = ~table.get("uncertain", pd.Series(False, index=table.index))
+    counted = pd.DataFrame({name: (table["label"] == name) & sure for name in CLASSES})
+    counted.insert(0, "not_judged", table["label"].isna())
+    counted.insert(1, "uncertain", ~sure)
+    groups = table.groupby("path", sort=False)
+    counts = counted.groupby(table["path"], sort=False).sum().astype("int64").reset_index()
+    counts.insert(0, "recording", groups["recording"].first().to_numpy())
+    counts.insert(2, "cycles", groups.size().to_numpy())
+    counts["abnormal"] = counts[list(CLASSES[1:])].sum(axis=1)
+    decided = counts["cycles"] - counts["not_judged"] - counts["uncertain"]
+    ends = [bootstrap.wilson(k, n) for k, n in zip(counts["abnormal"], decided, strict=True)]
+    counts["abnormal_share"] = counts["abnormal"] / decided.where(decided > 0)
+    counts["low"], counts["high"] = [low for low, _ in ends], [high for _, high in ends]
+    counts.attrs.update(table.attrs)
+    return counts
+
+
+def figures_of(
+    rows: pd.DataFrame,
+    probabilities: Probabilities,
+    *,
+    selected_epoch: int,
+    record: dict[str, Any],
+    whole_database: bool,
+) -> dict[str, Any]:
+    """Test rows and probabilities -> every figure of an evaluation, with the protocol it was made under."""
+    true = rows["label"].map({name: i for i, name in enumerate(CLASSES)}).to_numpy()
+    config = record["config"]
+    interval = bootstrap.bootstrap(true, probabilities.argmax(axis=1), rows["patient"].to_numpy())
+    figures = all_figures(true, probabilities)
+    return {
+        **figures,
+        "ci95": {name: list(interval[name]) for name in FIGURES},
+        "warnings": constant_warnings(figures["constant_prediction"], true, selected_epoch),
+        "protocol": {
+            "split": config["split"]["name"],
+            "recipe": record.get("recipe", ""),
+            "provenance": record.get("provenance", "ours"),
+            "select": config["train"]["select"],
+            "select_by": {"validation": config["train"].get("select_by", "score"), "test_best": "score"}.get(
+                config["train"]["select"]
+            ),
+            "selected_epoch": selected_epoch,
+            "epochs": config["train"]["epochs"],
+            "seed": config["seed"],
+            "cycles": len(rows),
+            "patients": int(rows["patient"].nunique()),
+            "whole_database": whole_database,
+            "interval": "95 %, patients resampled",
+        },
+    }
+
+
+def constant_warnings(called: str | None, true: NDArray[Any], epoch: int) -> list[str]:
+    """The class that all test cycles are called, if it is one, and their true ones -> what must be said of the weights;
+    nothing where all cycles are of one class."""
+    if called is None or len(np.unique(true)) == 1:
+        return []
+    return [
+        f"the kept weights (epoch {epoch}) call each of the {len(true)} test cycles {called}: these figures are those "
+        "of a constant answer, not of a model that hears a difference"
+    ]
+
+
+def is_whole_database(table: pd.DataFrame) -> bool:
+    """Cycles table -> whether it holds all of ICBHI 2017, so that its scores can stand beside published ones."""
+    return bool(table["recording"].nunique() == 920 and len(table) == 6898)
+
+
+def from_validation(true: dict[str, Labels], scored: dict[str, Probabilities]) -> dict[str, Any]:
+    """Classes and probabilities of validation and test cycles -> the figures of the validation cycles, and what may be
+    tuned on them without looking at the test set: the threshold for "normal", the temperature of the probabilities."""
+    figures = all_figures(true["validation"], scored["validation"])
+    kept = (*FIGURES, "auroc", "crackle_present", "wheeze_present", "confusion", "constant_prediction")
+    return {
+        "validation": {"cycles": len(true["validation"]), **{name: figures[name] for name in kept}},
+        "validation_threshold": at_validation_threshold(true, scored),
+        "validation_temperature": at_validation_temperature(true, scored),
+    }
+
+
+def at_validation_temperature(true: dict[str, Labels], scored: dict[str, Probabilities]) -> dict[str, float]:
+    """Classes and probabilities of validation and test cycles -> temperature fitted on the validation patients, and the
+    calibration error and log loss of the test cycles with and without it; no label changes (Guo et al. 2017)."""
+    temperature = fitted_temperature(true["validation"], scored["validation"])
+    cooled = bootstrap.apply_temperature(scored["test"], temperature)
+    return {
+        "temperature": temperature,
+        "ece": bootstrap.expected_calibration_error(true["test"], scored["test"]),
+        "ece_calibrated": bootstrap.expected_calibration_error(true["test"], cooled),
+        "log_loss": log_loss(true["test"], scored["test"]),
+        "log_loss_calibrated": log_loss(true["test"], cooled),
+    }
+
+
+def fitted_temperature(true: Labels, probabilities: Probabilities) -> float:
+    logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+    return bootstrap.fit_temperature(logits, true)
+
+
+def calibration(true: Labels, probabilities: Probabilities, patients: int) -> dict[str, Any]:
+    """Classes and probabilities of the validation cycles -> what a checkpoint keeps for prediction: the temperature,
+    and the threshold for "normal" of the probabilities at that temperature (None if one kind of cycle is missing)."""
+    temperature = fitted_temperature(true, probabilities)
+    try:
+        threshold = normal_threshold(true, bootstrap.apply_temperature(probabilities, temperature))
+    except ValueError:
+        threshold = None
+    return {"temperature": temperature, "threshold": threshold, "cycles": len(true), "patients": patients}
+
+
+def log_loss(true: Labels, probabilities: Probabilities) -> float:
+    """(N,) classes, (N, classes) probabilities -> mean of -log p of the true class."""
+    p = probabilities[np.arange(len(true)), true]
+    return float(-np.log(np.maximum(p, np.finfo(np.float64).tiny)).mean())
+
+
+def at_validation_threshold(true: dict[str, Labels], scored: dict[str, Probabilities]) -> dict[str, Any]:
+    """Classes and probabilities of validation and test cycles -> test figures at the threshold for "normal" that suits
+    the validation patients best."""
+    try:
+        threshold = normal_threshold(true["validation"], scored["validation"])
+    except ValueError as error:  # validation patients without normal or without abnormal cycles
+        return {"threshold": None, "reason": str(error)}
+    return {"threshold": threshold, **scores_at_threshold(true["test"], scored["test"], threshold)}
+
+
+def layer_weights(layers: list[int], weight: Tensor) -> dict[str, Any]:
+    """Fused layers and their weights -> raw numbers, and the same normalised to sum 1 (paper Fig. 3)."""
+    raw = weight.detach().cpu().double()
+    return {"layers": layers, "raw": raw.tolist(), "normalised": (raw / raw.sum()).tolist()}

@@ -1,0 +1,74 @@
+"""One artefact from waveform to probabilities, checked against the network it was made from; engines that run it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rales.data import splits
+from rales.data.dataset import cycle_waves
+from rales.errors import UsageError
+from rales.evaluation.predictions import NOTICE
+from rales.export import parity
+from rales.export.artefact import FORMATS, made, need
+from rales.export.artefact import opened as opened
+from rales.inference import predictor
+
+CALIBRATION_CYCLES = 64
+
+
+def export_model(
+    path_or_name: str | Path,
+    out: Path,
+    to: str = "onnx",
+    precision: str = "float32",
+    cycles: pd.DataFrame | None = None,
+    *,
+    progress: bool = False,
+    cache_folder: Path | None = None,
+) -> dict[str, Any]:
+    """Run folder or checkpoint -> artefact at `out`; -> what was written and how far its answers are from float32.
+
+    With `cycles` given, int8 is calibrated on train cycles of the run's split, and the drift on all its test cycles is
+    measured. Errors: wrong words and missing packages, before any work; float32 that misses 1e-5, then nothing is
+    written.
+    """
+    check_request(out, to, precision, with_data=cycles is not None)
+    model = predictor.load(path_or_name, "cpu")
+    if model.recipe.prepare is not None or model.recipe.fit is not None:
+        raise ValueError(f"a model of recipe {model.recipe.name} prepares its input in its own way; m2d_fusion exports")
+    if cycles is None:
+        artefact = made(model, to, precision)
+        drift = None
+    else:
+        table = splits.divide(cycles, model.recipe.config, needed=("train", "test"))
+        waves = cycle_waves(cycles, model.recipe, progress=progress, folder=cache_folder)
+        train, test = (np.flatnonzero(table["split"] == part) for part in ("train", "test"))
+        few = train[:: -(-len(train) // CALIBRATION_CYCLES)]
+        artefact = made(model, to, precision, waves[few])
+        expected = model.probabilities(waves, test)
+        model.engine = artefact.engine
+        drift = parity.drift(table.iloc[test], expected, model.probabilities(waves, test))
+    files = artefact.save(out)
+    return {
+        "format": to,
+        "precision": precision,
+        "files": [str(file) for file in files],
+        "bytes": sum(file.stat().st_size for file in files),
+        "probe_difference": artefact.record["export"]["probe_difference"],
+        "drift": drift,
+        "notice": NOTICE,
+    }
+
+
+def check_request(out: Path, to: str, precision: str, *, with_data: bool) -> None:
+    """Words that cannot be served are UsageErrors."""
+    file = FORMATS[to]
+    if precision not in file.PRECISIONS:
+        raise UsageError(f"--precision {precision}: --to {to} has {', '.join(file.PRECISIONS)}")
+    if out.suffix != file.SUFFIX:
+        raise UsageError(f"--out {out}: expected a name that ends in {file.SUFFIX} for --to {to}")
+    if precision == "int8" and not with_data:
+        raise UsageError("--precision int8: expected --data with it, to calibrate on and to measure the drift")
+    need(file.PACKAGES | (file.TO_QUANTIZE if precision == "int8" else {}))

@@ -1,0 +1,92 @@
+"""ONNX: a graph as one file that ONNX Runtime and many other programs execute."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rales.export.parity import CLIPS_AT_ONCE, Engine, Probabilities, Waves, in_pieces
+from rales.export.torch_export import quiet
+from rales.files import seals
+from rales.files.atomic import atomic_write, temporary_folder
+from rales.files.json_files import parse_json
+from rales.training import run_folder
+
+PRECISIONS = ("float32", "int8")
+PACKAGES = {"onnx": "export", "onnxscript": "export", "onnxruntime": "export"}
+ONLY_TO_MAKE = ("onnx", "onnxscript")
+TO_QUANTIZE: dict[str, str] = {}
+SUFFIX = ".onnx"
+
+
+def make(program: torch.export.ExportedProgram, precision: str, calibration: Waves | None) -> Any:
+    """Graph -> onnx.ModelProto. int8 has 8-bit weights per output channel; activations are measured as they pass."""
+    with quiet(), torch.no_grad():
+        exported = torch.onnx.export(
+            program, dynamo=True, verbose=False, input_names=["wave"], output_names=["probabilities"]
+        )
+    assert exported is not None
+    model = exported.model_proto
+    return in_8_bits(model) if precision == "int8" else model
+
+
+def in_8_bits(model: Any) -> Any:
+    """onnx.ModelProto -> the same with the linear layers of the network in 8 bits, the front-end as it was.
+
+    Weights must be signed: with unsigned ones ONNX Runtime has no fast product on these processors.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    weights = {value.name for value in model.graph.initializer}
+    layers = [node.name for node in model.graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights]
+    with temporary_folder() as folder, quiet():
+        whole, path = folder / "float32.onnx", folder / "int8.onnx"
+        onnx.save(model, whole)  # given a model, it would make a folder of its own, which outlives a kill
+        quantize_dynamic(whole, path, weight_type=QuantType.QInt8, per_channel=True, nodes_to_quantize=layers)
+        return onnx.load(path)
+
+
+def compiled(model: Any, precision: str) -> Engine:
+    """onnx.ModelProto or path of a file -> engine with as many threads as torch has.
+
+    In int8 the scale of the activations is that of all clips together, so they go one by one, which is as fast.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as the threads of torch: see cli
+    options.log_severity_level = 4
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+    def scored(waves: Waves) -> Probabilities:
+        probabilities: Probabilities = session.run(["probabilities"], {"wave": waves})[0]
+        return probabilities
+
+    return in_pieces(scored, 1 if precision == "int8" else CLIPS_AT_ONCE)
+
+
+def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
+    """onnx.ModelProto and record -> FILE.onnx, sealed and renamed into place."""
+    import onnx
+
+    onnx.helper.set_model_props(model, {"seal": seals.UNSEALED, "rales": json.dumps(run_folder.clean(record))})
+    with atomic_write(out, bytes_needed=model.ByteSize()) as beside:
+        beside.write_bytes(model.SerializeToString())
+        seals.seal(beside)
+    return [out]
+
+
+def read(path: Path) -> tuple[Path, dict[str, Any]]:
+    """FILE.onnx -> what `compiled` takes, and the record. Errors: other bytes than were written, another's file."""
+    import onnxruntime
+
+    seals.check(path, "an artefact of `rales export`")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # only its record is wanted
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return path, parse_json(session.get_modelmeta().custom_metadata_map.get("rales", "null"), f"{path}: its record")

@@ -1,0 +1,204 @@
+"""OpenVINO: a graph as FILE.xml with its weights in FILE.bin, the fastest way on Intel processors."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rales.export.parity import CLIPS_AT_ONCE, Engine, Waves, in_pieces
+from rales.export.torch_export import quiet
+from rales.files import seals
+from rales.files.atomic import atomic_write, temporary_folder, written_by_library
+from rales.files.json_files import parse_json
+from rales.training import run_folder
+from rales.training.distributed import processors
+
+PRECISIONS = ("float32", "bf16", "int8")
+PACKAGES = {"openvino": "openvino"}
+ONLY_TO_MAKE: tuple[str, ...] = ()
+TO_QUANTIZE = {"nncf": "quantize"}
+SUFFIX = ".xml"
+
+
+def make(program: torch.export.ExportedProgram, precision: str, calibration: Waves | None) -> Any:
+    """Graph -> openvino.Model. bf16 is a way to execute the float32 graph; int8 is another graph."""
+    with quiet(), torch.no_grad():
+        import openvino
+
+        model = openvino.convert_model(program)
+    (example,) = program.example_inputs[0]
+    model.reshape([-1, example.shape[1]])
+    model.inputs[0].get_tensor().set_names({"wave"})
+    model.outputs[0].get_tensor().set_names({"probabilities"})
+    if precision == "int8":
+        assert calibration is not None
+        model = in_8_bits(model, calibration)
+    return as_read(model)
+
+
+def as_read(model: Any) -> Any:
+    """openvino.Model -> the same as a file of it will be read, with other nodes: what is measured is what is written.
+
+    The two differ by the rounding of bfloat16.
+    """
+    import openvino
+
+    with temporary_folder() as folder:
+        made = write_pair(model, folder / "model.xml")
+        return openvino.Core().read_model(made.read_bytes(), made.with_suffix(".bin").read_bytes())
+
+
+def write_pair(model: Any, path: Path) -> Path:
+    """openvino.Model -> the path of its .xml, with a .bin beside it. Errors: OSError, where there is no room."""
+    import openvino
+
+    with written_by_library(path):
+        openvino.save_model(model, path, compress_to_fp16=False)
+    return path
+
+
+def in_8_bits(model: Any, calibration: Waves) -> Any:
+    """openvino.Model and prepared cycles -> the same with 8-bit products in the network, the front-end as it was."""
+    front = [node.get_friendly_name() for node in ancestors(picture(model))]
+    products = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in PRODUCTS]
+    with quiet():
+        import nncf
+
+        return nncf.quantize(
+            model,
+            nncf.Dataset([clip[None] for clip in calibration]),
+            preset=nncf.QuantizationPreset.MIXED,
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(calibration),
+            ignored_scope=nncf.IgnoredScope(names=[name for name in products if name in front]),
+        )
+
+
+PRODUCTS = ("Convolution", "MatMul")
+
+
+def picture(model: Any) -> Any:
+    """openvino.Model -> the node whose output is the log-mel that the network's first convolution cuts into patches."""
+    cuts = [n for n in model.get_ordered_ops() if n.get_type_name() == "Convolution" and rank(n) == 4]
+    node = cuts[0].input_value(0).get_node()
+    while node.get_type_name() in ("Pad", "Slice", "StridedSlice", "Split", "VariadicSplit"):
+        node = node.input_value(0).get_node()
+    return node
+
+
+def rank(node: Any) -> int:
+    length: int = node.get_output_partial_shape(0).rank.get_length()
+    return length
+
+
+def ancestors(node: Any) -> list[Any]:
+    """Node -> itself and every node that it is computed from."""
+    found, open_ends = {}, [node]
+    while open_ends:
+        one = open_ends.pop()
+        if one.get_friendly_name() not in found:
+            found[one.get_friendly_name()] = one
+            open_ends += [value.get_node() for value in one.input_values()]
+    return list(found.values())
+
+
+def compiled(model: Any, precision: str) -> Engine:
+    """openvino.Model or path of a file -> engine with as many threads as torch has.
+
+    The precision is always said: left alone OpenVINO takes bfloat16 on every processor that has some instruction for
+    it, which changes answers by 1e-2 and is slower than float32 where there are no matrix units. The front-end
+    computes in float32 whatever the network does, since half-width samples drown quiet bands in loud ones' rounding.
+    """
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(model) if isinstance(model, Path) else model
+    if precision != "bf16":
+        return in_pieces(ready(core, model, "f32"), CLIPS_AT_ONCE)
+    front, network = front_of(model.clone()), network_of(model.clone())
+    first, second = ready(core, front, "f32"), ready(core, network, "bf16")
+    return in_pieces(lambda waves: second(first(waves)), CLIPS_AT_ONCE)
+
+
+def ready(core: Any, model: Any, precision: str) -> Callable[[Any], Any]:
+    """openvino.Model -> function of one array, compiled for the processor; as many threads as it leaves room for may
+    call it side by side."""
+    threads = torch.get_num_threads()
+    streams = max(1, processors() // threads)
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": streams * threads,
+        "NUM_STREAMS": streams,
+        "ENABLE_CPU_PINNING": False,  # else every process of a batch job pins itself to the first processor
+    }
+    compiled_model, own = core.compile_model(model, "CPU", settings), threading.local()
+
+    def inferred(array: Any) -> Any:
+        if not hasattr(own, "request"):
+            own.request = compiled_model.create_infer_request()
+        return own.request.infer({0: array}, share_inputs=True, share_outputs=True)[0]
+
+    return inferred
+
+
+def front_of(model: Any) -> Any:
+    """openvino.Model, which is used up -> its front-end alone."""
+    import openvino
+
+    return openvino.Model([picture(model).output(0)], model.get_parameters())
+
+
+def network_of(model: Any) -> Any:
+    """openvino.Model, which is used up -> its network alone. The number of clips, asked of the wave, is that of the
+    pictures."""
+    import openvino
+    from openvino import opset13
+
+    logmel = picture(model).output(0)
+    between = opset13.parameter(logmel.get_partial_shape(), logmel.get_element_type())
+    sizes = [t for wave in model.inputs for t in wave.get_target_inputs() if t.get_node().get_type_name() == "ShapeOf"]
+    for target in [*logmel.get_target_inputs(), *sizes]:
+        target.replace_source_output(between.output(0))
+    return openvino.Model(model.get_results(), [between])
+
+
+def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
+    """openvino.Model and record -> FILE.bin and FILE.xml, sealed and renamed into place; the xml knows the bin by its
+    SHA-256."""
+    weights = out.with_suffix(".bin")
+    with temporary_folder() as folder:
+        made = write_pair(model, folder / "model.xml")
+        content = made.with_suffix(".bin").read_bytes()
+        model.set_rt_info(
+            json.dumps(run_folder.clean(record | {"bin": hashlib.sha256(content).hexdigest()})), ["rales"]
+        )
+        model.set_rt_info(seals.UNSEALED, ["seal"])
+        write_pair(model, made)
+        seals.seal(made)
+        with atomic_write(weights, bytes_needed=len(content)) as beside:
+            beside.write_bytes(content)
+        with atomic_write(out) as beside:
+            beside.write_bytes(made.read_bytes())
+    return [out, weights]
+
+
+def read(path: Path) -> tuple[Path, dict[str, Any]]:
+    """FILE.xml -> what `compiled` takes, and the record. Errors: other bytes than were written, another's file, no
+    weights."""
+    import openvino
+
+    seals.check(path, "an artefact of `rales export`")
+
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise ValueError(f"{path}: its weights are missing; copy {weights.name} beside it")
+    model = openvino.Core().read_model(path)
+    told = str(model.get_rt_info(["rales"]).value) if model.has_rt_info(["rales"]) else "null"
+    record = parse_json(told, f"{path}: its record")
+    if isinstance(record, dict) and record.get("bin") != hashlib.sha256(weights.read_bytes()).hexdigest():
+        raise ValueError(f"{path}: {weights.name} beside it is damaged, cut or of another model; copy both files again")
+    return path, record

@@ -1,0 +1,1 @@
+"""From a recording to probabilities per breathing cycle, explanations, neighbours and the files that hold them."""

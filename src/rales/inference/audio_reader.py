@@ -1,0 +1,413 @@
+"""People's recordings: files, folders, globs and URLs -> prepared cycles, read by threads some way ahead, in order."""
+
+import glob
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from itertools import chain, compress, islice
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rales.audio import io, quality
+from rales.audio.open_audio import AUDIO_SUFFIXES, FULL, UNREAD_SUFFIXES, NoRoom, left_out
+from rales.audio.quality import Verdict
+from rales.config import Audio
+from rales.data import waveform_cache
+from rales.data.annotation_dialects import Row
+from rales.data.annotations import annotation_beside, names_beside, read_annotation
+from rales.data.manifest import cycles_of_rows, marked
+from rales.data.reader import files
+from rales.errors import UsageError
+from rales.files.atomic import temporary_folder
+from rales.inference import breath_segmentation
+from rales.labels import CLASSES
+from rales.optional_packages import reason
+
+CYCLES = ("auto", "annotation", "segment", "windows")  # where cycles come from
+STRETCH_S = 300.0  # of a recording in which breaths are looked for at a time
+WHOLE_S = 60.0  # a recording up to this long is decoded once, 10 MB at 44.1 kHz; a longer one again for its cycles
+PIECE = 32  # cycles of one recording that are in memory together: 16 MB of 8 s each
+THREADS = 2
+AHEAD = 8  # recordings that are read, or waiting to be scored, at a time
+
+Waves = NDArray[np.float32]
+Where = str | Mapping[str, Sequence[Row]]  # a word of CYCLES, or rows of a table for some of the recordings
+
+
+class Cycles(NamedTuple):
+    """Cycles of one recording; `true_label` is None without an annotation, `source` says where the times are from,
+    `note` what there is to say of the annotation, `verdicts` (one a cycle) which cycles can be judged, `marked` whether
+    a person has marked them as breaths."""
+
+    start_s: Sequence[float]
+    end_s: Sequence[float]
+    true_label: Sequence[str | None] | None
+    source: str
+    note: str = ""
+    verdicts: Sequence[Verdict] = ()
+    marked: bool = False
+
+    @property
+    def judged(self) -> NDArray[np.bool_]:
+        """(cycles,) which of them a model is asked about."""
+        return np.array([verdict.judged for verdict in self.verdicts], dtype=np.bool_)
+
+
+class Piece(NamedTuple):
+    """Some consecutive cycles of one recording, or (`error`) what kept it from being read to its end.
+
+    `cycles` are those of the whole recording. Of those that can be judged, this piece has len(waves), (n, samples),
+    after the pieces before it; of all of them with audio.scope=batch, where they are neighbours of one another.
+    """
+
+    path: str
+    duration_s: float
+    cycles: Cycles
+    waves: Waves
+    last: bool
+    error: Exception | None = None
+    notes: Sequence[str] = ()  # about its file, which was read all the same
+
+
+def find(paths: str | Path | Iterable[str | Path]) -> list[str]:
+    """Files, folders (searched through), globs and URLs of those -> recordings, each once, sorted inside a folder.
+
+    A file that is not there, or a folder that cannot be opened, is left to the reader. Errors: a folder without audio,
+    a glob that matches none.
+    """
+    given = [paths] if isinstance(paths, str | Path) else paths
+    return list(dict.fromkeys(chain.from_iterable(found(str(path)) for path in given)))
+
+
+def found(given: str) -> list[str]:
+    """One path, glob or URL -> the recordings it stands for."""
+    path = Path(given)
+    if is_url(given):
+        inside = found_remote(given)
+    elif path.is_dir():
+        inside = found_in(path)
+    elif glob.has_magic(given) and not path.exists():
+        inside = sorted(p for p in glob.glob(given, recursive=True) if is_recording(Path(p)) and not Path(p).is_dir())
+        above = next(p for p in path.parents if not glob.has_magic(str(p)))
+        if not inside and above.is_dir() and not os.access(above, os.R_OK | os.X_OK):
+            inside = [str(above)]
+    else:
+        return [given]
+    if not inside:
+        raise ValueError(f"{given}: no recording in it ({', '.join(AUDIO_SUFFIXES)})")
+    return inside
+
+
+def found_in(folder: Path) -> list[str]:
+    """Folder -> the recordings in it, and the folders that cannot be opened, itself too: the reader tells of each, as
+    of a recording that cannot be read."""
+    locked = list[Path]()
+    try:
+        return [str(path) for path in files(folder, locked) if is_recording(path)] + list(map(str, locked))
+    except OSError:
+        return [str(folder)]
+
+
+def is_recording(path: Path | PurePosixPath) -> bool:
+    """Whether a file found in a folder is one, by its name; formats that are not read count, so that they are named."""
+    return path.suffix.lower() in (*AUDIO_SUFFIXES, *UNREAD_SUFFIXES)
+
+
+def found_remote(url: str) -> list[str]:
+    """URL of a file, a folder or a glob (`*`) -> URLs of recordings."""
+    if "*" not in url and PurePosixPath(url).suffix.lower() in AUDIO_SUFFIXES:
+        return [url]
+    files, path = file_system(url)
+    try:
+        names = files.glob(path) if "*" in path else files.find(path) if files.isdir(path) else [path]
+    except Exception as error:
+        raise ValueError(f"{url}: cannot be listed ({reason(error)})") from error
+    hidden = [part.partition("*")[0] for part in path.split("/")]  # what is asked for by name is not hidden
+    sounds = [
+        name
+        for name in names
+        if is_recording(PurePosixPath(name))
+        and not any(part.startswith((".", "__MACOSX")) for part in name.split("/") if part not in hidden)
+    ]
+    return [url] if names == [path] else sorted(files.unstrip_protocol(name) for name in sounds)
+
+
+def is_url(path: str) -> bool:
+    return "://" in path
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """URL -> its fsspec file system and the path in it; a protocol that needs a package is a sentence."""
+    import fsspec
+
+    try:
+        files, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise UsageError(f'{url}: needs another package ({error}): pip install "rales[cloud]"') from error
+    except ValueError as error:
+        raise UsageError(f"{url}: {error}; expected a path, or a URL such as s3://bucket/folder") from error
+    return files, path
+
+
+@contextmanager
+def local(path: str) -> Iterator[Path]:
+    """Path or URL -> a file on this machine; that of a URL is a copy, with the annotation beside it, and goes again."""
+    if not is_url(path):
+        yield Path(path)
+        return
+    files, inner = file_system(path)
+    with temporary_folder() as folder:
+        copy = Path(folder, PurePosixPath(inner.partition("?")[0]).name)  # of a signed address without the signature
+        try:
+            files.get_file(inner, str(copy))
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise NoRoom(f"{path}: no room in {folder} for a copy of it; make room there") from error
+            raise ValueError(f"{path}: cannot be fetched ({reason(error)})") from error
+        fetch_annotation(files, PurePosixPath(inner), copy)
+        try:
+            yield copy
+        except NoRoom:
+            raise
+        except (ValueError, OSError) as error:
+            raise ValueError(str(error).replace(str(copy), path)) from error
+
+
+def fetch_annotation(files: Any, inner: PurePosixPath, copy: Path) -> None:
+    """File system, a recording in it, its copy -> the annotation lies beside the copy too, if there is one.
+
+    A name in mixed case is not asked for: each that is not there costs a request.
+    """
+    for name in names_beside(copy):
+        if name.suffix in (".txt", ".TXT"):
+            try:
+                files.get_file(str(inner.with_name(name.name)), str(name))
+            except Exception:  # most recordings have none, and stores tell that in ways of their own
+                name.unlink(missing_ok=True)
+            else:
+                return
+
+
+def cycles_of(
+    path: Path, duration_s: float, where: str | Sequence[Row] = "auto", sound: tuple[Waves, int] | None = None
+) -> Cycles:
+    """Recording, its length, a word of CYCLES (or rows of a table) and its sound if that has been read -> its cycles.
+
+    auto takes the annotation beside the recording, else breaths found in the sound (segment), else windows; segment
+    takes windows too where no breath is found. `source` tells which it was.
+    """
+    if not isinstance(where, str):
+        cycles, labels, wrong = cycles_of_rows(where, duration_s)
+        if wrong:
+            raise ValueError(wrong[0] + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""))
+        times = [mark.start_s for mark in cycles], [mark.end_s for mark in cycles]
+        return Cycles(*times, labels if any(labels) else None, "manifest", marked=marked(where))
+    annotated = None
+    if is_annotated(path, where):
+        annotated = annotated_cycles(annotation_beside(path) or path.with_suffix(".txt"), duration_s, where)
+    if annotated is not None and annotated.source:
+        return annotated
+    found = breaths(path, duration_s, sound) if where != "windows" else []
+    spans, source = found or breath_segmentation.windows(duration_s), "segment" if found else "window"
+    note = annotated.note if annotated is not None else ""
+    return Cycles([start for start, _ in spans], [end for _, end in spans], None, source, note)
+
+
+def is_annotated(path: Path, where: str | Sequence[Row]) -> bool:
+    """Whether the cycles are those of an annotation; asked for by name, also of one that is not there."""
+    return where == "annotation" or (where == "auto" and annotation_beside(path) is not None)
+
+
+def annotated_cycles(annotation: Path, duration_s: float, where: str) -> Cycles:
+    """Text file beside a recording -> its cycles; `source` is "" where auto passes over a text of another kind."""
+    found = read_annotation(annotation, duration_s)
+    if where == "auto" and found.passed_over:
+        return Cycles([], [], None, "", f"{annotation}: {found.passed_over}; passed over")
+    if found.problems:
+        more = f" (and {len(found.problems) - 1} more lines)" if len(found.problems) > 1 else ""
+        raise ValueError(f"{found.problems[0]}{more}; --cycles segment does without it")
+    if not found.cycles:
+        raise ValueError(f"{annotation}: {found.passed_over}; --cycles segment does without it")
+    labels = [CLASSES[mark.crackle + 2 * mark.wheeze] for mark in found.cycles] if found.labelled else None
+    times = [mark.start_s for mark in found.cycles], [mark.end_s for mark in found.cycles]
+    return Cycles(*times, labels, "annotation", found.note(annotation), marked=True)
+
+
+def breaths(path: Path, duration_s: float, sound: tuple[Waves, int] | None = None) -> list[tuple[float, float]]:
+    """Recording -> the breathing cycles in its sound; a long one is heard in stretches, so that it fits into memory."""
+    begins = np.arange(0.0, duration_s, STRETCH_S).tolist()
+    spans = zip(begins, [*begins[1:], None], strict=True)
+    stretches = io.segments(path, spans) if sound is None else io.cut(path, sound, spans)
+    return [
+        (begin_s + start_s, min(begin_s + end_s, duration_s))
+        for begin_s, (sound, rate_hz) in zip(begins, stretches, strict=True)
+        for start_s, end_s in breath_segmentation.cycles(sound, rate_hz)
+    ]
+
+
+def asked(where: Where, path: str) -> str | Sequence[Row]:
+    """Where cycles come from, for one recording: one that a table gives no times for is heard as by default."""
+    return where if isinstance(where, str) else where.get(path, "auto")
+
+
+def with_verdicts(
+    path: Path, facts: io.WaveInfo, cycles: Cycles, where: Any, gate: bool, sound: tuple[Waves, int] | None = None
+) -> Cycles:
+    """Cycles of a recording -> the same with a verdict on each, from its channels before they are mixed.
+
+    Where a person has marked breaths, only a lack of sound leaves a cycle without a class; whatever else is wrong is
+    said. Without the `gate` every cycle gets a class.
+    """
+    if not gate:
+        return cycles._replace(verdicts=[quality.UNCHECKED] * len(cycles.start_s))
+    if sound is not None and facts.channels == 1:
+        blocks = iter([(sound[0][:, None], sound[1])])
+    else:
+        blocks = io.blocks(path, quality.STRETCH_S)
+    stretches = list(quality.stretches(blocks, facts.live))
+    verdicts = [quality.of_span(stretches, *span) for span in zip(cycles.start_s, cycles.end_s, strict=True)]
+    if cycles.marked:
+        verdicts = [verdict._replace(judged=verdict.quality not in quality.NO_SOUND) for verdict in verdicts]
+    elif cycles.source == "window" and where != "windows":
+        verdicts = [quality.NO_RHYTHM if verdict == quality.OK else verdict for verdict in verdicts]
+    return cycles._replace(verdicts=verdicts)
+
+
+def pieces(path: str, audio: Audio, where: Where = "auto", gate: bool = False) -> Generator[Piece, None, None]:
+    """Recording, word of CYCLES, whether to leave out what cannot be judged -> its cycles as training saw them.
+
+    Errors: ValueError or OSError if it cannot be read.
+    """
+    with local(path) as file:
+        facts = io.info(file)
+        duration_s = facts.duration_s
+        place = asked(where, path)
+        known = not isinstance(place, str) or is_annotated(file, place)
+        sound = None if duration_s > WHOLE_S or known else io.read(file)
+        cycles = with_verdicts(file, facts, cycles_of(file, duration_s, place, sound), place, gate, sound)
+        if is_url(path):
+            text = str(annotation_beside(file) or file.with_suffix(".txt"))
+            cycles = cycles._replace(note=cycles.note.replace(text, f"the text beside {path}"))
+        notes = untold(facts, cycles.verdicts)
+        scored = cycles.judged | (audio.scope == "batch")
+        spans = list(compress(zip(cycles.start_s, cycles.end_s, strict=True), scored))
+        segments = io.segments(file, spans) if sound is None else io.cut(file, sound, spans)
+        samples, left = round(audio.rate_hz * audio.duration_s), len(spans)
+        if not spans:
+            yield Piece(path, duration_s, cycles, np.empty((0, samples), np.float32), last=True, notes=notes)
+        while left:
+            waves = np.empty((min(left, PIECE), samples), np.float32)
+            for row, (segment, native_hz) in zip(waves, islice(segments, len(waves)), strict=True):
+                row[:] = prepared(segment, native_hz, audio)
+            left -= len(waves)
+            yield Piece(path, duration_s, cycles, waves, last=not left, notes=notes)
+
+
+def untold(facts: io.WaveInfo, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    """-> the notes about a file, but for the one on dead channels where the verdict on its cycles says the same."""
+    if facts.live is None or all(verdict.quality != "dead_channel" for verdict in verdicts):
+        return facts.notes
+    return tuple(note for note in facts.notes if note != left_out(facts.live, facts.channels))
+
+
+def prepared(segment: Waves, native_hz: int, audio: Audio) -> Waves:
+    """A cycle as it was read -> (samples,) as training saw it."""
+    return waveform_cache.prepared(
+        segment,
+        native_hz,
+        rate_hz=audio.rate_hz,
+        samples=round(audio.rate_hz * audio.duration_s),
+        resampler=audio.resampler,
+        pad=audio.pad,
+        fade_samples=audio.fade_samples,
+    )
+
+
+def ahead(
+    paths: Iterable[str], audio: Audio, where: Where = "auto", threads: int = THREADS, gate: bool = False
+) -> Generator[Piece, None, None]:
+    """Recordings -> their pieces in order. Threads read a bounded number of recordings ahead of who takes them.
+
+    Each recording has a queue of two pieces: one of any length is read as fast as it is scored.
+    """
+    if isinstance(where, str) and where not in CYCLES:
+        raise UsageError(f"--cycles {where}: expected one of {', '.join(CYCLES)}")
+    stop, boxes = threading.Event(), deque[queue.Queue[Piece]]()
+
+    def fill(path: str, box: "queue.Queue[Piece]") -> None:
+        try:
+            with closing(pieces(path, audio, where, gate)) as reading:
+                for piece in reading:
+                    box.put(piece)
+                    if stop.is_set():
+                        break
+        except Exception as caught:
+            error = told(path, caught)
+            nothing = Cycles([], [], None, "")
+            box.put(Piece(path, float("nan"), nothing, np.empty((0, 0), np.float32), last=True, error=error))
+
+    remaining = iter(paths)
+    with ThreadPoolExecutor(threads, thread_name_prefix="rales-read") as pool:
+        try:
+            while True:
+                for path in islice(remaining, AHEAD - len(boxes)):
+                    boxes.append(queue.Queue(maxsize=2))
+                    pool.submit(fill, path, boxes[-1])
+                if not boxes:
+                    return
+                while not (piece := boxes[0].get()).last:
+                    yield piece
+                boxes.popleft()
+                yield piece
+        finally:  # left early: who waits to put a piece finds room, sees the flag and ends
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            for box in boxes:
+                with suppress(queue.Empty):
+                    while True:
+                        box.get_nowait()
+
+
+def told(path: str, error: Exception) -> Exception:
+    """What reading one recording ended with -> the error that its row tells. One that nobody foresaw is of this
+    recording alone, too: the others are read."""
+    if isinstance(error, ValueError | OSError):
+        return error
+    return ValueError(f"{path}: cannot be read ({reason(error)}); save it again as WAV")
+
+
+def filling(pieces: Iterable[Piece], most: int) -> Iterator[Piece]:
+    """Pieces -> the same cycles in pieces that end wherever so many cycles are full: `grouped` then fills its lists."""
+    free = most
+    for piece in pieces:
+        while len(piece.waves) > free:
+            yield piece._replace(waves=piece.waves[:free], last=False)
+            piece, free = piece._replace(waves=piece.waves[free:]), most
+        yield piece
+        free = free - len(piece.waves) or most
+
+
+def grouped(pieces: Iterable[Piece], most: int) -> Iterator[list[Piece]]:
+    """Pieces -> lists of at most so many cycles together."""
+    group, rows = list[Piece](), 0
+    for piece in pieces:
+        if group and rows + len(piece.waves) > most:
+            yield group
+            group, rows = [], 0
+        group.append(piece)
+        rows += len(piece.waves)
+    if group:
+        yield group
+
+
+def values_of(group: Sequence[Piece], function: Callable[[Waves], NDArray[Any]]) -> NDArray[Any]:
+    """Pieces -> what the function says of all their cycles."""
+    waves = [piece.waves for piece in group if len(piece.waves)]
+    return function(np.concatenate(waves)) if waves else np.empty((0, 0))

@@ -1,0 +1,291 @@
+"""A whole recording without annotations -> breathing cycles found in its sound, or windows where none are found.
+
+How loud the sound is in nine bands is laid on grids of a fixed number of steps a breath, one grid for every tempo of
+breathing, so that one linear filter tells at every tempo how much a step looks like the start of a breath. A dynamic
+programme sets the starts of every tempo, where a breath may be half to twice as long as the tempo says, and a linear
+function of the result chooses the tempo. The numbers of filter and function lie in segment.json; benchmarks/
+segmentation.py fits them to annotated recordings and says how well found cycles agree with annotated ones.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from itertools import pairwise
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from rales.audio.band_energy import FRAME_HZ, band_levels
+
+Numbers = NDArray[np.float32]
+Whole = NDArray[np.intp]
+Span = tuple[float, float]  # start_s, end_s
+
+WINDOW_S = 4.0  # longer than nearly all breaths (2.7 s on average), half of the model's 8 s
+SHORTEST_WINDOW_S = 0.5
+STEPS = 12  # of the grid in one breath of the tempo
+SHORTEST, LONGEST = STEPS // 2, 2 * STEPS  # duration of a breath in steps
+PERIODS_S = np.geomspace(0.8, 7.0, 18)
+LONGEST_S = PERIODS_S[-1] * LONGEST / STEPS
+NEIGHBOURS = (0.3, 0.7, 1.0, 0.7, 0.3)  # weights of a tempo and those beside it
+PIECE_S = 40.0  # a longer recording is taken in pieces, each with a tempo of its own
+SHORTEST_SOUND_S = 2.0
+
+
+@dataclass(frozen=True)
+class Detector:
+    """What was fitted to annotated recordings."""
+
+    filter: Numbers  # (bands, 2 * STEPS + 1) levels around a step -> how much it looks like the start of a breath
+    bias: float
+    cost: Numbers  # (LONGEST - SHORTEST + 1,) of a breath by its duration
+    mean: Numbers  # of the features of a tempo
+    weight: Numbers  # of the features of a tempo
+    threshold: float  # of the mean score of the starts that were found: less is no breathing
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Found cycles beside annotated ones. NaN where there is nothing to compare."""
+
+    boundary_error_s: float  # median over annotated boundaries of the distance to the nearest found one
+    f1: float  # of cycles, matched one to one where intersection over union is 0.5 or more
+    rate_error_per_min: float  # found minus annotated cycles a minute
+    matched: int
+    found: int
+    annotated: int
+
+
+def cycles(wave: Numbers, rate_hz: int, fitted: Detector | None = None) -> list[Span]:
+    """(N,) mono float32 at any rate -> (start_s, end_s) of each breathing cycle, one behind the other.
+
+    Empty where no rhythm of breathing is found: silence, noise, less than 2 s of sound. A breath that the recording
+    cuts off counts where more than half of it is heard. Digital silence holds no cycle, nor does a stretch of a long
+    recording that has no rhythm. `fitted` is the detector of the package unless given.
+    """
+    levels, silent = band_levels(np.asarray(wave, dtype=np.float32), rate_hz)
+    heard = np.flatnonzero(~silent)
+    if heard.size < SHORTEST_SOUND_S * FRAME_HZ:
+        return []
+    first, end = int(heard[0]), int(heard[-1]) + 1
+    bounds = starts(levels[first:end], fitted or detector())
+    if len(bounds) < 2:
+        return []
+    bounds = with_edges(first / FRAME_HZ + bounds, first / FRAME_HZ, min(end / FRAME_HZ, len(wave) / rate_hz))
+    quiet = np.concatenate([[0], np.cumsum(silent)])
+    return [
+        (a, b)
+        for a, b in pairwise(bounds.tolist())
+        if b - a <= LONGEST_S
+        and quiet[min(round(b * FRAME_HZ), len(silent))] - quiet[round(a * FRAME_HZ)] < 0.5 * (b - a) * FRAME_HZ
+    ]
+
+
+def windows(duration_s: float, length_s: float = WINDOW_S, overlap: float = 0.0) -> list[Span]:
+    """Length of a recording -> windows that cover it, each beginning `(1 - overlap) * length_s` after the one before.
+
+    A rest under 0.5 s joins the window before it. Errors: a length that is not positive, an overlap outside [0, 1).
+    """
+    if not (length_s > 0 and 0 <= overlap < 1):
+        raise ValueError(
+            f"windows of {length_s} s that overlap by {overlap}; expected a length > 0 and 0 <= overlap < 1"
+        )
+    spans = [(0.0, min(length_s, duration_s))]
+    while spans[-1][1] < duration_s:
+        start_s = len(spans) * (1 - overlap) * length_s
+        if duration_s - spans[-1][1] < SHORTEST_WINDOW_S:
+            spans[-1] = (spans[-1][0], duration_s)
+        else:
+            spans.append((start_s, min(start_s + length_s, duration_s)))
+    return spans
+
+
+def agreement(found: Sequence[Span], annotated: Sequence[Span]) -> Agreement:
+    """Found and annotated (start_s, end_s) of one recording -> Agreement."""
+    overlaps = [(iou(f, a), i, j) for i, f in enumerate(found) for j, a in enumerate(annotated)]
+    taken_found, taken_annotated = set[int](), set[int]()
+    for value, i, j in sorted(overlaps, reverse=True):
+        if value >= 0.5 and i not in taken_found and j not in taken_annotated:
+            taken_found.add(i)
+            taken_annotated.add(j)
+    matched, both = len(taken_found), len(found) + len(annotated)
+    errors_s = boundary_errors(found, annotated)
+    return Agreement(
+        boundary_error_s=float(np.median(errors_s)) if errors_s.size else np.nan,
+        f1=2 * matched / both if both else np.nan,
+        rate_error_per_min=per_minute(found) - per_minute(annotated) if found and annotated else np.nan,
+        matched=matched,
+        found=len(found),
+        annotated=len(annotated),
+    )
+
+
+def boundary_errors(found: Sequence[Span], annotated: Sequence[Span]) -> NDArray[np.float64]:
+    """-> distance in s of every annotated start or end to the nearest found one; empty if either side is empty."""
+    there, wanted = (np.unique(np.array(spans, dtype=np.float64).ravel()) for spans in (found, annotated))
+    if not there.size:
+        return there
+    return np.asarray(np.abs(wanted[:, None] - there).min(axis=1))
+
+
+def iou(one: Span, other: Span) -> float:
+    """Intersection over union of two stretches of time."""
+    both_s = min(one[1], other[1]) - max(one[0], other[0])
+    return max(both_s, 0.0) / (max(one[1], other[1]) - min(one[0], other[0]))
+
+
+def per_minute(spans: Sequence[Span]) -> float:
+    return 60 * len(spans) / sum(end_s - start_s for start_s, end_s in spans)
+
+
+# A recording, piece after piece
+
+
+def starts(levels: Numbers, fitted: Detector) -> NDArray[np.float64]:
+    """(frames, bands) -> times in s at which breaths start or end; empty where there is no rhythm."""
+    frames, piece = len(levels), int(PIECE_S * FRAME_HZ)
+    found: list[float] = []
+    first = 0
+    while frames - first >= SHORTEST_SOUND_S * FRAME_HZ:
+        last = first + piece if frames - first > 1.25 * piece else frames
+        inside = (first / FRAME_HZ + piece_starts(levels[first:last], fitted)).tolist()
+        if last < frames and len(inside) > 3:
+            del inside[-1]  # the next piece knows better
+        found += [at_s for at_s in inside if not found or at_s - found[-1] > PERIODS_S[0] / 2]
+        first = round(found[-1] * FRAME_HZ) if last < frames and inside else last
+    return np.array(found)
+
+
+def piece_starts(levels: Numbers, fitted: Detector) -> NDArray[np.float64]:
+    """(frames, bands) of up to some 50 s -> times in s at which breaths start or end, of the best tempo."""
+    grids, lengths = on_grids(levels, PERIODS_S)
+    scores = step_scores(grids, fitted)
+    paths, totals = best_paths(scores, lengths, fitted.cost)
+    told = features(grids, lengths, scores, paths, totals)
+    merit = (told - fitted.mean) @ fitted.weight
+    # Neighbouring tempos have nearly the same path, so their probabilities count together.
+    best = int(np.convolve(np.exp(merit - merit.max()), NEIGHBOURS, mode="same").argmax())
+    if told[best, 0] < fitted.threshold:
+        return np.zeros(0)
+    return bounds_of(paths[best], PERIODS_S[best])
+
+
+def bounds_of(path: Whole, period_s: float) -> NDArray[np.float64]:
+    """Steps of the starts, -1 where there is none -> their times in s, rising."""
+    return np.asarray((np.sort(path[path >= 0]) + 0.5) * period_s / STEPS)
+
+
+def with_edges(bounds: NDArray[np.float64], first_s: float, end_s: float) -> NDArray[np.float64]:
+    """Boundaries and where the sound begins and ends -> the same with those, where most of a breath lies between."""
+    half_s = np.median(np.diff(bounds)) / 2
+    before = [first_s] if bounds[0] - first_s > half_s else []
+    after = [end_s] if end_s - bounds[-1] > half_s else []
+    return np.concatenate([before, bounds, after])
+
+
+# One tempo, or all of them side by side: P tempos, N steps, K bands
+
+
+def on_grids(levels: Numbers, periods_s: NDArray[np.float64]) -> tuple[Numbers, Whole]:
+    """(frames, K), (P,) -> mean levels of every step of period / STEPS (P, N, K) and lengths (P,), 0 behind them."""
+    step = periods_s * FRAME_HZ / STEPS  # frames, not whole
+    lengths = (len(levels) / step).astype(np.intp)
+    sums = np.concatenate([np.zeros((1, levels.shape[1])), np.cumsum(levels, axis=0, dtype=np.float64)])
+    edges = np.minimum(np.arange(lengths.max() + 1) * step[:, None], len(levels))
+    whole = np.minimum(edges.astype(np.intp), len(levels) - 1)
+    at = sums[whole]
+    at += (edges - whole)[..., None] * (sums[whole + 1] - at)
+    grids = (np.diff(at, axis=1) / step[:, None, None]).astype(np.float32)
+    grids[np.arange(grids.shape[1]) >= lengths[:, None]] = 0
+    return grids, lengths
+
+
+def step_scores(grids: Numbers, fitted: Detector) -> Numbers:
+    """(P, N, K) -> (P, N): log odds that a breath starts at a step."""
+    products = grids @ fitted.filter  # (P, N, 2 * STEPS + 1)
+    samples = grids.shape[1]
+    scores = np.full(grids.shape[:2], fitted.bias, dtype=np.float32)
+    for tap in range(products.shape[2]):
+        shift = tap - products.shape[2] // 2
+        scores[:, max(0, -shift) : samples - max(0, shift)] += products[
+            :, max(0, shift) : samples - max(0, -shift), tap
+        ]
+    return scores
+
+
+def best_paths(scores: Numbers, lengths: Whole, cost: Numbers) -> tuple[Whole, Numbers]:
+    """(P, N) scores, (P,) lengths, cost of durations -> (P, most) steps of the best starts, last first and -1 behind
+    them, and their total score (P,).
+
+    The first start lies in the first LONGEST steps and the last in the last. No breath is shorter than SHORTEST steps,
+    so as many steps at a time know all they can follow.
+    """
+    tempos, samples = scores.shape
+    totals = np.full((tempos, samples + LONGEST), -np.inf, dtype=np.float32)
+    back = np.zeros((tempos, samples), dtype=np.intp)
+    before = sliding_window_view(totals, LONGEST - SHORTEST + 1, axis=1)
+    minus_cost = -cost[::-1]
+    for first in range(0, samples, SHORTEST):
+        end = min(first + SHORTEST, samples)
+        candidates = before[:, first:end] + minus_cost
+        choice = candidates.argmax(axis=2)
+        best = candidates.max(axis=2)
+        fresh = (best < 0) & (np.arange(first, end) < LONGEST)
+        back[:, first:end] = np.where(fresh, 0, LONGEST - choice)
+        totals[:, LONGEST + first : LONGEST + end] = np.where(fresh, 0, best) + scores[:, first:end]
+    steps = np.arange(samples)
+    last = np.where((steps >= lengths[:, None] - LONGEST) & (steps < lengths[:, None]), totals[:, LONGEST:], -np.inf)
+    at = last.argmax(axis=1)
+    rows = np.arange(tempos)
+    best_totals = last[rows, at]
+    path = [at]
+    going = back[rows, at] > 0
+    while going.any():
+        at = at - back[rows, at]
+        path.append(np.where(going, at, -1))
+        going &= back[rows, at] > 0
+    return np.stack(path, axis=1), best_totals
+
+
+def features(grids: Numbers, lengths: Whole, scores: Numbers, paths: Whole, totals: Numbers) -> Numbers:
+    """What tells the right tempo from the others -> (P, 8).
+
+    Mean score of the starts, mean cost of the durations, total score a start, likeness of the sound half a breath and a
+    breath apart, log tempo, its square, and the spread of the scores.
+    """
+    there = paths >= 0
+    count = there.sum(axis=1)
+    at_starts = (np.take_along_axis(scores, np.maximum(paths, 0), axis=1) * there).sum(axis=1)
+    inside = np.arange(scores.shape[1]) < lengths[:, None]
+    mean = (scores * inside).sum(axis=1) / lengths
+    spread = np.sqrt(((scores - mean[:, None]) ** 2 * inside).sum(axis=1) / lengths)
+    log_period = np.log(PERIODS_S) - 1
+    columns = [
+        at_starts / count,
+        (at_starts - totals) / np.maximum(count - 1, 1),
+        totals / count,
+        *likeness(grids, lengths),
+        log_period,
+        log_period**2,
+        spread,
+    ]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def likeness(grids: Numbers, lengths: Whole) -> list[Numbers]:
+    """(P, N, K) -> autocorrelation of the levels half a breath and a breath apart, each (P,)."""
+    inside = (np.arange(grids.shape[1]) < lengths[:, None])[..., None]
+    centred = (grids - grids.sum(axis=1, keepdims=True) / lengths[:, None, None]) * inside
+    power = (centred**2).sum(axis=(1, 2)) + 1  # never 0; breathing is hundreds
+    return [(centred[:, lag:] * centred[:, :-lag]).sum(axis=(1, 2)) / power for lag in (STEPS // 2, STEPS)]
+
+
+@lru_cache(maxsize=1)
+def detector() -> Detector:
+    """The fitted numbers that come with the package."""
+    stored = json.loads(resources.files("rales").joinpath("segment.json").read_text())
+    numbers = {name: np.array(stored[name], dtype=np.float32) for name in ("filter", "cost", "mean", "weight")}
+    return Detector(**numbers, bias=stored["bias"], threshold=stored["threshold"])

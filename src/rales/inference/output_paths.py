@@ -1,0 +1,140 @@
+"""Files that are to be written, compared with those that are read and with one another before anything is computed."""
+
+import csv
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from rales.audio.open_audio import AUDIO_SUFFIXES
+from rales.data import sprsound
+from rales.data.annotation_dialects import SUFFIXES, on_disk, read_table
+from rales.data.reader import number, text_of
+from rales.errors import UsageError
+from rales.labels import CLASSES
+
+SOUND = "a recording"
+
+_ANNOTATIONS = (".raven.txt", ".audacity.txt", ".txt", ".json")  # the longest first
+_OURS_IF = {"p_normal", "vector"}  # columns of the cycles and of the vectors that Rales writes
+_OUR_OTHERS = ({"status", "sentence"}, {"not_judged", "abnormal"})  # of its tables of recordings
+_AUDACITY_LINE = re.compile(
+    rf"\d+\.\d{{6}}\t\d+\.\d{{6}}\t(not judged: .*|(uncertain: )?({'|'.join(CLASSES)}) \d\.\d\d)"
+)
+
+
+def check_outputs(planned: Mapping[str, Iterable[Path]], inputs: Mapping[str, Iterable[str | Path]]) -> None:
+    """Options with the files they would write, and what each input is with its files -> nothing, or a UsageError.
+
+    No output may be an input, the annotation of a recording (`SOUND`), a table of annotations that somebody made, or
+    another output; through links too, and where only the case of letters tells them apart.
+    """
+    read = {key: what for what, paths in inputs.items() for path in paths for key in keys(str(path))}
+    beside = {
+        key: "the annotation of a recording that is read"
+        for path in inputs.get(SOUND, ())
+        for key in _annotation_keys(os.path.splitext(str(path))[0])
+    }
+    written: dict[str, str] = {}
+    for option, paths in planned.items():
+        for path in paths:
+            mine = set(keys(str(path)))
+            for key in mine:
+                if what := read.get(key) or beside.get(key):
+                    raise UsageError(f"{option} {path}: is {what}, which would be replaced; choose another name")
+                if key in written:
+                    other = f"{option} and {written[key]}" if written[key] != option else f"two files of {option}"
+                    raise UsageError(f"{other} would be the same file, {path}; give each a name of its own")
+            if what := made_by_hand(path):
+                raise UsageError(f"{option} {path}: is {what}, which would be replaced; choose another name")
+            written |= dict.fromkeys(mine, option)
+
+
+def _annotation_keys(stem: str) -> Iterator[str]:
+    """Path of a recording without suffix -> the keys of its annotation: that of `stem.txt` also where there is none
+    yet, since it would be read as one."""
+    for ending in _ANNOTATIONS:
+        for path in (stem + ending, stem + ending.upper()):
+            if ending == ".txt" or ("://" not in path and made_by_hand(Path(path))):
+                yield from keys(path)
+
+
+def keys(path: str) -> Iterator[str]:
+    """Path -> what it shares with every other path of the same file: the place without links, the file on the disk."""
+    if "://" in path:
+        return
+    whole = os.path.realpath(path)
+    yield unicodedata.normalize("NFC", whole).casefold()
+    if found := on_disk(whole):
+        yield found
+
+
+def made_by_hand(path: Path) -> str:
+    """File that is there -> what it is, if people make such files and Rales has not written it, else "".
+
+    Labels for Audacity and Raven may have been corrected since. They are ours where every label is that of its
+    probabilities, written as we write them; Audacity's beside a recording, which are read as its annotation, never,
+    since moved boundaries leave no trace in them.
+    """
+    path = Path(os.path.realpath(path))
+    if not os.path.isfile(path):  # unlike Path.is_file without an error for names that are too long
+        return ""
+    name = path.name.lower()
+    ending = next((ending for ending in _ANNOTATIONS if name.endswith(ending)), "")
+    beside = ending and _has_sound(path.parent / path.name[: len(name) - len(ending)])
+    if ending in (".raven.txt", ".audacity.txt"):
+        ours = _is_our_raven(path) if ending == ".raven.txt" else not beside and _is_our_audacity(path)
+        return "" if ours else "labels that somebody made or changed"
+
+    columns = set[str]()
+    if path.suffix.lower() in SUFFIXES:
+        with suppress(ValueError, OSError):
+            columns = set(read_table(path).columns)
+        of_cycles = _OURS_IF & columns and not columns & {"split", "confirmed"}
+        if of_cycles or any(each <= columns for each in _OUR_OTHERS):
+            return ""
+        if {"path", "file_name"} & {column.lower() for column in columns}:
+            return "a table of recordings that somebody made"
+    if beside or "event_annotation" in columns or (ending == ".json" and sprsound.is_annotation(path)):
+        return "the annotation of the recording beside it" if beside else "the annotation of a recording"
+    return ""
+
+
+def _has_sound(stem: Path) -> bool:
+    """Path without suffix -> whether a recording of that name is there."""
+    endings = (f"{each}" for suffix in AUDIO_SUFFIXES for each in (suffix, suffix.upper(), suffix.title()))
+    return any(os.path.exists(f"{stem}{ending}") for ending in endings)
+
+
+def _is_our_audacity(path: Path) -> bool:
+    """Label file -> whether every line of it is one of `formats.audacity`."""
+    try:
+        return all(_AUDACITY_LINE.fullmatch(line) for line in text_of(path).splitlines())
+    except (ValueError, OSError):
+        return False
+
+
+def _is_our_raven(path: Path) -> bool:
+    """Label file -> whether every row of it is one of `formats.raven`; Raven writes numbers with other digits."""
+    try:
+        rows = list(csv.DictReader(text_of(path).splitlines(), delimiter="\t"))
+    except (ValueError, OSError, csv.Error):
+        return False
+    for row in rows:
+        p = [number(row.get(f"p_{name}")) for name in CLASSES]
+        known = [value for value in p if value is not None]
+        label = CLASSES[p.index(max(known))] if len(known) == len(p) else "not judged"
+        frequencies = (row.get("Low Freq (Hz)"), row.get("High Freq (Hz)"))
+        if row.get("Class") != label or frequencies != ("50.0", "8000.0") or "Confirmed" in row:
+            return False
+    return True
+
+
+def files_of(model: str | Path | None) -> list[Path]:
+    """Run folder, checkpoint or artefact -> its files, none for a name of a model that comes with the package."""
+    if model is None or not os.path.exists(model):
+        return []
+    path = Path(model)
+    return [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path, path.with_suffix(".bin")]

@@ -1,0 +1,275 @@
+"""Predictions as files: tables of all recordings (CSV, JSON, Parquet), labels for Audacity and Raven.
+
+Everything is written as it comes, some recordings at a time, so that any number of them fits into memory. What must
+stand beside the answers (`.attrs["notice"]` of a table) is said once: at the root of JSON, in the metadata of Parquet;
+CSV, Audacity and Raven have no place for it, so who writes them says it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import pandas as pd
+
+from rales.errors import UsageError
+from rales.files.atomic import atomic_write
+from rales.files.csv_cells import defused_table, encodable, one_line
+from rales.labels import CLASSES
+
+Add = Callable[[pd.DataFrame], object]
+Chunks = Iterable[tuple[pd.DataFrame, pd.DataFrame]]  # cycles and status of some whole recordings
+
+TABLES = ("csv", "json", "parquet")
+FORMATS = (*TABLES, "audacity", "raven")
+LONGEST_NAME = 230  # bytes; file systems take 255, and the file being written has a little more
+OTHER_KINDS = (".csv", ".json", ".parquet", ".tsv", ".xlsx", ".xls", ".ods", ".npz", ".png", ".html", ".pdf")
+
+
+def write(chunks: Chunks, out: Path, form: str, paths: Sequence[str]) -> list[Path]:
+    """Predictions of the recordings of `paths`, some at a time -> the files written, none if there is no cycle.
+
+    csv, json and parquet are one file. audacity and raven have a file for each recording in the folder `out`; an `out`
+    with a suffix is the file of a single recording or, with raven, the combined table of several.
+    """
+    check_format(out, form)
+    if form in TABLES:
+        return write_table((table for table, _ in chunks), out, form)
+    if is_combined(out, form, paths):
+        return write_table(raven_combined(chunks), out, form)
+    files = label_files(out, form, paths)
+    label = {"audacity": audacity, "raven": raven}[form]
+    written = []
+    for table, _ in chunks:
+        for path, rows in table.groupby("path", sort=False):
+            written += write_table([label(rows)], files[str(path)], form)
+    return written
+
+
+def planned(out: Path, form: str, paths: Sequence[str]) -> list[Path]:
+    """-> the files that `write` would write."""
+    if form in TABLES or is_combined(out, form, paths):
+        return [out]
+    return list(label_files(out, form, paths).values())
+
+
+def is_combined(out: Path, form: str, paths: Sequence[str]) -> bool:
+    return bool(out.suffix) and form == "raven" and len(paths) > 1
+
+
+def label_files(out: Path, form: str, paths: Sequence[str]) -> dict[str, Path]:
+    """Recordings -> the label file of each. Those of nested folders lie in nested folders, below the folder that all
+    have in common; two that would share a file, also on a disk that ignores case, keep their suffix or get a number."""
+    if out.suffix and len(paths) == 1:
+        return {encodable(paths[0]): out}
+    folders = {path: PurePosixPath(path if "://" in path else os.path.abspath(path)).parent.parts for path in paths}
+    first, last = min(folders.values(), default=()), max(folders.values(), default=())
+    above = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    files, taken = dict[str, Path](), set[str]()
+    for path in paths:
+        name = Path(path).name
+        choices = [Path(path).stem, name, *(f"{name}.{number}" for number in range(2, len(paths) + 2))]
+        # not `.txt` alone, as annotations are named
+        inside = (Path(*folders[path][above:], file_name(one_line(choice), f".{form}.txt")) for choice in choices)
+        file = next(each for each in inside if str(each).casefold() not in taken)
+        taken.add(str(file).casefold())
+        files[encodable(path)] = out / file
+    return files
+
+
+def file_name(stem: str, suffix: str) -> str:
+    """Name of a recording, and what its file's name ends in -> a name that file systems take; a long one is cut and
+    told from others by its digest."""
+    if len((stem + suffix).encode()) <= LONGEST_NAME:
+        return stem + suffix
+    digest = hashlib.sha256(stem.encode()).hexdigest()[:8]
+    room = LONGEST_NAME - len(suffix.encode()) - len(digest) - 1
+    return f"{stem.encode()[:room].decode('utf-8', 'ignore')}-{digest}{suffix}"
+
+
+def write_table(tables: Iterable[pd.DataFrame], out: Path, form: str | None = None) -> list[Path]:
+    """Tables of the same columns, one after another -> [file], renamed into place; [] if there is no row. The form
+    follows the file's suffix (.csv, .json, .parquet) if none is given."""
+    with ExitStack() as stack:
+        add: Add | None = None
+        for table in tables:
+            if len(table):
+                add = add or stack.enter_context(OPENED[form or form_of(out)](out))
+                add(table)
+    return [out] if add else []
+
+
+def form_of(out: Path) -> str:
+    """File name -> the table's form that its suffix says, csv without one. Errors: another suffix."""
+    suffix = out.suffix.lower().removeprefix(".")
+    if suffix and suffix not in TABLES:
+        raise UsageError(
+            f"--out {out}: the name does not say what to write; expected one that ends in .csv, .json or .parquet, or "
+            f"--format ({', '.join(FORMATS)})"
+        )
+    return suffix or "csv"
+
+
+def check_format(out: Path, form: str) -> None:
+    """A format that is not known, or that the name of the file belies, is a UsageError, best raised before the work."""
+    if form not in FORMATS:
+        raise UsageError(f"--format {form}: expected one of {', '.join(FORMATS)}")
+    suffix = out.suffix.lower()
+    if form in TABLES and suffix not in ("", ".txt", f".{form}"):
+        raise UsageError(f"--out {out}: expected a name that ends in .{form} for --format {form}")
+    if form not in TABLES and suffix in OTHER_KINDS:
+        raise UsageError(f"--out {out}: expected a folder, or a name that ends in .txt, for --format {form}")
+
+
+def check_table_name(option: str, out: Path | None) -> None:
+    """An option's file name that no table can have is a UsageError, best raised before the work."""
+    if out is not None and out.suffix.lower() not in (".csv", ".json", ".parquet"):
+        raise UsageError(f"{option} {out}: expected a name that ends in .csv, .json or .parquet")
+
+
+@contextmanager
+def text_file(out: Path) -> Iterator[Add]:
+    """`with text_file(out) as add: add(table)`: CSV whose cells no spreadsheet computes."""
+    with atomic_write(out) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        yield lambda table: file.write(csv_text(table, header=file.tell() == 0))
+
+
+def csv_text(table: pd.DataFrame, *, header: bool = True) -> str:
+    return str(defused_table(table).to_csv(index=False, header=header))
+
+
+@contextmanager
+def label_file(out: Path, form: str) -> Iterator[Add]:
+    """The same for Audacity or Raven."""
+    with atomic_write(out) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        yield lambda table: file.write(label_text(table, form, header=file.tell() == 0))
+
+
+def label_text(table: pd.DataFrame, form: str, *, header: bool = True) -> str:
+    """Table of `audacity` or `raven` -> its text: tabs between cells, which are one line each and otherwise as they
+    are, since these programs compute nothing."""
+    plain = table.map(lambda cell: one_line(cell) if isinstance(cell, str) else cell)
+    if form == "audacity":
+        return str(plain.to_csv(index=False, header=False, sep="\t", float_format="%.6f"))
+    return str(plain.to_csv(index=False, header=header, sep="\t"))
+
+
+@contextmanager
+def json_file(out: Path) -> Iterator[Add]:
+    """The same as one JSON object: `notice` (where the table has one), then the columns, each an array of its cells;
+    `pandas.read_json` reads it."""
+    with atomic_write(out) as beside, ExitStack() as stack:
+        columns: dict[str, IO[str]] = {}  # each written beside the file, since it must be whole before the next begins
+        said: dict[str, str] = {}
+
+        def add(table: pd.DataFrame) -> None:
+            said.update({name: text for name, text in table.attrs.items() if name == "notice"})
+            for name in map(str, table.columns):
+                values: Any = table[name]
+                cells = values.to_json(orient="values", double_precision=15)[1:-1]
+                if name in columns:
+                    columns[name].write("," + cells)
+                else:
+                    columns[name] = stack.enter_context(
+                        tempfile.SpooledTemporaryFile(1 << 20, "w+", encoding="utf-8", dir=str(beside.parent))
+                    )
+                    columns[name].write(cells)
+
+        yield add
+        with beside.open("w", encoding="utf-8") as file:
+            file.write("{\n" + "".join(f"{json.dumps(name)}: {json.dumps(text)},\n" for name, text in said.items()))
+            for number, (name, cells) in enumerate(columns.items()):
+                file.write((",\n" if number else "") + f"{json.dumps(name)}: [")
+                cells.seek(0)
+                shutil.copyfileobj(cells, file)
+                file.write("]")
+            file.write("\n}\n")
+
+
+@contextmanager
+def parquet_file(out: Path) -> Iterator[Add]:
+    """The same as Parquet, a row group a table; the notice is in the metadata of the schema."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with atomic_write(out) as beside, ExitStack() as stack:
+        writer: Any = None
+
+        def add(table: pd.DataFrame) -> None:
+            nonlocal writer
+            if writer is None:  # a column without a value yet (true_label) is one of words
+                found = pa.Schema.from_pandas(table, preserve_index=False)
+                kinds = [(f.name, pa.string() if pa.types.is_null(f.type) else f.type) for f in found]
+                said = {"notice": table.attrs["notice"]} if "notice" in table.attrs else {}
+                schema = pa.schema(kinds, metadata={**(found.metadata or {}), **said})
+                writer = stack.enter_context(pq.ParquetWriter(beside, schema))
+            writer.write_table(pa.Table.from_pandas(table, schema=writer.schema, preserve_index=False))
+
+        yield add
+
+
+def audacity(rows: pd.DataFrame) -> pd.DataFrame:
+    """Cycles of one recording -> its Audacity label track: start, end, label with its probability (`wheeze 0.62`)."""
+    unsure = rows["uncertain"] if "uncertain" in rows else [False] * len(rows)
+    text = []
+    for row, doubt in zip(rows.to_dict("records"), unsure, strict=True):
+        if not isinstance(row["label"], str):
+            text.append(f"not judged: {row['quality_reason']}")
+            continue
+        p = row.get(f"p_{row['label']}")
+        sure = "" if p is None or p != p else f" {p:.2f}"
+        text.append(f"{'uncertain: ' if doubt else ''}{row['label']}{sure}")
+    return pd.DataFrame({"start": rows["start_s"].to_numpy(), "end": rows["end_s"].to_numpy(), "text": text})
+
+
+def raven(rows: pd.DataFrame) -> pd.DataFrame:
+    """Cycles of one recording -> its Raven selection table, one selection a cycle; times in seconds."""
+    uncertain = {"Uncertain": rows["uncertain"].to_numpy()} if "uncertain" in rows else {}
+    return pd.DataFrame(
+        {
+            "Selection": range(1, len(rows) + 1),
+            "View": "Spectrogram 1",
+            "Channel": 1,
+            "Begin Time (s)": rows["start_s"].to_numpy(),
+            "End Time (s)": rows["end_s"].to_numpy(),
+            "Low Freq (Hz)": 50.0,  # crowsetta refuses whole numbers
+            "High Freq (Hz)": 8000.0,
+            "Begin File": [Path(path).name for path in rows["path"]],
+            "Class": rows["label"].fillna("not judged").to_numpy(),
+            **{f"p_{name}": rows[f"p_{name}"].to_numpy() for name in CLASSES},
+            **uncertain,
+        }
+    )
+
+
+def raven_combined(chunks: Chunks) -> Iterator[pd.DataFrame]:
+    """Several recordings as Raven opens them together, one behind the other: times run on, `File Offset (s)` and
+    `Begin Path` say where in which file a selection is."""
+    selections, begin_s = 0, 0.0
+    for table, status in chunks:
+        read = status[status["status"] == "ok"]
+        starts = (read["duration_s"].cumsum() - read["duration_s"] + begin_s).to_numpy()
+        offset_s = table["path"].map(dict(zip(read["path"], starts, strict=True))).to_numpy()
+        combined = raven(table)
+        combined["Selection"] += selections
+        combined["File Offset (s)"] = table["start_s"].to_numpy()
+        combined["Begin Path"] = table["path"].to_numpy()
+        combined[["Begin Time (s)", "End Time (s)"]] += offset_s[:, None]
+        yield combined
+        selections, begin_s = selections + len(table), begin_s + read["duration_s"].sum()
+
+
+OPENED: dict[str, Callable[[Path], AbstractContextManager[Add]]] = {
+    "csv": text_file,
+    "json": json_file,
+    "parquet": parquet_file,
+    "audacity": partial(label_file, form="audacity"),
+    "raven": partial(label_file, form="raven"),
+}

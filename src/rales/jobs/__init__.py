@@ -1,0 +1,1 @@
+"""Jobs of many runs or recordings: sweeps, the paper's tables, batches, layer search, speed."""

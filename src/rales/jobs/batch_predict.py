@@ -1,0 +1,249 @@
+"""Very many recordings: a manifest in, Parquet shards out, in processes here or on a Ray cluster.
+
+A shard is a fixed stretch of the manifest, and the same whoever computes it. Its file in `status`, one row a recording,
+is written last: where it stands the shard is done and never computed again. So a job that was stopped, or whose workers
+died, goes on with the same command, and every recording is in the output exactly once.
+"""
+
+import functools
+import hashlib
+import re
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import pandas as pd
+
+from rales import parallel
+from rales.data import manifest as table
+from rales.data.annotation_dialects import Row
+from rales.data.corpus import Source, read_collection
+from rales.errors import UsageError
+from rales.evaluation import predictions
+from rales.export.engine_selection import load
+from rales.files.atomic import lock_folder, make_folder, remove_abandoned
+from rales.files.csv_cells import one_line
+from rales.inference import audio_reader, prediction_writers, predictor
+from rales.optional_packages import reason
+from rales.progress import progress_bar
+from rales.training import run_folder
+from rales.training.distributed import processors
+
+SHARD = 1000  # recordings: some 7,000 cycles, 1 MB; ten million recordings are 10,000 shards
+RETRIES = 3  # of a shard whose worker died
+KINDS = ("cycles", "summary", "status")  # folders of shards, in the order of writing
+
+
+class Shard(NamedTuple):
+    """A stretch of the manifest by its number; `rows` give the cycles of those recordings that have some in it."""
+
+    number: int
+    paths: tuple[str, ...]
+    rows: dict[str, list[Row]]
+
+    def __hash__(self) -> int:
+        return hash(self.number)
+
+
+def run(
+    manifest: Path,
+    out: Path,
+    *,
+    model: str | None = None,
+    cluster: str = "local",
+    processes: int | None = None,
+    address: str | None = None,
+    shard: int = SHARD,
+    cycles: str = "auto",
+    min_confidence: float = 0.0,
+    threshold: Any = None,
+    quality: bool = True,
+    urls: Sequence[str] = (),
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Manifest (CSV or Parquet with a column `path`) -> OUT/cycles, OUT/summary and OUT/status, a Parquet file a shard;
+    -> counts, and the sentences of what failed.
+
+    Where it has start_s and end_s, these are the cycles, unless `cycles` says where else to take them from. Paths are
+    relative to the manifest, absolute, or URLs; each place counts once, however it is written. `cluster`
+    is "local" (`processes` at a time) or "ray" (the cluster at `address`, or one started here; manifest, model and out
+    must be on a file system that its nodes share).
+    `urls` are the beginnings of addresses that the manifest may name: it may be a stranger's, and an address is asked
+    from this machine, with the user's rights.
+    Errors: no manifest, no model, an OUT of another job, an address that is not allowed.
+    """
+    if cluster not in ("local", "ray"):
+        raise UsageError(f"--cluster {cluster}: expected local or ray")
+    if shard < 1 or (processes or 1) < 1:
+        raise UsageError("--shard and --processes: expected 1 or more")
+    collection = read_collection([manifest], part="all")
+    (source,) = collection.sources
+    check_urls(manifest, source, urls)
+    rows = rows_of(manifest, source) if cycles == "auto" else {}
+    classifier = load(model)
+    decision = classifier.decision(min_confidence, threshold)
+    told = {name: value for name, value in vars(decision).items() if name != "caution"}  # is the model's
+    job = {"recordings": collection.facts()["digest"], "model": classifier.digest, "shard": shard}
+    job |= {"cycles": cycles, "quality": quality, "decision": told, **({"rows": digest_of(rows)} if rows else {})}
+    file = str(Path(model).resolve()) if model and Path(model).exists() else model
+    shared = (str(out.resolve()), file, decision, cycles, quality)
+
+    with lock_folder(out):
+        begin(out, job)
+        waiting = (part for part in shards(source, shard, rows) if not done(out, part.number))
+        found: Generator[tuple[Shard, Any]]
+        if cluster == "ray":
+            found = parallel.on_ray(
+                predict_shard, waiting, shared, processes=processes, address=address, retries=RETRIES
+            )
+        else:
+            found = parallel.in_processes(
+                predict_shard, waiting, shared, processes=processes or processors(), retries=RETRIES
+            )
+        total = -(-len(source.used) // shard)
+        with closing(found):  # also after Ctrl-C, when it would wait for its workers
+            bar = progress_bar(found, shown=progress, total=total, desc="predict", unit="shard")
+            problems = [
+                f"shard {part.number} ({len(part.paths)} recordings from {part.paths[0]} on): {error}"
+                for part, error in bar
+                if error is not None
+            ]
+        remove_half_written(out)
+        return outcome(out, len(source.used), problems)
+
+
+def check_urls(manifest: Path, source: Source, allowed: Sequence[str]) -> None:
+    """Recordings of a manifest, and beginnings of addresses -> a UsageError if it names another address."""
+    import pyarrow.compute as pc
+
+    named = source.used.filter(pc.match_substring(source.used, "://")).to_pylist()
+    refused = [url for url in named if not any(lies_in(url, place) for place in allowed)]
+    if refused:
+        place = refused[0][: refused[0].find("/", refused[0].find("://") + 3) + 1] or refused[0]
+        raise UsageError(
+            f"{manifest}: names {len(refused)} address{'es' * (len(refused) > 1)} that this machine would ask, first "
+            f"{one_line(refused[0])}; if you trust the manifest, allow it with --urls {one_line(place)}"
+        )
+
+
+def lies_in(url: str, place: str) -> bool:
+    """Whether an address lies in a place such as s3://bucket/folder; `..` and fsspec's chains (`::`) lead out of it,
+    also where they are quoted, once or more."""
+    plain = url
+    while (once := unquote(plain)) != plain:
+        plain = once
+    return url.startswith(place.rstrip("/") + "/") and "::" not in plain and ".." not in re.split(r"[/\\]", plain)
+
+
+def predict_shard(
+    part: Shard, out: str, model: str | None, decision: predictions.Decision, where: str = "auto", quality: bool = True
+) -> None:
+    """Write one shard's files, in a worker."""
+    classifier, folder, name = loaded(model), Path(out), part_name(part.number)
+    status, summary, problems = list[pd.DataFrame](), list[pd.DataFrame](), list[str]()
+
+    def passing() -> Iterator[pd.DataFrame]:
+        tables = classifier.tables(part.paths, problems, decision, cycles=part.rows or where, quality=quality)
+        for cycles, state in tables:
+            status.append(state)
+            summary.append(predictions.per_recording(cycles))
+            yield cycles
+
+    prediction_writers.write_table(passing(), folder / "cycles" / name)
+    prediction_writers.write_table(summary, folder / "summary" / name)
+    prediction_writers.write_table(status, folder / "status" / name)
+
+
+@functools.cache
+def loaded(model: str | None) -> predictor.Model:
+    """One model a worker, on one thread: there is a worker for every processor."""
+    import torch
+
+    torch.set_num_threads(1)
+    return load(model)
+
+
+def rows_of(manifest: Path, source: Source) -> dict[str, list[Row]]:
+    """Manifest -> recording -> the rows that give its cycles; a folder of manifests gives none."""
+    if manifest.is_dir():
+        return {}
+    return {place(source, name): rows for name, rows in table.spans_of(manifest).items()}
+
+
+def digest_of(rows: Mapping[str, list[Row]]) -> str:
+    """Rows -> SHA-256: with other cycles it is another job."""
+    told = sorted((path, *sorted(row.cells.items())) for path, found in rows.items() for row in found)
+    return hashlib.sha256(repr(told).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def place(source: Source, name: str) -> str:
+    """Recording as its manifest names it -> its path or URL."""
+    return name if audio_reader.is_url(name) else str(source.base / name)
+
+
+def shards(source: Source, size: int, rows: Mapping[str, list[Row]] | None = None) -> Iterator[Shard]:
+    """Recordings of a manifest, and rows that give the cycles of some -> its stretches, in order."""
+    rows = rows or {}
+    for number, start in enumerate(range(0, len(source.used), size)):
+        paths = tuple(place(source, name) for name in source.used.slice(start, size).to_pylist())
+        yield Shard(number, paths, {path: rows[path] for path in paths if path in rows})
+
+
+def part_name(number: int) -> str:
+    return f"part-{number:06d}.parquet"
+
+
+def done(out: Path, number: int) -> bool:
+    return (out / "status" / part_name(number)).exists()
+
+
+def begin(out: Path, job: dict[str, Any]) -> None:
+    """Make the folder, or go on in that of the same job. Errors: a folder of something else."""
+    if (out / "job.json").exists():
+        stored = run_folder.read_json(out / "job.json")
+        differs = [key for key in job if run_folder.clean(job[key]) != stored.get(key)]
+        if differs:
+            raise ValueError(f"{out}: holds a job of other {', '.join(differs)}; choose another --out")
+    elif found := run_folder.strangers(out):
+        raise ValueError(f"{out}: not a folder of predictions, but it holds {found[0]}; choose an empty --out")
+    else:
+        run_folder.write_json(out / "job.json", job)  # before all else: a folder without it is somebody else's
+    remove_half_written(out)
+    for kind in KINDS:
+        make_folder(out / kind)
+
+
+def remove_half_written(out: Path) -> None:
+    """Remove what killed workers left half-written."""
+    for kind in KINDS:
+        remove_abandoned(out / kind)
+
+
+def outcome(out: Path, expected: int, problems: list[str]) -> dict[str, Any]:
+    """Finished shards -> counts. Errors: a recording that is missing though no shard failed."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    counts = {"recordings": 0, "ok": 0, "failed": 0, "cycles": 0, "not_judged": 0, "seconds_of_sound": 0.0}
+    for path in sorted((out / "status").glob("part-*.parquet")):
+        try:
+            shard = pq.read_table(path, columns=["path", "status", "sentence", "duration_s", "cycles", "not_judged"])
+            failed = shard.filter(pc.equal(shard["status"], "failed"))
+            sums = [pc.sum(shard[name]).as_py() or 0 for name in ("cycles", "not_judged", "duration_s")]
+        except (OSError, ValueError, KeyError, NotImplementedError) as error:
+            raise ValueError(
+                f"{path}: damaged, no status of a shard ({reason(error)}); remove it, and the same command "
+                "computes the shard again"
+            ) from error
+        counts["recordings"] += len(shard)
+        counts["failed"] += len(failed)
+        counts["cycles"] += sums[0]
+        counts["not_judged"] += sums[1]
+        counts["seconds_of_sound"] += sums[2]
+        problems += failed["sentence"].to_pylist()[: max(0, 20 - len(problems))]
+    counts["ok"] = counts["recordings"] - counts["failed"]
+    if counts["recordings"] != expected and not any(problem.startswith("shard ") for problem in problems):
+        raise ValueError(f"{out}: {counts['recordings']} of {expected} recordings; remove the folder and start again")
+    return {**counts, "waiting": expected - counts["recordings"], "problems": problems, "notice": predictions.NOTICE}

@@ -1,0 +1,371 @@
+"""Layer search on a frozen encoder: which subset of its layers a linear probe does best with.
+
+The encoder runs once; what is kept of a cycle is the mean, maximum and minimum over time of every layer. Then every
+subset of layers (4,095 of twelve) is scored by a linear probe under patient-disjoint cross-validation, and layer
+weights are learned with one more such probe (`rales.jobs.linear_probe`).
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from rales.config import Audio, Config
+from rales.data import splits
+from rales.data.dataset import cycle_waves, scored_together
+from rales.errors import UsageError
+from rales.evaluation import predictions
+from rales.evaluation.metrics import icbhi_scores
+from rales.files.atomic import atomic_write, lock_folder
+from rales.jobs.linear_probe import (
+    C,
+    Pooled,
+    Subset,
+    Whole,
+    check_strength,
+    count,
+    learned_weights,
+    subsets,
+    table,
+    weighted,
+)
+from rales.labels import CLASSES
+from rales.models import ViT
+from rales.models.cpu_inference import pack
+from rales.models.m2d_checkpoints import check_finite, fingerprint
+from rales.optional_packages import require_packages
+from rales.progress import progress_bar
+from rales.recipes import m2d_fusion
+from rales.recipes.registry import make_recipe
+from rales.training import run_folder
+from rales.training.distributed import pick
+from rales.training.pretrain import Probe
+
+Part = Literal["train", "all"]
+POOLS = ("mean", "max", "min")
+
+
+def search(
+    cycles: pd.DataFrame,
+    weights: str,
+    out: Path,
+    *,
+    size: str = "base",
+    frontend: str = "",
+    part: Part = "train",
+    folds: int | None = None,
+    seed: int = 0,
+    c: float = C,
+    sizes: Sequence[int] | None = None,
+    command: str = "",
+    progress: bool = False,
+    cache_folder: Path | None = None,
+) -> pd.DataFrame:
+    """Cycles table and a checkpoint ("" is a random start of `size`) -> the table of `probe_all`, written to `out`.
+
+    The cycles are heard as the checkpoint's run heard them, if it is one of ours; by the ICBHI log-mel with anybody
+    else's checkpoint; by that of its size at a random start (tiny: m2d_clip). A `frontend` that is named wins.
+
+    Writes subsets.csv, best_by_size.csv, layers.json (settings, learned weights, notes) and layers.png. The pooled
+    layers (features.safetensors) and all confusion counts (counts.safetensors) stay there too: an interrupted search
+    goes on from them and ends with the same numbers. Only recordings of the train split are used, so that the test
+    set chooses nothing, unless `part` is "all". Errors: a folder that holds something else or a search of other
+    settings, no cycles, too few patients, no matplotlib, and all that reading data and checkpoint can meet.
+    """
+    check_packages()
+    check_strength(c)
+    cycles = cycles.reset_index(drop=True)
+    used = rows_of(cycles, part)
+    label = np.array([CLASSES.index(word) for word in used["label"]], np.int64)
+    fold_of = np.array(splits.folds(used, folds, seed), np.int64)
+    words = {"weights": weights} if weights else {"size": size}
+    recipe = make_recipe("m2d_fusion", [f"seed={seed}"], variant="vanilla", frontend=frontend, **words)
+    torch.manual_seed(seed)
+    encoder = recipe.model(recipe.config).get_submodule("encoder")
+    assert isinstance(encoder, ViT)
+    if sizes and not 1 <= min(sizes) <= max(sizes) <= encoder.depth:
+        raise UsageError(
+            f"--sizes {list(sizes)}: the encoder has {encoder.depth} layers, expected sizes from 1 to that"
+        )
+    chosen = subsets(encoder.depth, sizes)
+
+    source = {
+        "weights": weights or f"random start, {size}",
+        "weights_digest": fingerprint(encoder),
+        "audio": asdict(recipe.config.audio),
+        "data": {**data_facts(used), "part": part, "whole_database": predictions.is_whole_database(cycles)},
+    }
+    settings = run_folder.clean(
+        {**source, "folds": len(set(fold_of)), "seed": seed, "c": c, "sizes": sizes and sorted(set(sizes))}
+    )
+    with lock_folder(out):
+        begin(out, settings, command)
+        shape = (len(used), encoder.depth, encoder.dim)
+        pooled = kept(out / "features.safetensors", source, dict.fromkeys(POOLS, shape))
+        if pooled is None:
+            waves = cycle_waves(cycles, recipe, progress=progress, folder=cache_folder)
+            device = pick(recipe.config.train.device, 0)
+            front = recipe.frontend(recipe.config).to(device)
+            batch = scored_together(recipe.config, 16)
+            chosen_rows = used.index.to_numpy()
+            pooled = features(encoder.to(device), front, waves, chosen_rows, batch=batch, progress=progress)
+            keep(out / "features.safetensors", pooled, source)
+        sizes_of_counts = (len(set(fold_of)), len(chosen), len(CLASSES), len(CLASSES))
+        plain = weighted(pooled, np.ones(encoder.depth))
+        counts = count(
+            plain,
+            label,
+            fold_of,
+            chosen,
+            c=c,
+            counts=(kept(out / "counts.safetensors", settings, {"counts": sizes_of_counts}) or {}).get("counts"),
+            keep=lambda known: keep(out / "counts.safetensors", {"counts": known}, settings),
+            progress=progress,
+        )
+        learned = learned_weights(plain, label, fold_of, c=c, progress=progress)
+        return write(out, settings, command, chosen, counts, *learned)
+
+
+def check_packages() -> None:
+    """UsageError where the picture of a search could not be drawn."""
+    require_packages("the picture of a layer search", "report", "matplotlib")
+
+
+def quick_probe(
+    cycles: pd.DataFrame, *, folds: int | None = None, seed: int = 0, cache_folder: Path | None = None
+) -> Probe:
+    """Cycles table -> a score for encoders in training: their last layer and all layers together, on train cycles.
+
+    The class-balanced regression of the layer search under patient-disjoint cross-validation. `score` is that of all
+    layers side by side. Computed in float32, so that one encoder always has one score.
+    """
+    cycles = cycles.reset_index(drop=True)
+    used = rows_of(cycles, "train")
+    label = np.array([CLASSES.index(word) for word in used["label"]], np.int64)
+    fold_of = np.array(splits.folds(used, folds, seed), np.int64)
+    waves = cycle_waves(cycles, m2d_fusion.recipe(), folder=cache_folder)
+
+    def score(encoder: ViT) -> dict[str, float]:
+        mean, std = encoder.norm_stats.tolist()
+        front = m2d_fusion.build_frontend(Config(audio=Audio(frontend="m2d", mean=mean, std=std)))
+        front = front.to(encoder.norm_stats.device)
+        pooled = features(encoder, front, waves, used.index.to_numpy(), precision="float32")
+        last, every = (encoder.depth - 1,), tuple(range(encoder.depth))
+        counts = count(weighted(pooled, np.ones(encoder.depth)), label, fold_of, [last, every])
+        found = icbhi_scores(counts[:, 1].sum(axis=0))
+        return {**found, "score_last_layer": icbhi_scores(counts[:, 0].sum(axis=0))["score"]}
+
+    return Probe({**data_facts(used), "folds": len(set(fold_of)), "seed": seed}, score)
+
+
+def rows_of(cycles: pd.DataFrame, part: Part) -> pd.DataFrame:
+    """Cycles -> those that take part, in an order that does not depend on the table's."""
+    used = cycles[cycles["split"] == "train"] if part == "train" else cycles
+    if used.empty:
+        raise ValueError("no cycle is in the train split; give data with a split, or let all recordings take part")
+    return used.sort_values(["recording", "cycle"])
+
+
+def data_facts(used: pd.DataFrame) -> dict[str, Any]:
+    """Cycles that take part -> which and how many they are."""
+    files = [(Path(path).name, *Path(path).stat()[6:9:2]) for path in sorted(set(used["path"]))]  # name, size, mtime
+    return {
+        "digest": run_folder.digest(used),
+        "files": hashlib.sha256(repr(files).encode()).hexdigest(),
+        "recordings": used["recording"].nunique(),
+        "patients": used["patient"].nunique(),
+        "cycles": len(used),
+        "classes": {word: int((used["label"] == word).sum()) for word in CLASSES},
+    }
+
+
+def begin(out: Path, settings: Mapping[str, Any], command: str) -> None:
+    """Make or reopen the folder of a search; one of other settings, or with other files, is a sentence."""
+    path = out / "layers.json"
+    if path.exists():
+        stored = run_folder.read_json(path).get("settings")
+        there, here = run_folder.flatten(stored if isinstance(stored, dict) else {}), run_folder.flatten(settings)
+        for key in here:
+            if here[key] != there.get(key):
+                raise ValueError(
+                    f"{out}: holds a layer search of other settings ({key} is {there.get(key)!r} there, "
+                    f"{here[key]!r} here); choose another --out or remove the folder"
+                )
+        return
+    if found := run_folder.strangers(out):
+        raise ValueError(f"{out}: no layer search, but it holds {', '.join(found[:3])}; choose an empty --out")
+    run_folder.write_json(path, {"settings": settings, "command": command, "finished": False})
+
+
+def keep(path: Path, arrays: Mapping[str, NDArray[Any]], key: Mapping[str, Any]) -> None:
+    run_folder.save_tensors(path, {name: torch.from_numpy(values) for name, values in arrays.items()}, {"key": key})
+
+
+def kept(path: Path, key: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[Any]] | None:
+    """-> the arrays that `keep` wrote under the same key, or None. Errors: not these arrays of these shapes, or values
+    that are not finite."""
+    if not path.exists():
+        return None
+    tensors, record = run_folder.read_checkpoint(path)
+    if record.get("key") != run_folder.clean(key):
+        return None
+    if {name: tuple(value.shape) for name, value in tensors.items()} != dict(shapes):
+        raise ValueError(f"{path}: holds other arrays than this search; remove the file, and they are made again")
+    check_finite(tensors, path)
+    return {name: value.numpy() for name, value in tensors.items()}
+
+
+@torch.inference_mode()
+def features(
+    encoder: ViT,
+    frontend: nn.Module,
+    waves: NDArray[np.float32],
+    rows: Sequence[int] | Whole | None = None,
+    *,
+    precision: str = "auto",
+    batch: int = 16,
+    progress: bool = False,
+) -> dict[str, Pooled]:
+    """Encoder, front-end, (N, samples) waves and the rows asked for -> `mean`, `max`, `min` over patches of every
+    layer, each (n, L, D).
+
+    The minimum is there for negative layer weights (see `weighted`). `precision` as in the config: float32, bf16, or
+    auto for bf16 where that is faster; both fit into the folder of one search.
+    """
+    rows = np.arange(len(waves)) if rows is None else np.asarray(rows)
+    device = next(encoder.parameters()).device
+    packed = pack(encoder, precision)
+    found = {pool: np.empty((len(rows), encoder.depth, encoder.dim), np.float32) for pool in POOLS}
+    starts = range(0, len(rows), batch)
+    for start in progress_bar(starts, shown=progress, desc="encode", unit="batch"):
+        some = slice(start, start + batch)
+        layers = packed(frontend(torch.from_numpy(waves[rows[some]]).to(device)))
+        for i, z in enumerate(layers):
+            for pool, value in zip(POOLS, (z.mean(dim=1), z.amax(dim=1), z.amin(dim=1)), strict=True):
+                found[pool][some, i] = value.float().cpu().numpy()
+    return found
+
+
+def write(
+    out: Path,
+    settings: Mapping[str, Any],
+    command: str,
+    chosen: Sequence[Subset],
+    counts: Whole,
+    weights: NDArray[np.float64],
+    learned: Whole,
+) -> pd.DataFrame:
+    """Everything that was found -> the files of `search`; -> the table of all subsets, layers.json being last."""
+    found = table(chosen, counts)
+    best = found.groupby("size").head(1).sort_values("size")
+    shares = weights / weights.sum(axis=1, keepdims=True)
+    elsewhere = chosen_elsewhere(counts)
+    notes = notes_of(settings, found, elsewhere)
+    run_folder.write_table(out / "subsets.csv", found)
+    run_folder.write_table(out / "best_by_size.csv", best)
+    draw(out / "layers.png", found, best, shares, notes)
+    run_folder.write_json(
+        out / "layers.json",
+        {
+            "settings": settings,
+            "command": command,
+            **run_folder.environment(),
+            "finished": True,
+            "notes": notes,
+            "subsets": len(found),
+            "best": found.iloc[0].to_dict(),
+            "best_chosen_on_other_folds": elsewhere,
+            "majority": {"specificity": 1.0, "sensitivity": 0.0, "score": 0.5},
+            "learned": {
+                **icbhi_scores(learned.sum(axis=0)),
+                "layers": list(range(1, weights.shape[1] + 1)),
+                "normalised": shares.mean(axis=0).tolist(),
+                "normalised_sd": shares.std(axis=0, ddof=1).tolist(),
+                "raw_by_fold": weights.tolist(),
+            },
+        },
+    )
+    return found
+
+
+def chosen_elsewhere(counts: Whole) -> dict[str, float]:
+    """(folds, subsets, 4, 4) counts -> figures when each fold is scored by the subset that is best on all others."""
+    total, own = counts.sum(axis=0), []
+    for fold in counts:
+        scores = [icbhi_scores(rest)["score"] for rest in total - fold]
+        own.append(fold[int(np.nan_to_num(scores, nan=-1).argmax())])
+    return icbhi_scores(np.sum(own, axis=0))
+
+
+def notes_of(settings: Mapping[str, Any], found: pd.DataFrame, elsewhere: Mapping[str, float]) -> list[str]:
+    """What must stand beside the figures."""
+    data = settings["data"]
+    notes = [
+        f"Linear probes of frozen layers, {settings['folds']}-fold patient-disjoint cross-validation of "
+        f"{data['cycles']} cycles of {data['patients']} patients: not the test scores of fine-tuned systems, not "
+        "comparable with published scores.",
+        f"The best of {len(found)} subsets ({found['layers'].iloc[0]}, Score {100 * found['score'].iloc[0]:.1f}) is "
+        f"optimistic; each fold scored by the subset that is best on the others: {100 * elsewhere['score']:.1f}. "
+        "Every cycle called normal: 50.0.",
+        "Learned weights are of standardised layers and never negative; a layer that adds nothing to the others has 0.",
+    ]
+    if data["part"] == "train":
+        notes.append("Only recordings of the train split took part: the test set chose nothing.")
+    else:
+        notes.append("All recordings took part: a choice made here has seen the test set of the official split.")
+    if not data["whole_database"]:
+        notes.append("Not the whole ICBHI 2017 database.")
+    if settings["weights"].startswith("random start"):
+        notes.append("The encoder has random weights, so its layers say little about a pre-trained one.")
+    return notes
+
+
+def draw(path: Path, found: pd.DataFrame, best: pd.DataFrame, shares: NDArray[np.float64], notes: list[str]) -> None:
+    """Heat map of singles (diagonal) and pairs, the best subset of each size, learned weights -> a PNG."""
+    from matplotlib.figure import Figure
+
+    layers = shares.shape[1]
+    figure = Figure(figsize=(14, 5.6), dpi=130, layout="constrained")
+    pairs, sizes, weights = figure.subplots(1, 3)
+    scores = np.full((layers, layers), np.nan)
+    few = found[found["size"] <= 2]
+    for words, score in zip(few["layers"], 100 * few["score"], strict=True):
+        numbers = [int(number) - 1 for number in words.split("+")]
+        scores[numbers[0], numbers[-1]] = scores[numbers[-1], numbers[0]] = score
+    ticks = range(1, layers + 1)
+    image = pairs.imshow(scores, cmap="cividis", origin="lower")
+    if layers <= 12:
+        middle = np.nanmean([np.nanmin(scores), np.nanmax(scores)]) if np.isfinite(scores).any() else 0
+        for (i, j), score in np.ndenumerate(scores):
+            if np.isfinite(score):
+                colour = "black" if score > middle else "white"
+                pairs.text(j, i, f"{score:.1f}", ha="center", va="center", fontsize=6.5, color=colour)
+    pairs.set(title="Score, %, of single layers and pairs", xlabel="Layer", ylabel="Layer")
+    pairs.set_xticks(range(layers), ticks)
+    pairs.set_yticks(range(layers), ticks)
+    figure.colorbar(image, ax=pairs, shrink=0.8)
+
+    sizes.barh(best["size"].astype(str), 100 * best["score"], xerr=100 * best["score_sd"], color="#56B4E9", capsize=2)
+    sizes.axvline(50, color="black", ls="--", lw=1.2, label="every cycle called normal: 50.0")
+    for place, subset in enumerate(best["layers"]):
+        sizes.text(1, place, subset, va="center", fontsize=7)
+    sizes.set(title="Best of each size (SD over folds)", xlabel="Score, %", ylabel="Layers in the subset")
+    sizes.set_xlim(0, max(55.0, 100 * float((best["score"] + best["score_sd"].fillna(0)).max()) + 2))
+    sizes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+
+    mean, sd = shares.mean(axis=0), shares.std(axis=0, ddof=1)
+    weights.bar([str(tick) for tick in ticks], mean, yerr=sd, color="#0072B2", capsize=2)
+    weights.axhline(1 / layers, color="black", ls="--", lw=1.2, label=f"equal weights: {1 / layers:.3f}")
+    weights.set(title="Learned weights (SD over folds)", xlabel="Layer", ylabel="Weight (sum 1)")
+    weights.set_ylim(0)
+    weights.legend(frameon=False, fontsize=8)
+    figure.suptitle("\n".join(notes), fontsize=8)
+    with atomic_write(path) as beside:
+        figure.savefig(beside, format="png")

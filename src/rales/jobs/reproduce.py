@@ -1,0 +1,151 @@
+"""The paper's Tables 1 and 2 and Figure 3 as a sweep: which trials they need, and what these cost on this machine."""
+
+import inspect
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from rales.config import Recipe, Step
+from rales.data import splits
+from rales.data.dataset import preparation
+from rales.errors import UsageError
+from rales.jobs.sweep import Trial, trials
+from rales.recipes.m2d_fusion import VARIANTS
+from rales.recipes.registry import RECIPES, find_builder, make_recipe
+
+PAPER = {
+    "table1": {"variant": ["vanilla"]},
+    "table2": {"variant": list(VARIANTS)},
+    "figure3": {"variant": ["all_learned"]},
+}
+EARLIER = [name for name in RECIPES if name != "m2d_fusion"]  # with their variants beside Table 2
+BOTH_RATIOS = ("mr6", "mr7")  # what Table 1 compares
+PROTOCOLS = ("last", "validation")  # the runs of `last` record what `test_best` would have chosen
+
+
+def paper_trials(
+    what: str, seeds: int, fixed: Sequence[str], weights: Sequence[str] = (), select: str | None = None
+) -> list[Trial]:
+    """ "table1", "table2", "figure3" or "all" -> the trials of that part of the paper; one that two parts share is one.
+
+    Table 1 compares two checkpoints: two `weights`, the one of masking ratio 0.6 first, or the public pair. The rest
+    takes the last of them; without any, the public one of ratio 0.7, or a random start if a `size=` is fixed.
+    `system=file` among them is the checkpoint of an earlier system, which starts at random without one.
+
+    Every row is run once with all training patients, for the protocols `last` and `test_best`, and once with
+    validation patients held out, unless one protocol is named in `select`.
+    """
+    if what not in (*PAPER, "all"):
+        raise UsageError(f"reproduce {what!r}: expected one of {', '.join(PAPER)}, all")
+    for word in fixed:
+        if not any(fitting([word], system) for system in RECIPES):
+            make_recipe("m2d_fusion", [word])  # says what it is not, and the nearest
+    theirs = {name: file for name, equals, file in (word.partition("=") for word in weights) if name in EARLIER}
+    weights = [word for word in weights if word.partition("=")[0] not in EARLIER]
+    if len(weights) > 2 or (what == "table1" and len(weights) == 1):
+        raise UsageError(
+            f"reproduce {what}: {len(weights)} --weights; Table 1 takes two, that of masking ratio 0.6 first, or none "
+            "for the public pair; the other parts take one"
+        )
+    sized = any(word.startswith("size=") for word in fixed)
+    if sized and not weights and what in ("table1", "all"):
+        raise UsageError(
+            f"reproduce {what}: Table 1 compares two checkpoints and --size is that of a random start; leave it out, "
+            "or give --weights twice"
+        )
+    found: dict[str, Trial] = {}
+    chosen: Sequence[str]
+    for part in PAPER if what == "all" else [what]:
+        chosen = weights[-1:] or (() if sized else BOTH_RATIOS[-1:])
+        if part == "table1":
+            chosen = weights if len(weights) == 2 else BOTH_RATIOS
+        systems = {"m2d_fusion": {**({"weights": chosen} if chosen else {}), **PAPER[part]}}
+        if part == "table2":
+            systems |= {name: {"weights": [theirs[name]]} if name in theirs else {} for name in EARLIER}
+        for protocol in PROTOCOLS if select is None else [select]:
+            for system, grid in systems.items():
+                words = fitting(fixed, system)
+                for trial in trials(system, {**grid, "train.select": [protocol]}, seeds, words):
+                    made = make_recipe(trial.recipe, trial.words)
+                    found.setdefault(repr((made.name, made.options, made.config)), trial)
+    return list(found.values())
+
+
+def fitting(words: Sequence[str], system: str) -> list[str]:
+    """`name=value` words for all systems -> those that a system can have: its options, and fields of the config."""
+    options = inspect.signature(find_builder(system)).parameters
+    return [word for word in words if word.partition("=")[0] in options or "." in word.partition("=")[0]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a sweep will cost on this machine, before it starts."""
+
+    runs: int
+    hours: float
+    gigabytes: float
+
+    def __str__(self) -> str:
+        return f"{self.runs} runs, about {self.hours:.1f} hours here, {self.gigabytes:.1f} GB of disk"
+
+
+def estimate(planned: Sequence[Trial], cycles: pd.DataFrame, processes: int) -> Estimate:
+    """Trials, cycles table and processes at a time -> hours (from one timed step per system) and disk.
+
+    Disk: two checkpoints a finished run; while it runs up to three with the optimiser's moments, three times as large;
+    and the cycle cache.
+    """
+    seconds = stored = largest = 0.0
+    made: dict[tuple[str, ...], tuple[Recipe, float, float, int]] = {}
+    for trial in planned:
+        words = tuple(word for word in trial.words if not word.startswith("seed="))
+        if words not in made:
+            recipe = make_recipe(trial.recipe, words)
+            made[words] = (recipe, *step_cost(recipe))
+        recipe, trained, scored, size = made[words]
+        config = recipe.config
+        table = splits.divide(cycles, config)
+        train, test = ((table["split"] == part).sum() for part in ("train", "test"))
+        evaluations = config.train.epochs / config.train.evaluate_every
+        seconds += config.train.epochs * train * trained + evaluations * test * scored
+        stored, largest = stored + 2 * size, max(largest, 9 * size)
+    caches = {repr(made_of): made_of.size for made_of in (preparation(recipe) for recipe, *_ in made.values())}
+    together = max(1, min(processes, len(planned)))
+    disk = stored + together * largest + 4 * sum(caches.values()) * len(cycles)
+    return Estimate(len(planned), seconds / 3600 / together, disk / 1e9)
+
+
+def step_cost(recipe: Recipe) -> tuple[float, float, int]:
+    """-> seconds per cycle of one training step here and of an evaluation, and the bytes of one checkpoint."""
+    import torch
+
+    from rales.training.distributed import place
+
+    config = recipe.config
+    here = place(config.train.device, config.train.precision)
+    frontend, model = recipe.frontend(config).to(here.device), recipe.model(config).to(here.device)
+    count = min(config.train.micro_batch or config.train.batch_size, 4)
+    wave = torch.randn(count, preparation(recipe).size, device=here.device)
+    label = torch.zeros(count, dtype=torch.int64, device=here.device)
+    about = Step(config, label, label, torch.ones(4, device=here.device), label, torch.Generator().manual_seed(0))
+    best, forward, threads = float("inf"), float("inf"), torch.get_num_threads()
+    torch.set_num_threads(1)  # as trials run
+    for _ in range(3):
+        started = time.perf_counter()
+        with here.autocast():
+            loss, _ = recipe.batch_loss(model, frontend(wave), about)
+        loss.backward()
+        next(p.grad for p in model.parameters() if p.grad is not None).sum().item()  # waits for a GPU to finish
+        best = min(best, time.perf_counter() - started)
+        started = time.perf_counter()
+        with torch.no_grad():  # in float32, as every evaluation is
+            recipe.batch_loss(model, frontend(wave), about)[0].item()
+        forward = min(forward, time.perf_counter() - started)
+    torch.set_num_threads(threads)
+    size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    del model, frontend, loss
+    if here.device.type == "cuda":
+        torch.cuda.empty_cache()  # the trials need it
+    return best / count, forward / count, size

@@ -1,0 +1,300 @@
+"""Many runs: a grid of recipe options and seeds -> ordinary run folders, on this machine or on Ray.
+
+A trial is what `rales train` would do with the same words; its folder looks the same wherever it ran. `sweep.json`
+beside the run folders says what became of each trial.
+"""
+
+import itertools
+import multiprocessing
+import os
+import queue
+import re
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rales import parallel
+from rales.config import to_dict
+from rales.data import read_cycles, splits
+from rales.errors import UsageError
+from rales.files.atomic import lock_folder
+from rales.jobs.linear_probe import name, subsets
+from rales.progress import progress_bar
+from rales.recipes.registry import make_recipe
+from rales.training import run_folder
+from rales.training.run_records import check_record
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run: the recipe's name and the `name=value` words that make it."""
+
+    name: str
+    recipe: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial: "done", "skipped" (done before), "waiting", or "failed" with a sentence and a trace."""
+
+    name: str
+    state: str
+    seconds: float = 0.0
+    error: str = ""
+    trace: str = ""
+
+
+def grid_of(words: Sequence[str]) -> dict[str, list[str]]:
+    """`option=a,b` words -> option -> values. A list inside brackets is one value: `model.layers=[5,11],[12]`."""
+    grid: dict[str, list[str]] = {}
+    for word in words:
+        name, equals, values = word.partition("=")
+        if not equals or not values:
+            raise UsageError(f"--grid {word}: expected option=value,value, for example variant=vanilla,all_learned")
+        found = re.findall(r"\[[^][]*\]|[^][,]+", values)
+        if ",".join(found) != values:
+            raise UsageError(f"--grid {word}: a bracket without its other half, or an empty value")
+        if name in grid or name == "seed" or len(set(found)) < len(found):
+            raise UsageError(f"--grid {word}: name every option once, every value once, and seeds with --seeds")
+        grid[name] = found
+    return grid
+
+
+def trials(recipe: str, grid: Mapping[str, Sequence[str]], seeds: int, fixed: Sequence[str] = ()) -> list[Trial]:
+    """Recipe, grid and number of seeds -> every combination, named by what it varies.
+
+    Every trial is built once here, so that an unknown option stops the sweep before it starts.
+    """
+    if seeds < 1:
+        raise UsageError(f"--seeds {seeds}: expected 1 or more")
+    found = []
+    for chosen in combinations(recipe, grid, fixed):
+        make_recipe(recipe, [*fixed, *chosen])
+        for seed in range(seeds):
+            title = "-".join([recipe, *(re.sub(r"[^\w.=+]+", "_", short(word)) for word in chosen), f"seed{seed}"])
+            found.append(Trial(title, recipe, (*fixed, *chosen, f"seed={seed}")))
+    names = [trial.name for trial in found]
+    if len(set(names)) < len(names):
+        raise UsageError(f"two trials would share the folder {next(n for n in names if names.count(n) > 1)}")
+    return found
+
+
+def combinations(recipe: str, grid: Mapping[str, Sequence[str]], fixed: Sequence[str]) -> Iterator[list[str]]:
+    """Grid -> the words of each combination; named sets of layers follow the depth of what the other words choose."""
+    others = {name: values for name, values in grid.items() if name != "model.layers"}
+    for values in itertools.product(*others.values()):
+        chosen = [f"{name}={value}" for name, value in zip(others, values, strict=True)]
+        if "model.layers" not in grid:
+            yield chosen
+            continue
+        depth = make_recipe(recipe, [*fixed, *chosen]).config.model.depth
+        yield from ([*chosen, f"model.layers={layers}"] for layers in layer_sets(grid["model.layers"], depth))
+
+
+def layer_sets(values: Sequence[str], depth: int) -> list[str]:
+    """Values of `model.layers` -> the same with "singles", "pairs", "triples" and "subsets" (all sets) written
+    out for an encoder of that depth."""
+    sizes: dict[str, list[int] | None] = {"singles": [1], "pairs": [2], "triples": [3], "subsets": None}
+    found: list[str] = []
+    for value in values:
+        named = sorted(subsets(depth, sizes[value])) if value in sizes else None
+        found += [value] if named is None else [f"[{name(subset).replace('+', ',')}]" for subset in named]
+    return list(dict.fromkeys(found))
+
+
+def short(word: str) -> str:
+    """ "weights=/a/folder/m2d-mr7/checkpoint-300.pth" -> "weights=m2d-mr7/checkpoint-300.pth", for a folder's name."""
+    name, equals, value = word.partition("=")
+    return name + equals + "/".join(Path(value).parts[-2:])
+
+
+def run(
+    planned: Sequence[Trial],
+    data: Path,
+    out: Path,
+    *,
+    engine: str = "local",
+    processes: int | None = None,
+    address: str | None = None,
+    skip_damaged: bool = False,
+    command: str = "",
+    progress: bool = False,
+) -> list[Outcome]:
+    """Trials -> their outcomes, in the order of the trials; OUT holds a run folder for each and `sweep.json`.
+
+    Finished trials are skipped, unfinished ones go on, failed ones are tried again. A trial that raises or whose
+    process is killed does not stop the others. `engine` is "local" (`processes` at a time, one thread each) or "ray"
+    (the cluster at `address`, or one started here; data and out must be on a file system that all its nodes share).
+    Errors: another sweep is at work in the folder.
+    """
+    if engine not in ENGINES:
+        raise UsageError(f"--engine {engine}: expected one of {', '.join(ENGINES)}")
+    data, out = data.resolve(), out.resolve()
+    needs_split = any("split.name=folds" not in trial.words for trial in planned)
+    with lock_folder(out):
+        cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
+        outcomes = {t.name: Outcome(t.name, "skipped") for t in planned if is_finished(t, out / t.name, cycles)}
+        waiting = [trial for trial in planned if trial.name not in outcomes]
+        for name in outcomes:
+            run_folder.clear(out / name)
+        # closed also after Ctrl-C, when the trials would go on to their end
+        with closing(ENGINES[engine](waiting, (data, out, skip_damaged, command), processes, address)) as jobs:
+            bar = progress_bar(jobs, shown=progress, log_every_s=0, total=len(waiting), desc="sweep", unit="run")
+            for outcome in bar:
+                outcomes[outcome.name] = outcome
+                run_folder.write_json(out / "sweep.json", summary(planned, outcomes, command))
+        run_folder.write_json(out / "sweep.json", summary(planned, outcomes, command))
+    return [outcomes[trial.name] for trial in planned]
+
+
+def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:
+    """Whether the folder holds the finished run of this very trial; one of other settings or data is left to fail."""
+    if not (folder / "done").exists():
+        return False
+    try:
+        stored, recipe = run_folder.read_json(folder / "config.json"), make_recipe(trial.recipe, trial.words)
+        check_record(stored, folder / "config.json")
+        table = splits.divide(cycles, recipe.config)
+        same_data = stored["split"]["digest"] == run_folder.digest(table[table["split"] != ""])
+        asked = stored.get("asked", stored)  # the last of several stages has numbers of its own
+        same_words = asked["options"] == run_folder.clean(recipe.options)
+        return bool(same_data and same_words and asked["config"] == run_folder.clean(to_dict(recipe.config)))
+    except (
+        ValueError,
+        OSError,
+        KeyError,
+        TypeError,
+    ):  # a damaged folder, or no such part of the data: the trial itself says so
+        return False
+
+
+def summary(planned: Sequence[Trial], outcomes: Mapping[str, Outcome], command: str) -> dict[str, Any]:
+    """-> sweep.json."""
+    rows = []
+    for trial in planned:
+        outcome = outcomes.get(trial.name, Outcome(trial.name, "waiting"))
+        rows.append({**vars(trial), **vars(outcome)})
+    return {"command": command, "trials": rows}
+
+
+def run_trial(trial: Trial, data: Path, out: Path, skip_damaged: bool, command: str) -> Outcome:
+    """One trial in this process, on one thread -> its outcome; nothing is raised."""
+    import torch
+
+    started = time.perf_counter()
+    torch.set_num_threads(1)  # spinning threads of several trials on the same cores stop each other
+    try:
+        recipe = make_recipe(trial.recipe, trial.words)
+        needs_split = recipe.config.split.name != "folds"
+        cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
+        recipe.run(recipe, cycles, out / trial.name, command=command)
+    except Exception as error:
+        return Outcome(trial.name, "failed", time.perf_counter() - started, str(error), traceback.format_exc())
+    return Outcome(trial.name, "done", time.perf_counter() - started)
+
+
+def local(
+    waiting: Sequence[Trial], job: tuple[Any, ...], processes: int | None, address: str | None
+) -> Generator[Outcome]:
+    """Trials on this machine, each in a process of its own: one that is killed takes no other with it."""
+    if address:
+        raise UsageError("--address is the cluster of --engine ray")
+    import torch
+
+    gpus, allowed = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = allowed.split(",")[:gpus] if allowed else [str(number) for number in range(gpus)]
+    processes = at_once(processes)
+    free: queue.Queue[str] = queue.Queue()  # with GPUs, trials take turns on them
+    for number in range(processes):
+        free.put(names[number % gpus] if gpus else "")
+    alive: set[multiprocessing.process.BaseProcess] = set()
+    guard, stopped = threading.Lock(), threading.Event()
+    with ThreadPoolExecutor(processes) as pool:
+        futures = [pool.submit(in_own_process, trial, job, free, alive, guard, stopped) for trial in waiting]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:  # left early (Ctrl-C): what has not started never will, what runs is ended and can go on later
+            pool.shutdown(wait=False, cancel_futures=True)
+            with guard:
+                stopped.set()
+                for process in alive:
+                    process.terminate()
+
+
+def at_once(processes: int | None) -> int:
+    """-> trials at a time on this machine: as many as asked for, else one on each GPU, else one on each processor."""
+    import torch
+
+    return processes or torch.cuda.device_count() or os.cpu_count() or 1
+
+
+def in_own_process(
+    trial: Trial,
+    job: tuple[Any, ...],
+    free: "queue.Queue[str]",
+    alive: set[multiprocessing.process.BaseProcess],
+    guard: threading.Lock,
+    stopped: threading.Event,
+) -> Outcome:
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    receiver, sender = context.Pipe(duplex=False)
+    gpu = free.get()
+    process = context.Process(target=send_outcome, args=(sender, gpu, trial, *job), daemon=True)
+    started = time.perf_counter()
+    with guard:
+        if stopped.is_set():
+            return Outcome(trial.name, "waiting")
+        with parallel.deaf_children():
+            process.start()
+        alive.add(process)
+    sender.close()
+    try:
+        outcome: Outcome = receiver.recv()
+    except EOFError:  # it ended without an answer
+        process.join()
+        outcome = Outcome(trial.name, "failed", time.perf_counter() - started, how_it_ended(process.exitcode))
+    process.join()
+    free.put(gpu)
+    with guard:
+        alive.discard(process)
+    return outcome
+
+
+def send_outcome(sender: Any, gpu: str, trial: Trial, *job: Any) -> None:
+    parallel.follow()
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when the first tensor goes to a GPU
+    sender.send(run_trial(trial, *job))
+
+
+def how_it_ended(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        return f"its process was ended by {signal.Signals(-exitcode).name} (out of memory, or killed)"
+    return f"its process ended with exit code {exitcode} and no answer"
+
+
+def on_ray(
+    waiting: Sequence[Trial], job: tuple[Any, ...], processes: int | None, address: str | None
+) -> Generator[Outcome]:
+    """Trials as Ray tasks, one processor (and one GPU where the cluster has some) each."""
+    if not waiting:
+        return
+    for trial, found in parallel.on_ray(run_trial, waiting, job, processes=processes, address=address):
+        if isinstance(found, Exception):  # the worker or its machine is gone
+            sentence = str(found).strip().splitlines()[0]
+            found = Outcome(trial.name, "failed", error=f"Ray: {sentence}", trace=str(found))
+        yield found
+
+
+ENGINES = {"local": local, "ray": on_ray}

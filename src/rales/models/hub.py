@@ -1,0 +1,409 @@
+"""Public M2D checkpoints by name: which there are, fetching one into the user's cache folder, finding it again.
+
+Their publisher states no sizes and no SHA-256, so trust starts at first use: the first good download writes
+`NAME.json` (address, size and SHA-256 of the zip, SHA-256 of every checkpoint in it) beside the folder `NAME/`.
+Every later download must agree with it, and so must the unpacked checkpoint whenever it is used.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+import shutil
+import ssl
+import stat
+import time
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import cache
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+import platformdirs
+from filelock import FileLock
+
+from rales.files.atomic import atomic_write, remove_abandoned, sync_file, sync_folder, sync_tree
+from rales.files.json_files import read_json
+from rales.progress import progress_bar
+
+NTT_LICENCE = "NTT's own (LICENSE.pdf of nttcslab/m2d), not an open-source licence: read it before use"
+CHECKPOINT_SUFFIXES = {".pth", ".pt", ".ckpt", ".safetensors"}
+TEXT_SUFFIXES = {".txt", ".md", ".json", ".yaml", ".yml", ".csv", ".log"}
+UNPACKED_LIMIT_BYTES = 4 * 2**30  # a full ViT-base checkpoint with optimiser state is about 1.6 GB
+CHUNK_BYTES = 2**20
+TIMEOUT_S = 30.0
+FAILURES_IN_A_ROW = 4
+PAUSE_S = 1.0  # doubled after each failure
+PASSING_STATUS = {408, 429, 500, 502, 503, 504}
+SHIPPED, SHIPPED_FILE = "rales-small", Path(__file__).parents[1] / "default" / "model.safetensors"
+ELSEWHERE = "download it elsewhere, unpack it and pass the file with --weights"
+
+
+@dataclass(frozen=True)
+class Public:
+    """One zip of the publisher; size and SHA-256 are those of the zip, None while no source states them."""
+
+    name: str
+    address: str
+    note: str
+    size_bytes: int | None = None
+    sha256: str | None = None
+    licence: str = NTT_LICENCE
+
+
+def _m2d(release: str, name: str, note: str) -> Public:
+    return Public(name, f"https://github.com/nttcslab/m2d/releases/download/{release}/{name}.zip", note)
+
+
+# "full" has target and predictor too, so that pre-training can go on; "encoder only" is enough for everything else.
+PUBLIC: dict[str, Public] = {
+    public.name: public
+    for public in (
+        _m2d("v0.1.0", "m2d_vit_base-80x608p16x16-221006-mr7", "AudioSet, mask ratio 0.7, full"),
+        _m2d("v0.1.0", "m2d_vit_base-80x608p16x16-221006-mr6", "AudioSet, mask ratio 0.6, full"),
+        _m2d("v0.1.0", "m2d_vit_base-80x608p16x16-221006-mr7_enconly", "AudioSet, mask ratio 0.7, encoder only"),
+        _m2d("v0.1.0", "m2d_vit_base-80x608p16x16-220930-mr7_enconly", "the same, trained earlier, encoder only"),
+        _m2d("v0.1.0", "m2d_vit_base-80x200p16x4-230529", "AudioSet, mask ratio 0.7, patches of 4 frames, full"),
+        _m2d("v0.1.0", "m2d_as_vit_base-80x608p16x16-240213", "M2D-AS (M2D-X specialised in AudioSet), full"),
+        _m2d(
+            "v0.3.0",
+            "m2d_as_vit_base-80x1001p16x16-240213_AS-FT_enconly",
+            "M2D-AS fine-tuned for AudioSet tagging (mAP 0.485), units of 1001 frames, encoder only",
+        ),
+        _m2d(
+            "v0.3.0",
+            "m2d_vit_base-80x1001p16x16-221006-mr7_as_46ab246d",
+            "mask ratio 0.7 fine-tuned for AudioSet tagging (mAP 0.479), units of 1001 frames, encoder only",
+        ),
+        Public(
+            "m2d_vit_base-80x608p16x16p16k-250826-AS+Resp400K",
+            "https://github.com/nttcslab/eval-audio-repr/releases/download/0.1.0/"
+            "m2d_vit_base-80x608p16x16p16k-250826-AS+Resp400K.zip",
+            "M2D+Resp: mr7 trained further on AudioSet, CoughVID, HF_Lung and the ICBHI recordings of the official "
+            "training split (so it has heard parts of any other split or fold), encoder only",
+            licence="see LICENSE of nttcslab/eval-audio-repr",
+        ),
+    )
+}
+ALIASES = {
+    "mr7": "m2d_vit_base-80x608p16x16-221006-mr7",
+    "mr6": "m2d_vit_base-80x608p16x16-221006-mr6",
+    "resp": "m2d_vit_base-80x608p16x16p16k-250826-AS+Resp400K",
+}
+
+
+def listing() -> list[dict[str, Any]]:
+    """Nothing -> one row per public checkpoint: name, alias, address, size_bytes, sha256, note, licence, path.
+
+    Size and SHA-256 are the zip's and None until somebody stated or this machine recorded them; `path` is the
+    checkpoint in the cache (the folder if it holds several) or None.
+    """
+    rows = []
+    for public in PUBLIC.values():
+        record, found = _record(public.name), _checkpoints(folder() / public.name)
+        rows.append(
+            {
+                "name": public.name,
+                "alias": next((alias for alias, name in ALIASES.items() if name == public.name), None),
+                "address": public.address,
+                "size_bytes": public.size_bytes or record.get("size_bytes"),
+                "sha256": public.sha256 or record.get("sha256"),
+                "note": public.note,
+                "licence": public.licence,
+                "path": (found[0] if len(found) == 1 else found[0].parent) if found else None,
+            }
+        )
+    return rows
+
+
+def folder() -> Path:
+    """Where fetched checkpoints live: `weights` in the user's cache folder for rales, or in RALES_CACHE if set."""
+    return Path(os.environ.get("RALES_CACHE") or platformdirs.user_cache_path("rales")).expanduser() / "weights"
+
+
+def find(name_or_path: str | Path) -> Path:
+    """A file, a run folder or another that holds one checkpoint, the name of the model that ships or of a fetched
+    public checkpoint -> the checkpoint file; of a fine-tuning run the best, of a pre-training the last.
+
+    Raises FileNotFoundError for a public name that is not on this machine and for anything unknown; ValueError for an
+    unfinished run, a folder that holds no or several checkpoints, a zip, and a fetched file that differs from its
+    first download.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        if path.suffix == ".zip":
+            raise ValueError(f"{path}: a zip, expected a checkpoint; unpack it and pass the file or folder inside")
+        return _undamaged(path)
+    if path.is_dir():
+        return _of_run(path) or _undamaged(_only_checkpoint(path))
+    name = ALIASES.get(str(name_or_path), str(name_or_path))
+    if name == SHIPPED and SHIPPED_FILE.is_file():
+        return SHIPPED_FILE
+    if name not in PUBLIC:
+        raise FileNotFoundError(f"{name_or_path}: no such file or folder, and {_no_public(name)}")
+    if not _checkpoints(folder() / name):
+        raise FileNotFoundError(
+            f"{name_or_path}: a public checkpoint that is not on this machine; fetch it with `rales weights {name}`"
+        )
+    return _undamaged(_only_checkpoint(folder() / name))
+
+
+def _undamaged(checkpoint: Path) -> Path:
+    """Checkpoint file -> itself. Errors: one that was fetched, by whatever name it is called, and differs now."""
+    release = checkpoint.resolve().parent
+    if release.parent == folder().resolve() and (damaged := _damaged(release.name)):
+        raise ValueError(
+            f"{damaged}: SHA-256 differs from the one recorded at download, so the file was damaged or replaced; "
+            f"fetch it again with `rales weights {release.name}`"
+        )
+    return checkpoint
+
+
+def _of_run(folder: Path) -> Path | None:
+    """Run folder -> its checkpoint; None for any other folder."""
+    if not (folder / "config.json").is_file():
+        return None
+    best, last = folder / "best.safetensors", folder / "last.safetensors"
+    if not (folder / "done").exists() and (best.exists() or any(folder.glob("resume*.safetensors"))):
+        raise ValueError(f"{folder}: the run is not finished; the same command goes on with it")
+    return next((file for file in (best, last) if file.is_file()), None)
+
+
+def fetch(name: str, progress: bool = True, address: str | None = None) -> Path:
+    """Public name or alias -> its checkpoint file in the cache, downloaded and unpacked unless already there.
+
+    `address` names a mirror of the same zip (http or https). An interrupted download is continued by the next call;
+    of two processes one downloads and the other waits. Raises ValueError for an unknown name and for a file that is
+    not the expected one (which is then removed), OSError for a server out of reach or a full disk.
+    """
+    name = ALIASES.get(name, name)
+    if name not in PUBLIC:
+        raise ValueError(f"{name}: {_no_public(name)}")
+    address = address or PUBLIC[name].address
+    if not address.startswith(("https://", "http://")):
+        raise ValueError(f"{address}: expected an address that begins with https:// or http://")
+    target = folder() / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    archive = target.with_name(f"{name}.zip")
+    with FileLock(target.with_name(f"{name}.lock")):
+        if not _checkpoints(target) or _damaged(name):
+            shutil.rmtree(target, ignore_errors=True)
+            if not archive.is_file():  # complete, but unpacking was interrupted
+                part = archive.with_name(f"{archive.name}.part")
+                _download(address, part, progress)
+                sync_file(part)
+                part.replace(archive)
+            _accept(name, address, archive, target)
+        archive.unlink(missing_ok=True)  # of a command that was killed when all else was done
+        remove_abandoned(target.parent)
+    return _only_checkpoint(target)
+
+
+def _accept(name: str, address: str, archive: Path, target: Path) -> None:
+    """Downloaded zip -> unpacked folder and record; the zip is gone afterwards, unless only the disk was full."""
+    record_path, sha256 = _record_path(name), sha256_of(archive)
+    expected = PUBLIC[name].sha256 or _record(name).get("sha256")
+    if expected and sha256 != expected:
+        archive.unlink()
+        raise ValueError(
+            f"{address}: SHA-256 {sha256}, expected {expected}; the download was removed. "
+            f"If the publisher has replaced the file on purpose, delete {record_path} and fetch it again"
+        )
+    unpacking = target.with_name(f"{name}.unpacking")
+    shutil.rmtree(unpacking, ignore_errors=True)
+    try:
+        unpacking.mkdir()
+        _unpack(archive, unpacking)
+        record = {
+            "address": address,
+            "size_bytes": archive.stat().st_size,
+            "sha256": sha256,
+            "files": {file.name: sha256_of(file) for file in _checkpoints(unpacking)},
+        }
+        with atomic_write(record_path) as beside:
+            beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        sync_tree(unpacking)
+        unpacking.replace(target)
+        sync_folder(target.parent)
+        archive.unlink()
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        archive.unlink()
+        raise ValueError(
+            f"{address}: not a zip that holds a checkpoint ({error}); the download was removed: "
+            f"fetch it again, or {ELSEWHERE}"
+        ) from error
+    finally:
+        shutil.rmtree(unpacking, ignore_errors=True)
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    """Zip -> its checkpoints and texts, side by side in `target`; ValueError for a zip no honest release would be.
+
+    Only base names are used, and zipfile stops at the size a member's header claims and checks its CRC, so neither a
+    name nor a size can lie its way past the checks here.
+    """
+    with zipfile.ZipFile(archive) as packed:
+        wanted: dict[str, zipfile.ZipInfo] = {}
+        for member in packed.infolist():
+            path = PurePosixPath(member.orig_filename)
+            if path.is_absolute() or ".." in path.parts or any(sign in member.orig_filename for sign in "\\:\0"):
+                raise ValueError(f"member {member.orig_filename!r} points outside the folder")
+            if stat.S_ISLNK(member.external_attr >> 16):
+                raise ValueError(f"member {member.filename!r} is a symbolic link")
+            if path.name.startswith("._") or path.suffix not in CHECKPOINT_SUFFIXES | TEXT_SUFFIXES:
+                continue  # folders, pictures, and the ._checkpoint-300.pth that macOS adds
+            # zipfile bounds what it holds in memory for these two only
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"member {member.filename!r} is packed by method {member.compress_type}, not deflate")
+            if path.name in wanted:
+                raise ValueError(f"two members are called {path.name!r}")
+            wanted[path.name] = member
+        size_bytes = sum(member.file_size for member in wanted.values())
+        if size_bytes > UNPACKED_LIMIT_BYTES:
+            raise ValueError(f"{size_bytes} bytes when unpacked, expected {UNPACKED_LIMIT_BYTES} at most")
+        if not any(Path(name).suffix in CHECKPOINT_SUFFIXES for name in wanted):
+            raise ValueError(f"no {', '.join(sorted(CHECKPOINT_SUFFIXES))} file inside")
+        _need_space(target, size_bytes)
+        for name, member in wanted.items():
+            with packed.open(member) as source, (target / name).open("xb") as sink:
+                shutil.copyfileobj(source, sink, CHUNK_BYTES)
+
+
+def _download(address: str, part: Path, progress: bool) -> None:
+    """Address -> complete `part` file, tried again until FAILURES_IN_A_ROW attempts brought nothing new."""
+    tag = part.with_name(f"{part.name}.tag")
+    furthest, failures = _size(part), 0
+    while True:
+        try:
+            _continue(address, part, tag, progress)
+            return tag.unlink()
+        except HTTPError as error:
+            error.close()
+            if error.code not in PASSING_STATUS:
+                raise OSError(f"{address}: the server answered {error.code} {error.reason}; {ELSEWHERE}") from error
+            reason: object = f"{error.code} {error.reason}"
+        except (URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
+            reason = getattr(error, "reason", None) or error
+        failures = 1 if _size(part) > furthest else failures + 1
+        furthest = max(furthest, _size(part))
+        if failures == FAILURES_IN_A_ROW:
+            raise ConnectionError(
+                f"no connection to {address} ({reason}); "
+                f"try again later (it continues where it stopped), or {ELSEWHERE}"
+            )
+        time.sleep(PAUSE_S * 2 ** (failures - 1))
+
+
+def _continue(address: str, part: Path, tag: Path, progress: bool) -> None:
+    """One request for what `part` still lacks; ConnectionError if the connection ends early.
+
+    `tag` keeps the ETag (or date) of the file that `part` began with, sent as If-Range: a server that has another file
+    by now, or knows no ranges, answers 200 with everything, and `part` starts afresh.
+    """
+    begun_with = tag.read_text(encoding="utf-8") if tag.is_file() else ""
+    have = _size(part) if begun_with else 0
+    headers = {"User-Agent": "rales"} | ({"Range": f"bytes={have}-", "If-Range": begun_with} if have else {})
+    try:
+        response = urlopen(Request(address, headers=headers), timeout=TIMEOUT_S)
+    except HTTPError as error:
+        if error.code != 416 or not have:
+            raise
+        error.close()
+        if error.headers.get("Content-Range") == f"bytes */{have}":  # it was complete already
+            return
+        part.unlink()
+        raise ConnectionError("the server has a shorter file than the part on this machine") from error
+    with response:
+        if address.startswith("https:") and not response.url.startswith("https:"):
+            raise OSError(f"{address}: redirected to {response.url}, which is not encrypted; {ELSEWHERE}")
+        if response.status != 206:
+            have = 0
+            part.unlink(missing_ok=True)  # before the tag, so that an old part never carries a new tag
+            etag, date = response.headers.get("ETag", "W/"), response.headers.get("Last-Modified", "")
+            tag.write_text(date if etag.startswith("W/") else etag, encoding="utf-8")  # If-Range takes no weak ETag
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            part.unlink()
+            raise ConnectionError(f"asked for bytes {have}-, got {response.headers.get('Content-Range')}")
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        _need_space(part.parent, 2 * (total or 0) - have)  # the zip and, weights hardly shrinking, its unpacked copy
+        bar = progress_bar(shown=progress, total=total, initial=have, unit="B", unit_scale=True)
+        with part.open("ab") as sink, bar:
+            while chunk := response.read1(CHUNK_BYTES):
+                sink.write(chunk)
+                bar.update(len(chunk))
+    if total is not None and _size(part) != total:
+        raise ConnectionError(f"cut off after {_size(part)} of {total} bytes")
+
+
+def _need_space(place: Path, needed_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(place).free
+    if free_bytes < needed_bytes:
+        raise OSError(
+            f"{place}: {free_bytes / 1e9:.2f} GB free, {needed_bytes / 1e9:.2f} GB needed; "
+            "make room or set RALES_CACHE to a folder on a larger disk"
+        )
+
+
+def _no_public(name: str) -> str:
+    nearest = difflib.get_close_matches(name, [*PUBLIC, *ALIASES, SHIPPED], n=1, cutoff=0.0)[0]
+    return f"no public checkpoint of that name; the nearest is {nearest} (`rales weights` lists all)"
+
+
+def _checkpoints(place: Path) -> list[Path]:
+    files = place.iterdir() if place.is_dir() else ()
+    return sorted(file for file in files if file.suffix in CHECKPOINT_SUFFIXES and not file.name.startswith("."))
+
+
+def _only_checkpoint(place: Path) -> Path:
+    found = _checkpoints(place)
+    if len(found) != 1:
+        names = f" ({', '.join(file.name for file in found)})" if found else ""
+        raise ValueError(f"{place}: {len(found)} checkpoints{names}, expected one; pass the checkpoint file itself")
+    return found[0]
+
+
+def _damaged(name: str) -> Path | None:
+    """Name -> its first unpacked checkpoint that differs from the record; None if all agree or none is recorded."""
+    recorded = _record(name).get("files", {})
+    for file in _checkpoints(folder() / name):
+        if file.name in recorded and sha256_of(file) != recorded[file.name]:
+            return file
+    return None
+
+
+def _record_path(name: str) -> Path:
+    return folder() / f"{name}.json"
+
+
+def _record(name: str) -> dict[str, Any]:
+    path = _record_path(name)
+    advice = f"delete it and the folder {name} beside it, and fetch again with `rales weights {name}`"
+    record = read_json(path, advice) if path.exists() else {}
+    files = record.get("files", {}) if isinstance(record, dict) else None
+    if not isinstance(files, dict) or not all(
+        isinstance(text, str) for text in [*files.values(), record.get("sha256", "")]
+    ):
+        raise ValueError(f"{path}: is no record of a download; {advice}")
+    return dict(record)
+
+
+def sha256_of(path: Path) -> str:
+    """File -> its SHA-256, as sha256sum tells it."""
+    found = path.stat()
+    return _sha256_of(path, found.st_size, found.st_mtime_ns)
+
+
+@cache
+def _sha256_of(path: Path, size_bytes: int, modified_ns: int) -> str:
+    """Read once a process: a sweep asks for the same checkpoint with every trial."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0

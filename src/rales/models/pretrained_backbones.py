@@ -1,0 +1,139 @@
+"""Public weight files of the earlier systems -> state dicts of our networks, complete or refused.
+
+Every function reads a file (torch pickle without code, or safetensors), brings the known layouts to our names, and
+compares names and shapes with those of our network. Errors are sentences that name the first differing keys.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rales.models.ast import AST, ROWS, PositionLayout, columns_of, fit_positions
+from rales.models.cnn import Cnn, CnnSize
+from rales.models.m2d_checkpoints import default_heads, described, fits, named, number_of_blocks, read_tensors
+from rales.models.resnest import ResNeSt
+from rales.models.resnet import ResNet
+
+# What PANNs files hold beside the convolutions: their own front-end, input batch-norm, embedding and AudioSet head.
+PANNS_REST = ("spectrogram_extractor.", "logmel_extractor.", "bn0.", "fc1.", "fc_audioset.")
+AST_PREFIXES = ("module.v.", "v.", "audio_spectrogram_transformer.", "")
+AST_LANDMARKS = ("cls_token", "embeddings.cls_token")  # original, Hugging Face
+AST_HEADS = ("module.mlp_head.", "mlp_head.", "classifier.")
+# Names that the original AST kept from DeiT and does not use.
+AST_UNUSED = ("head.", "head_dist.", "pre_logits.")
+# Hugging Face: the names in the published file, then those that transformers has had since version 5.
+HUGGING_FACE = (
+    (r"embeddings\.cls_token", "cls_token"),
+    (r"embeddings\.distillation_token", "dist_token"),
+    (r"embeddings\.position_embeddings", "pos_embed"),
+    (r"embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"(?:encoder\.layer|layers)\.(\d+)\.attention\.(?:attention\.query|q_proj)\.", r"blocks.\1.attn.q."),
+    (r"(?:encoder\.layer|layers)\.(\d+)\.attention\.(?:attention\.key|k_proj)\.", r"blocks.\1.attn.k."),
+    (r"(?:encoder\.layer|layers)\.(\d+)\.attention\.(?:attention\.value|v_proj)\.", r"blocks.\1.attn.v."),
+    (r"(?:encoder\.layer|layers)\.(\d+)\.attention\.(?:output\.dense|o_proj)\.", r"blocks.\1.attn.proj."),
+    (r"(?:encoder\.layer|layers)\.(\d+)\.layernorm_before\.", r"blocks.\1.norm1."),
+    (r"(?:encoder\.layer|layers)\.(\d+)\.layernorm_after\.", r"blocks.\1.norm2."),
+    (r"(?:encoder\.layer|layers)\.(\d+)\.(?:intermediate\.dense|mlp\.fc1)\.", r"blocks.\1.mlp.fc1."),
+    (r"(?:encoder\.layer|layers)\.(\d+)\.(?:output\.dense|mlp\.fc2)\.", r"blocks.\1.mlp.fc2."),
+    (r"layernorm\.", "norm."),
+)
+
+
+def resnet_tensors(path: str | Path, depth: int, *, classes: int = 0) -> dict[str, Tensor]:
+    """torchvision or timm ResNet file -> state dict of `ResNet(depth, classes=classes)`; classes=0 drops its `fc`."""
+    with torch.device("meta"):
+        ours = ResNet(depth, classes=classes)
+    return fitting(path, read_tensors(path)[0], ours, f"ResNet-{depth}", beside=() if classes else ("fc.",))
+
+
+def resnest_tensors(path: str | Path, depth: int = 50, *, classes: int = 0) -> dict[str, Tensor]:
+    """timm or original ResNeSt file -> state dict of `ResNeSt(depth, classes=classes)`; classes=0 drops its `fc`."""
+    with torch.device("meta"):
+        ours = ResNeSt(depth, classes=classes)
+    return fitting(path, read_tensors(path)[0], ours, f"ResNeSt-{depth}", beside=() if classes else ("fc.",))
+
+
+def cnn_tensors(path: str | Path, size: CnnSize = "cnn6") -> dict[str, Tensor]:
+    """PANNs file (Zenodo 3987831) -> state dict of `Cnn(size)`; what is not a convolution block is dropped."""
+    with torch.device("meta"):
+        ours = Cnn(size)
+    return fitting(path, read_tensors(path)[0], ours, size.capitalize(), beside=PANNS_REST)
+
+
+def ast_tensors(path: str | Path, *, frames: int = 798, layout: PositionLayout = "aligned") -> dict[str, Tensor]:
+    """Original or Hugging Face AST file -> state dict of an `AST` of the file's width and depth for so many frames."""
+    tensors, _ = read_tensors(path)
+    prefix = next((p for p in AST_PREFIXES if any(f"{p}{name}" in tensors for name in AST_LANDMARKS)), "")
+    kept = {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix) and not name.startswith(AST_HEADS)
+    }
+    outside = [name for name in tensors if not name.startswith((prefix, *AST_HEADS))]
+    if outside:
+        raise ValueError(f"{path}: not an AST file: {named(outside)} beside the tensors that start with {prefix}")
+    renamed = {hugging_face_name(name): value for name, value in kept.items() if not name.startswith(AST_UNUSED)}
+    joined = join_qkv(renamed)
+    table, depth = joined.get("pos_embed"), number_of_blocks(joined, "blocks.", path)
+    if (
+        table is None
+        or table.ndim != 3
+        or table.shape[1] < 2 + ROWS
+        or (table.shape[1] - 2) % ROWS
+        or not depth
+        or not table.numel()
+    ):
+        raise ValueError(
+            f"{path}: not an AST file: it starts with {named(tensors)}; expected positions for 2 tokens and {ROWS} "
+            "rows of patches, and blocks"
+        )
+    joined["pos_embed"] = fit_positions(table, columns_of(frames), layout)
+    dim = table.shape[2]
+    with torch.device("meta"):
+        ours = AST(dim, depth, default_heads(dim), frames=frames)
+    return fitting(path, joined, ours, f"AST of width {dim} and depth {depth}")
+
+
+def hugging_face_name(name: str) -> str:
+    """Hugging Face name -> the original's; any other name stays."""
+    for pattern, ours in HUGGING_FACE:
+        if re.match(pattern, name):
+            return re.sub(f"^{pattern}", ours, name)
+    return name
+
+
+def join_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Separate query, key and value projections -> one; where one is missing the others keep their names."""
+    joined = dict(tensors)
+    for name in tensors:
+        if ".attn.q." in name:
+            three = [name.replace(".attn.q.", f".attn.{letter}.") for letter in "qkv"]
+            parts = [tensors[part].shape for part in three if part in tensors]
+            if len(parts) == 3 and parts[0] and len(set(parts)) == 1:
+                joined[name.replace(".attn.q.", ".attn.qkv.")] = torch.cat([joined.pop(part) for part in three])
+    return joined
+
+
+def fitting(
+    path: str | Path, tensors: Mapping[str, Tensor], ours: nn.Module, what: str, *, beside: tuple[str, ...] = ()
+) -> dict[str, Tensor]:
+    """Tensors of a file -> the state dict of `ours`, every one of it, nothing left over but names that start with
+    `beside`. `num_batches_tracked`, which files of 2018 lack, is taken as 0."""
+    expected = ours.state_dict()
+    found = {name: value for name, value in tensors.items() if not (beside and name.startswith(beside))}
+    for name in expected:
+        if name.endswith("num_batches_tracked"):
+            found.setdefault(name, torch.tensor(0))
+    wrong = [f"{name} missing" for name in expected if name not in found]
+    wrong += [f"{name} not expected" for name in found if name not in expected]
+    wrong += [
+        f"{name} {described(found[name])}, expected {described(value)}"
+        for name, value in expected.items()
+        if name in found and not fits(found[name], value)
+    ]
+    if wrong:
+        raise ValueError(f"{path}: not the weights of {what}: {named(wrong)}")
+    return {name: found[name] for name in expected}

@@ -1,0 +1,1 @@
+"""Simulated breath sounds and databases of them."""

@@ -1,0 +1,87 @@
+"""Where a job computes: device, number of processes, numeric precision."""
+
+import atexit
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from rales.models.cpu_inference import autocast_dtype
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process of a job: its device, rank and number of processes, and the dtype of autocast (None = float32)."""
+
+    device: torch.device
+    rank: int
+    world: int
+    dtype: torch.dtype | None
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None)
+
+    def synchronising(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
+        """Where a backward pass stands: only the last piece of a batch exchanges gradients between processes."""
+        if isinstance(network, DistributedDataParallel) and not last:
+            return network.no_sync()
+        return nullcontext()
+
+    def describe(self) -> dict[str, Any]:
+        """-> what of this place can change a result."""
+        return {"device": self.device.type, "precision": "bf16" if self.dtype else "float32", "processes": self.world}
+
+    def gather(self, value: Any) -> list[Any]:
+        """This process's value -> the values of all processes, by rank."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+
+def place(device: str, precision: str) -> Place:
+    """Names of a config -> Place; joins the process group when started by torchrun.
+
+    Errors: a device that this machine lacks is a sentence.
+    """
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    rank, local = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
+    chosen = pick(device, local if world > 1 else 0)
+    if world > 1 and (":" in device or chosen.type not in ("cpu", "cuda")):
+        raise ValueError(
+            f"device {device!r} with {world} processes: each takes a GPU of its own; use auto, cuda or cpu"
+        )
+    if chosen.type == "cuda":  # float32 is float32, and convolutions compute the same at every call
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
+    if world > 1 and not dist.is_initialized():
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)  # messages between processes go through this process's own GPU
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)  # left standing, its threads may abort the ending process
+    here = Place(chosen, rank, world, autocast_dtype(precision, chosen))
+    return replace(here, dtype=here.gather(here.dtype)[0])  # "auto" is measured: all compute as the first found best
+
+
+def pick(name: str, index: int) -> torch.device:
+    """Device name or "auto" -> device; `index` is this process's GPU when several take part."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", index)
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device("cuda", index) if name == "cuda" else torch.device(name)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} is not there ({str(error).splitlines()[0]}); use auto or cpu") from error
+    return chosen
+
+
+def processors() -> int:
+    """-> how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

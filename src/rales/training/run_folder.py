@@ -1,0 +1,372 @@
+"""The run folder: one training run on disk, readable without this package.
+
+`config.json` (what was asked and what it ran on), `metrics.jsonl` (a line per epoch and split), `epochs.safetensors`
+(what the network said after each), `predictions.csv`, `predictions_validation.csv` where patients are held out,
+`last.safetensors`, `best.safetensors`, `layer_weights.json`, `resume.safetensors` and the one before it while
+unfinished, `done` last. Every file is written beside its place and renamed, so a reader (or a killed run) never sees
+half of one.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rales.files import seals
+from rales.files.atomic import atomic_write, check_name, make_folder, sync_folder
+from rales.files.csv_cells import defused_table, encodable
+from rales.files.json_files import DAMAGED, parse_json, read_json_lines
+from rales.files.json_files import read_json as read_json_file
+
+log = logging.getLogger(__name__)
+
+RESUME, PREVIOUS = "resume.safetensors", "resume.previous.safetensors"  # the last whole epoch, and the one before
+NEXT = "resume.next.safetensors"  # until the other two have made room for it
+# May be there before the first whole epoch is
+EARLY = (NEXT, "metrics.jsonl", "epochs.safetensors", "best.safetensors", "statistics.json", "log.jsonl")
+# May differ between a run and its continuation: what was left out names files, which may have moved, and what was
+# overridden is in the config too.
+RESUME_IGNORES = ("command", "versions", "commit", "overrides", "split.left_out", "data.folders", "noise.folders")
+
+
+def begin(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Make or reopen a run folder; -> True if it holds a finished run of the same record.
+
+    An unfinished run of the same record goes on. Errors: a folder that holds a run of other settings (named), or
+    other files, or cannot be written to.
+    """
+    make_folder(folder)
+    if not (folder / "config.json").exists():
+        if found := strangers(folder):
+            raise ValueError(f"{folder}: not a run folder, but it holds {', '.join(found[:3])}; choose an empty --out")
+        write_json(folder / "config.json", record)
+        return False
+    stored = read_json(folder / "config.json")
+    if "recipe" not in stored:
+        raise ValueError(f"{folder}: not a run folder, its config.json is of something else; choose an empty --out")
+    if not (folder / "done").exists() and not goes_on(folder):  # stopped before the first epoch was done
+        for file in (*(folder / name for name in EARLY), *folder.glob("checkpoint-*.safetensors")):
+            file.unlink(missing_ok=True)  # maybe of other settings
+        write_json(folder / "config.json", record)
+        return False
+    asked, there = flatten(clean(record)), flatten(stored)
+    keys = [*asked, *(key for key in there if key.startswith("config.") and key not in asked)]
+    differences = [key for key in keys if asked.get(key) != there.get(key)]
+    finished = (folder / "done").exists()
+    ignored = (*RESUME_IGNORES, "computed_in") if finished else RESUME_IGNORES
+    differences = [key for key in differences if not key.startswith(ignored)]
+    if differences:
+        key = differences[0]
+        raise ValueError(
+            f"{folder}: holds a run of other settings ({key} is {there.get(key)!r} there, "
+            f"{asked.get(key)!r} here{f', and {len(differences) - 1} more' if len(differences) > 1 else ''}); "
+            "choose another --out or remove the folder"
+        )
+    clear(folder)
+    return finished
+
+
+def clear(folder: Path) -> None:
+    """Remove from a run folder what a kill left: what a finished run would go on from, or an unfinished one not yet."""
+    for name in (RESUME, PREVIOUS, NEXT) if (folder / "done").exists() else (NEXT,):
+        (folder / name).unlink(missing_ok=True)
+
+
+def goes_on(folder: Path) -> bool:
+    """Whether an unfinished run in the folder has a whole epoch to go on from."""
+    return any((folder / name).exists() for name in (RESUME, PREVIOUS))
+
+
+def check_same_run(path: Path, stored: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Record in a checkpoint from which a run is to go on, and the run's own: ValueError if another run wrote it."""
+    asked, there = flatten(clean(record)), flatten(stored)
+    known = [key for key in asked if key.startswith(("recipe", "options.", "config.", "seed", "split.digest"))]
+    if different := next((key for key in known if asked[key] != there.get(key)), None):
+        raise ValueError(
+            f"{path}: is of another run ({different} is {there.get(different)!r} there, {asked[different]!r} here); "
+            "put its own back, or train again in an empty folder"
+        )
+
+
+def strangers(folder: Path) -> list[str]:
+    """Folder that is to be empty -> the names of what is in it, sorted; hidden files do not count."""
+    return sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
+
+
+def stored_precision(folder: Path) -> str | None:
+    """-> the precision that an unfinished run in the folder computes in, so that its continuation does the same even
+    where "auto" would now decide otherwise; None if there is nothing to go on with."""
+    if not goes_on(folder):
+        return None
+    computed_in = read_json(folder / "config.json").get("computed_in")
+    precision = computed_in.get("precision") if isinstance(computed_in, dict) else None
+    if precision not in ("float32", "bf16"):
+        raise ValueError(f"{folder / 'config.json'}: has no usable `computed_in.precision`; {DAMAGED}")
+    return str(precision)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested JSON objects -> dotted name -> value, as JSON would store it."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def environment() -> dict[str, Any]:
+    """-> versions of what can change a result, and the commit of this package's source if it runs from a checkout."""
+    packages = versions(("rales", "torch", "numpy", "pandas", "soundfile", "soxr", "safetensors"))
+    return {"versions": {"python": platform.python_version(), **packages}, "commit": commit()}
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Packages -> their versions, "unknown" for one that is not installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def commit() -> str:
+    """-> git commit of the source tree with `+changes` if files differ from it, or "" for an installed package."""
+    here = Path(__file__).parent
+    try:
+        git = ["git", "-C", str(here)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "--", str(here)], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
+
+
+def stop_if_diverged(folder: Path, value: float, what: str, epoch: int, step: int, field: str, lr: float) -> None:
+    """Loss or largest weight of a training, after a step -> nothing, while it is a finite number.
+
+    Errors: it is none. Nothing of this epoch is in the folder then, so a run without a whole epoch can be started anew
+    there, with other settings too; another goes on from its last whole epoch with the same.
+    """
+    if math.isfinite(value):
+        return
+    again = "this folder can be used again"
+    if goes_on(folder):
+        again = "with another --out, or without this folder, which holds the epochs before"
+    raise ValueError(
+        f"{folder}: {what} is {value} in epoch {epoch}, step {step}; use a lower {field} than {lr:g} ({again})"
+    )
+
+
+def append_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:
+    """Add one JSON line per split of an epoch."""
+    with atomic_write(folder / "metrics.jsonl") as path:
+        path.write_text("".join(json.dumps(clean(line)) + "\n" for line in [*read_metrics(folder), *lines]))
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """-> the lines of metrics.jsonl; one that was cut off at the very end is left out. Errors: damage elsewhere."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = read_json_lines(path)
+    for number, line in enumerate(lines, start=1):
+        if not isinstance(line, dict) or type(line.get("epoch")) is not int:
+            raise ValueError(f"{path}, line {number}: no figures of an `epoch`; {DAMAGED}")
+    return lines
+
+
+def forget_after(folder: Path, epoch: int) -> None:
+    """Drop the metrics of epochs after `epoch`: a killed run repeats them. Errors: one before it is not there."""
+    kept = [line for line in read_metrics(folder) if line["epoch"] <= epoch]
+    if missing := set(range(1, epoch + 1)) - {line["epoch"] for line in kept}:
+        raise ValueError(f"{folder / 'metrics.jsonl'}: holds nothing of epoch {min(missing)}; {DAMAGED}")
+    with atomic_write(folder / "metrics.jsonl") as path:
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+
+def read_notes(folder: Path) -> list[dict[str, Any]]:
+    """-> the lines of log.jsonl, none if there is no such file."""
+    path = folder / "log.jsonl"
+    lines = read_json_lines(path) if path.exists() else []
+    for number, note in enumerate(lines, start=1):
+        if not isinstance(note, dict) or not all(isinstance(note.get(name), str) for name in ("recording", "what")):
+            raise ValueError(f"{path}, line {number}: no note on a `recording`; {DAMAGED}")
+    return lines
+
+
+def append_notes(folder: Path, notes: list[dict[str, str]]) -> None:
+    """Add to log.jsonl a JSON line for each note on a recording (recording, what, why) that it does not have yet."""
+    lines = read_notes(folder)
+    known = {(note["recording"], note["what"]) for note in lines}
+    for note in map(clean, notes):
+        if (key := (note["recording"], note["what"])) not in known:
+            known.add(key)
+            lines.append(note)
+    if notes:
+        with atomic_write(folder / "log.jsonl") as beside:
+            beside.write_text("".join(json.dumps(note) + "\n" for note in lines))
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], more: Mapping[str, str] | None = None
+) -> None:
+    """Tensors, a JSON record and more metadata -> one sealed safetensors file, written beside its place and renamed.
+
+    The seal is in the record, not beside it, since safetensors writes its metadata in random order and the same run
+    is to leave the same bytes.
+    Errors: a full disk is a sentence with the size that was needed; the file that stood there before stays.
+    """
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {**(more or {}), "rales": json.dumps({"seal": seals.UNSEALED, **clean(record)})}
+    with atomic_write(path, bytes_needed=sum(t.numel() * t.element_size() for t in contiguous.values())) as beside:
+        beside.touch()
+        mode = beside.stat().st_mode
+        save_file(contiguous, beside, metadata=metadata)
+        seals.seal(beside)
+        beside.chmod(mode)  # safetensors writes for the owner alone, but colleagues read each other's runs
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Checkpoint written by `save_tensors` -> (tensors, record); anything else, or other bytes, is a sentence."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such checkpoint; a run folder holds best.safetensors once an epoch is done"
+        )
+    check_name(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if "rales" not in metadata:
+                raise ValueError(
+                    f"{path}: a safetensors file without a Rales record, so it is no trained model; "
+                    "pre-trained encoders go in with --weights"
+                )
+            seals.check(path, "a checkpoint of Rales")
+            record = parse_json(metadata["rales"], f"{path}: its record", "train or copy it again")
+            if not isinstance(record, dict):
+                raise ValueError(f"{path}: its record is no object; train or copy it again")  # noqa: TRY004
+            record.pop("seal", None)  # of this file alone
+            return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged, cut or not a safetensors file ({error}); train or copy it again") from error
+
+
+def save_resume(folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+    """What a run goes on from -> RESUME; the one before becomes PREVIOUS once the new one is whole."""
+    save_tensors(folder / NEXT, tensors, record)
+    with safe_open(folder / NEXT, framework="pt"):  # its length is what its beginning says
+        pass
+    with suppress(FileNotFoundError):  # there is none after the first epoch
+        (folder / RESUME).replace(folder / PREVIOUS)
+    (folder / NEXT).replace(folder / RESUME)
+    sync_folder(folder)
+
+
+def read_resume(
+    folder: Path, take: Callable[[Mapping[str, Tensor], Mapping[str, Any], Path], None]
+) -> dict[str, Any] | None:
+    """Folder of an unfinished run -> the state of what it goes on from, once `take` (tensors, record, path) has taken
+    it; None if there is nothing.
+
+    Where RESUME is damaged, or `take` refuses it, a warning says so and PREVIOUS is taken. Errors: damaged, and there
+    is no other.
+    """
+    problem: ValueError | OSError | None = None
+    for path in (folder / RESUME, folder / PREVIOUS):
+        if not (path.exists() or path.is_symlink()):
+            continue
+        try:
+            tensors, record = read_checkpoint(path)
+            take(tensors, record, path)
+        except (ValueError, OSError) as error:
+            problem = problem or error
+            continue
+        if problem is not None:
+            log.warning("%s; the run goes on from the one before it, %s", problem, path.name)
+        return dict(record["state"])
+    if problem is not None:
+        raise problem
+    return None
+
+
+def finish(folder: Path) -> None:
+    """Say that a run is finished: `done`, after all that it stands for, and nothing to go on from any more."""
+    with atomic_write(folder / "done") as beside:
+        beside.touch()
+    clear(folder)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file, renamed into place."""
+    with atomic_write(target, bytes_needed=source.stat().st_size) as beside:
+        shutil.copyfile(source, beside)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON-able value -> file, indented, renamed into place."""
+    with atomic_write(path) as beside:
+        beside.write_text(json.dumps(clean(value), indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """File -> JSON object; all that is none is a sentence."""
+    try:
+        value = read_json_file(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such file; is {path.parent} a run folder?") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: holds a JSON {type(value).__name__}, expected an object")  # noqa: TRY004
+    return value
+
+
+def split_of(run: Path) -> str:
+    """Run folder -> the split that its record names, "" for what is no run folder."""
+    if not (run / "config.json").is_file():
+        return ""
+    config = flatten(read_json(run / "config.json"))
+    return str(config.get("config.split.name", ""))
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Table -> CSV, renamed into place."""
+    with atomic_write(path) as beside:
+        defused_table(table).to_csv(beside, index=False)
+
+
+def digest(rows: pd.DataFrame) -> str:
+    """Cycles table -> sha256 over recording, times, label and split in a fixed order: which data a run really saw."""
+    columns = ["recording", "start_s", "end_s", "label", "split"]
+    ordered = rows[columns].sort_values(columns)
+    return hashlib.sha256(ordered.to_csv(index=False, float_format="%.5f").encode()).hexdigest()
+
+
+def clean(value: Any) -> Any:
+    """Numbers of numpy, NaN, names that are no UTF-8 -> what JSON knows (null for what is no finite number)."""
+    if isinstance(value, Mapping):
+        return {encodable(str(k)): clean(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(v) for v in value]
+    if hasattr(value, "item") and callable(value.item) and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return encodable(str(value)) if isinstance(value, Path | str) else value

@@ -1,0 +1,260 @@
+"""What a run folder says of its run, as fields with types: files are held against these when they are read.
+
+A field without a default must be there. Names that are not listed are allowed, since a newer version may say more;
+those of the settings are not, since they decide what is computed.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rales.config import Config, check_fit, from_dict, of_kind, stored
+from rales.evaluation.bootstrap import COLDEST, HOTTEST
+from rales.evaluation.metrics import icbhi_scores, two_class_scores
+from rales.labels import CLASSES
+
+WRONG = "the file is damaged or was changed by hand"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What validation patients taught a model."""
+
+    temperature: float
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Side:
+    """How much data is in one part of a split."""
+
+    recordings: int = 0
+    patients: int = 0
+    cycles: int | None = None
+    classes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which data a run saw."""
+
+    name: str = ""
+    digest: str = ""
+    whole_database: bool = False
+    train: Side | None = None
+    test: Side | None = None
+
+
+@dataclass(frozen=True)
+class ComputedIn:
+    """What of the machine can change a result."""
+
+    precision: Literal["float32", "bf16"]
+    device: str = ""
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class State:
+    """Where an unfinished training stands."""
+
+    epoch: int
+    best_score: list[float] | None
+    best_epoch: int | None
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is said of an artefact."""
+
+    precision: Literal["float32", "bf16", "int8"]
+    digest: str
+    probe: list[list[float]]
+    probe_difference: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """config.json of a training run, and the record in its checkpoints."""
+
+    recipe: str
+    options: dict[str, str]
+    config: Config
+    classes: list[str]
+    overrides: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    epoch: int = 0
+    provenance: str = ""
+    command: str = ""
+    commit: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    split: Split = field(default_factory=Split)
+    calibration: Calibration | None = None
+    computed_in: ComputedIn | None = None
+    export: Export | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Fractions, null where there are no cycles of a kind."""
+
+    specificity: float | None
+    sensitivity: float | None
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How well one kind of sound is found."""
+
+    auroc: float | None
+    average_precision: float | None
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Ends of intervals."""
+
+    score: list[float | None]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What must be known of figures."""
+
+    split: str
+    select: str
+    selected_epoch: int
+    epochs: int
+    seed: int
+    cycles: int
+    patients: int
+    whole_database: bool
+    recipe: str = ""
+    provenance: str = ""
+    select_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Figures of the validation cycles."""
+
+    cycles: int
+    specificity: float | None
+    sensitivity: float | None
+    score: float | None
+    auroc: float | None
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold that validation patients chose, and the figures at it."""
+
+    threshold: float | None
+    specificity: float | None = None
+    sensitivity: float | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """A temperature that validation patients chose, and the calibration error with and without it."""
+
+    temperature: float
+    ece: float
+    ece_calibrated: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """evaluation.json, as far as somebody reads it again."""
+
+    specificity: float | None
+    sensitivity: float | None
+    score: float | None
+    confusion: list[list[int]]
+    macro_recall: float | None
+    ci95: Intervals
+    two_class: Scores
+    majority: Scores
+    crackle_present: Detection
+    wheeze_present: Detection
+    protocol: Protocol
+    warnings: list[str] = field(default_factory=list)
+    validation: Validation | None = None
+    validation_threshold: Threshold | None = None
+    validation_temperature: Temperature | None = None
+
+
+def check_record(values: Any, origin: str | Path) -> Config:
+    """Record of a training run, and the file it is from -> its settings. Errors: a sentence for all that is no such
+    record, and for classes that are not those that this version tells apart."""
+    check(Record, values, str(origin))
+    if values["classes"] != list(CLASSES):
+        raise ValueError(f"{origin}: its classes are {values['classes']}, expected {', '.join(CLASSES)} in this order")
+    temperature = (values.get("calibration") or {}).get("temperature", 1)
+    if not COLDEST <= temperature <= HOTTEST:
+        raise ValueError(f"{origin}: its temperature is {temperature}, expected {COLDEST} to {HOTTEST}; {WRONG}")
+    config = from_dict(values["config"], origin)
+    try:
+        check_fit(config)
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}; {WRONG}") from error
+    return config
+
+
+def check_evaluation(values: Any, origin: str | Path) -> None:
+    """evaluation.json, read -> nothing. Errors: what is none, or whose figures are not those of its own counts."""
+    check(Evaluation, values, str(origin))
+    if len(values["ci95"]["score"]) != 2:
+        raise ValueError(f"{origin}: ci95.score has {len(values['ci95']['score'])} ends, expected two; {WRONG}")
+    if [len(row) for row in values["confusion"]] != [len(CLASSES)] * len(CLASSES):
+        raise ValueError(f"{origin}: confusion is not {len(CLASSES)} rows of {len(CLASSES)} counts; {WRONG}")
+    strict, two_class = icbhi_scores(values["confusion"]), two_class_scores(values["confusion"])
+    for prefix, told, found in (("", values, strict), ("two_class.", values["two_class"], two_class)):
+        for name in ("specificity", "sensitivity", "score"):
+            value = math.nan if told[name] is None else told[name]
+            if not (abs(value - found[name]) < 1e-6 or (math.isnan(value) and math.isnan(found[name]))):
+                raise ValueError(f"{origin}: {prefix}{name} is {told[name]}, its counts give {found[name]}; {WRONG}")
+
+
+def check(section: type, values: Any, origin: str, prefix: str = "") -> None:
+    """Dataclass and the JSON object of it -> nothing. Errors: a sentence for a field that is missing or is no such
+    thing; `prefix` is the dotted name of the object and its dot."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{origin}: {prefix.rstrip('.') or 'it'} is {of_kind(values)}, expected an object; {WRONG}")  # noqa: TRY004
+    hints = typing.get_type_hints(section)
+    for known in dataclasses.fields(section):
+        name = prefix + known.name
+        if known.name in values:
+            check_value(values[known.name], hints[known.name], name, origin)
+        elif known.default is known.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{origin}: has no usable `{name}`; {WRONG}")
+
+
+def check_value(value: Any, kind: Any, name: str, origin: str) -> None:
+    """JSON value, the type of its field, the field's dotted name -> nothing. Errors: as `check`."""
+    if typing.get_origin(kind) is types.UnionType:  # X | None, str | int
+        if value is None and type(None) in typing.get_args(kind):
+            return
+        kind = next((each for each in typing.get_args(kind) if type(value) is each), typing.get_args(kind)[0])
+    outer, inner = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return
+    if kind is Config:
+        from_dict(value, origin)
+    elif dataclasses.is_dataclass(kind):
+        check(typing.cast(type, kind), value, origin, f"{name}.")
+    elif outer in (list, dict):
+        if not isinstance(value, outer):
+            expected = "a list" if outer is list else "an object"
+            raise ValueError(f"{origin}: {name} is {of_kind(value)}, expected {expected}; {WRONG}")
+        for part in value if isinstance(value, list) else value.values():
+            check_value(part, inner[-1], name, origin)
+    else:
+        stored(value, kind, name, origin)

@@ -1,0 +1,204 @@
+"""Cycles that a person has marked: checked, and written in the formats that other programs read."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from rales.audio.open_audio import AUDIO_SUFFIXES, FFMPEG_SUFFIXES
+from rales.data import icbhi
+from rales.data.reader import Cycle
+from rales.inference import prediction_writers
+from rales.labels import CLASSES
+
+Row = dict[str, Any]
+FORMATS = {"icbhi": ".txt", "csv": ".csv", "audacity": ".audacity.txt", "raven": ".raven.txt"}
+SHORTEST_S = 0.05
+DEEPEST = 16  # folders of a visitor's path that are kept
+PROBABILITIES = [f"p_{name}" for name in CLASSES]
+
+
+class Original(NamedTuple):
+    """The cycles that a recording begins with, and whose they are: annotation, segment or window."""
+
+    source: str
+    cycles: list[Row]
+
+
+def annotated(found: Sequence[Cycle], duration_s: float) -> Original:
+    """Cycles of an annotation that came along -> what its recording begins with."""
+    rows = [
+        {"start_s": each.start_s, "end_s": each.end_s, "label": CLASSES[each.crackle + 2 * each.wheeze]}
+        for each in found
+    ]
+    return Original("annotation", ordered([in_milliseconds({**row, "confirmed": False}, duration_s) for row in rows]))
+
+
+def called(rows: Sequence[Row], duration_s: float) -> Original:
+    """What a model says of a whole recording -> what that recording begins with."""
+    labelled = [(row, row.get("true_label") or row["label"]) for row in rows]
+    cycles = [{**span(row), "label": label, "confirmed": False} for row, label in labelled if label]
+    return Original(rows[0]["source"] if rows else "", ordered([in_milliseconds(row, duration_s) for row in cycles]))
+
+
+def checked(cycles: Sequence[Row], duration_s: float, most: int) -> list[Row]:
+    """Cycles as a visitor sent them -> sorted, times as `in_milliseconds`. ValueError names the first wrong one."""
+    if len(cycles) > most:
+        raise ValueError(f"{len(cycles)} cycles, at most {most} are taken for one recording")
+    rows = []
+    first = dict[tuple[float, float], int]()  # stretch -> the number of its cycle
+
+    for number, cycle in enumerate(cycles, start=1):
+        start_s, end_s = cycle["start_s"], cycle["end_s"]
+        if not (math.isfinite(start_s) and math.isfinite(end_s)):
+            raise ValueError(f"cycle {number}: start and end must be numbers of seconds")
+        if not 0 <= start_s < end_s <= duration_s + 0.001:
+            raise ValueError(
+                f"cycle {number}: {start_s:.3f} s to {end_s:.3f} s, expected 0 <= start < end <= {duration_s:.3f} s"
+            )
+        row = in_milliseconds(cycle, duration_s)
+        length_s = row["end_s"] - row["start_s"]
+        if length_s < SHORTEST_S - 1e-9:
+            raise ValueError(f"cycle {number}: lasts {length_s:.3f} s, expected {SHORTEST_S} s or more")
+        if (before := first.setdefault(times(row), number)) != number:
+            raise ValueError(
+                f"cycle {number}: {row['start_s']:.3f} s to {row['end_s']:.3f} s, as cycle {before}; keep one of them"
+            )
+        rows.append(row)
+    return ordered(rows)
+
+
+def ordered(rows: Sequence[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: (row["start_s"], row["end_s"]))
+
+
+def in_milliseconds(row: Row, duration_s: float) -> Row:
+    """A row with start_s and end_s -> the same in whole milliseconds, the end no later than the last whole one of the
+    recording.
+
+    Every time is rounded so once, where it arrives; the page and all that is kept then hold the same numbers.
+    """
+    last_s = math.floor(duration_s * 1000 + 1e-6) / 1000
+    return {**row, "start_s": round(row["start_s"], 3), "end_s": min(round(row["end_s"], 3), last_s)}
+
+
+def with_scores(cycles: Sequence[Row], scored: Sequence[Row]) -> list[Row]:
+    """Marked cycles -> the same with the model's label and probabilities where it has answered for just these times,
+    and `confirmed`: whether a person has set or confirmed the label."""
+    known = {times(row): row for row in scored}
+    rows = []
+    for cycle in cycles:
+        found = known.get(times(cycle), {})
+        rows.append(
+            {
+                **span(cycle),
+                "label": cycle["label"],
+                **{name: found.get(name) for name in PROBABILITIES},
+                "model_label": found.get("label"),
+                "confirmed": bool(cycle.get("confirmed")),
+            }
+        )
+    return rows
+
+
+def span(row: Row) -> Row:
+    return {"start_s": row["start_s"], "end_s": row["end_s"]}
+
+
+def times(row: Row) -> tuple[float, float]:
+    """-> what two rows of the same stretch of time share."""
+    return round(row["start_s"], 3), round(row["end_s"], 3)
+
+
+def write(form: str, recording: str, path: str, rows: Sequence[Row]) -> str:
+    """Name of a recording, the path it came with and rows of `with_scores` -> the text of one file. In ICBHI format:
+    start, end, crackles, wheezes."""
+    if form == "icbhi":
+        return "".join(
+            f"{row['start_s']:.3f}\t{row['end_s']:.3f}\t{flag(row, 'crackle')}\t{flag(row, 'wheeze')}\n" for row in rows
+        )
+    table = tabulated(recording, path, rows)
+    if form == "csv":
+        return prediction_writers.csv_text(table)
+    if form == "audacity":  # a probability stands beside the model's own label only
+        table[PROBABILITIES] = table[PROBABILITIES].mask(table["confirmed"].astype(bool))
+        return prediction_writers.label_text(prediction_writers.audacity(table), form)
+    selections = prediction_writers.raven(table)
+    selections["Confirmed"] = table["confirmed"].to_numpy()
+    return prediction_writers.label_text(selections, form)
+
+
+def tabulated(recording: str, path: str, rows: Sequence[Row]) -> pd.DataFrame:
+    """Name of a recording, the path it came with and rows of `with_scores` -> a table that `rales check` and `rales
+    train` take, once `split` is filled in."""
+    table = pd.DataFrame(rows, columns=["start_s", "end_s", "label", *PROBABILITIES, "model_label", "confirmed"])
+    table = table.astype(dict.fromkeys(PROBABILITIES, float))
+    table.insert(0, "recording", recording)
+    table.insert(1, "cycle", range(1, len(table) + 1))
+    patient = icbhi.facts_of(recording).get("patient", "")
+    return table.assign(path=path, patient=patient, split="")
+
+
+def flag(row: Row, sign: str) -> int:
+    return int(row["label"] in (sign, "both"))
+
+
+def relative(path: str) -> str:
+    """A visitor's path of a recording -> the same without what could lead elsewhere: folder/file.wav."""
+    *folders, name = re.split(r"[/\\]", path)
+    parts = [part for part in map(trimmed, folders) if part]
+    return "/".join([*parts[-DEEPEST:], stem(name) + suffix(name)])
+
+
+def titled(path: str) -> str:
+    """A path of `relative` -> the name of its recording with the folders, as others may hold one too: folder/file."""
+    return path[: len(path) - len(suffix(path))]
+
+
+def base_name(path: str) -> str:
+    """-> the last part of a visitor's path."""
+    return re.split(r"[/\\]", path)[-1]
+
+
+def stem(name: str) -> str:
+    """A visitor's file name -> the name of the recording: no folder, no suffix, no control characters."""
+    base = printable(base_name(name))
+    return trimmed(base[: len(base) - len(suffix(base))]) or "recording"
+
+
+def suffix(name: str) -> str:
+    """A visitor's file name -> the suffix of a recording or an annotation at its end, as it is written, else ""."""
+    name = printable(name)
+    found = next((each for each in (*AUDIO_SUFFIXES, ".txt") if name.lower().endswith(each)), "")
+    return name[len(name) - len(found) :]
+
+
+def printable(name: str) -> str:
+    return "".join(letter for letter in name if letter.isprintable()).strip()
+
+
+def trimmed(part: str) -> str:
+    """A part of a visitor's path -> at most 120 of its letters, no control characters, no dots or spaces around it."""
+    return printable(part)[:120].strip(". ")
+
+
+def kind(name: str) -> str:
+    """A visitor's file name -> its ending where the decoder goes by that, else "": one of a list of our own."""
+    return next((each for each in sorted(FFMPEG_SUFFIXES) if name.lower().endswith(each)), "")
+
+
+def file_name(name: str) -> str:
+    """Name of a recording -> the same as a file name in an archive, so that files find their recordings again."""
+    return re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]+', "_", name).strip(". ") or "recording"
+
+
+def safe(name: str) -> str:
+    """Name of a recording -> a file name that every system takes, in ASCII."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "recording"
+
+
+def safe_path(path: str) -> str:
+    """A path of `titled` -> one that every system takes, of as many folders; letters of all languages stay."""
+    return re.sub(r'[<>:"\\|?*]', "_", path)

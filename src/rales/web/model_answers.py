@@ -1,0 +1,135 @@
+"""A recording's decoded sound -> what a model says of it, exactly as `rales predict` does."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rales.audio import io, quality
+from rales.evaluation import predictions
+from rales.inference import attribution, audio_reader, predictor
+from rales.labels import CLASSES
+from rales.training.run_folder import clean
+
+Row = dict[str, Any]
+Span = tuple[float, float]  # seconds
+COLUMNS = ("start_s", "end_s", "label", *(f"p_{name}" for name in CLASSES), "quality", "quality_reason")
+PICTURE_HOP_S = 0.01
+LOWEST_HZ, HIGHEST_HZ = 50.0, 8000.0  # of every front-end's log-mel
+SHORTEST_PICTURE = 400  # samples that one spectrum takes
+
+
+def predict_file(model: predictor.Model, sound: Path, recording: str) -> list[Row]:
+    """Decoded sound, and an annotation if one lies beside it -> a row per cycle with the columns of `rales predict`."""
+    table = model.predict([sound])
+    table["recording"], table["path"] = recording, recording
+    rows: list[Row] = [clean(row) for row in table.to_dict("records")]
+    return rows
+
+
+def score_spans(model: predictor.Model, sound: Path, spans: Sequence[Span]) -> list[Row]:
+    """Decoded sound and stretches (start, end) in seconds -> start_s, end_s, label and p_… of each, quality and reason.
+
+    A person has marked them as breaths, so only a lack of sound leaves one without a label (see recordings.pieces).
+    """
+    rows = pd.DataFrame(spans, columns=["start_s", "end_s"]).assign(
+        recording="this recording", cycle=range(1, len(spans) + 1)
+    )
+    verdicts = [quality.without_sound(*segment) or quality.OK for segment in io.segments(sound, spans)]
+    judged = np.array([verdict.judged for verdict in verdicts], dtype=bool)
+    probabilities = np.full((len(spans), len(model.classes)), np.nan)
+    scored = judged | (model.recipe.config.audio.scope == "batch")  # then they are neighbours of the others
+    probabilities[scored] = model.probabilities(waves(model, sound, list(compress(spans, scored))))
+    probabilities[~judged] = np.nan
+    predictions.check_numbers(rows[judged], probabilities[judged])
+    table = predictions.predictions(rows, probabilities, model.decision())
+    table["quality"] = [verdict.quality for verdict in verdicts]
+    table["quality_reason"] = [verdict.reason for verdict in verdicts]
+    return [clean(row) for row in table[list(COLUMNS)].to_dict("records")]
+
+
+def quality_of(rows: Sequence[Row]) -> Row:
+    """What a model says of a whole recording -> `judged` (whether any of it has a label), quality and quality_reason:
+    those of most of the cycles without a label, or of most cycles if all have one."""
+    refused = [row for row in rows if row["label"] is None]
+    told = Counter((row.get("quality", ""), row.get("quality_reason", "")) for row in refused or rows)
+    ((name, reason), _), *_ = told.most_common(1) or [(("", ""), 0)]
+    return {"judged": len(refused) < len(rows) or not rows, "quality": name, "quality_reason": reason}
+
+
+def waves(model: predictor.Model, sound: Path, spans: Sequence[Span]) -> audio_reader.Waves:
+    """Decoded sound and stretches -> (n, samples), each as training saw a cycle."""
+    audio = model.recipe.config.audio
+    segments = io.segments(sound, spans)
+    found = [audio_reader.prepared(segment, rate_hz, audio) for segment, rate_hz in segments]
+    return np.stack(found) if found else np.empty((0, round(audio.rate_hz * audio.duration_s)), np.float32)
+
+
+def why(model: predictor.Model, sound: Path, span: Span, target: str | None) -> Row:
+    """Decoded sound, one stretch, class (None: the one predicted) -> its explanation (see schemas.Explanation).
+
+    The clip that the model sees holds a short cycle several times; contributions of its copies are added up, and what
+    lies behind the clip's end has none. Errors: a model that does not look at a log-mel picture, holds no network (an
+    artefact of `rales export`) or does not know the class.
+    """
+    if "export" in model.record:
+        raise ValueError("an exported artefact gives probabilities only; serve its run folder to see why")
+    if target is not None and target not in model.classes:
+        raise ValueError(f"the model does not know {target}; it tells {', '.join(model.classes)} apart")
+
+    (prepared,) = waves(model, sound, [span])
+    if target is None:
+        (row,) = score_spans(model, sound, [span])
+        target = row["label"]
+    if target is None:
+        raise ValueError(f"not judged, so there is nothing to explain: {row['quality_reason']}")
+
+    found = attribution.attribution(model, prepared, target)
+    audio, (start_s, end_s) = model.recipe.config.audio, span
+    length_s = end_s - start_s
+    width_s = found.time_s[0] * 2  # times are the centres of patches of equal width
+    columns = max(1, math.ceil(min(length_s, audio.duration_s) / width_s))
+    grid = np.zeros((len(found.hz), columns))
+    for centre_s, column in zip(found.time_s, found.grid.T, strict=True):
+        place_s = centre_s % length_s if audio.pad == "repeat" else centre_s
+        if place_s < columns * width_s:
+            grid[:, min(int(place_s / width_s), columns - 1)] += column
+
+    edges_hz = np.sqrt(found.hz[:-1] * found.hz[1:])
+    edges_s = start_s + np.arange(columns + 1) * width_s
+    edges_s[-1] = min(edges_s[-1], end_s)
+    return {
+        "label": target,
+        "start_s": start_s,
+        "end_s": end_s,
+        "low_hz": [LOWEST_HZ, *edges_hz],
+        "high_hz": [*edges_hz, HIGHEST_HZ],
+        "from_s": edges_s[:-1].tolist(),
+        "to_s": edges_s[1:].tolist(),
+        "values": (grid / max(np.abs(grid).max(), 1e-12)).tolist(),
+        "method": f"Integrated gradients of the log-odds of {target}",
+    }
+
+
+def picture(sound: Path) -> tuple[bytes, int, int]:
+    """16 kHz sound -> (log-mel picture as bytes 0..255 row by row from the lowest band, bands, frames of 10 ms).
+
+    The log-mel is the one the models hear; grey spans the 60 dB below the loudest 0.1 %.
+    """
+    import torch
+
+    from rales.audio import M2DLogMel
+
+    heard, _ = io.read(sound)
+    heard = np.pad(heard, (0, max(0, SHORTEST_PICTURE - heard.size)))
+    with torch.inference_mode():
+        logmel = M2DLogMel()(torch.from_numpy(heard)[None])[0, 0].numpy()  # (80, frames)
+    top = float(np.quantile(logmel, 0.999))
+    span = np.log(10.0) * 6  # 60 dB of power in natural log
+    grey = np.clip((logmel - (top - span)) / span, 0, 1)
+    return (grey * 255).astype(np.uint8).tobytes(), *logmel.shape

@@ -1,0 +1,95 @@
+"""The models that one service offers, by name; two of them at a time are held in memory."""
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from rales.export.artefact import FORMATS
+from rales.export.engine_selection import load
+from rales.inference import predictor
+from rales.report.load_runs import run_folders
+from rales.training import run_folder
+
+HELD = 2
+
+
+class Shelf:
+    """Names -> run folders. A visitor's word is looked up here and never opened."""
+
+    def __init__(self, default: str | None, folder: Path | None) -> None:
+        """`default` is a run folder, checkpoint file or artefact, None for the package's own; `folder` holds runs."""
+        self.folder = folder
+        own = str(predictor.DEFAULT_FOLDER / "model.safetensors")
+        self.default = predictor.DEFAULT if default in (None, predictor.DEFAULT) else Path(str(default)).absolute().name
+        self.sources = {self.default: own if self.default == predictor.DEFAULT else str(default)}
+        self.loaded: OrderedDict[str, predictor.Model] = OrderedDict()
+        self.told: dict[str, dict[str, Any]] = {}
+        self.look()
+
+    def look(self) -> None:
+        """Find the finished runs that are there now."""
+        if self.folder is None:
+            return
+        for run in run_folders([self.folder]):
+            name = run.relative_to(self.folder).as_posix() if run != self.folder else run.name
+            if (run / "done").is_file() and (run / "best.safetensors").is_file() and self.is_new(run):
+                self.sources[name if name not in self.sources else f"{name} (runs)"] = str(run)
+
+    def is_new(self, run: Path) -> bool:
+        return run.resolve() not in {Path(source).resolve() for source in self.sources.values()}
+
+    def listed(self) -> list[dict[str, Any]]:
+        """-> name, default, recipe and classes of every model; a run whose record cannot be read is left out."""
+        self.look()
+        found = []
+        for name, source in self.sources.items():
+            if (facts := self.facts(name, source)) is not None:
+                found.append({"name": name, "default": name == self.default, **facts})
+        return found
+
+    def facts(self, name: str, source: str) -> dict[str, Any] | None:
+        """-> recipe and classes as a model's record tells them, None if it cannot be read."""
+        if name not in self.told:
+            try:
+                record = run_folder.read_json(Path(source) / "config.json")
+                self.told[name] = told(record)
+            except (OSError, ValueError, KeyError, TypeError):
+                return None
+        return self.told[name]
+
+    def known(self, name: str | None) -> str:
+        """A visitor's word, or None for the default -> a name of this shelf. KeyError with a sentence."""
+        if name is None or name == "":
+            return self.default
+        if name not in self.sources:
+            self.look()
+        if name not in self.sources:
+            raise KeyError(f"no model {name!r} here; GET /models lists those that are")
+        return name
+
+    def model(self, name: str) -> predictor.Model:
+        """Name -> the model, loaded if it is not; called by the model's thread alone. Errors as those of `load`."""
+        if name not in self.loaded:
+            self.loaded[name] = load(self.sources[name], engine_of(self.sources[name]))
+            self.told[name] = told(self.loaded[name].record)
+        self.loaded.move_to_end(name)
+        while len(self.loaded) > HELD:
+            self.loaded.popitem(last=False)
+        return self.loaded[name]
+
+    def changed(self, name: str) -> float:
+        """-> when a model's checkpoint was written, in seconds since 1970; infinity for a model that is not here."""
+        source = Path(self.sources.get(name, ""))
+        for file in (source / "best.safetensors", source):
+            if name in self.sources and file.is_file():
+                return file.stat().st_mtime
+        return float("-inf") if name in self.sources else float("inf")
+
+
+def engine_of(source: str) -> str:
+    """A run computes in torch, as the command does without a word about engines; an artefact is its own engine."""
+    return "auto" if Path(source).suffix in (file.SUFFIX for file in FORMATS.values()) else "torch"
+
+
+def told(record: dict[str, Any]) -> dict[str, Any]:
+    return {"recipe": str(record["recipe"]), "classes": [str(word) for word in record["classes"]]}

@@ -1,0 +1,145 @@
+"""Routes that write cycles as files: one recording's, or a session's as a zip with a README that says what is in it."""
+
+import io
+import zipfile
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pandas as pd
+
+from rales.evaluation.predictions import NOTICE
+from rales.inference import prediction_writers
+from rales.web import cycle_edits
+from rales.web.routes_sessions import binary, known_session
+from rales.web.schemas import ExportForm
+from rales.web.security import Refusal
+from rales.web.service import Service
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+MANIFEST = "manifest.csv"
+README = "README.txt"  # a name that readers of ICBHI folders know to be no annotation
+COLUMNS = {
+    "icbhi": "In ICBHI format a line is: start in seconds, end in seconds, crackles (0 or 1), wheezes (0 or 1). Put "
+    "the files beside the recordings, and `rales check` and `rales train --data` take the folder (without a split list "
+    "with --set split.name=folds).",
+    "csv": "The column `confirmed` says of every cycle whether a person has set or confirmed its label. manifest.csv "
+    "holds the cycles of all recordings: fill in `split` (train, test) and `patient`, put it beside the recordings, "
+    "and `rales check` and `rales train --data` take it.",
+    "audacity": "Audacity labels have no place to say which cycles a person has confirmed.",
+    "raven": "The column `Confirmed` says of every cycle whether a person has set or confirmed its label.",
+}
+
+
+def add(app: "FastAPI", service: Service) -> None:
+    from fastapi.responses import Response
+
+    @app.get("/recordings/{recording}/export", response_class=Response, responses=binary("text/plain", "text/csv"))
+    def export(recording: str, format: ExportForm = "icbhi") -> Response:
+        """The cycles as they stand as one file. Not a diagnosis."""
+        row = service.known(recording)
+        if why := missing(row):
+            raise Refusal(409, f"{row['name']}: {why}, so there is nothing to export yet")
+        kind = "text/csv" if format == "csv" else "text/plain"
+        return Response(
+            text(format, row), media_type=kind, headers=attachment(row["name"], cycle_edits.FORMATS[format])
+        )
+
+    @app.get("/sessions/{session}/export", response_class=Response, responses=binary("application/zip"))
+    def export_session(session: str, format: ExportForm = "icbhi") -> Response:
+        """The cycles of all recordings of a session: a zip with one file each, in the folders that they came in, and
+        README.txt, which says which of them nobody has confirmed and which recordings are left out. Not a diagnosis."""
+        row = known_session(service, session)
+        content, written, left_out = io.BytesIO(), list[str](), list[str]()
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+            names = {README.removesuffix(".txt").lower(), MANIFEST.removesuffix(".csv")}
+            tables = dict[str, pd.DataFrame]()
+            for each in service.store.recordings(session, service.shelf.default):
+                recording = service.standing(each)
+                if why := missing(recording):
+                    left_out.append(f"{cycle_edits.titled(recording['path'])}: {why}")
+                    continue
+                stem = unused(cycle_edits.safe_path(cycle_edits.titled(recording["path"])), names)
+                file = stem + cycle_edits.FORMATS[format]
+                archive.writestr(file, text(format, recording))
+                tables[stem] = cycle_edits.tabulated(recording["name"], recording["path"], lines(recording))
+                written.append(f"{file}: {account(recording)}")
+            if format == "csv" and tables:
+                archive.writestr(MANIFEST, prediction_writers.csv_text(manifest(tables)))
+            archive.writestr(README, readme(row["name"], format, written, left_out))
+        return Response(content.getvalue(), media_type="application/zip", headers=attachment(row["name"], ".zip"))
+
+
+def missing(row: dict[str, Any]) -> str:
+    """A row of `Service.standing` -> why it has no cycles to write, "" if it has (or a person removed all of them)."""
+    if row["unreadable"]:
+        return str(row["unreadable"])
+    if not row["judged"] and not row["cycles"]:
+        return f"not judged: {row['quality_reason']}"
+    if row["revision"] or row["scored"] or row["source"] == "annotation":
+        return ""
+    if row["status"] == "failed":
+        return f"the model could not answer ({row['problem']})"
+    return "the model that is served has not answered for it yet"
+
+
+def text(form: str, row: dict[str, Any]) -> str:
+    return cycle_edits.write(form, row["name"], row["path"], lines(row))
+
+
+def lines(row: dict[str, Any]) -> list[dict[str, Any]]:
+    return cycle_edits.with_scores(row["cycles"], row["scored"])
+
+
+def manifest(tables: "dict[str, pd.DataFrame]") -> "pd.DataFrame":
+    """Tables of recordings by the names of their files here -> one table. Recordings of one path have none in it: a
+    person must say which file is which."""
+    named = Counter(str(table["path"].iloc[0]) for table in tables.values() if len(table))
+    alike = {name for name, count in named.items() if count > 1}
+    parts = [
+        table.assign(recording=stem, path="") if set(table["path"]) & alike else table for stem, table in tables.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def account(row: dict[str, Any]) -> str:
+    """A row of `Service.standing` -> who stands behind its labels."""
+    many = len(row["cycles"])
+    confirmed = sum(bool(cycle["confirmed"]) for cycle in row["cycles"])
+    whose = {"person": "unconfirmed", "annotation": "of the annotation that came along"}.get(
+        row["source"], "as the model calls them"
+    )
+    said = f"{many} {'cycle' if many == 1 else 'cycles'}, {confirmed} confirmed by a person"
+    rest = many - confirmed
+    said += f", {rest} {whose}" if rest else ""
+    refused = sum(one["label"] is None for one in row["scored"])
+    if refused and not row["revision"]:
+        said += f"; {refused} more not judged and left out ({row['quality_reason']})"
+    return said + ("; reviewed" if row["reviewed"] else "; NOT REVIEWED")
+
+
+def readme(session: str, form: str, written: list[str], left_out: list[str]) -> str:
+    """-> the text that goes with the files."""
+    lines = [f"Session: {session}", f"{NOTICE} Written by `rales serve`.", "", COLUMNS[form]]
+    lines += ["Labels that nobody has confirmed are those of a model, or of an annotation that came along."]
+    lines += ["", f"Files ({len(written)}):", *written]
+    lines += ["", f"Left out ({len(left_out)}):", *left_out] if left_out else ["", "No recording is left out."]
+    return "\n".join(lines) + "\n"
+
+
+def unused(name: str, names: set[str]) -> str:
+    """-> the name, with a number behind it if it is taken, also in other letters; it is then taken."""
+    number, free = 2, name
+    while free.lower() in names:
+        free, number = f"{name}_{number}", number + 1
+    names.add(free.lower())
+    return free
+
+
+def attachment(name: str, suffix: str) -> dict[str, str]:
+    whole = quote(name + suffix, safe="")
+    return {
+        "content-disposition": f"attachment; filename=\"{cycle_edits.safe(name)}{suffix}\"; filename*=UTF-8''{whole}"
+    }

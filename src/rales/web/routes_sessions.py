@@ -1,0 +1,183 @@
+"""Routes of the page: sessions, their recordings, and what is seen, heard and asked about one recording."""
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+from rales.web import cycle_edits, model_answers
+from rales.web.schemas import (
+    OPTIONAL_FILE,
+    Explanation,
+    Label,
+    Name,
+    RecordingDetail,
+    RecordingFacts,
+    Review,
+    ScoreRequest,
+    Scores,
+    Session,
+    SessionContent,
+)
+from rales.web.security import Refusal
+from rales.web.service import Service
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+def add(app: "FastAPI", service: Service) -> None:
+    add_sessions(app, service)
+    add_recordings(app, service)
+    add_sound(app, service)
+    add_scores(app, service)
+
+
+def add_sessions(app: "FastAPI", service: Service) -> None:
+    store = service.store
+
+    @app.get("/sessions", response_model=list[Session])
+    def sessions() -> list[dict[str, Any]]:
+        """All sessions, the newest first."""
+        return store.sessions()
+
+    @app.post("/sessions", response_model=SessionContent, status_code=201)
+    def new_session(given: Name) -> dict[str, Any]:
+        """Begin a session."""
+        return content(store.new_session(title(given.name)))
+
+    @app.get("/sessions/{session}", response_model=SessionContent)
+    def session(session: str) -> dict[str, Any]:
+        """A session and its recordings, with how far each of them is."""
+        return content(session)
+
+    @app.patch("/sessions/{session}", response_model=SessionContent)
+    def rename_session(session: str, given: Name) -> dict[str, Any]:
+        """Give a session another name."""
+        store.rename_session(session, title(given.name))
+        return content(session)
+
+    @app.delete("/sessions/{session}", status_code=204)
+    def remove_session(session: str) -> None:
+        """Remove a session with all of its recordings and annotations."""
+        if not store.remove_session(session):
+            raise no_session()
+
+    def content(session: str) -> dict[str, Any]:
+        return {**known_session(service, session), "recordings": service.listed(session)}
+
+
+def add_recordings(app: "FastAPI", service: Service) -> None:
+    from fastapi import File, Form, UploadFile
+
+    @app.post("/sessions/{session}/recordings", response_model=RecordingFacts, status_code=201)
+    async def upload(
+        session: str,
+        audio: Annotated[UploadFile, File(description="A recording: WAV, FLAC, MP3, OGG, AIFF, M4A or AAC.")],
+        annotation: Annotated[
+            UploadFile | None, File(description="Its cycles, in a form of rales predict."), OPTIONAL_FILE
+        ] = None,
+        path: Annotated[str, Form(description="Where it lay in a folder of several: visit1/anna.wav.")] = "",
+        only_new: Annotated[
+            bool, Form(description="Refuse (409) a file that the session has under this path.")
+        ] = False,
+    ) -> dict[str, Any]:
+        """Add a recording; the default model answers for it when its turn comes."""
+        await asyncio.to_thread(known_session, service, session)
+        path = cycle_edits.relative(path or cycle_edits.base_name(audio.filename or ""))
+        async with service.arrived(path, audio.file, annotation.file if annotation else None) as (place, facts):
+            keep = partial(service.keep, session, path, facts, place, only_new=only_new)
+            recording = await asyncio.to_thread(keep)
+        return await asyncio.to_thread(service.line_of, recording)
+
+    @app.get("/recordings/{recording}", response_model=RecordingDetail)
+    def detail(recording: str) -> dict[str, Any]:
+        """A recording, what each model said of its cycles, and the cycles as they stand."""
+        return {**service.known(recording), "scores": service.scores(recording)}
+
+    @app.patch("/recordings/{recording}", response_model=RecordingFacts)
+    def review(recording: str, given: Review) -> dict[str, Any]:
+        """Say whether a recording has been reviewed."""
+        service.store.review(recording, given.reviewed)
+        return service.line_of(recording)
+
+    @app.delete("/recordings/{recording}", status_code=204)
+    def remove(recording: str) -> None:
+        """Remove a recording, its sound and its annotations."""
+        if not service.store.remove_recording(recording):
+            raise Refusal(404, "no such recording; it may have been removed")
+
+
+def add_sound(app: "FastAPI", service: Service) -> None:
+    from fastapi.responses import FileResponse, Response
+
+    @app.get("/recordings/{recording}/audio", response_class=FileResponse, responses=binary("audio/wav"))
+    def audio(recording: str) -> FileResponse:
+        """The recording as 16 kHz WAV."""
+        return FileResponse(service.sound(recording), media_type="audio/wav")
+
+    @app.get(
+        "/recordings/{recording}/spectrogram", response_class=Response, responses=binary("application/octet-stream")
+    )
+    def spectrogram(recording: str) -> Response:
+        """The log-mel picture, a byte a cell, rows from the lowest band; x-bands, x-frames, x-hop-s say its shape."""
+        grey, bands, frames = service.picture(recording)
+        headers = {"x-bands": str(bands), "x-frames": str(frames), "x-hop-s": str(model_answers.PICTURE_HOP_S)}
+        return Response(grey, media_type="application/octet-stream", headers=headers)
+
+
+def add_scores(app: "FastAPI", service: Service) -> None:
+    @app.post("/recordings/{recording}/scores", response_model=Scores)
+    async def score(recording: str, asked: ScoreRequest) -> dict[str, Any]:
+        """What a model says of stretches of a recording, for cycles whose boundaries were moved. Not a diagnosis."""
+        row, model = await asyncio.to_thread(service.known, recording), service.model_name(asked.model)
+        places = spans([vars(span) for span in asked.cycles], row)
+        cycles = await answer(row, partial(service.score_spans, recording, model, places))
+        return {"model": model, "cycles": cycles, "facts": await asyncio.to_thread(service.line_of, recording)}
+
+    @app.post("/recordings/{recording}/predictions", response_model=Scores)
+    async def predict(recording: str, model: str = "") -> dict[str, Any]:
+        """What another model says of a recording's cycles, to set beside the default model's. Not a diagnosis."""
+        row, chosen = await asyncio.to_thread(service.known, recording), service.model_name(model)
+        cycles = await answer(row, partial(service.predict, row, chosen))
+        return {"model": chosen, "cycles": cycles, "facts": await asyncio.to_thread(service.line_of, recording)}
+
+    @app.get("/recordings/{recording}/explanation", response_model=Explanation)
+    async def explanation(
+        recording: str, start_s: float, end_s: float, model: str = "", label: Label | None = None
+    ) -> dict[str, Any]:
+        """Which parts of the log-mel picture spoke for a label, by default the model's own. Not a diagnosis."""
+        row, chosen = await asyncio.to_thread(service.known, recording), service.model_name(model)
+        (span,) = spans([{"start_s": start_s, "end_s": end_s}], row)
+        job = partial(service.why, recording, chosen, span, label)
+        return {"model": chosen, **await answer(row, job)}
+
+    def spans(given: list[dict[str, Any]], row: dict[str, Any]) -> list[model_answers.Span]:
+        try:
+            checked = cycle_edits.checked(given, row["duration_s"], service.limits.cycles)
+        except ValueError as error:
+            raise Refusal(422, str(error)) from error
+        return [(span["start_s"], span["end_s"]) for span in checked]
+
+    async def answer(row: dict[str, Any], job: Any) -> Any:
+        return await service.answered(job, service.store.place(row["id"]) / "audio.wav", row["name"])
+
+
+def known_session(service: Service, session: str) -> dict[str, Any]:
+    found = service.store.rows("SELECT id, name FROM sessions WHERE id = ?", session)
+    if not found:
+        raise no_session()
+    return found[0]
+
+
+def no_session() -> Refusal:
+    return Refusal(404, "no such session; it may have been removed")
+
+
+def title(name: str) -> str:
+    """A visitor's name for a session -> one line of at most 120 characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in name).split())[:120] or "Session"
+
+
+def binary(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of an answer that is not JSON."""
+    return {200: {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}}}

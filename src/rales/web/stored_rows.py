@@ -1,0 +1,132 @@
+"""Rows as the database holds them -> rows that can be relied on. A damaged one costs its own recording alone.
+
+A row may be damaged by a disk or by another program, or hold numbers that are none: models of before answered "normal"
+where they had no number. What cannot be read is left out, and `unreadable` or `problem` says so.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from rales.labels import CLASSES
+from rales.web.cycle_edits import PROBABILITIES
+
+Row = dict[str, Any]
+STATUSES = ("waiting", "ready", "failed")
+AGAIN = "remove the recording and send it again"
+
+
+def read_session(row: Row) -> Row:
+    """A row of `sessions` -> the same with a name and a time in it, whatever stood there."""
+    return {**row, "name": str(row["name"]), "created": number(row["created"]) or 0.0}
+
+
+def read_recording(row: Row) -> Row:
+    """A row of store.STANDING -> the same with its JSON read; `problem` says what is damaged, and `unreadable` that
+    its cycles are: "" where they can be told."""
+    facts, damage = read_facts(row)
+    scored, no_scores = tried(read_scored, row["scored"])
+    original, no_original = tried(read_marked, row["original"])
+    saved, no_saved = tried(read_marked, row["saved"])
+    if no_scores and row["origin"] != "annotation":  # then they are labels without an answer behind them
+        original, no_original = None, no_original or no_scores
+
+    unreadable = ""
+    if no_saved:
+        unreadable = (
+            f"revision {row['revision']} of its annotation cannot be read ({no_saved}); restore an earlier one from "
+            "its history, or annotate it anew"
+        )
+    elif no_original and saved is None:
+        unreadable = f"the cycles it began with cannot be read ({no_original}); {AGAIN}"
+    if no_scores and not unreadable:
+        damage.append(f"what the model said of it cannot be read ({no_scores})")
+    damage += [unreadable] if unreadable else []
+
+    return {
+        **row,
+        **facts,
+        **({"status": "failed", "problem": "; ".join(damage)} if damage else {}),
+        "scored": scored,
+        "made": number(row["made"]) if scored is not None else None,
+        "original": original,
+        "origin": row["origin"] if original is not None else None,
+        "original_lost": bool(no_original),
+        "saved": saved,
+        "unreadable": unreadable,
+    }
+
+
+def tried(read: Callable[[Any], list[Row] | None], text: Any) -> tuple[list[Row] | None, str]:
+    """-> what `read` makes of a text, and "" or why it cannot be read."""
+    try:
+        return read(text), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def read_facts(row: Row) -> tuple[Row, list[str]]:
+    """A row of `recordings` -> its columns as what they should be, and sentences on those that were not."""
+    words = {name: str(row[name]) for name in ("name", "path", "status", "problem")}
+    numbers = {name: number(row[name]) for name in ("duration_s", "rate_hz", "channels", "reviewed")}
+    wrong = [name for name, value in numbers.items() if value is None or value < 0]
+    wrong += ["status"] if words["status"] not in STATUSES else []
+    kept = {name: value if value is not None and name not in wrong else 0 for name, value in numbers.items()}
+    kept |= {name: int(kept[name]) for name in ("rate_hz", "channels", "reviewed")}
+    return {**words, **kept}, [f"its {', '.join(wrong)} cannot be read; {AGAIN}"] if wrong else []
+
+
+def number(value: Any) -> float | None:
+    """-> the same if it is a finite number, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value
+
+
+def read_marked(text: Any) -> list[Row] | None:
+    """JSON of an annotation or of the cycles that a recording began with -> rows with start_s, end_s, label and
+    confirmed; None where there is none. ValueError."""
+    if text is None:
+        return None
+    rows = read_rows(text)
+    for place, row in enumerate(rows, start=1):
+        if row.get("label") not in CLASSES:
+            raise ValueError(f"cycle {place} has no label")
+        row["confirmed"] = bool(row.get("confirmed"))
+    return rows
+
+
+def read_scored(text: Any) -> list[Row] | None:
+    """JSON of what a model said -> rows with start_s, end_s, label, p_… and the rest; None where there is none.
+    ValueError, also for a label beside which no probabilities stand: that is no answer."""
+    if text is None:
+        return None
+    rows = read_rows(text)
+    for place, row in enumerate(rows, start=1):
+        shares = [row.get(name) for name in PROBABILITIES]
+        row |= dict(zip(PROBABILITIES, shares, strict=True))
+        label, truth = row.setdefault("label", None), row.setdefault("true_label", None)
+        if label not in (*CLASSES, None) or truth not in (*CLASSES, None):
+            raise ValueError(f"cycle {place} has an unknown label")
+        if any(share is not None and number(share) is None for share in shares):
+            raise ValueError(f"cycle {place} has a probability that is no number")
+        if label is not None and None in shares:
+            raise ValueError(f"cycle {place} has a label without probabilities")
+        row |= {name: str(row.get(name) or "") for name in ("quality", "quality_reason")}
+    return rows
+
+
+def read_rows(text: Any) -> list[Row]:
+    """JSON -> a list of rows with start_s and end_s. ValueError."""
+    try:
+        rows = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError("no JSON") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("no list of cycles")
+    for place, row in enumerate(rows, start=1):
+        start_s, end_s = number(row.get("start_s")), number(row.get("end_s"))
+        if start_s is None or end_s is None or not 0 <= start_s < end_s:
+            raise ValueError(f"cycle {place} has no times")
+    return rows

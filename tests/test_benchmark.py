@@ -1,0 +1,88 @@
+"""The speed table: every path there is, plausible figures, no path that is missing in silence."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rales.cli import main
+from rales.errors import UsageError
+from rales.export import parity
+from rales.export.parity import Waves
+from rales.inference.predictor import Model
+from rales.jobs import benchmark
+from tests import tiny
+
+KEYS = {"path", "batch", "ms_a_clip", "times", "gflops", "share_of_peak"}
+
+
+def test_the_command_prints_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.save(tiny.model(), tmp_path / "model.safetensors")
+    monkeypatch.setattr(benchmark, "paths", few_paths)
+    for more in (["--json"], []):
+        with pytest.raises(SystemExit) as ended:
+            main(["bench", "--model", str(tmp_path / "model.safetensors"), "--batch", "1", "--batch", "2", *more])
+        assert ended.value.code == 0
+        out = capsys.readouterr().out
+        if more:
+            found = json.loads(out)
+    assert "torch float32, packed" in out
+    assert "left out: onnx float32: the package onnx is not installed" in out
+    assert [(row["path"], row["batch"]) for row in found["rows"]] == [
+        (name, batch) for batch in (1, 2) for name in (benchmark.EAGER, "torch float32, packed")
+    ]
+    assert all(set(row) == KEYS and row["ms_a_clip"] > 0 for row in found["rows"])
+    assert found["rows"][0]["times"] == 1
+    assert found["peak_gflops"]["float32"] > 1
+    assert {row["path"] for row in found["from_disk"]} == {benchmark.EAGER, "torch float32, packed"}
+    assert all(row["times_real_time"] == pytest.approx(20 / row["seconds"]) for row in found["from_disk"])
+    assert found["machine"]["threads"] == torch.get_num_threads()
+
+
+def few_paths(model: Model) -> Iterator[tuple[str, object]]:
+    def missing() -> object:
+        raise UsageError("the package onnx is not installed")
+
+    yield from list(ALL_PATHS(model))[:2]
+    yield "onnx float32", missing
+
+
+ALL_PATHS = benchmark.paths
+
+
+def test_every_format_and_precision_is_a_path() -> None:
+    names = [name for name, _ in benchmark.paths(tiny.model())]
+    assert {"onnx float32", "onnx int8", "openvino float32", "openvino bf16", "openvino int8"} <= set(names)
+
+
+def test_operations_of_a_clip() -> None:
+    """By hand: two blocks of width 24 on 192 + 8 frames, patches of 16 x 16, one unit of 201 frames in 13 columns."""
+    model = tiny.model()
+    patches, dim = 5 * 13, 24
+    tokens = patches + 1
+    linear = 2 * (2 * tokens * 12 * dim**2)  # 2 blocks; qkv 3, proj 1, mlp 8 of dim^2
+    attention = 2 * (2 * 2 * tokens**2 * dim)
+    edge = 2 * patches * 256 * dim + 2 * 2 * dim * 4
+    assert benchmark.gflop_a_clip(model) == pytest.approx((linear + attention + edge) / 1e9, rel=1e-6)
+
+
+def test_a_peer_is_what_the_ratios_are_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "paths", few_paths)
+    monkeypatch.setattr(benchmark, "untrained", lambda size: tiny.model())
+
+    def slow(model: Model) -> parity.Engine:
+        def engine(waves: Waves) -> parity.Probabilities:
+            for _ in range(4):
+                model.in_torch(waves, model.plain)
+            return np.full((len(waves), 4), 0.25)
+
+        return engine
+
+    found = benchmark.bench(batches=(2,), rounds=3, peer=slow)
+    assert found["times_as_fast_as"] == benchmark.PEER
+    assert found["rows"][1]["times"] > 1.5

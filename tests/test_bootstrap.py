@@ -1,0 +1,384 @@
+"""Intervals, paired tests and calibration against closed forms, scikit-learn and simulated truth."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.special import expit, log_softmax, softmax
+from scipy.stats import norm as normal
+from scipy.stats import t as student
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import log_loss
+
+from rales.evaluation import bootstrap as statistics
+from rales.evaluation.bootstrap import (
+    FIGURES,
+    apply_temperature,
+    bootstrap,
+    expected_calibration_error,
+    fit_temperature,
+    mean_sd,
+    paired_difference,
+    reliability_curve,
+    wilson,
+)
+from rales.evaluation.metrics import confusion, icbhi_scores
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+Cycles = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+
+
+def clinic(generator: np.random.Generator, patients: int = 49, spread: float = 0.8) -> Cycles:
+    """(N,) true, predicted, patient: very unequal patients, each with an own chance of a right answer."""
+    cycles = np.ceil(generator.exponential(56, size=patients)).astype(int)
+    patient = np.repeat(np.arange(patients), cycles)
+    share = generator.beta(0.3, 0.4, size=patients)
+    true = np.where(generator.random(len(patient)) < share[patient], generator.integers(1, 4, size=len(patient)), 0)
+    chance = expit(np.array([[1.3], [-0.4]]) + spread * generator.normal(size=(2, patients)))
+    right = generator.random(len(patient)) < chance[(true > 0).astype(int), patient]
+    return true, np.where(right, true, (true + 1) % 4), patient
+
+
+def shared_logits(seed: int, count: int = 400) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Classes drawn from the probabilities of the logits: calibrated at temperature 1."""
+    generator = np.random.default_rng(seed)
+    logits = 1.5 * generator.normal(size=(count, 4))
+    edges = softmax(logits, axis=1).cumsum(axis=1)
+    return (generator.random((count, 1)) > edges[:, :3]).sum(axis=1), logits
+
+
+def test_interval_is_reproducible_and_holds_the_estimate() -> None:
+    true, predicted, patient = clinic(np.random.default_rng(0))
+    intervals = bootstrap(true, predicted, patient, seed=7)
+    assert intervals == bootstrap(true, predicted, patient, seed=7)
+    assert intervals == bootstrap(true, predicted, patient, seed=np.random.default_rng(7))
+    assert intervals != bootstrap(true, predicted, patient, seed=8)
+    estimate = icbhi_scores(confusion(true, predicted))
+    for name in FIGURES:
+        low, high = intervals[name]
+        assert 0 <= low < estimate[name] < high <= 1
+        assert (low + high) / 2 == pytest.approx(estimate[name])
+
+
+def test_names_and_order_of_patients_do_not_matter() -> None:
+    true, predicted, patient = clinic(np.random.default_rng(1), patients=12)
+    names = [f"patient {number}" for number in patient]
+    order = np.random.default_rng(0).permutation(len(true))
+    shuffled = bootstrap(true[order], predicted[order], [names[row] for row in order])
+    assert shuffled == bootstrap(true, predicted, patient)
+
+
+def test_cycle_interval_matches_the_binomial_and_is_narrower() -> None:
+    true, predicted, patient = clinic(np.random.default_rng(2))
+    by_cycle = bootstrap(true, predicted, patient, cluster=False)
+    by_patient = bootstrap(true, predicted, patient)
+    for name, chosen in (("specificity", true == 0), ("sensitivity", true > 0)):
+        hits = (true == predicted)[chosen]
+        binomial = 2 * 1.96 * math.sqrt(hits.mean() * (1 - hits.mean()) / len(hits))
+        assert by_cycle[name][1] - by_cycle[name][0] == pytest.approx(binomial, rel=0.05)
+    for name in FIGURES:
+        assert np.diff(by_patient[name]) > 1.2 * np.diff(by_cycle[name])
+
+
+def test_higher_level_is_wider() -> None:
+    true, predicted, patient = clinic(np.random.default_rng(3))
+    wide, narrow = bootstrap(true, predicted, patient, level=0.99), bootstrap(true, predicted, patient, level=0.8)
+    assert all(np.diff(wide[name]) > np.diff(narrow[name]) for name in FIGURES)
+
+
+def test_degenerate_inputs_give_nan_without_warning() -> None:
+    one_patient = bootstrap([0, 0, 1, 1], [0, 1, 1, 0], ["a"] * 4)
+    assert all(np.isnan(one_patient[name]).all() for name in FIGURES)
+    only_normal = bootstrap([0] * 8, [0, 1] * 4, [1, 1, 1, 2, 2, 3, 3, 4], resamples=500)
+    assert not np.isnan(only_normal["specificity"]).any()
+    assert np.isnan([only_normal["sensitivity"], only_normal["score"]]).all()
+    difference = paired_difference([0] * 4, [0, 0, 1, 1], [0, 1, 0, 1], [1, 1, 2, 3], resamples=500)
+    assert math.isnan(difference["score"]["p_value"])
+    assert not math.isnan(difference["specificity"]["p_value"])
+    assert bootstrap([0, 0, 1, 1], [0, 0, 1, 1], [1, 2, 1, 2], resamples=500)["score"] == (1, 1)
+
+
+def test_two_patients_that_differ_say_nothing() -> None:
+    true, predicted = [0, 0, 0, 1, 1, 0, 0, 0, 1, 1], [0, 0, 1, 1, 0, 0, 1, 1, 0, 0]
+    assert bootstrap(true, predicted, [1] * 5 + [2] * 5)["score"] == (0, 1)
+
+
+def test_a_single_error_leaves_a_narrow_interval() -> None:
+    # A third of the resamples miss the one patient with an error and have no spread; they must not blow it up.
+    true = np.tile([0] * 9 + [1], 49)
+    predicted = true.copy()
+    predicted[0] = 1
+    low, high = bootstrap(true, predicted, np.repeat(np.arange(49), 10))["specificity"]
+    assert high == 1
+    assert 1 - 4 / 441 < low < 1 - 2 / 441  # one error of 441 cycles, and room for one or two more
+
+
+def test_equal_patients_have_no_spread_in_spite_of_rounding() -> None:
+    true, predicted = np.tile([0, 0, 0, 1, 1, 1], 7), np.tile([0, 1, 1, 1, 0, 0], 7)
+    low, high = bootstrap(true, predicted, np.repeat(np.arange(7), 6))["score"]
+    assert low == high == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"patients": [1]}, "unequal length"),
+        ({"predicted": [0, 7]}, "predicted classes hold 7"),
+        ({"level": 95}, "level 95"),
+        ({"resamples": 0}, "0 resamples"),
+        ({"true": [], "predicted": [], "patients": []}, "no cycles"),
+    ],
+)
+def test_wrong_input_is_refused(options: dict[str, Any], sentence: str) -> None:
+    arguments: dict[str, Any] = {"true": [0, 1], "predicted": [0, 1], "patients": [1, 2]}
+    with pytest.raises(ValueError, match=sentence):
+        bootstrap(**{**arguments, **options})
+
+
+def test_identical_systems_do_not_differ() -> None:
+    true, predicted, patient = clinic(np.random.default_rng(4))
+    for figure in paired_difference(true, predicted, predicted, patient, resamples=500).values():
+        assert figure == {"difference": 0, "low": 0, "high": 0, "p_value": 1}
+
+
+def test_paired_difference_is_antisymmetric_and_sharper_than_two_intervals() -> None:
+    generator = np.random.default_rng(5)
+    true, worse, patient = clinic(generator)
+    better = np.where(generator.random(len(true)) < 0.15, true, worse)
+    forward = paired_difference(true, better, worse, patient)
+    backward = paired_difference(true, worse, better, patient)
+    scores = icbhi_scores(confusion(true, better)), icbhi_scores(confusion(true, worse))
+    single = bootstrap(true, worse, patient)
+    for name in FIGURES:
+        figure = forward[name]
+        assert figure["difference"] == pytest.approx(scores[0][name] - scores[1][name])
+        assert backward[name]["difference"] == pytest.approx(-figure["difference"])
+        assert figure["low"] > 0
+        assert figure["high"] - figure["low"] < np.diff(single[name])
+    # Nothing of 10,000 resamples comes near such a gain; the smallest p is 1 / 10,001 and never 0.
+    assert forward["score"]["p_value"] == pytest.approx(1 / 10_001)
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_interval_excludes_zero_only_with_a_small_p(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    true, predicted, patient = clinic(generator, patients=15)
+    other = np.where(generator.random(len(true)) < 0.04, true, predicted)
+    other = np.where(generator.random(len(true)) < 0.04, (true + 1) % 4, other)
+    for figure in paired_difference(true, predicted, other, patient, resamples=399, seed=seed).values():
+        if math.isnan(figure["p_value"]):
+            continue
+        excludes = figure["low"] > 0 or figure["high"] < 0
+        assert not excludes or figure["p_value"] <= 0.05 + 1e-12
+        assert 1 / 400 <= figure["p_value"] <= 1
+
+
+def test_mean_and_sample_deviation_over_seeds() -> None:
+    assert mean_sd([0.6, 0.62, 0.58]) == pytest.approx((0.6, 0.02))
+    assert mean_sd([0.6])[0] == 0.6
+    assert math.isnan(mean_sd([0.6])[1])
+    with pytest.raises(ValueError, match="at least one seed"):
+        mean_sd([])
+
+
+def test_reliability_equals_scikit_learn() -> None:
+    true, logits = shared_logits(0)
+    p = softmax(logits, axis=1)
+    curve = reliability_curve(true, p, bins=10)
+    accuracy, confidence = calibration_curve(p.argmax(axis=1) == true, p.max(axis=1), n_bins=10)
+    filled = curve[curve["cycles"] > 0]
+    np.testing.assert_allclose(filled["accuracy"], accuracy)
+    np.testing.assert_allclose(filled["confidence"], confidence)
+    assert len(curve) == 10
+    assert curve["cycles"].sum() == len(true)
+    assert curve.loc[curve["cycles"] == 0, "accuracy"].isna().all()
+
+
+def test_calibration_error_by_hand() -> None:
+    # Two cycles of confidence 0.7, one right: gap 0.2. Two of confidence 1, both right: gap 0. Mean 0.1.
+    p = [[0.7, 0.1, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [1.0, 0, 0, 0], [0, 0, 1.0, 0]]
+    assert expected_calibration_error([0, 0, 0, 2], p) == pytest.approx(0.1)
+    assert math.isnan(expected_calibration_error([], np.zeros((0, 4))))
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 2.5])
+def test_fitted_temperature_has_the_lowest_log_loss(factor: float) -> None:
+    true, logits = shared_logits(1)
+    temperature = fit_temperature(factor * logits, true)
+    assert temperature == pytest.approx(factor * fit_temperature(logits, true), rel=1e-6)
+    assert fit_temperature(log_softmax(factor * logits, axis=1), true) == pytest.approx(temperature, rel=1e-6)
+
+    def loss(t: float) -> float:
+        return float(log_loss(true, softmax(factor * logits / t, axis=1)))
+
+    grid = temperature * np.exp(np.linspace(-1, 1, 81))
+    assert loss(temperature) <= min(loss(t) for t in grid) + 1e-12
+
+
+def test_temperature_repairs_overconfidence() -> None:
+    true, logits = shared_logits(2, count=4000)
+    assert fit_temperature(logits, true) == pytest.approx(1, abs=0.1)
+    overconfident = softmax(3 * logits, axis=1)
+    repaired = apply_temperature(overconfident, fit_temperature(3 * logits, true))
+    assert expected_calibration_error(true, overconfident) > 0.1
+    assert expected_calibration_error(true, repaired) < 0.03
+    np.testing.assert_array_equal(repaired.argmax(axis=1), overconfident.argmax(axis=1))
+    np.testing.assert_allclose(apply_temperature(overconfident, 3), softmax(logits, axis=1), atol=1e-9)
+
+
+def test_temperature_at_its_ends_and_of_zero_probabilities() -> None:
+    logits = np.eye(4)
+    assert fit_temperature(logits, [0, 1, 2, 3]) == 0.01
+    assert fit_temperature(logits, [1, 2, 3, 0]) == 100
+    np.testing.assert_allclose(apply_temperature([[0.8, 0.2, 0, 0]], 2), [[2 / 3, 1 / 3, 0, 0]])
+    with pytest.raises(ValueError, match="finite numbers"):
+        fit_temperature([[0, -np.inf, 0, 0]], [0])
+    with pytest.raises(ValueError, match="above 0"):
+        apply_temperature([[0.8, 0.2, 0, 0]], 0)
+
+
+@pytest.mark.slow
+def test_interval_covers_the_truth_in_93_to_97_of_100_clinics() -> None:
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    rates = expit(np.array([[1.3], [-0.4]]) + 0.8 * nodes) @ weights / weights.sum()
+    truth = dict(zip(FIGURES, [*rates, rates.mean()], strict=True))
+    generator = np.random.default_rng(11)
+    hits = []
+    # 2,000 clinics: with 500 the measured coverage alone would scatter by a percentage point.
+    for seed in range(2000):
+        intervals = bootstrap(*clinic(generator), resamples=999, seed=seed)
+        hits.append([intervals[name][0] <= truth[name] <= intervals[name][1] for name in FIGURES])
+    coverage = np.mean(hits, axis=0)
+    assert np.all((coverage >= 0.93) & (coverage <= 0.97)), coverage
+
+
+@pytest.mark.slow
+def test_paired_test_rejects_equal_systems_at_its_nominal_rate() -> None:
+    generator = np.random.default_rng(12)
+    p_values = []
+    for seed in range(500):
+        true, predicted, patient = clinic(generator)
+        # Each system spoils the shared answers at rates of its own per patient: neither is better in the long run.
+        spoiled = generator.random((2, len(true))) < 0.3 * generator.random((2, 49))[:, patient]
+        systems = np.where(spoiled, (true + 1) % 4, predicted)
+        report = paired_difference(true, systems[0], systems[1], patient, resamples=1000, seed=seed)
+        p_values.append(report["score"]["p_value"])
+    assert 0.03 <= np.mean(np.array(p_values) <= 0.05) <= 0.07
+
+
+def test_wilson_interval() -> None:
+    """Against the examples of Newcombe (1998): 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
+    for count, total, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)):
+        assert wilson(count, total) == pytest.approx((low, high), abs=1e-4)
+    assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=1e-4)
+    assert wilson(0, 0) == (0, 1)
+    with pytest.raises(ValueError, match="3 of 2"):
+        wilson(3, 2)
+
+
+def test_standard_errors_by_hand() -> None:
+    """Three patients: of the ratio r of sums, U / (U - 1) times the sum of (right - r total)^2 over total^2."""
+    right, normals = np.array([3, 1, 0]), np.array([4, 2, 4])
+    hits, abnormals = np.array([1, 5, 2]), np.array([2, 6, 2])
+    rows = np.column_stack([right, normals, hits, abnormals]).astype(float)
+    sums = np.concatenate([rows, (rows[:, :, None] * rows[:, None, :]).reshape(3, 16)], axis=1).sum(axis=0)
+    figures, errors = statistics._figures(sums, 3)
+    specificity, sensitivity = 4 / 10, 8 / 10
+    of_normal = (right - specificity * normals) / 10
+    of_abnormal = (hits - sensitivity * abnormals) / 10
+    residuals = (of_normal, of_abnormal, (of_normal + of_abnormal) / 2)
+    assert figures == pytest.approx([specificity, sensitivity, 0.6])
+    assert errors == pytest.approx([math.sqrt(1.5 * (residual**2).sum()) for residual in residuals])
+
+
+def test_half_width_is_the_order_statistic_or_students_t_whichever_is_larger() -> None:
+    deviations = np.append(np.random.default_rng(0).permutation(np.arange(1.0, 20.0)), np.nan)  # 19 that exist
+    assert statistics._half_width(deviations, 0.5, units=40, level=0.90) == 0.5 * 18
+    assert statistics._half_width(deviations, 0.5, units=40, level=0.95) == 0.5 * 19
+    assert statistics._half_width(deviations, 0.5, units=40, level=0.96) == math.inf  # too few to say
+    flat = np.zeros(999)
+    for units in (2, 3, 10):
+        expected = 0.5 * student.ppf(0.975, units - 1)
+        assert statistics._half_width(flat, 0.5, units=units, level=0.95) == pytest.approx(expected)
+    assert statistics._half_width(deviations, 0.0, units=40, level=0.95) == 0
+    for level in (0.0, 1.0):
+        with pytest.raises(ValueError, match="expected a fraction between 0 and 1"):
+            statistics._half_width(deviations, 0.5, units=40, level=level)
+
+
+def test_a_difference_without_spread_is_none_or_beyond_all_doubt() -> None:
+    assert statistics._observed(-0.2, 0.1) == 2
+    assert statistics._observed(0.3, 0.0) == math.inf
+    assert statistics._observed(0.0, 0.0) == statistics._observed(1e-13, 0.0) == 0
+
+
+def test_p_value_is_never_below_students() -> None:
+    """Four patients with one normal cycle and one abnormal each; the first system is right once more in three."""
+    true = [0, 1] * 4
+    first = [0, 1, 0, 1, 0, 1, 0, 2]
+    second = [1, 1, 0, 2, 1, 1, 0, 2]
+    patients = np.repeat(np.arange(4), 2)
+    found = paired_difference(true, first, second, patients)
+    gains = np.array([1, 0, 1, 0]) / 4  # right normal cycles more, a patient
+    error = math.sqrt(4 / 3 * ((gains - gains.mean()) ** 2).sum())
+    assert found["specificity"]["difference"] == 0.5
+    assert found["specificity"]["p_value"] >= 2 * student.sf(0.5 / error, 3) * (1 - 1e-12)
+    assert found["specificity"]["high"] == 1  # no difference is larger
+    assert paired_difference(true, second, first, patients)["specificity"]["low"] == -1
+    assert found == paired_difference(true, first, second, patients, cluster=True, seed=0, resamples=10_000)
+    assert found != paired_difference(true, first, second, patients, cluster=False)
+
+
+def test_columns_of_unequal_length_are_counted_in_the_sentence() -> None:
+    with pytest.raises(ValueError, match=r"unequal length \(2 true, 3 patients, 2 predicted\)"):
+        bootstrap([0, 1], [0, 1], ["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"unequal length \(2 true, 2 patients, 2 predicted, 1 other\)"):
+        paired_difference([0, 1], [0, 1], [1], ["a", "b"])
+    with pytest.raises(ValueError, match=r"unequal length \(1 true, 2 probabilities\)"):
+        reliability_curve([0], np.full((2, 4), 0.25))
+    with pytest.raises(ValueError, match=r"unequal length \(1 true, 2 logits\)"):
+        fit_temperature(np.zeros((2, 4)), [0])
+
+
+def test_deviation_of_two_seeds_and_ends_of_the_wilson_interval() -> None:
+    assert mean_sd([0.2, 0.4]) == pytest.approx((0.3, 0.1 * math.sqrt(2)))
+    z2 = normal.ppf(0.975) ** 2
+    low, high = wilson(5, 5)
+    assert low == pytest.approx(5 / (5 + z2))
+    assert high == 1.0
+    low, high = wilson(0, 5)
+    assert low == 0.0
+    assert high == pytest.approx(z2 / (5 + z2))
+    assert wilson(5, 5, level=0.5)[0] > wilson(5, 5)[0]
+
+
+def test_bins_are_fifteen_equal_ones_and_one_cycle_fills_one() -> None:
+    p = np.array([[0.9, 0.1, 0.0, 0.0], [0.3, 0.25, 0.25, 0.2]])
+    curve = reliability_curve([0, 1], p)
+    assert list(curve.columns) == ["low", "high", "cycles", "confidence", "accuracy"]
+    assert curve["low"].tolist() == pytest.approx(np.arange(15) / 15)
+    assert curve["high"].tolist() == pytest.approx(np.arange(1, 16) / 15)
+    assert curve["cycles"].tolist() == [0] * 4 + [1] + [0] * 8 + [1, 0]
+    assert curve["cycles"].dtype == np.int64
+    assert expected_calibration_error([0, 1], p) == pytest.approx((0.1 + 0.3) / 2)
+    low = np.full((1, 4), 0.25)
+    assert reliability_curve([0], low, bins=4)["cycles"].tolist() == [1, 0, 0, 0]  # 0.25 ends the first bin
+    assert reliability_curve([0], low, bins=5)["cycles"].tolist() == [0, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("logits", [np.zeros(4), np.zeros((1, 3)), np.zeros((0, 4)), np.full((1, 4), -np.inf)])
+def test_what_is_no_table_of_logits_is_refused(logits: NDArray[np.float64]) -> None:
+    with pytest.raises(ValueError, match=r"expected \(cycles, 4\) finite numbers"):
+        fit_temperature(logits, [0] * (len(logits) if logits.ndim == 2 else 4))
+
+
+def test_a_very_cold_temperature_leaves_the_largest_of_each_row() -> None:
+    p = np.array([[0.4, 0.3, 0.2, 0.1], [0.25, 0.2, 0.25, 0.3]])
+    assert apply_temperature(p, 1e-3) == pytest.approx(np.array([[1, 0, 0, 0], [0, 0, 0, 1]]), abs=1e-30)
+    assert apply_temperature([[1, 0, 0, 0]], 2).tolist() == [[1, 0, 0, 0]]

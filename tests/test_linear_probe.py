@@ -1,0 +1,172 @@
+"""Linear probes of layers: against scikit-learn, what they may and may not see, learned weights."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rales.evaluation.metrics import confusion, icbhi_scores
+from rales.jobs import linear_probe
+
+
+def problem(rows: int = 150, depth: int = 3, width: int = 20, seed: int = 0):
+    """-> pooled layers whose mean tells the class a little, classes, folds."""
+    random = np.random.default_rng(seed)
+    label = random.integers(0, 4, rows)
+    shift = random.standard_normal((4, depth, width))[label]
+    mixed = random.standard_normal((width, width)) * np.logspace(0, -2, width)[:, None]  # a few directions dominate
+    pooled = (random.standard_normal((rows, depth, width)) + 0.4 * shift) @ mixed * 10 + 3
+    return pooled.astype(np.float32), label, np.arange(rows) % 5
+
+
+def by_sklearn(pooled, label, train, subset, c):
+    """-> probabilities of the test rows, as the plain way computes them."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    x = pooled[:, list(subset)].reshape(len(pooled), -1).astype(np.float64)
+    regression = LogisticRegression(C=c, class_weight="balanced", max_iter=10_000, tol=1e-8)
+    model = make_pipeline(StandardScaler(), regression).fit(x[train], label[train])
+    found = np.zeros(((~train).sum(), 4))
+    found[:, regression.classes_] = model.predict_proba(x[~train])
+    return found
+
+
+@pytest.mark.parametrize("c", [1.0, 0.01, 0.001])
+def test_every_subset_has_the_probabilities_of_scikit_learn(c: float) -> None:
+    pooled, label, folds = problem()
+    train, chosen = folds != 0, linear_probe.subsets(3)
+    fold = linear_probe.prepare(pooled, label, train, c)
+    for subset, p in zip(chosen, linear_probe.probabilities(fold, chosen), strict=True):
+        assert np.abs(p - by_sklearn(pooled, label, train, subset, c)).max() < 1e-3, subset
+
+
+@pytest.mark.parametrize(("rows", "depth", "width"), [(60, 3, 100), (150, 3, 1), (40, 2, 5)])
+def test_wide_and_narrow_layers(rows: int, depth: int, width: int) -> None:
+    """More features than rows, and fewer than the shared basis has vectors."""
+    pooled, label, folds = problem(rows, depth, width, seed=rows)
+    train, chosen = folds != 1, linear_probe.subsets(depth)
+    fold = linear_probe.prepare(pooled, label, train, 0.01)
+    for subset, p in zip(chosen, linear_probe.probabilities(fold, chosen), strict=True):
+        assert np.abs(p - by_sklearn(pooled, label, train, subset, 0.01)).max() < 1e-3, subset
+
+
+def test_scores_are_those_of_scikit_learn() -> None:
+    pooled, label, folds = problem()
+    found = linear_probe.probe_all(pooled, label, folds, c=0.01).set_index("layers")
+    assert len(found) == 7
+    for subset in linear_probe.subsets(3):
+        counts = [
+            confusion(label[folds == k], by_sklearn(pooled, label, folds != k, subset, 0.01).argmax(axis=1))
+            for k in range(5)
+        ]
+        row = found.loc[linear_probe.name(subset)]
+        for figure, value in icbhi_scores(np.sum(counts, axis=0)).items():
+            assert row[figure] == pytest.approx(value)
+        assert row["score_sd"] == pytest.approx(np.std([icbhi_scores(k)["score"] for k in counts], ddof=1))
+        assert row["size"] == len(subset)
+    assert found["score"].is_monotonic_decreasing
+
+
+def test_a_class_without_training_rows_is_never_predicted() -> None:
+    pooled, label, folds = problem()
+    label = np.where((label == 3) & (folds != 0), 0, label)
+    train = folds != 0
+    fold = linear_probe.prepare(pooled, label, train, 0.01)
+    (p,) = linear_probe.probabilities(fold, [(0, 2)])
+    assert (p[:, 3] == 0).all()
+    assert np.abs(p - by_sklearn(pooled, label, train, (0, 2), 0.01)).max() < 1e-3
+
+
+def test_test_rows_teach_nothing() -> None:
+    """Other test rows and classes: the very same fit, so the same probabilities for the rows that stayed."""
+    pooled, label, folds = problem()
+    train, chosen = folds != 0, linear_probe.subsets(3)
+    first, *others = np.flatnonzero(~train)
+    changed, other_label = pooled.copy(), label.copy()
+    changed[others] = 100 * changed[others] + 7
+    other_label[others] = 3 - other_label[others]
+    a, b = linear_probe.prepare(pooled, label, train, 0.01), linear_probe.prepare(changed, other_label, train, 0.01)
+    for name in ("grams", "basis", "images", "target", "weight"):
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+    assert pooled[first].tolist() == changed[first].tolist()
+    for p, q in zip(linear_probe.probabilities(a, chosen), linear_probe.probabilities(b, chosen), strict=True):
+        assert p[0] == pytest.approx(q[0], abs=1e-6)
+    whole = linear_probe.standardised(pooled, train)
+    assert np.abs(whole[train].mean(axis=0)).max() < 1e-5
+    assert np.abs(whole[train].std(axis=0) - 1).max() < 1e-5
+
+
+@given(depth=st.integers(1, 10), data=st.data())
+def test_subsets_are_complete_and_neighbours_alike(depth: int, data: st.DataObject) -> None:
+    found = linear_probe.subsets(depth)
+    assert len(set(found)) == len(found) == 2**depth - 1
+    assert all(len(set(a) ^ set(b)) == 1 for a, b in itertools.pairwise(found))
+    size = data.draw(st.integers(1, depth))
+    few = linear_probe.subsets(depth, [size])
+    assert few == [subset for subset in found if len(subset) == size]
+    assert all(len(set(a) ^ set(b)) == 2 for a, b in itertools.pairwise(few))
+
+
+def test_what_is_asked_for_must_exist() -> None:
+    assert len(linear_probe.subsets(12)) == 4095
+    with pytest.raises(ValueError, match="expected sizes from 1 to 4"):
+        linear_probe.subsets(4, [5])
+    with pytest.raises(ValueError, match="16777215 subsets of 24 layers"):
+        linear_probe.subsets(24)
+    pooled, label, folds = problem()
+    with pytest.raises(ValueError, match="one class and fold a row"):
+        linear_probe.probe_all(pooled, label[:-1], folds)
+    with pytest.raises(ValueError, match="at least two folds"):
+        linear_probe.probe_all(pooled, label, 0 * folds)
+    with pytest.raises(ValueError, match="without fold 1 all rows are of one class"):
+        linear_probe.probe_all(pooled, (folds == 1).astype(int), folds)
+    with pytest.raises(ValueError, match="above 0"):
+        linear_probe.probe_all(pooled, label, folds, c=0)
+    pooled[3, 1, 2] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        linear_probe.probe_all(pooled, label, folds)
+
+
+def test_an_interrupted_count_ends_with_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_probe, "CHUNK", 3)
+    pooled, label, folds = problem(depth=4)
+    chosen = linear_probe.subsets(4)
+    whole = linear_probe.count(pooled, label, folds, chosen, c=0.01)
+    kept: list[np.ndarray] = []
+
+    def stop_at_the_seventh(counts: np.ndarray) -> None:
+        kept.append(counts.copy())
+        if len(kept) == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        linear_probe.count(pooled, label, folds, chosen, c=0.01, keep=stop_at_the_seventh)
+    assert (kept[-1] < 0).any()
+    rest: list[np.ndarray] = []
+    again = linear_probe.count(
+        pooled, label, folds, chosen, c=0.01, counts=kept[-1], keep=lambda k: rest.append(k.copy())
+    )
+    assert (again == whole).all()
+    assert len(rest) == 5 * 5 - 7
+
+
+def test_learned_weights_find_the_layer_that_tells_and_are_an_optimum() -> None:
+    pooled, label, folds = problem(depth=4)
+    random = np.random.default_rng(5)
+    pooled[:, [0, 1, 3]] = random.standard_normal(pooled[:, [0, 1, 3]].shape)
+    weights, counts = linear_probe.learned_weights(pooled, label, folds, c=0.01)
+    assert weights.shape == (5, 4)
+    assert (weights >= 0).all()
+    assert (weights**2).mean(axis=1) == pytest.approx(1)
+    assert (weights.argmax(axis=1) == 2).all()
+    assert counts.sum() == len(label)
+    fold = linear_probe.prepare(pooled, label, folds != 0, 0.01)
+    square, solution = linear_probe.learn(fold)
+    slopes = torch.stack([(linear_probe.times(solution, own, 0.0) * solution).sum() for own in fold.grams]).sqrt()
+    # of a group lasso: the same for every layer that is used, less for one that is not
+    assert slopes[square > 0.1].numpy() == pytest.approx(slopes.max().item(), rel=0.02)

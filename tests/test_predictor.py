@@ -1,0 +1,473 @@
+"""A trained model and recordings: the same cycle has one answer, wherever it is asked for."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+import rales
+from rales.data import read_cycles
+from rales.data.waveform_cache import waveform
+from rales.errors import UsageError
+from rales.evaluation import bootstrap, predictions
+from rales.inference import audio_reader as reading
+from rales.inference import predictor
+from rales.labels import CLASSES
+from rales.recipes.registry import make_recipe
+from rales.training import finetune, run_folder
+from tests import tiny
+
+COLUMNS = ["recording", "cycle", "start_s", "end_s", "label", "p_normal", "p_crackle", "p_wheeze", "p_both"]
+P = COLUMNS[5:]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data`, a finished `run` on it and the `cache`."""
+    folder = tmp_path_factory.mktemp("predict")
+    cycles = read_cycles(tiny.write_folder(folder / "data"))
+    finetune.run(tiny.recipe("train.lr=0.01"), cycles, folder / "run", cache_folder=folder / "cache")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(place: Path) -> predictor.Model:
+    return rales.load(place / "run")
+
+
+def recordings(place: Path) -> list[Path]:
+    return sorted((place / "data").glob("*.wav"))
+
+
+def test_a_damaged_cache_moves_no_score(place: Path, model: predictor.Model, caplog: pytest.LogCaptureFixture) -> None:
+    """Zeroed sectors once gave another Score, and `same_data_as_training` true over it."""
+    cycles = read_cycles(place / "data")
+    before = predictor.evaluate(place / "run", cycles, cache_folder=place / "cache")
+    (file,) = (place / "cache").glob("*/waves.npy")
+    whole, content = model.probabilities(np.load(file)), file.read_bytes()
+    sectors = [content[at : at + 4096] for at in range(0, len(content), 4096)]
+    file.write_bytes(b"".join(sectors[:1] + [bytes(len(s)) if n % 2 else s for n, s in enumerate(sectors[1:])]))
+    assert np.abs(model.probabilities(np.load(file)) - whole).max() > 0.01  # can be read, and has other answers
+    assert predictor.evaluate(place / "run", cycles, cache_folder=place / "cache") == before
+    assert before["protocol"]["same_data_as_training"]
+    assert f"{file.parent}: damaged or cut" in caplog.text
+    assert file.read_bytes() == content
+
+
+# The table
+
+
+def test_columns_and_order(place: Path, model: predictor.Model) -> None:
+    table = model.predict(place / "data")
+    assert list(table.columns) == [*COLUMNS, "true_label", "quality", "quality_reason", "source", "path"]
+    assert model.classes == CLASSES
+    assert table["recording"].unique().tolist() == [path.stem for path in recordings(place)]
+    assert table["cycle"].tolist() == [1, 2, 3, 4] * 8
+    assert set(table["source"]) == {"annotation"}
+    assert table.attrs["notice"] == "Research tool, not a diagnosis."
+    assert np.allclose(table[P].sum(axis=1), 1)
+    assert table["label"].tolist() == [CLASSES[i] for i in table[P].to_numpy().argmax(axis=1)]
+    annotated = read_cycles(place / "data")
+    assert table["true_label"].tolist() == annotated["label"].tolist()
+    assert table[["start_s", "end_s"]].equals(annotated[["start_s", "end_s"]])
+
+
+def test_files_folders_and_repeats(place: Path, model: predictor.Model) -> None:
+    first, second = recordings(place)[:2]
+    assert model.predict(str(first))["recording"].unique().tolist() == [first.stem]
+    table = model.predict([second, first, second])
+    assert table["recording"].unique().tolist() == [second.stem, first.stem]
+    assert len(table) == 8
+
+
+def test_windows_where_nothing_is_annotated(tmp_path: Path, place: Path, model: predictor.Model) -> None:
+    sound, rate_hz = soundfile.read(recordings(place)[0])
+    soundfile.write(tmp_path / "visit.flac", np.tile(sound, 3)[: round(9.3 * rate_hz)], rate_hz)
+    shutil.copy(recordings(place)[1], tmp_path / "z.wav")
+    shutil.copy(recordings(place)[1].with_suffix(".txt"), tmp_path / "z.txt")
+    table = model.predict(tmp_path, cycles="windows")
+    visit = table[table["recording"] == "visit"]
+    assert visit[["start_s", "end_s"]].to_numpy().tolist() == [[0, 4], [4, 8], [8, 9.3]]
+    assert visit["source"].tolist() == ["window"] * 3
+    assert "true_label" not in table
+    table = model.predict(tmp_path)
+    assert set(table.loc[table["recording"] == "visit", "source"]) <= {"segment", "window"}
+    assert table.loc[table["recording"] == "visit", "true_label"].isna().all()
+    assert table.loc[table["recording"] == "z", "true_label"].notna().all()
+
+
+# One input, one answer
+
+
+def test_a_cycle_alone_and_among_others(place: Path, model: predictor.Model) -> None:
+    path = recordings(place)[-1]
+    together = model.predict(place / "data")
+    one_recording = model.predict(path)
+    rows = together[together["recording"] == path.stem].reset_index(drop=True)
+    assert np.abs(rows[P].to_numpy() - one_recording[P].to_numpy()).max() < 1e-6
+
+    row = rows.iloc[2]
+    settings = model.recipe.config.audio
+    alone = waveform(path, row["start_s"], row["end_s"], samples=round(settings.duration_s * settings.rate_hz))
+    assert np.abs(model.probabilities(alone[None])[0] - row[P].to_numpy(dtype=float)).max() < 1e-6
+    forty = np.stack([alone, *np.random.default_rng(0).normal(0, 0.1, (40, alone.size)).astype(np.float32)])
+    assert np.abs(model.probabilities(forty[::-1].copy())[-1] - row[P].to_numpy(dtype=float)).max() < 1e-6
+
+
+def test_it_is_what_the_run_predicted(place: Path, model: predictor.Model) -> None:
+    stored = pd.read_csv(place / "run" / "predictions.csv")
+    asked = model.predict([path for path in recordings(place) if path.stem in set(stored["recording"])])
+    assert asked[["recording", "cycle"]].equals(stored[["recording", "cycle"]])
+    assert np.abs(asked[P].to_numpy() - stored[P].to_numpy()).max() < 1e-5
+    assert stored[P].to_numpy().std(axis=0).max() > 1e-3  # the cycles have answers of their own
+
+
+def test_a_checkpoint_file_is_the_same_model(place: Path, model: predictor.Model, tmp_path: Path) -> None:
+    shutil.copy(place / "run" / "best.safetensors", tmp_path / "my-model.safetensors")
+    path = recordings(place)[0]
+    assert rales.load(tmp_path / "my-model.safetensors", device="cpu").predict(path).equals(model.predict(path))
+
+
+def test_training_in_bfloat16_is_scored_in_float32(place: Path, tmp_path: Path) -> None:
+    recipe = tiny.recipe("train.precision=bf16", "train.epochs=1")
+    finetune.run(recipe, read_cycles(place / "data"), tmp_path / "run", cache_folder=place / "cache")
+    stored = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    asked = rales.load(tmp_path / "run").predict(place / "data")
+    asked = asked[asked["recording"].isin(set(stored["recording"]))]
+    assert np.abs(asked[P].to_numpy() - stored[P].to_numpy()).max() < 1e-5
+
+
+def test_embeddings_are_what_the_head_sees(place: Path, model: predictor.Model) -> None:
+    vectors = model.embed(place / "data")
+    assert vectors.shape == (32, 2 * 24)
+    assert vectors.dtype == np.float32
+    head = model.network.get_submodule("head")
+    with torch.inference_mode():
+        probabilities = head(torch.from_numpy(vectors)).softmax(dim=1).numpy()
+    assert np.abs(probabilities - model.predict(place / "data")[P].to_numpy()).max() < 1e-5
+    table = model.embed_table(recordings(place)[0])
+    assert list(table.columns) == ["recording", "cycle", "start_s", "end_s", "path", "vector"]
+
+
+def test_vectors_of_a_layer_and_of_a_recording(place: Path, model: predictor.Model) -> None:
+    fused, first = model.embed(place / "data"), model.embed(place / "data", layer=1)
+    weight = model.plain.get_parameter("fusion.weight")[0].item()
+    assert np.abs(fused[:, :24] - weight * first).max() < 1e-5  # both layers are fused, weighted, side by side
+    whole = model.embed_table(place / "data", per="recording")
+    assert whole["recording"].tolist() == [path.stem for path in recordings(place)]
+    assert set(whole["cycle"]) == {0}
+    assert np.abs(whole["vector"][1] - fused[4:8].mean(axis=0)).max() < 1e-6
+    with pytest.raises(UsageError, match="--layer 3: the encoder has layers 1 to 2"):
+        model.embed(place / "data", layer=3)
+
+
+# Engines and decisions
+
+
+def test_every_probability_comes_from_the_engine(place: Path, model: predictor.Model) -> None:
+    asked = []
+
+    def engine(waves: reading.Waves) -> predictions.Probabilities:
+        asked.append(waves.shape)
+        return np.tile([0.1, 0.2, 0.3, 0.4], (len(waves), 1))
+
+    other = predictor.Model(model.recipe, model.plain, model.record, torch.device("cpu"), engine=engine)
+    table = other.predict(place / "data")
+    assert set(table["label"]) == {"both"}
+    assert table[P].drop_duplicates().to_numpy().tolist() == [[0.1, 0.2, 0.3, 0.4]]
+    assert asked == [(32, 32000)]  # eight recordings in one batch
+    assert other.probabilities(np.zeros((40, 32000), np.float32)).shape == (40, 4)
+
+
+def test_status_has_a_row_for_every_recording(place: Path, model: predictor.Model, tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"")
+    paths = [str(recordings(place)[0]), str(tmp_path / "bad.wav"), str(recordings(place)[1])]
+    problems: list[str] = []
+    ((table, status),) = model.tables(paths, problems)
+    assert status["path"].tolist() == paths
+    assert status["status"].tolist() == ["ok", "failed", "ok"]
+    assert status["sentence"].tolist() == ["", problems[0], ""]
+    assert status["cycles"].tolist() == [4, 0, 4]
+    assert status["duration_s"].tolist()[::2] == [4.0, 4.0]
+    assert len(table) == 8
+
+
+def test_tables_come_some_recordings_at_a_time(
+    place: Path, model: predictor.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = model.predict(place / "data")
+    monkeypatch.setattr(predictor, "CHUNK", 6)
+    parts = list(model.tables([str(path) for path in recordings(place)]))
+    assert [len(table) for table, _ in parts] == [8, 8, 8, 8, 0]
+    assert pd.concat([table for table, _ in parts[:4]], ignore_index=True).equals(whole)
+
+
+def test_a_recording_that_breaks_off_has_no_answer(
+    place: Path, model: predictor.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its first cycles were scored before the damage was met."""
+    original = reading.pieces
+
+    def breaking(path: str, *rest: Any) -> Any:
+        for piece in original(path, *rest):
+            if path == str(recordings(place)[1]):
+                yield piece._replace(last=False)
+                raise ValueError("the rest is damaged")
+            yield piece
+
+    monkeypatch.setattr(reading, "pieces", breaking)
+    problems: list[str] = []
+    table = model.predict(place / "data", problems)
+    assert problems == ["the rest is damaged"]
+    assert len(table) == 28
+    assert recordings(place)[1].stem not in set(table["recording"])
+
+
+def test_abstention_threshold_and_their_notice(place: Path, model: predictor.Model) -> None:
+    plain = model.predict(place / "data")
+    sure = plain[P].max(axis=1)
+    middle = float(sure.median())
+    table = model.predict(place / "data", decision=model.decision(min_confidence=middle))
+    assert table["uncertain"].tolist() == (sure < middle).tolist()
+    assert table["label"].equals(plain["label"])
+    for threshold, labels in ((0.0, {"normal"}), (1.0, set(CLASSES[1:]))):
+        table = model.predict(place / "data", decision=model.decision(threshold=threshold))
+        assert set(table["label"]) <= labels
+        assert f"Normal from p_normal {threshold:.3f} on." in table.attrs["notice"]
+    with pytest.raises(UsageError, match="--threshold validation: the model has no threshold"):
+        model.decision(threshold="validation")
+    with pytest.raises(UsageError, match=r"--min-confidence 1.5: expected a probability"):
+        model.decision(min_confidence=1.5)
+
+
+def test_a_validation_run_keeps_its_calibration(place: Path, tmp_path: Path) -> None:
+    """Prediction is at the temperature of the validation patients, and says so; the run's own files stay as scored."""
+    cycles = read_cycles(place / "data")
+    recipe = tiny.recipe("train.lr=0.01", "train.select=validation")
+    figures = finetune.run(recipe, cycles, tmp_path / "run", cache_folder=place / "cache")
+    model = rales.load(tmp_path / "run")
+    temperature = figures["validation_temperature"]["temperature"]
+    assert model.calibration["temperature"] == pytest.approx(temperature)
+    assert (model.calibration["cycles"], model.calibration["patients"]) == (4, 1)
+    assert f"temperature {temperature:.3f}" in model.decision().notice
+    asked = model.predict(place / "data")
+    stored = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    asked = asked[asked["recording"].isin(set(stored["recording"]))]
+    cooled = bootstrap.apply_temperature(stored[P], temperature)
+    assert np.abs(asked[P].to_numpy() - cooled).max() < 1e-4
+    assert asked["label"].tolist() == stored["label"].tolist()
+    assert model.decision(threshold="validation").threshold == model.calibration["threshold"]
+    assert predictor.evaluate(tmp_path / "run", cycles, cache_folder=place / "cache")["score"] == figures["score"]
+
+
+def test_shares_of_abnormal_cycles() -> None:
+    rows = pd.DataFrame(
+        {
+            "recording": ["a"] * 5 + ["b"],
+            "path": ["x/a.wav"] * 5 + ["x/b.wav"],
+            "label": ["normal", "crackle", "both", "wheeze", "normal", "normal"],
+            "uncertain": [False, False, False, False, True, True],
+        }
+    )
+    a, b = predictions.per_recording(rows).to_dict("records")
+    assert [a[name] for name in ("cycles", "uncertain", *CLASSES, "abnormal")] == [5, 1, 1, 1, 1, 1, 3]
+    assert a["abnormal_share"] == 0.75
+    assert (a["low"], a["high"]) == pytest.approx((0.3006, 0.9544), abs=1e-4)  # Wilson, 3 of 4
+    assert (b["low"], b["high"]) == (0, 1)
+    assert np.isnan(b["abnormal_share"])
+
+
+def test_without_a_name_the_model_of_the_package_is_loaded(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor, "DEFAULT_FOLDER", tmp_path)
+    for name in (None, "rales-small"):
+        with pytest.raises(UsageError, match="this version ships none"):
+            rales.load(name)
+    shutil.copy(place / "run" / "best.safetensors", tmp_path / "model.safetensors")
+    wanted = rales.load(place / "run").digest
+    assert [rales.load(name).digest for name in (None, "rales-small")] == [wanted, wanted]
+
+
+# Evaluation
+
+
+def test_evaluation_equals_that_of_the_run(place: Path) -> None:
+    cycles = read_cycles(place / "data")
+    figures = predictor.evaluate(place / "run", cycles, cache_folder=place / "cache")
+    stored = run_folder.read_json(place / "run" / "evaluation.json")
+    for name, value in stored.items():
+        if name == "protocol":
+            assert {key: figures[name][key] for key in value} == value
+        elif name == "sp_se_curve":
+            assert figures[name]["threshold"] == pytest.approx(value["threshold"], abs=1e-6)
+        else:
+            assert figures[name] == (pytest.approx(value) if not isinstance(value, list | dict) else value), name
+    assert {"specificity", "sensitivity", "score", "confusion", "ci95", "protocol"} <= set(figures)
+    assert figures["protocol"]["same_data_as_training"] is True
+    assert set(figures["by_device"]) == set(tiny.DEVICES)
+    assert sum(part["cycles"] for part in figures["by_location"].values()) == 12
+    assert set(figures["leak_free"]) == {"official_drop", "official_move"}
+    assert figures["leak_free"]["official_move"]["cycles_trained_on"] == 0
+
+
+def test_evaluation_says_where_a_repair_tests_on_trained_cycles(place: Path) -> None:
+    cycles = read_cycles(place / "data")
+    cycles.loc[cycles["patient"] == "105", "patient"] = "106"  # now on both sides
+    figures = predictor.evaluate(place / "run", cycles, cache_folder=place / "cache")
+    move, drop = (figures["leak_free"][name] for name in ("official_move", "official_drop"))
+    assert (move["cycles"], move["cycles_trained_on"]) == (16, 4)
+    assert (drop["cycles"], drop["cycles_trained_on"]) == (8, 0)
+
+
+@pytest.mark.parametrize("split", ["official_drop", "official_move", "folds"])
+def test_evaluation_of_a_run_on_another_split(place: Path, tmp_path: Path, split: str) -> None:
+    cycles = read_cycles(place / "data")
+    cycles.loc[cycles["patient"] == "105", "patient"] = "106"  # now on both sides
+    recipe = tiny.recipe("train.epochs=1", f"split.name={split}", "train.select=validation")
+    finetune.run(recipe, cycles, tmp_path / "run", cache_folder=place / "cache")
+    figures = predictor.evaluate(tmp_path / "run", cycles, cache_folder=place / "cache")
+    stored = run_folder.read_json(tmp_path / "run" / "evaluation.json")
+    assert figures["confusion"] == stored["confusion"]
+    assert run_folder.clean(figures["ci95"]) == stored["ci95"]
+    assert figures["protocol"]["same_data_as_training"] is True
+    assert figures["leak_free"] == {}
+    table = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    assert (
+        len(table) == figures["protocol"]["cycles"] == {"official_drop": 8, "official_move": 16}.get(split, len(table))
+    )
+
+
+def test_evaluation_where_every_test_patient_is_trained_on_too(place: Path) -> None:
+    """Nothing is left to test on after official_drop; the figures of the run's own split are not hurt."""
+    cycles = read_cycles(place / "data")
+    test = cycles["split"] == "test"
+    cycles.loc[test, "patient"] = "101"
+    figures = predictor.evaluate(place / "run", cycles, cache_folder=place / "cache")
+    assert figures["score"] == run_folder.read_json(place / "run" / "evaluation.json")["score"]
+    assert "official_drop" not in figures["leak_free"]
+
+
+def test_evaluation_on_other_data_is_said(place: Path) -> None:
+    cycles = read_cycles(place / "data")
+    figures = predictor.evaluate(place / "run", cycles[cycles["patient"] != "108"], cache_folder=place / "cache")
+    assert figures["protocol"]["same_data_as_training"] is False
+    assert figures["protocol"]["cycles"] == 8
+
+
+# What cannot be read
+
+
+def test_bad_recordings_among_good_ones(place: Path, model: predictor.Model, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(place / "data", data)
+    names = [path.name for path in recordings(place)]
+    (data / names[0]).write_bytes(b"not a sound")
+    (data / names[1]).with_suffix(".txt").write_text("0\t1\t0\n")
+    (data / f"._{names[2]}").write_bytes(b"what macOS leaves in archives")
+    problems: list[str] = []
+    table = model.predict([data, tmp_path / "nowhere.wav"], problems)
+    assert len(problems) == 3
+    for name, problem in zip((names[0], f"{Path(names[1]).stem}.txt, line 1", "nowhere.wav"), problems, strict=True):
+        assert name in problem
+    whole = model.predict(place / "data")
+    good = whole[whole["recording"].isin([name.removesuffix(".wav") for name in names[2:]])]
+    assert np.abs(table[P].to_numpy() - good[P].to_numpy()).max() < 1e-6
+    with pytest.raises(ValueError, match=names[0]):
+        model.predict(data)
+    with pytest.raises(FileNotFoundError, match=r"nowhere.wav"):
+        model.predict(tmp_path / "nowhere.wav")
+
+
+def test_nothing_readable_gives_an_empty_table(model: predictor.Model, tmp_path: Path) -> None:
+    problems: list[str] = []
+    (tmp_path / "x.wav").write_bytes(b"")
+    table = model.predict(tmp_path / "x.wav", problems)
+    assert (len(table), len(problems)) == (0, 1)
+    assert list(table.columns)[:9] == COLUMNS
+
+
+def test_a_folder_without_recordings_is_a_sentence(model: predictor.Model, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no recording in it \(.wav, .wave, "):
+        model.predict(tmp_path)
+
+
+# What cannot be loaded
+
+
+def test_places_without_a_model_are_sentences(tmp_path: Path, place: Path) -> None:
+    with pytest.raises(ValueError, match=r"no run folder \(config.json is missing\)"):
+        rales.load(tmp_path)
+    run_folder.begin(tmp_path / "unfinished", run_folder.read_json(place / "run" / "config.json"))
+    with pytest.raises(ValueError, match=r"unfinished: the run is not finished; the same train command"):
+        rales.load(tmp_path / "unfinished")
+    with pytest.raises(FileNotFoundError, match=r"nothing: no such checkpoint"):
+        rales.load(tmp_path / "nothing")
+    with pytest.raises(ValueError, match=r"device 'tpu9' is not there"):
+        rales.load(place / "run", device="tpu9")
+
+
+def test_files_that_are_no_model_are_sentences(place: Path, golden: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"enconly.safetensors: .*without a Rales record.*--weights"):
+        rales.load(golden / "checkpoints" / "enconly.safetensors")
+    tensors, record = run_folder.read_checkpoint(place / "run" / "best.safetensors")
+    run_folder.save_tensors(tmp_path / "x.safetensors", tensors, {**record, "recipe": "gone"})
+    with pytest.raises(ValueError, match=r"x.safetensors: made by recipe 'gone'"):
+        rales.load(tmp_path / "x.safetensors")
+    run_folder.save_tensors(tmp_path / "x.safetensors", {**tensors, "head.weight": torch.zeros(4, 7)}, record)
+    with pytest.raises(ValueError, match=r"x.safetensors: its tensors do not fit .* \(head.weight"):
+        rales.load(tmp_path / "x.safetensors")
+    record["config"]["train"]["inertia"] = 0.5
+    run_folder.save_tensors(tmp_path / "x.safetensors", tensors, record)
+    with pytest.raises(ValueError, match=r"x.safetensors: unknown settings inertia; it was written by another version"):
+        rales.load(tmp_path / "x.safetensors")
+    (tmp_path / "x.safetensors").write_text("hello")
+    with pytest.raises(ValueError, match=r"x.safetensors: damaged"):
+        rales.load(tmp_path / "x.safetensors")
+
+
+def test_a_model_without_fused_vectors_says_so(model: predictor.Model, place: Path) -> None:
+    plain = predictor.Model(model.recipe, torch.nn.Linear(1, 4), model.record, torch.device("cpu"))
+    with pytest.raises(ValueError, match="a model of recipe m2d_fusion has no embedding"):
+        plain.embed(recordings(place)[0])
+
+
+def test_a_run_from_pretrained_weights_needs_their_file_no_more(place: Path, golden: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "start.safetensors"
+    shutil.copy(golden / "checkpoints" / "enconly.safetensors", weights)
+    words = [word for word in tiny.SETTINGS if not word.startswith("model.")]
+    recipe = make_recipe("m2d_fusion", [*words, "train.epochs=1"], weights=str(weights))
+    finetune.run(recipe, read_cycles(place / "data"), tmp_path / "run", cache_folder=place / "cache")
+    stored = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    weights.unlink()
+    asked = rales.load(tmp_path / "run").predict(place / "data")
+    asked = asked[asked["recording"].isin(set(stored["recording"]))]
+    assert np.abs(asked[P].to_numpy() - stored[P].to_numpy()).max() < 1e-5
+
+
+FAILS = """
+import sys
+from pathlib import Path
+from rales import predict, recordings
+predict.BATCH, recordings.PIECE, model = 1, 1, predict.load(sys.argv[1])
+model.at_once = int(sys.argv[3])
+def engine(waves):
+    raise ZeroDivisionError("the engine failed")
+model.engine = engine
+model.predict(sorted(str(path) for path in Path(sys.argv[2]).glob("*.wav")))
+"""
+
+
+@pytest.mark.parametrize("at_once", ["1", "2"])
+def test_an_engine_that_fails_ends_the_process_and_leaves_no_reader_waiting(place: Path, at_once: str) -> None:
+    command = [sys.executable, "-c", FAILS, str(place / "run"), str(place / "data"), at_once]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "ZeroDivisionError: the engine failed" in ended.stderr

@@ -1,0 +1,103 @@
+"""Records of runs and evaluations are held against their fields."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rales.config import Config, to_dict
+from rales.evaluation import metrics, predictions
+from rales.labels import CLASSES
+from rales.training import run_folder
+from rales.training.run_records import check_evaluation, check_record
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def record() -> dict[str, Any]:
+    found: dict[str, Any] = {"recipe": "m2d_fusion", "options": {"size": "tiny"}, "config": to_dict(Config())}
+    found |= {
+        "classes": CLASSES,
+        "epoch": 3,
+        "split": {"name": "official", "digest": "d", "train": {"cycles": 3}, "left_out": []},
+    }
+    return dict(run_folder.clean({**found, "calibration": None, "something": {"new": [1]}}))
+
+
+def test_a_record_gives_its_settings() -> None:
+    assert check_record(record(), "x") == Config()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda r: r.pop("classes"), "has no usable `classes`"),
+        (lambda r: r.update(recipe=1), "recipe is 1, expected text"),
+        (lambda r: r.update(epoch=True), "epoch is True, expected a whole number"),
+        (lambda r: r.update(epoch=-1), "epoch is -1, expected a finite number, 0 or more"),
+        (lambda r: r.update(options={"size": 5}), "options is 5, expected text"),
+        (lambda r: r.update(split="official"), "split is text, expected an object"),
+        (
+            lambda r: r["split"].update(train={"cycles": "many"}),
+            "split.train.cycles is 'many', expected a whole number",
+        ),
+        (lambda r: r.update(calibration={"threshold": 0.5}), "has no usable `calibration.temperature`"),
+        (lambda r: r.update(calibration={"temperature": 1e-300}), "its temperature is 1e-300, expected 0.01 to 100"),
+        (lambda r: r.update(config=[]), "its config is a list, expected an object"),
+        (lambda r: r["config"].update(audio=5), "its audio is a number, expected an object"),
+        (lambda r: r["config"]["audio"].update(rate_hz=1e4), "audio.rate_hz is 10000.0, expected a whole number"),
+        (lambda r: r["config"]["audio"].update(rate_hz=10), "audio.rate_hz=10 and"),
+        (lambda r: r["config"]["audio"].update(pad="none"), "audio.pad is 'none', expected one of repeat, zero"),
+        (lambda r: r["config"]["audio"].update(duration_s=600, rate_hz=192_000), "115200000 samples a cycle, expected"),
+        (lambda r: r["config"]["model"].update(depth=10**9), "model.depth is 1000000000, expected a number up to 128"),
+        (lambda r: r["config"]["model"].update(layers=[13]), "model.layers=[13]: the encoder has 12 layers"),
+        (lambda r: r["config"]["model"].update(layers=[1.5]), "model.layers is [1.5], expected a list of whole"),
+        (lambda r: r["config"]["model"].update(patch=[16]), "model.patch is [16], expected a list of whole numbers"),
+        (lambda r: r["config"]["train"].update(validation_share=1), "validation_share is 1, expected a share between"),
+        (lambda r: r["config"].update(seed=None), "seed is None, expected a whole number"),
+    ],
+)
+def test_what_is_no_record_is_a_sentence(change: Change, sentence: str) -> None:
+    found = record()
+    change(found)
+    with pytest.raises(ValueError, match=r"^run/config.json: ") as error:
+        check_record(found, "run/config.json")
+    assert sentence in str(error.value)
+
+
+def evaluation() -> dict[str, Any]:
+    counts = [[3, 1, 0, 0], [1, 2, 0, 0], [0, 0, 0, 0], [0, 0, 1, 1]]
+    nothing = {"auroc": None, "average_precision": None}
+    protocol = {"split": "official", "select": "last", "selected_epoch": 1, "epochs": 1, "seed": 0, "cycles": 9}
+    scores = {**metrics.icbhi_scores(counts), "two_class": metrics.two_class_scores(counts), "confusion": counts}
+    more = {"majority": {"specificity": 1.0, "sensitivity": 0.0, "score": 0.5}, "macro_recall": 0.5}
+    protocol |= {"patients": 3, "whole_database": False, "select_by": None}
+    found = {**scores, **more, "ci95": {"score": [0.2, None]}, "crackle_present": nothing, "wheeze_present": nothing}
+    return dict(run_folder.clean({**found, "protocol": protocol, "notice": predictions.NOTICE}))
+
+
+def test_an_evaluation_is_one() -> None:
+    check_evaluation(evaluation(), "x")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (dict.clear, "has no usable `specificity`"),
+        (lambda e: e.update(score="high"), "score is 'high', expected a number"),
+        (lambda e: e.update(score=0.9), "score is 0.9, its counts give"),
+        (lambda e: e["two_class"].update(score=0.9), "two_class.score is 0.9, its counts give"),
+        (lambda e: e.update(confusion=[[1]]), "confusion is not 4 rows of 4 counts"),
+        (lambda e: e.update(confusion=[[1, 2], [3]]), "confusion is not 4 rows of 4 counts"),
+        (lambda e: e["ci95"].update(score=[0.5]), "ci95.score has 1 ends, expected two"),
+        (lambda e: e.update(warnings="none"), "warnings is text, expected a list"),
+        (lambda e: e["protocol"].pop("seed"), "has no usable `protocol.seed`"),
+        (lambda e: e.update(validation=[]), "validation is a list, expected an object"),
+    ],
+)
+def test_what_is_no_evaluation_is_a_sentence(change: Change, sentence: str) -> None:
+    found = evaluation()
+    change(found)
+    with pytest.raises(ValueError, match=r"^run/evaluation.json: ") as error:
+        check_evaluation(found, "run/evaluation.json")
+    assert sentence in str(error.value)
