@@ -79,8 +79,8 @@ def write(folder: Path, count: int) -> set[int]:
 def write_model(path: Path, size: str) -> None:
     torch.manual_seed(0)
     recipe = make_recipe("m2d_fusion", size=size)
-    network = recipe.model(recipe.config)
-    record = {"recipe": recipe.name, "options": recipe.options, "config": run_folder.clean(to_dict(recipe.config))}
+    network = recipe.build_model(recipe.settings)
+    record = {"recipe": recipe.name, "options": recipe.options, "config": run_folder.clean(to_dict(recipe.settings))}
     run_folder.save_tensors(path, network.state_dict(), {**record, "classes": list(CLASSES), "epoch": 1})
 
 

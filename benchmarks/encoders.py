@@ -90,7 +90,7 @@ def pretrained(options: argparse.Namespace) -> dict[str, list[tuple[int, Path]]]
 def layers_of(run: Path, cycles: pd.DataFrame, random_seed: int | None) -> Pooled:
     """Pre-training run and cycles -> (N, L, D) pooled layers of its encoder, or of a random one of that seed."""
     recipe = default_model.classifier(str(run))
-    encoder = recipe.model(recipe.config).get_submodule("encoder").eval()
+    encoder = recipe.build_model(recipe.settings).get_submodule("encoder").eval()
     assert isinstance(encoder, ViT)
     if random_seed is not None:
         torch.manual_seed(random_seed)
@@ -101,7 +101,7 @@ def layers_of(run: Path, cycles: pd.DataFrame, random_seed: int | None) -> Poole
             elif isinstance(module, torch.nn.LayerNorm):
                 module.reset_parameters()
     waves = cycle_waves(cycles, recipe)
-    found = features(encoder, recipe.frontend(recipe.config), waves, precision="float32")
+    found = features(encoder, recipe.build_frontend(recipe.settings), waves, precision="float32")
     return linear_probe.weighted(found, np.ones(encoder.depth))
 
 

@@ -30,7 +30,7 @@ def main(folder: str, models: list[str]) -> None:
         model = predictor.load(name)
         waves = np.array(cycle_waves(cycles, model.recipe))
         plain = model.probabilities(waves)
-        print(f"{name} ({model.recipe.config.audio.frontend})")
+        print(f"{name} ({model.recipe.settings.audio.frontend})")
         for gain in GAINS:
             changed = model.probabilities(waves * np.float32(gain))
             differ = (changed.argmax(axis=1) != plain.argmax(axis=1)).mean()
@@ -41,7 +41,7 @@ def main(folder: str, models: list[str]) -> None:
         recipe = make_recipe(
             "m2d_fusion", ["audio.floor=clip"] if kind == "m2d_clip" else [], size="tiny", frontend=kind
         )
-        frontend = IcbhiLogMel() if kind == "icbhi" else recipe.frontend(recipe.config)
+        frontend = IcbhiLogMel() if kind == "icbhi" else recipe.build_frontend(recipe.settings)
         plain_picture = frontend(clips)
         deviation = plain_picture.std()
         changes = {gain: (frontend(clips * gain) - plain_picture).abs().mean() / deviation for gain in GAINS}

@@ -114,11 +114,11 @@ def real(data: Path, weights: str) -> tuple[pd.DataFrame, linear_probe.Pooled]:
     recipe = make_recipe("m2d_fusion", variant="vanilla", weights=weights or None)
     cycles = read_cycles(data)
     torch.manual_seed(0)
-    encoder = recipe.model(recipe.config).get_submodule("encoder")
+    encoder = recipe.build_model(recipe.settings).get_submodule("encoder")
     assert isinstance(encoder, ViT)
     waves = dataset.cycle_waves(cycles, recipe, progress=True)
     began_s = time.perf_counter()
-    pooled = layer_search.features(encoder, recipe.frontend(recipe.config), waves, progress=True)
+    pooled = layer_search.features(encoder, recipe.build_frontend(recipe.settings), waves, progress=True)
     print(f"pooled layers of {len(cycles)} cycles: {time.perf_counter() - began_s:.0f} s")
     return cycles, linear_probe.weighted(pooled, [1.0] * encoder.depth)
 

@@ -56,7 +56,7 @@ def systems() -> Iterator[tuple[str, int, Callable[[Wave], torch.Tensor], str, s
     """-> name, rate, function (N,) -> standardised picture, resampler of the published code, one to set beside it."""
     for name in ("m2d_fusion", "moummad_ce", "ast_ft"):
         recipe = make_recipe(name)
-        yield name, 16000, partial(drawn, recipe.frontend(recipe.config), icbhi_cycle), "sinc", "soxr"
+        yield name, 16000, partial(drawn, recipe.build_frontend(recipe.settings), icbhi_cycle), "sinc", "soxr"
     for ours in ("soxr", "sinc"):
         fill = partial(duplicate, samples=32000)
         yield "respirenet", 4000, partial(drawn, RespireNetPicture(), fill), "kaiser", ours

@@ -39,8 +39,8 @@ def test_pictures_are_standardised_by_the_train_cycles_alone() -> None:
     levels = [0.01 if split == "train" else 1.0 for split in splits]
     waves = np.stack([level * random.standard_normal(32000) for level in levels]).astype(np.float32)
     table = pd.DataFrame({"label": ["normal"] * 6, "split": splits})
-    frontend = arscnet.Pictures(recipe.config)
-    arscnet.fit(recipe.config, frontend, ArscNet(depth=10, width=16), Data(table, waves), torch.device("cpu"))
+    frontend = arscnet.Pictures(recipe.settings)
+    arscnet.fit(recipe.settings, frontend, ArscNet(depth=10, width=16), Data(table, waves), torch.device("cpu"))
 
     train = np.flatnonzero(np.array(splits) == "train")
     pictures = MelAndCepstrum().pictures(torch.from_numpy(waves[train])).double().numpy()

@@ -91,7 +91,7 @@ def test_log_odds_are_those_of_the_probabilities(model: Model) -> None:
 def test_the_other_end_of_the_comparison_is_the_picture_of_nothing(frontend: str) -> None:
     """0 of the [0, 1] picture for the ICBHI front-end, the mean for one that is standardised."""
     model = tiny.model("audio.duration_s=4", f"frontend={frontend}")
-    audio = model.recipe.config.audio
+    audio = model.recipe.settings.audio
     known = Model(model.recipe, BandDetector(3), model.record, torch.device("cpu"))
     found = attribution.attribution(known, tone_in_noise(400, 1.0, 2.0), "wheeze", steps=1)
     lowest = -audio.mean / audio.std if frontend == "icbhi" else 0.0

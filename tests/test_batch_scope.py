@@ -18,7 +18,8 @@ from rales.errors import UsageError
 from rales.evaluation.predictions import FIGURES
 from rales.export.build import export_model
 from rales.inference import attribution, audio_reader, predictor
-from rales.recipes.registry import RECIPES, make_recipe
+from rales.recipes.registry import make_recipe
+from rales.registry import RECIPES
 from rales.training import finetune, run_folder
 from rales.training.distributed import Place, place
 from rales.web import model_answers
@@ -57,7 +58,7 @@ def trained(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest
     name, select = request.param
     out = tmp_path_factory.mktemp("runs") / "run"
     recipe: Recipe = SYSTEMS[name](f"train.select={select}", "train.validation_share=0.4")
-    assert recipe.config.audio.scope == "batch"
+    assert recipe.settings.audio.scope == "batch"
     finetune.run(recipe, read_cycles(data), out, cache_folder=data.parent / "cache")
     return out
 

@@ -122,8 +122,8 @@ def test_size_tiny_is_the_network_that_ships_and_can_be_pretrained() -> None:
 
 def test_the_published_front_end_of_size_tiny_hears_16_khz() -> None:
     recipe = make_recipe("m2d_fusion", ["frontend=icbhi"], size="tiny")
-    assert (recipe.config.audio.rate_hz, recipe.config.audio.mean) == (16000, 0.3690)
-    assert recipe.frontend(recipe.config)(torch.randn(1, 32000)).shape == (1, 1, 80, 201)
+    assert (recipe.settings.audio.rate_hz, recipe.settings.audio.mean) == (16000, 0.3690)
+    assert recipe.build_frontend(recipe.settings)(torch.randn(1, 32000)).shape == (1, 1, 80, 201)
 
 
 def test_weights_of_that_width_train_with_its_numbers() -> None:

@@ -244,7 +244,7 @@ def batch_loss(*arguments):
     steps += 1
     if steps == 5:  # three steps an epoch: the middle of epoch 2
         os.kill(os.getpid(), signal.SIGKILL)
-    return recipe.batch_loss(*arguments)
+    return recipe.loss(*arguments)
 
 cycles = read_cycles(place / "data")
 finetune.run(replace(recipe, batch_loss=batch_loss), cycles, out, cache_folder=place / "cache")
@@ -427,7 +427,7 @@ def watched(recipe: Recipe, seen: list[list[float]]) -> Recipe:
 
     def batch_loss(model: nn.Module, *arguments: Any) -> tuple[Tensor, Tensor]:
         seen.append(model.get_parameter("fusion.weight").tolist())
-        return recipe.batch_loss(model, *arguments)
+        return recipe.loss(model, *arguments)
 
     return replace(recipe, batch_loss=batch_loss)
 
@@ -487,8 +487,8 @@ def test_per_epoch_layer_weights_survive_an_interruption(
 def test_a_frozen_patch_embedding_stays(tmp_path: Path, train: Train, undisturbed: Path) -> None:
     recipe = tiny.recipe("model.freeze_patch_embed=yes")
     torch.manual_seed(0)
-    recipe.frontend(recipe.config)
-    start = recipe.model(recipe.config).state_dict()
+    recipe.build_frontend(recipe.settings)
+    start = recipe.build_model(recipe.settings).state_dict()
     train(tmp_path / "run", recipe=recipe)
     end = tensors(tmp_path / "run", "best")
     moved = {name for name in start if not torch.equal(start[name], end[name])}

@@ -87,8 +87,8 @@ def test_tables(form: str, folder: Path, model: Path, tmp_path: Path, capsys: py
 
 def test_systems_that_prepare_their_own_sound(folder: Path) -> None:
     recipe = make_recipe("wang_splice", ["train.device=cpu"], size="tiny")
-    network = recipe.model(recipe.config)
-    record = {"recipe": recipe.name, "config": run_folder.clean(to_dict(recipe.config)), "classes": list(CLASSES)}
+    network = recipe.build_model(recipe.settings)
+    record = {"recipe": recipe.name, "config": run_folder.clean(to_dict(recipe.settings)), "classes": list(CLASSES)}
     model = predictor.Model(recipe, network, record, torch.device("cpu"))
     table = model.predict([folder / "good.wav", folder / os.fsdecode(b"pati\xebnt.wav")], quality=False)
     assert table["recording"].tolist() == ["good", "pati\\xebnt"]

@@ -70,7 +70,7 @@ def spoiled(at: int, spoil: Callable[[Tensor, Tensor], Tensor], *words: str) -> 
     def batch_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         nonlocal steps
         steps += 1
-        loss, logits = recipe.batch_loss(model, features, step)
+        loss, logits = recipe.loss(model, features, step)
         return (spoil(loss, logits) if steps == at else loss), logits
 
     return replace(recipe, batch_loss=batch_loss)
@@ -239,7 +239,7 @@ def overflowing(model: predictor.Model, stem: str, place: Path) -> predictor.Mod
 
 def waves_of(model: predictor.Model, path: Path) -> np.ndarray:
     return np.concatenate(
-        [piece.waves for piece in rales.inference.audio_reader.pieces(str(path), model.recipe.config.audio)]
+        [piece.waves for piece in rales.inference.audio_reader.pieces(str(path), model.recipe.settings.audio)]
     )
 
 
@@ -265,7 +265,7 @@ def test_a_system_that_prepares_its_own_rows_has_no_label_either(place: Path) ->
     recipe = make_recipe("lungrn_nl", size="tiny")
     record = {"recipe": recipe.name, "classes": ["normal", "crackle", "wheeze", "both"], "config": {}}
     torch.manual_seed(0)
-    model = predictor.Model(recipe, recipe.model(recipe.config), record, torch.device("cpu"))
+    model = predictor.Model(recipe, recipe.build_model(recipe.settings), record, torch.device("cpu"))
     model.engine = lambda waves: np.full((len(waves), 4), math.nan)
     problems: list[str] = []
     table = model.predict(place / "data", problems)

@@ -320,7 +320,7 @@ def test_a_run_and_its_evaluation_tune_on_the_validation_patients(tmp_path: Path
     recipe.run(recipe, cycles, tmp_path / "run", cache_folder=tmp_path / "cache")
 
     model = load(tmp_path / "run")
-    table = splits.divide(cycles, recipe.config)
+    table = splits.divide(cycles, recipe.settings)
     scored = model.probabilities(cycle_waves(table, recipe, folder=tmp_path / "cache"))
     rows = {side: (table["split"] == side).to_numpy() for side in ("validation", "test")}
     true = class_numbers(table)

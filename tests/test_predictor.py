@@ -114,7 +114,7 @@ def test_a_cycle_alone_and_among_others(place: Path, model: predictor.Model) -> 
     assert np.abs(rows[P].to_numpy() - one_recording[P].to_numpy()).max() < 1e-6
 
     row = rows.iloc[2]
-    settings = model.recipe.config.audio
+    settings = model.recipe.settings.audio
     alone = waveform(path, row["start_s"], row["end_s"], samples=round(settings.duration_s * settings.rate_hz))
     assert np.abs(model.probabilities(alone[None])[0] - row[P].to_numpy(dtype=float)).max() < 1e-6
     forty = np.stack([alone, *np.random.default_rng(0).normal(0, 0.1, (40, alone.size)).astype(np.float32)])

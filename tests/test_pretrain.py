@@ -499,11 +499,11 @@ def test_fine_tuning_takes_the_run_folder_or_the_file(undisturbed: Path) -> None
     stats = run_folder.read_json(undisturbed / "statistics.json")
     for weights in (undisturbed, undisturbed / "last.safetensors"):
         recipe = make_recipe("m2d_fusion", weights=str(weights), frontend="m2d")
-        encoder = recipe.model(recipe.config).get_submodule("encoder")
+        encoder = recipe.build_model(recipe.settings).get_submodule("encoder")
         known = tensors(undisturbed)
         assert torch.equal(encoder.get_parameter("blocks.1.mlp.fc2.weight"), known["blocks.1.mlp.fc2.weight"])
-        assert recipe.config.audio.mean == pytest.approx(stats["mean"])
-        assert (recipe.config.model.heads, recipe.config.model.unit_frames) == (2, 96)
+        assert recipe.settings.audio.mean == pytest.approx(stats["mean"])
+        assert (recipe.settings.model.heads, recipe.settings.model.unit_frames) == (2, 96)
 
 
 def test_an_encoder_alone_predicts_nothing(undisturbed: Path) -> None:

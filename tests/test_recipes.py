@@ -17,7 +17,8 @@ from rales.data.dataset import preparation
 from rales.errors import UsageError
 from rales.inference.attribution import band_centres
 from rales.recipes.m2d_fusion import VARIANTS
-from rales.recipes.registry import RECIPES, make_recipe, rebuild_recipe
+from rales.recipes.registry import make_recipe, rebuild_recipe
+from rales.registry import RECIPES
 from tests.tiny import record_of
 
 SAMPLES = 32000
@@ -32,12 +33,12 @@ def step(recipe: Recipe) -> tuple[torch.nn.Module, torch.Tensor]:
     """One forward and backward pass over four made-up cycles; -> model with gradients, loss."""
     torch.manual_seed(0)
     wave, label = 0.1 * torch.randn(8, preparation(recipe).size), torch.arange(8) % 4
-    frontend, model, generator = recipe.frontend(recipe.config), recipe.model(recipe.config), torch.Generator()
+    frontend, model, generator = recipe.build_frontend(recipe.settings), recipe.build_model(recipe.settings), torch.Generator()
     if recipe.wave_augment:
-        wave = recipe.wave_augment(recipe.config, wave, generator)
-    features = recipe.augment(recipe.config, frontend(wave), generator)
-    loss, logits = recipe.batch_loss(
-        model.train(), features, Step(recipe.config, label, label, torch.ones(4), label // 2, generator)
+        wave = recipe.wave_augment(recipe.settings, wave, generator)
+    features = recipe.augment(recipe.settings, frontend(wave), generator)
+    loss, logits = recipe.loss(
+        model.train(), features, Step(recipe.settings, label, label, torch.ones(4), label // 2, generator)
     )
     assert logits.shape == (8, 4)
     loss.backward()
@@ -59,10 +60,10 @@ def test_every_recipe_builds_small_and_takes_a_step(name: str) -> None:
 def test_every_recipe_comes_back_from_its_record(name: str) -> None:
     recipe = make_recipe(name, ["audio.duration_s=2", "train.lr=0.005"], size="tiny")
     stored = record_of(recipe)
-    assert from_dict(stored["config"]) == recipe.config
+    assert from_dict(stored["config"]) == recipe.settings
     again = rebuild_recipe(stored, "somewhere")
-    assert again.config == recipe.config
-    assert again.model(again.config).state_dict().keys() == recipe.model(recipe.config).state_dict().keys()
+    assert again.config == recipe.settings
+    assert again.build_model(again.settings).state_dict().keys() == recipe.build_model(recipe.settings).state_dict().keys()
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -102,8 +103,8 @@ def test_variants_fuse_distinct_layers(size: str) -> None:
 def test_options_and_fields_by_word() -> None:
     recipe = make_recipe("m2d_fusion", ["variant=pair_5_11", "train.lr=0.5", "seed=4"], size="tiny")
     assert recipe.options["variant"] == "pair_5_11"
-    assert recipe.config == from_dict(to_dict(recipe.config))
-    assert (recipe.config.model.layers, recipe.config.train.lr, recipe.config.seed) == ((1, 2), 0.5, 4)
+    assert recipe.settings == from_dict(to_dict(recipe.settings))
+    assert (recipe.settings.model.layers, recipe.settings.train.lr, recipe.settings.seed) == ((1, 2), 0.5, 4)
     assert make_recipe("m2d_fusion", ["variant=vanilla"], size="tiny", variant="all_fixed").config.model.layers == (3,)
 
 
@@ -151,7 +152,7 @@ def test_published_is_the_public_code_behind_the_paper() -> None:
     assert differences(plain.config, published.config) == PUBLISHED
     assert published.overrides == {}  # so a report takes it for a row of the paper
     small = [make_recipe("m2d_fusion", [f"fidelity={word}"], size="tiny") for word in ("corrected", "published")]
-    heads = [recipe.model(recipe.config).get_parameter("head.weight").abs().max() for recipe in small]
+    heads = [recipe.build_model(recipe.settings).get_parameter("head.weight").abs().max() for recipe in small]
     assert heads[0] < 1e-3 < 1e-2 < heads[1]
     own = make_recipe("m2d_fusion", ["fidelity=published", "train.cosine_epochs=0", "train.select=validation"])
     assert (own.config.train.cosine_epochs, own.config.train.select) == (0, "validation")
@@ -205,17 +206,17 @@ def test_a_record_of_an_unknown_recipe_is_a_sentence() -> None:
 def test_pretrained_weights_are_read_and_their_sizes_recorded(golden: Path) -> None:
     path = golden / "checkpoints" / "enconly.safetensors"
     recipe = make_recipe("m2d_fusion", weights=str(path))
-    numbers = recipe.config.model
+    numbers = recipe.settings.model
     assert (numbers.dim, numbers.depth, numbers.heads, numbers.unit_frames) == (48, 3, 3, 608)
     assert numbers.layers == (1, 2, 3)
-    assert recipe.config.train.lr == 1e-4
-    weights = recipe.model(recipe.config).get_submodule("encoder").state_dict()
+    assert recipe.settings.train.lr == 1e-4
+    weights = recipe.build_model(recipe.settings).get_submodule("encoder").state_dict()
     assert all(torch.equal(weights[name], value) for name, value in load_file(path).items())
 
     stored = record_of(recipe)
     again = rebuild_recipe(stored, "run")  # the file is no longer needed
     assert again.config.model.weights == ""
-    encoder = again.model(again.config).get_submodule("encoder")
+    encoder = again.build_model(again.settings).get_submodule("encoder")
     assert {name: value.shape for name, value in encoder.state_dict().items()} == {
         name: value.shape for name, value in weights.items()
     }
@@ -224,8 +225,8 @@ def test_pretrained_weights_are_read_and_their_sizes_recorded(golden: Path) -> N
 def test_the_m2d_front_end_takes_the_statistics_of_the_checkpoint(golden: Path) -> None:
     path = golden / "checkpoints" / "enconly.safetensors"
     recipe = make_recipe("m2d_fusion", weights=str(path), frontend="m2d")
-    assert (recipe.config.audio.mean, recipe.config.audio.std) == pytest.approx((-6.8, 4.1))
-    silence = recipe.frontend(recipe.config)(torch.zeros(1, SAMPLES))
+    assert (recipe.settings.audio.mean, recipe.settings.audio.std) == pytest.approx((-6.8, 4.1))
+    silence = recipe.build_frontend(recipe.settings)(torch.zeros(1, SAMPLES))
     assert silence.mean().item() == pytest.approx((-15.942385 + 6.8) / 4.1, abs=1e-4)
     plain = make_recipe("m2d_fusion", ["frontend=m2d"], size="tiny").config.audio
     assert (plain.frontend, plain.mean, plain.std) == ("m2d", -7.1, 4.2)
@@ -237,7 +238,7 @@ def test_the_m2d_front_end_takes_the_statistics_of_the_checkpoint(golden: Path) 
 )
 def test_frames_are_10_ms_at_any_rate_and_the_bands_end_at_half_of_it(kind: str, rate_hz: int) -> None:
     recipe = tiny("m2d_fusion", f"audio.rate_hz={rate_hz}", f"frontend={kind}")
-    frontend = recipe.frontend(recipe.config)
+    frontend = recipe.build_frontend(recipe.settings)
     tone = torch.sin(2 * torch.pi * 1000 * torch.arange(2 * rate_hz) / rate_hz)[None]
     picture = frontend(tone)
     assert picture.shape == (1, 1, 80, 201)
@@ -253,9 +254,9 @@ def test_masks_write_the_level_of_silence() -> None:
     words += ["augment.device_band_limit=0"]
     recipe = make_recipe("m2d_fusion", words, size="tiny")
     features = torch.full((8, 1, 80, 201), 7.0)
-    masked = recipe.augment(recipe.config, features, torch.Generator().manual_seed(0))
+    masked = recipe.augment(recipe.settings, features, torch.Generator().manual_seed(0))
     assert masked.unique().tolist() == pytest.approx([-0.3690 / 0.2550, 7.0])
-    again = recipe.augment(recipe.config, features, torch.Generator().manual_seed(0))
+    again = recipe.augment(recipe.settings, features, torch.Generator().manual_seed(0))
     assert torch.equal(masked, again)
 
 

@@ -29,7 +29,8 @@ from rales.data.dataset import cycle_waves, rows_of
 from rales.errors import UsageError
 from rales.files.atomic import lock_folder
 from rales.jobs import reproduce, sweep
-from rales.recipes.registry import RECIPES, make_recipe
+from rales.recipes.registry import make_recipe
+from rales.registry import RECIPES
 from rales.report.literature import TABLE2, paper_rows
 from rales.training import run_folder
 from tests import tiny
@@ -130,7 +131,7 @@ def test_every_ablation_of_the_docs_changes_what_a_small_network_computes(line: 
     words = ["size=tiny", "audio.duration_s=2", *AT_TINY.get(grid.split("=")[0], [])]
     found = sweep.trials(line.split()[1], sweep.grid_of([grid]), 1, words)
     made = [make_recipe(trial.recipe, trial.words) for trial in found]
-    assert len({repr((recipe.config, recipe.options)) for recipe in made}) == len(found) > 1
+    assert len({repr((recipe.settings, recipe.options)) for recipe in made}) == len(found) > 1
     computed = [computed_by(recipe, data) for recipe in made]
     if not grid.startswith(READ_ELSEWHERE):
         assert len(set(computed)) == len(found)
@@ -138,15 +139,15 @@ def test_every_ablation_of_the_docs_changes_what_a_small_network_computes(line: 
 
 def computed_by(recipe: Recipe, data: Path) -> str:
     """-> features, augmented features, loss, logits and gradients of the first cycles, from one start."""
-    rows = rows_of(splits.divide(read_cycles(data), recipe.config), recipe).head(4)
+    rows = rows_of(splits.divide(read_cycles(data), recipe.settings), recipe).head(4)
     torch.manual_seed(0)
     wave = torch.from_numpy(np.array(cycle_waves(rows, recipe)))
-    model, generator = recipe.model(recipe.config), torch.Generator().manual_seed(0)
-    features = recipe.frontend(recipe.config)(wave)
-    seen = [features, *(recipe.augment(recipe.config, features, generator) for _ in range(16))]
+    model, generator = recipe.build_model(recipe.settings), torch.Generator().manual_seed(0)
+    features = recipe.build_frontend(recipe.settings)(wave)
+    seen = [features, *(recipe.augment(recipe.settings, features, generator) for _ in range(16))]
     label = torch.arange(len(wave)) % 4
-    step = Step(recipe.config, label, label, torch.ones(4), label, generator)
-    loss, logits = recipe.batch_loss(model, seen[-1], step)
+    step = Step(recipe.settings, label, label, torch.ones(4), label, generator)
+    loss, logits = recipe.loss(model, seen[-1], step)
     loss.backward()
     assert torch.isfinite(loss)
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
@@ -410,7 +411,7 @@ def test_the_estimate_times_scoring_in_float32_as_it_is_done() -> None:
 
     def watched(*given: Any) -> Any:
         asked.append((torch.is_autocast_enabled("cpu"), torch.is_grad_enabled()))
-        return made.batch_loss(*given)
+        return made.loss(*given)
 
     trained_s, scored_s, size = reproduce.step_cost(dataclasses.replace(made, batch_loss=watched))
     assert asked == 3 * [(True, True), (False, False)]

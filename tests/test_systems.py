@@ -26,7 +26,8 @@ from rales.models.cnn import Cnn
 from rales.models.resnest import ResNeSt
 from rales.models.resnet import ResNet
 from rales.recipes import lungattn
-from rales.recipes.registry import RECIPES, make_recipe, rebuild_recipe
+from rales.recipes.registry import make_recipe, rebuild_recipe
+from rales.registry import RECIPES
 from rales.report import report
 from rales.report.load_runs import read_runs
 from rales.training import finetune, run_folder
@@ -208,7 +209,7 @@ def test_the_probe_trains_its_layer_alone(trained: Any) -> None:
 def features(recipe: Recipe, seed: int = 0) -> torch.Tensor:
     """-> the front-end's picture of two made-up rows."""
     torch.manual_seed(seed)
-    picture: torch.Tensor = recipe.frontend(recipe.config)(0.1 * torch.randn(2, preparation(recipe).size))
+    picture: torch.Tensor = recipe.build_frontend(recipe.settings)(0.1 * torch.randn(2, preparation(recipe).size))
     return picture
 
 
@@ -218,7 +219,7 @@ def test_original_networks_answer_otherwise(name: str) -> None:
     for fidelity in ("corrected", "original"):
         recipe = made(name, f"fidelity={fidelity}")
         torch.manual_seed(0)
-        model = recipe.model(recipe.config).eval()
+        model = recipe.build_model(recipe.settings).eval()
         answers.append(model(features(made(name))))
     assert not torch.allclose(answers[0], answers[1], atol=1e-5)
 
@@ -254,15 +255,15 @@ def test_original_settings_are_the_published_ones() -> None:
 def test_batch_norm_takes_its_statistics_over_both_views_or_over_each(name: str, words: tuple[str, ...]) -> None:
     recipe = made(name, *words)
     torch.manual_seed(0)
-    model, label = recipe.model(recipe.config).train(), torch.arange(8) % 4
+    model, label = recipe.build_model(recipe.settings).train(), torch.arange(8) % 4
     encoder = model.get_submodule("encoder")
     filters = encoder.get_parameter("conv_block1.conv1.weight").detach().clone()
     passes: list[torch.Tensor] = []
     encoder.register_forward_pre_hook(lambda _, given: passes.append(given[0]))
 
     pictures = torch.rand(8, 1, 64, 26)
-    step = Step(recipe.config, label, label, torch.ones(4), label // 2, torch.Generator().manual_seed(0))
-    recipe.batch_loss(model, pictures, step)
+    step = Step(recipe.settings, label, label, torch.ones(4), label // 2, torch.Generator().manual_seed(0))
+    recipe.loss(model, pictures, step)
 
     apart = words != ("views=together",)
     assert [len(given) for given in passes] == ([8, 8] if apart else [16])
@@ -317,7 +318,7 @@ def test_wang_gives_cycles_the_spectrum_of_another_device(cycles: pd.DataFrame, 
     assert torch.allclose(gains[2, 3][inside], 1 / gains[3, 2][inside])
     items = torch.cat([0.1 * torch.randn(4, 3200), torch.tensor([[2.0], [3.0], [4.0], [2.0]])], dim=1)
     assert recipe.wave_augment is not None
-    drawn = recipe.wave_augment(recipe.config, items.repeat(50, 1), torch.Generator().manual_seed(0))
+    drawn = recipe.wave_augment(recipe.settings, items.repeat(50, 1), torch.Generator().manual_seed(0))
     assert 0.4 < float((drawn[:, -1] < 0).float().mean()) < 0.6
     choice = torch.tensor([[0.5], [0.5], [0.5], [-0.5]])
     changed = (frontend(torch.cat([items, choice], dim=1)) - frontend(items)).abs().amax(dim=(1, 2, 3)) > 1e-3
@@ -326,7 +327,7 @@ def test_wang_gives_cycles_the_spectrum_of_another_device(cycles: pd.DataFrame, 
 
 def finetune_parts(recipe: Recipe, run: Path) -> tuple[torch.nn.Module, torch.nn.Module]:
     """-> front-end and network of a finished run."""
-    frontend, network = recipe.frontend(recipe.config), recipe.model(recipe.config)
+    frontend, network = recipe.build_frontend(recipe.settings), recipe.build_model(recipe.settings)
     finetune.load_tensors(run_folder.read_checkpoint(run / "best.safetensors")[0], network, frontend)
     return frontend.eval(), network.eval()
 
@@ -377,12 +378,12 @@ def test_respirenet_measures_each_device_or_keeps_what_stage_1_measured(
 
     recipe, run = made("respirenet", "statistics=device"), tmp_path / "run"
     train(recipe, cycles, place, run)
-    items = rows_of(splits.divide(cycles, recipe.config), recipe)
+    items = rows_of(splits.divide(cycles, recipe.settings), recipe)
     waves = torch.from_numpy(np.array(cycle_waves(items, recipe, folder=place / "cache")))[:, :-1]
     colours = RespireNetPicture().picture(waves).double().numpy()
     chosen = {"": items["split"] == "train"}
     for device in ("Meditron", "Litt3200"):
-        own = rows_of(splits.divide(cycles[cycles["device"] == device], recipe.config), recipe)
+        own = rows_of(splits.divide(cycles[cycles["device"] == device], recipe.settings), recipe)
         joined = own[(own["split"] == "train") & (own["second_path"] != "")]
         assert joined.empty  # a device of even classes joins no cycles, so its rows are among those of all
         chosen[f"_{device}"] = (items["split"] == "train") & (items["device"] == device) & (items["second_path"] == "")
@@ -453,13 +454,13 @@ def test_public_weights_start_the_network(name: str, make: Any, tmp_path: Path) 
     public = make().state_dict()
     torch.save(public, tmp_path / "public.pth")
     recipe = make(name, ["audio.duration_s=2"], weights=str(tmp_path / "public.pth"))
-    model = recipe.model(recipe.config).state_dict()
+    model = recipe.build_model(recipe.settings).state_dict()
     key = "patch_embed.proj.weight" if name == "ast_ft" else "conv_block1.conv1.weight" if "moum" in name else None
     key = key or next(name for name in public if name.startswith("layer3."))
     (found,) = [value for known, value in model.items() if known.endswith(key)]
     assert torch.equal(found, public[key])
     again = rebuild_recipe(tiny.record_of(recipe), "run")  # the file is no longer needed
-    shapes = {known: value.shape for known, value in again.model(again.config).state_dict().items()}
+    shapes = {known: value.shape for known, value in again.build_model(again.settings).state_dict().items()}
     assert shapes == {known: value.shape for known, value in model.items()}
 
 
@@ -486,7 +487,7 @@ FULL_SIZE = {  # baselines of the literature: trainable parameters of the whole 
 def test_full_size_has_the_published_number_of_parameters(name: str) -> None:
     recipe = make_recipe(name)
     with torch.device("meta"):
-        model = recipe.model(recipe.config)
+        model = recipe.build_model(recipe.settings)
     assert sum(p.numel() for p in model.parameters()) == FULL_SIZE[name]
 
 

@@ -82,10 +82,10 @@ def check_equal(run: Path | None, weights: str, cycles: pd.DataFrame, cache: Pat
     recipe = make_recipe("m2d_fusion", words, weights=weights)
     before, after = heard(model.recipe, cycles, cache), heard(recipe, cycles, cache)
     assert torch.equal(before, after)
-    network, frontend = recipe.model(recipe.config), recipe.frontend(recipe.config)
+    network, frontend = recipe.build_model(recipe.settings), recipe.build_frontend(recipe.settings)
     one = features(model.plain.get_submodule("encoder"), model.frontend, before)
     two = features(network.get_submodule("encoder"), frontend, after)
-    assert len(one) == len(two) == model.recipe.config.model.depth
+    assert len(one) == len(two) == model.recipe.settings.model.depth
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
     return recipe
 
@@ -97,8 +97,8 @@ def check_equal(run: Path | None, weights: str, cycles: pd.DataFrame, cache: Pat
 def test_features_of_a_run_given_as_weights_are_its_own(place: Path, cycles: pd.DataFrame, form: str) -> None:
     recipe = check_equal(place / form, str(place / form), cycles, place / "cache")
     stored = run_folder.read_json(place / "run" / "config.json")["config"]
-    assert recipe.config.audio == rales.load(place / "run").recipe.config.audio
-    model = recipe.config.model
+    assert recipe.settings.audio == rales.load(place / "run").recipe.settings.audio
+    model = recipe.settings.model
     assert (model.heads, list(model.patch), model.unit_frames) == (3, [80, 8], 100)
     assert (stored["model"]["heads"], stored["audio"]["rate_hz"]) == (3, 8000)
     assert default_heads(24) != 3  # else a guess would do
@@ -122,17 +122,17 @@ def test_whatever_shapes_do_not_tell_comes_from_the_record(
 
 def test_features_of_the_model_that_ships(place: Path, cycles: pd.DataFrame) -> None:
     recipe = check_equal(None, "rales-small", cycles, place / "cache")
-    assert (recipe.config.model.heads, recipe.config.audio.rate_hz, recipe.config.audio.duration_s) == (4, 8000, 4.0)
+    assert (recipe.settings.model.heads, recipe.settings.audio.rate_hz, recipe.settings.audio.duration_s) == (4, 8000, 4.0)
     assert find("rales-small") == predictor.DEFAULT_FOLDER / "model.safetensors"
 
 
 def test_what_the_user_sets_wins_and_what_cannot_be_is_a_sentence(place: Path) -> None:
     words = ["audio.rate_hz=4000", "model.heads=2", "frontend=m2d"]
     recipe = make_recipe("m2d_fusion", words, weights=str(place / "run"))
-    audio = recipe.config.audio
+    audio = recipe.settings.audio
     assert (audio.rate_hz, audio.frontend, audio.duration_s) == (4000, "m2d", 1.5)
     assert audio.mean == pytest.approx(-7.1)
-    assert recipe.model(recipe.config).get_submodule("encoder").heads == 2
+    assert recipe.build_model(recipe.settings).get_submodule("encoder").heads == 2
     said = " ".join(recipe.notes)
     kept, asked = said.split(" are taken from its run, but as asked for: ")
     assert kept.endswith("sound (rate_hz 8000, duration_s 1.5, pad zero, fade_samples 300, resampler sinc, scope clip)")
@@ -145,10 +145,10 @@ def test_what_the_user_sets_wins_and_what_cannot_be_is_a_sentence(place: Path) -
         with pytest.raises(
             ValueError, match=r"width, depth, patch and unit are \(24, 2, \(80, 8\), 100\); --set cannot"
         ):
-            wrong.model(wrong.config)
+            wrong.build_model(wrong.settings)
     odd = make_recipe("m2d_fusion", ["model.heads=5"], weights=str(place / "run"))
     with pytest.raises(ValueError, match="a ViT of width 24 with 5 heads"):
-        odd.model(odd.config)
+        odd.build_model(odd.settings)
 
 
 def test_the_command_says_what_was_taken_and_the_record_of_the_new_run_is_true(
@@ -201,8 +201,8 @@ def test_a_run_that_is_not_finished_or_no_encoder_is_a_sentence(place: Path, tmp
 def save_size_tiny(path: Path) -> Recipe:
     """Write the checkpoint of a run of size tiny, untrained; -> its recipe."""
     recipe = make_recipe("m2d_fusion", size="tiny")
-    about = {"recipe": recipe.name, "options": recipe.options, "config": to_dict(recipe.config), "epoch": 1}
-    run_folder.save_tensors(path, recipe.model(recipe.config).state_dict(), run_folder.clean(about))
+    about = {"recipe": recipe.name, "options": recipe.options, "config": to_dict(recipe.settings), "epoch": 1}
+    run_folder.save_tensors(path, recipe.build_model(recipe.settings).state_dict(), run_folder.clean(about))
     return recipe
 
 
@@ -240,9 +240,9 @@ def test_published_has_the_published_numbers_whatever_the_network(
     for size in ("", "base", "small", "tiny"):
         recipe = make_recipe("m2d_fusion", ["fidelity=published"], size=size, weights=weights)
         warm = {"train.warmup_epochs": 5} if kind == "random" else {}
-        changed = {k: v for k, v in differences(expected, recipe.config).items() if not k.startswith("model.")}
+        changed = {k: v for k, v in differences(expected, recipe.settings).items() if not k.startswith("model.")}
         assert changed == warm
-        assert recipe.config.model.head_start == "default"
+        assert recipe.settings.model.head_start == "default"
         assert recipe.options["size"] == ("" if weights else size or "base")
         assert any("changes nothing" in note for note in recipe.notes) == bool(weights and size)
 
@@ -265,7 +265,7 @@ def test_size_changes_nothing_beside_weights(place: Path, tmp_path: Path, golden
     ):
         recipe = make_recipe("m2d_fusion", size=size, weights=str(weights))
         numbers = make_recipe("m2d_fusion", size="tiny").config if own else Config()
-        assert (recipe.config.train, recipe.config.augment) == (numbers.train, numbers.augment), weights
+        assert (recipe.settings.train, recipe.settings.augment) == (numbers.train, numbers.augment), weights
         assert recipe.options["size"] == own
         assert any("changes nothing" in note for note in recipe.notes) == (size not in ("", own))
         again = rebuild_recipe(tiny.record_of(recipe), "")
@@ -281,7 +281,7 @@ def test_another_front_end_leaves_the_scope_of_the_batch_behind(tmp_path: Path) 
 
 def test_a_file_of_somebody_else_has_the_recipe_s_sound(golden: Path) -> None:
     recipe = make_recipe("m2d_fusion", weights=str(golden / "checkpoints" / "enconly.safetensors"))
-    assert recipe.config.audio == make_recipe("m2d_fusion").config.audio
+    assert recipe.settings.audio == make_recipe("m2d_fusion").config.audio
     assert "it says nothing of what it heard, so that is front-end icbhi at 16000 Hz, 8 s" in recipe.notes[0]
 
 
@@ -292,10 +292,10 @@ def test_an_encoder_of_pretraining_hears_what_it_was_pretrained_on(place: Path) 
     stats = run_folder.read_json(place / "pretraining" / "statistics.json")
     for form in ("pretraining", "pretraining/last.safetensors"):
         recipe = make_recipe("m2d_fusion", weights=str(place / form))
-        audio = recipe.config.audio
+        audio = recipe.settings.audio
         assert (audio.frontend, audio.rate_hz) == ("m2d", 16000)
         assert (audio.mean, audio.std) == pytest.approx((stats["mean"], stats["std"]))
-        assert (recipe.config.model.heads, recipe.config.model.unit_frames) == (3, 96)
+        assert (recipe.settings.model.heads, recipe.settings.model.unit_frames) == (3, 96)
         assert recipe.notes[0].endswith("its predictor and target are not")
     asked = make_recipe("m2d_fusion", weights=str(place / "pretraining"), frontend="icbhi").config.audio
     assert asked == make_recipe("m2d_fusion").config.audio

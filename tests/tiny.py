@@ -8,13 +8,14 @@ import numpy as np
 import soundfile
 import torch
 
-from rales.config import Recipe, to_dict
 from rales.inference.predictor import Model
 from rales.labels import CLASSES
 from rales.recipes import m2d_pretrain
 from rales.recipes.registry import make_recipe
+from rales.settings import to_dict
 from rales.training import run_folder
 from rales.training.pretrain_settings import PretrainConfig
+from rales.training.recipe import Recipe
 
 RATE_HZ = 4000
 TRAIN, TEST = range(101, 106), range(106, 109)
@@ -115,15 +116,15 @@ def model(*words: str) -> Model:
     """A random start of the recipe above, ready for recordings: for what does not depend on what was learned."""
     chosen = recipe(*words)
     torch.manual_seed(0)
-    network = chosen.model(chosen.config)
+    network = chosen.build_model(chosen.settings)
     torch.nn.init.normal_(network.get_parameter("head.weight"), std=0.3)  # starts near 0, where all answers are alike
-    record = {"recipe": chosen.name, "config": run_folder.clean(to_dict(chosen.config)), "classes": list(CLASSES)}
+    record = {"recipe": chosen.name, "config": run_folder.clean(to_dict(chosen.settings)), "classes": list(CLASSES)}
     return Model(chosen, network, record, torch.device("cpu"))
 
 
 def record_of(recipe: Recipe) -> dict[str, Any]:
     """-> what a checkpoint of a recipe says of it, as JSON has it."""
-    about = {"recipe": recipe.name, "options": dict(recipe.options), "config": to_dict(recipe.config)}
+    about = {"recipe": recipe.name, "config": to_dict(recipe.settings)}
     return dict(json.loads(json.dumps({**about, "classes": CLASSES})))
 
 
@@ -134,4 +135,4 @@ def save(model: Model, path: Path) -> None:
 
 def about(model: Model) -> dict[str, Any]:
     """-> the record in a model's checkpoint."""
-    return {**model.record, "options": {"size": "tiny"}, "epoch": 1}
+    return {**model.record, "epoch": 1}

@@ -173,8 +173,8 @@ def test_a_run_does_not_go_on_from_a_damaged_epoch(alone: bool, stopped: Path, t
     words = [*SETTINGS, *OFTEN]
     recipe = make_recipe("m2d_fusion", words, size="tiny")
     record = json.loads((stopped / "config.json").read_text())
-    model, frontend = recipe.model(recipe.config), recipe.frontend(recipe.config)
-    optimisers = make_optimisers(model, recipe.config)
+    model, frontend = recipe.build_model(recipe.settings), recipe.build_frontend(recipe.settings)
+    optimisers = make_optimisers(model, recipe.settings)
 
     def resumed(run: Path) -> int:
         return int(finetune.resume(run, model, frontend, optimisers, record)["epoch"])

@@ -54,6 +54,7 @@ def main(words: list[str] | None = None) -> None:
     # Threads that wait must sleep: where other work runs on the same cores, spinning makes training ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        add_named_settings(words)
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value") or 0
         sys.stdout.flush()  # now, since a reader that has left cannot be caught at the interpreter's end
         sys.exit(code)
@@ -79,6 +80,14 @@ def main(words: list[str] | None = None) -> None:
             raise
         knob = "pretrain.micro_batch" if words[:1] == ["pretrain"] else "train.micro_batch"
         fail(f"out of memory; use a smaller --set {knob}, the result is the same, or a smaller --size", 1)
+
+
+def add_named_settings(words: list[str]) -> None:
+    """Words of the command -> nothing; the settings of the recipe that they name are options from now on, too."""
+    extended = {"train": train.add_recipe, "pretrain": train.add_pretraining}
+    if words[:1] and words[0] in extended:
+        del app[words[0]]
+        app.command(extended[words[0]](words[1:]))
 
 
 def fail(sentence: str, code: int) -> None:

@@ -1,7 +1,8 @@
 """Words that train one system, and score it."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -20,6 +21,8 @@ from rales.cli.options import (
     command_line,
     words_of,
 )
+from rales.cli.settings_options import add_help, add_settings
+from rales.registry import RECIPES, split_file_word
 
 
 def train(
@@ -48,9 +51,7 @@ def train(
     Parameters
     ----------
     recipe
-        System to train: m2d_fusion, or an earlier one: lungrn_nl, lungattn, wang_splice, respirenet, arscnet,
-        nguyen_cotuning, nguyen_stochnorm, moummad_scl, moummad_mscl, moummad_hybrid, moummad_ce, ast_ft,
-        ast_patchmix_cl. The file of each in rales/recipes tells its options, for --set.
+        System to train, or FILE.py:NAME of an own one. `rales train RECIPE --help` lists its settings.
     out
         Run folder to write.
     seed
@@ -66,12 +67,23 @@ def train(
     words = [*words_of(given), *set_]
     chosen = registry.make_recipe(recipe, words, weights=weights, size=size, variant=variant)
     say_once(chosen.notes)
-    needs_split = chosen.config.split.name != "folds"
+    needs_split = chosen.settings.split.name != "folds"
     cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
     figures = chosen.run(chosen, cycles, out, command=command_line(), progress=True)
     if figures:  # several processes: only the first has them
         show(figures, json, result_lines.figure_lines)
         say(f"run folder: {out}")
+
+
+def add_recipe(words: Sequence[str]) -> Callable[..., Any]:
+    """Words behind `train` -> the function of the word, with the settings of the recipe among them as options."""
+    known = RECIPES.list_names()
+    recipe = next((word for word in words if word in known or split_file_word(word)), None)
+    if recipe is None:
+        return add_help(train, "recipe", f"System to train: {', '.join(known)}; or FILE.py:NAME of an own one.")
+    from rales.recipes.registry import find_settings
+
+    return add_settings(train, find_settings(recipe)().with_presets(frozenset()), recipe)
 
 
 def pretrain(
@@ -146,6 +158,13 @@ def pretrain(
     if figures:  # several processes: only the first has them
         show(figures, json, result_lines.pretrain_lines)
         say(f"run folder: {out}")
+
+
+def add_pretraining(words: Sequence[str]) -> Callable[..., Any]:
+    """Words behind `pretrain` -> the function of the word, with all settings of a pre-training as options."""
+    from rales.training.pretrain_settings import PretrainConfig
+
+    return add_settings(pretrain, PretrainConfig(), "a pre-training")
 
 
 def default_model(

@@ -1,7 +1,8 @@
 """What a recipe makes of the cycles table: rows, and the array of what was prepared of each."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -9,30 +10,44 @@ import torch
 from torch import Tensor
 
 from rales.audio.filters import mean_spectrum
-from rales.config import Config, Recipe
 from rales.data import waveform_cache
 from rales.data.loader import in_order
 from rales.labels import CLASSES
+from rales.settings import RunSettings, Waveform
 
 
-def rows_of(table: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+class PreparesRows(Protocol):
+    """What of a recipe says which rows are prepared, and how."""
+
+    @property
+    def settings(self) -> RunSettings: ...
+    @property
+    def audio(self) -> Any: ...
+    @property
+    def rows(self) -> Callable[[Any, pd.DataFrame], pd.DataFrame] | None: ...
+    @property
+    def prepare(self) -> Callable[[Any], waveform_cache.Preparation] | None: ...
+    @property
+    def scales_batches(self) -> bool: ...
+
+
+def rows_of(table: pd.DataFrame, recipe: PreparesRows) -> pd.DataFrame:
     """Divided cycles table -> the rows that are prepared: the cycles, or what the recipe makes of them."""
-    return table if recipe.rows is None else recipe.rows(recipe.config, table)
+    return table if recipe.rows is None else recipe.rows(recipe.settings, table)
 
 
 def cycle_waves(
-    rows: pd.DataFrame, recipe: Recipe, *, progress: bool = False, folder: Path | None = None
+    rows: pd.DataFrame, recipe: PreparesRows, *, progress: bool = False, folder: Path | None = None
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Rows -> memory-mapped (N, samples) waveforms, or whatever else the recipe prepares, as the config says."""
+    """Rows -> memory-mapped (N, samples) waveforms, or whatever else the recipe prepares, as its settings say."""
     return waveform_cache.arrays(rows, preparation(recipe), folder=folder, progress=progress)
 
 
-def preparation(recipe: Recipe) -> waveform_cache.Preparation:
+def preparation(recipe: PreparesRows) -> waveform_cache.Preparation:
     """Recipe -> how a row becomes what the front-end gets."""
     if recipe.prepare is not None:
-        made: waveform_cache.Preparation = recipe.prepare(recipe.config)
-        return made
-    audio = recipe.config.audio
+        return recipe.prepare(recipe.settings)
+    audio = recipe.audio
     return waveform_cache.waveform_preparation(
         rate_hz=audio.rate_hz,
         duration_s=audio.duration_s,
@@ -42,11 +57,11 @@ def preparation(recipe: Recipe) -> waveform_cache.Preparation:
     )
 
 
-def scored_together(config: Config, usual: int) -> int:
-    """Config -> how many rows are scored at a time, wherever a model is asked: `usual`, unless audio.scope=batch makes
+def scored_together(recipe: PreparesRows, usual: int) -> int:
+    """Recipe -> how many rows are scored at a time, wherever a model is asked: `usual`, unless audio.scope=batch makes
     an answer depend on the others of its batch. Then they are those of a part alone, in the order of the table, as many
     as train together, so that training, evaluation and prediction give one answer."""
-    return config.train.batch_size if config.audio.scope == "batch" else usual
+    return recipe.settings.train.batch_size if recipe.scales_batches else usual
 
 
 class Data:
@@ -72,9 +87,8 @@ def class_numbers(cycles: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.array([CLASSES.index(label) for label in cycles["label"]], np.int64)
 
 
-def wave_settings(config: Config) -> dict[str, Any]:
-    """Config -> rate, length and resampler, which whatever prepares waveforms needs."""
-    audio = config.audio
+def wave_settings(audio: Waveform) -> dict[str, Any]:
+    """Settings of a waveform -> rate, length and resampler, which whatever prepares waveforms needs."""
     samples = round(audio.rate_hz * audio.duration_s)
     return {"rate_hz": audio.rate_hz, "samples": samples, "resampler": audio.resampler}
 

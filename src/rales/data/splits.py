@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pandas import DataFrame, Series
 
-from rales.config import Config
+from rales.settings import RunSettings
 
 FOLDS = 5  # unless asked for otherwise
 _WAYS = "add one, or --set split.name=folds makes folds of whole patients"
@@ -53,19 +53,19 @@ def apply(cycles: DataFrame, name: str) -> DataFrame:
     return SPLITS[name](cycles)
 
 
-def divide(cycles: DataFrame, config: Config, needed: tuple[str, ...] = ("train", "test")) -> DataFrame:
-    """Cycles table -> the same rows with the split that the config names, and validation patients if they select.
+def divide(cycles: DataFrame, settings: RunSettings, needed: tuple[str, ...] = ("train", "test")) -> DataFrame:
+    """Cycles table -> the same rows with the split that the settings name, and validation patients if they select.
 
     Rows that a split leaves out stay in the table with split "", so that all splits of a folder share one cache.
     """
-    split = config.split
+    split = settings.split
     if split.name == "folds":
         divided = fold(cycles, folds(cycles, split.folds, split.seed), split.fold)
     else:
         divided = apply(cycles, split.name)
     sides = set(divided["split"])
-    if config.train.select == "validation" and "train" in sides and "validation" not in sides:
-        divided = validation(divided, config.train.validation_share, split.seed)
+    if settings.train.select == "validation" and "train" in sides and "validation" not in sides:
+        divided = validation(divided, settings.train.validation_share, split.seed)
     present = set(divided["split"])
     for part in needed:
         if part not in present:

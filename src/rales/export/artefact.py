@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from rales.config import Recipe
 from rales.export import onnx, openvino, parity, torch_export
 from rales.export.parity import Engine, Probabilities, Waves
 from rales.inference.predictor import Model
@@ -22,6 +21,7 @@ from rales.labels import CLASSES
 from rales.optional_packages import reason, require_packages
 from rales.recipes.registry import rebuild_recipe
 from rales.training import run_folder
+from rales.training.recipe import Recipe
 
 FORMATS: dict[str, ModuleType] = {"openvino": openvino, "onnx": onnx}
 
@@ -127,7 +127,7 @@ def spoken(engine: Engine, what: str) -> Engine:
 
 def probe_of(recipe: Recipe) -> Waves:
     """Recipe -> the made-up clips in the length and rate that its network takes."""
-    audio = recipe.config.audio
+    audio = recipe.audio
     return parity.probe(round(audio.rate_hz * audio.duration_s), audio.rate_hz)
 
 

@@ -42,7 +42,7 @@ def export_model(
         artefact = made(model, to, precision)
         drift = None
     else:
-        table = splits.divide(cycles, model.recipe.config, needed=("train", "test"))
+        table = splits.divide(cycles, model.recipe.settings, needed=("train", "test"))
         waves = cycle_waves(cycles, model.recipe, progress=progress, folder=cache_folder)
         train, test = (np.flatnonzero(table["split"] == part) for part in ("train", "test"))
         few = train[:: -(-len(train) // CALIBRATION_CYCLES)]

@@ -31,7 +31,7 @@ def whole(model: Model) -> Whole:
 
     Errors: a front-end that mixes the clips of a batch.
     """
-    audio = model.recipe.config.audio
+    audio = model.recipe.audio
     if audio.scope == "batch" and audio.frontend == "icbhi":
         raise UsageError(
             "the run was trained with audio.scope=batch, where a cycle's probabilities depend on its neighbours in the "

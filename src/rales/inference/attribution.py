@@ -62,7 +62,7 @@ def explain(
     """Recording, number of a cycle from 1, class (None: the one predicted) -> why. Errors: no such cycle or class, a
     cycle whose sound cannot be judged (unless `quality` is False)."""
     before = 0
-    for piece in audio_reader.pieces(path, model.recipe.config.audio, cycles, quality):
+    for piece in audio_reader.pieces(path, model.recipe.audio, cycles, quality):
         verdicts = piece.cycles.verdicts
         if not 0 < cycle <= len(verdicts):
             raise UsageError(f"--cycle {cycle}: {path} has cycles 1 to {len(verdicts)}")
@@ -82,7 +82,7 @@ def explain(
     logmel = model.forward(lambda features: features, wave[None])[0, 0]
     start_s, end_s = piece.cycles.start_s[cycle - 1], piece.cycles.end_s[cycle - 1]
     told = dict(zip(model.classes, probabilities.tolist(), strict=True))
-    audio = model.recipe.config.audio
+    audio = model.recipe.audio
     name, repeats = encodable(Path(path).stem), audio.pad == "repeat"
     return Explained(name, cycle, start_s, end_s, told, logmel, why, audio.duration_s, repeats)
 
@@ -92,15 +92,14 @@ def attribution(model: Model, wave: NDArray[np.float32], target: str, steps: int
 
     Errors: a system whose front-end gives no log-mel picture, or none of a cycle alone; an answer that is no number.
     """
-    audio, sizes = model.recipe.config.audio, model.recipe.config.model.patch
-    if audio.scope == "batch":
+    sizes: tuple[int, int] = getattr(getattr(model.plain, "encoder", None), "patch", (16, 16))
+    if model.recipe.scales_batches:
         raise ValueError("a model of audio.scope=batch has no answer to a cycle alone, so there is nothing to explain")
     features = model.frontend(torch.from_numpy(wave[None]).to(model.device))
     filters = next((m.filters for m in model.frontend.modules() if isinstance(m, MelPower)), None)
     if filters is None or features.ndim != 4 or features.shape[1] != 1:
         raise ValueError(f"a model of recipe {model.recipe.name} does not look at a log-mel picture; use m2d_fusion")
-    silent = (0.0 - audio.mean) / audio.std if audio.frontend == "icbhi" else 0.0
-    baseline = torch.full_like(features, silent)
+    baseline = torch.full_like(features, model.recipe.silence)
     number = model.classes.index(target)
     gradient = mean_gradient(model.plain, baseline, features, number, steps)
     added = (gradient * (features - baseline))[0, 0].double().cpu().numpy()  # (mels, frames)
@@ -108,6 +107,7 @@ def attribution(model: Model, wave: NDArray[np.float32], target: str, steps: int
         ends = log_odds(model.plain(torch.cat([features, baseline])), number)
     if not (np.isfinite(added).all() and ends.isfinite().all()):
         raise ValueError("the model's answer to this cycle is not a number, so there is nothing to explain")
+    audio = model.recipe.audio
     centres_hz = band_centres(filters, audio.rate_hz)
     rows = len(added) // sizes[0]
     seconds = audio.duration_s / (features.shape[-1] - 1)  # of one frame

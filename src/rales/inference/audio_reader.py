@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from rales.audio import io, quality
 from rales.audio.open_audio import AUDIO_SUFFIXES, FULL, UNREAD_SUFFIXES, NoRoom, left_out
 from rales.audio.quality import Verdict
-from rales.config import Audio
 from rales.data import waveform_cache
 from rales.data.annotation_dialects import Row
 from rales.data.annotations import annotation_beside, names_beside, read_annotation
@@ -29,6 +28,7 @@ from rales.files.atomic import temporary_folder
 from rales.inference import breath_segmentation
 from rales.labels import CLASSES
 from rales.optional_packages import reason
+from rales.settings import PaddedWaveform, StandardisedAudio
 
 CYCLES = ("auto", "annotation", "segment", "windows")  # where cycles come from
 STRETCH_S = 300.0  # of a recording in which breaths are looked for at a time
@@ -280,7 +280,7 @@ def with_verdicts(
     return cycles._replace(verdicts=verdicts)
 
 
-def pieces(path: str, audio: Audio, where: Where = "auto", gate: bool = False) -> Generator[Piece, None, None]:
+def pieces(path: str, audio: PaddedWaveform, where: Where = "auto", gate: bool = False) -> Generator[Piece, None, None]:
     """Recording, word of CYCLES, whether to leave out what cannot be judged -> its cycles as training saw them.
 
     Errors: ValueError or OSError if it cannot be read.
@@ -296,7 +296,7 @@ def pieces(path: str, audio: Audio, where: Where = "auto", gate: bool = False) -
             text = str(annotation_beside(file) or file.with_suffix(".txt"))
             cycles = cycles._replace(note=cycles.note.replace(text, f"the text beside {path}"))
         notes = untold(facts, cycles.verdicts)
-        scored = cycles.judged | (audio.scope == "batch")
+        scored = cycles.judged | (isinstance(audio, StandardisedAudio) and audio.scope == "batch")
         spans = list(compress(zip(cycles.start_s, cycles.end_s, strict=True), scored))
         segments = io.segments(file, spans) if sound is None else io.cut(file, sound, spans)
         samples, left = round(audio.rate_hz * audio.duration_s), len(spans)
@@ -317,7 +317,7 @@ def untold(facts: io.WaveInfo, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     return tuple(note for note in facts.notes if note != left_out(facts.live, facts.channels))
 
 
-def prepared(segment: Waves, native_hz: int, audio: Audio) -> Waves:
+def prepared(segment: Waves, native_hz: int, audio: PaddedWaveform) -> Waves:
     """A cycle as it was read -> (samples,) as training saw it."""
     return waveform_cache.prepared(
         segment,
@@ -331,7 +331,7 @@ def prepared(segment: Waves, native_hz: int, audio: Audio) -> Waves:
 
 
 def ahead(
-    paths: Iterable[str], audio: Audio, where: Where = "auto", threads: int = THREADS, gate: bool = False
+    paths: Iterable[str], audio: PaddedWaveform, where: Where = "auto", threads: int = THREADS, gate: bool = False
 ) -> Generator[Piece, None, None]:
     """Recordings -> their pieces in order. Threads read a bounded number of recordings ahead of who takes them.
 

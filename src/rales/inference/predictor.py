@@ -20,7 +20,6 @@ from torch import Tensor
 from rales.audio import io
 from rales.audio.open_audio import NoRoom
 from rales.audio.quality import Verdict
-from rales.config import Recipe
 from rales.data import icbhi, splits
 from rales.data.dataset import cycle_waves, preparation, scored_together
 from rales.data.dataset import rows_of as prepared_rows
@@ -41,10 +40,11 @@ from rales.progress import progress_bar
 from rales.recipes.registry import rebuild_recipe
 from rales.training import finetune, run_folder
 from rales.training.distributed import pick
+from rales.training.recipe import Recipe
 
 BATCH = 32  # cycles scored at once; no answer depends on it but with audio.scope=batch, where the run says how many
 CHUNK = 4096  # rows of a table that is handed on
-IDENTITY = ("recipe", "options", "config", "seed")  # of a run, in config.json and in its checkpoints
+IDENTITY = ("recipe", "recipe_source", "config", "seed")  # of a run, in config.json and in its checkpoints
 DEFAULT, DEFAULT_FOLDER = hub.SHIPPED, hub.SHIPPED_FILE.parent
 
 Paths = str | Path | Iterable[str | Path]
@@ -88,7 +88,7 @@ class Model:
         self.recipe, self.record, self.device = recipe, record, device
         self.classes: tuple[str, ...] = tuple(record["classes"])
         self.calibration: dict[str, Any] = record.get("calibration") or {}
-        self.frontend = (frontend or recipe.frontend(recipe.config)).to(device).eval()
+        self.frontend = (frontend or recipe.build_frontend(recipe.settings)).to(device).eval()
         self.plain = network.to(device).eval()
         self.engine: Engine = engine or self.in_torch
         self.at_once = 1
@@ -171,7 +171,7 @@ class Model:
                     "validation, or give a number"
                 )
         caution = ""
-        if self.recipe.config.audio.scope == "batch":
+        if self.recipe.scales_batches:
             caution = (
                 "The model was trained with audio.scope=batch: an answer depends on the other cycles of the call, of "
                 f"which {self.together} at a time, in the order given, are scaled together."
@@ -181,7 +181,7 @@ class Model:
     @property
     def together(self) -> int:
         """Cycles that are scored at once."""
-        return scored_together(self.recipe.config, BATCH)
+        return scored_together(self.recipe, BATCH)
 
     def tabulated(self, answers: Sequence[Answer], decision: Decision) -> tuple[pd.DataFrame, pd.DataFrame]:
         good = [answer for answer in answers if answer.error is None]
@@ -285,7 +285,7 @@ class Model:
                 problems.append(one_line(str(error)))
                 values = []  # a recording that breaks off has no answer, also where its first cycles had one
             together = np.concatenate(values) if values else np.empty((0, len(self.classes)))
-            if self.recipe.config.audio.scope == "batch" and len(together):  # scored as neighbours of the others
+            if self.recipe.scales_batches and len(together):  # scored as neighbours of the others
                 together = together[piece.cycles.judged]
             yield Answer(piece.path, piece.duration_s, piece.cycles, together, error, piece.notes)
             values, not_a_number = [], None
@@ -294,7 +294,7 @@ class Model:
         self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], cycles: audio_reader.Where, quality: bool
     ) -> Iterator[tuple[Piece, NDArray[Any]]]:
         """Recordings -> their pieces in order, each with what the function says of its cycles."""
-        reading = audio_reader.ahead(paths, self.recipe.config.audio, cycles, gate=quality)
+        reading = audio_reader.ahead(paths, self.recipe.audio, cycles, gate=quality)
         # Closed whatever happens, else readers wait for someone to take their pieces and keep the process from ending
         with closing(reading), ThreadPoolExecutor(self.at_once, thread_name_prefix="rales-score") as pool:
             groups = audio_reader.grouped(audio_reader.filling(reading, self.together), self.together)
@@ -442,11 +442,11 @@ def load(path_or_name: str | Path | None = None, device: str = "auto") -> Model:
     if own is not None and (different := [name for name in IDENTITY if own.get(name) != record.get(name)]):
         raise ValueError(f"{path}: its {different[0]} is not that of config.json; the folder holds files of two runs")
     with stated_by(path):
-        frontend = recipe.frontend(recipe.config)
-    empty = without_memory(lambda: recipe.model(recipe.config), path)
+        frontend = recipe.build_frontend(recipe.settings)
+    empty = without_memory(lambda: recipe.build_model(recipe.settings), path)
     check_whole(tensors, finetune.tensors_of(empty, frontend), path)
 
-    network = recipe.model(recipe.config)
+    network = recipe.build_model(recipe.settings)
     finetune.load_tensors(tensors, network, frontend)
     return Model(recipe, network, record, pick(device, 0), frontend=frontend)
 
@@ -460,12 +460,12 @@ def evaluate(
     A repair's test part may hold cycles that this run was trained on; their number stands beside its figures.
     """
     model = load(run, device)
-    config, record = model.recipe.config, model.record
+    settings, record = model.recipe.settings, model.record
     if "epoch" not in record or "digest" not in record.get("split", {}):
         raise ValueError(f"{run}: its checkpoint does not say its epoch or its data; train or copy it again")
-    table = splits.divide(cycles, config, needed=("test",))
-    parts: dict[str, pd.Series[bool]] = {config.split.name: table["split"] == "test"}
-    if config.split.name == "official":
+    table = splits.divide(cycles, settings, needed=("test",))
+    parts: dict[str, pd.Series[bool]] = {settings.split.name: table["split"] == "test"}
+    if settings.split.name == "official":
         for repair in ("official_drop", "official_move"):
             there = set(splits.keys(splits.apply(cycles, repair).query("split == 'test'")))
             if there:  # else every test patient is trained on too
@@ -485,8 +485,8 @@ def evaluate(
         )
         for name, rows in parts.items()
     }
-    own, rows = figures.pop(config.split.name), parts[config.split.name]
-    of_test = scored[config.split.name][rows]
+    own, rows = figures.pop(settings.split.name), parts[settings.split.name]
+    of_test = scored[settings.split.name][rows]
     true = [CLASSES.index(label) for label in table.loc[rows, "label"]]
     if validation.any():
         classes = np.array([CLASSES.index(label) for label in table["label"]])
@@ -535,6 +535,6 @@ def scored_sides(
         return scored
 
     there = {side: rows.to_numpy() for side, rows in sides.items()}
-    if model.recipe.config.audio.scope == "batch":
+    if model.recipe.scales_batches:
         return {side: of(rows) for side, rows in there.items()}
     return dict.fromkeys(there, of(np.logical_or.reduce(list(there.values()))))

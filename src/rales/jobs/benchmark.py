@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rales.config import to_dict
 from rales.errors import UsageError
 from rales.export.artefact import FORMATS, made, need, probe_of
 from rales.export.engine_selection import race, times_as_fast
@@ -26,6 +25,7 @@ from rales.inference.predictor import Model
 from rales.labels import CLASSES
 from rales.models.cpu_inference import bf16_pays, pack
 from rales.recipes.registry import make_recipe
+from rales.settings import to_dict
 from rales.training import run_folder
 
 RECORDING_S, RECORDING_HZ = 20.0, 44100  # of a recording as those of ICBHI, for the path from the disk
@@ -101,9 +101,9 @@ def untrained(size: str) -> Model:
     """Size -> a classifier of that size from a random start: as fast as a trained one."""
     recipe = make_recipe("m2d_fusion", size=size)
     torch.manual_seed(0)
-    record = {"recipe": recipe.name, "options": dict(recipe.options), "classes": list(CLASSES)}
-    record["config"] = run_folder.clean(to_dict(recipe.config))
-    return Model(recipe, recipe.model(recipe.config), record, torch.device("cpu"))
+    record = {"recipe": recipe.name, "classes": list(CLASSES)}
+    record["config"] = run_folder.clean(to_dict(recipe.settings))
+    return Model(recipe, recipe.build_model(recipe.settings), record, torch.device("cpu"))
 
 
 def row(

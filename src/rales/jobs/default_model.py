@@ -15,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 
-from rales.config import Config, Recipe, differences
 from rales.data import read_cycles, splits
 from rales.data.corpus import read_collection
 from rales.errors import UsageError
@@ -25,9 +24,11 @@ from rales.models.m2d_checkpoints import read_safetensors
 from rales.recipes import m2d_pretrain
 from rales.recipes.m2d_fusion import TINY
 from rales.recipes.registry import make_recipe
+from rales.settings import format_value
 from rales.synthesis.event_mixing import lay_over
 from rales.training import run_folder
 from rales.training.pretrain_settings import PretrainConfig
+from rales.training.recipe import Recipe
 
 FILE = SHIPPED_FILE
 VARIANTS, EPOCHS = 4, 4  # of every normal train cycle; passes over them
@@ -101,8 +102,8 @@ def classifier(encoder: str, words: Sequence[str] = ()) -> Recipe:
 
 def numbers_of_tiny() -> list[str]:
     """-> the settings in which length, augmentation and training of size tiny are not the paper's."""
-    changed, parts = differences(Config(), TINY), ("audio.duration_s", "augment.", "train.")
-    return [f"{name}={value}" for name, value in changed.items() if name.startswith(parts)]
+    parts = ("audio.duration_s", "augment.", "train.")
+    return [f"{name}={format_value(value)}" for name, value in TINY.items() if name.startswith(parts)]
 
 
 def joined(icbhi: pd.DataFrame, sprsound: pd.DataFrame) -> pd.DataFrame:
@@ -128,7 +129,6 @@ def publish(checkpoint: Path, out: Path) -> None:
     """Checkpoint of a run -> the file that ships: half precision, and no path of the machine that made it."""
     tensors, metadata = read_safetensors(checkpoint)
     record = json.loads(metadata.pop("rales"))
-    record["options"] |= {"weights": "", "size": ""}
-    record["config"]["model"]["weights"] = ""
+    record["config"]["weights"] = ""
     record["split"]["left_out"] = []
     run_folder.save_tensors(out, {name: value.half() for name, value in tensors.items()}, record, metadata)

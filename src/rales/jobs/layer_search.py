@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rales.config import Audio, Config
 from rales.data import splits
 from rales.data.dataset import cycle_waves, scored_together
 from rales.errors import UsageError
@@ -44,6 +43,7 @@ from rales.optional_packages import require_packages
 from rales.progress import progress_bar
 from rales.recipes import m2d_fusion
 from rales.recipes.registry import make_recipe
+from rales.settings import get_values
 from rales.training import run_folder
 from rales.training.distributed import pick
 from rales.training.pretrain import Probe
@@ -88,7 +88,7 @@ def search(
     words = {"weights": weights} if weights else {"size": size}
     recipe = make_recipe("m2d_fusion", [f"seed={seed}"], variant="vanilla", frontend=frontend, **words)
     torch.manual_seed(seed)
-    encoder = recipe.model(recipe.config).get_submodule("encoder")
+    encoder = recipe.build_model(recipe.settings).get_submodule("encoder")
     assert isinstance(encoder, ViT)
     if sizes and not 1 <= min(sizes) <= max(sizes) <= encoder.depth:
         raise UsageError(
@@ -99,7 +99,7 @@ def search(
     source = {
         "weights": weights or f"random start, {size}",
         "weights_digest": fingerprint(encoder),
-        "audio": asdict(recipe.config.audio),
+        "audio": {"frontend": get_values(recipe.settings)["frontend"], **asdict(recipe.audio)},
         "data": {**data_facts(used), "part": part, "whole_database": predictions.is_whole_database(cycles)},
     }
     settings = run_folder.clean(
@@ -111,9 +111,9 @@ def search(
         pooled = kept(out / "features.safetensors", source, dict.fromkeys(POOLS, shape))
         if pooled is None:
             waves = cycle_waves(cycles, recipe, progress=progress, folder=cache_folder)
-            device = pick(recipe.config.train.device, 0)
-            front = recipe.frontend(recipe.config).to(device)
-            batch = scored_together(recipe.config, 16)
+            device = pick(recipe.settings.train.device, 0)
+            front = recipe.build_frontend(recipe.settings).to(device)
+            batch = scored_together(recipe, 16)
             chosen_rows = used.index.to_numpy()
             pooled = features(encoder.to(device), front, waves, chosen_rows, batch=batch, progress=progress)
             keep(out / "features.safetensors", pooled, source)
@@ -150,11 +150,12 @@ def quick_probe(
     used = rows_of(cycles, "train")
     label = np.array([CLASSES.index(word) for word in used["label"]], np.int64)
     fold_of = np.array(splits.folds(used, folds, seed), np.int64)
-    waves = cycle_waves(cycles, m2d_fusion.recipe(), folder=cache_folder)
+    waves = cycle_waves(cycles, m2d_fusion.recipe(m2d_fusion.Settings()), folder=cache_folder)
 
     def score(encoder: ViT) -> dict[str, float]:
         mean, std = encoder.norm_stats.tolist()
-        front = m2d_fusion.build_frontend(Config(audio=Audio(frontend="m2d", mean=mean, std=std)))
+        audio = m2d_fusion.Audio(mean=mean, std=std)
+        front = m2d_fusion.build_frontend(m2d_fusion.Settings(frontend="m2d", audio=audio))
         front = front.to(encoder.norm_stats.device)
         pooled = features(encoder, front, waves, used.index.to_numpy(), precision="float32")
         last, every = (encoder.depth - 1,), tuple(range(encoder.depth))

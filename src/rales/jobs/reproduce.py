@@ -1,26 +1,27 @@
 """The paper's Tables 1 and 2 and Figure 3 as a sweep: which trials they need, and what these cost on this machine."""
 
-import inspect
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from rales.config import Recipe, Step
 from rales.data import splits
 from rales.data.dataset import preparation
 from rales.errors import UsageError
 from rales.jobs.sweep import Trial, trials
 from rales.recipes.m2d_fusion import VARIANTS
-from rales.recipes.registry import RECIPES, find_builder, make_recipe
+from rales.recipes.registry import find_settings, make_recipe
+from rales.registry import RECIPES
+from rales.settings import list_fields
+from rales.training.recipe import LossContext, Recipe
 
 PAPER = {
     "table1": {"variant": ["vanilla"]},
     "table2": {"variant": list(VARIANTS)},
     "figure3": {"variant": ["all_learned"]},
 }
-EARLIER = [name for name in RECIPES if name != "m2d_fusion"]  # with their variants beside Table 2
+EARLIER = [name for name in RECIPES.built_in if name != "m2d_fusion"]  # with their variants beside Table 2
 BOTH_RATIOS = ("mr6", "mr7")  # what Table 1 compares
 PROTOCOLS = ("last", "validation")  # the runs of `last` record what `test_best` would have chosen
 
@@ -40,7 +41,7 @@ def paper_trials(
     if what not in (*PAPER, "all"):
         raise UsageError(f"reproduce {what!r}: expected one of {', '.join(PAPER)}, all")
     for word in fixed:
-        if not any(fitting([word], system) for system in RECIPES):
+        if not any(fitting([word], system) for system in RECIPES.built_in):
             make_recipe("m2d_fusion", [word])  # says what it is not, and the nearest
     theirs = {name: file for name, equals, file in (word.partition("=") for word in weights) if name in EARLIER}
     weights = [word for word in weights if word.partition("=")[0] not in EARLIER]
@@ -69,14 +70,14 @@ def paper_trials(
                 words = fitting(fixed, system)
                 for trial in trials(system, {**grid, "train.select": [protocol]}, seeds, words):
                     made = make_recipe(trial.recipe, trial.words)
-                    found.setdefault(repr((made.name, made.options, made.config)), trial)
+                    found.setdefault(repr((made.name, made.settings)), trial)
     return list(found.values())
 
 
 def fitting(words: Sequence[str], system: str) -> list[str]:
-    """`name=value` words for all systems -> those that a system can have: its options, and fields of the config."""
-    options = inspect.signature(find_builder(system)).parameters
-    return [word for word in words if word.partition("=")[0] in options or "." in word.partition("=")[0]]
+    """`name=value` words for all systems -> those that a system has."""
+    known = list_fields(find_settings(system))
+    return [word for word in words if word.partition("=")[0] in known]
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,11 @@ def estimate(planned: Sequence[Trial], cycles: pd.DataFrame, processes: int) -> 
             recipe = make_recipe(trial.recipe, words)
             made[words] = (recipe, *step_cost(recipe))
         recipe, trained, scored, size = made[words]
-        config = recipe.config
-        table = splits.divide(cycles, config)
+        settings = recipe.settings
+        table = splits.divide(cycles, settings)
         train, test = ((table["split"] == part).sum() for part in ("train", "test"))
-        evaluations = config.train.epochs / config.train.evaluate_every
-        seconds += config.train.epochs * train * trained + evaluations * test * scored
+        evaluations = settings.train.epochs / settings.train.evaluate_every
+        seconds += settings.train.epochs * train * trained + evaluations * test * scored
         stored, largest = stored + 2 * size, max(largest, 9 * size)
     caches = {repr(made_of): made_of.size for made_of in (preparation(recipe) for recipe, *_ in made.values())}
     together = max(1, min(processes, len(planned)))
@@ -123,25 +124,26 @@ def step_cost(recipe: Recipe) -> tuple[float, float, int]:
 
     from rales.training.distributed import place
 
-    config = recipe.config
-    here = place(config.train.device, config.train.precision)
-    frontend, model = recipe.frontend(config).to(here.device), recipe.model(config).to(here.device)
-    count = min(config.train.micro_batch or config.train.batch_size, 4)
+    settings = recipe.settings
+    here = place(settings.train.device, settings.train.precision)
+    frontend, model = recipe.build_frontend(settings).to(here.device), recipe.build_model(settings).to(here.device)
+    count = min(settings.train.micro_batch or settings.train.batch_size, 4)
     wave = torch.randn(count, preparation(recipe).size, device=here.device)
     label = torch.zeros(count, dtype=torch.int64, device=here.device)
-    about = Step(config, label, label, torch.ones(4, device=here.device), label, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    about = LossContext(settings, label, label, torch.ones(4, device=here.device), label, generator)
     best, forward, threads = float("inf"), float("inf"), torch.get_num_threads()
     torch.set_num_threads(1)  # as trials run
     for _ in range(3):
         started = time.perf_counter()
         with here.autocast():
-            loss, _ = recipe.batch_loss(model, frontend(wave), about)
+            loss, _ = recipe.loss(model, frontend(wave), about)
         loss.backward()
         next(p.grad for p in model.parameters() if p.grad is not None).sum().item()  # waits for a GPU to finish
         best = min(best, time.perf_counter() - started)
         started = time.perf_counter()
         with torch.no_grad():  # in float32, as every evaluation is
-            recipe.batch_loss(model, frontend(wave), about)[0].item()
+            recipe.loss(model, frontend(wave), about)[0].item()
         forward = min(forward, time.perf_counter() - started)
     torch.set_num_threads(threads)
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())

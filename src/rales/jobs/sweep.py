@@ -23,13 +23,14 @@ from typing import Any
 import pandas as pd
 
 from rales import parallel
-from rales.config import to_dict
 from rales.data import read_cycles, splits
 from rales.errors import UsageError
 from rales.files.atomic import lock_folder
 from rales.jobs.linear_probe import name, subsets
 from rales.progress import progress_bar
 from rales.recipes.registry import make_recipe
+from rales.registry import RECIPES
+from rales.settings import get_values, to_dict
 from rales.training import run_folder
 from rales.training.run_records import check_record
 
@@ -78,11 +79,12 @@ def trials(recipe: str, grid: Mapping[str, Sequence[str]], seeds: int, fixed: Se
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: expected 1 or more")
     found = []
+    word = RECIPES.make_portable(recipe)
     for chosen in combinations(recipe, grid, fixed):
-        make_recipe(recipe, [*fixed, *chosen])
+        made = make_recipe(recipe, [*fixed, *chosen])
         for seed in range(seeds):
-            title = "-".join([recipe, *(re.sub(r"[^\w.=+]+", "_", short(word)) for word in chosen), f"seed{seed}"])
-            found.append(Trial(title, recipe, (*fixed, *chosen, f"seed={seed}")))
+            title = "-".join([made.name, *(re.sub(r"[^\w.=+]+", "_", short(word)) for word in chosen), f"seed{seed}"])
+            found.append(Trial(title, word, (*fixed, *chosen, f"seed={seed}")))
     names = [trial.name for trial in found]
     if len(set(names)) < len(names):
         raise UsageError(f"two trials would share the folder {next(n for n in names if names.count(n) > 1)}")
@@ -97,7 +99,7 @@ def combinations(recipe: str, grid: Mapping[str, Sequence[str]], fixed: Sequence
         if "model.layers" not in grid:
             yield chosen
             continue
-        depth = make_recipe(recipe, [*fixed, *chosen]).config.model.depth
+        depth = get_values(make_recipe(recipe, [*fixed, *chosen]).settings)["model.depth"]
         yield from ([*chosen, f"model.layers={layers}"] for layers in layer_sets(grid["model.layers"], depth))
 
 
@@ -164,11 +166,11 @@ def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:
     try:
         stored, recipe = run_folder.read_json(folder / "config.json"), make_recipe(trial.recipe, trial.words)
         check_record(stored, folder / "config.json")
-        table = splits.divide(cycles, recipe.config)
+        table = splits.divide(cycles, recipe.settings)
         same_data = stored["split"]["digest"] == run_folder.digest(table[table["split"] != ""])
         asked = stored.get("asked", stored)  # the last of several stages has numbers of its own
-        same_words = asked["options"] == run_folder.clean(recipe.options)
-        return bool(same_data and same_words and asked["config"] == run_folder.clean(to_dict(recipe.config)))
+        same_source = stored.get("recipe_source", {}) == recipe.source
+        return bool(same_data and same_source and asked["config"] == run_folder.clean(to_dict(recipe.settings)))
     except (
         ValueError,
         OSError,
@@ -195,7 +197,7 @@ def run_trial(trial: Trial, data: Path, out: Path, skip_damaged: bool, command: 
     torch.set_num_threads(1)  # spinning threads of several trials on the same cores stop each other
     try:
         recipe = make_recipe(trial.recipe, trial.words)
-        needs_split = recipe.config.split.name != "folds"
+        needs_split = recipe.settings.split.name != "folds"
         cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
         recipe.run(recipe, cycles, out / trial.name, command=command)
     except Exception as error:

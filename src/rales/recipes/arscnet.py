@@ -11,40 +11,49 @@ Provenance: reconstruction. Stated are two features (MFCC and mel-spectrogram), 
 attention, and channel attention before spatial attention behind their fusion. Everything else is our choice: 4 kHz, 8
 s, 64 mels, ResNet-18 with CBAM, row statistics of the train cycles, roll, Adam. No code or weights exist.
 
-Deviations: unknown, and fidelity=original changes nothing.
+Deviations: unknown, so there is no fidelity to choose.
 """
 
-from functools import partial
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from rales.audio.spectrogram_images import MelAndCepstrum
 from rales.audio.waveform_augment import roll
-from rales.config import FIDELITIES, Audio, Config, Recipe, Training, no_weights, one_of
 from rales.data.dataset import Data
 from rales.data.loader import in_order
 from rales.models.arscnet import ArscNet
+from rales.settings import PaddedWaveform, RunSettings, Training, set_defaults
 from rales.training import finetune
+from rales.training.recipe import Recipe
 from rales.training.recipe_defaults import unchanged, weighted_loss
 
 
-def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected") -> Recipe:
+@dataclass(frozen=True)
+class Settings(RunSettings):
+    """Our choice of all numbers."""
+
+    size: Literal["base", "tiny"] = "base"
+    """Of the networks, and with it of the training."""
+    audio: PaddedWaveform = PaddedWaveform(rate_hz=4000, fade_samples=0)
+    train: Training = Training(epochs=100, batch_size=64, micro_batch=0, lr=1e-3)
+
+    def with_presets(self, given: AbstractSet[str]) -> Self:
+        return self if self.size == "base" else set_defaults(self, given, {"train.epochs": 2})
+
+
+def recipe(settings: Settings) -> Recipe:
     """-> the system."""
-    one_of("size", size, ("base", "tiny"))
-    one_of("fidelity", fidelity, FIDELITIES)
-    no_weights("arscnet", weights)
     return Recipe(
         name="arscnet",
-        options={"size": size, "weights": weights, "fidelity": fidelity},
-        config=Config(
-            audio=Audio(frontend="own", rate_hz=4000, fade_samples=0),
-            train=Training(epochs=100 if size == "base" else 2, batch_size=64, micro_batch=0, lr=1e-3),
-        ),
-        frontend=Pictures,
-        model=partial(build_model, size=size),
+        settings=settings,
+        build_frontend=Pictures,
+        build_model=build_model,
         augment=unchanged,
-        batch_loss=weighted_loss,
+        loss=weighted_loss,
         run=finetune.run,
         provenance="reconstruction",
         fit=fit,
@@ -58,7 +67,7 @@ class Pictures(nn.Module):
 
     statistics: Tensor
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.register_buffer("statistics", torch.stack([torch.zeros(2, 64), torch.ones(2, 64)]))
         self.source = MelAndCepstrum()
@@ -69,7 +78,7 @@ class Pictures(nn.Module):
         return standardised
 
 
-def fit(config: Config, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device) -> None:
+def fit(settings: Settings, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device) -> None:
     """Means and deviations of every row of both pictures over the train cycles."""
     assert isinstance(frontend, Pictures)
     count, total, squares = 0, torch.zeros(2, 64, dtype=torch.float64), torch.zeros(2, 64, dtype=torch.float64)
@@ -83,10 +92,10 @@ def fit(config: Config, frontend: nn.Module, model: nn.Module, data: Data, devic
     frontend.statistics.copy_(torch.stack([mean, deviation]))
 
 
-def build_model(config: Config, *, size: str) -> ArscNet:
-    return ArscNet() if size == "base" else ArscNet(depth=10, width=16)
+def build_model(settings: Settings) -> ArscNet:
+    return ArscNet() if settings.size == "base" else ArscNet(depth=10, width=16)
 
 
-def rolled(config: Config, wave: Tensor, generator: torch.Generator) -> Tensor:
+def rolled(settings: Settings, wave: Tensor, generator: torch.Generator) -> Tensor:
     """(B, N) -> half of the clips turned round by a random number of samples."""
     return roll(wave, generator=generator)

@@ -22,10 +22,11 @@ it pays and not float16, and scores are of float32; that code keeps no epoch who
 weights the start is random.
 """
 
-from dataclasses import replace
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -34,7 +35,6 @@ from torch import Tensor, nn
 
 from rales.audio import fade, info
 from rales.audio.kaldi_fbank import HOP, WINDOW, KaldiFbank
-from rales.config import Audio, Augmentation, Config, Model, Recipe, Step, Training, is_original, one_of
 from rales.data.dataset import wave_settings
 from rales.data.waveform_cache import Preparation, segment
 from rales.models.ast import AST, SIZES, ASTClassifier, draw_mix
@@ -42,70 +42,113 @@ from rales.models.heads import patch_mix_projector
 from rales.models.m2d_checkpoints import default_heads
 from rales.models.pretrained_backbones import ast_tensors
 from rales.models.vit import Size
+from rales.settings import (
+    Bounds,
+    Depth,
+    Fidelity,
+    RunSettings,
+    SpecAugment,
+    Training,
+    Waveform,
+    Width,
+    set_defaults,
+)
 from rales.training import finetune
 from rales.training.losses import patch_mix_contrastive, weighted_cross_entropy
+from rales.training.recipe import LossContext, Recipe
 from rales.training.recipe_defaults import masked, weighted_loss
 
+TRAINING = Training(
+    epochs=50,
+    batch_size=8,
+    micro_batch=0,
+    drop_last=True,
+    lr=5e-5,
+    lr_floor=5e-8,
+    weight_decay=1e-6,
+    interpolate=0.5,
+)
 
-def fine_tuned(size: str = "base", weights: str = "", fidelity: str = "corrected") -> Recipe:
+
+@dataclass(frozen=True)
+class Audio(Waveform):
+    """From a cycle's sound to what the network sees."""
+
+    fade_samples: Annotated[int, Bounds(most=10**7)] = 1000
+    """Linear fade at both ends of the recording and at the end of the clip."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The encoder."""
+
+    dim: Width = 768
+    """Width of the transformer."""
+    depth: Depth = 12
+    """Its blocks."""
+    heads: Width = 12
+    """Its attention heads."""
+
+
+@dataclass(frozen=True)
+class Settings(RunSettings):
+    """Numbers of the authors' code, of both systems."""
+
+    size: Literal["base", "tiny"] = "base"
+    """Of a random start; it brings sizes of the network and the training. With weights they are the checkpoint's."""
+    weights: str = ""
+    """File of the pre-trained checkpoint; empty = random start."""
+    weights_digest: str = ""
+    """SHA-256 of that file, filled in."""
+    fidelity: Fidelity = "corrected"
+    """corrected: published quirks are mended; original: they stay."""
+    audio: Audio = Audio()
+    augment: SpecAugment = SpecAugment(frequency_width=48, time_width=160)
+    model: Model = Model()
+    train: Training = TRAINING
+
+    def with_presets(self, given: AbstractSet[str]) -> Self:
+        sizes = of_file(self.weights) if self.weights else SIZES[self.size]
+        defaults: dict[str, Any] = {f"model.{name}": value for name, value in sizes._asdict().items()}
+        if self.size != "base" and not self.weights:
+            defaults["train.epochs"] = 2
+        if self.fidelity == "original":
+            defaults |= {"audio.resampler": "sinc", "augment.published_gate": True, "train.cosine_start_epoch": 1}
+        return set_defaults(self, given, defaults)
+
+
+@dataclass(frozen=True)
+class PatchMixSettings(Settings):
+    """Numbers of the authors' code with Patch-Mix."""
+
+    train: Training = replace(TRAINING, class_weights="none")
+
+
+def fine_tuned(settings: Settings) -> Recipe:
     """-> AST with weighted cross-entropy."""
-    return system("ast_ft", size, weights, fidelity)
-
-
-def patch_mix(size: str = "base", weights: str = "", fidelity: str = "corrected") -> Recipe:
-    """-> AST with cross-entropy of the clean clips and a contrastive loss of the mixed ones."""
-    recipe = system("ast_patchmix_cl", size, weights, fidelity)
-    train = replace(recipe.config.train, class_weights="none")
-    return replace(
-        recipe,
-        config=replace(recipe.config, train=train),
-        batch_loss=patch_mix_loss,
-        whole_batches=True,
-    )
-
-
-def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
-    """-> what both have in common."""
-    one_of("size", size, tuple(SIZES))
-    original = is_original(fidelity)
-    sizes = of_file(weights) if weights else SIZES[size]
     return Recipe(
-        name=name,
-        options={"size": size, "weights": weights, "fidelity": fidelity},
-        config=Config(
-            audio=Audio(frontend="own", resampler="sinc" if original else "soxr"),
-            augment=Augmentation(frequency_width=48, time_width=160, published_gate=original, time_warp_frames=0),
-            model=Model(dim=sizes.dim, depth=sizes.depth, heads=sizes.heads, layers=(sizes.depth,), weights=weights),
-            train=Training(
-                epochs=50 if size == "base" or weights else 2,
-                batch_size=8,
-                micro_batch=0,
-                drop_last=True,
-                lr=5e-5,
-                lr_floor=5e-8,
-                cosine_start_epoch=1 if original else 0,
-                weight_decay=1e-6,
-                interpolate=0.5,
-            ),
-        ),
-        frontend=build_frontend,
-        model=partial(
-            build_model,
-            layout="original" if original else "aligned",
-            projecting=name == "ast_patchmix_cl",
-        ),
+        name="ast_ft",
+        settings=settings,
+        build_frontend=build_frontend,
+        build_model=build_model,
         augment=augment,
-        batch_loss=weighted_loss,
+        loss=weighted_loss,
         run=finetune.run,
         provenance="code-verified",
         prepare=prepare,
     )
 
 
-def prepare(config: Config) -> Preparation:
-    """Config -> preparation of one waveform a cycle, faded where the recording begins and ends."""
-    settings = {**wave_settings(config), "fade_samples": config.audio.fade_samples}
-    return Preparation(faded_recording, settings, settings["samples"])
+def patch_mix(settings: PatchMixSettings) -> Recipe:
+    """-> AST with cross-entropy of the clean clips and a contrastive loss of the mixed ones."""
+    recipe, build = fine_tuned(settings), partial(build_model, projecting=True)
+    return replace(recipe, name="ast_patchmix_cl", build_model=build, loss=patch_mix_loss, whole_batches=True)
+
+
+def prepare(settings: Settings) -> Preparation:
+    """Settings -> preparation of one waveform a cycle, faded where the recording begins and ends."""
+    how = {**wave_settings(settings.audio), "fade_samples": settings.audio.fade_samples}
+    return Preparation(faded_recording, how, how["samples"])
 
 
 def faded_recording(
@@ -127,17 +170,19 @@ def faded_recording(
     return wave[:samples] if wave.size > samples else fade(np.resize(wave, samples), fade_samples, into=False)
 
 
-def build_frontend(config: Config) -> KaldiFbank:
-    """Config -> module (B, 128000) -> (B, 1, 128, 798)."""
+def build_frontend(settings: Settings) -> KaldiFbank:
+    """Settings -> module (B, 128000) -> (B, 1, 128, 798)."""
     return KaldiFbank()
 
 
-def build_model(config: Config, *, layout: Literal["aligned", "original"], projecting: bool) -> ASTClassifier:
-    """Config -> AST (pre-trained or random), head and, for Patch-Mix, projector."""
-    frames = 1 + (round(config.audio.rate_hz * config.audio.duration_s) - WINDOW) // HOP
-    encoder = AST(config.model.dim, config.model.depth, config.model.heads, frames=frames)
-    if config.model.weights:
-        encoder.load_state_dict(ast_tensors(config.model.weights, frames=frames, layout=layout))
+def build_model(settings: Settings, *, projecting: bool = False) -> ASTClassifier:
+    """Settings -> AST (pre-trained or random), head and, for Patch-Mix, projector."""
+    model, audio = settings.model, settings.audio
+    frames = 1 + (round(audio.rate_hz * audio.duration_s) - WINDOW) // HOP
+    encoder = AST(model.dim, model.depth, model.heads, frames=frames)
+    if settings.weights:
+        layout: Literal["aligned", "original"] = "original" if settings.fidelity == "original" else "aligned"
+        encoder.load_state_dict(ast_tensors(settings.weights, frames=frames, layout=layout))
     return ASTClassifier(encoder, projector=patch_mix_projector(encoder.dim) if projecting else None)
 
 
@@ -148,12 +193,12 @@ def of_file(weights: str) -> Size:
     return Size(dim, depth, default_heads(dim))
 
 
-def augment(config: Config, features: Tensor, generator: torch.Generator) -> Tensor:
+def augment(settings: Settings, features: Tensor, generator: torch.Generator) -> Tensor:
     """(B, 1, 128, frames) -> the same, masked with each clip's mean."""
-    return masked(config, features, features.mean(dim=(1, 2, 3)), generator, gate_each=True)
+    return masked(settings.augment, features, features.mean(dim=(1, 2, 3)), generator, gate_each=True)
 
 
-def patch_mix_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+def patch_mix_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the clean clips + how well mixed clips find their two sources among them."""
     assert isinstance(model, ASTClassifier)
     mix = draw_mix(len(features), model.encoder.columns, generator=step.generator)

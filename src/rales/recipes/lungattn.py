@@ -17,9 +17,10 @@ whose FFTs are fast. A class's probability is the softmax of its logit, as for l
 """
 
 from collections.abc import Sequence
-from functools import partial
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,62 +30,73 @@ from rales.audio import read, resample
 from rales.audio.spec_augment import class_pairs_appended
 from rales.audio.spectrogram_images import lungattn_picture, lungattn_wave
 from rales.audio.tqwt_decomposition import dual_q_of_cycles
-from rales.config import Audio, Config, Recipe, Step, Training, is_original, no_weights, one_of
 from rales.data.waveform_cache import Preparation
 from rales.models.lung import LungAttn
+from rales.settings import Fidelity, RunSettings, Training, set_defaults
 from rales.training import finetune
 from rales.training.losses import soft_binary_cross_entropy
+from rales.training.recipe import LossContext, Recipe
 from rales.training.recipe_defaults import unchanged
 
-SIDES = {"base": 224, "tiny": 64}  # of the picture; the network has one size
+SIDES = {"base": 224, "tiny": 64}  # of the picture
+TRAINING = Training(
+    epochs=100,
+    batch_size=32,
+    micro_batch=0,
+    drop_last=True,
+    optimiser="sgd",
+    lr=0.1,
+    schedule="step",
+    weight_decay=0,
+    class_weights="none",
+)
 
 
-def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected", rate: str = "") -> Recipe:
-    """-> the system. `rate` is "4000" hertz for all recordings, or "native" (the default of fidelity=original)."""
-    one_of("size", size, tuple(SIDES))
-    original = is_original(fidelity)
-    rate = rate or ("native" if original else "4000")
-    one_of("rate", rate, ("native", "4000"))
-    no_weights("lungattn", weights)
+@dataclass(frozen=True)
+class Settings(RunSettings):
+    """Numbers of the authors' code."""
+
+    size: Literal["base", "tiny"] = "base"
+    """Of the picture, and with it of the training; the network has one size."""
+    fidelity: Fidelity = "corrected"
+    """corrected: published quirks are mended; original: they stay."""
+    rate: Literal["native", 4000] = 4000
+    """Sample rate in hertz at which all recordings are split, or native (the default of fidelity=original)."""
+    train: Training = TRAINING
+
+    def with_presets(self, given: AbstractSet[str]) -> Self:
+        defaults: dict[str, Any] = {} if self.size == "base" else {"train.epochs": 2}
+        if self.fidelity == "original":
+            defaults |= {"rate": "native", "train.precision": "float32"}
+        return set_defaults(self, given, defaults)
+
+
+def recipe(settings: Settings) -> Recipe:
+    """-> the system."""
     return Recipe(
         name="lungattn",
-        options={"size": size, "weights": weights, "fidelity": fidelity, "rate": rate},
-        config=Config(
-            audio=Audio(frontend="own"),
-            train=Training(
-                epochs=100 if size == "base" else 2,
-                batch_size=32,
-                micro_batch=0,
-                drop_last=True,
-                optimiser="sgd",
-                lr=0.1,
-                schedule="step",
-                weight_decay=0,
-                class_weights="none",
-                precision="float32" if original else "auto",
-            ),
-        ),
-        frontend=partial(build_frontend, side=SIDES[size]),
-        model=partial(build_model, side=SIDES[size] // 16, original=original),
+        settings=settings,
+        build_frontend=build_frontend,
+        build_model=build_model,
         augment=unchanged,
-        batch_loss=mixed_loss,
+        loss=mixed_loss,
         run=finetune.run,
         provenance="code-verified",
-        prepare=partial(
-            prepare,
-            side=SIDES[size],
-            remove_mean=not original,
-            rate_hz=0 if rate == "native" else 4000,
-            iterations=100 if size == "base" else 5,
-        ),
+        prepare=prepare,
         whole_batches=True,
     )
 
 
-def prepare(config: Config, *, side: int, remove_mean: bool, rate_hz: int, iterations: int) -> Preparation:
+def prepare(settings: Settings) -> Preparation:
     """-> preparation of three pictures a cycle, flat."""
-    settings = {"side": side, "remove_mean": remove_mean, "rate_hz": rate_hz, "iterations": iterations}
-    return Preparation(pictures, settings, 3 * side * side, together=pictures_of_cycles)
+    side = SIDES[settings.size]
+    how = {
+        "side": side,
+        "remove_mean": settings.fidelity != "original",
+        "rate_hz": 0 if settings.rate == "native" else settings.rate,
+        "iterations": 100 if settings.size == "base" else 5,
+    }
+    return Preparation(pictures, how, 3 * side * side, together=pictures_of_cycles)
 
 
 def pictures(path: str | Path, start_s: float, end_s: float, **settings: Any) -> NDArray[np.float32]:
@@ -111,16 +123,18 @@ def wave_to_split(
     return resample(wave, native_hz, rate_hz or native_hz), rate_hz or native_hz
 
 
-def build_frontend(config: Config, *, side: int) -> nn.Module:
+def build_frontend(settings: Settings) -> nn.Module:
     """-> module (B, 3 * side * side) -> (B, 3, side, side)."""
+    side = SIDES[settings.size]
     return nn.Unflatten(1, (3, side, side))
 
 
-def build_model(config: Config, *, side: int, original: bool) -> LungAttn:
-    return LungAttn(side=side, layout="raw" if original else "transposed")
+def build_model(settings: Settings) -> LungAttn:
+    layout: Literal["raw", "transposed"] = "raw" if settings.fidelity == "original" else "transposed"
+    return LungAttn(side=SIDES[settings.size] // 16, layout=layout)
 
 
-def mixed_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+def mixed_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
     """Binary cross-entropy of the batch and of the mixtures of classes behind it, which also even the classes out."""
     pictures, targets = class_pairs_appended(features, step.label, generator=step.generator)
     logits = model(pictures)

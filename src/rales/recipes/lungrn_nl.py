@@ -19,8 +19,10 @@ probability is the softmax of its logit, although each is trained as a yes or no
 the same.
 """
 
-from functools import partial
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -31,54 +33,61 @@ from torch import Tensor, nn
 from rales.audio import read, resample
 from rales.audio.spec_augment import mixup_appended
 from rales.audio.spectrogram_images import lungrn_picture
-from rales.config import Audio, Config, Recipe, Step, Training, is_original, no_weights, one_of
 from rales.data.waveform_cache import Preparation
 from rales.models.lung import LungRN
+from rales.settings import Fidelity, RunSettings, Training, set_defaults
 from rales.training import finetune
 from rales.training.losses import soft_binary_cross_entropy
+from rales.training.recipe import LossContext, Recipe
 from rales.training.recipe_defaults import unchanged
 
-SIDES = {"base": 128, "tiny": 32}  # of the picture; the network has one size
+SIDES = {"base": 128, "tiny": 32}  # of the picture
+TRAINING = Training(
+    epochs=200, batch_size=32, micro_batch=0, lr=1e-4, schedule="step", weight_decay=0, class_weights="none"
+)
 
 
-def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected", rate: str = "native") -> Recipe:
-    """-> the system. `rate` is "native", or "4000" hertz for all recordings."""
-    one_of("size", size, tuple(SIDES))
-    original = is_original(fidelity)
-    one_of("rate", rate, ("native", "4000"))
-    no_weights("lungrn_nl", weights)
+@dataclass(frozen=True)
+class Settings(RunSettings):
+    """Numbers of the launch script."""
+
+    size: Literal["base", "tiny"] = "base"
+    """Of the picture, and with it of the training; the network has one size."""
+    fidelity: Fidelity = "corrected"
+    """corrected: published quirks are mended; original: they stay."""
+    rate: Literal["native", 4000] = "native"
+    """Sample rate in hertz that all recordings are brought to, or native."""
+    train: Training = TRAINING
+
+    def with_presets(self, given: AbstractSet[str]) -> Self:
+        defaults: dict[str, Any] = {} if self.size == "base" else {"train.epochs": 2}
+        if self.fidelity == "original":
+            defaults |= {"train.drop_last": True, "train.precision": "float32"}
+        return set_defaults(self, given, defaults)
+
+
+def recipe(settings: Settings) -> Recipe:
+    """-> the system."""
     return Recipe(
         name="lungrn_nl",
-        options={"size": size, "weights": weights, "fidelity": fidelity, "rate": rate},
-        config=Config(
-            audio=Audio(frontend="own"),
-            train=Training(
-                epochs=200 if size == "base" else 2,
-                batch_size=32,
-                micro_batch=0,
-                lr=1e-4,
-                schedule="step",
-                weight_decay=0,
-                class_weights="none",
-                drop_last=original,
-                precision="float32" if original else "auto",
-            ),
-        ),
-        frontend=partial(build_frontend, side=SIDES[size]),
-        model=partial(build_model, original=original),
+        settings=settings,
+        build_frontend=build_frontend,
+        build_model=build_model,
         augment=unchanged,
-        batch_loss=mixed_loss,
+        loss=mixed_loss,
         run=finetune.run,
         provenance="code-verified",
-        rows=one_digit_labels if original else None,
-        prepare=partial(prepare, side=SIDES[size], remove_mean=not original, rate_hz=0 if rate == "native" else 4000),
+        rows=one_digit_labels if settings.fidelity == "original" else None,
+        prepare=prepare,
         whole_batches=True,
     )
 
 
-def prepare(config: Config, *, side: int, remove_mean: bool, rate_hz: int) -> Preparation:
+def prepare(settings: Settings) -> Preparation:
     """-> preparation of one picture a cycle, flat."""
-    return Preparation(picture, {"side": side, "remove_mean": remove_mean, "rate_hz": rate_hz}, side * side)
+    side, rate_hz = SIDES[settings.size], 0 if settings.rate == "native" else settings.rate
+    how = {"side": side, "remove_mean": settings.fidelity != "original", "rate_hz": rate_hz}
+    return Preparation(picture, how, side * side)
 
 
 def picture(
@@ -92,7 +101,7 @@ def picture(
     return flat
 
 
-def one_digit_labels(config: Config, table: pd.DataFrame) -> pd.DataFrame:
+def one_digit_labels(settings: Settings, table: pd.DataFrame) -> pd.DataFrame:
     """Table -> train cycles from the eleventh of a recording on have the label of the cycle with their last digit."""
     labels = {(r, c): label for r, c, label in table[["recording", "cycle", "label"]].itertuples(index=False)}
     read_as = [
@@ -102,16 +111,18 @@ def one_digit_labels(config: Config, table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(label=read_as)
 
 
-def build_frontend(config: Config, *, side: int) -> nn.Module:
+def build_frontend(settings: Settings) -> nn.Module:
     """-> module (B, side * side) -> (B, 1, side, side)."""
+    side = SIDES[settings.size]
     return nn.Unflatten(1, (1, side, side))
 
 
-def build_model(config: Config, *, original: bool) -> LungRN:
+def build_model(settings: Settings) -> LungRN:
+    original = settings.fidelity == "original"
     return LungRN(nonlocal_softmax="global" if original else "row", nonlocal_transpose=original)
 
 
-def mixed_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+def mixed_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
     """Binary cross-entropy of the batch and of its mixtures behind it."""
     target = F.one_hot(step.label, len(step.weight)).float()
     pictures, targets = mixup_appended(features, target, generator=step.generator)

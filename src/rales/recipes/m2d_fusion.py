@@ -28,34 +28,48 @@ learning rate warms up, and the sizes `small` and `tiny` (ours, for machines wit
 smaller batches. `tiny` also hears and augments otherwise.
 """
 
-from dataclasses import fields, replace
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, Literal, NamedTuple, Self, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
 from rales.audio import IcbhiLogMel, M2DLogMel
 from rales.audio.spec_augment import other_device, time_warp
-from rales.config import Audio, Augmentation, Config, Model, Recipe, Training, build, one_of, override, stored
 from rales.errors import UsageError
 from rales.models.classifier import FusionClassifier
 from rales.models.hub import find
 from rales.models.m2d_checkpoints import encoder_of, fingerprint, load_m2d, read_tensors, record_of
 from rales.models.vit import ViT
+from rales.settings import (
+    Depth,
+    FrameCount,
+    RunSettings,
+    SpecAugment,
+    StandardisedAudio,
+    Width,
+    check_stored,
+    from_dict,
+    set_defaults,
+)
 from rales.training import finetune
+from rales.training.recipe import Recipe
 from rales.training.recipe_defaults import masked, weighted_loss
 
+Variant = Literal["vanilla", "pair_5_12", "pair_5_11", "triple_4_7_10", "all_fixed", "all_learned"]
+Frontend = Literal["icbhi", "m2d", "m2d_clip"]
 PAPER_LAYERS = {"vanilla": (12,), "pair_5_12": (5, 12), "pair_5_11": (5, 11), "triple_4_7_10": (4, 7, 10)}
 VARIANTS = (*PAPER_LAYERS, "all_fixed", "all_learned")
 
 PUBLISHED = {
     "audio.resampler": "sinc",
     "audio.scope": "batch",
-    "augment.published_gate": "true",
+    "augment.published_gate": True,
     "model.head_start": "default",
-    "train.cosine_epochs": "40",
+    "train.cosine_epochs": 40,
     "train.precision": "float32",
 }
 """What fidelity=published sets: the fields in which our defaults are not those of the public code behind the paper."""
@@ -63,96 +77,190 @@ PUBLISHED = {
 # Ours, of a size that a processor trains in minutes. A patch is 80 ms of all mel bands, so that 4 s are 50 of them.
 # Most recordings hold nothing above 4 kHz, and at 8 kHz the front-end costs half. Half of the usual clip is enough,
 # since a breath takes 2.7 s on average. The full SpecAugment keeps so small a model from fitting anything.
-TINY = Config(
-    audio=Audio(frontend="m2d_clip", rate_hz=8000, duration_s=4.0, fade_samples=500, floor="clip", mean=0.0, std=1.0),
-    augment=Augmentation(frequency_width=12, time_width=24, time_warp_frames=0, device_gain=0.3, device_band_limit=0.5),
-    model=Model(dim=96, depth=3, heads=4, patch=(80, 8), unit_frames=200),
-    train=Training(
-        lr=1e-3,
-        weight_decay=0.0,
-        warmup_epochs=1,
-        batch_size=32,
-        micro_batch=32,
-        class_weights="none",
-        precision="float32",
-    ),
-)
-SIZES = {  # of a random start
-    "base": Config(train=Training(warmup_epochs=5)),
-    "small": Config(model=Model(dim=384, depth=12, heads=6), train=Training(lr=3e-4, warmup_epochs=5, batch_size=32)),
-    "tiny": TINY,
+TINY = {
+    "frontend": "m2d_clip",
+    "audio.rate_hz": 8000,
+    "audio.duration_s": 4.0,
+    "audio.fade_samples": 500,
+    "audio.floor": "clip",
+    "audio.mean": 0.0,
+    "audio.std": 1.0,
+    "augment.frequency_width": 12,
+    "augment.time_width": 24,
+    "augment.time_warp_frames": 0,
+    "augment.device_gain": 0.3,
+    "augment.device_band_limit": 0.5,
+    "model.dim": 96,
+    "model.depth": 3,
+    "model.heads": 4,
+    "model.patch": (80, 8),
+    "model.unit_frames": 200,
+    "train.lr": 1e-3,
+    "train.weight_decay": 0.0,
+    "train.warmup_epochs": 1,
+    "train.batch_size": 32,
+    "train.micro_batch": 32,
+    "train.class_weights": "none",
+    "train.precision": "float32",
 }
+SMALL = {
+    "model.dim": 384,
+    "model.depth": 12,
+    "model.heads": 6,
+    "train.lr": 3e-4,
+    "train.warmup_epochs": 5,
+    "train.batch_size": 32,
+}
+SIZES: dict[str, dict[str, Any]] = {"base": {"train.warmup_epochs": 5}, "small": SMALL, "tiny": TINY}
+"""What the size of a random start sets."""
 
 
-def recipe(
-    variant: str = "all_learned",
-    size: str = "",
-    weights: str = "",
-    frontend: str = "",
-    masks: str = "code",
-    fidelity: str = "corrected",
-) -> Recipe:
-    """-> the system of one row of Table 2. Errors: unknown words, and a checkpoint that is no M2D encoder.
+@dataclass(frozen=True)
+class Audio(StandardisedAudio):
+    """From a cycle's sound to what the network sees."""
 
-    `size` is that of a random start (base) and brings its own numbers of sound, augmentation and training. With
-    `weights` it has no effect: the network is the checkpoint's, and the other numbers are the paper's, or those of
-    `tiny` if a run of ours made a network of just that size; the options then say size=tiny.
+    floor: Literal["fixed", "clip"] = "fixed"
+    """Of m2d_clip: the power that M2D adds before the logarithm, the same for all sounds, or in proportion to the power
+    of the clip, so that no gain changes an answer (ours; docs/recordings.md says how much it does otherwise)."""
 
-    `frontend` is that of the size or of the checkpoint's run, if they have one, else icbhi. `masks` is the order of
-    SpecAugment's widths: 20 mel bands and 40 frames as in the public code, or as the paper's sentence literally reads,
-    exchanged. `fidelity` is "corrected", our defaults, or "published": sound, augmentation and training are those of
-    the public code, of whatever size the network is and whatever a run of ours heard (a random start warms up, too).
+
+@dataclass(frozen=True)
+class Augmentation(SpecAugment):
+    """SpecAugment with time warping, training only (paper 4.3.1)."""
+
+    time_warp_frames: int = 40
+    """Largest shift of the warp's anchor, in 10 ms frames; 0 turns warping off (the published code has none)."""
+    device_gain: float = 0.0
+    """Size of a smooth random gain over frequency, in standard deviations of the picture (ours; 0 = none)."""
+    device_band_limit: float = 0.0
+    """Share of cycles that lose everything above a random frequency, as at a low sample rate (ours; 0 = none)."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The encoder and what is fused of it."""
+
+    dim: Width = 768
+    """Width D of the ViT (paper 4.3)."""
+    depth: Depth = 12
+    """Transformer blocks L (paper 4.3)."""
+    heads: Width = 12
+    """Attention heads (paper 4.3)."""
+    patch: tuple[Width, Width] = (16, 16)
+    """Mel bands and frames of one patch (paper 4.3)."""
+    unit_frames: FrameCount = 608
+    """Frames that the encoder sees at once (paper 4.3: grid 5 x 38 of 16 x 16 patches)."""
+    layers: tuple[Depth, ...] = (12,)
+    """Fused layers, numbered from 1 (Table 2)."""
+    learned: bool = False
+    """Layer weights w_i are learned (eq. 1) or fixed at 1.0."""
+    layer_weight_update: Literal["step", "per_epoch"] = "step"
+    """Learned w_i move with every step, or once after every epoch by its mean gradient and at the sum of its steps'
+    learning rates, so that they get as far (paper 4.3, other reading)."""
+    layout: Literal["flat", "stacked"] = "flat"
+    """T counts patches (D = 768 as in the paper) or time columns (D = 3840 as in M2D's runtime)."""
+    long_input: Literal["chunks", "resample_positions"] = "chunks"
+    """8 s as units of 608 and 193 frames (M2D), or one pass with a stretched position table."""
+    raw_last: bool = False
+    """Take layer L before the final LayerNorm."""
+    head_start: Literal["zero", "default"] = "zero"
+    """Start of the classification layer: nearly zero, or torch's own for a linear layer, as in the published code. Only
+    w_i times the head's weights matters, so the head's start decides which way a learned w_i goes."""
+    norm_layers: bool = False
+    """LayerNorm without parameters on every layer before fusion (ablation)."""
+    freeze_patch_embed: bool = False
+    """Keep the patch embedding as pre-trained (ablation; the later public M2D recipe does)."""
+
+    def check(self) -> None:
+        """Errors: layers that the encoder does not have."""
+        if not self.layers or max(self.layers) > self.depth:
+            raise UsageError(f"model.layers={list(self.layers)}: the encoder has {self.depth} layers")
+
+
+@dataclass(frozen=True)
+class Settings(RunSettings):
+    """Numbers of one row of Table 2."""
+
+    variant: Variant = "all_learned"
+    """Row of Table 2: which layers are fused, and whether their weights are learned."""
+    size: Literal["base", "small", "tiny"] = "base"
+    """Of a random start: it brings its own numbers of sound, augmentation and training. With weights the network is the
+    checkpoint's, and the other numbers are the paper's, or those of tiny if a run of ours made a network of its size.
     """
-    check_words(variant, size, frontend, masks, fidelity)
-    start = start_of(find(weights)) if weights else None
-    published = fidelity == "published"
-    like = size or "base"
-    if start:
-        like = "tiny" if is_tiny(start) and not published else ""
-    numbers = numbers_of("base" if published and not start else like)
+    weights: str = ""
+    """Name or file of the pre-trained checkpoint; empty = random start."""
+    weights_digest: str = ""
+    """SHA-256 of the M2D encoder in it: filled in, since a file of the same name may hold another."""
+    frontend: Frontend = "icbhi"
+    """icbhi: HTK log-mel in dB, min-max, standardised, as the published ICBHI recipes; m2d: as M2D was pre-trained;
+    m2d_clip: M2D's log-mel, each clip brought to mean 0 and deviation 1 (ours). Unless it is set, that of the
+    checkpoint's run or of the size, if they have one."""
+    masks: Literal["code", "paper"] = "code"
+    """Order of SpecAugment's widths: 20 mel bands and 40 frames as in the public code, or as the paper's sentence
+    literally reads, exchanged."""
+    fidelity: Literal["corrected", "published"] = "corrected"
+    """corrected: our defaults; published: sound, augmentation and training of the public code, of whatever size the
+    network is and whatever a run of ours heard (a random start warms up, too)."""
+    audio: Audio = field(default_factory=Audio)
+    augment: Augmentation = field(default_factory=Augmentation)
+    model: Model = field(default_factory=Model)
 
-    model = model_of(start, weights) if start else SIZES[like].model
-    audio = numbers.audio if published else audio_of(start, frontend, numbers.audio)
-    widths = numbers.augment.frequency_width, numbers.augment.time_width
-    bands, frames = widths[::-1] if masks == "paper" else widths
-    config = Config(
-        audio=audio,
-        augment=replace(numbers.augment, frequency_width=bands, time_width=frames),
-        model=replace(model, layers=layers_of(variant, model.depth), learned=variant == "all_learned"),
-        train=numbers.train,
-    )
-    if published:
-        config = override(config, [f"{name}={value}" for name, value in PUBLISHED.items()])
+    def with_presets(self, given: AbstractSet[str]) -> Self:
+        """What variant, size, checkpoint and fidelity bring. Errors: a checkpoint that is no M2D encoder."""
+        published = self.fidelity == "published"
+        if published and "frontend" in given and self.frontend != "icbhi":
+            word = f"frontend={self.frontend}"
+            raise UsageError(f"fidelity=published has the front-end of the ICBHI code; leave {word} out")
 
+        # the network is that of the size or of the checkpoint; the other numbers are those of the size or the paper's
+        start = start_of(find(self.weights)) if self.weights else None
+        size = self.size
+        if start:
+            size = "tiny" if is_tiny(start) and not published else "base"
+        network = {name: value for name, value in SIZES[size].items() if name.startswith("model.")}
+        others = {} if start and size == "base" else SIZES["base"] if published else SIZES[size]
+        settings = set_defaults(replace(self, size=size, frontend="icbhi"), set(), {**others, **network})
+        if start:
+            settings = replace(settings, model=model_of(start), weights_digest=start.digest)
+        if not published:
+            asked = self.frontend if "frontend" in given else None
+            frontend, audio = find_sound(settings.frontend, settings.audio, start, asked)
+            settings = replace(settings, frontend=frontend, audio=audio)
+
+        learned, layers = self.variant == "all_learned", layers_of(self.variant, settings.model.depth)
+        settings = replace(settings, model=replace(settings.model, layers=layers, learned=learned))
+        if self.masks == "paper":
+            bands, frames = settings.augment.frequency_width, settings.augment.time_width
+            augment = replace(settings.augment, frequency_width=frames, time_width=bands)
+            settings = replace(settings, augment=augment)
+        return set_defaults(settings, set(), PUBLISHED if published else {})
+
+    def check(self) -> None:
+        """Errors: what only one of the front-ends has, with another one."""
+        if self.audio.scope == "batch" and self.frontend != "icbhi":
+            raise UsageError(
+                "audio.scope=batch: only the icbhi log-mel has a minimum and maximum of the batch, and m2d_fusion has "
+                f"its front-end {self.frontend} here; leave it out, or use --set frontend=icbhi"
+            )
+        if self.audio.floor != "fixed" and self.frontend != "m2d_clip":
+            raise UsageError(f"audio.floor={self.audio.floor}: goes with frontend=m2d_clip, not with {self.frontend}")
+
+
+def recipe(settings: Settings) -> Recipe:
+    """-> the system of one row of Table 2."""
+    once_an_epoch = settings.model.learned and settings.model.layer_weight_update == "per_epoch"
     return Recipe(
         name="m2d_fusion",
-        options={
-            "variant": variant,
-            "size": like,
-            "weights": weights,
-            "frontend": audio.frontend,
-            "masks": masks,
-            "fidelity": fidelity,
-        },
-        config=config,
-        frontend=build_frontend,
-        model=build_model,
+        settings=settings,
+        build_frontend=build_frontend,
+        build_model=build_model,
         augment=augment,
-        batch_loss=weighted_loss,
+        loss=weighted_loss,
         run=finetune.run,
-        notes=notes_of(start, config.audio, size if size != like else "") if start else (),
+        silence=find_silence(settings),
+        epoch_parameters=("fusion.weight",) if once_an_epoch else (),
+        notes=(what_was_taken(start_of(find(settings.weights)), settings),) if settings.weights else (),
     )
-
-
-def check_words(variant: str, size: str, frontend: str, masks: str, fidelity: str) -> None:
-    """Errors: an option of `recipe` that is unknown, and a front-end that is not the published one's."""
-    one_of("fidelity", fidelity, ("corrected", "published"))
-    one_of("variant", variant, VARIANTS)
-    one_of("size", size or "base", tuple(SIZES))
-    one_of("frontend", frontend or "icbhi", ("icbhi", "m2d", "m2d_clip"))
-    if fidelity == "published" and frontend not in ("", "icbhi"):
-        raise UsageError(f"fidelity=published has the front-end of the ICBHI code; leave frontend={frontend} out")
-    one_of("masks", masks, ("code", "paper"))
 
 
 def layers_of(variant: str, depth: int) -> tuple[int, ...]:
@@ -189,70 +297,61 @@ def read_once(path: Path, modified_ns: int) -> Start:
     return Start(path, encoder.to("meta"), digest, (mean, std), record_of(metadata, path).get("config", {}))
 
 
-def model_of(start: Start, weights: str) -> Model:
-    """Checkpoint, and the word that named it -> the encoder as its run had it; what is fused of it is chosen anew."""
+def model_of(start: Start) -> Model:
+    """Checkpoint -> the encoder as its run had it; what is fused of it is chosen anew."""
     names = ("dim", "depth", "heads", "patch", "unit_frames", "long_input", "raw_last")
     theirs = start.config.get("model")
     layout = theirs.get("layout", Model.layout) if isinstance(theirs, dict) else Model.layout
-    layout = stored(layout, get_type_hints(Model)["layout"], "model.layout", str(start.path))
-    own = {name: getattr(start.encoder, name) for name in names}
-    return Model(**own, layout=layout, weights=weights, weights_digest=start.digest)
+    layout = check_stored(layout, get_type_hints(Model)["layout"], "model.layout", start.path)
+    return Model(**{name: getattr(start.encoder, name) for name in names}, layout=layout)
 
 
 def is_tiny(start: Start) -> bool:
     """Whether a run of ours made the checkpoint, and its network is of size tiny in all that makes a size."""
-    names = ("dim", "depth", "heads", "patch", "unit_frames")
-    return bool(start.config) and all(getattr(start.encoder, name) == getattr(TINY.model, name) for name in names)
+    sizes = {name.removeprefix("model."): value for name, value in TINY.items() if name.startswith("model.")}
+    return bool(start.config) and all(getattr(start.encoder, name) == value for name, value in sizes.items())
 
 
-def numbers_of(size: str) -> Config:
-    """Size, "" for the paper's own start from public weights -> the numbers of sound, augmentation and training."""
-    return SIZES[size] if size else Config()
-
-
-def audio_of(start: Start | None, frontend: str, audio: Audio) -> Audio:
-    """Checkpoint, the front-end asked for ("": none in particular) and the size's sound -> what the network hears.
+def find_sound(frontend: Frontend, audio: Audio, start: Start | None, asked: Frontend | None) -> tuple[Frontend, Audio]:
+    """Front-end and sound of the size, checkpoint and the front-end that is asked for -> those that are heard.
 
     With a checkpoint of ours it is what its run heard: all settings of a fine-tuning, M2D's log-mel after a
     pre-training. Another front-end that is asked for keeps rate, length and padding; but icbhi is at 16 kHz, since some
     of its bands hear nothing at half of that.
     """
+    mean, std = start.norm_stats if start else (-7.1, 4.2)
     if start and "audio" in start.config:
-        audio = build(Audio, start.config["audio"], str(start.path), "audio.")
+        audio = from_dict(Audio, start.config["audio"], start.path, "audio.")
+        frontend = check_stored(start.config.get("frontend", "icbhi"), Frontend, "frontend", start.path)
     elif start and start.config:
-        mean, std = start.norm_stats
-        audio = Audio(frontend="m2d", duration_s=audio.duration_s, mean=mean, std=std)
-    if frontend in ("", audio.frontend):
-        return audio
-    if frontend == "icbhi":
+        frontend, audio = "m2d", Audio(duration_s=audio.duration_s, mean=mean, std=std)
+    if asked is None or asked == frontend:
+        return frontend, audio
+
+    scale = {"icbhi": (Audio.mean, Audio.std), "m2d": (mean, std), "m2d_clip": (0.0, 1.0)}[asked]
+    floor = audio.floor if asked == "m2d_clip" else Audio.floor
+    audio = replace(audio, floor=floor, scope=Audio.scope, mean=scale[0], std=scale[1])
+    if asked == "icbhi":
         audio = replace(audio, rate_hz=Audio.rate_hz, fade_samples=Audio.fade_samples)
-    m2d = start.norm_stats if start else (-7.1, 4.2)
-    mean, std = {"icbhi": (Audio.mean, Audio.std), "m2d": m2d, "m2d_clip": (0.0, 1.0)}[frontend]
-    floor = audio.floor if frontend == "m2d_clip" else Audio.floor
-    return replace(audio, frontend=frontend, floor=floor, scope=Audio.scope, mean=mean, std=std)  # type: ignore[arg-type]
+    return asked, audio
 
 
-def notes_of(start: Start, audio: Audio, ignored: str) -> tuple[str, ...]:
-    """Checkpoint, what is heard before --set, and the size that was asked for in vain -> sentences for the user."""
-    said = f"size={ignored} changes nothing: it is that of a start without --weights, and these are given"
-    return (what_was_taken(start, audio), *([said] if ignored else []))
-
-
-def what_was_taken(start: Start, audio: Audio) -> str:
-    """Checkpoint, and what is heard before --set -> the sentence that says what of the file goes on and what not."""
-    vit = start.encoder
+def what_was_taken(start: Start, settings: Settings) -> str:
+    """Checkpoint, and the settings -> the sentence that says what of the file goes on and what not."""
+    vit, audio = start.encoder, settings.audio
     sizes = (
         f"width {vit.dim}, depth {vit.depth}, {vit.heads} heads, patches of {vit.patch[0]} x {vit.patch[1]}, units of "
         f"{vit.unit_frames} frames"
     )
     if not start.config:
-        heard = f"front-end {audio.frontend} at {audio.rate_hz} Hz, {audio.duration_s:g} s"
+        heard = f"front-end {settings.frontend} at {audio.rate_hz} Hz, {audio.duration_s:g} s"
         return f"{start.path}: its encoder is taken ({sizes}); it says nothing of what it heard, so that is {heard}"
 
-    theirs = audio_of(start, "", audio)
-    of_pretraining = ["frontend", "rate_hz", "mean", "std"]
-    known = [field.name for field in fields(Audio)] if "audio" in start.config else of_pretraining
-    pairs = {name: (words_of(getattr(audio, name)), words_of(getattr(theirs, name))) for name in known}
+    their_frontend, theirs = find_sound(settings.frontend, audio, start, None)
+    of_pretraining = ["rate_hz", "mean", "std"]
+    known = [each.name for each in fields(Audio)] if "audio" in start.config else of_pretraining
+    pairs: dict[str, tuple[str, str]] = {"frontend": (settings.frontend, their_frontend)}
+    pairs |= {name: (words_of(getattr(audio, name)), words_of(getattr(theirs, name))) for name in known}
     heard = ", ".join(f"{name} {ours}" for name, (ours, its) in pairs.items() if ours == its)
     asked = ", ".join(f"{name} {ours} (its run: {its})" for name, (ours, its) in pairs.items() if ours != its)
     asked = f", but as asked for: {asked}" if asked else ""
@@ -264,23 +363,21 @@ def words_of(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def build_frontend(config: Config) -> nn.Module:
-    """Config -> module (B, samples) -> (B, 1, 80, frames), standardised.
+def build_frontend(settings: Settings) -> nn.Module:
+    """Settings -> module (B, samples) -> (B, 1, 80, frames), standardised.
 
     Windows of 25 ms every 10 ms at any rate; below 16 kHz the 80 bands share what there is below half the rate.
     """
-    audio, rate_hz = config.audio, config.audio.rate_hz
+    audio, rate_hz = settings.audio, settings.audio.rate_hz
     sound: dict[str, Any] = {
         "sample_rate_hz": rate_hz,
         "fft_samples": round(0.025 * rate_hz),
         "hop_samples": round(0.010 * rate_hz),
         "high_hz": min(8000, rate_hz / 2),
     }
-    if audio.floor != "fixed" and audio.frontend != "m2d_clip":
-        raise UsageError(f"audio.floor={audio.floor}: goes with frontend=m2d_clip, not with {audio.frontend}")
-    if audio.frontend == "icbhi":
+    if settings.frontend == "icbhi":
         return IcbhiLogMel(scope=audio.scope, mean=audio.mean, std=audio.std, **sound)
-    scale = Standardise(audio.mean, audio.std) if audio.frontend == "m2d" else StandardiseClip()
+    scale = Standardise(audio.mean, audio.std) if settings.frontend == "m2d" else StandardiseClip()
     return nn.Sequential(M2DLogMel(**sound, floor_per_clip=audio.floor == "clip"), scale)
 
 
@@ -305,15 +402,16 @@ class StandardiseClip(nn.Module):
         return centred / centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-3)
 
 
-def build_model(config: Config) -> FusionClassifier:
-    """Config -> ViT (pre-trained or random), fusion, pooling, head."""
-    model = config.model
-    if model.weights:
-        encoder = load_m2d(find(model.weights), heads=model.heads, long_input=model.long_input, raw_last=model.raw_last)
+def build_model(settings: Settings) -> FusionClassifier:
+    """Settings -> ViT (pre-trained or random), fusion, pooling, head."""
+    model = settings.model
+    if settings.weights:
+        path = find(settings.weights)
+        encoder = load_m2d(path, heads=model.heads, long_input=model.long_input, raw_last=model.raw_last)
         loaded = (encoder.dim, encoder.depth, encoder.patch, encoder.unit_frames)
         if loaded != (model.dim, model.depth, tuple(model.patch), model.unit_frames):
             raise UsageError(
-                f"{model.weights}: its width, depth, patch and unit are {loaded}; --set cannot change them"
+                f"{settings.weights}: its width, depth, patch and unit are {loaded}; --set cannot change them"
             )
     else:
         encoder = ViT(
@@ -337,11 +435,16 @@ def build_model(config: Config) -> FusionClassifier:
     )
 
 
-def augment(config: Config, features: Tensor, generator: torch.Generator) -> Tensor:
+def find_silence(settings: Settings) -> float:
+    """-> what a 0 of the [0, 1] picture becomes; with M2D's front-end, the mean level."""
+    audio = settings.audio
+    return (0.0 - audio.mean) / audio.std if settings.frontend == "icbhi" else 0.0
+
+
+def augment(settings: Settings, features: Tensor, generator: torch.Generator) -> Tensor:
     """(B, 1, 80, frames) -> the same, time-warped and masked. Masks write what a 0 of the [0, 1] picture becomes, as in
     the published code; with the m2d front-end, the mean level."""
-    numbers, audio = config.augment, config.audio
-    nothing = (0.0 - audio.mean) / audio.std if audio.frontend == "icbhi" else 0.0
+    numbers, nothing = settings.augment, find_silence(settings)
     if numbers.device_gain or numbers.device_band_limit:
         features = other_device(
             features,
@@ -352,4 +455,4 @@ def augment(config: Config, features: Tensor, generator: torch.Generator) -> Ten
         )
     if numbers.time_warp_frames:
         features = time_warp(features, max_shift_frames=numbers.time_warp_frames, generator=generator)
-    return masked(config, features, nothing, generator)
+    return masked(numbers, features, nothing, generator)

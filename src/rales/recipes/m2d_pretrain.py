@@ -33,13 +33,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rales.config import Audio, override
-from rales.config import build as build_settings
 from rales.data.corpus import Collection
 from rales.errors import UsageError
 from rales.models import M2D, ViT, load_m2d
 from rales.models.hub import find, sha256_of
 from rales.models.m2d_checkpoints import encoder_of, read_tensors, record_of
+from rales.settings import parse_words, set_fields
 from rales.training import pretrain
 from rales.training.pretrain import Probe
 from rales.training.pretrain_settings import SIZES, Encoder, PretrainConfig
@@ -61,7 +60,7 @@ def settings(size: str | None = None, weights: str | None = None, words: list[st
         config = SIZES[size or "base"]
     else:
         raise UsageError(f"size {size!r} is unknown; expected one of {', '.join(SIZES)}")
-    config = override(config, words or [])
+    config = set_fields(config, parse_words(words or []))
     files = (config.encoder.weights, config.encoder.teacher)
     of_weights, of_teacher = (sha256_of(find(file)) if file else "" for file in files)
     return replace(config, encoder=replace(config.encoder, weights_digest=of_weights, teacher_digest=of_teacher))
@@ -96,9 +95,12 @@ def what_is_taken(config: PretrainConfig) -> list[str]:
         if word == config.encoder.weights:
             whole = any(name.startswith("target_norm.") for name in tensors)
             taken += ", predictor and target are taken" if whole else " is taken; predictor and target are new"
-        heard = record_of(metadata, path).get("config", {}).get("audio")
-        audio = build_settings(Audio, heard, str(path), "audio.") if heard is not None else None
-        left = f"front-end {audio.frontend} at {audio.rate_hz} Hz and its head are not: " if audio else ""
+        settings = record_of(metadata, path).get("config", {})
+        audio = settings.get("audio")
+        left = ""
+        if isinstance(audio, dict):  # a fine-tuning of ours
+            rate_hz = audio.get("rate_hz")
+            left = f"front-end {settings.get('frontend', '')} at {rate_hz} Hz and its head are not: "
         found.append(f"{path}: {taken}; {left}{here}")
     return found
 

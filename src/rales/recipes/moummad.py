@@ -30,107 +30,138 @@ paper.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from rales.audio import IcbhiLogMel
-from rales.config import (
-    Audio,
-    Augmentation,
-    Config,
-    Model,
-    Recipe,
-    Step,
-    Training,
-    base_or_tiny,
-    count_of_option,
-    is_original,
-    one_of,
-)
 from rales.data.icbhi import sex_and_age
 from rales.models.cnn import Cnn, CnnSize
 from rales.models.heads import Contrastive, projector
 from rales.models.pretrained_backbones import cnn_tensors
+from rales.settings import Count, Fidelity, RunSettings, SpecAugment, StandardisedAudio, Training, set_defaults
 from rales.training import finetune, multistage
 from rales.training.losses import hybrid_sup_con, multi_sup_con, sup_con, weighted_cross_entropy
+from rales.training.recipe import LossContext, Recipe
 from rales.training.recipe_defaults import masked, unchanged, weighted_loss
 
+TRAINING = Training(epochs=400, batch_size=128, micro_batch=0, lr=1e-3, cosine_epochs=40)
 
-def scl(
-    size: str = "base", weights: str = "", fidelity: str = "corrected", probe_epochs: str = "", views: str = ""
-) -> Recipe:
+
+@dataclass(frozen=True)
+class Settings(RunSettings):
+    """Numbers of cross-entropy alone, and of all four."""
+
+    size: Literal["base", "tiny"] = "base"
+    """Of a random start, and with it of the training; with weights it is base."""
+    weights: str = ""
+    """File of the pre-trained encoder; empty = random start, with a higher learning rate."""
+    weights_digest: str = ""
+    """SHA-256 of that file, filled in."""
+    fidelity: Fidelity = "corrected"
+    """corrected: published quirks are mended; original: they stay."""
+    audio: StandardisedAudio = StandardisedAudio()
+    augment: SpecAugment = SpecAugment()
+    train: Training = TRAINING
+
+    def with_presets(self, given: AbstractSet[str]) -> Self:
+        settings = replace(self, size="base") if self.weights else self
+        defaults: dict[str, Any] = {"train.lr": 1e-4} if self.weights else {}
+        if settings.size == "tiny":
+            defaults |= {"train.epochs": 2, "train.batch_size": 8}
+        if self.fidelity == "original":
+            defaults |= {"audio.resampler": "sinc", "audio.scope": "batch", "audio.std": 0.0255}
+            defaults |= {"augment.published_gate": True, "train.precision": "float32"}
+        return set_defaults(settings, given, defaults)
+
+
+@dataclass(frozen=True)
+class HybridSettings(Settings):
+    """Numbers of a loss on two views."""
+
+    views: Literal["together", "apart"] = "together"
+    """How two augmentations of a batch pass the encoder: at once, so that batch-norm takes its statistics over both, or
+    one after the other (the default of fidelity=original)."""
+
+    def with_presets(self, given: AbstractSet[str]) -> Self:
+        settings = super().with_presets(given)
+        return set_defaults(settings, given, {"views": "apart"} if self.fidelity == "original" else {})
+
+
+@dataclass(frozen=True)
+class SclSettings(HybridSettings):
+    """Numbers of contrastive pre-training and its probe."""
+
+    probe_epochs: Count = 50
+    """Epochs of the linear probe; train.epochs are those of the encoder."""
+
+    def with_presets(self, given: AbstractSet[str]) -> Self:
+        settings = super().with_presets(given)
+        return set_defaults(settings, given, {"probe_epochs": 2} if settings.size == "tiny" else {})
+
+
+@dataclass(frozen=True)
+class MsclSettings(SclSettings):
+    """Numbers of contrastive pre-training with metadata and its probe."""
+
+    probe_epochs: Count = 100
+    """Epochs of the linear probe; train.epochs are those of the encoder."""
+
+
+def scl(settings: SclSettings) -> Recipe:
     """-> contrastive pre-training on the classes, then a linear probe."""
-    recipe = with_views(system("moummad_scl", size, weights, fidelity), scl_loss, views)
-    return two_stages(recipe, probe_epochs or ("50" if recipe.options["size"] == "base" else "2"))
+    build = partial(build_model, projectors=1, learns="encoder")
+    return make_system("moummad_scl", settings, build, scl_loss, run)
 
 
-def mscl(
-    size: str = "base", weights: str = "", fidelity: str = "corrected", probe_epochs: str = "", views: str = ""
-) -> Recipe:
+def mscl(settings: MsclSettings) -> Recipe:
     """-> contrastive pre-training on the classes and on sex x age, then a linear probe."""
-    recipe = with_views(system("moummad_mscl", size, weights, fidelity), mscl_loss, views)
-    return two_stages(recipe, probe_epochs or ("100" if recipe.options["size"] == "base" else "2"))
+    build = partial(build_model, projectors=2, learns="encoder")
+    return make_system("moummad_mscl", settings, build, mscl_loss, run)
 
 
-def hybrid(size: str = "base", weights: str = "", fidelity: str = "corrected", views: str = "") -> Recipe:
+def hybrid(settings: HybridSettings) -> Recipe:
     """-> contrastive loss and cross-entropy together."""
-    return with_views(system("moummad_hybrid", size, weights, fidelity), hybrid_loss, views)
+    return make_system("moummad_hybrid", settings, partial(build_model, projectors=1), hybrid_loss, finetune.run)
 
 
-def ce(size: str = "base", weights: str = "", fidelity: str = "corrected") -> Recipe:
+def ce(settings: Settings) -> Recipe:
     """-> cross-entropy alone, the baseline."""
-    return replace(system("moummad_ce", size, weights, fidelity), augment=augment, batch_loss=weighted_loss)
+    recipe = make_system("moummad_ce", settings, build_model, weighted_loss, finetune.run)
+    return replace(recipe, augment=augment)
 
 
-def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
+def make_system(
+    name: str,
+    settings: Settings,
+    build: Callable[[Any], nn.Module],
+    loss: Callable[[nn.Module, Tensor, LossContext], tuple[Tensor, Tensor]],
+    run: Callable[..., dict[str, Any]],
+) -> Recipe:
     """-> what the four have in common; their augmentation happens in the loss, which needs two views."""
-    size = base_or_tiny(size, weights)
-    original = is_original(fidelity)
-    training = Training(
-        epochs=400 if size == "base" else 2,
-        batch_size=128 if size == "base" else 8,
-        micro_batch=0,
-        lr=1e-4 if weights else 1e-3,
-        cosine_epochs=40,
-        precision="float32" if original else "auto",
-    )
     return Recipe(
         name=name,
-        options={"size": size, "weights": weights, "fidelity": fidelity},
-        config=Config(
-            audio=Audio(resampler="sinc", scope="batch", std=0.0255) if original else Audio(),
-            augment=Augmentation(published_gate=original, time_warp_frames=0),
-            model=Model(weights=weights),
-            train=training,
-        ),
-        frontend=build_frontend,
-        model=partial(
-            build_model,
-            size=size,
-            original=original,
-            projectors=PROJECTORS[name],
-            learns="encoder" if name in ("moummad_scl", "moummad_mscl") else "all",
-        ),
+        settings=settings,
+        build_frontend=build_frontend,
+        build_model=build,
         augment=unchanged,
-        batch_loss=weighted_loss,
-        run=finetune.run,
+        loss=loss,
+        run=run,
         provenance="code-verified",
+        silence=find_silence(settings),
         whole_batches=True,
     )
 
 
-PROJECTORS = {"moummad_scl": 1, "moummad_mscl": 2, "moummad_hybrid": 1, "moummad_ce": 0}
-
-
-def build_frontend(config: Config) -> IcbhiLogMel:
-    """Config -> module (B, samples) -> (B, 1, 64, 1 + samples // 512), standardised."""
-    audio = config.audio
+def build_frontend(settings: Settings) -> IcbhiLogMel:
+    """Settings -> module (B, samples) -> (B, 1, 64, 1 + samples // 512), standardised."""
+    audio = settings.audio
     return IcbhiLogMel(
         scope=audio.scope,
         mean=audio.mean,
@@ -144,73 +175,60 @@ def build_frontend(config: Config) -> IcbhiLogMel:
 
 
 def build_model(
-    config: Config,
-    *,
-    size: str,
-    original: bool,
-    projectors: int,
-    learns: Literal["all", "encoder", "head"],
+    settings: Settings, *, projectors: int = 0, learns: Literal["all", "encoder", "head"] = "all"
 ) -> Contrastive:
-    """Config -> CNN6, projectors and linear layer."""
-    kind: CnnSize = "cnn6" if size == "base" else "tiny"
-    encoder = Cnn(kind, axes="ft" if original else "tf")
-    if config.model.weights:
-        encoder.load_state_dict(cnn_tensors(config.model.weights, kind))
+    """Settings -> CNN6, projectors and linear layer."""
+    kind: CnnSize = "cnn6" if settings.size == "base" else "tiny"
+    encoder = Cnn(kind, axes="ft" if settings.fidelity == "original" else "tf")
+    if settings.weights:
+        encoder.load_state_dict(cnn_tensors(settings.weights, kind))
     return Contrastive(encoder, [projector(encoder.dim) for _ in range(projectors)], learns=learns)
 
 
-def augment(config: Config, features: Tensor, generator: torch.Generator) -> Tensor:
+def augment(settings: Settings, features: Tensor, generator: torch.Generator) -> Tensor:
     """(B, 1, 64, frames) -> the same, masked with what a 0 of the [0, 1] picture becomes."""
-    return masked(config, features, (0.0 - config.audio.mean) / config.audio.std, generator)
+    return masked(settings.augment, features, find_silence(settings), generator)
 
 
-def with_views(recipe: Recipe, loss: Callable[..., tuple[Tensor, Tensor]], views: str) -> Recipe:
-    """Recipe, loss of two views and how they pass the encoder ("": as the fidelity has it) -> with that loss."""
-    views = views or ("apart" if is_original(recipe.options["fidelity"]) else "together")
-    one_of("views", views, ("together", "apart"))
-    options = {**recipe.options, "views": views}
-    return replace(recipe, options=options, batch_loss=partial(loss, apart=views == "apart"))
+def find_silence(settings: Settings) -> float:
+    """-> what a 0 of the [0, 1] picture becomes."""
+    return (0.0 - settings.audio.mean) / settings.audio.std
 
 
-def two_views(model: nn.Module, features: Tensor, step: Step, *, apart: bool) -> tuple[Tensor, Tensor]:
+def two_views(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
     """Model, clean features (B, …), step -> two augmentations, encoded (2 B, D), and their labels (2 B,).
 
-    Batch-norm takes its statistics over both views, or `apart` over one after the other.
+    Batch-norm takes its statistics over both views, or with views=apart over one after the other.
     """
     encoder = model.get_submodule("encoder")
-    views = [augment(step.config, features, step.generator) for _ in range(2)]
+    views = [augment(step.settings, features, step.generator) for _ in range(2)]
+    apart = step.settings.views == "apart"
     encoded: Tensor = torch.cat([encoder(view) for view in views]) if apart else encoder(torch.cat(views))
     return encoded, step.label.repeat(2)
 
 
-def scl_loss(model: nn.Module, features: Tensor, step: Step, *, apart: bool) -> tuple[Tensor, Tensor]:
+def scl_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
     """Contrastive loss on the classes; the logits are those of a layer that is not trained yet."""
-    encoded, label = two_views(model, features, step, apart=apart)
+    encoded, label = two_views(model, features, step)
     loss = sup_con(model.get_submodule("projectors.0")(encoded), label)
     return loss, model.get_submodule("head")(encoded[: len(features)].detach())
 
 
-def mscl_loss(model: nn.Module, features: Tensor, step: Step, *, apart: bool) -> tuple[Tensor, Tensor]:
+def mscl_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
     """Contrastive loss on the classes and, through a projector of its own, on sex x age."""
-    encoded, label = two_views(model, features, step, apart=apart)
+    encoded, label = two_views(model, features, step)
     of_class, of_group = (model.get_submodule(f"projectors.{i}")(encoded) for i in range(2))
     loss = multi_sup_con(of_class, label, of_group, step.group.repeat(2))
     return loss, model.get_submodule("head")(encoded[: len(features)].detach())
 
 
-def hybrid_loss(model: nn.Module, features: Tensor, step: Step, *, apart: bool) -> tuple[Tensor, Tensor]:
+def hybrid_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
     """Contrastive loss and weighted cross-entropy of both views."""
-    encoded, label = two_views(model, features, step, apart=apart)
+    encoded, label = two_views(model, features, step)
     logits: Tensor = model.get_submodule("head")(encoded)
     of_views = weighted_cross_entropy(logits, label, label, step.weight)
     contrastive = sup_con(model.get_submodule("projectors.0")(encoded), label)
     return hybrid_sup_con(contrastive, of_views), logits[: len(features)]
-
-
-def two_stages(recipe: Recipe, probe_epochs: str) -> Recipe:
-    """Recipe of the encoder -> with the linear probe behind it."""
-    count_of_option("probe_epochs", probe_epochs, 1)
-    return replace(recipe, options={**recipe.options, "probe_epochs": probe_epochs}, run=run)
 
 
 def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict[str, Any]:
@@ -218,17 +236,19 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
     if recipe.name == "moummad_mscl":
         groups = sex_and_age(cycles["path"])
         cycles = cycles.assign(group=[groups.get(patient, -1) for patient in cycles["patient"]])
-    train = recipe.config.train
+    settings = recipe.settings
+    assert isinstance(settings, SclSettings)
+    train = settings.train
     encoder = replace(train, evaluate_every=train.epochs, select="last")
     if train.select == "validation":  # the probe's validation patients must be new to the encoder, too
         encoder = replace(encoder, select="validation")
-    probe = replace(train, epochs=int(recipe.options["probe_epochs"]), lr=0.1, schedule="constant")
+    probe = replace(train, epochs=settings.probe_epochs, lr=0.1, schedule="constant")
     last = replace(
         recipe,
-        config=replace(recipe.config, train=probe),
-        model=partial(recipe.model, learns="head"),  # type: ignore[call-arg]
+        settings=replace(settings, train=probe),
+        build_model=partial(recipe.build_model, learns="head"),  # type: ignore[call-arg]
         augment=unchanged,
-        batch_loss=weighted_loss,
+        loss=weighted_loss,
     )
-    first = replace(recipe, config=replace(recipe.config, train=encoder))
+    first = replace(recipe, settings=replace(settings, train=encoder))
     return multistage.run(first, replace(last, asked=recipe), cycles, out, **options)

@@ -23,10 +23,10 @@ weights.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -38,18 +38,6 @@ from rales.audio.filters import apply_gains, correction_gains
 from rales.audio.padding import reflect
 from rales.audio.spectrogram_images import SquarePicture
 from rales.audio.waveform_augment import roll, shift_pitch, stretch
-from rales.config import (
-    Audio,
-    Config,
-    Model,
-    Recipe,
-    Step,
-    Training,
-    base_or_tiny,
-    is_original,
-    number_of_option,
-    one_of,
-)
 from rales.data import splits
 from rales.data.dataset import Data, device_spectra, number_of, train_positions, wave_settings
 from rales.data.icbhi import DEVICES
@@ -59,76 +47,95 @@ from rales.models.heads import CoTuning, Headed
 from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
 from rales.models.stochnorm import StochNorm2d
+from rales.settings import Fidelity, RunSettings, Training, Waveform, set_defaults
 from rales.training import finetune
 from rales.training.losses import category_relationship, co_tuning, weighted_cross_entropy
+from rales.training.recipe import LossContext, Recipe
 from rales.training.recipe_defaults import unchanged, weighted_loss
 
 COPIES = 2  # of every train cycle with a wheeze
 BAND_LIMITS_HZ = {"Litt3200": 2000.0}  # recorded at 4 kHz; the others up to 8 kHz and more
 FFT_SAMPLES = 1024
 Spectra = NDArray[np.float32]
+TRAINING = Training(
+    epochs=60,
+    batch_size=48,
+    micro_batch=0,
+    optimiser="sgd",
+    nesterov=True,
+    lr=1e-3,
+    head_lr_factor=10,
+    schedule="step",
+    step_epochs=40,
+    weight_decay=5e-4,
+)
 
 
-def cotuning(
-    size: str = "base", weights: str = "", fidelity: str = "corrected", norm: str = "batch", trade_off: str = "2.3"
-) -> Recipe:
+@dataclass(frozen=True)
+class Settings(RunSettings):
+    """Numbers of fine-tuning with stochastic normalisation."""
+
+    size: Literal["base", "tiny"] = "base"
+    """Of a random start, and with it of the training; with weights it is base."""
+    weights: str = ""
+    """File of the pre-trained backbone; empty = random start."""
+    weights_digest: str = ""
+    """SHA-256 of that file, filled in."""
+    fidelity: Fidelity = "corrected"
+    """corrected: no test cycle takes part in the correction of spectra; original: they do."""
+    audio: Waveform = Waveform()
+    train: Training = TRAINING
+
+    def with_presets(self, given: AbstractSet[str]) -> Self:
+        settings = replace(self, size="base") if self.weights else self
+        defaults: dict[str, Any] = {} if settings.size == "base" else {"train.epochs": 2}
+        if self.fidelity == "original":
+            defaults["train.precision"] = "float32"
+        return set_defaults(settings, given, defaults)
+
+
+@dataclass(frozen=True)
+class CoTuningSettings(Settings):
+    """Numbers of co-tuning."""
+
+    norm: Literal["batch", "stochastic"] = "batch"
+    """stochastic: both methods together."""
+    trade_off: float = 2.3
+    """lambda, the weight of the loss on ImageNet's classes (0.3 in re-implementations)."""
+    train: Training = replace(TRAINING, class_weights="none")
+
+
+def cotuning(settings: CoTuningSettings) -> Recipe:
     """-> co-tuning; with norm="stochastic" both methods."""
-    one_of("norm", norm, ("batch", "stochastic"))
-    recipe = system("nguyen_cotuning", size, weights, fidelity)
     return replace(
-        recipe,
-        options={**recipe.options, "norm": norm, "trade_off": trade_off},
-        config=replace(recipe.config, train=replace(recipe.config.train, class_weights="none")),
-        model=partial(build_cotuning, size=recipe.options["size"], stochastic=norm == "stochastic"),
-        batch_loss=partial(cotuning_loss, trade_off=number_of_option("trade_off", trade_off)),
-        fit=partial(fit_both, original=is_original(fidelity)),
+        stochnorm(settings),
+        name="nguyen_cotuning",
+        build_model=build_cotuning,
+        loss=cotuning_loss,
+        fit=fit_both,
     )
 
 
-def stochnorm(size: str = "base", weights: str = "", fidelity: str = "corrected") -> Recipe:
+def stochnorm(settings: Settings) -> Recipe:
     """-> fine-tuning with stochastic normalisation."""
-    return system("nguyen_stochnorm", size, weights, fidelity)
-
-
-def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
-    """-> what both have in common, with weighted cross-entropy."""
-    size = base_or_tiny(size, weights)
-    original = is_original(fidelity)
     return Recipe(
-        name=name,
-        options={"size": size, "weights": weights, "fidelity": fidelity},
-        config=Config(
-            audio=Audio(frontend="own", pad="reflect", fade_samples=0),
-            model=Model(weights=weights),
-            train=Training(
-                epochs=60 if size == "base" else 2,
-                batch_size=48,
-                micro_batch=0,
-                optimiser="sgd",
-                nesterov=True,
-                lr=1e-3,
-                head_lr_factor=10,
-                schedule="step",
-                step_epochs=40,
-                weight_decay=5e-4,
-                precision="float32" if original else "auto",
-            ),
-        ),
-        frontend=partial(Pictures, side=224 if size == "base" else 64),
-        model=partial(build_stochnorm, size=size),
+        name="nguyen_stochnorm",
+        settings=settings,
+        build_frontend=Pictures,
+        build_model=build_stochnorm,
         augment=unchanged,
-        batch_loss=weighted_loss,
+        loss=weighted_loss,
         run=finetune.run,
         provenance="secondary",
         rows=with_copies,
         prepare=prepare,
-        fit=partial(fit_gains, original=original),
+        fit=fit_gains,
         wave_augment=rolled_and_warped,
         whole_batches=True,
     )
 
 
-def with_copies(config: Config, table: pd.DataFrame) -> pd.DataFrame:
+def with_copies(settings: Settings, table: pd.DataFrame) -> pd.DataFrame:
     """Divided table -> with each row's device as a number, and copies of the train cycles that hold a wheeze."""
     rows = table.assign(device_number=number_of(table["device"], DEVICES), copy=0)
     train = rows.iloc[train_positions(rows)]  # without any, labels may not be known
@@ -136,10 +143,10 @@ def with_copies(config: Config, table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows, *(copied.assign(copy=number) for number in range(1, COPIES + 1))], ignore_index=True)
 
 
-def prepare(config: Config) -> Preparation:
-    """Config -> preparation of one waveform a row with the number of its device behind it."""
-    settings = wave_settings(config)
-    return Preparation(clip, settings, settings["samples"] + 1, ("device_number", "copy"))
+def prepare(settings: Settings) -> Preparation:
+    """Settings -> preparation of one waveform a row with the number of its device behind it."""
+    how = wave_settings(settings.audio)
+    return Preparation(clip, how, how["samples"] + 1, ("device_number", "copy"))
 
 
 def clip(
@@ -173,7 +180,7 @@ def altered(wave: NDArray[np.float32], random: np.random.Generator) -> NDArray[n
     return changed
 
 
-def rolled_and_warped(config: Config, items: Tensor, generator: torch.Generator) -> Tensor:
+def rolled_and_warped(settings: Settings, items: Tensor, generator: torch.Generator) -> Tensor:
     """(B, N + 1) -> (B, N + 3): half of the waves rolled; behind the device alpha and corner of a warp."""
     wave, device = items[:, :-1], items[:, -1:]
     draw = torch.rand(len(items), 2, generator=generator)
@@ -189,14 +196,14 @@ class Pictures(nn.Module):
 
     gains: Tensor
 
-    def __init__(self, config: Config, *, side: int) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self.samples = round(config.audio.rate_hz * config.audio.duration_s)
+        self.samples = round(settings.audio.rate_hz * settings.audio.duration_s)
         self.register_buffer("gains", torch.ones(len(DEVICES) + 1, FFT_SAMPLES // 2 + 1))
         self.picture = SquarePicture(
             "standardised",
-            size=side,
-            sample_rate_hz=config.audio.rate_hz,
+            size=224 if settings.size == "base" else 64,
+            sample_rate_hz=settings.audio.rate_hz,
             fft_samples=FFT_SAMPLES,
             hop_samples=512,
             mels=128,
@@ -210,29 +217,25 @@ class Pictures(nn.Module):
         return picture
 
 
-def fit_gains(
-    config: Config, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device, *, original: bool
-) -> None:
+def fit_gains(settings: Settings, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device) -> None:
     """Gains that bring each device's mean spectrum to the mean of all devices; of train cycles, or of all."""
     assert isinstance(frontend, Pictures)
     plain = data.table["copy"].to_numpy() == 0
-    part = plain if original else plain & (data.table["split"].to_numpy() == "train")
+    part = plain if settings.fidelity == "original" else plain & (data.table["split"].to_numpy() == "train")
     known = part & (data.table["device_number"].to_numpy() < len(DEVICES))
     spectra = device_spectra(data, known, samples=frontend.samples, fft_samples=FFT_SAMPLES)
     if spectra:  # else nobody's device is known
-        limits = [BAND_LIMITS_HZ.get(DEVICES[number], config.audio.rate_hz / 2) for number in spectra]
-        gains = correction_gains(torch.stack(list(spectra.values())), config.audio.rate_hz, band_limits_hz=limits)
+        limits = [BAND_LIMITS_HZ.get(DEVICES[number], settings.audio.rate_hz / 2) for number in spectra]
+        gains = correction_gains(torch.stack(list(spectra.values())), settings.audio.rate_hz, band_limits_hz=limits)
         frontend.gains[list(spectra)] = gains.to(device)
 
 
-def fit_both(
-    config: Config, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device, *, original: bool
-) -> None:
+def fit_both(settings: Settings, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device) -> None:
     """The gains, then what the source classes of ImageNet say about ours (stage 0 of co-tuning)."""
-    fit_gains(config, frontend, model, data, device, original=original)
+    fit_gains(settings, frontend, model, data, device)
     assert isinstance(model, CoTuning)
     plain = data.table[data.table["copy"] == 0]
-    held_out = splits.validation(plain, 0.1, config.split.seed)
+    held_out = splits.validation(plain, 0.1, settings.split.seed)
     logits, labels = {}, {}
     for part in ("train", "validation"):
         rows = np.flatnonzero((held_out["split"] == part).to_numpy() & (plain["split"] == "train").to_numpy())
@@ -247,29 +250,29 @@ def fit_both(
     )
 
 
-def build_backbone(config: Config, *, size: str, stochastic: bool, classes: int) -> ResNet:
-    """Config -> ResNet-50, pre-trained or random; classes=0 without ImageNet's own."""
+def build_backbone(settings: Settings, *, stochastic: bool, classes: int) -> ResNet:
+    """Settings -> ResNet-50, pre-trained or random; classes=0 without ImageNet's own."""
     norm: Callable[[int], nn.Module] = StochNorm2d if stochastic else nn.BatchNorm2d
-    if size == "tiny":
+    if settings.size == "tiny":
         return ResNet(10, width=16, classes=min(classes, 10), norm=norm)
     backbone = ResNet(50, classes=classes, norm=norm)
-    if config.model.weights:
-        backbone.load_state_dict(resnet_tensors(config.model.weights, 50, classes=classes))
+    if settings.weights:
+        backbone.load_state_dict(resnet_tensors(settings.weights, 50, classes=classes))
     return backbone
 
 
-def build_cotuning(config: Config, *, size: str, stochastic: bool) -> CoTuning:
-    return CoTuning(build_backbone(config, size=size, stochastic=stochastic, classes=1000))
+def build_cotuning(settings: CoTuningSettings) -> CoTuning:
+    return CoTuning(build_backbone(settings, stochastic=settings.norm == "stochastic", classes=1000))
 
 
-def build_stochnorm(config: Config, *, size: str) -> Headed:
-    backbone = build_backbone(config, size=size, stochastic=True, classes=0)
+def build_stochnorm(settings: Settings) -> Headed:
+    backbone = build_backbone(settings, stochastic=True, classes=0)
     return Headed(backbone, nn.Linear(backbone.dim, 4))
 
 
-def cotuning_loss(model: nn.Module, features: Tensor, step: Step, *, trade_off: float) -> tuple[Tensor, Tensor]:
+def cotuning_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
     """Cross-entropy of our classes + trade_off * that of the source classes which belong to them."""
     assert isinstance(model, CoTuning)
     logits, source = model.both(features)
     of_ours = weighted_cross_entropy(logits, step.label, step.whole_label, step.weight)
-    return of_ours + trade_off * co_tuning(source, step.label, model.relationship), logits
+    return of_ours + step.settings.trade_off * co_tuning(source, step.label, model.relationship), logits

@@ -1,110 +1,113 @@
 """The systems by name: the command word leads to the file that holds everything of that system."""
 
-import difflib
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+import typing
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rales.config import Config, Recipe, check_fit, differences, field_types, nearest_field, override
 from rales.errors import UsageError
 from rales.models.hub import sha256_of
-from rales.recipes import arscnet, ast, lungattn, lungrn_nl, m2d_fusion, moummad, nguyen, respirenet, wang_splice
-from rales.training.run_records import WRONG, check_record
+from rales.registry import RECIPES
+from rales.settings import (
+    DAMAGED,
+    RunSettings,
+    check_together,
+    find_differences,
+    from_dict,
+    list_fields,
+    parse_words,
+    replace_field,
+    set_fields,
+)
+from rales.training.recipe import Recipe
+from rales.training.run_records import check_record
 
-RECIPES: dict[str, Callable[..., Recipe]] = {
-    "m2d_fusion": m2d_fusion.recipe,
-    "lungrn_nl": lungrn_nl.recipe,
-    "lungattn": lungattn.recipe,
-    "wang_splice": wang_splice.recipe,
-    "respirenet": respirenet.recipe,
-    "arscnet": arscnet.recipe,
-    "nguyen_cotuning": nguyen.cotuning,
-    "nguyen_stochnorm": nguyen.stochnorm,
-    "moummad_scl": moummad.scl,
-    "moummad_mscl": moummad.mscl,
-    "moummad_hybrid": moummad.hybrid,
-    "moummad_ce": moummad.ce,
-    "ast_ft": ast.fine_tuned,
-    "ast_patchmix_cl": ast.patch_mix,
-}
+MakeRecipe = Callable[[Any], Recipe]  # (its own Settings) -> Recipe
 
 
-def make_recipe(name: str, assignments: Sequence[str] = (), **options: str | None) -> Recipe:
-    """Recipe name, options (None: the recipe's default) and `name=value` words -> Recipe.
+def find_settings(word: str) -> type[RunSettings]:
+    """Recipe -> the dataclass of its settings. Errors: an unknown recipe, and a function that is none."""
+    return settings_of(RECIPES.find(word), word)
 
-    A word without a dot that names an option of the recipe (`variant=pair_5_11`) sets that option, any other word a
-    field of the config (`train.lr=0.001`).
+
+def settings_of(make: MakeRecipe, word: str) -> type[RunSettings]:
+    """Function of a recipe, and the word for it -> the dataclass that is the type of its only parameter."""
+    hints = typing.get_type_hints(make) if callable(make) else {}
+    kinds = [kind for name, kind in hints.items() if name != "return"]
+    if len(kinds) != 1 or not (isinstance(kinds[0], type) and issubclass(kinds[0], RunSettings)):
+        raise UsageError(f"recipe {word!r}: expected a function of its Settings (a subclass of RunSettings) -> Recipe")
+    return kinds[0]
+
+
+def make_recipe(word: str, words: Iterable[str] | Mapping[str, Any] = (), **chosen: Any) -> Recipe:
+    """Recipe with its settings.
+
+    Fields without a dot (size, weights, fidelity, variant …) bring defaults for others; whatever else is set counts
+    last.
+
+    Parameters
+    ----------
+    word
+        Its name, or FILE.py:NAME.
+    words
+        `name.of.field=value` words, or dotted name -> value.
+    **chosen
+        Further fields without a dot; None leaves one as it is.
     """
-    builder = find_builder(name)
-    own = inspect.signature(builder).parameters
-    chosen = {key: value for key, value in options.items() if value is not None}
-    fields = []
-    for word in assignments:
-        key, equals, value = word.partition("=")
-        if equals and key in own:
-            chosen[key] = value
-        elif equals and "." not in key and key not in field_types(Config):
-            close = nearest_field(key, [*own, *field_types(Config)])
-            raise UsageError(f"--set {key}: no such field, and no such option of {name}; the nearest is {close}")
-        else:
-            fields.append(word)
-    unknown = [key for key in chosen if key not in own]
-    if unknown:
-        raise UsageError(f"recipe {name} has no option {unknown[0]!r}; it has {', '.join(own)}")
-    recipe = named_by_digest(builder(**chosen))
-    config = override(recipe.config, fields)
-    if config.audio.frontend != recipe.config.audio.frontend:  # its constants come with it
-        raise UsageError(f"--set audio.frontend={config.audio.frontend}: use --set frontend={config.audio.frontend}")
-    if config.audio.scope == "batch" and config.audio.frontend != "icbhi":
-        theirs = "own picture" if config.audio.frontend == "own" else f"front-end {config.audio.frontend}"
-        raise UsageError(
-            f"audio.scope=batch: only the icbhi log-mel has a minimum and maximum of the batch, and {name} has its "
-            f"{theirs} here; leave it out" + (", or use --set frontend=icbhi" if "frontend" in own else "")
-        )
-    check_fit(config)
-    overrides = differences(recipe.config, config)
-    return replace(recipe, config=config, overrides=overrides, notes=notes_of(recipe, overrides))
+    make: MakeRecipe = RECIPES.find(word)
+    section = settings_of(make, word)
+    values = {name: value for name, value in chosen.items() if value is not None}
+    values |= words if isinstance(words, Mapping) else parse_words(words)
+    if values.get("weights") and "weights" not in list_fields(section):
+        raise UsageError(f"{word} has no pre-trained weights; leave --weights out")
+
+    plain = {name: value for name, value in values.items() if "." not in name}
+    asked = set_fields(section(), plain, f" of {word}")
+    base = name_by_digest(asked.with_presets(frozenset(plain)))
+    settings = set_fields(base, {name: value for name, value in values.items() if "." in name}, f" of {word}")
+    check_together(settings)
+
+    idle = [
+        f"{name}={value} changes nothing here: it is {getattr(base, name) or 'that of the weights'}"
+        for name, value in plain.items()
+        if getattr(asked, name) != getattr(base, name)
+    ]
+    overrides = find_differences(base, settings)
+    notes = (*describe_start(make(base), overrides), *idle)
+    return replace(make(settings), overrides=overrides, source=RECIPES.describe_source(word), notes=notes)
 
 
-def named_by_digest(recipe: Recipe) -> Recipe:
-    """Recipe -> the same, whose settings name the content of the file it starts from, not its path alone."""
-    model = recipe.config.model
-    if model.weights_digest or not Path(model.weights).is_file():  # a missing file is named where it is read
-        return recipe
-    model = replace(model, weights_digest=sha256_of(Path(model.weights)))
-    return replace(recipe, config=replace(recipe.config, model=model))
+def name_by_digest(settings: RunSettings) -> RunSettings:
+    """Settings -> the same, which name the content of the file they start from, not its path alone."""
+    weights = getattr(settings, "weights", "")
+    if getattr(settings, "weights_digest", "") or not Path(weights).is_file():  # a missing one is named when it is read
+        return settings
+    return replace_field(settings, "weights_digest", sha256_of(Path(weights)))
 
 
-def notes_of(recipe: Recipe, overrides: Mapping[str, Any]) -> tuple[str, ...]:
+def describe_start(recipe: Recipe, overrides: Mapping[str, Any]) -> tuple[str, ...]:
     """Recipe and what --set changed -> the sentences about its checkpoint, if it starts from one."""
-    if not recipe.config.model.weights:
+    weights = getattr(recipe.settings, "weights", "")
+    if not weights:
         return recipe.notes
-    notes = recipe.notes or (f"{recipe.config.model.weights}: the backbone is taken; the head for our classes is new",)
+    notes = recipe.notes or (f"{weights}: the backbone is taken; the head for our classes is new",)
     changed = [f"{name} {value}" for name, value in overrides.items() if name.startswith(("audio.", "model."))]
     return (*notes, f"--set changes {', '.join(changed)}") if changed else notes
 
 
 def rebuild_recipe(record: dict[str, Any], origin: str) -> Recipe:
-    """Record of a checkpoint -> its recipe, without the pre-trained file that it once started from."""
-    name = record.get("recipe")
-    if isinstance(name, str) and name not in RECIPES:  # its settings may be unknown too
-        raise ValueError(f"{origin}: made by recipe {name!r}, which this version does not have")
-    config = check_record(record, origin)
-    unknown = record["options"].keys() - inspect.signature(RECIPES[record["recipe"]]).parameters.keys()
-    if unknown:
-        raise ValueError(f"{origin}: unknown options {', '.join(sorted(unknown))}; another version of Rales wrote it")
+    """Record of a checkpoint -> its recipe, without the pre-trained file that it once started from. Errors: a damaged
+    record, a recipe of a file or package that is not there."""
+    name, source = record.get("recipe"), record.get("recipe_source") or {}
+    if not isinstance(name, str) or not isinstance(source, dict):
+        check_record(record, origin)  # says so
+    make: MakeRecipe = RECIPES.find_again(str(name), source, origin)  # first, since its settings may be unknown too
+    check_record(record, origin)
+    settings = from_dict(settings_of(make, record["recipe"]), record["config"], origin)
     try:
-        recipe = RECIPES[record["recipe"]](**{**record["options"], "weights": ""})
+        check_together(settings)
+        recipe = make(replace_field(settings, "weights", "") if hasattr(settings, "weights") else settings)
     except UsageError as error:
-        raise ValueError(f"{origin}: {error}; {WRONG}") from error
-    return replace(recipe, config=replace(config, model=replace(config.model, weights="")))
-
-
-def find_builder(name: str) -> Callable[..., Recipe]:
-    """Command word -> the function that makes the recipe; an unknown word names the nearest."""
-    if name not in RECIPES:
-        close = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)[0]
-        raise UsageError(f"no recipe {name!r}; the nearest is {close!r} (known: {', '.join(RECIPES)})")
-    return RECIPES[name]
+        raise ValueError(f"{origin}: {error}; {DAMAGED}") from error
+    return replace(recipe, source=source)

@@ -21,10 +21,10 @@ Score, that code at the accuracy; the joined network has one scored epoch, so a 
 choose only from runs of that way.
 """
 
-from dataclasses import replace
-from functools import partial
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -36,20 +36,6 @@ from torch import Tensor, nn
 from rales.audio.padding import duplicate, pieces
 from rales.audio.spectrogram_images import RespireNetPicture, normalised
 from rales.audio.waveform_augment import concatenation_pairs, one_of_five, roll
-from rales.config import (
-    Audio,
-    Config,
-    Model,
-    Recipe,
-    Split,
-    Step,
-    Training,
-    base_or_tiny,
-    count_of_option,
-    is_original,
-    number_of_option,
-    one_of,
-)
 from rales.data import splits
 from rales.data.dataset import SECOND, Data, class_numbers, number_of, train_positions, wave_settings, with_joined
 from rales.data.icbhi import DEVICES
@@ -58,11 +44,15 @@ from rales.data.waveform_cache import Preparation, segments
 from rales.models.heads import Headed, respirenet_head
 from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
+from rales.settings import Fidelity, RunSettings, Split, Training, Waveform, set_defaults
 from rales.training import finetune, multistage
+from rales.training.recipe import LossContext, Recipe
 from rales.training.recipe_defaults import unchanged
 
 CLASS_WEIGHTS = (0.1, 0.3, 0.3, 0.3)
+Device = Literal["AKGC417L", "LittC2SE", "Litt3200", "Meditron"]
 TRAINING = Training(
+    epochs=200,
     batch_size=64,
     micro_batch=0,
     optimiser="sgd",
@@ -75,57 +65,51 @@ TRAINING = Training(
 ALL = "all"  # the network of devices without one of their own
 
 
-def recipe(
-    size: str = "base",
-    weights: str = "",
-    fidelity: str = "corrected",
-    joined: str = "",
-    device_epochs: str = "",
-    statistics: str = "",
-    devices: str = "",
-) -> Recipe:
-    """-> the system. `devices` are those that have a network of their own, which a finished run knows.
+@dataclass(frozen=True)
+class Settings(RunSettings):
+    """Numbers of the authors' code, of both stages."""
 
-    `statistics` standardise the colours in stage 2: those of stage 1 for all ("stage1"), or each "device"'s own.
-    """
-    size = base_or_tiny(size, weights)
-    original = is_original(fidelity)
-    joined = joined or ("0" if original else "1")
-    device_epochs = device_epochs or ("50" if size == "base" else "1")
-    count_of_option("device_epochs", device_epochs, 0)
-    statistics = statistics or ("device" if original else "stage1")
-    one_of("statistics", statistics, ("stage1", "device"))
-    own = tuple(name for name in devices.split("+") if name)
-    for name in own:
-        one_of("devices", name, DEVICES)
+    size: Literal["base", "tiny"] = "base"
+    """Of a random start, and with it of the training; with weights it is base."""
+    weights: str = ""
+    """File of the pre-trained backbone; empty = random start."""
+    weights_digest: str = ""
+    """SHA-256 of that file, filled in."""
+    fidelity: Fidelity = "corrected"
+    """corrected: published quirks are mended; original: they stay."""
+    joined: float = 1.0
+    """Joined cycles of every class, as a multiple of the normal ones; 0 = none (the default of fidelity=original)."""
+    device_epochs: int = 50
+    """Epochs of stage 2; 0 leaves it out."""
+    statistics: Literal["stage1", "device"] = "stage1"
+    """What standardises the colours in stage 2: the numbers of stage 1 for all, or each device's own (the default of
+    fidelity=original)."""
+    devices: tuple[Device, ...] = ()
+    """Those that have a network of their own: filled in by a run that has trained them."""
+    audio: Waveform = Waveform(rate_hz=4000)
+    train: Training = TRAINING
+
+    def with_presets(self, given: AbstractSet[str]) -> Self:
+        settings = replace(self, size="base") if self.weights else self
+        defaults: dict[str, Any] = {} if settings.size == "base" else {"device_epochs": 1, "train.epochs": 2}
+        if self.fidelity == "original":
+            defaults |= {"joined": 0.0, "statistics": "device", "train.precision": "float32"}
+        return set_defaults(settings, given, defaults)
+
+
+def recipe(settings: Settings) -> Recipe:
+    """-> the system."""
     return Recipe(
         name="respirenet",
-        options={
-            "size": size,
-            "weights": weights,
-            "fidelity": fidelity,
-            "joined": joined,
-            "device_epochs": device_epochs,
-            "statistics": statistics,
-            "devices": devices,
-        },
-        config=Config(
-            audio=Audio(frontend="own", rate_hz=4000, pad="duplicate", fade_samples=0),
-            model=Model(weights=weights),
-            train=replace(TRAINING, epochs=200 if size == "base" else 2, precision="float32" if original else "auto"),
-        ),
-        frontend=partial(
-            Pictures,
-            fidelity="original" if original else "corrected",
-            devices=own if statistics == "device" else (),
-        ),
-        model=partial(build_model, size=size, devices=own),
+        settings=settings,
+        build_frontend=Pictures,
+        build_model=build_model,
         augment=unchanged,
-        batch_loss=fixed_weight_loss,
+        loss=fixed_weight_loss,
         run=run,
         provenance="code-verified",
-        rows=partial(with_pieces, joined=number_of_option("joined", joined)),
-        prepare=partial(prepare, random_side=original),
+        rows=with_pieces,
+        prepare=prepare,
         fit=fit,
         wave_augment=augment_wave,
         whole_batches=True,
@@ -134,32 +118,27 @@ def recipe(
 
 def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict[str, Any]:
     """All devices in out/stage1, each device from there on in out/stage2_DEVICE, their networks together in `out`."""
-    epochs = int(recipe.options["device_epochs"])
+    settings = recipe.settings
+    assert isinstance(settings, Settings)
+    epochs = settings.device_epochs
     if epochs == 0:
         return finetune.run(recipe, cycles, out, **options)
-    table = splits.divide(cycles, recipe.config)
+    table = splits.divide(cycles, settings)
     parts = set(table["split"]) - {""}
     shares = {device: table[table["device"] == device] for device in DEVICES}
     tuned = [device for device, rows in shares.items() if parts <= set(rows["split"])]
 
-    config = replace(recipe.config, train=replace(recipe.config.train, epochs=epochs, lr=recipe.config.train.lr / 10))
-    measured = tuned if recipe.options["statistics"] == "device" else []
-    last = replace(
-        recipe,
-        options={**recipe.options, "devices": "+".join(tuned)},
-        config=config,
-        frontend=partial(recipe.frontend, devices=tuple(measured)),  # type: ignore[call-arg]
-        model=partial(recipe.model, devices=tuple(tuned)),  # type: ignore[call-arg]
-        asked=recipe,
-    )
+    second = replace(settings, train=replace(settings.train, epochs=epochs, lr=settings.train.lr / 10))
+    measured = tuned if settings.statistics == "device" else []
+    last = replace(recipe, settings=replace(second, devices=cast("tuple[Device, ...]", tuple(tuned))), asked=recipe)
     if figures := multistage.reserved(last, cycles, out, options.get("command", "")):
         return figures
 
     finetune.run(recipe, cycles, out / "stage1", **options)
-    second = replace(recipe, config=replace(config, split=Split(name="official")))  # `table` is divided already
+    divided = replace(recipe, settings=replace(second, split=Split(name="official")))  # `table` is it already
     best = "best.safetensors"
     for device in tuned:
-        started = multistage.started_from(second, out / "stage1" / best)
+        started = multistage.started_from(divided, out / "stage1" / best)
         started = replace(started, fit=fit if measured else None)
         finetune.run(started, shares[device], out / f"stage2_{device}", **options)
 
@@ -171,25 +150,25 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
     return multistage.put_together(last, cycles, out, prefixes, epochs=epochs, **options)
 
 
-def with_pieces(config: Config, table: pd.DataFrame, *, joined: float) -> pd.DataFrame:
+def with_pieces(settings: Settings, table: pd.DataFrame) -> pd.DataFrame:
     """Divided table -> with joined train cycles behind it, and every row as often as it has pieces."""
-    train, random = train_positions(table), np.random.default_rng(config.split.seed)
+    train, random = train_positions(table), np.random.default_rng(settings.split.seed)
     pairs = np.zeros((0, 3), np.int64)
-    if len(train) and joined:
-        pairs = concatenation_pairs(class_numbers(table.iloc[train]), joined, random)
+    if len(train) and settings.joined:
+        pairs = concatenation_pairs(class_numbers(table.iloc[train]), settings.joined, random)
     rows = with_joined(table, train[pairs[:, :2]], pairs[:, 2])
     seconds = rows["end_s"] - rows["start_s"] + rows["second_end_s"] - rows["second_start_s"]
-    longer = (seconds - config.audio.duration_s).to_numpy()
-    count = np.where(longer > 0, 2 + np.floor(2 * longer / config.audio.duration_s), 1).astype(np.int64)
+    longer = (seconds - settings.audio.duration_s).to_numpy()
+    count = np.where(longer > 0, 2 + np.floor(2 * longer / settings.audio.duration_s), 1).astype(np.int64)
     rows = rows.assign(device_number=number_of(rows["device"], DEVICES))
     repeated = rows.loc[rows.index.repeat(count)]
     return repeated.assign(piece=np.concatenate([np.arange(n) for n in count])).reset_index(drop=True)
 
 
-def prepare(config: Config, *, random_side: bool) -> Preparation:
-    """Config -> preparation of one waveform a piece with the number of its device behind it."""
-    settings = {**wave_settings(config), "random_side": random_side}
-    return Preparation(clip, settings, settings["samples"] + 1, (*SECOND, "piece", "device_number"))
+def prepare(settings: Settings) -> Preparation:
+    """Settings -> preparation of one waveform a piece with the number of its device behind it."""
+    how = {**wave_settings(settings.audio), "random_side": settings.fidelity == "original"}
+    return Preparation(clip, how, how["samples"] + 1, (*SECOND, "piece", "device_number"))
 
 
 def clip(
@@ -217,13 +196,13 @@ def clip(
     return np.append(filled, np.float32(device_number))
 
 
-def augment_wave(config: Config, items: Tensor, generator: torch.Generator) -> Tensor:
+def augment_wave(settings: Settings, items: Tensor, generator: torch.Generator) -> Tensor:
     """(B, N + 1) -> the same: half of the waves changed in one of five ways and filled again, half of all rolled."""
     waves = items[:, :-1].clone()
     random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     for wave in waves:
         if random.random() < 0.5:
-            changed = one_of_five(wave.numpy(), config.audio.rate_hz, random)
+            changed = one_of_five(wave.numpy(), settings.audio.rate_hz, random)
             wave.copy_(torch.from_numpy(duplicate(changed[: len(wave)], len(wave))))
     return torch.cat([roll(waves, generator=generator), items[:, -1:]], dim=1)
 
@@ -238,12 +217,11 @@ class Pictures(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, config: Config, *, fidelity: Literal["corrected", "original"], devices: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self.source, self.devices = RespireNetPicture(fidelity=fidelity), devices
-        for suffix in ("", *(f"_{device}" for device in devices)):
+        self.source = RespireNetPicture(fidelity=settings.fidelity)
+        self.devices = settings.devices if settings.statistics == "device" else ()
+        for suffix in ("", *(f"_{device}" for device in self.devices)):
             self.register_buffer(f"mean{suffix}", torch.tensor(self.source.mean))
             self.register_buffer(f"std{suffix}", torch.tensor(self.source.std))
 
@@ -262,7 +240,7 @@ class Pictures(nn.Module):
         return normalised(colours, tuple(mean), tuple(std))
 
 
-def fit(config: Config, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device) -> None:
+def fit(settings: Settings, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device) -> None:
     """Mean of the train cycles' pictures per channel, and mean of their deviations, as the published code has it."""
     assert isinstance(frontend, Pictures)
     means, deviations = [], []
@@ -298,19 +276,19 @@ class PerDevice(nn.Module):
         return torch.cat(answers)[order.to(features.device)]
 
 
-def build_model(config: Config, *, size: str, devices: tuple[str, ...]) -> PerDevice:
-    """Config -> one ResNet-34 (pre-trained or random) with its head for all devices, and one for each of `devices`."""
+def build_model(settings: Settings) -> PerDevice:
+    """Settings -> a ResNet-34 (pre-trained or random) with its head for all devices, and one for each of `devices`."""
 
     def network() -> Headed:
-        backbone = ResNet(34) if size == "base" else ResNet(10, width=16)
-        if config.model.weights:
-            backbone.load_state_dict(resnet_tensors(config.model.weights, 34))
+        backbone = ResNet(34) if settings.size == "base" else ResNet(10, width=16)
+        if settings.weights:
+            backbone.load_state_dict(resnet_tensors(settings.weights, 34))
         return Headed(backbone, respirenet_head(backbone.dim))
 
-    return PerDevice({name: network() for name in (ALL, *devices)})
+    return PerDevice({name: network() for name in (ALL, *settings.devices)})
 
 
-def fixed_weight_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+def fixed_weight_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
     """Cross-entropy with the published weights, on batches whose classes are drawn equally often already."""
     logits = model(features)
     return F.cross_entropy(logits.float(), step.label, logits.new_tensor(CLASS_WEIGHTS, dtype=torch.float32)), logits

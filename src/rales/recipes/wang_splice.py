@@ -14,15 +14,16 @@ joined to the last part of one of another device (at 30 to 70 %, with 50 ms of c
 `domain=spectral`: half of the cycles of every batch get the mean spectrum of another device of the train cycles, within
 20 dB.
 
-Deviations: unknown, and fidelity=original changes nothing. As many spliced cycles as train cycles, all classes equally
+Deviations: unknown, so there is no fidelity to choose. As many spliced cycles as train cycles, all classes equally
 often where two devices have them, are drawn once and join the train rows: 30 epochs over both are 60 with one in two
 spliced.
 """
 
-from functools import partial
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,6 @@ from rales.audio.filters import apply_gains, correction_gains
 from rales.audio.padding import duplicate
 from rales.audio.spectrogram_images import SquarePicture
 from rales.audio.waveform_augment import domain_pairs, splice
-from rales.config import FIDELITIES, Audio, Config, Model, Recipe, Training, base_or_tiny, one_of
 from rales.data.dataset import (
     SECOND,
     Data,
@@ -50,40 +50,47 @@ from rales.data.waveform_cache import Preparation, segments
 from rales.models.heads import Headed
 from rales.models.pretrained_backbones import resnest_tensors
 from rales.models.resnest import ResNeSt
+from rales.settings import RunSettings, Training, Waveform, set_defaults
 from rales.training import finetune
+from rales.training.recipe import Recipe
 from rales.training.recipe_defaults import unchanged, weighted_loss
 
 FFT_SAMPLES = 256
 
 
-def recipe(
-    size: str = "base", weights: str = "", fidelity: str = "corrected", domain: Literal["splice", "spectral"] = "splice"
-) -> Recipe:
-    """-> the system. `domain` says how cycles change their device."""
-    size = base_or_tiny(size, weights)
-    one_of("fidelity", fidelity, FIDELITIES)
-    one_of("domain", domain, ("splice", "spectral"))
-    spliced = domain == "splice"
+@dataclass(frozen=True)
+class Settings(RunSettings):
+    """Our choice of all numbers."""
+
+    size: Literal["base", "tiny"] = "base"
+    """Of a random start, and with it of the training; with weights it is base."""
+    weights: str = ""
+    """File of the pre-trained backbone; empty = random start."""
+    weights_digest: str = ""
+    """SHA-256 of that file, filled in."""
+    domain: Literal["splice", "spectral"] = "splice"
+    """What goes over from one device to another: parts of cycles, or mean spectra."""
+    audio: Waveform = Waveform(rate_hz=4000)
+    train: Training = Training(
+        epochs=30, batch_size=64, micro_batch=0, optimiser="sgd", lr=1e-3, lr_floor=0, weight_decay=5e-4
+    )
+
+    def with_presets(self, given: AbstractSet[str]) -> Self:
+        settings = replace(self, size="base") if self.weights else self
+        epochs = 2 if settings.size == "tiny" else 30 if settings.domain == "splice" else 60
+        return set_defaults(settings, given, {"train.epochs": epochs})
+
+
+def recipe(settings: Settings) -> Recipe:
+    """-> the system."""
+    spliced = settings.domain == "splice"
     return Recipe(
         name="wang_splice",
-        options={"size": size, "weights": weights, "fidelity": fidelity, "domain": domain},
-        config=Config(
-            audio=Audio(frontend="own", rate_hz=4000, pad="duplicate", fade_samples=0),
-            model=Model(weights=weights),
-            train=Training(
-                epochs=(30 if spliced else 60) if size == "base" else 2,
-                batch_size=64,
-                micro_batch=0,
-                optimiser="sgd",
-                lr=1e-3,
-                lr_floor=0,
-                weight_decay=5e-4,
-            ),
-        ),
-        frontend=partial(Pictures, side=224 if size == "base" else 64),
-        model=partial(build_model, size=size),
+        settings=settings,
+        build_frontend=Pictures,
+        build_model=build_model,
         augment=unchanged,
-        batch_loss=weighted_loss,
+        loss=weighted_loss,
         run=finetune.run,
         provenance="reconstruction",
         rows=with_spliced if spliced else with_devices,
@@ -94,9 +101,9 @@ def recipe(
     )
 
 
-def with_spliced(config: Config, table: pd.DataFrame) -> pd.DataFrame:
+def with_spliced(settings: Settings, table: pd.DataFrame) -> pd.DataFrame:
     """Divided table -> the same, and behind it as many spliced train cycles as there are train cycles."""
-    train, random = train_positions(table), np.random.default_rng(config.split.seed)
+    train, random = train_positions(table), np.random.default_rng(settings.split.seed)
     pairs, labels = np.zeros((0, 2), np.int64), np.zeros(0, np.int64)
     if len(train):
         wanted = random.integers(4, size=len(train))
@@ -108,17 +115,17 @@ def with_spliced(config: Config, table: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(ratio=ratios, device_number=number_of(rows["device"], DEVICES))
 
 
-def with_devices(config: Config, table: pd.DataFrame) -> pd.DataFrame:
+def with_devices(settings: Settings, table: pd.DataFrame) -> pd.DataFrame:
     """Divided table -> the same with each row's device as a number, and nothing spliced."""
     nothing = np.zeros((0, 2), np.int64)
     rows = with_joined(table, nothing, nothing[:, 0])
     return rows.assign(ratio=0.0, device_number=number_of(rows["device"], DEVICES))
 
 
-def prepare(config: Config) -> Preparation:
-    """Config -> preparation of one waveform a row with the number of its (first) device behind it."""
-    settings = wave_settings(config)
-    return Preparation(clip, settings, settings["samples"] + 1, (*SECOND, "ratio", "device_number"))
+def prepare(settings: Settings) -> Preparation:
+    """Settings -> preparation of one waveform a row with the number of its (first) device behind it."""
+    how = wave_settings(settings.audio)
+    return Preparation(clip, how, how["samples"] + 1, (*SECOND, "ratio", "device_number"))
 
 
 def clip(
@@ -143,7 +150,7 @@ def clip(
     return np.append(duplicate(wave[:samples], samples), np.float32(device_number))
 
 
-def transferred(config: Config, items: Tensor, generator: torch.Generator) -> Tensor:
+def transferred(settings: Settings, items: Tensor, generator: torch.Generator) -> Tensor:
     """(B, N + 1) -> (B, N + 2): behind the device a number that chooses another one, below 0 for half of the rows."""
     choice = 2 * torch.rand(len(items), 1, generator=generator) - 1
     return torch.cat([items, choice.to(items)], dim=1)
@@ -158,10 +165,10 @@ class Pictures(nn.Module):
 
     gains: Tensor
 
-    def __init__(self, config: Config, *, side: int) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__()
-        rate_hz = config.audio.rate_hz
-        self.samples = round(rate_hz * config.audio.duration_s)
+        rate_hz, side = settings.audio.rate_hz, 224 if settings.size == "base" else 64
+        self.samples = round(rate_hz * settings.audio.duration_s)
         self.register_buffer("gains", torch.zeros(len(DEVICES), len(DEVICES), FFT_SAMPLES // 2 + 1))
         self.picture = SquarePicture(
             "imagenet", size=side, sample_rate_hz=rate_hz, fft_samples=FFT_SAMPLES, hop_samples=128, mels=64
@@ -185,10 +192,10 @@ class Pictures(nn.Module):
         return others[int(choice * len(others))]
 
 
-def fit_gains(config: Config, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device) -> None:
+def fit_gains(settings: Settings, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device) -> None:
     """What turns the mean spectrum of each device's train cycles into each other's."""
     assert isinstance(frontend, Pictures)
-    rate_hz = config.audio.rate_hz
+    rate_hz = settings.audio.rate_hz
     known = (data.table["split"].to_numpy() == "train") & (data.table["device_number"].to_numpy() < len(DEVICES))
     spectra = device_spectra(data, known, samples=frontend.samples, fft_samples=FFT_SAMPLES)
     for own, other in permutations(spectra, 2):
@@ -196,9 +203,9 @@ def fit_gains(config: Config, frontend: nn.Module, model: nn.Module, data: Data,
         frontend.gains[own, other] = gains[0].to(device)
 
 
-def build_model(config: Config, *, size: str) -> Headed:
-    """Config -> ResNeSt-50 (pre-trained or random), dropout, linear layer."""
-    backbone = ResNeSt(50) if size == "base" else ResNeSt(14, width=16)
-    if config.model.weights:
-        backbone.load_state_dict(resnest_tensors(config.model.weights))
+def build_model(settings: Settings) -> Headed:
+    """Settings -> ResNeSt-50 (pre-trained or random), dropout, linear layer."""
+    backbone = ResNeSt(50) if settings.size == "base" else ResNeSt(14, width=16)
+    if settings.weights:
+        backbone.load_state_dict(resnest_tensors(settings.weights))
     return Headed(backbone, nn.Sequential(nn.Dropout(0.5), nn.Linear(backbone.dim, 4)))

@@ -26,7 +26,7 @@ LEADERBOARD_CODES = {"test_best": "O", "validation": "V", "last": "last"}
 PRINTED = ["Printed Sp", "Printed Se", "Printed Score"]
 NOT_RUN = ["not run", "–", "–", "–"]
 
-AS_THE_PAPER = {"size": ("", "base"), "frontend": ("icbhi",), "masks": ("code",)}  # options, where a recipe has them
+AS_THE_PAPER = {"size": "base", "frontend": "icbhi", "masks": "code"}  # settings, where a recipe has them
 CHANGE_NO_ROW = {
     *("seed", "split.name", "split.folds", "split.fold", "split.seed"),
     *(f"train.{name}" for name in ("epochs", "select", "select_by", "validation_share", "evaluate_every", "device")),
@@ -62,7 +62,7 @@ def paper_pairs(rows: list[Row], systems: list[System], ratio_named: bool = Fals
             for s in systems
             if s.runs[0].recipe == row.recipe
             and is_unchanged(s)
-            and row.variant in ("", s.runs[0].options.get("variant"))
+            and row.variant in ("", s.runs[0].config.get("variant"))
             and (not row.ratio or masking_ratio(s) in ratios)
             for protocol in paper_protocols(s)
             if (found := outcome(s, protocol)) is not None
@@ -77,7 +77,7 @@ def paper_protocols(system: System) -> list[str]:
 
 
 def is_unchanged(system: System) -> bool:
-    """Whether a system is the one that its options name, not an ablation of it or one of another size: only then it is
+    """Whether a system is the one that its name says, not an ablation of it or one of another size: only then it is
     a row of the paper."""
     return not departures(system)
 
@@ -85,8 +85,7 @@ def is_unchanged(system: System) -> bool:
 def departures(system: System) -> list[str]:
     """-> the options and settings for which a system is no row of the paper, "size tiny"."""
     run = system.runs[0]
-    options = {name: run.options[name] for name in AS_THE_PAPER if name in run.options}
-    own = {name: value for name, value in options.items() if value not in AS_THE_PAPER[name]}
+    own = {name: run.config[name] for name, value in AS_THE_PAPER.items() if run.config.get(name, value) != value}
     own |= {name: value for name, value in run.overrides.items() if name not in CHANGE_NO_ROW}
     return [f"{name} {shown(value)}" for name, value in own.items()]
 
@@ -102,7 +101,7 @@ def no_rows(systems: list[System]) -> list[Block]:
 
 def masking_ratio(system: System) -> str:
     """-> "0.7" for weights with the tag mr7 in their name, "" without a tag."""
-    tag = re.search(r"mr(\d)", str(system.runs[0].config.get("model.weights", "")))
+    tag = re.search(r"mr(\d)", str(system.runs[0].config.get("weights", "")))
     return f"0.{tag[1]}" if tag else ""
 
 
@@ -137,7 +136,7 @@ def own_figures(system: System, ours: Outcome, protocol: str) -> dict[str, objec
         "ours": system.name,
         "seeds": len(system.runs),
         "select": protocol,
-        "weights": system.runs[0].config.get("model.weights", ""),
+        "weights": system.runs[0].config.get("weights", ""),
         **{name: round(mean, 4) for name, (mean, _) in spread.items()},
         **{f"{name}_sd": round(sd, 4) for name, (_, sd) in spread.items()},
         **{
@@ -178,7 +177,7 @@ def paper_table(caption: str, pairs: Pairs, whole: bool = True) -> Table | None:
 
 def described(system: System, epoch: str) -> str:
     """-> what a reader must know before comparing: system, weights, seeds, choice of the epoch, other data."""
-    weights = system.runs[0].config.get("model.weights") or "random start"
+    weights = system.runs[0].config.get("weights") or "random start"
     seeds = f"{len(system.runs)} seed{'s' * (len(system.runs) > 1)}"
     parts = [system.name, "" if shown(weights) in system.name else shown(weights), seeds, epoch]
     return "; ".join(part for part in [*parts, "not comparable" if system.incomparable else ""] if part)
@@ -225,7 +224,7 @@ def ranking(entries: list[Entry], ours: list[tuple[System, str, Outcome]]) -> Ta
         score = 100 * float(found.figures["score"].mean())
         if not s.incomparable and not np.isnan(score):
             place = 1 + sum(e.score > score for e in ranked)
-            weights = shown(s.runs[0].config.get("model.weights", ""))
+            weights = shown(s.runs[0].config.get("weights", ""))
             cells = [mean_sd(found.figures[name]) for name in SCORES]
             row = [f"ours: {s.name}", f"({place})", "–", weights, *cells, "official", LEADERBOARD_CODES[protocol]]
             lines.append((score, [*row, "–"]))

@@ -38,10 +38,8 @@ class Run:
 
     folder: Path
     recipe: str
-    options: dict[str, Any]
-    """The words that chose the system, without the seed."""
     overrides: dict[str, Any]
-    """Settings that are not those that the options make; empty in a run that did not record them."""
+    """Settings that are not those that size, checkpoint and the like bring."""
     seed: int
     config: dict[str, Any]
     """Dotted name -> value."""
@@ -113,7 +111,7 @@ def run_folders(paths: Iterable[Path]) -> list[Path]:
 def identity(run: Run) -> str:
     """What makes two runs seeds of one system: everything but the seed and what cannot change a result."""
     config = {k: v for k, v in run.config.items() if k not in CANNOT_CHANGE_A_SYSTEM}
-    return repr((run.recipe, sorted(run.options.items(), key=str), sorted(config.items()), run.split.get("digest")))
+    return repr((run.recipe, run.record.get("recipe_source"), sorted(config.items()), run.split.get("digest")))
 
 
 def read_run(folder: Path) -> Run:
@@ -135,7 +133,6 @@ def read_run(folder: Path) -> Run:
     run = Run(
         folder=folder,
         recipe=record["recipe"],
-        options={name: value for name, value in record["options"].items() if name != "seed"},
         overrides=record.get("overrides", {}),
         seed=record["seed"],
         config=config,

@@ -146,7 +146,7 @@ def system_blocks(systems: list[System]) -> list[Block]:
     drawings = (plots.training_loss, plots.training_score, plots.confusion, plots.reliability)
     blocks: list[Block] = []
     for number, s in enumerate(systems, start=1):
-        words = f"{s.runs[0].recipe} {s.runs[0].options.get('variant', '')}".lower()
+        words = f"{s.runs[0].recipe} {s.runs[0].config.get('variant', '')}".lower()
         slug = f"{number}-{re.sub(r'[^a-z0-9]+', '-', words).strip('-')}"
         pictures = [draw(s, slug) for draw in drawings]
         blocks += [Heading(s.name), *(picture for picture in pictures if picture)]

@@ -199,18 +199,19 @@ def paired(a: System, b: System) -> dict[str, dict[str, float]] | None:
 
 
 def names(groups: list[list[Run]]) -> list[str]:
-    """One readable name per group; equal names get the options, or else the settings, that tell them apart."""
+    """One readable name per group; equal names get the settings, those without a dot first, that tell them apart."""
     runs = [group[0] for group in groups]
     found = [plain_name(run) for run in runs]
+    plain = [{name: value for name, value in run.config.items() if "." not in name} for run in runs]
     splits = [{"split": str(run.split.get("digest"))[:8]} for run in runs]
-    for settings in ([run.options for run in runs], [run.config for run in runs], splits):
+    for settings in (plain, [run.config for run in runs], splits):
         found = [told_apart(name, own, found, settings) for name, own in zip(found, settings, strict=True)]
     return found
 
 
 def plain_name(run: Run) -> str:
-    words = [str(run.options[key]) for key in ("variant", "size") if run.options.get(key)]
-    words += [fidelity] if (fidelity := run.options.get("fidelity", "corrected")) != "corrected" else []
+    words = [str(run.config[key]) for key in ("variant", "size") if run.config.get(key)]
+    words += [fidelity] if (fidelity := run.config.get("fidelity", "corrected")) != "corrected" else []
     words += [str(found) for found in [run.record.get("provenance", "ours")] if found != "ours"]
     return f"{run.recipe} ({', '.join(words)})" if words else run.recipe
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from rales.config import Config, Recipe, Step, to_dict
 from rales.data import loader, splits
 from rales.data.dataset import Data, class_numbers, cycle_waves, rows_of, scored_together
 from rales.evaluation import predictions
@@ -26,10 +25,12 @@ from rales.labels import CLASSES
 from rales.models.layer_fusion import LayerFusion
 from rales.models.m2d_checkpoints import check_whole
 from rales.progress import progress_bar
+from rales.settings import RunSettings, to_dict
 from rales.training import epoch_logits, run_folder
 from rales.training.distributed import Place, place
 from rales.training.losses import class_weights
 from rales.training.optim import interpolate, largest_weight, load_state_tensors, set_lr, state_tensors
+from rales.training.recipe import LossContext, Recipe
 from rales.training.recipe_defaults import make_optimisers, scheduled_lr
 from rales.training.run_records import State, check, check_evaluation
 
@@ -51,10 +52,10 @@ def run(
     and ends with the same numbers as an undisturbed one. Errors: a folder of other settings, no train or test
     cycles, and all that reading the data can meet.
     """
-    config = recipe.config
-    table = splits.divide(cycles, config)
-    precision = config.train.precision
-    here = place(config.train.device, (precision == "auto" and run_folder.stored_precision(out)) or precision)
+    settings = recipe.settings
+    table = splits.divide(cycles, settings)
+    precision = settings.train.precision
+    here = place(settings.train.device, (precision == "auto" and run_folder.stored_precision(out)) or precision)
     record = {**run_record(recipe, table, command), "computed_in": here.describe()}
     with lock_folder(out) if here.rank == 0 else nullcontext():
         return train(recipe, table, out, here, record, progress=progress, cache_folder=cache_folder)
@@ -71,46 +72,46 @@ def train(
     cache_folder: Path | None,
 ) -> dict[str, Any]:
     """The run from its first or last whole epoch to the end; -> figures of the selected weights (rank 0)."""
-    config = recipe.config
+    settings = recipe.settings
     check_batches(recipe, here)
     finished = here.rank == 0 and run_folder.begin(out, record)
     if any(here.gather(finished)):  # and nobody reads the folder before rank 0 has made it
         return stored_figures(out) if here.rank == 0 else {}
     items = rows_of(table, recipe)
     waves = cycle_waves(items, recipe, progress=progress and here.rank == 0, folder=cache_folder)
-    data = Data(items, waves, scored_together(config, 16))
+    data = Data(items, waves, scored_together(recipe, 16))
 
-    torch.manual_seed(config.seed)
-    frontend = recipe.frontend(config).to(here.device)
-    model = recipe.model(config).to(here.device)
-    optimisers = make_optimisers(model, config)
+    torch.manual_seed(settings.seed)
+    frontend = recipe.build_frontend(settings).to(here.device)
+    model = recipe.build_model(settings).to(here.device)
+    optimisers = make_optimisers(model, settings, recipe.epoch_parameters)
     state = resume(out, model, frontend, optimisers, record)
     if recipe.fit is not None and state["epoch"] == 0:
-        recipe.fit(config, frontend.eval(), model.eval(), data, here.device)
+        recipe.fit(settings, frontend.eval(), model.eval(), data, here.device)
     if here.rank == 0:
         run_folder.forget_after(out, state["epoch"])
         scored = {line["epoch"] for line in run_folder.read_metrics(out) if line.get("split") == "test"}
         epoch_logits.forget_after(out, state["epoch"], scored)
-        if problem := selection_problem(to_dict(config.train), data.labels[data.rows("validation")]):
+        if problem := selection_problem(to_dict(settings.train), data.labels[data.rows("validation")]):
             log.warning("%s: %s", out, problem)
     # blocks above the last fused layer get no gradient
     network = DistributedDataParallel(model, find_unused_parameters=True) if here.world > 1 else model
-    weight = loss_weights(data, config).to(here.device)
+    weight = loss_weights(data, settings).to(here.device)
 
     epochs = progress_bar(
-        range(state["epoch"] + 1, config.train.epochs + 1),
+        range(state["epoch"] + 1, settings.train.epochs + 1),
         shown=progress and here.rank == 0,
         log_every_s=0,
         desc=f"train {recipe.name}",
         initial=state["epoch"],
-        total=config.train.epochs,
+        total=settings.train.epochs,
         unit="epoch",
     )
     for epoch in epochs:
         started = time.perf_counter()
         lines = [train_epoch(recipe, network, frontend, optimisers, data, weight, epoch, here, out)]
         logits = {}
-        if epoch % config.train.evaluate_every == 0 or epoch == config.train.epochs:
+        if epoch % settings.train.evaluate_every == 0 or epoch == settings.train.epochs:
             for part in data.parts_to_watch():
                 line, logits[part] = evaluate_part(model, frontend, data, part, weight, epoch, here)
                 lines.append(line)
@@ -140,8 +141,8 @@ def shown_figures(lines: list[dict[str, Any]]) -> dict[str, str]:
 def check_batches(recipe: Recipe, here: Place) -> None:
     """A loss that compares the rows of a batch, cut into pieces or shared among processes, is another loss; so is a
     front-end that takes minimum and maximum of a batch, shared among processes."""
-    train = recipe.config.train
-    if recipe.config.audio.scope == "batch" and here.world > 1:
+    train = recipe.settings.train
+    if recipe.scales_batches and here.world > 1:
         raise ValueError(
             f"audio.scope=batch takes minimum and maximum of a whole batch, which {here.world} processes would share "
             "out among them; train in one process"
@@ -194,11 +195,11 @@ def train_epoch(
     Everything random derives from (seed, epoch, step), so an epoch repeats exactly, whatever came before. Errors: a
     loss or a weight that is no longer a number, before anything of this epoch is in the run folder `out`.
     """
-    config, train = recipe.config, recipe.config.train
+    settings, train = recipe.settings, recipe.settings.train
     network.train()
     frontend.train()
-    torch.manual_seed(seed_of(config.seed, epoch, 0, here.rank))  # for dropout
-    lr = scheduled_lr(epoch - 1, config)
+    torch.manual_seed(seed_of(settings.seed, epoch, 0, here.rank))  # for dropout
+    lr = scheduled_lr(epoch - 1, settings)
     all_steps = math.ceil(len(data.rows("train")) / train.batch_size)
     for optimiser in optimisers.values():
         set_lr(optimiser, lr)
@@ -209,7 +210,7 @@ def train_epoch(
         data.waves,
         data.labels,
         train.batch_size,
-        seed=config.seed,
+        seed=settings.seed,
         epoch=epoch,
         rows=data.rows("train"),
         sampler=train.sampler,
@@ -217,16 +218,16 @@ def train_epoch(
         part=(here.rank, here.world),
         pin=here.device.type == "cuda",
     ):
-        generator = torch.Generator().manual_seed(seed_of(config.seed, epoch, steps, here.rank))
+        generator = torch.Generator().manual_seed(seed_of(settings.seed, epoch, steps, here.rank))
         with torch.no_grad():
             # a process without rows in a short last batch goes through the motions with a silent clip that counts 0,
             # since the others wait for its gradients and attention on a GPU may refuse an empty batch
             idle = len(batch.wave) == 0
             wave = torch.zeros(1, data.waves.shape[1]) if idle else batch.wave
             if recipe.wave_augment is not None:
-                wave = recipe.wave_augment(config, wave, generator)
+                wave = recipe.wave_augment(settings, wave, generator)
             features = frontend(wave.to(here.device, non_blocking=True))
-            features = recipe.augment(config, features, generator)
+            features = recipe.augment(settings, features, generator)
 
         label = torch.zeros(1, dtype=torch.int64) if idle else batch.label
         label, whole_label = label.to(here.device), batch.whole_label.to(here.device)
@@ -238,8 +239,8 @@ def train_epoch(
         for rows, last in pieces(len(label), train.micro_batch):
             with here.synchronising(network, last):
                 with here.autocast():
-                    step = Step(config, label[rows], whole_label, weight, group[rows], generator)
-                    loss, logits = recipe.batch_loss(network, features[rows], step)
+                    step = LossContext(settings, label[rows], whole_label, weight, group[rows], generator)
+                    loss, logits = recipe.loss(network, features[rows], step)
                 # DDP takes the mean over processes where the loss is a sum
                 (loss * (0 if idle else here.world)).backward()
             if idle:
@@ -277,9 +278,9 @@ def train_epoch(
     }
 
 
-def loss_weights(data: Data, config: Config) -> Tensor:
+def loss_weights(data: Data, settings: RunSettings) -> Tensor:
     """-> (classes,) weights of the loss: from the classes' frequencies among the train rows, or all 1."""
-    if config.train.class_weights == "none":
+    if settings.train.class_weights == "none":
         return torch.ones(len(CLASSES))
     return class_weights(np.bincount(data.labels[data.rows("train")], minlength=len(CLASSES)).tolist())
 
@@ -493,13 +494,14 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
     return {
         "recipe": recipe.name,
         "provenance": recipe.provenance,
-        **asked_for(recipe),
+        **({"recipe_source": dict(recipe.source)} if recipe.source else {}),
+        "config": to_dict(recipe.settings),
         "overrides": dict(recipe.overrides),
-        "seed": recipe.config.seed,
-        **({"asked": asked_for(recipe.asked)} if recipe.asked else {}),
+        "seed": recipe.settings.seed,
+        **({"asked": {"config": to_dict(recipe.asked.settings)}} if recipe.asked else {}),
         "classes": list(CLASSES),
         "split": {
-            "name": recipe.config.split.name,
+            "name": recipe.settings.split.name,
             "digest": run_folder.digest(used),
             "data_digest": run_folder.digest(table.assign(split="")),
             "whole_database": predictions.is_whole_database(table),
@@ -510,8 +512,3 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
         "command": command,
         **run_folder.environment(),
     }
-
-
-def asked_for(recipe: Recipe) -> dict[str, Any]:
-    """-> what makes the recipe again."""
-    return {"options": dict(recipe.options), "config": to_dict(recipe.config)}

@@ -9,13 +9,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from rales.config import Config, Recipe
 from rales.data import splits
 from rales.data.dataset import Data, cycle_waves, rows_of, scored_together
 from rales.files.atomic import lock_folder
 from rales.models.m2d_checkpoints import check_whole
 from rales.training import finetune, run_folder
 from rales.training.distributed import place
+from rales.training.recipe import Recipe
 
 
 def run(first: Recipe, last: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict[str, Any]:
@@ -36,9 +36,9 @@ def reserved(last: Recipe, cycles: pd.DataFrame, out: Path, command: str) -> dic
     So a folder that holds something else is refused before hours of work, and until the last stage is done the folder
     is that of an unfinished run. Errors: those of `finetune.run`.
     """
-    train = last.config.train
+    train = last.settings.train
     finetune.check_batches(last, place(train.device, "float32"))
-    record = finetune.run_record(last, splits.divide(cycles, last.config), command)
+    record = finetune.run_record(last, splits.divide(cycles, last.settings), command)
     with lock_folder(out):
         return finetune.stored_figures(out) if run_folder.begin(out, record) else {}
 
@@ -46,9 +46,9 @@ def reserved(last: Recipe, cycles: pd.DataFrame, out: Path, command: str) -> dic
 def started_from(recipe: Recipe, checkpoint: Path) -> Recipe:
     """Recipe -> the same, whose model and front-end start with the tensors of a checkpoint of the same network."""
 
-    def started(build: Callable[[Config], nn.Module], prefix: bool) -> Callable[[Config], nn.Module]:
-        def start(config: Config) -> nn.Module:
-            network = build(config)
+    def started(build: Callable[[Any], nn.Module], prefix: bool) -> Callable[[Any], nn.Module]:
+        def start(settings: Any) -> nn.Module:
+            network = build(settings)
             tensors, _ = run_folder.read_checkpoint(checkpoint)
             chosen = {n: t for n, t in tensors.items() if n.startswith(finetune.FRONTEND) == prefix}
             chosen = {name.removeprefix(finetune.FRONTEND): value for name, value in chosen.items()}
@@ -59,7 +59,10 @@ def started_from(recipe: Recipe, checkpoint: Path) -> Recipe:
         return start
 
     return replace(
-        recipe, model=started(recipe.model, prefix=False), frontend=started(recipe.frontend, prefix=True), fit=None
+        recipe,
+        build_model=started(recipe.build_model, prefix=False),
+        build_frontend=started(recipe.build_frontend, prefix=True),
+        fit=None,
     )
 
 
@@ -79,17 +82,17 @@ def put_together(
     `sources`: beginning of the names here -> checkpoint, and beginning of the same names there. The front-end's
     statistics are those of the first one. The folder says that its weights are of epoch `epochs`.
     """
-    config = recipe.config
-    table = splits.divide(cycles, config)
-    here = place(config.train.device, "float32")
+    settings = recipe.settings
+    table = splits.divide(cycles, settings)
+    here = place(settings.train.device, "float32")
     record = {**finetune.run_record(recipe, table, command), "computed_in": here.describe()}
     with lock_folder(out):
         if run_folder.begin(out, record):
             return finetune.stored_figures(out)
         rows = rows_of(table, recipe)
         waves = cycle_waves(rows, recipe, progress=progress, folder=cache_folder)
-        data = Data(rows, waves, scored_together(config, 16))
-        frontend, model = recipe.frontend(config).to(here.device), recipe.model(config).to(here.device)
+        data = Data(rows, waves, scored_together(recipe, 16))
+        frontend, model = recipe.build_frontend(settings).to(here.device), recipe.build_model(settings).to(here.device)
         tensors: dict[str, torch.Tensor] = {}
         for ours, (checkpoint, theirs) in sources.items():
             for name, value in run_folder.read_checkpoint(checkpoint)[0].items():
@@ -99,7 +102,7 @@ def put_together(
                     tensors.setdefault(name, value)
         check_whole(tensors, finetune.tensors_of(model, frontend), out)
         finetune.load_tensors(tensors, model, frontend)
-        weight = finetune.loss_weights(data, config)
+        weight = finetune.loss_weights(data, settings)
         watched = data.parts_to_watch()
         lines = [finetune.evaluate_part(model, frontend, data, part, weight, epochs, here)[0] for part in watched]
         (out / "metrics.jsonl").unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from rales.models import M2D, ViT
 from rales.models.cpu_inference import pack
 from rales.models.m2d_checkpoints import check_whole, write_reference_file
 from rales.progress import progress_bar
+from rales.settings import DAMAGED
 from rales.training import run_folder
 from rales.training.distributed import Place, place
 from rales.training.optim import (
@@ -36,7 +37,7 @@ from rales.training.optim import (
     warmup_cosine_lr,
 )
 from rales.training.pretrain_settings import PretrainConfig
-from rales.training.run_records import WRONG, check
+from rales.training.run_records import check
 
 Build = Callable[[PretrainConfig], tuple[M2D, ViT | None]]  # -> the network, and a frozen teacher
 HOP_SAMPLES = 160
@@ -380,7 +381,7 @@ def resume(out: Path, model: M2D, optimiser: torch.optim.AdamW, record: Mapping[
         run_folder.check_same_run(path, stored, record)
         check(State, stored.get("state"), str(path), "state.")
         if len(stored["state"]["sums"]) != len(BEGIN["sums"]):
-            raise ValueError(f"{path}: state.sums has another length than {len(BEGIN['sums'])}; {WRONG}")
+            raise ValueError(f"{path}: state.sums has another length than {len(BEGIN['sums'])}; {DAMAGED}")
         weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
         check_whole(weights, model.state_dict(), path)
         model.load_state_dict(weights)
@@ -411,7 +412,7 @@ def summary(out: Path, record: Mapping[str, Any]) -> dict[str, Any]:
             check(LINES[kind], line, f"{out / 'metrics.jsonl'}, line {number}")
             lines[kind].append(line)
     if not lines["train"]:
-        raise ValueError(f"{out / 'metrics.jsonl'}: holds no epoch, though the run is marked as done; {WRONG}")
+        raise ValueError(f"{out / 'metrics.jsonl'}: holds no epoch, though the run is marked as done; {DAMAGED}")
     return {
         "checkpoint": str(out / "last.safetensors"),
         "recordings": record["data"]["recordings"],

@@ -3,26 +3,28 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rales.settings import AnyNumber, Count, Depth, Fraction, FrameCount, Positive, Seed, Width
+
 
 @dataclass(frozen=True)
 class Encoder:
     """The network of pre-training; with `weights` all sizes but those of a missing predictor are the checkpoint's."""
 
-    dim: int = 768
+    dim: Width = 768
     """Width D of the ViT."""
-    depth: int = 12
+    depth: Depth = 12
     """Transformer blocks L."""
-    heads: int = 12
+    heads: Width = 12
     """Attention heads."""
-    patch: tuple[int, int] = (16, 16)
+    patch: tuple[Width, Width] = (16, 16)
     """Mel bands and frames of one patch; the public further pre-training on ICBHI has (16, 4)."""
-    unit_frames: int = 608
+    unit_frames: FrameCount = 608
     """Length of a crop in 10 ms frames; the public further pre-training on ICBHI has 200."""
-    decoder_dim: int = 512
+    decoder_dim: Width = 512
     """Width of the predictor."""
-    decoder_depth: int = 8
+    decoder_depth: Depth = 8
     """Blocks of the predictor."""
-    decoder_heads: int = 16
+    decoder_heads: Width = 16
     """Attention heads of the predictor."""
     weights: str = ""
     """Name or file of the checkpoint to go on from; empty = random start."""
@@ -42,7 +44,7 @@ class CropSettings:
 
     pad: Literal["zero", "repeat"] = "zero"
     """How a recording shorter than a crop is filled: with silence (M2D) or from its start again."""
-    shortest_s: float = 0.2
+    shortest_s: Positive = 0.2
     """Shorter recordings are passed over."""
     min_items: int = 0
     """Crops an epoch at least; the list of recordings repeats (M2D-X on ICBHI: 10000)."""
@@ -52,13 +54,13 @@ class CropSettings:
     """Who hears the noise: the model, as M2D-X is published, or the teacher, as its released code literally does."""
     statistics: Literal["measured", "weights", "given"] = "measured"
     """Mean and standard deviation of the log-mel: of random crops (M2D), the checkpoint's, or `mean` and `std`."""
-    statistics_crops: int = 5000
+    statistics_crops: Count = 5000
     """Random crops that they are measured on, but at most eight times as many as recordings (M2D: 5000)."""
-    mean: float = -7.1
+    mean: AnyNumber = -7.1
     """Mean in ln units if `statistics` is given (M2D's of AudioSet)."""
-    std: float = 4.2
+    std: Positive = 4.2
     """Standard deviation in ln units if `statistics` is given (M2D's of AudioSet)."""
-    threads: int = 2
+    threads: Count = 2
     """Threads that decode and resample."""
 
 
@@ -66,15 +68,15 @@ class CropSettings:
 class Pretraining:
     """The M2D loop; defaults are those of nttcslab/m2d, but its batch of 2048 on four GPUs."""
 
-    epochs: int = 300
+    epochs: Count = 300
     """Passes over the recordings (public further pre-training on ICBHI: 600)."""
-    batch_size: int = 128
+    batch_size: Count = 128
     """Crops an optimiser step, over all processes."""
     micro_batch: int = 16
     """Crops in memory at once in each process; gradients add up; 0 = all."""
-    mask_ratio: float = 0.7
+    mask_ratio: Fraction = 0.7
     """Share of the patches hidden from the online encoder."""
-    lr: float = 3e-4
+    lr: Positive = 3e-4
     """AdamW's learning rate for a batch of 256; it grows with batch_size."""
     weight_decay: float = 0.05
     """Decoupled weight decay, not of vectors and biases."""
@@ -124,7 +126,7 @@ class PretrainConfig:
     encoder: Encoder = field(default_factory=Encoder)
     crops: CropSettings = field(default_factory=CropSettings)
     pretrain: Pretraining = field(default_factory=Pretraining)
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the random start, the order of recordings, the crops and the masks."""
 
 

@@ -4,12 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from rales.audio.spec_augment import spec_augment
-from rales.config import Config, Step
+from rales.settings import RunSettings, SpecAugment
 from rales.training.losses import weighted_cross_entropy
 from rales.training.optim import adam, cosine_lr, learn_faster, sgd, step_lr
+from rales.training.recipe import LossContext
 
 
-def weighted_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+def weighted_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
     """Weighted cross-entropy of one piece of a batch (paper 4.3), and its logits."""
     logits = model(features)
     return weighted_cross_entropy(logits, step.label, step.whole_label, step.weight), logits
@@ -19,11 +20,10 @@ BELOW_ONE = 0.8413  # share of normal deviates below 1, which the published gate
 
 
 def masked(
-    config: Config, features: Tensor, fill: float | Tensor, generator: torch.Generator, *, gate_each: bool = False
+    numbers: SpecAugment, features: Tensor, fill: float | Tensor, generator: torch.Generator, *, gate_each: bool = False
 ) -> Tensor:
-    """(B, 1, F, T) -> the same, masked with `fill` as config.augment says; `gate_each`: a published gate draws for
+    """(B, 1, F, T) -> the same, masked with `fill` as the numbers say; `gate_each`: a published gate draws for
     every sample, not for the batch."""
-    numbers = config.augment
     return spec_augment(
         features,
         frequency_masks=numbers.frequency_masks,
@@ -37,7 +37,7 @@ def masked(
     )
 
 
-def unchanged(config: Config, features: Tensor, generator: torch.Generator) -> Tensor:
+def unchanged(settings: RunSettings, features: Tensor, generator: torch.Generator) -> Tensor:
     """No augmentation of the features."""
     return features
 
@@ -45,9 +45,11 @@ def unchanged(config: Config, features: Tensor, generator: torch.Generator) -> T
 HEADS = ("head.", "target.", "fc.")  # what a new classification layer is called in our networks
 
 
-def make_optimisers(model: nn.Module, config: Config) -> dict[str, torch.optim.Optimizer]:
-    """Model -> the optimiser of every step and, if asked for, one of every epoch for the layer weights."""
-    train = config.train
+def make_optimisers(
+    model: nn.Module, settings: RunSettings, epoch_parameters: tuple[str, ...] = ()
+) -> dict[str, torch.optim.Optimizer]:
+    """Model -> the optimiser of every step and, if asked for, one of every epoch for the parameters of these names."""
+    train = settings.train
 
     def make(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         if train.optimiser == "adam":
@@ -55,9 +57,7 @@ def make_optimisers(model: nn.Module, config: Config) -> dict[str, torch.optim.O
         how = {"momentum": train.momentum, "nesterov": train.nesterov, "weight_decay": train.weight_decay}
         return sgd(parameters, lr=train.lr, **how)  # type: ignore[arg-type]
 
-    later = []
-    if config.model.learned and config.model.layer_weight_update == "per_epoch":
-        later = [p for name, p in model.named_parameters() if name == "fusion.weight"]
+    later = [p for name, p in model.named_parameters() if name in epoch_parameters]
     often = [p for p in model.parameters() if not any(p is q for q in later)]
     optimisers = {"step": make(often)}
     if train.head_lr_factor != 1:
@@ -68,9 +68,9 @@ def make_optimisers(model: nn.Module, config: Config) -> dict[str, torch.optim.O
     return optimisers
 
 
-def scheduled_lr(epoch: int, config: Config) -> float:
+def scheduled_lr(epoch: int, settings: RunSettings) -> float:
     """Epoch (from 0) -> learning rate without warm-up."""
-    train = config.train
+    train = settings.train
     if train.schedule == "step":
         return step_lr(epoch, lr=train.lr, every=train.step_epochs, factor=train.step_factor)
     if train.schedule == "constant":

@@ -93,7 +93,7 @@ def goes_on(folder: Path) -> bool:
 def check_same_run(path: Path, stored: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     """Record in a checkpoint from which a run is to go on, and the run's own: ValueError if another run wrote it."""
     asked, there = flatten(clean(record)), flatten(stored)
-    known = [key for key in asked if key.startswith(("recipe", "options.", "config.", "seed", "split.digest"))]
+    known = [key for key in asked if key.startswith(("recipe", "config.", "seed", "split.digest"))]
     if different := next((key for key in known if asked[key] != there.get(key)), None):
         raise ValueError(
             f"{path}: is of another run ({different} is {there.get(different)!r} there, {asked[different]!r} here); "

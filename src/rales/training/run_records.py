@@ -13,12 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rales.config import Config, check_fit, from_dict, of_kind, stored
 from rales.evaluation.bootstrap import COLDEST, HOTTEST
 from rales.evaluation.metrics import icbhi_scores, two_class_scores
 from rales.labels import CLASSES
-
-WRONG = "the file is damaged or was changed by hand"
+from rales.settings import DAMAGED, AnyNumber, RunSettings, Seed, check_stored, from_dict, of_kind, split_bounds
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class State:
     """Where an unfinished training stands."""
 
     epoch: int
-    best_score: list[float] | None
+    best_score: list[AnyNumber] | None
     best_epoch: int | None
 
 
@@ -83,11 +81,11 @@ class Record:
     """config.json of a training run, and the record in its checkpoints."""
 
     recipe: str
-    options: dict[str, str]
-    config: Config
+    config: dict[str, Any]
     classes: list[str]
+    recipe_source: dict[str, str] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
+    seed: Seed = 0
     epoch: int = 0
     provenance: str = ""
     command: str = ""
@@ -131,7 +129,7 @@ class Protocol:
     select: str
     selected_epoch: int
     epochs: int
-    seed: int
+    seed: Seed
     cycles: int
     patients: int
     whole_database: bool
@@ -191,50 +189,47 @@ class Evaluation:
     validation_temperature: Temperature | None = None
 
 
-def check_record(values: Any, origin: str | Path) -> Config:
-    """Record of a training run, and the file it is from -> its settings. Errors: a sentence for all that is no such
-    record, and for classes that are not those that this version tells apart."""
+def check_record(values: Any, origin: str | Path) -> RunSettings:
+    """Record of a training run, and the file it is from -> those of its settings that every recipe has. Errors: a
+    sentence for all that is no such record, and for classes that are not those that this version tells apart."""
     check(Record, values, str(origin))
     if values["classes"] != list(CLASSES):
         raise ValueError(f"{origin}: its classes are {values['classes']}, expected {', '.join(CLASSES)} in this order")
     temperature = (values.get("calibration") or {}).get("temperature", 1)
     if not COLDEST <= temperature <= HOTTEST:
-        raise ValueError(f"{origin}: its temperature is {temperature}, expected {COLDEST} to {HOTTEST}; {WRONG}")
-    config = from_dict(values["config"], origin)
-    try:
-        check_fit(config)
-    except ValueError as error:
-        raise ValueError(f"{origin}: {error}; {WRONG}") from error
-    return config
+        raise ValueError(f"{origin}: its temperature is {temperature}, expected {COLDEST} to {HOTTEST}; {DAMAGED}")
+    common = [known.name for known in dataclasses.fields(RunSettings)]
+    shared = {name: value for name, value in values["config"].items() if name in common}
+    return from_dict(RunSettings, shared, origin)
 
 
 def check_evaluation(values: Any, origin: str | Path) -> None:
     """evaluation.json, read -> nothing. Errors: what is none, or whose figures are not those of its own counts."""
     check(Evaluation, values, str(origin))
     if len(values["ci95"]["score"]) != 2:
-        raise ValueError(f"{origin}: ci95.score has {len(values['ci95']['score'])} ends, expected two; {WRONG}")
+        raise ValueError(f"{origin}: ci95.score has {len(values['ci95']['score'])} ends, expected two; {DAMAGED}")
     if [len(row) for row in values["confusion"]] != [len(CLASSES)] * len(CLASSES):
-        raise ValueError(f"{origin}: confusion is not {len(CLASSES)} rows of {len(CLASSES)} counts; {WRONG}")
+        raise ValueError(f"{origin}: confusion is not {len(CLASSES)} rows of {len(CLASSES)} counts; {DAMAGED}")
     strict, two_class = icbhi_scores(values["confusion"]), two_class_scores(values["confusion"])
     for prefix, told, found in (("", values, strict), ("two_class.", values["two_class"], two_class)):
         for name in ("specificity", "sensitivity", "score"):
             value = math.nan if told[name] is None else told[name]
             if not (abs(value - found[name]) < 1e-6 or (math.isnan(value) and math.isnan(found[name]))):
-                raise ValueError(f"{origin}: {prefix}{name} is {told[name]}, its counts give {found[name]}; {WRONG}")
+                raise ValueError(f"{origin}: {prefix}{name} is {told[name]}, its counts give {found[name]}; {DAMAGED}")
 
 
 def check(section: type, values: Any, origin: str, prefix: str = "") -> None:
     """Dataclass and the JSON object of it -> nothing. Errors: a sentence for a field that is missing or is no such
     thing; `prefix` is the dotted name of the object and its dot."""
     if not isinstance(values, Mapping):
-        raise ValueError(f"{origin}: {prefix.rstrip('.') or 'it'} is {of_kind(values)}, expected an object; {WRONG}")  # noqa: TRY004
-    hints = typing.get_type_hints(section)
+        raise ValueError(f"{origin}: {prefix.rstrip('.') or 'it'} is {of_kind(values)}, expected an object; {DAMAGED}")  # noqa: TRY004
+    hints = typing.get_type_hints(section, include_extras=True)
     for known in dataclasses.fields(section):
         name = prefix + known.name
         if known.name in values:
             check_value(values[known.name], hints[known.name], name, origin)
         elif known.default is known.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{origin}: has no usable `{name}`; {WRONG}")
+            raise ValueError(f"{origin}: has no usable `{name}`; {DAMAGED}")
 
 
 def check_value(value: Any, kind: Any, name: str, origin: str) -> None:
@@ -242,19 +237,18 @@ def check_value(value: Any, kind: Any, name: str, origin: str) -> None:
     if typing.get_origin(kind) is types.UnionType:  # X | None, str | int
         if value is None and type(None) in typing.get_args(kind):
             return
-        kind = next((each for each in typing.get_args(kind) if type(value) is each), typing.get_args(kind)[0])
+        kinds = typing.get_args(kind)
+        kind = next((each for each in kinds if type(value) is split_bounds(each)[0]), kinds[0])
     outer, inner = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return
-    if kind is Config:
-        from_dict(value, origin)
-    elif dataclasses.is_dataclass(kind):
+    if dataclasses.is_dataclass(kind):
         check(typing.cast(type, kind), value, origin, f"{name}.")
     elif outer in (list, dict):
         if not isinstance(value, outer):
             expected = "a list" if outer is list else "an object"
-            raise ValueError(f"{origin}: {name} is {of_kind(value)}, expected {expected}; {WRONG}")
+            raise ValueError(f"{origin}: {name} is {of_kind(value)}, expected {expected}; {DAMAGED}")
         for part in value if isinstance(value, list) else value.values():
             check_value(part, inner[-1], name, origin)
     else:
-        stored(value, kind, name, origin)
+        check_stored(value, kind, name, origin)

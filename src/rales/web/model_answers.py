@@ -43,7 +43,7 @@ def score_spans(model: predictor.Model, sound: Path, spans: Sequence[Span]) -> l
     verdicts = [quality.without_sound(*segment) or quality.OK for segment in io.segments(sound, spans)]
     judged = np.array([verdict.judged for verdict in verdicts], dtype=bool)
     probabilities = np.full((len(spans), len(model.classes)), np.nan)
-    scored = judged | (model.recipe.config.audio.scope == "batch")  # then they are neighbours of the others
+    scored = judged | (model.recipe.scales_batches)  # then they are neighbours of the others
     probabilities[scored] = model.probabilities(waves(model, sound, list(compress(spans, scored))))
     probabilities[~judged] = np.nan
     predictions.check_numbers(rows[judged], probabilities[judged])
@@ -64,7 +64,7 @@ def quality_of(rows: Sequence[Row]) -> Row:
 
 def waves(model: predictor.Model, sound: Path, spans: Sequence[Span]) -> audio_reader.Waves:
     """Decoded sound and stretches -> (n, samples), each as training saw a cycle."""
-    audio = model.recipe.config.audio
+    audio = model.recipe.audio
     segments = io.segments(sound, spans)
     found = [audio_reader.prepared(segment, rate_hz, audio) for segment, rate_hz in segments]
     return np.stack(found) if found else np.empty((0, round(audio.rate_hz * audio.duration_s)), np.float32)
@@ -90,7 +90,7 @@ def why(model: predictor.Model, sound: Path, span: Span, target: str | None) -> 
         raise ValueError(f"not judged, so there is nothing to explain: {row['quality_reason']}")
 
     found = attribution.attribution(model, prepared, target)
-    audio, (start_s, end_s) = model.recipe.config.audio, span
+    audio, (start_s, end_s) = model.recipe.audio, span
     length_s = end_s - start_s
     width_s = found.time_s[0] * 2  # times are the centres of patches of equal width
     columns = max(1, math.ceil(min(length_s, audio.duration_s) / width_s))

@@ -1,0 +1,192 @@
+"""Things by name: those of this package, those that installed packages announce, those of a file, those of Python code.
+
+A word of the command is looked up as a name of this package, as one that was registered in Python, as an entry point of
+an installed package, or as `FILE.py:NAME`. Nothing is imported before it is asked for.
+"""
+
+import difflib
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from rales.errors import UsageError
+
+Thing = TypeVar("Thing")
+
+
+class Registry(Generic[Thing]):
+    """Things of one kind.
+
+    Parameters
+    ----------
+    kind
+        What one of them is called in a sentence: recipe.
+    group
+        Entry points of other packages: rales.recipes.
+    built_in
+        Name -> "module:attribute" in this package.
+    """
+
+    def __init__(self, kind: str, group: str, built_in: Mapping[str, str]) -> None:
+        self.kind, self.group, self.built_in = kind, group, built_in
+        self.registered: dict[str, Thing] = {}
+
+    def list_names(self) -> list[str]:
+        """-> all names, those of this package first."""
+        return list(dict.fromkeys([*self.built_in, *self.registered, *self.find_entry_points()]))
+
+    def register(self, name: str, thing: Thing) -> None:
+        """Make a thing of this process known under a name. Errors: a name of this package."""
+        if name in self.built_in:
+            raise UsageError(f"{self.kind} {name!r} is one of this package; choose another name")
+        self.registered[name] = thing
+
+    def find(self, word: str) -> Thing:
+        """Name, or FILE.py:NAME -> the thing; an unknown name is a UsageError with the nearest."""
+        if word in self.built_in:
+            return self.load(self.built_in[word])
+        if word in self.registered:
+            return self.registered[word]
+        if (announced := self.find_entry_points().get(word)) is not None:
+            return self.load_entry_point(announced)
+        if found := split_file_word(word):
+            return self.load_from_file(*found)
+        names = self.list_names()
+        close = difflib.get_close_matches(word, names, n=1, cutoff=0.0)
+        nearest = f"; the nearest is {close[0]!r} (known: {', '.join(names)}; or FILE.py:NAME)" if close else ""
+        raise UsageError(f"no {self.kind} {word!r}{nearest}")
+
+    def describe_source(self, word: str) -> dict[str, str]:
+        """Word that `find` knows -> where the thing is from, enough to find it again; {} for one of this package."""
+        if word in self.built_in:
+            return {}
+        if word not in self.registered and (announced := self.find_entry_points().get(word)) is not None:
+            package = announced.dist.name if announced.dist else announced.module
+            return {"package": package, "version": announced.dist.version if announced.dist else "", "word": word}
+        found = split_file_word(self.make_portable(word))
+        if found is None:
+            return {"module": str(getattr(self.find(word), "__module__", "")), "word": word}
+        path, name = found
+        return {"file": str(path), "name": name, "sha256": hash_file(path)}
+
+    def make_portable(self, word: str) -> str:
+        """Word -> one that another process, in another folder, finds the same thing by."""
+        if word in self.registered:
+            thing = self.registered[word]
+            name, file = getattr(thing, "__qualname__", ""), inspect.getsourcefile(inspect.unwrap(thing))  # type: ignore[arg-type]
+            return f"{Path(file).resolve()}:{name}" if file and name.isidentifier() else word
+        found = None if word in self.built_in else split_file_word(word)
+        return f"{found[0]}:{found[1]}" if found else word
+
+    def find_again(self, name: str, source: Mapping[str, str], origin: str) -> Thing:
+        """Name and source in the record of `origin` -> the thing. Errors: a ValueError that says which file or package
+        is missing, or that the file is no longer the one of the record; then nothing of it is run."""
+        if name in self.registered:
+            return self.registered[name]
+        made_by = f"{origin}: made by {self.kind} {name!r}"
+        if not source:
+            if name not in self.built_in:
+                raise ValueError(f"{made_by}, which this version does not have")
+            return self.find(name)
+        if "file" in source:
+            path = Path(source["file"])
+            if not path.is_file():
+                raise ValueError(f"{made_by} of {path}, which is not there; put that file back")
+            if hash_file(path) != source.get("sha256"):
+                raise ValueError(
+                    f"{made_by} of {path}, which has changed since (its SHA-256 was {source.get('sha256', '')[:12]}…); "
+                    f"put that version back, or register the {self.kind} in Python"
+                )
+            return self.load_from_file(path, source.get("name", ""))
+        announced = self.find_entry_points().get(source.get("word", name))
+        if announced is None:
+            missing = source.get("package") or f"the module {source.get('module', '')}"
+            way = "install it" if "package" in source else f"import it and register the {self.kind}"
+            raise ValueError(f"{made_by} of {missing}, which is not here; {way}")
+        return self.load_entry_point(announced)
+
+    def find_entry_points(self) -> dict[str, EntryPoint]:
+        return {found.name: found for found in entry_points(group=self.group)}
+
+    def load(self, address: str) -> Thing:
+        module, _, name = address.partition(":")
+        thing: Thing = getattr(importlib.import_module(module), name)
+        return thing
+
+    def load_entry_point(self, announced: EntryPoint) -> Thing:
+        try:
+            thing: Thing = announced.load()
+        except Exception as error:
+            package = announced.dist.name if announced.dist else announced.value
+            raise UsageError(f"{self.kind} {announced.name!r} of {package} cannot be loaded: {error}") from error
+        return thing
+
+    def load_from_file(self, path: Path, name: str) -> Thing:
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file; expected FILE.py:NAME of a {self.kind}")
+        module = load_module(path, hash_file(path))
+        if not hasattr(module, name):
+            raise UsageError(f"{path}: holds no {name!r}; expected FILE.py:NAME of a {self.kind}")
+        thing: Thing = getattr(module, name)
+        return thing
+
+
+def split_file_word(word: str) -> tuple[Path, str] | None:
+    """`FILE.py:NAME` -> absolute path and name, None for any other word."""
+    found = re.fullmatch(r"(.+\.py):(\w+)", word)
+    return (Path(found[1]).expanduser().resolve(), found[2]) if found else None
+
+
+def hash_file(path: Path) -> str:
+    """File -> its SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache
+def load_module(path: Path, sha256: str) -> Any:
+    """Python file of this content -> its module, run once. Errors: whatever it raises, as a sentence."""
+    name = f"{path.stem}_{sha256[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses and pickle look for what it defines
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UsageError(f"{path}: cannot be loaded: {type(error).__name__}: {error}") from error
+    return module
+
+
+RECIPES: Registry[Any] = Registry(
+    "recipe",
+    "rales.recipes",
+    {
+        "m2d_fusion": "rales.recipes.m2d_fusion:recipe",
+        "lungrn_nl": "rales.recipes.lungrn_nl:recipe",
+        "lungattn": "rales.recipes.lungattn:recipe",
+        "wang_splice": "rales.recipes.wang_splice:recipe",
+        "respirenet": "rales.recipes.respirenet:recipe",
+        "arscnet": "rales.recipes.arscnet:recipe",
+        "nguyen_cotuning": "rales.recipes.nguyen:cotuning",
+        "nguyen_stochnorm": "rales.recipes.nguyen:stochnorm",
+        "moummad_scl": "rales.recipes.moummad:scl",
+        "moummad_mscl": "rales.recipes.moummad:mscl",
+        "moummad_hybrid": "rales.recipes.moummad:hybrid",
+        "moummad_ce": "rales.recipes.moummad:ce",
+        "ast_ft": "rales.recipes.ast:fine_tuned",
+        "ast_patchmix_cl": "rales.recipes.ast:patch_mix",
+    },
+)
+READERS: Registry[Any] = Registry("reader", "rales.readers", {})
+ENCODERS: Registry[Any] = Registry("encoder", "rales.encoders", {})

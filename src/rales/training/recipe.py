@@ -1,0 +1,86 @@
+"""A recipe: the settings of one system, and the functions that make of them what it does otherwise than the others."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from pandas import DataFrame
+from torch import Tensor, nn
+
+from rales.data.waveform_cache import Preparation
+from rales.settings import RunSettings
+
+Provenance = Literal["ours", "code-verified", "secondary", "reconstruction"]
+
+
+@dataclass(frozen=True)
+class LossContext:
+    """What a loss may know of its batch, beside the features. `label` and `group` are those of the piece at hand."""
+
+    settings: Any
+    """Those of the recipe."""
+    label: Tensor
+    """(b,) class numbers."""
+    whole_label: Tensor
+    """(B,) class numbers of the whole batch, over all pieces and processes."""
+    weight: Tensor
+    """(classes,) loss weights."""
+    group: Tensor
+    """(b,) metadata group of the patient, negative where unknown."""
+    generator: torch.Generator
+    """For whatever the loss draws: mixtures, second views."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything one system changes. Numbers are in `settings`; behaviour is in the functions, which get them."""
+
+    name: str
+    settings: RunSettings
+    build_frontend: Callable[[Any], nn.Module]
+    """(B, samples) -> standardised features. Its persistent buffers are kept in the checkpoint."""
+    build_model: Callable[[Any], nn.Module]
+    """Features -> (B, classes) logits; loads pre-trained weights if the settings name some."""
+    augment: Callable[[Any, Tensor, torch.Generator], Tensor]
+    """(settings, features, generator) -> features; training only."""
+    loss: Callable[[nn.Module, Tensor, LossContext], tuple[Tensor, Tensor]]
+    """(model, features, context) -> scalar loss, logits of the (b, classes) rows that it was given."""
+    run: Callable[..., dict[str, Any]]
+    """(recipe, cycles, out folder, …) -> figures: `finetune.run`, or a system's own stages."""
+    provenance: Provenance = "ours"
+    """How sure it is that this is the published system: checked against its authors' code, against others' re-use of
+    it, or rebuilt from an abstract. Printed beside its scores."""
+    rows: Callable[[Any, DataFrame], DataFrame] | None = None
+    """(settings, divided cycles table) -> the rows that are prepared: several pieces of a long cycle, joined copies of
+    train cycles. None: one row a cycle."""
+    prepare: Callable[[Any], Preparation] | None = None
+    """Settings -> how a row becomes what the front-end gets. None: a waveform as `audio` says."""
+    fit: Callable[[Any, nn.Module, nn.Module, Any, torch.device], None] | None = None
+    """(settings, front-end, model, data, device): sets their buffers from the train rows, before epoch 1."""
+    wave_augment: Callable[[Any, Tensor, torch.Generator], Tensor] | None = None
+    """(settings, what was prepared, generator) -> what the front-end gets; training only."""
+    whole_batches: bool = False
+    """Loss or normalisation compare the rows of a batch: it cannot be cut into pieces or shared among processes."""
+    silence: float = 0.0
+    """What the front-end makes of a place where no sound is."""
+    epoch_parameters: tuple[str, ...] = ()
+    """Names of the parameters that move once an epoch, by their mean gradient, and not with every step."""
+    asked: "Recipe | None" = None
+    """In the last of several stages, whose numbers are its own: the recipe that the user asked for."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Dotted settings that are not those that size, checkpoint and the like bring, and their values."""
+    source: Mapping[str, str] = field(default_factory=dict)
+    """The file with its SHA-256, or the package that the recipe is from; empty for one of ours."""
+    notes: tuple[str, ...] = ()
+    """Sentences for whoever trains: what was taken of a checkpoint, and what was not."""
+
+    @property
+    def audio(self) -> Any:
+        """Settings of the waveform that the front-end gets; None where the recipe makes pictures of whole cycles."""
+        return getattr(self.settings, "audio", None)
+
+    @property
+    def scales_batches(self) -> bool:
+        """Whether an answer depends on the others of its batch (audio.scope=batch)."""
+        return getattr(self.audio, "scope", "clip") == "batch"
