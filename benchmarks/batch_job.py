@@ -18,10 +18,10 @@ import psutil
 import soundfile
 import torch
 
-from rales.config import to_dict
 from rales.jobs import batch_predict
 from rales.labels import CLASSES
 from rales.recipes.registry import make_recipe
+from rales.settings import to_dict
 from rales.training import run_folder
 
 RATE_HZ, DURATION_S = 4000, 6.0
@@ -80,7 +80,7 @@ def write_model(path: Path, size: str) -> None:
     torch.manual_seed(0)
     recipe = make_recipe("m2d_fusion", size=size)
     network = recipe.build_model(recipe.settings)
-    record = {"recipe": recipe.name, "options": recipe.options, "config": run_folder.clean(to_dict(recipe.settings))}
+    record = {"recipe": recipe.name, "config": run_folder.clean(to_dict(recipe.settings))}
     run_folder.save_tensors(path, network.state_dict(), {**record, "classes": list(CLASSES), "epoch": 1})
 
 

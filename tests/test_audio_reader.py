@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 
 from rales.audio import io
 from rales.audio.open_audio import AUDIO_SUFFIXES
-from rales.config import Audio
 from rales.data import audit, reader
 from rales.data.corpus import read_collection
 from rales.data.waveform_cache import waveform
 from rales.errors import UsageError
 from rales.inference import audio_reader, breath_segmentation
+from rales.settings import StandardisedAudio
 from tests import tiny
 from tests.command import command
 from tests.test_quality import breathing
 
-AUDIO = Audio(duration_s=2)
+AUDIO = StandardisedAudio(duration_s=2)
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +258,7 @@ def test_reading_stays_a_bounded_way_ahead_and_ends_when_left(data: Path, monkey
     begun = list[str]()
     original = audio_reader.pieces
 
-    def counted(path: str, audio: Audio, where: str) -> Any:
+    def counted(path: str, audio: StandardisedAudio, where: str) -> Any:
         begun.append(path)
         return original(path, audio, where)
 

@@ -11,7 +11,6 @@ import torch
 
 import rales
 from rales.audio import IcbhiLogMel, io
-from rales.config import Audio, Recipe
 from rales.data import read_cycles
 from rales.data.dataset import cycle_waves
 from rales.errors import UsageError
@@ -20,8 +19,10 @@ from rales.export.build import export_model
 from rales.inference import attribution, audio_reader, predictor
 from rales.recipes.registry import make_recipe
 from rales.registry import RECIPES
+from rales.settings import StandardisedAudio
 from rales.training import finetune, run_folder
 from rales.training.distributed import Place, place
+from rales.training.recipe import Recipe
 from rales.web import model_answers
 from tests import tiny
 from tests.command import command
@@ -135,7 +136,7 @@ def test_several_processes_would_share_a_batch_out() -> None:
 def test_pieces_are_cut_where_a_batch_is_full(data: Path, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio_reader, "PIECE", 3)
     paths = sorted(str(path) for path in data.glob("*.wav"))
-    audio = Audio(duration_s=0.1)
+    audio = StandardisedAudio(duration_s=0.1)
     whole = list(audio_reader.ahead(paths, audio))
     cut = list(audio_reader.filling(whole, most))
     groups = list(audio_reader.grouped(cut, most))
@@ -174,15 +175,13 @@ def test_the_page_gives_what_holds_no_sound_no_class(trained: Path, tmp_path: Pa
     np.testing.assert_allclose(table[P].to_numpy(float), rows[P].to_numpy(float), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name != "m2d_fusion"])
+@pytest.mark.parametrize("name", [name for name in RECIPES.built_in if name != "m2d_fusion"])
 def test_nothing_but_the_icbhi_log_mel_takes_the_scope_of_a_batch(name: str) -> None:
-    config = make_recipe(name, size="tiny").config
-    if isinstance(make_recipe(name, size="tiny").frontend(config), IcbhiLogMel):
-        assert make_recipe(name, ["audio.scope=batch"], size="tiny").config.audio.scope == "batch"
+    config = make_recipe(name, size="tiny").settings
+    if isinstance(make_recipe(name, size="tiny").build_frontend(config), IcbhiLogMel):
+        assert make_recipe(name, ["audio.scope=batch"], size="tiny").settings.audio.scope == "batch"
         return
-    with pytest.raises(
-        UsageError, match=rf"only the icbhi log-mel .*, and {name} has its own picture here; leave it out$"
-    ):
+    with pytest.raises(UsageError, match=rf"--set audio.scope: no such field of {name}; the nearest is "):
         make_recipe(name, ["audio.scope=batch"], size="tiny")
 
 

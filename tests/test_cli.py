@@ -205,7 +205,7 @@ def test_train_words_reach_the_config(capsys: Capture, place: Path, tmp_path: Pa
     assert "the epoch was chosen on the test set, as the paper did: these figures are optimistic" in out
     record = run_folder.read_json(tmp_path / "run" / "config.json")
     assert record["seed"] == record["config"]["seed"] == 7
-    assert record["options"]["variant"] == "vanilla"
+    assert record["config"]["variant"] == "vanilla"
     assert record["config"]["train"]["epochs"] == 1  # the word said last
     assert record["config"]["train"]["select"] == "test_best"
     assert "m2d_fusion" in record["command"] or record["command"].startswith("rales")

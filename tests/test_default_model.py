@@ -12,7 +12,6 @@ import torch
 from safetensors import safe_open
 
 import rales
-from rales.config import to_dict
 from rales.data import read_cycles
 from rales.errors import UsageError
 from rales.files.atomic import lock_folder
@@ -20,6 +19,7 @@ from rales.jobs import default_model
 from rales.models.m2d_checkpoints import read_safetensors
 from rales.recipes import m2d_pretrain
 from rales.recipes.registry import make_recipe
+from rales.settings import to_dict
 from rales.training import run_folder
 from rales.training.run_folder import flatten
 from tests import tiny
@@ -105,13 +105,13 @@ def test_what_is_made_is_what_ships() -> None:
     _, metadata = read_safetensors(default_model.FILE)
     shipped = flatten(json.loads(metadata["rales"])["config"])
     words = [f"train.epochs={default_model.EPOCHS}"]
-    here = flatten(run_folder.clean(to_dict(default_model.classifier("", words).config)))
+    here = flatten(run_folder.clean(to_dict(default_model.classifier("", words).settings)))
     assert shipped["model.dim"] == 96
     assert {name: here[name] for name in shipped} == shipped
 
 
 def test_size_tiny_is_the_network_that_ships_and_can_be_pretrained() -> None:
-    shipped, tiny_ = default_model.classifier("").config, make_recipe("m2d_fusion", size="tiny").config
+    shipped, tiny_ = default_model.classifier("").settings, make_recipe("m2d_fusion", size="tiny").settings
     assert replace(shipped.model, learned=True) == tiny_.model
     assert (shipped.audio, shipped.augment) == (tiny_.audio, tiny_.augment)
     assert replace(shipped.train, select="last", device="auto", precision="float32") == tiny_.train
@@ -128,7 +128,7 @@ def test_the_published_front_end_of_size_tiny_hears_16_khz() -> None:
 
 def test_weights_of_that_width_train_with_its_numbers() -> None:
     tiny_, further = (
-        make_recipe("m2d_fusion", **given).config for given in ({"size": "tiny"}, {"weights": "rales-small"})
+        make_recipe("m2d_fusion", **given).settings for given in ({"size": "tiny"}, {"weights": "rales-small"})
     )
     assert (further.train, further.augment) == (tiny_.train, tiny_.augment)
     assert further.audio == tiny_.audio

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from rales.cli.result_lines import figure_lines
-from rales.config import Recipe
 from rales.data import read_cycles, splits
 from rales.evaluation.metrics import confusion, icbhi_scores
 from rales.evaluation.predictions import FIGURES
 from rales.labels import CLASSES
 from rales.training import epoch_logits, finetune, run_folder
+from rales.training.recipe import Recipe
 from tests import tiny
 from tests.run_folders import check_two_processes, environment, furthest, lines, tensors, train_in_two_processes
 
@@ -247,7 +247,7 @@ def batch_loss(*arguments):
     return recipe.loss(*arguments)
 
 cycles = read_cycles(place / "data")
-finetune.run(replace(recipe, batch_loss=batch_loss), cycles, out, cache_folder=place / "cache")
+finetune.run(replace(recipe, loss=batch_loss), cycles, out, cache_folder=place / "cache")
 """
 
 
@@ -382,7 +382,7 @@ def test_validation_patients_are_whole_and_neither_trained_on_nor_tested(
     tmp_path: Path, train: Train, cycles: pd.DataFrame
 ) -> None:
     figures = train(tmp_path / "run", "train.select=validation")
-    table = splits.divide(cycles, tiny.recipe("train.select=validation").config)
+    table = splits.divide(cycles, tiny.recipe("train.select=validation").settings)
     assert sorted(set(table["split"])) == ["test", "train", "validation"]
     assert (table.groupby("patient")["split"].nunique() == 1).all()
     assert table.loc[table["split"] == "test", "recording"].nunique() == 3
@@ -429,7 +429,7 @@ def watched(recipe: Recipe, seen: list[list[float]]) -> Recipe:
         seen.append(model.get_parameter("fusion.weight").tolist())
         return recipe.loss(model, *arguments)
 
-    return replace(recipe, batch_loss=batch_loss)
+    return replace(recipe, loss=batch_loss)
 
 
 def test_layer_weights_move_with_every_step_or_once_an_epoch(tmp_path: Path, train: Train) -> None:

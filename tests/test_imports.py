@@ -101,7 +101,7 @@ def test_every_module_imports_with_core_dependencies_only() -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.parametrize("module", ["rales", "rales.cli", "rales.config", "rales.cli.result_lines"])
+@pytest.mark.parametrize("module", ["rales", "rales.cli", "rales.settings", "rales.cli.result_lines"])
 def test_the_package_and_its_command_come_up_without_the_heavy_packages(module: str) -> None:
     heavy = ["torch", "pandas", "sklearn", "scipy", "pyarrow", "soundfile"]
     ended = python(WITHOUT.format(blocked=[], names=[module], lazy=heavy))

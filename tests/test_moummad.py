@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rales.config import Step
 from rales.data import read_cycles
 from rales.data.icbhi import sex_and_age
 from rales.labels import CLASSES
 from rales.recipes import moummad
 from rales.recipes.registry import make_recipe
 from rales.training.losses import sup_con
+from rales.training.recipe import LossContext
 from tests import tiny
 
 
@@ -39,12 +39,12 @@ class Second(nn.Module):
 
 def test_a_quarter_of_the_loss_is_of_the_metadata_groups() -> None:
     torch.manual_seed(0)
-    config = make_recipe("moummad_mscl", size="tiny").config
+    config = make_recipe("moummad_mscl", size="tiny").settings
     augment = replace(config.augment, frequency_masks=0, time_masks=0)  # both views are the features themselves
     features = torch.randn(6, 1, 2, 4)
     label, group = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 1, 0, 1, 0, -1])
-    step = Step(replace(config, augment=augment), label, label, torch.ones(4), group, torch.Generator())
-    loss, logits = moummad.mscl_loss(Fixed(), features, step, apart=False)
+    step = LossContext(replace(config, augment=augment), label, label, torch.ones(4), group, torch.Generator())
+    loss, logits = moummad.mscl_loss(Fixed(), features, step)
 
     views = torch.cat([features, features]).flatten(1)
     of_class = sup_con(views[:, :4], label.repeat(2))
@@ -63,13 +63,13 @@ def test_a_run_gives_the_loss_each_cycles_class_and_its_patients_group(
     seen = list[tuple[int, int]]()
     loss = moummad.mscl_loss
 
-    def watched(model: nn.Module, features: Tensor, step: Step, *, apart: bool) -> tuple[Tensor, Tensor]:
+    def watched(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
         seen.extend(zip(step.label.tolist(), step.group.tolist(), strict=True))
-        return loss(model, features, step, apart=apart)
+        return loss(model, features, step)
 
     monkeypatch.setattr(moummad, "mscl_loss", watched)
     words = ["audio.duration_s=0.8", "train.epochs=1", "train.device=cpu", "train.precision=float32"]
-    recipe = make_recipe("moummad_mscl", words, size="tiny", probe_epochs="1")
+    recipe = make_recipe("moummad_mscl", words, size="tiny", probe_epochs=1)
     recipe.run(recipe, cycles, tmp_path / "run", cache_folder=tmp_path / "cache")
 
     train = cycles[cycles["split"] == "train"]

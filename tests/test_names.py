@@ -13,13 +13,13 @@ import soundfile
 import torch
 
 from rales.cli.console import say
-from rales.config import to_dict
 from rales.data import audit
 from rales.data.corpus import read_collection
 from rales.files.csv_cells import encodable, one_line, restored_table
 from rales.inference import prediction_writers, predictor
 from rales.labels import CLASSES
 from rales.recipes.registry import make_recipe
+from rales.settings import to_dict
 from rales.training import run_folder
 from tests import tiny
 from tests.command import command

@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import rales
-from rales.config import Recipe, Step
 from rales.data import read_cycles
 from rales.data.corpus import read_collection
 from rales.errors import UsageError
@@ -27,6 +26,7 @@ from rales.recipes import m2d_pretrain
 from rales.recipes.registry import make_recipe
 from rales.training import finetune, pretrain, run_folder
 from rales.training.optim import clip_gradients
+from rales.training.recipe import LossContext, Recipe
 from rales.web import model_answers
 from tests import tiny
 from tests.command import command
@@ -67,13 +67,13 @@ def spoiled(at: int, spoil: Callable[[Tensor, Tensor], Tensor], *words: str) -> 
     """The plain recipe, whose loss in step `at` (from 1) is what `spoil` makes of loss and logits."""
     recipe, steps = tiny.recipe(*words), 0
 
-    def batch_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+    def batch_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
         nonlocal steps
         steps += 1
         loss, logits = recipe.loss(model, features, step)
         return (spoil(loss, logits) if steps == at else loss), logits
 
-    return replace(recipe, batch_loss=batch_loss)
+    return replace(recipe, loss=batch_loss)
 
 
 def infinite_gradient(loss: Tensor, logits: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rales.config import Config, Training
+from rales.settings import RunSettings, Training
 from rales.training.optim import (
     adam,
     cosine_lr,
@@ -56,13 +56,13 @@ def test_it_is_the_schedule_of_torch() -> None:
 
 def test_a_cosine_that_counts_epochs_from_one() -> None:
     train = Training(epochs=50, lr=5e-5, lr_floor=5e-8)
-    late = Config(train=replace(train, cosine_start_epoch=1))
+    late = RunSettings(train=replace(train, cosine_start_epoch=1))
     middle, half = (5e-5 + 5e-8) / 2, (5e-5 - 5e-8) / 2
-    assert scheduled_lr(0, Config(train=train)) == pytest.approx(5e-5, rel=1e-12)
+    assert scheduled_lr(0, RunSettings(train=train)) == pytest.approx(5e-5, rel=1e-12)
     assert scheduled_lr(0, late) == pytest.approx(middle + half * math.cos(math.pi / 50), rel=1e-12)
     assert scheduled_lr(24, late) == pytest.approx(middle, rel=1e-12)
     assert scheduled_lr(49, late) == pytest.approx(5e-8, rel=1e-9)
-    assert scheduled_lr(49, Config(train=train)) > 9e-8
+    assert scheduled_lr(49, RunSettings(train=train)) > 9e-8
 
 
 def test_set_lr_reaches_every_group() -> None:

@@ -61,13 +61,15 @@ def write_run(
     learned = variant == "all_learned"
     config = {
         "recipe": recipe,
-        "options": {**({"variant": variant, "size": "base"} if variant else {}), **(options or {})},
         "overrides": overrides or {},
         "seed": seed,
         "config": {
             "seed": seed,
+            **({"variant": variant, "size": "base"} if variant else {}),
+            **(options or {}),
+            "weights": weights,
             "train": {"epochs": len(test_scores), "select": select},
-            "model": {"layers": list(range(1, 13)), "learned": learned, "weights": weights},
+            "model": {"layers": list(range(1, 13)), "learned": learned},
         },
         "classes": CLASSES,
         "split": {
@@ -307,8 +309,8 @@ def test_an_ablation_is_no_row_of_the_paper(tmp_path: Path) -> None:
         ({"size": "tiny", "frontend": "m2d_clip"}, {}, "size tiny, frontend m2d_clip"),
         ({"size": "tiny", "frontend": "icbhi"}, {}, "size tiny"),
         ({"size": "small", "masks": "paper"}, {}, "size small, masks paper"),
-        ({"size": ""}, {"model.norm_layers": True, "seed": 0}, "model.norm_layers True"),
-        ({"size": "", "frontend": "icbhi", "masks": "code"}, {"train.epochs": 3}, ""),
+        ({"size": "base"}, {"model.norm_layers": True, "seed": 0}, "model.norm_layers True"),
+        ({"size": "base", "frontend": "icbhi", "masks": "code"}, {"train.epochs": 3}, ""),
     ],
 )
 def test_what_is_no_row_of_the_paper_is_named_with_the_settings(
@@ -464,7 +466,7 @@ def cut(name: str, keep: float = 0.6) -> Any:
         (lambda run: (run / "done").unlink(), "unfinished"),
         (lambda run: (run / "config.json").unlink(), "config.json: no such file"),
         (cut("config.json"), "config.json: not valid JSON"),
-        (spoil_json(config=[]), "config.json: its config is a list, expected an object"),
+        (spoil_json(config=[]), "config.json: config is a list, expected an object"),
         (spoil_json(split="official"), "config.json: split is text, expected an object"),
         (spoil_json(classes=["healthy", "ill"]), "its classes are ['healthy', 'ill']"),
         (spoil_json(config={"train": {"select": "luck"}}), "train.select is 'luck'"),
@@ -520,8 +522,8 @@ def test_other_settings_are_another_system(tmp_path: Path) -> None:
     for ratio in ("mr6", "mr7"):
         write_run(tmp_path / ratio, variant="vanilla", weights=f"m2d_vit_base-80x608p16x16-221006-{ratio}")
     text = scores_table([tmp_path])
-    assert f"| {VANILLA}, model.weights=m2d_vit_base-80x608p16x16-221006-mr6 | 1 |" in text
-    assert f"| {VANILLA}, model.weights=m2d_vit_base-80x608p16x16-221006-mr7 | 1 |" in text
+    assert f"| {VANILLA}, weights=m2d_vit_base-80x608p16x16-221006-mr6 | 1 |" in text
+    assert f"| {VANILLA}, weights=m2d_vit_base-80x608p16x16-221006-mr7 | 1 |" in text
 
 
 def test_disagreeing_files_are_noted(tmp_path: Path) -> None:
@@ -549,8 +551,8 @@ def test_printed_scores_are_means_of_their_parts() -> None:
 
 def test_a_faithful_system_is_named_so() -> None:
     options, words = {"variant": "vanilla", "size": "tiny"}, ("corrected", "original", "published")
-    made = [SimpleNamespace(recipe="m2d_fusion", options=options, record={})]
-    made += [SimpleNamespace(recipe="m2d_fusion", options=options | {"fidelity": word}, record={}) for word in words]
+    made = [SimpleNamespace(recipe="m2d_fusion", config=options, record={})]
+    made += [SimpleNamespace(recipe="m2d_fusion", config=options | {"fidelity": word}, record={}) for word in words]
     assert [plain_name(cast(Run, run)) for run in made] == [
         "m2d_fusion (vanilla, tiny)",
         "m2d_fusion (vanilla, tiny)",

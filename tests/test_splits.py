@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas import DataFrame
 
-from rales.config import Config, override
 from rales.data import icbhi, splits
+from rales.settings import RunSettings, parse_words, set_fields
 
 CLASSES = ("normal", "crackle", "wheeze", "both")
 
@@ -240,14 +240,18 @@ def test_folds_are_even_although_patients_are_not() -> None:
     assert len({tuple(size) for size in sizes}) > 1  # the seed matters
 
 
+def named(*words: str) -> RunSettings:
+    return set_fields(RunSettings(), parse_words(words))
+
+
 @pytest.mark.parametrize("seed", [0, 3])
 def test_a_run_divides_by_the_fold_its_settings_name(seed: int) -> None:
     table = clinic({f"p{i}": [3, 1, 1, 0] for i in range(12)}, split="")
     words = ["split.name=folds", "split.folds=4", "split.fold=2", f"split.seed={seed}"]
-    divided = splits.divide(table, override(Config(), words))
+    divided = splits.divide(table, named(*words))
     assert divided["split"].tolist() == np.where(splits.folds(table, 4, seed) == 2, "test", "train").tolist()
 
-    held_out = splits.divide(table, override(Config(), [*words, "train.select=validation"]))
+    held_out = splits.divide(table, named(*words, "train.select=validation"))
     assert (held_out["split"] == "test").tolist() == (divided["split"] == "test").tolist()
     train = divided[divided["split"] != "test"]
     expected = splits.validation(train, 0.2, seed)
@@ -260,7 +264,7 @@ def test_a_run_keeps_the_rows_its_split_leaves_out_and_a_validation_part_that_is
     table = pd.concat([table, clinic({"c": [1, 0, 0, 0]}, "test"), clinic({"d": [1, 1, 0, 0]}, "validation")])
     table = table.assign(recording=table["patient"] + table["split"]).reset_index(drop=True)
     table.attrs["left_out"] = ["something"]
-    config = override(Config(), ["split.name=official_drop", "train.select=validation"])
+    config = named("split.name=official_drop", "train.select=validation")
     divided = splits.divide(table, config)
     expected = np.where((table["patient"] == "b") & (table["split"] == "test"), "", table["split"])
     assert divided["split"].tolist() == expected.tolist()
@@ -270,8 +274,8 @@ def test_a_run_keeps_the_rows_its_split_leaves_out_and_a_validation_part_that_is
     with pytest.raises(
         ValueError, match=said + "; in a column split, add one, or --set split.name=folds makes folds of"
     ):
-        splits.divide(only_train, Config())
-    folds = override(Config(), ["split.name=folds", "split.folds=2"])
+        splits.divide(only_train, RunSettings())
+    folds = named("split.name=folds", "split.folds=2")
     with pytest.raises(ValueError, match=r"^no validation cycles under split 'folds'; the data has only .*'train'.$"):
         splits.divide(only_train, folds, needed=("validation",))
 

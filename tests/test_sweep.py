@@ -23,7 +23,6 @@ import pytest
 import torch
 
 from rales.cli import app, main
-from rales.config import Recipe, Step
 from rales.data import read_cycles, splits
 from rales.data.dataset import cycle_waves, rows_of
 from rales.errors import UsageError
@@ -33,6 +32,7 @@ from rales.recipes.registry import make_recipe
 from rales.registry import RECIPES
 from rales.report.literature import TABLE2, paper_rows
 from rales.training import run_folder
+from rales.training.recipe import LossContext, Recipe
 from tests import tiny
 from tests.conftest import GOLDEN, REPOSITORY
 
@@ -81,9 +81,9 @@ def test_trials_are_the_grid_times_the_seeds_and_unknown_words_stop_them() -> No
 def test_the_paper_is_a_sweep() -> None:
     table2 = reproduce.paper_trials("table2", 5, ["size=tiny", "frontend=icbhi"])
     assert len(table2) == 190  # six rows and 13 earlier systems, with and without validation patients
-    assert {trial.recipe for trial in table2} == set(RECIPES)
+    assert {trial.recipe for trial in table2} == set(RECIPES.built_in)
     printed = {row.recipe for row in paper_rows(TABLE2)}
-    assert printed < set(RECIPES)
+    assert printed < set(RECIPES.built_in)
     assert len(reproduce.paper_trials("figure3", 5, ["size=tiny"], select="test_best")) == 5
     ratios = [str(GOLDEN / "checkpoints" / f"{name}.safetensors") for name in ("full", "enconly")]
     words = [trial.words[0] for trial in reproduce.paper_trials("table1", 1, [], weights=ratios, select="last")]
@@ -105,7 +105,7 @@ def test_named_sets_of_layers_are_written_out() -> None:
     words = [trial.words[1].removeprefix("model.layers=") for trial in found]
     assert words == ["[1,2]", "[1,3]", "[2,3]", "[1,2,3]"]
     everything = sweep.trials("m2d_fusion", {"model.layers": ["subsets"]}, 1, ["size=tiny"])
-    assert len({make_recipe(t.recipe, t.words).config.model.layers for t in everything}) == 7
+    assert len({make_recipe(t.recipe, t.words).settings.model.layers for t in everything}) == 7
     by_size = sweep.trials("m2d_fusion", {"model.layers": ["pairs"], "size": ["tiny", "small"]}, 1)
     assert len(by_size) == 3 + 66  # of three and of twelve layers
     with pytest.raises(UsageError, match="the encoder has 3 layers"):
@@ -131,7 +131,7 @@ def test_every_ablation_of_the_docs_changes_what_a_small_network_computes(line: 
     words = ["size=tiny", "audio.duration_s=2", *AT_TINY.get(grid.split("=")[0], [])]
     found = sweep.trials(line.split()[1], sweep.grid_of([grid]), 1, words)
     made = [make_recipe(trial.recipe, trial.words) for trial in found]
-    assert len({repr((recipe.settings, recipe.options)) for recipe in made}) == len(found) > 1
+    assert len({repr(recipe.settings) for recipe in made}) == len(found) > 1
     computed = [computed_by(recipe, data) for recipe in made]
     if not grid.startswith(READ_ELSEWHERE):
         assert len(set(computed)) == len(found)
@@ -146,7 +146,7 @@ def computed_by(recipe: Recipe, data: Path) -> str:
     features = recipe.build_frontend(recipe.settings)(wave)
     seen = [features, *(recipe.augment(recipe.settings, features, generator) for _ in range(16))]
     label = torch.arange(len(wave)) % 4
-    step = Step(recipe.settings, label, label, torch.ones(4), label, generator)
+    step = LossContext(recipe.settings, label, label, torch.ones(4), label, generator)
     loss, logits = recipe.loss(model, seen[-1], step)
     loss.backward()
     assert torch.isfinite(loss)
@@ -163,7 +163,7 @@ def test_the_document_says_what_a_line_needs_at_size_tiny() -> None:
 def test_size_tiny_has_one_row_of_patches_and_no_batch_to_take_a_minimum_of() -> None:
     with pytest.raises(UsageError, match=r"audio.scope=batch: only the icbhi log-mel .* or use --set frontend=icbhi"):
         sweep.trials("m2d_fusion", {"audio.scope": ["clip", "batch"]}, 1, ["size=tiny"])
-    config = make_recipe("m2d_fusion", size="tiny").config
+    config = make_recipe("m2d_fusion", size="tiny").settings
     assert config.model.patch[0] == 80  # so the document sends model.layout=flat,stacked to other patches
 
 
@@ -413,6 +413,6 @@ def test_the_estimate_times_scoring_in_float32_as_it_is_done() -> None:
         asked.append((torch.is_autocast_enabled("cpu"), torch.is_grad_enabled()))
         return made.loss(*given)
 
-    trained_s, scored_s, size = reproduce.step_cost(dataclasses.replace(made, batch_loss=watched))
+    trained_s, scored_s, size = reproduce.step_cost(dataclasses.replace(made, loss=watched))
     assert asked == 3 * [(True, True), (False, False)]
     assert min(trained_s, scored_s, size) > 0

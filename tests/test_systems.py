@@ -12,7 +12,6 @@ import torch
 
 import rales
 from rales.audio.spectrogram_images import RespireNetPicture
-from rales.config import Recipe, Step
 from rales.data import read_cycles, splits
 from rales.data.dataset import cycle_waves, preparation, rows_of
 from rales.data.icbhi import sex_and_age
@@ -32,10 +31,11 @@ from rales.report import report
 from rales.report.load_runs import read_runs
 from rales.training import finetune, run_folder
 from rales.training.distributed import Place
+from rales.training.recipe import LossContext, Recipe
 from tests import tiny
 from tests.run_folders import furthest
 
-SYSTEMS = [name for name in RECIPES if name != "m2d_fusion"]
+SYSTEMS = [name for name in RECIPES.built_in if name != "m2d_fusion"]
 WORDS = ("audio.duration_s=0.8", "train.epochs=2", "train.device=cpu", "train.precision=float32", "train.batch_size=8")
 FILES = {"config.json", "metrics.jsonl", "predictions.csv", "last.safetensors", "best.safetensors", "done"}
 
@@ -101,8 +101,8 @@ def test_a_run_is_scored_again_from_its_checkpoint(
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_fidelity_changes_the_system_or_is_refused(name: str) -> None:
     plain, original = made(name), made(name, "fidelity=original")
-    assert original.options["fidelity"] == "original"
-    assert plain.options["fidelity"] == "corrected"
+    assert original.settings.fidelity == "original"
+    assert plain.settings.fidelity == "corrected"
     with pytest.raises(UsageError, match="fidelity 'exact' is unknown; expected one of corrected, original"):
         made(name, "fidelity=exact")
 
@@ -225,12 +225,12 @@ def test_original_networks_answer_otherwise(name: str) -> None:
 
 
 def test_original_settings_are_the_published_ones() -> None:
-    moummad = made("moummad_scl", "fidelity=original").config
+    moummad = made("moummad_scl", "fidelity=original").settings
     assert (moummad.audio.std, moummad.audio.scope, moummad.augment.published_gate) == (0.0255, "batch", True)
-    plain = made("moummad_scl").config
+    plain = made("moummad_scl").settings
     assert (plain.audio.std, plain.audio.scope, plain.augment.published_gate) == (0.2550, "clip", False)
-    assert made("ast_ft", "fidelity=original").config.augment.published_gate
-    assert made("ast_ft").config.train.interpolate == 0.5
+    assert made("ast_ft", "fidelity=original").settings.augment.published_gate
+    assert made("ast_ft").settings.train.interpolate == 0.5
     assert preparation(made("lungattn", "fidelity=original")).settings["rate_hz"] == 0
     assert preparation(made("lungattn")).settings["rate_hz"] == 4000
     sides = [
@@ -238,16 +238,18 @@ def test_original_settings_are_the_published_ones() -> None:
         for word in ("corrected", "original")
     ]
     assert sides == [False, True]
-    respirenet = made("respirenet", "fidelity=original").options
-    assert (respirenet["joined"], respirenet["statistics"]) == ("0", "device")
-    assert made("respirenet").options["statistics"] == "stage1"
-    last_batches = [made("lungrn_nl", f"fidelity={word}").config.train.drop_last for word in ("corrected", "original")]
+    respirenet = made("respirenet", "fidelity=original").settings
+    assert (respirenet.joined, respirenet.statistics) == (0.0, "device")
+    assert made("respirenet").settings.statistics == "stage1"
+    last_batches = [
+        made("lungrn_nl", f"fidelity={word}").settings.train.drop_last for word in ("corrected", "original")
+    ]
     assert last_batches == [False, True]
     for name in ("ast_ft", "ast_patchmix_cl"):
-        assert made(name, "fidelity=original").config.train.cosine_start_epoch == 1
-        assert made(name).config.train.cosine_start_epoch == 0
+        assert made(name, "fidelity=original").settings.train.cosine_start_epoch == 1
+        assert made(name).settings.train.cosine_start_epoch == 0
     for name in ("moummad_scl", "moummad_mscl", "moummad_hybrid"):
-        assert (made(name).options["views"], made(name, "fidelity=original").options["views"]) == ("together", "apart")
+        assert (made(name).settings.views, made(name, "fidelity=original").settings.views) == ("together", "apart")
 
 
 @pytest.mark.parametrize("name", ["moummad_scl", "moummad_mscl", "moummad_hybrid"])
@@ -262,7 +264,7 @@ def test_batch_norm_takes_its_statistics_over_both_views_or_over_each(name: str,
     encoder.register_forward_pre_hook(lambda _, given: passes.append(given[0]))
 
     pictures = torch.rand(8, 1, 64, 26)
-    step = Step(recipe.settings, label, label, torch.ones(4), label // 2, torch.Generator().manual_seed(0))
+    step = LossContext(recipe.settings, label, label, torch.ones(4), label // 2, torch.Generator().manual_seed(0))
     recipe.loss(model, pictures, step)
 
     apart = words != ("views=together",)
@@ -421,7 +423,6 @@ def test_a_sweep_tells_options_apart_that_change_no_number(trained: Any, cycles:
     words = (*WORDS, "size=tiny")
     assert sweep.is_finished(sweep.Trial("x", "lungrn_nl", words), trained("lungrn_nl"), cycles)
     resampled = sweep.Trial("x", "lungrn_nl", (*words, "rate=4000"))
-    assert made("lungrn_nl", "rate=4000").config == made("lungrn_nl").config
     assert not sweep.is_finished(resampled, trained("lungrn_nl"), cycles)
 
 
@@ -536,6 +537,6 @@ def test_several_processes_are_refused_where_they_would_change_the_result() -> N
 def test_the_published_gate_of_ast_draws_for_each_clip() -> None:
     original = made("ast_ft", "fidelity=original")
     clips = torch.arange(400.0).repeat_interleave(128 * 20).view(400, 1, 128, 20) + torch.rand(128, 20)
-    masked = original.augment(original.config, clips, torch.Generator().manual_seed(0))
+    masked = original.augment(original.settings, clips, torch.Generator().manual_seed(0))
     untouched = float((masked == clips).flatten(1).all(dim=1).float().mean())
     assert untouched == pytest.approx(0.159, abs=0.06)

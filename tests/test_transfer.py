@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import rales
-from rales.config import Config, Recipe, differences, override, to_dict
 from rales.data import read_cycles
 from rales.data.corpus import read_collection
 from rales.data.dataset import cycle_waves
@@ -24,7 +23,9 @@ from rales.models.m2d import default_decoder_heads
 from rales.models.m2d_checkpoints import default_heads, read_tensors
 from rales.recipes import m2d_fusion, m2d_pretrain
 from rales.recipes.registry import make_recipe, rebuild_recipe
+from rales.settings import find_differences, set_fields, to_dict
 from rales.training import finetune, run_folder
+from rales.training.recipe import Recipe
 from tests import tiny
 from tests.command import command
 from tests.run_folders import tensors
@@ -102,7 +103,7 @@ def test_features_of_a_run_given_as_weights_are_its_own(place: Path, cycles: pd.
     assert (model.heads, list(model.patch), model.unit_frames) == (3, [80, 8], 100)
     assert (stored["model"]["heads"], stored["audio"]["rate_hz"]) == (3, 8000)
     assert default_heads(24) != 3  # else a guess would do
-    assert recipe.options["frontend"] == "m2d_clip"
+    assert recipe.settings.frontend == "m2d_clip"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -113,7 +114,7 @@ def test_whatever_shapes_do_not_tell_comes_from_the_record(
     check_equal(tmp_path / "model.safetensors", str(tmp_path / "model.safetensors"), cycles, place / "cache")
     encoder = load_m2d(tmp_path / "model.safetensors")
     other = load_m2d(tmp_path / "model.safetensors", heads=1, long_input="chunks", raw_last=False)
-    own = tiny.recipe(*KINDS[kind]).config.model
+    own = tiny.recipe(*KINDS[kind]).settings.model
     assert (encoder.heads, encoder.unit_frames) == (own.heads, own.unit_frames)
     assert (encoder.long_input, encoder.raw_last) == (own.long_input, own.raw_last)
     logmel = torch.randn(2, 1, 80, 200, generator=torch.Generator().manual_seed(0))
@@ -122,7 +123,11 @@ def test_whatever_shapes_do_not_tell_comes_from_the_record(
 
 def test_features_of_the_model_that_ships(place: Path, cycles: pd.DataFrame) -> None:
     recipe = check_equal(None, "rales-small", cycles, place / "cache")
-    assert (recipe.settings.model.heads, recipe.settings.audio.rate_hz, recipe.settings.audio.duration_s) == (4, 8000, 4.0)
+    assert (recipe.settings.model.heads, recipe.settings.audio.rate_hz, recipe.settings.audio.duration_s) == (
+        4,
+        8000,
+        4.0,
+    )
     assert find("rales-small") == predictor.DEFAULT_FOLDER / "model.safetensors"
 
 
@@ -201,7 +206,7 @@ def test_a_run_that_is_not_finished_or_no_encoder_is_a_sentence(place: Path, tmp
 def save_size_tiny(path: Path) -> Recipe:
     """Write the checkpoint of a run of size tiny, untrained; -> its recipe."""
     recipe = make_recipe("m2d_fusion", size="tiny")
-    about = {"recipe": recipe.name, "options": recipe.options, "config": to_dict(recipe.settings), "epoch": 1}
+    about = {"recipe": recipe.name, "config": to_dict(recipe.settings), "epoch": 1}
     run_folder.save_tensors(path, recipe.build_model(recipe.settings).state_dict(), run_folder.clean(about))
     return recipe
 
@@ -217,7 +222,7 @@ def test_the_sentence_of_published_tells_the_sound_that_the_run_will_have(tmp_pa
     recipe = make_recipe("m2d_fusion", ["fidelity=published"], weights=str(path))
     kept, asked = recipe.notes[0].split(" are taken from its run, but as asked for: ")
     asked = asked.split("; its head")[0]
-    heard, theirs = (to_dict(made.config.audio) for made in (recipe, before))
+    heard, theirs = (to_dict(made.settings.audio) for made in (recipe, before))
     for name, value in heard.items():
         words = f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
         assert (words in kept, words in asked) == ((True, False) if value == theirs[name] else (False, True)), name
@@ -236,15 +241,19 @@ def test_published_has_the_published_numbers_whatever_the_network(
     if kind == "tiny":
         save_size_tiny(start[kind])
     weights = str(start[kind]) if kind in start else ""
-    expected = override(Config(), [f"{name}={value}" for name, value in m2d_fusion.PUBLISHED.items()])
+    expected = set_fields(m2d_fusion.Settings(), {**m2d_fusion.PUBLISHED, "fidelity": "published"})
     for size in ("", "base", "small", "tiny"):
-        recipe = make_recipe("m2d_fusion", ["fidelity=published"], size=size, weights=weights)
+        recipe = make_recipe("m2d_fusion", ["fidelity=published"], size=size or None, weights=weights)
         warm = {"train.warmup_epochs": 5} if kind == "random" else {}
-        changed = {k: v for k, v in differences(expected, recipe.settings).items() if not k.startswith("model.")}
+        changed = {
+            name: value
+            for name, value in find_differences(expected, recipe.settings).items()
+            if not name.startswith(("model.", "size", "weights"))
+        }
         assert changed == warm
         assert recipe.settings.model.head_start == "default"
-        assert recipe.options["size"] == ("" if weights else size or "base")
-        assert any("changes nothing" in note for note in recipe.notes) == bool(weights and size)
+        assert recipe.settings.size == ("base" if weights else size or "base")
+        assert any("changes nothing" in note for note in recipe.notes) == bool(weights and size not in ("", "base"))
 
 
 @pytest.mark.parametrize("size", ["", "base", "small", "tiny"])
@@ -263,25 +272,25 @@ def test_size_changes_nothing_beside_weights(place: Path, tmp_path: Path, golden
         (tmp_path / "tiny.safetensors", "tiny"),
         ("rales-small", "tiny"),
     ):
-        recipe = make_recipe("m2d_fusion", size=size, weights=str(weights))
-        numbers = make_recipe("m2d_fusion", size="tiny").config if own else Config()
+        recipe = make_recipe("m2d_fusion", size=size or None, weights=str(weights))
+        numbers = make_recipe("m2d_fusion", size="tiny").settings if own else m2d_fusion.Settings()
         assert (recipe.settings.train, recipe.settings.augment) == (numbers.train, numbers.augment), weights
-        assert recipe.options["size"] == own
-        assert any("changes nothing" in note for note in recipe.notes) == (size not in ("", own))
+        assert recipe.settings.size == (own or "base")
+        assert any("changes nothing" in note for note in recipe.notes) == (size not in ("", own or "base"))
         again = rebuild_recipe(tiny.record_of(recipe), "")
-        assert (again.config.train, again.options["size"]) == (numbers.train, own or "base")
+        assert (again.settings.train, again.settings.size) == (numbers.train, own or "base")
 
 
 def test_another_front_end_leaves_the_scope_of_the_batch_behind(tmp_path: Path) -> None:
     tiny.save(tiny.model(*KINDS["batch scope"]), tmp_path / "model.safetensors")
     weights = str(tmp_path / "model.safetensors")
-    assert make_recipe("m2d_fusion", weights=weights).config.audio.scope == "batch"
-    assert make_recipe("m2d_fusion", weights=weights, frontend="m2d").config.audio.scope == "clip"
+    assert make_recipe("m2d_fusion", weights=weights).settings.audio.scope == "batch"
+    assert make_recipe("m2d_fusion", weights=weights, frontend="m2d").settings.audio.scope == "clip"
 
 
 def test_a_file_of_somebody_else_has_the_recipe_s_sound(golden: Path) -> None:
     recipe = make_recipe("m2d_fusion", weights=str(golden / "checkpoints" / "enconly.safetensors"))
-    assert recipe.settings.audio == make_recipe("m2d_fusion").config.audio
+    assert recipe.settings.audio == make_recipe("m2d_fusion").settings.audio
     assert "it says nothing of what it heard, so that is front-end icbhi at 16000 Hz, 8 s" in recipe.notes[0]
 
 
@@ -293,12 +302,12 @@ def test_an_encoder_of_pretraining_hears_what_it_was_pretrained_on(place: Path) 
     for form in ("pretraining", "pretraining/last.safetensors"):
         recipe = make_recipe("m2d_fusion", weights=str(place / form))
         audio = recipe.settings.audio
-        assert (audio.frontend, audio.rate_hz) == ("m2d", 16000)
+        assert (recipe.settings.frontend, audio.rate_hz) == ("m2d", 16000)
         assert (audio.mean, audio.std) == pytest.approx((stats["mean"], stats["std"]))
         assert (recipe.settings.model.heads, recipe.settings.model.unit_frames) == (3, 96)
         assert recipe.notes[0].endswith("its predictor and target are not")
-    asked = make_recipe("m2d_fusion", weights=str(place / "pretraining"), frontend="icbhi").config.audio
-    assert asked == make_recipe("m2d_fusion").config.audio
+    asked = make_recipe("m2d_fusion", weights=str(place / "pretraining"), frontend="icbhi").settings.audio
+    assert asked == make_recipe("m2d_fusion").settings.audio
 
 
 def test_heads_of_the_predictor_are_the_argument_s_then_the_file_s(place: Path, tmp_path: Path) -> None:
@@ -352,7 +361,5 @@ def test_the_layer_search_hears_what_the_run_heard(place: Path, tmp_path: Path) 
     settings = run_folder.read_json(tmp_path / "layers" / "layers.json")["settings"]
     assert settings["audio"] == run_folder.read_json(place / "run" / "config.json")["config"]["audio"]
     known, _ = read_tensors(place / "run" / "best.safetensors")
-    assert (
-        settings["weights_digest"] == make_recipe("m2d_fusion", weights=str(place / "run")).config.model.weights_digest
-    )
+    assert settings["weights_digest"] == make_recipe("m2d_fusion", weights=str(place / "run")).settings.weights_digest
     assert known["encoder.cls_token"].shape == (1, 1, 24)

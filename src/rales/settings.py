@@ -271,13 +271,15 @@ def set_defaults(settings: Group, given: AbstractSet[str], defaults: Mapping[str
 
 def find_nearest(name: str, known: list[str]) -> str:
     """A name that is no field -> the field that was meant. `train.learning_rate` and train.lr, `train.wd` and
-    train.weight_decay have the same initials; where there is no such group, the last part of the name counts."""
+    train.weight_decay have the same initials; where there is no such group, the last part of the name counts alone."""
     section, _, tail = name.rpartition(".")
 
     def find_initials(words: str) -> str:
         return "".join(word[0] for word in words.split("_") if word)
 
     tails = {each: each.rpartition(".")[2] for each in known}
+    if same := [each for each, theirs in tails.items() if theirs == tail]:
+        return same[0]
     short = [each for each, theirs in tails.items() if theirs == find_initials(tail) or find_initials(theirs) == tail]
     own = [each for each in short or known if each.startswith(f"{section}.")]
     if section and not own and not short:

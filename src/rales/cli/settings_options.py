@@ -1,4 +1,4 @@
-"""The settings of a recipe as options of a word: `rales train respirenet --help` lists them, `--train.lr 1e-3` sets one.
+"""The settings of a recipe as options of a word: `rales train lungattn --help` lists them, `--train.lr 1e-3` sets one.
 
 Values stay words here: `--train.lr 1e-3` and `--set train.lr=1e-3` are read by the same `rales.settings`.
 """

@@ -13,14 +13,14 @@ from rales.audio.filters import mean_spectrum
 from rales.data import waveform_cache
 from rales.data.loader import in_order
 from rales.labels import CLASSES
-from rales.settings import RunSettings, Waveform
+from rales.settings import Waveform
 
 
 class PreparesRows(Protocol):
     """What of a recipe says which rows are prepared, and how."""
 
     @property
-    def settings(self) -> RunSettings: ...
+    def settings(self) -> Any: ...
     @property
     def audio(self) -> Any: ...
     @property

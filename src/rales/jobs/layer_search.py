@@ -86,7 +86,7 @@ def search(
     label = np.array([CLASSES.index(word) for word in used["label"]], np.int64)
     fold_of = np.array(splits.folds(used, folds, seed), np.int64)
     words = {"weights": weights} if weights else {"size": size}
-    recipe = make_recipe("m2d_fusion", [f"seed={seed}"], variant="vanilla", frontend=frontend, **words)
+    recipe = make_recipe("m2d_fusion", [f"seed={seed}"], variant="vanilla", frontend=frontend or None, **words)
     torch.manual_seed(seed)
     encoder = recipe.build_model(recipe.settings).get_submodule("encoder")
     assert isinstance(encoder, ViT)

@@ -236,8 +236,7 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
     if recipe.name == "moummad_mscl":
         groups = sex_and_age(cycles["path"])
         cycles = cycles.assign(group=[groups.get(patient, -1) for patient in cycles["patient"]])
-    settings = recipe.settings
-    assert isinstance(settings, SclSettings)
+    settings: SclSettings = recipe.settings
     train = settings.train
     encoder = replace(train, evaluate_every=train.epochs, select="last")
     if train.select == "validation":  # the probe's validation patients must be new to the encoder, too

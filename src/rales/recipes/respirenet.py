@@ -118,8 +118,7 @@ def recipe(settings: Settings) -> Recipe:
 
 def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict[str, Any]:
     """All devices in out/stage1, each device from there on in out/stage2_DEVICE, their networks together in `out`."""
-    settings = recipe.settings
-    assert isinstance(settings, Settings)
+    settings: Settings = recipe.settings
     epochs = settings.device_epochs
     if epochs == 0:
         return finetune.run(recipe, cycles, out, **options)

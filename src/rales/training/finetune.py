@@ -52,7 +52,7 @@ def run(
     and ends with the same numbers as an undisturbed one. Errors: a folder of other settings, no train or test
     cycles, and all that reading the data can meet.
     """
-    settings = recipe.settings
+    settings: RunSettings = recipe.settings
     table = splits.divide(cycles, settings)
     precision = settings.train.precision
     here = place(settings.train.device, (precision == "auto" and run_folder.stored_precision(out)) or precision)
@@ -72,7 +72,7 @@ def train(
     cache_folder: Path | None,
 ) -> dict[str, Any]:
     """The run from its first or last whole epoch to the end; -> figures of the selected weights (rank 0)."""
-    settings = recipe.settings
+    settings: RunSettings = recipe.settings
     check_batches(recipe, here)
     finished = here.rank == 0 and run_folder.begin(out, record)
     if any(here.gather(finished)):  # and nobody reads the folder before rank 0 has made it

@@ -13,6 +13,7 @@ from rales.data import splits
 from rales.data.dataset import Data, cycle_waves, rows_of, scored_together
 from rales.files.atomic import lock_folder
 from rales.models.m2d_checkpoints import check_whole
+from rales.settings import RunSettings
 from rales.training import finetune, run_folder
 from rales.training.distributed import place
 from rales.training.recipe import Recipe
@@ -82,7 +83,7 @@ def put_together(
     `sources`: beginning of the names here -> checkpoint, and beginning of the same names there. The front-end's
     statistics are those of the first one. The folder says that its weights are of epoch `epochs`.
     """
-    settings = recipe.settings
+    settings: RunSettings = recipe.settings
     table = splits.divide(cycles, settings)
     here = place(settings.train.device, "float32")
     record = {**finetune.run_record(recipe, table, command), "computed_in": here.describe()}

@@ -9,7 +9,6 @@ from pandas import DataFrame
 from torch import Tensor, nn
 
 from rales.data.waveform_cache import Preparation
-from rales.settings import RunSettings
 
 Provenance = Literal["ours", "code-verified", "secondary", "reconstruction"]
 
@@ -37,7 +36,8 @@ class Recipe:
     """Everything one system changes. Numbers are in `settings`; behaviour is in the functions, which get them."""
 
     name: str
-    settings: RunSettings
+    settings: Any
+    """A `RunSettings` with what else this system reads."""
     build_frontend: Callable[[Any], nn.Module]
     """(B, samples) -> standardised features. Its persistent buffers are kept in the checkpoint."""
     build_model: Callable[[Any], nn.Module]
