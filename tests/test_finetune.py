@@ -22,6 +22,7 @@ from rales.data import read_cycles, splits
 from rales.evaluation.metrics import confusion, icbhi_scores
 from rales.evaluation.predictions import FIGURES
 from rales.labels import CLASSES
+from rales.settings import Training
 from rales.training import epoch_logits, finetune, run_folder
 from rales.training.recipe import Recipe
 from tests import tiny
@@ -357,10 +358,10 @@ def test_weights_that_tell_classes_apart_are_not_warned_of(
 def test_validation_cycles_that_lack_a_class(labels: list[str], by_auroc: bool, by_score: bool) -> None:
     numbers = np.array([CLASSES.index(label) for label in labels], np.int64)
     for by, possible in (("auroc", by_auroc), ("score", by_score)):
-        problem = finetune.selection_problem({"select": "validation", "select_by": by}, numbers)
+        problem = finetune.selection_problem(Training(select="validation", select_by=by), numbers)
         assert (problem == "") == possible
         assert possible or f"cannot choose an epoch by train.select_by={by}" in problem
-    assert finetune.selection_problem({"select": "last", "select_by": "auroc"}, numbers) == ""
+    assert finetune.selection_problem(Training(), numbers) == ""
 
 
 def test_validation_cycles_that_cannot_choose_are_a_warning(

@@ -25,7 +25,7 @@ from rales.labels import CLASSES
 from rales.models.layer_fusion import LayerFusion
 from rales.models.m2d_checkpoints import check_whole
 from rales.progress import progress_bar
-from rales.settings import RunSettings, to_dict
+from rales.settings import RunSettings, Training, to_dict
 from rales.training import epoch_logits, run_folder
 from rales.training.distributed import Place, place
 from rales.training.losses import class_weights
@@ -92,7 +92,7 @@ def train(
         run_folder.forget_after(out, state["epoch"])
         scored = {line["epoch"] for line in run_folder.read_metrics(out) if line.get("split") == "test"}
         epoch_logits.forget_after(out, state["epoch"], scored)
-        if problem := selection_problem(to_dict(settings.train), data.labels[data.rows("validation")]):
+        if problem := selection_problem(settings.train, data.labels[data.rows("validation")]):
             log.warning("%s: %s", out, problem)
     # blocks above the last fused layer get no gradient
     network = DistributedDataParallel(model, find_unused_parameters=True) if here.world > 1 else model
@@ -161,20 +161,20 @@ def check_batches(recipe: Recipe, here: Place) -> None:
         )
 
 
-def selection_problem(train: Mapping[str, Any], label: NDArray[np.int64]) -> str:
-    """Fields of `Training` and class numbers of the validation cycles -> why these cannot choose an epoch; "" if they
-    can, or are not asked to."""
-    if train["select"] != "validation":
+def selection_problem(train: Training, label: NDArray[np.int64]) -> str:
+    """Settings of the training and class numbers of the validation cycles -> why these cannot choose an epoch; "" if
+    they can, or are not asked to."""
+    if train.select != "validation":
         return ""
     one_class = np.eye(len(CLASSES))[np.zeros(len(label), np.int64)]
     score = icbhi_scores(confusion(label, one_class.argmax(axis=1)))["score"]
-    if not math.isnan(score if train["select_by"] == "score" else mean_auroc(label, one_class)):
+    if not math.isnan(score if train.select_by == "score" else mean_auroc(label, one_class)):
         return ""
     found = ", ".join(f"{(label == number).sum()} {name}" for number, name in enumerate(CLASSES))
     needed = {"score": "normal and abnormal ones", "auroc": "some with and some without crackles, or wheezes"}
     return (
-        f"the validation cycles ({found}) cannot choose an epoch by train.select_by={train['select_by']}, which needs "
-        f"{needed[train['select_by']]}; the last epoch is kept: take another split.seed or a larger "
+        f"the validation cycles ({found}) cannot choose an epoch by train.select_by={train.select_by}, which needs "
+        f"{needed[train.select_by]}; the last epoch is kept: take another split.seed or a larger "
         "train.validation_share"
     )
 
@@ -459,7 +459,7 @@ def finish(
         record=record,
         whole_database=record["split"]["whole_database"],
     )
-    if problem := selection_problem(record["config"]["train"], data.labels[data.rows("validation")]):
+    if problem := selection_problem(Training(**record["config"]["train"]), data.labels[data.rows("validation")]):
         figures["warnings"].append(problem)
     for warning in figures["warnings"]:
         log.warning("%s: %s", out, warning)

@@ -23,7 +23,7 @@ from rales.models import M2D, ViT
 from rales.models.cpu_inference import pack
 from rales.models.m2d_checkpoints import check_whole, write_reference_file
 from rales.progress import progress_bar
-from rales.settings import DAMAGED
+from rales.settings import DAMAGED, AnyNumber
 from rales.training import run_folder
 from rales.training.distributed import Place, place
 from rales.training.optim import (
@@ -48,9 +48,9 @@ MASKS = 6  # stream of random numbers; those before it are of the crops
 class Statistics:
     """statistics.json: mean and deviation of the log-mel, and the noise's mean."""
 
-    mean: float
+    mean: AnyNumber
     std: float
-    noise_mean: float
+    noise_mean: AnyNumber
 
 
 @dataclass(frozen=True)
