@@ -231,7 +231,7 @@ import os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-from rales import finetune
+from rales.training import finetune
 from rales.data import read_cycles
 from tests import tiny
 
@@ -554,7 +554,7 @@ TOGETHER = """
 import sys
 from pathlib import Path
 import torch
-from rales import finetune
+from rales.training import finetune
 from rales.data import read_cycles
 from tests import tiny
 
