@@ -1,12 +1,14 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each builds the environment in .venv first, once.
 
 PYTHON ?= python3
-# pip takes the versions in this file; `make setup CONSTRAINT=` leaves the choice of torch to you and is remembered.
+# pip takes torch as this file says, and every other package in the version that the lock names; `make setup CONSTRAINT=`
+# leaves all of that to you and is remembered.
 CONSTRAINT ?= $(if $(wildcard .venv/constraint),$(shell cat .venv/constraint),constraints/cpu.txt)
-# `make setup LOCKED=1` takes every package in the version and with the SHA-256 that the lock names.
+# `make setup LOCKED=1` holds every package against the SHA-256 in the lock too.
 LOCKED ?=
 LOCK := constraints/lock.txt
-# What pip is given of it. Asked for some hundred packages, an index out of reach would cost it seconds each.
+# What pip is given of both. Asked for some hundred packages, an index out of reach would cost it seconds each.
+TORCH := .venv/torch.txt
 TAKEN := .venv/constraints.txt
 WORKERS ?= 2
 DATA ?= demo/data
@@ -26,24 +28,28 @@ help:
 	@echo "make test       all tests that take seconds      make test-slow  the others"
 	@echo "make lint       style, types, import rules       make bench      speed beside public peers"
 	@echo "make setup      only build .venv                 make clean      remove .venv and everything made here"
-	@echo "make setup LOCKED=1    the same with the versions and SHA-256 of $(LOCK)"
+	@echo "make setup LOCKED=1    the same, every package held against its SHA-256 in $(LOCK)"
 	@echo "make lock       find those versions anew         make sbom       what .venv and the page are made of (CycloneDX)"
 	@echo "make resolutions    tests with the oldest and the newest versions that pyproject.toml allows"
 
 setup: $(INSTALLED) $(VENDOR)/LICENSE
 
-$(INSTALLED): pyproject.toml $(if $(LOCKED),$(LOCK)) $(filter-out $(LOCK),$(wildcard constraints/*.txt))
+$(INSTALLED): pyproject.toml $(wildcard constraints/*.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Rales needs Python 3.11 or newer and '$(PYTHON)' is $$($(PYTHON) --version 2>&1); name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "'$(PYTHON)' cannot make a virtual environment; on Debian and Ubuntu install the package python3-venv"; exit 1; }
-	@cp $(or $(CONSTRAINT),/dev/null) $(TAKEN)
-	@sed -n 's/^--extra-index-url *//p' $(TAKEN) | .venv/bin/python -c 'import sys, urllib.request as web; [web.urlopen(url.strip() + "/torch/", timeout=10) for url in sys.stdin]' 2> /dev/null || { \
-		sed -i.whole '/^--/d' $(TAKEN); \
+	@cp $(or $(CONSTRAINT),/dev/null) $(TORCH)
+	@sed -n 's/^--extra-index-url *//p' $(TORCH) | .venv/bin/python -c 'import sys, urllib.request as web; [web.urlopen(url.strip() + "/torch/", timeout=10) for url in sys.stdin]' 2> /dev/null || { \
+		sed -i.whole '/^--/d' $(TORCH); \
 		echo "PyTorch's index of CPU builds (constraints/cpu.txt) is out of reach, so torch comes from the places that pip knows on this machine; if they have no such build, make setup CONSTRAINT= takes what there is"; }
+	@cp $(TORCH) $(TAKEN)
+ifeq ($(CONSTRAINT),constraints/cpu.txt)
+	@sed -n 's/ *\\$$//; /^torch==/d; /^[a-z0-9].*==/p' $(LOCK) >> $(TAKEN)
+endif
 	@echo "installing Rales into .venv, once; one to three minutes, most of it torch"
 ifeq ($(LOCKED),)
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c $(TAKEN) -e ".[all,dev]"
 else
-	@sed -n '/^--/p' $(TAKEN) > .venv/index.txt
+	@sed -n '/^--/p' $(TORCH) > .venv/index.txt
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/index.txt -r $(LOCK)
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 endif
@@ -108,7 +114,7 @@ $(TOOLS)/uv: | $(INSTALLED)
 # For every system and Python at once, but of torch +cpu only the builds that pip finds where this is run.
 lock: $(TOOLS)/uv
 	$(TOOLS)/uv pip compile pyproject.toml --extra all --extra dev --universal --python-version 3.11 --generate-hashes \
-		-c $(TAKEN) --index-strategy unsafe-best-match $(addprefix --find-links ,$(PIP_FIND_LINKS)) \
+		-c $(TORCH) --index-strategy unsafe-best-match $(addprefix --find-links ,$(PIP_FIND_LINKS)) \
 		--no-annotate --custom-compile-command "make lock" --quiet --upgrade -o $(LOCK)
 
 sbom: $(TOOLS)/uv $(VENDOR)/LICENSE

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -232,7 +232,7 @@ import os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-from rales import finetune
+from rales.training import finetune
 from rales.data import read_cycles
 from tests import tiny
 
@@ -357,7 +357,8 @@ def test_weights_that_tell_classes_apart_are_not_warned_of(
 )
 def test_validation_cycles_that_lack_a_class(labels: list[str], by_auroc: bool, by_score: bool) -> None:
     numbers = np.array([CLASSES.index(label) for label in labels], np.int64)
-    for by, possible in (("auroc", by_auroc), ("score", by_score)):
+    ways: list[tuple[Literal["auroc", "score"], bool]] = [("auroc", by_auroc), ("score", by_score)]
+    for by, possible in ways:
         problem = finetune.selection_problem(Training(select="validation", select_by=by), numbers)
         assert (problem == "") == possible
         assert possible or f"cannot choose an epoch by train.select_by={by}" in problem
@@ -555,7 +556,7 @@ TOGETHER = """
 import sys
 from pathlib import Path
 import torch
-from rales import finetune
+from rales.training import finetune
 from rales.data import read_cycles
 from tests import tiny
 

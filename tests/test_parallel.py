@@ -18,7 +18,7 @@ SLEEPERS = """
 import sys, time
 from contextlib import closing
 from pathlib import Path
-from rales import spread
+from rales import parallel
 
 def sleep(number):
     Path(sys.argv[1], str(number)).touch()
@@ -26,7 +26,7 @@ def sleep(number):
 
 if __name__ == "__main__":
     try:
-        with closing(spread.in_processes(sleep, range(9), (), processes=2)) as results:
+        with closing(parallel.in_processes(sleep, range(9), (), processes=2)) as results:
             list(results)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -58,11 +58,11 @@ def test_ctrl_c_ends_the_workers_at_once_and_is_told_once(tmp_path: Path, to: st
 
 HEARD_LATER = """
 import signal
-from rales import spread
+from rales import parallel
 
 waits = []
 try:
-    with spread.deaf_children():
+    with parallel.deaf_children():
         signal.raise_signal(signal.SIGINT)
         waits.append(signal.SIGINT in signal.sigpending())
 except KeyboardInterrupt:

@@ -455,8 +455,8 @@ def test_a_run_from_pretrained_weights_needs_their_file_no_more(place: Path, gol
 FAILS = """
 import sys
 from pathlib import Path
-from rales import predict, recordings
-predict.BATCH, recordings.PIECE, model = 1, 1, predict.load(sys.argv[1])
+from rales.inference import audio_reader, predictor
+predictor.BATCH, audio_reader.PIECE, model = 1, 1, predictor.load(sys.argv[1])
 model.at_once = int(sys.argv[3])
 def engine(waves):
     raise ZeroDivisionError("the engine failed")

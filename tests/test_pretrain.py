@@ -174,7 +174,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from rales import pretrain
+from rales.training import pretrain
 from rales.data.corpus import read_collection
 from rales.recipes import m2d_pretrain
 from rales.report.load_runs import read_runs

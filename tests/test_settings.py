@@ -222,7 +222,7 @@ def record_reads(settings: Any, seen: set[str], prefix: str = "") -> Any:
         copying = caller.f_globals.get("__name__") in OWN_FRAMES or caller.f_code.co_name in ("__eq__", "__hash__")
         if name in names and not copying:
             seen.add(names[name])
-        return kind.__getattribute__(self, name)
+        return object.__getattribute__(self, name)
 
     recording = type(kind.__name__, (kind,), {"__getattribute__": read})
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(kind)}
@@ -240,7 +240,7 @@ QUICK = {
     "device_epochs": 1,
     "probe_epochs": 1,
 }
-OTHERS = [  # runs that read what the first one has no use for, where a recipe has such fields
+OTHERS: list[dict[str, Any]] = [  # they read what the first run has no use for, where a recipe has such fields
     {
         "frontend": "icbhi",
         "train.optimiser": "sgd",

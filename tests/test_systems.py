@@ -454,7 +454,7 @@ def test_a_report_says_how_sure_each_system_is(trained: Any, tmp_path: Path) -> 
 def test_public_weights_start_the_network(name: str, make: Any, tmp_path: Path) -> None:
     public = make().state_dict()
     torch.save(public, tmp_path / "public.pth")
-    recipe = make(name, ["audio.duration_s=2"], weights=str(tmp_path / "public.pth"))
+    recipe = make_recipe(name, ["audio.duration_s=2"], weights=str(tmp_path / "public.pth"))
     model = recipe.build_model(recipe.settings).state_dict()
     key = "patch_embed.proj.weight" if name == "ast_ft" else "conv_block1.conv1.weight" if "moum" in name else None
     key = key or next(name for name in public if name.startswith("layer3."))

@@ -14,7 +14,12 @@ from tests.served import recording
 
 @pytest.mark.parametrize(
     ("scheme", "width", "height"),
-    [("light", 1360, 1000), ("dark", 1360, 1000), ("light", 390, 844), ("dark", 390, 844)],
+    [
+        ("light", 1360, 1000),
+        ("dark", 390, 844),
+        pytest.param("dark", 1360, 1000, marks=pytest.mark.slow),
+        pytest.param("light", 390, 844, marks=pytest.mark.slow),
+    ],
 )
 def test_axe_finds_nothing_serious(place: Path, open_page: Open, scheme: Any, width: int, height: int) -> None:
     page = open_page(color_scheme=scheme, viewport={"width": width, "height": height}, bypass_csp=True)

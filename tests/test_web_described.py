@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from rales.web.decoding import Decoder, Lost
 from tests.served import new_session, recording, upload
 
-EXAMPLES = {GenerationMode.POSITIVE: 60, GenerationMode.NEGATIVE: 60}  # of each operation
+EXAMPLES = {GenerationMode.POSITIVE: 15, GenerationMode.NEGATIVE: 15}  # of each operation; tests/attack has more
 # Times must fit the recording and files must hold sound, which a description cannot say
 SENSELESS = [positive_data_acceptance]
 
