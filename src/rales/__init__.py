@@ -27,6 +27,27 @@ def load(path_or_name: str | Path | None = None, device: str = "auto") -> "Model
     return load_model(path_or_name, device=device)
 
 
+def register_recipe(name: str, recipe: Any) -> None:
+    """Make an own recipe known in this process: a name, and a function of its Settings -> Recipe."""
+    from rales.registry import RECIPES
+
+    RECIPES.register(name, recipe)
+
+
+def register_reader(name: str, reader: Any) -> None:
+    """Make an own reader of data folders known in this process."""
+    from rales.registry import READERS
+
+    READERS.register(name, reader)
+
+
+def register_encoder(name: str, encoder: Any) -> None:
+    """Make an own encoder known in this process."""
+    from rales.registry import ENCODERS
+
+    ENCODERS.register(name, encoder)
+
+
 def __getattr__(name: str) -> Any:
     # `rales.audio`, `rales.models` … without paying for them at import
     if name in ("audio", "data", "metrics", "models", "recipes", "report"):

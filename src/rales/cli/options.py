@@ -14,7 +14,7 @@ JsonFlag = Annotated[bool, Parameter(name="--json", negative="", help="Print one
 SetWords = Annotated[
     tuple[str, ...],
     Parameter(
-        name="--set", negative="", help="name.of.field=value of the config, or option=value of the recipe; repeatable."
+        name="--set", negative="", help="name.of.field=value of the recipe's settings; repeatable."
     ),
 ]
 SkipFlag = Annotated[

@@ -62,7 +62,7 @@ def sweep(
     out
         Folder of the run folders and of sweep.json.
     grid
-        option=value,value of the recipe, or name.of.field=value,value; repeatable. A list is one value: [5,11]. Of
+        name.of.field=value,value of the recipe's settings; repeatable. A list is one value: [5,11]. Of
         model.layers, singles, pairs, triples and subsets stand for all sets of so many layers.
     seeds
         Seeds 0, 1, … of every combination.
