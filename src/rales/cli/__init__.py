@@ -26,7 +26,6 @@ for word in (
     data.synth,
     train.train,
     train.pretrain,
-    train.default_model,
     train.evaluate,
     studies.sweep,
     studies.reproduce,
@@ -44,7 +43,7 @@ for word in (
     app.command(word)
 
 
-GO_ON = ("train", "pretrain", "default-model", "sweep", "reproduce", "layers", "weights")  # and a manifest's prediction
+GO_ON = ("train", "pretrain", "sweep", "reproduce", "layers", "weights")  # and a manifest's prediction
 NO_MEMORY = ("out of memory", "can't allocate memory")  # of a GPU, of the processor
 
 
