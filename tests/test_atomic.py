@@ -34,10 +34,10 @@ PART = ".x.json.0123abcd.part"
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from rales.files.atomic import replacing, temporary_folder
+from rales.files.atomic import atomic_write, temporary_folder
 
 what, place = sys.argv[1], Path(sys.argv[2])
-with temporary_folder() if what == "temporary" else replacing(place / "x.json") as beside:
+with temporary_folder() if what == "temporary" else atomic_write(place / "x.json") as beside:
     (beside if what == "temporary" else beside.parent).joinpath("made").write_text("half of it")
     print("writing", flush=True)
     if what == "killed" or what == "temporary":
