@@ -25,6 +25,7 @@ from platformdirs import user_cache_path
 from rales.audio.io import fade, icbhi_cycle, read, resample
 from rales.audio.padding import duplicate, reflect
 from rales.files.atomic import Lock, sync_folder
+from rales.files.json_files import read_json
 from rales.progress import progress_bar
 
 Wave = npt.NDArray[np.float32]
@@ -221,7 +222,7 @@ def _open(finished: Path, shape: tuple[int, int]) -> Wave | None:
     """The array of a finished cache; None where there is none or its file is not what meta.json says, byte for byte."""
     path = finished / "waves.npy"
     try:
-        meta = json.loads((finished / "meta.json").read_text())
+        meta = read_json(finished / "meta.json")
         if path.stat().st_size != meta["bytes"] or _digest_of_file(path, shape) != meta["sha256_of_rows"]:
             return None
         waves: Wave = np.load(path, mmap_mode="r")
