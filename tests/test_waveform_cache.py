@@ -32,7 +32,7 @@ SPANS_S = ((0.0, 0.7), (0.7, 1.0123), (1.0123, 2.0))
 SLOW_RUN = """
 import hashlib, sys, time
 import pandas as pd
-from rales.data import cache
+from rales.data import waveform_cache as cache
 table, folder, notes, pause_s = sys.argv[1:]
 prepare = cache.waveform
 def slow(*arguments, **options):
