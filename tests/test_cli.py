@@ -62,6 +62,8 @@ def test_help_lists_every_word(capsys: Capture) -> None:
     assert (code, err) == (0, "")
     listed = [line.strip("│ ").split()[0] for line in out.splitlines() if line.strip("│ ")]
     assert set(WORDS) <= set(listed)
+    titles = [line.strip("╭╮─ ") for line in out.splitlines() if line.startswith("╭")]
+    assert titles == ["Start here", "Train and evaluate", "Your recordings", "Studies", "Options"]
     assert "not a diagnosis" in " ".join(out.split()).replace("│ ", "")
 
 
