@@ -255,7 +255,7 @@ def whole_run(out: Path) -> None:
             return
         found = run_folder.read_resume(out, lambda *_: None)
         for epoch in range(found["epoch"] + 1 if found else 1, 3):
-            run_folder.forget_after(out, epoch - 1)
+            run_folder.truncate_metrics(out, epoch - 1)
             run_folder.append_metrics(out, [{"epoch": epoch, "split": "train"}])
             run_folder.save_tensors(out / "best.safetensors", {"w": torch.full((3,), epoch)}, {"epoch": epoch})
             run_folder.save_resume(out, {"w": torch.full((3,), epoch)}, {"state": {"epoch": epoch}})

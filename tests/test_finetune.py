@@ -156,7 +156,7 @@ def test_a_finished_run_is_returned_as_it_is(train: Train, undisturbed: Path) ->
 
 
 def stop_after(function: str, calls: int, *, before: bool = False) -> Callable[[pytest.MonkeyPatch], None]:
-    """Ctrl-C at a given call of a function of `finetune`, `runs` or `epochs`, after it or instead of it."""
+    """Ctrl-C at a given call of a function of `finetune`, `run_folder` or `epoch_logits`, after it or instead of it."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         module = next(module for module in (run_folder, epoch_logits, finetune) if hasattr(module, function))
@@ -219,8 +219,8 @@ def plan_scores(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     """Make the watched figures of each epoch a given number."""
     evaluate = finetune.evaluate_part
 
-    def planned(model: Any, frontend: Any, data: Any, part: str, weight: Any, epoch: int, here: Any) -> Any:
-        line, logits = evaluate(model, frontend, data, part, weight, epoch, here)
+    def planned(job: finetune.Training, part: str, epoch: int) -> Any:
+        line, logits = evaluate(job, part, epoch)
         return {**line, "score": scores[epoch - 1], "auroc": scores[epoch - 1]}, logits
 
     monkeypatch.setattr(finetune, "evaluate_part", planned)
@@ -231,7 +231,7 @@ import os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-from rales import finetune
+from rales.training import finetune
 from rales.data import read_cycles
 from tests import tiny
 
@@ -299,8 +299,8 @@ def plan_logits(monkeypatch: pytest.MonkeyPatch, logits: list[list[list[float]]]
     found, said = finetune.part_logits, {"validation": iter(logits), "test": iter([*logits, logits[0]])}
     last = list[list[list[float]]]()
 
-    def planned(model: Any, frontend: Any, data: Any, part: str, here: Any) -> tuple[pd.DataFrame, Tensor]:
-        cycles, _ = found(model, frontend, data, part, here)
+    def planned(model: Any, frontend: Any, data: Any, part: str, context: Any) -> tuple[pd.DataFrame, Tensor]:
+        cycles, _ = found(model, frontend, data, part, context)
         rows = next(said[part], last[0] if last else logits[0])
         last[:] = [rows]
         return cycles, torch.tensor([rows[CLASSES.index(label)] for label in cycles["label"]])
@@ -554,7 +554,7 @@ TOGETHER = """
 import sys
 from pathlib import Path
 import torch
-from rales import finetune
+from rales.training import finetune
 from rales.data import read_cycles
 from tests import tiny
 
@@ -611,9 +611,9 @@ def test_a_damaged_resume_is_told_and_the_one_before_is_taken(
     begun = []
     train_epoch = finetune.train_epoch
 
-    def watched(*given: Any) -> Any:
-        begun.append((given[6], {line["epoch"] for line in lines(out)}, set(epoch_logits.read_epochs(out)["epoch"])))
-        return train_epoch(*given)
+    def watched(job: finetune.Training, epoch: int) -> Any:
+        begun.append((epoch, {line["epoch"] for line in lines(out)}, set(epoch_logits.read_epochs(out)["epoch"])))
+        return train_epoch(job, epoch)
 
     monkeypatch.setattr(finetune, "train_epoch", watched)
     train(out)

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from rales.config import Config, Training
 from rales.training.optim import (
     adam,
+    average_with_previous_weights,
     cosine_lr,
-    interpolate,
     largest_weight,
-    learn_faster,
     load_state_tensors,
     set_lr,
+    set_lr_factor,
     sgd,
     state_tensors,
     step_lr,
@@ -123,7 +123,7 @@ def test_going_on_from_a_file_equals_never_having_stopped(tmp_path: Path) -> Non
 def test_sgd_steps_and_a_head_that_learns_faster() -> None:
     body, head = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
     optimiser = sgd([body, head], lr=0.1, momentum=0, nesterov=False, weight_decay=0)
-    learn_faster(optimiser, [head], 10)
+    set_lr_factor(optimiser, [head], 10)
     for _ in range(2):
         set_lr(optimiser, 0.01)
         (body + head).sum().backward()
@@ -153,7 +153,7 @@ def test_interpolation_halves_a_step() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for name, moved in (("weight", 1), ("running_mean", 4), ("num_batches_tracked", 1)):
         model.state_dict()[name] += moved
-    interpolate(model, before, 0.5)
+    average_with_previous_weights(model, before, 0.5)
     after = model.state_dict()
     assert after["weight"].tolist() == [1.5, 1.5]
     assert after["running_mean"].tolist() == [2, 2]

@@ -174,7 +174,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from rales import pretrain
+from rales.training import pretrain
 from rales.data.corpus import read_collection
 from rales.recipes import m2d_pretrain
 from rales.report.load_runs import read_runs
@@ -182,16 +182,16 @@ from tests import tiny
 
 torch.set_num_threads(1)
 data, out, kill_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-clip, steps = pretrain.clip_gradients, 0
+clip, steps = pretrain.clip_grad_norm_, 0
 
-def clip_gradients(*arguments):
+def clip_grad_norm_(*arguments):
     global steps
     steps += 1
     if steps == kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
     return clip(*arguments)
 
-pretrain.clip_gradients = clip_gradients
+pretrain.clip_grad_norm_ = clip_grad_norm_
 m2d_pretrain.run(tiny.pretraining(*sys.argv[4:]), read_collection([data]), out)
 """
 

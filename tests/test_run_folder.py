@@ -159,7 +159,7 @@ WRITERS: Mapping[str, Write] = {
     "write_json": lambda path: run_folder.write_json(path, {"a": 1}),
     "write_table": lambda path: run_folder.write_table(path, pd.DataFrame({"a": [1, 2]})),
     "copy": lambda path: run_folder.copy(Path(__file__), path),
-    "forget_after": lambda path: run_folder.forget_after(path.parent, 0),
+    "truncate_metrics": lambda path: run_folder.truncate_metrics(path.parent, 0),
     "append_metrics": lambda path: run_folder.append_metrics(path.parent, [{"epoch": 3}]),
 }
 
@@ -183,7 +183,7 @@ FAILURES = [
     pytest.param("write_json", "pathlib.Path.write_text", disk_full, id="json"),
     pytest.param("write_table", "pandas.DataFrame.to_csv", disk_full, id="table"),
     pytest.param("copy", "shutil.copyfile", disk_full, id="copy"),
-    pytest.param("forget_after", "pathlib.Path.write_text", disk_full, id="forgotten metrics"),
+    pytest.param("truncate_metrics", "pathlib.Path.write_text", disk_full, id="forgotten metrics"),
     pytest.param("append_metrics", "pathlib.Path.write_text", disk_full, id="metrics"),
 ]
 
@@ -291,7 +291,7 @@ def test_metrics_survive_a_cut_last_line(tmp_path: Path) -> None:
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 3, "sco')
     assert run_folder.read_metrics(tmp_path) == lines
-    run_folder.forget_after(tmp_path, 1)
+    run_folder.truncate_metrics(tmp_path, 1)
     assert run_folder.read_metrics(tmp_path) == lines[:2]
     run_folder.append_metrics(tmp_path, [{"epoch": 2}])
     assert run_folder.read_metrics(tmp_path) == [*lines[:2], {"epoch": 2}]

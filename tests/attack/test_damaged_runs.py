@@ -198,12 +198,12 @@ def test_a_run_goes_on_beside_whole_files_only(stopped: Path, tmp_path: Path) ->
     def begun(run: Path) -> None:
         run_folder.stored_precision(run)
         assert not run_folder.begin(run, record)
-        run_folder.forget_after(run, 2)
-        epoch_logits.forget_after(run, 2, {1, 2})
+        run_folder.truncate_metrics(run, 2)
+        epoch_logits.truncate_logits(run, 2, {1, 2})
 
     begun(damaged(stopped, tmp_path / "run", lambda _: None))
     with pytest.raises(ValueError, match=r"metrics.jsonl: holds nothing of epoch 3"):
-        run_folder.forget_after(tmp_path / "run", 10**6)
+        run_folder.truncate_metrics(tmp_path / "run", 10**6)
     for name, damage in {**CONFIG, **of_file(TABLES, "metrics", "epochs")}.items():
         run = damaged(stopped, tmp_path / "run", damage)
         error = error_of(begun, run)

@@ -206,7 +206,7 @@ def begin(out: Path, job: dict[str, Any]) -> None:
         differs = [key for key in job if run_folder.clean(job[key]) != stored.get(key)]
         if differs:
             raise ValueError(f"{out}: holds a job of other {', '.join(differs)}; choose another --out")
-    elif found := run_folder.strangers(out):
+    elif found := run_folder.unexpected_files(out):
         raise ValueError(f"{out}: not a folder of predictions, but it holds {found[0]}; choose an empty --out")
     else:
         run_folder.write_json(out / "job.json", job)  # before all else: a folder without it is somebody else's

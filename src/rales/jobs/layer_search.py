@@ -199,7 +199,7 @@ def begin(out: Path, settings: Mapping[str, Any], command: str) -> None:
                     f"{here[key]!r} here); choose another --out or remove the folder"
                 )
         return
-    if found := run_folder.strangers(out):
+    if found := run_folder.unexpected_files(out):
         raise ValueError(f"{out}: no layer search, but it holds {', '.join(found[:3])}; choose an empty --out")
     run_folder.write_json(path, {"settings": settings, "command": command, "finished": False})
 

@@ -152,14 +152,14 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
         model=partial(recipe.model, devices=tuple(tuned)),  # type: ignore[call-arg]
         asked=recipe,
     )
-    if figures := multistage.reserved(last, cycles, out, options.get("command", "")):
+    if figures := multistage.reserve_run_folder(last, cycles, out, options.get("command", "")):
         return figures
 
     finetune.run(recipe, cycles, out / "stage1", **options)
     second = replace(recipe, config=replace(config, split=Split(name="official")))  # `table` is divided already
     best = "best.safetensors"
     for device in tuned:
-        started = multistage.started_from(second, out / "stage1" / best)
+        started = multistage.start_from(second, out / "stage1" / best)
         started = replace(started, fit=fit if measured else None)
         finetune.run(started, shares[device], out / f"stage2_{device}", **options)
 
@@ -168,7 +168,7 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
     for device in measured:
         for statistic in ("mean", "std"):
             prefixes[f"frontend.{statistic}_{device}"] = (networks[device], f"frontend.{statistic}")
-    return multistage.put_together(last, cycles, out, prefixes, epochs=epochs, **options)
+    return multistage.assemble_model(last, cycles, out, prefixes, epochs=epochs, **options)
 
 
 def with_pieces(config: Config, table: pd.DataFrame, *, joined: float) -> pd.DataFrame:

@@ -26,15 +26,6 @@ def adamw(
     return torch.optim.AdamW(chosen, lr=lr, betas=betas, fused=True)
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> float:
-    """Parameters and a norm -> the L2 norm of all gradients together, which are scaled down to `most` if above it."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
-    if most > 0 and norm > most:  # torch's own also multiplies all of them by 1
-        torch._foreach_mul_(gradients, most / (norm + 1e-6))
-    return norm
-
-
 @torch.no_grad()
 def largest_weight(model: nn.Module) -> float:
     """Network -> the largest absolute value among its weights and statistics; NaN or infinite if any of them is."""
@@ -62,7 +53,7 @@ def sgd(
     return torch.optim.SGD(trained, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
 
 
-def learn_faster(optimiser: torch.optim.Optimizer, chosen: Iterable[nn.Parameter], factor: float) -> None:
+def set_lr_factor(optimiser: torch.optim.Optimizer, chosen: Iterable[nn.Parameter], factor: float) -> None:
     """Move the chosen parameters to a group of their own whose learning rate `set_lr` multiplies with `factor`."""
     (group,) = optimiser.param_groups
     own = {id(p) for p in chosen}
@@ -78,15 +69,15 @@ def step_lr(epoch: int, *, lr: float, every: int, factor: float) -> float:
     return float(lr * factor ** (epoch // every))
 
 
-def interpolate(model: nn.Module, before: Mapping[str, Tensor], share: float) -> None:
-    """Model after a step, its state before it -> the model holds `share` of the new and the rest of the old values.
+@torch.no_grad()
+def average_with_previous_weights(model: nn.Module, previous: Mapping[str, Tensor], new_fraction: float) -> None:
+    """Model after a step, its state before it -> the model holds `new_fraction` of the new and the rest of the old.
 
-    Whole numbers (counters of batch-norm) stay new. Source: raymin0223/patch-mix_contrastive_learning, share 0.5.
+    Whole numbers (counters of batch-norm) stay new. Source: raymin0223/patch-mix_contrastive_learning, fraction 0.5.
     """
-    with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                value.copy_(before[name].lerp(value, share))
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(previous[name].lerp(value, new_fraction))
 
 
 def cosine_lr(epoch: float, *, lr: float, floor: float, half_period: float) -> float:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from rales.audio.spec_augment import spec_augment
 from rales.config import Config, Step
 from rales.training.losses import weighted_cross_entropy
-from rales.training.optim import adam, cosine_lr, learn_faster, sgd, step_lr
+from rales.training.optim import adam, cosine_lr, set_lr_factor, sgd, step_lr
 
 
 def weighted_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:
@@ -62,7 +62,7 @@ def make_optimisers(model: nn.Module, config: Config) -> dict[str, torch.optim.O
     optimisers = {"step": make(often)}
     if train.head_lr_factor != 1:
         heads = [p for name, p in model.named_parameters() if name.startswith(HEADS)]
-        learn_faster(optimisers["step"], heads, train.head_lr_factor)
+        set_lr_factor(optimisers["step"], heads, train.head_lr_factor)
     if later:
         optimisers["epoch"] = make(later)
     return optimisers

@@ -50,14 +50,14 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
     """
     make_folder(folder)
     if not (folder / "config.json").exists():
-        if found := strangers(folder):
+        if found := unexpected_files(folder):
             raise ValueError(f"{folder}: not a run folder, but it holds {', '.join(found[:3])}; choose an empty --out")
         write_json(folder / "config.json", record)
         return False
     stored = read_json(folder / "config.json")
     if "recipe" not in stored:
         raise ValueError(f"{folder}: not a run folder, its config.json is of something else; choose an empty --out")
-    if not (folder / "done").exists() and not goes_on(folder):  # stopped before the first epoch was done
+    if not (folder / "done").exists() and not has_resume(folder):  # stopped before the first epoch was done
         for file in (*(folder / name for name in EARLY), *folder.glob("checkpoint-*.safetensors")):
             file.unlink(missing_ok=True)  # maybe of other settings
         write_json(folder / "config.json", record)
@@ -85,7 +85,7 @@ def clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def goes_on(folder: Path) -> bool:
+def has_resume(folder: Path) -> bool:
     """Whether an unfinished run in the folder has a whole epoch to go on from."""
     return any((folder / name).exists() for name in (RESUME, PREVIOUS))
 
@@ -101,7 +101,7 @@ def check_same_run(path: Path, stored: Mapping[str, Any], record: Mapping[str, A
         )
 
 
-def strangers(folder: Path) -> list[str]:
+def unexpected_files(folder: Path) -> list[str]:
     """Folder that is to be empty -> the names of what is in it, sorted; hidden files do not count."""
     return sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
 
@@ -109,7 +109,7 @@ def strangers(folder: Path) -> list[str]:
 def stored_precision(folder: Path) -> str | None:
     """-> the precision that an unfinished run in the folder computes in, so that its continuation does the same even
     where "auto" would now decide otherwise; None if there is nothing to go on with."""
-    if not goes_on(folder):
+    if not has_resume(folder):
         return None
     computed_in = read_json(folder / "config.json").get("computed_in")
     precision = computed_in.get("precision") if isinstance(computed_in, dict) else None
@@ -160,22 +160,6 @@ def commit() -> str:
     return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
 
 
-def stop_if_diverged(folder: Path, value: float, what: str, epoch: int, step: int, field: str, lr: float) -> None:
-    """Loss or largest weight of a training, after a step -> nothing, while it is a finite number.
-
-    Errors: it is none. Nothing of this epoch is in the folder then, so a run without a whole epoch can be started anew
-    there, with other settings too; another goes on from its last whole epoch with the same.
-    """
-    if math.isfinite(value):
-        return
-    again = "this folder can be used again"
-    if goes_on(folder):
-        again = "with another --out, or without this folder, which holds the epochs before"
-    raise ValueError(
-        f"{folder}: {what} is {value} in epoch {epoch}, step {step}; use a lower {field} than {lr:g} ({again})"
-    )
-
-
 def append_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:
     """Add one JSON line per split of an epoch."""
     with atomic_write(folder / "metrics.jsonl") as path:
@@ -194,7 +178,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def forget_after(folder: Path, epoch: int) -> None:
+def truncate_metrics(folder: Path, epoch: int) -> None:
     """Drop the metrics of epochs after `epoch`: a killed run repeats them. Errors: one before it is not there."""
     kept = [line for line in read_metrics(folder) if line["epoch"] <= epoch]
     if missing := set(range(1, epoch + 1)) - {line["epoch"] for line in kept}:
