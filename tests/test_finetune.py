@@ -159,7 +159,7 @@ def stop_after(function: str, calls: int, *, before: bool = False) -> Callable[[
     """Ctrl-C at a given call of a function of `finetune`, `run_folder` or `epoch_logits`, after it or instead of it."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-        module = next(module for module in (run_folder, epoch_logits, finetune) if hasattr(module, function))
+        module = next(module for module in (finetune, run_folder, epoch_logits) if hasattr(module, function))
         original, count = getattr(module, function), 0
 
         def stopping(*arguments: Any, **options: Any) -> Any:
@@ -180,14 +180,14 @@ def stop_after(function: str, calls: int, *, before: bool = False) -> Callable[[
 @pytest.mark.parametrize(
     ("moment", "epochs_kept"),
     [
-        pytest.param(stop_after("keep", 1), 1, id="after epoch 1"),
+        pytest.param(stop_after("save_epoch", 1), 1, id="after epoch 1"),
         pytest.param(stop_after("train_epoch", 1), 0, id="in epoch 1"),
         pytest.param(stop_after("append_metrics", 2), 1, id="metrics of epoch 2 written, weights not"),
         pytest.param(stop_after("append_epoch", 2), 1, id="logits of epoch 2 written, weights not"),
         pytest.param(stop_after("save_tensors", 5), 1, id="best of epoch 2 written, resume not"),
         pytest.param(stop_after("save_tensors", 9), 3, id="last written"),
-        pytest.param(stop_after("write_table", 1, before=True), 3, id="before predictions"),
-        pytest.param(stop_after("write_json", 3), 3, id="before done"),
+        pytest.param(stop_after("write_csv", 1, before=True), 3, id="before predictions"),
+        pytest.param(stop_after("write_json", 2), 3, id="before done"),
     ],
 )
 def test_an_interrupted_run_ends_as_an_undisturbed_one(
@@ -476,7 +476,7 @@ def test_per_epoch_layer_weights_survive_an_interruption(
 ) -> None:
     words = ("model.layer_weight_update=per_epoch",)
     train(tmp_path / "undisturbed", *words)
-    stop_after("keep", 2)(monkeypatch)
+    stop_after("save_epoch", 2)(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "stopped", *words)
     monkeypatch.undo()
@@ -589,7 +589,7 @@ def test_a_damaged_resume_is_told_and_the_one_before_is_taken(
     damage: str,
 ) -> None:
     out = tmp_path / "run"
-    stop_after("keep", 2)(monkeypatch)
+    stop_after("save_epoch", 2)(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(out)
     monkeypatch.undo()
@@ -626,7 +626,7 @@ def test_a_damaged_resume_is_told_and_the_one_before_is_taken(
 def test_a_damaged_resume_without_one_before_is_named(
     tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop_after("keep", 1)(monkeypatch)
+    stop_after("save_epoch", 1)(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run")
     monkeypatch.undo()

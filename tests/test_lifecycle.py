@@ -72,7 +72,7 @@ def test_a_folder_is_claimed_once_and_told_to_be_finished(tmp_path: Path) -> Non
             lifecycle.open_run(folder, RECORD, CPU),
         ):
             pytest.fail("claimed twice")
-        run_folder.finish(folder)
+        run_folder.mark_done(folder)
     with lifecycle.open_run(folder, RECORD, CPU, progress=True) as run:
         assert (run.finished, run.progress) == (True, True)
 

@@ -108,7 +108,7 @@ def test_fidelity_changes_the_system_or_is_refused(name: str) -> None:
 
 def stopped_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
     """Ctrl-C after so many epochs in all, whatever the stage."""
-    keep, count = finetune.keep, 0
+    keep, count = finetune.save_epoch, 0
 
     def stopping(*arguments: Any) -> None:
         nonlocal count
@@ -117,7 +117,7 @@ def stopped_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
         if count == epochs:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(finetune, "keep", stopping)
+    monkeypatch.setattr(finetune, "save_epoch", stopping)
 
 
 INTERRUPTED = [

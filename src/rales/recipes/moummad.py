@@ -231,4 +231,4 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
         batch_loss=weighted_loss,
     )
     first = replace(recipe, config=replace(recipe.config, train=encoder))
-    return multistage.run(first, replace(last, asked=recipe), cycles, out, **options)
+    return multistage.run_stages(first, replace(last, asked=recipe), cycles, out, **options)

@@ -65,7 +65,7 @@ def init_distributed(device: str, precision: str) -> DistributedContext:
     """
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     rank, local = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
-    chosen = pick(device, local if world_size > 1 else 0)
+    chosen = choose_device(device, local if world_size > 1 else 0)
     if world_size > 1 and (":" in device or chosen.type not in ("cpu", "cuda")):
         raise ValueError(
             f"device {device!r} with {world_size} processes: each takes a GPU of its own; use auto, cuda or cpu"
@@ -83,7 +83,7 @@ def init_distributed(device: str, precision: str) -> DistributedContext:
     )  # "auto" is measured: all compute as the first found best
 
 
-def pick(name: str, index: int) -> torch.device:
+def choose_device(name: str, index: int) -> torch.device:
     """Device name or "auto" -> device; `index` is this process's GPU when several take part."""
     if name == "auto":
         if torch.cuda.is_available():
@@ -97,6 +97,6 @@ def pick(name: str, index: int) -> torch.device:
     return chosen
 
 
-def processors() -> int:
+def count_processors() -> int:
     """-> how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

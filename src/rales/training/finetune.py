@@ -18,8 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from rales.config import Config, Recipe, Step, to_dict
 from rales.data import loader, splits
 from rales.data.dataset import Data, class_numbers, cycle_waves, rows_of, scored_together
+from rales.data.splits import digest_cycles
 from rales.evaluation import predictions
 from rales.evaluation.metrics import confusion, icbhi_scores, mean_auroc
+from rales.files.writers import copy_file, write_csv, write_json
 from rales.labels import CLASSES
 from rales.models.layer_fusion import LayerFusion
 from rales.training import epoch_logits, lifecycle, run_folder
@@ -27,7 +29,7 @@ from rales.training.distributed import DistributedContext
 from rales.training.losses import class_weights
 from rales.training.optim import average_with_previous_weights, largest_weight, set_lr
 from rales.training.recipe_defaults import make_optimisers, scheduled_lr
-from rales.training.run_records import State, check, check_evaluation
+from rales.training.run_records import State, check_evaluation, check_fields
 
 log = logging.getLogger(__name__)
 
@@ -99,11 +101,11 @@ def run(
 
             if context.is_main:
                 lines[0]["seconds"] = round(time.perf_counter() - started, 3)
-                keep(job, lines, logits, state, epoch)
+                save_epoch(job, lines, logits, state, epoch)
                 epochs.set_postfix(shown_figures(lines), refresh=False)
 
         context.wait_for_all()
-        figures = finish(job, state) if context.is_main else {}
+        figures = finish_training(job, state) if context.is_main else {}
         context.wait_for_all()
         return figures
 
@@ -121,7 +123,7 @@ def prepare_training(
     frontend = recipe.frontend(config).to(context.device)
     model = recipe.model(config).to(context.device)
     optimisers = make_optimisers(model, config)
-    state = resume(run.folder, model, frontend, optimisers, run.record)
+    state = resume_training(run.folder, model, frontend, optimisers, run.record)
     if recipe.fit is not None and state["epoch"] == 0:
         recipe.fit(config, frontend.eval(), model.eval(), data, context.device)
 
@@ -351,7 +353,7 @@ def evaluate_part(job: Training, part: str, epoch: int) -> tuple[dict[str, Any],
     return {"epoch": epoch, "split": part, "loss": loss, **scores, "auroc": auroc}, logits
 
 
-def keep(
+def save_epoch(
     job: Training, lines: list[dict[str, Any]], logits: dict[str, Tensor], state: dict[str, Any], epoch: int
 ) -> None:
     """Write what an epoch leaves behind; `state` (epoch, best score, best epoch) is updated.
@@ -402,7 +404,7 @@ def layer_weights(model: nn.Module) -> dict[str, Tensor]:
     return {"layers": torch.tensor(fusion.layers), "layer_weights": weight.detach().float()}
 
 
-def resume(
+def resume_training(
     out: Path,
     model: nn.Module,
     frontend: nn.Module,
@@ -416,7 +418,7 @@ def resume(
         weights=tensors_of(model, frontend),
         load_weights=lambda tensors: load_tensors(tensors, model, frontend),
         optimisers=optimisers,
-        check_state=lambda state, path: check(State, state, path, "state."),
+        check_state=lambda state, path: check_fields(State, state, path, "state."),
     )
     return state or {"epoch": 0, "best_score": None, "best_epoch": None}
 
@@ -436,7 +438,7 @@ def load_tensors(tensors: dict[str, Tensor], model: nn.Module, frontend: nn.Modu
     frontend.load_state_dict(fitted)
 
 
-def finish(job: Training, state: dict[str, Any]) -> dict[str, Any]:
+def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
     """Keep the last and the selected weights, score the selected on the test cycles, write metrics, `done` last.
 
     `rales predict` gives the same probabilities (to 1e-5).
@@ -445,7 +447,7 @@ def finish(job: Training, state: dict[str, Any]) -> dict[str, Any]:
     weights = tensors_of(model, job.frontend)
     run_folder.save_tensors(out / "last.safetensors", weights, {**record, "epoch": state["epoch"]})
     if state["best_epoch"] is None:
-        run_folder.copy(out / "last.safetensors", out / "best.safetensors")
+        copy_file(out / "last.safetensors", out / "best.safetensors")
     tensors, about = run_folder.read_checkpoint(out / "best.safetensors")
     load_tensors(tensors, model, job.frontend)
 
@@ -473,13 +475,13 @@ def finish(job: Training, state: dict[str, Any]) -> dict[str, Any]:
         known = predictions.calibration(true["validation"], scored["validation"], patients)
         run_folder.save_tensors(out / "best.safetensors", tensors, {**about, "calibration": known})
         validation = predictions.predictions(found["validation"][0], scored["validation"])
-        run_folder.write_table(out / "predictions_validation.csv", validation)
+        write_csv(out / "predictions_validation.csv", validation)
 
-    run_folder.write_table(out / "predictions.csv", predictions.predictions(rows, scored["test"]))
+    write_csv(out / "predictions.csv", predictions.predictions(rows, scored["test"]))
     if isinstance(fusion := getattr(model, "fusion", None), LayerFusion):
-        run_folder.write_json(out / "layer_weights.json", predictions.layer_weights(fusion.layers, fusion.weight))
-    run_folder.write_json(out / "evaluation.json", figures)
-    run_folder.finish(out)
+        write_json(out / "layer_weights.json", predictions.layer_weights(fusion.layers, fusion.weight))
+    write_json(out / "evaluation.json", figures)
+    run_folder.mark_done(out)
     return figures
 
 
@@ -505,15 +507,15 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
         "classes": list(CLASSES),
         "split": {
             "name": recipe.config.split.name,
-            "digest": run_folder.digest(used),
-            "data_digest": run_folder.digest(table.assign(split="")),
+            "digest": digest_cycles(used),
+            "data_digest": digest_cycles(table.assign(split="")),
             "whole_database": predictions.is_whole_database(table),
             "overlap_patients": splits.overlap_patients(table),
             **{str(part): facts for part, facts in parts.items()},
             "left_out": table.attrs.get("left_out", []),
         },
         "command": command,
-        **run_folder.environment(),
+        **run_folder.describe_environment(),
     }
 
 

@@ -84,7 +84,7 @@ def open_run(
     """
     full_record = {**record, "computed_in": context.describe()}
     with lock_folder(folder) if context.is_main else nullcontext():
-        finished = context.is_main and run_folder.begin(folder, full_record)
+        finished = context.is_main and run_folder.begin_run(folder, full_record)
         finished = any(context.gather(finished))  # and nobody reads the folder before the first process has made it
         yield Run(folder, full_record, context, finished, progress and context.is_main)
 

@@ -18,7 +18,7 @@ from rales.training import finetune, lifecycle, run_folder
 from rales.training.distributed import init_distributed
 
 
-def run(first: Recipe, last: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict[str, Any]:
+def run_stages(first: Recipe, last: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict[str, Any]:
     """Two recipes of one network, cycles table and run folder -> figures of the second; the first is in out/stage1.
 
     The second starts from the last weights of the first. Whatever is finished is taken as it is, so that a stopped run
@@ -40,7 +40,7 @@ def reserve_run_folder(last: Recipe, cycles: pd.DataFrame, out: Path, command: s
     finetune.check_batches(last, init_distributed(train.device, "float32"))
     record = finetune.run_record(last, splits.divide(cycles, last.config), command)
     with lock_folder(out):
-        return finetune.stored_figures(out) if run_folder.begin(out, record) else {}
+        return finetune.stored_figures(out) if run_folder.begin_run(out, record) else {}
 
 
 def start_from(recipe: Recipe, checkpoint: Path) -> Recipe:
@@ -115,4 +115,4 @@ def assemble_model(
         lines = [finetune.evaluate_part(job, part, epochs)[0] for part in data.parts_to_watch()]
         (out / "metrics.jsonl").unlink(missing_ok=True)
         run_folder.append_metrics(out, lines)
-        return finetune.finish(job, {"epoch": epochs, "best_score": None, "best_epoch": None})
+        return finetune.finish_training(job, {"epoch": epochs, "best_score": None, "best_epoch": None})

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 
-def adam(parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float) -> torch.optim.Adam:
+def make_adam(parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float) -> torch.optim.Adam:
     """Trainable parameters -> Adam with coupled (L2) weight decay (paper 4.3)."""
     return torch.optim.Adam([p for p in parameters if p.requires_grad], lr=lr, weight_decay=weight_decay, fused=True)
 
 
-def adamw(
+def make_adamw(
     named: Iterable[tuple[str, nn.Parameter]], *, lr: float, weight_decay: float, betas: tuple[float, float]
 ) -> torch.optim.AdamW:
     """Names and parameters -> AdamW over the trainable ones; vectors and biases do not decay, tokens do (MAE, M2D)."""
@@ -45,7 +45,7 @@ def ema_decay(step: int, steps: int, *, start: float, end: float) -> float:
     return start + (end - start) * step / max(steps - 1, 1)
 
 
-def sgd(
+def make_sgd(
     parameters: Iterable[nn.Parameter], *, lr: float, momentum: float, nesterov: bool, weight_decay: float
 ) -> torch.optim.SGD:
     """Trainable parameters -> SGD with momentum and coupled weight decay."""

@@ -20,13 +20,14 @@ from rales.data.noisy_logmel import Hearing, measured
 from rales.data.random_crops import NOISE, Crops, Piece, pieces
 from rales.errors import UsageError
 from rales.files.atomic import atomic_write
+from rales.files.writers import write_json
 from rales.models import M2D, ViT
 from rales.models.cpu_inference import pack
 from rales.models.m2d_checkpoints import write_reference_file
 from rales.training import lifecycle, run_folder
-from rales.training.optim import adamw, ema_decay, largest_weight, set_lr, warmup_cosine_lr
+from rales.training.optim import ema_decay, largest_weight, make_adamw, set_lr, warmup_cosine_lr
 from rales.training.pretrain_settings import PretrainConfig
-from rales.training.run_records import WRONG, check
+from rales.training.run_records import WRONG, check_fields
 
 Build = Callable[[PretrainConfig], tuple[M2D, ViT | None]]  # -> the network, and a frozen teacher
 HOP_SAMPLES = 160
@@ -143,7 +144,7 @@ def run(
 
     with lifecycle.open_run(out, run_record(config, data, noise, probe, command), context, progress=progress) as opened:
         if opened.finished:
-            return summary(out, opened.record) if context.is_main else {}
+            return summarise_run(out, opened.record) if context.is_main else {}
         job, state = prepare_pretraining(config, data, opened, build=build, noise=noise)
         if context.is_main:
             begin_metrics(job, state, probe)
@@ -159,9 +160,9 @@ def run(
 
         context.wait_for_all()
         if context.is_main:
-            finish(job)
+            finish_pretraining(job)
         context.wait_for_all()
-        return summary(out, opened.record) if context.is_main else {}
+        return summarise_run(out, opened.record) if context.is_main else {}
 
 
 def prepare_pretraining(
@@ -182,14 +183,14 @@ def prepare_pretraining(
     model, teacher = build(config)
     model = model.to(context.device)
     teacher = pack(teacher.to(context.device), "bf16" if context.dtype else "float32") if teacher else None
-    optimiser = adamw(
+    optimiser = make_adamw(
         model.named_parameters(), lr=0.0, weight_decay=numbers.weight_decay, betas=(numbers.beta1, numbers.beta2)
     )
 
     notes: list[dict[str, str]] = []
     if context.is_main and not (out / "statistics.json").exists():
-        measured_now = statistics(config, sounds, noises, model, notes, progress=run.progress)
-        run_folder.write_json(out / "statistics.json", measured_now)
+        measured_now = measure_statistics(config, sounds, noises, model, notes, progress=run.progress)
+        write_json(out / "statistics.json", measured_now)
     context.wait_for_all()
     stats = stored_statistics(out)
     model.norm_stats.copy_(torch.tensor([stats["mean"], stats["std"]]))
@@ -197,7 +198,7 @@ def prepare_pretraining(
         M2DLogMel().to(context.device), **stats, noise_ratio=cuts.noise_ratio, noise_heard_by=cuts.noise_heard_by
     )
 
-    state = resume(out, model, optimiser, run.record)
+    state = resume_pretraining(out, model, optimiser, run.record)
     network = DistributedDataParallel(model) if context.world_size > 1 else model
     return Pretraining(config, run, sounds, noises, hearing, teacher, model, network, optimiser, notes), state
 
@@ -247,7 +248,7 @@ def train_epoch(job: Pretraining, epoch: int, state: dict[str, Any], bar: "tqdm[
             sums, seconds = sum_over_processes(job, losses), state["seconds"] + time.perf_counter() - started
             write_notes(job)
             if context.is_main:
-                keep(job, {"epoch": epoch - 1, "step": done, "sums": sums, "seconds": seconds})
+                save_progress(job, {"epoch": epoch - 1, "step": done, "sums": sums, "seconds": seconds})
 
     write_notes(job)
     means = {name: value / steps for name, value in zip(SUMS, sum_over_processes(job, losses), strict=True)}
@@ -308,7 +309,7 @@ def ema_at(config: PretrainConfig, step: int, steps: int) -> float:
     return ema_decay(step, steps, start=start, end=end)
 
 
-def statistics(
+def measure_statistics(
     config: PretrainConfig,
     sounds: Crops,
     noises: Crops | None,
@@ -337,7 +338,7 @@ def statistics(
 def stored_statistics(out: Path) -> dict[str, float]:
     """Run folder -> what `statistics` found when the run began. Errors: a file that is none of it."""
     found = run_folder.read_json(out / "statistics.json")
-    check(Statistics, found, str(out / "statistics.json"))
+    check_fields(Statistics, found, str(out / "statistics.json"))
     return {known.name: found[known.name] for known in fields(Statistics)}
 
 
@@ -354,7 +355,7 @@ def probe_line(model: M2D, probe: Probe, epoch: int) -> dict[str, Any]:
     return {"epoch": epoch, "split": "probe", **probe.score(model.encoder().eval())}
 
 
-def save(path: Path, model: M2D, record: dict[str, Any], epoch: int) -> None:
+def save_checkpoint(path: Path, model: M2D, record: dict[str, Any], epoch: int) -> None:
     """Network -> a checkpoint that `rales train --weights` and `rales pretrain --weights` take."""
     run_folder.save_tensors(path, model.state_dict(), {**record, "epoch": epoch}, model.metadata())
 
@@ -374,20 +375,22 @@ def keep_epoch(job: Pretraining, line: dict[str, Any], state: dict[str, Any], pr
         lines.append(probe_line(job.model, probe, epoch))
     run_folder.append_metrics(job.run.folder, lines)
     if numbers.save_every and epoch % numbers.save_every == 0:
-        save(job.run.folder / f"checkpoint-{epoch}.safetensors", job.model, job.run.record, epoch)
-    keep(job, state)
+        save_checkpoint(job.run.folder / f"checkpoint-{epoch}.safetensors", job.model, job.run.record, epoch)
+    save_progress(job, state)
 
 
-def keep(job: Pretraining, state: dict[str, Any]) -> None:
+def save_progress(job: Pretraining, state: dict[str, Any]) -> None:
     """Write all that going on needs, in one file: a kill at any moment is harmless."""
     job.run.save_resume(job.model.state_dict(), {"step": job.optimiser}, state)
 
 
-def resume(out: Path, model: M2D, optimiser: torch.optim.AdamW, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Load what `keep` wrote of a run of this record, if it did; -> whole epochs, steps and sums of the one begun."""
+def resume_pretraining(
+    out: Path, model: M2D, optimiser: torch.optim.AdamW, record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Load what `save_progress` wrote of a run of this record; -> whole epochs, steps and sums of the one begun."""
 
     def check_state(state: Any, path: str) -> None:
-        check(State, state, path, "state.")
+        check_fields(State, state, path, "state.")
         if len(state["sums"]) != len(SUMS):
             raise ValueError(f"{path}: state.sums has another length than {len(SUMS)}; {WRONG}")
 
@@ -402,23 +405,23 @@ def resume(out: Path, model: M2D, optimiser: torch.optim.AdamW, record: Mapping[
     return state or {"epoch": 0, **BEGIN}
 
 
-def finish(job: Pretraining) -> None:
+def finish_pretraining(job: Pretraining) -> None:
     """Leave the checkpoint behind, `done` last."""
     model, epochs, out = job.model, job.config.pretrain.epochs, job.run.folder
-    save(out / "last.safetensors", model, job.run.record, epochs)
+    save_checkpoint(out / "last.safetensors", model, job.run.record, epochs)
     if job.config.pretrain.reference_file:
         unit = (model.mel_bins, model.unit_frames)
         write_reference_file(out, model.state_dict(), epochs, unit=unit, patch=model.patch)
-    run_folder.finish(out)
+    run_folder.mark_done(out)
 
 
-def summary(out: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+def summarise_run(out: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """Finished run folder and its record -> what came of it. Errors: a file of it that does not say so."""
     lines = {"train": list[dict[str, Any]](), "probe": list[dict[str, Any]]()}
     for number, line in enumerate(run_folder.read_metrics(out), start=1):
         kind = str(line.get("split"))
         if kind in lines:
-            check(LINES[kind], line, f"{out / 'metrics.jsonl'}, line {number}")
+            check_fields(LINES[kind], line, f"{out / 'metrics.jsonl'}, line {number}")
             lines[kind].append(line)
     if not lines["train"]:
         raise ValueError(f"{out / 'metrics.jsonl'}: holds no epoch, though the run is marked as done; {WRONG}")
@@ -447,5 +450,5 @@ def run_record(
         "noise": noise.facts() if noise else {},
         "probe": probe.facts if probe else {},
         "command": command,
-        **run_folder.environment(),
+        **run_folder.describe_environment(),
     }

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from rales.audio.spec_augment import spec_augment
 from rales.config import Config, Step
 from rales.training.losses import weighted_cross_entropy
-from rales.training.optim import adam, cosine_lr, set_lr_factor, sgd, step_lr
+from rales.training.optim import cosine_lr, make_adam, make_sgd, set_lr_factor, step_lr
 
 
 def weighted_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:
@@ -51,9 +51,9 @@ def make_optimisers(model: nn.Module, config: Config) -> dict[str, torch.optim.O
 
     def make(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         if train.optimiser == "adam":
-            return adam(parameters, lr=train.lr, weight_decay=train.weight_decay)
+            return make_adam(parameters, lr=train.lr, weight_decay=train.weight_decay)
         how = {"momentum": train.momentum, "nesterov": train.nesterov, "weight_decay": train.weight_decay}
-        return sgd(parameters, lr=train.lr, **how)  # type: ignore[arg-type]
+        return make_sgd(parameters, lr=train.lr, **how)  # type: ignore[arg-type]
 
     later = []
     if config.model.learned and config.model.layer_weight_update == "per_epoch":

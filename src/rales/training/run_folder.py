@@ -7,29 +7,25 @@ unfinished, `done` last. Every file is written beside its place and renamed, so 
 half of one.
 """
 
-import hashlib
 import json
 import logging
-import math
 import platform
-import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from rales.files import seals
 from rales.files.atomic import atomic_write, check_name, make_folder, sync_folder
-from rales.files.csv_cells import defused_table, encodable
-from rales.files.json_files import DAMAGED, parse_json, read_json_lines
+from rales.files.json_files import DAMAGED, flatten_json, parse_json, read_json_lines, to_jsonable
 from rales.files.json_files import read_json as read_json_file
+from rales.files.writers import write_json
+from rales.optional_packages import package_versions
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +38,7 @@ EARLY = (NEXT, "metrics.jsonl", "epochs.safetensors", "best.safetensors", "stati
 RESUME_IGNORES = ("command", "versions", "commit", "overrides", "split.left_out", "data.folders", "noise.folders")
 
 
-def begin(folder: Path, record: Mapping[str, Any]) -> bool:
+def begin_run(folder: Path, record: Mapping[str, Any]) -> bool:
     """Make or reopen a run folder; -> True if it holds a finished run of the same record.
 
     An unfinished run of the same record goes on. Errors: a folder that holds a run of other settings (named), or
@@ -62,7 +58,7 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
             file.unlink(missing_ok=True)  # maybe of other settings
         write_json(folder / "config.json", record)
         return False
-    asked, there = flatten(clean(record)), flatten(stored)
+    asked, there = flatten_json(to_jsonable(record)), flatten_json(stored)
     keys = [*asked, *(key for key in there if key.startswith("config.") and key not in asked)]
     differences = [key for key in keys if asked.get(key) != there.get(key)]
     finished = (folder / "done").exists()
@@ -75,11 +71,11 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
             f"{asked.get(key)!r} here{f', and {len(differences) - 1} more' if len(differences) > 1 else ''}); "
             "choose another --out or remove the folder"
         )
-    clear(folder)
+    clear_leftovers(folder)
     return finished
 
 
-def clear(folder: Path) -> None:
+def clear_leftovers(folder: Path) -> None:
     """Remove from a run folder what a kill left: what a finished run would go on from, or an unfinished one not yet."""
     for name in (RESUME, PREVIOUS, NEXT) if (folder / "done").exists() else (NEXT,):
         (folder / name).unlink(missing_ok=True)
@@ -92,7 +88,7 @@ def has_resume(folder: Path) -> bool:
 
 def check_same_run(path: Path, stored: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     """Record in a checkpoint from which a run is to go on, and the run's own: ValueError if another run wrote it."""
-    asked, there = flatten(clean(record)), flatten(stored)
+    asked, there = flatten_json(to_jsonable(record)), flatten_json(stored)
     known = [key for key in asked if key.startswith(("recipe", "options.", "config.", "seed", "split.digest"))]
     if different := next((key for key in known if asked[key] != there.get(key)), None):
         raise ValueError(
@@ -118,35 +114,13 @@ def stored_precision(folder: Path) -> str | None:
     return str(precision)
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested JSON objects -> dotted name -> value, as JSON would store it."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return flat
-
-
-def environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """-> versions of what can change a result, and the commit of this package's source if it runs from a checkout."""
-    packages = versions(("rales", "torch", "numpy", "pandas", "soundfile", "soxr", "safetensors"))
-    return {"versions": {"python": platform.python_version(), **packages}, "commit": commit()}
+    packages = package_versions(("rales", "torch", "numpy", "pandas", "soundfile", "soxr", "safetensors"))
+    return {"versions": {"python": platform.python_version(), **packages}, "commit": source_commit()}
 
 
-def versions(names: Iterable[str]) -> dict[str, str]:
-    """Packages -> their versions, "unknown" for one that is not installed."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
-
-
-def commit() -> str:
+def source_commit() -> str:
     """-> git commit of the source tree with `+changes` if files differ from it, or "" for an installed package."""
     here = Path(__file__).parent
     try:
@@ -163,7 +137,7 @@ def commit() -> str:
 def append_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:
     """Add one JSON line per split of an epoch."""
     with atomic_write(folder / "metrics.jsonl") as path:
-        path.write_text("".join(json.dumps(clean(line)) + "\n" for line in [*read_metrics(folder), *lines]))
+        path.write_text("".join(json.dumps(to_jsonable(line)) + "\n" for line in [*read_metrics(folder), *lines]))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -201,7 +175,7 @@ def append_notes(folder: Path, notes: list[dict[str, str]]) -> None:
     """Add to log.jsonl a JSON line for each note on a recording (recording, what, why) that it does not have yet."""
     lines = read_notes(folder)
     known = {(note["recording"], note["what"]) for note in lines}
-    for note in map(clean, notes):
+    for note in map(to_jsonable, notes):
         if (key := (note["recording"], note["what"])) not in known:
             known.add(key)
             lines.append(note)
@@ -220,7 +194,7 @@ def save_tensors(
     Errors: a full disk is a sentence with the size that was needed; the file that stood there before stays.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {**(more or {}), "rales": json.dumps({"seal": seals.UNSEALED, **clean(record)})}
+    metadata = {**(more or {}), "rales": json.dumps({"seal": seals.UNSEALED, **to_jsonable(record)})}
     with atomic_write(path, bytes_needed=sum(t.numel() * t.element_size() for t in contiguous.values())) as beside:
         beside.touch()
         mode = beside.stat().st_mode
@@ -292,23 +266,11 @@ def read_resume(
     return None
 
 
-def finish(folder: Path) -> None:
+def mark_done(folder: Path) -> None:
     """Say that a run is finished: `done`, after all that it stands for, and nothing to go on from any more."""
     with atomic_write(folder / "done") as beside:
         beside.touch()
-    clear(folder)
-
-
-def copy(source: Path, target: Path) -> None:
-    """Copy a file, renamed into place."""
-    with atomic_write(target, bytes_needed=source.stat().st_size) as beside:
-        shutil.copyfile(source, beside)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """JSON-able value -> file, indented, renamed into place."""
-    with atomic_write(path) as beside:
-        beside.write_text(json.dumps(clean(value), indent=2) + "\n")
+    clear_leftovers(folder)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -322,35 +284,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def split_of(run: Path) -> str:
+def stored_split_name(run: Path) -> str:
     """Run folder -> the split that its record names, "" for what is no run folder."""
     if not (run / "config.json").is_file():
         return ""
-    config = flatten(read_json(run / "config.json"))
+    config = flatten_json(read_json(run / "config.json"))
     return str(config.get("config.split.name", ""))
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Table -> CSV, renamed into place."""
-    with atomic_write(path) as beside:
-        defused_table(table).to_csv(beside, index=False)
-
-
-def digest(rows: pd.DataFrame) -> str:
-    """Cycles table -> sha256 over recording, times, label and split in a fixed order: which data a run really saw."""
-    columns = ["recording", "start_s", "end_s", "label", "split"]
-    ordered = rows[columns].sort_values(columns)
-    return hashlib.sha256(ordered.to_csv(index=False, float_format="%.5f").encode()).hexdigest()
-
-
-def clean(value: Any) -> Any:
-    """Numbers of numpy, NaN, names that are no UTF-8 -> what JSON knows (null for what is no finite number)."""
-    if isinstance(value, Mapping):
-        return {encodable(str(k)): clean(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(v) for v in value]
-    if hasattr(value, "item") and callable(value.item) and getattr(value, "ndim", 0) == 0:
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return encodable(str(value)) if isinstance(value, Path | str) else value
