@@ -17,12 +17,12 @@ from rales.training.optim import (
     load_state_tensors,
     make_adam,
     make_sgd,
+    scheduled_lr,
     set_lr,
     set_lr_factor,
     state_tensors,
     step_lr,
 )
-from rales.training.recipe_defaults import scheduled_lr
 
 
 def rate(epoch: int, half_period: int) -> float:

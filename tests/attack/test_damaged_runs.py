@@ -19,7 +19,7 @@ from rales.jobs import batch_predict, layer_search, sweep
 from rales.recipes.registry import make_recipe
 from rales.report.load_runs import notes, read_runs
 from rales.training import epoch_logits, finetune, pretrain, run_folder
-from rales.training.recipe_defaults import make_optimisers
+from rales.training.optim import make_optimisers
 from rales.web import routes_reports
 from rales.web.model_registry import Shelf
 from tests import tiny

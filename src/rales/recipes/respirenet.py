@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rales.audio.padding import duplicate, pieces
+from rales.audio.spec_augment import keep_features
 from rales.audio.spectrogram_images import RespireNetPicture, normalised
 from rales.audio.waveform_augment import concatenation_pairs, one_of_five, roll
 from rales.config import (
@@ -59,7 +60,6 @@ from rales.models.heads import Headed, respirenet_head
 from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
 from rales.training import finetune, multistage
-from rales.training.recipe_defaults import unchanged
 
 CLASS_WEIGHTS = (0.1, 0.3, 0.3, 0.3)
 TRAINING = Training(
@@ -120,7 +120,7 @@ def recipe(
             devices=own if statistics == "device" else (),
         ),
         model=partial(build_model, size=size, devices=own),
-        augment=unchanged,
+        augment=keep_features,
         batch_loss=fixed_weight_loss,
         run=run,
         provenance="code-verified",

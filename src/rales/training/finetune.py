@@ -27,8 +27,7 @@ from rales.models.layer_fusion import LayerFusion
 from rales.training import epoch_logits, lifecycle, run_folder
 from rales.training.distributed import DistributedContext
 from rales.training.losses import class_weights
-from rales.training.optim import average_with_previous_weights, largest_weight, set_lr
-from rales.training.recipe_defaults import make_optimisers, scheduled_lr
+from rales.training.optim import average_with_previous_weights, largest_weight, make_optimisers, scheduled_lr, set_lr
 from rales.training.run_records import State, check_evaluation, check_fields
 
 log = logging.getLogger(__name__)

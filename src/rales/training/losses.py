@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from rales.config import Step
 
 
 def class_weights(counts: Sequence[int]) -> Tensor:
@@ -25,6 +27,12 @@ def weighted_cross_entropy(logits: Tensor, label: Tensor, whole_label: Tensor, w
     """
     total = F.cross_entropy(logits.float(), label, weight, reduction="sum")
     return total / weight[whole_label].sum()
+
+
+def weighted_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+    """Weighted cross-entropy of one micro-batch (paper 4.3), and its logits."""
+    logits = model(features)
+    return weighted_cross_entropy(logits, step.label, step.whole_label, step.weight), logits
 
 
 def soft_binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Optimisers and schedules: parameters and numbers only."""
+"""Optimisers and schedules."""
 
 import math
 import os
@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+
+from rales.config import Config
 
 
 def make_adam(parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float) -> torch.optim.Adam:
@@ -123,3 +125,40 @@ def load_state_tensors(
     if len({frozenset(entries) for entries in state.values()}) > 1:
         raise ValueError(f"{path}: some of {prefix}… are missing; the file is damaged")
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+HEADS = ("head.", "target.", "fc.")  # what a new classification layer is called in our networks
+
+
+def make_optimisers(model: nn.Module, config: Config) -> dict[str, torch.optim.Optimizer]:
+    """Model -> the optimiser of every step and, if asked for, one of every epoch for the layer weights."""
+    train = config.train
+
+    def make(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        if train.optimiser == "adam":
+            return make_adam(parameters, lr=train.lr, weight_decay=train.weight_decay)
+        how = {"momentum": train.momentum, "nesterov": train.nesterov, "weight_decay": train.weight_decay}
+        return make_sgd(parameters, lr=train.lr, **how)  # type: ignore[arg-type]
+
+    later = []
+    if config.model.learned and config.model.layer_weight_update == "per_epoch":
+        later = [p for name, p in model.named_parameters() if name == "fusion.weight"]
+    often = [p for p in model.parameters() if not any(p is q for q in later)]
+    optimisers = {"step": make(often)}
+    if train.head_lr_factor != 1:
+        heads = [p for name, p in model.named_parameters() if name.startswith(HEADS)]
+        set_lr_factor(optimisers["step"], heads, train.head_lr_factor)
+    if later:
+        optimisers["epoch"] = make(later)
+    return optimisers
+
+
+def scheduled_lr(epoch: int, config: Config) -> float:
+    """Epoch (from 0) -> learning rate without warm-up."""
+    train = config.train
+    if train.schedule == "step":
+        return step_lr(epoch, lr=train.lr, every=train.step_epochs, factor=train.step_factor)
+    if train.schedule == "constant":
+        return train.lr
+    place = epoch + train.cosine_start_epoch
+    return cosine_lr(place, lr=train.lr, floor=train.lr_floor, half_period=train.cosine_epochs or train.epochs)
