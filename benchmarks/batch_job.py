@@ -19,6 +19,7 @@ import soundfile
 import torch
 
 from rales.config import to_dict
+from rales.files.json_files import to_jsonable
 from rales.jobs import batch_predict
 from rales.labels import CLASSES
 from rales.recipes.registry import make_recipe
@@ -80,7 +81,7 @@ def write_model(path: Path, size: str) -> None:
     torch.manual_seed(0)
     recipe = make_recipe("m2d_fusion", size=size)
     network = recipe.model(recipe.config)
-    record = {"recipe": recipe.name, "options": recipe.options, "config": run_folder.clean(to_dict(recipe.config))}
+    record = {"recipe": recipe.name, "options": recipe.options, "config": to_jsonable(to_dict(recipe.config))}
     run_folder.save_tensors(path, network.state_dict(), {**record, "classes": list(CLASSES), "epoch": 1})
 
 

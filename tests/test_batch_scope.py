@@ -20,7 +20,7 @@ from rales.export.build import export_model
 from rales.inference import attribution, audio_reader, predictor
 from rales.recipes.registry import RECIPES, make_recipe
 from rales.training import finetune, run_folder
-from rales.training.distributed import Place, place
+from rales.training.distributed import DistributedContext, init_distributed
 from rales.web import model_answers
 from tests import tiny
 from tests.command import command
@@ -122,7 +122,7 @@ def test_what_has_no_answer_for_a_cycle_alone_is_refused(trained: Path, data: Pa
 
 
 def test_several_processes_would_share_a_batch_out() -> None:
-    two = Place(**{**vars(place("cpu", "float32")), "world": 2})
+    two = DistributedContext(**{**vars(init_distributed("cpu", "float32")), "world_size": 2})
     with pytest.raises(
         ValueError, match=r"audio.scope=batch takes minimum and maximum of a whole batch, which 2 process"
     ):

@@ -474,7 +474,7 @@ def test_ctrl_c_says_how_to_go_on(
         def interrupted(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(finetune, "finish", interrupted)
+        patch.setattr(finetune, "finish_training", interrupted)
         code, out, err = command(capsys, *words)
     assert (code, out) == (130, "")
     assert "interrupted; the same command goes on where it stopped" in err

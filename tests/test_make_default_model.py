@@ -16,11 +16,10 @@ import rales
 from rales.config import to_dict
 from rales.data import read_cycles
 from rales.files.atomic import lock_folder
+from rales.files.json_files import flatten_json, to_jsonable
 from rales.models.m2d_checkpoints import read_safetensors
 from rales.recipes import m2d_pretrain
 from rales.recipes.registry import make_recipe
-from rales.training import run_folder
-from rales.training.run_folder import flatten
 from tests import tiny
 
 KINDS = ("Normal", "Fine Crackle", "Wheeze", "Wheeze+Crackle")
@@ -102,9 +101,9 @@ def test_the_second_of_two_in_a_folder_is_told(folders: tuple[Path, Path, Path],
 def test_what_is_made_is_what_ships() -> None:
     """The numbers of the shipped file's record, field by field; a field that is newer than the file is not in it."""
     _, metadata = read_safetensors(make_default_model.FILE)
-    shipped = flatten(json.loads(metadata["rales"])["config"])
+    shipped = flatten_json(json.loads(metadata["rales"])["config"])
     words = [f"train.epochs={make_default_model.EPOCHS}"]
-    here = flatten(run_folder.clean(to_dict(make_default_model.classifier_recipe("", words).config)))
+    here = flatten_json(to_jsonable(to_dict(make_default_model.classifier_recipe("", words).config)))
     assert shipped["model.dim"] == 96
     assert {name: here[name] for name in shipped} == shipped
 

@@ -172,7 +172,7 @@ def evaluate(
     from rales.inference import predictor as job
     from rales.training import run_folder
 
-    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=run_folder.split_of(run) != "folds")
+    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=run_folder.stored_split_name(run) != "folds")
     figures = job.evaluate(run, cycles, progress=True, device=device or "auto")
     show(figures, json, result_lines.figure_lines)
 

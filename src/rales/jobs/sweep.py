@@ -20,8 +20,11 @@ import pandas as pd
 from rales import parallel
 from rales.config import to_dict
 from rales.data import read_cycles, splits
+from rales.data.splits import digest_cycles
 from rales.errors import UsageError
 from rales.files.atomic import lock_folder
+from rales.files.json_files import to_jsonable
+from rales.files.writers import write_json
 from rales.jobs.linear_probe import name, subsets
 from rales.progress import progress_bar
 from rales.recipes.registry import make_recipe
@@ -141,14 +144,14 @@ def run(
         outcomes = {t.name: Outcome(t.name, "skipped") for t in planned if is_finished(t, out / t.name, cycles)}
         waiting = [trial for trial in planned if trial.name not in outcomes]
         for name in outcomes:
-            run_folder.clear(out / name)
+            run_folder.clear_leftovers(out / name)
         # closed also after Ctrl-C, when the trials would go on to their end
         with closing(ENGINES[engine](waiting, (data, out, skip_damaged, command), processes, address)) as jobs:
             bar = progress_bar(jobs, shown=progress, log_every_s=0, total=len(waiting), desc="sweep", unit="run")
             for outcome in bar:
                 outcomes[outcome.name] = outcome
-                run_folder.write_json(out / "sweep.json", summary(planned, outcomes, command))
-        run_folder.write_json(out / "sweep.json", summary(planned, outcomes, command))
+                write_json(out / "sweep.json", summary(planned, outcomes, command))
+        write_json(out / "sweep.json", summary(planned, outcomes, command))
     return [outcomes[trial.name] for trial in planned]
 
 
@@ -160,10 +163,10 @@ def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:
         stored, recipe = run_folder.read_json(folder / "config.json"), make_recipe(trial.recipe, trial.words)
         check_record(stored, folder / "config.json")
         table = splits.divide(cycles, recipe.config)
-        same_data = stored["split"]["digest"] == run_folder.digest(table[table["split"] != ""])
+        same_data = stored["split"]["digest"] == digest_cycles(table[table["split"] != ""])
         asked = stored.get("asked", stored)  # the last of several stages has numbers of its own
-        same_words = asked["options"] == run_folder.clean(recipe.options)
-        return bool(same_data and same_words and asked["config"] == run_folder.clean(to_dict(recipe.config)))
+        same_words = asked["options"] == to_jsonable(recipe.options)
+        return bool(same_data and same_words and asked["config"] == to_jsonable(to_dict(recipe.config)))
     except (
         ValueError,
         OSError,

@@ -19,6 +19,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from rales.audio.spec_augment import keep_features
 from rales.audio.spectrogram_images import MelAndCepstrum
 from rales.audio.waveform_augment import roll
 from rales.config import FIDELITIES, Audio, Config, Recipe, Training, no_weights, one_of
@@ -26,7 +27,7 @@ from rales.data.dataset import Data
 from rales.data.loader import in_order
 from rales.models.arscnet import ArscNet
 from rales.training import finetune
-from rales.training.recipe_defaults import unchanged, weighted_loss
+from rales.training.losses import weighted_loss
 
 
 def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected") -> Recipe:
@@ -43,7 +44,7 @@ def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected") -
         ),
         frontend=Pictures,
         model=partial(build_model, size=size),
-        augment=unchanged,
+        augment=keep_features,
         batch_loss=weighted_loss,
         run=finetune.run,
         provenance="reconstruction",

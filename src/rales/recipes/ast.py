@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from rales.audio import fade, info
 from rales.audio.kaldi_fbank import HOP, WINDOW, KaldiFbank
+from rales.audio.spec_augment import mask_features
 from rales.config import Audio, Augmentation, Config, Model, Recipe, Step, Training, is_original, one_of
 from rales.data.dataset import wave_settings
 from rales.data.waveform_cache import Preparation, segment
@@ -43,8 +44,7 @@ from rales.models.m2d_checkpoints import default_heads
 from rales.models.pretrained_backbones import ast_tensors
 from rales.models.vit import Size
 from rales.training import finetune
-from rales.training.losses import patch_mix_contrastive, weighted_cross_entropy
-from rales.training.recipe_defaults import masked, weighted_loss
+from rales.training.losses import patch_mix_contrastive, weighted_cross_entropy, weighted_loss
 
 
 def fine_tuned(size: str = "base", weights: str = "", fidelity: str = "corrected") -> Recipe:
@@ -150,7 +150,7 @@ def of_file(weights: str) -> Size:
 
 def augment(config: Config, features: Tensor, generator: torch.Generator) -> Tensor:
     """(B, 1, 128, frames) -> the same, masked with each clip's mean."""
-    return masked(config, features, features.mean(dim=(1, 2, 3)), generator, gate_each=True)
+    return mask_features(config, features, features.mean(dim=(1, 2, 3)), generator, gate_each=True)
 
 
 def patch_mix_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rales.audio import read, resample
-from rales.audio.spec_augment import class_pairs_appended
+from rales.audio.spec_augment import class_pairs_appended, keep_features
 from rales.audio.spectrogram_images import lungattn_picture, lungattn_wave
 from rales.audio.tqwt_decomposition import dual_q_of_cycles
 from rales.config import Audio, Config, Recipe, Step, Training, is_original, no_weights, one_of
@@ -34,7 +34,6 @@ from rales.data.waveform_cache import Preparation
 from rales.models.lung import LungAttn
 from rales.training import finetune
 from rales.training.losses import soft_binary_cross_entropy
-from rales.training.recipe_defaults import unchanged
 
 SIDES = {"base": 224, "tiny": 64}  # of the picture; the network has one size
 
@@ -66,7 +65,7 @@ def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected", r
         ),
         frontend=partial(build_frontend, side=SIDES[size]),
         model=partial(build_model, side=SIDES[size] // 16, original=original),
-        augment=unchanged,
+        augment=keep_features,
         batch_loss=mixed_loss,
         run=finetune.run,
         provenance="code-verified",

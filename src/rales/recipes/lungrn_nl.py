@@ -29,14 +29,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rales.audio import read, resample
-from rales.audio.spec_augment import mixup_appended
+from rales.audio.spec_augment import keep_features, mixup_appended
 from rales.audio.spectrogram_images import lungrn_picture
 from rales.config import Audio, Config, Recipe, Step, Training, is_original, no_weights, one_of
 from rales.data.waveform_cache import Preparation
 from rales.models.lung import LungRN
 from rales.training import finetune
 from rales.training.losses import soft_binary_cross_entropy
-from rales.training.recipe_defaults import unchanged
 
 SIDES = {"base": 128, "tiny": 32}  # of the picture; the network has one size
 
@@ -66,7 +65,7 @@ def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected", r
         ),
         frontend=partial(build_frontend, side=SIDES[size]),
         model=partial(build_model, original=original),
-        augment=unchanged,
+        augment=keep_features,
         batch_loss=mixed_loss,
         run=finetune.run,
         provenance="code-verified",

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from rales.audio import IcbhiLogMel, M2DLogMel
-from rales.audio.spec_augment import other_device, time_warp
+from rales.audio.spec_augment import mask_features, other_device, time_warp
 from rales.config import Audio, Augmentation, Config, Model, Recipe, Training, build, one_of, override, stored
 from rales.errors import UsageError
 from rales.models.classifier import FusionClassifier
@@ -45,7 +45,7 @@ from rales.models.hub import find
 from rales.models.m2d_checkpoints import encoder_of, fingerprint, load_m2d, read_tensors, record_of
 from rales.models.vit import ViT
 from rales.training import finetune
-from rales.training.recipe_defaults import masked, weighted_loss
+from rales.training.losses import weighted_loss
 
 PAPER_LAYERS = {"vanilla": (12,), "pair_5_12": (5, 12), "pair_5_11": (5, 11), "triple_4_7_10": (4, 7, 10)}
 VARIANTS = (*PAPER_LAYERS, "all_fixed", "all_learned")
@@ -352,4 +352,4 @@ def augment(config: Config, features: Tensor, generator: torch.Generator) -> Ten
         )
     if numbers.time_warp_frames:
         features = time_warp(features, max_shift_frames=numbers.time_warp_frames, generator=generator)
-    return masked(config, features, nothing, generator)
+    return mask_features(config, features, nothing, generator)

@@ -40,6 +40,7 @@ import torch
 from torch import Tensor, nn
 
 from rales.audio import IcbhiLogMel
+from rales.audio.spec_augment import keep_features, mask_features
 from rales.config import (
     Audio,
     Augmentation,
@@ -58,8 +59,7 @@ from rales.models.cnn import Cnn, CnnSize
 from rales.models.heads import Contrastive, projector
 from rales.models.pretrained_backbones import cnn_tensors
 from rales.training import finetune, multistage
-from rales.training.losses import hybrid_sup_con, multi_sup_con, sup_con, weighted_cross_entropy
-from rales.training.recipe_defaults import masked, unchanged, weighted_loss
+from rales.training.losses import hybrid_sup_con, multi_sup_con, sup_con, weighted_cross_entropy, weighted_loss
 
 
 def scl(
@@ -117,7 +117,7 @@ def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
             projectors=PROJECTORS[name],
             learns="encoder" if name in ("moummad_scl", "moummad_mscl") else "all",
         ),
-        augment=unchanged,
+        augment=keep_features,
         batch_loss=weighted_loss,
         run=finetune.run,
         provenance="code-verified",
@@ -161,7 +161,7 @@ def build_model(
 
 def augment(config: Config, features: Tensor, generator: torch.Generator) -> Tensor:
     """(B, 1, 64, frames) -> the same, masked with what a 0 of the [0, 1] picture becomes."""
-    return masked(config, features, (0.0 - config.audio.mean) / config.audio.std, generator)
+    return mask_features(config, features, (0.0 - config.audio.mean) / config.audio.std, generator)
 
 
 def with_views(recipe: Recipe, loss: Callable[..., tuple[Tensor, Tensor]], views: str) -> Recipe:
@@ -227,8 +227,8 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
         recipe,
         config=replace(recipe.config, train=probe),
         model=partial(recipe.model, learns="head"),  # type: ignore[call-arg]
-        augment=unchanged,
+        augment=keep_features,
         batch_loss=weighted_loss,
     )
     first = replace(recipe, config=replace(recipe.config, train=encoder))
-    return multistage.run(first, replace(last, asked=recipe), cycles, out, **options)
+    return multistage.run_stages(first, replace(last, asked=recipe), cycles, out, **options)

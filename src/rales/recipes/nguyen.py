@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from rales.audio.filters import apply_gains, correction_gains
 from rales.audio.padding import reflect
+from rales.audio.spec_augment import keep_features
 from rales.audio.spectrogram_images import SquarePicture
 from rales.audio.waveform_augment import roll, shift_pitch, stretch
 from rales.config import (
@@ -60,8 +61,7 @@ from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
 from rales.models.stochnorm import StochNorm2d
 from rales.training import finetune
-from rales.training.losses import category_relationship, co_tuning, weighted_cross_entropy
-from rales.training.recipe_defaults import unchanged, weighted_loss
+from rales.training.losses import category_relationship, co_tuning, weighted_cross_entropy, weighted_loss
 
 COPIES = 2  # of every train cycle with a wheeze
 BAND_LIMITS_HZ = {"Litt3200": 2000.0}  # recorded at 4 kHz; the others up to 8 kHz and more
@@ -116,7 +116,7 @@ def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
         ),
         frontend=partial(Pictures, side=224 if size == "base" else 64),
         model=partial(build_stochnorm, size=size),
-        augment=unchanged,
+        augment=keep_features,
         batch_loss=weighted_loss,
         run=finetune.run,
         provenance="secondary",

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rales.audio.padding import duplicate, pieces
+from rales.audio.spec_augment import keep_features
 from rales.audio.spectrogram_images import RespireNetPicture, normalised
 from rales.audio.waveform_augment import concatenation_pairs, one_of_five, roll
 from rales.config import (
@@ -59,7 +60,6 @@ from rales.models.heads import Headed, respirenet_head
 from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
 from rales.training import finetune, multistage
-from rales.training.recipe_defaults import unchanged
 
 CLASS_WEIGHTS = (0.1, 0.3, 0.3, 0.3)
 TRAINING = Training(
@@ -120,7 +120,7 @@ def recipe(
             devices=own if statistics == "device" else (),
         ),
         model=partial(build_model, size=size, devices=own),
-        augment=unchanged,
+        augment=keep_features,
         batch_loss=fixed_weight_loss,
         run=run,
         provenance="code-verified",
@@ -152,14 +152,14 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
         model=partial(recipe.model, devices=tuple(tuned)),  # type: ignore[call-arg]
         asked=recipe,
     )
-    if figures := multistage.reserved(last, cycles, out, options.get("command", "")):
+    if figures := multistage.reserve_run_folder(last, cycles, out, options.get("command", "")):
         return figures
 
     finetune.run(recipe, cycles, out / "stage1", **options)
     second = replace(recipe, config=replace(config, split=Split(name="official")))  # `table` is divided already
     best = "best.safetensors"
     for device in tuned:
-        started = multistage.started_from(second, out / "stage1" / best)
+        started = multistage.start_from(second, out / "stage1" / best)
         started = replace(started, fit=fit if measured else None)
         finetune.run(started, shares[device], out / f"stage2_{device}", **options)
 
@@ -168,7 +168,7 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
     for device in measured:
         for statistic in ("mean", "std"):
             prefixes[f"frontend.{statistic}_{device}"] = (networks[device], f"frontend.{statistic}")
-    return multistage.put_together(last, cycles, out, prefixes, epochs=epochs, **options)
+    return multistage.assemble_model(last, cycles, out, prefixes, epochs=epochs, **options)
 
 
 def with_pieces(config: Config, table: pd.DataFrame, *, joined: float) -> pd.DataFrame:

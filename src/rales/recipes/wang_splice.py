@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from rales.audio.filters import apply_gains, correction_gains
 from rales.audio.padding import duplicate
+from rales.audio.spec_augment import keep_features
 from rales.audio.spectrogram_images import SquarePicture
 from rales.audio.waveform_augment import domain_pairs, splice
 from rales.config import FIDELITIES, Audio, Config, Model, Recipe, Training, base_or_tiny, one_of
@@ -51,7 +52,7 @@ from rales.models.heads import Headed
 from rales.models.pretrained_backbones import resnest_tensors
 from rales.models.resnest import ResNeSt
 from rales.training import finetune
-from rales.training.recipe_defaults import unchanged, weighted_loss
+from rales.training.losses import weighted_loss
 
 FFT_SAMPLES = 256
 
@@ -82,7 +83,7 @@ def recipe(
         ),
         frontend=partial(Pictures, side=224 if size == "base" else 64),
         model=partial(build_model, size=size),
-        augment=unchanged,
+        augment=keep_features,
         batch_loss=weighted_loss,
         run=finetune.run,
         provenance="reconstruction",
