@@ -18,6 +18,7 @@ import psutil
 import soundfile
 import torch
 
+from rales.files.json_files import to_jsonable
 from rales.jobs import batch_predict
 from rales.labels import CLASSES
 from rales.recipes.registry import make_recipe
@@ -80,7 +81,7 @@ def write_model(path: Path, size: str) -> None:
     torch.manual_seed(0)
     recipe = make_recipe("m2d_fusion", size=size)
     network = recipe.build_model(recipe.settings)
-    record = {"recipe": recipe.name, "config": run_folder.clean(to_dict(recipe.settings))}
+    record = {"recipe": recipe.name, "config": to_jsonable(to_dict(recipe.settings))}
     run_folder.save_tensors(path, network.state_dict(), {**record, "classes": list(CLASSES), "epoch": 1})
 
 

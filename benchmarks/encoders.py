@@ -2,10 +2,10 @@
 
     python benchmarks/encoders.py ICBHI SPRSOUND NOISE --out runs/encoders [--seeds 5] [--epochs 4] [--long RUN]
 
-Compact encoders (those of `rales default-model`), five seeds each: as they start, pre-trained on made-up breaths, on
-SPRSound's train recordings, on those with background noise mixed in; the same number of steps each. None of them has
-heard a recording of ICBHI. `--long` adds one finished pre-training run. `--probe sprsound` probes on the events of
-SPRSound instead, whose test patients nobody has heard either. Each is probed on the official split and under
+Compact encoders (those of `scripts/make_default_model.py`), five seeds each: as they start, pre-trained on made-up
+breaths, on SPRSound's train recordings, on those with background noise mixed in; the same number of steps each. None of
+them has heard a recording of ICBHI. `--long` adds one finished pre-training run. `--probe sprsound` probes on the
+events of SPRSound instead, whose test patients nobody has heard either. Each is probed on the official split and under
 patient-disjoint five-fold cross-validation over all recordings (the seed of the folds is that of the encoder): Score
 and AUROC of "abnormal", intervals with patients resampled, the seeds of one patient staying together. Then a learning
 curve: the same probe of the last encoder in the list on fewer patients. Finished runs are kept.
@@ -13,6 +13,7 @@ curve: the same probe of the last encoder in the list on fewer patients. Finishe
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +27,16 @@ from rales.data.corpus import Collection, read_collection
 from rales.data.dataset import cycle_waves
 from rales.evaluation import bootstrap
 from rales.evaluation.metrics import confusion, icbhi_scores
-from rales.jobs import default_model, linear_probe
+from rales.jobs import linear_probe
 from rales.jobs.layer_search import features
 from rales.jobs.linear_probe import Pooled
 from rales.labels import CLASSES
 from rales.models import ViT
 from rales.recipes import m2d_pretrain
 from rales.synthesis.database import write_folder
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
+import make_default_model
 
 FOLDS, DRAWS = 5, 5
 Whole = NDArray[np.int64]
@@ -79,7 +83,7 @@ def pretrained(options: argparse.Namespace) -> dict[str, list[tuple[int, Path]]]
     runs: dict[str, list[tuple[int, Path]]] = {}
     for name, (word, sounds, mixed) in plans.items():
         for seed in range(options.seeds):
-            config = default_model.pretraining(options.epochs, seed, noise_ratio=0.3 if mixed else 0.0)
+            config = make_default_model.pretraining_settings(options.epochs, seed, noise_ratio=0.3 if mixed else 0.0)
             out = options.out / f"{word}_{seed}"
             m2d_pretrain.run(config, sounds, out, noise=mixed, command="benchmarks/encoders.py", progress=True)
             runs.setdefault(name, []).append((seed, out))
@@ -89,7 +93,7 @@ def pretrained(options: argparse.Namespace) -> dict[str, list[tuple[int, Path]]]
 
 def layers_of(run: Path, cycles: pd.DataFrame, random_seed: int | None) -> Pooled:
     """Pre-training run and cycles -> (N, L, D) pooled layers of its encoder, or of a random one of that seed."""
-    recipe = default_model.classifier(str(run))
+    recipe = make_default_model.classifier_recipe(str(run))
     encoder = recipe.build_model(recipe.settings).get_submodule("encoder").eval()
     assert isinstance(encoder, ViT)
     if random_seed is not None:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from rales.export.engine_selection import race, times_as_fast
 from rales.models import M2D, ViT
 from rales.models.cpu_inference import bf16_pays
-from rales.training.optim import adamw, clip_gradients
+from rales.training.optim import make_adamw
 
 BATCH, PATCHES, RATIO, LR, DECAY = 8, 190, 0.7, 1e-4, 0.99995
 PLAIN, FLOAT32, BF16 = "plain float32", "rales, float32", "rales, bf16"
@@ -143,13 +143,13 @@ def plain_step(model: M2D, logmel: Tensor, noise: Tensor) -> Turn:
 
 def rales_step(model: M2D, logmel: Tensor, noise: Tensor, *, bf16: bool) -> Turn:
     """-> a function that does one step as the pre-training loop does and says its loss."""
-    optimiser = adamw(model.named_parameters(), lr=LR, weight_decay=0.05, betas=(0.9, 0.95))
+    optimiser = make_adamw(model.named_parameters(), lr=LR, weight_decay=0.05, betas=(0.9, 0.95))
 
     def step() -> float:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
             loss = model(logmel, noise).loss
         loss.backward()
-        clip_gradients(model.parameters(), 3.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 3.0)
         optimiser.step()
         optimiser.zero_grad()
         model.update_target(DECAY)

@@ -11,6 +11,7 @@ The tempo weights of a fold are fitted to detections of an inner cross-validatio
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +29,10 @@ from rales.audio import io
 from rales.audio.band_energy import band_levels
 from rales.data import read_cycles, splits
 from rales.inference import breath_segmentation
-from rales.inference.breath_segmentation import LONGEST, PERIODS_S, SHORTEST, STEPS, Agreement, Detector, Span
+from rales.inference.breath_segmentation import LONGEST, PERIODS_S, SHORTEST, STEPS, Detector, Span
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from tests.breath_agreement import Agreement, agreement
 
 Numbers = NDArray[np.float32]
 FOLDS = 5
@@ -197,7 +201,7 @@ def of_bounds(one: Heard, bounds_s: NDArray[np.float64]) -> Agreement:
     spans = pairwise(bounds_s.tolist())
     first_s, end_s = one.bounds[[0, -1]]
     inside = [(a, b) for a, b in spans if min(b, end_s) - max(a, first_s) > 0.5 * (b - a)]
-    return breath_segmentation.agreement(inside, one.cycles)
+    return agreement(inside, one.cycles)
 
 
 def patient_disjoint(recordings: Sequence[Heard]) -> None:

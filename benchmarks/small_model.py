@@ -2,16 +2,17 @@
 
     python benchmarks/small_model.py ICBHI SPRSOUND --out runs/small [--seeds 5] [--only "folds all"]
 
-Trained as `rales default-model` does it: patient-disjoint five-fold cross-validation over all ICBHI recordings
-(pooled; SPRSound's train side always trains, validation patients come from the folds that train), and five seeds on
-the official split, which differ in start and order, not in the sounds. With crackles and wheezes laid over normal
-breaths, or with the real abnormal cycles instead; all layers fused, or the last alone. Then the learning curve: the
-same folds with a part of the ICBHI patients that train. Last, folds of cycles instead of patients, so that every
+Trained as `scripts/make_default_model.py` does it: patient-disjoint five-fold cross-validation over all ICBHI
+recordings (pooled; SPRSound's train side always trains, validation patients come from the folds that train), and five
+seeds on the official split, which differ in start and order, not in the sounds. With crackles and wheezes laid over
+normal breaths, or with the real abnormal cycles instead; all layers fused, or the last alone. Then the learning curve:
+the same folds with a part of the ICBHI patients that train. Last, folds of cycles instead of patients, so that every
 patient is known: what the network learns where patients are no limit. Finished runs are kept, so a second call only
 fills gaps. Intervals resample patients.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,10 @@ from sklearn.metrics import roc_auc_score
 from rales.data import read_cycles, splits
 from rales.evaluation import bootstrap
 from rales.evaluation.metrics import confusion, icbhi_scores
-from rales.jobs import default_model
 from rales.labels import CLASSES
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
+import make_default_model
 
 FOLDS = 5
 SHARES = (0.25, 0.5)
@@ -35,7 +38,7 @@ def main() -> None:
     parser.add_argument("icbhi", type=Path)
     parser.add_argument("sprsound", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=default_model.EPOCHS)
+    parser.add_argument("--epochs", type=int, default=make_default_model.EPOCHS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", help="words of a line's name; other lines are left out")
     options = parser.parse_args()
@@ -61,10 +64,10 @@ def main() -> None:
         for number in range(options.seeds if split == "official" else FOLDS):
             words = [f"train.epochs={options.epochs}", f"train.evaluate_every={options.epochs}", FUSED[fused]]
             words += [f"seed={number if split == 'official' else 0}"]
-            recipe = default_model.classifier("", words)
-            table = default_model.joined(divided(icbhi, split, number, share), sprsound)
+            recipe = make_default_model.classifier_recipe("", words)
+            table = make_default_model.join_databases(divided(icbhi, split, number, share), sprsound)
             if cycles == "overlaid":
-                table = default_model.overlaid(table, options.out / "overlay", progress=True)
+                table = make_default_model.overlay_events(table, options.out / "overlay", progress=True)
             learned = table[(table["split"] == "train") & table["patient"].str.isdigit()]
             patients.append(learned["patient"].nunique())
             out = options.out / f"{name}_{number}"

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from rales.export.engine_selection import race, times_as_fast
 from rales.models import FusionClassifier, ViT
 from rales.models.cpu_inference import bf16_pays, pack
-from rales.training.optim import adam
+from rales.training.optim import make_adam
 
 LAYERS, CLASSES, BATCH = range(1, 13), 4, 8
 EAGER, SDPA = "public, eager", "public, sdpa"
@@ -102,7 +102,7 @@ def training_step(name: str) -> Turn:
     model, frames = build(name)
     model.train()
     logmel, label = torch.randn(BATCH, 1, 80, frames), torch.arange(BATCH) % CLASSES
-    optimiser = adam(model.parameters(), lr=5e-5, weight_decay=0.0)
+    optimiser = make_adam(model.parameters(), lr=5e-5, weight_decay=0.0)
 
     def step() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=name == BF16):

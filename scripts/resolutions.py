@@ -66,8 +66,8 @@ def tried(
     name = f"{re.sub(r'[^0-9.]', '', Path(python).name)}-{resolution}"
     versions = folder / f"{name}.txt"
     words = ["pip", "compile", "pyproject.toml", "--extra", "all", "--extra", "dev", "--python", python]
-    words += ["--resolution", resolution, "--output-file", versions, "--quiet"]
-    words += ["--constraint", constraint, "--index-strategy", "unsafe-best-match"] if constraint else []
+    words += ["--resolution", resolution, "--output-file", str(versions), "--quiet"]
+    words += ["--constraint", str(constraint), "--index-strategy", "unsafe-best-match"] if constraint else []
     found = uv(*words)
     if found.returncode:
         return f"no versions fit each other\n{found.stderr}", False

@@ -20,6 +20,7 @@ import torch
 
 from rales.files import atomic
 from rales.files.atomic import atomic_write, lock_folder
+from rales.files.writers import copy_file, write_csv, write_json
 from rales.jobs import batch_predict, layer_search
 from rales.synthesis import database, event_mixing
 from rales.training import run_folder
@@ -71,7 +72,7 @@ def test_what_a_killed_process_left_goes_and_what_one_writes_stays(tmp_path: Pat
     assert len(names(tmp_path)) == 2, "nothing was left, so nothing can be swept"
     alive = written_by_another("alive", tmp_path)
     atomic._remove_abandoned_once.cache_clear()  # as a command that begins
-    run_folder.write_json(tmp_path / "y.json", {})
+    write_json(tmp_path / "y.json", {})
     assert len([name for name in names(tmp_path) if name.endswith(".part")]) == 1
     with atomic.lock_folder(tmp_path):
         assert len([name for name in names(tmp_path) if name.endswith(".part")]) == 1
@@ -128,7 +129,7 @@ def test_where_nothing_can_be_locked_a_day_counts(tmp_path: Path, monkeypatch: p
             os.utime(path, (path.stat().st_mtime - age_s,) * 2)
     atomic.remove_abandoned(tmp_path)
     assert names(tmp_path) == [".new.0123abcd.part"]
-    run_folder.write_json(tmp_path / "x.json", {})
+    write_json(tmp_path / "x.json", {})
     assert names(tmp_path) == [".new.0123abcd.part", "x.json"]
     with pytest.raises(OSError, match="knows no locks"), atomic.lock_folder(tmp_path):
         pytest.fail("claimed")
@@ -184,9 +185,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     "write",
     [
         lambda path: run_folder.save_tensors(path, {"w": torch.ones(3)}, {}),
-        lambda path: run_folder.write_json(path, {}),
-        lambda path: run_folder.write_table(path, pd.DataFrame({"a": [1]})),
-        lambda path: run_folder.copy(Path(__file__), path),
+        lambda path: write_json(path, {}),
+        lambda path: write_csv(path, pd.DataFrame({"a": [1]})),
+        lambda path: copy_file(Path(__file__), path),
     ],
 )
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, told: list[str], write: Any) -> None:
@@ -217,7 +218,7 @@ def test_a_disk_that_is_full_when_it_is_asked_to_keep_the_file(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"x.json: the disk is full .*make room and run the same command again"):
-        run_folder.write_json(tmp_path / "x.json", {})
+        write_json(tmp_path / "x.json", {})
     assert (names(tmp_path), (tmp_path / "x.json").read_text()) == (["x.json"], "old")
 
 
@@ -226,7 +227,7 @@ def test_a_file_system_that_knows_no_syncing_is_written_to(tmp_path: Path, monke
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
     monkeypatch.setattr(os, "fsync", unknown)
-    run_folder.write_json(tmp_path / "x.json", {})
+    write_json(tmp_path / "x.json", {})
     assert names(tmp_path) == ["x.json"]
 
 
@@ -235,7 +236,7 @@ def test_a_file_system_that_knows_no_syncing_is_written_to(tmp_path: Path, monke
 
 def begin_run(out: Path) -> None:
     with lock_folder(out):
-        run_folder.begin(out, RECORD)
+        run_folder.begin_run(out, RECORD)
 
 
 def begin_batch(out: Path) -> None:
@@ -251,15 +252,15 @@ def begin_layers(out: Path) -> None:
 def whole_run(out: Path) -> None:
     """A run of two epochs, as the training loops use the folder."""
     with lock_folder(out):
-        if run_folder.begin(out, RECORD):
+        if run_folder.begin_run(out, RECORD):
             return
         found = run_folder.read_resume(out, lambda *_: None)
         for epoch in range(found["epoch"] + 1 if found else 1, 3):
-            run_folder.forget_after(out, epoch - 1)
+            run_folder.truncate_metrics(out, epoch - 1)
             run_folder.append_metrics(out, [{"epoch": epoch, "split": "train"}])
             run_folder.save_tensors(out / "best.safetensors", {"w": torch.full((3,), epoch)}, {"epoch": epoch})
             run_folder.save_resume(out, {"w": torch.full((3,), epoch)}, {"state": {"epoch": epoch}})
-        run_folder.finish(out)
+        run_folder.mark_done(out)
 
 
 def synthetic_folder(out: Path) -> None:

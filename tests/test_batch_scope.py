@@ -21,7 +21,7 @@ from rales.recipes.registry import make_recipe
 from rales.registry import RECIPES
 from rales.settings import StandardisedAudio
 from rales.training import finetune, run_folder
-from rales.training.distributed import Place, place
+from rales.training.distributed import DistributedContext, init_distributed
 from rales.training.recipe import Recipe
 from rales.web import model_answers
 from tests import tiny
@@ -124,7 +124,7 @@ def test_what_has_no_answer_for_a_cycle_alone_is_refused(trained: Path, data: Pa
 
 
 def test_several_processes_would_share_a_batch_out() -> None:
-    two = Place(**{**vars(place("cpu", "float32")), "world": 2})
+    two = DistributedContext(**{**vars(init_distributed("cpu", "float32")), "world_size": 2})
     with pytest.raises(
         ValueError, match=r"audio.scope=batch takes minimum and maximum of a whole batch, which 2 process"
     ):

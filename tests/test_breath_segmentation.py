@@ -16,6 +16,7 @@ from rales.inference import breath_segmentation
 from rales.synthesis import simulator
 from rales.training import finetune
 from tests import tiny
+from tests.breath_agreement import agreement
 
 Span = tuple[float, float]
 
@@ -52,7 +53,7 @@ def test_simulated_breaths_are_found(period_s: float) -> None:
     scores = []
     for seed in range(5):
         wave, true = breathing(24.0, period_s, seed=seed)
-        scores.append(breath_segmentation.agreement(breath_segmentation.cycles(wave, 4000), true).f1)
+        scores.append(agreement(breath_segmentation.cycles(wave, 4000), true).f1)
     assert np.median(scores) > 0.8, scores
 
 
@@ -84,7 +85,7 @@ def test_digital_silence_before_the_sound_is_no_evidence() -> None:
     alone = breath_segmentation.cycles(wave, 4000)
     later = breath_segmentation.cycles(np.concatenate([np.zeros(31 * 4000, np.float32), wave]), 4000)
     assert later[0][0] > 30.9
-    assert breath_segmentation.agreement([(start - 31, end - 31) for start, end in later], alone).f1 > 0.6
+    assert agreement([(start - 31, end - 31) for start, end in later], alone).f1 > 0.6
 
 
 def test_ten_minutes() -> None:
@@ -92,7 +93,7 @@ def test_ten_minutes() -> None:
     begin = time.process_time()
     found = breath_segmentation.cycles(wave, 4000)
     assert time.process_time() - begin < 20  # a guard against quadratic time, no measurement
-    assert breath_segmentation.agreement(found, true).f1 > 0.7
+    assert agreement(found, true).f1 > 0.7
     assert found[-1][1] > 590
     assert all(before[1] == after[0] for before, after in pairwise(found))
 
@@ -149,27 +150,15 @@ def test_windows_cover_a_recording(duration_s: float, expected: list[Span]) -> N
     assert breath_segmentation.windows(duration_s) == expected
 
 
-def test_windows_that_overlap() -> None:
-    assert breath_segmentation.windows(9.3, 4.0, 0.5) == [(0, 4), (2, 6), (4, 8), (6, 9.3)]
-    assert breath_segmentation.windows(8.2, 4.0, 0.5) == [(0, 4), (2, 6), (4, 8.2)]
-    assert breath_segmentation.windows(10.0, 4.0, 0.25) == [(0, 4), (3, 7), (6, 10)]
-
-
-@pytest.mark.parametrize(("length_s", "overlap"), [(0.0, 0.0), (4.0, 1.0), (4.0, -0.1)])
-def test_windows_that_make_no_sense(length_s: float, overlap: float) -> None:
-    with pytest.raises(ValueError, match="expected a length > 0 and 0 <= overlap < 1"):
-        breath_segmentation.windows(10.0, length_s, overlap)
-
-
 # Agreement
 
 
 def test_agreement_by_hand() -> None:
     annotated = [(0.0, 2.0), (2.0, 4.0), (4.0, 6.0)]
-    same = breath_segmentation.agreement(annotated, annotated)
+    same = agreement(annotated, annotated)
     assert (same.boundary_error_s, same.f1, same.rate_error_per_min) == (0, 1, 0)
     # The first is matched (1.5 of 2 s), the second found cycle covers two annotated ones by half.
-    other = breath_segmentation.agreement([(0.5, 2.0), (2.0, 6.0)], annotated)
+    other = agreement([(0.5, 2.0), (2.0, 6.0)], annotated)
     assert (other.matched, other.found, other.annotated) == (2, 2, 3)
     assert other.f1 == pytest.approx(0.8)
     assert other.boundary_error_s == pytest.approx(0.25)  # of 0.5, 0, 2, 0
@@ -177,17 +166,17 @@ def test_agreement_by_hand() -> None:
 
 
 def test_no_cycle_is_matched_twice() -> None:
-    twice = breath_segmentation.agreement([(0.0, 1.0), (1.0, 2.0)], [(0.0, 2.0)])
+    twice = agreement([(0.0, 1.0), (1.0, 2.0)], [(0.0, 2.0)])
     assert twice.matched == 1
     assert twice.f1 == pytest.approx(2 / 3)
 
 
 def test_agreement_with_nothing() -> None:
-    nothing = breath_segmentation.agreement([], [(0.0, 2.0)])
+    nothing = agreement([], [(0.0, 2.0)])
     assert (nothing.f1, nothing.matched) == (0, 0)
     assert np.isnan(nothing.boundary_error_s)
     assert np.isnan(nothing.rate_error_per_min)
-    assert np.isnan(breath_segmentation.agreement([], []).f1)
+    assert np.isnan(agreement([], []).f1)
 
 
 # The command
@@ -254,10 +243,8 @@ def test_real_recordings_agree_better_than_windows(shared_data: Path) -> None:
     for path in sorted((shared_data / "icbhi").glob("*.wav")):
         annotated = [(row[0], row[1]) for row in np.loadtxt(path.with_suffix(".txt"), ndmin=2)]
         wave, rate_hz = soundfile.read(path, dtype="float32")
-        found_f1.append(breath_segmentation.agreement(breath_segmentation.cycles(wave, rate_hz), annotated).f1)
-        window_f1.append(
-            breath_segmentation.agreement(breath_segmentation.windows(len(wave) / rate_hz, 2.7), annotated).f1
-        )
+        found_f1.append(agreement(breath_segmentation.cycles(wave, rate_hz), annotated).f1)
+        window_f1.append(agreement(breath_segmentation.windows(len(wave) / rate_hz, 2.7), annotated).f1)
     assert len(found_f1) == 15
     assert np.mean(found_f1) > 0.7
     assert np.mean(found_f1) > np.mean(window_f1)

@@ -62,6 +62,8 @@ def test_help_lists_every_word(capsys: Capture) -> None:
     assert (code, err) == (0, "")
     listed = [line.strip("│ ").split()[0] for line in out.splitlines() if line.strip("│ ")]
     assert set(WORDS) <= set(listed)
+    titles = [line.strip("╭╮─ ") for line in out.splitlines() if line.startswith("╭")]
+    assert titles == ["Start here", "Train and evaluate", "Your recordings", "Studies", "Options"]
     assert "not a diagnosis" in " ".join(out.split()).replace("│ ", "")
 
 
@@ -472,7 +474,7 @@ def test_ctrl_c_says_how_to_go_on(
         def interrupted(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(finetune, "finish", interrupted)
+        patch.setattr(finetune, "finish_training", interrupted)
         code, out, err = command(capsys, *words)
     assert (code, out) == (130, "")
     assert "interrupted; the same command goes on where it stopped" in err

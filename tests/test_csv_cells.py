@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from rales.data import manifest
 from rales.files.csv_cells import defused, defused_table, one_line, restored
+from rales.files.writers import write_csv
 from rales.inference import prediction_writers
-from rales.training import run_folder
 
 FORMULAS = ["=1+1", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "=cmd|' /C calc'!A0", "-1", "+A1", "-SUM(A1)", "＝1"]
 PLAIN = ["anna", "-dash", "a=b", "001", "1e5", "'tis", "back\\slash", "percent%20", "患者", 'quote"double', ""]
@@ -55,7 +55,7 @@ def test_every_csv_of_ours_is_defused_and_read_back(tmp_path: Path, name: str) -
     rows = rows.assign(label="normal", cycle=1, crackle=0, wheeze=0, patient="p", device="", location="", mode="")
     rows["split"] = "train"
     prediction_writers.write_table([rows], tmp_path / "predicted.csv")
-    run_folder.write_table(tmp_path / "run.csv", rows)
+    write_csv(tmp_path / "run.csv", rows)
     manifest.write(rows.assign(path=str(tmp_path / f"{name}.wav")), tmp_path / "own.csv")
     for file in ("predicted.csv", "run.csv", "own.csv"):
         text = (tmp_path / file).read_text()

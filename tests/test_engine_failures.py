@@ -12,6 +12,7 @@ import rales
 from rales.errors import UsageError
 from rales.export import artefact, engine_selection, parity, torch_export
 from rales.export.engine_selection import load
+from rales.files.writers import write_json
 from rales.training import run_folder
 from tests import tiny
 
@@ -67,7 +68,7 @@ class Engines:
 
     def save(self, graph: Any, out: Path, record: dict[str, Any]) -> list[Path]:
         self.step("save")
-        run_folder.write_json(out, record)
+        write_json(out, record)
         return [out]
 
     def read(self, path: Path) -> tuple[Path, dict[str, Any]]:

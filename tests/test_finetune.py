@@ -22,7 +22,7 @@ from rales.data import read_cycles, splits
 from rales.evaluation.metrics import confusion, icbhi_scores
 from rales.evaluation.predictions import FIGURES
 from rales.labels import CLASSES
-from rales.settings import Training
+from rales.settings import RunSettings, Training
 from rales.training import epoch_logits, finetune, run_folder
 from rales.training.recipe import Recipe
 from tests import tiny
@@ -157,10 +157,10 @@ def test_a_finished_run_is_returned_as_it_is(train: Train, undisturbed: Path) ->
 
 
 def stop_after(function: str, calls: int, *, before: bool = False) -> Callable[[pytest.MonkeyPatch], None]:
-    """Ctrl-C at a given call of a function of `finetune`, `runs` or `epochs`, after it or instead of it."""
+    """Ctrl-C at a given call of a function of `finetune`, `run_folder` or `epoch_logits`, after it or instead of it."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-        module = next(module for module in (run_folder, epoch_logits, finetune) if hasattr(module, function))
+        module = next(module for module in (finetune, run_folder, epoch_logits) if hasattr(module, function))
         original, count = getattr(module, function), 0
 
         def stopping(*arguments: Any, **options: Any) -> Any:
@@ -181,14 +181,14 @@ def stop_after(function: str, calls: int, *, before: bool = False) -> Callable[[
 @pytest.mark.parametrize(
     ("moment", "epochs_kept"),
     [
-        pytest.param(stop_after("keep", 1), 1, id="after epoch 1"),
+        pytest.param(stop_after("save_epoch", 1), 1, id="after epoch 1"),
         pytest.param(stop_after("train_epoch", 1), 0, id="in epoch 1"),
         pytest.param(stop_after("append_metrics", 2), 1, id="metrics of epoch 2 written, weights not"),
         pytest.param(stop_after("append_epoch", 2), 1, id="logits of epoch 2 written, weights not"),
         pytest.param(stop_after("save_tensors", 5), 1, id="best of epoch 2 written, resume not"),
         pytest.param(stop_after("save_tensors", 9), 3, id="last written"),
-        pytest.param(stop_after("write_table", 1, before=True), 3, id="before predictions"),
-        pytest.param(stop_after("write_json", 3), 3, id="before done"),
+        pytest.param(stop_after("write_csv", 1, before=True), 3, id="before predictions"),
+        pytest.param(stop_after("write_json", 2), 3, id="before done"),
     ],
 )
 def test_an_interrupted_run_ends_as_an_undisturbed_one(
@@ -220,8 +220,8 @@ def plan_scores(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     """Make the watched figures of each epoch a given number."""
     evaluate = finetune.evaluate_part
 
-    def planned(model: Any, frontend: Any, data: Any, part: str, weight: Any, epoch: int, here: Any) -> Any:
-        line, logits = evaluate(model, frontend, data, part, weight, epoch, here)
+    def planned(job: finetune.Training, part: str, epoch: int) -> Any:
+        line, logits = evaluate(job, part, epoch)
         return {**line, "score": scores[epoch - 1], "auroc": scores[epoch - 1]}, logits
 
     monkeypatch.setattr(finetune, "evaluate_part", planned)
@@ -300,8 +300,8 @@ def plan_logits(monkeypatch: pytest.MonkeyPatch, logits: list[list[list[float]]]
     found, said = finetune.part_logits, {"validation": iter(logits), "test": iter([*logits, logits[0]])}
     last = list[list[list[float]]]()
 
-    def planned(model: Any, frontend: Any, data: Any, part: str, here: Any) -> tuple[pd.DataFrame, Tensor]:
-        cycles, _ = found(model, frontend, data, part, here)
+    def planned(model: Any, frontend: Any, data: Any, part: str, context: Any) -> tuple[pd.DataFrame, Tensor]:
+        cycles, _ = found(model, frontend, data, part, context)
         rows = next(said[part], last[0] if last else logits[0])
         last[:] = [rows]
         return cycles, torch.tensor([rows[CLASSES.index(label)] for label in cycles["label"]])
@@ -359,10 +359,10 @@ def test_validation_cycles_that_lack_a_class(labels: list[str], by_auroc: bool, 
     numbers = np.array([CLASSES.index(label) for label in labels], np.int64)
     ways: list[tuple[Literal["auroc", "score"], bool]] = [("auroc", by_auroc), ("score", by_score)]
     for by, possible in ways:
-        problem = finetune.selection_problem(Training(select="validation", select_by=by), numbers)
+        problem = finetune.selection_problem(RunSettings(Training(select="validation", select_by=by)), numbers)
         assert (problem == "") == possible
         assert possible or f"cannot choose an epoch by train.select_by={by}" in problem
-    assert finetune.selection_problem(Training(), numbers) == ""
+    assert finetune.selection_problem(RunSettings(), numbers) == ""
 
 
 def test_validation_cycles_that_cannot_choose_are_a_warning(
@@ -478,7 +478,7 @@ def test_per_epoch_layer_weights_survive_an_interruption(
 ) -> None:
     words = ("model.layer_weight_update=per_epoch",)
     train(tmp_path / "undisturbed", *words)
-    stop_after("keep", 2)(monkeypatch)
+    stop_after("save_epoch", 2)(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "stopped", *words)
     monkeypatch.undo()
@@ -591,7 +591,7 @@ def test_a_damaged_resume_is_told_and_the_one_before_is_taken(
     damage: str,
 ) -> None:
     out = tmp_path / "run"
-    stop_after("keep", 2)(monkeypatch)
+    stop_after("save_epoch", 2)(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(out)
     monkeypatch.undo()
@@ -613,9 +613,9 @@ def test_a_damaged_resume_is_told_and_the_one_before_is_taken(
     begun = []
     train_epoch = finetune.train_epoch
 
-    def watched(*given: Any) -> Any:
-        begun.append((given[6], {line["epoch"] for line in lines(out)}, set(epoch_logits.read_epochs(out)["epoch"])))
-        return train_epoch(*given)
+    def watched(job: finetune.Training, epoch: int) -> Any:
+        begun.append((epoch, {line["epoch"] for line in lines(out)}, set(epoch_logits.read_epochs(out)["epoch"])))
+        return train_epoch(job, epoch)
 
     monkeypatch.setattr(finetune, "train_epoch", watched)
     train(out)
@@ -628,7 +628,7 @@ def test_a_damaged_resume_is_told_and_the_one_before_is_taken(
 def test_a_damaged_resume_without_one_before_is_named(
     tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop_after("keep", 1)(monkeypatch)
+    stop_after("save_epoch", 1)(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run")
     monkeypatch.undo()

@@ -17,7 +17,7 @@ from torch import Tensor
 from rales.models import FusionClassifier, LayerFusion, ViT, load_m2d, mean_plus_max
 from rales.models.layer_fusion import concatenate
 from rales.training.losses import weighted_cross_entropy
-from rales.training.optim import adam
+from rales.training.optim import make_adam
 
 RUNS = ("vanilla", "pair_fixed", "all_fixed", "all_learned")
 STEPS = 6
@@ -167,7 +167,7 @@ def test_trajectory_of_the_reference(golden: Path, run: str) -> None:
     facts, tensors = trajectory(golden)
     model = model_of(golden, run)
     logmel, label, weight = tensors["input"], tensors["label"], tensors["class_weight"]
-    optimiser = adam(model.parameters(), lr=facts["lr"], weight_decay=facts["weight_decay"])
+    optimiser = make_adam(model.parameters(), lr=facts["lr"], weight_decay=facts["weight_decay"])
 
     assert torch.allclose(model.embed(logmel), tensors[f"{run}.pooled"], rtol=0, atol=5e-5)
     losses = []

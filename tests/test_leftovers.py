@@ -47,7 +47,7 @@ def test_beside_an_engine_and_in_tmpdir(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_beside_a_public_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed when the checkpoint was in its place, with its zip still there."""
+    """Killed while it was downloaded."""
     monkeypatch.setenv("RALES_CACHE", str(tmp_path))
     name = next(iter(hub.PUBLIC))
     place = hub.folder() / name
@@ -55,7 +55,6 @@ def test_beside_a_public_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     np.save(place / "checkpoint.npy", np.zeros(1))
     (place / "checkpoint.npy").rename(place / "checkpoint-300.pth")
     (place.parent / f"{name}.json").write_text(json.dumps({"files": {}}))
-    left = [abandoned(place.parent, f".{name}.json"), place.parent / f"{name}.zip"]
-    left[1].touch()
+    left = [abandoned(place.parent, f".{name}.json"), abandoned(place.parent, f".{name}")]
     assert hub.fetch(name, progress=False) == place / "checkpoint-300.pth"
     assert not any(path.exists() for path in left)

@@ -16,11 +16,11 @@ from rales.cli.console import say
 from rales.data import audit
 from rales.data.corpus import read_collection
 from rales.files.csv_cells import encodable, one_line, restored_table
+from rales.files.json_files import to_jsonable
 from rales.inference import prediction_writers, predictor
 from rales.labels import CLASSES
 from rales.recipes.registry import make_recipe
 from rales.settings import to_dict
-from rales.training import run_folder
 from tests import tiny
 from tests.command import command
 
@@ -88,7 +88,7 @@ def test_tables(form: str, folder: Path, model: Path, tmp_path: Path, capsys: py
 def test_systems_that_prepare_their_own_sound(folder: Path) -> None:
     recipe = make_recipe("wang_splice", ["train.device=cpu"], size="tiny")
     network = recipe.build_model(recipe.settings)
-    record = {"recipe": recipe.name, "config": run_folder.clean(to_dict(recipe.settings)), "classes": list(CLASSES)}
+    record = {"recipe": recipe.name, "config": to_jsonable(to_dict(recipe.settings)), "classes": list(CLASSES)}
     model = predictor.Model(recipe, network, record, torch.device("cpu"))
     table = model.predict([folder / "good.wav", folder / os.fsdecode(b"pati\xebnt.wav")], quality=False)
     assert table["recording"].tolist() == ["good", "pati\\xebnt"]

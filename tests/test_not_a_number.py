@@ -25,7 +25,6 @@ from rales.models.pretrained_backbones import resnet_tensors
 from rales.recipes import m2d_pretrain
 from rales.recipes.registry import make_recipe
 from rales.training import finetune, pretrain, run_folder
-from rales.training.optim import clip_gradients
 from rales.training.recipe import LossContext, Recipe
 from rales.web import model_answers
 from tests import tiny
@@ -150,16 +149,16 @@ def test_a_poisoned_resume_is_named(tmp_path: Path, place: Path, train: Train) -
 def test_pretraining_keeps_no_weights_that_are_no_numbers(
     tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps, clip = 0, clip_gradients
+    steps, clip = 0, torch.nn.utils.clip_grad_norm_
 
-    def spoil(parameters: Any, most: float) -> float:
+    def spoil(parameters: Any, most: float) -> Tensor:
         nonlocal steps
         steps, chosen = steps + 1, list(parameters)
         if steps == STEPS:
             chosen[0].grad.fill_(math.nan)
         return clip(chosen, most)
 
-    monkeypatch.setattr(pretrain, "clip_gradients", spoil)
+    monkeypatch.setattr(pretrain, "clip_grad_norm_", spoil)
     data = read_collection([place / "data"])
     with pytest.raises(ValueError, match=r"a weight is nan in epoch 1, step 3; use a lower pretrain.lr.*be used again"):
         m2d_pretrain.run(tiny.pretraining(), data, tmp_path / "run")

@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from rales.settings import RunSettings, Training
 from rales.training.optim import (
-    adam,
+    average_with_previous_weights,
     cosine_lr,
-    interpolate,
     largest_weight,
-    learn_faster,
     load_state_tensors,
+    make_adam,
+    make_sgd,
+    scheduled_lr,
     set_lr,
-    sgd,
+    set_lr_factor,
     state_tensors,
     step_lr,
 )
-from rales.training.recipe_defaults import scheduled_lr
 
 
 def rate(epoch: int, half_period: int) -> float:
@@ -76,14 +76,14 @@ def test_weight_decay_is_coupled() -> None:
     """The decay is part of the gradient, so Adam's first step is lr times its sign, whatever its size."""
     weight = nn.Parameter(torch.tensor([2.0, -3.0]))
     weight.grad = torch.zeros(2)
-    adam([weight], lr=0.1, weight_decay=1e-2).step()
+    make_adam([weight], lr=0.1, weight_decay=1e-2).step()
     assert weight.tolist() == pytest.approx([1.9, -2.9], abs=1e-5)
 
 
 def test_frozen_parameters_are_left_out() -> None:
     model = nn.Linear(2, 2)
     model.weight.requires_grad_(False)
-    groups = adam(model.parameters(), lr=1, weight_decay=0).param_groups
+    groups = make_adam(model.parameters(), lr=1, weight_decay=0).param_groups
     assert [p.shape for p in groups[0]["params"]] == [(2,)]
 
 
@@ -100,7 +100,7 @@ def test_going_on_from_a_file_equals_never_having_stopped(tmp_path: Path) -> Non
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     model[0].requires_grad_(False)
-    optimiser = adam(model.parameters(), lr=1e-2, weight_decay=1e-4)
+    optimiser = make_adam(model.parameters(), lr=1e-2, weight_decay=1e-4)
     steps(model, optimiser, first=0, last=3)
     file = tmp_path / "state.safetensors"
     save_file({**model.state_dict(), **state_tensors(optimiser, "optimiser.step.")}, file)
@@ -112,18 +112,18 @@ def test_going_on_from_a_file_equals_never_having_stopped(tmp_path: Path) -> Non
     again = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     again.load_state_dict({name: value for name, value in tensors.items() if name not in names})
     again[0].requires_grad_(False)
-    other = adam(again.parameters(), lr=1e-2, weight_decay=1e-4)
+    other = make_adam(again.parameters(), lr=1e-2, weight_decay=1e-4)
     load_state_tensors(other, tensors, "optimiser.step.", "x")
     assert torch.equal(steps(again, other, first=3, last=6), undisturbed)
-    forgetful = adam(again.parameters(), lr=1e-2, weight_decay=1e-4)
+    forgetful = make_adam(again.parameters(), lr=1e-2, weight_decay=1e-4)
     again.load_state_dict({name: value for name, value in tensors.items() if name not in names})
     assert not torch.equal(steps(again, forgetful, first=3, last=6), undisturbed)
 
 
 def test_sgd_steps_and_a_head_that_learns_faster() -> None:
     body, head = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
-    optimiser = sgd([body, head], lr=0.1, momentum=0, nesterov=False, weight_decay=0)
-    learn_faster(optimiser, [head], 10)
+    optimiser = make_sgd([body, head], lr=0.1, momentum=0, nesterov=False, weight_decay=0)
+    set_lr_factor(optimiser, [head], 10)
     for _ in range(2):
         set_lr(optimiser, 0.01)
         (body + head).sum().backward()
@@ -134,7 +134,7 @@ def test_sgd_steps_and_a_head_that_learns_faster() -> None:
 
 def test_momentum_survives_a_file() -> None:
     parameter = nn.Parameter(torch.ones(1))
-    made = [sgd([parameter], lr=0.1, momentum=0.9, nesterov=True, weight_decay=0) for _ in range(2)]
+    made = [make_sgd([parameter], lr=0.1, momentum=0.9, nesterov=True, weight_decay=0) for _ in range(2)]
     assert state_tensors(made[0], "") == {}
     parameter.grad = torch.ones(1)
     made[0].step()
@@ -153,7 +153,7 @@ def test_interpolation_halves_a_step() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for name, moved in (("weight", 1), ("running_mean", 4), ("num_batches_tracked", 1)):
         model.state_dict()[name] += moved
-    interpolate(model, before, 0.5)
+    average_with_previous_weights(model, before, 0.5)
     after = model.state_dict()
     assert after["weight"].tolist() == [1.5, 1.5]
     assert after["running_mean"].tolist() == [2, 2]

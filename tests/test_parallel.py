@@ -75,3 +75,40 @@ def test_it_is_heard_of_after_children_were_started() -> None:
     words = [sys.executable, "-c", HEARD_LATER]
     said = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120)
     assert (said.returncode, said.stdout) == (0, "[True] set()\n"), said.stderr
+
+
+TASKS = """
+import os, signal, sys
+from rales import parallel
+
+class OfTwo(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+def answer(number, place):
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 2:
+        raise OfTwo("this", "that")
+    return os.getpid(), os.environ["PLACE"]
+
+if __name__ == "__main__":
+    options = {"processes": 2, "environments": [{"PLACE": "a"}, {"PLACE": "b"}]}
+    for retries in (0, 1):
+        found = dict(parallel.in_processes(answer, range(5), (0,), retries=retries, **options))
+        print([str(found[1]), str(found[2]), sorted(found)])
+    found = dict(parallel.in_processes(answer, (0, 3, 4, 5), (0,), process_per_task=True, **options))
+    print([len({pid for pid, _ in found.values()}), sorted({place for _, place in found.values()})])
+"""
+
+
+def test_a_task_whose_process_dies_takes_no_other_with_it(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text(TASKS)
+    words = [sys.executable, str(tmp_path / "tasks.py")]
+    ended = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=300)
+    assert ended.stdout.splitlines() == [
+        "['its process was ended by SIGKILL (out of memory, or killed)', 'OfTwo: this and that', [0, 1, 2, 3, 4]]",
+        "['its process was ended 2 times by SIGKILL (out of memory, or killed)', 'OfTwo: this and that', "
+        "[0, 1, 2, 3, 4]]",
+        "[4, ['a', 'b']]",
+    ], ended.stderr

@@ -17,6 +17,7 @@ from rales.data import read_cycles
 from rales.data.waveform_cache import waveform
 from rales.errors import UsageError
 from rales.evaluation import bootstrap, predictions
+from rales.files.json_files import to_jsonable
 from rales.inference import audio_reader as reading
 from rales.inference import predictor
 from rales.labels import CLASSES
@@ -336,7 +337,7 @@ def test_evaluation_of_a_run_on_another_split(place: Path, tmp_path: Path, split
     figures = predictor.evaluate(tmp_path / "run", cycles, cache_folder=place / "cache")
     stored = run_folder.read_json(tmp_path / "run" / "evaluation.json")
     assert figures["confusion"] == stored["confusion"]
-    assert run_folder.clean(figures["ci95"]) == stored["ci95"]
+    assert to_jsonable(figures["ci95"]) == stored["ci95"]
     assert figures["protocol"]["same_data_as_training"] is True
     assert figures["leak_free"] == {}
     table = pd.read_csv(tmp_path / "run" / "predictions.csv")
@@ -405,7 +406,7 @@ def test_a_folder_without_recordings_is_a_sentence(model: predictor.Model, tmp_p
 def test_places_without_a_model_are_sentences(tmp_path: Path, place: Path) -> None:
     with pytest.raises(ValueError, match=r"no run folder \(config.json is missing\)"):
         rales.load(tmp_path)
-    run_folder.begin(tmp_path / "unfinished", run_folder.read_json(place / "run" / "config.json"))
+    run_folder.begin_run(tmp_path / "unfinished", run_folder.read_json(place / "run" / "config.json"))
     with pytest.raises(ValueError, match=r"unfinished: the run is not finished; the same train command"):
         rales.load(tmp_path / "unfinished")
     with pytest.raises(FileNotFoundError, match=r"nothing: no such checkpoint"):

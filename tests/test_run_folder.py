@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from rales.data.splits import digest_cycles
 from rales.files.atomic import atomic_write, lock_folder
+from rales.files.json_files import flatten_json
+from rales.files.writers import copy_file, write_csv, write_json
 from rales.training import run_folder
 
 RECORD: dict[str, Any] = {
@@ -43,36 +46,36 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 def test_a_new_folder_is_made_with_its_record(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "run"
-    assert run_folder.begin(folder, RECORD) is False
+    assert run_folder.begin_run(folder, RECORD) is False
     assert [path.name for path in folder.iterdir()] == ["config.json"]
     assert run_folder.read_json(folder / "config.json") == json.loads(json.dumps(RECORD))
 
 
 def test_the_same_run_goes_on_until_it_is_done(tmp_path: Path) -> None:
-    run_folder.begin(tmp_path, RECORD)
+    run_folder.begin_run(tmp_path, RECORD)
     (tmp_path / "resume.safetensors").touch()
     changed = other(command="rales train --json", versions={"torch": "3"}, commit="def+changes")
-    assert run_folder.begin(tmp_path, changed) is False
+    assert run_folder.begin_run(tmp_path, changed) is False
     (tmp_path / "done").touch()
-    assert run_folder.begin(tmp_path, changed) is True
-    assert run_folder.begin(tmp_path, changed) is True
+    assert run_folder.begin_run(tmp_path, changed) is True
+    assert run_folder.begin_run(tmp_path, changed) is True
     assert run_folder.read_json(tmp_path / "config.json")["commit"] == "abc"
 
 
 def test_a_run_that_stopped_before_its_first_epoch_may_start_again_with_other_settings(tmp_path: Path) -> None:
-    run_folder.begin(tmp_path, RECORD)
-    assert run_folder.begin(tmp_path, other(recipe="m2d_fusion", seed=5)) is False
+    run_folder.begin_run(tmp_path, RECORD)
+    assert run_folder.begin_run(tmp_path, other(recipe="m2d_fusion", seed=5)) is False
     assert run_folder.read_json(tmp_path / "config.json")["seed"] == 5
 
 
 @pytest.mark.parametrize("name", ["resume.safetensors", "done"])
 def test_a_run_of_other_settings_is_left_alone(tmp_path: Path, name: str) -> None:
-    run_folder.begin(tmp_path, RECORD)
+    run_folder.begin_run(tmp_path, RECORD)
     (tmp_path / name).write_bytes(b"weights")
     before = everything(tmp_path)
     config = {"train": {"lr": 1e-3, "epochs": 4}, "model": {"layers": [1, 2]}}
     with pytest.raises(ValueError, match="other settings") as told:
-        run_folder.begin(tmp_path, other(config=config))
+        run_folder.begin_run(tmp_path, other(config=config))
     assert str(told.value) == (
         f"{tmp_path}: holds a run of other settings (config.train.lr is 0.0001 there, 0.001 here, and 1 more); "
         "choose another --out or remove the folder"
@@ -84,7 +87,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     before = everything(tmp_path)
     with pytest.raises(ValueError, match=r"not a run folder, but it holds thesis.tex; choose an empty --out"):
-        run_folder.begin(tmp_path, RECORD)
+        run_folder.begin_run(tmp_path, RECORD)
     assert everything(tmp_path) == before
 
 
@@ -92,20 +95,20 @@ def test_a_config_of_another_program_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     before = everything(tmp_path)
     with pytest.raises(ValueError, match=r"not a run folder, its config.json is of something else; choose an empty"):
-        run_folder.begin(tmp_path, RECORD)
+        run_folder.begin_run(tmp_path, RECORD)
     assert everything(tmp_path) == before
 
 
 def test_hidden_files_do_not_count(tmp_path: Path) -> None:
     (tmp_path / ".DS_Store").write_bytes(b"")
-    assert run_folder.begin(tmp_path, RECORD) is False
+    assert run_folder.begin_run(tmp_path, RECORD) is False
 
 
 @pytest.mark.parametrize("place", ["file", "file/run"])
 def test_a_place_that_cannot_hold_a_folder_is_a_sentence(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("here first")
     with pytest.raises(OSError, match=rf"{place}: cannot write there \(.+\); choose another --out"):
-        run_folder.begin(tmp_path / place, RECORD)
+        run_folder.begin_run(tmp_path / place, RECORD)
     assert (tmp_path / "file").read_text() == "here first"
 
 
@@ -113,21 +116,21 @@ def test_a_place_that_cannot_hold_a_folder_is_a_sentence(tmp_path: Path, place: 
 def test_a_folder_without_write_permission_is_a_sentence(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OSError, match=r"cannot write there \(Permission denied\)"):
-        run_folder.begin(tmp_path, RECORD)
+        run_folder.begin_run(tmp_path, RECORD)
 
 
 def test_a_damaged_record_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"recipe": ')
     with pytest.raises(ValueError, match=r"config.json: not valid JSON .* damaged"):
-        run_folder.begin(tmp_path, RECORD)
+        run_folder.begin_run(tmp_path, RECORD)
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"config.json: holds a JSON list, expected an object"):
-        run_folder.begin(tmp_path, RECORD)
+        run_folder.begin_run(tmp_path, RECORD)
 
 
 def test_stored_precision(tmp_path: Path) -> None:
     assert run_folder.stored_precision(tmp_path) is None
-    run_folder.begin(tmp_path, {**RECORD, "computed_in": {"precision": "bf16"}})
+    run_folder.begin_run(tmp_path, {**RECORD, "computed_in": {"precision": "bf16"}})
     assert run_folder.stored_precision(tmp_path) is None, "nothing is done yet, so nothing binds the continuation"
     (tmp_path / "resume.safetensors").touch()
     assert run_folder.stored_precision(tmp_path) == "bf16"
@@ -136,7 +139,7 @@ def test_stored_precision(tmp_path: Path) -> None:
 def test_a_run_folder_has_one_trainer_and_the_second_changes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with lock_folder(folder):
-        run_folder.begin(folder, RECORD)
+        run_folder.begin_run(folder, RECORD)
         before = (folder / "config.json").read_bytes()
         with pytest.raises(ValueError, match="another process is at work there"), lock_folder(folder):
             pytest.fail("claimed twice")
@@ -146,9 +149,9 @@ def test_a_run_folder_has_one_trainer_and_the_second_changes_nothing(tmp_path: P
 
 
 def test_flatten_writes_values_as_json_stores_them() -> None:
-    flat = run_folder.flatten({"a": {"b": (1, 2), "c": {"d": None}}, "e": []})
+    flat = flatten_json({"a": {"b": (1, 2), "c": {"d": None}}, "e": []})
     assert flat == {"a.b": [1, 2], "a.c.d": None, "e": []}
-    assert run_folder.flatten(json.loads(json.dumps(RECORD))) == run_folder.flatten(RECORD)
+    assert flatten_json(json.loads(json.dumps(RECORD))) == flatten_json(RECORD)
 
 
 # Writing: whole or not at all
@@ -156,10 +159,10 @@ def test_flatten_writes_values_as_json_stores_them() -> None:
 Write = Callable[[Path], None]
 WRITERS: Mapping[str, Write] = {
     "save_tensors": lambda path: run_folder.save_tensors(path, {"w": torch.ones(1000)}, {}),
-    "write_json": lambda path: run_folder.write_json(path, {"a": 1}),
-    "write_table": lambda path: run_folder.write_table(path, pd.DataFrame({"a": [1, 2]})),
-    "copy": lambda path: run_folder.copy(Path(__file__), path),
-    "forget_after": lambda path: run_folder.forget_after(path.parent, 0),
+    "write_json": lambda path: write_json(path, {"a": 1}),
+    "write_csv": lambda path: write_csv(path, pd.DataFrame({"a": [1, 2]})),
+    "copy_file": lambda path: copy_file(Path(__file__), path),
+    "truncate_metrics": lambda path: run_folder.truncate_metrics(path.parent, 0),
     "append_metrics": lambda path: run_folder.append_metrics(path.parent, [{"epoch": 3}]),
 }
 
@@ -181,9 +184,9 @@ FAILURES = [
     pytest.param("save_tensors", "rales.training.run_folder.save_file", disk_full, id="tensors"),
     pytest.param("save_tensors", "rales.training.run_folder.save_file", disk_full_in_rust, id="tensors in rust"),
     pytest.param("write_json", "pathlib.Path.write_text", disk_full, id="json"),
-    pytest.param("write_table", "pandas.DataFrame.to_csv", disk_full, id="table"),
-    pytest.param("copy", "shutil.copyfile", disk_full, id="copy"),
-    pytest.param("forget_after", "pathlib.Path.write_text", disk_full, id="forgotten metrics"),
+    pytest.param("write_csv", "pandas.DataFrame.to_csv", disk_full, id="table"),
+    pytest.param("copy_file", "shutil.copyfile", disk_full, id="copy_file"),
+    pytest.param("truncate_metrics", "pathlib.Path.write_text", disk_full, id="forgotten metrics"),
     pytest.param("append_metrics", "pathlib.Path.write_text", disk_full, id="metrics"),
 ]
 
@@ -210,17 +213,17 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_old_file(
 
 def test_an_interruption_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.json"
-    run_folder.write_json(path, {"old": 1})
+    write_json(path, {"old": 1})
     before = everything(tmp_path)
     monkeypatch.setattr("pathlib.Path.write_text", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run_folder.write_json(path, {"new": 2})
+        write_json(path, {"new": 2})
     assert everything(tmp_path) == before
 
 
 def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    run_folder.write_json(path, {"old": 1})
+    write_json(path, {"old": 1})
     with atomic_write(path) as beside:
         beside.write_text("{")
         assert run_folder.read_json(path) == {"old": 1}
@@ -234,12 +237,12 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path: Path, name: str)
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("here first")
     with pytest.raises(OSError, match=rf"{name}: cannot be written \(.+\)"):
-        run_folder.write_table(tmp_path / name, pd.DataFrame({"a": [1]}))
+        write_csv(tmp_path / name, pd.DataFrame({"a": [1]}))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
 def test_missing_folders_are_made(tmp_path: Path) -> None:
-    run_folder.write_table(tmp_path / "a" / "b" / "x.csv", pd.DataFrame({"a": [1]}))
+    write_csv(tmp_path / "a" / "b" / "x.csv", pd.DataFrame({"a": [1]}))
     assert (tmp_path / "a" / "b" / "x.csv").read_text() == "a\n1\n"
 
 
@@ -291,7 +294,7 @@ def test_metrics_survive_a_cut_last_line(tmp_path: Path) -> None:
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 3, "sco')
     assert run_folder.read_metrics(tmp_path) == lines
-    run_folder.forget_after(tmp_path, 1)
+    run_folder.truncate_metrics(tmp_path, 1)
     assert run_folder.read_metrics(tmp_path) == lines[:2]
     run_folder.append_metrics(tmp_path, [{"epoch": 2}])
     assert run_folder.read_metrics(tmp_path) == [*lines[:2], {"epoch": 2}]
@@ -316,7 +319,7 @@ def cycles(rows: int = 4) -> pd.DataFrame:
 @given(st.permutations(range(4)))
 def test_the_digest_is_of_the_rows_not_of_their_order_or_place(order: list[int]) -> None:
     moved = cycles().iloc[order].assign(path="/elsewhere").reset_index(drop=True)
-    assert run_folder.digest(moved) == run_folder.digest(cycles())
+    assert digest_cycles(moved) == digest_cycles(cycles())
 
 
 @pytest.mark.parametrize("column", ["recording", "start_s", "end_s", "label", "split"])
@@ -324,11 +327,11 @@ def test_the_digest_sees_every_change(column: str) -> None:
     other_values = {"recording": "r9", "start_s": 1.25, "end_s": 1.25, "label": "both", "split": "train"}
     values = cycles()[column].tolist()
     values[2] = other_values[column]
-    assert run_folder.digest(cycles().assign(**{column: values})) != run_folder.digest(cycles())
+    assert digest_cycles(cycles().assign(**{column: values})) != digest_cycles(cycles())
 
 
 def test_environment_names_versions_and_commit() -> None:
-    found = run_folder.environment()
+    found = run_folder.describe_environment()
     assert torch.__version__.startswith(found["versions"]["torch"])  # PyPI's builds do not name theirs: 2.15.0+cu132
     assert set(found["versions"]) >= {"python", "rales", "numpy", "pandas", "soundfile", "soxr", "safetensors"}
     assert isinstance(found["commit"], str)
@@ -337,5 +340,5 @@ def test_environment_names_versions_and_commit() -> None:
 def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="pipe: a device or a pipe, which would be replaced; give the name of a file"):
-        run_folder.write_json(tmp_path / "pipe", {})
+        write_json(tmp_path / "pipe", {})
     assert (tmp_path / "pipe").is_fifo()

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from rales.evaluation import metrics, predictions
+from rales.files.json_files import to_jsonable
 from rales.labels import CLASSES
 from rales.settings import RunSettings, to_dict
-from rales.training import run_folder
 from rales.training.run_records import check_evaluation, check_record
 
 Change = Callable[[dict[str, Any]], object]
@@ -21,7 +21,7 @@ def record() -> dict[str, Any]:
         "epoch": 3,
         "split": {"name": "official", "digest": "d", "train": {"cycles": 3}, "left_out": []},
     }
-    return dict(run_folder.clean({**found, "calibration": None, "something": {"new": [1]}}))
+    return dict(to_jsonable({**found, "calibration": None, "something": {"new": [1]}}))
 
 
 def test_a_record_gives_its_settings() -> None:
@@ -65,7 +65,7 @@ def evaluation() -> dict[str, Any]:
     more = {"majority": {"specificity": 1.0, "sensitivity": 0.0, "score": 0.5}, "macro_recall": 0.5}
     protocol |= {"patients": 3, "whole_database": False, "select_by": None}
     found = {**scores, **more, "ci95": {"score": [0.2, None]}, "crackle_present": nothing, "wheeze_present": nothing}
-    return dict(run_folder.clean({**found, "protocol": protocol, "notice": predictions.NOTICE}))
+    return dict(to_jsonable({**found, "protocol": protocol, "notice": predictions.NOTICE}))
 
 
 def test_an_evaluation_is_one() -> None:

@@ -144,8 +144,8 @@ def test_a_normal_recording_without_events_is_a_note(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('{"record_annotation": "Normal",\n "event_annotation": [', "line 2: broken JSON"),
-        ("", "line 1: broken JSON"),
+        ('{"record_annotation": "Normal",\n "event_annotation": [', "not valid JSON (Expecting value: line 2"),
+        ("", "not valid JSON (Expecting value: line 1"),
         ("[]", "expected a JSON object with record_annotation and event_annotation"),
         ('{"record_annotation": "Normal"}', "expected a JSON object with record_annotation"),
         ('{"record_annotation": "Fine", "event_annotation": []}', "record_annotation 'Fine', expected one of Normal"),

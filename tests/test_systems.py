@@ -30,7 +30,7 @@ from rales.registry import RECIPES
 from rales.report import report
 from rales.report.load_runs import read_runs
 from rales.training import finetune, run_folder
-from rales.training.distributed import Place
+from rales.training.distributed import DistributedContext
 from rales.training.recipe import LossContext, Recipe
 from tests import tiny
 from tests.run_folders import furthest
@@ -109,7 +109,7 @@ def test_fidelity_changes_the_system_or_is_refused(name: str) -> None:
 
 def stopped_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
     """Ctrl-C after so many epochs in all, whatever the stage."""
-    keep, count = finetune.keep, 0
+    keep, count = finetune.save_epoch, 0
 
     def stopping(*arguments: Any) -> None:
         nonlocal count
@@ -118,7 +118,7 @@ def stopped_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
         if count == epochs:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(finetune, "keep", stopping)
+    monkeypatch.setattr(finetune, "save_epoch", stopping)
 
 
 INTERRUPTED = [
@@ -528,7 +528,7 @@ def test_ast_fades_where_the_recording_ends_not_where_the_cycle_does(cycles: pd.
 
 
 def test_several_processes_are_refused_where_they_would_change_the_result() -> None:
-    two = Place(torch.device("cpu"), rank=0, world=2, dtype=None)
+    two = DistributedContext(torch.device("cpu"), rank=0, world_size=2, dtype=None)
     with pytest.raises(ValueError, match="which 2 processes would share out among them; train it in one process"):
         finetune.check_batches(made("moummad_scl"), two)
     finetune.check_batches(made("ast_ft"), two)

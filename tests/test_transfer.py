@@ -15,6 +15,7 @@ from rales.data import read_cycles
 from rales.data.corpus import read_collection
 from rales.data.dataset import cycle_waves
 from rales.files import seals
+from rales.files.json_files import to_jsonable
 from rales.inference import predictor
 from rales.jobs import layer_search
 from rales.models import M2D, ViT, load_m2d
@@ -207,7 +208,7 @@ def save_size_tiny(path: Path) -> Recipe:
     """Write the checkpoint of a run of size tiny, untrained; -> its recipe."""
     recipe = make_recipe("m2d_fusion", size="tiny")
     about = {"recipe": recipe.name, "config": to_dict(recipe.settings), "epoch": 1}
-    run_folder.save_tensors(path, recipe.build_model(recipe.settings).state_dict(), run_folder.clean(about))
+    run_folder.save_tensors(path, recipe.build_model(recipe.settings).state_dict(), to_jsonable(about))
     return recipe
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import soundfile
 import torch
 
+from rales.files.json_files import to_jsonable
 from rales.inference.predictor import Model
 from rales.labels import CLASSES
 from rales.recipes import m2d_pretrain
@@ -118,7 +119,7 @@ def model(*words: str) -> Model:
     torch.manual_seed(0)
     network = chosen.build_model(chosen.settings)
     torch.nn.init.normal_(network.get_parameter("head.weight"), std=0.3)  # starts near 0, where all answers are alike
-    record = {"recipe": chosen.name, "config": run_folder.clean(to_dict(chosen.settings)), "classes": list(CLASSES)}
+    record = {"recipe": chosen.name, "config": to_jsonable(to_dict(chosen.settings)), "classes": list(CLASSES)}
     return Model(chosen, network, record, torch.device("cpu"))
 
 

@@ -1,6 +1,8 @@
 """Packages that only some jobs need, and the sentence for one that cannot be had: the same of all, exit code 2."""
 
+from collections.abc import Iterable
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from rales.errors import UsageError
@@ -31,3 +33,14 @@ def missing(package: str, extra: str) -> str:
 def reason(error: Exception) -> str:
     """Error of a library -> its kind and the first line of what it says."""
     return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
+
+
+def package_versions(names: Iterable[str]) -> dict[str, str]:
+    """Packages -> their versions, "unknown" for one that is not installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found

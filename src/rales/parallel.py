@@ -6,66 +6,175 @@ give back each task with its result, or with the error that is left after the re
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
-from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for_any
-from typing import Any, TypeVar
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple, TypeVar
 
 from rales.optional_packages import require_packages
 
 Task = TypeVar("Task", bound=Hashable)
 Work = Callable[..., Any]  # (task, *shared) -> result
-AHEAD = 2  # tasks a worker has before it: one it computes, one that waits
+AHEAD = 2  # tasks a worker of Ray has before it: one it computes, one that waits
 
 
 def in_processes(
-    work: Work, tasks: Iterable[Task], shared: tuple[Any, ...], *, processes: int, retries: int = 0
+    work: Work,
+    tasks: Iterable[Task],
+    shared: tuple[Any, ...],
+    *,
+    processes: int,
+    retries: int = 0,
+    process_per_task: bool = False,
+    environments: Sequence[Mapping[str, str]] = (),
 ) -> Generator[tuple[Task, Any]]:
-    """Tasks in processes that live on from task to task. A process that dies breaks the pool: what was in it is tried
-    again in a new one, `retries` times a task. Left early (Ctrl-C), the processes end at once and say nothing."""
-    waiting, tries = iter(tasks), Counter[Task]()
-    again = deque[Task]()
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    while True:
-        running: dict[Future[Any], Task] = {}
-        ends_with, kept_open = context.Pipe(duplex=False)
-        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=follow, initargs=(ends_with,))
-        try:
-            while True:
-                while again and len(running) < AHEAD * processes:
-                    with deaf_children():
-                        running[pool.submit(work, again[0], *shared)] = again[0]
-                    again.popleft()
-                for task in islice(waiting, AHEAD * processes - len(running)):
-                    with deaf_children():
-                        running[pool.submit(work, task, *shared)] = task
-                if not running:
-                    pool.shutdown()
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    error = future.exception()
-                    if isinstance(error, BrokenProcessPool):
-                        raise error
-                    task = running.pop(future)
-                    yield task, error or future.result()
-        except BrokenProcessPool as error:
-            for task in running.values():
-                tries[task] += 1
-                if tries[task] <= retries:
-                    again.append(task)
+    """Tasks -> each with its result or its error, as they end. Left early (Ctrl-C), the processes end at once and say
+    nothing.
+
+    Parameters
+    ----------
+    work
+        Called as work(task, *shared) in a process; what it raises is the task's result.
+    tasks
+        Taken one by one as processes get free; none is None.
+    shared
+        Further arguments of every call.
+    processes
+        Processes at a time.
+    retries
+        How often a task whose process died is tried again in a new one.
+    process_per_task
+        Whether each task has a process of its own; else they live on from task to task.
+    environments
+        Environment variables, in turn for each of the processes: a GPU each, for instance.
+    """
+    pool = _Pool(work, shared, processes, environments)
+    waiting, again, deaths = iter(tasks), deque[Task](), Counter[Task]()
+    busy = dict[Any, tuple[_Worker, Task]]()
+    try:
+        while True:
+            while len(busy) < processes:
+                task = again.popleft() if again else next(waiting, None)
+                if task is None:
+                    break
+                worker = pool.hand_over(task)
+                busy[worker.connection] = worker, task
+            if not busy:
+                return pool.end_idle()
+
+            for connection in wait_for_any(list(busy)):
+                worker, task = busy.pop(connection)
+                try:
+                    result = worker.connection.recv()
+                except (EOFError, OSError):  # it died over this task
+                    pool.end(worker)
+                    deaths[task] += 1
+                    if deaths[task] <= retries:
+                        again.append(task)
+                        continue
+                    result = RuntimeError(how_it_ended(worker.process.exitcode, deaths[task]))
                 else:
-                    yield task, RuntimeError(f"its process ended {tries[task]} times (out of memory, or killed)")
-        finally:
-            kept_open.close()
-            pool.shutdown(cancel_futures=True)
-            ends_with.close()
+                    pool.end(worker) if process_per_task else pool.idle.append(worker)
+                yield task, result
+    finally:
+        pool.terminate()
+
+
+class _Worker(NamedTuple):
+    """A process that answers each task sent through the connection; `place` is its number among those at work."""
+
+    process: BaseProcess
+    connection: Any
+    place: int
+
+
+class _Pool:
+    """The workers of `in_processes`: those without a task in `idle`, all that were not ended in `alive`."""
+
+    def __init__(
+        self, work: Work, shared: tuple[Any, ...], processes: int, environments: Sequence[Mapping[str, str]]
+    ) -> None:
+        self.work, self.shared, self.environments = work, shared, environments or ({},)
+        self.idle, self.alive = list[_Worker](), list[_Worker]()
+        self.places = deque(range(processes))
+
+    def hand_over(self, task: Hashable) -> _Worker:
+        """-> the worker that has the task now: one that was idle, else a new one."""
+        while True:
+            worker = self.idle.pop() if self.idle else self.start()
+            try:
+                worker.connection.send(task)
+                return worker
+            except OSError:  # it died while it had nothing to do
+                self.end(worker)
+
+    def start(self) -> _Worker:
+        context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+        ours, theirs = context.Pipe()
+        place = self.places.popleft()
+        variables = dict(self.environments[place % len(self.environments)])
+        process = context.Process(target=_answer_tasks, args=(theirs, variables, self.work, self.shared), daemon=True)
+        worker = _Worker(process, ours, place)
+        with deaf_children():
+            process.start()
+            self.alive.append(worker)
+        theirs.close()
+        return worker
+
+    def end(self, worker: _Worker) -> None:
+        """Let a worker that has no task, or is dead already, end."""
+        worker.connection.close()
+        worker.process.join()
+        self.places.append(worker.place)
+        self.alive.remove(worker)
+
+    def end_idle(self) -> None:
+        while self.idle:
+            self.end(self.idle.pop())
+
+    def terminate(self) -> None:
+        """End at once what is still there."""
+        for worker in self.alive:
+            worker.process.terminate()
+        for worker in self.alive:
+            worker.process.join()
+
+
+def _answer_tasks(connection: Any, variables: Mapping[str, str], work: Work, shared: tuple[Any, ...]) -> None:
+    """What a worker does until the other end of its connection is closed."""
+    _end_with_parent()
+    os.environ.update(variables)  # CUDA_VISIBLE_DEVICES is read when the first tensor goes to a GPU
+    with suppress(EOFError):
+        while True:
+            task = connection.recv()
+            try:
+                answer = work(task, *shared)
+            except Exception as error:
+                answer = _portable(error)
+            connection.send(answer)
+
+
+def _portable(error: Exception) -> Exception:
+    """Exception -> itself, or its sentence where it cannot be sent to another process."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def how_it_ended(exitcode: int | None, times: int = 1) -> str:
+    """Exit code of a process that gave no answer, and how often that was so -> a sentence."""
+    often = f" {times} times" if times > 1 else ""
+    if exitcode is not None and exitcode < 0:
+        return f"its process was ended{often} by {signal.Signals(-exitcode).name} (out of memory, or killed)"
+    return f"its process ended{often} with exit code {exitcode} and no answer"
 
 
 @contextmanager
@@ -82,14 +191,13 @@ def deaf_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def follow(*others: Connection) -> None:
-    """A worker ends with the process that started it, also where that was killed, or where the other end of a pipe is
-    closed."""
+def _end_with_parent() -> None:
+    """A worker ends with the process that started it, also where that was killed."""
 
     def wait_for_the_end() -> None:
         parent = multiprocessing.parent_process()
         if parent is not None:
-            wait_for_any([parent.sentinel, *others])
+            wait_for_any([parent.sentinel])
             os._exit(1)
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()

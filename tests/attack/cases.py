@@ -1,7 +1,6 @@
 """The commands that are attacked, the small inputs they read, and the folder that each trial has to itself."""
 
 import importlib
-import json
 import os
 import shutil
 import subprocess
@@ -12,9 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import soundfile
 
 from rales.recipes.registry import make_recipe
 from tests import tiny
@@ -94,10 +91,6 @@ CASES: Mapping[str, Case] = {
     "report": Case(("report", "{inputs}/run", "--out", "report")),
     "synth": Case(("synth", "made", "--recordings", "6", "--seed", "1")),
     "explain": Case(("explain", "{inputs}/one.wav", "--cycle", "1", *RUN, "--out", "why.png")),
-    "default_model": Case(
-        ("default-model", "{inputs}/data", "{inputs}/sprsound", "--epochs", "1", "--out", "out"),
-        fresh_cache=True,
-    ),
     "weights": Case(("weights", "attacked"), fresh_cache=True),
 }
 
@@ -112,7 +105,7 @@ def preload(names: Iterable[str]) -> None:
 
 
 def make_inputs(folder: Path) -> Path:
-    """-> `folder` with data, one.wav, manifest.csv, sprsound, attacked.zip, embeddings.npz, and the runs `run` and
+    """-> `folder` with data, one.wav, manifest.csv, attacked.zip, embeddings.npz, and the runs `run` and
     `pretrained` of the cases; what was made before is kept."""
     if (folder / "ready").exists():
         return folder
@@ -123,7 +116,6 @@ def make_inputs(folder: Path) -> Path:
     recordings = sorted(data.glob("*.wav"))
     shutil.copy2(recordings[0], folder / "one.wav")
     pd.DataFrame({"path": [f"data/{file.name}" for file in recordings]}).to_csv(folder / "manifest.csv", index=False)
-    write_sprsound(folder / "sprsound")
 
     run_plainly((*CASES["train"].words[:-1], str(folder / "run")), folder)
     run_plainly((*CASES["train_validation"].words[:-1], str(folder / "run_validation")), folder)
@@ -140,19 +132,3 @@ def run_plainly(words: tuple[str, ...], inputs: Path) -> None:
     said = [word.replace("{inputs}", str(inputs)) for word in words]
     environment = {**os.environ, "RALES_CACHE": str(inputs / "cache")}
     subprocess.run([sys.executable, "-m", "rales", *said], env=environment, check=True, capture_output=True)
-
-
-def write_sprsound(folder: Path) -> None:
-    """A folder in SPRSound layout: two patients for training, one for the test."""
-    kinds = ("Normal", "Fine Crackle", "Wheeze", "Wheeze+Crackle")
-    for patient, part in ((65000101, "train"), (65000102, "train"), (65000900, "test")):
-        name = f"{patient}_3.2_0_p1_1"
-        notes = folder / f"{part}_json" / ("" if part == "train" else "inter_test_json")
-        sounds = folder / f"{part}_wav"
-        notes.mkdir(parents=True, exist_ok=True)
-        sounds.mkdir(exist_ok=True)
-        events = [{"start": str(1000 * i), "end": str(1000 * i + 900), "type": kind} for i, kind in enumerate(kinds)]
-        document = {"record_annotation": "CAS & DAS", "event_annotation": events}
-        (notes / f"{name}.json").write_text(json.dumps(document))
-        wave = np.concatenate([tiny.breath(label, seed=patient) for label in range(4)])
-        soundfile.write(sounds / f"{name}.wav", wave, tiny.RATE_HZ)

@@ -135,7 +135,7 @@ def instead(name: str, make: Callable[[Path], object]) -> Damage:
 
 def section(name: str, **values: Any) -> Callable[[dict[str, Any]], object]:
     """Part of the settings and values in it -> change of a record."""
-    return lambda about: about["config"][name].update(values)
+    return lambda about: about["config"].setdefault(name, {}).update(values)
 
 
 def one_value(value: float) -> Callable[[dict[str, Tensor]], object]:

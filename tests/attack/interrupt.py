@@ -18,7 +18,7 @@ from tests.attack.interpreter import Trial, end_of, left_alive
 
 FULL = 12  # signals to each command
 SIGNALS = ("INT", "TERM", "INT", "HUP")
-CASES = ["train", "pretrain", "default_model", "sweep", "batch", "predict_csv", "embed", "export_openvino"]
+CASES = ["train", "pretrain", "sweep", "batch", "predict_csv", "embed", "export_openvino"]
 PATIENCE_S = 60.0
 
 

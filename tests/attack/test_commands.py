@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rales.training import run_folder
+from rales.files.writers import write_json
 from tests import tiny
 from tests.attack import cases, folders, full_disk, interrupt, kill, trials
 
@@ -65,7 +65,7 @@ def test_a_dozen_kills(tmp_path: Path) -> None:
     pd.DataFrame({"path": [str(path) for path in sorted(data.glob("*.wav"))]}).to_csv(tmp_path / "manifest.csv")
     (tmp_path / "run").mkdir()
     tiny.save(model := tiny.model(), tmp_path / "run" / "best.safetensors")
-    run_folder.write_json(tmp_path / "run" / "config.json", tiny.about(model))
+    write_json(tmp_path / "run" / "config.json", tiny.about(model))
     (tmp_path / "run" / "done").touch()
     (tmp_path / "ready").touch()
     found = trials.attack_here("tests.attack.kill", ["train", "batch"], tmp_path, kill.QUICK)

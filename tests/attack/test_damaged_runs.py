@@ -19,7 +19,7 @@ from rales.jobs import batch_predict, layer_search, sweep
 from rales.recipes.registry import make_recipe
 from rales.report.load_runs import notes, read_runs
 from rales.training import epoch_logits, finetune, pretrain, run_folder
-from rales.training.recipe_defaults import make_optimisers
+from rales.training.optim import make_optimisers
 from rales.web import routes_reports
 from rales.web.model_registry import Shelf
 from tests import tiny
@@ -95,7 +95,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> Place:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RALES_CACHE", str(folder / "cache"))
         call(pretrain_words(found.data, found.encoder))
-        for module, name in ((finetune, "finish"), (pretrain, "finish"), (layer_search, "write")):
+        for module, name in ((finetune, "finish_training"), (pretrain, "finish_pretraining"), (layer_search, "write")):
             patch.setattr(module, name, interrupt)
         call(train_words(found.data, found.unfinished), 130)
         call(pretrain_words(found.data, found.unfinished_encoder), 130)
@@ -163,7 +163,7 @@ def stopped(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("stopped") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RALES_CACHE", str(finished.parent.parent / "cache"))
-        patch.setattr(finetune, "finish", interrupt)
+        patch.setattr(finetune, "finish_training", interrupt)
         call(train_words(finished.parent / "data", out), 130)
     return out
 
@@ -177,7 +177,7 @@ def test_a_run_does_not_go_on_from_a_damaged_epoch(alone: bool, stopped: Path, t
     optimisers = make_optimisers(model, recipe.settings)
 
     def resumed(run: Path) -> int:
-        return int(finetune.resume(run, model, frontend, optimisers, record)["epoch"])
+        return int(finetune.resume_training(run, model, frontend, optimisers, record)["epoch"])
 
     assert resumed(stopped) == 2
     for name, damage in STATE.items():
@@ -197,13 +197,13 @@ def test_a_run_goes_on_beside_whole_files_only(stopped: Path, tmp_path: Path) ->
 
     def begun(run: Path) -> None:
         run_folder.stored_precision(run)
-        assert not run_folder.begin(run, record)
-        run_folder.forget_after(run, 2)
-        epoch_logits.forget_after(run, 2, {1, 2})
+        assert not run_folder.begin_run(run, record)
+        run_folder.truncate_metrics(run, 2)
+        epoch_logits.truncate_logits(run, 2, {1, 2})
 
     begun(damaged(stopped, tmp_path / "run", lambda _: None))
     with pytest.raises(ValueError, match=r"metrics.jsonl: holds nothing of epoch 3"):
-        run_folder.forget_after(tmp_path / "run", 10**6)
+        run_folder.truncate_metrics(tmp_path / "run", 10**6)
     for name, damage in {**CONFIG, **of_file(TABLES, "metrics", "epochs")}.items():
         run = damaged(stopped, tmp_path / "run", damage)
         error = error_of(begun, run)

@@ -64,7 +64,7 @@ def checkpoints(place: Path, model: Model) -> list[Case]:
     return [
         Case("checkpoint, as a model", model_file, partial(predictor.load, model_file)),
         Case("checkpoint, as --weights", model_file, partial(make_recipe, "m2d_fusion", weights=str(model_file))),
-        Case("resume", resume, partial(finetune.resume, place, model.plain, model.frontend, {}, model.record)),
+        Case("resume", resume, partial(finetune.resume_training, place, model.plain, model.frontend, {}, model.record)),
         Case("epochs", place / epoch_logits.FILE, partial(epoch_logits.read_epochs, place)),
         Case("layer search", features, partial(layer_search.kept, features, {"a": 1}, {"mean": (40, 2, 24)})),
         Case("pre-trained encoder", encoder, partial(M2D.from_checkpoint, encoder)),

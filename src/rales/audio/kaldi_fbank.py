@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 AUDIOSET_MEAN, AUDIOSET_STD = -4.2677393, 4.5689974  # of AST's pre-training; it divides by twice the std
-WINDOW, HOP, FFT = 400, 160, 512  # 25 ms every 10 ms at 16 kHz
+MELS, WINDOW, HOP, FFT = 128, 400, 160, 512  # 25 ms every 10 ms at 16 kHz
 PREEMPHASIS = 0.97
 
 
@@ -22,12 +22,11 @@ class KaldiFbank(nn.Module):
     window: Tensor
     filters: Tensor
 
-    def __init__(self, mels: int = 128, *, mean: float = AUDIOSET_MEAN, std: float = 2 * AUDIOSET_STD) -> None:
+    def __init__(self) -> None:
         super().__init__()
         window = torch.hann_window(WINDOW, periodic=False, dtype=torch.float64)
         self.register_buffer("window", window.float(), persistent=False)
-        self.register_buffer("filters", torch.from_numpy(kaldi_mel_filters(mels)).float(), persistent=False)
-        self.mean, self.std = mean, std
+        self.register_buffer("filters", torch.from_numpy(kaldi_mel_filters(MELS)).float(), persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
         if wave.ndim != 2 or wave.shape[1] < WINDOW:
@@ -37,7 +36,7 @@ class KaldiFbank(nn.Module):
         with torch.autocast(device_type=wave.device.type, enabled=False):
             # clip by clip: the overlapping frames of several 8 s clips leave the processor's caches
             fbank: Tensor = torch.cat([self.fbank(clip) for clip in wave.float().split(1)])
-        standardised: Tensor = (fbank[:, None] - self.mean) / self.std
+        standardised: Tensor = (fbank[:, None] - AUDIOSET_MEAN) / (2 * AUDIOSET_STD)
         return standardised
 
     def fbank(self, wave: Tensor) -> Tensor:

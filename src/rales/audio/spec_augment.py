@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rales.settings import SpecAugment
+
 
 def spec_augment(
     logmel: Tensor,
@@ -158,3 +160,29 @@ def _stripes(batch: int, size: int, masks: int, max_width: int, generator: torch
 def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Drawn where the generator lives, so that one seed gives the same augmentation on every device."""
     return torch.rand(shape, generator=generator, device=generator.device)
+
+
+BELOW_ONE = 0.8413  # share of normal deviates below 1, which the published gates compare
+
+
+def mask_features(
+    numbers: SpecAugment, features: Tensor, fill: float | Tensor, generator: torch.Generator, *, gate_each: bool = False
+) -> Tensor:
+    """(B, 1, F, T) -> the same, masked with `fill` as the numbers say; `gate_each`: a published gate draws for
+    every sample, not for the batch."""
+    return spec_augment(
+        features,
+        frequency_masks=numbers.frequency_masks,
+        frequency_width=numbers.frequency_width,
+        time_masks=numbers.time_masks,
+        time_width=numbers.time_width,
+        probability=BELOW_ONE if numbers.published_gate and gate_each else 1.0,
+        published_gate=numbers.published_gate and not gate_each,
+        fill=fill,
+        generator=generator,
+    )
+
+
+def keep_features(settings: object, features: Tensor, generator: torch.Generator) -> Tensor:
+    """No augmentation of the features."""
+    return features

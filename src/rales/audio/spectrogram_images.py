@@ -134,17 +134,11 @@ class RespireNetPicture(nn.Module):
     colours: Tensor
     black: Tensor
 
-    def __init__(
-        self,
-        *,
-        mean: tuple[float, float, float] = RESPIRENET_MEAN,
-        std: tuple[float, float, float] = RESPIRENET_STD,
-        fidelity: Literal["corrected", "original"] = "corrected",
-    ) -> None:
+    def __init__(self, *, fidelity: Literal["corrected", "original"] = "corrected") -> None:
         super().__init__()
         self.decibel = MelDecibel()
         self.fidelity: Literal["corrected", "original"] = fidelity
-        self.mean, self.std = mean, std
+        self.mean, self.std = RESPIRENET_MEAN, RESPIRENET_STD
         self.register_buffer("colours", magma().float() / 255, persistent=False)  # (256, 3)
         grey = magma().double() @ torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
         self.register_buffer("black", grey.round() < 10, persistent=False)  # (256,): too dark a colour

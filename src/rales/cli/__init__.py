@@ -7,8 +7,9 @@ to stdout; everything else a person reads goes to stderr.
 import os
 import signal
 import sys
+from collections.abc import Callable
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Group
 
 from rales import __version__
 from rales.cli import data, export, predict, serve, studies, train
@@ -21,30 +22,20 @@ app = App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
 )
-for word in (
-    data.check,
-    data.synth,
-    train.train,
-    train.pretrain,
-    train.default_model,
-    train.evaluate,
-    studies.sweep,
-    studies.reproduce,
-    studies.layers,
-    studies.report,
-    train.weights,
-    predict.predict,
-    predict.embed,
-    predict.search,
-    predict.explain,
-    export.export,
-    export.bench,
-    serve.serve,
-):
-    app.command(word)
+WORDS: dict[str, tuple[Callable[..., object], ...]] = {
+    "Start here": (data.check, predict.predict, serve.serve, train.weights, data.synth),
+    "Train and evaluate": (train.train, train.evaluate, train.pretrain, studies.report, export.export),
+    "Your recordings": (predict.embed, predict.search, predict.explain),
+    "Studies": (studies.sweep, studies.reproduce, studies.layers, export.bench),
+}
+for title, words in WORDS.items():
+    group = Group.create_ordered(title)
+    for word in words:
+        app.command(word, group=group, sort_key=words.index(word))
+app["--help"].group = app["--version"].group = Group.create_ordered("Options")
 
 
-GO_ON = ("train", "pretrain", "default-model", "sweep", "reproduce", "layers", "weights")  # and a manifest's prediction
+GO_ON = ("train", "pretrain", "sweep", "reproduce", "layers", "weights")  # and a manifest's prediction
 NO_MEMORY = ("out of memory", "can't allocate memory")  # of a GPU, of the processor
 
 

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 def show(document: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], list[str]]) -> None:
     """A job's result on stdout: as one JSON document, or as lines for a person."""
-    from rales.training.run_folder import clean
+    from rales.files.json_files import to_jsonable
 
     if as_json:
-        print(json.dumps(texts(clean(document), encodable), indent=1))
+        print(json.dumps(texts(to_jsonable(document), encodable), indent=1))
     else:
         print("\n".join(lines(texts(document, one_line))))
 

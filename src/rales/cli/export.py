@@ -52,7 +52,7 @@ def export(
     check_request(out, to, precision, with_data=data is not None)
     files = [out, out.with_suffix(".bin")] if to == "openvino" else [out]
     check_outputs({"--out": files}, {"a file of the model": files_of(run), "the data": [data] if data else []})
-    needs_split = run_folder.split_of(Path(run)) != "folds"
+    needs_split = run_folder.stored_split_name(Path(run)) != "folds"
     cycles = None if data is None else read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
     show(export_model(run, out, to, precision, cycles, progress=True), json, result_lines.export_lines)
 

@@ -13,9 +13,7 @@ from rales.files.csv_cells import encodable
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON document on stdout.")]
 SetWords = Annotated[
     tuple[str, ...],
-    Parameter(
-        name="--set", negative="", help="name.of.field=value of the recipe's settings; repeatable."
-    ),
+    Parameter(name="--set", negative="", help="name.of.field=value of the recipe's settings; repeatable."),
 ]
 SkipFlag = Annotated[
     bool,

@@ -167,58 +167,6 @@ def add_pretraining(words: Sequence[str]) -> Callable[..., Any]:
     return add_settings(pretrain, PretrainConfig(), "a pre-training")
 
 
-def default_model(
-    icbhi: Path,
-    sprsound: Path,
-    /,
-    *,
-    out: Path,
-    epochs: int | None = None,
-    seed: int = 0,
-    pretrain_epochs: int = 0,
-    noise: Path | None = None,
-    json: JsonFlag = False,
-) -> None:
-    """Make the model that ships with Rales: train a compact network on the train sides of both databases and write the
-    run folder `model` and the file `model.safetensors`. A command that was interrupted goes on.
-
-    Example: rales default-model ICBHI_final_database SPRSound --out runs/rales-small
-
-    Parameters
-    ----------
-    icbhi
-        Folder in ICBHI layout.
-    sprsound
-        Folder in SPRSound layout.
-    out
-        Folder to write.
-    epochs
-        Passes over the normal train breaths of both with sounds laid over them; as many as the shipped model had if not
-        given.
-    seed
-        Seed of everything random.
-    pretrain_epochs
-        Passes of M2D pre-training before, of 3,000 crops each at least.
-    noise
-        Folder of background noise for the pre-training.
-    """
-    from rales.cli import result_lines
-    from rales.jobs import default_model as job
-
-    figures = job.make(
-        icbhi,
-        sprsound,
-        out,
-        noise=noise,
-        pretrain_epochs=pretrain_epochs,
-        epochs=job.EPOCHS if epochs is None else epochs,
-        seed=seed,
-        progress=True,
-    )
-    show(figures, json, result_lines.figure_lines)
-    say(f"model: {out / job.FILE.name}")
-
-
 def evaluate(
     run: Path,
     /,
@@ -243,7 +191,7 @@ def evaluate(
     from rales.inference import predictor as job
     from rales.training import run_folder
 
-    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=run_folder.split_of(run) != "folds")
+    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=run_folder.stored_split_name(run) != "folds")
     figures = job.evaluate(run, cycles, progress=True, device=device or "auto")
     show(figures, json, result_lines.figure_lines)
 

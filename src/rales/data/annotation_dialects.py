@@ -6,7 +6,6 @@ of Windows; empty rows and columns are left out.
 
 import codecs
 import csv
-import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 from rales.audio.open_audio import AUDIO_SUFFIXES, sentences
 from rales.files.csv_cells import encodable, restored
+from rales.files.json_files import read_json
 
 SOUNDS = set(AUDIO_SUFFIXES)
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json")
@@ -228,10 +228,7 @@ def _parquet(path: Path) -> Table:
 
 def _json(path: Path) -> Table:
     """The JSON file of `rales predict` (an object of columns), its `--json` document (`cycles`), or a list of rows."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: broken JSON ({error}); expected a table of `rales predict`") from None
+    document = read_json(path, "expected a table of `rales predict`")
     if isinstance(document, dict) and isinstance(document.get("cycles"), list):
         document = document["cycles"]
     if isinstance(document, dict):

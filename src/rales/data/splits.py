@@ -4,6 +4,7 @@ Every function returns a new table and keeps patients whole, except `official`, 
 """
 
 import difflib
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -151,6 +152,13 @@ def fold(cycles: DataFrame, assignment: "Series[int]", i: int) -> DataFrame:
     if i not in known:
         raise ValueError(f"no fold {i}; there are {known[0]} to {known[-1]}")
     return cycles.assign(split=np.where(assignment == i, "test", "train"))
+
+
+def digest_cycles(rows: DataFrame) -> str:
+    """Cycles table -> sha256 over recording, times, label and split in a fixed order: which data a run really saw."""
+    columns = ["recording", "start_s", "end_s", "label", "split"]
+    ordered = rows[columns].sort_values(columns)
+    return hashlib.sha256(ordered.to_csv(index=False, float_format="%.5f").encode()).hexdigest()
 
 
 def _class_counts(cycles: DataFrame) -> DataFrame:

@@ -7,7 +7,6 @@ under `Detection`: what is for validation there is the test side of the challeng
 """
 
 import difflib
-import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -38,6 +37,7 @@ from rales.data.reader import (
     unread_note,
     without_copies,
 )
+from rales.files.json_files import parse_json
 
 DEVICE = "Yunting"
 EVENT_FLAGS = {  # event type -> (crackle, wheeze); continuous sounds count as wheezes
@@ -180,15 +180,9 @@ def _recording(
 def _annotation(path: Path, duration_s: float | None) -> tuple[str, list[Cycle], list[str]]:
     """Annotation file -> (record label, events sorted by start, a sentence per broken thing)."""
     try:
-        text = text_of(path)
+        document = parse_json(text_of(path), str(path), "replace it by the published file")
     except (ValueError, OSError) as error:
         return "", [], [str(error)]
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        return "", [], [f"{path}, line {error.lineno}: broken JSON ({error.msg}); replace it by the published file"]
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
-        return "", [], [f"{path}: broken JSON ({error}); replace it by the published file"]
     if not isinstance(document, dict) or not {"record_annotation", "event_annotation"} <= document.keys():
         return "", [], [f"{path}: expected a JSON object with record_annotation and event_annotation"]
     label, events = cell_text(document["record_annotation"]), document["event_annotation"]

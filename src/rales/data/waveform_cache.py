@@ -19,12 +19,13 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from platformdirs import user_cache_path
 
 from rales.audio.io import fade, icbhi_cycle, read, resample
 from rales.audio.padding import duplicate, reflect
-from rales.files.atomic import sync_folder
+from rales.files.atomic import Lock, sync_folder
+from rales.files.json_files import read_json
 from rales.progress import progress_bar
 
 Wave = npt.NDArray[np.float32]
@@ -221,7 +222,7 @@ def _open(finished: Path, shape: tuple[int, int]) -> Wave | None:
     """The array of a finished cache; None where there is none or its file is not what meta.json says, byte for byte."""
     path = finished / "waves.npy"
     try:
-        meta = json.loads((finished / "meta.json").read_text())
+        meta = read_json(finished / "meta.json")
         if path.stat().st_size != meta["bytes"] or _digest_of_file(path, shape) != meta["sha256_of_rows"]:
             return None
         waves: Wave = np.load(path, mmap_mode="r")
@@ -368,14 +369,14 @@ def _reserve(file: BinaryIO, size_bytes: int) -> None:
 def _remove_abandoned(folder: Path) -> None:
     """Deletes what killed builds left behind; a build that is running holds its lock and is left alone."""
     for building in folder.glob("*.building"):
-        with suppress(OSError), FileLock(building.with_suffix(".lock"), timeout=0):
+        with suppress(OSError), Lock(building.with_suffix(".lock"), timeout=0):
             shutil.rmtree(building)
 
 
 @contextmanager
 def _lock(folder: Path, key: str) -> Iterator[None]:
     """Holds the key's lock; the first write to `folder`, so this is where an unwritable one shows."""
-    lock = FileLock(folder / f"{key}.lock")
+    lock = Lock(folder / f"{key}.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:

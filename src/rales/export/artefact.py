@@ -18,9 +18,8 @@ from rales.export import onnx, openvino, parity, torch_export
 from rales.export.parity import Engine, Probabilities, Waves
 from rales.inference.predictor import Model
 from rales.labels import CLASSES
-from rales.optional_packages import reason, require_packages
+from rales.optional_packages import package_versions, reason, require_packages
 from rales.recipes.registry import rebuild_recipe
-from rales.training import run_folder
 from rales.training.recipe import Recipe
 
 FORMATS: dict[str, ModuleType] = {"openvino": openvino, "onnx": onnx}
@@ -61,7 +60,7 @@ def made(model: Model, to: str, precision: str, calibration: Waves | None = None
         "digest": hashlib.sha256((model.digest + other).encode()).hexdigest() if other else model.digest,
         "probe": expected.tolist(),
         "probe_difference": apart,
-        "packages": run_folder.versions(FORMATS[to].PACKAGES),
+        "packages": package_versions(FORMATS[to].PACKAGES),
     }
     return Artefact(to, made_graph, engine, {**model.record, "export": about})
 

@@ -23,11 +23,12 @@ from rales.export.artefact import FORMATS, made, need, opened, probe_of
 from rales.export.parity import Engine, Probabilities, Waves
 from rales.files.atomic import TEMPORARY, remove_abandoned
 from rales.files.csv_cells import one_line
+from rales.files.writers import write_json
 from rales.inference import predictor
 from rales.inference.predictor import Model
-from rales.optional_packages import reason
+from rales.optional_packages import package_versions, reason
 from rales.training import run_folder
-from rales.training.distributed import processors
+from rales.training.distributed import count_processors
 
 MANY = 64  # recordings for which it pays to look for the fastest engine
 CLIPS, ROUNDS = 8, 3  # that are scored, how often, to find it
@@ -77,7 +78,7 @@ def load(
     elif engine == "auto" and model.device.type == "cpu":
         model.engine = fastest(model, path_or_name, many, tell)
     if many:
-        model.at_once = max(1, processors() // torch.get_num_threads())
+        model.at_once = max(1, count_processors() // torch.get_num_threads())
         model.engine(probe_of(model.recipe))  # what it makes at its first call is made before threads share it
     return model
 
@@ -135,22 +136,22 @@ def winner(model: Model, path_or_name: str | Path | None, many: bool, tell: Tell
     memory, packages = kept(model), {package for file in FORMATS.values() for package in file.PACKAGES}
     here: dict[str, Any] = {
         "threads": torch.get_num_threads(),
-        "processors": processors(),
+        "processors": count_processors(),
         "address_space": address_space(),
     }
-    here |= run_folder.versions(("torch", *sorted(packages)))
+    here |= package_versions(("torch", *sorted(packages)))
     ms = remembered(memory, here)
     if not ms and not many:
         return "torch"
     if not ms:
-        run_folder.write_json(memory, {})
+        write_json(memory, {})
         tell("many recordings: looking for the fastest engine, once")
         seconds, left_out, lasting = in_own_process(path_or_name, torch.get_num_threads())
         for sentence in left_out:
             tell(sentence)
         ms = {name: 1000 * statistics.median(values) / CLIPS for name, values in seconds.items()}
         if lasting:  # else it is tried again next time: it may have been memory, or a full disk
-            run_folder.write_json(memory, {"here": here, "ms": ms})
+            write_json(memory, {"here": here, "ms": ms})
     best = min(ms, key=lambda name: ms[name])
     tell(f"engine {best} ({', '.join(f'{name} {value:.1f}' for name, value in ms.items())} ms a cycle)")
     return best

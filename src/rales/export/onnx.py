@@ -10,8 +10,7 @@ from rales.export.parity import CLIPS_AT_ONCE, Engine, Probabilities, Waves, in_
 from rales.export.torch_export import quiet
 from rales.files import seals
 from rales.files.atomic import atomic_write, temporary_folder
-from rales.files.json_files import parse_json
-from rales.training import run_folder
+from rales.files.json_files import parse_json, to_jsonable
 
 PRECISIONS = ("float32", "int8")
 PACKAGES = {"onnx": "export", "onnxscript": "export", "onnxruntime": "export"}
@@ -73,7 +72,7 @@ def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
     """onnx.ModelProto and record -> FILE.onnx, sealed and renamed into place."""
     import onnx
 
-    onnx.helper.set_model_props(model, {"seal": seals.UNSEALED, "rales": json.dumps(run_folder.clean(record))})
+    onnx.helper.set_model_props(model, {"seal": seals.UNSEALED, "rales": json.dumps(to_jsonable(record))})
     with atomic_write(out, bytes_needed=model.ByteSize()) as beside:
         beside.write_bytes(model.SerializeToString())
         seals.seal(beside)

@@ -13,9 +13,8 @@ from rales.export.parity import CLIPS_AT_ONCE, Engine, Waves, in_pieces
 from rales.export.torch_export import quiet
 from rales.files import seals
 from rales.files.atomic import atomic_write, temporary_folder, written_by_library
-from rales.files.json_files import parse_json
-from rales.training import run_folder
-from rales.training.distributed import processors
+from rales.files.json_files import parse_json, to_jsonable
+from rales.training.distributed import count_processors
 
 PRECISIONS = ("float32", "bf16", "int8")
 PACKAGES = {"openvino": "openvino"}
@@ -128,7 +127,7 @@ def ready(core: Any, model: Any, precision: str) -> Callable[[Any], Any]:
     """openvino.Model -> function of one array, compiled for the processor; as many threads as it leaves room for may
     call it side by side."""
     threads = torch.get_num_threads()
-    streams = max(1, processors() // threads)
+    streams = max(1, count_processors() // threads)
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": streams * threads,
@@ -173,9 +172,7 @@ def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
     with temporary_folder() as folder:
         made = write_pair(model, folder / "model.xml")
         content = made.with_suffix(".bin").read_bytes()
-        model.set_rt_info(
-            json.dumps(run_folder.clean(record | {"bin": hashlib.sha256(content).hexdigest()})), ["rales"]
-        )
+        model.set_rt_info(json.dumps(to_jsonable(record | {"bin": hashlib.sha256(content).hexdigest()})), ["rales"])
         model.set_rt_info(seals.UNSEALED, ["seal"])
         write_pair(model, made)
         seals.seal(made)

@@ -35,7 +35,7 @@ OLD_S = 24 * 3600.0  # without a change, where a file system has no locks: then 
 
 @contextmanager
 def atomic_write(path: Path, bytes_needed: int = 0) -> Iterator[Path]:
-    """`with replacing(path) as beside:` write `beside`; it becomes `path` if all went well, else it is removed.
+    """`with atomic_write(path) as beside:` write `beside`; it becomes `path` if all went well, else it is removed.
 
     Its bytes are on the disk before it has its name, and the name when all is done. A full disk is turned into a
     sentence that says what was needed and what is free, another OSError into one that names `path`. A device or a pipe
@@ -90,12 +90,16 @@ class Lock(FileLock):
     def _fallback_to_soft_lock(self, *_: object) -> None:
         raise NotImplementedError  # versions that do not know the option
 
+    def acquire(self, *given: Any, **options: Any) -> Any:
+        try:
+            return super().acquire(*given, **options)
+        except NotImplementedError as error:
+            raise OSError(errno.ENOLCK, "its file system knows no locks", str(self.lock_file)) from error
+
     def take(self) -> None:
         """Errors: Timeout, another process holds it; NoLocks."""
         try:
             self.acquire(timeout=0)
-        except NotImplementedError as error:
-            raise NoLocks from error
         except Timeout as error:
             if _knows_no_locks(Path(self.lock_file)):
                 raise NoLocks from error
@@ -123,7 +127,7 @@ def _knows_no_locks(path: Path) -> bool:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """`with claimed(folder):` no other process works in the folder; what a killed one left half-written goes."""
+    """`with lock_folder(folder):` no other process works in the folder; what a killed one left half-written goes."""
     check_name(folder)
     make_folder(folder)
     lock = Lock(folder / LOCK)

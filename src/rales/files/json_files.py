@@ -8,9 +8,11 @@ beyond 64 bits, halves of characters (lone surrogates) and names that stand twic
 import json
 import math
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from rales.files.csv_cells import encodable
 
 MOST_BYTES = 2**28
 DEEPEST = 64  # levels of lists and objects; our own files have six
@@ -71,6 +73,30 @@ def parse_json(text: str | bytes, where: str, advice: str = DAMAGED) -> Any:
     except _Impossible as error:
         raise ValueError(f"{where}: not valid JSON ({error}); {advice}") from error
     return value
+
+
+def to_jsonable(value: Any) -> Any:
+    """Numbers of numpy, NaN, names that are no UTF-8 -> what JSON knows (null for what is no finite number)."""
+    if isinstance(value, Mapping):
+        return {encodable(str(k)): to_jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_jsonable(v) for v in value]
+    if hasattr(value, "item") and callable(value.item) and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return encodable(str(value)) if isinstance(value, Path | str) else value
+
+
+def flatten_json(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested JSON objects -> dotted name -> value, as JSON would store it."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten_json(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
 
 
 def _refused(word: str) -> float:

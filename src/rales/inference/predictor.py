@@ -24,6 +24,7 @@ from rales.data import icbhi, splits
 from rales.data.dataset import cycle_waves, preparation, scored_together
 from rales.data.dataset import rows_of as prepared_rows
 from rales.data.prefetch import held_back
+from rales.data.splits import digest_cycles
 from rales.errors import UsageError
 from rales.evaluation import predictions
 from rales.evaluation.metrics import by_group
@@ -39,7 +40,7 @@ from rales.models.m2d_checkpoints import check_whole, fingerprint, stated_by, wi
 from rales.progress import progress_bar
 from rales.recipes.registry import rebuild_recipe
 from rales.training import finetune, run_folder
-from rales.training.distributed import pick
+from rales.training.distributed import choose_device
 from rales.training.recipe import Recipe
 
 BATCH = 32  # cycles scored at once; no answer depends on it but with audio.scope=batch, where the run says how many
@@ -448,7 +449,7 @@ def load(path_or_name: str | Path | None = None, device: str = "auto") -> Model:
 
     network = recipe.build_model(recipe.settings)
     finetune.load_tensors(tensors, network, frontend)
-    return Model(recipe, network, record, pick(device, 0), frontend=frontend)
+    return Model(recipe, network, record, choose_device(device, 0), frontend=frontend)
 
 
 def evaluate(
@@ -496,9 +497,7 @@ def evaluate(
         )
     own["by_device"] = by_group(true, of_test, table.loc[rows, "device"].to_numpy())
     own["by_location"] = by_group(true, of_test, table.loc[rows, "location"].to_numpy())
-    own["protocol"]["same_data_as_training"] = (
-        run_folder.digest(table[table["split"] != ""]) == record["split"]["digest"]
-    )
+    own["protocol"]["same_data_as_training"] = digest_cycles(table[table["split"] != ""]) == record["split"]["digest"]
     own["leak_free"] = {
         name: {
             **{figure: part[figure] for figure in predictions.FIGURES},

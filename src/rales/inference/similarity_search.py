@@ -23,7 +23,7 @@ from rales.files.json_files import parse_json
 from rales.inference.audio_reader import CYCLES, is_url
 from rales.inference.predictor import load
 from rales.optional_packages import reason, require_packages
-from rales.training.run_records import check
+from rales.training.run_records import check_fields
 
 COLUMNS = {"recording": "OU", "cycle": "iu", "start_s": "fiu", "end_s": "fiu", "path": "OU"}  # kinds of numpy
 MOST_UNPACKED = 10  # numbers a byte of a Parquet file: it packs what repeats itself, and vectors hardly do
@@ -89,7 +89,7 @@ def read_rows(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
             arrays = read_arrays(path, (*COLUMNS, "about"))
             table, told = pd.DataFrame({name: arrays[name] for name in COLUMNS}), str(arrays["about"])
         about = parse_json(told, "what made it", "it is damaged")
-        check(About, about, "what made it")
+        check_fields(About, about, "what made it")
         for name, kinds in COLUMNS.items():
             values = table[name].to_numpy()
             if values.dtype.kind not in kinds or (kinds == "fiu" and not np.isfinite(values).all()):

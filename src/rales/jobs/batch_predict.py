@@ -25,11 +25,13 @@ from rales.evaluation import predictions
 from rales.export.engine_selection import load
 from rales.files.atomic import lock_folder, make_folder, remove_abandoned
 from rales.files.csv_cells import one_line
+from rales.files.json_files import to_jsonable
+from rales.files.writers import write_json
 from rales.inference import audio_reader, prediction_writers, predictor
 from rales.optional_packages import reason
 from rales.progress import progress_bar
 from rales.training import run_folder
-from rales.training.distributed import processors
+from rales.training.distributed import count_processors
 
 SHARD = 1000  # recordings: some 7,000 cycles, 1 MB; ten million recordings are 10,000 shards
 RETRIES = 3  # of a shard whose worker died
@@ -100,7 +102,7 @@ def run(
             )
         else:
             found = parallel.in_processes(
-                predict_shard, waiting, shared, processes=processes or processors(), retries=RETRIES
+                predict_shard, waiting, shared, processes=processes or count_processors(), retries=RETRIES
             )
         total = -(-len(source.used) // shard)
         with closing(found):  # also after Ctrl-C, when it would wait for its workers
@@ -203,13 +205,13 @@ def begin(out: Path, job: dict[str, Any]) -> None:
     """Make the folder, or go on in that of the same job. Errors: a folder of something else."""
     if (out / "job.json").exists():
         stored = run_folder.read_json(out / "job.json")
-        differs = [key for key in job if run_folder.clean(job[key]) != stored.get(key)]
+        differs = [key for key in job if to_jsonable(job[key]) != stored.get(key)]
         if differs:
             raise ValueError(f"{out}: holds a job of other {', '.join(differs)}; choose another --out")
-    elif found := run_folder.strangers(out):
+    elif found := run_folder.unexpected_files(out):
         raise ValueError(f"{out}: not a folder of predictions, but it holds {found[0]}; choose an empty --out")
     else:
-        run_folder.write_json(out / "job.json", job)  # before all else: a folder without it is somebody else's
+        write_json(out / "job.json", job)  # before all else: a folder without it is somebody else's
     remove_half_written(out)
     for kind in KINDS:
         make_folder(out / kind)

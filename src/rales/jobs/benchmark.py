@@ -20,13 +20,14 @@ from rales.export.artefact import FORMATS, made, need, probe_of
 from rales.export.engine_selection import race, times_as_fast
 from rales.export.parity import Engine, Waves
 from rales.files.atomic import temporary_folder
+from rales.files.json_files import to_jsonable
 from rales.inference import predictor
 from rales.inference.predictor import Model
 from rales.labels import CLASSES
 from rales.models.cpu_inference import bf16_pays, pack
+from rales.optional_packages import package_versions
 from rales.recipes.registry import make_recipe
 from rales.settings import to_dict
-from rales.training import run_folder
 
 RECORDING_S, RECORDING_HZ = 20.0, 44100  # of a recording as those of ICBHI, for the path from the disk
 CALIBRATION_CLIPS = 8
@@ -102,7 +103,7 @@ def untrained(size: str) -> Model:
     recipe = make_recipe("m2d_fusion", size=size)
     torch.manual_seed(0)
     record = {"recipe": recipe.name, "classes": list(CLASSES)}
-    record["config"] = run_folder.clean(to_dict(recipe.settings))
+    record["config"] = to_jsonable(to_dict(recipe.settings))
     return Model(recipe, recipe.build_model(recipe.settings), record, torch.device("cpu"))
 
 
@@ -189,5 +190,5 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0],
         "bf16_pays": bf16_pays(),
-        "packages": run_folder.versions(("torch", "onnxruntime", "openvino", "nncf")),
+        "packages": package_versions(("torch", "onnxruntime", "openvino", "nncf")),
     }

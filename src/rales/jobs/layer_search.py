@@ -19,10 +19,13 @@ from torch import nn
 
 from rales.data import splits
 from rales.data.dataset import cycle_waves, scored_together
+from rales.data.splits import digest_cycles
 from rales.errors import UsageError
 from rales.evaluation import predictions
 from rales.evaluation.metrics import icbhi_scores
 from rales.files.atomic import atomic_write, lock_folder
+from rales.files.json_files import flatten_json, to_jsonable
+from rales.files.writers import write_csv, write_json
 from rales.jobs.linear_probe import (
     C,
     Pooled,
@@ -45,7 +48,7 @@ from rales.recipes import m2d_fusion
 from rales.recipes.registry import make_recipe
 from rales.settings import get_values
 from rales.training import run_folder
-from rales.training.distributed import pick
+from rales.training.distributed import choose_device
 from rales.training.pretrain import Probe
 
 Part = Literal["train", "all"]
@@ -102,7 +105,7 @@ def search(
         "audio": {"frontend": get_values(recipe.settings)["frontend"], **asdict(recipe.audio)},
         "data": {**data_facts(used), "part": part, "whole_database": predictions.is_whole_database(cycles)},
     }
-    settings = run_folder.clean(
+    settings = to_jsonable(
         {**source, "folds": len(set(fold_of)), "seed": seed, "c": c, "sizes": sizes and sorted(set(sizes))}
     )
     with lock_folder(out):
@@ -111,7 +114,7 @@ def search(
         pooled = kept(out / "features.safetensors", source, dict.fromkeys(POOLS, shape))
         if pooled is None:
             waves = cycle_waves(cycles, recipe, progress=progress, folder=cache_folder)
-            device = pick(recipe.settings.train.device, 0)
+            device = choose_device(recipe.settings.train.device, 0)
             front = recipe.build_frontend(recipe.settings).to(device)
             batch = scored_together(recipe, 16)
             chosen_rows = used.index.to_numpy()
@@ -178,7 +181,7 @@ def data_facts(used: pd.DataFrame) -> dict[str, Any]:
     """Cycles that take part -> which and how many they are."""
     files = [(Path(path).name, *Path(path).stat()[6:9:2]) for path in sorted(set(used["path"]))]  # name, size, mtime
     return {
-        "digest": run_folder.digest(used),
+        "digest": digest_cycles(used),
         "files": hashlib.sha256(repr(files).encode()).hexdigest(),
         "recordings": used["recording"].nunique(),
         "patients": used["patient"].nunique(),
@@ -192,7 +195,7 @@ def begin(out: Path, settings: Mapping[str, Any], command: str) -> None:
     path = out / "layers.json"
     if path.exists():
         stored = run_folder.read_json(path).get("settings")
-        there, here = run_folder.flatten(stored if isinstance(stored, dict) else {}), run_folder.flatten(settings)
+        there, here = flatten_json(stored if isinstance(stored, dict) else {}), flatten_json(settings)
         for key in here:
             if here[key] != there.get(key):
                 raise ValueError(
@@ -200,9 +203,9 @@ def begin(out: Path, settings: Mapping[str, Any], command: str) -> None:
                     f"{here[key]!r} here); choose another --out or remove the folder"
                 )
         return
-    if found := run_folder.strangers(out):
+    if found := run_folder.unexpected_files(out):
         raise ValueError(f"{out}: no layer search, but it holds {', '.join(found[:3])}; choose an empty --out")
-    run_folder.write_json(path, {"settings": settings, "command": command, "finished": False})
+    write_json(path, {"settings": settings, "command": command, "finished": False})
 
 
 def keep(path: Path, arrays: Mapping[str, NDArray[Any]], key: Mapping[str, Any]) -> None:
@@ -215,7 +218,7 @@ def kept(path: Path, key: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...
     if not path.exists():
         return None
     tensors, record = run_folder.read_checkpoint(path)
-    if record.get("key") != run_folder.clean(key):
+    if record.get("key") != to_jsonable(key):
         return None
     if {name: tuple(value.shape) for name, value in tensors.items()} != dict(shapes):
         raise ValueError(f"{path}: holds other arrays than this search; remove the file, and they are made again")
@@ -269,15 +272,15 @@ def write(
     shares = weights / weights.sum(axis=1, keepdims=True)
     elsewhere = chosen_elsewhere(counts)
     notes = notes_of(settings, found, elsewhere)
-    run_folder.write_table(out / "subsets.csv", found)
-    run_folder.write_table(out / "best_by_size.csv", best)
+    write_csv(out / "subsets.csv", found)
+    write_csv(out / "best_by_size.csv", best)
     draw(out / "layers.png", found, best, shares, notes)
-    run_folder.write_json(
+    write_json(
         out / "layers.json",
         {
             "settings": settings,
             "command": command,
-            **run_folder.environment(),
+            **run_folder.describe_environment(),
             "finished": True,
             "notes": notes,
             "subsets": len(found),

@@ -122,21 +122,22 @@ def step_cost(recipe: Recipe) -> tuple[float, float, int]:
     """-> seconds per cycle of one training step here and of an evaluation, and the bytes of one checkpoint."""
     import torch
 
-    from rales.training.distributed import place
+    from rales.training.distributed import init_distributed
 
     settings = recipe.settings
-    here = place(settings.train.device, settings.train.precision)
-    frontend, model = recipe.build_frontend(settings).to(here.device), recipe.build_model(settings).to(here.device)
+    context = init_distributed(settings.train.device, settings.train.precision)
+    frontend = recipe.build_frontend(settings).to(context.device)
+    model = recipe.build_model(settings).to(context.device)
     count = min(settings.train.micro_batch or settings.train.batch_size, 4)
-    wave = torch.randn(count, preparation(recipe).size, device=here.device)
-    label = torch.zeros(count, dtype=torch.int64, device=here.device)
+    wave = torch.randn(count, preparation(recipe).size, device=context.device)
+    label = torch.zeros(count, dtype=torch.int64, device=context.device)
     generator = torch.Generator().manual_seed(0)
-    about = LossContext(settings, label, label, torch.ones(4, device=here.device), label, generator)
+    about = LossContext(settings, label, label, torch.ones(4, device=context.device), label, generator)
     best, forward, threads = float("inf"), float("inf"), torch.get_num_threads()
     torch.set_num_threads(1)  # as trials run
     for _ in range(3):
         started = time.perf_counter()
-        with here.autocast():
+        with context.autocast():
             loss, _ = recipe.loss(model, frontend(wave), about)
         loss.backward()
         next(p.grad for p in model.parameters() if p.grad is not None).sum().item()  # waits for a GPU to finish
@@ -148,6 +149,6 @@ def step_cost(recipe: Recipe) -> tuple[float, float, int]:
     torch.set_num_threads(threads)
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     del model, frontend, loss
-    if here.device.type == "cuda":
+    if context.device.type == "cuda":
         torch.cuda.empty_cache()  # the trials need it
     return best / count, forward / count, size

@@ -5,16 +5,11 @@ beside the run folders says what became of each trial.
 """
 
 import itertools
-import multiprocessing
 import os
-import queue
 import re
-import signal
-import threading
 import time
 import traceback
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +19,11 @@ import pandas as pd
 
 from rales import parallel
 from rales.data import read_cycles, splits
+from rales.data.splits import digest_cycles
 from rales.errors import UsageError
 from rales.files.atomic import lock_folder
+from rales.files.json_files import to_jsonable
+from rales.files.writers import write_json
 from rales.jobs.linear_probe import name, subsets
 from rales.progress import progress_bar
 from rales.recipes.registry import make_recipe
@@ -148,14 +146,14 @@ def run(
         outcomes = {t.name: Outcome(t.name, "skipped") for t in planned if is_finished(t, out / t.name, cycles)}
         waiting = [trial for trial in planned if trial.name not in outcomes]
         for name in outcomes:
-            run_folder.clear(out / name)
+            run_folder.clear_leftovers(out / name)
         # closed also after Ctrl-C, when the trials would go on to their end
         with closing(ENGINES[engine](waiting, (data, out, skip_damaged, command), processes, address)) as jobs:
             bar = progress_bar(jobs, shown=progress, log_every_s=0, total=len(waiting), desc="sweep", unit="run")
             for outcome in bar:
                 outcomes[outcome.name] = outcome
-                run_folder.write_json(out / "sweep.json", summary(planned, outcomes, command))
-        run_folder.write_json(out / "sweep.json", summary(planned, outcomes, command))
+                write_json(out / "sweep.json", summary(planned, outcomes, command))
+        write_json(out / "sweep.json", summary(planned, outcomes, command))
     return [outcomes[trial.name] for trial in planned]
 
 
@@ -167,10 +165,10 @@ def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:
         stored, recipe = run_folder.read_json(folder / "config.json"), make_recipe(trial.recipe, trial.words)
         check_record(stored, folder / "config.json")
         table = splits.divide(cycles, recipe.settings)
-        same_data = stored["split"]["digest"] == run_folder.digest(table[table["split"] != ""])
+        same_data = stored["split"]["digest"] == digest_cycles(table[table["split"] != ""])
         asked = stored.get("asked", stored)  # the last of several stages has numbers of its own
         same_source = stored.get("recipe_source", {}) == recipe.source
-        return bool(same_data and same_source and asked["config"] == run_folder.clean(to_dict(recipe.settings)))
+        return bool(same_data and same_source and asked["config"] == to_jsonable(to_dict(recipe.settings)))
     except (
         ValueError,
         OSError,
@@ -205,33 +203,25 @@ def run_trial(trial: Trial, data: Path, out: Path, skip_damaged: bool, command: 
     return Outcome(trial.name, "done", time.perf_counter() - started)
 
 
-def local(
+def on_this_machine(
     waiting: Sequence[Trial], job: tuple[Any, ...], processes: int | None, address: str | None
 ) -> Generator[Outcome]:
     """Trials on this machine, each in a process of its own: one that is killed takes no other with it."""
     if address:
         raise UsageError("--address is the cluster of --engine ray")
+    gpus = [{"CUDA_VISIBLE_DEVICES": name} for name in visible_gpus()]  # trials take turns on them
+    found = parallel.in_processes(
+        run_trial, waiting, job, processes=at_once(processes), process_per_task=True, environments=gpus
+    )
+    yield from outcomes(found)
+
+
+def visible_gpus() -> list[str]:
+    """-> names of the GPUs that this process may use."""
     import torch
 
-    gpus, allowed = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = allowed.split(",")[:gpus] if allowed else [str(number) for number in range(gpus)]
-    processes = at_once(processes)
-    free: queue.Queue[str] = queue.Queue()  # with GPUs, trials take turns on them
-    for number in range(processes):
-        free.put(names[number % gpus] if gpus else "")
-    alive: set[multiprocessing.process.BaseProcess] = set()
-    guard, stopped = threading.Lock(), threading.Event()
-    with ThreadPoolExecutor(processes) as pool:
-        futures = [pool.submit(in_own_process, trial, job, free, alive, guard, stopped) for trial in waiting]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:  # left early (Ctrl-C): what has not started never will, what runs is ended and can go on later
-            pool.shutdown(wait=False, cancel_futures=True)
-            with guard:
-                stopped.set()
-                for process in alive:
-                    process.terminate()
+    count, allowed = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return allowed.split(",")[:count] if allowed else [str(number) for number in range(count)]
 
 
 def at_once(processes: int | None) -> int:
@@ -241,62 +231,23 @@ def at_once(processes: int | None) -> int:
     return processes or torch.cuda.device_count() or os.cpu_count() or 1
 
 
-def in_own_process(
-    trial: Trial,
-    job: tuple[Any, ...],
-    free: "queue.Queue[str]",
-    alive: set[multiprocessing.process.BaseProcess],
-    guard: threading.Lock,
-    stopped: threading.Event,
-) -> Outcome:
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    receiver, sender = context.Pipe(duplex=False)
-    gpu = free.get()
-    process = context.Process(target=send_outcome, args=(sender, gpu, trial, *job), daemon=True)
-    started = time.perf_counter()
-    with guard:
-        if stopped.is_set():
-            return Outcome(trial.name, "waiting")
-        with parallel.deaf_children():
-            process.start()
-        alive.add(process)
-    sender.close()
-    try:
-        outcome: Outcome = receiver.recv()
-    except EOFError:  # it ended without an answer
-        process.join()
-        outcome = Outcome(trial.name, "failed", time.perf_counter() - started, how_it_ended(process.exitcode))
-    process.join()
-    free.put(gpu)
-    with guard:
-        alive.discard(process)
-    return outcome
-
-
-def send_outcome(sender: Any, gpu: str, trial: Trial, *job: Any) -> None:
-    parallel.follow()
-    if gpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when the first tensor goes to a GPU
-    sender.send(run_trial(trial, *job))
-
-
-def how_it_ended(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        return f"its process was ended by {signal.Signals(-exitcode).name} (out of memory, or killed)"
-    return f"its process ended with exit code {exitcode} and no answer"
-
-
 def on_ray(
     waiting: Sequence[Trial], job: tuple[Any, ...], processes: int | None, address: str | None
 ) -> Generator[Outcome]:
     """Trials as Ray tasks, one processor (and one GPU where the cluster has some) each."""
-    if not waiting:
-        return
-    for trial, found in parallel.on_ray(run_trial, waiting, job, processes=processes, address=address):
-        if isinstance(found, Exception):  # the worker or its machine is gone
-            sentence = str(found).strip().splitlines()[0]
-            found = Outcome(trial.name, "failed", error=f"Ray: {sentence}", trace=str(found))
-        yield found
+    if waiting:
+        found = parallel.on_ray(run_trial, waiting, job, processes=processes, address=address)
+        yield from outcomes(found, "Ray: ")
 
 
-ENGINES = {"local": local, "ray": on_ray}
+def outcomes(found: Generator[tuple[Trial, Any]], prefix: str = "") -> Generator[Outcome]:
+    """Trials, each with its outcome or with the error of a worker that is gone -> outcomes."""
+    with closing(found):
+        for trial, result in found:
+            if isinstance(result, Exception):
+                sentence = str(result).strip().partition("\n")[0]
+                result = Outcome(trial.name, "failed", error=prefix + sentence, trace=str(result))
+            yield result
+
+
+ENGINES = {"local": on_this_machine, "ray": on_ray}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rales.models.vit import Block, PatchEmbed, Size
 
 SIZES = {"base": Size(768, 12, 12), "tiny": Size(64, 2, 2)}
-ROWS, COLUMNS_1024 = 12, 101  # patches over 128 mel bands, and over the 1024 frames of the AudioSet checkpoint
+ROWS = 12  # patches over 128 mel bands
 
 PositionLayout = Literal["aligned", "original"]
 

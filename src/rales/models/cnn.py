@@ -1,4 +1,4 @@
-"""Cnn6, Cnn10 and Cnn14 of PANNs: the convolutional bodies, with the parameter names of the public files.
+"""Cnn6 of PANNs: the convolutional body, with the parameter names of the public files.
 
 Source: Kong et al. 2020, qiuqiangkong/audioset_tagging_cnn; their use on ICBHI: ilyassmoummad/scl_icbhi2017.
 """
@@ -8,11 +8,9 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CnnSize = Literal["cnn6", "cnn10", "cnn14", "tiny"]
+CnnSize = Literal["cnn6", "tiny"]
 CHANNELS: dict[CnnSize, tuple[int, ...]] = {
     "cnn6": (64, 128, 256, 512),
-    "cnn10": (64, 128, 256, 512),
-    "cnn14": (64, 128, 256, 512, 1024, 2048),
     "tiny": (8, 16, 32, 64),  # for tests
 }
 
@@ -20,21 +18,20 @@ CHANNELS: dict[CnnSize, tuple[int, ...]] = {
 class Cnn(nn.Module):
     """(B, 1, F, T) log-mel -> (B, D): blocks of convolutions, mean over one axis, max + mean over the other.
 
-    D = `dim` is 512, of Cnn14 2048. Input batch-norm, fc1 and the AudioSet head of PANNs are dropped. axes="tf" turns
+    D = `dim` is 512. Input batch-norm, fc1 and the AudioSet head of PANNs are dropped. axes="tf" turns
     the picture as PANNs were trained: kernels see (time, frequency), the mean goes over frequency. axes="ft" is what
     Moummad & Farrugia's code does (fidelity=original): kernels transposed against pre-training, mean over time first.
-    `dropout` stands after every block. Errors: a picture too small for the pooling.
+    Errors: a picture too small for the pooling.
     """
 
-    def __init__(self, size: CnnSize = "cnn6", *, axes: Literal["tf", "ft"] = "tf", dropout: float = 0.0) -> None:
+    def __init__(self, size: CnnSize = "cnn6", *, axes: Literal["tf", "ft"] = "tf") -> None:
         super().__init__()
         self.dim = CHANNELS[size][-1]
-        self.axes, self.dropout = axes, dropout
+        self.axes = axes
         self.blocks = len(CHANNELS[size])
         before = 1
         for number, channels in enumerate(CHANNELS[size], start=1):
-            make = OneConvolution if size in ("cnn6", "tiny") else TwoConvolutions
-            self.add_module(f"conv_block{number}", make(before, channels))
+            self.add_module(f"conv_block{number}", OneConvolution(before, channels))
             before = channels
 
     def forward(self, logmel: Tensor) -> Tensor:
@@ -43,18 +40,15 @@ class Cnn(nn.Module):
         return pooled
 
     def maps(self, logmel: Tensor) -> Tensor:
-        """(B, 1, F, T) -> (B, D, F / 16, T / 16), or with axes="tf" (B, D, T / 16, F / 16); Cnn14 halves once more."""
+        """(B, 1, F, T) -> (B, D, F / 16, T / 16), or with axes="tf" (B, D, T / 16, F / 16)."""
         x = logmel if self.axes == "ft" else logmel.transpose(2, 3)
-        if min(x.shape[2:]) < 2 ** min(self.blocks, 5):
+        if min(x.shape[2:]) < 2**self.blocks:
             raise ValueError(
                 f"a picture of {logmel.shape[2]} bands x {logmel.shape[3]} frames is too small for this network; "
-                f"expected at least {2 ** min(self.blocks, 5)} of both"
+                f"expected at least {2**self.blocks} of both"
             )
         for number in range(1, self.blocks + 1):
-            x = self.get_submodule(f"conv_block{number}")(x)
-            if number < 6:  # the last block of Cnn14 does not pool
-                x = F.avg_pool2d(x, kernel_size=2)
-            x = F.dropout(x, self.dropout, self.training)
+            x = F.avg_pool2d(self.get_submodule(f"conv_block{number}")(x), kernel_size=2)
         return x
 
 
@@ -69,19 +63,3 @@ class OneConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.bn1(self.conv1(x)))
-
-
-class TwoConvolutions(nn.Module):
-    """(B, C, H, W) -> (B, channels, H, W): twice 3x3 convolution, batch-norm, ReLU (Cnn10, Cnn14)."""
-
-    def __init__(self, before: int, channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, channels, kernel_size=3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        nn.init.xavier_uniform_(self.conv1.weight)
-        nn.init.xavier_uniform_(self.conv2.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))

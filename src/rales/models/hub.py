@@ -10,25 +10,22 @@ import hashlib
 import json
 import os
 import shutil
-import ssl
 import stat
-import time
 import zipfile
 import zlib
 from dataclasses import dataclass
 from functools import cache
-from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
-from filelock import FileLock
 
-from rales.files.atomic import atomic_write, remove_abandoned, sync_file, sync_folder, sync_tree
+from rales.files.atomic import Lock, atomic_write, own_folder, remove_abandoned, sync_folder, sync_tree
 from rales.files.json_files import read_json
 from rales.progress import progress_bar
+
+if TYPE_CHECKING:
+    import requests
 
 NTT_LICENCE = "NTT's own (LICENSE.pdf of nttcslab/m2d), not an open-source licence: read it before use"
 CHECKPOINT_SUFFIXES = {".pth", ".pt", ".ckpt", ".safetensors"}
@@ -36,8 +33,7 @@ TEXT_SUFFIXES = {".txt", ".md", ".json", ".yaml", ".yml", ".csv", ".log"}
 UNPACKED_LIMIT_BYTES = 4 * 2**30  # a full ViT-base checkpoint with optimiser state is about 1.6 GB
 CHUNK_BYTES = 2**20
 TIMEOUT_S = 30.0
-FAILURES_IN_A_ROW = 4
-PAUSE_S = 1.0  # doubled after each failure
+RETRIES = 3  # of a server that is out of reach, or busy, for a moment
 PASSING_STATUS = {408, 429, 500, 502, 503, 504}
 SHIPPED, SHIPPED_FILE = "rales-small", Path(__file__).parents[1] / "default" / "model.safetensors"
 ELSEWHERE = "download it elsewhere, unpack it and pass the file with --weights"
@@ -176,9 +172,23 @@ def _of_run(folder: Path) -> Path | None:
 def fetch(name: str, progress: bool = True, address: str | None = None) -> Path:
     """Public name or alias -> its checkpoint file in the cache, downloaded and unpacked unless already there.
 
-    `address` names a mirror of the same zip (http or https). An interrupted download is continued by the next call;
-    of two processes one downloads and the other waits. Raises ValueError for an unknown name and for a file that is
-    not the expected one (which is then removed), OSError for a server out of reach or a full disk.
+    Of two processes one downloads and the other waits. A download that was interrupted begins anew.
+
+    Parameters
+    ----------
+    name
+        A name of `PUBLIC` or `ALIASES`.
+    progress
+        Show how far the download is.
+    address
+        A mirror of the same zip (http or https).
+
+    Raises
+    ------
+    ValueError
+        The name is unknown, or the file is not the expected one; it is then removed.
+    OSError
+        The server is out of reach, the disk is full, or the cache cannot be written to.
     """
     name = ALIASES.get(name, name)
     if name not in PUBLIC:
@@ -186,58 +196,91 @@ def fetch(name: str, progress: bool = True, address: str | None = None) -> Path:
     address = address or PUBLIC[name].address
     if not address.startswith(("https://", "http://")):
         raise ValueError(f"{address}: expected an address that begins with https:// or http://")
+
     target = folder() / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    archive = target.with_name(f"{name}.zip")
-    with FileLock(target.with_name(f"{name}.lock")):
+    with Lock(target.with_name(f"{name}.lock")):
         if not _checkpoints(target) or _damaged(name):
             shutil.rmtree(target, ignore_errors=True)
-            if not archive.is_file():  # complete, but unpacking was interrupted
-                part = archive.with_name(f"{archive.name}.part")
-                _download(address, part, progress)
-                sync_file(part)
-                part.replace(archive)
-            _accept(name, address, archive, target)
-        archive.unlink(missing_ok=True)  # of a command that was killed when all else was done
+            with own_folder(target.parent, f".{name}.") as place:
+                archive = _download(address, place, progress)
+                _check_hash(name, address, archive)
+                _install(name, address, archive, target)
         remove_abandoned(target.parent)
     return _only_checkpoint(target)
 
 
-def _accept(name: str, address: str, archive: Path, target: Path) -> None:
-    """Downloaded zip -> unpacked folder and record; the zip is gone afterwards, unless only the disk was full."""
-    record_path, sha256 = _record_path(name), sha256_of(archive)
+def _download(address: str, place: Path, progress: bool) -> Path:
+    """Address -> the zip in the folder `place`. Errors: OSError, a sentence."""
+    import pooch
+    import requests
+
+    pooch.get_logger().setLevel("WARNING")  # else a line for each download
+    needed_for_zip_and_copy = 2  # weights hardly shrink
+
+    def check_response(response: "requests.Response", **_: object) -> None:
+        if response.status_code >= 400 and response.status_code not in PASSING_STATUS:
+            raise OSError(f"{address}: the server answered {response.status_code} {response.reason}; {ELSEWHERE}")
+        if address.startswith("https:") and not response.url.startswith("https:"):
+            raise OSError(f"{address}: redirected to {response.url}, which is not encrypted; {ELSEWHERE}")
+        _need_space(place, needed_for_zip_and_copy * int(response.headers.get("Content-Length", 0)))
+
+    bar = progress_bar(shown=progress, total=1, unit="B", unit_scale=True)  # pooch sets the total
+    headers = {"User-Agent": "rales", "Accept-Encoding": "identity"}
+    request = pooch.HTTPDownloader(
+        bar, CHUNK_BYTES, timeout=TIMEOUT_S, headers=headers, hooks={"response": check_response}
+    )
+    archive = "release.zip"
+    source = pooch.create(place, "", registry={archive: None}, urls={archive: address}, retry_if_failed=RETRIES)
+    try:
+        with bar:
+            return Path(source.fetch(archive, downloader=request))
+    except requests.RequestException as error:
+        raise ConnectionError(
+            f"no connection to {address} ({_first_cause(error)}); try again later, or {ELSEWHERE}"
+        ) from error
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """What requests raises -> what it was before urllib3 and requests wrapped it."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return error
+
+
+def _check_hash(name: str, address: str, archive: Path) -> None:
+    """Downloaded zip -> a ValueError unless it has the SHA-256 that is stated, or recorded at the first download."""
     expected = PUBLIC[name].sha256 or _record(name).get("sha256")
-    if expected and sha256 != expected:
-        archive.unlink()
+    if expected and (sha256 := sha256_of(archive)) != expected:
         raise ValueError(
             f"{address}: SHA-256 {sha256}, expected {expected}; the download was removed. "
-            f"If the publisher has replaced the file on purpose, delete {record_path} and fetch it again"
+            f"If the publisher has replaced the file on purpose, delete {_record_path(name)} and fetch it again"
         )
-    unpacking = target.with_name(f"{name}.unpacking")
-    shutil.rmtree(unpacking, ignore_errors=True)
+
+
+def _install(name: str, address: str, archive: Path, target: Path) -> None:
+    """Downloaded zip -> the folder `target` and the record beside it. Errors: a zip that holds no checkpoint."""
+    unpacked = archive.with_name("unpacked")
+    unpacked.mkdir()
     try:
-        unpacking.mkdir()
-        _unpack(archive, unpacking)
-        record = {
-            "address": address,
-            "size_bytes": archive.stat().st_size,
-            "sha256": sha256,
-            "files": {file.name: sha256_of(file) for file in _checkpoints(unpacking)},
-        }
-        with atomic_write(record_path) as beside:
-            beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        sync_tree(unpacking)
-        unpacking.replace(target)
-        sync_folder(target.parent)
-        archive.unlink()
+        _unpack(archive, unpacked)
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        archive.unlink()
         raise ValueError(
             f"{address}: not a zip that holds a checkpoint ({error}); the download was removed: "
             f"fetch it again, or {ELSEWHERE}"
         ) from error
-    finally:
-        shutil.rmtree(unpacking, ignore_errors=True)
+
+    record = {
+        "address": address,
+        "size_bytes": archive.stat().st_size,
+        "sha256": sha256_of(archive),
+        "files": {file.name: sha256_of(file) for file in _checkpoints(unpacked)},
+    }
+    with atomic_write(_record_path(name)) as beside:
+        beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    sync_tree(unpacked)
+    unpacked.replace(target)
+    sync_folder(target.parent)
 
 
 def _unpack(archive: Path, target: Path) -> None:
@@ -271,73 +314,6 @@ def _unpack(archive: Path, target: Path) -> None:
         for name, member in wanted.items():
             with packed.open(member) as source, (target / name).open("xb") as sink:
                 shutil.copyfileobj(source, sink, CHUNK_BYTES)
-
-
-def _download(address: str, part: Path, progress: bool) -> None:
-    """Address -> complete `part` file, tried again until FAILURES_IN_A_ROW attempts brought nothing new."""
-    tag = part.with_name(f"{part.name}.tag")
-    furthest, failures = _size(part), 0
-    while True:
-        try:
-            _continue(address, part, tag, progress)
-            return tag.unlink()
-        except HTTPError as error:
-            error.close()
-            if error.code not in PASSING_STATUS:
-                raise OSError(f"{address}: the server answered {error.code} {error.reason}; {ELSEWHERE}") from error
-            reason: object = f"{error.code} {error.reason}"
-        except (URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
-            reason = getattr(error, "reason", None) or error
-        failures = 1 if _size(part) > furthest else failures + 1
-        furthest = max(furthest, _size(part))
-        if failures == FAILURES_IN_A_ROW:
-            raise ConnectionError(
-                f"no connection to {address} ({reason}); "
-                f"try again later (it continues where it stopped), or {ELSEWHERE}"
-            )
-        time.sleep(PAUSE_S * 2 ** (failures - 1))
-
-
-def _continue(address: str, part: Path, tag: Path, progress: bool) -> None:
-    """One request for what `part` still lacks; ConnectionError if the connection ends early.
-
-    `tag` keeps the ETag (or date) of the file that `part` began with, sent as If-Range: a server that has another file
-    by now, or knows no ranges, answers 200 with everything, and `part` starts afresh.
-    """
-    begun_with = tag.read_text(encoding="utf-8") if tag.is_file() else ""
-    have = _size(part) if begun_with else 0
-    headers = {"User-Agent": "rales"} | ({"Range": f"bytes={have}-", "If-Range": begun_with} if have else {})
-    try:
-        response = urlopen(Request(address, headers=headers), timeout=TIMEOUT_S)
-    except HTTPError as error:
-        if error.code != 416 or not have:
-            raise
-        error.close()
-        if error.headers.get("Content-Range") == f"bytes */{have}":  # it was complete already
-            return
-        part.unlink()
-        raise ConnectionError("the server has a shorter file than the part on this machine") from error
-    with response:
-        if address.startswith("https:") and not response.url.startswith("https:"):
-            raise OSError(f"{address}: redirected to {response.url}, which is not encrypted; {ELSEWHERE}")
-        if response.status != 206:
-            have = 0
-            part.unlink(missing_ok=True)  # before the tag, so that an old part never carries a new tag
-            etag, date = response.headers.get("ETag", "W/"), response.headers.get("Last-Modified", "")
-            tag.write_text(date if etag.startswith("W/") else etag, encoding="utf-8")  # If-Range takes no weak ETag
-        elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            part.unlink()
-            raise ConnectionError(f"asked for bytes {have}-, got {response.headers.get('Content-Range')}")
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
-        _need_space(part.parent, 2 * (total or 0) - have)  # the zip and, weights hardly shrinking, its unpacked copy
-        bar = progress_bar(shown=progress, total=total, initial=have, unit="B", unit_scale=True)
-        with part.open("ab") as sink, bar:
-            while chunk := response.read1(CHUNK_BYTES):
-                sink.write(chunk)
-                bar.update(len(chunk))
-    if total is not None and _size(part) != total:
-        raise ConnectionError(f"cut off after {_size(part)} of {total} bytes")
 
 
 def _need_space(place: Path, needed_bytes: int) -> None:
@@ -403,7 +379,3 @@ def _sha256_of(path: Path, size_bytes: int, modified_ns: int) -> str:
     """Read once a process: a sweep asks for the same checkpoint with every trial."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0

@@ -21,6 +21,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
+from rales.audio.spec_augment import keep_features
 from rales.audio.spectrogram_images import MelAndCepstrum
 from rales.audio.waveform_augment import roll
 from rales.data.dataset import Data
@@ -28,8 +29,8 @@ from rales.data.loader import in_order
 from rales.models.arscnet import ArscNet
 from rales.settings import PaddedWaveform, RunSettings, Training, set_defaults
 from rales.training import finetune
+from rales.training.losses import weighted_loss
 from rales.training.recipe import Recipe
-from rales.training.recipe_defaults import unchanged, weighted_loss
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def recipe(settings: Settings) -> Recipe:
         settings=settings,
         build_frontend=Pictures,
         build_model=build_model,
-        augment=unchanged,
+        augment=keep_features,
         loss=weighted_loss,
         run=finetune.run,
         provenance="reconstruction",

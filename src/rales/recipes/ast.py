@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from rales.audio import fade, info
 from rales.audio.kaldi_fbank import HOP, WINDOW, KaldiFbank
+from rales.audio.spec_augment import mask_features
 from rales.data.dataset import wave_settings
 from rales.data.waveform_cache import Preparation, segment
 from rales.models.ast import AST, SIZES, ASTClassifier, draw_mix
@@ -54,9 +55,8 @@ from rales.settings import (
     set_defaults,
 )
 from rales.training import finetune
-from rales.training.losses import patch_mix_contrastive, weighted_cross_entropy
+from rales.training.losses import patch_mix_contrastive, weighted_cross_entropy, weighted_loss
 from rales.training.recipe import LossContext, Recipe
-from rales.training.recipe_defaults import masked, weighted_loss
 
 TRAINING = Training(
     epochs=50,
@@ -195,7 +195,7 @@ def of_file(weights: str) -> Size:
 
 def augment(settings: Settings, features: Tensor, generator: torch.Generator) -> Tensor:
     """(B, 1, 128, frames) -> the same, masked with each clip's mean."""
-    return masked(settings.augment, features, features.mean(dim=(1, 2, 3)), generator, gate_each=True)
+    return mask_features(settings.augment, features, features.mean(dim=(1, 2, 3)), generator, gate_each=True)
 
 
 def patch_mix_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rales.audio import read, resample
-from rales.audio.spec_augment import class_pairs_appended
+from rales.audio.spec_augment import class_pairs_appended, keep_features
 from rales.audio.spectrogram_images import lungattn_picture, lungattn_wave
 from rales.audio.tqwt_decomposition import dual_q_of_cycles
 from rales.data.waveform_cache import Preparation
@@ -36,7 +36,6 @@ from rales.settings import Fidelity, RunSettings, Training, set_defaults
 from rales.training import finetune
 from rales.training.losses import soft_binary_cross_entropy
 from rales.training.recipe import LossContext, Recipe
-from rales.training.recipe_defaults import unchanged
 
 SIDES = {"base": 224, "tiny": 64}  # of the picture
 TRAINING = Training(
@@ -78,7 +77,7 @@ def recipe(settings: Settings) -> Recipe:
         settings=settings,
         build_frontend=build_frontend,
         build_model=build_model,
-        augment=unchanged,
+        augment=keep_features,
         loss=mixed_loss,
         run=finetune.run,
         provenance="code-verified",

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rales.audio import read, resample
-from rales.audio.spec_augment import mixup_appended
+from rales.audio.spec_augment import keep_features, mixup_appended
 from rales.audio.spectrogram_images import lungrn_picture
 from rales.data.waveform_cache import Preparation
 from rales.models.lung import LungRN
@@ -39,7 +39,6 @@ from rales.settings import Fidelity, RunSettings, Training, set_defaults
 from rales.training import finetune
 from rales.training.losses import soft_binary_cross_entropy
 from rales.training.recipe import LossContext, Recipe
-from rales.training.recipe_defaults import unchanged
 
 SIDES = {"base": 128, "tiny": 32}  # of the picture
 TRAINING = Training(
@@ -73,7 +72,7 @@ def recipe(settings: Settings) -> Recipe:
         settings=settings,
         build_frontend=build_frontend,
         build_model=build_model,
-        augment=unchanged,
+        augment=keep_features,
         loss=mixed_loss,
         run=finetune.run,
         provenance="code-verified",

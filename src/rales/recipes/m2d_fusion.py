@@ -38,7 +38,7 @@ import torch
 from torch import Tensor, nn
 
 from rales.audio import IcbhiLogMel, M2DLogMel
-from rales.audio.spec_augment import other_device, time_warp
+from rales.audio.spec_augment import mask_features, other_device, time_warp
 from rales.errors import UsageError
 from rales.models.classifier import FusionClassifier
 from rales.models.hub import find
@@ -56,8 +56,8 @@ from rales.settings import (
     set_defaults,
 )
 from rales.training import finetune
+from rales.training.losses import weighted_loss
 from rales.training.recipe import Recipe
-from rales.training.recipe_defaults import masked, weighted_loss
 
 Variant = Literal["vanilla", "pair_5_12", "pair_5_11", "triple_4_7_10", "all_fixed", "all_learned"]
 Frontend = Literal["icbhi", "m2d", "m2d_clip"]
@@ -455,4 +455,4 @@ def augment(settings: Settings, features: Tensor, generator: torch.Generator) ->
         )
     if numbers.time_warp_frames:
         features = time_warp(features, max_shift_frames=numbers.time_warp_frames, generator=generator)
-    return masked(numbers, features, nothing, generator)
+    return mask_features(numbers, features, nothing, generator)

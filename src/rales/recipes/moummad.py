@@ -41,15 +41,15 @@ import torch
 from torch import Tensor, nn
 
 from rales.audio import IcbhiLogMel
+from rales.audio.spec_augment import keep_features, mask_features
 from rales.data.icbhi import sex_and_age
 from rales.models.cnn import Cnn, CnnSize
 from rales.models.heads import Contrastive, projector
 from rales.models.pretrained_backbones import cnn_tensors
 from rales.settings import Count, Fidelity, RunSettings, SpecAugment, StandardisedAudio, Training, set_defaults
 from rales.training import finetune, multistage
-from rales.training.losses import hybrid_sup_con, multi_sup_con, sup_con, weighted_cross_entropy
+from rales.training.losses import hybrid_sup_con, multi_sup_con, sup_con, weighted_cross_entropy, weighted_loss
 from rales.training.recipe import LossContext, Recipe
-from rales.training.recipe_defaults import masked, unchanged, weighted_loss
 
 TRAINING = Training(epochs=400, batch_size=128, micro_batch=0, lr=1e-3, cosine_epochs=40)
 
@@ -150,7 +150,7 @@ def make_system(
         settings=settings,
         build_frontend=build_frontend,
         build_model=build,
-        augment=unchanged,
+        augment=keep_features,
         loss=loss,
         run=run,
         provenance="code-verified",
@@ -187,7 +187,7 @@ def build_model(
 
 def augment(settings: Settings, features: Tensor, generator: torch.Generator) -> Tensor:
     """(B, 1, 64, frames) -> the same, masked with what a 0 of the [0, 1] picture becomes."""
-    return masked(settings.augment, features, find_silence(settings), generator)
+    return mask_features(settings.augment, features, find_silence(settings), generator)
 
 
 def find_silence(settings: Settings) -> float:
@@ -246,8 +246,8 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
         recipe,
         settings=replace(settings, train=probe),
         build_model=partial(recipe.build_model, learns="head"),  # type: ignore[call-arg]
-        augment=unchanged,
+        augment=keep_features,
         loss=weighted_loss,
     )
     first = replace(recipe, settings=replace(settings, train=encoder))
-    return multistage.run(first, replace(last, asked=recipe), cycles, out, **options)
+    return multistage.run_stages(first, replace(last, asked=recipe), cycles, out, **options)

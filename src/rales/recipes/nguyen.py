@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from rales.audio.filters import apply_gains, correction_gains
 from rales.audio.padding import reflect
+from rales.audio.spec_augment import keep_features
 from rales.audio.spectrogram_images import SquarePicture
 from rales.audio.waveform_augment import roll, shift_pitch, stretch
 from rales.data import splits
@@ -49,9 +50,8 @@ from rales.models.resnet import ResNet
 from rales.models.stochnorm import StochNorm2d
 from rales.settings import Fidelity, RunSettings, Training, Waveform, set_defaults
 from rales.training import finetune
-from rales.training.losses import category_relationship, co_tuning, weighted_cross_entropy
+from rales.training.losses import category_relationship, co_tuning, weighted_cross_entropy, weighted_loss
 from rales.training.recipe import LossContext, Recipe
-from rales.training.recipe_defaults import unchanged, weighted_loss
 
 COPIES = 2  # of every train cycle with a wheeze
 BAND_LIMITS_HZ = {"Litt3200": 2000.0}  # recorded at 4 kHz; the others up to 8 kHz and more
@@ -123,7 +123,7 @@ def stochnorm(settings: Settings) -> Recipe:
         settings=settings,
         build_frontend=Pictures,
         build_model=build_stochnorm,
-        augment=unchanged,
+        augment=keep_features,
         loss=weighted_loss,
         run=finetune.run,
         provenance="secondary",

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rales.audio.padding import duplicate, pieces
+from rales.audio.spec_augment import keep_features
 from rales.audio.spectrogram_images import RespireNetPicture, normalised
 from rales.audio.waveform_augment import concatenation_pairs, one_of_five, roll
 from rales.data import splits
@@ -47,7 +48,6 @@ from rales.models.resnet import ResNet
 from rales.settings import Fidelity, RunSettings, Split, Training, Waveform, set_defaults
 from rales.training import finetune, multistage
 from rales.training.recipe import LossContext, Recipe
-from rales.training.recipe_defaults import unchanged
 
 CLASS_WEIGHTS = (0.1, 0.3, 0.3, 0.3)
 Device = Literal["AKGC417L", "LittC2SE", "Litt3200", "Meditron"]
@@ -104,7 +104,7 @@ def recipe(settings: Settings) -> Recipe:
         settings=settings,
         build_frontend=Pictures,
         build_model=build_model,
-        augment=unchanged,
+        augment=keep_features,
         loss=fixed_weight_loss,
         run=run,
         provenance="code-verified",
@@ -130,14 +130,14 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
     second = replace(settings, train=replace(settings.train, epochs=epochs, lr=settings.train.lr / 10))
     measured = tuned if settings.statistics == "device" else []
     last = replace(recipe, settings=replace(second, devices=cast("tuple[Device, ...]", tuple(tuned))), asked=recipe)
-    if figures := multistage.reserved(last, cycles, out, options.get("command", "")):
+    if figures := multistage.reserve_run_folder(last, cycles, out, options.get("command", "")):
         return figures
 
     finetune.run(recipe, cycles, out / "stage1", **options)
     divided = replace(recipe, settings=replace(second, split=Split(name="official")))  # `table` is it already
     best = "best.safetensors"
     for device in tuned:
-        started = multistage.started_from(divided, out / "stage1" / best)
+        started = multistage.start_from(divided, out / "stage1" / best)
         started = replace(started, fit=fit if measured else None)
         finetune.run(started, shares[device], out / f"stage2_{device}", **options)
 
@@ -146,7 +146,7 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
     for device in measured:
         for statistic in ("mean", "std"):
             prefixes[f"frontend.{statistic}_{device}"] = (networks[device], f"frontend.{statistic}")
-    return multistage.put_together(last, cycles, out, prefixes, epochs=epochs, **options)
+    return multistage.assemble_model(last, cycles, out, prefixes, epochs=epochs, **options)
 
 
 def with_pieces(settings: Settings, table: pd.DataFrame) -> pd.DataFrame:

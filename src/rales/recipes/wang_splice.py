@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from rales.audio.filters import apply_gains, correction_gains
 from rales.audio.padding import duplicate
+from rales.audio.spec_augment import keep_features
 from rales.audio.spectrogram_images import SquarePicture
 from rales.audio.waveform_augment import domain_pairs, splice
 from rales.data.dataset import (
@@ -52,8 +53,8 @@ from rales.models.pretrained_backbones import resnest_tensors
 from rales.models.resnest import ResNeSt
 from rales.settings import RunSettings, Training, Waveform, set_defaults
 from rales.training import finetune
+from rales.training.losses import weighted_loss
 from rales.training.recipe import Recipe
-from rales.training.recipe_defaults import unchanged, weighted_loss
 
 FFT_SAMPLES = 256
 
@@ -89,7 +90,7 @@ def recipe(settings: Settings) -> Recipe:
         settings=settings,
         build_frontend=Pictures,
         build_model=build_model,
-        augment=unchanged,
+        augment=keep_features,
         loss=weighted_loss,
         run=finetune.run,
         provenance="reconstruction",

@@ -6,6 +6,7 @@ from typing import Any
 
 from rales.files.atomic import atomic_write, lock_folder
 from rales.files.csv_cells import encodable
+from rales.files.writers import write_csv
 from rales.optional_packages import require_packages
 from rales.report import comparison, page, tables
 from rales.report.literature import TABLE1, TABLE2, paper_rows
@@ -14,7 +15,6 @@ from rales.report.pool_folds import pooled
 from rales.report.protocols import PROTOCOLS
 from rales.report.sections import comparability, lead_blocks, left_out_blocks, one_label, sections
 from rales.report.systems import ranking_figure, systems
-from rales.training.run_folder import write_table
 
 TITLE = "Rales: report on respiratory-sound classification"
 
@@ -35,9 +35,9 @@ def report(paths: Sequence[Path], out: Path) -> Path:
         for block in (block for part in parts for block in part.blocks):
             if isinstance(block, page.Picture):
                 write(out / block.file, block.png)
-        write_table(out / "runs.csv", tables.runs_frame(found))
-        write_table(out / "table1.csv", comparison.paper_frame(table1))
-        write_table(out / "table2.csv", comparison.paper_frame(table2))
+        write_csv(out / "runs.csv", tables.runs_frame(found))
+        write_csv(out / "table1.csv", comparison.paper_frame(table1))
+        write_csv(out / "table2.csv", comparison.paper_frame(table2))
         write(out / "report.md", encodable(page.markdown(TITLE, lead, parts)).encode())
         write(out / "report.html", encodable(page.html(TITLE, lead, parts)).encode())
     return out / "report.html"

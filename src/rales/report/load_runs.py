@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rales.evaluation import metrics
 from rales.files.csv_cells import restored_table
+from rales.files.json_files import flatten_json
 from rales.labels import CLASSES
 from rales.training import epoch_logits, run_folder
 from rales.training.run_records import check_evaluation, check_record
@@ -125,7 +126,7 @@ def read_run(folder: Path) -> Run:
             raise ValueError(f"config.json has no usable `{key}`; it is not the record of a training run")
     if not (folder / "done").exists():
         raise ValueError("unfinished (no file `done`); run its command again to finish it")
-    config = run_folder.flatten(record["config"])
+    config = flatten_json(record["config"])
     parts = {part: record["split"].get(part) for part in ("train", "test")}
     split = {**record["split"], **{part: found if isinstance(found, dict) else {} for part, found in parts.items()}}
     lines = read_epochs(folder)

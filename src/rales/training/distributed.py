@@ -15,60 +15,75 @@ from rales.models.cpu_inference import autocast_dtype
 
 
 @dataclass(frozen=True)
-class Place:
+class DistributedContext:
     """One process of a job: its device, rank and number of processes, and the dtype of autocast (None = float32)."""
 
     device: torch.device
     rank: int
-    world: int
+    world_size: int
     dtype: torch.dtype | None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None)
 
-    def synchronising(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
-        """Where a backward pass stands: only the last piece of a batch exchanges gradients between processes."""
+    def sync_gradients(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
+        """Where a backward pass stands: only the last micro-batch of a batch exchanges gradients between processes."""
         if isinstance(network, DistributedDataParallel) and not last:
             return network.no_sync()
         return nullcontext()
 
     def describe(self) -> dict[str, Any]:
-        """-> what of this place can change a result."""
-        return {"device": self.device.type, "precision": "bf16" if self.dtype else "float32", "processes": self.world}
+        """-> what of it can change a result."""
+        return {
+            "device": self.device.type,
+            "precision": "bf16" if self.dtype else "float32",
+            "processes": self.world_size,
+        }
 
     def gather(self, value: Any) -> list[Any]:
         """This process's value -> the values of all processes, by rank."""
-        if self.world == 1:
+        if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.world
+        values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
 
+    def wait_for_all(self) -> None:
+        """Go on when every process has come here."""
+        self.gather(None)
 
-def place(device: str, precision: str) -> Place:
-    """Names of a config -> Place; joins the process group when started by torchrun.
+
+def init_distributed(device: str, precision: str) -> DistributedContext:
+    """Names of a config -> this process's context; joins the process group when started by torchrun.
 
     Errors: a device that this machine lacks is a sentence.
     """
-    world = int(os.environ.get("WORLD_SIZE", 1))
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
     rank, local = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
-    chosen = pick(device, local if world > 1 else 0)
-    if world > 1 and (":" in device or chosen.type not in ("cpu", "cuda")):
+    chosen = choose_device(device, local if world_size > 1 else 0)
+    if world_size > 1 and (":" in device or chosen.type not in ("cpu", "cuda")):
         raise ValueError(
-            f"device {device!r} with {world} processes: each takes a GPU of its own; use auto, cuda or cpu"
+            f"device {device!r} with {world_size} processes: each takes a GPU of its own; use auto, cuda or cpu"
         )
     if chosen.type == "cuda":  # float32 is float32, and convolutions compute the same at every call
         torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
-    if world > 1 and not dist.is_initialized():
+    if world_size > 1 and not dist.is_initialized():
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)  # messages between processes go through this process's own GPU
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
         atexit.register(dist.destroy_process_group)  # left standing, its threads may abort the ending process
-    here = Place(chosen, rank, world, autocast_dtype(precision, chosen))
-    return replace(here, dtype=here.gather(here.dtype)[0])  # "auto" is measured: all compute as the first found best
+    context = DistributedContext(chosen, rank, world_size, autocast_dtype(precision, chosen))
+    return replace(
+        context, dtype=context.gather(context.dtype)[0]
+    )  # "auto" is measured: all compute as the first found best
 
 
-def pick(name: str, index: int) -> torch.device:
+def choose_device(name: str, index: int) -> torch.device:
     """Device name or "auto" -> device; `index` is this process's GPU when several take part."""
     if name == "auto":
         if torch.cuda.is_available():
@@ -82,6 +97,6 @@ def pick(name: str, index: int) -> torch.device:
     return chosen
 
 
-def processors() -> int:
+def count_processors() -> int:
     """-> how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

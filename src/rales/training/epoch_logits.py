@@ -49,7 +49,7 @@ def append_epoch(folder: Path, epoch: int, tensors: Mapping[str, Tensor]) -> Non
     run_folder.save_tensors(folder / FILE, {**stacked, **shared}, {"epoch": epoch})
 
 
-def forget_after(folder: Path, epoch: int, scored: set[int]) -> None:
+def truncate_logits(folder: Path, epoch: int, scored: set[int]) -> None:
     """Before a run goes on after epoch `epoch`, of whose epochs `scored` have test figures: drop what is there of later
     ones, which it repeats. Errors: an epoch that is not there."""
     found = read_epochs(folder)

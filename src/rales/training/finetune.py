@@ -4,8 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +17,35 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rales.data import loader, splits
 from rales.data.dataset import Data, class_numbers, cycle_waves, rows_of, scored_together
+from rales.data.splits import digest_cycles
 from rales.evaluation import predictions
 from rales.evaluation.metrics import confusion, icbhi_scores, mean_auroc
-from rales.files.atomic import lock_folder
+from rales.files.writers import copy_file, write_csv, write_json
 from rales.labels import CLASSES
 from rales.models.layer_fusion import LayerFusion
-from rales.models.m2d_checkpoints import check_whole
-from rales.progress import progress_bar
-from rales.settings import RunSettings, Training, to_dict
-from rales.training import epoch_logits, run_folder
-from rales.training.distributed import Place, place
+from rales.settings import RunSettings, to_dict
+from rales.training import epoch_logits, lifecycle, run_folder
+from rales.training.distributed import DistributedContext
 from rales.training.losses import class_weights
-from rales.training.optim import interpolate, largest_weight, load_state_tensors, set_lr, state_tensors
+from rales.training.optim import average_with_previous_weights, largest_weight, make_optimisers, scheduled_lr, set_lr
 from rales.training.recipe import LossContext, Recipe
-from rales.training.recipe_defaults import make_optimisers, scheduled_lr
-from rales.training.run_records import State, check, check_evaluation
+from rales.training.run_records import State, check_evaluation, check_fields
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What stays the same from the first epoch of a run to the last."""
+
+    recipe: Recipe
+    run: lifecycle.Run
+    data: Data
+    frontend: nn.Module
+    model: nn.Module
+    network: nn.Module  # the model, wrapped where several processes train it
+    optimisers: dict[str, torch.optim.Optimizer]
+    class_weight: Tensor  # (classes,) of the loss
 
 
 def run(
@@ -46,83 +57,87 @@ def run(
     progress: bool = False,
     cache_folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Train on the train cycles and write the run folder; -> figures of the selected weights on the test cycles.
+    """Train on the train cycles and write the run folder.
 
     A finished run of the same settings is returned as it is; an unfinished one goes on after its last whole epoch
-    and ends with the same numbers as an undisturbed one. Errors: a folder of other settings, no train or test
-    cycles, and all that reading the data can meet.
+    and ends with the same numbers as an undisturbed one.
+
+    Parameters
+    ----------
+    recipe : the system, with its settings.
+    cycles : the cycles table that a dataset reader gave.
+    out : the run folder.
+    command : the command line, for the record.
+    progress : whether to show bars.
+    cache_folder : where prepared waveforms are kept; None: the user's cache.
+
+    Returns
+    -------
+    The metrics of the selected weights on the test cycles ({} in all processes but the first). Errors: a folder of
+    other settings, no train or test cycles, and all that reading the data can meet.
     """
-    settings: RunSettings = recipe.settings
+    settings, train = recipe.settings, recipe.settings.train
     table = splits.divide(cycles, settings)
-    precision = settings.train.precision
-    here = place(settings.train.device, (precision == "auto" and run_folder.stored_precision(out)) or precision)
-    record = {**run_record(recipe, table, command), "computed_in": here.describe()}
-    with lock_folder(out) if here.rank == 0 else nullcontext():
-        return train(recipe, table, out, here, record, progress=progress, cache_folder=cache_folder)
+    context = lifecycle.join_processes(out, train.device, train.precision)
+    check_batches(recipe, context)
+
+    with lifecycle.open_run(out, run_record(recipe, table, command), context, progress=progress) as opened:
+        if opened.finished:
+            return stored_figures(out) if context.is_main else {}
+        job, state = prepare_training(recipe, table, opened, cache_folder)
+        first, shown = state["epoch"] + 1, {"desc": f"train {recipe.name}", "unit": "epoch", "log_every_s": 0}
+        epochs = opened.show_progress(
+            range(first, train.epochs + 1), initial=state["epoch"], total=train.epochs, **shown
+        )
+        for epoch in epochs:
+            started = time.perf_counter()
+            lines = [train_epoch(job, epoch)]
+
+            logits = {}
+            if epoch % train.evaluate_every == 0 or epoch == train.epochs:
+                for part in job.data.parts_to_watch():
+                    line, logits[part] = evaluate_part(job, part, epoch)
+                    lines.append(line)
+
+            if context.is_main:
+                lines[0]["seconds"] = round(time.perf_counter() - started, 3)
+                save_epoch(job, lines, logits, state, epoch)
+                epochs.set_postfix(shown_figures(lines), refresh=False)
+
+        context.wait_for_all()
+        figures = finish_training(job, state) if context.is_main else {}
+        context.wait_for_all()
+        return figures
 
 
-def train(
-    recipe: Recipe,
-    table: pd.DataFrame,
-    out: Path,
-    here: Place,
-    record: dict[str, Any],
-    *,
-    progress: bool,
-    cache_folder: Path | None,
-) -> dict[str, Any]:
-    """The run from its first or last whole epoch to the end; -> figures of the selected weights (rank 0)."""
-    settings: RunSettings = recipe.settings
-    check_batches(recipe, here)
-    finished = here.rank == 0 and run_folder.begin(out, record)
-    if any(here.gather(finished)):  # and nobody reads the folder before rank 0 has made it
-        return stored_figures(out) if here.rank == 0 else {}
+def prepare_training(
+    recipe: Recipe, table: pd.DataFrame, run: lifecycle.Run, cache_folder: Path | None
+) -> tuple[Training, dict[str, Any]]:
+    """Divided table -> data, networks and optimisers, as new or as after the last whole epoch; the run's state."""
+    settings, context = recipe.settings, run.context
     items = rows_of(table, recipe)
-    waves = cycle_waves(items, recipe, progress=progress and here.rank == 0, folder=cache_folder)
+    waves = cycle_waves(items, recipe, progress=run.progress, folder=cache_folder)
     data = Data(items, waves, scored_together(recipe, 16))
 
     torch.manual_seed(settings.seed)
-    frontend = recipe.build_frontend(settings).to(here.device)
-    model = recipe.build_model(settings).to(here.device)
+    frontend = recipe.build_frontend(settings).to(context.device)
+    model = recipe.build_model(settings).to(context.device)
     optimisers = make_optimisers(model, settings, recipe.epoch_parameters)
-    state = resume(out, model, frontend, optimisers, record)
+    state = resume_training(run.folder, model, frontend, optimisers, run.record)
     if recipe.fit is not None and state["epoch"] == 0:
-        recipe.fit(settings, frontend.eval(), model.eval(), data, here.device)
-    if here.rank == 0:
-        run_folder.forget_after(out, state["epoch"])
-        scored = {line["epoch"] for line in run_folder.read_metrics(out) if line.get("split") == "test"}
-        epoch_logits.forget_after(out, state["epoch"], scored)
-        if problem := selection_problem(settings.train, data.labels[data.rows("validation")]):
-            log.warning("%s: %s", out, problem)
-    # blocks above the last fused layer get no gradient
-    network = DistributedDataParallel(model, find_unused_parameters=True) if here.world > 1 else model
-    weight = loss_weights(data, settings).to(here.device)
+        recipe.fit(settings, frontend.eval(), model.eval(), data, context.device)
 
-    epochs = progress_bar(
-        range(state["epoch"] + 1, settings.train.epochs + 1),
-        shown=progress and here.rank == 0,
-        log_every_s=0,
-        desc=f"train {recipe.name}",
-        initial=state["epoch"],
-        total=settings.train.epochs,
-        unit="epoch",
-    )
-    for epoch in epochs:
-        started = time.perf_counter()
-        lines = [train_epoch(recipe, network, frontend, optimisers, data, weight, epoch, here, out)]
-        logits = {}
-        if epoch % settings.train.evaluate_every == 0 or epoch == settings.train.epochs:
-            for part in data.parts_to_watch():
-                line, logits[part] = evaluate_part(model, frontend, data, part, weight, epoch, here)
-                lines.append(line)
-        if here.rank == 0:
-            lines[0]["seconds"] = round(time.perf_counter() - started, 3)
-            keep(out, model, frontend, optimisers, lines, logits, state, epoch, record)
-            epochs.set_postfix(shown_figures(lines), refresh=False)
-    here.gather("trained")
-    figures = finish(out, model, frontend, data, here, state, record) if here.rank == 0 else {}
-    here.gather("finished")
-    return figures
+    if context.is_main:  # what the epochs that are repeated wrote is dropped
+        run_folder.truncate_metrics(run.folder, state["epoch"])
+        scored = {line["epoch"] for line in run_folder.read_metrics(run.folder) if line.get("split") == "test"}
+        epoch_logits.truncate_logits(run.folder, state["epoch"], scored)
+        if problem := selection_problem(settings, data.labels[data.rows("validation")]):
+            log.warning("%s: %s", run.folder, problem)
+
+    # blocks above the last fused layer get no gradient
+    network = DistributedDataParallel(model, find_unused_parameters=True) if context.world_size > 1 else model
+    weight = loss_weights(data, settings).to(context.device)
+    return Training(recipe, run, data, frontend, model, network, optimisers, weight), state
 
 
 def stored_figures(out: Path) -> dict[str, Any]:
@@ -138,21 +153,21 @@ def shown_figures(lines: list[dict[str, Any]]) -> dict[str, str]:
     return {"loss": f"{lines[0]['loss']:.3f}", **scores}
 
 
-def check_batches(recipe: Recipe, here: Place) -> None:
+def check_batches(recipe: Recipe, context: DistributedContext) -> None:
     """A loss that compares the rows of a batch, cut into pieces or shared among processes, is another loss; so is a
     front-end that takes minimum and maximum of a batch, shared among processes."""
     train = recipe.settings.train
-    if recipe.scales_batches and here.world > 1:
+    if recipe.scales_batches and context.world_size > 1:
         raise ValueError(
-            f"audio.scope=batch takes minimum and maximum of a whole batch, which {here.world} processes would share "
-            "out among them; train in one process"
+            "audio.scope=batch takes minimum and maximum of a whole batch, which "
+            f"{context.world_size} processes would share out among them; train in one process"
         )
     if not recipe.whole_batches:
         return
-    if here.world > 1:
+    if context.world_size > 1:
         raise ValueError(
-            f"{recipe.name} compares the cycles of a whole batch, which {here.world} processes would share out among "
-            "them; train it in one process"
+            f"{recipe.name} compares the cycles of a whole batch, which {context.world_size} processes would share out "
+            "among them; train it in one process"
         )
     if 0 < train.micro_batch < train.batch_size:
         raise ValueError(
@@ -161,9 +176,10 @@ def check_batches(recipe: Recipe, here: Place) -> None:
         )
 
 
-def selection_problem(train: Training, label: NDArray[np.int64]) -> str:
-    """Settings of the training and class numbers of the validation cycles -> why these cannot choose an epoch; "" if
+def selection_problem(settings: RunSettings, label: NDArray[np.int64]) -> str:
+    """Settings of a run and class numbers of the validation cycles -> why these cannot choose an epoch; "" if
     they can, or are not asked to."""
+    train = settings.train
     if train.select != "validation":
         return ""
     one_class = np.eye(len(CLASSES))[np.zeros(len(label), np.int64)]
@@ -179,103 +195,110 @@ def selection_problem(train: Training, label: NDArray[np.int64]) -> str:
     )
 
 
-def train_epoch(
-    recipe: Recipe,
-    network: nn.Module,
-    frontend: nn.Module,
-    optimisers: dict[str, torch.optim.Optimizer],
-    data: Data,
-    weight: Tensor,
-    epoch: int,
-    here: Place,
-    out: Path,
-) -> dict[str, Any]:
-    """One pass over the train cycles; -> its line of metrics (figures as seen under augmentation).
+def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
+    """One pass over the train cycles; -> its line of metrics (as seen under augmentation).
 
     Everything random derives from (seed, epoch, step), so an epoch repeats exactly, whatever came before. Errors: a
-    loss or a weight that is no longer a number, before anything of this epoch is in the run folder `out`.
+    loss or a weight that is no longer a number, before anything of this epoch is in the run folder.
     """
+    recipe, data, network, optimisers, context = job.recipe, job.data, job.network, job.optimisers, job.run.context
     settings, train = recipe.settings, recipe.settings.train
     network.train()
-    frontend.train()
-    torch.manual_seed(seed_of(settings.seed, epoch, 0, here.rank))  # for dropout
+    job.frontend.train()
+    torch.manual_seed(derive_seed(settings.seed, epoch, 0, context.rank))  # for dropout
     lr = scheduled_lr(epoch - 1, settings)
     all_steps = math.ceil(len(data.rows("train")) / train.batch_size)
     for optimiser in optimisers.values():
         set_lr(optimiser, lr)
         optimiser.zero_grad()
 
-    counts, loss_sum, steps, rates = np.zeros((len(CLASSES), len(CLASSES)), np.int64), 0.0, 0, 0.0
-    for batch in loader.shuffled(
+    losses = lifecycle.LossSums(job.run, epoch, "train.lr", train.lr, {"loss": 0.0})
+    nothing = torch.zeros(0, dtype=torch.int64, device=context.device)
+    labels, predicted, steps, rates = [nothing], [nothing], 0, 0.0
+    for batch in train_batches(job, epoch):
+        generator = torch.Generator().manual_seed(derive_seed(settings.seed, epoch, steps, context.rank))
+        # a process without rows in a short last batch goes through the motions with a silent clip that counts 0,
+        # since the others wait for its gradients and attention on a GPU may refuse an empty batch
+        idle = len(batch.wave) == 0
+        features = augmented_features(job, torch.zeros(1, data.waves.shape[1]) if idle else batch.wave, generator)
+        label = torch.zeros(1, dtype=torch.int64) if idle else batch.label
+        label, whole_label = label.to(context.device), batch.whole_label.to(context.device)
+        group = torch.zeros(1, dtype=torch.int64) if idle else torch.from_numpy(data.groups[batch.rows])
+        group = group.to(context.device)
+        before = {k: v.clone() for k, v in network.state_dict().items()} if train.interpolate != 1 else {}
+
+        # gradients of the micro-batches add up to those of the batch
+        for rows, last in micro_batches(len(label), train.micro_batch):
+            with context.sync_gradients(network, last):
+                with context.autocast():
+                    step = LossContext(settings, label[rows], whole_label, job.class_weight, group[rows], generator)
+                    loss, logits = recipe.loss(network, features[rows], step)
+                # DDP takes the mean over processes where the loss is a sum
+                (loss * (0 if idle else context.world_size)).backward()
+            if not idle:
+                losses.add(steps + 1, loss=loss)
+                labels.append(label[rows])
+                predicted.append(logits.detach().argmax(dim=1))
+
+        if epoch <= train.warmup_epochs:
+            set_lr(optimisers["step"], lr * (epoch - 1 + (steps + 1) / all_steps) / train.warmup_epochs)
+        optimisers["step"].step()
+        optimisers["step"].zero_grad()
+        if before:
+            average_with_previous_weights(network, before, train.interpolate)
+        steps, rates = steps + 1, rates + optimisers["step"].param_groups[0]["lr"]
+
+    if "epoch" in optimisers:
+        update_once_an_epoch(optimisers["epoch"], rates, steps)
+    loss_sum = losses.read()["loss"]
+    job.run.check_finite(largest_weight(network), "a weight", epoch, steps, "train.lr", train.lr)
+    loss_sum, scores = pool_processes(context, loss_sum, torch.cat(labels), torch.cat(predicted))
+    lr = optimisers["step"].param_groups[0]["lr"]
+    return {"epoch": epoch, "split": "train", "loss": loss_sum / steps, "lr": lr, **scores}
+
+
+def train_batches(job: Training, epoch: int) -> Iterator[loader.Batch]:
+    """-> this process's share of the epoch's batches, shuffled as seed and epoch say."""
+    data, train, context = job.data, job.recipe.settings.train, job.run.context
+    return loader.shuffled(
         data.waves,
         data.labels,
         train.batch_size,
-        seed=settings.seed,
+        seed=job.recipe.settings.seed,
         epoch=epoch,
         rows=data.rows("train"),
         sampler=train.sampler,
         drop_last=train.drop_last,
-        part=(here.rank, here.world),
-        pin=here.device.type == "cuda",
-    ):
-        generator = torch.Generator().manual_seed(seed_of(settings.seed, epoch, steps, here.rank))
-        with torch.no_grad():
-            # a process without rows in a short last batch goes through the motions with a silent clip that counts 0,
-            # since the others wait for its gradients and attention on a GPU may refuse an empty batch
-            idle = len(batch.wave) == 0
-            wave = torch.zeros(1, data.waves.shape[1]) if idle else batch.wave
-            if recipe.wave_augment is not None:
-                wave = recipe.wave_augment(settings, wave, generator)
-            features = frontend(wave.to(here.device, non_blocking=True))
-            features = recipe.augment(settings, features, generator)
+        part=(context.rank, context.world_size),
+        pin=context.device.type == "cuda",
+    )
 
-        label = torch.zeros(1, dtype=torch.int64) if idle else batch.label
-        label, whole_label = label.to(here.device), batch.whole_label.to(here.device)
-        group = torch.zeros(1, dtype=torch.int64) if idle else torch.from_numpy(data.groups[batch.rows])
-        group = group.to(here.device)
-        before = {k: v.clone() for k, v in network.state_dict().items()} if train.interpolate != 1 else {}
 
-        # gradients of the pieces add up to those of the batch
-        for rows, last in pieces(len(label), train.micro_batch):
-            with here.synchronising(network, last):
-                with here.autocast():
-                    step = LossContext(settings, label[rows], whole_label, weight, group[rows], generator)
-                    loss, logits = recipe.loss(network, features[rows], step)
-                # DDP takes the mean over processes where the loss is a sum
-                (loss * (0 if idle else here.world)).backward()
-            if idle:
-                continue
-            loss_sum += loss.item()
-            run_folder.stop_if_diverged(out, loss_sum, "the loss", epoch, steps + 1, "train.lr", train.lr)
-            counts += confusion(label[rows].cpu(), logits.argmax(dim=1).cpu())
+@torch.no_grad()
+def augmented_features(job: Training, wave: Tensor, generator: torch.Generator) -> Tensor:
+    """(B, samples) waveforms -> what the network gets of them in training, on the device."""
+    recipe, settings = job.recipe, job.recipe.settings
+    if recipe.wave_augment is not None:
+        wave = recipe.wave_augment(settings, wave, generator)
+    features = job.frontend(wave.to(job.run.context.device, non_blocking=True))
+    return recipe.augment(settings, features, generator)
 
-        if epoch <= train.warmup_epochs:
-            warm_lr = lr * (epoch - 1 + (steps + 1) / all_steps) / train.warmup_epochs
-            set_lr(optimisers["step"], warm_lr)
-        optimisers["step"].step()
-        optimisers["step"].zero_grad()
-        if before:
-            interpolate(network, before, train.interpolate)
-        steps, rates = steps + 1, rates + optimisers["step"].param_groups[0]["lr"]
 
-    if "epoch" in optimisers:
-        # one step of Adam is as long as its rate: that of a single step would leave w at 1
-        set_lr(optimisers["epoch"], rates)
-        for parameter in optimisers["epoch"].param_groups[0]["params"]:
-            parameter.grad /= steps
-        optimisers["epoch"].step()
+def pool_processes(
+    context: DistributedContext, loss_sum: float, label: Tensor, predicted: Tensor
+) -> tuple[float, dict[str, float]]:
+    """One process's sum of losses, class numbers and answers (n,) -> sum and scores of all processes together."""
+    everyone = context.gather((loss_sum, confusion(label.cpu(), predicted.cpu())))
+    return sum(part for part, _ in everyone), icbhi_scores(np.sum([counts for _, counts in everyone], axis=0))
 
-    run_folder.stop_if_diverged(out, largest_weight(network), "a weight", epoch, steps, "train.lr", train.lr)
-    everyone = here.gather((loss_sum, counts))
-    loss_mean = sum(part for part, _ in everyone) / steps
-    scores = icbhi_scores(np.sum([part for _, part in everyone], axis=0))
-    return {
-        "epoch": epoch,
-        "split": "train",
-        "loss": loss_mean,
-        "lr": optimisers["step"].param_groups[0]["lr"],
-        **scores,
-    }
+
+def update_once_an_epoch(optimiser: torch.optim.Optimizer, rates: float, steps: int) -> None:
+    """Step of the layer weights with their mean gradient of all `steps`, whose learning rates add up to `rates`."""
+    # one step of Adam is as long as its rate: that of a single step would leave w at 1
+    set_lr(optimiser, rates)
+    for parameter in optimiser.param_groups[0]["params"]:
+        parameter.grad /= steps
+    optimiser.step()
 
 
 def loss_weights(data: Data, settings: RunSettings) -> Tensor:
@@ -285,12 +308,12 @@ def loss_weights(data: Data, settings: RunSettings) -> Tensor:
     return class_weights(np.bincount(data.labels[data.rows("train")], minlength=len(CLASSES)).tolist())
 
 
-def seed_of(seed: int, epoch: int, step: int, rank: int) -> int:
-    """Place in the training -> seed of its random draws, unlike that of any other place."""
+def derive_seed(seed: int, epoch: int, step: int, rank: int) -> int:
+    """Position in the training -> seed of its random draws, unlike that of any other position."""
     return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def pieces(rows: int, size: int) -> Iterator[tuple[slice, bool]]:
+def micro_batches(rows: int, size: int) -> Iterator[tuple[slice, bool]]:
     """Rows of a batch -> slices of at most `size` rows (0 = all), and whether it is the last; at least one slice, so
     that every process of several takes part in every batch."""
     size = size or max(rows, 1)
@@ -300,7 +323,7 @@ def pieces(rows: int, size: int) -> Iterator[tuple[slice, bool]]:
 
 @torch.inference_mode()
 def part_logits(
-    model: nn.Module, frontend: nn.Module, data: Data, part: str, here: Place
+    model: nn.Module, frontend: nn.Module, data: Data, part: str, context: DistributedContext
 ) -> tuple[pd.DataFrame, Tensor]:
     """-> a part's cycles in table order, and their (n, classes) logits; processes share the work, whole batches each.
 
@@ -311,54 +334,45 @@ def part_logits(
     frontend.eval()
     everyone = data.rows(part)
     batch_of = np.arange(len(everyone)) // data.together
-    rows = everyone[batch_of * here.world // (batch_of[-1] + 1) == here.rank]
+    rows = everyone[batch_of * context.world_size // (batch_of[-1] + 1) == context.rank]
     logits = [torch.zeros(0, len(CLASSES))]
     reading = loader.in_order(data.waves, data.labels, data.together, rows=rows) if len(rows) else ()
-    logits += [model(frontend(batch.wave.to(here.device))).cpu() for batch in reading]
-    found = torch.cat(here.gather(torch.cat(logits))).numpy()
+    logits += [model(frontend(batch.wave.to(context.device))).cpu() for batch in reading]
+    found = torch.cat(context.gather(torch.cat(logits))).numpy()
     predictions.check_numbers(data.table.iloc[everyone], found)
     cycles, pooled = predictions.pooled(data.table.iloc[everyone], found)
     return cycles, torch.from_numpy(pooled)
 
 
-def evaluate_part(
-    model: nn.Module, frontend: nn.Module, data: Data, part: str, weight: Tensor, epoch: int, here: Place
-) -> tuple[dict[str, Any], Tensor]:
+def evaluate_part(job: Training, part: str, epoch: int) -> tuple[dict[str, Any], Tensor]:
     """-> the line of metrics of validation or test cycles, and their (n, classes) float32 logits."""
-    cycles, logits = part_logits(model, frontend, data, part, here)
+    cycles, logits = part_logits(job.model, job.frontend, job.data, part, job.run.context)
     label = torch.from_numpy(class_numbers(cycles))
-    loss = nn.functional.cross_entropy(logits, label, weight.cpu()).item()
+    loss = nn.functional.cross_entropy(logits, label, job.class_weight.cpu()).item()
     scores = icbhi_scores(confusion(label, logits.argmax(dim=1)))
     auroc = mean_auroc(label, logits.double().softmax(dim=1))
     return {"epoch": epoch, "split": part, "loss": loss, **scores, "auroc": auroc}, logits
 
 
-def keep(
-    out: Path,
-    model: nn.Module,
-    frontend: nn.Module,
-    optimisers: dict[str, torch.optim.Optimizer],
-    lines: list[dict[str, Any]],
-    logits: dict[str, Tensor],
-    state: dict[str, Any],
-    epoch: int,
-    record: dict[str, Any],
+def save_epoch(
+    job: Training, lines: list[dict[str, Any]], logits: dict[str, Tensor], state: dict[str, Any], epoch: int
 ) -> None:
     """Write what an epoch leaves behind; `state` (epoch, best score, best epoch) is updated.
 
     The order makes a kill at any moment harmless: `resume.safetensors` comes last, and whatever it does not know of
     is written again by the repeated epoch.
     """
+    out, record = job.run.folder, job.run.record
     run_folder.append_metrics(out, lines)
     if logits:
         halves = {part: epoch_logits.half_logits(found) for part, found in logits.items()}
-        epoch_logits.append_epoch(out, epoch, {**halves, **layer_weights(model)})
-    weights, about = tensors_of(model, frontend), {**record, "epoch": epoch}
+        epoch_logits.append_epoch(out, epoch, {**halves, **layer_weights(job.model)})
+
+    weights = tensors_of(job.model, job.frontend)
     if is_best(record["config"]["train"], lines, state):
-        run_folder.save_tensors(out / "best.safetensors", weights, about)
+        run_folder.save_tensors(out / "best.safetensors", weights, {**record, "epoch": epoch})
     state["epoch"] = epoch
-    moments = {k: v for name, o in optimisers.items() for k, v in state_tensors(o, f"optimiser.{name}.").items()}
-    run_folder.save_resume(out, {**weights, **moments}, {**about, "state": state})
+    job.run.save_resume(weights, job.optimisers, state)
 
 
 def is_best(train: Mapping[str, Any], lines: list[dict[str, Any]], state: dict[str, Any]) -> bool:
@@ -391,7 +405,7 @@ def layer_weights(model: nn.Module) -> dict[str, Tensor]:
     return {"layers": torch.tensor(fusion.layers), "layer_weights": weight.detach().float()}
 
 
-def resume(
+def resume_training(
     out: Path,
     model: nn.Module,
     frontend: nn.Module,
@@ -399,20 +413,15 @@ def resume(
     record: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Load the last whole epoch of the unfinished run of this record, if there is one; -> epoch and best score."""
-
-    def take(tensors: Mapping[str, Tensor], stored: Mapping[str, Any], path: Path) -> None:
-        run_folder.check_same_run(path, stored, record)
-        check(State, stored.get("state"), str(path), "state.")
-        weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
-        check_whole(weights, tensors_of(model, frontend), path)
-        load_tensors(weights, model, frontend)
-        for name, optimiser in optimisers.items():
-            load_state_tensors(optimiser, tensors, f"optimiser.{name}.", path)
-
-    state = run_folder.read_resume(out, take)
-    if state is None:
-        return {"epoch": 0, "best_score": None, "best_epoch": None}
-    return state
+    state = lifecycle.load_resume(
+        out,
+        record,
+        weights=tensors_of(model, frontend),
+        load_weights=lambda tensors: load_tensors(tensors, model, frontend),
+        optimisers=optimisers,
+        check_state=lambda state, path: check_fields(State, state, path, "state."),
+    )
+    return state or {"epoch": 0, "best_score": None, "best_epoch": None}
 
 
 FRONTEND = "frontend."  # before the names of a front-end's fitted statistics in a checkpoint
@@ -430,26 +439,21 @@ def load_tensors(tensors: dict[str, Tensor], model: nn.Module, frontend: nn.Modu
     frontend.load_state_dict(fitted)
 
 
-def finish(
-    out: Path,
-    model: nn.Module,
-    frontend: nn.Module,
-    data: Data,
-    here: Place,
-    state: dict[str, Any],
-    record: dict[str, Any],
-) -> dict[str, Any]:
-    """Keep the last and the selected weights, score the selected on the test cycles, write figures, `done` last.
+def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
+    """Keep the last and the selected weights, score the selected on the test cycles, write metrics, `done` last.
 
     `rales predict` gives the same probabilities (to 1e-5).
     """
-    run_folder.save_tensors(out / "last.safetensors", tensors_of(model, frontend), {**record, "epoch": state["epoch"]})
+    out, record, data, model = job.run.folder, job.run.record, job.data, job.model
+    weights = tensors_of(model, job.frontend)
+    run_folder.save_tensors(out / "last.safetensors", weights, {**record, "epoch": state["epoch"]})
     if state["best_epoch"] is None:
-        run_folder.copy(out / "last.safetensors", out / "best.safetensors")
+        copy_file(out / "last.safetensors", out / "best.safetensors")
     tensors, about = run_folder.read_checkpoint(out / "best.safetensors")
-    load_tensors(tensors, model, frontend)
-    alone = replace(here, rank=0, world=1)
-    found = {part: part_logits(model, frontend, data, part, alone) for part in data.parts_to_watch()}
+    load_tensors(tensors, model, job.frontend)
+
+    alone = replace(job.run.context, rank=0, world_size=1)
+    found = {part: part_logits(model, job.frontend, data, part, alone) for part in data.parts_to_watch()}
     scored = {part: logits.double().softmax(dim=1).numpy() for part, (_, logits) in found.items()}
     rows = found["test"][0]
     figures = predictions.figures_of(
@@ -459,10 +463,12 @@ def finish(
         record=record,
         whole_database=record["split"]["whole_database"],
     )
-    if problem := selection_problem(Training(**record["config"]["train"]), data.labels[data.rows("validation")]):
+
+    if problem := selection_problem(job.recipe.settings, data.labels[data.rows("validation")]):
         figures["warnings"].append(problem)
     for warning in figures["warnings"]:
         log.warning("%s: %s", out, warning)
+
     if "validation" in scored:
         true = {part: class_numbers(cycles) for part, (cycles, _) in found.items()}
         figures |= predictions.from_validation(true, scored)
@@ -470,12 +476,13 @@ def finish(
         known = predictions.calibration(true["validation"], scored["validation"], patients)
         run_folder.save_tensors(out / "best.safetensors", tensors, {**about, "calibration": known})
         validation = predictions.predictions(found["validation"][0], scored["validation"])
-        run_folder.write_table(out / "predictions_validation.csv", validation)
-    run_folder.write_table(out / "predictions.csv", predictions.predictions(rows, scored["test"]))
+        write_csv(out / "predictions_validation.csv", validation)
+
+    write_csv(out / "predictions.csv", predictions.predictions(rows, scored["test"]))
     if isinstance(fusion := getattr(model, "fusion", None), LayerFusion):
-        run_folder.write_json(out / "layer_weights.json", predictions.layer_weights(fusion.layers, fusion.weight))
-    run_folder.write_json(out / "evaluation.json", figures)
-    run_folder.finish(out)
+        write_json(out / "layer_weights.json", predictions.layer_weights(fusion.layers, fusion.weight))
+    write_json(out / "evaluation.json", figures)
+    run_folder.mark_done(out)
     return figures
 
 
@@ -502,13 +509,13 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
         "classes": list(CLASSES),
         "split": {
             "name": recipe.settings.split.name,
-            "digest": run_folder.digest(used),
-            "data_digest": run_folder.digest(table.assign(split="")),
+            "digest": digest_cycles(used),
+            "data_digest": digest_cycles(table.assign(split="")),
             "whole_database": predictions.is_whole_database(table),
             "overlap_patients": splits.overlap_patients(table),
             **{str(part): facts for part, facts in parts.items()},
             "left_out": table.attrs.get("left_out", []),
         },
         "command": command,
-        **run_folder.environment(),
+        **run_folder.describe_environment(),
     }

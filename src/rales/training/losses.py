@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from rales.training.recipe import LossContext
 
 
 def class_weights(counts: Sequence[int]) -> Tensor:
@@ -27,14 +29,18 @@ def weighted_cross_entropy(logits: Tensor, label: Tensor, whole_label: Tensor, w
     return total / weight[whole_label].sum()
 
 
-def soft_binary_cross_entropy(logits: Tensor, target: Tensor, positive_weight: Sequence[float] | None = None) -> Tensor:
+def weighted_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
+    """Weighted cross-entropy of one micro-batch (paper 4.3), and its logits."""
+    logits = model(features)
+    return weighted_cross_entropy(logits, step.label, step.whole_label, step.weight), logits
+
+
+def soft_binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """(B, classes) logits and targets in [0, 1] -> scalar: binary cross-entropy of each class, mean over all.
 
-    "Both" is [0, 0, 0, 1], not [0, 1, 1, 0] (LungRN+NL, LungAttn; without mixup the
-    latter weighs positives 2, 3, 9, 10).
+    "Both" is [0, 0, 0, 1], not [0, 1, 1, 0] (LungRN+NL, LungAttn).
     """
-    weight = None if positive_weight is None else logits.new_tensor(positive_weight, dtype=torch.float32)
-    return F.binary_cross_entropy_with_logits(logits.float(), target.float(), pos_weight=weight)
+    return F.binary_cross_entropy_with_logits(logits.float(), target.float())
 
 
 def sup_con(features: Tensor, label: Tensor, temperature: float = 0.06) -> Tensor:
@@ -77,35 +83,17 @@ def hybrid_sup_con(contrastive: Tensor, cross_entropy: Tensor, share: float = 0.
     return share * contrastive + (1 - share) * cross_entropy
 
 
-def patch_mix_cross_entropy(logits: Tensor, label: Tensor, order: Tensor, kept: float) -> Tensor:
-    """(B, classes) logits of mixed clips, (B,) labels, (B,) partner, share of own patches -> scalar (Patch-Mix CE)."""
-    own, other = F.cross_entropy(logits.float(), label), F.cross_entropy(logits.float(), label[order])
-    return kept * own + (1 - kept) * other
-
-
 def patch_mix_contrastive(
-    mixed: Tensor,
-    clean: Tensor,
-    order: Tensor,
-    kept: float,
-    *,
-    temperature: float = 0.06,
-    label: Tensor | None = None,
+    mixed: Tensor, clean: Tensor, order: Tensor, kept: float, *, temperature: float = 0.06
 ) -> Tensor:
     """Projected features of mixed clips (B, D), features of the clean ones (B, D) -> scalar (Patch-Mix CL).
 
     Each mixed clip should find its two sources among the clean ones: -(kept log p_ii + (1 - kept) log p_i,order(i)),
-    p = softmax of cosine / temperature over the batch. The clean side is detached. With labels only clips of other
-    classes are negatives (an option of that code; default: all).
+    p = softmax of cosine / temperature over the batch. The clean side is detached.
     """
     anchor, target = F.normalize(mixed.float(), dim=1), F.normalize(clean.detach().float(), dim=1)
-    cosine = anchor @ target.T / temperature
-    row = torch.arange(len(cosine), device=cosine.device)
-    if label is not None:
-        left_out = label[:, None] == label[None, :]
-        left_out[row, row] = left_out[row, order] = False
-        cosine = cosine.masked_fill(left_out, -torch.inf)
-    log_share = cosine.log_softmax(dim=1)
+    log_share = (anchor @ target.T / temperature).log_softmax(dim=1)
+    row = torch.arange(len(log_share), device=log_share.device)
     return -(kept * log_share[row, row] + (1 - kept) * log_share[row, order]).mean()
 
 
@@ -170,9 +158,3 @@ def category_relationship(
     source = torch.from_numpy(np.concatenate([train, validation])).mean(dim=0)
     joint = (target_given_source * source[:, None]).T
     return (joint / joint.sum(dim=1, keepdim=True)).float()
-
-
-def direct_relationship(logits: Tensor, label: Tensor, *, temperature: float = SOURCE_TEMPERATURE) -> Tensor:
-    """Source logits (n, S), labels (n,) -> (classes, S): each class's mean source probabilities, the simple form."""
-    share = (temperature * logits.double()).softmax(dim=1)
-    return torch.stack([share[label == c].mean(dim=0) for c in range(int(label.max()) + 1)]).float()

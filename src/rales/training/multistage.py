@@ -13,38 +13,37 @@ from rales.data import splits
 from rales.data.dataset import Data, cycle_waves, rows_of, scored_together
 from rales.files.atomic import lock_folder
 from rales.models.m2d_checkpoints import check_whole
-from rales.settings import RunSettings
-from rales.training import finetune, run_folder
-from rales.training.distributed import place
+from rales.training import finetune, lifecycle, run_folder
+from rales.training.distributed import init_distributed
 from rales.training.recipe import Recipe
 
 
-def run(first: Recipe, last: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict[str, Any]:
+def run_stages(first: Recipe, last: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict[str, Any]:
     """Two recipes of one network, cycles table and run folder -> figures of the second; the first is in out/stage1.
 
     The second starts from the last weights of the first. Whatever is finished is taken as it is, so that a stopped run
     goes on in the stage where it was.
     """
-    if figures := reserved(last, cycles, out, options.get("command", "")):
+    if figures := reserve_run_folder(last, cycles, out, options.get("command", "")):
         return figures
     finetune.run(first, cycles, out / "stage1", **options)
-    return finetune.run(started_from(last, out / "stage1" / "last.safetensors"), cycles, out, **options)
+    return finetune.run(start_from(last, out / "stage1" / "last.safetensors"), cycles, out, **options)
 
 
-def reserved(last: Recipe, cycles: pd.DataFrame, out: Path, command: str) -> dict[str, Any]:
+def reserve_run_folder(last: Recipe, cycles: pd.DataFrame, out: Path, command: str) -> dict[str, Any]:
     """Make `out` the run folder of the last stage before the first one trains; -> its figures if it is finished, or {}.
 
     So a folder that holds something else is refused before hours of work, and until the last stage is done the folder
     is that of an unfinished run. Errors: those of `finetune.run`.
     """
     train = last.settings.train
-    finetune.check_batches(last, place(train.device, "float32"))
+    finetune.check_batches(last, init_distributed(train.device, "float32"))
     record = finetune.run_record(last, splits.divide(cycles, last.settings), command)
     with lock_folder(out):
-        return finetune.stored_figures(out) if run_folder.begin(out, record) else {}
+        return finetune.stored_figures(out) if run_folder.begin_run(out, record) else {}
 
 
-def started_from(recipe: Recipe, checkpoint: Path) -> Recipe:
+def start_from(recipe: Recipe, checkpoint: Path) -> Recipe:
     """Recipe -> the same, whose model and front-end start with the tensors of a checkpoint of the same network."""
 
     def started(build: Callable[[Any], nn.Module], prefix: bool) -> Callable[[Any], nn.Module]:
@@ -67,7 +66,7 @@ def started_from(recipe: Recipe, checkpoint: Path) -> Recipe:
     )
 
 
-def put_together(
+def assemble_model(
     recipe: Recipe,
     cycles: pd.DataFrame,
     out: Path,
@@ -78,22 +77,33 @@ def put_together(
     progress: bool = False,
     cache_folder: Path | None = None,
 ) -> dict[str, Any]:
-    """The run folder of a model put together from finished stages; -> its figures on the test cycles.
+    """Write the run folder of a model that is put together from finished stages.
 
-    `sources`: beginning of the names here -> checkpoint, and beginning of the same names there. The front-end's
-    statistics are those of the first one. The folder says that its weights are of epoch `epochs`.
+    Parameters
+    ----------
+    recipe, cycles, out, command, progress, cache_folder : as in `finetune.run`.
+    sources : beginning of the names here -> checkpoint, and beginning of the same names there. The front-end's
+        statistics are those of the first one.
+    epochs : the epoch that the folder names as that of its weights.
+
+    Returns
+    -------
+    The metrics on the test cycles.
     """
-    settings: RunSettings = recipe.settings
+    settings = recipe.settings
     table = splits.divide(cycles, settings)
-    here = place(settings.train.device, "float32")
-    record = {**finetune.run_record(recipe, table, command), "computed_in": here.describe()}
-    with lock_folder(out):
-        if run_folder.begin(out, record):
+    context = init_distributed(settings.train.device, "float32")
+    record = finetune.run_record(recipe, table, command)
+    with lifecycle.open_run(out, record, context, progress=progress) as opened:
+        if opened.finished:
             return finetune.stored_figures(out)
         rows = rows_of(table, recipe)
-        waves = cycle_waves(rows, recipe, progress=progress, folder=cache_folder)
-        data = Data(rows, waves, scored_together(recipe, 16))
-        frontend, model = recipe.build_frontend(settings).to(here.device), recipe.build_model(settings).to(here.device)
+        data = Data(
+            rows, cycle_waves(rows, recipe, progress=progress, folder=cache_folder), scored_together(recipe, 16)
+        )
+        frontend = recipe.build_frontend(settings).to(context.device)
+        model = recipe.build_model(settings).to(context.device)
+
         tensors: dict[str, torch.Tensor] = {}
         for ours, (checkpoint, theirs) in sources.items():
             for name, value in run_folder.read_checkpoint(checkpoint)[0].items():
@@ -103,10 +113,10 @@ def put_together(
                     tensors.setdefault(name, value)
         check_whole(tensors, finetune.tensors_of(model, frontend), out)
         finetune.load_tensors(tensors, model, frontend)
+
         weight = finetune.loss_weights(data, settings)
-        watched = data.parts_to_watch()
-        lines = [finetune.evaluate_part(model, frontend, data, part, weight, epochs, here)[0] for part in watched]
+        job = finetune.Training(recipe, opened, data, frontend, model, model, {}, weight)
+        lines = [finetune.evaluate_part(job, part, epochs)[0] for part in data.parts_to_watch()]
         (out / "metrics.jsonl").unlink(missing_ok=True)
         run_folder.append_metrics(out, lines)
-        state = {"epoch": epochs, "best_score": None, "best_epoch": None}
-        return finetune.finish(out, model, frontend, data, here, state, record)
+        return finetune.finish_training(job, {"epoch": epochs, "best_score": None, "best_epoch": None})

@@ -1,20 +1,22 @@
-"""Optimisers and schedules: parameters and numbers only."""
+"""Optimisers and schedules."""
 
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from rales.settings import RunSettings
 
-def adam(parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float) -> torch.optim.Adam:
+
+def make_adam(parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float) -> torch.optim.Adam:
     """Trainable parameters -> Adam with coupled (L2) weight decay (paper 4.3)."""
     return torch.optim.Adam([p for p in parameters if p.requires_grad], lr=lr, weight_decay=weight_decay, fused=True)
 
 
-def adamw(
+def make_adamw(
     named: Iterable[tuple[str, nn.Parameter]], *, lr: float, weight_decay: float, betas: tuple[float, float]
 ) -> torch.optim.AdamW:
     """Names and parameters -> AdamW over the trainable ones; vectors and biases do not decay, tokens do (MAE, M2D)."""
@@ -24,15 +26,6 @@ def adamw(
             groups[parameter.ndim > 1 and not name.endswith(".bias")].append(parameter)
     chosen = [{"params": some, "weight_decay": weight_decay * decays} for decays, some in groups.items()]
     return torch.optim.AdamW(chosen, lr=lr, betas=betas, fused=True)
-
-
-def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> float:
-    """Parameters and a norm -> the L2 norm of all gradients together, which are scaled down to `most` if above it."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
-    if most > 0 and norm > most:  # torch's own also multiplies all of them by 1
-        torch._foreach_mul_(gradients, most / (norm + 1e-6))
-    return norm
 
 
 @torch.no_grad()
@@ -54,7 +47,7 @@ def ema_decay(step: int, steps: int, *, start: float, end: float) -> float:
     return start + (end - start) * step / max(steps - 1, 1)
 
 
-def sgd(
+def make_sgd(
     parameters: Iterable[nn.Parameter], *, lr: float, momentum: float, nesterov: bool, weight_decay: float
 ) -> torch.optim.SGD:
     """Trainable parameters -> SGD with momentum and coupled weight decay."""
@@ -62,7 +55,7 @@ def sgd(
     return torch.optim.SGD(trained, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
 
 
-def learn_faster(optimiser: torch.optim.Optimizer, chosen: Iterable[nn.Parameter], factor: float) -> None:
+def set_lr_factor(optimiser: torch.optim.Optimizer, chosen: Iterable[nn.Parameter], factor: float) -> None:
     """Move the chosen parameters to a group of their own whose learning rate `set_lr` multiplies with `factor`."""
     (group,) = optimiser.param_groups
     own = {id(p) for p in chosen}
@@ -78,15 +71,15 @@ def step_lr(epoch: int, *, lr: float, every: int, factor: float) -> float:
     return float(lr * factor ** (epoch // every))
 
 
-def interpolate(model: nn.Module, before: Mapping[str, Tensor], share: float) -> None:
-    """Model after a step, its state before it -> the model holds `share` of the new and the rest of the old values.
+@torch.no_grad()
+def average_with_previous_weights(model: nn.Module, previous: Mapping[str, Tensor], new_fraction: float) -> None:
+    """Model after a step, its state before it -> the model holds `new_fraction` of the new and the rest of the old.
 
-    Whole numbers (counters of batch-norm) stay new. Source: raymin0223/patch-mix_contrastive_learning, share 0.5.
+    Whole numbers (counters of batch-norm) stay new. Source: raymin0223/patch-mix_contrastive_learning, fraction 0.5.
     """
-    with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                value.copy_(before[name].lerp(value, share))
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(previous[name].lerp(value, new_fraction))
 
 
 def cosine_lr(epoch: float, *, lr: float, floor: float, half_period: float) -> float:
@@ -132,3 +125,40 @@ def load_state_tensors(
     if len({frozenset(entries) for entries in state.values()}) > 1:
         raise ValueError(f"{path}: some of {prefix}… are missing; the file is damaged")
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+HEADS = ("head.", "target.", "fc.")  # what a new classification layer is called in our networks
+
+
+def make_optimisers(
+    model: nn.Module, settings: RunSettings, epoch_parameters: Sequence[str] = ()
+) -> dict[str, torch.optim.Optimizer]:
+    """Model -> the optimiser of every step and, if there are some, one of every epoch for the parameters so named."""
+    train = settings.train
+
+    def make(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        if train.optimiser == "adam":
+            return make_adam(parameters, lr=train.lr, weight_decay=train.weight_decay)
+        how = {"momentum": train.momentum, "nesterov": train.nesterov, "weight_decay": train.weight_decay}
+        return make_sgd(parameters, lr=train.lr, **how)  # type: ignore[arg-type]
+
+    later = [p for name, p in model.named_parameters() if name in epoch_parameters]
+    often = [p for p in model.parameters() if not any(p is q for q in later)]
+    optimisers = {"step": make(often)}
+    if train.head_lr_factor != 1:
+        heads = [p for name, p in model.named_parameters() if name.startswith(HEADS)]
+        set_lr_factor(optimisers["step"], heads, train.head_lr_factor)
+    if later:
+        optimisers["epoch"] = make(later)
+    return optimisers
+
+
+def scheduled_lr(epoch: int, settings: RunSettings) -> float:
+    """Epoch (from 0) -> learning rate without warm-up."""
+    train = settings.train
+    if train.schedule == "step":
+        return step_lr(epoch, lr=train.lr, every=train.step_epochs, factor=train.step_factor)
+    if train.schedule == "constant":
+        return train.lr
+    place = epoch + train.cosine_start_epoch
+    return cosine_lr(place, lr=train.lr, floor=train.lr_floor, half_period=train.cosine_epochs or train.epochs)

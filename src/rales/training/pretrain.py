@@ -1,8 +1,8 @@
 """The M2D loop: recordings without labels in, a run folder with a pre-trained encoder out."""
 
+import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,33 +11,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from rales.audio import M2DLogMel
 from rales.data.corpus import Collection
 from rales.data.noisy_logmel import Hearing, measured
-from rales.data.random_crops import NOISE, Crops, pieces
+from rales.data.random_crops import NOISE, Crops, Piece, pieces
 from rales.errors import UsageError
-from rales.files.atomic import atomic_write, lock_folder
+from rales.files.atomic import atomic_write
+from rales.files.writers import write_json
 from rales.models import M2D, ViT
 from rales.models.cpu_inference import pack
-from rales.models.m2d_checkpoints import check_whole, write_reference_file
-from rales.progress import progress_bar
+from rales.models.m2d_checkpoints import write_reference_file
 from rales.settings import DAMAGED, AnyNumber
-from rales.training import run_folder
-from rales.training.distributed import Place, place
-from rales.training.optim import (
-    adamw,
-    clip_gradients,
-    ema_decay,
-    largest_weight,
-    load_state_tensors,
-    set_lr,
-    state_tensors,
-    warmup_cosine_lr,
-)
+from rales.training import lifecycle, run_folder
+from rales.training.optim import ema_decay, largest_weight, make_adamw, set_lr, warmup_cosine_lr
 from rales.training.pretrain_settings import PretrainConfig
-from rales.training.run_records import check
+from rales.training.run_records import check_fields
 
 Build = Callable[[PretrainConfig], tuple[M2D, ViT | None]]  # -> the network, and a frozen teacher
 HOP_SAMPLES = 160
@@ -83,7 +74,8 @@ class ProbeLine:
 
 
 LINES: dict[str, type] = {"train": TrainLine, "probe": ProbeLine}
-BEGIN: dict[str, Any] = {"step": 0, "sums": [0.0] * 4, "seconds": 0.0}  # where an epoch stands that has not begun
+SUMS = ("loss", "m2d_loss", "teacher_loss", "gradient_norm")  # over the steps of an epoch
+BEGIN: dict[str, Any] = {"step": 0, "sums": [0.0] * len(SUMS), "seconds": 0.0}  # of an epoch that has not begun
 
 
 class Probe(NamedTuple):
@@ -91,6 +83,27 @@ class Probe(NamedTuple):
 
     facts: dict[str, Any]
     score: Callable[[ViT], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What stays the same from the first step of a run to the last."""
+
+    config: PretrainConfig
+    run: lifecycle.Run
+    sounds: Crops
+    noises: Crops | None
+    hearing: Hearing
+    teacher: ViT | None
+    model: M2D
+    network: nn.Module  # the model, wrapped where several processes train it
+    optimiser: torch.optim.AdamW
+    notes: list[dict[str, str]]  # on recordings, not yet written
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch."""
+        return items_of(self.config, self.sounds.collection) // self.config.pretrain.batch_size
 
 
 def run(
@@ -104,188 +117,169 @@ def run(
     command: str = "",
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Pre-train on a collection and write the run folder; -> what came of it.
+    """Pre-train on a collection and write the run folder.
 
     A finished run of the same settings is returned as it is; an unfinished one goes on where it was saved last and
-    ends with the same numbers as an undisturbed one. Errors: a folder of other settings, settings that do not fit
+    ends with the same numbers as an undisturbed one.
+
+    Parameters
+    ----------
+    config : the settings.
+    data : the recordings.
+    out : the run folder.
+    build : makes the network, and a frozen teacher or None.
+    noise : recordings that are mixed into the crops.
+    probe : scores the encoder every few epochs.
+    command : the command line, for the record.
+    progress : whether to show bars.
+
+    Returns
+    -------
+    What came of it ({} in all processes but the first). Errors: a folder of other settings, settings that do not fit
     together, and all that reading recordings and checkpoints can meet.
     """
-    precision = config.pretrain.precision
-    here = place(config.pretrain.device, (precision == "auto" and run_folder.stored_precision(out)) or precision)
-    if config.pretrain.batch_size < here.world:
-        raise UsageError(f"a batch of {config.pretrain.batch_size} for {here.world} processes; each needs a crop of it")
-    record = {**run_record(config, data, noise, probe, command), "computed_in": here.describe()}
-    with lock_folder(out) if here.rank == 0 else nullcontext():
-        return train(config, data, out, here, record, build=build, noise=noise, probe=probe, progress=progress)
+    numbers = config.pretrain
+    context = lifecycle.join_processes(out, numbers.device, numbers.precision)
+    if numbers.batch_size < context.world_size:
+        raise UsageError(f"a batch of {numbers.batch_size} for {context.world_size} processes; each needs a crop of it")
+
+    with lifecycle.open_run(out, run_record(config, data, noise, probe, command), context, progress=progress) as opened:
+        if opened.finished:
+            return summarise_run(out, opened.record) if context.is_main else {}
+        job, state = prepare_pretraining(config, data, opened, build=build, noise=noise)
+        if context.is_main:
+            begin_metrics(job, state, probe)
+
+        done, total = state["epoch"] * job.steps + state["step"], numbers.epochs * job.steps
+        bar = opened.show_progress(desc="pretrain", initial=done, total=total, unit="step")
+        for epoch in range(state["epoch"] + 1, numbers.epochs + 1):
+            line = train_epoch(job, epoch, state, bar)
+            state = {"epoch": epoch, **BEGIN}
+            if context.is_main:
+                keep_epoch(job, line, state, probe)
+        bar.close()
+
+        context.wait_for_all()
+        if context.is_main:
+            finish_pretraining(job)
+        context.wait_for_all()
+        return summarise_run(out, opened.record) if context.is_main else {}
 
 
-@dataclass
-class Job:
-    """What stays the same from the first step of a run to the last."""
-
-    config: PretrainConfig
-    out: Path
-    here: Place
-    record: dict[str, Any]
-    sounds: Crops
-    noises: Crops | None
-    hearing: Hearing
-    teacher: ViT | None
-    model: M2D
-    network: nn.Module  # the model, wrapped where several processes train it
-    optimiser: torch.optim.AdamW
-    notes: list[dict[str, str]]  # on recordings, not yet written
-    bar: "tqdm[Any]"
-
-
-def train(
-    config: PretrainConfig,
-    data: Collection,
-    out: Path,
-    here: Place,
-    record: dict[str, Any],
-    *,
-    build: Build,
-    noise: Collection | None,
-    probe: Probe | None,
-    progress: bool,
-) -> dict[str, Any]:
-    """The run from where it was saved last to the end; -> what came of it (rank 0)."""
-    finished = here.rank == 0 and run_folder.begin(out, record)
-    if any(here.gather(finished)):  # and nobody reads the folder before rank 0 has made it
-        return summary(out, record) if here.rank == 0 else {}
-    numbers, steps = config.pretrain, items_of(config, data) // config.pretrain.batch_size
-    shown = progress and here.rank == 0
-    if here.rank == 0:
+def prepare_pretraining(
+    config: PretrainConfig, data: Collection, run: lifecycle.Run, *, build: Build, noise: Collection | None
+) -> tuple[Pretraining, dict[str, Any]]:
+    """Collection -> crops, statistics, networks and optimiser, as new or as they were saved last; the run's state."""
+    numbers, cuts, context, out = config.pretrain, config.crops, run.context, run.folder
+    if context.is_main:
         with atomic_write(out / "recordings.parquet") as beside:
             data.write_table(beside)
 
-    samples, cuts = HOP_SAMPLES * (config.encoder.unit_frames - 1), config.crops
+    samples = HOP_SAMPLES * (config.encoder.unit_frames - 1)
     sounds = Crops(data, samples, pad=cuts.pad, shortest_s=cuts.shortest_s)
     # noise is repeated where it is short, as in the reference: silence would be none
     noises = Crops(noise, samples, pad="repeat", shortest_s=cuts.shortest_s, stream=NOISE) if noise else None
+
     torch.manual_seed(config.seed)
     model, teacher = build(config)
-    model = model.to(here.device)
-    teacher = pack(teacher.to(here.device), "bf16" if here.dtype else "float32") if teacher else None
-    optimiser = adamw(
+    model = model.to(context.device)
+    teacher = pack(teacher.to(context.device), "bf16" if context.dtype else "float32") if teacher else None
+    optimiser = make_adamw(
         model.named_parameters(), lr=0.0, weight_decay=numbers.weight_decay, betas=(numbers.beta1, numbers.beta2)
     )
+
     notes: list[dict[str, str]] = []
-    if here.rank == 0 and not (out / "statistics.json").exists():
-        run_folder.write_json(out / "statistics.json", statistics(config, sounds, noises, model, notes, progress=shown))
-    here.gather("measured")
+    if context.is_main and not (out / "statistics.json").exists():
+        measured_now = measure_statistics(config, sounds, noises, model, notes, progress=run.progress)
+        write_json(out / "statistics.json", measured_now)
+    context.wait_for_all()
     stats = stored_statistics(out)
     model.norm_stats.copy_(torch.tensor([stats["mean"], stats["std"]]))
-    state = resume(out, model, optimiser, record)
-    job = Job(
-        config=config,
-        out=out,
-        here=here,
-        record=record,
-        sounds=sounds,
-        noises=noises,
-        hearing=Hearing(
-            M2DLogMel().to(here.device), **stats, noise_ratio=cuts.noise_ratio, noise_heard_by=cuts.noise_heard_by
-        ),
-        teacher=teacher,
-        model=model,
-        network=DistributedDataParallel(model) if here.world > 1 else model,
-        optimiser=optimiser,
-        notes=notes,
-        bar=progress_bar(
-            shown=shown,
-            desc="pretrain",
-            initial=state["epoch"] * steps + state["step"],
-            total=numbers.epochs * steps,
-            unit="step",
-        ),
+    hearing = Hearing(
+        M2DLogMel().to(context.device), **stats, noise_ratio=cuts.noise_ratio, noise_heard_by=cuts.noise_heard_by
     )
-    if here.rank == 0:
-        fresh = state["epoch"] == state["step"] == 0
-        run_folder.forget_after(out, -1 if fresh else state["epoch"])
-        if fresh and probe:  # what the start knows already
-            run_folder.append_metrics(out, [{"epoch": 0, "split": "probe", **scored(model, probe)}])
-    for epoch in range(state["epoch"] + 1, numbers.epochs + 1):
-        lines = [train_epoch(job, epoch, state)]
-        state = {"epoch": epoch, **BEGIN}
-        if here.rank == 0:
-            if probe and (epoch % numbers.probe_every == 0 or epoch == numbers.epochs):
-                lines.append({"epoch": epoch, "split": "probe", **scored(model, probe)})
-            run_folder.append_metrics(out, lines)
-            if numbers.save_every and epoch % numbers.save_every == 0:
-                save(out / f"checkpoint-{epoch}.safetensors", model, record, epoch)
-            keep(job, state)
-    job.bar.close()
-    here.gather("trained")
-    if here.rank == 0:
-        finish(job)
-    here.gather("finished")
-    return summary(out, record) if here.rank == 0 else {}
+
+    state = resume_pretraining(out, model, optimiser, run.record)
+    network = DistributedDataParallel(model) if context.world_size > 1 else model
+    return Pretraining(config, run, sounds, noises, hearing, teacher, model, network, optimiser, notes), state
 
 
-def train_epoch(job: Job, epoch: int, state: dict[str, Any]) -> dict[str, Any]:
+def train_epoch(job: Pretraining, epoch: int, state: dict[str, Any], bar: "tqdm[Any]") -> dict[str, Any]:
     """One pass over the items, from step `state["step"]` on; -> its line of metrics.
 
     Everything random derives from (seed, epoch, step or item), so an epoch repeats exactly from wherever it was saved.
+    Errors: a loss or a weight that is no longer a number, before anything of what follows is in the run folder.
     """
-    config, numbers, here, model = job.config, job.config.pretrain, job.here, job.model
-    items = items_of(config, job.sounds.collection)
-    steps, started = items // numbers.batch_size, time.perf_counter()
-    sums = np.array(state["sums"] if here.rank == 0 else BEGIN["sums"])  # losses: whole, M2D's, teacher's; gradient
+    config, numbers, context, model, run = job.config, job.config.pretrain, job.run.context, job.model, job.run
+    steps, started = job.steps, time.perf_counter()
+    before = state["sums"] if context.is_main else BEGIN["sums"]  # of the steps that were saved
+    losses = lifecycle.LossSums(run, epoch, "pretrain.lr", numbers.lr, dict(zip(SUMS, before, strict=True)))
     job.network.train()
-    for piece in pieces(
-        job.sounds,
-        numbers.batch_size,
-        items=items,
-        seed=config.seed,
-        epoch=epoch,
-        first=state["step"],
-        most=numbers.micro_batch,
-        part=(here.rank, here.world),
-        threads=config.crops.threads,
-        noise=job.noises,
-    ):
-        job.notes += piece.notes
-        masks = mask_noise(config, model, epoch, piece.step)[piece.rows].to(here.device)
-        share = len(masks) / numbers.batch_size
-        with torch.no_grad(), here.autocast():
-            noise = None if piece.noise is None else piece.noise.to(here.device)
-            own, others = job.hearing(piece.wave.to(here.device), noise)
+    for micro_batch in epoch_batches(job, epoch, state["step"]):
+        job.notes.extend(micro_batch.notes)
+        done = micro_batch.step + 1
+        masks = mask_noise(config, model, epoch, micro_batch.step)[micro_batch.rows].to(context.device)
+        fraction = len(masks) / numbers.batch_size
+        with torch.no_grad(), context.autocast():
+            noise = None if micro_batch.noise is None else micro_batch.noise.to(context.device)
+            own, others = job.hearing(micro_batch.wave.to(context.device), noise)
             features = job.teacher(others, "stacked")[-1] if job.teacher else None
-        with here.synchronising(job.network, piece.last):
-            with here.autocast():
-                found = job.network(own, masks, features)
-            (found.loss * (share * here.world)).backward()  # DDP takes the mean over processes where the loss is a sum
-        sums[:3] += [share * loss.item() for loss in (found.loss.detach(), found.m2d_loss, found.teacher_loss)]
-        if not piece.last:
+        with context.sync_gradients(job.network, micro_batch.last):
+            with context.autocast():
+                out = job.network(own, masks, features)
+            # DDP takes the mean over processes where the loss is a sum
+            (out.loss * (fraction * context.world_size)).backward()
+        losses.add(done, fraction, loss=out.loss, m2d_loss=out.m2d_loss, teacher_loss=out.teacher_loss)
+        if not micro_batch.last:
             continue
-        run_folder.stop_if_diverged(job.out, sums[0], "the loss", epoch, piece.step + 1, "pretrain.lr", numbers.lr)
-        set_lr(job.optimiser, lr := lr_at(config, epoch - 1 + piece.step / steps))
-        sums[3] += clip_gradients(model.parameters(), numbers.clip) / here.world
+
+        set_lr(job.optimiser, lr := lr_at(config, epoch - 1 + micro_batch.step / steps))
+        norm = clip_grad_norm_(model.parameters(), numbers.clip or math.inf)
+        losses.add(done, 1 / context.world_size, gradient_norm=norm)
         job.optimiser.step()
         job.optimiser.zero_grad()
-        model.update_target(decay := ema_at(config, (epoch - 1) * steps + piece.step, numbers.epochs * steps))
-        job.bar.update()
-        done = piece.step + 1
+        model.update_target(decay := ema_at(config, (epoch - 1) * steps + micro_batch.step, numbers.epochs * steps))
+        bar.update()
+
         saved = numbers.keep_every > 0 and done % numbers.keep_every == 0 and done < steps
         if saved or done == steps:
-            run_folder.stop_if_diverged(
-                job.out, largest_weight(model), "a weight", epoch, done, "pretrain.lr", numbers.lr
-            )
+            losses.read()
+            run.check_finite(largest_weight(model), "a weight", epoch, done, "pretrain.lr", numbers.lr)
         if saved:
-            together, seconds = np.sum(here.gather(sums), axis=0), state["seconds"] + time.perf_counter() - started
+            sums, seconds = sum_over_processes(job, losses), state["seconds"] + time.perf_counter() - started
             write_notes(job)
-            if here.rank == 0:
-                keep(job, {"epoch": epoch - 1, "step": done, "sums": together.tolist(), "seconds": seconds})
+            if context.is_main:
+                save_progress(job, {"epoch": epoch - 1, "step": done, "sums": sums, "seconds": seconds})
+
     write_notes(job)
-    loss, m2d_loss, teacher_loss, norm = (np.sum(here.gather(sums), axis=0) / steps).tolist()
-    line: dict[str, Any] = {"epoch": epoch, "split": "train", "loss": loss}
-    if job.teacher is not None:
-        line |= {"m2d_loss": m2d_loss, "teacher_loss": teacher_loss}
-    job.bar.set_postfix(epoch=epoch, loss=f"{loss:.4f}")
+    means = {name: value / steps for name, value in zip(SUMS, sum_over_processes(job, losses), strict=True)}
+    bar.set_postfix(epoch=epoch, loss=f"{means['loss']:.4f}")
     seconds = round(state["seconds"] + time.perf_counter() - started, 3)
-    return {**line, "gradient_norm": norm, "lr": lr, "ema": decay, "steps": steps, "seconds": seconds}
+    shown = SUMS if job.teacher is not None else ("loss", "gradient_norm")
+    line = {"epoch": epoch, "split": "train", **{name: means[name] for name in shown}}
+    return {**line, "lr": lr, "ema": decay, "steps": steps, "seconds": seconds}
+
+
+def epoch_batches(job: Pretraining, epoch: int, first: int) -> Iterator[Piece]:
+    """-> this process's micro-batches of the epoch, from step `first` on."""
+    numbers, context = job.config.pretrain, job.run.context
+    return pieces(
+        job.sounds,
+        numbers.batch_size,
+        items=items_of(job.config, job.sounds.collection),
+        seed=job.config.seed,
+        epoch=epoch,
+        first=first,
+        most=numbers.micro_batch,
+        part=(context.rank, context.world_size),
+        threads=job.config.crops.threads,
+        noise=job.noises,
+    )
+
+
+def sum_over_processes(job: Pretraining, losses: lifecycle.LossSums) -> list[float]:
+    """-> the sums of the epoch so far, of all processes together, in the order of SUMS."""
+    return [float(total) for total in np.sum(job.run.context.gather(list(losses.read().values())), axis=0)]
 
 
 def items_of(config: PretrainConfig, data: Collection) -> int:
@@ -316,7 +310,7 @@ def ema_at(config: PretrainConfig, step: int, steps: int) -> float:
     return ema_decay(step, steps, start=start, end=end)
 
 
-def statistics(
+def measure_statistics(
     config: PretrainConfig,
     sounds: Crops,
     noises: Crops | None,
@@ -345,71 +339,90 @@ def statistics(
 def stored_statistics(out: Path) -> dict[str, float]:
     """Run folder -> what `statistics` found when the run began. Errors: a file that is none of it."""
     found = run_folder.read_json(out / "statistics.json")
-    check(Statistics, found, str(out / "statistics.json"))
+    check_fields(Statistics, found, str(out / "statistics.json"))
     return {known.name: found[known.name] for known in fields(Statistics)}
 
 
-def write_notes(job: Job) -> None:
+def write_notes(job: Pretraining) -> None:
     """What all processes have to say of recordings -> log.jsonl, each sentence once."""
-    notes = [note for some in job.here.gather(job.notes) for note in some]
+    notes = [note for some in job.run.context.gather(job.notes) for note in some]
     job.notes.clear()
-    if job.here.rank == 0:
-        run_folder.append_notes(job.out, notes)
+    if job.run.context.is_main:
+        run_folder.append_notes(job.run.folder, notes)
 
 
-def scored(model: M2D, probe: Probe) -> dict[str, float]:
-    """Network -> the probe's figures of its encoder as it is; the network is not changed."""
-    return probe.score(model.encoder().eval())
+def probe_line(model: M2D, probe: Probe, epoch: int) -> dict[str, Any]:
+    """Network -> the line of metrics with the probe's figures of its encoder; the network is not changed."""
+    return {"epoch": epoch, "split": "probe", **probe.score(model.encoder().eval())}
 
 
-def save(path: Path, model: M2D, record: dict[str, Any], epoch: int) -> None:
+def save_checkpoint(path: Path, model: M2D, record: dict[str, Any], epoch: int) -> None:
     """Network -> a checkpoint that `rales train --weights` and `rales pretrain --weights` take."""
     run_folder.save_tensors(path, model.state_dict(), {**record, "epoch": epoch}, model.metadata())
 
 
-def keep(job: Job, state: dict[str, Any]) -> None:
+def begin_metrics(job: Pretraining, state: dict[str, Any], probe: Probe | None) -> None:
+    """Drop the metrics of what is repeated; of a run that begins, write what the probe says of its start."""
+    fresh = state["epoch"] == state["step"] == 0
+    run_folder.truncate_metrics(job.run.folder, -1 if fresh else state["epoch"])
+    if fresh and probe:
+        run_folder.append_metrics(job.run.folder, [probe_line(job.model, probe, 0)])
+
+
+def keep_epoch(job: Pretraining, line: dict[str, Any], state: dict[str, Any], probe: Probe | None) -> None:
+    """Write what an epoch leaves behind: its lines of metrics, maybe a checkpoint, and what going on needs."""
+    numbers, epoch, lines = job.config.pretrain, state["epoch"], [line]
+    if probe and (epoch % numbers.probe_every == 0 or epoch == numbers.epochs):
+        lines.append(probe_line(job.model, probe, epoch))
+    run_folder.append_metrics(job.run.folder, lines)
+    if numbers.save_every and epoch % numbers.save_every == 0:
+        save_checkpoint(job.run.folder / f"checkpoint-{epoch}.safetensors", job.model, job.run.record, epoch)
+    save_progress(job, state)
+
+
+def save_progress(job: Pretraining, state: dict[str, Any]) -> None:
     """Write all that going on needs, in one file: a kill at any moment is harmless."""
-    about = {**job.record, "epoch": state["epoch"], "state": state}
-    tensors = {**job.model.state_dict(), **state_tensors(job.optimiser, "optimiser.")}
-    run_folder.save_resume(job.out, tensors, about)
+    job.run.save_resume(job.model.state_dict(), {"step": job.optimiser}, state)
 
 
-def resume(out: Path, model: M2D, optimiser: torch.optim.AdamW, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Load what `keep` wrote of a run of this record, if it did; -> whole epochs, steps and sums of the one begun."""
+def resume_pretraining(
+    out: Path, model: M2D, optimiser: torch.optim.AdamW, record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Load what `save_progress` wrote of a run of this record; -> whole epochs, steps and sums of the one begun."""
 
-    def take(tensors: Mapping[str, Tensor], stored: Mapping[str, Any], path: Path) -> None:
-        run_folder.check_same_run(path, stored, record)
-        check(State, stored.get("state"), str(path), "state.")
-        if len(stored["state"]["sums"]) != len(BEGIN["sums"]):
-            raise ValueError(f"{path}: state.sums has another length than {len(BEGIN['sums'])}; {DAMAGED}")
-        weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
-        check_whole(weights, model.state_dict(), path)
-        model.load_state_dict(weights)
-        load_state_tensors(optimiser, tensors, "optimiser.", path)
+    def check_state(state: Any, path: str) -> None:
+        check_fields(State, state, path, "state.")
+        if len(state["sums"]) != len(SUMS):
+            raise ValueError(f"{path}: state.sums has another length than {len(SUMS)}; {DAMAGED}")
 
-    state = run_folder.read_resume(out, take)
-    if state is None:
-        return {"epoch": 0, **BEGIN}
-    return state
+    state = lifecycle.load_resume(
+        out,
+        record,
+        weights=model.state_dict(),
+        load_weights=model.load_state_dict,
+        optimisers={"step": optimiser},
+        check_state=check_state,
+    )
+    return state or {"epoch": 0, **BEGIN}
 
 
-def finish(job: Job) -> None:
+def finish_pretraining(job: Pretraining) -> None:
     """Leave the checkpoint behind, `done` last."""
-    model, epochs = job.model, job.config.pretrain.epochs
-    save(job.out / "last.safetensors", model, job.record, epochs)
+    model, epochs, out = job.model, job.config.pretrain.epochs, job.run.folder
+    save_checkpoint(out / "last.safetensors", model, job.run.record, epochs)
     if job.config.pretrain.reference_file:
         unit = (model.mel_bins, model.unit_frames)
-        write_reference_file(job.out, model.state_dict(), epochs, unit=unit, patch=model.patch)
-    run_folder.finish(job.out)
+        write_reference_file(out, model.state_dict(), epochs, unit=unit, patch=model.patch)
+    run_folder.mark_done(out)
 
 
-def summary(out: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+def summarise_run(out: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """Finished run folder and its record -> what came of it. Errors: a file of it that does not say so."""
     lines = {"train": list[dict[str, Any]](), "probe": list[dict[str, Any]]()}
     for number, line in enumerate(run_folder.read_metrics(out), start=1):
         kind = str(line.get("split"))
         if kind in lines:
-            check(LINES[kind], line, f"{out / 'metrics.jsonl'}, line {number}")
+            check_fields(LINES[kind], line, f"{out / 'metrics.jsonl'}, line {number}")
             lines[kind].append(line)
     if not lines["train"]:
         raise ValueError(f"{out / 'metrics.jsonl'}: holds no epoch, though the run is marked as done; {DAMAGED}")
@@ -438,5 +451,5 @@ def run_record(
         "noise": noise.facts() if noise else {},
         "probe": probe.facts if probe else {},
         "command": command,
-        **run_folder.environment(),
+        **run_folder.describe_environment(),
     }

@@ -7,29 +7,25 @@ unfinished, `done` last. Every file is written beside its place and renamed, so 
 half of one.
 """
 
-import hashlib
 import json
 import logging
-import math
 import platform
-import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from rales.files import seals
 from rales.files.atomic import atomic_write, check_name, make_folder, sync_folder
-from rales.files.csv_cells import defused_table, encodable
-from rales.files.json_files import DAMAGED, parse_json, read_json_lines
+from rales.files.json_files import DAMAGED, flatten_json, parse_json, read_json_lines, to_jsonable
 from rales.files.json_files import read_json as read_json_file
+from rales.files.writers import write_json
+from rales.optional_packages import package_versions
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +38,7 @@ EARLY = (NEXT, "metrics.jsonl", "epochs.safetensors", "best.safetensors", "stati
 RESUME_IGNORES = ("command", "versions", "commit", "overrides", "split.left_out", "data.folders", "noise.folders")
 
 
-def begin(folder: Path, record: Mapping[str, Any]) -> bool:
+def begin_run(folder: Path, record: Mapping[str, Any]) -> bool:
     """Make or reopen a run folder; -> True if it holds a finished run of the same record.
 
     An unfinished run of the same record goes on. Errors: a folder that holds a run of other settings (named), or
@@ -50,19 +46,19 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
     """
     make_folder(folder)
     if not (folder / "config.json").exists():
-        if found := strangers(folder):
+        if found := unexpected_files(folder):
             raise ValueError(f"{folder}: not a run folder, but it holds {', '.join(found[:3])}; choose an empty --out")
         write_json(folder / "config.json", record)
         return False
     stored = read_json(folder / "config.json")
     if "recipe" not in stored:
         raise ValueError(f"{folder}: not a run folder, its config.json is of something else; choose an empty --out")
-    if not (folder / "done").exists() and not goes_on(folder):  # stopped before the first epoch was done
+    if not (folder / "done").exists() and not has_resume(folder):  # stopped before the first epoch was done
         for file in (*(folder / name for name in EARLY), *folder.glob("checkpoint-*.safetensors")):
             file.unlink(missing_ok=True)  # maybe of other settings
         write_json(folder / "config.json", record)
         return False
-    asked, there = flatten(clean(record)), flatten(stored)
+    asked, there = flatten_json(to_jsonable(record)), flatten_json(stored)
     keys = [*asked, *(key for key in there if key.startswith("config.") and key not in asked)]
     differences = [key for key in keys if asked.get(key) != there.get(key)]
     finished = (folder / "done").exists()
@@ -75,24 +71,24 @@ def begin(folder: Path, record: Mapping[str, Any]) -> bool:
             f"{asked.get(key)!r} here{f', and {len(differences) - 1} more' if len(differences) > 1 else ''}); "
             "choose another --out or remove the folder"
         )
-    clear(folder)
+    clear_leftovers(folder)
     return finished
 
 
-def clear(folder: Path) -> None:
+def clear_leftovers(folder: Path) -> None:
     """Remove from a run folder what a kill left: what a finished run would go on from, or an unfinished one not yet."""
     for name in (RESUME, PREVIOUS, NEXT) if (folder / "done").exists() else (NEXT,):
         (folder / name).unlink(missing_ok=True)
 
 
-def goes_on(folder: Path) -> bool:
+def has_resume(folder: Path) -> bool:
     """Whether an unfinished run in the folder has a whole epoch to go on from."""
     return any((folder / name).exists() for name in (RESUME, PREVIOUS))
 
 
 def check_same_run(path: Path, stored: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     """Record in a checkpoint from which a run is to go on, and the run's own: ValueError if another run wrote it."""
-    asked, there = flatten(clean(record)), flatten(stored)
+    asked, there = flatten_json(to_jsonable(record)), flatten_json(stored)
     known = [key for key in asked if key.startswith(("recipe", "config.", "seed", "split.digest"))]
     if different := next((key for key in known if asked[key] != there.get(key)), None):
         raise ValueError(
@@ -101,7 +97,7 @@ def check_same_run(path: Path, stored: Mapping[str, Any], record: Mapping[str, A
         )
 
 
-def strangers(folder: Path) -> list[str]:
+def unexpected_files(folder: Path) -> list[str]:
     """Folder that is to be empty -> the names of what is in it, sorted; hidden files do not count."""
     return sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
 
@@ -109,7 +105,7 @@ def strangers(folder: Path) -> list[str]:
 def stored_precision(folder: Path) -> str | None:
     """-> the precision that an unfinished run in the folder computes in, so that its continuation does the same even
     where "auto" would now decide otherwise; None if there is nothing to go on with."""
-    if not goes_on(folder):
+    if not has_resume(folder):
         return None
     computed_in = read_json(folder / "config.json").get("computed_in")
     precision = computed_in.get("precision") if isinstance(computed_in, dict) else None
@@ -118,35 +114,13 @@ def stored_precision(folder: Path) -> str | None:
     return str(precision)
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested JSON objects -> dotted name -> value, as JSON would store it."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return flat
-
-
-def environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """-> versions of what can change a result, and the commit of this package's source if it runs from a checkout."""
-    packages = versions(("rales", "torch", "numpy", "pandas", "soundfile", "soxr", "safetensors"))
-    return {"versions": {"python": platform.python_version(), **packages}, "commit": commit()}
+    packages = package_versions(("rales", "torch", "numpy", "pandas", "soundfile", "soxr", "safetensors"))
+    return {"versions": {"python": platform.python_version(), **packages}, "commit": source_commit()}
 
 
-def versions(names: Iterable[str]) -> dict[str, str]:
-    """Packages -> their versions, "unknown" for one that is not installed."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
-
-
-def commit() -> str:
+def source_commit() -> str:
     """-> git commit of the source tree with `+changes` if files differ from it, or "" for an installed package."""
     here = Path(__file__).parent
     try:
@@ -160,26 +134,10 @@ def commit() -> str:
     return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
 
 
-def stop_if_diverged(folder: Path, value: float, what: str, epoch: int, step: int, field: str, lr: float) -> None:
-    """Loss or largest weight of a training, after a step -> nothing, while it is a finite number.
-
-    Errors: it is none. Nothing of this epoch is in the folder then, so a run without a whole epoch can be started anew
-    there, with other settings too; another goes on from its last whole epoch with the same.
-    """
-    if math.isfinite(value):
-        return
-    again = "this folder can be used again"
-    if goes_on(folder):
-        again = "with another --out, or without this folder, which holds the epochs before"
-    raise ValueError(
-        f"{folder}: {what} is {value} in epoch {epoch}, step {step}; use a lower {field} than {lr:g} ({again})"
-    )
-
-
 def append_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:
     """Add one JSON line per split of an epoch."""
     with atomic_write(folder / "metrics.jsonl") as path:
-        path.write_text("".join(json.dumps(clean(line)) + "\n" for line in [*read_metrics(folder), *lines]))
+        path.write_text("".join(json.dumps(to_jsonable(line)) + "\n" for line in [*read_metrics(folder), *lines]))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -194,7 +152,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def forget_after(folder: Path, epoch: int) -> None:
+def truncate_metrics(folder: Path, epoch: int) -> None:
     """Drop the metrics of epochs after `epoch`: a killed run repeats them. Errors: one before it is not there."""
     kept = [line for line in read_metrics(folder) if line["epoch"] <= epoch]
     if missing := set(range(1, epoch + 1)) - {line["epoch"] for line in kept}:
@@ -217,7 +175,7 @@ def append_notes(folder: Path, notes: list[dict[str, str]]) -> None:
     """Add to log.jsonl a JSON line for each note on a recording (recording, what, why) that it does not have yet."""
     lines = read_notes(folder)
     known = {(note["recording"], note["what"]) for note in lines}
-    for note in map(clean, notes):
+    for note in map(to_jsonable, notes):
         if (key := (note["recording"], note["what"])) not in known:
             known.add(key)
             lines.append(note)
@@ -236,7 +194,7 @@ def save_tensors(
     Errors: a full disk is a sentence with the size that was needed; the file that stood there before stays.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {**(more or {}), "rales": json.dumps({"seal": seals.UNSEALED, **clean(record)})}
+    metadata = {**(more or {}), "rales": json.dumps({"seal": seals.UNSEALED, **to_jsonable(record)})}
     with atomic_write(path, bytes_needed=sum(t.numel() * t.element_size() for t in contiguous.values())) as beside:
         beside.touch()
         mode = beside.stat().st_mode
@@ -308,23 +266,11 @@ def read_resume(
     return None
 
 
-def finish(folder: Path) -> None:
+def mark_done(folder: Path) -> None:
     """Say that a run is finished: `done`, after all that it stands for, and nothing to go on from any more."""
     with atomic_write(folder / "done") as beside:
         beside.touch()
-    clear(folder)
-
-
-def copy(source: Path, target: Path) -> None:
-    """Copy a file, renamed into place."""
-    with atomic_write(target, bytes_needed=source.stat().st_size) as beside:
-        shutil.copyfile(source, beside)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """JSON-able value -> file, indented, renamed into place."""
-    with atomic_write(path) as beside:
-        beside.write_text(json.dumps(clean(value), indent=2) + "\n")
+    clear_leftovers(folder)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -338,35 +284,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def split_of(run: Path) -> str:
+def stored_split_name(run: Path) -> str:
     """Run folder -> the split that its record names, "" for what is no run folder."""
     if not (run / "config.json").is_file():
         return ""
-    config = flatten(read_json(run / "config.json"))
+    config = flatten_json(read_json(run / "config.json"))
     return str(config.get("config.split.name", ""))
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Table -> CSV, renamed into place."""
-    with atomic_write(path) as beside:
-        defused_table(table).to_csv(beside, index=False)
-
-
-def digest(rows: pd.DataFrame) -> str:
-    """Cycles table -> sha256 over recording, times, label and split in a fixed order: which data a run really saw."""
-    columns = ["recording", "start_s", "end_s", "label", "split"]
-    ordered = rows[columns].sort_values(columns)
-    return hashlib.sha256(ordered.to_csv(index=False, float_format="%.5f").encode()).hexdigest()
-
-
-def clean(value: Any) -> Any:
-    """Numbers of numpy, NaN, names that are no UTF-8 -> what JSON knows (null for what is no finite number)."""
-    if isinstance(value, Mapping):
-        return {encodable(str(k)): clean(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(v) for v in value]
-    if hasattr(value, "item") and callable(value.item) and getattr(value, "ndim", 0) == 0:
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return encodable(str(value)) if isinstance(value, Path | str) else value

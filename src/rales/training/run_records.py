@@ -192,7 +192,7 @@ class Evaluation:
 def check_record(values: Any, origin: str | Path) -> RunSettings:
     """Record of a training run, and the file it is from -> those of its settings that every recipe has. Errors: a
     sentence for all that is no such record, and for classes that are not those that this version tells apart."""
-    check(Record, values, str(origin))
+    check_fields(Record, values, str(origin))
     if values["classes"] != list(CLASSES):
         raise ValueError(f"{origin}: its classes are {values['classes']}, expected {', '.join(CLASSES)} in this order")
     temperature = (values.get("calibration") or {}).get("temperature", 1)
@@ -205,7 +205,7 @@ def check_record(values: Any, origin: str | Path) -> RunSettings:
 
 def check_evaluation(values: Any, origin: str | Path) -> None:
     """evaluation.json, read -> nothing. Errors: what is none, or whose figures are not those of its own counts."""
-    check(Evaluation, values, str(origin))
+    check_fields(Evaluation, values, str(origin))
     if len(values["ci95"]["score"]) != 2:
         raise ValueError(f"{origin}: ci95.score has {len(values['ci95']['score'])} ends, expected two; {DAMAGED}")
     if [len(row) for row in values["confusion"]] != [len(CLASSES)] * len(CLASSES):
@@ -218,7 +218,7 @@ def check_evaluation(values: Any, origin: str | Path) -> None:
                 raise ValueError(f"{origin}: {prefix}{name} is {told[name]}, its counts give {found[name]}; {DAMAGED}")
 
 
-def check(section: type, values: Any, origin: str, prefix: str = "") -> None:
+def check_fields(section: type, values: Any, origin: str, prefix: str = "") -> None:
     """Dataclass and the JSON object of it -> nothing. Errors: a sentence for a field that is missing or is no such
     thing; `prefix` is the dotted name of the object and its dot."""
     if not isinstance(values, Mapping):
@@ -243,7 +243,7 @@ def check_value(value: Any, kind: Any, name: str, origin: str) -> None:
     if kind is Any:
         return
     if dataclasses.is_dataclass(kind):
-        check(typing.cast(type, kind), value, origin, f"{name}.")
+        check_fields(typing.cast(type, kind), value, origin, f"{name}.")
     elif outer in (list, dict):
         if not isinstance(value, outer):
             expected = "a list" if outer is list else "an object"

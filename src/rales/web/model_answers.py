@@ -12,9 +12,9 @@ import pandas as pd
 
 from rales.audio import io, quality
 from rales.evaluation import predictions
+from rales.files.json_files import to_jsonable
 from rales.inference import attribution, audio_reader, predictor
 from rales.labels import CLASSES
-from rales.training.run_folder import clean
 
 Row = dict[str, Any]
 Span = tuple[float, float]  # seconds
@@ -28,7 +28,7 @@ def predict_file(model: predictor.Model, sound: Path, recording: str) -> list[Ro
     """Decoded sound, and an annotation if one lies beside it -> a row per cycle with the columns of `rales predict`."""
     table = model.predict([sound])
     table["recording"], table["path"] = recording, recording
-    rows: list[Row] = [clean(row) for row in table.to_dict("records")]
+    rows: list[Row] = [to_jsonable(row) for row in table.to_dict("records")]
     return rows
 
 
@@ -50,7 +50,7 @@ def score_spans(model: predictor.Model, sound: Path, spans: Sequence[Span]) -> l
     table = predictions.predictions(rows, probabilities, model.decision())
     table["quality"] = [verdict.quality for verdict in verdicts]
     table["quality_reason"] = [verdict.reason for verdict in verdicts]
-    return [clean(row) for row in table[list(COLUMNS)].to_dict("records")]
+    return [to_jsonable(row) for row in table[list(COLUMNS)].to_dict("records")]
 
 
 def quality_of(rows: Sequence[Row]) -> Row:

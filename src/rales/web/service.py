@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from rales.data.annotations import read_annotation
-from rales.files.atomic import make_folder
+from rales.files.atomic import Lock, NoLocks, make_folder
 from rales.labels import CLASSES
 from rales.web import cycle_edits, model_answers, platform_checks
 from rales.web.decoding import Decoder, Lost, Undecodable
@@ -327,15 +327,15 @@ class Service:
         }
 
 
-def claimed(folder: Path) -> FileLock:
+def claimed(folder: Path) -> Lock:
     """-> the lock of a folder, held: one service at a time works in it. Errors: it is held, or cannot be."""
     make_folder(folder)
-    lock = FileLock(folder / ".lock", thread_local=False)  # released in another thread
+    lock = Lock(folder / ".lock", thread_local=False)  # released in another thread
     try:
-        lock.acquire(timeout=0)
+        lock.take()
     except Timeout as error:
         raise ValueError(f"{folder}: another `rales serve` uses it; choose another --folder") from error
-    except NotImplementedError as error:
+    except NoLocks as error:
         raise ValueError(f"{folder}: its disk knows no locks; choose a --folder on a disk of this machine") from error
     return lock
 

@@ -1,13 +1,16 @@
 """rales-small, the model that ships with the package: how it is made, from folders of recordings to the file.
 
 A compact ViT, all layers fused, is trained on the normal breaths of ICBHI's and SPRSound's train sides, with made-up
-crackles and wheezes laid over half of them (`data.overlay`): from those it learns more about the abnormal breaths of
-other patients than from the real ones of the few patients at hand. Temperature and threshold come from held-out
-patients of ICBHI's train side and their real labels. Pre-training with M2D on the same recordings, everyday noise
-mixed in, is there for larger collections. What was tried is in docs/results.md, what the model is good for in
-docs/rales-small.md.
+crackles and wheezes laid over half of them (`rales.synthesis.event_mixing`): from those it learns more about the
+abnormal breaths of other patients than from the real ones of the few patients at hand. Temperature and threshold come
+from held-out patients of ICBHI's train side and their real labels. Pre-training with M2D on the same recordings,
+everyday noise mixed in, is there for larger collections. What was tried is in docs/results.md, what the model is good
+for in docs/rales-small.md.
+
+    python scripts/make_default_model.py ICBHI_final_database SPRSound --out runs/rales-small
 """
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +18,9 @@ from typing import Any
 
 import pandas as pd
 
+from rales.cli.result_lines import figure_lines
 from rales.data import read_cycles, splits
 from rales.data.corpus import read_collection
-from rales.errors import UsageError
 from rales.files.atomic import lock_folder
 from rales.models.hub import SHIPPED_FILE
 from rales.models.m2d_checkpoints import read_safetensors
@@ -51,7 +54,7 @@ CLASSIFIER = ("train.class_weights=none", "train.select=last", "train.device=cpu
 PRETRAINED = ("audio.rate_hz=16000", "audio.fade_samples=1000")  # as the encoder heard
 
 
-def make(
+def make_default_model(
     icbhi: Path,
     sprsound: Path,
     out: Path,
@@ -68,45 +71,45 @@ def make(
     With `pretrain_epochs` the encoder starts from `out`/encoder, a pre-training run. A call that was interrupted goes
     on. Errors: pre-training without noise, and those of reading, of pre-training and of training.
     """
-    command = f"rales default-model --pretrain-epochs {pretrain_epochs} --epochs {epochs} --seed {seed}"
+    command = f"make_default_model.py --pretrain-epochs {pretrain_epochs} --epochs {epochs} --seed {seed}"
     if pretrain_epochs and noise is None:
-        raise UsageError("pre-training mixes background noise in; give a folder of it (--noise)")
+        raise ValueError("pre-training mixes background noise in; give a folder of it (--noise)")
 
     with lock_folder(out):
         if noise is not None and pretrain_epochs:
-            config = pretraining(pretrain_epochs, seed, noise_ratio=0.3)
+            config = pretraining_settings(pretrain_epochs, seed, noise_ratio=0.3)
             sounds, noises = read_collection((icbhi, sprsound)), read_collection((noise,))
             m2d_pretrain.run(config, sounds, out / "encoder", noise=noises, command=command, progress=progress)
         encoder = str(out / "encoder") if pretrain_epochs else ""
-        recipe = classifier(encoder, [f"seed={seed}", f"train.epochs={epochs}"])
+        recipe = classifier_recipe(encoder, [f"seed={seed}", f"train.epochs={epochs}"])
 
-        cycles = joined(read_cycles(icbhi), read_cycles(sprsound, skip_damaged=True))
-        cycles = overlaid(cycles, out / "overlay", seed, progress=progress)
+        cycles = join_databases(read_cycles(icbhi), read_cycles(sprsound, skip_damaged=True))
+        cycles = overlay_events(cycles, out / "overlay", seed, progress=progress)
         figures = recipe.run(recipe, cycles, out / "model", command=command, progress=progress)
-        publish(out / "model" / "best.safetensors", out / FILE.name)
+        publish_checkpoint(out / "model" / "best.safetensors", out / FILE.name)
     return figures
 
 
-def pretraining(epochs: int, seed: int, *, noise_ratio: float) -> PretrainConfig:
+def pretraining_settings(epochs: int, seed: int, *, noise_ratio: float) -> PretrainConfig:
     """-> all numbers of the pre-training of a compact encoder."""
     given = [f"pretrain.epochs={epochs}", f"seed={seed}", f"crops.noise_ratio={noise_ratio}"]
     return m2d_pretrain.settings("tiny", words=[*ENCODER, *given])
 
 
-def classifier(encoder: str, words: Sequence[str] = ()) -> Recipe:
+def classifier_recipe(encoder: str, words: Sequence[str] = ()) -> Recipe:
     """Pre-trained encoder ("" is a random start) and further settings -> the recipe of a classifier."""
     start = {"weights": encoder} if encoder else {"size": "tiny"}
-    words = [*([*numbers_of_tiny(), *PRETRAINED] if encoder else []), *CLASSIFIER, *words]
+    words = [*([*tiny_settings(), *PRETRAINED] if encoder else []), *CLASSIFIER, *words]
     return make_recipe("m2d_fusion", words, variant="all_fixed", frontend="m2d_clip", **start)
 
 
-def numbers_of_tiny() -> list[str]:
+def tiny_settings() -> list[str]:
     """-> the settings in which length, augmentation and training of size tiny are not the paper's."""
     parts = ("audio.duration_s", "augment.", "train.")
     return [f"{name}={format_value(value)}" for name, value in TINY.items() if name.startswith(parts)]
 
 
-def joined(icbhi: pd.DataFrame, sprsound: pd.DataFrame) -> pd.DataFrame:
+def join_databases(icbhi: pd.DataFrame, sprsound: pd.DataFrame) -> pd.DataFrame:
     """Cycles of both databases -> one table: the split of ICBHI that its table holds, with a fifth of the train cycles,
     whole patients, for validation if it has none, and SPRSound's train side as further train cycles."""
     first = splits.official(icbhi)
@@ -117,7 +120,7 @@ def joined(icbhi: pd.DataFrame, sprsound: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([first, second.assign(patient=names)[list(first.columns)]], ignore_index=True)
 
 
-def overlaid(cycles: pd.DataFrame, folder: Path, seed: int = 0, *, progress: bool = False) -> pd.DataFrame:
+def overlay_events(cycles: pd.DataFrame, folder: Path, seed: int = 0, *, progress: bool = False) -> pd.DataFrame:
     """Divided cycles -> the same with VARIANTS of the normal train cycles, crackles and wheezes laid over half of
     them (files in `folder`), instead of all train cycles: those that are abnormal themselves are not learned from."""
     train = cycles["split"] == "train"
@@ -125,10 +128,29 @@ def overlaid(cycles: pd.DataFrame, folder: Path, seed: int = 0, *, progress: boo
     return pd.concat([cycles[~train], made], ignore_index=True)
 
 
-def publish(checkpoint: Path, out: Path) -> None:
+def publish_checkpoint(checkpoint: Path, out: Path) -> None:
     """Checkpoint of a run -> the file that ships: half precision, and no path of the machine that made it."""
     tensors, metadata = read_safetensors(checkpoint)
     record = json.loads(metadata.pop("rales"))
     record["config"]["weights"] = ""
     record["split"]["left_out"] = []
     run_folder.save_tensors(out, {name: value.half() for name, value in tensors.items()}, record, metadata)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("icbhi", type=Path, help="folder in ICBHI layout")
+    parser.add_argument("sprsound", type=Path, help="folder in SPRSound layout")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; a call that was interrupted goes on")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="passes over the normal train breaths of both")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pretrain-epochs", type=int, default=0, help="passes of M2D pre-training before")
+    parser.add_argument("--noise", type=Path, help="folder of background noise for the pre-training")
+    options = parser.parse_args()
+    figures = make_default_model(**vars(options), progress=True)
+    print("\n".join(figure_lines(figures)))
+    print(f"model: {options.out / FILE.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -11,17 +11,15 @@ import soundfile
 import torch
 from safetensors import safe_open
 
+import make_default_model
 import rales
 from rales.data import read_cycles
-from rales.errors import UsageError
 from rales.files.atomic import lock_folder
-from rales.jobs import default_model
+from rales.files.json_files import flatten_json, to_jsonable
 from rales.models.m2d_checkpoints import read_safetensors
 from rales.recipes import m2d_pretrain
 from rales.recipes.registry import make_recipe
 from rales.settings import to_dict
-from rales.training import run_folder
-from rales.training.run_folder import flatten
 from tests import tiny
 
 KINDS = ("Normal", "Fine Crackle", "Wheeze", "Wheeze+Crackle")
@@ -53,16 +51,16 @@ def made(folders: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFact
     out = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         sizes = [word for word in tiny.PRETRAINING if not word.startswith("encoder.unit")]
-        patch.setattr(default_model, "ENCODER", [*sizes, "encoder.patch=80,4", "encoder.unit_frames=40"])
+        patch.setattr(make_default_model, "ENCODER", [*sizes, "encoder.patch=80,4", "encoder.unit_frames=40"])
         patch.setenv("RALES_CACHE", str(out / "cache"))
         icbhi, sprsound, noise = folders
-        default_model.make(icbhi, sprsound, out, noise=noise, pretrain_epochs=1, epochs=1)
+        make_default_model.make_default_model(icbhi, sprsound, out, noise=noise, pretrain_epochs=1, epochs=1)
     return out
 
 
 def test_patients_of_two_databases_stay_apart_and_only_one_of_them_validates(folders: tuple[Path, Path, Path]) -> None:
     icbhi, sprsound, _ = folders
-    table = default_model.joined(read_cycles(icbhi), read_cycles(sprsound))
+    table = make_default_model.join_databases(read_cycles(icbhi), read_cycles(sprsound))
     sides = table.groupby("split")["patient"].agg(set)
     assert sides["validation"].isdisjoint(sides["train"] | sides["test"])
     assert {"101", "sprsound_101"} <= set(table["patient"])
@@ -90,28 +88,28 @@ def test_the_file_answers_as_the_run_it_came_from(made: Path, folders: tuple[Pat
 
 
 def test_pretraining_without_noise_is_a_sentence(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--noise"):
-        default_model.make(*folders[:2], tmp_path, pretrain_epochs=1)
+    with pytest.raises(ValueError, match="--noise"):
+        make_default_model.make_default_model(*folders[:2], tmp_path, pretrain_epochs=1)
 
 
 def test_the_second_of_two_in_a_folder_is_told(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
     with lock_folder(tmp_path / "out"), pytest.raises(ValueError, match="another process is at work there"):
-        default_model.make(*folders[:2], tmp_path / "out", epochs=1)
+        make_default_model.make_default_model(*folders[:2], tmp_path / "out", epochs=1)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
 def test_what_is_made_is_what_ships() -> None:
     """The numbers of the shipped file's record, field by field; a field that is newer than the file is not in it."""
-    _, metadata = read_safetensors(default_model.FILE)
-    shipped = flatten(json.loads(metadata["rales"])["config"])
-    words = [f"train.epochs={default_model.EPOCHS}"]
-    here = flatten(run_folder.clean(to_dict(default_model.classifier("", words).settings)))
+    _, metadata = read_safetensors(make_default_model.FILE)
+    shipped = flatten_json(json.loads(metadata["rales"])["config"])
+    words = [f"train.epochs={make_default_model.EPOCHS}"]
+    here = flatten_json(to_jsonable(to_dict(make_default_model.classifier_recipe("", words).settings)))
     assert shipped["model.dim"] == 96
     assert {name: here[name] for name in shipped} == shipped
 
 
 def test_size_tiny_is_the_network_that_ships_and_can_be_pretrained() -> None:
-    shipped, tiny_ = default_model.classifier("").settings, make_recipe("m2d_fusion", size="tiny").settings
+    shipped, tiny_ = make_default_model.classifier_recipe("").settings, make_recipe("m2d_fusion", size="tiny").settings
     assert replace(shipped.model, learned=True) == tiny_.model
     assert (shipped.audio, shipped.augment) == (tiny_.audio, tiny_.augment)
     assert replace(shipped.train, select="last", device="auto", precision="float32") == tiny_.train
@@ -139,12 +137,12 @@ def test_train_cycles_are_normal_breaths_with_something_laid_over_them(
     folders: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
     icbhi, sprsound, _ = folders
-    table = default_model.joined(read_cycles(icbhi), read_cycles(sprsound))
-    made = default_model.overlaid(table, tmp_path / "overlay")
+    table = make_default_model.join_databases(read_cycles(icbhi), read_cycles(sprsound))
+    made = make_default_model.overlay_events(table, tmp_path / "overlay")
     for part in ("validation", "test"):  # real ones alone
         assert made[made["split"] == part]["path"].tolist() == table[table["split"] == part]["path"].tolist()
     train = made[made["split"] == "train"]
     normal = table[(table["split"] == "train") & (table["label"] == "normal")]
-    assert len(train) == default_model.VARIANTS * len(normal)
+    assert len(train) == make_default_model.VARIANTS * len(normal)
     assert {Path(path).parent for path in train["path"]} == {tmp_path / "overlay"}
     assert set(train["patient"]) == set(normal["patient"])
