@@ -4,11 +4,12 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,8 +23,7 @@ from rales.audio.open_audio import NoRoom
 from rales.audio.quality import Verdict
 from rales.config import Recipe
 from rales.data import icbhi, splits
-from rales.data.dataset import cycle_waves, preparation, scored_together
-from rales.data.dataset import rows_of as prepared_rows
+from rales.data.dataset import CycleDataset, index_extras, load_dataset, prepare_dataset, scored_together, select_extras
 from rales.data.prefetch import held_back
 from rales.errors import UsageError
 from rales.evaluation import predictions
@@ -48,7 +48,8 @@ IDENTITY = ("recipe", "options", "config", "seed")  # of a run, in config.json a
 DEFAULT, DEFAULT_FOLDER = hub.SHIPPED, hub.SHIPPED_FILE.parent
 
 Paths = str | Path | Iterable[str | Path]
-Engine = Callable[[Waves], NDArray[np.floating[Any]]]  # (B, samples) cycles -> (B, classes), before calibration
+# (B, samples) cycles, and what else the recipe knows of them by name -> (B, classes), before calibration
+Engine = Callable[..., NDArray[np.floating[Any]]]
 
 
 class Answer(NamedTuple):
@@ -244,7 +245,7 @@ class Model:
         table.attrs["not_judged"] = not_judged
         return table
 
-    def embedder(self, layer: int | None) -> Callable[[Waves], NDArray[np.float32]]:
+    def embedder(self, layer: int | None) -> Callable[..., NDArray[np.float32]]:
         """Layer, or None for the fused ones -> (B, samples) -> (B, features)."""
         if "export" in self.record:
             raise ValueError(
@@ -254,7 +255,7 @@ class Model:
         if embed is None or (layer is not None and encoder is None):
             raise ValueError(f"a model of recipe {self.recipe.name} has no embedding; use one of m2d_fusion")
         if layer is None or encoder is None:
-            return lambda waves: self.forward(embed, waves)
+            return lambda waves, **extras: self.forward(embed, waves, **extras)
         if not 1 <= layer <= encoder.depth:
             raise UsageError(f"--layer {layer}: the encoder has layers 1 to {encoder.depth}, or say fused")
         return lambda waves: self.forward(lambda logmel: mean_plus_max(encoder(logmel)[layer - 1]), waves)
@@ -262,7 +263,7 @@ class Model:
     def answers(
         self,
         paths: Iterable[str],
-        function: Callable[[Waves], NDArray[Any]],
+        function: Callable[..., NDArray[Any]],
         problems: list[str] | None,
         cycles: audio_reader.Where = "auto",
         quality: bool = True,
@@ -308,7 +309,7 @@ class Model:
     def own_answers(
         self,
         paths: Iterable[str],
-        function: Callable[[Waves], NDArray[Any]],
+        function: Callable[..., NDArray[Any]],
         problems: list[str] | None,
         cycles: audio_reader.Where,
         quality: bool,
@@ -325,12 +326,12 @@ class Model:
                     table = table[found.judged].reset_index(drop=True)
                     place = pd.Series([str(file)] * len(table), dtype=object)  # str columns take UTF-8 alone
                     named = table.assign(split="", device=icbhi.device_of(file.stem), path=place)
-                    rows = prepared_rows(named, self.recipe)
-                    waves = preparation(self.recipe).of_rows(rows) if len(rows) else np.empty((0, 0), np.float32)
-                starts = range(0, len(waves), BATCH)
-                values = np.concatenate([function(waves[i : i + BATCH]) for i in starts]) if len(waves) else nothing
+                    dataset = prepare_dataset(named, self.recipe)
+                rows, slices = dataset.table, [slice(i, i + BATCH) for i in range(0, len(dataset), BATCH)]
+                parts = [function(dataset.inputs[part], **index_extras(dataset.extras, part)) for part in slices]
+                values = np.concatenate(parts) if parts else nothing
                 if not np.isfinite(values).all():
-                    raise no_answer(path, waves)
+                    raise no_answer(path, dataset.inputs)
             except Exception as caught:
                 if problems is None or isinstance(caught, NoRoom):
                     raise
@@ -344,23 +345,32 @@ class Model:
                 values = np.stack([values[rows["cycle"] == number].mean(axis=0) for number in table["cycle"]])
             yield Answer(path, facts.duration_s, found, values, None, audio_reader.untold(facts, found.verdicts))
 
-    def probabilities(self, waves: Waves, rows: NDArray[np.intp] | None = None) -> Probabilities:
-        """(N, samples) prepared cycles, and the rows of them that are asked for -> (n, classes), not calibrated."""
+    def probabilities(
+        self,
+        waves: Waves,
+        rows: NDArray[np.intp] | None = None,
+        extras: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+    ) -> Probabilities:
+        """(N, …) prepared cycles, the rows of them that are asked for, and named extras of all -> (n, classes), not
+        calibrated."""
         rows = np.arange(len(waves)) if rows is None else rows
-        starts = range(0, len(rows), self.together)
-        batches = [self.engine(waves[rows[start : start + self.together]]) for start in starts]
+        chunks = [rows[start : start + self.together] for start in range(0, len(rows), self.together)]
+        batches = [self.engine(waves[chunk], **index_extras(extras, chunk)) for chunk in chunks]
         return np.concatenate([np.empty((0, len(self.classes))), *batches])
 
-    def in_torch(self, waves: Waves, network: torch.nn.Module | None = None) -> Probabilities:
-        """(B, samples) -> (B, classes): the engine that is always there, of this network or another form of it."""
-        return torch.from_numpy(self.forward(network or self.network, waves)).double().softmax(dim=1).numpy()
+    def in_torch(self, waves: Waves, network: torch.nn.Module | None = None, **extras: Tensor) -> Probabilities:
+        """(B, …), named extras -> (B, classes): the engine that is always there, of this network or another form of
+        it."""
+        logits = self.forward(network or self.network, waves, **extras)
+        return torch.from_numpy(logits).double().softmax(dim=1).numpy()
 
     @torch.inference_mode()
-    def forward(self, function: Callable[[Tensor], Tensor], waves: Waves) -> NDArray[np.float32]:
-        """Function of the front-end's output, (B, samples) -> (B, …) float32."""
-        result: NDArray[np.float32] = (
-            function(self.frontend(torch.from_numpy(waves).to(self.device))).float().cpu().numpy()
-        )
+    def forward(self, function: Callable[..., Tensor], waves: Waves, **extras: Tensor) -> NDArray[np.float32]:
+        """Function of the front-end's output and of the extras that the network takes, (B, …) -> (B, …) float32."""
+        extras = {name: values.to(self.device) for name, values in extras.items()}
+        inputs = torch.from_numpy(waves).to(self.device)
+        features = self.frontend(inputs, **select_extras(self.frontend, extras))
+        result: NDArray[np.float32] = function(features, **select_extras(self.plain, extras)).float().cpu().numpy()
         return result
 
 
@@ -470,10 +480,10 @@ def evaluate(
             there = set(splits.keys(splits.apply(cycles, repair).query("split == 'test'")))
             if there:  # else every test patient is trained on too
                 parts[repair] = pd.Series([key in there for key in splits.keys(cycles)], index=cycles.index)
-    items = prepared_rows(table.assign(split=""), model.recipe)  # no row trains here, so there are no copies
-    waves = cycle_waves(items, model.recipe, progress=progress, folder=cache_folder)
+    unsplit = table.assign(split="")  # no row trains here, so there are no copies
+    dataset = load_dataset(unsplit, model.recipe, progress=progress, folder=cache_folder)
     validation = table["split"] == "validation"
-    scored = scored_sides(model, cycles, items, waves, {**parts, "validation": validation})
+    scored = scored_sides(model, cycles, dataset, {**parts, "validation": validation})
 
     figures = {
         name: predictions.figures_of(
@@ -514,7 +524,7 @@ def evaluate(
 
 
 def scored_sides(
-    model: Model, cycles: pd.DataFrame, items: pd.DataFrame, waves: Waves, sides: dict[str, "pd.Series[bool]"]
+    model: Model, cycles: pd.DataFrame, dataset: CycleDataset, sides: dict[str, "pd.Series[bool]"]
 ) -> dict[str, Probabilities]:
     """Cycles, what was prepared of them (one or several rows a cycle), and which of them are on which side -> side ->
     (cycles, classes) probabilities of its own, not calibrated; NaN elsewhere.
@@ -522,14 +532,14 @@ def scored_sides(
     A cycle on several sides is scored once, unless its answer depends on its neighbours: then each side is scored
     alone. Errors: an answer that is not a number.
     """
-    keys, item_keys = splits.keys(cycles), splits.keys(items)
+    keys, row_keys = splits.keys(cycles), splits.keys(dataset.table)
 
     def of(needed: NDArray[np.bool_]) -> Probabilities:
         wanted = {key: place for place, key in enumerate(keys) if needed[place]}
-        chosen = np.flatnonzero([key in wanted for key in item_keys])
-        answers = model.probabilities(waves, chosen)
-        predictions.check_numbers(items.iloc[chosen], answers)
-        found, probabilities = predictions.per_cycle(items.iloc[chosen], answers)
+        chosen = np.flatnonzero([key in wanted for key in row_keys])
+        answers, rows = model.probabilities(dataset.inputs, chosen, dataset.extras), dataset.table.iloc[chosen]
+        predictions.check_numbers(rows, answers)
+        found, probabilities = predictions.per_cycle(rows, answers)
         scored = np.full((len(cycles), len(CLASSES)), np.nan)
         scored[[wanted[key] for key in splits.keys(found)]] = probabilities
         return scored
