@@ -18,6 +18,7 @@ from rales.data.dataset import Batch, expand_rows, load_dataset, make_preparatio
 from rales.data.icbhi import DEVICES, sex_and_age
 from rales.errors import UsageError
 from rales.evaluation import predictions
+from rales.export import engine_selection
 from rales.inference import predictor
 from rales.jobs import sweep
 from rales.labels import CLASSES
@@ -352,6 +353,14 @@ def test_wang_gives_cycles_the_spectrum_of_another_device(cycles: pd.DataFrame, 
     apart = frontend(waveforms, device_number, choice) - frontend(waveforms, device_number)
     changed = apart.abs().amax(dim=(1, 2, 3)) > 1e-3
     assert changed.tolist() == [True, True, False, False]  # an unknown device, and one that is not to change, stay
+
+
+@pytest.mark.parametrize("name", ["respirenet", "lungrn_nl"])
+def test_no_graph_is_made_of_a_system_that_sees_more_than_a_waveform(name: str, trained: Any) -> None:
+    model = engine_selection.load(trained(name), device="cpu", recordings=1000, tell=pytest.fail)
+    assert model.engine == model.in_torch
+    with pytest.raises(UsageError, match=f"--engine onnx: a model of recipe {name} sees more than a waveform"):
+        engine_selection.load(trained(name), "onnx", "cpu")
 
 
 def finetune_parts(recipe: Recipe, run: Path) -> tuple[torch.nn.Module, torch.nn.Module]:
