@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rales.audio import io
 from rales.audio.open_audio import NoRoom
 from rales.audio.quality import Verdict
 from rales.config import Recipe
@@ -180,6 +179,11 @@ class Model:
         return Decision(self.calibration.get("temperature"), threshold, min_confidence, caution)
 
     @property
+    def has_own_rows(self) -> bool:
+        """Whether the recipe makes more, or something else, of a cycle than one waveform as `audio` says."""
+        return self.recipe.rows is not None or self.recipe.prepare is not None
+
+    @property
     def together(self) -> int:
         """Cycles that are scored at once."""
         return scored_together(self.recipe.config, BATCH)
@@ -231,7 +235,7 @@ class Model:
         """
         tables, not_judged = [], list[str]()
         sources = audio_reader.find(paths)
-        answers = self.answers(sources, self.embedder(layer), problems, cycles, quality)
+        answers = self.answers(sources, self.embedder(layer), problems, cycles, quality, mean_per_cycle)
         for answer in with_progress(answers, sources, progress):
             rows, vectors = rows_of([answer]).drop(columns=["label", "source"])[answer.cycles.judged], answer.values
             not_judged += predictions.not_judged(status_table([answer]))
@@ -267,11 +271,13 @@ class Model:
         problems: list[str] | None,
         cycles: audio_reader.Where = "auto",
         quality: bool = True,
+        pool: Callable[[pd.DataFrame, NDArray[Any]], NDArray[Any]] | None = None,
     ) -> Iterator[Answer]:
-        """Recordings -> what a function of (B, samples) says of their cycles, batched across recordings, in order."""
-        if self.recipe.rows is not None or self.recipe.prepare is not None:
-            yield from self.own_answers(paths, function, problems, cycles, quality)
-            return
+        """Recordings -> what a function of (B, …) inputs says of their cycles, batched across recordings, in order.
+
+        Of several rows of one cycle `pool` makes one, by a vote if none is given.
+        """
+        pool = pool or vote_per_cycle
         values, not_a_number = list[NDArray[Any]](), None
         for piece, mine in self.pieces(paths, function, cycles, quality):
             values += [mine] if len(mine) else []
@@ -286,16 +292,19 @@ class Model:
                 problems.append(one_line(str(error)))
                 values = []  # a recording that breaks off has no answer, also where its first cycles had one
             together = np.concatenate(values) if values else np.empty((0, len(self.classes)))
+            if piece.rows is not None and values:
+                together = pool(piece.rows, together)
             if self.recipe.config.audio.scope == "batch" and len(together):  # scored as neighbours of the others
                 together = together[piece.cycles.judged]
             yield Answer(piece.path, piece.duration_s, piece.cycles, together, error, piece.notes)
             values, not_a_number = [], None
 
     def pieces(
-        self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], cycles: audio_reader.Where, quality: bool
+        self, paths: Iterable[str], function: Callable[..., NDArray[Any]], cycles: audio_reader.Where, quality: bool
     ) -> Iterator[tuple[Piece, NDArray[Any]]]:
         """Recordings -> their pieces in order, each with what the function says of its cycles."""
-        reading = audio_reader.ahead(paths, self.recipe.config.audio, cycles, gate=quality)
+        own = self.prepare_spans if self.has_own_rows else None
+        reading = audio_reader.ahead(paths, self.recipe.config.audio, cycles, gate=quality, prepare=own)
         # Closed whatever happens, else readers wait for someone to take their pieces and keep the process from ending
         with closing(reading), ThreadPoolExecutor(self.at_once, thread_name_prefix="rales-score") as pool:
             groups = audio_reader.grouped(audio_reader.filling(reading, self.together), self.together)
@@ -306,44 +315,21 @@ class Model:
                     yield piece, values[: len(piece.waves)]
                     values = values[len(piece.waves) :]
 
-    def own_answers(
-        self,
-        paths: Iterable[str],
-        function: Callable[..., NDArray[Any]],
-        problems: list[str] | None,
-        cycles: audio_reader.Where,
-        quality: bool,
-    ) -> Iterator[Answer]:
-        """`answers` of a system that prepares its rows in its own way, one recording after the other."""
-        nothing = np.empty((0, len(self.classes)))
-        for path in paths:
-            try:
-                with audio_reader.local(path) as file:
-                    facts, where = io.info(file), audio_reader.asked(cycles, path)
-                    found = audio_reader.cycles_of(file, facts.duration_s, where)
-                    found = audio_reader.with_verdicts(file, facts, found, where, quality)
-                    table = rows_of([Answer(str(file), facts.duration_s, found, nothing, None)])
-                    table = table[found.judged].reset_index(drop=True)
-                    place = pd.Series([str(file)] * len(table), dtype=object)  # str columns take UTF-8 alone
-                    named = table.assign(split="", device=icbhi.device_of(file.stem), path=place)
-                    dataset = prepare_dataset(named, self.recipe)
-                rows, slices = dataset.table, [slice(i, i + BATCH) for i in range(0, len(dataset), BATCH)]
-                parts = [function(dataset.inputs[part], **index_extras(dataset.extras, part)) for part in slices]
-                values = np.concatenate(parts) if parts else nothing
-                if not np.isfinite(values).all():
-                    raise no_answer(path, dataset.inputs)
-            except Exception as caught:
-                if problems is None or isinstance(caught, NoRoom):
-                    raise
-                error = audio_reader.told(path, caught)
-                problems.append(one_line(str(error)))
-                yield Answer(path, float("nan"), Cycles([], [], None, ""), nothing, error)
-                continue
-            if function == self.engine:
-                values = predictions.per_cycle(rows, values)[1]
-            elif len(rows) > len(table):
-                values = np.stack([values[rows["cycle"] == number].mean(axis=0) for number in table["cycle"]])
-            yield Answer(path, facts.duration_s, found, values, None, audio_reader.untold(facts, found.verdicts))
+    def prepare_spans(self, file: Path, spans: Sequence[tuple[float, float]]) -> CycleDataset:
+        """Recording and stretches (start_s, end_s) of it -> the recipe's own rows of them; `cycle` counts from 1."""
+        table = pd.DataFrame(spans, columns=["start_s", "end_s"], dtype=np.float64)
+        path = pd.Series([str(file)] * len(table), dtype=object)  # str columns take UTF-8 alone
+        cycle = np.arange(1, len(table) + 1)
+        named = table.assign(recording=encodable(file.stem), cycle=cycle, label=None, split="", path=path)
+        return prepare_dataset(named.assign(device=icbhi.device_of(file.stem)), self.recipe)
+
+    def score_spans(self, file: Path, spans: Sequence[tuple[float, float]]) -> Probabilities:
+        """Recording and stretches (start_s, end_s) of it -> (n, classes), not calibrated."""
+        if self.has_own_rows:
+            dataset = self.prepare_spans(file, spans)
+            values = self.probabilities(dataset.inputs, extras=dataset.extras)
+            return vote_per_cycle(dataset.table, values) if len(spans) else values
+        return self.probabilities(audio_reader.read_spans(file, spans, self.recipe.config.audio))
 
     def probabilities(
         self,
@@ -372,6 +358,18 @@ class Model:
         features = self.frontend(inputs, **select_extras(self.frontend, extras))
         result: NDArray[np.float32] = function(features, **select_extras(self.plain, extras)).float().cpu().numpy()
         return result
+
+
+def vote_per_cycle(rows: pd.DataFrame, values: NDArray[Any]) -> NDArray[Any]:
+    """Rows, one or several a cycle, and their (rows, classes) probabilities -> (cycles, classes): the rows vote."""
+    voted: NDArray[Any] = predictions.per_cycle(rows, values)[1]
+    return voted
+
+
+def mean_per_cycle(rows: pd.DataFrame, values: NDArray[Any]) -> NDArray[Any]:
+    """Rows, one or several a cycle, and their (rows, n) vectors -> (cycles, n) means."""
+    cycle = rows["cycle"].to_numpy()
+    return np.stack([values[cycle == number].mean(axis=0) for number in pd.unique(cycle)])
 
 
 def no_answer(path: str, waves: Waves) -> ValueError:
