@@ -24,7 +24,7 @@ import torch
 from rales.cli import app, main
 from rales.config import Recipe, Step
 from rales.data import read_cycles, splits
-from rales.data.dataset import expand_rows, make_preparation
+from rales.data.dataset import expand_rows, index_extras, make_preparation, read_extras, select_extras
 from rales.errors import UsageError
 from rales.files.atomic import lock_folder
 from rales.jobs import reproduce, sweep
@@ -141,10 +141,12 @@ def computed_by(recipe: Recipe, data: Path) -> str:
     torch.manual_seed(0)
     inputs = torch.from_numpy(make_preparation(recipe).of_rows(rows))
     model, generator = recipe.model(recipe.config), torch.Generator().manual_seed(0)
-    features = recipe.frontend(recipe.config)(inputs)
+    extras = index_extras(read_extras(rows, recipe), slice(None))
+    frontend = recipe.frontend(recipe.config)
+    features = frontend(inputs, **select_extras(frontend, extras))
     seen = [features, *(recipe.augment(recipe.config, features, generator) for _ in range(16))]
     label = torch.arange(len(inputs)) % 4
-    step = Step(recipe.config, label, label, torch.ones(4), {"group": label}, generator)
+    step = Step(recipe.config, label, label, torch.ones(4), {"group": label, **extras}, generator)
     loss, logits = recipe.batch_loss(model, seen[-1], step)
     loss.backward()
     assert torch.isfinite(loss)
