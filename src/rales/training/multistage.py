@@ -11,7 +11,7 @@ from torch import nn
 
 from rales.config import Config, Recipe
 from rales.data import splits
-from rales.data.dataset import Data, cycle_waves, rows_of, scored_together
+from rales.data.dataset import load_dataset
 from rales.files.atomic import lock_folder
 from rales.models.m2d_checkpoints import check_whole
 from rales.training import finetune, lifecycle, run_folder
@@ -94,10 +94,7 @@ def assemble_model(
     with lifecycle.open_run(out, record, context, progress=progress) as opened:
         if opened.finished:
             return finetune.stored_figures(out)
-        rows = rows_of(table, recipe)
-        data = Data(
-            rows, cycle_waves(rows, recipe, progress=progress, folder=cache_folder), scored_together(config, 16)
-        )
+        dataset = load_dataset(table, recipe, progress=progress, folder=cache_folder)
         frontend, model = recipe.frontend(config).to(context.device), recipe.model(config).to(context.device)
 
         tensors: dict[str, torch.Tensor] = {}
@@ -110,9 +107,9 @@ def assemble_model(
         check_whole(tensors, finetune.tensors_of(model, frontend), out)
         finetune.load_tensors(tensors, model, frontend)
 
-        weight = finetune.loss_weights(data, config)
-        job = finetune.Training(recipe, opened, data, frontend, model, model, {}, weight)
-        lines = [finetune.evaluate_part(job, part, epochs)[0] for part in data.parts_to_watch()]
+        weight = finetune.loss_weights(dataset, config)
+        job = finetune.Training(recipe, opened, dataset, frontend, model, model, {}, weight)
+        lines = [finetune.evaluate_part(job, part, epochs)[0] for part in dataset.parts_to_watch()]
         (out / "metrics.jsonl").unlink(missing_ok=True)
         run_folder.append_metrics(out, lines)
         return finetune.finish_training(job, {"epoch": epochs, "best_score": None, "best_epoch": None})
