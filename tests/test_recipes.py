@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rales.audio.logmel import MelPower
-from rales.data.dataset import preparation
+from rales.data.dataset import Batch, make_preparation, select_extras
 from rales.errors import UsageError
 from rales.inference.attribution import band_centres
 from rales.recipes import m2d_fusion
@@ -36,17 +36,19 @@ def tiny(name: str, *words: str) -> Recipe:
 def step(recipe: Recipe) -> tuple[torch.nn.Module, torch.Tensor]:
     """One forward and backward pass over four made-up cycles; -> model with gradients, loss."""
     torch.manual_seed(0)
-    wave, label = 0.1 * torch.randn(8, preparation(recipe).size), torch.arange(8) % 4
+    inputs, label = 0.1 * torch.randn(8, *make_preparation(recipe).shape), torch.arange(8) % 4
+    batch = Batch(inputs, label, label.numpy(), label, dict.fromkeys(recipe.extras, label // 2))
     frontend, model, generator = (
         recipe.build_frontend(recipe.settings),
         recipe.build_model(recipe.settings),
         torch.Generator(),
     )
     if recipe.wave_augment:
-        wave = recipe.wave_augment(recipe.settings, wave, generator)
-    features = recipe.augment(recipe.settings, frontend(wave), generator)
+        batch = recipe.wave_augment(recipe.settings, batch, generator)
+    features = frontend(batch.inputs, **select_extras(frontend, batch.extras))
+    features = recipe.augment(recipe.settings, features, generator)
     loss, logits = recipe.loss(
-        model.train(), features, LossContext(recipe.settings, label, label, torch.ones(4), label // 2, generator)
+        model.train(), features, LossContext(recipe.settings, label, label, torch.ones(4), batch.extras, generator)
     )
     assert logits.shape == (8, 4)
     loss.backward()

@@ -13,7 +13,7 @@ from torch import Tensor
 import rales
 from rales.data import read_cycles
 from rales.data.corpus import read_collection
-from rales.data.dataset import cycle_waves
+from rales.data.dataset import load_dataset
 from rales.files import seals
 from rales.files.json_files import to_jsonable
 from rales.inference import predictor
@@ -67,7 +67,7 @@ def cycles(place: Path) -> pd.DataFrame:
 
 def heard(recipe: Recipe, cycles: pd.DataFrame, cache: Path) -> Tensor:
     """What the front-end of a recipe gets of the cycles."""
-    return torch.from_numpy(np.array(cycle_waves(cycles, recipe, folder=cache)))
+    return torch.from_numpy(np.array(load_dataset(cycles, recipe, folder=cache).inputs))
 
 
 @torch.inference_mode()

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from platformdirs import user_cache_path
 
+from rales.data.dataset import make_preparation
 from rales.errors import UsageError
 from rales.export.artefact import FORMATS, made, need, opened, probe_of
 from rales.export.parity import Engine, Probabilities, Waves
@@ -73,6 +74,12 @@ def load(
     many = recordings >= MANY and (model is None or model.device.type == "cpu")
     if model is None:
         model = opened(path, str(to))
+    elif not takes_waveform_alone(model):
+        if engine in FORMATS:
+            raise UsageError(
+                f"--engine {engine}: a model of recipe {model.recipe.name} sees more than a waveform; leave it out"
+            )
+        return model
     elif engine in FORMATS:
         model.engine = prepared(model, engine, tell)
     elif engine == "auto" and model.device.type == "cpu":
@@ -81,6 +88,12 @@ def load(
         model.at_once = max(1, count_processors() // torch.get_num_threads())
         model.engine(probe_of(model.recipe))  # what it makes at its first call is made before threads share it
     return model
+
+
+def takes_waveform_alone(model: Model) -> bool:
+    """Whether front-end and network see a waveform (B, samples) and nothing else, so that a graph can hold both."""
+    takes = [name for module in (model.frontend, model.plain) for name in getattr(module, "takes", ())]
+    return not takes and len(make_preparation(model.recipe).shape) == 1
 
 
 def format_of(path: Path) -> str | None:

@@ -61,6 +61,7 @@ def explain(
 ) -> Explained:
     """Recording, number of a cycle from 1, class (None: the one predicted) -> why. Errors: no such cycle or class, a
     cycle whose sound cannot be judged (unless `quality` is False)."""
+    check_sees_logmel(model)
     before = 0
     for piece in audio_reader.pieces(path, model.recipe.audio, cycles, quality):
         verdicts = piece.cycles.verdicts
@@ -95,10 +96,10 @@ def attribution(model: Model, wave: NDArray[np.float32], target: str, steps: int
     sizes: tuple[int, int] = getattr(getattr(model.plain, "encoder", None), "patch", (16, 16))
     if model.recipe.scales_batches:
         raise ValueError("a model of audio.scope=batch has no answer to a cycle alone, so there is nothing to explain")
+    filters = check_sees_logmel(model)
     features = model.frontend(torch.from_numpy(wave[None]).to(model.device))
-    filters = next((m.filters for m in model.frontend.modules() if isinstance(m, MelPower)), None)
-    if filters is None or features.ndim != 4 or features.shape[1] != 1:
-        raise ValueError(f"a model of recipe {model.recipe.name} does not look at a log-mel picture; use m2d_fusion")
+    if features.ndim != 4 or features.shape[1] != 1:
+        raise sees_no_logmel(model)
     baseline = torch.full_like(features, model.recipe.silence)
     number = model.classes.index(target)
     gradient = mean_gradient(model.plain, baseline, features, number, steps)
@@ -120,6 +121,18 @@ def attribution(model: Model, wave: NDArray[np.float32], target: str, steps: int
         log_odds=float(ends[0]),
         log_odds_without_sound=float(ends[1]),
     )
+
+
+def check_sees_logmel(model: Model) -> Tensor:
+    """-> (mels, bins) filters of the front-end. Errors: it has none, or sees more than a waveform."""
+    filters = next((m.filters for m in model.frontend.modules() if isinstance(m, MelPower)), None)
+    if filters is None or hasattr(model.frontend, "takes"):
+        raise sees_no_logmel(model)
+    return filters
+
+
+def sees_no_logmel(model: Model) -> ValueError:
+    return ValueError(f"a model of recipe {model.recipe.name} does not look at a log-mel picture; use m2d_fusion")
 
 
 def mean_gradient(network: torch.nn.Module, begin: Tensor, end: Tensor, number: int, steps: int) -> Tensor:

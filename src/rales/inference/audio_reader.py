@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from itertools import chain, compress, islice
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pandas import DataFrame
 
 from rales.audio import io, quality
 from rales.audio.open_audio import AUDIO_SUFFIXES, FULL, UNREAD_SUFFIXES, NoRoom, left_out
@@ -21,6 +23,7 @@ from rales.audio.quality import Verdict
 from rales.data import waveform_cache
 from rales.data.annotation_dialects import Row
 from rales.data.annotations import annotation_beside, names_beside, read_annotation
+from rales.data.dataset import CycleDataset, index_extras
 from rales.data.manifest import cycles_of_rows, marked
 from rales.data.reader import files
 from rales.errors import UsageError
@@ -38,6 +41,8 @@ THREADS = 2
 AHEAD = 8  # recordings that are read, or waiting to be scored, at a time
 
 Waves = NDArray[np.float32]
+# a recording and stretches of it (start_s, end_s) -> what a recipe with rows of its own makes of them
+PrepareSpans = Callable[[Path, Sequence[tuple[float, float]]], CycleDataset]
 Where = str | Mapping[str, Sequence[Row]]  # a word of CYCLES, or rows of a table for some of the recordings
 
 
@@ -64,7 +69,8 @@ class Piece(NamedTuple):
     """Some consecutive cycles of one recording, or (`error`) what kept it from being read to its end.
 
     `cycles` are those of the whole recording. Of those that can be judged, this piece has len(waves), (n, samples),
-    after the pieces before it; of all of them with audio.scope=batch, where they are neighbours of one another.
+    after the pieces before it; of all of them with audio.scope=batch, where they are neighbours of one another. Where a
+    recipe has rows of its own, `rows` are those of the whole recording, and this piece has len(waves) of them.
     """
 
     path: str
@@ -74,6 +80,13 @@ class Piece(NamedTuple):
     last: bool
     error: Exception | None = None
     notes: Sequence[str] = ()  # about its file, which was read all the same
+    extras: Mapping[str, NDArray[Any]] = MappingProxyType({})  # (n, …) each, by name
+    rows: DataFrame | None = None
+
+    def cut(self, part: slice, *, last: bool) -> "Piece":
+        """Some of its prepared cycles, as a piece."""
+        extras = {name: values[part] for name, values in self.extras.items()}
+        return self._replace(waves=self.waves[part], extras=extras, last=last)
 
 
 def find(paths: str | Path | Iterable[str | Path]) -> list[str]:
@@ -280,8 +293,11 @@ def with_verdicts(
     return cycles._replace(verdicts=verdicts)
 
 
-def pieces(path: str, audio: PaddedWaveform, where: Where = "auto", gate: bool = False) -> Generator[Piece, None, None]:
-    """Recording, word of CYCLES, whether to leave out what cannot be judged -> its cycles as training saw them.
+def pieces(
+    path: str, audio: PaddedWaveform, where: Where = "auto", gate: bool = False, prepare: PrepareSpans | None = None
+) -> Generator[Piece, None, None]:
+    """Recording, word of CYCLES, whether to leave out what cannot be judged -> its cycles as training saw them: as
+    `prepare` makes them, or waveforms as `audio` says.
 
     Errors: ValueError or OSError if it cannot be read.
     """
@@ -298,6 +314,12 @@ def pieces(path: str, audio: PaddedWaveform, where: Where = "auto", gate: bool =
         notes = untold(facts, cycles.verdicts)
         scored = cycles.judged | (isinstance(audio, StandardisedAudio) and audio.scope == "batch")
         spans = list(compress(zip(cycles.start_s, cycles.end_s, strict=True), scored))
+        if prepare is not None:
+            own = prepare(file, spans)
+            whole = Piece(path, duration_s, cycles, own.inputs, True, notes=notes, extras=own.extras, rows=own.table)
+            for start in range(0, max(len(own), 1), PIECE):
+                yield whole.cut(slice(start, start + PIECE), last=start + PIECE >= len(own))
+            return
         segments = io.segments(file, spans) if sound is None else io.cut(file, sound, spans)
         samples, left = round(audio.rate_hz * audio.duration_s), len(spans)
         if not spans:
@@ -330,8 +352,19 @@ def prepared(segment: Waves, native_hz: int, audio: PaddedWaveform) -> Waves:
     )
 
 
+def read_spans(file: Path, spans: Sequence[tuple[float, float]], audio: PaddedWaveform) -> Waves:
+    """Recording and stretches (start_s, end_s) of it -> (n, samples), each as training saw a cycle."""
+    waveforms = [prepared(segment, rate_hz, audio) for segment, rate_hz in io.segments(file, spans)]
+    return np.array(waveforms, np.float32).reshape(-1, round(audio.rate_hz * audio.duration_s))
+
+
 def ahead(
-    paths: Iterable[str], audio: PaddedWaveform, where: Where = "auto", threads: int = THREADS, gate: bool = False
+    paths: Iterable[str],
+    audio: PaddedWaveform,
+    where: Where = "auto",
+    threads: int = THREADS,
+    gate: bool = False,
+    prepare: PrepareSpans | None = None,
 ) -> Generator[Piece, None, None]:
     """Recordings -> their pieces in order. Threads read a bounded number of recordings ahead of who takes them.
 
@@ -343,7 +376,7 @@ def ahead(
 
     def fill(path: str, box: "queue.Queue[Piece]") -> None:
         try:
-            with closing(pieces(path, audio, where, gate)) as reading:
+            with closing(pieces(path, audio, where, gate, prepare)) as reading:
                 for piece in reading:
                     box.put(piece)
                     if stop.is_set():
@@ -388,8 +421,8 @@ def filling(pieces: Iterable[Piece], most: int) -> Iterator[Piece]:
     free = most
     for piece in pieces:
         while len(piece.waves) > free:
-            yield piece._replace(waves=piece.waves[:free], last=False)
-            piece, free = piece._replace(waves=piece.waves[free:]), most
+            yield piece.cut(slice(free), last=False)
+            piece, free = piece.cut(slice(free, None), last=piece.last), most
         yield piece
         free = free - len(piece.waves) or most
 
@@ -407,7 +440,10 @@ def grouped(pieces: Iterable[Piece], most: int) -> Iterator[list[Piece]]:
         yield group
 
 
-def values_of(group: Sequence[Piece], function: Callable[[Waves], NDArray[Any]]) -> NDArray[Any]:
+def values_of(group: Sequence[Piece], function: Callable[..., NDArray[Any]]) -> NDArray[Any]:
     """Pieces -> what the function says of all their cycles."""
-    waves = [piece.waves for piece in group if len(piece.waves)]
-    return function(np.concatenate(waves)) if waves else np.empty((0, 0))
+    filled = [piece for piece in group if len(piece.waves)]
+    if not filled:
+        return np.empty((0, 0))
+    extras = {name: np.concatenate([piece.extras[name] for piece in filled]) for name in filled[0].extras}
+    return function(np.concatenate([piece.waves for piece in filled]), **index_extras(extras, slice(None)))

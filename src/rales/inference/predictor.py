@@ -4,11 +4,12 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,12 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rales.audio import io
 from rales.audio.open_audio import NoRoom
 from rales.audio.quality import Verdict
 from rales.data import icbhi, splits
-from rales.data.dataset import cycle_waves, preparation, scored_together
-from rales.data.dataset import rows_of as prepared_rows
+from rales.data.dataset import CycleDataset, index_extras, load_dataset, prepare_dataset, scored_together, select_extras
 from rales.data.prefetch import held_back
 from rales.data.splits import digest_cycles
 from rales.errors import UsageError
@@ -49,7 +48,8 @@ IDENTITY = ("recipe", "recipe_source", "config", "seed")  # of a run, in config.
 DEFAULT, DEFAULT_FOLDER = hub.SHIPPED, hub.SHIPPED_FILE.parent
 
 Paths = str | Path | Iterable[str | Path]
-Engine = Callable[[Waves], NDArray[np.floating[Any]]]  # (B, samples) cycles -> (B, classes), before calibration
+# (B, samples) cycles, and what else the recipe knows of them by name -> (B, classes), before calibration
+Engine = Callable[..., NDArray[np.floating[Any]]]
 
 
 class Answer(NamedTuple):
@@ -180,6 +180,11 @@ class Model:
         return Decision(self.calibration.get("temperature"), threshold, min_confidence, caution)
 
     @property
+    def has_own_rows(self) -> bool:
+        """Whether the recipe makes more, or something else, of a cycle than one waveform as `audio` says."""
+        return self.recipe.rows is not None or self.recipe.prepare is not None
+
+    @property
     def together(self) -> int:
         """Cycles that are scored at once."""
         return scored_together(self.recipe, BATCH)
@@ -231,7 +236,7 @@ class Model:
         """
         tables, not_judged = [], list[str]()
         sources = audio_reader.find(paths)
-        answers = self.answers(sources, self.embedder(layer), problems, cycles, quality)
+        answers = self.answers(sources, self.embedder(layer), problems, cycles, quality, mean_per_cycle)
         for answer in with_progress(answers, sources, progress):
             rows, vectors = rows_of([answer]).drop(columns=["label", "source"])[answer.cycles.judged], answer.values
             not_judged += predictions.not_judged(status_table([answer]))
@@ -245,7 +250,7 @@ class Model:
         table.attrs["not_judged"] = not_judged
         return table
 
-    def embedder(self, layer: int | None) -> Callable[[Waves], NDArray[np.float32]]:
+    def embedder(self, layer: int | None) -> Callable[..., NDArray[np.float32]]:
         """Layer, or None for the fused ones -> (B, samples) -> (B, features)."""
         if "export" in self.record:
             raise ValueError(
@@ -255,7 +260,7 @@ class Model:
         if embed is None or (layer is not None and encoder is None):
             raise ValueError(f"a model of recipe {self.recipe.name} has no embedding; use one of m2d_fusion")
         if layer is None or encoder is None:
-            return lambda waves: self.forward(embed, waves)
+            return lambda waves, **extras: self.forward(embed, waves, **extras)
         if not 1 <= layer <= encoder.depth:
             raise UsageError(f"--layer {layer}: the encoder has layers 1 to {encoder.depth}, or say fused")
         return lambda waves: self.forward(lambda logmel: mean_plus_max(encoder(logmel)[layer - 1]), waves)
@@ -263,15 +268,17 @@ class Model:
     def answers(
         self,
         paths: Iterable[str],
-        function: Callable[[Waves], NDArray[Any]],
+        function: Callable[..., NDArray[Any]],
         problems: list[str] | None,
         cycles: audio_reader.Where = "auto",
         quality: bool = True,
+        pool: Callable[[pd.DataFrame, NDArray[Any]], NDArray[Any]] | None = None,
     ) -> Iterator[Answer]:
-        """Recordings -> what a function of (B, samples) says of their cycles, batched across recordings, in order."""
-        if self.recipe.rows is not None or self.recipe.prepare is not None:
-            yield from self.own_answers(paths, function, problems, cycles, quality)
-            return
+        """Recordings -> what a function of (B, …) inputs says of their cycles, batched across recordings, in order.
+
+        Of several rows of one cycle `pool` makes one, by a vote if none is given.
+        """
+        pool = pool or vote_per_cycle
         values, not_a_number = list[NDArray[Any]](), None
         for piece, mine in self.pieces(paths, function, cycles, quality):
             values += [mine] if len(mine) else []
@@ -286,16 +293,19 @@ class Model:
                 problems.append(one_line(str(error)))
                 values = []  # a recording that breaks off has no answer, also where its first cycles had one
             together = np.concatenate(values) if values else np.empty((0, len(self.classes)))
+            if piece.rows is not None and values:
+                together = pool(piece.rows, together)
             if self.recipe.scales_batches and len(together):  # scored as neighbours of the others
                 together = together[piece.cycles.judged]
             yield Answer(piece.path, piece.duration_s, piece.cycles, together, error, piece.notes)
             values, not_a_number = [], None
 
     def pieces(
-        self, paths: Iterable[str], function: Callable[[Waves], NDArray[Any]], cycles: audio_reader.Where, quality: bool
+        self, paths: Iterable[str], function: Callable[..., NDArray[Any]], cycles: audio_reader.Where, quality: bool
     ) -> Iterator[tuple[Piece, NDArray[Any]]]:
         """Recordings -> their pieces in order, each with what the function says of its cycles."""
-        reading = audio_reader.ahead(paths, self.recipe.audio, cycles, gate=quality)
+        own = self.prepare_spans if self.has_own_rows else None
+        reading = audio_reader.ahead(paths, self.recipe.audio, cycles, gate=quality, prepare=own)
         # Closed whatever happens, else readers wait for someone to take their pieces and keep the process from ending
         with closing(reading), ThreadPoolExecutor(self.at_once, thread_name_prefix="rales-score") as pool:
             groups = audio_reader.grouped(audio_reader.filling(reading, self.together), self.together)
@@ -306,63 +316,61 @@ class Model:
                     yield piece, values[: len(piece.waves)]
                     values = values[len(piece.waves) :]
 
-    def own_answers(
-        self,
-        paths: Iterable[str],
-        function: Callable[[Waves], NDArray[Any]],
-        problems: list[str] | None,
-        cycles: audio_reader.Where,
-        quality: bool,
-    ) -> Iterator[Answer]:
-        """`answers` of a system that prepares its rows in its own way, one recording after the other."""
-        nothing = np.empty((0, len(self.classes)))
-        for path in paths:
-            try:
-                with audio_reader.local(path) as file:
-                    facts, where = io.info(file), audio_reader.asked(cycles, path)
-                    found = audio_reader.cycles_of(file, facts.duration_s, where)
-                    found = audio_reader.with_verdicts(file, facts, found, where, quality)
-                    table = rows_of([Answer(str(file), facts.duration_s, found, nothing, None)])
-                    table = table[found.judged].reset_index(drop=True)
-                    place = pd.Series([str(file)] * len(table), dtype=object)  # str columns take UTF-8 alone
-                    named = table.assign(split="", device=icbhi.device_of(file.stem), path=place)
-                    rows = prepared_rows(named, self.recipe)
-                    waves = preparation(self.recipe).of_rows(rows) if len(rows) else np.empty((0, 0), np.float32)
-                starts = range(0, len(waves), BATCH)
-                values = np.concatenate([function(waves[i : i + BATCH]) for i in starts]) if len(waves) else nothing
-                if not np.isfinite(values).all():
-                    raise no_answer(path, waves)
-            except Exception as caught:
-                if problems is None or isinstance(caught, NoRoom):
-                    raise
-                error = audio_reader.told(path, caught)
-                problems.append(one_line(str(error)))
-                yield Answer(path, float("nan"), Cycles([], [], None, ""), nothing, error)
-                continue
-            if function == self.engine:
-                values = predictions.per_cycle(rows, values)[1]
-            elif len(rows) > len(table):
-                values = np.stack([values[rows["cycle"] == number].mean(axis=0) for number in table["cycle"]])
-            yield Answer(path, facts.duration_s, found, values, None, audio_reader.untold(facts, found.verdicts))
+    def prepare_spans(self, file: Path, spans: Sequence[tuple[float, float]]) -> CycleDataset:
+        """Recording and stretches (start_s, end_s) of it -> the recipe's own rows of them; `cycle` counts from 1."""
+        table = pd.DataFrame(spans, columns=["start_s", "end_s"], dtype=np.float64)
+        path = pd.Series([str(file)] * len(table), dtype=object)  # str columns take UTF-8 alone
+        cycle = np.arange(1, len(table) + 1)
+        named = table.assign(recording=encodable(file.stem), cycle=cycle, label=None, split="", path=path)
+        return prepare_dataset(named.assign(device=icbhi.device_of(file.stem)), self.recipe)
 
-    def probabilities(self, waves: Waves, rows: NDArray[np.intp] | None = None) -> Probabilities:
-        """(N, samples) prepared cycles, and the rows of them that are asked for -> (n, classes), not calibrated."""
+    def score_spans(self, file: Path, spans: Sequence[tuple[float, float]]) -> Probabilities:
+        """Recording and stretches (start_s, end_s) of it -> (n, classes), not calibrated."""
+        if self.has_own_rows:
+            dataset = self.prepare_spans(file, spans)
+            values = self.probabilities(dataset.inputs, extras=dataset.extras)
+            return vote_per_cycle(dataset.table, values) if len(spans) else values
+        return self.probabilities(audio_reader.read_spans(file, spans, self.recipe.audio))
+
+    def probabilities(
+        self,
+        waves: Waves,
+        rows: NDArray[np.intp] | None = None,
+        extras: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+    ) -> Probabilities:
+        """(N, …) prepared cycles, the rows of them that are asked for, and named extras of all -> (n, classes), not
+        calibrated."""
         rows = np.arange(len(waves)) if rows is None else rows
-        starts = range(0, len(rows), self.together)
-        batches = [self.engine(waves[rows[start : start + self.together]]) for start in starts]
+        chunks = [rows[start : start + self.together] for start in range(0, len(rows), self.together)]
+        batches = [self.engine(waves[chunk], **index_extras(extras, chunk)) for chunk in chunks]
         return np.concatenate([np.empty((0, len(self.classes))), *batches])
 
-    def in_torch(self, waves: Waves, network: torch.nn.Module | None = None) -> Probabilities:
-        """(B, samples) -> (B, classes): the engine that is always there, of this network or another form of it."""
-        return torch.from_numpy(self.forward(network or self.network, waves)).double().softmax(dim=1).numpy()
+    def in_torch(self, waves: Waves, network: torch.nn.Module | None = None, **extras: Tensor) -> Probabilities:
+        """(B, …), named extras -> (B, classes): the engine that is always there, of this network or another form of
+        it."""
+        logits = self.forward(network or self.network, waves, **extras)
+        return torch.from_numpy(logits).double().softmax(dim=1).numpy()
 
     @torch.inference_mode()
-    def forward(self, function: Callable[[Tensor], Tensor], waves: Waves) -> NDArray[np.float32]:
-        """Function of the front-end's output, (B, samples) -> (B, …) float32."""
-        result: NDArray[np.float32] = (
-            function(self.frontend(torch.from_numpy(waves).to(self.device))).float().cpu().numpy()
-        )
+    def forward(self, function: Callable[..., Tensor], waves: Waves, **extras: Tensor) -> NDArray[np.float32]:
+        """Function of the front-end's output and of the extras that the network takes, (B, …) -> (B, …) float32."""
+        extras = {name: values.to(self.device) for name, values in extras.items()}
+        inputs = torch.from_numpy(waves).to(self.device)
+        features = self.frontend(inputs, **select_extras(self.frontend, extras))
+        result: NDArray[np.float32] = function(features, **select_extras(self.plain, extras)).float().cpu().numpy()
         return result
+
+
+def vote_per_cycle(rows: pd.DataFrame, values: NDArray[Any]) -> NDArray[Any]:
+    """Rows, one or several a cycle, and their (rows, classes) probabilities -> (cycles, classes): the rows vote."""
+    voted: NDArray[Any] = predictions.per_cycle(rows, values)[1]
+    return voted
+
+
+def mean_per_cycle(rows: pd.DataFrame, values: NDArray[Any]) -> NDArray[Any]:
+    """Rows, one or several a cycle, and their (rows, n) vectors -> (cycles, n) means."""
+    cycle = rows["cycle"].to_numpy()
+    return np.stack([values[cycle == number].mean(axis=0) for number in pd.unique(cycle)])
 
 
 def no_answer(path: str, waves: Waves) -> ValueError:
@@ -471,10 +479,10 @@ def evaluate(
             there = set(splits.keys(splits.apply(cycles, repair).query("split == 'test'")))
             if there:  # else every test patient is trained on too
                 parts[repair] = pd.Series([key in there for key in splits.keys(cycles)], index=cycles.index)
-    items = prepared_rows(table.assign(split=""), model.recipe)  # no row trains here, so there are no copies
-    waves = cycle_waves(items, model.recipe, progress=progress, folder=cache_folder)
+    unsplit = table.assign(split="")  # no row trains here, so there are no copies
+    dataset = load_dataset(unsplit, model.recipe, progress=progress, folder=cache_folder)
     validation = table["split"] == "validation"
-    scored = scored_sides(model, cycles, items, waves, {**parts, "validation": validation})
+    scored = scored_sides(model, cycles, dataset, {**parts, "validation": validation})
 
     figures = {
         name: predictions.figures_of(
@@ -513,7 +521,7 @@ def evaluate(
 
 
 def scored_sides(
-    model: Model, cycles: pd.DataFrame, items: pd.DataFrame, waves: Waves, sides: dict[str, "pd.Series[bool]"]
+    model: Model, cycles: pd.DataFrame, dataset: CycleDataset, sides: dict[str, "pd.Series[bool]"]
 ) -> dict[str, Probabilities]:
     """Cycles, what was prepared of them (one or several rows a cycle), and which of them are on which side -> side ->
     (cycles, classes) probabilities of its own, not calibrated; NaN elsewhere.
@@ -521,14 +529,14 @@ def scored_sides(
     A cycle on several sides is scored once, unless its answer depends on its neighbours: then each side is scored
     alone. Errors: an answer that is not a number.
     """
-    keys, item_keys = splits.keys(cycles), splits.keys(items)
+    keys, row_keys = splits.keys(cycles), splits.keys(dataset.table)
 
     def of(needed: NDArray[np.bool_]) -> Probabilities:
         wanted = {key: place for place, key in enumerate(keys) if needed[place]}
-        chosen = np.flatnonzero([key in wanted for key in item_keys])
-        answers = model.probabilities(waves, chosen)
-        predictions.check_numbers(items.iloc[chosen], answers)
-        found, probabilities = predictions.per_cycle(items.iloc[chosen], answers)
+        chosen = np.flatnonzero([key in wanted for key in row_keys])
+        answers, rows = model.probabilities(dataset.inputs, chosen, dataset.extras), dataset.table.iloc[chosen]
+        predictions.check_numbers(rows, answers)
+        found, probabilities = predictions.per_cycle(rows, answers)
         scored = np.full((len(cycles), len(CLASSES)), np.nan)
         scored[[wanted[key] for key in splits.keys(found)]] = probabilities
         return scored

@@ -1,5 +1,6 @@
 """The paper's Tables 1 and 2 and Figure 3 as a sweep: which trials they need, and what these cost on this machine."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from rales.data import splits
-from rales.data.dataset import preparation
+from rales.data.dataset import make_preparation, select_extras
 from rales.errors import UsageError
 from rales.jobs.sweep import Trial, trials
 from rales.recipes.m2d_fusion import VARIANTS
@@ -112,7 +113,10 @@ def estimate(planned: Sequence[Trial], cycles: pd.DataFrame, processes: int) -> 
         evaluations = settings.train.epochs / settings.train.evaluate_every
         seconds += settings.train.epochs * train * trained + evaluations * test * scored
         stored, largest = stored + 2 * size, max(largest, 9 * size)
-    caches = {repr(made_of): made_of.size for made_of in (preparation(recipe) for recipe, *_ in made.values())}
+    caches = {
+        repr(made_of): math.prod(made_of.shape)
+        for made_of in (make_preparation(recipe) for recipe, *_ in made.values())
+    }
     together = max(1, min(processes, len(planned)))
     disk = stored + together * largest + 4 * sum(caches.values()) * len(cycles)
     return Estimate(len(planned), seconds / 3600 / together, disk / 1e9)
@@ -129,22 +133,24 @@ def step_cost(recipe: Recipe) -> tuple[float, float, int]:
     frontend = recipe.build_frontend(settings).to(context.device)
     model = recipe.build_model(settings).to(context.device)
     count = min(settings.train.micro_batch or settings.train.batch_size, 4)
-    wave = torch.randn(count, preparation(recipe).size, device=context.device)
+    inputs = torch.randn(count, *make_preparation(recipe).shape, device=context.device)
     label = torch.zeros(count, dtype=torch.int64, device=context.device)
+    extras = dict.fromkeys(recipe.extras, label)
+    taken = select_extras(frontend, extras)
     generator = torch.Generator().manual_seed(0)
-    about = LossContext(settings, label, label, torch.ones(4, device=context.device), label, generator)
+    about = LossContext(settings, label, label, torch.ones(4, device=context.device), extras, generator)
     best, forward, threads = float("inf"), float("inf"), torch.get_num_threads()
     torch.set_num_threads(1)  # as trials run
     for _ in range(3):
         started = time.perf_counter()
         with context.autocast():
-            loss, _ = recipe.loss(model, frontend(wave), about)
+            loss, _ = recipe.loss(model, frontend(inputs, **taken), about)
         loss.backward()
         next(p.grad for p in model.parameters() if p.grad is not None).sum().item()  # waits for a GPU to finish
         best = min(best, time.perf_counter() - started)
         started = time.perf_counter()
         with torch.no_grad():  # in float32, as every evaluation is
-            recipe.loss(model, frontend(wave), about)[0].item()
+            recipe.loss(model, frontend(inputs, **taken), about)[0].item()
         forward = min(forward, time.perf_counter() - started)
     torch.set_num_threads(threads)
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())

@@ -15,7 +15,7 @@ Deviations: unknown, so there is no fidelity to choose.
 """
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from rales.audio.spec_augment import keep_features
 from rales.audio.spectrogram_images import MelAndCepstrum
 from rales.audio.waveform_augment import roll
-from rales.data.dataset import Data
+from rales.data.dataset import Batch, CycleDataset
 from rales.data.loader import in_order
 from rales.models.arscnet import ArscNet
 from rales.settings import PaddedWaveform, RunSettings, Training, set_defaults
@@ -58,7 +58,7 @@ def recipe(settings: Settings) -> Recipe:
         run=finetune.run,
         provenance="reconstruction",
         fit=fit,
-        wave_augment=rolled,
+        wave_augment=roll_waveforms,
         whole_batches=True,
     )
 
@@ -79,12 +79,12 @@ class Pictures(nn.Module):
         return standardised
 
 
-def fit(settings: Settings, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device) -> None:
+def fit(settings: Settings, frontend: nn.Module, model: nn.Module, dataset: CycleDataset, device: torch.device) -> None:
     """Means and deviations of every row of both pictures over the train cycles."""
     assert isinstance(frontend, Pictures)
     count, total, squares = 0, torch.zeros(2, 64, dtype=torch.float64), torch.zeros(2, 64, dtype=torch.float64)
-    for batch in in_order(data.waves, data.labels, 16, rows=data.rows("train")):
-        pictures = frontend.source.pictures(batch.wave.to(device)).double().cpu()
+    for batch in in_order(dataset, 16, rows=dataset.rows("train")):
+        pictures = frontend.source.pictures(batch.inputs.to(device)).double().cpu()
         count += pictures.shape[0] * pictures.shape[3]
         total += pictures.sum(dim=(0, 3))
         squares += pictures.square().sum(dim=(0, 3))
@@ -97,6 +97,6 @@ def build_model(settings: Settings) -> ArscNet:
     return ArscNet() if settings.size == "base" else ArscNet(depth=10, width=16)
 
 
-def rolled(settings: Settings, wave: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, N) -> half of the clips turned round by a random number of samples."""
-    return roll(wave, generator=generator)
+def roll_waveforms(settings: Settings, batch: Batch, generator: torch.Generator) -> Batch:
+    """Waveforms (B, N) -> half of them turned round by a random number of samples."""
+    return replace(batch, inputs=roll(batch.inputs, generator=generator))

@@ -148,7 +148,7 @@ def patch_mix(settings: PatchMixSettings) -> Recipe:
 def prepare(settings: Settings) -> Preparation:
     """Settings -> preparation of one waveform a cycle, faded where the recording begins and ends."""
     how = {**wave_settings(settings.audio), "fade_samples": settings.audio.fade_samples}
-    return Preparation(faded_recording, how, how["samples"])
+    return Preparation(faded_recording, how, (how["samples"],))
 
 
 def faded_recording(

@@ -87,7 +87,7 @@ def recipe(settings: Settings) -> Recipe:
 
 
 def prepare(settings: Settings) -> Preparation:
-    """-> preparation of three pictures a cycle, flat."""
+    """-> preparation of three pictures a cycle."""
     side = SIDES[settings.size]
     how = {
         "side": side,
@@ -95,11 +95,11 @@ def prepare(settings: Settings) -> Preparation:
         "rate_hz": 0 if settings.rate == "native" else settings.rate,
         "iterations": 100 if settings.size == "base" else 5,
     }
-    return Preparation(pictures, how, 3 * side * side, together=pictures_of_cycles)
+    return Preparation(pictures, how, (3, side, side), together=pictures_of_cycles)
 
 
 def pictures(path: str | Path, start_s: float, end_s: float, **settings: Any) -> NDArray[np.float32]:
-    """One cycle -> (3 * side * side,): low-Q, high-Q and residual part; at its native rate if rate_hz is 0."""
+    """One cycle -> (3, side, side): low-Q, high-Q and residual part; at its native rate if rate_hz is 0."""
     return pictures_of_cycles([(path, start_s, end_s)], **settings)[0]
 
 
@@ -110,7 +110,7 @@ def pictures_of_cycles(
     found = [wave_to_split(*cycle, rate_hz=rate_hz, remove_mean=remove_mean) for cycle in cycles]
     split = dual_q_of_cycles([wave for wave, _ in found], iterations=iterations)
     drawn = [lungattn_picture(*parts, rate_hz, size=side) for parts, (_, rate_hz) in zip(split, found, strict=True)]
-    return [picture.float().flatten().numpy() for picture in drawn]
+    return [picture.float().numpy() for picture in drawn]
 
 
 def wave_to_split(
@@ -123,9 +123,8 @@ def wave_to_split(
 
 
 def build_frontend(settings: Settings) -> nn.Module:
-    """-> module (B, 3 * side * side) -> (B, 3, side, side)."""
-    side = SIDES[settings.size]
-    return nn.Unflatten(1, (3, side, side))
+    """-> module that passes the prepared pictures (B, 3, side, side) on."""
+    return nn.Identity()
 
 
 def build_model(settings: Settings) -> LungAttn:

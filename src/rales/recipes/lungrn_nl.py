@@ -83,21 +83,20 @@ def recipe(settings: Settings) -> Recipe:
 
 
 def prepare(settings: Settings) -> Preparation:
-    """-> preparation of one picture a cycle, flat."""
+    """-> preparation of one picture a cycle."""
     side, rate_hz = SIDES[settings.size], 0 if settings.rate == "native" else settings.rate
     how = {"side": side, "remove_mean": settings.fidelity != "original", "rate_hz": rate_hz}
-    return Preparation(picture, how, side * side)
+    return Preparation(picture, how, (1, side, side))
 
 
 def picture(
     path: str | Path, start_s: float, end_s: float, *, side: int, remove_mean: bool, rate_hz: int
 ) -> NDArray[np.float32]:
-    """One cycle -> (side * side,) at its native rate, or at rate_hz if that is not 0."""
+    """One cycle -> (1, side, side) at its native rate, or at rate_hz if that is not 0."""
     wave, native_hz = read(path, start_s, end_s)
     wave = resample(wave, native_hz, rate_hz or native_hz)
     drawn = lungrn_picture(wave, rate_hz or native_hz, remove_mean=remove_mean, size=side)
-    flat: NDArray[np.float32] = drawn.float().flatten().numpy()
-    return flat
+    return np.asarray(drawn.float().numpy())
 
 
 def one_digit_labels(settings: Settings, table: pd.DataFrame) -> pd.DataFrame:
@@ -111,9 +110,8 @@ def one_digit_labels(settings: Settings, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def build_frontend(settings: Settings) -> nn.Module:
-    """-> module (B, side * side) -> (B, 1, side, side)."""
-    side = SIDES[settings.size]
-    return nn.Unflatten(1, (1, side, side))
+    """-> module that passes the prepared pictures (B, 1, side, side) on."""
+    return nn.Identity()
 
 
 def build_model(settings: Settings) -> LungRN:

@@ -123,7 +123,7 @@ def scl(settings: SclSettings) -> Recipe:
 def mscl(settings: MsclSettings) -> Recipe:
     """-> contrastive pre-training on the classes and on sex x age, then a linear probe."""
     build = partial(build_model, projectors=2, learns="encoder")
-    return make_system("moummad_mscl", settings, build, mscl_loss, run)
+    return replace(make_system("moummad_mscl", settings, build, mscl_loss, run), extras=("group",))
 
 
 def hybrid(settings: HybridSettings) -> Recipe:
@@ -218,7 +218,7 @@ def mscl_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Te
     """Contrastive loss on the classes and, through a projector of its own, on sex x age."""
     encoded, label = two_views(model, features, step)
     of_class, of_group = (model.get_submodule(f"projectors.{i}")(encoded) for i in range(2))
-    loss = multi_sup_con(of_class, label, of_group, step.group.repeat(2))
+    loss = multi_sup_con(of_class, label, of_group, step.extras["group"].repeat(2))
     return loss, model.get_submodule("head")(encoded[: len(features)].detach())
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from rales.data import loader, splits
-from rales.data.dataset import Data, class_numbers, cycle_waves, rows_of, scored_together
+from rales.data.dataset import Batch, CycleDataset, class_numbers, load_dataset, select_extras
 from rales.data.splits import digest_cycles
 from rales.evaluation import predictions
 from rales.evaluation.metrics import confusion, icbhi_scores, mean_auroc
@@ -40,7 +40,7 @@ class Training:
 
     recipe: Recipe
     run: lifecycle.Run
-    data: Data
+    dataset: CycleDataset
     frontend: nn.Module
     model: nn.Module
     network: nn.Module  # the model, wrapped where several processes train it
@@ -95,7 +95,7 @@ def run(
 
             logits = {}
             if epoch % train.evaluate_every == 0 or epoch == train.epochs:
-                for part in job.data.parts_to_watch():
+                for part in job.dataset.parts_to_watch():
                     line, logits[part] = evaluate_part(job, part, epoch)
                     lines.append(line)
 
@@ -115,9 +115,7 @@ def prepare_training(
 ) -> tuple[Training, dict[str, Any]]:
     """Divided table -> data, networks and optimisers, as new or as after the last whole epoch; the run's state."""
     settings, context = recipe.settings, run.context
-    items = rows_of(table, recipe)
-    waves = cycle_waves(items, recipe, progress=run.progress, folder=cache_folder)
-    data = Data(items, waves, scored_together(recipe, 16))
+    dataset = load_dataset(table, recipe, progress=run.progress, folder=cache_folder)
 
     torch.manual_seed(settings.seed)
     frontend = recipe.build_frontend(settings).to(context.device)
@@ -125,19 +123,19 @@ def prepare_training(
     optimisers = make_optimisers(model, settings, recipe.epoch_parameters)
     state = resume_training(run.folder, model, frontend, optimisers, run.record)
     if recipe.fit is not None and state["epoch"] == 0:
-        recipe.fit(settings, frontend.eval(), model.eval(), data, context.device)
+        recipe.fit(settings, frontend.eval(), model.eval(), dataset, context.device)
 
     if context.is_main:  # what the epochs that are repeated wrote is dropped
         run_folder.truncate_metrics(run.folder, state["epoch"])
         scored = {line["epoch"] for line in run_folder.read_metrics(run.folder) if line.get("split") == "test"}
         epoch_logits.truncate_logits(run.folder, state["epoch"], scored)
-        if problem := selection_problem(settings, data.labels[data.rows("validation")]):
+        if problem := selection_problem(settings, dataset.class_numbers[dataset.rows("validation")]):
             log.warning("%s: %s", run.folder, problem)
 
     # blocks above the last fused layer get no gradient
     network = DistributedDataParallel(model, find_unused_parameters=True) if context.world_size > 1 else model
-    weight = loss_weights(data, settings).to(context.device)
-    return Training(recipe, run, data, frontend, model, network, optimisers, weight), state
+    weight = loss_weights(dataset, settings).to(context.device)
+    return Training(recipe, run, dataset, frontend, model, network, optimisers, weight), state
 
 
 def stored_figures(out: Path) -> dict[str, Any]:
@@ -201,13 +199,19 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
     Everything random derives from (seed, epoch, step), so an epoch repeats exactly, whatever came before. Errors: a
     loss or a weight that is no longer a number, before anything of this epoch is in the run folder.
     """
-    recipe, data, network, optimisers, context = job.recipe, job.data, job.network, job.optimisers, job.run.context
+    recipe, dataset, network, optimisers, context = (
+        job.recipe,
+        job.dataset,
+        job.network,
+        job.optimisers,
+        job.run.context,
+    )
     settings, train = recipe.settings, recipe.settings.train
     network.train()
     job.frontend.train()
     torch.manual_seed(derive_seed(settings.seed, epoch, 0, context.rank))  # for dropout
     lr = scheduled_lr(epoch - 1, settings)
-    all_steps = math.ceil(len(data.rows("train")) / train.batch_size)
+    all_steps = math.ceil(len(dataset.rows("train")) / train.batch_size)
     for optimiser in optimisers.values():
         set_lr(optimiser, lr)
         optimiser.zero_grad()
@@ -219,25 +223,24 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(derive_seed(settings.seed, epoch, steps, context.rank))
         # a process without rows in a short last batch goes through the motions with a silent clip that counts 0,
         # since the others wait for its gradients and attention on a GPU may refuse an empty batch
-        idle = len(batch.wave) == 0
-        features = augmented_features(job, torch.zeros(1, data.waves.shape[1]) if idle else batch.wave, generator)
-        label = torch.zeros(1, dtype=torch.int64) if idle else batch.label
-        label, whole_label = label.to(context.device), batch.whole_label.to(context.device)
-        group = torch.zeros(1, dtype=torch.int64) if idle else torch.from_numpy(data.groups[batch.rows])
-        group = group.to(context.device)
+        idle = len(batch.rows) == 0
+        batch, features = augmented_features(job, batch.with_silent_row() if idle else batch, generator)
         before = {k: v.clone() for k, v in network.state_dict().items()} if train.interpolate != 1 else {}
 
         # gradients of the micro-batches add up to those of the batch
-        for rows, last in micro_batches(len(label), train.micro_batch):
+        for rows, last in micro_batches(len(batch.label), train.micro_batch):
             with context.sync_gradients(network, last):
                 with context.autocast():
-                    step = LossContext(settings, label[rows], whole_label, job.class_weight, group[rows], generator)
+                    extras = {name: values[rows] for name, values in batch.extras.items()}
+                    step = LossContext(
+                        settings, batch.label[rows], batch.whole_label, job.class_weight, extras, generator
+                    )
                     loss, logits = recipe.loss(network, features[rows], step)
                 # DDP takes the mean over processes where the loss is a sum
                 (loss * (0 if idle else context.world_size)).backward()
             if not idle:
                 losses.add(steps + 1, loss=loss)
-                labels.append(label[rows])
+                labels.append(batch.label[rows])
                 predicted.append(logits.detach().argmax(dim=1))
 
         if epoch <= train.warmup_epochs:
@@ -257,16 +260,15 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
     return {"epoch": epoch, "split": "train", "loss": loss_sum / steps, "lr": lr, **scores}
 
 
-def train_batches(job: Training, epoch: int) -> Iterator[loader.Batch]:
+def train_batches(job: Training, epoch: int) -> Iterator[Batch]:
     """-> this process's share of the epoch's batches, shuffled as seed and epoch say."""
-    data, train, context = job.data, job.recipe.settings.train, job.run.context
+    dataset, train, context = job.dataset, job.recipe.settings.train, job.run.context
     return loader.shuffled(
-        data.waves,
-        data.labels,
+        dataset,
         train.batch_size,
         seed=job.recipe.settings.seed,
         epoch=epoch,
-        rows=data.rows("train"),
+        rows=dataset.rows("train"),
         sampler=train.sampler,
         drop_last=train.drop_last,
         part=(context.rank, context.world_size),
@@ -275,13 +277,14 @@ def train_batches(job: Training, epoch: int) -> Iterator[loader.Batch]:
 
 
 @torch.no_grad()
-def augmented_features(job: Training, wave: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, samples) waveforms -> what the network gets of them in training, on the device."""
+def augmented_features(job: Training, batch: Batch, generator: torch.Generator) -> tuple[Batch, Tensor]:
+    """Batch -> the batch on the device, as augmentation left it, and what the network gets of it in training."""
     recipe, settings = job.recipe, job.recipe.settings
     if recipe.wave_augment is not None:
-        wave = recipe.wave_augment(settings, wave, generator)
-    features = job.frontend(wave.to(job.run.context.device, non_blocking=True))
-    return recipe.augment(settings, features, generator)
+        batch = recipe.wave_augment(settings, batch, generator)
+    batch = batch.to(job.run.context.device)
+    features = job.frontend(batch.inputs, **select_extras(job.frontend, batch.extras))
+    return batch, recipe.augment(settings, features, generator)
 
 
 def pool_processes(
@@ -301,11 +304,11 @@ def update_once_an_epoch(optimiser: torch.optim.Optimizer, rates: float, steps: 
     optimiser.step()
 
 
-def loss_weights(data: Data, settings: RunSettings) -> Tensor:
+def loss_weights(dataset: CycleDataset, settings: RunSettings) -> Tensor:
     """-> (classes,) weights of the loss: from the classes' frequencies among the train rows, or all 1."""
     if settings.train.class_weights == "none":
         return torch.ones(len(CLASSES))
-    return class_weights(np.bincount(data.labels[data.rows("train")], minlength=len(CLASSES)).tolist())
+    return class_weights(np.bincount(dataset.class_numbers[dataset.rows("train")], minlength=len(CLASSES)).tolist())
 
 
 def derive_seed(seed: int, epoch: int, step: int, rank: int) -> int:
@@ -323,7 +326,7 @@ def micro_batches(rows: int, size: int) -> Iterator[tuple[slice, bool]]:
 
 @torch.inference_mode()
 def part_logits(
-    model: nn.Module, frontend: nn.Module, data: Data, part: str, context: DistributedContext
+    model: nn.Module, frontend: nn.Module, dataset: CycleDataset, part: str, context: DistributedContext
 ) -> tuple[pd.DataFrame, Tensor]:
     """-> a part's cycles in table order, and their (n, classes) logits; processes share the work, whole batches each.
 
@@ -332,21 +335,28 @@ def part_logits(
     """
     model.eval()
     frontend.eval()
-    everyone = data.rows(part)
-    batch_of = np.arange(len(everyone)) // data.together
+    everyone = dataset.rows(part)
+    batch_of = np.arange(len(everyone)) // dataset.scored_together
     rows = everyone[batch_of * context.world_size // (batch_of[-1] + 1) == context.rank]
     logits = [torch.zeros(0, len(CLASSES))]
-    reading = loader.in_order(data.waves, data.labels, data.together, rows=rows) if len(rows) else ()
-    logits += [model(frontend(batch.wave.to(context.device))).cpu() for batch in reading]
+    reading = loader.in_order(dataset, dataset.scored_together, rows=rows) if len(rows) else ()
+    logits += [score_batch(model, frontend, batch.to(context.device)).cpu() for batch in reading]
     found = torch.cat(context.gather(torch.cat(logits))).numpy()
-    predictions.check_numbers(data.table.iloc[everyone], found)
-    cycles, pooled = predictions.pooled(data.table.iloc[everyone], found)
+    predictions.check_numbers(dataset.table.iloc[everyone], found)
+    cycles, pooled = predictions.pooled(dataset.table.iloc[everyone], found)
     return cycles, torch.from_numpy(pooled)
+
+
+def score_batch(model: nn.Module, frontend: nn.Module, batch: Batch) -> Tensor:
+    """-> (B, classes) logits of a batch that is on the device of front-end and model."""
+    features = frontend(batch.inputs, **select_extras(frontend, batch.extras))
+    logits: Tensor = model(features, **select_extras(model, batch.extras))
+    return logits
 
 
 def evaluate_part(job: Training, part: str, epoch: int) -> tuple[dict[str, Any], Tensor]:
     """-> the line of metrics of validation or test cycles, and their (n, classes) float32 logits."""
-    cycles, logits = part_logits(job.model, job.frontend, job.data, part, job.run.context)
+    cycles, logits = part_logits(job.model, job.frontend, job.dataset, part, job.run.context)
     label = torch.from_numpy(class_numbers(cycles))
     loss = nn.functional.cross_entropy(logits, label, job.class_weight.cpu()).item()
     scores = icbhi_scores(confusion(label, logits.argmax(dim=1)))
@@ -444,7 +454,7 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
 
     `rales predict` gives the same probabilities (to 1e-5).
     """
-    out, record, data, model = job.run.folder, job.run.record, job.data, job.model
+    out, record, dataset, model = job.run.folder, job.run.record, job.dataset, job.model
     weights = tensors_of(model, job.frontend)
     run_folder.save_tensors(out / "last.safetensors", weights, {**record, "epoch": state["epoch"]})
     if state["best_epoch"] is None:
@@ -453,7 +463,7 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
     load_tensors(tensors, model, job.frontend)
 
     alone = replace(job.run.context, rank=0, world_size=1)
-    found = {part: part_logits(model, job.frontend, data, part, alone) for part in data.parts_to_watch()}
+    found = {part: part_logits(model, job.frontend, dataset, part, alone) for part in dataset.parts_to_watch()}
     scored = {part: logits.double().softmax(dim=1).numpy() for part, (_, logits) in found.items()}
     rows = found["test"][0]
     figures = predictions.figures_of(
@@ -464,7 +474,7 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
         whole_database=record["split"]["whole_database"],
     )
 
-    if problem := selection_problem(job.recipe.settings, data.labels[data.rows("validation")]):
+    if problem := selection_problem(job.recipe.settings, dataset.class_numbers[dataset.rows("validation")]):
         figures["warnings"].append(problem)
     for warning in figures["warnings"]:
         log.warning("%s: %s", out, warning)
@@ -472,7 +482,7 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
     if "validation" in scored:
         true = {part: class_numbers(cycles) for part, (cycles, _) in found.items()}
         figures |= predictions.from_validation(true, scored)
-        patients = data.table.iloc[data.rows("validation")]["patient"].nunique()
+        patients = dataset.table.iloc[dataset.rows("validation")]["patient"].nunique()
         known = predictions.calibration(true["validation"], scored["validation"], patients)
         run_folder.save_tensors(out / "best.safetensors", tensors, {**about, "calibration": known})
         validation = predictions.predictions(found["validation"][0], scored["validation"])

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from rales.data import splits
-from rales.data.dataset import Data, cycle_waves, rows_of, scored_together
+from rales.data.dataset import load_dataset
 from rales.files.atomic import lock_folder
 from rales.models.m2d_checkpoints import check_whole
 from rales.training import finetune, lifecycle, run_folder
@@ -97,10 +97,7 @@ def assemble_model(
     with lifecycle.open_run(out, record, context, progress=progress) as opened:
         if opened.finished:
             return finetune.stored_figures(out)
-        rows = rows_of(table, recipe)
-        data = Data(
-            rows, cycle_waves(rows, recipe, progress=progress, folder=cache_folder), scored_together(recipe, 16)
-        )
+        dataset = load_dataset(table, recipe, progress=progress, folder=cache_folder)
         frontend = recipe.build_frontend(settings).to(context.device)
         model = recipe.build_model(settings).to(context.device)
 
@@ -114,9 +111,9 @@ def assemble_model(
         check_whole(tensors, finetune.tensors_of(model, frontend), out)
         finetune.load_tensors(tensors, model, frontend)
 
-        weight = finetune.loss_weights(data, settings)
-        job = finetune.Training(recipe, opened, data, frontend, model, model, {}, weight)
-        lines = [finetune.evaluate_part(job, part, epochs)[0] for part in data.parts_to_watch()]
+        weight = finetune.loss_weights(dataset, settings)
+        job = finetune.Training(recipe, opened, dataset, frontend, model, model, {}, weight)
+        lines = [finetune.evaluate_part(job, part, epochs)[0] for part in dataset.parts_to_watch()]
         (out / "metrics.jsonl").unlink(missing_ok=True)
         run_folder.append_metrics(out, lines)
         return finetune.finish_training(job, {"epoch": epochs, "best_score": None, "best_epoch": None})

@@ -8,6 +8,7 @@ import torch
 from pandas import DataFrame
 from torch import Tensor, nn
 
+from rales.data.dataset import Batch, CycleDataset
 from rales.data.waveform_cache import Preparation
 
 Provenance = Literal["ours", "code-verified", "secondary", "reconstruction"]
@@ -25,8 +26,8 @@ class LossContext:
     """(B,) class numbers of the whole batch, over all pieces and processes."""
     weight: Tensor
     """(classes,) loss weights."""
-    group: Tensor
-    """(b,) metadata group of the patient, negative where unknown."""
+    extras: Mapping[str, Tensor]
+    """What the recipe's `extras` name, (b, …) each."""
     generator: torch.Generator
     """For whatever the loss draws: mixtures, second views."""
 
@@ -39,9 +40,11 @@ class Recipe:
     settings: Any
     """A `RunSettings` with what else this system reads."""
     build_frontend: Callable[[Any], nn.Module]
-    """(B, samples) -> standardised features. Its persistent buffers are kept in the checkpoint."""
+    """Inputs (B, samples), and the extras that it `takes` by name -> standardised features. Its persistent buffers are
+    kept in the checkpoint."""
     build_model: Callable[[Any], nn.Module]
-    """Features -> (B, classes) logits; loads pre-trained weights if the settings name some."""
+    """Features, and the extras that it `takes` by name -> (B, classes) logits; loads pre-trained weights if the
+    settings name some."""
     augment: Callable[[Any, Tensor, torch.Generator], Tensor]
     """(settings, features, generator) -> features; training only."""
     loss: Callable[[nn.Module, Tensor, LossContext], tuple[Tensor, Tensor]]
@@ -54,12 +57,14 @@ class Recipe:
     rows: Callable[[Any, DataFrame], DataFrame] | None = None
     """(settings, divided cycles table) -> the rows that are prepared: several pieces of a long cycle, joined copies of
     train cycles. None: one row a cycle."""
+    extras: tuple[str, ...] = ()
+    """Columns of the rows that go with every batch beside its inputs, as numbers: the device, a metadata group."""
     prepare: Callable[[Any], Preparation] | None = None
-    """Settings -> how a row becomes what the front-end gets. None: a waveform as `audio` says."""
-    fit: Callable[[Any, nn.Module, nn.Module, Any, torch.device], None] | None = None
-    """(settings, front-end, model, data, device): sets their buffers from the train rows, before epoch 1."""
-    wave_augment: Callable[[Any, Tensor, torch.Generator], Tensor] | None = None
-    """(settings, what was prepared, generator) -> what the front-end gets; training only."""
+    """Settings -> how a row becomes an input. None: a waveform as `audio` says."""
+    fit: Callable[[Any, nn.Module, nn.Module, CycleDataset, torch.device], None] | None = None
+    """(settings, front-end, model, dataset, device): sets their buffers from the train rows, before epoch 1."""
+    wave_augment: Callable[[Any, Batch, torch.Generator], Batch] | None = None
+    """(settings, batch, generator) -> the batch that the front-end gets; training only."""
     whole_batches: bool = False
     """Loss or normalisation compare the rows of a batch: it cannot be cut into pieces or shared among processes."""
     silence: float = 0.0

@@ -44,7 +44,7 @@ def score_spans(model: predictor.Model, sound: Path, spans: Sequence[Span]) -> l
     judged = np.array([verdict.judged for verdict in verdicts], dtype=bool)
     probabilities = np.full((len(spans), len(model.classes)), np.nan)
     scored = judged | (model.recipe.scales_batches)  # then they are neighbours of the others
-    probabilities[scored] = model.probabilities(waves(model, sound, list(compress(spans, scored))))
+    probabilities[scored] = model.score_spans(sound, list(compress(spans, scored)))
     probabilities[~judged] = np.nan
     predictions.check_numbers(rows[judged], probabilities[judged])
     table = predictions.predictions(rows, probabilities, model.decision())
@@ -62,14 +62,6 @@ def quality_of(rows: Sequence[Row]) -> Row:
     return {"judged": len(refused) < len(rows) or not rows, "quality": name, "quality_reason": reason}
 
 
-def waves(model: predictor.Model, sound: Path, spans: Sequence[Span]) -> audio_reader.Waves:
-    """Decoded sound and stretches -> (n, samples), each as training saw a cycle."""
-    audio = model.recipe.audio
-    segments = io.segments(sound, spans)
-    found = [audio_reader.prepared(segment, rate_hz, audio) for segment, rate_hz in segments]
-    return np.stack(found) if found else np.empty((0, round(audio.rate_hz * audio.duration_s)), np.float32)
-
-
 def why(model: predictor.Model, sound: Path, span: Span, target: str | None) -> Row:
     """Decoded sound, one stretch, class (None: the one predicted) -> its explanation (see schemas.Explanation).
 
@@ -82,7 +74,7 @@ def why(model: predictor.Model, sound: Path, span: Span, target: str | None) -> 
     if target is not None and target not in model.classes:
         raise ValueError(f"the model does not know {target}; it tells {', '.join(model.classes)} apart")
 
-    (prepared,) = waves(model, sound, [span])
+    (prepared,) = audio_reader.read_spans(sound, [span], model.recipe.audio)
     if target is None:
         (row,) = score_spans(model, sound, [span])
         target = row["label"]
