@@ -52,13 +52,13 @@ def test_simulated_breaths_are_found(period_s: float) -> None:
     scores = []
     for seed in range(5):
         wave, true = breathing(24.0, period_s, seed=seed)
-        scores.append(breath_segmentation.agreement(breath_segmentation.cycles(wave, 4000), true).f1)
+        scores.append(breath_segmentation.compare_cycles(breath_segmentation.find_breaths(wave, 4000), true).f1)
     assert np.median(scores) > 0.8, scores
 
 
 def test_cycles_follow_each_other_inside_the_recording() -> None:
     wave, _ = breathing(24.0, 2.5)
-    found = breath_segmentation.cycles(wave, 4000)
+    found = breath_segmentation.find_breaths(wave, 4000)
     assert found[0][0] >= 0
     assert found[-1][1] <= 24.0
     assert all(before[1] == after[0] for before, after in pairwise(found))
@@ -68,31 +68,33 @@ def test_cycles_follow_each_other_inside_the_recording() -> None:
 @pytest.mark.parametrize("rate_hz", [8000, 10000, 16000, 22050, 44100, 48000])
 def test_the_sample_rate_does_not_matter(rate_hz: int) -> None:
     wave, _ = breathing(24.0, 2.5, rate_hz=8000)
-    at_8 = breath_segmentation.cycles(wave, 8000)
-    other = breath_segmentation.cycles(soxr.resample(wave, 8000, rate_hz), rate_hz)
+    at_8 = breath_segmentation.find_breaths(wave, 8000)
+    other = breath_segmentation.find_breaths(soxr.resample(wave, 8000, rate_hz), rate_hz)
     assert len(other) == len(at_8) > 5
     assert np.abs(np.array(other) - np.array(at_8)).max() < 0.25
 
 
 def test_loudness_does_not_matter() -> None:
     wave, _ = breathing(24.0, 2.5)
-    assert breath_segmentation.cycles(wave * np.float32(1 / 64), 4000) == breath_segmentation.cycles(wave, 4000)
+    assert breath_segmentation.find_breaths(wave * np.float32(1 / 64), 4000) == breath_segmentation.find_breaths(
+        wave, 4000
+    )
 
 
 def test_digital_silence_before_the_sound_is_no_evidence() -> None:
     wave, _ = breathing(24.0, 2.5)
-    alone = breath_segmentation.cycles(wave, 4000)
-    later = breath_segmentation.cycles(np.concatenate([np.zeros(31 * 4000, np.float32), wave]), 4000)
+    alone = breath_segmentation.find_breaths(wave, 4000)
+    later = breath_segmentation.find_breaths(np.concatenate([np.zeros(31 * 4000, np.float32), wave]), 4000)
     assert later[0][0] > 30.9
-    assert breath_segmentation.agreement([(start - 31, end - 31) for start, end in later], alone).f1 > 0.6
+    assert breath_segmentation.compare_cycles([(start - 31, end - 31) for start, end in later], alone).f1 > 0.6
 
 
 def test_ten_minutes() -> None:
     wave, true = breathing(600.0, 3.0)
     begin = time.process_time()
-    found = breath_segmentation.cycles(wave, 4000)
+    found = breath_segmentation.find_breaths(wave, 4000)
     assert time.process_time() - begin < 20  # a guard against quadratic time, no measurement
-    assert breath_segmentation.agreement(found, true).f1 > 0.7
+    assert breath_segmentation.compare_cycles(found, true).f1 > 0.7
     assert found[-1][1] > 590
     assert all(before[1] == after[0] for before, after in pairwise(found))
 
@@ -100,7 +102,7 @@ def test_ten_minutes() -> None:
 def test_a_stretch_without_rhythm_is_no_cycle() -> None:
     wave, _ = breathing(45.0, 2.5)
     noise = np.random.default_rng(0).normal(0, wave.std(), 120 * 4000).astype(np.float32)
-    found = breath_segmentation.cycles(np.concatenate([wave, noise, wave]), 4000)
+    found = breath_segmentation.find_breaths(np.concatenate([wave, noise, wave]), 4000)
     assert all(end - start <= breath_segmentation.LONGEST_S for start, end in found)
     assert len([1 for start, _ in found if start < 40]) > 8
     assert len([1 for start, _ in found if start > 170]) > 8
@@ -112,23 +114,23 @@ def test_a_stretch_without_rhythm_is_no_cycle() -> None:
 @pytest.mark.parametrize("samples", [0, 1, 79, 400, 4000])
 def test_too_short(samples: int) -> None:
     wave = np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32)
-    assert breath_segmentation.cycles(wave, 4000) == []
+    assert breath_segmentation.find_breaths(wave, 4000) == []
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, -1.0])
 def test_constant_signals(value: float) -> None:
-    assert breath_segmentation.cycles(np.full(80000, value, dtype=np.float32), 4000) == []
+    assert breath_segmentation.find_breaths(np.full(80000, value, dtype=np.float32), 4000) == []
 
 
 @pytest.mark.parametrize("rate_hz", [4000, 44100])
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_without_rhythm(rate_hz: int, seed: int) -> None:
     wave = np.random.default_rng(seed).normal(0, 0.1, 20 * rate_hz).astype(np.float32)
-    assert breath_segmentation.cycles(wave, rate_hz) == []
+    assert breath_segmentation.find_breaths(wave, rate_hz) == []
 
 
 def test_a_steady_tone() -> None:
-    assert breath_segmentation.cycles(np.sin(np.arange(80000) * 0.5).astype(np.float32), 4000) == []
+    assert breath_segmentation.find_breaths(np.sin(np.arange(80000) * 0.5).astype(np.float32), 4000) == []
 
 
 # Windows
@@ -146,19 +148,19 @@ def test_a_steady_tone() -> None:
     ],
 )
 def test_windows_cover_a_recording(duration_s: float, expected: list[Span]) -> None:
-    assert breath_segmentation.windows(duration_s) == expected
+    assert breath_segmentation.cut_windows(duration_s) == expected
 
 
 def test_windows_that_overlap() -> None:
-    assert breath_segmentation.windows(9.3, 4.0, 0.5) == [(0, 4), (2, 6), (4, 8), (6, 9.3)]
-    assert breath_segmentation.windows(8.2, 4.0, 0.5) == [(0, 4), (2, 6), (4, 8.2)]
-    assert breath_segmentation.windows(10.0, 4.0, 0.25) == [(0, 4), (3, 7), (6, 10)]
+    assert breath_segmentation.cut_windows(9.3, 4.0, 0.5) == [(0, 4), (2, 6), (4, 8), (6, 9.3)]
+    assert breath_segmentation.cut_windows(8.2, 4.0, 0.5) == [(0, 4), (2, 6), (4, 8.2)]
+    assert breath_segmentation.cut_windows(10.0, 4.0, 0.25) == [(0, 4), (3, 7), (6, 10)]
 
 
 @pytest.mark.parametrize(("length_s", "overlap"), [(0.0, 0.0), (4.0, 1.0), (4.0, -0.1)])
 def test_windows_that_make_no_sense(length_s: float, overlap: float) -> None:
     with pytest.raises(ValueError, match="expected a length > 0 and 0 <= overlap < 1"):
-        breath_segmentation.windows(10.0, length_s, overlap)
+        breath_segmentation.cut_windows(10.0, length_s, overlap)
 
 
 # Agreement
@@ -166,10 +168,10 @@ def test_windows_that_make_no_sense(length_s: float, overlap: float) -> None:
 
 def test_agreement_by_hand() -> None:
     annotated = [(0.0, 2.0), (2.0, 4.0), (4.0, 6.0)]
-    same = breath_segmentation.agreement(annotated, annotated)
+    same = breath_segmentation.compare_cycles(annotated, annotated)
     assert (same.boundary_error_s, same.f1, same.rate_error_per_min) == (0, 1, 0)
     # The first is matched (1.5 of 2 s), the second found cycle covers two annotated ones by half.
-    other = breath_segmentation.agreement([(0.5, 2.0), (2.0, 6.0)], annotated)
+    other = breath_segmentation.compare_cycles([(0.5, 2.0), (2.0, 6.0)], annotated)
     assert (other.matched, other.found, other.annotated) == (2, 2, 3)
     assert other.f1 == pytest.approx(0.8)
     assert other.boundary_error_s == pytest.approx(0.25)  # of 0.5, 0, 2, 0
@@ -177,17 +179,17 @@ def test_agreement_by_hand() -> None:
 
 
 def test_no_cycle_is_matched_twice() -> None:
-    twice = breath_segmentation.agreement([(0.0, 1.0), (1.0, 2.0)], [(0.0, 2.0)])
+    twice = breath_segmentation.compare_cycles([(0.0, 1.0), (1.0, 2.0)], [(0.0, 2.0)])
     assert twice.matched == 1
     assert twice.f1 == pytest.approx(2 / 3)
 
 
 def test_agreement_with_nothing() -> None:
-    nothing = breath_segmentation.agreement([], [(0.0, 2.0)])
+    nothing = breath_segmentation.compare_cycles([], [(0.0, 2.0)])
     assert (nothing.f1, nothing.matched) == (0, 0)
     assert np.isnan(nothing.boundary_error_s)
     assert np.isnan(nothing.rate_error_per_min)
-    assert np.isnan(breath_segmentation.agreement([], []).f1)
+    assert np.isnan(breath_segmentation.compare_cycles([], []).f1)
 
 
 # The command
@@ -230,8 +232,8 @@ def test_cycles_come_from_where_the_command_says(
     wave, rate_hz = soundfile.read(place / f"{recording}.wav", dtype="float32")
     expected = {
         "annotation": [(0.0, 5.0), (5.0, 9.0)],
-        "segment": breath_segmentation.cycles(wave, rate_hz),
-        "window": breath_segmentation.windows(len(wave) / rate_hz),
+        "segment": breath_segmentation.find_breaths(wave, rate_hz),
+        "window": breath_segmentation.cut_windows(len(wave) / rate_hz),
     }[source]
     assert np.allclose(table[["start_s", "end_s"]], expected, atol=1e-6)
     if word == "predict":
@@ -254,9 +256,11 @@ def test_real_recordings_agree_better_than_windows(shared_data: Path) -> None:
     for path in sorted((shared_data / "icbhi").glob("*.wav")):
         annotated = [(row[0], row[1]) for row in np.loadtxt(path.with_suffix(".txt"), ndmin=2)]
         wave, rate_hz = soundfile.read(path, dtype="float32")
-        found_f1.append(breath_segmentation.agreement(breath_segmentation.cycles(wave, rate_hz), annotated).f1)
+        found_f1.append(
+            breath_segmentation.compare_cycles(breath_segmentation.find_breaths(wave, rate_hz), annotated).f1
+        )
         window_f1.append(
-            breath_segmentation.agreement(breath_segmentation.windows(len(wave) / rate_hz, 2.7), annotated).f1
+            breath_segmentation.compare_cycles(breath_segmentation.cut_windows(len(wave) / rate_hz, 2.7), annotated).f1
         )
     assert len(found_f1) == 15
     assert np.mean(found_f1) > 0.7

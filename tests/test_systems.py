@@ -18,7 +18,7 @@ from rales.data.dataset import cycle_waves, preparation, rows_of
 from rales.data.icbhi import sex_and_age
 from rales.errors import UsageError
 from rales.evaluation import predictions
-from rales.inference import predictor
+from rales.inference.evaluate import evaluate_run
 from rales.jobs import sweep
 from rales.labels import CLASSES
 from rales.models.ast import AST
@@ -89,7 +89,7 @@ def test_a_run_is_scored_again_from_its_checkpoint(
     assert np.abs(again[columns].to_numpy() - table[columns].to_numpy()).max() < 1e-5
     figures = run_folder.read_json(run / "evaluation.json")
     monkeypatch.setenv("RALES_CACHE", str(place / "cache"))
-    evaluated = predictor.evaluate(run, cycles, device="cpu")
+    evaluated = evaluate_run(run, cycles, device="cpu")
     assert evaluated["confusion"] == figures["confusion"]
     assert evaluated["protocol"]["provenance"] == made(name).provenance
     vectors = model.embed(test["path"].iloc[0])

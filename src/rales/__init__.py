@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 from rales.telemetry import refuse_telemetry
 
 if TYPE_CHECKING:
-    from rales.inference.predictor import Model
+    from rales.inference.predictor import Predictor
 
 __version__ = "0.1.0"
 
 refuse_telemetry()
 
 
-def load(path_or_name: str | Path | None = None, device: str = "auto") -> "Model":
+def load(path_or_name: str | Path | None = None, device: str = "auto") -> "Predictor":
     """Run folder, checkpoint file, artefact of `rales export` or name (without one the default) -> model with
     `.predict(paths)`, `.embed(paths)`, `.classes`."""
-    from rales.export.engine_selection import load as load_model  # torch takes seconds: only when needed
+    from rales.export.engine_selection import load_with_engine as load_model  # torch takes seconds: only when needed
 
     return load_model(path_or_name, device=device)
 

@@ -5,7 +5,7 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from itertools import chain, compress, islice
@@ -27,18 +27,20 @@ from rales.data.reader import files
 from rales.errors import UsageError
 from rales.files.atomic import temporary_folder
 from rales.inference import breath_segmentation
+from rales.inference.engines import Waveforms
 from rales.labels import CLASSES
 from rales.optional_packages import reason
 
 CYCLES = ("auto", "annotation", "segment", "windows")  # where cycles come from
-STRETCH_S = 300.0  # of a recording in which breaths are looked for at a time
-WHOLE_S = 60.0  # a recording up to this long is decoded once, 10 MB at 44.1 kHz; a longer one again for its cycles
-PIECE = 32  # cycles of one recording that are in memory together: 16 MB of 8 s each
-THREADS = 2
-AHEAD = 8  # recordings that are read, or waiting to be scored, at a time
+SECTION_S = 300.0  # of a recording in which breaths are looked for at a time
+DECODE_ONCE_S = (
+    60.0  # a recording up to this long is decoded once, 10 MB at 44.1 kHz; a longer one again for its cycles
+)
+CHUNK_CYCLES = 32  # cycles of one recording that are in memory together: 16 MB of 8 s each
+READER_THREADS = 2
+RECORDINGS_AHEAD = 8  # recordings that are read, or waiting to be scored, at a time
 
-Waves = NDArray[np.float32]
-Where = str | Mapping[str, Sequence[Row]]  # a word of CYCLES, or rows of a table for some of the recordings
+CycleSource = str | Mapping[str, Sequence[Row]]  # a word of CYCLES, or rows of a table for some of the recordings
 
 
 class Cycles(NamedTuple):
@@ -60,39 +62,39 @@ class Cycles(NamedTuple):
         return np.array([verdict.judged for verdict in self.verdicts], dtype=np.bool_)
 
 
-class Piece(NamedTuple):
+class CycleChunk(NamedTuple):
     """Some consecutive cycles of one recording, or (`error`) what kept it from being read to its end.
 
-    `cycles` are those of the whole recording. Of those that can be judged, this piece has len(waves), (n, samples),
-    after the pieces before it; of all of them with audio.scope=batch, where they are neighbours of one another.
+    `cycles` are those of the whole recording. Of those that can be judged, this chunk has len(waveforms), (n, samples),
+    after the chunks before it; of all of them with audio.scope=batch, where they are neighbours of one another.
     """
 
     path: str
     duration_s: float
     cycles: Cycles
-    waves: Waves
+    waveforms: Waveforms
     last: bool
     error: Exception | None = None
     notes: Sequence[str] = ()  # about its file, which was read all the same
 
 
-def find(paths: str | Path | Iterable[str | Path]) -> list[str]:
+def find_recordings(paths: str | Path | Iterable[str | Path]) -> list[str]:
     """Files, folders (searched through), globs and URLs of those -> recordings, each once, sorted inside a folder.
 
     A file that is not there, or a folder that cannot be opened, is left to the reader. Errors: a folder without audio,
     a glob that matches none.
     """
     given = [paths] if isinstance(paths, str | Path) else paths
-    return list(dict.fromkeys(chain.from_iterable(found(str(path)) for path in given)))
+    return list(dict.fromkeys(chain.from_iterable(expand_path(str(path)) for path in given)))
 
 
-def found(given: str) -> list[str]:
+def expand_path(given: str) -> list[str]:
     """One path, glob or URL -> the recordings it stands for."""
     path = Path(given)
     if is_url(given):
-        inside = found_remote(given)
+        inside = find_remote(given)
     elif path.is_dir():
-        inside = found_in(path)
+        inside = find_in_folder(path)
     elif glob.has_magic(given) and not path.exists():
         inside = sorted(p for p in glob.glob(given, recursive=True) if is_recording(Path(p)) and not Path(p).is_dir())
         above = next(p for p in path.parents if not glob.has_magic(str(p)))
@@ -105,7 +107,7 @@ def found(given: str) -> list[str]:
     return inside
 
 
-def found_in(folder: Path) -> list[str]:
+def find_in_folder(folder: Path) -> list[str]:
     """Folder -> the recordings in it, and the folders that cannot be opened, itself too: the reader tells of each, as
     of a recording that cannot be read."""
     locked = list[Path]()
@@ -120,11 +122,11 @@ def is_recording(path: Path | PurePosixPath) -> bool:
     return path.suffix.lower() in (*AUDIO_SUFFIXES, *UNREAD_SUFFIXES)
 
 
-def found_remote(url: str) -> list[str]:
+def find_remote(url: str) -> list[str]:
     """URL of a file, a folder or a glob (`*`) -> URLs of recordings."""
     if "*" not in url and PurePosixPath(url).suffix.lower() in AUDIO_SUFFIXES:
         return [url]
-    files, path = file_system(url)
+    files, path = open_file_system(url)
     try:
         names = files.glob(path) if "*" in path else files.find(path) if files.isdir(path) else [path]
     except Exception as error:
@@ -143,7 +145,7 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
-def file_system(url: str) -> tuple[Any, str]:
+def open_file_system(url: str) -> tuple[Any, str]:
     """URL -> its fsspec file system and the path in it; a protocol that needs a package is a sentence."""
     import fsspec
 
@@ -157,12 +159,12 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def local(path: str) -> Iterator[Path]:
+def local_copy(path: str) -> Iterator[Path]:
     """Path or URL -> a file on this machine; that of a URL is a copy, with the annotation beside it, and goes again."""
     if not is_url(path):
         yield Path(path)
         return
-    files, inner = file_system(path)
+    files, inner = open_file_system(path)
     with temporary_folder() as folder:
         copy = Path(folder, PurePosixPath(inner.partition("?")[0]).name)  # of a signed address without the signature
         try:
@@ -195,8 +197,8 @@ def fetch_annotation(files: Any, inner: PurePosixPath, copy: Path) -> None:
                 return
 
 
-def cycles_of(
-    path: Path, duration_s: float, where: str | Sequence[Row] = "auto", sound: tuple[Waves, int] | None = None
+def find_cycles(
+    path: Path, duration_s: float, where: str | Sequence[Row] = "auto", sound: tuple[Waveforms, int] | None = None
 ) -> Cycles:
     """Recording, its length, a word of CYCLES (or rows of a table) and its sound if that has been read -> its cycles.
 
@@ -211,11 +213,11 @@ def cycles_of(
         return Cycles(*times, labels if any(labels) else None, "manifest", marked=marked(where))
     annotated = None
     if is_annotated(path, where):
-        annotated = annotated_cycles(annotation_beside(path) or path.with_suffix(".txt"), duration_s, where)
+        annotated = read_annotated_cycles(annotation_beside(path) or path.with_suffix(".txt"), duration_s, where)
     if annotated is not None and annotated.source:
         return annotated
-    found = breaths(path, duration_s, sound) if where != "windows" else []
-    spans, source = found or breath_segmentation.windows(duration_s), "segment" if found else "window"
+    found = find_breaths(path, duration_s, sound) if where != "windows" else []
+    spans, source = found or breath_segmentation.cut_windows(duration_s), "segment" if found else "window"
     note = annotated.note if annotated is not None else ""
     return Cycles([start for start, _ in spans], [end for _, end in spans], None, source, note)
 
@@ -225,7 +227,7 @@ def is_annotated(path: Path, where: str | Sequence[Row]) -> bool:
     return where == "annotation" or (where == "auto" and annotation_beside(path) is not None)
 
 
-def annotated_cycles(annotation: Path, duration_s: float, where: str) -> Cycles:
+def read_annotated_cycles(annotation: Path, duration_s: float, where: str) -> Cycles:
     """Text file beside a recording -> its cycles; `source` is "" where auto passes over a text of another kind."""
     found = read_annotation(annotation, duration_s)
     if where == "auto" and found.passed_over:
@@ -240,25 +242,27 @@ def annotated_cycles(annotation: Path, duration_s: float, where: str) -> Cycles:
     return Cycles(*times, labels, "annotation", found.note(annotation), marked=True)
 
 
-def breaths(path: Path, duration_s: float, sound: tuple[Waves, int] | None = None) -> list[tuple[float, float]]:
+def find_breaths(
+    path: Path, duration_s: float, sound: tuple[Waveforms, int] | None = None
+) -> list[tuple[float, float]]:
     """Recording -> the breathing cycles in its sound; a long one is heard in stretches, so that it fits into memory."""
-    begins = np.arange(0.0, duration_s, STRETCH_S).tolist()
+    begins = np.arange(0.0, duration_s, SECTION_S).tolist()
     spans = zip(begins, [*begins[1:], None], strict=True)
     stretches = io.segments(path, spans) if sound is None else io.cut(path, sound, spans)
     return [
         (begin_s + start_s, min(begin_s + end_s, duration_s))
         for begin_s, (sound, rate_hz) in zip(begins, stretches, strict=True)
-        for start_s, end_s in breath_segmentation.cycles(sound, rate_hz)
+        for start_s, end_s in breath_segmentation.find_breaths(sound, rate_hz)
     ]
 
 
-def asked(where: Where, path: str) -> str | Sequence[Row]:
+def source_for(where: CycleSource, path: str) -> str | Sequence[Row]:
     """Where cycles come from, for one recording: one that a table gives no times for is heard as by default."""
     return where if isinstance(where, str) else where.get(path, "auto")
 
 
-def with_verdicts(
-    path: Path, facts: io.WaveInfo, cycles: Cycles, where: Any, gate: bool, sound: tuple[Waves, int] | None = None
+def judge_cycles(
+    path: Path, facts: io.WaveInfo, cycles: Cycles, where: Any, gate: bool, sound: tuple[Waveforms, int] | None = None
 ) -> Cycles:
     """Cycles of a recording -> the same with a verdict on each, from its channels before they are mixed.
 
@@ -280,44 +284,46 @@ def with_verdicts(
     return cycles._replace(verdicts=verdicts)
 
 
-def pieces(path: str, audio: Audio, where: Where = "auto", gate: bool = False) -> Generator[Piece, None, None]:
+def read_chunks(
+    path: str, audio: Audio, where: CycleSource = "auto", gate: bool = False
+) -> Generator[CycleChunk, None, None]:
     """Recording, word of CYCLES, whether to leave out what cannot be judged -> its cycles as training saw them.
 
     Errors: ValueError or OSError if it cannot be read.
     """
-    with local(path) as file:
+    with local_copy(path) as file:
         facts = io.info(file)
         duration_s = facts.duration_s
-        place = asked(where, path)
+        place = source_for(where, path)
         known = not isinstance(place, str) or is_annotated(file, place)
-        sound = None if duration_s > WHOLE_S or known else io.read(file)
-        cycles = with_verdicts(file, facts, cycles_of(file, duration_s, place, sound), place, gate, sound)
+        sound = None if duration_s > DECODE_ONCE_S or known else io.read(file)
+        cycles = judge_cycles(file, facts, find_cycles(file, duration_s, place, sound), place, gate, sound)
         if is_url(path):
             text = str(annotation_beside(file) or file.with_suffix(".txt"))
             cycles = cycles._replace(note=cycles.note.replace(text, f"the text beside {path}"))
-        notes = untold(facts, cycles.verdicts)
+        notes = notes_to_tell(facts, cycles.verdicts)
         scored = cycles.judged | (audio.scope == "batch")
         spans = list(compress(zip(cycles.start_s, cycles.end_s, strict=True), scored))
         segments = io.segments(file, spans) if sound is None else io.cut(file, sound, spans)
         samples, left = round(audio.rate_hz * audio.duration_s), len(spans)
         if not spans:
-            yield Piece(path, duration_s, cycles, np.empty((0, samples), np.float32), last=True, notes=notes)
+            yield CycleChunk(path, duration_s, cycles, np.empty((0, samples), np.float32), last=True, notes=notes)
         while left:
-            waves = np.empty((min(left, PIECE), samples), np.float32)
-            for row, (segment, native_hz) in zip(waves, islice(segments, len(waves)), strict=True):
-                row[:] = prepared(segment, native_hz, audio)
-            left -= len(waves)
-            yield Piece(path, duration_s, cycles, waves, last=not left, notes=notes)
+            waveforms = np.empty((min(left, CHUNK_CYCLES), samples), np.float32)
+            for row, (segment, native_hz) in zip(waveforms, islice(segments, len(waveforms)), strict=True):
+                row[:] = prepare_cycle(segment, native_hz, audio)
+            left -= len(waveforms)
+            yield CycleChunk(path, duration_s, cycles, waveforms, last=not left, notes=notes)
 
 
-def untold(facts: io.WaveInfo, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+def notes_to_tell(facts: io.WaveInfo, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     """-> the notes about a file, but for the one on dead channels where the verdict on its cycles says the same."""
     if facts.live is None or all(verdict.quality != "dead_channel" for verdict in verdicts):
         return facts.notes
     return tuple(note for note in facts.notes if note != left_out(facts.live, facts.channels))
 
 
-def prepared(segment: Waves, native_hz: int, audio: Audio) -> Waves:
+def prepare_cycle(segment: Waveforms, native_hz: int, audio: Audio) -> Waveforms:
     """A cycle as it was read -> (samples,) as training saw it."""
     return waveform_cache.prepared(
         segment,
@@ -330,43 +336,43 @@ def prepared(segment: Waves, native_hz: int, audio: Audio) -> Waves:
     )
 
 
-def ahead(
-    paths: Iterable[str], audio: Audio, where: Where = "auto", threads: int = THREADS, gate: bool = False
-) -> Generator[Piece, None, None]:
-    """Recordings -> their pieces in order. Threads read a bounded number of recordings ahead of who takes them.
+def read_ahead(
+    paths: Iterable[str], audio: Audio, where: CycleSource = "auto", threads: int = READER_THREADS, gate: bool = False
+) -> Generator[CycleChunk, None, None]:
+    """Recordings -> their chunks in order. Threads read a bounded number of recordings ahead of who takes them.
 
-    Each recording has a queue of two pieces: one of any length is read as fast as it is scored.
+    Each recording has a queue of two chunks: one of any length is read as fast as it is scored.
     """
     if isinstance(where, str) and where not in CYCLES:
         raise UsageError(f"--cycles {where}: expected one of {', '.join(CYCLES)}")
-    stop, boxes = threading.Event(), deque[queue.Queue[Piece]]()
+    stop, boxes = threading.Event(), deque[queue.Queue[CycleChunk]]()
 
-    def fill(path: str, box: "queue.Queue[Piece]") -> None:
+    def fill(path: str, box: "queue.Queue[CycleChunk]") -> None:
         try:
-            with closing(pieces(path, audio, where, gate)) as reading:
-                for piece in reading:
-                    box.put(piece)
+            with closing(read_chunks(path, audio, where, gate)) as reading:
+                for chunk in reading:
+                    box.put(chunk)
                     if stop.is_set():
                         break
         except Exception as caught:
-            error = told(path, caught)
+            error = reading_error(path, caught)
             nothing = Cycles([], [], None, "")
-            box.put(Piece(path, float("nan"), nothing, np.empty((0, 0), np.float32), last=True, error=error))
+            box.put(CycleChunk(path, float("nan"), nothing, np.empty((0, 0), np.float32), last=True, error=error))
 
     remaining = iter(paths)
     with ThreadPoolExecutor(threads, thread_name_prefix="rales-read") as pool:
         try:
             while True:
-                for path in islice(remaining, AHEAD - len(boxes)):
+                for path in islice(remaining, RECORDINGS_AHEAD - len(boxes)):
                     boxes.append(queue.Queue(maxsize=2))
                     pool.submit(fill, path, boxes[-1])
                 if not boxes:
                     return
-                while not (piece := boxes[0].get()).last:
-                    yield piece
+                while not (chunk := boxes[0].get()).last:
+                    yield chunk
                 boxes.popleft()
-                yield piece
-        finally:  # left early: who waits to put a piece finds room, sees the flag and ends
+                yield chunk
+        finally:  # left early: who waits to put a chunk finds room, sees the flag and ends
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             for box in boxes:
@@ -375,7 +381,7 @@ def ahead(
                         box.get_nowait()
 
 
-def told(path: str, error: Exception) -> Exception:
+def reading_error(path: str, error: Exception) -> Exception:
     """What reading one recording ended with -> the error that its row tells. One that nobody foresaw is of this
     recording alone, too: the others are read."""
     if isinstance(error, ValueError | OSError):
@@ -383,31 +389,17 @@ def told(path: str, error: Exception) -> Exception:
     return ValueError(f"{path}: cannot be read ({reason(error)}); save it again as WAV")
 
 
-def filling(pieces: Iterable[Piece], most: int) -> Iterator[Piece]:
-    """Pieces -> the same cycles in pieces that end wherever so many cycles are full: `grouped` then fills its lists."""
-    free = most
-    for piece in pieces:
-        while len(piece.waves) > free:
-            yield piece._replace(waves=piece.waves[:free], last=False)
-            piece, free = piece._replace(waves=piece.waves[free:]), most
-        yield piece
-        free = free - len(piece.waves) or most
-
-
-def grouped(pieces: Iterable[Piece], most: int) -> Iterator[list[Piece]]:
-    """Pieces -> lists of at most so many cycles together."""
-    group, rows = list[Piece](), 0
-    for piece in pieces:
-        if group and rows + len(piece.waves) > most:
-            yield group
-            group, rows = [], 0
-        group.append(piece)
-        rows += len(piece.waves)
-    if group:
-        yield group
-
-
-def values_of(group: Sequence[Piece], function: Callable[[Waves], NDArray[Any]]) -> NDArray[Any]:
-    """Pieces -> what the function says of all their cycles."""
-    waves = [piece.waves for piece in group if len(piece.waves)]
-    return function(np.concatenate(waves)) if waves else np.empty((0, 0))
+def fill_batches(chunks: Iterable[CycleChunk], size: int) -> Iterator[list[CycleChunk]]:
+    """Chunks -> the same cycles in lists of `size` each, the last of what is left; a chunk may be cut for that."""
+    batch, free = list[CycleChunk](), size
+    for chunk in chunks:
+        while len(chunk.waveforms) > free:
+            if free:
+                batch.append(chunk._replace(waveforms=chunk.waveforms[:free], last=False))
+                chunk = chunk._replace(waveforms=chunk.waveforms[free:])
+            yield batch
+            batch, free = [], size
+        batch.append(chunk)
+        free -= len(chunk.waveforms)
+    if batch:
+        yield batch
