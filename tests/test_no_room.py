@@ -133,7 +133,7 @@ def test_openvino_without_room_is_a_sentence(tmp_path: Path, monkeypatch: pytest
     values = openvino.opset13.parameter([1, 2], np.float32)
     model = openvino.Model([openvino.opset13.relu(values)], [values])
     (tmp_path / "not").touch()
-    monkeypatch.setattr("rales.files.atomic.temporary_folder", no_folder)
+    monkeypatch.setattr("rales.export.openvino.temporary_folder", no_folder)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(OSError, match=r"model\.xml: cannot be written, .* MiB are free there .* set TMPDIR"):
         openvino_file.reread_graph(model)

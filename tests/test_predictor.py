@@ -171,6 +171,34 @@ def test_vectors_of_a_layer_and_of_a_recording(place: Path, model: Predictor) ->
         model.embed(place / "data", layer=3)
 
 
+# Without loading a model first
+
+
+def test_samples_are_answered_as_a_file_of_them(place: Path, model: Predictor) -> None:
+    path = recordings(place)[0]
+    samples, rate_hz = soundfile.read(path, dtype="float32")
+    expected = rales.predict(path, model, cycles="windows")[P].to_numpy()
+    for given in (
+        (samples, rate_hz),
+        (torch.from_numpy(samples[None]), rate_hz),
+        ({"waveform": samples, "sample_rate": rate_hz}, None),
+    ):
+        found = rales.predict(given[0], model, sample_rate=given[1], cycles="windows")
+        assert set(found["recording"]) == {"waveform"}
+        assert np.array_equal(found[P].to_numpy(), expected)
+    vectors = rales.embed(samples, model, sample_rate=rate_hz, cycles="windows")
+    assert np.array_equal(vectors, model.embed(path, cycles="windows"))
+
+
+def test_samples_without_a_rate_and_files_with_one_are_refused(place: Path, model: Predictor) -> None:
+    with pytest.raises(UsageError, match=r"samples of shape \(8,\) at sample_rate=None: expected"):
+        rales.predict(np.zeros(8), model)
+    with pytest.raises(UsageError, match="a file says its own rate"):
+        rales.predict(place / "data", model, sample_rate=4000)
+    with pytest.raises(UsageError, match="expected waveform"):
+        rales.embed({"waveform": np.zeros(8)}, model)
+
+
 # Engines and decisions
 
 

@@ -1,5 +1,6 @@
 """Exceptions that say who is to act. They carry fields; the sentence of them is made where it is shown."""
 
+import errno
 from pathlib import Path
 
 
@@ -7,8 +8,8 @@ class UsageError(ValueError):
     """Wrong words of the user (an unknown name or value), as opposed to a job that found a problem."""
 
 
-class FileError(ValueError):
-    """A file or folder that cannot be used.
+class FileProblem(Exception):
+    """What is wrong with a file or folder.
 
     Parameters
     ----------
@@ -21,7 +22,7 @@ class FileError(ValueError):
     """
 
     def __init__(self, path: str | Path, reason: str, line: int | None = None) -> None:
-        super().__init__(path, reason, line)
+        Exception.__init__(self, path, reason, line)  # not that of OSError, which takes them for other things
         self.path, self.reason, self.line = str(path), reason, line
 
     def sentence(self, name: str | None = None) -> str:
@@ -31,3 +32,23 @@ class FileError(ValueError):
 
     def __str__(self) -> str:
         return self.sentence()
+
+
+class FileError(FileProblem, ValueError):
+    """A file or folder that holds something else than was expected."""
+
+
+class FileSystemError(FileProblem, OSError):
+    """A file or folder that the system does not open, read or write."""
+
+
+class MissingFileError(FileSystemError, FileNotFoundError):
+    """A file or folder that is not there."""
+
+
+class DiskFullError(FileSystemError):
+    """A file that there is no room for."""
+
+    def __init__(self, path: str | Path, reason: str, line: int | None = None) -> None:
+        super().__init__(path, reason, line)
+        self.errno = errno.ENOSPC

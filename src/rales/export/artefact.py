@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rales.config import Recipe
-from rales.errors import FileError
+from rales.errors import FileError, FileProblem
 from rales.export import onnx, openvino, parity, torch_export
 from rales.export.target import ExportTarget
 from rales.inference.engines import Engine, Probabilities, Waveforms
@@ -92,7 +92,7 @@ def open_artefact(path: Path, to: str) -> Predictor:
     target.require_packages(only_to_run=True)
     try:
         source, record = target.read(path)
-    except FileError:
+    except FileProblem:
         raise
     except Exception as error:  # each library has its own kinds
         raise FileError(path, f"damaged, cut or no file for {to}; export or copy it again") from error

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from rales.errors import FileError
 from rales.export.parity import CLIPS_AT_ONCE, in_small_batches
 from rales.export.target import ExportTarget
 from rales.export.torch_export import quiet_libraries
@@ -190,12 +191,12 @@ def read_graph(path: Path) -> tuple[Path, dict[str, Any]]:
 
     weights = path.with_suffix(".bin")
     if not weights.is_file():
-        raise ValueError(f"{path}: its weights are missing; copy {weights.name} beside it")
+        raise FileError(path, f"its weights are missing; copy {weights.name} beside it")
     model = openvino.Core().read_model(path)
     told = str(model.get_rt_info(["rales"]).value) if model.has_rt_info(["rales"]) else "null"
     record = parse_json(told, f"{path}: its record")
     if isinstance(record, dict) and record.get("bin") != hashlib.sha256(weights.read_bytes()).hexdigest():
-        raise ValueError(f"{path}: {weights.name} beside it is damaged, cut or of another model; copy both files again")
+        raise FileError(path, f"{weights.name} beside it is damaged, cut or of another model; copy both files again")
     return path, record
 
 

@@ -24,7 +24,7 @@ from rales.data.annotation_dialects import Row
 from rales.data.annotations import annotation_beside, names_beside, read_annotation
 from rales.data.manifest import cycles_of_rows, marked
 from rales.data.reader import files
-from rales.errors import UsageError
+from rales.errors import FileError, FileProblem, UsageError
 from rales.files.atomic import temporary_folder
 from rales.inference import breath_segmentation
 from rales.inference.engines import Waveforms
@@ -103,7 +103,7 @@ def expand_path(given: str) -> list[str]:
     else:
         return [given]
     if not inside:
-        raise ValueError(f"{given}: no recording in it ({', '.join(AUDIO_SUFFIXES)})")
+        raise FileError(given, f"no recording in it ({', '.join(AUDIO_SUFFIXES)})")
     return inside
 
 
@@ -130,7 +130,7 @@ def find_remote(url: str) -> list[str]:
     try:
         names = files.glob(path) if "*" in path else files.find(path) if files.isdir(path) else [path]
     except Exception as error:
-        raise ValueError(f"{url}: cannot be listed ({reason(error)})") from error
+        raise FileError(url, f"cannot be listed ({reason(error)})") from error
     hidden = [part.partition("*")[0] for part in path.split("/")]  # what is asked for by name is not hidden
     sounds = [
         name
@@ -171,15 +171,15 @@ def local_copy(path: str) -> Iterator[Path]:
             files.get_file(inner, str(copy))
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL:
-                raise NoRoom(f"{path}: no room in {folder} for a copy of it; make room there") from error
-            raise ValueError(f"{path}: cannot be fetched ({reason(error)})") from error
+                raise NoRoom(path, f"no room in {folder} for a copy of it; make room there") from error
+            raise FileError(path, f"cannot be fetched ({reason(error)})") from error
         fetch_annotation(files, PurePosixPath(inner), copy)
         try:
             yield copy
-        except NoRoom:
-            raise
-        except (ValueError, OSError) as error:
-            raise ValueError(str(error).replace(str(copy), path)) from error
+        except FileProblem as error:
+            if error.path != str(copy):
+                raise
+            raise type(error)(path, error.reason, error.line) from error
 
 
 def fetch_annotation(files: Any, inner: PurePosixPath, copy: Path) -> None:
@@ -198,9 +198,14 @@ def fetch_annotation(files: Any, inner: PurePosixPath, copy: Path) -> None:
 
 
 def find_cycles(
-    path: Path, duration_s: float, where: str | Sequence[Row] = "auto", sound: tuple[Waveforms, int] | None = None
+    path: Path,
+    duration_s: float,
+    where: str | Sequence[Row] = "auto",
+    sound: tuple[Waveforms, int] | None = None,
+    annotation_name: str | None = None,
 ) -> Cycles:
-    """Recording, its length, a word of CYCLES (or rows of a table) and its sound if that has been read -> its cycles.
+    """Recording, its length, a word of CYCLES (or rows of a table), its sound if that has been read, and what an
+    annotation is called where its path says nothing -> its cycles.
 
     auto takes the annotation beside the recording, else breaths found in the sound (segment), else windows; segment
     takes windows too where no breath is found. `source` tells which it was.
@@ -213,7 +218,8 @@ def find_cycles(
         return Cycles(*times, labels if any(labels) else None, "manifest", marked=marked(where))
     annotated = None
     if is_annotated(path, where):
-        annotated = read_annotated_cycles(annotation_beside(path) or path.with_suffix(".txt"), duration_s, where)
+        annotation = annotation_beside(path) or path.with_suffix(".txt")
+        annotated = read_annotated_cycles(annotation, duration_s, where, annotation_name or str(annotation))
     if annotated is not None and annotated.source:
         return annotated
     found = find_breaths(path, duration_s, sound) if where != "windows" else []
@@ -227,19 +233,19 @@ def is_annotated(path: Path, where: str | Sequence[Row]) -> bool:
     return where == "annotation" or (where == "auto" and annotation_beside(path) is not None)
 
 
-def read_annotated_cycles(annotation: Path, duration_s: float, where: str) -> Cycles:
+def read_annotated_cycles(annotation: Path, duration_s: float, where: str, name: str) -> Cycles:
     """Text file beside a recording -> its cycles; `source` is "" where auto passes over a text of another kind."""
-    found = read_annotation(annotation, duration_s)
+    found = read_annotation(annotation, duration_s, name)
     if where == "auto" and found.passed_over:
-        return Cycles([], [], None, "", f"{annotation}: {found.passed_over}; passed over")
+        return Cycles([], [], None, "", f"{name}: {found.passed_over}; passed over")
     if found.problems:
         more = f" (and {len(found.problems) - 1} more lines)" if len(found.problems) > 1 else ""
         raise ValueError(f"{found.problems[0]}{more}; --cycles segment does without it")
     if not found.cycles:
-        raise ValueError(f"{annotation}: {found.passed_over}; --cycles segment does without it")
+        raise FileError(name, f"{found.passed_over}; --cycles segment does without it")
     labels = [CLASSES[mark.crackle + 2 * mark.wheeze] for mark in found.cycles] if found.labelled else None
     times = [mark.start_s for mark in found.cycles], [mark.end_s for mark in found.cycles]
-    return Cycles(*times, labels, "annotation", found.note(annotation), marked=True)
+    return Cycles(*times, labels, "annotation", found.note(name), marked=True)
 
 
 def find_breaths(
@@ -297,10 +303,8 @@ def read_chunks(
         place = source_for(where, path)
         known = not isinstance(place, str) or is_annotated(file, place)
         sound = None if duration_s > DECODE_ONCE_S or known else io.read(file)
-        cycles = judge_cycles(file, facts, find_cycles(file, duration_s, place, sound), place, gate, sound)
-        if is_url(path):
-            text = str(annotation_beside(file) or file.with_suffix(".txt"))
-            cycles = cycles._replace(note=cycles.note.replace(text, f"the text beside {path}"))
+        cycles = find_cycles(file, duration_s, place, sound, f"the text beside {path}" if is_url(path) else None)
+        cycles = judge_cycles(file, facts, cycles, place, gate, sound)
         notes = notes_to_tell(facts, cycles.verdicts)
         scored = cycles.judged | (audio.scope == "batch")
         spans = list(compress(zip(cycles.start_s, cycles.end_s, strict=True), scored))
@@ -386,7 +390,7 @@ def reading_error(path: str, error: Exception) -> Exception:
     recording alone, too: the others are read."""
     if isinstance(error, ValueError | OSError):
         return error
-    return ValueError(f"{path}: cannot be read ({reason(error)}); save it again as WAV")
+    return FileError(path, f"cannot be read ({reason(error)}); save it again as WAV")
 
 
 def fill_batches(chunks: Iterable[CycleChunk], size: int) -> Iterator[list[CycleChunk]]:

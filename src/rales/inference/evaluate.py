@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rales.data import splits
 from rales.data.dataset import cycle_waves
 from rales.data.dataset import rows_of as prepared_rows
+from rales.errors import FileError
 from rales.evaluation import predictions
 from rales.evaluation.metrics import by_group
 from rales.evaluation.predictions import NOTICE, Probabilities
@@ -44,7 +45,7 @@ def evaluate_run(
     model = load_model(run, device)
     config, record = model.recipe.config, model.record
     if "epoch" not in record or "digest" not in record.get("split", {}):
-        raise ValueError(f"{run}: its checkpoint does not say its epoch or its data; train or copy it again")
+        raise FileError(run, "its checkpoint does not say its epoch or its data; train or copy it again")
     table = splits.divide(cycles, config, needed=("test",))
     parts = find_test_parts(cycles, table, config.split.name)
     validation = table["split"] == "validation"

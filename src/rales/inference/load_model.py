@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rales.errors import UsageError
+from rales.errors import FileError, UsageError
 from rales.inference.engines import ARTEFACT_SUFFIXES
 from rales.inference.predictor import Predictor
 from rales.models import hub
@@ -41,13 +41,13 @@ def load_model(path_or_name: str | Path | None = None, device: str = "auto") -> 
         run_record = read_run_record(path)
         path = path / "best.safetensors"
     if path.suffix in ARTEFACT_SUFFIXES.values():
-        raise ValueError(f"{path}: an artefact of `rales export` gives probabilities only; here give the run folder")
+        raise FileError(path, "an artefact of `rales export` gives probabilities only; here give the run folder")
     tensors, record = run_folder.read_checkpoint(path)
     recipe = rebuild_recipe(record, str(path))
     if run_record is not None and (
         different := [name for name in IDENTITY if run_record.get(name) != record.get(name)]
     ):
-        raise ValueError(f"{path}: its {different[0]} is not that of config.json; the folder holds files of two runs")
+        raise FileError(path, f"its {different[0]} is not that of config.json; the folder holds files of two runs")
 
     # First without memory, so that a file which states other sizes than it holds costs none
     with stated_by(path):
@@ -63,12 +63,10 @@ def load_model(path_or_name: str | Path | None = None, device: str = "auto") -> 
 def read_run_record(folder: Path) -> dict[str, object]:
     """Run folder -> config.json. Errors: no run folder, an unfinished run, one that names no classes."""
     if not (folder / "config.json").exists():
-        raise ValueError(f"{folder}: no run folder (config.json is missing); give the --out of `rales train`")
+        raise FileError(folder, "no run folder (config.json is missing); give the --out of `rales train`")
     if not (folder / "done").exists():
-        raise ValueError(f"{folder}: the run is not finished; the same train command goes on with it")
+        raise FileError(folder, "the run is not finished; the same train command goes on with it")
     record: dict[str, object] = run_folder.read_json(folder / "config.json")
     if record.get("recipe") == "pretrain":
-        raise ValueError(
-            f"{folder}: a pre-trained encoder, which names no classes; fine-tune it (rales train --weights)"
-        )
+        raise FileError(folder, "a pre-trained encoder, which names no classes; fine-tune it (rales train --weights)")
     return record

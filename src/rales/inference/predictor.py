@@ -25,7 +25,7 @@ from rales.data import icbhi
 from rales.data.dataset import preparation, scored_together
 from rales.data.dataset import rows_of as prepared_rows
 from rales.data.prefetch import held_back
-from rales.errors import UsageError
+from rales.errors import FileError, UsageError
 from rales.evaluation import predictions
 from rales.evaluation.predictions import Decision, Probabilities
 from rales.files.csv_cells import encodable, one_line
@@ -388,10 +388,11 @@ def score_batch(batch: Sequence[CycleChunk], function: Callable[[Waveforms], NDA
 
 def not_a_number_error(path: str, waveforms: Waveforms) -> ValueError:
     """Recording, and what the model was given when its answer was NaN or infinite -> what to say of the recording."""
-    return ValueError(
-        f"{path}: the model's answer to one of its cycles is not a number, so none of them has a label; it was given "
+    return FileError(
+        path,
+        f"the model's answer to one of its cycles is not a number, so none of them has a label; it was given "
         f"values up to {np.abs(waveforms).max():.3g}; if those of a wave pass 1, the recording is damaged, else the "
-        "model"
+        "model",
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rales.errors import UsageError
+from rales.errors import FileError, MissingFileError, UsageError
 from rales.files import seals
 from rales.files.atomic import atomic_write, remove_abandoned, written_by_library
 from rales.files.csv_cells import encodable
@@ -116,14 +116,14 @@ def read_vectors(path: Path) -> Vectors:
 def checked_embedding_file(path: Path) -> Iterator[str]:
     """-> the seal of a whole file; whatever its readers raise -> a sentence that names the file."""
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; `rales embed` makes embedding files")
+        raise MissingFileError(path, "no such file; `rales embed` makes embedding files")
     if not path.is_file():
-        raise ValueError(f"{path}: a folder, a pipe or a device; `rales embed` makes embedding files")
+        raise FileError(path, "a folder, a pipe or a device; `rales embed` makes embedding files")
     seal = seals.check(path, EMBEDDING_FILE)
     try:
         yield seal
     except Exception as error:  # each reader has its own for damage
-        raise ValueError(f"{path}: not {EMBEDDING_FILE} ({reason(error)}); embed again") from error
+        raise FileError(path, f"not {EMBEDDING_FILE} ({reason(error)}); embed again") from error
 
 
 def read_arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
@@ -218,14 +218,14 @@ def search_similar(query: str, path: Path, top: int = 10, model: str | None = No
         return found
     recording, cycle = (query, None) if Path(query).is_file() else split_cycle(query)
     if not is_url(recording) and not Path(recording).exists():
-        raise ValueError(f"{query}: neither a recording in {path} nor a file; write name, name#cycle or a path")
+        raise FileError(query, f"neither a recording in {path} nor a file; write name, name#cycle or a path")
     _, about = read_rows(path)
     classifier = load_model(model)
     if about.get("model") != classifier.digest:
-        raise ValueError(f"{path}: made by another model; give that one with --model, or embed again with this one")
+        raise FileError(path, "made by another model; give that one with --model, or embed again with this one")
     layer, cycles = about.get("layer", "fused"), about.get("cycles", "auto")
     if cycles not in CYCLES or (isinstance(layer, str) and layer != "fused"):
-        raise ValueError(f"{path}: made of layer {layer!r} and cycles {cycles!r}, which are none; embed again")
+        raise FileError(path, f"made of layer {layer!r} and cycles {cycles!r}, which are none; embed again")
     gate = about.get("quality") == "on"
     chosen = None if layer == "fused" else layer
     table = classifier.embed_table(recording, layer=chosen, cycles=cycles, quality=gate)
@@ -256,7 +256,7 @@ def find_nearest(path: Path, query: Vectors | str, top: int = 10) -> pd.DataFram
     else:
         vector = query
     if vector.shape != (index.ndim,):
-        raise ValueError(f"{path}: holds vectors of {index.ndim} numbers, the query has {vector.size}; embed it alike")
+        raise FileError(path, f"holds vectors of {index.ndim} numbers, the query has {vector.size}; embed it alike")
     found = index.search(vector, min(top + int(own.sum()), len(rows)), exact=len(rows) <= EXACT_UP_TO)
     kept = [(key, 1 - distance) for key, distance in zip(found.keys, found.distances, strict=True) if not own[key]]
     table = rows.iloc[[int(key) for key, _ in kept[:top]]].reset_index(drop=True)
@@ -278,9 +278,10 @@ def match_rows(rows: pd.DataFrame, name: str) -> NDArray[np.bool_]:
     part = (rows["recording"] == recording) & (rows["cycle"] == cycle)
     meant = by_path if by_path.any() else whole | part
     if len(paths := rows.loc[meant, "path"].unique()) > 1:
-        raise ValueError(
-            f"{name}: {len(paths)} recordings could be meant; give the path of one, with #cycle or without: "
-            f"{', '.join(map(str, paths))}"
+        raise FileError(
+            name,
+            f"{len(paths)} recordings could be meant; give the path of one, with #cycle or without: "
+            f"{', '.join(map(str, paths))}",
         )
     return np.asarray(meant)
 

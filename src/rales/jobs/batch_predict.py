@@ -20,7 +20,7 @@ from rales import parallel
 from rales.data import manifest as table
 from rales.data.annotation_dialects import Row
 from rales.data.corpus import Source, read_collection
-from rales.errors import UsageError
+from rales.errors import FileError, UsageError
 from rales.evaluation import predictions
 from rales.export.engine_selection import load_with_engine
 from rales.files.atomic import lock_folder, make_folder, remove_abandoned
@@ -106,13 +106,13 @@ def predict_manifest(
         total = -(-len(source.used) // shard)
         with closing(found):  # also after Ctrl-C, when it would wait for its workers
             bar = progress_bar(found, shown=progress, total=total, desc="predict", unit="shard")
-            problems = [
+            failed = [
                 f"shard {part.number} ({len(part.paths)} recordings from {part.paths[0]} on): {error}"
                 for part, error in bar
                 if error is not None
             ]
         remove_half_written(out)
-        return count_outcome(out, len(source.used), problems)
+        return count_outcome(out, len(source.used), failed)
 
 
 def check_urls(manifest: Path, source: Source, allowed: Sequence[str]) -> None:
@@ -206,9 +206,9 @@ def prepare_folder(out: Path, job: dict[str, Any]) -> None:
         stored = run_folder.read_json(out / "job.json")
         differs = [key for key in job if run_folder.clean(job[key]) != stored.get(key)]
         if differs:
-            raise ValueError(f"{out}: holds a job of other {', '.join(differs)}; choose another --out")
+            raise FileError(out, f"holds a job of other {', '.join(differs)}; choose another --out")
     elif found := run_folder.strangers(out):
-        raise ValueError(f"{out}: not a folder of predictions, but it holds {found[0]}; choose an empty --out")
+        raise FileError(out, f"not a folder of predictions, but it holds {found[0]}; choose an empty --out")
     else:
         run_folder.write_json(out / "job.json", job)  # before all else: a folder without it is somebody else's
     remove_half_written(out)
@@ -222,11 +222,13 @@ def remove_half_written(out: Path) -> None:
         remove_abandoned(out / kind)
 
 
-def count_outcome(out: Path, expected: int, problems: list[str]) -> dict[str, Any]:
-    """Finished shards -> counts. Errors: a recording that is missing though no shard failed."""
+def count_outcome(out: Path, expected: int, failed_shards: Sequence[str]) -> dict[str, Any]:
+    """Finished shards, and a sentence for each that failed -> counts. Errors: a recording that is missing though no
+    shard failed."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    problems = list(failed_shards)
     counts = {"recordings": 0, "ok": 0, "failed": 0, "cycles": 0, "not_judged": 0, "seconds_of_sound": 0.0}
     for path in sorted((out / "status").glob("part-*.parquet")):
         try:
@@ -234,9 +236,10 @@ def count_outcome(out: Path, expected: int, problems: list[str]) -> dict[str, An
             failed = shard.filter(pc.equal(shard["status"], "failed"))
             sums = [pc.sum(shard[name]).as_py() or 0 for name in ("cycles", "not_judged", "duration_s")]
         except (OSError, ValueError, KeyError, NotImplementedError) as error:
-            raise ValueError(
-                f"{path}: damaged, no status of a shard ({reason(error)}); remove it, and the same command "
-                "computes the shard again"
+            raise FileError(
+                path,
+                f"damaged, no status of a shard ({reason(error)}); remove it, and the same command "
+                "computes the shard again",
             ) from error
         counts["recordings"] += len(shard)
         counts["failed"] += len(failed)
@@ -245,6 +248,6 @@ def count_outcome(out: Path, expected: int, problems: list[str]) -> dict[str, An
         counts["seconds_of_sound"] += sums[2]
         problems += failed["sentence"].to_pylist()[: max(0, 20 - len(problems))]
     counts["ok"] = counts["recordings"] - counts["failed"]
-    if counts["recordings"] != expected and not any(problem.startswith("shard ") for problem in problems):
-        raise ValueError(f"{out}: {counts['recordings']} of {expected} recordings; remove the folder and start again")
+    if counts["recordings"] != expected and not failed_shards:
+        raise FileError(out, f"{counts['recordings']} of {expected} recordings; remove the folder and start again")
     return {**counts, "waiting": expected - counts["recordings"], "problems": problems, "notice": predictions.NOTICE}
