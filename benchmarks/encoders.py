@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 from rales.data import read_cycles, splits
 from rales.data.corpus import Collection, read_collection
-from rales.data.dataset import cycle_waves
+from rales.data.dataset import load_dataset
 from rales.evaluation import bootstrap
 from rales.evaluation.metrics import confusion, icbhi_scores
 from rales.jobs import default_model, linear_probe
@@ -100,7 +100,7 @@ def layers_of(run: Path, cycles: pd.DataFrame, random_seed: int | None) -> Poole
                 torch.nn.init.zeros_(module.bias)  # type: ignore[arg-type]
             elif isinstance(module, torch.nn.LayerNorm):
                 module.reset_parameters()
-    waves = cycle_waves(cycles, recipe)
+    waves = load_dataset(cycles, recipe).inputs
     found = features(encoder, recipe.frontend(recipe.config), waves, precision="float32")
     return linear_probe.weighted(found, np.ones(encoder.depth))
 

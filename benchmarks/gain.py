@@ -14,7 +14,7 @@ import torch
 
 from rales.audio.logmel import IcbhiLogMel
 from rales.data import read_cycles
-from rales.data.dataset import cycle_waves
+from rales.data.dataset import load_dataset
 from rales.data.waveform_cache import waveforms
 from rales.inference.load_model import DEFAULT, load_model
 from rales.recipes.registry import make_recipe
@@ -28,7 +28,7 @@ def main(folder: str, models: list[str]) -> None:
     print(f"{cycles['recording'].nunique()} recordings, {len(cycles)} cycles")
     for name in models or [DEFAULT]:
         model = load_model(name)
-        waves = np.array(cycle_waves(cycles, model.recipe))
+        waves = np.array(load_dataset(cycles, model.recipe).inputs)
         plain = model.probabilities(waves)
         print(f"{name} ({model.recipe.config.audio.frontend})")
         for gain in GAINS:

@@ -116,7 +116,7 @@ def real(data: Path, weights: str) -> tuple[pd.DataFrame, linear_probe.Pooled]:
     torch.manual_seed(0)
     encoder = recipe.model(recipe.config).get_submodule("encoder")
     assert isinstance(encoder, ViT)
-    waves = dataset.cycle_waves(cycles, recipe, progress=True)
+    waves = dataset.load_dataset(cycles, recipe, progress=True).inputs
     began_s = time.perf_counter()
     pooled = layer_search.features(encoder, recipe.frontend(recipe.config), waves, progress=True)
     print(f"pooled layers of {len(cycles)} cycles: {time.perf_counter() - began_s:.0f} s")

@@ -83,7 +83,7 @@ def logistic_regression(data: Path, folds: int) -> dict[str, tuple[float, ...]]:
 
     recipe = make_recipe("m2d_fusion", size="tiny")
     cycles = read_cycles(data)
-    waves, frontend = dataset.cycle_waves(cycles, recipe), recipe.frontend(recipe.config)
+    waves, frontend = dataset.load_dataset(cycles, recipe).inputs, recipe.frontend(recipe.config)
     features = []
     with torch.inference_mode():
         for start in range(0, len(waves), 64):

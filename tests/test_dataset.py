@@ -1,10 +1,15 @@
 """What the loops read of the cycles table."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
+import torch
+from torch import nn
 
-from rales.data.dataset import Data, with_joined
+from rales.data.dataset import Batch, CycleDataset, index_extras, read_extras, select_extras, with_joined
 from rales.labels import CLASSES
+from tests import tiny
 
 TABLE = pd.DataFrame(
     {
@@ -18,18 +23,40 @@ TABLE = pd.DataFrame(
 )
 
 
-def test_labels_and_metadata_groups_are_those_of_the_table() -> None:
-    data = Data(TABLE, np.zeros((5, 8), np.float32))
-    assert data.labels.tolist() == [0, 1, 2, 3, 0]
-    assert data.groups.tolist() == [3, -1, 0, 2, 1]
-    assert Data(TABLE.drop(columns="group"), np.zeros((5, 8), np.float32)).groups.tolist() == [-1] * 5
+INPUTS = np.zeros((5, 8), np.float32)
+
+
+def test_class_numbers_and_extras_are_those_of_the_table() -> None:
+    recipe = replace(tiny.recipe(), extras=("group", "unknown"))
+    assert CycleDataset(TABLE, INPUTS).class_numbers.tolist() == [0, 1, 2, 3, 0]
+    extras = read_extras(TABLE, recipe)
+    assert {name: values.tolist() for name, values in extras.items()} == {"group": [3, -1, 0, 2, 1]}
+    assert index_extras(extras, np.array([3, 0]))["group"].tolist() == [2, 3]
+
+
+def test_a_module_gets_the_extras_that_it_takes() -> None:
+    extras = {"group": torch.tensor([1]), "warp": torch.tensor([[0.9, 3.2]])}
+    module = nn.Identity()
+    assert select_extras(module, extras) == {}
+    module.takes = ("warp", "choice")  # type: ignore[assignment]
+    assert select_extras(module, extras) == {"warp": extras["warp"]}
+
+
+def test_an_empty_slice_of_a_batch_becomes_one_silent_row() -> None:
+    nothing = torch.zeros(0, dtype=torch.int64)
+    label = torch.tensor([1, 2])
+    empty = Batch(torch.zeros(0, 3, 4, 4), nothing, np.zeros(0, np.int64), label, {"warp": torch.zeros(0, 2)})
+    silent = empty.with_silent_row()
+    assert torch.equal(silent.inputs, torch.zeros(1, 3, 4, 4))
+    assert (silent.label.tolist(), silent.whole_label.tolist()) == ([0], [1, 2])
+    assert torch.equal(silent.extras["warp"], torch.zeros(1, 2))
 
 
 def test_parts_are_those_of_the_split() -> None:
-    data = Data(TABLE, np.zeros((5, 8), np.float32))
-    assert [data.rows(part).tolist() for part in ("train", "validation", "test")] == [[0, 1], [4], [2]]
-    assert data.parts_to_watch() == ["validation", "test"]
-    assert Data(TABLE[:3], np.zeros((3, 8), np.float32)).parts_to_watch() == ["test"]
+    dataset = CycleDataset(TABLE, INPUTS)
+    assert [dataset.rows(part).tolist() for part in ("train", "validation", "test")] == [[0, 1], [4], [2]]
+    assert dataset.parts_to_watch() == ["validation", "test"]
+    assert CycleDataset(TABLE[:3], INPUTS[:3]).parts_to_watch() == ["test"]
 
 
 def test_joined_cycles_train_whatever_their_first_half_was_for() -> None:

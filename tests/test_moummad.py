@@ -43,7 +43,7 @@ def test_a_quarter_of_the_loss_is_of_the_metadata_groups() -> None:
     augment = replace(config.augment, frequency_masks=0, time_masks=0)  # both views are the features themselves
     features = torch.randn(6, 1, 2, 4)
     label, group = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 1, 0, 1, 0, -1])
-    step = Step(replace(config, augment=augment), label, label, torch.ones(4), group, torch.Generator())
+    step = Step(replace(config, augment=augment), label, label, torch.ones(4), {"group": group}, torch.Generator())
     loss, logits = moummad.mscl_loss(Fixed(), features, step, apart=False)
 
     views = torch.cat([features, features]).flatten(1)
@@ -64,7 +64,7 @@ def test_a_run_gives_the_loss_each_cycles_class_and_its_patients_group(
     loss = moummad.mscl_loss
 
     def watched(model: nn.Module, features: Tensor, step: Step, *, apart: bool) -> tuple[Tensor, Tensor]:
-        seen.extend(zip(step.label.tolist(), step.group.tolist(), strict=True))
+        seen.extend(zip(step.label.tolist(), step.extras["group"].tolist(), strict=True))
         return loss(model, features, step, apart=apart)
 
     monkeypatch.setattr(moummad, "mscl_loss", watched)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from rales.audio.logmel import MelPower
 from rales.config import Config, Recipe, Step, differences, from_dict, to_dict
-from rales.data.dataset import preparation
+from rales.data.dataset import Batch, make_preparation, select_extras
 from rales.errors import UsageError
 from rales.inference.attribution import band_centres_hz
 from rales.recipes.m2d_fusion import VARIANTS
@@ -31,13 +31,15 @@ def tiny(name: str, *words: str) -> Recipe:
 def step(recipe: Recipe) -> tuple[torch.nn.Module, torch.Tensor]:
     """One forward and backward pass over four made-up cycles; -> model with gradients, loss."""
     torch.manual_seed(0)
-    wave, label = 0.1 * torch.randn(8, preparation(recipe).size), torch.arange(8) % 4
+    inputs, label = 0.1 * torch.randn(8, *make_preparation(recipe).shape), torch.arange(8) % 4
+    batch = Batch(inputs, label, label.numpy(), label, dict.fromkeys(recipe.extras, label // 2))
     frontend, model, generator = recipe.frontend(recipe.config), recipe.model(recipe.config), torch.Generator()
     if recipe.wave_augment:
-        wave = recipe.wave_augment(recipe.config, wave, generator)
-    features = recipe.augment(recipe.config, frontend(wave), generator)
+        batch = recipe.wave_augment(recipe.config, batch, generator)
+    features = frontend(batch.inputs, **select_extras(frontend, batch.extras))
+    features = recipe.augment(recipe.config, features, generator)
     loss, logits = recipe.batch_loss(
-        model.train(), features, Step(recipe.config, label, label, torch.ones(4), label // 2, generator)
+        model.train(), features, Step(recipe.config, label, label, torch.ones(4), batch.extras, generator)
     )
     assert logits.shape == (8, 4)
     loss.backward()

@@ -13,7 +13,7 @@ def test_the_loss_weighs_abnormal_cycles_three_times_as_much_as_normal_ones() ->
     recipe = make_recipe("respirenet", size="tiny")
     logits = torch.tensor([[2.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 3.0], [1.0, 0.0, 0.0, 0.0]])
     label = torch.tensor([0, 1, 2, 3])
-    step = Step(recipe.config, label, label, torch.ones(4), label, torch.Generator())
+    step = Step(recipe.config, label, label, torch.ones(4), {}, torch.Generator())
     loss, answered = recipe.batch_loss(nn.Identity(), logits, step)
     minus_log_p = -logits.log_softmax(dim=1)[range(4), label]
     weight = torch.tensor([0.1, 0.3, 0.3, 0.3])

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -25,7 +24,7 @@ import torch
 from rales.cli import app, main
 from rales.config import Recipe, Step
 from rales.data import read_cycles, splits
-from rales.data.dataset import cycle_waves, rows_of
+from rales.data.dataset import expand_rows, make_preparation
 from rales.errors import UsageError
 from rales.files.atomic import lock_folder
 from rales.jobs import reproduce, sweep
@@ -138,14 +137,14 @@ def test_every_ablation_of_the_docs_changes_what_a_small_network_computes(line: 
 
 def computed_by(recipe: Recipe, data: Path) -> str:
     """-> features, augmented features, loss, logits and gradients of the first cycles, from one start."""
-    rows = rows_of(splits.divide(read_cycles(data), recipe.config), recipe).head(4)
+    rows = expand_rows(splits.divide(read_cycles(data), recipe.config), recipe).head(4)
     torch.manual_seed(0)
-    wave = torch.from_numpy(np.array(cycle_waves(rows, recipe)))
+    inputs = torch.from_numpy(make_preparation(recipe).of_rows(rows))
     model, generator = recipe.model(recipe.config), torch.Generator().manual_seed(0)
-    features = recipe.frontend(recipe.config)(wave)
+    features = recipe.frontend(recipe.config)(inputs)
     seen = [features, *(recipe.augment(recipe.config, features, generator) for _ in range(16))]
-    label = torch.arange(len(wave)) % 4
-    step = Step(recipe.config, label, label, torch.ones(4), label, generator)
+    label = torch.arange(len(inputs)) % 4
+    step = Step(recipe.config, label, label, torch.ones(4), {"group": label}, generator)
     loss, logits = recipe.batch_loss(model, seen[-1], step)
     loss.backward()
     assert torch.isfinite(loss)

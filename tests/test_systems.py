@@ -14,10 +14,12 @@ import rales
 from rales.audio.spectrogram_images import RespireNetPicture
 from rales.config import Recipe, Step
 from rales.data import read_cycles, splits
-from rales.data.dataset import cycle_waves, preparation, rows_of
-from rales.data.icbhi import sex_and_age
+from rales.data.dataset import Batch, expand_rows, load_dataset, make_preparation, prepare_dataset
+from rales.data.icbhi import DEVICES, sex_and_age
 from rales.errors import UsageError
 from rales.evaluation import predictions
+from rales.export import engine_selection
+from rales.inference import attribution
 from rales.inference.evaluate import evaluate_run
 from rales.jobs import sweep
 from rales.labels import CLASSES
@@ -87,6 +89,10 @@ def test_a_run_is_scored_again_from_its_checkpoint(
     model = rales.load(run, device="cpu")
     again = model.predict(sorted(set(test["path"])))
     assert np.abs(again[columns].to_numpy() - table[columns].to_numpy()).max() < 1e-5
+    one = test[test["path"] == test["path"].iloc[0]]
+    spans = list(zip(one["start_s"], one["end_s"], strict=True))
+    scored = model.score_spans(Path(one["path"].iloc[0]), spans)
+    assert np.abs(scored - table[table["recording"] == one["recording"].iloc[0]][columns].to_numpy()).max() < 1e-5
     figures = run_folder.read_json(run / "evaluation.json")
     monkeypatch.setenv("RALES_CACHE", str(place / "cache"))
     evaluated = evaluate_run(run, cycles, device="cpu")
@@ -205,10 +211,37 @@ def test_the_probe_trains_its_layer_alone(trained: Any) -> None:
 # What is special to some
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_inputs_hold_samples_or_a_picture_and_the_rest_has_a_name(name: str, cycles: pd.DataFrame) -> None:
+    """A front-end's input is as long as the settings say; numbers about a row are columns of the table."""
+    recipe = made(name)
+    some = cycles[cycles["recording"].isin(cycles["recording"].unique()[::4])]
+    dataset = prepare_dataset(some.assign(split="", group=7), recipe)
+    audio = recipe.config.audio
+    shapes = {"lungrn_nl": (1, 32, 32), "lungattn": (3, 64, 64)}
+    assert dataset.inputs.shape[1:] == shapes.get(name, (round(audio.rate_hz * audio.duration_s),))
+    assert np.abs(dataset.inputs).max() <= 1
+    of_devices = {"device_number": [DEVICES.index(device) for device in dataset.table["device"]]}
+    known = {"moummad_mscl": {"group": [7] * len(some)}, "respirenet": of_devices, "wang_splice": of_devices}
+    known |= dict.fromkeys(("nguyen_cotuning", "nguyen_stochnorm"), of_devices)
+    assert {extra: values.tolist() for extra, values in dataset.extras.items()} == known.get(name, {})
+
+
+def test_a_networks_answer_follows_the_device_that_it_takes_by_name(trained: Any, cycles: pd.DataFrame) -> None:
+    model = rales.load(trained("respirenet"), device="cpu")
+    dataset = prepare_dataset(cycles[:4].assign(split=""), model.recipe)
+    answers = [
+        model.probabilities(dataset.inputs, extras={"device_number": np.full(len(dataset), number)})
+        for number in (0, 1, DEVICES.index("Meditron"))
+    ]
+    assert np.array_equal(answers[0], answers[1])  # no network of their own
+    assert np.abs(answers[0] - answers[2]).max() > 1e-4
+
+
 def features(recipe: Recipe, seed: int = 0) -> torch.Tensor:
     """-> the front-end's picture of two made-up rows."""
     torch.manual_seed(seed)
-    picture: torch.Tensor = recipe.frontend(recipe.config)(0.1 * torch.randn(2, preparation(recipe).size))
+    picture: torch.Tensor = recipe.frontend(recipe.config)(0.1 * torch.randn(2, *make_preparation(recipe).shape))
     return picture
 
 
@@ -230,10 +263,10 @@ def test_original_settings_are_the_published_ones() -> None:
     assert (plain.audio.std, plain.audio.scope, plain.augment.published_gate) == (0.2550, "clip", False)
     assert made("ast_ft", "fidelity=original").config.augment.published_gate
     assert made("ast_ft").config.train.interpolate == 0.5
-    assert preparation(made("lungattn", "fidelity=original")).settings["rate_hz"] == 0
-    assert preparation(made("lungattn")).settings["rate_hz"] == 4000
+    assert make_preparation(made("lungattn", "fidelity=original")).settings["rate_hz"] == 0
+    assert make_preparation(made("lungattn")).settings["rate_hz"] == 4000
     sides = [
-        preparation(made("respirenet", f"fidelity={word}")).settings["random_side"]
+        make_preparation(made("respirenet", f"fidelity={word}")).settings["random_side"]
         for word in ("corrected", "original")
     ]
     assert sides == [False, True]
@@ -261,7 +294,7 @@ def test_batch_norm_takes_its_statistics_over_both_views_or_over_each(name: str,
     encoder.register_forward_pre_hook(lambda _, given: passes.append(given[0]))
 
     pictures = torch.rand(8, 1, 64, 26)
-    step = Step(recipe.config, label, label, torch.ones(4), label // 2, torch.Generator().manual_seed(0))
+    step = Step(recipe.config, label, label, torch.ones(4), {"group": label // 2}, torch.Generator().manual_seed(0))
     recipe.batch_loss(model, pictures, step)
 
     apart = words != ("views=together",)
@@ -278,13 +311,13 @@ def test_batch_norm_takes_its_statistics_over_both_views_or_over_each(name: str,
 def test_one_digit_labels_are_of_train_cycles_only(cycles: pd.DataFrame) -> None:
     twelve = pd.DataFrame({"recording": "a", "cycle": range(1, 13), "label": ["normal"] * 10 + ["both"] * 2})
     recipe = made("lungrn_nl", "fidelity=original")
-    assert rows_of(twelve.assign(split="train"), recipe)["label"].tolist() == ["normal"] * 12
-    assert rows_of(twelve.assign(split="test"), recipe)["label"].tolist() == twelve["label"].tolist()
+    assert expand_rows(twelve.assign(split="train"), recipe)["label"].tolist() == ["normal"] * 12
+    assert expand_rows(twelve.assign(split="test"), recipe)["label"].tolist() == twelve["label"].tolist()
 
 
 def test_respirenet_joins_train_cycles_and_cuts_long_ones(cycles: pd.DataFrame) -> None:
     uneven = cycles[(cycles["label"] != "both") | (cycles["patient"].astype(int) < 102)].reset_index(drop=True)
-    items = rows_of(uneven, made("respirenet"))
+    items = expand_rows(uneven, made("respirenet"))
     train = items[items["split"] == "train"]
     first = train[train["piece"] == 0]
     assert first["label"].value_counts().to_dict() == dict.fromkeys(CLASSES, 5)
@@ -292,13 +325,13 @@ def test_respirenet_joins_train_cycles_and_cuts_long_ones(cycles: pd.DataFrame) 
     assert set(joined["label"]) == {"both"}
     assert set(items.loc[items["split"] == "test", "second_path"]) == {""}
     assert (items.groupby(["recording", "cycle", "second_path", "second_start_s"]).size() >= 2).all()  # 1 s in 0.8 s
-    assert len(rows_of(uneven.assign(split=""), made("respirenet"))) == 2 * len(uneven)
+    assert len(expand_rows(uneven.assign(split=""), made("respirenet"))) == 2 * len(uneven)
     one = make_recipe("respirenet", ["audio.duration_s=1"], size="tiny")
-    assert len(rows_of(uneven.assign(split=""), one)) == len(uneven)
+    assert len(expand_rows(uneven.assign(split=""), one)) == len(uneven)
 
 
 def test_wang_splices_two_devices(cycles: pd.DataFrame) -> None:
-    items = rows_of(cycles, made("wang_splice"))
+    items = expand_rows(cycles, made("wang_splice"))
     spliced = items[items["second_path"] != ""]
     assert len(spliced) > 10
     assert set(spliced["split"]) == {"train"}
@@ -308,20 +341,35 @@ def test_wang_splices_two_devices(cycles: pd.DataFrame) -> None:
 
 def test_wang_gives_cycles_the_spectrum_of_another_device(cycles: pd.DataFrame, place: Path, tmp_path: Path) -> None:
     recipe = made("wang_splice", "domain=spectral", "train.epochs=1")
-    assert set(rows_of(cycles, recipe)["second_path"]) == {""}
+    assert set(expand_rows(cycles, recipe)["second_path"]) == {""}
     train(recipe, cycles, place, tmp_path / "run")
     frontend, _ = finetune_parts(recipe, tmp_path / "run")
     gains = frontend.get_buffer("gains")
     assert [tuple(pair) for pair in gains.any(dim=2).nonzero().tolist()] == [(2, 3), (3, 2)]  # Litt3200 and Meditron
     inside = (gains[2, 3] > 0.1) & (gains[2, 3] < 10)
     assert torch.allclose(gains[2, 3][inside], 1 / gains[3, 2][inside])
-    items = torch.cat([0.1 * torch.randn(4, 3200), torch.tensor([[2.0], [3.0], [4.0], [2.0]])], dim=1)
+    waveforms, device_number = 0.1 * torch.randn(4, 3200), torch.tensor([2, 3, 4, 2])
     assert recipe.wave_augment is not None
-    drawn = recipe.wave_augment(recipe.config, items.repeat(50, 1), torch.Generator().manual_seed(0))
-    assert 0.4 < float((drawn[:, -1] < 0).float().mean()) < 0.6
-    choice = torch.tensor([[0.5], [0.5], [0.5], [-0.5]])
-    changed = (frontend(torch.cat([items, choice], dim=1)) - frontend(items)).abs().amax(dim=(1, 2, 3)) > 1e-3
+    batch = Batch(waveforms, device_number, np.arange(4), device_number, {"device_number": device_number})
+    draws = [recipe.wave_augment(recipe.config, batch, torch.Generator().manual_seed(seed)) for seed in range(50)]
+    assert all(torch.equal(drawn.inputs, waveforms) for drawn in draws)
+    assert 0.4 < float((torch.cat([drawn.extras["choice"] for drawn in draws]) < 0).float().mean()) < 0.6
+    choice = torch.tensor([0.5, 0.5, 0.5, -0.5])
+    apart = frontend(waveforms, device_number, choice) - frontend(waveforms, device_number)
+    changed = apart.abs().amax(dim=(1, 2, 3)) > 1e-3
     assert changed.tolist() == [True, True, False, False]  # an unknown device, and one that is not to change, stay
+
+
+@pytest.mark.parametrize("name", ["respirenet", "lungrn_nl"])
+def test_no_graph_is_made_of_a_system_that_sees_more_than_a_waveform(
+    name: str, trained: Any, cycles: pd.DataFrame
+) -> None:
+    model = engine_selection.load_with_engine(trained(name), device="cpu", recordings=1000, tell=pytest.fail)
+    assert model.engine == model.torch_engine
+    with pytest.raises(UsageError, match=f"--engine onnx: a model of recipe {name} sees more than a waveform"):
+        engine_selection.load_with_engine(trained(name), "onnx", "cpu")
+    with pytest.raises(ValueError, match="does not look at a log-mel picture"):
+        attribution.explain_cycle(model, cycles["path"].iloc[0], 1)
 
 
 def finetune_parts(recipe: Recipe, run: Path) -> tuple[torch.nn.Module, torch.nn.Module]:
@@ -377,12 +425,12 @@ def test_respirenet_measures_each_device_or_keeps_what_stage_1_measured(
 
     recipe, run = made("respirenet", "statistics=device"), tmp_path / "run"
     train(recipe, cycles, place, run)
-    items = rows_of(splits.divide(cycles, recipe.config), recipe)
-    waves = torch.from_numpy(np.array(cycle_waves(items, recipe, folder=place / "cache")))[:, :-1]
+    dataset = load_dataset(splits.divide(cycles, recipe.config), recipe, folder=place / "cache")
+    items, waves = dataset.table, torch.from_numpy(np.array(dataset.inputs))
     colours = RespireNetPicture().picture(waves).double().numpy()
     chosen = {"": items["split"] == "train"}
     for device in ("Meditron", "Litt3200"):
-        own = rows_of(splits.divide(cycles[cycles["device"] == device], recipe.config), recipe)
+        own = expand_rows(splits.divide(cycles[cycles["device"] == device], recipe.config), recipe)
         joined = own[(own["split"] == "train") & (own["second_path"] != "")]
         assert joined.empty  # a device of even classes joins no cycles, so its rows are among those of all
         chosen[f"_{device}"] = (items["split"] == "train") & (items["device"] == device) & (items["second_path"] == "")
@@ -396,8 +444,8 @@ def test_respirenet_measures_each_device_or_keeps_what_stage_1_measured(
     assert not torch.allclose(tensors["frontend.mean_Meditron"], tensors["frontend.mean_Litt3200"], atol=1e-4)
 
     frontend, _ = finetune_parts(made("respirenet", "statistics=device", "devices=Litt3200+Meditron"), run)
-    numbers = torch.tensor([[2.0], [3.0], [0.0]])  # Litt3200, Meditron, and a device without a network of its own
-    seen = frontend(torch.cat([waves[:3], numbers], dim=1))[:, :3].numpy()
+    numbers = torch.tensor([2, 3, 0])  # Litt3200, Meditron, and a device without a network of its own
+    seen = frontend(waves[:3], numbers).numpy()
     for row, suffix in enumerate(("_Litt3200", "_Meditron", "")):
         mean, std = (tensors[f"frontend.{name}{suffix}"].numpy()[:, None, None] for name in ("mean", "std"))
         assert seen[row] == pytest.approx((colours[row] - mean) / std, abs=1e-4)
@@ -439,7 +487,7 @@ def test_a_report_says_how_sure_each_system_is(trained: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "make"),
+    ("name", "build"),
     [
         ("respirenet", lambda: ResNet(34, classes=1000)),
         ("nguyen_stochnorm", lambda: ResNet(50, classes=1000)),
@@ -449,10 +497,10 @@ def test_a_report_says_how_sure_each_system_is(trained: Any, tmp_path: Path) -> 
         ("ast_ft", lambda: AST(64, 2, 1, frames=1024)),
     ],
 )
-def test_public_weights_start_the_network(name: str, make: Any, tmp_path: Path) -> None:
-    public = make().state_dict()
+def test_public_weights_start_the_network(name: str, build: Any, tmp_path: Path) -> None:
+    public = build().state_dict()
     torch.save(public, tmp_path / "public.pth")
-    recipe = make(name, ["audio.duration_s=2"], weights=str(tmp_path / "public.pth"))
+    recipe = make_recipe(name, ["audio.duration_s=2"], weights=str(tmp_path / "public.pth"))
     model = recipe.model(recipe.config).state_dict()
     key = "patch_embed.proj.weight" if name == "ast_ft" else "conv_block1.conv1.weight" if "moum" in name else None
     key = key or next(name for name in public if name.startswith("layer3."))
@@ -514,7 +562,7 @@ def test_pieces_vote_and_the_majority_has_the_largest_probability() -> None:
 
 def test_ast_fades_where_the_recording_ends_not_where_the_cycle_does(cycles: pd.DataFrame) -> None:
     first, last = cycles.iloc[0], cycles.iloc[3]
-    prepare = preparation(make_recipe("ast_ft", ["audio.duration_s=1"], size="tiny"))
+    prepare = make_preparation(make_recipe("ast_ft", ["audio.duration_s=1"], size="tiny"))
     plain = replace(prepare, settings={**prepare.settings, "fade_samples": 0})
     for row, faded in ((first, slice(0, 900)), (last, slice(15100, 16000))):
         with_fade, without = (made_of(row["path"], row["start_s"], row["end_s"]) for made_of in (prepare, plain))

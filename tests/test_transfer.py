@@ -14,7 +14,7 @@ import rales
 from rales.config import Config, Recipe, differences, override, to_dict
 from rales.data import read_cycles
 from rales.data.corpus import read_collection
-from rales.data.dataset import cycle_waves
+from rales.data.dataset import load_dataset
 from rales.files import seals
 from rales.inference.load_model import DEFAULT_FOLDER
 from rales.jobs import layer_search
@@ -65,7 +65,7 @@ def cycles(place: Path) -> pd.DataFrame:
 
 def heard(recipe: Recipe, cycles: pd.DataFrame, cache: Path) -> Tensor:
     """What the front-end of a recipe gets of the cycles."""
-    return torch.from_numpy(np.array(cycle_waves(cycles, recipe, folder=cache)))
+    return torch.from_numpy(np.array(load_dataset(cycles, recipe, folder=cache).inputs))
 
 
 @torch.inference_mode()

@@ -32,16 +32,16 @@ SPANS_S = ((0.0, 0.7), (0.7, 1.0123), (1.0123, 2.0))
 SLOW_RUN = """
 import hashlib, sys, time
 import pandas as pd
-from rales.data import cache
+from rales.data import waveform_cache
 table, folder, notes, pause_s = sys.argv[1:]
-prepare = cache.waveform
+prepare = waveform_cache.waveform
 def slow(*arguments, **options):
     with open(notes, "a") as file:
         file.write("row\\n")
     time.sleep(float(pause_s))
     return prepare(*arguments, **options)
-cache.waveform = slow
-waves = cache.waveforms(pd.read_csv(table), folder=folder, duration_s=0.5, fade_samples=100, threads=2)
+waveform_cache.waveform = slow
+waves = waveform_cache.waveforms(pd.read_csv(table), folder=folder, duration_s=0.5, fade_samples=100, threads=2)
 print(hashlib.sha256(waves.tobytes()).hexdigest())
 """
 
@@ -106,6 +106,22 @@ def starts(path: str, start_s: float, end_s: float) -> np.ndarray:
     return np.array([start_s], np.float32)
 
 
+def picture(path: str, start_s: float, end_s: float) -> np.ndarray:
+    return start_s + np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+
+
+def test_pictures_keep_their_shape_and_a_changed_one_is_made_again(cycles: pd.DataFrame, folder: Path) -> None:
+    prepare = waveform_cache.Preparation(picture, {}, (2, 3, 4))
+    wanted = np.stack([picture("", start_s, 0.0) for start_s in cycles["start_s"]])
+    assert np.array_equal(waveform_cache.arrays(cycles, prepare, folder=folder), wanted)
+    (file,) = folder.glob("*/waves.npy")
+    changed = bytearray(file.read_bytes())
+    changed[-1] ^= 1
+    file.write_bytes(changed)
+    assert np.array_equal(waveform_cache.arrays(cycles, prepare, folder=folder), wanted)
+    assert prepare.of_rows(cycles[:0]).shape == (0, 2, 3, 4)
+
+
 def test_rows_prepared_together_come_in_few_calls_and_in_their_order(
     cycles: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,13 +132,13 @@ def test_rows_prepared_together_come_in_few_calls_and_in_their_order(
         calls.append([end_s - start_s for _, start_s, end_s in rows])
         return [starts(*row) for row in rows]
 
-    prepare = waveform_cache.Preparation(starts, {}, 1, together=together)
+    prepare = waveform_cache.Preparation(starts, {}, (1,), together=together)
     found = waveform_cache.arrays(cycles, prepare, folder=folder, threads=1)
     assert found[:, 0].tolist() == pytest.approx(cycles["start_s"].tolist())
     assert [len(call) for call in calls] == [4, 4, 1]
     seconds = [length for call in calls for length in call]
     assert seconds == sorted(seconds)  # of nearly one length
-    alone = waveform_cache.Preparation(starts, {}, 1)
+    alone = waveform_cache.Preparation(starts, {}, (1,))
     assert np.array_equal(alone.of_rows(cycles), prepare.of_rows(cycles))
 
 

@@ -21,7 +21,7 @@ from rales.audio import io as wave
 from rales.errors import UsageError
 from rales.export.artefact import EXPORT_TARGETS
 from rales.export.build import export_model
-from rales.inference import attribution
+from rales.inference import attribution, audio_reader
 from rales.inference.predictor import Predictor
 from rales.web import cycle_edits, model_answers, model_registry, serve
 from rales.web.job_queue import Full, Line
@@ -154,7 +154,7 @@ def test_why(place: Path, client: httpx.Client, model: Predictor) -> None:
     assert body["from_s"][1:] == body["to_s"][:-1]
     assert (body["low_hz"][0], body["high_hz"][-1], body["notice"]) == (50.0, 8000.0, NOTICE)
     assert body["low_hz"][1:] == body["high_hz"][:-1] == sorted(body["high_hz"][:-1])
-    (prepared,) = model_answers.waves(model, recording(place), [(1.1, 2.0)])
+    (prepared,) = audio_reader.read_spans(recording(place), [(1.1, 2.0)], model.recipe.config.audio)
     found = attribution.attribute_patches(model, prepared, "wheeze")
     assert values.sum() / np.abs(values).max() == pytest.approx(
         found.grid.sum() / np.abs(scores_grid(found.grid, found.time_s)).max(), rel=1e-4

@@ -244,8 +244,8 @@ class Step:
     """(B,) class numbers of the whole batch, over all pieces and processes."""
     weight: "Tensor"
     """(classes,) loss weights."""
-    group: "Tensor"
-    """(b,) metadata group of the patient, negative where unknown."""
+    extras: "Mapping[str, Tensor]"
+    """What the recipe's `extras` name, (b, …) each."""
     generator: "torch.Generator"
     """For whatever the loss draws: mixtures, second views."""
 
@@ -263,9 +263,11 @@ class Recipe:
     """The words that chose this variant, enough to build the recipe again."""
     config: Config
     frontend: "Callable[[Config], nn.Module]"
-    """(B, samples) -> standardised features. Its persistent buffers are kept in the checkpoint."""
+    """Inputs (B, samples), and the extras that it `takes` by name -> standardised features. Its persistent buffers are
+    kept in the checkpoint."""
     model: "Callable[[Config], nn.Module]"
-    """Features -> (B, classes) logits; loads pre-trained weights if the config names some."""
+    """Features, and the extras that it `takes` by name -> (B, classes) logits; loads pre-trained weights if the config
+    names some."""
     augment: "Callable[[Config, Tensor, torch.Generator], Tensor]"
     """(config, features, generator) -> features; training only."""
     batch_loss: "Callable[[nn.Module, Tensor, Step], tuple[Tensor, Tensor]]"
@@ -280,12 +282,14 @@ class Recipe:
     rows: "Callable[[Config, DataFrame], DataFrame] | None" = None
     """(config, divided cycles table) -> the rows that are prepared: several pieces of a long cycle, joined copies of
     train cycles. None: one row a cycle."""
+    extras: tuple[str, ...] = ()
+    """Columns of the rows that go with every batch beside its inputs, as numbers: the device, a metadata group."""
     prepare: Callable[[Config], Any] | None = None
-    """Config -> `cache.Preparation`, how a row becomes what the front-end gets. None: a waveform as `audio` says."""
+    """Config -> `waveform_cache.Preparation`, how a row becomes an input. None: a waveform as `audio` says."""
     fit: "Callable[[Config, nn.Module, nn.Module, Any, torch.device], None] | None" = None
-    """(config, front-end, model, `rows.Data`, device): sets their buffers from the train rows, before epoch 1."""
-    wave_augment: "Callable[[Config, Tensor, torch.Generator], Tensor] | None" = None
-    """(config, what was prepared, generator) -> what the front-end gets; training only."""
+    """(config, front-end, model, `CycleDataset`, device): sets their buffers from the train rows, before epoch 1."""
+    wave_augment: Callable[..., Any] | None = None
+    """(config, `dataset.Batch`, generator) -> the Batch that the front-end gets; training only."""
     whole_batches: bool = False
     """Loss or normalisation compare the rows of a batch: it cannot be cut into pieces or shared among processes."""
     asked: "Recipe | None" = None

@@ -14,7 +14,7 @@ import torch
 
 import rales
 from rales.data import read_cycles
-from rales.data.dataset import cycle_waves
+from rales.data.dataset import load_dataset
 from rales.export.build import export_model
 from rales.inference import similarity_search
 from rales.inference.load_model import load_model
@@ -95,7 +95,7 @@ def waves(place: Path, model: Predictor) -> Case:
     cycles = read_cycles(place / "data")
 
     def prepared() -> bytes:
-        return cycle_waves(cycles, model.recipe, folder=place / "cache").tobytes()
+        return load_dataset(cycles, model.recipe, folder=place / "cache").inputs.tobytes()
 
     prepared()
     (file,) = (place / "cache").glob("*/waves.npy")

@@ -1,33 +1,127 @@
-"""What a recipe makes of the cycles table: rows, and the array of what was prepared of each."""
+"""What a recipe makes of the cycles table: rows, the input prepared of each, and named extras beside it."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from rales.audio.filters import mean_spectrum
 from rales.config import Config, Recipe
 from rales.data import waveform_cache
-from rales.data.loader import in_order
 from rales.labels import CLASSES
 
+Rows = NDArray[np.int64]
 
-def rows_of(table: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows, ready for a front-end. With several devices each gets a slice; only `whole_label` is common to all."""
+
+    inputs: Tensor
+    """(B, samples) waveforms or (B, channels, height, width) pictures, float32, and nothing else."""
+    label: Tensor
+    """(B,) int64 class numbers."""
+    rows: Rows
+    """(B,) positions in the table."""
+    whole_label: Tensor
+    """(B of all devices together,) int64: lets a weighted loss be normalised without messages."""
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    """What else is known of each row, by name, (B, …): its device, its metadata group, what an augmentation drew."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch in the memory of a device; the copy of pinned inputs is not waited for."""
+        return replace(
+            self,
+            inputs=self.inputs.to(device, non_blocking=True),
+            label=self.label.to(device),
+            whole_label=self.whole_label.to(device),
+            extras={name: values.to(device) for name, values in self.extras.items()},
+        )
+
+    def with_silent_row(self) -> "Batch":
+        """An empty slice of a batch -> one row of zeros, for a process that has to take part all the same."""
+        return replace(
+            self,
+            inputs=self.inputs.new_zeros(1, *self.inputs.shape[1:]),
+            label=self.label.new_zeros(1),
+            extras={name: values.new_zeros(1, *values.shape[1:]) for name, values in self.extras.items()},
+        )
+
+
+@dataclass(frozen=True)
+class CycleDataset:
+    """The rows of the cycles table with the input prepared of each and named extras."""
+
+    table: pd.DataFrame
+    inputs: NDArray[np.float32]
+    """(N, samples) waveforms or (N, channels, height, width) pictures, memory-mapped if they come from the cache."""
+    extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """(N, …) arrays by name."""
+    scored_together: int = 16
+    """Rows that are scored at a time."""
+
+    @cached_property
+    def class_numbers(self) -> NDArray[np.int64]:
+        """(N,) class numbers of the rows. Errors: a row without a label."""
+        return class_numbers(self.table)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def rows(self, part: str) -> Rows:
+        """Part of the split -> positions of its rows."""
+        return np.flatnonzero(self.table["split"].to_numpy() == part)
+
+    def parts_to_watch(self) -> list[str]:
+        return [part for part in ("validation", "test") if len(self.rows(part))]
+
+
+def load_dataset(
+    table: pd.DataFrame, recipe: Recipe, *, progress: bool = False, folder: Path | None = None
+) -> CycleDataset:
+    """Divided cycles table -> the rows that the recipe makes of it, their inputs from the cache (built if need be)."""
+    rows = expand_rows(table, recipe)
+    inputs = waveform_cache.arrays(rows, make_preparation(recipe), folder=folder, progress=progress)
+    return CycleDataset(rows, inputs, read_extras(rows, recipe), scored_together(recipe.config, 16))
+
+
+def prepare_dataset(table: pd.DataFrame, recipe: Recipe) -> CycleDataset:
+    """Cycles table, which may be empty -> `load_dataset` of it, prepared in memory without a cache."""
+    rows = expand_rows(table, recipe)
+    inputs = make_preparation(recipe).of_rows(rows)
+    return CycleDataset(rows, inputs, read_extras(rows, recipe), scored_together(recipe.config, 16))
+
+
+def expand_rows(table: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     """Divided cycles table -> the rows that are prepared: the cycles, or what the recipe makes of them."""
     return table if recipe.rows is None else recipe.rows(recipe.config, table)
 
 
-def cycle_waves(
-    rows: pd.DataFrame, recipe: Recipe, *, progress: bool = False, folder: Path | None = None
-) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Rows -> memory-mapped (N, samples) waveforms, or whatever else the recipe prepares, as the config says."""
-    return waveform_cache.arrays(rows, preparation(recipe), folder=folder, progress=progress)
+def read_extras(rows: pd.DataFrame, recipe: Recipe) -> dict[str, NDArray[Any]]:
+    """Rows -> the columns that the recipe names as extras, (N,) each; one that this table lacks is left out."""
+    return {name: rows[name].to_numpy() for name in recipe.extras if name in rows}
 
 
-def preparation(recipe: Recipe) -> waveform_cache.Preparation:
+def select_extras(module: nn.Module, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Front-end or network, and the extras of a batch -> those that it takes as keyword arguments.
+
+    A module says so in its attribute `takes`, a tuple of names; most have none and see their input alone.
+    """
+    return {name: extras[name] for name in getattr(module, "takes", ()) if name in extras}
+
+
+def index_extras(extras: Mapping[str, NDArray[Any]], rows: Rows | slice) -> dict[str, Tensor]:
+    """Arrays (N, …) by name and the rows that are wanted -> (n, …) tensors."""
+    return {name: torch.from_numpy(np.array(values[rows])) for name, values in extras.items()}
+
+
+def make_preparation(recipe: Recipe) -> waveform_cache.Preparation:
     """Recipe -> how a row becomes what the front-end gets."""
     if recipe.prepare is not None:
         made: waveform_cache.Preparation = recipe.prepare(recipe.config)
@@ -49,25 +143,7 @@ def scored_together(config: Config, usual: int) -> int:
     return config.train.batch_size if config.audio.scope == "batch" else usual
 
 
-class Data:
-    """The rows of the cycles table with what was prepared of each, class numbers and metadata groups (-1: unknown).
-
-    `together` of them are scored at a time.
-    """
-
-    def __init__(self, table: pd.DataFrame, waves: np.ndarray[Any, np.dtype[np.float32]], together: int = 16) -> None:
-        self.table, self.waves, self.together = table, waves, together
-        self.labels = class_numbers(table)
-        self.groups = table["group"].to_numpy(np.int64) if "group" in table else np.full(len(table), -1)
-
-    def rows(self, part: str) -> np.ndarray[Any, np.dtype[np.int64]]:
-        return np.flatnonzero(self.table["split"].to_numpy() == part)
-
-    def parts_to_watch(self) -> list[str]:
-        return [part for part in ("validation", "test") if len(self.rows(part))]
-
-
-def class_numbers(cycles: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
+def class_numbers(cycles: pd.DataFrame) -> NDArray[np.int64]:
     """Rows with `label` -> (n,) class numbers."""
     return np.array([CLASSES.index(label) for label in cycles["label"]], np.int64)
 
@@ -82,9 +158,7 @@ def wave_settings(config: Config) -> dict[str, Any]:
 SECOND = ("second_path", "second_start_s", "second_end_s")  # columns of a cycle that is joined to that of the row
 
 
-def with_joined(
-    table: pd.DataFrame, pairs: np.ndarray[Any, np.dtype[np.int64]], labels: np.ndarray[Any, np.dtype[np.int64]]
-) -> pd.DataFrame:
+def with_joined(table: pd.DataFrame, pairs: NDArray[np.int64], labels: NDArray[np.int64]) -> pd.DataFrame:
     """Table, positions (n, 2) of two cycles each, class numbers (n,) -> the table and behind it those joined cycles.
 
     Joined rows train; the columns SECOND name their second cycle and are empty in all others.
@@ -97,7 +171,7 @@ def with_joined(
     return pd.concat([plain, joined], ignore_index=True) if len(joined) else plain
 
 
-def train_positions(table: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
+def train_positions(table: pd.DataFrame) -> NDArray[np.int64]:
     """Table with `split` -> positions of the rows that train."""
     return np.flatnonzero(table["split"].to_numpy() == "train")
 
@@ -105,20 +179,3 @@ def train_positions(table: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
 def number_of(words: pd.Series, known: tuple[str, ...]) -> list[int]:
     """Words -> their numbers among the known ones, or one more than the last for any other."""
     return [known.index(word) if word in known else len(known) for word in words]
-
-
-def device_spectra(
-    data: Data, chosen: np.ndarray[Any, np.dtype[np.bool_]], *, samples: int, fft_samples: int
-) -> dict[int, Tensor]:
-    """Rows with `device_number` and which of them count -> device's number -> (bins,) mean STFT magnitude of its rows.
-
-    The first `samples` numbers that were prepared of a row are its wave. Devices without a row are left out.
-    """
-    spectra = {}
-    for number in sorted(set(data.table.loc[chosen, "device_number"])):
-        rows = np.flatnonzero(chosen & (data.table["device_number"].to_numpy() == number))
-        total = torch.zeros(fft_samples // 2 + 1)
-        for batch in in_order(data.waves, data.labels, 16, rows=rows):
-            total += len(batch.rows) * mean_spectrum(batch.wave[:, :samples], fft_samples)
-        spectra[int(number)] = total / len(rows)
-    return spectra

@@ -1,51 +1,38 @@
-"""Rows of a waveform array -> batches: shuffled for training, in order for evaluation."""
+"""Rows of a dataset -> batches: shuffled for training, in order for evaluation."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from numpy.typing import NDArray
 
+from rales.data.dataset import Batch, CycleDataset, Rows, index_extras
 from rales.data.prefetch import held_back
-
-Rows = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one training step sees. With several devices each gets a slice; only `whole_label` is common to all."""
-
-    wave: torch.Tensor  # (B, samples) float32
-    label: torch.Tensor  # (B,) int64
-    rows: Rows  # (B,) positions in the table
-    whole_label: torch.Tensor  # (B of all devices together,) int64: lets a weighted loss be normalised without messages
 
 
 def shuffled(
-    waves: npt.NDArray[np.float32],
-    labels: Sequence[int] | npt.NDArray[np.integer],
+    dataset: CycleDataset,
     batch_size: int,
     *,
     seed: int,
     epoch: int,
-    rows: Sequence[int] | npt.NDArray[np.integer] | None = None,
+    rows: Sequence[int] | NDArray[np.integer] | None = None,
     sampler: Literal["shuffle", "balanced"] = "shuffle",
     drop_last: bool = False,
     part: tuple[int, int] = (0, 1),
     pin: bool = False,
 ) -> Iterator[Batch]:
-    """(N, samples) waves, (N,) labels -> the batches of one epoch in an order that only (seed, epoch) decide.
+    """Dataset of N rows -> the batches of one epoch in an order that only (seed, epoch) decide.
 
     `rows` are the positions to draw from (default: all). "shuffle" gives each of them once; "balanced" draws as many
     with replacement, every class equally often on average. `part=(rank, world)` yields the rank-th contiguous slice of
     every batch: all ranks draw the same order, so a batch holds the same rows on any number of devices. Slices differ
     by at most one row, and in a last batch shorter than `world` some are empty, so that all ranks take as many steps.
-    `pin` puts the waves into page-locked memory for a faster copy to a GPU.
+    `pin` puts the inputs into page-locked memory for a faster copy to a GPU.
     """
-    chosen = _checked_rows(waves, labels, batch_size, rows)
+    chosen = _checked_rows(dataset, batch_size, rows)
     rank, world = part
     if not 0 <= rank < world:
         raise ValueError(f"part=({rank}, {world}): expected (rank, world) with 0 <= rank < world")
@@ -58,62 +45,59 @@ def shuffled(
     if sampler == "shuffle":
         order = random.permutation(chosen)
     elif sampler == "balanced":
-        _, class_of, counts = np.unique(np.asarray(labels)[chosen], return_inverse=True, return_counts=True)
+        _, class_of, counts = np.unique(dataset.class_numbers[chosen], return_inverse=True, return_counts=True)
         chance = 1 / (len(counts) * counts[class_of])
         order = random.choice(chosen, size=len(chosen), p=chance)
     else:
         raise ValueError(f'sampler {sampler!r} is unknown; expected "shuffle" or "balanced"')
     whole = [batch for batch in _chunks(order, batch_size) if not drop_last or len(batch) == batch_size]
-    return _prefetched(waves, np.asarray(labels), whole, part, pin)
+    return _prefetched(dataset, whole, part, pin)
 
 
 def in_order(
-    waves: npt.NDArray[np.float32],
-    labels: Sequence[int] | npt.NDArray[np.integer],
+    dataset: CycleDataset,
     batch_size: int,
     *,
-    rows: Sequence[int] | npt.NDArray[np.integer] | None = None,
+    rows: Sequence[int] | NDArray[np.integer] | None = None,
 ) -> Iterator[Batch]:
-    """(N, samples) waves, (N,) labels -> batches of the given `rows` (default: all), each once, in their order."""
-    chosen = _checked_rows(waves, labels, batch_size, rows)
-    return _prefetched(waves, np.asarray(labels), _chunks(chosen, batch_size), (0, 1), False)
+    """Dataset of N rows -> batches of the given `rows` (default: all), each once, in their order."""
+    chosen = _checked_rows(dataset, batch_size, rows)
+    return _prefetched(dataset, _chunks(chosen, batch_size), (0, 1), False)
 
 
-def _prefetched(
-    waves: npt.NDArray[np.float32], labels: npt.NDArray[np.integer], whole: list[Rows], part: tuple[int, int], pin: bool
-) -> Iterator[Batch]:
+def _prefetched(dataset: CycleDataset, whole: list[Rows], part: tuple[int, int], pin: bool) -> Iterator[Batch]:
     """Yields the batches while one thread reads the next; leaving early waits for that read and ends it."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rales-batches") as reader:
-        reads = (reader.submit(_read, waves, labels, batch, part, pin) for batch in whole)
+        reads = (reader.submit(_read, dataset, batch, part, pin) for batch in whole)
         yield from map(Future.result, held_back(reads, 1))
 
 
-def _read(
-    waves: npt.NDArray[np.float32], labels: npt.NDArray[np.integer], whole: Rows, part: tuple[int, int], pin: bool
-) -> Batch:
+def _read(dataset: CycleDataset, whole: Rows, part: tuple[int, int], pin: bool) -> Batch:
+    """Rows of a whole batch, and (rank, world) -> the Batch of this rank's slice."""
     rank, world = part
     rows = np.array_split(whole, world)[rank]
-    wave = torch.empty((len(rows), waves.shape[1]), dtype=torch.float32, pin_memory=pin)
-    target = wave.numpy()
+    inputs = torch.empty((len(rows), *dataset.inputs.shape[1:]), dtype=torch.float32, pin_memory=pin)
+    target = inputs.numpy()
     # Row by row straight into the (pinned) target: one copy. Sorting the rows by disk position first gained nothing,
     # neither from a warm nor from a cold page cache, since a row is 500 kB.
     for i, row in enumerate(rows):
-        target[i] = waves[row]
-    whole_label = torch.from_numpy(labels[whole].astype(np.int64))
-    return Batch(wave=wave, label=torch.from_numpy(labels[rows].astype(np.int64)), rows=rows, whole_label=whole_label)
+        target[i] = dataset.inputs[row]
+    label = dataset.class_numbers
+    return Batch(
+        inputs=inputs,
+        label=torch.from_numpy(label[rows]),
+        rows=rows,
+        whole_label=torch.from_numpy(label[whole]),
+        extras=index_extras(dataset.extras, rows),
+    )
 
 
-def _checked_rows(
-    waves: npt.NDArray[np.float32],
-    labels: Sequence[int] | npt.NDArray[np.integer],
-    batch_size: int,
-    rows: Sequence[int] | npt.NDArray[np.integer] | None,
-) -> Rows:
-    if len(waves) != len(labels):
-        raise ValueError(f"{len(waves)} waves but {len(labels)} labels; expected one label per wave")
+def _checked_rows(dataset: CycleDataset, batch_size: int, rows: Sequence[int] | NDArray[np.integer] | None) -> Rows:
+    if len(dataset) != len(dataset.table):
+        raise ValueError(f"{len(dataset)} inputs but {len(dataset.table)} rows in the table; expected one for each")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1")
-    chosen = np.arange(len(waves)) if rows is None else np.asarray(rows, dtype=np.int64)
+    chosen = np.arange(len(dataset)) if rows is None else np.asarray(rows, dtype=np.int64)
     if len(chosen) == 0:
         raise ValueError("there are no rows to make batches of; expected at least one cycle")
     return chosen

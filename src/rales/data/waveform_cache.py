@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -41,17 +42,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a row becomes numbers: function(path, start_s, end_s, *values of `columns`, **settings) -> (size,) float32.
+    """How a row becomes an input: function(path, start_s, end_s, *values of `columns`, **settings) -> float32 array.
 
-    `settings` are plain values and, with the function's name, part of the cache's key. A column whose name ends in
-    `path` names a second recording, or is empty. Where many rows at once are faster than one after the other,
+    Its `shape` is (samples,) of a waveform, (channels, height, width) of a picture. `settings` are plain values and,
+    with the function's name, part of the cache's key. A column whose name ends in `path` names a second recording, or
+    is empty. Where many rows at once are faster than one after the other,
     `together` does the same for a list of (path, start_s, end_s, *values), and the function for that of one; to the
     last bit only if it is so in `together`.
     """
 
     function: Callable[..., Wave]
     settings: Mapping[str, Any]
-    size: int
+    shape: tuple[int, ...]
     columns: tuple[str, ...] = ()
     together: Callable[..., Sequence[Wave]] | None = None
 
@@ -59,7 +61,9 @@ class Preparation:
         return self.function(path, start_s, end_s, *values, **self.settings)
 
     def of_rows(self, rows: pd.DataFrame) -> Wave:
-        """Rows of a table (path, start_s, end_s, `columns`) -> (n, size), without a cache."""
+        """Rows of a table (path, start_s, end_s, `columns`) -> (n, *shape), without a cache."""
+        if rows.empty:
+            return np.empty((0, *self.shape), np.float32)
         given = rows[["path", "start_s", "end_s", *self.columns]].itertuples(index=False, name=None)
         if self.together is not None:
             return np.stack(self.together(list(given), **self.settings))
@@ -96,7 +100,7 @@ def waveform_preparation(
         "pad": pad,
         "fade_samples": fade_samples,
     }
-    return Preparation(waveform, settings, samples)
+    return Preparation(waveform, settings, (samples,))
 
 
 def arrays(
@@ -107,7 +111,7 @@ def arrays(
     threads: int | None = None,
     progress: bool = False,
 ) -> Wave:
-    """Table of N rows (path, start_s, end_s, the preparation's columns) -> (N, size) float32, read-only, memory-mapped.
+    """Table of N rows (path, start_s, end_s, the preparation's columns) -> (N, *shape) float32, read-only, mapped.
 
     Row i is what `prepare` makes of cycles.iloc[i], to the last bit. The array lives in `folder` (default: RALES_CACHE,
     or the user's cache folder) under a key of everything that decides its bytes: function and settings, each
@@ -124,13 +128,13 @@ def arrays(
         "format": FORMAT,
         "versions": {library: version(library) for library in ("numpy", "scipy", "soundfile", "soxr")},
         "function": f"{prepare.function.__module__}.{prepare.function.__name__}",
-        "size": prepare.size,
+        "shape": list(prepare.shape),
         **prepare.settings,
         **_rows(cycles, prepare.columns),
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
     folder = Path(folder or os.environ.get("RALES_CACHE") or user_cache_path("rales")).expanduser()
-    shape = (len(cycles), prepare.size)
+    shape = (len(cycles), *prepare.shape)
     if (waves := _open(folder / key, shape)) is not None:
         return waves
     with _lock(folder, key):
@@ -218,7 +222,7 @@ def _rows(cycles: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, list[list
     return {"recordings": recordings, "rows": [[n, float(start), float(end), *more] for n, start, end, *more in spans]}
 
 
-def _open(finished: Path, shape: tuple[int, int]) -> Wave | None:
+def _open(finished: Path, shape: tuple[int, ...]) -> Wave | None:
     """The array of a finished cache; None where there is none or its file is not what meta.json says, byte for byte."""
     path = finished / "waves.npy"
     try:
@@ -231,12 +235,12 @@ def _open(finished: Path, shape: tuple[int, int]) -> Wave | None:
     return waves
 
 
-def _digest_of_file(path: Path, shape: tuple[int, int]) -> str:
-    """Array file of so many rows of so many samples -> `_digest` of it, read by several threads.
+def _digest_of_file(path: Path, shape: tuple[int, ...]) -> str:
+    """Array file of this shape, rows first -> `_digest` of it, read by several threads.
 
     Read, not mapped: where the disk fails, one is an OSError, the other a SIGBUS.
     """
-    row_bytes = 4 * shape[1]
+    row_bytes = 4 * math.prod(shape[1:])
     first = path.stat().st_size - row_bytes * shape[0]
     at_once = max(1, READ_AT_ONCE_BYTES // row_bytes)
 
@@ -286,7 +290,7 @@ def _build(
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        needed_bytes = 4 * prepare.size * len(cycles)
+        needed_bytes = 4 * math.prod(prepare.shape) * len(cycles)
         raise DiskFullError(
             folder,
             f"the cache needs {needed_bytes / 1e9:.2f} GB and the disk is full or over quota "
@@ -309,11 +313,11 @@ def _write(
     cache whatever the format. Plain writes, not a writable memory map: on a full disk one is an OSError, the other a
     SIGBUS.
     """
-    shape = (len(cycles), prepare.size)
+    shape, row_bytes = (len(cycles), *prepare.shape), 4 * math.prod(prepare.shape)
     begin, digests = BytesIO(), [b""] * len(cycles)
     np.lib.format.write_array_header_1_0(begin, {"descr": "<f4", "fortran_order": False, "shape": shape})
     header = begin.getvalue()
-    first, size_bytes = len(header), len(header) + 4 * shape[0] * shape[1]
+    first, size_bytes = len(header), len(header) + row_bytes * len(cycles)
 
     with path.open("wb") as file:
         file.write(header)
@@ -322,10 +326,10 @@ def _write(
 
         def write_group(rows: list[int]) -> int:
             with path.open("r+b") as target:
-                for row, wave in zip(rows, prepare.of_rows(cycles.iloc[rows]), strict=True):
-                    samples = np.ascontiguousarray(wave, dtype="<f4").data
+                for row, values in zip(rows, prepare.of_rows(cycles.iloc[rows]), strict=True):
+                    samples = np.ascontiguousarray(values, dtype="<f4").data
                     digests[row] = hashlib.sha256(samples).digest()
-                    target.seek(first + 4 * row * shape[1])
+                    target.seek(first + row_bytes * row)
                     target.write(samples)
             return len(rows)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from rales.data import splits
-from rales.data.dataset import cycle_waves
+from rales.data.dataset import load_dataset
 from rales.errors import UsageError
 from rales.evaluation.predictions import NOTICE
 from rales.export import parity
@@ -42,7 +42,7 @@ def export_model(
         drift = None
     else:
         table = splits.divide(cycles, model.recipe.config, needed=("train", "test"))
-        waves = cycle_waves(cycles, model.recipe, progress=progress, folder=cache_folder)
+        waves = load_dataset(cycles, model.recipe, progress=progress, folder=cache_folder).inputs
         train, test = (np.flatnonzero(table["split"] == part) for part in ("train", "test"))
         few = train[:: -(-len(train) // CALIBRATION_CYCLES)]
         artefact = make_artefact(model, to, precision, waves[few])

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from platformdirs import user_cache_path
 
+from rales.data.dataset import make_preparation
 from rales.errors import FileError, UsageError
 from rales.export.artefact import EXPORT_TARGETS, make_artefact, make_probe, open_artefact
 from rales.files.atomic import TEMPORARY, remove_abandoned
@@ -73,6 +74,12 @@ def load_with_engine(
     on_processor = to is not None or predictor.torch_engine.device.type == "cpu"
     many = recordings >= AUTO_ENGINE_MIN_RECORDINGS and on_processor
     chosen = predictor.engine
+    if to is None and not takes_waveform_alone(predictor):
+        if engine in EXPORT_TARGETS:
+            raise UsageError(
+                f"--engine {engine}: a model of recipe {predictor.recipe.name} sees more than a waveform; leave it out"
+            )
+        return predictor
     if to is None and engine in EXPORT_TARGETS:
         chosen = load_or_make_engine(predictor, engine, tell)
     elif to is None and engine == "auto" and on_processor:
@@ -81,6 +88,13 @@ def load_with_engine(
     if many:
         chosen(make_probe(predictor.recipe))  # what it makes at its first call is made before threads share it
     return predictor.with_engine(chosen, workers=max(1, processors() // torch.get_num_threads()) if many else 1)
+
+
+def takes_waveform_alone(model: Predictor) -> bool:
+    """Whether front-end and network see a waveform (B, samples) and nothing else, so that a graph can hold both."""
+    modules = (model.torch_engine.frontend, model.network)
+    takes = [name for module in modules for name in getattr(module, "takes", ())]
+    return not takes and len(make_preparation(model.recipe).shape) == 1
 
 
 def artefact_format(path: Path) -> str | None:

@@ -61,6 +61,7 @@ def explain_cycle(
 ) -> Explanation:
     """Recording, number of a cycle from 1, class (None: the one predicted) -> why. Errors: no such cycle or class, a
     cycle whose sound cannot be judged (unless `quality` is False)."""
+    check_sees_logmel(model)
     before = 0
     for chunk in audio_reader.read_chunks(path, model.recipe.config.audio, cycles, quality):
         verdicts = chunk.cycles.verdicts
@@ -95,11 +96,10 @@ def attribute_patches(model: Predictor, wave: NDArray[np.float32], target: str, 
     audio, sizes = model.recipe.config.audio, model.recipe.config.model.patch
     if audio.scope == "batch":
         raise ValueError("a model of audio.scope=batch has no answer to a cycle alone, so there is nothing to explain")
-    engine = model.torch_engine
+    filters, engine = check_sees_logmel(model), model.torch_engine
     features = engine.frontend(torch.from_numpy(wave[None]).to(engine.device))
-    filters = next((m.filters for m in engine.frontend.modules() if isinstance(m, MelPower)), None)
-    if filters is None or features.ndim != 4 or features.shape[1] != 1:
-        raise ValueError(f"a model of recipe {model.recipe.name} does not look at a log-mel picture; use m2d_fusion")
+    if features.ndim != 4 or features.shape[1] != 1:
+        raise sees_no_logmel(model)
     silent = (0.0 - audio.mean) / audio.std if audio.frontend == "icbhi" else 0.0
     baseline = torch.full_like(features, silent)
     number = model.classes.index(target)
@@ -121,6 +121,18 @@ def attribute_patches(model: Predictor, wave: NDArray[np.float32], target: str, 
         log_odds=float(ends[0]),
         log_odds_without_sound=float(ends[1]),
     )
+
+
+def check_sees_logmel(model: Predictor) -> Tensor:
+    """-> (mels, bins) filters of the front-end. Errors: it has none, or sees more than a waveform."""
+    filters = next((m.filters for m in model.torch_engine.frontend.modules() if isinstance(m, MelPower)), None)
+    if filters is None or hasattr(model.torch_engine.frontend, "takes"):
+        raise sees_no_logmel(model)
+    return filters
+
+
+def sees_no_logmel(model: Predictor) -> ValueError:
+    return ValueError(f"a model of recipe {model.recipe.name} does not look at a log-mel picture; use m2d_fusion")
 
 
 def mean_gradient(network: torch.nn.Module, begin: Tensor, end: Tensor, number: int, steps: int) -> Tensor:

@@ -5,15 +5,17 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from itertools import chain, compress, islice
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pandas import DataFrame
 
 from rales.audio import io, quality
 from rales.audio.open_audio import AUDIO_SUFFIXES, FULL, UNREAD_SUFFIXES, NoRoom, left_out
@@ -22,6 +24,7 @@ from rales.config import Audio
 from rales.data import waveform_cache
 from rales.data.annotation_dialects import Row
 from rales.data.annotations import annotation_beside, names_beside, read_annotation
+from rales.data.dataset import CycleDataset
 from rales.data.manifest import cycles_of_rows, marked
 from rales.data.reader import files
 from rales.errors import FileError, FileProblem, UsageError
@@ -33,13 +36,13 @@ from rales.optional_packages import reason
 
 CYCLES = ("auto", "annotation", "segment", "windows")  # where cycles come from
 SECTION_S = 300.0  # of a recording in which breaths are looked for at a time
-DECODE_ONCE_S = (
-    60.0  # a recording up to this long is decoded once, 10 MB at 44.1 kHz; a longer one again for its cycles
-)
+DECODE_ONCE_S = 60.0  # a longer recording is decoded again for its cycles, a shorter one (10 MB at 44.1 kHz) once
 CHUNK_CYCLES = 32  # cycles of one recording that are in memory together: 16 MB of 8 s each
 READER_THREADS = 2
 RECORDINGS_AHEAD = 8  # recordings that are read, or waiting to be scored, at a time
 
+# a recording and stretches of it (start_s, end_s) -> what a recipe with rows of its own makes of them
+PrepareSpans = Callable[[Path, Sequence[tuple[float, float]]], CycleDataset]
 CycleSource = str | Mapping[str, Sequence[Row]]  # a word of CYCLES, or rows of a table for some of the recordings
 
 
@@ -66,7 +69,8 @@ class CycleChunk(NamedTuple):
     """Some consecutive cycles of one recording, or (`error`) what kept it from being read to its end.
 
     `cycles` are those of the whole recording. Of those that can be judged, this chunk has len(waveforms), (n, samples),
-    after the chunks before it; of all of them with audio.scope=batch, where they are neighbours of one another.
+    after the chunks before it; of all of them with audio.scope=batch, where they are neighbours of one another. Where a
+    recipe has rows of its own, `rows` are those of the whole recording, and this chunk has len(waveforms) of them.
     """
 
     path: str
@@ -76,6 +80,13 @@ class CycleChunk(NamedTuple):
     last: bool
     error: Exception | None = None
     notes: Sequence[str] = ()  # about its file, which was read all the same
+    extras: Mapping[str, NDArray[Any]] = MappingProxyType({})  # (n, …) each, by name
+    rows: DataFrame | None = None
+
+    def cut(self, part: slice, *, last: bool) -> "CycleChunk":
+        """Some of its prepared cycles, as a chunk."""
+        extras = {name: values[part] for name, values in self.extras.items()}
+        return self._replace(waveforms=self.waveforms[part], extras=extras, last=last)
 
 
 def find_recordings(paths: str | Path | Iterable[str | Path]) -> list[str]:
@@ -291,9 +302,10 @@ def judge_cycles(
 
 
 def read_chunks(
-    path: str, audio: Audio, where: CycleSource = "auto", gate: bool = False
+    path: str, audio: Audio, where: CycleSource = "auto", gate: bool = False, prepare: PrepareSpans | None = None
 ) -> Generator[CycleChunk, None, None]:
-    """Recording, word of CYCLES, whether to leave out what cannot be judged -> its cycles as training saw them.
+    """Recording, word of CYCLES, whether to leave out what cannot be judged -> its cycles as training saw them: as
+    `prepare` makes them, or waveforms as `audio` says.
 
     Errors: ValueError or OSError if it cannot be read.
     """
@@ -308,6 +320,14 @@ def read_chunks(
         notes = notes_to_tell(facts, cycles.verdicts)
         scored = cycles.judged | (audio.scope == "batch")
         spans = list(compress(zip(cycles.start_s, cycles.end_s, strict=True), scored))
+        if prepare is not None:
+            own = prepare(file, spans)
+            whole = CycleChunk(
+                path, duration_s, cycles, own.inputs, True, notes=notes, extras=own.extras, rows=own.table
+            )
+            for start in range(0, max(len(own), 1), CHUNK_CYCLES):
+                yield whole.cut(slice(start, start + CHUNK_CYCLES), last=start + CHUNK_CYCLES >= len(own))
+            return
         segments = io.segments(file, spans) if sound is None else io.cut(file, sound, spans)
         samples, left = round(audio.rate_hz * audio.duration_s), len(spans)
         if not spans:
@@ -340,8 +360,19 @@ def prepare_cycle(segment: Waveforms, native_hz: int, audio: Audio) -> Waveforms
     )
 
 
+def read_spans(file: Path, spans: Sequence[tuple[float, float]], audio: Audio) -> Waveforms:
+    """Recording and stretches (start_s, end_s) of it -> (n, samples), each as training saw a cycle."""
+    waveforms = [prepare_cycle(segment, rate_hz, audio) for segment, rate_hz in io.segments(file, spans)]
+    return np.array(waveforms, np.float32).reshape(-1, round(audio.rate_hz * audio.duration_s))
+
+
 def read_ahead(
-    paths: Iterable[str], audio: Audio, where: CycleSource = "auto", threads: int = READER_THREADS, gate: bool = False
+    paths: Iterable[str],
+    audio: Audio,
+    where: CycleSource = "auto",
+    threads: int = READER_THREADS,
+    gate: bool = False,
+    prepare: PrepareSpans | None = None,
 ) -> Generator[CycleChunk, None, None]:
     """Recordings -> their chunks in order. Threads read a bounded number of recordings ahead of who takes them.
 
@@ -353,7 +384,7 @@ def read_ahead(
 
     def fill(path: str, box: "queue.Queue[CycleChunk]") -> None:
         try:
-            with closing(read_chunks(path, audio, where, gate)) as reading:
+            with closing(read_chunks(path, audio, where, gate, prepare)) as reading:
                 for chunk in reading:
                     box.put(chunk)
                     if stop.is_set():
@@ -399,8 +430,8 @@ def fill_batches(chunks: Iterable[CycleChunk], size: int) -> Iterator[list[Cycle
     for chunk in chunks:
         while len(chunk.waveforms) > free:
             if free:
-                batch.append(chunk._replace(waveforms=chunk.waveforms[:free], last=False))
-                chunk = chunk._replace(waveforms=chunk.waveforms[free:])
+                batch.append(chunk.cut(slice(free), last=False))
+                chunk = chunk.cut(slice(free, None), last=chunk.last)
             yield batch
             batch, free = [], size
         batch.append(chunk)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rales.data.dataset import select_extras
 from rales.models.cpu_inference import pack
 
 Waveforms = NDArray[np.float32]  # (B, samples): cycles as training saw them
@@ -19,10 +20,13 @@ ARTEFACT_SUFFIXES = {"openvino": ".xml", "onnx": ".onnx"}  # of the files that `
 
 
 class Engine(Protocol):
-    """Front-end, network and softmax. Threads may call it side by side."""
+    """Front-end, network and softmax. Threads may call it side by side.
 
-    def __call__(self, waveforms: Waveforms, /) -> Probabilities:
-        """Prepared cycles (B, samples) -> (B, classes)."""
+    Engines of exported artefacts see waveforms alone; what else a recipe knows of cycles comes as named extras.
+    """
+
+    def __call__(self, waveforms: Waveforms, /, *args: Any, **extras: Any) -> Probabilities:
+        """Prepared cycles (B, …) -> (B, classes)."""
         ...
 
 
@@ -53,15 +57,17 @@ class TorchEngine:
         """The network that answers, made when it is first asked."""
         return pack(self.network, self.precision) if self.precision else self.network
 
-    def __call__(self, waveforms: Waveforms, /) -> Probabilities:
-        """Prepared cycles (B, samples) -> (B, classes) float64."""
-        return torch.from_numpy(self.apply(self.packed_network, waveforms)).double().softmax(dim=1).numpy()
+    def __call__(self, waveforms: Waveforms, /, **extras: Tensor) -> Probabilities:
+        """Prepared cycles (B, …), named extras -> (B, classes) float64."""
+        return torch.from_numpy(self.apply(self.packed_network, waveforms, **extras)).double().softmax(dim=1).numpy()
 
     @torch.inference_mode()
-    def apply(self, function: Callable[[Tensor], Tensor], waveforms: Waveforms) -> NDArray[np.float32]:
-        """Function of the front-end's output, (B, samples) -> (B, …) float32."""
-        features = self.frontend(torch.from_numpy(waveforms).to(self.device))
-        result: NDArray[np.float32] = function(features).float().cpu().numpy()
+    def apply(self, function: Callable[..., Tensor], waveforms: Waveforms, **extras: Tensor) -> NDArray[np.float32]:
+        """Function of the front-end's output and of the extras that the network takes, (B, …) -> (B, …) float32."""
+        extras = {name: values.to(self.device) for name, values in extras.items()}
+        inputs = torch.from_numpy(waveforms).to(self.device)
+        features = self.frontend(inputs, **select_extras(self.frontend, extras))
+        result: NDArray[np.float32] = function(features, **select_extras(self.network, extras)).float().cpu().numpy()
         return result
 
 
@@ -82,11 +88,11 @@ class FallbackEngine:
         self.engine, self.fallback, self.report_failure = engine, fallback, report_failure
         self.failed = threading.Event()
 
-    def __call__(self, waveforms: Waveforms, /) -> Probabilities:
+    def __call__(self, waveforms: Waveforms, /, **extras: Tensor) -> Probabilities:
         if not self.failed.is_set():
             try:
-                return self.engine(waveforms)
+                return self.engine(waveforms, **extras)
             except Exception as error:
                 self.failed.set()
                 self.report_failure(error)
-        return self.fallback(waveforms)
+        return self.fallback(waveforms, **extras)

@@ -8,13 +8,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rales.data import splits
-from rales.data.dataset import cycle_waves
-from rales.data.dataset import rows_of as prepared_rows
+from rales.data.dataset import CycleDataset, load_dataset
 from rales.errors import FileError
 from rales.evaluation import predictions
 from rales.evaluation.metrics import by_group
 from rales.evaluation.predictions import NOTICE, Probabilities
-from rales.inference.engines import Waveforms
 from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
@@ -51,9 +49,8 @@ def evaluate_run(
     validation = table["split"] == "validation"
 
     # No row trains here, so there are no copies
-    items = prepared_rows(table.assign(split=""), model.recipe)
-    waves = cycle_waves(items, model.recipe, progress=progress, folder=cache_folder)
-    scored = score_sides(model, cycles, items, waves, {**parts, "validation": validation})
+    dataset = load_dataset(table.assign(split=""), model.recipe, progress=progress, folder=cache_folder)
+    scored = score_sides(model, cycles, dataset, {**parts, "validation": validation})
     figures = {
         name: predictions.figures_of(
             table[rows],
@@ -103,7 +100,7 @@ def leak_free_figures(figures: dict[str, Any], trained_on: int) -> dict[str, Any
 
 
 def score_sides(
-    model: Predictor, cycles: pd.DataFrame, items: pd.DataFrame, waves: Waveforms, sides: dict[str, "pd.Series[bool]"]
+    model: Predictor, cycles: pd.DataFrame, dataset: CycleDataset, sides: dict[str, "pd.Series[bool]"]
 ) -> dict[str, Probabilities]:
     """Cycles, what was prepared of them (one or several rows a cycle), and which of them are on which side -> side ->
     (cycles, classes) probabilities of its own, not calibrated; NaN elsewhere.
@@ -111,14 +108,14 @@ def score_sides(
     A cycle on several sides is scored once, unless its answer depends on its neighbours: then each side is scored
     alone. Errors: an answer that is not a number.
     """
-    keys, item_keys = splits.keys(cycles), splits.keys(items)
+    keys, row_keys = splits.keys(cycles), splits.keys(dataset.table)
 
     def of(needed: NDArray[np.bool_]) -> Probabilities:
         wanted = {key: place for place, key in enumerate(keys) if needed[place]}
-        chosen = np.flatnonzero([key in wanted for key in item_keys])
-        answers = model.probabilities(waves, chosen)
-        predictions.check_numbers(items.iloc[chosen], answers)
-        found, probabilities = predictions.per_cycle(items.iloc[chosen], answers)
+        chosen = np.flatnonzero([key in wanted for key in row_keys])
+        answers, rows = model.probabilities(dataset.inputs, chosen, dataset.extras), dataset.table.iloc[chosen]
+        predictions.check_numbers(rows, answers)
+        found, probabilities = predictions.per_cycle(rows, answers)
         scored = np.full((len(cycles), len(CLASSES)), np.nan)
         scored[[wanted[key] for key in splits.keys(found)]] = probabilities
         return scored

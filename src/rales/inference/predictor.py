@@ -5,11 +5,12 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,13 +18,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from rales.audio import io
 from rales.audio.open_audio import NoRoom
 from rales.audio.quality import Verdict
 from rales.config import Recipe
 from rales.data import icbhi
-from rales.data.dataset import preparation, scored_together
-from rales.data.dataset import rows_of as prepared_rows
+from rales.data.dataset import CycleDataset, index_extras, prepare_dataset, scored_together
 from rales.data.prefetch import held_back
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions
@@ -203,6 +202,11 @@ class Predictor:
         return Decision(self.calibration.get("temperature"), threshold, min_confidence, caution)
 
     @property
+    def has_own_rows(self) -> bool:
+        """Whether the recipe makes more, or something else, of a cycle than one waveform as `audio` says."""
+        return self.recipe.rows is not None or self.recipe.prepare is not None
+
+    @property
     def together(self) -> int:
         """Cycles that are scored at once."""
         return scored_together(self.recipe.config, BATCH_CYCLES)
@@ -255,7 +259,7 @@ class Predictor:
         """
         tables, not_judged = [], list[str]()
         sources = audio_reader.find_recordings(paths)
-        results = self.results(sources, self.embedding_function(layer), problems, cycles, quality)
+        results = self.results(sources, self.embedding_function(layer), problems, cycles, quality, mean_per_cycle)
         for result in with_progress(results, sources, progress):
             rows = make_cycle_table([result]).drop(columns=["label", "source"])[result.cycles.judged]
             vectors = result.values
@@ -271,7 +275,7 @@ class Predictor:
         table.attrs["not_judged"] = not_judged
         return table
 
-    def embedding_function(self, layer: int | None) -> Callable[[Waveforms], NDArray[np.float32]]:
+    def embedding_function(self, layer: int | None) -> Callable[..., NDArray[np.float32]]:
         """Layer, or None for the fused ones -> (B, samples) -> (B, features)."""
         engine = self.torch_engine
         embed = getattr(engine.packed_network, "embed", None)
@@ -279,7 +283,7 @@ class Predictor:
         if embed is None or (layer is not None and encoder is None):
             raise ValueError(f"a model of recipe {self.recipe.name} has no embedding; use one of m2d_fusion")
         if layer is None or encoder is None:
-            return lambda waveforms: engine.apply(embed, waveforms)
+            return lambda waveforms, **extras: engine.apply(embed, waveforms, **extras)
         if not 1 <= layer <= encoder.depth:
             raise UsageError(f"--layer {layer}: the encoder has layers 1 to {encoder.depth}, or say fused")
         return lambda waveforms: engine.apply(lambda logmel: mean_plus_max(encoder(logmel)[layer - 1]), waveforms)
@@ -287,17 +291,19 @@ class Predictor:
     def results(
         self,
         paths: Iterable[str],
-        function: Callable[[Waveforms], NDArray[Any]],
+        function: Callable[..., NDArray[Any]],
         problems: list[str] | None,
         cycles: audio_reader.CycleSource = "auto",
         quality: bool = True,
+        pool_rows: Callable[[pd.DataFrame, NDArray[Any]], NDArray[Any]] | None = None,
     ) -> Iterator[RecordingResult]:
-        """Recordings -> what a function of (B, samples) says of their cycles, batched across recordings, in order."""
-        if self.recipe.rows is not None or self.recipe.prepare is not None:
-            yield from self.own_answers(paths, function, problems, cycles, quality)
-            return
+        """Recordings -> what a function of (B, …) inputs says of their cycles, batched across recordings, in order.
+
+        Of several rows of one cycle `pool_rows` makes one, by a vote if none is given.
+        """
+        own = self.prepare_spans if self.has_own_rows else None
         parts, failure = list[NDArray[Any]](), None
-        reading = audio_reader.read_ahead(paths, self.recipe.config.audio, cycles, gate=quality)
+        reading = audio_reader.read_ahead(paths, self.recipe.config.audio, cycles, gate=quality, prepare=own)
 
         # Closed whatever happens, else readers wait for someone to take their chunks and keep the process from ending
         with closing(reading), ThreadPoolExecutor(self.workers, thread_name_prefix="rales-score") as pool:
@@ -312,6 +318,8 @@ class Predictor:
                     if len(part):
                         parts.append(part)
                     if chunk.last:
+                        if chunk.rows is not None and parts and not failure:
+                            parts = [(pool_rows or vote_per_cycle)(chunk.rows, np.concatenate(parts))]
                         yield self.finish_recording(chunk, parts, chunk.error or failure, problems)
                         parts, failure = [], None
 
@@ -329,61 +337,55 @@ class Predictor:
             values = values[chunk.cycles.judged]
         return RecordingResult(chunk.path, chunk.duration_s, chunk.cycles, values, error, chunk.notes)
 
-    def own_answers(
-        self,
-        paths: Iterable[str],
-        function: Callable[[Waveforms], NDArray[Any]],
-        problems: list[str] | None,
-        cycles: audio_reader.CycleSource,
-        quality: bool,
-    ) -> Iterator[RecordingResult]:
-        """`results` of a system that prepares its rows in its own way, one recording after the other."""
-        nothing = np.empty((0, len(self.classes)))
-        for path in paths:
-            try:
-                with audio_reader.local_copy(path) as file:
-                    facts, where = io.info(file), audio_reader.source_for(cycles, path)
-                    found = audio_reader.find_cycles(file, facts.duration_s, where)
-                    found = audio_reader.judge_cycles(file, facts, found, where, quality)
-                    table = make_cycle_table([RecordingResult(str(file), facts.duration_s, found, nothing, None)])
-                    table = table[found.judged].reset_index(drop=True)
-                    place = pd.Series([str(file)] * len(table), dtype=object)  # str columns take UTF-8 alone
-                    named = table.assign(split="", device=icbhi.device_of(file.stem), path=place)
-                    rows = prepared_rows(named, self.recipe)
-                    waves = preparation(self.recipe).of_rows(rows) if len(rows) else np.empty((0, 0), np.float32)
-                starts = range(0, len(waves), BATCH_CYCLES)
-                values = (
-                    np.concatenate([function(waves[i : i + BATCH_CYCLES]) for i in starts]) if len(waves) else nothing
-                )
-                if not np.isfinite(values).all():
-                    raise not_a_number_error(path, waves)
-            except Exception as caught:
-                if problems is None or isinstance(caught, NoRoom):
-                    raise
-                error = audio_reader.reading_error(path, caught)
-                problems.append(one_line(str(error)))
-                yield RecordingResult(path, float("nan"), Cycles([], [], None, ""), nothing, error)
-                continue
-            if function == self.engine:
-                values = predictions.per_cycle(rows, values)[1]
-            elif len(rows) > len(table):
-                values = np.stack([values[rows["cycle"] == number].mean(axis=0) for number in table["cycle"]])
-            yield RecordingResult(
-                path, facts.duration_s, found, values, None, audio_reader.notes_to_tell(facts, found.verdicts)
-            )
+    def prepare_spans(self, file: Path, spans: Sequence[tuple[float, float]]) -> CycleDataset:
+        """Recording and stretches (start_s, end_s) of it -> the recipe's own rows of them; `cycle` counts from 1."""
+        table = pd.DataFrame(spans, columns=["start_s", "end_s"], dtype=np.float64)
+        path = pd.Series([str(file)] * len(table), dtype=object)  # str columns take UTF-8 alone
+        cycle = np.arange(1, len(table) + 1)
+        named = table.assign(recording=encodable(file.stem), cycle=cycle, label=None, split="", path=path)
+        return prepare_dataset(named.assign(device=icbhi.device_of(file.stem)), self.recipe)
 
-    def probabilities(self, waveforms: Waveforms, rows: NDArray[np.intp] | None = None) -> Probabilities:
-        """(N, samples) prepared cycles, and the rows of them that are asked for -> (n, classes), not calibrated."""
+    def score_spans(self, file: Path, spans: Sequence[tuple[float, float]]) -> Probabilities:
+        """Recording and stretches (start_s, end_s) of it -> (n, classes), not calibrated."""
+        if self.has_own_rows:
+            dataset = self.prepare_spans(file, spans)
+            values = self.probabilities(dataset.inputs, extras=dataset.extras)
+            return vote_per_cycle(dataset.table, values) if len(spans) else values
+        return self.probabilities(audio_reader.read_spans(file, spans, self.recipe.config.audio))
+
+    def probabilities(
+        self,
+        waveforms: Waveforms,
+        rows: NDArray[np.intp] | None = None,
+        extras: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+    ) -> Probabilities:
+        """(N, …) prepared cycles, the rows of them that are asked for, and named extras of all -> (n, classes), not
+        calibrated."""
         rows = np.arange(len(waveforms)) if rows is None else rows
-        starts = range(0, len(rows), self.together)
-        batches = [self.engine(waveforms[rows[start : start + self.together]]) for start in starts]
+        chunks = [rows[start : start + self.together] for start in range(0, len(rows), self.together)]
+        batches = [self.engine(waveforms[chunk], **index_extras(extras, chunk)) for chunk in chunks]
         return np.concatenate([np.empty((0, len(self.classes))), *batches])
 
 
-def score_batch(batch: Sequence[CycleChunk], function: Callable[[Waveforms], NDArray[Any]]) -> NDArray[Any]:
+def vote_per_cycle(rows: pd.DataFrame, values: NDArray[Any]) -> NDArray[Any]:
+    """Rows, one or several a cycle, and their (rows, classes) probabilities -> (cycles, classes): the rows vote."""
+    voted: NDArray[Any] = predictions.per_cycle(rows, values)[1]
+    return voted
+
+
+def mean_per_cycle(rows: pd.DataFrame, values: NDArray[Any]) -> NDArray[Any]:
+    """Rows, one or several a cycle, and their (rows, n) vectors -> (cycles, n) means."""
+    cycle = rows["cycle"].to_numpy()
+    return np.stack([values[cycle == number].mean(axis=0) for number in pd.unique(cycle)])
+
+
+def score_batch(batch: Sequence[CycleChunk], function: Callable[..., NDArray[Any]]) -> NDArray[Any]:
     """Chunks -> what the function says of all their cycles."""
-    waveforms = [chunk.waveforms for chunk in batch if len(chunk.waveforms)]
-    return function(np.concatenate(waveforms)) if waveforms else np.empty((0, 0))
+    filled = [chunk for chunk in batch if len(chunk.waveforms)]
+    if not filled:
+        return np.empty((0, 0))
+    extras = {name: np.concatenate([chunk.extras[name] for chunk in filled]) for name in filled[0].extras}
+    return function(np.concatenate([chunk.waveforms for chunk in filled]), **index_extras(extras, slice(None)))
 
 
 def not_a_number_error(path: str, waveforms: Waveforms) -> ValueError:

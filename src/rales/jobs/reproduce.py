@@ -1,6 +1,7 @@
 """The paper's Tables 1 and 2 and Figure 3 as a sweep: which trials they need, and what these cost on this machine."""
 
 import inspect
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import pandas as pd
 
 from rales.config import Recipe, Step
 from rales.data import splits
-from rales.data.dataset import preparation
+from rales.data.dataset import make_preparation, select_extras
 from rales.errors import UsageError
 from rales.jobs.sweep import Trial, trials
 from rales.recipes.m2d_fusion import VARIANTS
@@ -111,7 +112,10 @@ def estimate(planned: Sequence[Trial], cycles: pd.DataFrame, processes: int) -> 
         evaluations = config.train.epochs / config.train.evaluate_every
         seconds += config.train.epochs * train * trained + evaluations * test * scored
         stored, largest = stored + 2 * size, max(largest, 9 * size)
-    caches = {repr(made_of): made_of.size for made_of in (preparation(recipe) for recipe, *_ in made.values())}
+    caches = {
+        repr(made_of): math.prod(made_of.shape)
+        for made_of in (make_preparation(recipe) for recipe, *_ in made.values())
+    }
     together = max(1, min(processes, len(planned)))
     disk = stored + together * largest + 4 * sum(caches.values()) * len(cycles)
     return Estimate(len(planned), seconds / 3600 / together, disk / 1e9)
@@ -127,21 +131,23 @@ def step_cost(recipe: Recipe) -> tuple[float, float, int]:
     here = place(config.train.device, config.train.precision)
     frontend, model = recipe.frontend(config).to(here.device), recipe.model(config).to(here.device)
     count = min(config.train.micro_batch or config.train.batch_size, 4)
-    wave = torch.randn(count, preparation(recipe).size, device=here.device)
+    inputs = torch.randn(count, *make_preparation(recipe).shape, device=here.device)
     label = torch.zeros(count, dtype=torch.int64, device=here.device)
-    about = Step(config, label, label, torch.ones(4, device=here.device), label, torch.Generator().manual_seed(0))
+    extras = dict.fromkeys(recipe.extras, label)
+    taken = select_extras(frontend, extras)
+    about = Step(config, label, label, torch.ones(4, device=here.device), extras, torch.Generator().manual_seed(0))
     best, forward, threads = float("inf"), float("inf"), torch.get_num_threads()
     torch.set_num_threads(1)  # as trials run
     for _ in range(3):
         started = time.perf_counter()
         with here.autocast():
-            loss, _ = recipe.batch_loss(model, frontend(wave), about)
+            loss, _ = recipe.batch_loss(model, frontend(inputs, **taken), about)
         loss.backward()
         next(p.grad for p in model.parameters() if p.grad is not None).sum().item()  # waits for a GPU to finish
         best = min(best, time.perf_counter() - started)
         started = time.perf_counter()
         with torch.no_grad():  # in float32, as every evaluation is
-            recipe.batch_loss(model, frontend(wave), about)[0].item()
+            recipe.batch_loss(model, frontend(inputs, **taken), about)[0].item()
         forward = min(forward, time.perf_counter() - started)
     torch.set_num_threads(threads)
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())

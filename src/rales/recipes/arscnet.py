@@ -14,6 +14,7 @@ s, 64 mels, ResNet-18 with CBAM, row statistics of the train cycles, roll, Adam.
 Deviations: unknown, and fidelity=original changes nothing.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from rales.audio.spectrogram_images import MelAndCepstrum
 from rales.audio.waveform_augment import roll
 from rales.config import FIDELITIES, Audio, Config, Recipe, Training, no_weights, one_of
-from rales.data.dataset import Data
+from rales.data.dataset import Batch, CycleDataset
 from rales.data.loader import in_order
 from rales.models.arscnet import ArscNet
 from rales.training import finetune
@@ -48,7 +49,7 @@ def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected") -
         run=finetune.run,
         provenance="reconstruction",
         fit=fit,
-        wave_augment=rolled,
+        wave_augment=roll_waveforms,
         whole_batches=True,
     )
 
@@ -69,12 +70,12 @@ class Pictures(nn.Module):
         return standardised
 
 
-def fit(config: Config, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device) -> None:
+def fit(config: Config, frontend: nn.Module, model: nn.Module, dataset: CycleDataset, device: torch.device) -> None:
     """Means and deviations of every row of both pictures over the train cycles."""
     assert isinstance(frontend, Pictures)
     count, total, squares = 0, torch.zeros(2, 64, dtype=torch.float64), torch.zeros(2, 64, dtype=torch.float64)
-    for batch in in_order(data.waves, data.labels, 16, rows=data.rows("train")):
-        pictures = frontend.source.pictures(batch.wave.to(device)).double().cpu()
+    for batch in in_order(dataset, 16, rows=dataset.rows("train")):
+        pictures = frontend.source.pictures(batch.inputs.to(device)).double().cpu()
         count += pictures.shape[0] * pictures.shape[3]
         total += pictures.sum(dim=(0, 3))
         squares += pictures.square().sum(dim=(0, 3))
@@ -87,6 +88,6 @@ def build_model(config: Config, *, size: str) -> ArscNet:
     return ArscNet() if size == "base" else ArscNet(depth=10, width=16)
 
 
-def rolled(config: Config, wave: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, N) -> half of the clips turned round by a random number of samples."""
-    return roll(wave, generator=generator)
+def roll_waveforms(config: Config, batch: Batch, generator: torch.Generator) -> Batch:
+    """Waveforms (B, N) -> half of them turned round by a random number of samples."""
+    return replace(batch, inputs=roll(batch.inputs, generator=generator))

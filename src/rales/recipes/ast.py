@@ -105,7 +105,7 @@ def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
 def prepare(config: Config) -> Preparation:
     """Config -> preparation of one waveform a cycle, faded where the recording begins and ends."""
     settings = {**wave_settings(config), "fade_samples": config.audio.fade_samples}
-    return Preparation(faded_recording, settings, settings["samples"])
+    return Preparation(faded_recording, settings, (settings["samples"],))
 
 
 def faded_recording(

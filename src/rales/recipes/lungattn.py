@@ -64,7 +64,7 @@ def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected", r
                 precision="float32" if original else "auto",
             ),
         ),
-        frontend=partial(build_frontend, side=SIDES[size]),
+        frontend=build_frontend,
         model=partial(build_model, side=SIDES[size] // 16, original=original),
         augment=unchanged,
         batch_loss=mixed_loss,
@@ -82,13 +82,13 @@ def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected", r
 
 
 def prepare(config: Config, *, side: int, remove_mean: bool, rate_hz: int, iterations: int) -> Preparation:
-    """-> preparation of three pictures a cycle, flat."""
+    """-> preparation of three pictures a cycle."""
     settings = {"side": side, "remove_mean": remove_mean, "rate_hz": rate_hz, "iterations": iterations}
-    return Preparation(pictures, settings, 3 * side * side, together=pictures_of_cycles)
+    return Preparation(pictures, settings, (3, side, side), together=pictures_of_cycles)
 
 
 def pictures(path: str | Path, start_s: float, end_s: float, **settings: Any) -> NDArray[np.float32]:
-    """One cycle -> (3 * side * side,): low-Q, high-Q and residual part; at its native rate if rate_hz is 0."""
+    """One cycle -> (3, side, side): low-Q, high-Q and residual part; at its native rate if rate_hz is 0."""
     return pictures_of_cycles([(path, start_s, end_s)], **settings)[0]
 
 
@@ -99,7 +99,7 @@ def pictures_of_cycles(
     found = [wave_to_split(*cycle, rate_hz=rate_hz, remove_mean=remove_mean) for cycle in cycles]
     split = dual_q_of_cycles([wave for wave, _ in found], iterations=iterations)
     drawn = [lungattn_picture(*parts, rate_hz, size=side) for parts, (_, rate_hz) in zip(split, found, strict=True)]
-    return [picture.float().flatten().numpy() for picture in drawn]
+    return [picture.float().numpy() for picture in drawn]
 
 
 def wave_to_split(
@@ -111,9 +111,9 @@ def wave_to_split(
     return resample(wave, native_hz, rate_hz or native_hz), rate_hz or native_hz
 
 
-def build_frontend(config: Config, *, side: int) -> nn.Module:
-    """-> module (B, 3 * side * side) -> (B, 3, side, side)."""
-    return nn.Unflatten(1, (3, side, side))
+def build_frontend(config: Config) -> nn.Module:
+    """-> module that passes the prepared pictures (B, 3, side, side) on."""
+    return nn.Identity()
 
 
 def build_model(config: Config, *, side: int, original: bool) -> LungAttn:

@@ -64,7 +64,7 @@ def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected", r
                 precision="float32" if original else "auto",
             ),
         ),
-        frontend=partial(build_frontend, side=SIDES[size]),
+        frontend=build_frontend,
         model=partial(build_model, original=original),
         augment=unchanged,
         batch_loss=mixed_loss,
@@ -77,19 +77,18 @@ def recipe(size: str = "base", weights: str = "", fidelity: str = "corrected", r
 
 
 def prepare(config: Config, *, side: int, remove_mean: bool, rate_hz: int) -> Preparation:
-    """-> preparation of one picture a cycle, flat."""
-    return Preparation(picture, {"side": side, "remove_mean": remove_mean, "rate_hz": rate_hz}, side * side)
+    """-> preparation of one picture a cycle."""
+    return Preparation(picture, {"side": side, "remove_mean": remove_mean, "rate_hz": rate_hz}, (1, side, side))
 
 
 def picture(
     path: str | Path, start_s: float, end_s: float, *, side: int, remove_mean: bool, rate_hz: int
 ) -> NDArray[np.float32]:
-    """One cycle -> (side * side,) at its native rate, or at rate_hz if that is not 0."""
+    """One cycle -> (1, side, side) at its native rate, or at rate_hz if that is not 0."""
     wave, native_hz = read(path, start_s, end_s)
     wave = resample(wave, native_hz, rate_hz or native_hz)
     drawn = lungrn_picture(wave, rate_hz or native_hz, remove_mean=remove_mean, size=side)
-    flat: NDArray[np.float32] = drawn.float().flatten().numpy()
-    return flat
+    return np.asarray(drawn.float().numpy())
 
 
 def one_digit_labels(config: Config, table: pd.DataFrame) -> pd.DataFrame:
@@ -102,9 +101,9 @@ def one_digit_labels(config: Config, table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(label=read_as)
 
 
-def build_frontend(config: Config, *, side: int) -> nn.Module:
-    """-> module (B, side * side) -> (B, 1, side, side)."""
-    return nn.Unflatten(1, (1, side, side))
+def build_frontend(config: Config) -> nn.Module:
+    """-> module that passes the prepared pictures (B, 1, side, side) on."""
+    return nn.Identity()
 
 
 def build_model(config: Config, *, original: bool) -> LungRN:

@@ -74,7 +74,8 @@ def mscl(
     size: str = "base", weights: str = "", fidelity: str = "corrected", probe_epochs: str = "", views: str = ""
 ) -> Recipe:
     """-> contrastive pre-training on the classes and on sex x age, then a linear probe."""
-    recipe = with_views(system("moummad_mscl", size, weights, fidelity), mscl_loss, views)
+    recipe = replace(system("moummad_mscl", size, weights, fidelity), extras=("group",))
+    recipe = with_views(recipe, mscl_loss, views)
     return two_stages(recipe, probe_epochs or ("100" if recipe.options["size"] == "base" else "2"))
 
 
@@ -194,7 +195,7 @@ def mscl_loss(model: nn.Module, features: Tensor, step: Step, *, apart: bool) ->
     """Contrastive loss on the classes and, through a projector of its own, on sex x age."""
     encoded, label = two_views(model, features, step, apart=apart)
     of_class, of_group = (model.get_submodule(f"projectors.{i}")(encoded) for i in range(2))
-    loss = multi_sup_con(of_class, label, of_group, step.group.repeat(2))
+    loss = multi_sup_con(of_class, label, of_group, step.extras["group"].repeat(2))
     return loss, model.get_submodule("head")(encoded[: len(features)].detach())
 
 

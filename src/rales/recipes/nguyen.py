@@ -51,7 +51,8 @@ from rales.config import (
     one_of,
 )
 from rales.data import splits
-from rales.data.dataset import Data, device_spectra, number_of, train_positions, wave_settings
+from rales.data.dataset import Batch, CycleDataset, number_of, select_extras, train_positions, wave_settings
+from rales.data.device_spectra import measure_device_spectra
 from rales.data.icbhi import DEVICES
 from rales.data.loader import in_order
 from rales.data.waveform_cache import Preparation, segment
@@ -123,7 +124,8 @@ def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
         rows=with_copies,
         prepare=prepare,
         fit=partial(fit_gains, original=original),
-        wave_augment=rolled_and_warped,
+        wave_augment=roll_and_warp,
+        extras=("device_number",),
         whole_batches=True,
     )
 
@@ -137,27 +139,26 @@ def with_copies(config: Config, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def prepare(config: Config) -> Preparation:
-    """Config -> preparation of one waveform a row with the number of its device behind it."""
+    """Config -> preparation of one waveform a row."""
     settings = wave_settings(config)
-    return Preparation(clip, settings, settings["samples"] + 1, ("device_number", "copy"))
+    return Preparation(clip, settings, (settings["samples"],), ("copy",))
 
 
 def clip(
     path: str | Path,
     start_s: float,
     end_s: float,
-    device_number: int,
     copy: int,
     *,
     rate_hz: int,
     samples: int,
     resampler: Literal["soxr", "sinc"],
 ) -> NDArray[np.float32]:
-    """One cycle, or an altered copy of it -> (samples + 1,): the wave, continued by reflection, and its device."""
+    """One cycle, or an altered copy of it -> (samples,): the waveform, continued by reflection."""
     wave = segment(path, start_s, end_s, rate_hz=rate_hz, resampler=resampler)
     if copy:
         wave = altered(wave, np.random.default_rng([copy, round(1000 * start_s), round(1000 * end_s)]))
-    return np.append(reflect(wave, samples), np.float32(device_number))
+    return reflect(wave, samples)
 
 
 def altered(wave: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
@@ -173,25 +174,26 @@ def altered(wave: NDArray[np.float32], random: np.random.Generator) -> NDArray[n
     return changed
 
 
-def rolled_and_warped(config: Config, items: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, N + 1) -> (B, N + 3): half of the waves rolled; behind the device alpha and corner of a warp."""
-    wave, device = items[:, :-1], items[:, -1:]
-    draw = torch.rand(len(items), 2, generator=generator)
+def roll_and_warp(config: Config, batch: Batch, generator: torch.Generator) -> Batch:
+    """Waveforms (B, N) -> half of them rolled; the extra `warp` (B, 2) has alpha and corner of a frequency warp."""
+    draw = torch.rand(len(batch.inputs), 2, generator=generator)
     warp = torch.tensor([0.9, 3200.0]) + draw * torch.tensor([0.2, 600.0])
-    return torch.cat([roll(wave, generator=generator), device, warp.to(items)], dim=1)
+    return replace(batch, inputs=roll(batch.inputs, generator=generator), extras={**batch.extras, "warp": warp})
 
 
 class Pictures(nn.Module):
-    """(B, samples + 1), or + 3 with a warp -> (B, 3, side, side): spectrum corrected, log-mel, standardised.
+    """Waveforms (B, samples), device numbers (B,) -> (B, 3, side, side): spectrum corrected, log-mel, standardised.
 
-    `gains` (devices + 1, bins) multiply the spectrum of each device; the last row is that of an unknown one.
+    `gains` (devices + 1, bins) multiply the spectrum of each device; the last row is that of an unknown one. In
+    training `warp` (B, 2) has alpha and corner of each row's frequency warp.
     """
+
+    takes = ("device_number", "warp")
 
     gains: Tensor
 
     def __init__(self, config: Config, *, side: int) -> None:
         super().__init__()
-        self.samples = round(config.audio.rate_hz * config.audio.duration_s)
         self.register_buffer("gains", torch.ones(len(DEVICES) + 1, FFT_SAMPLES // 2 + 1))
         self.picture = SquarePicture(
             "standardised",
@@ -202,23 +204,26 @@ class Pictures(nn.Module):
             mels=128,
         )
 
-    def forward(self, items: Tensor) -> Tensor:
-        wave, device = items[:, : self.samples], items[:, self.samples].long().clamp(0, len(DEVICES))
-        corrected = apply_gains(wave, self.gains[device])
-        warp = items[:, self.samples + 1 :] if items.shape[1] > self.samples + 1 else None
-        picture: Tensor = self.picture(corrected, warp)
-        return picture
+    def forward(self, waveforms: Tensor, device_number: Tensor, warp: Tensor | None = None) -> Tensor:
+        pictures: Tensor = self.picture(apply_gains(waveforms, self.gains[device_number]), warp)
+        return pictures
 
 
 def fit_gains(
-    config: Config, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device, *, original: bool
+    config: Config,
+    frontend: nn.Module,
+    model: nn.Module,
+    dataset: CycleDataset,
+    device: torch.device,
+    *,
+    original: bool,
 ) -> None:
     """Gains that bring each device's mean spectrum to the mean of all devices; of train cycles, or of all."""
     assert isinstance(frontend, Pictures)
-    plain = data.table["copy"].to_numpy() == 0
-    part = plain if original else plain & (data.table["split"].to_numpy() == "train")
-    known = part & (data.table["device_number"].to_numpy() < len(DEVICES))
-    spectra = device_spectra(data, known, samples=frontend.samples, fft_samples=FFT_SAMPLES)
+    plain = dataset.table["copy"].to_numpy() == 0
+    part = plain if original else plain & (dataset.table["split"].to_numpy() == "train")
+    known = part & (dataset.extras["device_number"] < len(DEVICES))
+    spectra = measure_device_spectra(dataset, known, FFT_SAMPLES)
     if spectra:  # else nobody's device is known
         limits = [BAND_LIMITS_HZ.get(DEVICES[number], config.audio.rate_hz / 2) for number in spectra]
         gains = correction_gains(torch.stack(list(spectra.values())), config.audio.rate_hz, band_limits_hz=limits)
@@ -226,22 +231,29 @@ def fit_gains(
 
 
 def fit_both(
-    config: Config, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device, *, original: bool
+    config: Config,
+    frontend: nn.Module,
+    model: nn.Module,
+    dataset: CycleDataset,
+    device: torch.device,
+    *,
+    original: bool,
 ) -> None:
     """The gains, then what the source classes of ImageNet say about ours (stage 0 of co-tuning)."""
-    fit_gains(config, frontend, model, data, device, original=original)
+    fit_gains(config, frontend, model, dataset, device, original=original)
     assert isinstance(model, CoTuning)
-    plain = data.table[data.table["copy"] == 0]
+    plain = dataset.table[dataset.table["copy"] == 0]
     held_out = splits.validation(plain, 0.1, config.split.seed)
     logits, labels = {}, {}
     for part in ("train", "validation"):
         rows = np.flatnonzero((held_out["split"] == part).to_numpy() & (plain["split"] == "train").to_numpy())
+        source_logits = []
         with torch.no_grad():
-            found = [
-                model.both(frontend(batch.wave.to(device)))[1].float().cpu()
-                for batch in in_order(data.waves, data.labels, 16, rows=rows)
-            ]
-        logits[part], labels[part] = torch.cat(found), torch.from_numpy(data.labels[rows])
+            for batch in in_order(dataset, 16, rows=rows):
+                batch = batch.to(device)
+                pictures = frontend(batch.inputs, **select_extras(frontend, batch.extras))
+                source_logits.append(model.both(pictures)[1].float().cpu())
+        logits[part], labels[part] = torch.cat(source_logits), torch.from_numpy(dataset.class_numbers[rows])
     model.relationship.copy_(
         category_relationship(logits["train"], labels["train"], logits["validation"], labels["validation"])
     )

@@ -51,7 +51,17 @@ from rales.config import (
     one_of,
 )
 from rales.data import splits
-from rales.data.dataset import SECOND, Data, class_numbers, number_of, train_positions, wave_settings, with_joined
+from rales.data.dataset import (
+    SECOND,
+    Batch,
+    CycleDataset,
+    class_numbers,
+    number_of,
+    select_extras,
+    train_positions,
+    wave_settings,
+    with_joined,
+)
 from rales.data.icbhi import DEVICES
 from rales.data.loader import in_order
 from rales.data.waveform_cache import Preparation, segments
@@ -127,7 +137,8 @@ def recipe(
         rows=partial(with_pieces, joined=number_of_option("joined", joined)),
         prepare=partial(prepare, random_side=original),
         fit=fit,
-        wave_augment=augment_wave,
+        wave_augment=augment_waveforms,
+        extras=("device_number",),
         whole_batches=True,
     )
 
@@ -187,9 +198,9 @@ def with_pieces(config: Config, table: pd.DataFrame, *, joined: float) -> pd.Dat
 
 
 def prepare(config: Config, *, random_side: bool) -> Preparation:
-    """Config -> preparation of one waveform a piece with the number of its device behind it."""
+    """Config -> preparation of one waveform a piece."""
     settings = {**wave_settings(config), "random_side": random_side}
-    return Preparation(clip, settings, settings["samples"] + 1, (*SECOND, "piece", "device_number"))
+    return Preparation(clip, settings, (settings["samples"],), (*SECOND, "piece"))
 
 
 def clip(
@@ -200,40 +211,39 @@ def clip(
     second_start_s: float,
     second_end_s: float,
     piece: int,
-    device_number: int,
     *,
     rate_hz: int,
     samples: int,
     resampler: Literal["soxr", "sinc"],
     random_side: bool,
 ) -> NDArray[np.float32]:
-    """A piece of one cycle, or of two in a row -> (samples + 1,): the piece, filled from the whole; its device."""
+    """A piece of one cycle, or of two in a row -> (samples,): the piece, filled from the whole."""
     cycles = [(path, start_s, end_s), (second_path, second_start_s, second_end_s)]
     wave = np.concatenate(segments(cycles, rate_hz=rate_hz, resampler=resampler))
     found = pieces(wave, samples)
     chosen = found[min(piece, len(found) - 1)]  # rounding may leave one less than the seconds promise
     coin = np.random.default_rng([round(1000 * start_s), round(1000 * end_s), piece]).integers(2)
-    filled = duplicate(chosen, samples, side="before" if random_side and coin else "after", filler=wave)
-    return np.append(filled, np.float32(device_number))
+    return duplicate(chosen, samples, side="before" if random_side and coin else "after", filler=wave)
 
 
-def augment_wave(config: Config, items: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, N + 1) -> the same: half of the waves changed in one of five ways and filled again, half of all rolled."""
-    waves = items[:, :-1].clone()
+def augment_waveforms(config: Config, batch: Batch, generator: torch.Generator) -> Batch:
+    """Waveforms (B, N) -> half of them changed in one of five ways and filled again, half of all rolled."""
+    waveforms = batch.inputs.clone()
     random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
-    for wave in waves:
+    for waveform in waveforms:
         if random.random() < 0.5:
-            changed = one_of_five(wave.numpy(), config.audio.rate_hz, random)
-            wave.copy_(torch.from_numpy(duplicate(changed[: len(wave)], len(wave))))
-    return torch.cat([roll(waves, generator=generator), items[:, -1:]], dim=1)
+            changed = one_of_five(waveform.numpy(), config.audio.rate_hz, random)
+            waveform.copy_(torch.from_numpy(duplicate(changed[: len(waveform)], len(waveform))))
+    return replace(batch, inputs=roll(waveforms, generator=generator))
 
 
 class Pictures(nn.Module):
-    """(B, samples + 1) -> (B, 4, 192, frames): colours, standardised over the train cycles; number of the device.
+    """Waveforms (B, samples), device numbers (B,) -> (B, 3, 192, frames): colours, standardised over the train cycles.
 
-    The number stands in every place of a fourth channel, as a picture is all that the network gets. Rows of `devices`
-    are standardised over the train cycles of their own device.
+    Rows of `devices` are standardised over the train cycles of their own device.
     """
+
+    takes = ("device_number",)
 
     mean: Tensor
     std: Tensor
@@ -247,14 +257,13 @@ class Pictures(nn.Module):
             self.register_buffer(f"mean{suffix}", torch.tensor(self.source.mean))
             self.register_buffer(f"std{suffix}", torch.tensor(self.source.std))
 
-    def forward(self, items: Tensor) -> Tensor:
-        colours = self.source.picture(items[:, :-1])
-        picture = self.standardised(colours, "")
+    def forward(self, waveforms: Tensor, device_number: Tensor) -> Tensor:
+        colours = self.source.picture(waveforms)
+        pictures = self.standardised(colours, "")
         for device in self.devices:
-            rows = items[:, -1].round() == DEVICES.index(device)
-            picture[rows] = self.standardised(colours[rows], f"_{device}")
-        device_number = items[:, -1, None, None, None].expand(-1, 1, *picture.shape[2:])
-        return torch.cat([picture, device_number], dim=1)
+            rows = device_number == DEVICES.index(device)
+            pictures[rows] = self.standardised(colours[rows], f"_{device}")
+        return pictures
 
     def standardised(self, colours: Tensor, suffix: str) -> Tensor:
         """(B, 3, H, W) -> the same, standardised with the statistics of that name."""
@@ -262,12 +271,12 @@ class Pictures(nn.Module):
         return normalised(colours, tuple(mean), tuple(std))
 
 
-def fit(config: Config, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device) -> None:
+def fit(config: Config, frontend: nn.Module, model: nn.Module, dataset: CycleDataset, device: torch.device) -> None:
     """Mean of the train cycles' pictures per channel, and mean of their deviations, as the published code has it."""
     assert isinstance(frontend, Pictures)
     means, deviations = [], []
-    for batch in in_order(data.waves, data.labels, 16, rows=data.rows("train")):
-        deviation, mean = torch.std_mean(frontend.source.picture(batch.wave[:, :-1].to(device)), dim=(2, 3))
+    for batch in in_order(dataset, 16, rows=dataset.rows("train")):
+        deviation, mean = torch.std_mean(frontend.source.picture(batch.inputs.to(device)), dim=(2, 3))
         means.append(mean.cpu())
         deviations.append(deviation.cpu())
     frontend.mean.copy_(torch.cat(means).mean(dim=0))
@@ -275,27 +284,30 @@ def fit(config: Config, frontend: nn.Module, model: nn.Module, data: Data, devic
 
 
 class PerDevice(nn.Module):
-    """(B, 4, H, W) as of `Pictures` -> (B, 4) logits of the network of each row's device, or of the one for all."""
+    """Pictures (B, 3, H, W), device numbers (B,) -> (B, 4) logits of the network of each row's device, or of the one
+    for all."""
+
+    takes = ("device_number",)
 
     def __init__(self, networks: dict[str, Headed]) -> None:
         super().__init__()
         self.networks = nn.ModuleDict(networks)
 
-    def forward(self, features: Tensor) -> Tensor:
-        return self.routed(features, "forward")
+    def forward(self, pictures: Tensor, device_number: Tensor) -> Tensor:
+        return self.routed("forward", pictures, device_number)
 
-    def embed(self, features: Tensor) -> Tensor:
-        """(B, 4, H, W) -> (B, D) pooled features."""
-        return self.routed(features, "embed")
+    def embed(self, pictures: Tensor, device_number: Tensor) -> Tensor:
+        """(B, 3, H, W), (B,) -> (B, D) pooled features."""
+        return self.routed("embed", pictures, device_number)
 
-    def routed(self, features: Tensor, function: str) -> Tensor:
+    def routed(self, function: str, pictures: Tensor, device_number: Tensor) -> Tensor:
         """Each row through the function of its device's network."""
-        picture, device = features[:, :-1], features[:, -1, 0, 0].round().long()
-        names = [DEVICES[i] if i < len(DEVICES) and DEVICES[i] in self.networks else ALL for i in device.tolist()]
+        devices = device_number.tolist()
+        names = [DEVICES[i] if i < len(DEVICES) and DEVICES[i] in self.networks else ALL for i in devices]
         places = {name: [row for row, other in enumerate(names) if other == name] for name in dict.fromkeys(names)}
-        answers = [getattr(self.networks[name], function)(picture[rows]) for name, rows in places.items()]
+        answers = [getattr(self.networks[name], function)(pictures[rows]) for name, rows in places.items()]
         order = torch.tensor([row for rows in places.values() for row in rows]).argsort()
-        return torch.cat(answers)[order.to(features.device)]
+        return torch.cat(answers)[order.to(pictures.device)]
 
 
 def build_model(config: Config, *, size: str, devices: tuple[str, ...]) -> PerDevice:
@@ -312,5 +324,5 @@ def build_model(config: Config, *, size: str, devices: tuple[str, ...]) -> PerDe
 
 def fixed_weight_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:
     """Cross-entropy with the published weights, on batches whose classes are drawn equally often already."""
-    logits = model(features)
+    logits = model(features, **select_extras(model, step.extras))
     return F.cross_entropy(logits.float(), step.label, logits.new_tensor(CLASS_WEIGHTS, dtype=torch.float32)), logits

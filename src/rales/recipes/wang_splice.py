@@ -19,6 +19,7 @@ often where two devices have them, are drawn once and join the train rows: 30 ep
 spliced.
 """
 
+from dataclasses import replace
 from functools import partial
 from itertools import permutations
 from pathlib import Path
@@ -37,14 +38,15 @@ from rales.audio.waveform_augment import domain_pairs, splice
 from rales.config import FIDELITIES, Audio, Config, Model, Recipe, Training, base_or_tiny, one_of
 from rales.data.dataset import (
     SECOND,
-    Data,
+    Batch,
+    CycleDataset,
     class_numbers,
-    device_spectra,
     number_of,
     train_positions,
     wave_settings,
     with_joined,
 )
+from rales.data.device_spectra import measure_device_spectra
 from rales.data.icbhi import DEVICES
 from rales.data.waveform_cache import Preparation, segments
 from rales.models.heads import Headed
@@ -89,7 +91,8 @@ def recipe(
         rows=with_spliced if spliced else with_devices,
         prepare=prepare,
         fit=None if spliced else fit_gains,
-        wave_augment=None if spliced else transferred,
+        wave_augment=None if spliced else choose_devices,
+        extras=("device_number",),
         whole_batches=True,
     )
 
@@ -116,9 +119,9 @@ def with_devices(config: Config, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def prepare(config: Config) -> Preparation:
-    """Config -> preparation of one waveform a row with the number of its (first) device behind it."""
+    """Config -> preparation of one waveform a row."""
     settings = wave_settings(config)
-    return Preparation(clip, settings, settings["samples"] + 1, (*SECOND, "ratio", "device_number"))
+    return Preparation(clip, settings, (settings["samples"],), (*SECOND, "ratio"))
 
 
 def clip(
@@ -129,51 +132,50 @@ def clip(
     second_start_s: float,
     second_end_s: float,
     ratio: float,
-    device_number: int,
     *,
     rate_hz: int,
     samples: int,
     resampler: Literal["soxr", "sinc"],
 ) -> NDArray[np.float32]:
-    """One cycle, or two of them spliced at `ratio` -> (samples + 1,): the wave, and its device."""
+    """One cycle, or two of them spliced at `ratio` -> (samples,) waveform."""
     cycles = [(path, start_s, end_s), (second_path, second_start_s, second_end_s)]
     wave, *second = segments(cycles, rate_hz=rate_hz, resampler=resampler)
     if second:
         wave = splice(wave, second[0], ratio, round(0.05 * rate_hz))
-    return np.append(duplicate(wave[:samples], samples), np.float32(device_number))
+    return duplicate(wave[:samples], samples)
 
 
-def transferred(config: Config, items: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, N + 1) -> (B, N + 2): behind the device a number that chooses another one, below 0 for half of the rows."""
-    choice = 2 * torch.rand(len(items), 1, generator=generator) - 1
-    return torch.cat([items, choice.to(items)], dim=1)
+def choose_devices(config: Config, batch: Batch, generator: torch.Generator) -> Batch:
+    """Adds the extra `choice` (B,), which chooses another device for each row, and is below 0 for half of them."""
+    choice = 2 * torch.rand(len(batch.inputs), generator=generator) - 1
+    return replace(batch, extras={**batch.extras, "choice": choice})
 
 
 class Pictures(nn.Module):
-    """(B, samples + 1), or + 2 with a choice of another device -> (B, 3, side, side).
+    """Waveforms (B, samples), device numbers (B,) -> (B, 3, side, side).
 
     `gains` (devices, devices, bins) turn the mean spectrum of one device into that of another; 0 where either has no
-    train cycles.
+    train cycles. In training `choice` (B,) chooses the other device of each row.
     """
+
+    takes = ("device_number", "choice")
 
     gains: Tensor
 
     def __init__(self, config: Config, *, side: int) -> None:
         super().__init__()
         rate_hz = config.audio.rate_hz
-        self.samples = round(rate_hz * config.audio.duration_s)
         self.register_buffer("gains", torch.zeros(len(DEVICES), len(DEVICES), FFT_SAMPLES // 2 + 1))
         self.picture = SquarePicture(
             "imagenet", size=side, sample_rate_hz=rate_hz, fft_samples=FFT_SAMPLES, hop_samples=128, mels=64
         )
 
-    def forward(self, items: Tensor) -> Tensor:
-        wave = items[:, : self.samples]
-        if items.shape[1] > self.samples + 1:
-            gains = [self.towards_another(int(device), float(choice)) for device, choice in items[:, self.samples :]]
-            wave = apply_gains(wave, torch.stack(gains))
-        picture: Tensor = self.picture(wave)
-        return picture
+    def forward(self, waveforms: Tensor, device_number: Tensor, choice: Tensor | None = None) -> Tensor:
+        if choice is not None:
+            rows = zip(device_number.tolist(), choice.tolist(), strict=True)
+            waveforms = apply_gains(waveforms, torch.stack([self.towards_another(*row) for row in rows]))
+        pictures: Tensor = self.picture(waveforms)
+        return pictures
 
     def towards_another(self, device: int, choice: float) -> Tensor:
         """Own device and a number in [-1, 1) -> (bins,) gains towards the device that it chooses, of those that have
@@ -185,12 +187,14 @@ class Pictures(nn.Module):
         return others[int(choice * len(others))]
 
 
-def fit_gains(config: Config, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device) -> None:
+def fit_gains(
+    config: Config, frontend: nn.Module, model: nn.Module, dataset: CycleDataset, device: torch.device
+) -> None:
     """What turns the mean spectrum of each device's train cycles into each other's."""
     assert isinstance(frontend, Pictures)
     rate_hz = config.audio.rate_hz
-    known = (data.table["split"].to_numpy() == "train") & (data.table["device_number"].to_numpy() < len(DEVICES))
-    spectra = device_spectra(data, known, samples=frontend.samples, fft_samples=FFT_SAMPLES)
+    known = (dataset.table["split"].to_numpy() == "train") & (dataset.extras["device_number"] < len(DEVICES))
+    spectra = measure_device_spectra(dataset, known, FFT_SAMPLES)
     for own, other in permutations(spectra, 2):
         gains = correction_gains(spectra[own][None], rate_hz, band_limits_hz=[rate_hz / 2], reference=spectra[other])
         frontend.gains[own, other] = gains[0].to(device)

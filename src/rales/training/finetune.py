@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rales.config import Config, Recipe, Step, to_dict
 from rales.data import loader, splits
-from rales.data.dataset import Data, class_numbers, cycle_waves, rows_of, scored_together
+from rales.data.dataset import Batch, CycleDataset, class_numbers, load_dataset, select_extras
 from rales.evaluation import predictions
 from rales.evaluation.metrics import confusion, icbhi_scores, mean_auroc
 from rales.files.atomic import lock_folder
@@ -76,9 +76,7 @@ def train(
     finished = here.rank == 0 and run_folder.begin(out, record)
     if any(here.gather(finished)):  # and nobody reads the folder before rank 0 has made it
         return stored_figures(out) if here.rank == 0 else {}
-    items = rows_of(table, recipe)
-    waves = cycle_waves(items, recipe, progress=progress and here.rank == 0, folder=cache_folder)
-    data = Data(items, waves, scored_together(config, 16))
+    dataset = load_dataset(table, recipe, progress=progress and here.rank == 0, folder=cache_folder)
 
     torch.manual_seed(config.seed)
     frontend = recipe.frontend(config).to(here.device)
@@ -86,16 +84,16 @@ def train(
     optimisers = make_optimisers(model, config)
     state = resume(out, model, frontend, optimisers, record)
     if recipe.fit is not None and state["epoch"] == 0:
-        recipe.fit(config, frontend.eval(), model.eval(), data, here.device)
+        recipe.fit(config, frontend.eval(), model.eval(), dataset, here.device)
     if here.rank == 0:
         run_folder.forget_after(out, state["epoch"])
         scored = {line["epoch"] for line in run_folder.read_metrics(out) if line.get("split") == "test"}
         epoch_logits.forget_after(out, state["epoch"], scored)
-        if problem := selection_problem(to_dict(config.train), data.labels[data.rows("validation")]):
+        if problem := selection_problem(to_dict(config.train), dataset.class_numbers[dataset.rows("validation")]):
             log.warning("%s: %s", out, problem)
     # blocks above the last fused layer get no gradient
     network = DistributedDataParallel(model, find_unused_parameters=True) if here.world > 1 else model
-    weight = loss_weights(data, config).to(here.device)
+    weight = loss_weights(dataset, config).to(here.device)
 
     epochs = progress_bar(
         range(state["epoch"] + 1, config.train.epochs + 1),
@@ -108,18 +106,18 @@ def train(
     )
     for epoch in epochs:
         started = time.perf_counter()
-        lines = [train_epoch(recipe, network, frontend, optimisers, data, weight, epoch, here, out)]
+        lines = [train_epoch(recipe, network, frontend, optimisers, dataset, weight, epoch, here, out)]
         logits = {}
         if epoch % config.train.evaluate_every == 0 or epoch == config.train.epochs:
-            for part in data.parts_to_watch():
-                line, logits[part] = evaluate_part(model, frontend, data, part, weight, epoch, here)
+            for part in dataset.parts_to_watch():
+                line, logits[part] = evaluate_part(model, frontend, dataset, part, weight, epoch, here)
                 lines.append(line)
         if here.rank == 0:
             lines[0]["seconds"] = round(time.perf_counter() - started, 3)
             keep(out, model, frontend, optimisers, lines, logits, state, epoch, record)
             epochs.set_postfix(shown_figures(lines), refresh=False)
     here.gather("trained")
-    figures = finish(out, model, frontend, data, here, state, record) if here.rank == 0 else {}
+    figures = finish(out, model, frontend, dataset, here, state, record) if here.rank == 0 else {}
     here.gather("finished")
     return figures
 
@@ -183,7 +181,7 @@ def train_epoch(
     network: nn.Module,
     frontend: nn.Module,
     optimisers: dict[str, torch.optim.Optimizer],
-    data: Data,
+    dataset: CycleDataset,
     weight: Tensor,
     epoch: int,
     here: Place,
@@ -199,19 +197,18 @@ def train_epoch(
     frontend.train()
     torch.manual_seed(seed_of(config.seed, epoch, 0, here.rank))  # for dropout
     lr = scheduled_lr(epoch - 1, config)
-    all_steps = math.ceil(len(data.rows("train")) / train.batch_size)
+    all_steps = math.ceil(len(dataset.rows("train")) / train.batch_size)
     for optimiser in optimisers.values():
         set_lr(optimiser, lr)
         optimiser.zero_grad()
 
     counts, loss_sum, steps, rates = np.zeros((len(CLASSES), len(CLASSES)), np.int64), 0.0, 0, 0.0
     for batch in loader.shuffled(
-        data.waves,
-        data.labels,
+        dataset,
         train.batch_size,
         seed=config.seed,
         epoch=epoch,
-        rows=data.rows("train"),
+        rows=dataset.rows("train"),
         sampler=train.sampler,
         drop_last=train.drop_last,
         part=(here.rank, here.world),
@@ -221,24 +218,22 @@ def train_epoch(
         with torch.no_grad():
             # a process without rows in a short last batch goes through the motions with a silent clip that counts 0,
             # since the others wait for its gradients and attention on a GPU may refuse an empty batch
-            idle = len(batch.wave) == 0
-            wave = torch.zeros(1, data.waves.shape[1]) if idle else batch.wave
+            idle = len(batch.rows) == 0
+            batch = batch.with_silent_row() if idle else batch
             if recipe.wave_augment is not None:
-                wave = recipe.wave_augment(config, wave, generator)
-            features = frontend(wave.to(here.device, non_blocking=True))
+                batch = recipe.wave_augment(config, batch, generator)
+            batch = batch.to(here.device)
+            features = frontend(batch.inputs, **select_extras(frontend, batch.extras))
             features = recipe.augment(config, features, generator)
 
-        label = torch.zeros(1, dtype=torch.int64) if idle else batch.label
-        label, whole_label = label.to(here.device), batch.whole_label.to(here.device)
-        group = torch.zeros(1, dtype=torch.int64) if idle else torch.from_numpy(data.groups[batch.rows])
-        group = group.to(here.device)
         before = {k: v.clone() for k, v in network.state_dict().items()} if train.interpolate != 1 else {}
 
         # gradients of the pieces add up to those of the batch
-        for rows, last in pieces(len(label), train.micro_batch):
+        for rows, last in pieces(len(batch.label), train.micro_batch):
             with here.synchronising(network, last):
                 with here.autocast():
-                    step = Step(config, label[rows], whole_label, weight, group[rows], generator)
+                    extras = {name: values[rows] for name, values in batch.extras.items()}
+                    step = Step(config, batch.label[rows], batch.whole_label, weight, extras, generator)
                     loss, logits = recipe.batch_loss(network, features[rows], step)
                 # DDP takes the mean over processes where the loss is a sum
                 (loss * (0 if idle else here.world)).backward()
@@ -246,7 +241,7 @@ def train_epoch(
                 continue
             loss_sum += loss.item()
             run_folder.stop_if_diverged(out, loss_sum, "the loss", epoch, steps + 1, "train.lr", train.lr)
-            counts += confusion(label[rows].cpu(), logits.argmax(dim=1).cpu())
+            counts += confusion(batch.label[rows].cpu(), logits.argmax(dim=1).cpu())
 
         if epoch <= train.warmup_epochs:
             warm_lr = lr * (epoch - 1 + (steps + 1) / all_steps) / train.warmup_epochs
@@ -277,11 +272,11 @@ def train_epoch(
     }
 
 
-def loss_weights(data: Data, config: Config) -> Tensor:
+def loss_weights(dataset: CycleDataset, config: Config) -> Tensor:
     """-> (classes,) weights of the loss: from the classes' frequencies among the train rows, or all 1."""
     if config.train.class_weights == "none":
         return torch.ones(len(CLASSES))
-    return class_weights(np.bincount(data.labels[data.rows("train")], minlength=len(CLASSES)).tolist())
+    return class_weights(np.bincount(dataset.class_numbers[dataset.rows("train")], minlength=len(CLASSES)).tolist())
 
 
 def seed_of(seed: int, epoch: int, step: int, rank: int) -> int:
@@ -299,7 +294,7 @@ def pieces(rows: int, size: int) -> Iterator[tuple[slice, bool]]:
 
 @torch.inference_mode()
 def part_logits(
-    model: nn.Module, frontend: nn.Module, data: Data, part: str, here: Place
+    model: nn.Module, frontend: nn.Module, dataset: CycleDataset, part: str, here: Place
 ) -> tuple[pd.DataFrame, Tensor]:
     """-> a part's cycles in table order, and their (n, classes) logits; processes share the work, whole batches each.
 
@@ -308,23 +303,30 @@ def part_logits(
     """
     model.eval()
     frontend.eval()
-    everyone = data.rows(part)
-    batch_of = np.arange(len(everyone)) // data.together
+    everyone = dataset.rows(part)
+    batch_of = np.arange(len(everyone)) // dataset.scored_together
     rows = everyone[batch_of * here.world // (batch_of[-1] + 1) == here.rank]
     logits = [torch.zeros(0, len(CLASSES))]
-    reading = loader.in_order(data.waves, data.labels, data.together, rows=rows) if len(rows) else ()
-    logits += [model(frontend(batch.wave.to(here.device))).cpu() for batch in reading]
+    reading = loader.in_order(dataset, dataset.scored_together, rows=rows) if len(rows) else ()
+    logits += [score_batch(model, frontend, batch.to(here.device)).cpu() for batch in reading]
     found = torch.cat(here.gather(torch.cat(logits))).numpy()
-    predictions.check_numbers(data.table.iloc[everyone], found)
-    cycles, pooled = predictions.pooled(data.table.iloc[everyone], found)
+    predictions.check_numbers(dataset.table.iloc[everyone], found)
+    cycles, pooled = predictions.pooled(dataset.table.iloc[everyone], found)
     return cycles, torch.from_numpy(pooled)
 
 
+def score_batch(model: nn.Module, frontend: nn.Module, batch: Batch) -> Tensor:
+    """-> (B, classes) logits of a batch that is on the device of front-end and model."""
+    features = frontend(batch.inputs, **select_extras(frontend, batch.extras))
+    logits: Tensor = model(features, **select_extras(model, batch.extras))
+    return logits
+
+
 def evaluate_part(
-    model: nn.Module, frontend: nn.Module, data: Data, part: str, weight: Tensor, epoch: int, here: Place
+    model: nn.Module, frontend: nn.Module, dataset: CycleDataset, part: str, weight: Tensor, epoch: int, here: Place
 ) -> tuple[dict[str, Any], Tensor]:
     """-> the line of metrics of validation or test cycles, and their (n, classes) float32 logits."""
-    cycles, logits = part_logits(model, frontend, data, part, here)
+    cycles, logits = part_logits(model, frontend, dataset, part, here)
     label = torch.from_numpy(class_numbers(cycles))
     loss = nn.functional.cross_entropy(logits, label, weight.cpu()).item()
     scores = icbhi_scores(confusion(label, logits.argmax(dim=1)))
@@ -433,7 +435,7 @@ def finish(
     out: Path,
     model: nn.Module,
     frontend: nn.Module,
-    data: Data,
+    dataset: CycleDataset,
     here: Place,
     state: dict[str, Any],
     record: dict[str, Any],
@@ -448,7 +450,7 @@ def finish(
     tensors, about = run_folder.read_checkpoint(out / "best.safetensors")
     load_tensors(tensors, model, frontend)
     alone = replace(here, rank=0, world=1)
-    found = {part: part_logits(model, frontend, data, part, alone) for part in data.parts_to_watch()}
+    found = {part: part_logits(model, frontend, dataset, part, alone) for part in dataset.parts_to_watch()}
     scored = {part: logits.double().softmax(dim=1).numpy() for part, (_, logits) in found.items()}
     rows = found["test"][0]
     figures = predictions.figures_of(
@@ -458,14 +460,14 @@ def finish(
         record=record,
         whole_database=record["split"]["whole_database"],
     )
-    if problem := selection_problem(record["config"]["train"], data.labels[data.rows("validation")]):
+    if problem := selection_problem(record["config"]["train"], dataset.class_numbers[dataset.rows("validation")]):
         figures["warnings"].append(problem)
     for warning in figures["warnings"]:
         log.warning("%s: %s", out, warning)
     if "validation" in scored:
         true = {part: class_numbers(cycles) for part, (cycles, _) in found.items()}
         figures |= predictions.from_validation(true, scored)
-        patients = data.table.iloc[data.rows("validation")]["patient"].nunique()
+        patients = dataset.table.iloc[dataset.rows("validation")]["patient"].nunique()
         known = predictions.calibration(true["validation"], scored["validation"], patients)
         run_folder.save_tensors(out / "best.safetensors", tensors, {**about, "calibration": known})
         validation = predictions.predictions(found["validation"][0], scored["validation"])

@@ -11,7 +11,7 @@ from torch import nn
 
 from rales.config import Config, Recipe
 from rales.data import splits
-from rales.data.dataset import Data, cycle_waves, rows_of, scored_together
+from rales.data.dataset import load_dataset
 from rales.files.atomic import lock_folder
 from rales.models.m2d_checkpoints import check_whole
 from rales.training import finetune, run_folder
@@ -86,9 +86,7 @@ def put_together(
     with lock_folder(out):
         if run_folder.begin(out, record):
             return finetune.stored_figures(out)
-        rows = rows_of(table, recipe)
-        waves = cycle_waves(rows, recipe, progress=progress, folder=cache_folder)
-        data = Data(rows, waves, scored_together(config, 16))
+        dataset = load_dataset(table, recipe, progress=progress, folder=cache_folder)
         frontend, model = recipe.frontend(config).to(here.device), recipe.model(config).to(here.device)
         tensors: dict[str, torch.Tensor] = {}
         for ours, (checkpoint, theirs) in sources.items():
@@ -99,10 +97,10 @@ def put_together(
                     tensors.setdefault(name, value)
         check_whole(tensors, finetune.tensors_of(model, frontend), out)
         finetune.load_tensors(tensors, model, frontend)
-        weight = finetune.loss_weights(data, config)
-        watched = data.parts_to_watch()
-        lines = [finetune.evaluate_part(model, frontend, data, part, weight, epochs, here)[0] for part in watched]
+        weight = finetune.loss_weights(dataset, config)
+        watched = dataset.parts_to_watch()
+        lines = [finetune.evaluate_part(model, frontend, dataset, part, weight, epochs, here)[0] for part in watched]
         (out / "metrics.jsonl").unlink(missing_ok=True)
         run_folder.append_metrics(out, lines)
         state = {"epoch": epochs, "best_score": None, "best_epoch": None}
-        return finetune.finish(out, model, frontend, data, here, state, record)
+        return finetune.finish(out, model, frontend, dataset, here, state, record)

@@ -13,7 +13,6 @@ import pandas as pd
 from rales.audio import io, quality
 from rales.evaluation import predictions
 from rales.inference import attribution, audio_reader
-from rales.inference.engines import Waveforms
 from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
 from rales.training.run_folder import clean
@@ -46,7 +45,7 @@ def score_spans(model: Predictor, sound: Path, spans: Sequence[Span]) -> list[Ro
     judged = np.array([verdict.judged for verdict in verdicts], dtype=bool)
     probabilities = np.full((len(spans), len(model.classes)), np.nan)
     scored = judged | (model.recipe.config.audio.scope == "batch")  # then they are neighbours of the others
-    probabilities[scored] = model.probabilities(waves(model, sound, list(compress(spans, scored))))
+    probabilities[scored] = model.score_spans(sound, list(compress(spans, scored)))
     probabilities[~judged] = np.nan
     predictions.check_numbers(rows[judged], probabilities[judged])
     table = predictions.predictions(rows, probabilities, model.decision())
@@ -64,14 +63,6 @@ def quality_of(rows: Sequence[Row]) -> Row:
     return {"judged": len(refused) < len(rows) or not rows, "quality": name, "quality_reason": reason}
 
 
-def waves(model: Predictor, sound: Path, spans: Sequence[Span]) -> Waveforms:
-    """Decoded sound and stretches -> (n, samples), each as training saw a cycle."""
-    audio = model.recipe.config.audio
-    segments = io.segments(sound, spans)
-    found = [audio_reader.prepare_cycle(segment, rate_hz, audio) for segment, rate_hz in segments]
-    return np.stack(found) if found else np.empty((0, round(audio.rate_hz * audio.duration_s)), np.float32)
-
-
 def why(model: Predictor, sound: Path, span: Span, target: str | None) -> Row:
     """Decoded sound, one stretch, class (None: the one predicted) -> its explanation (see schemas.Explanation).
 
@@ -83,7 +74,7 @@ def why(model: Predictor, sound: Path, span: Span, target: str | None) -> Row:
     if target is not None and target not in model.classes:
         raise ValueError(f"the model does not know {target}; it tells {', '.join(model.classes)} apart")
 
-    (prepared,) = waves(model, sound, [span])
+    (prepared,) = audio_reader.read_spans(sound, [span], model.recipe.config.audio)
     if target is None:
         (row,) = score_spans(model, sound, [span])
         target = row["label"]
