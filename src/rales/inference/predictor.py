@@ -113,8 +113,8 @@ class Predictor:
         """The model in PyTorch. Errors: it is an exported artefact."""
         if self._torch_engine is None:
             raise ValueError(
-                "an exported artefact holds no vectors, only probabilities; give the run folder for vectors and "
-                "explanations"
+                "an exported artefact holds no vectors, only probabilities; give the run folder as --model, or serve "
+                "its run folder to see why"
             )
         return self._torch_engine
 
@@ -145,7 +145,7 @@ class Predictor:
         contract).
 
         Cycles come from an annotation beside the recording (then `true_label` is filled), else breaths are found in
-        its sound, else windows are taken (`source` tells; `cycles` chooses, see `recordings.cycles_of`). What must
+        its sound, else windows are taken (`source` tells; `cycles` chooses, see `audio_reader.find_cycles`). What must
         stand beside the answers is `.attrs["notice"]`.
 
         A recording that cannot be read raises a ValueError that names it; with a `problems` list given, its sentence
