@@ -44,7 +44,7 @@ def main() -> None:
         killer = threading.Thread(target=kill_in_the_middle, args=(out, asked.cluster, asked.recordings), daemon=True)
         killer.start()
         started = time.perf_counter()
-        found = batch_predict.run(
+        found = batch_predict.predict_manifest(
             place / "manifest.parquet",
             out,
             model=str(place / "model.safetensors"),

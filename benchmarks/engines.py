@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from benchmarks.vit_speed import EAGER, build
 
 from rales.cli.result_lines import bench_lines
-from rales.export.parity import Engine, Probabilities, Waves
-from rales.inference.predictor import Model
-from rales.jobs.benchmark import bench
+from rales.inference.engines import Engine, Probabilities, Waveforms
+from rales.inference.predictor import Predictor
+from rales.jobs.benchmark import run_benchmark
 
 
 def main() -> None:
@@ -30,21 +30,21 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rounds = 3 if options.quick else 9
-    print("\n".join(bench_lines(bench(batches=tuple(options.batch), rounds=rounds, tell=say, peer=public))))
+    print("\n".join(bench_lines(run_benchmark(batches=tuple(options.batch), rounds=rounds, tell=say, peer=public))))
 
 
 def say(sentence: str) -> None:
     print(sentence, file=sys.stderr)
 
 
-def public(model: Model) -> Engine:
+def public(model: Predictor) -> Engine:
     """Model -> the engine of a public network of its sizes behind the model's front-end."""
     network, frames = build(EAGER)
     network.eval()
 
     @torch.inference_mode()
-    def engine(waves: Waves) -> Probabilities:
-        logmel = model.frontend(torch.from_numpy(waves))
+    def engine(waves: Waveforms) -> Probabilities:
+        logmel = model.torch_engine.frontend(torch.from_numpy(waves))
         probabilities: Probabilities = network(F.pad(logmel, (0, frames - logmel.shape[3]))).softmax(dim=1).numpy()
         return probabilities
 

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rales.export.engine_selection import race, times_as_fast
+from rales.export.engine_selection import speed_ratio, time_engines
 from rales.models import M2D, ViT
 from rales.models.cpu_inference import bf16_pays
 from rales.training.optim import make_adamw
@@ -173,11 +173,11 @@ def main() -> None:
     assert all(abs(a - b) < 1e-3 for a, b in zip(losses[PLAIN], losses[FLOAT32], strict=True)), "not the same maths"
     if bf16_pays():
         turns[BF16] = rales_step(M2D(ViT(), mask_ratio=RATIO), logmel, noise, bf16=True)
-    seconds = race(turns, 3 if options.quick else 11)
+    seconds = time_engines(turns, 3 if options.quick else 11)
     print(f"\nPre-training step of ViT-base, batch {BATCH}, ms per clip of 6.08 s")
     print(f"  {'':15s} {'median':>8s} {'best':>8s}   times as fast as plain (median of rounds; best to best)")
     for name, values in seconds.items():
-        paired = times_as_fast(values, seconds[PLAIN])
+        paired = speed_ratio(values, seconds[PLAIN])
         middle_ms, best_ms = (1000 * value / BATCH for value in (statistics.median(values), min(values)))
         print(f"  {name:15s} {middle_ms:8.1f} {best_ms:8.1f}   {paired:5.2f} {min(seconds[PLAIN]) / min(values):5.2f}")
 

@@ -75,8 +75,8 @@ def counted(names: list[str]) -> str:
 def verdict_of(path: Path) -> Verdict:
     """File -> that of most of its cycles, as `rales predict` finds them; refused where none of them can be judged."""
     facts = io.info(path)
-    cycles = audio_reader.cycles_of(path, facts.duration_s, "segment")
-    found = audio_reader.with_verdicts(path, facts, cycles, "segment", gate=True).verdicts
+    cycles = audio_reader.find_cycles(path, facts.duration_s, "segment")
+    found = audio_reader.judge_cycles(path, facts, cycles, "segment", gate=True).verdicts
     judged = [verdict for verdict in found if verdict.judged]
     return Counter(judged or found).most_common(1)[0][0]
 

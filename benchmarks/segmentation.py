@@ -148,7 +148,7 @@ def fitted_filter(recordings: Sequence[Heard]) -> Detector:
 def steps_and_targets(one: Heard, times: float) -> tuple[Numbers, Numbers]:
     """Recording and a factor of its tempo -> what the filter sees of every step, and how near a start is (0 to 1)."""
     period_s = one.period_s * times
-    grids, _ = breath_segmentation.on_grids(one.levels, np.array([period_s]))
+    grids, _ = breath_segmentation.lay_on_grids(one.levels, np.array([period_s]))
     padded = np.pad(grids[0], ((STEPS, STEPS), (0, 0)))
     seen = sliding_window_view(padded, 2 * STEPS + 1, axis=0).reshape(grids.shape[1], -1)
     if times in WRONG:
@@ -177,11 +177,11 @@ def tempo_weights(rows: NDArray[Any], gains: NDArray[np.float64]) -> tuple[Numbe
 
 def tempos(levels: Numbers, finder: Detector) -> tuple[Numbers, list[NDArray[np.float64]]]:
     """Levels -> features (P, 8) and the boundaries in s of every tempo."""
-    grids, lengths = breath_segmentation.on_grids(levels, PERIODS_S)
-    scores = breath_segmentation.step_scores(grids, finder)
-    paths, totals = breath_segmentation.best_paths(scores, lengths, finder.cost)
-    bounds = [breath_segmentation.bounds_of(path, period_s) for path, period_s in zip(paths, PERIODS_S, strict=True)]
-    return breath_segmentation.features(grids, lengths, scores, paths, totals), bounds
+    grids, lengths = breath_segmentation.lay_on_grids(levels, PERIODS_S)
+    scores = breath_segmentation.score_steps(grids, finder)
+    paths, totals = breath_segmentation.find_best_paths(scores, lengths, finder.cost)
+    bounds = [breath_segmentation.path_times(path, period_s) for path, period_s in zip(paths, PERIODS_S, strict=True)]
+    return breath_segmentation.tempo_features(grids, lengths, scores, paths, totals), bounds
 
 
 def as_json(finder: Detector) -> str:
@@ -222,7 +222,7 @@ def patient_disjoint(recordings: Sequence[Heard]) -> None:
             add("windows as long as the median cycle", one, np.arange(0, one.duration_s, median_s))
             for phase in (0, 0.25, 0.5, 0.75):
                 add("windows, told the cycle rate", one, np.arange(phase, one.duration_s / one.period_s) * one.period_s)
-            found = breath_segmentation.starts(one.levels, finder)
+            found = breath_segmentation.find_starts(one.levels, finder)
             by_device.setdefault(one.device, []).append(add("found in the sound", one, found))
             _, paths = tempos(one.levels, finder)
             add("found, told the cycle rate", one, paths[int(np.abs(np.log(PERIODS_S / one.period_s)).argmin())])
@@ -254,7 +254,9 @@ def noises(count: int = 40, seconds: float = 20.0, rate_hz: int = 4000) -> None:
             spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(samples))
             spectrum[1:] /= np.arange(1, len(spectrum)) ** exponent
             sound = np.fft.irfft(spectrum)
-            found += bool(breath_segmentation.cycles((0.5 * sound / np.abs(sound).max()).astype(np.float32), rate_hz))
+            found += bool(
+                breath_segmentation.find_breaths((0.5 * sound / np.abs(sound).max()).astype(np.float32), rate_hz)
+            )
         print(f"\n{name} noise: a rhythm found in {found} of {count}", end="")
     print()
 
@@ -266,7 +268,7 @@ def speed(seconds: float = 20.0) -> None:
         times = []
         for _ in range(20):
             begin = time.process_time()
-            breath_segmentation.cycles(sound, rate_hz)
+            breath_segmentation.find_breaths(sound, rate_hz)
             times.append(time.process_time() - begin)
         least = min(times)
         print(f"{rate_hz} Hz: {1000 * least:.1f} ms for {seconds:.0f} s, {seconds / least:.0f} x real time")

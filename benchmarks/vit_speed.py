@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rales.export.engine_selection import race, times_as_fast
+from rales.export.engine_selection import speed_ratio, time_engines
 from rales.models import FusionClassifier, ViT
 from rales.models.cpu_inference import bf16_pays, pack
 from rales.training.optim import make_adam
@@ -52,10 +52,10 @@ def main() -> None:
     describe_machine()
 
     print(f"\nTraining step, batch {BATCH} (forward, loss, backward, Adam), ms per clip of 8 s")
-    table(race({name: training_step(name) for name in names}, rounds), BATCH)
+    table(time_engines({name: training_step(name) for name in names}, rounds), BATCH)
     for batch in (BATCH, 1):
         print(f"\nInference, batch {batch}, ms per clip of 8 s")
-        table(race(inference_turns(names, batch), rounds if batch > 1 else 3 * rounds), batch)
+        table(time_engines(inference_turns(names, batch), rounds if batch > 1 else 3 * rounds), batch)
     print(f"\nPeak memory of a training step, batch {BATCH}, MB (weights, gradients, Adam's moments, activations)")
     for name in names:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
@@ -136,7 +136,7 @@ def inference_turns(names: list[str], batch: int) -> dict[str, Turn]:
 def table(seconds: dict[str, list[float]], batch: int) -> None:
     print(f"  {'':15s} {'median':>8s} {'best':>8s}   times as fast as public, eager (median of rounds; best to best)")
     for name, values in seconds.items():
-        paired = times_as_fast(values, seconds[EAGER])
+        paired = speed_ratio(values, seconds[EAGER])
         best = min(seconds[EAGER]) / min(values)
         middle_ms, best_ms = (1000 * value / batch for value in (statistics.median(values), min(values)))
         print(f"  {name:15s} {middle_ms:8.1f} {best_ms:8.1f}   {paired:5.2f} {best:5.2f}")
@@ -183,7 +183,7 @@ def matmul_gflops(dtype: torch.dtype) -> float:
         with torch.inference_mode():
             layer(x)
 
-    seconds = race({"": product}, rounds=10)[""]
+    seconds = time_engines({"": product}, rounds=10)[""]
     return 2 * x.numel() * layer.out_features / min(seconds) / 1e9
 
 

@@ -72,7 +72,7 @@ def measure(url: str, door: str, pid: int, model: str | None, sounds: dict[int, 
         assert answer.status_code == 200, answer.text
         return time.perf_counter() - began
 
-    loaded = rales.inference.predictor.load(model)
+    loaded = rales.load(model)
     for once in (post, lambda: loaded.predict(sounds[20])):
         once()
     asked, alone = [], []

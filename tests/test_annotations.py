@@ -9,7 +9,8 @@ from numpy.random import default_rng
 
 from rales.data import audit, read_cycles
 from rales.data.annotations import annotation_beside, read_annotation
-from rales.inference import attribution, audio_reader, prediction_writers, predictor
+from rales.inference import attribution, audio_reader, prediction_writers
+from rales.inference.predictor import Predictor
 from rales.training import finetune
 from tests import tiny
 from tests.test_quality import breathing
@@ -47,7 +48,7 @@ OTHERS: dict[str, str | bytes] = {
 
 
 @pytest.fixture(scope="module")
-def model() -> predictor.Model:
+def model() -> Predictor:
     return tiny.model()
 
 
@@ -58,7 +59,7 @@ def write(folder: Path, name: str, text: str | bytes) -> Path:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_forms(tmp_path: Path, model: predictor.Model, name: str) -> None:
+def test_forms(tmp_path: Path, model: Predictor, name: str) -> None:
     text, form, cycles, labelled = TEXTS[name]
     sound = write(tmp_path, name, text)
     found = read_annotation(sound.with_suffix(".txt"), 2.0)
@@ -79,7 +80,7 @@ def test_forms(tmp_path: Path, model: predictor.Model, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_texts_of_another_kind(tmp_path: Path, model: predictor.Model, name: str) -> None:
+def test_texts_of_another_kind(tmp_path: Path, model: Predictor, name: str) -> None:
     sound = write(tmp_path, name, OTHERS[name])
     problems: list[str] = []
     ((table, status),) = model.tables([str(sound)], problems)
@@ -97,8 +98,8 @@ def test_texts_of_another_kind(tmp_path: Path, model: predictor.Model, name: str
 def test_an_annotation_with_a_fault_is_not_passed_over(tmp_path: Path, text: str) -> None:
     sound = write(tmp_path, "anna", text)
     with pytest.raises(ValueError, match=r"anna.txt.*--cycles segment does without it"):
-        audio_reader.cycles_of(sound, 2.0)
-    assert audio_reader.cycles_of(sound, 2.0, "windows").source == "window"
+        audio_reader.find_cycles(sound, 2.0)
+    assert audio_reader.find_cycles(sound, 2.0, "windows").source == "window"
 
 
 def test_cycles_that_nobody_judged_are_left_out_with_a_note(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_cycles_that_nobody_judged_are_left_out_with_a_note(tmp_path: Path) -> N
     assert read_cycles(tmp_path, needs_split=False)["label"].tolist() == ["wheeze"]
     said = f"{tmp_path / 'anna.txt'}: read as Audacity, 1 cycles without a label left out"
     assert said in audit(tmp_path).notes
-    assert audio_reader.cycles_of(sound, 2.0).note == said
+    assert audio_reader.find_cycles(sound, 2.0).note == said
 
 
 def test_labels_of_ours_beside_the_recording_are_an_annotation(tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_labels_of_ours_beside_the_recording_are_an_annotation(tmp_path: Path) -
 @pytest.mark.parametrize("form", ["audacity", "raven"])
 @pytest.mark.parametrize("silent", ["half", "whole"])
 def test_our_labels_with_cycles_that_were_not_judged_are_read_back(
-    tmp_path: Path, model: predictor.Model, form: str, silent: str
+    tmp_path: Path, model: Predictor, form: str, silent: str
 ) -> None:
     folder, runs = tmp_path / "data", tmp_path / "run"
     for name in ("breathing", "late"):
@@ -130,11 +131,11 @@ def test_our_labels_with_cycles_that_were_not_judged_are_read_back(
     soundfile.write(folder / "breathing" / "breathing.wav", breathing(), 8000)
     late = np.zeros(96_000, np.float32) if silent == "whole" else np.concatenate([np.zeros(96_000), breathing()])
     soundfile.write(folder / "late" / "late.wav", late, 8000)
-    paths = audio_reader.find(folder)
+    paths = audio_reader.find_recordings(folder)
     ((first, status),) = model.tables(paths, cycles="windows")
     refused = int(first["label"].isna().sum())
     assert refused == 3
-    for path in prediction_writers.write([(first, status)], tmp_path / "labels", form, paths):
+    for path in prediction_writers.write_predictions([(first, status)], tmp_path / "labels", form, paths):
         name = path.name.removesuffix(f".{form}.txt")
         path.rename(folder / name / f"{name}.txt")
 
@@ -159,9 +160,7 @@ def test_our_labels_with_cycles_that_were_not_judged_are_read_back(
 
 
 @pytest.mark.parametrize("name", ["points_only", "raven_header", "empty"])
-def test_an_annotation_without_a_cycle_that_is_asked_for_by_name(
-    tmp_path: Path, model: predictor.Model, name: str
-) -> None:
+def test_an_annotation_without_a_cycle_that_is_asked_for_by_name(tmp_path: Path, model: Predictor, name: str) -> None:
     sound = write(tmp_path, name, OTHERS[name])
     with pytest.raises(ValueError, match=r"\.txt: (no cycles in it|empty).*; --cycles segment does without it"):
         model.predict(sound, cycles="annotation")
@@ -171,7 +170,7 @@ NAMES = ["anna.txt", "anna.TXT", "anna.Txt", "anna.raven.txt", "anna.raven.TXT",
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_word_finds_the_annotation_that_check_finds(tmp_path: Path, model: predictor.Model, name: str) -> None:
+def test_every_word_finds_the_annotation_that_check_finds(tmp_path: Path, model: Predictor, name: str) -> None:
     sound = write(tmp_path, "anna", "")
     sound.with_suffix(".txt").unlink()
     texts = {"": "icbhi", ".raven": "raven_class", ".audacity": "audacity"}
@@ -183,9 +182,9 @@ def test_every_word_finds_the_annotation_that_check_finds(tmp_path: Path, model:
     assert table[["start_s", "end_s"]].equals(found[["start_s", "end_s"]])
     assert table["true_label"].tolist() == found["label"].tolist()
     assert len(model.embed(sound, cycles="annotation")) == len(found)
-    explained = attribution.explain(model, str(sound), len(found))
+    explained = attribution.explain_cycle(model, str(sound), len(found))
     assert (explained.start_s, explained.end_s) == (found["start_s"].iloc[-1], found["end_s"].iloc[-1])
-    (piece,) = audio_reader.pieces(f"file://{sound}", model.recipe.settings.audio)
+    (piece,) = audio_reader.read_chunks(f"file://{sound}", model.recipe.settings.audio)
     if name != "anna.Txt":
         assert piece.cycles.true_label == found["label"].tolist()
         assert str(tmp_path) not in piece.cycles.note.removeprefix(f"the text beside file://{sound}")

@@ -241,7 +241,7 @@ def begin_run(out: Path) -> None:
 
 def begin_batch(out: Path) -> None:
     with lock_folder(out):
-        batch_predict.begin(out, {"recordings": "a", "model": "m", "shard": 4})
+        batch_predict.prepare_folder(out, {"recordings": "a", "model": "m", "shard": 4})
 
 
 def begin_layers(out: Path) -> None:

@@ -53,18 +53,18 @@ def names(paths: list[str]) -> list[str]:
 
 def test_files_folders_and_globs(data: Path) -> None:
     every = sorted(str(path) for path in data.glob("*.wav"))
-    assert audio_reader.find(data) == every
-    assert audio_reader.find([every[3], data]) == [every[3], *every[:3], *every[4:]]
-    assert audio_reader.find(f"{data}/10[12]_*") == every[:2]
-    assert audio_reader.find(f"{data.parent}/**/10[12]_*.wav") == every[:2]
-    assert audio_reader.find(data / "gone.wav") == [str(data / "gone.wav")]  # left to the reader
+    assert audio_reader.find_recordings(data) == every
+    assert audio_reader.find_recordings([every[3], data]) == [every[3], *every[:3], *every[4:]]
+    assert audio_reader.find_recordings(f"{data}/10[12]_*") == every[:2]
+    assert audio_reader.find_recordings(f"{data.parent}/**/10[12]_*.wav") == every[:2]
+    assert audio_reader.find_recordings(data / "gone.wav") == [str(data / "gone.wav")]  # left to the reader
     with pytest.raises(ValueError, match=r"x\*: no recording in it"):
-        audio_reader.find(f"{data}/x*")
+        audio_reader.find_recordings(f"{data}/x*")
 
 
 def test_a_name_with_brackets_is_a_file_if_there_is_one(data: Path, tmp_path: Path) -> None:
     shutil.copy(next(data.glob("*.wav")), tmp_path / "visit[1].wav")
-    assert audio_reader.find(tmp_path / "visit[1].wav") == [str(tmp_path / "visit[1].wav")]
+    assert audio_reader.find_recordings(tmp_path / "visit[1].wav") == [str(tmp_path / "visit[1].wav")]
 
 
 def strange_folder(folder: Path) -> list[str]:
@@ -92,15 +92,15 @@ def strange_folder(folder: Path) -> list[str]:
 def test_every_search_finds_the_same_recordings(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     wanted = sorted(strange_folder(folder))
-    found = audio_reader.find(folder)
+    found = audio_reader.find_recordings(folder)
     assert sorted(str(Path(path).relative_to(folder)) for path in found) == wanted
     collection = read_collection([folder])
     assert sorted(str(collection.path(i).relative_to(folder.absolute())) for i in range(len(collection))) == wanted
     by_check = reader.files(folder)
     assert sorted(str(p.relative_to(folder)) for p in by_check if p.suffix.lower() in AUDIO_SUFFIXES) == wanted
-    url = audio_reader.find(f"file://{folder}")  # fsspec follows no links
+    url = audio_reader.find_recordings(f"file://{folder}")  # fsspec follows no links
     assert sorted(path.partition("/d/")[2] for path in url) == [name for name in wanted if name != "link/linked.wav"]
-    assert len(audio_reader.find(f"{folder}/*")) == len([name for name in wanted if "/" not in name])
+    assert len(audio_reader.find_recordings(f"{folder}/*")) == len([name for name in wanted if "/" not in name])
     for path in found:
         assert io.info(path).rate_hz == 8000
 
@@ -110,7 +110,7 @@ def test_what_looks_like_a_recording_and_is_not_read_is_named(data: Path, tmp_pa
     shutil.copytree(data, folder)
     (folder / "visit.zsa").write_bytes(b"made up")
     os.mkfifo(folder / "pipe.wav")
-    assert {"visit.zsa", "pipe.wav"} < set(names(audio_reader.find(folder)))
+    assert {"visit.zsa", "pipe.wav"} < set(names(audio_reader.find_recordings(folder)))
     problems = list[str]()
     table = tiny.model().predict(folder, problems)
     assert len(table) == 4 * 8
@@ -128,22 +128,22 @@ def test_what_looks_like_a_recording_and_is_not_read_is_named(data: Path, tmp_pa
 
 def test_urls_of_files_folders_and_globs(data: Path, bucket: Any) -> None:
     every = [f"memory:///bucket/{path.name}" for path in sorted(data.glob("*.wav"))]
-    assert [url.replace("memory:///", "memory://") for url in audio_reader.find("memory://bucket")] == [
+    assert [url.replace("memory:///", "memory://") for url in audio_reader.find_recordings("memory://bucket")] == [
         url.replace("memory:///", "memory://") for url in every
     ]
-    assert names(audio_reader.find("memory://bucket/10[12]_*")) == names(every[:2])
-    assert audio_reader.find(every[0]) == [every[0]]
-    assert names(audio_reader.find(f"file://{data}")) == names(every)
+    assert names(audio_reader.find_recordings("memory://bucket/10[12]_*")) == names(every[:2])
+    assert audio_reader.find_recordings(every[0]) == [every[0]]
+    assert names(audio_reader.find_recordings(f"file://{data}")) == names(every)
     with pytest.raises(ValueError, match=r"memory://bucket/x\*: no recording in it"):
-        audio_reader.find("memory://bucket/x*")
+        audio_reader.find_recordings("memory://bucket/x*")
 
 
 def test_a_url_is_read_as_the_file_is(data: Path, bucket: Any) -> None:
     path = sorted(data.glob("*.wav"))[0]
-    (here,) = audio_reader.pieces(str(path), AUDIO)
+    (here,) = audio_reader.read_chunks(str(path), AUDIO)
     for url in (f"memory://bucket/{path.name}", f"file://{path}"):
-        (there,) = audio_reader.pieces(url, AUDIO)
-        assert np.array_equal(there.waves, here.waves)
+        (there,) = audio_reader.read_chunks(url, AUDIO)
+        assert np.array_equal(there.waveforms, here.waveforms)
         assert there.cycles == here.cycles  # with the annotation beside it
         assert there.path == url
 
@@ -151,18 +151,18 @@ def test_a_url_is_read_as_the_file_is(data: Path, bucket: Any) -> None:
 def test_urls_that_fail_are_sentences(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket.pipe("/bucket/bad.wav", b"not a sound")
     with pytest.raises(ValueError, match=r"^memory://bucket/bad.wav: not a readable audio file"):
-        list(audio_reader.pieces("memory://bucket/bad.wav", AUDIO))
+        list(audio_reader.read_chunks("memory://bucket/bad.wav", AUDIO))
     with pytest.raises(ValueError, match=r"^memory://bucket/gone.wav: cannot be fetched \(FileNotFoundError"):
-        list(audio_reader.pieces("memory://bucket/gone.wav", AUDIO))
+        list(audio_reader.read_chunks("memory://bucket/gone.wav", AUDIO))
     with pytest.raises(UsageError, match=r"gopher://x/y.wav: Protocol not known: gopher"):
-        list(audio_reader.pieces("gopher://x/y.wav", AUDIO))
+        list(audio_reader.read_chunks("gopher://x/y.wav", AUDIO))
 
     def without(*_: Any) -> Any:
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", without)
     with pytest.raises(UsageError, match=r's3://a/b: .*Install s3fs to access S3.*pip install "rales\[cloud\]"'):
-        audio_reader.find("s3://a/b")
+        audio_reader.find_recordings("s3://a/b")
 
 
 # Reading
@@ -170,18 +170,18 @@ def test_urls_that_fail_are_sentences(bucket: Any, monkeypatch: pytest.MonkeyPat
 
 def test_cycles_are_those_of_the_training_cache(data: Path) -> None:
     path = sorted(data.glob("*.wav"))[0]
-    (piece,) = audio_reader.pieces(str(path), AUDIO)
+    (piece,) = audio_reader.read_chunks(str(path), AUDIO)
     spans = zip(piece.cycles.start_s, piece.cycles.end_s, strict=True)
-    assert np.array_equal(piece.waves, np.stack([waveform(path, *span, samples=32000) for span in spans]))
+    assert np.array_equal(piece.waveforms, np.stack([waveform(path, *span, samples=32000) for span in spans]))
 
 
 def test_a_long_recording_comes_in_pieces(tmp_path: Path) -> None:
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, 8000 * 4 * 70).astype(np.float32)
     soundfile.write(tmp_path / "night.flac", sound, 8000)
-    pieces = list(audio_reader.pieces(str(tmp_path / "night.flac"), AUDIO, "windows"))
-    assert [(len(piece.waves), piece.last) for piece in pieces] == [(32, False), (32, False), (6, True)]
+    pieces = list(audio_reader.read_chunks(str(tmp_path / "night.flac"), AUDIO, "windows"))
+    assert [(len(piece.waveforms), piece.last) for piece in pieces] == [(32, False), (32, False), (6, True)]
     assert len(pieces[0].cycles.start_s) == 70
-    assert np.array_equal(pieces[2].waves[5], waveform(tmp_path / "night.flac", 276, 280, samples=32000))
+    assert np.array_equal(pieces[2].waveforms[5], waveform(tmp_path / "night.flac", 276, 280, samples=32000))
 
 
 @pytest.mark.parametrize("where", ["segment", "auto"])
@@ -199,13 +199,13 @@ def test_a_short_recording_is_decoded_once_and_gives_the_same(
         return original(*given)
 
     monkeypatch.setattr(io, "_read_segment", counted)
-    once = list(audio_reader.pieces(str(path), AUDIO, where))
+    once = list(audio_reader.read_chunks(str(path), AUDIO, where))
     assert len(reads) == 1
-    monkeypatch.setattr(audio_reader, "WHOLE_S", 0.0)
-    again = list(audio_reader.pieces(str(path), AUDIO, where))
+    monkeypatch.setattr(audio_reader, "DECODE_ONCE_S", 0.0)
+    again = list(audio_reader.read_chunks(str(path), AUDIO, where))
     assert len(reads) > 2
     assert [piece.cycles for piece in once] == [piece.cycles for piece in again]
-    assert np.array_equal(once[0].waves, again[0].waves)
+    assert np.array_equal(once[0].waveforms, again[0].waveforms)
 
 
 def test_notes_about_a_file_go_with_its_cycles(tmp_path: Path) -> None:
@@ -249,25 +249,25 @@ def test_order_is_kept_and_a_bad_one_stays_in_its_place(data: Path, tmp_path: Pa
     paths = [str(path) for path in sorted(data.glob("*.wav"))] * 5
     (tmp_path / "bad.wav").write_bytes(b"")
     paths[7] = str(tmp_path / "bad.wav")
-    found = list(audio_reader.ahead(paths, AUDIO, threads=4))
+    found = list(audio_reader.read_ahead(paths, AUDIO, threads=4))
     assert [piece.path for piece in found] == paths
     assert [piece.error is not None for piece in found] == [number == 7 for number in range(40)]
 
 
 def test_reading_stays_a_bounded_way_ahead_and_ends_when_left(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = list[str]()
-    original = audio_reader.pieces
+    original = audio_reader.read_chunks
 
     def counted(path: str, audio: StandardisedAudio, where: str) -> Any:
         begun.append(path)
         return original(path, audio, where)
 
-    monkeypatch.setattr(audio_reader, "pieces", counted)
+    monkeypatch.setattr(audio_reader, "read_chunks", counted)
     paths = [str(path) for path in sorted(data.glob("*.wav"))] * 100
-    taking = audio_reader.ahead(iter(paths), AUDIO)
+    taking = audio_reader.read_ahead(iter(paths), AUDIO)
     next(taking)
     time.sleep(0.3)
-    assert len(begun) <= audio_reader.AHEAD + 1
+    assert len(begun) <= audio_reader.RECORDINGS_AHEAD + 1
     taking.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("rales-read")]
 
@@ -282,15 +282,15 @@ def test_breaths_of_a_long_recording_are_found_stretch_by_stretch(
         half_s = len(sound) / rate_hz / 2
         return [(0.0, half_s), (half_s, 2 * half_s)]
 
-    monkeypatch.setattr(breath_segmentation, "cycles", two_halves)
+    monkeypatch.setattr(breath_segmentation, "find_breaths", two_halves)
     soundfile.write(tmp_path / "night.wav", np.zeros(round(4000 * 610.5)), 4000)
-    found = audio_reader.cycles_of(tmp_path / "night.wav", 610.5)
+    found = audio_reader.find_cycles(tmp_path / "night.wav", 610.5)
     assert heard == [300, 300, 10.5]
     assert list(found.start_s) == [0, 150, 300, 450, 600, 605.25]
     assert list(found.end_s) == [150, 300, 450, 600, 605.25, 610.5]
     assert found.source == "segment"
     with pytest.raises(UsageError, match="--cycles breaths: expected one of auto, annotation"):
-        next(audio_reader.ahead(["x.wav"], AUDIO, "breaths"))
+        next(audio_reader.read_ahead(["x.wav"], AUDIO, "breaths"))
 
 
 # Formats that FFmpeg reads
@@ -324,8 +324,8 @@ def test_aac_is_read(tmp_path: Path, name: str, delay: int) -> None:
     assert np.abs(read[delay : delay + length] - tone()[:length]).max() < 0.02
     part, _ = io.read(tmp_path / name, 1.0, 1.5)
     assert np.array_equal(part, read[44100 : 44100 + 22050])
-    (piece,) = audio_reader.pieces(str(tmp_path / name), AUDIO, "windows")
-    assert piece.waves.shape == (1, 32000)
+    (piece,) = audio_reader.read_chunks(str(tmp_path / name), AUDIO, "windows")
+    assert piece.waveforms.shape == (1, 32000)
 
 
 def test_a_list_of_other_files_is_no_recording(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import soundfile
 
 from rales.data.corpus import read_collection
 from rales.errors import UsageError
-from rales.inference import audio_reader, predictor
+from rales.inference import audio_reader
+from rales.inference.load_model import load_model
 from rales.jobs import batch_predict
 from rales.labels import CLASSES
 from tests import tiny
@@ -49,7 +50,7 @@ def write_recordings(folder: Path, count: int, duration_s: float = 3.0) -> None:
 
 def job(place: Path, out: Path, **words: object) -> dict[str, object]:
     options = {"model": str(place / "model.safetensors"), "shard": 4, "cycles": "windows", "quality": False, **words}
-    return batch_predict.run(place / "manifest.parquet", out, **options)  # type: ignore[arg-type]
+    return batch_predict.predict_manifest(place / "manifest.parquet", out, **options)  # type: ignore[arg-type]
 
 
 def exactly_once(place: Path, out: Path, count: int, bad: set[int]) -> None:
@@ -62,7 +63,7 @@ def exactly_once(place: Path, out: Path, count: int, bad: set[int]) -> None:
     assert all(Path(path).name in sentence for path, sentence in zip(failed["path"], failed["sentence"], strict=True))
     good = [path for number, path in enumerate(paths) if number not in bad]
     assert sorted(cycles["path"]) == good  # one window each
-    asked = predictor.load(place / "model.safetensors").predict(good[:5], cycles="windows", quality=False)
+    asked = load_model(place / "model.safetensors").predict(good[:5], cycles="windows", quality=False)
     stored = cycles.set_index("path").loc[good[:5]]
     assert np.abs(stored[P].to_numpy() - asked[P].to_numpy()).max() < 1e-5
     assert sorted(pd.read_parquet(out / "summary")["path"]) == good
@@ -123,11 +124,11 @@ def test_the_manifest_may_repeat_itself_and_name_urls(place: Path, tmp_path: Pat
     rows.to_csv(place / "rows.csv", index=False)
     model = str(place / "model.safetensors")
     (source,) = read_collection([place / "rows.csv"], part="all").sources
-    (only,) = batch_predict.shards(source, 10)
+    (only,) = batch_predict.split_into_shards(source, 10)
     assert only.paths == (str(place / "00001.wav"), "memory://chest/a.wav", str(place / "00002.wav"))
-    for kind in batch_predict.KINDS:
+    for kind in batch_predict.SHARD_FOLDERS:
         (tmp_path / kind).mkdir()
-    batch_predict.predict_shard(only, str(tmp_path), model, predictor.load(model).decision(), "windows")
+    batch_predict.predict_shard(only, str(tmp_path), model, load_model(model).decision(), "windows")
     assert pd.read_parquet(tmp_path / "status")["status"].tolist() == ["ok"] * 3
     assert pd.read_parquet(tmp_path / "cycles")["path"].tolist() == list(only.paths)
 
@@ -161,14 +162,16 @@ def test_a_manifest_asks_only_where_the_user_allows(
     def ask(url: str) -> None:
         raise AssertionError(f"{url} was asked")
 
-    monkeypatch.setattr(audio_reader, "file_system", ask)
+    monkeypatch.setattr(audio_reader, "open_file_system", ask)
     pd.DataFrame({"path": ["a.wav", url, "b.wav"]}).to_parquet(tmp_path / "rows.parquet")
     refused = "names 1 address that this machine would ask, first .*; .* allow it with --urls "
     expected = {True: (FileNotFoundError, "no such checkpoint"), False: (UsageError, refused)}
     for places in ([allowed], []):
         kind, sentence = expected[asked and places == [allowed]]
         with pytest.raises(kind, match=sentence):
-            batch_predict.run(tmp_path / "rows.parquet", tmp_path / "out", model=str(tmp_path / "no"), urls=places)
+            batch_predict.predict_manifest(
+                tmp_path / "rows.parquet", tmp_path / "out", model=str(tmp_path / "no"), urls=places
+            )
     assert not (tmp_path / "out").exists()
 
 
@@ -178,16 +181,16 @@ def test_folders_of_something_else_are_sentences(place: Path, tmp_path: Path) ->
         job(place, tmp_path)
     out = tmp_path / "out"
     out.mkdir()
-    batch_predict.begin(out, {"recordings": "a", "model": "m", "shard": 4, "decision": {}})
+    batch_predict.prepare_folder(out, {"recordings": "a", "model": "m", "shard": 4, "decision": {}})
     with pytest.raises(ValueError, match=r"holds a job of other recordings, model, cycles, quality, decision"):
         job(place, out)
     with pytest.raises(UsageError, match="--cluster slurm: expected local or ray"):
         job(place, out, cluster="slurm")
     with pytest.raises(FileNotFoundError, match="no such folder or manifest"):
-        batch_predict.run(tmp_path / "gone.parquet", out)
+        batch_predict.predict_manifest(tmp_path / "gone.parquet", out)
     shutil.copy(place / "00000.wav", tmp_path / "x.parquet")
     with pytest.raises(ValueError, match=r"x.parquet: not a Parquet file that can be read"):
-        batch_predict.run(tmp_path / "x.parquet", out)
+        batch_predict.predict_manifest(tmp_path / "x.parquet", out)
 
 
 def test_the_cycles_of_the_manifest_are_used(place: Path, tmp_path: Path) -> None:
@@ -197,7 +200,7 @@ def test_the_cycles_of_the_manifest_are_used(place: Path, tmp_path: Path) -> Non
     manifest = place / "times.csv"
     manifest.write_text("\n".join(lines) + "\n")
     words = {"model": str(place / "model.safetensors"), "processes": 1}
-    found = batch_predict.run(manifest, tmp_path / "out", **words)  # type: ignore[arg-type]
+    found = batch_predict.predict_manifest(manifest, tmp_path / "out", **words)  # type: ignore[arg-type]
     cycles = pd.read_parquet(tmp_path / "out" / "cycles")
     told = cycles[cycles["source"] == "manifest"]
     assert told[["recording", "start_s", "end_s"]].to_numpy().tolist() == [
@@ -209,8 +212,8 @@ def test_the_cycles_of_the_manifest_are_used(place: Path, tmp_path: Path) -> Non
     assert found["problems"] == [f"{manifest}, line 6: the cycle ends at 1 s, not after its start at 2 s"]
     manifest.write_text("\n".join([*lines[:2], *lines[3:]]) + "\n")
     with pytest.raises(ValueError, match="holds a job of other rows"):
-        batch_predict.run(manifest, tmp_path / "out", **words)  # type: ignore[arg-type]
-    batch_predict.run(manifest, tmp_path / "asked", cycles="windows", **words)  # type: ignore[arg-type]
+        batch_predict.predict_manifest(manifest, tmp_path / "out", **words)  # type: ignore[arg-type]
+    batch_predict.predict_manifest(manifest, tmp_path / "asked", cycles="windows", **words)  # type: ignore[arg-type]
     assert set(pd.read_parquet(tmp_path / "asked" / "cycles")["source"]) == {"window"}
 
 
@@ -226,7 +229,7 @@ def test_the_rows_of_a_recording_are_its_cycles_however_its_path_is_written(
     table = pd.DataFrame(rows, columns=["path", "start_s", "end_s", "label"])
     table.to_csv(manifest, index=False) if form == "csv" else table.to_parquet(manifest)
     words = {"model": str(place / "model.safetensors"), "processes": 1, "quality": False}
-    found = batch_predict.run(manifest, tmp_path / "out", **words)  # type: ignore[arg-type]
+    found = batch_predict.predict_manifest(manifest, tmp_path / "out", **words)  # type: ignore[arg-type]
     cycles = pd.read_parquet(tmp_path / "out" / "cycles")
     assert (found["recordings"], found["problems"]) == (1, [])
     assert cycles[["path", "start_s", "end_s", "true_label"]].to_numpy().tolist() == [
@@ -235,11 +238,11 @@ def test_the_rows_of_a_recording_are_its_cycles_however_its_path_is_written(
 
 
 def test_the_answers_of_a_model_are_no_true_labels(place: Path, tmp_path: Path) -> None:
-    model = predictor.load(place / "model.safetensors")
+    model = load_model(place / "model.safetensors")
     table = model.predict(place / "00000.wav", cycles="windows", quality=False)
     table.to_csv(tmp_path / "predicted.csv", index=False)
     words = {"model": str(place / "model.safetensors"), "processes": 1, "quality": False}
-    batch_predict.run(tmp_path / "predicted.csv", tmp_path / "out", **words)  # type: ignore[arg-type]
+    batch_predict.predict_manifest(tmp_path / "predicted.csv", tmp_path / "out", **words)  # type: ignore[arg-type]
     again = pd.read_parquet(tmp_path / "out" / "cycles")
     assert again[["start_s", "end_s"]].equals(table[["start_s", "end_s"]])
     assert again["true_label"].isna().all()

@@ -16,7 +16,8 @@ from rales.data.dataset import load_dataset
 from rales.errors import UsageError
 from rales.evaluation.predictions import FIGURES
 from rales.export.build import export_model
-from rales.inference import attribution, audio_reader, predictor
+from rales.inference import attribution, audio_reader
+from rales.inference.evaluate import evaluate_run
 from rales.recipes.registry import make_recipe
 from rales.registry import RECIPES
 from rales.settings import StandardisedAudio
@@ -74,7 +75,7 @@ def test_an_answer_is_that_of_batches_of_test_rows_in_the_order_of_the_table(tra
 
     def scored(batch: int) -> np.ndarray:
         with torch.inference_mode():
-            logits = [model.plain(model.frontend(some)) for some in waves.split(batch)]
+            logits = [model.network(model.torch_engine.frontend(some)) for some in waves.split(batch)]
         return torch.cat(logits).double().softmax(dim=1).numpy()
 
     np.testing.assert_allclose(stored[P], scored(5), atol=1e-5)
@@ -84,7 +85,7 @@ def test_an_answer_is_that_of_batches_of_test_rows_in_the_order_of_the_table(tra
 def test_training_evaluation_and_prediction_agree(trained: Path, data: Path) -> None:
     figures = run_folder.read_json(trained / "evaluation.json")
     stored = pd.read_csv(trained / "predictions.csv")
-    again = predictor.evaluate(trained, read_cycles(data), cache_folder=data.parent / "cache")
+    again = evaluate_run(trained, read_cycles(data), cache_folder=data.parent / "cache")
     assert again["confusion"] == figures["confusion"]
     assert ("validation_temperature" in again) == ("validation_temperature" in figures)
     if "validation_temperature" in figures:
@@ -121,7 +122,7 @@ def test_what_has_no_answer_for_a_cycle_alone_is_refused(trained: Path, data: Pa
     with pytest.raises(
         ValueError, match=r"audio.scope=batch has no answer to a cycle alone, so there is nothing to expl"
     ):
-        attribution.explain(rales.load(trained), str(next(data.glob("*.wav"))), 1)
+        attribution.explain_cycle(rales.load(trained), str(next(data.glob("*.wav"))), 1)
 
 
 def test_several_processes_would_share_a_batch_out() -> None:
@@ -135,16 +136,16 @@ def test_several_processes_would_share_a_batch_out() -> None:
 
 @pytest.mark.parametrize("most", [1, 3, 5, 7, 32, 100])
 def test_pieces_are_cut_where_a_batch_is_full(data: Path, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_reader, "PIECE", 3)
+    monkeypatch.setattr(audio_reader, "CHUNK_CYCLES", 3)
     paths = sorted(str(path) for path in data.glob("*.wav"))
     audio = StandardisedAudio(duration_s=0.1)
-    whole = list(audio_reader.ahead(paths, audio))
-    cut = list(audio_reader.filling(whole, most))
-    groups = list(audio_reader.grouped(cut, most))
-    sizes = [sum(len(piece.waves) for piece in group) for group in groups]
+    whole = list(audio_reader.read_ahead(paths, audio))
+    batches = list(audio_reader.fill_batches(whole, most))
+    cut = [chunk for batch in batches for chunk in batch]
+    sizes = [sum(len(chunk.waveforms) for chunk in batch) for batch in batches]
     assert sizes == [most] * (32 // most) + [32 % most] * (32 % most > 0)
-    assert [piece.path for piece in cut if piece.last] == paths
-    one, two = (np.concatenate([piece.waves for piece in some]) for some in (whole, cut))
+    assert [chunk.path for chunk in cut if chunk.last] == paths
+    one, two = (np.concatenate([chunk.waveforms for chunk in some]) for some in (whole, cut))
     assert np.array_equal(one, two)
 
 

@@ -10,9 +10,8 @@ import torch
 
 from rales.cli import main
 from rales.errors import UsageError
-from rales.export import parity
-from rales.export.parity import Waves
-from rales.inference.predictor import Model
+from rales.inference.engines import Engine, Probabilities, TorchEngine, Waveforms
+from rales.inference.predictor import Predictor
 from rales.jobs import benchmark
 from tests import tiny
 
@@ -23,7 +22,7 @@ def test_the_command_prints_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny.save(tiny.model(), tmp_path / "model.safetensors")
-    monkeypatch.setattr(benchmark, "paths", few_paths)
+    monkeypatch.setattr(benchmark, "engine_paths", few_paths)
     for more in (["--json"], []):
         with pytest.raises(SystemExit) as ended:
             main(["bench", "--model", str(tmp_path / "model.safetensors"), "--batch", "1", "--batch", "2", *more])
@@ -44,7 +43,7 @@ def test_the_command_prints_the_table(
     assert found["machine"]["threads"] == torch.get_num_threads()
 
 
-def few_paths(model: Model) -> Iterator[tuple[str, object]]:
+def few_paths(model: Predictor) -> Iterator[tuple[str, object]]:
     def missing() -> object:
         raise UsageError("the package onnx is not installed")
 
@@ -52,11 +51,11 @@ def few_paths(model: Model) -> Iterator[tuple[str, object]]:
     yield "onnx float32", missing
 
 
-ALL_PATHS = benchmark.paths
+ALL_PATHS = benchmark.engine_paths
 
 
 def test_every_format_and_precision_is_a_path() -> None:
-    names = [name for name, _ in benchmark.paths(tiny.model())]
+    names = [name for name, _ in benchmark.engine_paths(tiny.model())]
     assert {"onnx float32", "onnx int8", "openvino float32", "openvino bf16", "openvino int8"} <= set(names)
 
 
@@ -68,21 +67,23 @@ def test_operations_of_a_clip() -> None:
     linear = 2 * (2 * tokens * 12 * dim**2)  # 2 blocks; qkv 3, proj 1, mlp 8 of dim^2
     attention = 2 * (2 * 2 * tokens**2 * dim)
     edge = 2 * patches * 256 * dim + 2 * 2 * dim * 4
-    assert benchmark.gflop_a_clip(model) == pytest.approx((linear + attention + edge) / 1e9, rel=1e-6)
+    assert benchmark.gflop_per_clip(model) == pytest.approx((linear + attention + edge) / 1e9, rel=1e-6)
 
 
 def test_a_peer_is_what_the_ratios_are_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "paths", few_paths)
-    monkeypatch.setattr(benchmark, "untrained", lambda size: tiny.model())
+    monkeypatch.setattr(benchmark, "engine_paths", few_paths)
+    monkeypatch.setattr(benchmark, "make_untrained_predictor", lambda size: tiny.model())
 
-    def slow(model: Model) -> parity.Engine:
-        def engine(waves: Waves) -> parity.Probabilities:
+    def slow(model: Predictor) -> Engine:
+        eager = TorchEngine(model.torch_engine.frontend, model.network, torch.device("cpu"), precision=None)
+
+        def engine(waveforms: Waveforms, /) -> Probabilities:
             for _ in range(4):
-                model.in_torch(waves, model.plain)
-            return np.full((len(waves), 4), 0.25)
+                eager(waveforms)
+            return np.full((len(waveforms), 4), 0.25)
 
         return engine
 
-    found = benchmark.bench(batches=(2,), rounds=3, peer=slow)
+    found = benchmark.run_benchmark(batches=(2,), rounds=3, peer=slow)
     assert found["times_as_fast_as"] == benchmark.PEER
     assert found["rows"][1]["times"] > 1.5

@@ -53,13 +53,13 @@ def test_simulated_breaths_are_found(period_s: float) -> None:
     scores = []
     for seed in range(5):
         wave, true = breathing(24.0, period_s, seed=seed)
-        scores.append(agreement(breath_segmentation.cycles(wave, 4000), true).f1)
+        scores.append(agreement(breath_segmentation.find_breaths(wave, 4000), true).f1)
     assert np.median(scores) > 0.8, scores
 
 
 def test_cycles_follow_each_other_inside_the_recording() -> None:
     wave, _ = breathing(24.0, 2.5)
-    found = breath_segmentation.cycles(wave, 4000)
+    found = breath_segmentation.find_breaths(wave, 4000)
     assert found[0][0] >= 0
     assert found[-1][1] <= 24.0
     assert all(before[1] == after[0] for before, after in pairwise(found))
@@ -69,21 +69,23 @@ def test_cycles_follow_each_other_inside_the_recording() -> None:
 @pytest.mark.parametrize("rate_hz", [8000, 10000, 16000, 22050, 44100, 48000])
 def test_the_sample_rate_does_not_matter(rate_hz: int) -> None:
     wave, _ = breathing(24.0, 2.5, rate_hz=8000)
-    at_8 = breath_segmentation.cycles(wave, 8000)
-    other = breath_segmentation.cycles(soxr.resample(wave, 8000, rate_hz), rate_hz)
+    at_8 = breath_segmentation.find_breaths(wave, 8000)
+    other = breath_segmentation.find_breaths(soxr.resample(wave, 8000, rate_hz), rate_hz)
     assert len(other) == len(at_8) > 5
     assert np.abs(np.array(other) - np.array(at_8)).max() < 0.25
 
 
 def test_loudness_does_not_matter() -> None:
     wave, _ = breathing(24.0, 2.5)
-    assert breath_segmentation.cycles(wave * np.float32(1 / 64), 4000) == breath_segmentation.cycles(wave, 4000)
+    assert breath_segmentation.find_breaths(wave * np.float32(1 / 64), 4000) == breath_segmentation.find_breaths(
+        wave, 4000
+    )
 
 
 def test_digital_silence_before_the_sound_is_no_evidence() -> None:
     wave, _ = breathing(24.0, 2.5)
-    alone = breath_segmentation.cycles(wave, 4000)
-    later = breath_segmentation.cycles(np.concatenate([np.zeros(31 * 4000, np.float32), wave]), 4000)
+    alone = breath_segmentation.find_breaths(wave, 4000)
+    later = breath_segmentation.find_breaths(np.concatenate([np.zeros(31 * 4000, np.float32), wave]), 4000)
     assert later[0][0] > 30.9
     assert agreement([(start - 31, end - 31) for start, end in later], alone).f1 > 0.6
 
@@ -91,7 +93,7 @@ def test_digital_silence_before_the_sound_is_no_evidence() -> None:
 def test_ten_minutes() -> None:
     wave, true = breathing(600.0, 3.0)
     begin = time.process_time()
-    found = breath_segmentation.cycles(wave, 4000)
+    found = breath_segmentation.find_breaths(wave, 4000)
     assert time.process_time() - begin < 20  # a guard against quadratic time, no measurement
     assert agreement(found, true).f1 > 0.7
     assert found[-1][1] > 590
@@ -101,7 +103,7 @@ def test_ten_minutes() -> None:
 def test_a_stretch_without_rhythm_is_no_cycle() -> None:
     wave, _ = breathing(45.0, 2.5)
     noise = np.random.default_rng(0).normal(0, wave.std(), 120 * 4000).astype(np.float32)
-    found = breath_segmentation.cycles(np.concatenate([wave, noise, wave]), 4000)
+    found = breath_segmentation.find_breaths(np.concatenate([wave, noise, wave]), 4000)
     assert all(end - start <= breath_segmentation.LONGEST_S for start, end in found)
     assert len([1 for start, _ in found if start < 40]) > 8
     assert len([1 for start, _ in found if start > 170]) > 8
@@ -113,23 +115,23 @@ def test_a_stretch_without_rhythm_is_no_cycle() -> None:
 @pytest.mark.parametrize("samples", [0, 1, 79, 400, 4000])
 def test_too_short(samples: int) -> None:
     wave = np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32)
-    assert breath_segmentation.cycles(wave, 4000) == []
+    assert breath_segmentation.find_breaths(wave, 4000) == []
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, -1.0])
 def test_constant_signals(value: float) -> None:
-    assert breath_segmentation.cycles(np.full(80000, value, dtype=np.float32), 4000) == []
+    assert breath_segmentation.find_breaths(np.full(80000, value, dtype=np.float32), 4000) == []
 
 
 @pytest.mark.parametrize("rate_hz", [4000, 44100])
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_without_rhythm(rate_hz: int, seed: int) -> None:
     wave = np.random.default_rng(seed).normal(0, 0.1, 20 * rate_hz).astype(np.float32)
-    assert breath_segmentation.cycles(wave, rate_hz) == []
+    assert breath_segmentation.find_breaths(wave, rate_hz) == []
 
 
 def test_a_steady_tone() -> None:
-    assert breath_segmentation.cycles(np.sin(np.arange(80000) * 0.5).astype(np.float32), 4000) == []
+    assert breath_segmentation.find_breaths(np.sin(np.arange(80000) * 0.5).astype(np.float32), 4000) == []
 
 
 # Windows
@@ -147,7 +149,7 @@ def test_a_steady_tone() -> None:
     ],
 )
 def test_windows_cover_a_recording(duration_s: float, expected: list[Span]) -> None:
-    assert breath_segmentation.windows(duration_s) == expected
+    assert breath_segmentation.cut_windows(duration_s) == expected
 
 
 # Agreement
@@ -219,8 +221,8 @@ def test_cycles_come_from_where_the_command_says(
     wave, rate_hz = soundfile.read(place / f"{recording}.wav", dtype="float32")
     expected = {
         "annotation": [(0.0, 5.0), (5.0, 9.0)],
-        "segment": breath_segmentation.cycles(wave, rate_hz),
-        "window": breath_segmentation.windows(len(wave) / rate_hz),
+        "segment": breath_segmentation.find_breaths(wave, rate_hz),
+        "window": breath_segmentation.cut_windows(len(wave) / rate_hz),
     }[source]
     assert np.allclose(table[["start_s", "end_s"]], expected, atol=1e-6)
     if word == "predict":
@@ -243,8 +245,8 @@ def test_real_recordings_agree_better_than_windows(shared_data: Path) -> None:
     for path in sorted((shared_data / "icbhi").glob("*.wav")):
         annotated = [(row[0], row[1]) for row in np.loadtxt(path.with_suffix(".txt"), ndmin=2)]
         wave, rate_hz = soundfile.read(path, dtype="float32")
-        found_f1.append(agreement(breath_segmentation.cycles(wave, rate_hz), annotated).f1)
-        window_f1.append(agreement(breath_segmentation.windows(len(wave) / rate_hz, 2.7), annotated).f1)
+        found_f1.append(agreement(breath_segmentation.find_breaths(wave, rate_hz), annotated).f1)
+        window_f1.append(agreement(breath_segmentation.cut_windows(len(wave) / rate_hz, 2.7), annotated).f1)
     assert len(found_f1) == 15
     assert np.mean(found_f1) > 0.7
     assert np.mean(found_f1) > np.mean(window_f1)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from rales.audio import IcbhiLogMel, M2DLogMel
-from rales.export.conv_stft import ConvolvedMelPower, without_fft
+from rales.export.conv_stft import ConvMelPower, replace_fft
 
 
 def clips() -> torch.Tensor:
@@ -22,7 +22,7 @@ def clips() -> torch.Tensor:
 @pytest.mark.parametrize("frontend", [IcbhiLogMel(), M2DLogMel()], ids=["icbhi", "m2d"])
 def test_the_same_pictures(frontend: nn.Module) -> None:
     wave = clips()
-    expected, found = frontend(wave), without_fft(frontend)(wave)
+    expected, found = frontend(wave), replace_fft(frontend)(wave)
     assert expected.shape == found.shape == (6, 1, 80, 101)
     assert (found - expected).abs().max() < 2e-4
     assert (found - expected).abs().mean() < 1e-5
@@ -40,7 +40,7 @@ def test_a_loud_tone_does_not_fill_empty_bands() -> None:
     exact = torch.fft.rfft(frames * window).abs().square() @ power.filters.double().T
     empty = exact < 1e-8  # a third of the picture: the window's own leakage is above it elsewhere
     assert empty.float().mean() > 0.3
-    for computed in (power, ConvolvedMelPower(power)):
+    for computed in (power, ConvMelPower(power)):
         found = computed(wave[None])[0].T.double()
         assert (found - exact)[empty].abs().max() < 2e-12
     plain = torch.stft(wave[None], 400, 160, window=window.float(), center=True, return_complex=True)[0].abs().square()
@@ -50,7 +50,7 @@ def test_a_loud_tone_does_not_fill_empty_bands() -> None:
 def test_the_frontend_itself_stays_as_it_was() -> None:
     frontend = nn.Sequential(M2DLogMel(), nn.Identity())
     before = [type(module) for module in frontend.modules()]
-    other = without_fft(frontend)
+    other = replace_fft(frontend)
     assert [type(module) for module in frontend.modules()] == before
-    assert any(isinstance(module, ConvolvedMelPower) for module in other.modules())
+    assert any(isinstance(module, ConvMelPower) for module in other.modules())
     assert np.isfinite(other(torch.zeros(1, 8000)).numpy()).all()

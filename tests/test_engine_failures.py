@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,10 @@ import pytest
 import rales
 from rales.errors import UsageError
 from rales.export import artefact, engine_selection, parity, torch_export
-from rales.export.engine_selection import load
+from rales.export.engine_selection import load_with_engine
+from rales.export.target import ExportTarget
 from rales.files.writers import write_json
+from rales.inference.engines import ARTEFACT_SUFFIXES
 from rales.training import run_folder
 from tests import tiny
 
@@ -47,7 +48,7 @@ class Engines:
 
     def __init__(self, model: Path) -> None:
         self.at, self.error = "", Exception()
-        self.in_torch = rales.load(model).in_torch
+        self.torch_engine = rales.load(model).torch_engine
         self.said, self.answers = list[str](), 0
 
     def step(self, name: str) -> None:
@@ -57,7 +58,7 @@ class Engines:
     def answer(self, waves: np.ndarray) -> np.ndarray:
         self.answers += 1
         self.step("first answer" if self.answers == 1 else "later answer")
-        return self.in_torch(waves)
+        return self.torch_engine(waves)
 
     def passing(self, name: str, value: Any = None) -> Callable[..., Any]:
         def passed(*_: Any, **__: Any) -> Any:
@@ -76,18 +77,25 @@ class Engines:
         return path, run_folder.read_json(path)
 
     def load(self, model: Path, engine: str = "auto", recordings: int = 64) -> Any:
-        return load(model, engine, recordings=recordings, tell=self.said.append)
+        return load_with_engine(model, engine, recordings=recordings, tell=self.said.append)
 
 
 @pytest.fixture
 def others(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engines:
     found = Engines(model)
-    names = {"PRECISIONS": ("float32",), "ONLY_TO_MAKE": (), "TO_QUANTIZE": {}, "SUFFIX": ".other"}
-    steps = {"make": found.passing("make"), "compiled": found.passing("compile", found.answer)}
-    file = SimpleNamespace(**names, **steps, PACKAGES={"numpy": "all"}, save=found.save, read=found.read)
-    monkeypatch.setattr(artefact, "FORMATS", {"other": file})
-    monkeypatch.setattr(engine_selection, "FORMATS", artefact.FORMATS)
-    monkeypatch.setattr(torch_export, "traced", found.passing("trace"))
+    other = ExportTarget(
+        name="other",
+        precisions=("float32",),
+        packages={"numpy": "all"},
+        make=found.passing("make"),
+        compile=found.passing("compile", found.answer),
+        save=found.save,
+        read=found.read,
+    )
+    monkeypatch.setitem(ARTEFACT_SUFFIXES, "other", ".other")
+    monkeypatch.setattr(artefact, "EXPORT_TARGETS", {"other": other})
+    monkeypatch.setattr(engine_selection, "EXPORT_TARGETS", artefact.EXPORT_TARGETS)
+    monkeypatch.setattr(torch_export, "trace_graph", found.passing("trace"))
     monkeypatch.setattr("rales.optional_packages.import_module", found.passing("import"), raising=False)
     times = {"torch": [0.02], "other": [0.01]}
 
@@ -95,15 +103,17 @@ def others(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engi
         found.step("race")
         return {name: times[name] for name in turns}
 
-    monkeypatch.setattr(engine_selection, "race", race)
-    monkeypatch.setattr(engine_selection, "in_own_process", lambda path, _: engine_selection.search(path))
+    monkeypatch.setattr(engine_selection, "time_engines", race)
+    monkeypatch.setattr(
+        engine_selection, "time_in_own_process", lambda path, _: engine_selection.time_available_engines(path)
+    )
     monkeypatch.setenv("RALES_CACHE", str(tmp_path / "cache"))
     return found
 
 
 def answers_as_torch(model: Any, others: Engines) -> bool:
-    clips = artefact.probe_of(model.recipe)
-    return np.array_equal(model.probabilities(clips), others.in_torch(clips))
+    clips = artefact.make_probe(model.recipe)
+    return np.array_equal(model.probabilities(clips), others.torch_engine(clips))
 
 
 def test_without_a_failure_the_other_engine_answers(others: Engines, model: Path) -> None:
@@ -113,7 +123,7 @@ def test_without_a_failure_the_other_engine_answers(others: Engines, model: Path
     assert answers_as_torch(found, others)
     assert others.answers > before
     assert others.said[-1] == "engine other (torch 2.5, other 1.2 ms a cycle)"
-    assert others.load(model, recordings=1).engine != found.in_torch  # remembered
+    assert others.load(model, recordings=1).engine != found.torch_engine  # remembered
 
 
 @pytest.mark.parametrize(("at", "kind"), [*pairs("save", "race", "later answer", *MAKING), ("save", "refused")])
@@ -143,7 +153,7 @@ def test_a_failure_that_may_pass_is_not_remembered(others: Engines, model: Path,
     others.load(model)
     others.at = ""
     found = others.load(model)
-    assert found.engine != found.in_torch
+    assert found.engine != found.torch_engine
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"here": 1}', '{"ms": {"torch": "x"}, "here": {}}', "\xff"])
@@ -154,7 +164,7 @@ def test_a_damaged_memory_of_the_search_is_searched_again(
     (memory,) = (tmp_path / "cache" / "engines").glob("*.json")
     memory.write_bytes(content.encode("latin-1"))
     found = others.load(model)
-    assert found.engine != found.in_torch
+    assert found.engine != found.torch_engine
 
 
 def test_a_cache_that_cannot_be_written_to_is_told_before_the_search(
@@ -163,11 +173,11 @@ def test_a_cache_that_cannot_be_written_to_is_told_before_the_search(
     """A file stands in its place, which stops root too."""
     (tmp_path / "cache").write_text("")
     found = others.load(model)
-    assert found.engine == found.in_torch
+    assert found.engine == found.torch_engine
     assert len(others.said) == 1
     assert others.said[0].startswith("no faster engine can be had here, so torch computes: ")
     named = others.load(model, "other")
-    assert named.engine != named.in_torch
+    assert named.engine != named.torch_engine
     assert others.said[-1].startswith("engine other could not be kept for the next command: ")
 
 
@@ -185,12 +195,12 @@ def test_a_search_that_does_not_survive_leaves_torch_and_a_sentence(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     monkeypatch.setenv("RALES_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(engine_selection, "SEARCH", ENDINGS[ending])
+    monkeypatch.setattr(engine_selection, "TIMING_PROGRAM", ENDINGS[ending])
     if ending == "never ends":
-        monkeypatch.setattr(engine_selection, "SEARCH_S", 1)
+        monkeypatch.setattr(engine_selection, "TIMING_LIMIT_S", 1)
     said: list[str] = []
-    found = load(model, recordings=64, tell=said.append)
-    assert found.engine == found.in_torch
+    found = load_with_engine(model, recordings=64, tell=said.append)
+    assert found.engine == found.torch_engine
     assert len(said) == 2
     assert said[1].startswith("no faster engine can be had here, so torch computes: ")
 
@@ -199,7 +209,7 @@ def test_a_search_that_does_not_survive_leaves_torch_and_a_sentence(
 def test_an_engine_that_was_asked_for_fails_with_a_sentence(others: Engines, model: Path, at: str, kind: str) -> None:
     others.at, others.error = at, ERRORS[kind]
     with pytest.raises((ValueError, OSError)) as failed:
-        others.load(model, "other").probabilities(parity.probe(32000, 16000))
+        others.load(model, "other").probabilities(parity.make_probe_clips(32000, 16000))
     assert "\n" not in str(failed.value)
     assert (at == "import") == isinstance(failed.value, UsageError)
     if not isinstance(others.error, ValueError | OSError):
@@ -210,4 +220,4 @@ def test_an_engine_that_was_asked_for_fails_with_a_sentence(others: Engines, mod
 def test_an_interrupt_ends_it_all_the_same(others: Engines, model: Path, at: str) -> None:
     others.at, others.error = at, KeyboardInterrupt()  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt):
-        others.load(model).probabilities(parity.probe(32000, 16000))
+        others.load(model).probabilities(parity.make_probe_clips(32000, 16000))

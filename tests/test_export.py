@@ -1,12 +1,12 @@
 """One artefact from waveform to probabilities: the answers of the network, whoever runs it, or a sentence."""
 
+import dataclasses
 import importlib.util
 import json
 import shutil
 import threading
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,11 +17,13 @@ import rales
 from rales.cli import main
 from rales.errors import UsageError
 from rales.export import artefact, engine_selection, parity, torch_export
-from rales.export.artefact import opened
+from rales.export.artefact import open_artefact
 from rales.export.build import export_model
-from rales.export.engine_selection import load
+from rales.export.engine_selection import load_with_engine
 from rales.files import seals
 from rales.inference import predictor
+from rales.inference.load_model import load_model
+from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
 from rales.training import run_folder
 from tests import tiny
@@ -65,7 +67,7 @@ def waves() -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.xml"])
 def test_the_answers_of_the_network_alone_and_in_a_batch(place: Path, waves: np.ndarray, name: str) -> None:
-    expected = predictor.load(place / "model.safetensors").probabilities(waves)
+    expected = load_model(place / "model.safetensors").probabilities(waves)
     assert expected.std(axis=0).max() > 0.05  # the clips have answers of their own
     model = rales.load(place / name)
     together = model.probabilities(waves)
@@ -82,7 +84,7 @@ def test_other_programs_run_the_files(place: Path, waves: np.ndarray) -> None:
     import onnxruntime
     import openvino
 
-    expected = predictor.load(place / "model.safetensors").probabilities(waves)
+    expected = load_model(place / "model.safetensors").probabilities(waves)
     session = onnxruntime.InferenceSession(place / "model.onnx", providers=["CPUExecutionProvider"])
     (found,) = session.run(["probabilities"], {"wave": waves})
     assert np.abs(found - expected).max() < 1e-5
@@ -151,7 +153,7 @@ def test_drift_lists_every_flip() -> None:
     rows = pd.DataFrame({"recording": ["a", "a", "b"], "cycle": [1, 2, 1]})
     before = np.array([[0.7, 0.1, 0.1, 0.1], [0.4, 0.35, 0.15, 0.1], [0.25, 0.25, 0.24, 0.26]])
     after = before + np.array([[0.01, 0, 0, -0.01], [-0.04, 0.04, 0, 0], [0, 0, 0, 0]])
-    found = parity.drift(rows, before, after)
+    found = parity.measure_drift(rows, before, after)
     assert found["max_difference"] == pytest.approx(0.04)
     assert found["mean_difference"] == pytest.approx(0.1 / 12)
     (flip,) = found["flips"]
@@ -193,9 +195,9 @@ def test_words_that_cannot_be_served(place: Path, tmp_path: Path, monkeypatch: p
     with pytest.raises(UsageError, match=r"--precision int8: expected --data"):
         export_model(model, tmp_path / "x.xml", "openvino", "int8")
     with pytest.raises(UsageError, match=r"--engine torch: .*model.onnx is an artefact for onnx"):
-        load(place / "model.onnx", "torch")
+        load_with_engine(place / "model.onnx", "torch")
     with pytest.raises(ValueError, match=r"model.onnx: an artefact of `rales export` gives probabilities only"):
-        predictor.load(place / "model.onnx")
+        load_model(place / "model.onnx")
     with pytest.raises(ValueError, match="holds no vectors, only probabilities; give the run folder"):
         rales.load(place / "model.onnx").embed(place / "data")
     monkeypatch.setattr("rales.optional_packages.find_spec", lambda name: None)
@@ -206,7 +208,7 @@ def test_words_that_cannot_be_served(place: Path, tmp_path: Path, monkeypatch: p
     with pytest.raises(
         UsageError, match=r'needs the package openvino, which is not installed: pip install "rales\[openvino\]"'
     ):
-        load(place / "model.xml")
+        load_with_engine(place / "model.xml")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -217,21 +219,21 @@ def test_files_that_are_no_artefact(place: Path, tmp_path: Path) -> None:
         content = (place / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"model.onnx: not an artefact of `rales export`, or cut or damaged"):
-        load(tmp_path / "model.onnx")
+        load_with_engine(tmp_path / "model.onnx")
     with pytest.raises(ValueError, match=r"model.xml: not an artefact of `rales export`, or cut or damaged"):
-        load(tmp_path / "model.xml")
+        load_with_engine(tmp_path / "model.xml")
     shutil.copy(place / "model.xml", tmp_path / "model.xml")
     with pytest.raises(ValueError, match=r"model.xml: (damaged|model.bin beside it is damaged)"):
-        load(tmp_path / "model.xml")
+        load_with_engine(tmp_path / "model.xml")
     (tmp_path / "model.bin").unlink()
     with pytest.raises(ValueError, match=r"model.xml: its weights are missing; copy model.bin beside it"):
-        load(tmp_path / "model.xml")
+        load_with_engine(tmp_path / "model.xml")
 
     stranger = onnx.load(place / "model.onnx")
     del stranger.metadata_props[:]
     onnx.save(stranger, tmp_path / "stranger.onnx")
     with pytest.raises(ValueError, match=r"stranger.onnx: not an artefact of `rales export`, or cut or damaged"):
-        load(tmp_path / "stranger.onnx")
+        load_with_engine(tmp_path / "stranger.onnx")
 
 
 def test_weights_of_another_model_are_found(place: Path, tmp_path: Path) -> None:
@@ -242,17 +244,17 @@ def test_weights_of_another_model_are_found(place: Path, tmp_path: Path) -> None
     content[1000] ^= 64
     (tmp_path / "model.bin").write_bytes(content)
     with pytest.raises(ValueError, match=r"model.bin beside it is damaged, cut or of another model"):
-        load(tmp_path / "model.xml")
+        load_with_engine(tmp_path / "model.xml")
 
     changed = onnx.load(place / "model.onnx")
     head = next(value for value in changed.graph.initializer if sorted(value.dims) == [4, 48])
     head.CopyFrom(onnx.numpy_helper.from_array(0.5 * onnx.numpy_helper.to_array(head), head.name))
     onnx.save(changed, tmp_path / "changed.onnx")
     with pytest.raises(ValueError, match=r"changed.onnx: an artefact of .* that was damaged or changed"):
-        load(tmp_path / "changed.onnx")
+        load_with_engine(tmp_path / "changed.onnx")
     seals.seal(tmp_path / "changed.onnx")
     with pytest.raises(ValueError, match=r"changed.onnx: its answers are .* away from those it was made with"):
-        load(tmp_path / "changed.onnx")
+        load_with_engine(tmp_path / "changed.onnx")
 
 
 def test_single_bits_of_artefacts_are_noticed(place: Path) -> None:
@@ -266,8 +268,10 @@ def test_single_bits_of_artefacts_are_noticed(place: Path) -> None:
 def test_a_graph_that_computes_something_else_is_not_written(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    half = SimpleNamespace(**vars(artefact.FORMATS["onnx"]) | {"compiled": lambda *_: lambda waves: 0 * waves[:, :4]})
-    monkeypatch.setitem(artefact.FORMATS, "onnx", half)
+    half = dataclasses.replace(
+        artefact.EXPORT_TARGETS["onnx"], compile=lambda *_: lambda waveforms: 0 * waveforms[:, :4]
+    )
+    monkeypatch.setitem(artefact.EXPORT_TARGETS, "onnx", half)
     with pytest.raises(ValueError, match=r"the onnx graph answers .* away from the network, more than 1e-05"):
         export_model(place / "model.safetensors", tmp_path / "x.onnx")
     assert not (tmp_path / "x.onnx").exists()
@@ -276,7 +280,7 @@ def test_a_graph_that_computes_something_else_is_not_written(
 def test_answers_that_depend_on_neighbours_are_refused() -> None:
     model = tiny.model("audio.scope=batch")
     with pytest.raises(UsageError, match=r"audio.scope=batch, where .* depend on its neighbours"):
-        torch_export.whole(model)
+        torch_export.wave_to_probabilities(model)
 
 
 # Which engine
@@ -285,19 +289,21 @@ def test_answers_that_depend_on_neighbours_are_refused() -> None:
 def test_auto_takes_the_fastest_that_agrees(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     seconds = {"torch": 0.024, "openvino": 0.008, "onnx": 0.016}  # of 8 clips
-    monkeypatch.setattr(engine_selection, "race", lambda turns: {name: [seconds[name]] for name in turns})
-    monkeypatch.setattr(engine_selection, "in_own_process", lambda path, _: engine_selection.search(path))
+    monkeypatch.setattr(engine_selection, "time_engines", lambda turns: {name: [seconds[name]] for name in turns})
+    monkeypatch.setattr(
+        engine_selection, "time_in_own_process", lambda path, _: engine_selection.time_available_engines(path)
+    )
     model = place / "model.safetensors"
-    few = load(model, recordings=3, tell=said.append)
-    assert few.engine == few.in_torch
+    few = load_with_engine(model, recordings=3, tell=said.append)
+    assert few.engine == few.torch_engine
     assert said == []
-    many = load(model, recordings=64, tell=said.append)
-    assert many.engine != many.in_torch
+    many = load_with_engine(model, recordings=64, tell=said.append)
+    assert many.engine != many.torch_engine
     assert said[-1] == "engine openvino (torch 3.0, openvino 1.0, onnx 2.0 ms a cycle)"
-    monkeypatch.setattr(engine_selection, "race", None)
-    again = load(model)  # remembered
-    assert again.engine != again.in_torch
-    clips = artefact.probe_of(many.recipe)
+    monkeypatch.setattr(engine_selection, "time_engines", None)
+    again = load_with_engine(model)  # remembered
+    assert again.engine != again.torch_engine
+    clips = artefact.make_probe(many.recipe)
     assert np.abs(again.probabilities(clips) - few.probabilities(clips)).max() < 1e-5
 
 
@@ -306,10 +312,10 @@ def test_many_recordings_are_scored_side_by_side_with_the_same_answers(
     place: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
     monkeypatch.setattr(engine_selection, "processors", lambda: 3)
-    monkeypatch.setattr(predictor, "BATCH", 2)
-    few = load(place / "model.safetensors", engine)
-    many = load(place / "model.safetensors", engine, recordings=64)
-    assert (few.at_once, many.at_once) == (1, 3)
+    monkeypatch.setattr(predictor, "BATCH_CYCLES", 2)
+    few = load_with_engine(place / "model.safetensors", engine)
+    many = load_with_engine(place / "model.safetensors", engine, recordings=64)
+    assert (few.workers, many.workers) == (1, 3)
     names = set()
     inner = many.engine
 
@@ -317,8 +323,7 @@ def test_many_recordings_are_scored_side_by_side_with_the_same_answers(
         names.add(threading.current_thread().name)
         return inner(waves)
 
-    many.engine = counted
-    one, other = few.predict(place / "data"), many.predict(place / "data")
+    one, other = few.predict(place / "data"), many.with_engine(counted, many.workers).predict(place / "data")
     assert len(names) > 1
     assert len(one) > 6
     assert one["recording"].tolist() == other["recording"].tolist()
@@ -328,25 +333,27 @@ def test_many_recordings_are_scored_side_by_side_with_the_same_answers(
 def test_auto_leaves_out_what_disagrees_or_is_missing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
 
-    def refuse(model: predictor.Model, to: str, tell: object = None) -> object:
+    def refuse(model: Predictor, to: str, tell: object = None) -> object:
         raise UsageError("not installed") if to == "onnx" else ValueError("not equal")
 
-    monkeypatch.setattr(engine_selection, "prepared", refuse)
-    monkeypatch.setattr(engine_selection, "in_own_process", lambda path, _: engine_selection.search(path))
-    model = load(place / "model.safetensors", recordings=1000, tell=said.append)
-    assert model.engine == model.in_torch
+    monkeypatch.setattr(engine_selection, "load_or_make_engine", refuse)
+    monkeypatch.setattr(
+        engine_selection, "time_in_own_process", lambda path, _: engine_selection.time_available_engines(path)
+    )
+    model = load_with_engine(place / "model.safetensors", recordings=1000, tell=said.append)
+    assert model.engine == model.torch_engine
     assert "engine openvino is left out: not equal" in said
     assert "engine onnx is left out: not installed" in said
 
 
 def test_a_damaged_file_in_the_cache_is_made_again(place: Path, tmp_path: Path) -> None:
-    first = load(place / "model.safetensors", "onnx")
+    first = load_with_engine(place / "model.safetensors", "onnx")
     (path,) = (tmp_path / "cache" / "engines").glob("*.onnx")
     path.write_bytes(path.read_bytes()[:1000])
-    again = load(place / "model.safetensors", "onnx")
-    clips = artefact.probe_of(first.recipe)
+    again = load_with_engine(place / "model.safetensors", "onnx")
+    clips = artefact.make_probe(first.recipe)
     assert np.array_equal(again.probabilities(clips), first.probabilities(clips))
-    assert opened(path, "onnx").digest == first.digest
+    assert open_artefact(path, "onnx").digest == first.digest
 
 
 def test_the_record_travels(place: Path) -> None:
@@ -368,11 +375,11 @@ def test_one_file_of_any_kind_has_one_answer(place: Path, tmp_path: Path) -> Non
 
 
 def test_the_probe_is_always_the_same() -> None:
-    clips = parity.probe(32000, 16000)
+    clips = parity.make_probe_clips(32000, 16000)
     assert clips.shape == (3, 32000)
     assert clips.dtype == np.float32
     assert not clips[2].any()
-    assert clips[0, 1000] == np.float32(parity.probe(64000, 16000)[0, 1000])
+    assert clips[0, 1000] == np.float32(parity.make_probe_clips(64000, 16000)[0, 1000])
     assert clips[:2, 12345].tolist() == pytest.approx(PROBE_AT_12345, abs=1e-7)
 
 

@@ -26,9 +26,9 @@ def test_beside_an_index(tmp_path: Path) -> None:
     table = tiny.model().embed_table([tiny.write_folder(tmp_path / "data")], quality=False)
     similarity_search.write_vectors(table, tmp_path / "e.npz")
     seal = similarity_search.read_rows(tmp_path / "e.npz")[0].attrs["seal"]
-    similarity_search.index_of(tmp_path / "e.npz", seal)
+    similarity_search.open_index(tmp_path / "e.npz", seal)
     left, other = abandoned(tmp_path, ".e.npz.usearch"), abandoned(tmp_path, ".somebody")
-    similarity_search.index_of(tmp_path / "e.npz", seal)
+    similarity_search.open_index(tmp_path / "e.npz", seal)
     assert not left.exists()
     assert other.exists(), "only its own: the folder may be anybody's"
 
@@ -37,12 +37,11 @@ def test_beside_an_engine_and_in_tmpdir(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("RALES_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model = tiny.model()
-    monkeypatch.setattr(engine_selection, "opened", lambda *_: model)
-    monkeypatch.setattr(engine_selection, "need", lambda _: None)
-    engine_selection.kept(model).parent.mkdir(parents=True)
-    engine_selection.kept(model).with_suffix(".onnx").touch()
+    monkeypatch.setattr(engine_selection, "open_artefact", lambda *_: model)
+    engine_selection.engine_cache_file(model).parent.mkdir(parents=True)
+    engine_selection.engine_cache_file(model).with_suffix(".onnx").touch()
     left = [abandoned(tmp_path / "cache" / "engines", ".a.onnx"), abandoned(tmp_path, "rales")]
-    assert engine_selection.prepared(model, "onnx") == model.engine
+    assert engine_selection.load_or_make_engine(model, "onnx") == model.engine
     assert not any(folder.exists() for folder in left)
 
 

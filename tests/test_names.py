@@ -10,14 +10,14 @@ from typing import Any
 import pandas as pd
 import pytest
 import soundfile
-import torch
 
 from rales.cli.console import say
 from rales.data import audit
 from rales.data.corpus import read_collection
 from rales.files.csv_cells import encodable, one_line, restored_table
 from rales.files.json_files import to_jsonable
-from rales.inference import prediction_writers, predictor
+from rales.inference import prediction_writers
+from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
 from rales.recipes.registry import make_recipe
 from rales.settings import to_dict
@@ -89,7 +89,7 @@ def test_systems_that_prepare_their_own_sound(folder: Path) -> None:
     recipe = make_recipe("wang_splice", ["train.device=cpu"], size="tiny")
     network = recipe.build_model(recipe.settings)
     record = {"recipe": recipe.name, "config": to_jsonable(to_dict(recipe.settings)), "classes": list(CLASSES)}
-    model = predictor.Model(recipe, network, record, torch.device("cpu"))
+    model = Predictor.from_network(recipe, network, record)
     table = model.predict([folder / "good.wav", folder / os.fsdecode(b"pati\xebnt.wav")], quality=False)
     assert table["recording"].tolist() == ["good", "pati\\xebnt"]
     assert table["p_normal"].nunique() == 1
@@ -112,10 +112,10 @@ def test_a_file_a_recording(
 
 
 def test_long_names_that_begin_alike_are_two_files() -> None:
-    one, other = (prediction_writers.file_name("ä" * 120 + end, ".raven.txt") for end in ("1", "2"))
+    one, other = (prediction_writers.fit_file_name("ä" * 120 + end, ".raven.txt") for end in ("1", "2"))
     assert one != other
     assert len(one.encode()) <= prediction_writers.LONGEST_NAME
-    assert prediction_writers.file_name("anna", ".raven.txt") == "anna.raven.txt"
+    assert prediction_writers.fit_file_name("anna", ".raven.txt") == "anna.raven.txt"
 
 
 def test_what_is_printed(folder: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:

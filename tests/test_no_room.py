@@ -98,9 +98,9 @@ def test_a_batch_job_leaves_it_for_the_next_time(tmp_path: Path, monkeypatch: py
     words = {"model": str(tmp_path / "model.safetensors"), "processes": 1, "quality": False}
     with monkeypatch.context() as patch:
         patch.setattr(tempfile, "TemporaryFile", lambda **_: FULL.open("r+b", buffering=0))
-        first = batch_predict.run(tmp_path / "manifest.csv", tmp_path / "out", **words)  # type: ignore[arg-type]
+        first = batch_predict.predict_manifest(tmp_path / "manifest.csv", tmp_path / "out", **words)  # type: ignore[arg-type]
     assert (first["failed"], first["waiting"]) == (0, 1)
-    again = batch_predict.run(tmp_path / "manifest.csv", tmp_path / "out", **words)  # type: ignore[arg-type]
+    again = batch_predict.predict_manifest(tmp_path / "manifest.csv", tmp_path / "out", **words)  # type: ignore[arg-type]
     assert (again["ok"], again["failed"], again["waiting"]) == (1, 0, 0)
 
 
@@ -114,7 +114,9 @@ def test_an_index_that_cannot_be_kept_is_made_again(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(index.Index, "save", fails)
     assert len(
-        similarity_search.index_of(tmp_path / "e.npz", similarity_search.read_rows(tmp_path / "e.npz")[0].attrs["seal"])
+        similarity_search.open_index(
+            tmp_path / "e.npz", similarity_search.read_rows(tmp_path / "e.npz")[0].attrs["seal"]
+        )
     ) == len(table)
     assert {path.name for path in tmp_path.iterdir()} == {"data", "e.npz"}
 
@@ -134,7 +136,7 @@ def test_openvino_without_room_is_a_sentence(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("rales.export.openvino.temporary_folder", no_folder)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(OSError, match=r"model\.xml: cannot be written, .* MiB are free there .* set TMPDIR"):
-        openvino_file.as_read(model)
+        openvino_file.reread_graph(model)
 
 
 def test_narrow_onnx_leaves_temporary_files_to_the_folder_that_is_swept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +156,7 @@ def test_narrow_onnx_leaves_temporary_files_to_the_folder_that_is_swept(monkeypa
         raise AssertionError("a folder of its own in TMPDIR")
 
     monkeypatch.setattr(quantize, "save_and_reload_model_with_shape_infer", forbidden)
-    assert {each.op_type for each in onnx_file.in_8_bits(model).graph.node} >= {"MatMulInteger"}
+    assert {each.op_type for each in onnx_file.quantize_graph(model).graph.node} >= {"MatMulInteger"}
 
 
 def test_what_a_library_says_is_kept(tmp_path: Path) -> None:

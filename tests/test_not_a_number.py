@@ -19,7 +19,9 @@ from rales.data import read_cycles
 from rales.data.corpus import read_collection
 from rales.errors import UsageError
 from rales.evaluation import predictions
-from rales.inference import attribution, predictor
+from rales.inference import attribution
+from rales.inference.evaluate import evaluate_run
+from rales.inference.predictor import Predictor
 from rales.models import load_m2d
 from rales.models.pretrained_backbones import resnet_tensors
 from rales.recipes import m2d_pretrain
@@ -222,7 +224,7 @@ def test_loaded_weights_that_are_no_numbers_are_named(place: Path, tmp_path: Pat
 # An answer
 
 
-def overflowing(model: predictor.Model, stem: str, place: Path) -> predictor.Model:
+def overflowing(model: Predictor, stem: str, place: Path) -> Predictor:
     """The model, that has no answer to the cycles of one recording."""
     lost = {row.tobytes() for row in waves_of(model, place / "data" / f"{stem}.wav")}
     inner = model.engine
@@ -232,13 +234,12 @@ def overflowing(model: predictor.Model, stem: str, place: Path) -> predictor.Mod
         answers[[row.tobytes() in lost for row in waves][: len(answers)]] = math.nan
         return answers
 
-    model.engine = engine
-    return model
+    return model.with_engine(engine)
 
 
-def waves_of(model: predictor.Model, path: Path) -> np.ndarray:
+def waves_of(model: Predictor, path: Path) -> np.ndarray:
     return np.concatenate(
-        [piece.waves for piece in rales.inference.audio_reader.pieces(str(path), model.recipe.settings.audio)]
+        [piece.waveforms for piece in rales.inference.audio_reader.read_chunks(str(path), model.recipe.settings.audio)]
     )
 
 
@@ -264,8 +265,8 @@ def test_a_system_that_prepares_its_own_rows_has_no_label_either(place: Path) ->
     recipe = make_recipe("lungrn_nl", size="tiny")
     record = {"recipe": recipe.name, "classes": ["normal", "crackle", "wheeze", "both"], "config": {}}
     torch.manual_seed(0)
-    model = predictor.Model(recipe, recipe.build_model(recipe.settings), record, torch.device("cpu"))
-    model.engine = lambda waves: np.full((len(waves), 4), math.nan)
+    model = Predictor.from_network(recipe, recipe.build_model(recipe.settings), record)
+    model = model.with_engine(lambda waves: np.full((len(waves), 4), math.nan))
     problems: list[str] = []
     table = model.predict(place / "data", problems)
     assert (len(table), len(problems)) == (0, 8)
@@ -300,7 +301,7 @@ def test_the_command_writes_no_label_that_is_none(
 
 def test_evaluation_stops_with_the_cycle(overflow: Path, place: Path) -> None:
     with pytest.raises(ValueError, match=r"106_\w+, cycle 1: the model's answer is not a number"):
-        predictor.evaluate(overflow, read_cycles(place / "data"), cache_folder=place / "cache")
+        evaluate_run(overflow, read_cycles(place / "data"), cache_folder=place / "cache")
 
 
 def test_what_is_scored_or_explained_alone_has_no_label_either(overflow: Path, place: Path) -> None:
@@ -310,7 +311,7 @@ def test_what_is_scored_or_explained_alone_has_no_label_either(overflow: Path, p
     with pytest.raises(
         ValueError, match="the model's answer to this cycle is not a number, so there is nothing to expl"
     ):
-        attribution.explain(model, str(path), 1)
+        attribution.explain_cycle(model, str(path), 1)
 
 
 def test_sound_of_huge_numbers_has_no_label(place: Path, tmp_path: Path) -> None:

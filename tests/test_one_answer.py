@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rales.inference import predictor
-from rales.inference.predictor import Model
+from rales.inference.load_model import load_model
+from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
 from tests import tiny
 
@@ -52,7 +52,7 @@ def sound(seed: int, rate_hz: int, highest_hz: float = 1700.0) -> NDArray[np.flo
 
 
 def answer(
-    model: Model, samples: NDArray[np.generic], rate_hz: int, name: str, subtype: str | None
+    model: Predictor, samples: NDArray[np.generic], rate_hz: int, name: str, subtype: str | None
 ) -> NDArray[np.float64]:
     """Sound written to a file of that name and read back by the model -> (4,) probabilities."""
     with tempfile.TemporaryDirectory() as folder:
@@ -92,12 +92,12 @@ def test_lossy_formats_stay_near(seed: int, form: tuple[str, str]) -> None:
 
 
 GAINS = [0.5, 2.0, 0.1, 0.01, 3.7]
-SHIPPED, PER_CLIP = predictor.load("rales-small", "cpu"), tiny.model("frontend=m2d_clip", "audio.floor=clip")
+SHIPPED, PER_CLIP = load_model("rales-small", "cpu"), tiny.model("frontend=m2d_clip", "audio.floor=clip")
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(GAINS), st.sampled_from([SHIPPED, PER_CLIP]))
-def test_gain_does_not_matter_to_the_front_end_of_our_own(seed: int, gain: float, model: Model) -> None:
+def test_gain_does_not_matter_to_the_front_end_of_our_own(seed: int, gain: float, model: Predictor) -> None:
     samples = sound(seed, 16000) / 4
     wanted = answer(model, samples, 16000, "x.wav", "FLOAT")
     assert np.abs(answer(model, gain * samples, 16000, "x.wav", "FLOAT") - wanted).max() < GAIN_TOLERANCE
@@ -105,7 +105,7 @@ def test_gain_does_not_matter_to_the_front_end_of_our_own(seed: int, gain: float
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([MODEL, SHIPPED]), st.sampled_from([1, 2]), st.integers(0, 2))
-def test_an_empty_channel_changes_nothing(seed: int, model: Model, empty: int, place: int) -> None:
+def test_an_empty_channel_changes_nothing(seed: int, model: Predictor, empty: int, place: int) -> None:
     samples = sound(seed, 16000)
     channels = [0 * samples] * empty
     channels.insert(place, samples)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rales.errors import UsageError
-from rales.inference.output_paths import SOUND, check_outputs, made_by_hand
+from rales.inference.output_paths import RECORDING, check_outputs, describe_handmade_file
 from tests import tiny
 from tests.command import command
 
@@ -105,7 +105,7 @@ def test_other_jobs_by_the_same_rule(place: Path) -> None:
         check_outputs({"--out": [place / "report.md"]}, {"a file of a run": [place / "m.csv"]})
     with pytest.raises(UsageError, match="two files of --out would be the same file"):
         check_outputs({"--out": [place / "new", place / "sub" / ".." / "New"]}, {})
-    check_outputs({"--out": [Path("x.csv")]}, {SOUND: ["s3://bucket/x.csv"]})
+    check_outputs({"--out": [Path("x.csv")]}, {RECORDING: ["s3://bucket/x.csv"]})
 
 
 RAVEN = "Selection\tView\tLow Freq (Hz)\tHigh Freq (Hz)\tClass\tp_normal\tp_crackle\tp_wheeze\tp_both\n"
@@ -141,26 +141,26 @@ def test_what_people_make_stays_whatever_its_name(place: Path, name: str, text: 
     link.symlink_to(name)
     for out in (path, link):
         with pytest.raises(UsageError, match="which would be replaced; choose another name"):
-            check_outputs({"--out": [out]}, {SOUND: [place / "bob.wav"]})
+            check_outputs({"--out": [out]}, {RECORDING: [place / "bob.wav"]})
 
 
 def test_a_name_that_is_as_long_as_the_disk_takes(place: Path) -> None:
     sound = place / f"{'a' * 251}.wav"
     sound.write_bytes((place / "anna.wav").read_bytes())
-    check_outputs({"--out": [place / "x.csv", sound.with_suffix(".csv")]}, {SOUND: [sound]})
+    check_outputs({"--out": [place / "x.csv", sound.with_suffix(".csv")]}, {RECORDING: [sound]})
 
 
 def test_a_hard_link_to_an_annotation_that_is_read(place: Path) -> None:
     (place / "anna.json").write_text('{"record_annotation": "Normal"}')
     os.link(place / "anna.json", place / "hard.json")
     with pytest.raises(UsageError, match="is the annotation of a recording that is read"):
-        check_outputs({"--out": [place / "hard.json"]}, {SOUND: [place / "anna.wav"]})
-    check_outputs({"--out": [place / "hard.json"]}, {SOUND: [place / "bob.wav"]})
+        check_outputs({"--out": [place / "hard.json"]}, {RECORDING: [place / "anna.wav"]})
+    check_outputs({"--out": [place / "hard.json"]}, {RECORDING: [place / "bob.wav"]})
 
 
 def test_files_that_people_make(place: Path) -> None:
-    assert made_by_hand(place / "m.csv")
-    assert made_by_hand(place / "anna.txt")
+    assert describe_handmade_file(place / "m.csv")
+    assert describe_handmade_file(place / "anna.txt")
     ours = {
         "ours.csv": "recording,label,p_normal,path\n",
         "status.csv": "path,status,sentence\n",
@@ -169,6 +169,6 @@ def test_files_that_people_make(place: Path) -> None:
     }
     for name, text in ours.items():
         (place / name).write_text(text)
-        assert not made_by_hand(place / name)
+        assert not describe_handmade_file(place / name)
     (place / "judged.csv").write_text("recording,label,p_normal,path,confirmed\n")  # the page's, with people's labels
-    assert made_by_hand(place / "judged.csv")
+    assert describe_handmade_file(place / "judged.csv")

@@ -13,7 +13,8 @@ import pytest
 from rales.data.annotations import read_annotation
 from rales.errors import UsageError
 from rales.evaluation import predictions
-from rales.inference import audio_reader, prediction_writers, predictor
+from rales.inference import audio_reader, prediction_writers
+from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
 from tests import tiny
 
@@ -27,18 +28,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model() -> predictor.Model:
+def model() -> Predictor:
     return tiny.model()
 
 
-def write(model: predictor.Model, given: Path | list[Path], out: Path, form: str, **decision: float) -> list[Path]:
-    paths = audio_reader.find(given)
+def write(model: Predictor, given: Path | list[Path], out: Path, form: str, **decision: float) -> list[Path]:
+    paths = audio_reader.find_recordings(given)
     chunks = ((rows, status) for path in paths for rows, status in model.tables([path], [], model.decision(**decision)))
-    return prediction_writers.write(chunks, out, form, paths)
+    return prediction_writers.write_predictions(chunks, out, form, paths)
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])
-def test_tables_come_back(data: Path, model: predictor.Model, tmp_path: Path, form: str) -> None:
+def test_tables_come_back(data: Path, model: Predictor, tmp_path: Path, form: str) -> None:
     """Written in eight parts, without annotation first: a column without a value yet has one later."""
     first = sorted(data.glob("*.wav"))[0]
     (tmp_path / "data").mkdir()
@@ -61,7 +62,7 @@ def test_tables_come_back(data: Path, model: predictor.Model, tmp_path: Path, fo
 
 
 @pytest.mark.parametrize("form", prediction_writers.FORMATS)
-def test_the_notice_stands_once_or_not_at_all(data: Path, model: predictor.Model, tmp_path: Path, form: str) -> None:
+def test_the_notice_stands_once_or_not_at_all(data: Path, model: Predictor, tmp_path: Path, form: str) -> None:
     """In a file that has a root for it once; elsewhere who writes says it, and no row or label is about it."""
     files = write(model, data, tmp_path / ("labels" if form in ("audacity", "raven") else f"cycles.{form}"), form)
     texts = [file.read_bytes().count(NOTICE.encode()) for file in files]
@@ -75,7 +76,7 @@ def test_the_notice_stands_once_or_not_at_all(data: Path, model: predictor.Model
     assert predictions.per_recording(model.predict(data)).attrs["notice"] == NOTICE
 
 
-def test_audacity_labels(data: Path, model: predictor.Model, tmp_path: Path) -> None:
+def test_audacity_labels(data: Path, model: Predictor, tmp_path: Path) -> None:
     table = model.predict(data)
     written = write(model, data, tmp_path, "audacity")
     assert [path.name for path in written] == [f"{path.stem}.audacity.txt" for path in sorted(data.glob("*.wav"))]
@@ -89,7 +90,7 @@ def test_audacity_labels(data: Path, model: predictor.Model, tmp_path: Path) -> 
         assert [CLASSES[cycle.crackle + 2 * cycle.wheeze] for cycle in found.cycles] == rows["label"].tolist()
 
 
-def test_raven_selections(data: Path, model: predictor.Model, tmp_path: Path) -> None:
+def test_raven_selections(data: Path, model: Predictor, tmp_path: Path) -> None:
     recording = sorted(data.glob("*.wav"))[0]
     table = model.predict(recording)
     (written,) = write(model, recording, tmp_path / "one.txt", "raven")
@@ -110,7 +111,7 @@ def test_raven_selections(data: Path, model: predictor.Model, tmp_path: Path) ->
     assert set(again["Begin File"]) == {recording.name}
 
 
-def test_raven_combined_table_runs_on(data: Path, model: predictor.Model, tmp_path: Path) -> None:
+def test_raven_combined_table_runs_on(data: Path, model: Predictor, tmp_path: Path) -> None:
     """Recordings of 4 s each, one behind the other."""
     table = model.predict(data)
     (written,) = write(model, data, tmp_path / "all.txt", "raven")
@@ -121,7 +122,7 @@ def test_raven_combined_table_runs_on(data: Path, model: predictor.Model, tmp_pa
     assert again["Begin Path"].tolist() == table["path"].tolist()
 
 
-def test_public_readers_open_the_files(data: Path, model: predictor.Model, tmp_path: Path) -> None:
+def test_public_readers_open_the_files(data: Path, model: Predictor, tmp_path: Path) -> None:
     """crowsetta reads Raven selection tables and Audacity label tracks for the bioacoustics tools."""
     import crowsetta
 
@@ -143,7 +144,7 @@ def test_public_readers_open_the_files(data: Path, model: predictor.Model, tmp_p
 
 
 @pytest.mark.parametrize("form", ["audacity", "raven"])
-def test_abstention_is_visible_in_labels(data: Path, model: predictor.Model, tmp_path: Path, form: str) -> None:
+def test_abstention_is_visible_in_labels(data: Path, model: Predictor, tmp_path: Path, form: str) -> None:
     recording = sorted(data.glob("*.wav"))[0]
     (written,) = write(model, recording, tmp_path / "x.txt", form, min_confidence=1.0)
     lines = written.read_text().splitlines()
@@ -156,7 +157,7 @@ def test_abstention_is_visible_in_labels(data: Path, model: predictor.Model, tmp
 
 @pytest.mark.parametrize("form", ["audacity", "raven"])
 def test_labels_beside_the_recordings_leave_their_annotations_alone(
-    data: Path, model: predictor.Model, tmp_path: Path, form: str
+    data: Path, model: Predictor, tmp_path: Path, form: str
 ) -> None:
     shutil.copytree(data, tmp_path / "data")
     before = {path: path.read_bytes() for path in (tmp_path / "data").iterdir()}
@@ -164,7 +165,7 @@ def test_labels_beside_the_recordings_leave_their_annotations_alone(
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_recordings_of_one_name_have_files_of_their_own(data: Path, model: predictor.Model, tmp_path: Path) -> None:
+def test_recordings_of_one_name_have_files_of_their_own(data: Path, model: Predictor, tmp_path: Path) -> None:
     """In nested folders as the recordings are; beside each other with the suffix, also where case alone differs."""
     sound = sorted(data.glob("*.wav"))[0]
     for name in ("left/chest.wav", "right/chest.wav", "right/chest.flac", "right/Chest.wav"):
@@ -182,24 +183,24 @@ def test_recordings_of_one_name_have_files_of_their_own(data: Path, model: predi
 
 
 @pytest.mark.parametrize("form", prediction_writers.FORMATS)
-def test_a_failure_on_the_way_leaves_no_half_table(
-    data: Path, model: predictor.Model, tmp_path: Path, form: str
-) -> None:
+def test_a_failure_on_the_way_leaves_no_half_table(data: Path, model: Predictor, tmp_path: Path, form: str) -> None:
     def breaking() -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-        yield next(iter(model.tables(audio_reader.find(sorted(data.glob("*.wav"))[0]))))
+        yield next(iter(model.tables(audio_reader.find_recordings(sorted(data.glob("*.wav"))[0]))))
         raise ValueError("stop")
 
     with pytest.raises(ValueError, match="stop"):
-        prediction_writers.write(breaking(), tmp_path / f"x.{form}", form, audio_reader.find(data))
+        prediction_writers.write_predictions(
+            breaking(), tmp_path / f"x.{form}", form, audio_reader.find_recordings(data)
+        )
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == list(tmp_path.glob("x.audacity/*.txt"))
 
 
-def test_an_unknown_format_is_a_usage_error(model: predictor.Model, data: Path, tmp_path: Path) -> None:
+def test_an_unknown_format_is_a_usage_error(model: Predictor, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--format xlsx: expected one of csv, json, parquet, audacity, raven"):
         write(model, data, tmp_path / "x.xlsx", "xlsx")
     for name in ("r.xlsx", "r.txt", "r.wav", "r.CSVX"):
         with pytest.raises(UsageError, match=rf"--out {name}: the name does not say what to write"):
-            prediction_writers.form_of(Path(name))
+            prediction_writers.table_format(Path(name))
     for name, form in (("r.xlsx", "csv"), ("r.json", "parquet"), ("r.csv", "audacity"), ("r.xlsx", "raven")):
         with pytest.raises(UsageError, match=rf"--out {name}: expected"):
             prediction_writers.check_format(Path(name), form)

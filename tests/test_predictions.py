@@ -15,7 +15,8 @@ from rales.errors import UsageError
 from rales.evaluation import bootstrap, predictions
 from rales.evaluation.metrics import normal_threshold, scores_at_threshold
 from rales.evaluation.predictions import Decision
-from rales.inference.predictor import evaluate, load
+from rales.inference.evaluate import evaluate_run
+from rales.inference.load_model import load_model
 from rales.labels import CLASSES
 from rales.training import run_folder
 from tests import tiny
@@ -319,7 +320,7 @@ def test_a_run_and_its_evaluation_tune_on_the_validation_patients(tmp_path: Path
     cycles = read_cycles(tiny.write_folder(tmp_path / "data"))
     recipe.run(recipe, cycles, tmp_path / "run", cache_folder=tmp_path / "cache")
 
-    model = load(tmp_path / "run")
+    model = load_model(tmp_path / "run")
     table = splits.divide(cycles, recipe.settings)
     scored = model.probabilities(load_dataset(table, recipe, folder=tmp_path / "cache").inputs)
     rows = {side: (table["split"] == side).to_numpy() for side in ("validation", "test")}
@@ -331,7 +332,7 @@ def test_a_run_and_its_evaluation_tune_on_the_validation_patients(tmp_path: Path
     temperature = predictions.fitted_temperature(true[rows["validation"]], scored[rows["validation"]])
     for figures in (
         run_folder.read_json(tmp_path / "run" / "evaluation.json"),
-        evaluate(tmp_path / "run", cycles, cache_folder=tmp_path / "cache"),
+        evaluate_run(tmp_path / "run", cycles, cache_folder=tmp_path / "cache"),
     ):
         assert figures["validation_threshold"] == pytest.approx({"threshold": threshold, **expected}, abs=1e-5)
         assert figures["validation_temperature"]["temperature"] == pytest.approx(temperature, rel=1e-3)

@@ -20,6 +20,9 @@ from rales.evaluation import bootstrap, predictions
 from rales.files.json_files import to_jsonable
 from rales.inference import audio_reader as reading
 from rales.inference import predictor
+from rales.inference.engines import Waveforms
+from rales.inference.evaluate import evaluate_run
+from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
 from rales.recipes.registry import make_recipe
 from rales.training import finetune, run_folder
@@ -39,7 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(place: Path) -> predictor.Model:
+def model(place: Path) -> Predictor:
     return rales.load(place / "run")
 
 
@@ -47,16 +50,16 @@ def recordings(place: Path) -> list[Path]:
     return sorted((place / "data").glob("*.wav"))
 
 
-def test_a_damaged_cache_moves_no_score(place: Path, model: predictor.Model, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_cache_moves_no_score(place: Path, model: Predictor, caplog: pytest.LogCaptureFixture) -> None:
     """Zeroed sectors once gave another Score, and `same_data_as_training` true over it."""
     cycles = read_cycles(place / "data")
-    before = predictor.evaluate(place / "run", cycles, cache_folder=place / "cache")
+    before = evaluate_run(place / "run", cycles, cache_folder=place / "cache")
     (file,) = (place / "cache").glob("*/waves.npy")
     whole, content = model.probabilities(np.load(file)), file.read_bytes()
     sectors = [content[at : at + 4096] for at in range(0, len(content), 4096)]
     file.write_bytes(b"".join(sectors[:1] + [bytes(len(s)) if n % 2 else s for n, s in enumerate(sectors[1:])]))
     assert np.abs(model.probabilities(np.load(file)) - whole).max() > 0.01  # can be read, and has other answers
-    assert predictor.evaluate(place / "run", cycles, cache_folder=place / "cache") == before
+    assert evaluate_run(place / "run", cycles, cache_folder=place / "cache") == before
     assert before["protocol"]["same_data_as_training"]
     assert f"{file.parent}: damaged or cut" in caplog.text
     assert file.read_bytes() == content
@@ -65,7 +68,7 @@ def test_a_damaged_cache_moves_no_score(place: Path, model: predictor.Model, cap
 # The table
 
 
-def test_columns_and_order(place: Path, model: predictor.Model) -> None:
+def test_columns_and_order(place: Path, model: Predictor) -> None:
     table = model.predict(place / "data")
     assert list(table.columns) == [*COLUMNS, "true_label", "quality", "quality_reason", "source", "path"]
     assert model.classes == CLASSES
@@ -80,7 +83,7 @@ def test_columns_and_order(place: Path, model: predictor.Model) -> None:
     assert table[["start_s", "end_s"]].equals(annotated[["start_s", "end_s"]])
 
 
-def test_files_folders_and_repeats(place: Path, model: predictor.Model) -> None:
+def test_files_folders_and_repeats(place: Path, model: Predictor) -> None:
     first, second = recordings(place)[:2]
     assert model.predict(str(first))["recording"].unique().tolist() == [first.stem]
     table = model.predict([second, first, second])
@@ -88,7 +91,7 @@ def test_files_folders_and_repeats(place: Path, model: predictor.Model) -> None:
     assert len(table) == 8
 
 
-def test_windows_where_nothing_is_annotated(tmp_path: Path, place: Path, model: predictor.Model) -> None:
+def test_windows_where_nothing_is_annotated(tmp_path: Path, place: Path, model: Predictor) -> None:
     sound, rate_hz = soundfile.read(recordings(place)[0])
     soundfile.write(tmp_path / "visit.flac", np.tile(sound, 3)[: round(9.3 * rate_hz)], rate_hz)
     shutil.copy(recordings(place)[1], tmp_path / "z.wav")
@@ -107,7 +110,7 @@ def test_windows_where_nothing_is_annotated(tmp_path: Path, place: Path, model: 
 # One input, one answer
 
 
-def test_a_cycle_alone_and_among_others(place: Path, model: predictor.Model) -> None:
+def test_a_cycle_alone_and_among_others(place: Path, model: Predictor) -> None:
     path = recordings(place)[-1]
     together = model.predict(place / "data")
     one_recording = model.predict(path)
@@ -122,7 +125,7 @@ def test_a_cycle_alone_and_among_others(place: Path, model: predictor.Model) -> 
     assert np.abs(model.probabilities(forty[::-1].copy())[-1] - row[P].to_numpy(dtype=float)).max() < 1e-6
 
 
-def test_it_is_what_the_run_predicted(place: Path, model: predictor.Model) -> None:
+def test_it_is_what_the_run_predicted(place: Path, model: Predictor) -> None:
     stored = pd.read_csv(place / "run" / "predictions.csv")
     asked = model.predict([path for path in recordings(place) if path.stem in set(stored["recording"])])
     assert asked[["recording", "cycle"]].equals(stored[["recording", "cycle"]])
@@ -130,7 +133,7 @@ def test_it_is_what_the_run_predicted(place: Path, model: predictor.Model) -> No
     assert stored[P].to_numpy().std(axis=0).max() > 1e-3  # the cycles have answers of their own
 
 
-def test_a_checkpoint_file_is_the_same_model(place: Path, model: predictor.Model, tmp_path: Path) -> None:
+def test_a_checkpoint_file_is_the_same_model(place: Path, model: Predictor, tmp_path: Path) -> None:
     shutil.copy(place / "run" / "best.safetensors", tmp_path / "my-model.safetensors")
     path = recordings(place)[0]
     assert rales.load(tmp_path / "my-model.safetensors", device="cpu").predict(path).equals(model.predict(path))
@@ -145,7 +148,7 @@ def test_training_in_bfloat16_is_scored_in_float32(place: Path, tmp_path: Path) 
     assert np.abs(asked[P].to_numpy() - stored[P].to_numpy()).max() < 1e-5
 
 
-def test_embeddings_are_what_the_head_sees(place: Path, model: predictor.Model) -> None:
+def test_embeddings_are_what_the_head_sees(place: Path, model: Predictor) -> None:
     vectors = model.embed(place / "data")
     assert vectors.shape == (32, 2 * 24)
     assert vectors.dtype == np.float32
@@ -157,9 +160,9 @@ def test_embeddings_are_what_the_head_sees(place: Path, model: predictor.Model) 
     assert list(table.columns) == ["recording", "cycle", "start_s", "end_s", "path", "vector"]
 
 
-def test_vectors_of_a_layer_and_of_a_recording(place: Path, model: predictor.Model) -> None:
+def test_vectors_of_a_layer_and_of_a_recording(place: Path, model: Predictor) -> None:
     fused, first = model.embed(place / "data"), model.embed(place / "data", layer=1)
-    weight = model.plain.get_parameter("fusion.weight")[0].item()
+    weight = model.network.get_parameter("fusion.weight")[0].item()
     assert np.abs(fused[:, :24] - weight * first).max() < 1e-5  # both layers are fused, weighted, side by side
     whole = model.embed_table(place / "data", per="recording")
     assert whole["recording"].tolist() == [path.stem for path in recordings(place)]
@@ -169,17 +172,45 @@ def test_vectors_of_a_layer_and_of_a_recording(place: Path, model: predictor.Mod
         model.embed(place / "data", layer=3)
 
 
+# Without loading a model first
+
+
+def test_samples_are_answered_as_a_file_of_them(place: Path, model: Predictor) -> None:
+    path = recordings(place)[0]
+    samples, rate_hz = soundfile.read(path, dtype="float32")
+    expected = rales.predict(path, model, cycles="windows")[P].to_numpy()
+    for given in (
+        (samples, rate_hz),
+        (torch.from_numpy(samples[None]), rate_hz),
+        ({"waveform": samples, "sample_rate": rate_hz}, None),
+    ):
+        found = rales.predict(given[0], model, sample_rate=given[1], cycles="windows")
+        assert set(found["recording"]) == {"waveform"}
+        assert np.array_equal(found[P].to_numpy(), expected)
+    vectors = rales.embed(samples, model, sample_rate=rate_hz, cycles="windows")
+    assert np.array_equal(vectors, model.embed(path, cycles="windows"))
+
+
+def test_samples_without_a_rate_and_files_with_one_are_refused(place: Path, model: Predictor) -> None:
+    with pytest.raises(UsageError, match=r"samples of shape \(8,\) at sample_rate=None: expected"):
+        rales.predict(np.zeros(8), model)
+    with pytest.raises(UsageError, match="a file says its own rate"):
+        rales.predict(place / "data", model, sample_rate=4000)
+    with pytest.raises(UsageError, match="expected waveform"):
+        rales.embed({"waveform": np.zeros(8)}, model)
+
+
 # Engines and decisions
 
 
-def test_every_probability_comes_from_the_engine(place: Path, model: predictor.Model) -> None:
+def test_every_probability_comes_from_the_engine(place: Path, model: Predictor) -> None:
     asked = []
 
-    def engine(waves: reading.Waves) -> predictions.Probabilities:
+    def engine(waves: Waveforms) -> predictions.Probabilities:
         asked.append(waves.shape)
         return np.tile([0.1, 0.2, 0.3, 0.4], (len(waves), 1))
 
-    other = predictor.Model(model.recipe, model.plain, model.record, torch.device("cpu"), engine=engine)
+    other = model.with_engine(engine)
     table = other.predict(place / "data")
     assert set(table["label"]) == {"both"}
     assert table[P].drop_duplicates().to_numpy().tolist() == [[0.1, 0.2, 0.3, 0.4]]
@@ -187,7 +218,7 @@ def test_every_probability_comes_from_the_engine(place: Path, model: predictor.M
     assert other.probabilities(np.zeros((40, 32000), np.float32)).shape == (40, 4)
 
 
-def test_status_has_a_row_for_every_recording(place: Path, model: predictor.Model, tmp_path: Path) -> None:
+def test_status_has_a_row_for_every_recording(place: Path, model: Predictor, tmp_path: Path) -> None:
     (tmp_path / "bad.wav").write_bytes(b"")
     paths = [str(recordings(place)[0]), str(tmp_path / "bad.wav"), str(recordings(place)[1])]
     problems: list[str] = []
@@ -200,21 +231,19 @@ def test_status_has_a_row_for_every_recording(place: Path, model: predictor.Mode
     assert len(table) == 8
 
 
-def test_tables_come_some_recordings_at_a_time(
-    place: Path, model: predictor.Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tables_come_some_recordings_at_a_time(place: Path, model: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = model.predict(place / "data")
-    monkeypatch.setattr(predictor, "CHUNK", 6)
+    monkeypatch.setattr(predictor, "TABLE_ROWS", 6)
     parts = list(model.tables([str(path) for path in recordings(place)]))
     assert [len(table) for table, _ in parts] == [8, 8, 8, 8, 0]
     assert pd.concat([table for table, _ in parts[:4]], ignore_index=True).equals(whole)
 
 
 def test_a_recording_that_breaks_off_has_no_answer(
-    place: Path, model: predictor.Model, monkeypatch: pytest.MonkeyPatch
+    place: Path, model: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where its first cycles were scored before the damage was met."""
-    original = reading.pieces
+    original = reading.read_chunks
 
     def breaking(path: str, *rest: Any) -> Any:
         for piece in original(path, *rest):
@@ -223,7 +252,7 @@ def test_a_recording_that_breaks_off_has_no_answer(
                 raise ValueError("the rest is damaged")
             yield piece
 
-    monkeypatch.setattr(reading, "pieces", breaking)
+    monkeypatch.setattr(reading, "read_chunks", breaking)
     problems: list[str] = []
     table = model.predict(place / "data", problems)
     assert problems == ["the rest is damaged"]
@@ -231,7 +260,7 @@ def test_a_recording_that_breaks_off_has_no_answer(
     assert recordings(place)[1].stem not in set(table["recording"])
 
 
-def test_abstention_threshold_and_their_notice(place: Path, model: predictor.Model) -> None:
+def test_abstention_threshold_and_their_notice(place: Path, model: Predictor) -> None:
     plain = model.predict(place / "data")
     sure = plain[P].max(axis=1)
     middle = float(sure.median())
@@ -265,7 +294,7 @@ def test_a_validation_run_keeps_its_calibration(place: Path, tmp_path: Path) -> 
     assert np.abs(asked[P].to_numpy() - cooled).max() < 1e-4
     assert asked["label"].tolist() == stored["label"].tolist()
     assert model.decision(threshold="validation").threshold == model.calibration["threshold"]
-    assert predictor.evaluate(tmp_path / "run", cycles, cache_folder=place / "cache")["score"] == figures["score"]
+    assert evaluate_run(tmp_path / "run", cycles, cache_folder=place / "cache")["score"] == figures["score"]
 
 
 def test_shares_of_abnormal_cycles() -> None:
@@ -288,7 +317,7 @@ def test_shares_of_abnormal_cycles() -> None:
 def test_without_a_name_the_model_of_the_package_is_loaded(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor, "DEFAULT_FOLDER", tmp_path)
+    monkeypatch.setattr("rales.inference.load_model.DEFAULT_FOLDER", tmp_path)
     for name in (None, "rales-small"):
         with pytest.raises(UsageError, match="this version ships none"):
             rales.load(name)
@@ -302,7 +331,7 @@ def test_without_a_name_the_model_of_the_package_is_loaded(
 
 def test_evaluation_equals_that_of_the_run(place: Path) -> None:
     cycles = read_cycles(place / "data")
-    figures = predictor.evaluate(place / "run", cycles, cache_folder=place / "cache")
+    figures = evaluate_run(place / "run", cycles, cache_folder=place / "cache")
     stored = run_folder.read_json(place / "run" / "evaluation.json")
     for name, value in stored.items():
         if name == "protocol":
@@ -322,7 +351,7 @@ def test_evaluation_equals_that_of_the_run(place: Path) -> None:
 def test_evaluation_says_where_a_repair_tests_on_trained_cycles(place: Path) -> None:
     cycles = read_cycles(place / "data")
     cycles.loc[cycles["patient"] == "105", "patient"] = "106"  # now on both sides
-    figures = predictor.evaluate(place / "run", cycles, cache_folder=place / "cache")
+    figures = evaluate_run(place / "run", cycles, cache_folder=place / "cache")
     move, drop = (figures["leak_free"][name] for name in ("official_move", "official_drop"))
     assert (move["cycles"], move["cycles_trained_on"]) == (16, 4)
     assert (drop["cycles"], drop["cycles_trained_on"]) == (8, 0)
@@ -334,7 +363,7 @@ def test_evaluation_of_a_run_on_another_split(place: Path, tmp_path: Path, split
     cycles.loc[cycles["patient"] == "105", "patient"] = "106"  # now on both sides
     recipe = tiny.recipe("train.epochs=1", f"split.name={split}", "train.select=validation")
     finetune.run(recipe, cycles, tmp_path / "run", cache_folder=place / "cache")
-    figures = predictor.evaluate(tmp_path / "run", cycles, cache_folder=place / "cache")
+    figures = evaluate_run(tmp_path / "run", cycles, cache_folder=place / "cache")
     stored = run_folder.read_json(tmp_path / "run" / "evaluation.json")
     assert figures["confusion"] == stored["confusion"]
     assert to_jsonable(figures["ci95"]) == stored["ci95"]
@@ -351,14 +380,14 @@ def test_evaluation_where_every_test_patient_is_trained_on_too(place: Path) -> N
     cycles = read_cycles(place / "data")
     test = cycles["split"] == "test"
     cycles.loc[test, "patient"] = "101"
-    figures = predictor.evaluate(place / "run", cycles, cache_folder=place / "cache")
+    figures = evaluate_run(place / "run", cycles, cache_folder=place / "cache")
     assert figures["score"] == run_folder.read_json(place / "run" / "evaluation.json")["score"]
     assert "official_drop" not in figures["leak_free"]
 
 
 def test_evaluation_on_other_data_is_said(place: Path) -> None:
     cycles = read_cycles(place / "data")
-    figures = predictor.evaluate(place / "run", cycles[cycles["patient"] != "108"], cache_folder=place / "cache")
+    figures = evaluate_run(place / "run", cycles[cycles["patient"] != "108"], cache_folder=place / "cache")
     assert figures["protocol"]["same_data_as_training"] is False
     assert figures["protocol"]["cycles"] == 8
 
@@ -366,7 +395,7 @@ def test_evaluation_on_other_data_is_said(place: Path) -> None:
 # What cannot be read
 
 
-def test_bad_recordings_among_good_ones(place: Path, model: predictor.Model, tmp_path: Path) -> None:
+def test_bad_recordings_among_good_ones(place: Path, model: Predictor, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(place / "data", data)
     names = [path.name for path in recordings(place)]
@@ -387,7 +416,7 @@ def test_bad_recordings_among_good_ones(place: Path, model: predictor.Model, tmp
         model.predict(tmp_path / "nowhere.wav")
 
 
-def test_nothing_readable_gives_an_empty_table(model: predictor.Model, tmp_path: Path) -> None:
+def test_nothing_readable_gives_an_empty_table(model: Predictor, tmp_path: Path) -> None:
     problems: list[str] = []
     (tmp_path / "x.wav").write_bytes(b"")
     table = model.predict(tmp_path / "x.wav", problems)
@@ -395,7 +424,7 @@ def test_nothing_readable_gives_an_empty_table(model: predictor.Model, tmp_path:
     assert list(table.columns)[:9] == COLUMNS
 
 
-def test_a_folder_without_recordings_is_a_sentence(model: predictor.Model, tmp_path: Path) -> None:
+def test_a_folder_without_recordings_is_a_sentence(model: Predictor, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no recording in it \(.wav, .wave, "):
         model.predict(tmp_path)
 
@@ -434,8 +463,8 @@ def test_files_that_are_no_model_are_sentences(place: Path, golden: Path, tmp_pa
         rales.load(tmp_path / "x.safetensors")
 
 
-def test_a_model_without_fused_vectors_says_so(model: predictor.Model, place: Path) -> None:
-    plain = predictor.Model(model.recipe, torch.nn.Linear(1, 4), model.record, torch.device("cpu"))
+def test_a_model_without_fused_vectors_says_so(model: Predictor, place: Path) -> None:
+    plain = Predictor.from_network(model.recipe, torch.nn.Linear(1, 4), model.record)
     with pytest.raises(ValueError, match="a model of recipe m2d_fusion has no embedding"):
         plain.embed(recordings(place)[0])
 
@@ -456,19 +485,18 @@ def test_a_run_from_pretrained_weights_needs_their_file_no_more(place: Path, gol
 FAILS = """
 import sys
 from pathlib import Path
-from rales.inference import audio_reader, predictor
-predictor.BATCH, audio_reader.PIECE, model = 1, 1, predictor.load(sys.argv[1])
-model.at_once = int(sys.argv[3])
-def engine(waves):
+from rales.inference import audio_reader, load_model, predictor
+predictor.BATCH_CYCLES, audio_reader.CHUNK_CYCLES = 1, 1
+def engine(waveforms):
     raise ZeroDivisionError("the engine failed")
-model.engine = engine
+model = load_model.load_model(sys.argv[1]).with_engine(engine, int(sys.argv[3]))
 model.predict(sorted(str(path) for path in Path(sys.argv[2]).glob("*.wav")))
 """
 
 
-@pytest.mark.parametrize("at_once", ["1", "2"])
-def test_an_engine_that_fails_ends_the_process_and_leaves_no_reader_waiting(place: Path, at_once: str) -> None:
-    command = [sys.executable, "-c", FAILS, str(place / "run"), str(place / "data"), at_once]
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_engine_that_fails_ends_the_process_and_leaves_no_reader_waiting(place: Path, workers: str) -> None:
+    command = [sys.executable, "-c", FAILS, str(place / "run"), str(place / "data"), workers]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
     assert "ZeroDivisionError: the engine failed" in ended.stderr

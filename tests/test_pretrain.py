@@ -20,7 +20,7 @@ from rales.audio import io
 from rales.data import read_cycles
 from rales.data.corpus import read_collection
 from rales.errors import UsageError
-from rales.inference import predictor
+from rales.inference.load_model import load_model
 from rales.jobs.layer_search import quick_probe
 from rales.models import M2D, load_m2d
 from rales.models.hub import find
@@ -509,7 +509,7 @@ def test_fine_tuning_takes_the_run_folder_or_the_file(undisturbed: Path) -> None
 
 def test_an_encoder_alone_predicts_nothing(undisturbed: Path) -> None:
     with pytest.raises(ValueError, match="a pre-trained encoder, which names no classes; fine-tune it"):
-        predictor.load(undisturbed)
+        load_model(undisturbed)
     with pytest.raises(ValueError, match="a pre-training, which has no scores of its own"):
         read_runs([undisturbed])
 

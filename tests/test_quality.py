@@ -16,7 +16,9 @@ from rales.audio import io, quality
 from rales.data.manifest import spans_of
 from rales.errors import UsageError
 from rales.evaluation import predictions
-from rales.inference import attribution, audio_reader, prediction_writers, predictor
+from rales.inference import attribution, audio_reader, prediction_writers
+from rales.inference.engines import Waveforms
+from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
 from tests import tiny
 from tests.command import command
@@ -167,7 +169,7 @@ def test_silence_is_found_where_it_is() -> None:
 
 
 @pytest.fixture(scope="module")
-def model() -> predictor.Model:
+def model() -> Predictor:
     return tiny.model()
 
 
@@ -187,7 +189,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 NOT_JUDGED = {"antiphase": "antiphase", "noise": "no_breathing", "ten": "too_short", "zeros": "no_signal"}
 
 
-def test_no_class_where_nothing_can_be_judged(folder: Path, model: predictor.Model) -> None:
+def test_no_class_where_nothing_can_be_judged(folder: Path, model: Predictor) -> None:
     table = model.predict(folder)
     for name in sorted(set(table["recording"])):
         rows = table[table["recording"] == name]
@@ -204,7 +206,7 @@ def test_no_class_where_nothing_can_be_judged(folder: Path, model: predictor.Mod
     assert names[names.index("quality") : names.index("path") + 1] == ["quality", "quality_reason", "source", "path"]
 
 
-def test_judged_cycles_are_answered_as_if_the_others_were_not_there(folder: Path, model: predictor.Model) -> None:
+def test_judged_cycles_are_answered_as_if_the_others_were_not_there(folder: Path, model: Predictor) -> None:
     alone, gated = model.predict(folder / "breathing.wav"), model.predict(folder)
     off = model.predict(folder, quality=False)
     assert gated.query("recording == 'breathing'")[P].to_numpy().tolist() == alone[P].to_numpy().tolist()
@@ -219,16 +221,15 @@ def test_the_model_is_not_asked_about_silence(folder: Path) -> None:
     model, asked = tiny.model(), list[int]()
     plain = model.engine
 
-    def counting(waves: audio_reader.Waves) -> NDArray[np.floating]:
+    def counting(waves: Waveforms) -> NDArray[np.floating]:
         asked.append(len(waves))
         return plain(waves)
 
-    model.engine = counting
-    assert model.predict(folder / "zeros.wav")["label"].isna().all()
+    assert model.with_engine(counting).predict(folder / "zeros.wav")["label"].isna().all()
     assert asked == []
 
 
-def test_a_silent_stretch_costs_only_its_own_cycles(tmp_path: Path, model: predictor.Model) -> None:
+def test_a_silent_stretch_costs_only_its_own_cycles(tmp_path: Path, model: Predictor) -> None:
     sound = np.concatenate([np.zeros(160_000, np.float32), breathing(60)])
     soundfile.write(tmp_path / "late.flac", sound, 8000)
     for cycles in ("windows", "auto"):
@@ -240,7 +241,7 @@ def test_a_silent_stretch_costs_only_its_own_cycles(tmp_path: Path, model: predi
 
 @pytest.mark.parametrize("frames", [8000 * 70, 8000 * 700])
 def test_channels_are_looked_at_before_the_mix_in_long_recordings_too(
-    tmp_path: Path, model: predictor.Model, frames: int
+    tmp_path: Path, model: Predictor, frames: int
 ) -> None:
     """Longer than what is decoded at once, and than what is searched for breaths at once; the last part cancels."""
     one = np.resize(breathing(30), frames)
@@ -255,7 +256,7 @@ def test_channels_are_looked_at_before_the_mix_in_long_recordings_too(
     assert table.loc[early, "label"].notna().all()
 
 
-def test_annotated_cycles_keep_their_class_unless_they_hold_no_sound(tmp_path: Path, model: predictor.Model) -> None:
+def test_annotated_cycles_keep_their_class_unless_they_hold_no_sound(tmp_path: Path, model: Predictor) -> None:
     sound = np.concatenate([noise(4), np.zeros(16_000, np.float32), noise(2)])
     soundfile.write(tmp_path / "visit.wav", sound, 8000)
     (tmp_path / "visit.txt").write_text("0\t2\t0\t0\n2\t4\t1\t0\n4\t6\t0\t0\n6\t8\t0\t1\n")
@@ -279,7 +280,7 @@ def test_annotated_cycles_keep_their_class_unless_they_hold_no_sound(tmp_path: P
     ],
 )
 def test_breaths_that_a_person_has_marked_in_a_table_keep_their_class(
-    tmp_path: Path, model: predictor.Model, columns: str, cells: str, person: bool
+    tmp_path: Path, model: Predictor, columns: str, cells: str, person: bool
 ) -> None:
     soundfile.write(tmp_path / "visit.wav", np.concatenate([noise(4), np.zeros(16_000, np.float32)]), 8000)
     manifest = tmp_path / "cycles.csv"
@@ -293,7 +294,7 @@ def test_breaths_that_a_person_has_marked_in_a_table_keep_their_class(
     assert table["quality"].tolist()[2] == "no_signal"
 
 
-def test_databases_are_scored_as_before(tmp_path: Path, model: predictor.Model) -> None:
+def test_databases_are_scored_as_before(tmp_path: Path, model: Predictor) -> None:
     """Annotated noise is what the tests train on: all of it has a label, the same with and without the gate."""
     data = tiny.write_folder(tmp_path / "data")
     gated, off = model.predict(data), model.predict(data, quality=False)
@@ -301,8 +302,8 @@ def test_databases_are_scored_as_before(tmp_path: Path, model: predictor.Model) 
     assert gated[["label", *P]].equals(off[["label", *P]])
 
 
-def test_counts_leave_out_what_is_not_judged(folder: Path, model: predictor.Model) -> None:
-    ((table, status),) = model.tables(audio_reader.find(folder), [])
+def test_counts_leave_out_what_is_not_judged(folder: Path, model: Predictor) -> None:
+    ((table, status),) = model.tables(audio_reader.find_recordings(folder), [])
     summary = predictions.per_recording(table).set_index("recording")
     for name in NOT_JUDGED:
         row = summary.loc[name]
@@ -337,9 +338,9 @@ def test_a_row_without_an_answer_has_no_label(temperature: float | None, thresho
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])
-def test_tables_have_empty_cells(folder: Path, model: predictor.Model, tmp_path: Path, form: str) -> None:
+def test_tables_have_empty_cells(folder: Path, model: Predictor, tmp_path: Path, form: str) -> None:
     out = tmp_path / f"cycles.{form}"
-    prediction_writers.write(
+    prediction_writers.write_predictions(
         model.tables([str(folder / "zeros.wav"), str(folder / "breathing.wav")], []), out, form, []
     )
     read = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}[form]
@@ -352,19 +353,19 @@ def test_tables_have_empty_cells(folder: Path, model: predictor.Model, tmp_path:
         assert ",,,,," in out.read_text().splitlines()[1]
 
 
-def test_labels_for_other_programs_say_it(folder: Path, model: predictor.Model, tmp_path: Path) -> None:
+def test_labels_for_other_programs_say_it(folder: Path, model: Predictor, tmp_path: Path) -> None:
     paths = [str(folder / "zeros.wav")]
-    (labels,) = prediction_writers.write(model.tables(paths, []), tmp_path, "audacity", paths)
+    (labels,) = prediction_writers.write_predictions(model.tables(paths, []), tmp_path, "audacity", paths)
     texts = [line.split("\t")[2] for line in labels.read_text().splitlines()]
     assert texts
     assert all(text.startswith("not judged: digital silence") for text in texts)
-    (selections,) = prediction_writers.write(model.tables(paths, []), tmp_path, "raven", paths)
+    (selections,) = prediction_writers.write_predictions(model.tables(paths, []), tmp_path, "raven", paths)
     table = pd.read_csv(selections, sep="\t")
     assert set(table["Class"]) == {"not judged"}
     assert table[P].isna().all(axis=None)
 
 
-def test_embed_leaves_out_and_explain_refuses(folder: Path, model: predictor.Model) -> None:
+def test_embed_leaves_out_and_explain_refuses(folder: Path, model: Predictor) -> None:
     table = model.embed_table([folder / "zeros.wav", folder / "breathing.wav"])
     assert set(table["recording"]) == {"breathing"}
     assert table.attrs["not_judged"] == [f"{folder / 'zeros.wav'}: not judged: digital silence"]
@@ -372,15 +373,15 @@ def test_embed_leaves_out_and_explain_refuses(folder: Path, model: predictor.Mod
     with pytest.raises(ValueError, match=r"zeros\.wav: not judged: digital silence"):
         model.embed(folder / "zeros.wav")
     with pytest.raises(ValueError, match="cycle 1: not judged, so there is nothing to explain: digital silence"):
-        attribution.explain(model, str(folder / "zeros.wav"), 1)
+        attribution.explain_cycle(model, str(folder / "zeros.wav"), 1)
     with pytest.raises(UsageError, match="has cycles 1 to 3"):
-        attribution.explain(model, str(folder / "zeros.wav"), 4)
+        attribution.explain_cycle(model, str(folder / "zeros.wav"), 4)
 
 
-def test_explained_cycle_is_the_one_of_that_number(tmp_path: Path, model: predictor.Model) -> None:
+def test_explained_cycle_is_the_one_of_that_number(tmp_path: Path, model: Predictor) -> None:
     """Those before it that are not judged are counted too."""
     soundfile.write(tmp_path / "x.wav", np.concatenate([np.zeros(64_000, np.float32), breathing(30)]), 8000)
-    found = attribution.explain(model, str(tmp_path / "x.wav"), 4, cycles="windows")
+    found = attribution.explain_cycle(model, str(tmp_path / "x.wav"), 4, cycles="windows")
     assert (found.start_s, found.end_s) == (12, 16)
     row = model.predict(tmp_path / "x.wav", cycles="windows").iloc[3]
     told = [found.probabilities[name] for name in CLASSES]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from rales.audio.logmel import MelPower
 from rales.data.dataset import Batch, make_preparation, select_extras
 from rales.errors import UsageError
-from rales.inference.attribution import band_centres
+from rales.inference.attribution import band_centres_hz
 from rales.recipes import m2d_fusion
 from rales.recipes.m2d_fusion import VARIANTS
 from rales.recipes.registry import find_settings, make_recipe, rebuild_recipe
@@ -259,8 +259,8 @@ def test_frames_are_10_ms_at_any_rate_and_the_bands_end_at_half_of_it(kind: str,
     assert picture.shape == (1, 1, 80, 201)
     filters = next(module.filters for module in frontend.modules() if isinstance(module, MelPower))
     loudest = int(picture[0, 0, :, 100].argmax())
-    assert abs(band_centres(filters, rate_hz)[loudest] - 1000) < 60
-    assert band_centres(filters, rate_hz)[-1] < min(8000, rate_hz / 2)
+    assert abs(band_centres_hz(filters, rate_hz)[loudest] - 1000) < 60
+    assert band_centres_hz(filters, rate_hz)[-1] < min(8000, rate_hz / 2)
     assert (filters.sum(dim=1) > 0).all()
 
 

@@ -61,7 +61,10 @@ def test_annotations_of_icbhi(tmp_path: Path, stretches: list[tuple[float, str]]
 @given(stretches=STRETCHES)
 def test_labels_of_audacity_and_raven(tmp_path: Path, stretches: list[tuple[float, str]]) -> None:
     rows, path = annotated(stretches), tmp_path / "anna.txt"
-    for form, label in (("audacity", prediction_writers.audacity), ("raven", prediction_writers.raven)):
+    for form, label in (
+        ("audacity", prediction_writers.audacity_labels),
+        ("raven", prediction_writers.raven_selections),
+    ):
         prediction_writers.write_table([label(rows)], path, form)
         same(read_annotation(path, float(rows["end_s"].iloc[-1])), rows)
 

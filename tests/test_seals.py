@@ -96,7 +96,7 @@ def test_a_record_that_is_written_again_gets_a_seal_of_its_own(tmp_path: Path) -
 
 
 def test_the_file_for_the_reference_code_is_read_as_any_other(tmp_path: Path) -> None:
-    encoder = tiny.model().plain.get_submodule("encoder")
+    encoder = tiny.model().network.get_submodule("encoder")
     path = write_reference_file(tmp_path, encoder.state_dict(), 1, unit=(80, 608), patch=(16, 16))
     assert len(seals.check(path, "a file")) == 64
     found = torch.load(path, weights_only=False)  # as the reference code does

@@ -10,12 +10,13 @@ import pytest
 from rales.cli import result_lines
 from rales.errors import UsageError
 from rales.files import seals
-from rales.inference import predictor, similarity_search
+from rales.inference import similarity_search
+from rales.inference.predictor import Predictor
 from tests import tiny
 
 
 @pytest.fixture(scope="module")
-def model() -> predictor.Model:
+def model() -> Predictor:
     return tiny.model()
 
 
@@ -25,7 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def table(model: predictor.Model, data: Path) -> pd.DataFrame:
+def table(model: Predictor, data: Path) -> pd.DataFrame:
     return model.embed_table(data)
 
 
@@ -54,18 +55,18 @@ def test_nearest_are_those_of_a_full_comparison(table: pd.DataFrame, tmp_path: P
     wanted = np.argsort(-similarity)[:4]
     name = f"{table['recording'][5]}#{table['cycle'][5]}"
     for _ in range(2):  # the second time from the index file
-        found = similarity_search.nearest(path, name, top=4)
+        found = similarity_search.find_nearest(path, name, top=4)
         assert found is not None
         assert found["path"].tolist() == table["path"].iloc[wanted].tolist()
         assert found["cycle"].tolist() == table["cycle"].iloc[wanted].tolist()
         assert np.abs(found["similarity"] - similarity[wanted]).max() < 1e-5
     assert (tmp_path / f"v{suffix}.usearch").is_file()
-    assert similarity_search.nearest(path, "nobody") is None
+    assert similarity_search.find_nearest(path, "nobody") is None
 
 
 def test_a_recording_is_the_mean_of_its_cycles(table: pd.DataFrame, tmp_path: Path) -> None:
     similarity_search.write_vectors(table, tmp_path / "v.npz")
-    found = similarity_search.nearest(tmp_path / "v.npz", table["recording"][0], top=100)
+    found = similarity_search.find_nearest(tmp_path / "v.npz", table["recording"][0], top=100)
     assert found is not None
     assert len(found) == 28
     assert table["recording"][0] not in set(found["recording"])
@@ -77,16 +78,16 @@ def test_an_old_or_damaged_index_is_made_again(
 ) -> None:
     path = tmp_path / "v.npz"
     similarity_search.write_vectors(table.head(8), path)
-    similarity_search.nearest(path, table["recording"][0])
+    similarity_search.find_nearest(path, table["recording"][0])
     similarity_search.write_vectors(table, path)
-    found = similarity_search.nearest(path, table["recording"][0], top=100)
+    found = similarity_search.find_nearest(path, table["recording"][0], top=100)
     assert found is not None
     assert len(found) == 28
     index = tmp_path / "v.npz.usearch"
     for content in (b"", b"not an index", index.read_bytes()[: index.stat().st_size // 2]):
         caplog.clear()
         index.write_bytes(content)
-        again = similarity_search.nearest(path, table["recording"][0], top=100)
+        again = similarity_search.find_nearest(path, table["recording"][0], top=100)
         assert again is not None
         assert again.equals(found)
         assert f"{index}: damaged or of other vectors, so this index is made again" in caplog.text
@@ -98,37 +99,37 @@ def test_an_index_of_other_vectors_is_not_used(table: pd.DataFrame, tmp_path: Pa
     turned = table.assign(vector=table["vector"].to_list()[::-1])
     for path, rows in ((one, table), (other, turned)):
         similarity_search.write_vectors(rows, path)
-        similarity_search.nearest(path, "101_1b1_Tc_sc_Litt3200#1")
-    expected = similarity_search.nearest(one, "101_1b1_Tc_sc_Litt3200#1", 5)
+        similarity_search.find_nearest(path, "101_1b1_Tc_sc_Litt3200#1")
+    expected = similarity_search.find_nearest(one, "101_1b1_Tc_sc_Litt3200#1", 5)
     assert expected is not None
     shutil.copy(tmp_path / "other.npz.usearch", tmp_path / "one.npz.usearch")
-    found = similarity_search.nearest(one, "101_1b1_Tc_sc_Litt3200#1", 5)
-    of_other = similarity_search.nearest(other, "101_1b1_Tc_sc_Litt3200#1", 5)
+    found = similarity_search.find_nearest(one, "101_1b1_Tc_sc_Litt3200#1", 5)
+    of_other = similarity_search.find_nearest(other, "101_1b1_Tc_sc_Litt3200#1", 5)
     assert found is not None
     assert of_other is not None
     assert found.equals(expected)
     assert not of_other.equals(expected)
 
 
-def test_any_recording_may_be_the_query(model: predictor.Model, data: Path, tmp_path: Path) -> None:
+def test_any_recording_may_be_the_query(model: Predictor, data: Path, tmp_path: Path) -> None:
     path, checkpoint = tmp_path / "v.npz", tmp_path / "model.safetensors"
     tiny.save(model, checkpoint)
     recordings = sorted(data.glob("*.wav"))
     made_by = {"model": model.digest, "layer": "fused", "per": "cycle", "cycles": "auto"}
     similarity_search.write_vectors(model.embed_table(recordings[1:]), path, made_by)
-    found = similarity_search.search(f"{recordings[0]}#2", path, 3, str(checkpoint))
+    found = similarity_search.search_similar(f"{recordings[0]}#2", path, 3, str(checkpoint))
     vector = np.stack(model.embed_table(recordings[0])["vector"].to_list())[1]
-    wanted = similarity_search.nearest(path, vector, 3)
+    wanted = similarity_search.find_nearest(path, vector, 3)
     assert wanted is not None
     assert found["recording"].tolist() == wanted["recording"].tolist()
     assert np.abs(found["similarity"] - wanted["similarity"]).max() < 1e-5
     with pytest.raises(ValueError, match=r"the recording has no cycle 9"):
-        similarity_search.search(f"{recordings[0]}#9", path, 3, str(checkpoint))
+        similarity_search.search_similar(f"{recordings[0]}#9", path, 3, str(checkpoint))
     with pytest.raises(ValueError, match=r"nobody: neither a recording in .*v.npz nor a file"):
-        similarity_search.search("nobody", path, 3, str(checkpoint))
+        similarity_search.search_similar("nobody", path, 3, str(checkpoint))
     similarity_search.write_vectors(model.embed_table(recordings[1:]), path, {**made_by, "model": "another"})
     with pytest.raises(ValueError, match=r"v.npz: made by another model"):
-        similarity_search.search(str(recordings[0]), path, 3, str(checkpoint))
+        similarity_search.search_similar(str(recordings[0]), path, 3, str(checkpoint))
 
 
 def test_a_name_that_two_recordings_have_is_not_averaged(table: pd.DataFrame, tmp_path: Path) -> None:
@@ -141,13 +142,15 @@ def test_a_name_that_two_recordings_have_is_not_averaged(table: pd.DataFrame, tm
     similarity_search.write_vectors(rows, path)
     for query in ("anna", "anna#1"):
         with pytest.raises(ValueError, match=r"2 recordings could be meant.*: visit1/anna.wav, visit2/anna.wav"):
-            similarity_search.nearest(path, query)
-    one, other = (similarity_search.nearest(path, query, 100) for query in ("visit1/anna.wav#1", "visit2/anna.wav#1"))
+            similarity_search.find_nearest(path, query)
+    one, other = (
+        similarity_search.find_nearest(path, query, 100) for query in ("visit1/anna.wav#1", "visit2/anna.wav#1")
+    )
     assert one is not None
     assert other is not None
     assert not one.equals(other)
     for query, others in (("hash#3", 28), ("hash#3#2", 31), ("hash#3.wav#2", 31)):
-        answer = similarity_search.nearest(path, query, 100)
+        answer = similarity_search.find_nearest(path, query, 100)
         assert answer is not None
         assert len(answer) == others
 
@@ -160,7 +163,7 @@ def test_a_name_that_two_recordings_have_is_not_averaged(table: pd.DataFrame, tm
     rows.loc[rows["path"] == "visit1/anna.wav", "recording"] = "hash"
     similarity_search.write_vectors(rows, path)
     with pytest.raises(ValueError, match=r"hash#3: 2 recordings could be meant"):  # by name, or the third of `hash`
-        similarity_search.nearest(path, "hash#3")
+        similarity_search.find_nearest(path, "hash#3")
 
 
 def test_files_that_are_no_embedding_sets_are_sentences(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from rales.data.icbhi import DEVICES, sex_and_age
 from rales.errors import UsageError
 from rales.evaluation import predictions
 from rales.export import engine_selection
-from rales.inference import attribution, predictor
+from rales.inference import attribution
+from rales.inference.evaluate import evaluate_run
 from rales.jobs import sweep
 from rales.labels import CLASSES
 from rales.models.ast import AST
@@ -95,7 +96,7 @@ def test_a_run_is_scored_again_from_its_checkpoint(
     assert np.abs(scored - table[table["recording"] == one["recording"].iloc[0]][columns].to_numpy()).max() < 1e-5
     figures = run_folder.read_json(run / "evaluation.json")
     monkeypatch.setenv("RALES_CACHE", str(place / "cache"))
-    evaluated = predictor.evaluate(run, cycles, device="cpu")
+    evaluated = evaluate_run(run, cycles, device="cpu")
     assert evaluated["confusion"] == figures["confusion"]
     assert evaluated["protocol"]["provenance"] == made(name).provenance
     vectors = model.embed(test["path"].iloc[0])
@@ -370,12 +371,12 @@ def test_wang_gives_cycles_the_spectrum_of_another_device(cycles: pd.DataFrame, 
 def test_no_graph_is_made_of_a_system_that_sees_more_than_a_waveform(
     name: str, trained: Any, cycles: pd.DataFrame
 ) -> None:
-    model = engine_selection.load(trained(name), device="cpu", recordings=1000, tell=pytest.fail)
-    assert model.engine == model.in_torch
+    model = engine_selection.load_with_engine(trained(name), device="cpu", recordings=1000, tell=pytest.fail)
+    assert model.engine == model.torch_engine
     with pytest.raises(UsageError, match=f"--engine onnx: a model of recipe {name} sees more than a waveform"):
-        engine_selection.load(trained(name), "onnx", "cpu")
+        engine_selection.load_with_engine(trained(name), "onnx", "cpu")
     with pytest.raises(ValueError, match="does not look at a log-mel picture"):
-        attribution.explain(model, cycles["path"].iloc[0], 1)
+        attribution.explain_cycle(model, cycles["path"].iloc[0], 1)
 
 
 def finetune_parts(recipe: Recipe, run: Path) -> tuple[torch.nn.Module, torch.nn.Module]:

@@ -16,7 +16,7 @@ from rales.data.corpus import read_collection
 from rales.data.dataset import load_dataset
 from rales.files import seals
 from rales.files.json_files import to_jsonable
-from rales.inference import predictor
+from rales.inference.load_model import DEFAULT_FOLDER
 from rales.jobs import layer_search
 from rales.models import M2D, ViT, load_m2d
 from rales.models.hub import find
@@ -85,7 +85,7 @@ def check_equal(run: Path | None, weights: str, cycles: pd.DataFrame, cache: Pat
     before, after = heard(model.recipe, cycles, cache), heard(recipe, cycles, cache)
     assert torch.equal(before, after)
     network, frontend = recipe.build_model(recipe.settings), recipe.build_frontend(recipe.settings)
-    one = features(model.plain.get_submodule("encoder"), model.frontend, before)
+    one = features(model.network.get_submodule("encoder"), model.torch_engine.frontend, before)
     two = features(network.get_submodule("encoder"), frontend, after)
     assert len(one) == len(two) == model.recipe.settings.model.depth
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
@@ -129,7 +129,7 @@ def test_features_of_the_model_that_ships(place: Path, cycles: pd.DataFrame) -> 
         8000,
         4.0,
     )
-    assert find("rales-small") == predictor.DEFAULT_FOLDER / "model.safetensors"
+    assert find("rales-small") == DEFAULT_FOLDER / "model.safetensors"
 
 
 def test_what_the_user_sets_wins_and_what_cannot_be_is_a_sentence(place: Path) -> None:
@@ -340,7 +340,7 @@ def test_pretraining_goes_on_with_the_encoder_of_a_run(
     assert (config.encoder.heads, config.encoder.patch, config.encoder.unit_frames) == (3, (80, 8), 100)
     model, _ = m2d_pretrain.build(config)
     logmel = torch.randn(2, 1, 80, 200, generator=torch.Generator().manual_seed(0))
-    run = rales.load(place / "run").plain.get_submodule("encoder")
+    run = rales.load(place / "run").network.get_submodule("encoder")
     assert all(torch.equal(a, b) for a, b in zip(run(logmel), model.encoder().eval()(logmel), strict=True))
     (said,) = m2d_pretrain.what_is_taken(config)
     assert "3 heads, units of 100 frames) is taken; predictor and target are new" in said

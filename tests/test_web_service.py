@@ -19,9 +19,10 @@ import rales
 from rales.audio import M2DLogMel
 from rales.audio import io as wave
 from rales.errors import UsageError
-from rales.export.artefact import FORMATS
+from rales.export.artefact import EXPORT_TARGETS
 from rales.export.build import export_model
-from rales.inference import attribution, audio_reader, predictor
+from rales.inference import attribution, audio_reader
+from rales.inference.predictor import Predictor
 from rales.web import cycle_edits, model_answers, model_registry, serve
 from rales.web.job_queue import Full, Line
 from rales.web.settings import Limits
@@ -33,7 +34,7 @@ NOTICE = "Research tool, not a diagnosis."
 
 
 @pytest.fixture(scope="module")
-def model(place: Path) -> predictor.Model:
+def model(place: Path) -> Predictor:
     return rales.load(place / "runs" / "first")
 
 
@@ -62,7 +63,7 @@ def stereo(path: Path, suffix: str, subtype: str) -> Path:
     ],
 )
 def test_predict_answers_as_the_command_does(
-    place: Path, client: httpx.Client, model: predictor.Model, suffix: str, subtype: str
+    place: Path, client: httpx.Client, model: Predictor, suffix: str, subtype: str
 ) -> None:
     path = stereo(recording(place), suffix, subtype)
     expected = model.predict(path)
@@ -82,7 +83,7 @@ def test_predict_answers_as_the_command_does(
     assert not list((place / "store" / "arriving").iterdir())
 
 
-def test_an_annotation_beside_it_gives_the_cycles(place: Path, client: httpx.Client, model: predictor.Model) -> None:
+def test_an_annotation_beside_it_gives_the_cycles(place: Path, client: httpx.Client, model: Predictor) -> None:
     path = recording(place)
     files = {"audio": (path.name, path.read_bytes()), "annotation": ("a.txt", path.with_suffix(".txt").read_bytes())}
     found = pd.DataFrame(client.post("/predict", files=files, data={"model": "second"}).json()["cycles"])
@@ -93,7 +94,7 @@ def test_an_annotation_beside_it_gives_the_cycles(place: Path, client: httpx.Cli
 
 
 def test_moved_boundaries_are_scored_as_a_prepared_cycle_is(
-    place: Path, client: httpx.Client, model: predictor.Model
+    place: Path, client: httpx.Client, model: Predictor
 ) -> None:
     facts = upload(client, new_session(client), recording(place))
     spans = [{"start_s": 0.25, "end_s": 1.5}, {"start_s": 1.5, "end_s": 3.875}]
@@ -141,7 +142,7 @@ def test_models_and_runs(place: Path, client: httpx.Client) -> None:
     assert (unknown.status_code, "no run" in unknown.json()["detail"]) == (404, True)
 
 
-def test_why(place: Path, client: httpx.Client, model: predictor.Model) -> None:
+def test_why(place: Path, client: httpx.Client, model: Predictor) -> None:
     """The parts of an explanation add up to what the whole picture adds to the log-odds; a stretch of 0.9 s stands in
     the clip of 2 s twice and a bit, and all of that is laid over the one that is there."""
     facts = upload(client, new_session(client), recording(place))
@@ -154,7 +155,7 @@ def test_why(place: Path, client: httpx.Client, model: predictor.Model) -> None:
     assert (body["low_hz"][0], body["high_hz"][-1], body["notice"]) == (50.0, 8000.0, NOTICE)
     assert body["low_hz"][1:] == body["high_hz"][:-1] == sorted(body["high_hz"][:-1])
     (prepared,) = audio_reader.read_spans(recording(place), [(1.1, 2.0)], model.recipe.settings.audio)
-    found = attribution.attribution(model, prepared, "wheeze")
+    found = attribution.attribute_patches(model, prepared, "wheeze")
     assert values.sum() / np.abs(values).max() == pytest.approx(
         found.grid.sum() / np.abs(scores_grid(found.grid, found.time_s)).max(), rel=1e-4
     )
@@ -250,7 +251,7 @@ OURS = "Selection\tBegin Time (s)\tEnd Time (s)\tClass\n1\t0.0\t1.5\tcrackle\n2\
     ],
 )
 def test_a_text_beside_a_recording_is_taken_as_the_command_takes_it(
-    place: Path, client: httpx.Client, tmp_path: Path, model: predictor.Model, text: bytes, note: str, spans: Any
+    place: Path, client: httpx.Client, tmp_path: Path, model: Predictor, text: bytes, note: str, spans: Any
 ) -> None:
     (tmp_path / "a.wav").write_bytes(recording(place).read_bytes())
     (tmp_path / "a.txt").write_bytes(text)
@@ -321,7 +322,7 @@ def test_who_waits_goes_before_the_background() -> None:
     assert not line.thread.is_alive()
 
 
-def test_twenty_at_once_are_all_answered(place: Path, client: httpx.Client, model: predictor.Model) -> None:
+def test_twenty_at_once_are_all_answered(place: Path, client: httpx.Client, model: Predictor) -> None:
     content = recording(place, 2).read_bytes()
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: client.post("/predict", files={"audio": ("a.wav", content)}), range(20)))
@@ -396,10 +397,10 @@ def test_one_that_cannot_be_marked_does_not_end_the_line() -> None:
 
 
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
-def test_an_artefact_of_export_is_served(place: Path, tmp_path: Path, form: str, model: predictor.Model) -> None:
+def test_an_artefact_of_export_is_served(place: Path, tmp_path: Path, form: str, model: Predictor) -> None:
     for package in ("onnxruntime", "onnxscript") if form == "onnx" else ("openvino",):
         pytest.importorskip(package)
-    out, path = tmp_path / f"model{FORMATS[form].SUFFIX}", recording(place)
+    out, path = tmp_path / f"model{EXPORT_TARGETS[form].suffix}", recording(place)
     export_model(place / "runs" / "first", out, form)
     with served(place, folder=tmp_path / "store", model=str(out)) as client:
         (listed,) = client.get("/models").json()

@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from rales.files.json_files import to_jsonable
-from rales.inference.predictor import Model
+from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
 from rales.recipes import m2d_pretrain
 from rales.recipes.registry import make_recipe
@@ -113,14 +113,14 @@ def pretraining(*words: str) -> PretrainConfig:
     return m2d_pretrain.settings("tiny", words=[*PRETRAINING, *words])
 
 
-def model(*words: str) -> Model:
+def model(*words: str) -> Predictor:
     """A random start of the recipe above, ready for recordings: for what does not depend on what was learned."""
     chosen = recipe(*words)
     torch.manual_seed(0)
     network = chosen.build_model(chosen.settings)
     torch.nn.init.normal_(network.get_parameter("head.weight"), std=0.3)  # starts near 0, where all answers are alike
     record = {"recipe": chosen.name, "config": to_jsonable(to_dict(chosen.settings)), "classes": list(CLASSES)}
-    return Model(chosen, network, record, torch.device("cpu"))
+    return Predictor.from_network(chosen, network, record)
 
 
 def record_of(recipe: Recipe) -> dict[str, Any]:
@@ -129,11 +129,11 @@ def record_of(recipe: Recipe) -> dict[str, Any]:
     return dict(json.loads(json.dumps({**about, "classes": CLASSES})))
 
 
-def save(model: Model, path: Path) -> None:
+def save(model: Predictor, path: Path) -> None:
     """Write a model's checkpoint."""
-    run_folder.save_tensors(path, model.plain.state_dict(), about(model))
+    run_folder.save_tensors(path, model.network.state_dict(), about(model))
 
 
-def about(model: Model) -> dict[str, Any]:
+def about(model: Predictor) -> dict[str, Any]:
     """-> the record in a model's checkpoint."""
     return {**model.record, "epoch": 1}

@@ -2,6 +2,7 @@
 
 A research tool, not a diagnosis.
 
+    table = rales.predict("recording.wav")        # by the model of the package, one row per breathing cycle
     model = rales.load("runs/m2d")                # a run folder of `rales train`
     table = model.predict(["recording.wav"])      # one row per breathing cycle
 """
@@ -12,19 +13,71 @@ from typing import TYPE_CHECKING, Any
 from rales.telemetry import refuse_telemetry
 
 if TYPE_CHECKING:
-    from rales.inference.predictor import Model
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from rales.inference.predictor import Predictor
 
 __version__ = "0.1.0"
 
 refuse_telemetry()
 
 
-def load(path_or_name: str | Path | None = None, device: str = "auto") -> "Model":
-    """Run folder, checkpoint file, artefact of `rales export` or name (without one the default) -> model with
-    `.predict(paths)`, `.embed(paths)`, `.classes`."""
-    from rales.export.engine_selection import load as load_model  # torch takes seconds: only when needed
+def load(path_or_name: str | Path | None = None, device: str = "auto") -> "Predictor":
+    """Load a trained model, which has `.predict(paths)`, `.embed(paths)` and `.classes`.
 
-    return load_model(path_or_name, device=device)
+    Parameters
+    ----------
+    path_or_name
+        Run folder, checkpoint file, artefact of `rales export` or name; without one the default model.
+    device
+        `cpu`, `cuda`, `mps` or `auto`.
+    """
+    from rales.export.engine_selection import load_with_engine  # torch takes seconds: only when needed
+
+    return load_with_engine(path_or_name, device=device)
+
+
+def predict(
+    recordings: Any, model: "str | Path | Predictor | None" = None, *, sample_rate: int | None = None, **options: Any
+) -> "pd.DataFrame":
+    """Classify the breathing cycles of recordings.
+
+    Parameters
+    ----------
+    recordings
+        Path, folder, glob or URL, a list of those; or one recording's samples in -1 to 1, (N,) or (channels, N), as an
+        array with `sample_rate`, or as dict(waveform=, sample_rate=).
+    model
+        What `rales.load` takes, or a loaded model.
+    sample_rate
+        Of the samples, in Hz.
+    options
+        Those of `Predictor.predict`: cycles, quality, decision, problems, progress.
+
+    Returns
+    -------
+    A row per cycle with the columns of `rales predict`; samples are the recording `waveform`.
+    """
+    from rales.inference.samples import recording_paths
+
+    with recording_paths(recordings, sample_rate) as paths:
+        return _loaded(model).predict(paths, **options)
+
+
+def embed(
+    recordings: Any, model: "str | Path | Predictor | None" = None, *, sample_rate: int | None = None, **options: Any
+) -> "NDArray[np.float32]":
+    """Vectors (cycles, features) of recordings; parameters as of `predict`, options those of `Predictor.embed`."""
+    from rales.inference.samples import recording_paths
+
+    with recording_paths(recordings, sample_rate) as paths:
+        return _loaded(model).embed(paths, **options)
+
+
+def _loaded(model: "str | Path | Predictor | None") -> "Predictor":
+    return load(model) if model is None or isinstance(model, str | Path) else model
 
 
 def register_recipe(name: str, recipe: Any) -> None:

@@ -1,5 +1,54 @@
-"""Exceptions that say who is to act."""
+"""Exceptions that say who is to act. They carry fields; the sentence of them is made where it is shown."""
+
+import errno
+from pathlib import Path
 
 
 class UsageError(ValueError):
     """Wrong words of the user (an unknown name or value), as opposed to a job that found a problem."""
+
+
+class FileProblem(Exception):
+    """What is wrong with a file or folder.
+
+    Parameters
+    ----------
+    path
+        Its path or URL.
+    reason
+        What was found, what was expected, and what to do, without the path.
+    line
+        Counted from 1, where one line is to blame.
+    """
+
+    def __init__(self, path: str | Path, reason: str, line: int | None = None) -> None:
+        Exception.__init__(self, path, reason, line)  # not that of OSError, which takes them for other things
+        self.path, self.reason, self.line = str(path), reason, line
+
+    def sentence(self, name: str | None = None) -> str:
+        """-> path (or the `name` that people know it by), line and reason as one sentence."""
+        place = self.path if name is None else name
+        return f"{place}: {self.reason}" if self.line is None else f"{place}, line {self.line}: {self.reason}"
+
+    def __str__(self) -> str:
+        return self.sentence()
+
+
+class FileError(FileProblem, ValueError):
+    """A file or folder that holds something else than was expected."""
+
+
+class FileSystemError(FileProblem, OSError):
+    """A file or folder that the system does not open, read or write."""
+
+
+class MissingFileError(FileSystemError, FileNotFoundError):
+    """A file or folder that is not there."""
+
+
+class DiskFullError(FileSystemError):
+    """A file that there is no room for."""
+
+    def __init__(self, path: str | Path, reason: str, line: int | None = None) -> None:
+        super().__init__(path, reason, line)
+        self.errno = errno.ENOSPC

@@ -19,7 +19,7 @@ from rales.data.annotation_dialects import read_table
 from rales.data.annotations import read_annotation
 from rales.data.corpus import Part, read_collection
 from rales.files.csv_cells import encodable
-from rales.inference.audio_reader import annotated_cycles
+from rales.inference.audio_reader import read_annotated_cycles
 from tests.attack.sounds import bases
 
 Target = Callable[[bytes, Path], None]
@@ -77,7 +77,7 @@ def annotation(data: bytes, folder: Path) -> None:
             assert duration_s is None or cycle.end_s < duration_s + 0.1
         assert found.note(path) == "" or found.note(path).startswith(str(path))
     for where in ("auto", "annotation"):
-        check_sentences(path, partial(annotated_cycles, path, RECORDING_S, where))
+        check_sentences(path, partial(read_annotated_cycles, path, RECORDING_S, where))
 
 
 def json_(data: bytes, folder: Path) -> None:

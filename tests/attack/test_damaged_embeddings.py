@@ -177,9 +177,9 @@ def test_a_damaged_embedding_file_is_a_sentence(name: str, tmp_path: Path) -> No
     pytest.importorskip("usearch", reason="looking things up in embedding files needs rales[search]")
     path = damaged(tmp_path, name)
     with pytest.raises(ValueError, match=f"{name}: "):
-        similarity_search.nearest(path, "r0")
+        similarity_search.find_nearest(path, "r0")
     with pytest.raises(ValueError, match=f"{name}: "):
-        similarity_search.nearest(path, np.ones(8, np.float32))
+        similarity_search.find_nearest(path, np.ones(8, np.float32))
 
 
 @pytest.mark.slow

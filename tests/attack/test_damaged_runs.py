@@ -14,7 +14,8 @@ import torch
 from rales.cli import main
 from rales.data import read_cycles
 from rales.errors import UsageError
-from rales.inference import predictor, similarity_search
+from rales.inference import similarity_search
+from rales.inference.load_model import load_model
 from rales.jobs import batch_predict, layer_search, sweep
 from rales.recipes.registry import make_recipe
 from rales.report.load_runs import notes, read_runs
@@ -132,11 +133,11 @@ def is_named(error: Exception, run: Path, name: str) -> bool:
 @pytest.mark.parametrize("name", few({**CHECKPOINT, **CONFIG}, 3))
 def test_a_damaged_run_is_not_loaded_or_answers_as_before(name: str, finished: Path, tmp_path: Path) -> None:
     run = damaged(finished, tmp_path / "run", {**CHECKPOINT, **CONFIG}[name])
-    if error := error_of(predictor.load, run):
+    if error := error_of(load_model, run):
         assert is_named(error, run, name), error
         assert not isinstance(error, UsageError)
         return
-    model, before = predictor.load(run), predictor.load(finished)
+    model, before = load_model(run), load_model(finished)
     assert model.digest == before.digest
     assert model.calibration == before.calibration
 
@@ -232,7 +233,7 @@ def test_a_damaged_status_of_a_batch_job_is_named(change: str, tmp_path: Path) -
     path.parent.mkdir()
     columns = {"path": ["a"], "status": ["ok"], "sentence": [""], "duration_s": [1.0], "cycles": [1], "not_judged": [0]}
     pd.DataFrame(columns).to_parquet(path)
-    assert batch_predict.outcome(tmp_path, 1, [])["ok"] == 1
+    assert batch_predict.count_outcome(tmp_path, 1, [])["ok"] == 1
     if change == "cut":
         cut(path.name, 0.5)(path.parent)
     elif change == "other bytes":
@@ -241,7 +242,7 @@ def test_a_damaged_status_of_a_batch_job_is_named(change: str, tmp_path: Path) -
         wrong = {"path": ["a"]} if change == "no columns" else {**columns, "cycles": ["many"]}
         pd.DataFrame(wrong).to_parquet(path)
     with pytest.raises(ValueError, match=r"part-000000.parquet: damaged, no status of a shard .*remove it, and"):
-        batch_predict.outcome(tmp_path, 1, [])
+        batch_predict.count_outcome(tmp_path, 1, [])
 
 
 # Every command, each in a process of its own

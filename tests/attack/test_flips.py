@@ -16,8 +16,9 @@ import rales
 from rales.data import read_cycles
 from rales.data.dataset import load_dataset
 from rales.export.build import export_model
-from rales.inference import predictor, similarity_search
-from rales.inference.predictor import Model
+from rales.inference import similarity_search
+from rales.inference.load_model import load_model
+from rales.inference.predictor import Predictor
 from rales.jobs import layer_search
 from rales.models import M2D, hub, load_m2d
 from rales.models.m2d_checkpoints import read_tensors, write_reference_file
@@ -30,22 +31,22 @@ EXPORTS = ("onnx", "onnxruntime", "onnxscript", "openvino")
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
+def model() -> Predictor:
     return tiny.model()
 
 
 @pytest.fixture(scope="module")
-def place(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(model: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every kind of file but artefacts."""
     folder = tmp_path_factory.mktemp("flips")
     tiny.write_folder(folder / "data")
     tiny.save(model, folder / "model.safetensors")
     state = {"epoch": 1, "best_score": None, "best_epoch": None}
-    tensors = finetune.tensors_of(model.plain, model.frontend)
+    tensors = finetune.tensors_of(model.network, model.torch_engine.frontend)
     run_folder.save_tensors(folder / "resume.safetensors", tensors, {**model.record, "state": state})
     epoch_logits.append_epoch(folder, 1, {"test": torch.randn(40, 4).half(), "layers": torch.tensor([1, 2])})
     layer_search.keep(folder / "features.safetensors", {"mean": np.ones((40, 2, 24), np.float32)}, {"a": 1})
-    pretrained = M2D(model.plain.get_submodule("encoder"), decoder_dim=16, decoder_depth=1, decoder_heads=2)  # type: ignore[arg-type]
+    pretrained = M2D(model.network.get_submodule("encoder"), decoder_dim=16, decoder_depth=1, decoder_heads=2)  # type: ignore[arg-type]
     run_folder.save_tensors(
         folder / "encoder.safetensors", pretrained.state_dict(), {"recipe": "pretrain"}, pretrained.metadata()
     )
@@ -56,15 +57,19 @@ def place(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def checkpoints(place: Path, model: Model) -> list[Case]:
+def checkpoints(place: Path, model: Predictor) -> list[Case]:
     """The safetensors files of `place` with what reads each."""
     model_file, resume, features, encoder = (
         place / f"{name}.safetensors" for name in ("model", "resume", "features", "encoder")
     )
     return [
-        Case("checkpoint, as a model", model_file, partial(predictor.load, model_file)),
+        Case("checkpoint, as a model", model_file, partial(load_model, model_file)),
         Case("checkpoint, as --weights", model_file, partial(make_recipe, "m2d_fusion", weights=str(model_file))),
-        Case("resume", resume, partial(finetune.resume_training, place, model.plain, model.frontend, {}, model.record)),
+        Case(
+            "resume",
+            resume,
+            partial(finetune.resume_training, place, model.network, model.torch_engine.frontend, {}, model.record),
+        ),
         Case("epochs", place / epoch_logits.FILE, partial(epoch_logits.read_epochs, place)),
         Case("layer search", features, partial(layer_search.kept, features, {"a": 1}, {"mean": (40, 2, 24)})),
         Case("pre-trained encoder", encoder, partial(M2D.from_checkpoint, encoder)),
@@ -73,7 +78,7 @@ def checkpoints(place: Path, model: Model) -> list[Case]:
 
 def embeddings(place: Path) -> list[Case]:
     def nearest(file: Path) -> list[list[object]]:
-        found = similarity_search.nearest(file, "101_1b1_Tc_sc_Litt3200#1", 5)
+        found = similarity_search.find_nearest(file, "101_1b1_Tc_sc_Litt3200#1", 5)
         assert found is not None
         return found.drop(columns="similarity").to_numpy().tolist()
 
@@ -86,7 +91,7 @@ def embeddings(place: Path) -> list[Case]:
     ]
 
 
-def waves(place: Path, model: Model) -> Case:
+def waves(place: Path, model: Predictor) -> Case:
     cycles = read_cycles(place / "data")
 
     def prepared() -> bytes:
@@ -97,7 +102,7 @@ def waves(place: Path, model: Model) -> Case:
     return Case("cache", file, prepared, made_again=True)
 
 
-def test_some_bits_of_every_kind_and_all_of_a_seal(place: Path, model: Model) -> None:
+def test_some_bits_of_every_kind_and_all_of_a_seal(place: Path, model: Predictor) -> None:
     """The few-second form of the test below: artefacts are in tests/test_export.py."""
     cases = [*checkpoints(place, model), *embeddings(place), waves(place, model)]
     for case in cases:
@@ -120,7 +125,7 @@ def test_every_bit_of_a_small_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(any(importlib.util.find_spec(name) is None for name in EXPORTS), reason="needs the extra export")
 def test_five_hundred_bits(
-    place: Path, model: Model, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Path, model: Predictor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     export_model(place / "model.safetensors", place / "m.onnx")
     export_model(place / "model.safetensors", place / "m.xml", "openvino")
@@ -168,10 +173,10 @@ def fetched(place: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
 
 
 @pytest.mark.slow
-def test_a_file_for_the_reference_code_is_whole_or_refused(place: Path, model: Model) -> None:
+def test_a_file_for_the_reference_code_is_whole_or_refused(place: Path, model: Predictor) -> None:
     """It has to be a pickle in a zip, of which a stranger's has no seal, so damage to the seal's name goes unnoticed;
     then nothing else is damaged."""
-    encoder = model.plain.get_submodule("encoder")
+    encoder = model.network.get_submodule("encoder")
     path = write_reference_file(place, encoder.state_dict(), 1, unit=(80, 608), patch=(16, 16))
     expected = load_m2d(path).state_dict()
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from rales.inference.predictor import Model
+from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
 from tests import tiny
 from tests.attack.sounds import bases, damaged
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def outcome(model: Model, path: Path) -> Outcome:
+def outcome(model: Predictor, path: Path) -> Outcome:
     """Fuzzed file -> what came of it."""
     problems, started = list[str](), time.perf_counter()
     signal.alarm(LONGEST_S)

@@ -20,8 +20,9 @@ from rales.data import audit, read_cycles
 from rales.data.corpus import read_collection
 from rales.data.random_crops import Crops
 from rales.files.csv_cells import encodable, one_line, restored_table
-from rales.inference import audio_reader, predictor
-from rales.inference.audio_reader import find
+from rales.inference import audio_reader
+from rales.inference.audio_reader import find_recordings
+from rales.inference.load_model import load_model
 from tests import tiny
 from tests.attack.odd_files import LOCKED, ODD, RATE_HZ, Odd, locks, sound
 from tests.attack.targets import EVENTS, UNFORESEEN
@@ -53,7 +54,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def answers(model: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """What the good recordings alone are answered."""
     folder = good_folder(tmp_path_factory.mktemp("good") / "d")
-    return predictor.load(model).predict(folder, quality=False)
+    return load_model(model).predict(folder, quality=False)
 
 
 @pytest.fixture(autouse=True)
@@ -267,7 +268,7 @@ def test_what_systems_leave_on_disks_is_no_locked_folder(tmp_path: Path) -> None
     folder = good_folder(tmp_path / "d")
     (folder / "lost+found").mkdir()
     soundfile.write(folder / "lost+found" / "x.wav", sound(), RATE_HZ)
-    assert len(find(folder)) == len(GOOD)
+    assert len(find_recordings(folder)) == len(GOOD)
 
 
 def test_a_folder_above_that_may_not_be_listed(tmp_path: Path) -> None:
@@ -345,14 +346,14 @@ def test_two_files_of_one_name_that_cannot_be_compared(copies: tuple[str, str], 
 
 def test_an_error_nobody_foresaw_is_of_one_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = good_folder(tmp_path / "d")
-    first, original = f"{folder}/{min(GOOD)}.wav", audio_reader.with_verdicts
+    first, original = f"{folder}/{min(GOOD)}.wav", audio_reader.judge_cycles
 
     def fail(path: Path, *words: Any) -> Any:
         if str(path) == first:
             raise IndexError("list index out of range")
         return original(path, *words)
 
-    monkeypatch.setattr(audio_reader, "with_verdicts", fail)
+    monkeypatch.setattr(audio_reader, "judge_cycles", fail)
     problems = list[str]()
     table = tiny.model().predict(folder, problems, quality=False)
     assert set(table["recording"]) == set(GOOD) - {min(GOOD)}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from rales.export.engine_selection import MANY
+from rales.export.engine_selection import AUTO_ENGINE_MIN_RECORDINGS
 from tests import tiny
 from tests.conftest import REPOSITORY
 
@@ -41,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.save(tiny.model(), folder / "model.safetensors")
     tiny.write_folder(folder / "data")
     (folder / "many").mkdir()
-    for number in range(MANY):
+    for number in range(AUTO_ENGINE_MIN_RECORDINGS):
         soundfile.write(folder / "many" / f"r{number:02d}.wav", tiny.breath(number % 4, number), tiny.RATE_HZ)
     for package, breaks in BREAKS.items():
         (folder / "broken" / package).mkdir(parents=True)

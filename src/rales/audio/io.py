@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from rales.audio.open_audio import HIGHEST, Opened, mixed, opened, reason, sentences
+from rales.errors import FileError
 
 Wave = NDArray[np.float32]
 PathLike = str | os.PathLike[str]
@@ -115,14 +116,16 @@ def _read_channels(path: Path, found: Opened, begin: int, end: int) -> Wave:
         try:
             block = found.frames(begin, end)
         except soundfile.SoundFileError as error:
-            raise ValueError(
-                f"{path}: damaged or truncated, cannot be decoded to the end of the segment ({reason(error)}); "
-                f"copy the file again"
+            raise FileError(
+                path,
+                f"damaged or truncated, cannot be decoded to the end of the segment ({reason(error)}); "
+                f"copy the file again",
             ) from error
     if len(block) < end - begin:
-        raise ValueError(
-            f"{path}: truncated, {len(block)} of {end - begin} frames could be read from {begin / rate_hz:.3f} s on; "
-            f"copy the file again"
+        raise FileError(
+            path,
+            f"truncated, {len(block)} of {end - begin} frames could be read from {begin / rate_hz:.3f} s on; "
+            f"copy the file again",
         )
     highest = float(np.abs(block).max(initial=0))
     if highest <= HIGHEST * found.mix.scale:
@@ -131,12 +134,13 @@ def _read_channels(path: Path, found: Opened, begin: int, end: int) -> Wave:
     if not finite.all():
         first = int(np.argmin(finite))
         wrong = len(block) - np.count_nonzero(finite)
-        raise ValueError(
-            f"{path}: {wrong} of {len(block)} samples are NaN or infinite, the first at "
-            f"{(begin + first) / rate_hz:.6f} s; export the recording again"
+        raise FileError(
+            path,
+            f"{wrong} of {len(block)} samples are NaN or infinite, the first at "
+            f"{(begin + first) / rate_hz:.6f} s; export the recording again",
         )
     # Where the header tells whole numbers nothing can; a decoder of a lossy format makes anything of damage
-    raise ValueError(f"{path}: samples reach {highest:.6g}, expected -1 to 1; it is damaged, copy the file again")
+    raise FileError(path, f"samples reach {highest:.6g}, expected -1 to 1; it is damaged, copy the file again")
 
 
 def resample(wave: ArrayLike, rate_hz: int, to_hz: int = 16000, method: Literal["soxr", "sinc"] = "soxr") -> Wave:
@@ -244,13 +248,14 @@ def _resample_sinc(wave: Wave, rate_hz: int, to_hz: int) -> Wave:
 
 def _segment(path: Path, frames: int, rate_hz: int, start_s: float | None, end_s: float | None) -> tuple[int, int]:
     start_s = 0.0 if start_s is None else start_s
-    asked = f"{path}: the segment {start_s} s to {'the end' if end_s is None else f'{end_s} s'}"
+    segment = f"the segment {start_s} s to {'the end' if end_s is None else f'{end_s} s'}"
     if not 0 <= start_s < math.inf or (end_s is not None and not start_s < end_s):
-        raise ValueError(f"{asked} is not a stretch of time; expected 0 <= start < end")
+        raise FileError(path, f"{segment} is not a stretch of time; expected 0 <= start < end")
     if start_s * rate_hz >= frames:
-        raise ValueError(f"{asked} starts past the end of the recording, which is {frames / rate_hz:.3f} s long")
+        length_s = frames / rate_hz
+        raise FileError(path, f"{segment} starts past the end of the recording, which is {length_s:.3f} s long")
     begin = int(start_s * rate_hz)
     end = frames if end_s is None or end_s * rate_hz >= frames else int(end_s * rate_hz)
     if begin >= end:
-        raise ValueError(f"{asked} holds no sample at {rate_hz} Hz; give a longer segment")
+        raise FileError(path, f"{segment} holds no sample at {rate_hz} Hz; give a longer segment")
     return begin, end

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from rales.audio import containers
 from rales.audio.band_energy import live_channels
+from rales.errors import FileError, FileProblem, FileSystemError, MissingFileError
 from rales.optional_packages import missing
 
 Wave = NDArray[np.float32]
@@ -135,28 +136,27 @@ def sentences(path: Path, advice: str = "save it again as WAV") -> Iterator[None
     """
     try:
         yield
+    except FileProblem:
+        raise
+    except MemoryError as error:
+        raise FileError(path, "does not fit into memory; make several files of it") from error
     except Exception as error:
-        if isinstance(error, ValueError | OSError) and str(error).startswith(str(path)):
-            raise
         if isinstance(error, OSError) and error.strerror:
-            raise OSError(f"{path}: cannot be read ({error.strerror})") from error
-        told = f"{path}: cannot be read ({type(error).__name__}: {error}); {advice}"
-        if isinstance(error, MemoryError):
-            told = f"{path}: does not fit into memory; make several files of it"
-        raise ValueError(told) from error
+            raise FileSystemError(path, f"cannot be read ({error.strerror})") from error
+        raise FileError(path, f"cannot be read ({type(error).__name__}: {error}); {advice}") from error
 
 
 def check_is_file(path: Path, expected: str = "audio file") -> None:
     """What is at a path is a file, else a sentence: a pipe would be waited for, a device be read for ever."""
     if os.path.islink(path) and not path.exists():
-        raise FileNotFoundError(f"{path}: a link to {os.readlink(path)}, where there is no file")
+        raise MissingFileError(path, f"a link to {os.readlink(path)}, where there is no file")
     if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file")
+        raise MissingFileError(path, "there is no such file")
     if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
-        raise PermissionError(f"{path}: a folder that cannot be opened (permission denied)")
+        raise FileSystemError(path, "a folder that cannot be opened (permission denied)")
     if not path.is_file():
         what = "a folder" if path.is_dir() else "a pipe or a device"
-        raise ValueError(f"{path}: not a readable {expected} ({what}); expected a file")
+        raise FileError(path, f"not a readable {expected} ({what}); expected a file")
 
 
 def opened_file(path: Path) -> Opened:
@@ -165,19 +165,17 @@ def opened_file(path: Path) -> Opened:
         file = sound_file(path, source)
     except ValueError as error:
         if path.suffix.lower() in UNREAD_SUFFIXES:
-            raise ValueError(
-                f"{path}: {path.suffix} recordings cannot be read; export it as WAV with the program of the recorder"
+            raise FileError(
+                path, f"{path.suffix} recordings cannot be read; export it as WAV with the program of the recorder"
             ) from error
         source = decoded_instead(path, error)
         file = sound_file(path, source)
     if not 0 < file.frames < 2**62:
         file.close()
-        raise ValueError(f"{path}: holds no samples; remove the file or copy it again")
+        raise FileError(path, "holds no samples; remove the file or copy it again")
     if file.samplerate not in RATES_HZ:
         file.close()
-        raise ValueError(
-            f"{path}: its header says {file.samplerate} samples a second; it is damaged, copy the file again"
-        )
+        raise FileError(path, f"its header says {file.samplerate} samples a second; it is damaged, copy the file again")
     if file.channels == 1 and file.subtype not in ("FLOAT", "DOUBLE"):
         return Opened(path, source, file, Mix(), notes)
     file.close()
@@ -210,7 +208,7 @@ def readable(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
 def whole(path: Path) -> bytes:
     """File of a compressed format -> all of it. Errors: it is too large for that."""
     if (size := path.stat().st_size) > MOST_IN_MEMORY:
-        raise ValueError(f"{path}: {size / 2**30:.1f} GB of compressed sound, too much; cut it into shorter recordings")
+        raise FileError(path, f"{size / 2**30:.1f} GB of compressed sound, too much; cut it into shorter recordings")
     return path.read_bytes()
 
 
@@ -230,9 +228,10 @@ def sound_file(path: Path, source: str | BinaryIO) -> SoundFile:
         # As bytes, since soundfile encodes names itself and knows those alone that are UTF-8
         return SoundFile(os.fsencode(source) if isinstance(source, str) and os.name != "nt" else source)
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a name ending in .raw, which has no header
-        raise ValueError(
-            f"{path}: not a readable audio file ({reason(error)}); expected WAV, FLAC, OGG, MP3 or another format of "
-            f"libsndfile"
+        raise FileError(
+            path,
+            f"not a readable audio file ({reason(error)}); expected WAV, FLAC, OGG, MP3 or another format of "
+            f"libsndfile",
         ) from error
 
 
@@ -287,7 +286,7 @@ def chunked(path: Path, chunk: containers.Chunk) -> tuple[str | BinaryIO, tuple[
         return str(path), (left,)
     told = f"its header promises {chunk.promised} bytes of sound and the file holds {chunk.held}"
     if behind < 0 and -behind > MISSING_S * bytes_a_second:
-        raise ValueError(f"{path}: truncated, {told}; copy the file again")
+        raise FileError(path, f"truncated, {told}; copy the file again")
     return source, (f"{told}; read to its end",)
 
 
@@ -301,7 +300,7 @@ def mp3_chunk(path: Path, chunk: containers.Chunk) -> tuple[str | BinaryIO, tupl
     bytes_a_second = (end - begin) / (mpeg.held * mpeg.frame.samples / mpeg.frame.rate_hz)
     if not is_less and chunk.promised - chunk.held > MISSING_S * bytes_a_second:
         told = f"its header promises {chunk.promised} bytes of sound and the file holds {chunk.held}"
-        raise ValueError(f"{path}: truncated, {told}; copy the file again")
+        raise FileError(path, f"truncated, {told}; copy the file again")
     source, notes = mpeg_source(path, mpeg)
     return (io.BytesIO(mpeg.content) if isinstance(source, str) else source), notes
 
@@ -312,13 +311,13 @@ def mended_chunk(path: Path, chunk: containers.Chunk) -> tuple[BinaryIO, float]:
         source = cast("BinaryIO", Mended(path, *chunk.true_size()))
     except OverflowError as error:
         told = f"{chunk.held} bytes of sound, more than its header can say"
-        raise ValueError(f"{path}: holds {told}; save it as FLAC, RF64 or W64") from error
+        raise FileError(path, f"holds {told}; save it as FLAC, RF64 or W64") from error
     with sound_file(path, source) as file:
         frames, width = file.frames, SAMPLE_BYTES.get(file.subtype, 0) * file.channels
         bytes_a_second = chunk.held / max(frames, 1) * file.samplerate
     # Another field than the mended one may be believed; AIFF counts 8 bytes in front of the samples
     if width and not 0 <= chunk.held - frames * width < width + 16:
-        raise ValueError(f"{path}: its header does not say how long it is, and no end was found; save it again")
+        raise FileError(path, "its header does not say how long it is, and no end was found; save it again")
     return source, bytes_a_second
 
 
@@ -328,11 +327,9 @@ def flac_source(path: Path, flac: containers.Flac) -> tuple[str | BinaryIO, tupl
     if flac.promised == flac.held and not is_part:
         return str(path), ()
     if flac.held == 0 and flac.promised == 0:
-        raise ValueError(f"{path}: its header does not say how long it is, and no end was found; save it again")
+        raise FileError(path, "its header does not say how long it is, and no end was found; save it again")
     if flac.held >= containers.FLAC_MOST:
-        raise ValueError(
-            f"{path}: damaged, its last part says that it is {flac.held} samples long; copy the file again"
-        )
+        raise FileError(path, f"damaged, its last part says that it is {flac.held} samples long; copy the file again")
     if flac.held == 0:  # no frame stands, and so it says when it is read
         return str(path), ()
 
@@ -342,7 +339,7 @@ def flac_source(path: Path, flac: containers.Flac) -> tuple[str | BinaryIO, tupl
     if flac.promised - flac.held > MISSING_S * flac.rate_hz and not counts_whole:
         if not is_part:
             return str(path), ()
-        raise ValueError(f"{path}: truncated, {told}; copy the file again")
+        raise FileError(path, f"truncated, {told}; copy the file again")
     notes = (f"{told}; read to its end",) if flac.promised not in (0, flac.held) else ()
     with path.open("rb") as file:
         source = cast("BinaryIO", Mended(path, *flac.true_length(file)))
@@ -359,12 +356,10 @@ def renumbered(path: Path, source: BinaryIO) -> BinaryIO:
                 while len(block := part.read(BLOCK, dtype="int32", always_2d=True)):
                     whole.write(block)
             except soundfile.SoundFileError as error:
-                raise ValueError(
-                    f"{path}: damaged, cannot be decoded ({reason(error)}); copy the file again"
-                ) from error
+                raise FileError(path, f"damaged, cannot be decoded ({reason(error)}); copy the file again") from error
             if whole.frames < part.frames:
-                raise ValueError(
-                    f"{path}: truncated, {whole.frames} of {part.frames} samples could be decoded; copy the file again"
+                raise FileError(
+                    path, f"truncated, {whole.frames} of {part.frames} samples could be decoded; copy the file again"
                 )
     return target
 
@@ -378,7 +373,7 @@ def mpeg_source(path: Path, mpeg: containers.Mpeg) -> tuple[str | BinaryIO, tupl
     )
     told = f"its header promises {promised_s:.3f} s and the file holds {held_s:.3f} s"
     if mpeg.promised is not None and promised_s - held_s > MISSING_S + mpeg.frame.samples / mpeg.frame.rate_hz:
-        raise ValueError(f"{path}: truncated, {told}; copy the file again")
+        raise FileError(path, f"truncated, {told}; copy the file again")
     notes: tuple[str, ...] = ()
     if mpeg.promised is not None and not mpeg.is_true:
         notes = (f"{told}; read to its end",)
@@ -394,13 +389,11 @@ def ogg_source(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
     if ogg is None:
         return str(path), ()
     if ogg.is_cut:
-        raise ValueError(f"{path}: truncated, it ends in the middle of a page; copy the file again")
+        raise FileError(path, "truncated, it ends in the middle of a page; copy the file again")
     if ogg.damaged:
-        raise ValueError(f"{path}: damaged, {ogg.damaged} of its pages are not what was written; copy the file again")
+        raise FileError(path, f"damaged, {ogg.damaged} of its pages are not what was written; copy the file again")
     if not ogg.is_ordered:
-        raise ValueError(
-            f"{path}: one of its pages says that the sound ends before what stands in front; save it again"
-        )
+        raise FileError(path, "one of its pages says that the sound ends before what stands in front; save it again")
     notes = () if ogg.is_ended else ("its last page is not there; read as far as it goes",)
     if len(ogg.links) == 1:
         return str(path), notes
@@ -410,7 +403,7 @@ def ogg_source(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
         for begin, end in ogg.links:
             with sound_file(path, io.BytesIO(content[begin:end])) as link:
                 if (link.samplerate, link.channels) != (rate_hz, channels):
-                    raise ValueError(f"{path}: streams of different rates or channels in one file; save it as WAV")
+                    raise FileError(path, "streams of different rates or channels in one file; save it as WAV")
                 for block in link.all_blocks():
                     joined.write(block)
     return target, notes
@@ -422,8 +415,8 @@ def decoded(path: Path, kind: str) -> BinaryIO:
     if sentence := missing("av", "av"):
         what = path.suffix if path.suffix.lower() in FFMPEG_SUFFIXES else kind
         if not what:
-            raise ValueError(f"{path}: not a readable audio file (its content is of no format that libsndfile reads)")
-        raise ValueError(f"{path}: {what} {sentence}")
+            raise FileError(path, "not a readable audio file (its content is of no format that libsndfile reads)")
+        raise FileError(path, f"{what} {sentence}")
     import av
 
     # All of it at once and to disk: FFmpeg jumps only to about a place, and a long recording would fill the memory
@@ -442,18 +435,19 @@ def decoded(path: Path, kind: str) -> BinaryIO:
                         frames += block.samples
     # AttributeError: the stream of a damaged file may have no decoder, and so no rate
     except (av.FFmpegError, soundfile.SoundFileError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable audio file, or a damaged one ({reason(error)})") from error
+        raise FileError(path, f"not a readable audio file, or a damaged one ({reason(error)})") from error
 
     # FFmpeg ends without an error where a file is cut off. An .aac stream without a container only guesses its length
     if container.format.name != "aac" and frames < rate_hz * (promised - DECODED_TOLERANCE_S):
-        raise ValueError(
-            f"{path}: truncated, its header promises {promised:.3f} s and {frames / rate_hz:.3f} s could be decoded; "
-            f"copy the file again"
+        raise FileError(
+            path,
+            f"truncated, its header promises {promised:.3f} s and {frames / rate_hz:.3f} s could be decoded; "
+            f"copy the file again",
         )
     return target
 
 
-class NoRoom(OSError):
+class NoRoom(FileSystemError):
     """There is no room for what a recording is turned into before it can be read. This machine is to blame, not the
     recording, so nobody may take that for a bad one."""
 
@@ -496,9 +490,10 @@ def temporary_sound(
         if full is None:
             raise
     if full is not None:
+        folder = tempfile.gettempdir()
         raise NoRoom(
-            f"{path}: no room in {tempfile.gettempdir()} to decode it ({full.strerror}); make room there, or set "
-            "TMPDIR to another folder"
+            path,
+            f"no room in {folder} to decode it ({full.strerror}); make room there, or set TMPDIR to another folder",
         ) from full
 
 
@@ -540,7 +535,7 @@ def mix_of_sound(path: Path, source: str | BinaryIO) -> Mix:
         scale = next((full for full in FULL_SCALES if highest <= full), 0.0)
         notes.append(f"its samples are whole numbers up to {highest:.0f}; taken as parts of {scale:.0f}")
     if scale == 0 or (scale == 1 and highest > HIGHEST):
-        raise ValueError(f"{path}: samples reach {highest:.6g}, expected -1 to 1; export it as 16 or 24 bit")
+        raise FileError(path, f"samples reach {highest:.6g}, expected -1 to 1; export it as 16 or 24 bit")
     live = live_channels(energy)
     if live is not None:
         notes.append(left_out(live, len(energy)))

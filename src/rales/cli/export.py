@@ -45,13 +45,13 @@ def export(
     from rales.cli import result_lines
     from rales.data import read_cycles
     from rales.export.build import check_request, export_model
-    from rales.inference.output_paths import check_outputs, files_of
+    from rales.inference.output_paths import check_outputs, model_files
     from rales.training import run_folder
 
     to = to or ("openvino" if out.suffix == ".xml" else "onnx")
     check_request(out, to, precision, with_data=data is not None)
     files = [out, out.with_suffix(".bin")] if to == "openvino" else [out]
-    check_outputs({"--out": files}, {"a file of the model": files_of(run), "the data": [data] if data else []})
+    check_outputs({"--out": files}, {"a file of the model": model_files(run), "the data": [data] if data else []})
     needs_split = run_folder.stored_split_name(Path(run)) != "folds"
     cycles = None if data is None else read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
     show(export_model(run, out, to, precision, cycles, progress=True), json, result_lines.export_lines)
@@ -83,4 +83,4 @@ def bench(
     from rales.cli import result_lines
     from rales.jobs import benchmark as job
 
-    show(job.bench(model, size, batch, rounds, tell=say), json, result_lines.bench_lines)
+    show(job.run_benchmark(model, size, batch, rounds, tell=say), json, result_lines.bench_lines)

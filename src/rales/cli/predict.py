@@ -95,7 +95,7 @@ def predict(
     from rales.cli import result_lines
     from rales.export import engine_selection
     from rales.inference import audio_reader, prediction_writers
-    from rales.inference.output_paths import SOUND, check_outputs, files_of
+    from rales.inference.output_paths import RECORDING, check_outputs, model_files
 
     if bool(paths) == (manifest is not None):
         raise UsageError("expected paths of recordings, or --manifest with a list of them")
@@ -114,16 +114,16 @@ def predict(
         raise UsageError(f"--format {format}: expected --out with it; --json prints a document instead")
     prediction_writers.check_table_name("--status", status)
     prediction_writers.check_table_name("--summary", summary)
-    form = "csv" if out is None else format or prediction_writers.form_of(out)
+    form = "csv" if out is None else format or prediction_writers.table_format(out)
     if out is not None:
         prediction_writers.check_format(out, form)
-    sources, collected = audio_reader.find(paths), Collected(cycles=json or out is None)
+    sources, collected = audio_reader.find_recordings(paths), PredictionSummary(cycles=json or out is None)
     files = {"--status": [status] if status else [], "--summary": [summary] if summary else []}
-    files["--out"] = prediction_writers.planned(out, form, sources) if out is not None else []
-    check_outputs(files, {SOUND: sources, "a file of the model": files_of(model)})
-    if len(sources) >= engine_selection.MANY:
+    files["--out"] = prediction_writers.planned_files(out, form, sources) if out is not None else []
+    check_outputs(files, {RECORDING: sources, "a file of the model": model_files(model)})
+    if len(sources) >= engine_selection.AUTO_ENGINE_MIN_RECORDINGS:
         torch.set_num_threads(1)  # and recordings side by side: the threads of a small network mostly wait
-    classifier = engine_selection.load(model, engine, device or "auto", recordings=len(sources), tell=say)
+    classifier = engine_selection.load_with_engine(model, engine, device or "auto", recordings=len(sources), tell=say)
     decision = classifier.decision(min_confidence, threshold)
     gate = quality == "on"
     tables = classifier.tables(sources, collected.problems, decision, cycles=cycles, quality=gate, progress=True)
@@ -132,7 +132,7 @@ def predict(
         for _ in chunks:
             pass
     else:
-        written = prediction_writers.write(chunks, out, form, sources)
+        written = prediction_writers.write_predictions(chunks, out, form, sources)
         say(collected.sentence(written) if written else "no cycle, no file written")
     document = collected.document() | {"calibration": classifier.calibration or None, "notice": decision.notice}
     document["model"] = classifier.digest
@@ -142,10 +142,10 @@ def predict(
         prediction_writers.write_table(collected.summary, summary)
     if json or out is None:
         show(document, json, result_lines.prediction_lines)
-    tell_notes(collected.status)
-    for sentence in shortened(collected.not_judged()) if out is not None and not json else []:
+    print_notes(collected.status)
+    for sentence in shorten_list(collected.not_judged()) if out is not None and not json else []:
         say(sentence)
-    return tell(collected.problems, decision.notice if out is not None and not json else "")
+    return print_problems(collected.problems, decision.notice if out is not None and not json else "")
 
 
 def predict_manifest(
@@ -153,19 +153,19 @@ def predict_manifest(
 ) -> int:
     """The batch job of `predict`."""
     from rales.cli import result_lines
-    from rales.inference.output_paths import check_outputs, files_of
+    from rales.inference.output_paths import check_outputs, model_files
     from rales.jobs import batch_predict
 
     if out is None or form not in (None, "parquet") or any(others):
         raise UsageError("--manifest: expected --out FOLDER; it holds Parquet shards of cycles, summary and status")
-    check_outputs({"--out": [out]}, {"the manifest": [manifest], "a file of the model": files_of(words["model"])})
-    found = batch_predict.run(manifest, out, progress=True, **words)
+    check_outputs({"--out": [out]}, {"the manifest": [manifest], "a file of the model": model_files(words["model"])})
+    found = batch_predict.predict_manifest(manifest, out, progress=True, **words)
     show({"out": str(out), **found}, json, result_lines.batch_lines)
-    return tell(found["problems"])
+    return print_problems(found["problems"])
 
 
 @dataclass
-class Collected:
+class PredictionSummary:
     """What `predict` says besides its tables, gathered while they pass by; all `cycles` only if they are printed."""
 
     cycles: bool
@@ -210,7 +210,7 @@ class Collected:
         }
 
 
-def tell_notes(status: "list[pd.DataFrame]") -> None:
+def print_notes(status: "list[pd.DataFrame]") -> None:
     """What there is to say of recordings that were read, on stderr; of very many the first."""
     read = [table.loc[(table["status"] == "ok") & (table["sentence"] != "")] for table in status]
     notes = [
@@ -224,13 +224,13 @@ def tell_notes(status: "list[pd.DataFrame]") -> None:
         say(f"note: {len(notes) - MOST_NOTES} recordings more have a note, which --status FILE lists")
 
 
-def shortened(sentences: list[str], most: int = 10) -> list[str]:
+def shorten_list(sentences: list[str], most: int = 10) -> list[str]:
     """Sentences -> the first ones, and how many are left."""
     left = len(sentences) - most
     return sentences if left <= 0 else [*sentences[:most], f"and {left} more; the column quality_reason has all"]
 
 
-def tell(problems: list[str], notice: str = "") -> int:
+def print_problems(problems: list[str], notice: str = "") -> int:
     """Sentences of a job on stderr -> its exit code."""
     for problem in problems:
         say(f"rales: {problem}")
@@ -268,15 +268,15 @@ def embed(
     """
     from rales.evaluation import predictions
     from rales.inference import audio_reader
-    from rales.inference import predictor as job
     from rales.inference import similarity_search as sets
-    from rales.inference.output_paths import SOUND, check_outputs, files_of
+    from rales.inference.load_model import load_model
+    from rales.inference.output_paths import RECORDING, check_outputs, model_files
 
     problems: list[str] = []
     sets.check_vectors_name(out)
-    sources = audio_reader.find(paths)
-    check_outputs({"--out": [out]}, {SOUND: sources, "a file of the model": files_of(model)})
-    classifier = job.load(model, device or "auto")
+    sources = audio_reader.find_recordings(paths)
+    check_outputs({"--out": [out]}, {RECORDING: sources, "a file of the model": model_files(model)})
+    classifier = load_model(model, device or "auto")
     chosen, gate = None if layer == "fused" else layer, quality == "on"
     vectors = classifier.embed_table(
         sources, problems, layer=chosen, per=per, cycles=cycles, quality=gate, progress=True
@@ -295,9 +295,9 @@ def embed(
         if len(vectors)
         else "no vector, no file written"
     )
-    for sentence in shortened(left_out):
+    for sentence in shorten_list(left_out):
         say(sentence)
-    return tell(problems)
+    return print_problems(problems)
 
 
 def search(
@@ -329,7 +329,7 @@ def search(
 
     if top < 1:
         raise UsageError(f"--top {top}: expected 1 or more")
-    found = job.search(query, inside, top, model)
+    found = job.search_similar(query, inside, top, model)
     document = {"query": query, "nearest": records(found), "namesakes": found.attrs["namesakes"]}
     document["notice"] = result_lines.NOT_A_DIAGNOSIS
     show(document, json, result_lines.nearest_lines)
@@ -365,20 +365,20 @@ def explain(
     from rales.cli import result_lines
     from rales.inference import attribution as job
     from rales.inference import prediction_writers
-    from rales.inference import predictor as models
-    from rales.inference.output_paths import SOUND, check_outputs, files_of
+    from rales.inference.load_model import load_model
+    from rales.inference.output_paths import RECORDING, check_outputs, model_files
 
     if out is not None:
         if out.suffix.lower() != ".png":
             raise UsageError(f"--out {out}: expected a name that ends in .png")
         require_packages("a picture", "report", "matplotlib")
         files = [out, out.with_suffix(".csv")]
-        check_outputs({"--out": files}, {SOUND: [recording], "a file of the model": files_of(model)})
-    classifier = models.load(model, device or "auto")
-    found = job.explain(classifier, recording, cycle, target, cycles=cycles, quality=quality == "on")
+        check_outputs({"--out": files}, {RECORDING: [recording], "a file of the model": model_files(model)})
+    classifier = load_model(model, device or "auto")
+    found = job.explain_cycle(classifier, recording, cycle, target, cycles=cycles, quality=quality == "on")
     if out is not None:
-        job.picture(found, out)
-        prediction_writers.write_table([job.table(found)], out.with_suffix(".csv"))
+        job.plot_explanation(found, out)
+        prediction_writers.write_table([job.make_patch_table(found)], out.with_suffix(".csv"))
         say(f"{out} and {out.with_suffix('.csv')}")
     if json or out is None:
-        show(job.document(found), json, result_lines.explain_lines)
+        show(job.explanation_document(found), json, result_lines.explain_lines)

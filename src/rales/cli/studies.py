@@ -260,11 +260,11 @@ def report(*paths: Annotated[Path, Parameter(required=True)], out: Path, json: J
     out
         Folder to write.
     """
-    from rales.inference.output_paths import check_outputs, files_of
+    from rales.inference.output_paths import check_outputs, model_files
     from rales.report import report as write_report
     from rales.report import scores_table
 
     files = [out / name for name in ("report.html", "report.md", "runs.csv", "table1.csv", "table2.csv")]
-    check_outputs({"--out": files}, {"a file of a run": [file for path in paths for file in files_of(path)]})
+    check_outputs({"--out": files}, {"a file of a run": [file for path in paths for file in model_files(path)]})
     page = write_report(paths, out)
     show({"report": str(page)}, json, lambda _: [scores_table(paths), f"report: {page}"])

@@ -188,11 +188,11 @@ def evaluate(
     """
     from rales.cli import result_lines
     from rales.data import read_cycles
-    from rales.inference import predictor as job
+    from rales.inference.evaluate import evaluate_run
     from rales.training import run_folder
 
     cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=run_folder.stored_split_name(run) != "folds")
-    figures = job.evaluate(run, cycles, progress=True, device=device or "auto")
+    figures = evaluate_run(run, cycles, progress=True, device=device or "auto")
     show(figures, json, result_lines.figure_lines)
 
 

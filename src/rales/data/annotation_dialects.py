@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rales.audio.open_audio import AUDIO_SUFFIXES, sentences
+from rales.errors import FileError, FileProblem, MissingFileError
 from rales.files.csv_cells import encodable, restored
 from rales.files.json_files import read_json
 
@@ -43,7 +44,7 @@ def read_table(path: Path) -> Table:
     not fit the columns."""
     with sentences(path, _ADVICE):
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such manifest file")
+            raise MissingFileError(path, "no such manifest file")
         check_suffix(path)
         kinds = {".parquet": _parquet, ".json": _json}
         columns, rows, notes = kinds.get(path.suffix.lower(), _csv)(path)
@@ -58,9 +59,7 @@ def _told(path: Path, rows: Iterator[Row]) -> Iterator[Row]:
 
 def check_suffix(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(
-            f"{path}: expected a table ending in {', '.join(SUFFIXES)}; spreadsheets save one as `CSV UTF-8`"
-        )
+        raise FileError(path, f"expected a table ending in {', '.join(SUFFIXES)}; spreadsheets save one as `CSV UTF-8`")
 
 
 def located(folder: Path, path: str) -> Path:
@@ -130,7 +129,7 @@ def _csv(path: Path) -> Table:
                     yield reader.line_num + skipped, [cell.strip() for cell in cells]
             except csv.Error as error:
                 line = reader.line_num + skipped
-                raise ValueError(f"{path}, line {line}: not readable as CSV ({error})") from None
+                raise FileError(path, line=line, reason=f"not readable as CSV ({error})") from None
 
     rows = lines()
     columns = next((cells for _, cells in rows if any(cells)), [])
@@ -153,8 +152,8 @@ def _fitted(path: Path, columns: list[str], rows: Iterable[tuple[int, list[str]]
         while len(cells) > len(columns) and not cells[-1]:
             cells.pop()
         if len(cells) != len(columns):
-            raise ValueError(
-                f"{where}: {len(cells)} columns, expected {len(columns)} ({', '.join(name for _, name in named)})"
+            raise FileError(
+                where, f"{len(cells)} columns, expected {len(columns)} ({', '.join(name for _, name in named)})"
             )
         if not nameless and any(cell and not column for cell, column in zip(cells, columns, strict=True)):
             nameless = True
@@ -167,7 +166,7 @@ def _encoding(path: Path) -> tuple[str, list[str]]:
     with path.open("rb") as file:
         head = file.read(_CHUNK)
         if head.startswith(_WORKBOOKS):
-            raise ValueError(f"{path}: a spreadsheet's workbook in spite of its name; save the sheet as `CSV UTF-8`")
+            raise FileError(path, "a spreadsheet's workbook in spite of its name; save the sheet as `CSV UTF-8`")
         kinds = ["utf-8-sig", "cp1252"]
         if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             kinds = ["utf-16"]
@@ -189,9 +188,9 @@ def _encoding(path: Path) -> tuple[str, list[str]]:
     if kinds[0] not in wrong:
         return kinds[0], []
     if kinds[-1] in wrong:
-        raise ValueError(
-            f"{path}: neither UTF-8 nor UTF-16 nor Windows text ({wrong[kinds[0]]} cannot be read); save it as "
-            "`CSV UTF-8`"
+        raise FileError(
+            path,
+            f"neither UTF-8 nor UTF-16 nor Windows text ({wrong[kinds[0]]} cannot be read); save it as `CSV UTF-8`",
         )
     said = f"{path}: no UTF-8 ({wrong['utf-8-sig']}), so read as ANSI text of Windows (code page 1252)"
     return "cp1252", [said]
@@ -210,11 +209,11 @@ def parquet_sentences(path: Path) -> Iterator[None]:
     """What Arrow raises over a damaged file, which is of every kind, as a sentence."""
     try:
         yield
+    except FileProblem:
+        raise
     except Exception as error:
-        if str(error).startswith(str(path)):
-            raise
         told = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: not a Parquet file that can be read ({told}); write it again") from error
+        raise FileError(path, f"not a Parquet file that can be read ({told}); write it again") from error
 
 
 def _parquet(path: Path) -> Table:
@@ -234,10 +233,10 @@ def _json(path: Path) -> Table:
     if isinstance(document, dict):
         columns = {name: cells for name, cells in document.items() if isinstance(cells, list)}
         if len({len(cells) for cells in columns.values()}) > 1:
-            raise ValueError(f"{path}: its columns are of different lengths; expected a table of `rales predict`")
+            raise FileError(path, "its columns are of different lengths; expected a table of `rales predict`")
         document = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     if not isinstance(document, list) or not all(isinstance(row, dict) for row in document):
-        raise ValueError(f"{path}: no table in it; expected an object of columns or a list of rows")
+        raise FileError(path, "no table in it; expected an object of columns or a list of rows")
     names = list(dict.fromkeys(str(name) for row in document for name in row))
     return Table(names, _texts(path, ({name: row.get(name) for name in names} for row in document)), [])
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from rales.audio.open_audio import AUDIO_SUFFIXES
 from rales.data.reader import Cycle, bytes_of, interval_problem, number, repeated_problems, some, text_of
+from rales.errors import FileProblem
 from rales.labels import CLASSES
 
 PROGRAMS = ("", ".raven", ".audacity")  # anna.txt goes before anna.raven.txt
@@ -52,13 +53,13 @@ class Annotation(NamedTuple):
             return ""
         return f"{self.left_out} cycles, none of them judged" if self.left_out else "no cycles in it"
 
-    def note(self, path: Path) -> str:
-        """What is to be said of a file that is no plain ICBHI annotation, else ""."""
+    def note(self, name: str | Path) -> str:
+        """What is to be said of a file of this name that is no plain ICBHI annotation, else ""."""
         if self.form in ("ICBHI", ""):
             return ""
         classes = "" if self.labelled or not self.cycles else ", without classes"
         left = f", {self.left_out} cycles without a label left out" if self.left_out else ""
-        return f"{path}: read as {self.form}{classes}{left}"
+        return f"{name}: read as {self.form}{classes}{left}"
 
 
 class _Line(NamedTuple):
@@ -91,29 +92,31 @@ def _annotates_another(text: Path) -> bool:
     return any(os.path.exists(text.with_suffix(suffix)) for each in AUDIO_SUFFIXES for suffix in (each, each.upper()))
 
 
-def read_annotation(path: Path, duration_s: float | None) -> Annotation:
-    """Annotation file and length of its recording, if known -> what is in it; nothing is raised."""
+def read_annotation(path: Path, duration_s: float | None, name: str | None = None) -> Annotation:
+    """Annotation file and length of its recording, if known -> what is in it; nothing is raised. Sentences about it
+    have its `name`, where people do not know it by its path."""
     try:
         lines = text_of(path).splitlines()
-    except (ValueError, OSError) as error:
+    except FileProblem as error:
         rough = list[str]()
         with suppress(ValueError):
             rough = [] if isinstance(error, OSError) else bytes_of(path).decode("latin-1").splitlines()
         is_one = isinstance(error, OSError) or any(map(_is_icbhi, rough))  # not to be passed over
-        return Annotation("ICBHI" if is_one else "", [], [str(error)])
+        return Annotation("ICBHI" if is_one else "", [], [error.sentence(name)])
+    name = name or str(path)
     written = [(place, line) for place, line in enumerate(lines, start=1) if line.strip()]
     if not written:
-        return Annotation("", [], [f"{path}: empty, expected a line `start end crackles wheezes` per cycle"])
+        return Annotation("", [], [f"{name}: empty, expected a line `start end crackles wheezes` per cycle"])
     header = [name.strip().lower() for name in written[0][1].split("\t")]
     if set(RAVEN_TIMES) <= set(header):
-        return _labelled(path, "Raven", _raven_lines(header, written[1:]), duration_s)
+        return _labelled(name, "Raven", _raven_lines(header, written[1:]), duration_s)
     if (labels := _audacity_lines(written)) is not None:
-        return _labelled(path, "Audacity", labels, duration_s)
+        return _labelled(name, "Audacity", labels, duration_s)
     if not any(_is_icbhi(line) for _, line in written) and all(len(line.split()) == 2 for _, line in written):
         times = [_Line(place, line.split()[0], line.split()[1], "") for place, line in written]
         if all(number(line.start) is not None and number(line.end) is not None for line in times):
-            return _labelled(path, "times", times, duration_s)
-    return _icbhi(path, written, duration_s)
+            return _labelled(name, "times", times, duration_s)
+    return _icbhi(name, written, duration_s)
 
 
 def _is_icbhi(line: str) -> bool:
@@ -126,17 +129,17 @@ def _is_icbhi(line: str) -> bool:
     )  # fmt: skip
 
 
-def _icbhi(path: Path, written: Sequence[tuple[int, str]], duration_s: float | None) -> Annotation:
+def _icbhi(name: str, written: Sequence[tuple[int, str]], duration_s: float | None) -> Annotation:
     cycles, problems = [], []
     for place, line in written:
         cycle = _cycle(line.split(), duration_s)
         if isinstance(cycle, Cycle):
             cycles.append(cycle)
         else:
-            problems.append(f"{path}, line {place}: {cycle}; fix or remove the line")
+            problems.append(f"{name}, line {place}: {cycle}; fix or remove the line")
     cycles.sort()
     form = "ICBHI" if cycles or any(_is_icbhi(line) for _, line in written) else ""
-    return Annotation(form, cycles, problems + repeated_problems(str(path), cycles))
+    return Annotation(form, cycles, problems + repeated_problems(name, cycles))
 
 
 def _cycle(columns: list[str], duration_s: float | None) -> Cycle | str:
@@ -186,7 +189,7 @@ def _raven_lines(header: list[str], written: Sequence[tuple[int, str]]) -> list[
     return found
 
 
-def _labelled(path: Path, form: str, lines: Sequence[_Line], duration_s: float | None) -> Annotation:
+def _labelled(name: str, form: str, lines: Sequence[_Line], duration_s: float | None) -> Annotation:
     """Stretches with the text of their labels -> their cycles. Points (start = end) are no cycles and left out."""
     with_label, without, problems, other = list[Cycle](), list[Cycle](), list[str](), list[str]()
     not_judged = 0
@@ -197,10 +200,10 @@ def _labelled(path: Path, form: str, lines: Sequence[_Line], duration_s: float |
             other.append(line.label)
         if start_s is None or end_s is None:
             problems.append(
-                f"{path}, line {line.number}: start and end are {line.start!r} and {line.end!r}, expected numbers"
+                f"{name}, line {line.number}: start and end are {line.start!r} and {line.end!r}, expected numbers"
             )
         elif wrong := start_s != end_s and interval_problem(start_s, end_s, duration_s):
-            problems.append(f"{path}, line {line.number}: {wrong}; fix or remove the line")
+            problems.append(f"{name}, line {line.number}: {wrong}; fix or remove the line")
         elif not judged:
             not_judged += 1
         elif start_s != end_s:
@@ -209,7 +212,7 @@ def _labelled(path: Path, form: str, lines: Sequence[_Line], duration_s: float |
     if other:
         return Annotation(form, sorted(with_label + without), problems, labelled=False, other=other)
     cycles = sorted(with_label or without)
-    problems += repeated_problems(str(path), cycles)
+    problems += repeated_problems(name, cycles)
     left_out = not_judged + (len(without) if with_label else 0)
     return Annotation(form, cycles, problems, labelled=bool(with_label), left_out=left_out)
 

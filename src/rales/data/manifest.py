@@ -55,6 +55,7 @@ from rales.data.reader import (
     repeated_problems,
     some,
 )
+from rales.errors import FileError
 from rales.files.atomic import atomic_write
 from rales.files.csv_cells import defused_table
 from rales.labels import CLASSES
@@ -93,7 +94,7 @@ def write(cycles: DataFrame, path: str | Path) -> None:
     """
     path = Path(path)
     if path.suffix.lower() not in _WRITTEN:
-        raise ValueError(f"{path}: expected a name ending in {', '.join(_WRITTEN)}")
+        raise FileError(path, f"expected a name ending in {', '.join(_WRITTEN)}")
     folder = path.parent.resolve()
 
     def shortened(sound: str) -> str:
@@ -116,10 +117,10 @@ def find(manifest: str | Path, *, audio: bool, decode: bool) -> Found:
         _check_columns(manifest, columns)
     rows = list(lines)
     if not rows:
-        raise ValueError(f"{manifest}: no rows, expected one per cycle")
+        raise FileError(manifest, "no rows, expected one per cycle")
     judged = [row for row in rows if any(row.cells.get(name) for name in ("label", "crackle", "wheeze"))]
     if not judged:
-        raise ValueError(f"{manifest}: no row has a label; fill in the column label ({', '.join(CLASSES)})")
+        raise FileError(manifest, f"no row has a label; fill in the column label ({', '.join(CLASSES)})")
     has_split = "split" in columns and any(row.cells["split"] for row in judged)
 
     groups, problems = _by_recording(manifest, judged, audio=audio)
@@ -326,20 +327,19 @@ def _flags(cells: dict[str, str]) -> tuple[int, int] | str:
 def _check_columns(manifest: Path, columns: list[str]) -> None:
     """Columns of a manifest -> nothing, or ValueError for missing, doubled and misspelt ones."""
     if len(set(columns)) < len(columns):
-        raise ValueError(f"{manifest}: a column is there twice ({', '.join(columns)}); keep one")
+        raise FileError(manifest, f"a column is there twice ({', '.join(columns)}); keep one")
     missing = [name for name in COLUMNS if name not in columns]
     for column in set(columns) - {*COLUMNS, *_OURS}:
         close = difflib.get_close_matches(column.lower(), missing, n=1, cutoff=0.8)
         if close:  # a misspelt `split` would make test recordings train ones without a word
-            raise ValueError(f"{manifest}: column {column!r} is not known; did you mean {close[0]!r}? Rename it")
+            raise FileError(manifest, f"column {column!r} is not known; did you mean {close[0]!r}? Rename it")
     if "path" in missing:
-        raise ValueError(
-            f"{manifest}: no column path (found: {', '.join(columns)}); it names the audio file of each row"
-        )
+        raise FileError(manifest, f"no column path (found: {', '.join(columns)}); it names the audio file of each row")
     if "label" in missing and not {"crackle", "wheeze"} <= set(columns):
-        raise ValueError(
-            f"{manifest}: no column label and not both crackle and wheeze (found: {', '.join(columns)}); "
-            f"add label ({', '.join(CLASSES)}) or the two flags"
+        raise FileError(
+            manifest,
+            f"no column label and not both crackle and wheeze (found: {', '.join(columns)}); "
+            f"add label ({', '.join(CLASSES)}) or the two flags",
         )
 
 

@@ -22,6 +22,7 @@ from pandas import DataFrame
 from rales.audio.io import WaveInfo, blocks, info
 from rales.audio.open_audio import UNREAD_SUFFIXES, NoRoom, check_is_file, sentences
 from rales.data.splits import overlap_patients
+from rales.errors import FileError, FileSystemError, MissingFileError
 from rales.files.csv_cells import one_line
 from rales.labels import CLASSES
 
@@ -135,7 +136,7 @@ def cycles_table(found: Found, *, skip_damaged: bool, audio: bool, needs_split: 
     where there are none at all, that is a ValueError. `needs_split=False`: what is wrong with the split does not count.
     """
     if audio and found.recordings and not any(recording.path for recording in found.recordings):
-        raise ValueError(f"{found.source}: annotations only, no recording; pass audio=False to read them alone")
+        raise FileError(found.source, "annotations only, no recording; pass audio=False to read them alone")
     problems = _problems(found, needs_split=needs_split)
     if problems and not skip_damaged:
         more = f"more problems: {len(problems) - 1}; " if len(problems) > 1 else ""
@@ -145,8 +146,8 @@ def cycles_table(found: Found, *, skip_damaged: bool, audio: bool, needs_split: 
         )
     rows = _frame(found)
     if rows.empty:
-        raise ValueError(
-            f"{found.source}: no recording with cycles is left; `rales check {found.source}` says what is wrong"
+        raise FileError(
+            found.source, f"no recording with cycles is left; `rales check {found.source}` says what is wrong"
         )
     for problem in problems:
         logging.getLogger(__name__).warning("left out: %s", problem)
@@ -187,7 +188,7 @@ def files(folder: Path, locked: list[Path] | None = None) -> list[Path]:
     OSError; sub-folders that cannot be opened are added to `locked`.
     """
     if not folder.exists():
-        raise FileNotFoundError(f"{folder}: no such folder; give the folder that holds the recordings")
+        raise MissingFileError(folder, "no such folder; give the folder that holds the recordings")
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: a file, expected the folder that holds the recordings")
     return sorted(Path(parent, name) for parent, names in walked(folder, locked) for name in names)
@@ -203,7 +204,9 @@ def walked(folder: Path, locked: list[Path] | None = None) -> Iterator[tuple[str
 
     def cannot_be_opened(error: OSError) -> None:
         if Path(error.filename) == folder:
-            raise OSError(f"{folder}: cannot be opened ({error.strerror}); give a folder that you may read") from error
+            raise FileSystemError(
+                folder, f"cannot be opened ({error.strerror}); give a folder that you may read"
+            ) from error
         if locked is not None:
             locked.append(Path(error.filename))
 
@@ -255,8 +258,8 @@ def text_of(path: Path) -> str:
     try:
         return content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: not a UTF-8 text file (byte {error.start + 1} cannot be read); replace it by the published file"
+        raise FileError(
+            path, f"not a UTF-8 text file (byte {error.start + 1} cannot be read); replace it by the published file"
         ) from None
 
 
@@ -265,7 +268,7 @@ def bytes_of(path: Path) -> bytes:
     with sentences(path):
         check_is_file(path, "text file")
         if (size := path.stat().st_size) > MOST_TEXT:
-            raise ValueError(f"{path}: {size / 2**20:.0f} MB, expected a text of at most {MOST_TEXT >> 20}")
+            raise FileError(path, f"{size / 2**20:.0f} MB, expected a text of at most {MOST_TEXT >> 20}")
         return path.read_bytes()
 
 

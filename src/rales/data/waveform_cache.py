@@ -25,6 +25,7 @@ from platformdirs import user_cache_path
 
 from rales.audio.io import fade, icbhi_cycle, read, resample
 from rales.audio.padding import duplicate, reflect
+from rales.errors import DiskFullError
 from rales.files.atomic import Lock, sync_folder
 from rales.files.json_files import read_json
 from rales.progress import progress_bar
@@ -291,10 +292,11 @@ def _build(
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         needed_bytes = 4 * math.prod(prepare.shape) * len(cycles)
-        raise OSError(
-            f"{folder}: the cache needs {needed_bytes / 1e9:.2f} GB and the disk is full or over quota "
+        raise DiskFullError(
+            folder,
+            f"the cache needs {needed_bytes / 1e9:.2f} GB and the disk is full or over quota "
             f"({shutil.disk_usage(folder).free / 1e9:.2f} GB free); delete older caches there, "
-            "or set RALES_CACHE to a folder with more space"
+            "or set RALES_CACHE to a folder with more space",
         ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -5,49 +5,66 @@ so a damaged file, or a machine that computes differently, is found before it an
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
+from rales.errors import FileError, FileProblem
 from rales.export import onnx, openvino, parity, torch_export
-from rales.export.parity import Engine, Probabilities, Waves
-from rales.inference.predictor import Model
+from rales.export.target import ExportTarget
+from rales.inference.engines import Engine, Probabilities, Waveforms
+from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
-from rales.optional_packages import package_versions, reason, require_packages
+from rales.optional_packages import package_versions, reason
 from rales.recipes.registry import rebuild_recipe
 from rales.training.recipe import Recipe
 
-FORMATS: dict[str, ModuleType] = {"openvino": openvino, "onnx": onnx}
+EXPORT_TARGETS = {target.name: target for target in (openvino.TARGET, onnx.TARGET)}
 
 
 class Artefact(NamedTuple):
     """A graph in a format, the engine that runs it, and the record that is kept with it."""
 
-    to: str
+    target: ExportTarget
     graph: Any
     engine: Engine
     record: dict[str, Any]
 
     def save(self, out: Path) -> list[Path]:
         """-> the files written."""
-        files: list[Path] = FORMATS[self.to].save(self.graph, out, self.record)
-        return files
+        return self.target.save(self.graph, out, self.record)
 
 
-def made(model: Model, to: str, precision: str, calibration: Waves | None = None) -> Artefact:
-    """Model -> artefact. Errors: a package that cannot do it; float32 whose answers to the probe miss 1e-5."""
-    clips = probe_of(model.recipe)
-    expected = model.in_torch(clips)
-    with in_sentences(f"{to} could not make a graph of this model"):
-        program = torch_export.traced(torch_export.whole(model), clips.shape[1])
-        made_graph = FORMATS[to].make(program, precision, calibration)
-        engine = spoken(FORMATS[to].compiled(made_graph, precision), f"{to} failed")
-    apart = parity.difference(expected, engine(clips))
+def make_artefact(model: Predictor, to: str, precision: str, calibration: Waveforms | None = None) -> Artefact:
+    """Export a model.
+
+    Parameters
+    ----------
+    model
+        Its front-end, which may have been fitted or trained, and its network go into the graph.
+    to
+        Name of an `ExportTarget`.
+    precision
+        One of the target's.
+    calibration
+        Prepared cycles (N, samples) that int8 is measured on.
+
+    Raises
+    ------
+    ValueError
+        A package that cannot do it; float32 whose answers to the probe miss 1e-5.
+    """
+    target, clips = EXPORT_TARGETS[to], make_probe(model.recipe)
+    expected = model.torch_engine(clips)
+    with library_errors(f"{to} could not make a graph of this model"):
+        program = torch_export.trace_graph(torch_export.wave_to_probabilities(model), clips.shape[1])
+        graph = target.make(program, precision, calibration)
+        engine = with_library_errors(target.compile(graph, precision), f"{to} failed")
+
+    apart = parity.largest_difference(expected, engine(clips))
     if precision == "float32" and not apart <= parity.TOLERANCE:
         raise ValueError(
             f"the {to} graph answers {apart:.1e} away from the network, more than {parity.TOLERANCE:.0e}, so it is not "
@@ -60,48 +77,49 @@ def made(model: Model, to: str, precision: str, calibration: Waves | None = None
         "digest": hashlib.sha256((model.digest + other).encode()).hexdigest() if other else model.digest,
         "probe": expected.tolist(),
         "probe_difference": apart,
-        "packages": package_versions(FORMATS[to].PACKAGES),
+        "packages": package_versions(tuple(target.packages)),
     }
-    return Artefact(to, made_graph, engine, {**model.record, "export": about})
+    return Artefact(target, graph, engine, {**model.record, "export": about})
 
 
-def opened(path: Path, to: str) -> Model:
-    """File of an artefact -> Model with its engine and without a network of torch.
+def open_artefact(path: Path, to: str) -> Predictor:
+    """File of an artefact and the name of its target -> Predictor with its engine and without a network of torch.
 
     Errors: a damaged or cut file, one of something else, one whose answers are no longer those it was made with.
     """
-    file = FORMATS[to]
-    need({package: extra for package, extra in file.PACKAGES.items() if package not in file.ONLY_TO_MAKE})
+    target = EXPORT_TARGETS[to]
+    target.require_packages(only_to_run=True)
     try:
-        source, record = file.read(path)
+        source, record = target.read(path)
+    except FileProblem:
+        raise
     except Exception as error:  # each library has its own kinds
-        if isinstance(error, ValueError) and str(error).startswith(str(path)):
-            raise
-        raise ValueError(f"{path}: damaged, cut or no file for {to}; export or copy it again") from error
+        raise FileError(path, f"damaged, cut or no file for {to}; export or copy it again") from error
     if not isinstance(record, dict) or record.get("export") is None:
-        raise ValueError(f"{path}: holds no record of Rales, so it is no artefact of `rales export`")
+        raise FileError(path, "holds no record of Rales, so it is no artefact of `rales export`")
     recipe, about = rebuild_recipe(record, str(path)), record["export"]
-    if about["precision"] not in file.PRECISIONS:
-        raise ValueError(
-            f"{path}: its precision is {about['precision']!r}, expected one of {', '.join(file.PRECISIONS)}"
-        )
+    if about["precision"] not in target.precisions:
+        expected = ", ".join(target.precisions)
+        raise FileError(path, f"its precision is {about['precision']!r}, expected one of {expected}")
     if {len(answer) for answer in about["probe"]} != {len(CLASSES)}:
-        raise ValueError(f"{path}: the answers that it was made with are not there; export or copy it again")
-    with in_sentences(f"{path}: {to} could not open it"):
-        engine = spoken(file.compiled(source, about["precision"]), f"{path}: {to} failed")
-    apart = parity.difference(np.array(about["probe"]), engine(probe_of(recipe)))
+        raise FileError(path, "the answers that it was made with are not there; export or copy it again")
+
+    with library_errors(f"{path}: {to} could not open it"):
+        engine = with_library_errors(target.compile(source, about["precision"]), f"{path}: {to} failed")
+    apart = parity.largest_difference(np.array(about["probe"]), engine(make_probe(recipe)))
     # Half-width and 8-bit numbers round differently on another processor, though never by much more than measured
     allowed = parity.TOLERANCE if about["precision"] == "float32" else 0.02 + 2 * about["probe_difference"]
     if not apart <= allowed:
-        raise ValueError(
-            f"{path}: its answers are {apart:.1e} away from those it was made with; the file is damaged, or {to} "
-            "computes differently on this machine: export it again here"
+        raise FileError(
+            path,
+            f"its answers are {apart:.1e} away from those it was made with; the file is damaged, or {to} computes "
+            "differently on this machine: export it again here",
         )
-    return Model(recipe, torch.nn.Module(), record, torch.device("cpu"), engine)
+    return Predictor(recipe, record, engine)
 
 
 @contextmanager
-def in_sentences(what: str) -> Iterator[None]:
+def library_errors(what: str) -> Iterator[None]:
     """What is tried -> whatever a library raises meanwhile, each its own kinds, is a ValueError that says so."""
     try:
         yield
@@ -114,23 +132,17 @@ def in_sentences(what: str) -> Iterator[None]:
         ) from error
 
 
-def spoken(engine: Engine, what: str) -> Engine:
+def with_library_errors(engine: Engine, what: str) -> Engine:
     """Engine -> the same, whose failures are sentences that begin with `what`."""
 
-    def scored(waves: Waves) -> Probabilities:
-        with in_sentences(what):
-            return engine(waves)
+    def score(waveforms: Waveforms, /) -> Probabilities:
+        with library_errors(what):
+            return engine(waveforms)
 
-    return scored
+    return score
 
 
-def probe_of(recipe: Recipe) -> Waves:
+def make_probe(recipe: Recipe) -> Waveforms:
     """Recipe -> the made-up clips in the length and rate that its network takes."""
     audio = recipe.audio
-    return parity.probe(round(audio.rate_hz * audio.duration_s), audio.rate_hz)
-
-
-def need(packages: Mapping[str, str]) -> None:
-    """Packages and the extra that each is in -> a UsageError that says what to install if one is missing."""
-    for package, extra in packages.items():
-        require_packages("an artefact of `rales export`", extra, package)
+    return parity.make_probe_clips(round(audio.rate_hz * audio.duration_s), audio.rate_hz)

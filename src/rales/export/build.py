@@ -11,9 +11,8 @@ from rales.data.dataset import load_dataset
 from rales.errors import UsageError
 from rales.evaluation.predictions import NOTICE
 from rales.export import parity
-from rales.export.artefact import FORMATS, made, need
-from rales.export.artefact import opened as opened
-from rales.inference import predictor
+from rales.export.artefact import EXPORT_TARGETS, make_artefact
+from rales.inference.load_model import load_model
 
 CALIBRATION_CYCLES = 64
 
@@ -35,21 +34,21 @@ def export_model(
     written.
     """
     check_request(out, to, precision, with_data=cycles is not None)
-    model = predictor.load(path_or_name, "cpu")
+    model = load_model(path_or_name, "cpu")
     if model.recipe.prepare is not None or model.recipe.fit is not None:
         raise ValueError(f"a model of recipe {model.recipe.name} prepares its input in its own way; m2d_fusion exports")
     if cycles is None:
-        artefact = made(model, to, precision)
+        artefact = make_artefact(model, to, precision)
         drift = None
     else:
         table = splits.divide(cycles, model.recipe.settings, needed=("train", "test"))
         waves = load_dataset(cycles, model.recipe, progress=progress, folder=cache_folder).inputs
         train, test = (np.flatnonzero(table["split"] == part) for part in ("train", "test"))
         few = train[:: -(-len(train) // CALIBRATION_CYCLES)]
-        artefact = made(model, to, precision, waves[few])
+        artefact = make_artefact(model, to, precision, waves[few])
         expected = model.probabilities(waves, test)
-        model.engine = artefact.engine
-        drift = parity.drift(table.iloc[test], expected, model.probabilities(waves, test))
+        answers = model.with_engine(artefact.engine).probabilities(waves, test)
+        drift = parity.measure_drift(table.iloc[test], expected, answers)
     files = artefact.save(out)
     return {
         "format": to,
@@ -64,11 +63,11 @@ def export_model(
 
 def check_request(out: Path, to: str, precision: str, *, with_data: bool) -> None:
     """Words that cannot be served are UsageErrors."""
-    file = FORMATS[to]
-    if precision not in file.PRECISIONS:
-        raise UsageError(f"--precision {precision}: --to {to} has {', '.join(file.PRECISIONS)}")
-    if out.suffix != file.SUFFIX:
-        raise UsageError(f"--out {out}: expected a name that ends in {file.SUFFIX} for --to {to}")
+    target = EXPORT_TARGETS[to]
+    if precision not in target.precisions:
+        raise UsageError(f"--precision {precision}: --to {to} has {', '.join(target.precisions)}")
+    if out.suffix != target.suffix:
+        raise UsageError(f"--out {out}: expected a name that ends in {target.suffix} for --to {to}")
     if precision == "int8" and not with_data:
         raise UsageError("--precision int8: expected --data with it, to calibrate on and to measure the drift")
-    need(file.PACKAGES | (file.TO_QUANTIZE if precision == "int8" else {}))
+    target.require_packages(precision)

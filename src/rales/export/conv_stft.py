@@ -13,17 +13,17 @@ from rales.audio.logmel import MelPower
 COARSE_SAMPLE, COARSE_WEIGHT = 256.0, 512.0
 
 
-def without_fft(frontend: nn.Module) -> nn.Module:
+def replace_fft(frontend: nn.Module) -> nn.Module:
     """Front-end with a `MelPower` inside -> a copy that computes the same to rounding without an FFT."""
     copied = copy.deepcopy(frontend)
     for module in list(copied.modules()):
         for name, child in module.named_children():
             if isinstance(child, MelPower):
-                setattr(module, name, ConvolvedMelPower(child))
+                setattr(module, name, ConvMelPower(child))
     return copied
 
 
-class ConvolvedMelPower(nn.Module):
+class ConvMelPower(nn.Module):
     """Wave (B, N) -> mel power (B, mels, 1 + N // hop_samples): what `MelPower` computes, in float32 alone.
 
     The DFT is the weights of a convolution. The wave is cut into blocks of gcd(window, hop) samples, which become the

@@ -19,28 +19,28 @@ import torch
 from platformdirs import user_cache_path
 
 from rales.data.dataset import make_preparation
-from rales.errors import UsageError
-from rales.export.artefact import FORMATS, made, need, opened, probe_of
-from rales.export.parity import Engine, Probabilities, Waves
+from rales.errors import FileError, UsageError
+from rales.export.artefact import EXPORT_TARGETS, make_artefact, make_probe, open_artefact
 from rales.files.atomic import TEMPORARY, remove_abandoned
 from rales.files.csv_cells import one_line
 from rales.files.writers import write_json
-from rales.inference import predictor
-from rales.inference.predictor import Model
+from rales.inference.engines import Engine, FallbackEngine
+from rales.inference.load_model import load_model
+from rales.inference.predictor import Predictor
 from rales.optional_packages import package_versions, reason
 from rales.training import run_folder
 from rales.training.distributed import count_processors
 
-MANY = 64  # recordings for which it pays to look for the fastest engine
-CLIPS, ROUNDS = 8, 3  # that are scored, how often, to find it
+AUTO_ENGINE_MIN_RECORDINGS = 64  # recordings for which it pays to look for the fastest engine
+TIMED_CLIPS, TIMING_ROUNDS = 8, 3  # that are scored, how often, to find it
 
-SEARCH = "from rales.export.engine_selection import answer_search; answer_search()"
-SEARCH_S = 600  # that it may take; the largest model takes one minute on two processors
+TIMING_PROGRAM = "from rales.export.engine_selection import answer_timing_process; answer_timing_process()"
+TIMING_LIMIT_S = 600  # that it may take; the largest model takes one minute on two processors
 
 Tell = Callable[[str], None]
 
 
-class Found(NamedTuple):
+class EngineTimings(NamedTuple):
     """Engine -> seconds of its rounds; a sentence for each that is left out; whether those would be so tomorrow too."""
 
     seconds: Mapping[str, Sequence[float]]
@@ -48,14 +48,14 @@ class Found(NamedTuple):
     lasting: bool
 
 
-def load(
+def load_with_engine(
     path_or_name: str | Path | None = None,
     engine: str = "auto",
     device: str = "auto",
     *,
     recordings: int = 0,
     tell: Tell = lambda _: None,
-) -> Model:
+) -> Predictor:
     """Artefact, or anything `rales.load` takes -> Model whose probabilities come from the engine asked for.
 
     An artefact is its own engine. Of a run, `onnx` and `openvino` are made once, in float32, and kept in the cache;
@@ -65,104 +65,114 @@ def load(
     artefact that is damaged or not ours, a package that is missing or fails.
     """
     path = Path(path_or_name or "")
-    to = format_of(path)
+    to = artefact_format(path)
     if to is not None and not path.is_file():
-        raise ValueError(f"{path}: there is no such file; `rales export` writes one")
+        raise FileError(path, "there is no such file; `rales export` writes one")
     if to is not None and engine not in ("auto", to):
         raise UsageError(f"--engine {engine}: {path} is an artefact for {to}; give the run folder instead")
-    model = None if to else predictor.load(path_or_name, device)
-    many = recordings >= MANY and (model is None or model.device.type == "cpu")
-    if model is None:
-        model = opened(path, str(to))
-    elif not takes_waveform_alone(model):
-        if engine in FORMATS:
+
+    predictor = open_artefact(path, to) if to else load_model(path_or_name, device)
+    on_processor = to is not None or predictor.torch_engine.device.type == "cpu"
+    many = recordings >= AUTO_ENGINE_MIN_RECORDINGS and on_processor
+    chosen = predictor.engine
+    if to is None and not takes_waveform_alone(predictor):
+        if engine in EXPORT_TARGETS:
             raise UsageError(
-                f"--engine {engine}: a model of recipe {model.recipe.name} sees more than a waveform; leave it out"
+                f"--engine {engine}: a model of recipe {predictor.recipe.name} sees more than a waveform; leave it out"
             )
-        return model
-    elif engine in FORMATS:
-        model.engine = prepared(model, engine, tell)
-    elif engine == "auto" and model.device.type == "cpu":
-        model.engine = fastest(model, path_or_name, many, tell)
+        return predictor
+    if to is None and engine in EXPORT_TARGETS:
+        chosen = load_or_make_engine(predictor, engine, tell)
+    elif to is None and engine == "auto" and on_processor:
+        chosen = choose_fastest_engine(predictor, path_or_name, many, tell)
+
     if many:
-        model.at_once = max(1, count_processors() // torch.get_num_threads())
-        model.engine(probe_of(model.recipe))  # what it makes at its first call is made before threads share it
-    return model
+        chosen(make_probe(predictor.recipe))  # what it makes at its first call is made before threads share it
+    return predictor.with_engine(chosen, workers=max(1, count_processors() // torch.get_num_threads()) if many else 1)
 
 
-def takes_waveform_alone(model: Model) -> bool:
+def takes_waveform_alone(model: Predictor) -> bool:
     """Whether front-end and network see a waveform (B, samples) and nothing else, so that a graph can hold both."""
-    takes = [name for module in (model.frontend, model.plain) for name in getattr(module, "takes", ())]
+    modules = (model.torch_engine.frontend, model.network)
+    takes = [name for module in modules for name in getattr(module, "takes", ())]
     return not takes and len(make_preparation(model.recipe).shape) == 1
 
 
-def format_of(path: Path) -> str | None:
-    """File name -> the format that its suffix stands for."""
-    return next((name for name, file in FORMATS.items() if path.suffix == file.SUFFIX), None)
+def artefact_format(path: Path) -> str | None:
+    """File name -> the target of `rales export` that its suffix stands for."""
+    return next((name for name, target in EXPORT_TARGETS.items() if path.suffix == target.suffix), None)
 
 
-def prepared(model: Model, to: str, tell: Tell | None = None) -> Engine:
+def load_or_make_engine(model: Predictor, to: str, tell: Tell | None = None) -> Engine:
     """Model -> its float32 engine in a format, from the cache, or made and put there. That it could not be put there
     is told, or without a `tell` an error."""
-    path = kept(model).with_suffix(FORMATS[to].SUFFIX)
+    path = engine_cache_file(model).with_suffix(EXPORT_TARGETS[to].suffix)
     for folder, prefix in ((path.parent, "."), (Path(tempfile.gettempdir()), TEMPORARY)):
         remove_abandoned(folder, prefix)  # of a killed process, which may have left the file whole
     if path.is_file():
         with suppress(ValueError):  # damaged, or of a library that has changed since: made again
-            return opened(path, to).engine
-    need(FORMATS[to].PACKAGES)
-    artefact = made(model, to, "float32")
+            return open_artefact(path, to).engine
+    EXPORT_TARGETS[to].require_packages()
+    artefact = make_artefact(model, to, "float32")
     try:
         artefact.save(path)
     except Exception as error:
         if tell is None:
             raise
-        tell(f"engine {to} could not be kept for the next command: {told(error)}")
+        tell(f"engine {to} could not be kept for the next command: {describe_error(error)}")
     return artefact.engine
 
 
-def kept(model: Model) -> Path:
+def engine_cache_file(model: Predictor) -> Path:
     """Model -> where in the cache what belongs to its engines lives; each file has its own suffix."""
     folder = Path(os.environ.get("RALES_CACHE") or user_cache_path("rales")).expanduser() / "engines"
     return folder / f"{model.digest[:32]}.json"
 
 
-def fastest(model: Model, path_or_name: str | Path | None, many: bool, tell: Tell) -> Engine:
+def choose_fastest_engine(model: Predictor, path_or_name: str | Path | None, many: bool, tell: Tell) -> Engine:
     """Model, and what it was loaded from -> the fastest engine whose answers are those of torch, as measured on this
     machine and remembered.
 
     Nobody asked for it, so a failure of any kind, now or when it computes, is a sentence, and torch takes its place.
     """
+
+    def tell_failure(error: Exception) -> None:
+        tell(f"the engine failed, so torch goes on in its place: {describe_error(error)}")
+
     try:
-        best = winner(model, path_or_name, many, tell)
-        return model.in_torch if best == "torch" else backed(prepared(model, best), model, tell)
+        best = name_fastest_engine(model, path_or_name, many, tell)
+        if best == "torch":
+            return model.torch_engine
+        return FallbackEngine(load_or_make_engine(model, best), model.torch_engine, tell_failure)
     except Exception as error:
-        tell(f"no faster engine can be had here, so torch computes: {told(error)}")
-        return model.in_torch
+        tell(f"no faster engine can be had here, so torch computes: {describe_error(error)}")
+        return model.torch_engine
 
 
-def winner(model: Model, path_or_name: str | Path | None, many: bool, tell: Tell) -> str:
+def name_fastest_engine(model: Predictor, path_or_name: str | Path | None, many: bool, tell: Tell) -> str:
     """Model -> the name of the fastest engine: remembered, or found and remembered if `many` recordings wait.
 
     Errors: a cache that cannot be written to, before the search, as the next command would search again.
     """
-    memory, packages = kept(model), {package for file in FORMATS.values() for package in file.PACKAGES}
+    memory = engine_cache_file(model)
+    packages = sorted({package for target in EXPORT_TARGETS.values() for package in target.packages})
     here: dict[str, Any] = {
         "threads": torch.get_num_threads(),
         "processors": count_processors(),
-        "address_space": address_space(),
+        "address_space": address_space_bytes(),
+        **package_versions(("torch", *packages)),
     }
-    here |= package_versions(("torch", *sorted(packages)))
-    ms = remembered(memory, here)
+    ms = read_timings(memory, here)
     if not ms and not many:
         return "torch"
+
     if not ms:
         write_json(memory, {})
         tell("many recordings: looking for the fastest engine, once")
-        seconds, left_out, lasting = in_own_process(path_or_name, torch.get_num_threads())
+        seconds, left_out, lasting = time_in_own_process(path_or_name, torch.get_num_threads())
         for sentence in left_out:
             tell(sentence)
-        ms = {name: 1000 * statistics.median(values) / CLIPS for name, values in seconds.items()}
+        ms = {name: 1000 * statistics.median(values) / TIMED_CLIPS for name, values in seconds.items()}
         if lasting:  # else it is tried again next time: it may have been memory, or a full disk
             write_json(memory, {"here": here, "ms": ms})
     best = min(ms, key=lambda name: ms[name])
@@ -170,7 +180,7 @@ def winner(model: Model, path_or_name: str | Path | None, many: bool, tell: Tell
     return best
 
 
-def address_space() -> int:
+def address_space_bytes() -> int:
     """-> bytes that this process may map, -1 without a limit: an engine found without one may not fit under one."""
     try:
         import resource
@@ -179,7 +189,7 @@ def address_space() -> int:
     return resource.getrlimit(resource.RLIMIT_AS)[0]
 
 
-def remembered(memory: Path, here: Mapping[str, Any]) -> dict[str, float]:
+def read_timings(memory: Path, here: Mapping[str, Any]) -> dict[str, float]:
     """File and what decides about engines here -> engine -> ms a cycle; empty if it was not measured here."""
     try:
         known = run_folder.read_json(memory)
@@ -188,20 +198,20 @@ def remembered(memory: Path, here: Mapping[str, Any]) -> dict[str, float]:
         return {}
 
 
-def in_own_process(path_or_name: str | Path | None, threads: int) -> Found:
+def time_in_own_process(path_or_name: str | Path | None, threads: int) -> EngineTimings:
     """What a model is loaded from -> what `search` says of it, in a process that may die of what it tries: a library
     built for another processor, or one that does not survive a limit on memory.
 
     Errors: it died, or has not ended after SEARCH_S.
     """
     # -P: a file of the folder that the user stands in is no module. What libraries say when they die helps nobody
-    words = [sys.executable, "-P", "-c", SEARCH, str(path_or_name or ""), str(threads)]
+    words = [sys.executable, "-P", "-c", TIMING_PROGRAM, str(path_or_name or ""), str(threads)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(words, **pipes, start_new_session=True) as process:  # type: ignore[call-overload]
         try:
-            process.wait(SEARCH_S)
+            process.wait(TIMING_LIMIT_S)
         except subprocess.TimeoutExpired:
-            raise TimeoutError(f"the search has not ended after {SEARCH_S} s") from None
+            raise TimeoutError(f"the search has not ended after {TIMING_LIMIT_S} s") from None
         finally:
             process.kill()
         answer = process.stdout.read()
@@ -210,19 +220,19 @@ def in_own_process(path_or_name: str | Path | None, threads: int) -> Found:
     found = json.loads(answer)
     if "error" in found:
         raise ValueError(found["error"])
-    return Found(**found)
+    return EngineTimings(**found)
 
 
-def answer_search() -> None:
+def answer_timing_process() -> None:
     """The process of `in_own_process`: path and threads from its command line -> JSON on stdout."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     out = os.dup(1)
     os.dup2(2, 1)  # libraries print
     torch.set_num_threads(int(sys.argv[2]))
     try:
-        answer = search(sys.argv[1])._asdict()
+        answer = time_available_engines(sys.argv[1])._asdict()
     except Exception as error:
-        answer = {"error": told(error)}
+        answer = {"error": describe_error(error)}
     os.write(out, json.dumps(answer).encode())
 
 
@@ -232,46 +242,30 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
-def search(path_or_name: str | Path | None) -> Found:
+def time_available_engines(path_or_name: str | Path | None) -> EngineTimings:
     """What a model is loaded from -> the seconds of every engine that can be had and agrees with torch, why others are
     left out, and whether for lasting reasons."""
-    model = predictor.load(path_or_name, "cpu")
-    waves = np.repeat(probe_of(model.recipe)[:1], CLIPS, axis=0)
-    found: dict[str, Callable[[], object]] = {"torch": partial(model.in_torch, waves)}
+    model = load_model(path_or_name, "cpu")
+    waves = np.repeat(make_probe(model.recipe)[:1], TIMED_CLIPS, axis=0)
+    found: dict[str, Callable[[], object]] = {"torch": partial(model.torch_engine, waves)}
     left_out, lasting = list[str](), True
-    for to in FORMATS:
+    for to in EXPORT_TARGETS:
         try:
-            turn = partial(prepared(model, to), waves)
+            turn = partial(load_or_make_engine(model, to), waves)
             turn()
             found[to] = turn
         except Exception as error:
-            left_out.append(f"engine {to} is left out: {told(error)}")
+            left_out.append(f"engine {to} is left out: {describe_error(error)}")
             lasting = lasting and isinstance(error, UsageError)  # it is not installed
-    return Found(race(found), left_out, lasting)
+    return EngineTimings(time_engines(found), left_out, lasting)
 
 
-def backed(engine: Engine, model: Model, tell: Tell) -> Engine:
-    """Engine that nobody asked for -> the same until it fails; from then on torch answers in its place."""
-    failed = threading.Event()
-
-    def scored(waves: Waves) -> Probabilities:
-        if not failed.is_set():
-            try:
-                return engine(waves)
-            except Exception as error:
-                failed.set()
-                tell(f"the engine failed, so torch goes on in its place: {told(error)}")
-        return model.in_torch(waves)
-
-    return scored
-
-
-def told(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Error of whatever library -> one line: a sentence of ours as it is, anything else with its kind."""
     return one_line(str(error)) if isinstance(error, ValueError | OSError) else reason(error)
 
 
-def race(turns: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, list[float]]:
+def time_engines(turns: Mapping[str, Callable[[], object]], rounds: int = TIMING_ROUNDS) -> dict[str, list[float]]:
     """Functions that take turns -> seconds of every round, after one that warms up: other programs disturb all alike.
 
     On one thread the processor's time counts, not the clock's, which is fairer on a busy machine.
@@ -286,6 +280,6 @@ def race(turns: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) -> dic
     return {name: values[1:] for name, values in seconds.items()}
 
 
-def times_as_fast(own: Sequence[float], other: Sequence[float]) -> float:
+def speed_ratio(own: Sequence[float], other: Sequence[float]) -> float:
     """Seconds of two functions' rounds -> the median over rounds of other / own in the same round."""
     return statistics.median(theirs / ours for ours, theirs in zip(own, other, strict=True))

@@ -6,31 +6,27 @@ from typing import Any
 
 import torch
 
-from rales.export.parity import CLIPS_AT_ONCE, Engine, Probabilities, Waves, in_pieces
-from rales.export.torch_export import quiet
+from rales.export.parity import CLIPS_AT_ONCE, in_small_batches
+from rales.export.target import ExportTarget
+from rales.export.torch_export import quiet_libraries
 from rales.files import seals
 from rales.files.atomic import atomic_write, temporary_folder
 from rales.files.json_files import parse_json, to_jsonable
-
-PRECISIONS = ("float32", "int8")
-PACKAGES = {"onnx": "export", "onnxscript": "export", "onnxruntime": "export"}
-ONLY_TO_MAKE = ("onnx", "onnxscript")
-TO_QUANTIZE: dict[str, str] = {}
-SUFFIX = ".onnx"
+from rales.inference.engines import Engine, Probabilities, Waveforms
 
 
-def make(program: torch.export.ExportedProgram, precision: str, calibration: Waves | None) -> Any:
+def make_graph(program: torch.export.ExportedProgram, precision: str, calibration: Waveforms | None) -> Any:
     """Graph -> onnx.ModelProto. int8 has 8-bit weights per output channel; activations are measured as they pass."""
-    with quiet(), torch.no_grad():
+    with quiet_libraries(), torch.no_grad():
         exported = torch.onnx.export(
             program, dynamo=True, verbose=False, input_names=["wave"], output_names=["probabilities"]
         )
     assert exported is not None
     model = exported.model_proto
-    return in_8_bits(model) if precision == "int8" else model
+    return quantize_graph(model) if precision == "int8" else model
 
 
-def in_8_bits(model: Any) -> Any:
+def quantize_graph(model: Any) -> Any:
     """onnx.ModelProto -> the same with the linear layers of the network in 8 bits, the front-end as it was.
 
     Weights must be signed: with unsigned ones ONNX Runtime has no fast product on these processors.
@@ -40,14 +36,14 @@ def in_8_bits(model: Any) -> Any:
 
     weights = {value.name for value in model.graph.initializer}
     layers = [node.name for node in model.graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights]
-    with temporary_folder() as folder, quiet():
+    with temporary_folder() as folder, quiet_libraries():
         whole, path = folder / "float32.onnx", folder / "int8.onnx"
         onnx.save(model, whole)  # given a model, it would make a folder of its own, which outlives a kill
         quantize_dynamic(whole, path, weight_type=QuantType.QInt8, per_channel=True, nodes_to_quantize=layers)
         return onnx.load(path)
 
 
-def compiled(model: Any, precision: str) -> Engine:
+def compile_graph(model: Any, precision: str) -> Engine:
     """onnx.ModelProto or path of a file -> engine with as many threads as torch has.
 
     In int8 the scale of the activations is that of all clips together, so they go one by one, which is as fast.
@@ -61,14 +57,14 @@ def compiled(model: Any, precision: str) -> Engine:
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
-    def scored(waves: Waves) -> Probabilities:
-        probabilities: Probabilities = session.run(["probabilities"], {"wave": waves})[0]
+    def score(waveforms: Waveforms, /) -> Probabilities:
+        probabilities: Probabilities = session.run(["probabilities"], {"wave": waveforms})[0]
         return probabilities
 
-    return in_pieces(scored, 1 if precision == "int8" else CLIPS_AT_ONCE)
+    return in_small_batches(score, 1 if precision == "int8" else CLIPS_AT_ONCE)
 
 
-def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
+def save_graph(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
     """onnx.ModelProto and record -> FILE.onnx, sealed and renamed into place."""
     import onnx
 
@@ -79,8 +75,9 @@ def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
     return [out]
 
 
-def read(path: Path) -> tuple[Path, dict[str, Any]]:
-    """FILE.onnx -> what `compiled` takes, and the record. Errors: other bytes than were written, another's file."""
+def read_graph(path: Path) -> tuple[Path, dict[str, Any]]:
+    """FILE.onnx -> what `compile_graph` takes, and the record. Errors: other bytes than were written, another's
+    file."""
     import onnxruntime
 
     seals.check(path, "an artefact of `rales export`")
@@ -89,3 +86,15 @@ def read(path: Path) -> tuple[Path, dict[str, Any]]:
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return path, parse_json(session.get_modelmeta().custom_metadata_map.get("rales", "null"), f"{path}: its record")
+
+
+TARGET = ExportTarget(
+    name="onnx",
+    precisions=("float32", "int8"),
+    packages={"onnx": "export", "onnxscript": "export", "onnxruntime": "export"},
+    only_to_make=("onnx", "onnxscript"),
+    make=make_graph,
+    compile=compile_graph,
+    save=save_graph,
+    read=read_graph,
+)

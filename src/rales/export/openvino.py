@@ -9,23 +9,22 @@ from typing import Any
 
 import torch
 
-from rales.export.parity import CLIPS_AT_ONCE, Engine, Waves, in_pieces
-from rales.export.torch_export import quiet
+from rales.errors import FileError
+from rales.export.parity import CLIPS_AT_ONCE, in_small_batches
+from rales.export.target import ExportTarget
+from rales.export.torch_export import quiet_libraries
 from rales.files import seals
 from rales.files.atomic import atomic_write, temporary_folder, written_by_library
 from rales.files.json_files import parse_json, to_jsonable
+from rales.inference.engines import Engine, Waveforms
 from rales.training.distributed import count_processors
 
-PRECISIONS = ("float32", "bf16", "int8")
-PACKAGES = {"openvino": "openvino"}
-ONLY_TO_MAKE: tuple[str, ...] = ()
-TO_QUANTIZE = {"nncf": "quantize"}
-SUFFIX = ".xml"
+PRODUCTS = ("Convolution", "MatMul")  # layers that int8 computes in 8 bits
 
 
-def make(program: torch.export.ExportedProgram, precision: str, calibration: Waves | None) -> Any:
+def make_graph(program: torch.export.ExportedProgram, precision: str, calibration: Waveforms | None) -> Any:
     """Graph -> openvino.Model. bf16 is a way to execute the float32 graph; int8 is another graph."""
-    with quiet(), torch.no_grad():
+    with quiet_libraries(), torch.no_grad():
         import openvino
 
         model = openvino.convert_model(program)
@@ -35,11 +34,11 @@ def make(program: torch.export.ExportedProgram, precision: str, calibration: Wav
     model.outputs[0].get_tensor().set_names({"probabilities"})
     if precision == "int8":
         assert calibration is not None
-        model = in_8_bits(model, calibration)
-    return as_read(model)
+        model = quantize_graph(model, calibration)
+    return reread_graph(model)
 
 
-def as_read(model: Any) -> Any:
+def reread_graph(model: Any) -> Any:
     """openvino.Model -> the same as a file of it will be read, with other nodes: what is measured is what is written.
 
     The two differ by the rounding of bfloat16.
@@ -60,11 +59,11 @@ def write_pair(model: Any, path: Path) -> Path:
     return path
 
 
-def in_8_bits(model: Any, calibration: Waves) -> Any:
+def quantize_graph(model: Any, calibration: Waveforms) -> Any:
     """openvino.Model and prepared cycles -> the same with 8-bit products in the network, the front-end as it was."""
-    front = [node.get_friendly_name() for node in ancestors(picture(model))]
+    front = [node.get_friendly_name() for node in find_ancestors(find_logmel_node(model))]
     products = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in PRODUCTS]
-    with quiet():
+    with quiet_libraries():
         import nncf
 
         return nncf.quantize(
@@ -77,24 +76,21 @@ def in_8_bits(model: Any, calibration: Waves) -> Any:
         )
 
 
-PRODUCTS = ("Convolution", "MatMul")
-
-
-def picture(model: Any) -> Any:
+def find_logmel_node(model: Any) -> Any:
     """openvino.Model -> the node whose output is the log-mel that the network's first convolution cuts into patches."""
-    cuts = [n for n in model.get_ordered_ops() if n.get_type_name() == "Convolution" and rank(n) == 4]
+    cuts = [n for n in model.get_ordered_ops() if n.get_type_name() == "Convolution" and output_rank(n) == 4]
     node = cuts[0].input_value(0).get_node()
     while node.get_type_name() in ("Pad", "Slice", "StridedSlice", "Split", "VariadicSplit"):
         node = node.input_value(0).get_node()
     return node
 
 
-def rank(node: Any) -> int:
+def output_rank(node: Any) -> int:
     length: int = node.get_output_partial_shape(0).rank.get_length()
     return length
 
 
-def ancestors(node: Any) -> list[Any]:
+def find_ancestors(node: Any) -> list[Any]:
     """Node -> itself and every node that it is computed from."""
     found, open_ends = {}, [node]
     while open_ends:
@@ -105,7 +101,7 @@ def ancestors(node: Any) -> list[Any]:
     return list(found.values())
 
 
-def compiled(model: Any, precision: str) -> Engine:
+def compile_graph(model: Any, precision: str) -> Engine:
     """openvino.Model or path of a file -> engine with as many threads as torch has.
 
     The precision is always said: left alone OpenVINO takes bfloat16 on every processor that has some instruction for
@@ -117,13 +113,13 @@ def compiled(model: Any, precision: str) -> Engine:
     core = openvino.Core()
     model = core.read_model(model) if isinstance(model, Path) else model
     if precision != "bf16":
-        return in_pieces(ready(core, model, "f32"), CLIPS_AT_ONCE)
-    front, network = front_of(model.clone()), network_of(model.clone())
-    first, second = ready(core, front, "f32"), ready(core, network, "bf16")
-    return in_pieces(lambda waves: second(first(waves)), CLIPS_AT_ONCE)
+        return in_small_batches(compile_for_processor(core, model, "f32"), CLIPS_AT_ONCE)
+    front, network = cut_frontend(model.clone()), cut_network(model.clone())
+    first, second = compile_for_processor(core, front, "f32"), compile_for_processor(core, network, "bf16")
+    return in_small_batches(lambda waves: second(first(waves)), CLIPS_AT_ONCE)
 
 
-def ready(core: Any, model: Any, precision: str) -> Callable[[Any], Any]:
+def compile_for_processor(core: Any, model: Any, precision: str) -> Callable[[Any], Any]:
     """openvino.Model -> function of one array, compiled for the processor; as many threads as it leaves room for may
     call it side by side."""
     threads = torch.get_num_threads()
@@ -144,20 +140,20 @@ def ready(core: Any, model: Any, precision: str) -> Callable[[Any], Any]:
     return inferred
 
 
-def front_of(model: Any) -> Any:
+def cut_frontend(model: Any) -> Any:
     """openvino.Model, which is used up -> its front-end alone."""
     import openvino
 
-    return openvino.Model([picture(model).output(0)], model.get_parameters())
+    return openvino.Model([find_logmel_node(model).output(0)], model.get_parameters())
 
 
-def network_of(model: Any) -> Any:
+def cut_network(model: Any) -> Any:
     """openvino.Model, which is used up -> its network alone. The number of clips, asked of the wave, is that of the
     pictures."""
     import openvino
     from openvino import opset13
 
-    logmel = picture(model).output(0)
+    logmel = find_logmel_node(model).output(0)
     between = opset13.parameter(logmel.get_partial_shape(), logmel.get_element_type())
     sizes = [t for wave in model.inputs for t in wave.get_target_inputs() if t.get_node().get_type_name() == "ShapeOf"]
     for target in [*logmel.get_target_inputs(), *sizes]:
@@ -165,7 +161,7 @@ def network_of(model: Any) -> Any:
     return openvino.Model(model.get_results(), [between])
 
 
-def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
+def save_graph(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
     """openvino.Model and record -> FILE.bin and FILE.xml, sealed and renamed into place; the xml knows the bin by its
     SHA-256."""
     weights = out.with_suffix(".bin")
@@ -183,8 +179,8 @@ def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
     return [out, weights]
 
 
-def read(path: Path) -> tuple[Path, dict[str, Any]]:
-    """FILE.xml -> what `compiled` takes, and the record. Errors: other bytes than were written, another's file, no
+def read_graph(path: Path) -> tuple[Path, dict[str, Any]]:
+    """FILE.xml -> what `compile_graph` takes, and the record. Errors: other bytes than were written, another's file, no
     weights."""
     import openvino
 
@@ -192,10 +188,22 @@ def read(path: Path) -> tuple[Path, dict[str, Any]]:
 
     weights = path.with_suffix(".bin")
     if not weights.is_file():
-        raise ValueError(f"{path}: its weights are missing; copy {weights.name} beside it")
+        raise FileError(path, f"its weights are missing; copy {weights.name} beside it")
     model = openvino.Core().read_model(path)
     told = str(model.get_rt_info(["rales"]).value) if model.has_rt_info(["rales"]) else "null"
     record = parse_json(told, f"{path}: its record")
     if isinstance(record, dict) and record.get("bin") != hashlib.sha256(weights.read_bytes()).hexdigest():
-        raise ValueError(f"{path}: {weights.name} beside it is damaged, cut or of another model; copy both files again")
+        raise FileError(path, f"{weights.name} beside it is damaged, cut or of another model; copy both files again")
     return path, record
+
+
+TARGET = ExportTarget(
+    name="openvino",
+    precisions=("float32", "bf16", "int8"),
+    packages={"openvino": "openvino"},
+    to_quantize={"nncf": "quantize"},
+    make=make_graph,
+    compile=compile_graph,
+    save=save_graph,
+    read=read_graph,
+)

@@ -1,23 +1,18 @@
 """Whether two ways of computing the same probabilities agree."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from rales.inference.engines import Engine, Probabilities, Waveforms
 from rales.labels import CLASSES
-
-Waves = NDArray[np.float32]
-Probabilities = NDArray[np.floating[Any]]
-Engine = Callable[[Waves], Probabilities]  # (B, samples) prepared cycles -> (B, classes)
 
 CLIPS_AT_ONCE = 8  # of more the spectra leave the processor's caches
 TOLERANCE = 1e-5  # in float32; half-width and 8-bit numbers have a measured drift instead
 
 
-def probe(samples: int, rate_hz: int) -> Waves:
+def make_probe_clips(samples: int, rate_hz: int) -> Waveforms:
     """Length and rate of a clip -> (3, samples): noise with clicks, a tone in faint noise, silence; always the same."""
     raw = np.random.PCG64(0).random_raw(samples)  # a stream that numpy promises to keep
     noise = (raw >> np.uint64(40)).astype(np.float64) / 2**23 - 1
@@ -27,24 +22,24 @@ def probe(samples: int, rate_hz: int) -> Waves:
     return np.stack([breath, wheeze, np.zeros(samples)]).astype(np.float32)
 
 
-def in_pieces(function: Engine, clips: int) -> Engine:
+def in_small_batches(function: Engine, clips: int) -> Engine:
     """Function of at most so many clips -> engine of any number. A result is copied, as the next may overwrite it."""
 
-    def engine(waves: Waves) -> Probabilities:
-        starts = range(0, len(waves), clips)
-        return np.concatenate([np.array(function(waves[start : start + clips])) for start in starts])
+    def engine(waveforms: Waveforms, /) -> Probabilities:
+        starts = range(0, len(waveforms), clips)
+        return np.concatenate([np.array(function(waveforms[start : start + clips])) for start in starts])
 
     return engine
 
 
-def difference(expected: Probabilities, found: Probabilities) -> float:
+def largest_difference(expected: Probabilities, found: Probabilities) -> float:
     """(N, classes) twice -> the largest difference; infinite where something is no number."""
     if found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf")
     return float(np.abs(found - expected).max())
 
 
-def drift(rows: pd.DataFrame, expected: Probabilities, found: Probabilities) -> dict[str, Any]:
+def measure_drift(rows: pd.DataFrame, expected: Probabilities, found: Probabilities) -> dict[str, Any]:
     """Cycles, their probabilities in float32 and from an artefact -> how far they drift and which labels flip."""
     before, after = expected.argmax(axis=1), found.argmax(axis=1)
     flips = [

@@ -10,23 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from rales.errors import UsageError
-from rales.export.conv_stft import without_fft
-from rales.inference.predictor import Model
+from rales.export.conv_stft import replace_fft
+from rales.inference.predictor import Predictor
 
 
-class Whole(nn.Module):
+class WaveToProbabilities(nn.Module):
     """Wave (B, samples) -> (B, classes) float32 probabilities: front-end without FFT, network, softmax."""
 
     def __init__(self, frontend: nn.Module, network: nn.Module) -> None:
         super().__init__()
-        self.frontend, self.network = without_fft(frontend), network
+        self.frontend, self.network = replace_fft(frontend), network
 
     def forward(self, wave: Tensor) -> Tensor:
         logits: Tensor = self.network(self.frontend(wave))
         return logits.softmax(dim=1)
 
 
-def whole(model: Model) -> Whole:
+def wave_to_probabilities(model: Predictor) -> WaveToProbabilities:
     """Model -> one module, of its own front-end, which may have been fitted or trained, and its network, not packed.
 
     Errors: a front-end that mixes the clips of a batch.
@@ -37,19 +37,19 @@ def whole(model: Model) -> Whole:
             "the run was trained with audio.scope=batch, where a cycle's probabilities depend on its neighbours in the "
             "batch; an artefact gives one answer, so train with audio.scope=clip"
         )
-    return Whole(model.frontend, model.plain).eval()
+    return WaveToProbabilities(model.torch_engine.frontend, model.network).eval()
 
 
-def traced(module: nn.Module, samples: int) -> torch.export.ExportedProgram:
+def trace_graph(module: nn.Module, samples: int) -> torch.export.ExportedProgram:
     """Module of (B, samples) -> its graph for any number of clips, input `wave`."""
-    with quiet(), torch.no_grad():
+    with quiet_libraries(), torch.no_grad():
         example = torch.zeros(2, samples)
         batch = {0: torch.export.Dim("batch", min=1)}
         return torch.export.export(module, (example,), dynamic_shapes={"wave": batch}, strict=False)
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """While libraries convert: their notes on inner affairs stay out of the command's messages, and their progress goes
     to stderr."""
     disabled = logging.root.manager.disable

@@ -22,6 +22,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from rales.errors import DiskFullError, FileError, FileSystemError
 from rales.files.csv_cells import encodable
 
 LOCK = ".lock"
@@ -42,7 +43,7 @@ def atomic_write(path: Path, bytes_needed: int = 0) -> Iterator[Path]:
     at `path` is left alone: an OSError.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OSError(f"{path}: a device or a pipe, which would be replaced; give the name of a file")
+        raise FileSystemError(path, "a device or a pipe, which would be replaced; give the name of a file")
     try:
         make_durable_folder(path.parent)
         _remove_abandoned_once(path.parent)
@@ -64,13 +65,13 @@ def _told(error: Exception, path: Path, bytes_needed: int) -> OSError | None:
     # safetensors reports a full disk as its own error with the system's words in it
     if (isinstance(error, OSError) and error.errno in FULL) or "No space left" in str(error):
         needed = f"{bytes_needed / 2**20:.0f} MiB" if bytes_needed else "more"
-        return OSError(
-            errno.ENOSPC,
-            f"{path}: the disk is full ({needed} needed, {free_bytes(path) / 2**20:.0f} MiB free); what "
+        return DiskFullError(
+            path,
+            f"the disk is full ({needed} needed, {free_bytes(path) / 2**20:.0f} MiB free); what "
             "stood there before is untouched: make room and run the same command again",
         )
     if isinstance(error, OSError):
-        return OSError(f"{path}: cannot be written ({error.strerror or error})")
+        return FileSystemError(path, f"cannot be written ({error.strerror or error})")
     return None
 
 
@@ -134,9 +135,9 @@ def lock_folder(folder: Path) -> Iterator[None]:
     try:
         lock.take()
     except NoLocks as error:
-        raise OSError(f"{folder}: its file system knows no locks; choose an --out on another disk") from error
+        raise FileSystemError(folder, "its file system knows no locks; choose an --out on another disk") from error
     except Timeout as error:
-        raise ValueError(f"{folder}: another process is at work there; wait for it or choose another --out") from error
+        raise FileError(folder, "another process is at work there; wait for it or choose another --out") from error
     try:
         remove_abandoned(folder)
         yield
@@ -147,7 +148,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
 def check_name(path: Path) -> None:
     """A path that is not UTF-8, which safetensors and Parquet neither write nor read, is a sentence."""
     if str(path) != encodable(str(path)):
-        raise ValueError(f"{path}: the name is not UTF-8; rename the file or folder")
+        raise FileError(path, "the name is not UTF-8; rename the file or folder")
 
 
 def make_folder(folder: Path) -> None:
@@ -157,7 +158,7 @@ def make_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder, prefix="."):  # hidden, should a file system give it a name
             pass
     except OSError as error:
-        raise OSError(f"{folder}: cannot write there ({error.strerror}); choose another --out") from error
+        raise FileSystemError(folder, f"cannot write there ({error.strerror}); choose another --out") from error
 
 
 def make_durable_folder(folder: Path) -> None:
@@ -177,9 +178,10 @@ def written_by_library(path: Path) -> Iterator[None]:
     except RuntimeError as error:
         why = f"{error}".partition("\n")[0].rstrip(":")
         elsewhere = ", or set TMPDIR to another folder" if Path(tempfile.gettempdir()) in path.parents else ""
-        raise OSError(
-            f"{path}: cannot be written, {free_bytes(path) / 2**20:.1f} MiB are free there ({why}); make room and run "
-            f"the same command again{elsewhere}"
+        raise FileSystemError(
+            path,
+            f"cannot be written, {free_bytes(path) / 2**20:.1f} MiB are free there ({why}); make room and run "
+            f"the same command again{elsewhere}",
         ) from error
 
 

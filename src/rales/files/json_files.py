@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rales.errors import FileError, FileSystemError
 from rales.files.csv_cells import encodable
 
 MOST_BYTES = 2**28
@@ -42,15 +43,15 @@ def content_of(path: Path, advice: str = DAMAGED) -> bytes:
     try:
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode):
-            raise ValueError(f"{path}: a folder, a pipe or a device, expected a file of JSON; {advice}")
+            raise FileError(path, f"a folder, a pipe or a device, expected a file of JSON; {advice}")
         if facts.st_size > MOST_BYTES:
             size = f"{facts.st_size / 2**20:.0f} MiB, expected {MOST_BYTES // 2**20} at most"
-            raise ValueError(f"{path}: {size}; {advice}")
+            raise FileError(path, f"{size}; {advice}")
         return path.read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise OSError(f"{path}: cannot be read ({error.strerror})") from error
+        raise FileSystemError(path, f"cannot be read ({error.strerror})") from error
 
 
 def parse_json(text: str | bytes, where: str, advice: str = DAMAGED) -> Any:
@@ -62,16 +63,14 @@ def parse_json(text: str | bytes, where: str, advice: str = DAMAGED) -> Any:
         )
         _check(value)
     except RecursionError as error:
-        raise ValueError(
-            f"{where}: not valid JSON (more than {DEEPEST} levels of lists and objects); {advice}"
-        ) from error
+        raise FileError(where, f"not valid JSON (more than {DEEPEST} levels of lists and objects); {advice}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where}: not valid JSON (no utf-8 text from byte {error.start + 1} on); {advice}") from error
+        raise FileError(where, f"not valid JSON (no utf-8 text from byte {error.start + 1} on); {advice}") from error
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise ValueError(f"{where}: not valid JSON ({error.msg}: {place}); {advice}") from error
+        raise FileError(where, f"not valid JSON ({error.msg}: {place}); {advice}") from error
     except _Impossible as error:
-        raise ValueError(f"{where}: not valid JSON ({error}); {advice}") from error
+        raise FileError(where, f"not valid JSON ({error}); {advice}") from error
     return value
 
 

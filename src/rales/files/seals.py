@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from zipfile import ZipFile
 
+from rales.errors import FileError
+
 UNSEALED = f"rales-sha256:{64 * '0'}"
 """What a writer puts into a file's metadata, for `seal` to fill in."""
 
@@ -31,7 +33,7 @@ def seal(path: Path) -> None:
     with _opened(path) as content:
         found = _SEAL.search(content)
         if found is None:
-            raise ValueError(f"{path}: no place for a seal ({UNSEALED}) among its metadata")
+            raise FileError(path, f"no place for a seal ({UNSEALED}) among its metadata")
         start, digits = found.start(1), _digits(content, found.start(1))
     with path.open("r+b") as file:
         file.seek(start)
@@ -54,16 +56,18 @@ def check(path: Path, what: str, *, needed: bool = True) -> str:
         found = _SEAL.search(content)
         if found is None:
             if needed:
-                raise ValueError(
-                    f"{path}: not {what}, or cut or damaged, since it holds no SHA-256 of itself; copy it again or "
-                    "make it again"
+                raise FileError(
+                    path,
+                    f"not {what}, or cut or damaged, since it holds no SHA-256 of itself; copy it again or "
+                    "make it again",
                 )
             return ""
         digits = found[1].decode()
         if _digits(content, found.start(1)) != digits:
-            raise ValueError(
-                f"{path}: {what} that was damaged or changed after it was written, since its SHA-256 is not the one "
-                "that it names; copy it again or make it again"
+            raise FileError(
+                path,
+                f"{what} that was damaged or changed after it was written, since its SHA-256 is not the one "
+                "that it names; copy it again or make it again",
             )
         return digits
 

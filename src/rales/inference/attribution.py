@@ -20,11 +20,11 @@ from rales.evaluation.predictions import NOTICE
 from rales.files.atomic import atomic_write
 from rales.files.csv_cells import encodable, one_line
 from rales.inference import audio_reader
-from rales.inference.predictor import Model
+from rales.inference.predictor import Predictor
 from rales.optional_packages import require_packages
 
 STEPS = 32
-AT_ONCE = 8  # steps in memory together
+STEPS_AT_ONCE = 8  # steps in memory together
 
 
 class Attribution(NamedTuple):
@@ -42,7 +42,7 @@ class Attribution(NamedTuple):
     log_odds_without_sound: float
 
 
-class Explained(NamedTuple):
+class Explanation(NamedTuple):
     """One cycle of a recording, how the model decided, and why."""
 
     recording: str
@@ -56,63 +56,63 @@ class Explained(NamedTuple):
     repeats: bool  # the clip holds the cycle again and again
 
 
-def explain(
-    model: Model, path: str, cycle: int, target: str | None = None, *, cycles: str = "auto", quality: bool = True
-) -> Explained:
+def explain_cycle(
+    model: Predictor, path: str, cycle: int, target: str | None = None, *, cycles: str = "auto", quality: bool = True
+) -> Explanation:
     """Recording, number of a cycle from 1, class (None: the one predicted) -> why. Errors: no such cycle or class, a
     cycle whose sound cannot be judged (unless `quality` is False)."""
     check_sees_logmel(model)
     before = 0
-    for piece in audio_reader.pieces(path, model.recipe.audio, cycles, quality):
-        verdicts = piece.cycles.verdicts
+    for chunk in audio_reader.read_chunks(path, model.recipe.audio, cycles, quality):
+        verdicts = chunk.cycles.verdicts
         if not 0 < cycle <= len(verdicts):
             raise UsageError(f"--cycle {cycle}: {path} has cycles 1 to {len(verdicts)}")
         if not verdicts[cycle - 1].judged:
             raise ValueError(
                 f"{path}, cycle {cycle}: not judged, so there is nothing to explain: {verdicts[cycle - 1].reason}"
             )
-        row = int(piece.cycles.judged[: cycle - 1].sum()) - before
-        if row < len(piece.waves):
-            wave = piece.waves[row]
+        row = int(chunk.cycles.judged[: cycle - 1].sum()) - before
+        if row < len(chunk.waveforms):
+            wave = chunk.waveforms[row]
             break
-        before += len(piece.waves)
+        before += len(chunk.waveforms)
     probabilities = model.probabilities(wave[None])[0]
     if target is not None and target not in model.classes:
         raise UsageError(f"--target {target}: expected one of {', '.join(model.classes)}")
-    why = attribution(model, wave, target or model.classes[int(probabilities.argmax())])
-    logmel = model.forward(lambda features: features, wave[None])[0, 0]
-    start_s, end_s = piece.cycles.start_s[cycle - 1], piece.cycles.end_s[cycle - 1]
+    why = attribute_patches(model, wave, target or model.classes[int(probabilities.argmax())])
+    logmel = model.torch_engine.apply(lambda features: features, wave[None])[0, 0]
+    start_s, end_s = chunk.cycles.start_s[cycle - 1], chunk.cycles.end_s[cycle - 1]
     told = dict(zip(model.classes, probabilities.tolist(), strict=True))
     audio = model.recipe.audio
     name, repeats = encodable(Path(path).stem), audio.pad == "repeat"
-    return Explained(name, cycle, start_s, end_s, told, logmel, why, audio.duration_s, repeats)
+    return Explanation(name, cycle, start_s, end_s, told, logmel, why, audio.duration_s, repeats)
 
 
-def attribution(model: Model, wave: NDArray[np.float32], target: str, steps: int = STEPS) -> Attribution:
+def attribute_patches(model: Predictor, wave: NDArray[np.float32], target: str, steps: int = STEPS) -> Attribution:
     """Prepared cycle (samples,) and class -> the contribution of every patch of the network's grid.
 
     Errors: a system whose front-end gives no log-mel picture, or none of a cycle alone; an answer that is no number.
     """
-    sizes: tuple[int, int] = getattr(getattr(model.plain, "encoder", None), "patch", (16, 16))
+    sizes: tuple[int, int] = getattr(getattr(model.network, "encoder", None), "patch", (16, 16))
     if model.recipe.scales_batches:
         raise ValueError("a model of audio.scope=batch has no answer to a cycle alone, so there is nothing to explain")
-    filters = check_sees_logmel(model)
-    features = model.frontend(torch.from_numpy(wave[None]).to(model.device))
+    filters, engine = check_sees_logmel(model), model.torch_engine
+    features = engine.frontend(torch.from_numpy(wave[None]).to(engine.device))
     if features.ndim != 4 or features.shape[1] != 1:
         raise sees_no_logmel(model)
     baseline = torch.full_like(features, model.recipe.silence)
     number = model.classes.index(target)
-    gradient = mean_gradient(model.plain, baseline, features, number, steps)
+    gradient = mean_gradient(model.network, baseline, features, number, steps)
     added = (gradient * (features - baseline))[0, 0].double().cpu().numpy()  # (mels, frames)
     with torch.inference_mode():
-        ends = log_odds(model.plain(torch.cat([features, baseline])), number)
+        ends = log_odds(model.network(torch.cat([features, baseline])), number)
     if not (np.isfinite(added).all() and ends.isfinite().all()):
         raise ValueError("the model's answer to this cycle is not a number, so there is nothing to explain")
     audio = model.recipe.audio
-    centres_hz = band_centres(filters, audio.rate_hz)
+    centres_hz = band_centres_hz(filters, audio.rate_hz)
     rows = len(added) // sizes[0]
     seconds = audio.duration_s / (features.shape[-1] - 1)  # of one frame
-    grid = patched(added[: rows * sizes[0]], sizes)
+    grid = sum_patches(added[: rows * sizes[0]], sizes)
     return Attribution(
         grid=grid.astype(np.float32),
         hz=centres_hz[: rows * sizes[0]].reshape(rows, sizes[0]).mean(axis=1),
@@ -123,22 +123,22 @@ def attribution(model: Model, wave: NDArray[np.float32], target: str, steps: int
     )
 
 
-def check_sees_logmel(model: Model) -> Tensor:
+def check_sees_logmel(model: Predictor) -> Tensor:
     """-> (mels, bins) filters of the front-end. Errors: it has none, or sees more than a waveform."""
-    filters = next((m.filters for m in model.frontend.modules() if isinstance(m, MelPower)), None)
-    if filters is None or hasattr(model.frontend, "takes"):
+    filters = next((m.filters for m in model.torch_engine.frontend.modules() if isinstance(m, MelPower)), None)
+    if filters is None or hasattr(model.torch_engine.frontend, "takes"):
         raise sees_no_logmel(model)
     return filters
 
 
-def sees_no_logmel(model: Model) -> ValueError:
+def sees_no_logmel(model: Predictor) -> ValueError:
     return ValueError(f"a model of recipe {model.recipe.name} does not look at a log-mel picture; use m2d_fusion")
 
 
 def mean_gradient(network: torch.nn.Module, begin: Tensor, end: Tensor, number: int, steps: int) -> Tensor:
     """Two pictures (1, 1, F, frames) -> the mean gradient of a class's log-odds between them, at midpoints of steps."""
     total = torch.zeros_like(end)
-    for shares in ((torch.arange(steps) + 0.5) / steps).to(end).split(AT_ONCE):
+    for shares in ((torch.arange(steps) + 0.5) / steps).to(end).split(STEPS_AT_ONCE):
         between = (begin + shares[:, None, None, None] * (end - begin)).requires_grad_()
         odds = log_odds(network(between), number).sum()
         (gradient,) = torch.autograd.grad(odds, between)
@@ -152,7 +152,7 @@ def log_odds(logits: Tensor, number: int) -> Tensor:
     return logits[:, number] - others.logsumexp(dim=1)
 
 
-def band_centres(filters: Tensor, rate_hz: int) -> NDArray[np.float64]:
+def band_centres_hz(filters: Tensor, rate_hz: int) -> NDArray[np.float64]:
     """Mel filters (mels, bins) -> (mels,) centre frequencies; bands too narrow to hold a bin lie between the others."""
     weights = filters.double().cpu().numpy()
     bins_hz = np.linspace(0, rate_hz / 2, weights.shape[1])
@@ -161,7 +161,7 @@ def band_centres(filters: Tensor, rate_hz: int) -> NDArray[np.float64]:
     return np.asarray(np.interp(np.arange(len(weights)), filled, weights[filled] @ bins_hz / total[filled]))
 
 
-def patched(picture: NDArray[np.float64], sizes: tuple[int, int]) -> NDArray[np.float64]:
+def sum_patches(picture: NDArray[np.float64], sizes: tuple[int, int]) -> NDArray[np.float64]:
     """(F, frames) -> (F / height, ceil(frames / width)): sums over patches."""
     height, width = sizes
     padded = np.pad(picture, ((0, 0), (0, -picture.shape[1] % width)))
@@ -169,7 +169,7 @@ def patched(picture: NDArray[np.float64], sizes: tuple[int, int]) -> NDArray[np.
     return np.asarray(padded.reshape(tall, height, wide, width).sum(axis=(1, 3)))
 
 
-def table(found: Explained) -> pd.DataFrame:
+def make_patch_table(found: Explanation) -> pd.DataFrame:
     """-> a row a patch: hz, time_s in the clip, recording_s (NaN behind the end of a cycle that is not repeated),
     contribution."""
     why, length_s = found.attribution, found.end_s - found.start_s
@@ -180,7 +180,7 @@ def table(found: Explained) -> pd.DataFrame:
     return pd.DataFrame({name: values.ravel() for name, values in cells.items()})
 
 
-def document(found: Explained) -> dict[str, Any]:
+def explanation_document(found: Explanation) -> dict[str, Any]:
     """-> everything but the picture, for JSON."""
     why = found.attribution
     return {
@@ -193,7 +193,7 @@ def document(found: Explained) -> dict[str, Any]:
     }
 
 
-def picture(found: Explained, out: Path) -> None:
+def plot_explanation(found: Explanation, out: Path) -> None:
     """Write a PNG: the log-mel picture, and over it what each patch added (red) or took away (blue)."""
     require_packages("a picture", "report", "matplotlib")
     from matplotlib.figure import Figure

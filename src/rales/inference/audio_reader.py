@@ -23,27 +23,27 @@ from rales.audio.quality import Verdict
 from rales.data import waveform_cache
 from rales.data.annotation_dialects import Row
 from rales.data.annotations import annotation_beside, names_beside, read_annotation
-from rales.data.dataset import CycleDataset, index_extras
+from rales.data.dataset import CycleDataset
 from rales.data.manifest import cycles_of_rows, marked
 from rales.data.reader import files
-from rales.errors import UsageError
+from rales.errors import FileError, FileProblem, UsageError
 from rales.files.atomic import temporary_folder
 from rales.inference import breath_segmentation
+from rales.inference.engines import Waveforms
 from rales.labels import CLASSES
 from rales.optional_packages import reason
 from rales.settings import PaddedWaveform, StandardisedAudio
 
 CYCLES = ("auto", "annotation", "segment", "windows")  # where cycles come from
-STRETCH_S = 300.0  # of a recording in which breaths are looked for at a time
-WHOLE_S = 60.0  # a recording up to this long is decoded once, 10 MB at 44.1 kHz; a longer one again for its cycles
-PIECE = 32  # cycles of one recording that are in memory together: 16 MB of 8 s each
-THREADS = 2
-AHEAD = 8  # recordings that are read, or waiting to be scored, at a time
+SECTION_S = 300.0  # of a recording in which breaths are looked for at a time
+DECODE_ONCE_S = 60.0  # a longer recording is decoded again for its cycles, a shorter one (10 MB at 44.1 kHz) once
+CHUNK_CYCLES = 32  # cycles of one recording that are in memory together: 16 MB of 8 s each
+READER_THREADS = 2
+RECORDINGS_AHEAD = 8  # recordings that are read, or waiting to be scored, at a time
 
-Waves = NDArray[np.float32]
 # a recording and stretches of it (start_s, end_s) -> what a recipe with rows of its own makes of them
 PrepareSpans = Callable[[Path, Sequence[tuple[float, float]]], CycleDataset]
-Where = str | Mapping[str, Sequence[Row]]  # a word of CYCLES, or rows of a table for some of the recordings
+CycleSource = str | Mapping[str, Sequence[Row]]  # a word of CYCLES, or rows of a table for some of the recordings
 
 
 class Cycles(NamedTuple):
@@ -65,47 +65,47 @@ class Cycles(NamedTuple):
         return np.array([verdict.judged for verdict in self.verdicts], dtype=np.bool_)
 
 
-class Piece(NamedTuple):
+class CycleChunk(NamedTuple):
     """Some consecutive cycles of one recording, or (`error`) what kept it from being read to its end.
 
-    `cycles` are those of the whole recording. Of those that can be judged, this piece has len(waves), (n, samples),
-    after the pieces before it; of all of them with audio.scope=batch, where they are neighbours of one another. Where a
-    recipe has rows of its own, `rows` are those of the whole recording, and this piece has len(waves) of them.
+    `cycles` are those of the whole recording. Of those that can be judged, this chunk has len(waveforms), (n, samples),
+    after the chunks before it; of all of them with audio.scope=batch, where they are neighbours of one another. Where a
+    recipe has rows of its own, `rows` are those of the whole recording, and this chunk has len(waveforms) of them.
     """
 
     path: str
     duration_s: float
     cycles: Cycles
-    waves: Waves
+    waveforms: Waveforms
     last: bool
     error: Exception | None = None
     notes: Sequence[str] = ()  # about its file, which was read all the same
     extras: Mapping[str, NDArray[Any]] = MappingProxyType({})  # (n, …) each, by name
     rows: DataFrame | None = None
 
-    def cut(self, part: slice, *, last: bool) -> "Piece":
-        """Some of its prepared cycles, as a piece."""
+    def cut(self, part: slice, *, last: bool) -> "CycleChunk":
+        """Some of its prepared cycles, as a chunk."""
         extras = {name: values[part] for name, values in self.extras.items()}
-        return self._replace(waves=self.waves[part], extras=extras, last=last)
+        return self._replace(waveforms=self.waveforms[part], extras=extras, last=last)
 
 
-def find(paths: str | Path | Iterable[str | Path]) -> list[str]:
+def find_recordings(paths: str | Path | Iterable[str | Path]) -> list[str]:
     """Files, folders (searched through), globs and URLs of those -> recordings, each once, sorted inside a folder.
 
     A file that is not there, or a folder that cannot be opened, is left to the reader. Errors: a folder without audio,
     a glob that matches none.
     """
     given = [paths] if isinstance(paths, str | Path) else paths
-    return list(dict.fromkeys(chain.from_iterable(found(str(path)) for path in given)))
+    return list(dict.fromkeys(chain.from_iterable(expand_path(str(path)) for path in given)))
 
 
-def found(given: str) -> list[str]:
+def expand_path(given: str) -> list[str]:
     """One path, glob or URL -> the recordings it stands for."""
     path = Path(given)
     if is_url(given):
-        inside = found_remote(given)
+        inside = find_remote(given)
     elif path.is_dir():
-        inside = found_in(path)
+        inside = find_in_folder(path)
     elif glob.has_magic(given) and not path.exists():
         inside = sorted(p for p in glob.glob(given, recursive=True) if is_recording(Path(p)) and not Path(p).is_dir())
         above = next(p for p in path.parents if not glob.has_magic(str(p)))
@@ -114,11 +114,11 @@ def found(given: str) -> list[str]:
     else:
         return [given]
     if not inside:
-        raise ValueError(f"{given}: no recording in it ({', '.join(AUDIO_SUFFIXES)})")
+        raise FileError(given, f"no recording in it ({', '.join(AUDIO_SUFFIXES)})")
     return inside
 
 
-def found_in(folder: Path) -> list[str]:
+def find_in_folder(folder: Path) -> list[str]:
     """Folder -> the recordings in it, and the folders that cannot be opened, itself too: the reader tells of each, as
     of a recording that cannot be read."""
     locked = list[Path]()
@@ -133,15 +133,15 @@ def is_recording(path: Path | PurePosixPath) -> bool:
     return path.suffix.lower() in (*AUDIO_SUFFIXES, *UNREAD_SUFFIXES)
 
 
-def found_remote(url: str) -> list[str]:
+def find_remote(url: str) -> list[str]:
     """URL of a file, a folder or a glob (`*`) -> URLs of recordings."""
     if "*" not in url and PurePosixPath(url).suffix.lower() in AUDIO_SUFFIXES:
         return [url]
-    files, path = file_system(url)
+    files, path = open_file_system(url)
     try:
         names = files.glob(path) if "*" in path else files.find(path) if files.isdir(path) else [path]
     except Exception as error:
-        raise ValueError(f"{url}: cannot be listed ({reason(error)})") from error
+        raise FileError(url, f"cannot be listed ({reason(error)})") from error
     hidden = [part.partition("*")[0] for part in path.split("/")]  # what is asked for by name is not hidden
     sounds = [
         name
@@ -156,7 +156,7 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
-def file_system(url: str) -> tuple[Any, str]:
+def open_file_system(url: str) -> tuple[Any, str]:
     """URL -> its fsspec file system and the path in it; a protocol that needs a package is a sentence."""
     import fsspec
 
@@ -170,27 +170,27 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def local(path: str) -> Iterator[Path]:
+def local_copy(path: str) -> Iterator[Path]:
     """Path or URL -> a file on this machine; that of a URL is a copy, with the annotation beside it, and goes again."""
     if not is_url(path):
         yield Path(path)
         return
-    files, inner = file_system(path)
+    files, inner = open_file_system(path)
     with temporary_folder() as folder:
         copy = Path(folder, PurePosixPath(inner.partition("?")[0]).name)  # of a signed address without the signature
         try:
             files.get_file(inner, str(copy))
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL:
-                raise NoRoom(f"{path}: no room in {folder} for a copy of it; make room there") from error
-            raise ValueError(f"{path}: cannot be fetched ({reason(error)})") from error
+                raise NoRoom(path, f"no room in {folder} for a copy of it; make room there") from error
+            raise FileError(path, f"cannot be fetched ({reason(error)})") from error
         fetch_annotation(files, PurePosixPath(inner), copy)
         try:
             yield copy
-        except NoRoom:
-            raise
-        except (ValueError, OSError) as error:
-            raise ValueError(str(error).replace(str(copy), path)) from error
+        except FileProblem as error:
+            if error.path != str(copy):
+                raise
+            raise type(error)(path, error.reason, error.line) from error
 
 
 def fetch_annotation(files: Any, inner: PurePosixPath, copy: Path) -> None:
@@ -208,10 +208,15 @@ def fetch_annotation(files: Any, inner: PurePosixPath, copy: Path) -> None:
                 return
 
 
-def cycles_of(
-    path: Path, duration_s: float, where: str | Sequence[Row] = "auto", sound: tuple[Waves, int] | None = None
+def find_cycles(
+    path: Path,
+    duration_s: float,
+    where: str | Sequence[Row] = "auto",
+    sound: tuple[Waveforms, int] | None = None,
+    annotation_name: str | None = None,
 ) -> Cycles:
-    """Recording, its length, a word of CYCLES (or rows of a table) and its sound if that has been read -> its cycles.
+    """Recording, its length, a word of CYCLES (or rows of a table), its sound if that has been read, and what an
+    annotation is called where its path says nothing -> its cycles.
 
     auto takes the annotation beside the recording, else breaths found in the sound (segment), else windows; segment
     takes windows too where no breath is found. `source` tells which it was.
@@ -224,11 +229,12 @@ def cycles_of(
         return Cycles(*times, labels if any(labels) else None, "manifest", marked=marked(where))
     annotated = None
     if is_annotated(path, where):
-        annotated = annotated_cycles(annotation_beside(path) or path.with_suffix(".txt"), duration_s, where)
+        annotation = annotation_beside(path) or path.with_suffix(".txt")
+        annotated = read_annotated_cycles(annotation, duration_s, where, annotation_name or str(annotation))
     if annotated is not None and annotated.source:
         return annotated
-    found = breaths(path, duration_s, sound) if where != "windows" else []
-    spans, source = found or breath_segmentation.windows(duration_s), "segment" if found else "window"
+    found = find_breaths(path, duration_s, sound) if where != "windows" else []
+    spans, source = found or breath_segmentation.cut_windows(duration_s), "segment" if found else "window"
     note = annotated.note if annotated is not None else ""
     return Cycles([start for start, _ in spans], [end for _, end in spans], None, source, note)
 
@@ -238,40 +244,42 @@ def is_annotated(path: Path, where: str | Sequence[Row]) -> bool:
     return where == "annotation" or (where == "auto" and annotation_beside(path) is not None)
 
 
-def annotated_cycles(annotation: Path, duration_s: float, where: str) -> Cycles:
+def read_annotated_cycles(annotation: Path, duration_s: float, where: str, name: str) -> Cycles:
     """Text file beside a recording -> its cycles; `source` is "" where auto passes over a text of another kind."""
-    found = read_annotation(annotation, duration_s)
+    found = read_annotation(annotation, duration_s, name)
     if where == "auto" and found.passed_over:
-        return Cycles([], [], None, "", f"{annotation}: {found.passed_over}; passed over")
+        return Cycles([], [], None, "", f"{name}: {found.passed_over}; passed over")
     if found.problems:
         more = f" (and {len(found.problems) - 1} more lines)" if len(found.problems) > 1 else ""
         raise ValueError(f"{found.problems[0]}{more}; --cycles segment does without it")
     if not found.cycles:
-        raise ValueError(f"{annotation}: {found.passed_over}; --cycles segment does without it")
+        raise FileError(name, f"{found.passed_over}; --cycles segment does without it")
     labels = [CLASSES[mark.crackle + 2 * mark.wheeze] for mark in found.cycles] if found.labelled else None
     times = [mark.start_s for mark in found.cycles], [mark.end_s for mark in found.cycles]
-    return Cycles(*times, labels, "annotation", found.note(annotation), marked=True)
+    return Cycles(*times, labels, "annotation", found.note(name), marked=True)
 
 
-def breaths(path: Path, duration_s: float, sound: tuple[Waves, int] | None = None) -> list[tuple[float, float]]:
+def find_breaths(
+    path: Path, duration_s: float, sound: tuple[Waveforms, int] | None = None
+) -> list[tuple[float, float]]:
     """Recording -> the breathing cycles in its sound; a long one is heard in stretches, so that it fits into memory."""
-    begins = np.arange(0.0, duration_s, STRETCH_S).tolist()
+    begins = np.arange(0.0, duration_s, SECTION_S).tolist()
     spans = zip(begins, [*begins[1:], None], strict=True)
     stretches = io.segments(path, spans) if sound is None else io.cut(path, sound, spans)
     return [
         (begin_s + start_s, min(begin_s + end_s, duration_s))
         for begin_s, (sound, rate_hz) in zip(begins, stretches, strict=True)
-        for start_s, end_s in breath_segmentation.cycles(sound, rate_hz)
+        for start_s, end_s in breath_segmentation.find_breaths(sound, rate_hz)
     ]
 
 
-def asked(where: Where, path: str) -> str | Sequence[Row]:
+def source_for(where: CycleSource, path: str) -> str | Sequence[Row]:
     """Where cycles come from, for one recording: one that a table gives no times for is heard as by default."""
     return where if isinstance(where, str) else where.get(path, "auto")
 
 
-def with_verdicts(
-    path: Path, facts: io.WaveInfo, cycles: Cycles, where: Any, gate: bool, sound: tuple[Waves, int] | None = None
+def judge_cycles(
+    path: Path, facts: io.WaveInfo, cycles: Cycles, where: Any, gate: bool, sound: tuple[Waveforms, int] | None = None
 ) -> Cycles:
     """Cycles of a recording -> the same with a verdict on each, from its channels before they are mixed.
 
@@ -293,53 +301,57 @@ def with_verdicts(
     return cycles._replace(verdicts=verdicts)
 
 
-def pieces(
-    path: str, audio: PaddedWaveform, where: Where = "auto", gate: bool = False, prepare: PrepareSpans | None = None
-) -> Generator[Piece, None, None]:
+def read_chunks(
+    path: str,
+    audio: PaddedWaveform,
+    where: CycleSource = "auto",
+    gate: bool = False,
+    prepare: PrepareSpans | None = None,
+) -> Generator[CycleChunk, None, None]:
     """Recording, word of CYCLES, whether to leave out what cannot be judged -> its cycles as training saw them: as
     `prepare` makes them, or waveforms as `audio` says.
 
     Errors: ValueError or OSError if it cannot be read.
     """
-    with local(path) as file:
+    with local_copy(path) as file:
         facts = io.info(file)
         duration_s = facts.duration_s
-        place = asked(where, path)
+        place = source_for(where, path)
         known = not isinstance(place, str) or is_annotated(file, place)
-        sound = None if duration_s > WHOLE_S or known else io.read(file)
-        cycles = with_verdicts(file, facts, cycles_of(file, duration_s, place, sound), place, gate, sound)
-        if is_url(path):
-            text = str(annotation_beside(file) or file.with_suffix(".txt"))
-            cycles = cycles._replace(note=cycles.note.replace(text, f"the text beside {path}"))
-        notes = untold(facts, cycles.verdicts)
+        sound = None if duration_s > DECODE_ONCE_S or known else io.read(file)
+        cycles = find_cycles(file, duration_s, place, sound, f"the text beside {path}" if is_url(path) else None)
+        cycles = judge_cycles(file, facts, cycles, place, gate, sound)
+        notes = notes_to_tell(facts, cycles.verdicts)
         scored = cycles.judged | (isinstance(audio, StandardisedAudio) and audio.scope == "batch")
         spans = list(compress(zip(cycles.start_s, cycles.end_s, strict=True), scored))
         if prepare is not None:
             own = prepare(file, spans)
-            whole = Piece(path, duration_s, cycles, own.inputs, True, notes=notes, extras=own.extras, rows=own.table)
-            for start in range(0, max(len(own), 1), PIECE):
-                yield whole.cut(slice(start, start + PIECE), last=start + PIECE >= len(own))
+            whole = CycleChunk(
+                path, duration_s, cycles, own.inputs, True, notes=notes, extras=own.extras, rows=own.table
+            )
+            for start in range(0, max(len(own), 1), CHUNK_CYCLES):
+                yield whole.cut(slice(start, start + CHUNK_CYCLES), last=start + CHUNK_CYCLES >= len(own))
             return
         segments = io.segments(file, spans) if sound is None else io.cut(file, sound, spans)
         samples, left = round(audio.rate_hz * audio.duration_s), len(spans)
         if not spans:
-            yield Piece(path, duration_s, cycles, np.empty((0, samples), np.float32), last=True, notes=notes)
+            yield CycleChunk(path, duration_s, cycles, np.empty((0, samples), np.float32), last=True, notes=notes)
         while left:
-            waves = np.empty((min(left, PIECE), samples), np.float32)
-            for row, (segment, native_hz) in zip(waves, islice(segments, len(waves)), strict=True):
-                row[:] = prepared(segment, native_hz, audio)
-            left -= len(waves)
-            yield Piece(path, duration_s, cycles, waves, last=not left, notes=notes)
+            waveforms = np.empty((min(left, CHUNK_CYCLES), samples), np.float32)
+            for row, (segment, native_hz) in zip(waveforms, islice(segments, len(waveforms)), strict=True):
+                row[:] = prepare_cycle(segment, native_hz, audio)
+            left -= len(waveforms)
+            yield CycleChunk(path, duration_s, cycles, waveforms, last=not left, notes=notes)
 
 
-def untold(facts: io.WaveInfo, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+def notes_to_tell(facts: io.WaveInfo, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     """-> the notes about a file, but for the one on dead channels where the verdict on its cycles says the same."""
     if facts.live is None or all(verdict.quality != "dead_channel" for verdict in verdicts):
         return facts.notes
     return tuple(note for note in facts.notes if note != left_out(facts.live, facts.channels))
 
 
-def prepared(segment: Waves, native_hz: int, audio: PaddedWaveform) -> Waves:
+def prepare_cycle(segment: Waveforms, native_hz: int, audio: PaddedWaveform) -> Waveforms:
     """A cycle as it was read -> (samples,) as training saw it."""
     return waveform_cache.prepared(
         segment,
@@ -352,54 +364,54 @@ def prepared(segment: Waves, native_hz: int, audio: PaddedWaveform) -> Waves:
     )
 
 
-def read_spans(file: Path, spans: Sequence[tuple[float, float]], audio: PaddedWaveform) -> Waves:
+def read_spans(file: Path, spans: Sequence[tuple[float, float]], audio: PaddedWaveform) -> Waveforms:
     """Recording and stretches (start_s, end_s) of it -> (n, samples), each as training saw a cycle."""
-    waveforms = [prepared(segment, rate_hz, audio) for segment, rate_hz in io.segments(file, spans)]
+    waveforms = [prepare_cycle(segment, rate_hz, audio) for segment, rate_hz in io.segments(file, spans)]
     return np.array(waveforms, np.float32).reshape(-1, round(audio.rate_hz * audio.duration_s))
 
 
-def ahead(
+def read_ahead(
     paths: Iterable[str],
     audio: PaddedWaveform,
-    where: Where = "auto",
-    threads: int = THREADS,
+    where: CycleSource = "auto",
+    threads: int = READER_THREADS,
     gate: bool = False,
     prepare: PrepareSpans | None = None,
-) -> Generator[Piece, None, None]:
-    """Recordings -> their pieces in order. Threads read a bounded number of recordings ahead of who takes them.
+) -> Generator[CycleChunk, None, None]:
+    """Recordings -> their chunks in order. Threads read a bounded number of recordings ahead of who takes them.
 
-    Each recording has a queue of two pieces: one of any length is read as fast as it is scored.
+    Each recording has a queue of two chunks: one of any length is read as fast as it is scored.
     """
     if isinstance(where, str) and where not in CYCLES:
         raise UsageError(f"--cycles {where}: expected one of {', '.join(CYCLES)}")
-    stop, boxes = threading.Event(), deque[queue.Queue[Piece]]()
+    stop, boxes = threading.Event(), deque[queue.Queue[CycleChunk]]()
 
-    def fill(path: str, box: "queue.Queue[Piece]") -> None:
+    def fill(path: str, box: "queue.Queue[CycleChunk]") -> None:
         try:
-            with closing(pieces(path, audio, where, gate, prepare)) as reading:
-                for piece in reading:
-                    box.put(piece)
+            with closing(read_chunks(path, audio, where, gate, prepare)) as reading:
+                for chunk in reading:
+                    box.put(chunk)
                     if stop.is_set():
                         break
         except Exception as caught:
-            error = told(path, caught)
+            error = reading_error(path, caught)
             nothing = Cycles([], [], None, "")
-            box.put(Piece(path, float("nan"), nothing, np.empty((0, 0), np.float32), last=True, error=error))
+            box.put(CycleChunk(path, float("nan"), nothing, np.empty((0, 0), np.float32), last=True, error=error))
 
     remaining = iter(paths)
     with ThreadPoolExecutor(threads, thread_name_prefix="rales-read") as pool:
         try:
             while True:
-                for path in islice(remaining, AHEAD - len(boxes)):
+                for path in islice(remaining, RECORDINGS_AHEAD - len(boxes)):
                     boxes.append(queue.Queue(maxsize=2))
                     pool.submit(fill, path, boxes[-1])
                 if not boxes:
                     return
-                while not (piece := boxes[0].get()).last:
-                    yield piece
+                while not (chunk := boxes[0].get()).last:
+                    yield chunk
                 boxes.popleft()
-                yield piece
-        finally:  # left early: who waits to put a piece finds room, sees the flag and ends
+                yield chunk
+        finally:  # left early: who waits to put a chunk finds room, sees the flag and ends
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             for box in boxes:
@@ -408,42 +420,25 @@ def ahead(
                         box.get_nowait()
 
 
-def told(path: str, error: Exception) -> Exception:
+def reading_error(path: str, error: Exception) -> Exception:
     """What reading one recording ended with -> the error that its row tells. One that nobody foresaw is of this
     recording alone, too: the others are read."""
     if isinstance(error, ValueError | OSError):
         return error
-    return ValueError(f"{path}: cannot be read ({reason(error)}); save it again as WAV")
+    return FileError(path, f"cannot be read ({reason(error)}); save it again as WAV")
 
 
-def filling(pieces: Iterable[Piece], most: int) -> Iterator[Piece]:
-    """Pieces -> the same cycles in pieces that end wherever so many cycles are full: `grouped` then fills its lists."""
-    free = most
-    for piece in pieces:
-        while len(piece.waves) > free:
-            yield piece.cut(slice(free), last=False)
-            piece, free = piece.cut(slice(free, None), last=piece.last), most
-        yield piece
-        free = free - len(piece.waves) or most
-
-
-def grouped(pieces: Iterable[Piece], most: int) -> Iterator[list[Piece]]:
-    """Pieces -> lists of at most so many cycles together."""
-    group, rows = list[Piece](), 0
-    for piece in pieces:
-        if group and rows + len(piece.waves) > most:
-            yield group
-            group, rows = [], 0
-        group.append(piece)
-        rows += len(piece.waves)
-    if group:
-        yield group
-
-
-def values_of(group: Sequence[Piece], function: Callable[..., NDArray[Any]]) -> NDArray[Any]:
-    """Pieces -> what the function says of all their cycles."""
-    filled = [piece for piece in group if len(piece.waves)]
-    if not filled:
-        return np.empty((0, 0))
-    extras = {name: np.concatenate([piece.extras[name] for piece in filled]) for name in filled[0].extras}
-    return function(np.concatenate([piece.waves for piece in filled]), **index_extras(extras, slice(None)))
+def fill_batches(chunks: Iterable[CycleChunk], size: int) -> Iterator[list[CycleChunk]]:
+    """Chunks -> the same cycles in lists of `size` each, the last of what is left; a chunk may be cut for that."""
+    batch, free = list[CycleChunk](), size
+    for chunk in chunks:
+        while len(chunk.waveforms) > free:
+            if free:
+                batch.append(chunk.cut(slice(free), last=False))
+                chunk = chunk.cut(slice(free, None), last=chunk.last)
+            yield batch
+            batch, free = [], size
+        batch.append(chunk)
+        free -= len(chunk.waveforms)
+    if batch:
+        yield batch

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from rales.audio.band_energy import FRAME_HZ, band_levels
 
-Numbers = NDArray[np.float32]
-Whole = NDArray[np.intp]
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.intp]
 Span = tuple[float, float]  # start_s, end_s
 
 WINDOW_S = 4.0  # longer than nearly all breaths (2.7 s on average), half of the model's 8 s
@@ -30,7 +30,7 @@ SHORTEST, LONGEST = STEPS // 2, 2 * STEPS  # duration of a breath in steps
 PERIODS_S = np.geomspace(0.8, 7.0, 18)
 LONGEST_S = PERIODS_S[-1] * LONGEST / STEPS
 NEIGHBOURS = (0.3, 0.7, 1.0, 0.7, 0.3)  # weights of a tempo and those beside it
-PIECE_S = 40.0  # a longer recording is taken in pieces, each with a tempo of its own
+SECTION_S = 40.0  # a longer recording is taken in pieces, each with a tempo of its own
 SHORTEST_SOUND_S = 2.0
 
 
@@ -38,15 +38,15 @@ SHORTEST_SOUND_S = 2.0
 class Detector:
     """What was fitted to annotated recordings."""
 
-    filter: Numbers  # (bands, 2 * STEPS + 1) levels around a step -> how much it looks like the start of a breath
+    filter: FloatArray  # (bands, 2 * STEPS + 1) levels around a step -> how much it looks like the start of a breath
     bias: float
-    cost: Numbers  # (LONGEST - SHORTEST + 1,) of a breath by its duration
-    mean: Numbers  # of the features of a tempo
-    weight: Numbers  # of the features of a tempo
+    cost: FloatArray  # (LONGEST - SHORTEST + 1,) of a breath by its duration
+    mean: FloatArray  # of the features of a tempo
+    weight: FloatArray  # of the features of a tempo
     threshold: float  # of the mean score of the starts that were found: less is no breathing
 
 
-def cycles(wave: Numbers, rate_hz: int, fitted: Detector | None = None) -> list[Span]:
+def find_breaths(wave: FloatArray, rate_hz: int, fitted: Detector | None = None) -> list[Span]:
     """(N,) mono float32 at any rate -> (start_s, end_s) of each breathing cycle, one behind the other.
 
     Empty where no rhythm of breathing is found: silence, noise, less than 2 s of sound. A breath that the recording
@@ -58,10 +58,10 @@ def cycles(wave: Numbers, rate_hz: int, fitted: Detector | None = None) -> list[
     if heard.size < SHORTEST_SOUND_S * FRAME_HZ:
         return []
     first, end = int(heard[0]), int(heard[-1]) + 1
-    bounds = starts(levels[first:end], fitted or detector())
+    bounds = find_starts(levels[first:end], fitted or load_detector())
     if len(bounds) < 2:
         return []
-    bounds = with_edges(first / FRAME_HZ + bounds, first / FRAME_HZ, min(end / FRAME_HZ, len(wave) / rate_hz))
+    bounds = add_edges(first / FRAME_HZ + bounds, first / FRAME_HZ, min(end / FRAME_HZ, len(wave) / rate_hz))
     quiet = np.concatenate([[0], np.cumsum(silent)])
     return [
         (a, b)
@@ -71,7 +71,7 @@ def cycles(wave: Numbers, rate_hz: int, fitted: Detector | None = None) -> list[
     ]
 
 
-def windows(duration_s: float, length_s: float = WINDOW_S) -> list[Span]:
+def cut_windows(duration_s: float, length_s: float = WINDOW_S) -> list[Span]:
     """Length of a recording -> windows that cover it, one behind the other; a rest under 0.5 s joins the last one."""
     spans = [(0.0, min(length_s, duration_s))]
     while spans[-1][1] < duration_s:
@@ -86,14 +86,14 @@ def windows(duration_s: float, length_s: float = WINDOW_S) -> list[Span]:
 # A recording, piece after piece
 
 
-def starts(levels: Numbers, fitted: Detector) -> NDArray[np.float64]:
+def find_starts(levels: FloatArray, fitted: Detector) -> NDArray[np.float64]:
     """(frames, bands) -> times in s at which breaths start or end; empty where there is no rhythm."""
-    frames, piece = len(levels), int(PIECE_S * FRAME_HZ)
+    frames, piece = len(levels), int(SECTION_S * FRAME_HZ)
     found: list[float] = []
     first = 0
     while frames - first >= SHORTEST_SOUND_S * FRAME_HZ:
         last = first + piece if frames - first > 1.25 * piece else frames
-        inside = (first / FRAME_HZ + piece_starts(levels[first:last], fitted)).tolist()
+        inside = (first / FRAME_HZ + find_section_starts(levels[first:last], fitted)).tolist()
         if last < frames and len(inside) > 3:
             del inside[-1]  # the next piece knows better
         found += [at_s for at_s in inside if not found or at_s - found[-1] > PERIODS_S[0] / 2]
@@ -101,26 +101,26 @@ def starts(levels: Numbers, fitted: Detector) -> NDArray[np.float64]:
     return np.array(found)
 
 
-def piece_starts(levels: Numbers, fitted: Detector) -> NDArray[np.float64]:
+def find_section_starts(levels: FloatArray, fitted: Detector) -> NDArray[np.float64]:
     """(frames, bands) of up to some 50 s -> times in s at which breaths start or end, of the best tempo."""
-    grids, lengths = on_grids(levels, PERIODS_S)
-    scores = step_scores(grids, fitted)
-    paths, totals = best_paths(scores, lengths, fitted.cost)
-    told = features(grids, lengths, scores, paths, totals)
+    grids, lengths = lay_on_grids(levels, PERIODS_S)
+    scores = score_steps(grids, fitted)
+    paths, totals = find_best_paths(scores, lengths, fitted.cost)
+    told = tempo_features(grids, lengths, scores, paths, totals)
     merit = (told - fitted.mean) @ fitted.weight
     # Neighbouring tempos have nearly the same path, so their probabilities count together.
     best = int(np.convolve(np.exp(merit - merit.max()), NEIGHBOURS, mode="same").argmax())
     if told[best, 0] < fitted.threshold:
         return np.zeros(0)
-    return bounds_of(paths[best], PERIODS_S[best])
+    return path_times(paths[best], PERIODS_S[best])
 
 
-def bounds_of(path: Whole, period_s: float) -> NDArray[np.float64]:
+def path_times(path: IntArray, period_s: float) -> NDArray[np.float64]:
     """Steps of the starts, -1 where there is none -> their times in s, rising."""
     return np.asarray((np.sort(path[path >= 0]) + 0.5) * period_s / STEPS)
 
 
-def with_edges(bounds: NDArray[np.float64], first_s: float, end_s: float) -> NDArray[np.float64]:
+def add_edges(bounds: NDArray[np.float64], first_s: float, end_s: float) -> NDArray[np.float64]:
     """Boundaries and where the sound begins and ends -> the same with those, where most of a breath lies between."""
     half_s = np.median(np.diff(bounds)) / 2
     before = [first_s] if bounds[0] - first_s > half_s else []
@@ -131,7 +131,7 @@ def with_edges(bounds: NDArray[np.float64], first_s: float, end_s: float) -> NDA
 # One tempo, or all of them side by side: P tempos, N steps, K bands
 
 
-def on_grids(levels: Numbers, periods_s: NDArray[np.float64]) -> tuple[Numbers, Whole]:
+def lay_on_grids(levels: FloatArray, periods_s: NDArray[np.float64]) -> tuple[FloatArray, IntArray]:
     """(frames, K), (P,) -> mean levels of every step of period / STEPS (P, N, K) and lengths (P,), 0 behind them."""
     step = periods_s * FRAME_HZ / STEPS  # frames, not whole
     lengths = (len(levels) / step).astype(np.intp)
@@ -145,7 +145,7 @@ def on_grids(levels: Numbers, periods_s: NDArray[np.float64]) -> tuple[Numbers, 
     return grids, lengths
 
 
-def step_scores(grids: Numbers, fitted: Detector) -> Numbers:
+def score_steps(grids: FloatArray, fitted: Detector) -> FloatArray:
     """(P, N, K) -> (P, N): log odds that a breath starts at a step."""
     products = grids @ fitted.filter  # (P, N, 2 * STEPS + 1)
     samples = grids.shape[1]
@@ -158,7 +158,7 @@ def step_scores(grids: Numbers, fitted: Detector) -> Numbers:
     return scores
 
 
-def best_paths(scores: Numbers, lengths: Whole, cost: Numbers) -> tuple[Whole, Numbers]:
+def find_best_paths(scores: FloatArray, lengths: IntArray, cost: FloatArray) -> tuple[IntArray, FloatArray]:
     """(P, N) scores, (P,) lengths, cost of durations -> (P, most) steps of the best starts, last first and -1 behind
     them, and their total score (P,).
 
@@ -192,7 +192,9 @@ def best_paths(scores: Numbers, lengths: Whole, cost: Numbers) -> tuple[Whole, N
     return np.stack(path, axis=1), best_totals
 
 
-def features(grids: Numbers, lengths: Whole, scores: Numbers, paths: Whole, totals: Numbers) -> Numbers:
+def tempo_features(
+    grids: FloatArray, lengths: IntArray, scores: FloatArray, paths: IntArray, totals: FloatArray
+) -> FloatArray:
     """What tells the right tempo from the others -> (P, 8).
 
     Mean score of the starts, mean cost of the durations, total score a start, likeness of the sound half a breath and a
@@ -209,7 +211,7 @@ def features(grids: Numbers, lengths: Whole, scores: Numbers, paths: Whole, tota
         at_starts / count,
         (at_starts - totals) / np.maximum(count - 1, 1),
         totals / count,
-        *likeness(grids, lengths),
+        *autocorrelate_levels(grids, lengths),
         log_period,
         log_period**2,
         spread,
@@ -217,7 +219,7 @@ def features(grids: Numbers, lengths: Whole, scores: Numbers, paths: Whole, tota
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def likeness(grids: Numbers, lengths: Whole) -> list[Numbers]:
+def autocorrelate_levels(grids: FloatArray, lengths: IntArray) -> list[FloatArray]:
     """(P, N, K) -> autocorrelation of the levels half a breath and a breath apart, each (P,)."""
     inside = (np.arange(grids.shape[1]) < lengths[:, None])[..., None]
     centred = (grids - grids.sum(axis=1, keepdims=True) / lengths[:, None, None]) * inside
@@ -226,7 +228,7 @@ def likeness(grids: Numbers, lengths: Whole) -> list[Numbers]:
 
 
 @lru_cache(maxsize=1)
-def detector() -> Detector:
+def load_detector() -> Detector:
     """The fitted numbers that come with the package."""
     stored = json.loads(resources.files("rales").joinpath("segment.json").read_text())
     numbers = {name: np.array(stored[name], dtype=np.float32) for name in ("filter", "cost", "mean", "weight")}

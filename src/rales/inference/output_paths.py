@@ -15,7 +15,7 @@ from rales.data.reader import number, text_of
 from rales.errors import UsageError
 from rales.labels import CLASSES
 
-SOUND = "a recording"
+RECORDING = "a recording"
 
 _ANNOTATIONS = (".raven.txt", ".audacity.txt", ".txt", ".json")  # the longest first
 _OURS_IF = {"p_normal", "vector"}  # columns of the cycles and of the vectors that Rales writes
@@ -31,23 +31,23 @@ def check_outputs(planned: Mapping[str, Iterable[Path]], inputs: Mapping[str, It
     No output may be an input, the annotation of a recording (`SOUND`), a table of annotations that somebody made, or
     another output; through links too, and where only the case of letters tells them apart.
     """
-    read = {key: what for what, paths in inputs.items() for path in paths for key in keys(str(path))}
+    read = {key: what for what, paths in inputs.items() for path in paths for key in file_keys(str(path))}
     beside = {
         key: "the annotation of a recording that is read"
-        for path in inputs.get(SOUND, ())
+        for path in inputs.get(RECORDING, ())
         for key in _annotation_keys(os.path.splitext(str(path))[0])
     }
     written: dict[str, str] = {}
     for option, paths in planned.items():
         for path in paths:
-            mine = set(keys(str(path)))
+            mine = set(file_keys(str(path)))
             for key in mine:
                 if what := read.get(key) or beside.get(key):
                     raise UsageError(f"{option} {path}: is {what}, which would be replaced; choose another name")
                 if key in written:
                     other = f"{option} and {written[key]}" if written[key] != option else f"two files of {option}"
                     raise UsageError(f"{other} would be the same file, {path}; give each a name of its own")
-            if what := made_by_hand(path):
+            if what := describe_handmade_file(path):
                 raise UsageError(f"{option} {path}: is {what}, which would be replaced; choose another name")
             written |= dict.fromkeys(mine, option)
 
@@ -57,11 +57,11 @@ def _annotation_keys(stem: str) -> Iterator[str]:
     yet, since it would be read as one."""
     for ending in _ANNOTATIONS:
         for path in (stem + ending, stem + ending.upper()):
-            if ending == ".txt" or ("://" not in path and made_by_hand(Path(path))):
-                yield from keys(path)
+            if ending == ".txt" or ("://" not in path and describe_handmade_file(Path(path))):
+                yield from file_keys(path)
 
 
-def keys(path: str) -> Iterator[str]:
+def file_keys(path: str) -> Iterator[str]:
     """Path -> what it shares with every other path of the same file: the place without links, the file on the disk."""
     if "://" in path:
         return
@@ -71,7 +71,7 @@ def keys(path: str) -> Iterator[str]:
         yield found
 
 
-def made_by_hand(path: Path) -> str:
+def describe_handmade_file(path: Path) -> str:
     """File that is there -> what it is, if people make such files and Rales has not written it, else "".
 
     Labels for Audacity and Raven may have been corrected since. They are ours where every label is that of its
@@ -132,7 +132,7 @@ def _is_our_raven(path: Path) -> bool:
     return True
 
 
-def files_of(model: str | Path | None) -> list[Path]:
+def model_files(model: str | Path | None) -> list[Path]:
     """Run folder, checkpoint or artefact -> its files, none for a name of a model that comes with the package."""
     if model is None or not os.path.exists(model):
         return []

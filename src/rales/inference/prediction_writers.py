@@ -24,28 +24,28 @@ from rales.files.atomic import atomic_write
 from rales.files.csv_cells import defused_table, encodable, one_line
 from rales.labels import CLASSES
 
-Add = Callable[[pd.DataFrame], object]
+AppendTable = Callable[[pd.DataFrame], object]
 Chunks = Iterable[tuple[pd.DataFrame, pd.DataFrame]]  # cycles and status of some whole recordings
 
-TABLES = ("csv", "json", "parquet")
-FORMATS = (*TABLES, "audacity", "raven")
+TABLE_FORMATS = ("csv", "json", "parquet")
+FORMATS = (*TABLE_FORMATS, "audacity", "raven")
 LONGEST_NAME = 230  # bytes; file systems take 255, and the file being written has a little more
 OTHER_KINDS = (".csv", ".json", ".parquet", ".tsv", ".xlsx", ".xls", ".ods", ".npz", ".png", ".html", ".pdf")
 
 
-def write(chunks: Chunks, out: Path, form: str, paths: Sequence[str]) -> list[Path]:
+def write_predictions(chunks: Chunks, out: Path, form: str, paths: Sequence[str]) -> list[Path]:
     """Predictions of the recordings of `paths`, some at a time -> the files written, none if there is no cycle.
 
     csv, json and parquet are one file. audacity and raven have a file for each recording in the folder `out`; an `out`
     with a suffix is the file of a single recording or, with raven, the combined table of several.
     """
     check_format(out, form)
-    if form in TABLES:
+    if form in TABLE_FORMATS:
         return write_table((table for table, _ in chunks), out, form)
     if is_combined(out, form, paths):
-        return write_table(raven_combined(chunks), out, form)
-    files = label_files(out, form, paths)
-    label = {"audacity": audacity, "raven": raven}[form]
+        return write_table(combine_raven_selections(chunks), out, form)
+    files = name_label_files(out, form, paths)
+    label = {"audacity": audacity_labels, "raven": raven_selections}[form]
     written = []
     for table, _ in chunks:
         for path, rows in table.groupby("path", sort=False):
@@ -53,18 +53,18 @@ def write(chunks: Chunks, out: Path, form: str, paths: Sequence[str]) -> list[Pa
     return written
 
 
-def planned(out: Path, form: str, paths: Sequence[str]) -> list[Path]:
+def planned_files(out: Path, form: str, paths: Sequence[str]) -> list[Path]:
     """-> the files that `write` would write."""
-    if form in TABLES or is_combined(out, form, paths):
+    if form in TABLE_FORMATS or is_combined(out, form, paths):
         return [out]
-    return list(label_files(out, form, paths).values())
+    return list(name_label_files(out, form, paths).values())
 
 
 def is_combined(out: Path, form: str, paths: Sequence[str]) -> bool:
     return bool(out.suffix) and form == "raven" and len(paths) > 1
 
 
-def label_files(out: Path, form: str, paths: Sequence[str]) -> dict[str, Path]:
+def name_label_files(out: Path, form: str, paths: Sequence[str]) -> dict[str, Path]:
     """Recordings -> the label file of each. Those of nested folders lie in nested folders, below the folder that all
     have in common; two that would share a file, also on a disk that ignores case, keep their suffix or get a number."""
     if out.suffix and len(paths) == 1:
@@ -77,14 +77,14 @@ def label_files(out: Path, form: str, paths: Sequence[str]) -> dict[str, Path]:
         name = Path(path).name
         choices = [Path(path).stem, name, *(f"{name}.{number}" for number in range(2, len(paths) + 2))]
         # not `.txt` alone, as annotations are named
-        inside = (Path(*folders[path][above:], file_name(one_line(choice), f".{form}.txt")) for choice in choices)
+        inside = (Path(*folders[path][above:], fit_file_name(one_line(choice), f".{form}.txt")) for choice in choices)
         file = next(each for each in inside if str(each).casefold() not in taken)
         taken.add(str(file).casefold())
         files[encodable(path)] = out / file
     return files
 
 
-def file_name(stem: str, suffix: str) -> str:
+def fit_file_name(stem: str, suffix: str) -> str:
     """Name of a recording, and what its file's name ends in -> a name that file systems take; a long one is cut and
     told from others by its digest."""
     if len((stem + suffix).encode()) <= LONGEST_NAME:
@@ -98,18 +98,18 @@ def write_table(tables: Iterable[pd.DataFrame], out: Path, form: str | None = No
     """Tables of the same columns, one after another -> [file], renamed into place; [] if there is no row. The form
     follows the file's suffix (.csv, .json, .parquet) if none is given."""
     with ExitStack() as stack:
-        add: Add | None = None
+        add: AppendTable | None = None
         for table in tables:
             if len(table):
-                add = add or stack.enter_context(OPENED[form or form_of(out)](out))
+                add = add or stack.enter_context(WRITERS[form or table_format(out)](out))
                 add(table)
     return [out] if add else []
 
 
-def form_of(out: Path) -> str:
+def table_format(out: Path) -> str:
     """File name -> the table's form that its suffix says, csv without one. Errors: another suffix."""
     suffix = out.suffix.lower().removeprefix(".")
-    if suffix and suffix not in TABLES:
+    if suffix and suffix not in TABLE_FORMATS:
         raise UsageError(
             f"--out {out}: the name does not say what to write; expected one that ends in .csv, .json or .parquet, or "
             f"--format ({', '.join(FORMATS)})"
@@ -122,9 +122,9 @@ def check_format(out: Path, form: str) -> None:
     if form not in FORMATS:
         raise UsageError(f"--format {form}: expected one of {', '.join(FORMATS)}")
     suffix = out.suffix.lower()
-    if form in TABLES and suffix not in ("", ".txt", f".{form}"):
+    if form in TABLE_FORMATS and suffix not in ("", ".txt", f".{form}"):
         raise UsageError(f"--out {out}: expected a name that ends in .{form} for --format {form}")
-    if form not in TABLES and suffix in OTHER_KINDS:
+    if form not in TABLE_FORMATS and suffix in OTHER_KINDS:
         raise UsageError(f"--out {out}: expected a folder, or a name that ends in .txt, for --format {form}")
 
 
@@ -135,24 +135,24 @@ def check_table_name(option: str, out: Path | None) -> None:
 
 
 @contextmanager
-def text_file(out: Path) -> Iterator[Add]:
+def csv_writer(out: Path) -> Iterator[AppendTable]:
     """`with text_file(out) as add: add(table)`: CSV whose cells no spreadsheet computes."""
     with atomic_write(out) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        yield lambda table: file.write(csv_text(table, header=file.tell() == 0))
+        yield lambda table: file.write(format_csv(table, header=file.tell() == 0))
 
 
-def csv_text(table: pd.DataFrame, *, header: bool = True) -> str:
+def format_csv(table: pd.DataFrame, *, header: bool = True) -> str:
     return str(defused_table(table).to_csv(index=False, header=header))
 
 
 @contextmanager
-def label_file(out: Path, form: str) -> Iterator[Add]:
+def label_writer(out: Path, form: str) -> Iterator[AppendTable]:
     """The same for Audacity or Raven."""
     with atomic_write(out) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        yield lambda table: file.write(label_text(table, form, header=file.tell() == 0))
+        yield lambda table: file.write(format_labels(table, form, header=file.tell() == 0))
 
 
-def label_text(table: pd.DataFrame, form: str, *, header: bool = True) -> str:
+def format_labels(table: pd.DataFrame, form: str, *, header: bool = True) -> str:
     """Table of `audacity` or `raven` -> its text: tabs between cells, which are one line each and otherwise as they
     are, since these programs compute nothing."""
     plain = table.map(lambda cell: one_line(cell) if isinstance(cell, str) else cell)
@@ -162,7 +162,7 @@ def label_text(table: pd.DataFrame, form: str, *, header: bool = True) -> str:
 
 
 @contextmanager
-def json_file(out: Path) -> Iterator[Add]:
+def json_writer(out: Path) -> Iterator[AppendTable]:
     """The same as one JSON object: `notice` (where the table has one), then the columns, each an array of its cells;
     `pandas.read_json` reads it."""
     with atomic_write(out) as beside, ExitStack() as stack:
@@ -194,7 +194,7 @@ def json_file(out: Path) -> Iterator[Add]:
 
 
 @contextmanager
-def parquet_file(out: Path) -> Iterator[Add]:
+def parquet_writer(out: Path) -> Iterator[AppendTable]:
     """The same as Parquet, a row group a table; the notice is in the metadata of the schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -215,7 +215,7 @@ def parquet_file(out: Path) -> Iterator[Add]:
         yield add
 
 
-def audacity(rows: pd.DataFrame) -> pd.DataFrame:
+def audacity_labels(rows: pd.DataFrame) -> pd.DataFrame:
     """Cycles of one recording -> its Audacity label track: start, end, label with its probability (`wheeze 0.62`)."""
     unsure = rows["uncertain"] if "uncertain" in rows else [False] * len(rows)
     text = []
@@ -229,7 +229,7 @@ def audacity(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"start": rows["start_s"].to_numpy(), "end": rows["end_s"].to_numpy(), "text": text})
 
 
-def raven(rows: pd.DataFrame) -> pd.DataFrame:
+def raven_selections(rows: pd.DataFrame) -> pd.DataFrame:
     """Cycles of one recording -> its Raven selection table, one selection a cycle; times in seconds."""
     uncertain = {"Uncertain": rows["uncertain"].to_numpy()} if "uncertain" in rows else {}
     return pd.DataFrame(
@@ -249,7 +249,7 @@ def raven(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def raven_combined(chunks: Chunks) -> Iterator[pd.DataFrame]:
+def combine_raven_selections(chunks: Chunks) -> Iterator[pd.DataFrame]:
     """Several recordings as Raven opens them together, one behind the other: times run on, `File Offset (s)` and
     `Begin Path` say where in which file a selection is."""
     selections, begin_s = 0, 0.0
@@ -257,7 +257,7 @@ def raven_combined(chunks: Chunks) -> Iterator[pd.DataFrame]:
         read = status[status["status"] == "ok"]
         starts = (read["duration_s"].cumsum() - read["duration_s"] + begin_s).to_numpy()
         offset_s = table["path"].map(dict(zip(read["path"], starts, strict=True))).to_numpy()
-        combined = raven(table)
+        combined = raven_selections(table)
         combined["Selection"] += selections
         combined["File Offset (s)"] = table["start_s"].to_numpy()
         combined["Begin Path"] = table["path"].to_numpy()
@@ -266,10 +266,10 @@ def raven_combined(chunks: Chunks) -> Iterator[pd.DataFrame]:
         selections, begin_s = selections + len(table), begin_s + read["duration_s"].sum()
 
 
-OPENED: dict[str, Callable[[Path], AbstractContextManager[Add]]] = {
-    "csv": text_file,
-    "json": json_file,
-    "parquet": parquet_file,
-    "audacity": partial(label_file, form="audacity"),
-    "raven": partial(label_file, form="raven"),
+WRITERS: dict[str, Callable[[Path], AbstractContextManager[AppendTable]]] = {
+    "csv": csv_writer,
+    "json": json_writer,
+    "parquet": parquet_writer,
+    "audacity": partial(label_writer, form="audacity"),
+    "raven": partial(label_writer, form="raven"),
 }

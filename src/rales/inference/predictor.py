@@ -1,5 +1,6 @@
-"""A trained model and recordings in, a table of cycles with probabilities out; evaluation is that plus figures."""
+"""A trained model and recordings in, a table of cycles with probabilities out."""
 
+import copy
 import hashlib
 import itertools
 import json
@@ -16,43 +17,31 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from rales.audio.open_audio import NoRoom
 from rales.audio.quality import Verdict
-from rales.data import icbhi, splits
-from rales.data.dataset import CycleDataset, index_extras, load_dataset, prepare_dataset, scored_together, select_extras
+from rales.data import icbhi
+from rales.data.dataset import CycleDataset, index_extras, prepare_dataset, scored_together
 from rales.data.prefetch import held_back
-from rales.data.splits import digest_cycles
-from rales.errors import UsageError
+from rales.errors import FileError, UsageError
 from rales.evaluation import predictions
-from rales.evaluation.metrics import by_group
-from rales.evaluation.predictions import NOTICE, Decision, Probabilities
+from rales.evaluation.predictions import Decision, Probabilities
 from rales.files.csv_cells import encodable, one_line
 from rales.inference import audio_reader
-from rales.inference.audio_reader import Cycles, Piece, Waves
-from rales.labels import CLASSES
-from rales.models import hub
-from rales.models.cpu_inference import pack
+from rales.inference.audio_reader import CycleChunk, Cycles
+from rales.inference.engines import Engine, TorchEngine, Waveforms
 from rales.models.layer_fusion import mean_plus_max
-from rales.models.m2d_checkpoints import check_whole, fingerprint, stated_by, without_memory
+from rales.models.m2d_checkpoints import fingerprint
 from rales.progress import progress_bar
-from rales.recipes.registry import rebuild_recipe
-from rales.training import finetune, run_folder
-from rales.training.distributed import choose_device
 from rales.training.recipe import Recipe
 
-BATCH = 32  # cycles scored at once; no answer depends on it but with audio.scope=batch, where the run says how many
-CHUNK = 4096  # rows of a table that is handed on
-IDENTITY = ("recipe", "recipe_source", "config", "seed")  # of a run, in config.json and in its checkpoints
-DEFAULT, DEFAULT_FOLDER = hub.SHIPPED, hub.SHIPPED_FILE.parent
+BATCH_CYCLES = 32  # scored at once; no answer depends on it but with audio.scope=batch, where the run says how many
+TABLE_ROWS = 4096  # of a table that is handed on
 
 Paths = str | Path | Iterable[str | Path]
-# (B, samples) cycles, and what else the recipe knows of them by name -> (B, classes), before calibration
-Engine = Callable[..., NDArray[np.floating[Any]]]
 
 
-class Answer(NamedTuple):
+class RecordingResult(NamedTuple):
     """One recording with a row of `values` per cycle that can be judged, or the error that kept it from being read."""
 
     path: str
@@ -62,51 +51,85 @@ class Answer(NamedTuple):
     error: Exception | None
     notes: Sequence[str] = ()  # about its file, which was read all the same
 
-    def of_all_cycles(self) -> NDArray[Any]:
+    def values_of_all_cycles(self) -> NDArray[Any]:
         """(judged cycles, n) `values` -> (cycles, n), NaN where the sound cannot be judged."""
-        spread = np.full((len(self.cycles.verdicts), self.values.shape[1]), np.nan)
-        spread[self.cycles.judged] = self.values
-        return spread
+        values = np.full((len(self.cycles.verdicts), self.values.shape[1]), np.nan)
+        values[self.cycles.judged] = self.values
+        return values
 
 
-class Model:
-    """A trained classifier, ready for recordings. `classes` are its words in the order of its probabilities.
+class Predictor:
+    """A trained classifier for recordings. `classes` are its words in the order of its probabilities.
 
-    All probabilities come from `engine`; without one the network computes them here, in float32. `at_once` batches of
-    cycles are scored side by side, each by a thread. `calibration` is what the run learned from its validation patients
-    (temperature, threshold for normal), empty if it had none.
+    Parameters
+    ----------
+    recipe
+        How recordings become prepared cycles.
+    record
+        What the checkpoint says of itself: `classes`, and `calibration`, which is what the run learned from its
+        validation patients (temperature, threshold for normal).
+    engine
+        Prepared cycles (B, samples) -> probabilities (B, classes): all of them come from it.
+    torch_engine
+        The same model in PyTorch, which alone has vectors and gradients; None for an exported artefact.
+    workers
+        Batches that are scored side by side, each by a thread.
     """
 
     def __init__(
         self,
         recipe: Recipe,
-        network: torch.nn.Module,
         record: dict[str, Any],
-        device: torch.device,
-        engine: Engine | None = None,
-        frontend: torch.nn.Module | None = None,
+        engine: Engine,
+        torch_engine: TorchEngine | None = None,
+        workers: int = 1,
     ) -> None:
-        self.recipe, self.record, self.device = recipe, record, device
+        self.recipe, self.record, self.engine, self.workers = recipe, record, engine, workers
         self.classes: tuple[str, ...] = tuple(record["classes"])
         self.calibration: dict[str, Any] = record.get("calibration") or {}
-        self.frontend = (frontend or recipe.build_frontend(recipe.settings)).to(device).eval()
-        self.plain = network.to(device).eval()
-        self.engine: Engine = engine or self.in_torch
-        self.at_once = 1
+        self._torch_engine = torch_engine
 
-    @cached_property
+    @classmethod
+    def from_network(
+        cls,
+        recipe: Recipe,
+        network: torch.nn.Module,
+        record: dict[str, Any],
+        device: torch.device | str = "cpu",
+        frontend: torch.nn.Module | None = None,
+    ) -> "Predictor":
+        """Recipe, its trained network and its record -> Predictor that computes in PyTorch, in float32."""
+        engine = TorchEngine(frontend or recipe.build_frontend(recipe.settings), network, torch.device(device))
+        return cls(recipe, record, engine, engine)
+
+    def with_engine(self, engine: Engine, workers: int = 1) -> "Predictor":
+        """-> the same model whose probabilities come from another engine."""
+        other = copy.copy(self)
+        other.engine, other.workers = engine, workers
+        return other
+
+    @property
+    def torch_engine(self) -> TorchEngine:
+        """The model in PyTorch. Errors: it is an exported artefact."""
+        if self._torch_engine is None:
+            raise ValueError(
+                "an exported artefact holds no vectors, only probabilities; give the run folder as --model, or serve "
+                "its run folder to see why"
+            )
+        return self._torch_engine
+
+    @property
     def network(self) -> torch.nn.Module:
-        """The network for inference: same answers to 1e-5, faster on a processor, no gradients."""
-        return pack(self.plain, "float32")
+        """The network as it was trained. Errors: as of `torch_engine`."""
+        return self.torch_engine.network
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the weights and of all settings: whether two answers are of the same model."""
-        if "export" in self.record:  # an artefact, whose weights are not here
-            known: str = self.record["export"]["digest"]
-            return known
+        if self._torch_engine is None:  # the weights are not here
+            return str(self.record["export"]["digest"])
         settings = json.dumps([self.record["recipe"], self.record["config"]], sort_keys=True)
-        return hashlib.sha256((fingerprint(self.plain) + settings).encode()).hexdigest()
+        return hashlib.sha256((fingerprint(self.network) + settings).encode()).hexdigest()
 
     def predict(
         self,
@@ -122,7 +145,7 @@ class Model:
         contract).
 
         Cycles come from an annotation beside the recording (then `true_label` is filled), else breaths are found in
-        its sound, else windows are taken (`source` tells; `cycles` chooses, see `recordings.cycles_of`). What must
+        its sound, else windows are taken (`source` tells; `cycles` chooses, see `audio_reader.find_cycles`). What must
         stand beside the answers is `.attrs["notice"]`.
 
         A recording that cannot be read raises a ValueError that names it; with a `problems` list given, its sentence
@@ -130,9 +153,8 @@ class Model:
         probabilities; `quality` and `quality_reason` say why (see audio.quality). With quality=False every cycle gets a
         label.
         """
-        found = self.tables(
-            audio_reader.find(paths), problems, decision, cycles=cycles, quality=quality, progress=progress
-        )
+        sources = audio_reader.find_recordings(paths)
+        found = self.tables(sources, problems, decision, cycles=cycles, quality=quality, progress=progress)
         tables = [table for table, _ in found]
         result = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
         result.attrs["notice"] = tables[0].attrs["notice"]
@@ -144,22 +166,22 @@ class Model:
         problems: list[str] | None = None,
         decision: Decision | None = None,
         *,
-        cycles: audio_reader.Where = "auto",
+        cycles: audio_reader.CycleSource = "auto",
         quality: bool = True,
         progress: bool = False,
     ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
         """Recordings -> their cycles and their status (path, status, sentence, duration_s, cycles, not_judged, quality,
         quality_reason), some whole recordings at a time and at least once; errors as in `predict`."""
         decision = decision or self.decision()
-        some, rows = list[Answer](), 0
-        answers = self.answers(paths, self.engine, problems, cycles, quality)
-        for answer in with_progress(answers, paths, progress):
-            some.append(answer)
-            rows += len(answer.values)
-            if rows >= CHUNK or len(some) >= CHUNK:
-                yield self.tabulated(some, decision)
-                some, rows = [], 0
-        yield self.tabulated(some, decision)
+        waiting, rows = list[RecordingResult](), 0
+        results = self.results(paths, self.engine, problems, cycles, quality)
+        for result in with_progress(results, paths, progress):
+            waiting.append(result)
+            rows += len(result.values)
+            if rows >= TABLE_ROWS or len(waiting) >= TABLE_ROWS:
+                yield self.make_tables(waiting, decision)
+                waiting, rows = [], 0
+        yield self.make_tables(waiting, decision)
 
     def decision(self, min_confidence: float = 0.0, threshold: float | Literal["validation"] | None = None) -> Decision:
         """How labels are to be decided -> Decision at this model's own temperature. Errors: a threshold of validation
@@ -187,19 +209,20 @@ class Model:
     @property
     def together(self) -> int:
         """Cycles that are scored at once."""
-        return scored_together(self.recipe, BATCH)
+        return scored_together(self.recipe.settings, BATCH_CYCLES)
 
-    def tabulated(self, answers: Sequence[Answer], decision: Decision) -> tuple[pd.DataFrame, pd.DataFrame]:
-        good = [answer for answer in answers if answer.error is None]
-        rows = rows_of(good)
-        values = np.concatenate([np.empty((0, len(self.classes))), *(answer.of_all_cycles() for answer in good)])
-        table = predictions.predictions(rows, values, decision)
-        verdicts = [verdict for answer in good for verdict in answer.cycles.verdicts]
+    def make_tables(self, results: Sequence[RecordingResult], decision: Decision) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Recordings -> their cycles with probabilities and labels, and their status."""
+        read = [result for result in results if result.error is None]
+        rows = make_cycle_table(read)
+        values = [np.empty((0, len(self.classes))), *(result.values_of_all_cycles() for result in read)]
+        table = predictions.predictions(rows, np.concatenate(values), decision)
+        verdicts = [verdict for result in read for verdict in result.cycles.verdicts]
         table["quality"] = [verdict.quality for verdict in verdicts]
         table["quality_reason"] = [verdict.reason for verdict in verdicts]
         table = table.assign(source=rows["source"], path=rows["path"])
         table.attrs["notice"] = decision.notice
-        return table, status_table(answers)
+        return table, make_status_table(results)
 
     def embed(
         self,
@@ -235,86 +258,84 @@ class Model:
         What cannot be judged has no vector; `attrs["not_judged"]` has a sentence for each such recording.
         """
         tables, not_judged = [], list[str]()
-        sources = audio_reader.find(paths)
-        answers = self.answers(sources, self.embedder(layer), problems, cycles, quality, mean_per_cycle)
-        for answer in with_progress(answers, sources, progress):
-            rows, vectors = rows_of([answer]).drop(columns=["label", "source"])[answer.cycles.judged], answer.values
-            not_judged += predictions.not_judged(status_table([answer]))
+        sources = audio_reader.find_recordings(paths)
+        results = self.results(sources, self.embedding_function(layer), problems, cycles, quality, mean_per_cycle)
+        for result in with_progress(results, sources, progress):
+            rows = make_cycle_table([result]).drop(columns=["label", "source"])[result.cycles.judged]
+            vectors = result.values
+            not_judged += predictions.not_judged(make_status_table([result]))
             if per == "recording" and len(rows):
-                rows = rows.head(1).assign(cycle=0, start_s=0.0, end_s=answer.duration_s)
+                rows = rows.head(1).assign(cycle=0, start_s=0.0, end_s=result.duration_s)
                 vectors = vectors.mean(axis=0, keepdims=True)
-            if answer.error is None:
+            if result.error is None:
                 tables.append(rows.assign(vector=list(vectors)))
-        none = rows_of([]).drop(columns=["label", "source"]).assign(vector=[])
-        table = pd.concat([each for each in tables if len(each)] or [none], ignore_index=True)
+
+        empty = make_cycle_table([]).drop(columns=["label", "source"]).assign(vector=[])
+        table = pd.concat([each for each in tables if len(each)] or [empty], ignore_index=True)
         table.attrs["not_judged"] = not_judged
         return table
 
-    def embedder(self, layer: int | None) -> Callable[..., NDArray[np.float32]]:
+    def embedding_function(self, layer: int | None) -> Callable[..., NDArray[np.float32]]:
         """Layer, or None for the fused ones -> (B, samples) -> (B, features)."""
-        if "export" in self.record:
-            raise ValueError(
-                "an exported artefact holds no vectors, only probabilities; give the run folder as --model"
-            )
-        embed, encoder = getattr(self.network, "embed", None), getattr(self.network, "encoder", None)
+        engine = self.torch_engine
+        embed = getattr(engine.packed_network, "embed", None)
+        encoder = getattr(engine.packed_network, "encoder", None)
         if embed is None or (layer is not None and encoder is None):
             raise ValueError(f"a model of recipe {self.recipe.name} has no embedding; use one of m2d_fusion")
         if layer is None or encoder is None:
-            return lambda waves, **extras: self.forward(embed, waves, **extras)
+            return lambda waveforms, **extras: engine.apply(embed, waveforms, **extras)
         if not 1 <= layer <= encoder.depth:
             raise UsageError(f"--layer {layer}: the encoder has layers 1 to {encoder.depth}, or say fused")
-        return lambda waves: self.forward(lambda logmel: mean_plus_max(encoder(logmel)[layer - 1]), waves)
+        return lambda waveforms: engine.apply(lambda logmel: mean_plus_max(encoder(logmel)[layer - 1]), waveforms)
 
-    def answers(
+    def results(
         self,
         paths: Iterable[str],
         function: Callable[..., NDArray[Any]],
         problems: list[str] | None,
-        cycles: audio_reader.Where = "auto",
+        cycles: audio_reader.CycleSource = "auto",
         quality: bool = True,
-        pool: Callable[[pd.DataFrame, NDArray[Any]], NDArray[Any]] | None = None,
-    ) -> Iterator[Answer]:
+        pool_rows: Callable[[pd.DataFrame, NDArray[Any]], NDArray[Any]] | None = None,
+    ) -> Iterator[RecordingResult]:
         """Recordings -> what a function of (B, …) inputs says of their cycles, batched across recordings, in order.
 
-        Of several rows of one cycle `pool` makes one, by a vote if none is given.
+        Of several rows of one cycle `pool_rows` makes one, by a vote if none is given.
         """
-        pool = pool or vote_per_cycle
-        values, not_a_number = list[NDArray[Any]](), None
-        for piece, mine in self.pieces(paths, function, cycles, quality):
-            values += [mine] if len(mine) else []
-            if not np.isfinite(mine).all():
-                not_a_number = no_answer(piece.path, piece.waves)
-            if not piece.last:
-                continue
-            error = piece.error or not_a_number
-            if error is not None:
-                if problems is None or isinstance(error, NoRoom) or not isinstance(error, ValueError | OSError):
-                    raise error
-                problems.append(one_line(str(error)))
-                values = []  # a recording that breaks off has no answer, also where its first cycles had one
-            together = np.concatenate(values) if values else np.empty((0, len(self.classes)))
-            if piece.rows is not None and values:
-                together = pool(piece.rows, together)
-            if self.recipe.scales_batches and len(together):  # scored as neighbours of the others
-                together = together[piece.cycles.judged]
-            yield Answer(piece.path, piece.duration_s, piece.cycles, together, error, piece.notes)
-            values, not_a_number = [], None
-
-    def pieces(
-        self, paths: Iterable[str], function: Callable[..., NDArray[Any]], cycles: audio_reader.Where, quality: bool
-    ) -> Iterator[tuple[Piece, NDArray[Any]]]:
-        """Recordings -> their pieces in order, each with what the function says of its cycles."""
         own = self.prepare_spans if self.has_own_rows else None
-        reading = audio_reader.ahead(paths, self.recipe.audio, cycles, gate=quality, prepare=own)
-        # Closed whatever happens, else readers wait for someone to take their pieces and keep the process from ending
-        with closing(reading), ThreadPoolExecutor(self.at_once, thread_name_prefix="rales-score") as pool:
-            groups = audio_reader.grouped(audio_reader.filling(reading, self.together), self.together)
-            begun = ((group, pool.submit(audio_reader.values_of, group, function)) for group in groups)
-            for group, future in held_back(begun, self.at_once - 1):
+        parts, failure = list[NDArray[Any]](), None
+        reading = audio_reader.read_ahead(paths, self.recipe.audio, cycles, gate=quality, prepare=own)
+
+        # Closed whatever happens, else readers wait for someone to take their chunks and keep the process from ending
+        with closing(reading), ThreadPoolExecutor(self.workers, thread_name_prefix="rales-score") as pool:
+            batches = audio_reader.fill_batches(reading, self.together)
+            begun = ((batch, pool.submit(score_batch, batch, function)) for batch in batches)
+            for batch, future in held_back(begun, self.workers - 1):
                 values = future.result()
-                for piece in group:
-                    yield piece, values[: len(piece.waves)]
-                    values = values[len(piece.waves) :]
+                for chunk in batch:
+                    part, values = np.split(values, [len(chunk.waveforms)])
+                    if not np.isfinite(part).all():
+                        failure = not_a_number_error(chunk.path, chunk.waveforms)
+                    if len(part):
+                        parts.append(part)
+                    if chunk.last:
+                        if chunk.rows is not None and parts and not failure:
+                            parts = [(pool_rows or vote_per_cycle)(chunk.rows, np.concatenate(parts))]
+                        yield self.finish_recording(chunk, parts, chunk.error or failure, problems)
+                        parts, failure = [], None
+
+    def finish_recording(
+        self, chunk: CycleChunk, parts: list[NDArray[Any]], error: Exception | None, problems: list[str] | None
+    ) -> RecordingResult:
+        """Last chunk of a recording and the values of all -> its result. Errors: its own, if no `problems` take it."""
+        if error is not None:
+            if problems is None or isinstance(error, NoRoom) or not isinstance(error, ValueError | OSError):
+                raise error
+            problems.append(one_line(str(error)))
+            parts = []  # a recording that breaks off has no answer, also where its first cycles had one
+        values = np.concatenate(parts) if parts else np.empty((0, len(self.classes)))
+        if self.recipe.scales_batches and len(values):  # scored as neighbours of the others
+            values = values[chunk.cycles.judged]
+        return RecordingResult(chunk.path, chunk.duration_s, chunk.cycles, values, error, chunk.notes)
 
     def prepare_spans(self, file: Path, spans: Sequence[tuple[float, float]]) -> CycleDataset:
         """Recording and stretches (start_s, end_s) of it -> the recipe's own rows of them; `cycle` counts from 1."""
@@ -334,31 +355,16 @@ class Model:
 
     def probabilities(
         self,
-        waves: Waves,
+        waveforms: Waveforms,
         rows: NDArray[np.intp] | None = None,
         extras: Mapping[str, NDArray[Any]] = MappingProxyType({}),
     ) -> Probabilities:
         """(N, …) prepared cycles, the rows of them that are asked for, and named extras of all -> (n, classes), not
         calibrated."""
-        rows = np.arange(len(waves)) if rows is None else rows
+        rows = np.arange(len(waveforms)) if rows is None else rows
         chunks = [rows[start : start + self.together] for start in range(0, len(rows), self.together)]
-        batches = [self.engine(waves[chunk], **index_extras(extras, chunk)) for chunk in chunks]
+        batches = [self.engine(waveforms[chunk], **index_extras(extras, chunk)) for chunk in chunks]
         return np.concatenate([np.empty((0, len(self.classes))), *batches])
-
-    def in_torch(self, waves: Waves, network: torch.nn.Module | None = None, **extras: Tensor) -> Probabilities:
-        """(B, …), named extras -> (B, classes): the engine that is always there, of this network or another form of
-        it."""
-        logits = self.forward(network or self.network, waves, **extras)
-        return torch.from_numpy(logits).double().softmax(dim=1).numpy()
-
-    @torch.inference_mode()
-    def forward(self, function: Callable[..., Tensor], waves: Waves, **extras: Tensor) -> NDArray[np.float32]:
-        """Function of the front-end's output and of the extras that the network takes, (B, …) -> (B, …) float32."""
-        extras = {name: values.to(self.device) for name, values in extras.items()}
-        inputs = torch.from_numpy(waves).to(self.device)
-        features = self.frontend(inputs, **select_extras(self.frontend, extras))
-        result: NDArray[np.float32] = function(features, **select_extras(self.plain, extras)).float().cpu().numpy()
-        return result
 
 
 def vote_per_cycle(rows: pd.DataFrame, values: NDArray[Any]) -> NDArray[Any]:
@@ -373,175 +379,61 @@ def mean_per_cycle(rows: pd.DataFrame, values: NDArray[Any]) -> NDArray[Any]:
     return np.stack([values[cycle == number].mean(axis=0) for number in pd.unique(cycle)])
 
 
-def no_answer(path: str, waves: Waves) -> ValueError:
+def score_batch(batch: Sequence[CycleChunk], function: Callable[..., NDArray[Any]]) -> NDArray[Any]:
+    """Chunks -> what the function says of all their cycles."""
+    filled = [chunk for chunk in batch if len(chunk.waveforms)]
+    if not filled:
+        return np.empty((0, 0))
+    extras = {name: np.concatenate([chunk.extras[name] for chunk in filled]) for name in filled[0].extras}
+    return function(np.concatenate([chunk.waveforms for chunk in filled]), **index_extras(extras, slice(None)))
+
+
+def not_a_number_error(path: str, waveforms: Waveforms) -> ValueError:
     """Recording, and what the model was given when its answer was NaN or infinite -> what to say of the recording."""
-    return ValueError(
-        f"{path}: the model's answer to one of its cycles is not a number, so none of them has a label; it was given "
-        f"values up to {np.abs(waves).max():.3g}; if those of a wave pass 1, the recording is damaged, else the model"
+    return FileError(
+        path,
+        f"the model's answer to one of its cycles is not a number, so none of them has a label; it was given "
+        f"values up to {np.abs(waveforms).max():.3g}; if those of a wave pass 1, the recording is damaged, else the "
+        "model",
     )
 
 
-def with_progress(answers: Iterator[Answer], paths: Sequence[str], shown: bool) -> Iterator[Answer]:
-    """Answers, and the recordings they are of -> the answers, counted by a bar if there are several."""
+def with_progress(results: Iterator[RecordingResult], paths: Sequence[str], shown: bool) -> Iterator[RecordingResult]:
+    """Results, and the recordings they are of -> the results, counted by a bar if there are several."""
     shown = shown and len(paths) > 1
-    yield from progress_bar(answers, shown=shown, total=len(paths), desc="recordings", unit="recording")
+    yield from progress_bar(results, shown=shown, total=len(paths), desc="recordings", unit="recording")
 
 
-def sentence_of(answer: Answer) -> str:
-    """Answer -> why it failed, or what was notable about its file."""
-    notes = "; ".join(filter(None, [*answer.notes, answer.cycles.note]))
-    return one_line(str(answer.error) if answer.error else notes)
+def describe_result(result: RecordingResult) -> str:
+    """Result -> why it failed, or what was notable about its file."""
+    notes = "; ".join(filter(None, [*result.notes, result.cycles.note]))
+    return one_line(str(result.error) if result.error else notes)
 
 
-def status_table(answers: Sequence[Answer]) -> pd.DataFrame:
+def make_status_table(results: Sequence[RecordingResult]) -> pd.DataFrame:
     """Recordings -> a row each: path, status, sentence, duration_s, cycles, not_judged, quality, quality_reason.
 
     Quality and reason are those of most of the cycles that are not judged, or of most cycles if all are.
     """
     rows = []
-    for answer in answers:
-        verdicts = answer.cycles.verdicts
+    for result in results:
+        verdicts = result.cycles.verdicts
         refused = [verdict for verdict in verdicts if not verdict.judged]
         ((most, _),) = Counter(refused or verdicts).most_common(1) or [(Verdict(""), 0)]
-        how = ("failed" if answer.error else "ok", sentence_of(answer))
-        counts = (answer.duration_s, len(verdicts), len(refused))
-        rows.append((encodable(answer.path), *how, *counts, most.quality, most.reason))
+        status = ("failed" if result.error else "ok", describe_result(result))
+        counts = (result.duration_s, len(verdicts), len(refused))
+        rows.append((encodable(result.path), *status, *counts, most.quality, most.reason))
     columns = ["path", "status", "sentence", "duration_s", "cycles", "not_judged", "quality", "quality_reason"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def rows_of(answers: Sequence[Answer]) -> pd.DataFrame:
+def make_cycle_table(results: Sequence[RecordingResult]) -> pd.DataFrame:
     """Recordings -> a row per cycle: recording, cycle, start_s, end_s, label (None if not annotated), source, path."""
     rows = []
-    for path, _, cycles, *_ in answers:
+    for path, _, cycles, *_ in results:
         labels = cycles.true_label or itertools.repeat(None)
         numbered = enumerate(zip(cycles.start_s, cycles.end_s, labels, strict=False), start=1)
         name, place = encodable(Path(path).stem), encodable(path)
         rows += [(name, n, *times_and_label, cycles.source, place) for n, times_and_label in numbered]
     columns = ["recording", "cycle", "start_s", "end_s", "label", "source", "path"]
     return pd.DataFrame(rows, columns=columns).astype({"cycle": "int64", "start_s": "float64", "end_s": "float64"})
-
-
-def load(path_or_name: str | Path | None = None, device: str = "auto") -> Model:
-    """Run folder or its checkpoint file -> Model; without one, or by the name `rales-small`, the model that comes with
-    the package. Errors: an unfinished run, a file that is no trained model."""
-    path = Path(path_or_name or DEFAULT)
-    if str(path) == DEFAULT and not path.exists():
-        path = DEFAULT_FOLDER / "model.safetensors"
-        if not path.is_file():
-            raise UsageError("no --model given, and this version ships none; give a run folder of `rales train`")
-
-    own = None
-    if path.is_dir():
-        if not (path / "config.json").exists():
-            raise ValueError(f"{path}: no run folder (config.json is missing); give the --out of `rales train`")
-        if not (path / "done").exists():
-            raise ValueError(f"{path}: the run is not finished; the same train command goes on with it")
-        own = run_folder.read_json(path / "config.json")
-        if own.get("recipe") == "pretrain":
-            raise ValueError(
-                f"{path}: a pre-trained encoder, which names no classes; fine-tune it (rales train --weights)"
-            )
-        path = path / "best.safetensors"
-    if path.suffix in (".onnx", ".xml"):
-        raise ValueError(f"{path}: an artefact of `rales export` gives probabilities only; here give the run folder")
-
-    tensors, record = run_folder.read_checkpoint(path)
-    recipe = rebuild_recipe(record, str(path))
-    if own is not None and (different := [name for name in IDENTITY if own.get(name) != record.get(name)]):
-        raise ValueError(f"{path}: its {different[0]} is not that of config.json; the folder holds files of two runs")
-    with stated_by(path):
-        frontend = recipe.build_frontend(recipe.settings)
-    empty = without_memory(lambda: recipe.build_model(recipe.settings), path)
-    check_whole(tensors, finetune.tensors_of(empty, frontend), path)
-
-    network = recipe.build_model(recipe.settings)
-    finetune.load_tensors(tensors, network, frontend)
-    return Model(recipe, network, record, choose_device(device, 0), frontend=frontend)
-
-
-def evaluate(
-    run: Path, cycles: pd.DataFrame, *, progress: bool = False, cache_folder: Path | None = None, device: str = "auto"
-) -> dict[str, Any]:
-    """Run folder and cycles table -> every figure on the test part of the run's split, per device and location, and
-    on both leak-free repairs of the official split.
-
-    A repair's test part may hold cycles that this run was trained on; their number stands beside its figures.
-    """
-    model = load(run, device)
-    settings, record = model.recipe.settings, model.record
-    if "epoch" not in record or "digest" not in record.get("split", {}):
-        raise ValueError(f"{run}: its checkpoint does not say its epoch or its data; train or copy it again")
-    table = splits.divide(cycles, settings, needed=("test",))
-    parts: dict[str, pd.Series[bool]] = {settings.split.name: table["split"] == "test"}
-    if settings.split.name == "official":
-        for repair in ("official_drop", "official_move"):
-            there = set(splits.keys(splits.apply(cycles, repair).query("split == 'test'")))
-            if there:  # else every test patient is trained on too
-                parts[repair] = pd.Series([key in there for key in splits.keys(cycles)], index=cycles.index)
-    unsplit = table.assign(split="")  # no row trains here, so there are no copies
-    dataset = load_dataset(unsplit, model.recipe, progress=progress, folder=cache_folder)
-    validation = table["split"] == "validation"
-    scored = scored_sides(model, cycles, dataset, {**parts, "validation": validation})
-
-    figures = {
-        name: predictions.figures_of(
-            table[rows],
-            scored[name][rows],
-            selected_epoch=record["epoch"],
-            record=record,
-            whole_database=predictions.is_whole_database(cycles),
-        )
-        for name, rows in parts.items()
-    }
-    own, rows = figures.pop(settings.split.name), parts[settings.split.name]
-    of_test = scored[settings.split.name][rows]
-    true = [CLASSES.index(label) for label in table.loc[rows, "label"]]
-    if validation.any():
-        classes = np.array([CLASSES.index(label) for label in table["label"]])
-        own |= predictions.from_validation(
-            {"validation": classes[validation], "test": classes[rows]},
-            {"validation": scored["validation"][validation], "test": of_test},
-        )
-    own["by_device"] = by_group(true, of_test, table.loc[rows, "device"].to_numpy())
-    own["by_location"] = by_group(true, of_test, table.loc[rows, "location"].to_numpy())
-    own["protocol"]["same_data_as_training"] = digest_cycles(table[table["split"] != ""]) == record["split"]["digest"]
-    own["leak_free"] = {
-        name: {
-            **{figure: part[figure] for figure in predictions.FIGURES},
-            "ci95": part["ci95"],
-            "cycles": part["protocol"]["cycles"],
-            "cycles_trained_on": int((parts[name] & (table["split"] == "train")).sum()),
-        }
-        for name, part in figures.items()
-    }
-    own["model"] = model.digest
-    own["notice"] = NOTICE
-    return own
-
-
-def scored_sides(
-    model: Model, cycles: pd.DataFrame, dataset: CycleDataset, sides: dict[str, "pd.Series[bool]"]
-) -> dict[str, Probabilities]:
-    """Cycles, what was prepared of them (one or several rows a cycle), and which of them are on which side -> side ->
-    (cycles, classes) probabilities of its own, not calibrated; NaN elsewhere.
-
-    A cycle on several sides is scored once, unless its answer depends on its neighbours: then each side is scored
-    alone. Errors: an answer that is not a number.
-    """
-    keys, row_keys = splits.keys(cycles), splits.keys(dataset.table)
-
-    def of(needed: NDArray[np.bool_]) -> Probabilities:
-        wanted = {key: place for place, key in enumerate(keys) if needed[place]}
-        chosen = np.flatnonzero([key in wanted for key in row_keys])
-        answers, rows = model.probabilities(dataset.inputs, chosen, dataset.extras), dataset.table.iloc[chosen]
-        predictions.check_numbers(rows, answers)
-        found, probabilities = predictions.per_cycle(rows, answers)
-        scored = np.full((len(cycles), len(CLASSES)), np.nan)
-        scored[[wanted[key] for key in splits.keys(found)]] = probabilities
-        return scored
-
-    there = {side: rows.to_numpy() for side, rows in sides.items()}
-    if model.recipe.scales_batches:
-        return {side: of(rows) for side, rows in there.items()}
-    return dict.fromkeys(there, of(np.logical_or.reduce(list(there.values()))))

@@ -15,19 +15,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rales.errors import UsageError
+from rales.errors import FileError, MissingFileError, UsageError
 from rales.files import seals
 from rales.files.atomic import atomic_write, remove_abandoned, written_by_library
 from rales.files.csv_cells import encodable
 from rales.files.json_files import parse_json
 from rales.inference.audio_reader import CYCLES, is_url
-from rales.inference.predictor import load
+from rales.inference.load_model import load_model
 from rales.optional_packages import reason, require_packages
 from rales.training.run_records import check_fields
 
 COLUMNS = {"recording": "OU", "cycle": "iu", "start_s": "fiu", "end_s": "fiu", "path": "OU"}  # kinds of numpy
 MOST_UNPACKED = 10  # numbers a byte of a Parquet file: it packs what repeats itself, and vectors hardly do
-SET = "an embedding file of `rales embed`"
+EMBEDDING_FILE = "an embedding file of `rales embed`"
 EXACT_UP_TO = 100_000  # vectors: below, comparing with every one takes milliseconds and misses none
 
 Vectors = NDArray[np.float32]
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class About:
+class EmbeddingRecord:
     """What made an embedding file."""
 
     model: str = ""
@@ -79,7 +79,7 @@ def read_rows(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
     Errors: a file that is none, or is damaged.
     """
-    with embedding_file(path) as seal:
+    with checked_embedding_file(path) as seal:
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
@@ -89,7 +89,7 @@ def read_rows(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
             arrays = read_arrays(path, (*COLUMNS, "about"))
             table, told = pd.DataFrame({name: arrays[name] for name in COLUMNS}), str(arrays["about"])
         about = parse_json(told, "what made it", "it is damaged")
-        check_fields(About, about, "what made it")
+        check_fields(EmbeddingRecord, about, "what made it")
         for name, kinds in COLUMNS.items():
             values = table[name].to_numpy()
             if values.dtype.kind not in kinds or (kinds == "fiu" and not np.isfinite(values).all()):
@@ -102,9 +102,9 @@ def read_rows(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 def read_vectors(path: Path) -> Vectors:
     """Embedding file -> (rows, features) float32, finite, one for each of `read_rows`. Errors: as there."""
-    with embedding_file(path):
+    with checked_embedding_file(path):
         if path.suffix == ".parquet":
-            vectors = vectors_of_parquet(path)
+            vectors = read_parquet_vectors(path)
         else:
             vectors = read_arrays(path, (*COLUMNS, "vectors"))["vectors"]
         if vectors.dtype.kind != "f" or not np.isfinite(vectors).all():
@@ -113,17 +113,17 @@ def read_vectors(path: Path) -> Vectors:
 
 
 @contextmanager
-def embedding_file(path: Path) -> Iterator[str]:
+def checked_embedding_file(path: Path) -> Iterator[str]:
     """-> the seal of a whole file; whatever its readers raise -> a sentence that names the file."""
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; `rales embed` makes embedding files")
+        raise MissingFileError(path, "no such file; `rales embed` makes embedding files")
     if not path.is_file():
-        raise ValueError(f"{path}: a folder, a pipe or a device; `rales embed` makes embedding files")
-    seal = seals.check(path, SET)
+        raise FileError(path, "a folder, a pipe or a device; `rales embed` makes embedding files")
+    seal = seals.check(path, EMBEDDING_FILE)
     try:
         yield seal
     except Exception as error:  # each reader has its own for damage
-        raise ValueError(f"{path}: not {SET} ({reason(error)}); embed again") from error
+        raise FileError(path, f"not {EMBEDDING_FILE} ({reason(error)}); embed again") from error
 
 
 def read_arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
@@ -136,7 +136,7 @@ def read_arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
             member = packed.getinfo(f"{name}.npy")
             if member.compress_type != zipfile.ZIP_STORED:
                 raise ValueError(f"{name} is packed, though `rales embed` packs nothing")
-            shapes[name] = declared_shape(packed, member)
+            shapes[name] = read_declared_shape(packed, member)
         rows = shapes["cycle"]
         for name, shape in shapes.items():
             axes = {"about": 0, "vectors": 2}.get(name, 1)
@@ -148,7 +148,7 @@ def read_arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
     return found
 
 
-def declared_shape(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[int, ...]:
+def read_declared_shape(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[int, ...]:
     """Array in a zip -> its shape as its head says. Errors: the array is not just as large as that."""
     with packed.open(member) as file:
         version = np.lib.format.read_magic(file)
@@ -160,7 +160,7 @@ def declared_shape(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[in
     return tuple(shape)
 
 
-def vectors_of_parquet(path: Path) -> NDArray[Any]:
+def read_parquet_vectors(path: Path) -> NDArray[Any]:
     """.parquet -> (rows, features), read a thousand rows at a time. Errors: rows of different lengths, or many more
     numbers than a file of that size can hold."""
     import pyarrow.parquet as pq
@@ -181,7 +181,7 @@ def vectors_of_parquet(path: Path) -> NDArray[Any]:
     return np.concatenate(parts)
 
 
-def index_of(path: Path, seal: str) -> Any:
+def open_index(path: Path, seal: str) -> Any:
     """Embedding file and its seal -> its index (usearch), memory-mapped from the file beside it; made if missing,
     damaged, or of other vectors, as its end says."""
     from usearch.index import Index
@@ -209,23 +209,23 @@ def index_of(path: Path, seal: str) -> Any:
     return index
 
 
-def search(query: str, path: Path, top: int = 10, model: str | None = None) -> pd.DataFrame:
+def search_similar(query: str, path: Path, top: int = 10, model: str | None = None) -> pd.DataFrame:
     """Name of a row in the embedding file, or any recording (with #cycle or without) -> its `nearest`; the recording
     is embedded by `model`, which must be the one that made the file."""
     require_packages("rales search", "search", "usearch")
-    found = nearest(path, query, top)
+    found = find_nearest(path, query, top)
     if found is not None:
         return found
     recording, cycle = (query, None) if Path(query).is_file() else split_cycle(query)
     if not is_url(recording) and not Path(recording).exists():
-        raise ValueError(f"{query}: neither a recording in {path} nor a file; write name, name#cycle or a path")
+        raise FileError(query, f"neither a recording in {path} nor a file; write name, name#cycle or a path")
     _, about = read_rows(path)
-    classifier = load(model)
+    classifier = load_model(model)
     if about.get("model") != classifier.digest:
-        raise ValueError(f"{path}: made by another model; give that one with --model, or embed again with this one")
+        raise FileError(path, "made by another model; give that one with --model, or embed again with this one")
     layer, cycles = about.get("layer", "fused"), about.get("cycles", "auto")
     if cycles not in CYCLES or (isinstance(layer, str) and layer != "fused"):
-        raise ValueError(f"{path}: made of layer {layer!r} and cycles {cycles!r}, which are none; embed again")
+        raise FileError(path, f"made of layer {layer!r} and cycles {cycles!r}, which are none; embed again")
     gate = about.get("quality") == "on"
     chosen = None if layer == "fused" else layer
     table = classifier.embed_table(recording, layer=chosen, cycles=cycles, quality=gate)
@@ -233,12 +233,12 @@ def search(query: str, path: Path, top: int = 10, model: str | None = None) -> p
         table = table[table["cycle"] == cycle]
     if table.empty:
         raise ValueError("; ".join(table.attrs["not_judged"]) or f"{query}: the recording has no cycle {cycle}")
-    result = nearest(path, np.stack(table["vector"].to_list()).mean(axis=0), top)
+    result = find_nearest(path, np.stack(table["vector"].to_list()).mean(axis=0), top)
     assert result is not None
     return result
 
 
-def nearest(path: Path, query: Vectors | str, top: int = 10) -> pd.DataFrame | None:
+def find_nearest(path: Path, query: Vectors | str, top: int = 10) -> pd.DataFrame | None:
     """Embedding file and a vector (D,), or the name of a row in the file (recording, path, with #cycle or without) ->
     the `top` rows nearest in angle, with `similarity` (cosine); None for a name that the file does not have.
     `.attrs["namesakes"]` are names in the answer that several recordings of the file have.
@@ -246,17 +246,17 @@ def nearest(path: Path, query: Vectors | str, top: int = 10) -> pd.DataFrame | N
     A named recording's vector is the mean of its rows', and its own rows are left out of the answer.
     """
     rows, _ = read_rows(path)
-    index = index_of(path, rows.attrs["seal"])
+    index = open_index(path, rows.attrs["seal"])
     own = np.zeros(len(rows), dtype=bool)
     if isinstance(query, str):
-        own = named(rows, query)
+        own = match_rows(rows, query)
         if not own.any():
             return None
         vector = np.stack([index.get(int(key)) for key in np.flatnonzero(own)]).mean(axis=0)
     else:
         vector = query
     if vector.shape != (index.ndim,):
-        raise ValueError(f"{path}: holds vectors of {index.ndim} numbers, the query has {vector.size}; embed it alike")
+        raise FileError(path, f"holds vectors of {index.ndim} numbers, the query has {vector.size}; embed it alike")
     found = index.search(vector, min(top + int(own.sum()), len(rows)), exact=len(rows) <= EXACT_UP_TO)
     kept = [(key, 1 - distance) for key, distance in zip(found.keys, found.distances, strict=True) if not own[key]]
     table = rows.iloc[[int(key) for key, _ in kept[:top]]].reset_index(drop=True)
@@ -265,7 +265,7 @@ def nearest(path: Path, query: Vectors | str, top: int = 10) -> pd.DataFrame | N
     return table.assign(similarity=[float(similarity) for _, similarity in kept[:top]])
 
 
-def named(rows: pd.DataFrame, name: str) -> NDArray[np.bool_]:
+def match_rows(rows: pd.DataFrame, name: str) -> NDArray[np.bool_]:
     """Rows of an embedding set and `recording` or `recording#cycle` (or a path) -> which rows are meant.
 
     Errors: a name that more than one recording has, or that is one recording's name and a cycle of another.
@@ -278,9 +278,10 @@ def named(rows: pd.DataFrame, name: str) -> NDArray[np.bool_]:
     part = (rows["recording"] == recording) & (rows["cycle"] == cycle)
     meant = by_path if by_path.any() else whole | part
     if len(paths := rows.loc[meant, "path"].unique()) > 1:
-        raise ValueError(
-            f"{name}: {len(paths)} recordings could be meant; give the path of one, with #cycle or without: "
-            f"{', '.join(map(str, paths))}"
+        raise FileError(
+            name,
+            f"{len(paths)} recordings could be meant; give the path of one, with #cycle or without: "
+            f"{', '.join(map(str, paths))}",
         )
     return np.asarray(meant)
 

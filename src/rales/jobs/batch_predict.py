@@ -20,22 +20,23 @@ from rales import parallel
 from rales.data import manifest as table
 from rales.data.annotation_dialects import Row
 from rales.data.corpus import Source, read_collection
-from rales.errors import UsageError
+from rales.errors import FileError, UsageError
 from rales.evaluation import predictions
-from rales.export.engine_selection import load
+from rales.export.engine_selection import load_with_engine
 from rales.files.atomic import lock_folder, make_folder, remove_abandoned
 from rales.files.csv_cells import one_line
 from rales.files.json_files import to_jsonable
 from rales.files.writers import write_json
-from rales.inference import audio_reader, prediction_writers, predictor
+from rales.inference import audio_reader, prediction_writers
+from rales.inference.predictor import Predictor
 from rales.optional_packages import reason
 from rales.progress import progress_bar
 from rales.training import run_folder
 from rales.training.distributed import count_processors
 
-SHARD = 1000  # recordings: some 7,000 cycles, 1 MB; ten million recordings are 10,000 shards
+SHARD_RECORDINGS = 1000  # recordings: some 7,000 cycles, 1 MB; ten million recordings are 10,000 shards
 RETRIES = 3  # of a shard whose worker died
-KINDS = ("cycles", "summary", "status")  # folders of shards, in the order of writing
+SHARD_FOLDERS = ("cycles", "summary", "status")  # folders of shards, in the order of writing
 
 
 class Shard(NamedTuple):
@@ -49,7 +50,7 @@ class Shard(NamedTuple):
         return hash(self.number)
 
 
-def run(
+def predict_manifest(
     manifest: Path,
     out: Path,
     *,
@@ -57,7 +58,7 @@ def run(
     cluster: str = "local",
     processes: int | None = None,
     address: str | None = None,
-    shard: int = SHARD,
+    shard: int = SHARD_RECORDINGS,
     cycles: str = "auto",
     min_confidence: float = 0.0,
     threshold: Any = None,
@@ -83,18 +84,18 @@ def run(
     collection = read_collection([manifest], part="all")
     (source,) = collection.sources
     check_urls(manifest, source, urls)
-    rows = rows_of(manifest, source) if cycles == "auto" else {}
-    classifier = load(model)
+    rows = read_manifest_rows(manifest, source) if cycles == "auto" else {}
+    classifier = load_with_engine(model)
     decision = classifier.decision(min_confidence, threshold)
     told = {name: value for name, value in vars(decision).items() if name != "caution"}  # is the model's
     job = {"recordings": collection.facts()["digest"], "model": classifier.digest, "shard": shard}
-    job |= {"cycles": cycles, "quality": quality, "decision": told, **({"rows": digest_of(rows)} if rows else {})}
+    job |= {"cycles": cycles, "quality": quality, "decision": told, **({"rows": digest_rows(rows)} if rows else {})}
     file = str(Path(model).resolve()) if model and Path(model).exists() else model
     shared = (str(out.resolve()), file, decision, cycles, quality)
 
     with lock_folder(out):
-        begin(out, job)
-        waiting = (part for part in shards(source, shard, rows) if not done(out, part.number))
+        prepare_folder(out, job)
+        waiting = (part for part in split_into_shards(source, shard, rows) if not is_done(out, part.number))
         found: Generator[tuple[Shard, Any]]
         if cluster == "ray":
             found = parallel.on_ray(
@@ -107,13 +108,13 @@ def run(
         total = -(-len(source.used) // shard)
         with closing(found):  # also after Ctrl-C, when it would wait for its workers
             bar = progress_bar(found, shown=progress, total=total, desc="predict", unit="shard")
-            problems = [
+            failed = [
                 f"shard {part.number} ({len(part.paths)} recordings from {part.paths[0]} on): {error}"
                 for part, error in bar
                 if error is not None
             ]
         remove_half_written(out)
-        return outcome(out, len(source.used), problems)
+        return count_outcome(out, len(source.used), failed)
 
 
 def check_urls(manifest: Path, source: Source, allowed: Sequence[str]) -> None:
@@ -121,7 +122,7 @@ def check_urls(manifest: Path, source: Source, allowed: Sequence[str]) -> None:
     import pyarrow.compute as pc
 
     named = source.used.filter(pc.match_substring(source.used, "://")).to_pylist()
-    refused = [url for url in named if not any(lies_in(url, place) for place in allowed)]
+    refused = [url for url in named if not any(is_inside(url, place) for place in allowed)]
     if refused:
         place = refused[0][: refused[0].find("/", refused[0].find("://") + 3) + 1] or refused[0]
         raise UsageError(
@@ -130,7 +131,7 @@ def check_urls(manifest: Path, source: Source, allowed: Sequence[str]) -> None:
         )
 
 
-def lies_in(url: str, place: str) -> bool:
+def is_inside(url: str, place: str) -> bool:
     """Whether an address lies in a place such as s3://bucket/folder; `..` and fsspec's chains (`::`) lead out of it,
     also where they are quoted, once or more."""
     plain = url
@@ -143,7 +144,7 @@ def predict_shard(
     part: Shard, out: str, model: str | None, decision: predictions.Decision, where: str = "auto", quality: bool = True
 ) -> None:
     """Write one shard's files, in a worker."""
-    classifier, folder, name = loaded(model), Path(out), part_name(part.number)
+    classifier, folder, name = load_worker_model(model), Path(out), shard_file_name(part.number)
     status, summary, problems = list[pd.DataFrame](), list[pd.DataFrame](), list[str]()
 
     def passing() -> Iterator[pd.DataFrame]:
@@ -159,75 +160,77 @@ def predict_shard(
 
 
 @functools.cache
-def loaded(model: str | None) -> predictor.Model:
+def load_worker_model(model: str | None) -> Predictor:
     """One model a worker, on one thread: there is a worker for every processor."""
     import torch
 
     torch.set_num_threads(1)
-    return load(model)
+    return load_with_engine(model)
 
 
-def rows_of(manifest: Path, source: Source) -> dict[str, list[Row]]:
+def read_manifest_rows(manifest: Path, source: Source) -> dict[str, list[Row]]:
     """Manifest -> recording -> the rows that give its cycles; a folder of manifests gives none."""
     if manifest.is_dir():
         return {}
-    return {place(source, name): rows for name, rows in table.spans_of(manifest).items()}
+    return {locate_recording(source, name): rows for name, rows in table.spans_of(manifest).items()}
 
 
-def digest_of(rows: Mapping[str, list[Row]]) -> str:
+def digest_rows(rows: Mapping[str, list[Row]]) -> str:
     """Rows -> SHA-256: with other cycles it is another job."""
     told = sorted((path, *sorted(row.cells.items())) for path, found in rows.items() for row in found)
     return hashlib.sha256(repr(told).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def place(source: Source, name: str) -> str:
+def locate_recording(source: Source, name: str) -> str:
     """Recording as its manifest names it -> its path or URL."""
     return name if audio_reader.is_url(name) else str(source.base / name)
 
 
-def shards(source: Source, size: int, rows: Mapping[str, list[Row]] | None = None) -> Iterator[Shard]:
+def split_into_shards(source: Source, size: int, rows: Mapping[str, list[Row]] | None = None) -> Iterator[Shard]:
     """Recordings of a manifest, and rows that give the cycles of some -> its stretches, in order."""
     rows = rows or {}
     for number, start in enumerate(range(0, len(source.used), size)):
-        paths = tuple(place(source, name) for name in source.used.slice(start, size).to_pylist())
+        paths = tuple(locate_recording(source, name) for name in source.used.slice(start, size).to_pylist())
         yield Shard(number, paths, {path: rows[path] for path in paths if path in rows})
 
 
-def part_name(number: int) -> str:
+def shard_file_name(number: int) -> str:
     return f"part-{number:06d}.parquet"
 
 
-def done(out: Path, number: int) -> bool:
-    return (out / "status" / part_name(number)).exists()
+def is_done(out: Path, number: int) -> bool:
+    return (out / "status" / shard_file_name(number)).exists()
 
 
-def begin(out: Path, job: dict[str, Any]) -> None:
+def prepare_folder(out: Path, job: dict[str, Any]) -> None:
     """Make the folder, or go on in that of the same job. Errors: a folder of something else."""
     if (out / "job.json").exists():
         stored = run_folder.read_json(out / "job.json")
         differs = [key for key in job if to_jsonable(job[key]) != stored.get(key)]
         if differs:
-            raise ValueError(f"{out}: holds a job of other {', '.join(differs)}; choose another --out")
+            raise FileError(out, f"holds a job of other {', '.join(differs)}; choose another --out")
     elif found := run_folder.unexpected_files(out):
-        raise ValueError(f"{out}: not a folder of predictions, but it holds {found[0]}; choose an empty --out")
+        raise FileError(out, f"not a folder of predictions, but it holds {found[0]}; choose an empty --out")
     else:
         write_json(out / "job.json", job)  # before all else: a folder without it is somebody else's
     remove_half_written(out)
-    for kind in KINDS:
+    for kind in SHARD_FOLDERS:
         make_folder(out / kind)
 
 
 def remove_half_written(out: Path) -> None:
     """Remove what killed workers left half-written."""
-    for kind in KINDS:
+    for kind in SHARD_FOLDERS:
         remove_abandoned(out / kind)
 
 
-def outcome(out: Path, expected: int, problems: list[str]) -> dict[str, Any]:
-    """Finished shards -> counts. Errors: a recording that is missing though no shard failed."""
+def count_outcome(out: Path, expected: int, failed_shards: Sequence[str]) -> dict[str, Any]:
+    """Finished shards, and a sentence for each that failed -> counts. Errors: a recording that is missing though no
+    shard failed."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    problems = list(failed_shards)
     counts = {"recordings": 0, "ok": 0, "failed": 0, "cycles": 0, "not_judged": 0, "seconds_of_sound": 0.0}
     for path in sorted((out / "status").glob("part-*.parquet")):
         try:
@@ -235,9 +238,10 @@ def outcome(out: Path, expected: int, problems: list[str]) -> dict[str, Any]:
             failed = shard.filter(pc.equal(shard["status"], "failed"))
             sums = [pc.sum(shard[name]).as_py() or 0 for name in ("cycles", "not_judged", "duration_s")]
         except (OSError, ValueError, KeyError, NotImplementedError) as error:
-            raise ValueError(
-                f"{path}: damaged, no status of a shard ({reason(error)}); remove it, and the same command "
-                "computes the shard again"
+            raise FileError(
+                path,
+                f"damaged, no status of a shard ({reason(error)}); remove it, and the same command "
+                "computes the shard again",
             ) from error
         counts["recordings"] += len(shard)
         counts["failed"] += len(failed)
@@ -246,6 +250,6 @@ def outcome(out: Path, expected: int, problems: list[str]) -> dict[str, Any]:
         counts["seconds_of_sound"] += sums[2]
         problems += failed["sentence"].to_pylist()[: max(0, 20 - len(problems))]
     counts["ok"] = counts["recordings"] - counts["failed"]
-    if counts["recordings"] != expected and not any(problem.startswith("shard ") for problem in problems):
-        raise ValueError(f"{out}: {counts['recordings']} of {expected} recordings; remove the folder and start again")
+    if counts["recordings"] != expected and not failed_shards:
+        raise FileError(out, f"{counts['recordings']} of {expected} recordings; remove the folder and start again")
     return {**counts, "waiting": expected - counts["recordings"], "problems": problems, "notice": predictions.NOTICE}

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from rales.errors import FileProblem
 from rales.evaluation import metrics
 from rales.files.csv_cells import restored_table
 from rales.files.json_files import flatten_json
@@ -89,7 +90,7 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[LeftOut]]:
         try:
             found.append(read_run(folder))
         except (OSError, ValueError) as error:
-            left_out.append(LeftOut(folder, str(error).replace(f"{folder}/", "")))
+            left_out.append(LeftOut(folder, sentence_inside(error, folder)))
     empty = [path for path in paths if not run_folders([path])]
     left_out += [LeftOut(path, "no run folder in it" if path.exists() else "no such folder") for path in empty]
     first: dict[str, Run] = {}
@@ -237,6 +238,13 @@ def read_layer_weights(folder: Path) -> pd.Series | None:
     return series
 
 
+def sentence_inside(error: Exception, folder: Path) -> str:
+    """Error about a file of a folder -> its sentence, with the file's path from there on."""
+    if isinstance(error, FileProblem) and folder in Path(error.path).parents:
+        return error.sentence(str(Path(error.path).relative_to(folder)))
+    return str(error)
+
+
 def read_evaluation(path: Path) -> dict[str, Any]:
     """evaluation.json -> its object, empty if there is no readable one: predictions.csv is what counts."""
     try:
@@ -252,7 +260,7 @@ def evaluation_problems(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
-        return [str(error).replace(f"{path.parent}/", "")]
+        return [sentence_inside(error, path.parent)]
     return []
 
 

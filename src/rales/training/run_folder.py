@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rales.errors import FileError, MissingFileError
 from rales.files import seals
 from rales.files.atomic import atomic_write, check_name, make_folder, sync_folder
 from rales.files.json_files import DAMAGED, flatten_json, parse_json, read_json_lines, to_jsonable
@@ -47,12 +48,12 @@ def begin_run(folder: Path, record: Mapping[str, Any]) -> bool:
     make_folder(folder)
     if not (folder / "config.json").exists():
         if found := unexpected_files(folder):
-            raise ValueError(f"{folder}: not a run folder, but it holds {', '.join(found[:3])}; choose an empty --out")
+            raise FileError(folder, f"not a run folder, but it holds {', '.join(found[:3])}; choose an empty --out")
         write_json(folder / "config.json", record)
         return False
     stored = read_json(folder / "config.json")
     if "recipe" not in stored:
-        raise ValueError(f"{folder}: not a run folder, its config.json is of something else; choose an empty --out")
+        raise FileError(folder, "not a run folder, its config.json is of something else; choose an empty --out")
     if not (folder / "done").exists() and not has_resume(folder):  # stopped before the first epoch was done
         for file in (*(folder / name for name in EARLY), *folder.glob("checkpoint-*.safetensors")):
             file.unlink(missing_ok=True)  # maybe of other settings
@@ -66,10 +67,11 @@ def begin_run(folder: Path, record: Mapping[str, Any]) -> bool:
     differences = [key for key in differences if not key.startswith(ignored)]
     if differences:
         key = differences[0]
-        raise ValueError(
-            f"{folder}: holds a run of other settings ({key} is {there.get(key)!r} there, "
+        raise FileError(
+            folder,
+            f"holds a run of other settings ({key} is {there.get(key)!r} there, "
             f"{asked.get(key)!r} here{f', and {len(differences) - 1} more' if len(differences) > 1 else ''}); "
-            "choose another --out or remove the folder"
+            "choose another --out or remove the folder",
         )
     clear_leftovers(folder)
     return finished
@@ -91,9 +93,10 @@ def check_same_run(path: Path, stored: Mapping[str, Any], record: Mapping[str, A
     asked, there = flatten_json(to_jsonable(record)), flatten_json(stored)
     known = [key for key in asked if key.startswith(("recipe", "config.", "seed", "split.digest"))]
     if different := next((key for key in known if asked[key] != there.get(key)), None):
-        raise ValueError(
-            f"{path}: is of another run ({different} is {there.get(different)!r} there, {asked[different]!r} here); "
-            "put its own back, or train again in an empty folder"
+        raise FileError(
+            path,
+            f"is of another run ({different} is {there.get(different)!r} there, {asked[different]!r} here); "
+            "put its own back, or train again in an empty folder",
         )
 
 
@@ -110,7 +113,7 @@ def stored_precision(folder: Path) -> str | None:
     computed_in = read_json(folder / "config.json").get("computed_in")
     precision = computed_in.get("precision") if isinstance(computed_in, dict) else None
     if precision not in ("float32", "bf16"):
-        raise ValueError(f"{folder / 'config.json'}: has no usable `computed_in.precision`; {DAMAGED}")
+        raise FileError(folder / "config.json", f"has no usable `computed_in.precision`; {DAMAGED}")
     return str(precision)
 
 
@@ -148,7 +151,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     lines = read_json_lines(path)
     for number, line in enumerate(lines, start=1):
         if not isinstance(line, dict) or type(line.get("epoch")) is not int:
-            raise ValueError(f"{path}, line {number}: no figures of an `epoch`; {DAMAGED}")
+            raise FileError(path, line=number, reason=f"no figures of an `epoch`; {DAMAGED}")
     return lines
 
 
@@ -156,7 +159,7 @@ def truncate_metrics(folder: Path, epoch: int) -> None:
     """Drop the metrics of epochs after `epoch`: a killed run repeats them. Errors: one before it is not there."""
     kept = [line for line in read_metrics(folder) if line["epoch"] <= epoch]
     if missing := set(range(1, epoch + 1)) - {line["epoch"] for line in kept}:
-        raise ValueError(f"{folder / 'metrics.jsonl'}: holds nothing of epoch {min(missing)}; {DAMAGED}")
+        raise FileError(folder / "metrics.jsonl", f"holds nothing of epoch {min(missing)}; {DAMAGED}")
     with atomic_write(folder / "metrics.jsonl") as path:
         path.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
@@ -167,7 +170,7 @@ def read_notes(folder: Path) -> list[dict[str, Any]]:
     lines = read_json_lines(path) if path.exists() else []
     for number, note in enumerate(lines, start=1):
         if not isinstance(note, dict) or not all(isinstance(note.get(name), str) for name in ("recording", "what")):
-            raise ValueError(f"{path}, line {number}: no note on a `recording`; {DAMAGED}")
+            raise FileError(path, line=number, reason=f"no note on a `recording`; {DAMAGED}")
     return lines
 
 
@@ -206,26 +209,25 @@ def save_tensors(
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Checkpoint written by `save_tensors` -> (tensors, record); anything else, or other bytes, is a sentence."""
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such checkpoint; a run folder holds best.safetensors once an epoch is done"
-        )
+        raise MissingFileError(path, "no such checkpoint; a run folder holds best.safetensors once an epoch is done")
     check_name(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if "rales" not in metadata:
-                raise ValueError(
-                    f"{path}: a safetensors file without a Rales record, so it is no trained model; "
-                    "pre-trained encoders go in with --weights"
+                raise FileError(
+                    path,
+                    "a safetensors file without a Rales record, so it is no trained model; "
+                    "pre-trained encoders go in with --weights",
                 )
             seals.check(path, "a checkpoint of Rales")
             record = parse_json(metadata["rales"], f"{path}: its record", "train or copy it again")
             if not isinstance(record, dict):
-                raise ValueError(f"{path}: its record is no object; train or copy it again")  # noqa: TRY004
+                raise FileError(path, "its record is no object; train or copy it again")
             record.pop("seal", None)  # of this file alone
             return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path}: damaged, cut or not a safetensors file ({error}); train or copy it again") from error
+        raise FileError(path, f"damaged, cut or not a safetensors file ({error}); train or copy it again") from error
 
 
 def save_resume(folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
@@ -278,9 +280,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = read_json_file(path)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: no such file; is {path.parent} a run folder?") from error
+        raise MissingFileError(path, f"no such file; is {path.parent} a run folder?") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: holds a JSON {type(value).__name__}, expected an object")  # noqa: TRY004
+        raise FileError(path, f"holds a JSON {type(value).__name__}, expected an object")
     return value
 
 

@@ -121,13 +121,13 @@ def write(form: str, recording: str, path: str, rows: Sequence[Row]) -> str:
         )
     table = tabulated(recording, path, rows)
     if form == "csv":
-        return prediction_writers.csv_text(table)
+        return prediction_writers.format_csv(table)
     if form == "audacity":  # a probability stands beside the model's own label only
         table[PROBABILITIES] = table[PROBABILITIES].mask(table["confirmed"].astype(bool))
-        return prediction_writers.label_text(prediction_writers.audacity(table), form)
-    selections = prediction_writers.raven(table)
+        return prediction_writers.format_labels(prediction_writers.audacity_labels(table), form)
+    selections = prediction_writers.raven_selections(table)
     selections["Confirmed"] = table["confirmed"].to_numpy()
-    return prediction_writers.label_text(selections, form)
+    return prediction_writers.format_labels(selections, form)
 
 
 def tabulated(recording: str, path: str, rows: Sequence[Row]) -> pd.DataFrame:

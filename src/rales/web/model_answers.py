@@ -13,7 +13,8 @@ import pandas as pd
 from rales.audio import io, quality
 from rales.evaluation import predictions
 from rales.files.json_files import to_jsonable
-from rales.inference import attribution, audio_reader, predictor
+from rales.inference import attribution, audio_reader
+from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
 
 Row = dict[str, Any]
@@ -24,7 +25,7 @@ LOWEST_HZ, HIGHEST_HZ = 50.0, 8000.0  # of every front-end's log-mel
 SHORTEST_PICTURE = 400  # samples that one spectrum takes
 
 
-def predict_file(model: predictor.Model, sound: Path, recording: str) -> list[Row]:
+def predict_file(model: Predictor, sound: Path, recording: str) -> list[Row]:
     """Decoded sound, and an annotation if one lies beside it -> a row per cycle with the columns of `rales predict`."""
     table = model.predict([sound])
     table["recording"], table["path"] = recording, recording
@@ -32,7 +33,7 @@ def predict_file(model: predictor.Model, sound: Path, recording: str) -> list[Ro
     return rows
 
 
-def score_spans(model: predictor.Model, sound: Path, spans: Sequence[Span]) -> list[Row]:
+def score_spans(model: Predictor, sound: Path, spans: Sequence[Span]) -> list[Row]:
     """Decoded sound and stretches (start, end) in seconds -> start_s, end_s, label and p_… of each, quality and reason.
 
     A person has marked them as breaths, so only a lack of sound leaves one without a label (see recordings.pieces).
@@ -62,15 +63,14 @@ def quality_of(rows: Sequence[Row]) -> Row:
     return {"judged": len(refused) < len(rows) or not rows, "quality": name, "quality_reason": reason}
 
 
-def why(model: predictor.Model, sound: Path, span: Span, target: str | None) -> Row:
+def why(model: Predictor, sound: Path, span: Span, target: str | None) -> Row:
     """Decoded sound, one stretch, class (None: the one predicted) -> its explanation (see schemas.Explanation).
 
     The clip that the model sees holds a short cycle several times; contributions of its copies are added up, and what
     lies behind the clip's end has none. Errors: a model that does not look at a log-mel picture, holds no network (an
     artefact of `rales export`) or does not know the class.
     """
-    if "export" in model.record:
-        raise ValueError("an exported artefact gives probabilities only; serve its run folder to see why")
+    _ = model.torch_engine  # said before anything is computed, if it is an artefact
     if target is not None and target not in model.classes:
         raise ValueError(f"the model does not know {target}; it tells {', '.join(model.classes)} apart")
 
@@ -81,7 +81,7 @@ def why(model: predictor.Model, sound: Path, span: Span, target: str | None) -> 
     if target is None:
         raise ValueError(f"not judged, so there is nothing to explain: {row['quality_reason']}")
 
-    found = attribution.attribution(model, prepared, target)
+    found = attribution.attribute_patches(model, prepared, target)
     audio, (start_s, end_s) = model.recipe.audio, span
     length_s = end_s - start_s
     width_s = found.time_s[0] * 2  # times are the centres of patches of equal width

@@ -4,9 +4,9 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from rales.export.artefact import FORMATS
-from rales.export.engine_selection import load
-from rales.inference import predictor
+from rales.export.engine_selection import artefact_format, load_with_engine
+from rales.inference.load_model import DEFAULT, DEFAULT_FOLDER
+from rales.inference.predictor import Predictor
 from rales.report.load_runs import run_folders
 from rales.training import run_folder
 
@@ -19,10 +19,10 @@ class Shelf:
     def __init__(self, default: str | None, folder: Path | None) -> None:
         """`default` is a run folder, checkpoint file or artefact, None for the package's own; `folder` holds runs."""
         self.folder = folder
-        own = str(predictor.DEFAULT_FOLDER / "model.safetensors")
-        self.default = predictor.DEFAULT if default in (None, predictor.DEFAULT) else Path(str(default)).absolute().name
-        self.sources = {self.default: own if self.default == predictor.DEFAULT else str(default)}
-        self.loaded: OrderedDict[str, predictor.Model] = OrderedDict()
+        own = str(DEFAULT_FOLDER / "model.safetensors")
+        self.default = DEFAULT if default in (None, DEFAULT) else Path(str(default)).absolute().name
+        self.sources = {self.default: own if self.default == DEFAULT else str(default)}
+        self.loaded: OrderedDict[str, Predictor] = OrderedDict()
         self.told: dict[str, dict[str, Any]] = {}
         self.look()
 
@@ -67,10 +67,10 @@ class Shelf:
             raise KeyError(f"no model {name!r} here; GET /models lists those that are")
         return name
 
-    def model(self, name: str) -> predictor.Model:
+    def model(self, name: str) -> Predictor:
         """Name -> the model, loaded if it is not; called by the model's thread alone. Errors as those of `load`."""
         if name not in self.loaded:
-            self.loaded[name] = load(self.sources[name], engine_of(self.sources[name]))
+            self.loaded[name] = load_with_engine(self.sources[name], engine_of(self.sources[name]))
             self.told[name] = told(self.loaded[name].record)
         self.loaded.move_to_end(name)
         while len(self.loaded) > HELD:
@@ -88,7 +88,7 @@ class Shelf:
 
 def engine_of(source: str) -> str:
     """A run computes in torch, as the command does without a word about engines; an artefact is its own engine."""
-    return "auto" if Path(source).suffix in (file.SUFFIX for file in FORMATS.values()) else "torch"
+    return "auto" if artefact_format(Path(source)) else "torch"
 
 
 def told(record: dict[str, Any]) -> dict[str, Any]:

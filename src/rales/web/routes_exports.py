@@ -67,7 +67,7 @@ def add(app: "FastAPI", service: Service) -> None:
                 tables[stem] = cycle_edits.tabulated(recording["name"], recording["path"], lines(recording))
                 written.append(f"{file}: {account(recording)}")
             if format == "csv" and tables:
-                archive.writestr(MANIFEST, prediction_writers.csv_text(manifest(tables)))
+                archive.writestr(MANIFEST, prediction_writers.format_csv(manifest(tables)))
             archive.writestr(README, readme(row["name"], format, written, left_out))
         return Response(content.getvalue(), media_type="application/zip", headers=attachment(row["name"], ".zip"))
 

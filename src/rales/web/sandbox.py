@@ -21,6 +21,7 @@ import numpy as np
 import soundfile
 
 from rales.audio import io
+from rales.errors import FileProblem
 from rales.web import platform_checks
 from rales.web.settings import MIB
 
@@ -84,7 +85,8 @@ def child(job: dict[str, Any], out: int) -> None:
     except TooLarge as error:
         answer(out, {"id": job["id"], "error": str(error), "large": True})
     except Exception as error:  # whatever a decoder raises at a stranger's file is that file's fault
-        answer(out, {"id": job["id"], "error": str(error).replace(f"{job['path']}: ", "")[:500], "large": False})
+        reason = error.reason if isinstance(error, FileProblem) else str(error)
+        answer(out, {"id": job["id"], "error": reason[:500], "large": False})
     os._exit(0)
 
 

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from filelock import Timeout
 
 from rales.data.annotations import read_annotation
+from rales.errors import FileProblem
 from rales.files.atomic import Lock, NoLocks, make_folder
 from rales.labels import CLASSES
 from rales.web import cycle_edits, model_answers, platform_checks
@@ -120,16 +121,16 @@ class Service:
         fault."""
         if not text.exists():
             return "", {"annotated": None, "classes": False}
-        found, called = read_annotation(text, duration_s), f"annotation of {name}"
+        called = f"annotation of {name}"
+        found = read_annotation(text, duration_s, called)
         if found.passed_over:
             text.unlink()
             return f"{called}: {found.passed_over}; passed over", {"annotated": None, "classes": False}
         if found.problems:
-            raise Refusal(422, found.problems[0].replace(str(text), called))
+            raise Refusal(422, found.problems[0])
         if len(found.cycles) > self.limits.cycles:
             raise Refusal(413, f"{called}: {len(found.cycles)} cycles, at most {self.limits.cycles} are taken")
-        note = found.note(text).replace(str(text), called)
-        return note, {"annotated": found.cycles, "classes": found.labelled}
+        return found.note(called), {"annotated": found.cycles, "classes": found.labelled}
 
     def keep(self, session: str, path: str, facts: Row, place: Path, *, only_new: bool = False) -> str:
         """A decoded folder becomes a recording of a session and waits for the model; -> its id.
@@ -348,15 +349,22 @@ def findings(cycles: list[Row]) -> dict[str, int]:
 
 def failure(error: Exception, sound: Path, name: str) -> Refusal:
     """What a model raised at a recording -> what is said about it; a fault of the service goes to its terminal too."""
+    if isinstance(error, FileProblem) and error.path == str(sound):
+        return Refusal(422, error.sentence(name))
     if isinstance(error, ValueError | OSError):
-        return Refusal(422, str(error).replace(str(sound), name) or f"{name}: cannot be classified")
+        return Refusal(422, without_path(error, sound, name) or f"{name}: cannot be classified")
     log.error("the model failed at %s", name, exc_info=error)
     if isinstance(error, MemoryError):
         return Refusal(503, f"{name}: not enough memory to classify it; try again later, or a shorter one")
-    what = str(error).partition("\n")[0].replace(str(sound), name)[:200] or "no reason given"
+    what = without_path(error, sound, name).partition("\n")[0][:200] or "no reason given"
     return Refusal(500, f"{name}: the model failed ({type(error).__name__}: {what}); the service's terminal shows more")
+
+
+def without_path(error: Exception, sound: Path, name: str) -> str:
+    """Error of a library -> its words, in which no visitor reads where this machine keeps a recording."""
+    return str(error).replace(str(sound), name)
 
 
 def is_full(error: BaseException) -> bool:
     """Whether an error says that the disk is full."""
-    return isinstance(error, OSError) and (error.errno == errno.ENOSPC or "disk is full" in str(error))
+    return isinstance(error, OSError) and error.errno == errno.ENOSPC

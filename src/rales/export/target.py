@@ -1,0 +1,61 @@
+"""What a format of exported artefacts has to know: one file with an `ExportTarget`, and a line in `artefact.py`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rales.inference.engines import ARTEFACT_SUFFIXES, Engine, Waveforms
+from rales.optional_packages import require_packages
+
+
+@dataclass(frozen=True)
+class ExportTarget:
+    """A format, and the functions that make, keep and run graphs of it.
+
+    Parameters
+    ----------
+    name
+        Word of `rales export --to` and of `--engine`.
+    precisions
+        The first is float32, whose answers are held to 1e-5.
+    packages
+        Package -> the extra of Rales that it is in.
+    make
+        Traced program, precision and prepared cycles (for int8) -> graph.
+    compile
+        Graph, or what `read` gave, and precision -> engine.
+    save
+        Write graph and record to a path, sealed; -> the files written.
+    read
+        Path -> what `compile` takes, and the record. Errors: other bytes than were written, another's file, each with
+        the path.
+    only_to_make
+        Packages that nobody needs who runs an artefact.
+    to_quantize
+        Packages that int8 needs beside.
+    """
+
+    name: str
+    precisions: tuple[str, ...]
+    packages: Mapping[str, str]
+    make: Callable[[torch.export.ExportedProgram, str, Waveforms | None], Any]
+    compile: Callable[[Any, str], Engine]
+    save: Callable[[Any, Path, dict[str, Any]], list[Path]]
+    read: Callable[[Path], tuple[Any, Any]]
+    only_to_make: Sequence[str] = ()
+    to_quantize: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def suffix(self) -> str:
+        """What the names of its files end in."""
+        return ARTEFACT_SUFFIXES[self.name]
+
+    def require_packages(self, precision: str = "float32", *, only_to_run: bool = False) -> None:
+        """Errors: a UsageError that says what to install if a package is missing."""
+        extra = self.to_quantize if precision == "int8" else {}
+        for package, of_extra in {**self.packages, **extra}.items():
+            if not (only_to_run and package in self.only_to_make):
+                require_packages("an artefact of `rales export`", of_extra, package)
