@@ -150,12 +150,12 @@ def test_a_folder_of_another_process_by_the_same_name_is_left_alone(
 def test_a_name_as_long_as_a_file_system_takes_can_be_written(tmp_path: Path, name: str) -> None:
     with atomic_write(tmp_path / name) as beside:
         beside.write_text("whole")
-        assert atomic.unfinished(tmp_path, f".{name}.") == [beside.parent]
+        assert atomic.unfinished_folders(tmp_path, f".{name}.") == [beside.parent]
     assert names(tmp_path) == [name]
     with atomic.own_folder(tmp_path, f".{name}.") as left:
         shutil.copytree(left, tmp_path / left.name.replace(left.name[-13:], "0123abcd.part"))
         atomic.remove_abandoned(tmp_path, f".{name}.")
-        assert atomic.unfinished(tmp_path) == [left]
+        assert atomic.unfinished_folders(tmp_path) == [left]
 
 
 # On the disk before it counts

@@ -16,7 +16,7 @@ from rales.cli.console import say
 from rales.config import to_dict
 from rales.data import audit
 from rales.data.corpus import read_collection
-from rales.files.csv_cells import encodable, one_line, restored_table
+from rales.files.csv_cells import make_encodable, one_line, restore_table
 from rales.inference import prediction_writers, predictor
 from rales.labels import CLASSES
 from rales.recipes.registry import make_recipe
@@ -60,7 +60,7 @@ def safe(text: str) -> bool:
 
 def test_names_are_shown_as_they_are_unless_they_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("anna.wav", "Patient Müller (2).wav", "患者\u3000一.wav", "naïve\u0301.wav", "a\\b.wav", "👶🏽.wav"):
-        assert one_line(name) == encodable(name) == name
+        assert one_line(name) == make_encodable(name) == name
     for raw, wanted in STRANGE.items():
         assert one_line(os.fsdecode(raw)) == f"{wanted}.wav"
     say("one\ntwo\x1b")
@@ -75,11 +75,11 @@ def test_tables(form: str, folder: Path, model: Path, tmp_path: Path, capsys: py
     readers: dict[str, Any] = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}
     table = readers[form](out)
     table = pd.DataFrame(json.loads(out.read_text())["cycles"]) if "recording" not in table else table
-    table = restored_table(table) if form == "csv" else table
-    names = {"good", *(encodable(os.fsdecode(name)).removesuffix(".wav") for name in STRANGE)}
+    table = restore_table(table) if form == "csv" else table
+    names = {"good", *(make_encodable(os.fsdecode(name)).removesuffix(".wav") for name in STRANGE)}
     assert set(table["recording"]) == names
     assert len({tuple(rows["p_normal"]) for _, rows in table.groupby("recording")}) == 1  # the others are unaffected
-    rows = restored_table(pd.read_csv(status))
+    rows = restore_table(pd.read_csv(status))
     assert sorted(rows["path"]) == sorted(f"{folder}/{name}.wav" for name in names)
     assert set(rows["status"]) == {"ok"}
     assert safe(status.read_text(encoding="utf-8"))
@@ -150,7 +150,7 @@ def test_search_finds_a_recording_by_its_path(
     code, printed, err = command(capsys, "search", query, "--in", out, "--json")
     assert code == 0, err
     document = json.loads(printed)
-    assert document["query"] == encodable(str(query))
+    assert document["query"] == make_encodable(str(query))
     assert len(document["nearest"]) == len(STRANGE)
     code, printed, err = command(capsys, "search", query, "--in", out)
     assert code == 0, err
@@ -170,7 +170,7 @@ def test_explain(raw: bytes, folder: Path, model: Path, tmp_path: Path, capsys: 
     assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")
     code, out, err = command(capsys, *words[:-2], "--json")
     assert code == 0, err
-    assert json.loads(out)["recording"] == encodable(os.fsdecode(raw).removesuffix(".wav"))
+    assert json.loads(out)["recording"] == make_encodable(os.fsdecode(raw).removesuffix(".wav"))
 
 
 def test_files_that_must_be_utf8_are_refused_in_words(

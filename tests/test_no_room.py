@@ -94,7 +94,7 @@ def test_a_batch_job_leaves_it_for_the_next_time(tmp_path: Path, monkeypatch: py
             except OSError as error:
                 yield task, error
 
-    monkeypatch.setattr("rales.parallel.in_processes", in_this_process)
+    monkeypatch.setattr("rales.parallel.run_in_processes", in_this_process)
     words = {"model": str(tmp_path / "model.safetensors"), "processes": 1, "quality": False}
     with monkeypatch.context() as patch:
         patch.setattr(tempfile, "TemporaryFile", lambda **_: FULL.open("r+b", buffering=0))

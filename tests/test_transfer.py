@@ -193,7 +193,7 @@ def test_a_run_that_is_not_finished_or_no_encoder_is_a_sentence(place: Path, tmp
             load_m2d(path)
     for text in ("[]", "{", '{"config": 3}'):
         save_file(plain, path, metadata={"rales": text, "seal": seals.UNSEALED})
-        seals.seal(path)
+        seals.seal_file(path)
         with pytest.raises(ValueError, match=r"model.safetensors: its record.*damaged"):
             load_m2d(path)
 

@@ -25,7 +25,7 @@ Work = Callable[..., Any]  # (task, *shared) -> result
 AHEAD = 2  # tasks a worker has before it: one it computes, one that waits
 
 
-def in_processes(
+def run_in_processes(
     work: Work, tasks: Iterable[Task], shared: tuple[Any, ...], *, processes: int, retries: int = 0
 ) -> Generator[tuple[Task, Any]]:
     """Tasks in processes that live on from task to task. A process that dies breaks the pool: what was in it is tried
@@ -36,15 +36,15 @@ def in_processes(
     while True:
         running: dict[Future[Any], Task] = {}
         ends_with, kept_open = context.Pipe(duplex=False)
-        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=follow, initargs=(ends_with,))
+        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent, initargs=(ends_with,))
         try:
             while True:
                 while again and len(running) < AHEAD * processes:
-                    with deaf_children():
+                    with ignore_interrupts_in_children():
                         running[pool.submit(work, again[0], *shared)] = again[0]
                     again.popleft()
                 for task in islice(waiting, AHEAD * processes - len(running)):
-                    with deaf_children():
+                    with ignore_interrupts_in_children():
                         running[pool.submit(work, task, *shared)] = task
                 if not running:
                     pool.shutdown()
@@ -69,7 +69,7 @@ def in_processes(
 
 
 @contextmanager
-def deaf_children() -> Iterator[None]:
+def ignore_interrupts_in_children() -> Iterator[None]:
     """Processes that are started here never hear of Ctrl-C, which a terminal sends to all: the one that started them
     does, ends them, and says so once. It hears of it after, if it was meanwhile."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
@@ -82,7 +82,7 @@ def deaf_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def follow(*others: Connection) -> None:
+def end_with_parent(*others: Connection) -> None:
     """A worker ends with the process that started it, also where that was killed, or where the other end of a pipe is
     closed."""
 
@@ -95,7 +95,7 @@ def follow(*others: Connection) -> None:
     threading.Thread(target=wait_for_the_end, daemon=True).start()
 
 
-def on_ray(
+def run_on_ray(
     work: Work,
     tasks: Iterable[Task],
     shared: tuple[Any, ...],

@@ -28,7 +28,7 @@ def progress_bar(
         return auto.tqdm(items, **options)
     if sys.stderr.isatty():
         return std.tqdm(items, **options)
-    return Log(items, mininterval=log_every_s, miniters=1, smoothing=0, delay=1e-9, bar_format=LOG_LINE, **options)
+    return LineLog(items, mininterval=log_every_s, miniters=1, smoothing=0, delay=1e-9, bar_format=LOG_LINE, **options)
 
 
 def in_notebook() -> bool:
@@ -42,7 +42,7 @@ def close_bars() -> None:
         bar.close()
 
 
-class Log(std.tqdm):  # type: ignore[type-arg]
+class LineLog(std.tqdm):  # type: ignore[type-arg]
     """tqdm whose every display is a line of its own, since a carriage return tears the lines of a file."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:

@@ -18,7 +18,7 @@ from rales.data import sprsound
 from rales.data.annotation_dialects import read_table
 from rales.data.annotations import read_annotation
 from rales.data.corpus import Part, read_collection
-from rales.files.csv_cells import encodable
+from rales.files.csv_cells import make_encodable
 from rales.inference.audio_reader import annotated_cycles
 from tests.attack.sounds import bases
 
@@ -32,7 +32,7 @@ def check_sentence(path: Path, sentence: object) -> None:
     told = str(sentence)
     assert told.startswith(str(path)), told
     assert not UNFORESEEN.search(told), told
-    assert encodable(told) == told
+    assert make_encodable(told) == told
 
 
 def check_sentences(path: Path, read: Callable[[], object]) -> None:
@@ -88,12 +88,12 @@ def json_(data: bytes, folder: Path) -> None:
     for problem in problems:
         check_sentence(path, problem)
     assert cycles == sorted(cycles)
-    assert label == encodable(label)
+    assert label == make_encodable(label)
     check_sentences(path.parent, lambda: sprsound.read_cycles(path.parent, audio=False, skip_damaged=True))
 
     def rows() -> None:
         for row in read_table(path).rows:
-            assert all(encodable(cell) == cell for cell in row.cells.values())
+            assert all(make_encodable(cell) == cell for cell in row.cells.values())
 
     check_sentences(path, rows)
     check_sentences(path, lambda: table.read_cycles(path, audio=False, skip_damaged=True))

@@ -19,7 +19,7 @@ import soundfile
 from rales.data import audit, read_cycles
 from rales.data.corpus import read_collection
 from rales.data.random_crops import Crops
-from rales.files.csv_cells import encodable, one_line, restored_table
+from rales.files.csv_cells import make_encodable, one_line, restore_table
 from rales.inference import audio_reader, predictor
 from rales.inference.audio_reader import find
 from tests import tiny
@@ -78,7 +78,7 @@ def check_status(status: pd.DataFrame, folder: Path, odd: dict[str, Odd]) -> Non
     """The status of a folder of good and odd recordings: a row each, with a reason where it failed."""
     rows = dict(zip(status["path"], status.to_dict("records"), strict=True))
     wanted = {f"{folder}/{name}.wav": "ok" for name in GOOD}
-    wanted |= {encodable(f"{folder}/{name}"): each.row for name, each in odd.items() if each.row}
+    wanted |= {make_encodable(f"{folder}/{name}"): each.row for name, each in odd.items() if each.row}
     assert {path: row["status"] for path, row in rows.items()} == wanted
     for path, row in rows.items():
         if row["status"] == "failed":
@@ -94,7 +94,7 @@ def check_answers(cycles: pd.DataFrame, answers: pd.DataFrame) -> None:
 
 
 def failed_of(odd: dict[str, Odd]) -> list[str]:
-    return sorted(encodable(name) for name, each in odd.items() if each.row == "failed")
+    return sorted(make_encodable(name) for name, each in odd.items() if each.row == "failed")
 
 
 Words = list[object]
@@ -106,9 +106,9 @@ def table_job(form: str) -> Job:
         words: Words = ["predict", folder, "--model", model, "--out", out / f"o.{form}", "--status", out / "s.csv"]
         code, _, err = command(capsys, *words, "--summary", out / "summary.parquet", "--quality", "off")
         assert code == (1 if failed_of(odd) else 0), err
-        check_status(restored_table(pd.read_csv(out / "s.csv", keep_default_na=False)), folder, odd)
+        check_status(restore_table(pd.read_csv(out / "s.csv", keep_default_na=False)), folder, odd)
         read: dict[str, Callable[[Path], pd.DataFrame]] = {
-            "csv": lambda path: restored_table(pd.read_csv(path)),
+            "csv": lambda path: restore_table(pd.read_csv(path)),
             "json": lambda path: pd.DataFrame({k: v for k, v in json.loads(path.read_text()).items() if k != "notice"}),
             "parquet": pd.read_parquet,
         }
@@ -141,16 +141,16 @@ def printed(folder: Path, out: Path, model: Path, odd: dict[str, Odd], answers: 
 
 def by_manifest(folder: Path, out: Path, model: Path, odd: dict[str, Odd], answers: pd.DataFrame, capsys: Any) -> None:
     names = [*(f"{name}.wav" for name in GOOD), *odd]
-    pd.DataFrame({"path": [f"{folder}/{encodable(name)}" for name in names]}).to_parquet(out / "m.parquet")
+    pd.DataFrame({"path": [f"{folder}/{make_encodable(name)}" for name in names]}).to_parquet(out / "m.parquet")
     words: Words = ["predict", "--manifest", out / "m.parquet", "--out", out / "m", "--model", model, "--processes", 1]
     _, text, err = command(capsys, *words, "--json", "--quality", "off")
     found = json.loads(text)
     status = pd.read_parquet(out / "m" / "status").set_index("path")
     assert (found["recordings"], found["waiting"]) == (len(names), 0), err
-    as_root = {encodable(name) for name in odd if ROOT and LOCKED in name}  # workers of root may open them
+    as_root = {make_encodable(name) for name in odd if ROOT and LOCKED in name}  # workers of root may open them
     for name, each in odd.items():
-        if encodable(name) not in as_root:
-            assert status.loc[f"{folder}/{encodable(name)}", "status"] == (each.row or "failed")
+        if make_encodable(name) not in as_root:
+            assert status.loc[f"{folder}/{make_encodable(name)}", "status"] == (each.row or "failed")
     check_answers(pd.read_parquet(out / "m" / "cycles"), answers)
 
 

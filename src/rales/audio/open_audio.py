@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from rales.audio import containers
 from rales.audio.band_energy import live_channels
-from rales.optional_packages import missing
+from rales.optional_packages import find_missing_package
 
 Wave = NDArray[np.float32]
 
@@ -419,7 +419,7 @@ def ogg_source(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
 def decoded(path: Path, kind: str) -> BinaryIO:
     """File that only FFmpeg reads, and what it is, if known -> its sound as float32 samples in a temporary file."""
     # The package is not needed for anything else, so its absence is told of the file that wants it
-    if sentence := missing("av", "av"):
+    if sentence := find_missing_package("av", "av"):
         what = path.suffix if path.suffix.lower() in FFMPEG_SUFFIXES else kind
         if not what:
             raise ValueError(f"{path}: not a readable audio file (its content is of no format that libsndfile reads)")

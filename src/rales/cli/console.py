@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from rales.files.csv_cells import encodable, one_line
+from rales.files.csv_cells import make_encodable, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +17,7 @@ def show(document: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any
     from rales.training.run_folder import clean
 
     if as_json:
-        print(json.dumps(texts(clean(document), encodable), indent=1))
+        print(json.dumps(texts(clean(document), make_encodable), indent=1))
     else:
         print("\n".join(lines(texts(document, one_line))))
 

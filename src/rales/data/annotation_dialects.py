@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rales.audio.open_audio import AUDIO_SUFFIXES, sentences
-from rales.files.csv_cells import encodable, restored
+from rales.files.csv_cells import make_encodable, restore_cell
 
 SOUNDS = set(AUDIO_SUFFIXES)
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json")
@@ -159,7 +159,7 @@ def _fitted(path: Path, columns: list[str], rows: Iterable[tuple[int, list[str]]
         if not nameless and any(cell and not column for cell, column in zip(cells, columns, strict=True)):
             nameless = True
             notes.append(f"{path}: a column without a name is not used")
-        yield Row(where, {column: encodable(restored(cells[place])) for place, column in named})
+        yield Row(where, {column: make_encodable(restore_cell(cells[place])) for place, column in named})
 
 
 def _encoding(path: Path) -> tuple[str, list[str]]:
@@ -254,4 +254,4 @@ def cell_text(cell: object) -> str:
     """Value of JSON or of a table -> its text; of a list or an object, which nothing of ours holds, what it is."""
     if isinstance(cell, list | dict):
         return f"({type(cell).__name__})"
-    return "" if cell is None else encodable(str(cell).strip())
+    return "" if cell is None else make_encodable(str(cell).strip())

@@ -56,7 +56,7 @@ from rales.data.reader import (
     some,
 )
 from rales.files.atomic import atomic_write
-from rales.files.csv_cells import defused_table
+from rales.files.csv_cells import defuse_table
 from rales.labels import CLASSES
 
 SPLIT_WORDS = ("train", "test", "validation")
@@ -105,7 +105,7 @@ def write(cycles: DataFrame, path: str | Path) -> None:
         if path.suffix.lower() == ".parquet":
             rows.to_parquet(beside, index=False)
         else:
-            defused_table(rows).to_csv(beside, index=False, sep="\t" if path.suffix.lower() == ".tsv" else ",")
+            defuse_table(rows).to_csv(beside, index=False, sep="\t" if path.suffix.lower() == ".tsv" else ",")
 
 
 def find(manifest: str | Path, *, audio: bool, decode: bool) -> Found:

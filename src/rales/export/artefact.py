@@ -19,7 +19,7 @@ from rales.export import onnx, openvino, parity, torch_export
 from rales.export.parity import Engine, Probabilities, Waves
 from rales.inference.predictor import Model
 from rales.labels import CLASSES
-from rales.optional_packages import reason, require_packages
+from rales.optional_packages import require_packages, summarise_error
 from rales.recipes.registry import rebuild_recipe
 from rales.training import run_folder
 
@@ -110,8 +110,8 @@ def in_sentences(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise ValueError(
-            f"{what} ({reason(error)}); another version of its package or more memory may help; a run folder with "
-            "--engine torch does without"
+            f"{what} ({summarise_error(error)}); another version of its package or more memory may help; "
+            "a run folder with --engine torch does without"
         ) from error
 
 

@@ -25,7 +25,7 @@ from rales.files.atomic import TEMPORARY, remove_abandoned
 from rales.files.csv_cells import one_line
 from rales.inference import predictor
 from rales.inference.predictor import Model
-from rales.optional_packages import reason
+from rales.optional_packages import summarise_error
 from rales.training import run_folder
 from rales.training.distributed import processors
 
@@ -254,7 +254,7 @@ def backed(engine: Engine, model: Model, tell: Tell) -> Engine:
 
 def told(error: Exception) -> str:
     """Error of whatever library -> one line: a sentence of ours as it is, anything else with its kind."""
-    return one_line(str(error)) if isinstance(error, ValueError | OSError) else reason(error)
+    return one_line(str(error)) if isinstance(error, ValueError | OSError) else summarise_error(error)
 
 
 def race(turns: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, list[float]]:

@@ -76,7 +76,7 @@ def save(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
     onnx.helper.set_model_props(model, {"seal": seals.UNSEALED, "rales": json.dumps(run_folder.clean(record))})
     with atomic_write(out, bytes_needed=model.ByteSize()) as beside:
         beside.write_bytes(model.SerializeToString())
-        seals.seal(beside)
+        seals.seal_file(beside)
     return [out]
 
 
@@ -84,7 +84,7 @@ def read(path: Path) -> tuple[Path, dict[str, Any]]:
     """FILE.onnx -> what `compiled` takes, and the record. Errors: other bytes than were written, another's file."""
     import onnxruntime
 
-    seals.check(path, "an artefact of `rales export`")
+    seals.check_seal(path, "an artefact of `rales export`")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # only its record is wanted
     options.log_severity_level = 4

@@ -24,17 +24,17 @@ class _Impossible(ValueError):
 
 def read_json(path: Path, advice: str = DAMAGED) -> Any:
     """File -> the value in it. Errors: FileNotFoundError; a sentence that ends in `advice` for all that is no JSON."""
-    return parse_json(content_of(path, advice), str(path), advice)
+    return parse_json(read_plain_file(path, advice), str(path), advice)
 
 
 def read_json_lines(path: Path, advice: str = DAMAGED) -> list[Any]:
     """File of one JSON value a line -> the values; a last line that was cut off, as nothing ends it, is left out."""
-    lines = content_of(path, advice).split(b"\n")
+    lines = read_plain_file(path, advice).split(b"\n")
     numbered = enumerate(lines[:-1] if lines[-1].strip() else lines, start=1)
     return [parse_json(line, f"{path}, line {number}", advice) for number, line in numbered if line.strip()]
 
 
-def content_of(path: Path, advice: str = DAMAGED) -> bytes:
+def read_plain_file(path: Path, advice: str = DAMAGED) -> bytes:
     """Path -> the bytes of an ordinary file, MOST_BYTES at most. Nothing else is opened: a pipe that nobody writes to
     would hold its reader for ever."""
     try:
@@ -56,9 +56,13 @@ def parse_json(text: str | bytes, where: str, advice: str = DAMAGED) -> Any:
     try:
         text = text if isinstance(text, str) else text.decode("utf-8-sig")
         value = json.loads(
-            text, parse_constant=_refused, parse_float=_finite, parse_int=_whole, object_pairs_hook=_object
+            text,
+            parse_constant=_refuse_constant,
+            parse_float=_parse_finite,
+            parse_int=_parse_integer,
+            object_pairs_hook=_parse_object,
         )
-        _check(value)
+        _check_json_value(value)
     except RecursionError as error:
         raise ValueError(
             f"{where}: not valid JSON (more than {DEEPEST} levels of lists and objects); {advice}"
@@ -73,24 +77,24 @@ def parse_json(text: str | bytes, where: str, advice: str = DAMAGED) -> Any:
     return value
 
 
-def _refused(word: str) -> float:
+def _refuse_constant(word: str) -> float:
     raise _Impossible(f"{word} is no number of JSON")
 
 
-def _finite(digits: str) -> float:
+def _parse_finite(digits: str) -> float:
     value = float(digits)
     if not math.isfinite(value):
         raise _Impossible(f"the number {digits[:20]} is too large")
     return value
 
 
-def _whole(digits: str) -> int:
+def _parse_integer(digits: str) -> int:
     if len(digits) > 20 or abs(value := int(digits)) >= LARGEST:
         raise _Impossible(f"a whole number of {len(digits)} digits is too large")
     return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _parse_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -99,20 +103,20 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check(value: Any) -> None:
+def _check_json_value(value: Any) -> None:
     """Errors: text that cannot be written as UTF-8; nesting on which copying and comparing would fail."""
     level = [value]
     for _ in range(DEEPEST + 1):
         for text in filter(lambda each: isinstance(each, str), level):
             if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
                 raise _Impossible(f"the text {text[:40]!r} holds half a character")
-        level = list(_inside(level))
+        level = list(_check_nesting(level))
         if not level:
             return
     raise _Impossible(f"more than {DEEPEST} levels of lists and objects")
 
 
-def _inside(level: list[Any]) -> Iterator[Any]:
+def _check_nesting(level: list[Any]) -> Iterator[Any]:
     for each in level:
         if isinstance(each, dict):
             yield from each

@@ -23,16 +23,16 @@ _PIECE_BYTES = 2**20
 Content = bytes | mmap.mmap
 
 
-def seal(path: Path) -> None:
+def seal_file(path: Path) -> None:
     """Fill in the seal of a file, whatever its digits say; the last write before the file is renamed into place.
 
     Errors: a file without one.
     """
-    with _opened(path) as content:
+    with _map_file(path) as content:
         found = _SEAL.search(content)
         if found is None:
             raise ValueError(f"{path}: no place for a seal ({UNSEALED}) among its metadata")
-        start, digits = found.start(1), _digits(content, found.start(1))
+        start, digits = found.start(1), _compute_digest(content, found.start(1))
     with path.open("r+b") as file:
         file.seek(start)
         file.write(digits.encode())
@@ -42,15 +42,15 @@ def seal_zip(path: Path) -> None:
     """Zip archive without a comment -> the same with a seal, which readers of zip, npz and torch files pass over."""
     with ZipFile(path, "a") as archive:
         archive.comment = UNSEALED.encode()
-    seal(path)
+    seal_file(path)
 
 
-def check(path: Path, what: str, *, needed: bool = True) -> str:
+def check_seal(path: Path, what: str, *, needed: bool = True) -> str:
     """File, and `what` it is to be ("an artefact of …") -> its digits; "" where it has no seal and needs none.
 
     Errors: other bytes than were sealed, no seal.
     """
-    with _opened(path) as content:
+    with _map_file(path) as content:
         found = _SEAL.search(content)
         if found is None:
             if needed:
@@ -60,7 +60,7 @@ def check(path: Path, what: str, *, needed: bool = True) -> str:
                 )
             return ""
         digits = found[1].decode()
-        if _digits(content, found.start(1)) != digits:
+        if _compute_digest(content, found.start(1)) != digits:
             raise ValueError(
                 f"{path}: {what} that was damaged or changed after it was written, since its SHA-256 is not the one "
                 "that it names; copy it again or make it again"
@@ -69,7 +69,7 @@ def check(path: Path, what: str, *, needed: bool = True) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Content]:
+def _map_file(path: Path) -> Iterator[Content]:
     """Path -> its bytes, mapped, as run files may be larger than memory."""
     with path.open("rb") as file:
         if not path.stat().st_size:  # cannot be mapped
@@ -79,7 +79,7 @@ def _opened(path: Path) -> Iterator[Content]:
             yield content
 
 
-def _digits(content: Content, start: int) -> str:
+def _compute_digest(content: Content, start: int) -> str:
     """Bytes of a file and where the digits of its seal begin -> what they should be."""
     sha256 = hashlib.sha256()
     for place in range(0, start, _PIECE_BYTES):

@@ -18,7 +18,7 @@ from rales.audio.logmel import MelPower
 from rales.errors import UsageError
 from rales.evaluation.predictions import NOTICE
 from rales.files.atomic import atomic_write
-from rales.files.csv_cells import encodable, one_line
+from rales.files.csv_cells import make_encodable, one_line
 from rales.inference import audio_reader
 from rales.inference.predictor import Model
 from rales.optional_packages import require_packages
@@ -83,7 +83,7 @@ def explain(
     start_s, end_s = piece.cycles.start_s[cycle - 1], piece.cycles.end_s[cycle - 1]
     told = dict(zip(model.classes, probabilities.tolist(), strict=True))
     audio = model.recipe.config.audio
-    name, repeats = encodable(Path(path).stem), audio.pad == "repeat"
+    name, repeats = make_encodable(Path(path).stem), audio.pad == "repeat"
     return Explained(name, cycle, start_s, end_s, told, logmel, why, audio.duration_s, repeats)
 
 

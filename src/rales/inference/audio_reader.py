@@ -28,7 +28,7 @@ from rales.errors import UsageError
 from rales.files.atomic import temporary_folder
 from rales.inference import breath_segmentation
 from rales.labels import CLASSES
-from rales.optional_packages import reason
+from rales.optional_packages import summarise_error
 
 CYCLES = ("auto", "annotation", "segment", "windows")  # where cycles come from
 STRETCH_S = 300.0  # of a recording in which breaths are looked for at a time
@@ -128,7 +128,7 @@ def found_remote(url: str) -> list[str]:
     try:
         names = files.glob(path) if "*" in path else files.find(path) if files.isdir(path) else [path]
     except Exception as error:
-        raise ValueError(f"{url}: cannot be listed ({reason(error)})") from error
+        raise ValueError(f"{url}: cannot be listed ({summarise_error(error)})") from error
     hidden = [part.partition("*")[0] for part in path.split("/")]  # what is asked for by name is not hidden
     sounds = [
         name
@@ -170,7 +170,7 @@ def local(path: str) -> Iterator[Path]:
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL:
                 raise NoRoom(f"{path}: no room in {folder} for a copy of it; make room there") from error
-            raise ValueError(f"{path}: cannot be fetched ({reason(error)})") from error
+            raise ValueError(f"{path}: cannot be fetched ({summarise_error(error)})") from error
         fetch_annotation(files, PurePosixPath(inner), copy)
         try:
             yield copy
@@ -380,7 +380,7 @@ def told(path: str, error: Exception) -> Exception:
     recording alone, too: the others are read."""
     if isinstance(error, ValueError | OSError):
         return error
-    return ValueError(f"{path}: cannot be read ({reason(error)}); save it again as WAV")
+    return ValueError(f"{path}: cannot be read ({summarise_error(error)}); save it again as WAV")
 
 
 def filling(pieces: Iterable[Piece], most: int) -> Iterator[Piece]:

@@ -29,7 +29,7 @@ from rales.errors import UsageError
 from rales.evaluation import predictions
 from rales.evaluation.metrics import by_group
 from rales.evaluation.predictions import NOTICE, Decision, Probabilities
-from rales.files.csv_cells import encodable, one_line
+from rales.files.csv_cells import make_encodable, one_line
 from rales.inference import audio_reader
 from rales.inference.audio_reader import Cycles, Piece, Waves
 from rales.labels import CLASSES
@@ -396,7 +396,7 @@ def status_table(answers: Sequence[Answer]) -> pd.DataFrame:
         ((most, _),) = Counter(refused or verdicts).most_common(1) or [(Verdict(""), 0)]
         how = ("failed" if answer.error else "ok", sentence_of(answer))
         counts = (answer.duration_s, len(verdicts), len(refused))
-        rows.append((encodable(answer.path), *how, *counts, most.quality, most.reason))
+        rows.append((make_encodable(answer.path), *how, *counts, most.quality, most.reason))
     columns = ["path", "status", "sentence", "duration_s", "cycles", "not_judged", "quality", "quality_reason"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -407,7 +407,7 @@ def rows_of(answers: Sequence[Answer]) -> pd.DataFrame:
     for path, _, cycles, *_ in answers:
         labels = cycles.true_label or itertools.repeat(None)
         numbered = enumerate(zip(cycles.start_s, cycles.end_s, labels, strict=False), start=1)
-        name, place = encodable(Path(path).stem), encodable(path)
+        name, place = make_encodable(Path(path).stem), make_encodable(path)
         rows += [(name, n, *times_and_label, cycles.source, place) for n, times_and_label in numbered]
     columns = ["recording", "cycle", "start_s", "end_s", "label", "source", "path"]
     return pd.DataFrame(rows, columns=columns).astype({"cycle": "int64", "start_s": "float64", "end_s": "float64"})

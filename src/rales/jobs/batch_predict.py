@@ -26,7 +26,7 @@ from rales.export.engine_selection import load
 from rales.files.atomic import lock_folder, make_folder, remove_abandoned
 from rales.files.csv_cells import one_line
 from rales.inference import audio_reader, prediction_writers, predictor
-from rales.optional_packages import reason
+from rales.optional_packages import summarise_error
 from rales.progress import progress_bar
 from rales.training import run_folder
 from rales.training.distributed import processors
@@ -95,11 +95,11 @@ def run(
         waiting = (part for part in shards(source, shard, rows) if not done(out, part.number))
         found: Generator[tuple[Shard, Any]]
         if cluster == "ray":
-            found = parallel.on_ray(
+            found = parallel.run_on_ray(
                 predict_shard, waiting, shared, processes=processes, address=address, retries=RETRIES
             )
         else:
-            found = parallel.in_processes(
+            found = parallel.run_in_processes(
                 predict_shard, waiting, shared, processes=processes or processors(), retries=RETRIES
             )
         total = -(-len(source.used) // shard)
@@ -234,7 +234,7 @@ def outcome(out: Path, expected: int, problems: list[str]) -> dict[str, Any]:
             sums = [pc.sum(shard[name]).as_py() or 0 for name in ("cycles", "not_judged", "duration_s")]
         except (OSError, ValueError, KeyError, NotImplementedError) as error:
             raise ValueError(
-                f"{path}: damaged, no status of a shard ({reason(error)}); remove it, and the same command "
+                f"{path}: damaged, no status of a shard ({summarise_error(error)}); remove it, and the same command "
                 "computes the shard again"
             ) from error
         counts["recordings"] += len(shard)

@@ -255,7 +255,7 @@ def in_own_process(
     with guard:
         if stopped.is_set():
             return Outcome(trial.name, "waiting")
-        with parallel.deaf_children():
+        with parallel.ignore_interrupts_in_children():
             process.start()
         alive.add(process)
     sender.close()
@@ -272,7 +272,7 @@ def in_own_process(
 
 
 def send_outcome(sender: Any, gpu: str, trial: Trial, *job: Any) -> None:
-    parallel.follow()
+    parallel.end_with_parent()
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when the first tensor goes to a GPU
     sender.send(run_trial(trial, *job))
@@ -290,7 +290,7 @@ def on_ray(
     """Trials as Ray tasks, one processor (and one GPU where the cluster has some) each."""
     if not waiting:
         return
-    for trial, found in parallel.on_ray(run_trial, waiting, job, processes=processes, address=address):
+    for trial, found in parallel.run_on_ray(run_trial, waiting, job, processes=processes, address=address):
         if isinstance(found, Exception):  # the worker or its machine is gone
             sentence = str(found).strip().splitlines()[0]
             found = Outcome(trial.name, "failed", error=f"Ray: {sentence}", trace=str(found))

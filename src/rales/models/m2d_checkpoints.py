@@ -284,7 +284,7 @@ def stored_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         start = file.read(9)
     if start[8:9] == b"{" or path.suffix == ".safetensors":
         return read_safetensors(path)
-    seals.check(path, "a checkpoint of Rales", needed=False)
+    seals.check_seal(path, "a checkpoint of Rales", needed=False)
     check_unpacked_size(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
@@ -356,7 +356,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            seals.check(path, "a checkpoint of Rales", needed="rales" in metadata)
+            seals.check_seal(path, "a checkpoint of Rales", needed="rales" in metadata)
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged or cut safetensors file ({error}); copy it again") from error

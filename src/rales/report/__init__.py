@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rales.files.atomic import atomic_write, lock_folder
-from rales.files.csv_cells import encodable
+from rales.files.csv_cells import make_encodable
 from rales.optional_packages import require_packages
 from rales.report import comparison, page, tables
 from rales.report.literature import TABLE1, TABLE2, paper_rows
@@ -38,8 +38,8 @@ def report(paths: Sequence[Path], out: Path) -> Path:
         write_table(out / "runs.csv", tables.runs_frame(found))
         write_table(out / "table1.csv", comparison.paper_frame(table1))
         write_table(out / "table2.csv", comparison.paper_frame(table2))
-        write(out / "report.md", encodable(page.markdown(TITLE, lead, parts)).encode())
-        write(out / "report.html", encodable(page.html(TITLE, lead, parts)).encode())
+        write(out / "report.md", make_encodable(page.markdown(TITLE, lead, parts)).encode())
+        write(out / "report.html", make_encodable(page.html(TITLE, lead, parts)).encode())
     return out / "report.html"
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rales.evaluation import metrics
-from rales.files.csv_cells import restored_table
+from rales.files.csv_cells import restore_table
 from rales.labels import CLASSES
 from rales.training import epoch_logits, run_folder
 from rales.training.run_records import check_evaluation, check_record
@@ -192,7 +192,7 @@ def read_predictions(path: Path, cycles: int | None) -> pd.DataFrame | None:
         raise ValueError("predictions.csv is no file")
     words = {"recording": str, "patient": str, "device": str, "location": str}
     try:
-        table = restored_table(pd.read_csv(path, dtype=words))
+        table = restore_table(pd.read_csv(path, dtype=words))
     except ValueError as error:  # of the reader, which does not say of which file
         raise ValueError(f"predictions.csv: {str(error).strip()}") from error
     expected = ["recording", "cycle", "start_s", "end_s", "label", *PROBABILITIES, "true_label", "patient"]

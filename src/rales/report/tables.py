@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rales.evaluation import bootstrap, metrics
-from rales.files.csv_cells import encodable
+from rales.files.csv_cells import make_encodable
 from rales.labels import CLASSES
 from rales.report.literature import PHYSICIANS
 from rales.report.load_runs import SCORES, selected_epoch
@@ -260,7 +260,7 @@ def runs_frame(systems: list[System]) -> pd.DataFrame:
     """A row per run, all its figures as fractions: runs.csv."""
     return pd.DataFrame(
         {
-            "folder": encodable(str(run.folder)),
+            "folder": make_encodable(str(run.folder)),
             "system": s.name,
             "recipe": run.recipe,
             "seed": run.seed,

@@ -10,8 +10,15 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from rales.files.atomic import make_durable_folder, own_folder, remove_abandoned, sync_folder, sync_tree, unfinished
-from rales.parallel import in_processes
+from rales.files.atomic import (
+    make_durable_folder,
+    own_folder,
+    remove_abandoned,
+    sync_folder,
+    sync_tree,
+    unfinished_folders,
+)
+from rales.parallel import run_in_processes
 from rales.synthesis.simulator import CUTOFF_HZ, Array, Chest, recording
 
 TABLES = (
@@ -86,17 +93,17 @@ def write_folder(
     place, prefix = (folder.parent, f".{folder.name}.") if fresh else (folder, ".synthetic.")
     try:
         make_durable_folder(folder.parent)
-        moved = any(not (left / "part").exists() for left in unfinished(folder.parent, f".{folder.name}."))
+        moved = any(not (left / "part").exists() for left in unfinished_folders(folder.parent, f".{folder.name}."))
         remove_abandoned(folder.parent, f".{folder.name}.")
         if moved and not fresh and {file.name for file in folder.iterdir()} == _names(plans):
             return  # killed after all was done
 
         if not fresh:  # refused here, what a killed call left stays to tell that its files may go
-            _left_files(folder, plans, interrupted=any(unfinished(place, prefix)))
+            _left_files(folder, plans, interrupted=any(unfinished_folders(place, prefix)))
         with own_folder(place, prefix) as mine:
-            interrupted = len(unfinished(place, prefix)) > 1
+            interrupted = len(unfinished_folders(place, prefix)) > 1
             remove_abandoned(place, prefix)
-            if len(unfinished(place, prefix)) > 1:
+            if len(unfinished_folders(place, prefix)) > 1:
                 raise ValueError(f"{folder}: another process is writing it; wait for it or choose another name")
             if not fresh:  # not before: the files could be those that another process is moving here
                 for file in _left_files(folder, plans, interrupted=interrupted):
@@ -314,7 +321,7 @@ def _left_files(folder: Path, plans: list[Plan], *, interrupted: bool) -> list[P
     """Folder -> the files that an interrupted call for these plans has put there; none if it is empty. Errors: it holds
     anything else."""
     ours = _names(plans) if interrupted else set()
-    found = [file for file in folder.iterdir() if file not in unfinished(folder, ".synthetic.")]
+    found = [file for file in folder.iterdir() if file not in unfinished_folders(folder, ".synthetic.")]
     if any(file.name not in ours for file in found):
         raise ValueError(f"{folder}: is not empty, expected a new or empty folder; choose another name or empty it")
     return found
@@ -331,7 +338,7 @@ def _write_files(folder: Path, people: list[Patient], plans: list[Plan], process
         for one in plans:
             write(one)
     else:
-        with closing(in_processes(write, plans, (), processes=processes)) as results:
+        with closing(run_in_processes(write, plans, (), processes=processes)) as results:
             for _, error in results:
                 if error is not None:
                     raise error

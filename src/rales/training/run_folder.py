@@ -27,7 +27,7 @@ from torch import Tensor
 
 from rales.files import seals
 from rales.files.atomic import atomic_write, check_name, make_folder, sync_folder
-from rales.files.csv_cells import defused_table, encodable
+from rales.files.csv_cells import defuse_table, make_encodable
 from rales.files.json_files import DAMAGED, parse_json, read_json_lines
 from rales.files.json_files import read_json as read_json_file
 
@@ -241,7 +241,7 @@ def save_tensors(
         beside.touch()
         mode = beside.stat().st_mode
         save_file(contiguous, beside, metadata=metadata)
-        seals.seal(beside)
+        seals.seal_file(beside)
         beside.chmod(mode)  # safetensors writes for the owner alone, but colleagues read each other's runs
 
 
@@ -260,7 +260,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                     f"{path}: a safetensors file without a Rales record, so it is no trained model; "
                     "pre-trained encoders go in with --weights"
                 )
-            seals.check(path, "a checkpoint of Rales")
+            seals.check_seal(path, "a checkpoint of Rales")
             record = parse_json(metadata["rales"], f"{path}: its record", "train or copy it again")
             if not isinstance(record, dict):
                 raise ValueError(f"{path}: its record is no object; train or copy it again")  # noqa: TRY004
@@ -349,7 +349,7 @@ def split_of(run: Path) -> str:
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Table -> CSV, renamed into place."""
     with atomic_write(path) as beside:
-        defused_table(table).to_csv(beside, index=False)
+        defuse_table(table).to_csv(beside, index=False)
 
 
 def digest(rows: pd.DataFrame) -> str:
@@ -362,11 +362,11 @@ def digest(rows: pd.DataFrame) -> str:
 def clean(value: Any) -> Any:
     """Numbers of numpy, NaN, names that are no UTF-8 -> what JSON knows (null for what is no finite number)."""
     if isinstance(value, Mapping):
-        return {encodable(str(k)): clean(v) for k, v in value.items()}
+        return {make_encodable(str(k)): clean(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [clean(v) for v in value]
     if hasattr(value, "item") and callable(value.item) and getattr(value, "ndim", 0) == 0:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return encodable(str(value)) if isinstance(value, Path | str) else value
+    return make_encodable(str(value)) if isinstance(value, Path | str) else value

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rales import __version__
-from rales.files.csv_cells import encodable
+from rales.files.csv_cells import make_encodable
 from rales.web import routes_annotations, routes_exports, routes_predict, routes_sessions
 from rales.web.security import Guard, Refusal
 from rales.web.service import Service, is_full
@@ -93,7 +93,7 @@ def add_errors(app: "FastAPI") -> None:
     from starlette.exceptions import HTTPException
 
     def said(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
-        return JSONResponse({"detail": encodable(sentence)}, status_code=status, headers=headers)
+        return JSONResponse({"detail": make_encodable(sentence)}, status_code=status, headers=headers)
 
     @app.exception_handler(Refusal)
     def refused(_: Request, error: Refusal) -> JSONResponse:
