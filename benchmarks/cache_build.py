@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rales.audio.io import info
+from rales.audio.io import read_audio_info
 from rales.data import read_cycles
 from rales.data.waveform_cache import waveforms
 from rales.synthesis.database import write_folder
@@ -32,7 +32,7 @@ def main() -> int:
             print(f"generating {options.recordings} recordings ...", file=sys.stderr)
             write_folder(data, options.recordings, seed=0, processes=os.cpu_count() or 1)
         cycles = read_cycles(data)
-        audio_s = sum(info(path).duration_s for path in cycles["path"].unique())
+        audio_s = sum(read_audio_info(path).duration_s for path in cycles["path"].unique())
         began_s = time.perf_counter()
         waves = waveforms(cycles, folder=Path(temporary) / "cache", threads=options.threads, progress=True)
         took_s = time.perf_counter() - began_s

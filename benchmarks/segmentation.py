@@ -84,7 +84,7 @@ def heard(table: pd.DataFrame) -> list[Heard]:
         cuts = np.random.default_rng([0, number]).uniform(0.25, 0.75, 2)
         first_s = bounds[0] + cuts[0] * (bounds[1] - bounds[0])
         end_s = bounds[-2] + cuts[1] * (bounds[-1] - bounds[-2])
-        levels, _ = band_levels(*io.read(rows["path"].iloc[0], first_s, end_s))
+        levels, _ = band_levels(*io.read_waveform(rows["path"].iloc[0], first_s, end_s))
         inner = (bounds[1:-1] - first_s).tolist()
         spans = list(pairwise(inner))
         row = rows.iloc[0]

@@ -102,7 +102,7 @@ def test_every_search_finds_the_same_recordings(tmp_path: Path) -> None:
     assert sorted(path.partition("/d/")[2] for path in url) == [name for name in wanted if name != "link/linked.wav"]
     assert len(audio_reader.find(f"{folder}/*")) == len([name for name in wanted if "/" not in name])
     for path in found:
-        assert io.info(path).rate_hz == 8000
+        assert io.read_audio_info(path).rate_hz == 8000
 
 
 def test_what_looks_like_a_recording_and_is_not_read_is_named(data: Path, tmp_path: Path) -> None:
@@ -317,12 +317,12 @@ def tone() -> NDArray[np.float32]:
 @pytest.mark.parametrize(("name", "delay"), [("x.m4a", 0), ("x.aac", 1024)])  # bare AAC does not say its delay
 def test_aac_is_read(tmp_path: Path, name: str, delay: int) -> None:
     write_with_ffmpeg(tmp_path / name, tone(), 44100)
-    read, rate_hz = io.read(tmp_path / name)
+    read, rate_hz = io.read_waveform(tmp_path / name)
     assert rate_hz == 44100
     assert abs(len(read) - len(tone())) <= 2048
     length = min(len(tone()), len(read) - delay)
     assert np.abs(read[delay : delay + length] - tone()[:length]).max() < 0.02
-    part, _ = io.read(tmp_path / name, 1.0, 1.5)
+    part, _ = io.read_waveform(tmp_path / name, 1.0, 1.5)
     assert np.array_equal(part, read[44100 : 44100 + 22050])
     (piece,) = audio_reader.pieces(str(tmp_path / name), AUDIO, "windows")
     assert piece.waves.shape == (1, 32000)
@@ -332,7 +332,7 @@ def test_a_list_of_other_files_is_no_recording(tmp_path: Path) -> None:
     write_with_ffmpeg(tmp_path / "other.m4a", tone(), 44100)
     (tmp_path / "x.m4a").write_text("ffconcat version 1.0\nfile other.m4a\n")
     with pytest.raises(ValueError, match=r"x.m4a: not a readable audio file"):
-        io.read(tmp_path / "x.m4a")
+        io.read_waveform(tmp_path / "x.m4a")
 
 
 def test_damaged_files_of_ffmpeg_are_sentences(tmp_path: Path) -> None:
@@ -341,11 +341,11 @@ def test_damaged_files_of_ffmpeg_are_sentences(tmp_path: Path) -> None:
         whole = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(whole[: len(whole) // 2])
         with pytest.raises(ValueError, match=rf"{name}: (not a readable audio file, or a damaged one|truncated)"):
-            io.read(tmp_path / name)
+            io.read_waveform(tmp_path / name)
     for content in (b"", b"not a sound" * 100):
         (tmp_path / "x.m4a").write_bytes(content)
         with pytest.raises(ValueError, match=r"x.m4a: not a readable audio file"):
-            io.read(tmp_path / "x.m4a")
+            io.read_waveform(tmp_path / "x.m4a")
 
 
 def test_without_the_package_or_with_a_broken_one_the_sentence_names_it(
@@ -360,8 +360,8 @@ def test_without_the_package_or_with_a_broken_one_the_sentence_names_it(
 
     monkeypatch.setattr("rales.optional_packages.import_module", broken)
     with pytest.raises(ValueError, match=r"x.m4a: .m4a needs the package av, which .* \(OSError: libavcodec.so.61: "):
-        io.read(tmp_path / "x.m4a")
-    assert len(io.read(next((tmp_path / "data").glob("*.wav")))[0])
+        io.read_waveform(tmp_path / "x.m4a")
+    assert len(io.read_waveform(next((tmp_path / "data").glob("*.wav")))[0])
     monkeypatch.setattr("rales.optional_packages.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'x.m4a: .m4a needs the package av, which is not .*"rales\[av\]"'):
-        io.read(tmp_path / "x.m4a")
+        io.read_waveform(tmp_path / "x.m4a")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rales.audio.io import read, resample
+from rales.audio.io import read_waveform, resample_waveform
 from rales.data import read_cycles
 from rales.labels import CLASSES
 from rales.synthesis import event_mixing
@@ -43,10 +43,10 @@ def test_only_the_breaths_that_got_something_sound_different(made: pd.DataFrame,
     real_of = dict(zip(cycles["patient"], cycles["path"], strict=True))
     changed = {label: list[float]() for label in CLASSES}
     for _, row in made.iterrows():
-        sound, rate_hz = read(row["path"])
-        real, native_hz = read(real_of[row["patient"]])
+        sound, rate_hz = read_waveform(row["path"])
+        real, native_hz = read_waveform(real_of[row["patient"]])
         assert rate_hz == RATE_HZ
-        real = resample(real, native_hz, RATE_HZ)
+        real = resample_waveform(real, native_hz, RATE_HZ)
         assert len(sound) == len(real)
         inside = slice(int(row["start_s"] * RATE_HZ), int(row["end_s"] * RATE_HZ))
         changed[row["label"]].append(float(np.abs(sound[inside] - real[inside]).max()))

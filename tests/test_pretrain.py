@@ -153,13 +153,13 @@ def test_recordings_may_move_but_not_change(tmp_path: Path, job: Run, undisturbe
 def test_only_train_recordings_are_opened(
     tmp_path: Path, job: Run, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened, read = set[str](), io.read
+    opened, read = set[str](), io.read_waveform
 
     def watched(path: Any, *span: float) -> Any:
         opened.add(Path(path).name)
         return read(path, *span)
 
-    monkeypatch.setattr(io, "read", watched)
+    monkeypatch.setattr(io, "read_waveform", watched)
     job(tmp_path / "run")
     assert {int(name[:3]) for name in opened} == set(tiny.TRAIN)
     config, everything = tiny.pretraining("crops.min_items=0"), read_collection([data], part="all")

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 import rales
-from rales.audio.spectrogram_images import RespireNetPicture
+from rales.audio.spectrogram_images import RespireNetImage
 from rales.config import Recipe, Step
 from rales.data import read_cycles, splits
 from rales.data.dataset import cycle_waves, preparation, rows_of
@@ -379,7 +379,7 @@ def test_respirenet_measures_each_device_or_keeps_what_stage_1_measured(
     train(recipe, cycles, place, run)
     items = rows_of(splits.divide(cycles, recipe.config), recipe)
     waves = torch.from_numpy(np.array(cycle_waves(items, recipe, folder=place / "cache")))[:, :-1]
-    colours = RespireNetPicture().picture(waves).double().numpy()
+    colours = RespireNetImage().picture(waves).double().numpy()
     chosen = {"": items["split"] == "train"}
     for device in ("Meditron", "Litt3200"):
         own = rows_of(splits.divide(cycles[cycles["device"] == device], recipe.config), recipe)

@@ -63,8 +63,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def direct(path: str, start_s: float, end_s: float) -> np.ndarray:
-    wave, rate_hz = wave_module.read(path, start_s, end_s)
-    return wave_module.icbhi_cycle(wave_module.resample(wave, rate_hz), samples=8000, fade_samples=100)
+    wave, rate_hz = wave_module.read_waveform(path, start_s, end_s)
+    return wave_module.icbhi_cycle(wave_module.resample_waveform(wave, rate_hz), samples=8000, fade_samples=100)
 
 
 def expected(cycles: pd.DataFrame) -> np.ndarray:

@@ -42,8 +42,8 @@ def model(place: Path) -> predictor.Model:
 
 def stereo(path: Path, suffix: str, subtype: str) -> Path:
     """A recording in another format: two channels that differ, 22.05 kHz, 9.3 s."""
-    heard, rate_hz = wave.read(path)
-    left = wave.resample(np.tile(heard, 3), rate_hz, 22050)[: round(9.3 * 22050)]
+    heard, rate_hz = wave.read_waveform(path)
+    left = wave.resample_waveform(np.tile(heard, 3), rate_hz, 22050)[: round(9.3 * 22050)]
     left = 0.5 * left + 0.003 * np.random.default_rng(0).standard_normal(left.size).astype(np.float32)
     out = path.parent.parent / f"stereo.{suffix}"
     soundfile.write(out, np.stack([left, left[::-1]], axis=1), 22050, subtype=subtype)
@@ -101,7 +101,7 @@ def test_moved_boundaries_are_scored_as_a_prepared_cycle_is(
     for span, scored in zip(spans, body["cycles"], strict=True):
         sound, rate_hz = soundfile.read(recording(place), dtype="float32")
         heard = sound[int(span["start_s"] * rate_hz) : int(span["end_s"] * rate_hz)]
-        prepared = wave.icbhi_cycle(wave.resample(heard, rate_hz), samples=2 * 16000)
+        prepared = wave.icbhi_cycle(wave.resample_waveform(heard, rate_hz), samples=2 * 16000)
         expected = model.probabilities(prepared[None])[0]
         assert np.abs(expected - [scored[name] for name in P]).max() < 1e-6
     detail = client.get(f"/recordings/{facts['id']}").json()
@@ -114,9 +114,9 @@ def test_moved_boundaries_are_scored_as_a_prepared_cycle_is(
 def test_the_sound_and_the_picture_of_the_page(place: Path, client: httpx.Client) -> None:
     facts = upload(client, new_session(client), recording(place))
     sound, rate_hz = soundfile.read(io.BytesIO(client.get(f"/recordings/{facts['id']}/audio").content), dtype="float32")
-    original, own_hz = wave.read(recording(place))
+    original, own_hz = wave.read_waveform(recording(place))
     assert rate_hz == 16000
-    assert np.abs(sound - wave.resample(original, own_hz).clip(-1, 1)).max() < 1e-4
+    assert np.abs(sound - wave.resample_waveform(original, own_hz).clip(-1, 1)).max() < 1e-4
     part = client.get(f"/recordings/{facts['id']}/audio", headers={"range": "bytes=0-99"})
     assert (part.status_code, len(part.content)) == (206, 100)
     picture = client.get(f"/recordings/{facts['id']}/spectrogram")

@@ -46,10 +46,10 @@ def check_sentences(path: Path, read: Callable[[], object]) -> None:
 def wav(data: bytes, folder: Path) -> None:
     path = folder / "x.wav"
     path.write_bytes(data)
-    open_audio.mix_of_file.cache_clear()  # another file of the same name, size and hundredth of a second
+    open_audio.channel_mix_of_file.cache_clear()  # another file of the same name, size and hundredth of a second
     try:
-        facts = io.info(path)
-        whole, rate_hz = io.read(path)
+        facts = io.read_audio_info(path)
+        whole, rate_hz = io.read_waveform(path)
     except (ValueError, OSError) as error:
         check_sentence(path, error)
         return
@@ -59,7 +59,7 @@ def wav(data: bytes, folder: Path) -> None:
     assert np.abs(whole).max() <= open_audio.HIGHEST
     if facts.bits and whole.size > 1:  # formats without a loss are cut where one says
         half_s = whole.size // 2 / rate_hz
-        parts = [part for part, _ in io.segments(path, [(None, half_s), (half_s, None)])]
+        parts = [part for part, _ in io.read_segments(path, [(None, half_s), (half_s, None)])]
         assert np.array_equal(np.concatenate(parts), whole)
 
 

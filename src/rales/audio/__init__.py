@@ -1,6 +1,6 @@
 """Pure signal functions: files to waves, waves to log-mels, augmentation."""
 
-from rales.audio.io import WaveInfo, fade, icbhi_cycle, info, read, resample
+from rales.audio.io import AudioInfo, fade_edges, icbhi_cycle, read_audio_info, read_waveform, resample_waveform
 from rales.audio.logmel import IcbhiLogMel, M2DLogMel, htk_mel_filters, slaney_mel_filters
 from rales.audio.spec_augment import mix_logmels, spec_augment, time_warp
 

@@ -15,7 +15,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from rales.audio.open_audio import HIGHEST, Opened, mixed, opened, reason, sentences
+from rales.audio.open_audio import (
+    HIGHEST,
+    OpenRecording,
+    describe_write_error,
+    mix_channels,
+    open_recording,
+    reraise_as_sentences,
+)
 
 Wave = NDArray[np.float32]
 PathLike = str | os.PathLike[str]
@@ -24,7 +31,7 @@ BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLO
 
 
 @dataclass(frozen=True)
-class WaveInfo:
+class AudioInfo:
     """What a file is; `bits` is 0 where the format has no fixed sample size (Ogg, MP3).
 
     `live` are the channels, from 0, that are mixed when it is read (None: all), as the others hold no sound. `notes`
@@ -40,15 +47,15 @@ class WaveInfo:
     notes: tuple[str, ...] = ()
 
 
-def info(path: PathLike) -> WaveInfo:
+def read_audio_info(path: PathLike) -> AudioInfo:
     """File -> rate, frames, channels, bits, duration. Raises as `read` does before decoding.
 
     The samples are looked at only where the header does not suffice: several channels, floating point, a format that
     FFmpeg decodes.
     """
-    with opened(Path(path)) as found:
+    with open_recording(Path(path)) as found:
         file = found.file
-        return WaveInfo(
+        return AudioInfo(
             rate_hz=file.samplerate,
             frames=file.frames,
             channels=file.channels,
@@ -59,7 +66,7 @@ def info(path: PathLike) -> WaveInfo:
         )
 
 
-def read(path: PathLike, start_s: float | None = None, end_s: float | None = None) -> tuple[Wave, int]:
+def read_waveform(path: PathLike, start_s: float | None = None, end_s: float | None = None) -> tuple[Wave, int]:
     """File and optional segment in seconds -> (mono wave (N,), rate_hz): the mean of the channels that hold sound.
 
     The segment is the frames int(start_s * rate) up to int(end_s * rate), as the public ICBHI code cuts cycles; an end
@@ -67,24 +74,24 @@ def read(path: PathLike, start_s: float | None = None, end_s: float | None = Non
     Raises FileNotFoundError for a missing file, ValueError for a file that is not audio, empty, truncated or not
     finite, and for a segment that holds no sample.
     """
-    ((wave, rate_hz),) = segments(path, [(start_s, end_s)])
+    ((wave, rate_hz),) = read_segments(path, [(start_s, end_s)])
     return wave, rate_hz
 
 
-def segments(path: PathLike, spans: Iterable[tuple[float | None, float | None]]) -> Iterator[tuple[Wave, int]]:
+def read_segments(path: PathLike, spans: Iterable[tuple[float | None, float | None]]) -> Iterator[tuple[Wave, int]]:
     """File and segments in seconds -> what `read` gives for each, one after another; the file is opened once."""
     path = Path(path)
-    with opened(path) as found:
+    with open_recording(path) as found:
         rate_hz = int(found.file.samplerate)
         for start_s, end_s in spans:
             yield _read_segment(path, found, start_s, end_s), rate_hz
 
 
-def blocks(path: PathLike, about_s: float) -> Iterator[tuple[Wave, int]]:
+def read_blocks(path: PathLike, about_s: float) -> Iterator[tuple[Wave, int]]:
     """File -> all of it in blocks (n, channels) of equal length, about as long as said, and rate_hz; one is in memory
     at a time. Raises as `read` does."""
     path = Path(path)
-    with opened(path) as found:
+    with open_recording(path) as found:
         frames, rate_hz = found.file.frames, int(found.file.samplerate)
         length = -(-frames // max(1, round(frames / rate_hz / about_s)))
         for begin in range(0, frames, length):
@@ -92,31 +99,31 @@ def blocks(path: PathLike, about_s: float) -> Iterator[tuple[Wave, int]]:
             yield block if found.mix.scale == 1 else block / np.float32(found.mix.scale), rate_hz
 
 
-def cut(
+def cut_segments(
     path: PathLike, whole: tuple[Wave, int], spans: Iterable[tuple[float | None, float | None]]
 ) -> Iterator[tuple[Wave, int]]:
     """What `read` gave for a whole file, and segments in seconds -> what `segments` gives, without decoding again."""
     wave, rate_hz = whole
     for start_s, end_s in spans:
-        begin, end = _segment(Path(path), wave.size, rate_hz, start_s, end_s)
+        begin, end = _locate_segment(Path(path), wave.size, rate_hz, start_s, end_s)
         yield wave[begin:end], rate_hz
 
 
-def _read_segment(path: Path, found: Opened, start_s: float | None, end_s: float | None) -> Wave:
-    begin, end = _segment(path, found.file.frames, int(found.file.samplerate), start_s, end_s)
-    return mixed(_read_channels(path, found, begin, end), found.mix)
+def _read_segment(path: Path, found: OpenRecording, start_s: float | None, end_s: float | None) -> Wave:
+    begin, end = _locate_segment(path, found.file.frames, int(found.file.samplerate), start_s, end_s)
+    return mix_channels(_read_channels(path, found, begin, end), found.mix)
 
 
-def _read_channels(path: Path, found: Opened, begin: int, end: int) -> Wave:
+def _read_channels(path: Path, found: OpenRecording, begin: int, end: int) -> Wave:
     """Open file and frames -> (end - begin, channels) as they stand in it; every one of them is there, finite and on a
     known scale."""
     rate_hz = int(found.file.samplerate)
-    with sentences(path):
+    with reraise_as_sentences(path):
         try:
             block = found.frames(begin, end)
         except soundfile.SoundFileError as error:
             raise ValueError(
-                f"{path}: damaged or truncated, cannot be decoded to the end of the segment ({reason(error)}); "
+                f"{path}: damaged or truncated, cannot be decoded to the end of the segment ({describe_write_error(error)}); "
                 f"copy the file again"
             ) from error
     if len(block) < end - begin:
@@ -139,7 +146,9 @@ def _read_channels(path: Path, found: Opened, begin: int, end: int) -> Wave:
     raise ValueError(f"{path}: samples reach {highest:.6g}, expected -1 to 1; it is damaged, copy the file again")
 
 
-def resample(wave: ArrayLike, rate_hz: int, to_hz: int = 16000, method: Literal["soxr", "sinc"] = "soxr") -> Wave:
+def resample_waveform(
+    wave: ArrayLike, rate_hz: int, to_hz: int = 16000, method: Literal["soxr", "sinc"] = "soxr"
+) -> Wave:
     """Wave (N,) at rate_hz -> wave (about N * to_hz / rate_hz,) at to_hz; returned as it is where the rates are equal.
 
     "soxr" (quality HQ) is the better filter and the faster one; its length is N * to_hz / rate_hz rounded.
@@ -158,19 +167,19 @@ def resample(wave: ArrayLike, rate_hz: int, to_hz: int = 16000, method: Literal[
     return np.asarray(soxr.resample(wave, rate_hz, to_hz, quality="HQ"), dtype=np.float32)
 
 
-def fade(wave: ArrayLike, samples: int = 1000, into: bool = True, out: bool = True) -> Wave:
+def fade_edges(wave: ArrayLike, samples: int = 1000, into: bool = True, out: bool = True) -> Wave:
     """Wave (N,) -> new wave (N,) with a linear ramp 0..1 over its first and 1..0 over its last `samples` samples.
 
     In a wave shorter than two ramps they overlap and multiply, as in torchaudio's Fade. That fails below one ramp;
     here the ramps are then as long as the wave, which carries on what torchaudio gives at N == samples.
     """
-    return _faded(np.array(wave, dtype=np.float32), samples, into, out)
+    return _fade_edges_in_place(np.array(wave, dtype=np.float32), samples, into, out)
 
 
-def _faded(wave: Wave, samples: int, into: bool, out: bool) -> Wave:
+def _fade_edges_in_place(wave: Wave, samples: int, into: bool, out: bool) -> Wave:
     """`fade` in place."""
     length = min(samples, wave.size)
-    ramp = _ramp(length)
+    ramp = _linear_ramp(length)
     if into:
         wave[:length] *= ramp
     if out:
@@ -179,7 +188,7 @@ def _faded(wave: Wave, samples: int, into: bool, out: bool) -> Wave:
 
 
 @cache
-def _ramp(samples: int) -> Wave:
+def _linear_ramp(samples: int) -> Wave:
     return np.linspace(0, 1, samples, dtype=np.float32)
 
 
@@ -210,13 +219,13 @@ def icbhi_cycle(
         raise ValueError(f"a cycle of shape {wave.shape} was given, expected one channel of at least one sample: (N,)")
     if pad not in ("repeat", "zero"):
         raise ValueError(f'padding "{pad}" is unknown; use "repeat" or "zero"')
-    cycle = fade(wave, fade_samples)
+    cycle = fade_edges(wave, fade_samples)
     if cycle.size > samples:
         return cycle[:samples]
     if pad == "zero":
         before = (samples - cycle.size) // 2
         return np.pad(cycle, (before, samples - cycle.size - before))
-    return _faded(np.resize(cycle, samples), fade_samples, into=False, out=True)
+    return _fade_edges_in_place(np.resize(cycle, samples), fade_samples, into=False, out=True)
 
 
 def _resample_sinc(wave: Wave, rate_hz: int, to_hz: int) -> Wave:
@@ -242,7 +251,9 @@ def _resample_sinc(wave: Wave, rate_hz: int, to_hz: int) -> Wave:
     return np.asarray(filtered[first : first + length], dtype=np.float32)
 
 
-def _segment(path: Path, frames: int, rate_hz: int, start_s: float | None, end_s: float | None) -> tuple[int, int]:
+def _locate_segment(
+    path: Path, frames: int, rate_hz: int, start_s: float | None, end_s: float | None
+) -> tuple[int, int]:
     start_s = 0.0 if start_s is None else start_s
     asked = f"{path}: the segment {start_s} s to {'the end' if end_s is None else f'{end_s} s'}"
     if not 0 <= start_s < math.inf or (end_s is not None and not start_s < end_s):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 CLIPS_AT_ONCE = 1
 FLOOR = 2.0**-23  # power that M2D's log-mel adds, so that silence has a logarithm
 FLOOR_LEVEL = 10 ** (-25 / 10)  # mean square of a clip to which a floor that goes with the level adds just that
-NOTHING = 1e-30  # least floor: digital silence has one, too
+SMALLEST_POWER = 1e-30  # least floor: digital silence has one, too
 
 
 class M2DLogMel(nn.Module):
@@ -50,7 +50,7 @@ class M2DLogMel(nn.Module):
         power: Tensor = self.mel_power(wave)
         if self.floor_per_clip:
             level = wave.float().square().mean(dim=1)[:, None, None]
-            return power.add_((level * (FLOOR / FLOOR_LEVEL)).clamp_min(NOTHING)).log_().unsqueeze(1)
+            return power.add_((level * (FLOOR / FLOOR_LEVEL)).clamp_min(SMALLEST_POWER)).log_().unsqueeze(1)
         return power.add_(FLOOR).log_().unsqueeze(1)
 
 
@@ -175,7 +175,7 @@ def slaney_mel_filters(
     mel = np.linspace(to_mel(low_hz), to_mel(high_hz), mels + 2)
     edges_hz = np.where(mel < corner_mel, linear_hz * mel, 1000 * np.exp(log_step * (mel - corner_mel)))
     area = (edges_hz[2:] - edges_hz[:-2]) / 2
-    return triangles(edges_hz, sample_rate_hz, fft_samples) / area[:, None]
+    return triangular_filters(edges_hz, sample_rate_hz, fft_samples) / area[:, None]
 
 
 def htk_mel_filters(
@@ -184,10 +184,10 @@ def htk_mel_filters(
     """Sizes -> (mels, fft_samples // 2 + 1): triangles of height 1 on the HTK scale, 2595 log10(1 + f / 700)."""
     _check_band(sample_rate_hz, low_hz, high_hz)
     mel = np.linspace(2595 * np.log10(1 + low_hz / 700), 2595 * np.log10(1 + high_hz / 700), mels + 2)
-    return triangles(700 * (10 ** (mel / 2595) - 1), sample_rate_hz, fft_samples)
+    return triangular_filters(700 * (10 ** (mel / 2595) - 1), sample_rate_hz, fft_samples)
 
 
-def triangles(edges_hz: NDArray[np.float64], sample_rate_hz: int, fft_samples: int) -> NDArray[np.float64]:
+def triangular_filters(edges_hz: NDArray[np.float64], sample_rate_hz: int, fft_samples: int) -> NDArray[np.float64]:
     """Edges (mels + 2,) -> (mels, bins): filter m rises from edge m to 1 at edge m + 1, falls to edge m + 2."""
     bins_hz = np.arange(fft_samples // 2 + 1) * sample_rate_hz / fft_samples
     left, centre, right = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]

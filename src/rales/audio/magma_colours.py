@@ -25,6 +25,6 @@ HEXADECIMAL = (
 )
 
 
-def magma() -> Tensor:
+def decode_magma_colours() -> Tensor:
     """-> (256, 3) uint8 colours, from black to pale yellow."""
     return torch.frombuffer(bytearray.fromhex(HEXADECIMAL), dtype=torch.uint8).view(256, 3)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Wave = NDArray[np.float32]
 
 
-def pieces(wave: Wave, samples: int) -> list[Wave]:
+def split_long_cycle(wave: Wave, samples: int) -> list[Wave]:
     """(N,) -> one or more waves of at most `samples` samples (RespireNet).
 
     A longer cycle becomes every whole piece that starts half a piece after the one before, and what is left from the
@@ -22,7 +22,9 @@ def pieces(wave: Wave, samples: int) -> list[Wave]:
     return [wave[start : start + samples] for start in starts if start < wave.size]
 
 
-def duplicate(wave: Wave, samples: int, side: Literal["after", "before"] = "after", filler: Wave | None = None) -> Wave:
+def pad_by_repetition(
+    wave: Wave, samples: int, side: Literal["after", "before"] = "after", filler: Wave | None = None
+) -> Wave:
     """(N,) -> (samples,): the wave whole, filled with its own repetition behind it or in front of it (RespireNet).
 
     Behind comes the head of the repeated filler, in front its tail. The filler is the wave, or the whole cycle if the
@@ -39,11 +41,11 @@ def duplicate(wave: Wave, samples: int, side: Literal["after", "before"] = "afte
     return np.concatenate([wave, repeated[:missing]])
 
 
-def reflect(wave: Wave, samples: int) -> Wave:
+def pad_by_reflection(wave: Wave, samples: int) -> Wave:
     """(N,) -> (samples,): cut, or continued by its mirror image, again and again if need be (Nguyen & Pernkopf)."""
     if wave.size == 0:
         raise ValueError("an empty wave was given, expected at least one sample")
     if wave.size >= samples:
         return wave[:samples]
-    mode: Literal["reflect", "edge"] = "reflect" if wave.size > 1 else "edge"
+    mode: Literal["pad_by_reflection", "edge"] = "reflect" if wave.size > 1 else "edge"
     return np.asarray(np.pad(wave, (0, samples - wave.size), mode=mode))

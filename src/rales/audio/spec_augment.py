@@ -27,9 +27,9 @@ def spec_augment(
     normal deviate, so 15.9 % of the batches stay as they are.
     """
     batch, _, bands, frames = logmel.shape
-    masked_bands = _stripes(batch, bands, frequency_masks, frequency_width, generator)  # (B, F)
-    masked_frames = _stripes(batch, frames, time_masks, time_width, generator)  # (B, T)
-    applied = _uniform((batch,), generator) < probability  # (B,)
+    masked_bands = _draw_stripes(batch, bands, frequency_masks, frequency_width, generator)  # (B, F)
+    masked_frames = _draw_stripes(batch, frames, time_masks, time_width, generator)  # (B, T)
+    applied = _draw_uniform((batch,), generator) < probability  # (B,)
     if published_gate:
         applied &= torch.randn((), generator=generator, device=generator.device) < 1.0
     masked_bands = (masked_bands & applied[:, None]).to(logmel.device)[:, None, :, None]
@@ -51,9 +51,9 @@ def time_warp(logmel: Tensor, *, max_shift_frames: int = 80, generator: torch.Ge
     if shift_frames == 0:
         return logmel
     last = frames - 1
-    anchor = shift_frames + _uniform((batch, 1), generator) * (last - 2 * shift_frames)
+    anchor = shift_frames + _draw_uniform((batch, 1), generator) * (last - 2 * shift_frames)
     # clamp: a float32 sum could round onto an end, where one side would have no length
-    moved = (anchor + (2 * _uniform((batch, 1), generator) - 1) * shift_frames).clamp(0.01, last - 0.01)
+    moved = (anchor + (2 * _draw_uniform((batch, 1), generator) - 1) * shift_frames).clamp(0.01, last - 0.01)
     frame = torch.arange(frames, device=generator.device)  # (T,)
     before = frame * (anchor / moved)
     after = last - (last - frame) * ((last - anchor) / (last - moved))
@@ -67,7 +67,7 @@ def time_warp(logmel: Tensor, *, max_shift_frames: int = 80, generator: torch.Ge
     return torch.lerp(logmel.gather(3, left.expand(shape)), logmel.gather(3, (left + 1).expand(shape)), weight)
 
 
-def other_device(
+def simulate_other_device(
     logmel: Tensor, *, gain: float = 0.0, band_limit: float = 0.0, fill: float = 0.0, generator: torch.Generator
 ) -> Tensor:
     """(B, 1, F, T) -> the same as another stethoscope might have heard it.
@@ -79,20 +79,20 @@ def other_device(
     batch, _, bands, _ = logmel.shape
     points = gain * torch.randn((batch, 1, 6), generator=generator, device=generator.device)
     curve = F.interpolate(points, bands, mode="linear", align_corners=True)[..., None]  # (B, 1, F, 1)
-    limited = _uniform((batch,), generator) < band_limit
-    limit = torch.where(limited, bands * (0.5 + 0.5 * _uniform((batch,), generator)), float(bands))  # (B,)
+    limited = _draw_uniform((batch,), generator) < band_limit
+    limit = torch.where(limited, bands * (0.5 + 0.5 * _draw_uniform((batch,), generator)), float(bands))  # (B,)
     above = (torch.arange(bands, device=generator.device) >= limit[:, None])[:, None, :, None]
     return torch.where(above.to(logmel.device), fill, logmel + curve.to(logmel))
 
 
-def mixup_appended(
+def append_mixup(
     picture: Tensor, target: Tensor, *, alpha: float = 0.5, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """(B, ...) pictures, (B, classes) targets -> (2 B, ...), (2 B, classes): the batch, and behind it its mixtures.
 
     One share ~ Beta(alpha, alpha) for the whole batch, partners by a random permutation (LungRN+NL).
     """
-    share = float(_beta(1, alpha, generator))
+    share = float(_draw_beta(1, alpha, generator))
     order = torch.randperm(len(picture), generator=generator)
     return (
         torch.cat([picture, share * picture + (1 - share) * picture[order.to(picture.device)]]),
@@ -100,7 +100,7 @@ def mixup_appended(
     )
 
 
-def class_pairs_appended(
+def append_class_mixtures(
     picture: Tensor, label: Tensor, *, alpha: float = 0.5, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """(B, ...) pictures, (B,) classes -> (B', ...), (B', 4): the batch, and behind it mixtures of classes (LungAttn).
@@ -118,7 +118,7 @@ def class_pairs_appended(
         partners = rows[second][torch.randperm(len(rows[second]), generator=generator)[:count]].to(label.device)
         for _ in range(copies):
             others = rows[first][torch.randperm(len(rows[first]), generator=generator)[:count]].to(label.device)
-            share = _beta(count, alpha, generator).to(label.device)
+            share = _draw_beta(count, alpha, generator).to(label.device)
             if not hard:
                 share = torch.maximum(share, 1 - share)
             weight = share.to(picture.dtype).view(-1, *[1] * (picture.ndim - 1))
@@ -132,7 +132,7 @@ def class_pairs_appended(
     return torch.cat(pictures), torch.cat(targets)
 
 
-def _beta(count: int, alpha: float, generator: torch.Generator) -> Tensor:
+def _draw_beta(count: int, alpha: float, generator: torch.Generator) -> Tensor:
     """-> (count,) draws of Beta(alpha, alpha); torch's own takes no generator, so it seeds one that does."""
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, size=count)).float()
@@ -147,14 +147,14 @@ def mix_logmels(clean: Tensor, noise: Tensor, ratio: float) -> Tensor:
     return power.clamp_min_(torch.finfo(power.dtype).eps).log_()
 
 
-def _stripes(batch: int, size: int, masks: int, max_width: int, generator: torch.Generator) -> Tensor:
+def _draw_stripes(batch: int, size: int, masks: int, max_width: int, generator: torch.Generator) -> Tensor:
     """Sizes -> (batch, size) bool, true inside any of `masks` random stripes."""
-    width = (_uniform((batch, masks, 1), generator) * min(max_width, size)).floor()
-    start = (_uniform((batch, masks, 1), generator) * (size - width)).floor()
+    width = (_draw_uniform((batch, masks, 1), generator) * min(max_width, size)).floor()
+    start = (_draw_uniform((batch, masks, 1), generator) * (size - width)).floor()
     place = torch.arange(size, device=generator.device)
     return ((place >= start) & (place < start + width)).any(dim=1)
 
 
-def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def _draw_uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Drawn where the generator lives, so that one seed gives the same augmentation on every device."""
     return torch.rand(shape, generator=generator, device=generator.device)

@@ -31,14 +31,14 @@ class Wavelets(NamedTuple):
     stages: int
 
 
-def tqwt(wave: Waves, wavelets: Wavelets) -> list[Waves]:
+def forward_tqwt(wave: Waves, wavelets: Wavelets) -> list[Waves]:
     """(B, N) -> J + 1 subbands (B, N_j), from the highest band to the low-pass rest. Raises as `subbands` does."""
     from scipy import fft
 
     spectrum = fft.rfft(wave, norm="ortho")
     return [
         fft.irfft(spectrum[:, start : start + weight.size] * weight.astype(wave.dtype), n=samples, norm="ortho")
-        for start, weight, samples in subbands(wave.shape[1], wavelets)
+        for start, weight, samples in plan_subbands(wave.shape[1], wavelets)
     ]
 
 
@@ -48,7 +48,7 @@ def inverse_tqwt(coefficients: list[Waves], samples: int, wavelets: Wavelets) ->
 
     first = coefficients[0]
     spectrum = np.zeros((len(first), samples // 2 + 1), np.result_type(first, np.complex64))
-    for band, (start, weight, _) in zip(coefficients, subbands(samples, wavelets), strict=True):
+    for band, (start, weight, _) in zip(coefficients, plan_subbands(samples, wavelets), strict=True):
         spectrum[:, start : start + weight.size] += fft.rfft(band, norm="ortho") * weight.astype(first.dtype)
     return np.asarray(fft.irfft(spectrum, n=samples, norm="ortho"))
 
@@ -60,7 +60,7 @@ def max_stages(samples: int, q: float, redundancy: float) -> int:
     return max(0, math.floor(math.log(beta * samples / 8) / math.log(1 / alpha))) if samples else 0
 
 
-def subbands(samples: int, wavelets: Wavelets) -> list[Subband]:
+def plan_subbands(samples: int, wavelets: Wavelets) -> list[Subband]:
     """Length of a wave -> its J + 1 subbands. Raises ValueError for an odd length and one too short for J stages."""
     q, redundancy, stages = wavelets
     if samples % 2 or stages > max_stages(samples, q, redundancy):

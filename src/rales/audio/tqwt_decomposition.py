@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rales.audio.tqwt import Wavelets, Waves, inverse_tqwt, subbands, wavelet_norms
+from rales.audio.tqwt import Wavelets, Waves, inverse_tqwt, plan_subbands, wavelet_norms
 
 HIGH_Q = Wavelets(q=4, redundancy=3, stages=30)
 LOW_Q = Wavelets(q=1, redundancy=3, stages=10)
@@ -21,7 +21,7 @@ CYCLES_AT_ONCE = 64
 Wave = NDArray[np.float32]
 
 
-def dual_q_of_cycles(waves: Sequence[Wave], *, iterations: int = 100) -> list[tuple[Wave, Wave, Wave]]:
+def decompose_cycles_dual_q(waves: Sequence[Wave], *, iterations: int = 100) -> list[tuple[Wave, Wave, Wave]]:
     """Cycles (N_i,) at 4 kHz -> their high-Q, low-Q and residual parts, as long as the cycles; float32 throughout.
 
     Each is continued by its reflection to `padded_length` and cut back afterwards (LungAttn appends one zero to an odd
@@ -35,7 +35,7 @@ def dual_q_of_cycles(waves: Sequence[Wave], *, iterations: int = 100) -> list[tu
         for first in range(0, len(numbers), CYCLES_AT_ONCE):
             chosen = numbers[first : first + CYCLES_AT_ONCE]
             batch = np.stack([np.pad(waves[i], (0, samples - waves[i].size), mode="reflect") for i in chosen])
-            split = dual_q(batch.astype(np.float32), iterations=iterations)
+            split = decompose_dual_q(batch.astype(np.float32), iterations=iterations)
             for row, i in enumerate(chosen):
                 parts[i] = tuple(part[row, : waves[i].size] for part in split)  # type: ignore[assignment]
     return parts
@@ -79,7 +79,7 @@ def prime_factors(number: int) -> list[int]:
     return [*found, number] if number > 1 else found
 
 
-def dual_q(
+def decompose_dual_q(
     wave: Waves,
     high: Wavelets = HIGH_Q,
     low: Wavelets = LOW_Q,
@@ -100,7 +100,7 @@ def dual_q(
     from scipy import fft  # not with the module: every start of the command would wait for it
 
     samples, kind = wave.shape[1], wave.dtype
-    parts = (subbands(samples, high), subbands(samples, low))
+    parts = (plan_subbands(samples, high), plan_subbands(samples, low))
     bands = [*parts[0], *parts[1]]
     thresholds = [penalty * float(norm) / (2 * mu) for part in parts for norm in wavelet_norms(part)]
     # with the factor that makes the band's FFT unitary, which scipy would spend another pass on

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rales.audio.open_audio import AUDIO_SUFFIXES, sentences
+from rales.audio.open_audio import AUDIO_SUFFIXES, reraise_as_sentences
 from rales.files.csv_cells import make_encodable, restore_cell
 
 SOUNDS = set(AUDIO_SUFFIXES)
@@ -41,7 +41,7 @@ class Table(NamedTuple):
 def read_table(path: Path) -> Table:
     """Table file -> its columns and rows, every cell as text, "" where empty. Errors: no file, no table, rows that do
     not fit the columns."""
-    with sentences(path, _ADVICE):
+    with reraise_as_sentences(path, _ADVICE):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such manifest file")
         check_suffix(path)
@@ -52,7 +52,7 @@ def read_table(path: Path) -> Table:
 
 def _told(path: Path, rows: Iterator[Row]) -> Iterator[Row]:
     """Rows, which are read only now -> the same; what is wrong with them is a sentence."""
-    with sentences(path, _ADVICE):
+    with reraise_as_sentences(path, _ADVICE):
         yield from rows
 
 

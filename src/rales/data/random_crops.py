@@ -105,7 +105,7 @@ class Crops:
     def cut(self, path: str, random: np.random.Generator) -> tuple[Wave, float]:
         """File -> (samples,) drawn from it, and its length in seconds; only that stretch of the file is read."""
         try:
-            facts = io.info(path)
+            facts = io.read_audio_info(path)
         except NoRoom:
             raise
         except (ValueError, OSError) as error:
@@ -128,7 +128,7 @@ class Crops:
 
     def whole(self, sound: Wave, native_hz: int) -> Wave:
         """Stretch of a recording at its own rate -> (samples,)."""
-        sound = io.resample(sound, native_hz, to_hz=self.rate_hz)[: self.samples]
+        sound = io.resample_waveform(sound, native_hz, to_hz=self.rate_hz)[: self.samples]
         if self.pad == "repeat":
             return np.resize(sound, self.samples)
         return np.pad(sound, (0, self.samples - len(sound)))
@@ -137,7 +137,7 @@ class Crops:
 def frames_of(path: str, begin: int, end: int, native_hz: int) -> Wave:
     """File and frames of it -> that stretch, up to the end of the file."""
     # half a frame more keeps the file's own numbers through the division
-    sound, _ = io.read(path, (begin + 0.5) / native_hz if begin else 0.0, (end + 0.5) / native_hz)
+    sound, _ = io.read_waveform(path, (begin + 0.5) / native_hz if begin else 0.0, (end + 0.5) / native_hz)
     return sound
 
 

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from pandas import DataFrame
 
-from rales.audio.io import WaveInfo, blocks, info
-from rales.audio.open_audio import UNREAD_SUFFIXES, NoRoom, check_is_file, sentences
+from rales.audio.io import AudioInfo, read_audio_info, read_blocks
+from rales.audio.open_audio import UNREAD_SUFFIXES, NoRoom, check_is_file, reraise_as_sentences
 from rales.data.splits import overlap_patients
 from rales.files.csv_cells import one_line
 from rales.labels import CLASSES
@@ -72,7 +72,7 @@ class Recording:
     mode: str = ""
     split: str = ""
     path: str = ""
-    info: WaveInfo | None = None
+    info: AudioInfo | None = None
     cycles: Sequence[Cycle] = ()
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
@@ -262,7 +262,7 @@ def text_of(path: Path) -> str:
 
 def bytes_of(path: Path) -> bytes:
     """Text file -> its bytes. Errors: no file, a pipe or a device, which would be waited for, more than a text has."""
-    with sentences(path):
+    with reraise_as_sentences(path):
         check_is_file(path, "text file")
         if (size := path.stat().st_size) > MOST_TEXT:
             raise ValueError(f"{path}: {size / 2**20:.0f} MB, expected a text of at most {MOST_TEXT >> 20}")
@@ -330,12 +330,12 @@ def paired(
     return Recording(name=name, path=str(sounds[0]), info=facts, problems=[*problems, *wrong], notes=notes)
 
 
-def listen(path: Path, *, decode: bool) -> tuple[WaveInfo | None, list[str], list[str]]:
+def listen(path: Path, *, decode: bool) -> tuple[AudioInfo | None, list[str], list[str]]:
     """Audio file -> (header facts or None, problems, notes); `decode` also reads every sample, to find NaN and cuts."""
     try:
-        facts = info(path)
+        facts = read_audio_info(path)
         notes = [f"{path}: {note}" for note in facts.notes]
-        if decode and sum(block.any() for block, _ in blocks(path, BLOCK_S)) == 0:  # to the last block
+        if decode and sum(block.any() for block, _ in read_blocks(path, BLOCK_S)) == 0:  # to the last block
             notes.append(f"{path}: digital silence, every sample is zero")
     except NoRoom:
         raise

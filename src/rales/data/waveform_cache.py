@@ -22,8 +22,8 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
-from rales.audio.io import fade, icbhi_cycle, read, resample
-from rales.audio.padding import duplicate, reflect
+from rales.audio.io import fade_edges, icbhi_cycle, read_waveform, resample_waveform
+from rales.audio.padding import pad_by_reflection, pad_by_repetition
 from rales.files.atomic import sync_folder
 from rales.progress import progress_bar
 
@@ -155,7 +155,7 @@ def waveform(
     fade_samples: int = 1000,
 ) -> Wave:
     """One cycle of one recording -> (samples,) float32: read, resample, fade, crop or pad; what a cache row holds."""
-    wave, native_hz = read(path, start_s, end_s)
+    wave, native_hz = read_waveform(path, start_s, end_s)
     return prepared(
         wave, native_hz, rate_hz=rate_hz, samples=samples, resampler=resampler, pad=pad, fade_samples=fade_samples
     )
@@ -172,11 +172,11 @@ def prepared(
     fade_samples: int,
 ) -> Wave:
     """One cycle as recorded (N,) -> (samples,): the last steps of `waveform`."""
-    wave = resample(wave, native_hz, to_hz=rate_hz, method=resampler)
+    wave = resample_waveform(wave, native_hz, to_hz=rate_hz, method=resampler)
     if pad == "duplicate":
-        return duplicate(fade(wave, fade_samples)[:samples], samples)
+        return pad_by_repetition(fade_edges(wave, fade_samples)[:samples], samples)
     if pad == "reflect":
-        return reflect(fade(wave, fade_samples), samples)
+        return pad_by_reflection(fade_edges(wave, fade_samples), samples)
     return icbhi_cycle(wave, samples=samples, pad=pad, fade_samples=fade_samples)
 
 
@@ -184,8 +184,8 @@ def segment(
     path: str | Path, start_s: float, end_s: float, *, rate_hz: int, resampler: Literal["soxr", "sinc"] = "soxr"
 ) -> Wave:
     """A stretch of one recording -> (N,) at rate_hz."""
-    wave, native_hz = read(path, start_s, end_s)
-    return resample(wave, native_hz, to_hz=rate_hz, method=resampler)
+    wave, native_hz = read_waveform(path, start_s, end_s)
+    return resample_waveform(wave, native_hz, to_hz=rate_hz, method=resampler)
 
 
 def segments(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rales.audio import io, quality
-from rales.audio.open_audio import AUDIO_SUFFIXES, FULL, UNREAD_SUFFIXES, NoRoom, left_out
+from rales.audio.open_audio import AUDIO_SUFFIXES, FULL, UNREAD_SUFFIXES, NoRoom, left_out_channels_note
 from rales.audio.quality import Verdict
 from rales.config import Audio
 from rales.data import waveform_cache
@@ -244,7 +244,7 @@ def breaths(path: Path, duration_s: float, sound: tuple[Waves, int] | None = Non
     """Recording -> the breathing cycles in its sound; a long one is heard in stretches, so that it fits into memory."""
     begins = np.arange(0.0, duration_s, STRETCH_S).tolist()
     spans = zip(begins, [*begins[1:], None], strict=True)
-    stretches = io.segments(path, spans) if sound is None else io.cut(path, sound, spans)
+    stretches = io.read_segments(path, spans) if sound is None else io.cut_segments(path, sound, spans)
     return [
         (begin_s + start_s, min(begin_s + end_s, duration_s))
         for begin_s, (sound, rate_hz) in zip(begins, stretches, strict=True)
@@ -258,7 +258,7 @@ def asked(where: Where, path: str) -> str | Sequence[Row]:
 
 
 def with_verdicts(
-    path: Path, facts: io.WaveInfo, cycles: Cycles, where: Any, gate: bool, sound: tuple[Waves, int] | None = None
+    path: Path, facts: io.AudioInfo, cycles: Cycles, where: Any, gate: bool, sound: tuple[Waves, int] | None = None
 ) -> Cycles:
     """Cycles of a recording -> the same with a verdict on each, from its channels before they are mixed.
 
@@ -270,9 +270,9 @@ def with_verdicts(
     if sound is not None and facts.channels == 1:
         blocks = iter([(sound[0][:, None], sound[1])])
     else:
-        blocks = io.blocks(path, quality.STRETCH_S)
-    stretches = list(quality.stretches(blocks, facts.live))
-    verdicts = [quality.of_span(stretches, *span) for span in zip(cycles.start_s, cycles.end_s, strict=True)]
+        blocks = io.read_blocks(path, quality.SEGMENT_S)
+    stretches = list(quality.judge_segments(blocks, facts.live))
+    verdicts = [quality.verdict_of_span(stretches, *span) for span in zip(cycles.start_s, cycles.end_s, strict=True)]
     if cycles.marked:
         verdicts = [verdict._replace(judged=verdict.quality not in quality.NO_SOUND) for verdict in verdicts]
     elif cycles.source == "window" and where != "windows":
@@ -286,11 +286,11 @@ def pieces(path: str, audio: Audio, where: Where = "auto", gate: bool = False) -
     Errors: ValueError or OSError if it cannot be read.
     """
     with local(path) as file:
-        facts = io.info(file)
+        facts = io.read_audio_info(file)
         duration_s = facts.duration_s
         place = asked(where, path)
         known = not isinstance(place, str) or is_annotated(file, place)
-        sound = None if duration_s > WHOLE_S or known else io.read(file)
+        sound = None if duration_s > WHOLE_S or known else io.read_waveform(file)
         cycles = with_verdicts(file, facts, cycles_of(file, duration_s, place, sound), place, gate, sound)
         if is_url(path):
             text = str(annotation_beside(file) or file.with_suffix(".txt"))
@@ -298,7 +298,7 @@ def pieces(path: str, audio: Audio, where: Where = "auto", gate: bool = False) -
         notes = untold(facts, cycles.verdicts)
         scored = cycles.judged | (audio.scope == "batch")
         spans = list(compress(zip(cycles.start_s, cycles.end_s, strict=True), scored))
-        segments = io.segments(file, spans) if sound is None else io.cut(file, sound, spans)
+        segments = io.read_segments(file, spans) if sound is None else io.cut_segments(file, sound, spans)
         samples, left = round(audio.rate_hz * audio.duration_s), len(spans)
         if not spans:
             yield Piece(path, duration_s, cycles, np.empty((0, samples), np.float32), last=True, notes=notes)
@@ -310,11 +310,11 @@ def pieces(path: str, audio: Audio, where: Where = "auto", gate: bool = False) -
             yield Piece(path, duration_s, cycles, waves, last=not left, notes=notes)
 
 
-def untold(facts: io.WaveInfo, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+def untold(facts: io.AudioInfo, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     """-> the notes about a file, but for the one on dead channels where the verdict on its cycles says the same."""
     if facts.live is None or all(verdict.quality != "dead_channel" for verdict in verdicts):
         return facts.notes
-    return tuple(note for note in facts.notes if note != left_out(facts.live, facts.channels))
+    return tuple(note for note in facts.notes if note != left_out_channels_note(facts.live, facts.channels))
 
 
 def prepared(segment: Waves, native_hz: int, audio: Audio) -> Waves:

@@ -318,7 +318,7 @@ class Model:
         for path in paths:
             try:
                 with audio_reader.local(path) as file:
-                    facts, where = io.info(file), audio_reader.asked(cycles, path)
+                    facts, where = io.read_audio_info(file), audio_reader.asked(cycles, path)
                     found = audio_reader.cycles_of(file, facts.duration_s, where)
                     found = audio_reader.with_verdicts(file, facts, found, where, quality)
                     table = rows_of([Answer(str(file), facts.duration_s, found, nothing, None)])

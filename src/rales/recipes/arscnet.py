@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from rales.audio.spectrogram_images import MelAndCepstrum
-from rales.audio.waveform_augment import roll
+from rales.audio.waveform_augment import shift_circularly
 from rales.config import FIDELITIES, Audio, Config, Recipe, Training, no_weights, one_of
 from rales.data.dataset import Data
 from rales.data.loader import in_order
@@ -89,4 +89,4 @@ def build_model(config: Config, *, size: str) -> ArscNet:
 
 def rolled(config: Config, wave: Tensor, generator: torch.Generator) -> Tensor:
     """(B, N) -> half of the clips turned round by a random number of samples."""
-    return roll(wave, generator=generator)
+    return shift_circularly(wave, generator=generator)

@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rales.audio import fade, info
+from rales.audio import fade_edges, read_audio_info
 from rales.audio.kaldi_fbank import HOP, WINDOW, KaldiFbank
 from rales.config import Audio, Augmentation, Config, Model, Recipe, Step, Training, is_original, one_of
 from rales.data.dataset import wave_settings
@@ -120,11 +120,11 @@ def faded_recording(
 ) -> NDArray[np.float32]:
     """One cycle -> (samples,): cut from its faded recording, then cut, or repeated and faded out."""
     wave = segment(path, start_s, end_s, rate_hz=rate_hz, resampler=resampler)
-    last = round(info(path).duration_s * rate_hz) - 1
+    last = round(read_audio_info(path).duration_s * rate_hz) - 1
     place = round(start_s * rate_hz) + np.arange(wave.size)
     ramp = np.clip(np.minimum(place, last - place) / max(fade_samples - 1, 1), 0, 1) if fade_samples else 1
     wave = np.asarray(wave * ramp, dtype=np.float32)
-    return wave[:samples] if wave.size > samples else fade(np.resize(wave, samples), fade_samples, into=False)
+    return wave[:samples] if wave.size > samples else fade_edges(np.resize(wave, samples), fade_samples, into=False)
 
 
 def build_frontend(config: Config) -> KaldiFbank:

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from rales.audio import IcbhiLogMel, M2DLogMel
-from rales.audio.spec_augment import other_device, time_warp
+from rales.audio.spec_augment import simulate_other_device, time_warp
 from rales.config import Audio, Augmentation, Config, Model, Recipe, Training, build, one_of, override, stored
 from rales.errors import UsageError
 from rales.models.classifier import FusionClassifier
@@ -343,7 +343,7 @@ def augment(config: Config, features: Tensor, generator: torch.Generator) -> Ten
     numbers, audio = config.augment, config.audio
     nothing = (0.0 - audio.mean) / audio.std if audio.frontend == "icbhi" else 0.0
     if numbers.device_gain or numbers.device_band_limit:
-        features = other_device(
+        features = simulate_other_device(
             features,
             gain=numbers.device_gain,
             band_limit=numbers.device_band_limit,

@@ -35,9 +35,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rales.audio.filters import apply_gains, correction_gains
-from rales.audio.padding import reflect
-from rales.audio.spectrogram_images import SquarePicture
-from rales.audio.waveform_augment import roll, shift_pitch, stretch
+from rales.audio.padding import pad_by_reflection
+from rales.audio.spectrogram_images import SquareImage
+from rales.audio.waveform_augment import shift_circularly, shift_pitch, stretch_time
 from rales.config import (
     Audio,
     Config,
@@ -157,14 +157,14 @@ def clip(
     wave = segment(path, start_s, end_s, rate_hz=rate_hz, resampler=resampler)
     if copy:
         wave = altered(wave, np.random.default_rng([copy, round(1000 * start_s), round(1000 * end_s)]))
-    return np.append(reflect(wave, samples), np.float32(device_number))
+    return np.append(pad_by_reflection(wave, samples), np.float32(device_number))
 
 
 def altered(wave: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
     """(N,) -> (M,): stretched by 0.9 to 1.1, shifted by up to two semitones, louder or softer, or with noise."""
     whole = torch.from_numpy(wave.copy())[None]
     changes: list[Callable[[], Tensor]] = [
-        lambda: stretch(whole, random.uniform(0.9, 1.1)),
+        lambda: stretch_time(whole, random.uniform(0.9, 1.1)),
         lambda: shift_pitch(whole, random.uniform(-2, 2)),
         lambda: whole * random.uniform(0.5, 1.5),
         lambda: whole + 0.05 * whole.std(correction=0) * torch.from_numpy(random.standard_normal(wave.size)),
@@ -178,7 +178,7 @@ def rolled_and_warped(config: Config, items: Tensor, generator: torch.Generator)
     wave, device = items[:, :-1], items[:, -1:]
     draw = torch.rand(len(items), 2, generator=generator)
     warp = torch.tensor([0.9, 3200.0]) + draw * torch.tensor([0.2, 600.0])
-    return torch.cat([roll(wave, generator=generator), device, warp.to(items)], dim=1)
+    return torch.cat([shift_circularly(wave, generator=generator), device, warp.to(items)], dim=1)
 
 
 class Pictures(nn.Module):
@@ -193,7 +193,7 @@ class Pictures(nn.Module):
         super().__init__()
         self.samples = round(config.audio.rate_hz * config.audio.duration_s)
         self.register_buffer("gains", torch.ones(len(DEVICES) + 1, FFT_SAMPLES // 2 + 1))
-        self.picture = SquarePicture(
+        self.picture = SquareImage(
             "standardised",
             size=side,
             sample_rate_hz=config.audio.rate_hz,

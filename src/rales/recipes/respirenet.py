@@ -33,9 +33,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rales.audio.padding import duplicate, pieces
-from rales.audio.spectrogram_images import RespireNetPicture, normalised
-from rales.audio.waveform_augment import concatenation_pairs, one_of_five, roll
+from rales.audio.padding import pad_by_repetition, split_long_cycle
+from rales.audio.spectrogram_images import RespireNetImage, normalise_channels
+from rales.audio.waveform_augment import augment_one_of_five, concatenation_pairs, shift_circularly
 from rales.config import (
     Audio,
     Config,
@@ -210,10 +210,10 @@ def clip(
     """A piece of one cycle, or of two in a row -> (samples + 1,): the piece, filled from the whole; its device."""
     cycles = [(path, start_s, end_s), (second_path, second_start_s, second_end_s)]
     wave = np.concatenate(segments(cycles, rate_hz=rate_hz, resampler=resampler))
-    found = pieces(wave, samples)
+    found = split_long_cycle(wave, samples)
     chosen = found[min(piece, len(found) - 1)]  # rounding may leave one less than the seconds promise
     coin = np.random.default_rng([round(1000 * start_s), round(1000 * end_s), piece]).integers(2)
-    filled = duplicate(chosen, samples, side="before" if random_side and coin else "after", filler=wave)
+    filled = pad_by_repetition(chosen, samples, side="before" if random_side and coin else "after", filler=wave)
     return np.append(filled, np.float32(device_number))
 
 
@@ -223,9 +223,9 @@ def augment_wave(config: Config, items: Tensor, generator: torch.Generator) -> T
     random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     for wave in waves:
         if random.random() < 0.5:
-            changed = one_of_five(wave.numpy(), config.audio.rate_hz, random)
-            wave.copy_(torch.from_numpy(duplicate(changed[: len(wave)], len(wave))))
-    return torch.cat([roll(waves, generator=generator), items[:, -1:]], dim=1)
+            changed = augment_one_of_five(wave.numpy(), config.audio.rate_hz, random)
+            wave.copy_(torch.from_numpy(pad_by_repetition(changed[: len(wave)], len(wave))))
+    return torch.cat([shift_circularly(waves, generator=generator), items[:, -1:]], dim=1)
 
 
 class Pictures(nn.Module):
@@ -242,7 +242,7 @@ class Pictures(nn.Module):
         self, config: Config, *, fidelity: Literal["corrected", "original"], devices: tuple[str, ...] = ()
     ) -> None:
         super().__init__()
-        self.source, self.devices = RespireNetPicture(fidelity=fidelity), devices
+        self.source, self.devices = RespireNetImage(fidelity=fidelity), devices
         for suffix in ("", *(f"_{device}" for device in devices)):
             self.register_buffer(f"mean{suffix}", torch.tensor(self.source.mean))
             self.register_buffer(f"std{suffix}", torch.tensor(self.source.std))
@@ -259,7 +259,7 @@ class Pictures(nn.Module):
     def standardised(self, colours: Tensor, suffix: str) -> Tensor:
         """(B, 3, H, W) -> the same, standardised with the statistics of that name."""
         mean, std = (self.get_buffer(f"{statistic}{suffix}").tolist() for statistic in ("mean", "std"))
-        return normalised(colours, tuple(mean), tuple(std))
+        return normalise_channels(colours, tuple(mean), tuple(std))
 
 
 def fit(config: Config, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device) -> None:

@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rales.audio.filters import apply_gains, correction_gains
-from rales.audio.padding import duplicate
-from rales.audio.spectrogram_images import SquarePicture
-from rales.audio.waveform_augment import domain_pairs, splice
+from rales.audio.padding import pad_by_repetition
+from rales.audio.spectrogram_images import SquareImage
+from rales.audio.waveform_augment import domain_pairs, splice_waveforms
 from rales.config import FIDELITIES, Audio, Config, Model, Recipe, Training, base_or_tiny, one_of
 from rales.data.dataset import (
     SECOND,
@@ -57,7 +57,10 @@ FFT_SAMPLES = 256
 
 
 def recipe(
-    size: str = "base", weights: str = "", fidelity: str = "corrected", domain: Literal["splice", "spectral"] = "splice"
+    size: str = "base",
+    weights: str = "",
+    fidelity: str = "corrected",
+    domain: Literal["splice_waveforms", "spectral"] = "splice",
 ) -> Recipe:
     """-> the system. `domain` says how cycles change their device."""
     size = base_or_tiny(size, weights)
@@ -139,8 +142,8 @@ def clip(
     cycles = [(path, start_s, end_s), (second_path, second_start_s, second_end_s)]
     wave, *second = segments(cycles, rate_hz=rate_hz, resampler=resampler)
     if second:
-        wave = splice(wave, second[0], ratio, round(0.05 * rate_hz))
-    return np.append(duplicate(wave[:samples], samples), np.float32(device_number))
+        wave = splice_waveforms(wave, second[0], ratio, round(0.05 * rate_hz))
+    return np.append(pad_by_repetition(wave[:samples], samples), np.float32(device_number))
 
 
 def transferred(config: Config, items: Tensor, generator: torch.Generator) -> Tensor:
@@ -163,7 +166,7 @@ class Pictures(nn.Module):
         rate_hz = config.audio.rate_hz
         self.samples = round(rate_hz * config.audio.duration_s)
         self.register_buffer("gains", torch.zeros(len(DEVICES), len(DEVICES), FFT_SAMPLES // 2 + 1))
-        self.picture = SquarePicture(
+        self.picture = SquareImage(
             "imagenet", size=side, sample_rate_hz=rate_hz, fft_samples=FFT_SAMPLES, hop_samples=128, mels=64
         )
 

@@ -20,7 +20,7 @@ import pandas as pd
 import soundfile
 from numpy.typing import NDArray
 
-from rales.audio.io import read, resample
+from rales.audio.io import read_waveform, resample_waveform
 from rales.files.atomic import atomic_write, remove_abandoned
 from rales.labels import CLASSES
 from rales.progress import progress_bar
@@ -68,8 +68,8 @@ def variant(rows: pd.DataFrame, out: Path, number: int, seed: int) -> pd.DataFra
     name = f"{source['recording']}_overlay{number}_{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]}"
     path = out / f"{name}.wav"
     if not path.exists():
-        wave, rate_hz = read(source["path"])
-        real = resample(wave, rate_hz, simulator.RATE_HZ).astype(np.float64)
+        wave, rate_hz = read_waveform(source["path"])
+        real = resample_waveform(wave, rate_hz, simulator.RATE_HZ).astype(np.float64)
         encoded = io.BytesIO()  # a full disk is then an OSError, not an error of the sound library
         soundfile.write(encoded, laid_over(real, spans, chosen, rng), simulator.RATE_HZ, "PCM_16", format="WAV")
         with atomic_write(path) as beside:

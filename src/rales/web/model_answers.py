@@ -40,7 +40,7 @@ def score_spans(model: predictor.Model, sound: Path, spans: Sequence[Span]) -> l
     rows = pd.DataFrame(spans, columns=["start_s", "end_s"]).assign(
         recording="this recording", cycle=range(1, len(spans) + 1)
     )
-    verdicts = [quality.without_sound(*segment) or quality.OK for segment in io.segments(sound, spans)]
+    verdicts = [quality.find_missing_sound(*segment) or quality.OK for segment in io.read_segments(sound, spans)]
     judged = np.array([verdict.judged for verdict in verdicts], dtype=bool)
     probabilities = np.full((len(spans), len(model.classes)), np.nan)
     scored = judged | (model.recipe.config.audio.scope == "batch")  # then they are neighbours of the others
@@ -65,7 +65,7 @@ def quality_of(rows: Sequence[Row]) -> Row:
 def waves(model: predictor.Model, sound: Path, spans: Sequence[Span]) -> audio_reader.Waves:
     """Decoded sound and stretches -> (n, samples), each as training saw a cycle."""
     audio = model.recipe.config.audio
-    segments = io.segments(sound, spans)
+    segments = io.read_segments(sound, spans)
     found = [audio_reader.prepared(segment, rate_hz, audio) for segment, rate_hz in segments]
     return np.stack(found) if found else np.empty((0, round(audio.rate_hz * audio.duration_s)), np.float32)
 
@@ -125,7 +125,7 @@ def picture(sound: Path) -> tuple[bytes, int, int]:
 
     from rales.audio import M2DLogMel
 
-    heard, _ = io.read(sound)
+    heard, _ = io.read_waveform(sound)
     heard = np.pad(heard, (0, max(0, SHORTEST_PICTURE - heard.size)))
     with torch.inference_mode():
         logmel = M2DLogMel()(torch.from_numpy(heard)[None])[0, 0].numpy()  # (80, frames)

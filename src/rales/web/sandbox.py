@@ -123,7 +123,7 @@ def decode(path: Path, out: Path, duration_s: float, decode_bytes: int) -> dict[
 
     Errors: ValueError for what cannot be read, TooLarge.
     """
-    info = io.info(path)
+    info = io.read_audio_info(path)
     if info.duration_s > duration_s:
         raise TooLarge(
             f"lasts {clock(info.duration_s)}, at most {clock(duration_s)} are taken; cut it into shorter recordings"
@@ -134,14 +134,14 @@ def decode(path: Path, out: Path, duration_s: float, decode_bytes: int) -> dict[
             f"takes {needed // MIB} MiB when decoded ({info.channels} channels at {info.rate_hz} Hz), at most "
             f"{decode_bytes // MIB} MiB are taken; save one channel at a lower rate"
         )
-    heard, rate_hz = io.read(path)
+    heard, rate_hz = io.read_waveform(path)
     if info.channels == 1:
         soundfile.write(out / "audio.wav", heard, rate_hz, subtype="FLOAT")
     else:  # the channels as they are: whether they cancel or are dead is to be seen
         with soundfile.SoundFile(out / "audio.wav", "w", rate_hz, info.channels, "FLOAT") as file:
-            for block, _ in io.blocks(path, BLOCK_S):
+            for block, _ in io.read_blocks(path, BLOCK_S):
                 file.write(block)
-    played = io.resample(heard, rate_hz, PAGE_RATE_HZ)
+    played = io.resample_waveform(heard, rate_hz, PAGE_RATE_HZ)
     soundfile.write(out / "page.wav", np.clip(played, -1, 1), PAGE_RATE_HZ, subtype="PCM_16")
     return {
         "duration_s": len(heard) / rate_hz,
