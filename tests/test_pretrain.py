@@ -23,7 +23,7 @@ from rales.errors import UsageError
 from rales.inference import predictor
 from rales.jobs.layer_search import quick_probe
 from rales.models import M2D, load_m2d
-from rales.models.hub import find
+from rales.models.hub import find_checkpoint
 from rales.recipes import m2d_pretrain
 from rales.recipes.registry import make_recipe
 from rales.report.load_runs import read_runs
@@ -214,7 +214,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     state = run_folder.read_checkpoint(out / "resume.safetensors")[1]["state"]
     assert (state["epoch"], state["step"]) == point
     with pytest.raises(ValueError, match="the run is not finished; the same command goes on with it"):
-        find(out)
+        find_checkpoint(out)
     job(out, *words)
     same_run(out, undisturbed)
 
@@ -525,7 +525,7 @@ def test_files_in_the_layout_of_the_reference(tmp_path: Path, job: Run) -> None:
     assert encoder.unit_frames == 96
     _, record = run_folder.read_checkpoint(tmp_path / "run/checkpoint-2.safetensors")
     assert record["epoch"] == 2
-    assert find(tmp_path / "run").name == "last.safetensors"
+    assert find_checkpoint(tmp_path / "run").name == "last.safetensors"
 
 
 # Linear probe

@@ -19,7 +19,7 @@ from rales.files import seals
 from rales.inference import predictor
 from rales.jobs import layer_search
 from rales.models import M2D, ViT, load_m2d
-from rales.models.hub import find
+from rales.models.hub import find_checkpoint
 from rales.models.m2d import default_decoder_heads
 from rales.models.m2d_checkpoints import default_heads, read_tensors
 from rales.recipes import m2d_fusion, m2d_pretrain
@@ -123,7 +123,7 @@ def test_whatever_shapes_do_not_tell_comes_from_the_record(
 def test_features_of_the_model_that_ships(place: Path, cycles: pd.DataFrame) -> None:
     recipe = check_equal(None, "rales-small", cycles, place / "cache")
     assert (recipe.config.model.heads, recipe.config.audio.rate_hz, recipe.config.audio.duration_s) == (4, 8000, 4.0)
-    assert find("rales-small") == predictor.DEFAULT_FOLDER / "model.safetensors"
+    assert find_checkpoint("rales-small") == predictor.DEFAULT_FOLDER / "model.safetensors"
 
 
 def test_what_the_user_sets_wins_and_what_cannot_be_is_a_sentence(place: Path) -> None:

@@ -243,7 +243,7 @@ def weights(name: str | None = None, /, *, json: JsonFlag = False) -> None:
     from rales.models import hub
 
     if name is None:
-        show({"weights": hub.listing()}, json, result_lines.weight_lines)
+        show({"weights": hub.list_checkpoints()}, json, result_lines.weight_lines)
     else:
-        path = hub.fetch(name)
+        path = hub.fetch_checkpoint(name)
         show({"name": name, "path": str(path)}, json, lambda found: [found["path"]])

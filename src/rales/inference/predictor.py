@@ -34,9 +34,14 @@ from rales.inference import audio_reader
 from rales.inference.audio_reader import Cycles, Piece, Waves
 from rales.labels import CLASSES
 from rales.models import hub
-from rales.models.cpu_inference import pack
+from rales.models.cpu_inference import prepack_for_cpu
 from rales.models.layer_fusion import mean_plus_max
-from rales.models.m2d_checkpoints import check_whole, fingerprint, stated_by, without_memory
+from rales.models.m2d_checkpoints import (
+    build_without_memory,
+    check_complete,
+    fingerprint_encoder,
+    size_errors_as_sentences,
+)
 from rales.progress import progress_bar
 from rales.recipes.registry import rebuild_recipe
 from rales.training import finetune, run_folder
@@ -96,7 +101,7 @@ class Model:
     @cached_property
     def network(self) -> torch.nn.Module:
         """The network for inference: same answers to 1e-5, faster on a processor, no gradients."""
-        return pack(self.plain, "float32")
+        return prepack_for_cpu(self.plain, "float32")
 
     @cached_property
     def digest(self) -> str:
@@ -105,7 +110,7 @@ class Model:
             known: str = self.record["export"]["digest"]
             return known
         settings = json.dumps([self.record["recipe"], self.record["config"]], sort_keys=True)
-        return hashlib.sha256((fingerprint(self.plain) + settings).encode()).hexdigest()
+        return hashlib.sha256((fingerprint_encoder(self.plain) + settings).encode()).hexdigest()
 
     def predict(
         self,
@@ -441,10 +446,10 @@ def load(path_or_name: str | Path | None = None, device: str = "auto") -> Model:
     recipe = rebuild_recipe(record, str(path))
     if own is not None and (different := [name for name in IDENTITY if own.get(name) != record.get(name)]):
         raise ValueError(f"{path}: its {different[0]} is not that of config.json; the folder holds files of two runs")
-    with stated_by(path):
+    with size_errors_as_sentences(path):
         frontend = recipe.frontend(recipe.config)
-    empty = without_memory(lambda: recipe.model(recipe.config), path)
-    check_whole(tensors, finetune.tensors_of(empty, frontend), path)
+    empty = build_without_memory(lambda: recipe.model(recipe.config), path)
+    check_complete(tensors, finetune.tensors_of(empty, frontend), path)
 
     network = recipe.model(recipe.config)
     finetune.load_tensors(tensors, network, frontend)

@@ -24,7 +24,7 @@ from rales.files.atomic import temporary_folder
 from rales.inference import predictor
 from rales.inference.predictor import Model
 from rales.labels import CLASSES
-from rales.models.cpu_inference import bf16_pays, pack
+from rales.models.cpu_inference import bf16_is_faster, prepack_for_cpu
 from rales.recipes.registry import make_recipe
 from rales.training import run_folder
 
@@ -83,8 +83,8 @@ def paths(model: Model) -> Iterator[tuple[str, Callable[[], Engine]]]:
     """Model -> every path by name, and what makes its engine (UsageError: a package is missing)."""
     yield EAGER, lambda: partial(model.in_torch, network=model.plain)
     yield "torch float32, packed", lambda: model.in_torch
-    if bf16_pays():  # else a turn may take ten times as long
-        yield "torch bf16, packed", lambda: partial(model.in_torch, network=pack(model.plain, "bf16"))
+    if bf16_is_faster():  # else a turn may take ten times as long
+        yield "torch bf16, packed", lambda: partial(model.in_torch, network=prepack_for_cpu(model.plain, "bf16"))
     clips = np.resize(probe_of(model.recipe)[:2], (CALIBRATION_CLIPS, probe_of(model.recipe).shape[1]))
     for to, file in FORMATS.items():
         for precision in file.PRECISIONS:
@@ -188,6 +188,6 @@ def machine() -> dict[str, Any]:
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0],
-        "bf16_pays": bf16_pays(),
+        "bf16_pays": bf16_is_faster(),
         "packages": run_folder.versions(("torch", "onnxruntime", "openvino", "nncf")),
     }

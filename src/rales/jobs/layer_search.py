@@ -38,8 +38,8 @@ from rales.jobs.linear_probe import (
 )
 from rales.labels import CLASSES
 from rales.models import ViT
-from rales.models.cpu_inference import pack
-from rales.models.m2d_checkpoints import check_finite, fingerprint
+from rales.models.cpu_inference import prepack_for_cpu
+from rales.models.m2d_checkpoints import check_finite, fingerprint_encoder
 from rales.optional_packages import require_packages
 from rales.progress import progress_bar
 from rales.recipes import m2d_fusion
@@ -98,7 +98,7 @@ def search(
 
     source = {
         "weights": weights or f"random start, {size}",
-        "weights_digest": fingerprint(encoder),
+        "weights_digest": fingerprint_encoder(encoder),
         "audio": asdict(recipe.config.audio),
         "data": {**data_facts(used), "part": part, "whole_database": predictions.is_whole_database(cycles)},
     }
@@ -241,7 +241,7 @@ def features(
     """
     rows = np.arange(len(waves)) if rows is None else np.asarray(rows)
     device = next(encoder.parameters()).device
-    packed = pack(encoder, precision)
+    packed = prepack_for_cpu(encoder, precision)
     found = {pool: np.empty((len(rows), encoder.depth, encoder.dim), np.float32) for pool in POOLS}
     starts = range(0, len(rows), batch)
     for start in progress_bar(starts, shown=progress, desc="encode", unit="batch"):

@@ -39,7 +39,7 @@ class LayerFusion(nn.Module):
         return [w * z for w, z in zip(self.weight, chosen, strict=True)]
 
 
-def concatenate(weighted: list[Tensor]) -> Tensor:
+def concatenate_layers(weighted: list[Tensor]) -> Tensor:
     """list of n (B, T, D) -> (B, T, D * n): the concatenation of eq. 1."""
     return torch.cat(weighted, dim=-1)
 

@@ -16,7 +16,7 @@ Layout = Literal["flat", "stacked"]
 LongInput = Literal["chunks", "resample_positions"]
 
 
-class Size(NamedTuple):
+class ViTSize(NamedTuple):
     """Width D, depth L and attention heads of a ViT."""
 
     dim: int
@@ -72,7 +72,7 @@ class ViT(nn.Module):
         self.patch_embed = PatchEmbed(dim, patch)
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        initialise(self)
+        init_vit_weights(self)
 
     def forward(self, logmel: Tensor, layout: Layout = "flat") -> list[Tensor]:
         units = self.units(logmel)
@@ -201,10 +201,10 @@ def sincos_positions(dim: int, rows: int, columns: int) -> Tensor:
     return torch.cat([torch.zeros(1, dim, dtype=torch.float64), table])[None].float()
 
 
-def initialise(vit: ViT) -> None:
+def init_vit_weights(vit: ViT) -> None:
     """Random start of M2D: Xavier-uniform linear layers and patch projection, zero biases, cls ~ N(0, 0.02)."""
     nn.init.normal_(vit.cls_token, std=0.02)
-    initialise_linear(vit)
+    init_linear_weights(vit)
     projection = vit.patch_embed.proj.weight
     fan_in, fan_out = projection[0].numel(), projection.shape[0]
     bound = math.sqrt(6 / (fan_in + fan_out))
@@ -213,7 +213,7 @@ def initialise(vit: ViT) -> None:
         nn.init.zeros_(vit.patch_embed.proj.bias)
 
 
-def initialise_linear(module: nn.Module) -> None:
+def init_linear_weights(module: nn.Module) -> None:
     """Xavier-uniform weights and zero biases for every linear layer in the module."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):

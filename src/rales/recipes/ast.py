@@ -37,11 +37,11 @@ from rales.audio.kaldi_fbank import HOP, WINDOW, KaldiFbank
 from rales.config import Audio, Augmentation, Config, Model, Recipe, Step, Training, is_original, one_of
 from rales.data.dataset import wave_settings
 from rales.data.waveform_cache import Preparation, segment
-from rales.models.ast import AST, SIZES, ASTClassifier, draw_mix
-from rales.models.heads import patch_mix_projector
+from rales.models.ast import AST, SIZES, ASTClassifier, draw_patch_mix
+from rales.models.heads import build_patch_mix_projector
 from rales.models.m2d_checkpoints import default_heads
 from rales.models.pretrained_backbones import ast_tensors
-from rales.models.vit import Size
+from rales.models.vit import ViTSize
 from rales.training import finetune
 from rales.training.losses import patch_mix_contrastive, weighted_cross_entropy
 from rales.training.recipe_defaults import masked, weighted_loss
@@ -138,14 +138,14 @@ def build_model(config: Config, *, layout: Literal["aligned", "original"], proje
     encoder = AST(config.model.dim, config.model.depth, config.model.heads, frames=frames)
     if config.model.weights:
         encoder.load_state_dict(ast_tensors(config.model.weights, frames=frames, layout=layout))
-    return ASTClassifier(encoder, projector=patch_mix_projector(encoder.dim) if projecting else None)
+    return ASTClassifier(encoder, projector=build_patch_mix_projector(encoder.dim) if projecting else None)
 
 
-def of_file(weights: str) -> Size:
+def of_file(weights: str) -> ViTSize:
     """Checkpoint -> its width, depth and heads."""
     tensors = ast_tensors(weights)
     dim, depth = tensors["cls_token"].shape[2], len({n.split(".")[1] for n in tensors if n.startswith("blocks.")})
-    return Size(dim, depth, default_heads(dim))
+    return ViTSize(dim, depth, default_heads(dim))
 
 
 def augment(config: Config, features: Tensor, generator: torch.Generator) -> Tensor:
@@ -156,7 +156,7 @@ def augment(config: Config, features: Tensor, generator: torch.Generator) -> Ten
 def patch_mix_loss(model: nn.Module, features: Tensor, step: Step) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the clean clips + how well mixed clips find their two sources among them."""
     assert isinstance(model, ASTClassifier)
-    mix = draw_mix(len(features), model.encoder.columns, generator=step.generator)
+    mix = draw_patch_mix(len(features), model.encoder.columns, generator=step.generator)
     logits, clean, mixed = model.clean_and_mixed(features, mix)
     contrastive = patch_mix_contrastive(mixed, clean, mix.order.to(mixed.device), mix.kept)
     return weighted_cross_entropy(logits, step.label, step.whole_label, step.weight) + contrastive, logits

@@ -41,8 +41,8 @@ from rales.audio.spec_augment import simulate_other_device, time_warp
 from rales.config import Audio, Augmentation, Config, Model, Recipe, Training, build, one_of, override, stored
 from rales.errors import UsageError
 from rales.models.classifier import FusionClassifier
-from rales.models.hub import find
-from rales.models.m2d_checkpoints import encoder_of, fingerprint, load_m2d, read_tensors, record_of
+from rales.models.hub import find_checkpoint
+from rales.models.m2d_checkpoints import build_encoder, fingerprint_encoder, load_m2d, read_tensors, record_of
 from rales.models.vit import ViT
 from rales.training import finetune
 from rales.training.recipe_defaults import masked, weighted_loss
@@ -104,7 +104,7 @@ def recipe(
     the public code, of whatever size the network is and whatever a run of ours heard (a random start warms up, too).
     """
     check_words(variant, size, frontend, masks, fidelity)
-    start = start_of(find(weights)) if weights else None
+    start = start_of(find_checkpoint(weights)) if weights else None
     published = fidelity == "published"
     like = size or "base"
     if start:
@@ -184,8 +184,8 @@ def start_of(path: Path) -> Start:
 @cache
 def read_once(path: Path, modified_ns: int) -> Start:
     tensors, metadata = read_tensors(path)
-    encoder = encoder_of(tensors, metadata, path)
-    digest, (mean, std) = fingerprint(encoder), encoder.norm_stats.tolist()
+    encoder = build_encoder(tensors, metadata, path)
+    digest, (mean, std) = fingerprint_encoder(encoder), encoder.norm_stats.tolist()
     return Start(path, encoder.to("meta"), digest, (mean, std), record_of(metadata, path).get("config", {}))
 
 
@@ -309,7 +309,9 @@ def build_model(config: Config) -> FusionClassifier:
     """Config -> ViT (pre-trained or random), fusion, pooling, head."""
     model = config.model
     if model.weights:
-        encoder = load_m2d(find(model.weights), heads=model.heads, long_input=model.long_input, raw_last=model.raw_last)
+        encoder = load_m2d(
+            find_checkpoint(model.weights), heads=model.heads, long_input=model.long_input, raw_last=model.raw_last
+        )
         loaded = (encoder.dim, encoder.depth, encoder.patch, encoder.unit_frames)
         if loaded != (model.dim, model.depth, tuple(model.patch), model.unit_frames):
             raise UsageError(

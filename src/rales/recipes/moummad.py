@@ -55,7 +55,7 @@ from rales.config import (
 )
 from rales.data.icbhi import sex_and_age
 from rales.models.cnn import Cnn, CnnSize
-from rales.models.heads import Contrastive, projector
+from rales.models.heads import ContrastiveClassifier, build_projector
 from rales.models.pretrained_backbones import cnn_tensors
 from rales.training import finetune, multistage
 from rales.training.losses import hybrid_sup_con, multi_sup_con, sup_con, weighted_cross_entropy
@@ -150,13 +150,13 @@ def build_model(
     original: bool,
     projectors: int,
     learns: Literal["all", "encoder", "head"],
-) -> Contrastive:
+) -> ContrastiveClassifier:
     """Config -> CNN6, projectors and linear layer."""
     kind: CnnSize = "cnn6" if size == "base" else "tiny"
     encoder = Cnn(kind, axes="ft" if original else "tf")
     if config.model.weights:
         encoder.load_state_dict(cnn_tensors(config.model.weights, kind))
-    return Contrastive(encoder, [projector(encoder.dim) for _ in range(projectors)], learns=learns)
+    return ContrastiveClassifier(encoder, [build_projector(encoder.dim) for _ in range(projectors)], learns=learns)
 
 
 def augment(config: Config, features: Tensor, generator: torch.Generator) -> Tensor:

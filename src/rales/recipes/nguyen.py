@@ -55,7 +55,7 @@ from rales.data.dataset import Data, device_spectra, number_of, train_positions,
 from rales.data.icbhi import DEVICES
 from rales.data.loader import in_order
 from rales.data.waveform_cache import Preparation, segment
-from rales.models.heads import CoTuning, Headed
+from rales.models.heads import BackboneWithHead, CoTuning
 from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
 from rales.models.stochnorm import StochNorm2d
@@ -262,9 +262,9 @@ def build_cotuning(config: Config, *, size: str, stochastic: bool) -> CoTuning:
     return CoTuning(build_backbone(config, size=size, stochastic=stochastic, classes=1000))
 
 
-def build_stochnorm(config: Config, *, size: str) -> Headed:
+def build_stochnorm(config: Config, *, size: str) -> BackboneWithHead:
     backbone = build_backbone(config, size=size, stochastic=True, classes=0)
-    return Headed(backbone, nn.Linear(backbone.dim, 4))
+    return BackboneWithHead(backbone, nn.Linear(backbone.dim, 4))
 
 
 def cotuning_loss(model: nn.Module, features: Tensor, step: Step, *, trade_off: float) -> tuple[Tensor, Tensor]:

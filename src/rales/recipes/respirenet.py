@@ -55,7 +55,7 @@ from rales.data.dataset import SECOND, Data, class_numbers, number_of, train_pos
 from rales.data.icbhi import DEVICES
 from rales.data.loader import in_order
 from rales.data.waveform_cache import Preparation, segments
-from rales.models.heads import Headed, respirenet_head
+from rales.models.heads import BackboneWithHead, build_respirenet_head
 from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
 from rales.training import finetune, multistage
@@ -277,7 +277,7 @@ def fit(config: Config, frontend: nn.Module, model: nn.Module, data: Data, devic
 class PerDevice(nn.Module):
     """(B, 4, H, W) as of `Pictures` -> (B, 4) logits of the network of each row's device, or of the one for all."""
 
-    def __init__(self, networks: dict[str, Headed]) -> None:
+    def __init__(self, networks: dict[str, BackboneWithHead]) -> None:
         super().__init__()
         self.networks = nn.ModuleDict(networks)
 
@@ -301,11 +301,11 @@ class PerDevice(nn.Module):
 def build_model(config: Config, *, size: str, devices: tuple[str, ...]) -> PerDevice:
     """Config -> one ResNet-34 (pre-trained or random) with its head for all devices, and one for each of `devices`."""
 
-    def network() -> Headed:
+    def network() -> BackboneWithHead:
         backbone = ResNet(34) if size == "base" else ResNet(10, width=16)
         if config.model.weights:
             backbone.load_state_dict(resnet_tensors(config.model.weights, 34))
-        return Headed(backbone, respirenet_head(backbone.dim))
+        return BackboneWithHead(backbone, build_respirenet_head(backbone.dim))
 
     return PerDevice({name: network() for name in (ALL, *devices)})
 

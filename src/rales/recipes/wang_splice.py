@@ -47,7 +47,7 @@ from rales.data.dataset import (
 )
 from rales.data.icbhi import DEVICES
 from rales.data.waveform_cache import Preparation, segments
-from rales.models.heads import Headed
+from rales.models.heads import BackboneWithHead
 from rales.models.pretrained_backbones import resnest_tensors
 from rales.models.resnest import ResNeSt
 from rales.training import finetune
@@ -199,9 +199,9 @@ def fit_gains(config: Config, frontend: nn.Module, model: nn.Module, data: Data,
         frontend.gains[own, other] = gains[0].to(device)
 
 
-def build_model(config: Config, *, size: str) -> Headed:
+def build_model(config: Config, *, size: str) -> BackboneWithHead:
     """Config -> ResNeSt-50 (pre-trained or random), dropout, linear layer."""
     backbone = ResNeSt(50) if size == "base" else ResNeSt(14, width=16)
     if config.model.weights:
         backbone.load_state_dict(resnest_tensors(config.model.weights))
-    return Headed(backbone, nn.Sequential(nn.Dropout(0.5), nn.Linear(backbone.dim, 4)))
+    return BackboneWithHead(backbone, nn.Sequential(nn.Dropout(0.5), nn.Linear(backbone.dim, 4)))

@@ -24,7 +24,7 @@ from rales.evaluation.metrics import confusion, icbhi_scores, mean_auroc
 from rales.files.atomic import lock_folder
 from rales.labels import CLASSES
 from rales.models.layer_fusion import LayerFusion
-from rales.models.m2d_checkpoints import check_whole
+from rales.models.m2d_checkpoints import check_complete
 from rales.progress import progress_bar
 from rales.training import epoch_logits, run_folder
 from rales.training.distributed import Place, place
@@ -403,7 +403,7 @@ def resume(
         run_folder.check_same_run(path, stored, record)
         check(State, stored.get("state"), str(path), "state.")
         weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
-        check_whole(weights, tensors_of(model, frontend), path)
+        check_complete(weights, tensors_of(model, frontend), path)
         load_tensors(weights, model, frontend)
         for name, optimiser in optimisers.items():
             load_state_tensors(optimiser, tensors, f"optimiser.{name}.", path)

@@ -13,7 +13,7 @@ from rales.config import Config, Recipe
 from rales.data import splits
 from rales.data.dataset import Data, cycle_waves, rows_of, scored_together
 from rales.files.atomic import lock_folder
-from rales.models.m2d_checkpoints import check_whole
+from rales.models.m2d_checkpoints import check_complete
 from rales.training import finetune, run_folder
 from rales.training.distributed import place
 
@@ -52,7 +52,7 @@ def started_from(recipe: Recipe, checkpoint: Path) -> Recipe:
             tensors, _ = run_folder.read_checkpoint(checkpoint)
             chosen = {n: t for n, t in tensors.items() if n.startswith(finetune.FRONTEND) == prefix}
             chosen = {name.removeprefix(finetune.FRONTEND): value for name, value in chosen.items()}
-            check_whole(chosen, network.state_dict(), checkpoint)
+            check_complete(chosen, network.state_dict(), checkpoint)
             network.load_state_dict(chosen)
             return network
 
@@ -97,7 +97,7 @@ def put_together(
                     tensors[ours + name.removeprefix(theirs)] = value
                 elif name.startswith(finetune.FRONTEND):
                     tensors.setdefault(name, value)
-        check_whole(tensors, finetune.tensors_of(model, frontend), out)
+        check_complete(tensors, finetune.tensors_of(model, frontend), out)
         finetune.load_tensors(tensors, model, frontend)
         weight = finetune.loss_weights(data, config)
         watched = data.parts_to_watch()

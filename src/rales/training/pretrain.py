@@ -20,8 +20,8 @@ from rales.data.random_crops import NOISE, Crops, pieces
 from rales.errors import UsageError
 from rales.files.atomic import atomic_write, lock_folder
 from rales.models import M2D, ViT
-from rales.models.cpu_inference import pack
-from rales.models.m2d_checkpoints import check_whole, write_reference_file
+from rales.models.cpu_inference import prepack_for_cpu
+from rales.models.m2d_checkpoints import check_complete, write_reference_file
 from rales.progress import progress_bar
 from rales.training import run_folder
 from rales.training.distributed import Place, place
@@ -166,7 +166,7 @@ def train(
     torch.manual_seed(config.seed)
     model, teacher = build(config)
     model = model.to(here.device)
-    teacher = pack(teacher.to(here.device), "bf16" if here.dtype else "float32") if teacher else None
+    teacher = prepack_for_cpu(teacher.to(here.device), "bf16" if here.dtype else "float32") if teacher else None
     optimiser = adamw(
         model.named_parameters(), lr=0.0, weight_decay=numbers.weight_decay, betas=(numbers.beta1, numbers.beta2)
     )
@@ -382,7 +382,7 @@ def resume(out: Path, model: M2D, optimiser: torch.optim.AdamW, record: Mapping[
         if len(stored["state"]["sums"]) != len(BEGIN["sums"]):
             raise ValueError(f"{path}: state.sums has another length than {len(BEGIN['sums'])}; {WRONG}")
         weights = {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
-        check_whole(weights, model.state_dict(), path)
+        check_complete(weights, model.state_dict(), path)
         model.load_state_dict(weights)
         load_state_tensors(optimiser, tensors, "optimiser.", path)
 
