@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from rales.data import read_cycles, splits
-from rales.data.corpus import Collection, read_collection
-from rales.data.dataset import cycle_waves
+from rales.data.corpus import Corpus, read_corpus
+from rales.data.dataset import cached_waveforms
 from rales.evaluation import bootstrap
 from rales.evaluation.metrics import confusion, icbhi_scores
 from rales.jobs import default_model, linear_probe
@@ -52,7 +52,7 @@ def main() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     runs = pretrained(options)
     if options.probe == "icbhi":
-        cycles = splits.official(read_cycles(options.icbhi)).reset_index(drop=True)
+        cycles = splits.split_officially(read_cycles(options.icbhi)).reset_index(drop=True)
     else:  # in the split of its authors
         cycles = read_cycles(options.sprsound, skip_damaged=True).reset_index(drop=True)
     found = {}
@@ -70,9 +70,9 @@ def pretrained(options: argparse.Namespace) -> dict[str, list[tuple[int, Path]]]
     made_up = options.out / "synth"
     if not made_up.exists():
         write_folder(made_up, recordings=700, seed=1)
-    real, noise = read_collection((options.sprsound,)), read_collection((options.noise,))
-    plans: dict[str, tuple[str, Collection, Collection | None]] = {
-        "made-up breaths": ("synth", read_collection((made_up,), part="all"), None),
+    real, noise = read_corpus((options.sprsound,)), read_corpus((options.noise,))
+    plans: dict[str, tuple[str, Corpus, Corpus | None]] = {
+        "made-up breaths": ("synth", read_corpus((made_up,), part="all"), None),
         "SPRSound": ("real", real, None),
         "SPRSound, noise 0.3": ("noise", real, noise),
     }
@@ -100,7 +100,7 @@ def layers_of(run: Path, cycles: pd.DataFrame, random_seed: int | None) -> Poole
                 torch.nn.init.zeros_(module.bias)  # type: ignore[arg-type]
             elif isinstance(module, torch.nn.LayerNorm):
                 module.reset_parameters()
-    waves = cycle_waves(cycles, recipe)
+    waves = cached_waveforms(cycles, recipe)
     found = features(encoder, recipe.frontend(recipe.config), waves, precision="float32")
     return linear_probe.weighted(found, np.ones(encoder.depth))
 
@@ -126,7 +126,9 @@ def table(cycles: pd.DataFrame, label: Whole, found: dict[str, list[Pooled]]) ->
             for name, encoders in found.items():
                 p, rows = [], []
                 for seed, x in enumerate(encoders):
-                    sides = cycles["split"] == "test" if split == "official" else splits.folds(cycles, FOLDS, seed)
+                    sides = (
+                        cycles["split"] == "test" if split == "official" else splits.assign_folds(cycles, FOLDS, seed)
+                    )
                     folds: Whole = np.asarray(sides, np.int64)
                     numbers = [1] if split == "official" else list(range(FOLDS))
                     p.append(held_out(x, label, folds, numbers, layers))
@@ -171,7 +173,7 @@ def learning_curve(cycles: pd.DataFrame, label: Whole, name: str, x: Pooled) -> 
         scores, areas, number = [], [], 0
         for draw in range(DRAWS):
             rng = np.random.default_rng(draw)
-            fold_of = splits.folds(cycles, FOLDS, draw).to_numpy(np.int64)
+            fold_of = splits.assign_folds(cycles, FOLDS, draw).to_numpy(np.int64)
             p = np.empty((len(x), 4))
             for fold in range(FOLDS):
                 names = np.unique(patients[fold_of != fold])

@@ -14,8 +14,8 @@ import torch
 
 from rales.audio.logmel import IcbhiLogMel
 from rales.data import read_cycles
-from rales.data.dataset import cycle_waves
-from rales.data.waveform_cache import waveforms
+from rales.data.dataset import cached_waveforms
+from rales.data.waveform_cache import cache_waveforms
 from rales.inference import predictor
 from rales.recipes.registry import make_recipe
 
@@ -28,7 +28,7 @@ def main(folder: str, models: list[str]) -> None:
     print(f"{cycles['recording'].nunique()} recordings, {len(cycles)} cycles")
     for name in models or [predictor.DEFAULT]:
         model = predictor.load(name)
-        waves = np.array(cycle_waves(cycles, model.recipe))
+        waves = np.array(cached_waveforms(cycles, model.recipe))
         plain = model.probabilities(waves)
         print(f"{name} ({model.recipe.config.audio.frontend})")
         for gain in GAINS:
@@ -36,7 +36,7 @@ def main(folder: str, models: list[str]) -> None:
             differ = (changed.argmax(axis=1) != plain.argmax(axis=1)).mean()
             print(f"  x {gain:<5g} {100 * differ:5.1f} % of the labels, {np.abs(changed - plain).max():.5f} at most")
     some = np.random.default_rng(0).permutation(len(cycles))[:CLIPS]
-    clips = torch.from_numpy(np.array(waveforms(cycles.iloc[some].reset_index(drop=True))))
+    clips = torch.from_numpy(np.array(cache_waveforms(cycles.iloc[some].reset_index(drop=True))))
     for kind in ("icbhi", "m2d", "m2d_clip"):
         recipe = make_recipe(
             "m2d_fusion", ["audio.floor=clip"] if kind == "m2d_clip" else [], size="tiny", frontend=kind

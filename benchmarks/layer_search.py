@@ -46,7 +46,7 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     cycles, pooled = real(options.data, options.weights) if options.data else made_up()
     label = np.array([CLASSES.index(word) for word in cycles["label"]])
-    folds = np.array(splits.folds(cycles, FOLDS), np.int64)
+    folds = np.array(splits.assign_folds(cycles, FOLDS), np.int64)
     print(f"{len(cycles)} cycles of {cycles['patient'].nunique()} patients, {pooled.shape[1]} x {pooled.shape[2]}")
 
     began_s = time.perf_counter()
@@ -116,7 +116,7 @@ def real(data: Path, weights: str) -> tuple[pd.DataFrame, linear_probe.Pooled]:
     torch.manual_seed(0)
     encoder = recipe.model(recipe.config).get_submodule("encoder")
     assert isinstance(encoder, ViT)
-    waves = dataset.cycle_waves(cycles, recipe, progress=True)
+    waves = dataset.cached_waveforms(cycles, recipe, progress=True)
     began_s = time.perf_counter()
     pooled = layer_search.features(encoder, recipe.frontend(recipe.config), waves, progress=True)
     print(f"pooled layers of {len(cycles)} cycles: {time.perf_counter() - began_s:.0f} s")

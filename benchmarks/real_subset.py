@@ -83,7 +83,7 @@ def logistic_regression(data: Path, folds: int) -> dict[str, tuple[float, ...]]:
 
     recipe = make_recipe("m2d_fusion", size="tiny")
     cycles = read_cycles(data)
-    waves, frontend = dataset.cycle_waves(cycles, recipe), recipe.frontend(recipe.config)
+    waves, frontend = dataset.cached_waveforms(cycles, recipe), recipe.frontend(recipe.config)
     features = []
     with torch.inference_mode():
         for start in range(0, len(waves), 64):
@@ -96,10 +96,10 @@ def logistic_regression(data: Path, folds: int) -> dict[str, tuple[float, ...]]:
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
         return y[test], model.fit(x[train], y[train]).predict(x[test])
 
-    assignment = splits.folds(cycles, folds)
-    parts = [fitted(splits.fold(cycles, assignment, i)) for i in range(folds)]
+    assignment = splits.assign_folds(cycles, folds)
+    parts = [fitted(splits.select_fold(cycles, assignment, i)) for i in range(folds)]
     return {
-        "official": figures(*fitted(splits.official(cycles))),
+        "official": figures(*fitted(splits.split_officially(cycles))),
         "folds": figures(np.concatenate([t for t, _ in parts]), np.concatenate([p for _, p in parts])),
     }
 

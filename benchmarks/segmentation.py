@@ -75,7 +75,7 @@ def main() -> None:
 
 def heard(table: pd.DataFrame) -> list[Heard]:
     """Cycles table -> recordings of four or more cycles, with the fold of their patient."""
-    table = table.assign(fold=splits.folds(table, FOLDS))
+    table = table.assign(fold=splits.assign_folds(table, FOLDS))
     recordings = []
     for number, (_, rows) in enumerate(table.groupby("recording", sort=True)):
         if len(rows) < 4:

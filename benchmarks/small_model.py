@@ -77,11 +77,11 @@ def main() -> None:
 def divided(icbhi: pd.DataFrame, split: str, number: int, share: float) -> pd.DataFrame:
     """Cycles -> those of seed or fold `number`, divided; of the patients that train, validation among them, a share."""
     if split == "official":
-        return splits.official(icbhi)
+        return splits.split_officially(icbhi)
     if split == "cycles":
         part = (np.random.default_rng(0).permutation(len(icbhi)) - number) % FOLDS
         return icbhi.assign(split=np.select([part == 0, part == 1], ["test", "validation"], "train"))
-    table = splits.fold(icbhi, splits.folds(icbhi, FOLDS), number)
+    table = splits.select_fold(icbhi, splits.assign_folds(icbhi, FOLDS), number)
     train = table["split"] == "train"
     names = np.random.default_rng(number).permutation(np.unique(table.loc[train, "patient"]))
     left_out = table["patient"].isin(names[round(share * len(names)) :])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rales.audio.spectrogram_images import MelAndCepstrum
-from rales.data.dataset import Data
+from rales.data.dataset import CycleDataset
 from rales.models.arscnet import ArscNet
 from rales.recipes import arscnet
 from rales.recipes.registry import make_recipe
@@ -40,7 +40,7 @@ def test_pictures_are_standardised_by_the_train_cycles_alone() -> None:
     waves = np.stack([level * random.standard_normal(32000) for level in levels]).astype(np.float32)
     table = pd.DataFrame({"label": ["normal"] * 6, "split": splits})
     frontend = arscnet.Pictures(recipe.config)
-    arscnet.fit(recipe.config, frontend, ArscNet(depth=10, width=16), Data(table, waves), torch.device("cpu"))
+    arscnet.fit(recipe.config, frontend, ArscNet(depth=10, width=16), CycleDataset(table, waves), torch.device("cpu"))
 
     train = np.flatnonzero(np.array(splits) == "train")
     pictures = MelAndCepstrum().pictures(torch.from_numpy(waves[train])).double().numpy()

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from rales.audio import io
 from rales.audio.open_audio import AUDIO_SUFFIXES
 from rales.config import Audio
-from rales.data import audit, reader
-from rales.data.corpus import read_collection
-from rales.data.waveform_cache import waveform
+from rales.data import audit_data, reader
+from rales.data.corpus import read_corpus
+from rales.data.waveform_cache import read_cycle_waveform
 from rales.errors import UsageError
 from rales.inference import audio_reader, breath_segmentation
 from tests import tiny
@@ -94,9 +94,9 @@ def test_every_search_finds_the_same_recordings(tmp_path: Path) -> None:
     wanted = sorted(strange_folder(folder))
     found = audio_reader.find(folder)
     assert sorted(str(Path(path).relative_to(folder)) for path in found) == wanted
-    collection = read_collection([folder])
+    collection = read_corpus([folder])
     assert sorted(str(collection.path(i).relative_to(folder.absolute())) for i in range(len(collection))) == wanted
-    by_check = reader.files(folder)
+    by_check = reader.list_files(folder)
     assert sorted(str(p.relative_to(folder)) for p in by_check if p.suffix.lower() in AUDIO_SUFFIXES) == wanted
     url = audio_reader.find(f"file://{folder}")  # fsspec follows no links
     assert sorted(path.partition("/d/")[2] for path in url) == [name for name in wanted if name != "link/linked.wav"]
@@ -120,8 +120,8 @@ def test_what_looks_like_a_recording_and_is_not_read_is_named(data: Path, tmp_pa
     ]
     (folder / "pipe.wav").unlink()
     sentence = f"{folder}: 1 recordings in formats that are not read, export them as WAV: "
-    assert any(note.startswith(sentence) for note in audit(folder).notes)
-    facts = read_collection([folder], part="all").facts()
+    assert any(note.startswith(sentence) for note in audit_data(folder).notes)
+    facts = read_corpus([folder], part="all").facts()
     assert (facts["recordings"], facts["left_out"]) == (8, 1)
     assert facts["folders"][0]["notes"] == [f"{sentence}visit.zsa"]
 
@@ -172,7 +172,7 @@ def test_cycles_are_those_of_the_training_cache(data: Path) -> None:
     path = sorted(data.glob("*.wav"))[0]
     (piece,) = audio_reader.pieces(str(path), AUDIO)
     spans = zip(piece.cycles.start_s, piece.cycles.end_s, strict=True)
-    assert np.array_equal(piece.waves, np.stack([waveform(path, *span, samples=32000) for span in spans]))
+    assert np.array_equal(piece.waves, np.stack([read_cycle_waveform(path, *span, samples=32000) for span in spans]))
 
 
 def test_a_long_recording_comes_in_pieces(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_long_recording_comes_in_pieces(tmp_path: Path) -> None:
     pieces = list(audio_reader.pieces(str(tmp_path / "night.flac"), AUDIO, "windows"))
     assert [(len(piece.waves), piece.last) for piece in pieces] == [(32, False), (32, False), (6, True)]
     assert len(pieces[0].cycles.start_s) == 70
-    assert np.array_equal(pieces[2].waves[5], waveform(tmp_path / "night.flac", 276, 280, samples=32000))
+    assert np.array_equal(pieces[2].waves[5], read_cycle_waveform(tmp_path / "night.flac", 276, 280, samples=32000))
 
 
 @pytest.mark.parametrize("where", ["segment", "auto"])

@@ -13,7 +13,7 @@ import rales
 from rales.audio import IcbhiLogMel, io
 from rales.config import Audio, Recipe
 from rales.data import read_cycles
-from rales.data.dataset import cycle_waves
+from rales.data.dataset import cached_waveforms
 from rales.errors import UsageError
 from rales.evaluation.predictions import FIGURES
 from rales.export.build import export_model
@@ -67,7 +67,7 @@ def test_an_answer_is_that_of_batches_of_test_rows_in_the_order_of_the_table(tra
     cycles = read_cycles(data)
     test = cycles[cycles["split"] == "test"]
     assert test[["recording", "cycle"]].to_numpy().tolist() == stored[["recording", "cycle"]].to_numpy().tolist()
-    waves = torch.from_numpy(np.array(cycle_waves(cycles, model.recipe, folder=data.parent / "cache"))[test.index])
+    waves = torch.from_numpy(np.array(cached_waveforms(cycles, model.recipe, folder=data.parent / "cache"))[test.index])
 
     def scored(batch: int) -> np.ndarray:
         with torch.inference_mode():

@@ -56,7 +56,7 @@ def test_every_csv_of_ours_is_defused_and_read_back(tmp_path: Path, name: str) -
     rows["split"] = "train"
     prediction_writers.write_table([rows], tmp_path / "predicted.csv")
     run_folder.write_table(tmp_path / "run.csv", rows)
-    manifest.write(rows.assign(path=str(tmp_path / f"{name}.wav")), tmp_path / "own.csv")
+    manifest.write_manifest(rows.assign(path=str(tmp_path / f"{name}.wav")), tmp_path / "own.csv")
     for file in ("predicted.csv", "run.csv", "own.csv"):
         text = (tmp_path / file).read_text()
         assert len(text.splitlines()) == 2

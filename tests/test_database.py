@@ -89,7 +89,7 @@ def test_tables_have_the_official_layout(folder):
 
 
 def test_our_own_reader_finds_nothing_wrong(folder):
-    report = rales.data.audit(folder)
+    report = rales.data.audit_data(folder)
     cycles = rales.data.read_cycles(folder)
     assert report.problems == []
     assert cycles.recording.nunique() == 16

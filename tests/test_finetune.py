@@ -382,7 +382,7 @@ def test_validation_patients_are_whole_and_neither_trained_on_nor_tested(
     tmp_path: Path, train: Train, cycles: pd.DataFrame
 ) -> None:
     figures = train(tmp_path / "run", "train.select=validation")
-    table = splits.divide(cycles, tiny.recipe("train.select=validation").config)
+    table = splits.divide_cycles(cycles, tiny.recipe("train.select=validation").config)
     assert sorted(set(table["split"])) == ["test", "train", "validation"]
     assert (table.groupby("patient")["split"].nunique() == 1).all()
     assert table.loc[table["split"] == "test", "recording"].nunique() == 3

@@ -14,8 +14,8 @@ import torch
 
 from rales.cli.console import say
 from rales.config import to_dict
-from rales.data import audit
-from rales.data.corpus import read_collection
+from rales.data import audit_data
+from rales.data.corpus import read_corpus
 from rales.files.csv_cells import make_encodable, one_line, restore_table
 from rales.inference import prediction_writers, predictor
 from rales.labels import CLASSES
@@ -200,7 +200,7 @@ def test_check_and_training_data(tmp_path: Path, capsys: pytest.CaptureFixture[s
     good = sorted(data.glob("101_*.wav"))[0]
     for suffix in (".wav", ".txt"):
         shutil.copy(good.with_suffix(suffix), data / os.fsdecode(b"1\xeb1_1b1_Al_sc_Meditron" + suffix.encode()))
-    found = audit(data)
+    found = audit_data(data)
     assert found.damaged == ["1\\xeb1_1b1_Al_sc_Meditron"]
     assert any("is not UTF-8 or holds control characters; rename the file" in problem for problem in found.problems)
     assert found.cycles["recording"].nunique() == 8
@@ -216,7 +216,7 @@ def test_check_and_training_data(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_pretraining_leaves_out_what_it_cannot_name_and_says_so(folder: Path) -> None:
-    collection = read_collection([folder])
+    collection = read_corpus([folder])
     facts = collection.facts()
     assert (facts["recordings"], facts["left_out"]) == (len(STRANGE), 1)
     (note,) = facts["folders"][0]["notes"]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from rales.data import read_cycles, splits
-from rales.data.dataset import class_numbers, cycle_waves
+from rales.data.dataset import cached_waveforms, class_numbers
 from rales.errors import UsageError
 from rales.evaluation import bootstrap, predictions
 from rales.evaluation.metrics import normal_threshold, scores_at_threshold
@@ -320,8 +320,8 @@ def test_a_run_and_its_evaluation_tune_on_the_validation_patients(tmp_path: Path
     recipe.run(recipe, cycles, tmp_path / "run", cache_folder=tmp_path / "cache")
 
     model = load(tmp_path / "run")
-    table = splits.divide(cycles, recipe.config)
-    scored = model.probabilities(cycle_waves(table, recipe, folder=tmp_path / "cache"))
+    table = splits.divide_cycles(cycles, recipe.config)
+    scored = model.probabilities(cached_waveforms(table, recipe, folder=tmp_path / "cache"))
     rows = {side: (table["split"] == side).to_numpy() for side in ("validation", "test")}
     true = class_numbers(table)
     threshold = normal_threshold(true[rows["validation"]], scored[rows["validation"]])

@@ -14,7 +14,7 @@ import torch
 
 import rales
 from rales.data import read_cycles
-from rales.data.waveform_cache import waveform
+from rales.data.waveform_cache import read_cycle_waveform
 from rales.errors import UsageError
 from rales.evaluation import bootstrap, predictions
 from rales.inference import audio_reader as reading
@@ -115,7 +115,9 @@ def test_a_cycle_alone_and_among_others(place: Path, model: predictor.Model) -> 
 
     row = rows.iloc[2]
     settings = model.recipe.config.audio
-    alone = waveform(path, row["start_s"], row["end_s"], samples=round(settings.duration_s * settings.rate_hz))
+    alone = read_cycle_waveform(
+        path, row["start_s"], row["end_s"], samples=round(settings.duration_s * settings.rate_hz)
+    )
     assert np.abs(model.probabilities(alone[None])[0] - row[P].to_numpy(dtype=float)).max() < 1e-6
     forty = np.stack([alone, *np.random.default_rng(0).normal(0, 0.1, (40, alone.size)).astype(np.float32)])
     assert np.abs(model.probabilities(forty[::-1].copy())[-1] - row[P].to_numpy(dtype=float)).max() < 1e-6

@@ -18,7 +18,7 @@ import torch
 
 from rales.audio import io
 from rales.data import read_cycles
-from rales.data.corpus import read_collection
+from rales.data.corpus import read_corpus
 from rales.errors import UsageError
 from rales.inference import predictor
 from rales.jobs.layer_search import quick_probe
@@ -45,7 +45,7 @@ def job(data: Path) -> Run:
     """(run folder, words, options) -> what came of it."""
 
     def job(out: Path, *words: str, folder: Path = data, **options: Any) -> dict[str, Any]:
-        return m2d_pretrain.run(tiny.pretraining(*words), read_collection([folder]), out, **options)
+        return m2d_pretrain.run(tiny.pretraining(*words), read_corpus([folder]), out, **options)
 
     return job
 
@@ -162,7 +162,7 @@ def test_only_train_recordings_are_opened(
     monkeypatch.setattr(io, "read_waveform", watched)
     job(tmp_path / "run")
     assert {int(name[:3]) for name in opened} == set(tiny.TRAIN)
-    config, everything = tiny.pretraining("crops.min_items=0"), read_collection([data], part="all")
+    config, everything = tiny.pretraining("crops.min_items=0"), read_corpus([data], part="all")
     m2d_pretrain.run(config, everything, tmp_path / "all")
     assert {int(name[:3]) for name in opened} == {*tiny.TRAIN, *tiny.TEST}
     assert run_folder.read_json(tmp_path / "all/config.json")["data"]["part"] == "all"
@@ -424,7 +424,7 @@ def test_noise_is_mixed_in(tmp_path: Path, job: Run, undisturbed: Path) -> None:
     (tmp_path / "noise").mkdir()
     for i in range(3):
         soundfile.write(tmp_path / f"noise/{i}.wav", 0.2 * random.uniform(-1, 1, 3000), 8000)
-    noise = read_collection([tmp_path / "noise"])
+    noise = read_corpus([tmp_path / "noise"])
     job(tmp_path / "run", "crops.noise_ratio=0.3", noise=noise)
     config, stats = (run_folder.read_json(tmp_path / "run" / name) for name in ("config.json", "statistics.json"))
     assert config["noise"]["recordings"] == 3
@@ -449,7 +449,7 @@ def test_the_model_hears_the_noise_or_the_teacher_does(tmp_path: Path, job: Run,
     (tmp_path / "noise").mkdir()
     for i in range(3):
         soundfile.write(tmp_path / f"noise/{i}.wav", 0.2 * random.uniform(-1, 1, 3000), 8000)
-    noise = read_collection([tmp_path / "noise"])
+    noise = read_corpus([tmp_path / "noise"])
     still = (f"encoder.teacher={undisturbed}", "pretrain.epochs=1", "pretrain.lr=1e-12")  # losses of the start
     job(tmp_path / "quiet", *still)
     for who in ("model", "teacher"):
@@ -479,11 +479,11 @@ def test_training_goes_on_from_a_run_folder(tmp_path: Path, undisturbed: Path, d
     content = (undisturbed / "last.safetensors").read_bytes()
     assert config.encoder.weights_digest == hashlib.sha256(content).hexdigest()
     assert config.encoder.teacher_digest == ""
-    m2d_pretrain.run(config, read_collection([data]), tmp_path / "on")
+    m2d_pretrain.run(config, read_corpus([data]), tmp_path / "on")
     assert furthest(tmp_path / "on", undisturbed) < 1e-6
     other = m2d_pretrain.settings(weights=str(undisturbed), words=[*words, "encoder.dim=48"])
     with pytest.raises(UsageError, match="--set cannot change them"):
-        m2d_pretrain.run(other, read_collection([data]), tmp_path / "other")
+        m2d_pretrain.run(other, read_corpus([data]), tmp_path / "other")
 
 
 def test_every_public_form_can_be_gone_on_with(golden: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from rales.audio.logmel import MelPower
 from rales.config import Config, Recipe, Step, differences, from_dict, to_dict
-from rales.data.dataset import preparation
+from rales.data.dataset import choose_preparation
 from rales.errors import UsageError
 from rales.inference.attribution import band_centres
 from rales.recipes.m2d_fusion import VARIANTS
@@ -31,7 +31,7 @@ def tiny(name: str, *words: str) -> Recipe:
 def step(recipe: Recipe) -> tuple[torch.nn.Module, torch.Tensor]:
     """One forward and backward pass over four made-up cycles; -> model with gradients, loss."""
     torch.manual_seed(0)
-    wave, label = 0.1 * torch.randn(8, preparation(recipe).size), torch.arange(8) % 4
+    wave, label = 0.1 * torch.randn(8, choose_preparation(recipe).size), torch.arange(8) % 4
     frontend, model, generator = recipe.frontend(recipe.config), recipe.model(recipe.config), torch.Generator()
     if recipe.wave_augment:
         wave = recipe.wave_augment(recipe.config, wave, generator)

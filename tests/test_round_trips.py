@@ -82,7 +82,7 @@ def test_manifests(
     device, location, mode = words
     parts = [cycles.assign(recording=name, patient=name) for name in sorted(names)]
     whole = pd.concat(parts, ignore_index=True).assign(device=device, location=location, mode=mode, path="")
-    manifest.write(whole, tmp_path / f"m{suffix}")
+    manifest.write_manifest(whole, tmp_path / f"m{suffix}")
     found = manifest.read_cycles(tmp_path / f"m{suffix}", audio=False)
     pd.testing.assert_frame_equal(found[list(COLUMNS)], whole[list(COLUMNS)], check_dtype=False)
 

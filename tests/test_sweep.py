@@ -25,7 +25,7 @@ import torch
 from rales.cli import app, main
 from rales.config import Recipe, Step
 from rales.data import read_cycles, splits
-from rales.data.dataset import cycle_waves, rows_of
+from rales.data.dataset import cached_waveforms, prepared_rows
 from rales.errors import UsageError
 from rales.files.atomic import lock_folder
 from rales.jobs import reproduce, sweep
@@ -138,9 +138,9 @@ def test_every_ablation_of_the_docs_changes_what_a_small_network_computes(line: 
 
 def computed_by(recipe: Recipe, data: Path) -> str:
     """-> features, augmented features, loss, logits and gradients of the first cycles, from one start."""
-    rows = rows_of(splits.divide(read_cycles(data), recipe.config), recipe).head(4)
+    rows = prepared_rows(splits.divide_cycles(read_cycles(data), recipe.config), recipe).head(4)
     torch.manual_seed(0)
-    wave = torch.from_numpy(np.array(cycle_waves(rows, recipe)))
+    wave = torch.from_numpy(np.array(cached_waveforms(rows, recipe)))
     model, generator = recipe.model(recipe.config), torch.Generator().manual_seed(0)
     features = recipe.frontend(recipe.config)(wave)
     seen = [features, *(recipe.augment(recipe.config, features, generator) for _ in range(16))]

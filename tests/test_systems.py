@@ -14,7 +14,7 @@ import rales
 from rales.audio.spectrogram_images import RespireNetImage
 from rales.config import Recipe, Step
 from rales.data import read_cycles, splits
-from rales.data.dataset import cycle_waves, preparation, rows_of
+from rales.data.dataset import cached_waveforms, choose_preparation, prepared_rows
 from rales.data.icbhi import sex_and_age
 from rales.errors import UsageError
 from rales.evaluation import predictions
@@ -208,7 +208,7 @@ def test_the_probe_trains_its_layer_alone(trained: Any) -> None:
 def features(recipe: Recipe, seed: int = 0) -> torch.Tensor:
     """-> the front-end's picture of two made-up rows."""
     torch.manual_seed(seed)
-    picture: torch.Tensor = recipe.frontend(recipe.config)(0.1 * torch.randn(2, preparation(recipe).size))
+    picture: torch.Tensor = recipe.frontend(recipe.config)(0.1 * torch.randn(2, choose_preparation(recipe).size))
     return picture
 
 
@@ -230,10 +230,10 @@ def test_original_settings_are_the_published_ones() -> None:
     assert (plain.audio.std, plain.audio.scope, plain.augment.published_gate) == (0.2550, "clip", False)
     assert made("ast_ft", "fidelity=original").config.augment.published_gate
     assert made("ast_ft").config.train.interpolate == 0.5
-    assert preparation(made("lungattn", "fidelity=original")).settings["rate_hz"] == 0
-    assert preparation(made("lungattn")).settings["rate_hz"] == 4000
+    assert choose_preparation(made("lungattn", "fidelity=original")).settings["rate_hz"] == 0
+    assert choose_preparation(made("lungattn")).settings["rate_hz"] == 4000
     sides = [
-        preparation(made("respirenet", f"fidelity={word}")).settings["random_side"]
+        choose_preparation(made("respirenet", f"fidelity={word}")).settings["random_side"]
         for word in ("corrected", "original")
     ]
     assert sides == [False, True]
@@ -278,13 +278,13 @@ def test_batch_norm_takes_its_statistics_over_both_views_or_over_each(name: str,
 def test_one_digit_labels_are_of_train_cycles_only(cycles: pd.DataFrame) -> None:
     twelve = pd.DataFrame({"recording": "a", "cycle": range(1, 13), "label": ["normal"] * 10 + ["both"] * 2})
     recipe = made("lungrn_nl", "fidelity=original")
-    assert rows_of(twelve.assign(split="train"), recipe)["label"].tolist() == ["normal"] * 12
-    assert rows_of(twelve.assign(split="test"), recipe)["label"].tolist() == twelve["label"].tolist()
+    assert prepared_rows(twelve.assign(split="train"), recipe)["label"].tolist() == ["normal"] * 12
+    assert prepared_rows(twelve.assign(split="test"), recipe)["label"].tolist() == twelve["label"].tolist()
 
 
 def test_respirenet_joins_train_cycles_and_cuts_long_ones(cycles: pd.DataFrame) -> None:
     uneven = cycles[(cycles["label"] != "both") | (cycles["patient"].astype(int) < 102)].reset_index(drop=True)
-    items = rows_of(uneven, made("respirenet"))
+    items = prepared_rows(uneven, made("respirenet"))
     train = items[items["split"] == "train"]
     first = train[train["piece"] == 0]
     assert first["label"].value_counts().to_dict() == dict.fromkeys(CLASSES, 5)
@@ -292,13 +292,13 @@ def test_respirenet_joins_train_cycles_and_cuts_long_ones(cycles: pd.DataFrame) 
     assert set(joined["label"]) == {"both"}
     assert set(items.loc[items["split"] == "test", "second_path"]) == {""}
     assert (items.groupby(["recording", "cycle", "second_path", "second_start_s"]).size() >= 2).all()  # 1 s in 0.8 s
-    assert len(rows_of(uneven.assign(split=""), made("respirenet"))) == 2 * len(uneven)
+    assert len(prepared_rows(uneven.assign(split=""), made("respirenet"))) == 2 * len(uneven)
     one = make_recipe("respirenet", ["audio.duration_s=1"], size="tiny")
-    assert len(rows_of(uneven.assign(split=""), one)) == len(uneven)
+    assert len(prepared_rows(uneven.assign(split=""), one)) == len(uneven)
 
 
 def test_wang_splices_two_devices(cycles: pd.DataFrame) -> None:
-    items = rows_of(cycles, made("wang_splice"))
+    items = prepared_rows(cycles, made("wang_splice"))
     spliced = items[items["second_path"] != ""]
     assert len(spliced) > 10
     assert set(spliced["split"]) == {"train"}
@@ -308,7 +308,7 @@ def test_wang_splices_two_devices(cycles: pd.DataFrame) -> None:
 
 def test_wang_gives_cycles_the_spectrum_of_another_device(cycles: pd.DataFrame, place: Path, tmp_path: Path) -> None:
     recipe = made("wang_splice", "domain=spectral", "train.epochs=1")
-    assert set(rows_of(cycles, recipe)["second_path"]) == {""}
+    assert set(prepared_rows(cycles, recipe)["second_path"]) == {""}
     train(recipe, cycles, place, tmp_path / "run")
     frontend, _ = finetune_parts(recipe, tmp_path / "run")
     gains = frontend.get_buffer("gains")
@@ -377,12 +377,12 @@ def test_respirenet_measures_each_device_or_keeps_what_stage_1_measured(
 
     recipe, run = made("respirenet", "statistics=device"), tmp_path / "run"
     train(recipe, cycles, place, run)
-    items = rows_of(splits.divide(cycles, recipe.config), recipe)
-    waves = torch.from_numpy(np.array(cycle_waves(items, recipe, folder=place / "cache")))[:, :-1]
+    items = prepared_rows(splits.divide_cycles(cycles, recipe.config), recipe)
+    waves = torch.from_numpy(np.array(cached_waveforms(items, recipe, folder=place / "cache")))[:, :-1]
     colours = RespireNetImage().picture(waves).double().numpy()
     chosen = {"": items["split"] == "train"}
     for device in ("Meditron", "Litt3200"):
-        own = rows_of(splits.divide(cycles[cycles["device"] == device], recipe.config), recipe)
+        own = prepared_rows(splits.divide_cycles(cycles[cycles["device"] == device], recipe.config), recipe)
         joined = own[(own["split"] == "train") & (own["second_path"] != "")]
         assert joined.empty  # a device of even classes joins no cycles, so its rows are among those of all
         chosen[f"_{device}"] = (items["split"] == "train") & (items["device"] == device) & (items["second_path"] == "")
@@ -514,7 +514,7 @@ def test_pieces_vote_and_the_majority_has_the_largest_probability() -> None:
 
 def test_ast_fades_where_the_recording_ends_not_where_the_cycle_does(cycles: pd.DataFrame) -> None:
     first, last = cycles.iloc[0], cycles.iloc[3]
-    prepare = preparation(make_recipe("ast_ft", ["audio.duration_s=1"], size="tiny"))
+    prepare = choose_preparation(make_recipe("ast_ft", ["audio.duration_s=1"], size="tiny"))
     plain = replace(prepare, settings={**prepare.settings, "fade_samples": 0})
     for row, faded in ((first, slice(0, 900)), (last, slice(15100, 16000))):
         with_fade, without = (made_of(row["path"], row["start_s"], row["end_s"]) for made_of in (prepare, plain))

@@ -13,8 +13,8 @@ from torch import Tensor
 import rales
 from rales.config import Config, Recipe, differences, override, to_dict
 from rales.data import read_cycles
-from rales.data.corpus import read_collection
-from rales.data.dataset import cycle_waves
+from rales.data.corpus import read_corpus
+from rales.data.dataset import cached_waveforms
 from rales.files import seals
 from rales.inference import predictor
 from rales.jobs import layer_search
@@ -54,7 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = tiny.recipe(*KINDS["own sound"], "train.epochs=1")
     finetune.run(recipe, cycles, folder / "run", cache_folder=folder / "cache")
     config = tiny.pretraining("pretrain.epochs=1", "encoder.decoder_heads=4", "encoder.heads=3")
-    m2d_pretrain.run(config, read_collection([folder / "data"]), folder / "pretraining")
+    m2d_pretrain.run(config, read_corpus([folder / "data"]), folder / "pretraining")
     return folder
 
 
@@ -65,7 +65,7 @@ def cycles(place: Path) -> pd.DataFrame:
 
 def heard(recipe: Recipe, cycles: pd.DataFrame, cache: Path) -> Tensor:
     """What the front-end of a recipe gets of the cycles."""
-    return torch.from_numpy(np.array(cycle_waves(cycles, recipe, folder=cache)))
+    return torch.from_numpy(np.array(cached_waveforms(cycles, recipe, folder=cache)))
 
 
 @torch.inference_mode()

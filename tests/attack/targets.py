@@ -17,7 +17,7 @@ from rales.data import manifest as table
 from rales.data import sprsound
 from rales.data.annotation_dialects import read_table
 from rales.data.annotations import read_annotation
-from rales.data.corpus import Part, read_collection
+from rales.data.corpus import Part, read_corpus
 from rales.files.csv_cells import make_encodable
 from rales.inference.audio_reader import annotated_cycles
 from tests.attack.sounds import bases
@@ -84,7 +84,7 @@ def json_(data: bytes, folder: Path) -> None:
     path = folder / "train_json" / "65075373_4.2_0_p1_1.json"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
-    label, cycles, problems = sprsound._annotation(path, RECORDING_S)
+    label, cycles, problems = sprsound._read_sprsound_annotation(path, RECORDING_S)
     for problem in problems:
         check_sentence(path, problem)
     assert cycles == sorted(cycles)
@@ -97,7 +97,7 @@ def json_(data: bytes, folder: Path) -> None:
 
     check_sentences(path, rows)
     check_sentences(path, lambda: table.read_cycles(path, audio=False, skip_damaged=True))
-    check_sentences(path, lambda: read_collection([path], part="all"))
+    check_sentences(path, lambda: read_corpus([path], part="all"))
 
 
 def manifest(data: bytes, folder: Path) -> None:
@@ -106,13 +106,13 @@ def manifest(data: bytes, folder: Path) -> None:
         if not (folder / name).exists():
             soundfile.write(folder / name, np.zeros(round(RECORDING_S * 4000)), 4000)
     path.write_bytes(data)
-    check_sentences(path, lambda: table.audit(path))
+    check_sentences(path, lambda: table.audit_data(path))
     check_sentences(path, lambda: table.read_cycles(path))
     check_sentences(path, lambda: table.read_cycles(path, skip_damaged=True, needs_split=False))
     check_sentences(path, lambda: table.read_cycles(path, skip_damaged=True, audio=False))
     parts: tuple[Part, Part] = ("train", "all")
     for part in parts:
-        check_sentences(path, partial(read_collection, [path], part=part))
+        check_sentences(path, partial(read_corpus, [path], part=part))
 
     def cycles() -> None:
         for rows in table.spans_of(path).values():

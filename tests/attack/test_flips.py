@@ -14,7 +14,7 @@ import torch
 
 import rales
 from rales.data import read_cycles
-from rales.data.dataset import cycle_waves
+from rales.data.dataset import cached_waveforms
 from rales.export.build import export_model
 from rales.inference import predictor, similarity_search
 from rales.inference.predictor import Model
@@ -90,7 +90,7 @@ def waves(place: Path, model: Model) -> Case:
     cycles = read_cycles(place / "data")
 
     def prepared() -> bytes:
-        return cycle_waves(cycles, model.recipe, folder=place / "cache").tobytes()
+        return cached_waveforms(cycles, model.recipe, folder=place / "cache").tobytes()
 
     prepared()
     (file,) = (place / "cache").glob("*/waves.npy")

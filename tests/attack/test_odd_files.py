@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 import soundfile
 
-from rales.data import audit, read_cycles
-from rales.data.corpus import read_collection
-from rales.data.random_crops import Crops
+from rales.data import audit_data, read_cycles
+from rales.data.corpus import read_corpus
+from rales.data.random_crops import CropDataset
 from rales.files.csv_cells import make_encodable, one_line, restore_table
 from rales.inference import audio_reader, predictor
 from rales.inference.audio_reader import find
@@ -183,7 +183,7 @@ def read(folder: Path, out: Path, model: Path, odd: dict[str, Odd], answers: pd.
     if any(each.row == "failed" and name not in later for name, each in odd.items()):
         with pytest.raises(ValueError, match="--skip-damaged"):
             read_cycles(folder, needs_split=False)
-    assert len(audit(folder).cycles) >= 6
+    assert len(audit_data(folder).cycles) >= 6
 
 
 def trained(folder: Path, out: Path, model: Path, odd: dict[str, Odd], answers: pd.DataFrame, capsys: Any) -> None:
@@ -202,7 +202,7 @@ def pretrained(folder: Path, out: Path, model: Path, odd: dict[str, Odd], answer
 
 def cropped(folder: Path, out: Path, model: Path, odd: dict[str, Odd], answers: pd.DataFrame, capsys: Any) -> None:
     """What `rales pretrain` reads: a recording that cannot be used is passed over with a note."""
-    crops = Crops(read_collection([folder], part="all"), samples=16000)
+    crops = CropDataset(read_corpus([folder], part="all"), samples=16000)
     notes = {
         note["recording"]
         for item in range(len(crops.collection))
@@ -260,7 +260,7 @@ def test_a_folder_that_may_not_be_opened(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=rf"{LOCKED}: cannot be opened \(Permission denied\)"):
         read_cycles(tmp_path / LOCKED)
     with pytest.raises(OSError, match=rf"{LOCKED}: cannot be opened \(Permission denied\)"):
-        read_collection([tmp_path / LOCKED])
+        read_corpus([tmp_path / LOCKED])
 
 
 def test_what_systems_leave_on_disks_is_no_locked_folder(tmp_path: Path) -> None:
@@ -286,7 +286,8 @@ def test_an_annotation_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     (folder / f"{name}.txt").unlink()
     os.mkfifo(folder / f"{name}.txt")
     assert (
-        f"{folder}/{name}.txt: not a readable text file (a pipe or a device); expected a file" in audit(folder).problems
+        f"{folder}/{name}.txt: not a readable text file (a pipe or a device); expected a file"
+        in audit_data(folder).problems
     )
     assert set(read_cycles(folder, skip_damaged=True)["recording"]) == set(GOOD) - {name}
     problems = list[str]()
@@ -318,14 +319,14 @@ def test_split_lists_and_events_that_are_pipes(tmp_path: Path) -> None:
     folder = good_folder(tmp_path / "d")
     (folder / "ICBHI_challenge_train_test.txt").unlink()
     os.mkfifo(folder / "ICBHI_challenge_train_test.txt")
-    assert any("not a readable text file" in problem for problem in audit(folder).problems)
+    assert any("not a readable text file" in problem for problem in audit_data(folder).problems)
     place = tmp_path / "sprsound" / "train_json"
     place.mkdir(parents=True)
     texts = {"1": json.dumps(EVENTS), "2": "[" * 3000, "3": f'{{"record_annotation": {"[" * 900}{"]" * 900}}}'}
     for number, text in texts.items():
         (place / f"65075373_4.2_0_p1_{number}.json").write_text(text)
     os.mkfifo(place / "65075373_4.2_0_p1_4.json")
-    found = audit(place.parent)
+    found = audit_data(place.parent)
     assert len(found.problems) == 3
     assert len(found.cycles) == 2
     table = read_cycles(place.parent, audio=False, skip_damaged=True)
@@ -339,7 +340,7 @@ def test_two_files_of_one_name_that_cannot_be_compared(copies: tuple[str, str], 
     for name in copies:
         (folder / name).parent.mkdir(exist_ok=True)
         os.mkfifo(folder / name) if name.endswith(".wav") else (folder / name).symlink_to("nowhere")
-    assert len(audit(folder).cycles) == 6
+    assert len(audit_data(folder).cycles) == 6
     assert len(read_cycles(folder, skip_damaged=True, needs_split=False)) == 6
 
 

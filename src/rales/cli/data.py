@@ -15,9 +15,9 @@ def check(data: Path, /, *, json: JsonFlag = False) -> int:
     Example: rales check ICBHI_final_database
     """
     from rales.cli import result_lines
-    from rales.data import audit
+    from rales.data import audit_data
 
-    found = audit(data)
+    found = audit_data(data)
     show(found.to_dict(), json, result_lines.audit_lines)
     return 1 if found.problems else 0
 

@@ -125,7 +125,7 @@ def pretrain(
     """
     from rales.cli import result_lines
     from rales.data import read_cycles
-    from rales.data.corpus import read_collection
+    from rales.data.corpus import read_corpus
     from rales.jobs.layer_search import quick_probe
     from rales.recipes import m2d_pretrain as job
 
@@ -136,9 +136,9 @@ def pretrain(
     say_once(job.what_is_taken(config))
     figures = job.run(
         config,
-        read_collection(data, part=part),
+        read_corpus(data, part=part),
         out,
-        noise=read_collection(noise, part=part) if noise else None,
+        noise=read_corpus(noise, part=part) if noise else None,
         probe=quick_probe(read_cycles(probe_data, skip_damaged=True)) if probe_data else None,
         command=command_line(),
         progress=True,

@@ -21,19 +21,19 @@ def read_cycles(
     (and what the layout adds). See the reader of each layout for what it checks and what `skip_damaged` and
     `audio` do. `needs_split=False`: what is wrong with the split does not count, as for folds.
     """
-    rows: DataFrame = _reader(Path(path)).read_cycles(
+    rows: DataFrame = _choose_reader(Path(path)).read_cycles(
         path, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split
     )
     return rows
 
 
-def audit(path: str | Path) -> Audit:
+def audit_data(path: str | Path) -> Audit:
     """Folder in ICBHI or SPRSound layout, or a manifest file -> what is wrong or notable in it; reads every sample."""
-    report: Audit = _reader(Path(path)).audit(path)
+    report: Audit = _choose_reader(Path(path)).audit(path)
     return report
 
 
-def _reader(path: Path) -> ModuleType:
+def _choose_reader(path: Path) -> ModuleType:
     """Path -> the module that reads its layout."""
     if path.is_file() or path.suffix.lower() in annotation_dialects.SUFFIXES:
         return manifest

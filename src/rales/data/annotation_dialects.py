@@ -23,34 +23,34 @@ _CHUNK = 1 << 20
 _ADVICE = "save it as `CSV UTF-8`"
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """A row of a table; `where` is "manifest.csv, line 3"."""
 
     where: str
     cells: dict[str, str]
 
 
-class Table(NamedTuple):
+class TextTable(NamedTuple):
     """Columns in order, and the rows, each read when it is asked for; `notes` are filled while they are read."""
 
     columns: list[str]
-    rows: Iterator[Row]
+    rows: Iterator[TableRow]
     notes: list[str]
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> TextTable:
     """Table file -> its columns and rows, every cell as text, "" where empty. Errors: no file, no table, rows that do
     not fit the columns."""
     with reraise_as_sentences(path, _ADVICE):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such manifest file")
         check_suffix(path)
-        kinds = {".parquet": _parquet, ".json": _json}
-        columns, rows, notes = kinds.get(path.suffix.lower(), _csv)(path)
-        return Table(columns, _told(path, rows), notes)
+        kinds = {".parquet": _read_parquet, ".json": _read_json_rows}
+        columns, rows, notes = kinds.get(path.suffix.lower(), _read_csv)(path)
+        return TextTable(columns, _explain_read_errors(path, rows), notes)
 
 
-def _told(path: Path, rows: Iterator[Row]) -> Iterator[Row]:
+def _explain_read_errors(path: Path, rows: Iterator[TableRow]) -> Iterator[TableRow]:
     """Rows, which are read only now -> the same; what is wrong with them is a sentence."""
     with reraise_as_sentences(path, _ADVICE):
         yield from rows
@@ -63,12 +63,12 @@ def check_suffix(path: Path) -> None:
         )
 
 
-def located(folder: Path, path: str) -> Path:
+def locate_file(folder: Path, path: str) -> Path:
     """Folder of a table and a path in it -> the file."""
-    return folder / mended(folder, path)
+    return folder / mend_path(folder, path)
 
 
-def mended(folder: Path, path: str) -> str:
+def mend_path(folder: Path, path: str) -> str:
     """Folder of a table and a path in it -> the path without the backslashes of Windows and with the suffix that the
     page's tables leave out, where a file is there by that name; else as it is."""
     if "://" in path or ("\\" not in path and has_suffix(path)) or os.path.lexists(folder / path):
@@ -86,7 +86,7 @@ def mended(folder: Path, path: str) -> str:
     return turned + suffixes[0] if len(suffixes) == 1 else path
 
 
-def place_of(folder: Path, path: str) -> str:
+def comparable_path(folder: Path, path: str) -> str:
     """Folder of a table and a path in it -> one text for every way to write the same place; the disk is not asked, so
     a link is a place of its own."""
     if "://" in path:
@@ -96,7 +96,7 @@ def place_of(folder: Path, path: str) -> str:
     return (whole.removeprefix(base + os.sep)).replace(os.sep, "/")
 
 
-def on_disk(path: str | Path) -> str:
+def file_identity(path: str | Path) -> str:
     """Path -> what it shares with every other path of the same file, through links too; "" where there is none."""
     try:
         found = os.stat(path)
@@ -110,8 +110,8 @@ def has_suffix(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in SOUNDS
 
 
-def _csv(path: Path) -> Table:
-    encoding, notes = _encoding(path)
+def _read_csv(path: Path) -> TextTable:
+    encoding, notes = _detect_encoding(path)
     with path.open(encoding=encoding, newline="") as file:
         first = file.readline()
     named = first.strip().lower().strip('"')
@@ -124,7 +124,7 @@ def _csv(path: Path) -> Table:
                 file.readline()
             head = file.readline()
             delimiter = ("\t" if named == "sep=" else told) or max(",;\t", key=head.count)
-            reader = csv.reader(_after(head, file), delimiter=delimiter)
+            reader = csv.reader(_prepend_head(head, file), delimiter=delimiter)
             try:
                 for cells in reader:
                     yield reader.line_num + skipped, [cell.strip() for cell in cells]
@@ -134,15 +134,17 @@ def _csv(path: Path) -> Table:
 
     rows = lines()
     columns = next((cells for _, cells in rows if any(cells)), [])
-    return Table([column for column in columns if column], _fitted(path, columns, rows, notes), notes)
+    return TextTable([column for column in columns if column], _fit_rows(path, columns, rows, notes), notes)
 
 
-def _after(head: str, rest: Iterable[str]) -> Iterator[str]:
+def _prepend_head(head: str, rest: Iterable[str]) -> Iterator[str]:
     yield head
     yield from rest
 
 
-def _fitted(path: Path, columns: list[str], rows: Iterable[tuple[int, list[str]]], notes: list[str]) -> Iterator[Row]:
+def _fit_rows(
+    path: Path, columns: list[str], rows: Iterable[tuple[int, list[str]]], notes: list[str]
+) -> Iterator[TableRow]:
     """Lines of cells -> rows by column; what is empty is left out, what no column names is said once."""
     named = [(place, column) for place, column in enumerate(columns) if column]
     nameless = False
@@ -159,10 +161,10 @@ def _fitted(path: Path, columns: list[str], rows: Iterable[tuple[int, list[str]]
         if not nameless and any(cell and not column for cell, column in zip(cells, columns, strict=True)):
             nameless = True
             notes.append(f"{path}: a column without a name is not used")
-        yield Row(where, {column: make_encodable(restore_cell(cells[place])) for place, column in named})
+        yield TableRow(where, {column: make_encodable(restore_cell(cells[place])) for place, column in named})
 
 
-def _encoding(path: Path) -> tuple[str, list[str]]:
+def _detect_encoding(path: Path) -> tuple[str, list[str]]:
     """Text file -> (how its letters are coded, notes). Errors: an Excel workbook, other bytes that are no text."""
     with path.open("rb") as file:
         head = file.read(_CHUNK)
@@ -217,16 +219,16 @@ def parquet_sentences(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: not a Parquet file that can be read ({told}); write it again") from error
 
 
-def _parquet(path: Path) -> Table:
+def _read_parquet(path: Path) -> TextTable:
     import pandas as pd
 
     with parquet_sentences(path):
         frame = pd.read_parquet(path)
         records = frame.astype(object).where(frame.notna(), "").to_dict("records")
-    return Table([str(column) for column in frame.columns], _texts(path, records), [])
+    return TextTable([str(column) for column in frame.columns], _text_rows(path, records), [])
 
 
-def _json(path: Path) -> Table:
+def _read_json_rows(path: Path) -> TextTable:
     """The JSON file of `rales predict` (an object of columns), its `--json` document (`cycles`), or a list of rows."""
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -242,12 +244,12 @@ def _json(path: Path) -> Table:
     if not isinstance(document, list) or not all(isinstance(row, dict) for row in document):
         raise ValueError(f"{path}: no table in it; expected an object of columns or a list of rows")
     names = list(dict.fromkeys(str(name) for row in document for name in row))
-    return Table(names, _texts(path, ({name: row.get(name) for name in names} for row in document)), [])
+    return TextTable(names, _text_rows(path, ({name: row.get(name) for name in names} for row in document)), [])
 
 
-def _texts(path: Path, records: Iterable[dict[Any, Any]]) -> Iterator[Row]:
+def _text_rows(path: Path, records: Iterable[dict[Any, Any]]) -> Iterator[TableRow]:
     for number, record in enumerate(records, start=1):
-        yield Row(f"{path}, row {number}", {str(column): cell_text(cell) for column, cell in record.items()})
+        yield TableRow(f"{path}, row {number}", {str(column): cell_text(cell) for column, cell in record.items()})
 
 
 def cell_text(cell: object) -> str:

@@ -11,23 +11,23 @@ from torch import Tensor
 from rales.audio.filters import mean_spectrum
 from rales.config import Config, Recipe
 from rales.data import waveform_cache
-from rales.data.loader import in_order
+from rales.data.loader import ordered_batches
 from rales.labels import CLASSES
 
 
-def rows_of(table: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+def prepared_rows(table: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     """Divided cycles table -> the rows that are prepared: the cycles, or what the recipe makes of them."""
     return table if recipe.rows is None else recipe.rows(recipe.config, table)
 
 
-def cycle_waves(
+def cached_waveforms(
     rows: pd.DataFrame, recipe: Recipe, *, progress: bool = False, folder: Path | None = None
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Rows -> memory-mapped (N, samples) waveforms, or whatever else the recipe prepares, as the config says."""
-    return waveform_cache.arrays(rows, preparation(recipe), folder=folder, progress=progress)
+    return waveform_cache.cached_arrays(rows, choose_preparation(recipe), folder=folder, progress=progress)
 
 
-def preparation(recipe: Recipe) -> waveform_cache.Preparation:
+def choose_preparation(recipe: Recipe) -> waveform_cache.Preparation:
     """Recipe -> how a row becomes what the front-end gets."""
     if recipe.prepare is not None:
         made: waveform_cache.Preparation = recipe.prepare(recipe.config)
@@ -49,7 +49,7 @@ def scored_together(config: Config, usual: int) -> int:
     return config.train.batch_size if config.audio.scope == "batch" else usual
 
 
-class Data:
+class CycleDataset:
     """The rows of the cycles table with what was prepared of each, class numbers and metadata groups (-1: unknown).
 
     `together` of them are scored at a time.
@@ -82,7 +82,7 @@ def wave_settings(config: Config) -> dict[str, Any]:
 SECOND = ("second_path", "second_start_s", "second_end_s")  # columns of a cycle that is joined to that of the row
 
 
-def with_joined(
+def with_concatenated(
     table: pd.DataFrame, pairs: np.ndarray[Any, np.dtype[np.int64]], labels: np.ndarray[Any, np.dtype[np.int64]]
 ) -> pd.DataFrame:
     """Table, positions (n, 2) of two cycles each, class numbers (n,) -> the table and behind it those joined cycles.
@@ -102,13 +102,13 @@ def train_positions(table: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.flatnonzero(table["split"].to_numpy() == "train")
 
 
-def number_of(words: pd.Series, known: tuple[str, ...]) -> list[int]:
+def number_words(words: pd.Series, known: tuple[str, ...]) -> list[int]:
     """Words -> their numbers among the known ones, or one more than the last for any other."""
     return [known.index(word) if word in known else len(known) for word in words]
 
 
 def device_spectra(
-    data: Data, chosen: np.ndarray[Any, np.dtype[np.bool_]], *, samples: int, fft_samples: int
+    data: CycleDataset, chosen: np.ndarray[Any, np.dtype[np.bool_]], *, samples: int, fft_samples: int
 ) -> dict[int, Tensor]:
     """Rows with `device_number` and which of them count -> device's number -> (bins,) mean STFT magnitude of its rows.
 
@@ -118,7 +118,7 @@ def device_spectra(
     for number in sorted(set(data.table.loc[chosen, "device_number"])):
         rows = np.flatnonzero(chosen & (data.table["device_number"].to_numpy() == number))
         total = torch.zeros(fft_samples // 2 + 1)
-        for batch in in_order(data.waves, data.labels, 16, rows=rows):
+        for batch in ordered_batches(data.waves, data.labels, 16, rows=rows):
             total += len(batch.rows) * mean_spectrum(batch.wave[:, :samples], fft_samples)
         spectra[int(number)] = total / len(rows)
     return spectra

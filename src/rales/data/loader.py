@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rales.data.prefetch import held_back
+from rales.data.prefetch import prefetch_ahead
 
 Rows = npt.NDArray[np.int64]
 
@@ -24,7 +24,7 @@ class Batch:
     whole_label: torch.Tensor  # (B of all devices together,) int64: lets a weighted loss be normalised without messages
 
 
-def shuffled(
+def shuffled_batches(
     waves: npt.NDArray[np.float32],
     labels: Sequence[int] | npt.NDArray[np.integer],
     batch_size: int,
@@ -63,11 +63,11 @@ def shuffled(
         order = random.choice(chosen, size=len(chosen), p=chance)
     else:
         raise ValueError(f'sampler {sampler!r} is unknown; expected "shuffle" or "balanced"')
-    whole = [batch for batch in _chunks(order, batch_size) if not drop_last or len(batch) == batch_size]
-    return _prefetched(waves, np.asarray(labels), whole, part, pin)
+    whole = [batch for batch in _split_order(order, batch_size) if not drop_last or len(batch) == batch_size]
+    return _prefetch_batches(waves, np.asarray(labels), whole, part, pin)
 
 
-def in_order(
+def ordered_batches(
     waves: npt.NDArray[np.float32],
     labels: Sequence[int] | npt.NDArray[np.integer],
     batch_size: int,
@@ -76,19 +76,19 @@ def in_order(
 ) -> Iterator[Batch]:
     """(N, samples) waves, (N,) labels -> batches of the given `rows` (default: all), each once, in their order."""
     chosen = _checked_rows(waves, labels, batch_size, rows)
-    return _prefetched(waves, np.asarray(labels), _chunks(chosen, batch_size), (0, 1), False)
+    return _prefetch_batches(waves, np.asarray(labels), _split_order(chosen, batch_size), (0, 1), False)
 
 
-def _prefetched(
+def _prefetch_batches(
     waves: npt.NDArray[np.float32], labels: npt.NDArray[np.integer], whole: list[Rows], part: tuple[int, int], pin: bool
 ) -> Iterator[Batch]:
     """Yields the batches while one thread reads the next; leaving early waits for that read and ends it."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rales-batches") as reader:
-        reads = (reader.submit(_read, waves, labels, batch, part, pin) for batch in whole)
-        yield from map(Future.result, held_back(reads, 1))
+        reads = (reader.submit(_read_batches, waves, labels, batch, part, pin) for batch in whole)
+        yield from map(Future.result, prefetch_ahead(reads, 1))
 
 
-def _read(
+def _read_batches(
     waves: npt.NDArray[np.float32], labels: npt.NDArray[np.integer], whole: Rows, part: tuple[int, int], pin: bool
 ) -> Batch:
     rank, world = part
@@ -119,5 +119,5 @@ def _checked_rows(
     return chosen
 
 
-def _chunks(order: Rows, batch_size: int) -> list[Rows]:
+def _split_order(order: Rows, batch_size: int) -> list[Rows]:
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

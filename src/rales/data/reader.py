@@ -80,7 +80,7 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Found:
+class DatasetContents:
     """Everything a reader found under `source`; `problems` and `notes` here belong to no single recording's content.
 
     A recording whose split is unknown stays usable (its split is ""), so that fact is one of `split_problems`, which
@@ -111,10 +111,10 @@ class Audit:
         rates_hz = Counter(str(recording.info.rate_hz) for recording in self.recordings if recording.info)
         names = sorted({recording.split for recording in self.recordings} - {"", "train", "test"})
         return {
-            **_counts(self.recordings),
+            **_count_classes(self.recordings),
             "patients": len({recording.patient for recording in self.recordings}),
             "splits": {
-                name: _counts([recording for recording in self.recordings if recording.split == name])
+                name: _count_classes([recording for recording in self.recordings if recording.split == name])
                 for name in ("train", "test", *names)
             },
             "overlap_patients": overlap_patients(self.cycles),
@@ -127,7 +127,7 @@ class Audit:
         }
 
 
-def cycles_table(found: Found, *, skip_damaged: bool, audio: bool, needs_split: bool = True) -> DataFrame:
+def cycles_table(found: DatasetContents, *, skip_damaged: bool, audio: bool, needs_split: bool = True) -> DataFrame:
     """What a reader found -> one row per cycle, sorted by recording and start; columns COLUMNS, then the reader's own.
 
     The first problem stops with a ValueError unless `skip_damaged`, which leaves the damaged recordings out, logs a
@@ -136,14 +136,14 @@ def cycles_table(found: Found, *, skip_damaged: bool, audio: bool, needs_split: 
     """
     if audio and found.recordings and not any(recording.path for recording in found.recordings):
         raise ValueError(f"{found.source}: annotations only, no recording; pass audio=False to read them alone")
-    problems = _problems(found, needs_split=needs_split)
+    problems = _all_problems(found, needs_split=needs_split)
     if problems and not skip_damaged:
         more = f"more problems: {len(problems) - 1}; " if len(problems) > 1 else ""
         raise ValueError(
             f"{problems[0]}\n({more}`rales check {found.source}` lists all problems, and "
             "skip_damaged=True (--skip-damaged) leaves the damaged recordings out)"
         )
-    rows = _frame(found)
+    rows = _cycles_frame(found)
     if rows.empty:
         raise ValueError(
             f"{found.source}: no recording with cycles is left; `rales check {found.source}` says what is wrong"
@@ -154,24 +154,24 @@ def cycles_table(found: Found, *, skip_damaged: bool, audio: bool, needs_split: 
     return rows
 
 
-def audit_of(found: Found) -> Audit:
+def audit_of(found: DatasetContents) -> Audit:
     """What a reader found -> the usable cycles, all problems and notes."""
     good = [recording for recording in found.recordings if not recording.problems]
-    rows = _frame(found)
+    rows = _cycles_frame(found)
     notes = [*found.notes, *(note for recording in found.recordings for note in recording.notes)]
     stereo = [recording.name for recording in good if recording.info and recording.info.channels > 1]
     if stereo:
-        notes.append(f"recordings with more than one channel, mixed to one when read: {some(stereo)}")
+        notes.append(f"recordings with more than one channel, mixed to one when read: {shorten_names(stereo)}")
     overlap = overlap_patients(rows)
     if overlap:
         notes.append(
-            f"patients in both train and test: {some(overlap)}; test scores may gain from it, and the splits "
+            f"patients in both train and test: {shorten_names(overlap)}; test scores may gain from it, and the splits "
             "official_drop and official_move repair it"
         )
     notes = [one_line(note) for note in notes]
     damaged = [one_line(recording.name) for recording in found.recordings if recording.problems]
     return Audit(
-        cycles=rows, problems=_problems(found, needs_split=True), notes=notes, recordings=good, damaged=damaged
+        cycles=rows, problems=_all_problems(found, needs_split=True), notes=notes, recordings=good, damaged=damaged
     )
 
 
@@ -180,7 +180,7 @@ def label_of(crackle: int, wheeze: int) -> str:
     return CLASSES[crackle + 2 * wheeze]
 
 
-def files(folder: Path, locked: list[Path] | None = None) -> list[Path]:
+def list_files(folder: Path, locked: list[Path] | None = None) -> list[Path]:
     """Folder -> all files in it and its sub-folders, sorted; hidden files and macOS archive leftovers are not seen.
 
     A missing folder raises FileNotFoundError, a file in its place NotADirectoryError, one that cannot be opened an
@@ -190,10 +190,10 @@ def files(folder: Path, locked: list[Path] | None = None) -> list[Path]:
         raise FileNotFoundError(f"{folder}: no such folder; give the folder that holds the recordings")
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: a file, expected the folder that holds the recordings")
-    return sorted(Path(parent, name) for parent, names in walked(folder, locked) for name in names)
+    return sorted(Path(parent, name) for parent, names in walk_folders(folder, locked) for name in names)
 
 
-def walked(folder: Path, locked: list[Path] | None = None) -> Iterator[tuple[str, list[str]]]:
+def walk_folders(folder: Path, locked: list[Path] | None = None) -> Iterator[tuple[str, list[str]]]:
     """Folder -> it and all folders in it, each with its files, sorted: what every search for recordings sees.
 
     Hidden names and what systems leave on every disk are not seen. Links to folders elsewhere are followed, each place
@@ -209,7 +209,7 @@ def walked(folder: Path, locked: list[Path] | None = None) -> Iterator[tuple[str
 
     for parent, subfolders, names in os.walk(folder, followlinks=True, onerror=cannot_be_opened):
         seen = [name for name in sorted(subfolders) if not name.startswith((".", *NOT_OURS))]
-        subfolders[:] = [name for name in seen if is_new_place(os.path.join(parent, name), places)]
+        subfolders[:] = [name for name in seen if is_new_folder(os.path.join(parent, name), places)]
         yield parent, sorted(name for name in names if not name.startswith("."))
 
 
@@ -218,7 +218,7 @@ def locked_problems(locked: Iterable[Path]) -> list[str]:
     return [f"{folder}: a folder that cannot be opened; change its permissions or move it away" for folder in locked]
 
 
-def is_new_place(folder: str, places: list[str]) -> bool:
+def is_new_folder(folder: str, places: list[str]) -> bool:
     """Whether a folder is walked through from here: any but a link to where the walk has been or will come by itself.
     A link's place is added to `places`."""
     if not os.path.islink(folder):
@@ -235,10 +235,12 @@ def unread_note(folder: Path, paths: Iterable[Path | str]) -> list[str]:
     found = sorted(str(path) for path in paths if os.path.splitext(path)[1].lower() in UNREAD_SUFFIXES)
     if not found:
         return []
-    return [f"{folder}: {len(found)} recordings in formats that are not read, export them as WAV: {some(found)}"]
+    return [
+        f"{folder}: {len(found)} recordings in formats that are not read, export them as WAV: {shorten_names(found)}"
+    ]
 
 
-def by_stem(paths: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+def group_by_stem(paths: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
     """Paths -> those with one of the suffixes (any letter case), grouped by file name without suffix."""
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
@@ -247,10 +249,10 @@ def by_stem(paths: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, list[
     return dict(groups)
 
 
-def text_of(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Text file -> its text (UTF-8, or UTF-16 with a byte-order mark); other bytes, and what is no file, raise a
     ValueError sentence."""
-    content = bytes_of(path)
+    content = read_text_bytes(path)
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return content.decode("utf-16" if wide else "utf-8-sig")
@@ -260,7 +262,7 @@ def text_of(path: Path) -> str:
         ) from None
 
 
-def bytes_of(path: Path) -> bytes:
+def read_text_bytes(path: Path) -> bytes:
     """Text file -> its bytes. Errors: no file, a pipe or a device, which would be waited for, more than a text has."""
     with reraise_as_sentences(path):
         check_is_file(path, "text file")
@@ -297,7 +299,7 @@ def copies_note(folder: Path, copies: int) -> list[str]:
     return [f"{folder}: files that are there again with the same content, counted once: {copies}"] if copies else []
 
 
-def paired(
+def pair_files(
     name: str,
     annotations: list[Path],
     sounds: list[Path] | None,
@@ -312,7 +314,7 @@ def paired(
     `suffix` is that of annotations, `needed` whether there must be one; `sounds` is None where audio is not asked for.
     """
     problems = [
-        f"{folder}: {name} is there {len(same)} times ({some(same)}); keep one"
+        f"{folder}: {name} is there {len(same)} times ({shorten_names(same)}); keep one"
         for same in (annotations, sounds or [])
         if len(same) > 1
     ]
@@ -326,11 +328,11 @@ def paired(
         return Recording(name=name, problems=[*problems, missing])
     if needed and not annotations:
         problems.append(f"{sounds[0]}: no annotation {name}{suffix}; add it or remove the recording")
-    facts, wrong, notes = listen(sounds[0], decode=decode)
+    facts, wrong, notes = probe_audio(sounds[0], decode=decode)
     return Recording(name=name, path=str(sounds[0]), info=facts, problems=[*problems, *wrong], notes=notes)
 
 
-def listen(path: Path, *, decode: bool) -> tuple[AudioInfo | None, list[str], list[str]]:
+def probe_audio(path: Path, *, decode: bool) -> tuple[AudioInfo | None, list[str], list[str]]:
     """Audio file -> (header facts or None, problems, notes); `decode` also reads every sample, to find NaN and cuts."""
     try:
         facts = read_audio_info(path)
@@ -344,7 +346,7 @@ def listen(path: Path, *, decode: bool) -> tuple[AudioInfo | None, list[str], li
     return facts, [], notes
 
 
-def number(text: object) -> float | None:
+def parse_number(text: object) -> float | None:
     """Text -> a finite number, or None where it is not one (Python's 1_000 is none either)."""
     try:
         value = float(str(text).replace("_", "?"))
@@ -402,19 +404,19 @@ def repeated_problems(where: str, cycles: Sequence[Cycle]) -> list[str]:
     return problems
 
 
-def some(names: Sequence[object], limit: int = 5) -> str:
+def shorten_names(names: Sequence[object], limit: int = 5) -> str:
     """Names -> "a, b, c", at most `limit` of them and how many more there are."""
     listed = ", ".join(str(name) for name in names[:limit])
     return listed if len(names) <= limit else f"{listed} and {len(names) - limit} more"
 
 
-def _problems(found: Found, *, needs_split: bool) -> list[str]:
+def _all_problems(found: DatasetContents, *, needs_split: bool) -> list[str]:
     of_split = found.split_problems if needs_split else ()
     of_recordings = (problem for recording in found.recordings for problem in recording.problems)
     return [one_line(problem) for problem in (*of_split, *found.problems, *of_recordings)]
 
 
-def _frame(found: Found) -> DataFrame:
+def _cycles_frame(found: DatasetContents) -> DataFrame:
     rows = [
         (
             *(recording.name, position, recording.patient, cycle.start_s, cycle.end_s, cycle.crackle, cycle.wheeze),
@@ -429,7 +431,7 @@ def _frame(found: Found) -> DataFrame:
     return DataFrame(rows, columns=[*COLUMNS, *found.extra_columns]).astype(kinds)
 
 
-def _counts(recordings: Sequence[Recording]) -> dict[str, object]:
+def _count_classes(recordings: Sequence[Recording]) -> dict[str, object]:
     labels = Counter(label_of(cycle.crackle, cycle.wheeze) for recording in recordings for cycle in recording.cycles)
     return {
         "recordings": len(recordings),

@@ -65,7 +65,7 @@ class Preparation:
         return np.stack([self(*values) for values in given])
 
 
-def waveforms(
+def cache_waveforms(
     cycles: pd.DataFrame,
     *,
     folder: str | Path | None = None,
@@ -75,7 +75,7 @@ def waveforms(
 ) -> Wave:
     """Table of N cycles (path, start_s, end_s) -> (N, rate_hz * duration_s): `arrays` of `waveform`; `settings` are
     those of `waveform_preparation`."""
-    return arrays(cycles, waveform_preparation(**settings), folder=folder, threads=threads, progress=progress)
+    return cached_arrays(cycles, waveform_preparation(**settings), folder=folder, threads=threads, progress=progress)
 
 
 def waveform_preparation(
@@ -95,10 +95,10 @@ def waveform_preparation(
         "pad": pad,
         "fade_samples": fade_samples,
     }
-    return Preparation(waveform, settings, samples)
+    return Preparation(read_cycle_waveform, settings, samples)
 
 
-def arrays(
+def cached_arrays(
     cycles: pd.DataFrame,
     prepare: Preparation,
     *,
@@ -125,25 +125,25 @@ def arrays(
         "function": f"{prepare.function.__module__}.{prepare.function.__name__}",
         "size": prepare.size,
         **prepare.settings,
-        **_rows(cycles, prepare.columns),
+        **_describe_rows(cycles, prepare.columns),
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
     folder = Path(folder or os.environ.get("RALES_CACHE") or user_cache_path("rales")).expanduser()
     shape = (len(cycles), prepare.size)
-    if (waves := _open(folder / key, shape)) is not None:
+    if (waves := _open_finished(folder / key, shape)) is not None:
         return waves
-    with _lock(folder, key):
-        if (waves := _open(folder / key, shape)) is None:  # else another run built it while this one waited
+    with _lock_key(folder, key):
+        if (waves := _open_finished(folder / key, shape)) is None:  # else another run built it while this one waited
             if (folder / key).exists():
                 log.warning("%s: damaged or cut, so this cache is built again", folder / key)
-            _build(folder, key, settings, prepare, cycles, threads, progress)
-            waves = _open(folder / key, shape)
+            _build_cache(folder, key, settings, prepare, cycles, threads, progress)
+            waves = _open_finished(folder / key, shape)
     if waves is None:
         raise OSError(f"{folder / key}: the cache just built cannot be read back; check the disk")
     return waves
 
 
-def waveform(
+def read_cycle_waveform(
     path: str | Path,
     start_s: float,
     end_s: float,
@@ -156,12 +156,12 @@ def waveform(
 ) -> Wave:
     """One cycle of one recording -> (samples,) float32: read, resample, fade, crop or pad; what a cache row holds."""
     wave, native_hz = read_waveform(path, start_s, end_s)
-    return prepared(
+    return prepare_waveform(
         wave, native_hz, rate_hz=rate_hz, samples=samples, resampler=resampler, pad=pad, fade_samples=fade_samples
     )
 
 
-def prepared(
+def prepare_waveform(
     wave: Wave,
     native_hz: int,
     *,
@@ -180,7 +180,7 @@ def prepared(
     return icbhi_cycle(wave, samples=samples, pad=pad, fade_samples=fade_samples)
 
 
-def segment(
+def read_resampled_segment(
     path: str | Path, start_s: float, end_s: float, *, rate_hz: int, resampler: Literal["soxr", "sinc"] = "soxr"
 ) -> Wave:
     """A stretch of one recording -> (N,) at rate_hz."""
@@ -188,14 +188,14 @@ def segment(
     return resample_waveform(wave, native_hz, to_hz=rate_hz, method=resampler)
 
 
-def segments(
+def read_row_segments(
     cycles: Sequence[tuple[str | Path, float, float]], *, rate_hz: int, resampler: Literal["soxr", "sinc"]
 ) -> list[Wave]:
     """A row's cycles (path, start_s, end_s) -> (N,) of each at rate_hz; a second one without a path is left out."""
-    return [segment(*cycle, rate_hz=rate_hz, resampler=resampler) for cycle in cycles if cycle[0]]
+    return [read_resampled_segment(*cycle, rate_hz=rate_hz, resampler=resampler) for cycle in cycles if cycle[0]]
 
 
-def _rows(cycles: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, list[list[Any]]]:
+def _describe_rows(cycles: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, list[list[Any]]]:
     """The recordings as [path, bytes, mtime_ns] and the table's rows as [recording's number, start_s, end_s, values of
     the columns], a second recording as its number or -1."""
     seconds = [name for name in columns if name.endswith("path")]
@@ -217,7 +217,7 @@ def _rows(cycles: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, list[list
     return {"recordings": recordings, "rows": [[n, float(start), float(end), *more] for n, start, end, *more in spans]}
 
 
-def _open(finished: Path, shape: tuple[int, int]) -> Wave | None:
+def _open_finished(finished: Path, shape: tuple[int, int]) -> Wave | None:
     """The array of a finished cache; None where there is none or its file is not what meta.json says, byte for byte."""
     path = finished / "waves.npy"
     try:
@@ -248,15 +248,15 @@ def _digest_of_file(path: Path, shape: tuple[int, int]) -> str:
     with path.open("rb") as file:
         header = file.read(first)
     with ThreadPoolExecutor(thread_name_prefix="rales-cache") as pool:
-        return _digest(header, [one for some in pool.map(of_some, range(0, shape[0], at_once)) for one in some])
+        return _digest_array(header, [one for some in pool.map(of_some, range(0, shape[0], at_once)) for one in some])
 
 
-def _digest(header: bytes, rows: Sequence[bytes]) -> str:
+def _digest_array(header: bytes, rows: Sequence[bytes]) -> str:
     """Begin of an array file and the SHA-256 of each of its rows -> SHA-256 of all: rows are written in any order."""
     return hashlib.sha256(header + b"".join(rows)).hexdigest()
 
 
-def _build(
+def _build_cache(
     folder: Path,
     key: str,
     settings: dict[str, Any],
@@ -272,7 +272,7 @@ def _build(
     building.mkdir()
     began_s = time.monotonic()
     try:
-        facts = _write(building / "waves.npy", prepare, cycles, threads, progress)
+        facts = _write_array(building / "waves.npy", prepare, cycles, threads, progress)
         meta = {**facts, "built_s": round(time.monotonic() - began_s, 3), **settings}
         with (building / "meta.json").open("w") as file:
             json.dump(meta, file)
@@ -295,7 +295,7 @@ def _build(
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _write(
+def _write_array(
     path: Path, prepare: Preparation, cycles: pd.DataFrame, threads: int | None, progress: bool
 ) -> dict[str, Any]:
     """Prepares all cycles, groups of them side by side, and writes them to an .npy file; returns its size in bytes
@@ -316,7 +316,7 @@ def _write(
     with path.open("wb") as file:
         file.write(header)
         file.flush()
-        _reserve(file, size_bytes)
+        _reserve_space(file, size_bytes)
 
         def write_group(rows: list[int]) -> int:
             with path.open("r+b") as target:
@@ -328,7 +328,7 @@ def _write(
             return len(rows)
 
         with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="rales-cache") as pool:
-            tasks = [pool.submit(write_group, rows) for rows in _groups(cycles, prepare)]
+            tasks = [pool.submit(write_group, rows) for rows in _group_rows(cycles, prepare)]
             bar = progress_bar(shown=progress, total=len(cycles), desc="cache", unit="cycle")
             try:
                 for task in as_completed(tasks):
@@ -340,10 +340,10 @@ def _write(
             finally:
                 bar.close()
         os.fsync(file.fileno())
-    return {"bytes": size_bytes, "sha256_of_rows": _digest(header, digests)}
+    return {"bytes": size_bytes, "sha256_of_rows": _digest_array(header, digests)}
 
 
-def _groups(cycles: pd.DataFrame, prepare: Preparation) -> list[list[int]]:
+def _group_rows(cycles: pd.DataFrame, prepare: Preparation) -> list[list[int]]:
     """Rows -> positions of those prepared in one go: of one recording, or, if that is faster, of nearly one length."""
     groups = [np.asarray(rows) for rows in cycles.groupby("path", sort=False).indices.values()]
     size = AT_ONCE
@@ -353,7 +353,7 @@ def _groups(cycles: pd.DataFrame, prepare: Preparation) -> list[list[int]]:
     return [rows[first : first + size].tolist() for rows in groups for first in range(0, len(rows), size)]
 
 
-def _reserve(file: BinaryIO, size_bytes: int) -> None:
+def _reserve_space(file: BinaryIO, size_bytes: int) -> None:
     """Takes the whole file's space at once: a full disk or quota is found before the work, not after it."""
     if shutil.disk_usage(file.name).free < size_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -373,7 +373,7 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 @contextmanager
-def _lock(folder: Path, key: str) -> Iterator[None]:
+def _lock_key(folder: Path, key: str) -> Iterator[None]:
     """Holds the key's lock; the first write to `folder`, so this is where an unwritable one shows."""
     lock = FileLock(folder / f"{key}.lock")
     try:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from rales.data import splits
-from rales.data.dataset import cycle_waves
+from rales.data.dataset import cached_waveforms
 from rales.errors import UsageError
 from rales.evaluation.predictions import NOTICE
 from rales.export import parity
@@ -42,8 +42,8 @@ def export_model(
         artefact = made(model, to, precision)
         drift = None
     else:
-        table = splits.divide(cycles, model.recipe.config, needed=("train", "test"))
-        waves = cycle_waves(cycles, model.recipe, progress=progress, folder=cache_folder)
+        table = splits.divide_cycles(cycles, model.recipe.config, needed=("train", "test"))
+        waves = cached_waveforms(cycles, model.recipe, progress=progress, folder=cache_folder)
         train, test = (np.flatnonzero(table["split"] == part) for part in ("train", "test"))
         few = train[:: -(-len(train) // CALIBRATION_CYCLES)]
         artefact = made(model, to, precision, waves[few])

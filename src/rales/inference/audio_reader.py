@@ -20,10 +20,10 @@ from rales.audio.open_audio import AUDIO_SUFFIXES, FULL, UNREAD_SUFFIXES, NoRoom
 from rales.audio.quality import Verdict
 from rales.config import Audio
 from rales.data import waveform_cache
-from rales.data.annotation_dialects import Row
+from rales.data.annotation_dialects import TableRow
 from rales.data.annotations import annotation_beside, names_beside, read_annotation
-from rales.data.manifest import cycles_of_rows, marked
-from rales.data.reader import files
+from rales.data.manifest import cycles_of_rows, is_marked_by_person
+from rales.data.reader import list_files
 from rales.errors import UsageError
 from rales.files.atomic import temporary_folder
 from rales.inference import breath_segmentation
@@ -38,7 +38,7 @@ THREADS = 2
 AHEAD = 8  # recordings that are read, or waiting to be scored, at a time
 
 Waves = NDArray[np.float32]
-Where = str | Mapping[str, Sequence[Row]]  # a word of CYCLES, or rows of a table for some of the recordings
+Where = str | Mapping[str, Sequence[TableRow]]  # a word of CYCLES, or rows of a table for some of the recordings
 
 
 class Cycles(NamedTuple):
@@ -110,7 +110,7 @@ def found_in(folder: Path) -> list[str]:
     of a recording that cannot be read."""
     locked = list[Path]()
     try:
-        return [str(path) for path in files(folder, locked) if is_recording(path)] + list(map(str, locked))
+        return [str(path) for path in list_files(folder, locked) if is_recording(path)] + list(map(str, locked))
     except OSError:
         return [str(folder)]
 
@@ -196,7 +196,7 @@ def fetch_annotation(files: Any, inner: PurePosixPath, copy: Path) -> None:
 
 
 def cycles_of(
-    path: Path, duration_s: float, where: str | Sequence[Row] = "auto", sound: tuple[Waves, int] | None = None
+    path: Path, duration_s: float, where: str | Sequence[TableRow] = "auto", sound: tuple[Waves, int] | None = None
 ) -> Cycles:
     """Recording, its length, a word of CYCLES (or rows of a table) and its sound if that has been read -> its cycles.
 
@@ -208,7 +208,7 @@ def cycles_of(
         if wrong:
             raise ValueError(wrong[0] + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""))
         times = [mark.start_s for mark in cycles], [mark.end_s for mark in cycles]
-        return Cycles(*times, labels if any(labels) else None, "manifest", marked=marked(where))
+        return Cycles(*times, labels if any(labels) else None, "manifest", marked=is_marked_by_person(where))
     annotated = None
     if is_annotated(path, where):
         annotated = annotated_cycles(annotation_beside(path) or path.with_suffix(".txt"), duration_s, where)
@@ -220,7 +220,7 @@ def cycles_of(
     return Cycles([start for start, _ in spans], [end for _, end in spans], None, source, note)
 
 
-def is_annotated(path: Path, where: str | Sequence[Row]) -> bool:
+def is_annotated(path: Path, where: str | Sequence[TableRow]) -> bool:
     """Whether the cycles are those of an annotation; asked for by name, also of one that is not there."""
     return where == "annotation" or (where == "auto" and annotation_beside(path) is not None)
 
@@ -252,7 +252,7 @@ def breaths(path: Path, duration_s: float, sound: tuple[Waves, int] | None = Non
     ]
 
 
-def asked(where: Where, path: str) -> str | Sequence[Row]:
+def asked(where: Where, path: str) -> str | Sequence[TableRow]:
     """Where cycles come from, for one recording: one that a table gives no times for is heard as by default."""
     return where if isinstance(where, str) else where.get(path, "auto")
 
@@ -319,7 +319,7 @@ def untold(facts: io.AudioInfo, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
 
 def prepared(segment: Waves, native_hz: int, audio: Audio) -> Waves:
     """A cycle as it was read -> (samples,) as training saw it."""
-    return waveform_cache.prepared(
+    return waveform_cache.prepare_waveform(
         segment,
         native_hz,
         rate_hz=audio.rate_hz,

@@ -22,9 +22,8 @@ from rales.audio.open_audio import NoRoom
 from rales.audio.quality import Verdict
 from rales.config import Recipe
 from rales.data import icbhi, splits
-from rales.data.dataset import cycle_waves, preparation, scored_together
-from rales.data.dataset import rows_of as prepared_rows
-from rales.data.prefetch import held_back
+from rales.data.dataset import cached_waveforms, choose_preparation, prepared_rows, scored_together
+from rales.data.prefetch import prefetch_ahead
 from rales.errors import UsageError
 from rales.evaluation import predictions
 from rales.evaluation.metrics import by_group
@@ -304,7 +303,7 @@ class Model:
         with closing(reading), ThreadPoolExecutor(self.at_once, thread_name_prefix="rales-score") as pool:
             groups = audio_reader.grouped(audio_reader.filling(reading, self.together), self.together)
             begun = ((group, pool.submit(audio_reader.values_of, group, function)) for group in groups)
-            for group, future in held_back(begun, self.at_once - 1):
+            for group, future in prefetch_ahead(begun, self.at_once - 1):
                 values = future.result()
                 for piece in group:
                     yield piece, values[: len(piece.waves)]
@@ -331,7 +330,7 @@ class Model:
                     place = pd.Series([str(file)] * len(table), dtype=object)  # str columns take UTF-8 alone
                     named = table.assign(split="", device=icbhi.device_of(file.stem), path=place)
                     rows = prepared_rows(named, self.recipe)
-                    waves = preparation(self.recipe).of_rows(rows) if len(rows) else np.empty((0, 0), np.float32)
+                    waves = choose_preparation(self.recipe).of_rows(rows) if len(rows) else np.empty((0, 0), np.float32)
                 starts = range(0, len(waves), BATCH)
                 values = np.concatenate([function(waves[i : i + BATCH]) for i in starts]) if len(waves) else nothing
                 if not np.isfinite(values).all():
@@ -468,15 +467,15 @@ def evaluate(
     config, record = model.recipe.config, model.record
     if "epoch" not in record or "digest" not in record.get("split", {}):
         raise ValueError(f"{run}: its checkpoint does not say its epoch or its data; train or copy it again")
-    table = splits.divide(cycles, config, needed=("test",))
+    table = splits.divide_cycles(cycles, config, needed=("test",))
     parts: dict[str, pd.Series[bool]] = {config.split.name: table["split"] == "test"}
     if config.split.name == "official":
         for repair in ("official_drop", "official_move"):
-            there = set(splits.keys(splits.apply(cycles, repair).query("split == 'test'")))
+            there = set(splits.cycle_keys(splits.apply_split(cycles, repair).query("split == 'test'")))
             if there:  # else every test patient is trained on too
-                parts[repair] = pd.Series([key in there for key in splits.keys(cycles)], index=cycles.index)
+                parts[repair] = pd.Series([key in there for key in splits.cycle_keys(cycles)], index=cycles.index)
     items = prepared_rows(table.assign(split=""), model.recipe)  # no row trains here, so there are no copies
-    waves = cycle_waves(items, model.recipe, progress=progress, folder=cache_folder)
+    waves = cached_waveforms(items, model.recipe, progress=progress, folder=cache_folder)
     validation = table["split"] == "validation"
     scored = scored_sides(model, cycles, items, waves, {**parts, "validation": validation})
 
@@ -527,7 +526,7 @@ def scored_sides(
     A cycle on several sides is scored once, unless its answer depends on its neighbours: then each side is scored
     alone. Errors: an answer that is not a number.
     """
-    keys, item_keys = splits.keys(cycles), splits.keys(items)
+    keys, item_keys = splits.cycle_keys(cycles), splits.cycle_keys(items)
 
     def of(needed: NDArray[np.bool_]) -> Probabilities:
         wanted = {key: place for place, key in enumerate(keys) if needed[place]}
@@ -536,7 +535,7 @@ def scored_sides(
         predictions.check_numbers(items.iloc[chosen], answers)
         found, probabilities = predictions.per_cycle(items.iloc[chosen], answers)
         scored = np.full((len(cycles), len(CLASSES)), np.nan)
-        scored[[wanted[key] for key in splits.keys(found)]] = probabilities
+        scored[[wanted[key] for key in splits.cycle_keys(found)]] = probabilities
         return scored
 
     there = {side: rows.to_numpy() for side, rows in sides.items()}

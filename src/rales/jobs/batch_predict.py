@@ -18,8 +18,8 @@ import pandas as pd
 
 from rales import parallel
 from rales.data import manifest as table
-from rales.data.annotation_dialects import Row
-from rales.data.corpus import Source, read_collection
+from rales.data.annotation_dialects import TableRow
+from rales.data.corpus import CorpusSource, read_corpus
 from rales.errors import UsageError
 from rales.evaluation import predictions
 from rales.export.engine_selection import load
@@ -41,7 +41,7 @@ class Shard(NamedTuple):
 
     number: int
     paths: tuple[str, ...]
-    rows: dict[str, list[Row]]
+    rows: dict[str, list[TableRow]]
 
     def __hash__(self) -> int:
         return hash(self.number)
@@ -78,7 +78,7 @@ def run(
         raise UsageError(f"--cluster {cluster}: expected local or ray")
     if shard < 1 or (processes or 1) < 1:
         raise UsageError("--shard and --processes: expected 1 or more")
-    collection = read_collection([manifest], part="all")
+    collection = read_corpus([manifest], part="all")
     (source,) = collection.sources
     check_urls(manifest, source, urls)
     rows = rows_of(manifest, source) if cycles == "auto" else {}
@@ -114,7 +114,7 @@ def run(
         return outcome(out, len(source.used), problems)
 
 
-def check_urls(manifest: Path, source: Source, allowed: Sequence[str]) -> None:
+def check_urls(manifest: Path, source: CorpusSource, allowed: Sequence[str]) -> None:
     """Recordings of a manifest, and beginnings of addresses -> a UsageError if it names another address."""
     import pyarrow.compute as pc
 
@@ -165,25 +165,25 @@ def loaded(model: str | None) -> predictor.Model:
     return load(model)
 
 
-def rows_of(manifest: Path, source: Source) -> dict[str, list[Row]]:
+def rows_of(manifest: Path, source: CorpusSource) -> dict[str, list[TableRow]]:
     """Manifest -> recording -> the rows that give its cycles; a folder of manifests gives none."""
     if manifest.is_dir():
         return {}
     return {place(source, name): rows for name, rows in table.spans_of(manifest).items()}
 
 
-def digest_of(rows: Mapping[str, list[Row]]) -> str:
+def digest_of(rows: Mapping[str, list[TableRow]]) -> str:
     """Rows -> SHA-256: with other cycles it is another job."""
     told = sorted((path, *sorted(row.cells.items())) for path, found in rows.items() for row in found)
     return hashlib.sha256(repr(told).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def place(source: Source, name: str) -> str:
+def place(source: CorpusSource, name: str) -> str:
     """Recording as its manifest names it -> its path or URL."""
     return name if audio_reader.is_url(name) else str(source.base / name)
 
 
-def shards(source: Source, size: int, rows: Mapping[str, list[Row]] | None = None) -> Iterator[Shard]:
+def shards(source: CorpusSource, size: int, rows: Mapping[str, list[TableRow]] | None = None) -> Iterator[Shard]:
     """Recordings of a manifest, and rows that give the cycles of some -> its stretches, in order."""
     rows = rows or {}
     for number, start in enumerate(range(0, len(source.used), size)):

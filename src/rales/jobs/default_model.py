@@ -17,7 +17,7 @@ import pandas as pd
 
 from rales.config import Config, Recipe, differences
 from rales.data import read_cycles, splits
-from rales.data.corpus import read_collection
+from rales.data.corpus import read_corpus
 from rales.errors import UsageError
 from rales.files.atomic import lock_folder
 from rales.models.hub import SHIPPED_FILE
@@ -74,7 +74,7 @@ def make(
     with lock_folder(out):
         if noise is not None and pretrain_epochs:
             config = pretraining(pretrain_epochs, seed, noise_ratio=0.3)
-            sounds, noises = read_collection((icbhi, sprsound)), read_collection((noise,))
+            sounds, noises = read_corpus((icbhi, sprsound)), read_corpus((noise,))
             m2d_pretrain.run(config, sounds, out / "encoder", noise=noises, command=command, progress=progress)
         encoder = str(out / "encoder") if pretrain_epochs else ""
         recipe = classifier(encoder, [f"seed={seed}", f"train.epochs={epochs}"])
@@ -108,9 +108,9 @@ def numbers_of_tiny() -> list[str]:
 def joined(icbhi: pd.DataFrame, sprsound: pd.DataFrame) -> pd.DataFrame:
     """Cycles of both databases -> one table: the split of ICBHI that its table holds, with a fifth of the train cycles,
     whole patients, for validation if it has none, and SPRSound's train side as further train cycles."""
-    first = splits.official(icbhi)
+    first = splits.split_officially(icbhi)
     if "validation" not in set(first["split"]):
-        first = splits.validation(first)
+        first = splits.hold_out_validation(first)
     second = sprsound[sprsound["split"] == "train"]
     names = "sprsound_" + second["patient"].astype(str)  # patients are numbers in both
     return pd.concat([first, second.assign(patient=names)[list(first.columns)]], ignore_index=True)

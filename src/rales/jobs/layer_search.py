@@ -19,7 +19,7 @@ from torch import nn
 
 from rales.config import Audio, Config
 from rales.data import splits
-from rales.data.dataset import cycle_waves, scored_together
+from rales.data.dataset import cached_waveforms, scored_together
 from rales.errors import UsageError
 from rales.evaluation import predictions
 from rales.evaluation.metrics import icbhi_scores
@@ -84,7 +84,7 @@ def search(
     cycles = cycles.reset_index(drop=True)
     used = rows_of(cycles, part)
     label = np.array([CLASSES.index(word) for word in used["label"]], np.int64)
-    fold_of = np.array(splits.folds(used, folds, seed), np.int64)
+    fold_of = np.array(splits.assign_folds(used, folds, seed), np.int64)
     words = {"weights": weights} if weights else {"size": size}
     recipe = make_recipe("m2d_fusion", [f"seed={seed}"], variant="vanilla", frontend=frontend, **words)
     torch.manual_seed(seed)
@@ -110,7 +110,7 @@ def search(
         shape = (len(used), encoder.depth, encoder.dim)
         pooled = kept(out / "features.safetensors", source, dict.fromkeys(POOLS, shape))
         if pooled is None:
-            waves = cycle_waves(cycles, recipe, progress=progress, folder=cache_folder)
+            waves = cached_waveforms(cycles, recipe, progress=progress, folder=cache_folder)
             device = pick(recipe.config.train.device, 0)
             front = recipe.frontend(recipe.config).to(device)
             batch = scored_together(recipe.config, 16)
@@ -149,8 +149,8 @@ def quick_probe(
     cycles = cycles.reset_index(drop=True)
     used = rows_of(cycles, "train")
     label = np.array([CLASSES.index(word) for word in used["label"]], np.int64)
-    fold_of = np.array(splits.folds(used, folds, seed), np.int64)
-    waves = cycle_waves(cycles, m2d_fusion.recipe(), folder=cache_folder)
+    fold_of = np.array(splits.assign_folds(used, folds, seed), np.int64)
+    waves = cached_waveforms(cycles, m2d_fusion.recipe(), folder=cache_folder)
 
     def score(encoder: ViT) -> dict[str, float]:
         mean, std = encoder.norm_stats.tolist()

@@ -9,7 +9,7 @@ import pandas as pd
 
 from rales.config import Recipe, Step
 from rales.data import splits
-from rales.data.dataset import preparation
+from rales.data.dataset import choose_preparation
 from rales.errors import UsageError
 from rales.jobs.sweep import Trial, trials
 from rales.recipes.m2d_fusion import VARIANTS
@@ -106,12 +106,12 @@ def estimate(planned: Sequence[Trial], cycles: pd.DataFrame, processes: int) -> 
             made[words] = (recipe, *step_cost(recipe))
         recipe, trained, scored, size = made[words]
         config = recipe.config
-        table = splits.divide(cycles, config)
+        table = splits.divide_cycles(cycles, config)
         train, test = ((table["split"] == part).sum() for part in ("train", "test"))
         evaluations = config.train.epochs / config.train.evaluate_every
         seconds += config.train.epochs * train * trained + evaluations * test * scored
         stored, largest = stored + 2 * size, max(largest, 9 * size)
-    caches = {repr(made_of): made_of.size for made_of in (preparation(recipe) for recipe, *_ in made.values())}
+    caches = {repr(made_of): made_of.size for made_of in (choose_preparation(recipe) for recipe, *_ in made.values())}
     together = max(1, min(processes, len(planned)))
     disk = stored + together * largest + 4 * sum(caches.values()) * len(cycles)
     return Estimate(len(planned), seconds / 3600 / together, disk / 1e9)
@@ -127,7 +127,7 @@ def step_cost(recipe: Recipe) -> tuple[float, float, int]:
     here = place(config.train.device, config.train.precision)
     frontend, model = recipe.frontend(config).to(here.device), recipe.model(config).to(here.device)
     count = min(config.train.micro_batch or config.train.batch_size, 4)
-    wave = torch.randn(count, preparation(recipe).size, device=here.device)
+    wave = torch.randn(count, choose_preparation(recipe).size, device=here.device)
     label = torch.zeros(count, dtype=torch.int64, device=here.device)
     about = Step(config, label, label, torch.ones(4, device=here.device), label, torch.Generator().manual_seed(0))
     best, forward, threads = float("inf"), float("inf"), torch.get_num_threads()

@@ -164,7 +164,7 @@ def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:
     try:
         stored, recipe = run_folder.read_json(folder / "config.json"), make_recipe(trial.recipe, trial.words)
         check_record(stored, folder / "config.json")
-        table = splits.divide(cycles, recipe.config)
+        table = splits.divide_cycles(cycles, recipe.config)
         same_data = stored["split"]["digest"] == run_folder.digest(table[table["split"] != ""])
         asked = stored.get("asked", stored)  # the last of several stages has numbers of its own
         same_words = asked["options"] == run_folder.clean(recipe.options)

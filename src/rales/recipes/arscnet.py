@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from rales.audio.spectrogram_images import MelAndCepstrum
 from rales.audio.waveform_augment import shift_circularly
 from rales.config import FIDELITIES, Audio, Config, Recipe, Training, no_weights, one_of
-from rales.data.dataset import Data
-from rales.data.loader import in_order
+from rales.data.dataset import CycleDataset
+from rales.data.loader import ordered_batches
 from rales.models.arscnet import ArscNet
 from rales.training import finetune
 from rales.training.recipe_defaults import unchanged, weighted_loss
@@ -69,11 +69,11 @@ class Pictures(nn.Module):
         return standardised
 
 
-def fit(config: Config, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device) -> None:
+def fit(config: Config, frontend: nn.Module, model: nn.Module, data: CycleDataset, device: torch.device) -> None:
     """Means and deviations of every row of both pictures over the train cycles."""
     assert isinstance(frontend, Pictures)
     count, total, squares = 0, torch.zeros(2, 64, dtype=torch.float64), torch.zeros(2, 64, dtype=torch.float64)
-    for batch in in_order(data.waves, data.labels, 16, rows=data.rows("train")):
+    for batch in ordered_batches(data.waves, data.labels, 16, rows=data.rows("train")):
         pictures = frontend.source.pictures(batch.wave.to(device)).double().cpu()
         count += pictures.shape[0] * pictures.shape[3]
         total += pictures.sum(dim=(0, 3))

@@ -36,7 +36,7 @@ from rales.audio import fade_edges, read_audio_info
 from rales.audio.kaldi_fbank import HOP, WINDOW, KaldiFbank
 from rales.config import Audio, Augmentation, Config, Model, Recipe, Step, Training, is_original, one_of
 from rales.data.dataset import wave_settings
-from rales.data.waveform_cache import Preparation, segment
+from rales.data.waveform_cache import Preparation, read_resampled_segment
 from rales.models.ast import AST, SIZES, ASTClassifier, draw_patch_mix
 from rales.models.heads import build_patch_mix_projector
 from rales.models.m2d_checkpoints import default_heads
@@ -119,7 +119,7 @@ def faded_recording(
     fade_samples: int,
 ) -> NDArray[np.float32]:
     """One cycle -> (samples,): cut from its faded recording, then cut, or repeated and faded out."""
-    wave = segment(path, start_s, end_s, rate_hz=rate_hz, resampler=resampler)
+    wave = read_resampled_segment(path, start_s, end_s, rate_hz=rate_hz, resampler=resampler)
     last = round(read_audio_info(path).duration_s * rate_hz) - 1
     place = round(start_s * rate_hz) + np.arange(wave.size)
     ramp = np.clip(np.minimum(place, last - place) / max(fade_samples - 1, 1), 0, 1) if fade_samples else 1

@@ -35,7 +35,7 @@ from typing import Any
 
 from rales.config import Audio, override
 from rales.config import build as build_settings
-from rales.data.corpus import Collection
+from rales.data.corpus import Corpus
 from rales.errors import UsageError
 from rales.models import M2D, ViT, load_m2d
 from rales.models.hub import find_checkpoint, sha256_of
@@ -69,10 +69,10 @@ def settings(size: str | None = None, weights: str | None = None, words: list[st
 
 def run(
     config: PretrainConfig,
-    data: Collection,
+    data: Corpus,
     out: Path,
     *,
-    noise: Collection | None = None,
+    noise: Corpus | None = None,
     probe: Probe | None = None,
     command: str = "",
     progress: bool = False,
@@ -103,7 +103,7 @@ def what_is_taken(config: PretrainConfig) -> list[str]:
     return found
 
 
-def check(config: PretrainConfig, noise: Collection | None) -> None:
+def check(config: PretrainConfig, noise: Corpus | None) -> None:
     if not 0 <= config.crops.noise_ratio < 1:
         raise UsageError(f"noise ratio {config.crops.noise_ratio}, expected 0 (none) up to below 1")
     if config.crops.noise_heard_by == "teacher" and not config.encoder.teacher:

@@ -51,10 +51,10 @@ from rales.config import (
     one_of,
 )
 from rales.data import splits
-from rales.data.dataset import Data, device_spectra, number_of, train_positions, wave_settings
+from rales.data.dataset import CycleDataset, device_spectra, number_words, train_positions, wave_settings
 from rales.data.icbhi import DEVICES
-from rales.data.loader import in_order
-from rales.data.waveform_cache import Preparation, segment
+from rales.data.loader import ordered_batches
+from rales.data.waveform_cache import Preparation, read_resampled_segment
 from rales.models.heads import BackboneWithHead, CoTuning
 from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
@@ -130,7 +130,7 @@ def system(name: str, size: str, weights: str, fidelity: str) -> Recipe:
 
 def with_copies(config: Config, table: pd.DataFrame) -> pd.DataFrame:
     """Divided table -> with each row's device as a number, and copies of the train cycles that hold a wheeze."""
-    rows = table.assign(device_number=number_of(table["device"], DEVICES), copy=0)
+    rows = table.assign(device_number=number_words(table["device"], DEVICES), copy=0)
     train = rows.iloc[train_positions(rows)]  # without any, labels may not be known
     copied = train[train["label"].isin(["wheeze", "both"])] if len(train) else train
     return pd.concat([rows, *(copied.assign(copy=number) for number in range(1, COPIES + 1))], ignore_index=True)
@@ -154,7 +154,7 @@ def clip(
     resampler: Literal["soxr", "sinc"],
 ) -> NDArray[np.float32]:
     """One cycle, or an altered copy of it -> (samples + 1,): the wave, continued by reflection, and its device."""
-    wave = segment(path, start_s, end_s, rate_hz=rate_hz, resampler=resampler)
+    wave = read_resampled_segment(path, start_s, end_s, rate_hz=rate_hz, resampler=resampler)
     if copy:
         wave = altered(wave, np.random.default_rng([copy, round(1000 * start_s), round(1000 * end_s)]))
     return np.append(pad_by_reflection(wave, samples), np.float32(device_number))
@@ -211,7 +211,7 @@ class Pictures(nn.Module):
 
 
 def fit_gains(
-    config: Config, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device, *, original: bool
+    config: Config, frontend: nn.Module, model: nn.Module, data: CycleDataset, device: torch.device, *, original: bool
 ) -> None:
     """Gains that bring each device's mean spectrum to the mean of all devices; of train cycles, or of all."""
     assert isinstance(frontend, Pictures)
@@ -226,20 +226,20 @@ def fit_gains(
 
 
 def fit_both(
-    config: Config, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device, *, original: bool
+    config: Config, frontend: nn.Module, model: nn.Module, data: CycleDataset, device: torch.device, *, original: bool
 ) -> None:
     """The gains, then what the source classes of ImageNet say about ours (stage 0 of co-tuning)."""
     fit_gains(config, frontend, model, data, device, original=original)
     assert isinstance(model, CoTuning)
     plain = data.table[data.table["copy"] == 0]
-    held_out = splits.validation(plain, 0.1, config.split.seed)
+    held_out = splits.hold_out_validation(plain, 0.1, config.split.seed)
     logits, labels = {}, {}
     for part in ("train", "validation"):
         rows = np.flatnonzero((held_out["split"] == part).to_numpy() & (plain["split"] == "train").to_numpy())
         with torch.no_grad():
             found = [
                 model.both(frontend(batch.wave.to(device)))[1].float().cpu()
-                for batch in in_order(data.waves, data.labels, 16, rows=rows)
+                for batch in ordered_batches(data.waves, data.labels, 16, rows=rows)
             ]
         logits[part], labels[part] = torch.cat(found), torch.from_numpy(data.labels[rows])
     model.relationship.copy_(

@@ -51,10 +51,18 @@ from rales.config import (
     one_of,
 )
 from rales.data import splits
-from rales.data.dataset import SECOND, Data, class_numbers, number_of, train_positions, wave_settings, with_joined
+from rales.data.dataset import (
+    SECOND,
+    CycleDataset,
+    class_numbers,
+    number_words,
+    train_positions,
+    wave_settings,
+    with_concatenated,
+)
 from rales.data.icbhi import DEVICES
-from rales.data.loader import in_order
-from rales.data.waveform_cache import Preparation, segments
+from rales.data.loader import ordered_batches
+from rales.data.waveform_cache import Preparation, read_row_segments
 from rales.models.heads import BackboneWithHead, build_respirenet_head
 from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
@@ -137,7 +145,7 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
     epochs = int(recipe.options["device_epochs"])
     if epochs == 0:
         return finetune.run(recipe, cycles, out, **options)
-    table = splits.divide(cycles, recipe.config)
+    table = splits.divide_cycles(cycles, recipe.config)
     parts = set(table["split"]) - {""}
     shares = {device: table[table["device"] == device] for device in DEVICES}
     tuned = [device for device, rows in shares.items() if parts <= set(rows["split"])]
@@ -177,11 +185,11 @@ def with_pieces(config: Config, table: pd.DataFrame, *, joined: float) -> pd.Dat
     pairs = np.zeros((0, 3), np.int64)
     if len(train) and joined:
         pairs = concatenation_pairs(class_numbers(table.iloc[train]), joined, random)
-    rows = with_joined(table, train[pairs[:, :2]], pairs[:, 2])
+    rows = with_concatenated(table, train[pairs[:, :2]], pairs[:, 2])
     seconds = rows["end_s"] - rows["start_s"] + rows["second_end_s"] - rows["second_start_s"]
     longer = (seconds - config.audio.duration_s).to_numpy()
     count = np.where(longer > 0, 2 + np.floor(2 * longer / config.audio.duration_s), 1).astype(np.int64)
-    rows = rows.assign(device_number=number_of(rows["device"], DEVICES))
+    rows = rows.assign(device_number=number_words(rows["device"], DEVICES))
     repeated = rows.loc[rows.index.repeat(count)]
     return repeated.assign(piece=np.concatenate([np.arange(n) for n in count])).reset_index(drop=True)
 
@@ -209,7 +217,7 @@ def clip(
 ) -> NDArray[np.float32]:
     """A piece of one cycle, or of two in a row -> (samples + 1,): the piece, filled from the whole; its device."""
     cycles = [(path, start_s, end_s), (second_path, second_start_s, second_end_s)]
-    wave = np.concatenate(segments(cycles, rate_hz=rate_hz, resampler=resampler))
+    wave = np.concatenate(read_row_segments(cycles, rate_hz=rate_hz, resampler=resampler))
     found = split_long_cycle(wave, samples)
     chosen = found[min(piece, len(found) - 1)]  # rounding may leave one less than the seconds promise
     coin = np.random.default_rng([round(1000 * start_s), round(1000 * end_s), piece]).integers(2)
@@ -262,11 +270,11 @@ class Pictures(nn.Module):
         return normalise_channels(colours, tuple(mean), tuple(std))
 
 
-def fit(config: Config, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device) -> None:
+def fit(config: Config, frontend: nn.Module, model: nn.Module, data: CycleDataset, device: torch.device) -> None:
     """Mean of the train cycles' pictures per channel, and mean of their deviations, as the published code has it."""
     assert isinstance(frontend, Pictures)
     means, deviations = [], []
-    for batch in in_order(data.waves, data.labels, 16, rows=data.rows("train")):
+    for batch in ordered_batches(data.waves, data.labels, 16, rows=data.rows("train")):
         deviation, mean = torch.std_mean(frontend.source.picture(batch.wave[:, :-1].to(device)), dim=(2, 3))
         means.append(mean.cpu())
         deviations.append(deviation.cpu())

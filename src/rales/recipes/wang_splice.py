@@ -37,16 +37,16 @@ from rales.audio.waveform_augment import domain_pairs, splice_waveforms
 from rales.config import FIDELITIES, Audio, Config, Model, Recipe, Training, base_or_tiny, one_of
 from rales.data.dataset import (
     SECOND,
-    Data,
+    CycleDataset,
     class_numbers,
     device_spectra,
-    number_of,
+    number_words,
     train_positions,
     wave_settings,
-    with_joined,
+    with_concatenated,
 )
 from rales.data.icbhi import DEVICES
-from rales.data.waveform_cache import Preparation, segments
+from rales.data.waveform_cache import Preparation, read_row_segments
 from rales.models.heads import BackboneWithHead
 from rales.models.pretrained_backbones import resnest_tensors
 from rales.models.resnest import ResNeSt
@@ -106,16 +106,16 @@ def with_spliced(config: Config, table: pd.DataFrame) -> pd.DataFrame:
         found = domain_pairs(class_numbers(table.iloc[train]), table["device"].to_numpy()[train], wanted, random)
         made = found[:, 0] >= 0
         pairs, labels = train[found[made]], wanted[made]
-    rows = with_joined(table, pairs, labels)
+    rows = with_concatenated(table, pairs, labels)
     ratios = [*np.zeros(len(table)), *random.uniform(0.3, 0.7, len(labels)).round(4)]
-    return rows.assign(ratio=ratios, device_number=number_of(rows["device"], DEVICES))
+    return rows.assign(ratio=ratios, device_number=number_words(rows["device"], DEVICES))
 
 
 def with_devices(config: Config, table: pd.DataFrame) -> pd.DataFrame:
     """Divided table -> the same with each row's device as a number, and nothing spliced."""
     nothing = np.zeros((0, 2), np.int64)
-    rows = with_joined(table, nothing, nothing[:, 0])
-    return rows.assign(ratio=0.0, device_number=number_of(rows["device"], DEVICES))
+    rows = with_concatenated(table, nothing, nothing[:, 0])
+    return rows.assign(ratio=0.0, device_number=number_words(rows["device"], DEVICES))
 
 
 def prepare(config: Config) -> Preparation:
@@ -140,7 +140,7 @@ def clip(
 ) -> NDArray[np.float32]:
     """One cycle, or two of them spliced at `ratio` -> (samples + 1,): the wave, and its device."""
     cycles = [(path, start_s, end_s), (second_path, second_start_s, second_end_s)]
-    wave, *second = segments(cycles, rate_hz=rate_hz, resampler=resampler)
+    wave, *second = read_row_segments(cycles, rate_hz=rate_hz, resampler=resampler)
     if second:
         wave = splice_waveforms(wave, second[0], ratio, round(0.05 * rate_hz))
     return np.append(pad_by_repetition(wave[:samples], samples), np.float32(device_number))
@@ -188,7 +188,7 @@ class Pictures(nn.Module):
         return others[int(choice * len(others))]
 
 
-def fit_gains(config: Config, frontend: nn.Module, model: nn.Module, data: Data, device: torch.device) -> None:
+def fit_gains(config: Config, frontend: nn.Module, model: nn.Module, data: CycleDataset, device: torch.device) -> None:
     """What turns the mean spectrum of each device's train cycles into each other's."""
     assert isinstance(frontend, Pictures)
     rate_hz = config.audio.rate_hz

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rales.config import Config, Recipe, Step, to_dict
 from rales.data import loader, splits
-from rales.data.dataset import Data, class_numbers, cycle_waves, rows_of, scored_together
+from rales.data.dataset import CycleDataset, cached_waveforms, class_numbers, prepared_rows, scored_together
 from rales.evaluation import predictions
 from rales.evaluation.metrics import confusion, icbhi_scores, mean_auroc
 from rales.files.atomic import lock_folder
@@ -52,7 +52,7 @@ def run(
     cycles, and all that reading the data can meet.
     """
     config = recipe.config
-    table = splits.divide(cycles, config)
+    table = splits.divide_cycles(cycles, config)
     precision = config.train.precision
     here = place(config.train.device, (precision == "auto" and run_folder.stored_precision(out)) or precision)
     record = {**run_record(recipe, table, command), "computed_in": here.describe()}
@@ -76,9 +76,9 @@ def train(
     finished = here.rank == 0 and run_folder.begin(out, record)
     if any(here.gather(finished)):  # and nobody reads the folder before rank 0 has made it
         return stored_figures(out) if here.rank == 0 else {}
-    items = rows_of(table, recipe)
-    waves = cycle_waves(items, recipe, progress=progress and here.rank == 0, folder=cache_folder)
-    data = Data(items, waves, scored_together(config, 16))
+    items = prepared_rows(table, recipe)
+    waves = cached_waveforms(items, recipe, progress=progress and here.rank == 0, folder=cache_folder)
+    data = CycleDataset(items, waves, scored_together(config, 16))
 
     torch.manual_seed(config.seed)
     frontend = recipe.frontend(config).to(here.device)
@@ -183,7 +183,7 @@ def train_epoch(
     network: nn.Module,
     frontend: nn.Module,
     optimisers: dict[str, torch.optim.Optimizer],
-    data: Data,
+    data: CycleDataset,
     weight: Tensor,
     epoch: int,
     here: Place,
@@ -205,7 +205,7 @@ def train_epoch(
         optimiser.zero_grad()
 
     counts, loss_sum, steps, rates = np.zeros((len(CLASSES), len(CLASSES)), np.int64), 0.0, 0, 0.0
-    for batch in loader.shuffled(
+    for batch in loader.shuffled_batches(
         data.waves,
         data.labels,
         train.batch_size,
@@ -277,7 +277,7 @@ def train_epoch(
     }
 
 
-def loss_weights(data: Data, config: Config) -> Tensor:
+def loss_weights(data: CycleDataset, config: Config) -> Tensor:
     """-> (classes,) weights of the loss: from the classes' frequencies among the train rows, or all 1."""
     if config.train.class_weights == "none":
         return torch.ones(len(CLASSES))
@@ -299,7 +299,7 @@ def pieces(rows: int, size: int) -> Iterator[tuple[slice, bool]]:
 
 @torch.inference_mode()
 def part_logits(
-    model: nn.Module, frontend: nn.Module, data: Data, part: str, here: Place
+    model: nn.Module, frontend: nn.Module, data: CycleDataset, part: str, here: Place
 ) -> tuple[pd.DataFrame, Tensor]:
     """-> a part's cycles in table order, and their (n, classes) logits; processes share the work, whole batches each.
 
@@ -312,7 +312,7 @@ def part_logits(
     batch_of = np.arange(len(everyone)) // data.together
     rows = everyone[batch_of * here.world // (batch_of[-1] + 1) == here.rank]
     logits = [torch.zeros(0, len(CLASSES))]
-    reading = loader.in_order(data.waves, data.labels, data.together, rows=rows) if len(rows) else ()
+    reading = loader.ordered_batches(data.waves, data.labels, data.together, rows=rows) if len(rows) else ()
     logits += [model(frontend(batch.wave.to(here.device))).cpu() for batch in reading]
     found = torch.cat(here.gather(torch.cat(logits))).numpy()
     predictions.check_numbers(data.table.iloc[everyone], found)
@@ -321,7 +321,7 @@ def part_logits(
 
 
 def evaluate_part(
-    model: nn.Module, frontend: nn.Module, data: Data, part: str, weight: Tensor, epoch: int, here: Place
+    model: nn.Module, frontend: nn.Module, data: CycleDataset, part: str, weight: Tensor, epoch: int, here: Place
 ) -> tuple[dict[str, Any], Tensor]:
     """-> the line of metrics of validation or test cycles, and their (n, classes) float32 logits."""
     cycles, logits = part_logits(model, frontend, data, part, here)
@@ -433,7 +433,7 @@ def finish(
     out: Path,
     model: nn.Module,
     frontend: nn.Module,
-    data: Data,
+    data: CycleDataset,
     here: Place,
     state: dict[str, Any],
     record: dict[str, Any],

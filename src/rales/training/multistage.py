@@ -11,7 +11,7 @@ from torch import nn
 
 from rales.config import Config, Recipe
 from rales.data import splits
-from rales.data.dataset import Data, cycle_waves, rows_of, scored_together
+from rales.data.dataset import CycleDataset, cached_waveforms, prepared_rows, scored_together
 from rales.files.atomic import lock_folder
 from rales.models.m2d_checkpoints import check_complete
 from rales.training import finetune, run_folder
@@ -38,7 +38,7 @@ def reserved(last: Recipe, cycles: pd.DataFrame, out: Path, command: str) -> dic
     """
     train = last.config.train
     finetune.check_batches(last, place(train.device, "float32"))
-    record = finetune.run_record(last, splits.divide(cycles, last.config), command)
+    record = finetune.run_record(last, splits.divide_cycles(cycles, last.config), command)
     with lock_folder(out):
         return finetune.stored_figures(out) if run_folder.begin(out, record) else {}
 
@@ -80,15 +80,15 @@ def put_together(
     statistics are those of the first one. The folder says that its weights are of epoch `epochs`.
     """
     config = recipe.config
-    table = splits.divide(cycles, config)
+    table = splits.divide_cycles(cycles, config)
     here = place(config.train.device, "float32")
     record = {**finetune.run_record(recipe, table, command), "computed_in": here.describe()}
     with lock_folder(out):
         if run_folder.begin(out, record):
             return finetune.stored_figures(out)
-        rows = rows_of(table, recipe)
-        waves = cycle_waves(rows, recipe, progress=progress, folder=cache_folder)
-        data = Data(rows, waves, scored_together(config, 16))
+        rows = prepared_rows(table, recipe)
+        waves = cached_waveforms(rows, recipe, progress=progress, folder=cache_folder)
+        data = CycleDataset(rows, waves, scored_together(config, 16))
         frontend, model = recipe.frontend(config).to(here.device), recipe.model(config).to(here.device)
         tensors: dict[str, torch.Tensor] = {}
         for ours, (checkpoint, theirs) in sources.items():

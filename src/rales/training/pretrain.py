@@ -14,9 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from rales.audio import M2DLogMel
-from rales.data.corpus import Collection
-from rales.data.noisy_logmel import Hearing, measured
-from rales.data.random_crops import NOISE, Crops, pieces
+from rales.data.corpus import Corpus
+from rales.data.noisy_logmel import NoisyLogMel, measure_logmel_statistics
+from rales.data.random_crops import NOISE, CropDataset, read_crop_chunks
 from rales.errors import UsageError
 from rales.files.atomic import atomic_write, lock_folder
 from rales.models import M2D, ViT
@@ -94,11 +94,11 @@ class Probe(NamedTuple):
 
 def run(
     config: PretrainConfig,
-    data: Collection,
+    data: Corpus,
     out: Path,
     *,
     build: Build,
-    noise: Collection | None = None,
+    noise: Corpus | None = None,
     probe: Probe | None = None,
     command: str = "",
     progress: bool = False,
@@ -126,9 +126,9 @@ class Job:
     out: Path
     here: Place
     record: dict[str, Any]
-    sounds: Crops
-    noises: Crops | None
-    hearing: Hearing
+    sounds: CropDataset
+    noises: CropDataset | None
+    hearing: NoisyLogMel
     teacher: ViT | None
     model: M2D
     network: nn.Module  # the model, wrapped where several processes train it
@@ -139,13 +139,13 @@ class Job:
 
 def train(
     config: PretrainConfig,
-    data: Collection,
+    data: Corpus,
     out: Path,
     here: Place,
     record: dict[str, Any],
     *,
     build: Build,
-    noise: Collection | None,
+    noise: Corpus | None,
     probe: Probe | None,
     progress: bool,
 ) -> dict[str, Any]:
@@ -160,9 +160,9 @@ def train(
             data.write_table(beside)
 
     samples, cuts = HOP_SAMPLES * (config.encoder.unit_frames - 1), config.crops
-    sounds = Crops(data, samples, pad=cuts.pad, shortest_s=cuts.shortest_s)
+    sounds = CropDataset(data, samples, pad=cuts.pad, shortest_s=cuts.shortest_s)
     # noise is repeated where it is short, as in the reference: silence would be none
-    noises = Crops(noise, samples, pad="repeat", shortest_s=cuts.shortest_s, stream=NOISE) if noise else None
+    noises = CropDataset(noise, samples, pad="repeat", shortest_s=cuts.shortest_s, stream=NOISE) if noise else None
     torch.manual_seed(config.seed)
     model, teacher = build(config)
     model = model.to(here.device)
@@ -184,7 +184,7 @@ def train(
         record=record,
         sounds=sounds,
         noises=noises,
-        hearing=Hearing(
+        hearing=NoisyLogMel(
             M2DLogMel().to(here.device), **stats, noise_ratio=cuts.noise_ratio, noise_heard_by=cuts.noise_heard_by
         ),
         teacher=teacher,
@@ -233,7 +233,7 @@ def train_epoch(job: Job, epoch: int, state: dict[str, Any]) -> dict[str, Any]:
     steps, started = items // numbers.batch_size, time.perf_counter()
     sums = np.array(state["sums"] if here.rank == 0 else BEGIN["sums"])  # losses: whole, M2D's, teacher's; gradient
     job.network.train()
-    for piece in pieces(
+    for piece in read_crop_chunks(
         job.sounds,
         numbers.batch_size,
         items=items,
@@ -287,7 +287,7 @@ def train_epoch(job: Job, epoch: int, state: dict[str, Any]) -> dict[str, Any]:
     return {**line, "gradient_norm": norm, "lr": lr, "ema": decay, "steps": steps, "seconds": seconds}
 
 
-def items_of(config: PretrainConfig, data: Collection) -> int:
+def items_of(config: PretrainConfig, data: Corpus) -> int:
     """-> crops an epoch: one of each recording, or more where the list is to repeat or would not fill a batch."""
     return max(len(data), config.crops.min_items, config.pretrain.batch_size)
 
@@ -317,8 +317,8 @@ def ema_at(config: PretrainConfig, step: int, steps: int) -> float:
 
 def statistics(
     config: PretrainConfig,
-    sounds: Crops,
-    noises: Crops | None,
+    sounds: CropDataset,
+    noises: CropDataset | None,
     model: M2D,
     notes: list[dict[str, str]],
     *,
@@ -328,16 +328,16 @@ def statistics(
     cuts = config.crops
     known: dict[str, Any] = {"seed": config.seed, "threads": cuts.threads, "notes": notes, "progress": progress}
 
-    def number(crops: Crops) -> int:
+    def number(crops: CropDataset) -> int:
         return min(cuts.statistics_crops, 8 * len(crops.collection))
 
     mean, std, noise_mean = cuts.mean, cuts.std, 0.0
     if cuts.statistics == "weights":
         mean, std = model.norm_stats.tolist()
     elif cuts.statistics == "measured":
-        mean, std = measured(sounds, number(sounds), **known)
+        mean, std = measure_logmel_statistics(sounds, number(sounds), **known)
     if noises:
-        noise_mean, _ = measured(noises, number(noises), **known)
+        noise_mean, _ = measure_logmel_statistics(noises, number(noises), **known)
     return {"mean": mean, "std": std, "noise_mean": noise_mean}
 
 
@@ -426,7 +426,7 @@ def summary(out: Path, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_record(
-    config: PretrainConfig, data: Collection, noise: Collection | None, probe: Probe | None, command: str
+    config: PretrainConfig, data: Corpus, noise: Corpus | None, probe: Probe | None, command: str
 ) -> dict[str, Any]:
     """-> config.json: what was asked, on which recordings, with which software."""
     return {

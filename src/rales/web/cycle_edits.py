@@ -137,7 +137,7 @@ def tabulated(recording: str, path: str, rows: Sequence[Row]) -> pd.DataFrame:
     table = table.astype(dict.fromkeys(PROBABILITIES, float))
     table.insert(0, "recording", recording)
     table.insert(1, "cycle", range(1, len(table) + 1))
-    patient = icbhi.facts_of(recording).get("patient", "")
+    patient = icbhi.parse_recording_name(recording).get("patient", "")
     return table.assign(path=path, patient=patient, split="")
 
 

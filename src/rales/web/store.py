@@ -160,7 +160,7 @@ class Store:
         """What layout 1 kept of a recording -> the cycles it began with, None if it has to be scored first."""
         annotation = self.place(recording) / "audio.txt"
         if annotation.is_file():
-            return cycle_edits.annotated(icbhi.annotation(annotation, duration_s)[0], duration_s)
+            return cycle_edits.annotated(icbhi.read_cycle_annotation(annotation, duration_s)[0], duration_s)
         many = max((number for number, row in enumerate(rows, start=1) if "source" in row), default=0)
         return cycle_edits.called(rows[:many], duration_s) if many else None
 
