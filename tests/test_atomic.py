@@ -271,7 +271,7 @@ def laid_over(out: Path) -> None:
     if not source.exists():
         soundfile.write(source, 0.1 * np.random.default_rng(0).standard_normal(8000), 4000)
     rows = {"path": str(source), "recording": "breath", "start_s": 0.0, "end_s": 2.0, "label": "normal"}
-    event_mixing.lay_over(pd.DataFrame([{**rows, "crackle": 0, "wheeze": 0}]), out, variants=2, seed=0)
+    event_mixing.mix_events_into_cycles(pd.DataFrame([{**rows, "crackle": 0, "wheeze": 0}]), out, variants=2, seed=0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="stops a copy of this process")

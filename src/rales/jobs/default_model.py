@@ -25,7 +25,7 @@ from rales.models.m2d_checkpoints import read_safetensors
 from rales.recipes import m2d_pretrain
 from rales.recipes.m2d_fusion import TINY
 from rales.recipes.registry import make_recipe
-from rales.synthesis.event_mixing import lay_over
+from rales.synthesis.event_mixing import mix_events_into_cycles
 from rales.training import run_folder
 from rales.training.pretrain_settings import PretrainConfig
 
@@ -120,7 +120,7 @@ def overlaid(cycles: pd.DataFrame, folder: Path, seed: int = 0, *, progress: boo
     """Divided cycles -> the same with VARIANTS of the normal train cycles, crackles and wheezes laid over half of
     them (files in `folder`), instead of all train cycles: those that are abnormal themselves are not learned from."""
     train = cycles["split"] == "train"
-    made = lay_over(cycles[train], folder, variants=VARIANTS, seed=seed, progress=progress)
+    made = mix_events_into_cycles(cycles[train], folder, variants=VARIANTS, seed=seed, progress=progress)
     return pd.concat([cycles[~train], made], ignore_index=True)
 
 

@@ -61,7 +61,7 @@ DEVICES = {
 }
 
 
-def recording(
+def simulate_recording(
     breaths: Array,
     crackle: NDArray[np.bool_],
     wheeze: NDArray[np.bool_],
@@ -75,10 +75,10 @@ def recording(
 ) -> Array:
     """Breaths (n, 3) as start, turn to expiration and end in s, flags (n,) -> wave (duration x rate,) within +-1."""
     samples = int(duration_s * RATE_HZ) + 8
-    sound = vesicular(airflow(breaths, samples, rng), CUTOFF_HZ[location] * chest.cutoff, rng)
-    sound += chest.heart_level * HEART_LEVEL[location] * heart(samples, chest.heart_rate_hz, rng)
-    sound += disturbances(samples, rng)
-    background = sound + room(samples, DEVICES[device].rumble, rng)
+    sound = simulate_vesicular_noise(simulate_airflow(breaths, samples, rng), CUTOFF_HZ[location] * chest.cutoff, rng)
+    sound += chest.heart_level * HEART_LEVEL[location] * simulate_heart(samples, chest.heart_rate_hz, rng)
+    sound += simulate_disturbances(samples, rng)
+    background = sound + simulate_room_noise(samples, DEVICES[device].rumble, rng)
     sound = background.copy()
     for breath, has_crackle, has_wheeze in zip(breaths, crackle, wheeze, strict=True):
         if rng.random() < 0.25:
@@ -93,7 +93,7 @@ def recording(
 # Breath noise
 
 
-def airflow(breaths: Array, samples: int, rng: np.random.Generator) -> Array:
+def simulate_airflow(breaths: Array, samples: int, rng: np.random.Generator) -> Array:
     """Breaths (n, 3) in s -> flow (samples,): a half sine in, an early peak and slow fall out (negative), pauses zero.
 
     Peak flow is about 1 in inspiration; what is breathed in comes out again, so a longer expiration is a weaker one.
@@ -109,7 +109,7 @@ def airflow(breaths: Array, samples: int, rng: np.random.Generator) -> Array:
     return np.asarray(flow, dtype=np.float64)
 
 
-def vesicular(flow: Array, cutoff_hz: float, rng: np.random.Generator) -> Array:
+def simulate_vesicular_noise(flow: Array, cutoff_hz: float, rng: np.random.Generator) -> Array:
     """Flow (samples,) -> breath noise (samples,): falls 12 dB per octave above a cut-off that moves up with the flow.
 
     Amplitude goes with flow to the power 1.66, more steeply at high frequencies, and inspiration is 2.2 times louder
@@ -117,12 +117,12 @@ def vesicular(flow: Array, cutoff_hz: float, rng: np.random.Generator) -> Array:
     """
     loudness = np.where(flow > 0, 1.0, 1 / 2.2) * np.abs(flow) ** 1.66
     # Two parts with corners below and above the cut-off; the sharp one grows faster with the flow.
-    dull = noise(len(flow), (60.0, 0.4 * cutoff_hz), rng)
-    sharp = noise(len(flow), (80.0, 1.2 * cutoff_hz), rng) * np.sqrt(np.abs(flow))
+    dull = band_noise(len(flow), (60.0, 0.4 * cutoff_hz), rng)
+    sharp = band_noise(len(flow), (80.0, 1.2 * cutoff_hz), rng) * np.sqrt(np.abs(flow))
     return loudness * (dull + rng.lognormal(-0.7, 0.4) * sharp)
 
 
-def noise(samples: int, band_hz: tuple[float, float], rng: np.random.Generator, order: int = 2) -> Array:
+def band_noise(samples: int, band_hz: tuple[float, float], rng: np.random.Generator, order: int = 2) -> Array:
     """Gaussian noise (samples,) of RMS 1 between two frequencies, falling 6 dB per octave and order outside."""
     sos = signal.butter(order, band_hz, "bandpass", fs=RATE_HZ, output="sos")
     wave = signal.sosfilt(sos, rng.standard_normal(samples))
@@ -167,7 +167,7 @@ def add_crackles(sound: Array, background: Array, breath: Array, chest: Chest, r
         at = int(at_s * RATE_HZ)
         around = background[max(at - 400, 0) : at + 400]  # 0.1 s
         peak = CRACKLE_PEAK * rng.lognormal(0, 0.35) * band_rms(around, 150, 1500)
-        add(sound, at, (-peak if downwards else peak) * wave)
+        add_in_place(sound, at, (-peak if downwards else peak) * wave)
 
 
 def add_wheeze(sound: Array, background: Array, breath: Array, chest: Chest, rng: np.random.Generator) -> None:
@@ -177,14 +177,18 @@ def add_wheeze(sound: Array, background: Array, breath: Array, chest: Chest, rng
     10:597, 2000); the voices of a polyphonic wheeze begin together and are no harmonics of each other (Forgacs, Chest
     73:399, 1978).
     """
-    at, samples = place(breath, rng, shortest_s=0.12)
+    at, samples = draw_position(breath, rng, shortest_s=0.12)
     pitch_hz = chest.wheeze_hz * rng.lognormal(0, 0.15)
     voices = rng.integers(2, 4) if rng.random() < chest.polyphony else 1
     around = background[at : at + samples]
     for voice in range(voices):
         centre_hz = float(np.clip(pitch_hz * (1 + 0.37 * voice * rng.uniform(0.8, 1.4)), 100, 1000))
         level = 10 ** ((WHEEZE_LEVEL_DB + rng.normal(0, 3)) / 20) * band_rms(around, 0.89 * centre_hz, 1.12 * centre_hz)
-        add(sound, at, level * np.sqrt(2 / voices) * swell(samples, rng) * tone(centre_hz, samples, rng))
+        add_in_place(
+            sound,
+            at,
+            level * np.sqrt(2 / voices) * swell_envelope(samples, rng) * gliding_tone(centre_hz, samples, rng),
+        )
 
 
 def add_turbulence(sound: Array, background: Array, breath: Array, rng: np.random.Generator) -> None:
@@ -192,16 +196,16 @@ def add_turbulence(sound: Array, background: Array, breath: Array, rng: np.rando
 
     Every class has it, so that a bump in the mean spectrum is no sign of a wheeze.
     """
-    at, samples = place(breath, rng, shortest_s=0.12)
+    at, samples = draw_position(breath, rng, shortest_s=0.12)
     centre_hz = float(np.clip(rng.lognormal(np.log(350), 0.5), 130, 1000))
     level = 10 ** ((WHEEZE_LEVEL_DB + rng.normal(0, 3)) / 20)
     level *= band_rms(background[at : at + samples], 0.89 * centre_hz, 1.12 * centre_hz)
     width_hz = max(60.0, 0.2 * centre_hz)
-    hiss = noise(samples, (centre_hz - width_hz / 2, centre_hz + width_hz / 2), rng)
-    add(sound, at, level * swell(samples, rng) * hiss)
+    hiss = band_noise(samples, (centre_hz - width_hz / 2, centre_hz + width_hz / 2), rng)
+    add_in_place(sound, at, level * swell_envelope(samples, rng) * hiss)
 
 
-def tone(centre_hz: float, samples: int, rng: np.random.Generator) -> Array:
+def gliding_tone(centre_hz: float, samples: int, rng: np.random.Generator) -> Array:
     """A gliding, slightly trembling tone (samples,) with two weaker harmonics, amplitude about 1."""
     t = np.linspace(0, 1, samples)
     glide = rng.normal(0, 0.2) * (t - 0.5) + rng.normal(0, 0.07) * np.sin(np.pi * t)
@@ -211,13 +215,13 @@ def tone(centre_hz: float, samples: int, rng: np.random.Generator) -> Array:
     return np.asarray(np.sin(phase) + second * np.sin(2 * phase) + third * np.sin(3 * phase), dtype=np.float64)
 
 
-def swell(samples: int, rng: np.random.Generator) -> Array:
+def swell_envelope(samples: int, rng: np.random.Generator) -> Array:
     """Envelope (samples,) of a sound that comes and goes: soft ends, slow change between."""
     change = np.exp(rng.normal(0, 0.3) * np.linspace(-1, 1, samples))
     return np.asarray(signal.windows.tukey(samples, rng.uniform(0.3, 0.7)) * change, dtype=np.float64)
 
 
-def place(breath: Array, rng: np.random.Generator, shortest_s: float) -> tuple[int, int]:
+def draw_position(breath: Array, rng: np.random.Generator, shortest_s: float) -> tuple[int, int]:
     """Breath (3,) in s -> first sample and length of a long sound, three times in four in expiration."""
     start, turn, end = breath
     begin, stop = (turn, end) if rng.random() < 0.75 else (start, turn)
@@ -229,7 +233,7 @@ def place(breath: Array, rng: np.random.Generator, shortest_s: float) -> tuple[i
 # Everything else that a stethoscope hears
 
 
-def heart(samples: int, rate_hz: float, rng: np.random.Generator) -> Array:
+def simulate_heart(samples: int, rate_hz: float, rng: np.random.Generator) -> Array:
     """Heart rate -> first and second heart sounds (samples,), peak about 5.
 
     Damped sines of 50 and 150 Hz (Chen, Durand & Guo, Med Biol Eng Comput 35:306, 1997); the second sound is shorter
@@ -243,8 +247,8 @@ def heart(samples: int, rate_hz: float, rng: np.random.Generator) -> Array:
     beat_s = rng.uniform(-1 / rate_hz, 0)
     while beat_s < samples / RATE_HZ:
         period_s = rng.normal(1, 0.04) / rate_hz
-        add(wave, int(beat_s * RATE_HZ), 9 * rng.uniform(0.8, 1.2) * first)
-        add(wave, int((beat_s + 0.33 * np.sqrt(period_s)) * RATE_HZ), 8 * rng.uniform(0.7, 1.1) * second)
+        add_in_place(wave, int(beat_s * RATE_HZ), 9 * rng.uniform(0.8, 1.2) * first)
+        add_in_place(wave, int((beat_s + 0.33 * np.sqrt(period_s)) * RATE_HZ), 8 * rng.uniform(0.7, 1.1) * second)
         beat_s += period_s
     return wave
 
@@ -254,14 +258,14 @@ def damped_sine(t: Array, hz: float, decay_s: float) -> Array:
     return np.asarray(np.sin(2 * np.pi * hz * t) * np.exp(-t / decay_s), dtype=np.float64)
 
 
-def room(samples: int, rumble: float, rng: np.random.Generator) -> Array:
+def simulate_room_noise(samples: int, rumble: float, rng: np.random.Generator) -> Array:
     """Noise (samples,) that never stops: rumble below 40 Hz from skin and hand, a duller hiss from the room."""
-    low = noise(samples, (3.0, 25.0), rng)
-    hiss = noise(samples, (60.0, 300.0), rng)
+    low = band_noise(samples, (3.0, 25.0), rng)
+    hiss = band_noise(samples, (60.0, 300.0), rng)
     return rumble * rng.lognormal(0, 0.7) * low + 0.03 * rng.lognormal(0, 0.7) * hiss
 
 
-def disturbances(samples: int, rng: np.random.Generator) -> Array:
+def simulate_disturbances(samples: int, rng: np.random.Generator) -> Array:
     """Hum, whine, voices, clicks and rubs (samples,), each in some recordings of every class."""
     wave = np.zeros(samples)
     seconds = samples / RATE_HZ
@@ -272,13 +276,13 @@ def disturbances(samples: int, rng: np.random.Generator) -> Array:
         wave += 0.06 * rng.lognormal(0, 0.5) * steady_tone(rng.uniform(200, 900), samples, rng)
     if rng.random() < 0.15:
         for at_s in rng.uniform(0, seconds, rng.poisson(0.4 * seconds)):
-            add(wave, int(at_s * RATE_HZ), 0.3 * rng.lognormal(0, 0.6) * syllable(rng))
+            add_in_place(wave, int(at_s * RATE_HZ), 0.3 * rng.lognormal(0, 0.6) * simulate_syllable(rng))
     for at_s in rng.uniform(0, seconds, rng.poisson(rng.exponential(0.12) * seconds)):
-        add(wave, int(at_s * RATE_HZ), 2 * rng.lognormal(0, 0.7) * click(rng))
+        add_in_place(wave, int(at_s * RATE_HZ), 2 * rng.lognormal(0, 0.7) * simulate_click(rng))
     for at_s in rng.uniform(0, seconds, rng.poisson(rng.exponential(0.1) * seconds)):
         length = int(rng.uniform(0.05, 0.4) * RATE_HZ)
-        rub = noise(length, (60.0, rng.uniform(200, 1000)), rng)
-        add(wave, int(at_s * RATE_HZ), 0.7 * rng.lognormal(0, 0.5) * swell(length, rng) * rub)
+        rub = band_noise(length, (60.0, rng.uniform(200, 1000)), rng)
+        add_in_place(wave, int(at_s * RATE_HZ), 0.7 * rng.lognormal(0, 0.5) * swell_envelope(length, rng) * rub)
     return wave
 
 
@@ -288,7 +292,7 @@ def steady_tone(hz: float, samples: int, rng: np.random.Generator) -> Array:
     return np.asarray(np.sin(phase), dtype=np.float64)
 
 
-def click(rng: np.random.Generator) -> Array:
+def simulate_click(rng: np.random.Generator) -> Array:
     """One knock of the hand on the stethoscope (0.06 s,): a sudden start and a decay of 3 to 15 ms.
 
     Electronic stethoscopes make such false crackles in healthy people (Ye et al., Front Physiol 13:1079468, 2022).
@@ -299,7 +303,7 @@ def click(rng: np.random.Generator) -> Array:
     return np.asarray((body + 0.5 * rng.standard_normal(len(t))) * decay, dtype=np.float64)
 
 
-def syllable(rng: np.random.Generator) -> Array:
+def simulate_syllable(rng: np.random.Generator) -> Array:
     """A piece of speech or crying heard through the chest (0.1 to 0.4 s,): a gliding stack of harmonics."""
     samples = int(rng.uniform(0.1, 0.4) * RATE_HZ)
     t = np.linspace(0, 1, samples)
@@ -309,7 +313,7 @@ def syllable(rng: np.random.Generator) -> Array:
     formant = rng.integers(2, 5)
     weights = {harmonic: np.exp(-abs(harmonic - formant) / 1.5) + 0.5 / harmonic for harmonic in range(1, 9)}
     stack = sum((weight * np.sin(harmonic * phase) for harmonic, weight in weights.items()), start=np.zeros(samples))
-    return np.asarray(swell(samples, rng) * stack, dtype=np.float64)
+    return np.asarray(swell_envelope(samples, rng) * stack, dtype=np.float64)
 
 
 # The stethoscope
@@ -334,7 +338,7 @@ def band_rms(wave: Array, low_hz: float, high_hz: float) -> float:
     return float(np.sqrt(2 * np.sum(np.abs(spectrum[inside]) ** 2)) / len(wave))
 
 
-def add(sound: Array, at: int, piece: Array) -> None:
+def add_in_place(sound: Array, at: int, piece: Array) -> None:
     """Add `piece` to `sound` from sample `at` on, in place; what hangs over either end is dropped."""
     begin, stop = max(at, 0), min(at + len(piece), len(sound))
     if begin < stop:
