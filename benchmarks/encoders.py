@@ -25,7 +25,7 @@ from rales.data import read_cycles, splits
 from rales.data.corpus import Corpus, read_corpus
 from rales.data.dataset import cached_waveforms
 from rales.evaluation import bootstrap
-from rales.evaluation.metrics import confusion, icbhi_scores
+from rales.evaluation.metrics import confusion_matrix, icbhi_scores
 from rales.jobs import default_model, linear_probe
 from rales.jobs.layer_search import features
 from rales.jobs.linear_probe import Pooled
@@ -152,8 +152,10 @@ def line(
     """One encoder's probes, a seed each -> its line of the table."""
     true = np.concatenate([label[there] for there in rows])
     who = np.concatenate([patients[there] for there in rows])
-    scores = [100 * icbhi_scores(confusion(label[there], one))["score"] for there, one in zip(rows, said, strict=True)]
-    low, high = (100 * end for end in bootstrap.bootstrap(true, np.concatenate(said), who)["score"])
+    scores = [
+        100 * icbhi_scores(confusion_matrix(label[there], one))["score"] for there, one in zip(rows, said, strict=True)
+    ]
+    low, high = (100 * end for end in bootstrap.bootstrap_intervals(true, np.concatenate(said), who)["score"])
     mean, sd = bootstrap.mean_sd(scores)
     auc = np.mean([roc_auc_score(label[r] > 0, 1 - one[r, 0]) for r, one in zip(rows, p, strict=True)])
     more = "-"
@@ -181,7 +183,7 @@ def learning_curve(cycles: pd.DataFrame, label: Whole, name: str, x: Pooled) -> 
                 used = np.isin(patients, rng.permutation(names)[:number]) | (fold_of == fold)
                 part = held_out(x[used], label[used], fold_of[used], [fold], layers)
                 p[fold_of == fold] = part[fold_of[used] == fold]
-            scores.append(100 * icbhi_scores(confusion(label, p.argmax(axis=1)))["score"])
+            scores.append(100 * icbhi_scores(confusion_matrix(label, p.argmax(axis=1)))["score"])
             areas.append(roc_auc_score(label > 0, 1 - p[:, 0]))
         print(f"| {number} | {np.mean(scores):.1f} ± {np.std(scores):.1f} | {np.mean(areas):.3f} |", flush=True)
 

@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from rales.data import dataset, read_cycles, splits
-from rales.evaluation.metrics import confusion, icbhi_scores
+from rales.evaluation.metrics import confusion_matrix, icbhi_scores
 from rales.jobs import layer_search, linear_probe
 from rales.labels import CLASSES
 from rales.models import ViT
@@ -86,7 +86,7 @@ def scikit_learn(
         z = scaler.transform(x.astype(np.float64))
         model.set_params(tol=1e-6).fit(z[train], label[train])
         predicted[1, ~train] = model.predict(z[~train])
-    default, converged = (icbhi_scores(confusion(label, one))["score"] for one in predicted)
+    default, converged = (icbhi_scores(confusion_matrix(label, one))["score"] for one in predicted)
     return default, converged, took_s
 
 

@@ -105,9 +105,9 @@ def logistic_regression(data: Path, folds: int) -> dict[str, tuple[float, ...]]:
 
 
 def figures(true: Any, predicted: Any) -> tuple[float, ...]:
-    from rales.evaluation.metrics import confusion, icbhi_scores
+    from rales.evaluation.metrics import confusion_matrix, icbhi_scores
 
-    found = icbhi_scores(confusion(true, predicted))
+    found = icbhi_scores(confusion_matrix(true, predicted))
     return tuple(found[name] for name in FIGURES)
 
 

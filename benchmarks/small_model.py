@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 
 from rales.data import read_cycles, splits
 from rales.evaluation import bootstrap
-from rales.evaluation.metrics import confusion, icbhi_scores
+from rales.evaluation.metrics import confusion_matrix, icbhi_scores
 from rales.jobs import default_model
 from rales.labels import CLASSES
 
@@ -91,10 +91,10 @@ def divided(icbhi: pd.DataFrame, split: str, number: int, share: float) -> pd.Da
 def figures(split: str, tables: list[pd.DataFrame]) -> str:
     """Predictions of the folds of one cross-validation, or of the seeds on one split -> the figures of a line."""
     groups = tables if split == "official" else [pd.concat(tables)]
-    scores = np.array([[100 * v for v in icbhi_scores(confusion(*numbers(table))).values()] for table in groups])
+    scores = np.array([[100 * v for v in icbhi_scores(confusion_matrix(*numbers(table))).values()] for table in groups])
     both = pd.concat(tables)
     true, said = numbers(both)
-    low, high = (100 * end for end in bootstrap.bootstrap(true, said, both["patient"].to_numpy())["score"])
+    low, high = (100 * end for end in bootstrap.bootstrap_intervals(true, said, both["patient"].to_numpy())["score"])
     areas = np.mean([areas_of(table) for table in groups], axis=0)
     sp, se, score = (
         f"{column.mean():.1f}" + (f" ± {column.std(ddof=1):.1f}" if len(groups) > 1 else "") for column in scores.T

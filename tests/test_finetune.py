@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from rales.cli.result_lines import figure_lines
 from rales.config import Recipe
 from rales.data import read_cycles, splits
-from rales.evaluation.metrics import confusion, icbhi_scores
+from rales.evaluation.metrics import confusion_matrix, icbhi_scores
 from rales.evaluation.predictions import FIGURES
 from rales.labels import CLASSES
 from rales.training import epoch_logits, finetune, run_folder
@@ -118,7 +118,7 @@ def test_predictions_and_evaluation_agree(undisturbed: Path, cycles: pd.DataFram
 
     figures = run_folder.read_json(undisturbed / "evaluation.json")
     true, predicted = ([CLASSES.index(word) for word in table[column]] for column in ("true_label", "label"))
-    counts = confusion(true, predicted)
+    counts = confusion_matrix(true, predicted)
     assert figures["confusion"] == counts.tolist()
     assert {name: figures[name] for name in FIGURES} == pytest.approx(icbhi_scores(counts))
     assert all(len(figures["ci95"][name]) == 2 for name in FIGURES)

@@ -278,7 +278,7 @@ def test_shares_of_abnormal_cycles() -> None:
             "uncertain": [False, False, False, False, True, True],
         }
     )
-    a, b = predictions.per_recording(rows).to_dict("records")
+    a, b = predictions.summarise_recordings(rows).to_dict("records")
     assert [a[name] for name in ("cycles", "uncertain", *CLASSES, "abnormal")] == [5, 1, 1, 1, 1, 1, 3]
     assert a["abnormal_share"] == 0.75
     assert (a["low"], a["high"]) == pytest.approx((0.3006, 0.9544), abs=1e-4)  # Wilson, 3 of 4

@@ -303,7 +303,7 @@ def test_databases_are_scored_as_before(tmp_path: Path, model: predictor.Model) 
 
 def test_counts_leave_out_what_is_not_judged(folder: Path, model: predictor.Model) -> None:
     ((table, status),) = model.tables(audio_reader.find(folder), [])
-    summary = predictions.per_recording(table).set_index("recording")
+    summary = predictions.summarise_recordings(table).set_index("recording")
     for name in NOT_JUDGED:
         row = summary.loc[name]
         assert row["not_judged"] == row["cycles"] > 0
@@ -317,7 +317,7 @@ def test_counts_leave_out_what_is_not_judged(folder: Path, model: predictor.Mode
     assert told.loc[list(NOT_JUDGED), "quality"].to_dict() == NOT_JUDGED
     assert (told["status"] == "ok").all()
     assert told.loc[list(NOT_JUDGED), "not_judged"].equals(told.loc[list(NOT_JUDGED), "cycles"].rename("not_judged"))
-    sentences = predictions.not_judged(status)
+    sentences = predictions.unjudged_sentences(status)
     assert len(sentences) == len(NOT_JUDGED)
     assert all(": not judged: " in sentence for sentence in sentences)
 
@@ -328,7 +328,7 @@ def test_a_row_without_an_answer_has_no_label(temperature: float | None, thresho
     rows = pd.DataFrame({"recording": "x", "cycle": [1, 2], "start_s": [0.0, 1.0], "end_s": [1.0, 2.0]})
     probabilities = np.array([[np.nan] * 4, [0.1, 0.2, 0.3, 0.4]])
     decision = predictions.Decision(temperature, threshold, min_confidence=0.9)
-    table = predictions.predictions(rows, probabilities, decision)
+    table = predictions.predictions_table(rows, probabilities, decision)
     assert table["label"].isna().tolist() == [True, False]
     assert table["label"][1] == "both"
     assert table["uncertain"].tolist() == [False, True]

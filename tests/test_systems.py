@@ -502,12 +502,12 @@ def test_metadata_groups(place: Path, cycles: pd.DataFrame) -> None:
 def test_pieces_vote_and_the_majority_has_the_largest_probability() -> None:
     rows = pd.DataFrame({"recording": list("aaabb"), "cycle": [1, 1, 1, 1, 2], "x": range(5)})
     shares = np.array([[0.9, 0.05, 0.03, 0.02], [0.4, 0.5, 0.05, 0.05], [0.2, 0.6, 0.1, 0.1], *np.full((2, 4), 0.25)])
-    cycles, logits = predictions.pooled(rows, np.log(shares).astype(np.float32))
+    cycles, logits = predictions.pool_cycle_logits(rows, np.log(shares).astype(np.float32))
     assert cycles["x"].tolist() == [0, 3, 4]
     assert np.exp(logits[0]) == pytest.approx([0.3, 0.55, 0.075, 0.075], abs=1e-6)  # the two that said crackle
-    tie = predictions.pooled(rows[:2], np.log(shares[:2]).astype(np.float32))[1]
+    tie = predictions.pool_cycle_logits(rows[:2], np.log(shares[:2]).astype(np.float32))[1]
     assert np.exp(tie[0]) == pytest.approx(shares[0], abs=1e-6)
-    same, unchanged = predictions.pooled(rows[3:], np.log(shares[3:]).astype(np.float32))
+    same, unchanged = predictions.pool_cycle_logits(rows[3:], np.log(shares[3:]).astype(np.float32))
     assert same is not rows
     assert np.array_equal(unchanged, np.log(shares[3:]).astype(np.float32))
 

@@ -178,20 +178,20 @@ class Collected:
     def through(
         self, chunks: "Iterable[tuple[pd.DataFrame, pd.DataFrame]]"
     ) -> "Iterator[tuple[pd.DataFrame, pd.DataFrame]]":
-        from rales.evaluation.predictions import per_recording
+        from rales.evaluation.predictions import summarise_recordings
 
         for table, status in chunks:
             self.rows += len(table)
             self.status.append(status)
-            self.summary.append(per_recording(table))
+            self.summary.append(summarise_recordings(table))
             if self.cycles:
                 self.tables.append(table)
             yield table, status
 
     def not_judged(self) -> list[str]:
-        from rales.evaluation.predictions import not_judged
+        from rales.evaluation.predictions import unjudged_sentences
 
-        return [sentence for table in self.status for sentence in not_judged(table)]
+        return [sentence for table in self.status for sentence in unjudged_sentences(table)]
 
     def sentence(self, written: list[Path]) -> str:
         count = sum(len(table) for table in self.summary)

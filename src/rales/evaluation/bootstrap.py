@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 FIGURES: Final = ("specificity", "sensitivity", "score")
-COLDEST: Final = 0.01
-HOTTEST: Final = 100.0
+MIN_TEMPERATURE: Final = 0.01
+MAX_TEMPERATURE: Final = 100.0
 
 
-def bootstrap(
+def bootstrap_intervals(
     true: ArrayLike,
     predicted: ArrayLike,
     patients: Sequence[Any] | ArrayLike,
@@ -49,7 +49,7 @@ def bootstrap(
     here 93.5-94.5 %, plain percentile 91.2-92.0 %, BCa 89.5-91.6 %; 20 patients: 93.5-95.5, 90.3-91.6, 87.2-88.4.
     The price is width: the score's is about a fifth more than the percentile interval's at 49 patients.
     """
-    rows = _rows(true, [predicted], patients, cluster)
+    rows = _counts_per_unit(true, [predicted], patients, cluster)
     estimate, standard_error, deviations = _bootstrap_t(rows, resamples=resamples, seed=seed)
     half = [_half_width(deviations[:, k], standard_error[k], units=len(rows), level=level) for k in range(3)]
     return {
@@ -76,13 +76,13 @@ def paired_difference(
     """
     from scipy.special import stdtr
 
-    rows = _rows(true, [predicted_a, predicted_b], patients, cluster)
+    rows = _counts_per_unit(true, [predicted_a, predicted_b], patients, cluster)
     difference, standard_error, deviations = _bootstrap_t(rows, resamples=resamples, seed=seed)
     report = {}
     for k, name in enumerate(FIGURES):
         half = _half_width(deviations[:, k], standard_error[k], units=len(rows), level=level)
         defined = deviations[:, k][~np.isnan(deviations[:, k])]
-        observed = _observed(difference[k], standard_error[k])
+        observed = _observed_statistic(difference[k], standard_error[k])
         resampled = (np.sum(defined >= observed) + 1) / (len(defined) + 1)
         report[name] = {
             "difference": float(difference[k]),
@@ -101,7 +101,7 @@ def mean_sd(values: ArrayLike) -> tuple[float, float]:
     return float(seeds.mean()), float(seeds.std(ddof=1)) if len(seeds) > 1 else nan
 
 
-def wilson(count: int, total: int, level: float = 0.95) -> tuple[float, float]:
+def wilson_interval(count: int, total: int, level: float = 0.95) -> tuple[float, float]:
     """Successes of independent trials -> (low, high) of their share, Wilson's interval; (0, 1) without a trial."""
     from scipy.special import ndtri
 
@@ -145,8 +145,8 @@ def reliability_curve(true: ArrayLike, probabilities: ArrayLike, bins: int = 15)
             "low": edges[:-1],
             "high": edges[1:],
             "cycles": cycles.astype(np.int64),
-            "confidence": _ratio(np.bincount(place, weights=confidence, minlength=bins), cycles),
-            "accuracy": _ratio(np.bincount(place, weights=p.argmax(axis=1) == labels, minlength=bins), cycles),
+            "confidence": _safe_ratio(np.bincount(place, weights=confidence, minlength=bins), cycles),
+            "accuracy": _safe_ratio(np.bincount(place, weights=p.argmax(axis=1) == labels, minlength=bins), cycles),
         }
     )
 
@@ -173,11 +173,11 @@ def fit_temperature(logits: ArrayLike, true: ArrayLike) -> float:
         expected = (softmax(scores * exp(-log_temperature), axis=1) * scores).sum(axis=1)
         return float(np.mean(expected - chosen))
 
-    low, high = float(np.log(COLDEST)), float(np.log(HOTTEST))
+    low, high = float(np.log(MIN_TEMPERATURE)), float(np.log(MAX_TEMPERATURE))
     if slope(low) <= 0:
-        return COLDEST
+        return MIN_TEMPERATURE
     if slope(high) >= 0:
-        return HOTTEST
+        return MAX_TEMPERATURE
     return exp(brentq(slope, low, high, xtol=1e-10))
 
 
@@ -190,7 +190,7 @@ def apply_temperature(probabilities: ArrayLike, temperature: float) -> Floats:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
-def _rows(
+def _counts_per_unit(
     true: ArrayLike, systems: Sequence[ArrayLike], patients: Sequence[Any] | ArrayLike, cluster: bool
 ) -> NDArray[np.int64]:
     """One row per resampled unit (U, 4): right normals, normals, right abnormals, abnormals.
@@ -232,18 +232,18 @@ def _bootstrap_t(
     # Drawn in blocks: the weights of 10,000 resamples of thousands of patients would fill the memory.
     blocks = [min(1000, resamples - start) for start in range(0, resamples, 1000)]
     drawn = np.concatenate([generator.multinomial(units, counts / units, size=block) @ sums for block in blocks])
-    estimate, standard_error = _figures(counts @ sums, units)
-    estimates, standard_errors = _figures(drawn, units)
-    return estimate, standard_error, _ratio(np.abs(estimates - estimate), standard_errors)
+    estimate, standard_error = _scores_and_errors(counts @ sums, units)
+    estimates, standard_errors = _scores_and_errors(drawn, units)
+    return estimate, standard_error, _safe_ratio(np.abs(estimates - estimate), standard_errors)
 
 
-def _figures(sums: Floats, units: int) -> tuple[Floats, Floats]:
+def _scores_and_errors(sums: Floats, units: int) -> tuple[Floats, Floats]:
     """(..., 20) sums of rows and of their products -> figures (..., 3) and linearised standard errors (..., 3)."""
     right, total = sums[..., [0, 2]], sums[..., [1, 3]]
-    ratio = _ratio(right, total)
+    ratio = _safe_ratio(right, total)
     slope = np.zeros((*ratio.shape[:-1], 3, 4))  # derivative of each figure by the four sums
-    slope[..., [0, 1], [0, 2]] = _ratio(np.ones_like(total), total)
-    slope[..., [0, 1], [1, 3]] = -_ratio(ratio, total)
+    slope[..., [0, 1], [0, 2]] = _safe_ratio(np.ones_like(total), total)
+    slope[..., [0, 1], [1, 3]] = -_safe_ratio(ratio, total)
     slope[..., 2, :] = slope[..., :2, :].mean(axis=-2)
     products = sums[..., 4:].reshape(*sums.shape[:-1], 4, 4)
     variance = np.einsum("...ki,...ij,...kj->...k", slope, products, slope)
@@ -254,7 +254,7 @@ def _figures(sums: Floats, units: int) -> tuple[Floats, Floats]:
     return figures, np.sqrt(variance * correction)
 
 
-def _observed(difference: float, standard_error: float) -> float:
+def _observed_statistic(difference: float, standard_error: float) -> float:
     """|difference| / standard error; without any spread 0 for no difference, else infinite."""
     if standard_error == 0:
         return 0.0 if abs(difference) < 1e-12 else inf
@@ -274,7 +274,7 @@ def _half_width(deviations: Floats, standard_error: float, units: int, level: fl
     return float(standard_error * max(resampled, stdtrit(units - 1, (1 + level) / 2)))
 
 
-def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
+def _safe_ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
     ratio = np.full(denominator.shape, nan)
     np.divide(numerator, denominator, out=ratio, where=denominator > 0)
     return ratio

@@ -25,7 +25,7 @@ def icbhi_scores(confusion: ArrayLike) -> dict[str, float]:
     """
     counts = _as_counts(confusion)
     right = np.diag(counts)
-    return _scores(right[0], counts[0].sum(), right[1:].sum(), counts[1:].sum())
+    return _score_fractions(right[0], counts[0].sum(), right[1:].sum(), counts[1:].sum())
 
 
 def two_class_scores(confusion: ArrayLike) -> dict[str, float]:
@@ -34,10 +34,10 @@ def two_class_scores(confusion: ArrayLike) -> dict[str, float]:
     Literature's "two-class" column of a four-class model; a model trained with two classes is a different system.
     """
     counts = _as_counts(confusion)
-    return _scores(counts[0, 0], counts[0].sum(), counts[1:, 1:].sum(), counts[1:].sum())
+    return _score_fractions(counts[0, 0], counts[0].sum(), counts[1:, 1:].sum(), counts[1:].sum())
 
 
-def confusion(true: ArrayLike, predicted: ArrayLike, classes: int = 4) -> Labels:
+def confusion_matrix(true: ArrayLike, predicted: ArrayLike, classes: int = 4) -> Labels:
     """(N,), (N,) class numbers -> (classes, classes) counts, rows true."""
     rows = as_labels(true, name="true", classes=classes)
     columns = as_labels(predicted, name="predicted", classes=classes)
@@ -46,14 +46,14 @@ def confusion(true: ArrayLike, predicted: ArrayLike, classes: int = 4) -> Labels
     return np.bincount(rows * classes + columns, minlength=classes * classes).reshape(classes, classes)
 
 
-def all_figures(true: ArrayLike, probabilities: ArrayLike) -> dict[str, Any]:
+def compute_metrics(true: ArrayLike, probabilities: ArrayLike) -> dict[str, Any]:
     """(N,) classes, (N, 4) probabilities -> every figure an evaluation reports, as plain floats and lists.
 
     The predicted class is the most probable one, on a tie the first. `sp_se_curve` moves the threshold for "normal"
     instead (see `scores_at_threshold`) and keeps at most 200 of its points.
     """
     labels, p = _as_cycles(true, probabilities)
-    counts = confusion(labels, p.argmax(axis=1))
+    counts = confusion_matrix(labels, p.argmax(axis=1))
     present = counts.sum(axis=1) > 0
     recalls = np.diag(counts)[present] / counts.sum(axis=1)[present]
     thresholds, specificity, sensitivity = _sp_se(labels, p)
@@ -64,8 +64,8 @@ def all_figures(true: ArrayLike, probabilities: ArrayLike) -> dict[str, Any]:
         "confusion": counts.tolist(),
         "macro_recall": float(recalls.mean()),
         "accuracy": float(np.trace(counts) / counts.sum()),
-        "crackle_present": _detection(np.isin(labels, (1, 3)), p[:, 1] + p[:, 3]),
-        "wheeze_present": _detection(np.isin(labels, (2, 3)), p[:, 2] + p[:, 3]),
+        "crackle_present": _detection_metrics(np.isin(labels, (1, 3)), p[:, 1] + p[:, 3]),
+        "wheeze_present": _detection_metrics(np.isin(labels, (2, 3)), p[:, 2] + p[:, 3]),
         "auroc": mean_auroc(labels, p),
         "constant_prediction": constant_prediction(counts),
         "sp_se_curve": {
@@ -84,7 +84,7 @@ def mean_auroc(true: ArrayLike, probabilities: ArrayLike) -> float:
     if not np.isfinite(p).all():
         return float("nan")
     sounds = ((1, 3), (2, 3))
-    found = [_detection(np.isin(labels, sound), p[:, sound].sum(axis=1))["auroc"] for sound in sounds]
+    found = [_detection_metrics(np.isin(labels, sound), p[:, sound].sum(axis=1))["auroc"] for sound in sounds]
     defined = [auroc for auroc in found if not np.isnan(auroc)]
     return float(np.mean(defined)) if defined else float("nan")
 
@@ -116,10 +116,10 @@ def scores_at_threshold(true: ArrayLike, probabilities: ArrayLike, threshold: fl
     Below the threshold the most probable of the other three classes is predicted.
     """
     labels, p = _as_cycles(true, probabilities)
-    return icbhi_scores(confusion(labels, at_threshold(p, threshold)))
+    return icbhi_scores(confusion_matrix(labels, predict_at_threshold(p, threshold)))
 
 
-def at_threshold(probabilities: Floats, threshold: float | None) -> Labels:
+def predict_at_threshold(probabilities: Floats, threshold: float | None) -> Labels:
     """(N, 4) probabilities -> (N,) classes: normal from the threshold on, else the most probable of the others; without
     a threshold the most probable of all."""
     if threshold is None:
@@ -127,13 +127,17 @@ def at_threshold(probabilities: Floats, threshold: float | None) -> Labels:
     return np.where(probabilities[:, 0] >= threshold, 0, 1 + probabilities[:, 1:].argmax(axis=1))
 
 
-def by_group(true: ArrayLike, probabilities: ArrayLike, groups: Sequence[Any] | ArrayLike) -> dict[str, dict[str, Any]]:
+def metrics_by_group(
+    true: ArrayLike, probabilities: ArrayLike, groups: Sequence[Any] | ArrayLike
+) -> dict[str, dict[str, Any]]:
     """(N,) classes, (N, 4) probabilities, (N,) devices or locations -> per group: cycles, classes, strict figures."""
     labels, p = _as_cycles(true, probabilities)
     names = np.asarray(groups).astype(str)
     if names.shape != labels.shape:
         raise ValueError(f"groups of shape {names.shape} for {len(labels)} cycles; give one group name per cycle")
-    counts = {str(name): confusion(labels[names == name], p[names == name].argmax(axis=1)) for name in np.unique(names)}
+    counts = {
+        str(name): confusion_matrix(labels[names == name], p[names == name].argmax(axis=1)) for name in np.unique(names)
+    }
     return {
         name: {
             "cycles": int(table.sum()),
@@ -175,7 +179,7 @@ def as_probabilities(values: ArrayLike) -> Floats:
     return p
 
 
-def _scores(normal_right: float, normals: float, abnormal_right: float, abnormals: float) -> dict[str, float]:
+def _score_fractions(normal_right: float, normals: float, abnormal_right: float, abnormals: float) -> dict[str, float]:
     specificity = float(normal_right / normals) if normals else float("nan")
     sensitivity = float(abnormal_right / abnormals) if abnormals else float("nan")
     return {"specificity": specificity, "sensitivity": sensitivity, "score": (specificity + sensitivity) / 2}
@@ -199,7 +203,7 @@ def _as_cycles(true: ArrayLike, probabilities: ArrayLike) -> tuple[Labels, Float
     return labels, p
 
 
-def _detection(present: NDArray[np.bool_], probability: Floats) -> dict[str, float]:
+def _detection_metrics(present: NDArray[np.bool_], probability: Floats) -> dict[str, float]:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     both_kinds = present.any() and not present.all()

@@ -26,7 +26,7 @@ from rales.data.dataset import cached_waveforms, choose_preparation, prepared_ro
 from rales.data.prefetch import prefetch_ahead
 from rales.errors import UsageError
 from rales.evaluation import predictions
-from rales.evaluation.metrics import by_group
+from rales.evaluation.metrics import metrics_by_group
 from rales.evaluation.predictions import NOTICE, Decision, Probabilities
 from rales.files.csv_cells import make_encodable, one_line
 from rales.inference import audio_reader
@@ -191,7 +191,7 @@ class Model:
         good = [answer for answer in answers if answer.error is None]
         rows = rows_of(good)
         values = np.concatenate([np.empty((0, len(self.classes))), *(answer.of_all_cycles() for answer in good)])
-        table = predictions.predictions(rows, values, decision)
+        table = predictions.predictions_table(rows, values, decision)
         verdicts = [verdict for answer in good for verdict in answer.cycles.verdicts]
         table["quality"] = [verdict.quality for verdict in verdicts]
         table["quality_reason"] = [verdict.reason for verdict in verdicts]
@@ -237,7 +237,7 @@ class Model:
         answers = self.answers(sources, self.embedder(layer), problems, cycles, quality)
         for answer in with_progress(answers, sources, progress):
             rows, vectors = rows_of([answer]).drop(columns=["label", "source"])[answer.cycles.judged], answer.values
-            not_judged += predictions.not_judged(status_table([answer]))
+            not_judged += predictions.unjudged_sentences(status_table([answer]))
             if per == "recording" and len(rows):
                 rows = rows.head(1).assign(cycle=0, start_s=0.0, end_s=answer.duration_s)
                 vectors = vectors.mean(axis=0, keepdims=True)
@@ -343,7 +343,7 @@ class Model:
                 yield Answer(path, float("nan"), Cycles([], [], None, ""), nothing, error)
                 continue
             if function == self.engine:
-                values = predictions.per_cycle(rows, values)[1]
+                values = predictions.pool_cycle_probabilities(rows, values)[1]
             elif len(rows) > len(table):
                 values = np.stack([values[rows["cycle"] == number].mean(axis=0) for number in table["cycle"]])
             yield Answer(path, facts.duration_s, found, values, None, audio_reader.untold(facts, found.verdicts))
@@ -480,7 +480,7 @@ def evaluate(
     scored = scored_sides(model, cycles, items, waves, {**parts, "validation": validation})
 
     figures = {
-        name: predictions.figures_of(
+        name: predictions.evaluation_metrics(
             table[rows],
             scored[name][rows],
             selected_epoch=record["epoch"],
@@ -494,12 +494,12 @@ def evaluate(
     true = [CLASSES.index(label) for label in table.loc[rows, "label"]]
     if validation.any():
         classes = np.array([CLASSES.index(label) for label in table["label"]])
-        own |= predictions.from_validation(
+        own |= predictions.metrics_from_validation(
             {"validation": classes[validation], "test": classes[rows]},
             {"validation": scored["validation"][validation], "test": of_test},
         )
-    own["by_device"] = by_group(true, of_test, table.loc[rows, "device"].to_numpy())
-    own["by_location"] = by_group(true, of_test, table.loc[rows, "location"].to_numpy())
+    own["by_device"] = metrics_by_group(true, of_test, table.loc[rows, "device"].to_numpy())
+    own["by_location"] = metrics_by_group(true, of_test, table.loc[rows, "location"].to_numpy())
     own["protocol"]["same_data_as_training"] = (
         run_folder.digest(table[table["split"] != ""]) == record["split"]["digest"]
     )
@@ -533,7 +533,7 @@ def scored_sides(
         chosen = np.flatnonzero([key in wanted for key in item_keys])
         answers = model.probabilities(waves, chosen)
         predictions.check_numbers(items.iloc[chosen], answers)
-        found, probabilities = predictions.per_cycle(items.iloc[chosen], answers)
+        found, probabilities = predictions.pool_cycle_probabilities(items.iloc[chosen], answers)
         scored = np.full((len(cycles), len(CLASSES)), np.nan)
         scored[[wanted[key] for key in splits.cycle_keys(found)]] = probabilities
         return scored

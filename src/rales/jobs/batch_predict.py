@@ -148,7 +148,7 @@ def predict_shard(
         tables = classifier.tables(part.paths, problems, decision, cycles=part.rows or where, quality=quality)
         for cycles, state in tables:
             status.append(state)
-            summary.append(predictions.per_recording(cycles))
+            summary.append(predictions.summarise_recordings(cycles))
             yield cycles
 
     prediction_writers.write_table(passing(), folder / "cycles" / name)

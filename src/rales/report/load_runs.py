@@ -329,7 +329,7 @@ def epochs_unlike_lines(run: Run) -> list[int]:
     true, stored = run.predictions["true"], epoch_logits.read_epochs(run.folder)
     for epoch, logits in zip(stored.get("epoch", []), stored.get("test", []), strict=True):
         line = run.scores["test"].get(int(epoch))
-        scores = metrics.icbhi_scores(metrics.confusion(true, logits.argmax(axis=1)))
+        scores = metrics.icbhi_scores(metrics.confusion_matrix(true, logits.argmax(axis=1)))
         if line is not None and any(abs(scores[name] - line[name]) > 1e-9 for name in SCORES):
             found.append(int(epoch))
     return found
@@ -344,7 +344,9 @@ def notes(run: Run) -> list[str]:
         return [*found, "no predictions.csv: its scores are those of metrics.jsonl, and there is no interval"]
     if unlike := epochs_unlike_lines(run):
         found.append(f"epochs.safetensors and metrics.jsonl differ in the test figures of epoch {unlike[0]}")
-    score = metrics.icbhi_scores(metrics.confusion(run.predictions["true"], run.predictions["predicted"]))["score"]
+    score = metrics.icbhi_scores(metrics.confusion_matrix(run.predictions["true"], run.predictions["predicted"]))[
+        "score"
+    ]
     epoch = selected_epoch(run, run.select)
     recorded = score if epoch is None else run.scores["test"][epoch]["score"]
     if abs(recorded - score) > NEAR:

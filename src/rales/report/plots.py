@@ -119,7 +119,7 @@ def confusion(system: System, slug: str) -> Picture | None:
     """Confusion matrix: share of each true class, with the mean count over seeds."""
     if system.cycles is None:
         return None
-    counts = metrics.confusion(system.cycles["true"], system.cycles["predicted"]) / len(system.runs)
+    counts = metrics.confusion_matrix(system.cycles["true"], system.cycles["predicted"]) / len(system.runs)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     figure, (axes,) = canvas(width=5, height=4.6)

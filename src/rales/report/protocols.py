@@ -31,9 +31,9 @@ def outcome(system: System, protocol: str) -> Outcome | None:
         return Outcome(PROTOCOLS[protocol], system.figures[SCORES], system.interval)
     if any(protocol not in run.labels for run in system.runs):
         return None
-    figures = [metrics.icbhi_scores(metrics.confusion(*cycles(run, protocol)[:2])) for run in system.runs]
+    figures = [metrics.icbhi_scores(metrics.confusion_matrix(*cycles(run, protocol)[:2])) for run in system.runs]
     true, predicted, patients = stacked(system, lambda run: cycles(run, protocol))
-    interval = bootstrap.bootstrap(true, predicted, patients, seed=0)
+    interval = bootstrap.bootstrap_intervals(true, predicted, patients, seed=0)
     return Outcome(words(system, protocol), pd.DataFrame(figures, index=[run.seed for run in system.runs]), interval)
 
 

@@ -46,7 +46,7 @@ class System:
             return {}
         # The seeds of a patient stay together, and all seeds share one test set: this resamples the mean over seeds.
         cycles = self.cycles
-        return bootstrap.bootstrap(cycles["true"], cycles["predicted"], cycles["patient"].tolist(), seed=0)
+        return bootstrap.bootstrap_intervals(cycles["true"], cycles["predicted"], cycles["patient"].tolist(), seed=0)
 
 
 def systems(runs: list[Run]) -> list[System]:
@@ -93,9 +93,9 @@ def run_figures(run: Run) -> dict[str, float]:
         scores = run.scores["test"][epoch] if epoch is not None else dict.fromkeys(WATCHED, math.nan)
         return {**scores, **validation}
     true, probabilities = run.predictions["true"], run.predictions[PROBABILITIES]
-    counts = metrics.confusion(true, run.predictions["predicted"])
+    counts = metrics.confusion_matrix(true, run.predictions["predicted"])
     present = counts.sum(axis=1) > 0
-    more = metrics.all_figures(true, probabilities)
+    more = metrics.compute_metrics(true, probabilities)
     return {
         **metrics.icbhi_scores(counts),
         "auroc": more["auroc"],
@@ -137,8 +137,8 @@ def leak_free(system: System) -> tuple[list[str], dict[str, float], dict[str, tu
     kept = system.cycles[~system.cycles["patient"].isin(patients)]
     if kept.empty:
         return None
-    counts = metrics.confusion(kept["true"], kept["predicted"])
-    interval = bootstrap.bootstrap(kept["true"], kept["predicted"], kept["patient"].tolist(), seed=0)
+    counts = metrics.confusion_matrix(kept["true"], kept["predicted"])
+    interval = bootstrap.bootstrap_intervals(kept["true"], kept["predicted"], kept["patient"].tolist(), seed=0)
     return patients, metrics.icbhi_scores(counts), interval
 
 

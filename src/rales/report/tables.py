@@ -214,7 +214,7 @@ def groups(systems: list[System], column: str) -> Table | None:
         if s.cycles is None or column not in s.cycles:
             continue
         for name, cycles in s.cycles.fillna({column: "unknown"}).groupby(column):
-            counts = metrics.confusion(cycles["true"], cycles["predicted"])
+            counts = metrics.confusion_matrix(cycles["true"], cycles["predicted"])
             number, abnormal = (int(n) // len(s.runs) for n in (counts.sum(), counts[1:].sum()))
             figures = metrics.icbhi_scores(counts)
             patients = str(cycles["patient"].nunique())

@@ -20,7 +20,7 @@ from rales.config import Config, Recipe, Step, to_dict
 from rales.data import loader, splits
 from rales.data.dataset import CycleDataset, cached_waveforms, class_numbers, prepared_rows, scored_together
 from rales.evaluation import predictions
-from rales.evaluation.metrics import confusion, icbhi_scores, mean_auroc
+from rales.evaluation.metrics import confusion_matrix, icbhi_scores, mean_auroc
 from rales.files.atomic import lock_folder
 from rales.labels import CLASSES
 from rales.models.layer_fusion import LayerFusion
@@ -166,7 +166,7 @@ def selection_problem(train: Mapping[str, Any], label: NDArray[np.int64]) -> str
     if train["select"] != "validation":
         return ""
     one_class = np.eye(len(CLASSES))[np.zeros(len(label), np.int64)]
-    score = icbhi_scores(confusion(label, one_class.argmax(axis=1)))["score"]
+    score = icbhi_scores(confusion_matrix(label, one_class.argmax(axis=1)))["score"]
     if not math.isnan(score if train["select_by"] == "score" else mean_auroc(label, one_class)):
         return ""
     found = ", ".join(f"{(label == number).sum()} {name}" for number, name in enumerate(CLASSES))
@@ -246,7 +246,7 @@ def train_epoch(
                 continue
             loss_sum += loss.item()
             run_folder.stop_if_diverged(out, loss_sum, "the loss", epoch, steps + 1, "train.lr", train.lr)
-            counts += confusion(label[rows].cpu(), logits.argmax(dim=1).cpu())
+            counts += confusion_matrix(label[rows].cpu(), logits.argmax(dim=1).cpu())
 
         if epoch <= train.warmup_epochs:
             warm_lr = lr * (epoch - 1 + (steps + 1) / all_steps) / train.warmup_epochs
@@ -316,7 +316,7 @@ def part_logits(
     logits += [model(frontend(batch.wave.to(here.device))).cpu() for batch in reading]
     found = torch.cat(here.gather(torch.cat(logits))).numpy()
     predictions.check_numbers(data.table.iloc[everyone], found)
-    cycles, pooled = predictions.pooled(data.table.iloc[everyone], found)
+    cycles, pooled = predictions.pool_cycle_logits(data.table.iloc[everyone], found)
     return cycles, torch.from_numpy(pooled)
 
 
@@ -327,7 +327,7 @@ def evaluate_part(
     cycles, logits = part_logits(model, frontend, data, part, here)
     label = torch.from_numpy(class_numbers(cycles))
     loss = nn.functional.cross_entropy(logits, label, weight.cpu()).item()
-    scores = icbhi_scores(confusion(label, logits.argmax(dim=1)))
+    scores = icbhi_scores(confusion_matrix(label, logits.argmax(dim=1)))
     auroc = mean_auroc(label, logits.double().softmax(dim=1))
     return {"epoch": epoch, "split": part, "loss": loss, **scores, "auroc": auroc}, logits
 
@@ -451,7 +451,7 @@ def finish(
     found = {part: part_logits(model, frontend, data, part, alone) for part in data.parts_to_watch()}
     scored = {part: logits.double().softmax(dim=1).numpy() for part, (_, logits) in found.items()}
     rows = found["test"][0]
-    figures = predictions.figures_of(
+    figures = predictions.evaluation_metrics(
         rows,
         scored["test"],
         selected_epoch=about["epoch"],
@@ -464,13 +464,13 @@ def finish(
         log.warning("%s: %s", out, warning)
     if "validation" in scored:
         true = {part: class_numbers(cycles) for part, (cycles, _) in found.items()}
-        figures |= predictions.from_validation(true, scored)
+        figures |= predictions.metrics_from_validation(true, scored)
         patients = data.table.iloc[data.rows("validation")]["patient"].nunique()
-        known = predictions.calibration(true["validation"], scored["validation"], patients)
+        known = predictions.fit_calibration(true["validation"], scored["validation"], patients)
         run_folder.save_tensors(out / "best.safetensors", tensors, {**about, "calibration": known})
-        validation = predictions.predictions(found["validation"][0], scored["validation"])
+        validation = predictions.predictions_table(found["validation"][0], scored["validation"])
         run_folder.write_table(out / "predictions_validation.csv", validation)
-    run_folder.write_table(out / "predictions.csv", predictions.predictions(rows, scored["test"]))
+    run_folder.write_table(out / "predictions.csv", predictions.predictions_table(rows, scored["test"]))
     if isinstance(fusion := getattr(model, "fusion", None), LayerFusion):
         run_folder.write_json(out / "layer_weights.json", predictions.layer_weights(fusion.layers, fusion.weight))
     run_folder.write_json(out / "evaluation.json", figures)

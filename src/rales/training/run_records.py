@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rales.config import Config, check_fit, from_dict, of_kind, stored
-from rales.evaluation.bootstrap import COLDEST, HOTTEST
+from rales.evaluation.bootstrap import MAX_TEMPERATURE, MIN_TEMPERATURE
 from rales.evaluation.metrics import icbhi_scores, two_class_scores
 from rales.labels import CLASSES
 
@@ -198,8 +198,10 @@ def check_record(values: Any, origin: str | Path) -> Config:
     if values["classes"] != list(CLASSES):
         raise ValueError(f"{origin}: its classes are {values['classes']}, expected {', '.join(CLASSES)} in this order")
     temperature = (values.get("calibration") or {}).get("temperature", 1)
-    if not COLDEST <= temperature <= HOTTEST:
-        raise ValueError(f"{origin}: its temperature is {temperature}, expected {COLDEST} to {HOTTEST}; {WRONG}")
+    if not MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
+        raise ValueError(
+            f"{origin}: its temperature is {temperature}, expected {MIN_TEMPERATURE} to {MAX_TEMPERATURE}; {WRONG}"
+        )
     config = from_dict(values["config"], origin)
     try:
         check_fit(config)

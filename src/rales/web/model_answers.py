@@ -47,7 +47,7 @@ def score_spans(model: predictor.Model, sound: Path, spans: Sequence[Span]) -> l
     probabilities[scored] = model.probabilities(waves(model, sound, list(compress(spans, scored))))
     probabilities[~judged] = np.nan
     predictions.check_numbers(rows[judged], probabilities[judged])
-    table = predictions.predictions(rows, probabilities, model.decision())
+    table = predictions.predictions_table(rows, probabilities, model.decision())
     table["quality"] = [verdict.quality for verdict in verdicts]
     table["quality_reason"] = [verdict.reason for verdict in verdicts]
     return [clean(row) for row in table[list(COLUMNS)].to_dict("records")]
