@@ -27,7 +27,7 @@ from rales.models.resnest import ResNeSt
 from rales.models.resnet import ResNet
 from rales.recipes import lungattn
 from rales.recipes.registry import RECIPES, make_recipe, rebuild_recipe
-from rales.report import report
+from rales.report import write_report
 from rales.report.load_runs import read_runs
 from rales.training import finetune, run_folder
 from rales.training.distributed import Place
@@ -426,7 +426,7 @@ def test_a_sweep_tells_options_apart_that_change_no_number(trained: Any, cycles:
 
 def test_a_report_says_how_sure_each_system_is(trained: Any, tmp_path: Path) -> None:
     names = ("wang_splice", "nguyen_stochnorm", "moummad_scl")
-    report([trained(name) for name in names], tmp_path)
+    write_report([trained(name) for name in names], tmp_path)
     text = (tmp_path / "report.md").read_text()
     for words in (
         "wang_splice (tiny, reconstruction)",

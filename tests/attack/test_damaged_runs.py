@@ -17,7 +17,7 @@ from rales.errors import UsageError
 from rales.inference import predictor, similarity_search
 from rales.jobs import batch_predict, layer_search, sweep
 from rales.recipes.registry import make_recipe
-from rales.report.load_runs import notes, read_runs
+from rales.report.load_runs import read_runs, run_notes
 from rales.training import epoch_logits, finetune, pretrain, run_folder
 from rales.training.recipe_defaults import make_optimisers
 from rales.web import routes_reports
@@ -151,7 +151,7 @@ def test_a_damaged_run_is_left_out_of_reports_or_said(name: str, finished: Path,
         same = (found.predictions is None) == (before.predictions is None)
         if found.predictions is not None and before.predictions is not None:
             same = found.predictions.equals(before.predictions)
-        assert left_out or notes(found) != notes(before) or (same and found.validation == before.validation)
+        assert left_out or run_notes(found) != run_notes(before) or (same and found.validation == before.validation)
     shelf = Shelf(str(finished), tmp_path / "runs")
     assert {model["name"] for model in shelf.listed()} <= {"run", "run (runs)"}
     assert len(routes_reports.listed(tmp_path / "runs")) <= 1

@@ -263,11 +263,11 @@ def layer_lines(document: dict[str, Any]) -> list[str]:
 
 def frozen_probe_lines(notes: list[str]) -> list[str]:
     """Notes of a layer search -> a line of what others' frozen encoders have; none on other data than the database."""
-    from rales.report.literature import frozen_probes
+    from rales.report.literature import read_frozen_probes
 
     if "Not the whole ICBHI 2017 database." in notes:
         return []
-    found = "; ".join(f"{encoder} {score}" for encoder, score, *_ in frozen_probes())
+    found = "; ".join(f"{encoder} {score}" for encoder, score, *_ in read_frozen_probes())
     return [f"Published Scores of frozen encoders on the official test side, second-hand: {found}."]
 
 

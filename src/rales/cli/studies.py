@@ -88,7 +88,7 @@ def run_sweep(
     from rales.cli import result_lines
     from rales.jobs import sweep as jobs
     from rales.recipes import registry
-    from rales.report import ranking
+    from rales.report import rank_systems
 
     say_once(note for trial in planned for note in registry.make_recipe(trial.recipe, trial.words).notes)
     outcomes = jobs.run(
@@ -105,7 +105,7 @@ def run_sweep(
     document: dict[str, Any] = {"trials": [vars(outcome) for outcome in outcomes]}
     finished = [out / outcome.name for outcome in outcomes if outcome.state in ("done", "skipped")]
     if finished:
-        document["ranking"] = ranking(finished)
+        document["ranking"] = rank_systems(finished)
     show(document, as_json, result_lines.outcome_lines)
     return 1 if any(outcome.state == "failed" for outcome in outcomes) else 0
 
@@ -157,8 +157,7 @@ def reproduce(
     from rales.data import read_cycles
     from rales.jobs import reproduce as job
     from rales.jobs.sweep import at_once
-    from rales.report import check_packages, paper_text, scores_table
-    from rales.report import report as write_report
+    from rales.report import check_packages, paper_text, scores_table, write_report
 
     given = {"size": size, "train.epochs": epochs}
     fixed = [*words_of(given), *set_]
@@ -261,8 +260,7 @@ def report(*paths: Annotated[Path, Parameter(required=True)], out: Path, json: J
         Folder to write.
     """
     from rales.inference.output_paths import check_outputs, files_of
-    from rales.report import report as write_report
-    from rales.report import scores_table
+    from rales.report import scores_table, write_report
 
     files = [out / name for name in ("report.html", "report.md", "runs.csv", "table1.csv", "table2.csv")]
     check_outputs({"--out": files}, {"a file of a run": [file for path in paths for file in files_of(path)]})

@@ -25,7 +25,7 @@ LATE_EPOCHS = 10  # at most so many at the end, and a quarter of all, are averag
 NEAR = 0.01  # a point: earlier versions scored epochs in the training's precision, predictions.csv in float32
 
 
-class LeftOut(NamedTuple):
+class UnusedFolder(NamedTuple):
     """A folder that does not count, and why."""
 
     folder: Path
@@ -79,25 +79,25 @@ class Run:
         return self.split.get("whole_database") is True
 
 
-def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[LeftOut]]:
+def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[UnusedFolder]]:
     """Run folders, or folders that hold some at any depth -> finished runs, and what was left out.
 
     ValueError if there is no usable run at all. The same system and seed count once.
     """
     found: list[Run] = []
-    left_out: list[LeftOut] = []
+    left_out: list[UnusedFolder] = []
     for folder in run_folders(paths):
         try:
             found.append(read_run(folder))
         except (OSError, ValueError) as error:
-            left_out.append(LeftOut(folder, str(error).replace(f"{folder}/", "")))
+            left_out.append(UnusedFolder(folder, str(error).replace(f"{folder}/", "")))
     empty = [path for path in paths if not run_folders([path])]
-    left_out += [LeftOut(path, "no run folder in it" if path.exists() else "no such folder") for path in empty]
+    left_out += [UnusedFolder(path, "no run folder in it" if path.exists() else "no such folder") for path in empty]
     first: dict[str, Run] = {}
     for run in found:
-        twin = first.setdefault(f"{identity(run)} seed {run.seed}", run)
+        twin = first.setdefault(f"{system_identity(run)} seed {run.seed}", run)
         if twin is not run:
-            left_out.append(LeftOut(run.folder, f"the same system and seed as {twin.folder}, which is counted"))
+            left_out.append(UnusedFolder(run.folder, f"the same system and seed as {twin.folder}, which is counted"))
     if not first:
         reasons = "; ".join(f"{folder}: {reason}" for folder, reason in left_out[:3])
         raise ValueError(f"no finished run to report on ({reasons}); give run folders that `rales train` wrote")
@@ -110,7 +110,7 @@ def run_folders(paths: Iterable[Path]) -> list[Path]:
     return sorted(found[folder] for folder in found if not set(folder.parents) & found.keys())
 
 
-def identity(run: Run) -> str:
+def system_identity(run: Run) -> str:
     """What makes two runs seeds of one system: everything but the seed and what cannot change a result."""
     config = {k: v for k, v in run.config.items() if k not in CANNOT_CHANGE_A_SYSTEM}
     return repr((run.recipe, sorted(run.options.items(), key=str), sorted(config.items()), run.split.get("digest")))
@@ -157,7 +157,7 @@ def read_run(folder: Path) -> Run:
     stored = epoch_logits.read_epochs(folder)
     return replace(
         run,
-        validation=validation_figures(run),
+        validation=validation_metrics(run),
         labels=labels_by_protocol(run, stored),
         trajectory=weight_trajectory(stored) if learned else None,
     )
@@ -280,7 +280,7 @@ def selected_epoch(run: Run, select: str) -> int | None:
     return chosen if chosen in test else None
 
 
-def validation_figures(run: Run) -> dict[str, float]:
+def validation_metrics(run: Run) -> dict[str, float]:
     """-> figures of the validation cycles at the epoch used, as evaluation.json has them or else metrics.jsonl."""
     found = run.evaluation.get("validation")
     if not isinstance(found, dict):
@@ -335,7 +335,7 @@ def epochs_unlike_lines(run: Run) -> list[int]:
     return found
 
 
-def notes(run: Run) -> list[str]:
+def run_notes(run: Run) -> list[str]:
     """What in the folder does not fit together or must be known of its figures, as sentences."""
     warnings = run.evaluation.get("warnings")
     found = [str(warning) for warning in warnings] if isinstance(warnings, list) else []

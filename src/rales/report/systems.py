@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from rales.evaluation import bootstrap, metrics
-from rales.report.load_runs import CANNOT_CHANGE_A_SYSTEM, PROBABILITIES, WATCHED, Run, identity, selected_epoch
+from rales.report.load_runs import CANNOT_CHANGE_A_SYSTEM, PROBABILITIES, WATCHED, Run, selected_epoch, system_identity
 
 CYCLE = ["recording", "cycle", "true"]
 
@@ -49,13 +49,13 @@ class System:
         return bootstrap.bootstrap_intervals(cycles["true"], cycles["predicted"], cycles["patient"].tolist(), seed=0)
 
 
-def systems(runs: list[Run]) -> list[System]:
+def group_into_systems(runs: list[Run]) -> list[System]:
     """Runs -> systems: those with validation patients, the best on these first; then the others by their test Score."""
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        groups[identity(run)].append(run)
+        groups[system_identity(run)].append(run)
     members = [sorted(group, key=lambda run: run.seed) for group in groups.values()]
-    found = [system(name, group) for name, group in zip(names(members), members, strict=True)]
+    found = [make_system(name, group) for name, group in zip(name_systems(members), members, strict=True)]
     by = [f"validation_{ranking_figure(found)}", "validation_score"]  # equal ones in order of the Score there
 
     def place(s: System) -> tuple[bool, list[float]]:
@@ -74,18 +74,18 @@ def ranking_figure(systems: list[System]) -> Literal["auroc", "score"]:
     return "auroc" if recorded and not by_score else "score"
 
 
-def system(name: str, runs: list[Run]) -> System:
+def make_system(name: str, runs: list[Run]) -> System:
     tables = [run.predictions for run in runs if run.predictions is not None]
     return System(
         name=name,
         runs=runs,
-        figures=pd.DataFrame([run_figures(run) for run in runs], index=[run.seed for run in runs]),
+        figures=pd.DataFrame([run_metrics(run) for run in runs], index=[run.seed for run in runs]),
         cycles=pd.concat(tables, ignore_index=True) if len(tables) == len(runs) else None,
-        incomparable=incomparable(runs[0]),
+        incomparable=why_incomparable(runs[0]),
     )
 
 
-def run_figures(run: Run) -> dict[str, float]:
+def run_metrics(run: Run) -> dict[str, float]:
     """Run -> all its figures at the selected epoch, as fractions."""
     validation = {f"validation_{name}": run.validation.get(name, math.nan) for name in WATCHED}
     if run.predictions is None:
@@ -116,7 +116,7 @@ def threshold_score(run: Run) -> float:
     return score if isinstance(score, float) else math.nan
 
 
-def incomparable(run: Run) -> str:
+def why_incomparable(run: Run) -> str:
     """-> the reason why a run's scores do not stand beside published ones, or ""."""
     if not run.whole_database:
         recordings = [part.get("recordings") for part in run.split.values() if isinstance(part, dict)]
@@ -142,7 +142,7 @@ def leak_free(system: System) -> tuple[list[str], dict[str, float], dict[str, tu
     return patients, metrics.icbhi_scores(counts), interval
 
 
-def by_protocol(systems: list[System]) -> list[tuple[System, dict[str, System]]]:
+def group_by_protocol(systems: list[System]) -> list[tuple[System, dict[str, System]]]:
     """Systems -> one entry for those that differ only in how their epoch is chosen: the one that names it, and the one
     that each protocol's score comes from. Runs that hold nobody out speak for `last` and `test_best`."""
     groups: dict[str, list[System]] = defaultdict(list)
@@ -164,7 +164,7 @@ def protocol_free(run: Run) -> str:
     patients stays: systems of two shares are two entries."""
     config = {name: value for name, value in run.config.items() if name not in ("train.select", "train.select_by")}
     tested = {name: run.split["test"].get(name) for name in ("recordings", "cycles")}
-    return identity(replace(run, config=config, split={"digest": f"{run.split.get('name')} {tested}"}))
+    return system_identity(replace(run, config=config, split={"digest": f"{run.split.get('name')} {tested}"}))
 
 
 def protocol_scores(system: System, select: str) -> pd.Series:
@@ -177,7 +177,7 @@ def protocol_scores(system: System, select: str) -> pd.Series:
     return pd.Series(scores, index=[run.seed for run in system.runs], dtype=np.float64)
 
 
-def paired(a: System, b: System) -> dict[str, dict[str, float]] | None:
+def compare_paired(a: System, b: System) -> dict[str, dict[str, float]] | None:
     """Two systems -> difference a - b of their means over seeds, per figure; None unless they share all test cycles."""
     if a.cycles is None or b.cycles is None:
         return None
@@ -198,13 +198,13 @@ def paired(a: System, b: System) -> dict[str, dict[str, float]] | None:
     )
 
 
-def names(groups: list[list[Run]]) -> list[str]:
+def name_systems(groups: list[list[Run]]) -> list[str]:
     """One readable name per group; equal names get the options, or else the settings, that tell them apart."""
     runs = [group[0] for group in groups]
     found = [plain_name(run) for run in runs]
     splits = [{"split": str(run.split.get("digest"))[:8]} for run in runs]
     for settings in ([run.options for run in runs], [run.config for run in runs], splits):
-        found = [told_apart(name, own, found, settings) for name, own in zip(found, settings, strict=True)]
+        found = [tell_apart(name, own, found, settings) for name, own in zip(found, settings, strict=True)]
     return found
 
 
@@ -215,13 +215,15 @@ def plain_name(run: Run) -> str:
     return f"{run.recipe} ({', '.join(words)})" if words else run.recipe
 
 
-def told_apart(name: str, own: dict[str, Any], names: list[str], settings: list[dict[str, Any]]) -> str:
+def tell_apart(name: str, own: dict[str, Any], names: list[str], settings: list[dict[str, Any]]) -> str:
     """-> the name and those of its own settings in which systems of the same name differ from it."""
     twins = [other for other, other_name in zip(settings, names, strict=True) if other_name == name]
     differing = [key for key in own if any(other.get(key) != own[key] for other in twins)]
-    return ", ".join([name, *(f"{key}={shown(own[key])}" for key in differing if key not in CANNOT_CHANGE_A_SYSTEM)])
+    return ", ".join(
+        [name, *(f"{key}={show_setting(own[key])}" for key in differing if key not in CANNOT_CHANGE_A_SYSTEM)]
+    )
 
 
-def shown(value: Any) -> str:
+def show_setting(value: Any) -> str:
     """A setting as a reader wants it: of a path the last folder and the name."""
     return "/".join(PurePath(value).parts[-2:]) or "none" if isinstance(value, str) else str(value)

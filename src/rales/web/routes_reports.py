@@ -38,7 +38,7 @@ def page(folder: Path | None, name: str, kept: Path) -> str:
     out = kept / hashlib.sha256(repr(state).encode()).hexdigest()[:16]
     with drawing:
         if not (out / "report.html").is_file():
-            report.report(chosen, out)
+            report.write_report(chosen, out)
     return (out / "report.html").read_text(encoding="utf-8")
 
 
