@@ -22,8 +22,8 @@ from rales.errors import UsageError
 from rales.export.artefact import FORMATS
 from rales.export.build import export_model
 from rales.inference import attribution, predictor
-from rales.web import cycle_edits, model_answers, model_registry, serve
-from rales.web.job_queue import Full, Line
+from rales.web import cycle_edits, model_answers, model_registry, serve_page
+from rales.web.job_queue import JobQueue, QueueFull
 from rales.web.settings import Limits
 from rales.web.store import Store
 from tests.served import new_session, recording, served, until, upload
@@ -153,7 +153,7 @@ def test_why(place: Path, client: httpx.Client, model: predictor.Model) -> None:
     assert body["from_s"][1:] == body["to_s"][:-1]
     assert (body["low_hz"][0], body["high_hz"][-1], body["notice"]) == (50.0, 8000.0, NOTICE)
     assert body["low_hz"][1:] == body["high_hz"][:-1] == sorted(body["high_hz"][:-1])
-    (prepared,) = model_answers.waves(model, recording(place), [(1.1, 2.0)])
+    (prepared,) = model_answers.span_waveforms(model, recording(place), [(1.1, 2.0)])
     found = attribution.attribution(model, prepared, "wheeze")
     assert values.sum() / np.abs(values).max() == pytest.approx(
         found.grid.sum() / np.abs(scores_grid(found.grid, found.time_s)).max(), rel=1e-4
@@ -169,7 +169,7 @@ def scores_grid(grid: Any, time_s: Any) -> Any:
 
 
 def test_two_models_at_a_time(place: Path) -> None:
-    models = model_registry.Shelf(str(place / "runs" / "first"), place / "runs")
+    models = model_registry.ModelRegistry(str(place / "runs" / "first"), place / "runs")
     assert models.known(None) == models.known("first") == "first"
     assert models.model("second") is models.model("second")
     with pytest.raises(KeyError, match=r"no model '\.\./first' here"):
@@ -290,8 +290,8 @@ def test_a_text_beside_a_recording_is_taken_as_the_command_takes_it(
     ],
 )
 def test_names_of_visitors(name: str, stem: str, safe: str) -> None:
-    assert cycle_edits.stem(name) == stem
-    assert cycle_edits.safe(cycle_edits.stem(name)) == safe
+    assert cycle_edits.recording_stem(name) == stem
+    assert cycle_edits.ascii_file_name(cycle_edits.recording_stem(name)) == safe
 
 
 # The line in front of the model
@@ -300,7 +300,7 @@ def test_names_of_visitors(name: str, stem: str, safe: str) -> None:
 def test_who_waits_goes_before_the_background() -> None:
     order: list[str] = []
     gate = threading.Event()
-    line = Line(lambda recording: order.append(recording), longest=3)
+    line = JobQueue(lambda recording: order.append(recording), longest=3)
     line.thread.start()
     first = line.ask(gate.wait)
     until(first.running)
@@ -308,7 +308,7 @@ def test_who_waits_goes_before_the_background() -> None:
         line.add(name)
     others = [line.ask(lambda i=i: order.append(f"asked {i}")) for i in range(3)]  # type: ignore[misc]
     assert (line.ahead("a"), line.ahead("b"), line.ahead("c")) == (3, 4, None)
-    with pytest.raises(Full, match="3 requests wait for the model already"):
+    with pytest.raises(QueueFull, match="3 requests wait for the model already"):
         line.ask(lambda: None)
     gate.set()
     first.result(5)
@@ -384,7 +384,7 @@ def test_one_that_cannot_be_marked_does_not_end_the_line() -> None:
             raise OSError("disk is full")
         done.append(name)
 
-    line = Line(score, longest=3)
+    line = JobQueue(score, longest=3)
     line.thread.start()
     for name in ("bad", "good"):
         line.add(name)
@@ -413,25 +413,25 @@ def test_an_artefact_of_export_is_served(place: Path, tmp_path: Path, form: str,
         assert (why.status_code, "serve its run folder to see why" in why.json()["detail"]) == (422, True)
     out.unlink()
     with pytest.raises(ValueError, match="there is no such file; `rales export` writes one"):
-        serve("127.0.0.1", 0, model=str(out), folder=tmp_path / "other")
+        serve_page("127.0.0.1", 0, model=str(out), folder=tmp_path / "other")
 
 
 def test_what_keeps_it_from_starting(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = str(place / "runs" / "first")
     with pytest.raises(UsageError, match="the token has 3 characters, expected 16 or more"):
-        serve("127.0.0.1", 0, model=run, folder=tmp_path, token="abc")
+        serve_page("127.0.0.1", 0, model=run, folder=tmp_path, token="abc")
     with pytest.raises(ValueError, match=r"cannot listen on 203\.0\.113\.1 port 80"):
-        serve("203.0.113.1", 80, model=run, folder=tmp_path)
+        serve_page("203.0.113.1", 80, model=run, folder=tmp_path)
     with served(place, folder=tmp_path / "used"), pytest.raises(ValueError, match="another `rales serve` uses it"):
-        serve("127.0.0.1", 0, model=run, folder=tmp_path / "used")
+        serve_page("127.0.0.1", 0, model=run, folder=tmp_path / "used")
     with pytest.raises(ValueError, match="no run folder"):
-        serve("127.0.0.1", 0, model=str(tmp_path), folder=tmp_path)
+        serve_page("127.0.0.1", 0, model=str(tmp_path), folder=tmp_path)
     monkeypatch.setattr("rales.web.STATIC", tmp_path)
     with pytest.raises(ValueError, match="player is not there; `make setup` fetches it"):
-        serve("127.0.0.1", 0, model=run, folder=tmp_path)
+        serve_page("127.0.0.1", 0, model=run, folder=tmp_path)
     monkeypatch.setattr("rales.optional_packages.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r'needs the package fastapi, .* pip install "rales\[web\]"'):
-        serve("127.0.0.1", 0, model=run, folder=tmp_path)
+        serve_page("127.0.0.1", 0, model=run, folder=tmp_path)
 
 
 def test_a_folder_that_is_none_of_ours(tmp_path: Path) -> None:
@@ -447,5 +447,5 @@ def test_a_folder_that_is_none_of_ours(tmp_path: Path) -> None:
 
 def test_a_picture_of_a_very_short_sound(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "short.wav", np.zeros(10), 16000)
-    grey, bands, frames = model_answers.picture(tmp_path / "short.wav")
+    grey, bands, frames = model_answers.render_logmel(tmp_path / "short.wav")
     assert len(grey) == bands * frames == 80 * 3

@@ -389,7 +389,7 @@ def test_a_removal_that_leaves_the_sound_says_so(
 ) -> None:
     facts = upload(client, new_session(client), recording(place))
     with monkeypatch.context() as patched:
-        patched.setattr("rales.web.store.removed", lambda folder: False)
+        patched.setattr("rales.web.store.remove_tree", lambda folder: False)
         answer = client.delete(f"/recordings/{facts['id']}")
     assert (answer.status_code, "its sound is still in the service's folder" in answer.json()["detail"]) == (500, True)
     assert client.get(f"/recordings/{facts['id']}").status_code == 404

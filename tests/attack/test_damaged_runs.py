@@ -21,7 +21,7 @@ from rales.report.load_runs import read_runs, run_notes
 from rales.training import epoch_logits, finetune, pretrain, run_folder
 from rales.training.recipe_defaults import make_optimisers
 from rales.web import routes_reports
-from rales.web.model_registry import Shelf
+from rales.web.model_registry import ModelRegistry
 from tests import tiny
 from tests.attack.damage import CHECKPOINT, CONFIG, STATE, TABLES, Damage, cut, damaged
 from tests.attack.forked import Commands, Ended, commands
@@ -152,9 +152,9 @@ def test_a_damaged_run_is_left_out_of_reports_or_said(name: str, finished: Path,
         if found.predictions is not None and before.predictions is not None:
             same = found.predictions.equals(before.predictions)
         assert left_out or run_notes(found) != run_notes(before) or (same and found.validation == before.validation)
-    shelf = Shelf(str(finished), tmp_path / "runs")
+    shelf = ModelRegistry(str(finished), tmp_path / "runs")
     assert {model["name"] for model in shelf.listed()} <= {"run", "run (runs)"}
-    assert len(routes_reports.listed(tmp_path / "runs")) <= 1
+    assert len(routes_reports.list_runs(tmp_path / "runs")) <= 1
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def serve(
     show
         Open the page in the browser.
     """
-    from rales.web import serve as job
+    from rales.web import serve_page as job
 
     token = chosen_token(token, token_file)
     os.umask(0o077)  # whatever this process writes, uploads too, is for its user alone

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from rales import __version__
 from rales.files.csv_cells import make_encodable
 from rales.web import routes_annotations, routes_exports, routes_predict, routes_sessions
-from rales.web.security import Guard, Refusal
+from rales.web.security import ApiError, SecurityMiddleware
 from rales.web.service import Service, is_full
 from rales.web.settings import Settings
-from rales.web.store import Left
+from rales.web.store import LeftoverSound
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -31,7 +31,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(settings: Settings) -> Guard:
+def create_app(settings: Settings) -> SecurityMiddleware:
     """-> the ASGI application. Errors: those of `Service`."""
     from fastapi import FastAPI
 
@@ -54,13 +54,13 @@ def create_app(settings: Settings) -> Guard:
     )
     nonce = secrets.token_urlsafe(16)
     add_errors(app)
-    routes_predict.add(app, service)
-    routes_sessions.add(app, service)
-    routes_annotations.add(app, service)
-    routes_exports.add(app, service)
+    routes_predict.add_program_routes(app, service)
+    routes_sessions.add_page_routes(app, service)
+    routes_annotations.add_annotation_routes(app, service)
+    routes_exports.add_export_routes(app, service)
     add_page(app, nonce)
     add_token(app)
-    return Guard(app, settings, nonce)
+    return SecurityMiddleware(app, settings, nonce)
 
 
 def add_page(app: "FastAPI", nonce: str) -> None:
@@ -95,13 +95,13 @@ def add_errors(app: "FastAPI") -> None:
     def said(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
         return JSONResponse({"detail": make_encodable(sentence)}, status_code=status, headers=headers)
 
-    @app.exception_handler(Refusal)
-    def refused(_: Request, error: Refusal) -> JSONResponse:
+    @app.exception_handler(ApiError)
+    def refused(_: Request, error: ApiError) -> JSONResponse:
         return said(error.status, error.sentence, error.headers)
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        expected = taken(request.url.path)
+        expected = accepted_body_type(request.url.path)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if request.method in ("POST", "PUT", "PATCH") and kind != expected:
             return said(415, f"the body is {kind or 'of no type'}, expected {expected}")
@@ -115,12 +115,12 @@ def add_errors(app: "FastAPI") -> None:
             return unwritable(request, error.__cause__)
         path, headers = request.url.path, dict(error.headers or {})
         sentences = {
-            400: f"the body cannot be read ({error.detail}); expected {taken(path)} in UTF-8",
+            400: f"the body cannot be read ({error.detail}); expected {accepted_body_type(path)} in UTF-8",
             404: f"there is nothing at {path}",
             405: f"{request.method} is not possible here",
         }
         if error.status_code == 405:
-            headers["Allow"] = ", ".join(allowed(app, request))
+            headers["Allow"] = ", ".join(allowed_methods(app, request))
         return said(error.status_code, sentences.get(error.status_code, str(error.detail)), headers)
 
     @app.exception_handler(UnicodeEncodeError)
@@ -132,8 +132,8 @@ def add_errors(app: "FastAPI") -> None:
     def removed(_: Request, error: sqlite3.IntegrityError) -> JSONResponse:
         return said(404, "the session or recording has been removed meanwhile")
 
-    @app.exception_handler(Left)
-    def left(_: Request, error: Left) -> JSONResponse:
+    @app.exception_handler(LeftoverSound)
+    def left(_: Request, error: LeftoverSound) -> JSONResponse:
         log.error("%s", error)
         return said(500, "removed, but its sound is still in the service's folder; the service's terminal shows why")
 
@@ -149,12 +149,12 @@ def add_errors(app: "FastAPI") -> None:
         return said(500, "the service has an error of its own; its terminal shows which")
 
 
-def taken(path: str) -> str:
+def accepted_body_type(path: str) -> str:
     """-> the type of a body that a path takes."""
     return "multipart/form-data" if path == "/predict" or path.endswith("/recordings") else "application/json"
 
 
-def allowed(app: "FastAPI", request: "Request") -> list[str]:
+def allowed_methods(app: "FastAPI", request: "Request") -> list[str]:
     """-> the methods that the path of a request takes; the router names those of one route only."""
     from starlette.routing import Match, Route
 

@@ -19,9 +19,9 @@ from rales.training.run_folder import clean
 Row = dict[str, Any]
 Span = tuple[float, float]  # seconds
 COLUMNS = ("start_s", "end_s", "label", *(f"p_{name}" for name in CLASSES), "quality", "quality_reason")
-PICTURE_HOP_S = 0.01
+LOGMEL_HOP_S = 0.01
 LOWEST_HZ, HIGHEST_HZ = 50.0, 8000.0  # of every front-end's log-mel
-SHORTEST_PICTURE = 400  # samples that one spectrum takes
+SHORTEST_LOGMEL = 400  # samples that one spectrum takes
 
 
 def predict_file(model: predictor.Model, sound: Path, recording: str) -> list[Row]:
@@ -44,7 +44,7 @@ def score_spans(model: predictor.Model, sound: Path, spans: Sequence[Span]) -> l
     judged = np.array([verdict.judged for verdict in verdicts], dtype=bool)
     probabilities = np.full((len(spans), len(model.classes)), np.nan)
     scored = judged | (model.recipe.config.audio.scope == "batch")  # then they are neighbours of the others
-    probabilities[scored] = model.probabilities(waves(model, sound, list(compress(spans, scored))))
+    probabilities[scored] = model.probabilities(span_waveforms(model, sound, list(compress(spans, scored))))
     probabilities[~judged] = np.nan
     predictions.check_numbers(rows[judged], probabilities[judged])
     table = predictions.predictions_table(rows, probabilities, model.decision())
@@ -62,7 +62,7 @@ def quality_of(rows: Sequence[Row]) -> Row:
     return {"judged": len(refused) < len(rows) or not rows, "quality": name, "quality_reason": reason}
 
 
-def waves(model: predictor.Model, sound: Path, spans: Sequence[Span]) -> audio_reader.Waves:
+def span_waveforms(model: predictor.Model, sound: Path, spans: Sequence[Span]) -> audio_reader.Waves:
     """Decoded sound and stretches -> (n, samples), each as training saw a cycle."""
     audio = model.recipe.config.audio
     segments = io.read_segments(sound, spans)
@@ -70,7 +70,7 @@ def waves(model: predictor.Model, sound: Path, spans: Sequence[Span]) -> audio_r
     return np.stack(found) if found else np.empty((0, round(audio.rate_hz * audio.duration_s)), np.float32)
 
 
-def why(model: predictor.Model, sound: Path, span: Span, target: str | None) -> Row:
+def explain_span(model: predictor.Model, sound: Path, span: Span, target: str | None) -> Row:
     """Decoded sound, one stretch, class (None: the one predicted) -> its explanation (see schemas.Explanation).
 
     The clip that the model sees holds a short cycle several times; contributions of its copies are added up, and what
@@ -82,7 +82,7 @@ def why(model: predictor.Model, sound: Path, span: Span, target: str | None) -> 
     if target is not None and target not in model.classes:
         raise ValueError(f"the model does not know {target}; it tells {', '.join(model.classes)} apart")
 
-    (prepared,) = waves(model, sound, [span])
+    (prepared,) = span_waveforms(model, sound, [span])
     if target is None:
         (row,) = score_spans(model, sound, [span])
         target = row["label"]
@@ -116,7 +116,7 @@ def why(model: predictor.Model, sound: Path, span: Span, target: str | None) -> 
     }
 
 
-def picture(sound: Path) -> tuple[bytes, int, int]:
+def render_logmel(sound: Path) -> tuple[bytes, int, int]:
     """16 kHz sound -> (log-mel picture as bytes 0..255 row by row from the lowest band, bands, frames of 10 ms).
 
     The log-mel is the one the models hear; grey spans the 60 dB below the loudest 0.1 %.
@@ -126,7 +126,7 @@ def picture(sound: Path) -> tuple[bytes, int, int]:
     from rales.audio import M2DLogMel
 
     heard, _ = io.read_waveform(sound)
-    heard = np.pad(heard, (0, max(0, SHORTEST_PICTURE - heard.size)))
+    heard = np.pad(heard, (0, max(0, SHORTEST_LOGMEL - heard.size)))
     with torch.inference_mode():
         logmel = M2DLogMel()(torch.from_numpy(heard)[None])[0, 0].numpy()  # (80, frames)
     top = float(np.quantile(logmel, 0.999))

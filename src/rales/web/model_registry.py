@@ -13,7 +13,7 @@ from rales.training import run_folder
 HELD = 2
 
 
-class Shelf:
+class ModelRegistry:
     """Names -> run folders. A visitor's word is looked up here and never opened."""
 
     def __init__(self, default: str | None, folder: Path | None) -> None:
@@ -52,7 +52,7 @@ class Shelf:
         if name not in self.told:
             try:
                 record = run_folder.read_json(Path(source) / "config.json")
-                self.told[name] = told(record)
+                self.told[name] = model_facts(record)
             except (OSError, ValueError, KeyError, TypeError):
                 return None
         return self.told[name]
@@ -71,7 +71,7 @@ class Shelf:
         """Name -> the model, loaded if it is not; called by the model's thread alone. Errors as those of `load`."""
         if name not in self.loaded:
             self.loaded[name] = load(self.sources[name], engine_of(self.sources[name]))
-            self.told[name] = told(self.loaded[name].record)
+            self.told[name] = model_facts(self.loaded[name].record)
         self.loaded.move_to_end(name)
         while len(self.loaded) > HELD:
             self.loaded.popitem(last=False)
@@ -91,5 +91,5 @@ def engine_of(source: str) -> str:
     return "auto" if Path(source).suffix in (file.SUFFIX for file in FORMATS.values()) else "torch"
 
 
-def told(record: dict[str, Any]) -> dict[str, Any]:
+def model_facts(record: dict[str, Any]) -> dict[str, Any]:
     return {"recipe": str(record["recipe"]), "classes": [str(word) for word in record["classes"]]}

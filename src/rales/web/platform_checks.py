@@ -7,14 +7,14 @@ import sys
 LIMITS_MEMORY = sys.platform == "linux"
 
 
-def lacks() -> str:
+def find_missing_features() -> str:
     """-> why the page cannot run here, "" where it can."""
     if hasattr(os, "fork"):
         return ""
     return "the web page decodes recordings in forked processes, which this system lacks; use Linux, macOS or WSL"
 
 
-def weaker() -> str:
+def find_weaker_promises() -> str:
     """-> what is promised less firmly here than on Linux, "" for nothing."""
     if LIMITS_MEMORY:
         return ""

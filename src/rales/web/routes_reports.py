@@ -12,10 +12,10 @@ from rales.training import run_folder
 drawing = threading.Lock()  # matplotlib's figures are global
 
 
-def listed(folder: Path | None) -> list[dict[str, Any]]:
+def list_runs(folder: Path | None) -> list[dict[str, Any]]:
     """Folder of run folders -> name, recipe, finished and the score of each; unreadable ones are left out."""
     found = []
-    for name, run in named(folder).items():
+    for name, run in runs_by_name(folder).items():
         try:
             recipe = str(run_folder.read_json(run / "config.json")["recipe"])
         except (OSError, ValueError, KeyError):
@@ -26,9 +26,9 @@ def listed(folder: Path | None) -> list[dict[str, Any]]:
     return found
 
 
-def page(folder: Path | None, name: str, kept: Path) -> str:
+def render_report(folder: Path | None, name: str, kept: Path) -> str:
     """Name of a run, or "" for all of them -> its report as one HTML page. KeyError for an unknown name."""
-    known = named(folder)
+    known = runs_by_name(folder)
     if folder is None or not known:
         raise KeyError("no folder of runs is served; start `rales serve` with --runs")
     if name and name not in known:
@@ -42,7 +42,7 @@ def page(folder: Path | None, name: str, kept: Path) -> str:
     return (out / "report.html").read_text(encoding="utf-8")
 
 
-def named(folder: Path | None) -> dict[str, Path]:
+def runs_by_name(folder: Path | None) -> dict[str, Path]:
     """-> name -> run folder; a name is the path inside `folder`."""
     found = run_folders([folder]) if folder is not None else []
     return {run.relative_to(folder).as_posix() if run != folder else run.name: run for run in found}  # type: ignore[arg-type]

@@ -59,7 +59,7 @@ def data_folder(folder: Path | None) -> Path:
     return folder.absolute()
 
 
-def visitor(client: tuple[str, int] | None) -> str:
+def visitor_key(client: tuple[str, int] | None) -> str:
     """Address and port of a connection -> whom it is counted for: an address, of IPv6 the network of one site (/64)."""
     if client is None:
         return ""
