@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from rales.cli.console import say
+from rales.cli.console import print_message
 from rales.config import to_dict
 from rales.data import audit_data
 from rales.data.corpus import read_corpus
@@ -63,7 +63,7 @@ def test_names_are_shown_as_they_are_unless_they_cannot_be(capsys: pytest.Captur
         assert one_line(name) == make_encodable(name) == name
     for raw, wanted in STRANGE.items():
         assert one_line(os.fsdecode(raw)) == f"{wanted}.wav"
-    say("one\ntwo\x1b")
+    print_message("one\ntwo\x1b")
     assert capsys.readouterr().err == "one\ntwo\\x1b\n"
 
 

@@ -76,7 +76,7 @@ def test_an_error_begins_a_line_of_its_own_after_a_bar(monkeypatch: pytest.Monke
     next(begun)
     assert "\r" in screen.getvalue(), "a bar"
     with pytest.raises(SystemExit):
-        cli.fail("interrupted", 130)
+        cli.exit_with_sentence("interrupted", 130)
     assert screen.getvalue().endswith("\nrales: interrupted\n")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from rales.cli.console import records, say, show
+from rales.cli.console import print_message, print_result, table_records
 from rales.cli.options import (
     Address,
     ComputedBy,
@@ -117,13 +117,13 @@ def predict(
     form = "csv" if out is None else format or prediction_writers.form_of(out)
     if out is not None:
         prediction_writers.check_format(out, form)
-    sources, collected = audio_reader.find(paths), Collected(cycles=json or out is None)
+    sources, collected = audio_reader.find(paths), PredictionSummary(cycles=json or out is None)
     files = {"--status": [status] if status else [], "--summary": [summary] if summary else []}
     files["--out"] = prediction_writers.planned(out, form, sources) if out is not None else []
     check_outputs(files, {SOUND: sources, "a file of the model": files_of(model)})
     if len(sources) >= engine_selection.MANY:
         torch.set_num_threads(1)  # and recordings side by side: the threads of a small network mostly wait
-    classifier = engine_selection.load(model, engine, device or "auto", recordings=len(sources), tell=say)
+    classifier = engine_selection.load(model, engine, device or "auto", recordings=len(sources), tell=print_message)
     decision = classifier.decision(min_confidence, threshold)
     gate = quality == "on"
     tables = classifier.tables(sources, collected.problems, decision, cycles=cycles, quality=gate, progress=True)
@@ -133,7 +133,7 @@ def predict(
             pass
     else:
         written = prediction_writers.write(chunks, out, form, sources)
-        say(collected.sentence(written) if written else "no cycle, no file written")
+        print_message(collected.sentence(written) if written else "no cycle, no file written")
     document = collected.document() | {"calibration": classifier.calibration or None, "notice": decision.notice}
     document["model"] = classifier.digest
     if status is not None:
@@ -141,11 +141,11 @@ def predict(
     if summary is not None:
         prediction_writers.write_table(collected.summary, summary)
     if json or out is None:
-        show(document, json, result_lines.prediction_lines)
-    tell_notes(collected.status)
-    for sentence in shortened(collected.not_judged()) if out is not None and not json else []:
-        say(sentence)
-    return tell(collected.problems, decision.notice if out is not None and not json else "")
+        print_result(document, json, result_lines.prediction_lines)
+    print_notes(collected.status)
+    for sentence in shorten_sentences(collected.not_judged()) if out is not None and not json else []:
+        print_message(sentence)
+    return print_problems(collected.problems, decision.notice if out is not None and not json else "")
 
 
 def predict_manifest(
@@ -160,12 +160,12 @@ def predict_manifest(
         raise UsageError("--manifest: expected --out FOLDER; it holds Parquet shards of cycles, summary and status")
     check_outputs({"--out": [out]}, {"the manifest": [manifest], "a file of the model": files_of(words["model"])})
     found = batch_predict.run(manifest, out, progress=True, **words)
-    show({"out": str(out), **found}, json, result_lines.batch_lines)
-    return tell(found["problems"])
+    print_result({"out": str(out), **found}, json, result_lines.batch_lines)
+    return print_problems(found["problems"])
 
 
 @dataclass
-class Collected:
+class PredictionSummary:
     """What `predict` says besides its tables, gathered while they pass by; all `cycles` only if they are printed."""
 
     cycles: bool
@@ -199,18 +199,18 @@ class Collected:
         return f"{self.rows} cycles of {count} recording{'s' if count > 1 else ''}: {written[0]}{more}"
 
     def document(self) -> dict[str, Any]:
-        cycles = [row for table in self.tables for row in records(table)]
+        cycles = [row for table in self.tables for row in table_records(table)]
         if not any(row["true_label"] for row in cycles):
             cycles = [{name: value for name, value in row.items() if name != "true_label"} for row in cycles]
         return {
             "cycles": cycles,
-            "recordings": [row for table in self.summary for row in records(table)],
-            "status": [row for table in self.status for row in records(table)],
+            "recordings": [row for table in self.summary for row in table_records(table)],
+            "status": [row for table in self.status for row in table_records(table)],
             "problems": self.problems,
         }
 
 
-def tell_notes(status: "list[pd.DataFrame]") -> None:
+def print_notes(status: "list[pd.DataFrame]") -> None:
     """What there is to say of recordings that were read, on stderr; of very many the first."""
     read = [table.loc[(table["status"] == "ok") & (table["sentence"] != "")] for table in status]
     notes = [
@@ -219,23 +219,23 @@ def tell_notes(status: "list[pd.DataFrame]") -> None:
         for path, sentence in zip(map(one_line, table["path"]), table["sentence"], strict=True)
     ]
     for note in notes[:MOST_NOTES]:
-        say(f"note: {note}")
+        print_message(f"note: {note}")
     if len(notes) > MOST_NOTES:
-        say(f"note: {len(notes) - MOST_NOTES} recordings more have a note, which --status FILE lists")
+        print_message(f"note: {len(notes) - MOST_NOTES} recordings more have a note, which --status FILE lists")
 
 
-def shortened(sentences: list[str], most: int = 10) -> list[str]:
+def shorten_sentences(sentences: list[str], most: int = 10) -> list[str]:
     """Sentences -> the first ones, and how many are left."""
     left = len(sentences) - most
     return sentences if left <= 0 else [*sentences[:most], f"and {left} more; the column quality_reason has all"]
 
 
-def tell(problems: list[str], notice: str = "") -> int:
+def print_problems(problems: list[str], notice: str = "") -> int:
     """Sentences of a job on stderr -> its exit code."""
     for problem in problems:
-        say(f"rales: {problem}")
+        print_message(f"rales: {problem}")
     if notice:
-        say(notice)
+        print_message(notice)
     return 1 if problems else 0
 
 
@@ -289,15 +289,15 @@ def embed(
         sets.write_vectors(vectors, out, about)
         document["width"] = len(vectors["vector"].iloc[0])
     if json:
-        show(document, json, list)
-    say(
+        print_result(document, json, list)
+    print_message(
         f"{len(vectors)} vectors of {document['width']} numbers: {out}"
         if len(vectors)
         else "no vector, no file written"
     )
-    for sentence in shortened(left_out):
-        say(sentence)
-    return tell(problems)
+    for sentence in shorten_sentences(left_out):
+        print_message(sentence)
+    return print_problems(problems)
 
 
 def search(
@@ -330,9 +330,9 @@ def search(
     if top < 1:
         raise UsageError(f"--top {top}: expected 1 or more")
     found = job.search(query, inside, top, model)
-    document = {"query": query, "nearest": records(found), "namesakes": found.attrs["namesakes"]}
+    document = {"query": query, "nearest": table_records(found), "namesakes": found.attrs["namesakes"]}
     document["notice"] = result_lines.NOT_A_DIAGNOSIS
-    show(document, json, result_lines.nearest_lines)
+    print_result(document, json, result_lines.nearest_lines)
 
 
 def explain(
@@ -379,6 +379,6 @@ def explain(
     if out is not None:
         job.picture(found, out)
         prediction_writers.write_table([job.table(found)], out.with_suffix(".csv"))
-        say(f"{out} and {out.with_suffix('.csv')}")
+        print_message(f"{out} and {out.with_suffix('.csv')}")
     if json or out is None:
-        show(job.document(found), json, result_lines.explain_lines)
+        print_result(job.document(found), json, result_lines.explain_lines)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from rales.cli.console import say, say_once, show
+from rales.cli.console import print_message, print_messages_once, print_result
 from rales.cli.options import (
     Data,
     Device,
@@ -65,13 +65,13 @@ def train(
     given = {"seed": seed, "train.epochs": epochs, "train.select": select, "train.device": device}
     words = [*words_of(given), *set_]
     chosen = registry.make_recipe(recipe, words, weights=weights, size=size, variant=variant)
-    say_once(chosen.notes)
+    print_messages_once(chosen.notes)
     needs_split = chosen.config.split.name != "folds"
     cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
     figures = chosen.run(chosen, cycles, out, command=command_line(), progress=True)
     if figures:  # several processes: only the first has them
-        show(figures, json, result_lines.figure_lines)
-        say(f"run folder: {out}")
+        print_result(figures, json, result_lines.figure_lines)
+        print_message(f"run folder: {out}")
 
 
 def pretrain(
@@ -133,7 +133,7 @@ def pretrain(
     given |= {"crops.noise_ratio": noise_ratio, "encoder.teacher": teacher, "pretrain.device": device}
     words = [*words_of(given), *set_]
     config = job.settings(size, weights, words)
-    say_once(job.what_is_taken(config))
+    print_messages_once(job.what_is_taken(config))
     figures = job.run(
         config,
         read_corpus(data, part=part),
@@ -144,8 +144,8 @@ def pretrain(
         progress=True,
     )
     if figures:  # several processes: only the first has them
-        show(figures, json, result_lines.pretrain_lines)
-        say(f"run folder: {out}")
+        print_result(figures, json, result_lines.pretrain_lines)
+        print_message(f"run folder: {out}")
 
 
 def default_model(
@@ -196,8 +196,8 @@ def default_model(
         seed=seed,
         progress=True,
     )
-    show(figures, json, result_lines.figure_lines)
-    say(f"model: {out / job.FILE.name}")
+    print_result(figures, json, result_lines.figure_lines)
+    print_message(f"model: {out / job.FILE.name}")
 
 
 def evaluate(
@@ -226,7 +226,7 @@ def evaluate(
 
     cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=run_folder.split_of(run) != "folds")
     figures = job.evaluate(run, cycles, progress=True, device=device or "auto")
-    show(figures, json, result_lines.figure_lines)
+    print_result(figures, json, result_lines.figure_lines)
 
 
 def weights(name: str | None = None, /, *, json: JsonFlag = False) -> None:
@@ -243,7 +243,7 @@ def weights(name: str | None = None, /, *, json: JsonFlag = False) -> None:
     from rales.models import hub
 
     if name is None:
-        show({"weights": hub.list_checkpoints()}, json, result_lines.weight_lines)
+        print_result({"weights": hub.list_checkpoints()}, json, result_lines.weight_lines)
     else:
         path = hub.fetch_checkpoint(name)
-        show({"name": name, "path": str(path)}, json, lambda found: [found["path"]])
+        print_result({"name": name, "path": str(path)}, json, lambda found: [found["path"]])
