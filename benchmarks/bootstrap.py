@@ -2,7 +2,8 @@
 
 Speed: 10,000 resamples of 2,756 cycles of 49 patients beside scipy.stats.bootstrap on the same per-patient counts.
 Coverage: how often a nominal 95 % interval holds the true value of a simulated clinic, for the intervals of
-`rales.evaluation.bootstrap.bootstrap_intervals` and for scipy's plain percentile and BCa intervals (about 2 minutes for 2,000).
+`rales.evaluation.bootstrap.bootstrap_intervals` and for scipy's plain percentile and BCa intervals (about 2 minutes
+for 2,000).
 """
 
 import argparse

@@ -283,7 +283,7 @@ class Recipe:
     prepare: Callable[[Config], Any] | None = None
     """Config -> `cache.Preparation`, how a row becomes what the front-end gets. None: a waveform as `audio` says."""
     fit: "Callable[[Config, nn.Module, nn.Module, Any, torch.device], None] | None" = None
-    """(config, front-end, model, `rows.Data`, device): sets their buffers from the train rows, before epoch 1."""
+    """(config, front-end, model, `CycleDataset`, device): sets their buffers from the train rows, before epoch 1."""
     wave_augment: "Callable[[Config, Tensor, torch.Generator], Tensor] | None" = None
     """(config, what was prepared, generator) -> what the front-end gets; training only."""
     whole_batches: bool = False

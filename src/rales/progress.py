@@ -19,8 +19,8 @@ def progress_bar(
 ) -> "std.tqdm[Any]":
     """Items or a `total`, and tqdm's other options -> tqdm's bar over them, for use in a `with` statement.
 
-    Not shown, it writes nothing. Where stderr is neither a terminal nor a notebook it is a `Log`, which writes a line
-    every `log_every_s` seconds: a job that takes less says nothing.
+    Not shown, it writes nothing. Where stderr is neither a terminal nor a notebook it is a `LineLog`, which writes a
+    line every `log_every_s` seconds: a job that takes less says nothing.
     """
     if not shown:
         return std.tqdm(items, disable=True, **options)

@@ -5,16 +5,16 @@ from rales.audio.logmel import IcbhiLogMel, M2DLogMel, htk_mel_filters, slaney_m
 from rales.audio.spec_augment import mix_logmels, spec_augment, time_warp
 
 __all__ = [
+    "AudioInfo",
     "IcbhiLogMel",
     "M2DLogMel",
-    "WaveInfo",
-    "fade",
+    "fade_edges",
     "htk_mel_filters",
     "icbhi_cycle",
-    "info",
     "mix_logmels",
-    "read",
-    "resample",
+    "read_audio_info",
+    "read_waveform",
+    "resample_waveform",
     "slaney_mel_filters",
     "spec_augment",
     "time_warp",

@@ -18,7 +18,7 @@ from torch import Tensor
 from rales.audio.open_audio import (
     HIGHEST,
     OpenRecording,
-    describe_write_error,
+    describe_sound_error,
     mix_channels,
     open_recording,
     reraise_as_sentences,
@@ -48,7 +48,7 @@ class AudioInfo:
 
 
 def read_audio_info(path: PathLike) -> AudioInfo:
-    """File -> rate, frames, channels, bits, duration. Raises as `read` does before decoding.
+    """File -> rate, frames, channels, bits, duration. Raises as `read_waveform` does before decoding.
 
     The samples are looked at only where the header does not suffice: several channels, floating point, a format that
     FFmpeg decodes.
@@ -79,7 +79,7 @@ def read_waveform(path: PathLike, start_s: float | None = None, end_s: float | N
 
 
 def read_segments(path: PathLike, spans: Iterable[tuple[float | None, float | None]]) -> Iterator[tuple[Wave, int]]:
-    """File and segments in seconds -> what `read` gives for each, one after another; the file is opened once."""
+    """File and segments in seconds -> what `read_waveform` gives for each; the file is opened once."""
     path = Path(path)
     with open_recording(path) as found:
         rate_hz = int(found.file.samplerate)
@@ -89,7 +89,7 @@ def read_segments(path: PathLike, spans: Iterable[tuple[float | None, float | No
 
 def read_blocks(path: PathLike, about_s: float) -> Iterator[tuple[Wave, int]]:
     """File -> all of it in blocks (n, channels) of equal length, about as long as said, and rate_hz; one is in memory
-    at a time. Raises as `read` does."""
+    at a time. Raises as `read_waveform` does."""
     path = Path(path)
     with open_recording(path) as found:
         frames, rate_hz = found.file.frames, int(found.file.samplerate)
@@ -102,7 +102,7 @@ def read_blocks(path: PathLike, about_s: float) -> Iterator[tuple[Wave, int]]:
 def cut_segments(
     path: PathLike, whole: tuple[Wave, int], spans: Iterable[tuple[float | None, float | None]]
 ) -> Iterator[tuple[Wave, int]]:
-    """What `read` gave for a whole file, and segments in seconds -> what `segments` gives, without decoding again."""
+    """What `read_waveform` gave for a whole file, and segments in s -> what `read_segments` gives, decoded once."""
     wave, rate_hz = whole
     for start_s, end_s in spans:
         begin, end = _locate_segment(Path(path), wave.size, rate_hz, start_s, end_s)
@@ -123,8 +123,8 @@ def _read_channels(path: Path, found: OpenRecording, begin: int, end: int) -> Wa
             block = found.frames(begin, end)
         except soundfile.SoundFileError as error:
             raise ValueError(
-                f"{path}: damaged or truncated, cannot be decoded to the end of the segment ({describe_write_error(error)}); "
-                f"copy the file again"
+                f"{path}: damaged or truncated, cannot be decoded to the end of the segment "
+                f"({describe_sound_error(error)}); copy the file again"
             ) from error
     if len(block) < end - begin:
         raise ValueError(
@@ -177,7 +177,7 @@ def fade_edges(wave: ArrayLike, samples: int = 1000, into: bool = True, out: boo
 
 
 def _fade_edges_in_place(wave: Wave, samples: int, into: bool, out: bool) -> Wave:
-    """`fade` in place."""
+    """`fade_edges` in place."""
     length = min(samples, wave.size)
     ramp = _linear_ramp(length)
     if into:

@@ -223,7 +223,7 @@ def decode_refused_file(path: Path, error: ValueError) -> BinaryIO:
 
 
 def open_sound_file(path: Path, source: str | BinaryIO) -> SoundFile:
-    """What `readable` gave -> the open file. Errors: ValueError with what libsndfile says."""
+    """What `find_readable_source` gave -> the open file. Errors: ValueError with what libsndfile says."""
     if not isinstance(source, str):
         source.seek(0)
     try:
@@ -231,8 +231,8 @@ def open_sound_file(path: Path, source: str | BinaryIO) -> SoundFile:
         return SoundFile(os.fsencode(source) if isinstance(source, str) and os.name != "nt" else source)
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a name ending in .raw, which has no header
         raise ValueError(
-            f"{path}: not a readable audio file ({describe_write_error(error)}); expected WAV, FLAC, OGG, MP3 or another format of "
-            f"libsndfile"
+            f"{path}: not a readable audio file ({describe_sound_error(error)}); expected WAV, FLAC, OGG, MP3 or "
+            f"another format of libsndfile"
         ) from error
 
 
@@ -360,7 +360,7 @@ def renumber_flac(path: Path, source: BinaryIO) -> BinaryIO:
                     whole.write(block)
             except soundfile.SoundFileError as error:
                 raise ValueError(
-                    f"{path}: damaged, cannot be decoded ({describe_write_error(error)}); copy the file again"
+                    f"{path}: damaged, cannot be decoded ({describe_sound_error(error)}); copy the file again"
                 ) from error
             if whole.frames < part.frames:
                 raise ValueError(
@@ -443,7 +443,7 @@ def decode_with_ffmpeg(path: Path, kind: str) -> BinaryIO:
     # AttributeError: the stream of a damaged file may have no decoder, and so no rate
     except (av.FFmpegError, soundfile.SoundFileError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path}: not a readable audio file, or a damaged one ({describe_write_error(error)})"
+            f"{path}: not a readable audio file, or a damaged one ({describe_sound_error(error)})"
         ) from error
 
     # FFmpeg ends without an error where a file is cut off. An .aac stream without a container only guesses its length
@@ -504,7 +504,7 @@ def temporary_sound(
         ) from full
 
 
-def describe_write_error(error: Exception) -> str:
+def describe_sound_error(error: Exception) -> str:
     # str() of the errors of libsndfile and FFmpeg repeats the path
     return str(getattr(error, "error_string", None) or getattr(error, "strerror", None) or error).rstrip(".")
 
@@ -526,7 +526,7 @@ def channel_mix_of_file(path: str, size: int, mtime_ns: int) -> ChannelMix:
 
 
 def channel_mix_of_sound(path: Path, source: str | BinaryIO) -> ChannelMix:
-    """What `readable` gave -> Mix. Errors: samples that are on no known scale."""
+    """What `find_readable_source` gave -> ChannelMix. Errors: samples that are on no known scale."""
     energy, highest, is_whole = np.zeros(1), 0.0, True
     with open_sound_file(path, source) as file, np.errstate(over="ignore"):
         try:

@@ -47,5 +47,5 @@ def pad_by_reflection(wave: Wave, samples: int) -> Wave:
         raise ValueError("an empty wave was given, expected at least one sample")
     if wave.size >= samples:
         return wave[:samples]
-    mode: Literal["pad_by_reflection", "edge"] = "reflect" if wave.size > 1 else "edge"
+    mode: Literal["reflect", "edge"] = "reflect" if wave.size > 1 else "edge"
     return np.asarray(np.pad(wave, (0, samples - wave.size), mode=mode))

@@ -84,7 +84,7 @@ class Measures(NamedTuple):
 
 
 def judge_quality(sound: Numbers, rate_hz: int) -> Verdict:
-    """(N,) or (N, channels) in -1 to 1 -> Verdict on up to a minute of sound; a longer one goes by `stretches`."""
+    """(N,) or (N, channels) in -1 to 1 -> Verdict on up to a minute of sound; a longer one goes by `judge_segments`."""
     live = live_channels(channel_variances(sound.reshape(len(sound), -1)))
     return verdict_of_span(list(judge_segments([(sound, rate_hz)], live)), 0.0, len(sound) / rate_hz)
 

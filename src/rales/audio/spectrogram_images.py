@@ -128,7 +128,7 @@ class RespireNetImage(nn.Module):
     """Wave (B, 32000) at 4 kHz -> (B, 3, 192, 753): the log-mel in the colours of magma, blank top rows clipped.
 
     Min-max of the dB to 256 levels, colours, three times as large (bilinear), high frequencies on top, then
-    (x - mean) / std per channel. Source: microsoft/RespireNet. `fidelity` is that of `clip_blank`.
+    (x - mean) / std per channel. Source: microsoft/RespireNet. `fidelity` is that of `crop_blank_rows`.
     """
 
     colours: Tensor

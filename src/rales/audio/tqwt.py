@@ -32,7 +32,7 @@ class Wavelets(NamedTuple):
 
 
 def forward_tqwt(wave: Waves, wavelets: Wavelets) -> list[Waves]:
-    """(B, N) -> J + 1 subbands (B, N_j), from the highest band to the low-pass rest. Raises as `subbands` does."""
+    """(B, N) -> J + 1 subbands (B, N_j), from the highest band to the low-pass rest. Raises as `plan_subbands` does."""
     from scipy import fft
 
     spectrum = fft.rfft(wave, norm="ortho")
@@ -43,7 +43,8 @@ def forward_tqwt(wave: Waves, wavelets: Wavelets) -> list[Waves]:
 
 
 def inverse_tqwt(coefficients: list[Waves], samples: int, wavelets: Wavelets) -> Waves:
-    """Subbands of `tqwt` -> wave (B, samples); the filters' squares sum to 1, so it is the adjoint and the inverse."""
+    """Subbands of `forward_tqwt` -> wave (B, samples); the filters' squares sum to 1, so it is the adjoint and the
+    inverse."""
     from scipy import fft
 
     first = coefficients[0]

@@ -88,7 +88,8 @@ def decompose_dual_q(
     mu: float = 0.1,
     iterations: int = 100,
 ) -> tuple[Waves, Waves, Waves]:
-    """(B, N) -> high-Q part, low-Q part and residual, each (B, N), adding up to the wave. Raises as `subbands` does.
+    """(B, N) -> high-Q part, low-Q part and residual, each (B, N), adding up to the wave. Raises as `plan_subbands`
+    does.
 
     Morphological component analysis by SALSA: the coefficients w of both transforms make
     |x - x1 - x2|^2 + penalty * sum of |norm_j w_j| small. Each iteration, with t_j = penalty * norm_j / (2 mu):

@@ -76,8 +76,8 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
     if "validation_temperature" in figures:
         found = figures["validation_temperature"]
         lines.append(
-            f"calibration error {format_number(found['ece'])}, with temperature {found['temperature']:.2f} of the validation "
-            f"patients {format_number(found['ece_calibrated'])}"
+            f"calibration error {format_number(found['ece'])}, with temperature {found['temperature']:.2f} of the "
+            f"validation patients {format_number(found['ece_calibrated'])}"
         )
     lines += [f"macro recall {format_percent(figures['macro_recall'])}", "", "rows true, columns predicted:"]
     lines += format_table(

@@ -9,7 +9,7 @@ from rales.data import annotation_dialects, icbhi, manifest, sprsound
 from rales.data.reader import Audit
 from rales.labels import CLASSES
 
-__all__ = ["CLASSES", "Audit", "audit", "read_cycles"]
+__all__ = ["CLASSES", "Audit", "audit_data", "read_cycles"]
 
 
 def read_cycles(
@@ -29,7 +29,7 @@ def read_cycles(
 
 def audit_data(path: str | Path) -> Audit:
     """Folder in ICBHI or SPRSound layout, or a manifest file -> what is wrong or notable in it; reads every sample."""
-    report: Audit = _choose_reader(Path(path)).audit(path)
+    report: Audit = _choose_reader(Path(path)).audit_data(path)
     return report
 
 

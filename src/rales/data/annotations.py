@@ -20,11 +20,11 @@ from rales.audio.open_audio import AUDIO_SUFFIXES
 from rales.data.reader import (
     Cycle,
     interval_problem,
+    list_some,
     parse_number,
     read_text,
     read_text_bytes,
     repeated_problems,
-    shorten_names,
 )
 from rales.labels import CLASSES
 
@@ -55,7 +55,7 @@ class Annotation(NamedTuple):
     def passed_over(self) -> str:
         """Why this is no annotation to hear a recording by, "" if it is one, be it with faults."""
         if self.other:
-            return f"labels other than {', '.join(CLASSES)}: {shorten_names(self.other)}"
+            return f"labels other than {', '.join(CLASSES)}: {list_some(self.other)}"
         if self.form and (self.cycles or self.problems):
             return ""
         return f"{self.left_out} cycles, none of them judged" if self.left_out else "no cycles in it"
@@ -227,5 +227,5 @@ def unlabelled_problem(path: Path, found: Annotation) -> list[str]:
     if found.labelled or found.problems or (found.left_out and not found.cycles):  # none of them was judged
         return []
     what = "times without labels" if found.cycles else "no cycle"
-    what = f"labels that are no class ({shorten_names(found.other)})" if found.other else what
+    what = f"labels that are no class ({list_some(found.other)})" if found.other else what
     return [f"{path}: {what}; expected {', '.join(CLASSES)} as label of each cycle, or `start end crackles wheezes`"]

@@ -26,7 +26,7 @@ from rales.data.annotation_dialects import (
     parquet_sentences,
     read_table,
 )
-from rales.data.reader import DatasetContents, locked_problems, shorten_names, unread_note, walk_folders
+from rales.data.reader import DatasetContents, list_some, locked_problems, unread_note, walk_folders
 from rales.files.csv_cells import one_line
 
 Part = Literal["train", "all"]
@@ -188,9 +188,7 @@ def walk_folder(folder: Path) -> tuple[Any, UnusableFiles, list[Path], bool]:
 
     notes = unread_note(folder, unread)
     if unnamed:
-        notes.append(
-            f"{folder}: {len(unnamed)} recordings left out, their names are not UTF-8: {shorten_names(unnamed)}"
-        )
+        notes.append(f"{folder}: {len(unnamed)} recordings left out, their names are not UTF-8: {list_some(unnamed)}")
     notes += locked_problems(locked)
     shut = [one_line(os.path.relpath(path, folder)) for path in locked]
     left = UnusableFiles([*unread, *unnamed, *shut], notes)

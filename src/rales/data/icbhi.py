@@ -29,13 +29,13 @@ from rales.data.reader import (
     cycles_table,
     group_by_stem,
     list_files,
+    list_some,
     locked_problems,
     overlap_note,
     pair_files,
     parse_number,
     read_text,
     same_content,
-    shorten_names,
     unread_note,
     without_copies,
 )
@@ -107,14 +107,14 @@ def find_recordings(folder: str | Path, *, audio: bool, decode: bool) -> Dataset
     unmarked = {name for name in own if name not in texts} if texts.keys() & sounds.keys() else set[str]()
     if own:
         notes.append(
-            f"{folder}: not named as in ICBHI 2017, so each counts as a patient of its own: {shorten_names(own)}; a manifest "
-            "(CSV) can name patients"
+            f"{folder}: not named as in ICBHI 2017, so each counts as a patient of its own: {list_some(own)}; a "
+            "manifest (CSV) can name patients"
         )
     if unmarked:
-        notes.append(f"{folder}: recordings without annotation, which give no rows: {shorten_names(sorted(unmarked))}")
+        notes.append(f"{folder}: recordings without annotation, which give no rows: {list_some(sorted(unmarked))}")
     unknown = [f"{stem}.txt" for stem in strays if not _NO_ANNOTATION.fullmatch(stem)]
     if unknown:
-        notes.append(f"{folder}: not taken for annotations: {shorten_names(unknown)}")
+        notes.append(f"{folder}: not taken for annotations: {list_some(unknown)}")
     notes += unread_note(folder, paths)
     if not sounds:
         notes.append(f"{folder}: annotations only, no recording")
@@ -156,7 +156,7 @@ def _separate_namesakes(
     """Recordings and annotations by name -> the same, with unlike recordings of one own name in several folders
     (visit1/anna, visit2/anna) named by their folder too, each with the annotation beside it.
 
-    One of the database is there once: two that differ stay under one name, and are a problem of `paired`.
+    One of the database is there once: two that differ stay under one name, and are a problem of `pair_files`.
     """
     sounds, texts = dict(sounds), dict(texts)
     for stem in list(sounds):

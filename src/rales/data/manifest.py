@@ -49,11 +49,11 @@ from rales.data.reader import (
     cycles_table,
     interval_problem,
     label_of,
+    list_some,
     overlap_note,
     parse_number,
     probe_audio,
     repeated_problems,
-    shorten_names,
 )
 from rales.files.atomic import atomic_write
 from rales.files.csv_cells import defuse_table
@@ -135,7 +135,7 @@ def find_recordings(manifest: str | Path, *, audio: bool, decode: bool) -> Datas
         known = {row.where for row in judged}
         left_out = [row.where.rpartition(", ")[2] for row in rows if row.where not in known]
         notes.append(
-            f"{manifest}: rows without a label, not judged and left out: {len(left_out)} ({shorten_names(left_out)})"
+            f"{manifest}: rows without a label, not judged and left out: {len(left_out)} ({list_some(left_out)})"
         )
     return DatasetContents(manifest, recordings, problems, notes, split_problems=split_problems)
 
@@ -197,12 +197,13 @@ def _recording_of_rows(
     problems: list[str] = []
     notes: list[str] = []
     paths = list(dict.fromkeys(row.cells["path"] for row in rows))
-    one_file = f", which are one file ({shorten_names(paths)})," if len(paths) > 1 else ""
+    one_file = f", which are one file ({list_some(paths)})," if len(paths) > 1 else ""
     for column in _PER_RECORDING:
         values = sorted({row.cells.get(column, "") for row in rows})
         if len(values) > 1:
             problems.append(
-                f"{where}: the rows of recording {name}{one_file} differ in {column} ({shorten_names(values)}); make them one"
+                f"{where}: the rows of recording {name}{one_file} differ in {column} "
+                f"({list_some(values)}); make them one"
             )
 
     path, facts = "", None

@@ -1,8 +1,8 @@
 """The cycles table and the one policy for damaged data that every reader follows.
 
-A reader (icbhi, sprsound, table) turns its files into a `Found`: one `Recording` per recording, with its cycles or with
-the problems that make it unusable. From that, `cycles_table` builds the DataFrame of training and `audit_of` the
-report of `rales check`, so the two can never disagree about what is damaged.
+A reader (icbhi, sprsound, manifest) turns its files into a `DatasetContents`: one `Recording` per recording, with its
+cycles or with the problems that make it unusable. From that, `cycles_table` builds the DataFrame of training and
+`audit_of` the report of `rales check`, so the two can never disagree about what is damaged.
 """
 
 import codecs
@@ -161,11 +161,11 @@ def audit_of(found: DatasetContents) -> Audit:
     notes = [*found.notes, *(note for recording in found.recordings for note in recording.notes)]
     stereo = [recording.name for recording in good if recording.info and recording.info.channels > 1]
     if stereo:
-        notes.append(f"recordings with more than one channel, mixed to one when read: {shorten_names(stereo)}")
+        notes.append(f"recordings with more than one channel, mixed to one when read: {list_some(stereo)}")
     overlap = overlap_patients(rows)
     if overlap:
         notes.append(
-            f"patients in both train and test: {shorten_names(overlap)}; test scores may gain from it, and the splits "
+            f"patients in both train and test: {list_some(overlap)}; test scores may gain from it, and the splits "
             "official_drop and official_move repair it"
         )
     notes = [one_line(note) for note in notes]
@@ -197,7 +197,7 @@ def walk_folders(folder: Path, locked: list[Path] | None = None) -> Iterator[tup
     """Folder -> it and all folders in it, each with its files, sorted: what every search for recordings sees.
 
     Hidden names and what systems leave on every disk are not seen. Links to folders elsewhere are followed, each place
-    once. Errors and `locked` as for `files`.
+    once. Errors and `locked` as for `list_files`.
     """
     places = [os.path.realpath(folder)]
 
@@ -235,9 +235,7 @@ def unread_note(folder: Path, paths: Iterable[Path | str]) -> list[str]:
     found = sorted(str(path) for path in paths if os.path.splitext(path)[1].lower() in UNREAD_SUFFIXES)
     if not found:
         return []
-    return [
-        f"{folder}: {len(found)} recordings in formats that are not read, export them as WAV: {shorten_names(found)}"
-    ]
+    return [f"{folder}: {len(found)} recordings in formats that are not read, export them as WAV: {list_some(found)}"]
 
 
 def group_by_stem(paths: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
@@ -274,7 +272,7 @@ def read_text_bytes(path: Path) -> bytes:
 def without_copies(groups: dict[str, list[Path]]) -> tuple[dict[str, list[Path]], int]:
     """Files by name -> the same without files of equal content under one name, and how many those were.
 
-    Archives of Kaggle hold the whole tree twice. Files of one name that differ stay, and are a problem of `paired`.
+    Archives of Kaggle hold the whole tree twice. Files of one name that differ stay, and are a problem of `pair_files`.
     """
     kept: dict[str, list[Path]] = {}
     for name, same in groups.items():
@@ -314,7 +312,7 @@ def pair_files(
     `suffix` is that of annotations, `needed` whether there must be one; `sounds` is None where audio is not asked for.
     """
     problems = [
-        f"{folder}: {name} is there {len(same)} times ({shorten_names(same)}); keep one"
+        f"{folder}: {name} is there {len(same)} times ({list_some(same)}); keep one"
         for same in (annotations, sounds or [])
         if len(same) > 1
     ]
@@ -404,7 +402,7 @@ def repeated_problems(where: str, cycles: Sequence[Cycle]) -> list[str]:
     return problems
 
 
-def shorten_names(names: Sequence[object], limit: int = 5) -> str:
+def list_some(names: Sequence[object], limit: int = 5) -> str:
     """Names -> "a, b, c", at most `limit` of them and how many more there are."""
     listed = ", ".join(str(name) for name in names[:limit])
     return listed if len(names) <= limit else f"{listed} and {len(names) - limit} more"

@@ -1,6 +1,6 @@
 """Cycles table -> the same table with its `split` column set: the official split, its repairs, validation and folds.
 
-Every function returns a new table and keeps patients whole, except `official`, which is as published.
+Every function returns a new table and keeps patients whole, except `split_officially`, which is as published.
 """
 
 import difflib
@@ -14,7 +14,7 @@ from rales.config import Config
 
 FOLDS = 5  # unless asked for otherwise
 _WAYS = "add one, or --set split.name=folds makes folds of whole patients"
-_ORDERS = 64  # random orders of patients tried by `validation`: on ICBHI each class comes within 0.03 of the share
+_ORDERS = 64  # random orders tried by `hold_out_validation`: on ICBHI each class comes within 0.03 of the share
 
 
 def split_officially(cycles: DataFrame) -> DataFrame:
@@ -146,7 +146,7 @@ def assign_folds(cycles: DataFrame, k: int | None = None, seed: int = 0) -> "Ser
 
 
 def select_fold(cycles: DataFrame, assignment: "Series[int]", i: int) -> DataFrame:
-    """Cycles and the column of `folds` -> the same table with fold `i` as test and all other rows as train."""
+    """Cycles and the column of `assign_folds` -> the same table with fold `i` as test and all other rows as train."""
     known = sorted(set(assignment))
     if i not in known:
         raise ValueError(f"no fold {i}; there are {known[0]} to {known[-1]}")

@@ -28,13 +28,13 @@ from rales.data.reader import (
     group_by_stem,
     interval_problem,
     list_files,
+    list_some,
     locked_problems,
     overlap_note,
     pair_files,
     parse_number,
     read_text,
     repeated_problems,
-    shorten_names,
     unread_note,
     without_copies,
 )
@@ -136,7 +136,7 @@ def _split_problems(folder: Path, sides: dict[str, set[str]], annotations: dict[
     nowhere = [name for name, found in sides.items() if found == {""}]
     if nowhere:
         problems.append(
-            f"{folder}: nothing says whether these are for training: {shorten_names(nowhere)}; keep the release's folders "
+            f"{folder}: nothing says whether these are for training: {list_some(nowhere)}; keep the release's folders "
             "train_json and test_json"
         )
     return problems

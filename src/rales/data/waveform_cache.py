@@ -30,7 +30,7 @@ from rales.progress import progress_bar
 Wave = npt.NDArray[np.float32]
 Pad = Literal["repeat", "zero", "duplicate", "reflect"]
 
-FORMAT = 2  # raise it when `waveform`, or anything it calls, computes different samples from the same recording
+FORMAT = 2  # raise it when `read_cycle_waveform`, or what it calls, computes other samples from the same recording
 WAIT_BEFORE_MESSAGE_S = 5.0
 AT_ONCE, TOGETHER = 64, 256  # rows in memory for each thread: prepared one after the other, and together
 READ_AT_ONCE_BYTES = 2**23  # by each thread that checks a cache
@@ -73,8 +73,8 @@ def cache_waveforms(
     progress: bool = False,
     **settings: Any,
 ) -> Wave:
-    """Table of N cycles (path, start_s, end_s) -> (N, rate_hz * duration_s): `arrays` of `waveform`; `settings` are
-    those of `waveform_preparation`."""
+    """Table of N cycles (path, start_s, end_s) -> (N, rate_hz * duration_s): `cached_arrays` of `read_cycle_waveform`;
+    `settings` are those of `waveform_preparation`."""
     return cached_arrays(cycles, waveform_preparation(**settings), folder=folder, threads=threads, progress=progress)
 
 
@@ -171,7 +171,7 @@ def prepare_waveform(
     pad: Pad,
     fade_samples: int,
 ) -> Wave:
-    """One cycle as recorded (N,) -> (samples,): the last steps of `waveform`."""
+    """One cycle as recorded (N,) -> (samples,): the last steps of `read_cycle_waveform`."""
     wave = resample_waveform(wave, native_hz, to_hz=rate_hz, method=resampler)
     if pad == "duplicate":
         return pad_by_repetition(fade_edges(wave, fade_samples)[:samples], samples)
@@ -231,7 +231,7 @@ def _open_finished(finished: Path, shape: tuple[int, int]) -> Wave | None:
 
 
 def _digest_of_file(path: Path, shape: tuple[int, int]) -> str:
-    """Array file of so many rows of so many samples -> `_digest` of it, read by several threads.
+    """Array file of so many rows of so many samples -> `_digest_array` of it, read by several threads.
 
     Read, not mapped: where the disk fails, one is an OSError, the other a SIGBUS.
     """
@@ -299,7 +299,7 @@ def _write_array(
     path: Path, prepare: Preparation, cycles: pd.DataFrame, threads: int | None, progress: bool
 ) -> dict[str, Any]:
     """Prepares all cycles, groups of them side by side, and writes them to an .npy file; returns its size in bytes
-    and `_digest`, both of what was meant to be written.
+    and `_digest_array`, both of what was meant to be written.
 
     Threads, not processes: decoding, resampling and writing release Python's global lock, so two threads are as fast
     as two processes, start at once, and die with a killed build instead of living on with its lock. Each cycle is read

@@ -7,7 +7,7 @@ Interval type: symmetric bootstrap-t, estimate +/- c * se, where se is the linea
 ratio of sums and c the `level` quantile of |estimate* - estimate| / se* over the resamples, or Student's t with U - 1
 degrees of freedom (U patients) where that is larger: with few patients or few errors many resamples have no spread
 at all (se* = 0) and the rest would promise too much. Percentile and BCa intervals were tried and cover too little
-(figures in `bootstrap`).
+(figures in `bootstrap_intervals`).
 """
 
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ def paired_difference(
 
     Difference is a - b. Two-sided p_value = (k + 1) / (R + 1), k the resamples whose |difference* - difference| / se*
     reaches |difference| / se, R the resamples where that exists, or the p of Student's t where that is larger. So it is
-    never 0, and an interval that excludes 0 goes with p_value <= 1 - level. NaN as in `bootstrap`.
+    never 0, and an interval that excludes 0 goes with p_value <= 1 - level. NaN as in `bootstrap_intervals`.
     """
     from scipy.special import stdtr
 

@@ -1,7 +1,7 @@
 """Figures of merit of the four-class task, class order normal, crackle, wheeze, both (0..3).
 
 Every figure is a fraction; where its denominator is 0 (a class that is absent) it is NaN, never an error or a warning.
-A score alone hides much: an all-normal classifier already has 0.5, so `all_figures` always carries that line.
+A score alone hides much: an all-normal classifier already has 0.5, so `compute_metrics` always carries that line.
 """
 
 from collections.abc import Sequence

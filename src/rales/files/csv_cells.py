@@ -21,14 +21,14 @@ _MARKED = re.compile(r"'(['\"]|" + _FORMULA.pattern + ")")
 
 
 def defuse_cell(text: str) -> str:
-    """Text -> a CSV cell that is neither a formula nor more than one line; `restored` gives the text back."""
+    """Text -> a CSV cell that is neither a formula nor more than one line; `restore_cell` gives the text back."""
     if _CONTROL.search(text):
         return "'" + json.dumps(text)
     return "'" + text if _FORMULA.match(text) or _MARKED.match(text) else text
 
 
 def restore_cell(cell: str) -> str:
-    """CSV cell -> the text that `defused` was given; cells that it never wrote stay as they are."""
+    """CSV cell -> the text that `defuse_cell` was given; cells that it never wrote stay as they are."""
     if not _MARKED.match(cell):
         return cell
     if cell.startswith("'\""):
@@ -40,12 +40,12 @@ def restore_cell(cell: str) -> str:
 
 
 def defuse_table(table: "pd.DataFrame") -> "pd.DataFrame":
-    """Table -> the same with every text cell `defused`; numbers and missing values stay."""
+    """Table -> the same with every text cell `defuse_cell`; numbers and missing values stay."""
     return map_text_cells(table, defuse_cell)
 
 
 def restore_table(table: "pd.DataFrame") -> "pd.DataFrame":
-    """Table as pandas read it from CSV -> the same with every text cell `restored`."""
+    """Table as pandas read it from CSV -> the same with every text cell `restore_cell`."""
     return map_text_cells(table, restore_cell)
 
 

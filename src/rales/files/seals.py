@@ -15,7 +15,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 UNSEALED = f"rales-sha256:{64 * '0'}"
-"""What a writer puts into a file's metadata, for `seal` to fill in."""
+"""What a writer puts into a file's metadata, for `seal_file` to fill in."""
 
 _SEAL = re.compile(rb"rales-sha256:([0-9a-f]{64})")
 _PIECE_BYTES = 2**20

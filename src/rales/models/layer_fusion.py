@@ -14,7 +14,8 @@ class LayerFusion(nn.Module):
     streams grow with depth and a scalar weight otherwise mixes importance with scale.
 
     The concatenation over D is left to the caller: pooling works feature by feature, so pooling the parts and
-    concatenating the small results is the same numbers without the (B, T, D * n) tensor (`concatenate` builds it).
+    concatenating the small results is the same numbers without the (B, T, D * n) tensor (`concatenate_layers` builds
+    it).
     """
 
     weight: Tensor

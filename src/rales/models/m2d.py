@@ -17,7 +17,7 @@ from rales.models.m2d_checkpoints import (
     build_encoder,
     count_blocks,
     describe_tensor,
-    name_first_three,
+    name_few,
     read_tensors,
     stated_number,
     stated_settings,
@@ -39,7 +39,7 @@ class M2DOutput(NamedTuple):
 
 
 class M2D(nn.Module):
-    """(B, 1, mel bins, unit frames) normalised log-mel -> `Masked`: one pre-training step's loss.
+    """(B, 1, mel bins, unit frames) normalised log-mel -> `M2DOutput`: one pre-training step's loss.
 
     `noise` (B, patches) says what is masked: the int(patches * (1 - mask_ratio)) smallest of each clip stay visible;
     without it the noise is drawn from torch's generator. Only the target encoder's blocks and LayerNorm are its own,
@@ -148,8 +148,8 @@ class M2D(nn.Module):
         ]
         if wrong:
             raise ValueError(
-                f"{path}: {min(wrong)} is {describe_tensor(stored.get(min(wrong)))}, expected {describe_tensor(ours[min(wrong)])}; "
-                "the file is damaged or of another architecture"
+                f"{path}: {min(wrong)} is {describe_tensor(stored.get(min(wrong)))}, expected "
+                f"{describe_tensor(ours[min(wrong)])}; the file is damaged or of another architecture"
             )
         model.load_state_dict(fitting, strict=False)
         if options.get("target_init") == "online" and "target_norm.weight" not in fitting:
@@ -314,7 +314,7 @@ def decoder_sizes(tensors: Mapping[str, Tensor], dim: int, path: str | os.PathLi
     wrong = [f"{name} is {found[name]}, expected {expected[name]}" for name in found if found[name] != expected[name]]
     if wrong or width == 0 or width % 4:
         raise ValueError(
-            f"{path}: its predictor of width {width} and depth {depth} is not whole ({name_first_three(wrong)}); the file is "
+            f"{path}: its predictor of width {width} and depth {depth} is not whole ({name_few(wrong)}); the file is "
             "damaged or of another architecture"
         )
     return {"decoder_dim": width, "decoder_depth": depth}

@@ -117,7 +117,7 @@ def build_from_tensors(
         if not matches_shape_and_kind(tensors.get(key), value)
     ]
     if wrong:
-        raise ValueError(f"{path}: not a checkpoint of {architecture}: {name_first_three(wrong)}")
+        raise ValueError(f"{path}: not a checkpoint of {architecture}: {name_few(wrong)}")
     return empty()
 
 
@@ -150,7 +150,7 @@ def count_blocks(tensors: Iterable[str], prefix: str, path: str | os.PathLike[st
     numbers = {name.removeprefix(prefix).partition(".")[0] for name in tensors if name.startswith(prefix)}
     if odd := numbers ^ {str(number) for number in range(len(numbers))}:
         raise ValueError(
-            f"{path}: has {len(numbers)} blocks ({prefix}…), not numbered from 0 on ({name_first_three(sorted(odd))}); "
+            f"{path}: has {len(numbers)} blocks ({prefix}…), not numbered from 0 on ({name_few(sorted(odd))}); "
             "the file is damaged or of another architecture"
         )
     return len(numbers)
@@ -237,7 +237,8 @@ def check_complete(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
     """Tensors of a file, and those of the network that it is to fill: ValueError for another set of names, other
     shapes, whole numbers for fractions, and values that are not finite."""
     wrong = [
-        f"{name} {describe_tensor(tensors.get(name))}, expected {describe_tensor(expected[name]) if name in expected else 'none'}"
+        f"{name} {describe_tensor(tensors.get(name))}, expected "
+        f"{describe_tensor(expected[name]) if name in expected else 'none'}"
         for name in sorted(expected.keys() | tensors.keys())
         if name not in expected
         or not matches_shape_and_kind(tensors.get(name), expected[name])
@@ -245,8 +246,8 @@ def check_complete(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
     ]
     if wrong:
         raise ValueError(
-            f"{path}: its tensors do not fit the architecture that its record names ({name_first_three(wrong)}); the file was put "
-            "together from two models, or is damaged"
+            f"{path}: its tensors do not fit the architecture that its record names ({name_few(wrong)}); the file was "
+            "put together from two models, or is damaged"
         )
     check_finite(tensors, path)
 
@@ -403,7 +404,7 @@ def unit_frames_of_name(path: str | os.PathLike[str], columns: int, patch_frames
     return columns * patch_frames
 
 
-def name_first_three(names: Iterable[str]) -> str:
+def name_few(names: Iterable[str]) -> str:
     """Names -> the first three of them in words."""
     names = list(names)
     return "; ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

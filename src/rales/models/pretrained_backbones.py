@@ -18,7 +18,7 @@ from rales.models.m2d_checkpoints import (
     default_heads,
     describe_tensor,
     matches_shape_and_kind,
-    name_first_three,
+    name_few,
     read_tensors,
 )
 from rales.models.resnest import ResNeSt
@@ -81,9 +81,7 @@ def ast_tensors(path: str | Path, *, frames: int = 798, layout: PositionLayout =
     }
     outside = [name for name in tensors if not name.startswith((prefix, *AST_HEADS))]
     if outside:
-        raise ValueError(
-            f"{path}: not an AST file: {name_first_three(outside)} beside the tensors that start with {prefix}"
-        )
+        raise ValueError(f"{path}: not an AST file: {name_few(outside)} beside the tensors that start with {prefix}")
     renamed = {hugging_face_name(name): value for name, value in kept.items() if not name.startswith(AST_UNUSED)}
     joined = join_qkv(renamed)
     table, depth = joined.get("pos_embed"), count_blocks(joined, "blocks.", path)
@@ -96,7 +94,7 @@ def ast_tensors(path: str | Path, *, frames: int = 798, layout: PositionLayout =
         or not table.numel()
     ):
         raise ValueError(
-            f"{path}: not an AST file: it starts with {name_first_three(tensors)}; expected positions for 2 tokens and {ROWS} "
+            f"{path}: not an AST file: it starts with {name_few(tensors)}; expected positions for 2 tokens and {ROWS} "
             "rows of patches, and blocks"
         )
     joined["pos_embed"] = fit_positions(table, count_patch_columns(frames), layout)
@@ -144,5 +142,5 @@ def match_state_dict(
         if name in found and not matches_shape_and_kind(found[name], value)
     ]
     if wrong:
-        raise ValueError(f"{path}: not the weights of {what}: {name_first_three(wrong)}")
+        raise ValueError(f"{path}: not the weights of {what}: {name_few(wrong)}")
     return {name: found[name] for name in expected}

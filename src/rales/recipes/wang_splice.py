@@ -60,7 +60,7 @@ def recipe(
     size: str = "base",
     weights: str = "",
     fidelity: str = "corrected",
-    domain: Literal["splice_waveforms", "spectral"] = "splice",
+    domain: Literal["splice", "spectral"] = "splice",
 ) -> Recipe:
     """-> the system. `domain` says how cycles change their device."""
     size = base_or_tiny(size, weights)

@@ -296,7 +296,7 @@ def legend_text(codes: Mapping[str, str]) -> str:
 
 
 LEGEND = (
-    f"Split: {legend_text(SPLITS)}. Epoch: {legend_text({**SELECTIONS, 'last': 'last epoch, nothing chosen'})}. Evidence: file "
-    "and line of the public code that was read, which need not be the code behind a printed figure; 2nd: somebody "
-    "else's survey or table."
+    f"Split: {legend_text(SPLITS)}. Epoch: {legend_text({**SELECTIONS, 'last': 'last epoch, nothing chosen'})}. "
+    "Evidence: file and line of the public code that was read, which need not be the code behind a printed figure; "
+    "2nd: somebody else's survey or table."
 )

@@ -1,6 +1,6 @@
 """The local web page: look at a recording, listen to it, judge the model's answer, correct it.
 
-`serve` runs the service of `app.py` on this machine; `static/` is the page. Nothing leaves the machine.
+`serve_page` runs the service of `app.py` on this machine; `static/` is the page. Nothing leaves the machine.
 """
 
 import asyncio

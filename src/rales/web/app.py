@@ -78,7 +78,7 @@ def add_page(app: "FastAPI", nonce: str) -> None:
 
 
 def add_token(app: "FastAPI") -> None:
-    """The token, which `Guard` asks for, in the description."""
+    """The token, which `SecurityMiddleware` asks for, in the description."""
     schema = app.openapi()
     schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     schema["security"] = [{"token": []}]

@@ -147,7 +147,7 @@ def make_protocol_class(places: ConnectionLimits) -> Any:
     return Spoken
 
 
-async def full(_scope: Any, _receive: Any, send: Any) -> None:
+async def refuse_when_full(_scope: Any, _receive: Any, send: Any) -> None:
     """The answer to whoever finds no place."""
     said = json.dumps({"detail": "all places are taken by requests under way; try again in some seconds"}).encode()
     headers = {"content-type": "application/json", "content-length": str(len(said)), "retry-after": "2"}

@@ -158,7 +158,8 @@ def relative_path(path: str) -> str:
 
 
 def recording_title(path: str) -> str:
-    """A path of `relative` -> the name of its recording with the folders, as others may hold one too: folder/file."""
+    """A path of `relative_path` -> the name of its recording with the folders, as others may hold one too:
+    folder/file."""
     return path[: len(path) - len(file_suffix(path))]
 
 
@@ -205,5 +206,5 @@ def ascii_file_name(name: str) -> str:
 
 
 def safe_path(path: str) -> str:
-    """A path of `titled` -> one that every system takes, of as many folders; letters of all languages stay."""
+    """A path of `recording_title` -> one that every system takes, of as many folders; letters of all languages stay."""
     return re.sub(r'[<>:"\\|?*]', "_", path)

@@ -134,7 +134,7 @@ class Decoder:
             await end_sandbox(process)
 
 
-async def start() -> asyncio.subprocess.Process:
+async def start_sandbox() -> asyncio.subprocess.Process:
     """-> a sandbox that takes files. Errors: Lost."""
     try:
         process = await asyncio.create_subprocess_exec(
@@ -161,7 +161,7 @@ async def start() -> asyncio.subprocess.Process:
     return process
 
 
-async def end(process: asyncio.subprocess.Process) -> None:
+async def end_sandbox(process: asyncio.subprocess.Process) -> None:
     """End a sandbox with everything that it has forked."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)

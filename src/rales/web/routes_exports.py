@@ -144,6 +144,5 @@ def choose_unused_name(name: str, names: set[str]) -> str:
 
 def attach_file(name: str, suffix: str) -> dict[str, str]:
     whole = quote(name + suffix, safe="")
-    return {
-        "content-disposition": f"attachment; filename=\"{cycle_edits.ascii_file_name(name)}{suffix}\"; filename*=UTF-8''{whole}"
-    }
+    plain = cycle_edits.ascii_file_name(name) + suffix
+    return {"content-disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{whole}"}

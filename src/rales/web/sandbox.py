@@ -126,7 +126,8 @@ def decode_file(path: Path, out: Path, duration_s: float, decode_bytes: int) -> 
     info = io.read_audio_info(path)
     if info.duration_s > duration_s:
         raise TooLarge(
-            f"lasts {format_clock(info.duration_s)}, at most {format_clock(duration_s)} are taken; cut it into shorter recordings"
+            f"lasts {format_clock(info.duration_s)}, at most {format_clock(duration_s)} are taken; "
+            "cut it into shorter recordings"
         )
     needed = 4 * info.frames * (info.channels + 1)
     if needed > decode_bytes:

@@ -97,7 +97,7 @@ class SecurityMiddleware:
         return None
 
     def check(self, scope: Scope, headers: dict[str, str]) -> None:
-        """Everything that can be said before the body. Errors: Refusal."""
+        """Everything that can be said before the body. Errors: ApiError."""
         host = headers.get("host", "")
         if not self.is_ours(host):
             raise ApiError(

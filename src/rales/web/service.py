@@ -75,8 +75,8 @@ class Service:
 
     @asynccontextmanager
     async def arrived(self, path: str, sound: BinaryIO, annotation: BinaryIO | None) -> AsyncIterator[tuple[Path, Row]]:
-        """Uploaded files and their path (see `marks.relative`) -> (folder with audio.wav, page.wav and a checked
-        audio.txt, facts), removed afterwards."""
+        """Uploaded files and their path (see `cycle_edits.relative_path`) -> (folder with audio.wav, page.wav and a
+        checked audio.txt, facts), removed afterwards."""
         place = self.arriving / secrets.token_hex(8)
         try:
             upload = place / f"upload{cycle_edits.decoder_suffix(path)}"
@@ -116,7 +116,7 @@ class Service:
 
     def beside(self, text: Path, name: str, duration_s: float) -> tuple[str, Row]:
         """The text that came with a recording, if one did -> a note on it or "", and `annotated`, its cycles or None,
-        `classes`, whether it has their classes. What `rales predict` passes over is removed. Errors: Refusal, for a
+        `classes`, whether it has their classes. What `rales predict` passes over is removed. Errors: ApiError, for a
         fault."""
         if not text.exists():
             return "", {"annotated": None, "classes": False}
@@ -134,7 +134,7 @@ class Service:
     def keep(self, session: str, path: str, facts: Row, place: Path, *, only_new: bool = False) -> str:
         """A decoded folder becomes a recording of a session and waits for the model; -> its id.
 
-        What a person could not save again is refused here, where it can still be mended. Errors: Refusal.
+        What a person could not save again is refused here, where it can still be mended. Errors: ApiError.
         """
         name, duration_s = cycle_edits.recording_title(path), facts["duration_s"]
         if self.store.count() >= self.limits.recordings:
@@ -161,14 +161,14 @@ class Service:
     # The model
 
     def ask(self, job: Callable[[], Any]) -> "Future[Any]":
-        """A job for the model's thread. Errors: Refusal where too many wait."""
+        """A job for the model's thread. Errors: ApiError where too many wait."""
         try:
             return self.line.ask(job)
         except QueueFull as error:
             raise ApiError(503, str(error), retry_after="5") from error
 
     async def answered(self, job: Callable[[], Any], sound: Path, name: str) -> Any:
-        """What the model's thread makes of a job about the recording `name`. Errors: Refusal, whatever went wrong."""
+        """What the model's thread makes of a job about the recording `name`. Errors: ApiError, whatever went wrong."""
         future = self.ask(job)
         try:
             return await asyncio.wrap_future(future)
@@ -228,7 +228,7 @@ class Service:
     # What people say
 
     def annotate(self, recording: str, given: list[Row], base: int | None = None) -> Row:
-        """Cycles as a visitor sent them become the next revision; -> revision, saved. Errors: Refusal."""
+        """Cycles as a visitor sent them become the next revision; -> revision, saved. Errors: ApiError."""
         row = self.known(recording)
         try:
             cycles = cycle_edits.check_cycles(given, row["duration_s"], self.limits.cycles)
@@ -245,13 +245,13 @@ class Service:
 
     def revisions(self, recording: str) -> list[Row]:
         """-> the states of a recording's annotation that can be restored, the newest first, each with its `cycles`; 0,
-        the last, is what the model said first or the annotation that came along. Errors: Refusal."""
+        the last, is what the model said first or the annotation that came along. Errors: ApiError."""
         row = self.known(recording)
         first = {"revision": 0, "saved": None, "cycles": row["original"]}
         return [*self.store.revisions(recording), *([first] if row["original"] is not None else [])]
 
     def restore(self, recording: str, revision: int) -> Row:
-        """An earlier state becomes the next revision; -> revision, saved. Errors: Refusal."""
+        """An earlier state becomes the next revision; -> revision, saved. Errors: ApiError."""
         for one in self.revisions(recording):
             if one["revision"] == revision:
                 return self.store.annotate(recording, one["cycles"])
@@ -267,7 +267,7 @@ class Service:
         return {model: row["cycles"] for model, row in found.items() if row["made"] >= self.shelf.changed(model)}
 
     def known(self, recording: str) -> Row:
-        """-> a recording with its cycles as they stand (see `standing`). Errors: Refusal."""
+        """-> a recording with its cycles as they stand (see `standing`). Errors: ApiError."""
         row = self.store.recording(recording, self.shelf.default)
         if row is None:
             raise ApiError(404, "no such recording; it may have been removed")
@@ -293,14 +293,14 @@ class Service:
         return {**row, "scored": scored, "cycles": cycles, "source": source, **said}
 
     def sound(self, recording: str) -> Path:
-        """-> what the browser plays of a recording. Errors: Refusal."""
+        """-> what the browser plays of a recording. Errors: ApiError."""
         row = self.known(recording)
         if not self.store.has_sound(recording):
             raise ApiError(404, f"{row['name']}: {NO_SOUND}")
         return self.store.place(recording) / "page.wav"
 
     def picture(self, recording: str) -> tuple[bytes, int, int]:
-        """-> `scores.picture` of a recording. Errors: Refusal."""
+        """-> `model_answers.render_logmel` of a recording. Errors: ApiError."""
         sound = self.sound(recording)
         try:
             return model_answers.render_logmel(sound)
@@ -308,7 +308,7 @@ class Service:
             raise describe_failure(error, sound, self.known(recording)["name"]) from error
 
     def line_of(self, recording: str) -> Row:
-        """-> a recording's line in the list. Errors: Refusal."""
+        """-> a recording's line in the list. Errors: ApiError."""
         return self.facts(self.known(recording))
 
     def facts(self, row: Row) -> Row:
