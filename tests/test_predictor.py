@@ -22,6 +22,7 @@ from rales.inference import predictor
 from rales.labels import CLASSES
 from rales.recipes.registry import make_recipe
 from rales.training import finetune, run_folder
+from rales.typing import Probabilities
 from tests import tiny
 
 COLUMNS = ["recording", "cycle", "start_s", "end_s", "label", "p_normal", "p_crackle", "p_wheeze", "p_both"]
@@ -176,7 +177,7 @@ def test_vectors_of_a_layer_and_of_a_recording(place: Path, model: predictor.Mod
 def test_every_probability_comes_from_the_engine(place: Path, model: predictor.Model) -> None:
     asked = []
 
-    def engine(waves: reading.Waves) -> predictions.Probabilities:
+    def engine(waves: reading.Waves) -> Probabilities:
         asked.append(waves.shape)
         return np.tile([0.1, 0.2, 0.3, 0.4], (len(waves), 1))
 

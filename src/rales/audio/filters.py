@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Wave = NDArray[np.float32]
+from rales.typing import Waveform
 
 
-def band_pass(wave: Wave, rate_hz: int, *, low_hz: float, high_hz: float, order: int = 3) -> Wave:
+def band_pass(wave: Waveform, rate_hz: int, *, low_hz: float, high_hz: float, order: int = 3) -> Waveform:
     """(..., N) -> (..., N) through a causal Butterworth band-pass (LungRN 1 to 4000 Hz, LungAttn 50 to 2000 Hz).
 
     A band that ends at or above half the rate is refused: those systems leave recordings at 4 kHz unfiltered. Second
@@ -35,7 +35,7 @@ def _design_butterworth(rate_hz: int, low_hz: float, high_hz: float, order: int)
     return np.asarray(butter(order, [low_hz, high_hz], btype="bandpass", fs=rate_hz, output="sos"))
 
 
-def scale_min_max(wave: Wave) -> Wave:
+def scale_min_max(wave: Waveform) -> Waveform:
     """(..., N) -> (..., N) in [0, 1]; a constant wave becomes 0."""
     low = wave.min(axis=-1, keepdims=True)
     span = wave.max(axis=-1, keepdims=True) - low

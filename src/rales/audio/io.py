@@ -23,8 +23,8 @@ from rales.audio.open_audio import (
     open_recording,
     reraise_as_sentences,
 )
+from rales.typing import Waveform
 
-Wave = NDArray[np.float32]
 PathLike = str | os.PathLike[str]
 
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
@@ -66,7 +66,7 @@ def read_audio_info(path: PathLike) -> AudioInfo:
         )
 
 
-def read_waveform(path: PathLike, start_s: float | None = None, end_s: float | None = None) -> tuple[Wave, int]:
+def read_waveform(path: PathLike, start_s: float | None = None, end_s: float | None = None) -> tuple[Waveform, int]:
     """File and optional segment in seconds -> (mono wave (N,), rate_hz): the mean of the channels that hold sound.
 
     The segment is the frames int(start_s * rate) up to int(end_s * rate), as the public ICBHI code cuts cycles; an end
@@ -78,7 +78,7 @@ def read_waveform(path: PathLike, start_s: float | None = None, end_s: float | N
     return wave, rate_hz
 
 
-def read_segments(path: PathLike, spans: Iterable[tuple[float | None, float | None]]) -> Iterator[tuple[Wave, int]]:
+def read_segments(path: PathLike, spans: Iterable[tuple[float | None, float | None]]) -> Iterator[tuple[Waveform, int]]:
     """File and segments in seconds -> what `read_waveform` gives for each; the file is opened once."""
     path = Path(path)
     with open_recording(path) as found:
@@ -87,7 +87,7 @@ def read_segments(path: PathLike, spans: Iterable[tuple[float | None, float | No
             yield _read_segment(path, found, start_s, end_s), rate_hz
 
 
-def read_blocks(path: PathLike, about_s: float) -> Iterator[tuple[Wave, int]]:
+def read_blocks(path: PathLike, about_s: float) -> Iterator[tuple[Waveform, int]]:
     """File -> all of it in blocks (n, channels) of equal length, about as long as said, and rate_hz; one is in memory
     at a time. Raises as `read_waveform` does."""
     path = Path(path)
@@ -100,8 +100,8 @@ def read_blocks(path: PathLike, about_s: float) -> Iterator[tuple[Wave, int]]:
 
 
 def cut_segments(
-    path: PathLike, whole: tuple[Wave, int], spans: Iterable[tuple[float | None, float | None]]
-) -> Iterator[tuple[Wave, int]]:
+    path: PathLike, whole: tuple[Waveform, int], spans: Iterable[tuple[float | None, float | None]]
+) -> Iterator[tuple[Waveform, int]]:
     """What `read_waveform` gave for a whole file, and segments in s -> what `read_segments` gives, decoded once."""
     wave, rate_hz = whole
     for start_s, end_s in spans:
@@ -109,12 +109,12 @@ def cut_segments(
         yield wave[begin:end], rate_hz
 
 
-def _read_segment(path: Path, found: OpenRecording, start_s: float | None, end_s: float | None) -> Wave:
+def _read_segment(path: Path, found: OpenRecording, start_s: float | None, end_s: float | None) -> Waveform:
     begin, end = _locate_segment(path, found.file.frames, int(found.file.samplerate), start_s, end_s)
     return mix_channels(_read_channels(path, found, begin, end), found.mix)
 
 
-def _read_channels(path: Path, found: OpenRecording, begin: int, end: int) -> Wave:
+def _read_channels(path: Path, found: OpenRecording, begin: int, end: int) -> Waveform:
     """Open file and frames -> (end - begin, channels) as they stand in it; every one of them is there, finite and on a
     known scale."""
     rate_hz = int(found.file.samplerate)
@@ -148,7 +148,7 @@ def _read_channels(path: Path, found: OpenRecording, begin: int, end: int) -> Wa
 
 def resample_waveform(
     wave: ArrayLike, rate_hz: int, to_hz: int = 16000, method: Literal["soxr", "sinc"] = "soxr"
-) -> Wave:
+) -> Waveform:
     """Wave (N,) at rate_hz -> wave (about N * to_hz / rate_hz,) at to_hz; returned as it is where the rates are equal.
 
     "soxr" (quality HQ) is the better filter and the faster one; its length is N * to_hz / rate_hz rounded.
@@ -167,7 +167,7 @@ def resample_waveform(
     return np.asarray(soxr.resample(wave, rate_hz, to_hz, quality="HQ"), dtype=np.float32)
 
 
-def fade_edges(wave: ArrayLike, samples: int = 1000, into: bool = True, out: bool = True) -> Wave:
+def fade_edges(wave: ArrayLike, samples: int = 1000, into: bool = True, out: bool = True) -> Waveform:
     """Wave (N,) -> new wave (N,) with a linear ramp 0..1 over its first and 1..0 over its last `samples` samples.
 
     In a wave shorter than two ramps they overlap and multiply, as in torchaudio's Fade. That fails below one ramp;
@@ -176,7 +176,7 @@ def fade_edges(wave: ArrayLike, samples: int = 1000, into: bool = True, out: boo
     return _fade_edges_in_place(np.array(wave, dtype=np.float32), samples, into, out)
 
 
-def _fade_edges_in_place(wave: Wave, samples: int, into: bool, out: bool) -> Wave:
+def _fade_edges_in_place(wave: Waveform, samples: int, into: bool, out: bool) -> Waveform:
     """`fade_edges` in place."""
     length = min(samples, wave.size)
     ramp = _linear_ramp(length)
@@ -188,7 +188,7 @@ def _fade_edges_in_place(wave: Wave, samples: int, into: bool, out: bool) -> Wav
 
 
 @cache
-def _linear_ramp(samples: int) -> Wave:
+def _linear_ramp(samples: int) -> Waveform:
     return np.linspace(0, 1, samples, dtype=np.float32)
 
 
@@ -199,13 +199,13 @@ def icbhi_cycle(
 @overload
 def icbhi_cycle(
     wave: NDArray[Any], samples: int = ..., pad: Literal["repeat", "zero"] = ..., fade_samples: int = ...
-) -> Wave: ...
+) -> Waveform: ...
 def icbhi_cycle(
     wave: NDArray[Any] | Tensor,
     samples: int = 128000,
     pad: Literal["repeat", "zero"] = "repeat",
     fade_samples: int = 1000,
-) -> Wave | Tensor:
+) -> Waveform | Tensor:
     """One cycle (N,) at 16 kHz -> (samples,) float32, array or tensor as given (no gradient flows through).
 
     The steps of the public ICBHI code (ilyassmoummad/scl_icbhi2017): fade in and out; a longer cycle keeps its first
@@ -228,7 +228,7 @@ def icbhi_cycle(
     return _fade_edges_in_place(np.resize(cycle, samples), fade_samples, into=False, out=True)
 
 
-def _resample_sinc(wave: Wave, rate_hz: int, to_hz: int) -> Wave:
+def _resample_sinc(wave: Waveform, rate_hz: int, to_hz: int) -> Waveform:
     """Wave (N,) -> (ceil(N * to_hz / rate_hz),): a polyphase filter with the taps of torchaudio's Resample.
 
     Output j is the sum over inputs n of x[n] * h(n / old - j / new), with the rates in lowest terms. All of those

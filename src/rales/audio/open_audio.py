@@ -18,13 +18,11 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
 from rales.audio import containers
 from rales.audio.band_energy import live_channels
 from rales.optional_packages import find_missing_package
-
-Wave = NDArray[np.float32]
+from rales.typing import Waveform
 
 # Suffixes under which recordings are looked for; what a file holds is found out when it is opened
 FFMPEG_SUFFIXES = {".m4a", ".aac", ".mp4", ".3gp", ".amr", ".webm", ".wma", ".mka", ".mov"}  # phones and recorders
@@ -76,7 +74,7 @@ class SoundFile(soundfile.SoundFile):  # type: ignore[misc]
     def seekable(self) -> bool:
         return False
 
-    def all_blocks(self) -> Iterator[Wave]:
+    def all_blocks(self) -> Iterator[Waveform]:
         """-> the file in pieces (n, channels) float32, from where it is to its end."""
         left, most = self.frames, max(BLOCK // self.channels, 1)
         while left > 0 and len(block := self.read(min(left, most), dtype="float32", always_2d=True)):
@@ -101,7 +99,7 @@ class OpenRecording:
     def __exit__(self, *_: object) -> None:
         self.file.close()
 
-    def frames(self, begin: int, end: int) -> Wave:
+    def frames(self, begin: int, end: int) -> Waveform:
         """Numbers of frames -> (end - begin or fewer, channels) float32.
 
         In MP3 there is no jump: all that comes before is decoded, so that a stretch is what it is in the whole.
@@ -114,7 +112,7 @@ class OpenRecording:
             self.file, self.at = open_sound_file(self.path, self.source), 0
         while (left := begin - self.at) > 0:
             self.at += len(self.file.read(min(left, max(BLOCK // self.file.channels, 1)), dtype="float32")) or left
-        block: Wave = self.file.read(end - begin, dtype="float32", always_2d=True)
+        block: Waveform = self.file.read(end - begin, dtype="float32", always_2d=True)
         self.at = begin + len(block)
         return block
 
@@ -555,8 +553,8 @@ def left_out_channels_note(live: Sequence[int], channels: int) -> str:
     return f"channel{'s' * (len(dead) > 1)} {', '.join(dead)} of {channels} without sound, left out"
 
 
-def mix_channels(block: Wave, mix: ChannelMix) -> Wave:
+def mix_channels(block: Waveform, mix: ChannelMix) -> Waveform:
     """(N, channels) -> (N,) float32."""
     block = block if mix.live is None else block[:, list(mix.live)]
-    wave: Wave = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+    wave: Waveform = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
     return wave if mix.scale == 1 else wave / np.float32(mix.scale)

@@ -3,12 +3,11 @@
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-Wave = NDArray[np.float32]
+from rales.typing import Waveform
 
 
-def split_long_cycle(wave: Wave, samples: int) -> list[Wave]:
+def split_long_cycle(wave: Waveform, samples: int) -> list[Waveform]:
     """(N,) -> one or more waves of at most `samples` samples (RespireNet).
 
     A longer cycle becomes every whole piece that starts half a piece after the one before, and what is left from the
@@ -23,8 +22,8 @@ def split_long_cycle(wave: Wave, samples: int) -> list[Wave]:
 
 
 def pad_by_repetition(
-    wave: Wave, samples: int, side: Literal["after", "before"] = "after", filler: Wave | None = None
-) -> Wave:
+    wave: Waveform, samples: int, side: Literal["after", "before"] = "after", filler: Waveform | None = None
+) -> Waveform:
     """(N,) -> (samples,): the wave whole, filled with its own repetition behind it or in front of it (RespireNet).
 
     Behind comes the head of the repeated filler, in front its tail. The filler is the wave, or the whole cycle if the
@@ -41,7 +40,7 @@ def pad_by_repetition(
     return np.concatenate([wave, repeated[:missing]])
 
 
-def pad_by_reflection(wave: Wave, samples: int) -> Wave:
+def pad_by_reflection(wave: Waveform, samples: int) -> Waveform:
     """(N,) -> (samples,): cut, or continued by its mirror image, again and again if need be (Nguyen & Pernkopf)."""
     if wave.size == 0:
         raise ValueError("an empty wave was given, expected at least one sample")

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rales.audio.band_energy import RATE_HZ, live_channels, to_4_khz
-
-Numbers = NDArray[np.float32]
+from rales.typing import Float32Array
 
 SEGMENT_S = 30.0  # of a recording that is judged by itself, so that talk for a minute does not cost the whole night
 FRAME_S = 0.064
@@ -83,14 +82,14 @@ class Measures(NamedTuple):
     voiced: float
 
 
-def judge_quality(sound: Numbers, rate_hz: int) -> Verdict:
+def judge_quality(sound: Float32Array, rate_hz: int) -> Verdict:
     """(N,) or (N, channels) in -1 to 1 -> Verdict on up to a minute of sound; a longer one goes by `judge_segments`."""
     live = live_channels(channel_variances(sound.reshape(len(sound), -1)))
     return verdict_of_span(list(judge_segments([(sound, rate_hz)], live)), 0.0, len(sound) / rate_hz)
 
 
 def judge_segments(
-    blocks: Iterable[tuple[Numbers, int]], live: Sequence[int] | None = None
+    blocks: Iterable[tuple[Float32Array, int]], live: Sequence[int] | None = None
 ) -> Iterator[QualitySegment]:
     """Consecutive blocks (n, channels) of a recording, their rate, and the channels that are mixed (None: all) -> the
     same stretches of time with a verdict."""
@@ -121,7 +120,7 @@ def segment_index_at(parts: Sequence[QualitySegment], time_s: float) -> int:
     return max(0, bisect_right(parts, time_s, key=lambda part: part.start_s) - 1)
 
 
-def find_missing_sound(wave: Numbers, rate_hz: int) -> Verdict | None:
+def find_missing_sound(wave: Float32Array, rate_hz: int) -> Verdict | None:
     """One cycle (N,) that a person has marked -> why it cannot be judged all the same, None if it can."""
     found = judge_quality(wave, rate_hz)
     return found if found.quality == "no_signal" else None
@@ -191,7 +190,7 @@ def as_percent(share: float) -> str:
 # Measures
 
 
-def measure_quality(sound: Numbers, rate_hz: int, live: Sequence[int] | None = None) -> Measures:
+def measure_quality(sound: Float32Array, rate_hz: int, live: Sequence[int] | None = None) -> Measures:
     """(N,) or (N, channels) float32, and the channels that are mixed (None: all) -> Measures of the mix."""
     channels = np.asarray(sound, dtype=np.float32).reshape(len(sound), -1)
     count = channels.shape[1]
@@ -222,12 +221,12 @@ def measure_quality(sound: Numbers, rate_hz: int, live: Sequence[int] | None = N
     )
 
 
-def channel_variances(channels: Numbers) -> NDArray[np.float64]:
+def channel_variances(channels: Float32Array) -> NDArray[np.float64]:
     """(N, channels) -> (channels,) variances."""
     return np.array([chunked_variance(channel) for channel in channels.T])
 
 
-def chunked_variance(wave: Numbers) -> float:
+def chunked_variance(wave: Float32Array) -> float:
     """(N,) -> its variance, in pieces so that nothing as long as the wave is made."""
     if not len(wave):
         return 0.0
@@ -236,13 +235,13 @@ def chunked_variance(wave: Numbers) -> float:
     return max(0.0, sum(float(piece @ piece) for piece in pieces) / len(wave) - mean**2)
 
 
-def split_into_frames(wave: Numbers, rate_hz: int) -> Numbers:
+def split_into_frames(wave: Float32Array, rate_hz: int) -> Float32Array:
     """(N,) -> (frames, samples), one behind the other; a rest is left out."""
     samples = max(1, round(FRAME_S * rate_hz))
     return wave[: len(wave) // samples * samples].reshape(-1, samples)
 
 
-def clipped_fraction(wave: Numbers) -> float:
+def clipped_fraction(wave: Float32Array) -> float:
     """(N,) -> share of the samples that lie at an end of the wave's range, beside another one that does."""
     if len(wave) < 2:
         return 0.0
@@ -255,7 +254,7 @@ def clipped_fraction(wave: Numbers) -> float:
     return beside / (len(wave) - 1) if high > low else 0.0
 
 
-def hum_fraction(slow: Numbers) -> float:
+def hum_fraction(slow: Float32Array) -> float:
     """(N,) at 4 kHz -> share of the energy at 40 to 2,000 Hz that stands out of its neighbourhood within 1 Hz of the
     multiples of 50 or of 60 Hz; a heart's energy at 50 Hz lies beside the line as well as on it."""
     seconds = slow[: len(slow) // RATE_HZ * RATE_HZ].reshape(-1, RATE_HZ)
@@ -273,7 +272,7 @@ def hum_fraction(slow: Numbers) -> float:
     return float(max(shares))
 
 
-def measure_spectra(frames: Numbers, silent: NDArray[np.bool_]) -> dict[str, float]:
+def measure_spectra(frames: Float32Array, silent: NDArray[np.bool_]) -> dict[str, float]:
     """(frames, 256) at 4 kHz, and which of them are silent -> the measures of the spectrum."""
     count, samples = min(len(frames), len(silent)), frames.shape[1]
     sounding = frames[:count][~silent[:count]]
@@ -292,7 +291,7 @@ def measure_spectra(frames: Numbers, silent: NDArray[np.bool_]) -> dict[str, flo
     }
 
 
-def steadiness_db(energy: Numbers) -> float:
+def steadiness_db(energy: Float32Array) -> float:
     """(frames,) energy of the band that breathing fills -> standard deviation of the level of quarter seconds in dB."""
     apart = 4  # frames of 64 ms
     if len(energy) < SHORTEST_RHYTHM_S / FRAME_S:
@@ -301,7 +300,7 @@ def steadiness_db(energy: Numbers) -> float:
     return float(np.std(10 * np.log10(quarters + 1e-12 * quarters.max() + 1e-30)))
 
 
-def measure_voicing(power: Numbers, bin_hz: float) -> float:
+def measure_voicing(power: Float32Array, bin_hz: float) -> float:
     """(frames, bins) -> how much of the ripple of a frame's spectrum has one spacing between 90 and 450 Hz, as the
     harmonics of a voice have: the 90th percentile of the louder frames. A wheeze is one line or few, and no ripple.
     """

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from rales.audio.filters import band_pass, scale_min_max
 from rales.audio.logmel import MelPower, htk_mel_filters, slaney_mel_filters, triangular_filters
 from rales.audio.magma_colours import decode_magma_colours
-
-Wave = NDArray[np.float32]
+from rales.typing import Waveform
 
 AXIS_CORNER_HZ = 65.4  # C2: librosa's log axis is linear below it
 DRAWN = (480, 640)  # height and width of the figures that LungRN+NL and LungAttn saved and read back
@@ -23,7 +22,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def lungrn_image(wave: Wave, rate_hz: int, *, remove_mean: bool = True, size: int = 128) -> Tensor:
+def lungrn_image(wave: Waveform, rate_hz: int, *, remove_mean: bool = True, size: int = 128) -> Tensor:
     """One cycle (N,) of any length at its native rate -> (1, size, size) in [0, 1]; LungRN+NL.
 
     Min-max, band-pass 1 to 4000 Hz above 4 kHz, STFT of 20 ms every 10 ms in dB, lower half of the bins (at 4 kHz all),
@@ -40,7 +39,7 @@ def lungrn_image(wave: Wave, rate_hz: int, *, remove_mean: bool = True, size: in
     return draw_spectrogram(decibel[:, :kept], top_hz=11025, size=size)[0]
 
 
-def lungattn_waveform(wave: Wave, rate_hz: int, *, remove_mean: bool = True) -> Wave:
+def lungattn_waveform(wave: Waveform, rate_hz: int, *, remove_mean: bool = True) -> Waveform:
     """One cycle (N,) -> (N,): min-max, and above 4 kHz a band-pass of 50 to 2000 Hz; what LungAttn decomposes.
 
     Without the filter the constant of min-max is removed (our correction; `remove_mean=False` keeps it).
@@ -51,7 +50,7 @@ def lungattn_waveform(wave: Wave, rate_hz: int, *, remove_mean: bool = True) -> 
     return np.asarray(wave - wave.mean(), dtype=np.float32) if remove_mean else wave
 
 
-def lungattn_image(high: Wave, low: Wave, rest: Wave, rate_hz: int, *, size: int = 224) -> Tensor:
+def lungattn_image(high: Waveform, low: Waveform, rest: Waveform, rate_hz: int, *, size: int = 224) -> Tensor:
     """High-Q, low-Q and residual part (N,) of one cycle -> (3, size, size) in [0, 1]; LungAttn.
 
     Channels: low-Q under 20 ms windows, high-Q under 80 ms, residual under 200 ms, each up to 2 kHz, in dB re its own

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Waves = NDArray[np.floating]  # (B, N)
+from rales.typing import RealArray
 
 
 class Subband(NamedTuple):
@@ -31,7 +31,7 @@ class Wavelets(NamedTuple):
     stages: int
 
 
-def forward_tqwt(wave: Waves, wavelets: Wavelets) -> list[Waves]:
+def forward_tqwt(wave: RealArray, wavelets: Wavelets) -> list[RealArray]:
     """(B, N) -> J + 1 subbands (B, N_j), from the highest band to the low-pass rest. Raises as `plan_subbands` does."""
     from scipy import fft
 
@@ -42,7 +42,7 @@ def forward_tqwt(wave: Waves, wavelets: Wavelets) -> list[Waves]:
     ]
 
 
-def inverse_tqwt(coefficients: list[Waves], samples: int, wavelets: Wavelets) -> Waves:
+def inverse_tqwt(coefficients: list[RealArray], samples: int, wavelets: Wavelets) -> RealArray:
     """Subbands of `forward_tqwt` -> wave (B, samples); the filters' squares sum to 1, so it is the adjoint and the
     inverse."""
     from scipy import fft

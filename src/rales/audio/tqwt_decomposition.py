@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rales.audio.tqwt import Wavelets, Waves, inverse_tqwt, plan_subbands, wavelet_norms
+from rales.audio.tqwt import Wavelets, inverse_tqwt, plan_subbands, wavelet_norms
+from rales.typing import RealArray, Waveform
 
 HIGH_Q = Wavelets(q=4, redundancy=3, stages=30)
 LOW_Q = Wavelets(q=1, redundancy=3, stages=10)
 LEAST_SAMPLES = 1464  # 30 stages at Q = 4 need as many; 24 cycles of the database are shorter at 4 kHz
 CYCLES_AT_ONCE = 64
 
-Wave = NDArray[np.float32]
 
-
-def decompose_cycles_dual_q(waves: Sequence[Wave], *, iterations: int = 100) -> list[tuple[Wave, Wave, Wave]]:
+def decompose_cycles_dual_q(
+    waves: Sequence[Waveform], *, iterations: int = 100
+) -> list[tuple[Waveform, Waveform, Waveform]]:
     """Cycles (N_i,) at 4 kHz -> their high-Q, low-Q and residual parts, as long as the cycles; float32 throughout.
 
     Each is continued by its reflection to `padded_length` and cut back afterwards (LungAttn appends one zero to an odd
@@ -29,7 +30,7 @@ def decompose_cycles_dual_q(waves: Sequence[Wave], *, iterations: int = 100) -> 
     does not depend on the others.
     """
     padded = [padded_length(wave.size) for wave in waves]
-    parts: list[tuple[Wave, Wave, Wave]] = [()] * len(waves)  # type: ignore[list-item]
+    parts: list[tuple[Waveform, Waveform, Waveform]] = [()] * len(waves)  # type: ignore[list-item]
     for samples, of_one_length in groupby(sorted(range(len(waves)), key=padded.__getitem__), key=padded.__getitem__):
         numbers = list(of_one_length)
         for first in range(0, len(numbers), CYCLES_AT_ONCE):
@@ -80,14 +81,14 @@ def prime_factors(number: int) -> list[int]:
 
 
 def decompose_dual_q(
-    wave: Waves,
+    wave: RealArray,
     high: Wavelets = HIGH_Q,
     low: Wavelets = LOW_Q,
     *,
     penalty: float = 0.1,
     mu: float = 0.1,
     iterations: int = 100,
-) -> tuple[Waves, Waves, Waves]:
+) -> tuple[RealArray, RealArray, RealArray]:
     """(B, N) -> high-Q part, low-Q part and residual, each (B, N), adding up to the wave. Raises as `plan_subbands`
     does.
 
@@ -113,7 +114,7 @@ def decompose_dual_q(
 
     spectrum = fft.rfft(wave, norm="ortho").view(kind)  # (B, N + 2)
     rest = spectrum  # of c; w starts as tqwt(x), d and u as 0
-    u: list[Waves] = []
+    u: list[RealArray] = []
     for iteration in range(iterations + 1):
         coming = spectrum.copy()
         for j, (band, weight, stretch, threshold) in enumerate(zip(bands, weights, stretches, thresholds, strict=True)):
@@ -140,6 +141,6 @@ def decompose_dual_q(
     return high_part, low_part, wave - high_part - low_part
 
 
-def _torch_irfft(spectrum: NDArray[np.complexfloating], samples: int) -> Waves:
-    wave: Waves = torch.fft.irfft(torch.from_numpy(spectrum), n=samples, norm="forward").numpy()
+def _torch_irfft(spectrum: NDArray[np.complexfloating], samples: int) -> RealArray:
+    wave: RealArray = torch.fft.irfft(torch.from_numpy(spectrum), n=samples, norm="forward").numpy()
     return wave

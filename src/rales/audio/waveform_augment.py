@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rales.audio.spectrogram_images import warp_hz
-
-Wave = NDArray[np.float32]
-Numbers = NDArray[np.int64]
+from rales.typing import IntArray, Waveform
 
 # RespireNet's joins: class of the result -> (share, class of the first cycle, class of the second).
 JOINS: dict[int, tuple[tuple[float, int, int], ...]] = {
@@ -25,7 +23,7 @@ JOINS: dict[int, tuple[tuple[float, int, int], ...]] = {
 }
 
 
-def concatenation_pairs(labels: Sequence[int] | Numbers, scale: float, random: np.random.Generator) -> Numbers:
+def concatenation_pairs(labels: Sequence[int] | IntArray, scale: float, random: np.random.Generator) -> IntArray:
     """(N,) classes -> (n, 3): first cycle, second cycle, class of the two in a row (RespireNet's CBA).
 
     As many as raise every class to `scale` times the number of normal cycles. A join whose classes have no cycle is
@@ -47,11 +45,11 @@ def concatenation_pairs(labels: Sequence[int] | Numbers, scale: float, random: n
 
 
 def domain_pairs(
-    labels: Sequence[int] | Numbers,
+    labels: Sequence[int] | IntArray,
     domains: Sequence[str] | NDArray[np.object_],
-    wanted: Sequence[int] | Numbers,
+    wanted: Sequence[int] | IntArray,
     random: np.random.Generator,
-) -> Numbers:
+) -> IntArray:
     """(N,) classes and devices, (n,) wanted classes -> (n, 2): cycles of two devices whose union is the wanted class.
 
     Crackles and wheezes add up (classes as two bits). A class that no two devices can make gives -1, -1. Part of our
@@ -70,7 +68,7 @@ def domain_pairs(
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
-def splice_waveforms(first: Wave, second: Wave, ratio: float, fade_samples: int) -> Wave:
+def splice_waveforms(first: Waveform, second: Waveform, ratio: float, fade_samples: int) -> Waveform:
     """(N,), (M,) -> the first `ratio` of one and the last 1 - ratio of the other, with a linear cross-fade between.
 
     RECONSTRUCTION of Wang & Wang: ratio ~ U(0.3, 0.7), 50 ms (200 samples at 4 kHz).
@@ -82,7 +80,7 @@ def splice_waveforms(first: Wave, second: Wave, ratio: float, fade_samples: int)
     return np.concatenate([head[: head.size - fade_samples], middle, tail[fade_samples:]])
 
 
-def augment_one_of_five(wave: Wave, rate_hz: int, random: np.random.Generator) -> Wave:
+def augment_one_of_five(wave: Waveform, rate_hz: int, random: np.random.Generator) -> Waveform:
     """(N,) -> (M,): noise, speed, loudness, vocal tract or pitch, each as likely (RespireNet).
 
     Speed 0.5 to 2 changes the length, so the caller pads again. Noise has the standard deviation 1 / sqrt(length of the

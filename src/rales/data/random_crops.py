@@ -12,22 +12,19 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rales.audio import io
 from rales.audio.open_audio import NoRoom
 from rales.data.corpus import Corpus
 from rales.data.prefetch import prefetch_ahead
+from rales.typing import IntArray, Waveform
 
 ORDER, CROP, NOISE, NOISE_CHOICE, STATISTICS = 1, 2, 3, 4, 5  # streams of random numbers
 SILENT_TRIES = 4
 BROKEN_IN_A_ROW = 100
 LONG_S = 3600.0
 AHEAD = 3  # pieces of batches read while one is worked on
-
-Wave = NDArray[np.float32]
-Items = NDArray[np.int64]
 
 
 class UnusableRecording(ValueError):
@@ -37,7 +34,7 @@ class UnusableRecording(ValueError):
 class Crop(NamedTuple):
     """One crop of a batch, and the sentences about the recordings it was to come from."""
 
-    wave: Wave
+    wave: Waveform
     notes: list[dict[str, str]]
 
 
@@ -102,7 +99,7 @@ class CropDataset:
             f"({notes[-1]['why'] if notes else 'see the notes before'}); check the collection"
         )
 
-    def cut(self, path: str, random: np.random.Generator) -> tuple[Wave, float]:
+    def cut(self, path: str, random: np.random.Generator) -> tuple[Waveform, float]:
         """File -> (samples,) drawn from it, and its length in seconds; only that stretch of the file is read."""
         try:
             facts = io.read_audio_info(path)
@@ -126,7 +123,7 @@ class CropDataset:
                 return self.whole(sound, facts.rate_hz), facts.duration_s
         raise UnusableRecording(f"{path}: digital silence, every sample is zero")
 
-    def whole(self, sound: Wave, native_hz: int) -> Wave:
+    def whole(self, sound: Waveform, native_hz: int) -> Waveform:
         """Stretch of a recording at its own rate -> (samples,)."""
         sound = io.resample_waveform(sound, native_hz, to_hz=self.rate_hz)[: self.samples]
         if self.pad == "repeat":
@@ -134,14 +131,14 @@ class CropDataset:
         return np.pad(sound, (0, self.samples - len(sound)))
 
 
-def read_frames(path: str, begin: int, end: int, native_hz: int) -> Wave:
+def read_frames(path: str, begin: int, end: int, native_hz: int) -> Waveform:
     """File and frames of it -> that stretch, up to the end of the file."""
     # half a frame more keeps the file's own numbers through the division
     sound, _ = io.read_waveform(path, (begin + 0.5) / native_hz if begin else 0.0, (end + 0.5) / native_hz)
     return sound
 
 
-def epoch_order(items: int, *, seed: int, epoch: int) -> Items:
+def epoch_order(items: int, *, seed: int, epoch: int) -> IntArray:
     """Number of items -> their order in an epoch, which only (seed, epoch) decide."""
     return np.random.default_rng([ORDER, seed, epoch]).permutation(items)
 

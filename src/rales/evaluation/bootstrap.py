@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rales.evaluation.metrics import as_labels, as_probabilities
+from rales.typing import FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Floats = NDArray[np.float64]
 
 FIGURES: Final = ("specificity", "sensitivity", "score")
 MIN_TEMPERATURE: Final = 0.01
@@ -181,7 +181,7 @@ def fit_temperature(logits: ArrayLike, true: ArrayLike) -> float:
     return exp(brentq(slope, low, high, xtol=1e-10))
 
 
-def apply_temperature(probabilities: ArrayLike, temperature: float) -> Floats:
+def apply_temperature(probabilities: ArrayLike, temperature: float) -> FloatArray:
     """(N, 4) probabilities -> (N, 4) softmax(log p / T); the order of the classes, hence the prediction, is kept."""
     if not temperature > 0:
         raise ValueError(f"temperature {temperature}, expected a number above 0 (1 changes nothing)")
@@ -218,7 +218,7 @@ def _counts_per_unit(
 
 def _bootstrap_t(
     rows: NDArray[np.int64], resamples: int, seed: int | np.random.Generator
-) -> tuple[Floats, Floats, Floats]:
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """(U, 4) rows -> figures (3,), their standard errors (3,), |deviation| / error of the resamples (R, 3)."""
     if resamples < 1:
         raise ValueError(f"{resamples} resamples, expected at least 1 (10,000 for a report)")
@@ -237,7 +237,7 @@ def _bootstrap_t(
     return estimate, standard_error, _safe_ratio(np.abs(estimates - estimate), standard_errors)
 
 
-def _scores_and_errors(sums: Floats, units: int) -> tuple[Floats, Floats]:
+def _scores_and_errors(sums: FloatArray, units: int) -> tuple[FloatArray, FloatArray]:
     """(..., 20) sums of rows and of their products -> figures (..., 3) and linearised standard errors (..., 3)."""
     right, total = sums[..., [0, 2]], sums[..., [1, 3]]
     ratio = _safe_ratio(right, total)
@@ -261,7 +261,7 @@ def _observed_statistic(difference: float, standard_error: float) -> float:
     return abs(difference) / standard_error
 
 
-def _half_width(deviations: Floats, standard_error: float, units: int, level: float) -> float:
+def _half_width(deviations: FloatArray, standard_error: float, units: int, level: float) -> float:
     from scipy.special import stdtrit
 
     if not 0 < level < 1:
@@ -274,7 +274,7 @@ def _half_width(deviations: Floats, standard_error: float, units: int, level: fl
     return float(standard_error * max(resampled, stdtrit(units - 1, (1 + level) / 2)))
 
 
-def _safe_ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
+def _safe_ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> FloatArray:
     ratio = np.full(denominator.shape, nan)
     np.divide(numerator, denominator, out=ratio, where=denominator > 0)
     return ratio

@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rales.labels import CLASSES
+from rales.typing import FloatArray, IntArray
 
 CURVE_POINTS: Final = 200
-
-Floats = NDArray[np.float64]
-Labels = NDArray[np.int64]
 
 
 def icbhi_scores(confusion: ArrayLike) -> dict[str, float]:
@@ -37,7 +35,7 @@ def two_class_scores(confusion: ArrayLike) -> dict[str, float]:
     return _score_fractions(counts[0, 0], counts[0].sum(), counts[1:, 1:].sum(), counts[1:].sum())
 
 
-def confusion_matrix(true: ArrayLike, predicted: ArrayLike, classes: int = 4) -> Labels:
+def confusion_matrix(true: ArrayLike, predicted: ArrayLike, classes: int = 4) -> IntArray:
     """(N,), (N,) class numbers -> (classes, classes) counts, rows true."""
     rows = as_labels(true, name="true", classes=classes)
     columns = as_labels(predicted, name="predicted", classes=classes)
@@ -119,7 +117,7 @@ def scores_at_threshold(true: ArrayLike, probabilities: ArrayLike, threshold: fl
     return icbhi_scores(confusion_matrix(labels, predict_at_threshold(p, threshold)))
 
 
-def predict_at_threshold(probabilities: Floats, threshold: float | None) -> Labels:
+def predict_at_threshold(probabilities: FloatArray, threshold: float | None) -> IntArray:
     """(N, 4) probabilities -> (N,) classes: normal from the threshold on, else the most probable of the others; without
     a threshold the most probable of all."""
     if threshold is None:
@@ -148,7 +146,7 @@ def metrics_by_group(
     }
 
 
-def as_labels(values: ArrayLike, name: str, classes: int = 4) -> Labels:
+def as_labels(values: ArrayLike, name: str, classes: int = 4) -> IntArray:
     """Class numbers of any integer-valued kind -> (N,) int64; ValueError names what is not a class number."""
     found = np.asarray(values)
     if found.size == 0:
@@ -163,7 +161,7 @@ def as_labels(values: ArrayLike, name: str, classes: int = 4) -> Labels:
     return found.astype(np.int64)
 
 
-def as_probabilities(values: ArrayLike) -> Floats:
+def as_probabilities(values: ArrayLike) -> FloatArray:
     """Class probabilities of any float kind -> (N, 4) float64; ValueError for logits, NaN or a wrong shape."""
     p = np.asarray(values, dtype=np.float64)
     if p.ndim != 2 or p.shape[1] != len(CLASSES):
@@ -185,7 +183,7 @@ def _score_fractions(normal_right: float, normals: float, abnormal_right: float,
     return {"specificity": specificity, "sensitivity": sensitivity, "score": (specificity + sensitivity) / 2}
 
 
-def _as_counts(confusion: ArrayLike) -> Floats:
+def _as_counts(confusion: ArrayLike) -> FloatArray:
     counts = np.asarray(confusion, dtype=np.float64)
     if counts.shape != (4, 4):
         raise ValueError(f"confusion matrix of shape {counts.shape}, expected (4, 4) with rows true: {CLASSES}")
@@ -194,7 +192,7 @@ def _as_counts(confusion: ArrayLike) -> Floats:
     return counts
 
 
-def _as_cycles(true: ArrayLike, probabilities: ArrayLike) -> tuple[Labels, Floats]:
+def _as_cycles(true: ArrayLike, probabilities: ArrayLike) -> tuple[IntArray, FloatArray]:
     labels, p = as_labels(true, name="true"), as_probabilities(probabilities)
     if len(labels) != len(p):
         raise ValueError(f"{len(labels)} true classes and {len(p)} rows of probabilities; give one of each per cycle")
@@ -203,7 +201,7 @@ def _as_cycles(true: ArrayLike, probabilities: ArrayLike) -> tuple[Labels, Float
     return labels, p
 
 
-def _detection_metrics(present: NDArray[np.bool_], probability: Floats) -> dict[str, float]:
+def _detection_metrics(present: NDArray[np.bool_], probability: FloatArray) -> dict[str, float]:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     both_kinds = present.any() and not present.all()
@@ -213,7 +211,7 @@ def _detection_metrics(present: NDArray[np.bool_], probability: Floats) -> dict[
     }
 
 
-def _sp_se(labels: Labels, p: Floats) -> tuple[Floats, Floats, Floats]:
+def _sp_se(labels: IntArray, p: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """(N,), (N, 4) -> all distinct thresholds for "normal", ascending, and specificity and sensitivity at each (K,).
 
     The last threshold lies above every p_normal: there nothing is called normal.
@@ -223,7 +221,7 @@ def _sp_se(labels: Labels, p: Floats) -> tuple[Floats, Floats, Floats]:
     normal = labels == 0
     right_if_below = ~normal & (1 + p[:, 1:].argmax(axis=1) == labels)
 
-    def below(chosen: NDArray[np.bool_]) -> Floats:
+    def below(chosen: NDArray[np.bool_]) -> FloatArray:
         return np.append(0, np.bincount(place[chosen], minlength=len(distinct)).cumsum()).astype(np.float64)
 
     normals, abnormals = normal.sum(), (~normal).sum()

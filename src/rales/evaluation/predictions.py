@@ -12,11 +12,10 @@ from rales.errors import UsageError
 from rales.evaluation import bootstrap
 from rales.evaluation.metrics import compute_metrics, normal_threshold, predict_at_threshold, scores_at_threshold
 from rales.labels import CLASSES
+from rales.typing import IntArray, Probabilities
 
 NOTICE = "Research tool, not a diagnosis."
 FIGURES = ("specificity", "sensitivity", "score")
-Probabilities = NDArray[np.float64]
-Labels = NDArray[np.int64]
 
 
 def pool_cycle_logits(rows: pd.DataFrame, logits: NDArray[np.float32]) -> tuple[pd.DataFrame, NDArray[np.float32]]:
@@ -201,7 +200,7 @@ def is_whole_database(table: pd.DataFrame) -> bool:
     return bool(table["recording"].nunique() == 920 and len(table) == 6898)
 
 
-def metrics_from_validation(true: dict[str, Labels], scored: dict[str, Probabilities]) -> dict[str, Any]:
+def metrics_from_validation(true: dict[str, IntArray], scored: dict[str, Probabilities]) -> dict[str, Any]:
     """Classes and probabilities of validation and test cycles -> the figures of the validation cycles, and what may be
     tuned on them without looking at the test set: the threshold for "normal", the temperature of the probabilities."""
     figures = compute_metrics(true["validation"], scored["validation"])
@@ -213,7 +212,7 @@ def metrics_from_validation(true: dict[str, Labels], scored: dict[str, Probabili
     }
 
 
-def calibrated_metrics(true: dict[str, Labels], scored: dict[str, Probabilities]) -> dict[str, float]:
+def calibrated_metrics(true: dict[str, IntArray], scored: dict[str, Probabilities]) -> dict[str, float]:
     """Classes and probabilities of validation and test cycles -> temperature fitted on the validation patients, and the
     calibration error and log loss of the test cycles with and without it; no label changes (Guo et al. 2017)."""
     temperature = fit_probability_temperature(true["validation"], scored["validation"])
@@ -227,12 +226,12 @@ def calibrated_metrics(true: dict[str, Labels], scored: dict[str, Probabilities]
     }
 
 
-def fit_probability_temperature(true: Labels, probabilities: Probabilities) -> float:
+def fit_probability_temperature(true: IntArray, probabilities: Probabilities) -> float:
     logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
     return bootstrap.fit_temperature(logits, true)
 
 
-def fit_calibration(true: Labels, probabilities: Probabilities, patients: int) -> dict[str, Any]:
+def fit_calibration(true: IntArray, probabilities: Probabilities, patients: int) -> dict[str, Any]:
     """Classes and probabilities of the validation cycles -> what a checkpoint keeps for prediction: the temperature,
     and the threshold for "normal" of the probabilities at that temperature (None if one kind of cycle is missing)."""
     temperature = fit_probability_temperature(true, probabilities)
@@ -243,13 +242,13 @@ def fit_calibration(true: Labels, probabilities: Probabilities, patients: int) -
     return {"temperature": temperature, "threshold": threshold, "cycles": len(true), "patients": patients}
 
 
-def log_loss(true: Labels, probabilities: Probabilities) -> float:
+def log_loss(true: IntArray, probabilities: Probabilities) -> float:
     """(N,) classes, (N, classes) probabilities -> mean of -log p of the true class."""
     p = probabilities[np.arange(len(true)), true]
     return float(-np.log(np.maximum(p, np.finfo(np.float64).tiny)).mean())
 
 
-def thresholded_metrics(true: dict[str, Labels], scored: dict[str, Probabilities]) -> dict[str, Any]:
+def thresholded_metrics(true: dict[str, IntArray], scored: dict[str, Probabilities]) -> dict[str, Any]:
     """Classes and probabilities of validation and test cycles -> test figures at the threshold for "normal" that suits
     the validation patients best."""
     try:

@@ -27,7 +27,7 @@ from rales.data.prefetch import prefetch_ahead
 from rales.errors import UsageError
 from rales.evaluation import predictions
 from rales.evaluation.metrics import metrics_by_group
-from rales.evaluation.predictions import NOTICE, Decision, Probabilities
+from rales.evaluation.predictions import NOTICE, Decision
 from rales.files.csv_cells import make_encodable, one_line
 from rales.inference import audio_reader
 from rales.inference.audio_reader import Cycles, Piece, Waves
@@ -45,6 +45,7 @@ from rales.progress import progress_bar
 from rales.recipes.registry import rebuild_recipe
 from rales.training import finetune, run_folder
 from rales.training.distributed import pick
+from rales.typing import Probabilities
 
 BATCH = 32  # cycles scored at once; no answer depends on it but with audio.scope=batch, where the run says how many
 CHUNK = 4096  # rows of a table that is handed on

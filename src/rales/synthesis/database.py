@@ -19,7 +19,8 @@ from rales.files.atomic import (
     unfinished_folders,
 )
 from rales.parallel import run_in_processes
-from rales.synthesis.simulator import CUTOFF_HZ, Array, Chest, simulate_recording
+from rales.synthesis.simulator import CUTOFF_HZ, Chest, simulate_recording
+from rales.typing import FloatArray
 
 TABLES = (
     "ICBHI_challenge_train_test.txt",
@@ -158,7 +159,7 @@ class Patient:
     bits: int
     breath_s: float
     chest: Chest
-    mix: Array  # (4,) shares of normal, crackle, wheeze and both
+    mix: FloatArray  # (4,) shares of normal, crackle, wheeze and both
 
 
 @dataclass(frozen=True, eq=False)  # so that it can be counted as a task: arrays have no hash
@@ -170,7 +171,7 @@ class RecordingPlan:
     location: str
     split: str
     duration_s: float
-    breaths: Array  # (n, 3) start, turn to expiration, end in s
+    breaths: FloatArray  # (n, 3) start, turn to expiration, end in s
     labels: NDArray[np.int_]  # (n,) 0 normal, 1 crackle, 2 wheeze, 3 both
     seed: np.random.SeedSequence
 
@@ -246,7 +247,7 @@ def _draw_patient(number: int, diagnosis: str, rng: np.random.Generator) -> Pati
     )
 
 
-def _draw_fractions_around(shares: Array, likeness: float, rng: np.random.Generator) -> Array:
+def _draw_fractions_around(shares: FloatArray, likeness: float, rng: np.random.Generator) -> FloatArray:
     """Shares (4,) -> shares of one member (4,), the nearer the greater `likeness`; the mean over members is kept."""
     return rng.dirichlet(likeness * shares + 1e-3)
 
@@ -289,7 +290,9 @@ def _recordings_of(
     return plans
 
 
-def _draw_breaths(person: Patient, duration_s: tuple[float, float], rng: np.random.Generator) -> tuple[float, Array]:
+def _draw_breaths(
+    person: Patient, duration_s: tuple[float, float], rng: np.random.Generator
+) -> tuple[float, FloatArray]:
     """Person -> length of a recording in s, breaths (n, 3): one after the other without a gap, rounded as annotated."""
     low_s, high_s = duration_s
     length_s = round(float(low_s * (high_s / low_s) ** rng.beta(2.2, 4.8)), 3)

@@ -25,14 +25,13 @@ from rales.files.atomic import atomic_write, remove_abandoned
 from rales.labels import CLASSES
 from rales.progress import progress_bar
 from rales.synthesis import simulator
+from rales.typing import FloatArray
 
 CLASS_FRACTIONS = (0.5, 0.2, 0.2, 0.1)  # of the classes among the breaths that are made
 LOUDNESS_DB = (-6.0, 3.0)  # of what is laid over, against the simulator's usual level above the breath around it
 TURBULENCE = 0.25  # of all breaths have a band of noise, which is no wheeze
 CLICKS = 0.2  # of all breaths have knocks on the stethoscope, which are no crackles
 SHORTEST_S = 0.3  # a shorter breath stays as it is and gives no row
-
-Array = NDArray[np.float64]
 
 
 def mix_events_into_cycles(
@@ -86,8 +85,8 @@ def make_variant(rows: pd.DataFrame, out: Path, number: int, seed: int) -> pd.Da
 
 
 def mix_events(
-    real: Array, spans: Sequence[tuple[float, float]], chosen: NDArray[Any], rng: np.random.Generator
-) -> Array:
+    real: FloatArray, spans: Sequence[tuple[float, float]], chosen: NDArray[Any], rng: np.random.Generator
+) -> FloatArray:
     """Recording (N,) at 8 kHz, its breaths in s and their classes -> (N,) within +-1."""
     sound = real.copy()
     for (start_s, end_s), label in zip(spans, chosen, strict=True):
@@ -104,7 +103,7 @@ def mix_events(
     return sound / max(1.0, float(np.abs(sound).max()))
 
 
-def add_clicks(sound: Array, background: Array, breath: Array, rng: np.random.Generator) -> None:
+def add_clicks(sound: FloatArray, background: FloatArray, breath: FloatArray, rng: np.random.Generator) -> None:
     """Put one to three knocks into `sound`, in place."""
     start_s, _, end_s = breath
     inside = background[int(start_s * simulator.RATE_HZ) : int(end_s * simulator.RATE_HZ)]

@@ -13,7 +13,7 @@ import soxr
 from numpy.typing import NDArray
 from scipy import signal
 
-Array = NDArray[np.float64]
+from rales.typing import FloatArray
 
 RATE_HZ = 8000  # the chest wall passes next to nothing above 2 kHz; faster recordings are resampled from this
 CRACKLE_PEAK = 9.0  # median peak over the RMS of the 150-1500 Hz noise around it; the noise alone reaches about 4
@@ -62,7 +62,7 @@ DEVICES = {
 
 
 def simulate_recording(
-    breaths: Array,
+    breaths: FloatArray,
     crackle: NDArray[np.bool_],
     wheeze: NDArray[np.bool_],
     *,
@@ -72,7 +72,7 @@ def simulate_recording(
     duration_s: float,
     rate_hz: int,
     rng: np.random.Generator,
-) -> Array:
+) -> FloatArray:
     """Breaths (n, 3) as start, turn to expiration and end in s, flags (n,) -> wave (duration x rate,) within +-1."""
     samples = int(duration_s * RATE_HZ) + 8
     sound = simulate_vesicular_noise(simulate_airflow(breaths, samples, rng), CUTOFF_HZ[location] * chest.cutoff, rng)
@@ -93,7 +93,7 @@ def simulate_recording(
 # Breath noise
 
 
-def simulate_airflow(breaths: Array, samples: int, rng: np.random.Generator) -> Array:
+def simulate_airflow(breaths: FloatArray, samples: int, rng: np.random.Generator) -> FloatArray:
     """Breaths (n, 3) in s -> flow (samples,): a half sine in, an early peak and slow fall out (negative), pauses zero.
 
     Peak flow is about 1 in inspiration; what is breathed in comes out again, so a longer expiration is a weaker one.
@@ -109,7 +109,7 @@ def simulate_airflow(breaths: Array, samples: int, rng: np.random.Generator) -> 
     return np.asarray(flow, dtype=np.float64)
 
 
-def simulate_vesicular_noise(flow: Array, cutoff_hz: float, rng: np.random.Generator) -> Array:
+def simulate_vesicular_noise(flow: FloatArray, cutoff_hz: float, rng: np.random.Generator) -> FloatArray:
     """Flow (samples,) -> breath noise (samples,): falls 12 dB per octave above a cut-off that moves up with the flow.
 
     Amplitude goes with flow to the power 1.66, more steeply at high frequencies, and inspiration is 2.2 times louder
@@ -122,7 +122,7 @@ def simulate_vesicular_noise(flow: Array, cutoff_hz: float, rng: np.random.Gener
     return loudness * (dull + rng.lognormal(-0.7, 0.4) * sharp)
 
 
-def band_noise(samples: int, band_hz: tuple[float, float], rng: np.random.Generator, order: int = 2) -> Array:
+def band_noise(samples: int, band_hz: tuple[float, float], rng: np.random.Generator, order: int = 2) -> FloatArray:
     """Gaussian noise (samples,) of RMS 1 between two frequencies, falling 6 dB per octave and order outside."""
     sos = signal.butter(order, band_hz, "bandpass", fs=RATE_HZ, output="sos")
     wave = signal.sosfilt(sos, rng.standard_normal(samples))
@@ -132,7 +132,7 @@ def band_noise(samples: int, band_hz: tuple[float, float], rng: np.random.Genera
 # Adventitious sounds
 
 
-def crackle_wave(two_cycle_s: float, deflection_s: float, rate_hz: float = RATE_HZ) -> Array:
+def crackle_wave(two_cycle_s: float, deflection_s: float, rate_hz: float = RATE_HZ) -> FloatArray:
     """Two-cycle duration and initial deflection width in s -> one crackle (two_cycle x rate,), peak 1.
 
     Two cycles of a sine whose period grows, under a skewed bell, for t from 0 to 1: sin(4 pi t^a) times
@@ -145,7 +145,9 @@ def crackle_wave(two_cycle_s: float, deflection_s: float, rate_hz: float = RATE_
     return np.asarray(wave / np.abs(wave).max(), dtype=np.float64)
 
 
-def add_crackles(sound: Array, background: Array, breath: Array, chest: Chest, rng: np.random.Generator) -> None:
+def add_crackles(
+    sound: FloatArray, background: FloatArray, breath: FloatArray, chest: Chest, rng: np.random.Generator
+) -> None:
     """Put the crackles of one breath into `sound`, in place.
 
     Fine ones: many, late in inspiration, two-cycle duration about 5 ms and initial deflection 0.7 ms. Coarse ones: few,
@@ -170,7 +172,9 @@ def add_crackles(sound: Array, background: Array, breath: Array, chest: Chest, r
         add_in_place(sound, at, (-peak if downwards else peak) * wave)
 
 
-def add_wheeze(sound: Array, background: Array, breath: Array, chest: Chest, rng: np.random.Generator) -> None:
+def add_wheeze(
+    sound: FloatArray, background: FloatArray, breath: FloatArray, chest: Chest, rng: np.random.Generator
+) -> None:
     """Put one wheeze of one or several voices into `sound`, in place: at least 0.12 s, mostly in expiration.
 
     Airway walls flutter at 100 to 1000 Hz for more than 100 ms with a few harmonics (Sovijärvi et al., Eur Respir Rev
@@ -191,7 +195,7 @@ def add_wheeze(sound: Array, background: Array, breath: Array, chest: Chest, rng
         )
 
 
-def add_turbulence(sound: Array, background: Array, breath: Array, rng: np.random.Generator) -> None:
+def add_turbulence(sound: FloatArray, background: FloatArray, breath: FloatArray, rng: np.random.Generator) -> None:
     """Put a band of noise into `sound`, in place: flow through a narrow place as loud and long as a wheeze, no line.
 
     Every class has it, so that a bump in the mean spectrum is no sign of a wheeze.
@@ -205,7 +209,7 @@ def add_turbulence(sound: Array, background: Array, breath: Array, rng: np.rando
     add_in_place(sound, at, level * swell_envelope(samples, rng) * hiss)
 
 
-def gliding_tone(centre_hz: float, samples: int, rng: np.random.Generator) -> Array:
+def gliding_tone(centre_hz: float, samples: int, rng: np.random.Generator) -> FloatArray:
     """A gliding, slightly trembling tone (samples,) with two weaker harmonics, amplitude about 1."""
     t = np.linspace(0, 1, samples)
     glide = rng.normal(0, 0.2) * (t - 0.5) + rng.normal(0, 0.07) * np.sin(np.pi * t)
@@ -215,13 +219,13 @@ def gliding_tone(centre_hz: float, samples: int, rng: np.random.Generator) -> Ar
     return np.asarray(np.sin(phase) + second * np.sin(2 * phase) + third * np.sin(3 * phase), dtype=np.float64)
 
 
-def swell_envelope(samples: int, rng: np.random.Generator) -> Array:
+def swell_envelope(samples: int, rng: np.random.Generator) -> FloatArray:
     """Envelope (samples,) of a sound that comes and goes: soft ends, slow change between."""
     change = np.exp(rng.normal(0, 0.3) * np.linspace(-1, 1, samples))
     return np.asarray(signal.windows.tukey(samples, rng.uniform(0.3, 0.7)) * change, dtype=np.float64)
 
 
-def draw_position(breath: Array, rng: np.random.Generator, shortest_s: float) -> tuple[int, int]:
+def draw_position(breath: FloatArray, rng: np.random.Generator, shortest_s: float) -> tuple[int, int]:
     """Breath (3,) in s -> first sample and length of a long sound, three times in four in expiration."""
     start, turn, end = breath
     begin, stop = (turn, end) if rng.random() < 0.75 else (start, turn)
@@ -233,7 +237,7 @@ def draw_position(breath: Array, rng: np.random.Generator, shortest_s: float) ->
 # Everything else that a stethoscope hears
 
 
-def simulate_heart(samples: int, rate_hz: float, rng: np.random.Generator) -> Array:
+def simulate_heart(samples: int, rate_hz: float, rng: np.random.Generator) -> FloatArray:
     """Heart rate -> first and second heart sounds (samples,), peak about 5.
 
     Damped sines of 50 and 150 Hz (Chen, Durand & Guo, Med Biol Eng Comput 35:306, 1997); the second sound is shorter
@@ -253,19 +257,19 @@ def simulate_heart(samples: int, rate_hz: float, rng: np.random.Generator) -> Ar
     return wave
 
 
-def damped_sine(t: Array, hz: float, decay_s: float) -> Array:
+def damped_sine(t: FloatArray, hz: float, decay_s: float) -> FloatArray:
     """Times in s -> a sine that starts at 0 and dies away."""
     return np.asarray(np.sin(2 * np.pi * hz * t) * np.exp(-t / decay_s), dtype=np.float64)
 
 
-def simulate_room_noise(samples: int, rumble: float, rng: np.random.Generator) -> Array:
+def simulate_room_noise(samples: int, rumble: float, rng: np.random.Generator) -> FloatArray:
     """Noise (samples,) that never stops: rumble below 40 Hz from skin and hand, a duller hiss from the room."""
     low = band_noise(samples, (3.0, 25.0), rng)
     hiss = band_noise(samples, (60.0, 300.0), rng)
     return rumble * rng.lognormal(0, 0.7) * low + 0.03 * rng.lognormal(0, 0.7) * hiss
 
 
-def simulate_disturbances(samples: int, rng: np.random.Generator) -> Array:
+def simulate_disturbances(samples: int, rng: np.random.Generator) -> FloatArray:
     """Hum, whine, voices, clicks and rubs (samples,), each in some recordings of every class."""
     wave = np.zeros(samples)
     seconds = samples / RATE_HZ
@@ -286,13 +290,13 @@ def simulate_disturbances(samples: int, rng: np.random.Generator) -> Array:
     return wave
 
 
-def steady_tone(hz: float, samples: int, rng: np.random.Generator) -> Array:
+def steady_tone(hz: float, samples: int, rng: np.random.Generator) -> FloatArray:
     """A sine (samples,) of fixed frequency."""
     phase = 2 * np.pi * hz / RATE_HZ * np.arange(samples) + rng.uniform(0, 2 * np.pi)
     return np.asarray(np.sin(phase), dtype=np.float64)
 
 
-def simulate_click(rng: np.random.Generator) -> Array:
+def simulate_click(rng: np.random.Generator) -> FloatArray:
     """One knock of the hand on the stethoscope (0.06 s,): a sudden start and a decay of 3 to 15 ms.
 
     Electronic stethoscopes make such false crackles in healthy people (Ye et al., Front Physiol 13:1079468, 2022).
@@ -303,7 +307,7 @@ def simulate_click(rng: np.random.Generator) -> Array:
     return np.asarray((body + 0.5 * rng.standard_normal(len(t))) * decay, dtype=np.float64)
 
 
-def simulate_syllable(rng: np.random.Generator) -> Array:
+def simulate_syllable(rng: np.random.Generator) -> FloatArray:
     """A piece of speech or crying heard through the chest (0.1 to 0.4 s,): a gliding stack of harmonics."""
     samples = int(rng.uniform(0.1, 0.4) * RATE_HZ)
     t = np.linspace(0, 1, samples)
@@ -319,7 +323,7 @@ def simulate_syllable(rng: np.random.Generator) -> Array:
 # The stethoscope
 
 
-def through_device(sound: Array, device: Device, rate_hz: int, rng: np.random.Generator) -> Array:
+def through_device(sound: FloatArray, device: Device, rate_hz: int, rng: np.random.Generator) -> FloatArray:
     """Sound (samples,) at RATE_HZ -> wave at `rate_hz` with the device's colour, level and noise, clipped to +-1."""
     frequencies_hz, gains_db = zip(*device.colour, strict=True)
     response = signal.firwin2(801, frequencies_hz, 10 ** (np.array(gains_db) / 20), fs=RATE_HZ)
@@ -330,7 +334,7 @@ def through_device(sound: Array, device: Device, rate_hz: int, rng: np.random.Ge
     return np.asarray(np.clip(10 ** (level_db / 20) * wave, -1, 1), dtype=np.float64)
 
 
-def band_rms(wave: Array, low_hz: float, high_hz: float) -> float:
+def band_rms(wave: FloatArray, low_hz: float, high_hz: float) -> float:
     """Wave (n,) -> RMS of its part between two frequencies."""
     spectrum = np.fft.rfft(wave)
     frequencies_hz = np.fft.rfftfreq(len(wave), 1 / RATE_HZ)
@@ -338,7 +342,7 @@ def band_rms(wave: Array, low_hz: float, high_hz: float) -> float:
     return float(np.sqrt(2 * np.sum(np.abs(spectrum[inside]) ** 2)) / len(wave))
 
 
-def add_in_place(sound: Array, at: int, piece: Array) -> None:
+def add_in_place(sound: FloatArray, at: int, piece: FloatArray) -> None:
     """Add `piece` to `sound` from sample `at` on, in place; what hangs over either end is dropped."""
     begin, stop = max(at, 0), min(at + len(piece), len(sound))
     if begin < stop:

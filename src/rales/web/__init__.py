@@ -13,13 +13,16 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import quote
 
 from rales.errors import UsageError
 from rales.optional_packages import require_packages
 from rales.web import access_token, platform_checks
 from rales.web.settings import Settings, data_folder, new_token
+
+if TYPE_CHECKING:
+    from rales.web.connection_limits import ConnectionLimits
 
 STATIC = Path(__file__).parent / "static"
 SENT_BYTES = 1 << 17  # of an answer that the system keeps before they are read
@@ -103,7 +106,7 @@ def make_server(
     import uvicorn
 
     from rales.web.app import create_app
-    from rales.web.connection_limits import BACKLOG, ConnectionLimits, make_protocol_class, quieten_logs
+    from rales.web.connection_limits import ConnectionLimits, quieten_logs
 
     places = ConnectionLimits(settings.limits)
 
@@ -141,9 +144,21 @@ def make_server(
         ended()
         os._exit(128 + sig)  # as safe as a power cut: the decoder ends with its input, all else is written whole
 
-    # Without proxy headers nobody can claim another address than their own. No log holds an address with a token.
-    config = uvicorn.Config(
-        Server.guard,
+    quieten_logs()
+    return Server(make_server_config(Server.guard, places, settings))
+
+
+def make_server_config(app: Any, places: "ConnectionLimits", settings: Settings) -> Any:
+    """Application and the limits of its connections -> uvicorn's configuration.
+
+    Without proxy headers nobody can claim another address than their own. No log holds an address with a token.
+    """
+    import uvicorn
+
+    from rales.web.connection_limits import BACKLOG, make_protocol_class
+
+    return uvicorn.Config(
+        app,
         http=make_protocol_class(places),
         ws="none",
         loop="asyncio",
@@ -156,8 +171,6 @@ def make_server(
         server_header=False,
         proxy_headers=False,
     )
-    quieten_logs()
-    return Server(config)
 
 
 def bind_socket(host: str, port: int) -> socket.socket:

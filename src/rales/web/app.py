@@ -19,6 +19,7 @@ from rales.web.store import LeftoverSound
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
+    from fastapi.responses import JSONResponse
 
 STATIC = Path(__file__).parent / "static"
 log = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ def create_app(settings: Settings) -> SecurityMiddleware:
         responses=PROBLEMS,
     )
     nonce = secrets.token_urlsafe(16)
-    add_errors(app)
+    add_request_errors(app)
+    add_storage_errors(app)
     routes_predict.add_program_routes(app, service)
     routes_sessions.add_page_routes(app, service)
     routes_annotations.add_annotation_routes(app, service)
@@ -85,34 +87,45 @@ def add_token(app: "FastAPI") -> None:
     schema["paths"]["/health"]["get"]["security"] = []
 
 
-def add_errors(app: "FastAPI") -> None:
-    """Every error is a JSON object with one sentence, `detail`."""
+def answer_problem(status: int, sentence: str, headers: dict[str, str] | None = None) -> "JSONResponse":
+    """Status and a sentence -> the JSON object that every error is answered with."""
+    from fastapi.responses import JSONResponse
+
+    return JSONResponse({"detail": make_encodable(sentence)}, status_code=status, headers=headers)
+
+
+def answer_disk_error(error: OSError) -> "JSONResponse":
+    """Error of the service's disk -> its answer: 507 where it is full, else 500 and a line in the log."""
+    if is_full(error):
+        return answer_problem(507, "the disk of the service is full; make room and send it again")
+    log.exception("a request failed", exc_info=error)
+    return answer_problem(500, "the service cannot use its folder; its terminal shows why")
+
+
+def add_request_errors(app: "FastAPI") -> None:
+    """Handlers of what is wrong with a request."""
     from fastapi import Request
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse
     from starlette.exceptions import HTTPException
 
-    def said(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
-        return JSONResponse({"detail": make_encodable(sentence)}, status_code=status, headers=headers)
-
     @app.exception_handler(ApiError)
-    def refused(_: Request, error: ApiError) -> JSONResponse:
-        return said(error.status, error.sentence, error.headers)
+    def refused(_: Request, error: ApiError) -> "JSONResponse":
+        return answer_problem(error.status, error.sentence, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    def invalid(request: Request, error: RequestValidationError) -> "JSONResponse":
         expected = accepted_body_type(request.url.path)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if request.method in ("POST", "PUT", "PATCH") and kind != expected:
-            return said(415, f"the body is {kind or 'of no type'}, expected {expected}")
+            return answer_problem(415, f"the body is {kind or 'of no type'}, expected {expected}")
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
-        return said(422, f"{place}: {first['msg']}")
+        return answer_problem(422, f"{place}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
-    def failed(request: Request, error: HTTPException) -> JSONResponse:
+    def failed(request: Request, error: HTTPException) -> "JSONResponse":
         if isinstance(error.__cause__, OSError):  # where parts of the body are kept
-            return unwritable(request, error.__cause__)
+            return answer_disk_error(error.__cause__)
         path, headers = request.url.path, dict(error.headers or {})
         sentences = {
             400: f"the body cannot be read ({error.detail}); expected {accepted_body_type(path)} in UTF-8",
@@ -121,32 +134,36 @@ def add_errors(app: "FastAPI") -> None:
         }
         if error.status_code == 405:
             headers["Allow"] = ", ".join(allowed_methods(app, request))
-        return said(error.status_code, sentences.get(error.status_code, str(error.detail)), headers)
+        return answer_problem(error.status_code, sentences.get(error.status_code, str(error.detail)), headers)
 
     @app.exception_handler(UnicodeEncodeError)
-    def unwritten(_: Request, error: UnicodeEncodeError) -> JSONResponse:
+    def unwritten(_: Request, error: UnicodeEncodeError) -> "JSONResponse":
         """SQLite, which takes no such text, refuses it before anything is kept."""
-        return said(422, f"{error.object[error.start]!a} is half of a letter (a lone surrogate); send whole Unicode")
+        letter = error.object[error.start]
+        return answer_problem(422, f"{letter!a} is half of a letter (a lone surrogate); send whole Unicode")
+
+
+def add_storage_errors(app: "FastAPI") -> None:
+    """Handlers of what the service's own disk and database raise, and of its own faults."""
+    from fastapi import Request
 
     @app.exception_handler(sqlite3.IntegrityError)
-    def removed(_: Request, error: sqlite3.IntegrityError) -> JSONResponse:
-        return said(404, "the session or recording has been removed meanwhile")
+    def removed(_: Request, error: sqlite3.IntegrityError) -> "JSONResponse":
+        return answer_problem(404, "the session or recording has been removed meanwhile")
 
     @app.exception_handler(LeftoverSound)
-    def left(_: Request, error: LeftoverSound) -> JSONResponse:
+    def left(_: Request, error: LeftoverSound) -> "JSONResponse":
         log.error("%s", error)
-        return said(500, "removed, but its sound is still in the service's folder; the service's terminal shows why")
+        sentence = "removed, but its sound is still in the service's folder; the service's terminal shows why"
+        return answer_problem(500, sentence)
 
     @app.exception_handler(OSError)
-    def unwritable(_: Request, error: OSError) -> JSONResponse:
-        if is_full(error):
-            return said(507, "the disk of the service is full; make room and send it again")
-        log.exception("a request failed", exc_info=error)
-        return said(500, "the service cannot use its folder; its terminal shows why")
+    def unwritable(_: Request, error: OSError) -> "JSONResponse":
+        return answer_disk_error(error)
 
     @app.exception_handler(Exception)
-    def broken(request: Request, error: Exception) -> JSONResponse:
-        return said(500, "the service has an error of its own; its terminal shows which")
+    def broken(request: Request, error: Exception) -> "JSONResponse":
+        return answer_problem(500, "the service has an error of its own; its terminal shows which")
 
 
 def accepted_body_type(path: str) -> str:

@@ -91,7 +91,7 @@ def make_protocol_class(places: ConnectionLimits) -> Any:
     """-> uvicorn's protocol for a connection, which takes a place."""
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
-    class Spoken(H11Protocol):
+    class JsonErrorProtocol(H11Protocol):
         """`moved`: when the visitor last sent or read something; `begun`: when the service began to wait for a head."""
 
         def connection_made(self, transport: Any) -> None:
@@ -144,7 +144,7 @@ def make_protocol_class(places: ConnectionLimits) -> Any:
             self.transport.write(f"HTTP/1.1 400 Bad Request\r\n{head}\r\n\r\n{said}".encode())
             self.transport.close()
 
-    return Spoken
+    return JsonErrorProtocol
 
 
 async def refuse_when_full(_scope: Any, _receive: Any, send: Any) -> None:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -12,8 +12,8 @@ from rales.data import icbhi
 from rales.data.reader import Cycle
 from rales.inference import prediction_writers
 from rales.labels import CLASSES
+from rales.typing import Row
 
-Row = dict[str, Any]
 FORMATS = {"icbhi": ".txt", "csv": ".csv", "audacity": ".audacity.txt", "raven": ".raven.txt"}
 SHORTEST_S = 0.05
 DEEPEST = 16  # folders of a visitor's path that are kept

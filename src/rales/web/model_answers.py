@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +14,8 @@ from rales.evaluation import predictions
 from rales.inference import attribution, audio_reader, predictor
 from rales.labels import CLASSES
 from rales.training.run_folder import clean
+from rales.typing import Row
 
-Row = dict[str, Any]
 Span = tuple[float, float]  # seconds
 COLUMNS = ("start_s", "end_s", "label", *(f"p_{name}" for name in CLASSES), "quality", "quality_reason")
 LOGMEL_HOP_S = 0.01

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from rales.data.annotations import read_annotation
 from rales.files.atomic import make_folder
 from rales.labels import CLASSES
+from rales.typing import Row
 from rales.web import cycle_edits, model_answers, platform_checks
 from rales.web.decoding import Decoder, DecoderRestarted, Undecodable
 from rales.web.job_queue import JobQueue, QueueFull
@@ -26,7 +27,6 @@ from rales.web.security import ApiError
 from rales.web.settings import Settings
 from rales.web.store import DuplicateRecording, LeftoverSound, RevisionConflict, Store, remove_tree
 
-Row = dict[str, Any]
 log = logging.getLogger(__name__)
 NO_SOUND = "its sound is missing in the service's folder; remove the recording and send it again"
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from rales.data import icbhi
 from rales.files.atomic import make_folder
+from rales.typing import Row
 from rales.web import cycle_edits, stored_rows
 
 VERSION = 2
@@ -63,7 +64,6 @@ LEFT JOIN annotations a ON a.recording = r.id
     AND a.revision = (SELECT MAX(revision) FROM annotations WHERE recording = r.id)
 """
 OURS = re.compile("[0-9a-f]{16}")  # names of folders that this service gives
-Row = dict[str, Any]
 log = logging.getLogger(__name__)
 
 

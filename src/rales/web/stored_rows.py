@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from rales.labels import CLASSES
+from rales.typing import Row
 from rales.web.cycle_edits import PROBABILITIES
 
-Row = dict[str, Any]
 STATUSES = ("waiting", "ready", "failed")
 AGAIN = "remove the recording and send it again"
 
