@@ -1,4 +1,4 @@
-"""Exceptions that say who is to act."""
+"""The exception for wrong usage, as opposed to a job that found a problem."""
 
 
 class UsageError(ValueError):

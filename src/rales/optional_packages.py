@@ -1,4 +1,4 @@
-"""Packages that only some jobs need, and the sentence for one that cannot be had: the same of all, exit code 2."""
+"""Check for packages that only some jobs need, with one sentence for all that are missing (exit code 2)."""
 
 from importlib import import_module
 from importlib.util import find_spec

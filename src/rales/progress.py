@@ -1,4 +1,4 @@
-"""How far a job is: a bar at a terminal or in a notebook, whole lines in a log."""
+"""Show the progress of a job: a bar at a terminal or in a notebook, whole lines in a log."""
 
 import sys
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Pure signal functions: files to waves, waves to log-mels, augmentation."""
+"""Signal functions: read audio files, compute log-mel spectrograms, augment waveforms and spectrograms."""
 
 from rales.audio.io import AudioInfo, fade_edges, icbhi_cycle, read_audio_info, read_waveform, resample_waveform
 from rales.audio.logmel import IcbhiLogMel, M2DLogMel, htk_mel_filters, slaney_mel_filters

@@ -1,4 +1,4 @@
-"""How loud a recording is: its channels beside one another, and twenty-five times a second in a few frequency bands."""
+"""Level of a recording in dB: per channel, and 25 times a second in nine frequency bands."""
 
 from functools import reduce
 

@@ -1,4 +1,4 @@
-"""How long the sound in a file is, told by the file itself and not by its header alone.
+"""Find how much sound an audio file really holds, from its content and not from its header alone.
 
 Headers are wrong in ways that recorders, pipes and editors have in common: written before the length was known, never
 filled in, counted with a few bytes too many, or absent. Decoders believe them, or guess. Each function here looks at
@@ -273,19 +273,19 @@ class MpegAudio(NamedTuple):
 def parse_mpeg(content: bytes, anywhere: bool) -> MpegAudio | None:
     """File -> what it holds of MPEG audio; None if it is none. `anywhere`: also where other bytes come first."""
     begin = skip_id3_tags(content)
-    found = list(find_mpeg_frames(content, begin))
-    if len(found) < MANY_FRAMES or (not anywhere and found[0][0] != begin):
+    frames = list(find_mpeg_frames(content, begin))
+    if len(frames) < MANY_FRAMES or (not anywhere and frames[0][0] != begin):
         return None
-    at, frame = found[0]
+    at, frame = frames[0]
     tag = content[at + frame.side : at + frame.side + 12]
     promised = None
     if tag[:4] in (b"Xing", b"Info"):
-        found = found[1:]
+        frames = frames[1:]
         promised = int.from_bytes(tag[8:], "big") if tag[7] & 1 else None
     elif content[at + 36 : at + 40] == b"VBRI":
-        found = found[1:]
-    places = [(place, place + each.size) for place, each in found]
-    return MpegAudio(promised, at + frame.side + 8, len(found), frame, content, places)
+        frames = frames[1:]
+    places = [(place, place + each.size) for place, each in frames]
+    return MpegAudio(promised, at + frame.side + 8, len(frames), frame, content, places)
 
 
 def skip_id3_tags(content: bytes) -> int:

@@ -1,4 +1,4 @@
-"""Filters of the earlier systems: band-pass, and gains that turn one device's spectrum into another's."""
+"""Filters of the earlier systems: band-pass, and gains that map one device's spectrum to another's."""
 
 from collections.abc import Sequence
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""Waves: read a segment of a recording, resample it, fade it, bring one breathing cycle to a fixed length."""
+"""Read waveforms and segments of recordings, resample and fade them, bring a cycle to a fixed length."""
 
 import math
 import os
@@ -255,13 +255,13 @@ def _locate_segment(
     path: Path, frames: int, rate_hz: int, start_s: float | None, end_s: float | None
 ) -> tuple[int, int]:
     start_s = 0.0 if start_s is None else start_s
-    asked = f"{path}: the segment {start_s} s to {'the end' if end_s is None else f'{end_s} s'}"
+    where = f"{path}: the segment {start_s} s to {'the end' if end_s is None else f'{end_s} s'}"
     if not 0 <= start_s < math.inf or (end_s is not None and not start_s < end_s):
-        raise ValueError(f"{asked} is not a stretch of time; expected 0 <= start < end")
+        raise ValueError(f"{where} is not a stretch of time; expected 0 <= start < end")
     if start_s * rate_hz >= frames:
-        raise ValueError(f"{asked} starts past the end of the recording, which is {frames / rate_hz:.3f} s long")
+        raise ValueError(f"{where} starts past the end of the recording, which is {frames / rate_hz:.3f} s long")
     begin = int(start_s * rate_hz)
     end = frames if end_s is None or end_s * rate_hz >= frames else int(end_s * rate_hz)
     if begin >= end:
-        raise ValueError(f"{asked} holds no sample at {rate_hz} Hz; give a longer segment")
+        raise ValueError(f"{where} holds no sample at {rate_hz} Hz; give a longer segment")
     return begin, end

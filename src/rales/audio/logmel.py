@@ -1,4 +1,4 @@
-"""Log-mel front-ends: wave -> picture of mel bands over time, as M2D was pre-trained with and as the ICBHI code uses.
+"""Log-mel front-ends: the one M2D was pre-trained with, and the one of the ICBHI code.
 
 Both take the power of a Hann-windowed STFT with reflected edges; they differ in mel scale, logarithm and normalisation.
 """

@@ -1,4 +1,4 @@
-"""A recording's file -> sound that can be read as far as it goes, whatever its name and its header say.
+"""Open an audio file for reading whatever its name and its header say.
 
 The content decides which decoder reads it. A header that promises a little too much is read to the end of the file with
 a note, one that promises much more means that sound is missing and is refused; one that promises too little, nothing or
@@ -138,10 +138,10 @@ def reraise_as_sentences(path: Path, advice: str = "save it again as WAV") -> It
             raise
         if isinstance(error, OSError) and error.strerror:
             raise OSError(f"{path}: cannot be read ({error.strerror})") from error
-        told = f"{path}: cannot be read ({type(error).__name__}: {error}); {advice}"
+        message = f"{path}: cannot be read ({type(error).__name__}: {error}); {advice}"
         if isinstance(error, MemoryError):
-            told = f"{path}: does not fit into memory; make several files of it"
-        raise ValueError(told) from error
+            message = f"{path}: does not fit into memory; make several files of it"
+        raise ValueError(message) from error
 
 
 def check_is_file(path: Path, expected: str = "audio file") -> None:
@@ -283,10 +283,10 @@ def chunked_source(path: Path, chunk: containers.SoundChunk) -> tuple[str | Bina
     source, bytes_a_second = mended_chunk(path, chunk)
     if 0 < behind <= MISSING_S * bytes_a_second:
         return str(path), (left,)
-    told = f"its header promises {chunk.promised} bytes of sound and the file holds {chunk.held}"
+    message = f"its header promises {chunk.promised} bytes of sound and the file holds {chunk.held}"
     if behind < 0 and -behind > MISSING_S * bytes_a_second:
-        raise ValueError(f"{path}: truncated, {told}; copy the file again")
-    return source, (f"{told}; read to its end",)
+        raise ValueError(f"{path}: truncated, {message}; copy the file again")
+    return source, (f"{message}; read to its end",)
 
 
 def mp3_chunk(path: Path, chunk: containers.SoundChunk) -> tuple[str | BinaryIO, tuple[str, ...]]:
@@ -298,8 +298,8 @@ def mp3_chunk(path: Path, chunk: containers.SoundChunk) -> tuple[str | BinaryIO,
         return decode_with_ffmpeg(path, "MPEG audio in WAV"), ()
     bytes_a_second = (end - begin) / (mpeg.held * mpeg.frame.samples / mpeg.frame.rate_hz)
     if not is_less and chunk.promised - chunk.held > MISSING_S * bytes_a_second:
-        told = f"its header promises {chunk.promised} bytes of sound and the file holds {chunk.held}"
-        raise ValueError(f"{path}: truncated, {told}; copy the file again")
+        message = f"its header promises {chunk.promised} bytes of sound and the file holds {chunk.held}"
+        raise ValueError(f"{path}: truncated, {message}; copy the file again")
     source, notes = mpeg_source(path, mpeg)
     return (io.BytesIO(mpeg.content) if isinstance(source, str) else source), notes
 
@@ -336,12 +336,12 @@ def flac_source(path: Path, flac: containers.FlacAudio) -> tuple[str | BinaryIO,
 
     # The header of a part may count from where the whole began
     counts_whole = is_part and flac.promised == flac.first + flac.held
-    told = f"its header promises {flac.promised} samples and the file holds {flac.held}"
+    message = f"its header promises {flac.promised} samples and the file holds {flac.held}"
     if flac.promised - flac.held > MISSING_S * flac.rate_hz and not counts_whole:
         if not is_part:
             return str(path), ()
-        raise ValueError(f"{path}: truncated, {told}; copy the file again")
-    notes = (f"{told}; read to its end",) if flac.promised not in (0, flac.held) else ()
+        raise ValueError(f"{path}: truncated, {message}; copy the file again")
+    notes = (f"{message}; read to its end",) if flac.promised not in (0, flac.held) else ()
     with path.open("rb") as file:
         source = cast("BinaryIO", PatchedFile(path, *flac.true_length(file)))
     return (renumber_flac(path, source) if is_part else source), notes
@@ -374,12 +374,12 @@ def mpeg_source(path: Path, mpeg: containers.MpegAudio) -> tuple[str | BinaryIO,
     promised_s, held_s = (
         (frames or 0) * mpeg.frame.samples / mpeg.frame.rate_hz for frames in (mpeg.promised, mpeg.held)
     )
-    told = f"its header promises {promised_s:.3f} s and the file holds {held_s:.3f} s"
+    message = f"its header promises {promised_s:.3f} s and the file holds {held_s:.3f} s"
     if mpeg.promised is not None and promised_s - held_s > MISSING_S + mpeg.frame.samples / mpeg.frame.rate_hz:
-        raise ValueError(f"{path}: truncated, {told}; copy the file again")
+        raise ValueError(f"{path}: truncated, {message}; copy the file again")
     notes: tuple[str, ...] = ()
     if mpeg.promised is not None and not mpeg.is_true:
-        notes = (f"{told}; read to its end",)
+        notes = (f"{message}; read to its end",)
     if not mpeg.is_whole:
         notes += ("bytes between its frames that are no sound were left out",)
     return io.BytesIO(mpeg.mended()), notes
@@ -514,8 +514,8 @@ def channel_mix_of(path: Path, source: str | BinaryIO) -> ChannelMix:
     """File -> how its channels become one. Every sample is looked at, once a process for a file read as it is."""
     if not isinstance(source, str):
         return channel_mix_of_sound(path, source)
-    found = path.stat()
-    return channel_mix_of_file(source, found.st_size, found.st_mtime_ns)
+    file_stat = path.stat()
+    return channel_mix_of_file(source, file_stat.st_size, file_stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=1024)

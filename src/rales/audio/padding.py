@@ -1,4 +1,4 @@
-"""How the earlier systems bring cycles to one length: pieces of long ones, filled up short ones."""
+"""Bring cycles to a fixed length as the earlier systems do: split long ones, fill up short ones."""
 
 from typing import Literal
 

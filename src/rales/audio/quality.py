@@ -1,4 +1,4 @@
-"""Whether a sound can be judged at all, before a model is asked: a few measures with a meaning, and limits on them.
+"""Decide whether a sound can be judged at all, from a few interpretable measures and limits on them.
 
 A classifier of breaths names a class for anything: digital silence is "normal" to it, rain is "both". So a stretch of a
 recording is measured first. What carries no sound, or a sound that is not a chest's, gets no class; what is merely
@@ -95,8 +95,10 @@ def judge_segments(
     same stretches of time with a verdict."""
     begin = 0
     for block, rate_hz in blocks:
-        found = measure_quality(block, rate_hz, live)
-        yield QualitySegment(begin / rate_hz, (begin + len(block)) / rate_hz, verdict_of_measures(found), found.silent)
+        measures = measure_quality(block, rate_hz, live)
+        yield QualitySegment(
+            begin / rate_hz, (begin + len(block)) / rate_hz, verdict_of_measures(measures), measures.silent
+        )
         begin += len(block)
 
 
@@ -104,15 +106,15 @@ def verdict_of_span(parts: Sequence[QualitySegment], start_s: float, end_s: floa
     """Stretches of a recording, and a cycle in it -> the cycle's verdict: that of the stretch in which its middle lies,
     unless the cycle is digital silence."""
     first, middle, last = (segment_index_at(parts, time_s) for time_s in (start_s, (start_s + end_s) / 2, end_s))
-    found = parts[middle].verdict
-    if found.quality in NO_SOUND:
-        return found
+    verdict = parts[middle].verdict
+    if verdict.quality in NO_SOUND:
+        return verdict
     inside = []
     for part in parts[first : last + 1]:
         begin, end = (max(0, round((time_s - part.start_s) / FRAME_S)) for time_s in (start_s, end_s))
         inside.append(part.silent[begin:end])
     silent = np.concatenate(inside)
-    return no_signal(silent.mean()) if len(silent) and silent.mean() >= SILENT_FRACTION else found
+    return no_signal(silent.mean()) if len(silent) and silent.mean() >= SILENT_FRACTION else verdict
 
 
 def segment_index_at(parts: Sequence[QualitySegment], time_s: float) -> int:
@@ -122,8 +124,8 @@ def segment_index_at(parts: Sequence[QualitySegment], time_s: float) -> int:
 
 def find_missing_sound(wave: Float32Array, rate_hz: int) -> Verdict | None:
     """One cycle (N,) that a person has marked -> why it cannot be judged all the same, None if it can."""
-    found = judge_quality(wave, rate_hz)
-    return found if found.quality == "no_signal" else None
+    verdict = judge_quality(wave, rate_hz)
+    return verdict if verdict.quality == "no_signal" else None
 
 
 def verdict_of_measures(found: Measures) -> Verdict:

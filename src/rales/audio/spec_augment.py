@@ -1,4 +1,4 @@
-"""Augmentation of batches of pictures: masked bands and frames, warped time, mixed pictures that join the batch."""
+"""Augmentation of batches of spectrograms: masked bands and frames, time warping, mixtures added to the batch."""
 
 import numpy as np
 import torch

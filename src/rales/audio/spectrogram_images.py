@@ -1,4 +1,4 @@
-"""The pictures that the older systems look at: STFT on a warped axis, coloured mel pictures, squares, cepstra."""
+"""Spectrogram images of the earlier systems: warped STFT, magma-coloured log-mel, square log-mel, cepstrum."""
 
 import math
 from typing import Literal
@@ -35,8 +35,8 @@ def lungrn_image(wave: Waveform, rate_hz: int, *, remove_mean: bool = True, size
     elif remove_mean:
         wave = wave - wave.mean()
     decibel = stft_decibel(torch.from_numpy(wave)[None], round(0.02 * rate_hz))
-    kept = decibel.shape[1] // 2 if rate_hz > 4000 else decibel.shape[1]
-    return draw_spectrogram(decibel[:, :kept], top_hz=11025, size=size)[0]
+    kept_bins = decibel.shape[1] // 2 if rate_hz > 4000 else decibel.shape[1]
+    return draw_spectrogram(decibel[:, :kept_bins], top_hz=11025, size=size)[0]
 
 
 def lungattn_waveform(wave: Waveform, rate_hz: int, *, remove_mean: bool = True) -> Waveform:
@@ -60,8 +60,8 @@ def lungattn_image(high: Waveform, low: Waveform, rest: Waveform, rate_hz: int, 
     pictures = []
     for part, seconds in ((low, 0.02), (high, 0.08), (rest, 0.2)):
         decibel = stft_decibel(torch.from_numpy(np.ascontiguousarray(part))[None], round(seconds * rate_hz))
-        kept = int(decibel.shape[1] * 4000 / rate_hz)
-        pictures.append(draw_spectrogram(decibel[:, :kept], top_hz=rate_hz / 2, size=size)[0])
+        kept_bins = int(decibel.shape[1] * 4000 / rate_hz)
+        pictures.append(draw_spectrogram(decibel[:, :kept_bins], top_hz=rate_hz / 2, size=size)[0])
     return torch.cat(pictures)
 
 

@@ -72,7 +72,7 @@ def plan_subbands(samples: int, wavelets: Wavelets) -> list[Subband]:
     beta = 2 / (q + 1)
     alpha = 1 - beta / redundancy
     passed = np.ones(samples // 2 + 1)  # product of the low-passes so far
-    found, length = [], samples
+    bands, length = [], samples
     for stage in range(1, stages + 1):
         low = 2 * round(alpha**stage * samples / 2)
         high = 2 * round(beta * alpha ** (stage - 1) * samples / 2)
@@ -81,13 +81,13 @@ def plan_subbands(samples: int, wavelets: Wavelets) -> list[Subband]:
         theta = (1 + np.cos(angle)) * np.sqrt(2 - np.cos(angle)) / 2
         rising = np.ones(high // 2 + 1)
         rising[0], rising[1 : wide + 1] = 0, theta[::-1]
-        found.append(Subband(start, passed[start : start + high // 2 + 1] * rising, high))
+        bands.append(Subband(start, passed[start : start + high // 2 + 1] * rising, high))
         passed = passed[: low // 2 + 1].copy()
         passed[start + 1 : start + wide + 1] *= theta
         passed[-1] = 0
         length = low
-    found.append(Subband(0, passed, length))
-    return found
+    bands.append(Subband(0, passed, length))
+    return bands
 
 
 def wavelet_norms(bands: list[Subband]) -> NDArray[np.float64]:

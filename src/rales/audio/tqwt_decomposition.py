@@ -1,4 +1,4 @@
-"""Cycle -> high-Q, low-Q and residual part: what rings, what clicks, and the rest (LungAttn's wheezes and crackles).
+"""Split a cycle into a high-Q part, a low-Q part and a residual (LungAttn): wheezes ring, crackles click.
 
 Source of the formulas: Selesnick, "Resonance-based signal decomposition" (2011); LungAttn's constants.
 """

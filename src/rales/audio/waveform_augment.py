@@ -1,4 +1,4 @@
-"""Augmentation of waves in the earlier systems: joined, spliced, stretched, shifted, warped, rolled. Training only.
+"""Waveform augmentation of the earlier systems: concatenate, splice, stretch, shift, warp. Training only.
 
 Randomness comes from a numpy generator. RespireNet uses nlpaug for five of them; ours keep its ranges (factors, and the
 middle 20 % to 80 % of the clip for all but the vocal tract), with the formulas of the textbooks.

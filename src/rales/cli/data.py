@@ -1,4 +1,4 @@
-"""Words about data folders."""
+"""Commands on data folders: `rales check` and `rales synth`."""
 
 import os
 from pathlib import Path

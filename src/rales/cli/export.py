@@ -1,4 +1,4 @@
-"""Words about how a model is computed: one artefact for other programs, and the speed of this machine's paths."""
+"""Commands on how a model is computed: `rales export` and `rales bench`."""
 
 from pathlib import Path
 from typing import Annotated, Literal

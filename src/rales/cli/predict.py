@@ -1,4 +1,4 @@
-"""Words about people's own recordings."""
+"""Commands on recordings: `rales predict`, `embed`, `search` and `explain`."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The word that serves the web page."""
+"""The command `rales serve`."""
 
 import os
 from pathlib import Path

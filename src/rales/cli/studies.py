@@ -1,4 +1,4 @@
-"""Words about many runs: sweeps, the paper's results, layer search, reports."""
+"""Commands on many runs: `rales sweep`, `reproduce`, `layers` and `report`."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Everything that happens before a tensor exists: folders and manifests -> the cycles table, splits, cache, batches."""
+"""Read folders and manifests into the cycles table, split it, cache waveforms and make batches."""
 
 from pathlib import Path
 from types import ModuleType

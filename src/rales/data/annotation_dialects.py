@@ -1,4 +1,4 @@
-"""Tables as people save them -> columns and rows of text: CSV of every spreadsheet, TSV, Parquet, JSON of our own.
+"""Read tables as people save them: CSV of any spreadsheet, TSV, Parquet, and JSON that Rales writes.
 
 CSV may be separated by commas, semicolons or tabs, named in a first line `sep=;` or not, in UTF-8, UTF-16 or the ANSI
 of Windows; empty rows and columns are left out.
@@ -81,8 +81,8 @@ def mend_path(folder: Path, path: str) -> str:
         return path
     suffixes = []
     with suppress(OSError, ValueError):  # no such folder, or no name of one
-        there = whole.parent.iterdir()
-        suffixes = [file.suffix for file in there if file.stem == whole.name and has_suffix(file.name)]
+        entries = whole.parent.iterdir()
+        suffixes = [file.suffix for file in entries if file.stem == whole.name and has_suffix(file.name)]
     return turned + suffixes[0] if len(suffixes) == 1 else path
 
 
@@ -99,10 +99,10 @@ def comparable_path(folder: Path, path: str) -> str:
 def file_identity(path: str | Path) -> str:
     """Path -> what it shares with every other path of the same file, through links too; "" where there is none."""
     try:
-        found = os.stat(path)
+        file_stat = os.stat(path)
     except (OSError, ValueError):
         return ""
-    return f"{found.st_dev}:{found.st_ino}" if found.st_ino else ""
+    return f"{file_stat.st_dev}:{file_stat.st_ino}" if file_stat.st_ino else ""
 
 
 def has_suffix(path: str) -> bool:
@@ -115,15 +115,15 @@ def _read_csv(path: Path) -> TextTable:
     with path.open(encoding=encoding, newline="") as file:
         first = file.readline()
     named = first.strip().lower().strip('"')
-    told = named[4] if named.startswith("sep=") and len(named) == 5 else ""
-    skipped = 1 if told or named == "sep=" else 0
+    separator = named[4] if named.startswith("sep=") and len(named) == 5 else ""
+    skipped = 1 if separator or named == "sep=" else 0
 
     def lines() -> Iterator[tuple[int, list[str]]]:
         with path.open(encoding=encoding, newline="") as file:
             for _ in range(skipped):
                 file.readline()
             head = file.readline()
-            delimiter = ("\t" if named == "sep=" else told) or max(",;\t", key=head.count)
+            delimiter = ("\t" if named == "sep=" else separator) or max(",;\t", key=head.count)
             reader = csv.reader(_prepend_head(head, file), delimiter=delimiter)
             try:
                 for cells in reader:
@@ -215,8 +215,8 @@ def parquet_sentences(path: Path) -> Iterator[None]:
     except Exception as error:
         if str(error).startswith(str(path)):
             raise
-        told = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: not a Parquet file that can be read ({told}); write it again") from error
+        message = str(error).partition("\n")[0]
+        raise ValueError(f"{path}: not a Parquet file that can be read ({message}); write it again") from error
 
 
 def _read_parquet(path: Path) -> TextTable:

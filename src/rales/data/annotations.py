@@ -1,4 +1,4 @@
-"""Text file beside a recording -> its cycles, whichever program wrote it.
+"""Read the annotation file beside a recording, in the format of ICBHI, Audacity or Raven.
 
     0.0  2.5  1  0                          ICBHI 2017: start, end, crackles, wheezes
     0.0  2.5  crackle 0.62                  Audacity labels, with or without the rows of frequencies
@@ -162,7 +162,7 @@ def _cycle_of_line(columns: list[str], duration_s: float | None) -> Cycle | str:
 
 def _audacity_lines(written: Sequence[tuple[int, str]]) -> list[_Line] | None:
     """Lines -> those of an Audacity label track; None if they are none."""
-    found = []
+    labels = []
     for place, line in written:
         if line.startswith("\\"):  # the frequencies of the label before
             continue
@@ -174,10 +174,10 @@ def _audacity_lines(written: Sequence[tuple[int, str]]) -> list[_Line] | None:
         if parse_number(label) is not None:
             return None
         if len(columns) == 3 or line.endswith("\t"):
-            found.append(_Line(place, columns[0], columns[1], label))
+            labels.append(_Line(place, columns[0], columns[1], label))
         else:
             return None  # two columns and nothing behind them: begin and end
-    return found or None
+    return labels or None
 
 
 def _raven_lines(header: list[str], written: Sequence[tuple[int, str]]) -> list[_Line]:

@@ -1,4 +1,4 @@
-"""Recordings to pre-train on, however many: folders and manifests -> a compact index of their paths.
+"""List recordings for pre-training, from folders and manifests, in a compact index of their paths.
 
 Nothing is opened here but split lists and manifests. Paths stand in Arrow arrays, one relative to each source: two
 million of them take some 100 MB and no Python object each.
@@ -117,15 +117,15 @@ def read_corpus(sources: Sequence[str | Path], *, part: Part = "train") -> Corpu
     recording once or more often; a recording with a test row is left out whole. Errors: nothing there, no recording
     left, recordings named as those of ICBHI 2017 of which nothing says whether they are for training.
     """
-    found = Corpus([read_source(Path(source), part) for source in sources], part)
-    for source in found.sources:
+    corpus = Corpus([read_source(Path(source), part) for source in sources], part)
+    for source in corpus.sources:
         if not len(source.used):
             left = f"{len(source.left_out)} recordings, none of them for training" if len(source.left_out) else "none"
             raise ValueError(
                 f"{source.given}: no recording to pre-train on ({left}); expected {', '.join(AUDIO_SUFFIXES)} or a "
                 "manifest of them, and --part all takes test recordings too"
             )
-    return found
+    return corpus
 
 
 def read_source(given: Path, part: Part) -> CorpusSource:
@@ -139,8 +139,8 @@ def read_source(given: Path, part: Part) -> CorpusSource:
     if not len(sounds) and manifests:
         return manifest_source(given, manifests, part)
     if part == "train" and jsons:
-        found = sprsound.find_recordings(given, audio=True, decode=False)
-        return split_source(given, "sprsound", found, sounds, unusable)
+        contents = sprsound.find_recordings(given, audio=True, decode=False)
+        return split_source(given, "sprsound", contents, sounds, unusable)
     database = database_of(sounds) if part == "train" else ""
     if database == "ICBHI 2017":
         return split_source(given, "icbhi", icbhi.find_recordings(given, audio=True, decode=False), sounds, unusable)
@@ -300,9 +300,9 @@ def parquet_columns_of(manifest: Path) -> tuple[Any, Any]:
     path = table[named[0]].cast(pa.large_string())
     if pc.any(pc.match_substring(path, "\\")).as_py():
         path = to_python_strings([mend_path(manifest.parent, name) if name else name for name in path.to_pylist()])
-    kept = pc.is_valid(path)
+    is_path = pc.is_valid(path)
     splits = split if split is not None else pa.chunked_array([pa.nulls(len(table), pa.string())])
-    return path.filter(kept), splits.filter(kept)
+    return path.filter(is_path), splits.filter(is_path)
 
 
 def text_columns_of(manifest: Path) -> tuple[Any, Any]:

@@ -67,8 +67,8 @@ def read_cycles(
     ValueError naming the first; `skip_damaged` reads every sample and leaves out the damaged recordings instead.
     `needs_split=False` takes a folder without split list, or with one that has faults.
     """
-    found = find_recordings(folder, audio=audio, decode=skip_damaged)
-    return cycles_table(found, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
+    contents = find_recordings(folder, audio=audio, decode=skip_damaged)
+    return cycles_table(contents, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
 
 
 def audit_data(folder: str | Path) -> Audit:
@@ -186,8 +186,8 @@ def _is_own(name: str) -> bool:
 def read_cycle_annotation(path: Path, duration_s: float | None) -> tuple[list[Cycle], list[str]]:
     """Annotation file in any form of `annotations` and length of its recording, if known -> (cycles sorted by start, a
     sentence per fault)."""
-    found = read_annotation(path, duration_s)
-    return found.cycles, [*found.problems, *unlabelled_problem(path, found)]
+    annotation = read_annotation(path, duration_s)
+    return annotation.cycles, [*annotation.problems, *unlabelled_problem(path, annotation)]
 
 
 def parse_recording_name(stem: str) -> dict[str, str]:
@@ -214,16 +214,18 @@ def sex_and_age(recordings: Iterable[str]) -> dict[str, int]:
     given = list(map(Path, recordings))
     folders = sorted({path.absolute().parent for path in given} | {path.resolve().parent for path in given})
     places = [place / DEMOGRAPHICS_FILE for folder in folders for place in (folder, folder.parent)]
-    found = next((path for path in places if path.is_file()), None)
-    if found is None:
+    split_list = next((path for path in places if path.is_file()), None)
+    if split_list is None:
         raise ValueError(f"{folders[0]}: no {DEMOGRAPHICS_FILE} in it or in the folder above, which tells sex and age")
     groups = {}
-    for line_number, line in enumerate(read_text(found).splitlines(), start=1):
+    for line_number, line in enumerate(read_text(split_list).splitlines(), start=1):
         columns = line.split()
         if not columns:
             continue
         if len(columns) < 3 or columns[2] not in ("F", "M", "NA"):
-            raise ValueError(f"{found}, line {line_number}: {line.strip()!r}, expected `patient age sex(F|M|NA) …`")
+            raise ValueError(
+                f"{split_list}, line {line_number}: {line.strip()!r}, expected `patient age sex(F|M|NA) …`"
+            )
         years = parse_number(columns[1])
         known = years is not None and columns[2] != "NA"
         groups[columns[0]] = (columns[2] == "F") + 2 * (years >= ADULT_YEARS) if known and years is not None else -1
@@ -235,8 +237,8 @@ def _pair_icbhi_files(
 ) -> Recording:
     """The files of one name -> the recording; `sounds` is None where audio is not asked for, `needed` says whether
     there must be an annotation."""
-    found = pair_files(name, texts, sounds, suffix=".txt", folder=folder, decode=decode, needed=needed)
-    problems, notes = list(found.problems), list(found.notes)
+    recording = pair_files(name, texts, sounds, suffix=".txt", folder=folder, decode=decode, needed=needed)
+    problems, notes = list(recording.problems), list(recording.notes)
     facts = parse_recording_name(name) if "/" not in name else {}
     if not facts and not _is_own(name):
         problems.append(
@@ -247,14 +249,14 @@ def _pair_icbhi_files(
 
     cycles: list[Cycle] = []
     if texts:
-        marks = read_annotation(texts[0], found.info.duration_s if found.info else None)
+        marks = read_annotation(texts[0], recording.info.duration_s if recording.info else None)
         cycles = marks.cycles
         problems += [*marks.problems, *unlabelled_problem(texts[0], marks)]
         notes += overlap_note(str(texts[0]), cycles)
         notes += filter(None, [marks.note(texts[0])])
 
     return replace(
-        found,
+        recording,
         patient=facts.get("patient", name),
         location=facts.get("location", ""),
         mode=facts.get("mode", ""),

@@ -1,4 +1,4 @@
-"""Own table (CSV, Parquet, JSON; one row per cycle) -> the same cycles table, and back.
+"""Read a manifest (CSV, Parquet or JSON, one row per cycle) into the cycles table, and write one.
 
     path,start_s,end_s,label,patient,split
     visit1/anna.wav,0.0,2.4,normal,anna,train
@@ -77,8 +77,8 @@ def read_cycles(
     its recording, and damage is treated as in rales.data.icbhi.read_cycles. `audio=False` opens no audio file (`path`
     is then ""), so that every row must have start_s and end_s.
     """
-    found = find_recordings(manifest, audio=audio, decode=skip_damaged)
-    return cycles_table(found, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
+    contents = find_recordings(manifest, audio=audio, decode=skip_damaged)
+    return cycles_table(contents, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
 
 
 def audit_data(manifest: str | Path) -> Audit:
@@ -262,13 +262,13 @@ def spans_of(manifest: Path) -> dict[str, list[TableRow]]:
         path = cells.get("path") or cells.get("file_name", "")
         if path:
             path = mend_path(manifest.parent, path)
-            told = {name: cells.get(name, "") for name in _TIMES}
-            told |= {name.removeprefix("true_"): cells.get(name, "") for name in known}
+            cell_times = {name: cells.get(name, "") for name in _TIMES}
+            cell_times |= {name.removeprefix("true_"): cells.get(name, "") for name in known}
             rows = spans.setdefault(spelt.setdefault(comparable_path(manifest.parent, path), path), [])
-            if any(told.values()):
+            if any(cell_times.values()):
                 said = any(cells.get(name, "") for name in known)
                 person = not answers or said or _FLAGS.get(cells.get("confirmed", "").lower())
-                rows.append(TableRow(where, {**told, "marked": "yes" if person else ""}))
+                rows.append(TableRow(where, {**cell_times, "marked": "yes" if person else ""}))
     return {path: rows for path, rows in spans.items() if any(row.cells[name] for row in rows for name in _TIMES)}
 
 

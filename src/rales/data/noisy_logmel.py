@@ -1,4 +1,4 @@
-"""Crops of sound -> the normalised log-mels that pre-training sees, with background noise mixed in."""
+"""Turn crops of sound into the normalised log-mels of pre-training, with background noise mixed in."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Work that is begun before its result is asked for."""
+"""Prefetch results in background threads."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator

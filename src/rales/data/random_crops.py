@@ -1,4 +1,4 @@
-"""Recordings of any length -> equal crops of sound, read when they are needed and never all at once.
+"""Read random crops of equal length from recordings of any length, as they are needed.
 
 Every draw follows from (seed, epoch, item), so an epoch can be begun anywhere and ends with the same batches, in any
 number of threads and processes. Lists repeat up to a wanted number of items an epoch, as in nttcslab/m2d.

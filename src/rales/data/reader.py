@@ -232,10 +232,10 @@ def is_new_folder(folder: str, places: list[str]) -> bool:
 
 def unread_note(folder: Path, paths: Iterable[Path | str]) -> list[str]:
     """Files of a folder -> a note on those that are recordings in a format that is not read, if there are any."""
-    found = sorted(str(path) for path in paths if os.path.splitext(path)[1].lower() in UNREAD_SUFFIXES)
-    if not found:
+    unread = sorted(str(path) for path in paths if os.path.splitext(path)[1].lower() in UNREAD_SUFFIXES)
+    if not unread:
         return []
-    return [f"{folder}: {len(found)} recordings in formats that are not read, export them as WAV: {list_some(found)}"]
+    return [f"{folder}: {len(unread)} recordings in formats that are not read, export them as WAV: {list_some(unread)}"]
 
 
 def group_by_stem(paths: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, list[Path]]:

@@ -1,4 +1,4 @@
-"""Cycles table -> the same table with its `split` column set: the official split, its repairs, validation and folds.
+"""Set the `split` column of a cycles table: the official split, its repairs, validation patients and folds.
 
 Every function returns a new table and keeps patients whole, except `split_officially`, which is as published.
 """

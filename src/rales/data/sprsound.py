@@ -66,8 +66,8 @@ def read_cycles(
     `test_part` is "intra" or "inter" ("" outside these two folders). Recordings of poor quality have no events and
     so no rows. Damage and `audio` are treated as in rales.data.icbhi.read_cycles.
     """
-    found = find_recordings(folder, audio=audio, decode=skip_damaged)
-    return cycles_table(found, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
+    contents = find_recordings(folder, audio=audio, decode=skip_damaged)
+    return cycles_table(contents, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
 
 
 def audit_data(folder: str | Path) -> Audit:
@@ -146,8 +146,8 @@ def _pair_sprsound_files(
     name: str, annotations: list[Path], sounds: list[Path] | None, split: str, *, folder: Path, decode: bool
 ) -> Recording:
     """The files of one name -> the recording; `sounds` is None where audio is not asked for."""
-    found = pair_files(name, annotations, sounds, suffix=".json", folder=folder, decode=decode)
-    problems, notes = list(found.problems), list(found.notes)
+    recording = pair_files(name, annotations, sounds, suffix=".json", folder=folder, decode=decode)
+    problems, notes = list(recording.problems), list(recording.notes)
     parts = name.split("_")
     if len(parts) != 5:
         problems.append(f"{(annotations or sounds or [folder])[0]}: the name is not patient_age_sex_location_number")
@@ -156,7 +156,7 @@ def _pair_sprsound_files(
     cycles: list[Cycle] = []
     if annotations:
         path = annotations[0]
-        label, cycles, wrong = _read_sprsound_annotation(path, found.info.duration_s if found.info else None)
+        label, cycles, wrong = _read_sprsound_annotation(path, recording.info.duration_s if recording.info else None)
         problems += wrong
         problems += repeated_problems(str(path), cycles)
         notes += overlap_note(str(path), cycles)
@@ -165,7 +165,7 @@ def _pair_sprsound_files(
         inner = next(filter(None, (re.match(r"(intra|inter)_test", part) for part in path.parent.parts[::-1])), None)
         test_part = inner[1] if inner else ""
     return replace(
-        found,
+        recording,
         patient=parts[0],
         device=DEVICE,
         location=parts[3],

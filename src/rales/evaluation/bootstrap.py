@@ -1,4 +1,4 @@
-"""How sure a figure is: intervals and paired tests that resample patients, spread over seeds, calibration.
+"""Uncertainty of metrics: patient-level bootstrap intervals, paired tests, spread over seeds, calibration.
 
 Cycles of one patient resemble each other, so the patient is the unit that is resampled: on the official test split
 (49 patients, 2,756 cycles) the interval is about three times as wide as one that pretends cycles are independent.
@@ -282,5 +282,5 @@ def _safe_ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> FloatArra
 
 def _require_equal_length(**columns: NDArray[Any]) -> None:
     if len({len(column) for column in columns.values()}) > 1:
-        found = ", ".join(f"{len(column)} {name}" for name, column in columns.items())
-        raise ValueError(f"columns of unequal length ({found}); give one value of each per cycle")
+        lengths = ", ".join(f"{len(column)} {name}" for name, column in columns.items())
+        raise ValueError(f"columns of unequal length ({lengths}); give one value of each per cycle")

@@ -1,4 +1,4 @@
-"""Figures of merit of the four-class task, class order normal, crackle, wheeze, both (0..3).
+"""Metrics of the four-class task, class order normal, crackle, wheeze, both (0..3).
 
 Every figure is a fraction; where its denominator is 0 (a class that is absent) it is NaN, never an error or a warning.
 A score alone hides much: an all-normal classifier already has 0.5, so `compute_metrics` always carries that line.
@@ -55,7 +55,7 @@ def compute_metrics(true: ArrayLike, probabilities: ArrayLike) -> dict[str, Any]
     present = counts.sum(axis=1) > 0
     recalls = np.diag(counts)[present] / counts.sum(axis=1)[present]
     thresholds, specificity, sensitivity = _sp_se(labels, p)
-    kept = np.unique(np.linspace(0, len(thresholds) - 1, num=CURVE_POINTS).round().astype(int))
+    points = np.unique(np.linspace(0, len(thresholds) - 1, num=CURVE_POINTS).round().astype(int))
     return {
         **icbhi_scores(counts),
         "two_class": two_class_scores(counts),
@@ -67,9 +67,9 @@ def compute_metrics(true: ArrayLike, probabilities: ArrayLike) -> dict[str, Any]
         "auroc": mean_auroc(labels, p),
         "constant_prediction": constant_prediction(counts),
         "sp_se_curve": {
-            "threshold": thresholds[kept].tolist(),
-            "specificity": specificity[kept].tolist(),
-            "sensitivity": sensitivity[kept].tolist(),
+            "threshold": thresholds[points].tolist(),
+            "specificity": specificity[points].tolist(),
+            "sensitivity": sensitivity[points].tolist(),
         },
         "majority": {"specificity": 1.0, "sensitivity": 0.0, "score": 0.5},
     }
@@ -82,8 +82,8 @@ def mean_auroc(true: ArrayLike, probabilities: ArrayLike) -> float:
     if not np.isfinite(p).all():
         return float("nan")
     sounds = ((1, 3), (2, 3))
-    found = [_detection_metrics(np.isin(labels, sound), p[:, sound].sum(axis=1))["auroc"] for sound in sounds]
-    defined = [auroc for auroc in found if not np.isnan(auroc)]
+    aurocs = [_detection_metrics(np.isin(labels, sound), p[:, sound].sum(axis=1))["auroc"] for sound in sounds]
+    defined = [auroc for auroc in aurocs if not np.isnan(auroc)]
     return float(np.mean(defined)) if defined else float("nan")
 
 
@@ -148,17 +148,17 @@ def metrics_by_group(
 
 def as_labels(values: ArrayLike, name: str, classes: int = 4) -> IntArray:
     """Class numbers of any integer-valued kind -> (N,) int64; ValueError names what is not a class number."""
-    found = np.asarray(values)
-    if found.size == 0:
+    array = np.asarray(values)
+    if array.size == 0:
         return np.zeros(0, dtype=np.int64)
-    if found.ndim != 1 or found.dtype.kind not in "biuf":
+    if array.ndim != 1 or array.dtype.kind not in "biuf":
         raise ValueError(
-            f"{name} classes of shape {found.shape}, type {found.dtype}; expected one number 0..{classes - 1} per cycle"
+            f"{name} classes of shape {array.shape}, type {array.dtype}; expected one number 0..{classes - 1} per cycle"
         )
-    wrong = ~np.isin(found, np.arange(classes))
+    wrong = ~np.isin(array, np.arange(classes))
     if wrong.any():
-        raise ValueError(f"{name} classes hold {found[wrong][0]}, expected whole numbers 0..{classes - 1}")
-    return found.astype(np.int64)
+        raise ValueError(f"{name} classes hold {array[wrong][0]}, expected whole numbers 0..{classes - 1}")
+    return array.astype(np.int64)
 
 
 def as_probabilities(values: ArrayLike) -> FloatArray:

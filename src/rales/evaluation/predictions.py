@@ -1,4 +1,4 @@
-"""Probabilities and true classes -> what a run folder and an evaluation say about them."""
+"""Turn probabilities and true classes into the prediction table and the metrics of an evaluation."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -96,13 +96,13 @@ def predictions_table(
     """
     decision = decision or Decision()
     table = rows[["recording", "cycle", "start_s", "end_s"]].reset_index(drop=True)
-    told = np.logical_not(np.isnan(probabilities).any(axis=1, keepdims=True))[:, 0]
+    is_judged = np.logical_not(np.isnan(probabilities).any(axis=1, keepdims=True))[:, 0]
     if decision.temperature is not None:
         probabilities = probabilities.copy()
-        probabilities[told] = bootstrap.apply_temperature(probabilities[told], decision.temperature)
+        probabilities[is_judged] = bootstrap.apply_temperature(probabilities[is_judged], decision.temperature)
     chosen = predict_at_threshold(probabilities, decision.threshold)
     labels = np.array(CLASSES, dtype=object)[chosen]
-    labels[~told] = None
+    labels[~is_judged] = None
     table["label"] = labels
     for i, name in enumerate(CLASSES):
         table[f"p_{name}"] = probabilities[:, i]
@@ -204,9 +204,9 @@ def metrics_from_validation(true: dict[str, IntArray], scored: dict[str, Probabi
     """Classes and probabilities of validation and test cycles -> the figures of the validation cycles, and what may be
     tuned on them without looking at the test set: the threshold for "normal", the temperature of the probabilities."""
     figures = compute_metrics(true["validation"], scored["validation"])
-    kept = (*FIGURES, "auroc", "crackle_present", "wheeze_present", "confusion", "constant_prediction")
+    reported = (*FIGURES, "auroc", "crackle_present", "wheeze_present", "confusion", "constant_prediction")
     return {
-        "validation": {"cycles": len(true["validation"]), **{name: figures[name] for name in kept}},
+        "validation": {"cycles": len(true["validation"]), **{name: figures[name] for name in reported}},
         "validation_threshold": thresholded_metrics(true, scored),
         "validation_temperature": calibrated_metrics(true, scored),
     }

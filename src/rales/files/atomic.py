@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, also after a kill, a full disk or a power cut; folders that one process owns.
+"""Write files atomically, also across kills, full disks and power cuts; folders that one process owns.
 
 What is not finished lies in a folder of its own, hidden beside its place (`.NAME.1a2b3c4d.part`), with a lock that ends
 with the process that holds it. So whoever comes next can tell what a killed process left from what one is writing: a
@@ -53,10 +53,10 @@ def atomic_write(path: Path, bytes_needed: int = 0) -> Iterator[Path]:
             beside.replace(path)
         sync_folder(path.parent)
     except Exception as error:
-        told = _describe_write_error(error, path, bytes_needed)
-        if told is None:
+        sentence = _describe_write_error(error, path, bytes_needed)
+        if sentence is None:
             raise
-        raise told from error
+        raise sentence from error
 
 
 def _describe_write_error(error: Exception, path: Path, bytes_needed: int) -> OSError | None:

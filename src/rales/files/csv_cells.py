@@ -1,4 +1,4 @@
-"""Text in the cells of CSV files: written so that no spreadsheet computes it and no row breaks, and read back as it is.
+"""Escape text for CSV cells, so that no spreadsheet computes it and no row breaks, and read it back.
 
 A cell that a spreadsheet would compute (OWASP: CSV injection) or that holds control characters gets an apostrophe in
 front, the mark by which spreadsheets know text. Behind it stands the text itself or, with control characters, the text

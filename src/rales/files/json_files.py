@@ -1,4 +1,4 @@
-"""JSON from outside -> values that are what JSON can say, or a sentence that names the file.
+"""Read JSON files strictly; anything that is not plain JSON is an error that names the file.
 
 Run folders, records and the files beside them are copied, edited and damaged, so they are read here: a file that is
 none (a pipe, a folder, gigabytes), bytes that are no UTF-8, nesting that no reader survives, NaN and Infinity, numbers
@@ -95,12 +95,12 @@ def _parse_integer(digits: str) -> int:
 
 
 def _parse_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise _Impossible(f"{twice[:40]!r} stands twice in one object")
-    return found
+    return members
 
 
 def _check_json_value(value: Any) -> None:

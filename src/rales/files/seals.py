@@ -1,4 +1,4 @@
-"""Seals: a file that Rales writes names its own SHA-256, so that damage which leaves it readable is found.
+"""Seal files with their own SHA-256, so that damage which leaves a file readable is found.
 
 A seal is the text `rales-sha256:` and 64 hexadecimal digits, somewhere in the file's own metadata: those of safetensors
 (in the record), ONNX, OpenVINO and Parquet, the comment of a zip (npz, torch), the end of a search index. The digits
@@ -29,10 +29,10 @@ def seal_file(path: Path) -> None:
     Errors: a file without one.
     """
     with _map_file(path) as content:
-        found = _SEAL.search(content)
-        if found is None:
+        match = _SEAL.search(content)
+        if match is None:
             raise ValueError(f"{path}: no place for a seal ({UNSEALED}) among its metadata")
-        start, digits = found.start(1), _compute_digest(content, found.start(1))
+        start, digits = match.start(1), _compute_digest(content, match.start(1))
     with path.open("r+b") as file:
         file.seek(start)
         file.write(digits.encode())
@@ -51,16 +51,16 @@ def check_seal(path: Path, what: str, *, needed: bool = True) -> str:
     Errors: other bytes than were sealed, no seal.
     """
     with _map_file(path) as content:
-        found = _SEAL.search(content)
-        if found is None:
+        match = _SEAL.search(content)
+        if match is None:
             if needed:
                 raise ValueError(
                     f"{path}: not {what}, or cut or damaged, since it holds no SHA-256 of itself; copy it again or "
                     "make it again"
                 )
             return ""
-        digits = found[1].decode()
-        if _compute_digest(content, found.start(1)) != digits:
+        digits = match[1].decode()
+        if _compute_digest(content, match.start(1)) != digits:
             raise ValueError(
                 f"{path}: {what} that was damaged or changed after it was written, since its SHA-256 is not the one "
                 "that it names; copy it again or make it again"

@@ -1,4 +1,4 @@
-"""What a processor computes fastest: the precision that pays there, and a packed copy of a model for inference.
+"""Fast inference on a CPU: choose the precision, and make a copy of a model with prepacked weights.
 
 oneDNN, which torch ships, multiplies faster than the BLAS behind `nn.Linear` once the weights stand in its own order,
 and adds bias and GELU in the same pass; torch offers that only as private operators, so their results are checked

@@ -1,4 +1,4 @@
-"""What the earlier systems put behind a backbone: perceptron, projectors, the two heads of co-tuning."""
+"""Heads and projectors that the earlier systems put behind a backbone, and the co-tuning classifier."""
 
 from collections.abc import Sequence
 from typing import Literal

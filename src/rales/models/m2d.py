@@ -1,4 +1,4 @@
-"""Masked Modeling Duo: the network that pre-trains a ViT by predicting one encoder's view of what the other cannot see.
+"""Masked Modeling Duo (M2D): pre-train a ViT by predicting the target encoder's view of the masked patches.
 
 The online encoder sees a few patches, a predictor guesses from them what the target encoder, a slow average of the
 online one, makes of the others. Source: Niizumi et al., nttcslab/m2d. Letters: B clips, T patches, D features.

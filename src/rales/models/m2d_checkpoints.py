@@ -1,4 +1,4 @@
-"""Public M2D checkpoint files -> our encoder; reading strangers' files is this module's job.
+"""Read public M2D checkpoint files, and our own, into our encoder.
 
 Formats (reference implementation nttcslab/m2d): full pre-training file, its 2022 form without `norm_stats`,
 encoder-only file, fine-tuned file of the evaluation package (prefix `module.ar.runtime.backbone.`), each as torch
@@ -200,11 +200,11 @@ def load_m2d_finetuned(path: str | os.PathLike[str], *, heads: int | None = None
 
 def fingerprint_encoder(encoder: nn.Module) -> str:
     """Encoder -> SHA-256 over names and values of its tensors, whatever file they came from."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for key, value in encoder.state_dict().items():
-        found.update(key.encode())
-        found.update(value.detach().cpu().contiguous().numpy().data)
-    return found.hexdigest()
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def record_of(metadata: Mapping[str, str], path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -398,9 +398,9 @@ def unit_frames_of_name(path: str | os.PathLike[str], columns: int, patch_frames
     """
     path = Path(path)
     for name in (path.parent.name, path.stem):
-        found = re.search(r"-(\d+)x(\d+)p(\d+)x(\d+)", name)
-        if found and int(found[2]) // patch_frames == columns:
-            return int(found[2])
+        match = re.search(r"-(\d+)x(\d+)p(\d+)x(\d+)", name)
+        if match and int(match[2]) // patch_frames == columns:
+            return int(match[2])
     return columns * patch_frames
 
 

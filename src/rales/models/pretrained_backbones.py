@@ -1,4 +1,4 @@
-"""Public weight files of the earlier systems -> state dicts of our networks, complete or refused.
+"""Convert public weight files of the earlier systems to state dicts of our networks, complete or refused.
 
 Every function reads a file (torch pickle without code, or safetensors), brings the known layouts to our names, and
 compares names and shapes with those of our network. Errors are sentences that name the first differing keys.
@@ -130,17 +130,17 @@ def match_state_dict(
     """Tensors of a file -> the state dict of `ours`, every one of it, nothing left over but names that start with
     `beside`. `num_batches_tracked`, which files of 2018 lack, is taken as 0."""
     expected = ours.state_dict()
-    found = {name: value for name, value in tensors.items() if not (beside and name.startswith(beside))}
+    own = {name: value for name, value in tensors.items() if not (beside and name.startswith(beside))}
     for name in expected:
         if name.endswith("num_batches_tracked"):
-            found.setdefault(name, torch.tensor(0))
-    wrong = [f"{name} missing" for name in expected if name not in found]
-    wrong += [f"{name} not expected" for name in found if name not in expected]
+            own.setdefault(name, torch.tensor(0))
+    wrong = [f"{name} missing" for name in expected if name not in own]
+    wrong += [f"{name} not expected" for name in own if name not in expected]
     wrong += [
-        f"{name} {describe_tensor(found[name])}, expected {describe_tensor(value)}"
+        f"{name} {describe_tensor(own[name])}, expected {describe_tensor(value)}"
         for name, value in expected.items()
-        if name in found and not matches_shape_and_kind(found[name], value)
+        if name in own and not matches_shape_and_kind(own[name], value)
     ]
     if wrong:
         raise ValueError(f"{path}: not the weights of {what}: {name_few(wrong)}")
-    return {name: found[name] for name in expected}
+    return {name: own[name] for name in expected}

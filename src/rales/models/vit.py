@@ -1,4 +1,4 @@
-"""The M2D vision transformer: a normalised log-mel in, the output of every layer out.
+"""The M2D vision transformer: takes a normalised log-mel and returns the output of every layer.
 
 Sizes, token order, position table and layer outputs follow the public M2D implementation (nttcslab/m2d), so that its
 checkpoints load key by key. Letters in shapes: B clips, T patches or time columns, D features, L layers.

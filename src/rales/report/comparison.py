@@ -1,4 +1,4 @@
-"""Our systems beside printed figures: the paper's Tables 1 and 2 and the leaderboard."""
+"""Compare our systems with printed scores: the paper's Tables 1 and 2 and the leaderboard."""
 
 import re
 from collections.abc import Mapping
@@ -102,10 +102,10 @@ def list_departures(system: System) -> list[str]:
 
 def missing_rows_text(systems: list[System]) -> list[Block]:
     """The sentence that says which systems are missing in the paper's tables, and for which settings."""
-    found = [f"{s.name} ({', '.join(why)})" for s in systems if (why := list_departures(s))]
-    if not found:
+    changed = [f"{s.name} ({', '.join(why)})" for s in systems if (why := list_departures(s))]
+    if not changed:
         return []
-    listed = "; ".join(found[:NAMED]) + (f"; and {len(found) - NAMED} others" if len(found) > NAMED else "")
+    listed = "; ".join(changed[:NAMED]) + (f"; and {len(changed) - NAMED} others" if len(changed) > NAMED else "")
     return [Text(f"Not a row of the paper: {listed}.")]
 
 

@@ -1,4 +1,4 @@
-"""Printed figures, as facts: the paper's Tables 1 and 2, the public leaderboard, frozen probes; all in percent."""
+"""Printed scores, in percent: the paper's Tables 1 and 2, the public leaderboard, frozen probes."""
 
 from typing import NamedTuple
 

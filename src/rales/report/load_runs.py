@@ -1,4 +1,4 @@
-"""Run folders -> checked runs, and a sentence for every folder that cannot be used."""
+"""Load and check run folders; each one that cannot be used is listed with the reason."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -106,8 +106,8 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[UnusedFolder]]:
 
 def run_folders(paths: Iterable[Path]) -> list[Path]:
     """Folders at any depth that hold a file of a run, each once, in order; but no stage inside another run."""
-    found = {file.parent.resolve(): file.parent for path in paths for name in RUN_FILES for file in path.rglob(name)}
-    return sorted(found[folder] for folder in found if not set(folder.parents) & found.keys())
+    folders = {file.parent.resolve(): file.parent for path in paths for name in RUN_FILES for file in path.rglob(name)}
+    return sorted(folders[folder] for folder in folders if not set(folder.parents) & folders.keys())
 
 
 def system_identity(run: Run) -> str:
@@ -282,11 +282,11 @@ def selected_epoch(run: Run, select: str) -> int | None:
 
 def validation_metrics(run: Run) -> dict[str, float]:
     """-> figures of the validation cycles at the epoch used, as evaluation.json has them or else metrics.jsonl."""
-    found = run.evaluation.get("validation")
-    if not isinstance(found, dict):
+    metrics = run.evaluation.get("validation")
+    if not isinstance(metrics, dict):
         epoch = selected_epoch(run, run.select)
-        found = run.scores["validation"].get(epoch, {}) if epoch is not None else {}
-    return {name: float(found[name]) for name in WATCHED if isinstance(found.get(name), float)}
+        metrics = run.scores["validation"].get(epoch, {}) if epoch is not None else {}
+    return {name: float(metrics[name]) for name in WATCHED if isinstance(metrics.get(name), float)}
 
 
 def labels_by_protocol(run: Run, stored: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.int64]]:
@@ -304,13 +304,13 @@ def labels_by_protocol(run: Run, stored: dict[str, NDArray[Any]]) -> dict[str, N
         )
     predicted = logits.argmax(axis=2).astype(np.int64)
     chosen = {select: selected_epoch(run, select) for select in ("last", "validation", "test_best")}
-    found = {select: predicted[[numbers.index(epoch)]] for select, epoch in chosen.items() if epoch in numbers}
+    labels = {select: predicted[[numbers.index(epoch)]] for select, epoch in chosen.items() if epoch in numbers}
     late = min(LATE_EPOCHS, len(numbers) // 4)
     if late > 1:
         powers = np.exp(logits[-late:].astype(np.float64))
         averaged = (powers / powers.sum(axis=2, keepdims=True)).mean(axis=0)
-        found |= {"late_mean": predicted[-late:], "late_average": averaged.argmax(axis=1)[None]}
-    return found | own
+        labels |= {"late_mean": predicted[-late:], "late_average": averaged.argmax(axis=1)[None]}
+    return labels | own
 
 
 def weight_trajectory(stored: dict[str, NDArray[Any]]) -> pd.DataFrame | None:
@@ -338,26 +338,26 @@ def epochs_unlike_lines(run: Run) -> list[int]:
 def run_notes(run: Run) -> list[str]:
     """What in the folder does not fit together or must be known of its figures, as sentences."""
     warnings = run.evaluation.get("warnings")
-    found = [str(warning) for warning in warnings] if isinstance(warnings, list) else []
-    found += evaluation_problems(run.folder / "evaluation.json")
+    sentences = [str(warning) for warning in warnings] if isinstance(warnings, list) else []
+    sentences += evaluation_problems(run.folder / "evaluation.json")
     if run.predictions is None:
-        return [*found, "no predictions.csv: its scores are those of metrics.jsonl, and there is no interval"]
+        return [*sentences, "no predictions.csv: its scores are those of metrics.jsonl, and there is no interval"]
     if unlike := epochs_unlike_lines(run):
-        found.append(f"epochs.safetensors and metrics.jsonl differ in the test figures of epoch {unlike[0]}")
+        sentences.append(f"epochs.safetensors and metrics.jsonl differ in the test figures of epoch {unlike[0]}")
     score = metrics.icbhi_scores(metrics.confusion_matrix(run.predictions["true"], run.predictions["predicted"]))[
         "score"
     ]
     epoch = selected_epoch(run, run.select)
     recorded = score if epoch is None else run.scores["test"][epoch]["score"]
     if abs(recorded - score) > NEAR:
-        found.append(
+        sentences.append(
             f"predictions.csv gives Score {100 * score:.2f}, metrics.jsonl {100 * recorded:.2f} (epoch {epoch})"
         )
     evaluated = run.evaluation.get("score")
     if isinstance(evaluated, float) and abs(evaluated - score) > SAME:
-        found.append(f"predictions.csv gives Score {100 * score:.2f}, evaluation.json {100 * evaluated:.2f}")
+        sentences.append(f"predictions.csv gives Score {100 * score:.2f}, evaluation.json {100 * evaluated:.2f}")
     most_probable = run.predictions[PROBABILITIES].to_numpy().argmax(axis=1)
     moved = int((most_probable != run.predictions["predicted"]).sum())
     if moved:
-        found.append(f"{moved} labels are not the most probable class; Sp, Se and Score follow the labels")
-    return found
+        sentences.append(f"{moved} labels are not the most probable class; Sp, Se and Score follow the labels")
+    return sentences

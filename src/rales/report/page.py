@@ -1,4 +1,4 @@
-"""Sections of text, tables and pictures -> one HTML page and one Markdown page with the same content."""
+"""Render sections of text, tables and plots as one HTML page and one Markdown page of the same content."""
 
 import base64
 import re

@@ -1,4 +1,4 @@
-"""Systems -> PNG pictures. Colours are those of Okabe and Ito, told apart by colour-blind readers."""
+"""Plots of systems as PNG, in the colours of Okabe and Ito, which colour-blind readers can tell apart."""
 
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -206,10 +206,10 @@ def plot_layer_weights(systems: list[System]) -> Picture | None:
 
 def chosen_weights(system: System) -> dict[str, pd.DataFrame]:
     """-> words for an epoch -> (layers, runs) weights at it; empty where none were learned."""
-    found = [run.layer_weights for run in system.runs if run.layer_weights is not None]
-    if not found:
+    weights = [run.layer_weights for run in system.runs if run.layer_weights is not None]
+    if not weights:
         return {}
-    tables = {f"epoch used: {PROTOCOLS[system.select]}": pd.concat(found, axis=1)}
+    tables = {f"epoch used: {PROTOCOLS[system.select]}": pd.concat(weights, axis=1)}
     best = [
         run.trajectory.loc[epoch]
         for run in system.runs
@@ -217,7 +217,7 @@ def chosen_weights(system: System) -> dict[str, pd.DataFrame]:
         and run.trajectory is not None
         and epoch in run.trajectory.index
     ]
-    if system.select != "test_best" and len(best) == len(found):
+    if system.select != "test_best" and len(best) == len(weights):
         tables[PROTOCOLS["test_best"]] = pd.concat(best, axis=1)
     return tables
 

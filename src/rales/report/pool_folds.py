@@ -1,4 +1,4 @@
-"""The runs of a cross-validation as one: every cycle is tested once, by the run that never saw its patient."""
+"""Pool the runs of a cross-validation: every cycle is tested once, by the run that did not train on its patient."""
 
 import hashlib
 from collections import defaultdict
@@ -16,13 +16,13 @@ def pool_complete_folds(runs: list[Run]) -> list[Run]:
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         groups[f"{system_identity(without_fold(run))} seed {run.seed}"].append(run)
-    found = []
+    pooled = []
     for group in groups.values():
         numbers = sorted(int(run.config.get("split.fold", 0)) for run in group)
         complete = group[0].split.get("name") == "folds" and numbers == list(range(group[0].config["split.folds"]))
         predicted = all(run.predictions is not None for run in group)
-        found += [merge_folds(group)] if complete and predicted else group
-    return found
+        pooled += [merge_folds(group)] if complete and predicted else group
+    return pooled
 
 
 def without_fold(run: Run) -> Run:

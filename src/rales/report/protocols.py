@@ -1,4 +1,4 @@
-"""A system under every way to choose the epoch: figures, intervals, and what looking at the test set is worth."""
+"""Scores of a system under each protocol for choosing the epoch, and what choosing on the test set is worth."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -43,8 +43,8 @@ def protocol_outcome(system: System, protocol: str) -> ProtocolOutcome | None:
 
 def protocol_outcomes(system: System) -> dict[str, ProtocolOutcome]:
     """-> protocol -> outcome, of every protocol that the system's own runs tell of."""
-    found = {protocol: protocol_outcome(system, protocol) for protocol in (*PROTOCOLS, *AVERAGES)}
-    return {protocol: result for protocol, result in found.items() if result is not None}
+    outcomes = {protocol: protocol_outcome(system, protocol) for protocol in (*PROTOCOLS, *AVERAGES)}
+    return {protocol: result for protocol, result in outcomes.items() if result is not None}
 
 
 def oracle_gap(system: System) -> dict[str, dict[str, float]] | None:
@@ -76,6 +76,6 @@ def stack_seeds(
     system: System, of_run: Callable[[Run], tuple[NDArray[np.int64], NDArray[np.int64], list[str]]]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
     """-> the same of all seeds under each other: they share one test set, so a patient's cycles stay together."""
-    found = [of_run(run) for run in system.runs]
-    true, predicted = (np.concatenate([part[i] for part in found]) for i in (0, 1))
-    return true, predicted, [patient for part in found for patient in part[2]]
+    parts = [of_run(run) for run in system.runs]
+    true, predicted = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    return true, predicted, [patient for part in parts for patient in part[2]]

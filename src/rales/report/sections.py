@@ -1,4 +1,4 @@
-"""What the report says, in its order: the lead, then the sections."""
+"""The sections of the report, in their order."""
 
 import re
 from collections import defaultdict
@@ -68,11 +68,11 @@ def score_words(system: System) -> str:
 
 def constant_answers(systems: list[System]) -> list[Block]:
     """A warning if kept weights call every test cycle the same."""
-    found = [f"{run.folder} ({called})" for s in systems for run in s.runs if (called := one_label(run.predictions))]
-    if not found:
+    folders = [f"{run.folder} ({called})" for s in systems for run in s.runs if (called := one_label(run.predictions))]
+    if not folders:
         return []
-    listed = "; ".join(found[:5]) + (" and others" if len(found) > 5 else "")
-    text = f"The kept weights call every test cycle the same in {count_noun(len(found), 'run')}: {listed}. "
+    listed = "; ".join(folders[:5]) + (" and others" if len(folders) > 5 else "")
+    text = f"The kept weights call every test cycle the same in {count_noun(len(folders), 'run')}: {listed}. "
     return [Text(text + "Such figures are those of a constant answer.", warning=True)]
 
 
@@ -85,8 +85,8 @@ def one_label(predictions: pd.DataFrame | None) -> str:
 
 def provenance_text(systems: list[System]) -> list[Block]:
     """What the words beside the names of others' systems mean."""
-    found = {str(s.runs[0].record.get("provenance")) for s in systems}
-    words = [f"“{word}”, {meaning}" for word, meaning in PROVENANCE.items() if word in found]
+    provenances = {str(s.runs[0].record.get("provenance")) for s in systems}
+    words = [f"“{word}”, {meaning}" for word, meaning in PROVENANCE.items() if word in provenances]
     return [Text(f"How sure it is that a system is the published one: {'; '.join(words)}.")] if words else []
 
 
@@ -124,7 +124,7 @@ def build_sections(
     papers = [comparison.paper_table(caption1, table1, whole), comparison.paper_table(caption2, table2, whole)]
     pairs, leaks = tables.comparisons_table(systems), tables.leak_free_table(systems)
     by_group = [table for column in ("device", "location") if (table := tables.groups_table(systems, column))]
-    found = [
+    sentences = [
         Section(
             "scores",
             "Scores",
@@ -144,7 +144,7 @@ def build_sections(
         Section("leaderboard", "Published leaderboard", comparison.leaderboard_blocks(systems)),
         Section("record", "Record", record_blocks(systems, left_out)),
     ]
-    return [section for section in found if section.blocks]
+    return [section for section in sentences if section.blocks]
 
 
 def system_blocks(systems: list[System]) -> list[Block]:

@@ -1,4 +1,4 @@
-"""Runs that differ in their seed only, as one system: its figures, its interval, its name."""
+"""Group runs that differ only in their seed into one system, with its scores, interval and name."""
 
 import math
 from collections import defaultdict
@@ -55,14 +55,14 @@ def group_into_systems(runs: list[Run]) -> list[System]:
     for run in runs:
         groups[system_identity(run)].append(run)
     members = [sorted(group, key=lambda run: run.seed) for group in groups.values()]
-    found = [make_system(name, group) for name, group in zip(name_systems(members), members, strict=True)]
-    by = [f"validation_{ranking_figure(found)}", "validation_score"]  # equal ones in order of the Score there
+    systems = [make_system(name, group) for name, group in zip(name_systems(members), members, strict=True)]
+    by = [f"validation_{ranking_figure(systems)}", "validation_score"]  # equal ones in order of the Score there
 
     def place(s: System) -> tuple[bool, list[float]]:
         means = s.figures[by if s.is_validated else ["score"]].mean()
         return (not s.is_validated, [-np.nan_to_num(mean, nan=-1) for mean in means])
 
-    return sorted(found, key=place)
+    return sorted(systems, key=place)
 
 
 def ranking_figure(systems: list[System]) -> Literal["auroc", "score"]:
@@ -111,8 +111,8 @@ def run_metrics(run: Run) -> dict[str, float]:
 
 def threshold_score(run: Run) -> float:
     """-> test Score with the threshold for "normal" that suits the validation patients best; NaN without them."""
-    found = run.evaluation.get("validation_threshold")
-    score = found.get("score") if isinstance(found, dict) else None
+    metrics = run.evaluation.get("validation_threshold")
+    score = metrics.get("score") if isinstance(metrics, dict) else None
     return score if isinstance(score, float) else math.nan
 
 
@@ -134,11 +134,11 @@ def leak_free(system: System) -> tuple[list[str], dict[str, float], dict[str, tu
     patients = [str(patient) for patient in run.split.get("overlap_patients") or []]
     if system.cycles is None or run.split.get("name") != "official" or not patients:
         return None
-    kept = system.cycles[~system.cycles["patient"].isin(patients)]
-    if kept.empty:
+    cycles = system.cycles[~system.cycles["patient"].isin(patients)]
+    if cycles.empty:
         return None
-    counts = metrics.confusion_matrix(kept["true"], kept["predicted"])
-    interval = bootstrap.bootstrap_intervals(kept["true"], kept["predicted"], kept["patient"].tolist(), seed=0)
+    counts = metrics.confusion_matrix(cycles["true"], cycles["predicted"])
+    interval = bootstrap.bootstrap_intervals(cycles["true"], cycles["predicted"], cycles["patient"].tolist(), seed=0)
     return patients, metrics.icbhi_scores(counts), interval
 
 
@@ -148,15 +148,15 @@ def group_by_protocol(systems: list[System]) -> list[tuple[System, dict[str, Sys
     groups: dict[str, list[System]] = defaultdict(list)
     for s in systems:
         groups[protocol_free(s.runs[0])].append(s)
-    found = []
+    entries = []
     for group in groups.values():
         held_out = [s for s in group if s.select == "validation"]
         others = [s for s in group if s.select != "validation"] or held_out
         source = {"validation": (held_out or others)[0]}
         for select in ("last", "test_best"):
             source[select] = next((s for s in others if s.select == select), others[0])
-        found.append((others[0], source))
-    return found
+        entries.append((others[0], source))
+    return entries
 
 
 def protocol_free(run: Run) -> str:
@@ -201,11 +201,11 @@ def compare_paired(a: System, b: System) -> dict[str, dict[str, float]] | None:
 def name_systems(groups: list[list[Run]]) -> list[str]:
     """One readable name per group; equal names get the options, or else the settings, that tell them apart."""
     runs = [group[0] for group in groups]
-    found = [plain_name(run) for run in runs]
+    names = [plain_name(run) for run in runs]
     splits = [{"split": str(run.split.get("digest"))[:8]} for run in runs]
     for settings in ([run.options for run in runs], [run.config for run in runs], splits):
-        found = [tell_apart(name, own, found, settings) for name, own in zip(found, settings, strict=True)]
-    return found
+        names = [tell_apart(name, own, names, settings) for name, own in zip(names, settings, strict=True)]
+    return names
 
 
 def plain_name(run: Run) -> str:

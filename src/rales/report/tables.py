@@ -1,4 +1,4 @@
-"""Systems -> the tables of the report. Figures are percent unless a column says otherwise."""
+"""The tables of the report. Values are percent unless a column says otherwise."""
 
 import re
 from collections import Counter
@@ -72,9 +72,9 @@ def protocols_table(systems: list[System]) -> Table | None:
     """Every protocol that a system's own runs tell of, with intervals; None where none tells of a second one."""
     rows = []
     for s in systems:
-        found = protocol_outcomes(s)
+        outcomes = protocol_outcomes(s)
         trained = "without validation patients" if s.is_validated else "all training patients"
-        for result in found.values() if len(found) > 1 else ():
+        for result in outcomes.values() if len(outcomes) > 1 else ():
             cells = [in_brackets(result.figures[name], result.interval, name) for name in SCORES]
             rows.append([without_select(s), trained, result.words, str(len(s.runs)), *cells])
     if not rows:
@@ -92,9 +92,10 @@ def protocols_table(systems: list[System]) -> Table | None:
 def oracle_gaps_table(systems: list[System]) -> Table | None:
     """Best epoch on the test set minus the last epoch of the same runs; None where no run keeps its epochs."""
     gaps = [(s, oracle_gap(s)) for s in systems]
-    told = [(s, found) for s, found in gaps if found]
+    with_gap = [(s, found) for s, found in gaps if found]
     rows = [
-        [without_select(s), str(len(s.runs)), *(format_difference(found[name]) for name in SCORES)] for s, found in told
+        [without_select(s), str(len(s.runs)), *(format_difference(found[name]) for name in SCORES)]
+        for s, found in with_gap
     ]
     if not rows:
         return None
@@ -167,9 +168,9 @@ def leak_free_table(systems: list[System]) -> Table | None:
     """Figures without the test cycles of patients who train too, or None where no system has such patients."""
     rows, patients = [], set()
     for s in systems:
-        found = leak_free(s)
-        if found is not None:
-            names, figures, interval = found
+        leak = leak_free(s)
+        if leak is not None:
+            names, figures, interval = leak
             patients.update(names)
             cells = [
                 f"{format_percent(figures[f])}\n[{100 * interval[f][0]:.1f}, {100 * interval[f][1]:.1f}]"
@@ -197,9 +198,11 @@ def comparisons_table(systems: list[System]) -> Table | None:
         pairs = [(systems[0], other) for other in systems[1:]]
     rows = []
     for a, b in pairs:
-        found = compare_paired(a, b)
-        if found is not None:
-            rows.append([a.name, b.name, *map(format_difference, found.values()), f"{found['score']['p_value']:.4f}"])
+        difference = compare_paired(a, b)
+        if difference is not None:
+            rows.append(
+                [a.name, b.name, *map(format_difference, difference.values()), f"{difference['score']['p_value']:.4f}"]
+            )
     if not rows:
         return None
     return Table(

@@ -1,4 +1,4 @@
-"""A made-up database: patients, sessions, labels and sounds, written as a folder in the layout of ICBHI 2017."""
+"""Write a synthetic database in the layout of ICBHI 2017: patients, sessions, annotations and sounds."""
 
 import io
 from contextlib import closing
@@ -326,10 +326,10 @@ def _left_files(folder: Path, plans: list[RecordingPlan], *, interrupted: bool) 
     """Folder -> the files that an interrupted call for these plans has put there; none if it is empty. Errors: it holds
     anything else."""
     ours = _database_files(plans) if interrupted else set()
-    found = [file for file in folder.iterdir() if file not in unfinished_folders(folder, ".synthetic.")]
-    if any(file.name not in ours for file in found):
+    existing = [file for file in folder.iterdir() if file not in unfinished_folders(folder, ".synthetic.")]
+    if any(file.name not in ours for file in existing):
         raise ValueError(f"{folder}: is not empty, expected a new or empty folder; choose another name or empty it")
-    return found
+    return existing
 
 
 def _database_files(plans: list[RecordingPlan]) -> set[str]:

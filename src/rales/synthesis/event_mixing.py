@@ -1,4 +1,4 @@
-"""Crackles and wheezes from physics, laid over real normal breaths: abnormal cycles that nobody's illness gives away.
+"""Mix simulated crackles and wheezes into real normal cycles, so that labels do not depend on the patient.
 
 In a database of a few dozen patients whoever crackles also has an age, a stethoscope and a room, and a network may
 learn those instead. Here the same breath is normal once and crackles once, so that only the crackle tells them apart.

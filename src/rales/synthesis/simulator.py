@@ -1,4 +1,4 @@
-"""Breath sounds from physics: airflow -> breath noise, crackles, wheezes, heart, disturbances -> a stethoscope's wave.
+"""Simulate breath sounds: airflow drives breath noise, crackles and wheezes; heart, noise and a device are added.
 
 Sounds are made at RATE_HZ and added up in one unit, the RMS of breath noise at the peak flow of a usual inspiration.
 Crackles and wheezes are set against the noise around them, so neither loudness nor the mean spectrum gives them away:

@@ -92,11 +92,14 @@ def run_server(settings: Settings, listener: socket.socket, *, made: bool, show:
 def is_kept(stream: TextIO) -> bool:
     """Whether what is written to a stream stays there for others to read: in a file or the system's journal."""
     try:
-        found = os.fstat(stream.fileno())
+        stream_stat = os.fstat(stream.fileno())
     except (OSError, ValueError):  # no file of the system, as in a notebook
         return False
     # Programs that a terminal starts inherit the variable, so it says nothing of this stream unless it names it.
-    return stat.S_ISREG(found.st_mode) or os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+    return (
+        stat.S_ISREG(stream_stat.st_mode)
+        or os.environ.get("JOURNAL_STREAM") == f"{stream_stat.st_dev}:{stream_stat.st_ino}"
+    )
 
 
 def make_server(

@@ -1,4 +1,4 @@
-"""Who is let in: whoever has the token, a link that is good once, or the cookie that either of them is changed for."""
+"""Access control of the page: the token, a ticket that is valid once, and the cookie that replaces either."""
 
 import hmac
 import logging

@@ -1,4 +1,4 @@
-"""Connections to the service: how many are open, and which of them gives way.
+"""Limit the open connections of the service, and choose which one is closed when there are too many.
 
 A visitor whom the service waits for (for the head of a request, for the rest of an upload, for an answer to be read)
 keeps a place only as long as nobody else needs it: a newcomer takes the place of the one that has kept the service

@@ -1,4 +1,4 @@
-"""Cycles that a person has marked: checked, and written in the formats that other programs read."""
+"""Check cycles that a person has edited, and write them in the formats of other programs."""
 
 import math
 import re
@@ -94,13 +94,13 @@ def with_scores(cycles: Sequence[Row], scored: Sequence[Row]) -> list[Row]:
     known = {row_times(row): row for row in scored}
     rows = []
     for cycle in cycles:
-        found = known.get(row_times(cycle), {})
+        answer = known.get(row_times(cycle), {})
         rows.append(
             {
                 **row_span(cycle),
                 "label": cycle["label"],
-                **{name: found.get(name) for name in PROBABILITIES},
-                "model_label": found.get("label"),
+                **{name: answer.get(name) for name in PROBABILITIES},
+                "model_label": answer.get("label"),
                 "confirmed": bool(cycle.get("confirmed")),
             }
         )
@@ -177,8 +177,8 @@ def recording_stem(name: str) -> str:
 def file_suffix(name: str) -> str:
     """A visitor's file name -> the suffix of a recording or an annotation at its end, as it is written, else ""."""
     name = printable_text(name)
-    found = next((each for each in (*AUDIO_SUFFIXES, ".txt") if name.lower().endswith(each)), "")
-    return name[len(name) - len(found) :]
+    suffix = next((each for each in (*AUDIO_SUFFIXES, ".txt") if name.lower().endswith(each)), "")
+    return name[len(name) - len(suffix) :]
 
 
 def printable_text(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Uploads -> sound that is safe to read, by the processes of `sandbox.py`."""
+"""Decode uploads to sound that is safe to read, in the processes of `sandbox.py`."""
 
 import asyncio
 import contextlib
@@ -59,12 +59,12 @@ class Decoder:
         words = {"path": str(path), "out": str(out), "duration_s": limits.duration_s}
         words |= {"decode_s": limits.decode_s, "decode_bytes": limits.decode_bytes}
         async with self.places:
-            found = await self.repeated(words)
-        if "died" in found:
-            raise Undecodable(describe_signal(found["died"], limits), large=found["died"] == signal.SIGXFSZ)
-        if "error" in found:
-            raise Undecodable(str(found["error"]), large=bool(found["large"]))
-        facts: dict[str, Any] = found["ok"]
+            answer = await self.repeated(words)
+        if "died" in answer:
+            raise Undecodable(describe_signal(answer["died"], limits), large=answer["died"] == signal.SIGXFSZ)
+        if "error" in answer:
+            raise Undecodable(str(answer["error"]), large=bool(answer["large"]))
+        facts: dict[str, Any] = answer["ok"]
         return facts
 
     async def repeated(self, words: dict[str, Any]) -> dict[str, Any]:
@@ -118,9 +118,9 @@ class Decoder:
         assert process.stdout is not None
         try:
             while line := await process.stdout.readline():
-                found = json.loads(line)
-                if (future := self.waiting[process].get(found["id"])) is not None and not future.done():
-                    future.set_result(found)
+                answer = json.loads(line)
+                if (future := self.waiting[process].get(answer["id"])) is not None and not future.done():
+                    future.set_result(answer)
         except (ValueError, KeyError, TypeError) as error:  # a file has made its decoder write there
             log.warning("the decoder of recordings gave no answer that can be read: %s", error)
         await end_sandbox(process)

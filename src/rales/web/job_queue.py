@@ -1,4 +1,4 @@
-"""The one line in front of the model: requests that someone waits for go first, whole recordings after them."""
+"""The job queue of the model's thread: interactive requests first, whole recordings after them."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""A recording's decoded sound -> what a model says of it, exactly as `rales predict` does."""
+"""Compute what a model says of a decoded recording, exactly as `rales predict` does."""
 
 import math
 from collections import Counter
@@ -56,8 +56,8 @@ def quality_of(rows: Sequence[Row]) -> Row:
     """What a model says of a whole recording -> `judged` (whether any of it has a label), quality and quality_reason:
     those of most of the cycles without a label, or of most cycles if all have one."""
     refused = [row for row in rows if row["label"] is None]
-    told = Counter((row.get("quality", ""), row.get("quality_reason", "")) for row in refused or rows)
-    ((name, reason), _), *_ = told.most_common(1) or [(("", ""), 0)]
+    reasons = Counter((row.get("quality", ""), row.get("quality_reason", "")) for row in refused or rows)
+    ((name, reason), _), *_ = reasons.most_common(1) or [(("", ""), 0)]
     return {"judged": len(refused) < len(rows) or not rows, "quality": name, "quality_reason": reason}
 
 
@@ -65,8 +65,8 @@ def span_waveforms(model: predictor.Model, sound: Path, spans: Sequence[Span]) -
     """Decoded sound and stretches -> (n, samples), each as training saw a cycle."""
     audio = model.recipe.config.audio
     segments = io.read_segments(sound, spans)
-    found = [audio_reader.prepared(segment, rate_hz, audio) for segment, rate_hz in segments]
-    return np.stack(found) if found else np.empty((0, round(audio.rate_hz * audio.duration_s)), np.float32)
+    waveforms = [audio_reader.prepared(segment, rate_hz, audio) for segment, rate_hz in segments]
+    return np.stack(waveforms) if waveforms else np.empty((0, round(audio.rate_hz * audio.duration_s)), np.float32)
 
 
 def explain_span(model: predictor.Model, sound: Path, span: Span, target: str | None) -> Row:
@@ -88,18 +88,18 @@ def explain_span(model: predictor.Model, sound: Path, span: Span, target: str | 
     if target is None:
         raise ValueError(f"not judged, so there is nothing to explain: {row['quality_reason']}")
 
-    found = attribution.attribution(model, prepared, target)
+    contributions = attribution.attribution(model, prepared, target)
     audio, (start_s, end_s) = model.recipe.config.audio, span
     length_s = end_s - start_s
-    width_s = found.time_s[0] * 2  # times are the centres of patches of equal width
+    width_s = contributions.time_s[0] * 2  # times are the centres of patches of equal width
     columns = max(1, math.ceil(min(length_s, audio.duration_s) / width_s))
-    grid = np.zeros((len(found.hz), columns))
-    for centre_s, column in zip(found.time_s, found.grid.T, strict=True):
+    grid = np.zeros((len(contributions.hz), columns))
+    for centre_s, column in zip(contributions.time_s, contributions.grid.T, strict=True):
         place_s = centre_s % length_s if audio.pad == "repeat" else centre_s
         if place_s < columns * width_s:
             grid[:, min(int(place_s / width_s), columns - 1)] += column
 
-    edges_hz = np.sqrt(found.hz[:-1] * found.hz[1:])
+    edges_hz = np.sqrt(contributions.hz[:-1] * contributions.hz[1:])
     edges_s = start_s + np.arange(columns + 1) * width_s
     edges_s[-1] = min(edges_s[-1], end_s)
     return {

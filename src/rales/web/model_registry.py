@@ -1,4 +1,4 @@
-"""The models that one service offers, by name; two of them at a time are held in memory."""
+"""The registry of models that a service offers, by name; the two used last stay in memory."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -58,7 +58,7 @@ class ModelRegistry:
         return self.told[name]
 
     def known(self, name: str | None) -> str:
-        """A visitor's word, or None for the default -> a name of this shelf. KeyError with a sentence."""
+        """A visitor's word, or None for the default -> a name of this registry. KeyError with a sentence."""
         if name is None or name == "":
             return self.default
         if name not in self.sources:

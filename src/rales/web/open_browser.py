@@ -53,9 +53,9 @@ def show_page(door: AccessControl, url: str) -> BrowserLink | None:
 
 def watch_link(link: BrowserLink) -> None:
     """Hand a link to the browser and remove it again."""
-    told = webbrowser.open(link.file.as_uri())
+    was_opened = webbrowser.open(link.file.as_uri())
     end = time.monotonic() + TICKET_S
-    while told and link.ticket in link.door.tickets and time.monotonic() < end:
+    while was_opened and link.ticket in link.door.tickets and time.monotonic() < end:
         time.sleep(0.2)
     link.remove()
     if link.door.tickets.pop(link.ticket, None) is not None:

@@ -1,4 +1,4 @@
-"""What this system can do for the decoding of strangers' files; every check of the platform for the page is here."""
+"""Check what this platform can do for the safe decoding of uploaded files."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Routes of what people say of a recording: its annotation, the revisions that are kept, and going back to one."""
+"""Routes of annotations: save one, list its revisions, restore one."""
 
 from typing import TYPE_CHECKING, Any
 

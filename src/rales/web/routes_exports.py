@@ -1,4 +1,4 @@
-"""Routes that write cycles as files: one recording's, or a session's as a zip with a README that says what is in it."""
+"""Routes that export cycles as files: of one recording, or of a session as a zip with a README."""
 
 import io
 import zipfile
@@ -58,7 +58,7 @@ def add_export_routes(app: "FastAPI", service: Service) -> None:
         with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
             names = {README.removesuffix(".txt").lower(), MANIFEST.removesuffix(".csv")}
             tables = dict[str, pd.DataFrame]()
-            for each in service.store.recordings(session, service.shelf.default):
+            for each in service.store.recordings(session, service.models.default):
                 recording = service.standing(each)
                 if why := why_no_cycles(recording):
                     left_out.append(f"{cycle_edits.recording_title(recording['path'])}: {why}")

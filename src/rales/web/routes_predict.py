@@ -1,4 +1,4 @@
-"""Routes for programs: health, models, one recording in and its cycles out, and the runs' reports."""
+"""Routes for programs: health, models, prediction of one recording, and the reports of runs."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,7 +42,7 @@ def add_facts(app: "FastAPI", service: Service) -> None:
     @app.get("/models", response_model=list[ModelFacts])
     def models() -> list[dict[str, Any]]:
         """The models that can be asked, by name."""
-        return service.shelf.listed()
+        return service.models.listed()
 
 
 def add_predict(app: "FastAPI", service: Service) -> None:
@@ -63,7 +63,7 @@ def add_predict(app: "FastAPI", service: Service) -> None:
         async with service.arrived(path, audio.file, annotation.file if annotation else None) as (place, facts):
             sound = place / "audio.wav"
             cycles = await service.answered(
-                lambda: model_answers.predict_file(service.shelf.model(chosen), sound, name), sound, name
+                lambda: model_answers.predict_file(service.models.model(chosen), sound, name), sound, name
             )
         about = {name: facts[name] for name in ("duration_s", "notes")}
         return {"recording": name, **about, "model": chosen, "cycles": cycles}

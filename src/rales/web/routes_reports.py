@@ -1,4 +1,4 @@
-"""The folder of runs -> what the page lists, and the report pages of `rales report`, drawn once for each state."""
+"""List a folder of runs for the page, and render the report of `rales report` once for each state."""
 
 import hashlib
 import threading
@@ -14,16 +14,16 @@ drawing = threading.Lock()  # matplotlib's figures are global
 
 def list_runs(folder: Path | None) -> list[dict[str, Any]]:
     """Folder of run folders -> name, recipe, finished and the score of each; unreadable ones are left out."""
-    found = []
+    runs = []
     for name, run in runs_by_name(folder).items():
         try:
             recipe = str(run_folder.read_json(run / "config.json")["recipe"])
         except (OSError, ValueError, KeyError):
             continue
-        found.append(
+        runs.append(
             {"name": name, "recipe": recipe, "finished": (run / "done").is_file(), "score": score_of(run)},
         )
-    return found
+    return runs
 
 
 def render_report(folder: Path | None, name: str, kept: Path) -> str:
@@ -44,8 +44,8 @@ def render_report(folder: Path | None, name: str, kept: Path) -> str:
 
 def runs_by_name(folder: Path | None) -> dict[str, Path]:
     """-> name -> run folder; a name is the path inside `folder`."""
-    found = run_folders([folder]) if folder is not None else []
-    return {run.relative_to(folder).as_posix() if run != folder else run.name: run for run in found}  # type: ignore[arg-type]
+    folders = run_folders([folder]) if folder is not None else []
+    return {run.relative_to(folder).as_posix() if run != folder else run.name: run for run in folders}  # type: ignore[arg-type]
 
 
 def score_of(run: Path) -> float | None:

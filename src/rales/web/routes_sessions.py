@@ -1,4 +1,4 @@
-"""Routes of the page: sessions, their recordings, and what is seen, heard and asked about one recording."""
+"""Routes of the page: sessions, their recordings, and the sound, spectrogram and scores of a recording."""
 
 import asyncio
 from functools import partial
@@ -165,10 +165,10 @@ def add_scores(app: "FastAPI", service: Service) -> None:
 
 
 def known_session(service: Service, session: str) -> dict[str, Any]:
-    found = service.store.rows("SELECT id, name FROM sessions WHERE id = ?", session)
-    if not found:
+    rows = service.store.rows("SELECT id, name FROM sessions WHERE id = ?", session)
+    if not rows:
         raise no_session()
-    return found[0]
+    return rows[0]
 
 
 def no_session() -> ApiError:

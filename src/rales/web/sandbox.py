@@ -1,4 +1,4 @@
-"""Decode strangers' audio files where they can do no harm: each in a process of its own with limits.
+"""Decode uploaded audio files, each in a process of its own with limits.
 
 `python -m rales.web.sandbox` takes one JSON job a line on stdin and answers with one JSON line each on stdout:
 `{"id", "ok": facts}`, `{"id", "error": sentence, "large": whether a limit was passed}` or `{"id", "died": signal}`.

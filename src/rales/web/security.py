@@ -1,7 +1,7 @@
-"""What every request must pass before the service sees it, and the headers that every answer carries.
+"""The middleware that checks every request, and the headers of every response.
 
 The order: a Host name that is this service's (a page elsewhere could point its own name here: DNS rebinding), the token
-or its cookie (see `door.py`), an Origin that is this page's for whatever changes something (CSRF) or costs much to
+or its cookie (`access_token.py`), an Origin that is this page's for whatever changes something (CSRF) or costs much to
 answer, then size and rate.
 """
 

@@ -1,4 +1,4 @@
-"""What the service does, without a word of HTTP: uploads in, answers of models and people out."""
+"""The service behind the routes, without HTTP: stores uploads, runs models, keeps annotations."""
 
 import asyncio
 import errno
@@ -40,13 +40,13 @@ class Service:
         self.store = Store(settings.folder)
         self.arriving = settings.folder / "arriving"
         self.sweep()
-        self.shelf = ModelRegistry(settings.model, settings.runs)
-        self.shelf.model(self.shelf.default)  # a model that cannot be loaded is said before the first visitor comes
+        self.models = ModelRegistry(settings.model, settings.runs)
+        self.models.model(self.models.default)  # a model that cannot be loaded is said before the first visitor comes
         self.runs = settings.runs
         self.decoder = Decoder(settings.limits)
         if weaker := platform_checks.find_weaker_promises():
             log.warning("%s", weaker)
-        self.line = JobQueue(self.score, settings.limits.waiting)
+        self.queue = JobQueue(self.score, settings.limits.waiting)
 
     def sweep(self) -> None:
         """Remove what a service that was ended has left: uploads, and the sound of removed recordings."""
@@ -61,12 +61,12 @@ class Service:
     async def start(self) -> None:
         """Begin to work; recordings that waited when the service ended go on waiting."""
         for recording in self.store.waiting():
-            self.line.add(recording)
-        self.line.thread.start()
+            self.queue.add(recording)
+        self.queue.thread.start()
         self.warming = asyncio.create_task(self.decoder.warm())
 
     async def stop(self) -> None:
-        self.line.stop()
+        self.queue.stop()
         self.warming.cancel()
         await self.decoder.stop()
         self.lock.release()
@@ -155,7 +155,7 @@ class Service:
             again = "; to use this annotation, remove the recording there and send both again"
             more = again if facts["annotated"] is not None else ""
             raise ApiError(409, f"{name}: the same recording is in the list already{more}") from error
-        self.line.add(recording)
+        self.queue.add(recording)
         return recording
 
     # The model
@@ -163,7 +163,7 @@ class Service:
     def ask(self, job: Callable[[], Any]) -> "Future[Any]":
         """A job for the model's thread. Errors: ApiError where too many wait."""
         try:
-            return self.line.ask(job)
+            return self.queue.ask(job)
         except QueueFull as error:
             raise ApiError(503, str(error), retry_after="5") from error
 
@@ -183,17 +183,17 @@ class Service:
 
     def model_name(self, name: str | None) -> str:
         try:
-            return self.shelf.known(name)
+            return self.models.known(name)
         except KeyError as error:
             raise ApiError(422, str(error.args[0])) from error
 
     def score(self, recording: str) -> None:
         """Have the default model answer for a recording; what goes wrong is kept with it."""
-        row = self.store.recording(recording, self.shelf.default)
+        row = self.store.recording(recording, self.models.default)
         if row is None:
             return
         try:
-            self.predict(row, self.shelf.default)
+            self.predict(row, self.models.default)
             self.store.mark(recording, "ready")
         except Exception as error:  # the next recording must have its turn
             sound = self.store.place(recording) / "audio.wav"
@@ -203,18 +203,18 @@ class Service:
         """Have a model answer for the cycles of a recording (a row of the store), and keep that; what the default model
         says first of one without an annotation are the cycles it begins with. Done in the model's thread."""
         rows = model_answers.predict_file(
-            self.shelf.model(model), self.store.place(row["id"]) / "audio.wav", row["name"]
+            self.models.model(model), self.store.place(row["id"]) / "audio.wav", row["name"]
         )
         rows = [cycle_edits.in_milliseconds(one, row["duration_s"]) for one in rows]
-        if model == self.shelf.default:
-            found = cycle_edits.original_of_predictions(rows, row["duration_s"])
-            self.store.keep_original(row["id"], found, anew=row["original_lost"])
+        if model == self.models.default:
+            original = cycle_edits.original_of_predictions(rows, row["duration_s"])
+            self.store.keep_original(row["id"], original, anew=row["original_lost"])
         self.store.keep_scores(row["id"], model, rows)
         return rows
 
     def score_spans(self, recording: str, model: str, spans: list[model_answers.Span]) -> list[Row]:
         """Have a model answer for stretches of a recording, and keep that; done in the model's thread."""
-        rows = model_answers.score_spans(self.shelf.model(model), self.store.place(recording) / "audio.wav", spans)
+        rows = model_answers.score_spans(self.models.model(model), self.store.place(recording) / "audio.wav", spans)
         known = {cycle_edits.row_times(row): row for row in [*self.scores(recording).get(model, []), *rows]}
         self.store.keep_scores(recording, model, list(known.values()))
         return rows
@@ -222,7 +222,7 @@ class Service:
     def why(self, recording: str, model: str, span: model_answers.Span, label: str | None) -> Row:
         """Why a model calls a stretch what it does; done in the model's thread."""
         return model_answers.explain_span(
-            self.shelf.model(model), self.store.place(recording) / "audio.wav", span, label
+            self.models.model(model), self.store.place(recording) / "audio.wav", span, label
         )
 
     # What people say
@@ -264,24 +264,24 @@ class Service:
     def scores(self, recording: str) -> dict[str, list[Row]]:
         """-> model -> its rows, without those of a model that has changed since."""
         found = self.store.scores(recording)
-        return {model: row["cycles"] for model, row in found.items() if row["made"] >= self.shelf.changed(model)}
+        return {model: row["cycles"] for model, row in found.items() if row["made"] >= self.models.changed(model)}
 
     def known(self, recording: str) -> Row:
         """-> a recording with its cycles as they stand (see `standing`). Errors: ApiError."""
-        row = self.store.recording(recording, self.shelf.default)
+        row = self.store.recording(recording, self.models.default)
         if row is None:
             raise ApiError(404, "no such recording; it may have been removed")
         return self.standing(row)
 
     def listed(self, session: str) -> list[Row]:
         """-> the lines of a session's list."""
-        return [self.facts(self.standing(row)) for row in self.store.recordings(session, self.shelf.default)]
+        return [self.facts(self.standing(row)) for row in self.store.recordings(session, self.models.default)]
 
     def standing(self, row: Row) -> Row:
         """A row of the store -> the same with `scored`, the default model's rows, `cycles` as they stand (saved by a
         person, else those it began with), `source`: person, annotation, segment or window, `notes`, and what
         scores.quality_of says."""
-        current = row["made"] is not None and row["made"] >= self.shelf.changed(self.shelf.default)
+        current = row["made"] is not None and row["made"] >= self.models.changed(self.models.default)
         cycles, source = row["saved"], "person"
         if row["unreadable"]:
             cycles, source = [], ""
@@ -321,7 +321,7 @@ class Service:
         return {
             **{name: row[name] for name in ("id", "name", "path", "duration_s", "status", "problem", "revision")},
             "reviewed": bool(row["reviewed"]),
-            "ahead": self.line.ahead(row["id"]),
+            "ahead": self.queue.ahead(row["id"]),
             "edited": row["revision"] > 0,
             "findings": count_findings(row["cycles"]),
             "uncertainty": max(doubts, default=None),

@@ -1,4 +1,4 @@
-"""What one service may do: where it keeps sessions, which models it has, how much a visitor may ask for."""
+"""Settings of a service: its folder, its models, and the limits on its visitors."""
 
 import ipaddress
 import secrets

@@ -1,4 +1,4 @@
-"""Sessions on disk: one SQLite file, and a folder for each recording's sound. No name in it comes from a visitor.
+"""Store sessions on disk: one SQLite file, and a folder for each recording. No file name comes from a visitor.
 
 `sessions.sqlite` holds sessions, recordings, the cycles that each began with (`originals`, written once: revision 0 of
 its annotation), what models said of them (`scores`, which may be made anew) and every saved annotation;
@@ -200,11 +200,11 @@ class Store:
 
     def sessions(self) -> list[Row]:
         """-> all sessions, the newest first, with how many recordings they hold and how many were reviewed."""
-        found = self.rows(
+        rows = self.rows(
             "SELECT s.*, COUNT(r.id) AS recordings, COALESCE(SUM(r.reviewed), 0) AS reviewed FROM sessions s "
             "LEFT JOIN recordings r ON r.session = s.id GROUP BY s.id ORDER BY s.created DESC"
         )
-        return [stored_rows.read_session(row) for row in found]
+        return [stored_rows.read_session(row) for row in rows]
 
     def new_session(self, name: str) -> str:
         session = secrets.token_hex(8)
@@ -219,9 +219,9 @@ class Store:
         with self.open() as db:
             db.execute("BEGIN IMMEDIATE")  # what comes in meanwhile finds no session
             gone = [id for (id,) in db.execute("SELECT id FROM recordings WHERE session = ?", (session,)).fetchall()]
-            found = db.execute("DELETE FROM sessions WHERE id = ?", (session,)).rowcount > 0
+            was_there = db.execute("DELETE FROM sessions WHERE id = ?", (session,)).rowcount > 0
         self.clear(gone)
-        return found
+        return was_there
 
     # Recordings
 
@@ -229,13 +229,13 @@ class Store:
         """-> a session's recordings in the order they came, each with the cycles it began with (`origin`, `original`),
         what `model` said of it (`made`, `scored`) and the annotation that was saved last (`revision`, `saved`); None
         where there is none."""
-        found = self.rows(f"{STANDING} WHERE r.session = ? ORDER BY added, id", model, session)
-        return [stored_rows.read_recording(row) for row in found]
+        rows = self.rows(f"{STANDING} WHERE r.session = ? ORDER BY added, id", model, session)
+        return [stored_rows.read_recording(row) for row in rows]
 
     def recording(self, recording: str, model: str) -> Row | None:
         """-> one recording as `recordings` has it."""
-        found = self.rows(f"{STANDING} WHERE r.id = ?", model, recording)
-        return stored_rows.read_recording(found[0]) if found else None
+        rows = self.rows(f"{STANDING} WHERE r.id = ?", model, recording)
+        return stored_rows.read_recording(rows[0]) if rows else None
 
     def waiting(self) -> list[str]:
         """-> recordings that the default model has not answered for yet, the oldest first."""
@@ -364,24 +364,24 @@ class Store:
 
         Errors: Left, where the sound cannot be removed; the recording itself is gone then.
         """
-        found = self.change("DELETE FROM recordings WHERE id = ?", recording) > 0
-        if found:
+        was_there = self.change("DELETE FROM recordings WHERE id = ?", recording) > 0
+        if was_there:
             self.clear([recording])
-        return found
+        return was_there
 
     # What models and people say
 
     def scores(self, recording: str) -> dict[str, Row]:
         """-> model -> when it answered (`made`) and its `cycles`: start_s, end_s, label, p_…, true_label. What cannot
         be read is left out."""
-        found = self.rows("SELECT model, made, cycles FROM scores WHERE recording = ? ORDER BY made", recording)
+        rows = self.rows("SELECT model, made, cycles FROM scores WHERE recording = ? ORDER BY made", recording)
         read = [
             (
                 row["model"],
                 stored_rows.finite_number(row["made"]),
                 stored_rows.try_read(stored_rows.read_scored, row["cycles"])[0],
             )
-            for row in found
+            for row in rows
         ]
         return {name: {"made": made, "cycles": cycles} for name, made, cycles in read if made and cycles is not None}
 

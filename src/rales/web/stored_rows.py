@@ -1,4 +1,4 @@
-"""Rows as the database holds them -> rows that can be relied on. A damaged one costs its own recording alone.
+"""Check rows read from the database; a damaged row affects its own recording only.
 
 A row may be damaged by a disk or by another program, or hold numbers that are none: models of before answered "normal"
 where they had no number. What cannot be read is left out, and `unreadable` or `problem` says so.
@@ -72,9 +72,9 @@ def read_facts(row: Row) -> tuple[Row, list[str]]:
     numbers = {name: finite_number(row[name]) for name in ("duration_s", "rate_hz", "channels", "reviewed")}
     wrong = [name for name, value in numbers.items() if value is None or value < 0]
     wrong += ["status"] if words["status"] not in STATUSES else []
-    kept = {name: value if value is not None and name not in wrong else 0 for name, value in numbers.items()}
-    kept |= {name: int(kept[name]) for name in ("rate_hz", "channels", "reviewed")}
-    return {**words, **kept}, [f"its {', '.join(wrong)} cannot be read; {AGAIN}"] if wrong else []
+    valid = {name: value if value is not None and name not in wrong else 0 for name, value in numbers.items()}
+    valid |= {name: int(valid[name]) for name in ("rate_hz", "channels", "reviewed")}
+    return {**words, **valid}, [f"its {', '.join(wrong)} cannot be read; {AGAIN}"] if wrong else []
 
 
 def finite_number(value: Any) -> float | None:
