@@ -4,7 +4,7 @@
     python scripts/measure_code.py src/rales/audio
 
 Prints the lines, the fraction of module-level functions whose name is one word, the functions and classes that are
-defined at module level in three or more files, and the functions of more than 60 lines.
+defined at module level in three or more files, and the functions of more than 60 lines beside their docstring.
 """
 
 import ast
@@ -24,8 +24,10 @@ def is_one_word(name: str) -> bool:
 
 
 def count_lines(function: Function) -> int:
-    """Function -> its lines without decorators, from `def` to the end of its body."""
-    return (function.end_lineno or function.lineno) - function.lineno + 1
+    """Function -> its lines from `def` to the end of its body, without its docstring, which may be a help text."""
+    text = ast.get_docstring(function, clean=False) or ""
+    docstring = len(text.split("\n")) if text else 0
+    return (function.end_lineno or function.lineno) - function.lineno + 1 - docstring
 
 
 def print_measures(root: Path) -> None:

@@ -94,39 +94,92 @@ def predict(
 
     from rales.cli import result_lines
     from rales.export import engine_selection
-    from rales.inference import audio_reader, prediction_writers
-    from rales.inference.output_paths import SOUND, check_outputs, files_of
+    from rales.inference import audio_reader
 
     if bool(paths) == (manifest is not None):
         raise UsageError("expected paths of recordings, or --manifest with a list of them")
     if manifest is not None:
-        if engine != "auto":
-            raise UsageError(f"--engine {engine} with --manifest: give an artefact of it as --model (rales export)")
-        if device is not None:
-            raise UsageError(f"--device {device} with --manifest: its workers choose for themselves; leave it out")
+        refuse_with_manifest(engine, device)
         words = {"cluster": cluster, "processes": processes, "address": address, "shard": shard}
         decided: dict[str, Any] = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
         decided |= {"quality": quality == "on", "urls": urls}
         return predict_manifest(manifest, out, format, [status, summary], json, model=model, **words, **decided)
     if urls:
         raise UsageError("--urls: is for the addresses in a --manifest; those given as paths are asked anyway")
-    if format is not None and out is None:
-        raise UsageError(f"--format {format}: expected --out with it; --json prints a document instead")
-    prediction_writers.check_table_name("--status", status)
-    prediction_writers.check_table_name("--summary", summary)
-    form = "csv" if out is None else format or prediction_writers.form_of(out)
-    if out is not None:
-        prediction_writers.check_format(out, form)
+
+    form = check_prediction_format(out, format, status, summary)
     sources, collected = audio_reader.find(paths), PredictionSummary(cycles=json or out is None)
-    files = {"--status": [status] if status else [], "--summary": [summary] if summary else []}
-    files["--out"] = prediction_writers.planned(out, form, sources) if out is not None else []
-    check_outputs(files, {SOUND: sources, "a file of the model": files_of(model)})
+    check_prediction_files(out, form, status, summary, sources, model)
     if len(sources) >= engine_selection.MANY:
         torch.set_num_threads(1)  # and recordings side by side: the threads of a small network mostly wait
     classifier = engine_selection.load(model, engine, device or "auto", recordings=len(sources), tell=print_message)
     decision = classifier.decision(min_confidence, threshold)
+
     gate = quality == "on"
     tables = classifier.tables(sources, collected.problems, decision, cycles=cycles, quality=gate, progress=True)
+    write_prediction_files(collected, tables, sources, out, form, status, summary)
+
+    document = collected.document() | {"calibration": classifier.calibration or None, "notice": decision.notice}
+    document["model"] = classifier.digest
+    if json or out is None:
+        print_result(document, json, result_lines.prediction_lines)
+        print_notes(collected.status)
+        return print_problems(collected.problems)
+    print_notes(collected.status)
+    for sentence in shorten_sentences(collected.not_judged()):
+        print_message(sentence)
+    return print_problems(collected.problems, decision.notice)
+
+
+def refuse_with_manifest(engine: str, device: str | None) -> None:
+    """Options that a batch job does not take. Errors: UsageError where one is given."""
+    if engine != "auto":
+        raise UsageError(f"--engine {engine} with --manifest: give an artefact of it as --model (rales export)")
+    if device is not None:
+        raise UsageError(f"--device {device} with --manifest: its workers choose for themselves; leave it out")
+
+
+def check_prediction_format(out: Path | None, form: str | None, status: Path | None, summary: Path | None) -> str:
+    """Options of `predict` -> the format of `out`. Errors: UsageError, before any recording is looked for."""
+    from rales.inference import prediction_writers
+
+    if form is not None and out is None:
+        raise UsageError(f"--format {form}: expected --out with it; --json prints a document instead")
+    prediction_writers.check_table_name("--status", status)
+    prediction_writers.check_table_name("--summary", summary)
+    form = "csv" if out is None else form or prediction_writers.form_of(out)
+    if out is not None:
+        prediction_writers.check_format(out, form)
+    return form
+
+
+def check_prediction_files(
+    out: Path | None, form: str, status: Path | None, summary: Path | None, sources: list[str], model: str | None
+) -> None:
+    """Files that `predict` is to write, and those that it reads. Errors: UsageError where one would replace another."""
+    from rales.inference import prediction_writers
+    from rales.inference.output_paths import SOUND, check_outputs, files_of
+
+    files = {"--status": [status] if status else [], "--summary": [summary] if summary else []}
+    files["--out"] = prediction_writers.planned(out, form, sources) if out is not None else []
+    check_outputs(files, {SOUND: sources, "a file of the model": files_of(model)})
+
+
+def write_prediction_files(
+    collected: "PredictionSummary",
+    tables: "Iterable[tuple[pd.DataFrame, pd.DataFrame]]",
+    sources: list[str],
+    out: Path | None,
+    form: str,
+    status: Path | None,
+    summary: Path | None,
+) -> None:
+    """Predictions of the recordings of `sources`, some at a time -> the files that `predict` was asked for.
+
+    Each table is written as it comes and then let go, so that there is never a list of all cycles.
+    """
+    from rales.inference import prediction_writers
+
     chunks = collected.through(tables)
     if out is None:
         for _ in chunks:
@@ -134,18 +187,11 @@ def predict(
     else:
         written = prediction_writers.write(chunks, out, form, sources)
         print_message(collected.sentence(written) if written else "no cycle, no file written")
-    document = collected.document() | {"calibration": classifier.calibration or None, "notice": decision.notice}
-    document["model"] = classifier.digest
+
     if status is not None:
         prediction_writers.write_table(collected.status, status)
     if summary is not None:
         prediction_writers.write_table(collected.summary, summary)
-    if json or out is None:
-        print_result(document, json, result_lines.prediction_lines)
-    print_notes(collected.status)
-    for sentence in shorten_sentences(collected.not_judged()) if out is not None and not json else []:
-        print_message(sentence)
-    return print_problems(collected.problems, decision.notice if out is not None and not json else "")
 
 
 def predict_manifest(

@@ -74,7 +74,7 @@ def run_server(settings: Settings, listener: socket.socket, *, made: bool, show:
     def begun() -> None:
         if show:
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-            link.append(open_browser.show_page(running.guard.door, page_address(host, port)))
+            link.append(open_browser.show_page(running.middleware.access, page_address(host, port)))
 
     def ended() -> None:
         for each in filter(None, link):
@@ -116,7 +116,7 @@ def make_server(
     class Server(uvicorn.Server):
         """Ends soon after the first signal, whatever visitors and models do, and at once after the second."""
 
-        guard = create_app(settings)
+        middleware = create_app(settings)
         last: threading.Timer | None = None
 
         def run(self, sockets: list[socket.socket] | None = None) -> None:
@@ -148,7 +148,7 @@ def make_server(
         os._exit(128 + sig)  # as safe as a power cut: the decoder ends with its input, all else is written whole
 
     quieten_logs()
-    return Server(make_server_config(Server.guard, places, settings))
+    return Server(make_server_config(Server.middleware, places, settings))
 
 
 def make_server_config(app: Any, places: "ConnectionLimits", settings: Settings) -> Any:

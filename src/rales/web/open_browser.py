@@ -26,8 +26,8 @@ PAGE = """<!doctype html>
 class BrowserLink:
     """A file that leads one browser to the page; it is removed when that was used, expires, or the service ends."""
 
-    def __init__(self, door: AccessControl, url: str) -> None:
-        self.door, self.ticket = door, door.ticket()
+    def __init__(self, access: AccessControl, url: str) -> None:
+        self.access, self.ticket = access, access.ticket()
         # Browsers in a sandbox (snap, flatpak) read neither hidden folders, as the data folder is, nor /tmp.
         remove_old_links(Path.home())
         self.file = Path.home() / NAME.format(secrets.token_hex(4))
@@ -40,10 +40,10 @@ class BrowserLink:
             self.file.unlink()
 
 
-def show_page(door: AccessControl, url: str) -> BrowserLink | None:
+def show_page(access: AccessControl, url: str) -> BrowserLink | None:
     """Address without a token -> what the browser has been told to open, None if it could not be told."""
     try:
-        link = BrowserLink(door, url)
+        link = BrowserLink(access, url)
     except (OSError, RuntimeError) as error:
         unopened_note(error)
         return None
@@ -55,10 +55,10 @@ def watch_link(link: BrowserLink) -> None:
     """Hand a link to the browser and remove it again."""
     was_opened = webbrowser.open(link.file.as_uri())
     end = time.monotonic() + TICKET_S
-    while was_opened and link.ticket in link.door.tickets and time.monotonic() < end:
+    while was_opened and link.ticket in link.access.tickets and time.monotonic() < end:
         time.sleep(0.2)
     link.remove()
-    if link.door.tickets.pop(link.ticket, None) is not None:
+    if link.access.tickets.pop(link.ticket, None) is not None:
         unopened_note("it has not come")
 
 

@@ -74,7 +74,7 @@ class SecurityMiddleware:
         names = () if is_loopback(settings.host) else (settings.host, socket.gethostname(), socket.getfqdn())
         self.names = {name.lower() for name in (*names, *settings.allow_hosts)}
         limits = settings.limits
-        self.door = AccessControl(settings.token, limits)
+        self.access = AccessControl(settings.token, limits)
         self.window_s = max(1, round(limits.burst / limits.per_second))
         self.rate = RateLimit(limits.burst, self.window_s)
 
@@ -133,10 +133,10 @@ class SecurityMiddleware:
     def check_token(self, scope: Scope, headers: dict[str, str]) -> None:
         """The cookie, or the token as a bearer; or either of the two in the address, which makes it a cookie."""
         name = f"rales-{urlsplit('//' + headers['host']).port or 'page'}"  # another service here has another port
-        known = self.door.is_cookie(parse_cookies(headers.get("cookie", "")).get(name, ""))
+        known = self.access.is_cookie(parse_cookies(headers.get("cookie", "")).get(name, ""))
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         bearer = bearer.strip() if scheme.lower() == "bearer" else ""
-        known = known or self.door.is_token(bearer)
+        known = known or self.access.is_token(bearer)
 
         enters = scope["method"] == "GET" and scope["path"] == "/"
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True) if enters else []
@@ -144,17 +144,17 @@ class SecurityMiddleware:
         if known and not (token or once):
             return
 
-        if self.door.takes(once) or self.door.is_token(token) or known:
+        if self.access.takes(once) or self.access.is_token(token) or known:
             rest = urlencode([(key, value) for key, value in query if key not in ("token", "once")])
             raise ApiError(
                 # No redirect: after a click elsewhere, a browser would follow it without the strict cookie.
                 200,
                 "You are let in; the page opens.",
                 refresh="0; url=/" + (f"?{rest}" if rest else ""),
-                set_cookie=self.door.cookie(name, secure=headers.get("x-forwarded-proto") == "https"),
+                set_cookie=self.access.cookie(name, secure=headers.get("x-forwarded-proto") == "https"),
             )
 
-        if (bearer or token or once) and (wait_s := self.door.guessed(visitor_key(scope.get("client")))):
+        if (bearer or token or once) and (wait_s := self.access.guessed(visitor_key(scope.get("client")))):
             raise ApiError(
                 429,
                 f"too many wrong tokens; try again in {wait_s} s, or at once with the right one",
