@@ -20,8 +20,15 @@ refuse_telemetry()
 
 
 def load(path_or_name: str | Path | None = None, device: str = "auto") -> "Model":
-    """Run folder, checkpoint file, artefact of `rales export` or name (without one the default) -> model with
-    `.predict(paths)`, `.embed(paths)`, `.classes`."""
+    """Load a model, which has `.predict(paths)`, `.embed(paths)` and `.classes`.
+
+    Parameters
+    ----------
+    path_or_name
+        Run folder, checkpoint file, artefact of `rales export`, or name of a model; None: the default model.
+    device
+        Where to compute: "cpu", "cuda", "cuda:1", "mps"; "auto" takes a GPU if there is one.
+    """
     from rales.export.engine_selection import load as load_model  # torch takes seconds: only when needed
 
     return load_model(path_or_name, device=device)

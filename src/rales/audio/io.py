@@ -48,10 +48,20 @@ class AudioInfo:
 
 
 def read_audio_info(path: PathLike) -> AudioInfo:
-    """File -> rate, frames, channels, bits, duration. Raises as `read_waveform` does before decoding.
+    """Read rate, length, channels and sample size of an audio file.
 
     The samples are looked at only where the header does not suffice: several channels, floating point, a format that
     FFmpeg decodes.
+
+    Parameters
+    ----------
+    path
+        Audio file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `read_waveform` does before decoding.
     """
     with open_recording(Path(path)) as found:
         file = found.file
@@ -67,12 +77,27 @@ def read_audio_info(path: PathLike) -> AudioInfo:
 
 
 def read_waveform(path: PathLike, start_s: float | None = None, end_s: float | None = None) -> tuple[Waveform, int]:
-    """File and optional segment in seconds -> (mono wave (N,), rate_hz): the mean of the channels that hold sound.
+    """Read a recording, or a segment of it, as a mono waveform (N,) with its rate in Hz.
 
-    The segment is the frames int(start_s * rate) up to int(end_s * rate), as the public ICBHI code cuts cycles; an end
-    past the last frame is moved back to it (the last cycle of a recording may be rounded beyond the end).
-    Raises FileNotFoundError for a missing file, ValueError for a file that is not audio, empty, truncated or not
-    finite, and for a segment that holds no sample.
+    The waveform is the mean of the channels that hold sound. A segment is the frames int(start_s * rate) up to
+    int(end_s * rate), as the public ICBHI code cuts cycles.
+
+    Parameters
+    ----------
+    path
+        Audio file.
+    start_s
+        Start of the segment in seconds; None: the start of the file.
+    end_s
+        End of the segment in seconds; None: the end of the file. An end past the last frame is moved back to it, as the
+        last cycle of a recording may be rounded beyond the end.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        The file is not audio, empty, truncated or not finite, or the segment holds no sample.
     """
     ((wave, rate_hz),) = read_segments(path, [(start_s, end_s)])
     return wave, rate_hz
@@ -149,11 +174,20 @@ def _read_channels(path: Path, found: OpenRecording, begin: int, end: int) -> Wa
 def resample_waveform(
     wave: ArrayLike, rate_hz: int, to_hz: int = 16000, method: Literal["soxr", "sinc"] = "soxr"
 ) -> Waveform:
-    """Wave (N,) at rate_hz -> wave (about N * to_hz / rate_hz,) at to_hz; returned as it is where the rates are equal.
+    """Resample a waveform (N,) to another rate: (about N * to_hz / rate_hz,).
 
-    "soxr" (quality HQ) is the better filter and the faster one; its length is N * to_hz / rate_hz rounded.
-    "sinc" is the Hann-windowed sinc of torchaudio's Resample (width 6, rolloff 0.99), which the public ICBHI code uses;
-    its length is rounded up.
+    Parameters
+    ----------
+    wave
+        Waveform (N,); returned as it is where the rates are equal.
+    rate_hz
+        Its rate in Hz.
+    to_hz
+        The rate wanted, in Hz.
+    method
+        "soxr" (quality HQ) is the better filter and the faster one; its length is N * to_hz / rate_hz rounded. "sinc"
+        is the Hann-windowed sinc of torchaudio's Resample (width 6, rolloff 0.99), which the public ICBHI code uses;
+        its length is rounded up.
     """
     wave = np.asarray(wave, dtype=np.float32)
     if rate_hz <= 0 or to_hz <= 0:
@@ -168,10 +202,21 @@ def resample_waveform(
 
 
 def fade_edges(wave: ArrayLike, samples: int = 1000, into: bool = True, out: bool = True) -> Waveform:
-    """Wave (N,) -> new wave (N,) with a linear ramp 0..1 over its first and 1..0 over its last `samples` samples.
+    """Fade a waveform (N,) in and out linearly; returns a new waveform (N,).
 
-    In a wave shorter than two ramps they overlap and multiply, as in torchaudio's Fade. That fails below one ramp;
-    here the ramps are then as long as the wave, which carries on what torchaudio gives at N == samples.
+    In a waveform shorter than two ramps they overlap and multiply, as in torchaudio's Fade. That fails below one ramp;
+    here the ramps are then as long as the waveform, which carries on what torchaudio gives at N == samples.
+
+    Parameters
+    ----------
+    wave
+        Waveform (N,).
+    samples
+        Length of each ramp.
+    into
+        Fade in, from 0 to 1 over the first samples.
+    out
+        Fade out, from 1 to 0 over the last samples.
     """
     return _fade_edges_in_place(np.array(wave, dtype=np.float32), samples, into, out)
 
@@ -206,11 +251,27 @@ def icbhi_cycle(
     pad: Literal["repeat", "zero"] = "repeat",
     fade_samples: int = 1000,
 ) -> Waveform | Tensor:
-    """One cycle (N,) at 16 kHz -> (samples,) float32, array or tensor as given (no gradient flows through).
+    """Bring one cycle (N,) at 16 kHz to a fixed length: (samples,) float32.
 
     The steps of the public ICBHI code (ilyassmoummad/scl_icbhi2017): fade in and out; a longer cycle keeps its first
-    `samples` samples; any other (also one of exactly that length) is repeated circularly, cut and faded out once more,
-    or, with pad="zero", put in the middle of silence. Raises ValueError for an empty or not one-dimensional wave.
+    `samples` samples; any other, also one of exactly that length, is filled up. No gradient flows through.
+
+    Parameters
+    ----------
+    wave
+        Waveform (N,), an array or a tensor; the result is of the same kind.
+    samples
+        Length wanted; 128000 are 8 s.
+    pad
+        "repeat" repeats the cycle circularly, cuts it and fades it out once more; "zero" puts it in the middle of
+        silence.
+    fade_samples
+        Length of the ramps.
+
+    Raises
+    ------
+    ValueError
+        The waveform is empty or not one-dimensional.
     """
     if isinstance(wave, Tensor):
         cycle = icbhi_cycle(wave.detach().to("cpu", torch.float32).numpy(), samples, pad, fade_samples)

@@ -20,12 +20,31 @@ SMALLEST_POWER = 1e-30  # least floor: digital silence has one, too
 
 
 class M2DLogMel(nn.Module):
-    """Wave (B, N) -> log-mel (B, 1, mels, 1 + N // hop_samples): ln(mel power + 2**-23), not normalised.
+    """The log-mel of M2D: waveform (B, N) -> (B, 1, mels, 1 + N // hop_samples), ln(mel power + 2**-23).
 
     Slaney mel scale and area normalisation, the front-end of nttcslab/m2d (nnAudio's MelSpectrogram); silence is
-    ln(2**-23) = -15.94. Computed in float32 whatever the input and under autocast. With `floor_per_clip` (ours) the
-    2**-23 goes with the power of each clip, so that a gain adds one number to the whole picture and changes no more.
-    Raises ValueError for a wave that is not (B, N) or has no more than fft_samples // 2 samples.
+    ln(2**-23) = -15.94. Computed in float32 whatever the input and under autocast.
+
+    Parameters
+    ----------
+    sample_rate_hz
+        Rate of the waveforms in Hz.
+    fft_samples
+        Length of the Hann window and of the FFT.
+    hop_samples
+        Samples from one frame to the next.
+    mels
+        Number of mel bins.
+    low_hz, high_hz
+        Edges of the lowest and of the highest mel filter in Hz.
+    floor_per_clip
+        Scale the 2**-23 with the power of each clip (ours), so that a gain adds one number to the whole spectrogram and
+        changes no more.
+
+    Raises
+    ------
+    ValueError
+        In `forward`: a waveform that is not (B, N) or has no more than fft_samples // 2 samples.
     """
 
     def __init__(
@@ -55,12 +74,34 @@ class M2DLogMel(nn.Module):
 
 
 class IcbhiLogMel(nn.Module):
-    """Wave (B, N) -> (B, 1, mels, 1 + N // hop_samples): decibels brought to [0, 1] by min-max, then (x - mean) / std.
+    """The log-mel of the ICBHI code: waveform (B, N) -> (B, 1, mels, 1 + N // hop_samples), min-max dB, standardised.
 
-    HTK mel scale without area normalisation (torchaudio's MelSpectrogram), as ilyassmoummad/scl_icbhi2017, which the
-    paper follows; mean and std are the paper's. scope="clip" takes minimum and maximum of each clip, so that a clip's
-    answer does not depend on its neighbours; scope="batch" takes those of the whole batch, as that code does.
-    `fill` is what a 0 in [0, 1] becomes: the value to mask with. Raises ValueError as `M2DLogMel` does.
+    Decibels are brought to [0, 1] by min-max, then to (x - mean) / std. HTK mel scale without area normalisation
+    (torchaudio's MelSpectrogram), as ilyassmoummad/scl_icbhi2017, which the paper follows. The attribute `fill` is what
+    a 0 in [0, 1] becomes: the value to mask with.
+
+    Parameters
+    ----------
+    scope
+        "clip" takes minimum and maximum of each clip, so that a clip's answer does not depend on its neighbours;
+        "batch" takes those of the whole batch, as the public code does.
+    mean, std
+        Statistics of the values in [0, 1]; the paper's by default.
+    sample_rate_hz
+        Rate of the waveforms in Hz.
+    fft_samples
+        Length of the Hann window and of the FFT.
+    hop_samples
+        Samples from one frame to the next.
+    mels
+        Number of mel bins.
+    low_hz, high_hz
+        Edges of the lowest and of the highest mel filter in Hz.
+
+    Raises
+    ------
+    ValueError
+        In `forward`: a waveform that is not (B, N) or has no more than fft_samples // 2 samples.
     """
 
     def __init__(
@@ -162,9 +203,20 @@ class MelPower(nn.Module):
 def slaney_mel_filters(
     *, sample_rate_hz: int, fft_samples: int, mels: int, low_hz: float, high_hz: float
 ) -> NDArray[np.float64]:
-    """Sizes -> (mels, fft_samples // 2 + 1): triangles of area 1 on the Slaney scale (Auditory Toolbox 1998).
+    """Mel filters (mels, fft_samples // 2 + 1) on the Slaney scale: triangles of area 1 (Auditory Toolbox 1998).
 
     Linear below 1000 Hz (200/3 Hz a mel), above it 27 mels for a factor of 6.4.
+
+    Parameters
+    ----------
+    sample_rate_hz
+        Rate of the waveforms in Hz.
+    fft_samples
+        Length of the FFT.
+    mels
+        Number of filters.
+    low_hz, high_hz
+        Edges of the lowest and of the highest filter in Hz.
     """
     linear_hz, corner_mel, log_step = 200 / 3, 15, np.log(6.4) / 27
 
@@ -181,7 +233,19 @@ def slaney_mel_filters(
 def htk_mel_filters(
     *, sample_rate_hz: int, fft_samples: int, mels: int, low_hz: float, high_hz: float
 ) -> NDArray[np.float64]:
-    """Sizes -> (mels, fft_samples // 2 + 1): triangles of height 1 on the HTK scale, 2595 log10(1 + f / 700)."""
+    """Mel filters (mels, fft_samples // 2 + 1) on the HTK scale, 2595 log10(1 + f / 700): triangles of height 1.
+
+    Parameters
+    ----------
+    sample_rate_hz
+        Rate of the waveforms in Hz.
+    fft_samples
+        Length of the FFT.
+    mels
+        Number of filters.
+    low_hz, high_hz
+        Edges of the lowest and of the highest filter in Hz.
+    """
     _check_band(sample_rate_hz, low_hz, high_hz)
     mel = np.linspace(2595 * np.log10(1 + low_hz / 700), 2595 * np.log10(1 + high_hz / 700), mels + 2)
     return triangular_filters(700 * (10 ** (mel / 2595) - 1), sample_rate_hz, fft_samples)

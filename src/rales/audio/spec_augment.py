@@ -18,13 +18,29 @@ def spec_augment(
     published_gate: bool = False,
     generator: torch.Generator,
 ) -> Tensor:
-    """(B, 1, F, T) -> new tensor (B, 1, F, T) with bands and stretches of frames replaced by `fill`, a number or (B,).
+    """Mask random frequency bands and time intervals of spectrograms (B, 1, F, T); returns a new tensor.
 
     Each mask is floor(U * width) wide and starts at floor(U * (size - width)), U uniform in [0, 1). The default widths
-    are those of the public code that the paper follows (ilyassmoummad/scl_icbhi2017); the paper's
-    sentence read literally swaps them (frequency 40, time 20). Each sample is masked with `probability`.
-    `published_gate` adds that code's gate, one draw for the whole batch: masks are applied when 1.0 is greater than a
-    normal deviate, so 15.9 % of the batches stay as they are.
+    are those of the public code that the paper follows (ilyassmoummad/scl_icbhi2017); the paper's sentence read
+    literally swaps them (frequency 40, time 20).
+
+    Parameters
+    ----------
+    logmel
+        Spectrograms (B, 1, F, T).
+    frequency_masks, time_masks
+        Number of masks of each kind.
+    frequency_width, time_width
+        Largest width of a mask, in mel bins and in frames.
+    fill
+        The value of masked places: a number, or one a clip (B,).
+    probability
+        Probability with which a clip is masked.
+    published_gate
+        Add the gate of the public code, one draw for the whole batch: masks are applied when 1.0 is greater than a
+        normal deviate, so 15.9 % of the batches stay as they are.
+    generator
+        Source of randomness.
     """
     batch, _, bands, frames = logmel.shape
     masked_bands = _draw_stripes(batch, bands, frequency_masks, frequency_width, generator)  # (B, F)
@@ -39,12 +55,20 @@ def spec_augment(
 
 
 def time_warp(logmel: Tensor, *, max_shift_frames: int = 80, generator: torch.Generator) -> Tensor:
-    """(B, 1, F, T) -> (B, 1, F, T): time stretched on one side of an anchor frame and squeezed on the other.
+    """Warp the time axis of spectrograms (B, 1, F, T): stretched on one side of an anchor frame, squeezed on the other.
 
-    W = max_shift_frames, at most (T - 1) / 2. The anchor, uniform in [W, T - 1 - W), moves by a uniform draw in
-    [-W, W); first and last frame stay, and between the three points time is linear. W = 0 returns the input itself.
-    SpecAugment (arXiv:1904.08779, section 2; W = 80 there as here, at the same hop of 10 ms), with linear interpolation
-    where that paper has a spline image warp.
+    The anchor, uniform in [W, T - 1 - W), moves by a uniform draw in [-W, W); first and last frame stay, and between
+    the three points time is linear. SpecAugment (arXiv:1904.08779, section 2; W = 80 there as here, at the same hop of
+    10 ms), with linear interpolation where that paper has a spline image warp.
+
+    Parameters
+    ----------
+    logmel
+        Spectrograms (B, 1, F, T).
+    max_shift_frames
+        W, used up to (T - 1) / 2; 0 returns the input itself.
+    generator
+        Source of randomness.
     """
     batch, channels, bands, frames = logmel.shape
     shift_frames = min(float(max_shift_frames), (frames - 1) / 2)
@@ -139,9 +163,16 @@ def _draw_beta(count: int, alpha: float, generator: torch.Generator) -> Tensor:
 
 
 def mix_logmels(clean: Tensor, noise: Tensor, ratio: float) -> Tensor:
-    """Two log-mels of one shape, each less its collection's mean -> ln of ratio * noise + (1 - ratio) * clean power.
+    """Mix two log-mels by power: ln of ratio * noise + (1 - ratio) * clean. Source: nttcslab/m2d, M2D-X.
 
-    Taking both means away first makes the ratio one of loudness above the usual level. Source: nttcslab/m2d, M2D-X.
+    Taking the means away first makes the ratio one of loudness above the usual level.
+
+    Parameters
+    ----------
+    clean, noise
+        Log-mels of one shape, each less the mean of its corpus.
+    ratio
+        Fraction of the noise's power.
     """
     power = clean.exp().mul_(1 - ratio).add_(noise.exp(), alpha=ratio)
     return power.clamp_min_(torch.finfo(power.dtype).eps).log_()

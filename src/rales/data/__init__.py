@@ -15,11 +15,21 @@ __all__ = ["CLASSES", "Audit", "audit_data", "read_cycles"]
 def read_cycles(
     path: str | Path, *, skip_damaged: bool = False, audio: bool = True, needs_split: bool = True
 ) -> DataFrame:
-    """Folder in ICBHI or SPRSound layout, or a table file (.csv, .tsv, .parquet, .json) -> one row per cycle.
+    """Read a data folder or a manifest into the cycles table, one row per cycle.
 
-    Columns: recording, cycle, patient, start_s, end_s, crackle, wheeze, label, device, location, mode, split, path
-    (and what the layout adds). See the reader of each layout for what it checks and what `skip_damaged` and
-    `audio` do. `needs_split=False`: what is wrong with the split does not count, as for folds.
+    Columns: recording, cycle, patient, start_s, end_s, crackle, wheeze, label, device, location, mode, split, path, and
+    what the layout adds.
+
+    Parameters
+    ----------
+    path
+        Folder in ICBHI or SPRSound layout, or a table file (.csv, .tsv, .parquet, .json).
+    skip_damaged
+        Read every sample and leave out the damaged recordings; else any problem is a ValueError that names the first.
+    audio
+        Ask for the audio files; without, the annotations alone are read.
+    needs_split
+        Whether what is wrong with the split counts; folds need none.
     """
     rows: DataFrame = _choose_reader(Path(path)).read_cycles(
         path, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split
@@ -28,7 +38,13 @@ def read_cycles(
 
 
 def audit_data(path: str | Path) -> Audit:
-    """Folder in ICBHI or SPRSound layout, or a manifest file -> what is wrong or notable in it; reads every sample."""
+    """Find everything that is wrong or notable in a data folder or a manifest; reads every sample.
+
+    Parameters
+    ----------
+    path
+        Folder in ICBHI or SPRSound layout, or a manifest file.
+    """
     report: Audit = _choose_reader(Path(path)).audit_data(path)
     return report
 

@@ -17,9 +17,14 @@ CURVE_POINTS: Final = 200
 
 
 def icbhi_scores(confusion: ArrayLike) -> dict[str, float]:
-    """(4, 4) counts, rows true -> specificity, sensitivity, score (fractions); paper section 4.2, eq. 3-5.
+    """Compute specificity, sensitivity and score, as fractions (paper section 4.2, eq. 3-5).
 
     Sensitivity asks for the exact class and pools the three abnormal classes, so it is not a mean of recalls.
+
+    Parameters
+    ----------
+    confusion
+        Counts (4, 4), rows true, classes in the order of CLASSES.
     """
     counts = _as_counts(confusion)
     right = np.diag(counts)
@@ -27,16 +32,29 @@ def icbhi_scores(confusion: ArrayLike) -> dict[str, float]:
 
 
 def two_class_scores(confusion: ArrayLike) -> dict[str, float]:
-    """(4, 4) counts, rows true -> the same three figures where any abnormal class predicted for an abnormal is a hit.
+    """Compute the three scores where any abnormal class predicted for an abnormal cycle is a hit.
 
     Literature's "two-class" column of a four-class model; a model trained with two classes is a different system.
+
+    Parameters
+    ----------
+    confusion
+        Counts (4, 4), rows true, classes in the order of CLASSES.
     """
     counts = _as_counts(confusion)
     return _score_fractions(counts[0, 0], counts[0].sum(), counts[1:, 1:].sum(), counts[1:].sum())
 
 
 def confusion_matrix(true: ArrayLike, predicted: ArrayLike, classes: int = 4) -> IntArray:
-    """(N,), (N,) class numbers -> (classes, classes) counts, rows true."""
+    """Count pairs of true and predicted class: (classes, classes), rows true.
+
+    Parameters
+    ----------
+    true, predicted
+        Class numbers (N,).
+    classes
+        Number of classes.
+    """
     rows = as_labels(true, name="true", classes=classes)
     columns = as_labels(predicted, name="predicted", classes=classes)
     if len(rows) != len(columns):
@@ -45,10 +63,17 @@ def confusion_matrix(true: ArrayLike, predicted: ArrayLike, classes: int = 4) ->
 
 
 def compute_metrics(true: ArrayLike, probabilities: ArrayLike) -> dict[str, Any]:
-    """(N,) classes, (N, 4) probabilities -> every figure an evaluation reports, as plain floats and lists.
+    """Compute every metric that an evaluation reports, as plain floats and lists.
 
     The predicted class is the most probable one, on a tie the first. `sp_se_curve` moves the threshold for "normal"
     instead (see `scores_at_threshold`) and keeps at most 200 of its points.
+
+    Parameters
+    ----------
+    true
+        Class numbers (N,).
+    probabilities
+        Class probabilities (N, 4).
     """
     labels, p = _as_cycles(true, probabilities)
     counts = confusion_matrix(labels, p.argmax(axis=1))

@@ -39,19 +39,37 @@ class M2DOutput(NamedTuple):
 
 
 class M2D(nn.Module):
-    """(B, 1, mel bins, unit frames) normalised log-mel -> `M2DOutput`: one pre-training step's loss.
+    """One step of M2D pre-training: normalised log-mel (B, 1, mel bins, unit frames) -> `M2DOutput` with its loss.
 
-    `noise` (B, patches) says what is masked: the int(patches * (1 - mask_ratio)) smallest of each clip stay visible;
-    without it the noise is drawn from torch's generator. Only the target encoder's blocks and LayerNorm are its own,
-    patch embedding, cls token and positions are the online encoder's. Names in the state dict are those of the
-    reference's full checkpoints, and the start is its start: `target_init="random"` gives the target an own random
-    start as there, "online" a copy of the online encoder.
+    Only the target encoder's blocks and LayerNorm are its own; patch embedding, cls token and positions are the online
+    encoder's. Names in the state dict are those of the reference's full checkpoints. `forward` takes `noise` (B,
+    patches), which says what is masked: the int(patches * (1 - mask_ratio)) smallest of each clip stay visible; without
+    it the noise is drawn from torch's generator.
 
     With `teacher_dim` the network has the linear `offline_predictor` of M2D-X, which predicts a frozen teacher's
-    features (B, time columns, teacher_dim), given to `forward`, of every column from what the online side knows of
-    the whole grid: latents of visible and predictions of masked patches, the patches of a column side by side. The
-    sum is m2d_weight * loss + teacher_weight * the same kind of loss over all columns. That is how the published code
-    has it, name included.
+    features (B, time columns, teacher_dim), given to `forward`, of every column from what the online side knows of the
+    whole grid: latents of visible and predictions of masked patches, the patches of a column side by side. The sum is
+    m2d_weight * loss + teacher_weight * the same kind of loss over all columns. That is how the published code has it,
+    name included.
+
+    Parameters
+    ----------
+    encoder
+        The online encoder.
+    mask_ratio
+        Fraction of the patches that are masked.
+    decoder_dim, decoder_depth, decoder_heads
+        Width, blocks and attention heads of the predictor.
+    standardise
+        Bring the target's features of each patch to mean 0 and variance 1.
+    loss
+        "norm_mse" is the error between features of length 1, "mse" between features as they are.
+    target_init
+        "random" gives the target a random start of its own, as in the reference; "online" copies the online encoder.
+    teacher_dim
+        Width of a teacher's features, 0 without a teacher.
+    m2d_weight, teacher_weight
+        Weights of the two losses with a teacher.
     """
 
     pos_embed: Tensor

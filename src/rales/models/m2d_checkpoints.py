@@ -38,12 +38,27 @@ def load_m2d(
     long_input: LongInput | None = None,
     raw_last: bool | None = None,
 ) -> ViT:
-    """Checkpoint file -> encoder in evaluation mode; sizes come from the tensors' shapes.
+    """Load the encoder of an M2D checkpoint, in evaluation mode; sizes come from the tensors' shapes.
 
     What shapes do not say is taken, in this order, from the arguments, the file's own metadata and the record of the
-    run that wrote it, the folder or file name of the public releases (`…-80x1001p16x16-…`), and M2D's habits (64
-    features a head). Errors are sentences: a missing file, a file of another architecture, a pickle that holds more
-    than tensors, values that are not finite.
+    run that wrote it, the folder or file name of the public releases (`…-80x1001p16x16-…`), and M2D's habits.
+
+    Parameters
+    ----------
+    path
+        Checkpoint file of any form in the head of this module.
+    heads
+        Attention heads; M2D's habit is one per 64 features.
+    mel_bins
+        Mel bins of the input.
+    long_input, raw_last
+        As for `ViT`.
+
+    Raises
+    ------
+    ValueError, OSError
+        A missing file, a file of another architecture, a pickle that holds more than tensors, values that are not
+        finite.
     """
     tensors, metadata = read_tensors(path)
     vit = build_encoder(
@@ -172,9 +187,19 @@ class FineTunedM2D(nn.Module):
 
 
 def load_m2d_finetuned(path: str | os.PathLike[str], *, heads: int | None = None) -> FineTunedM2D:
-    """Fine-tuned checkpoint -> encoder with its head, in evaluation mode; the head's width tells the layout.
+    """Load the encoder and the head of a fine-tuned checkpoint of the M2D evaluation package, in evaluation mode.
 
-    Errors: a file without `module.head.*` is a sentence.
+    Parameters
+    ----------
+    path
+        Checkpoint file; the width of its head tells the layout of the tokens.
+    heads
+        Attention heads, as for `load_m2d`.
+
+    Raises
+    ------
+    ValueError
+        A file without `module.head.*`.
     """
     tensors, _ = read_tensors(path)
     names = {

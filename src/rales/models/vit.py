@@ -25,15 +25,32 @@ class ViTSize(NamedTuple):
 
 
 class ViT(nn.Module):
-    """(B, 1, mel bins, frames) normalised log-mel -> list of L layer outputs, each (B, T, D); no cls token.
+    """The ViT of M2D: normalised log-mel (B, 1, mel bins, frames) -> list of L layer outputs (B, T, D), no cls token.
 
-    `layout="flat"`: T counts patches, frequency-major inside a chunk, chunks one after another; 8 s -> (B, 255, 768).
-    `layout="stacked"`: T counts 16-frame columns, the patches of one column side by side; 8 s -> (B, 51, 3840).
+    `forward` takes the layout of the tokens. With "flat" T counts patches, frequency-major inside a chunk, chunks one
+    after another: 8 s -> (B, 255, 768). With "stacked" T counts 16-frame columns, the patches of one column side by
+    side: 8 s -> (B, 51, 3840). Layers 1 .. L-1 are the raw block outputs, layer L is taken after the final LayerNorm as
+    in M2D. Source: nttcslab/m2d, runtime and PortableM2D; paper section 3.
 
-    Layers 1 .. L-1 are the raw block outputs, layer L is taken after the final LayerNorm as in M2D; `raw_last=True`
-    takes it before. Input longer than `unit_frames` is encoded in units of that many frames that do not see each
-    other (`long_input="chunks"`, as M2D does), or in one pass with the position table stretched
-    (`"resample_positions"`). Source: nttcslab/m2d, runtime and PortableM2D; paper section 3.
+    Parameters
+    ----------
+    dim, depth, heads
+        Width D, number of blocks L and attention heads.
+    mel_bins
+        Mel bins of the input.
+    unit_frames
+        Frames of one chunk, which is the length of the position table.
+    patch
+        Mel bins and frames of a patch.
+    mlp_ratio
+        Width of the MLP's hidden layer over D.
+    norm_stats
+        Mean and standard deviation with which the caller normalises the log-mel.
+    long_input
+        How input longer than `unit_frames` is encoded: "chunks", each attending to itself only, as M2D does; or
+        "resample_positions", in one pass with the position table stretched.
+    raw_last
+        Take layer L before the final LayerNorm.
     """
 
     pos_embed: Tensor
