@@ -175,7 +175,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from rales import pretrain
-from rales.data.corpus import read_collection
+from rales.data.corpus import read_corpus
 from rales.recipes import m2d_pretrain
 from rales.report.load_runs import read_runs
 from tests import tiny
@@ -192,7 +192,7 @@ def clip_gradients(*arguments):
     return clip(*arguments)
 
 pretrain.clip_gradients = clip_gradients
-m2d_pretrain.run(tiny.pretraining(*sys.argv[4:]), read_collection([data]), out)
+m2d_pretrain.run(tiny.pretraining(*sys.argv[4:]), read_corpus([data]), out)
 """
 
 
@@ -314,14 +314,14 @@ TOGETHER = """
 import sys
 from pathlib import Path
 import torch
-from rales.data.corpus import read_collection
+from rales.data.corpus import read_corpus
 from rales.recipes import m2d_pretrain
 from rales.report.load_runs import read_runs
 from tests import tiny
 
 torch.set_num_threads(1)
 for _ in range(2):  # the second time the run is finished and only returned
-    m2d_pretrain.run(tiny.pretraining(*sys.argv[3:]), read_collection([sys.argv[1]]), Path(sys.argv[2]))
+    m2d_pretrain.run(tiny.pretraining(*sys.argv[3:]), read_corpus([sys.argv[1]]), Path(sys.argv[2]))
 """
 
 

@@ -41,7 +41,7 @@ def slow(*arguments, **options):
     time.sleep(float(pause_s))
     return prepare(*arguments, **options)
 cache.waveform = slow
-waves = cache.waveforms(pd.read_csv(table), folder=folder, duration_s=0.5, fade_samples=100, threads=2)
+waves = cache.cache_waveforms(pd.read_csv(table), folder=folder, duration_s=0.5, fade_samples=100, threads=2)
 print(hashlib.sha256(waves.tobytes()).hexdigest())
 """
 
