@@ -32,15 +32,15 @@ SPANS_S = ((0.0, 0.7), (0.7, 1.0123), (1.0123, 2.0))
 SLOW_RUN = """
 import hashlib, sys, time
 import pandas as pd
-from rales.data import cache
+from rales.data import waveform_cache as cache
 table, folder, notes, pause_s = sys.argv[1:]
-prepare = cache.waveform
+prepare = cache.read_cycle_waveform
 def slow(*arguments, **options):
     with open(notes, "a") as file:
         file.write("row\\n")
     time.sleep(float(pause_s))
     return prepare(*arguments, **options)
-cache.waveform = slow
+cache.read_cycle_waveform = slow
 waves = cache.cache_waveforms(pd.read_csv(table), folder=folder, duration_s=0.5, fade_samples=100, threads=2)
 print(hashlib.sha256(waves.tobytes()).hexdigest())
 """
