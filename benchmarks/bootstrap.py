@@ -2,7 +2,8 @@
 
 Speed: 10,000 resamples of 2,756 cycles of 49 patients beside scipy.stats.bootstrap on the same per-patient counts.
 Coverage: how often a nominal 95 % interval holds the true value of a simulated clinic, for the intervals of
-`rales.evaluation.bootstrap.bootstrap` and for scipy's plain percentile and BCa intervals (about 2 minutes for 2,000).
+`rales.evaluation.bootstrap.bootstrap_intervals` and for scipy's plain percentile and BCa intervals (about 2 minutes
+for 2,000).
 """
 
 import argparse
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import expit
 
-from rales.evaluation.bootstrap import FIGURES, bootstrap, paired_difference
+from rales.evaluation.bootstrap import FIGURES, bootstrap_intervals, paired_difference
 
 Cycles = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
@@ -38,8 +39,8 @@ def speed() -> None:
     other = np.where(generator.random(2756) < 0.5, true, generator.integers(4, size=2756))
     patient = generator.choice(49, size=2756, p=generator.dirichlet(np.full(49, 1.0)))
     jobs: dict[str, Callable[[], object]] = {
-        "intervals, patients": lambda: bootstrap(true, predicted, patient),
-        "intervals, cycles": lambda: bootstrap(true, predicted, patient, cluster=False),
+        "intervals, patients": lambda: bootstrap_intervals(true, predicted, patient),
+        "intervals, cycles": lambda: bootstrap_intervals(true, predicted, patient, cluster=False),
         "paired difference, patients": lambda: paired_difference(true, predicted, other, patient),
         "scipy percentile, patients": lambda: scipy_intervals((true, predicted, patient), 10_000, "percentile", seed=0),
     }
@@ -56,7 +57,7 @@ def coverage(simulations: int, patients: int, spread: float) -> None:
     widths: dict[str, list[NDArray[np.float64]]] = {name: [] for name in hits}
     for seed in range(simulations):
         cycles = simulated_clinic(generator, patients=patients, spread=spread)
-        ours = bootstrap(*cycles, resamples=2000, seed=seed)
+        ours = bootstrap_intervals(*cycles, resamples=2000, seed=seed)
         found = {
             "bootstrap-t (rales)": np.array([ours[name] for name in FIGURES]),
             "percentile (scipy)": scipy_intervals(cycles, 2000, "percentile", seed=seed),

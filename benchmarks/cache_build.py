@@ -13,9 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from rales.audio.io import info
+from rales.audio.io import read_audio_info
 from rales.data import read_cycles
-from rales.data.waveform_cache import waveforms
+from rales.data.waveform_cache import cache_waveforms
 from rales.synthesis.database import write_folder
 
 
@@ -32,9 +32,9 @@ def main() -> int:
             print(f"generating {options.recordings} recordings ...", file=sys.stderr)
             write_folder(data, options.recordings, seed=0, processes=os.cpu_count() or 1)
         cycles = read_cycles(data)
-        audio_s = sum(info(path).duration_s for path in cycles["path"].unique())
+        audio_s = sum(read_audio_info(path).duration_s for path in cycles["path"].unique())
         began_s = time.perf_counter()
-        waves = waveforms(cycles, folder=Path(temporary) / "cache", threads=options.threads, progress=True)
+        waves = cache_waveforms(cycles, folder=Path(temporary) / "cache", threads=options.threads, progress=True)
         took_s = time.perf_counter() - began_s
         ratio = audio_s / took_s
         print(
@@ -42,7 +42,7 @@ def main() -> int:
             f"{waves.nbytes / 1e9:.2f} GB in {took_s:.2f} s with {options.threads} threads: {ratio:.0f} x real time"
         )
         began_s, began_processor_s = time.perf_counter(), time.process_time()
-        waveforms(cycles, folder=Path(temporary) / "cache")
+        cache_waveforms(cycles, folder=Path(temporary) / "cache")
         took_s, processor_s = time.perf_counter() - began_s, time.process_time() - began_processor_s
         print(
             f"opened again, every byte of it checked, in {took_s:.2f} s, {processor_s:.2f} s of a processor: "

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from rales.data import read_cycles, splits
-from rales.data.corpus import Collection, read_collection
+from rales.data.corpus import Corpus, read_corpus
 from rales.data.dataset import load_dataset
 from rales.evaluation import bootstrap
-from rales.evaluation.metrics import confusion, icbhi_scores
+from rales.evaluation.metrics import confusion_matrix, icbhi_scores
 from rales.jobs import linear_probe
 from rales.jobs.layer_search import features
 from rales.jobs.linear_probe import Pooled
@@ -56,7 +56,7 @@ def main() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     runs = pretrained(options)
     if options.probe == "icbhi":
-        cycles = splits.official(read_cycles(options.icbhi)).reset_index(drop=True)
+        cycles = splits.split_officially(read_cycles(options.icbhi)).reset_index(drop=True)
     else:  # in the split of its authors
         cycles = read_cycles(options.sprsound, skip_damaged=True).reset_index(drop=True)
     found = {}
@@ -74,9 +74,9 @@ def pretrained(options: argparse.Namespace) -> dict[str, list[tuple[int, Path]]]
     made_up = options.out / "synth"
     if not made_up.exists():
         write_folder(made_up, recordings=700, seed=1)
-    real, noise = read_collection((options.sprsound,)), read_collection((options.noise,))
-    plans: dict[str, tuple[str, Collection, Collection | None]] = {
-        "made-up breaths": ("synth", read_collection((made_up,), part="all"), None),
+    real, noise = read_corpus((options.sprsound,)), read_corpus((options.noise,))
+    plans: dict[str, tuple[str, Corpus, Corpus | None]] = {
+        "made-up breaths": ("synth", read_corpus((made_up,), part="all"), None),
         "SPRSound": ("real", real, None),
         "SPRSound, noise 0.3": ("noise", real, noise),
     }
@@ -130,7 +130,9 @@ def table(cycles: pd.DataFrame, label: Whole, found: dict[str, list[Pooled]]) ->
             for name, encoders in found.items():
                 p, rows = [], []
                 for seed, x in enumerate(encoders):
-                    sides = cycles["split"] == "test" if split == "official" else splits.folds(cycles, FOLDS, seed)
+                    sides = (
+                        cycles["split"] == "test" if split == "official" else splits.assign_folds(cycles, FOLDS, seed)
+                    )
                     folds: Whole = np.asarray(sides, np.int64)
                     numbers = [1] if split == "official" else list(range(FOLDS))
                     p.append(held_out(x, label, folds, numbers, layers))
@@ -154,8 +156,10 @@ def line(
     """One encoder's probes, a seed each -> its line of the table."""
     true = np.concatenate([label[there] for there in rows])
     who = np.concatenate([patients[there] for there in rows])
-    scores = [100 * icbhi_scores(confusion(label[there], one))["score"] for there, one in zip(rows, said, strict=True)]
-    low, high = (100 * end for end in bootstrap.bootstrap(true, np.concatenate(said), who)["score"])
+    scores = [
+        100 * icbhi_scores(confusion_matrix(label[there], one))["score"] for there, one in zip(rows, said, strict=True)
+    ]
+    low, high = (100 * end for end in bootstrap.bootstrap_intervals(true, np.concatenate(said), who)["score"])
     mean, sd = bootstrap.mean_sd(scores)
     auc = np.mean([roc_auc_score(label[r] > 0, 1 - one[r, 0]) for r, one in zip(rows, p, strict=True)])
     more = "-"
@@ -175,7 +179,7 @@ def learning_curve(cycles: pd.DataFrame, label: Whole, name: str, x: Pooled) -> 
         scores, areas, number = [], [], 0
         for draw in range(DRAWS):
             rng = np.random.default_rng(draw)
-            fold_of = splits.folds(cycles, FOLDS, draw).to_numpy(np.int64)
+            fold_of = splits.assign_folds(cycles, FOLDS, draw).to_numpy(np.int64)
             p = np.empty((len(x), 4))
             for fold in range(FOLDS):
                 names = np.unique(patients[fold_of != fold])
@@ -183,7 +187,7 @@ def learning_curve(cycles: pd.DataFrame, label: Whole, name: str, x: Pooled) -> 
                 used = np.isin(patients, rng.permutation(names)[:number]) | (fold_of == fold)
                 part = held_out(x[used], label[used], fold_of[used], [fold], layers)
                 p[fold_of == fold] = part[fold_of[used] == fold]
-            scores.append(100 * icbhi_scores(confusion(label, p.argmax(axis=1)))["score"])
+            scores.append(100 * icbhi_scores(confusion_matrix(label, p.argmax(axis=1)))["score"])
             areas.append(roc_auc_score(label > 0, 1 - p[:, 0]))
         print(f"| {number} | {np.mean(scores):.1f} ± {np.std(scores):.1f} | {np.mean(areas):.3f} |", flush=True)
 

@@ -15,7 +15,7 @@ import torch
 from rales.audio.logmel import IcbhiLogMel
 from rales.data import read_cycles
 from rales.data.dataset import load_dataset
-from rales.data.waveform_cache import waveforms
+from rales.data.waveform_cache import cache_waveforms
 from rales.inference.load_model import DEFAULT, load_model
 from rales.recipes.registry import make_recipe
 
@@ -36,7 +36,7 @@ def main(folder: str, models: list[str]) -> None:
             differ = (changed.argmax(axis=1) != plain.argmax(axis=1)).mean()
             print(f"  x {gain:<5g} {100 * differ:5.1f} % of the labels, {np.abs(changed - plain).max():.5f} at most")
     some = np.random.default_rng(0).permutation(len(cycles))[:CLIPS]
-    clips = torch.from_numpy(np.array(waveforms(cycles.iloc[some].reset_index(drop=True))))
+    clips = torch.from_numpy(np.array(cache_waveforms(cycles.iloc[some].reset_index(drop=True))))
     for kind in ("icbhi", "m2d", "m2d_clip"):
         recipe = make_recipe(
             "m2d_fusion", ["audio.floor=clip"] if kind == "m2d_clip" else [], size="tiny", frontend=kind

@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from rales.data import dataset, read_cycles, splits
-from rales.evaluation.metrics import confusion, icbhi_scores
+from rales.evaluation.metrics import confusion_matrix, icbhi_scores
 from rales.jobs import layer_search, linear_probe
 from rales.labels import CLASSES
 from rales.models import ViT
@@ -46,7 +46,7 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     cycles, pooled = real(options.data, options.weights) if options.data else made_up()
     label = np.array([CLASSES.index(word) for word in cycles["label"]])
-    folds = np.array(splits.folds(cycles, FOLDS), np.int64)
+    folds = np.array(splits.assign_folds(cycles, FOLDS), np.int64)
     print(f"{len(cycles)} cycles of {cycles['patient'].nunique()} patients, {pooled.shape[1]} x {pooled.shape[2]}")
 
     began_s = time.perf_counter()
@@ -86,7 +86,7 @@ def scikit_learn(
         z = scaler.transform(x.astype(np.float64))
         model.set_params(tol=1e-6).fit(z[train], label[train])
         predicted[1, ~train] = model.predict(z[~train])
-    default, converged = (icbhi_scores(confusion(label, one))["score"] for one in predicted)
+    default, converged = (icbhi_scores(confusion_matrix(label, one))["score"] for one in predicted)
     return default, converged, took_s
 
 

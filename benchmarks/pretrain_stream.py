@@ -58,14 +58,14 @@ def train(folder: Path, out: Path) -> tuple[float, float, float]:
     """Folder -> seconds, resident MiB before and at most while one epoch runs over it."""
     import torch
 
-    from rales.data.corpus import read_collection
+    from rales.data.corpus import read_corpus
     from rales.recipes import m2d_pretrain
 
     torch.set_num_threads(1)
     words = ["encoder.unit_frames=96", "pretrain.epochs=1", "pretrain.device=cpu", "crops.statistics_crops=500"]
     config = m2d_pretrain.settings("tiny", words=words)
     before, start = status_mb("VmRSS"), time.perf_counter()
-    m2d_pretrain.run(config, read_collection([folder]), out)
+    m2d_pretrain.run(config, read_corpus([folder]), out)
     return time.perf_counter() - start, before, status_mb("VmHWM")
 
 
@@ -82,12 +82,12 @@ def make_manifest(folder: Path, paths: int) -> Path:
 
 def index(shards: Path) -> tuple[float, float, float]:
     """Folder of manifests -> seconds, resident MiB before and at most while it is read and one epoch's order drawn."""
-    from rales.data.corpus import read_collection
-    from rales.data.random_crops import order_of
+    from rales.data.corpus import read_corpus
+    from rales.data.random_crops import epoch_order
 
     before, start = status_mb("VmRSS"), time.perf_counter()
-    found = read_collection([shards])
-    order = order_of(len(found), seed=0, epoch=1)
+    found = read_corpus([shards])
+    order = epoch_order(len(found), seed=0, epoch=1)
     found.path(int(order[0]))
     found.facts()
     return time.perf_counter() - start, before, status_mb("VmHWM")

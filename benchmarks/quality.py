@@ -51,7 +51,7 @@ def main() -> None:
     if arguments.speed:
         print_speed(arguments.data)
         return
-    sounds = {name: [quality.judge(*sound) for sound in group] for name, group in made_up().items()}
+    sounds = {name: [quality.judge_quality(*sound) for sound in group] for name, group in made_up().items()}
     files = {
         name: [verdict_of(path) for path in paths] for name, paths in groups(arguments.data, arguments.part).items()
     }
@@ -74,7 +74,7 @@ def counted(names: list[str]) -> str:
 
 def verdict_of(path: Path) -> Verdict:
     """File -> that of most of its cycles, as `rales predict` finds them; refused where none of them can be judged."""
-    facts = io.info(path)
+    facts = io.read_audio_info(path)
     cycles = audio_reader.find_cycles(path, facts.duration_s, "segment")
     found = audio_reader.judge_cycles(path, facts, cycles, "segment", gate=True).verdicts
     judged = [verdict for verdict in found if verdict.judged]
@@ -165,7 +165,9 @@ def print_speed(data: Path) -> None:
     """Milliseconds a recording, median of five rounds over ten of a kind: decoding, and the gate after it."""
     print("| recordings | decoding, ms | gate, ms |\n|---|---|---|")
     kinds = {
-        "WAV, 44.1 kHz, 20 s": [p for p in sorted((data / "icbhi").glob("*.wav")) if io.info(p).rate_hz == 44_100],
+        "WAV, 44.1 kHz, 20 s": [
+            p for p in sorted((data / "icbhi").glob("*.wav")) if io.read_audio_info(p).rate_hz == 44_100
+        ],
         "FLAC, 16 kHz, 20 s": sorted((data / "icbhi_16k").glob("*AKGC417L.flac")),
         "FLAC, 8 kHz, 9 s": sorted((data / "sprsound_flac" / "train_wav").glob("*.flac")),
     }
@@ -174,9 +176,9 @@ def print_speed(data: Path) -> None:
         for _ in range(5):
             for path in paths[:10]:
                 begin_s = time.perf_counter()
-                sound, rate_hz = io.read(path)
+                sound, rate_hz = io.read_waveform(path)
                 decoded_s = time.perf_counter()
-                quality.judge(sound, rate_hz)
+                quality.judge_quality(sound, rate_hz)
                 taken.append((decoded_s - begin_s, time.perf_counter() - decoded_s))
         decoding_s, gate_s = np.median(taken, axis=0)
         print(f"| {name} | {1000 * decoding_s:.1f} | {1000 * gate_s:.1f} |")

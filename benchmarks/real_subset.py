@@ -96,18 +96,18 @@ def logistic_regression(data: Path, folds: int) -> dict[str, tuple[float, ...]]:
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
         return y[test], model.fit(x[train], y[train]).predict(x[test])
 
-    assignment = splits.folds(cycles, folds)
-    parts = [fitted(splits.fold(cycles, assignment, i)) for i in range(folds)]
+    assignment = splits.assign_folds(cycles, folds)
+    parts = [fitted(splits.select_fold(cycles, assignment, i)) for i in range(folds)]
     return {
-        "official": figures(*fitted(splits.official(cycles))),
+        "official": figures(*fitted(splits.split_officially(cycles))),
         "folds": figures(np.concatenate([t for t, _ in parts]), np.concatenate([p for _, p in parts])),
     }
 
 
 def figures(true: Any, predicted: Any) -> tuple[float, ...]:
-    from rales.evaluation.metrics import confusion, icbhi_scores
+    from rales.evaluation.metrics import confusion_matrix, icbhi_scores
 
-    found = icbhi_scores(confusion(true, predicted))
+    found = icbhi_scores(confusion_matrix(true, predicted))
     return tuple(found[name] for name in FIGURES)
 
 

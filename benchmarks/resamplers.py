@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from scipy.signal import resample_poly
 from torch import nn
 
-from rales.audio import icbhi_cycle, info, read, resample
-from rales.audio.padding import duplicate
-from rales.audio.spectrogram_images import RespireNetPicture
+from rales.audio import icbhi_cycle, read_audio_info, read_waveform, resample_waveform
+from rales.audio.padding import pad_by_repetition
+from rales.audio.spectrogram_images import RespireNetImage
 from rales.data import read_cycles
 from rales.recipes.registry import make_recipe
 
@@ -34,14 +34,14 @@ def main() -> None:
     arguments = parser.parse_args()
 
     cycles = read_cycles(arguments.data)
-    rates = {path: info(path).rate_hz for path in set(cycles["path"])}
+    rates = {path: read_audio_info(path).rate_hz for path in set(cycles["path"])}
     cycles = cycles.assign(rate_hz=cycles["path"].map(rates))
     print("| front-end | published | ours | native rate | cycles | mean distance | further than 0.25 |")
     print("|---|---|---|---|---|---|---|")
     for rate_hz in sorted(set(rates.values())):
         rows = cycles[cycles["rate_hz"] == rate_hz]
         rows = rows.sample(min(arguments.cycles, len(rows)), random_state=0)
-        waves = [read(*row)[0] for row in rows[["path", "start_s", "end_s"]].itertuples(index=False)]
+        waves = [read_waveform(*row)[0] for row in rows[["path", "start_s", "end_s"]].itertuples(index=False)]
         for name, to_hz, picture, published, ours in systems():
             far = [
                 picture(resampled(w, rate_hz, to_hz, ours)) - picture(resampled(w, rate_hz, to_hz, published))
@@ -58,8 +58,8 @@ def systems() -> Iterator[tuple[str, int, Callable[[Wave], torch.Tensor], str, s
         recipe = make_recipe(name)
         yield name, 16000, partial(drawn, recipe.build_frontend(recipe.settings), icbhi_cycle), "sinc", "soxr"
     for ours in ("soxr", "sinc"):
-        fill = partial(duplicate, samples=32000)
-        yield "respirenet", 4000, partial(drawn, RespireNetPicture(), fill), "kaiser", ours
+        fill = partial(pad_by_repetition, samples=32000)
+        yield "respirenet", 4000, partial(drawn, RespireNetImage(), fill), "kaiser", ours
 
 
 def drawn(frontend: nn.Module, fill: Callable[[Wave], Wave], wave: Wave) -> torch.Tensor:
@@ -71,7 +71,7 @@ def drawn(frontend: nn.Module, fill: Callable[[Wave], Wave], wave: Wave) -> torc
 def resampled(wave: Wave, rate_hz: int, to_hz: int, method: str) -> Wave:
     """Wave (N,) at rate_hz -> at to_hz, by "soxr", "sinc" or "kaiser"."""
     if method != "kaiser":
-        return resample(wave, rate_hz, to_hz, "sinc" if method == "sinc" else "soxr")
+        return resample_waveform(wave, rate_hz, to_hz, "sinc" if method == "sinc" else "soxr")
     if rate_hz == to_hz:
         return wave
     common = math.gcd(rate_hz, to_hz)

@@ -79,7 +79,7 @@ def main() -> None:
 
 def heard(table: pd.DataFrame) -> list[Heard]:
     """Cycles table -> recordings of four or more cycles, with the fold of their patient."""
-    table = table.assign(fold=splits.folds(table, FOLDS))
+    table = table.assign(fold=splits.assign_folds(table, FOLDS))
     recordings = []
     for number, (_, rows) in enumerate(table.groupby("recording", sort=True)):
         if len(rows) < 4:
@@ -88,7 +88,7 @@ def heard(table: pd.DataFrame) -> list[Heard]:
         cuts = np.random.default_rng([0, number]).uniform(0.25, 0.75, 2)
         first_s = bounds[0] + cuts[0] * (bounds[1] - bounds[0])
         end_s = bounds[-2] + cuts[1] * (bounds[-1] - bounds[-2])
-        levels, _ = band_levels(*io.read(rows["path"].iloc[0], first_s, end_s))
+        levels, _ = band_levels(*io.read_waveform(rows["path"].iloc[0], first_s, end_s))
         inner = (bounds[1:-1] - first_s).tolist()
         spans = list(pairwise(inner))
         row = rows.iloc[0]

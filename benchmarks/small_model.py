@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 
 from rales.data import read_cycles, splits
 from rales.evaluation import bootstrap
-from rales.evaluation.metrics import confusion, icbhi_scores
+from rales.evaluation.metrics import confusion_matrix, icbhi_scores
 from rales.labels import CLASSES
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
@@ -80,11 +80,11 @@ def main() -> None:
 def divided(icbhi: pd.DataFrame, split: str, number: int, share: float) -> pd.DataFrame:
     """Cycles -> those of seed or fold `number`, divided; of the patients that train, validation among them, a share."""
     if split == "official":
-        return splits.official(icbhi)
+        return splits.split_officially(icbhi)
     if split == "cycles":
         part = (np.random.default_rng(0).permutation(len(icbhi)) - number) % FOLDS
         return icbhi.assign(split=np.select([part == 0, part == 1], ["test", "validation"], "train"))
-    table = splits.fold(icbhi, splits.folds(icbhi, FOLDS), number)
+    table = splits.select_fold(icbhi, splits.assign_folds(icbhi, FOLDS), number)
     train = table["split"] == "train"
     names = np.random.default_rng(number).permutation(np.unique(table.loc[train, "patient"]))
     left_out = table["patient"].isin(names[round(share * len(names)) :])
@@ -94,10 +94,10 @@ def divided(icbhi: pd.DataFrame, split: str, number: int, share: float) -> pd.Da
 def figures(split: str, tables: list[pd.DataFrame]) -> str:
     """Predictions of the folds of one cross-validation, or of the seeds on one split -> the figures of a line."""
     groups = tables if split == "official" else [pd.concat(tables)]
-    scores = np.array([[100 * v for v in icbhi_scores(confusion(*numbers(table))).values()] for table in groups])
+    scores = np.array([[100 * v for v in icbhi_scores(confusion_matrix(*numbers(table))).values()] for table in groups])
     both = pd.concat(tables)
     true, said = numbers(both)
-    low, high = (100 * end for end in bootstrap.bootstrap(true, said, both["patient"].to_numpy())["score"])
+    low, high = (100 * end for end in bootstrap.bootstrap_intervals(true, said, both["patient"].to_numpy())["score"])
     areas = np.mean([areas_of(table) for table in groups], axis=0)
     sp, se, score = (
         f"{column.mean():.1f}" + (f" ± {column.std(ddof=1):.1f}" if len(groups) > 1 else "") for column in scores.T

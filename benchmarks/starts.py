@@ -37,14 +37,14 @@ def main() -> None:
     arguments = parser.parse_args()
     cycles = read_cycles(arguments.data)
     train = cycles[cycles["split"] == "train"].reset_index(drop=True)
-    fold_of = splits.folds(train, FOLDS)
+    fold_of = splits.assign_folds(train, FOLDS)
     print("| start | specificity | sensitivity | Score |\n|---|---|---|---|")
     for number, (name, (options, words)) in enumerate(STARTS.items()):
         recipe = make_recipe("m2d_fusion", words, **options)
         counts = np.zeros((4, 4), np.int64)
         for fold in range(FOLDS):
             out = arguments.out / f"start{number}-fold{fold}"
-            counts += np.array(recipe.run(recipe, splits.fold(train, fold_of, fold), out)["confusion"])
+            counts += np.array(recipe.run(recipe, splits.select_fold(train, fold_of, fold), out)["confusion"])
         found = icbhi_scores(counts)
         figures = " | ".join(f"{100 * found[figure]:.1f}" for figure in ("specificity", "sensitivity", "score"))
         print(f"| {name} | {figures} |", flush=True)

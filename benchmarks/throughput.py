@@ -36,7 +36,7 @@ def main() -> None:
         many.mkdir()
         for number in range(options.recordings):
             (many / f"{number:05d}.wav").symlink_to(paths[number % len(paths)].resolve())
-        sound_s = sum(io.info(paths[number % len(paths)]).duration_s for number in range(options.recordings))
+        sound_s = sum(io.read_audio_info(paths[number % len(paths)]).duration_s for number in range(options.recordings))
         manifest = Path(place) / "manifest.csv"
         pd.DataFrame({"path": [str(path) for path in sorted(many.iterdir())]}).to_csv(manifest, index=False)
         model = ["--model", options.model] if options.model else []

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from rales.audio.tqwt import Wavelets
-from rales.audio.tqwt_decomposition import HIGH_Q, LEAST_SAMPLES, LOW_Q, dual_q_of_cycles, padded_length
+from rales.audio.tqwt_decomposition import HIGH_Q, LEAST_SAMPLES, LOW_Q, decompose_cycles_dual_q, padded_length
 from rales.data.waveform_cache import TOGETHER
 
 Numbers = NDArray[np.float64]
@@ -71,7 +71,9 @@ def batched(
     groups = [order[first : first + TOGETHER].tolist() for first in range(0, len(waves), TOGETHER)]
     begin = clocks()
     with ThreadPoolExecutor(threads) as pool:
-        jobs = [pool.submit(dual_q_of_cycles, [waves[i] for i in rows], iterations=iterations) for rows in groups]
+        jobs = [
+            pool.submit(decompose_cycles_dual_q, [waves[i] for i in rows], iterations=iterations) for rows in groups
+        ]
         parts = [job.result() for job in jobs]
     took = clocks() - begin
     return {
@@ -96,15 +98,15 @@ def synthetic_cycles(count: int) -> list[NDArray[np.float32]]:
 
 
 def cycles_of(folder: Path) -> list[NDArray[np.float32]]:
-    from rales.audio.io import read, resample
-    from rales.audio.spectrogram_images import lungattn_wave
+    from rales.audio.io import read_waveform, resample_waveform
+    from rales.audio.spectrogram_images import lungattn_waveform
     from rales.data.icbhi import read_cycles
 
     table = read_cycles(folder)
     waves = []
     for path, start_s, end_s in zip(table["path"], table["start_s"], table["end_s"], strict=True):
-        wave, rate_hz = read(path, start_s, end_s)
-        waves.append(resample(lungattn_wave(wave, rate_hz), rate_hz, RATE_HZ))
+        wave, rate_hz = read_waveform(path, start_s, end_s)
+        waves.append(resample_waveform(lungattn_waveform(wave, rate_hz), rate_hz, RATE_HZ))
     return waves
 
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from rales.export.engine_selection import speed_ratio, time_engines
 from rales.models import FusionClassifier, ViT
-from rales.models.cpu_inference import bf16_pays, pack
+from rales.models.cpu_inference import bf16_is_faster, prepack_for_cpu
 from rales.training.optim import make_adam
 
 LAYERS, CLASSES, BATCH = range(1, 13), 4, 8
@@ -48,7 +48,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     rounds = 3 if options.quick else 11
-    names = [EAGER, SDPA, FLOAT32, *([BF16] if bf16_pays() else [])]
+    names = [EAGER, SDPA, FLOAT32, *([BF16] if bf16_is_faster() else [])]
     describe_machine()
 
     print(f"\nTraining step, batch {BATCH} (forward, loss, backward, Adam), ms per clip of 8 s")
@@ -120,7 +120,7 @@ def inference_turns(names: list[str], batch: int) -> dict[str, Turn]:
     def turn(name: str) -> Turn:
         model, frames = build(name)
         if name in (FLOAT32, BF16):
-            model = pack(model, "bf16" if name == BF16 else "float32")
+            model = prepack_for_cpu(model, "bf16" if name == BF16 else "float32")
         model.eval()
         logmel = torch.randn(batch, 1, 80, frames)
 
@@ -165,7 +165,7 @@ def describe_machine() -> None:
     units = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in processor.get("flags", "").split()]
     name, threads = processor.get("model name", "unknown processor"), torch.get_num_threads()
     print(f"{name}, {threads} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f} at the start")
-    verdict = "pays" if bf16_pays() else "does not pay"
+    verdict = "pays" if bf16_is_faster() else "does not pay"
     print(f"bfloat16 units: {', '.join(units) or 'none'}; the probe says that bfloat16 {verdict}")
     gflop = (12 * 24 * 257 * 768**2 + 12 * 4 * (191**2 + 66**2) * 768) / 1e9  # linear layers + attention of one clip
     for dtype in (torch.float32, torch.bfloat16):

@@ -20,7 +20,7 @@ import pandas as pd
 
 from rales.cli.result_lines import figure_lines
 from rales.data import read_cycles, splits
-from rales.data.corpus import read_collection
+from rales.data.corpus import read_corpus
 from rales.files.atomic import lock_folder
 from rales.models.hub import SHIPPED_FILE
 from rales.models.m2d_checkpoints import read_safetensors
@@ -28,7 +28,7 @@ from rales.recipes import m2d_pretrain
 from rales.recipes.m2d_fusion import TINY
 from rales.recipes.registry import make_recipe
 from rales.settings import format_value
-from rales.synthesis.event_mixing import lay_over
+from rales.synthesis.event_mixing import mix_events_into_cycles
 from rales.training import run_folder
 from rales.training.pretrain_settings import PretrainConfig
 from rales.training.recipe import Recipe
@@ -78,7 +78,7 @@ def make_default_model(
     with lock_folder(out):
         if noise is not None and pretrain_epochs:
             config = pretraining_settings(pretrain_epochs, seed, noise_ratio=0.3)
-            sounds, noises = read_collection((icbhi, sprsound)), read_collection((noise,))
+            sounds, noises = read_corpus((icbhi, sprsound)), read_corpus((noise,))
             m2d_pretrain.run(config, sounds, out / "encoder", noise=noises, command=command, progress=progress)
         encoder = str(out / "encoder") if pretrain_epochs else ""
         recipe = classifier_recipe(encoder, [f"seed={seed}", f"train.epochs={epochs}"])
@@ -112,9 +112,9 @@ def tiny_settings() -> list[str]:
 def join_databases(icbhi: pd.DataFrame, sprsound: pd.DataFrame) -> pd.DataFrame:
     """Cycles of both databases -> one table: the split of ICBHI that its table holds, with a fifth of the train cycles,
     whole patients, for validation if it has none, and SPRSound's train side as further train cycles."""
-    first = splits.official(icbhi)
+    first = splits.split_officially(icbhi)
     if "validation" not in set(first["split"]):
-        first = splits.validation(first)
+        first = splits.hold_out_validation(first)
     second = sprsound[sprsound["split"] == "train"]
     names = "sprsound_" + second["patient"].astype(str)  # patients are numbers in both
     return pd.concat([first, second.assign(patient=names)[list(first.columns)]], ignore_index=True)
@@ -124,7 +124,7 @@ def overlay_events(cycles: pd.DataFrame, folder: Path, seed: int = 0, *, progres
     """Divided cycles -> the same with VARIANTS of the normal train cycles, crackles and wheezes laid over half of
     them (files in `folder`), instead of all train cycles: those that are abnormal themselves are not learned from."""
     train = cycles["split"] == "train"
-    made = lay_over(cycles[train], folder, variants=VARIANTS, seed=seed, progress=progress)
+    made = mix_events_into_cycles(cycles[train], folder, variants=VARIANTS, seed=seed, progress=progress)
     return pd.concat([cycles[~train], made], ignore_index=True)
 
 

@@ -10,7 +10,7 @@ from rales.data.reader import Audit
 
 def audit_of_one_problem(reader: ModuleType, source: Path) -> Audit:
     """Module with `audit` and `read_cycles`, folder or manifest -> the audit, whose only problem the reader names."""
-    report: Audit = reader.audit(source)
+    report: Audit = reader.audit_data(source)
     assert len(report.problems) == 1, report.problems
     with pytest.raises(ValueError, match="rales check") as error:
         reader.read_cycles(source)

@@ -12,7 +12,7 @@ import httpx
 
 from rales.data import read_cycles
 from rales.training import finetune
-from rales.web import address, listening, server
+from rales.web import bind_socket, make_server, page_address
 from rales.web.settings import Limits, Settings
 from tests import tiny
 
@@ -40,8 +40,8 @@ def served(place: Path, *, limits: Limits = GENEROUS, **settings: Any) -> Iterat
     `folder` given."""
     chosen = Settings(folder=place / "store", model=str(place / "runs" / "first"), limits=limits)
     chosen = replace(chosen, **settings)
-    listener = listening("127.0.0.1", 0)
-    running = server(chosen)
+    listener = bind_socket("127.0.0.1", 0)
+    running = make_server(chosen)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     known = {b"authorization": b"Bearer " + chosen.token.encode()}
@@ -63,7 +63,7 @@ def token(client: httpx.Client) -> str:
 
 def door(client: httpx.Client) -> str:
     """-> the address that lets a browser in, as `rales serve` prints it."""
-    return address(client.base_url.host, client.base_url.port or 80, token(client))
+    return page_address(client.base_url.host, client.base_url.port or 80, token(client))
 
 
 def until(happened: Any, patience_s: float = 30) -> Any:

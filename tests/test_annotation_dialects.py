@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from rales.data import annotation_dialects, read_cycles
-from rales.data.corpus import read_collection
+from rales.data.corpus import read_corpus
 
 PLAIN = (
     "path,start_s,end_s,label,patient,split\n"
@@ -69,24 +69,24 @@ def test_every_way_to_save_it_is_read_by_check_and_train(folder: Path, name: str
 @pytest.mark.parametrize("name", SAVED)
 def test_and_by_pretrain_and_predict(folder: Path, name: str) -> None:
     (folder / name).write_bytes(SAVED[name])
-    found = read_collection([folder / name])
+    found = read_corpus([folder / name])
     assert [found.path(number) for number in range(len(found))] == [folder / "visit1" / "anna.wav"]
 
 
 def test_a_path_is_changed_only_where_that_finds_a_file(folder: Path) -> None:
     """A backslash also stands for a byte that is no UTF-8, in the tables that Rales writes."""
     for path in ("visit1\\old\\xeb.wav", "old\\xeb.wav", "gone\\anna", "visit1\\anne"):
-        assert annotation_dialects.mended(folder, path) == path
+        assert annotation_dialects.mend_path(folder, path) == path
     for path in ("visit1\\anna.wav", "visit1\\anna", "visit1/anna"):
-        assert annotation_dialects.mended(folder, path) == "visit1/anna.wav"
+        assert annotation_dialects.mend_path(folder, path) == "visit1/anna.wav"
     (folder / "old\\xeb.wav").touch()
-    assert annotation_dialects.mended(folder, "old\\xeb.wav") == "old\\xeb.wav"
+    assert annotation_dialects.mend_path(folder, "old\\xeb.wav") == "old\\xeb.wav"
 
 
 def test_parquet_with_backslashes(folder: Path) -> None:
     pd.DataFrame({"path": ["visit1\\anna.wav"], "label": ["normal"]}).to_parquet(folder / "t.parquet")
     assert read_cycles(folder / "t.parquet")["path"].tolist() == [str(folder / "visit1/anna.wav")]
-    assert read_collection([folder / "t.parquet"]).path(0) == folder / "visit1/anna.wav"
+    assert read_corpus([folder / "t.parquet"]).path(0) == folder / "visit1/anna.wav"
 
 
 def test_a_backslash_that_belongs_to_the_name_stays(folder: Path) -> None:

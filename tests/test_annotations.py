@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from numpy.random import default_rng
 
-from rales.data import audit, read_cycles
+from rales.data import audit_data, read_cycles
 from rales.data.annotations import annotation_beside, read_annotation
 from rales.inference import attribution, audio_reader, prediction_writers
 from rales.inference.predictor import Predictor
@@ -76,7 +76,9 @@ def test_forms(tmp_path: Path, model: Predictor, name: str) -> None:
             list(cycle[2:]) for cycle in cycles
         ]
     else:
-        assert any("times without labels; expected normal, crackle" in problem for problem in audit(tmp_path).problems)
+        assert any(
+            "times without labels; expected normal, crackle" in problem for problem in audit_data(tmp_path).problems
+        )
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -89,7 +91,7 @@ def test_texts_of_another_kind(tmp_path: Path, model: Predictor, name: str) -> N
     assert status["status"].tolist() == ["ok"]
     assert status["sentence"][0].startswith(f"{tmp_path / name}.txt: ")
     assert status["sentence"][0].endswith("; passed over")
-    assert audit(tmp_path).problems  # where classes are to be learned from it, it is none
+    assert audit_data(tmp_path).problems  # where classes are to be learned from it, it is none
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_cycles_that_nobody_judged_are_left_out_with_a_note(tmp_path: Path) -> N
     sound = write(tmp_path, "anna", "0.0\t1.0\twheeze 0.62\n1.0\t2.0\t\n")
     assert read_cycles(tmp_path, needs_split=False)["label"].tolist() == ["wheeze"]
     said = f"{tmp_path / 'anna.txt'}: read as Audacity, 1 cycles without a label left out"
-    assert said in audit(tmp_path).notes
+    assert said in audit_data(tmp_path).notes
     assert audio_reader.find_cycles(sound, 2.0).note == said
 
 
@@ -117,7 +119,7 @@ def test_labels_of_ours_beside_the_recording_are_an_annotation(tmp_path: Path) -
     assert read_cycles(tmp_path, needs_split=False)["label"].tolist() == ["wheeze"]
     sound.with_suffix(".txt").unlink()
     assert read_cycles(tmp_path, needs_split=False)["label"].tolist() == ["crackle"]
-    assert f"{tmp_path / 'anna.audacity.txt'}: read as Audacity" in audit(tmp_path).notes
+    assert f"{tmp_path / 'anna.audacity.txt'}: read as Audacity" in audit_data(tmp_path).notes
 
 
 @pytest.mark.parametrize("form", ["audacity", "raven"])
@@ -139,7 +141,7 @@ def test_our_labels_with_cycles_that_were_not_judged_are_read_back(
         name = path.name.removesuffix(f".{form}.txt")
         path.rename(folder / name / f"{name}.txt")
 
-    found = audit(folder)
+    found = audit_data(folder)
     text = folder / "late" / "late.txt"
     assert [problem for problem in found.problems if "ICBHI_challenge_train_test.txt" not in problem] == []
     assert f"{text}: read as {form.title()}, 3 cycles without a label left out" in found.notes
@@ -198,7 +200,7 @@ def test_of_several_texts_beside_a_recording_the_same_one_counts_everywhere(tmp_
     for name in names:
         found = annotation_beside(sound)
         assert found == tmp_path / name
-        assert any(note.startswith(f"{found}: read as") for note in audit(tmp_path).notes)
+        assert any(note.startswith(f"{found}: read as") for note in audit_data(tmp_path).notes)
         found.unlink()
     assert annotation_beside(sound) is None
     soundfile.write(tmp_path / "anna.raven.wav", np.zeros(8000), 4000)

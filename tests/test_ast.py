@@ -3,8 +3,16 @@
 import pytest
 import torch
 
-from rales.models.ast import AST, ASTClassifier, Mix, columns_of, draw_mix, fit_positions, mixed
-from rales.models.heads import patch_mix_projector
+from rales.models.ast import (
+    AST,
+    ASTClassifier,
+    PatchMix,
+    count_patch_columns,
+    draw_patch_mix,
+    fit_positions,
+    mix_patches,
+)
+from rales.models.heads import build_patch_mix_projector
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -17,7 +25,7 @@ def test_sizes(frames: int, tokens: int, parameters: int) -> None:
         model = AST(frames=frames)
         head = ASTClassifier(model).head
     assert sum(p.numel() for p in model.parameters()) == parameters
-    assert 12 * columns_of(frames) == tokens
+    assert 12 * count_patch_columns(frames) == tokens
     assert sum(p.numel() for p in head.parameters()) == 4612
 
 
@@ -87,7 +95,7 @@ def test_original_positions_are_exchanged() -> None:
 @pytest.mark.parametrize("whole_columns", [False, True])
 def test_the_share_after_rounding(whole_columns: bool) -> None:
     for seed in range(20):
-        mix = draw_mix(8, 79, whole_columns=whole_columns, generator=seeded(seed))
+        mix = draw_patch_mix(8, 79, whole_columns=whole_columns, generator=seeded(seed))
         assert mix.kept == 1 - len(mix.positions) / 948
         assert len(mix.positions.unique()) == len(mix.positions)
         assert sorted(mix.order.tolist()) == list(range(8))
@@ -101,32 +109,34 @@ def test_the_share_after_rounding(whole_columns: bool) -> None:
 
 def test_the_same_places_of_every_clip_are_replaced() -> None:
     patches = torch.arange(3.0)[:, None, None] + torch.arange(5.0)[None, :, None] / 10  # clip.place
-    mix = Mix(torch.tensor([1, 2, 0]), torch.tensor([1, 4]), 0.6)
-    result = mixed(patches, mix)[..., 0]
+    mix = PatchMix(torch.tensor([1, 2, 0]), torch.tensor([1, 4]), 0.6)
+    result = mix_patches(patches, mix)[..., 0]
     wanted = torch.tensor([[0, 1.1, 0.2, 0.3, 1.4], [1, 2.1, 1.2, 1.3, 2.4], [2, 0.1, 2.2, 2.3, 0.4]])
     assert torch.allclose(result, wanted)
     assert patches[0, 1, 0] == pytest.approx(0.1)  # the input is left alone
 
 
 def test_mixing_all_patches_gives_the_other_clip_and_none_the_own() -> None:
-    model = ASTClassifier(AST(64, 2, 2), projector=patch_mix_projector(64)).eval()
+    model = ASTClassifier(AST(64, 2, 2), projector=build_patch_mix_projector(64)).eval()
     fbank = torch.randn(2, 1, 128, 798)
     order = torch.tensor([1, 0])
     with torch.inference_mode():
-        _, clean, whole = model.clean_and_mixed(fbank, Mix(order, torch.arange(948), 0.0))
+        _, clean, whole = model.clean_and_mixed(fbank, PatchMix(order, torch.arange(948), 0.0))
         assert torch.allclose(whole, model.projector(clean[order]), atol=1e-5)  # type: ignore[misc]
-        _, clean, none = model.clean_and_mixed(fbank, Mix(order, torch.arange(0), 1.0))
+        _, clean, none = model.clean_and_mixed(fbank, PatchMix(order, torch.arange(0), 1.0))
         assert torch.allclose(none, model.projector(clean), atol=1e-5)  # type: ignore[misc]
 
 
 def test_without_a_projector_it_is_a_sentence() -> None:
     with pytest.raises(ValueError, match="no projector"):
-        ASTClassifier(AST(64, 1, 2)).clean_and_mixed(torch.zeros(1, 1, 128, 798), draw_mix(1, 79, generator=seeded()))
+        ASTClassifier(AST(64, 1, 2)).clean_and_mixed(
+            torch.zeros(1, 1, 128, 798), draw_patch_mix(1, 79, generator=seeded())
+        )
 
 
 def test_equal_weights_give_the_answers_of_transformers() -> None:
     transformers = pytest.importorskip("transformers", reason="the independent AST comes with the extra `bench`")
-    from rales.models.pretrained_backbones import fitting, hugging_face_name, join_qkv
+    from rales.models.pretrained_backbones import hugging_face_name, join_qkv, match_state_dict
 
     theirs = transformers.ASTModel(
         transformers.ASTConfig(
@@ -137,7 +147,7 @@ def test_equal_weights_give_the_answers_of_transformers() -> None:
         torch.nn.init.normal_(parameter, std=0.3)
     ours = AST(64, 2, 2).eval()
     tensors = join_qkv({hugging_face_name(name): value for name, value in theirs.state_dict().items()})
-    ours.load_state_dict(fitting("transformers", tensors, ours, "AST"))
+    ours.load_state_dict(match_state_dict("transformers", tensors, ours, "AST"))
     fbank = torch.randn(2, 1, 128, 798)
     with torch.inference_mode():
         wanted = theirs(fbank[:, 0].transpose(1, 2)).pooler_output

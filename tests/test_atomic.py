@@ -151,12 +151,12 @@ def test_a_folder_of_another_process_by_the_same_name_is_left_alone(
 def test_a_name_as_long_as_a_file_system_takes_can_be_written(tmp_path: Path, name: str) -> None:
     with atomic_write(tmp_path / name) as beside:
         beside.write_text("whole")
-        assert atomic.unfinished(tmp_path, f".{name}.") == [beside.parent]
+        assert atomic.unfinished_folders(tmp_path, f".{name}.") == [beside.parent]
     assert names(tmp_path) == [name]
     with atomic.own_folder(tmp_path, f".{name}.") as left:
         shutil.copytree(left, tmp_path / left.name.replace(left.name[-13:], "0123abcd.part"))
         atomic.remove_abandoned(tmp_path, f".{name}.")
-        assert atomic.unfinished(tmp_path) == [left]
+        assert atomic.unfinished_folders(tmp_path) == [left]
 
 
 # On the disk before it counts
@@ -272,7 +272,7 @@ def laid_over(out: Path) -> None:
     if not source.exists():
         soundfile.write(source, 0.1 * np.random.default_rng(0).standard_normal(8000), 4000)
     rows = {"path": str(source), "recording": "breath", "start_s": 0.0, "end_s": 2.0, "label": "normal"}
-    event_mixing.lay_over(pd.DataFrame([{**rows, "crackle": 0, "wheeze": 0}]), out, variants=2, seed=0)
+    event_mixing.mix_events_into_cycles(pd.DataFrame([{**rows, "crackle": 0, "wheeze": 0}]), out, variants=2, seed=0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="stops a copy of this process")

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from rales.audio import io
 from rales.audio.open_audio import AUDIO_SUFFIXES
-from rales.data import audit, reader
-from rales.data.corpus import read_collection
-from rales.data.waveform_cache import waveform
+from rales.data import audit_data, reader
+from rales.data.corpus import read_corpus
+from rales.data.waveform_cache import read_cycle_waveform
 from rales.errors import UsageError
 from rales.inference import audio_reader, breath_segmentation
 from rales.settings import StandardisedAudio
@@ -94,15 +94,15 @@ def test_every_search_finds_the_same_recordings(tmp_path: Path) -> None:
     wanted = sorted(strange_folder(folder))
     found = audio_reader.find_recordings(folder)
     assert sorted(str(Path(path).relative_to(folder)) for path in found) == wanted
-    collection = read_collection([folder])
+    collection = read_corpus([folder])
     assert sorted(str(collection.path(i).relative_to(folder.absolute())) for i in range(len(collection))) == wanted
-    by_check = reader.files(folder)
+    by_check = reader.list_files(folder)
     assert sorted(str(p.relative_to(folder)) for p in by_check if p.suffix.lower() in AUDIO_SUFFIXES) == wanted
     url = audio_reader.find_recordings(f"file://{folder}")  # fsspec follows no links
     assert sorted(path.partition("/d/")[2] for path in url) == [name for name in wanted if name != "link/linked.wav"]
     assert len(audio_reader.find_recordings(f"{folder}/*")) == len([name for name in wanted if "/" not in name])
     for path in found:
-        assert io.info(path).rate_hz == 8000
+        assert io.read_audio_info(path).rate_hz == 8000
 
 
 def test_what_looks_like_a_recording_and_is_not_read_is_named(data: Path, tmp_path: Path) -> None:
@@ -120,8 +120,8 @@ def test_what_looks_like_a_recording_and_is_not_read_is_named(data: Path, tmp_pa
     ]
     (folder / "pipe.wav").unlink()
     sentence = f"{folder}: 1 recordings in formats that are not read, export them as WAV: "
-    assert any(note.startswith(sentence) for note in audit(folder).notes)
-    facts = read_collection([folder], part="all").facts()
+    assert any(note.startswith(sentence) for note in audit_data(folder).notes)
+    facts = read_corpus([folder], part="all").facts()
     assert (facts["recordings"], facts["left_out"]) == (8, 1)
     assert facts["folders"][0]["notes"] == [f"{sentence}visit.zsa"]
 
@@ -172,7 +172,9 @@ def test_cycles_are_those_of_the_training_cache(data: Path) -> None:
     path = sorted(data.glob("*.wav"))[0]
     (piece,) = audio_reader.read_chunks(str(path), AUDIO)
     spans = zip(piece.cycles.start_s, piece.cycles.end_s, strict=True)
-    assert np.array_equal(piece.waveforms, np.stack([waveform(path, *span, samples=32000) for span in spans]))
+    assert np.array_equal(
+        piece.waveforms, np.stack([read_cycle_waveform(path, *span, samples=32000) for span in spans])
+    )
 
 
 def test_a_long_recording_comes_in_pieces(tmp_path: Path) -> None:
@@ -181,7 +183,7 @@ def test_a_long_recording_comes_in_pieces(tmp_path: Path) -> None:
     pieces = list(audio_reader.read_chunks(str(tmp_path / "night.flac"), AUDIO, "windows"))
     assert [(len(piece.waveforms), piece.last) for piece in pieces] == [(32, False), (32, False), (6, True)]
     assert len(pieces[0].cycles.start_s) == 70
-    assert np.array_equal(pieces[2].waveforms[5], waveform(tmp_path / "night.flac", 276, 280, samples=32000))
+    assert np.array_equal(pieces[2].waveforms[5], read_cycle_waveform(tmp_path / "night.flac", 276, 280, samples=32000))
 
 
 @pytest.mark.parametrize("where", ["segment", "auto"])
@@ -317,12 +319,12 @@ def tone() -> NDArray[np.float32]:
 @pytest.mark.parametrize(("name", "delay"), [("x.m4a", 0), ("x.aac", 1024)])  # bare AAC does not say its delay
 def test_aac_is_read(tmp_path: Path, name: str, delay: int) -> None:
     write_with_ffmpeg(tmp_path / name, tone(), 44100)
-    read, rate_hz = io.read(tmp_path / name)
+    read, rate_hz = io.read_waveform(tmp_path / name)
     assert rate_hz == 44100
     assert abs(len(read) - len(tone())) <= 2048
     length = min(len(tone()), len(read) - delay)
     assert np.abs(read[delay : delay + length] - tone()[:length]).max() < 0.02
-    part, _ = io.read(tmp_path / name, 1.0, 1.5)
+    part, _ = io.read_waveform(tmp_path / name, 1.0, 1.5)
     assert np.array_equal(part, read[44100 : 44100 + 22050])
     (piece,) = audio_reader.read_chunks(str(tmp_path / name), AUDIO, "windows")
     assert piece.waveforms.shape == (1, 32000)
@@ -332,7 +334,7 @@ def test_a_list_of_other_files_is_no_recording(tmp_path: Path) -> None:
     write_with_ffmpeg(tmp_path / "other.m4a", tone(), 44100)
     (tmp_path / "x.m4a").write_text("ffconcat version 1.0\nfile other.m4a\n")
     with pytest.raises(ValueError, match=r"x.m4a: not a readable audio file"):
-        io.read(tmp_path / "x.m4a")
+        io.read_waveform(tmp_path / "x.m4a")
 
 
 def test_damaged_files_of_ffmpeg_are_sentences(tmp_path: Path) -> None:
@@ -341,11 +343,11 @@ def test_damaged_files_of_ffmpeg_are_sentences(tmp_path: Path) -> None:
         whole = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(whole[: len(whole) // 2])
         with pytest.raises(ValueError, match=rf"{name}: (not a readable audio file, or a damaged one|truncated)"):
-            io.read(tmp_path / name)
+            io.read_waveform(tmp_path / name)
     for content in (b"", b"not a sound" * 100):
         (tmp_path / "x.m4a").write_bytes(content)
         with pytest.raises(ValueError, match=r"x.m4a: not a readable audio file"):
-            io.read(tmp_path / "x.m4a")
+            io.read_waveform(tmp_path / "x.m4a")
 
 
 def test_without_the_package_or_with_a_broken_one_the_sentence_names_it(
@@ -360,8 +362,8 @@ def test_without_the_package_or_with_a_broken_one_the_sentence_names_it(
 
     monkeypatch.setattr("rales.optional_packages.import_module", broken)
     with pytest.raises(ValueError, match=r"x.m4a: .m4a needs the package av, which .* \(OSError: libavcodec.so.61: "):
-        io.read(tmp_path / "x.m4a")
-    assert len(io.read(next((tmp_path / "data").glob("*.wav")))[0])
+        io.read_waveform(tmp_path / "x.m4a")
+    assert len(io.read_waveform(next((tmp_path / "data").glob("*.wav")))[0])
     monkeypatch.setattr("rales.optional_packages.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'x.m4a: .m4a needs the package av, which is not .*"rales\[av\]"'):
-        io.read(tmp_path / "x.m4a")
+        io.read_waveform(tmp_path / "x.m4a")

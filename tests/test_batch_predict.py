@@ -13,7 +13,7 @@ import psutil
 import pytest
 import soundfile
 
-from rales.data.corpus import read_collection
+from rales.data.corpus import read_corpus
 from rales.errors import UsageError
 from rales.inference import audio_reader
 from rales.inference.load_model import load_model
@@ -123,7 +123,7 @@ def test_the_manifest_may_repeat_itself_and_name_urls(place: Path, tmp_path: Pat
     rows = pd.DataFrame({"path": ["00001.wav", "memory://chest/a.wav", "00001.wav", str(place / "00002.wav")]})
     rows.to_csv(place / "rows.csv", index=False)
     model = str(place / "model.safetensors")
-    (source,) = read_collection([place / "rows.csv"], part="all").sources
+    (source,) = read_corpus([place / "rows.csv"], part="all").sources
     (only,) = batch_predict.split_into_shards(source, 10)
     assert only.paths == (str(place / "00001.wav"), "memory://chest/a.wav", str(place / "00002.wav"))
     for kind in batch_predict.SHARD_FOLDERS:

@@ -50,7 +50,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of recordings, of which each is a hundredth as loud as the one before: neighbours matter."""
     folder = tiny.write_folder(tmp_path_factory.mktemp("scope") / "data")
     for number, path in enumerate(sorted(folder.glob("*.wav"))):
-        sound, rate_hz = io.read(path)
+        sound, rate_hz = io.read_waveform(path)
         soundfile.write(path, sound * 0.1 ** (number % 3), rate_hz, subtype="FLOAT")
     return folder
 

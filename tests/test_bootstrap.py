@@ -18,15 +18,15 @@ from rales.evaluation import bootstrap as statistics
 from rales.evaluation.bootstrap import (
     FIGURES,
     apply_temperature,
-    bootstrap,
+    bootstrap_intervals,
     expected_calibration_error,
     fit_temperature,
     mean_sd,
     paired_difference,
     reliability_curve,
-    wilson,
+    wilson_interval,
 )
-from rales.evaluation.metrics import confusion, icbhi_scores
+from rales.evaluation.metrics import confusion_matrix, icbhi_scores
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -54,11 +54,11 @@ def shared_logits(seed: int, count: int = 400) -> tuple[NDArray[np.int64], NDArr
 
 def test_interval_is_reproducible_and_holds_the_estimate() -> None:
     true, predicted, patient = clinic(np.random.default_rng(0))
-    intervals = bootstrap(true, predicted, patient, seed=7)
-    assert intervals == bootstrap(true, predicted, patient, seed=7)
-    assert intervals == bootstrap(true, predicted, patient, seed=np.random.default_rng(7))
-    assert intervals != bootstrap(true, predicted, patient, seed=8)
-    estimate = icbhi_scores(confusion(true, predicted))
+    intervals = bootstrap_intervals(true, predicted, patient, seed=7)
+    assert intervals == bootstrap_intervals(true, predicted, patient, seed=7)
+    assert intervals == bootstrap_intervals(true, predicted, patient, seed=np.random.default_rng(7))
+    assert intervals != bootstrap_intervals(true, predicted, patient, seed=8)
+    estimate = icbhi_scores(confusion_matrix(true, predicted))
     for name in FIGURES:
         low, high = intervals[name]
         assert 0 <= low < estimate[name] < high <= 1
@@ -69,14 +69,14 @@ def test_names_and_order_of_patients_do_not_matter() -> None:
     true, predicted, patient = clinic(np.random.default_rng(1), patients=12)
     names = [f"patient {number}" for number in patient]
     order = np.random.default_rng(0).permutation(len(true))
-    shuffled = bootstrap(true[order], predicted[order], [names[row] for row in order])
-    assert shuffled == bootstrap(true, predicted, patient)
+    shuffled = bootstrap_intervals(true[order], predicted[order], [names[row] for row in order])
+    assert shuffled == bootstrap_intervals(true, predicted, patient)
 
 
 def test_cycle_interval_matches_the_binomial_and_is_narrower() -> None:
     true, predicted, patient = clinic(np.random.default_rng(2))
-    by_cycle = bootstrap(true, predicted, patient, cluster=False)
-    by_patient = bootstrap(true, predicted, patient)
+    by_cycle = bootstrap_intervals(true, predicted, patient, cluster=False)
+    by_patient = bootstrap_intervals(true, predicted, patient)
     for name, chosen in (("specificity", true == 0), ("sensitivity", true > 0)):
         hits = (true == predicted)[chosen]
         binomial = 2 * 1.96 * math.sqrt(hits.mean() * (1 - hits.mean()) / len(hits))
@@ -87,25 +87,28 @@ def test_cycle_interval_matches_the_binomial_and_is_narrower() -> None:
 
 def test_higher_level_is_wider() -> None:
     true, predicted, patient = clinic(np.random.default_rng(3))
-    wide, narrow = bootstrap(true, predicted, patient, level=0.99), bootstrap(true, predicted, patient, level=0.8)
+    wide, narrow = (
+        bootstrap_intervals(true, predicted, patient, level=0.99),
+        bootstrap_intervals(true, predicted, patient, level=0.8),
+    )
     assert all(np.diff(wide[name]) > np.diff(narrow[name]) for name in FIGURES)
 
 
 def test_degenerate_inputs_give_nan_without_warning() -> None:
-    one_patient = bootstrap([0, 0, 1, 1], [0, 1, 1, 0], ["a"] * 4)
+    one_patient = bootstrap_intervals([0, 0, 1, 1], [0, 1, 1, 0], ["a"] * 4)
     assert all(np.isnan(one_patient[name]).all() for name in FIGURES)
-    only_normal = bootstrap([0] * 8, [0, 1] * 4, [1, 1, 1, 2, 2, 3, 3, 4], resamples=500)
+    only_normal = bootstrap_intervals([0] * 8, [0, 1] * 4, [1, 1, 1, 2, 2, 3, 3, 4], resamples=500)
     assert not np.isnan(only_normal["specificity"]).any()
     assert np.isnan([only_normal["sensitivity"], only_normal["score"]]).all()
     difference = paired_difference([0] * 4, [0, 0, 1, 1], [0, 1, 0, 1], [1, 1, 2, 3], resamples=500)
     assert math.isnan(difference["score"]["p_value"])
     assert not math.isnan(difference["specificity"]["p_value"])
-    assert bootstrap([0, 0, 1, 1], [0, 0, 1, 1], [1, 2, 1, 2], resamples=500)["score"] == (1, 1)
+    assert bootstrap_intervals([0, 0, 1, 1], [0, 0, 1, 1], [1, 2, 1, 2], resamples=500)["score"] == (1, 1)
 
 
 def test_two_patients_that_differ_say_nothing() -> None:
     true, predicted = [0, 0, 0, 1, 1, 0, 0, 0, 1, 1], [0, 0, 1, 1, 0, 0, 1, 1, 0, 0]
-    assert bootstrap(true, predicted, [1] * 5 + [2] * 5)["score"] == (0, 1)
+    assert bootstrap_intervals(true, predicted, [1] * 5 + [2] * 5)["score"] == (0, 1)
 
 
 def test_a_single_error_leaves_a_narrow_interval() -> None:
@@ -113,14 +116,14 @@ def test_a_single_error_leaves_a_narrow_interval() -> None:
     true = np.tile([0] * 9 + [1], 49)
     predicted = true.copy()
     predicted[0] = 1
-    low, high = bootstrap(true, predicted, np.repeat(np.arange(49), 10))["specificity"]
+    low, high = bootstrap_intervals(true, predicted, np.repeat(np.arange(49), 10))["specificity"]
     assert high == 1
     assert 1 - 4 / 441 < low < 1 - 2 / 441  # one error of 441 cycles, and room for one or two more
 
 
 def test_equal_patients_have_no_spread_in_spite_of_rounding() -> None:
     true, predicted = np.tile([0, 0, 0, 1, 1, 1], 7), np.tile([0, 1, 1, 1, 0, 0], 7)
-    low, high = bootstrap(true, predicted, np.repeat(np.arange(7), 6))["score"]
+    low, high = bootstrap_intervals(true, predicted, np.repeat(np.arange(7), 6))["score"]
     assert low == high == pytest.approx(1 / 3)
 
 
@@ -137,7 +140,7 @@ def test_equal_patients_have_no_spread_in_spite_of_rounding() -> None:
 def test_wrong_input_is_refused(options: dict[str, Any], sentence: str) -> None:
     arguments: dict[str, Any] = {"true": [0, 1], "predicted": [0, 1], "patients": [1, 2]}
     with pytest.raises(ValueError, match=sentence):
-        bootstrap(**{**arguments, **options})
+        bootstrap_intervals(**{**arguments, **options})
 
 
 def test_identical_systems_do_not_differ() -> None:
@@ -152,8 +155,8 @@ def test_paired_difference_is_antisymmetric_and_sharper_than_two_intervals() -> 
     better = np.where(generator.random(len(true)) < 0.15, true, worse)
     forward = paired_difference(true, better, worse, patient)
     backward = paired_difference(true, worse, better, patient)
-    scores = icbhi_scores(confusion(true, better)), icbhi_scores(confusion(true, worse))
-    single = bootstrap(true, worse, patient)
+    scores = icbhi_scores(confusion_matrix(true, better)), icbhi_scores(confusion_matrix(true, worse))
+    single = bootstrap_intervals(true, worse, patient)
     for name in FIGURES:
         figure = forward[name]
         assert figure["difference"] == pytest.approx(scores[0][name] - scores[1][name])
@@ -252,7 +255,7 @@ def test_interval_covers_the_truth_in_93_to_97_of_100_clinics() -> None:
     hits = []
     # 2,000 clinics: with 500 the measured coverage alone would scatter by a percentage point.
     for seed in range(2000):
-        intervals = bootstrap(*clinic(generator), resamples=999, seed=seed)
+        intervals = bootstrap_intervals(*clinic(generator), resamples=999, seed=seed)
         hits.append([intervals[name][0] <= truth[name] <= intervals[name][1] for name in FIGURES])
     coverage = np.mean(hits, axis=0)
     assert np.all((coverage >= 0.93) & (coverage <= 0.97)), coverage
@@ -275,11 +278,11 @@ def test_paired_test_rejects_equal_systems_at_its_nominal_rate() -> None:
 def test_wilson_interval() -> None:
     """Against the examples of Newcombe (1998): 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
     for count, total, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)):
-        assert wilson(count, total) == pytest.approx((low, high), abs=1e-4)
-    assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=1e-4)
-    assert wilson(0, 0) == (0, 1)
+        assert wilson_interval(count, total) == pytest.approx((low, high), abs=1e-4)
+    assert wilson_interval(1, 29) == pytest.approx((0.0061, 0.1718), abs=1e-4)
+    assert wilson_interval(0, 0) == (0, 1)
     with pytest.raises(ValueError, match="3 of 2"):
-        wilson(3, 2)
+        wilson_interval(3, 2)
 
 
 def test_standard_errors_by_hand() -> None:
@@ -288,7 +291,7 @@ def test_standard_errors_by_hand() -> None:
     hits, abnormals = np.array([1, 5, 2]), np.array([2, 6, 2])
     rows = np.column_stack([right, normals, hits, abnormals]).astype(float)
     sums = np.concatenate([rows, (rows[:, :, None] * rows[:, None, :]).reshape(3, 16)], axis=1).sum(axis=0)
-    figures, errors = statistics._figures(sums, 3)
+    figures, errors = statistics._scores_and_errors(sums, 3)
     specificity, sensitivity = 4 / 10, 8 / 10
     of_normal = (right - specificity * normals) / 10
     of_abnormal = (hits - sensitivity * abnormals) / 10
@@ -313,9 +316,9 @@ def test_half_width_is_the_order_statistic_or_students_t_whichever_is_larger() -
 
 
 def test_a_difference_without_spread_is_none_or_beyond_all_doubt() -> None:
-    assert statistics._observed(-0.2, 0.1) == 2
-    assert statistics._observed(0.3, 0.0) == math.inf
-    assert statistics._observed(0.0, 0.0) == statistics._observed(1e-13, 0.0) == 0
+    assert statistics._observed_statistic(-0.2, 0.1) == 2
+    assert statistics._observed_statistic(0.3, 0.0) == math.inf
+    assert statistics._observed_statistic(0.0, 0.0) == statistics._observed_statistic(1e-13, 0.0) == 0
 
 
 def test_p_value_is_never_below_students() -> None:
@@ -337,7 +340,7 @@ def test_p_value_is_never_below_students() -> None:
 
 def test_columns_of_unequal_length_are_counted_in_the_sentence() -> None:
     with pytest.raises(ValueError, match=r"unequal length \(2 true, 3 patients, 2 predicted\)"):
-        bootstrap([0, 1], [0, 1], ["a", "b", "c"])
+        bootstrap_intervals([0, 1], [0, 1], ["a", "b", "c"])
     with pytest.raises(ValueError, match=r"unequal length \(2 true, 2 patients, 2 predicted, 1 other\)"):
         paired_difference([0, 1], [0, 1], [1], ["a", "b"])
     with pytest.raises(ValueError, match=r"unequal length \(1 true, 2 probabilities\)"):
@@ -349,10 +352,10 @@ def test_columns_of_unequal_length_are_counted_in_the_sentence() -> None:
 def test_deviation_of_two_seeds_and_ends_of_the_wilson_interval() -> None:
     assert mean_sd([0.2, 0.4]) == pytest.approx((0.3, 0.1 * math.sqrt(2)))
     z2 = normal.ppf(0.975) ** 2
-    low, high = wilson(5, 5)
+    low, high = wilson_interval(5, 5)
     assert low == pytest.approx(5 / (5 + z2))
     assert high == 1.0
-    low, high = wilson(0, 5)
+    low, high = wilson_interval(0, 5)
     assert low == 0.0
     assert high == pytest.approx(z2 / (5 + z2))
 

@@ -31,7 +31,7 @@ def breathing(
     turns = bounds[:-1] + 0.42 * np.diff(bounds)
     chest = simulator.Chest(1.0, 1.2, 0.3, 0.5, 1.0, 320.0, 0.2)
     none = np.zeros(count, dtype=bool)
-    wave = simulator.recording(
+    wave = simulator.simulate_recording(
         np.stack([bounds[:-1], turns, bounds[1:]], axis=1),
         none,
         none,

@@ -16,9 +16,9 @@ import torch
 from rales.audio import M2DLogMel, io, mix_logmels
 from rales.data import random_crops as crops_module
 from rales.data import read_cycles, sprsound
-from rales.data.corpus import Collection, read_collection
-from rales.data.noisy_logmel import Hearing, measured
-from rales.data.random_crops import Crops, order_of, pieces, sample
+from rales.data.corpus import Corpus, read_corpus
+from rales.data.noisy_logmel import NoisyLogMel, measure_logmel_statistics
+from rales.data.random_crops import CropDataset, epoch_order, read_crop_chunks, sample_crops
 from tests import tiny
 
 RATE_HZ = 4000
@@ -32,7 +32,7 @@ def write(path: Path, seconds: float = 1.0, *, level: float = 0.1, rate_hz: int 
     return path
 
 
-def names(collection: Collection) -> list[str]:
+def names(collection: Corpus) -> list[str]:
     return [collection.path(i).name for i in range(len(collection))]
 
 
@@ -43,7 +43,7 @@ def test_a_folder_is_searched_through_in_a_fixed_order(tmp_path: Path) -> None:
     for name in ("b.wav", "a.WAV", "deep/er/d.flac", "deep/c.wav", ".hidden.wav", ".cache/x.wav", "__MACOSX/y.wav"):
         write(tmp_path / "some" / name)
     (tmp_path / "some" / "notes.txt").write_text("no sound")
-    found = read_collection([tmp_path / "some"])
+    found = read_corpus([tmp_path / "some"])
     assert names(found) == ["a.WAV", "b.wav", "c.wav", "d.flac"]
     assert all(found.path(i).is_file() for i in range(4))
     assert found.facts()["folders"][0]["layout"] == "folder"
@@ -53,21 +53,21 @@ def test_several_folders_one_after_the_other(tmp_path: Path) -> None:
     for i in range(5):
         write(tmp_path / f"one/{i}.wav")
         write(tmp_path / f"two/{i + 5}.wav")
-    found = read_collection([tmp_path / "two", tmp_path / "one"])
+    found = read_corpus([tmp_path / "two", tmp_path / "one"])
     assert names(found) == [f"{i}.wav" for i in (5, 6, 7, 8, 9, 0, 1, 2, 3, 4)]
 
 
 def test_of_an_icbhi_folder_only_the_train_part_is_used(tmp_path: Path) -> None:
     tiny.write_folder(tmp_path / "data")
-    found = read_collection([tmp_path / "data"])
+    found = read_corpus([tmp_path / "data"])
     assert sorted(int(name[:3]) for name in names(found)) == list(tiny.TRAIN)
     facts = found.facts()
     assert (facts["recordings"], facts["left_out"], facts["part"]) == (5, 3, "train")
-    assert len(read_collection([tmp_path / "data"], part="all")) == 8
+    assert len(read_corpus([tmp_path / "data"], part="all")) == 8
 
 
 def test_the_recording_that_the_list_calls_by_another_device_is_not_lost(icbhi_folder: Path) -> None:
-    found = read_collection([icbhi_folder])
+    found = read_corpus([icbhi_folder])
     assert len(found) == 65
     assert "226_1b1_Pl_sc_LittC2SE.flac" in names(found)
     assert found.facts()["left_out"] == 61
@@ -80,7 +80,7 @@ def test_of_an_sprsound_folder_only_the_train_part_is_used(tmp_path: Path) -> No
         folder = tmp_path / ("train_json" if side == "train" else "test_json/inter_test_json")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.json").write_text(json.dumps(event))
-    found = read_collection([tmp_path])
+    found = read_corpus([tmp_path])
     assert names(found) == ["1_2.0_0_p1_1.wav", "2_2.0_0_p1_2.wav"]
     assert found.facts()["folders"][0]["layout"] == "sprsound"
 
@@ -108,7 +108,7 @@ def test_no_test_side_of_any_release_of_sprsound_is_used(tmp_path: Path, side: s
         (tmp_path / "SPRSound" / folder).mkdir(parents=True, exist_ok=True)
         (tmp_path / "SPRSound" / folder / f"{name}.json").write_text(json.dumps(EVENT))
     used = [f"{name}.wav" for name in folders][: 2 if expected == "train" else 1]
-    assert sorted(names(read_collection([tmp_path / "SPRSound"]))) == used
+    assert sorted(names(read_corpus([tmp_path / "SPRSound"]))) == used
     assert read_cycles(tmp_path / "SPRSound", audio=False)["split"].tolist() == ["train", expected]
 
 
@@ -121,13 +121,13 @@ def test_recordings_of_sprsound_without_its_folders_are_refused(tmp_path: Path, 
         (tmp_path / "some" / "annotation" / "40000001_1.0_0_p1_1.json").write_text(json.dumps(EVENT))
         assert (
             "nothing says whether these are for training"
-            in sprsound.find(tmp_path / "some", audio=False, decode=False).split_problems[0]
+            in sprsound.find_recordings(tmp_path / "some", audio=False, decode=False).split_problems[0]
         )
     with pytest.raises(ValueError, match="those of SPRSound, and nothing says which are for training"):
-        read_collection([tmp_path / "some"])
+        read_corpus([tmp_path / "some"])
     (tmp_path / "own.csv").write_text("path\nsome/40000001_1.0_0_p1_1.wav\n")
     with pytest.raises(ValueError, match="those of SPRSound without saying which are for training"):
-        read_collection([tmp_path / "own.csv"])
+        read_corpus([tmp_path / "own.csv"])
 
 
 def test_a_recording_annotated_for_train_and_for_test_is_not_used(tmp_path: Path) -> None:
@@ -137,8 +137,8 @@ def test_a_recording_annotated_for_train_and_for_test_is_not_used(tmp_path: Path
             (tmp_path / side).mkdir(exist_ok=True)
             (tmp_path / side / f"{name}.json").write_text(json.dumps(EVENT))
     (tmp_path / "test_json" / "40000002_2.0_1_p2_2.json").unlink()
-    assert names(read_collection([tmp_path])) == ["40000002_2.0_1_p2_2.wav"]
-    (problem,) = sprsound.find(tmp_path, audio=False, decode=False).split_problems
+    assert names(read_corpus([tmp_path])) == ["40000002_2.0_1_p2_2.wav"]
+    (problem,) = sprsound.find_recordings(tmp_path, audio=False, decode=False).split_problems
     assert "40000001_1.0_0_p1_1 is annotated for train and for test" in problem
 
 
@@ -146,18 +146,18 @@ def test_a_recording_annotated_for_train_and_for_test_is_not_used(tmp_path: Path
 def test_icbhi_names_without_a_split_list_are_refused(tmp_path: Path, name: str) -> None:
     write(tmp_path / "some" / name)
     with pytest.raises(ValueError, match=r"nothing says which are for training; put ICBHI_challenge_train_test.txt"):
-        read_collection([tmp_path / "some"])
-    assert len(read_collection([tmp_path / "some"], part="all")) == 1
+        read_corpus([tmp_path / "some"])
+    assert len(read_corpus([tmp_path / "some"], part="all")) == 1
 
 
 def test_an_own_manifest(tmp_path: Path) -> None:
     lines = ["path,start_s,end_s,label,split", "a.wav,0,1,normal,train", "a.wav,1,2,both,train", "b/b.wav,0,1,wheeze,"]
     lines += ["c.wav,0,1,normal,test", "d.wav,0,1,normal,train", "d.wav,1,2,normal,test"]
     (tmp_path / "own.csv").write_text("\n".join(lines) + "\n")
-    found = read_collection([tmp_path / "own.csv"])
+    found = read_corpus([tmp_path / "own.csv"])
     assert [found.path(i) for i in range(len(found))] == [tmp_path / "a.wav", tmp_path / "b/b.wav"]
     assert found.facts()["left_out"] == 2  # c, and d, which has a test row too
-    assert len(read_collection([tmp_path / "own.csv"], part="all")) == 4
+    assert len(read_corpus([tmp_path / "own.csv"], part="all")) == 4
 
 
 def test_one_file_counts_once_and_on_one_side(tmp_path: Path) -> None:
@@ -168,10 +168,10 @@ def test_one_file_counts_once_and_on_one_side(tmp_path: Path) -> None:
     lines = ["path,split", "b.wav,train", "a.wav,train", f"{tmp_path}/a.wav,test", "./b.wav,train", "d.wav,train"]
     lines += ["c.wav,train", "link.wav,test"]
     (tmp_path / "own.csv").write_text("\n".join(lines) + "\n")
-    found = read_collection([tmp_path / "own.csv"])
+    found = read_corpus([tmp_path / "own.csv"])
     assert [found.path(i).name for i in range(len(found))] == ["b.wav", "d.wav"]
     assert found.facts()["left_out"] == 2
-    assert len(read_collection([tmp_path / "own.csv"], part="all")) == 5  # without a split, links are not followed
+    assert len(read_corpus([tmp_path / "own.csv"], part="all")) == 5  # without a split, links are not followed
 
 
 def test_sharded_parquet_manifests(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_sharded_parquet_manifests(tmp_path: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         rows = {"file_name": [f"clip{shard}_{i}.wav" for i in range(4)] + [f"/far/{shard}.wav"]}
         pd.DataFrame(rows).to_parquet(folder / f"part-{shard}.parquet")
-    found = read_collection([tmp_path / "shards"])
+    found = read_corpus([tmp_path / "shards"])
     paths = [found.path(i) for i in range(len(found))]
     assert len(paths) == 15
     assert paths[0] == tmp_path / "shards/0/clip0_0.wav"
@@ -191,7 +191,7 @@ def test_sharded_parquet_manifests(tmp_path: Path) -> None:
 def test_a_manifest_of_icbhi_recordings_must_name_the_split(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text("path\n101_1b1_Al_sc_Meditron.wav\n")
     with pytest.raises(ValueError, match="add a column `split`"):
-        read_collection([tmp_path / "own.csv"])
+        read_corpus([tmp_path / "own.csv"])
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_manifest_of_icbhi_recordings_must_name_the_split(tmp_path: Path) -> N
 def test_what_is_no_collection_is_a_sentence(tmp_path: Path, make: Callable[[Path], Any], sentence: str) -> None:
     make(tmp_path / "it")
     with pytest.raises((ValueError, FileNotFoundError), match=sentence):
-        read_collection([tmp_path / "it"])
+        read_corpus([tmp_path / "it"])
 
 
 @pytest.mark.parametrize(("name", "text"), [("m.csv", "file\na.wav\n"), ("m.parquet", "no parquet"), ("m.csv", "")])
@@ -214,23 +214,23 @@ def test_a_manifest_that_is_none_is_a_sentence(tmp_path: Path, name: str, text: 
     with pytest.raises(
         ValueError, match=f"{name}: (columns (file|none), expected `path`|not a Parquet file that can be read)"
     ):
-        read_collection([tmp_path / name])
+        read_corpus([tmp_path / name])
 
 
 def test_the_digest_is_that_of_the_recordings_wherever_they_are(tmp_path: Path) -> None:
     for i in range(3):
         write(tmp_path / f"here/{i}.wav")
     shutil.copytree(tmp_path / "here", tmp_path / "there")
-    here, there = (read_collection([tmp_path / name]).facts() for name in ("here", "there"))
+    here, there = (read_corpus([tmp_path / name]).facts() for name in ("here", "there"))
     assert here["digest"] == there["digest"]
     write(tmp_path / "there/3.wav")
-    assert read_collection([tmp_path / "there"]).facts()["digest"] != here["digest"]
+    assert read_corpus([tmp_path / "there"]).facts()["digest"] != here["digest"]
 
 
 def test_the_index_of_a_large_collection_is_compact(tmp_path: Path) -> None:
     paths = [f"folder{i // 1000:04d}/recording_{i:07d}.flac" for i in range(200_000)]
     pd.DataFrame({"path": paths}).to_parquet(tmp_path / "large.parquet")
-    found = read_collection([tmp_path / "large.parquet"])
+    found = read_corpus([tmp_path / "large.parquet"])
     assert sum(source.used.nbytes for source in found.sources) < 60 * len(found)
     assert found.path(123_456) == tmp_path / paths[123_456]
     found.write_table(tmp_path / "written.parquet")
@@ -248,8 +248,8 @@ def ramp(path: Path, frames: int) -> Path:
     return path
 
 
-def of_folder(folder: Path, samples: int = 4000, **options: Any) -> Crops:
-    return Crops(read_collection([folder]), samples, rate_hz=RATE_HZ, **options)
+def of_folder(folder: Path, samples: int = 4000, **options: Any) -> CropDataset:
+    return CropDataset(read_corpus([folder]), samples, rate_hz=RATE_HZ, **options)
 
 
 def test_a_crop_is_a_stretch_of_the_recording_and_starts_anywhere(tmp_path: Path) -> None:
@@ -279,9 +279,9 @@ def test_only_the_stretch_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Two hours at 1000 Hz; a crop of 1 s."""
     random = np.random.default_rng(0)
     soundfile.write(tmp_path / "long.wav", random.integers(-99, 99, 7_200_000, dtype=np.int16), 1000)
-    spans, read = [], io.read
-    monkeypatch.setattr(io, "read", lambda path, a, b: spans.append(b - a) or read(path, a, b))  # type: ignore[func-returns-value]
-    sound, notes = Crops(read_collection([tmp_path]), 16000).crop(3, seed=0, epoch=1)
+    spans, read = [], io.read_waveform
+    monkeypatch.setattr(io, "read_waveform", lambda path, a, b: spans.append(b - a) or read(path, a, b))  # type: ignore[func-returns-value]
+    sound, notes = CropDataset(read_corpus([tmp_path]), 16000).crop(3, seed=0, epoch=1)
     assert sound.shape == (16000,)
     assert spans == [pytest.approx(1.001, abs=1e-6)]
     assert [(note["what"], note["why"]) for note in notes] == [
@@ -300,7 +300,7 @@ def test_a_short_recording_is_filled(tmp_path: Path) -> None:
 def test_other_rates_are_resampled(tmp_path: Path) -> None:
     t = np.arange(44100 * 3) / 44100
     soundfile.write(tmp_path / "tone.flac", 0.5 * np.sin(2 * np.pi * 440 * t), 44100, subtype="PCM_24")
-    sound = Crops(read_collection([tmp_path]), 16000).crop(0, seed=0, epoch=1).wave
+    sound = CropDataset(read_corpus([tmp_path]), 16000).crop(0, seed=0, epoch=1).wave
     spectrum = np.abs(np.fft.rfft(sound * np.hanning(16000)))
     assert int(spectrum.argmax()) == 440
     assert float(np.abs(sound).max()) == pytest.approx(0.5, abs=0.03)
@@ -358,64 +358,64 @@ def test_nothing_usable_is_a_sentence(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def ten(tmp_path: Path) -> Crops:
+def ten(tmp_path: Path) -> CropDataset:
     for i in range(10):
         write(tmp_path / f"{i}.wav", 3)
     return of_folder(tmp_path)
 
 
-def waves(crops: Crops, **options: Any) -> list[torch.Tensor]:
+def waves(crops: CropDataset, **options: Any) -> list[torch.Tensor]:
     """-> the crops of each batch of an epoch."""
     known: dict[str, Any] = {"items": 10, "seed": 0, "epoch": 1, **options}
     batches: dict[int, list[torch.Tensor]] = {}
-    for piece in pieces(crops, 4, **known):
+    for piece in read_crop_chunks(crops, 4, **known):
         batches.setdefault(piece.step, []).append(piece.wave)
     return [torch.cat(some) for some in batches.values()]
 
 
-def test_an_epoch_is_whole_batches_in_a_seeded_order(ten: Crops) -> None:
-    assert sorted(order_of(10, seed=0, epoch=1)) == list(range(10))
-    assert order_of(10, seed=0, epoch=1).tolist() != order_of(10, seed=0, epoch=2).tolist()
+def test_an_epoch_is_whole_batches_in_a_seeded_order(ten: CropDataset) -> None:
+    assert sorted(epoch_order(10, seed=0, epoch=1)) == list(range(10))
+    assert epoch_order(10, seed=0, epoch=1).tolist() != epoch_order(10, seed=0, epoch=2).tolist()
     one, two = waves(ten)
     assert one.shape == two.shape == (4, 4000)
-    expected = [ten.crop(int(item), seed=0, epoch=1).wave for item in order_of(10, seed=0, epoch=1)[:4]]
+    expected = [ten.crop(int(item), seed=0, epoch=1).wave for item in epoch_order(10, seed=0, epoch=1)[:4]]
     assert np.array_equal(one.numpy(), np.stack(expected))
     assert len(waves(ten, items=26)) == 6  # the list repeats
 
 
 @pytest.mark.parametrize("options", [{"most": 1}, {"most": 3}, {"threads": 1}, {"threads": 5, "most": 2}])
-def test_pieces_and_threads_change_nothing(ten: Crops, options: dict[str, int]) -> None:
+def test_pieces_and_threads_change_nothing(ten: CropDataset, options: dict[str, int]) -> None:
     for one, two in zip(waves(ten), waves(ten, **options), strict=True):
         assert torch.equal(one, two)
 
 
-def test_an_epoch_goes_on_from_any_batch(ten: Crops) -> None:
+def test_an_epoch_goes_on_from_any_batch(ten: CropDataset) -> None:
     assert torch.equal(waves(ten, items=20, first=3)[0], waves(ten, items=20)[3])
 
 
-def test_processes_share_every_batch(ten: Crops) -> None:
+def test_processes_share_every_batch(ten: CropDataset) -> None:
     parts = [waves(ten, part=(rank, 3)) for rank in range(3)]
     for whole, *some in zip(waves(ten), *parts, strict=True):
         assert torch.equal(whole, torch.cat(some))
-    for piece in pieces(ten, 4, items=10, seed=0, epoch=1, part=(1, 3), most=1):
+    for piece in read_crop_chunks(ten, 4, items=10, seed=0, epoch=1, part=(1, 3), most=1):
         assert (piece.rows, piece.last) == (slice(1, 2), True)
 
 
-def test_every_crop_gets_noise_of_its_own(ten: Crops, tmp_path: Path) -> None:
+def test_every_crop_gets_noise_of_its_own(ten: CropDataset, tmp_path: Path) -> None:
     for i in range(4):
         write(tmp_path / f"noise/{i}.wav", 0.5)
     noise = of_folder(tmp_path / "noise", pad="repeat", stream=crops_module.NOISE)
-    found = [piece.noise for piece in pieces(ten, 4, items=40, seed=0, epoch=1, noise=noise)]
+    found = [piece.noise for piece in read_crop_chunks(ten, 4, items=40, seed=0, epoch=1, noise=noise)]
     sounds = torch.cat([part for part in found if part is not None])
     assert sounds.shape == (40, 4000)
     assert len({tuple(sound[:50].tolist()) for sound in sounds}) == 4
 
 
-def test_leaving_early_ends_the_threads(ten: Crops) -> None:
+def test_leaving_early_ends_the_threads(ten: CropDataset) -> None:
     import threading
 
     before = threading.active_count()
-    for _ in pieces(ten, 4, items=1000, seed=0, epoch=1):
+    for _ in read_crop_chunks(ten, 4, items=1000, seed=0, epoch=1):
         break
     assert threading.active_count() == before
 
@@ -430,10 +430,10 @@ def test_memory_does_not_grow_with_the_collection(tmp_path: Path) -> None:
         for i in range(recordings):
             (folder / f"{i:05d}.wav").hardlink_to(template)
         crops = of_folder(folder)
-        for _ in pieces(crops, 32, items=recordings, seed=0, epoch=1, most=8):
+        for _ in read_crop_chunks(crops, 32, items=recordings, seed=0, epoch=1, most=8):
             pass
         tracemalloc.start()
-        for _ in pieces(crops, 32, items=recordings, seed=0, epoch=2, most=8):
+        for _ in read_crop_chunks(crops, 32, items=recordings, seed=0, epoch=2, most=8):
             pass
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -456,7 +456,7 @@ def test_noise_mixing_by_hand() -> None:
 def test_the_model_hears_the_mixture_and_the_teacher_the_clean_sound() -> None:
     sound, other = torch.randn(2, 16000) * 0.1, torch.randn(2, 16000) * 0.01
     frontend = M2DLogMel()
-    hearing = Hearing(frontend, mean=-5.0, std=2.0, noise_mean=-9.0, noise_ratio=0.25, noise_heard_by="model")
+    hearing = NoisyLogMel(frontend, mean=-5.0, std=2.0, noise_mean=-9.0, noise_ratio=0.25, noise_heard_by="model")
     mixed, clean = hearing(sound, other)
     a, b = frontend(sound), frontend(other)
     assert torch.allclose(clean, (a + 5) / 2)
@@ -465,10 +465,10 @@ def test_the_model_hears_the_mixture_and_the_teacher_the_clean_sound() -> None:
     assert torch.equal(mixed, clean)
 
 
-def test_statistics_are_those_of_the_crops(ten: Crops) -> None:
-    crops = Crops(ten.collection, 16000)
+def test_statistics_are_those_of_the_crops(ten: CropDataset) -> None:
+    crops = CropDataset(ten.collection, 16000)
     notes: list[dict[str, str]] = []
-    mean, std = measured(crops, 30, seed=0, threads=2, notes=notes, progress=False)
-    sounds = torch.from_numpy(np.stack([crop.wave for crop in sample(crops, 30, seed=0)]))
+    mean, std = measure_logmel_statistics(crops, 30, seed=0, threads=2, notes=notes, progress=False)
+    sounds = torch.from_numpy(np.stack([crop.wave for crop in sample_crops(crops, 30, seed=0)]))
     values = M2DLogMel()(sounds).double()
     assert (mean, std) == pytest.approx((values.mean().item(), values.std().item()), rel=1e-6)

@@ -29,7 +29,10 @@ def test_packed_equals_plain(layout: Layout, learned: bool, frames: int) -> None
     model, x = classifier(layout, learned), logmel(frames)
     with torch.no_grad():
         plain = model(x)
-        exact, drifted = cpu_inference.pack(model, "float32")(x), cpu_inference.pack(model, "bf16")(x)
+        exact, drifted = (
+            cpu_inference.prepack_for_cpu(model, "float32")(x),
+            cpu_inference.prepack_for_cpu(model, "bf16")(x),
+        )
     torch.testing.assert_close(exact, plain, atol=1e-5, rtol=1e-5)
     assert drifted.dtype == torch.float32
     assert 0 < (drifted - plain).norm() / plain.norm() < 0.02
@@ -39,14 +42,17 @@ def test_packed_encoder_gives_every_layer() -> None:
     encoder, x = classifier().encoder, logmel(801)
     with torch.no_grad():
         for packed, plain in zip(
-            cpu_inference.pack(encoder, "float32")(x, "stacked"), encoder(x, "stacked"), strict=True
+            cpu_inference.prepack_for_cpu(encoder, "float32")(x, "stacked"), encoder(x, "stacked"), strict=True
         ):
             torch.testing.assert_close(packed, plain, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_packed_answer_does_not_depend_on_batch_neighbours(precision: str) -> None:
-    packed, x = cpu_inference.pack(classifier(), precision), logmel(801, clips=9)  # more than are attended to at a time
+    packed, x = (
+        cpu_inference.prepack_for_cpu(classifier(), precision),
+        logmel(801, clips=9),
+    )  # more than are attended to at a time
     with torch.no_grad():
         alone = torch.cat([packed(clip) for clip in x.split(1)])
         torch.testing.assert_close(packed(x), alone, atol=1e-5 if precision == "float32" else 5e-3, rtol=0)
@@ -55,7 +61,9 @@ def test_packed_answer_does_not_depend_on_batch_neighbours(precision: str) -> No
 def test_embedding_of_the_packed_copy() -> None:
     model, x = classifier(), logmel(208)
     with torch.no_grad():
-        torch.testing.assert_close(cpu_inference.pack(model, "float32").embed(x), model.embed(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            cpu_inference.prepack_for_cpu(model, "float32").embed(x), model.embed(x), atol=1e-5, rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
@@ -64,7 +72,7 @@ def test_pack_leaves_the_model_alone(precision: str) -> None:
     model(x).sum().backward()
     before = copy.deepcopy(model.state_dict())
     grads = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
-    packed = cpu_inference.pack(model, precision)
+    packed = cpu_inference.prepack_for_cpu(model, precision)
     packed(x)
     assert model.training
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -88,7 +96,7 @@ def test_without_the_private_operators(precision: str, monkeypatch: pytest.Monke
     cpu_inference.packing_works.cache_clear()
     try:
         with torch.no_grad():
-            plain, fallen_back = model(x), cpu_inference.pack(model, precision)(x)
+            plain, fallen_back = model(x), cpu_inference.prepack_for_cpu(model, precision)(x)
     finally:
         cpu_inference.packing_works.cache_clear()
     if precision == "float32":
@@ -110,7 +118,7 @@ def test_operators_that_compute_something_else_are_not_used(monkeypatch: pytest.
 
 
 def test_autocast_dtype_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_inference, "bf16_pays", lambda device: device == "cuda")
+    monkeypatch.setattr(cpu_inference, "bf16_is_faster", lambda device: device == "cuda")
     assert cpu_inference.autocast_dtype("auto", "cpu") is None
     assert cpu_inference.autocast_dtype("auto", torch.device("cuda", 1)) == torch.bfloat16
     assert cpu_inference.autocast_dtype("bf16", "cpu") == torch.bfloat16
@@ -122,9 +130,9 @@ def test_autocast_dtype_rules(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_asking_moves_no_random_number_and_answers_the_same() -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    cpu_inference.bf16_pays.cache_clear()
+    cpu_inference.bf16_is_faster.cache_clear()
     cpu_inference.packing_works.cache_clear()
-    first = cpu_inference.bf16_pays(), cpu_inference.packing_works(torch.float32)
-    assert first == (cpu_inference.bf16_pays(), cpu_inference.packing_works(torch.float32))
+    first = cpu_inference.bf16_is_faster(), cpu_inference.packing_works(torch.float32)
+    assert first == (cpu_inference.bf16_is_faster(), cpu_inference.packing_works(torch.float32))
     assert torch.equal(torch.get_rng_state(), state)
-    assert not cpu_inference.bf16_pays("mps")
+    assert not cpu_inference.bf16_is_faster("mps")

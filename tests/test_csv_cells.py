@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rales.data import manifest
-from rales.files.csv_cells import defused, defused_table, one_line, restored
+from rales.files.csv_cells import defuse_cell, defuse_table, one_line, restore_cell
 from rales.files.writers import write_csv
 from rales.inference import prediction_writers
 
@@ -20,19 +20,19 @@ PLAIN = ["anna", "-dash", "a=b", "001", "1e5", "'tis", "back\\slash", "percent%2
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_what_a_spreadsheet_would_compute_is_marked_as_text(text: str) -> None:
-    assert defused(text).startswith("'")
-    assert restored(defused(text)) == text
+    assert defuse_cell(text).startswith("'")
+    assert restore_cell(defuse_cell(text)) == text
 
 
 @pytest.mark.parametrize("text", PLAIN)
 def test_other_texts_stay_as_they_are(text: str) -> None:
-    assert defused(text) == text == restored(text)
+    assert defuse_cell(text) == text == restore_cell(text)
 
 
 @given(st.one_of(st.text(), st.text("'\"=+-@\r\n\t\x1ba1")))
 def test_every_text_comes_back_from_one_line(text: str) -> None:
-    cell = defused(text)
-    assert restored(cell) == text
+    cell = defuse_cell(text)
+    assert restore_cell(cell) == text
     assert not cell.startswith(("=", "@", "\t", "\r"))
     assert len(cell.splitlines()) <= 1
     line = io.StringIO(newline="")
@@ -43,9 +43,9 @@ def test_every_text_comes_back_from_one_line(text: str) -> None:
 
 def test_numbers_and_missing_values_stay() -> None:
     frame = pd.DataFrame({"n": [-1.5, 2.0], "t": ["=1", None]})
-    assert defused_table(frame)["n"].tolist() == [-1.5, 2.0]
-    assert defused_table(frame)["t"].tolist()[0] == "'=1"
-    assert defused_table(frame)["t"].isna().tolist() == [False, True]
+    assert defuse_table(frame)["n"].tolist() == [-1.5, 2.0]
+    assert defuse_table(frame)["t"].tolist()[0] == "'=1"
+    assert defuse_table(frame)["t"].isna().tolist() == [False, True]
 
 
 @pytest.mark.parametrize("name", ["=1+1", "a\rb", "a\nb", "\x1b[31mred", "-2+3", "@SUM(A1)"])
@@ -56,7 +56,7 @@ def test_every_csv_of_ours_is_defused_and_read_back(tmp_path: Path, name: str) -
     rows["split"] = "train"
     prediction_writers.write_table([rows], tmp_path / "predicted.csv")
     write_csv(tmp_path / "run.csv", rows)
-    manifest.write(rows.assign(path=str(tmp_path / f"{name}.wav")), tmp_path / "own.csv")
+    manifest.write_manifest(rows.assign(path=str(tmp_path / f"{name}.wav")), tmp_path / "own.csv")
     for file in ("predicted.csv", "run.csv", "own.csv"):
         text = (tmp_path / file).read_text()
         assert len(text.splitlines()) == 2

@@ -13,7 +13,7 @@ from scipy import ndimage, signal
 
 import rales.data
 from rales.synthesis import database, simulator
-from rales.synthesis.database import plan, write_folder
+from rales.synthesis.database import plan_recordings, write_folder
 
 FORMATS = {  # sample rates and bits of each device in ICBHI 2017
     "AKGC417L": {(44100, "PCM_24"), (44100, "PCM_16")},
@@ -89,7 +89,7 @@ def test_tables_have_the_official_layout(folder):
 
 
 def test_our_own_reader_finds_nothing_wrong(folder):
-    report = rales.data.audit(folder)
+    report = rales.data.audit_data(folder)
     cycles = rales.data.read_cycles(folder)
     assert report.problems == []
     assert cycles.recording.nunique() == 16
@@ -101,7 +101,7 @@ def test_our_own_reader_finds_nothing_wrong(folder):
 @given(seed=st.integers(0, 10**6), recordings=st.integers(12, 40))
 @settings(max_examples=25, deadline=None)
 def test_every_class_on_both_sides_and_no_patient_on_both(seed, recordings):
-    _, plans = plan(recordings, 8, (4.0, 8.0), seed)
+    _, plans = plan_recordings(recordings, 8, (4.0, 8.0), seed)
     assert len({one.name for one in plans}) == len(plans) == recordings
     assert len({one.seed.spawn_key for one in plans}) == recordings
     sides = {split: [one for one in plans if one.split == split] for split in ("train", "test")}
@@ -111,7 +111,7 @@ def test_every_class_on_both_sides_and_no_patient_on_both(seed, recordings):
 
 
 def test_a_whole_database_has_the_proportions_of_the_real_one():
-    people, plans = plan(2000, 274, (10.0, 90.0), 0)
+    people, plans = plan_recordings(2000, 274, (10.0, 90.0), 0)
     labels = np.concatenate([one.labels for one in plans])
     assert np.bincount(labels) / len(labels) == pytest.approx([0.53, 0.27, 0.13, 0.07], abs=0.05)
     assert np.mean([one.split == "train" for one in plans]) == pytest.approx(0.6, abs=0.02)
@@ -121,7 +121,7 @@ def test_a_whole_database_has_the_proportions_of_the_real_one():
 
 
 def test_channels_recorded_at_once_share_their_breaths():
-    _, plans = plan(60, 8, (4.0, 8.0), 0)
+    _, plans = plan_recordings(60, 8, (4.0, 8.0), 0)
     sessions = groupby(plans, key=lambda one: (one.patient.number, one.session, one.patient.device))
     compared = 0
     for (_, _, device), channels in sessions:
@@ -149,7 +149,7 @@ def test_a_crackle_has_the_durations_asked_for(two_cycle_ms, ratio):
 @pytest.mark.parametrize(("fine_share", "low_ms", "high_ms"), [(1.0, 3.0, 7.0), (0.0, 7.0, 14.0)])
 def test_crackles_are_fine_or_coarse_and_stand_out(fine_share, low_ms, high_ms):
     rng = np.random.default_rng(0)
-    background = simulator.noise(32000, (150.0, 1500.0), rng)
+    background = simulator.band_noise(32000, (150.0, 1500.0), rng)
     chest = simulator.Chest(1.0, 1.2, 1.0, fine_share=fine_share, two_cycle=1.0, wheeze_hz=400.0, polyphony=0.0)
     sound = background.copy()
     simulator.add_crackles(sound, background, np.array([0.5, 1.7, 3.5]), chest, rng)
@@ -167,7 +167,7 @@ def test_crackles_are_fine_or_coarse_and_stand_out(fine_share, low_ms, high_ms):
 @pytest.mark.parametrize("seed", range(6))
 def test_a_wheeze_is_a_line_of_more_than_100_ms(seed):
     rng = np.random.default_rng(seed)
-    background = simulator.noise(24000, (60.0, 300.0), rng)
+    background = simulator.band_noise(24000, (60.0, 300.0), rng)
     sound = background.copy()
     simulator.add_wheeze(sound, background, np.array([0.2, 1.2, 2.8]), CHEST, rng)
 
@@ -184,7 +184,7 @@ def test_a_wheeze_is_a_line_of_more_than_100_ms(seed):
 def test_breath_noise_falls_with_frequency_and_follows_the_flow():
     rng = np.random.default_rng(0)
     flow = np.repeat([1.0, -1.0, 0.5, 0.0], 40000)
-    inward, outward, weak, none = simulator.vesicular(flow, 300.0, rng).reshape(4, -1)
+    inward, outward, weak, none = simulator.simulate_vesicular_noise(flow, 300.0, rng).reshape(4, -1)
     frequencies_hz, power = signal.welch(inward, simulator.RATE_HZ, nperseg=1024)
     octaves_db = [
         10 * np.log10(power[(frequencies_hz >= low_hz) & (frequencies_hz < 2 * low_hz)].mean())
@@ -200,7 +200,7 @@ def test_breath_noise_falls_with_frequency_and_follows_the_flow():
 
 def test_what_is_breathed_in_comes_out():
     breaths = np.array([[0.5, 1.5, 3.5], [3.5, 4.3, 6.0]])
-    flow = simulator.airflow(breaths, 7 * simulator.RATE_HZ, np.random.default_rng(0))
+    flow = simulator.simulate_airflow(breaths, 7 * simulator.RATE_HZ, np.random.default_rng(0))
     for start, turn, end in (breaths * simulator.RATE_HZ).astype(int):
         inhaled, exhaled = flow[start:turn].sum(), -flow[turn:end].sum()
         assert exhaled == pytest.approx(inhaled, rel=0.1)

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from rales.data.dataset import Batch, CycleDataset, index_extras, read_extras, select_extras, with_joined
+from rales.data.dataset import Batch, CycleDataset, index_extras, read_extras, select_extras, with_concatenated
 from rales.labels import CLASSES
 from tests import tiny
 
@@ -60,7 +60,7 @@ def test_parts_are_those_of_the_split() -> None:
 
 
 def test_joined_cycles_train_whatever_their_first_half_was_for() -> None:
-    table = with_joined(TABLE, np.array([[0, 1], [1, 0]]), np.array([1, 3]))
+    table = with_concatenated(TABLE, np.array([[0, 1], [1, 0]]), np.array([1, 3]))
     assert table["split"].tolist() == [*TABLE["split"], "train", "train"]
     assert table["label"].tolist() == [*TABLE["label"], CLASSES[1], CLASSES[3]]
     assert table["second_path"].tolist() == ["", "", "", "", "", "b.wav", "a.wav"]

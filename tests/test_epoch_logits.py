@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from rales.data import read_cycles
-from rales.evaluation.metrics import confusion, icbhi_scores
+from rales.evaluation.metrics import confusion_matrix, icbhi_scores
 from rales.evaluation.predictions import FIGURES
 from rales.labels import CLASSES
 from rales.training import epoch_logits, finetune, run_folder
@@ -70,7 +70,7 @@ def test_a_run_keeps_the_figures_of_every_scored_epoch(tmp_path: Path, words: tu
         watched = [line for line in lines if line["split"] == part]
         assert found["epoch"].tolist() == [line["epoch"] for line in watched]
         for logits, line in zip(found[part], watched, strict=True):
-            scores = icbhi_scores(confusion(true, logits.argmax(axis=1)))
+            scores = icbhi_scores(confusion_matrix(true, logits.argmax(axis=1)))
             assert scores == {name: line[name] for name in FIGURES}  # to the last digit
     weights = run_folder.read_json(tmp_path / "run" / "layer_weights.json")
     assert found["layers"].tolist() == weights["layers"]

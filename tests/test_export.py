@@ -252,7 +252,7 @@ def test_weights_of_another_model_are_found(place: Path, tmp_path: Path) -> None
     onnx.save(changed, tmp_path / "changed.onnx")
     with pytest.raises(ValueError, match=r"changed.onnx: an artefact of .* that was damaged or changed"):
         load_with_engine(tmp_path / "changed.onnx")
-    seals.seal(tmp_path / "changed.onnx")
+    seals.seal_file(tmp_path / "changed.onnx")
     with pytest.raises(ValueError, match=r"changed.onnx: its answers are .* away from those it was made with"):
         load_with_engine(tmp_path / "changed.onnx")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rales.audio.filters import apply_gains, band_pass, correction_gains, mean_spectrum, min_max
+from rales.audio.filters import apply_gains, band_pass, correction_gains, mean_spectrum, scale_min_max
 
 
 def tone(frequency_hz: float, rate_hz: int, seconds: float = 2) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
@@ -44,7 +44,7 @@ def test_a_band_beyond_half_the_rate_is_a_sentence() -> None:
 
 
 def test_min_max() -> None:
-    assert min_max(np.array([[1, 3, 2], [5, 5, 5]], np.float32)).tolist() == [[0, 1, 0.5], [0, 0, 0]]
+    assert scale_min_max(np.array([[1, 3, 2], [5, 5, 5]], np.float32)).tolist() == [[0, 1, 0.5], [0, 0, 0]]
 
 
 def test_gains_are_reference_over_device_clipped_and_one_above_the_limit() -> None:

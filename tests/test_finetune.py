@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rales.cli.result_lines import figure_lines
 from rales.data import read_cycles, splits
-from rales.evaluation.metrics import confusion, icbhi_scores
+from rales.evaluation.metrics import confusion_matrix, icbhi_scores
 from rales.evaluation.predictions import FIGURES
 from rales.labels import CLASSES
 from rales.settings import RunSettings, Training
@@ -119,7 +119,7 @@ def test_predictions_and_evaluation_agree(undisturbed: Path, cycles: pd.DataFram
 
     figures = run_folder.read_json(undisturbed / "evaluation.json")
     true, predicted = ([CLASSES.index(word) for word in table[column]] for column in ("true_label", "label"))
-    counts = confusion(true, predicted)
+    counts = confusion_matrix(true, predicted)
     assert figures["confusion"] == counts.tolist()
     assert {name: figures[name] for name in FIGURES} == pytest.approx(icbhi_scores(counts))
     assert all(len(figures["ci95"][name]) == 2 for name in FIGURES)
@@ -384,7 +384,7 @@ def test_validation_patients_are_whole_and_neither_trained_on_nor_tested(
     tmp_path: Path, train: Train, cycles: pd.DataFrame
 ) -> None:
     figures = train(tmp_path / "run", "train.select=validation")
-    table = splits.divide(cycles, tiny.recipe("train.select=validation").settings)
+    table = splits.divide_cycles(cycles, tiny.recipe("train.select=validation").settings)
     assert sorted(set(table["split"])) == ["test", "train", "validation"]
     assert (table.groupby("patient")["split"].nunique() == 1).all()
     assert table.loc[table["split"] == "test", "recording"].nunique() == 3

@@ -2,7 +2,7 @@
 
 import torch
 
-from rales.models.heads import CoTuning, patch_mix_projector, projector, respirenet_head
+from rales.models.heads import CoTuning, build_patch_mix_projector, build_projector, build_respirenet_head
 from rales.models.resnet import ResNet
 
 
@@ -12,11 +12,11 @@ def parameters(*models: torch.nn.Module) -> int:
 
 def test_sizes() -> None:
     with torch.device("meta"):
-        assert parameters(ResNet(34), respirenet_head()) == 21_367_364
+        assert parameters(ResNet(34), build_respirenet_head()) == 21_367_364
         assert parameters(CoTuning(ResNet(50, classes=1000))) == 25_565_228
         assert parameters(ResNet(50, classes=4)) == 23_516_228
-        assert parameters(projector()) == 328_320
-        assert parameters(patch_mix_projector()) == 1_182_720
+        assert parameters(build_projector()) == 328_320
+        assert parameters(build_patch_mix_projector()) == 1_182_720
 
 
 @torch.inference_mode()

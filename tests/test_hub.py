@@ -97,7 +97,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fetch(server: Server) -> Path:
-    return hub.fetch("mr7", progress=False, address=server.address)
+    return hub.fetch_checkpoint("mr7", progress=False, address=server.address)
 
 
 def left_in(cache: Path) -> list[str]:
@@ -125,8 +125,8 @@ def test_fetch_unpacks_records_and_is_found(server: Server, cache: Path) -> None
     assert record["size_bytes"] == len(RELEASE)
     assert record["sha256"] == hashlib.sha256(RELEASE).hexdigest()
     assert record["files"] == {"checkpoint-300.pth": hashlib.sha256(WEIGHTS).hexdigest()}
-    assert hub.find("mr7") == hub.find(NAME) == checkpoint
-    row = {row["name"]: row for row in hub.listing()}[NAME]
+    assert hub.find_checkpoint("mr7") == hub.find_checkpoint(NAME) == checkpoint
+    row = {row["name"]: row for row in hub.list_checkpoints()}[NAME]
     assert (row["path"], row["size_bytes"], row["sha256"]) == (checkpoint, len(RELEASE), record["sha256"])
     assert "not an open-source licence" in row["licence"]
     assert fetch(server) == checkpoint
@@ -134,7 +134,7 @@ def test_fetch_unpacks_records_and_is_found(server: Server, cache: Path) -> None
 
 
 def test_listing_before_anything_is_fetched(cache: Path) -> None:
-    rows = hub.listing()
+    rows = hub.list_checkpoints()
     assert [row["name"] for row in rows] == list(hub.PUBLIC)
     assert all(row["path"] is row["size_bytes"] is row["sha256"] is None for row in rows)
     assert not cache.exists()
@@ -169,7 +169,7 @@ def test_a_redirection_to_an_address_that_is_not_encrypted_is_refused(
 
     monkeypatch.setattr(requests, "get", get)
     with pytest.raises(OSError, match=rf"redirected to {server.address}, which is not encrypted"):
-        hub.fetch("mr7", progress=False)
+        hub.fetch_checkpoint("mr7", progress=False)
 
 
 def test_a_later_download_must_agree_with_the_first(server: Server, cache: Path) -> None:
@@ -186,24 +186,24 @@ def test_a_later_download_must_agree_with_the_first(server: Server, cache: Path)
 def test_a_stated_sha256_is_checked_at_the_first_download(
     server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    public = hub.Public(NAME, server.address, "note", sha256="0" * 64)
+    public = hub.PublicCheckpoint(NAME, server.address, "note", sha256="0" * 64)
     monkeypatch.setitem(hub.PUBLIC, NAME, public)
     with pytest.raises(ValueError, match=f"expected {'0' * 64}"):
-        hub.fetch(NAME, progress=False)
+        hub.fetch_checkpoint(NAME, progress=False)
     assert left_in(cache) == []
-    public = hub.Public(NAME, server.address, "note", sha256=hashlib.sha256(RELEASE).hexdigest())
+    public = hub.PublicCheckpoint(NAME, server.address, "note", sha256=hashlib.sha256(RELEASE).hexdigest())
     monkeypatch.setitem(hub.PUBLIC, NAME, public)
-    assert hub.fetch(NAME, progress=False).read_bytes() == WEIGHTS
+    assert hub.fetch_checkpoint(NAME, progress=False).read_bytes() == WEIGHTS
 
 
 def test_a_damaged_checkpoint_is_refused_and_fetched_again(server: Server) -> None:
     checkpoint = fetch(server)
     checkpoint.write_bytes(WEIGHTS[:-1] + b"x")
     with pytest.raises(ValueError, match=f"damaged or replaced; fetch it again with `rales weights {NAME}`"):
-        hub.find("mr7")
+        hub.find_checkpoint("mr7")
     for path in (checkpoint, checkpoint.parent):  # by whatever name it is called
         with pytest.raises(ValueError, match="damaged or replaced; fetch it again"):
-            hub.find(path)
+            hub.find_checkpoint(path)
     assert fetch(server).read_bytes() == WEIGHTS
     assert server.requests == 2
 
@@ -213,9 +213,9 @@ def test_a_damaged_record_of_a_download_is_a_sentence(server: Server) -> None:
     assert record.is_file()
     record.write_bytes(record.read_bytes()[:50])
     with pytest.raises(ValueError, match=rf"{NAME}.json: not valid JSON .*delete it and "):
-        hub.find("mr7")
+        hub.find_checkpoint("mr7")
     record.unlink()
-    assert hub.find("mr7").read_bytes() == WEIGHTS
+    assert hub.find_checkpoint("mr7").read_bytes() == WEIGHTS
 
 
 def link(name: str) -> zipfile.ZipInfo:
@@ -278,7 +278,7 @@ def test_no_member_name_writes_outside_the_target(tmp_path_factory: pytest.TempP
     (place / "target").mkdir()
     (place / "packed.zip").write_bytes(zipped({"good.pth": b"x"} | {name: b"y" for name in names if name}))
     try:
-        hub._unpack(place / "packed.zip", place / "target")
+        hub._unpack_archive(place / "packed.zip", place / "target")
     except ValueError:
         assert names
     assert sorted(path.name for path in place.iterdir()) == ["packed.zip", "target"]
@@ -295,8 +295,8 @@ def test_several_checkpoints_in_one_release(server: Server, cache: Path) -> None
     server.body = zipped({"checkpoint-100.pth": b"1", "checkpoint-300.pth": b"3"})
     with pytest.raises(ValueError, match=r"2 checkpoints \(checkpoint-100.pth, checkpoint-300.pth\), expected one"):
         fetch(server)
-    assert hub.find(cache / NAME / "checkpoint-100.pth").read_bytes() == b"1"
-    assert {row["name"]: row for row in hub.listing()}[NAME]["path"] == cache / NAME
+    assert hub.find_checkpoint(cache / NAME / "checkpoint-100.pth").read_bytes() == b"1"
+    assert {row["name"]: row for row in hub.list_checkpoints()}[NAME]["path"] == cache / NAME
 
 
 def test_no_connection_is_one_sentence(cache: Path) -> None:
@@ -304,7 +304,7 @@ def test_no_connection_is_one_sentence(cache: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{taken.getsockname()[1]}/mr7.zip"
         with pytest.raises(OSError, match=f"^no connection to {address} .*download it elsewhere.* with --weights$"):
-            hub.fetch("mr7", progress=False, address=address)
+            hub.fetch_checkpoint("mr7", progress=False, address=address)
     assert left_in(cache) == []
 
 
@@ -341,7 +341,7 @@ def test_threads_and_processes_download_once(server: Server) -> None:
         for thread in threads:
             thread.join()
         printed = process.stdout.read()
-    assert {*map(str, found), printed.strip()} == {str(hub.find("mr7"))}
+    assert {*map(str, found), printed.strip()} == {str(hub.find_checkpoint("mr7"))}
     assert len(found) == 3
     assert server.requests == 1
 
@@ -350,34 +350,34 @@ def test_find_a_file_and_a_folder(tmp_path: Path) -> None:
     release = tmp_path / "release"
     release.mkdir()
     with pytest.raises(ValueError, match="release: 0 checkpoints, expected one"):
-        hub.find(release)
+        hub.find_checkpoint(release)
     (release / "checkpoint-300.pth").write_bytes(b"x")
     (release / "notes.txt").write_bytes(b"x")
     (release / "._checkpoint-300.pth").write_bytes(b"x")
-    assert hub.find(str(release)) == release / "checkpoint-300.pth"
+    assert hub.find_checkpoint(str(release)) == release / "checkpoint-300.pth"
     odd = tmp_path / "weights.bin"
     odd.write_bytes(b"x")
-    assert hub.find(odd) == odd
+    assert hub.find_checkpoint(odd) == odd
     (tmp_path / "release.zip").write_bytes(b"x")
     with pytest.raises(ValueError, match="unpack it and pass the file or folder inside"):
-        hub.find(tmp_path / "release.zip")
+        hub.find_checkpoint(tmp_path / "release.zip")
 
 
 def test_find_says_how_to_fetch_and_names_the_nearest(cache: Path) -> None:
     with pytest.raises(FileNotFoundError, match=f"mr7: .*not on this machine; fetch it with `rales weights {NAME}`"):
-        hub.find("mr7")
+        hub.find_checkpoint("mr7")
     with pytest.raises(FileNotFoundError, match=f"no such file or folder, .*the nearest is {NAME} "):
-        hub.find(NAME.replace("mr7", "mr8"))
+        hub.find_checkpoint(NAME.replace("mr7", "mr8"))
     with pytest.raises(FileNotFoundError, match="the nearest is mr6 "):
-        hub.find("m6")
+        hub.find_checkpoint("m6")
     with pytest.raises(ValueError, match=r"^mr-7: no public checkpoint of that name; the nearest is mr7 "):
-        hub.fetch("mr-7")
+        hub.fetch_checkpoint("mr-7")
     with pytest.raises(ValueError, match="expected an address that begins with https:// or http://"):
-        hub.fetch("mr7", address="file:///etc/passwd")
+        hub.fetch_checkpoint("mr7", address="file:///etc/passwd")
     assert not cache.exists()
 
 
 def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert hub.folder() == tmp_path / "cache" / "weights"
+    assert hub.checkpoint_folder() == tmp_path / "cache" / "weights"
     monkeypatch.delenv("RALES_CACHE")
-    assert hub.folder().parts[-2:] == ("rales", "weights")
+    assert hub.checkpoint_folder().parts[-2:] == ("rales", "weights")

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rales.audio import fade, icbhi_cycle, info, read, resample
+from rales.audio import fade_edges, icbhi_cycle, read_audio_info, read_waveform, resample_waveform
 
 
 def noise(samples: int, seed: int = 0) -> NDArray[np.float32]:
@@ -47,12 +47,12 @@ def saved(path: Path, wave: NDArray[Any], rate_hz: int = 8000, subtype: str = "P
 def test_formats_without_loss(tmp_path: Path, format: str, subtype: str, bits: int, tolerance: float) -> None:
     wave = noise(8001)
     path = saved(tmp_path / "recording", wave, 44100, subtype, format)
-    found, rate_hz = read(path)
+    found, rate_hz = read_waveform(path)
     assert rate_hz == 44100
     assert found.dtype == np.float32
     assert found.shape == (8001,)
     assert np.abs(found - wave).max() <= tolerance
-    about = info(str(path))
+    about = read_audio_info(str(path))
     assert (about.rate_hz, about.frames, about.channels, about.bits) == (44100, 8001, 1, bits)
     assert about.duration_s == pytest.approx(8001 / 44100)
 
@@ -61,23 +61,23 @@ def test_formats_without_loss(tmp_path: Path, format: str, subtype: str, bits: i
 def test_formats_with_loss(tmp_path: Path, format: str, subtype: str) -> None:
     wave = (0.5 * np.sin(2 * np.pi * 440 * np.arange(32000) / 16000)).astype(np.float32)
     path = saved(tmp_path / "recording", wave, 16000, subtype, format)
-    found, rate_hz = read(path)
+    found, rate_hz = read_waveform(path)
     assert (rate_hz, found.size) == (16000, 32000)
     assert np.abs(found - wave)[1000:-1000].max() < 0.02
-    assert info(path).bits == 0
+    assert read_audio_info(path).bits == 0
 
 
 def test_24_bit_values_are_exact(tmp_path: Path) -> None:
     values = np.array([0, 1, -1, 255, 256, -256, 65537, 8388607, -8388608], dtype=np.int32)
     path = saved(tmp_path / "a.wav", values << 8, subtype="PCM_24")
-    assert (read(path)[0].astype(np.float64) * 2**23 == values).all()
+    assert (read_waveform(path)[0].astype(np.float64) * 2**23 == values).all()
 
 
 def test_channels_are_averaged(tmp_path: Path) -> None:
     left, right = noise(1000, seed=1), noise(1000, seed=2)
     path = saved(tmp_path / "a.wav", np.stack([left, right], axis=1), subtype="FLOAT")
-    np.testing.assert_allclose(read(path)[0], (left + right) / 2, atol=1e-7)
-    assert info(path).channels == 2
+    np.testing.assert_allclose(read_waveform(path)[0], (left + right) / 2, atol=1e-7)
+    assert read_audio_info(path).channels == 2
 
 
 @settings(deadline=None, max_examples=60)
@@ -88,17 +88,17 @@ def test_segment_is_int_of_seconds_times_rate(
     path = tmp_path_factory.getbasetemp() / f"segment.{format}"
     if not path.exists():
         saved(path, noise(10000), 10000, format=format)
-    whole = read(path)[0]
+    whole = read_waveform(path)[0]
     begin, end = int(start * 10000), min(int((start + length) * 10000), 10000)
     if begin < end:
-        assert (read(path, start, start + length)[0] == whole[begin:end]).all()
-    assert (read(path, start)[0] == whole[begin:]).all()
+        assert (read_waveform(path, start, start + length)[0] == whole[begin:end]).all()
+    assert (read_waveform(path, start)[0] == whole[begin:]).all()
 
 
 def test_end_past_the_last_frame_is_clipped(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.wav", noise(8000))
-    assert read(path, 0.5, 1.00013)[0].size == 4000
-    assert read(path, None, math.inf)[0].size == 8000
+    assert read_waveform(path, 0.5, 1.00013)[0].size == 4000
+    assert read_waveform(path, None, math.inf)[0].size == 8000
 
 
 @pytest.mark.parametrize(
@@ -116,11 +116,11 @@ def test_end_past_the_last_frame_is_clipped(tmp_path: Path) -> None:
 def test_impossible_segments(tmp_path: Path, start_s: float, end_s: float, sentence: str) -> None:
     path = saved(tmp_path / "a.wav", noise(8000))
     with pytest.raises(ValueError, match=f"a.wav: the segment {start_s} s .*{sentence}"):
-        read(path, start_s, end_s)
+        read_waveform(path, start_s, end_s)
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    for reader in (read, info):
+    for reader in (read_waveform, read_audio_info):
         with pytest.raises(FileNotFoundError, match=r"gone\.wav"):
             reader(tmp_path / "gone.wav")
 
@@ -129,14 +129,14 @@ def test_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.raw"])
 def test_not_audio(tmp_path: Path, content: bytes, name: str) -> None:
     (tmp_path / name).write_bytes(content)
-    for reader in (read, info):
+    for reader in (read_waveform, read_audio_info):
         with pytest.raises(ValueError, match=rf"{name}: not a readable audio file"):
             reader(tmp_path / name)
 
 
 def test_folder_is_not_audio(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a readable audio file"):
-        read(tmp_path)
+        read_waveform(tmp_path)
 
 
 def with_sizes(path: Path, data_bytes: int, riff_bytes: int | None = None) -> None:
@@ -152,7 +152,7 @@ def with_sizes(path: Path, data_bytes: int, riff_bytes: int | None = None) -> No
 def test_zero_samples(tmp_path: Path, behind: bytes) -> None:
     path = saved(tmp_path / "a.wav", noise(0))
     path.write_bytes(path.read_bytes() + behind)
-    for reader in (read, info):
+    for reader in (read_waveform, read_audio_info):
         with pytest.raises(ValueError, match=r"a\.wav: holds no samples"):
             reader(path)
 
@@ -162,11 +162,11 @@ def test_zero_samples(tmp_path: Path, behind: bytes) -> None:
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
 def test_streamed_wav_is_read_to_its_end(tmp_path: Path, data_bytes: int, riff_bytes: int | None, subtype: str) -> None:
     path = saved(tmp_path / "a.wav", noise(8000), subtype=subtype)
-    expected = read(path)[0]
+    expected = read_waveform(path)[0]
     with_sizes(path, data_bytes, riff_bytes)
-    assert (read(path)[0] == expected).all()
-    assert (read(path, 0.25, 0.5)[0] == expected[2000:4000]).all()
-    assert info(path).frames == 8000
+    assert (read_waveform(path)[0] == expected).all()
+    assert (read_waveform(path, 0.25, 0.5)[0] == expected[2000:4000]).all()
+    assert read_audio_info(path).frames == 8000
 
 
 @pytest.mark.parametrize(
@@ -175,40 +175,40 @@ def test_streamed_wav_is_read_to_its_end(tmp_path: Path, data_bytes: int, riff_b
 def test_truncated_wav(tmp_path: Path, format: str, subtype: str) -> None:
     path = saved(tmp_path / "a.wav", noise(8000), subtype=subtype, format=format)
     path.write_bytes(path.read_bytes()[:-2001])
-    for reader in (read, info):
+    for reader in (read_waveform, read_audio_info):
         with pytest.raises(ValueError, match=r"a\.wav: truncated, its header promises \d+ bytes of sound .* holds \d+"):
             reader(path)
 
 
 def test_chunks_around_the_sound(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.wav", noise(8000))
-    expected = read(path)[0]
+    expected = read_waveform(path)[0]
     content = path.read_bytes()
     at = content.index(b"data")
     odd = b"note\x03\0\0\0abc\0"  # a chunk of odd length is padded to an even one
     path.write_bytes(content[:at] + odd + content[at:] + odd)
-    assert (read(path)[0] == expected).all()
+    assert (read_waveform(path)[0] == expected).all()
 
 
 def test_truncated_flac(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.flac", noise(80000), format="FLAC")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match=r"a\.flac: .*truncated"):
-        read(path)
+        read_waveform(path)
     with pytest.raises(ValueError, match=r"a\.flac: .*truncated"):
-        read(path, 9, 9.5)
-    assert read(path, 1, 2)[0].size == 8000  # what is there can be had
+        read_waveform(path, 9, 9.5)
+    assert read_waveform(path, 1, 2)[0].size == 8000  # what is there can be had
 
 
 def test_flac_of_unknown_length(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.flac", noise(8000), format="FLAC")
-    expected = read(path)[0]
+    expected = read_waveform(path)[0]
     content = bytearray(path.read_bytes())
     content[21] &= 0xF0  # the 36-bit number of samples in STREAMINFO
     content[22:26] = bytes(4)
     path.write_bytes(content)
-    assert (read(path)[0] == expected).all()
-    assert info(path).frames == 8000
+    assert (read_waveform(path)[0] == expected).all()
+    assert read_audio_info(path).frames == 8000
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -217,10 +217,10 @@ def test_samples_that_are_not_finite(tmp_path: Path, bad: float) -> None:
     wave[[6000, 7000]] = bad
     path = saved(tmp_path / "a.wav", wave, subtype="FLOAT")
     with pytest.raises(ValueError, match=r"a\.wav: 2 of 8000 samples are NaN or infinite, the first at 0\.750000 s"):
-        read(path)
+        read_waveform(path)
     with pytest.raises(ValueError, match=r"1 of 1000 samples .* first at 0\.875000 s"):
-        read(path, 0.875)
-    assert read(path, 0, 0.75)[0].size == 6000
+        read_waveform(path, 0.875)
+    assert read_waveform(path, 0, 0.75)[0].size == 6000
 
 
 def test_real_recordings_have_the_length_of_the_manifest(shared_data: Path) -> None:
@@ -230,14 +230,14 @@ def test_real_recordings_have_the_length_of_the_manifest(shared_data: Path) -> N
     assert len(kinds) >= 4
     for row in kinds.values():
         path = shared_data / row["folder"] / row["file"]
-        wave, rate_hz = read(path)
-        about = info(path)
+        wave, rate_hz = read_waveform(path)
+        about = read_audio_info(path)
         assert rate_hz == about.rate_hz == int(row["sample_rate_hz"])
         assert about.bits == int(row["bits"])
         assert wave.size == about.frames
         assert about.duration_s == pytest.approx(float(row["duration_s"]), abs=1e-3)
         assert 0 < np.abs(wave).max() <= 1
-        cycle = icbhi_cycle(resample(read(path, 0.5, 3.2)[0], rate_hz))
+        cycle = icbhi_cycle(resample_waveform(read_waveform(path, 0.5, 3.2)[0], rate_hz))
         assert cycle.shape == (128000,)
         assert np.isfinite(cycle).all()
 
@@ -250,7 +250,7 @@ def test_real_recordings_have_the_length_of_the_manifest(shared_data: Path) -> N
 def test_a_sine_keeps_its_amplitude_and_frequency(rate_hz: int, method: Any) -> None:
     hertz, amplitude = 1234.5, 0.4
     wave = (amplitude * np.sin(2 * np.pi * hertz * np.arange(2 * rate_hz) / rate_hz)).astype(np.float32)
-    resampled = resample(wave, rate_hz, 16000, method)
+    resampled = resample_waveform(wave, rate_hz, 16000, method)
     assert resampled.dtype == np.float32
     assert resampled.shape == (32000,)
     expected = amplitude * np.sin(2 * np.pi * hertz * np.arange(32000) / 16000)
@@ -260,8 +260,8 @@ def test_a_sine_keeps_its_amplitude_and_frequency(rate_hz: int, method: Any) -> 
 @pytest.mark.parametrize("rate_hz", [22050, 44100, 48000])
 def test_what_lies_above_the_new_half_rate_is_removed(rate_hz: int) -> None:
     wave = np.sin(2 * np.pi * 10000 * np.arange(rate_hz) / rate_hz).astype(np.float32)
-    assert np.abs(resample(wave, rate_hz)[500:-500]).max() < 1e-4
-    assert np.abs(resample(wave, rate_hz, method="sinc")[500:-500]).max() < 0.02
+    assert np.abs(resample_waveform(wave, rate_hz)[500:-500]).max() < 1e-4
+    assert np.abs(resample_waveform(wave, rate_hz, method="sinc")[500:-500]).max() < 0.02
 
 
 def test_methods_agree_in_band() -> None:
@@ -269,7 +269,7 @@ def test_methods_agree_in_band() -> None:
     seconds = np.arange(44100) / 44100
     tones = zip(rng.uniform(60, 5000, 20), rng.uniform(0, 6, 20), strict=True)
     wave = sum(0.04 * np.sin(2 * np.pi * hertz * seconds + phase) for hertz, phase in tones)
-    difference = resample(wave, 44100) - resample(wave, 44100, method="sinc")
+    difference = resample_waveform(wave, 44100) - resample_waveform(wave, 44100, method="sinc")
     assert np.abs(difference)[500:-500].max() < 5e-3
 
 
@@ -281,7 +281,7 @@ def test_methods_agree_in_band() -> None:
 )
 def test_sinc_is_the_published_formula(rate_hz: int, to_hz: int, samples: int) -> None:
     wave = noise(samples, seed=samples)
-    resampled = resample(wave, rate_hz, to_hz, "sinc")
+    resampled = resample_waveform(wave, rate_hz, to_hz, "sinc")
     if rate_hz == to_hz:
         assert resampled is wave
         return
@@ -297,11 +297,11 @@ def test_sinc_is_the_published_formula(rate_hz: int, to_hz: int, samples: int) -
 
 def test_resample_of_equal_rates_and_bad_arguments() -> None:
     wave = noise(100)
-    assert resample(wave, 16000) is wave
+    assert resample_waveform(wave, 16000) is wave
     with pytest.raises(ValueError, match='"linear" is unknown'):
-        resample(wave, 8000, 16000, "linear")  # type: ignore[arg-type]
+        resample_waveform(wave, 8000, 16000, "linear")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="from 0 Hz to 16000 Hz"):
-        resample(wave, 0)
+        resample_waveform(wave, 0)
 
 
 # fade and icbhi_cycle
@@ -309,25 +309,25 @@ def test_resample_of_equal_rates_and_bad_arguments() -> None:
 
 def test_fade_is_linear_and_leaves_its_input_alone() -> None:
     wave = np.ones(5000, dtype=np.float32)
-    faded = fade(wave, 1000)
+    faded = fade_edges(wave, 1000)
     np.testing.assert_allclose(faded[:1000], np.linspace(0, 1, 1000), atol=1e-7)
     np.testing.assert_allclose(faded[-1000:], np.linspace(1, 0, 1000), atol=1e-7)
     assert (faded[1000:-1000] == 1).all()
     assert (wave == 1).all()
-    assert (fade(wave, into=False)[:4000] == 1).all()
-    assert (fade(wave, out=False)[1000:] == 1).all()
-    assert (fade(wave, 0) == 1).all()
+    assert (fade_edges(wave, into=False)[:4000] == 1).all()
+    assert (fade_edges(wave, out=False)[1000:] == 1).all()
+    assert (fade_edges(wave, 0) == 1).all()
 
 
 def test_fade_of_waves_shorter_than_the_ramps() -> None:
     ramp = np.linspace(0, 1, 1000)
-    np.testing.assert_allclose(fade(np.ones(1000)), ramp * ramp[::-1], atol=1e-7)
+    np.testing.assert_allclose(fade_edges(np.ones(1000)), ramp * ramp[::-1], atol=1e-7)
     expected = np.ones(1500)
     expected[:1000] *= ramp
     expected[-1000:] *= ramp[::-1]
-    np.testing.assert_allclose(fade(np.ones(1500)), expected, atol=1e-7)
+    np.testing.assert_allclose(fade_edges(np.ones(1500)), expected, atol=1e-7)
     short = np.linspace(0, 1, 30)
-    np.testing.assert_allclose(fade(np.ones(30)), short * short[::-1], atol=1e-7)
+    np.testing.assert_allclose(fade_edges(np.ones(30)), short * short[::-1], atol=1e-7)
 
 
 def test_cycle_golden(golden: Path) -> None:
@@ -356,7 +356,7 @@ def test_repeated_cycle_is_periodic(length: int, samples: int, fade_samples: int
     wave = noise(length, seed=length)
     cycle = icbhi_cycle(wave, samples, fade_samples=fade_samples)
     assert cycle.shape == (samples,)
-    faded = fade(wave, fade_samples)
+    faded = fade_edges(wave, fade_samples)
     untouched = np.arange(samples if length > samples else max(samples - fade_samples, 0))
     assert (cycle[untouched] == faded[untouched % length]).all()
     if length <= samples and fade_samples > 1:
@@ -369,7 +369,7 @@ def test_zero_padding_is_in_the_middle_of_silence(length: int) -> None:
     cycle = icbhi_cycle(wave, 4801, pad="zero")
     before = (4801 - length) // 2
     assert cycle.shape == (4801,)
-    assert (cycle[before : before + length] == fade(wave)).all()
+    assert (cycle[before : before + length] == fade_edges(wave)).all()
     assert not cycle[:before].any()
     assert not cycle[before + length :].any()
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rales.models import FusionClassifier, LayerFusion, ViT, load_m2d, mean_plus_max
-from rales.models.layer_fusion import concatenate
+from rales.models.layer_fusion import concatenate_layers
 from rales.training.losses import weighted_cross_entropy
 from rales.training.optim import make_adam
 
@@ -37,7 +37,7 @@ def test_equation_1_by_hand() -> None:
     fusion.weight.data = torch.tensor([2.0, -0.5])
     first, third = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[[10.0, 20.0], [30.0, 40.0]]])
     outputs = [first, torch.full((1, 2, 2), 99.0), third]
-    fused = concatenate(fusion(outputs))
+    fused = concatenate_layers(fusion(outputs))
     assert fused.tolist() == [[[2.0, 4.0, -5.0, -10.0], [6.0, 8.0, -15.0, -20.0]]]
 
 
@@ -52,7 +52,7 @@ def test_fixed_weights_are_one_and_not_trained() -> None:
     assert not list(fusion.parameters())
     assert "weight" in fusion.state_dict()
     outputs = [torch.zeros(1, 1, 1), torch.ones(1, 1, 1)]
-    assert concatenate(fusion(outputs)).tolist() == [[[1.0, 0.0]]]  # in the order asked for
+    assert concatenate_layers(fusion(outputs)).tolist() == [[[1.0, 0.0]]]  # in the order asked for
 
 
 @settings(max_examples=50, deadline=None)
@@ -64,14 +64,14 @@ def test_pooling_the_parts_is_pooling_the_concatenation(weights: list[float], se
     random = torch.Generator().manual_seed(seed)
     outputs = [torch.randn(2, 7, 5, generator=random) for _ in weights]
     parts = torch.cat([mean_plus_max(z) for z in fusion(outputs)], dim=-1)
-    assert torch.allclose(parts, mean_plus_max(concatenate(fusion(outputs))), rtol=0, atol=2e-6)
+    assert torch.allclose(parts, mean_plus_max(concatenate_layers(fusion(outputs))), rtol=0, atol=2e-6)
 
 
 def test_at_base_width_the_order_of_sums_is_the_same_too() -> None:
     fusion = LayerFusion([1, 2], learned=False)
     outputs = list(torch.randn(2, 2, 255, 768, generator=torch.Generator().manual_seed(0)))
     parts = torch.cat([mean_plus_max(z) for z in fusion(outputs)], dim=-1)
-    assert torch.equal(parts, mean_plus_max(concatenate(fusion(outputs))))
+    assert torch.equal(parts, mean_plus_max(concatenate_layers(fusion(outputs))))
 
 
 def test_norm_makes_layers_of_any_scale_alike() -> None:

@@ -49,11 +49,11 @@ def test_beside_a_public_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Killed while it was downloaded."""
     monkeypatch.setenv("RALES_CACHE", str(tmp_path))
     name = next(iter(hub.PUBLIC))
-    place = hub.folder() / name
+    place = hub.checkpoint_folder() / name
     place.mkdir(parents=True)
     np.save(place / "checkpoint.npy", np.zeros(1))
     (place / "checkpoint.npy").rename(place / "checkpoint-300.pth")
     (place.parent / f"{name}.json").write_text(json.dumps({"files": {}}))
     left = [abandoned(place.parent, f".{name}.json"), abandoned(place.parent, f".{name}")]
-    assert hub.fetch(name, progress=False) == place / "checkpoint-300.pth"
+    assert hub.fetch_checkpoint(name, progress=False) == place / "checkpoint-300.pth"
     assert not any(path.exists() for path in left)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rales.evaluation.metrics import confusion, icbhi_scores
+from rales.evaluation.metrics import confusion_matrix, icbhi_scores
 from rales.jobs import linear_probe
 
 
@@ -61,7 +61,7 @@ def test_scores_are_those_of_scikit_learn() -> None:
     assert len(found) == 7
     for subset in linear_probe.subsets(3):
         counts = [
-            confusion(label[folds == k], by_sklearn(pooled, label, folds != k, subset, 0.01).argmax(axis=1))
+            confusion_matrix(label[folds == k], by_sklearn(pooled, label, folds != k, subset, 0.01).argmax(axis=1))
             for k in range(5)
         ]
         row = found.loc[linear_probe.name(subset)]

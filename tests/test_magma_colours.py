@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from rales.audio.magma_colours import magma
+from rales.audio.magma_colours import decode_magma_colours
 
 
 def test_colours() -> None:
-    colours = magma()
+    colours = decode_magma_colours()
     assert colours.shape == (256, 3)
     assert colours.dtype == torch.uint8
     assert colours[0].tolist() == [0, 0, 4]
@@ -19,4 +19,4 @@ def test_colours() -> None:
 def test_equal_to_matplotlib() -> None:
     matplotlib = pytest.importorskip("matplotlib", reason="the original map comes with the extra `report`")
     wanted = torch.tensor(matplotlib.colormaps["magma"].colors) * 255
-    assert (magma() - wanted).abs().max() <= 0.5
+    assert (decode_magma_colours() - wanted).abs().max() <= 0.5

@@ -60,7 +60,7 @@ def test_table(folder: Path) -> None:
         "path": str(folder / "b.wav"),
     }
     assert rales.data.read_cycles(path).equals(cycles)
-    report = rales.data.audit(path)
+    report = rales.data.audit_data(path)
     assert (report.problems, report.notes) == ([], [])
     assert report.to_dict()["splits"] == {
         "train": {"recordings": 1, "cycles": 2, "classes": {"normal": 1, "crackle": 1, "wheeze": 0, "both": 0}},
@@ -76,7 +76,7 @@ def test_the_least_manifest_is_one_row_per_whole_file(folder: Path) -> None:
         ["a", "a", 0.0, 1.0, "wheeze", "train"],
         ["b", "b", 0.0, 1.0, "normal", "train"],
     ]
-    assert table.audit(path).notes == [
+    assert table.audit_data(path).notes == [
         f"{path}: no column patient; every recording counts as a patient of its own",
         f"{path}: no column split; every row counts as train",
     ]
@@ -106,7 +106,7 @@ def test_round_trip(folder: Path, name: str) -> None:
     first = manifest(folder, "recording," + HEADER + "".join(f"r{row[0]},{row}\n" for row in ROWS.splitlines()))
     cycles = table.read_cycles(first)
     cycles["start_s"] += 0.1 / 3  # a number without a short decimal form
-    table.write(cycles, folder / name)
+    table.write_manifest(cycles, folder / name)
     pd.testing.assert_frame_equal(table.read_cycles(folder / name), cycles)
     if name == "out.csv":
         assert ",a.wav\n" in (folder / name).read_text()
@@ -114,14 +114,14 @@ def test_round_trip(folder: Path, name: str) -> None:
 
 def test_round_trip_of_the_published_annotations(shared_data: Path, tmp_path: Path) -> None:
     cycles = icbhi.read_cycles(shared_data / "icbhi_annotations", audio=False)
-    table.write(cycles, tmp_path / "icbhi.parquet")
+    table.write_manifest(cycles, tmp_path / "icbhi.parquet")
     pd.testing.assert_frame_equal(table.read_cycles(tmp_path / "icbhi.parquet", audio=False), cycles)
 
 
 def test_paths_outside_the_folder_stay_whole(folder: Path) -> None:
     cycles = table.read_cycles(manifest(folder, HEADER + ROWS))
     (folder / "deep").mkdir()
-    table.write(cycles, folder / "deep" / "out.csv")
+    table.write_manifest(cycles, folder / "deep" / "out.csv")
     assert table.read_cycles(folder / "deep" / "out.csv").equals(cycles)
 
 
@@ -145,7 +145,7 @@ def test_parquet_with_numbers_and_missing_values(folder: Path) -> None:
 def test_validation_split_is_kept(folder: Path) -> None:
     path = manifest(folder, HEADER + ROWS.replace("test", "validation"))
     assert table.read_cycles(path)["split"].tolist() == ["train", "train", "validation"]
-    splits = table.audit(path).to_dict()["splits"]
+    splits = table.audit_data(path).to_dict()["splits"]
     assert isinstance(splits, dict)
     assert list(splits) == ["train", "test", "validation"]
 
@@ -170,9 +170,9 @@ def test_validation_split_is_kept(folder: Path) -> None:
 def test_manifest_that_cannot_be_understood(folder: Path, text: str, sentence: str | None) -> None:
     path = manifest(folder, text)
     if sentence is None:
-        assert any("columns that are not used: Label" in note for note in table.audit(path).notes)
+        assert any("columns that are not used: Label" in note for note in table.audit_data(path).notes)
         return
-    for read in (table.read_cycles, table.audit):
+    for read in (table.read_cycles, table.audit_data):
         with pytest.raises(ValueError, match=r"cycles\.csv") as error:
             read(path)
         assert sentence in str(error.value)
@@ -190,7 +190,7 @@ def test_files_that_are_no_manifest(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"neither UTF-8 nor UTF-16 nor Windows text \(byte 12 cannot be read\)"):
         table.read_cycles(folder / "broken.csv")
     with pytest.raises(ValueError, match="expected a name ending in"):
-        table.write(table.read_cycles(manifest(folder, HEADER + ROWS)), folder / "out.txt")
+        table.write_manifest(table.read_cycles(manifest(folder, HEADER + ROWS)), folder / "out.txt")
 
 
 # Broken rows
@@ -236,14 +236,14 @@ def test_missing_file_broken_file_and_unknown_split(folder: Path) -> None:
 
 def test_empty_cells(folder: Path) -> None:
     path = manifest(folder, HEADER + ROWS.replace("test", ""))
-    report = table.audit(path)
+    report = table.audit_data(path)
     words = "expected one of train, test, validation, or --set split.name=folds for training"
     assert report.problems == [f"{path}, line 4: split is empty, {words}"]
     assert table.read_cycles(path, skip_damaged=True)["split"].tolist() == ["train", "train", ""]
     path = manifest(folder, HEADER + ROWS + ",0,1,normal,3,train\n")
-    assert table.audit(path).problems == [f"{path}, line 5: no path; give the audio file of the row or remove it"]
+    assert table.audit_data(path).problems == [f"{path}, line 5: no path; give the audio file of the row or remove it"]
     path = manifest(folder, "recording,path,label\nx,,normal\ny,b.wav,normal\n")
-    assert "line 2: path is empty; give the audio file of recording x" in table.audit(path).problems[0]
+    assert "line 2: path is empty; give the audio file of recording x" in table.audit_data(path).problems[0]
 
 
 # What other tables bring along
@@ -257,7 +257,7 @@ def test_tables_of_predict_go_in_as_they_are(folder: Path) -> None:
     rows += "a,2,0.5,1,,,,,,,,silent,every sample is zero,segment,a.wav,,\n"
     rows += "b,1,0,1,normal,.7,.1,.1,.1,normal,False,ok,,segment,b.wav,normal,False\n"
     path = manifest(folder, columns + rows)
-    report = table.audit(path)
+    report = table.audit_data(path)
     assert report.problems == []
     assert report.notes == [
         f"{path}: no column patient; every recording counts as a patient of its own",
@@ -274,10 +274,10 @@ def test_tables_of_predict_go_in_as_they_are(folder: Path) -> None:
 
 def test_a_split_that_is_empty_throughout_is_not_said(folder: Path) -> None:
     path = manifest(folder, HEADER + ROWS.replace("train", "").replace("test", ""))
-    assert table.audit(path).problems == []
-    assert f"{path}: split is empty throughout; every row counts as train" in table.audit(path).notes
+    assert table.audit_data(path).problems == []
+    assert f"{path}: split is empty throughout; every row counts as train" in table.audit_data(path).notes
     half = manifest(folder, HEADER + ROWS.replace("test", ""))
-    assert "line 4: split is empty" in table.audit(half).problems[0]
+    assert "line 4: split is empty" in table.audit_data(half).problems[0]
     assert len(table.read_cycles(half, needs_split=False)) == 3
 
 
@@ -290,7 +290,8 @@ def test_patients_by_names_as_in_the_database(folder: Path) -> None:
         ["b", "", "", ""],
     ]
     assert (
-        "the patient is that of a file name as in ICBHI 2017, of others every recording" in table.audit(path).notes[0]
+        "the patient is that of a file name as in ICBHI 2017, of others every recording"
+        in table.audit_data(path).notes[0]
     )
 
 
@@ -300,7 +301,7 @@ def test_two_paths_are_two_recordings(folder: Path) -> None:
         (folder / visit / "a.wav").write_bytes((folder / "a.wav").read_bytes())
     rows = "visit1/a.wav,0,0.5,normal,a,train\nvisit2/a.wav,0,0.5,crackle,a,train\n./visit2/a.wav,0.5,1,both,a,train\n"
     path = manifest(folder, HEADER + rows + ROWS.splitlines()[2] + "\n")
-    report = table.audit(path)
+    report = table.audit_data(path)
     assert (report.problems, report.notes) == ([], [])
     cycles = table.read_cycles(path)
     assert cycles[["recording", "cycle", "label"]].to_numpy().tolist() == [
@@ -346,7 +347,7 @@ def test_one_file_is_one_recording_however_it_is_written(folder: Path, other: st
     said = f"line 2: the rows of recording a, which are one file (a.wav, {path}), differ in split (test, train); make"
     with pytest.raises(ValueError, match=re.escape(said)):
         table.read_cycles(crossed, audio=audio)
-    assert said in table.audit(crossed).problems[0]
+    assert said in table.audit_data(crossed).problems[0]
     whole = table.read_cycles(manifest(folder, HEADER + rows % "train"), audio=audio)
     assert whole[["recording", "cycle"]].to_numpy().tolist() == [["a", 1], ["a", 2]]
 
@@ -356,11 +357,11 @@ def test_a_file_that_is_not_there_is_one_recording_too(folder: Path) -> None:
     path = manifest(folder, HEADER + rows)
     with pytest.raises(ValueError, match=r"one file \(gone.wav, .*gone.wav\), differ in split"):
         table.read_cycles(path, audio=False)
-    assert len(table.audit(path).problems) == 3
+    assert len(table.audit_data(path).problems) == 3
 
 
 def test_one_file_of_two_names_is_a_problem(folder: Path) -> None:
     rows = "x,a.wav,0,0.5,normal,1,train\ny,a.wav,0,0.5,wheeze,1,train\n"
-    report = table.audit(manifest(folder, "recording," + HEADER + rows))
+    report = table.audit_data(manifest(folder, "recording," + HEADER + rows))
     assert "line 2: the rows of recording x differ in recording (x, y); make them one" in report.problems[0]
     assert "the cycle 0-0.5 s stands there as normal and as wheeze" in report.problems[1]

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, confusion_matrix, recall_score, roc_auc_score
 
 from rales.evaluation.metrics import (
-    all_figures,
-    by_group,
-    confusion,
+    compute_metrics,
     constant_prediction,
     icbhi_scores,
     mean_auroc,
+    metrics_by_group,
     normal_threshold,
     scores_at_threshold,
     two_class_scores,
 )
+from rales.evaluation.metrics import confusion_matrix as confusion
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -107,7 +107,7 @@ def test_confusion_equals_scikit_learn() -> None:
 )
 def test_wrong_cycles_are_refused(true: Any, p: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        all_figures(true, p)
+        compute_metrics(true, p)
 
 
 @settings(deadline=None)
@@ -131,14 +131,14 @@ def test_order_of_cycles_does_not_matter_and_bounds_hold(
 @given(true=arrays(np.int64, 30, elements=st.integers(0, 3)).filter(lambda t: 0 < (t == 0).sum() < 30))
 def test_perfect_is_one_and_all_normal_is_a_half(true: NDArray[np.int64]) -> None:
     assert icbhi_scores(confusion(true, true)) == {"specificity": 1.0, "sensitivity": 1.0, "score": 1.0}
-    figures = all_figures(true, np.tile([0.7, 0.1, 0.1, 0.1], (30, 1)))
+    figures = compute_metrics(true, np.tile([0.7, 0.1, 0.1, 0.1], (30, 1)))
     assert {name: figures[name] for name in ("specificity", "sensitivity", "score")} == figures["majority"]
     assert figures["majority"] == {"specificity": 1.0, "sensitivity": 0.0, "score": 0.5}
 
 
 def test_all_figures_against_scikit_learn() -> None:
     true, p = cycles(2)
-    figures = all_figures(true.tolist(), p.tolist())
+    figures = compute_metrics(true.tolist(), p.tolist())
     assert figures["macro_recall"] == pytest.approx(recall_score(true, p.argmax(axis=1), average="macro"))
     assert figures["accuracy"] == pytest.approx((true == p.argmax(axis=1)).mean())
     crackle, wheeze = (true == 1) | (true == 3), (true == 2) | (true == 3)
@@ -155,7 +155,7 @@ def test_all_figures_against_scikit_learn() -> None:
 
 
 def test_figures_of_normal_cycles_only_are_nan_without_warning() -> None:
-    figures = all_figures([0, 0], [UNIFORM, [0.1, 0.7, 0.1, 0.1]])
+    figures = compute_metrics([0, 0], [UNIFORM, [0.1, 0.7, 0.1, 0.1]])
     assert (figures["specificity"], figures["macro_recall"], figures["accuracy"]) == (0.5, 0.5, 0.5)
     for value in (figures["sensitivity"], figures["score"], *figures["crackle_present"].values()):
         assert math.isnan(value)
@@ -171,7 +171,7 @@ def test_curve_and_threshold_equal_brute_force(decimals: int) -> None:
     normal = np.round(p[:, :1], decimals)
     rest = p[:, 1:] / p[:, 1:].sum(axis=1, keepdims=True)
     p = np.concatenate([normal, (1 - normal) * rest], axis=1)
-    curve = all_figures(true, p)["sp_se_curve"]
+    curve = compute_metrics(true, p)["sp_se_curve"]
     assert len(curve["threshold"]) == len(np.unique(p[:, 0])) + 1
     by_hand = [scores_at_threshold(true, p, t) for t in curve["threshold"]]
     assert curve["specificity"] == [scores["specificity"] for scores in by_hand]
@@ -184,7 +184,7 @@ def test_curve_and_threshold_equal_brute_force(decimals: int) -> None:
 
 def test_long_curve_keeps_200_points_and_both_ends() -> None:
     true, p = cycles(4, count=3000)
-    curve = all_figures(true, p)["sp_se_curve"]
+    curve = compute_metrics(true, p)["sp_se_curve"]
     assert {len(points) for points in curve.values()} == {200}
     assert (curve["specificity"][0], curve["specificity"][-1]) == (1, 0)
     assert np.all(np.diff(curve["sensitivity"]) >= 0)
@@ -193,7 +193,7 @@ def test_long_curve_keeps_200_points_and_both_ends() -> None:
 def test_groups_add_up_to_the_whole() -> None:
     true, p = cycles(5)
     devices = np.array(["Meditron", "Litt3200", "AKGC417L"])[np.arange(300) % 3]
-    groups = by_group(true, p, devices)
+    groups = metrics_by_group(true, p, devices)
     assert list(groups) == ["AKGC417L", "Litt3200", "Meditron"]
     assert sum(group["cycles"] for group in groups.values()) == 300
     for number, name in enumerate(("normal", "crackle", "wheeze", "both")):
@@ -203,7 +203,7 @@ def test_groups_add_up_to_the_whole() -> None:
     assert {name: groups["Litt3200"][name] for name in expected} == expected
     assert json.loads(json.dumps(groups)) == groups
     with pytest.raises(ValueError, match="one group name per cycle"):
-        by_group(true, p, devices[:-1])
+        metrics_by_group(true, p, devices[:-1])
 
 
 def test_counts_of_other_numbers_of_classes_and_names_in_the_sentences() -> None:
@@ -226,23 +226,23 @@ def test_counts_of_other_numbers_of_classes_and_names_in_the_sentences() -> None
 
 def test_a_class_of_one_cycle_counts_in_the_mean_of_recalls() -> None:
     p = [[0.7, 0.1, 0.1, 0.1], [0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.7, 0.1]]
-    assert all_figures([0, 1, 2], p)["macro_recall"] == pytest.approx(2 / 3)
+    assert compute_metrics([0, 1, 2], p)["macro_recall"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("row", [[0.5, 0.5, 0.5, 0.0], [1.2, -0.2, 0.0, 0.0], [0.2, 0.2, 0.2, 0.2]])
 def test_rows_that_are_no_probabilities_are_refused(row: list[float]) -> None:
     with pytest.raises(ValueError, match="sum to 1"):
-        all_figures([0], [row])
+        compute_metrics([0], [row])
 
 
 def test_whole_numbers_are_probabilities_and_one_is_a_threshold() -> None:
     certain = [[1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0]]
-    assert all_figures([0, 0, 2], certain)["score"] == 1
+    assert compute_metrics([0, 0, 2], certain)["score"] == 1
     assert normal_threshold([0, 0, 2], certain) == 1
     p = [[1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]
     above = normal_threshold([0, 1], p)  # sensitivity and specificity weigh the same, so the lowest wins
     assert above == 1
-    assert all_figures([0, 1], p)["sp_se_curve"]["threshold"] == [1.0, np.nextafter(1.0, 2.0)]
+    assert compute_metrics([0, 1], p)["sp_se_curve"]["threshold"] == [1.0, np.nextafter(1.0, 2.0)]
 
 
 def test_mean_auroc_by_hand_is_what_no_constant_wins() -> None:

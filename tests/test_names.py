@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import soundfile
 
-from rales.cli.console import say
-from rales.data import audit
-from rales.data.corpus import read_collection
-from rales.files.csv_cells import encodable, one_line, restored_table
+from rales.cli.console import print_message
+from rales.data import audit_data
+from rales.data.corpus import read_corpus
+from rales.files.csv_cells import make_encodable, one_line, restore_table
 from rales.files.json_files import to_jsonable
 from rales.inference import prediction_writers
 from rales.inference.predictor import Predictor
@@ -60,10 +60,10 @@ def safe(text: str) -> bool:
 
 def test_names_are_shown_as_they_are_unless_they_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("anna.wav", "Patient Müller (2).wav", "患者\u3000一.wav", "naïve\u0301.wav", "a\\b.wav", "👶🏽.wav"):
-        assert one_line(name) == encodable(name) == name
+        assert one_line(name) == make_encodable(name) == name
     for raw, wanted in STRANGE.items():
         assert one_line(os.fsdecode(raw)) == f"{wanted}.wav"
-    say("one\ntwo\x1b")
+    print_message("one\ntwo\x1b")
     assert capsys.readouterr().err == "one\ntwo\\x1b\n"
 
 
@@ -75,11 +75,11 @@ def test_tables(form: str, folder: Path, model: Path, tmp_path: Path, capsys: py
     readers: dict[str, Any] = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}
     table = readers[form](out)
     table = pd.DataFrame(json.loads(out.read_text())["cycles"]) if "recording" not in table else table
-    table = restored_table(table) if form == "csv" else table
-    names = {"good", *(encodable(os.fsdecode(name)).removesuffix(".wav") for name in STRANGE)}
+    table = restore_table(table) if form == "csv" else table
+    names = {"good", *(make_encodable(os.fsdecode(name)).removesuffix(".wav") for name in STRANGE)}
     assert set(table["recording"]) == names
     assert len({tuple(rows["p_normal"]) for _, rows in table.groupby("recording")}) == 1  # the others are unaffected
-    rows = restored_table(pd.read_csv(status))
+    rows = restore_table(pd.read_csv(status))
     assert sorted(rows["path"]) == sorted(f"{folder}/{name}.wav" for name in names)
     assert set(rows["status"]) == {"ok"}
     assert safe(status.read_text(encoding="utf-8"))
@@ -150,7 +150,7 @@ def test_search_finds_a_recording_by_its_path(
     code, printed, err = command(capsys, "search", query, "--in", out, "--json")
     assert code == 0, err
     document = json.loads(printed)
-    assert document["query"] == encodable(str(query))
+    assert document["query"] == make_encodable(str(query))
     assert len(document["nearest"]) == len(STRANGE)
     code, printed, err = command(capsys, "search", query, "--in", out)
     assert code == 0, err
@@ -170,7 +170,7 @@ def test_explain(raw: bytes, folder: Path, model: Path, tmp_path: Path, capsys: 
     assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")
     code, out, err = command(capsys, *words[:-2], "--json")
     assert code == 0, err
-    assert json.loads(out)["recording"] == encodable(os.fsdecode(raw).removesuffix(".wav"))
+    assert json.loads(out)["recording"] == make_encodable(os.fsdecode(raw).removesuffix(".wav"))
 
 
 def test_files_that_must_be_utf8_are_refused_in_words(
@@ -200,7 +200,7 @@ def test_check_and_training_data(tmp_path: Path, capsys: pytest.CaptureFixture[s
     good = sorted(data.glob("101_*.wav"))[0]
     for suffix in (".wav", ".txt"):
         shutil.copy(good.with_suffix(suffix), data / os.fsdecode(b"1\xeb1_1b1_Al_sc_Meditron" + suffix.encode()))
-    found = audit(data)
+    found = audit_data(data)
     assert found.damaged == ["1\\xeb1_1b1_Al_sc_Meditron"]
     assert any("is not UTF-8 or holds control characters; rename the file" in problem for problem in found.problems)
     assert found.cycles["recording"].nunique() == 8
@@ -216,7 +216,7 @@ def test_check_and_training_data(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_pretraining_leaves_out_what_it_cannot_name_and_says_so(folder: Path) -> None:
-    collection = read_collection([folder])
+    collection = read_corpus([folder])
     facts = collection.facts()
     assert (facts["recordings"], facts["left_out"]) == (len(STRANGE), 1)
     (note,) = facts["folders"][0]["notes"]

@@ -14,7 +14,7 @@ import soundfile
 
 from rales.audio.open_audio import NoRoom, temporary_sound
 from rales.data import random_crops
-from rales.data.corpus import read_collection
+from rales.data.corpus import read_corpus
 from rales.files import atomic
 from rales.inference import similarity_search
 from rales.jobs import batch_predict
@@ -74,7 +74,7 @@ def test_a_disk_that_takes_a_part_before_it_is_full_is_to_blame(tmp_path: Path) 
 def test_pre_training_does_not_pass_it_over(tmp_path: Path) -> None:
     write_m4a(tmp_path / "a.m4a")
     soundfile.write(tmp_path / "b.wav", tiny.breath(0, seed=0), tiny.RATE_HZ)
-    heard = random_crops.Crops(read_collection([tmp_path], part="all"), 800)
+    heard = random_crops.CropDataset(read_corpus([tmp_path], part="all"), 800)
     (bad,) = [n for n in range(2) if heard.collection.path(n).suffix == ".m4a"]
     with pytest.raises(NoRoom):
         heard.crop(bad, seed=0, epoch=0)
@@ -94,7 +94,7 @@ def test_a_batch_job_leaves_it_for_the_next_time(tmp_path: Path, monkeypatch: py
             except OSError as error:
                 yield task, error
 
-    monkeypatch.setattr("rales.parallel.in_processes", in_this_process)
+    monkeypatch.setattr("rales.parallel.run_in_processes", in_this_process)
     words = {"model": str(tmp_path / "model.safetensors"), "processes": 1, "quality": False}
     with monkeypatch.context() as patch:
         patch.setattr(tempfile, "TemporaryFile", lambda **_: FULL.open("r+b", buffering=0))

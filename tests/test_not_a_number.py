@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import rales
 from rales.data import read_cycles
-from rales.data.corpus import read_collection
+from rales.data.corpus import read_corpus
 from rales.errors import UsageError
 from rales.evaluation import predictions
 from rales.inference import attribution
@@ -161,7 +161,7 @@ def test_pretraining_keeps_no_weights_that_are_no_numbers(
         return clip(chosen, most)
 
     monkeypatch.setattr(pretrain, "clip_grad_norm_", spoil)
-    data = read_collection([place / "data"])
+    data = read_corpus([place / "data"])
     with pytest.raises(ValueError, match=r"a weight is nan in epoch 1, step 3; use a lower pretrain.lr.*be used again"):
         m2d_pretrain.run(tiny.pretraining(), data, tmp_path / "run")
     assert lines(tmp_path / "run") == []

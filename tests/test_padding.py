@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rales.audio.padding import duplicate, pieces, reflect
+from rales.audio.padding import pad_by_reflection, pad_by_repetition, split_long_cycle
 
 
 def ramp(samples: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
@@ -16,7 +16,7 @@ def ramp(samples: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     (8, [0], 8), (9, [0, 4], 5), (12, [0, 4, 8], 4), (13, [0, 4, 8], 5), (16, [0, 4, 8, 12], 4), (5, [0], 5),
 ])  # fmt: skip
 def test_pieces_of_eight(samples: int, starts: list[int], last: int) -> None:
-    found = pieces(ramp(samples), 8)
+    found = split_long_cycle(ramp(samples), 8)
     assert [int(piece[0]) for piece in found] == starts
     assert [piece.size for piece in found] == [8] * (len(starts) - 1) + [last]
 
@@ -24,25 +24,25 @@ def test_pieces_of_eight(samples: int, starts: list[int], last: int) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 200), st.integers(2, 50))
 def test_pieces_cover_the_cycle(samples: int, size: int) -> None:
-    found = pieces(ramp(samples), size)
+    found = split_long_cycle(ramp(samples), size)
     assert set(np.concatenate(found).tolist()) == set(range(samples))
     assert all(0 < piece.size <= size for piece in found)
 
 
 def test_filling_behind_and_in_front() -> None:
-    assert duplicate(ramp(3), 8).tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
-    assert duplicate(ramp(3), 8, "before").tolist() == [1, 2, 0, 1, 2, 0, 1, 2]
-    assert duplicate(ramp(3), 3).tolist() == [0, 1, 2]
+    assert pad_by_repetition(ramp(3), 8).tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert pad_by_repetition(ramp(3), 8, "before").tolist() == [1, 2, 0, 1, 2, 0, 1, 2]
+    assert pad_by_repetition(ramp(3), 3).tolist() == [0, 1, 2]
     whole = ramp(10)
-    assert duplicate(whole[8:], 6, filler=whole).tolist() == [8, 9, 0, 1, 2, 3]
-    assert duplicate(whole[8:], 6, "before", whole).tolist() == [6, 7, 8, 9, 8, 9]
+    assert pad_by_repetition(whole[8:], 6, filler=whole).tolist() == [8, 9, 0, 1, 2, 3]
+    assert pad_by_repetition(whole[8:], 6, "before", whole).tolist() == [6, 7, 8, 9, 8, 9]
     with pytest.raises(ValueError, match="a wave of 9 samples was given, expected 1 to 8"):
-        duplicate(ramp(9), 8)
+        pad_by_repetition(ramp(9), 8)
 
 
 def test_reflection() -> None:
-    assert reflect(ramp(3), 8).tolist() == [0, 1, 2, 1, 0, 1, 2, 1]
-    assert reflect(ramp(5), 3).tolist() == [0, 1, 2]
-    assert reflect(ramp(1) + 7, 3).tolist() == [7, 7, 7]
+    assert pad_by_reflection(ramp(3), 8).tolist() == [0, 1, 2, 1, 0, 1, 2, 1]
+    assert pad_by_reflection(ramp(5), 3).tolist() == [0, 1, 2]
+    assert pad_by_reflection(ramp(1) + 7, 3).tolist() == [7, 7, 7]
     with pytest.raises(ValueError, match="empty wave"):
-        reflect(ramp(0), 3)
+        pad_by_reflection(ramp(0), 3)

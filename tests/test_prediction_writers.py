@@ -73,7 +73,7 @@ def test_the_notice_stands_once_or_not_at_all(data: Path, model: Predictor, tmp_
     else:
         assert texts == [1] if form == "json" else not any(texts)
     assert model.predict(data).attrs["notice"] == NOTICE
-    assert predictions.per_recording(model.predict(data)).attrs["notice"] == NOTICE
+    assert predictions.summarise_recordings(model.predict(data)).attrs["notice"] == NOTICE
 
 
 def test_audacity_labels(data: Path, model: Predictor, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_the_majority_of_the_pieces_decides_and_only_its_voters_give_the_probabi
     rows = pd.DataFrame({"recording": ["a"] * 4, "cycle": [1, 1, 1, 2]})
     p = answers([[0.6, 0.2, 0.1, 0.1], [0.5, 0.3, 0.1, 0.1], [0.0, 1.0, 0.0, 0.0], [0.1, 0.1, 0.7, 0.1]])
     with np.errstate(divide="ignore"):
-        cycles, logits = predictions.pooled(rows, np.log(p).astype(np.float32))
+        cycles, logits = predictions.pool_cycle_logits(rows, np.log(p).astype(np.float32))
     assert cycles.index.tolist() == [0, 3]
     assert np.exp(logits) == pytest.approx(answers([[0.55, 0.25, 0.1, 0.1], [0.1, 0.1, 0.7, 0.1]]), abs=1e-6)
 
@@ -67,7 +67,7 @@ def test_the_majority_of_the_pieces_decides_and_only_its_voters_give_the_probabi
 def test_of_equally_many_votes_the_lowest_class_wins() -> None:
     rows = pd.DataFrame({"recording": ["a", "a"], "cycle": [4, 4]})
     p = answers([[0.1, 0.1, 0.1, 0.7], [0.2, 0.6, 0.1, 0.1]])
-    cycles, probabilities = predictions.per_cycle(rows, p)
+    cycles, probabilities = predictions.pool_cycle_probabilities(rows, p)
     assert len(cycles) == 1
     assert probabilities == pytest.approx(p[1:], abs=1e-6)
 
@@ -77,7 +77,7 @@ def test_logits_of_pieces_need_not_be_normalised() -> None:
     rows = pd.DataFrame({"recording": ["a", "a"], "cycle": [1, 1]})
     p = answers([[0.6, 0.2, 0.1, 0.1], [0.5, 0.3, 0.1, 0.1]])
     shifted = (np.log(p) + np.array([[5.0], [-3.0]])).astype(np.float32)
-    _, logits = predictions.pooled(rows, shifted)
+    _, logits = predictions.pool_cycle_logits(rows, shifted)
     assert logits.dtype == np.float32
     assert np.exp(logits) == pytest.approx(answers([[0.55, 0.25, 0.1, 0.1]]), abs=1e-6)
 
@@ -85,7 +85,7 @@ def test_logits_of_pieces_need_not_be_normalised() -> None:
 def test_cycles_of_one_piece_are_left_alone_to_the_bit() -> None:
     rows = cycles_of(["normal", "crackle"])
     p = answers([[0.3, 0.3, 0.2, 0.2], [0.0, 0.0, 0.0, 1.0]])
-    cycles, probabilities = predictions.per_cycle(rows, p)
+    cycles, probabilities = predictions.pool_cycle_probabilities(rows, p)
     assert cycles is rows
     assert probabilities is p
 
@@ -96,21 +96,21 @@ def test_cycles_of_one_piece_are_left_alone_to_the_bit() -> None:
 def test_a_threshold_and_a_confidence_decide_and_a_temperature_comes_first() -> None:
     rows = cycles_of(["normal", "wheeze", "both"])
     p = answers([[0.45, 0.4, 0.1, 0.05], [0.35, 0.15, 0.3, 0.2], [0.2, 0.2, 0.2, 0.4]])
-    plain = predictions.predictions(rows, p)
+    plain = predictions.predictions_table(rows, p)
     assert plain["label"].tolist() == ["normal", "normal", "both"]
     assert plain[[f"p_{name}" for name in CLASSES]].to_numpy().tolist() == p.tolist()
     assert plain["true_label"].tolist() == ["normal", "wheeze", "both"]
     assert "uncertain" not in plain
 
-    strict = predictions.predictions(rows, p, Decision(threshold=0.4, min_confidence=0.35))
+    strict = predictions.predictions_table(rows, p, Decision(threshold=0.4, min_confidence=0.35))
     assert strict["label"].tolist() == ["normal", "wheeze", "both"]
     assert strict["uncertain"].tolist() == [False, True, False]
 
-    warm = predictions.predictions(rows, p, Decision(temperature=2.0))
+    warm = predictions.predictions_table(rows, p, Decision(temperature=2.0))
     expected = np.sqrt(p) / np.sqrt(p).sum(axis=1, keepdims=True)  # softmax(log p / 2)
     assert warm[[f"p_{name}" for name in CLASSES]].to_numpy() == pytest.approx(expected)
     # a threshold speaks of the probabilities that are shown
-    assert predictions.predictions(rows, p, Decision(2.0, threshold=0.44))["label"].tolist()[0] == "crackle"
+    assert predictions.predictions_table(rows, p, Decision(2.0, threshold=0.44))["label"].tolist()[0] == "crackle"
 
 
 @pytest.mark.parametrize(("name", "value"), [("threshold", 1.5), ("min_confidence", -0.1), ("threshold", float("nan"))])
@@ -129,12 +129,12 @@ def test_a_recording_is_counted_without_what_is_uncertain() -> None:
             "notice": [predictions.NOTICE] * 5,
         }
     )
-    first, second = predictions.per_recording(table).to_dict("records")
+    first, second = predictions.summarise_recordings(table).to_dict("records")
     assert (first["recording"], second["recording"]) == ("b", "a")  # as they came
     names = ["cycles", "uncertain", "normal", "crackle", "wheeze", "both", "abnormal"]
     assert [first[name] for name in names] == [4, 1, 1, 1, 0, 1, 2]
     assert first["abnormal_share"] == pytest.approx(2 / 3)
-    assert (first["low"], first["high"]) == pytest.approx(bootstrap.wilson(2, 3))
+    assert (first["low"], first["high"]) == pytest.approx(bootstrap.wilson_interval(2, 3))
     assert np.isnan(second["abnormal_share"])
     assert (second["low"], second["high"]) == (0.0, 1.0)
 
@@ -143,7 +143,7 @@ def test_what_cannot_be_judged_has_no_label_and_is_not_counted() -> None:
     rows = cycles_of(["normal", "wheeze", "both"]).assign(device="Meditron", location="Al", source="annotation")
     p = answers([[0.4, 0.3, 0.2, 0.1], [np.nan] * 4, [0.1, 0.1, 0.2, 0.6]])
     decision = Decision(temperature=1.0, min_confidence=0.6)
-    table = predictions.predictions(rows.set_index(pd.Index([7, 8, 9])), p, decision)
+    table = predictions.predictions_table(rows.set_index(pd.Index([7, 8, 9])), p, decision)
     assert list(table.columns) == [
         *("recording", "cycle", "start_s", "end_s", "label", *(f"p_{name}" for name in CLASSES)),
         *("true_label", "patient", "device", "location", "uncertain"),
@@ -154,7 +154,7 @@ def test_what_cannot_be_judged_has_no_label_and_is_not_counted() -> None:
     assert table.loc[1, ["p_normal", "p_both"]].isna().all()
     assert table["uncertain"].tolist() == [True, False, False]  # 0.6 is enough
 
-    counts = predictions.per_recording(table.assign(path="a.wav"))
+    counts = predictions.summarise_recordings(table.assign(path="a.wav"))
     assert list(counts.columns) == [
         *("recording", "path", "cycles", "not_judged", "uncertain", *CLASSES, "abnormal", "abnormal_share", "low"),
         "high",
@@ -162,14 +162,14 @@ def test_what_cannot_be_judged_has_no_label_and_is_not_counted() -> None:
     numbers = counts.drop(columns=["recording", "path", "low", "high"]).iloc[0].tolist()
     assert numbers == [3, 1, 1, 0, 0, 0, 1, 1, 1.0]
     assert counts["cycles"].dtype == np.int64
-    plain = predictions.per_recording(table.drop(columns="uncertain").assign(path="a.wav"))
+    plain = predictions.summarise_recordings(table.drop(columns="uncertain").assign(path="a.wav"))
     assert plain[["not_judged", "uncertain", "normal", "both", "abnormal_share"]].iloc[0].tolist() == [1, 0, 1, 1, 0.5]
 
 
 def test_a_sentence_for_each_recording_with_cycles_that_are_not_judged() -> None:
     columns = ["path", "cycles", "not_judged", "quality_reason"]
     rows = [("a.wav", 3, 0, ""), ("b.wav", 3, 1, "mains hum"), ("c.wav", 2, 2, "digital silence")]
-    assert predictions.not_judged(pd.DataFrame(rows, columns=columns)) == [
+    assert predictions.unjudged_sentences(pd.DataFrame(rows, columns=columns)) == [
         "b.wav: 1 of 3 cycles not judged: mains hum",
         "c.wav: not judged: digital silence",
     ]
@@ -181,10 +181,10 @@ def test_a_sentence_for_each_recording_with_cycles_that_are_not_judged() -> None
 def test_figures_by_hand_with_the_protocol_they_were_made_under() -> None:
     rows = cycles_of(["normal", "normal", "crackle", "wheeze"], ["101", "102", "101", "102"])
     p = answers([[0.7, 0.1, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1]])
-    found = predictions.figures_of(rows, p, selected_epoch=5, record=RECORD, whole_database=False)
+    found = predictions.evaluation_metrics(rows, p, selected_epoch=5, record=RECORD, whole_database=False)
     assert (found["specificity"], found["sensitivity"], found["score"]) == (0.5, 0.5, 0.5)
     assert found["confusion"] == [[1, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
-    interval = bootstrap.bootstrap([0, 0, 1, 2], [0, 1, 1, 1], rows["patient"].to_numpy())
+    interval = bootstrap.bootstrap_intervals([0, 0, 1, 2], [0, 1, 1, 1], rows["patient"].to_numpy())
     assert found["ci95"] == {name: list(interval[name]) for name in predictions.FIGURES}
     assert interval["score"][0] < interval["score"][1]  # two patients that differ
     assert found["warnings"] == []
@@ -217,9 +217,9 @@ def test_figures_by_hand_with_the_protocol_they_were_made_under() -> None:
 def test_the_protocol_says_what_chose_the_epoch(train: dict[str, str], by: str | None) -> None:
     config: Any = {"split": {"name": "folds"}, "train": {"epochs": 1, **train}, "seed": 0}
     rows, p = cycles_of(["normal", "crackle"]), np.full((2, 4), 0.25)
-    protocol = predictions.figures_of(rows, p, selected_epoch=1, record={"config": config}, whole_database=True)[
-        "protocol"
-    ]
+    protocol = predictions.evaluation_metrics(
+        rows, p, selected_epoch=1, record={"config": config}, whole_database=True
+    )["protocol"]
     assert (protocol["split"], protocol["select"], protocol["select_by"]) == ("folds", train["select"], by)
     assert (protocol["recipe"], protocol["provenance"], protocol["whole_database"]) == ("", "ours", True)
 
@@ -228,7 +228,9 @@ def test_a_constant_answer_is_warned_of_unless_all_cycles_are_alike() -> None:
     p = np.tile([0.1, 0.1, 0.7, 0.1], (3, 1))
 
     def warnings(labels: list[str]) -> list[str]:
-        found = predictions.figures_of(cycles_of(labels), p, selected_epoch=4, record=RECORD, whole_database=False)
+        found = predictions.evaluation_metrics(
+            cycles_of(labels), p, selected_epoch=4, record=RECORD, whole_database=False
+        )
         assert found["constant_prediction"] == "wheeze"
         return list(found["warnings"])
 
@@ -262,7 +264,7 @@ def test_the_threshold_comes_from_validation_and_its_figures_from_test() -> None
     true, p = ({side: pair[i] for side, pair in sides.items()} for i in range(2))
     best = {side: normal_threshold(true[side], p[side]) for side in sides}
     assert best["test"] - best["validation"] > 0.2
-    found = predictions.from_validation(true, p)["validation_threshold"]  # type: ignore[arg-type]
+    found = predictions.metrics_from_validation(true, p)["validation_threshold"]  # type: ignore[arg-type]
     assert found.pop("threshold") == best["validation"]
     assert found == scores_at_threshold(true["test"], p["test"], best["validation"])
     assert found["score"] < scores_at_threshold(true["test"], p["test"], best["test"])["score"] - 0.02
@@ -272,8 +274,8 @@ def test_the_temperature_comes_from_validation_and_its_figures_from_test() -> No
     """Validation answers are far too sure, test answers are right as they are."""
     true, p = drawn(0, 400, normal_from=0.5)
     sharp = bootstrap.apply_temperature(p, 1 / 4)
-    found = predictions.at_validation_temperature({"validation": true, "test": true}, {"validation": sharp, "test": p})
-    of_test = predictions.fitted_temperature(true, p)
+    found = predictions.calibrated_metrics({"validation": true, "test": true}, {"validation": sharp, "test": p})
+    of_test = predictions.fit_probability_temperature(true, p)
     assert found["temperature"] == pytest.approx(4 * of_test, rel=1e-3)
     assert found["log_loss"] == pytest.approx(-np.log(p[np.arange(len(true)), true]).mean())
     cooled = bootstrap.apply_temperature(p, found["temperature"])
@@ -286,17 +288,17 @@ def test_the_temperature_comes_from_validation_and_its_figures_from_test() -> No
 def test_validation_patients_of_one_kind_give_no_threshold_and_say_why() -> None:
     _, p = drawn(0, 20, normal_from=0.5)
     normal = np.zeros(20, np.int64)
-    found = predictions.at_validation_threshold({"validation": normal, "test": normal}, {"validation": p, "test": p})
+    found = predictions.thresholded_metrics({"validation": normal, "test": normal}, {"validation": p, "test": p})
     assert found == {
         "threshold": None,
         "reason": "all 20 cycles are normal; choosing a threshold needs normal and abnormal cycles",
     }
-    assert predictions.calibration(normal, p, 2)["threshold"] is None
+    assert predictions.fit_calibration(normal, p, 2)["threshold"] is None
 
 
 def test_what_a_checkpoint_keeps_is_the_threshold_of_the_calibrated_probabilities() -> None:
     true, p = drawn(0, 300, normal_from=0.4)
-    kept = predictions.calibration(true, p, patients=9)
+    kept = predictions.fit_calibration(true, p, patients=9)
     cooled = bootstrap.apply_temperature(p, kept["temperature"])
     assert kept["temperature"] == pytest.approx(bootstrap.fit_temperature(np.log(p), true))
     assert kept["threshold"] == normal_threshold(true, cooled) != normal_threshold(true, p)
@@ -321,7 +323,7 @@ def test_a_run_and_its_evaluation_tune_on_the_validation_patients(tmp_path: Path
     recipe.run(recipe, cycles, tmp_path / "run", cache_folder=tmp_path / "cache")
 
     model = load_model(tmp_path / "run")
-    table = splits.divide(cycles, recipe.settings)
+    table = splits.divide_cycles(cycles, recipe.settings)
     scored = model.probabilities(load_dataset(table, recipe, folder=tmp_path / "cache").inputs)
     rows = {side: (table["split"] == side).to_numpy() for side in ("validation", "test")}
     true = class_numbers(table)
@@ -329,7 +331,7 @@ def test_a_run_and_its_evaluation_tune_on_the_validation_patients(tmp_path: Path
     assert threshold != pytest.approx(normal_threshold(true[rows["test"]], scored[rows["test"]]), abs=1e-4)
 
     expected = scores_at_threshold(true[rows["test"]], scored[rows["test"]], threshold)
-    temperature = predictions.fitted_temperature(true[rows["validation"]], scored[rows["validation"]])
+    temperature = predictions.fit_probability_temperature(true[rows["validation"]], scored[rows["validation"]])
     for figures in (
         run_folder.read_json(tmp_path / "run" / "evaluation.json"),
         evaluate_run(tmp_path / "run", cycles, cache_folder=tmp_path / "cache"),

@@ -14,7 +14,7 @@ import torch
 
 import rales
 from rales.data import read_cycles
-from rales.data.waveform_cache import waveform
+from rales.data.waveform_cache import read_cycle_waveform
 from rales.errors import UsageError
 from rales.evaluation import bootstrap, predictions
 from rales.files.json_files import to_jsonable
@@ -26,6 +26,7 @@ from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
 from rales.recipes.registry import make_recipe
 from rales.training import finetune, run_folder
+from rales.typing import Probabilities
 from tests import tiny
 
 COLUMNS = ["recording", "cycle", "start_s", "end_s", "label", "p_normal", "p_crackle", "p_wheeze", "p_both"]
@@ -119,7 +120,9 @@ def test_a_cycle_alone_and_among_others(place: Path, model: Predictor) -> None:
 
     row = rows.iloc[2]
     settings = model.recipe.settings.audio
-    alone = waveform(path, row["start_s"], row["end_s"], samples=round(settings.duration_s * settings.rate_hz))
+    alone = read_cycle_waveform(
+        path, row["start_s"], row["end_s"], samples=round(settings.duration_s * settings.rate_hz)
+    )
     assert np.abs(model.probabilities(alone[None])[0] - row[P].to_numpy(dtype=float)).max() < 1e-6
     forty = np.stack([alone, *np.random.default_rng(0).normal(0, 0.1, (40, alone.size)).astype(np.float32)])
     assert np.abs(model.probabilities(forty[::-1].copy())[-1] - row[P].to_numpy(dtype=float)).max() < 1e-6
@@ -206,7 +209,7 @@ def test_samples_without_a_rate_and_files_with_one_are_refused(place: Path, mode
 def test_every_probability_comes_from_the_engine(place: Path, model: Predictor) -> None:
     asked = []
 
-    def engine(waves: Waveforms) -> predictions.Probabilities:
+    def engine(waves: Waveforms) -> Probabilities:
         asked.append(waves.shape)
         return np.tile([0.1, 0.2, 0.3, 0.4], (len(waves), 1))
 
@@ -306,7 +309,7 @@ def test_shares_of_abnormal_cycles() -> None:
             "uncertain": [False, False, False, False, True, True],
         }
     )
-    a, b = predictions.per_recording(rows).to_dict("records")
+    a, b = predictions.summarise_recordings(rows).to_dict("records")
     assert [a[name] for name in ("cycles", "uncertain", *CLASSES, "abnormal")] == [5, 1, 1, 1, 1, 1, 3]
     assert a["abnormal_share"] == 0.75
     assert (a["low"], a["high"]) == pytest.approx((0.3006, 0.9544), abs=1e-4)  # Wilson, 3 of 4

@@ -18,12 +18,12 @@ import torch
 
 from rales.audio import io
 from rales.data import read_cycles
-from rales.data.corpus import read_collection
+from rales.data.corpus import read_corpus
 from rales.errors import UsageError
 from rales.inference.load_model import load_model
 from rales.jobs.layer_search import quick_probe
 from rales.models import M2D, load_m2d
-from rales.models.hub import find
+from rales.models.hub import find_checkpoint
 from rales.recipes import m2d_pretrain
 from rales.recipes.registry import make_recipe
 from rales.report.load_runs import read_runs
@@ -45,7 +45,7 @@ def job(data: Path) -> Run:
     """(run folder, words, options) -> what came of it."""
 
     def job(out: Path, *words: str, folder: Path = data, **options: Any) -> dict[str, Any]:
-        return m2d_pretrain.run(tiny.pretraining(*words), read_collection([folder]), out, **options)
+        return m2d_pretrain.run(tiny.pretraining(*words), read_corpus([folder]), out, **options)
 
     return job
 
@@ -153,16 +153,16 @@ def test_recordings_may_move_but_not_change(tmp_path: Path, job: Run, undisturbe
 def test_only_train_recordings_are_opened(
     tmp_path: Path, job: Run, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened, read = set[str](), io.read
+    opened, read = set[str](), io.read_waveform
 
     def watched(path: Any, *span: float) -> Any:
         opened.add(Path(path).name)
         return read(path, *span)
 
-    monkeypatch.setattr(io, "read", watched)
+    monkeypatch.setattr(io, "read_waveform", watched)
     job(tmp_path / "run")
     assert {int(name[:3]) for name in opened} == set(tiny.TRAIN)
-    config, everything = tiny.pretraining("crops.min_items=0"), read_collection([data], part="all")
+    config, everything = tiny.pretraining("crops.min_items=0"), read_corpus([data], part="all")
     m2d_pretrain.run(config, everything, tmp_path / "all")
     assert {int(name[:3]) for name in opened} == {*tiny.TRAIN, *tiny.TEST}
     assert run_folder.read_json(tmp_path / "all/config.json")["data"]["part"] == "all"
@@ -175,7 +175,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from rales.training import pretrain
-from rales.data.corpus import read_collection
+from rales.data.corpus import read_corpus
 from rales.recipes import m2d_pretrain
 from rales.report.load_runs import read_runs
 from tests import tiny
@@ -192,7 +192,7 @@ def clip_grad_norm_(*arguments):
     return clip(*arguments)
 
 pretrain.clip_grad_norm_ = clip_grad_norm_
-m2d_pretrain.run(tiny.pretraining(*sys.argv[4:]), read_collection([data]), out)
+m2d_pretrain.run(tiny.pretraining(*sys.argv[4:]), read_corpus([data]), out)
 """
 
 
@@ -214,7 +214,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     state = run_folder.read_checkpoint(out / "resume.safetensors")[1]["state"]
     assert (state["epoch"], state["step"]) == point
     with pytest.raises(ValueError, match="the run is not finished; the same command goes on with it"):
-        find(out)
+        find_checkpoint(out)
     job(out, *words)
     same_run(out, undisturbed)
 
@@ -315,14 +315,14 @@ TOGETHER = """
 import sys
 from pathlib import Path
 import torch
-from rales.data.corpus import read_collection
+from rales.data.corpus import read_corpus
 from rales.recipes import m2d_pretrain
 from rales.report.load_runs import read_runs
 from tests import tiny
 
 torch.set_num_threads(1)
 for _ in range(2):  # the second time the run is finished and only returned
-    m2d_pretrain.run(tiny.pretraining(*sys.argv[3:]), read_collection([sys.argv[1]]), Path(sys.argv[2]))
+    m2d_pretrain.run(tiny.pretraining(*sys.argv[3:]), read_corpus([sys.argv[1]]), Path(sys.argv[2]))
 """
 
 
@@ -425,7 +425,7 @@ def test_noise_is_mixed_in(tmp_path: Path, job: Run, undisturbed: Path) -> None:
     (tmp_path / "noise").mkdir()
     for i in range(3):
         soundfile.write(tmp_path / f"noise/{i}.wav", 0.2 * random.uniform(-1, 1, 3000), 8000)
-    noise = read_collection([tmp_path / "noise"])
+    noise = read_corpus([tmp_path / "noise"])
     job(tmp_path / "run", "crops.noise_ratio=0.3", noise=noise)
     config, stats = (run_folder.read_json(tmp_path / "run" / name) for name in ("config.json", "statistics.json"))
     assert config["noise"]["recordings"] == 3
@@ -450,7 +450,7 @@ def test_the_model_hears_the_noise_or_the_teacher_does(tmp_path: Path, job: Run,
     (tmp_path / "noise").mkdir()
     for i in range(3):
         soundfile.write(tmp_path / f"noise/{i}.wav", 0.2 * random.uniform(-1, 1, 3000), 8000)
-    noise = read_collection([tmp_path / "noise"])
+    noise = read_corpus([tmp_path / "noise"])
     still = (f"encoder.teacher={undisturbed}", "pretrain.epochs=1", "pretrain.lr=1e-12")  # losses of the start
     job(tmp_path / "quiet", *still)
     for who in ("model", "teacher"):
@@ -480,11 +480,11 @@ def test_training_goes_on_from_a_run_folder(tmp_path: Path, undisturbed: Path, d
     content = (undisturbed / "last.safetensors").read_bytes()
     assert config.encoder.weights_digest == hashlib.sha256(content).hexdigest()
     assert config.encoder.teacher_digest == ""
-    m2d_pretrain.run(config, read_collection([data]), tmp_path / "on")
+    m2d_pretrain.run(config, read_corpus([data]), tmp_path / "on")
     assert furthest(tmp_path / "on", undisturbed) < 1e-6
     other = m2d_pretrain.settings(weights=str(undisturbed), words=[*words, "encoder.dim=48"])
     with pytest.raises(UsageError, match="--set cannot change them"):
-        m2d_pretrain.run(other, read_collection([data]), tmp_path / "other")
+        m2d_pretrain.run(other, read_corpus([data]), tmp_path / "other")
 
 
 def test_every_public_form_can_be_gone_on_with(golden: Path) -> None:
@@ -526,7 +526,7 @@ def test_files_in_the_layout_of_the_reference(tmp_path: Path, job: Run) -> None:
     assert encoder.unit_frames == 96
     _, record = run_folder.read_checkpoint(tmp_path / "run/checkpoint-2.safetensors")
     assert record["epoch"] == 2
-    assert find(tmp_path / "run").name == "last.safetensors"
+    assert find_checkpoint(tmp_path / "run").name == "last.safetensors"
 
 
 # Linear probe

@@ -9,7 +9,7 @@ import pytest
 
 from rales import cli, progress
 from rales.data import read_cycles
-from rales.data.corpus import read_collection
+from rales.data.corpus import read_corpus
 from rales.recipes import m2d_pretrain
 from tests import tiny
 
@@ -49,7 +49,7 @@ def test_training_says_a_line_an_epoch_in_a_log(data: Path, tmp_path: Path, caps
 def test_pretraining_says_a_line_an_epoch_in_a_log(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    m2d_pretrain.run(tiny.pretraining(), read_collection([data]), tmp_path / "run", progress=True)
+    m2d_pretrain.run(tiny.pretraining(), read_corpus([data]), tmp_path / "run", progress=True)
     err = capsys.readouterr().err
     assert "\r" not in err
     assert re.findall(r"^pretrain: (\d+)/9 step \[.*epoch=(\d), loss=\d", err, re.M) == [
@@ -76,7 +76,7 @@ def test_an_error_begins_a_line_of_its_own_after_a_bar(monkeypatch: pytest.Monke
     next(begun)
     assert "\r" in screen.getvalue(), "a bar"
     with pytest.raises(SystemExit):
-        cli.fail("interrupted", 130)
+        cli.exit_with_sentence("interrupted", 130)
     assert screen.getvalue().endswith("\nrales: interrupted\n")
 
 

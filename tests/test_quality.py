@@ -87,7 +87,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_judged_is_named(name: str) -> None:
     sound, expected = REFUSED[name]
-    found = quality.judge(sound, 8000)
+    found = quality.judge_quality(sound, 8000)
     assert (found.quality, found.judged) == (expected, False)
     assert found.reason
 
@@ -105,7 +105,7 @@ REMARKED = {
 @pytest.mark.parametrize("name", REMARKED)
 def test_what_is_poor_is_said_and_judged(name: str) -> None:
     sound, expected = REMARKED[name]
-    found = quality.judge(sound, 8000)
+    found = quality.judge_quality(sound, 8000)
     assert (found.quality, found.judged) == (expected, True)
     assert found.reason
 
@@ -114,10 +114,10 @@ def test_what_is_poor_is_said_and_judged(name: str) -> None:
 @pytest.mark.parametrize("gain", [1.0, 0.5, 0.1])
 def test_breathing_passes_at_every_rate_and_level(rate_hz: int, gain: float) -> None:
     for seed in range(3):
-        assert quality.judge(gain * breathing(rate_hz=rate_hz, seed=seed), rate_hz) == quality.OK
+        assert quality.judge_quality(gain * breathing(rate_hz=rate_hz, seed=seed), rate_hz) == quality.OK
     both = breathing(rate_hz=rate_hz)
-    assert quality.judge(np.stack([both, both], axis=1), rate_hz) == quality.OK
-    assert quality.judge(both[: round(1.2 * rate_hz)], rate_hz).judged  # one breath alone has no rhythm to miss
+    assert quality.judge_quality(np.stack([both, both], axis=1), rate_hz) == quality.OK
+    assert quality.judge_quality(both[: round(1.2 * rate_hz)], rate_hz).judged  # one breath alone has no rhythm to miss
 
 
 def test_a_channel_that_is_mixed_is_not_called_dead(tmp_path: Path) -> None:
@@ -127,42 +127,42 @@ def test_a_channel_that_is_mixed_is_not_called_dead(tmp_path: Path) -> None:
     for second, live in ((10 ** (-45 / 20) * other, None), (pausing, None), (10 ** (-55 / 20) * other, (0,))):
         path = tmp_path / "a.flac"
         soundfile.write(path, np.stack([one, second], axis=1), 8000, subtype="PCM_24")
-        about = io.info(path)
+        about = io.read_audio_info(path)
         assert about.live == live
-        parts = list(quality.stretches(io.blocks(path, 30), about.live))
+        parts = list(quality.judge_segments(io.read_blocks(path, 30), about.live))
         assert {part.verdict.quality for part in parts} == {"ok" if live is None else "dead_channel"}
         assert {part.verdict.reason for part in parts} == {"" if live is None else "no sound in channel 2"}
 
 
 def test_two_unlike_channels_are_no_antiphase() -> None:
     unlike = np.stack([breathing(seed=seed) for seed in range(4)], axis=1)
-    assert quality.measure(unlike, 8000).cancelled == pytest.approx(0.25, abs=0.1)
-    assert quality.judge(unlike, 8000).judged
+    assert quality.measure_quality(unlike, 8000).cancelled == pytest.approx(0.25, abs=0.1)
+    assert quality.judge_quality(unlike, 8000).judged
 
 
 def test_measures_by_hand() -> None:
     tone = single(0.5 * np.sin(2 * np.pi * 200 * np.arange(32_000) / 8000))
-    found = quality.measure(tone, 8000)
+    found = quality.measure_quality(tone, 8000)
     assert found.level_db == pytest.approx(10 * np.log10(0.125), abs=0.1)
     assert found.high < 1e-6
     assert found.fall_db > 60
     assert found.steady_db < 0.01
-    assert quality.measure(np.sign(tone), 8000).clipped > 0.9 > 0.1 > found.clipped
-    assert quality.measure(tone + 1, 8000).offset == pytest.approx(1 / 0.125**0.5, rel=1e-3)
+    assert quality.measure_quality(np.sign(tone), 8000).clipped > 0.9 > 0.1 > found.clipped
+    assert quality.measure_quality(tone + 1, 8000).offset == pytest.approx(1 / 0.125**0.5, rel=1e-3)
     assert found.hum == pytest.approx(1, abs=1e-3)  # 200 Hz is a multiple of 50, and of 60 it is not
-    assert quality.measure(single(0.5 * np.sin(2 * np.pi * 217 * np.arange(32_000) / 8000)), 8000).hum < 0.01
+    assert quality.measure_quality(single(0.5 * np.sin(2 * np.pi * 217 * np.arange(32_000) / 8000)), 8000).hum < 0.01
 
 
 def test_silence_is_found_where_it_is() -> None:
     """20 s of silence before 40 s of breathing, as recordings put together from clips have."""
     sound = np.concatenate([np.zeros(160_000, np.float32), breathing(40)])[:, None]
-    parts = list(quality.stretches([(sound[:240_000], 8000), (sound[240_000:], 8000)]))
+    parts = list(quality.judge_segments([(sound[:240_000], 8000), (sound[240_000:], 8000)]))
     assert [(part.start_s, part.end_s) for part in parts] == [(0, 30), (30, 60)]
-    assert quality.of_span(parts, 2, 6).quality == "no_signal"
-    assert quality.of_span(parts, 14, 20).quality == "no_signal"
-    assert quality.of_span(parts, 21, 25) == quality.OK
-    assert quality.of_span(parts, 28, 32) == quality.OK
-    assert quality.of_span(parts, 18, 22) == quality.OK  # half of it sounds
+    assert quality.verdict_of_span(parts, 2, 6).quality == "no_signal"
+    assert quality.verdict_of_span(parts, 14, 20).quality == "no_signal"
+    assert quality.verdict_of_span(parts, 21, 25) == quality.OK
+    assert quality.verdict_of_span(parts, 28, 32) == quality.OK
+    assert quality.verdict_of_span(parts, 18, 22) == quality.OK  # half of it sounds
 
 
 # In front of the model
@@ -304,7 +304,7 @@ def test_databases_are_scored_as_before(tmp_path: Path, model: Predictor) -> Non
 
 def test_counts_leave_out_what_is_not_judged(folder: Path, model: Predictor) -> None:
     ((table, status),) = model.tables(audio_reader.find_recordings(folder), [])
-    summary = predictions.per_recording(table).set_index("recording")
+    summary = predictions.summarise_recordings(table).set_index("recording")
     for name in NOT_JUDGED:
         row = summary.loc[name]
         assert row["not_judged"] == row["cycles"] > 0
@@ -318,7 +318,7 @@ def test_counts_leave_out_what_is_not_judged(folder: Path, model: Predictor) -> 
     assert told.loc[list(NOT_JUDGED), "quality"].to_dict() == NOT_JUDGED
     assert (told["status"] == "ok").all()
     assert told.loc[list(NOT_JUDGED), "not_judged"].equals(told.loc[list(NOT_JUDGED), "cycles"].rename("not_judged"))
-    sentences = predictions.not_judged(status)
+    sentences = predictions.unjudged_sentences(status)
     assert len(sentences) == len(NOT_JUDGED)
     assert all(": not judged: " in sentence for sentence in sentences)
 
@@ -329,7 +329,7 @@ def test_a_row_without_an_answer_has_no_label(temperature: float | None, thresho
     rows = pd.DataFrame({"recording": "x", "cycle": [1, 2], "start_s": [0.0, 1.0], "end_s": [1.0, 2.0]})
     probabilities = np.array([[np.nan] * 4, [0.1, 0.2, 0.3, 0.4]])
     decision = predictions.Decision(temperature, threshold, min_confidence=0.9)
-    table = predictions.predictions(rows, probabilities, decision)
+    table = predictions.predictions_table(rows, probabilities, decision)
     assert table["label"].isna().tolist() == [True, False]
     assert table["label"][1] == "both"
     assert table["uncertain"].tolist() == [False, True]
@@ -454,7 +454,7 @@ def real(folder: Path, pattern: str, count: int) -> list[Path]:
 
 def verdict_of(path: Path) -> quality.Verdict:
     sound, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    return quality.judge(sound, rate_hz)
+    return quality.judge_quality(sound, rate_hz)
 
 
 @pytest.mark.parametrize("pattern", ["icbhi/*.wav", "icbhi_rebuilt/*.flac", "icbhi_16k/*.flac", "kauh/*.flac"])

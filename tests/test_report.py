@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from rales.cli import result_lines
 from rales.errors import UsageError
 from rales.files.atomic import lock_folder
-from rales.report import literature, load_runs, paper_text, plots, ranking, report, scores_table
+from rales.report import literature, load_runs, paper_text, plots, rank_systems, scores_table, write_report
 from rales.report.load_runs import Run
 from rales.report.systems import plain_name
 from rales.training import epoch_logits
@@ -194,7 +194,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_run(root / "runs" / "vanilla", SEED1, variant="vanilla", select="test_best", device=["A"] * 6 + ["B"] * 4)
     (write_run(root / "runs" / "killed", variant="all_fixed") / "done").unlink()
     (write_run(root / "runs" / "bad", variant="all_fixed") / "config.json").write_text("{")
-    assert report([root / "runs"], root / "out") == root / "out" / "report.html"
+    assert write_report([root / "runs"], root / "out") == root / "out" / "report.html"
     return root / "out"
 
 
@@ -241,7 +241,7 @@ def test_runs_that_held_patients_out_give_the_validation_column_only(tmp_path: P
         write_run(
             held_out, seed=seed, select="validation", test_scores=(0.3, 0.2, 0.1), validation_scores=(0.6, 0.5, 0.4)
         )
-    report([tmp_path], tmp_path / "out")
+    write_report([tmp_path], tmp_path / "out")
     rows = [row for row in Page((tmp_path / "out" / "report.html").read_text()).rows if len(row) == 7]
     [row] = [row for row in rows if row[2:5] == ["55.00 ± 0.00", "30.00 ± 0.00", "65.00 ± 7.07"]]
     assert row[0].startswith(LEARNED)
@@ -251,7 +251,7 @@ def test_runs_that_held_patients_out_give_the_validation_column_only(tmp_path: P
 def test_patients_on_both_sides_are_left_out_in_a_table_of_their_own(tmp_path: Path) -> None:
     patients = ["156"] * 2 + ["101"] * 4 + ["102"] * 4
     write_run(tmp_path / "run", patients=patients, overlap=["156", "218"])
-    report([tmp_path / "run"], tmp_path / "out")
+    write_report([tmp_path / "run"], tmp_path / "out")
     # without the two right normals of patient 156: 3 of 4 normals and 2 of 4 abnormals, Score 62.5 instead of 66.67
     rows = [row for row in Page((tmp_path / "out" / "report.html").read_text()).rows if row[-1] == "-4.17"]
     assert [cell.split("\n")[0] for cell in rows[0][1:4]] == ["75.00", "50.00", "62.50"]
@@ -278,7 +278,7 @@ def test_folds_are_pooled_when_all_of_them_are_there(tmp_path: Path) -> None:
     text = scores_table([tmp_path])
     assert "66.67" in text
     assert "not the official 60/40 split" in text or "not the whole" in text
-    report([tmp_path], tmp_path / "out")
+    write_report([tmp_path], tmp_path / "out")
     assert "folds, 2 pooled" in (tmp_path / "out" / "report.md").read_text()
 
 
@@ -298,7 +298,7 @@ def test_paper_tables_keep_all_printed_rows_and_put_ours_beside(out: Path, page:
 def test_an_ablation_is_no_row_of_the_paper(tmp_path: Path) -> None:
     write_run(tmp_path / "pair", overrides={"model.layers": [5, 11]}, weights="own-mr7")
     write_run(tmp_path / "short", seed=1, overrides={"train.epochs": 3, "seed": 1})
-    report([tmp_path], tmp_path / "out")
+    write_report([tmp_path], tmp_path / "out")
     rows = [row for row in records(tmp_path / "out" / "table2.csv") if row["ours"]]
     assert [(row["method"], row["seeds"]) for row in rows] == [("M2DViT-Fusion (v)", "1")]
 
@@ -317,7 +317,7 @@ def test_what_is_no_row_of_the_paper_is_named_with_the_settings(
     tmp_path: Path, options: dict[str, str], overrides: dict[str, Any], why: str
 ) -> None:
     write_run(tmp_path / "run", options=options, overrides=overrides)
-    report([tmp_path], tmp_path / "out")
+    write_report([tmp_path], tmp_path / "out")
     rows = [row["ours"] for row in records(tmp_path / "out" / "table2.csv") if row["ours"]]
     assert bool(rows) == (not why)
     said = [(tmp_path / "out" / name).read_text() for name in ("report.md", "report.html")]
@@ -395,20 +395,20 @@ def test_folders_that_cannot_count_are_named(out: Path) -> None:
 
 
 def test_one_of_something_is_not_counted_in_the_plural(tmp_path: Path) -> None:
-    report([write_run(tmp_path / "run")], tmp_path / "out")
+    write_report([write_run(tmp_path / "run")], tmp_path / "out")
     assert "1 finished run of 1 system, 1 seed each; 0 left out" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_writing_again_gives_the_same_bytes_and_leaves_nothing_behind(out: Path) -> None:
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    report([out.parent / "runs"], out)
+    write_report([out.parent / "runs"], out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_the_second_of_two_in_a_folder_is_told(out: Path, tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "one")
     with lock_folder(tmp_path / "out"), pytest.raises(ValueError, match="another process is at work there"):
-        report([tmp_path / "runs"], tmp_path / "out")
+        write_report([tmp_path / "runs"], tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
@@ -416,7 +416,7 @@ def test_whole_database_takes_its_rank_and_text_is_escaped(tmp_path: Path) -> No
     run = write_run(tmp_path / "run", whole=True)
     record = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(record | {"command": "rales train <script>alert(1)</script>"}))
-    text = report([run], tmp_path / "out").read_text()
+    text = write_report([run], tmp_path / "out").read_text()
     # 66.67 is above all printed Scores of the official split; MVST's 66.55 and Dong's 67.55 are of another
     row = Page(text).row(f"ours: {LEARNED}")
     weights = "m2d_vit_base-80x608p16x16-221006-mr7"
@@ -429,7 +429,7 @@ def test_whole_database_takes_its_rank_and_text_is_escaped(tmp_path: Path) -> No
 def test_single_run_without_predictions(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", select="test_best")
     (run / "predictions.csv").unlink()
-    page = Page(report([run], tmp_path / "out").read_text())
+    page = Page(write_report([run], tmp_path / "out").read_text())
     assert page.row(LEARNED, "1", "best on the test set")[3:] == ["70.00", "70.00", "70.00"]
     assert page.row(LEARNED, "–", "–")[1:] == ["–"] * 9
     assert "no predictions.csv" in (tmp_path / "out" / "report.md").read_text()
@@ -498,7 +498,7 @@ def test_a_broken_run_is_one_sentence_and_the_others_count(tmp_path: Path, spoil
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     (write_run(tmp_path / "run") / "done").unlink()
     with pytest.raises(ValueError, match=r"no finished run to report on .*unfinished"):
-        report([tmp_path], tmp_path / "out")
+        write_report([tmp_path], tmp_path / "out")
     with pytest.raises(ValueError, match="no such folder"):
         scores_table([tmp_path / "nowhere"])
     assert not (tmp_path / "out").exists()
@@ -507,7 +507,7 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rales.optional_packages.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r'^a report needs the package jinja2, .* pip install "rales\[report\]"$'):
-        report([write_run(tmp_path / "run")], tmp_path / "out")
+        write_report([write_run(tmp_path / "run")], tmp_path / "out")
 
 
 def test_same_seed_twice_counts_once_and_same_folder_is_read_once(tmp_path: Path) -> None:
@@ -530,7 +530,7 @@ def test_disagreeing_files_are_noted(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", test_scores=(0.4, 0.9))
     (run / "evaluation.json").write_text(json.dumps({"score": 0.5}))
     [found], _ = load_runs.read_runs([run])
-    assert load_runs.notes(found) == [
+    assert load_runs.run_notes(found) == [
         "evaluation.json: has no usable `specificity`; the file is damaged or was changed by hand",
         "predictions.csv gives Score 66.67, metrics.jsonl 90.00 (epoch 2)",
         "predictions.csv gives Score 66.67, evaluation.json 50.00",
@@ -540,13 +540,13 @@ def test_disagreeing_files_are_noted(tmp_path: Path) -> None:
 def test_printed_scores_are_means_of_their_parts() -> None:
     rows = literature.paper_rows(literature.TABLE1) + literature.paper_rows(literature.TABLE2)
     figures = [[float(text.split()[0]) for text in row.printed] for row in rows]
-    figures += [list(e[3:6]) for e in literature.leaderboard() if not np.isnan(e.specificity)]
+    figures += [list(e[3:6]) for e in literature.read_leaderboard() if not np.isnan(e.specificity)]
     assert len(figures) == 2 + 13 + 42
     for sp, se, score in figures:  # the paper's row (iv) is off by 0.055 as printed, all others by rounding
         assert (sp + se) / 2 == pytest.approx(score, abs=0.0151 if score != 59.97 else 0.06)
-    board = [entry.score for entry in literature.leaderboard()]
+    board = [entry.score for entry in literature.read_leaderboard()]
     assert board == sorted(board, reverse=True)
-    assert {entry.selection for entry in literature.leaderboard()} <= set(literature.SELECTIONS)
+    assert {entry.selection for entry in literature.read_leaderboard()} <= set(literature.SELECTIONS)
 
 
 def test_a_faithful_system_is_named_so() -> None:
@@ -578,7 +578,7 @@ def write_pair(root: Path) -> None:
 
 def test_systems_are_ranked_by_the_validation_patients(tmp_path: Path) -> None:
     write_pair(tmp_path / "runs")
-    report([tmp_path / "runs"], tmp_path / "out")
+    write_report([tmp_path / "runs"], tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
     assert f"Best on the validation patients: {LEARNED}" in text
     assert "mean AUROC of crackles and wheezes present 0.900 ± 0.000 there and Score 45.83" in text
@@ -594,7 +594,7 @@ def test_systems_are_ranked_by_the_validation_patients(tmp_path: Path) -> None:
         *((VANILLA, seed, "0.7", "3") for seed in "01"),
     ]
     assert {row["validation_score"] for row in table} == {"0.4"}
-    found = ranking([tmp_path / "runs"])
+    found = rank_systems([tmp_path / "runs"])
     assert [row["system"] for row in found["systems"]] == [LEARNED, VANILLA]
     assert "on the validation patients" in found["order"]
 
@@ -603,31 +603,31 @@ def test_the_score_of_the_validation_patients_ranks_if_it_chose_the_epochs(tmp_p
     for variant, score, auroc in (("all_learned", 0.6, 0.5), ("vanilla", 0.5, 0.9)):
         words: dict[str, Any] = {"validation_scores": [score] * 3, "validation_aurocs": [auroc] * 3}
         write_run(tmp_path / variant, variant=variant, select="validation", **words)  # of before train.select_by
-    assert [row["system"] for row in ranking([tmp_path])["systems"]] == [LEARNED, VANILLA]
-    assert {row["ranked_by"] for row in ranking([tmp_path])["systems"]} == {"validation_score"}
+    assert [row["system"] for row in rank_systems([tmp_path])["systems"]] == [LEARNED, VANILLA]
+    assert {row["ranked_by"] for row in rank_systems([tmp_path])["systems"]} == {"validation_score"}
 
 
 def test_a_ranking_by_test_is_called_one(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "a", SEED1)
     write_run(tmp_path / "runs" / "b", SEED0, variant="vanilla")
-    report([tmp_path / "runs"], tmp_path / "out")
+    write_report([tmp_path / "runs"], tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
     assert f"(ranked by test, so optimistic for whichever comes first): {VANILLA}, Score 66.67" in text
     assert "a ranking by test" in scores_table([tmp_path / "runs"])
-    assert {row["ranked_by"] for row in ranking([tmp_path / "runs"])["systems"]} == {"test_score"}
+    assert {row["ranked_by"] for row in rank_systems([tmp_path / "runs"])["systems"]} == {"test_score"}
     write_pair(tmp_path / "mixed")
     write_run(tmp_path / "mixed" / "c", SEED0, variant="all_fixed")
-    found = ranking([tmp_path / "mixed"])
+    found = rank_systems([tmp_path / "mixed"])
     assert [row["ranked_by"] for row in found["systems"]] == ["validation_auroc"] * 2 + ["test_score"]
     assert "Those without validation patients follow" in found["order"]
 
 
 def test_weights_that_call_one_class_only_are_a_warning(tmp_path: Path) -> None:
     write_run(tmp_path / "run", [0] * 10)
-    report([tmp_path / "run"], tmp_path / "out")
+    write_report([tmp_path / "run"], tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
     assert f"> **The kept weights call every test cycle the same in 1 run: {tmp_path / 'run'} (normal)." in text
-    assert ranking([tmp_path])["systems"][0]["constant_predictions"] == ["normal"]
+    assert rank_systems([tmp_path])["systems"][0]["constant_predictions"] == ["normal"]
 
 
 # One run, every protocol
@@ -644,7 +644,7 @@ def test_one_run_gives_every_protocol_with_its_interval(tmp_path: Path) -> None:
         write_run(
             tmp_path / "runs" / f"{seed}", SEED0, seed=seed, test_scores=scores, by_epoch=by_epoch, patients=patients
         )
-    report([tmp_path / "runs"], tmp_path / "out")
+    write_report([tmp_path / "runs"], tmp_path / "out")
     page = Page((tmp_path / "out" / "report.html").read_text())
     found = {
         words: [cell.split("\n") for cell in page.row(LEARNED, "all training patients", words)[4:]]
@@ -668,7 +668,7 @@ def test_one_run_gives_every_protocol_with_its_interval(tmp_path: Path) -> None:
 
 def test_the_paper_is_compared_under_its_own_protocol(tmp_path: Path) -> None:
     write_run(tmp_path / "run", SEED0, test_scores=[1.0, 2 / 3], by_epoch=[PERFECT, SEED0])
-    report([tmp_path / "run"], tmp_path / "out")
+    write_report([tmp_path / "run"], tmp_path / "out")
     rows = [row for row in records(tmp_path / "out" / "table2.csv") if row["ours"]]
     assert [(row["select"], row["score"]) for row in rows] == [("test_best", "100.0"), ("last", "66.6667")]
     assert float(rows[1]["score_low"]) < 66.67 < float(rows[1]["score_high"])
@@ -685,7 +685,7 @@ def test_folds_are_pooled_under_every_protocol(tmp_path: Path) -> None:
         folder = tmp_path / "runs" / f"fold{fold}"
         words: dict[str, Any] = {"patients": patients, "test_scores": scores, "by_epoch": by_epoch}
         write_run(folder, SEED0[part], TRUE[part], fold=(fold, 2), **words)
-    report([tmp_path / "runs"], tmp_path / "out")
+    write_report([tmp_path / "runs"], tmp_path / "out")
     page = Page((tmp_path / "out" / "report.html").read_text())
     rows = {row[2]: row[6].split("\n")[0] for row in page.rows if len(row) == 7 and row[1] == "all training patients"}
     assert rows == {"last epoch": "66.67", "best on the test set": "100.00"}
@@ -694,7 +694,7 @@ def test_folds_are_pooled_under_every_protocol(tmp_path: Path) -> None:
 def test_epochs_that_are_not_those_of_the_lines_are_noted(tmp_path: Path) -> None:
     write_run(tmp_path / "run", SEED0, test_scores=[0.9, 2 / 3], by_epoch=[PERFECT, SEED0])
     [found], _ = load_runs.read_runs([tmp_path / "run"])
-    assert "epochs.safetensors and metrics.jsonl differ in the test figures of epoch 1" in load_runs.notes(found)
+    assert "epochs.safetensors and metrics.jsonl differ in the test figures of epoch 1" in load_runs.run_notes(found)
 
 
 def test_epochs_of_other_cycles_are_no_run(tmp_path: Path) -> None:
@@ -707,7 +707,7 @@ def test_epochs_of_other_cycles_are_no_run(tmp_path: Path) -> None:
 
 
 def test_every_published_row_says_split_selection_and_evidence() -> None:
-    board = literature.leaderboard()
+    board = literature.read_leaderboard()
     assert {entry.split for entry in board} <= set(literature.SPLITS)
     assert all(entry.evidence for entry in board)
     assert all("2nd" in e.evidence for e in board if e.split == "?")
@@ -716,7 +716,7 @@ def test_every_published_row_says_split_selection_and_evidence() -> None:
 
 
 def test_other_splits_and_other_tasks_are_not_ranked(tmp_path: Path) -> None:
-    page = Page(report([write_run(tmp_path / "run", whole=True)], tmp_path / "out").read_text())
+    page = Page(write_report([write_run(tmp_path / "run", whole=True)], tmp_path / "out").read_text())
     ranked = [row[0] for row in page.rows if len(row) == 10 and row[1].strip("()").isdigit()]
     assert ranked[1:4] == ["PC-MCL (2026)", "PAFA (2025)", "Lung-SRAD (2026)"]
     apart = {row[0]: row for row in page.rows if len(row) == 9}
@@ -747,19 +747,19 @@ def test_a_layer_search_of_the_whole_database_names_published_frozen_probes() ->
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are drawn from here on."""
-    found, write = list[Figure](), plots.png
+    found, write = list[Figure](), plots.render_png
 
     def png(figure: Figure) -> bytes:
         found.append(figure)
         return write(figure)
 
-    monkeypatch.setattr(plots, "png", png)
+    monkeypatch.setattr(plots, "render_png", png)
     return found
 
 
 def test_pictures_show_what_their_captions_say(tmp_path: Path, drawn: list[Figure]) -> None:
     write_run(tmp_path / "low", [1, 1, 1, 1, 0, 0, 0, 0, 2, 0])
-    report([tmp_path / "low"], tmp_path / "out")
+    write_report([tmp_path / "low"], tmp_path / "out")
     plane = next(figure.axes[0] for figure in drawn if "Specificity" in figure.axes[0].get_xlabel())
     (low, high), (bottom, top) = plane.get_xlim(), plane.get_ylim()
     normal = next(line for line in plane.lines if str(line.get_label()).startswith("every cycle called normal"))
@@ -770,7 +770,7 @@ def test_pictures_show_what_their_captions_say(tmp_path: Path, drawn: list[Figur
 
 
 def test_no_legend_covers_a_curve(tmp_path: Path, drawn: list[Figure]) -> None:
-    report([write_run(tmp_path / "run", by_epoch=[SEED0] * 3)], tmp_path / "out")
+    write_report([write_run(tmp_path / "run", by_epoch=[SEED0] * 3)], tmp_path / "out")
     by_epoch = [figure for figure in drawn if figure.axes[0].get_xlabel() == "Epoch"]
     assert len(by_epoch) == 3  # loss, score, layer weights
     for figure in by_epoch:
@@ -782,5 +782,5 @@ def test_no_legend_covers_a_curve(tmp_path: Path, drawn: list[Figure]) -> None:
 def test_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"old\xeb")
     write_run(folder / "a")
-    text = report([folder], tmp_path / "out").with_suffix(".md").read_text(encoding="utf-8")
+    text = write_report([folder], tmp_path / "out").with_suffix(".md").read_text(encoding="utf-8")
     assert f"{tmp_path}/old\\xeb/" in text

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rales.audio import info, read
+from rales.audio import read_audio_info, read_waveform
 from rales.audio.open_audio import RATES_HZ
 from rales.data import manifest
 from rales.data.annotations import Annotation, read_annotation
@@ -85,7 +85,7 @@ def test_manifests(
     device, location, mode = words
     parts = [cycles.assign(recording=name, patient=name) for name in sorted(names)]
     whole = pd.concat(parts, ignore_index=True).assign(device=device, location=location, mode=mode, path="")
-    manifest.write(whole, tmp_path / f"m{suffix}")
+    manifest.write_manifest(whole, tmp_path / f"m{suffix}")
     found = manifest.read_cycles(tmp_path / f"m{suffix}", audio=False)
     pd.testing.assert_frame_equal(found[list(COLUMNS)], whole[list(COLUMNS)], check_dtype=False)
 
@@ -96,15 +96,15 @@ def test_manifests(
 def test_a_header_of_any_length_loses_no_sound_in_silence(tmp_path: Path, form: str, size: int) -> None:
     content, path = encoded(breathing(1), form, "PCM_16"), tmp_path / "a.wav"
     path.write_bytes(content)
-    whole, _ = read(path)
+    whole, _ = read_waveform(path)
     path.write_bytes(resized(content, size))
     try:
-        found, _ = read(path)
+        found, _ = read_waveform(path)
     except ValueError as error:
         assert str(error).startswith(str(path))  # noqa: PT017
         return
     assert np.array_equal(found, whole[: found.size])
-    assert found.size == whole.size or info(path).notes
+    assert found.size == whole.size or read_audio_info(path).notes
 
 
 @STEADY
@@ -117,8 +117,8 @@ def test_a_header_with_any_number(tmp_path: Path, field: tuple[int, int], value:
     content, path = encoded(breathing(0.2), "WAV", "PCM_16"), tmp_path / "a.wav"
     path.write_bytes(content[:at] + struct.pack("<I", value)[:width] + content[at + width :])
     try:
-        facts = info(path)
-        wave, rate_hz = read(path)
+        facts = read_audio_info(path)
+        wave, rate_hz = read_waveform(path)
     except ValueError as error:
         assert str(error).startswith(str(path))  # noqa: PT017
         return

@@ -29,22 +29,22 @@ def test_any_other_byte_anywhere_is_found(before: bytes, after: bytes, data: st.
         path = Path(folder, "file")
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"file: a file that was damaged or changed after it was written"):
-            seals.check(path, "a file")
-        seals.seal(path)
-        assert len(seals.check(path, "a file")) == 64
+            seals.check_seal(path, "a file")
+        seals.seal_file(path)
+        assert len(seals.check_seal(path, "a file")) == 64
         sealed = path.read_bytes()
         assert (len(sealed), sealed[: len(before)]) == (len(content), before)
-        seals.seal(path)  # again: nothing else
+        seals.seal_file(path)  # again: nothing else
         assert path.read_bytes() == sealed
         damaged = bytearray(sealed)
         damaged[place] = data.draw(st.integers(0, 255).filter(lambda byte: byte != sealed[place]))
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"file: (not )?a file"):
-            seals.check(path, "a file")
+            seals.check_seal(path, "a file")
         for other in (sealed[:-1], sealed + b" ", b"x" + sealed):
             path.write_bytes(other)
             with pytest.raises(ValueError, match=r"file: (not )?a file"):
-                seals.check(path, "a file")
+                seals.check_seal(path, "a file")
 
 
 def test_the_digits_are_those_of_the_file_with_zeros_in_their_place(tmp_path: Path) -> None:
@@ -53,19 +53,19 @@ def test_the_digits_are_those_of_the_file_with_zeros_in_their_place(tmp_path: Pa
     content = np.random.default_rng(0).bytes(3 * 2**20 + 5)
     content = content[: 2**20 - 7] + seals.UNSEALED.encode() + content[2**20 - 7 :]
     path.write_bytes(content)
-    seals.seal(path)
-    assert seals.check(path, "a file") == hashlib.sha256(content).hexdigest()
+    seals.seal_file(path)
+    assert seals.check_seal(path, "a file") == hashlib.sha256(content).hexdigest()
 
 
 def test_files_without_a_seal(tmp_path: Path) -> None:
     path = tmp_path / "x"
     for content in (b"", b"something", seals.UNSEALED[:-1].encode()):
         path.write_bytes(content)
-        assert seals.check(path, "a file", needed=False) == ""
+        assert seals.check_seal(path, "a file", needed=False) == ""
         with pytest.raises(ValueError, match=r"x: not a file, or cut or damaged, since it holds no SHA-256 of itself"):
-            seals.check(path, "a file")
+            seals.check_seal(path, "a file")
         with pytest.raises(ValueError, match=r"x: no place for a seal"):
-            seals.seal(path)
+            seals.seal_file(path)
 
 
 def test_a_checkpoint_with_a_record_needs_a_seal_and_a_strangers_does_not(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_record_that_is_written_again_gets_a_seal_of_its_own(tmp_path: Path) -
 def test_the_file_for_the_reference_code_is_read_as_any_other(tmp_path: Path) -> None:
     encoder = tiny.model().network.get_submodule("encoder")
     path = write_reference_file(tmp_path, encoder.state_dict(), 1, unit=(80, 608), patch=(16, 16))
-    assert len(seals.check(path, "a file")) == 64
+    assert len(seals.check_seal(path, "a file")) == 64
     found = torch.load(path, weights_only=False)  # as the reference code does
     assert set(found) == {"model", "epoch", "args"}
     assert all(torch.equal(found["model"][name], value) for name, value in encoder.state_dict().items())

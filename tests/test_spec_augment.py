@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rales.audio import IcbhiLogMel, spec_augment, time_warp
-from rales.audio.spec_augment import class_pairs_appended, mixup_appended, other_device
+from rales.audio.spec_augment import append_class_mixtures, append_mixup, simulate_other_device
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -210,7 +210,7 @@ def test_mixup_doubles_the_batch_and_targets_stay_distributions() -> None:
     picture = torch.arange(8.0).view(4, 1, 2)
     target = torch.eye(4)
     for seed in range(10):
-        pictures, targets = mixup_appended(picture, target, generator=torch.Generator().manual_seed(seed))
+        pictures, targets = append_mixup(picture, target, generator=torch.Generator().manual_seed(seed))
         assert (len(pictures), len(targets)) == (8, 8)
         assert torch.equal(pictures[:4], picture)
         assert torch.allclose(targets.sum(dim=1), torch.ones(8))
@@ -223,7 +223,7 @@ def test_mixup_doubles_the_batch_and_targets_stay_distributions() -> None:
 def test_class_pairs_have_the_published_numbers() -> None:
     label = torch.tensor([0] * 16 + [1] * 9 + [2] * 4 + [3] * 3)
     picture = torch.nn.functional.one_hot(label, 4).float()  # so that a mixture shows what went in
-    pictures, targets = class_pairs_appended(picture, label, generator=torch.Generator().manual_seed(0))
+    pictures, targets = append_class_mixtures(picture, label, generator=torch.Generator().manual_seed(0))
     assert len(pictures) == len(targets) == 32 + 6 + 2 * 4 + 2 * 4
     assert torch.equal(pictures[:32], picture)
     crackle, wheeze, both = targets[32:38], targets[38:46], targets[46:]
@@ -239,14 +239,16 @@ def test_class_pairs_have_the_published_numbers() -> None:
 
 def test_class_pairs_of_a_batch_without_some_classes() -> None:
     label = torch.tensor([0, 0, 3])
-    pictures, targets = class_pairs_appended(torch.zeros(3, 1, 2, 2), label, generator=torch.Generator().manual_seed(0))
+    pictures, targets = append_class_mixtures(
+        torch.zeros(3, 1, 2, 2), label, generator=torch.Generator().manual_seed(0)
+    )
     assert len(pictures) == len(targets) == 3
 
 
 def test_two_thirds_of_the_scarcer_class_rounded_down() -> None:
     for crackles, wanted in ((1, 0), (2, 1), (3, 2), (4, 2), (6, 4)):
         label = torch.tensor([0] * 10 + [1] * crackles)
-        pictures, _ = class_pairs_appended(
+        pictures, _ = append_class_mixtures(
             torch.zeros(len(label), 1), label, generator=torch.Generator().manual_seed(0)
         )
         assert len(pictures) - len(label) == wanted
@@ -257,7 +259,7 @@ def test_two_thirds_of_the_scarcer_class_rounded_down() -> None:
 
 def test_another_device_adds_a_smooth_gain_and_cuts_an_upper_band() -> None:
     logmel = torch.randn(2000, 1, 80, 3, generator=seeded(1))
-    changed = other_device(logmel, gain=0.3, band_limit=0.5, fill=-7.0, generator=seeded())
+    changed = simulate_other_device(logmel, gain=0.3, band_limit=0.5, fill=-7.0, generator=seeded())
     cut = (changed == -7.0).all(dim=3)[:, 0]  # (B, F)
     assert 0.45 < cut.any(dim=1).float().mean() < 0.55
     assert not cut[:, :40].any()  # of the lower half nothing is lost
@@ -271,4 +273,4 @@ def test_another_device_adds_a_smooth_gain_and_cuts_an_upper_band() -> None:
 
 def test_no_gain_and_no_limit_change_nothing() -> None:
     logmel = torch.randn(4, 1, 80, 5, generator=seeded(1))
-    assert torch.equal(other_device(logmel, generator=seeded()), logmel)
+    assert torch.equal(simulate_other_device(logmel, generator=seeded()), logmel)

@@ -13,15 +13,15 @@ from rales.audio.logmel import htk_mel_filters, slaney_mel_filters
 from rales.audio.spectrogram_images import (
     MelAndCepstrum,
     MelDecibel,
-    RespireNetPicture,
-    SquarePicture,
-    blank_rows,
-    clip_blank,
+    RespireNetImage,
+    SquareImage,
+    count_blank_rows,
+    crop_blank_rows,
     dct_matrix,
-    drawn,
-    lungattn_picture,
-    lungattn_wave,
-    lungrn_picture,
+    draw_spectrogram,
+    lungattn_image,
+    lungattn_waveform,
+    lungrn_image,
     stft_decibel,
     warp_hz,
     warped_mel_filters,
@@ -42,7 +42,7 @@ def tone(frequency_hz: float, rate_hz: int, seconds: float = 2) -> np.ndarray[tu
 @pytest.mark.parametrize("rate_hz", [4000, 10_000, 44_100])
 def test_lungrn_shape_whatever_the_cycle(rate_hz: int) -> None:
     for seconds in (0.2, 1.7):
-        picture = lungrn_picture(noise(int(seconds * rate_hz)).numpy(), rate_hz)
+        picture = lungrn_image(noise(int(seconds * rate_hz)).numpy(), rate_hz)
         assert picture.shape == (1, 128, 128)
         assert (float(picture.min()), float(picture.max())) == (0, 1)
 
@@ -66,7 +66,7 @@ def axis(frequency_hz: float) -> float:
 @pytest.mark.parametrize(("frequency_hz", "rate_hz"), [(400, 44_100), (2000, 44_100), (400, 4000)])
 def test_a_tone_lies_where_the_warped_axis_has_it(frequency_hz: float, rate_hz: int) -> None:
     """Rows span 0 to 11,025 Hz nominally: true at 44.1 kHz, at 4 kHz 2,000 Hz stand there."""
-    picture = lungrn_picture(tone(frequency_hz, rate_hz), rate_hz)[0]
+    picture = lungrn_image(tone(frequency_hz, rate_hz), rate_hz)[0]
     nominal_hz = frequency_hz if rate_hz == 44_100 else frequency_hz * 11_025 / 2000
     bin_hz = 50 * (1 if rate_hz == 44_100 else 11_025 / 2000)
     rows = picture[:, 64]
@@ -80,38 +80,38 @@ def test_linear_part_of_the_axis() -> None:
     """Below 65.4 Hz: 11.9 % of the height with 11,025 Hz on top, 10.6 % with 22,050, 16.9 % with 2,000."""
     for top_hz, share in ((11_025, 0.119), (22_050, 0.106), (2000, 0.169)):
         fine = torch.arange(20_000.0)[None, :, None] * (top_hz / 19_999) <= 65.4
-        picture = drawn(fine.float().expand(1, 20_000, 4), top_hz=top_hz, size=480)
+        picture = draw_spectrogram(fine.float().expand(1, 20_000, 4), top_hz=top_hz, size=480)
         assert picture.mean().item() == pytest.approx(share, abs=0.003)
 
 
 def test_the_mean_of_a_4_khz_cycle() -> None:
     """Min-max leaves a constant, which would be the brightest row."""
     wave = noise(8000).numpy()
-    kept = lungrn_picture(wave, 4000, remove_mean=False)[0]
+    kept = lungrn_image(wave, 4000, remove_mean=False)[0]
     assert kept[-8:].mean() > 0.9
-    assert lungrn_picture(wave, 4000)[0, -8:].mean() < 0.9
-    assert abs(float(lungattn_wave(wave, 4000).mean())) < 1e-6
-    assert lungattn_wave(wave, 4000, remove_mean=False).min() == 0
-    assert lungattn_wave(wave, 44_100).shape == (8000,)
+    assert lungrn_image(wave, 4000)[0, -8:].mean() < 0.9
+    assert abs(float(lungattn_waveform(wave, 4000).mean())) < 1e-6
+    assert lungattn_waveform(wave, 4000, remove_mean=False).min() == 0
+    assert lungattn_waveform(wave, 44_100).shape == (8000,)
 
 
 def test_lungattn_shape_and_channels() -> None:
     parts = [noise(6000, seed=seed).numpy() for seed in range(3)]
-    picture = lungattn_picture(parts[0], parts[1], parts[2], 4000)
+    picture = lungattn_image(parts[0], parts[1], parts[2], 4000)
     assert picture.shape == (3, 224, 224)
     assert (picture.amin(dim=(1, 2)) == 0).all()
     assert (picture.amax(dim=(1, 2)) == 1).all()
     low = stft_decibel(torch.from_numpy(parts[1])[None], 80)
-    assert torch.equal(picture[0], drawn(low, top_hz=2000, size=224)[0, 0])
+    assert torch.equal(picture[0], draw_spectrogram(low, top_hz=2000, size=224)[0, 0])
     one = noise(20_000).numpy()
-    assert lungattn_picture(one, one, one, 44_100).shape == (3, 224, 224)
+    assert lungattn_image(one, one, one, 44_100).shape == (3, 224, 224)
 
 
 # RespireNet
 
 
 def test_respirenet_shape_and_colours() -> None:
-    model = RespireNetPicture()
+    model = RespireNetImage()
     wave = noise(2, 32_000)
     assert MelDecibel()(wave).shape == (2, 1, 64, 251)
     picture = model.picture(wave)
@@ -126,9 +126,9 @@ def test_respirenet_shape_and_colours() -> None:
 def test_a_clip_does_not_depend_on_its_batch() -> None:
     wave = noise(3, 32_000)
     for model in (
-        RespireNetPicture(),
+        RespireNetImage(),
         MelAndCepstrum(),
-        SquarePicture("imagenet", sample_rate_hz=4000, fft_samples=256, hop_samples=128, mels=64),
+        SquareImage("imagenet", sample_rate_hz=4000, fft_samples=256, hop_samples=128, mels=64),
     ):
         assert torch.allclose(model(wave)[1:2], model(wave[1:2]), atol=1e-5)
 
@@ -140,14 +140,14 @@ def test_blank_rows_from_the_top_on() -> None:
     black[2, 0, :8] = True  # 80 %
     black[2, 1, :7] = True  # 70 %
     black[3] = True
-    assert blank_rows(black).tolist() == [3, 0, 1, 6]
+    assert count_blank_rows(black).tolist() == [3, 0, 1, 6]
 
 
 @pytest.mark.parametrize("fidelity", ["corrected", "original"])
 def test_clipping_cuts_k_rows_or_k_plus_one(fidelity: str) -> None:
     picture = torch.arange(192.0)[None, None, :, None].expand(5, 3, 192, 7)
     blank = torch.tensor([0, 1, 10, 63, 64])
-    clipped = clip_blank(picture, blank, 64, fidelity=fidelity)  # type: ignore[arg-type]
+    clipped = crop_blank_rows(picture, blank, 64, fidelity=fidelity)  # type: ignore[arg-type]
     assert clipped.shape == picture.shape
     for row, k in enumerate(blank.tolist()):
         cut = 3 * (k + (fidelity == "original"))
@@ -161,9 +161,9 @@ def test_a_band_limited_clip_loses_its_blank_top() -> None:
     spectrum = torch.fft.rfft(noise(1, 32_000))
     spectrum[:, 4000:] = 0  # nothing above 500 Hz
     wave = torch.fft.irfft(spectrum)
-    model = RespireNetPicture()
+    model = RespireNetImage()
     level = (255 * (1 + model.decibel(wave)[:, 0] / 80)).long().flip(1)  # its lowest value is -80 dB
-    blank = int(blank_rows(model.black[level]))
+    blank = int(count_blank_rows(model.black[level]))
     assert 10 < blank < 50
     clipped, colour = model.picture(wave), model.colours[level].permute(0, 3, 1, 2)
     large = F.interpolate(colour, scale_factor=3, mode="bilinear", align_corners=False)
@@ -175,10 +175,10 @@ def test_a_band_limited_clip_loses_its_blank_top() -> None:
 
 
 def test_square_pictures() -> None:
-    wang = SquarePicture("imagenet", sample_rate_hz=4000, fft_samples=256, hop_samples=128, mels=64)(noise(2, 32_000))
+    wang = SquareImage("imagenet", sample_rate_hz=4000, fft_samples=256, hop_samples=128, mels=64)(noise(2, 32_000))
     assert wang.shape == (2, 3, 224, 224)
     assert wang[:, 0].min() == pytest.approx(-0.485 / 0.229, abs=1e-5)
-    nguyen = SquarePicture("standardised", sample_rate_hz=16_000, fft_samples=1024, hop_samples=512, mels=128)
+    nguyen = SquareImage("standardised", sample_rate_hz=16_000, fft_samples=1024, hop_samples=512, mels=128)
     picture = nguyen(noise(2, 128_000))
     assert picture.shape == (2, 3, 224, 224)
     assert torch.equal(picture[:, 0], picture[:, 2])
@@ -193,7 +193,7 @@ def test_no_mel_filter_of_the_default_is_empty() -> None:
 
 
 def test_a_warp_of_one_changes_nothing() -> None:
-    nguyen = SquarePicture("standardised", sample_rate_hz=16_000, fft_samples=1024, hop_samples=512, mels=128)
+    nguyen = SquareImage("standardised", sample_rate_hz=16_000, fft_samples=1024, hop_samples=512, mels=128)
     wave = noise(2, 16_000)
     same = nguyen(wave, torch.tensor([[1.0, 3500.0], [1.0, 3200.0]]))
     assert torch.allclose(nguyen(wave), same, atol=1e-3)

@@ -40,7 +40,7 @@ def icbhi_cycles(shared_data: Path) -> DataFrame:
 
 
 def test_official_counts_and_repairs(icbhi_cycles: DataFrame) -> None:
-    counts = {name: splits.apply(icbhi_cycles, name)["split"].value_counts().to_dict() for name in splits.SPLITS}
+    counts = {name: splits.apply_split(icbhi_cycles, name)["split"].value_counts().to_dict() for name in splits.SPLITS}
     assert counts == {
         "official": {"train": 4142, "test": 2756},
         "official_drop": {"train": 4142, "test": 2636},
@@ -48,8 +48,8 @@ def test_official_counts_and_repairs(icbhi_cycles: DataFrame) -> None:
     }
     assert splits.overlap_patients(icbhi_cycles) == ["156", "218"]
     for name in ("official_drop", "official_move"):
-        assert splits.overlap_patients(splits.apply(icbhi_cycles, name)) == []
-    dropped = splits.official_drop(icbhi_cycles)
+        assert splits.overlap_patients(splits.apply_split(icbhi_cycles, name)) == []
+    dropped = splits.split_without_overlap(icbhi_cycles)
     assert icbhi_cycles["recording"].nunique() - dropped["recording"].nunique() == 12
 
 
@@ -58,26 +58,26 @@ def test_repairs_by_hand() -> None:
         [("a", "train", "normal"), ("b", "train", "both"), ("b", "test", "both"), ("c", "test", "normal")]
     )
     before = cycles.copy()
-    assert splits.official(cycles).equals(cycles)
-    assert splits.official_drop(cycles)["split"].tolist() == ["train", "train", "test"]
-    assert splits.official_drop(cycles).index.tolist() == [0, 1, 2]
-    assert splits.official_move(cycles)["split"].tolist() == ["train", "test", "test", "test"]
+    assert splits.split_officially(cycles).equals(cycles)
+    assert splits.split_without_overlap(cycles)["split"].tolist() == ["train", "train", "test"]
+    assert splits.split_without_overlap(cycles).index.tolist() == [0, 1, 2]
+    assert splits.split_overlap_to_test(cycles)["split"].tolist() == ["train", "test", "test", "test"]
     assert cycles.equals(before)
 
 
 def test_unknown_split_names_the_nearest() -> None:
     with pytest.raises(ValueError, match="no split 'oficial_drop'; did you mean 'official_drop'"):
-        splits.apply(make_cycles([("a", "train", "normal")]), "oficial_drop")
+        splits.apply_split(make_cycles([("a", "train", "normal")]), "oficial_drop")
 
 
 def test_no_split_at_all() -> None:
     with pytest.raises(ValueError, match="no recording is in train or test"):
-        splits.official(make_cycles([("a", "", "normal")]))
+        splits.split_officially(make_cycles([("a", "", "normal")]))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_validation_of_icbhi_is_patient_disjoint_and_stratified(icbhi_cycles: DataFrame, seed: int) -> None:
-    result = splits.validation(icbhi_cycles, share=0.2, seed=seed)
+    result = splits.hold_out_validation(icbhi_cycles, share=0.2, seed=seed)
     patients = {name: set(rows["patient"]) for name, rows in result.groupby("split")}
     assert patients["validation"].isdisjoint(patients["train"] | patients["test"])
     assert result["split"].eq("test").equals(icbhi_cycles["split"].eq("test"))
@@ -89,11 +89,11 @@ def test_validation_of_icbhi_is_patient_disjoint_and_stratified(icbhi_cycles: Da
 
 
 def test_validation_depends_on_the_seed_only(icbhi_cycles: DataFrame) -> None:
-    first = splits.validation(icbhi_cycles, seed=3)
-    assert first.equals(splits.validation(icbhi_cycles, seed=3))
-    assert not first.equals(splits.validation(icbhi_cycles, seed=4))
+    first = splits.hold_out_validation(icbhi_cycles, seed=3)
+    assert first.equals(splits.hold_out_validation(icbhi_cycles, seed=3))
+    assert not first.equals(splits.hold_out_validation(icbhi_cycles, seed=4))
     shuffled = icbhi_cycles.sample(frac=1, random_state=0)
-    assert splits.validation(shuffled, seed=3).sort_index().equals(first)
+    assert splits.hold_out_validation(shuffled, seed=3).sort_index().equals(first)
 
 
 @given(tables(), st.floats(0.05, 0.95), st.integers(0, 5))
@@ -103,9 +103,9 @@ def test_validation_never_leaks_and_never_empties_train(cycles: DataFrame, share
     in_test = set(cycles.loc[cycles["split"] == "test", "patient"])
     if len(in_train) < 2 or not in_train - in_test:
         with pytest.raises(ValueError, match="needs two patients"):
-            splits.validation(cycles, share, seed)
+            splits.hold_out_validation(cycles, share, seed)
         return
-    result = splits.validation(cycles, share, seed)
+    result = splits.hold_out_validation(cycles, share, seed)
     patients = {name: set(rows["patient"]) for name, rows in result.groupby("split")}
     assert patients["validation"] <= in_train - in_test
     assert patients["validation"].isdisjoint(patients["train"])
@@ -117,11 +117,11 @@ def test_validation_never_leaks_and_never_empties_train(cycles: DataFrame, share
 def test_impossible_share(share: float) -> None:
     cycles = make_cycles([("a", "train", "normal"), ("b", "train", "normal")])
     with pytest.raises(ValueError, match="expected a fraction between 0 and 1"):
-        splits.validation(cycles, share)
+        splits.hold_out_validation(cycles, share)
 
 
 def test_folds_of_icbhi_are_patient_disjoint_and_even(icbhi_cycles: DataFrame) -> None:
-    fold = splits.folds(icbhi_cycles, k=5, seed=0)
+    fold = splits.assign_folds(icbhi_cycles, k=5, seed=0)
     assert fold.name == "fold"
     assert sorted(set(fold)) == [0, 1, 2, 3, 4]
     assert icbhi_cycles["patient"].groupby(fold).nunique().sum() == 126
@@ -133,9 +133,9 @@ def test_folds_of_icbhi_are_patient_disjoint_and_even(icbhi_cycles: DataFrame) -
 
 
 def test_folds_depend_on_the_seed_only(icbhi_cycles: DataFrame) -> None:
-    first = splits.folds(icbhi_cycles, seed=0)
-    assert first.equals(splits.folds(icbhi_cycles, seed=0))
-    assert not first.equals(splits.folds(icbhi_cycles, seed=1))
+    first = splits.assign_folds(icbhi_cycles, seed=0)
+    assert first.equals(splits.assign_folds(icbhi_cycles, seed=0))
+    assert not first.equals(splits.assign_folds(icbhi_cycles, seed=1))
 
 
 @given(tables(), st.integers(0, 5), st.data())
@@ -145,7 +145,7 @@ def test_folds_are_never_empty(cycles: DataFrame, seed: int, data: st.DataObject
     if patients < 2:
         return
     k = data.draw(st.integers(2, patients))
-    fold = splits.folds(cycles, k, seed)
+    fold = splits.assign_folds(cycles, k, seed)
     assert set(fold) == set(range(k))
     assert (fold.groupby(cycles["patient"]).nunique() == 1).all()
 
@@ -153,30 +153,30 @@ def test_folds_are_never_empty(cycles: DataFrame, seed: int, data: st.DataObject
 @pytest.mark.parametrize(("patients", "expected"), [(2, 2), (4, 4), (5, 5), (9, 5)])
 def test_folds_follow_the_patients_there_are(patients: int, expected: int) -> None:
     cycles = DataFrame({"patient": list("abcdefghi"[:patients]) * 4, "label": ["normal"] * 4 * patients})
-    assert splits.folds(cycles).nunique() == expected
+    assert splits.assign_folds(cycles).nunique() == expected
 
 
 def test_folds_of_a_single_patient_are_a_sentence() -> None:
     with pytest.raises(ValueError, match="of 1 patient, and patient-disjoint folds need two or more"):
-        splits.folds(DataFrame({"patient": ["a"] * 4, "label": ["normal"] * 4}))
+        splits.assign_folds(DataFrame({"patient": ["a"] * 4, "label": ["normal"] * 4}))
 
 
 def test_more_folds_than_patients() -> None:
     cycles = make_cycles([("a", "train", "normal"), ("b", "test", "normal")])
     with pytest.raises(ValueError, match="3 folds of 2 patients; ask for 2 to 2 folds"):
-        splits.folds(cycles, k=3)
+        splits.assign_folds(cycles, k=3)
     with pytest.raises(ValueError, match="1 folds of 2 patients"):
-        splits.folds(cycles, k=1)
+        splits.assign_folds(cycles, k=1)
 
 
 def test_one_fold_as_test() -> None:
     cycles = make_cycles([(patient, "train", "normal") for patient in "aabbc"])
-    fold = splits.folds(cycles, k=3)
-    tested = [splits.fold(cycles, fold, i)["split"].eq("test") for i in range(3)]
+    fold = splits.assign_folds(cycles, k=3)
+    tested = [splits.select_fold(cycles, fold, i)["split"].eq("test") for i in range(3)]
     assert pd.concat(tested, axis=1).sum(axis=1).eq(1).all()
     assert tested[0].equals(fold.eq(0))
     with pytest.raises(ValueError, match="no fold 3; there are 0 to 2"):
-        splits.fold(cycles, fold, 3)
+        splits.select_fold(cycles, fold, 3)
 
 
 def clinic(patients: dict[str, list[int]], split: str = "train") -> DataFrame:
@@ -202,7 +202,7 @@ def test_validation_hits_the_share_of_every_class_where_that_can_be_done(seed: i
     mixed = {f"m{i}": [6, 3, 2, 1] for i in range(10)}
     single = {f"s{i}": [10, 0, 0, 0] if i % 2 else [0, 10, 0, 0] for i in range(10)}
     table = clinic(mixed | single)
-    found = counts_of(splits.validation(table, 0.2, seed), "split")
+    found = counts_of(splits.hold_out_validation(table, 0.2, seed), "split")
     assert found["validation"] == [22, 16, 4, 2]
     assert found["train"] == [88, 64, 16, 8]
 
@@ -217,7 +217,8 @@ def test_validation_comes_closer_to_the_share_than_patients_at_random() -> None:
         return float(np.abs(have / total - 0.2).max())
 
     found = [
-        error(part[part["split"] == "validation"]) for part in (splits.validation(table, 0.2, s) for s in range(5))
+        error(part[part["split"] == "validation"])
+        for part in (splits.hold_out_validation(table, 0.2, s) for s in range(5))
     ]
     names = table["patient"].unique()
     drawn = [error(table[table["patient"].isin(random.choice(names, 6, replace=False))]) for _ in range(300)]
@@ -228,14 +229,14 @@ def test_validation_comes_closer_to_the_share_than_patients_at_random() -> None:
 def test_folds_are_even_in_every_class_where_that_can_be_done(seed: int) -> None:
     kinds = [[8, 0, 0, 0], [0, 8, 0, 0], [2, 2, 2, 2], [1, 0, 0, 3]]
     table = clinic({f"{kind}{i}": counts for kind, counts in zip("abcd", kinds, strict=True) for i in range(10)})
-    found = counts_of(table.assign(fold=splits.folds(table, 5, seed)), "fold")
+    found = counts_of(table.assign(fold=splits.assign_folds(table, 5, seed)), "fold")
     assert found == {fold: [22, 20, 4, 10] for fold in range(5)}
 
 
 def test_folds_are_even_although_patients_are_not() -> None:
     """40 to 1 cycles a patient: the small ones even out what the large ones leave."""
     table = clinic({f"p{i}": [i, 0, 0, 0] for i in range(1, 41)})
-    sizes = [np.bincount(splits.folds(table, 5, seed)) for seed in range(8)]
+    sizes = [np.bincount(splits.assign_folds(table, 5, seed)) for seed in range(8)]
     assert max(int(np.ptp(size)) for size in sizes) <= 16
     assert len({tuple(size) for size in sizes}) > 1  # the seed matters
 
@@ -248,13 +249,13 @@ def named(*words: str) -> RunSettings:
 def test_a_run_divides_by_the_fold_its_settings_name(seed: int) -> None:
     table = clinic({f"p{i}": [3, 1, 1, 0] for i in range(12)}, split="")
     words = ["split.name=folds", "split.folds=4", "split.fold=2", f"split.seed={seed}"]
-    divided = splits.divide(table, named(*words))
-    assert divided["split"].tolist() == np.where(splits.folds(table, 4, seed) == 2, "test", "train").tolist()
+    divided = splits.divide_cycles(table, named(*words))
+    assert divided["split"].tolist() == np.where(splits.assign_folds(table, 4, seed) == 2, "test", "train").tolist()
 
-    held_out = splits.divide(table, named(*words, "train.select=validation"))
+    held_out = splits.divide_cycles(table, named(*words, "train.select=validation"))
     assert (held_out["split"] == "test").tolist() == (divided["split"] == "test").tolist()
     train = divided[divided["split"] != "test"]
-    expected = splits.validation(train, 0.2, seed)
+    expected = splits.hold_out_validation(train, 0.2, seed)
     assert held_out.loc[expected.index, "split"].tolist() == expected["split"].tolist()
     assert set(held_out["split"]) == {"train", "validation", "test"}
 
@@ -265,7 +266,7 @@ def test_a_run_keeps_the_rows_its_split_leaves_out_and_a_validation_part_that_is
     table = table.assign(recording=table["patient"] + table["split"]).reset_index(drop=True)
     table.attrs["left_out"] = ["something"]
     config = named("split.name=official_drop", "train.select=validation")
-    divided = splits.divide(table, config)
+    divided = splits.divide_cycles(table, config)
     expected = np.where((table["patient"] == "b") & (table["split"] == "test"), "", table["split"])
     assert divided["split"].tolist() == expected.tolist()
     assert divided.attrs == {"left_out": ["something"]}
@@ -274,34 +275,34 @@ def test_a_run_keeps_the_rows_its_split_leaves_out_and_a_validation_part_that_is
     with pytest.raises(
         ValueError, match=said + "; in a column split, add one, or --set split.name=folds makes folds of"
     ):
-        splits.divide(only_train, RunSettings())
+        splits.divide_cycles(only_train, RunSettings())
     folds = named("split.name=folds", "split.folds=2")
     with pytest.raises(ValueError, match=r"^no validation cycles under split 'folds'; the data has only .*'train'.$"):
-        splits.divide(only_train, folds, needed=("validation",))
+        splits.divide_cycles(only_train, folds, needed=("validation",))
 
 
 def test_a_table_needs_only_one_side_to_have_an_official_split() -> None:
     for side in ("train", "test"):
         table = clinic({"a": [1, 0, 0, 0]}, side)
-        assert splits.official(table)["split"].tolist() == [side]
+        assert splits.split_officially(table)["split"].tolist() == [side]
 
 
 def test_dropped_rows_leave_no_gap_in_the_index() -> None:
     cycles = make_cycles(
         [("a", "test", "normal"), ("b", "train", "both"), ("b", "test", "both"), ("c", "test", "both")]
     )
-    dropped = splits.official_drop(cycles)
+    dropped = splits.split_without_overlap(cycles)
     assert dropped.index.tolist() == [0, 1, 2]
     assert dropped.columns.tolist() == cycles.columns.tolist()
 
 
 def test_the_column_of_folds_is_named_and_follows_the_rows() -> None:
     table = clinic({"a": [2, 0, 0, 0], "b": [1, 1, 0, 0], "c": [0, 0, 3, 0]}).set_index(pd.Index(range(10, 17)))
-    found = splits.folds(table, 3)
+    found = splits.assign_folds(table, 3)
     assert (found.name, found.index.tolist(), str(found.dtype)) == ("fold", list(range(10, 17)), "int64")
     assert sorted(set(found)) == [0, 1, 2]
     assert found.groupby(table["patient"]).nunique().tolist() == [1, 1, 1]
     with pytest.raises(
         ValueError, match=r"^the cycles are of 1 patient, and patient-disjoint folds need two or more; give"
     ):
-        splits.folds(table[:2])
+        splits.assign_folds(table[:2])

@@ -60,7 +60,7 @@ def problem(folder: Path, name: str = TRAIN) -> str:
 )
 def test_shared_recordings(shared_data: Path, part: str, recordings: tuple[int, int], poor: int) -> None:
     cycles = sprsound.read_cycles(shared_data / part)
-    report = sprsound.audit(shared_data / part)
+    report = sprsound.audit_data(shared_data / part)
     assert report.problems == []
     assert report.cycles.equals(cycles)
     splits = report.to_dict()["splits"]
@@ -92,7 +92,7 @@ def test_table(folder: Path) -> None:
     assert first["record_label"] == "CAS"
     assert first["path"] == str(folder / "train_wav" / f"{TRAIN}.wav")
     assert rales.data.read_cycles(folder).equals(cycles)
-    report = rales.data.audit(folder)
+    report = rales.data.audit_data(folder)
     assert report.problems == []
     assert report.notes == [f"{folder}: recordings of poor quality, which have no events and give no rows: 1"]
     assert report.to_dict()["recordings"] == 3
@@ -131,12 +131,12 @@ def test_annotations_only(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"annotations only.*audio=False"):
         sprsound.read_cycles(folder)
     assert sprsound.read_cycles(folder, audio=False)["path"].tolist() == ["", "", ""]
-    assert sprsound.audit(folder).problems == []
+    assert sprsound.audit_data(folder).problems == []
 
 
 def test_a_normal_recording_without_events_is_a_note(folder: Path) -> None:
     write_json(folder, "train_json", TRAIN, "Normal", [])
-    report = sprsound.audit(folder)
+    report = sprsound.audit_data(folder)
     assert report.problems == []
     assert any(f"{TRAIN}.json: no events, though the recording is Normal" in note for note in report.notes)
 

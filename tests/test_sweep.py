@@ -138,7 +138,7 @@ def test_every_ablation_of_the_docs_changes_what_a_small_network_computes(line: 
 
 def computed_by(recipe: Recipe, data: Path) -> str:
     """-> features, augmented features, loss, logits and gradients of the first cycles, from one start."""
-    rows = expand_rows(splits.divide(read_cycles(data), recipe.settings), recipe).head(4)
+    rows = expand_rows(splits.divide_cycles(read_cycles(data), recipe.settings), recipe).head(4)
     torch.manual_seed(0)
     inputs = torch.from_numpy(make_preparation(recipe).of_rows(rows))
     model, generator = recipe.build_model(recipe.settings), torch.Generator().manual_seed(0)

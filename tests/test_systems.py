@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 import rales
-from rales.audio.spectrogram_images import RespireNetPicture
+from rales.audio.spectrogram_images import RespireNetImage
 from rales.data import read_cycles, splits
 from rales.data.dataset import Batch, expand_rows, load_dataset, make_preparation, prepare_dataset
 from rales.data.icbhi import DEVICES, sex_and_age
@@ -29,7 +29,7 @@ from rales.models.resnet import ResNet
 from rales.recipes import lungattn
 from rales.recipes.registry import make_recipe, rebuild_recipe
 from rales.registry import RECIPES
-from rales.report import report
+from rales.report import write_report
 from rales.report.load_runs import read_runs
 from rales.training import finetune, run_folder
 from rales.training.distributed import DistributedContext
@@ -432,12 +432,12 @@ def test_respirenet_measures_each_device_or_keeps_what_stage_1_measured(
 
     recipe, run = made("respirenet", "statistics=device"), tmp_path / "run"
     train(recipe, cycles, place, run)
-    dataset = load_dataset(splits.divide(cycles, recipe.settings), recipe, folder=place / "cache")
+    dataset = load_dataset(splits.divide_cycles(cycles, recipe.settings), recipe, folder=place / "cache")
     items, waves = dataset.table, torch.from_numpy(np.array(dataset.inputs))
-    colours = RespireNetPicture().picture(waves).double().numpy()
+    colours = RespireNetImage().picture(waves).double().numpy()
     chosen = {"": items["split"] == "train"}
     for device in ("Meditron", "Litt3200"):
-        own = expand_rows(splits.divide(cycles[cycles["device"] == device], recipe.settings), recipe)
+        own = expand_rows(splits.divide_cycles(cycles[cycles["device"] == device], recipe.settings), recipe)
         joined = own[(own["split"] == "train") & (own["second_path"] != "")]
         assert joined.empty  # a device of even classes joins no cycles, so its rows are among those of all
         chosen[f"_{device}"] = (items["split"] == "train") & (items["device"] == device) & (items["second_path"] == "")
@@ -480,7 +480,7 @@ def test_a_sweep_tells_options_apart_that_change_no_number(trained: Any, cycles:
 
 def test_a_report_says_how_sure_each_system_is(trained: Any, tmp_path: Path) -> None:
     names = ("wang_splice", "nguyen_stochnorm", "moummad_scl")
-    report([trained(name) for name in names], tmp_path)
+    write_report([trained(name) for name in names], tmp_path)
     text = (tmp_path / "report.md").read_text()
     for words in (
         "wang_splice (tiny, reconstruction)",
@@ -556,12 +556,12 @@ def test_metadata_groups(place: Path, cycles: pd.DataFrame) -> None:
 def test_pieces_vote_and_the_majority_has_the_largest_probability() -> None:
     rows = pd.DataFrame({"recording": list("aaabb"), "cycle": [1, 1, 1, 1, 2], "x": range(5)})
     shares = np.array([[0.9, 0.05, 0.03, 0.02], [0.4, 0.5, 0.05, 0.05], [0.2, 0.6, 0.1, 0.1], *np.full((2, 4), 0.25)])
-    cycles, logits = predictions.pooled(rows, np.log(shares).astype(np.float32))
+    cycles, logits = predictions.pool_cycle_logits(rows, np.log(shares).astype(np.float32))
     assert cycles["x"].tolist() == [0, 3, 4]
     assert np.exp(logits[0]) == pytest.approx([0.3, 0.55, 0.075, 0.075], abs=1e-6)  # the two that said crackle
-    tie = predictions.pooled(rows[:2], np.log(shares[:2]).astype(np.float32))[1]
+    tie = predictions.pool_cycle_logits(rows[:2], np.log(shares[:2]).astype(np.float32))[1]
     assert np.exp(tie[0]) == pytest.approx(shares[0], abs=1e-6)
-    same, unchanged = predictions.pooled(rows[3:], np.log(shares[3:]).astype(np.float32))
+    same, unchanged = predictions.pool_cycle_logits(rows[3:], np.log(shares[3:]).astype(np.float32))
     assert same is not rows
     assert np.array_equal(unchanged, np.log(shares[3:]).astype(np.float32))
 

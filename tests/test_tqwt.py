@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rales.audio.tqwt import Wavelets, inverse_tqwt, max_stages, subbands, tqwt, wavelet_norms
-from rales.audio.tqwt_decomposition import HIGH_Q, LEAST_SAMPLES, LOW_Q, dual_q, dual_q_of_cycles, padded_length
+from rales.audio.tqwt import Wavelets, forward_tqwt, inverse_tqwt, max_stages, plan_subbands, wavelet_norms
+from rales.audio.tqwt_decomposition import (
+    HIGH_Q,
+    LEAST_SAMPLES,
+    LOW_Q,
+    decompose_cycles_dual_q,
+    decompose_dual_q,
+    padded_length,
+)
 from tests.conftest import REPOSITORY
 
 
@@ -34,7 +41,7 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np
 def test_perfect_reconstruction_and_energy(half: int, q: float, stages: int) -> None:
     wave = noise(2, 2 * half)
     wavelets = Wavelets(q, 3, min(stages, max_stages(2 * half, q, 3)))
-    coefficients = tqwt(wave, wavelets)
+    coefficients = forward_tqwt(wave, wavelets)
     assert len(coefficients) == wavelets.stages + 1
     assert np.abs(inverse_tqwt(coefficients, 2 * half, wavelets) - wave).max() <= 1e-10
     energy = sum(np.square(band).sum() for band in coefficients)
@@ -47,20 +54,20 @@ def test_each_subband_equals_that_of_the_stage_by_stage_transform(
     plain: ModuleType, wavelets: Wavelets, samples: int
 ) -> None:
     wave = noise(samples)
-    found = tqwt(wave[None], wavelets)
+    found = forward_tqwt(wave[None], wavelets)
     wanted = plain.plain_tqwt(wave, wavelets)
     assert [band.shape[1] for band in found] == [band.size for band in wanted]
     assert all(np.abs(a[0] - b).max() < 1e-12 for a, b in zip(found, wanted, strict=True))
-    assert wavelet_norms(subbands(samples, wavelets)) == pytest.approx(
+    assert wavelet_norms(plan_subbands(samples, wavelets)) == pytest.approx(
         plain.plain_norms(wanted, samples, wavelets), rel=1e-12
     )
 
 
 def test_lengths_of_the_subbands_by_hand() -> None:
     """Q = 1, r = 3: beta 1, alpha 2/3; of 27 * 64 samples every length is exact."""
-    lengths = [band.samples for band in subbands(1728, Wavelets(1, 3, 3))]
+    lengths = [band.samples for band in plan_subbands(1728, Wavelets(1, 3, 3))]
     assert lengths == [1728, 1152, 768, 512]
-    q4 = subbands(1500, Wavelets(4, 3, 1))
+    q4 = plan_subbands(1500, Wavelets(4, 3, 1))
     assert [band.samples for band in q4] == [600, 1300]  # beta 0.4, alpha 13/15
 
 
@@ -79,7 +86,7 @@ def test_centre_frequencies(wavelets: Wavelets) -> None:
     alpha = 1 - beta / 3
     samples = 40_000
     centres_hz = []
-    for j, band in enumerate(subbands(samples, wavelets)[:-1], start=1):
+    for j, band in enumerate(plan_subbands(samples, wavelets)[:-1], start=1):
         lowest, highest = band.start, band.start + len(band.weight) - 1
         centres_hz.append((lowest + highest) / 2 * 4000 / samples)
         assert centres_hz[-1] == pytest.approx(alpha**j * (2 - beta) / (4 * alpha) * 4000, abs=0.2)
@@ -89,9 +96,9 @@ def test_centre_frequencies(wavelets: Wavelets) -> None:
 
 def test_what_does_not_fit_is_a_sentence() -> None:
     with pytest.raises(ValueError, match=r"1462 samples and 30 stages.*at most 29 stages: lengthen the wave"):
-        tqwt(noise(1, 1462), HIGH_Q)
+        forward_tqwt(noise(1, 1462), HIGH_Q)
     with pytest.raises(ValueError, match="even number of samples"):
-        tqwt(noise(1, 1501), LOW_Q)
+        forward_tqwt(noise(1, 1501), LOW_Q)
 
 
 # The split
@@ -99,7 +106,7 @@ def test_what_does_not_fit_is_a_sentence() -> None:
 
 def test_the_three_parts_add_up_exactly() -> None:
     wave = noise(3, 1500)
-    high, low, rest = dual_q(wave, iterations=10)
+    high, low, rest = decompose_dual_q(wave, iterations=10)
     assert np.abs(high + low + rest - wave).max() <= 1e-14
     assert np.array_equal(rest, wave - high - low)
 
@@ -107,7 +114,7 @@ def test_the_three_parts_add_up_exactly() -> None:
 def test_the_split_equals_the_plain_iteration(plain: ModuleType) -> None:
     wave = noise(1, 1500).cumsum(axis=1)
     wave = (wave - wave.min()) / (wave.max() - wave.min())
-    found = dual_q(wave, iterations=100)
+    found = decompose_dual_q(wave, iterations=100)
     wanted = plain.plain_dual_q(wave[0], HIGH_Q, LOW_Q, 100)
     assert all(np.abs(a[0] - b).max() < 1e-10 for a, b in zip(found, wanted, strict=True))
 
@@ -117,7 +124,7 @@ def test_tones_and_clicks_go_apart() -> None:
     tone = np.sin(2 * np.pi * 400 * time_s) * np.hanning(8000)
     clicks = np.zeros(8000)
     clicks[[1500, 3300, 5100]] = 3.0
-    high, low, _ = dual_q((tone + clicks)[None], iterations=60)
+    high, low, _ = decompose_dual_q((tone + clicks)[None], iterations=60)
     assert np.corrcoef(high[0], tone)[0, 1] > 0.95
     assert np.corrcoef(low[0], clicks)[0, 1] > 0.8
     assert abs(np.corrcoef(low[0], tone)[0, 1]) < 0.1
@@ -126,11 +133,11 @@ def test_tones_and_clicks_go_apart() -> None:
 def test_a_cycle_gives_the_same_alone_and_among_others() -> None:
     random = np.random.default_rng(0)
     waves = [random.random(samples).astype(np.float32) for samples in (801, 1500, 1511, 2600)]
-    together = dual_q_of_cycles(waves, iterations=5)
+    together = decompose_cycles_dual_q(waves, iterations=5)
     for wave, parts in zip(waves, together, strict=True):
         assert [part.shape for part in parts] == [wave.shape] * 3
         assert all(part.dtype == np.float32 for part in parts)
-        alone = dual_q_of_cycles([wave], iterations=5)[0]
+        alone = decompose_cycles_dual_q([wave], iterations=5)[0]
         assert all(np.abs(a - b).max() < 1e-6 for a, b in zip(alone, parts, strict=True))
         assert np.abs(sum(parts) - wave).max() < 1e-6
 
@@ -141,7 +148,7 @@ def test_padded_lengths_are_even_and_little_longer(samples: int) -> None:
     padded = padded_length(samples)
     assert padded % 2 == 0
     assert max(samples, LEAST_SAMPLES) <= padded <= max(samples + 1, LEAST_SAMPLES) * 9 / 8
-    subbands(padded, HIGH_Q)
+    plan_subbands(padded, HIGH_Q)
 
 
 def test_many_cycles_share_few_lengths() -> None:

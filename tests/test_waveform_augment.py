@@ -6,14 +6,14 @@ import torch
 
 from rales.audio.waveform_augment import (
     JOINS,
+    augment_one_of_five,
     concatenation_pairs,
     domain_pairs,
-    one_of_five,
-    roll,
+    shift_circularly,
     shift_pitch,
-    splice,
-    stretch,
-    vocal_tract,
+    splice_waveforms,
+    stretch_time,
+    warp_vocal_tract,
 )
 
 RATE_HZ = 4000
@@ -63,29 +63,29 @@ def test_domain_pairs_are_of_two_devices_and_unite_to_the_wanted_class() -> None
 
 def test_splice_by_hand() -> None:
     first, second = np.ones(10, np.float32), np.zeros(20, np.float32)
-    joined = splice(first, second, 0.5, 3)
+    joined = splice_waveforms(first, second, 0.5, 3)
     assert joined.tolist() == [1, 1, 1, 0.5, 0] + [0] * 7
-    assert splice(first[:1], second[:1], 0.5, 200).size >= 1
+    assert splice_waveforms(first[:1], second[:1], 0.5, 200).size >= 1
 
 
 def test_roll_turns_each_clip_by_its_own_number() -> None:
     wave = torch.arange(12.0).view(2, 6)
     seen = set()
     for seed in range(40):
-        rolled = roll(wave, generator=torch.Generator().manual_seed(seed))
+        rolled = shift_circularly(wave, generator=torch.Generator().manual_seed(seed))
         shifts = []
         for clip, turned in zip(wave, rolled, strict=True):
             shifts.append(next(s for s in range(6) if torch.equal(clip.roll(s), turned)))
         seen.add(tuple(shifts))
     assert any(a != b for a, b in seen)
     assert (0, 0) in seen
-    assert torch.equal(roll(wave, probability=0.0, generator=torch.Generator().manual_seed(0)), wave)
+    assert torch.equal(shift_circularly(wave, probability=0.0, generator=torch.Generator().manual_seed(0)), wave)
 
 
 @pytest.mark.parametrize("rate", [0.5, 0.9, 1.1, 2.0])
 def test_stretching_keeps_the_pitch(rate: float) -> None:
     wave = tone(440)
-    stretched = stretch(wave, rate)
+    stretched = stretch_time(wave, rate)
     assert stretched.shape == (1, round(8000 / rate))
     assert peak_hz(stretched) == pytest.approx(440, abs=2)
     middle = stretched[0, 1000:-1000]
@@ -94,7 +94,7 @@ def test_stretching_keeps_the_pitch(rate: float) -> None:
 
 def test_stretching_by_one_is_the_wave() -> None:
     wave = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(stretch(wave, 1.0), wave, atol=1e-4)
+    assert torch.allclose(stretch_time(wave, 1.0), wave, atol=1e-4)
 
 
 @pytest.mark.parametrize("semitones", [-1, 0.5, 3])
@@ -107,18 +107,18 @@ def test_pitch(semitones: float) -> None:
 
 @pytest.mark.parametrize("alpha", [0.9, 1.0, 1.1])
 def test_vocal_tract(alpha: float) -> None:
-    assert peak_hz(vocal_tract(tone(500), RATE_HZ, alpha, 1200)) == pytest.approx(500 * alpha, abs=8)
+    assert peak_hz(warp_vocal_tract(tone(500), RATE_HZ, alpha, 1200)) == pytest.approx(500 * alpha, abs=8)
     wave = torch.randn(1, 4000, generator=torch.Generator().manual_seed(0))
     if alpha == 1:
-        assert torch.allclose(vocal_tract(wave, RATE_HZ, 1.0, 1200), wave, atol=1e-4)
+        assert torch.allclose(warp_vocal_tract(wave, RATE_HZ, 1.0, 1200), wave, atol=1e-4)
 
 
 def test_one_of_five_leaves_the_ends_and_repeats_with_its_seed() -> None:
     wave = 0.1 * np.random.default_rng(0).standard_normal(2000).astype(np.float32)
     lengths, changed_ends = set(), 0
     for seed in range(60):
-        changed = one_of_five(wave, RATE_HZ, np.random.default_rng(seed))
-        assert np.array_equal(changed, one_of_five(wave, RATE_HZ, np.random.default_rng(seed)))
+        changed = augment_one_of_five(wave, RATE_HZ, np.random.default_rng(seed))
+        assert np.array_equal(changed, augment_one_of_five(wave, RATE_HZ, np.random.default_rng(seed)))
         assert changed.dtype == np.float32
         assert np.isfinite(changed).all()
         lengths.add(changed.size == wave.size)
@@ -126,4 +126,4 @@ def test_one_of_five_leaves_the_ends_and_repeats_with_its_seed() -> None:
         assert 2000 - 600 <= changed.size <= 2000 + 1200  # the middle 1200 take 600 to 2400
     assert lengths == {True, False}
     assert 4 <= changed_ends <= 24  # the vocal tract alone, one in five
-    assert one_of_five(np.ones(3, np.float32), RATE_HZ, np.random.default_rng(0)).size > 0
+    assert augment_one_of_five(np.ones(3, np.float32), RATE_HZ, np.random.default_rng(0)).size > 0

@@ -34,14 +34,14 @@ import hashlib, sys, time
 import pandas as pd
 from rales.data import waveform_cache
 table, folder, notes, pause_s = sys.argv[1:]
-prepare = waveform_cache.waveform
+prepare = waveform_cache.read_cycle_waveform
 def slow(*arguments, **options):
     with open(notes, "a") as file:
         file.write("row\\n")
     time.sleep(float(pause_s))
     return prepare(*arguments, **options)
-waveform_cache.waveform = slow
-waves = waveform_cache.waveforms(pd.read_csv(table), folder=folder, duration_s=0.5, fade_samples=100, threads=2)
+waveform_cache.read_cycle_waveform = slow
+waves = waveform_cache.cache_waveforms(pd.read_csv(table), folder=folder, duration_s=0.5, fade_samples=100, threads=2)
 print(hashlib.sha256(waves.tobytes()).hexdigest())
 """
 
@@ -63,8 +63,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def direct(path: str, start_s: float, end_s: float) -> np.ndarray:
-    wave, rate_hz = wave_module.read(path, start_s, end_s)
-    return wave_module.icbhi_cycle(wave_module.resample(wave, rate_hz), samples=8000, fade_samples=100)
+    wave, rate_hz = wave_module.read_waveform(path, start_s, end_s)
+    return wave_module.icbhi_cycle(wave_module.resample_waveform(wave, rate_hz), samples=8000, fade_samples=100)
 
 
 def expected(cycles: pd.DataFrame) -> np.ndarray:
@@ -77,7 +77,7 @@ def entries(folder: Path) -> list[str]:
 
 def test_rows_equal_the_direct_path_bit_for_bit(cycles: pd.DataFrame, folder: Path) -> None:
     for threads in (1, 3):
-        waves = waveform_cache.waveforms(cycles, folder=folder / str(threads), threads=threads, **SMALL)
+        waves = waveform_cache.cache_waveforms(cycles, folder=folder / str(threads), threads=threads, **SMALL)
         assert waves.shape == (9, 8000)
         assert waves.dtype == np.float32
         assert waves.tobytes() == expected(cycles).tobytes()
@@ -86,20 +86,20 @@ def test_rows_equal_the_direct_path_bit_for_bit(cycles: pd.DataFrame, folder: Pa
 
 
 def test_the_defaults_are_the_papers_eight_seconds(cycles: pd.DataFrame, folder: Path) -> None:
-    waves = waveform_cache.waveforms(cycles[:1], folder=folder)
+    waves = waveform_cache.cache_waveforms(cycles[:1], folder=folder)
     assert waves.shape == (1, 128000)
-    assert np.array_equal(waves[0], waveform_cache.waveform(*cycles.loc[0, ["path", "start_s", "end_s"]]))
+    assert np.array_equal(waves[0], waveform_cache.read_cycle_waveform(*cycles.loc[0, ["path", "start_s", "end_s"]]))
 
 
 def test_real_recordings_equal_the_direct_path(icbhi_folder: Path, folder: Path) -> None:
     paths = sorted(icbhi_folder.glob("*.wav"))[::25]
     table = pd.DataFrame({"path": paths, "start_s": 0.3339, "end_s": 2.7181})
-    assert waveform_cache.waveforms(table, folder=folder, **SMALL).tobytes() == expected(table).tobytes()
+    assert waveform_cache.cache_waveforms(table, folder=folder, **SMALL).tobytes() == expected(table).tobytes()
 
 
 def test_order_and_subset_are_those_of_the_table(cycles: pd.DataFrame, folder: Path) -> None:
     table = cycles.iloc[[7, 2, 2, 4]]
-    assert waveform_cache.waveforms(table, folder=folder, **SMALL).tobytes() == expected(table).tobytes()
+    assert waveform_cache.cache_waveforms(table, folder=folder, **SMALL).tobytes() == expected(table).tobytes()
 
 
 def starts(path: str, start_s: float, end_s: float) -> np.ndarray:
@@ -113,12 +113,12 @@ def picture(path: str, start_s: float, end_s: float) -> np.ndarray:
 def test_pictures_keep_their_shape_and_a_changed_one_is_made_again(cycles: pd.DataFrame, folder: Path) -> None:
     prepare = waveform_cache.Preparation(picture, {}, (2, 3, 4))
     wanted = np.stack([picture("", start_s, 0.0) for start_s in cycles["start_s"]])
-    assert np.array_equal(waveform_cache.arrays(cycles, prepare, folder=folder), wanted)
+    assert np.array_equal(waveform_cache.cached_arrays(cycles, prepare, folder=folder), wanted)
     (file,) = folder.glob("*/waves.npy")
     changed = bytearray(file.read_bytes())
     changed[-1] ^= 1
     file.write_bytes(changed)
-    assert np.array_equal(waveform_cache.arrays(cycles, prepare, folder=folder), wanted)
+    assert np.array_equal(waveform_cache.cached_arrays(cycles, prepare, folder=folder), wanted)
     assert prepare.of_rows(cycles[:0]).shape == (0, 2, 3, 4)
 
 
@@ -133,7 +133,7 @@ def test_rows_prepared_together_come_in_few_calls_and_in_their_order(
         return [starts(*row) for row in rows]
 
     prepare = waveform_cache.Preparation(starts, {}, (1,), together=together)
-    found = waveform_cache.arrays(cycles, prepare, folder=folder, threads=1)
+    found = waveform_cache.cached_arrays(cycles, prepare, folder=folder, threads=1)
     assert found[:, 0].tolist() == pytest.approx(cycles["start_s"].tolist())
     assert [len(call) for call in calls] == [4, 4, 1]
     seconds = [length for call in calls for length in call]
@@ -145,17 +145,17 @@ def test_rows_prepared_together_come_in_few_calls_and_in_their_order(
 def test_second_call_and_other_labels_do_not_build(
     cycles: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = waveform_cache.waveforms(cycles, folder=folder, **SMALL)
-    monkeypatch.setattr(waveform_cache, "_build", None)  # from here on a build is an error
+    first = waveform_cache.cache_waveforms(cycles, folder=folder, **SMALL)
+    monkeypatch.setattr(waveform_cache, "_build_cache", None)  # from here on a build is an error
     other = cycles.assign(label="wheeze", split="test").set_index(np.arange(9) + 100)
-    assert np.array_equal(waveform_cache.waveforms(other, folder=folder, **SMALL), first)
+    assert np.array_equal(waveform_cache.cache_waveforms(other, folder=folder, **SMALL), first)
 
 
 def test_finished_cache_opens_without_writing(cycles: pd.DataFrame, folder: Path) -> None:
-    waveform_cache.waveforms(cycles, folder=folder, **SMALL)
+    waveform_cache.cache_waveforms(cycles, folder=folder, **SMALL)
     for lock in folder.glob("*.lock"):
         lock.unlink()
-    waveform_cache.waveforms(cycles, folder=folder, **SMALL)
+    waveform_cache.cache_waveforms(cycles, folder=folder, **SMALL)
     assert not list(folder.glob("*.lock"))  # so a cache in a read-only folder can be shared
 
 
@@ -171,8 +171,8 @@ def test_finished_cache_opens_without_writing(cycles: pd.DataFrame, folder: Path
     ids=str,
 )
 def test_every_setting_is_in_the_key(cycles: pd.DataFrame, folder: Path, change: dict[str, object]) -> None:
-    first = waveform_cache.waveforms(cycles, folder=folder, **SMALL)
-    second = waveform_cache.waveforms(cycles, folder=folder, **{**SMALL, **change})
+    first = waveform_cache.cache_waveforms(cycles, folder=folder, **SMALL)
+    second = waveform_cache.cache_waveforms(cycles, folder=folder, **{**SMALL, **change})
     assert len(entries(folder)) == 2
     assert not np.array_equal(first, second)
 
@@ -181,7 +181,7 @@ def test_rows_files_and_format_are_in_the_key(
     cycles: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def count(table: pd.DataFrame) -> int:
-        waveform_cache.waveforms(table, folder=folder, **SMALL)
+        waveform_cache.cache_waveforms(table, folder=folder, **SMALL)
         return len(entries(folder))
 
     recording = Path(cycles.path[0])
@@ -205,28 +205,28 @@ def test_rows_files_and_format_are_in_the_key(
 def test_another_version_of_what_computes_the_rows_builds_again(
     cycles: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
-    waveform_cache.waveforms(cycles, folder=folder, **SMALL)
+    waveform_cache.cache_waveforms(cycles, folder=folder, **SMALL)
     known = importlib.metadata.version
     monkeypatch.setattr("rales.data.waveform_cache.version", lambda name: "99.0" if name == library else known(name))
-    waveform_cache.waveforms(cycles, folder=folder, **SMALL)
+    waveform_cache.cache_waveforms(cycles, folder=folder, **SMALL)
     assert len(entries(folder)) == 2
 
 
 def test_a_link_to_a_recording_is_the_recording(
     cycles: pd.DataFrame, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waveform_cache.waveforms(cycles, folder=folder, **SMALL)
-    monkeypatch.setattr(waveform_cache, "_build", None)  # from here on a build is an error
+    waveform_cache.cache_waveforms(cycles, folder=folder, **SMALL)
+    monkeypatch.setattr(waveform_cache, "_build_cache", None)  # from here on a build is an error
     (tmp_path / "link").symlink_to(tmp_path)
     linked = cycles.assign(path=[str(tmp_path / "link" / Path(path).name) for path in cycles.path])
-    waveform_cache.waveforms(linked, folder=folder, **SMALL)
+    waveform_cache.cache_waveforms(linked, folder=folder, **SMALL)
 
 
 def test_the_folder_comes_from_the_environment(
     cycles: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RALES_CACHE", str(tmp_path / "elsewhere"))
-    waveform_cache.waveforms(cycles, **SMALL)
+    waveform_cache.cache_waveforms(cycles, **SMALL)
     (name,) = entries(tmp_path / "elsewhere")
     meta = json.loads((tmp_path / "elsewhere" / name / "meta.json").read_text())
     assert meta["rows"][4] == [1, 0.7, 1.0123]
@@ -237,7 +237,7 @@ def test_the_folder_comes_from_the_environment(
 def test_damaged_cache_is_built_again(
     cycles: pd.DataFrame, folder: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    waveform_cache.waveforms(cycles, folder=folder, **SMALL)
+    waveform_cache.cache_waveforms(cycles, folder=folder, **SMALL)
     finished = folder / entries(folder)[0]
     if damage == "short":
         os.truncate(finished / "waves.npy", 50_000)
@@ -253,11 +253,11 @@ def test_damaged_cache_is_built_again(
         assert content[place : place + len(new)] != new
         content[place : place + len(new)] = new
         (finished / "waves.npy").write_bytes(content)
-    assert waveform_cache.waveforms(cycles, folder=folder, **SMALL).tobytes() == expected(cycles).tobytes()
+    assert waveform_cache.cache_waveforms(cycles, folder=folder, **SMALL).tobytes() == expected(cycles).tobytes()
     assert entries(folder) == [finished.name]
     assert f"{finished}: damaged or cut, so this cache is built again" in caplog.text
     caplog.clear()
-    waveform_cache.waveforms(cycles, folder=folder, **SMALL)
+    waveform_cache.cache_waveforms(cycles, folder=folder, **SMALL)
     assert caplog.text == ""
 
 
@@ -265,11 +265,11 @@ def test_large_rows_and_small_reads_have_the_same_digest(
     cycles: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However the file is read: rows longer than a read, and the last read shorter than the others."""
-    waveform_cache.waveforms(cycles, folder=folder, **SMALL)
-    monkeypatch.setattr(waveform_cache, "_build", None)  # from here on a build is an error
+    waveform_cache.cache_waveforms(cycles, folder=folder, **SMALL)
+    monkeypatch.setattr(waveform_cache, "_build_cache", None)  # from here on a build is an error
     for size in (1, 4 * 8000 * 2, 4 * 8000 * 5, 2**30):
         monkeypatch.setattr(waveform_cache, "READ_AT_ONCE_BYTES", size)
-        waveform_cache.waveforms(cycles, folder=folder, **SMALL)
+        waveform_cache.cache_waveforms(cycles, folder=folder, **SMALL)
 
 
 def test_bad_recording_stops_with_its_name_and_leaves_nothing(cycles: pd.DataFrame, folder: Path) -> None:
@@ -277,15 +277,15 @@ def test_bad_recording_stops_with_its_name_and_leaves_nothing(cycles: pd.DataFra
     samples[3000] = np.nan
     soundfile.write(cycles.path[3], samples, 4000, subtype="FLOAT")
     with pytest.raises(ValueError, match=r"b\.wav"):
-        waveform_cache.waveforms(cycles, folder=folder, **SMALL)
+        waveform_cache.cache_waveforms(cycles, folder=folder, **SMALL)
     assert entries(folder) == []
 
 
 def test_missing_recording_and_empty_table(cycles: pd.DataFrame, folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"gone\.wav.*no such recording"):
-        waveform_cache.waveforms(cycles.assign(path="gone.wav"), folder=folder, **SMALL)
+        waveform_cache.cache_waveforms(cycles.assign(path="gone.wav"), folder=folder, **SMALL)
     with pytest.raises(ValueError, match="no cycles"):
-        waveform_cache.waveforms(cycles[:0], folder=folder, **SMALL)
+        waveform_cache.cache_waveforms(cycles[:0], folder=folder, **SMALL)
     assert not folder.exists()
 
 
@@ -295,7 +295,7 @@ def test_full_disk_is_a_sentence(cycles: pd.DataFrame, folder: Path, monkeypatch
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError, match=r"needs 0\.00 GB and the disk is full.*GB free.*RALES_CACHE"):
-        waveform_cache.waveforms(cycles, folder=folder, **SMALL)
+        waveform_cache.cache_waveforms(cycles, folder=folder, **SMALL)
     assert entries(folder) == []
 
 
@@ -316,7 +316,7 @@ def test_really_full_disk(cycles: pd.DataFrame, folder: Path, monkeypatch: pytes
 
             monkeypatch.setattr(os, "posix_fallocate", unsupported)
         with pytest.raises(OSError, match="disk is full"):
-            waveform_cache.waveforms(cycles, folder=folder, **SMALL)
+            waveform_cache.cache_waveforms(cycles, folder=folder, **SMALL)
         assert entries(folder) == []
     finally:
         subprocess.run(["umount", str(folder)], check=True)
@@ -326,14 +326,14 @@ def test_unwritable_folder_is_a_sentence(cycles: pd.DataFrame, tmp_path: Path) -
     (tmp_path / "file").write_text("not a folder")
     for folder in (tmp_path / "file", tmp_path / "file" / "cache"):
         with pytest.raises(OSError, match=r"file.*cannot be written here.*RALES_CACHE"):
-            waveform_cache.waveforms(cycles, folder=folder, **SMALL)
+            waveform_cache.cache_waveforms(cycles, folder=folder, **SMALL)
 
 
 def test_interrupt_drops_what_has_not_begun(
     cycles: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared: list[tuple[Any, ...]] = []
-    prepare, taken = waveform_cache.waveform, threading.Event()
+    prepare, taken = waveform_cache.read_cycle_waveform, threading.Event()
 
     def take(*_: object) -> None:
         taken.set()
@@ -349,11 +349,11 @@ def test_interrupt_drops_what_has_not_begun(
         prepared.append(arguments)
         return prepare(*arguments, **options)
 
-    monkeypatch.setattr(waveform_cache, "waveform", interrupted)
+    monkeypatch.setattr(waveform_cache, "read_cycle_waveform", interrupted)
     before = signal.signal(signal.SIGINT, take)  # whatever it was: a shell's background jobs ignore it
     try:
         with pytest.raises(KeyboardInterrupt):
-            waveform_cache.waveforms(cycles, folder=folder, threads=1, **SMALL)
+            waveform_cache.cache_waveforms(cycles, folder=folder, threads=1, **SMALL)
     finally:
         signal.signal(signal.SIGINT, before)
     for thread in threading.enumerate():
@@ -373,12 +373,12 @@ def test_kill_in_the_middle_then_again_gives_the_same(cycles: pd.DataFrame, fold
     run.kill()
     run.wait()
     assert [name.rpartition(".")[2] for name in entries(folder)] == ["building"]
-    other = waveform_cache.waveforms(
+    other = waveform_cache.cache_waveforms(
         cycles[:2], folder=folder, **SMALL
     )  # any next build clears away what the killed one left
     assert other.tobytes() == expected(cycles[:2]).tobytes()
     assert len(entries(folder)) == 1
-    assert waveform_cache.waveforms(cycles, folder=folder, **SMALL).tobytes() == expected(cycles).tobytes()
+    assert waveform_cache.cache_waveforms(cycles, folder=folder, **SMALL).tobytes() == expected(cycles).tobytes()
     assert len(entries(folder)) == 2
 
 
@@ -396,17 +396,19 @@ def test_waiting_says_so_and_a_running_build_is_left_alone(
     cycles: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(waveform_cache, "WAIT_BEFORE_MESSAGE_S", 0.05)
-    waveform_cache.waveforms(cycles, folder=folder, **SMALL)
+    waveform_cache.cache_waveforms(cycles, folder=folder, **SMALL)
     (key,) = entries(folder)
     shutil.rmtree(folder / key)
     (folder / f"{key}.building").mkdir()
     with FileLock(folder / f"{key}.lock"):
-        waiting = threading.Thread(target=waveform_cache.waveforms, args=[cycles], kwargs={"folder": folder, **SMALL})
+        waiting = threading.Thread(
+            target=waveform_cache.cache_waveforms, args=[cycles], kwargs={"folder": folder, **SMALL}
+        )
         with caplog.at_level(logging.WARNING):
             waiting.start()
             while "another run is building" not in caplog.text:
                 assert waiting.is_alive()
-        waveform_cache.waveforms(cycles[:1], folder=folder, **SMALL)
+        waveform_cache.cache_waveforms(cycles[:1], folder=folder, **SMALL)
         assert f"{key}.building" in entries(folder)
     waiting.join()
     assert key in entries(folder)

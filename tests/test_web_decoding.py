@@ -19,7 +19,7 @@ import pytest
 import soundfile
 
 from rales.web import platform_checks, sandbox
-from rales.web.decoding import Decoder, Lost
+from rales.web.decoding import Decoder, DecoderRestarted
 from rales.web.settings import MIB, Limits
 from tests.served import until
 
@@ -98,7 +98,7 @@ def test_a_sandbox_that_fails_is_started_again(
             await decoder.warm()  # which fails, and that is no error yet
             assert (await decoder.decode(good, tmp_path))["duration_s"] == 1.0
             return
-        with pytest.raises(Lost, match=sentence):
+        with pytest.raises(DecoderRestarted, match=sentence):
             await decoder.decode(good, tmp_path)
 
     begun = scripted(monkeypatch, *scripts)
@@ -111,7 +111,7 @@ def test_no_process_can_be_started(good: Path, tmp_path: Path, monkeypatch: pyte
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
-    with pytest.raises(Lost, match=r"send it again \(Resource temporarily unavailable\)"):
+    with pytest.raises(DecoderRestarted, match=r"send it again \(Resource temporarily unavailable\)"):
         decoded(Limits(), lambda decoder: decoder.decode(good, tmp_path))
 
 
@@ -169,11 +169,11 @@ def test_where_the_system_sets_no_limit_a_decoder_watches_its_memory(
             time.sleep(0.002)
         raise AssertionError(f"{len(held)} MiB were not too many")
 
-    monkeypatch.setattr(sandbox, "decode", fill)
+    monkeypatch.setattr(sandbox, "decode_file", fill)
     process = os.fork()
     if process == 0:
         job = {"id": "1", "path": "x", "out": "y", "duration_s": 1, "decode_s": 20, "decode_bytes": 100 * MIB}
-        sandbox.child(job, write)
+        sandbox.run_child(job, write)
     os.waitpid(process, 0)
     said = json.loads(os.read(read, 10_000))
     assert said == {"id": "1", "error": "needs more than 100 MiB of memory to decode", "large": True}
@@ -182,8 +182,11 @@ def test_where_the_system_sets_no_limit_a_decoder_watches_its_memory(
 
 
 def test_what_a_system_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (platform_checks.lacks(), bool(platform_checks.weaker())) == ("", sys.platform != "linux")
+    assert (platform_checks.find_missing_features(), bool(platform_checks.find_weaker_promises())) == (
+        "",
+        sys.platform != "linux",
+    )
     monkeypatch.setattr(platform_checks, "LIMITS_MEMORY", False)
-    assert "each decoder watches its own" in platform_checks.weaker()
+    assert "each decoder watches its own" in platform_checks.find_weaker_promises()
     monkeypatch.delattr(os, "fork")
-    assert platform_checks.lacks().endswith("which this system lacks; use Linux, macOS or WSL")
+    assert platform_checks.find_missing_features().endswith("which this system lacks; use Linux, macOS or WSL")

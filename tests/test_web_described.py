@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from rales.web.decoding import Decoder, Lost
+from rales.web.decoding import Decoder, DecoderRestarted
 from tests.served import new_session, recording, upload
 
 EXAMPLES = {GenerationMode.POSITIVE: 15, GenerationMode.NEGATIVE: 15}  # of each operation; tests/attack has more
@@ -199,7 +199,7 @@ def test_a_decoder_that_is_lost_is_not_the_files_fault(
     client: httpx.Client, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def lost(*_: Any) -> None:
-        raise Lost("was not decoded, because the decoder of recordings does not start; send it again")
+        raise DecoderRestarted("was not decoded, because the decoder of recordings does not start; send it again")
 
     files = {"audio": ("night.wav", recording(place).read_bytes())}
     with monkeypatch.context() as patched:

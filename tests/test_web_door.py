@@ -21,9 +21,9 @@ from playwright.sync_api import Browser, expect
 from rales.cli.serve import chosen_token
 from rales.errors import UsageError
 from rales.web import access_token as module
-from rales.web import address, is_kept, serve
+from rales.web import is_kept, page_address, serve_page
 from rales.web import open_browser as shown
-from rales.web.access_token import Door
+from rales.web.access_token import AccessControl
 from rales.web.settings import Limits
 from tests.attack.slow_clients import KNOWN, TOKEN, Command, command, get, sockets
 from tests.served import GENEROUS, door, new_session, recording, served, token, until, upload
@@ -81,7 +81,7 @@ def test_the_cookie(client: httpx.Client, visitor: httpx.Client) -> None:
 
 
 def test_a_cookie_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other = Door(TOKEN, Limits()), Door(TOKEN, Limits())
+    one, other = AccessControl(TOKEN, Limits()), AccessControl(TOKEN, Limits())
     value = one.cookie("a", secure=False).partition(";")[0].partition("=")[2]
     assert one.is_cookie(value)
     assert not other.is_cookie(value)  # of a service that ended
@@ -91,7 +91,7 @@ def test_a_cookie_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_ticket_is_good_once_and_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = Door(TOKEN, Limits())
+    one = AccessControl(TOKEN, Limits())
     ticket, late = one.ticket(), one.ticket()
     assert [one.takes(ticket), one.takes(ticket), one.takes(""), one.takes(TOKEN)] == [True, False, False, False]
     later = time.monotonic() + module.TICKET_S + 1
@@ -120,10 +120,10 @@ def test_guesses_are_few_and_lock_nobody_out(place: Path, tmp_path: Path, caplog
 
 
 def test_guesses_of_many_addresses_are_few_in_all() -> None:
-    one = Door(TOKEN, Limits(guesses=3, guesses_of_all=10))
+    one = AccessControl(TOKEN, Limits(guesses=3, guesses_of_all=10))
     waits = [one.guessed(f"10.0.0.{number}") for number in range(12)]
     assert [wait > 0 for wait in waits] == [False] * 10 + [True] * 2
-    crowd = Door(TOKEN, Limits(guesses=3, guesses_of_all=10))
+    crowd = AccessControl(TOKEN, Limits(guesses=3, guesses_of_all=10))
     assert sum(crowd.guessed("10.0.0.1") == 0 for _ in range(50)) == 3
     assert crowd.guessed("10.0.0.2") == 0  # one address does not use up what is left to all others
 
@@ -166,7 +166,7 @@ def test_the_token_that_is_given(
     with pytest.raises(UsageError, match="are both given"):
         chosen_token(TOKEN, file)
     with pytest.raises(UsageError, match="the token has 15 characters, expected 16 or more"):
-        serve("127.0.0.1", 0, folder=tmp_path, token="a" * 15)
+        serve_page("127.0.0.1", 0, folder=tmp_path, token="a" * 15)
 
 
 def test_where_an_address_with_a_token_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +186,7 @@ def test_where_an_address_with_a_token_is_printed(tmp_path: Path, monkeypatch: p
     [("fe80::1", "http://[fe80::1]:80/"), ("::1", "http://[::1]:80/"), ("ward.example", "http://ward.example:80/")],
 )
 def test_the_address_of_a_host(host: str, expected: str) -> None:
-    assert address(host, 80) == expected
+    assert page_address(host, 80) == expected
 
 
 OPENED = """#!/bin/sh
@@ -241,15 +241,15 @@ def test_a_browser_that_does_not_come(
     (tmp_path / "rales-opens-0000.html").write_text("left")
     os.utime(tmp_path / "rales-opens-0000.html", (0, 0))
     (tmp_path / "rales-opens-0001.html").write_text("of another service that begins")
-    one = Door(TOKEN, Limits())
-    link = shown.Link(one, "http://127.0.0.1:1/")
+    one = AccessControl(TOKEN, Limits())
+    link = shown.BrowserLink(one, "http://127.0.0.1:1/")
     assert one.tickets
-    shown.watch(link)
+    shown.watch_link(link)
     assert not one.tickets
     assert [path.name for path in tmp_path.iterdir()] == ["rales-opens-0001.html"]
     assert "the browser could not be opened (it has not come); open the address yourself" in capsys.readouterr().err
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "missing")
-    assert shown.show(one, "http://127.0.0.1:1/") is None
+    assert shown.show_page(one, "http://127.0.0.1:1/") is None
     assert "No such file" in capsys.readouterr().err
 
 

@@ -238,7 +238,7 @@ def test_many_names_are_few_words(pairing: Script) -> None:
     ],
 )
 def test_paths_of_visitors(place: Path, client: httpx.Client, given: str, path: str, name: str) -> None:
-    assert cycle_edits.relative(given) == path
+    assert cycle_edits.relative_path(given) == path
     files = {"audio": ("whatever.wav", recording(place).read_bytes())}
     session = new_session(client)
     facts = client.post(f"/sessions/{session}/recordings", files=files, data={"path": given}).json()

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from rales.files.csv_cells import one_line
-from rales.web import address
+from rales.web import page_address
 from rales.web.decoding import Decoder, Undecodable
 from rales.web.settings import Limits
 from tests.served import new_session, recording, served, token, until
@@ -394,7 +394,7 @@ def test_what_is_no_http(client: httpx.Client, content: bytes) -> None:
 def test_a_token_of_any_characters(place: Path, tmp_path: Path, token: str) -> None:
     """It comes in by the printed address, which is changed for a cookie, or as a bearer."""
     with served(place, folder=tmp_path, token=token) as client:
-        printed = httpx.URL(address("127.0.0.1", client.base_url.port or 0, token))
+        printed = httpx.URL(page_address("127.0.0.1", client.base_url.port or 0, token))
         del client.headers["authorization"]
         door = client.get(printed)
         assert (door.status_code, door.headers["refresh"]) == (200, "0; url=/")

@@ -24,9 +24,9 @@ import pytest
 import soundfile
 
 from rales.web import model_answers
-from rales.web.connection_limits import Places, Seldom, spoken
-from rales.web.job_queue import Line
-from rales.web.settings import Limits, visitor
+from rales.web.connection_limits import ConnectionLimits, LogRateFilter, make_protocol_class
+from rales.web.job_queue import JobQueue
+from rales.web.settings import Limits, visitor_key
 from tests.attack.slow_clients import HALF_A_HEAD, sockets
 from tests.served import GENEROUS, new_session, recording, served, token, until
 
@@ -121,13 +121,13 @@ def test_who_finds_no_place_is_told_so_in_json(
 ) -> None:
     """Requests that the service works on never give way."""
     going_on, asked = threading.Event(), list[Any]()
-    quick, ask = model_answers.predict_file, Line.ask
+    quick, ask = model_answers.predict_file, JobQueue.ask
 
-    def counted(line: Line, job: Any) -> Any:
+    def counted(line: JobQueue, job: Any) -> Any:
         asked.append(job)
         return ask(line, job)
 
-    monkeypatch.setattr(Line, "ask", counted)
+    monkeypatch.setattr(JobQueue, "ask", counted)
     monkeypatch.setattr(model_answers, "predict_file", lambda *words: (going_on.wait(30), quick(*words))[1])
     files = {"audio": ("a.wav", recording(place).read_bytes())}
 
@@ -172,7 +172,7 @@ class Connection:
 
 def test_an_answer_that_is_still_read_does_not_give_way_at_once() -> None:
     """Also one that was written at once, which the server takes for complete."""
-    kind = spoken(Places(Limits()))
+    kind = make_protocol_class(ConnectionLimits(Limits()))
     line = kind.__new__(kind)
     line.cycle, line.unread_bytes, line.moved = SimpleNamespace(response_complete=True, response_started=True), 0, 0.0
     for unread_bytes in (5_000_000, 0):
@@ -181,7 +181,7 @@ def test_an_answer_that_is_still_read_does_not_give_way_at_once() -> None:
 
 
 def test_a_connection_that_is_closed_already_is_dropped() -> None:
-    kind, ended = spoken(Places(Limits())), list[bool]()
+    kind, ended = make_protocol_class(ConnectionLimits(Limits())), list[bool]()
     line = kind.__new__(kind)
     with socket.socket() as closed:
         pass
@@ -190,7 +190,7 @@ def test_a_connection_that_is_closed_already_is_dropped() -> None:
     assert ended == [True]
 
 
-def entered(places: Places, address: str, many: int, **words: Any) -> list[Connection]:
+def entered(places: ConnectionLimits, address: str, many: int, **words: Any) -> list[Connection]:
     come = [Connection(address, float(number), **words) for number in range(many)]
     for one in come:
         places.enter(one)
@@ -198,7 +198,7 @@ def entered(places: Places, address: str, many: int, **words: Any) -> list[Conne
 
 
 def test_a_crowd_takes_nothing_from_others() -> None:
-    places = Places(Limits(connections=16))
+    places = ConnectionLimits(Limits(connections=16))
     (other,) = entered(places, "10.0.0.2", 1)
     crowd = entered(places, "10.0.0.1", 50)
     assert [bool(one.closed) for one in crowd] == [True] * 42 + [False] * 8
@@ -210,7 +210,7 @@ def test_a_crowd_takes_nothing_from_others() -> None:
 
 
 def test_whoever_is_worked_for_keeps_the_place() -> None:
-    places = Places(Limits(connections=16))
+    places = ConnectionLimits(Limits(connections=16))
     busy = entered(places, "10.0.0.1", 8, waiting=False)
     assert not places.enter(Connection("10.0.0.1", 9.0))  # it is told so, and gives way to the next one
     assert not any(one.closed for one in busy)
@@ -220,15 +220,19 @@ def test_whoever_is_worked_for_keeps_the_place() -> None:
 def test_places_are_fewer_than_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
     for files, most in ((1024, 256), (512, 104), (256, 18), (64, 8), (resource.RLIM_INFINITY, 256)):
         monkeypatch.setattr("resource.getrlimit", lambda _, files=files: (files, files))
-        assert Places(Limits()).most == most
+        assert ConnectionLimits(Limits()).most == most
 
 
 def test_an_address_of_ipv6_is_its_network() -> None:
-    assert visitor(("10.1.2.3", 5)) == "10.1.2.3"
-    assert visitor(("::ffff:10.1.2.3", 5)) == "10.1.2.3"
-    assert visitor(("2001:db8:1:2:3::4", 5)) == visitor(("2001:db8:1:2:ffff::", 6)) != visitor(("2001:db8:1:3::", 6))
-    assert visitor(("fe80::1%eth0", 5)) == visitor(("fe80::2", 5))
-    assert visitor(None) == ""
+    assert visitor_key(("10.1.2.3", 5)) == "10.1.2.3"
+    assert visitor_key(("::ffff:10.1.2.3", 5)) == "10.1.2.3"
+    assert (
+        visitor_key(("2001:db8:1:2:3::4", 5))
+        == visitor_key(("2001:db8:1:2:ffff::", 6))
+        != visitor_key(("2001:db8:1:3::", 6))
+    )
+    assert visitor_key(("fe80::1%eth0", 5)) == visitor_key(("fe80::2", 5))
+    assert visitor_key(None) == ""
 
 
 # The end, and the log
@@ -237,7 +241,7 @@ def test_an_address_of_ipv6_is_its_network() -> None:
 def test_the_end_does_not_wait_for_a_long_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rales.web.job_queue.LAST_S", 0.2)
     going_on = threading.Event()
-    line = Line(lambda _: None, 4)
+    line = JobQueue(lambda _: None, 4)
     line.thread.start()
     long, waits = line.ask(lambda: going_on.wait(30)), line.ask(lambda: None)
     until(long.running)
@@ -263,7 +267,7 @@ def test_a_service_ends_with_visitors_that_wait(place: Path, tmp_path: Path) -> 
 
 
 def test_a_log_that_visitors_cannot_fill() -> None:
-    seldom = Seldom(pause_s=10)
+    seldom = LogRateFilter(pause_s=10)
 
     def record(text: str, at: float, error: Exception | None = None) -> logging.LogRecord:
         about = (type(error), error, None) if error else None

@@ -63,7 +63,7 @@ def recordings_and_edits(draw: st.DrawFn) -> dict[str, Any]:
         if end_s - start_s < 0.0502:
             break
         cycles.append({"start_s": start_s, "end_s": end_s, "label": draw(st.sampled_from(LABELS)), "confirmed": False})
-    unlike = {cycle_edits.times(cycle): cycle for cycle in cycles}  # readers refuse the same stretch twice
+    unlike = {cycle_edits.row_times(cycle): cycle for cycle in cycles}  # readers refuse the same stretch twice
     cycles = [unlike[times] for times in sorted(unlike)]
     edges = [0.0, duration_s, *(cycle[edge] for cycle in cycles for edge in ("start_s", "end_s"))]
     near = st.builds(lambda edge, by: edge + by, st.sampled_from(edges), st.floats(-0.06, 0.06))
@@ -84,7 +84,7 @@ def recordings_and_edits(draw: st.DrawFn) -> dict[str, Any]:
 def test_no_edit_of_the_page_is_refused_by_the_service(edited: Script, given: dict[str, Any]) -> None:
     """What is shown is also what is kept, to the last digit and in the same order."""
     for state in edited(given):
-        assert cycle_edits.checked(state, given["duration_s"], MOST) == state
+        assert cycle_edits.check_cycles(state, given["duration_s"], MOST) == state
 
 
 @settings(max_examples=200, deadline=None)
@@ -95,9 +95,9 @@ def test_no_edit_of_the_page_is_refused_by_the_service(edited: Script, given: di
 def test_what_arrives_and_is_taken_can_be_saved_again(duration_s: float, times_s: list[tuple[float, float]]) -> None:
     """An annotation may end up to 0.05 s after the sound, and have more digits than are kept."""
     cycles = [Cycle(duration_s * min(pair), duration_s * max(pair) + 0.04, 1, 0) for pair in times_s]
-    arrived = cycle_edits.annotated(sorted(cycles), duration_s).cycles
+    arrived = cycle_edits.original_of_annotation(sorted(cycles), duration_s).cycles
     try:
-        once = cycle_edits.checked(arrived, duration_s, MOST)
+        once = cycle_edits.check_cycles(arrived, duration_s, MOST)
     except ValueError:
         return  # refused when it comes, in words
     assert once == arrived
@@ -121,7 +121,7 @@ NESTED = [
 )
 def test_no_edit_makes_a_cycle_twice(edited: Script, edit: dict[str, Any]) -> None:
     for state in edited({"cycles": NESTED, "duration_s": 3.0, "edits": [edit]}):
-        assert cycle_edits.checked(state, 3.0, MOST) == state
+        assert cycle_edits.check_cycles(state, 3.0, MOST) == state
 
 
 # In the browser

@@ -23,8 +23,8 @@ from rales.export.artefact import EXPORT_TARGETS
 from rales.export.build import export_model
 from rales.inference import attribution, audio_reader
 from rales.inference.predictor import Predictor
-from rales.web import cycle_edits, model_answers, model_registry, serve
-from rales.web.job_queue import Full, Line
+from rales.web import cycle_edits, model_answers, model_registry, serve_page
+from rales.web.job_queue import JobQueue, QueueFull
 from rales.web.settings import Limits
 from rales.web.store import Store
 from tests.served import new_session, recording, served, until, upload
@@ -43,8 +43,8 @@ def model(place: Path) -> Predictor:
 
 def stereo(path: Path, suffix: str, subtype: str) -> Path:
     """A recording in another format: two channels that differ, 22.05 kHz, 9.3 s."""
-    heard, rate_hz = wave.read(path)
-    left = wave.resample(np.tile(heard, 3), rate_hz, 22050)[: round(9.3 * 22050)]
+    heard, rate_hz = wave.read_waveform(path)
+    left = wave.resample_waveform(np.tile(heard, 3), rate_hz, 22050)[: round(9.3 * 22050)]
     left = 0.5 * left + 0.003 * np.random.default_rng(0).standard_normal(left.size).astype(np.float32)
     out = path.parent.parent / f"stereo.{suffix}"
     soundfile.write(out, np.stack([left, left[::-1]], axis=1), 22050, subtype=subtype)
@@ -102,7 +102,7 @@ def test_moved_boundaries_are_scored_as_a_prepared_cycle_is(
     for span, scored in zip(spans, body["cycles"], strict=True):
         sound, rate_hz = soundfile.read(recording(place), dtype="float32")
         heard = sound[int(span["start_s"] * rate_hz) : int(span["end_s"] * rate_hz)]
-        prepared = wave.icbhi_cycle(wave.resample(heard, rate_hz), samples=2 * 16000)
+        prepared = wave.icbhi_cycle(wave.resample_waveform(heard, rate_hz), samples=2 * 16000)
         expected = model.probabilities(prepared[None])[0]
         assert np.abs(expected - [scored[name] for name in P]).max() < 1e-6
     detail = client.get(f"/recordings/{facts['id']}").json()
@@ -115,9 +115,9 @@ def test_moved_boundaries_are_scored_as_a_prepared_cycle_is(
 def test_the_sound_and_the_picture_of_the_page(place: Path, client: httpx.Client) -> None:
     facts = upload(client, new_session(client), recording(place))
     sound, rate_hz = soundfile.read(io.BytesIO(client.get(f"/recordings/{facts['id']}/audio").content), dtype="float32")
-    original, own_hz = wave.read(recording(place))
+    original, own_hz = wave.read_waveform(recording(place))
     assert rate_hz == 16000
-    assert np.abs(sound - wave.resample(original, own_hz).clip(-1, 1)).max() < 1e-4
+    assert np.abs(sound - wave.resample_waveform(original, own_hz).clip(-1, 1)).max() < 1e-4
     part = client.get(f"/recordings/{facts['id']}/audio", headers={"range": "bytes=0-99"})
     assert (part.status_code, len(part.content)) == (206, 100)
     picture = client.get(f"/recordings/{facts['id']}/spectrogram")
@@ -170,7 +170,7 @@ def scores_grid(grid: Any, time_s: Any) -> Any:
 
 
 def test_two_models_at_a_time(place: Path) -> None:
-    models = model_registry.Shelf(str(place / "runs" / "first"), place / "runs")
+    models = model_registry.ModelRegistry(str(place / "runs" / "first"), place / "runs")
     assert models.known(None) == models.known("first") == "first"
     assert models.model("second") is models.model("second")
     with pytest.raises(KeyError, match=r"no model '\.\./first' here"):
@@ -291,8 +291,8 @@ def test_a_text_beside_a_recording_is_taken_as_the_command_takes_it(
     ],
 )
 def test_names_of_visitors(name: str, stem: str, safe: str) -> None:
-    assert cycle_edits.stem(name) == stem
-    assert cycle_edits.safe(cycle_edits.stem(name)) == safe
+    assert cycle_edits.recording_stem(name) == stem
+    assert cycle_edits.ascii_file_name(cycle_edits.recording_stem(name)) == safe
 
 
 # The line in front of the model
@@ -301,7 +301,7 @@ def test_names_of_visitors(name: str, stem: str, safe: str) -> None:
 def test_who_waits_goes_before_the_background() -> None:
     order: list[str] = []
     gate = threading.Event()
-    line = Line(lambda recording: order.append(recording), longest=3)
+    line = JobQueue(lambda recording: order.append(recording), longest=3)
     line.thread.start()
     first = line.ask(gate.wait)
     until(first.running)
@@ -309,7 +309,7 @@ def test_who_waits_goes_before_the_background() -> None:
         line.add(name)
     others = [line.ask(lambda i=i: order.append(f"asked {i}")) for i in range(3)]  # type: ignore[misc]
     assert (line.ahead("a"), line.ahead("b"), line.ahead("c")) == (3, 4, None)
-    with pytest.raises(Full, match="3 requests wait for the model already"):
+    with pytest.raises(QueueFull, match="3 requests wait for the model already"):
         line.ask(lambda: None)
     gate.set()
     first.result(5)
@@ -385,7 +385,7 @@ def test_one_that_cannot_be_marked_does_not_end_the_line() -> None:
             raise OSError("disk is full")
         done.append(name)
 
-    line = Line(score, longest=3)
+    line = JobQueue(score, longest=3)
     line.thread.start()
     for name in ("bad", "good"):
         line.add(name)
@@ -414,25 +414,25 @@ def test_an_artefact_of_export_is_served(place: Path, tmp_path: Path, form: str,
         assert (why.status_code, "serve its run folder to see why" in why.json()["detail"]) == (422, True)
     out.unlink()
     with pytest.raises(ValueError, match="there is no such file; `rales export` writes one"):
-        serve("127.0.0.1", 0, model=str(out), folder=tmp_path / "other")
+        serve_page("127.0.0.1", 0, model=str(out), folder=tmp_path / "other")
 
 
 def test_what_keeps_it_from_starting(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = str(place / "runs" / "first")
     with pytest.raises(UsageError, match="the token has 3 characters, expected 16 or more"):
-        serve("127.0.0.1", 0, model=run, folder=tmp_path, token="abc")
+        serve_page("127.0.0.1", 0, model=run, folder=tmp_path, token="abc")
     with pytest.raises(ValueError, match=r"cannot listen on 203\.0\.113\.1 port 80"):
-        serve("203.0.113.1", 80, model=run, folder=tmp_path)
+        serve_page("203.0.113.1", 80, model=run, folder=tmp_path)
     with served(place, folder=tmp_path / "used"), pytest.raises(ValueError, match="another `rales serve` uses it"):
-        serve("127.0.0.1", 0, model=run, folder=tmp_path / "used")
+        serve_page("127.0.0.1", 0, model=run, folder=tmp_path / "used")
     with pytest.raises(ValueError, match="no run folder"):
-        serve("127.0.0.1", 0, model=str(tmp_path), folder=tmp_path)
+        serve_page("127.0.0.1", 0, model=str(tmp_path), folder=tmp_path)
     monkeypatch.setattr("rales.web.STATIC", tmp_path)
     with pytest.raises(ValueError, match="player is not there; `make setup` fetches it"):
-        serve("127.0.0.1", 0, model=run, folder=tmp_path)
+        serve_page("127.0.0.1", 0, model=run, folder=tmp_path)
     monkeypatch.setattr("rales.optional_packages.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r'needs the package fastapi, .* pip install "rales\[web\]"'):
-        serve("127.0.0.1", 0, model=run, folder=tmp_path)
+        serve_page("127.0.0.1", 0, model=run, folder=tmp_path)
 
 
 def test_a_folder_that_is_none_of_ours(tmp_path: Path) -> None:
@@ -448,5 +448,5 @@ def test_a_folder_that_is_none_of_ours(tmp_path: Path) -> None:
 
 def test_a_picture_of_a_very_short_sound(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "short.wav", np.zeros(10), 16000)
-    grey, bands, frames = model_answers.picture(tmp_path / "short.wav")
+    grey, bands, frames = model_answers.render_logmel(tmp_path / "short.wav")
     assert len(grey) == bands * frames == 80 * 3

@@ -11,7 +11,7 @@ import httpx
 import pandas as pd
 import pytest
 
-from rales.data import audit, icbhi, read_cycles
+from rales.data import audit_data, icbhi, read_cycles
 from rales.web.service import NO_SOUND
 from rales.web.store import Store
 from tests.attack.editors import assert_none_lost
@@ -26,7 +26,7 @@ def test_a_recording_from_upload_to_export(place: Path, client: httpx.Client) ->
     session, path = new_session(client, "Ward 3\n"), recording(place, 1)
     facts = upload(client, session, path, path.with_suffix(".txt"))
     assert (facts["name"], facts["status"], facts["revision"], facts["notice"]) == (path.stem, "ready", 0, NOTICE)
-    truth, _ = icbhi.annotation(path.with_suffix(".txt"), None)
+    truth, _ = icbhi.read_cycle_annotation(path.with_suffix(".txt"), None)
     words = ["normal", "crackle", "wheeze", "both"]
     assert [cycle["label"] for cycle in facts["cycles"]] == [words[c.crackle + 2 * c.wheeze] for c in truth]
 
@@ -49,7 +49,7 @@ def test_a_recording_from_upload_to_export(place: Path, client: httpx.Client) ->
     exported = client.get(f"/recordings/{facts['id']}/export")
     assert exported.text == "0.000\t1.000\t0\t1\n2.000\t3.457\t1\t1\n"
     (place / "back.txt").write_text(exported.text)
-    assert icbhi.annotation(place / "back.txt", 4.0) == ([(0.0, 1.0, 0, 1), (2.0, 3.457, 1, 1)], [])
+    assert icbhi.read_cycle_annotation(place / "back.txt", 4.0) == ([(0.0, 1.0, 0, 1), (2.0, 3.457, 1, 1)], [])
     table = pd.read_csv(io.StringIO(client.get(f"/recordings/{facts['id']}/export?format=csv").text))
     assert table["label"].tolist() == ["wheeze", "both"]
     assert table[P].to_numpy()[0] == pytest.approx([first[name] for name in P])
@@ -98,8 +98,8 @@ def test_exports_are_data_to_train_on(place: Path, client: httpx.Client, tmp_pat
 
     given = tmp_path / "manifest.csv"
     assert read_cycles(given)["split"].unique().tolist() == ["train"]
-    assert audit(given).problems == []
-    assert any("split is empty throughout; every row counts as train" in note for note in audit(given).notes)
+    assert audit_data(given).problems == []
+    assert any("split is empty throughout; every row counts as train" in note for note in audit_data(given).notes)
     table = pd.read_csv(given, dtype=str)
     table["split"] = ["train", "train", "train", "test"]
     table.to_csv(given, index=False, sep=";")
@@ -389,7 +389,7 @@ def test_a_removal_that_leaves_the_sound_says_so(
 ) -> None:
     facts = upload(client, new_session(client), recording(place))
     with monkeypatch.context() as patched:
-        patched.setattr("rales.web.store.removed", lambda folder: False)
+        patched.setattr("rales.web.store.remove_tree", lambda folder: False)
         answer = client.delete(f"/recordings/{facts['id']}")
     assert (answer.status_code, "its sound is still in the service's folder" in answer.json()["detail"]) == (500, True)
     assert client.get(f"/recordings/{facts['id']}").status_code == 404

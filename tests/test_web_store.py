@@ -14,9 +14,9 @@ import pytest
 
 from rales.web import store as page
 from rales.web import stored_rows
-from rales.web.service import Service, claimed
+from rales.web.service import Service, lock_service_folder
 from rales.web.settings import Settings
-from rales.web.store import Left, Store
+from rales.web.store import LeftoverSound, Store
 from tests.attack.layout_1 import write_layout_1
 from tests.attack.store_kills import CYCLES, FACTS, added
 from tests.conftest import REPOSITORY
@@ -114,7 +114,7 @@ def test_a_second_service_leaves_the_folder_alone(tmp_path: Path) -> None:
     write_layout_1(tmp_path)
     (tmp_path / "arriving" / "x").mkdir(parents=True)
     (tmp_path / "recordings" / secrets.token_hex(8)).mkdir(parents=True)
-    with claimed(tmp_path):
+    with lock_service_folder(tmp_path):
         before = content(tmp_path)
         with pytest.raises(ValueError, match="another `rales serve` uses it"):
             Service(Settings(folder=tmp_path))
@@ -137,7 +137,9 @@ def test_what_is_in_no_session_is_swept(store: Store, caplog: pytest.LogCaptureF
     outside.mkdir()
     (outside / "a.wav").write_bytes(b"sound")
     (place / secrets.token_hex(8)).symlink_to(outside)
-    with pytest.raises(Left, match="the sound of a removed recording cannot be removed; make the folder writable"):
+    with pytest.raises(
+        LeftoverSound, match="the sound of a removed recording cannot be removed; make the folder writable"
+    ):
         store.sweep()
     assert "symbolic link" in caplog.text
     assert store.sounds() == {stays, *(path.name for path in place.iterdir() if path.is_symlink())}
@@ -154,7 +156,7 @@ def test_a_start_sweeps_uploads_orphans_and_reports(tmp_path: Path, monkeypatch:
         (folder / path).write_bytes(b"sound")
     (folder / "reports" / "whole").mkdir()
     (folder / "reports" / "whole" / "report.html").write_text("whole")
-    monkeypatch.setattr("rales.web.model_registry.Shelf.model", lambda *_: None)
+    monkeypatch.setattr("rales.web.model_registry.ModelRegistry.model", lambda *_: None)
     Service(Settings(folder=folder)).lock.release()
     assert list((folder / "arriving").iterdir()) == []
     assert len(store.sounds()) == 1
@@ -173,9 +175,9 @@ def test_sound_that_cannot_be_removed_is_said(
 
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", refused)
-        with pytest.raises(Left, match=f"{first}: the sound of a removed recording cannot be removed; make"):
+        with pytest.raises(LeftoverSound, match=f"{first}: the sound of a removed recording cannot be removed; make"):
             store.remove_recording(first)
-        with pytest.raises(Left, match=", and 1 more; make the folder writable"):
+        with pytest.raises(LeftoverSound, match=", and 1 more; make the folder writable"):
             store.remove_session(session)
         assert "Permission denied" in caplog.text
     assert store.sounds() == {first, second, third}
@@ -272,7 +274,7 @@ def test_cycles_that_are_damaged(text: str, why: str) -> None:
     for read in (stored_rows.read_marked, stored_rows.read_scored):
         with pytest.raises(ValueError, match=why):
             read(text)
-    assert stored_rows.tried(stored_rows.read_marked, json.dumps(CYCLES)) == (CYCLES, "")
+    assert stored_rows.try_read(stored_rows.read_marked, json.dumps(CYCLES)) == (CYCLES, "")
 
 
 def test_one_row_in_many(store: Store) -> None:

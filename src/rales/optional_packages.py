@@ -1,4 +1,4 @@
-"""Packages that only some jobs need, and the sentence for one that cannot be had: the same of all, exit code 2."""
+"""Check for packages that only some jobs need, with one sentence for all that are missing (exit code 2)."""
 
 from collections.abc import Iterable
 from importlib import import_module
@@ -12,11 +12,11 @@ def require_packages(what: str, extra: str, *packages: str) -> None:
     """What is asked for, and the packages of `pip install "rales[extra]"` that it takes -> a UsageError if one is not
     installed or cannot be imported. To be called before the work, not where the package is used."""
     for package in packages:
-        if sentence := missing(package, extra):
+        if sentence := find_missing_package(package, extra):
             raise UsageError(f"{what} {sentence}")
 
 
-def missing(package: str, extra: str) -> str:
+def find_missing_package(package: str, extra: str) -> str:
     """Package and the extra it is in -> what is wrong with it and what to do, "" if it can be imported."""
     if find_spec(package) is None:
         return f'needs the package {package}, which is not installed: pip install "rales[{extra}]"'
@@ -24,13 +24,13 @@ def missing(package: str, extra: str) -> str:
         import_module(package)
     except Exception as error:  # a package half installed, or built for other versions of what it stands on
         return (
-            f"needs the package {package}, which is installed but cannot be imported ({reason(error)}): "
+            f"needs the package {package}, which is installed but cannot be imported ({summarise_error(error)}): "
             f'pip install --upgrade "rales[{extra}]", which takes versions that fit each other'
         )
     return ""
 
 
-def reason(error: Exception) -> str:
+def summarise_error(error: Exception) -> str:
     """Error of a library -> its kind and the first line of what it says."""
     return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
 

@@ -24,7 +24,7 @@ Work = Callable[..., Any]  # (task, *shared) -> result
 AHEAD = 2  # tasks a worker of Ray has before it: one it computes, one that waits
 
 
-def in_processes(
+def run_in_processes(
     work: Work,
     tasks: Iterable[Task],
     shared: tuple[Any, ...],
@@ -121,7 +121,7 @@ class _Pool:
         variables = dict(self.environments[place % len(self.environments)])
         process = context.Process(target=_answer_tasks, args=(theirs, variables, self.work, self.shared), daemon=True)
         worker = _Worker(process, ours, place)
-        with deaf_children():
+        with ignore_interrupts_in_children():
             process.start()
             self.alive.append(worker)
         theirs.close()
@@ -178,7 +178,7 @@ def how_it_ended(exitcode: int | None, times: int = 1) -> str:
 
 
 @contextmanager
-def deaf_children() -> Iterator[None]:
+def ignore_interrupts_in_children() -> Iterator[None]:
     """Processes that are started here never hear of Ctrl-C, which a terminal sends to all: the one that started them
     does, ends them, and says so once. It hears of it after, if it was meanwhile."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
@@ -203,7 +203,7 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait_for_the_end, daemon=True).start()
 
 
-def on_ray(
+def run_on_ray(
     work: Work,
     tasks: Iterable[Task],
     shared: tuple[Any, ...],

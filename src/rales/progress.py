@@ -1,4 +1,4 @@
-"""How far a job is: a bar at a terminal or in a notebook, whole lines in a log."""
+"""Show the progress of a job: a bar at a terminal or in a notebook, whole lines in a log."""
 
 import sys
 from collections.abc import Iterable
@@ -19,8 +19,8 @@ def progress_bar(
 ) -> "std.tqdm[Any]":
     """Items or a `total`, and tqdm's other options -> tqdm's bar over them, for use in a `with` statement.
 
-    Not shown, it writes nothing. Where stderr is neither a terminal nor a notebook it is a `Log`, which writes a line
-    every `log_every_s` seconds: a job that takes less says nothing.
+    Not shown, it writes nothing. Where stderr is neither a terminal nor a notebook it is a `LineLog`, which writes a
+    line every `log_every_s` seconds: a job that takes less says nothing.
     """
     if not shown:
         return std.tqdm(items, disable=True, **options)
@@ -28,7 +28,7 @@ def progress_bar(
         return auto.tqdm(items, **options)
     if sys.stderr.isatty():
         return std.tqdm(items, **options)
-    return Log(items, mininterval=log_every_s, miniters=1, smoothing=0, delay=1e-9, bar_format=LOG_LINE, **options)
+    return LineLog(items, mininterval=log_every_s, miniters=1, smoothing=0, delay=1e-9, bar_format=LOG_LINE, **options)
 
 
 def in_notebook() -> bool:
@@ -42,7 +42,7 @@ def close_bars() -> None:
         bar.close()
 
 
-class Log(std.tqdm):  # type: ignore[type-arg]
+class LineLog(std.tqdm):  # type: ignore[type-arg]
     """tqdm whose every display is a line of its own, since a carriage return tears the lines of a file."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:

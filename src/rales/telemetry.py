@@ -1,5 +1,6 @@
-"""No library that Rales uses may tell its maker so. What is set here takes effect before any of them is imported, since
-no module of Rales can be imported before the package itself (`rales/__init__.py`), in a worker process neither."""
+"""Switch off the telemetry of the libraries that Rales uses.
+
+The package itself (`rales/__init__.py`) calls this before any of them is imported, in worker processes too."""
 
 import os
 import sys

@@ -26,7 +26,7 @@ NESTED = "[" * 100_000 + "]" * 100_000
 def sealed(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a checkpoint with a seal that is right."""
     save_file(tensors, path, metadata={**metadata, "sealed": seals.UNSEALED})
-    seals.seal(path)
+    seals.seal_file(path)
 
 
 def stored(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

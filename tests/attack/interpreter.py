@@ -119,9 +119,9 @@ class Trial:
         not to time whether bfloat16 pays, since a busy machine may answer this way once and that way the next."""
         from rales.models import cpu_inference, hub
 
-        cpu_inference.bf16_pays = lambda device="cpu": False  # type: ignore[assignment]
+        cpu_inference.bf16_is_faster = lambda device="cpu": False  # type: ignore[assignment]
         if address := os.environ.get("RALES_ATTACK_ZIP"):
-            hub.PUBLIC["attacked"] = hub.Public("attacked", address, "a checkpoint on this machine")
+            hub.PUBLIC["attacked"] = hub.PublicCheckpoint("attacked", address, "a checkpoint on this machine")
 
     def events(self) -> list[str]:
         """-> the events of the last command that was counted."""

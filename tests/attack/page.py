@@ -28,16 +28,16 @@ CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree", "s
 def main(model: str) -> None:
     """For each line {"folder", "event"} of the input fork a service; it kills itself just before the given file event
     in its folder (-1: at none). Answers {"process", "port"}."""
-    from rales.web import listening, server
-    from rales.web.model_registry import Shelf
+    from rales.web import bind_socket, make_server
+    from rales.web.model_registry import ModelRegistry
     from rales.web.settings import Settings
     from tests.served import GENEROUS
 
-    Shelf(model, None).model(Path(model).name)  # so that all packages are there
+    ModelRegistry(model, None).model(Path(model).name)  # so that all packages are there
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         told = json.loads(line)
-        listener = listening("127.0.0.1", 0)
+        listener = bind_socket("127.0.0.1", 0)
         process = os.fork()
         if process:
             print(json.dumps({"process": process, "port": listener.getsockname()[1]}), flush=True)
@@ -47,7 +47,7 @@ def main(model: str) -> None:
         kill_at(told["event"], told["folder"])
         settings = Settings(folder=Path(told["folder"]), model=model, token=TOKEN, limits=GENEROUS)
         try:
-            server(settings).run(sockets=[listener])
+            make_server(settings).run(sockets=[listener])
         except Exception as error:
             print(f"refused: {error}", file=sys.stderr, flush=True)
         os._exit(0)

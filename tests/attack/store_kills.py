@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rales.web import store as page
-from rales.web.cycle_edits import Original
+from rales.web.cycle_edits import OriginalCycles
 from rales.web.store import Store
 from tests.attack.layout_1 import write_layout_1
 
@@ -126,7 +126,7 @@ def added(store: Store, session: str, name: str) -> str:
     sound.mkdir(parents=True)
     for file in ("audio.wav", "page.wav"):
         (sound / file).write_bytes(b"sound of " + name.encode())
-    return store.new_recording(session, f"{name}.wav", FACTS, sound, Original("annotation", CYCLES))
+    return store.new_recording(session, f"{name}.wav", FACTS, sound, OriginalCycles("annotation", CYCLES))
 
 
 def wrong(folder: Path, job: Callable[..., None]) -> list[str]:

@@ -17,8 +17,8 @@ from rales.data import manifest as table
 from rales.data import sprsound
 from rales.data.annotation_dialects import read_table
 from rales.data.annotations import read_annotation
-from rales.data.corpus import Part, read_collection
-from rales.files.csv_cells import encodable
+from rales.data.corpus import Part, read_corpus
+from rales.files.csv_cells import make_encodable
 from rales.inference.audio_reader import read_annotated_cycles
 from tests.attack.sounds import bases
 
@@ -32,7 +32,7 @@ def check_sentence(path: Path, sentence: object) -> None:
     told = str(sentence)
     assert told.startswith(str(path)), told
     assert not UNFORESEEN.search(told), told
-    assert encodable(told) == told
+    assert make_encodable(told) == told
 
 
 def check_sentences(path: Path, read: Callable[[], object]) -> None:
@@ -46,10 +46,10 @@ def check_sentences(path: Path, read: Callable[[], object]) -> None:
 def wav(data: bytes, folder: Path) -> None:
     path = folder / "x.wav"
     path.write_bytes(data)
-    open_audio.mix_of_file.cache_clear()  # another file of the same name, size and hundredth of a second
+    open_audio.channel_mix_of_file.cache_clear()  # another file of the same name, size and hundredth of a second
     try:
-        facts = io.info(path)
-        whole, rate_hz = io.read(path)
+        facts = io.read_audio_info(path)
+        whole, rate_hz = io.read_waveform(path)
     except (ValueError, OSError) as error:
         check_sentence(path, error)
         return
@@ -59,7 +59,7 @@ def wav(data: bytes, folder: Path) -> None:
     assert np.abs(whole).max() <= open_audio.HIGHEST
     if facts.bits and whole.size > 1:  # formats without a loss are cut where one says
         half_s = whole.size // 2 / rate_hz
-        parts = [part for part, _ in io.segments(path, [(None, half_s), (half_s, None)])]
+        parts = [part for part, _ in io.read_segments(path, [(None, half_s), (half_s, None)])]
         assert np.array_equal(np.concatenate(parts), whole)
 
 
@@ -84,20 +84,20 @@ def json_(data: bytes, folder: Path) -> None:
     path = folder / "train_json" / "65075373_4.2_0_p1_1.json"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
-    label, cycles, problems = sprsound._annotation(path, RECORDING_S)
+    label, cycles, problems = sprsound._read_sprsound_annotation(path, RECORDING_S)
     for problem in problems:
         check_sentence(path, problem)
     assert cycles == sorted(cycles)
-    assert label == encodable(label)
+    assert label == make_encodable(label)
     check_sentences(path.parent, lambda: sprsound.read_cycles(path.parent, audio=False, skip_damaged=True))
 
     def rows() -> None:
         for row in read_table(path).rows:
-            assert all(encodable(cell) == cell for cell in row.cells.values())
+            assert all(make_encodable(cell) == cell for cell in row.cells.values())
 
     check_sentences(path, rows)
     check_sentences(path, lambda: table.read_cycles(path, audio=False, skip_damaged=True))
-    check_sentences(path, lambda: read_collection([path], part="all"))
+    check_sentences(path, lambda: read_corpus([path], part="all"))
 
 
 def manifest(data: bytes, folder: Path) -> None:
@@ -106,13 +106,13 @@ def manifest(data: bytes, folder: Path) -> None:
         if not (folder / name).exists():
             soundfile.write(folder / name, np.zeros(round(RECORDING_S * 4000)), 4000)
     path.write_bytes(data)
-    check_sentences(path, lambda: table.audit(path))
+    check_sentences(path, lambda: table.audit_data(path))
     check_sentences(path, lambda: table.read_cycles(path))
     check_sentences(path, lambda: table.read_cycles(path, skip_damaged=True, needs_split=False))
     check_sentences(path, lambda: table.read_cycles(path, skip_damaged=True, audio=False))
     parts: tuple[Part, Part] = ("train", "all")
     for part in parts:
-        check_sentences(path, partial(read_collection, [path], part=part))
+        check_sentences(path, partial(read_corpus, [path], part=part))
 
     def cycles() -> None:
         for rows in table.spans_of(path).values():

@@ -58,7 +58,7 @@ def parquet(change: Callable[[Columns], object]) -> Callable[[Path], object]:
         change(columns)
         told[b"rales"] = columns.pop("about")
         pq.write_table(pa.table(columns).replace_schema_metadata({**told, b"seal": seals.UNSEALED}), path)
-        seals.seal(path)
+        seals.seal_file(path)
 
     return damage
 
@@ -77,7 +77,7 @@ def claimed(path: Path) -> None:
     content = path.read_bytes()
     head = content.index(b"(6, 8)")
     path.write_bytes(content[:head] + b"(999999999999,8)"[:6] + content[head + 6 :])
-    seals.seal(path)
+    seals.seal_file(path)
 
 
 def repeated(path: Path) -> None:
@@ -88,7 +88,7 @@ def repeated(path: Path) -> None:
     numbers = {name: pa.array(np.zeros(rows)) for name in ("start_s", "end_s")}
     table = pa.table({**words, "cycle": np.arange(rows), **numbers, "vector": packed})
     pq.write_table(table.replace_schema_metadata({"rales": json.dumps(ABOUT), "seal": seals.UNSEALED}), path)
-    seals.seal(path)
+    seals.seal_file(path)
 
 
 def instead(make: Callable[[Path], object]) -> Callable[[Path], object]:

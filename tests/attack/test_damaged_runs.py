@@ -18,11 +18,11 @@ from rales.inference import similarity_search
 from rales.inference.load_model import load_model
 from rales.jobs import batch_predict, layer_search, sweep
 from rales.recipes.registry import make_recipe
-from rales.report.load_runs import notes, read_runs
+from rales.report.load_runs import read_runs, run_notes
 from rales.training import epoch_logits, finetune, pretrain, run_folder
 from rales.training.optim import make_optimisers
 from rales.web import routes_reports
-from rales.web.model_registry import Shelf
+from rales.web.model_registry import ModelRegistry
 from tests import tiny
 from tests.attack.damage import CHECKPOINT, CONFIG, STATE, TABLES, Damage, cut, damaged
 from tests.attack.forked import Commands, Ended, commands
@@ -152,10 +152,10 @@ def test_a_damaged_run_is_left_out_of_reports_or_said(name: str, finished: Path,
         same = (found.predictions is None) == (before.predictions is None)
         if found.predictions is not None and before.predictions is not None:
             same = found.predictions.equals(before.predictions)
-        assert left_out or notes(found) != notes(before) or (same and found.validation == before.validation)
-    shelf = Shelf(str(finished), tmp_path / "runs")
+        assert left_out or run_notes(found) != run_notes(before) or (same and found.validation == before.validation)
+    shelf = ModelRegistry(str(finished), tmp_path / "runs")
     assert {model["name"] for model in shelf.listed()} <= {"run", "run (runs)"}
-    assert len(routes_reports.listed(tmp_path / "runs")) <= 1
+    assert len(routes_reports.list_runs(tmp_path / "runs")) <= 1
 
 
 @pytest.fixture(scope="module")

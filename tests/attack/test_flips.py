@@ -159,15 +159,15 @@ def fetched(place: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     """A public checkpoint with the record of its first download."""
     monkeypatch.setenv("RALES_CACHE", str(place / "cache"))
     name = hub.ALIASES["mr7"]
-    file = hub.folder() / name / "checkpoint-300.pth"
+    file = hub.checkpoint_folder() / name / "checkpoint-300.pth"
     file.parent.mkdir(parents=True)
     torch.save({"w": torch.randn(1000)}, file)
     record = {"files": {file.name: hub.sha256_of(file)}}
-    (hub.folder() / f"{name}.json").write_text(json.dumps(record))
+    (hub.checkpoint_folder() / f"{name}.json").write_text(json.dumps(record))
 
     def found() -> None:
         hub._sha256_of.cache_clear()  # as in another process
-        hub.find("mr7")
+        hub.find_checkpoint("mr7")
 
     return Case("fetched weights", file, found)
 

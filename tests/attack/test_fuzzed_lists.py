@@ -18,8 +18,8 @@ import pandas as pd
 import pytest
 import soundfile
 
-from rales.data import audit, read_cycles
-from rales.data.corpus import read_collection
+from rales.data import audit_data, read_cycles
+from rales.data.corpus import read_corpus
 from tests import tiny
 from tests.attack.targets import EVENTS, ICBHI, TARGETS, check_sentence, seeds
 
@@ -122,9 +122,9 @@ def attack(rounds: int, seed: int, place: Path) -> Counter[str]:
             readers: list[Callable[[], object]] = [
                 partial(read_cycles, source, audio=heard),
                 partial(read_cycles, source, audio=heard, skip_damaged=True),
-                partial(audit, source),
-                partial(read_collection, [source]),
-                partial(read_collection, [source], part="all"),
+                partial(audit_data, source),
+                partial(read_corpus, [source]),
+                partial(read_corpus, [source], part="all"),
             ]
             counts.update(read(place, source, reader) for reader in readers)
         for name in ("annotation", "json"):

@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 import soundfile
 
-from rales.data import audit, read_cycles
-from rales.data.corpus import read_collection
-from rales.data.random_crops import Crops
-from rales.files.csv_cells import encodable, one_line, restored_table
+from rales.data import audit_data, read_cycles
+from rales.data.corpus import read_corpus
+from rales.data.random_crops import CropDataset
+from rales.files.csv_cells import make_encodable, one_line, restore_table
 from rales.inference import audio_reader
 from rales.inference.audio_reader import find_recordings
 from rales.inference.load_model import load_model
@@ -79,7 +79,7 @@ def check_status(status: pd.DataFrame, folder: Path, odd: dict[str, Odd]) -> Non
     """The status of a folder of good and odd recordings: a row each, with a reason where it failed."""
     rows = dict(zip(status["path"], status.to_dict("records"), strict=True))
     wanted = {f"{folder}/{name}.wav": "ok" for name in GOOD}
-    wanted |= {encodable(f"{folder}/{name}"): each.row for name, each in odd.items() if each.row}
+    wanted |= {make_encodable(f"{folder}/{name}"): each.row for name, each in odd.items() if each.row}
     assert {path: row["status"] for path, row in rows.items()} == wanted
     for path, row in rows.items():
         if row["status"] == "failed":
@@ -95,7 +95,7 @@ def check_answers(cycles: pd.DataFrame, answers: pd.DataFrame) -> None:
 
 
 def failed_of(odd: dict[str, Odd]) -> list[str]:
-    return sorted(encodable(name) for name, each in odd.items() if each.row == "failed")
+    return sorted(make_encodable(name) for name, each in odd.items() if each.row == "failed")
 
 
 Words = list[object]
@@ -107,9 +107,9 @@ def table_job(form: str) -> Job:
         words: Words = ["predict", folder, "--model", model, "--out", out / f"o.{form}", "--status", out / "s.csv"]
         code, _, err = command(capsys, *words, "--summary", out / "summary.parquet", "--quality", "off")
         assert code == (1 if failed_of(odd) else 0), err
-        check_status(restored_table(pd.read_csv(out / "s.csv", keep_default_na=False)), folder, odd)
+        check_status(restore_table(pd.read_csv(out / "s.csv", keep_default_na=False)), folder, odd)
         read: dict[str, Callable[[Path], pd.DataFrame]] = {
-            "csv": lambda path: restored_table(pd.read_csv(path)),
+            "csv": lambda path: restore_table(pd.read_csv(path)),
             "json": lambda path: pd.DataFrame({k: v for k, v in json.loads(path.read_text()).items() if k != "notice"}),
             "parquet": pd.read_parquet,
         }
@@ -142,16 +142,16 @@ def printed(folder: Path, out: Path, model: Path, odd: dict[str, Odd], answers: 
 
 def by_manifest(folder: Path, out: Path, model: Path, odd: dict[str, Odd], answers: pd.DataFrame, capsys: Any) -> None:
     names = [*(f"{name}.wav" for name in GOOD), *odd]
-    pd.DataFrame({"path": [f"{folder}/{encodable(name)}" for name in names]}).to_parquet(out / "m.parquet")
+    pd.DataFrame({"path": [f"{folder}/{make_encodable(name)}" for name in names]}).to_parquet(out / "m.parquet")
     words: Words = ["predict", "--manifest", out / "m.parquet", "--out", out / "m", "--model", model, "--processes", 1]
     _, text, err = command(capsys, *words, "--json", "--quality", "off")
     found = json.loads(text)
     status = pd.read_parquet(out / "m" / "status").set_index("path")
     assert (found["recordings"], found["waiting"]) == (len(names), 0), err
-    as_root = {encodable(name) for name in odd if ROOT and LOCKED in name}  # workers of root may open them
+    as_root = {make_encodable(name) for name in odd if ROOT and LOCKED in name}  # workers of root may open them
     for name, each in odd.items():
-        if encodable(name) not in as_root:
-            assert status.loc[f"{folder}/{encodable(name)}", "status"] == (each.row or "failed")
+        if make_encodable(name) not in as_root:
+            assert status.loc[f"{folder}/{make_encodable(name)}", "status"] == (each.row or "failed")
     check_answers(pd.read_parquet(out / "m" / "cycles"), answers)
 
 
@@ -184,7 +184,7 @@ def read(folder: Path, out: Path, model: Path, odd: dict[str, Odd], answers: pd.
     if any(each.row == "failed" and name not in later for name, each in odd.items()):
         with pytest.raises(ValueError, match="--skip-damaged"):
             read_cycles(folder, needs_split=False)
-    assert len(audit(folder).cycles) >= 6
+    assert len(audit_data(folder).cycles) >= 6
 
 
 def trained(folder: Path, out: Path, model: Path, odd: dict[str, Odd], answers: pd.DataFrame, capsys: Any) -> None:
@@ -203,7 +203,7 @@ def pretrained(folder: Path, out: Path, model: Path, odd: dict[str, Odd], answer
 
 def cropped(folder: Path, out: Path, model: Path, odd: dict[str, Odd], answers: pd.DataFrame, capsys: Any) -> None:
     """What `rales pretrain` reads: a recording that cannot be used is passed over with a note."""
-    crops = Crops(read_collection([folder], part="all"), samples=16000)
+    crops = CropDataset(read_corpus([folder], part="all"), samples=16000)
     notes = {
         note["recording"]
         for item in range(len(crops.collection))
@@ -261,7 +261,7 @@ def test_a_folder_that_may_not_be_opened(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=rf"{LOCKED}: cannot be opened \(Permission denied\)"):
         read_cycles(tmp_path / LOCKED)
     with pytest.raises(OSError, match=rf"{LOCKED}: cannot be opened \(Permission denied\)"):
-        read_collection([tmp_path / LOCKED])
+        read_corpus([tmp_path / LOCKED])
 
 
 def test_what_systems_leave_on_disks_is_no_locked_folder(tmp_path: Path) -> None:
@@ -287,7 +287,8 @@ def test_an_annotation_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     (folder / f"{name}.txt").unlink()
     os.mkfifo(folder / f"{name}.txt")
     assert (
-        f"{folder}/{name}.txt: not a readable text file (a pipe or a device); expected a file" in audit(folder).problems
+        f"{folder}/{name}.txt: not a readable text file (a pipe or a device); expected a file"
+        in audit_data(folder).problems
     )
     assert set(read_cycles(folder, skip_damaged=True)["recording"]) == set(GOOD) - {name}
     problems = list[str]()
@@ -319,14 +320,14 @@ def test_split_lists_and_events_that_are_pipes(tmp_path: Path) -> None:
     folder = good_folder(tmp_path / "d")
     (folder / "ICBHI_challenge_train_test.txt").unlink()
     os.mkfifo(folder / "ICBHI_challenge_train_test.txt")
-    assert any("not a readable text file" in problem for problem in audit(folder).problems)
+    assert any("not a readable text file" in problem for problem in audit_data(folder).problems)
     place = tmp_path / "sprsound" / "train_json"
     place.mkdir(parents=True)
     texts = {"1": json.dumps(EVENTS), "2": "[" * 3000, "3": f'{{"record_annotation": {"[" * 900}{"]" * 900}}}'}
     for number, text in texts.items():
         (place / f"65075373_4.2_0_p1_{number}.json").write_text(text)
     os.mkfifo(place / "65075373_4.2_0_p1_4.json")
-    found = audit(place.parent)
+    found = audit_data(place.parent)
     assert len(found.problems) == 3
     assert len(found.cycles) == 2
     table = read_cycles(place.parent, audio=False, skip_damaged=True)
@@ -340,7 +341,7 @@ def test_two_files_of_one_name_that_cannot_be_compared(copies: tuple[str, str], 
     for name in copies:
         (folder / name).parent.mkdir(exist_ok=True)
         os.mkfifo(folder / name) if name.endswith(".wav") else (folder / name).symlink_to("nowhere")
-    assert len(audit(folder).cycles) == 6
+    assert len(audit_data(folder).cycles) == 6
     assert len(read_cycles(folder, skip_damaged=True, needs_split=False)) == 6
 
 

@@ -1,20 +1,20 @@
-"""Pure signal functions: files to waves, waves to log-mels, augmentation."""
+"""Signal functions: read audio files, compute log-mel spectrograms, augment waveforms and spectrograms."""
 
-from rales.audio.io import WaveInfo, fade, icbhi_cycle, info, read, resample
+from rales.audio.io import AudioInfo, fade_edges, icbhi_cycle, read_audio_info, read_waveform, resample_waveform
 from rales.audio.logmel import IcbhiLogMel, M2DLogMel, htk_mel_filters, slaney_mel_filters
 from rales.audio.spec_augment import mix_logmels, spec_augment, time_warp
 
 __all__ = [
+    "AudioInfo",
     "IcbhiLogMel",
     "M2DLogMel",
-    "WaveInfo",
-    "fade",
+    "fade_edges",
     "htk_mel_filters",
     "icbhi_cycle",
-    "info",
     "mix_logmels",
-    "read",
-    "resample",
+    "read_audio_info",
+    "read_waveform",
+    "resample_waveform",
     "slaney_mel_filters",
     "spec_augment",
     "time_warp",

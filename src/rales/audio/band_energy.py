@@ -1,4 +1,4 @@
-"""How loud a recording is: its channels beside one another, and twenty-five times a second in a few frequency bands."""
+"""Level of a recording in dB: per channel, and 25 times a second in nine frequency bands."""
 
 from functools import reduce
 
@@ -7,7 +7,7 @@ import soxr
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-Numbers = NDArray[np.float32]
+from rales.typing import Float32Array
 
 FRAME_HZ = 25
 RATE_HZ = 4000  # much of the ICBHI database has nothing above 2 kHz
@@ -25,7 +25,7 @@ def live_channels(energy: NDArray[np.float64]) -> tuple[int, ...] | None:
     return tuple(live.tolist()) if 0 < len(live) < len(energy) else None
 
 
-def band_levels(wave: Numbers, rate_hz: int) -> tuple[Numbers, NDArray[np.bool_]]:
+def band_levels(wave: Float32Array, rate_hz: int) -> tuple[Float32Array, NDArray[np.bool_]]:
     """(N,) mono at any rate -> levels (frames, bands) and which frames are silent (frames,).
 
     A level is the natural logarithm of a band's energy over its median in the recording. A frame that holds no sound
@@ -54,7 +54,7 @@ def band_levels(wave: Numbers, rate_hz: int) -> tuple[Numbers, NDArray[np.bool_]
     return levels, silent
 
 
-def to_4_khz(wave: Numbers, rate_hz: int) -> Numbers:
+def to_4_khz(wave: Float32Array, rate_hz: int) -> Float32Array:
     """(N,) -> (about N * 4000 / rate_hz,): means of neighbours as long as 8 kHz are left, then a resampler.
 
     Faster than the resampler alone. What the means fold into the bands comes from above 6 kHz, where

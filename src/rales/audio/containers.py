@@ -1,4 +1,4 @@
-"""How long the sound in a file is, told by the file itself and not by its header alone.
+"""Find how much sound an audio file really holds, from its content and not from its header alone.
 
 Headers are wrong in ways that recorders, pipes and editors have in common: written before the length was known, never
 filled in, counted with a few bytes too many, or absent. Decoders believe them, or guess. Each function here looks at
@@ -39,7 +39,7 @@ def ffmpeg_kind(head: bytes) -> str:
 # Chunks of plain samples: WAV, RF64, AIFF, CAF, W64, and AU with its one header
 
 
-class Layout(NamedTuple):
+class ChunkLayout(NamedTuple):
     """How a container is cut into chunks."""
 
     head: int  # bytes before the first chunk
@@ -52,16 +52,16 @@ class Layout(NamedTuple):
 
 
 LAYOUTS = {
-    b"RIFF": Layout(12, 4, 4, "little", b"data", 2),
-    b"RIFX": Layout(12, 4, 4, "big", b"data", 2),
-    b"RF64": Layout(12, 4, 4, "little", b"data", 2),
-    b"FORM": Layout(12, 4, 4, "big", b"SSND", 2),
-    b"caff": Layout(8, 4, 8, "big", b"data", 1),
-    b"riff": Layout(40, 16, 8, "little", b"data", 8, counts_itself=True),  # Sony Wave64
+    b"RIFF": ChunkLayout(12, 4, 4, "little", b"data", 2),
+    b"RIFX": ChunkLayout(12, 4, 4, "big", b"data", 2),
+    b"RF64": ChunkLayout(12, 4, 4, "little", b"data", 2),
+    b"FORM": ChunkLayout(12, 4, 4, "big", b"SSND", 2),
+    b"caff": ChunkLayout(8, 4, 8, "big", b"data", 1),
+    b"riff": ChunkLayout(40, 16, 8, "little", b"data", 8, counts_itself=True),  # Sony Wave64
 }
 
 
-Behind = Literal["chunks", "other", "sound"]  # nothing but chunks; or what is no sound; or what may be sound
+FollowingBytes = Literal["chunks", "other", "sound"]  # nothing but chunks; or what is no sound; or what may be sound
 TAGS = (
     b"ID3",
     b"TAG",
@@ -75,14 +75,14 @@ TAGS = (
 MP3 = 0x55  # the number that WAV gives it
 
 
-class Chunk(NamedTuple):
+class SoundChunk(NamedTuple):
     """Where the samples of a file are, in bytes."""
 
     begin: int
     promised: int  # that the header announces
     held: int  # from there to the end of the file
     open: bool  # the size is a place holder
-    behind: Behind  # what is promised
+    behind: FollowingBytes  # what is promised
     size_at: int
     size_bytes: int
     byteorder: Byteorder
@@ -95,7 +95,7 @@ class Chunk(NamedTuple):
         return self.size_at, (self.held + self.added).to_bytes(self.size_bytes, self.byteorder)
 
 
-def sound_chunk(file: BinaryIO) -> Chunk | None:
+def sound_chunk(file: BinaryIO) -> SoundChunk | None:
     """File of plain samples -> where its sound is; None for other files and where there is no such chunk."""
     file_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -130,26 +130,28 @@ def sound_chunk(file: BinaryIO) -> Chunk | None:
             places = OPEN_32_BITS if size_bytes == 4 else OPEN_64_BITS
             unknown = promised > held and any(promised + added in place for place in places)
             file.seek(min(begin + promised, file_bytes))
-            behind = what_follows(file, file_bytes, layout)
+            behind = classify_following_bytes(file, file_bytes, layout)
             unknown = unknown or (promised == 0 and behind != "chunks")
-            return Chunk(begin, promised, held, unknown, behind, size_at, size_bytes, layout.byteorder, added, coding)
+            return SoundChunk(
+                begin, promised, held, unknown, behind, size_at, size_bytes, layout.byteorder, added, coding
+            )
         if begin + size > file_bytes:
             return None
         file.seek(-(-(begin + size) // layout.align) * layout.align)
     return None
 
 
-def au_chunk(head: bytes, file_bytes: int) -> Chunk:
+def au_chunk(head: bytes, file_bytes: int) -> SoundChunk:
     """First 12 bytes of an AU file -> where its sound is."""
     byteorder: Byteorder = "big" if head[:4] == b".snd" else "little"
     begin, size = (int.from_bytes(head[at : at + 4], byteorder) for at in (4, 8))
     held = max(file_bytes - begin, 0)
     unknown = size > held and any(size in place for place in OPEN_32_BITS)
-    behind: Behind = "chunks" if size >= held else "sound"
-    return Chunk(begin, size, held, unknown or (size == 0 < held), behind, 8, 4, byteorder, 0)
+    behind: FollowingBytes = "chunks" if size >= held else "sound"
+    return SoundChunk(begin, size, held, unknown or (size == 0 < held), behind, 8, 4, byteorder, 0)
 
 
-def what_follows(file: BinaryIO, file_bytes: int, layout: Layout) -> Behind:
+def classify_following_bytes(file: BinaryIO, file_bytes: int, layout: ChunkLayout) -> FollowingBytes:
     """File at the end of a chunk -> "chunks": nothing but those, or a few bytes of padding; "other": a chunk and then
     something else, a tag, or zeros up to the end; "sound": neither a chunk nor a tag."""
     end = file.tell()
@@ -161,13 +163,13 @@ def what_follows(file: BinaryIO, file_bytes: int, layout: Layout) -> Behind:
         name, size = file.read(layout.name)[:4], int.from_bytes(file.read(layout.size), layout.byteorder)
         size -= own if layout.counts_itself else 0
         if not 0 <= size <= left - own or not (name.isascii() and name.decode("ascii").isprintable()):
-            return "other" if is_tag or is_chunk or only_zeros(file, end) else "sound"
+            return "other" if is_tag or is_chunk or has_only_zeros(file, end) else "sound"
         is_chunk = True
         file.seek(-(-(file.tell() + size) // layout.align) * layout.align)
     return "chunks"
 
 
-def only_zeros(file: BinaryIO, begin: int) -> bool:
+def has_only_zeros(file: BinaryIO, begin: int) -> bool:
     """File -> whether nothing but zeros follows a place, as where a recorder fills whole blocks of its memory card."""
     file.seek(begin)
     return not any(any(piece) for piece in iter(lambda: file.read(1 << 20), b""))
@@ -185,7 +187,7 @@ BITRATES = {  # kbit/s by (version 1 or not, layer)
 MANY_FRAMES = 3  # one after the other are MPEG audio, fewer may be chance
 
 
-class Frame(NamedTuple):
+class MpegFrame(NamedTuple):
     """Header of a frame of MPEG audio."""
 
     size: int  # bytes
@@ -195,7 +197,7 @@ class Frame(NamedTuple):
     side: int  # bytes before the place where a first frame counts the others
 
 
-def mpeg_frame(head: bytes) -> Frame | None:
+def mpeg_frame(head: bytes) -> MpegFrame | None:
     """Four bytes -> the frame that they begin, or None."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
@@ -211,10 +213,10 @@ def mpeg_frame(head: bytes) -> Frame | None:
     size = 12000 * kbit // rate_hz * 4 + padding if layer == 1 else samples // 8 * 1000 * kbit // rate_hz + padding
     is_mono = head[3] >> 6 == 3
     side = (17 if is_mono else 32) if is_first else (9 if is_mono else 17)
-    return Frame(size, samples, rate_hz, layer, 4 + side)
+    return MpegFrame(size, samples, rate_hz, layer, 4 + side)
 
 
-def mpeg_places(content: bytes, begin: int = 0) -> Iterator[tuple[int, Frame]]:
+def find_mpeg_frames(content: bytes, begin: int = 0) -> Iterator[tuple[int, MpegFrame]]:
     """File -> where its frames of MPEG audio begin; what lies between them (tags, damage) is passed over."""
     at, first, expected = begin, None, -1
     while (at := content.find(b"\xff", at)) >= 0:
@@ -231,13 +233,13 @@ def mpeg_places(content: bytes, begin: int = 0) -> Iterator[tuple[int, Frame]]:
         expected = at = at + frame.size
 
 
-class Mpeg(NamedTuple):
+class MpegAudio(NamedTuple):
     """What an MP3 file holds, in frames."""
 
     promised: int | None  # by its first frame; None if that counts nothing
     promised_at: int
     held: int
-    frame: Frame
+    frame: MpegFrame
     content: bytes
     places: list[tuple[int, int]]  # of the frames with sound, first and last byte
 
@@ -268,25 +270,25 @@ class Mpeg(NamedTuple):
         return counting + b"".join(self.content[begin:end] for begin, end in self.places)
 
 
-def mpeg(content: bytes, anywhere: bool) -> Mpeg | None:
+def parse_mpeg(content: bytes, anywhere: bool) -> MpegAudio | None:
     """File -> what it holds of MPEG audio; None if it is none. `anywhere`: also where other bytes come first."""
-    begin = behind_id3(content)
-    found = list(mpeg_places(content, begin))
-    if len(found) < MANY_FRAMES or (not anywhere and found[0][0] != begin):
+    begin = skip_id3_tags(content)
+    frames = list(find_mpeg_frames(content, begin))
+    if len(frames) < MANY_FRAMES or (not anywhere and frames[0][0] != begin):
         return None
-    at, frame = found[0]
+    at, frame = frames[0]
     tag = content[at + frame.side : at + frame.side + 12]
     promised = None
     if tag[:4] in (b"Xing", b"Info"):
-        found = found[1:]
+        frames = frames[1:]
         promised = int.from_bytes(tag[8:], "big") if tag[7] & 1 else None
     elif content[at + 36 : at + 40] == b"VBRI":
-        found = found[1:]
-    places = [(place, place + each.size) for place, each in found]
-    return Mpeg(promised, at + frame.side + 8, len(found), frame, content, places)
+        frames = frames[1:]
+    places = [(place, place + each.size) for place, each in frames]
+    return MpegAudio(promised, at + frame.side + 8, len(frames), frame, content, places)
 
 
-def behind_id3(content: bytes) -> int:
+def skip_id3_tags(content: bytes) -> int:
     """File -> where what follows its ID3 tags begins, 0 without them."""
     at = 0
     while content[at : at + 3] == b"ID3" and len(content) >= at + 10:
@@ -298,7 +300,7 @@ def behind_id3(content: bytes) -> int:
 # FLAC: STREAMINFO says how many samples there are, and the first and the last frame know
 
 
-class Flac(NamedTuple):
+class FlacAudio(NamedTuple):
     """What a FLAC file holds, in samples."""
 
     promised: int  # 0: not known when it was written
@@ -318,11 +320,11 @@ FLAC_TAIL = 1 << 20  # bytes in which the last frame begins: the largest one of 
 FLAC_MOST = 1 << 36  # samples that a header can count
 
 
-def flac(file: BinaryIO) -> Flac | None:
+def parse_flac(file: BinaryIO) -> FlacAudio | None:
     """File -> what it holds; None if it is no FLAC."""
     file_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
-    begin = behind_id3(file.read(1 << 16))
+    begin = skip_id3_tags(file.read(1 << 16))
     file.seek(begin)
     head = file.read(42)
     if head[:4] != b"fLaC" or len(head) < 42:
@@ -349,7 +351,7 @@ def flac(file: BinaryIO) -> Flac | None:
         end = flac_end(file.read(upto - since + 16), largest, first_head if first else b"")  # one may lie across
         upto = since
     first_sample = first[0] if first and first[0] < end else 0
-    return Flac(promised, first_sample, end - first_sample, rate_hz, begin + 21)
+    return FlacAudio(promised, first_sample, end - first_sample, rate_hz, begin + 21)
 
 
 def flac_end(tail: bytes, block_samples: int, first: bytes) -> int:
@@ -392,13 +394,13 @@ def flac_frame(head: bytes, block_samples: int) -> tuple[int, int] | None:
     else:
         samples = 192 if code == 1 else 576 << code - 2 if code < 6 else 256 << code - 8
     behind += {12: 1, 13: 2, 14: 2}.get(head[2] & 15, 0)
-    if len(head) <= behind or crc8(head[:behind]) != head[behind]:
+    if len(head) <= behind or compute_crc8(head[:behind]) != head[behind]:
         return None
     begin = number if head[1] & 1 else number * block_samples
     return begin, begin + samples
 
 
-def crc8(data: bytes) -> int:
+def compute_crc8(data: bytes) -> int:
     """Bytes -> their CRC-8 with the polynomial of FLAC, x^8 + x^2 + x + 1."""
     value = 0
     for byte in data:
@@ -411,7 +413,7 @@ def crc8(data: bytes) -> int:
 # Ogg: pages, of one stream or of several, one behind the other
 
 
-class Ogg(NamedTuple):
+class OggAudio(NamedTuple):
     """What an Ogg file holds, in bytes."""
 
     links: list[tuple[int, int]]  # first and last byte of each stream that stands behind another
@@ -421,7 +423,7 @@ class Ogg(NamedTuple):
     is_ordered: bool  # whether no page says that it ends before another one in front of it, as a false length does
 
 
-def ogg(content: bytes) -> Ogg | None:
+def parse_ogg(content: bytes) -> OggAudio | None:
     """File -> its pages' facts; None if it is no Ogg."""
     at, begins, opening, ended = 0, list[int](), False, False
     damaged, is_ordered, ends = 0, True, dict[bytes, int]()
@@ -442,7 +444,7 @@ def ogg(content: bytes) -> Ogg | None:
         at += size
     if not begins:
         return None
-    return Ogg(list(pairwise([*begins, len(content)])), ended, at > len(content), damaged, is_ordered)
+    return OggAudio(list(pairwise([*begins, len(content)])), ended, at > len(content), damaged, is_ordered)
 
 
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))

@@ -1,4 +1,4 @@
-"""Filters of the earlier systems: band-pass, and gains that turn one device's spectrum into another's."""
+"""Filters of the earlier systems: band-pass, and gains that map one device's spectrum to another's."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Wave = NDArray[np.float32]
+from rales.typing import Waveform
 
 
-def band_pass(wave: Wave, rate_hz: int, *, low_hz: float, high_hz: float, order: int = 3) -> Wave:
+def band_pass(wave: Waveform, rate_hz: int, *, low_hz: float, high_hz: float, order: int = 3) -> Waveform:
     """(..., N) -> (..., N) through a causal Butterworth band-pass (LungRN 1 to 4000 Hz, LungAttn 50 to 2000 Hz).
 
     A band that ends at or above half the rate is refused: those systems leave recordings at 4 kHz unfiltered. Second
@@ -24,18 +24,18 @@ def band_pass(wave: Wave, rate_hz: int, *, low_hz: float, high_hz: float, order:
             f"a band-pass of {low_hz:g} to {high_hz:g} Hz was asked for at {rate_hz} Hz; expected "
             f"0 < low_hz < high_hz < {rate_hz / 2:g}"
         )
-    filtered = sosfilt(_sections(rate_hz, low_hz, high_hz, order), wave.astype(np.float64), axis=-1)
+    filtered = sosfilt(_design_butterworth(rate_hz, low_hz, high_hz, order), wave.astype(np.float64), axis=-1)
     return np.asarray(filtered, dtype=np.float32)
 
 
 @lru_cache(maxsize=64)
-def _sections(rate_hz: int, low_hz: float, high_hz: float, order: int) -> NDArray[np.float64]:
+def _design_butterworth(rate_hz: int, low_hz: float, high_hz: float, order: int) -> NDArray[np.float64]:
     from scipy.signal import butter
 
     return np.asarray(butter(order, [low_hz, high_hz], btype="bandpass", fs=rate_hz, output="sos"))
 
 
-def min_max(wave: Wave) -> Wave:
+def scale_min_max(wave: Waveform) -> Waveform:
     """(..., N) -> (..., N) in [0, 1]; a constant wave becomes 0."""
     low = wave.min(axis=-1, keepdims=True)
     span = wave.max(axis=-1, keepdims=True) - low
@@ -44,7 +44,7 @@ def min_max(wave: Wave) -> Wave:
 
 def mean_spectrum(waves: Tensor, fft_samples: int = 1024) -> Tensor:
     """(B, N) recordings of one device -> (bins,): mean over recordings of the mean STFT magnitude."""
-    return _stft(waves, fft_samples).abs().mean(dim=(0, 2))
+    return _half_overlap_stft(waves, fft_samples).abs().mean(dim=(0, 2))
 
 
 def correction_gains(
@@ -76,11 +76,11 @@ def apply_gains(waves: Tensor, gains: Tensor) -> Tensor:
     """
     fft_samples = 2 * (gains.shape[-1] - 1)
     window = torch.hann_window(fft_samples, device=waves.device, dtype=waves.dtype)
-    scaled = _stft(waves, fft_samples) * gains[..., None]
+    scaled = _half_overlap_stft(waves, fft_samples) * gains[..., None]
     return torch.istft(scaled, fft_samples, fft_samples // 2, window=window, length=waves.shape[-1])
 
 
-def _stft(waves: Tensor, fft_samples: int) -> Tensor:
+def _half_overlap_stft(waves: Tensor, fft_samples: int) -> Tensor:
     """(B, N) -> (B, bins, frames), Hann window, half overlap. Raises ValueError for waves of half a window or less."""
     if waves.shape[-1] <= fft_samples // 2:
         raise ValueError(f"waves of {waves.shape[-1]} samples; expected more than {fft_samples // 2}")

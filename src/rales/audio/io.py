@@ -1,4 +1,4 @@
-"""Waves: read a segment of a recording, resample it, fade it, bring one breathing cycle to a fixed length."""
+"""Read waveforms and segments of recordings, resample and fade them, bring a cycle to a fixed length."""
 
 import math
 import os
@@ -15,17 +15,24 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from rales.audio.open_audio import HIGHEST, Opened, mixed, opened, reason, sentences
+from rales.audio.open_audio import (
+    HIGHEST,
+    OpenRecording,
+    describe_sound_error,
+    mix_channels,
+    open_recording,
+    reraise_as_sentences,
+)
 from rales.errors import FileError
+from rales.typing import Waveform
 
-Wave = NDArray[np.float32]
 PathLike = str | os.PathLike[str]
 
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
 
 
 @dataclass(frozen=True)
-class WaveInfo:
+class AudioInfo:
     """What a file is; `bits` is 0 where the format has no fixed sample size (Ogg, MP3).
 
     `live` are the channels, from 0, that are mixed when it is read (None: all), as the others hold no sound. `notes`
@@ -41,15 +48,25 @@ class WaveInfo:
     notes: tuple[str, ...] = ()
 
 
-def info(path: PathLike) -> WaveInfo:
-    """File -> rate, frames, channels, bits, duration. Raises as `read` does before decoding.
+def read_audio_info(path: PathLike) -> AudioInfo:
+    """Read rate, length, channels and sample size of an audio file.
 
     The samples are looked at only where the header does not suffice: several channels, floating point, a format that
     FFmpeg decodes.
+
+    Parameters
+    ----------
+    path
+        Audio file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `read_waveform` does before decoding.
     """
-    with opened(Path(path)) as found:
+    with open_recording(Path(path)) as found:
         file = found.file
-        return WaveInfo(
+        return AudioInfo(
             rate_hz=file.samplerate,
             frames=file.frames,
             channels=file.channels,
@@ -60,32 +77,47 @@ def info(path: PathLike) -> WaveInfo:
         )
 
 
-def read(path: PathLike, start_s: float | None = None, end_s: float | None = None) -> tuple[Wave, int]:
-    """File and optional segment in seconds -> (mono wave (N,), rate_hz): the mean of the channels that hold sound.
+def read_waveform(path: PathLike, start_s: float | None = None, end_s: float | None = None) -> tuple[Waveform, int]:
+    """Read a recording, or a segment of it, as a mono waveform (N,) with its rate in Hz.
 
-    The segment is the frames int(start_s * rate) up to int(end_s * rate), as the public ICBHI code cuts cycles; an end
-    past the last frame is moved back to it (the last cycle of a recording may be rounded beyond the end).
-    Raises FileNotFoundError for a missing file, ValueError for a file that is not audio, empty, truncated or not
-    finite, and for a segment that holds no sample.
+    The waveform is the mean of the channels that hold sound. A segment is the frames int(start_s * rate) up to
+    int(end_s * rate), as the public ICBHI code cuts cycles.
+
+    Parameters
+    ----------
+    path
+        Audio file.
+    start_s
+        Start of the segment in seconds; None: the start of the file.
+    end_s
+        End of the segment in seconds; None: the end of the file. An end past the last frame is moved back to it, as the
+        last cycle of a recording may be rounded beyond the end.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        The file is not audio, empty, truncated or not finite, or the segment holds no sample.
     """
-    ((wave, rate_hz),) = segments(path, [(start_s, end_s)])
+    ((wave, rate_hz),) = read_segments(path, [(start_s, end_s)])
     return wave, rate_hz
 
 
-def segments(path: PathLike, spans: Iterable[tuple[float | None, float | None]]) -> Iterator[tuple[Wave, int]]:
-    """File and segments in seconds -> what `read` gives for each, one after another; the file is opened once."""
+def read_segments(path: PathLike, spans: Iterable[tuple[float | None, float | None]]) -> Iterator[tuple[Waveform, int]]:
+    """File and segments in seconds -> what `read_waveform` gives for each; the file is opened once."""
     path = Path(path)
-    with opened(path) as found:
+    with open_recording(path) as found:
         rate_hz = int(found.file.samplerate)
         for start_s, end_s in spans:
             yield _read_segment(path, found, start_s, end_s), rate_hz
 
 
-def blocks(path: PathLike, about_s: float) -> Iterator[tuple[Wave, int]]:
+def read_blocks(path: PathLike, about_s: float) -> Iterator[tuple[Waveform, int]]:
     """File -> all of it in blocks (n, channels) of equal length, about as long as said, and rate_hz; one is in memory
-    at a time. Raises as `read` does."""
+    at a time. Raises as `read_waveform` does."""
     path = Path(path)
-    with opened(path) as found:
+    with open_recording(path) as found:
         frames, rate_hz = found.file.frames, int(found.file.samplerate)
         length = -(-frames // max(1, round(frames / rate_hz / about_s)))
         for begin in range(0, frames, length):
@@ -93,32 +125,32 @@ def blocks(path: PathLike, about_s: float) -> Iterator[tuple[Wave, int]]:
             yield block if found.mix.scale == 1 else block / np.float32(found.mix.scale), rate_hz
 
 
-def cut(
-    path: PathLike, whole: tuple[Wave, int], spans: Iterable[tuple[float | None, float | None]]
-) -> Iterator[tuple[Wave, int]]:
-    """What `read` gave for a whole file, and segments in seconds -> what `segments` gives, without decoding again."""
+def cut_segments(
+    path: PathLike, whole: tuple[Waveform, int], spans: Iterable[tuple[float | None, float | None]]
+) -> Iterator[tuple[Waveform, int]]:
+    """What `read_waveform` gave for a whole file, and segments in s -> what `read_segments` gives, decoded once."""
     wave, rate_hz = whole
     for start_s, end_s in spans:
-        begin, end = _segment(Path(path), wave.size, rate_hz, start_s, end_s)
+        begin, end = _locate_segment(Path(path), wave.size, rate_hz, start_s, end_s)
         yield wave[begin:end], rate_hz
 
 
-def _read_segment(path: Path, found: Opened, start_s: float | None, end_s: float | None) -> Wave:
-    begin, end = _segment(path, found.file.frames, int(found.file.samplerate), start_s, end_s)
-    return mixed(_read_channels(path, found, begin, end), found.mix)
+def _read_segment(path: Path, found: OpenRecording, start_s: float | None, end_s: float | None) -> Waveform:
+    begin, end = _locate_segment(path, found.file.frames, int(found.file.samplerate), start_s, end_s)
+    return mix_channels(_read_channels(path, found, begin, end), found.mix)
 
 
-def _read_channels(path: Path, found: Opened, begin: int, end: int) -> Wave:
+def _read_channels(path: Path, found: OpenRecording, begin: int, end: int) -> Waveform:
     """Open file and frames -> (end - begin, channels) as they stand in it; every one of them is there, finite and on a
     known scale."""
     rate_hz = int(found.file.samplerate)
-    with sentences(path):
+    with reraise_as_sentences(path):
         try:
             block = found.frames(begin, end)
         except soundfile.SoundFileError as error:
             raise FileError(
                 path,
-                f"damaged or truncated, cannot be decoded to the end of the segment ({reason(error)}); "
+                f"damaged or truncated, cannot be decoded to the end of the segment ({describe_sound_error(error)}); "
                 f"copy the file again",
             ) from error
     if len(block) < end - begin:
@@ -143,12 +175,23 @@ def _read_channels(path: Path, found: Opened, begin: int, end: int) -> Wave:
     raise FileError(path, f"samples reach {highest:.6g}, expected -1 to 1; it is damaged, copy the file again")
 
 
-def resample(wave: ArrayLike, rate_hz: int, to_hz: int = 16000, method: Literal["soxr", "sinc"] = "soxr") -> Wave:
-    """Wave (N,) at rate_hz -> wave (about N * to_hz / rate_hz,) at to_hz; returned as it is where the rates are equal.
+def resample_waveform(
+    wave: ArrayLike, rate_hz: int, to_hz: int = 16000, method: Literal["soxr", "sinc"] = "soxr"
+) -> Waveform:
+    """Resample a waveform (N,) to another rate: (about N * to_hz / rate_hz,).
 
-    "soxr" (quality HQ) is the better filter and the faster one; its length is N * to_hz / rate_hz rounded.
-    "sinc" is the Hann-windowed sinc of torchaudio's Resample (width 6, rolloff 0.99), which the public ICBHI code uses;
-    its length is rounded up.
+    Parameters
+    ----------
+    wave
+        Waveform (N,); returned as it is where the rates are equal.
+    rate_hz
+        Its rate in Hz.
+    to_hz
+        The rate wanted, in Hz.
+    method
+        "soxr" (quality HQ) is the better filter and the faster one; its length is N * to_hz / rate_hz rounded. "sinc"
+        is the Hann-windowed sinc of torchaudio's Resample (width 6, rolloff 0.99), which the public ICBHI code uses;
+        its length is rounded up.
     """
     wave = np.asarray(wave, dtype=np.float32)
     if rate_hz <= 0 or to_hz <= 0:
@@ -162,19 +205,30 @@ def resample(wave: ArrayLike, rate_hz: int, to_hz: int = 16000, method: Literal[
     return np.asarray(soxr.resample(wave, rate_hz, to_hz, quality="HQ"), dtype=np.float32)
 
 
-def fade(wave: ArrayLike, samples: int = 1000, into: bool = True, out: bool = True) -> Wave:
-    """Wave (N,) -> new wave (N,) with a linear ramp 0..1 over its first and 1..0 over its last `samples` samples.
+def fade_edges(wave: ArrayLike, samples: int = 1000, into: bool = True, out: bool = True) -> Waveform:
+    """Fade a waveform (N,) in and out linearly; returns a new waveform (N,).
 
-    In a wave shorter than two ramps they overlap and multiply, as in torchaudio's Fade. That fails below one ramp;
-    here the ramps are then as long as the wave, which carries on what torchaudio gives at N == samples.
+    In a waveform shorter than two ramps they overlap and multiply, as in torchaudio's Fade. That fails below one ramp;
+    here the ramps are then as long as the waveform, which carries on what torchaudio gives at N == samples.
+
+    Parameters
+    ----------
+    wave
+        Waveform (N,).
+    samples
+        Length of each ramp.
+    into
+        Fade in, from 0 to 1 over the first samples.
+    out
+        Fade out, from 1 to 0 over the last samples.
     """
-    return _faded(np.array(wave, dtype=np.float32), samples, into, out)
+    return _fade_edges_in_place(np.array(wave, dtype=np.float32), samples, into, out)
 
 
-def _faded(wave: Wave, samples: int, into: bool, out: bool) -> Wave:
-    """`fade` in place."""
+def _fade_edges_in_place(wave: Waveform, samples: int, into: bool, out: bool) -> Waveform:
+    """`fade_edges` in place."""
     length = min(samples, wave.size)
-    ramp = _ramp(length)
+    ramp = _linear_ramp(length)
     if into:
         wave[:length] *= ramp
     if out:
@@ -183,7 +237,7 @@ def _faded(wave: Wave, samples: int, into: bool, out: bool) -> Wave:
 
 
 @cache
-def _ramp(samples: int) -> Wave:
+def _linear_ramp(samples: int) -> Waveform:
     return np.linspace(0, 1, samples, dtype=np.float32)
 
 
@@ -194,18 +248,34 @@ def icbhi_cycle(
 @overload
 def icbhi_cycle(
     wave: NDArray[Any], samples: int = ..., pad: Literal["repeat", "zero"] = ..., fade_samples: int = ...
-) -> Wave: ...
+) -> Waveform: ...
 def icbhi_cycle(
     wave: NDArray[Any] | Tensor,
     samples: int = 128000,
     pad: Literal["repeat", "zero"] = "repeat",
     fade_samples: int = 1000,
-) -> Wave | Tensor:
-    """One cycle (N,) at 16 kHz -> (samples,) float32, array or tensor as given (no gradient flows through).
+) -> Waveform | Tensor:
+    """Bring one cycle (N,) at 16 kHz to a fixed length: (samples,) float32.
 
     The steps of the public ICBHI code (ilyassmoummad/scl_icbhi2017): fade in and out; a longer cycle keeps its first
-    `samples` samples; any other (also one of exactly that length) is repeated circularly, cut and faded out once more,
-    or, with pad="zero", put in the middle of silence. Raises ValueError for an empty or not one-dimensional wave.
+    `samples` samples; any other, also one of exactly that length, is filled up. No gradient flows through.
+
+    Parameters
+    ----------
+    wave
+        Waveform (N,), an array or a tensor; the result is of the same kind.
+    samples
+        Length wanted; 128000 are 8 s.
+    pad
+        "repeat" repeats the cycle circularly, cuts it and fades it out once more; "zero" puts it in the middle of
+        silence.
+    fade_samples
+        Length of the ramps.
+
+    Raises
+    ------
+    ValueError
+        The waveform is empty or not one-dimensional.
     """
     if isinstance(wave, Tensor):
         cycle = icbhi_cycle(wave.detach().to("cpu", torch.float32).numpy(), samples, pad, fade_samples)
@@ -214,16 +284,16 @@ def icbhi_cycle(
         raise ValueError(f"a cycle of shape {wave.shape} was given, expected one channel of at least one sample: (N,)")
     if pad not in ("repeat", "zero"):
         raise ValueError(f'padding "{pad}" is unknown; use "repeat" or "zero"')
-    cycle = fade(wave, fade_samples)
+    cycle = fade_edges(wave, fade_samples)
     if cycle.size > samples:
         return cycle[:samples]
     if pad == "zero":
         before = (samples - cycle.size) // 2
         return np.pad(cycle, (before, samples - cycle.size - before))
-    return _faded(np.resize(cycle, samples), fade_samples, into=False, out=True)
+    return _fade_edges_in_place(np.resize(cycle, samples), fade_samples, into=False, out=True)
 
 
-def _resample_sinc(wave: Wave, rate_hz: int, to_hz: int) -> Wave:
+def _resample_sinc(wave: Waveform, rate_hz: int, to_hz: int) -> Waveform:
     """Wave (N,) -> (ceil(N * to_hz / rate_hz),): a polyphase filter with the taps of torchaudio's Resample.
 
     Output j is the sum over inputs n of x[n] * h(n / old - j / new), with the rates in lowest terms. All of those
@@ -246,7 +316,9 @@ def _resample_sinc(wave: Wave, rate_hz: int, to_hz: int) -> Wave:
     return np.asarray(filtered[first : first + length], dtype=np.float32)
 
 
-def _segment(path: Path, frames: int, rate_hz: int, start_s: float | None, end_s: float | None) -> tuple[int, int]:
+def _locate_segment(
+    path: Path, frames: int, rate_hz: int, start_s: float | None, end_s: float | None
+) -> tuple[int, int]:
     start_s = 0.0 if start_s is None else start_s
     segment = f"the segment {start_s} s to {'the end' if end_s is None else f'{end_s} s'}"
     if not 0 <= start_s < math.inf or (end_s is not None and not start_s < end_s):

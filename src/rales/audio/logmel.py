@@ -1,4 +1,4 @@
-"""Log-mel front-ends: wave -> picture of mel bands over time, as M2D was pre-trained with and as the ICBHI code uses.
+"""Log-mel front-ends: the one M2D was pre-trained with, and the one of the ICBHI code.
 
 Both take the power of a Hann-windowed STFT with reflected edges; they differ in mel scale, logarithm and normalisation.
 """
@@ -16,16 +16,35 @@ from torch import Tensor, nn
 CLIPS_AT_ONCE = 1
 FLOOR = 2.0**-23  # power that M2D's log-mel adds, so that silence has a logarithm
 FLOOR_LEVEL = 10 ** (-25 / 10)  # mean square of a clip to which a floor that goes with the level adds just that
-NOTHING = 1e-30  # least floor: digital silence has one, too
+SMALLEST_POWER = 1e-30  # least floor: digital silence has one, too
 
 
 class M2DLogMel(nn.Module):
-    """Wave (B, N) -> log-mel (B, 1, mels, 1 + N // hop_samples): ln(mel power + 2**-23), not normalised.
+    """The log-mel of M2D: waveform (B, N) -> (B, 1, mels, 1 + N // hop_samples), ln(mel power + 2**-23).
 
     Slaney mel scale and area normalisation, the front-end of nttcslab/m2d (nnAudio's MelSpectrogram); silence is
-    ln(2**-23) = -15.94. Computed in float32 whatever the input and under autocast. With `floor_per_clip` (ours) the
-    2**-23 goes with the power of each clip, so that a gain adds one number to the whole picture and changes no more.
-    Raises ValueError for a wave that is not (B, N) or has no more than fft_samples // 2 samples.
+    ln(2**-23) = -15.94. Computed in float32 whatever the input and under autocast.
+
+    Parameters
+    ----------
+    sample_rate_hz
+        Rate of the waveforms in Hz.
+    fft_samples
+        Length of the Hann window and of the FFT.
+    hop_samples
+        Samples from one frame to the next.
+    mels
+        Number of mel bins.
+    low_hz, high_hz
+        Edges of the lowest and of the highest mel filter in Hz.
+    floor_per_clip
+        Scale the 2**-23 with the power of each clip (ours), so that a gain adds one number to the whole spectrogram and
+        changes no more.
+
+    Raises
+    ------
+    ValueError
+        In `forward`: a waveform that is not (B, N) or has no more than fft_samples // 2 samples.
     """
 
     def __init__(
@@ -50,17 +69,39 @@ class M2DLogMel(nn.Module):
         power: Tensor = self.mel_power(wave)
         if self.floor_per_clip:
             level = wave.float().square().mean(dim=1)[:, None, None]
-            return power.add_((level * (FLOOR / FLOOR_LEVEL)).clamp_min(NOTHING)).log_().unsqueeze(1)
+            return power.add_((level * (FLOOR / FLOOR_LEVEL)).clamp_min(SMALLEST_POWER)).log_().unsqueeze(1)
         return power.add_(FLOOR).log_().unsqueeze(1)
 
 
 class IcbhiLogMel(nn.Module):
-    """Wave (B, N) -> (B, 1, mels, 1 + N // hop_samples): decibels brought to [0, 1] by min-max, then (x - mean) / std.
+    """The log-mel of the ICBHI code: waveform (B, N) -> (B, 1, mels, 1 + N // hop_samples), min-max dB, standardised.
 
-    HTK mel scale without area normalisation (torchaudio's MelSpectrogram), as ilyassmoummad/scl_icbhi2017, which the
-    paper follows; mean and std are the paper's. scope="clip" takes minimum and maximum of each clip, so that a clip's
-    answer does not depend on its neighbours; scope="batch" takes those of the whole batch, as that code does.
-    `fill` is what a 0 in [0, 1] becomes: the value to mask with. Raises ValueError as `M2DLogMel` does.
+    Decibels are brought to [0, 1] by min-max, then to (x - mean) / std. HTK mel scale without area normalisation
+    (torchaudio's MelSpectrogram), as ilyassmoummad/scl_icbhi2017, which the paper follows. The attribute `fill` is what
+    a 0 in [0, 1] becomes: the value to mask with.
+
+    Parameters
+    ----------
+    scope
+        "clip" takes minimum and maximum of each clip, so that a clip's answer does not depend on its neighbours;
+        "batch" takes those of the whole batch, as the public code does.
+    mean, std
+        Statistics of the values in [0, 1]; the paper's by default.
+    sample_rate_hz
+        Rate of the waveforms in Hz.
+    fft_samples
+        Length of the Hann window and of the FFT.
+    hop_samples
+        Samples from one frame to the next.
+    mels
+        Number of mel bins.
+    low_hz, high_hz
+        Edges of the lowest and of the highest mel filter in Hz.
+
+    Raises
+    ------
+    ValueError
+        In `forward`: a waveform that is not (B, N) or has no more than fft_samples // 2 samples.
     """
 
     def __init__(
@@ -162,9 +203,20 @@ class MelPower(nn.Module):
 def slaney_mel_filters(
     *, sample_rate_hz: int, fft_samples: int, mels: int, low_hz: float, high_hz: float
 ) -> NDArray[np.float64]:
-    """Sizes -> (mels, fft_samples // 2 + 1): triangles of area 1 on the Slaney scale (Auditory Toolbox 1998).
+    """Mel filters (mels, fft_samples // 2 + 1) on the Slaney scale: triangles of area 1 (Auditory Toolbox 1998).
 
     Linear below 1000 Hz (200/3 Hz a mel), above it 27 mels for a factor of 6.4.
+
+    Parameters
+    ----------
+    sample_rate_hz
+        Rate of the waveforms in Hz.
+    fft_samples
+        Length of the FFT.
+    mels
+        Number of filters.
+    low_hz, high_hz
+        Edges of the lowest and of the highest filter in Hz.
     """
     linear_hz, corner_mel, log_step = 200 / 3, 15, np.log(6.4) / 27
 
@@ -175,19 +227,31 @@ def slaney_mel_filters(
     mel = np.linspace(to_mel(low_hz), to_mel(high_hz), mels + 2)
     edges_hz = np.where(mel < corner_mel, linear_hz * mel, 1000 * np.exp(log_step * (mel - corner_mel)))
     area = (edges_hz[2:] - edges_hz[:-2]) / 2
-    return triangles(edges_hz, sample_rate_hz, fft_samples) / area[:, None]
+    return triangular_filters(edges_hz, sample_rate_hz, fft_samples) / area[:, None]
 
 
 def htk_mel_filters(
     *, sample_rate_hz: int, fft_samples: int, mels: int, low_hz: float, high_hz: float
 ) -> NDArray[np.float64]:
-    """Sizes -> (mels, fft_samples // 2 + 1): triangles of height 1 on the HTK scale, 2595 log10(1 + f / 700)."""
+    """Mel filters (mels, fft_samples // 2 + 1) on the HTK scale, 2595 log10(1 + f / 700): triangles of height 1.
+
+    Parameters
+    ----------
+    sample_rate_hz
+        Rate of the waveforms in Hz.
+    fft_samples
+        Length of the FFT.
+    mels
+        Number of filters.
+    low_hz, high_hz
+        Edges of the lowest and of the highest filter in Hz.
+    """
     _check_band(sample_rate_hz, low_hz, high_hz)
     mel = np.linspace(2595 * np.log10(1 + low_hz / 700), 2595 * np.log10(1 + high_hz / 700), mels + 2)
-    return triangles(700 * (10 ** (mel / 2595) - 1), sample_rate_hz, fft_samples)
+    return triangular_filters(700 * (10 ** (mel / 2595) - 1), sample_rate_hz, fft_samples)
 
 
-def triangles(edges_hz: NDArray[np.float64], sample_rate_hz: int, fft_samples: int) -> NDArray[np.float64]:
+def triangular_filters(edges_hz: NDArray[np.float64], sample_rate_hz: int, fft_samples: int) -> NDArray[np.float64]:
     """Edges (mels + 2,) -> (mels, bins): filter m rises from edge m to 1 at edge m + 1, falls to edge m + 2."""
     bins_hz = np.arange(fft_samples // 2 + 1) * sample_rate_hz / fft_samples
     left, centre, right = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]

@@ -1,4 +1,4 @@
-"""The colour map magma as numbers, so that RespireNet's pictures need no plotting library.
+"""The magma colour map as numbers, so that RespireNet's images need no plotting library.
 
 256 colours, red, green, blue, in hexadecimal: the map of S. van der Walt and N. Smith (2015, CC0) in 8 bits.
 """
@@ -25,6 +25,6 @@ HEXADECIMAL = (
 )
 
 
-def magma() -> Tensor:
+def decode_magma_colours() -> Tensor:
     """-> (256, 3) uint8 colours, from black to pale yellow."""
     return torch.frombuffer(bytearray.fromhex(HEXADECIMAL), dtype=torch.uint8).view(256, 3)

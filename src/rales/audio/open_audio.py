@@ -1,4 +1,4 @@
-"""A recording's file -> sound that can be read as far as it goes, whatever its name and its header say.
+"""Open an audio file for reading whatever its name and its header say.
 
 The content decides which decoder reads it. A header that promises a little too much is read to the end of the file with
 a note, one that promises much more means that sound is missing and is refused; one that promises too little, nothing or
@@ -18,14 +18,12 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
 from rales.audio import containers
 from rales.audio.band_energy import live_channels
 from rales.errors import FileError, FileProblem, FileSystemError, MissingFileError
-from rales.optional_packages import missing
-
-Wave = NDArray[np.float32]
+from rales.optional_packages import find_missing_package
+from rales.typing import Waveform
 
 # Suffixes under which recordings are looked for; what a file holds is found out when it is opened
 FFMPEG_SUFFIXES = {".m4a", ".aac", ".mp4", ".3gp", ".amr", ".webm", ".wma", ".mka", ".mov"}  # phones and recorders
@@ -62,7 +60,7 @@ SAMPLE_BYTES = {  # of one channel
 }
 
 
-class Mix(NamedTuple):
+class ChannelMix(NamedTuple):
     """How the channels of a file become one: the mean of the `live` ones (None: of all), divided by `scale`."""
 
     live: tuple[int, ...] | None = None
@@ -77,7 +75,7 @@ class SoundFile(soundfile.SoundFile):  # type: ignore[misc]
     def seekable(self) -> bool:
         return False
 
-    def all_blocks(self) -> Iterator[Wave]:
+    def all_blocks(self) -> Iterator[Waveform]:
         """-> the file in pieces (n, channels) float32, from where it is to its end."""
         left, most = self.frames, max(BLOCK // self.channels, 1)
         while left > 0 and len(block := self.read(min(left, most), dtype="float32", always_2d=True)):
@@ -86,23 +84,23 @@ class SoundFile(soundfile.SoundFile):  # type: ignore[misc]
 
 
 @dataclass
-class Opened:
+class OpenRecording:
     """A file that is open for reading, and what is to be known about it: notes are sentences without the path."""
 
     path: Path
     source: str | BinaryIO
     file: SoundFile
-    mix: Mix
+    mix: ChannelMix
     notes: tuple[str, ...]
     at: int = 0  # the next frame
 
-    def __enter__(self) -> "Opened":
+    def __enter__(self) -> "OpenRecording":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
 
-    def frames(self, begin: int, end: int) -> Wave:
+    def frames(self, begin: int, end: int) -> Waveform:
         """Numbers of frames -> (end - begin or fewer, channels) float32.
 
         In MP3 there is no jump: all that comes before is decoded, so that a stretch is what it is in the whole.
@@ -112,24 +110,24 @@ class Opened:
             self.at = begin
         if self.at > begin:
             self.file.close()
-            self.file, self.at = sound_file(self.path, self.source), 0
+            self.file, self.at = open_sound_file(self.path, self.source), 0
         while (left := begin - self.at) > 0:
             self.at += len(self.file.read(min(left, max(BLOCK // self.file.channels, 1)), dtype="float32")) or left
-        block: Wave = self.file.read(end - begin, dtype="float32", always_2d=True)
+        block: Waveform = self.file.read(end - begin, dtype="float32", always_2d=True)
         self.at = begin + len(block)
         return block
 
 
-def opened(path: Path) -> Opened:
+def open_recording(path: Path) -> OpenRecording:
     """File -> its sound, as long as it is. Errors: FileNotFoundError, OSError (not permitted, a broken disk),
     ValueError (no sound, truncated, no scale); whatever else a decoder raises over a damaged file is one, too."""
-    with sentences(path):
+    with reraise_as_sentences(path):
         check_is_file(path)
-        return opened_file(path)
+        return open_whole_recording(path)
 
 
 @contextmanager
-def sentences(path: Path, advice: str = "save it again as WAV") -> Iterator[None]:
+def reraise_as_sentences(path: Path, advice: str = "save it again as WAV") -> Iterator[None]:
     """With it, whatever is raised while a file is read is a ValueError or an OSError that names the file.
 
     The readers of many files count on these two, and what the decoders of damaged files raise, none of them says.
@@ -159,17 +157,17 @@ def check_is_file(path: Path, expected: str = "audio file") -> None:
         raise FileError(path, f"not a readable {expected} ({what}); expected a file")
 
 
-def opened_file(path: Path) -> Opened:
-    source, notes = readable(path)
+def open_whole_recording(path: Path) -> OpenRecording:
+    source, notes = find_readable_source(path)
     try:
-        file = sound_file(path, source)
+        file = open_sound_file(path, source)
     except ValueError as error:
         if path.suffix.lower() in UNREAD_SUFFIXES:
             raise FileError(
                 path, f"{path.suffix} recordings cannot be read; export it as WAV with the program of the recorder"
             ) from error
-        source = decoded_instead(path, error)
-        file = sound_file(path, source)
+        source = decode_refused_file(path, error)
+        file = open_sound_file(path, source)
     if not 0 < file.frames < 2**62:
         file.close()
         raise FileError(path, "holds no samples; remove the file or copy it again")
@@ -177,51 +175,51 @@ def opened_file(path: Path) -> Opened:
         file.close()
         raise FileError(path, f"its header says {file.samplerate} samples a second; it is damaged, copy the file again")
     if file.channels == 1 and file.subtype not in ("FLOAT", "DOUBLE"):
-        return Opened(path, source, file, Mix(), notes)
+        return OpenRecording(path, source, file, ChannelMix(), notes)
     file.close()
-    mix = mix_of(path, source)
-    return Opened(path, source, sound_file(path, source), mix, (*notes, *mix.notes))
+    mix = channel_mix_of(path, source)
+    return OpenRecording(path, source, open_sound_file(path, source), mix, (*notes, *mix.notes))
 
 
-def readable(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
+def find_readable_source(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
     """File -> what libsndfile can read in its place (its name if that is the file itself), and notes."""
     with path.open("rb") as file:
         head = file.read(64)
         if kind := containers.ffmpeg_kind(head):
-            return decoded(path, kind), ()
+            return decode_with_ffmpeg(path, kind), ()
         if (chunk := containers.sound_chunk(file)) is not None:
-            return mp3_chunk(path, chunk) if chunk.coding == containers.MP3 else chunked(path, chunk)
-        if (flac := containers.flac(file)) is not None:
+            return mp3_chunk(path, chunk) if chunk.coding == containers.MP3 else chunked_source(path, chunk)
+        if (flac := containers.parse_flac(file)) is not None:
             return flac_source(path, flac)
         if head[:4] == b"OggS":
             return ogg_source(path)
         is_mpeg = path.suffix.lower() in MPEG_SUFFIXES
         may_be = is_mpeg or head[:3] == b"ID3" or containers.mpeg_frame(head[:4])
-        if may_be and (mpeg := containers.mpeg(whole(path), anywhere=is_mpeg)) is not None:
+        if may_be and (mpeg := containers.parse_mpeg(read_whole_file(path), anywhere=is_mpeg)) is not None:
             return mpeg_source(path, mpeg)
     # libsndfile would search a file of such a name for sound and complain on the terminal by itself
     if is_mpeg or path.suffix.lower() in FFMPEG_SUFFIXES:
-        return decoded(path, ""), ()
+        return decode_with_ffmpeg(path, ""), ()
     return str(path), ()
 
 
-def whole(path: Path) -> bytes:
+def read_whole_file(path: Path) -> bytes:
     """File of a compressed format -> all of it. Errors: it is too large for that."""
     if (size := path.stat().st_size) > MOST_IN_MEMORY:
         raise FileError(path, f"{size / 2**30:.1f} GB of compressed sound, too much; cut it into shorter recordings")
     return path.read_bytes()
 
 
-def decoded_instead(path: Path, error: ValueError) -> BinaryIO:
+def decode_refused_file(path: Path, error: ValueError) -> BinaryIO:
     """File that libsndfile has refused with an error -> what FFmpeg makes of it; without that, the error."""
     try:
-        return decoded(path, "")
+        return decode_with_ffmpeg(path, "")
     except ValueError:
         raise error from None
 
 
-def sound_file(path: Path, source: str | BinaryIO) -> SoundFile:
-    """What `readable` gave -> the open file. Errors: ValueError with what libsndfile says."""
+def open_sound_file(path: Path, source: str | BinaryIO) -> SoundFile:
+    """What `find_readable_source` gave -> the open file. Errors: ValueError with what libsndfile says."""
     if not isinstance(source, str):
         source.seek(0)
     try:
@@ -230,15 +228,15 @@ def sound_file(path: Path, source: str | BinaryIO) -> SoundFile:
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a name ending in .raw, which has no header
         raise FileError(
             path,
-            f"not a readable audio file ({reason(error)}); expected WAV, FLAC, OGG, MP3 or another format of "
-            f"libsndfile",
+            f"not a readable audio file ({describe_sound_error(error)}); expected WAV, FLAC, OGG, MP3 or another "
+            f"format of libsndfile",
         ) from error
 
 
 # Headers beside what the file holds
 
 
-class Mended(io.RawIOBase):
+class PatchedFile(io.RawIOBase):
     """A file some bytes of which are read as others, at `at`; it is not in memory, as it may be hours long."""
 
     def __init__(self, path: Path, at: int, true: bytes) -> None:
@@ -269,7 +267,7 @@ class Mended(io.RawIOBase):
         super().close()
 
 
-def chunked(path: Path, chunk: containers.Chunk) -> tuple[str | BinaryIO, tuple[str, ...]]:
+def chunked_source(path: Path, chunk: containers.SoundChunk) -> tuple[str | BinaryIO, tuple[str, ...]]:
     """File of plain samples -> what to read, and notes. Errors: much of the promised sound is missing."""
     if chunk.open:
         return mended_chunk(path, chunk)[0], ("its header leaves its length open; read to its end",)
@@ -284,35 +282,35 @@ def chunked(path: Path, chunk: containers.Chunk) -> tuple[str | BinaryIO, tuple[
     source, bytes_a_second = mended_chunk(path, chunk)
     if 0 < behind <= MISSING_S * bytes_a_second:
         return str(path), (left,)
-    told = f"its header promises {chunk.promised} bytes of sound and the file holds {chunk.held}"
+    message = f"its header promises {chunk.promised} bytes of sound and the file holds {chunk.held}"
     if behind < 0 and -behind > MISSING_S * bytes_a_second:
-        raise FileError(path, f"truncated, {told}; copy the file again")
-    return source, (f"{told}; read to its end",)
+        raise FileError(path, f"truncated, {message}; copy the file again")
+    return source, (f"{message}; read to its end",)
 
 
-def mp3_chunk(path: Path, chunk: containers.Chunk) -> tuple[str | BinaryIO, tuple[str, ...]]:
+def mp3_chunk(path: Path, chunk: containers.SoundChunk) -> tuple[str | BinaryIO, tuple[str, ...]]:
     """WAV with MP3 in it, whose length libsndfile takes from the header -> the MP3 alone, and notes."""
     is_less = chunk.open or chunk.behind == "sound"
     begin, end = chunk.begin, chunk.begin + (chunk.held if is_less else min(chunk.promised, chunk.held))
-    mpeg = containers.mpeg(whole(path)[begin:end], anywhere=True)
+    mpeg = containers.parse_mpeg(read_whole_file(path)[begin:end], anywhere=True)
     if mpeg is None or mpeg.frame.layer != 3:
-        return decoded(path, "MPEG audio in WAV"), ()
+        return decode_with_ffmpeg(path, "MPEG audio in WAV"), ()
     bytes_a_second = (end - begin) / (mpeg.held * mpeg.frame.samples / mpeg.frame.rate_hz)
     if not is_less and chunk.promised - chunk.held > MISSING_S * bytes_a_second:
-        told = f"its header promises {chunk.promised} bytes of sound and the file holds {chunk.held}"
-        raise FileError(path, f"truncated, {told}; copy the file again")
+        message = f"its header promises {chunk.promised} bytes of sound and the file holds {chunk.held}"
+        raise FileError(path, f"truncated, {message}; copy the file again")
     source, notes = mpeg_source(path, mpeg)
     return (io.BytesIO(mpeg.content) if isinstance(source, str) else source), notes
 
 
-def mended_chunk(path: Path, chunk: containers.Chunk) -> tuple[BinaryIO, float]:
+def mended_chunk(path: Path, chunk: containers.SoundChunk) -> tuple[BinaryIO, float]:
     """File of plain samples -> the same with its true length, and bytes a second. Errors: it is not read to its end."""
     try:
-        source = cast("BinaryIO", Mended(path, *chunk.true_size()))
+        source = cast("BinaryIO", PatchedFile(path, *chunk.true_size()))
     except OverflowError as error:
         told = f"{chunk.held} bytes of sound, more than its header can say"
         raise FileError(path, f"holds {told}; save it as FLAC, RF64 or W64") from error
-    with sound_file(path, source) as file:
+    with open_sound_file(path, source) as file:
         frames, width = file.frames, SAMPLE_BYTES.get(file.subtype, 0) * file.channels
         bytes_a_second = chunk.held / max(frames, 1) * file.samplerate
     # Another field than the mended one may be believed; AIFF counts 8 bytes in front of the samples
@@ -321,7 +319,7 @@ def mended_chunk(path: Path, chunk: containers.Chunk) -> tuple[BinaryIO, float]:
     return source, bytes_a_second
 
 
-def flac_source(path: Path, flac: containers.Flac) -> tuple[str | BinaryIO, tuple[str, ...]]:
+def flac_source(path: Path, flac: containers.FlacAudio) -> tuple[str | BinaryIO, tuple[str, ...]]:
     """FLAC file -> what to read, and notes. One that is cut off fails where it is read to its end."""
     is_part = flac.first > 0
     if flac.promised == flac.held and not is_part:
@@ -335,28 +333,30 @@ def flac_source(path: Path, flac: containers.Flac) -> tuple[str | BinaryIO, tupl
 
     # The header of a part may count from where the whole began
     counts_whole = is_part and flac.promised == flac.first + flac.held
-    told = f"its header promises {flac.promised} samples and the file holds {flac.held}"
+    message = f"its header promises {flac.promised} samples and the file holds {flac.held}"
     if flac.promised - flac.held > MISSING_S * flac.rate_hz and not counts_whole:
         if not is_part:
             return str(path), ()
-        raise FileError(path, f"truncated, {told}; copy the file again")
-    notes = (f"{told}; read to its end",) if flac.promised not in (0, flac.held) else ()
+        raise FileError(path, f"truncated, {message}; copy the file again")
+    notes = (f"{message}; read to its end",) if flac.promised not in (0, flac.held) else ()
     with path.open("rb") as file:
-        source = cast("BinaryIO", Mended(path, *flac.true_length(file)))
-    return (renumbered(path, source) if is_part else source), notes
+        source = cast("BinaryIO", PatchedFile(path, *flac.true_length(file)))
+    return (renumber_flac(path, source) if is_part else source), notes
 
 
-def renumbered(path: Path, source: BinaryIO) -> BinaryIO:
+def renumber_flac(path: Path, source: BinaryIO) -> BinaryIO:
     """FLAC whose samples are numbered from somewhere in a longer one -> its samples in a temporary file; libsndfile
     would jump to wrong places in it."""
-    with sound_file(path, source) as part:
+    with open_sound_file(path, source) as part:
         subtype = "PCM_16" if part.subtype == "PCM_S8" else part.subtype  # W64 knows no 8 bits with a sign
         with temporary_sound(path, part.samplerate, part.channels, subtype) as (whole, target):
             try:
                 while len(block := part.read(BLOCK, dtype="int32", always_2d=True)):
                     whole.write(block)
             except soundfile.SoundFileError as error:
-                raise FileError(path, f"damaged, cannot be decoded ({reason(error)}); copy the file again") from error
+                raise FileError(
+                    path, f"damaged, cannot be decoded ({describe_sound_error(error)}); copy the file again"
+                ) from error
             if whole.frames < part.frames:
                 raise FileError(
                     path, f"truncated, {whole.frames} of {part.frames} samples could be decoded; copy the file again"
@@ -364,19 +364,19 @@ def renumbered(path: Path, source: BinaryIO) -> BinaryIO:
     return target
 
 
-def mpeg_source(path: Path, mpeg: containers.Mpeg) -> tuple[str | BinaryIO, tuple[str, ...]]:
+def mpeg_source(path: Path, mpeg: containers.MpegAudio) -> tuple[str | BinaryIO, tuple[str, ...]]:
     """MPEG audio -> what to read, and notes. Errors: much of the promised sound is missing."""
     if mpeg.frame.layer != 3 or (mpeg.is_true and mpeg.is_whole):
         return str(path), ()
     promised_s, held_s = (
         (frames or 0) * mpeg.frame.samples / mpeg.frame.rate_hz for frames in (mpeg.promised, mpeg.held)
     )
-    told = f"its header promises {promised_s:.3f} s and the file holds {held_s:.3f} s"
+    message = f"its header promises {promised_s:.3f} s and the file holds {held_s:.3f} s"
     if mpeg.promised is not None and promised_s - held_s > MISSING_S + mpeg.frame.samples / mpeg.frame.rate_hz:
-        raise FileError(path, f"truncated, {told}; copy the file again")
+        raise FileError(path, f"truncated, {message}; copy the file again")
     notes: tuple[str, ...] = ()
     if mpeg.promised is not None and not mpeg.is_true:
-        notes = (f"{told}; read to its end",)
+        notes = (f"{message}; read to its end",)
     if not mpeg.is_whole:
         notes += ("bytes between its frames that are no sound were left out",)
     return io.BytesIO(mpeg.mended()), notes
@@ -384,8 +384,8 @@ def mpeg_source(path: Path, mpeg: containers.Mpeg) -> tuple[str | BinaryIO, tupl
 
 def ogg_source(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
     """Ogg file -> what to read, and notes; streams one behind the other become one. Errors: cut off inside a page."""
-    content = whole(path)
-    ogg = containers.ogg(content)
+    content = read_whole_file(path)
+    ogg = containers.parse_ogg(content)
     if ogg is None:
         return str(path), ()
     if ogg.is_cut:
@@ -397,11 +397,11 @@ def ogg_source(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
     notes = () if ogg.is_ended else ("its last page is not there; read as far as it goes",)
     if len(ogg.links) == 1:
         return str(path), notes
-    with sound_file(path, str(path)) as first:
+    with open_sound_file(path, str(path)) as first:
         rate_hz, channels = first.samplerate, first.channels
     with temporary_sound(path, rate_hz, channels, "FLOAT") as (joined, target):
         for begin, end in ogg.links:
-            with sound_file(path, io.BytesIO(content[begin:end])) as link:
+            with open_sound_file(path, io.BytesIO(content[begin:end])) as link:
                 if (link.samplerate, link.channels) != (rate_hz, channels):
                     raise FileError(path, "streams of different rates or channels in one file; save it as WAV")
                 for block in link.all_blocks():
@@ -409,10 +409,10 @@ def ogg_source(path: Path) -> tuple[str | BinaryIO, tuple[str, ...]]:
     return target, notes
 
 
-def decoded(path: Path, kind: str) -> BinaryIO:
+def decode_with_ffmpeg(path: Path, kind: str) -> BinaryIO:
     """File that only FFmpeg reads, and what it is, if known -> its sound as float32 samples in a temporary file."""
     # The package is not needed for anything else, so its absence is told of the file that wants it
-    if sentence := missing("av", "av"):
+    if sentence := find_missing_package("av", "av"):
         what = path.suffix if path.suffix.lower() in FFMPEG_SUFFIXES else kind
         if not what:
             raise FileError(path, "not a readable audio file (its content is of no format that libsndfile reads)")
@@ -435,7 +435,7 @@ def decoded(path: Path, kind: str) -> BinaryIO:
                         frames += block.samples
     # AttributeError: the stream of a damaged file may have no decoder, and so no rate
     except (av.FFmpegError, soundfile.SoundFileError, AttributeError, TypeError, ValueError) as error:
-        raise FileError(path, f"not a readable audio file, or a damaged one ({reason(error)})") from error
+        raise FileError(path, f"not a readable audio file, or a damaged one ({describe_sound_error(error)})") from error
 
     # FFmpeg ends without an error where a file is cut off. An .aac stream without a container only guesses its length
     if container.format.name != "aac" and frames < rate_hz * (promised - DECODED_TOLERANCE_S):
@@ -452,7 +452,7 @@ class NoRoom(FileSystemError):
     recording, so nobody may take that for a bad one."""
 
 
-class Target(io.FileIO):
+class TemporaryTarget(io.FileIO):
     """A temporary file, gone when it is closed, that remembers why it could not be written to: libsndfile, which writes
     to it, only learns that it was not."""
 
@@ -481,7 +481,7 @@ def temporary_sound(
     they are in `file`, as W64. Errors: NoRoom."""
     full: OSError | None = None
     try:
-        target = Target()
+        target = TemporaryTarget()
         with soundfile.SoundFile(target, "w", rate_hz, channels, subtype, format="W64") as sound:
             yield sound, cast("BinaryIO", target)
         full = target.failed
@@ -497,7 +497,7 @@ def temporary_sound(
         ) from full
 
 
-def reason(error: Exception) -> str:
+def describe_sound_error(error: Exception) -> str:
     # str() of the errors of libsndfile and FFmpeg repeats the path
     return str(getattr(error, "error_string", None) or getattr(error, "strerror", None) or error).rstrip(".")
 
@@ -505,23 +505,23 @@ def reason(error: Exception) -> str:
 # Channels and scale
 
 
-def mix_of(path: Path, source: str | BinaryIO) -> Mix:
+def channel_mix_of(path: Path, source: str | BinaryIO) -> ChannelMix:
     """File -> how its channels become one. Every sample is looked at, once a process for a file read as it is."""
     if not isinstance(source, str):
-        return mix_of_sound(path, source)
-    found = path.stat()
-    return mix_of_file(source, found.st_size, found.st_mtime_ns)
+        return channel_mix_of_sound(path, source)
+    file_stat = path.stat()
+    return channel_mix_of_file(source, file_stat.st_size, file_stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=1024)
-def mix_of_file(path: str, size: int, mtime_ns: int) -> Mix:
-    return mix_of_sound(Path(path), path)
+def channel_mix_of_file(path: str, size: int, mtime_ns: int) -> ChannelMix:
+    return channel_mix_of_sound(Path(path), path)
 
 
-def mix_of_sound(path: Path, source: str | BinaryIO) -> Mix:
-    """What `readable` gave -> Mix. Errors: samples that are on no known scale."""
+def channel_mix_of_sound(path: Path, source: str | BinaryIO) -> ChannelMix:
+    """What `find_readable_source` gave -> ChannelMix. Errors: samples that are on no known scale."""
     energy, highest, is_whole = np.zeros(1), 0.0, True
-    with sound_file(path, source) as file, np.errstate(over="ignore"):
+    with open_sound_file(path, source) as file, np.errstate(over="ignore"):
         try:
             for read in file.all_blocks():
                 block = np.where(np.isfinite(read), read, 0)  # told when it is read
@@ -538,18 +538,18 @@ def mix_of_sound(path: Path, source: str | BinaryIO) -> Mix:
         raise FileError(path, f"samples reach {highest:.6g}, expected -1 to 1; export it as 16 or 24 bit")
     live = live_channels(energy)
     if live is not None:
-        notes.append(left_out(live, len(energy)))
-    return Mix(live, scale, tuple(notes))
+        notes.append(left_out_channels_note(live, len(energy)))
+    return ChannelMix(live, scale, tuple(notes))
 
 
-def left_out(live: Sequence[int], channels: int) -> str:
+def left_out_channels_note(live: Sequence[int], channels: int) -> str:
     """Channels that are mixed, of how many -> the note about the others."""
     dead = [str(channel + 1) for channel in range(channels) if channel not in live]
     return f"channel{'s' * (len(dead) > 1)} {', '.join(dead)} of {channels} without sound, left out"
 
 
-def mixed(block: Wave, mix: Mix) -> Wave:
+def mix_channels(block: Waveform, mix: ChannelMix) -> Waveform:
     """(N, channels) -> (N,) float32."""
     block = block if mix.live is None else block[:, list(mix.live)]
-    wave: Wave = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+    wave: Waveform = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
     return wave if mix.scale == 1 else wave / np.float32(mix.scale)

@@ -1,14 +1,13 @@
-"""How the earlier systems bring cycles to one length: pieces of long ones, filled up short ones."""
+"""Bring cycles to a fixed length as the earlier systems do: split long ones, fill up short ones."""
 
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-Wave = NDArray[np.float32]
+from rales.typing import Waveform
 
 
-def pieces(wave: Wave, samples: int) -> list[Wave]:
+def split_long_cycle(wave: Waveform, samples: int) -> list[Waveform]:
     """(N,) -> one or more waves of at most `samples` samples (RespireNet).
 
     A longer cycle becomes every whole piece that starts half a piece after the one before, and what is left from the
@@ -22,7 +21,9 @@ def pieces(wave: Wave, samples: int) -> list[Wave]:
     return [wave[start : start + samples] for start in starts if start < wave.size]
 
 
-def duplicate(wave: Wave, samples: int, side: Literal["after", "before"] = "after", filler: Wave | None = None) -> Wave:
+def pad_by_repetition(
+    wave: Waveform, samples: int, side: Literal["after", "before"] = "after", filler: Waveform | None = None
+) -> Waveform:
     """(N,) -> (samples,): the wave whole, filled with its own repetition behind it or in front of it (RespireNet).
 
     Behind comes the head of the repeated filler, in front its tail. The filler is the wave, or the whole cycle if the
@@ -39,7 +40,7 @@ def duplicate(wave: Wave, samples: int, side: Literal["after", "before"] = "afte
     return np.concatenate([wave, repeated[:missing]])
 
 
-def reflect(wave: Wave, samples: int) -> Wave:
+def pad_by_reflection(wave: Waveform, samples: int) -> Waveform:
     """(N,) -> (samples,): cut, or continued by its mirror image, again and again if need be (Nguyen & Pernkopf)."""
     if wave.size == 0:
         raise ValueError("an empty wave was given, expected at least one sample")

@@ -1,4 +1,4 @@
-"""Whether a sound can be judged at all, before a model is asked: a few measures with a meaning, and limits on them.
+"""Decide whether a sound can be judged at all, from a few interpretable measures and limits on them.
 
 A classifier of breaths names a class for anything: digital silence is "normal" to it, rain is "both". So a stretch of a
 recording is measured first. What carries no sound, or a sound that is not a chest's, gets no class; what is merely
@@ -14,16 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rales.audio.band_energy import RATE_HZ, live_channels, to_4_khz
+from rales.typing import Float32Array
 
-Numbers = NDArray[np.float32]
-
-STRETCH_S = 30.0  # of a recording that is judged by itself, so that talk for a minute does not cost the whole night
+SEGMENT_S = 30.0  # of a recording that is judged by itself, so that talk for a minute does not cost the whole night
 FRAME_S = 0.064
 SHORTEST_S = 0.2  # the shortest annotated cycle of ICBHI 2017
 FEWEST_LOUD = 5  # frames in which a voice is looked for
 SHORTEST_RHYTHM_S = 2.0  # a breath lasts 2.7 s on average; in less than this, no rhythm can be missed
 SILENCE = 1e-10  # variance of a frame, 100 dB below full scale: not one step of a 16-bit converter
-SILENT_SHARE = 0.9  # of a cycle: so much digital silence leaves nothing to judge
+SILENT_FRACTION = 0.9  # of a cycle: so much digital silence leaves nothing to judge
 
 # Limits beyond which there is no class
 LOWEST_LEVEL_DB = -85.0  # below full scale, of the loudest frames: two steps of a 16-bit converter
@@ -57,7 +56,7 @@ NO_RHYTHM = Verdict("no_rhythm", "no rhythm of breathing found")  # annotated re
 NO_SOUND = ("too_short", "no_signal", "antiphase")  # what not even an annotation can give a class
 
 
-class Stretch(NamedTuple):
+class QualitySegment(NamedTuple):
     """Part of a recording in seconds, its verdict, and which of its `FRAME_S` frames are digital silence."""
 
     start_s: float
@@ -83,54 +82,58 @@ class Measures(NamedTuple):
     voiced: float
 
 
-def judge(sound: Numbers, rate_hz: int) -> Verdict:
-    """(N,) or (N, channels) in -1 to 1 -> Verdict on up to a minute of sound; a longer one goes by `stretches`."""
-    live = live_channels(powers(sound.reshape(len(sound), -1)))
-    return of_span(list(stretches([(sound, rate_hz)], live)), 0.0, len(sound) / rate_hz)
+def judge_quality(sound: Float32Array, rate_hz: int) -> Verdict:
+    """(N,) or (N, channels) in -1 to 1 -> Verdict on up to a minute of sound; a longer one goes by `judge_segments`."""
+    live = live_channels(channel_variances(sound.reshape(len(sound), -1)))
+    return verdict_of_span(list(judge_segments([(sound, rate_hz)], live)), 0.0, len(sound) / rate_hz)
 
 
-def stretches(blocks: Iterable[tuple[Numbers, int]], live: Sequence[int] | None = None) -> Iterator[Stretch]:
+def judge_segments(
+    blocks: Iterable[tuple[Float32Array, int]], live: Sequence[int] | None = None
+) -> Iterator[QualitySegment]:
     """Consecutive blocks (n, channels) of a recording, their rate, and the channels that are mixed (None: all) -> the
     same stretches of time with a verdict."""
     begin = 0
     for block, rate_hz in blocks:
-        found = measure(block, rate_hz, live)
-        yield Stretch(begin / rate_hz, (begin + len(block)) / rate_hz, verdict(found), found.silent)
+        measures = measure_quality(block, rate_hz, live)
+        yield QualitySegment(
+            begin / rate_hz, (begin + len(block)) / rate_hz, verdict_of_measures(measures), measures.silent
+        )
         begin += len(block)
 
 
-def of_span(parts: Sequence[Stretch], start_s: float, end_s: float) -> Verdict:
+def verdict_of_span(parts: Sequence[QualitySegment], start_s: float, end_s: float) -> Verdict:
     """Stretches of a recording, and a cycle in it -> the cycle's verdict: that of the stretch in which its middle lies,
     unless the cycle is digital silence."""
-    first, middle, last = (at(parts, time_s) for time_s in (start_s, (start_s + end_s) / 2, end_s))
-    found = parts[middle].verdict
-    if found.quality in NO_SOUND:
-        return found
+    first, middle, last = (segment_index_at(parts, time_s) for time_s in (start_s, (start_s + end_s) / 2, end_s))
+    verdict = parts[middle].verdict
+    if verdict.quality in NO_SOUND:
+        return verdict
     inside = []
     for part in parts[first : last + 1]:
         begin, end = (max(0, round((time_s - part.start_s) / FRAME_S)) for time_s in (start_s, end_s))
         inside.append(part.silent[begin:end])
     silent = np.concatenate(inside)
-    return no_signal(silent.mean()) if len(silent) and silent.mean() >= SILENT_SHARE else found
+    return no_signal(silent.mean()) if len(silent) and silent.mean() >= SILENT_FRACTION else verdict
 
 
-def at(parts: Sequence[Stretch], time_s: float) -> int:
+def segment_index_at(parts: Sequence[QualitySegment], time_s: float) -> int:
     """-> the number of the stretch that holds a time."""
     return max(0, bisect_right(parts, time_s, key=lambda part: part.start_s) - 1)
 
 
-def without_sound(wave: Numbers, rate_hz: int) -> Verdict | None:
+def find_missing_sound(wave: Float32Array, rate_hz: int) -> Verdict | None:
     """One cycle (N,) that a person has marked -> why it cannot be judged all the same, None if it can."""
-    found = judge(wave, rate_hz)
-    return found if found.quality == "no_signal" else None
+    verdict = judge_quality(wave, rate_hz)
+    return verdict if verdict.quality == "no_signal" else None
 
 
-def verdict(found: Measures) -> Verdict:
+def verdict_of_measures(found: Measures) -> Verdict:
     """Measures -> Verdict; the first limit that is passed is the reason, those that leave no class come first."""
-    return refusal(found) or remark(found) or OK
+    return find_rejection(found) or find_remark(found) or OK
 
 
-def refusal(found: Measures) -> Verdict | None:
+def find_rejection(found: Measures) -> Verdict | None:
     """Measures -> why there is no class, None if there can be one. A comparison with NaN is false: not known."""
 
     def no(quality: str, reason: str) -> Verdict:
@@ -145,15 +148,15 @@ def refusal(found: Measures) -> Verdict | None:
     if found.level_db < LOWEST_LEVEL_DB:
         return no("no_signal", f"no sound above the converter's noise, at most {found.level_db:.0f} dB of full scale")
     if found.clipped > CLIPPED:
-        return no("clipped", f"{percent(found.clipped)} of the samples are cut off at the end of the scale")
+        return no("clipped", f"{as_percent(found.clipped)} of the samples are cut off at the end of the scale")
     if found.hum > HUM or (found.hum > SOME_HUM and found.steady_db < STEADY_DB):
-        return no("hum", f"mains hum, {percent(found.hum)} of the energy")
+        return no("hum", f"mains hum, {as_percent(found.hum)} of the energy")
     if found.steady_db < STEADY_DB:
         return no(
             "no_breathing", f"a steady sound, its level varies by {found.steady_db:.1f} dB: no rhythm of breathing"
         )
     if found.high > HIGH and found.fall_db < FALL_DB:
-        return no("not_chest", f"not the spectrum of sound from a chest, {percent(found.high)} lies above 1,300 Hz")
+        return no("not_chest", f"not the spectrum of sound from a chest, {as_percent(found.high)} lies above 1,300 Hz")
     if found.voiced > VOICED:
         return no("voice", "a voice, or another sound of many harmonics, covers the breathing")
     return None
@@ -162,19 +165,19 @@ def refusal(found: Measures) -> Verdict | None:
 def no_signal(share: float) -> Verdict:
     """Share of the time that is digital silence -> Verdict."""
     return Verdict(
-        "no_signal", "digital silence" + (f", {percent(share)} of the time" if share < 1 else ""), judged=False
+        "no_signal", "digital silence" + (f", {as_percent(share)} of the time" if share < 1 else ""), judged=False
     )
 
 
-def remark(found: Measures) -> Verdict | None:
+def find_remark(found: Measures) -> Verdict | None:
     """Measures -> what is to be said beside a class, None if nothing."""
     if found.dead:
         some = ", ".join(map(str, found.dead))
         return Verdict("dead_channel", f"no sound in channel {some}")
     if found.clipped > SOME_CLIPPED:
-        return Verdict("clipped", f"{percent(found.clipped)} of the samples are cut off at the end of the scale")
+        return Verdict("clipped", f"{as_percent(found.clipped)} of the samples are cut off at the end of the scale")
     if found.hum > SOME_HUM:
-        return Verdict("hum", f"mains hum, {percent(found.hum)} of the energy")
+        return Verdict("hum", f"mains hum, {as_percent(found.hum)} of the energy")
     if found.offset > OFFSET:
         return Verdict("dc_offset", f"a constant offset {found.offset:.1f} times as large as the sound")
     if found.level_db < QUIET_DB:
@@ -182,50 +185,50 @@ def remark(found: Measures) -> Verdict | None:
     return None
 
 
-def percent(share: float) -> str:
+def as_percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
 # Measures
 
 
-def measure(sound: Numbers, rate_hz: int, live: Sequence[int] | None = None) -> Measures:
+def measure_quality(sound: Float32Array, rate_hz: int, live: Sequence[int] | None = None) -> Measures:
     """(N,) or (N, channels) float32, and the channels that are mixed (None: all) -> Measures of the mix."""
     channels = np.asarray(sound, dtype=np.float32).reshape(len(sound), -1)
     count = channels.shape[1]
     if live is not None:
         channels = channels[:, list(live)]
-    power = powers(channels)
+    power = channel_variances(channels)
     mix = np.zeros(len(channels), np.float32)
     if power.any():
         mix = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
-    frames = in_frames(mix, rate_hz)
+    frames = split_into_frames(mix, rate_hz)
     power_of_frames = np.einsum("ij,ij->i", frames, frames) / frames.shape[1] - frames.mean(axis=1) ** 2
     silent = power_of_frames < SILENCE
-    spread = variance(mix)
+    spread = chunked_variance(mix)
     known = dict.fromkeys(("level_db", "hum", "steady_db", "high", "fall_db", "voiced"), np.nan)
     if not silent.all():
-        known["level_db"] = decibels(float(np.sort(power_of_frames)[-max(1, len(frames) // 20) :].mean()))
+        known["level_db"] = power_to_decibels(float(np.sort(power_of_frames)[-max(1, len(frames) // 20) :].mean()))
         slow = to_4_khz(mix, rate_hz)  # what follows lies below 2 kHz, where breathing is
-        known |= of_spectra(in_frames(slow, RATE_HZ), silent)
-        known["hum"] = hum_share(slow)
+        known |= measure_spectra(split_into_frames(slow, RATE_HZ), silent)
+        known["hum"] = hum_fraction(slow)
     return Measures(
         duration_s=len(channels) / rate_hz,
         silent=silent,
         cancelled=spread / float(power.mean()) if power.any() else 1.0,
         dead=() if live is None else tuple(number + 1 for number in range(count) if number not in live),
-        clipped=clipped_share(mix),
+        clipped=clipped_fraction(mix),
         offset=float(abs(mix.mean())) / spread**0.5 if spread else 0.0,
         **known,
     )
 
 
-def powers(channels: Numbers) -> NDArray[np.float64]:
+def channel_variances(channels: Float32Array) -> NDArray[np.float64]:
     """(N, channels) -> (channels,) variances."""
-    return np.array([variance(channel) for channel in channels.T])
+    return np.array([chunked_variance(channel) for channel in channels.T])
 
 
-def variance(wave: Numbers) -> float:
+def chunked_variance(wave: Float32Array) -> float:
     """(N,) -> its variance, in pieces so that nothing as long as the wave is made."""
     if not len(wave):
         return 0.0
@@ -234,13 +237,13 @@ def variance(wave: Numbers) -> float:
     return max(0.0, sum(float(piece @ piece) for piece in pieces) / len(wave) - mean**2)
 
 
-def in_frames(wave: Numbers, rate_hz: int) -> Numbers:
+def split_into_frames(wave: Float32Array, rate_hz: int) -> Float32Array:
     """(N,) -> (frames, samples), one behind the other; a rest is left out."""
     samples = max(1, round(FRAME_S * rate_hz))
     return wave[: len(wave) // samples * samples].reshape(-1, samples)
 
 
-def clipped_share(wave: Numbers) -> float:
+def clipped_fraction(wave: Float32Array) -> float:
     """(N,) -> share of the samples that lie at an end of the wave's range, beside another one that does."""
     if len(wave) < 2:
         return 0.0
@@ -253,7 +256,7 @@ def clipped_share(wave: Numbers) -> float:
     return beside / (len(wave) - 1) if high > low else 0.0
 
 
-def hum_share(slow: Numbers) -> float:
+def hum_fraction(slow: Float32Array) -> float:
     """(N,) at 4 kHz -> share of the energy at 40 to 2,000 Hz that stands out of its neighbourhood within 1 Hz of the
     multiples of 50 or of 60 Hz; a heart's energy at 50 Hz lies beside the line as well as on it."""
     seconds = slow[: len(slow) // RATE_HZ * RATE_HZ].reshape(-1, RATE_HZ)
@@ -271,7 +274,7 @@ def hum_share(slow: Numbers) -> float:
     return float(max(shares))
 
 
-def of_spectra(frames: Numbers, silent: NDArray[np.bool_]) -> dict[str, float]:
+def measure_spectra(frames: Float32Array, silent: NDArray[np.bool_]) -> dict[str, float]:
     """(frames, 256) at 4 kHz, and which of them are silent -> the measures of the spectrum."""
     count, samples = min(len(frames), len(silent)), frames.shape[1]
     sounding = frames[:count][~silent[:count]]
@@ -285,12 +288,12 @@ def of_spectra(frames: Numbers, silent: NDArray[np.bool_]) -> dict[str, float]:
     return {
         "steady_db": steadiness_db(power[:, (hz >= 150) & (hz < 1220)].sum(axis=1)),
         "high": float(mean[chest & (hz > 1300)].sum() / mean[chest].sum()) if mean[chest].any() else np.nan,
-        "fall_db": decibels(low) - decibels(high),
-        "voiced": voicing(power[:, (hz >= 100) & (hz < 1950)], float(hz[1])),
+        "fall_db": power_to_decibels(low) - power_to_decibels(high),
+        "voiced": measure_voicing(power[:, (hz >= 100) & (hz < 1950)], float(hz[1])),
     }
 
 
-def steadiness_db(energy: Numbers) -> float:
+def steadiness_db(energy: Float32Array) -> float:
     """(frames,) energy of the band that breathing fills -> standard deviation of the level of quarter seconds in dB."""
     apart = 4  # frames of 64 ms
     if len(energy) < SHORTEST_RHYTHM_S / FRAME_S:
@@ -299,7 +302,7 @@ def steadiness_db(energy: Numbers) -> float:
     return float(np.std(10 * np.log10(quarters + 1e-12 * quarters.max() + 1e-30)))
 
 
-def voicing(power: Numbers, bin_hz: float) -> float:
+def measure_voicing(power: Float32Array, bin_hz: float) -> float:
     """(frames, bins) -> how much of the ripple of a frame's spectrum has one spacing between 90 and 450 Hz, as the
     harmonics of a voice have: the 90th percentile of the louder frames. A wheeze is one line or few, and no ripple.
     """
@@ -319,5 +322,5 @@ def voicing(power: Numbers, bin_hz: float) -> float:
     return float(np.percentile(ripple[:, voice].max(axis=1) / (whole + 1e-30), 90))
 
 
-def decibels(power: float) -> float:
+def power_to_decibels(power: float) -> float:
     return float(10 * np.log10(max(power, 1e-30))) if power == power else np.nan

@@ -1,4 +1,4 @@
-"""Augmentation of batches of pictures: masked bands and frames, warped time, mixed pictures that join the batch."""
+"""Augmentation of batches of spectrograms: masked bands and frames, time warping, mixtures added to the batch."""
 
 import numpy as np
 import torch
@@ -20,18 +20,34 @@ def spec_augment(
     published_gate: bool = False,
     generator: torch.Generator,
 ) -> Tensor:
-    """(B, 1, F, T) -> new tensor (B, 1, F, T) with bands and stretches of frames replaced by `fill`, a number or (B,).
+    """Mask random frequency bands and time intervals of spectrograms (B, 1, F, T); returns a new tensor.
 
     Each mask is floor(U * width) wide and starts at floor(U * (size - width)), U uniform in [0, 1). The default widths
-    are those of the public code that the paper follows (ilyassmoummad/scl_icbhi2017); the paper's
-    sentence read literally swaps them (frequency 40, time 20). Each sample is masked with `probability`.
-    `published_gate` adds that code's gate, one draw for the whole batch: masks are applied when 1.0 is greater than a
-    normal deviate, so 15.9 % of the batches stay as they are.
+    are those of the public code that the paper follows (ilyassmoummad/scl_icbhi2017); the paper's sentence read
+    literally swaps them (frequency 40, time 20).
+
+    Parameters
+    ----------
+    logmel
+        Spectrograms (B, 1, F, T).
+    frequency_masks, time_masks
+        Number of masks of each kind.
+    frequency_width, time_width
+        Largest width of a mask, in mel bins and in frames.
+    fill
+        The value of masked places: a number, or one a clip (B,).
+    probability
+        Probability with which a clip is masked.
+    published_gate
+        Add the gate of the public code, one draw for the whole batch: masks are applied when 1.0 is greater than a
+        normal deviate, so 15.9 % of the batches stay as they are.
+    generator
+        Source of randomness.
     """
     batch, _, bands, frames = logmel.shape
-    masked_bands = _stripes(batch, bands, frequency_masks, frequency_width, generator)  # (B, F)
-    masked_frames = _stripes(batch, frames, time_masks, time_width, generator)  # (B, T)
-    applied = _uniform((batch,), generator) < probability  # (B,)
+    masked_bands = _draw_stripes(batch, bands, frequency_masks, frequency_width, generator)  # (B, F)
+    masked_frames = _draw_stripes(batch, frames, time_masks, time_width, generator)  # (B, T)
+    applied = _draw_uniform((batch,), generator) < probability  # (B,)
     if published_gate:
         applied &= torch.randn((), generator=generator, device=generator.device) < 1.0
     masked_bands = (masked_bands & applied[:, None]).to(logmel.device)[:, None, :, None]
@@ -41,21 +57,29 @@ def spec_augment(
 
 
 def time_warp(logmel: Tensor, *, max_shift_frames: int = 80, generator: torch.Generator) -> Tensor:
-    """(B, 1, F, T) -> (B, 1, F, T): time stretched on one side of an anchor frame and squeezed on the other.
+    """Warp the time axis of spectrograms (B, 1, F, T): stretched on one side of an anchor frame, squeezed on the other.
 
-    W = max_shift_frames, at most (T - 1) / 2. The anchor, uniform in [W, T - 1 - W), moves by a uniform draw in
-    [-W, W); first and last frame stay, and between the three points time is linear. W = 0 returns the input itself.
-    SpecAugment (arXiv:1904.08779, section 2; W = 80 there as here, at the same hop of 10 ms), with linear interpolation
-    where that paper has a spline image warp.
+    The anchor, uniform in [W, T - 1 - W), moves by a uniform draw in [-W, W); first and last frame stay, and between
+    the three points time is linear. SpecAugment (arXiv:1904.08779, section 2; W = 80 there as here, at the same hop of
+    10 ms), with linear interpolation where that paper has a spline image warp.
+
+    Parameters
+    ----------
+    logmel
+        Spectrograms (B, 1, F, T).
+    max_shift_frames
+        W, used up to (T - 1) / 2; 0 returns the input itself.
+    generator
+        Source of randomness.
     """
     batch, channels, bands, frames = logmel.shape
     shift_frames = min(float(max_shift_frames), (frames - 1) / 2)
     if shift_frames == 0:
         return logmel
     last = frames - 1
-    anchor = shift_frames + _uniform((batch, 1), generator) * (last - 2 * shift_frames)
+    anchor = shift_frames + _draw_uniform((batch, 1), generator) * (last - 2 * shift_frames)
     # clamp: a float32 sum could round onto an end, where one side would have no length
-    moved = (anchor + (2 * _uniform((batch, 1), generator) - 1) * shift_frames).clamp(0.01, last - 0.01)
+    moved = (anchor + (2 * _draw_uniform((batch, 1), generator) - 1) * shift_frames).clamp(0.01, last - 0.01)
     frame = torch.arange(frames, device=generator.device)  # (T,)
     before = frame * (anchor / moved)
     after = last - (last - frame) * ((last - anchor) / (last - moved))
@@ -69,7 +93,7 @@ def time_warp(logmel: Tensor, *, max_shift_frames: int = 80, generator: torch.Ge
     return torch.lerp(logmel.gather(3, left.expand(shape)), logmel.gather(3, (left + 1).expand(shape)), weight)
 
 
-def other_device(
+def simulate_other_device(
     logmel: Tensor, *, gain: float = 0.0, band_limit: float = 0.0, fill: float = 0.0, generator: torch.Generator
 ) -> Tensor:
     """(B, 1, F, T) -> the same as another stethoscope might have heard it.
@@ -81,20 +105,20 @@ def other_device(
     batch, _, bands, _ = logmel.shape
     points = gain * torch.randn((batch, 1, 6), generator=generator, device=generator.device)
     curve = F.interpolate(points, bands, mode="linear", align_corners=True)[..., None]  # (B, 1, F, 1)
-    limited = _uniform((batch,), generator) < band_limit
-    limit = torch.where(limited, bands * (0.5 + 0.5 * _uniform((batch,), generator)), float(bands))  # (B,)
+    limited = _draw_uniform((batch,), generator) < band_limit
+    limit = torch.where(limited, bands * (0.5 + 0.5 * _draw_uniform((batch,), generator)), float(bands))  # (B,)
     above = (torch.arange(bands, device=generator.device) >= limit[:, None])[:, None, :, None]
     return torch.where(above.to(logmel.device), fill, logmel + curve.to(logmel))
 
 
-def mixup_appended(
+def append_mixup(
     picture: Tensor, target: Tensor, *, alpha: float = 0.5, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """(B, ...) pictures, (B, classes) targets -> (2 B, ...), (2 B, classes): the batch, and behind it its mixtures.
 
     One share ~ Beta(alpha, alpha) for the whole batch, partners by a random permutation (LungRN+NL).
     """
-    share = float(_beta(1, alpha, generator))
+    share = float(_draw_beta(1, alpha, generator))
     order = torch.randperm(len(picture), generator=generator)
     return (
         torch.cat([picture, share * picture + (1 - share) * picture[order.to(picture.device)]]),
@@ -102,7 +126,7 @@ def mixup_appended(
     )
 
 
-def class_pairs_appended(
+def append_class_mixtures(
     picture: Tensor, label: Tensor, *, alpha: float = 0.5, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """(B, ...) pictures, (B,) classes -> (B', ...), (B', 4): the batch, and behind it mixtures of classes (LungAttn).
@@ -120,7 +144,7 @@ def class_pairs_appended(
         partners = rows[second][torch.randperm(len(rows[second]), generator=generator)[:count]].to(label.device)
         for _ in range(copies):
             others = rows[first][torch.randperm(len(rows[first]), generator=generator)[:count]].to(label.device)
-            share = _beta(count, alpha, generator).to(label.device)
+            share = _draw_beta(count, alpha, generator).to(label.device)
             if not hard:
                 share = torch.maximum(share, 1 - share)
             weight = share.to(picture.dtype).view(-1, *[1] * (picture.ndim - 1))
@@ -134,30 +158,37 @@ def class_pairs_appended(
     return torch.cat(pictures), torch.cat(targets)
 
 
-def _beta(count: int, alpha: float, generator: torch.Generator) -> Tensor:
+def _draw_beta(count: int, alpha: float, generator: torch.Generator) -> Tensor:
     """-> (count,) draws of Beta(alpha, alpha); torch's own takes no generator, so it seeds one that does."""
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, size=count)).float()
 
 
 def mix_logmels(clean: Tensor, noise: Tensor, ratio: float) -> Tensor:
-    """Two log-mels of one shape, each less its collection's mean -> ln of ratio * noise + (1 - ratio) * clean power.
+    """Mix two log-mels by power: ln of ratio * noise + (1 - ratio) * clean. Source: nttcslab/m2d, M2D-X.
 
-    Taking both means away first makes the ratio one of loudness above the usual level. Source: nttcslab/m2d, M2D-X.
+    Taking the means away first makes the ratio one of loudness above the usual level.
+
+    Parameters
+    ----------
+    clean, noise
+        Log-mels of one shape, each less the mean of its corpus.
+    ratio
+        Fraction of the noise's power.
     """
     power = clean.exp().mul_(1 - ratio).add_(noise.exp(), alpha=ratio)
     return power.clamp_min_(torch.finfo(power.dtype).eps).log_()
 
 
-def _stripes(batch: int, size: int, masks: int, max_width: int, generator: torch.Generator) -> Tensor:
+def _draw_stripes(batch: int, size: int, masks: int, max_width: int, generator: torch.Generator) -> Tensor:
     """Sizes -> (batch, size) bool, true inside any of `masks` random stripes."""
-    width = (_uniform((batch, masks, 1), generator) * min(max_width, size)).floor()
-    start = (_uniform((batch, masks, 1), generator) * (size - width)).floor()
+    width = (_draw_uniform((batch, masks, 1), generator) * min(max_width, size)).floor()
+    start = (_draw_uniform((batch, masks, 1), generator) * (size - width)).floor()
     place = torch.arange(size, device=generator.device)
     return ((place >= start) & (place < start + width)).any(dim=1)
 
 
-def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def _draw_uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Drawn where the generator lives, so that one seed gives the same augmentation on every device."""
     return torch.rand(shape, generator=generator, device=generator.device)
 

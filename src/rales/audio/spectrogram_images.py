@@ -1,4 +1,4 @@
-"""The pictures that the older systems look at: STFT on a warped axis, coloured mel pictures, squares, cepstra."""
+"""Spectrogram images of the earlier systems: warped STFT, magma-coloured log-mel, square log-mel, cepstrum."""
 
 import math
 from typing import Literal
@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rales.audio.filters import band_pass, min_max
-from rales.audio.logmel import MelPower, htk_mel_filters, slaney_mel_filters, triangles
-from rales.audio.magma_colours import magma
-
-Wave = NDArray[np.float32]
+from rales.audio.filters import band_pass, scale_min_max
+from rales.audio.logmel import MelPower, htk_mel_filters, slaney_mel_filters, triangular_filters
+from rales.audio.magma_colours import decode_magma_colours
+from rales.typing import Waveform
 
 AXIS_CORNER_HZ = 65.4  # C2: librosa's log axis is linear below it
 DRAWN = (480, 640)  # height and width of the figures that LungRN+NL and LungAttn saved and read back
@@ -23,35 +22,35 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def lungrn_picture(wave: Wave, rate_hz: int, *, remove_mean: bool = True, size: int = 128) -> Tensor:
+def lungrn_image(wave: Waveform, rate_hz: int, *, remove_mean: bool = True, size: int = 128) -> Tensor:
     """One cycle (N,) of any length at its native rate -> (1, size, size) in [0, 1]; LungRN+NL.
 
     Min-max, band-pass 1 to 4000 Hz above 4 kHz, STFT of 20 ms every 10 ms in dB, lower half of the bins (at 4 kHz all),
     drawn on the warped axis with the nominal 11,025 Hz that the published code leaves it at. At 4 kHz its min-max
     leaves a constant of about 0.5; `remove_mean=False` keeps it (fidelity=original).
     """
-    wave = min_max(wave)
+    wave = scale_min_max(wave)
     if rate_hz > 4000:
         wave = band_pass(wave, rate_hz, low_hz=1, high_hz=4000)
     elif remove_mean:
         wave = wave - wave.mean()
     decibel = stft_decibel(torch.from_numpy(wave)[None], round(0.02 * rate_hz))
-    kept = decibel.shape[1] // 2 if rate_hz > 4000 else decibel.shape[1]
-    return drawn(decibel[:, :kept], top_hz=11025, size=size)[0]
+    kept_bins = decibel.shape[1] // 2 if rate_hz > 4000 else decibel.shape[1]
+    return draw_spectrogram(decibel[:, :kept_bins], top_hz=11025, size=size)[0]
 
 
-def lungattn_wave(wave: Wave, rate_hz: int, *, remove_mean: bool = True) -> Wave:
+def lungattn_waveform(wave: Waveform, rate_hz: int, *, remove_mean: bool = True) -> Waveform:
     """One cycle (N,) -> (N,): min-max, and above 4 kHz a band-pass of 50 to 2000 Hz; what LungAttn decomposes.
 
     Without the filter the constant of min-max is removed (our correction; `remove_mean=False` keeps it).
     """
-    wave = min_max(wave)
+    wave = scale_min_max(wave)
     if rate_hz > 4000:
         return band_pass(wave, rate_hz, low_hz=50, high_hz=2000)
     return np.asarray(wave - wave.mean(), dtype=np.float32) if remove_mean else wave
 
 
-def lungattn_picture(high: Wave, low: Wave, rest: Wave, rate_hz: int, *, size: int = 224) -> Tensor:
+def lungattn_image(high: Waveform, low: Waveform, rest: Waveform, rate_hz: int, *, size: int = 224) -> Tensor:
     """High-Q, low-Q and residual part (N,) of one cycle -> (3, size, size) in [0, 1]; LungAttn.
 
     Channels: low-Q under 20 ms windows, high-Q under 80 ms, residual under 200 ms, each up to 2 kHz, in dB re its own
@@ -61,8 +60,8 @@ def lungattn_picture(high: Wave, low: Wave, rest: Wave, rate_hz: int, *, size: i
     pictures = []
     for part, seconds in ((low, 0.02), (high, 0.08), (rest, 0.2)):
         decibel = stft_decibel(torch.from_numpy(np.ascontiguousarray(part))[None], round(seconds * rate_hz))
-        kept = int(decibel.shape[1] * 4000 / rate_hz)
-        pictures.append(drawn(decibel[:, :kept], top_hz=rate_hz / 2, size=size)[0])
+        kept_bins = int(decibel.shape[1] * 4000 / rate_hz)
+        pictures.append(draw_spectrogram(decibel[:, :kept_bins], top_hz=rate_hz / 2, size=size)[0])
     return torch.cat(pictures)
 
 
@@ -82,7 +81,7 @@ def stft_decibel(wave: Tensor, window_samples: int, top_db: float = 80) -> Tenso
     return _below_maximum(20 * magnitude.clamp_min(1e-5).log10(), top_db)
 
 
-def drawn(picture: Tensor, *, top_hz: float, size: int) -> Tensor:
+def draw_spectrogram(picture: Tensor, *, top_hz: float, size: int) -> Tensor:
     """(B, bins, frames) from 0 to top_hz -> (B, 1, size, size) in [0, 1], high frequencies on top.
 
     As if drawn without margins on librosa's log axis into a figure of 640 x 480 and reduced: height is f / 65.4 up to
@@ -124,11 +123,11 @@ class MelDecibel(nn.Module):
         return _mel_decibel(self.mel_power(wave))
 
 
-class RespireNetPicture(nn.Module):
+class RespireNetImage(nn.Module):
     """Wave (B, 32000) at 4 kHz -> (B, 3, 192, 753): the log-mel in the colours of magma, blank top rows clipped.
 
     Min-max of the dB to 256 levels, colours, three times as large (bilinear), high frequencies on top, then
-    (x - mean) / std per channel. Source: microsoft/RespireNet. `fidelity` is that of `clip_blank`.
+    (x - mean) / std per channel. Source: microsoft/RespireNet. `fidelity` is that of `crop_blank_rows`.
     """
 
     colours: Tensor
@@ -139,27 +138,27 @@ class RespireNetPicture(nn.Module):
         self.decibel = MelDecibel()
         self.fidelity: Literal["corrected", "original"] = fidelity
         self.mean, self.std = RESPIRENET_MEAN, RESPIRENET_STD
-        self.register_buffer("colours", magma().float() / 255, persistent=False)  # (256, 3)
-        grey = magma().double() @ torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
+        self.register_buffer("colours", decode_magma_colours().float() / 255, persistent=False)  # (256, 3)
+        grey = decode_magma_colours().double() @ torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
         self.register_buffer("black", grey.round() < 10, persistent=False)  # (256,): too dark a colour
 
     def forward(self, wave: Tensor) -> Tensor:
-        return normalised(self.picture(wave), self.mean, self.std)
+        return normalise_channels(self.picture(wave), self.mean, self.std)
 
     def picture(self, wave: Tensor) -> Tensor:
         """(B, 32000) -> (B, 3, 192, 753) in [0, 1], before normalisation."""
         level = (255 * _min_max(self.decibel(wave))[:, 0]).long().flip(1)  # (B, 64, 251), rounded down
         colour = self.colours[level].permute(0, 3, 1, 2)
         large = F.interpolate(colour, scale_factor=3, mode="bilinear", align_corners=False)
-        return clip_blank(large, blank_rows(self.black[level]), level.shape[1], fidelity=self.fidelity)
+        return crop_blank_rows(large, count_blank_rows(self.black[level]), level.shape[1], fidelity=self.fidelity)
 
 
-def blank_rows(black: Tensor) -> Tensor:
+def count_blank_rows(black: Tensor) -> Tensor:
     """(B, rows, columns) bool -> (B,): how many rows from the top on are at least 80 % black."""
     return (black.float().mean(dim=2) >= 0.8).long().cumprod(dim=1).sum(dim=1)
 
 
-def clip_blank(
+def crop_blank_rows(
     picture: Tensor, blank: Tensor, rows: int, *, fidelity: Literal["corrected", "original"] = "corrected"
 ) -> Tensor:
     """(B, C, H, W), (B,) blank rows of `rows` -> (B, C, H, W): they are cut off the top, the rest stretched (bilinear).
@@ -184,7 +183,7 @@ def clip_blank(
     )
 
 
-class SquarePicture(nn.Module):
+class SquareImage(nn.Module):
     """Wave (B, N) -> (B, 3, size, size): one log-mel, resized (bilinear), three times.
 
     style="imagenet" (our reconstruction of Wang & Wang): min-max, then ImageNet's mean and std. style="standardised"
@@ -221,7 +220,7 @@ class SquarePicture(nn.Module):
         decibel = self.decibel(wave) if warp is None else self.warped(wave, warp)
         picture = F.interpolate(decibel, size=(self.size, self.size), mode="bilinear", align_corners=False)
         if self.style == "imagenet":
-            return normalised(_min_max(picture).expand(-1, 3, -1, -1), IMAGENET_MEAN, IMAGENET_STD)
+            return normalise_channels(_min_max(picture).expand(-1, 3, -1, -1), IMAGENET_MEAN, IMAGENET_STD)
         deviation, mean = torch.std_mean(picture, dim=(1, 2, 3), keepdim=True)
         return ((picture - mean) / deviation.clamp_min(1e-5)).expand(-1, 3, -1, -1)
 
@@ -249,7 +248,7 @@ def warped_mel_filters(
     half_hz = rate_hz / 2
     low, high = (2595 * math.log10(1 + hz / 700) for hz in (low_hz, high_hz))
     edges = warp_hz(700 * (10 ** (np.linspace(low, high, mels + 2) / 2595) - 1), alpha, corner_hz, half_hz)
-    return torch.from_numpy(triangles(edges, rate_hz, fft_samples)).float()
+    return torch.from_numpy(triangular_filters(edges, rate_hz, fft_samples)).float()
 
 
 def warp_hz(frequency_hz: NDArray[np.float64], alpha: float, corner_hz: float, half_hz: float) -> NDArray[np.float64]:
@@ -299,7 +298,7 @@ def dct_matrix(size: int) -> Tensor:
     return matrix.float()
 
 
-def normalised(picture: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+def normalise_channels(picture: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """(B, C, H, W) -> (x - mean) / std of each channel."""
     shape = (1, -1, 1, 1)
     return (picture - picture.new_tensor(mean).view(shape)) / picture.new_tensor(std).view(shape)

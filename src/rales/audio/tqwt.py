@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Waves = NDArray[np.floating]  # (B, N)
+from rales.typing import RealArray
 
 
 class Subband(NamedTuple):
@@ -31,24 +31,25 @@ class Wavelets(NamedTuple):
     stages: int
 
 
-def tqwt(wave: Waves, wavelets: Wavelets) -> list[Waves]:
-    """(B, N) -> J + 1 subbands (B, N_j), from the highest band to the low-pass rest. Raises as `subbands` does."""
+def forward_tqwt(wave: RealArray, wavelets: Wavelets) -> list[RealArray]:
+    """(B, N) -> J + 1 subbands (B, N_j), from the highest band to the low-pass rest. Raises as `plan_subbands` does."""
     from scipy import fft
 
     spectrum = fft.rfft(wave, norm="ortho")
     return [
         fft.irfft(spectrum[:, start : start + weight.size] * weight.astype(wave.dtype), n=samples, norm="ortho")
-        for start, weight, samples in subbands(wave.shape[1], wavelets)
+        for start, weight, samples in plan_subbands(wave.shape[1], wavelets)
     ]
 
 
-def inverse_tqwt(coefficients: list[Waves], samples: int, wavelets: Wavelets) -> Waves:
-    """Subbands of `tqwt` -> wave (B, samples); the filters' squares sum to 1, so it is the adjoint and the inverse."""
+def inverse_tqwt(coefficients: list[RealArray], samples: int, wavelets: Wavelets) -> RealArray:
+    """Subbands of `forward_tqwt` -> wave (B, samples); the filters' squares sum to 1, so it is the adjoint and the
+    inverse."""
     from scipy import fft
 
     first = coefficients[0]
     spectrum = np.zeros((len(first), samples // 2 + 1), np.result_type(first, np.complex64))
-    for band, (start, weight, _) in zip(coefficients, subbands(samples, wavelets), strict=True):
+    for band, (start, weight, _) in zip(coefficients, plan_subbands(samples, wavelets), strict=True):
         spectrum[:, start : start + weight.size] += fft.rfft(band, norm="ortho") * weight.astype(first.dtype)
     return np.asarray(fft.irfft(spectrum, n=samples, norm="ortho"))
 
@@ -60,7 +61,7 @@ def max_stages(samples: int, q: float, redundancy: float) -> int:
     return max(0, math.floor(math.log(beta * samples / 8) / math.log(1 / alpha))) if samples else 0
 
 
-def subbands(samples: int, wavelets: Wavelets) -> list[Subband]:
+def plan_subbands(samples: int, wavelets: Wavelets) -> list[Subband]:
     """Length of a wave -> its J + 1 subbands. Raises ValueError for an odd length and one too short for J stages."""
     q, redundancy, stages = wavelets
     if samples % 2 or stages > max_stages(samples, q, redundancy):
@@ -71,7 +72,7 @@ def subbands(samples: int, wavelets: Wavelets) -> list[Subband]:
     beta = 2 / (q + 1)
     alpha = 1 - beta / redundancy
     passed = np.ones(samples // 2 + 1)  # product of the low-passes so far
-    found, length = [], samples
+    bands, length = [], samples
     for stage in range(1, stages + 1):
         low = 2 * round(alpha**stage * samples / 2)
         high = 2 * round(beta * alpha ** (stage - 1) * samples / 2)
@@ -80,13 +81,13 @@ def subbands(samples: int, wavelets: Wavelets) -> list[Subband]:
         theta = (1 + np.cos(angle)) * np.sqrt(2 - np.cos(angle)) / 2
         rising = np.ones(high // 2 + 1)
         rising[0], rising[1 : wide + 1] = 0, theta[::-1]
-        found.append(Subband(start, passed[start : start + high // 2 + 1] * rising, high))
+        bands.append(Subband(start, passed[start : start + high // 2 + 1] * rising, high))
         passed = passed[: low // 2 + 1].copy()
         passed[start + 1 : start + wide + 1] *= theta
         passed[-1] = 0
         length = low
-    found.append(Subband(0, passed, length))
-    return found
+    bands.append(Subband(0, passed, length))
+    return bands
 
 
 def wavelet_norms(bands: list[Subband]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Cycle -> high-Q, low-Q and residual part: what rings, what clicks, and the rest (LungAttn's wheezes and crackles).
+"""Split a cycle into a high-Q part, a low-Q part and a residual (LungAttn): wheezes ring, crackles click.
 
 Source of the formulas: Selesnick, "Resonance-based signal decomposition" (2011); LungAttn's constants.
 """
@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rales.audio.tqwt import Wavelets, Waves, inverse_tqwt, subbands, wavelet_norms
+from rales.audio.tqwt import Wavelets, inverse_tqwt, plan_subbands, wavelet_norms
+from rales.typing import RealArray, Waveform
 
 HIGH_Q = Wavelets(q=4, redundancy=3, stages=30)
 LOW_Q = Wavelets(q=1, redundancy=3, stages=10)
 LEAST_SAMPLES = 1464  # 30 stages at Q = 4 need as many; 24 cycles of the database are shorter at 4 kHz
 CYCLES_AT_ONCE = 64
 
-Wave = NDArray[np.float32]
 
-
-def dual_q_of_cycles(waves: Sequence[Wave], *, iterations: int = 100) -> list[tuple[Wave, Wave, Wave]]:
+def decompose_cycles_dual_q(
+    waves: Sequence[Waveform], *, iterations: int = 100
+) -> list[tuple[Waveform, Waveform, Waveform]]:
     """Cycles (N_i,) at 4 kHz -> their high-Q, low-Q and residual parts, as long as the cycles; float32 throughout.
 
     Each is continued by its reflection to `padded_length` and cut back afterwards (LungAttn appends one zero to an odd
@@ -29,13 +30,13 @@ def dual_q_of_cycles(waves: Sequence[Wave], *, iterations: int = 100) -> list[tu
     does not depend on the others.
     """
     padded = [padded_length(wave.size) for wave in waves]
-    parts: list[tuple[Wave, Wave, Wave]] = [()] * len(waves)  # type: ignore[list-item]
+    parts: list[tuple[Waveform, Waveform, Waveform]] = [()] * len(waves)  # type: ignore[list-item]
     for samples, of_one_length in groupby(sorted(range(len(waves)), key=padded.__getitem__), key=padded.__getitem__):
         numbers = list(of_one_length)
         for first in range(0, len(numbers), CYCLES_AT_ONCE):
             chosen = numbers[first : first + CYCLES_AT_ONCE]
             batch = np.stack([np.pad(waves[i], (0, samples - waves[i].size), mode="reflect") for i in chosen])
-            split = dual_q(batch.astype(np.float32), iterations=iterations)
+            split = decompose_dual_q(batch.astype(np.float32), iterations=iterations)
             for row, i in enumerate(chosen):
                 parts[i] = tuple(part[row, : waves[i].size] for part in split)  # type: ignore[assignment]
     return parts
@@ -79,16 +80,17 @@ def prime_factors(number: int) -> list[int]:
     return [*found, number] if number > 1 else found
 
 
-def dual_q(
-    wave: Waves,
+def decompose_dual_q(
+    wave: RealArray,
     high: Wavelets = HIGH_Q,
     low: Wavelets = LOW_Q,
     *,
     penalty: float = 0.1,
     mu: float = 0.1,
     iterations: int = 100,
-) -> tuple[Waves, Waves, Waves]:
-    """(B, N) -> high-Q part, low-Q part and residual, each (B, N), adding up to the wave. Raises as `subbands` does.
+) -> tuple[RealArray, RealArray, RealArray]:
+    """(B, N) -> high-Q part, low-Q part and residual, each (B, N), adding up to the wave. Raises as `plan_subbands`
+    does.
 
     Morphological component analysis by SALSA: the coefficients w of both transforms make
     |x - x1 - x2|^2 + penalty * sum of |norm_j w_j| small. Each iteration, with t_j = penalty * norm_j / (2 mu):
@@ -100,7 +102,7 @@ def dual_q(
     from scipy import fft  # not with the module: every start of the command would wait for it
 
     samples, kind = wave.shape[1], wave.dtype
-    parts = (subbands(samples, high), subbands(samples, low))
+    parts = (plan_subbands(samples, high), plan_subbands(samples, low))
     bands = [*parts[0], *parts[1]]
     thresholds = [penalty * float(norm) / (2 * mu) for part in parts for norm in wavelet_norms(part)]
     # with the factor that makes the band's FFT unitary, which scipy would spend another pass on
@@ -112,7 +114,7 @@ def dual_q(
 
     spectrum = fft.rfft(wave, norm="ortho").view(kind)  # (B, N + 2)
     rest = spectrum  # of c; w starts as tqwt(x), d and u as 0
-    u: list[Waves] = []
+    u: list[RealArray] = []
     for iteration in range(iterations + 1):
         coming = spectrum.copy()
         for j, (band, weight, stretch, threshold) in enumerate(zip(bands, weights, stretches, thresholds, strict=True)):
@@ -139,6 +141,6 @@ def dual_q(
     return high_part, low_part, wave - high_part - low_part
 
 
-def _torch_irfft(spectrum: NDArray[np.complexfloating], samples: int) -> Waves:
-    wave: Waves = torch.fft.irfft(torch.from_numpy(spectrum), n=samples, norm="forward").numpy()
+def _torch_irfft(spectrum: NDArray[np.complexfloating], samples: int) -> RealArray:
+    wave: RealArray = torch.fft.irfft(torch.from_numpy(spectrum), n=samples, norm="forward").numpy()
     return wave

@@ -1,4 +1,4 @@
-"""Augmentation of waves in the earlier systems: joined, spliced, stretched, shifted, warped, rolled. Training only.
+"""Waveform augmentation of the earlier systems: concatenate, splice, stretch, shift, warp. Training only.
 
 Randomness comes from a numpy generator. RespireNet uses nlpaug for five of them; ours keep its ranges (factors, and the
 middle 20 % to 80 % of the clip for all but the vocal tract), with the formulas of the textbooks.
@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rales.audio.spectrogram_images import warp_hz
-
-Wave = NDArray[np.float32]
-Numbers = NDArray[np.int64]
+from rales.typing import IntArray, Waveform
 
 # RespireNet's joins: class of the result -> (share, class of the first cycle, class of the second).
 JOINS: dict[int, tuple[tuple[float, int, int], ...]] = {
@@ -25,7 +23,7 @@ JOINS: dict[int, tuple[tuple[float, int, int], ...]] = {
 }
 
 
-def concatenation_pairs(labels: Sequence[int] | Numbers, scale: float, random: np.random.Generator) -> Numbers:
+def concatenation_pairs(labels: Sequence[int] | IntArray, scale: float, random: np.random.Generator) -> IntArray:
     """(N,) classes -> (n, 3): first cycle, second cycle, class of the two in a row (RespireNet's CBA).
 
     As many as raise every class to `scale` times the number of normal cycles. A join whose classes have no cycle is
@@ -47,11 +45,11 @@ def concatenation_pairs(labels: Sequence[int] | Numbers, scale: float, random: n
 
 
 def domain_pairs(
-    labels: Sequence[int] | Numbers,
+    labels: Sequence[int] | IntArray,
     domains: Sequence[str] | NDArray[np.object_],
-    wanted: Sequence[int] | Numbers,
+    wanted: Sequence[int] | IntArray,
     random: np.random.Generator,
-) -> Numbers:
+) -> IntArray:
     """(N,) classes and devices, (n,) wanted classes -> (n, 2): cycles of two devices whose union is the wanted class.
 
     Crackles and wheezes add up (classes as two bits). A class that no two devices can make gives -1, -1. Part of our
@@ -70,7 +68,7 @@ def domain_pairs(
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
-def splice(first: Wave, second: Wave, ratio: float, fade_samples: int) -> Wave:
+def splice_waveforms(first: Waveform, second: Waveform, ratio: float, fade_samples: int) -> Waveform:
     """(N,), (M,) -> the first `ratio` of one and the last 1 - ratio of the other, with a linear cross-fade between.
 
     RECONSTRUCTION of Wang & Wang: ratio ~ U(0.3, 0.7), 50 ms (200 samples at 4 kHz).
@@ -82,7 +80,7 @@ def splice(first: Wave, second: Wave, ratio: float, fade_samples: int) -> Wave:
     return np.concatenate([head[: head.size - fade_samples], middle, tail[fade_samples:]])
 
 
-def one_of_five(wave: Wave, rate_hz: int, random: np.random.Generator) -> Wave:
+def augment_one_of_five(wave: Waveform, rate_hz: int, random: np.random.Generator) -> Waveform:
     """(N,) -> (M,): noise, speed, loudness, vocal tract or pitch, each as likely (RespireNet).
 
     Speed 0.5 to 2 changes the length, so the caller pads again. Noise has the standard deviation 1 / sqrt(length of the
@@ -95,19 +93,19 @@ def one_of_five(wave: Wave, rate_hz: int, random: np.random.Generator) -> Wave:
     if kind == 0:
         changed = middle + np.float32(random.standard_normal(middle.size) / max(middle.size, 1) ** 0.5)
     elif kind == 1:
-        changed = stretch(torch.from_numpy(middle.copy())[None], random.uniform(0.5, 2))[0].numpy()
+        changed = stretch_time(torch.from_numpy(middle.copy())[None], random.uniform(0.5, 2))[0].numpy()
     elif kind == 2:
         changed = middle * np.float32(random.uniform(0.5, 2))
     elif kind == 3:
         corner_hz = min(4800.0, 0.6 * rate_hz / 2)
         whole = torch.from_numpy(wave.copy())[None]
-        return np.asarray(vocal_tract(whole, rate_hz, random.uniform(0.9, 1.1), corner_hz)[0].numpy())
+        return np.asarray(warp_vocal_tract(whole, rate_hz, random.uniform(0.9, 1.1), corner_hz)[0].numpy())
     else:
         changed = shift_pitch(torch.from_numpy(middle.copy())[None], random.uniform(-1, 3))[0].numpy()
     return np.concatenate([wave[:begin], changed, wave[end:]]).astype(np.float32)
 
 
-def roll(wave: Tensor, *, probability: float = 0.5, generator: torch.Generator) -> Tensor:
+def shift_circularly(wave: Tensor, *, probability: float = 0.5, generator: torch.Generator) -> Tensor:
     """(B, N) -> (B, N): each clip, with a probability, turned round by its own uniform number of samples."""
     batch, samples = wave.shape
     shift = (torch.rand(batch, generator=generator) * samples).long()
@@ -116,34 +114,34 @@ def roll(wave: Tensor, *, probability: float = 0.5, generator: torch.Generator) 
     return wave.gather(1, place.to(wave.device))
 
 
-def stretch(wave: Tensor, rate: float, fft_samples: int = 512) -> Tensor:
+def stretch_time(wave: Tensor, rate: float, fft_samples: int = 512) -> Tensor:
     """(B, N) -> (B, about N / rate) at the same pitch: a phase vocoder with a hop of a quarter window."""
-    spectrum, window = _stft(wave, fft_samples)
+    spectrum, window = _vocoder_stft(wave, fft_samples)
     frames, magnitude = spectrum.shape[2], spectrum.abs()
     time = torch.arange(0, frames, rate, dtype=torch.float64, device=wave.device)
     left = time.long().clamp(max=frames - 1)
     right = (left + 1).clamp(max=frames - 1)
     level = torch.lerp(magnitude[..., left], magnitude[..., right], (time - left).to(wave.dtype))
     length = max(1, round(wave.shape[-1] / rate))
-    return _from_advance(level, spectrum.angle()[..., left], _advance(spectrum)[..., left], window, length)
+    return _from_advance(level, spectrum.angle()[..., left], _phase_advance(spectrum)[..., left], window, length)
 
 
 def shift_pitch(wave: Tensor, semitones: float) -> Tensor:
     """(B, N) -> (B, N) higher by so many semitones: stretched, then resampled (band-limited) to its old length."""
-    longer = stretch(wave, 2 ** (-semitones / 12))
+    longer = stretch_time(wave, 2 ** (-semitones / 12))
     samples = wave.shape[-1]
     spectrum = torch.fft.rfft(longer)[..., : samples // 2 + 1]
     shorter: Tensor = torch.fft.irfft(spectrum, n=samples) * (samples / longer.shape[-1])
     return shorter
 
 
-def vocal_tract(wave: Tensor, rate_hz: int, alpha: float, corner_hz: float, fft_samples: int = 512) -> Tensor:
+def warp_vocal_tract(wave: Tensor, rate_hz: int, alpha: float, corner_hz: float, fft_samples: int = 512) -> Tensor:
     """(B, N) -> (B, N): frequencies moved as `warp_hz` says.
 
     Each STFT bin takes its magnitude from the place that moves onto it, and turns on from frame to frame faster or
     slower by the ratio of the two frequencies (nlpaug leaves the phases as they were, which smears tones).
     """
-    spectrum, window = _stft(wave, fft_samples)
+    spectrum, window = _vocoder_stft(wave, fft_samples)
     bins = spectrum.shape[1]
     places_hz = np.linspace(0, rate_hz / 2, bins)
     origin = torch.from_numpy(np.interp(places_hz, warp_hz(places_hz, alpha, corner_hz, rate_hz / 2), np.arange(bins)))
@@ -151,11 +149,11 @@ def vocal_tract(wave: Tensor, rate_hz: int, alpha: float, corner_hz: float, fft_
     level = torch.lerp(spectrum.abs()[:, left], spectrum.abs()[:, left + 1], (origin - left).to(wave.dtype)[:, None])
     faster = torch.arange(bins, dtype=torch.float64) / origin.clamp_min(1e-9)
     faster[0] = 1
-    advance = _advance(spectrum)[:, nearest] * faster[:, None]
+    advance = _phase_advance(spectrum)[:, nearest] * faster[:, None]
     return _from_advance(level, spectrum.angle()[:, nearest], advance, window, wave.shape[-1])
 
 
-def _stft(wave: Tensor, fft_samples: int) -> tuple[Tensor, Tensor]:
+def _vocoder_stft(wave: Tensor, fft_samples: int) -> tuple[Tensor, Tensor]:
     """(B, N) -> (B, bins, frames) with a hop of a quarter window, and the window: the largest of at most that length
     (a multiple of 4) whose reflected edges the wave allows."""
     fft_samples = max(4, min(fft_samples, (2 * wave.shape[-1] - 2) // 4 * 4))
@@ -164,7 +162,7 @@ def _stft(wave: Tensor, fft_samples: int) -> tuple[Tensor, Tensor]:
     return torch.stft(wave, fft_samples, fft_samples // 4, window=window, pad_mode=mode, return_complex=True), window
 
 
-def _advance(spectrum: Tensor) -> Tensor:
+def _phase_advance(spectrum: Tensor) -> Tensor:
     """(B, bins, frames) -> (B, bins, frames) float64: by how much each bin's phase turns until the next frame.
 
     A bin's own frequency turns it by a known number of half circles; what was measured beyond is less than half a turn.

@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError, Group
 
 from rales import __version__
 from rales.cli import data, export, predict, serve, studies, train
-from rales.cli.console import say
+from rales.cli.console import print_message
 
 app = App(
     name="rales",
@@ -50,11 +50,13 @@ def main(words: list[str] | None = None) -> None:
         sys.stdout.flush()  # now, since a reader that has left cannot be caught at the interpreter's end
         sys.exit(code)
     except CycloptsError as error:
-        fail(f"{error}".strip() + " (see rales --help)", 2)
+        exit_with_sentence(f"{error}".strip() + " (see rales --help)", 2)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one ends what is left at once, and without a word
         goes_on = any(word in GO_ON for word in words[:1]) or any(word.startswith("--manifest") for word in words)
-        fail(f"interrupted; the same command {'goes on where it stopped' if goes_on else 'starts anew'}", 130)
+        exit_with_sentence(
+            f"interrupted; the same command {'goes on where it stopped' if goes_on else 'starts anew'}", 130
+        )
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (head, less) has left
         sys.exit(0)
@@ -62,15 +64,17 @@ def main(words: list[str] | None = None) -> None:
         if os.environ.get("RALES_TRACEBACK"):
             raise
         if isinstance(error, UnicodeEncodeError):  # of a library that takes only such names
-            fail(f"{error.object}: the name is not UTF-8, which this needs; choose another or rename it", 1)
+            exit_with_sentence(
+                f"{error.object}: the name is not UTF-8, which this needs; choose another or rename it", 1
+            )
         from rales.errors import UsageError
 
-        fail(str(error), 2 if isinstance(error, UsageError) else 1)
+        exit_with_sentence(str(error), 2 if isinstance(error, UsageError) else 1)
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
             raise
         knob = "pretrain.micro_batch" if words[:1] == ["pretrain"] else "train.micro_batch"
-        fail(f"out of memory; use a smaller --set {knob}, the result is the same, or a smaller --size", 1)
+        exit_with_sentence(f"out of memory; use a smaller --set {knob}, the result is the same, or a smaller --size", 1)
 
 
 def add_named_settings(words: list[str]) -> None:
@@ -81,8 +85,8 @@ def add_named_settings(words: list[str]) -> None:
         app.command(extended[words[0]](words[1:]))
 
 
-def fail(sentence: str, code: int) -> None:
+def exit_with_sentence(sentence: str, code: int) -> None:
     if progress := sys.modules.get("rales.progress"):  # else no bar was ever shown
         progress.close_bars()
-    say(f"rales: {sentence}")
+    print_message(f"rales: {sentence}")
     sys.exit(code)

@@ -6,43 +6,43 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from rales.files.csv_cells import encodable, one_line
+from rales.files.csv_cells import make_encodable, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def show(document: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], list[str]]) -> None:
+def print_result(document: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], list[str]]) -> None:
     """A job's result on stdout: as one JSON document, or as lines for a person."""
     from rales.files.json_files import to_jsonable
 
     if as_json:
-        print(json.dumps(texts(to_jsonable(document), encodable), indent=1))
+        print(json.dumps(map_texts(to_jsonable(document), make_encodable), indent=1))
     else:
-        print("\n".join(lines(texts(document, one_line))))
+        print("\n".join(lines(map_texts(document, one_line))))
 
 
-def say(sentence: str) -> None:
+def print_message(sentence: str) -> None:
     """A sentence to the person, on stderr."""
     print("\n".join(map(one_line, sentence.split("\n"))), file=sys.stderr)
 
 
-def say_once(sentences: Iterable[str]) -> None:
+def print_messages_once(sentences: Iterable[str]) -> None:
     """Each of the sentences once, of several processes that train together by the first."""
     if os.environ.get("RANK", "0") == "0":
         for sentence in dict.fromkeys(sentences):
-            say(sentence)
+            print_message(sentence)
 
 
-def texts(value: Any, function: Callable[[str], str]) -> Any:
+def map_texts(value: Any, function: Callable[[str], str]) -> Any:
     """JSON value -> the same with every text as the function gives it: names of files may hold what cannot be shown."""
     if isinstance(value, dict):
-        return {texts(key, function): texts(inner, function) for key, inner in value.items()}
+        return {map_texts(key, function): map_texts(inner, function) for key, inner in value.items()}
     if isinstance(value, list):
-        return [texts(inner, function) for inner in value]
+        return [map_texts(inner, function) for inner in value]
     return function(value) if isinstance(value, str) else value
 
 
-def records(table: "pd.DataFrame") -> list[dict[str, Any]]:
+def table_records(table: "pd.DataFrame") -> list[dict[str, Any]]:
     """Table -> its rows for JSON, a missing value as null."""
     return [{str(k): (None if v != v else v) for k, v in row.items()} for row in table.to_dict("records")]

@@ -1,9 +1,9 @@
-"""Words about data folders."""
+"""Commands on data folders: `rales check` and `rales synth`."""
 
 import os
 from pathlib import Path
 
-from rales.cli.console import say, show
+from rales.cli.console import print_message, print_result
 from rales.cli.options import JsonFlag, Processes
 
 
@@ -15,10 +15,10 @@ def check(data: Path, /, *, json: JsonFlag = False) -> int:
     Example: rales check ICBHI_final_database
     """
     from rales.cli import result_lines
-    from rales.data import audit
+    from rales.data import audit_data
 
-    found = audit(data)
-    show(found.to_dict(), json, result_lines.audit_lines)
+    found = audit_data(data)
+    print_result(found.to_dict(), json, result_lines.audit_lines)
     return 1 if found.problems else 0
 
 
@@ -56,5 +56,5 @@ def synth(
     processes = processes or (os.cpu_count() or 1 if recordings >= 200 else 1)
     write_folder(folder, recordings, seed, patients=patients, processes=processes)
     if json:
-        show({"folder": str(folder), "recordings": recordings}, json, list)
-    say(f"{recordings} synthetic recordings in {folder}; `rales check {folder}` counts their cycles")
+        print_result({"folder": str(folder), "recordings": recordings}, json, list)
+    print_message(f"{recordings} synthetic recordings in {folder}; `rales check {folder}` counts their cycles")

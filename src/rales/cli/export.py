@@ -1,11 +1,11 @@
-"""Words about how a model is computed: one artefact for other programs, and the speed of this machine's paths."""
+"""Commands on how a model is computed: `rales export` and `rales bench`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from rales.cli.console import say, show
+from rales.cli.console import print_message, print_result
 from rales.cli.options import JsonFlag, SkipFlag
 
 
@@ -54,7 +54,7 @@ def export(
     check_outputs({"--out": files}, {"a file of the model": model_files(run), "the data": [data] if data else []})
     needs_split = run_folder.stored_split_name(Path(run)) != "folds"
     cycles = None if data is None else read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
-    show(export_model(run, out, to, precision, cycles, progress=True), json, result_lines.export_lines)
+    print_result(export_model(run, out, to, precision, cycles, progress=True), json, result_lines.export_lines)
 
 
 def bench(
@@ -83,4 +83,4 @@ def bench(
     from rales.cli import result_lines
     from rales.jobs import benchmark as job
 
-    show(job.run_benchmark(model, size, batch, rounds, tell=say), json, result_lines.bench_lines)
+    print_result(job.run_benchmark(model, size, batch, rounds, tell=print_message), json, result_lines.bench_lines)

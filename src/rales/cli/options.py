@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from rales.files.csv_cells import encodable
+from rales.files.csv_cells import make_encodable
 
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON document on stdout.")]
 SetWords = Annotated[
@@ -103,4 +103,4 @@ def words_of(given: Mapping[str, object]) -> list[str]:
 
 def command_line() -> str:
     """-> the command as it was typed, for the record of a run."""
-    return encodable(shlex.join(["rales", *sys.argv[1:]]))
+    return make_encodable(shlex.join(["rales", *sys.argv[1:]]))

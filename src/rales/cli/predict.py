@@ -1,4 +1,4 @@
-"""Words about people's own recordings."""
+"""Commands on recordings: `rales predict`, `embed`, `search` and `explain`."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from rales.cli.console import records, say, show
+from rales.cli.console import print_message, print_result, table_records
 from rales.cli.options import (
     Address,
     ComputedBy,
@@ -94,58 +94,106 @@ def predict(
 
     from rales.cli import result_lines
     from rales.export import engine_selection
-    from rales.inference import audio_reader, prediction_writers
-    from rales.inference.output_paths import RECORDING, check_outputs, model_files
+    from rales.inference import audio_reader
 
     if bool(paths) == (manifest is not None):
         raise UsageError("expected paths of recordings, or --manifest with a list of them")
     if manifest is not None:
-        if engine != "auto":
-            raise UsageError(f"--engine {engine} with --manifest: give an artefact of it as --model (rales export)")
-        if device is not None:
-            raise UsageError(f"--device {device} with --manifest: its workers choose for themselves; leave it out")
+        refuse_with_manifest(engine, device)
         words = {"cluster": cluster, "processes": processes, "address": address, "shard": shard}
         decided: dict[str, Any] = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
         decided |= {"quality": quality == "on", "urls": urls}
         return predict_manifest(manifest, out, format, [status, summary], json, model=model, **words, **decided)
     if urls:
         raise UsageError("--urls: is for the addresses in a --manifest; those given as paths are asked anyway")
-    if format is not None and out is None:
-        raise UsageError(f"--format {format}: expected --out with it; --json prints a document instead")
+
+    form = check_prediction_format(out, format, status, summary)
+    sources, collected = audio_reader.find_recordings(paths), PredictionSummary(cycles=json or out is None)
+    check_prediction_files(out, form, status, summary, sources, model)
+    if len(sources) >= engine_selection.AUTO_ENGINE_MIN_RECORDINGS:
+        torch.set_num_threads(1)  # and recordings side by side: the threads of a small network mostly wait
+    classifier = engine_selection.load_with_engine(
+        model, engine, device or "auto", recordings=len(sources), tell=print_message
+    )
+    decision = classifier.decision(min_confidence, threshold)
+
+    gate = quality == "on"
+    tables = classifier.tables(sources, collected.problems, decision, cycles=cycles, quality=gate, progress=True)
+    write_prediction_files(collected, tables, sources, out, form, status, summary)
+
+    document = collected.document() | {"calibration": classifier.calibration or None, "notice": decision.notice}
+    document["model"] = classifier.digest
+    if json or out is None:
+        print_result(document, json, result_lines.prediction_lines)
+        print_notes(collected.status)
+        return print_problems(collected.problems)
+    print_notes(collected.status)
+    for sentence in shorten_list(collected.not_judged()):
+        print_message(sentence)
+    return print_problems(collected.problems, decision.notice)
+
+
+def refuse_with_manifest(engine: str, device: str | None) -> None:
+    """Options that a batch job does not take. Errors: UsageError where one is given."""
+    if engine != "auto":
+        raise UsageError(f"--engine {engine} with --manifest: give an artefact of it as --model (rales export)")
+    if device is not None:
+        raise UsageError(f"--device {device} with --manifest: its workers choose for themselves; leave it out")
+
+
+def check_prediction_format(out: Path | None, form: str | None, status: Path | None, summary: Path | None) -> str:
+    """Options of `predict` -> the format of `out`. Errors: UsageError, before any recording is looked for."""
+    from rales.inference import prediction_writers
+
+    if form is not None and out is None:
+        raise UsageError(f"--format {form}: expected --out with it; --json prints a document instead")
     prediction_writers.check_table_name("--status", status)
     prediction_writers.check_table_name("--summary", summary)
-    form = "csv" if out is None else format or prediction_writers.table_format(out)
+    form = "csv" if out is None else form or prediction_writers.table_format(out)
     if out is not None:
         prediction_writers.check_format(out, form)
-    sources, collected = audio_reader.find_recordings(paths), PredictionSummary(cycles=json or out is None)
+    return form
+
+
+def check_prediction_files(
+    out: Path | None, form: str, status: Path | None, summary: Path | None, sources: list[str], model: str | None
+) -> None:
+    """Files that `predict` is to write, and those that it reads. Errors: UsageError where one would replace another."""
+    from rales.inference import prediction_writers
+    from rales.inference.output_paths import RECORDING, check_outputs, model_files
+
     files = {"--status": [status] if status else [], "--summary": [summary] if summary else []}
     files["--out"] = prediction_writers.planned_files(out, form, sources) if out is not None else []
     check_outputs(files, {RECORDING: sources, "a file of the model": model_files(model)})
-    if len(sources) >= engine_selection.AUTO_ENGINE_MIN_RECORDINGS:
-        torch.set_num_threads(1)  # and recordings side by side: the threads of a small network mostly wait
-    classifier = engine_selection.load_with_engine(model, engine, device or "auto", recordings=len(sources), tell=say)
-    decision = classifier.decision(min_confidence, threshold)
-    gate = quality == "on"
-    tables = classifier.tables(sources, collected.problems, decision, cycles=cycles, quality=gate, progress=True)
+
+
+def write_prediction_files(
+    collected: "PredictionSummary",
+    tables: "Iterable[tuple[pd.DataFrame, pd.DataFrame]]",
+    sources: list[str],
+    out: Path | None,
+    form: str,
+    status: Path | None,
+    summary: Path | None,
+) -> None:
+    """Predictions of the recordings of `sources`, some at a time -> the files that `predict` was asked for.
+
+    Each table is written as it comes and then let go, so that there is never a list of all cycles.
+    """
+    from rales.inference import prediction_writers
+
     chunks = collected.through(tables)
     if out is None:
         for _ in chunks:
             pass
     else:
         written = prediction_writers.write_predictions(chunks, out, form, sources)
-        say(collected.sentence(written) if written else "no cycle, no file written")
-    document = collected.document() | {"calibration": classifier.calibration or None, "notice": decision.notice}
-    document["model"] = classifier.digest
+        print_message(collected.sentence(written) if written else "no cycle, no file written")
+
     if status is not None:
         prediction_writers.write_table(collected.status, status)
     if summary is not None:
         prediction_writers.write_table(collected.summary, summary)
-    if json or out is None:
-        show(document, json, result_lines.prediction_lines)
-    print_notes(collected.status)
-    for sentence in shorten_list(collected.not_judged()) if out is not None and not json else []:
-        say(sentence)
-    return print_problems(collected.problems, decision.notice if out is not None and not json else "")
 
 
 def predict_manifest(
@@ -160,7 +208,7 @@ def predict_manifest(
         raise UsageError("--manifest: expected --out FOLDER; it holds Parquet shards of cycles, summary and status")
     check_outputs({"--out": [out]}, {"the manifest": [manifest], "a file of the model": model_files(words["model"])})
     found = batch_predict.predict_manifest(manifest, out, progress=True, **words)
-    show({"out": str(out), **found}, json, result_lines.batch_lines)
+    print_result({"out": str(out), **found}, json, result_lines.batch_lines)
     return print_problems(found["problems"])
 
 
@@ -178,20 +226,20 @@ class PredictionSummary:
     def through(
         self, chunks: "Iterable[tuple[pd.DataFrame, pd.DataFrame]]"
     ) -> "Iterator[tuple[pd.DataFrame, pd.DataFrame]]":
-        from rales.evaluation.predictions import per_recording
+        from rales.evaluation.predictions import summarise_recordings
 
         for table, status in chunks:
             self.rows += len(table)
             self.status.append(status)
-            self.summary.append(per_recording(table))
+            self.summary.append(summarise_recordings(table))
             if self.cycles:
                 self.tables.append(table)
             yield table, status
 
     def not_judged(self) -> list[str]:
-        from rales.evaluation.predictions import not_judged
+        from rales.evaluation.predictions import unjudged_sentences
 
-        return [sentence for table in self.status for sentence in not_judged(table)]
+        return [sentence for table in self.status for sentence in unjudged_sentences(table)]
 
     def sentence(self, written: list[Path]) -> str:
         count = sum(len(table) for table in self.summary)
@@ -199,13 +247,13 @@ class PredictionSummary:
         return f"{self.rows} cycles of {count} recording{'s' if count > 1 else ''}: {written[0]}{more}"
 
     def document(self) -> dict[str, Any]:
-        cycles = [row for table in self.tables for row in records(table)]
+        cycles = [row for table in self.tables for row in table_records(table)]
         if not any(row["true_label"] for row in cycles):
             cycles = [{name: value for name, value in row.items() if name != "true_label"} for row in cycles]
         return {
             "cycles": cycles,
-            "recordings": [row for table in self.summary for row in records(table)],
-            "status": [row for table in self.status for row in records(table)],
+            "recordings": [row for table in self.summary for row in table_records(table)],
+            "status": [row for table in self.status for row in table_records(table)],
             "problems": self.problems,
         }
 
@@ -219,9 +267,9 @@ def print_notes(status: "list[pd.DataFrame]") -> None:
         for path, sentence in zip(map(one_line, table["path"]), table["sentence"], strict=True)
     ]
     for note in notes[:MOST_NOTES]:
-        say(f"note: {note}")
+        print_message(f"note: {note}")
     if len(notes) > MOST_NOTES:
-        say(f"note: {len(notes) - MOST_NOTES} recordings more have a note, which --status FILE lists")
+        print_message(f"note: {len(notes) - MOST_NOTES} recordings more have a note, which --status FILE lists")
 
 
 def shorten_list(sentences: list[str], most: int = 10) -> list[str]:
@@ -233,9 +281,9 @@ def shorten_list(sentences: list[str], most: int = 10) -> list[str]:
 def print_problems(problems: list[str], notice: str = "") -> int:
     """Sentences of a job on stderr -> its exit code."""
     for problem in problems:
-        say(f"rales: {problem}")
+        print_message(f"rales: {problem}")
     if notice:
-        say(notice)
+        print_message(notice)
     return 1 if problems else 0
 
 
@@ -289,14 +337,14 @@ def embed(
         sets.write_vectors(vectors, out, about)
         document["width"] = len(vectors["vector"].iloc[0])
     if json:
-        show(document, json, list)
-    say(
+        print_result(document, json, list)
+    print_message(
         f"{len(vectors)} vectors of {document['width']} numbers: {out}"
         if len(vectors)
         else "no vector, no file written"
     )
     for sentence in shorten_list(left_out):
-        say(sentence)
+        print_message(sentence)
     return print_problems(problems)
 
 
@@ -330,9 +378,9 @@ def search(
     if top < 1:
         raise UsageError(f"--top {top}: expected 1 or more")
     found = job.search_similar(query, inside, top, model)
-    document = {"query": query, "nearest": records(found), "namesakes": found.attrs["namesakes"]}
+    document = {"query": query, "nearest": table_records(found), "namesakes": found.attrs["namesakes"]}
     document["notice"] = result_lines.NOT_A_DIAGNOSIS
-    show(document, json, result_lines.nearest_lines)
+    print_result(document, json, result_lines.nearest_lines)
 
 
 def explain(
@@ -379,6 +427,6 @@ def explain(
     if out is not None:
         job.plot_explanation(found, out)
         prediction_writers.write_table([job.make_patch_table(found)], out.with_suffix(".csv"))
-        say(f"{out} and {out.with_suffix('.csv')}")
+        print_message(f"{out} and {out.with_suffix('.csv')}")
     if json or out is None:
-        show(job.explanation_document(found), json, result_lines.explain_lines)
+        print_result(job.explanation_document(found), json, result_lines.explain_lines)

@@ -19,7 +19,7 @@ def audit_lines(found: dict[str, Any]) -> list[str]:
         for part, facts in found["splits"].items()
     ]
     rows.append(["all", found["recordings"], found["cycles"], *(found["classes"][name] for name in CLASSES)])
-    lines += table(head, rows)
+    lines += format_table(head, rows)
     if found["overlap_patients"]:
         lines.append(f"patients on both sides of the split: {', '.join(found['overlap_patients'])}")
     lines += [f"note: {note}" for note in found["notes"]]
@@ -34,7 +34,7 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
     by = f" by {protocol['select_by']}" if protocol["select"] == "validation" and protocol.get("select_by") else ""
     lines = [
         *provenance_lines(protocol),
-        f"{counted(protocol['cycles'], 'test cycle')} of {counted(protocol['patients'], 'patient')}, split "
+        f"{count_noun(protocol['cycles'], 'test cycle')} of {count_noun(protocol['patients'], 'patient')}, split "
         f"{protocol['split']}, epoch {protocol['selected_epoch']} of {protocol['epochs']} (select "
         f"{protocol['select']}{by}), seed {protocol['seed']}",
         *(f"warning: {sentence}" for sentence in figures.get("warnings", [])),
@@ -48,42 +48,46 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
 
     head = ["", *FIGURES, "95 % of score"]
     rows = [
-        ["strict four-class", *percents(figures), interval(low_high["score"])],
-        ["two-class", *percents(figures["two_class"]), ""],
-        ["all called normal", *percents(figures["majority"]), ""],
+        ["strict four-class", *format_percents(figures), format_interval(low_high["score"])],
+        ["two-class", *format_percents(figures["two_class"]), ""],
+        ["all called normal", *format_percents(figures["majority"]), ""],
     ]
     threshold = figures.get("validation_threshold") or {}
     if threshold.get("threshold") is not None:
-        rows.insert(1, [f"normal if p >= {threshold['threshold']:.3f} (validation)", *percents(threshold), ""])
+        rows.insert(1, [f"normal if p >= {threshold['threshold']:.3f} (validation)", *format_percents(threshold), ""])
     for name, part in figures.get("leak_free", {}).items():
         trained = f" ({part['cycles_trained_on']} cycles trained on)" if part["cycles_trained_on"] else ""
-        rows.append([name + trained, *percents(part), interval(part["ci95"]["score"])])
+        rows.append([name + trained, *format_percents(part), format_interval(part["ci95"]["score"])])
     if validation := figures.get("validation"):
-        row = [f"{counted(validation['cycles'], 'validation cycle')}, strict", *percents(validation), ""]
+        row = [f"{count_noun(validation['cycles'], 'validation cycle')}, strict", *format_percents(validation), ""]
         rows.append(row)
 
-    lines += ["", *table(head, rows), ""]
+    lines += ["", *format_table(head, rows), ""]
     if validation:
-        lines.append(f"validation cycles: mean AUROC of crackles and wheezes present {number(validation['auroc'])}")
+        lines.append(
+            f"validation cycles: mean AUROC of crackles and wheezes present {format_number(validation['auroc'])}"
+        )
     for what in ("crackle_present", "wheeze_present"):
         detection = figures[what]
         lines.append(
-            f"{what.replace('_', ' ')}: AUROC {number(detection['auroc'])}, "
-            f"average precision {number(detection['average_precision'])}"
+            f"{what.replace('_', ' ')}: AUROC {format_number(detection['auroc'])}, "
+            f"average precision {format_number(detection['average_precision'])}"
         )
     if "validation_temperature" in figures:
         found = figures["validation_temperature"]
         lines.append(
-            f"calibration error {number(found['ece'])}, with temperature {found['temperature']:.2f} of the validation "
-            f"patients {number(found['ece_calibrated'])}"
+            f"calibration error {format_number(found['ece'])}, with temperature {found['temperature']:.2f} of the "
+            f"validation patients {format_number(found['ece_calibrated'])}"
         )
-    lines += [f"macro recall {percent(figures['macro_recall'])}", "", "rows true, columns predicted:"]
-    lines += table(["", *CLASSES], [[name, *row] for name, row in zip(CLASSES, figures["confusion"], strict=True)])
+    lines += [f"macro recall {format_percent(figures['macro_recall'])}", "", "rows true, columns predicted:"]
+    lines += format_table(
+        ["", *CLASSES], [[name, *row] for name, row in zip(CLASSES, figures["confusion"], strict=True)]
+    )
     for group in ("by_device", "by_location"):
         if group in figures:
             head = [group.removeprefix("by_"), "cycles", *FIGURES]
-            rows = [[name, part["cycles"], *percents(part)] for name, part in figures[group].items()]
-            lines += ["", *table(head, rows)]
+            rows = [[name, part["cycles"], *format_percents(part)] for name, part in figures[group].items()]
+            lines += ["", *format_table(head, rows)]
     return [*lines, "", NOT_A_DIAGNOSIS]
 
 
@@ -155,7 +159,7 @@ def nearest_lines(document: dict[str, Any]) -> list[str]:
         [shown[row["path"]], row["cycle"] or "all", *(f"{row[name]:.3f}" for name in numbers)]
         for row in document["nearest"]
     ]
-    return [*table(head, rows), "", document["notice"]]
+    return [*format_table(head, rows), "", document["notice"]]
 
 
 def explain_lines(document: dict[str, Any]) -> list[str]:
@@ -172,7 +176,7 @@ def explain_lines(document: dict[str, Any]) -> list[str]:
         f"{document['recording']}, cycle {document['cycle']}: log-odds of {document['target']} {odds:+.3f}, "
         f"without sound {document['log_odds_without_sound']:+.3f}",
         "",
-        *table(["strongest patches", "Hz", "s in the clip"], rows),
+        *format_table(["strongest patches", "Hz", "s in the clip"], rows),
         "",
         document["notice"],
     ]
@@ -201,11 +205,15 @@ def pretrain_lines(document: dict[str, Any]) -> list[str]:
     ]
     if probe := document["probe"]:
         rows = [
-            [name, *percents(probe[when]), percent(probe[when]["score_last_layer"])]
+            [name, *format_percents(probe[when]), format_percent(probe[when]["score_last_layer"])]
             for name, when in (("before", "start"), ("after", "last"))
         ]
         head = ["linear probe, train cycles", *FIGURES, "last layer alone"]
-        lines += ["", *table(head, [*rows, ["all called normal", "100.0", "0.0", "50.0", "50.0"]]), NOT_A_DIAGNOSIS]
+        lines += [
+            "",
+            *format_table(head, [*rows, ["all called normal", "100.0", "0.0", "50.0", "50.0"]]),
+            NOT_A_DIAGNOSIS,
+        ]
     return [*lines, f"checkpoint: {document['checkpoint']}"]
 
 
@@ -227,9 +235,9 @@ def ranking_lines(ranking: dict[str, Any]) -> list[str]:
         [
             f"{place}. {row['system']}",
             row["seeds"],
-            number(row["validation_auroc"]),
-            percent(row["validation_score"]),
-            *(percent(row[name]) for name in FIGURES),
+            format_number(row["validation_auroc"]),
+            format_percent(row["validation_score"]),
+            *(format_percent(row[name]) for name in FIGURES),
             constant_words(row["constant_predictions"], row["seeds"]),
         ]
         for place, row in enumerate(systems[:RANKED_LINES], start=1)
@@ -237,7 +245,7 @@ def ranking_lines(ranking: dict[str, Any]) -> list[str]:
     rows.append(["every cycle called normal", "", "0.500", "50.0", "100.0", "0.0", "50.0", ""])
     head = ["system", "seeds", "val. AUROC", "val. Score", *(f"test {name}" for name in FIGURES), "constant answers"]
     rest = len(systems) - RANKED_LINES
-    return [ranking["order"], "", *table(head, rows), *([f"and {rest} more: --json"] if rest > 0 else []), ""]
+    return [ranking["order"], "", *format_table(head, rows), *([f"and {rest} more: --json"] if rest > 0 else []), ""]
 
 
 def constant_words(called: list[str], seeds: int) -> str:
@@ -250,24 +258,24 @@ def layer_lines(document: dict[str, Any]) -> list[str]:
     best: dict[int, dict[str, Any]] = {}
     for row in document["subsets"]:
         best.setdefault(row["size"], row)
-    rows = [[row["layers"], *percents(row), percent(row["score_sd"])] for _, row in sorted(best.items())]
-    lines = table(["best of each size", *FIGURES, "SD over folds"], rows)
+    rows = [[row["layers"], *format_percents(row), format_percent(row["score_sd"])] for _, row in sorted(best.items())]
+    lines = format_table(["best of each size", *FIGURES, "SD over folds"], rows)
     learned = document["learned"]
     shares = "  ".join(
         f"{layer}: {share:.3f}" for layer, share in zip(learned["layers"], learned["normalised"], strict=True)
     )
-    lines += ["", f"learned weights (sum 1), Score {percent(learned['score'])}:", shares, ""]
+    lines += ["", f"learned weights (sum 1), Score {format_percent(learned['score'])}:", shares, ""]
     notes = [*document["notes"], *frozen_probe_lines(document["notes"])]
     return [*lines, *notes, "", f"all subsets: {document['out']}/subsets.csv", NOT_A_DIAGNOSIS]
 
 
 def frozen_probe_lines(notes: list[str]) -> list[str]:
     """Notes of a layer search -> a line of what others' frozen encoders have; none on other data than the database."""
-    from rales.report.literature import frozen_probes
+    from rales.report.literature import read_frozen_probes
 
     if "Not the whole ICBHI 2017 database." in notes:
         return []
-    found = "; ".join(f"{encoder} {score}" for encoder, score, *_ in frozen_probes())
+    found = "; ".join(f"{encoder} {score}" for encoder, score, *_ in read_frozen_probes())
     return [f"Published Scores of frozen encoders on the official test side, second-hand: {found}."]
 
 
@@ -325,17 +333,17 @@ def bench_lines(document: dict[str, Any]) -> list[str]:
             f"{row['ms_a_clip']:.1f}",
             f"{row['times']:.2f}",
             f"{row['gflops']:.0f}",
-            percent(row["share_of_peak"]),
+            format_percent(row["share_of_peak"]),
         ]
         for row in document["rows"]
     ]
-    lines += table(["path", "batch", "ms a clip", "times as fast", "GFLOP/s", "% of peak"], rows)
+    lines += format_table(["path", "batch", "ms a clip", "times as fast", "GFLOP/s", "% of peak"], rows)
     rows = [[row["path"], f"{row['seconds']:.3f}", f"{row['times_real_time']:.0f}"] for row in document["from_disk"]]
-    lines += ["", *table(["recording of 20 s on disk to table", "seconds", "times real time"], rows)]
+    lines += ["", *format_table(["recording of 20 s on disk to table", "seconds", "times real time"], rows)]
     return lines + [f"left out: {sentence}" for sentence in document["left_out"]]
 
 
-def table(head: list[str], rows: list[list[Any]]) -> list[str]:
+def format_table(head: list[str], rows: list[list[Any]]) -> list[str]:
     """Column names and cells -> aligned lines, first column left, the rest right."""
     cells = [[str(cell) for cell in row] for row in [head, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
@@ -346,23 +354,23 @@ def table(head: list[str], rows: list[list[Any]]) -> list[str]:
     return aligned
 
 
-def counted(count: int, noun: str) -> str:
+def count_noun(count: int, noun: str) -> str:
     """3, "cycle" -> "3 cycles"; 1, "cycle" -> "1 cycle"."""
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def percents(part: dict[str, Any]) -> list[str]:
-    return [percent(part[name]) for name in FIGURES]
+def format_percents(part: dict[str, Any]) -> list[str]:
+    return [format_percent(part[name]) for name in FIGURES]
 
 
-def percent(fraction: float | None) -> str:
+def format_percent(fraction: float | None) -> str:
     return "-" if fraction is None or fraction != fraction else f"{100 * fraction:.1f}"
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     return "-" if value is None or value != value else f"{value:.3f}"
 
 
-def interval(ends: list[float]) -> str:
-    low, high = percent(ends[0]), percent(ends[1])
+def format_interval(ends: list[float]) -> str:
+    low, high = format_percent(ends[0]), format_percent(ends[1])
     return "no interval" if "-" in (low, high) else f"{low} to {high}"

@@ -1,4 +1,4 @@
-"""The word that serves the web page."""
+"""The command `rales serve`."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from rales.cli.console import say
+from rales.cli.console import print_message
 from rales.errors import UsageError
 
 Served = Annotated[
@@ -63,7 +63,7 @@ def serve(
     show
         Open the page in the browser.
     """
-    from rales.web import serve as job
+    from rales.web import serve_page as job
 
     token = chosen_token(token, token_file)
     os.umask(0o077)  # whatever this process writes, uploads too, is for its user alone
@@ -81,8 +81,10 @@ def chosen_token(token: str | None, file: Path | None) -> str | None:
         raise UsageError("--token-file and a token (--token or RALES_TOKEN) are both given; give one of them")
     if file is not None:
         if os.name == "posix" and file.stat().st_mode & 0o077:
-            say(f"rales: {file}: others on this machine can read the token; chmod 600 makes it yours alone")
+            print_message(f"rales: {file}: others on this machine can read the token; chmod 600 makes it yours alone")
         return file.read_text(encoding="utf-8").strip()
     if token is not None and token != inherited:
-        say("rales: others on this machine can read the token in the list of processes; set RALES_TOKEN instead")
+        print_message(
+            "rales: others on this machine can read the token in the list of processes; set RALES_TOKEN instead"
+        )
     return token

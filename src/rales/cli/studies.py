@@ -1,4 +1,4 @@
-"""Words about many runs: sweeps, the paper's results, layer search, reports."""
+"""Commands on many runs: `rales sweep`, `reproduce`, `layers` and `report`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from rales.cli.console import records, say, say_once, show
+from rales.cli.console import print_message, print_messages_once, print_result, table_records
 from rales.cli.options import (
     Address,
     Data,
@@ -88,9 +88,9 @@ def run_sweep(
     from rales.cli import result_lines
     from rales.jobs import sweep as jobs
     from rales.recipes import registry
-    from rales.report import ranking
+    from rales.report import rank_systems
 
-    say_once(note for trial in planned for note in registry.make_recipe(trial.recipe, trial.words).notes)
+    print_messages_once(note for trial in planned for note in registry.make_recipe(trial.recipe, trial.words).notes)
     outcomes = jobs.run(
         planned,
         data,
@@ -105,8 +105,8 @@ def run_sweep(
     document: dict[str, Any] = {"trials": [vars(outcome) for outcome in outcomes]}
     finished = [out / outcome.name for outcome in outcomes if outcome.state in ("done", "skipped")]
     if finished:
-        document["ranking"] = ranking(finished)
-    show(document, as_json, result_lines.outcome_lines)
+        document["ranking"] = rank_systems(finished)
+    print_result(document, as_json, result_lines.outcome_lines)
     return 1 if any(outcome.state == "failed" for outcome in outcomes) else 0
 
 
@@ -157,8 +157,7 @@ def reproduce(
     from rales.data import read_cycles
     from rales.jobs import reproduce as job
     from rales.jobs.sweep import at_once
-    from rales.report import check_packages, paper_text, scores_table
-    from rales.report import report as write_report
+    from rales.report import check_packages, paper_text, scores_table, write_report
 
     given = {"size": size, "train.epochs": epochs}
     fixed = [*words_of(given), *set_]
@@ -167,17 +166,17 @@ def reproduce(
     planned = job.paper_trials(what, seeds, fixed, weights, select)
     cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split="split.name=folds" not in fixed)
     cost = job.estimate(planned, cycles, at_once(processes))
-    say(f"{what}: {cost}")
+    print_message(f"{what}: {cost}")
     if dry_run:
         document = {"trials": [vars(trial) for trial in planned], **vars(cost)}
-        show(document, json, lambda found: [trial["name"] for trial in found["trials"]])
+        print_result(document, json, lambda found: [trial["name"] for trial in found["trials"]])
         return 0
     code = run_sweep(planned, data, out / "runs", engine, processes, address, skip_damaged, json)
     page = write_report([out / "runs"], out / "report")
     if not json:
         print(scores_table([out / "runs"]))
         print(paper_text([out / "runs"]))
-    say(f"report: {page}")
+    print_message(f"report: {page}")
     return code
 
 
@@ -229,7 +228,7 @@ def layers(
     from rales.training import run_folder
 
     job.check_packages()
-    say_once(registry.make_recipe("m2d_fusion", weights=weights, frontend=frontend).notes)
+    print_messages_once(registry.make_recipe("m2d_fusion", weights=weights, frontend=frontend).notes)
     found = job.search(
         read_cycles(data, skip_damaged=skip_damaged, needs_split=part == "train"),
         weights or "",
@@ -244,8 +243,8 @@ def layers(
         command=command_line(),
         progress=True,
     )
-    document = {**run_folder.read_json(out / "layers.json"), "subsets": records(found), "out": str(out)}
-    show(document, json, result_lines.layer_lines)
+    document = {**run_folder.read_json(out / "layers.json"), "subsets": table_records(found), "out": str(out)}
+    print_result(document, json, result_lines.layer_lines)
 
 
 def report(*paths: Annotated[Path, Parameter(required=True)], out: Path, json: JsonFlag = False) -> None:
@@ -261,10 +260,9 @@ def report(*paths: Annotated[Path, Parameter(required=True)], out: Path, json: J
         Folder to write.
     """
     from rales.inference.output_paths import check_outputs, model_files
-    from rales.report import report as write_report
-    from rales.report import scores_table
+    from rales.report import scores_table, write_report
 
     files = [out / name for name in ("report.html", "report.md", "runs.csv", "table1.csv", "table2.csv")]
     check_outputs({"--out": files}, {"a file of a run": [file for path in paths for file in model_files(path)]})
     page = write_report(paths, out)
-    show({"report": str(page)}, json, lambda _: [scores_table(paths), f"report: {page}"])
+    print_result({"report": str(page)}, json, lambda _: [scores_table(paths), f"report: {page}"])

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from rales.cli.console import say, say_once, show
+from rales.cli.console import print_message, print_messages_once, print_result
 from rales.cli.options import (
     Data,
     Device,
@@ -66,13 +66,13 @@ def train(
     given = {"seed": seed, "train.epochs": epochs, "train.select": select, "train.device": device}
     words = [*words_of(given), *set_]
     chosen = registry.make_recipe(recipe, words, weights=weights, size=size, variant=variant)
-    say_once(chosen.notes)
+    print_messages_once(chosen.notes)
     needs_split = chosen.settings.split.name != "folds"
     cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
     figures = chosen.run(chosen, cycles, out, command=command_line(), progress=True)
     if figures:  # several processes: only the first has them
-        show(figures, json, result_lines.figure_lines)
-        say(f"run folder: {out}")
+        print_result(figures, json, result_lines.figure_lines)
+        print_message(f"run folder: {out}")
 
 
 def add_recipe(words: Sequence[str]) -> Callable[..., Any]:
@@ -137,7 +137,7 @@ def pretrain(
     """
     from rales.cli import result_lines
     from rales.data import read_cycles
-    from rales.data.corpus import read_collection
+    from rales.data.corpus import read_corpus
     from rales.jobs.layer_search import quick_probe
     from rales.recipes import m2d_pretrain as job
 
@@ -145,19 +145,19 @@ def pretrain(
     given |= {"crops.noise_ratio": noise_ratio, "encoder.teacher": teacher, "pretrain.device": device}
     words = [*words_of(given), *set_]
     config = job.settings(size, weights, words)
-    say_once(job.what_is_taken(config))
+    print_messages_once(job.what_is_taken(config))
     figures = job.run(
         config,
-        read_collection(data, part=part),
+        read_corpus(data, part=part),
         out,
-        noise=read_collection(noise, part=part) if noise else None,
+        noise=read_corpus(noise, part=part) if noise else None,
         probe=quick_probe(read_cycles(probe_data, skip_damaged=True)) if probe_data else None,
         command=command_line(),
         progress=True,
     )
     if figures:  # several processes: only the first has them
-        show(figures, json, result_lines.pretrain_lines)
-        say(f"run folder: {out}")
+        print_result(figures, json, result_lines.pretrain_lines)
+        print_message(f"run folder: {out}")
 
 
 def add_pretraining(words: Sequence[str]) -> Callable[..., Any]:
@@ -193,7 +193,7 @@ def evaluate(
 
     cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=run_folder.stored_split_name(run) != "folds")
     figures = evaluate_run(run, cycles, progress=True, device=device or "auto")
-    show(figures, json, result_lines.figure_lines)
+    print_result(figures, json, result_lines.figure_lines)
 
 
 def weights(name: str | None = None, /, *, json: JsonFlag = False) -> None:
@@ -210,7 +210,7 @@ def weights(name: str | None = None, /, *, json: JsonFlag = False) -> None:
     from rales.models import hub
 
     if name is None:
-        show({"weights": hub.listing()}, json, result_lines.weight_lines)
+        print_result({"weights": hub.list_checkpoints()}, json, result_lines.weight_lines)
     else:
-        path = hub.fetch(name)
-        show({"name": name, "path": str(path)}, json, lambda found: [found["path"]])
+        path = hub.fetch_checkpoint(name)
+        print_result({"name": name, "path": str(path)}, json, lambda found: [found["path"]])

@@ -1,4 +1,4 @@
-"""Tables as people save them -> columns and rows of text: CSV of every spreadsheet, TSV, Parquet, JSON of our own.
+"""Read tables as people save them: CSV of any spreadsheet, TSV, Parquet, and JSON that Rales writes.
 
 CSV may be separated by commas, semicolons or tabs, named in a first line `sep=;` or not, in UTF-8, UTF-16 or the ANSI
 of Windows; empty rows and columns are left out.
@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rales.audio.open_audio import AUDIO_SUFFIXES, sentences
+from rales.audio.open_audio import AUDIO_SUFFIXES, reraise_as_sentences
 from rales.errors import FileError, FileProblem, MissingFileError
-from rales.files.csv_cells import encodable, restored
+from rales.files.csv_cells import make_encodable, restore_cell
 from rales.files.json_files import read_json
 
 SOUNDS = set(AUDIO_SUFFIXES)
@@ -24,36 +24,36 @@ _CHUNK = 1 << 20
 _ADVICE = "save it as `CSV UTF-8`"
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """A row of a table; `where` is "manifest.csv, line 3"."""
 
     where: str
     cells: dict[str, str]
 
 
-class Table(NamedTuple):
+class TextTable(NamedTuple):
     """Columns in order, and the rows, each read when it is asked for; `notes` are filled while they are read."""
 
     columns: list[str]
-    rows: Iterator[Row]
+    rows: Iterator[TableRow]
     notes: list[str]
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> TextTable:
     """Table file -> its columns and rows, every cell as text, "" where empty. Errors: no file, no table, rows that do
     not fit the columns."""
-    with sentences(path, _ADVICE):
+    with reraise_as_sentences(path, _ADVICE):
         if not path.is_file():
             raise MissingFileError(path, "no such manifest file")
         check_suffix(path)
-        kinds = {".parquet": _parquet, ".json": _json}
-        columns, rows, notes = kinds.get(path.suffix.lower(), _csv)(path)
-        return Table(columns, _told(path, rows), notes)
+        kinds = {".parquet": _read_parquet, ".json": _read_json_rows}
+        columns, rows, notes = kinds.get(path.suffix.lower(), _read_csv)(path)
+        return TextTable(columns, _explain_read_errors(path, rows), notes)
 
 
-def _told(path: Path, rows: Iterator[Row]) -> Iterator[Row]:
+def _explain_read_errors(path: Path, rows: Iterator[TableRow]) -> Iterator[TableRow]:
     """Rows, which are read only now -> the same; what is wrong with them is a sentence."""
-    with sentences(path, _ADVICE):
+    with reraise_as_sentences(path, _ADVICE):
         yield from rows
 
 
@@ -62,12 +62,12 @@ def check_suffix(path: Path) -> None:
         raise FileError(path, f"expected a table ending in {', '.join(SUFFIXES)}; spreadsheets save one as `CSV UTF-8`")
 
 
-def located(folder: Path, path: str) -> Path:
+def locate_file(folder: Path, path: str) -> Path:
     """Folder of a table and a path in it -> the file."""
-    return folder / mended(folder, path)
+    return folder / mend_path(folder, path)
 
 
-def mended(folder: Path, path: str) -> str:
+def mend_path(folder: Path, path: str) -> str:
     """Folder of a table and a path in it -> the path without the backslashes of Windows and with the suffix that the
     page's tables leave out, where a file is there by that name; else as it is."""
     if "://" in path or ("\\" not in path and has_suffix(path)) or os.path.lexists(folder / path):
@@ -80,12 +80,12 @@ def mended(folder: Path, path: str) -> str:
         return path
     suffixes = []
     with suppress(OSError, ValueError):  # no such folder, or no name of one
-        there = whole.parent.iterdir()
-        suffixes = [file.suffix for file in there if file.stem == whole.name and has_suffix(file.name)]
+        entries = whole.parent.iterdir()
+        suffixes = [file.suffix for file in entries if file.stem == whole.name and has_suffix(file.name)]
     return turned + suffixes[0] if len(suffixes) == 1 else path
 
 
-def place_of(folder: Path, path: str) -> str:
+def comparable_path(folder: Path, path: str) -> str:
     """Folder of a table and a path in it -> one text for every way to write the same place; the disk is not asked, so
     a link is a place of its own."""
     if "://" in path:
@@ -95,13 +95,13 @@ def place_of(folder: Path, path: str) -> str:
     return (whole.removeprefix(base + os.sep)).replace(os.sep, "/")
 
 
-def on_disk(path: str | Path) -> str:
+def file_identity(path: str | Path) -> str:
     """Path -> what it shares with every other path of the same file, through links too; "" where there is none."""
     try:
-        found = os.stat(path)
+        file_stat = os.stat(path)
     except (OSError, ValueError):
         return ""
-    return f"{found.st_dev}:{found.st_ino}" if found.st_ino else ""
+    return f"{file_stat.st_dev}:{file_stat.st_ino}" if file_stat.st_ino else ""
 
 
 def has_suffix(path: str) -> bool:
@@ -109,21 +109,21 @@ def has_suffix(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in SOUNDS
 
 
-def _csv(path: Path) -> Table:
-    encoding, notes = _encoding(path)
+def _read_csv(path: Path) -> TextTable:
+    encoding, notes = _detect_encoding(path)
     with path.open(encoding=encoding, newline="") as file:
         first = file.readline()
     named = first.strip().lower().strip('"')
-    told = named[4] if named.startswith("sep=") and len(named) == 5 else ""
-    skipped = 1 if told or named == "sep=" else 0
+    separator = named[4] if named.startswith("sep=") and len(named) == 5 else ""
+    skipped = 1 if separator or named == "sep=" else 0
 
     def lines() -> Iterator[tuple[int, list[str]]]:
         with path.open(encoding=encoding, newline="") as file:
             for _ in range(skipped):
                 file.readline()
             head = file.readline()
-            delimiter = ("\t" if named == "sep=" else told) or max(",;\t", key=head.count)
-            reader = csv.reader(_after(head, file), delimiter=delimiter)
+            delimiter = ("\t" if named == "sep=" else separator) or max(",;\t", key=head.count)
+            reader = csv.reader(_prepend_head(head, file), delimiter=delimiter)
             try:
                 for cells in reader:
                     yield reader.line_num + skipped, [cell.strip() for cell in cells]
@@ -133,15 +133,17 @@ def _csv(path: Path) -> Table:
 
     rows = lines()
     columns = next((cells for _, cells in rows if any(cells)), [])
-    return Table([column for column in columns if column], _fitted(path, columns, rows, notes), notes)
+    return TextTable([column for column in columns if column], _fit_rows(path, columns, rows, notes), notes)
 
 
-def _after(head: str, rest: Iterable[str]) -> Iterator[str]:
+def _prepend_head(head: str, rest: Iterable[str]) -> Iterator[str]:
     yield head
     yield from rest
 
 
-def _fitted(path: Path, columns: list[str], rows: Iterable[tuple[int, list[str]]], notes: list[str]) -> Iterator[Row]:
+def _fit_rows(
+    path: Path, columns: list[str], rows: Iterable[tuple[int, list[str]]], notes: list[str]
+) -> Iterator[TableRow]:
     """Lines of cells -> rows by column; what is empty is left out, what no column names is said once."""
     named = [(place, column) for place, column in enumerate(columns) if column]
     nameless = False
@@ -158,10 +160,10 @@ def _fitted(path: Path, columns: list[str], rows: Iterable[tuple[int, list[str]]
         if not nameless and any(cell and not column for cell, column in zip(cells, columns, strict=True)):
             nameless = True
             notes.append(f"{path}: a column without a name is not used")
-        yield Row(where, {column: encodable(restored(cells[place])) for place, column in named})
+        yield TableRow(where, {column: make_encodable(restore_cell(cells[place])) for place, column in named})
 
 
-def _encoding(path: Path) -> tuple[str, list[str]]:
+def _detect_encoding(path: Path) -> tuple[str, list[str]]:
     """Text file -> (how its letters are coded, notes). Errors: an Excel workbook, other bytes that are no text."""
     with path.open("rb") as file:
         head = file.read(_CHUNK)
@@ -212,20 +214,20 @@ def parquet_sentences(path: Path) -> Iterator[None]:
     except FileProblem:
         raise
     except Exception as error:
-        told = str(error).partition("\n")[0]
-        raise FileError(path, f"not a Parquet file that can be read ({told}); write it again") from error
+        message = str(error).partition("\n")[0]
+        raise FileError(path, f"not a Parquet file that can be read ({message}); write it again") from error
 
 
-def _parquet(path: Path) -> Table:
+def _read_parquet(path: Path) -> TextTable:
     import pandas as pd
 
     with parquet_sentences(path):
         frame = pd.read_parquet(path)
         records = frame.astype(object).where(frame.notna(), "").to_dict("records")
-    return Table([str(column) for column in frame.columns], _texts(path, records), [])
+    return TextTable([str(column) for column in frame.columns], _text_rows(path, records), [])
 
 
-def _json(path: Path) -> Table:
+def _read_json_rows(path: Path) -> TextTable:
     """The JSON file of `rales predict` (an object of columns), its `--json` document (`cycles`), or a list of rows."""
     document = read_json(path, "expected a table of `rales predict`")
     if isinstance(document, dict) and isinstance(document.get("cycles"), list):
@@ -238,16 +240,16 @@ def _json(path: Path) -> Table:
     if not isinstance(document, list) or not all(isinstance(row, dict) for row in document):
         raise FileError(path, "no table in it; expected an object of columns or a list of rows")
     names = list(dict.fromkeys(str(name) for row in document for name in row))
-    return Table(names, _texts(path, ({name: row.get(name) for name in names} for row in document)), [])
+    return TextTable(names, _text_rows(path, ({name: row.get(name) for name in names} for row in document)), [])
 
 
-def _texts(path: Path, records: Iterable[dict[Any, Any]]) -> Iterator[Row]:
+def _text_rows(path: Path, records: Iterable[dict[Any, Any]]) -> Iterator[TableRow]:
     for number, record in enumerate(records, start=1):
-        yield Row(f"{path}, row {number}", {str(column): cell_text(cell) for column, cell in record.items()})
+        yield TableRow(f"{path}, row {number}", {str(column): cell_text(cell) for column, cell in record.items()})
 
 
 def cell_text(cell: object) -> str:
     """Value of JSON or of a table -> its text; of a list or an object, which nothing of ours holds, what it is."""
     if isinstance(cell, list | dict):
         return f"({type(cell).__name__})"
-    return "" if cell is None else encodable(str(cell).strip())
+    return "" if cell is None else make_encodable(str(cell).strip())

@@ -1,4 +1,4 @@
-"""Text file beside a recording -> its cycles, whichever program wrote it.
+"""Read the annotation file beside a recording, in the format of ICBHI, Audacity or Raven.
 
     0.0  2.5  1  0                          ICBHI 2017: start, end, crackles, wheezes
     0.0  2.5  crackle 0.62                  Audacity labels, with or without the rows of frequencies
@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rales.audio.open_audio import AUDIO_SUFFIXES
-from rales.data.reader import Cycle, bytes_of, interval_problem, number, repeated_problems, some, text_of
+from rales.data.reader import (
+    Cycle,
+    interval_problem,
+    list_some,
+    parse_number,
+    read_text,
+    read_text_bytes,
+    repeated_problems,
+)
 from rales.errors import FileProblem
 from rales.labels import CLASSES
 
@@ -48,7 +56,7 @@ class Annotation(NamedTuple):
     def passed_over(self) -> str:
         """Why this is no annotation to hear a recording by, "" if it is one, be it with faults."""
         if self.other:
-            return f"labels other than {', '.join(CLASSES)}: {some(self.other)}"
+            return f"labels other than {', '.join(CLASSES)}: {list_some(self.other)}"
         if self.form and (self.cycles or self.problems):
             return ""
         return f"{self.left_out} cycles, none of them judged" if self.left_out else "no cycles in it"
@@ -96,11 +104,11 @@ def read_annotation(path: Path, duration_s: float | None, name: str | None = Non
     """Annotation file and length of its recording, if known -> what is in it; nothing is raised. Sentences about it
     have its `name`, where people do not know it by its path."""
     try:
-        lines = text_of(path).splitlines()
+        lines = read_text(path).splitlines()
     except FileProblem as error:
         rough = list[str]()
         with suppress(ValueError):
-            rough = [] if isinstance(error, OSError) else bytes_of(path).decode("latin-1").splitlines()
+            rough = [] if isinstance(error, OSError) else read_text_bytes(path).decode("latin-1").splitlines()
         is_one = isinstance(error, OSError) or any(map(_is_icbhi, rough))  # not to be passed over
         return Annotation("ICBHI" if is_one else "", [], [error.sentence(name)])
     name = name or str(path)
@@ -109,30 +117,30 @@ def read_annotation(path: Path, duration_s: float | None, name: str | None = Non
         return Annotation("", [], [f"{name}: empty, expected a line `start end crackles wheezes` per cycle"])
     header = [name.strip().lower() for name in written[0][1].split("\t")]
     if set(RAVEN_TIMES) <= set(header):
-        return _labelled(name, "Raven", _raven_lines(header, written[1:]), duration_s)
+        return _read_labelled_lines(name, "Raven", _raven_lines(header, written[1:]), duration_s)
     if (labels := _audacity_lines(written)) is not None:
-        return _labelled(name, "Audacity", labels, duration_s)
+        return _read_labelled_lines(name, "Audacity", labels, duration_s)
     if not any(_is_icbhi(line) for _, line in written) and all(len(line.split()) == 2 for _, line in written):
         times = [_Line(place, line.split()[0], line.split()[1], "") for place, line in written]
-        if all(number(line.start) is not None and number(line.end) is not None for line in times):
-            return _labelled(name, "times", times, duration_s)
-    return _icbhi(name, written, duration_s)
+        if all(parse_number(line.start) is not None and parse_number(line.end) is not None for line in times):
+            return _read_labelled_lines(name, "times", times, duration_s)
+    return _read_icbhi_lines(name, written, duration_s)
 
 
 def _is_icbhi(line: str) -> bool:
     """Whether a line is, or is meant to be, one of an ICBHI annotation."""
     columns = line.split()
-    if len(columns) < 3 or number(columns[0]) is None:
+    if len(columns) < 3 or parse_number(columns[0]) is None:
         return False
-    return all(number(column) is not None for column in columns[1:3]) or columns[2:4] in (
+    return all(parse_number(column) is not None for column in columns[1:3]) or columns[2:4] in (
         ["0", "0"], ["0", "1"], ["1", "0"], ["1", "1"]
     )  # fmt: skip
 
 
-def _icbhi(name: str, written: Sequence[tuple[int, str]], duration_s: float | None) -> Annotation:
+def _read_icbhi_lines(name: str, written: Sequence[tuple[int, str]], duration_s: float | None) -> Annotation:
     cycles, problems = [], []
     for place, line in written:
-        cycle = _cycle(line.split(), duration_s)
+        cycle = _cycle_of_line(line.split(), duration_s)
         if isinstance(cycle, Cycle):
             cycles.append(cycle)
         else:
@@ -142,11 +150,11 @@ def _icbhi(name: str, written: Sequence[tuple[int, str]], duration_s: float | No
     return Annotation(form, cycles, problems + repeated_problems(name, cycles))
 
 
-def _cycle(columns: list[str], duration_s: float | None) -> Cycle | str:
+def _cycle_of_line(columns: list[str], duration_s: float | None) -> Cycle | str:
     """The columns of one line -> the cycle, or what is wrong with the line."""
     if len(columns) != 4:
         return f"{len(columns)} columns, expected 4 (start end crackles wheezes)"
-    start_s, end_s = number(columns[0]), number(columns[1])
+    start_s, end_s = parse_number(columns[0]), parse_number(columns[1])
     if start_s is None or end_s is None:
         return f"start and end are {columns[0]!r} and {columns[1]!r}, expected numbers of seconds"
     if not {columns[2], columns[3]} <= {"0", "1"}:
@@ -157,22 +165,22 @@ def _cycle(columns: list[str], duration_s: float | None) -> Cycle | str:
 
 def _audacity_lines(written: Sequence[tuple[int, str]]) -> list[_Line] | None:
     """Lines -> those of an Audacity label track; None if they are none."""
-    found = []
+    labels = []
     for place, line in written:
         if line.startswith("\\"):  # the frequencies of the label before
             continue
         columns = [column.strip() for column in line.split("\t")]
-        times = [number(column) for column in columns[:2]]
+        times = [parse_number(column) for column in columns[:2]]
         if not 2 <= len(columns) <= 3 or None in times or len(times) < 2:
             return None
         label = columns[2] if len(columns) == 3 else ""
-        if number(label) is not None:
+        if parse_number(label) is not None:
             return None
         if len(columns) == 3 or line.endswith("\t"):
-            found.append(_Line(place, columns[0], columns[1], label))
+            labels.append(_Line(place, columns[0], columns[1], label))
         else:
             return None  # two columns and nothing behind them: begin and end
-    return found or None
+    return labels or None
 
 
 def _raven_lines(header: list[str], written: Sequence[tuple[int, str]]) -> list[_Line]:
@@ -189,12 +197,12 @@ def _raven_lines(header: list[str], written: Sequence[tuple[int, str]]) -> list[
     return found
 
 
-def _labelled(name: str, form: str, lines: Sequence[_Line], duration_s: float | None) -> Annotation:
+def _read_labelled_lines(name: str, form: str, lines: Sequence[_Line], duration_s: float | None) -> Annotation:
     """Stretches with the text of their labels -> their cycles. Points (start = end) are no cycles and left out."""
     with_label, without, problems, other = list[Cycle](), list[Cycle](), list[str](), list[str]()
     not_judged = 0
     for line in lines:
-        start_s, end_s = number(line.start), number(line.end)
+        start_s, end_s = parse_number(line.start), parse_number(line.end)
         known, judged = _LABEL.fullmatch(line.label), not line.label.lower().startswith(NOT_JUDGED)
         if line.label and judged and not known:
             other.append(line.label)
@@ -222,5 +230,5 @@ def unlabelled_problem(path: Path, found: Annotation) -> list[str]:
     if found.labelled or found.problems or (found.left_out and not found.cycles):  # none of them was judged
         return []
     what = "times without labels" if found.cycles else "no cycle"
-    what = f"labels that are no class ({some(found.other)})" if found.other else what
+    what = f"labels that are no class ({list_some(found.other)})" if found.other else what
     return [f"{path}: {what}; expected {', '.join(CLASSES)} as label of each cycle, or `start end crackles wheezes`"]

@@ -1,4 +1,4 @@
-"""Recordings to pre-train on, however many: folders and manifests -> a compact index of their paths.
+"""List recordings for pre-training, from folders and manifests, in a compact index of their paths.
 
 Nothing is opened here but split lists and manifests. Paths stand in Arrow arrays, one relative to each source: two
 million of them take some 100 MB and no Python object each.
@@ -18,8 +18,15 @@ import pyarrow.compute as pc
 
 from rales.audio.open_audio import AUDIO_SUFFIXES, UNREAD_SUFFIXES
 from rales.data import icbhi, sprsound
-from rales.data.annotation_dialects import SUFFIXES, mended, on_disk, parquet_sentences, place_of, read_table
-from rales.data.reader import Found, locked_problems, some, unread_note, walked
+from rales.data.annotation_dialects import (
+    SUFFIXES,
+    comparable_path,
+    file_identity,
+    mend_path,
+    parquet_sentences,
+    read_table,
+)
+from rales.data.reader import DatasetContents, list_some, locked_problems, unread_note, walk_folders
 from rales.files.csv_cells import one_line
 
 Part = Literal["train", "all"]
@@ -41,7 +48,7 @@ DATABASES = {
 
 
 @dataclass(frozen=True)
-class Source:
+class CorpusSource:
     """One folder or manifest: what is used of it, what not, as paths relative to `base` (or absolute)."""
 
     given: Path
@@ -57,10 +64,10 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Collection:
+class Corpus:
     """Recordings numbered from 0, source after source; `part` says whether test recordings were kept out."""
 
-    sources: Sequence[Source]
+    sources: Sequence[CorpusSource]
     part: Part
 
     def __len__(self) -> int:
@@ -77,7 +84,7 @@ class Collection:
         digest = hashlib.sha256()
         for source in self.sources:
             digest.update(b"source\n")
-            for names in chunks(source.used):
+            for names in iterate_strings(source.used):
                 digest.update("\n".join([*names, ""]).encode("utf-8", "surrogateescape"))
         return {
             "part": self.part,
@@ -98,11 +105,11 @@ class Collection:
                 columns["path"].append(names)
                 columns["used"].append(pa.repeat(used, len(names)))
         kinds = {"source": pa.string(), "path": pa.large_string(), "used": pa.bool_()}
-        arrays = {name: pa.chunked_array(flat(parts), kinds[name]) for name, parts in columns.items()}
+        arrays = {name: pa.chunked_array(flatten_chunks(parts), kinds[name]) for name, parts in columns.items()}
         pq.write_table(pa.table(arrays), path)
 
 
-def read_collection(sources: Sequence[str | Path], *, part: Part = "train") -> Collection:
+def read_corpus(sources: Sequence[str | Path], *, part: Part = "train") -> Corpus:
     """Folders, manifests (.csv, .tsv, .parquet) and folders of manifests -> their recordings, in a fixed order.
 
     Of a folder in ICBHI or SPRSound layout only the official train part is used unless `part` is "all"; likewise of a
@@ -110,49 +117,49 @@ def read_collection(sources: Sequence[str | Path], *, part: Part = "train") -> C
     recording once or more often; a recording with a test row is left out whole. Errors: nothing there, no recording
     left, recordings named as those of ICBHI 2017 of which nothing says whether they are for training.
     """
-    found = Collection([source_of(Path(source), part) for source in sources], part)
-    for source in found.sources:
+    corpus = Corpus([read_source(Path(source), part) for source in sources], part)
+    for source in corpus.sources:
         if not len(source.used):
             left = f"{len(source.left_out)} recordings, none of them for training" if len(source.left_out) else "none"
             raise ValueError(
                 f"{source.given}: no recording to pre-train on ({left}); expected {', '.join(AUDIO_SUFFIXES)} or a "
                 "manifest of them, and --part all takes test recordings too"
             )
-    return found
+    return corpus
 
 
-def source_of(given: Path, part: Part) -> Source:
+def read_source(given: Path, part: Part) -> CorpusSource:
     if not given.exists():
         raise FileNotFoundError(f"{given}: no such folder or manifest; give what holds or lists the recordings")
     if given.is_file():
         if given.suffix.lower() not in SUFFIXES:
             raise ValueError(f"{given}: expected a folder or a manifest ({', '.join(SUFFIXES)})")
         return manifest_source(given, [given], part)
-    sounds, unusable, manifests, jsons = walk(given)
+    sounds, unusable, manifests, jsons = walk_folder(given)
     if not len(sounds) and manifests:
         return manifest_source(given, manifests, part)
     if part == "train" and jsons:
-        found = sprsound.find(given, audio=True, decode=False)
-        return split_source(given, "sprsound", found, sounds, unusable)
+        contents = sprsound.find_recordings(given, audio=True, decode=False)
+        return split_source(given, "sprsound", contents, sounds, unusable)
     database = database_of(sounds) if part == "train" else ""
     if database == "ICBHI 2017":
-        return split_source(given, "icbhi", icbhi.find(given, audio=True, decode=False), sounds, unusable)
+        return split_source(given, "icbhi", icbhi.find_recordings(given, audio=True, decode=False), sounds, unusable)
     if database:
         raise ValueError(
             f"{given}: its recordings are named as those of {database}, and nothing says which are for training; give "
             "the folder that holds the annotations (train_json, test_json) too, or pass --part all to use every one"
         )
-    return Source(given, given.absolute(), "folder", sounds, strings(unusable.names), unusable.notes)
+    return CorpusSource(given, given.absolute(), "folder", sounds, to_python_strings(unusable.names), unusable.notes)
 
 
-class LeftOut(NamedTuple):
+class UnusableFiles(NamedTuple):
     """Files that look like recordings and cannot be used, by their names as they are shown, and why."""
 
     names: list[str]
     notes: list[str]
 
 
-def walk(folder: Path) -> tuple[Any, LeftOut, list[Path], bool]:
+def walk_folder(folder: Path) -> tuple[Any, UnusableFiles, list[Path], bool]:
     """Folder -> relative paths of all sounds in it (Arrow), of what only looks like one, manifests, whether it has
     SPRSound's JSON folders.
 
@@ -160,7 +167,7 @@ def walk(folder: Path) -> tuple[Any, LeftOut, list[Path], bool]:
     """
     done, names, manifests, jsons = [], list[str](), list[Path](), False
     unread, unnamed, locked = list[str](), list[str](), list[Path]()
-    for parent, files in walked(folder, locked):
+    for parent, files in walk_folders(folder, locked):
         inside = os.path.relpath(parent, folder)
         for name in files:
             suffix = os.path.splitext(name)[1].lower()
@@ -176,21 +183,21 @@ def walk(folder: Path) -> tuple[Any, LeftOut, list[Path], bool]:
             elif suffix == ".json" and not jsons:
                 jsons = sprsound.is_annotation(Path(parent, name))
         if len(names) >= CHUNK:
-            done.append(strings(names))
+            done.append(to_python_strings(names))
             names = []
 
     notes = unread_note(folder, unread)
     if unnamed:
-        notes.append(f"{folder}: {len(unnamed)} recordings left out, their names are not UTF-8: {some(unnamed)}")
+        notes.append(f"{folder}: {len(unnamed)} recordings left out, their names are not UTF-8: {list_some(unnamed)}")
     notes += locked_problems(locked)
     shut = [one_line(os.path.relpath(path, folder)) for path in locked]
-    left = LeftOut([*unread, *unnamed, *shut], notes)
-    return pa.chunked_array([*done, strings(names)]), left, sorted(manifests), jsons
+    left = UnusableFiles([*unread, *unnamed, *shut], notes)
+    return pa.chunked_array([*done, to_python_strings(names)]), left, sorted(manifests), jsons
 
 
 def split_source(
-    given: Path, layout: Literal["icbhi", "sprsound"], found: Found, sounds: Any, unusable: LeftOut
-) -> Source:
+    given: Path, layout: Literal["icbhi", "sprsound"], found: DatasetContents, sounds: Any, unusable: UnusableFiles
+) -> CorpusSource:
     """What a layout's reader found -> the recordings of its train part; all others are left out."""
     if not any(recording.split for recording in found.recordings):
         raise ValueError(
@@ -198,12 +205,12 @@ def split_source(
             f"are for training; put {SPLITS_OF[layout]} into it or beside it, or pass --part all to use every one"
         )
     train = {os.path.relpath(r.path, given) for r in found.recordings if r.split == "train" and r.path}
-    chosen = pc.is_in(sounds, value_set=strings(sorted(train)))
-    others = pa.chunked_array([*flat([sounds.filter(pc.invert(chosen))]), strings(unusable.names)])
-    return Source(given, given.absolute(), layout, sounds.filter(chosen), others, unusable.notes)
+    chosen = pc.is_in(sounds, value_set=to_python_strings(sorted(train)))
+    others = pa.chunked_array([*flatten_chunks([sounds.filter(pc.invert(chosen))]), to_python_strings(unusable.names)])
+    return CorpusSource(given, given.absolute(), layout, sounds.filter(chosen), others, unusable.notes)
 
 
-def manifest_source(given: Path, manifests: Sequence[Path], part: Part) -> Source:
+def manifest_source(given: Path, manifests: Sequence[Path], part: Part) -> CorpusSource:
     """Manifest files -> their recordings, each once."""
     base = given.absolute() if given.is_dir() else given.absolute().parent
     paths, splits = [], []
@@ -211,14 +218,17 @@ def manifest_source(given: Path, manifests: Sequence[Path], part: Part) -> Sourc
         path, split = columns_of(manifest)
         inside = os.path.relpath(manifest.parent.absolute(), base)
         if inside != ".":  # a shard in a sub-folder lists paths relative to itself
-            joined = pc.binary_join_element_wise(large(inside), path, large("/"))
+            joined = pc.binary_join_element_wise(to_large_string(inside), path, to_large_string("/"))
             path = pc.if_else(pc.starts_with(path, "/"), path, joined)
         paths.append(path)
         splits.append(split)
-    path, split = pa.chunked_array(flat(paths), pa.large_string()), pa.chunked_array(flat(splits), pa.string())
-    place = places(base, path)
+    path, split = (
+        pa.chunked_array(flatten_chunks(paths), pa.large_string()),
+        pa.chunked_array(flatten_chunks(splits), pa.string()),
+    )
+    place = comparable_paths(base, path)
     if part == "all":
-        return Source(given, base, "manifest", first_of_each(path, place), strings([]))
+        return CorpusSource(given, base, "manifest", first_of_each(path, place), to_python_strings([]))
     if database := database_of(path.filter(pc.is_null(split)) if split.null_count < len(split) else path):
         raise ValueError(
             f"{given}: lists recordings named as those of {database} without saying which are for training; add a "
@@ -226,20 +236,24 @@ def manifest_source(given: Path, manifests: Sequence[Path], part: Part) -> Sourc
         )
     is_train = pc.fill_null(pc.equal(split, "train"), True)
     if pc.all(is_train).as_py():
-        return Source(given, base, "manifest", first_of_each(path, place), strings([]))
+        return CorpusSource(given, base, "manifest", first_of_each(path, place), to_python_strings([]))
     place = files_at(base, place)  # a link to a test recording is one
     tested = pc.is_in(place, value_set=pc.unique(place.filter(pc.invert(is_train))))
     used, others = (first_of_each(path.filter(mask), place.filter(mask)) for mask in (pc.invert(tested), tested))
-    return Source(given, base, "manifest", used, others)
+    return CorpusSource(given, base, "manifest", used, others)
 
 
-def places(base: Path, paths: Any) -> Any:
+def comparable_paths(base: Path, paths: Any) -> Any:
     """Arrow array of paths -> the same with one text for each place, however it is written."""
     odd = r"^/|(^|/)\.{0,2}(/|$)"  # absolute, or with a part that is empty, . or ..
     if not pc.any(pc.match_substring_regex(paths, odd)).as_py():
         return paths
     return pa.chunked_array(
-        [strings([place_of(base, path) for path in some_paths]) for some_paths in chunks(paths)], pa.large_string()
+        [
+            to_python_strings([comparable_path(base, path) for path in some_paths])
+            for some_paths in iterate_strings(paths)
+        ],
+        pa.large_string(),
     )
 
 
@@ -248,10 +262,11 @@ def files_at(base: Path, paths: Any) -> Any:
 
     def file(path: str) -> str:
         whole = path if "://" in path else os.path.join(base, path)
-        return on_disk(whole) or path
+        return file_identity(whole) or path
 
     return pa.chunked_array(
-        [strings([file(path) for path in some_paths]) for some_paths in chunks(paths)], pa.large_string()
+        [to_python_strings([file(path) for path in some_paths]) for some_paths in iterate_strings(paths)],
+        pa.large_string(),
     )
 
 
@@ -280,14 +295,14 @@ def parquet_columns_of(manifest: Path) -> tuple[Any, Any]:
     table = pq.read_table(manifest, columns=[name for name in (*PATH_COLUMNS, "split") if name in names])
     named = [name for name in PATH_COLUMNS if name in table.column_names]
     if not named:
-        raise no_paths(manifest, names)
+        raise describe_missing_paths(manifest, names)
     split = table["split"].cast(pa.string()) if "split" in table.column_names else None
     path = table[named[0]].cast(pa.large_string())
     if pc.any(pc.match_substring(path, "\\")).as_py():
-        path = strings([mended(manifest.parent, name) if name else name for name in path.to_pylist()])
-    kept = pc.is_valid(path)
+        path = to_python_strings([mend_path(manifest.parent, name) if name else name for name in path.to_pylist()])
+    is_path = pc.is_valid(path)
     splits = split if split is not None else pa.chunked_array([pa.nulls(len(table), pa.string())])
-    return path.filter(kept), splits.filter(kept)
+    return path.filter(is_path), splits.filter(is_path)
 
 
 def text_columns_of(manifest: Path) -> tuple[Any, Any]:
@@ -295,21 +310,21 @@ def text_columns_of(manifest: Path) -> tuple[Any, Any]:
     columns, rows, _ = read_table(manifest)
     named = [name for name in PATH_COLUMNS if name in columns]
     if not named:
-        raise no_paths(manifest, columns)
+        raise describe_missing_paths(manifest, columns)
     done, paths, splits = list[tuple[Any, Any]](), list[str](), list[str | None]()
     for row in rows:
         if given := row.cells[named[0]]:
-            paths.append(mended(manifest.parent, given))
+            paths.append(mend_path(manifest.parent, given))
             splits.append(row.cells.get("split") or None)
         if len(paths) >= CHUNK:
-            done.append((strings(paths), pa.array(splits, pa.string())))
+            done.append((to_python_strings(paths), pa.array(splits, pa.string())))
             paths, splits = [], []
-    done.append((strings(paths), pa.array(splits, pa.string())))
+    done.append((to_python_strings(paths), pa.array(splits, pa.string())))
     path, split = zip(*done, strict=True)
     return pa.chunked_array(path), pa.chunked_array(split)
 
 
-def no_paths(manifest: Path, columns: Sequence[str]) -> ValueError:
+def describe_missing_paths(manifest: Path, columns: Sequence[str]) -> ValueError:
     return ValueError(
         f"{manifest}: columns {', '.join(columns) or 'none'}, expected `path`: audio files, relative to the manifest's "
         "folder or absolute"
@@ -324,20 +339,20 @@ def database_of(paths: Any) -> str:
     return ""
 
 
-def chunks(names: Any) -> Iterator[list[str]]:
+def iterate_strings(names: Any) -> Iterator[list[str]]:
     """Arrow array of strings -> its strings, some at a time."""
     for start in range(0, len(names), CHUNK):
         yield names.slice(start, CHUNK).to_pylist()
 
 
-def large(text: str) -> Any:
+def to_large_string(text: str) -> Any:
     return pa.scalar(text, pa.large_string())
 
 
-def strings(names: Sequence[str]) -> Any:
+def to_python_strings(names: Sequence[str]) -> Any:
     return pa.array(names, pa.large_string())
 
 
-def flat(arrays: Sequence[Any]) -> list[Any]:
+def flatten_chunks(arrays: Sequence[Any]) -> list[Any]:
     """Arrays, some of them chunked -> their chunks."""
     return [chunk for array in arrays for chunk in getattr(array, "chunks", [array])]

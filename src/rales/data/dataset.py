@@ -104,7 +104,7 @@ def load_dataset(
 ) -> CycleDataset:
     """Divided cycles table -> the rows that the recipe makes of it, their inputs from the cache (built if need be)."""
     rows = expand_rows(table, recipe)
-    inputs = waveform_cache.arrays(rows, make_preparation(recipe), folder=folder, progress=progress)
+    inputs = waveform_cache.cached_arrays(rows, make_preparation(recipe), folder=folder, progress=progress)
     return CycleDataset(rows, inputs, read_extras(rows, recipe), scored_together(recipe, 16))
 
 
@@ -173,7 +173,7 @@ def wave_settings(audio: Waveform) -> dict[str, Any]:
 SECOND = ("second_path", "second_start_s", "second_end_s")  # columns of a cycle that is joined to that of the row
 
 
-def with_joined(table: pd.DataFrame, pairs: NDArray[np.int64], labels: NDArray[np.int64]) -> pd.DataFrame:
+def with_concatenated(table: pd.DataFrame, pairs: NDArray[np.int64], labels: NDArray[np.int64]) -> pd.DataFrame:
     """Table, positions (n, 2) of two cycles each, class numbers (n,) -> the table and behind it those joined cycles.
 
     Joined rows train; the columns SECOND name their second cycle and are empty in all others.
@@ -191,6 +191,6 @@ def train_positions(table: pd.DataFrame) -> NDArray[np.int64]:
     return np.flatnonzero(table["split"].to_numpy() == "train")
 
 
-def number_of(words: pd.Series, known: tuple[str, ...]) -> list[int]:
+def number_words(words: pd.Series, known: tuple[str, ...]) -> list[int]:
     """Words -> their numbers among the known ones, or one more than the last for any other."""
     return [known.index(word) if word in known else len(known) for word in words]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rales.audio.filters import mean_spectrum
 from rales.data.dataset import CycleDataset
-from rales.data.loader import in_order
+from rales.data.loader import ordered_batches
 
 
 def measure_device_spectra(dataset: CycleDataset, chosen: NDArray[np.bool_], fft_samples: int) -> dict[int, Tensor]:
@@ -27,7 +27,7 @@ def measure_device_spectra(dataset: CycleDataset, chosen: NDArray[np.bool_], fft
     for number in np.unique(device_number[chosen]).tolist():
         rows = np.flatnonzero(chosen & (device_number == number))
         total = torch.zeros(fft_samples // 2 + 1)
-        for batch in in_order(dataset, 16, rows=rows):
+        for batch in ordered_batches(dataset, 16, rows=rows):
             total += len(batch.rows) * mean_spectrum(batch.inputs, fft_samples)
         spectra[int(number)] = total / len(rows)
     return spectra

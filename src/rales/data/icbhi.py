@@ -22,20 +22,20 @@ from rales.data.annotations import PROGRAMS, read_annotation, unlabelled_problem
 from rales.data.reader import (
     Audit,
     Cycle,
-    Found,
+    DatasetContents,
     Recording,
     audit_of,
-    by_stem,
     copies_note,
     cycles_table,
-    files,
+    group_by_stem,
+    list_files,
+    list_some,
     locked_problems,
-    number,
     overlap_note,
-    paired,
+    pair_files,
+    parse_number,
+    read_text,
     same_content,
-    some,
-    text_of,
     unread_note,
     without_copies,
 )
@@ -67,31 +67,31 @@ def read_cycles(
     ValueError naming the first; `skip_damaged` reads every sample and leaves out the damaged recordings instead.
     `needs_split=False` takes a folder without split list, or with one that has faults.
     """
-    found = find(folder, audio=audio, decode=skip_damaged)
-    return cycles_table(found, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
+    contents = find_recordings(folder, audio=audio, decode=skip_damaged)
+    return cycles_table(contents, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
 
 
-def audit(folder: str | Path) -> Audit:
+def audit_data(folder: str | Path) -> Audit:
     """ICBHI folder -> everything that is wrong or notable in it; reads every sample once."""
-    return audit_of(find(folder, audio=True, decode=True))
+    return audit_of(find_recordings(folder, audio=True, decode=True))
 
 
-def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
+def find_recordings(folder: str | Path, *, audio: bool, decode: bool) -> DatasetContents:
     """ICBHI folder -> its recordings, damaged or not; `decode` reads all samples instead of the headers only.
 
     An empty folder raises ValueError, a missing one FileNotFoundError.
     """
     folder = Path(folder)
     locked = list[Path]()
-    paths = files(folder, locked)
-    sounds = by_stem(paths, AUDIO_SUFFIXES)
-    texts = _annotations(paths, sounds)
-    lists = [path for path in paths if path.name.lower() in SPLIT_FILES] or _beside(folder)
+    paths = list_files(folder, locked)
+    sounds = group_by_stem(paths, AUDIO_SUFFIXES)
+    texts = _annotations_by_name(paths, sounds)
+    lists = [path for path in paths if path.name.lower() in SPLIT_FILES] or _split_lists_beside(folder)
     strays = [stem for stem in texts if stem not in sounds and not re.match(r"\d+_", stem)]
     for stem in list(texts):
         if stem in strays or (stem not in sounds and _NO_ANNOTATION.fullmatch(stem)):
             del texts[stem]
-    sounds, texts = _apart(folder, sounds, texts)
+    sounds, texts = _separate_namesakes(folder, sounds, texts)
     sounds, copied_sounds = without_copies(sounds)
     texts, copied_texts = without_copies(texts)
     names = sorted(texts.keys() | sounds.keys()) if audio else sorted(texts)
@@ -101,20 +101,20 @@ def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
             "101_1b1_Al_sc_Meditron.txt); give the folder that the database was unpacked to"
         )
 
-    splits, split_problems, notes = _splits(folder, lists, names)
+    splits, split_problems, notes = _read_splits(folder, lists, names)
     notes += copies_note(folder, copied_sounds + copied_texts)
     own = [name for name in names if _is_own(name)]
     unmarked = {name for name in own if name not in texts} if texts.keys() & sounds.keys() else set[str]()
     if own:
         notes.append(
-            f"{folder}: not named as in ICBHI 2017, so each counts as a patient of its own: {some(own)}; a manifest "
-            "(CSV) can name patients"
+            f"{folder}: not named as in ICBHI 2017, so each counts as a patient of its own: {list_some(own)}; a "
+            "manifest (CSV) can name patients"
         )
     if unmarked:
-        notes.append(f"{folder}: recordings without annotation, which give no rows: {some(sorted(unmarked))}")
+        notes.append(f"{folder}: recordings without annotation, which give no rows: {list_some(sorted(unmarked))}")
     unknown = [f"{stem}.txt" for stem in strays if not _NO_ANNOTATION.fullmatch(stem)]
     if unknown:
-        notes.append(f"{folder}: not taken for annotations: {some(unknown)}")
+        notes.append(f"{folder}: not taken for annotations: {list_some(unknown)}")
     notes += unread_note(folder, paths)
     if not sounds:
         notes.append(f"{folder}: annotations only, no recording")
@@ -124,17 +124,19 @@ def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
     def read_one(name: str) -> Recording:
         heard = sounds.get(name, []) if with_audio else None
         marks, split = texts.get(name, []), splits.get(name, "")
-        return _recording(name, marks, heard, split, folder=folder, decode=decode, needed=name not in unmarked)
+        return _pair_icbhi_files(name, marks, heard, split, folder=folder, decode=decode, needed=name not in unmarked)
 
     with ThreadPoolExecutor() as pool:  # files are read outside the interpreter lock
         recordings = list(pool.map(read_one, names))
-    return Found(folder, recordings, problems=locked_problems(locked), notes=notes, split_problems=split_problems)
+    return DatasetContents(
+        folder, recordings, problems=locked_problems(locked), notes=notes, split_problems=split_problems
+    )
 
 
-def _annotations(paths: Iterable[Path], sounds: Mapping[str, list[Path]]) -> dict[str, list[Path]]:
+def _annotations_by_name(paths: Iterable[Path], sounds: Mapping[str, list[Path]]) -> dict[str, list[Path]]:
     """Files, recordings by name -> text files by name; anna.raven.txt is that of anna where there is no anna.txt, or
     none in the folder that holds both it and a recording anna."""
-    texts = by_stem(paths, (".txt",))
+    texts = group_by_stem(paths, (".txt",))
     for program in PROGRAMS:
         plain = {stem: {path.parent for path in same} for stem, same in texts.items()}
         for stem in list(texts):
@@ -148,13 +150,13 @@ def _annotations(paths: Iterable[Path], sounds: Mapping[str, list[Path]]) -> dic
     return texts
 
 
-def _apart(
+def _separate_namesakes(
     folder: Path, sounds: dict[str, list[Path]], texts: dict[str, list[Path]]
 ) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     """Recordings and annotations by name -> the same, with unlike recordings of one own name in several folders
     (visit1/anna, visit2/anna) named by their folder too, each with the annotation beside it.
 
-    One of the database is there once: two that differ stay under one name, and are a problem of `paired`.
+    One of the database is there once: two that differ stay under one name, and are a problem of `pair_files`.
     """
     sounds, texts = dict(sounds), dict(texts)
     for stem in list(sounds):
@@ -178,17 +180,17 @@ def _apart(
 def _is_own(name: str) -> bool:
     """Whether a recording is not named as in the database, nor as by a mistake in such a name."""
     stem = name.rpartition("/")[2]
-    return not facts_of(stem) and not _OF_DATABASE.match(stem)
+    return not parse_recording_name(stem) and not _OF_DATABASE.match(stem)
 
 
-def annotation(path: Path, duration_s: float | None) -> tuple[list[Cycle], list[str]]:
+def read_cycle_annotation(path: Path, duration_s: float | None) -> tuple[list[Cycle], list[str]]:
     """Annotation file in any form of `annotations` and length of its recording, if known -> (cycles sorted by start, a
     sentence per fault)."""
-    found = read_annotation(path, duration_s)
-    return found.cycles, [*found.problems, *unlabelled_problem(path, found)]
+    annotation = read_annotation(path, duration_s)
+    return annotation.cycles, [*annotation.problems, *unlabelled_problem(path, annotation)]
 
 
-def facts_of(stem: str) -> dict[str, str]:
+def parse_recording_name(stem: str) -> dict[str, str]:
     """Name of a recording without its ending -> its patient, location, mode and device, {} if it is not named as in the
     database."""
     parts = stem.split("_")
@@ -212,30 +214,32 @@ def sex_and_age(recordings: Iterable[str]) -> dict[str, int]:
     given = list(map(Path, recordings))
     folders = sorted({path.absolute().parent for path in given} | {path.resolve().parent for path in given})
     places = [place / DEMOGRAPHICS_FILE for folder in folders for place in (folder, folder.parent)]
-    found = next((path for path in places if path.is_file()), None)
-    if found is None:
+    split_list = next((path for path in places if path.is_file()), None)
+    if split_list is None:
         raise ValueError(f"{folders[0]}: no {DEMOGRAPHICS_FILE} in it or in the folder above, which tells sex and age")
     groups = {}
-    for line_number, line in enumerate(text_of(found).splitlines(), start=1):
+    for line_number, line in enumerate(read_text(split_list).splitlines(), start=1):
         columns = line.split()
         if not columns:
             continue
         if len(columns) < 3 or columns[2] not in ("F", "M", "NA"):
-            raise ValueError(f"{found}, line {line_number}: {line.strip()!r}, expected `patient age sex(F|M|NA) …`")
-        years = number(columns[1])
+            raise ValueError(
+                f"{split_list}, line {line_number}: {line.strip()!r}, expected `patient age sex(F|M|NA) …`"
+            )
+        years = parse_number(columns[1])
         known = years is not None and columns[2] != "NA"
         groups[columns[0]] = (columns[2] == "F") + 2 * (years >= ADULT_YEARS) if known and years is not None else -1
     return groups
 
 
-def _recording(
+def _pair_icbhi_files(
     name: str, texts: list[Path], sounds: list[Path] | None, split: str, *, folder: Path, decode: bool, needed: bool
 ) -> Recording:
     """The files of one name -> the recording; `sounds` is None where audio is not asked for, `needed` says whether
     there must be an annotation."""
-    found = paired(name, texts, sounds, suffix=".txt", folder=folder, decode=decode, needed=needed)
-    problems, notes = list(found.problems), list(found.notes)
-    facts = facts_of(name) if "/" not in name else {}
+    recording = pair_files(name, texts, sounds, suffix=".txt", folder=folder, decode=decode, needed=needed)
+    problems, notes = list(recording.problems), list(recording.notes)
+    facts = parse_recording_name(name) if "/" not in name else {}
     if not facts and not _is_own(name):
         problems.append(
             f"{(texts or sounds or [folder])[0]}: the name is not patient_session_location_mode_device with a "
@@ -245,14 +249,14 @@ def _recording(
 
     cycles: list[Cycle] = []
     if texts:
-        marks = read_annotation(texts[0], found.info.duration_s if found.info else None)
+        marks = read_annotation(texts[0], recording.info.duration_s if recording.info else None)
         cycles = marks.cycles
         problems += [*marks.problems, *unlabelled_problem(texts[0], marks)]
         notes += overlap_note(str(texts[0]), cycles)
         notes += filter(None, [marks.note(texts[0])])
 
     return replace(
-        found,
+        recording,
         patient=facts.get("patient", name),
         location=facts.get("location", ""),
         mode=facts.get("mode", ""),
@@ -264,14 +268,14 @@ def _recording(
     )
 
 
-def _beside(folder: Path) -> list[Path]:
+def _split_lists_beside(folder: Path) -> list[Path]:
     """Folder -> the split lists in its parent, where some archives keep them."""
     with suppress(OSError):  # a folder above that may not be read is none of ours
         return [path for path in sorted(folder.resolve().parent.iterdir()) if path.name.lower() in SPLIT_FILES]
     return []
 
 
-def _splits(folder: Path, lists: list[Path], names: list[str]) -> tuple[dict[str, str], list[str], list[str]]:
+def _read_splits(folder: Path, lists: list[Path], names: list[str]) -> tuple[dict[str, str], list[str], list[str]]:
     """Split lists and recording names -> (split per recording, problems, notes).
 
     Names are joined whole first. The published list calls 226_1b1_Pl_sc_LittC2SE by another device; so a recording
@@ -318,7 +322,7 @@ def _read_lists(lists: list[Path]) -> tuple[dict[str, set[str]], list[str]]:
     problems = []
     for path in lists:
         try:
-            lines = text_of(path).splitlines()
+            lines = read_text(path).splitlines()
         except (ValueError, OSError) as error:
             problems.append(str(error))
             continue

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from rales.data.dataset import Batch, CycleDataset, Rows, index_extras
-from rales.data.prefetch import held_back
+from rales.data.prefetch import prefetch_ahead
 
 
-def shuffled(
+def shuffled_batches(
     dataset: CycleDataset,
     batch_size: int,
     *,
@@ -50,11 +50,11 @@ def shuffled(
         order = random.choice(chosen, size=len(chosen), p=chance)
     else:
         raise ValueError(f'sampler {sampler!r} is unknown; expected "shuffle" or "balanced"')
-    whole = [batch for batch in _chunks(order, batch_size) if not drop_last or len(batch) == batch_size]
-    return _prefetched(dataset, whole, part, pin)
+    whole = [batch for batch in _split_order(order, batch_size) if not drop_last or len(batch) == batch_size]
+    return _prefetch_batches(dataset, whole, part, pin)
 
 
-def in_order(
+def ordered_batches(
     dataset: CycleDataset,
     batch_size: int,
     *,
@@ -62,17 +62,17 @@ def in_order(
 ) -> Iterator[Batch]:
     """Dataset of N rows -> batches of the given `rows` (default: all), each once, in their order."""
     chosen = _checked_rows(dataset, batch_size, rows)
-    return _prefetched(dataset, _chunks(chosen, batch_size), (0, 1), False)
+    return _prefetch_batches(dataset, _split_order(chosen, batch_size), (0, 1), False)
 
 
-def _prefetched(dataset: CycleDataset, whole: list[Rows], part: tuple[int, int], pin: bool) -> Iterator[Batch]:
+def _prefetch_batches(dataset: CycleDataset, whole: list[Rows], part: tuple[int, int], pin: bool) -> Iterator[Batch]:
     """Yields the batches while one thread reads the next; leaving early waits for that read and ends it."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rales-batches") as reader:
-        reads = (reader.submit(_read, dataset, batch, part, pin) for batch in whole)
-        yield from map(Future.result, held_back(reads, 1))
+        reads = (reader.submit(_read_batches, dataset, batch, part, pin) for batch in whole)
+        yield from map(Future.result, prefetch_ahead(reads, 1))
 
 
-def _read(dataset: CycleDataset, whole: Rows, part: tuple[int, int], pin: bool) -> Batch:
+def _read_batches(dataset: CycleDataset, whole: Rows, part: tuple[int, int], pin: bool) -> Batch:
     """Rows of a whole batch, and (rank, world) -> the Batch of this rank's slice."""
     rank, world = part
     rows = np.array_split(whole, world)[rank]
@@ -103,5 +103,5 @@ def _checked_rows(dataset: CycleDataset, batch_size: int, rows: Sequence[int] | 
     return chosen
 
 
-def _chunks(order: Rows, batch_size: int) -> list[Rows]:
+def _split_order(order: Rows, batch_size: int) -> list[Rows]:
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

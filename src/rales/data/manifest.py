@@ -1,4 +1,4 @@
-"""Own table (CSV, Parquet, JSON; one row per cycle) -> the same cycles table, and back.
+"""Read a manifest (CSV, Parquet or JSON, one row per cycle) into the cycles table, and write one.
 
     path,start_s,end_s,label,patient,split
     visit1/anna.wav,0.0,2.4,normal,anna,train
@@ -30,34 +30,34 @@ from pandas import DataFrame
 
 from rales.data import icbhi
 from rales.data.annotation_dialects import (
-    Row,
+    TableRow,
+    comparable_path,
+    file_identity,
     has_suffix,
-    located,
-    mended,
-    on_disk,
+    locate_file,
+    mend_path,
     parquet_columns,
-    place_of,
     read_table,
 )
 from rales.data.reader import (
     COLUMNS,
     Audit,
     Cycle,
-    Found,
+    DatasetContents,
     Recording,
     audit_of,
     cycles_table,
     interval_problem,
     label_of,
-    listen,
-    number,
+    list_some,
     overlap_note,
+    parse_number,
+    probe_audio,
     repeated_problems,
-    some,
 )
 from rales.errors import FileError
 from rales.files.atomic import atomic_write
-from rales.files.csv_cells import defused_table
+from rales.files.csv_cells import defuse_table
 from rales.labels import CLASSES
 
 SPLIT_WORDS = ("train", "test", "validation")
@@ -78,16 +78,16 @@ def read_cycles(
     its recording, and damage is treated as in rales.data.icbhi.read_cycles. `audio=False` opens no audio file (`path`
     is then ""), so that every row must have start_s and end_s.
     """
-    found = find(manifest, audio=audio, decode=skip_damaged)
-    return cycles_table(found, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
+    contents = find_recordings(manifest, audio=audio, decode=skip_damaged)
+    return cycles_table(contents, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
 
 
-def audit(manifest: str | Path) -> Audit:
+def audit_data(manifest: str | Path) -> Audit:
     """Manifest file -> everything that is wrong or notable in it and its audio; reads every sample once."""
-    return audit_of(find(manifest, audio=True, decode=True))
+    return audit_of(find_recordings(manifest, audio=True, decode=True))
 
 
-def write(cycles: DataFrame, path: str | Path) -> None:
+def write_manifest(cycles: DataFrame, path: str | Path) -> None:
     """Cycles table -> manifest file (.csv, .tsv or .parquet) that `read_cycles` reads back to the same table.
 
     Paths inside the manifest's folder are written relative to it, so that the folder can be moved.
@@ -106,10 +106,10 @@ def write(cycles: DataFrame, path: str | Path) -> None:
         if path.suffix.lower() == ".parquet":
             rows.to_parquet(beside, index=False)
         else:
-            defused_table(rows).to_csv(beside, index=False, sep="\t" if path.suffix.lower() == ".tsv" else ",")
+            defuse_table(rows).to_csv(beside, index=False, sep="\t" if path.suffix.lower() == ".tsv" else ",")
 
 
-def find(manifest: str | Path, *, audio: bool, decode: bool) -> Found:
+def find_recordings(manifest: str | Path, *, audio: bool, decode: bool) -> DatasetContents:
     """Manifest file -> its recordings, damaged or not; `decode` reads all samples instead of the headers only."""
     manifest = Path(manifest)
     columns, lines, notes = read_table(manifest)
@@ -123,30 +123,34 @@ def find(manifest: str | Path, *, audio: bool, decode: bool) -> Found:
         raise FileError(manifest, f"no row has a label; fill in the column label ({', '.join(CLASSES)})")
     has_split = "split" in columns and any(row.cells["split"] for row in judged)
 
-    groups, problems = _by_recording(manifest, judged, audio=audio)
+    groups, problems = _group_by_recording(manifest, judged, audio=audio)
 
     def read_one(name: str) -> Recording:
-        return _recording(manifest, name, groups[name], has_split=has_split, audio=audio, decode=decode)
+        return _recording_of_rows(manifest, name, groups[name], has_split=has_split, audio=audio, decode=decode)
 
     with ThreadPoolExecutor() as pool:
         recordings = list(pool.map(read_one, groups))
     split_problems = _unset_split(judged) if has_split else []
-    notes += _notes(manifest, columns, judged, has_split=has_split)
+    notes += _table_notes(manifest, columns, judged, has_split=has_split)
     if len(judged) < len(rows):
         known = {row.where for row in judged}
         left_out = [row.where.rpartition(", ")[2] for row in rows if row.where not in known]
-        notes.append(f"{manifest}: rows without a label, not judged and left out: {len(left_out)} ({some(left_out)})")
-    return Found(manifest, recordings, problems, notes, split_problems=split_problems)
+        notes.append(
+            f"{manifest}: rows without a label, not judged and left out: {len(left_out)} ({list_some(left_out)})"
+        )
+    return DatasetContents(manifest, recordings, problems, notes, split_problems=split_problems)
 
 
-def _unset_split(rows: list[Row]) -> list[str]:
+def _unset_split(rows: list[TableRow]) -> list[str]:
     unset = [row.where for row in rows if not row.cells["split"]]
     more = f" (and in {len(unset) - 1} rows more)" if unset[1:] else ""
     words = f"expected one of {', '.join(SPLIT_WORDS)}, or --set split.name=folds for training"
     return [f"{unset[0]}: split is empty{more}, {words}"] if unset else []
 
 
-def _by_recording(manifest: Path, rows: list[Row], *, audio: bool) -> tuple[dict[str, list[Row]], list[str]]:
+def _group_by_recording(
+    manifest: Path, rows: list[TableRow], *, audio: bool
+) -> tuple[dict[str, list[TableRow]], list[str]]:
     """Rows -> those of each recording by its name, and a problem for each that has none.
 
     A recording is a file, or a name where no path is given; where two share the name in the table or that of the file,
@@ -154,7 +158,7 @@ def _by_recording(manifest: Path, rows: list[Row], *, audio: bool) -> tuple[dict
     """
     files: dict[str, str] = {}
     same: dict[str, str] = {}  # path -> what all paths of one file share
-    groups: dict[tuple[str, str], list[Row]] = {}
+    groups: dict[tuple[str, str], list[TableRow]] = {}
     problems = []
     for row in rows:
         path, name = row.cells["path"], row.cells.get("recording", "")
@@ -162,16 +166,16 @@ def _by_recording(manifest: Path, rows: list[Row], *, audio: bool) -> tuple[dict
             problems.append(f"{row.where}: no path; give the audio file of the row or remove it")
             continue
         if path not in files:
-            whole = located(manifest.parent, path) if audio else manifest.parent / path
+            whole = locate_file(manifest.parent, path) if audio else manifest.parent / path
             files[path] = os.path.normpath(whole) if path else ""
-            same[path] = (on_disk(files[path]) or os.path.abspath(files[path])) if path else ""
+            same[path] = (file_identity(files[path]) or os.path.abspath(files[path])) if path else ""
         groups.setdefault((same[path], "" if path else name), []).append(row)
 
     folder = os.path.normpath(manifest.parent)
     called = [(files[first["path"]], first.get("recording")) for first in (group[0].cells for group in groups.values())]
-    names = [name or _stem(file) for file, name in called]
+    names = [name or _recording_stem(file) for file, name in called]
     shared = Counter(names)
-    named: dict[str, list[Row]] = {}
+    named: dict[str, list[TableRow]] = {}
     for (file, _), name, group in zip(called, names, groups.values(), strict=True):
         inside = os.path.relpath(file, folder) if file.startswith(folder) or folder == "." else file
         longer = Path(inside).as_posix()
@@ -181,29 +185,32 @@ def _by_recording(manifest: Path, rows: list[Row], *, audio: bool) -> tuple[dict
     return named, problems
 
 
-def _stem(path: str) -> str:
+def _recording_stem(path: str) -> str:
     name = os.path.basename(path)
     return os.path.splitext(name)[0] if has_suffix(name) else name
 
 
-def _recording(manifest: Path, name: str, rows: list[Row], *, has_split: bool, audio: bool, decode: bool) -> Recording:
+def _recording_of_rows(
+    manifest: Path, name: str, rows: list[TableRow], *, has_split: bool, audio: bool, decode: bool
+) -> Recording:
     """The rows of one recording -> the recording with its cycles."""
     first, where = rows[0].cells, rows[0].where
     problems: list[str] = []
     notes: list[str] = []
     paths = list(dict.fromkeys(row.cells["path"] for row in rows))
-    one_file = f", which are one file ({some(paths)})," if len(paths) > 1 else ""
+    one_file = f", which are one file ({list_some(paths)})," if len(paths) > 1 else ""
     for column in _PER_RECORDING:
         values = sorted({row.cells.get(column, "") for row in rows})
         if len(values) > 1:
             problems.append(
-                f"{where}: the rows of recording {name}{one_file} differ in {column} ({some(values)}); make them one"
+                f"{where}: the rows of recording {name}{one_file} differ in {column} "
+                f"({list_some(values)}); make them one"
             )
 
     path, facts = "", None
     if audio and first["path"]:
-        path = str(located(manifest.parent, first["path"]))
-        facts, wrong, notes = listen(Path(path), decode=decode)
+        path = str(locate_file(manifest.parent, first["path"]))
+        facts, wrong, notes = probe_audio(Path(path), decode=decode)
         problems += [f"{where}: {problem}" for problem in wrong]
     elif audio:
         problems.append(f"{where}: path is empty; give the audio file of recording {name}")
@@ -213,13 +220,13 @@ def _recording(manifest: Path, name: str, rows: list[Row], *, has_split: bool, a
 
     cycles = []
     for row in rows:
-        cycle = _cycle(row.cells, facts.duration_s if facts else None)
+        cycle = _cycle_of_row(row.cells, facts.duration_s if facts else None)
         if isinstance(cycle, Cycle):
             cycles.append(cycle)
         else:
             problems.append(f"{row.where}: {cycle}")
     cycles.sort()
-    said = icbhi.facts_of(_stem(first["path"] or name))
+    said = icbhi.parse_recording_name(_recording_stem(first["path"] or name))
     return Recording(
         name=name,
         patient=first.get("patient") or said.get("patient") or name,
@@ -235,7 +242,7 @@ def _recording(manifest: Path, name: str, rows: list[Row], *, has_split: bool, a
     )
 
 
-def spans_of(manifest: Path) -> dict[str, list[Row]]:
+def spans_of(manifest: Path) -> dict[str, list[TableRow]]:
     """Table -> path of a recording -> the rows that give its cycles for prediction, {} without start_s and end_s.
 
     Paths are relative to the table's folder, as the first row of the recording has it. A recording none of whose rows
@@ -250,34 +257,34 @@ def spans_of(manifest: Path) -> dict[str, list[Row]]:
         return {}
     answers = f"p_{CLASSES[0]}" in columns
     known = ["true_label"] if "true_label" in columns else [] if answers else ["label", "crackle", "wheeze"]
-    spans: dict[str, list[Row]] = {}
+    spans: dict[str, list[TableRow]] = {}
     spelt: dict[str, str] = {}  # place -> the path that stands for it
     for where, cells in read_table(manifest).rows:
         path = cells.get("path") or cells.get("file_name", "")
         if path:
-            path = mended(manifest.parent, path)
-            told = {name: cells.get(name, "") for name in _TIMES}
-            told |= {name.removeprefix("true_"): cells.get(name, "") for name in known}
-            rows = spans.setdefault(spelt.setdefault(place_of(manifest.parent, path), path), [])
-            if any(told.values()):
+            path = mend_path(manifest.parent, path)
+            cell_times = {name: cells.get(name, "") for name in _TIMES}
+            cell_times |= {name.removeprefix("true_"): cells.get(name, "") for name in known}
+            rows = spans.setdefault(spelt.setdefault(comparable_path(manifest.parent, path), path), [])
+            if any(cell_times.values()):
                 said = any(cells.get(name, "") for name in known)
                 person = not answers or said or _FLAGS.get(cells.get("confirmed", "").lower())
-                rows.append(Row(where, {**told, "marked": "yes" if person else ""}))
+                rows.append(TableRow(where, {**cell_times, "marked": "yes" if person else ""}))
     return {path: rows for path, rows in spans.items() if any(row.cells[name] for row in rows for name in _TIMES)}
 
 
-def marked(rows: Sequence[Row]) -> bool:
+def is_marked_by_person(rows: Sequence[TableRow]) -> bool:
     """Rows of `spans_of` for one recording -> whether a person has marked its cycles, at least one of them."""
     return any(row.cells.get("marked") for row in rows)
 
 
-def cycles_of_rows(rows: Sequence[Row], duration_s: float) -> tuple[list[Cycle], list[str | None], list[str]]:
+def cycles_of_rows(rows: Sequence[TableRow], duration_s: float) -> tuple[list[Cycle], list[str | None], list[str]]:
     """Rows of `spans_of` and the length of their recording -> cycles in order, the label of each where the row gives
     one, a sentence per fault."""
     found, problems = list[tuple[Cycle, str | None]](), list[str]()
     for where, cells in rows:
         labelled = any(cells.get(name) for name in ("label", "crackle", "wheeze"))
-        cycle = _cycle(cells if labelled else {**cells, "label": CLASSES[0]}, duration_s)
+        cycle = _cycle_of_row(cells if labelled else {**cells, "label": CLASSES[0]}, duration_s)
         if isinstance(cycle, Cycle):
             found.append((cycle, label_of(cycle.crackle, cycle.wheeze) if labelled else None))
         else:
@@ -287,27 +294,27 @@ def cycles_of_rows(rows: Sequence[Row], duration_s: float) -> tuple[list[Cycle],
     return cycles, [label for _, label in found], problems + repeated_problems(rows[0].where, cycles)
 
 
-def _cycle(cells: dict[str, str], duration_s: float | None) -> Cycle | str:
+def _cycle_of_row(cells: dict[str, str], duration_s: float | None) -> Cycle | str:
     """One row and the length of its recording -> the cycle, or what is wrong with the row."""
     start, end = cells.get("start_s", ""), cells.get("end_s", "")
     if not end and duration_s is None:
         return "end_s is empty and the length of the recording is not known; give end_s"
-    start_s = _seconds(start) if start else 0.0
-    end_s = _seconds(end) if end else duration_s
+    start_s = _parse_seconds(start) if start else 0.0
+    end_s = _parse_seconds(end) if end else duration_s
     if start_s is None or end_s is None:
         return f"start_s and end_s are {start!r} and {end!r}, expected numbers of seconds"
-    flags = _flags(cells)
+    flags = _parse_flags(cells)
     if isinstance(flags, str):
         return flags
     return interval_problem(start_s, end_s, duration_s) or Cycle(start_s, end_s, *flags)
 
 
-def _seconds(text: str) -> float | None:
+def _parse_seconds(text: str) -> float | None:
     """Cell -> a number; 2,4 is 2.4, as spreadsheets of half the world write it."""
-    return number(text.replace(",", ".") if re.fullmatch(r"[+-]?\d*,\d+", text) else text)
+    return parse_number(text.replace(",", ".") if re.fullmatch(r"[+-]?\d*,\d+", text) else text)
 
 
-def _flags(cells: dict[str, str]) -> tuple[int, int] | str:
+def _parse_flags(cells: dict[str, str]) -> tuple[int, int] | str:
     """One row -> (crackle, wheeze), or what is wrong with its label or flags."""
     label, crackle, wheeze = (cells.get(column, "").lower() for column in ("label", "crackle", "wheeze"))
     if label and label not in CLASSES:
@@ -343,12 +350,12 @@ def _check_columns(manifest: Path, columns: list[str]) -> None:
         )
 
 
-def _notes(manifest: Path, columns: list[str], rows: list[Row], *, has_split: bool) -> list[str]:
+def _table_notes(manifest: Path, columns: list[str], rows: list[TableRow], *, has_split: bool) -> list[str]:
     """What the table leaves open, and how it is taken."""
     notes = []
     if "patient" not in columns or not all(row.cells["patient"] for row in rows):
         nobody = "no column patient" if "patient" not in columns else "patient is empty in some rows"
-        by_name = any(icbhi.facts_of(_stem(row.cells["path"])) for row in rows)
+        by_name = any(icbhi.parse_recording_name(_recording_stem(row.cells["path"])) for row in rows)
         own = "every recording counts as a patient of its own"
         notes.append(
             f"{manifest}: {nobody}; "

@@ -1,4 +1,4 @@
-"""Crops of sound -> the normalised log-mels that pre-training sees, with background noise mixed in."""
+"""Turn crops of sound into the normalised log-mels of pre-training, with background noise mixed in."""
 
 import math
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from rales.audio import M2DLogMel, mix_logmels
-from rales.data.random_crops import Crops, sample
+from rales.data.random_crops import CropDataset, sample_crops
 from rales.progress import progress_bar
 
 
 @dataclass(frozen=True)
-class Hearing:
+class NoisyLogMel:
     """From crops to what the networks see."""
 
     frontend: M2DLogMel
@@ -34,15 +34,15 @@ class Hearing:
         return own / self.std, others / self.std
 
 
-def measured(
-    crops: Crops, number: int, *, seed: int, threads: int, notes: list[dict[str, str]], progress: bool
+def measure_logmel_statistics(
+    crops: CropDataset, number: int, *, seed: int, threads: int, notes: list[dict[str, str]], progress: bool
 ) -> tuple[float, float]:
     """Crops -> mean and standard deviation over all values of the log-mels of `number` of them.
 
     What is to be said of their recordings is added to `notes`.
     """
     frontend, sums = M2DLogMel(), np.zeros(3)
-    some = sample(crops, number, seed=seed, threads=threads)
+    some = sample_crops(crops, number, seed=seed, threads=threads)
     for crop in progress_bar(some, shown=progress, desc="statistics", total=number, unit="crop"):
         notes += crop.notes
         values = frontend(torch.from_numpy(crop.wave)[None]).double()

@@ -1,4 +1,4 @@
-"""Work that is begun before its result is asked for."""
+"""Prefetch results in background threads."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,7 @@ from typing import TypeVar
 Begun = TypeVar("Begun")
 
 
-def held_back(begun: Iterable[Begun], count: int) -> Iterator[Begun]:
+def prefetch_ahead(begun: Iterable[Begun], count: int) -> Iterator[Begun]:
     """Futures, or whatever begins its work when it is taken -> the same in order, each once `count` more are begun."""
     waiting = deque[Begun]()
     for one in begun:

@@ -1,4 +1,4 @@
-"""Recordings of any length -> equal crops of sound, read when they are needed and never all at once.
+"""Read random crops of equal length from recordings of any length, as they are needed.
 
 Every draw follows from (seed, epoch, item), so an epoch can be begun anywhere and ends with the same batches, in any
 number of threads and processes. Lists repeat up to a wanted number of items an epoch, as in nttcslab/m2d.
@@ -12,13 +12,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rales.audio import io
 from rales.audio.open_audio import NoRoom
-from rales.data.corpus import Collection
-from rales.data.prefetch import held_back
+from rales.data.corpus import Corpus
+from rales.data.prefetch import prefetch_ahead
+from rales.typing import IntArray, Waveform
 
 ORDER, CROP, NOISE, NOISE_CHOICE, STATISTICS = 1, 2, 3, 4, 5  # streams of random numbers
 SILENT_TRIES = 4
@@ -26,22 +26,19 @@ BROKEN_IN_A_ROW = 100
 LONG_S = 3600.0
 AHEAD = 3  # pieces of batches read while one is worked on
 
-Wave = NDArray[np.float32]
-Items = NDArray[np.int64]
 
-
-class Unusable(ValueError):
+class UnusableRecording(ValueError):
     """A recording of which no crop at all can be taken; the sentence names it."""
 
 
 class Crop(NamedTuple):
     """One crop of a batch, and the sentences about the recordings it was to come from."""
 
-    wave: Wave
+    wave: Waveform
     notes: list[dict[str, str]]
 
 
-class Piece(NamedTuple):
+class CropChunk(NamedTuple):
     """The crops of one batch, or as many of them as are in memory at once."""
 
     wave: Tensor  # (b, samples) float32
@@ -53,7 +50,7 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Crops:
+class CropDataset:
     """A collection as crops of `samples` at `rate_hz`.
 
     A shorter recording is followed by silence ("zero", as the reference's converter does) or starts again ("repeat").
@@ -61,7 +58,7 @@ class Crops:
     place, and a note says so.
     """
 
-    collection: Collection
+    collection: Corpus
     samples: int
     rate_hz: int = 16000
     pad: Literal["zero", "repeat"] = "zero"
@@ -88,7 +85,7 @@ class Crops:
             except NoRoom:
                 raise
             except (ValueError, OSError) as error:
-                if isinstance(error, Unusable):
+                if isinstance(error, UnusableRecording):
                     self.broken.add(number)
                 notes.append({"recording": path, "what": "passed over", "why": str(error)})
                 continue
@@ -102,52 +99,52 @@ class Crops:
             f"({notes[-1]['why'] if notes else 'see the notes before'}); check the collection"
         )
 
-    def cut(self, path: str, random: np.random.Generator) -> tuple[Wave, float]:
+    def cut(self, path: str, random: np.random.Generator) -> tuple[Waveform, float]:
         """File -> (samples,) drawn from it, and its length in seconds; only that stretch of the file is read."""
         try:
-            facts = io.info(path)
+            facts = io.read_audio_info(path)
         except NoRoom:
             raise
         except (ValueError, OSError) as error:
-            raise Unusable(str(error)) from error
+            raise UnusableRecording(str(error)) from error
         if facts.duration_s < self.shortest_s:
-            raise Unusable(f"{path}: {facts.duration_s:.3f} s long, expected {self.shortest_s:g} s or more")
+            raise UnusableRecording(f"{path}: {facts.duration_s:.3f} s long, expected {self.shortest_s:g} s or more")
         wanted = -(-self.samples * facts.rate_hz // self.rate_hz) + 1  # frames of the file; one more for rounding
         spare = max(facts.frames - wanted, 0)
         for _ in range(SILENT_TRIES if spare else 1):
             begin = int(random.integers(0, spare + 1))
-            sound = frames_of(path, begin, begin + wanted, facts.rate_hz)
+            sound = read_frames(path, begin, begin + wanted, facts.rate_hz)
             if sound.any():
                 return self.whole(sound, facts.rate_hz), facts.duration_s
         # Mostly silent: the first stretch that is not, so that what is called silent hangs on no draw
         for begin in range(0, facts.frames, wanted):
-            if frames_of(path, begin, begin + wanted, facts.rate_hz).any():
-                sound = frames_of(path, min(begin, spare), begin + wanted, facts.rate_hz)
+            if read_frames(path, begin, begin + wanted, facts.rate_hz).any():
+                sound = read_frames(path, min(begin, spare), begin + wanted, facts.rate_hz)
                 return self.whole(sound, facts.rate_hz), facts.duration_s
-        raise Unusable(f"{path}: digital silence, every sample is zero")
+        raise UnusableRecording(f"{path}: digital silence, every sample is zero")
 
-    def whole(self, sound: Wave, native_hz: int) -> Wave:
+    def whole(self, sound: Waveform, native_hz: int) -> Waveform:
         """Stretch of a recording at its own rate -> (samples,)."""
-        sound = io.resample(sound, native_hz, to_hz=self.rate_hz)[: self.samples]
+        sound = io.resample_waveform(sound, native_hz, to_hz=self.rate_hz)[: self.samples]
         if self.pad == "repeat":
             return np.resize(sound, self.samples)
         return np.pad(sound, (0, self.samples - len(sound)))
 
 
-def frames_of(path: str, begin: int, end: int, native_hz: int) -> Wave:
+def read_frames(path: str, begin: int, end: int, native_hz: int) -> Waveform:
     """File and frames of it -> that stretch, up to the end of the file."""
     # half a frame more keeps the file's own numbers through the division
-    sound, _ = io.read(path, (begin + 0.5) / native_hz if begin else 0.0, (end + 0.5) / native_hz)
+    sound, _ = io.read_waveform(path, (begin + 0.5) / native_hz if begin else 0.0, (end + 0.5) / native_hz)
     return sound
 
 
-def order_of(items: int, *, seed: int, epoch: int) -> Items:
+def epoch_order(items: int, *, seed: int, epoch: int) -> IntArray:
     """Number of items -> their order in an epoch, which only (seed, epoch) decide."""
     return np.random.default_rng([ORDER, seed, epoch]).permutation(items)
 
 
-def pieces(
-    crops: Crops,
+def read_crop_chunks(
+    crops: CropDataset,
     batch_size: int,
     *,
     items: int,
@@ -157,8 +154,8 @@ def pieces(
     most: int = 0,
     part: tuple[int, int] = (0, 1),
     threads: int = 2,
-    noise: Crops | None = None,
-) -> Iterator[Piece]:
+    noise: CropDataset | None = None,
+) -> Iterator[CropChunk]:
     """Crops -> the whole batches of an epoch from batch number `first` on, in pieces of at most `most` crops (0: all).
 
     The epoch has `items` items; what does not fill a batch at its end is left out. `part=(rank, world)` yields the
@@ -166,7 +163,7 @@ def pieces(
     the next AHEAD pieces are read by `threads` threads meanwhile, whatever the size of a batch; decoding and
     resampling release Python's global lock.
     """
-    order, (rank, world) = order_of(items, seed=seed, epoch=epoch), part
+    order, (rank, world) = epoch_order(items, seed=seed, epoch=epoch), part
     edges = [batch_size * rank // world, batch_size * (rank + 1) // world]
 
     def both(item: int) -> tuple[Crop, Crop | None]:
@@ -185,24 +182,24 @@ def pieces(
 
     pool = ThreadPoolExecutor(max_workers=max(threads, 1), thread_name_prefix="rales-crops")
     try:
-        yield from starmap(stacked, held_back(begun(), AHEAD))  # which keeps no crop once its piece is there
+        yield from starmap(stack_crops, prefetch_ahead(begun(), AHEAD))  # which keeps no crop once its piece is there
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def stacked(futures: list[Future[tuple[Crop, Crop | None]]], step: int, rows: slice, last: bool) -> Piece:
+def stack_crops(futures: list[Future[tuple[Crop, Crop | None]]], step: int, rows: slice, last: bool) -> CropChunk:
     """Crops that are being read -> their piece, once they are there."""
     pairs = [future.result() for future in futures]
     noises = [noise.wave for _, noise in pairs if noise is not None]
     notes = [note for pair in pairs for crop in pair if crop is not None for note in crop.notes]
     wave_ = torch.from_numpy(np.stack([sound.wave for sound, _ in pairs]))
-    return Piece(wave_, torch.from_numpy(np.stack(noises)) if noises else None, notes, step, rows, last)
+    return CropChunk(wave_, torch.from_numpy(np.stack(noises)) if noises else None, notes, step, rows, last)
 
 
-def sample(crops: Crops, number: int, *, seed: int, threads: int = 2) -> Iterator[Crop]:
+def sample_crops(crops: CropDataset, number: int, *, seed: int, threads: int = 2) -> Iterator[Crop]:
     """Crops -> `number` of them from recordings drawn evenly, for statistics of the collection."""
     drawn = np.random.default_rng([STATISTICS, seed]).integers(len(crops.collection), size=number)
     with ThreadPoolExecutor(max_workers=max(threads, 1), thread_name_prefix="rales-crops") as pool:
         turns = enumerate(drawn.tolist(), start=2**31)
         reads = (pool.submit(crops.crop, item, seed=seed, epoch=turn) for turn, item in turns)
-        yield from map(Future.result, held_back(reads, 16))
+        yield from map(Future.result, prefetch_ahead(reads, 16))

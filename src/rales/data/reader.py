@@ -1,8 +1,8 @@
 """The cycles table and the one policy for damaged data that every reader follows.
 
-A reader (icbhi, sprsound, table) turns its files into a `Found`: one `Recording` per recording, with its cycles or with
-the problems that make it unusable. From that, `cycles_table` builds the DataFrame of training and `audit_of` the
-report of `rales check`, so the two can never disagree about what is damaged.
+A reader (icbhi, sprsound, manifest) turns its files into a `DatasetContents`: one `Recording` per recording, with its
+cycles or with the problems that make it unusable. From that, `cycles_table` builds the DataFrame of training and
+`audit_of` the report of `rales check`, so the two can never disagree about what is damaged.
 """
 
 import codecs
@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from pandas import DataFrame
 
-from rales.audio.io import WaveInfo, blocks, info
-from rales.audio.open_audio import UNREAD_SUFFIXES, NoRoom, check_is_file, sentences
+from rales.audio.io import AudioInfo, read_audio_info, read_blocks
+from rales.audio.open_audio import UNREAD_SUFFIXES, NoRoom, check_is_file, reraise_as_sentences
 from rales.data.splits import overlap_patients
 from rales.errors import FileError, FileSystemError, MissingFileError
 from rales.files.csv_cells import one_line
@@ -73,7 +73,7 @@ class Recording:
     mode: str = ""
     split: str = ""
     path: str = ""
-    info: WaveInfo | None = None
+    info: AudioInfo | None = None
     cycles: Sequence[Cycle] = ()
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
@@ -81,7 +81,7 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Found:
+class DatasetContents:
     """Everything a reader found under `source`; `problems` and `notes` here belong to no single recording's content.
 
     A recording whose split is unknown stays usable (its split is ""), so that fact is one of `split_problems`, which
@@ -112,10 +112,10 @@ class Audit:
         rates_hz = Counter(str(recording.info.rate_hz) for recording in self.recordings if recording.info)
         names = sorted({recording.split for recording in self.recordings} - {"", "train", "test"})
         return {
-            **_counts(self.recordings),
+            **_count_classes(self.recordings),
             "patients": len({recording.patient for recording in self.recordings}),
             "splits": {
-                name: _counts([recording for recording in self.recordings if recording.split == name])
+                name: _count_classes([recording for recording in self.recordings if recording.split == name])
                 for name in ("train", "test", *names)
             },
             "overlap_patients": overlap_patients(self.cycles),
@@ -128,7 +128,7 @@ class Audit:
         }
 
 
-def cycles_table(found: Found, *, skip_damaged: bool, audio: bool, needs_split: bool = True) -> DataFrame:
+def cycles_table(found: DatasetContents, *, skip_damaged: bool, audio: bool, needs_split: bool = True) -> DataFrame:
     """What a reader found -> one row per cycle, sorted by recording and start; columns COLUMNS, then the reader's own.
 
     The first problem stops with a ValueError unless `skip_damaged`, which leaves the damaged recordings out, logs a
@@ -137,14 +137,14 @@ def cycles_table(found: Found, *, skip_damaged: bool, audio: bool, needs_split: 
     """
     if audio and found.recordings and not any(recording.path for recording in found.recordings):
         raise FileError(found.source, "annotations only, no recording; pass audio=False to read them alone")
-    problems = _problems(found, needs_split=needs_split)
+    problems = _all_problems(found, needs_split=needs_split)
     if problems and not skip_damaged:
         more = f"more problems: {len(problems) - 1}; " if len(problems) > 1 else ""
         raise ValueError(
             f"{problems[0]}\n({more}`rales check {found.source}` lists all problems, and "
             "skip_damaged=True (--skip-damaged) leaves the damaged recordings out)"
         )
-    rows = _frame(found)
+    rows = _cycles_frame(found)
     if rows.empty:
         raise FileError(
             found.source, f"no recording with cycles is left; `rales check {found.source}` says what is wrong"
@@ -155,24 +155,24 @@ def cycles_table(found: Found, *, skip_damaged: bool, audio: bool, needs_split: 
     return rows
 
 
-def audit_of(found: Found) -> Audit:
+def audit_of(found: DatasetContents) -> Audit:
     """What a reader found -> the usable cycles, all problems and notes."""
     good = [recording for recording in found.recordings if not recording.problems]
-    rows = _frame(found)
+    rows = _cycles_frame(found)
     notes = [*found.notes, *(note for recording in found.recordings for note in recording.notes)]
     stereo = [recording.name for recording in good if recording.info and recording.info.channels > 1]
     if stereo:
-        notes.append(f"recordings with more than one channel, mixed to one when read: {some(stereo)}")
+        notes.append(f"recordings with more than one channel, mixed to one when read: {list_some(stereo)}")
     overlap = overlap_patients(rows)
     if overlap:
         notes.append(
-            f"patients in both train and test: {some(overlap)}; test scores may gain from it, and the splits "
+            f"patients in both train and test: {list_some(overlap)}; test scores may gain from it, and the splits "
             "official_drop and official_move repair it"
         )
     notes = [one_line(note) for note in notes]
     damaged = [one_line(recording.name) for recording in found.recordings if recording.problems]
     return Audit(
-        cycles=rows, problems=_problems(found, needs_split=True), notes=notes, recordings=good, damaged=damaged
+        cycles=rows, problems=_all_problems(found, needs_split=True), notes=notes, recordings=good, damaged=damaged
     )
 
 
@@ -181,7 +181,7 @@ def label_of(crackle: int, wheeze: int) -> str:
     return CLASSES[crackle + 2 * wheeze]
 
 
-def files(folder: Path, locked: list[Path] | None = None) -> list[Path]:
+def list_files(folder: Path, locked: list[Path] | None = None) -> list[Path]:
     """Folder -> all files in it and its sub-folders, sorted; hidden files and macOS archive leftovers are not seen.
 
     A missing folder raises FileNotFoundError, a file in its place NotADirectoryError, one that cannot be opened an
@@ -191,14 +191,14 @@ def files(folder: Path, locked: list[Path] | None = None) -> list[Path]:
         raise MissingFileError(folder, "no such folder; give the folder that holds the recordings")
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: a file, expected the folder that holds the recordings")
-    return sorted(Path(parent, name) for parent, names in walked(folder, locked) for name in names)
+    return sorted(Path(parent, name) for parent, names in walk_folders(folder, locked) for name in names)
 
 
-def walked(folder: Path, locked: list[Path] | None = None) -> Iterator[tuple[str, list[str]]]:
+def walk_folders(folder: Path, locked: list[Path] | None = None) -> Iterator[tuple[str, list[str]]]:
     """Folder -> it and all folders in it, each with its files, sorted: what every search for recordings sees.
 
     Hidden names and what systems leave on every disk are not seen. Links to folders elsewhere are followed, each place
-    once. Errors and `locked` as for `files`.
+    once. Errors and `locked` as for `list_files`.
     """
     places = [os.path.realpath(folder)]
 
@@ -212,7 +212,7 @@ def walked(folder: Path, locked: list[Path] | None = None) -> Iterator[tuple[str
 
     for parent, subfolders, names in os.walk(folder, followlinks=True, onerror=cannot_be_opened):
         seen = [name for name in sorted(subfolders) if not name.startswith((".", *NOT_OURS))]
-        subfolders[:] = [name for name in seen if is_new_place(os.path.join(parent, name), places)]
+        subfolders[:] = [name for name in seen if is_new_folder(os.path.join(parent, name), places)]
         yield parent, sorted(name for name in names if not name.startswith("."))
 
 
@@ -221,7 +221,7 @@ def locked_problems(locked: Iterable[Path]) -> list[str]:
     return [f"{folder}: a folder that cannot be opened; change its permissions or move it away" for folder in locked]
 
 
-def is_new_place(folder: str, places: list[str]) -> bool:
+def is_new_folder(folder: str, places: list[str]) -> bool:
     """Whether a folder is walked through from here: any but a link to where the walk has been or will come by itself.
     A link's place is added to `places`."""
     if not os.path.islink(folder):
@@ -235,13 +235,13 @@ def is_new_place(folder: str, places: list[str]) -> bool:
 
 def unread_note(folder: Path, paths: Iterable[Path | str]) -> list[str]:
     """Files of a folder -> a note on those that are recordings in a format that is not read, if there are any."""
-    found = sorted(str(path) for path in paths if os.path.splitext(path)[1].lower() in UNREAD_SUFFIXES)
-    if not found:
+    unread = sorted(str(path) for path in paths if os.path.splitext(path)[1].lower() in UNREAD_SUFFIXES)
+    if not unread:
         return []
-    return [f"{folder}: {len(found)} recordings in formats that are not read, export them as WAV: {some(found)}"]
+    return [f"{folder}: {len(unread)} recordings in formats that are not read, export them as WAV: {list_some(unread)}"]
 
 
-def by_stem(paths: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+def group_by_stem(paths: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
     """Paths -> those with one of the suffixes (any letter case), grouped by file name without suffix."""
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
@@ -250,10 +250,10 @@ def by_stem(paths: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, list[
     return dict(groups)
 
 
-def text_of(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Text file -> its text (UTF-8, or UTF-16 with a byte-order mark); other bytes, and what is no file, raise a
     ValueError sentence."""
-    content = bytes_of(path)
+    content = read_text_bytes(path)
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return content.decode("utf-16" if wide else "utf-8-sig")
@@ -263,9 +263,9 @@ def text_of(path: Path) -> str:
         ) from None
 
 
-def bytes_of(path: Path) -> bytes:
+def read_text_bytes(path: Path) -> bytes:
     """Text file -> its bytes. Errors: no file, a pipe or a device, which would be waited for, more than a text has."""
-    with sentences(path):
+    with reraise_as_sentences(path):
         check_is_file(path, "text file")
         if (size := path.stat().st_size) > MOST_TEXT:
             raise FileError(path, f"{size / 2**20:.0f} MB, expected a text of at most {MOST_TEXT >> 20}")
@@ -275,7 +275,7 @@ def bytes_of(path: Path) -> bytes:
 def without_copies(groups: dict[str, list[Path]]) -> tuple[dict[str, list[Path]], int]:
     """Files by name -> the same without files of equal content under one name, and how many those were.
 
-    Archives of Kaggle hold the whole tree twice. Files of one name that differ stay, and are a problem of `paired`.
+    Archives of Kaggle hold the whole tree twice. Files of one name that differ stay, and are a problem of `pair_files`.
     """
     kept: dict[str, list[Path]] = {}
     for name, same in groups.items():
@@ -300,7 +300,7 @@ def copies_note(folder: Path, copies: int) -> list[str]:
     return [f"{folder}: files that are there again with the same content, counted once: {copies}"] if copies else []
 
 
-def paired(
+def pair_files(
     name: str,
     annotations: list[Path],
     sounds: list[Path] | None,
@@ -315,7 +315,7 @@ def paired(
     `suffix` is that of annotations, `needed` whether there must be one; `sounds` is None where audio is not asked for.
     """
     problems = [
-        f"{folder}: {name} is there {len(same)} times ({some(same)}); keep one"
+        f"{folder}: {name} is there {len(same)} times ({list_some(same)}); keep one"
         for same in (annotations, sounds or [])
         if len(same) > 1
     ]
@@ -329,16 +329,16 @@ def paired(
         return Recording(name=name, problems=[*problems, missing])
     if needed and not annotations:
         problems.append(f"{sounds[0]}: no annotation {name}{suffix}; add it or remove the recording")
-    facts, wrong, notes = listen(sounds[0], decode=decode)
+    facts, wrong, notes = probe_audio(sounds[0], decode=decode)
     return Recording(name=name, path=str(sounds[0]), info=facts, problems=[*problems, *wrong], notes=notes)
 
 
-def listen(path: Path, *, decode: bool) -> tuple[WaveInfo | None, list[str], list[str]]:
+def probe_audio(path: Path, *, decode: bool) -> tuple[AudioInfo | None, list[str], list[str]]:
     """Audio file -> (header facts or None, problems, notes); `decode` also reads every sample, to find NaN and cuts."""
     try:
-        facts = info(path)
+        facts = read_audio_info(path)
         notes = [f"{path}: {note}" for note in facts.notes]
-        if decode and sum(block.any() for block, _ in blocks(path, BLOCK_S)) == 0:  # to the last block
+        if decode and sum(block.any() for block, _ in read_blocks(path, BLOCK_S)) == 0:  # to the last block
             notes.append(f"{path}: digital silence, every sample is zero")
     except NoRoom:
         raise
@@ -347,7 +347,7 @@ def listen(path: Path, *, decode: bool) -> tuple[WaveInfo | None, list[str], lis
     return facts, [], notes
 
 
-def number(text: object) -> float | None:
+def parse_number(text: object) -> float | None:
     """Text -> a finite number, or None where it is not one (Python's 1_000 is none either)."""
     try:
         value = float(str(text).replace("_", "?"))
@@ -405,19 +405,19 @@ def repeated_problems(where: str, cycles: Sequence[Cycle]) -> list[str]:
     return problems
 
 
-def some(names: Sequence[object], limit: int = 5) -> str:
+def list_some(names: Sequence[object], limit: int = 5) -> str:
     """Names -> "a, b, c", at most `limit` of them and how many more there are."""
     listed = ", ".join(str(name) for name in names[:limit])
     return listed if len(names) <= limit else f"{listed} and {len(names) - limit} more"
 
 
-def _problems(found: Found, *, needs_split: bool) -> list[str]:
+def _all_problems(found: DatasetContents, *, needs_split: bool) -> list[str]:
     of_split = found.split_problems if needs_split else ()
     of_recordings = (problem for recording in found.recordings for problem in recording.problems)
     return [one_line(problem) for problem in (*of_split, *found.problems, *of_recordings)]
 
 
-def _frame(found: Found) -> DataFrame:
+def _cycles_frame(found: DatasetContents) -> DataFrame:
     rows = [
         (
             *(recording.name, position, recording.patient, cycle.start_s, cycle.end_s, cycle.crackle, cycle.wheeze),
@@ -432,7 +432,7 @@ def _frame(found: Found) -> DataFrame:
     return DataFrame(rows, columns=[*COLUMNS, *found.extra_columns]).astype(kinds)
 
 
-def _counts(recordings: Sequence[Recording]) -> dict[str, object]:
+def _count_classes(recordings: Sequence[Recording]) -> dict[str, object]:
     labels = Counter(label_of(cycle.crackle, cycle.wheeze) for recording in recordings for cycle in recording.cycles)
     return {
         "recordings": len(recordings),

@@ -1,6 +1,6 @@
-"""Cycles table -> the same table with its `split` column set: the official split, its repairs, validation and folds.
+"""Set the `split` column of a cycles table: the official split, its repairs, validation patients and folds.
 
-Every function returns a new table and keeps patients whole, except `official`, which is as published.
+Every function returns a new table and keeps patients whole, except `split_officially`, which is as published.
 """
 
 import difflib
@@ -15,38 +15,38 @@ from rales.settings import RunSettings
 
 FOLDS = 5  # unless asked for otherwise
 _WAYS = "add one, or --set split.name=folds makes folds of whole patients"
-_ORDERS = 64  # random orders of patients tried by `validation`: on ICBHI each class comes within 0.03 of the share
+_ORDERS = 64  # random orders tried by `hold_out_validation`: on ICBHI each class comes within 0.03 of the share
 
 
-def official(cycles: DataFrame) -> DataFrame:
+def split_officially(cycles: DataFrame) -> DataFrame:
     """Cycles -> the same, split as the official list says (ICBHI 2017: 4,142 train, 2,756 test cycles)."""
     if not cycles["split"].isin(["train", "test"]).any():
         raise ValueError(f"no recording is in train or test; the data has no split list or split column: {_WAYS}")
     return cycles.copy()
 
 
-def official_drop(cycles: DataFrame) -> DataFrame:
+def split_without_overlap(cycles: DataFrame) -> DataFrame:
     """Cycles -> the official split without the test recordings of patients who are in train too (test 2,636 cycles)."""
-    cycles = official(cycles)
+    cycles = split_officially(cycles)
     leaked = (cycles["split"] == "test") & cycles["patient"].isin(overlap_patients(cycles))
     return cycles[~leaked].reset_index(drop=True)
 
 
-def official_move(cycles: DataFrame) -> DataFrame:
+def split_overlap_to_test(cycles: DataFrame) -> DataFrame:
     """Cycles -> the official split with patients of both sides wholly in test (train 4,025, test 2,873 cycles)."""
-    cycles = official(cycles)
+    cycles = split_officially(cycles)
     cycles.loc[cycles["patient"].isin(overlap_patients(cycles)), "split"] = "test"
     return cycles
 
 
 SPLITS: dict[str, Callable[[DataFrame], DataFrame]] = {
-    "official": official,
-    "official_drop": official_drop,
-    "official_move": official_move,
+    "official": split_officially,
+    "official_drop": split_without_overlap,
+    "official_move": split_overlap_to_test,
 }
 
 
-def apply(cycles: DataFrame, name: str) -> DataFrame:
+def apply_split(cycles: DataFrame, name: str) -> DataFrame:
     """Cycles and a name of SPLITS -> the table split that way; an unknown name raises a ValueError."""
     if name not in SPLITS:
         close = difflib.get_close_matches(name, SPLITS, n=1, cutoff=0.0)[0]
@@ -54,29 +54,29 @@ def apply(cycles: DataFrame, name: str) -> DataFrame:
     return SPLITS[name](cycles)
 
 
-def divide(cycles: DataFrame, settings: RunSettings, needed: tuple[str, ...] = ("train", "test")) -> DataFrame:
+def divide_cycles(cycles: DataFrame, settings: RunSettings, needed: tuple[str, ...] = ("train", "test")) -> DataFrame:
     """Cycles table -> the same rows with the split that the settings name, and validation patients if they select.
 
     Rows that a split leaves out stay in the table with split "", so that all splits of a folder share one cache.
     """
     split = settings.split
     if split.name == "folds":
-        divided = fold(cycles, folds(cycles, split.folds, split.seed), split.fold)
+        divided = select_fold(cycles, assign_folds(cycles, split.folds, split.seed), split.fold)
     else:
-        divided = apply(cycles, split.name)
+        divided = apply_split(cycles, split.name)
     sides = set(divided["split"])
     if settings.train.select == "validation" and "train" in sides and "validation" not in sides:
-        divided = validation(divided, settings.train.validation_share, split.seed)
+        divided = hold_out_validation(divided, settings.train.validation_share, split.seed)
     present = set(divided["split"])
     for part in needed:
         if part not in present:
             ways = f"; in a column split, {_WAYS}" if split.name != "folds" else ""
             raise ValueError(f"no {part} cycles under split {split.name!r}; the data has only {sorted(present)}{ways}")
-    part_of = dict(zip(keys(divided), divided["split"], strict=True))
-    return cycles.assign(split=[part_of.get(key, "") for key in keys(cycles)])  # attrs (what was left out) stay
+    part_of = dict(zip(cycle_keys(divided), divided["split"], strict=True))
+    return cycles.assign(split=[part_of.get(key, "") for key in cycle_keys(cycles)])  # attrs (what was left out) stay
 
 
-def keys(rows: DataFrame) -> list[tuple[str, int]]:
+def cycle_keys(rows: DataFrame) -> list[tuple[str, int]]:
     """Rows -> (recording, cycle) of each."""
     return list(zip(rows["recording"], rows["cycle"], strict=True))
 
@@ -87,7 +87,7 @@ def overlap_patients(cycles: DataFrame) -> list[str]:
     return sorted(sides[0] & sides[1])
 
 
-def validation(cycles: DataFrame, share: float = 0.2, seed: int = 0) -> DataFrame:
+def hold_out_validation(cycles: DataFrame, share: float = 0.2, seed: int = 0) -> DataFrame:
     """Cycles -> the same, with whole train patients moved to split "validation" until it holds `share` of the cycles.
 
     Of several random orders of the patients, each taken greedily, the set whose class counts come closest to
@@ -108,7 +108,7 @@ def validation(cycles: DataFrame, share: float = 0.2, seed: int = 0) -> DataFram
     goal = share * table.sum(axis=0)
     rng = np.random.default_rng(seed)
     chosen = min(
-        (_greedy(table, rng.permutation(free), goal, limit) for _ in range(_ORDERS)), key=lambda pick: pick[0]
+        (_choose_patients(table, rng.permutation(free), goal, limit) for _ in range(_ORDERS)), key=lambda pick: pick[0]
     )[1]
     result = cycles.copy()
     moved = (cycles["split"] == "train") & cycles["patient"].isin(counts.index[chosen])
@@ -116,7 +116,7 @@ def validation(cycles: DataFrame, share: float = 0.2, seed: int = 0) -> DataFram
     return result
 
 
-def folds(cycles: DataFrame, k: int | None = None, seed: int = 0) -> "Series[int]":
+def assign_folds(cycles: DataFrame, k: int | None = None, seed: int = 0) -> "Series[int]":
     """Cycles -> a column `fold` (0 to k-1) for all rows; every patient is in one fold, cycles and classes are even.
 
     Without `k` there are five folds, or as many as patients if these are fewer. Patients go one by one, roughly from
@@ -146,8 +146,8 @@ def folds(cycles: DataFrame, k: int | None = None, seed: int = 0) -> "Series[int
     return cycles["patient"].map(dict(zip(counts.index, assigned.tolist(), strict=True))).astype(int).rename("fold")
 
 
-def fold(cycles: DataFrame, assignment: "Series[int]", i: int) -> DataFrame:
-    """Cycles and the column of `folds` -> the same table with fold `i` as test and all other rows as train."""
+def select_fold(cycles: DataFrame, assignment: "Series[int]", i: int) -> DataFrame:
+    """Cycles and the column of `assign_folds` -> the same table with fold `i` as test and all other rows as train."""
     known = sorted(set(assignment))
     if i not in known:
         raise ValueError(f"no fold {i}; there are {known[0]} to {known[-1]}")
@@ -166,16 +166,16 @@ def _class_counts(cycles: DataFrame) -> DataFrame:
     return cycles.groupby(["patient", "label"]).size().unstack(fill_value=0)
 
 
-def _greedy(
+def _choose_patients(
     table: NDArray[np.float64], order: NDArray[np.int64], goal: NDArray[np.float64], limit: int
 ) -> tuple[float, list[int]]:
     """Class counts per patient, an order and the wanted counts -> (distance left, patients taken, at most `limit`)."""
     weight = 1 / np.maximum(goal, 1)
     taken = [int(order[0])]
     have = table[order[0]].copy()
-    distance = _distance(have, goal, weight)
+    distance = _class_count_distance(have, goal, weight)
     for patient in order[1:]:
-        tried = _distance(have + table[patient], goal, weight)
+        tried = _class_count_distance(have + table[patient], goal, weight)
         if tried < distance and len(taken) < limit:
             taken.append(int(patient))
             have += table[patient]
@@ -183,6 +183,6 @@ def _greedy(
     return distance, taken
 
 
-def _distance(have: NDArray[np.float64], goal: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+def _class_count_distance(have: NDArray[np.float64], goal: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
     """Mean relative error of the class counts plus that of their sum."""
     return float(np.mean(np.abs(have - goal) * weight) + abs(have.sum() - goal.sum()) / goal.sum())

@@ -19,21 +19,21 @@ from rales.data.annotation_dialects import cell_text
 from rales.data.reader import (
     Audit,
     Cycle,
-    Found,
+    DatasetContents,
     Recording,
     audit_of,
-    by_stem,
     copies_note,
     cycles_table,
-    files,
+    group_by_stem,
     interval_problem,
+    list_files,
+    list_some,
     locked_problems,
-    number,
     overlap_note,
-    paired,
+    pair_files,
+    parse_number,
+    read_text,
     repeated_problems,
-    some,
-    text_of,
     unread_note,
     without_copies,
 )
@@ -66,18 +66,18 @@ def read_cycles(
     `test_part` is "intra" or "inter" ("" outside these two folders). Recordings of poor quality have no events and
     so no rows. Damage and `audio` are treated as in rales.data.icbhi.read_cycles.
     """
-    found = find(folder, audio=audio, decode=skip_damaged)
-    return cycles_table(found, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
+    contents = find_recordings(folder, audio=audio, decode=skip_damaged)
+    return cycles_table(contents, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
 
 
-def audit(folder: str | Path) -> Audit:
+def audit_data(folder: str | Path) -> Audit:
     """SPRSound folder -> everything that is wrong or notable in it; reads every sample once."""
-    return audit_of(find(folder, audio=True, decode=True))
+    return audit_of(find_recordings(folder, audio=True, decode=True))
 
 
 def is_layout(folder: Path) -> bool:
     """Folder -> whether it or a sub-folder has the release's JSON folders, or annotations named as in the release."""
-    return any(is_annotation(path) for path in files(folder))
+    return any(is_annotation(path) for path in list_files(folder))
 
 
 def is_annotation(path: Path) -> bool:
@@ -85,13 +85,13 @@ def is_annotation(path: Path) -> bool:
     return path.suffix.lower() == ".json" and bool(json_folder(path) or re.fullmatch(NAME, path.stem))
 
 
-def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
+def find_recordings(folder: str | Path, *, audio: bool, decode: bool) -> DatasetContents:
     """SPRSound folder -> its recordings, damaged or not; `decode` reads all samples instead of the headers only."""
     folder = Path(folder)
     locked = list[Path]()
-    paths = files(folder, locked)
-    sounds, copied_sounds = without_copies(by_stem(paths, AUDIO_SUFFIXES))
-    annotations = by_stem((path for path in paths if is_annotation(path)), (".json",))
+    paths = list_files(folder, locked)
+    sounds, copied_sounds = without_copies(group_by_stem(paths, AUDIO_SUFFIXES))
+    annotations = group_by_stem((path for path in paths if is_annotation(path)), (".json",))
     if not annotations:
         raise ValueError(
             f"{folder}: no annotation in SPRSound layout (train_json/*.json, test_json/*_test_json/*.json); give the "
@@ -105,7 +105,7 @@ def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
     def read_one(name: str) -> Recording:
         heard = sounds.get(name, []) if with_audio else None
         split = next(iter(sides[name])) if len(sides.get(name, ())) == 1 else ""
-        return _recording(name, annotations.get(name, []), heard, split, folder=folder, decode=decode)
+        return _pair_sprsound_files(name, annotations.get(name, []), heard, split, folder=folder, decode=decode)
 
     with ThreadPoolExecutor() as pool:
         recordings = list(pool.map(read_one, names))
@@ -115,7 +115,7 @@ def find(folder: str | Path, *, audio: bool, decode: bool) -> Found:
         notes.append(f"{folder}: recordings of poor quality, which have no events and give no rows: {poor}")
     if not sounds:
         notes.append(f"{folder}: annotations only, no recording")
-    return Found(
+    return DatasetContents(
         folder,
         recordings,
         problems=locked_problems(locked),
@@ -136,18 +136,18 @@ def _split_problems(folder: Path, sides: dict[str, set[str]], annotations: dict[
     nowhere = [name for name, found in sides.items() if found == {""}]
     if nowhere:
         problems.append(
-            f"{folder}: nothing says whether these are for training: {some(nowhere)}; keep the release's folders "
+            f"{folder}: nothing says whether these are for training: {list_some(nowhere)}; keep the release's folders "
             "train_json and test_json"
         )
     return problems
 
 
-def _recording(
+def _pair_sprsound_files(
     name: str, annotations: list[Path], sounds: list[Path] | None, split: str, *, folder: Path, decode: bool
 ) -> Recording:
     """The files of one name -> the recording; `sounds` is None where audio is not asked for."""
-    found = paired(name, annotations, sounds, suffix=".json", folder=folder, decode=decode)
-    problems, notes = list(found.problems), list(found.notes)
+    recording = pair_files(name, annotations, sounds, suffix=".json", folder=folder, decode=decode)
+    problems, notes = list(recording.problems), list(recording.notes)
     parts = name.split("_")
     if len(parts) != 5:
         problems.append(f"{(annotations or sounds or [folder])[0]}: the name is not patient_age_sex_location_number")
@@ -156,7 +156,7 @@ def _recording(
     cycles: list[Cycle] = []
     if annotations:
         path = annotations[0]
-        label, cycles, wrong = _annotation(path, found.info.duration_s if found.info else None)
+        label, cycles, wrong = _read_sprsound_annotation(path, recording.info.duration_s if recording.info else None)
         problems += wrong
         problems += repeated_problems(str(path), cycles)
         notes += overlap_note(str(path), cycles)
@@ -165,7 +165,7 @@ def _recording(
         inner = next(filter(None, (re.match(r"(intra|inter)_test", part) for part in path.parent.parts[::-1])), None)
         test_part = inner[1] if inner else ""
     return replace(
-        found,
+        recording,
         patient=parts[0],
         device=DEVICE,
         location=parts[3],
@@ -177,10 +177,10 @@ def _recording(
     )
 
 
-def _annotation(path: Path, duration_s: float | None) -> tuple[str, list[Cycle], list[str]]:
+def _read_sprsound_annotation(path: Path, duration_s: float | None) -> tuple[str, list[Cycle], list[str]]:
     """Annotation file -> (record label, events sorted by start, a sentence per broken thing)."""
     try:
-        document = parse_json(text_of(path), str(path), "replace it by the published file")
+        document = parse_json(read_text(path), str(path), "replace it by the published file")
     except (ValueError, OSError) as error:
         return "", [], [str(error)]
     if not isinstance(document, dict) or not {"record_annotation", "event_annotation"} <= document.keys():
@@ -193,7 +193,7 @@ def _annotation(path: Path, duration_s: float | None) -> tuple[str, list[Cycle],
         return label, [], [*problems, f"{path}: event_annotation is no list of events"]
     cycles = []
     for event_number, event in enumerate(events, start=1):
-        cycle = _cycle(event, duration_s)
+        cycle = _cycle_of_event(event, duration_s)
         if isinstance(cycle, Cycle):
             cycles.append(cycle)
         else:
@@ -201,12 +201,12 @@ def _annotation(path: Path, duration_s: float | None) -> tuple[str, list[Cycle],
     return label, sorted(cycles), problems
 
 
-def _cycle(event: object, duration_s: float | None) -> Cycle | str:
+def _cycle_of_event(event: object, duration_s: float | None) -> Cycle | str:
     """One event (times are milliseconds, as text or numbers) -> the cycle, or what is wrong with the event."""
     if not isinstance(event, dict) or not {"start", "end", "type"} <= event.keys():
         return "expected start, end and type"
     start, end, kind = (cell_text(event[name]) for name in ("start", "end", "type"))
-    start_ms, end_ms = number(start), number(end)
+    start_ms, end_ms = parse_number(start), parse_number(end)
     if start_ms is None or end_ms is None:
         return f"start and end are {start!r} and {end!r}, expected milliseconds"
     if kind not in EVENT_FLAGS:

@@ -23,8 +23,8 @@ import pandas as pd
 from filelock import Timeout
 from platformdirs import user_cache_path
 
-from rales.audio.io import fade, icbhi_cycle, read, resample
-from rales.audio.padding import duplicate, reflect
+from rales.audio.io import fade_edges, icbhi_cycle, read_waveform, resample_waveform
+from rales.audio.padding import pad_by_reflection, pad_by_repetition
 from rales.errors import DiskFullError
 from rales.files.atomic import Lock, sync_folder
 from rales.files.json_files import read_json
@@ -33,7 +33,7 @@ from rales.progress import progress_bar
 Wave = npt.NDArray[np.float32]
 Pad = Literal["repeat", "zero", "duplicate", "reflect"]
 
-FORMAT = 2  # raise it when `waveform`, or anything it calls, computes different samples from the same recording
+FORMAT = 2  # raise it when `read_cycle_waveform`, or what it calls, computes other samples from the same recording
 WAIT_BEFORE_MESSAGE_S = 5.0
 AT_ONCE, TOGETHER = 64, 256  # rows in memory for each thread: prepared one after the other, and together
 READ_AT_ONCE_BYTES = 2**23  # by each thread that checks a cache
@@ -71,7 +71,7 @@ class Preparation:
         return np.stack([self(*values) for values in given])
 
 
-def waveforms(
+def cache_waveforms(
     cycles: pd.DataFrame,
     *,
     folder: str | Path | None = None,
@@ -79,9 +79,9 @@ def waveforms(
     progress: bool = False,
     **settings: Any,
 ) -> Wave:
-    """Table of N cycles (path, start_s, end_s) -> (N, rate_hz * duration_s): `arrays` of `waveform`; `settings` are
-    those of `waveform_preparation`."""
-    return arrays(cycles, waveform_preparation(**settings), folder=folder, threads=threads, progress=progress)
+    """Table of N cycles (path, start_s, end_s) -> (N, rate_hz * duration_s): `cached_arrays` of `read_cycle_waveform`;
+    `settings` are those of `waveform_preparation`."""
+    return cached_arrays(cycles, waveform_preparation(**settings), folder=folder, threads=threads, progress=progress)
 
 
 def waveform_preparation(
@@ -101,10 +101,10 @@ def waveform_preparation(
         "pad": pad,
         "fade_samples": fade_samples,
     }
-    return Preparation(waveform, settings, (samples,))
+    return Preparation(read_cycle_waveform, settings, (samples,))
 
 
-def arrays(
+def cached_arrays(
     cycles: pd.DataFrame,
     prepare: Preparation,
     *,
@@ -131,25 +131,25 @@ def arrays(
         "function": f"{prepare.function.__module__}.{prepare.function.__name__}",
         "shape": list(prepare.shape),
         **prepare.settings,
-        **_rows(cycles, prepare.columns),
+        **_describe_rows(cycles, prepare.columns),
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
     folder = Path(folder or os.environ.get("RALES_CACHE") or user_cache_path("rales")).expanduser()
     shape = (len(cycles), *prepare.shape)
-    if (waves := _open(folder / key, shape)) is not None:
+    if (waves := _open_finished(folder / key, shape)) is not None:
         return waves
-    with _lock(folder, key):
-        if (waves := _open(folder / key, shape)) is None:  # else another run built it while this one waited
+    with _lock_key(folder, key):
+        if (waves := _open_finished(folder / key, shape)) is None:  # else another run built it while this one waited
             if (folder / key).exists():
                 log.warning("%s: damaged or cut, so this cache is built again", folder / key)
-            _build(folder, key, settings, prepare, cycles, threads, progress)
-            waves = _open(folder / key, shape)
+            _build_cache(folder, key, settings, prepare, cycles, threads, progress)
+            waves = _open_finished(folder / key, shape)
     if waves is None:
         raise OSError(f"{folder / key}: the cache just built cannot be read back; check the disk")
     return waves
 
 
-def waveform(
+def read_cycle_waveform(
     path: str | Path,
     start_s: float,
     end_s: float,
@@ -161,13 +161,13 @@ def waveform(
     fade_samples: int = 1000,
 ) -> Wave:
     """One cycle of one recording -> (samples,) float32: read, resample, fade, crop or pad; what a cache row holds."""
-    wave, native_hz = read(path, start_s, end_s)
-    return prepared(
+    wave, native_hz = read_waveform(path, start_s, end_s)
+    return prepare_waveform(
         wave, native_hz, rate_hz=rate_hz, samples=samples, resampler=resampler, pad=pad, fade_samples=fade_samples
     )
 
 
-def prepared(
+def prepare_waveform(
     wave: Wave,
     native_hz: int,
     *,
@@ -177,31 +177,31 @@ def prepared(
     pad: Pad,
     fade_samples: int,
 ) -> Wave:
-    """One cycle as recorded (N,) -> (samples,): the last steps of `waveform`."""
-    wave = resample(wave, native_hz, to_hz=rate_hz, method=resampler)
+    """One cycle as recorded (N,) -> (samples,): the last steps of `read_cycle_waveform`."""
+    wave = resample_waveform(wave, native_hz, to_hz=rate_hz, method=resampler)
     if pad == "duplicate":
-        return duplicate(fade(wave, fade_samples)[:samples], samples)
+        return pad_by_repetition(fade_edges(wave, fade_samples)[:samples], samples)
     if pad == "reflect":
-        return reflect(fade(wave, fade_samples), samples)
+        return pad_by_reflection(fade_edges(wave, fade_samples), samples)
     return icbhi_cycle(wave, samples=samples, pad=pad, fade_samples=fade_samples)
 
 
-def segment(
+def read_resampled_segment(
     path: str | Path, start_s: float, end_s: float, *, rate_hz: int, resampler: Literal["soxr", "sinc"] = "soxr"
 ) -> Wave:
     """A stretch of one recording -> (N,) at rate_hz."""
-    wave, native_hz = read(path, start_s, end_s)
-    return resample(wave, native_hz, to_hz=rate_hz, method=resampler)
+    wave, native_hz = read_waveform(path, start_s, end_s)
+    return resample_waveform(wave, native_hz, to_hz=rate_hz, method=resampler)
 
 
-def segments(
+def read_row_segments(
     cycles: Sequence[tuple[str | Path, float, float]], *, rate_hz: int, resampler: Literal["soxr", "sinc"]
 ) -> list[Wave]:
     """A row's cycles (path, start_s, end_s) -> (N,) of each at rate_hz; a second one without a path is left out."""
-    return [segment(*cycle, rate_hz=rate_hz, resampler=resampler) for cycle in cycles if cycle[0]]
+    return [read_resampled_segment(*cycle, rate_hz=rate_hz, resampler=resampler) for cycle in cycles if cycle[0]]
 
 
-def _rows(cycles: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, list[list[Any]]]:
+def _describe_rows(cycles: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, list[list[Any]]]:
     """The recordings as [path, bytes, mtime_ns] and the table's rows as [recording's number, start_s, end_s, values of
     the columns], a second recording as its number or -1."""
     seconds = [name for name in columns if name.endswith("path")]
@@ -223,7 +223,7 @@ def _rows(cycles: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, list[list
     return {"recordings": recordings, "rows": [[n, float(start), float(end), *more] for n, start, end, *more in spans]}
 
 
-def _open(finished: Path, shape: tuple[int, ...]) -> Wave | None:
+def _open_finished(finished: Path, shape: tuple[int, ...]) -> Wave | None:
     """The array of a finished cache; None where there is none or its file is not what meta.json says, byte for byte."""
     path = finished / "waves.npy"
     try:
@@ -254,15 +254,15 @@ def _digest_of_file(path: Path, shape: tuple[int, ...]) -> str:
     with path.open("rb") as file:
         header = file.read(first)
     with ThreadPoolExecutor(thread_name_prefix="rales-cache") as pool:
-        return _digest(header, [one for some in pool.map(of_some, range(0, shape[0], at_once)) for one in some])
+        return _digest_array(header, [one for some in pool.map(of_some, range(0, shape[0], at_once)) for one in some])
 
 
-def _digest(header: bytes, rows: Sequence[bytes]) -> str:
+def _digest_array(header: bytes, rows: Sequence[bytes]) -> str:
     """Begin of an array file and the SHA-256 of each of its rows -> SHA-256 of all: rows are written in any order."""
     return hashlib.sha256(header + b"".join(rows)).hexdigest()
 
 
-def _build(
+def _build_cache(
     folder: Path,
     key: str,
     settings: dict[str, Any],
@@ -278,7 +278,7 @@ def _build(
     building.mkdir()
     began_s = time.monotonic()
     try:
-        facts = _write(building / "waves.npy", prepare, cycles, threads, progress)
+        facts = _write_array(building / "waves.npy", prepare, cycles, threads, progress)
         meta = {**facts, "built_s": round(time.monotonic() - began_s, 3), **settings}
         with (building / "meta.json").open("w") as file:
             json.dump(meta, file)
@@ -302,11 +302,11 @@ def _build(
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _write(
+def _write_array(
     path: Path, prepare: Preparation, cycles: pd.DataFrame, threads: int | None, progress: bool
 ) -> dict[str, Any]:
     """Prepares all cycles, groups of them side by side, and writes them to an .npy file; returns its size in bytes
-    and `_digest`, both of what was meant to be written.
+    and `_digest_array`, both of what was meant to be written.
 
     Threads, not processes: decoding, resampling and writing release Python's global lock, so two threads are as fast
     as two processes, start at once, and die with a killed build instead of living on with its lock. Each cycle is read
@@ -323,7 +323,7 @@ def _write(
     with path.open("wb") as file:
         file.write(header)
         file.flush()
-        _reserve(file, size_bytes)
+        _reserve_space(file, size_bytes)
 
         def write_group(rows: list[int]) -> int:
             with path.open("r+b") as target:
@@ -335,7 +335,7 @@ def _write(
             return len(rows)
 
         with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="rales-cache") as pool:
-            tasks = [pool.submit(write_group, rows) for rows in _groups(cycles, prepare)]
+            tasks = [pool.submit(write_group, rows) for rows in _group_rows(cycles, prepare)]
             bar = progress_bar(shown=progress, total=len(cycles), desc="cache", unit="cycle")
             try:
                 for task in as_completed(tasks):
@@ -347,10 +347,10 @@ def _write(
             finally:
                 bar.close()
         os.fsync(file.fileno())
-    return {"bytes": size_bytes, "sha256_of_rows": _digest(header, digests)}
+    return {"bytes": size_bytes, "sha256_of_rows": _digest_array(header, digests)}
 
 
-def _groups(cycles: pd.DataFrame, prepare: Preparation) -> list[list[int]]:
+def _group_rows(cycles: pd.DataFrame, prepare: Preparation) -> list[list[int]]:
     """Rows -> positions of those prepared in one go: of one recording, or, if that is faster, of nearly one length."""
     groups = [np.asarray(rows) for rows in cycles.groupby("path", sort=False).indices.values()]
     size = AT_ONCE
@@ -360,7 +360,7 @@ def _groups(cycles: pd.DataFrame, prepare: Preparation) -> list[list[int]]:
     return [rows[first : first + size].tolist() for rows in groups for first in range(0, len(rows), size)]
 
 
-def _reserve(file: BinaryIO, size_bytes: int) -> None:
+def _reserve_space(file: BinaryIO, size_bytes: int) -> None:
     """Takes the whole file's space at once: a full disk or quota is found before the work, not after it."""
     if shutil.disk_usage(file.name).free < size_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -380,7 +380,7 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 @contextmanager
-def _lock(folder: Path, key: str) -> Iterator[None]:
+def _lock_key(folder: Path, key: str) -> Iterator[None]:
     """Holds the key's lock; the first write to `folder`, so this is where an unwritable one shows."""
     lock = Lock(folder / f"{key}.lock")
     try:

@@ -1,1 +1,1 @@
-"""From labels and probabilities to figures with intervals, thresholds and calibration."""
+"""Metrics, confidence intervals, thresholds and calibration, from labels and probabilities."""

@@ -1,4 +1,4 @@
-"""How sure a figure is: intervals and paired tests that resample patients, spread over seeds, calibration.
+"""Uncertainty of metrics: patient-level bootstrap intervals, paired tests, spread over seeds, calibration.
 
 Cycles of one patient resemble each other, so the patient is the unit that is resampled: on the official test split
 (49 patients, 2,756 cycles) the interval is about three times as wide as one that pretends cycles are independent.
@@ -7,7 +7,7 @@ Interval type: symmetric bootstrap-t, estimate +/- c * se, where se is the linea
 ratio of sums and c the `level` quantile of |estimate* - estimate| / se* over the resamples, or Student's t with U - 1
 degrees of freedom (U patients) where that is larger: with few patients or few errors many resamples have no spread
 at all (se* = 0) and the rest would promise too much. Percentile and BCa intervals were tried and cover too little
-(figures in `bootstrap`).
+(figures in `bootstrap_intervals`).
 """
 
 from collections.abc import Sequence
@@ -19,18 +19,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rales.evaluation.metrics import as_labels, as_probabilities
+from rales.typing import FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Floats = NDArray[np.float64]
 
 FIGURES: Final = ("specificity", "sensitivity", "score")
-COLDEST: Final = 0.01
-HOTTEST: Final = 100.0
+MIN_TEMPERATURE: Final = 0.01
+MAX_TEMPERATURE: Final = 100.0
 
 
-def bootstrap(
+def bootstrap_intervals(
     true: ArrayLike,
     predicted: ArrayLike,
     patients: Sequence[Any] | ArrayLike,
@@ -39,18 +39,32 @@ def bootstrap(
     cluster: bool = True,
     level: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
-    """(N,) classes, (N,) predicted classes, (N,) patients -> (low, high) of specificity, sensitivity, score.
+    """Compute the interval (low, high) of specificity, sensitivity and score by resampling patients.
 
-    Resamples patients, or cycles with `cluster=False` (too narrow; for comparison with papers that do so). NaN where
-    the figure does not exist or with a single patient; resamples that lack a class, or any spread, are left out.
-    Zero width where every patient has exactly the same figure (0 or 1): no resampling can see beyond that.
+    NaN where the metric does not exist or with a single patient; resamples that lack a class, or any spread, are left
+    out. Zero width where every patient has exactly the same value (0 or 1): no resampling can see beyond that.
 
     Measured coverage of nominal 95 % (benchmarks/bootstrap.py, 2,000 simulations of each of three clinics with very
-    unequal patients, truth = the parameter of the generating process, +/- 0.5), over the three figures: 49 patients:
+    unequal patients, truth = the parameter of the generating process, +/- 0.5), over the three metrics: 49 patients:
     here 93.5-94.5 %, plain percentile 91.2-92.0 %, BCa 89.5-91.6 %; 20 patients: 93.5-95.5, 90.3-91.6, 87.2-88.4.
     The price is width: the score's is about a fifth more than the percentile interval's at 49 patients.
+
+    Parameters
+    ----------
+    true, predicted
+        Class numbers (N,).
+    patients
+        Patient of each cycle (N,).
+    resamples
+        Number of resamples.
+    seed
+        Seed, or a generator.
+    cluster
+        Resample patients; False: cycles (too narrow; for comparison with papers that do so).
+    level
+        Coverage of the interval.
     """
-    rows = _rows(true, [predicted], patients, cluster)
+    rows = _counts_per_unit(true, [predicted], patients, cluster)
     estimate, standard_error, deviations = _bootstrap_t(rows, resamples=resamples, seed=seed)
     half = [_half_width(deviations[:, k], standard_error[k], units=len(rows), level=level) for k in range(3)]
     return {
@@ -69,21 +83,36 @@ def paired_difference(
     cluster: bool = True,
     level: float = 0.95,
 ) -> dict[str, dict[str, float]]:
-    """(N,) classes, two systems' (N,) predictions of the same cycles -> per figure: difference, low, high, p_value.
+    """Compare two systems on the same cycles: per metric the difference a - b with low, high and p_value.
 
-    Difference is a - b. Two-sided p_value = (k + 1) / (R + 1), k the resamples whose |difference* - difference| / se*
-    reaches |difference| / se, R the resamples where that exists, or the p of Student's t where that is larger. So it is
-    never 0, and an interval that excludes 0 goes with p_value <= 1 - level. NaN as in `bootstrap`.
+    Two-sided p_value = (k + 1) / (R + 1), k the resamples whose |difference* - difference| / se* reaches |difference| /
+    se, R the resamples where that exists, or the p of Student's t where that is larger. So it is never 0, and an
+    interval that excludes 0 goes with p_value <= 1 - level. NaN as in `bootstrap_intervals`.
+
+    Parameters
+    ----------
+    true, predicted_a, predicted_b
+        Class numbers (N,): the true ones, and those of each system.
+    patients
+        Patient of each cycle (N,).
+    resamples
+        Number of resamples.
+    seed
+        Seed, or a generator.
+    cluster
+        Resample patients; False: cycles (too narrow; for comparison with papers that do so).
+    level
+        Coverage of the interval.
     """
     from scipy.special import stdtr
 
-    rows = _rows(true, [predicted_a, predicted_b], patients, cluster)
+    rows = _counts_per_unit(true, [predicted_a, predicted_b], patients, cluster)
     difference, standard_error, deviations = _bootstrap_t(rows, resamples=resamples, seed=seed)
     report = {}
     for k, name in enumerate(FIGURES):
         half = _half_width(deviations[:, k], standard_error[k], units=len(rows), level=level)
         defined = deviations[:, k][~np.isnan(deviations[:, k])]
-        observed = _observed(difference[k], standard_error[k])
+        observed = _observed_statistic(difference[k], standard_error[k])
         resampled = (np.sum(defined >= observed) + 1) / (len(defined) + 1)
         report[name] = {
             "difference": float(difference[k]),
@@ -103,7 +132,7 @@ def mean_sd(values: ArrayLike) -> tuple[float, float]:
 
 
 @cache
-def wilson(count: int, total: int) -> tuple[float, float]:
+def wilson_interval(count: int, total: int) -> tuple[float, float]:
     """Successes of independent trials -> (low, high) of their share at 95 %, Wilson's interval; (0, 1) without a trial.
 
     Remembered, since recordings have few cycles and scipy tests a hypothesis on the way to each interval.
@@ -147,8 +176,8 @@ def reliability_curve(true: ArrayLike, probabilities: ArrayLike, bins: int = 15)
             "low": edges[:-1],
             "high": edges[1:],
             "cycles": cycles.astype(np.int64),
-            "confidence": _ratio(np.bincount(place, weights=confidence, minlength=bins), cycles),
-            "accuracy": _ratio(np.bincount(place, weights=p.argmax(axis=1) == labels, minlength=bins), cycles),
+            "confidence": _safe_ratio(np.bincount(place, weights=confidence, minlength=bins), cycles),
+            "accuracy": _safe_ratio(np.bincount(place, weights=p.argmax(axis=1) == labels, minlength=bins), cycles),
         }
     )
 
@@ -175,15 +204,15 @@ def fit_temperature(logits: ArrayLike, true: ArrayLike) -> float:
         expected = (softmax(scores * exp(-log_temperature), axis=1) * scores).sum(axis=1)
         return float(np.mean(expected - chosen))
 
-    low, high = float(np.log(COLDEST)), float(np.log(HOTTEST))
+    low, high = float(np.log(MIN_TEMPERATURE)), float(np.log(MAX_TEMPERATURE))
     if slope(low) <= 0:
-        return COLDEST
+        return MIN_TEMPERATURE
     if slope(high) >= 0:
-        return HOTTEST
+        return MAX_TEMPERATURE
     return exp(brentq(slope, low, high, xtol=1e-10))
 
 
-def apply_temperature(probabilities: ArrayLike, temperature: float) -> Floats:
+def apply_temperature(probabilities: ArrayLike, temperature: float) -> FloatArray:
     """(N, 4) probabilities -> (N, 4) softmax(log p / T); the order of the classes, hence the prediction, is kept."""
     if not temperature > 0:
         raise ValueError(f"temperature {temperature}, expected a number above 0 (1 changes nothing)")
@@ -192,7 +221,7 @@ def apply_temperature(probabilities: ArrayLike, temperature: float) -> Floats:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
-def _rows(
+def _counts_per_unit(
     true: ArrayLike, systems: Sequence[ArrayLike], patients: Sequence[Any] | ArrayLike, cluster: bool
 ) -> NDArray[np.int64]:
     """One row per resampled unit (U, 4): right normals, normals, right abnormals, abnormals.
@@ -220,7 +249,7 @@ def _rows(
 
 def _bootstrap_t(
     rows: NDArray[np.int64], resamples: int, seed: int | np.random.Generator
-) -> tuple[Floats, Floats, Floats]:
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """(U, 4) rows -> figures (3,), their standard errors (3,), |deviation| / error of the resamples (R, 3)."""
     if resamples < 1:
         raise ValueError(f"{resamples} resamples, expected at least 1 (10,000 for a report)")
@@ -234,18 +263,18 @@ def _bootstrap_t(
     # Drawn in blocks: the weights of 10,000 resamples of thousands of patients would fill the memory.
     blocks = [min(1000, resamples - start) for start in range(0, resamples, 1000)]
     drawn = np.concatenate([generator.multinomial(units, counts / units, size=block) @ sums for block in blocks])
-    estimate, standard_error = _figures(counts @ sums, units)
-    estimates, standard_errors = _figures(drawn, units)
-    return estimate, standard_error, _ratio(np.abs(estimates - estimate), standard_errors)
+    estimate, standard_error = _scores_and_errors(counts @ sums, units)
+    estimates, standard_errors = _scores_and_errors(drawn, units)
+    return estimate, standard_error, _safe_ratio(np.abs(estimates - estimate), standard_errors)
 
 
-def _figures(sums: Floats, units: int) -> tuple[Floats, Floats]:
+def _scores_and_errors(sums: FloatArray, units: int) -> tuple[FloatArray, FloatArray]:
     """(..., 20) sums of rows and of their products -> figures (..., 3) and linearised standard errors (..., 3)."""
     right, total = sums[..., [0, 2]], sums[..., [1, 3]]
-    ratio = _ratio(right, total)
+    ratio = _safe_ratio(right, total)
     slope = np.zeros((*ratio.shape[:-1], 3, 4))  # derivative of each figure by the four sums
-    slope[..., [0, 1], [0, 2]] = _ratio(np.ones_like(total), total)
-    slope[..., [0, 1], [1, 3]] = -_ratio(ratio, total)
+    slope[..., [0, 1], [0, 2]] = _safe_ratio(np.ones_like(total), total)
+    slope[..., [0, 1], [1, 3]] = -_safe_ratio(ratio, total)
     slope[..., 2, :] = slope[..., :2, :].mean(axis=-2)
     products = sums[..., 4:].reshape(*sums.shape[:-1], 4, 4)
     variance = np.einsum("...ki,...ij,...kj->...k", slope, products, slope)
@@ -256,14 +285,14 @@ def _figures(sums: Floats, units: int) -> tuple[Floats, Floats]:
     return figures, np.sqrt(variance * correction)
 
 
-def _observed(difference: float, standard_error: float) -> float:
+def _observed_statistic(difference: float, standard_error: float) -> float:
     """|difference| / standard error; without any spread 0 for no difference, else infinite."""
     if standard_error == 0:
         return 0.0 if abs(difference) < 1e-12 else inf
     return abs(difference) / standard_error
 
 
-def _half_width(deviations: Floats, standard_error: float, units: int, level: float) -> float:
+def _half_width(deviations: FloatArray, standard_error: float, units: int, level: float) -> float:
     from scipy.special import stdtrit
 
     if not 0 < level < 1:
@@ -276,7 +305,7 @@ def _half_width(deviations: Floats, standard_error: float, units: int, level: fl
     return float(standard_error * max(resampled, stdtrit(units - 1, (1 + level) / 2)))
 
 
-def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
+def _safe_ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> FloatArray:
     ratio = np.full(denominator.shape, nan)
     np.divide(numerator, denominator, out=ratio, where=denominator > 0)
     return ratio
@@ -284,5 +313,5 @@ def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
 
 def _require_equal_length(**columns: NDArray[Any]) -> None:
     if len({len(column) for column in columns.values()}) > 1:
-        found = ", ".join(f"{len(column)} {name}" for name, column in columns.items())
-        raise ValueError(f"columns of unequal length ({found}); give one value of each per cycle")
+        lengths = ", ".join(f"{len(column)} {name}" for name, column in columns.items())
+        raise ValueError(f"columns of unequal length ({lengths}); give one value of each per cycle")

@@ -1,7 +1,7 @@
-"""Figures of merit of the four-class task, class order normal, crackle, wheeze, both (0..3).
+"""Metrics of the four-class task, class order normal, crackle, wheeze, both (0..3).
 
 Every figure is a fraction; where its denominator is 0 (a class that is absent) it is NaN, never an error or a warning.
-A score alone hides much: an all-normal classifier already has 0.5, so `all_figures` always carries that line.
+A score alone hides much: an all-normal classifier already has 0.5, so `compute_metrics` always carries that line.
 """
 
 from collections.abc import Sequence
@@ -11,34 +11,50 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rales.labels import CLASSES
+from rales.typing import FloatArray, IntArray
 
 CURVE_POINTS: Final = 200
 
-Floats = NDArray[np.float64]
-Labels = NDArray[np.int64]
-
 
 def icbhi_scores(confusion: ArrayLike) -> dict[str, float]:
-    """(4, 4) counts, rows true -> specificity, sensitivity, score (fractions); paper section 4.2, eq. 3-5.
+    """Compute specificity, sensitivity and score, as fractions (paper section 4.2, eq. 3-5).
 
     Sensitivity asks for the exact class and pools the three abnormal classes, so it is not a mean of recalls.
+
+    Parameters
+    ----------
+    confusion
+        Counts (4, 4), rows true, classes in the order of CLASSES.
     """
     counts = _as_counts(confusion)
     right = np.diag(counts)
-    return _scores(right[0], counts[0].sum(), right[1:].sum(), counts[1:].sum())
+    return _score_fractions(right[0], counts[0].sum(), right[1:].sum(), counts[1:].sum())
 
 
 def two_class_scores(confusion: ArrayLike) -> dict[str, float]:
-    """(4, 4) counts, rows true -> the same three figures where any abnormal class predicted for an abnormal is a hit.
+    """Compute the three scores where any abnormal class predicted for an abnormal cycle is a hit.
 
     Literature's "two-class" column of a four-class model; a model trained with two classes is a different system.
+
+    Parameters
+    ----------
+    confusion
+        Counts (4, 4), rows true, classes in the order of CLASSES.
     """
     counts = _as_counts(confusion)
-    return _scores(counts[0, 0], counts[0].sum(), counts[1:, 1:].sum(), counts[1:].sum())
+    return _score_fractions(counts[0, 0], counts[0].sum(), counts[1:, 1:].sum(), counts[1:].sum())
 
 
-def confusion(true: ArrayLike, predicted: ArrayLike, classes: int = 4) -> Labels:
-    """(N,), (N,) class numbers -> (classes, classes) counts, rows true."""
+def confusion_matrix(true: ArrayLike, predicted: ArrayLike, classes: int = 4) -> IntArray:
+    """Count pairs of true and predicted class: (classes, classes), rows true.
+
+    Parameters
+    ----------
+    true, predicted
+        Class numbers (N,).
+    classes
+        Number of classes.
+    """
     rows = as_labels(true, name="true", classes=classes)
     columns = as_labels(predicted, name="predicted", classes=classes)
     if len(rows) != len(columns):
@@ -46,32 +62,39 @@ def confusion(true: ArrayLike, predicted: ArrayLike, classes: int = 4) -> Labels
     return np.bincount(rows * classes + columns, minlength=classes * classes).reshape(classes, classes)
 
 
-def all_figures(true: ArrayLike, probabilities: ArrayLike) -> dict[str, Any]:
-    """(N,) classes, (N, 4) probabilities -> every figure an evaluation reports, as plain floats and lists.
+def compute_metrics(true: ArrayLike, probabilities: ArrayLike) -> dict[str, Any]:
+    """Compute every metric that an evaluation reports, as plain floats and lists.
 
     The predicted class is the most probable one, on a tie the first. `sp_se_curve` moves the threshold for "normal"
     instead (see `scores_at_threshold`) and keeps at most 200 of its points.
+
+    Parameters
+    ----------
+    true
+        Class numbers (N,).
+    probabilities
+        Class probabilities (N, 4).
     """
     labels, p = _as_cycles(true, probabilities)
-    counts = confusion(labels, p.argmax(axis=1))
+    counts = confusion_matrix(labels, p.argmax(axis=1))
     present = counts.sum(axis=1) > 0
     recalls = np.diag(counts)[present] / counts.sum(axis=1)[present]
     thresholds, specificity, sensitivity = _sp_se(labels, p)
-    kept = np.unique(np.linspace(0, len(thresholds) - 1, num=CURVE_POINTS).round().astype(int))
+    points = np.unique(np.linspace(0, len(thresholds) - 1, num=CURVE_POINTS).round().astype(int))
     return {
         **icbhi_scores(counts),
         "two_class": two_class_scores(counts),
         "confusion": counts.tolist(),
         "macro_recall": float(recalls.mean()),
         "accuracy": float(np.trace(counts) / counts.sum()),
-        "crackle_present": _detection(np.isin(labels, (1, 3)), p[:, 1] + p[:, 3]),
-        "wheeze_present": _detection(np.isin(labels, (2, 3)), p[:, 2] + p[:, 3]),
+        "crackle_present": _detection_metrics(np.isin(labels, (1, 3)), p[:, 1] + p[:, 3]),
+        "wheeze_present": _detection_metrics(np.isin(labels, (2, 3)), p[:, 2] + p[:, 3]),
         "auroc": mean_auroc(labels, p),
         "constant_prediction": constant_prediction(counts),
         "sp_se_curve": {
-            "threshold": thresholds[kept].tolist(),
-            "specificity": specificity[kept].tolist(),
-            "sensitivity": sensitivity[kept].tolist(),
+            "threshold": thresholds[points].tolist(),
+            "specificity": specificity[points].tolist(),
+            "sensitivity": sensitivity[points].tolist(),
         },
         "majority": {"specificity": 1.0, "sensitivity": 0.0, "score": 0.5},
     }
@@ -84,8 +107,8 @@ def mean_auroc(true: ArrayLike, probabilities: ArrayLike) -> float:
     if not np.isfinite(p).all():
         return float("nan")
     sounds = ((1, 3), (2, 3))
-    found = [_detection(np.isin(labels, sound), p[:, sound].sum(axis=1))["auroc"] for sound in sounds]
-    defined = [auroc for auroc in found if not np.isnan(auroc)]
+    aurocs = [_detection_metrics(np.isin(labels, sound), p[:, sound].sum(axis=1))["auroc"] for sound in sounds]
+    defined = [auroc for auroc in aurocs if not np.isnan(auroc)]
     return float(np.mean(defined)) if defined else float("nan")
 
 
@@ -116,10 +139,10 @@ def scores_at_threshold(true: ArrayLike, probabilities: ArrayLike, threshold: fl
     Below the threshold the most probable of the other three classes is predicted.
     """
     labels, p = _as_cycles(true, probabilities)
-    return icbhi_scores(confusion(labels, at_threshold(p, threshold)))
+    return icbhi_scores(confusion_matrix(labels, predict_at_threshold(p, threshold)))
 
 
-def at_threshold(probabilities: Floats, threshold: float | None) -> Labels:
+def predict_at_threshold(probabilities: FloatArray, threshold: float | None) -> IntArray:
     """(N, 4) probabilities -> (N,) classes: normal from the threshold on, else the most probable of the others; without
     a threshold the most probable of all."""
     if threshold is None:
@@ -127,13 +150,17 @@ def at_threshold(probabilities: Floats, threshold: float | None) -> Labels:
     return np.where(probabilities[:, 0] >= threshold, 0, 1 + probabilities[:, 1:].argmax(axis=1))
 
 
-def by_group(true: ArrayLike, probabilities: ArrayLike, groups: Sequence[Any] | ArrayLike) -> dict[str, dict[str, Any]]:
+def metrics_by_group(
+    true: ArrayLike, probabilities: ArrayLike, groups: Sequence[Any] | ArrayLike
+) -> dict[str, dict[str, Any]]:
     """(N,) classes, (N, 4) probabilities, (N,) devices or locations -> per group: cycles, classes, strict figures."""
     labels, p = _as_cycles(true, probabilities)
     names = np.asarray(groups).astype(str)
     if names.shape != labels.shape:
         raise ValueError(f"groups of shape {names.shape} for {len(labels)} cycles; give one group name per cycle")
-    counts = {str(name): confusion(labels[names == name], p[names == name].argmax(axis=1)) for name in np.unique(names)}
+    counts = {
+        str(name): confusion_matrix(labels[names == name], p[names == name].argmax(axis=1)) for name in np.unique(names)
+    }
     return {
         name: {
             "cycles": int(table.sum()),
@@ -144,22 +171,22 @@ def by_group(true: ArrayLike, probabilities: ArrayLike, groups: Sequence[Any] | 
     }
 
 
-def as_labels(values: ArrayLike, name: str, classes: int = 4) -> Labels:
+def as_labels(values: ArrayLike, name: str, classes: int = 4) -> IntArray:
     """Class numbers of any integer-valued kind -> (N,) int64; ValueError names what is not a class number."""
-    found = np.asarray(values)
-    if found.size == 0:
+    array = np.asarray(values)
+    if array.size == 0:
         return np.zeros(0, dtype=np.int64)
-    if found.ndim != 1 or found.dtype.kind not in "biuf":
+    if array.ndim != 1 or array.dtype.kind not in "biuf":
         raise ValueError(
-            f"{name} classes of shape {found.shape}, type {found.dtype}; expected one number 0..{classes - 1} per cycle"
+            f"{name} classes of shape {array.shape}, type {array.dtype}; expected one number 0..{classes - 1} per cycle"
         )
-    wrong = ~np.isin(found, np.arange(classes))
+    wrong = ~np.isin(array, np.arange(classes))
     if wrong.any():
-        raise ValueError(f"{name} classes hold {found[wrong][0]}, expected whole numbers 0..{classes - 1}")
-    return found.astype(np.int64)
+        raise ValueError(f"{name} classes hold {array[wrong][0]}, expected whole numbers 0..{classes - 1}")
+    return array.astype(np.int64)
 
 
-def as_probabilities(values: ArrayLike) -> Floats:
+def as_probabilities(values: ArrayLike) -> FloatArray:
     """Class probabilities of any float kind -> (N, 4) float64; ValueError for logits, NaN or a wrong shape."""
     p = np.asarray(values, dtype=np.float64)
     if p.ndim != 2 or p.shape[1] != len(CLASSES):
@@ -175,13 +202,13 @@ def as_probabilities(values: ArrayLike) -> Floats:
     return p
 
 
-def _scores(normal_right: float, normals: float, abnormal_right: float, abnormals: float) -> dict[str, float]:
+def _score_fractions(normal_right: float, normals: float, abnormal_right: float, abnormals: float) -> dict[str, float]:
     specificity = float(normal_right / normals) if normals else float("nan")
     sensitivity = float(abnormal_right / abnormals) if abnormals else float("nan")
     return {"specificity": specificity, "sensitivity": sensitivity, "score": (specificity + sensitivity) / 2}
 
 
-def _as_counts(confusion: ArrayLike) -> Floats:
+def _as_counts(confusion: ArrayLike) -> FloatArray:
     counts = np.asarray(confusion, dtype=np.float64)
     if counts.shape != (4, 4):
         raise ValueError(f"confusion matrix of shape {counts.shape}, expected (4, 4) with rows true: {CLASSES}")
@@ -190,7 +217,7 @@ def _as_counts(confusion: ArrayLike) -> Floats:
     return counts
 
 
-def _as_cycles(true: ArrayLike, probabilities: ArrayLike) -> tuple[Labels, Floats]:
+def _as_cycles(true: ArrayLike, probabilities: ArrayLike) -> tuple[IntArray, FloatArray]:
     labels, p = as_labels(true, name="true"), as_probabilities(probabilities)
     if len(labels) != len(p):
         raise ValueError(f"{len(labels)} true classes and {len(p)} rows of probabilities; give one of each per cycle")
@@ -199,7 +226,7 @@ def _as_cycles(true: ArrayLike, probabilities: ArrayLike) -> tuple[Labels, Float
     return labels, p
 
 
-def _detection(present: NDArray[np.bool_], probability: Floats) -> dict[str, float]:
+def _detection_metrics(present: NDArray[np.bool_], probability: FloatArray) -> dict[str, float]:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     both_kinds = present.any() and not present.all()
@@ -209,7 +236,7 @@ def _detection(present: NDArray[np.bool_], probability: Floats) -> dict[str, flo
     }
 
 
-def _sp_se(labels: Labels, p: Floats) -> tuple[Floats, Floats, Floats]:
+def _sp_se(labels: IntArray, p: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """(N,), (N, 4) -> all distinct thresholds for "normal", ascending, and specificity and sensitivity at each (K,).
 
     The last threshold lies above every p_normal: there nothing is called normal.
@@ -219,7 +246,7 @@ def _sp_se(labels: Labels, p: Floats) -> tuple[Floats, Floats, Floats]:
     normal = labels == 0
     right_if_below = ~normal & (1 + p[:, 1:].argmax(axis=1) == labels)
 
-    def below(chosen: NDArray[np.bool_]) -> Floats:
+    def below(chosen: NDArray[np.bool_]) -> FloatArray:
         return np.append(0, np.bincount(place[chosen], minlength=len(distinct)).cumsum()).astype(np.float64)
 
     normals, abnormals = normal.sum(), (~normal).sum()

@@ -1,4 +1,4 @@
-"""Probabilities and true classes -> what a run folder and an evaluation say about them."""
+"""Turn probabilities and true classes into the prediction table and the metrics of an evaluation."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +10,15 @@ from torch import Tensor
 
 from rales.errors import UsageError
 from rales.evaluation import bootstrap
-from rales.evaluation.metrics import all_figures, at_threshold, normal_threshold, scores_at_threshold
+from rales.evaluation.metrics import compute_metrics, normal_threshold, predict_at_threshold, scores_at_threshold
 from rales.labels import CLASSES
+from rales.typing import IntArray, Probabilities
 
 NOTICE = "Research tool, not a diagnosis."
 FIGURES = ("specificity", "sensitivity", "score")
-Probabilities = NDArray[np.float64]
-Labels = NDArray[np.int64]
 
 
-def pooled(rows: pd.DataFrame, logits: NDArray[np.float32]) -> tuple[pd.DataFrame, NDArray[np.float32]]:
+def pool_cycle_logits(rows: pd.DataFrame, logits: NDArray[np.float32]) -> tuple[pd.DataFrame, NDArray[np.float32]]:
     """Rows, several of which may be pieces of one cycle, and their (n, classes) logits -> one row and logits a cycle.
 
     The pieces vote, and the cycle's probabilities are the mean over those that voted with the majority (of equally
@@ -40,9 +39,9 @@ def pooled(rows: pd.DataFrame, logits: NDArray[np.float32]) -> tuple[pd.DataFram
     return rows.iloc[first], np.log(np.maximum(means, np.finfo(np.float32).tiny)).astype(np.float32)
 
 
-def per_cycle(rows: pd.DataFrame, probabilities: Probabilities) -> tuple[pd.DataFrame, Probabilities]:
+def pool_cycle_probabilities(rows: pd.DataFrame, probabilities: Probabilities) -> tuple[pd.DataFrame, Probabilities]:
     """Rows, which may be pieces of one cycle, and their probabilities -> one row and its probabilities a cycle."""
-    cycles, logits = pooled(rows, np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)))
+    cycles, logits = pool_cycle_logits(rows, np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)))
     return cycles, probabilities if len(cycles) == len(rows) else np.exp(logits.astype(np.float64))
 
 
@@ -88,20 +87,22 @@ class Decision:
         return " ".join(sentences)
 
 
-def predictions(rows: pd.DataFrame, probabilities: Probabilities, decision: Decision | None = None) -> pd.DataFrame:
+def predictions_table(
+    rows: pd.DataFrame, probabilities: Probabilities, decision: Decision | None = None
+) -> pd.DataFrame:
     """Rows of the cycles table and their (n, classes) probabilities -> the prediction columns of every output.
 
     A row of NaN probabilities, whose sound could not be judged, has no label.
     """
     decision = decision or Decision()
     table = rows[["recording", "cycle", "start_s", "end_s"]].reset_index(drop=True)
-    told = np.logical_not(np.isnan(probabilities).any(axis=1, keepdims=True))[:, 0]
+    is_judged = np.logical_not(np.isnan(probabilities).any(axis=1, keepdims=True))[:, 0]
     if decision.temperature is not None:
         probabilities = probabilities.copy()
-        probabilities[told] = bootstrap.apply_temperature(probabilities[told], decision.temperature)
-    chosen = at_threshold(probabilities, decision.threshold)
+        probabilities[is_judged] = bootstrap.apply_temperature(probabilities[is_judged], decision.temperature)
+    chosen = predict_at_threshold(probabilities, decision.threshold)
     labels = np.array(CLASSES, dtype=object)[chosen]
-    labels[~told] = None
+    labels[~is_judged] = None
     table["label"] = labels
     for i, name in enumerate(CLASSES):
         table[f"p_{name}"] = probabilities[:, i]
@@ -113,7 +114,7 @@ def predictions(rows: pd.DataFrame, probabilities: Probabilities, decision: Deci
     return table
 
 
-def not_judged(status: pd.DataFrame) -> list[str]:
+def unjudged_sentences(status: pd.DataFrame) -> list[str]:
     """Status of recordings (see predict.status_table) -> a sentence for each that has cycles without a label."""
     return [
         f"{row['path']}: "
@@ -124,7 +125,7 @@ def not_judged(status: pd.DataFrame) -> list[str]:
     ]
 
 
-def per_recording(table: pd.DataFrame) -> pd.DataFrame:
+def summarise_recordings(table: pd.DataFrame) -> pd.DataFrame:
     """Prediction table of whole recordings -> a row each: recording, path, cycles, not_judged, uncertain, a count per
     class, abnormal (of the cycles that are judged and certain), their share with its 95 % Wilson interval.
 
@@ -140,14 +141,14 @@ def per_recording(table: pd.DataFrame) -> pd.DataFrame:
     counts.insert(2, "cycles", groups.size().to_numpy())
     counts["abnormal"] = counts[list(CLASSES[1:])].sum(axis=1)
     decided = counts["cycles"] - counts["not_judged"] - counts["uncertain"]
-    ends = [bootstrap.wilson(k, n) for k, n in zip(counts["abnormal"], decided, strict=True)]
+    ends = [bootstrap.wilson_interval(k, n) for k, n in zip(counts["abnormal"], decided, strict=True)]
     counts["abnormal_share"] = counts["abnormal"] / decided.where(decided > 0)
     counts["low"], counts["high"] = [low for low, _ in ends], [high for _, high in ends]
     counts.attrs.update(table.attrs)
     return counts
 
 
-def figures_of(
+def evaluation_metrics(
     rows: pd.DataFrame,
     probabilities: Probabilities,
     *,
@@ -158,8 +159,8 @@ def figures_of(
     """Test rows and probabilities -> every figure of an evaluation, with the protocol it was made under."""
     true = rows["label"].map({name: i for i, name in enumerate(CLASSES)}).to_numpy()
     config = record["config"]
-    interval = bootstrap.bootstrap(true, probabilities.argmax(axis=1), rows["patient"].to_numpy())
-    figures = all_figures(true, probabilities)
+    interval = bootstrap.bootstrap_intervals(true, probabilities.argmax(axis=1), rows["patient"].to_numpy())
+    figures = compute_metrics(true, probabilities)
     return {
         **figures,
         "ci95": {name: list(interval[name]) for name in FIGURES},
@@ -199,22 +200,22 @@ def is_whole_database(table: pd.DataFrame) -> bool:
     return bool(table["recording"].nunique() == 920 and len(table) == 6898)
 
 
-def from_validation(true: dict[str, Labels], scored: dict[str, Probabilities]) -> dict[str, Any]:
+def metrics_from_validation(true: dict[str, IntArray], scored: dict[str, Probabilities]) -> dict[str, Any]:
     """Classes and probabilities of validation and test cycles -> the figures of the validation cycles, and what may be
     tuned on them without looking at the test set: the threshold for "normal", the temperature of the probabilities."""
-    figures = all_figures(true["validation"], scored["validation"])
-    kept = (*FIGURES, "auroc", "crackle_present", "wheeze_present", "confusion", "constant_prediction")
+    figures = compute_metrics(true["validation"], scored["validation"])
+    reported = (*FIGURES, "auroc", "crackle_present", "wheeze_present", "confusion", "constant_prediction")
     return {
-        "validation": {"cycles": len(true["validation"]), **{name: figures[name] for name in kept}},
-        "validation_threshold": at_validation_threshold(true, scored),
-        "validation_temperature": at_validation_temperature(true, scored),
+        "validation": {"cycles": len(true["validation"]), **{name: figures[name] for name in reported}},
+        "validation_threshold": thresholded_metrics(true, scored),
+        "validation_temperature": calibrated_metrics(true, scored),
     }
 
 
-def at_validation_temperature(true: dict[str, Labels], scored: dict[str, Probabilities]) -> dict[str, float]:
+def calibrated_metrics(true: dict[str, IntArray], scored: dict[str, Probabilities]) -> dict[str, float]:
     """Classes and probabilities of validation and test cycles -> temperature fitted on the validation patients, and the
     calibration error and log loss of the test cycles with and without it; no label changes (Guo et al. 2017)."""
-    temperature = fitted_temperature(true["validation"], scored["validation"])
+    temperature = fit_probability_temperature(true["validation"], scored["validation"])
     cooled = bootstrap.apply_temperature(scored["test"], temperature)
     return {
         "temperature": temperature,
@@ -225,15 +226,15 @@ def at_validation_temperature(true: dict[str, Labels], scored: dict[str, Probabi
     }
 
 
-def fitted_temperature(true: Labels, probabilities: Probabilities) -> float:
+def fit_probability_temperature(true: IntArray, probabilities: Probabilities) -> float:
     logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
     return bootstrap.fit_temperature(logits, true)
 
 
-def calibration(true: Labels, probabilities: Probabilities, patients: int) -> dict[str, Any]:
+def fit_calibration(true: IntArray, probabilities: Probabilities, patients: int) -> dict[str, Any]:
     """Classes and probabilities of the validation cycles -> what a checkpoint keeps for prediction: the temperature,
     and the threshold for "normal" of the probabilities at that temperature (None if one kind of cycle is missing)."""
-    temperature = fitted_temperature(true, probabilities)
+    temperature = fit_probability_temperature(true, probabilities)
     try:
         threshold = normal_threshold(true, bootstrap.apply_temperature(probabilities, temperature))
     except ValueError:
@@ -241,13 +242,13 @@ def calibration(true: Labels, probabilities: Probabilities, patients: int) -> di
     return {"temperature": temperature, "threshold": threshold, "cycles": len(true), "patients": patients}
 
 
-def log_loss(true: Labels, probabilities: Probabilities) -> float:
+def log_loss(true: IntArray, probabilities: Probabilities) -> float:
     """(N,) classes, (N, classes) probabilities -> mean of -log p of the true class."""
     p = probabilities[np.arange(len(true)), true]
     return float(-np.log(np.maximum(p, np.finfo(np.float64).tiny)).mean())
 
 
-def at_validation_threshold(true: dict[str, Labels], scored: dict[str, Probabilities]) -> dict[str, Any]:
+def thresholded_metrics(true: dict[str, IntArray], scored: dict[str, Probabilities]) -> dict[str, Any]:
     """Classes and probabilities of validation and test cycles -> test figures at the threshold for "normal" that suits
     the validation patients best."""
     try:

@@ -18,7 +18,7 @@ from rales.export.target import ExportTarget
 from rales.inference.engines import Engine, Probabilities, Waveforms
 from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
-from rales.optional_packages import package_versions, reason
+from rales.optional_packages import package_versions, summarise_error
 from rales.recipes.registry import rebuild_recipe
 from rales.training.recipe import Recipe
 
@@ -127,8 +127,8 @@ def library_errors(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise ValueError(
-            f"{what} ({reason(error)}); another version of its package or more memory may help; a run folder with "
-            "--engine torch does without"
+            f"{what} ({summarise_error(error)}); another version of its package or more memory may help; "
+            "a run folder with --engine torch does without"
         ) from error
 
 

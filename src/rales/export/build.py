@@ -41,7 +41,7 @@ def export_model(
         artefact = make_artefact(model, to, precision)
         drift = None
     else:
-        table = splits.divide(cycles, model.recipe.settings, needed=("train", "test"))
+        table = splits.divide_cycles(cycles, model.recipe.settings, needed=("train", "test"))
         waves = load_dataset(cycles, model.recipe, progress=progress, folder=cache_folder).inputs
         train, test = (np.flatnonzero(table["split"] == part) for part in ("train", "test"))
         few = train[:: -(-len(train) // CALIBRATION_CYCLES)]

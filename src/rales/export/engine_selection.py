@@ -27,7 +27,7 @@ from rales.files.writers import write_json
 from rales.inference.engines import Engine, FallbackEngine
 from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
-from rales.optional_packages import package_versions, reason
+from rales.optional_packages import package_versions, summarise_error
 from rales.training import run_folder
 from rales.training.distributed import count_processors
 
@@ -262,7 +262,7 @@ def time_available_engines(path_or_name: str | Path | None) -> EngineTimings:
 
 def describe_error(error: Exception) -> str:
     """Error of whatever library -> one line: a sentence of ours as it is, anything else with its kind."""
-    return one_line(str(error)) if isinstance(error, ValueError | OSError) else reason(error)
+    return one_line(str(error)) if isinstance(error, ValueError | OSError) else summarise_error(error)
 
 
 def time_engines(turns: Mapping[str, Callable[[], object]], rounds: int = TIMING_ROUNDS) -> dict[str, list[float]]:

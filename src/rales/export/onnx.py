@@ -71,7 +71,7 @@ def save_graph(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
     onnx.helper.set_model_props(model, {"seal": seals.UNSEALED, "rales": json.dumps(to_jsonable(record))})
     with atomic_write(out, bytes_needed=model.ByteSize()) as beside:
         beside.write_bytes(model.SerializeToString())
-        seals.seal(beside)
+        seals.seal_file(beside)
     return [out]
 
 
@@ -80,7 +80,7 @@ def read_graph(path: Path) -> tuple[Path, dict[str, Any]]:
     file."""
     import onnxruntime
 
-    seals.check(path, "an artefact of `rales export`")
+    seals.check_seal(path, "an artefact of `rales export`")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # only its record is wanted
     options.log_severity_level = 4

@@ -171,7 +171,7 @@ def save_graph(model: Any, out: Path, record: dict[str, Any]) -> list[Path]:
         model.set_rt_info(json.dumps(to_jsonable(record | {"bin": hashlib.sha256(content).hexdigest()})), ["rales"])
         model.set_rt_info(seals.UNSEALED, ["seal"])
         write_pair(model, made)
-        seals.seal(made)
+        seals.seal_file(made)
         with atomic_write(weights, bytes_needed=len(content)) as beside:
             beside.write_bytes(content)
         with atomic_write(out) as beside:
@@ -184,7 +184,7 @@ def read_graph(path: Path) -> tuple[Path, dict[str, Any]]:
     weights."""
     import openvino
 
-    seals.check(path, "an artefact of `rales export`")
+    seals.check_seal(path, "an artefact of `rales export`")
 
     weights = path.with_suffix(".bin")
     if not weights.is_file():

@@ -1,1 +1,1 @@
-"""Files that are whole or absent: atomic writes, locks, seals, JSON, cells of CSV files."""
+"""Files that are written whole or not at all: atomic writes, locks, seals, JSON, CSV cells."""

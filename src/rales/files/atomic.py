@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, also after a kill, a full disk or a power cut; folders that one process owns.
+"""Write files atomically, also across kills, full disks and power cuts; folders that one process owns.
 
 What is not finished lies in a folder of its own, hidden beside its place (`.NAME.1a2b3c4d.part`), with a lock that ends
 with the process that holds it. So whoever comes next can tell what a killed process left from what one is writing: a
@@ -23,7 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rales.errors import DiskFullError, FileError, FileSystemError
-from rales.files.csv_cells import encodable
+from rales.files.csv_cells import make_encodable
 
 LOCK = ".lock"
 TEMPORARY = "rales."  # how the names of our folders in TMPDIR begin
@@ -54,13 +54,13 @@ def atomic_write(path: Path, bytes_needed: int = 0) -> Iterator[Path]:
             beside.replace(path)
         sync_folder(path.parent)
     except Exception as error:
-        told = _told(error, path, bytes_needed)
-        if told is None:
+        sentence = _describe_write_error(error, path, bytes_needed)
+        if sentence is None:
             raise
-        raise told from error
+        raise sentence from error
 
 
-def _told(error: Exception, path: Path, bytes_needed: int) -> OSError | None:
+def _describe_write_error(error: Exception, path: Path, bytes_needed: int) -> OSError | None:
     """What went wrong while `path` was written -> a sentence that names it, if the disk is to blame."""
     # safetensors reports a full disk as its own error with the system's words in it
     if (isinstance(error, OSError) and error.errno in FULL) or "No space left" in str(error):
@@ -147,7 +147,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 def check_name(path: Path) -> None:
     """A path that is not UTF-8, which safetensors and Parquet neither write nor read, is a sentence."""
-    if str(path) != encodable(str(path)):
+    if str(path) != make_encodable(str(path)):
         raise FileError(path, "the name is not UTF-8; rename the file or folder")
 
 
@@ -203,7 +203,7 @@ def temporary_folder() -> Iterator[Path]:
 def own_folder(place: Path, prefix: str, mode: int = 0o777) -> Iterator[Path]:
     """A new folder `place`/`prefix`1a2b3c4d.part that is this process's while it lives; it is removed at the end. A
     prefix that would make its name too long is cut."""
-    prefix = _cut(prefix)
+    prefix = _shorten_prefix(prefix)
     while True:
         folder = place / f"{prefix}{secrets.token_hex(4)}.part"
         try:
@@ -220,10 +220,10 @@ def own_folder(place: Path, prefix: str, mode: int = 0o777) -> Iterator[Path]:
             yield folder
             return
         finally:
-            _remove(folder, lock)
+            _remove_own_folder(folder, lock)
 
 
-def _cut(prefix: str) -> str:
+def _shorten_prefix(prefix: str) -> str:
     """Prefix that ends with a dot -> as much of it as a name of `own_folder` has room for, with the dot."""
     room = NAME_BYTES - len("1a2b3c4d.part")
     whole = os.fsencode(prefix)
@@ -246,14 +246,14 @@ def has_locks(place: Path) -> bool:
 def remove_abandoned(place: Path, prefix: str = ".") -> None:
     """Remove what killed processes left unfinished in a folder. What one is writing, on this machine or another, is
     locked and stays; where nothing can be locked, what has changed within a day stays."""
-    for folder in unfinished(place, prefix):
+    for folder in unfinished_folders(place, prefix):
         with suppress(OSError):
             _remove_if_abandoned(folder)
 
 
-def unfinished(place: Path, prefix: str = ".") -> list[Path]:
+def unfinished_folders(place: Path, prefix: str = ".") -> list[Path]:
     """Folder -> the folders in it that are named like those of `own_folder`; none where it cannot be looked through."""
-    begin = _cut(prefix)
+    begin = _shorten_prefix(prefix)
     with suppress(OSError):
         return [each for each in place.iterdir() if each.name.startswith(begin) and UNFINISHED.fullmatch(each.name)]
     return []
@@ -283,10 +283,10 @@ def _remove_if_abandoned(folder: Path) -> None:
     except NoLocks:
         if time.time() - changed < OLD_S:
             return
-    _remove(folder, lock)
+    _remove_own_folder(folder, lock)
 
 
-def _remove(folder: Path, lock: FileLock) -> None:
+def _remove_own_folder(folder: Path, lock: FileLock) -> None:
     """The lock goes last: a folder without one that holds something is not known to be ours."""
     with suppress(OSError):
         for inner in folder.iterdir():

@@ -1,4 +1,4 @@
-"""JSON from outside -> values that are what JSON can say, or a sentence that names the file.
+"""Read JSON files strictly; anything that is not plain JSON is an error that names the file.
 
 Run folders, records and the files beside them are copied, edited and damaged, so they are read here: a file that is
 none (a pipe, a folder, gigabytes), bytes that are no UTF-8, nesting that no reader survives, NaN and Infinity, numbers
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rales.errors import FileError, FileSystemError
-from rales.files.csv_cells import encodable
+from rales.files.csv_cells import make_encodable
 
 MOST_BYTES = 2**28
 DEEPEST = 64  # levels of lists and objects; our own files have six
@@ -27,17 +27,17 @@ class _Impossible(ValueError):
 
 def read_json(path: Path, advice: str = DAMAGED) -> Any:
     """File -> the value in it. Errors: FileNotFoundError; a sentence that ends in `advice` for all that is no JSON."""
-    return parse_json(content_of(path, advice), str(path), advice)
+    return parse_json(read_plain_file(path, advice), str(path), advice)
 
 
 def read_json_lines(path: Path, advice: str = DAMAGED) -> list[Any]:
     """File of one JSON value a line -> the values; a last line that was cut off, as nothing ends it, is left out."""
-    lines = content_of(path, advice).split(b"\n")
+    lines = read_plain_file(path, advice).split(b"\n")
     numbered = enumerate(lines[:-1] if lines[-1].strip() else lines, start=1)
     return [parse_json(line, f"{path}, line {number}", advice) for number, line in numbered if line.strip()]
 
 
-def content_of(path: Path, advice: str = DAMAGED) -> bytes:
+def read_plain_file(path: Path, advice: str = DAMAGED) -> bytes:
     """Path -> the bytes of an ordinary file, MOST_BYTES at most. Nothing else is opened: a pipe that nobody writes to
     would hold its reader for ever."""
     try:
@@ -59,9 +59,13 @@ def parse_json(text: str | bytes, where: str, advice: str = DAMAGED) -> Any:
     try:
         text = text if isinstance(text, str) else text.decode("utf-8-sig")
         value = json.loads(
-            text, parse_constant=_refused, parse_float=_finite, parse_int=_whole, object_pairs_hook=_object
+            text,
+            parse_constant=_refuse_constant,
+            parse_float=_parse_finite,
+            parse_int=_parse_integer,
+            object_pairs_hook=_parse_object,
         )
-        _check(value)
+        _check_json_value(value)
     except RecursionError as error:
         raise FileError(where, f"not valid JSON (more than {DEEPEST} levels of lists and objects); {advice}") from error
     except UnicodeDecodeError as error:
@@ -77,14 +81,14 @@ def parse_json(text: str | bytes, where: str, advice: str = DAMAGED) -> Any:
 def to_jsonable(value: Any) -> Any:
     """Numbers of numpy, NaN, names that are no UTF-8 -> what JSON knows (null for what is no finite number)."""
     if isinstance(value, Mapping):
-        return {encodable(str(k)): to_jsonable(v) for k, v in value.items()}
+        return {make_encodable(str(k)): to_jsonable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [to_jsonable(v) for v in value]
     if hasattr(value, "item") and callable(value.item) and getattr(value, "ndim", 0) == 0:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return encodable(str(value)) if isinstance(value, Path | str) else value
+    return make_encodable(str(value)) if isinstance(value, Path | str) else value
 
 
 def flatten_json(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -98,46 +102,46 @@ def flatten_json(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _refused(word: str) -> float:
+def _refuse_constant(word: str) -> float:
     raise _Impossible(f"{word} is no number of JSON")
 
 
-def _finite(digits: str) -> float:
+def _parse_finite(digits: str) -> float:
     value = float(digits)
     if not math.isfinite(value):
         raise _Impossible(f"the number {digits[:20]} is too large")
     return value
 
 
-def _whole(digits: str) -> int:
+def _parse_integer(digits: str) -> int:
     if len(digits) > 20 or abs(value := int(digits)) >= LARGEST:
         raise _Impossible(f"a whole number of {len(digits)} digits is too large")
     return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _parse_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise _Impossible(f"{twice[:40]!r} stands twice in one object")
-    return found
+    return members
 
 
-def _check(value: Any) -> None:
+def _check_json_value(value: Any) -> None:
     """Errors: text that cannot be written as UTF-8; nesting on which copying and comparing would fail."""
     level = [value]
     for _ in range(DEEPEST + 1):
         for text in filter(lambda each: isinstance(each, str), level):
             if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
                 raise _Impossible(f"the text {text[:40]!r} holds half a character")
-        level = list(_inside(level))
+        level = list(_check_nesting(level))
         if not level:
             return
     raise _Impossible(f"more than {DEEPEST} levels of lists and objects")
 
 
-def _inside(level: list[Any]) -> Iterator[Any]:
+def _check_nesting(level: list[Any]) -> Iterator[Any]:
     for each in level:
         if isinstance(each, dict):
             yield from each

@@ -1,4 +1,4 @@
-"""Seals: a file that Rales writes names its own SHA-256, so that damage which leaves it readable is found.
+"""Seal files with their own SHA-256, so that damage which leaves a file readable is found.
 
 A seal is the text `rales-sha256:` and 64 hexadecimal digits, somewhere in the file's own metadata: those of safetensors
 (in the record), ONNX, OpenVINO and Parquet, the comment of a zip (npz, torch), the end of a search index. The digits
@@ -17,7 +17,7 @@ from zipfile import ZipFile
 from rales.errors import FileError
 
 UNSEALED = f"rales-sha256:{64 * '0'}"
-"""What a writer puts into a file's metadata, for `seal` to fill in."""
+"""What a writer puts into a file's metadata, for `seal_file` to fill in."""
 
 _SEAL = re.compile(rb"rales-sha256:([0-9a-f]{64})")
 _PIECE_BYTES = 2**20
@@ -25,16 +25,16 @@ _PIECE_BYTES = 2**20
 Content = bytes | mmap.mmap
 
 
-def seal(path: Path) -> None:
+def seal_file(path: Path) -> None:
     """Fill in the seal of a file, whatever its digits say; the last write before the file is renamed into place.
 
     Errors: a file without one.
     """
-    with _opened(path) as content:
-        found = _SEAL.search(content)
-        if found is None:
+    with _map_file(path) as content:
+        match = _SEAL.search(content)
+        if match is None:
             raise FileError(path, f"no place for a seal ({UNSEALED}) among its metadata")
-        start, digits = found.start(1), _digits(content, found.start(1))
+        start, digits = match.start(1), _compute_digest(content, match.start(1))
     with path.open("r+b") as file:
         file.seek(start)
         file.write(digits.encode())
@@ -44,17 +44,17 @@ def seal_zip(path: Path) -> None:
     """Zip archive without a comment -> the same with a seal, which readers of zip, npz and torch files pass over."""
     with ZipFile(path, "a") as archive:
         archive.comment = UNSEALED.encode()
-    seal(path)
+    seal_file(path)
 
 
-def check(path: Path, what: str, *, needed: bool = True) -> str:
+def check_seal(path: Path, what: str, *, needed: bool = True) -> str:
     """File, and `what` it is to be ("an artefact of …") -> its digits; "" where it has no seal and needs none.
 
     Errors: other bytes than were sealed, no seal.
     """
-    with _opened(path) as content:
-        found = _SEAL.search(content)
-        if found is None:
+    with _map_file(path) as content:
+        match = _SEAL.search(content)
+        if match is None:
             if needed:
                 raise FileError(
                     path,
@@ -62,8 +62,8 @@ def check(path: Path, what: str, *, needed: bool = True) -> str:
                     "make it again",
                 )
             return ""
-        digits = found[1].decode()
-        if _digits(content, found.start(1)) != digits:
+        digits = match[1].decode()
+        if _compute_digest(content, match.start(1)) != digits:
             raise FileError(
                 path,
                 f"{what} that was damaged or changed after it was written, since its SHA-256 is not the one "
@@ -73,7 +73,7 @@ def check(path: Path, what: str, *, needed: bool = True) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Content]:
+def _map_file(path: Path) -> Iterator[Content]:
     """Path -> its bytes, mapped, as run files may be larger than memory."""
     with path.open("rb") as file:
         if not path.stat().st_size:  # cannot be mapped
@@ -83,7 +83,7 @@ def _opened(path: Path) -> Iterator[Content]:
             yield content
 
 
-def _digits(content: Content, start: int) -> str:
+def _compute_digest(content: Content, start: int) -> str:
     """Bytes of a file and where the digits of its seal begin -> what they should be."""
     sha256 = hashlib.sha256()
     for place in range(0, start, _PIECE_BYTES):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rales.files.atomic import atomic_write
-from rales.files.csv_cells import defused_table
+from rales.files.csv_cells import defuse_table
 from rales.files.json_files import to_jsonable
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_csv(path: Path, table: "pd.DataFrame") -> None:
     """Table -> CSV, renamed into place."""
     with atomic_write(path) as beside:
-        defused_table(table).to_csv(beside, index=False)
+        defuse_table(table).to_csv(beside, index=False)
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -18,7 +18,7 @@ from rales.audio.logmel import MelPower
 from rales.errors import UsageError
 from rales.evaluation.predictions import NOTICE
 from rales.files.atomic import atomic_write
-from rales.files.csv_cells import encodable, one_line
+from rales.files.csv_cells import make_encodable, one_line
 from rales.inference import audio_reader
 from rales.inference.predictor import Predictor
 from rales.optional_packages import require_packages
@@ -84,7 +84,7 @@ def explain_cycle(
     start_s, end_s = chunk.cycles.start_s[cycle - 1], chunk.cycles.end_s[cycle - 1]
     told = dict(zip(model.classes, probabilities.tolist(), strict=True))
     audio = model.recipe.audio
-    name, repeats = encodable(Path(path).stem), audio.pad == "repeat"
+    name, repeats = make_encodable(Path(path).stem), audio.pad == "repeat"
     return Explanation(name, cycle, start_s, end_s, told, logmel, why, audio.duration_s, repeats)
 
 

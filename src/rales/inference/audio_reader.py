@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 
 from rales.audio import io, quality
-from rales.audio.open_audio import AUDIO_SUFFIXES, FULL, UNREAD_SUFFIXES, NoRoom, left_out
+from rales.audio.open_audio import AUDIO_SUFFIXES, FULL, UNREAD_SUFFIXES, NoRoom, left_out_channels_note
 from rales.audio.quality import Verdict
 from rales.data import waveform_cache
-from rales.data.annotation_dialects import Row
+from rales.data.annotation_dialects import TableRow
 from rales.data.annotations import annotation_beside, names_beside, read_annotation
 from rales.data.dataset import CycleDataset
-from rales.data.manifest import cycles_of_rows, marked
-from rales.data.reader import files
+from rales.data.manifest import cycles_of_rows, is_marked_by_person
+from rales.data.reader import list_files
 from rales.errors import FileError, FileProblem, UsageError
 from rales.files.atomic import temporary_folder
 from rales.inference import breath_segmentation
 from rales.inference.engines import Waveforms
 from rales.labels import CLASSES
-from rales.optional_packages import reason
+from rales.optional_packages import summarise_error
 from rales.settings import PaddedWaveform, StandardisedAudio
 
 CYCLES = ("auto", "annotation", "segment", "windows")  # where cycles come from
@@ -43,7 +43,7 @@ RECORDINGS_AHEAD = 8  # recordings that are read, or waiting to be scored, at a 
 
 # a recording and stretches of it (start_s, end_s) -> what a recipe with rows of its own makes of them
 PrepareSpans = Callable[[Path, Sequence[tuple[float, float]]], CycleDataset]
-CycleSource = str | Mapping[str, Sequence[Row]]  # a word of CYCLES, or rows of a table for some of the recordings
+CycleSource = str | Mapping[str, Sequence[TableRow]]  # a word of CYCLES, or rows of a table for some of the recordings
 
 
 class Cycles(NamedTuple):
@@ -123,7 +123,7 @@ def find_in_folder(folder: Path) -> list[str]:
     of a recording that cannot be read."""
     locked = list[Path]()
     try:
-        return [str(path) for path in files(folder, locked) if is_recording(path)] + list(map(str, locked))
+        return [str(path) for path in list_files(folder, locked) if is_recording(path)] + list(map(str, locked))
     except OSError:
         return [str(folder)]
 
@@ -141,7 +141,7 @@ def find_remote(url: str) -> list[str]:
     try:
         names = files.glob(path) if "*" in path else files.find(path) if files.isdir(path) else [path]
     except Exception as error:
-        raise FileError(url, f"cannot be listed ({reason(error)})") from error
+        raise FileError(url, f"cannot be listed ({summarise_error(error)})") from error
     hidden = [part.partition("*")[0] for part in path.split("/")]  # what is asked for by name is not hidden
     sounds = [
         name
@@ -183,7 +183,7 @@ def local_copy(path: str) -> Iterator[Path]:
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL:
                 raise NoRoom(path, f"no room in {folder} for a copy of it; make room there") from error
-            raise FileError(path, f"cannot be fetched ({reason(error)})") from error
+            raise FileError(path, f"cannot be fetched ({summarise_error(error)})") from error
         fetch_annotation(files, PurePosixPath(inner), copy)
         try:
             yield copy
@@ -211,7 +211,7 @@ def fetch_annotation(files: Any, inner: PurePosixPath, copy: Path) -> None:
 def find_cycles(
     path: Path,
     duration_s: float,
-    where: str | Sequence[Row] = "auto",
+    where: str | Sequence[TableRow] = "auto",
     sound: tuple[Waveforms, int] | None = None,
     annotation_name: str | None = None,
 ) -> Cycles:
@@ -226,7 +226,7 @@ def find_cycles(
         if wrong:
             raise ValueError(wrong[0] + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""))
         times = [mark.start_s for mark in cycles], [mark.end_s for mark in cycles]
-        return Cycles(*times, labels if any(labels) else None, "manifest", marked=marked(where))
+        return Cycles(*times, labels if any(labels) else None, "manifest", marked=is_marked_by_person(where))
     annotated = None
     if is_annotated(path, where):
         annotation = annotation_beside(path) or path.with_suffix(".txt")
@@ -239,7 +239,7 @@ def find_cycles(
     return Cycles([start for start, _ in spans], [end for _, end in spans], None, source, note)
 
 
-def is_annotated(path: Path, where: str | Sequence[Row]) -> bool:
+def is_annotated(path: Path, where: str | Sequence[TableRow]) -> bool:
     """Whether the cycles are those of an annotation; asked for by name, also of one that is not there."""
     return where == "annotation" or (where == "auto" and annotation_beside(path) is not None)
 
@@ -265,7 +265,7 @@ def find_breaths(
     """Recording -> the breathing cycles in its sound; a long one is heard in stretches, so that it fits into memory."""
     begins = np.arange(0.0, duration_s, SECTION_S).tolist()
     spans = zip(begins, [*begins[1:], None], strict=True)
-    stretches = io.segments(path, spans) if sound is None else io.cut(path, sound, spans)
+    stretches = io.read_segments(path, spans) if sound is None else io.cut_segments(path, sound, spans)
     return [
         (begin_s + start_s, min(begin_s + end_s, duration_s))
         for begin_s, (sound, rate_hz) in zip(begins, stretches, strict=True)
@@ -273,13 +273,13 @@ def find_breaths(
     ]
 
 
-def source_for(where: CycleSource, path: str) -> str | Sequence[Row]:
+def source_for(where: CycleSource, path: str) -> str | Sequence[TableRow]:
     """Where cycles come from, for one recording: one that a table gives no times for is heard as by default."""
     return where if isinstance(where, str) else where.get(path, "auto")
 
 
 def judge_cycles(
-    path: Path, facts: io.WaveInfo, cycles: Cycles, where: Any, gate: bool, sound: tuple[Waveforms, int] | None = None
+    path: Path, facts: io.AudioInfo, cycles: Cycles, where: Any, gate: bool, sound: tuple[Waveforms, int] | None = None
 ) -> Cycles:
     """Cycles of a recording -> the same with a verdict on each, from its channels before they are mixed.
 
@@ -291,9 +291,9 @@ def judge_cycles(
     if sound is not None and facts.channels == 1:
         blocks = iter([(sound[0][:, None], sound[1])])
     else:
-        blocks = io.blocks(path, quality.STRETCH_S)
-    stretches = list(quality.stretches(blocks, facts.live))
-    verdicts = [quality.of_span(stretches, *span) for span in zip(cycles.start_s, cycles.end_s, strict=True)]
+        blocks = io.read_blocks(path, quality.SEGMENT_S)
+    stretches = list(quality.judge_segments(blocks, facts.live))
+    verdicts = [quality.verdict_of_span(stretches, *span) for span in zip(cycles.start_s, cycles.end_s, strict=True)]
     if cycles.marked:
         verdicts = [verdict._replace(judged=verdict.quality not in quality.NO_SOUND) for verdict in verdicts]
     elif cycles.source == "window" and where != "windows":
@@ -314,11 +314,11 @@ def read_chunks(
     Errors: ValueError or OSError if it cannot be read.
     """
     with local_copy(path) as file:
-        facts = io.info(file)
+        facts = io.read_audio_info(file)
         duration_s = facts.duration_s
         place = source_for(where, path)
         known = not isinstance(place, str) or is_annotated(file, place)
-        sound = None if duration_s > DECODE_ONCE_S or known else io.read(file)
+        sound = None if duration_s > DECODE_ONCE_S or known else io.read_waveform(file)
         cycles = find_cycles(file, duration_s, place, sound, f"the text beside {path}" if is_url(path) else None)
         cycles = judge_cycles(file, facts, cycles, place, gate, sound)
         notes = notes_to_tell(facts, cycles.verdicts)
@@ -332,7 +332,7 @@ def read_chunks(
             for start in range(0, max(len(own), 1), CHUNK_CYCLES):
                 yield whole.cut(slice(start, start + CHUNK_CYCLES), last=start + CHUNK_CYCLES >= len(own))
             return
-        segments = io.segments(file, spans) if sound is None else io.cut(file, sound, spans)
+        segments = io.read_segments(file, spans) if sound is None else io.cut_segments(file, sound, spans)
         samples, left = round(audio.rate_hz * audio.duration_s), len(spans)
         if not spans:
             yield CycleChunk(path, duration_s, cycles, np.empty((0, samples), np.float32), last=True, notes=notes)
@@ -344,16 +344,16 @@ def read_chunks(
             yield CycleChunk(path, duration_s, cycles, waveforms, last=not left, notes=notes)
 
 
-def notes_to_tell(facts: io.WaveInfo, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+def notes_to_tell(facts: io.AudioInfo, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     """-> the notes about a file, but for the one on dead channels where the verdict on its cycles says the same."""
     if facts.live is None or all(verdict.quality != "dead_channel" for verdict in verdicts):
         return facts.notes
-    return tuple(note for note in facts.notes if note != left_out(facts.live, facts.channels))
+    return tuple(note for note in facts.notes if note != left_out_channels_note(facts.live, facts.channels))
 
 
 def prepare_cycle(segment: Waveforms, native_hz: int, audio: PaddedWaveform) -> Waveforms:
     """A cycle as it was read -> (samples,) as training saw it."""
-    return waveform_cache.prepared(
+    return waveform_cache.prepare_waveform(
         segment,
         native_hz,
         rate_hz=audio.rate_hz,
@@ -366,7 +366,7 @@ def prepare_cycle(segment: Waveforms, native_hz: int, audio: PaddedWaveform) -> 
 
 def read_spans(file: Path, spans: Sequence[tuple[float, float]], audio: PaddedWaveform) -> Waveforms:
     """Recording and stretches (start_s, end_s) of it -> (n, samples), each as training saw a cycle."""
-    waveforms = [prepare_cycle(segment, rate_hz, audio) for segment, rate_hz in io.segments(file, spans)]
+    waveforms = [prepare_cycle(segment, rate_hz, audio) for segment, rate_hz in io.read_segments(file, spans)]
     return np.array(waveforms, np.float32).reshape(-1, round(audio.rate_hz * audio.duration_s))
 
 
@@ -425,7 +425,7 @@ def reading_error(path: str, error: Exception) -> Exception:
     recording alone, too: the others are read."""
     if isinstance(error, ValueError | OSError):
         return error
-    return FileError(path, f"cannot be read ({reason(error)}); save it again as WAV")
+    return FileError(path, f"cannot be read ({summarise_error(error)}); save it again as WAV")
 
 
 def fill_batches(chunks: Iterable[CycleChunk], size: int) -> Iterator[list[CycleChunk]]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rales.data.dataset import select_extras
-from rales.models.cpu_inference import pack
+from rales.models.cpu_inference import prepack_for_cpu
 
 Waveforms = NDArray[np.float32]  # (B, samples): cycles as training saw them
 Probabilities = NDArray[np.floating[Any]]  # (B, classes), not calibrated
@@ -55,7 +55,7 @@ class TorchEngine:
     @cached_property
     def packed_network(self) -> nn.Module:
         """The network that answers, made when it is first asked."""
-        return pack(self.network, self.precision) if self.precision else self.network
+        return prepack_for_cpu(self.network, self.precision) if self.precision else self.network
 
     def __call__(self, waveforms: Waveforms, /, **extras: Tensor) -> Probabilities:
         """Prepared cycles (B, …), named extras -> (B, classes) float64."""

@@ -12,11 +12,12 @@ from rales.data.dataset import CycleDataset, load_dataset
 from rales.data.splits import digest_cycles
 from rales.errors import FileError
 from rales.evaluation import predictions
-from rales.evaluation.metrics import by_group
-from rales.evaluation.predictions import NOTICE, Probabilities
+from rales.evaluation.metrics import metrics_by_group
+from rales.evaluation.predictions import NOTICE
 from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
+from rales.typing import Probabilities
 
 
 def evaluate_run(
@@ -41,18 +42,18 @@ def evaluate_run(
         Where the network computes.
     """
     model = load_model(run, device)
-    settings, record = model.recipe.settings, model.record
+    config, record = model.recipe.settings, model.record
     if "epoch" not in record or "digest" not in record.get("split", {}):
         raise FileError(run, "its checkpoint does not say its epoch or its data; train or copy it again")
-    table = splits.divide(cycles, settings, needed=("test",))
-    parts = find_test_parts(cycles, table, settings.split.name)
+    table = splits.divide_cycles(cycles, config, needed=("test",))
+    parts = find_test_parts(cycles, table, config.split.name)
     validation = table["split"] == "validation"
 
     # No row trains here, so there are no copies
     dataset = load_dataset(table.assign(split=""), model.recipe, progress=progress, folder=cache_folder)
     scored = score_sides(model, cycles, dataset, {**parts, "validation": validation})
     figures = {
-        name: predictions.figures_of(
+        name: predictions.evaluation_metrics(
             table[rows],
             scored[name][rows],
             selected_epoch=record["epoch"],
@@ -62,16 +63,16 @@ def evaluate_run(
         for name, rows in parts.items()
     }
 
-    own, rows = figures.pop(settings.split.name), parts[settings.split.name]
-    of_test = scored[settings.split.name][rows]
+    own, rows = figures.pop(config.split.name), parts[config.split.name]
+    of_test = scored[config.split.name][rows]
     classes = np.array([CLASSES.index(label) for label in table["label"]])
     if validation.any():
-        own |= predictions.from_validation(
+        own |= predictions.metrics_from_validation(
             {"validation": classes[validation], "test": classes[rows]},
             {"validation": scored["validation"][validation], "test": of_test},
         )
     for column in ("device", "location"):
-        own[f"by_{column}"] = by_group(classes[rows].tolist(), of_test, table.loc[rows, column].to_numpy())
+        own[f"by_{column}"] = metrics_by_group(classes[rows].tolist(), of_test, table.loc[rows, column].to_numpy())
     digest = digest_cycles(table[table["split"] != ""])
     own["protocol"]["same_data_as_training"] = digest == record["split"]["digest"]
     trained_on = {name: int((parts[name] & (table["split"] == "train")).sum()) for name in figures}
@@ -86,9 +87,9 @@ def find_test_parts(cycles: pd.DataFrame, table: pd.DataFrame, split: str) -> di
     parts: dict[str, pd.Series[bool]] = {split: table["split"] == "test"}
     if split == "official":
         for repair in ("official_drop", "official_move"):
-            tested = set(splits.keys(splits.apply(cycles, repair).query("split == 'test'")))
+            tested = set(splits.cycle_keys(splits.apply_split(cycles, repair).query("split == 'test'")))
             if tested:  # else every test patient is trained on too
-                parts[repair] = pd.Series([key in tested for key in splits.keys(cycles)], index=cycles.index)
+                parts[repair] = pd.Series([key in tested for key in splits.cycle_keys(cycles)], index=cycles.index)
     return parts
 
 
@@ -108,16 +109,16 @@ def score_sides(
     A cycle on several sides is scored once, unless its answer depends on its neighbours: then each side is scored
     alone. Errors: an answer that is not a number.
     """
-    keys, row_keys = splits.keys(cycles), splits.keys(dataset.table)
+    keys, row_keys = splits.cycle_keys(cycles), splits.cycle_keys(dataset.table)
 
     def of(needed: NDArray[np.bool_]) -> Probabilities:
         wanted = {key: place for place, key in enumerate(keys) if needed[place]}
         chosen = np.flatnonzero([key in wanted for key in row_keys])
         answers, rows = model.probabilities(dataset.inputs, chosen, dataset.extras), dataset.table.iloc[chosen]
         predictions.check_numbers(rows, answers)
-        found, probabilities = predictions.per_cycle(rows, answers)
+        found, probabilities = predictions.pool_cycle_probabilities(rows, answers)
         scored = np.full((len(cycles), len(CLASSES)), np.nan)
-        scored[[wanted[key] for key in splits.keys(found)]] = probabilities
+        scored[[wanted[key] for key in splits.cycle_keys(found)]] = probabilities
         return scored
 
     there = {side: rows.to_numpy() for side, rows in sides.items()}

@@ -6,7 +6,7 @@ from rales.errors import FileError, UsageError
 from rales.inference.engines import ARTEFACT_SUFFIXES
 from rales.inference.predictor import Predictor
 from rales.models import hub
-from rales.models.m2d_checkpoints import check_whole, stated_by, without_memory
+from rales.models.m2d_checkpoints import build_without_memory, check_complete, size_errors_as_sentences
 from rales.recipes.registry import rebuild_recipe
 from rales.training import finetune, run_folder
 from rales.training.distributed import choose_device
@@ -50,10 +50,10 @@ def load_model(path_or_name: str | Path | None = None, device: str = "auto") -> 
         raise FileError(path, f"its {different[0]} is not that of config.json; the folder holds files of two runs")
 
     # First without memory, so that a file which states other sizes than it holds costs none
-    with stated_by(path):
+    with size_errors_as_sentences(path):
         frontend = recipe.build_frontend(recipe.settings)
-    empty = without_memory(lambda: recipe.build_model(recipe.settings), path)
-    check_whole(tensors, finetune.tensors_of(empty, frontend), path)
+    empty = build_without_memory(lambda: recipe.build_model(recipe.settings), path)
+    check_complete(tensors, finetune.tensors_of(empty, frontend), path)
 
     network = recipe.build_model(recipe.settings)
     finetune.load_tensors(tensors, network, frontend)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rales.audio.open_audio import AUDIO_SUFFIXES
 from rales.data import sprsound
-from rales.data.annotation_dialects import SUFFIXES, on_disk, read_table
-from rales.data.reader import number, text_of
+from rales.data.annotation_dialects import SUFFIXES, file_identity, read_table
+from rales.data.reader import parse_number, read_text
 from rales.errors import UsageError
 from rales.labels import CLASSES
 
@@ -67,7 +67,7 @@ def file_keys(path: str) -> Iterator[str]:
         return
     whole = os.path.realpath(path)
     yield unicodedata.normalize("NFC", whole).casefold()
-    if found := on_disk(whole):
+    if found := file_identity(whole):
         yield found
 
 
@@ -111,7 +111,7 @@ def _has_sound(stem: Path) -> bool:
 def _is_our_audacity(path: Path) -> bool:
     """Label file -> whether every line of it is one of `formats.audacity`."""
     try:
-        return all(_AUDACITY_LINE.fullmatch(line) for line in text_of(path).splitlines())
+        return all(_AUDACITY_LINE.fullmatch(line) for line in read_text(path).splitlines())
     except (ValueError, OSError):
         return False
 
@@ -119,11 +119,11 @@ def _is_our_audacity(path: Path) -> bool:
 def _is_our_raven(path: Path) -> bool:
     """Label file -> whether every row of it is one of `formats.raven`; Raven writes numbers with other digits."""
     try:
-        rows = list(csv.DictReader(text_of(path).splitlines(), delimiter="\t"))
+        rows = list(csv.DictReader(read_text(path).splitlines(), delimiter="\t"))
     except (ValueError, OSError, csv.Error):
         return False
     for row in rows:
-        p = [number(row.get(f"p_{name}")) for name in CLASSES]
+        p = [parse_number(row.get(f"p_{name}")) for name in CLASSES]
         known = [value for value in p if value is not None]
         label = CLASSES[p.index(max(known))] if len(known) == len(p) else "not judged"
         frequencies = (row.get("Low Freq (Hz)"), row.get("High Freq (Hz)"))

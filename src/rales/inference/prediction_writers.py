@@ -21,7 +21,7 @@ import pandas as pd
 
 from rales.errors import UsageError
 from rales.files.atomic import atomic_write
-from rales.files.csv_cells import defused_table, encodable, one_line
+from rales.files.csv_cells import defuse_table, make_encodable, one_line
 from rales.labels import CLASSES
 
 AppendTable = Callable[[pd.DataFrame], object]
@@ -68,7 +68,7 @@ def name_label_files(out: Path, form: str, paths: Sequence[str]) -> dict[str, Pa
     """Recordings -> the label file of each. Those of nested folders lie in nested folders, below the folder that all
     have in common; two that would share a file, also on a disk that ignores case, keep their suffix or get a number."""
     if out.suffix and len(paths) == 1:
-        return {encodable(paths[0]): out}
+        return {make_encodable(paths[0]): out}
     folders = {path: PurePosixPath(path if "://" in path else os.path.abspath(path)).parent.parts for path in paths}
     first, last = min(folders.values(), default=()), max(folders.values(), default=())
     above = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
@@ -80,7 +80,7 @@ def name_label_files(out: Path, form: str, paths: Sequence[str]) -> dict[str, Pa
         inside = (Path(*folders[path][above:], fit_file_name(one_line(choice), f".{form}.txt")) for choice in choices)
         file = next(each for each in inside if str(each).casefold() not in taken)
         taken.add(str(file).casefold())
-        files[encodable(path)] = out / file
+        files[make_encodable(path)] = out / file
     return files
 
 
@@ -142,7 +142,7 @@ def csv_writer(out: Path) -> Iterator[AppendTable]:
 
 
 def format_csv(table: pd.DataFrame, *, header: bool = True) -> str:
-    return str(defused_table(table).to_csv(index=False, header=header))
+    return str(defuse_table(table).to_csv(index=False, header=header))
 
 
 @contextmanager

@@ -22,18 +22,19 @@ from rales.audio.open_audio import NoRoom
 from rales.audio.quality import Verdict
 from rales.data import icbhi
 from rales.data.dataset import CycleDataset, index_extras, prepare_dataset, scored_together
-from rales.data.prefetch import held_back
+from rales.data.prefetch import prefetch_ahead
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions
-from rales.evaluation.predictions import Decision, Probabilities
-from rales.files.csv_cells import encodable, one_line
+from rales.evaluation.predictions import Decision
+from rales.files.csv_cells import make_encodable, one_line
 from rales.inference import audio_reader
 from rales.inference.audio_reader import CycleChunk, Cycles
 from rales.inference.engines import Engine, TorchEngine, Waveforms
 from rales.models.layer_fusion import mean_plus_max
-from rales.models.m2d_checkpoints import fingerprint
+from rales.models.m2d_checkpoints import fingerprint_encoder
 from rales.progress import progress_bar
 from rales.training.recipe import Recipe
+from rales.typing import Probabilities
 
 BATCH_CYCLES = 32  # scored at once; no answer depends on it but with audio.scope=batch, where the run says how many
 TABLE_ROWS = 4096  # of a table that is handed on
@@ -129,7 +130,7 @@ class Predictor:
         if self._torch_engine is None:  # the weights are not here
             return str(self.record["export"]["digest"])
         settings = json.dumps([self.record["recipe"], self.record["config"]], sort_keys=True)
-        return hashlib.sha256((fingerprint(self.network) + settings).encode()).hexdigest()
+        return hashlib.sha256((fingerprint_encoder(self.network) + settings).encode()).hexdigest()
 
     def predict(
         self,
@@ -209,14 +210,14 @@ class Predictor:
     @property
     def together(self) -> int:
         """Cycles that are scored at once."""
-        return scored_together(self.recipe, BATCH_CYCLES)
+        return scored_together(self.recipe.settings, BATCH_CYCLES)
 
     def make_tables(self, results: Sequence[RecordingResult], decision: Decision) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Recordings -> their cycles with probabilities and labels, and their status."""
         read = [result for result in results if result.error is None]
         rows = make_cycle_table(read)
         values = [np.empty((0, len(self.classes))), *(result.values_of_all_cycles() for result in read)]
-        table = predictions.predictions(rows, np.concatenate(values), decision)
+        table = predictions.predictions_table(rows, np.concatenate(values), decision)
         verdicts = [verdict for result in read for verdict in result.cycles.verdicts]
         table["quality"] = [verdict.quality for verdict in verdicts]
         table["quality_reason"] = [verdict.reason for verdict in verdicts]
@@ -263,7 +264,7 @@ class Predictor:
         for result in with_progress(results, sources, progress):
             rows = make_cycle_table([result]).drop(columns=["label", "source"])[result.cycles.judged]
             vectors = result.values
-            not_judged += predictions.not_judged(make_status_table([result]))
+            not_judged += predictions.unjudged_sentences(make_status_table([result]))
             if per == "recording" and len(rows):
                 rows = rows.head(1).assign(cycle=0, start_s=0.0, end_s=result.duration_s)
                 vectors = vectors.mean(axis=0, keepdims=True)
@@ -309,7 +310,7 @@ class Predictor:
         with closing(reading), ThreadPoolExecutor(self.workers, thread_name_prefix="rales-score") as pool:
             batches = audio_reader.fill_batches(reading, self.together)
             begun = ((batch, pool.submit(score_batch, batch, function)) for batch in batches)
-            for batch, future in held_back(begun, self.workers - 1):
+            for batch, future in prefetch_ahead(begun, self.workers - 1):
                 values = future.result()
                 for chunk in batch:
                     part, values = np.split(values, [len(chunk.waveforms)])
@@ -342,7 +343,7 @@ class Predictor:
         table = pd.DataFrame(spans, columns=["start_s", "end_s"], dtype=np.float64)
         path = pd.Series([str(file)] * len(table), dtype=object)  # str columns take UTF-8 alone
         cycle = np.arange(1, len(table) + 1)
-        named = table.assign(recording=encodable(file.stem), cycle=cycle, label=None, split="", path=path)
+        named = table.assign(recording=make_encodable(file.stem), cycle=cycle, label=None, split="", path=path)
         return prepare_dataset(named.assign(device=icbhi.device_of(file.stem)), self.recipe)
 
     def score_spans(self, file: Path, spans: Sequence[tuple[float, float]]) -> Probabilities:
@@ -369,7 +370,7 @@ class Predictor:
 
 def vote_per_cycle(rows: pd.DataFrame, values: NDArray[Any]) -> NDArray[Any]:
     """Rows, one or several a cycle, and their (rows, classes) probabilities -> (cycles, classes): the rows vote."""
-    voted: NDArray[Any] = predictions.per_cycle(rows, values)[1]
+    voted: NDArray[Any] = predictions.pool_cycle_probabilities(rows, values)[1]
     return voted
 
 
@@ -422,7 +423,7 @@ def make_status_table(results: Sequence[RecordingResult]) -> pd.DataFrame:
         ((most, _),) = Counter(refused or verdicts).most_common(1) or [(Verdict(""), 0)]
         status = ("failed" if result.error else "ok", describe_result(result))
         counts = (result.duration_s, len(verdicts), len(refused))
-        rows.append((encodable(result.path), *status, *counts, most.quality, most.reason))
+        rows.append((make_encodable(result.path), *status, *counts, most.quality, most.reason))
     columns = ["path", "status", "sentence", "duration_s", "cycles", "not_judged", "quality", "quality_reason"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -433,7 +434,7 @@ def make_cycle_table(results: Sequence[RecordingResult]) -> pd.DataFrame:
     for path, _, cycles, *_ in results:
         labels = cycles.true_label or itertools.repeat(None)
         numbered = enumerate(zip(cycles.start_s, cycles.end_s, labels, strict=False), start=1)
-        name, place = encodable(Path(path).stem), encodable(path)
+        name, place = make_encodable(Path(path).stem), make_encodable(path)
         rows += [(name, n, *times_and_label, cycles.source, place) for n, times_and_label in numbered]
     columns = ["recording", "cycle", "start_s", "end_s", "label", "source", "path"]
     return pd.DataFrame(rows, columns=columns).astype({"cycle": "int64", "start_s": "float64", "end_s": "float64"})

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from rales.errors import FileError, MissingFileError, UsageError
 from rales.files import seals
 from rales.files.atomic import atomic_write, remove_abandoned, written_by_library
-from rales.files.csv_cells import encodable
+from rales.files.csv_cells import make_encodable
 from rales.files.json_files import parse_json
 from rales.inference.audio_reader import CYCLES, is_url
 from rales.inference.load_model import load_model
-from rales.optional_packages import reason, require_packages
+from rales.optional_packages import require_packages, summarise_error
 from rales.training.run_records import check_fields
 
 COLUMNS = {"recording": "OU", "cycle": "iu", "start_s": "fiu", "end_s": "fiu", "path": "OU"}  # kinds of numpy
@@ -65,7 +65,7 @@ def write_vectors(table: pd.DataFrame, out: Path, about: dict[str, Any] | None =
             arrow = pa.Table.from_pandas(table, preserve_index=False)
             known = {**(arrow.schema.metadata or {}), "rales": told, "seal": seals.UNSEALED}
             pq.write_table(arrow.replace_schema_metadata(known), beside)
-            seals.seal(beside)
+            seals.seal_file(beside)
         else:
             columns: dict[str, Any] = {name: table[name].to_numpy() for name in ("cycle", "start_s", "end_s")}
             words: dict[str, Any] = {name: table[name].to_numpy(dtype=str) for name in ("recording", "path")}
@@ -119,11 +119,11 @@ def checked_embedding_file(path: Path) -> Iterator[str]:
         raise MissingFileError(path, "no such file; `rales embed` makes embedding files")
     if not path.is_file():
         raise FileError(path, "a folder, a pipe or a device; `rales embed` makes embedding files")
-    seal = seals.check(path, EMBEDDING_FILE)
+    seal = seals.check_seal(path, EMBEDDING_FILE)
     try:
         yield seal
     except Exception as error:  # each reader has its own for damage
-        raise FileError(path, f"not {EMBEDDING_FILE} ({reason(error)}); embed again") from error
+        raise FileError(path, f"not {EMBEDDING_FILE} ({summarise_error(error)}); embed again") from error
 
 
 def read_arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
@@ -190,7 +190,7 @@ def open_index(path: Path, seal: str) -> Any:
     end = f"\nof {seal}\n".encode()
     remove_abandoned(path.parent, f".{stored.name}.")  # a killed search may have left the index whole
     with suppress(OSError, ValueError, RuntimeError):  # not there, damaged, of another version of usearch
-        seals.check(stored, "a search index")
+        seals.check_seal(stored, "a search index")
         with stored.open("rb") as file:
             file.seek(-len(end) - len(seals.UNSEALED), os.SEEK_END)
             if file.read(len(end)) == end and (index := Index.restore(stored, view=True)) is not None:
@@ -205,7 +205,7 @@ def open_index(path: Path, seal: str) -> Any:
         index.save(beside)
         with beside.open("ab") as file:
             file.write(end + seals.UNSEALED.encode())
-        seals.seal(beside)
+        seals.seal_file(beside)
     return index
 
 
@@ -270,7 +270,7 @@ def match_rows(rows: pd.DataFrame, name: str) -> NDArray[np.bool_]:
 
     Errors: a name that more than one recording has, or that is one recording's name and a cycle of another.
     """
-    name = encodable(name)  # as the file has it
+    name = make_encodable(name)  # as the file has it
     recording, cycle = split_cycle(name)
     by_path = rows["path"] == recording if cycle is None else (rows["path"] == recording) & (rows["cycle"] == cycle)
     by_path |= rows["path"] == name

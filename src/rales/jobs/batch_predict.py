@@ -18,8 +18,8 @@ import pandas as pd
 
 from rales import parallel
 from rales.data import manifest as table
-from rales.data.annotation_dialects import Row
-from rales.data.corpus import Source, read_collection
+from rales.data.annotation_dialects import TableRow
+from rales.data.corpus import CorpusSource, read_corpus
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions
 from rales.export.engine_selection import load_with_engine
@@ -29,7 +29,7 @@ from rales.files.json_files import to_jsonable
 from rales.files.writers import write_json
 from rales.inference import audio_reader, prediction_writers
 from rales.inference.predictor import Predictor
-from rales.optional_packages import reason
+from rales.optional_packages import summarise_error
 from rales.progress import progress_bar
 from rales.training import run_folder
 from rales.training.distributed import count_processors
@@ -44,7 +44,7 @@ class Shard(NamedTuple):
 
     number: int
     paths: tuple[str, ...]
-    rows: dict[str, list[Row]]
+    rows: dict[str, list[TableRow]]
 
     def __hash__(self) -> int:
         return hash(self.number)
@@ -81,7 +81,7 @@ def predict_manifest(
         raise UsageError(f"--cluster {cluster}: expected local or ray")
     if shard < 1 or (processes or 1) < 1:
         raise UsageError("--shard and --processes: expected 1 or more")
-    collection = read_collection([manifest], part="all")
+    collection = read_corpus([manifest], part="all")
     (source,) = collection.sources
     check_urls(manifest, source, urls)
     rows = read_manifest_rows(manifest, source) if cycles == "auto" else {}
@@ -98,11 +98,11 @@ def predict_manifest(
         waiting = (part for part in split_into_shards(source, shard, rows) if not is_done(out, part.number))
         found: Generator[tuple[Shard, Any]]
         if cluster == "ray":
-            found = parallel.on_ray(
+            found = parallel.run_on_ray(
                 predict_shard, waiting, shared, processes=processes, address=address, retries=RETRIES
             )
         else:
-            found = parallel.in_processes(
+            found = parallel.run_in_processes(
                 predict_shard, waiting, shared, processes=processes or count_processors(), retries=RETRIES
             )
         total = -(-len(source.used) // shard)
@@ -117,7 +117,7 @@ def predict_manifest(
         return count_outcome(out, len(source.used), failed)
 
 
-def check_urls(manifest: Path, source: Source, allowed: Sequence[str]) -> None:
+def check_urls(manifest: Path, source: CorpusSource, allowed: Sequence[str]) -> None:
     """Recordings of a manifest, and beginnings of addresses -> a UsageError if it names another address."""
     import pyarrow.compute as pc
 
@@ -151,7 +151,7 @@ def predict_shard(
         tables = classifier.tables(part.paths, problems, decision, cycles=part.rows or where, quality=quality)
         for cycles, state in tables:
             status.append(state)
-            summary.append(predictions.per_recording(cycles))
+            summary.append(predictions.summarise_recordings(cycles))
             yield cycles
 
     prediction_writers.write_table(passing(), folder / "cycles" / name)
@@ -168,25 +168,27 @@ def load_worker_model(model: str | None) -> Predictor:
     return load_with_engine(model)
 
 
-def read_manifest_rows(manifest: Path, source: Source) -> dict[str, list[Row]]:
+def read_manifest_rows(manifest: Path, source: CorpusSource) -> dict[str, list[TableRow]]:
     """Manifest -> recording -> the rows that give its cycles; a folder of manifests gives none."""
     if manifest.is_dir():
         return {}
     return {locate_recording(source, name): rows for name, rows in table.spans_of(manifest).items()}
 
 
-def digest_rows(rows: Mapping[str, list[Row]]) -> str:
+def digest_rows(rows: Mapping[str, list[TableRow]]) -> str:
     """Rows -> SHA-256: with other cycles it is another job."""
     told = sorted((path, *sorted(row.cells.items())) for path, found in rows.items() for row in found)
     return hashlib.sha256(repr(told).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def locate_recording(source: Source, name: str) -> str:
+def locate_recording(source: CorpusSource, name: str) -> str:
     """Recording as its manifest names it -> its path or URL."""
     return name if audio_reader.is_url(name) else str(source.base / name)
 
 
-def split_into_shards(source: Source, size: int, rows: Mapping[str, list[Row]] | None = None) -> Iterator[Shard]:
+def split_into_shards(
+    source: CorpusSource, size: int, rows: Mapping[str, list[TableRow]] | None = None
+) -> Iterator[Shard]:
     """Recordings of a manifest, and rows that give the cycles of some -> its stretches, in order."""
     rows = rows or {}
     for number, start in enumerate(range(0, len(source.used), size)):
@@ -240,7 +242,7 @@ def count_outcome(out: Path, expected: int, failed_shards: Sequence[str]) -> dic
         except (OSError, ValueError, KeyError, NotImplementedError) as error:
             raise FileError(
                 path,
-                f"damaged, no status of a shard ({reason(error)}); remove it, and the same command "
+                f"damaged, no status of a shard ({summarise_error(error)}); remove it, and the same command "
                 "computes the shard again",
             ) from error
         counts["recordings"] += len(shard)

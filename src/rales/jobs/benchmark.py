@@ -24,7 +24,7 @@ from rales.inference.engines import Engine, TorchEngine, Waveforms
 from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
-from rales.models.cpu_inference import bf16_pays
+from rales.models.cpu_inference import bf16_is_faster
 from rales.optional_packages import package_versions
 from rales.recipes.registry import make_recipe
 from rales.settings import to_dict
@@ -86,7 +86,7 @@ def engine_paths(model: Predictor) -> Iterator[tuple[str, Callable[[], Engine]]]
     variant = partial(TorchEngine, torch_engine.frontend, torch_engine.network, torch_engine.device)
     yield EAGER, lambda: variant(precision=None)
     yield "torch float32, packed", lambda: torch_engine
-    if bf16_pays():  # else a turn may take ten times as long
+    if bf16_is_faster():  # else a turn may take ten times as long
         yield "torch bf16, packed", lambda: variant(precision="bf16")
     clips = np.resize(make_probe(model.recipe)[:2], (CALIBRATION_CLIPS, make_probe(model.recipe).shape[1]))
     for to, target in EXPORT_TARGETS.items():
@@ -188,6 +188,6 @@ def describe_machine() -> dict[str, Any]:
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0],
-        "bf16_pays": bf16_pays(),
+        "bf16_pays": bf16_is_faster(),
         "packages": package_versions(("torch", "onnxruntime", "openvino", "nncf")),
     }

@@ -40,12 +40,13 @@ from rales.jobs.linear_probe import (
 )
 from rales.labels import CLASSES
 from rales.models import ViT
-from rales.models.cpu_inference import pack
-from rales.models.m2d_checkpoints import check_finite, fingerprint
+from rales.models.cpu_inference import prepack_for_cpu
+from rales.models.m2d_checkpoints import check_finite, fingerprint_encoder
 from rales.optional_packages import require_packages
 from rales.progress import progress_bar
 from rales.recipes import m2d_fusion
 from rales.recipes.registry import make_recipe
+from rales.settings import get_values
 from rales.training import run_folder
 from rales.training.distributed import choose_device
 from rales.training.pretrain import Probe
@@ -86,7 +87,7 @@ def search(
     cycles = cycles.reset_index(drop=True)
     used = rows_of(cycles, part)
     label = np.array([CLASSES.index(word) for word in used["label"]], np.int64)
-    fold_of = np.array(splits.folds(used, folds, seed), np.int64)
+    fold_of = np.array(splits.assign_folds(used, folds, seed), np.int64)
     words = {"weights": weights} if weights else {"size": size}
     recipe = make_recipe("m2d_fusion", [f"seed={seed}"], variant="vanilla", frontend=frontend or None, **words)
     torch.manual_seed(seed)
@@ -100,9 +101,8 @@ def search(
 
     source = {
         "weights": weights or f"random start, {size}",
-        "weights_digest": fingerprint(encoder),
-        "frontend": recipe.settings.frontend,
-        "audio": asdict(recipe.audio),
+        "weights_digest": fingerprint_encoder(encoder),
+        "audio": {"frontend": get_values(recipe.settings)["frontend"], **asdict(recipe.audio)},
         "data": {**data_facts(used), "part": part, "whole_database": predictions.is_whole_database(cycles)},
     }
     settings = to_jsonable(
@@ -152,7 +152,7 @@ def quick_probe(
     cycles = cycles.reset_index(drop=True)
     used = rows_of(cycles, "train")
     label = np.array([CLASSES.index(word) for word in used["label"]], np.int64)
-    fold_of = np.array(splits.folds(used, folds, seed), np.int64)
+    fold_of = np.array(splits.assign_folds(used, folds, seed), np.int64)
     waves = load_dataset(cycles, m2d_fusion.recipe(m2d_fusion.Settings()), folder=cache_folder).inputs
 
     def score(encoder: ViT) -> dict[str, float]:
@@ -245,7 +245,7 @@ def features(
     """
     rows = np.arange(len(waves)) if rows is None else np.asarray(rows)
     device = next(encoder.parameters()).device
-    packed = pack(encoder, precision)
+    packed = prepack_for_cpu(encoder, precision)
     found = {pool: np.empty((len(rows), encoder.depth, encoder.dim), np.float32) for pool in POOLS}
     starts = range(0, len(rows), batch)
     for start in progress_bar(starts, shown=progress, desc="encode", unit="batch"):

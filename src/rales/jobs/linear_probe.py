@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rales.evaluation.metrics import confusion, icbhi_scores
+from rales.evaluation.metrics import confusion_matrix, icbhi_scores
 from rales.labels import CLASSES
 from rales.progress import progress_bar
 
@@ -216,7 +216,7 @@ def moments(rows: Pooled) -> tuple[Pooled, Pooled]:
 
 def confusions(fold: Fold, chosen: Sequence[Subset]) -> Whole:
     """Subsets -> (subsets, 4, 4) confusion counts on the fold's test rows."""
-    found = [confusion(fold.test_label, p.argmax(axis=1)) for p in probabilities(fold, chosen)]
+    found = [confusion_matrix(fold.test_label, p.argmax(axis=1)) for p in probabilities(fold, chosen)]
     return np.stack(found)
 
 
@@ -363,7 +363,7 @@ def learned_weights(
         fold = prepare(pooled, label, fold_of != number, c)
         square, solution = learn(fold)
         p = predicted(fold, solution, torch.tensordot(square.float(), fold.cross, dims=1))
-        return square.sqrt().numpy(), confusion(fold.test_label, p.argmax(axis=1))
+        return square.sqrt().numpy(), confusion_matrix(fold.test_label, p.argmax(axis=1))
 
     numbers = np.unique(fold_of).tolist()
     with one_thread_each() as threads, ThreadPoolExecutor(threads, thread_name_prefix="rales-weights") as pool:

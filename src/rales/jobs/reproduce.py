@@ -108,7 +108,7 @@ def estimate(planned: Sequence[Trial], cycles: pd.DataFrame, processes: int) -> 
             made[words] = (recipe, *step_cost(recipe))
         recipe, trained, scored, size = made[words]
         settings = recipe.settings
-        table = splits.divide(cycles, settings)
+        table = splits.divide_cycles(cycles, settings)
         train, test = ((table["split"] == part).sum() for part in ("train", "test"))
         evaluations = settings.train.epochs / settings.train.evaluate_every
         seconds += settings.train.epochs * train * trained + evaluations * test * scored

@@ -164,7 +164,7 @@ def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:
     try:
         stored, recipe = run_folder.read_json(folder / "config.json"), make_recipe(trial.recipe, trial.words)
         check_record(stored, folder / "config.json")
-        table = splits.divide(cycles, recipe.settings)
+        table = splits.divide_cycles(cycles, recipe.settings)
         same_data = stored["split"]["digest"] == digest_cycles(table[table["split"] != ""])
         asked = stored.get("asked", stored)  # the last of several stages has numbers of its own
         same_source = stored.get("recipe_source", {}) == recipe.source
@@ -210,7 +210,7 @@ def on_this_machine(
     if address:
         raise UsageError("--address is the cluster of --engine ray")
     gpus = [{"CUDA_VISIBLE_DEVICES": name} for name in visible_gpus()]  # trials take turns on them
-    found = parallel.in_processes(
+    found = parallel.run_in_processes(
         run_trial, waiting, job, processes=at_once(processes), process_per_task=True, environments=gpus
     )
     yield from outcomes(found)
@@ -236,7 +236,7 @@ def on_ray(
 ) -> Generator[Outcome]:
     """Trials as Ray tasks, one processor (and one GPU where the cluster has some) each."""
     if waiting:
-        found = parallel.on_ray(run_trial, waiting, job, processes=processes, address=address)
+        found = parallel.run_on_ray(run_trial, waiting, job, processes=processes, address=address)
         yield from outcomes(found, "Ray: ")
 
 

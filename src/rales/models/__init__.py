@@ -1,4 +1,4 @@
-"""Networks: tensors in, tensors out."""
+"""Networks: modules from tensors to tensors, and readers of public checkpoints."""
 
 from rales.models.classifier import FusionClassifier
 from rales.models.layer_fusion import LayerFusion, mean_plus_max

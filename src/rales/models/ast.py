@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rales.models.vit import Block, PatchEmbed, Size
+from rales.models.vit import Block, PatchEmbed, ViTSize
 
-SIZES = {"base": Size(768, 12, 12), "tiny": Size(64, 2, 2)}
+SIZES = {"base": ViTSize(768, 12, 12), "tiny": ViTSize(64, 2, 2)}
 ROWS = 12  # patches over 128 mel bands
 
 PositionLayout = Literal["aligned", "original"]
 
 
-class Mix(NamedTuple):
+class PatchMix(NamedTuple):
     """Patches at `positions` (n,), the same in every clip, come from the clip that `order` (B,) names; `kept` is the
     share of the others, 1 - n / patches."""
 
@@ -37,7 +37,7 @@ class AST(nn.Module):
 
     def __init__(self, dim: int = 768, depth: int = 12, heads: int = 12, *, frames: int = 798) -> None:
         super().__init__()
-        self.dim, self.columns = dim, columns_of(frames)
+        self.dim, self.columns = dim, count_patch_columns(frames)
         self.patch_embed = PatchEmbed(dim, (16, 16))
         self.patch_embed.proj.stride = (10, 10)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
@@ -52,12 +52,12 @@ class AST(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, fbank: Tensor, mix: Mix | None = None) -> Tensor:
+    def forward(self, fbank: Tensor, mix: PatchMix | None = None) -> Tensor:
         tokens = self.norm(self.tokens(fbank, mix))
         features: Tensor = (tokens[:, 0] + tokens[:, 1]) / 2
         return features
 
-    def tokens(self, fbank: Tensor, mix: Mix | None = None) -> Tensor:
+    def tokens(self, fbank: Tensor, mix: PatchMix | None = None) -> Tensor:
         """(B, 1, 128, frames) -> (B, 2 + patches, D), the output of the last block before the final norm."""
         patches = self.patch_embed(fbank).flatten(2).transpose(1, 2)  # (B, patches, D)
         if patches.shape[1] != ROWS * self.columns:
@@ -66,7 +66,7 @@ class AST(nn.Module):
                 f"for 128 bands and {ROWS} x {self.columns} patches"
             )
         if mix is not None:
-            patches = mixed(patches, mix)
+            patches = mix_patches(patches, mix)
         front = torch.cat([self.cls_token, self.dist_token], dim=1).expand(len(patches), -1, -1)
         tokens = torch.cat([front, patches], dim=1) + self.pos_embed
         for block in self.blocks:
@@ -95,7 +95,7 @@ class ASTClassifier(nn.Module):
         features: Tensor = self.encoder(fbank)
         return features
 
-    def clean_and_mixed(self, fbank: Tensor, mix: Mix) -> tuple[Tensor, Tensor, Tensor]:
+    def clean_and_mixed(self, fbank: Tensor, mix: PatchMix) -> tuple[Tensor, Tensor, Tensor]:
         """-> logits (B, classes), features (B, D), and projected features of the mixed clips (B, D): two passes."""
         if self.projector is None:
             raise ValueError("this network has no projector; make it with one for Patch-Mix contrastive learning")
@@ -103,12 +103,12 @@ class ASTClassifier(nn.Module):
         return self.head(features), features, self.projector(self.encoder(fbank, mix))
 
 
-def columns_of(frames: int) -> int:
+def count_patch_columns(frames: int) -> int:
     """Frames -> columns of 16-frame patches that start every 10 frames."""
     return (frames - 16) // 10 + 1
 
 
-def draw_mix(batch: int, columns: int, *, whole_columns: bool = False, generator: torch.Generator) -> Mix:
+def draw_patch_mix(batch: int, columns: int, *, whole_columns: bool = False, generator: torch.Generator) -> PatchMix:
     """Batch size and patch columns -> what Patch-Mix does with this batch.
 
     The share to keep is Beta(1, 1), which is uniform; n = floor(patches * (1 - share)) random places are replaced, and
@@ -122,10 +122,10 @@ def draw_mix(batch: int, columns: int, *, whole_columns: bool = False, generator
         positions = (torch.arange(ROWS)[:, None] * columns + chosen).flatten()
     else:
         positions = torch.randperm(patches, generator=generator)[: math.floor(patches * (1 - share))]
-    return Mix(order, positions, 1 - len(positions) / patches)
+    return PatchMix(order, positions, 1 - len(positions) / patches)
 
 
-def mixed(patches: Tensor, mix: Mix) -> Tensor:
+def mix_patches(patches: Tensor, mix: PatchMix) -> Tensor:
     """(B, patches, D) -> new (B, patches, D) with some places taken from another clip of the batch."""
     order, positions = mix.order.to(patches.device), mix.positions.to(patches.device)
     result = patches.clone()

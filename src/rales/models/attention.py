@@ -1,4 +1,4 @@
-"""Attention over pictures: non-local block, attention-augmented convolution, channel and spatial attention."""
+"""Attention over feature maps: non-local block, attention-augmented convolution, channel and spatial attention."""
 
 from typing import Literal
 

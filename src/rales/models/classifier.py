@@ -11,9 +11,31 @@ from rales.models.vit import Layout, ViT
 
 
 class FusionClassifier(nn.Module):
-    """(B, 1, 80, frames) normalised log-mel -> (B, classes) logits: eq. 1, eq. 2 and a linear layer.
+    """The classifier of the paper: normalised log-mel (B, 1, 80, frames) -> (B, classes) logits.
 
-    `layers` are 1-based; `[12]` is the vanilla M2DViT of the paper. Errors: a layer that the encoder lacks.
+    Eq. 1 (layer fusion), eq. 2 (mean + maximum over time) and a linear layer.
+
+    Parameters
+    ----------
+    encoder
+        Encoder that returns the output of every layer.
+    layers
+        Layers to fuse, numbered from 1; `[12]` is the vanilla M2DViT of the paper.
+    learned
+        Learn a weight per layer; else all are 1.
+    classes
+        Number of classes.
+    layout
+        Arrangement of the encoder's tokens, see `ViT`.
+    norm_layers
+        Put a LayerNorm without parameters on every layer before it is weighted.
+    head_start
+        Start of the linear layer: zeros, or torch's default.
+
+    Raises
+    ------
+    ValueError
+        A layer that the encoder lacks.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a processor computes fastest: the precision that pays there, and a packed copy of a model for inference.
+"""Fast inference on a CPU: choose the precision, and make a copy of a model with prepacked weights.
 
 oneDNN, which torch ships, multiplies faster than the BLAS behind `nn.Linear` once the weights stand in its own order,
 and adds bias and GELU in the same pass; torch offers that only as private operators, so their results are checked
@@ -28,12 +28,12 @@ def autocast_dtype(precision: str, device: torch.device | str) -> torch.dtype | 
     """
     if precision not in ("auto", "bf16", "float32"):
         raise ValueError(f"precision {precision!r} is not known; expected auto, bf16 or float32")
-    chosen = precision == "bf16" or (precision == "auto" and bf16_pays(torch.device(device).type))
+    chosen = precision == "bf16" or (precision == "auto" and bf16_is_faster(torch.device(device).type))
     return torch.bfloat16 if chosen else None
 
 
 @cache
-def bf16_pays(device: str = "cpu") -> bool:
+def bf16_is_faster(device: str = "cpu") -> bool:
     """Device type -> whether bfloat16 computes faster there than float32; asked once a process.
 
     A CUDA device is asked for its ability. A processor is timed (~50 ms): those without bf16 units multiply bfloat16
@@ -55,7 +55,7 @@ def bf16_pays(device: str = "cpu") -> bool:
     return 1.25 * best[torch.bfloat16] < best[torch.float32]
 
 
-def pack(network: Network, precision: str = "auto") -> Network:
+def prepack_for_cpu(network: Network, precision: str = "auto") -> Network:
     """Network with a ViT inside, or a ViT -> a copy for inference, called in the same way, results in float32.
 
     The blocks compute in bfloat16 or float32 with packed weights; tokens between blocks, pooling and head are
@@ -88,7 +88,7 @@ class PackedBlock(nn.Module):
 
     def forward(self, tokens: Tensor, lengths: list[int]) -> Tensor:
         qkv = self.qkv(self.norm1(tokens).to(self.dtype))
-        tokens = tokens + self.proj(attention(qkv, lengths, self.heads))
+        tokens = tokens + self.proj(compute_attention(qkv, lengths, self.heads))
         return tokens + self.fc2(self.fc1_gelu(self.norm2(tokens).to(self.dtype)))
 
 
@@ -131,7 +131,7 @@ def packing_works(dtype: torch.dtype) -> bool:
     return error.abs().max().item() < (0.05 if dtype == torch.bfloat16 else 1e-4)
 
 
-def attention(qkv: Tensor, lengths: list[int], heads: int) -> Tensor:
+def compute_attention(qkv: Tensor, lengths: list[int], heads: int) -> Tensor:
     """(B, T, 3 D) -> (B, T, D): multi-head self-attention inside each unit of the given lengths.
 
     In bfloat16 torch's fused kernel is slower on a processor than the plain products, and those are fastest on a few
@@ -141,7 +141,7 @@ def attention(qkv: Tensor, lengths: list[int], heads: int) -> Tensor:
     attend: Callable[..., Tensor]
     attend, clips = F.scaled_dot_product_attention, len(qkv)
     if qkv.dtype == torch.bfloat16:
-        attend, clips = products, 2 * torch.get_num_threads()
+        attend, clips = dot_product_attention, 2 * torch.get_num_threads()
     for some, result in zip(qkv.split(clips), mixed.split(clips), strict=True):
         for unit, part in zip(some.split(lengths, dim=1), result.split(lengths, dim=1), strict=True):
             q, k, v = unit.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, heads, T, D / heads)
@@ -149,7 +149,7 @@ def attention(qkv: Tensor, lengths: list[int], heads: int) -> Tensor:
     return mixed
 
 
-def products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def dot_product_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Queries, keys and values (B, heads, T, d) -> (B, heads, T, d): softmax(q k' / sqrt(d)) v."""
     q, k, v = torch.stack([q, k, v])  # one copy instead of three
     scores = (q @ k.transpose(2, 3)).float().mul_(q.shape[-1] ** -0.5)

@@ -1,4 +1,4 @@
-"""What the earlier systems put behind a backbone: perceptron, projectors, the two heads of co-tuning."""
+"""Heads and projectors that the earlier systems put behind a backbone, and the co-tuning classifier."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -10,7 +10,7 @@ from rales.models.cnn import Cnn
 from rales.models.resnet import ResNet
 
 
-def respirenet_head(features: int = 512, classes: int = 4) -> nn.Sequential:
+def build_respirenet_head(features: int = 512, classes: int = 4) -> nn.Sequential:
     """Size of the pooled features -> (B, features) -> (B, classes) logits: two layers of 128 and a linear one.
 
     Source: microsoft/RespireNet, nets/network_cnn.py.
@@ -26,19 +26,19 @@ def respirenet_head(features: int = 512, classes: int = 4) -> nn.Sequential:
     )
 
 
-def projector(features: int = 512, out: int = 128) -> nn.Sequential:
+def build_projector(features: int = 512, out: int = 128) -> nn.Sequential:
     """Sizes -> (B, features) -> (B, out) for a contrastive loss: 512 wide inside as its input (Moummad & Farrugia)."""
     return nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, out))
 
 
-def patch_mix_projector(features: int = 768) -> nn.Sequential:
+def build_patch_mix_projector(features: int = 768) -> nn.Sequential:
     """Size -> (B, features) -> (B, features): linear, batch-norm, ReLU, linear (Patch-Mix CL)."""
     return nn.Sequential(
         nn.Linear(features, features), nn.BatchNorm1d(features), nn.ReLU(), nn.Linear(features, features)
     )
 
 
-class Contrastive(nn.Module):
+class ContrastiveClassifier(nn.Module):
     """Features -> (B, classes) logits of a linear layer on an encoder that contrastive losses train through projectors.
 
     `learns` says what: "all", the "encoder" with its projectors, or the "head", a probe, for which the encoder stays in
@@ -69,13 +69,13 @@ class Contrastive(nn.Module):
         encoded: Tensor = self.encoder(features)
         return encoded
 
-    def train(self, mode: bool = True) -> "Contrastive":
+    def train(self, mode: bool = True) -> "ContrastiveClassifier":
         super().train(mode)
         self.encoder.train(mode and self.learns != "head")
         return self
 
 
-class Headed(nn.Module):
+class BackboneWithHead(nn.Module):
     """Picture -> (B, classes) logits: a backbone that pools its features, and a head on them."""
 
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:

@@ -40,7 +40,7 @@ ELSEWHERE = "download it elsewhere, unpack it and pass the file with --weights"
 
 
 @dataclass(frozen=True)
-class Public:
+class PublicCheckpoint:
     """One zip of the publisher; size and SHA-256 are those of the zip, None while no source states them."""
 
     name: str
@@ -51,31 +51,39 @@ class Public:
     licence: str = NTT_LICENCE
 
 
-def _m2d(release: str, name: str, note: str) -> Public:
-    return Public(name, f"https://github.com/nttcslab/m2d/releases/download/{release}/{name}.zip", note)
+def _m2d_checkpoint(release: str, name: str, note: str) -> PublicCheckpoint:
+    return PublicCheckpoint(name, f"https://github.com/nttcslab/m2d/releases/download/{release}/{name}.zip", note)
 
 
 # "full" has target and predictor too, so that pre-training can go on; "encoder only" is enough for everything else.
-PUBLIC: dict[str, Public] = {
+PUBLIC: dict[str, PublicCheckpoint] = {
     public.name: public
     for public in (
-        _m2d("v0.1.0", "m2d_vit_base-80x608p16x16-221006-mr7", "AudioSet, mask ratio 0.7, full"),
-        _m2d("v0.1.0", "m2d_vit_base-80x608p16x16-221006-mr6", "AudioSet, mask ratio 0.6, full"),
-        _m2d("v0.1.0", "m2d_vit_base-80x608p16x16-221006-mr7_enconly", "AudioSet, mask ratio 0.7, encoder only"),
-        _m2d("v0.1.0", "m2d_vit_base-80x608p16x16-220930-mr7_enconly", "the same, trained earlier, encoder only"),
-        _m2d("v0.1.0", "m2d_vit_base-80x200p16x4-230529", "AudioSet, mask ratio 0.7, patches of 4 frames, full"),
-        _m2d("v0.1.0", "m2d_as_vit_base-80x608p16x16-240213", "M2D-AS (M2D-X specialised in AudioSet), full"),
-        _m2d(
+        _m2d_checkpoint("v0.1.0", "m2d_vit_base-80x608p16x16-221006-mr7", "AudioSet, mask ratio 0.7, full"),
+        _m2d_checkpoint("v0.1.0", "m2d_vit_base-80x608p16x16-221006-mr6", "AudioSet, mask ratio 0.6, full"),
+        _m2d_checkpoint(
+            "v0.1.0", "m2d_vit_base-80x608p16x16-221006-mr7_enconly", "AudioSet, mask ratio 0.7, encoder only"
+        ),
+        _m2d_checkpoint(
+            "v0.1.0", "m2d_vit_base-80x608p16x16-220930-mr7_enconly", "the same, trained earlier, encoder only"
+        ),
+        _m2d_checkpoint(
+            "v0.1.0", "m2d_vit_base-80x200p16x4-230529", "AudioSet, mask ratio 0.7, patches of 4 frames, full"
+        ),
+        _m2d_checkpoint(
+            "v0.1.0", "m2d_as_vit_base-80x608p16x16-240213", "M2D-AS (M2D-X specialised in AudioSet), full"
+        ),
+        _m2d_checkpoint(
             "v0.3.0",
             "m2d_as_vit_base-80x1001p16x16-240213_AS-FT_enconly",
             "M2D-AS fine-tuned for AudioSet tagging (mAP 0.485), units of 1001 frames, encoder only",
         ),
-        _m2d(
+        _m2d_checkpoint(
             "v0.3.0",
             "m2d_vit_base-80x1001p16x16-221006-mr7_as_46ab246d",
             "mask ratio 0.7 fine-tuned for AudioSet tagging (mAP 0.479), units of 1001 frames, encoder only",
         ),
-        Public(
+        PublicCheckpoint(
             "m2d_vit_base-80x608p16x16p16k-250826-AS+Resp400K",
             "https://github.com/nttcslab/eval-audio-repr/releases/download/0.1.0/"
             "m2d_vit_base-80x608p16x16p16k-250826-AS+Resp400K.zip",
@@ -92,7 +100,7 @@ ALIASES = {
 }
 
 
-def listing() -> list[dict[str, Any]]:
+def list_checkpoints() -> list[dict[str, Any]]:
     """Nothing -> one row per public checkpoint: name, alias, address, size_bytes, sha256, note, licence, path.
 
     Size and SHA-256 are the zip's and None until somebody stated or this machine recorded them; `path` is the
@@ -100,7 +108,7 @@ def listing() -> list[dict[str, Any]]:
     """
     rows = []
     for public in PUBLIC.values():
-        record, found = _record(public.name), _checkpoints(folder() / public.name)
+        record, found = _read_record(public.name), _checkpoints_in(checkpoint_folder() / public.name)
         rows.append(
             {
                 "name": public.name,
@@ -116,12 +124,12 @@ def listing() -> list[dict[str, Any]]:
     return rows
 
 
-def folder() -> Path:
+def checkpoint_folder() -> Path:
     """Where fetched checkpoints live: `weights` in the user's cache folder for rales, or in RALES_CACHE if set."""
     return Path(os.environ.get("RALES_CACHE") or platformdirs.user_cache_path("rales")).expanduser() / "weights"
 
 
-def find(name_or_path: str | Path) -> Path:
+def find_checkpoint(name_or_path: str | Path) -> Path:
     """A file, a run folder or another that holds one checkpoint, the name of the model that ships or of a fetched
     public checkpoint -> the checkpoint file; of a fine-tuning run the best, of a pre-training the last.
 
@@ -133,25 +141,25 @@ def find(name_or_path: str | Path) -> Path:
     if path.is_file():
         if path.suffix == ".zip":
             raise ValueError(f"{path}: a zip, expected a checkpoint; unpack it and pass the file or folder inside")
-        return _undamaged(path)
+        return _check_undamaged(path)
     if path.is_dir():
-        return _of_run(path) or _undamaged(_only_checkpoint(path))
+        return _checkpoint_of_run(path) or _check_undamaged(_only_checkpoint(path))
     name = ALIASES.get(str(name_or_path), str(name_or_path))
     if name == SHIPPED and SHIPPED_FILE.is_file():
         return SHIPPED_FILE
     if name not in PUBLIC:
         raise FileNotFoundError(f"{name_or_path}: no such file or folder, and {_no_public(name)}")
-    if not _checkpoints(folder() / name):
+    if not _checkpoints_in(checkpoint_folder() / name):
         raise FileNotFoundError(
             f"{name_or_path}: a public checkpoint that is not on this machine; fetch it with `rales weights {name}`"
         )
-    return _undamaged(_only_checkpoint(folder() / name))
+    return _check_undamaged(_only_checkpoint(checkpoint_folder() / name))
 
 
-def _undamaged(checkpoint: Path) -> Path:
+def _check_undamaged(checkpoint: Path) -> Path:
     """Checkpoint file -> itself. Errors: one that was fetched, by whatever name it is called, and differs now."""
     release = checkpoint.resolve().parent
-    if release.parent == folder().resolve() and (damaged := _damaged(release.name)):
+    if release.parent == checkpoint_folder().resolve() and (damaged := _find_damaged(release.name)):
         raise ValueError(
             f"{damaged}: SHA-256 differs from the one recorded at download, so the file was damaged or replaced; "
             f"fetch it again with `rales weights {release.name}`"
@@ -159,7 +167,7 @@ def _undamaged(checkpoint: Path) -> Path:
     return checkpoint
 
 
-def _of_run(folder: Path) -> Path | None:
+def _checkpoint_of_run(folder: Path) -> Path | None:
     """Run folder -> its checkpoint; None for any other folder."""
     if not (folder / "config.json").is_file():
         return None
@@ -169,7 +177,7 @@ def _of_run(folder: Path) -> Path | None:
     return next((file for file in (best, last) if file.is_file()), None)
 
 
-def fetch(name: str, progress: bool = True, address: str | None = None) -> Path:
+def fetch_checkpoint(name: str, progress: bool = True, address: str | None = None) -> Path:
     """Public name or alias -> its checkpoint file in the cache, downloaded and unpacked unless already there.
 
     Of two processes one downloads and the other waits. A download that was interrupted begins anew.
@@ -197,20 +205,20 @@ def fetch(name: str, progress: bool = True, address: str | None = None) -> Path:
     if not address.startswith(("https://", "http://")):
         raise ValueError(f"{address}: expected an address that begins with https:// or http://")
 
-    target = folder() / name
+    target = checkpoint_folder() / name
     target.parent.mkdir(parents=True, exist_ok=True)
     with Lock(target.with_name(f"{name}.lock")):
-        if not _checkpoints(target) or _damaged(name):
+        if not _checkpoints_in(target) or _find_damaged(name):
             shutil.rmtree(target, ignore_errors=True)
             with own_folder(target.parent, f".{name}.") as place:
-                archive = _download(address, place, progress)
+                archive = _download_archive(address, place, progress)
                 _check_hash(name, address, archive)
                 _install(name, address, archive, target)
         remove_abandoned(target.parent)
     return _only_checkpoint(target)
 
 
-def _download(address: str, place: Path, progress: bool) -> Path:
+def _download_archive(address: str, place: Path, progress: bool) -> Path:
     """Address -> the zip in the folder `place`. Errors: OSError, a sentence."""
     import pooch
     import requests
@@ -250,7 +258,7 @@ def _first_cause(error: BaseException) -> BaseException:
 
 def _check_hash(name: str, address: str, archive: Path) -> None:
     """Downloaded zip -> a ValueError unless it has the SHA-256 that is stated, or recorded at the first download."""
-    expected = PUBLIC[name].sha256 or _record(name).get("sha256")
+    expected = PUBLIC[name].sha256 or _read_record(name).get("sha256")
     if expected and (sha256 := sha256_of(archive)) != expected:
         raise ValueError(
             f"{address}: SHA-256 {sha256}, expected {expected}; the download was removed. "
@@ -263,7 +271,7 @@ def _install(name: str, address: str, archive: Path, target: Path) -> None:
     unpacked = archive.with_name("unpacked")
     unpacked.mkdir()
     try:
-        _unpack(archive, unpacked)
+        _unpack_archive(archive, unpacked)
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise ValueError(
             f"{address}: not a zip that holds a checkpoint ({error}); the download was removed: "
@@ -274,7 +282,7 @@ def _install(name: str, address: str, archive: Path, target: Path) -> None:
         "address": address,
         "size_bytes": archive.stat().st_size,
         "sha256": sha256_of(archive),
-        "files": {file.name: sha256_of(file) for file in _checkpoints(unpacked)},
+        "files": {file.name: sha256_of(file) for file in _checkpoints_in(unpacked)},
     }
     with atomic_write(_record_path(name)) as beside:
         beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -283,7 +291,7 @@ def _install(name: str, address: str, archive: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
-def _unpack(archive: Path, target: Path) -> None:
+def _unpack_archive(archive: Path, target: Path) -> None:
     """Zip -> its checkpoints and texts, side by side in `target`; ValueError for a zip no honest release would be.
 
     Only base names are used, and zipfile stops at the size a member's header claims and checks its CRC, so neither a
@@ -330,33 +338,33 @@ def _no_public(name: str) -> str:
     return f"no public checkpoint of that name; the nearest is {nearest} (`rales weights` lists all)"
 
 
-def _checkpoints(place: Path) -> list[Path]:
+def _checkpoints_in(place: Path) -> list[Path]:
     files = place.iterdir() if place.is_dir() else ()
     return sorted(file for file in files if file.suffix in CHECKPOINT_SUFFIXES and not file.name.startswith("."))
 
 
 def _only_checkpoint(place: Path) -> Path:
-    found = _checkpoints(place)
+    found = _checkpoints_in(place)
     if len(found) != 1:
         names = f" ({', '.join(file.name for file in found)})" if found else ""
         raise ValueError(f"{place}: {len(found)} checkpoints{names}, expected one; pass the checkpoint file itself")
     return found[0]
 
 
-def _damaged(name: str) -> Path | None:
+def _find_damaged(name: str) -> Path | None:
     """Name -> its first unpacked checkpoint that differs from the record; None if all agree or none is recorded."""
-    recorded = _record(name).get("files", {})
-    for file in _checkpoints(folder() / name):
+    recorded = _read_record(name).get("files", {})
+    for file in _checkpoints_in(checkpoint_folder() / name):
         if file.name in recorded and sha256_of(file) != recorded[file.name]:
             return file
     return None
 
 
 def _record_path(name: str) -> Path:
-    return folder() / f"{name}.json"
+    return checkpoint_folder() / f"{name}.json"
 
 
-def _record(name: str) -> dict[str, Any]:
+def _read_record(name: str) -> dict[str, Any]:
     path = _record_path(name)
     advice = f"delete it and the folder {name} beside it, and fetch again with `rales weights {name}`"
     record = read_json(path, advice) if path.exists() else {}

@@ -7,14 +7,21 @@ from torch import Tensor, nn
 
 
 class LayerFusion(nn.Module):
-    """list of L (B, T, D) -> list of n weighted layers w_i z_i, each (B, T, D): eq. 1 before its concatenation.
-
-    `layers` are numbered from 1 as in the paper. `weight` (n,) starts at 1.0; it is learned by the optimiser if
-    `learned`, else fixed. `norm=True` puts a LayerNorm without parameters on every layer first, since raw residual
-    streams grow with depth and a scalar weight otherwise mixes importance with scale.
+    """Weight layers (eq. 1 before its concatenation): L outputs (B, T, D) -> n weighted layers w_i z_i, each (B, T, D).
 
     The concatenation over D is left to the caller: pooling works feature by feature, so pooling the parts and
-    concatenating the small results is the same numbers without the (B, T, D * n) tensor (`concatenate` builds it).
+    concatenating the small results is the same numbers without the (B, T, D * n) tensor (`concatenate_layers` builds
+    it).
+
+    Parameters
+    ----------
+    layers
+        Layers to fuse, numbered from 1 as in the paper.
+    learned
+        Let the optimiser learn `weight` (n,), which starts at 1.0; else it is fixed.
+    norm
+        Put a LayerNorm without parameters on every layer first, since raw residual streams grow with depth and a scalar
+        weight otherwise mixes importance with scale.
     """
 
     weight: Tensor
@@ -39,11 +46,17 @@ class LayerFusion(nn.Module):
         return [w * z for w, z in zip(self.weight, chosen, strict=True)]
 
 
-def concatenate(weighted: list[Tensor]) -> Tensor:
+def concatenate_layers(weighted: list[Tensor]) -> Tensor:
     """list of n (B, T, D) -> (B, T, D * n): the concatenation of eq. 1."""
     return torch.cat(weighted, dim=-1)
 
 
 def mean_plus_max(z: Tensor) -> Tensor:
-    """(B, T, D) -> (B, D): mean + maximum over T (eq. 2)."""
+    """Pool over time (eq. 2), mean + maximum: (B, T, D) -> (B, D).
+
+    Parameters
+    ----------
+    z
+        Weighted layer (B, T, D).
+    """
     return z.mean(dim=1) + z.amax(dim=1)

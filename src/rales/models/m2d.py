@@ -1,4 +1,4 @@
-"""Masked Modeling Duo: the network that pre-trains a ViT by predicting one encoder's view of what the other cannot see.
+"""Masked Modeling Duo (M2D): pre-train a ViT by predicting the target encoder's view of the masked patches.
 
 The online encoder sees a few patches, a predictor guesses from them what the target encoder, a slow average of the
 online one, makes of the others. Source: Niizumi et al., nttcslab/m2d. Letters: B clips, T patches, D features.
@@ -14,21 +14,21 @@ from torch import Tensor, nn
 
 from rales.models.m2d_checkpoints import (
     PREFIXES,
-    described,
-    encoder_of,
-    named,
-    number_of_blocks,
+    build_encoder,
+    count_blocks,
+    describe_tensor,
+    name_few,
     read_tensors,
     stated_number,
     stated_settings,
 )
-from rales.models.vit import Block, Size, ViT, initialise_linear, sincos_positions
+from rales.models.vit import Block, ViT, ViTSize, init_linear_weights, sincos_positions
 
 Init = Literal["random", "online"]
 Kind = Literal["norm_mse", "mse"]
 
 
-class Masked(NamedTuple):
+class M2DOutput(NamedTuple):
     """What one masked step gives; masked patches stand in the order of their noise."""
 
     loss: Tensor  # scalar
@@ -39,19 +39,37 @@ class Masked(NamedTuple):
 
 
 class M2D(nn.Module):
-    """(B, 1, mel bins, unit frames) normalised log-mel -> `Masked`: one pre-training step's loss.
+    """One step of M2D pre-training: normalised log-mel (B, 1, mel bins, unit frames) -> `M2DOutput` with its loss.
 
-    `noise` (B, patches) says what is masked: the int(patches * (1 - mask_ratio)) smallest of each clip stay visible;
-    without it the noise is drawn from torch's generator. Only the target encoder's blocks and LayerNorm are its own,
-    patch embedding, cls token and positions are the online encoder's. Names in the state dict are those of the
-    reference's full checkpoints, and the start is its start: `target_init="random"` gives the target an own random
-    start as there, "online" a copy of the online encoder.
+    Only the target encoder's blocks and LayerNorm are its own; patch embedding, cls token and positions are the online
+    encoder's. Names in the state dict are those of the reference's full checkpoints. `forward` takes `noise` (B,
+    patches), which says what is masked: the int(patches * (1 - mask_ratio)) smallest of each clip stay visible; without
+    it the noise is drawn from torch's generator.
 
     With `teacher_dim` the network has the linear `offline_predictor` of M2D-X, which predicts a frozen teacher's
-    features (B, time columns, teacher_dim), given to `forward`, of every column from what the online side knows of
-    the whole grid: latents of visible and predictions of masked patches, the patches of a column side by side. The
-    sum is m2d_weight * loss + teacher_weight * the same kind of loss over all columns. That is how the published code
-    has it, name included.
+    features (B, time columns, teacher_dim), given to `forward`, of every column from what the online side knows of the
+    whole grid: latents of visible and predictions of masked patches, the patches of a column side by side. The sum is
+    m2d_weight * loss + teacher_weight * the same kind of loss over all columns. That is how the published code has it,
+    name included.
+
+    Parameters
+    ----------
+    encoder
+        The online encoder.
+    mask_ratio
+        Fraction of the patches that are masked.
+    decoder_dim, decoder_depth, decoder_heads
+        Width, blocks and attention heads of the predictor.
+    standardise
+        Bring the target's features of each patch to mean 0 and variance 1.
+    loss
+        "norm_mse" is the error between features of length 1, "mse" between features as they are.
+    target_init
+        "random" gives the target a random start of its own, as in the reference; "online" copies the online encoder.
+    teacher_dim
+        Width of a teacher's features, 0 without a teacher.
+    m2d_weight, teacher_weight
+        Weights of the two losses with a teacher.
     """
 
     pos_embed: Tensor
@@ -74,7 +92,7 @@ class M2D(nn.Module):
         teacher_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.size = Size(encoder.dim, encoder.depth, encoder.heads)
+        self.size = ViTSize(encoder.dim, encoder.depth, encoder.heads)
         self.rows, self.columns, self.patch = encoder.rows, encoder.columns, encoder.patch
         self.mel_bins, self.unit_frames, self.mlp_ratio = encoder.mel_bins, encoder.unit_frames, encoder.mlp_ratio
         self.mask_ratio, self.visible = mask_ratio, visible_patches(encoder.rows * encoder.columns, mask_ratio)
@@ -102,9 +120,9 @@ class M2D(nn.Module):
 
         nn.init.normal_(self.mask_token, std=0.02)
         for part in (self.target_blocks, self.decoder_embed, self.decoder_blocks, self.decoder_pred):
-            initialise_linear(part)
+            init_linear_weights(part)
         if self.offline_predictor is not None:
-            initialise_linear(self.offline_predictor)
+            init_linear_weights(self.offline_predictor)
         if target_init == "online":
             self.copy_online_to_target()
         self.target_blocks.requires_grad_(False)
@@ -122,7 +140,7 @@ class M2D(nn.Module):
         Errors: a width or depth of the predictor that is not the file's.
         """
         tensors, metadata = read_tensors(path)
-        encoder = encoder_of(tensors, metadata, path, heads=heads)
+        encoder = build_encoder(tensors, metadata, path, heads=heads)
         prefix = next((p for p in PREFIXES if f"{p}cls_token" in tensors), "")
         stored = {name.removeprefix(prefix): value for name, value in tensors.items()}
         if "decoder_embed.weight" in stored:
@@ -148,15 +166,15 @@ class M2D(nn.Module):
         ]
         if wrong:
             raise ValueError(
-                f"{path}: {min(wrong)} is {described(stored.get(min(wrong)))}, expected {described(ours[min(wrong)])}; "
-                "the file is damaged or of another architecture"
+                f"{path}: {min(wrong)} is {describe_tensor(stored.get(min(wrong)))}, expected "
+                f"{describe_tensor(ours[min(wrong)])}; the file is damaged or of another architecture"
             )
         model.load_state_dict(fitting, strict=False)
         if options.get("target_init") == "online" and "target_norm.weight" not in fitting:
             model.copy_online_to_target()
         return model
 
-    def forward(self, logmel: Tensor, noise: Tensor | None = None, teacher: Tensor | None = None) -> Masked:
+    def forward(self, logmel: Tensor, noise: Tensor | None = None, teacher: Tensor | None = None) -> M2DOutput:
         patches = self.patch_embed(logmel).flatten(2).transpose(1, 2)  # (B, T, D)
         if patches.shape[1] != self.rows * self.columns:
             raise ValueError(
@@ -168,20 +186,20 @@ class M2D(nn.Module):
         order = noise.argsort(dim=1)  # (B, T): the first are visible
         patches = (patches + self.pos_embed[:, 1:]).take_along_dim(order[:, :, None], dim=1)
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(patches), -1, -1)
-        latent = through(self.blocks, self.norm, torch.cat([cls, patches[:, : self.visible]], dim=1))
+        latent = run_blocks(self.blocks, self.norm, torch.cat([cls, patches[:, : self.visible]], dim=1))
         prediction = self.predict(latent, order)
         with torch.no_grad():
             masked = torch.cat([cls, patches[:, self.visible :]], dim=1)
-            target = through(self.target_blocks, self.target_norm, masked)[:, 1:]
+            target = run_blocks(self.target_blocks, self.target_norm, masked)[:, 1:]
 
         m2d_loss = masked_prediction_loss(prediction, target, kind=self.loss, standardise=self.standardise)
         if teacher is None or self.offline_predictor is None:
             loss = m2d_loss if self.m2d_weight == 1 else self.m2d_weight * m2d_loss
-            return Masked(loss, prediction, target, m2d_loss.detach(), torch.zeros_like(m2d_loss))
+            return M2DOutput(loss, prediction, target, m2d_loss.detach(), torch.zeros_like(m2d_loss))
         features = self.offline_predictor(self.columns_of(latent, prediction, order))
         teacher_loss = masked_prediction_loss(features, teacher, kind=self.loss, standardise=self.standardise)
         loss = self.m2d_weight * m2d_loss + self.teacher_weight * teacher_loss
-        return Masked(loss, prediction, target, m2d_loss.detach(), teacher_loss.detach())
+        return M2DOutput(loss, prediction, target, m2d_loss.detach(), teacher_loss.detach())
 
     def predict(self, latent: Tensor, order: Tensor) -> Tensor:
         """Latents (B, 1 + visible, D) and the order of patches (B, T) -> predictions (B, masked, D).
@@ -196,7 +214,7 @@ class M2D(nn.Module):
         tokens = torch.cat([cls, visible, unknown + places[:, self.visible :]], dim=1)
         for block in self.decoder_blocks[:-1]:
             tokens = block(tokens, [tokens.shape[1]])
-        tokens = last_tokens(self.decoder_blocks[-1], tokens, order.shape[1] - self.visible)
+        tokens = last_block_masked_only(self.decoder_blocks[-1], tokens, order.shape[1] - self.visible)
         prediction: Tensor = self.decoder_pred(self.decoder_norm(tokens))
         return prediction
 
@@ -245,7 +263,7 @@ class M2D(nn.Module):
         return {name: str(value) for name, value in known.items()}
 
 
-def through(blocks: nn.ModuleList, norm: nn.Module, tokens: Tensor) -> Tensor:
+def run_blocks(blocks: nn.ModuleList, norm: nn.Module, tokens: Tensor) -> Tensor:
     """(B, T, D) -> (B, T, D): blocks and the LayerNorm after them."""
     for block in blocks:
         tokens = block(tokens, [tokens.shape[1]])
@@ -253,7 +271,7 @@ def through(blocks: nn.ModuleList, norm: nn.Module, tokens: Tensor) -> Tensor:
     return result
 
 
-def last_tokens(block: nn.Module, tokens: Tensor, number: int) -> Tensor:
+def last_block_masked_only(block: nn.Module, tokens: Tensor, number: int) -> Tensor:
     """Block, (B, T, D) -> (B, number, D): what the block makes of the last tokens, which see all of them.
 
     Of the others only keys and values are computed: 1 % of a whole step of ViT-base.
@@ -304,7 +322,7 @@ def decoder_sizes(tensors: Mapping[str, Tensor], dim: int, path: str | os.PathLi
     """Tensors of a full checkpoint and the encoder's width -> width and depth of the predictor. Errors: blocks that are
     not of that width, before anything of it is made."""
     shape = tuple(tensors["decoder_embed.weight"].shape)
-    width, depth = shape[0] if shape else 0, number_of_blocks(tensors, "decoder_blocks.", path)
+    width, depth = shape[0] if shape else 0, count_blocks(tensors, "decoder_blocks.", path)
     found = {"decoder_embed.weight": shape}
     expected = {"decoder_embed.weight": (width, dim)}
     for number in range(max(depth, 1)):
@@ -314,7 +332,7 @@ def decoder_sizes(tensors: Mapping[str, Tensor], dim: int, path: str | os.PathLi
     wrong = [f"{name} is {found[name]}, expected {expected[name]}" for name in found if found[name] != expected[name]]
     if wrong or width == 0 or width % 4:
         raise ValueError(
-            f"{path}: its predictor of width {width} and depth {depth} is not whole ({named(wrong)}); the file is "
+            f"{path}: its predictor of width {width} and depth {depth} is not whole ({name_few(wrong)}); the file is "
             "damaged or of another architecture"
         )
     return {"decoder_dim": width, "decoder_depth": depth}

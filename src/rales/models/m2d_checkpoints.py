@@ -1,4 +1,4 @@
-"""Public M2D checkpoint files -> our encoder; reading strangers' files is this module's job.
+"""Read public M2D checkpoint files, and our own, into our encoder.
 
 Formats (reference implementation nttcslab/m2d): full pre-training file, its 2022 form without `norm_stats`,
 encoder-only file, fine-tuned file of the evaluation package (prefix `module.ar.runtime.backbone.`), each as torch
@@ -38,19 +38,36 @@ def load_m2d(
     long_input: LongInput | None = None,
     raw_last: bool | None = None,
 ) -> ViT:
-    """Checkpoint file -> encoder in evaluation mode; sizes come from the tensors' shapes.
+    """Load the encoder of an M2D checkpoint, in evaluation mode; sizes come from the tensors' shapes.
 
     What shapes do not say is taken, in this order, from the arguments, the file's own metadata and the record of the
-    run that wrote it, the folder or file name of the public releases (`…-80x1001p16x16-…`), and M2D's habits (64
-    features a head). Errors are sentences: a missing file, a file of another architecture, a pickle that holds more
-    than tensors, values that are not finite.
+    run that wrote it, the folder or file name of the public releases (`…-80x1001p16x16-…`), and M2D's habits.
+
+    Parameters
+    ----------
+    path
+        Checkpoint file of any form in the head of this module.
+    heads
+        Attention heads; M2D's habit is one per 64 features.
+    mel_bins
+        Mel bins of the input.
+    long_input, raw_last
+        As for `ViT`.
+
+    Raises
+    ------
+    ValueError, OSError
+        A missing file, a file of another architecture, a pickle that holds more than tensors, values that are not
+        finite.
     """
     tensors, metadata = read_tensors(path)
-    vit = encoder_of(tensors, metadata, path, heads=heads, mel_bins=mel_bins, long_input=long_input, raw_last=raw_last)
+    vit = build_encoder(
+        tensors, metadata, path, heads=heads, mel_bins=mel_bins, long_input=long_input, raw_last=raw_last
+    )
     return vit.eval()
 
 
-def encoder_of(
+def build_encoder(
     tensors: dict[str, Tensor],
     metadata: dict[str, str],
     path: str | os.PathLike[str],
@@ -64,7 +81,7 @@ def encoder_of(
     encoder = encoder_tensors(tensors, path)
     stated = stated_settings(metadata, path)
     dim, patch = encoder["cls_token"].shape[-1], encoder["patch_embed.proj.weight"].shape[-2:]
-    depth = number_of_blocks(encoder, "blocks.", path)
+    depth = count_blocks(encoder, "blocks.", path)
     rows = mel_bins // patch[0]
     if rows == 0:
         raise ValueError(f"{path}: its patches are {patch[0]} mel bands high, of {mel_bins}; expected an M2D encoder")
@@ -90,7 +107,7 @@ def encoder_of(
 
     encoder.setdefault("norm_stats", torch.tensor(NORM_STATS_2022))
     architecture = f"an M2D encoder of width {dim} and depth {depth}"
-    vit = built(empty, encoder, path, architecture)
+    vit = build_from_tensors(empty, encoder, path, architecture)
     vit.load_state_dict({key: encoder[key] for key in vit.state_dict()})
     return vit
 
@@ -99,7 +116,7 @@ Network = TypeVar("Network", bound=nn.Module)
 Made = TypeVar("Made")
 
 
-def built(
+def build_from_tensors(
     empty: Callable[[], Network], tensors: Mapping[str, Tensor], path: str | os.PathLike[str], architecture: str
 ) -> Network:
     """Function that makes a network, and a file's tensors -> the network, its weights not yet those of the file.
@@ -108,26 +125,26 @@ def built(
     file says of sizes costs nothing. Errors: a tensor that is missing, of another shape or of whole numbers where the
     network has fractions, and sizes that no network can have.
     """
-    expected = without_memory(empty, path).state_dict()
+    expected = build_without_memory(empty, path).state_dict()
     wrong = [
-        f"{key} {described(tensors.get(key))}, expected {described(value)}"
+        f"{key} {describe_tensor(tensors.get(key))}, expected {describe_tensor(value)}"
         for key, value in expected.items()
-        if not fits(tensors.get(key), value)
+        if not matches_shape_and_kind(tensors.get(key), value)
     ]
     if wrong:
-        raise ValueError(f"{path}: not a checkpoint of {architecture}: {named(wrong)}")
+        raise ValueError(f"{path}: not a checkpoint of {architecture}: {name_few(wrong)}")
     return empty()
 
 
-def without_memory(make: Callable[[], Made], path: str | os.PathLike[str]) -> Made:
+def build_without_memory(make: Callable[[], Made], path: str | os.PathLike[str]) -> Made:
     """Function that makes a network of the sizes that a file states -> it, with shapes and without values. Errors:
     sizes that no network can have."""
-    with stated_by(path), torch.device("meta"):
+    with size_errors_as_sentences(path), torch.device("meta"):
         return make()
 
 
 @contextmanager
-def stated_by(path: str | os.PathLike[str]) -> Iterator[None]:
+def size_errors_as_sentences(path: str | os.PathLike[str]) -> Iterator[None]:
     """While networks are made as a file says: what torch and numpy say of impossible sizes -> a sentence."""
     try:
         yield
@@ -135,7 +152,7 @@ def stated_by(path: str | os.PathLike[str]) -> Iterator[None]:
         raise ValueError(f"{path}: states sizes that no network has ({str(error).splitlines()[0]})") from error
 
 
-def described(value: Tensor | None) -> str:
+def describe_tensor(value: Tensor | None) -> str:
     """Tensor -> its shape, and its kind of number if that is not the usual one."""
     if value is None:
         return "missing"
@@ -143,12 +160,12 @@ def described(value: Tensor | None) -> str:
     return f"{tuple(value.shape)}{kind}"
 
 
-def number_of_blocks(tensors: Iterable[str], prefix: str, path: str | os.PathLike[str]) -> int:
+def count_blocks(tensors: Iterable[str], prefix: str, path: str | os.PathLike[str]) -> int:
     """Names of tensors -> how many blocks they have behind a prefix. Errors: numbers that are not 0, 1, 2, …"""
     numbers = {name.removeprefix(prefix).partition(".")[0] for name in tensors if name.startswith(prefix)}
     if odd := numbers ^ {str(number) for number in range(len(numbers))}:
         raise ValueError(
-            f"{path}: has {len(numbers)} blocks ({prefix}…), not numbered from 0 on ({named(sorted(odd))}); "
+            f"{path}: has {len(numbers)} blocks ({prefix}…), not numbered from 0 on ({name_few(sorted(odd))}); "
             "the file is damaged or of another architecture"
         )
     return len(numbers)
@@ -170,9 +187,19 @@ class FineTunedM2D(nn.Module):
 
 
 def load_m2d_finetuned(path: str | os.PathLike[str], *, heads: int | None = None) -> FineTunedM2D:
-    """Fine-tuned checkpoint -> encoder with its head, in evaluation mode; the head's width tells the layout.
+    """Load the encoder and the head of a fine-tuned checkpoint of the M2D evaluation package, in evaluation mode.
 
-    Errors: a file without `module.head.*` is a sentence.
+    Parameters
+    ----------
+    path
+        Checkpoint file; the width of its head tells the layout of the tokens.
+    heads
+        Attention heads, as for `load_m2d`.
+
+    Raises
+    ------
+    ValueError
+        A file without `module.head.*`.
     """
     tensors, _ = read_tensors(path)
     names = {
@@ -196,13 +223,13 @@ def load_m2d_finetuned(path: str | os.PathLike[str], *, heads: int | None = None
     return model.eval()
 
 
-def fingerprint(encoder: nn.Module) -> str:
+def fingerprint_encoder(encoder: nn.Module) -> str:
     """Encoder -> SHA-256 over names and values of its tensors, whatever file they came from."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for key, value in encoder.state_dict().items():
-        found.update(key.encode())
-        found.update(value.detach().cpu().contiguous().numpy().data)
-    return found.hexdigest()
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def record_of(metadata: Mapping[str, str], path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -231,25 +258,26 @@ def stated_number(stated: Mapping[str, Any], name: str, path: str | os.PathLike[
     return int(stated[name])
 
 
-def check_whole(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+def check_complete(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
     """Tensors of a file, and those of the network that it is to fill: ValueError for another set of names, other
     shapes, whole numbers for fractions, and values that are not finite."""
     wrong = [
-        f"{name} {described(tensors.get(name))}, expected {described(expected[name]) if name in expected else 'none'}"
+        f"{name} {describe_tensor(tensors.get(name))}, expected "
+        f"{describe_tensor(expected[name]) if name in expected else 'none'}"
         for name in sorted(expected.keys() | tensors.keys())
         if name not in expected
-        or not fits(tensors.get(name), expected[name])
+        or not matches_shape_and_kind(tensors.get(name), expected[name])
         or tensors[name].dtype not in (expected[name].dtype, torch.float16)  # half is that of the shipped model
     ]
     if wrong:
         raise ValueError(
-            f"{path}: its tensors do not fit the architecture that its record names ({named(wrong)}); the file was put "
-            "together from two models, or is damaged"
+            f"{path}: its tensors do not fit the architecture that its record names ({name_few(wrong)}); the file was "
+            "put together from two models, or is damaged"
         )
     check_finite(tensors, path)
 
 
-def fits(value: Tensor | None, expected: Tensor) -> bool:
+def matches_shape_and_kind(value: Tensor | None, expected: Tensor) -> bool:
     """Whether a file's tensor is there and has the shape and the kind of number (whole, fraction) of a network's."""
     if value is None or value.shape != expected.shape:
         return False
@@ -284,7 +312,7 @@ def stored_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         start = file.read(9)
     if start[8:9] == b"{" or path.suffix == ".safetensors":
         return read_safetensors(path)
-    seals.check(path, "a checkpoint of Rales", needed=False)
+    seals.check_seal(path, "a checkpoint of Rales", needed=False)
     check_unpacked_size(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
@@ -356,7 +384,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            seals.check(path, "a checkpoint of Rales", needed="rales" in metadata)
+            seals.check_seal(path, "a checkpoint of Rales", needed="rales" in metadata)
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged or cut safetensors file ({error}); copy it again") from error
@@ -395,13 +423,13 @@ def unit_frames_of_name(path: str | os.PathLike[str], columns: int, patch_frames
     """
     path = Path(path)
     for name in (path.parent.name, path.stem):
-        found = re.search(r"-(\d+)x(\d+)p(\d+)x(\d+)", name)
-        if found and int(found[2]) // patch_frames == columns:
-            return int(found[2])
+        match = re.search(r"-(\d+)x(\d+)p(\d+)x(\d+)", name)
+        if match and int(match[2]) // patch_frames == columns:
+            return int(match[2])
     return columns * patch_frames
 
 
-def named(names: Iterable[str]) -> str:
+def name_few(names: Iterable[str]) -> str:
     """Names -> the first three of them in words."""
     names = list(names)
     return "; ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

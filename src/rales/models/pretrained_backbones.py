@@ -1,4 +1,4 @@
-"""Public weight files of the earlier systems -> state dicts of our networks, complete or refused.
+"""Convert public weight files of the earlier systems to state dicts of our networks, complete or refused.
 
 Every function reads a file (torch pickle without code, or safetensors), brings the known layouts to our names, and
 compares names and shapes with those of our network. Errors are sentences that name the first differing keys.
@@ -11,9 +11,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rales.models.ast import AST, ROWS, PositionLayout, columns_of, fit_positions
+from rales.models.ast import AST, ROWS, PositionLayout, count_patch_columns, fit_positions
 from rales.models.cnn import Cnn, CnnSize
-from rales.models.m2d_checkpoints import default_heads, described, fits, named, number_of_blocks, read_tensors
+from rales.models.m2d_checkpoints import (
+    count_blocks,
+    default_heads,
+    describe_tensor,
+    matches_shape_and_kind,
+    name_few,
+    read_tensors,
+)
 from rales.models.resnest import ResNeSt
 from rales.models.resnet import ResNet
 
@@ -46,21 +53,21 @@ def resnet_tensors(path: str | Path, depth: int, *, classes: int = 0) -> dict[st
     """torchvision or timm ResNet file -> state dict of `ResNet(depth, classes=classes)`; classes=0 drops its `fc`."""
     with torch.device("meta"):
         ours = ResNet(depth, classes=classes)
-    return fitting(path, read_tensors(path)[0], ours, f"ResNet-{depth}", beside=() if classes else ("fc.",))
+    return match_state_dict(path, read_tensors(path)[0], ours, f"ResNet-{depth}", beside=() if classes else ("fc.",))
 
 
 def resnest_tensors(path: str | Path, depth: int = 50, *, classes: int = 0) -> dict[str, Tensor]:
     """timm or original ResNeSt file -> state dict of `ResNeSt(depth, classes=classes)`; classes=0 drops its `fc`."""
     with torch.device("meta"):
         ours = ResNeSt(depth, classes=classes)
-    return fitting(path, read_tensors(path)[0], ours, f"ResNeSt-{depth}", beside=() if classes else ("fc.",))
+    return match_state_dict(path, read_tensors(path)[0], ours, f"ResNeSt-{depth}", beside=() if classes else ("fc.",))
 
 
 def cnn_tensors(path: str | Path, size: CnnSize = "cnn6") -> dict[str, Tensor]:
     """PANNs file (Zenodo 3987831) -> state dict of `Cnn(size)`; what is not a convolution block is dropped."""
     with torch.device("meta"):
         ours = Cnn(size)
-    return fitting(path, read_tensors(path)[0], ours, size.capitalize(), beside=PANNS_REST)
+    return match_state_dict(path, read_tensors(path)[0], ours, size.capitalize(), beside=PANNS_REST)
 
 
 def ast_tensors(path: str | Path, *, frames: int = 798, layout: PositionLayout = "aligned") -> dict[str, Tensor]:
@@ -74,10 +81,10 @@ def ast_tensors(path: str | Path, *, frames: int = 798, layout: PositionLayout =
     }
     outside = [name for name in tensors if not name.startswith((prefix, *AST_HEADS))]
     if outside:
-        raise ValueError(f"{path}: not an AST file: {named(outside)} beside the tensors that start with {prefix}")
+        raise ValueError(f"{path}: not an AST file: {name_few(outside)} beside the tensors that start with {prefix}")
     renamed = {hugging_face_name(name): value for name, value in kept.items() if not name.startswith(AST_UNUSED)}
     joined = join_qkv(renamed)
-    table, depth = joined.get("pos_embed"), number_of_blocks(joined, "blocks.", path)
+    table, depth = joined.get("pos_embed"), count_blocks(joined, "blocks.", path)
     if (
         table is None
         or table.ndim != 3
@@ -87,14 +94,14 @@ def ast_tensors(path: str | Path, *, frames: int = 798, layout: PositionLayout =
         or not table.numel()
     ):
         raise ValueError(
-            f"{path}: not an AST file: it starts with {named(tensors)}; expected positions for 2 tokens and {ROWS} "
+            f"{path}: not an AST file: it starts with {name_few(tensors)}; expected positions for 2 tokens and {ROWS} "
             "rows of patches, and blocks"
         )
-    joined["pos_embed"] = fit_positions(table, columns_of(frames), layout)
+    joined["pos_embed"] = fit_positions(table, count_patch_columns(frames), layout)
     dim = table.shape[2]
     with torch.device("meta"):
         ours = AST(dim, depth, default_heads(dim), frames=frames)
-    return fitting(path, joined, ours, f"AST of width {dim} and depth {depth}")
+    return match_state_dict(path, joined, ours, f"AST of width {dim} and depth {depth}")
 
 
 def hugging_face_name(name: str) -> str:
@@ -117,23 +124,23 @@ def join_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return joined
 
 
-def fitting(
+def match_state_dict(
     path: str | Path, tensors: Mapping[str, Tensor], ours: nn.Module, what: str, *, beside: tuple[str, ...] = ()
 ) -> dict[str, Tensor]:
     """Tensors of a file -> the state dict of `ours`, every one of it, nothing left over but names that start with
     `beside`. `num_batches_tracked`, which files of 2018 lack, is taken as 0."""
     expected = ours.state_dict()
-    found = {name: value for name, value in tensors.items() if not (beside and name.startswith(beside))}
+    own = {name: value for name, value in tensors.items() if not (beside and name.startswith(beside))}
     for name in expected:
         if name.endswith("num_batches_tracked"):
-            found.setdefault(name, torch.tensor(0))
-    wrong = [f"{name} missing" for name in expected if name not in found]
-    wrong += [f"{name} not expected" for name in found if name not in expected]
+            own.setdefault(name, torch.tensor(0))
+    wrong = [f"{name} missing" for name in expected if name not in own]
+    wrong += [f"{name} not expected" for name in own if name not in expected]
     wrong += [
-        f"{name} {described(found[name])}, expected {described(value)}"
+        f"{name} {describe_tensor(own[name])}, expected {describe_tensor(value)}"
         for name, value in expected.items()
-        if name in found and not fits(found[name], value)
+        if name in own and not matches_shape_and_kind(own[name], value)
     ]
     if wrong:
-        raise ValueError(f"{path}: not the weights of {what}: {named(wrong)}")
-    return {name: found[name] for name in expected}
+        raise ValueError(f"{path}: not the weights of {what}: {name_few(wrong)}")
+    return {name: own[name] for name in expected}

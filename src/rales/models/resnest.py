@@ -6,7 +6,7 @@ Source of the architecture: Zhang et al. 2020, "ResNeSt: split-attention network
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rales.models.resnet import add_stages, feature_maps, start_convolutions
+from rales.models.resnet import add_stages, feature_maps, init_conv_weights
 
 STAGES = {14: (1, 1, 1, 1), 26: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
 RADIX = 2
@@ -38,7 +38,7 @@ class ResNeSt(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         add_stages(self, STAGES[depth], width=width, expansion=4, block=SplitBottleneck)
         self.fc = nn.Linear(self.dim, classes) if classes else nn.Identity()
-        start_convolutions(self)
+        init_conv_weights(self)
 
     def forward(self, picture: Tensor) -> Tensor:
         logits: Tensor = self.fc(feature_maps(self, picture).mean(dim=(2, 3)))

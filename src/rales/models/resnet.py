@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 STAGES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}  # 10 is for tests
-Make = Callable[[int], nn.Module]  # number of channels -> a layer for them
+BlockBuilder = Callable[[int], nn.Module]  # number of channels -> a layer for them
 
 
 class ResNet(nn.Module):
@@ -29,8 +29,8 @@ class ResNet(nn.Module):
         channels: int = 3,
         classes: int = 0,
         width: int = 64,
-        norm: Make = nn.BatchNorm2d,
-        attention: Make | None = None,
+        norm: BlockBuilder = nn.BatchNorm2d,
+        attention: BlockBuilder | None = None,
     ) -> None:
         super().__init__()
         if depth not in STAGES:
@@ -43,7 +43,7 @@ class ResNet(nn.Module):
         block = partial(make, norm=norm, attention=attention)
         add_stages(self, STAGES[depth], width=width, expansion=expansion, block=block)
         self.fc = nn.Linear(self.dim, classes) if classes else nn.Identity()
-        start_convolutions(self)
+        init_conv_weights(self)
 
     def forward(self, picture: Tensor) -> Tensor:
         logits: Tensor = self.fc(self.maps(picture).mean(dim=(2, 3)))
@@ -77,7 +77,7 @@ def add_stages(
         network.add_module(f"layer{stage}", nn.Sequential(*blocks))
 
 
-def start_convolutions(network: nn.Module) -> None:
+def init_conv_weights(network: nn.Module) -> None:
     """Draw the weights of all convolutions anew, as for ReLUs behind them (He et al. 2015)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -96,14 +96,16 @@ def feature_maps(network: nn.Module, picture: Tensor) -> Tensor:
 class BasicBlock(nn.Module):
     """(B, C, H, W) -> (B, width, H / stride, W / stride): two 3x3 convolutions and a shortcut."""
 
-    def __init__(self, before: int, width: int, stride: int, norm: Make, attention: Make | None) -> None:
+    def __init__(
+        self, before: int, width: int, stride: int, norm: BlockBuilder, attention: BlockBuilder | None
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(before, width, kernel_size=3, stride=stride, padding=1, bias=False)
         self.bn1 = norm(width)
         self.conv2 = nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False)
         self.bn2 = norm(width)
         self.attention = attention(width) if attention else nn.Identity()
-        self.downsample = shortcut(before, width, stride, norm)
+        self.downsample = build_shortcut(before, width, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
@@ -113,7 +115,9 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """(B, C, H, W) -> (B, 4 width, H / stride, W / stride): 1x1, 3x3 with the stride, 1x1, and a shortcut."""
 
-    def __init__(self, before: int, width: int, stride: int, norm: Make, attention: Make | None) -> None:
+    def __init__(
+        self, before: int, width: int, stride: int, norm: BlockBuilder, attention: BlockBuilder | None
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(before, width, kernel_size=1, bias=False)
         self.bn1 = norm(width)
@@ -122,7 +126,7 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(width, 4 * width, kernel_size=1, bias=False)
         self.bn3 = norm(4 * width)
         self.attention = attention(4 * width) if attention else nn.Identity()
-        self.downsample = shortcut(before, 4 * width, stride, norm)
+        self.downsample = build_shortcut(before, 4 * width, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         branch = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
@@ -130,7 +134,7 @@ class Bottleneck(nn.Module):
         return F.relu(self.attention(branch) + (self.downsample(x) if self.downsample else x))
 
 
-def shortcut(before: int, after: int, stride: int, norm: Make) -> nn.Sequential | None:
+def build_shortcut(before: int, after: int, stride: int, norm: BlockBuilder) -> nn.Sequential | None:
     """The projection beside a block that changes the size, else none (and no keys, as in public files)."""
     if before == after and stride == 1:
         return None

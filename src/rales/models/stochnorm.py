@@ -1,4 +1,4 @@
-"""Stochastic normalisation: batch-norm that now and then answers from its running statistics while training."""
+"""Stochastic normalisation: batch-norm that at random uses its running statistics while training."""
 
 import torch
 import torch.nn.functional as F

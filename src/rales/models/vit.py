@@ -1,4 +1,4 @@
-"""The M2D vision transformer: a normalised log-mel in, the output of every layer out.
+"""The M2D vision transformer: takes a normalised log-mel and returns the output of every layer.
 
 Sizes, token order, position table and layer outputs follow the public M2D implementation (nttcslab/m2d), so that its
 checkpoints load key by key. Letters in shapes: B clips, T patches or time columns, D features, L layers.
@@ -16,7 +16,7 @@ Layout = Literal["flat", "stacked"]
 LongInput = Literal["chunks", "resample_positions"]
 
 
-class Size(NamedTuple):
+class ViTSize(NamedTuple):
     """Width D, depth L and attention heads of a ViT."""
 
     dim: int
@@ -25,15 +25,32 @@ class Size(NamedTuple):
 
 
 class ViT(nn.Module):
-    """(B, 1, mel bins, frames) normalised log-mel -> list of L layer outputs, each (B, T, D); no cls token.
+    """The ViT of M2D: normalised log-mel (B, 1, mel bins, frames) -> list of L layer outputs (B, T, D), no cls token.
 
-    `layout="flat"`: T counts patches, frequency-major inside a chunk, chunks one after another; 8 s -> (B, 255, 768).
-    `layout="stacked"`: T counts 16-frame columns, the patches of one column side by side; 8 s -> (B, 51, 3840).
+    `forward` takes the layout of the tokens. With "flat" T counts patches, frequency-major inside a chunk, chunks one
+    after another: 8 s -> (B, 255, 768). With "stacked" T counts 16-frame columns, the patches of one column side by
+    side: 8 s -> (B, 51, 3840). Layers 1 .. L-1 are the raw block outputs, layer L is taken after the final LayerNorm as
+    in M2D. Source: nttcslab/m2d, runtime and PortableM2D; paper section 3.
 
-    Layers 1 .. L-1 are the raw block outputs, layer L is taken after the final LayerNorm as in M2D; `raw_last=True`
-    takes it before. Input longer than `unit_frames` is encoded in units of that many frames that do not see each
-    other (`long_input="chunks"`, as M2D does), or in one pass with the position table stretched
-    (`"resample_positions"`). Source: nttcslab/m2d, runtime and PortableM2D; paper section 3.
+    Parameters
+    ----------
+    dim, depth, heads
+        Width D, number of blocks L and attention heads.
+    mel_bins
+        Mel bins of the input.
+    unit_frames
+        Frames of one chunk, which is the length of the position table.
+    patch
+        Mel bins and frames of a patch.
+    mlp_ratio
+        Width of the MLP's hidden layer over D.
+    norm_stats
+        Mean and standard deviation with which the caller normalises the log-mel.
+    long_input
+        How input longer than `unit_frames` is encoded: "chunks", each attending to itself only, as M2D does; or
+        "resample_positions", in one pass with the position table stretched.
+    raw_last
+        Take layer L before the final LayerNorm.
     """
 
     pos_embed: Tensor
@@ -72,7 +89,7 @@ class ViT(nn.Module):
         self.patch_embed = PatchEmbed(dim, patch)
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        initialise(self)
+        init_vit_weights(self)
 
     def forward(self, logmel: Tensor, layout: Layout = "flat") -> list[Tensor]:
         units = self.units(logmel)
@@ -201,10 +218,10 @@ def sincos_positions(dim: int, rows: int, columns: int) -> Tensor:
     return torch.cat([torch.zeros(1, dim, dtype=torch.float64), table])[None].float()
 
 
-def initialise(vit: ViT) -> None:
+def init_vit_weights(vit: ViT) -> None:
     """Random start of M2D: Xavier-uniform linear layers and patch projection, zero biases, cls ~ N(0, 0.02)."""
     nn.init.normal_(vit.cls_token, std=0.02)
-    initialise_linear(vit)
+    init_linear_weights(vit)
     projection = vit.patch_embed.proj.weight
     fan_in, fan_out = projection[0].numel(), projection.shape[0]
     bound = math.sqrt(6 / (fan_in + fan_out))
@@ -213,7 +230,7 @@ def initialise(vit: ViT) -> None:
         nn.init.zeros_(vit.patch_embed.proj.bias)
 
 
-def initialise_linear(module: nn.Module) -> None:
+def init_linear_weights(module: nn.Module) -> None:
     """Xavier-uniform weights and zero biases for every linear layer in the module."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from rales.audio.spec_augment import keep_features
 from rales.audio.spectrogram_images import MelAndCepstrum
-from rales.audio.waveform_augment import roll
+from rales.audio.waveform_augment import shift_circularly
 from rales.data.dataset import Batch, CycleDataset
-from rales.data.loader import in_order
+from rales.data.loader import ordered_batches
 from rales.models.arscnet import ArscNet
 from rales.settings import PaddedWaveform, RunSettings, Training, set_defaults
 from rales.training import finetune
@@ -83,7 +83,7 @@ def fit(settings: Settings, frontend: nn.Module, model: nn.Module, dataset: Cycl
     """Means and deviations of every row of both pictures over the train cycles."""
     assert isinstance(frontend, Pictures)
     count, total, squares = 0, torch.zeros(2, 64, dtype=torch.float64), torch.zeros(2, 64, dtype=torch.float64)
-    for batch in in_order(dataset, 16, rows=dataset.rows("train")):
+    for batch in ordered_batches(dataset, 16, rows=dataset.rows("train")):
         pictures = frontend.source.pictures(batch.inputs.to(device)).double().cpu()
         count += pictures.shape[0] * pictures.shape[3]
         total += pictures.sum(dim=(0, 3))
@@ -99,4 +99,4 @@ def build_model(settings: Settings) -> ArscNet:
 
 def roll_waveforms(settings: Settings, batch: Batch, generator: torch.Generator) -> Batch:
     """Waveforms (B, N) -> half of them turned round by a random number of samples."""
-    return replace(batch, inputs=roll(batch.inputs, generator=generator))
+    return replace(batch, inputs=shift_circularly(batch.inputs, generator=generator))

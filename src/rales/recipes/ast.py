@@ -33,16 +33,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rales.audio import fade, info
+from rales.audio import fade_edges, read_audio_info
 from rales.audio.kaldi_fbank import HOP, WINDOW, KaldiFbank
 from rales.audio.spec_augment import mask_features
 from rales.data.dataset import wave_settings
-from rales.data.waveform_cache import Preparation, segment
-from rales.models.ast import AST, SIZES, ASTClassifier, draw_mix
-from rales.models.heads import patch_mix_projector
+from rales.data.waveform_cache import Preparation, read_resampled_segment
+from rales.models.ast import AST, SIZES, ASTClassifier, draw_patch_mix
+from rales.models.heads import build_patch_mix_projector
 from rales.models.m2d_checkpoints import default_heads
 from rales.models.pretrained_backbones import ast_tensors
-from rales.models.vit import Size
+from rales.models.vit import ViTSize
 from rales.settings import (
     Bounds,
     Depth,
@@ -162,12 +162,12 @@ def faded_recording(
     fade_samples: int,
 ) -> NDArray[np.float32]:
     """One cycle -> (samples,): cut from its faded recording, then cut, or repeated and faded out."""
-    wave = segment(path, start_s, end_s, rate_hz=rate_hz, resampler=resampler)
-    last = round(info(path).duration_s * rate_hz) - 1
+    wave = read_resampled_segment(path, start_s, end_s, rate_hz=rate_hz, resampler=resampler)
+    last = round(read_audio_info(path).duration_s * rate_hz) - 1
     place = round(start_s * rate_hz) + np.arange(wave.size)
     ramp = np.clip(np.minimum(place, last - place) / max(fade_samples - 1, 1), 0, 1) if fade_samples else 1
     wave = np.asarray(wave * ramp, dtype=np.float32)
-    return wave[:samples] if wave.size > samples else fade(np.resize(wave, samples), fade_samples, into=False)
+    return wave[:samples] if wave.size > samples else fade_edges(np.resize(wave, samples), fade_samples, into=False)
 
 
 def build_frontend(settings: Settings) -> KaldiFbank:
@@ -183,14 +183,14 @@ def build_model(settings: Settings, *, projecting: bool = False) -> ASTClassifie
     if settings.weights:
         layout: Literal["aligned", "original"] = "original" if settings.fidelity == "original" else "aligned"
         encoder.load_state_dict(ast_tensors(settings.weights, frames=frames, layout=layout))
-    return ASTClassifier(encoder, projector=patch_mix_projector(encoder.dim) if projecting else None)
+    return ASTClassifier(encoder, projector=build_patch_mix_projector(encoder.dim) if projecting else None)
 
 
-def of_file(weights: str) -> Size:
+def of_file(weights: str) -> ViTSize:
     """Checkpoint -> its width, depth and heads."""
     tensors = ast_tensors(weights)
     dim, depth = tensors["cls_token"].shape[2], len({n.split(".")[1] for n in tensors if n.startswith("blocks.")})
-    return Size(dim, depth, default_heads(dim))
+    return ViTSize(dim, depth, default_heads(dim))
 
 
 def augment(settings: Settings, features: Tensor, generator: torch.Generator) -> Tensor:
@@ -201,7 +201,7 @@ def augment(settings: Settings, features: Tensor, generator: torch.Generator) ->
 def patch_mix_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the clean clips + how well mixed clips find their two sources among them."""
     assert isinstance(model, ASTClassifier)
-    mix = draw_mix(len(features), model.encoder.columns, generator=step.generator)
+    mix = draw_patch_mix(len(features), model.encoder.columns, generator=step.generator)
     logits, clean, mixed = model.clean_and_mixed(features, mix)
     contrastive = patch_mix_contrastive(mixed, clean, mix.order.to(mixed.device), mix.kept)
     return weighted_cross_entropy(logits, step.label, step.whole_label, step.weight) + contrastive, logits

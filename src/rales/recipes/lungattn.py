@@ -26,10 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rales.audio import read, resample
-from rales.audio.spec_augment import class_pairs_appended, keep_features
-from rales.audio.spectrogram_images import lungattn_picture, lungattn_wave
-from rales.audio.tqwt_decomposition import dual_q_of_cycles
+from rales.audio import read_waveform, resample_waveform
+from rales.audio.spec_augment import append_class_mixtures, keep_features
+from rales.audio.spectrogram_images import lungattn_image, lungattn_waveform
+from rales.audio.tqwt_decomposition import decompose_cycles_dual_q
 from rales.data.waveform_cache import Preparation
 from rales.models.lung import LungAttn
 from rales.settings import Fidelity, RunSettings, Training, set_defaults
@@ -108,8 +108,8 @@ def pictures_of_cycles(
 ) -> list[NDArray[np.float32]]:
     """Cycles (path, start_s, end_s) -> the same of each; their waves are split together, which is far faster."""
     found = [wave_to_split(*cycle, rate_hz=rate_hz, remove_mean=remove_mean) for cycle in cycles]
-    split = dual_q_of_cycles([wave for wave, _ in found], iterations=iterations)
-    drawn = [lungattn_picture(*parts, rate_hz, size=side) for parts, (_, rate_hz) in zip(split, found, strict=True)]
+    split = decompose_cycles_dual_q([wave for wave, _ in found], iterations=iterations)
+    drawn = [lungattn_image(*parts, rate_hz, size=side) for parts, (_, rate_hz) in zip(split, found, strict=True)]
     return [picture.float().numpy() for picture in drawn]
 
 
@@ -117,9 +117,9 @@ def wave_to_split(
     path: str | Path, start_s: float, end_s: float, *, rate_hz: int, remove_mean: bool
 ) -> tuple[NDArray[np.float32], int]:
     """One cycle -> (N,) and its rate: filtered at the native rate, then brought to `rate_hz` hertz if that is not 0."""
-    wave, native_hz = read(path, start_s, end_s)
-    wave = lungattn_wave(wave, native_hz, remove_mean=remove_mean)
-    return resample(wave, native_hz, rate_hz or native_hz), rate_hz or native_hz
+    wave, native_hz = read_waveform(path, start_s, end_s)
+    wave = lungattn_waveform(wave, native_hz, remove_mean=remove_mean)
+    return resample_waveform(wave, native_hz, rate_hz or native_hz), rate_hz or native_hz
 
 
 def build_frontend(settings: Settings) -> nn.Module:
@@ -134,6 +134,6 @@ def build_model(settings: Settings) -> LungAttn:
 
 def mixed_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
     """Binary cross-entropy of the batch and of the mixtures of classes behind it, which also even the classes out."""
-    pictures, targets = class_pairs_appended(features, step.label, generator=step.generator)
+    pictures, targets = append_class_mixtures(features, step.label, generator=step.generator)
     logits = model(pictures)
     return soft_binary_cross_entropy(logits, targets), logits[: len(features)]

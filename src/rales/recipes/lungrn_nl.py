@@ -30,9 +30,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rales.audio import read, resample
-from rales.audio.spec_augment import keep_features, mixup_appended
-from rales.audio.spectrogram_images import lungrn_picture
+from rales.audio import read_waveform, resample_waveform
+from rales.audio.spec_augment import append_mixup, keep_features
+from rales.audio.spectrogram_images import lungrn_image
 from rales.data.waveform_cache import Preparation
 from rales.models.lung import LungRN
 from rales.settings import Fidelity, RunSettings, Training, set_defaults
@@ -93,9 +93,9 @@ def picture(
     path: str | Path, start_s: float, end_s: float, *, side: int, remove_mean: bool, rate_hz: int
 ) -> NDArray[np.float32]:
     """One cycle -> (1, side, side) at its native rate, or at rate_hz if that is not 0."""
-    wave, native_hz = read(path, start_s, end_s)
-    wave = resample(wave, native_hz, rate_hz or native_hz)
-    drawn = lungrn_picture(wave, rate_hz or native_hz, remove_mean=remove_mean, size=side)
+    wave, native_hz = read_waveform(path, start_s, end_s)
+    wave = resample_waveform(wave, native_hz, rate_hz or native_hz)
+    drawn = lungrn_image(wave, rate_hz or native_hz, remove_mean=remove_mean, size=side)
     return np.asarray(drawn.float().numpy())
 
 
@@ -122,6 +122,6 @@ def build_model(settings: Settings) -> LungRN:
 def mixed_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
     """Binary cross-entropy of the batch and of its mixtures behind it."""
     target = F.one_hot(step.label, len(step.weight)).float()
-    pictures, targets = mixup_appended(features, target, generator=step.generator)
+    pictures, targets = append_mixup(features, target, generator=step.generator)
     logits = model(pictures)
     return soft_binary_cross_entropy(logits, targets), logits[: len(features)]

@@ -38,11 +38,11 @@ import torch
 from torch import Tensor, nn
 
 from rales.audio import IcbhiLogMel, M2DLogMel
-from rales.audio.spec_augment import mask_features, other_device, time_warp
+from rales.audio.spec_augment import mask_features, simulate_other_device, time_warp
 from rales.errors import UsageError
 from rales.models.classifier import FusionClassifier
-from rales.models.hub import find
-from rales.models.m2d_checkpoints import encoder_of, fingerprint, load_m2d, read_tensors, record_of
+from rales.models.hub import find_checkpoint
+from rales.models.m2d_checkpoints import build_encoder, fingerprint_encoder, load_m2d, read_tensors, record_of
 from rales.models.vit import ViT
 from rales.settings import (
     Depth,
@@ -213,7 +213,7 @@ class Settings(RunSettings):
             raise UsageError(f"fidelity=published has the front-end of the ICBHI code; leave {word} out")
 
         # the network is that of the size or of the checkpoint; the other numbers are those of the size or the paper's
-        start = start_of(find(self.weights)) if self.weights else None
+        start = start_of(find_checkpoint(self.weights)) if self.weights else None
         size = self.size
         if start:
             size = "tiny" if is_tiny(start) and not published else "base"
@@ -259,7 +259,7 @@ def recipe(settings: Settings) -> Recipe:
         run=finetune.run,
         silence=find_silence(settings),
         epoch_parameters=("fusion.weight",) if once_an_epoch else (),
-        notes=(what_was_taken(start_of(find(settings.weights)), settings),) if settings.weights else (),
+        notes=(what_was_taken(start_of(find_checkpoint(settings.weights)), settings),) if settings.weights else (),
     )
 
 
@@ -292,8 +292,8 @@ def start_of(path: Path) -> Start:
 @cache
 def read_once(path: Path, modified_ns: int) -> Start:
     tensors, metadata = read_tensors(path)
-    encoder = encoder_of(tensors, metadata, path)
-    digest, (mean, std) = fingerprint(encoder), encoder.norm_stats.tolist()
+    encoder = build_encoder(tensors, metadata, path)
+    digest, (mean, std) = fingerprint_encoder(encoder), encoder.norm_stats.tolist()
     return Start(path, encoder.to("meta"), digest, (mean, std), record_of(metadata, path).get("config", {}))
 
 
@@ -406,7 +406,7 @@ def build_model(settings: Settings) -> FusionClassifier:
     """Settings -> ViT (pre-trained or random), fusion, pooling, head."""
     model = settings.model
     if settings.weights:
-        path = find(settings.weights)
+        path = find_checkpoint(settings.weights)
         encoder = load_m2d(path, heads=model.heads, long_input=model.long_input, raw_last=model.raw_last)
         loaded = (encoder.dim, encoder.depth, encoder.patch, encoder.unit_frames)
         if loaded != (model.dim, model.depth, tuple(model.patch), model.unit_frames):
@@ -446,7 +446,7 @@ def augment(settings: Settings, features: Tensor, generator: torch.Generator) ->
     the published code; with the m2d front-end, the mean level."""
     numbers, nothing = settings.augment, find_silence(settings)
     if numbers.device_gain or numbers.device_band_limit:
-        features = other_device(
+        features = simulate_other_device(
             features,
             gain=numbers.device_gain,
             band_limit=numbers.device_band_limit,

@@ -33,11 +33,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rales.data.corpus import Collection
+from rales.data.corpus import Corpus
 from rales.errors import UsageError
 from rales.models import M2D, ViT, load_m2d
-from rales.models.hub import find, sha256_of
-from rales.models.m2d_checkpoints import encoder_of, read_tensors, record_of
+from rales.models.hub import find_checkpoint, sha256_of
+from rales.models.m2d_checkpoints import build_encoder, read_tensors, record_of
 from rales.settings import parse_words, set_fields
 from rales.training import pretrain
 from rales.training.pretrain import Probe
@@ -47,7 +47,7 @@ from rales.training.pretrain_settings import SIZES, Encoder, PretrainConfig
 def settings(size: str | None = None, weights: str | None = None, words: list[str] | None = None) -> PretrainConfig:
     """Size of a random start, or checkpoint to go on from, and `name.of.field=value` words -> all numbers of a run."""
     if weights:
-        model = M2D.from_checkpoint(find(weights))
+        model = M2D.from_checkpoint(find_checkpoint(weights))
         base = next((known for known in SIZES.values() if known.encoder.dim == model.size.dim), SIZES["base"])
         decoder = {
             "decoder_dim": model.decoder_embed.out_features,
@@ -62,16 +62,16 @@ def settings(size: str | None = None, weights: str | None = None, words: list[st
         raise UsageError(f"size {size!r} is unknown; expected one of {', '.join(SIZES)}")
     config = set_fields(config, parse_words(words or []))
     files = (config.encoder.weights, config.encoder.teacher)
-    of_weights, of_teacher = (sha256_of(find(file)) if file else "" for file in files)
+    of_weights, of_teacher = (sha256_of(find_checkpoint(file)) if file else "" for file in files)
     return replace(config, encoder=replace(config.encoder, weights_digest=of_weights, teacher_digest=of_teacher))
 
 
 def run(
     config: PretrainConfig,
-    data: Collection,
+    data: Corpus,
     out: Path,
     *,
-    noise: Collection | None = None,
+    noise: Corpus | None = None,
     probe: Probe | None = None,
     command: str = "",
     progress: bool = False,
@@ -88,9 +88,9 @@ def what_is_taken(config: PretrainConfig) -> list[str]:
     for word, heads in ((config.encoder.weights, config.encoder.heads), (config.encoder.teacher, None)):
         if not word:
             continue
-        path = find(word)
+        path = find_checkpoint(word)
         tensors, metadata = read_tensors(path)
-        vit = encoder_of(tensors, metadata, path, heads=heads)
+        vit = build_encoder(tensors, metadata, path, heads=heads)
         taken = f"encoder (width {vit.dim}, depth {vit.depth}, {vit.heads} heads, units of {vit.unit_frames} frames)"
         if word == config.encoder.weights:
             whole = any(name.startswith("target_norm.") for name in tensors)
@@ -105,7 +105,7 @@ def what_is_taken(config: PretrainConfig) -> list[str]:
     return found
 
 
-def check(config: PretrainConfig, noise: Collection | None) -> None:
+def check(config: PretrainConfig, noise: Corpus | None) -> None:
     if not 0 <= config.crops.noise_ratio < 1:
         raise UsageError(f"noise ratio {config.crops.noise_ratio}, expected 0 (none) up to below 1")
     if config.crops.noise_heard_by == "teacher" and not config.encoder.teacher:
@@ -118,7 +118,7 @@ def check(config: PretrainConfig, noise: Collection | None) -> None:
 
 def build(config: PretrainConfig) -> tuple[M2D, ViT | None]:
     """Config -> the network, and the frozen teacher if there is one."""
-    teacher = load_m2d(find(config.encoder.teacher)) if config.encoder.teacher else None
+    teacher = load_m2d(find_checkpoint(config.encoder.teacher)) if config.encoder.teacher else None
     return build_model(config, teacher), teacher
 
 
@@ -142,7 +142,7 @@ def build_model(config: PretrainConfig, teacher: ViT | None) -> M2D:
         )
         model = M2D(encoder, mask_ratio=numbers.mask_ratio, **options)
     else:
-        model = M2D.from_checkpoint(find(sizes.weights), numbers.mask_ratio, heads=sizes.heads, **options)
+        model = M2D.from_checkpoint(find_checkpoint(sizes.weights), numbers.mask_ratio, heads=sizes.heads, **options)
     loaded = (*model.size, model.patch, model.unit_frames)
     if loaded != (sizes.dim, sizes.depth, sizes.heads, tuple(sizes.patch), sizes.unit_frames):
         raise UsageError(

@@ -44,7 +44,7 @@ from rales.audio import IcbhiLogMel
 from rales.audio.spec_augment import keep_features, mask_features
 from rales.data.icbhi import sex_and_age
 from rales.models.cnn import Cnn, CnnSize
-from rales.models.heads import Contrastive, projector
+from rales.models.heads import ContrastiveClassifier, build_projector
 from rales.models.pretrained_backbones import cnn_tensors
 from rales.settings import Count, Fidelity, RunSettings, SpecAugment, StandardisedAudio, Training, set_defaults
 from rales.training import finetune, multistage
@@ -176,13 +176,13 @@ def build_frontend(settings: Settings) -> IcbhiLogMel:
 
 def build_model(
     settings: Settings, *, projectors: int = 0, learns: Literal["all", "encoder", "head"] = "all"
-) -> Contrastive:
+) -> ContrastiveClassifier:
     """Settings -> CNN6, projectors and linear layer."""
     kind: CnnSize = "cnn6" if settings.size == "base" else "tiny"
     encoder = Cnn(kind, axes="ft" if settings.fidelity == "original" else "tf")
     if settings.weights:
         encoder.load_state_dict(cnn_tensors(settings.weights, kind))
-    return Contrastive(encoder, [projector(encoder.dim) for _ in range(projectors)], learns=learns)
+    return ContrastiveClassifier(encoder, [build_projector(encoder.dim) for _ in range(projectors)], learns=learns)
 
 
 def augment(settings: Settings, features: Tensor, generator: torch.Generator) -> Tensor:

@@ -35,17 +35,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rales.audio.filters import apply_gains, correction_gains
-from rales.audio.padding import reflect
+from rales.audio.padding import pad_by_reflection
 from rales.audio.spec_augment import keep_features
-from rales.audio.spectrogram_images import SquarePicture
-from rales.audio.waveform_augment import roll, shift_pitch, stretch
+from rales.audio.spectrogram_images import SquareImage
+from rales.audio.waveform_augment import shift_circularly, shift_pitch, stretch_time
 from rales.data import splits
-from rales.data.dataset import Batch, CycleDataset, number_of, select_extras, train_positions, wave_settings
+from rales.data.dataset import Batch, CycleDataset, number_words, select_extras, train_positions, wave_settings
 from rales.data.device_spectra import measure_device_spectra
 from rales.data.icbhi import DEVICES
-from rales.data.loader import in_order
-from rales.data.waveform_cache import Preparation, segment
-from rales.models.heads import CoTuning, Headed
+from rales.data.loader import ordered_batches
+from rales.data.waveform_cache import Preparation, read_resampled_segment
+from rales.models.heads import BackboneWithHead, CoTuning
 from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
 from rales.models.stochnorm import StochNorm2d
@@ -139,7 +139,7 @@ def stochnorm(settings: Settings) -> Recipe:
 
 def with_copies(settings: Settings, table: pd.DataFrame) -> pd.DataFrame:
     """Divided table -> with each row's device as a number, and copies of the train cycles that hold a wheeze."""
-    rows = table.assign(device_number=number_of(table["device"], DEVICES), copy=0)
+    rows = table.assign(device_number=number_words(table["device"], DEVICES), copy=0)
     train = rows.iloc[train_positions(rows)]  # without any, labels may not be known
     copied = train[train["label"].isin(["wheeze", "both"])] if len(train) else train
     return pd.concat([rows, *(copied.assign(copy=number) for number in range(1, COPIES + 1))], ignore_index=True)
@@ -162,17 +162,17 @@ def clip(
     resampler: Literal["soxr", "sinc"],
 ) -> NDArray[np.float32]:
     """One cycle, or an altered copy of it -> (samples,): the waveform, continued by reflection."""
-    wave = segment(path, start_s, end_s, rate_hz=rate_hz, resampler=resampler)
+    wave = read_resampled_segment(path, start_s, end_s, rate_hz=rate_hz, resampler=resampler)
     if copy:
         wave = altered(wave, np.random.default_rng([copy, round(1000 * start_s), round(1000 * end_s)]))
-    return reflect(wave, samples)
+    return pad_by_reflection(wave, samples)
 
 
 def altered(wave: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
     """(N,) -> (M,): stretched by 0.9 to 1.1, shifted by up to two semitones, louder or softer, or with noise."""
     whole = torch.from_numpy(wave.copy())[None]
     changes: list[Callable[[], Tensor]] = [
-        lambda: stretch(whole, random.uniform(0.9, 1.1)),
+        lambda: stretch_time(whole, random.uniform(0.9, 1.1)),
         lambda: shift_pitch(whole, random.uniform(-2, 2)),
         lambda: whole * random.uniform(0.5, 1.5),
         lambda: whole + 0.05 * whole.std(correction=0) * torch.from_numpy(random.standard_normal(wave.size)),
@@ -185,7 +185,9 @@ def roll_and_warp(settings: Settings, batch: Batch, generator: torch.Generator) 
     """Waveforms (B, N) -> half of them rolled; the extra `warp` (B, 2) has alpha and corner of a frequency warp."""
     draw = torch.rand(len(batch.inputs), 2, generator=generator)
     warp = torch.tensor([0.9, 3200.0]) + draw * torch.tensor([0.2, 600.0])
-    return replace(batch, inputs=roll(batch.inputs, generator=generator), extras={**batch.extras, "warp": warp})
+    return replace(
+        batch, inputs=shift_circularly(batch.inputs, generator=generator), extras={**batch.extras, "warp": warp}
+    )
 
 
 class Pictures(nn.Module):
@@ -202,7 +204,7 @@ class Pictures(nn.Module):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.register_buffer("gains", torch.ones(len(DEVICES) + 1, FFT_SAMPLES // 2 + 1))
-        self.picture = SquarePicture(
+        self.picture = SquareImage(
             "standardised",
             size=224 if settings.size == "base" else 64,
             sample_rate_hz=settings.audio.rate_hz,
@@ -238,13 +240,13 @@ def fit_both(
     fit_gains(settings, frontend, model, dataset, device)
     assert isinstance(model, CoTuning)
     plain = dataset.table[dataset.table["copy"] == 0]
-    held_out = splits.validation(plain, 0.1, settings.split.seed)
+    held_out = splits.hold_out_validation(plain, 0.1, settings.split.seed)
     logits, labels = {}, {}
     for part in ("train", "validation"):
         rows = np.flatnonzero((held_out["split"] == part).to_numpy() & (plain["split"] == "train").to_numpy())
         source_logits = []
         with torch.no_grad():
-            for batch in in_order(dataset, 16, rows=rows):
+            for batch in ordered_batches(dataset, 16, rows=rows):
                 batch = batch.to(device)
                 pictures = frontend(batch.inputs, **select_extras(frontend, batch.extras))
                 source_logits.append(model.both(pictures)[1].float().cpu())
@@ -269,9 +271,9 @@ def build_cotuning(settings: CoTuningSettings) -> CoTuning:
     return CoTuning(build_backbone(settings, stochastic=settings.norm == "stochastic", classes=1000))
 
 
-def build_stochnorm(settings: Settings) -> Headed:
+def build_stochnorm(settings: Settings) -> BackboneWithHead:
     backbone = build_backbone(settings, stochastic=True, classes=0)
-    return Headed(backbone, nn.Linear(backbone.dim, 4))
+    return BackboneWithHead(backbone, nn.Linear(backbone.dim, 4))
 
 
 def cotuning_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:

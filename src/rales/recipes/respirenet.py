@@ -33,26 +33,26 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rales.audio.padding import duplicate, pieces
+from rales.audio.padding import pad_by_repetition, split_long_cycle
 from rales.audio.spec_augment import keep_features
-from rales.audio.spectrogram_images import RespireNetPicture, normalised
-from rales.audio.waveform_augment import concatenation_pairs, one_of_five, roll
+from rales.audio.spectrogram_images import RespireNetImage, normalise_channels
+from rales.audio.waveform_augment import augment_one_of_five, concatenation_pairs, shift_circularly
 from rales.data import splits
 from rales.data.dataset import (
     SECOND,
     Batch,
     CycleDataset,
     class_numbers,
-    number_of,
+    number_words,
     select_extras,
     train_positions,
     wave_settings,
-    with_joined,
+    with_concatenated,
 )
 from rales.data.icbhi import DEVICES
-from rales.data.loader import in_order
-from rales.data.waveform_cache import Preparation, segments
-from rales.models.heads import Headed, respirenet_head
+from rales.data.loader import ordered_batches
+from rales.data.waveform_cache import Preparation, read_row_segments
+from rales.models.heads import BackboneWithHead, build_respirenet_head
 from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
 from rales.settings import Fidelity, RunSettings, Split, Training, Waveform, set_defaults
@@ -133,7 +133,7 @@ def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict
     epochs = settings.device_epochs
     if epochs == 0:
         return finetune.run(recipe, cycles, out, **options)
-    table = splits.divide(cycles, settings)
+    table = splits.divide_cycles(cycles, settings)
     parts = set(table["split"]) - {""}
     shares = {device: table[table["device"] == device] for device in DEVICES}
     tuned = [device for device, rows in shares.items() if parts <= set(rows["split"])]
@@ -166,11 +166,11 @@ def with_pieces(settings: Settings, table: pd.DataFrame) -> pd.DataFrame:
     pairs = np.zeros((0, 3), np.int64)
     if len(train) and settings.joined:
         pairs = concatenation_pairs(class_numbers(table.iloc[train]), settings.joined, random)
-    rows = with_joined(table, train[pairs[:, :2]], pairs[:, 2])
+    rows = with_concatenated(table, train[pairs[:, :2]], pairs[:, 2])
     seconds = rows["end_s"] - rows["start_s"] + rows["second_end_s"] - rows["second_start_s"]
     longer = (seconds - settings.audio.duration_s).to_numpy()
     count = np.where(longer > 0, 2 + np.floor(2 * longer / settings.audio.duration_s), 1).astype(np.int64)
-    rows = rows.assign(device_number=number_of(rows["device"], DEVICES))
+    rows = rows.assign(device_number=number_words(rows["device"], DEVICES))
     repeated = rows.loc[rows.index.repeat(count)]
     return repeated.assign(piece=np.concatenate([np.arange(n) for n in count])).reset_index(drop=True)
 
@@ -197,11 +197,11 @@ def clip(
 ) -> NDArray[np.float32]:
     """A piece of one cycle, or of two in a row -> (samples,): the piece, filled from the whole."""
     cycles = [(path, start_s, end_s), (second_path, second_start_s, second_end_s)]
-    wave = np.concatenate(segments(cycles, rate_hz=rate_hz, resampler=resampler))
-    found = pieces(wave, samples)
+    wave = np.concatenate(read_row_segments(cycles, rate_hz=rate_hz, resampler=resampler))
+    found = split_long_cycle(wave, samples)
     chosen = found[min(piece, len(found) - 1)]  # rounding may leave one less than the seconds promise
     coin = np.random.default_rng([round(1000 * start_s), round(1000 * end_s), piece]).integers(2)
-    return duplicate(chosen, samples, side="before" if random_side and coin else "after", filler=wave)
+    return pad_by_repetition(chosen, samples, side="before" if random_side and coin else "after", filler=wave)
 
 
 def augment_waveforms(settings: Settings, batch: Batch, generator: torch.Generator) -> Batch:
@@ -210,9 +210,9 @@ def augment_waveforms(settings: Settings, batch: Batch, generator: torch.Generat
     random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     for waveform in waveforms:
         if random.random() < 0.5:
-            changed = one_of_five(waveform.numpy(), settings.audio.rate_hz, random)
-            waveform.copy_(torch.from_numpy(duplicate(changed[: len(waveform)], len(waveform))))
-    return replace(batch, inputs=roll(waveforms, generator=generator))
+            changed = augment_one_of_five(waveform.numpy(), settings.audio.rate_hz, random)
+            waveform.copy_(torch.from_numpy(pad_by_repetition(changed[: len(waveform)], len(waveform))))
+    return replace(batch, inputs=shift_circularly(waveforms, generator=generator))
 
 
 class Pictures(nn.Module):
@@ -228,7 +228,7 @@ class Pictures(nn.Module):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self.source = RespireNetPicture(fidelity=settings.fidelity)
+        self.source = RespireNetImage(fidelity=settings.fidelity)
         self.devices = settings.devices if settings.statistics == "device" else ()
         for suffix in ("", *(f"_{device}" for device in self.devices)):
             self.register_buffer(f"mean{suffix}", torch.tensor(self.source.mean))
@@ -245,14 +245,14 @@ class Pictures(nn.Module):
     def standardised(self, colours: Tensor, suffix: str) -> Tensor:
         """(B, 3, H, W) -> the same, standardised with the statistics of that name."""
         mean, std = (self.get_buffer(f"{statistic}{suffix}").tolist() for statistic in ("mean", "std"))
-        return normalised(colours, tuple(mean), tuple(std))
+        return normalise_channels(colours, tuple(mean), tuple(std))
 
 
 def fit(settings: Settings, frontend: nn.Module, model: nn.Module, dataset: CycleDataset, device: torch.device) -> None:
     """Mean of the train cycles' pictures per channel, and mean of their deviations, as the published code has it."""
     assert isinstance(frontend, Pictures)
     means, deviations = [], []
-    for batch in in_order(dataset, 16, rows=dataset.rows("train")):
+    for batch in ordered_batches(dataset, 16, rows=dataset.rows("train")):
         deviation, mean = torch.std_mean(frontend.source.picture(batch.inputs.to(device)), dim=(2, 3))
         means.append(mean.cpu())
         deviations.append(deviation.cpu())
@@ -266,7 +266,7 @@ class PerDevice(nn.Module):
 
     takes = ("device_number",)
 
-    def __init__(self, networks: dict[str, Headed]) -> None:
+    def __init__(self, networks: dict[str, BackboneWithHead]) -> None:
         super().__init__()
         self.networks = nn.ModuleDict(networks)
 
@@ -290,11 +290,11 @@ class PerDevice(nn.Module):
 def build_model(settings: Settings) -> PerDevice:
     """Settings -> a ResNet-34 (pre-trained or random) with its head for all devices, and one for each of `devices`."""
 
-    def network() -> Headed:
+    def network() -> BackboneWithHead:
         backbone = ResNet(34) if settings.size == "base" else ResNet(10, width=16)
         if settings.weights:
             backbone.load_state_dict(resnet_tensors(settings.weights, 34))
-        return Headed(backbone, respirenet_head(backbone.dim))
+        return BackboneWithHead(backbone, build_respirenet_head(backbone.dim))
 
     return PerDevice({name: network() for name in (ALL, *settings.devices)})
 

@@ -32,24 +32,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rales.audio.filters import apply_gains, correction_gains
-from rales.audio.padding import duplicate
+from rales.audio.padding import pad_by_repetition
 from rales.audio.spec_augment import keep_features
-from rales.audio.spectrogram_images import SquarePicture
-from rales.audio.waveform_augment import domain_pairs, splice
+from rales.audio.spectrogram_images import SquareImage
+from rales.audio.waveform_augment import domain_pairs, splice_waveforms
 from rales.data.dataset import (
     SECOND,
     Batch,
     CycleDataset,
     class_numbers,
-    number_of,
+    number_words,
     train_positions,
     wave_settings,
-    with_joined,
+    with_concatenated,
 )
 from rales.data.device_spectra import measure_device_spectra
 from rales.data.icbhi import DEVICES
-from rales.data.waveform_cache import Preparation, segments
-from rales.models.heads import Headed
+from rales.data.waveform_cache import Preparation, read_row_segments
+from rales.models.heads import BackboneWithHead
 from rales.models.pretrained_backbones import resnest_tensors
 from rales.models.resnest import ResNeSt
 from rales.settings import RunSettings, Training, Waveform, set_defaults
@@ -113,16 +113,16 @@ def with_spliced(settings: Settings, table: pd.DataFrame) -> pd.DataFrame:
         found = domain_pairs(class_numbers(table.iloc[train]), table["device"].to_numpy()[train], wanted, random)
         made = found[:, 0] >= 0
         pairs, labels = train[found[made]], wanted[made]
-    rows = with_joined(table, pairs, labels)
+    rows = with_concatenated(table, pairs, labels)
     ratios = [*np.zeros(len(table)), *random.uniform(0.3, 0.7, len(labels)).round(4)]
-    return rows.assign(ratio=ratios, device_number=number_of(rows["device"], DEVICES))
+    return rows.assign(ratio=ratios, device_number=number_words(rows["device"], DEVICES))
 
 
 def with_devices(settings: Settings, table: pd.DataFrame) -> pd.DataFrame:
     """Divided table -> the same with each row's device as a number, and nothing spliced."""
     nothing = np.zeros((0, 2), np.int64)
-    rows = with_joined(table, nothing, nothing[:, 0])
-    return rows.assign(ratio=0.0, device_number=number_of(rows["device"], DEVICES))
+    rows = with_concatenated(table, nothing, nothing[:, 0])
+    return rows.assign(ratio=0.0, device_number=number_words(rows["device"], DEVICES))
 
 
 def prepare(settings: Settings) -> Preparation:
@@ -146,10 +146,10 @@ def clip(
 ) -> NDArray[np.float32]:
     """One cycle, or two of them spliced at `ratio` -> (samples,) waveform."""
     cycles = [(path, start_s, end_s), (second_path, second_start_s, second_end_s)]
-    wave, *second = segments(cycles, rate_hz=rate_hz, resampler=resampler)
+    wave, *second = read_row_segments(cycles, rate_hz=rate_hz, resampler=resampler)
     if second:
-        wave = splice(wave, second[0], ratio, round(0.05 * rate_hz))
-    return duplicate(wave[:samples], samples)
+        wave = splice_waveforms(wave, second[0], ratio, round(0.05 * rate_hz))
+    return pad_by_repetition(wave[:samples], samples)
 
 
 def choose_devices(settings: Settings, batch: Batch, generator: torch.Generator) -> Batch:
@@ -173,7 +173,7 @@ class Pictures(nn.Module):
         super().__init__()
         rate_hz, side = settings.audio.rate_hz, 224 if settings.size == "base" else 64
         self.register_buffer("gains", torch.zeros(len(DEVICES), len(DEVICES), FFT_SAMPLES // 2 + 1))
-        self.picture = SquarePicture(
+        self.picture = SquareImage(
             "imagenet", size=side, sample_rate_hz=rate_hz, fft_samples=FFT_SAMPLES, hop_samples=128, mels=64
         )
 
@@ -207,9 +207,9 @@ def fit_gains(
         frontend.gains[own, other] = gains[0].to(device)
 
 
-def build_model(settings: Settings) -> Headed:
+def build_model(settings: Settings) -> BackboneWithHead:
     """Settings -> ResNeSt-50 (pre-trained or random), dropout, linear layer."""
     backbone = ResNeSt(50) if settings.size == "base" else ResNeSt(14, width=16)
     if settings.weights:
         backbone.load_state_dict(resnest_tensors(settings.weights))
-    return Headed(backbone, nn.Sequential(nn.Dropout(0.5), nn.Linear(backbone.dim, 4)))
+    return BackboneWithHead(backbone, nn.Sequential(nn.Dropout(0.5), nn.Linear(backbone.dim, 4)))

@@ -1,25 +1,25 @@
-"""Run folders -> one report: tables, pictures, and the published figures beside them."""
+"""Write one report from run folders: tables, plots, and published scores beside them."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rales.files.atomic import atomic_write, lock_folder
-from rales.files.csv_cells import encodable
+from rales.files.csv_cells import make_encodable
 from rales.files.writers import write_csv
 from rales.optional_packages import require_packages
 from rales.report import comparison, page, tables
 from rales.report.literature import TABLE1, TABLE2, paper_rows
 from rales.report.load_runs import read_runs
-from rales.report.pool_folds import pooled
+from rales.report.pool_folds import pool_complete_folds
 from rales.report.protocols import PROTOCOLS
-from rales.report.sections import comparability, lead_blocks, left_out_blocks, one_label, sections
-from rales.report.systems import ranking_figure, systems
+from rales.report.sections import build_sections, comparability_warnings, lead_blocks, left_out_blocks, one_label
+from rales.report.systems import group_into_systems, ranking_figure
 
 TITLE = "Rales: report on respiratory-sound classification"
 
 
-def report(paths: Sequence[Path], out: Path) -> Path:
+def write_report(paths: Sequence[Path], out: Path) -> Path:
     """Run folders, or folders that hold some -> `out`/report.html; beside it report.md, three CSV files and the PNGs.
 
     A run that is unfinished, broken or a repetition is named in the report with the reason. ValueError if no run can
@@ -27,19 +27,19 @@ def report(paths: Sequence[Path], out: Path) -> Path:
     """
     check_packages()
     runs, left_out = read_runs(paths)
-    found = systems(pooled(runs))
-    table1 = comparison.paper_pairs(paper_rows(TABLE1), found, ratio_named=True)
-    table2 = comparison.paper_pairs(paper_rows(TABLE2), found)
-    lead, parts = lead_blocks(found, left_out), sections(found, left_out, table1, table2)
+    systems = group_into_systems(pool_complete_folds(runs))
+    table1 = comparison.paper_pairs(paper_rows(TABLE1), systems, ratio_named=True)
+    table2 = comparison.paper_pairs(paper_rows(TABLE2), systems)
+    lead, parts = lead_blocks(systems, left_out), build_sections(systems, left_out, table1, table2)
     with lock_folder(out):
         for block in (block for part in parts for block in part.blocks):
             if isinstance(block, page.Picture):
-                write(out / block.file, block.png)
-        write_csv(out / "runs.csv", tables.runs_frame(found))
+                write_content(out / block.file, block.png)
+        write_csv(out / "runs.csv", tables.runs_frame(systems))
         write_csv(out / "table1.csv", comparison.paper_frame(table1))
         write_csv(out / "table2.csv", comparison.paper_frame(table2))
-        write(out / "report.md", encodable(page.markdown(TITLE, lead, parts)).encode())
-        write(out / "report.html", encodable(page.html(TITLE, lead, parts)).encode())
+        write_content(out / "report.md", make_encodable(page.render_markdown(TITLE, lead, parts)).encode())
+        write_content(out / "report.html", make_encodable(page.render_html(TITLE, lead, parts)).encode())
     return out / "report.html"
 
 
@@ -48,46 +48,51 @@ def check_packages() -> None:
     require_packages("a report", "report", "jinja2", "matplotlib")
 
 
-def ranking(paths: Sequence[Path]) -> dict[str, Any]:
+def rank_systems(paths: Sequence[Path]) -> dict[str, Any]:
     """Run folders, or folders that hold some -> how their systems rank, for the end of a sweep: `order` says by what,
     `systems` has a row each, best first (means over seeds, fractions; None where there are no validation patients;
     `constant_predictions` names the class for each seed that calls every test cycle the same)."""
-    found = systems(pooled(read_runs(paths)[0]))
+    systems = group_into_systems(pool_complete_folds(read_runs(paths)[0]))
     names = ("validation_auroc", "validation_score", "specificity", "sensitivity", "score")
     rows = [
         {
             "system": s.name,
             "seeds": len(s.runs),
             "epoch": PROTOCOLS[s.select],
-            "ranked_by": f"validation_{ranking_figure(found)}" if s.is_validated else "test_score",
+            "ranked_by": f"validation_{ranking_figure(systems)}" if s.is_validated else "test_score",
             **{name: None if (mean := float(s.figures[name].mean())) != mean else mean for name in names},
             "constant_predictions": [called for run in s.runs if (called := one_label(run.predictions))],
         }
-        for s in found
+        for s in systems
     ]
-    return {"order": tables.order(found), "systems": rows}
+    return {"order": tables.order_note(systems), "systems": rows}
 
 
 def paper_text(paths: Sequence[Path]) -> str:
     """Run folders, or folders that hold some -> as Markdown, the rows of the paper's tables that were run, beside the
     printed figures, what was run and is none, and every way to choose the epoch that the runs tell of."""
-    found = systems(pooled(read_runs(paths)[0]))
+    systems = group_into_systems(pool_complete_folds(read_runs(paths)[0]))
     rows = list(dict.fromkeys([*paper_rows(TABLE1), *paper_rows(TABLE2)]))
-    pairs = [pair for pair in comparison.paper_pairs(rows, found) if pair.system]
-    whole = any(run.whole_database for s in found for run in s.runs)
+    pairs = [pair for pair in comparison.paper_pairs(rows, systems) if pair.system]
+    whole = any(run.whole_database for s in systems for run in s.runs)
     paper = comparison.paper_table("The paper's rows", pairs, whole) if pairs else None
-    blocks = [paper, *comparison.no_rows(found), tables.protocols(found), tables.oracle_gaps(found)]
+    blocks = [
+        paper,
+        *comparison.missing_rows_text(systems),
+        tables.protocols_table(systems),
+        tables.oracle_gaps_table(systems),
+    ]
     return "\n\n".join(page.markdown_block(block) for block in blocks if block)
 
 
 def scores_table(paths: Sequence[Path]) -> str:
     """Run folders, or folders that hold some -> the main table as Markdown, and what was left out."""
     runs, left_out = read_runs(paths)
-    found = systems(pooled(runs))
-    blocks = [tables.scores(found), *comparability(found), *left_out_blocks(left_out)]
+    systems = group_into_systems(pool_complete_folds(runs))
+    blocks = [tables.main_table(systems), *comparability_warnings(systems), *left_out_blocks(left_out)]
     return "\n\n".join(map(page.markdown_block, blocks))
 
 
-def write(path: Path, content: bytes) -> None:
+def write_content(path: Path, content: bytes) -> None:
     with atomic_write(path) as beside:
         beside.write_bytes(content)

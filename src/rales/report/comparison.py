@@ -1,4 +1,4 @@
-"""Our systems beside printed figures: the paper's Tables 1 and 2 and the leaderboard."""
+"""Compare our systems with printed scores: the paper's Tables 1 and 2 and the leaderboard."""
 
 import re
 from collections.abc import Mapping
@@ -8,12 +8,21 @@ import numpy as np
 import pandas as pd
 
 from rales.evaluation import bootstrap
-from rales.report.literature import NOT_STRICT, PHYSICIANS, SELECTIONS, SPLITS, Entry, Row, frozen_probes, leaderboard
+from rales.report.literature import (
+    NOT_STRICT,
+    PHYSICIANS,
+    SELECTIONS,
+    SPLITS,
+    LeaderboardEntry,
+    PaperRow,
+    read_frozen_probes,
+    read_leaderboard,
+)
 from rales.report.load_runs import SCORES
 from rales.report.page import Block, Table, Text
-from rales.report.protocols import Outcome, outcome
-from rales.report.systems import System, shown
-from rales.report.tables import ALL_NORMAL, in_brackets, mean_sd
+from rales.report.protocols import ProtocolOutcome, protocol_outcome
+from rales.report.systems import System, show_setting
+from rales.report.tables import ALL_NORMAL, format_mean_sd, in_brackets
 
 ENDS = ("low", "high")
 OURS = [
@@ -35,19 +44,19 @@ CHANGE_NO_ROW = {
 NAMED = 5  # systems that are named in a sentence, at most
 
 
-class Pair(NamedTuple):
+class PaperPair(NamedTuple):
     """A row of the paper, and a system of ours that stands for it under one protocol, or None."""
 
-    row: Row
+    row: PaperRow
     system: System | None = None
-    ours: Outcome | None = None
+    ours: ProtocolOutcome | None = None
     protocol: str = ""
 
 
-Pairs = list[Pair]
+Pairs = list[PaperPair]
 
 
-def paper_pairs(rows: list[Row], systems: list[System], ratio_named: bool = False) -> Pairs:
+def paper_pairs(rows: list[PaperRow], systems: list[System], ratio_named: bool = False) -> Pairs:
     """Every row of the paper with each system of ours that stands for it, or alone.
 
     A system of runs that held nobody out stands there under the paper's protocol too, the epoch that is best on the
@@ -58,16 +67,16 @@ def paper_pairs(rows: list[Row], systems: list[System], ratio_named: bool = Fals
     for row in rows:
         ratios = ("",) if not row.ratio else (row.ratio,) if ratio_named else (row.ratio, "")
         ours = [
-            Pair(row, s, found, protocol)
+            PaperPair(row, s, found, protocol)
             for s in systems
             if s.runs[0].recipe == row.recipe
             and is_unchanged(s)
             and row.variant in ("", s.runs[0].config.get("variant"))
             and (not row.ratio or masking_ratio(s) in ratios)
             for protocol in paper_protocols(s)
-            if (found := outcome(s, protocol)) is not None
+            if (found := protocol_outcome(s, protocol)) is not None
         ]
-        pairs += ours or [Pair(row)]
+        pairs += ours or [PaperPair(row)]
     return pairs
 
 
@@ -79,23 +88,23 @@ def paper_protocols(system: System) -> list[str]:
 def is_unchanged(system: System) -> bool:
     """Whether a system is the one that its name says, not an ablation of it or one of another size: only then it is
     a row of the paper."""
-    return not departures(system)
+    return not list_departures(system)
 
 
-def departures(system: System) -> list[str]:
+def list_departures(system: System) -> list[str]:
     """-> the options and settings for which a system is no row of the paper, "size tiny"."""
     run = system.runs[0]
     own = {name: run.config[name] for name, value in AS_THE_PAPER.items() if run.config.get(name, value) != value}
     own |= {name: value for name, value in run.overrides.items() if name not in CHANGE_NO_ROW}
-    return [f"{name} {shown(value)}" for name, value in own.items()]
+    return [f"{name} {show_setting(value)}" for name, value in own.items()]
 
 
-def no_rows(systems: list[System]) -> list[Block]:
+def missing_rows_text(systems: list[System]) -> list[Block]:
     """The sentence that says which systems are missing in the paper's tables, and for which settings."""
-    found = [f"{s.name} ({', '.join(why)})" for s in systems if (why := departures(s))]
-    if not found:
+    changed = [f"{s.name} ({', '.join(why)})" for s in systems if (why := list_departures(s))]
+    if not changed:
         return []
-    listed = "; ".join(found[:NAMED]) + (f"; and {len(found) - NAMED} others" if len(found) > NAMED else "")
+    listed = "; ".join(changed[:NAMED]) + (f"; and {len(changed) - NAMED} others" if len(changed) > NAMED else "")
     return [Text(f"Not a row of the paper: {listed}.")]
 
 
@@ -123,14 +132,14 @@ def paper_frame(pairs: Pairs) -> pd.DataFrame:
                 **{
                     f"printed_{name}_sd": figure[-1] for name, figure in zip(SCORES, printed, strict=True) if figure[1:]
                 },
-                **(own_figures(pair.system, pair.ours, pair.protocol) if pair.system and pair.ours else {}),
+                **(own_cells(pair.system, pair.ours, pair.protocol) if pair.system and pair.ours else {}),
             }
         )
     printed_columns = dict.fromkeys(name for record in records for name in record if name not in OURS)
     return pd.DataFrame(records, columns=[*printed_columns, *OURS]).astype({"seeds": "Int64"})
 
 
-def own_figures(system: System, ours: Outcome, protocol: str) -> dict[str, object]:
+def own_cells(system: System, ours: ProtocolOutcome, protocol: str) -> dict[str, object]:
     spread = {name: bootstrap.mean_sd(100 * ours.figures[name]) for name in SCORES}
     return {
         "ours": system.name,
@@ -161,7 +170,7 @@ def paper_table(caption: str, pairs: Pairs, whole: bool = True) -> Table | None:
         own = NOT_RUN
         if system and ours:
             cells = [in_brackets(ours.figures[name], ours.interval, name) for name in SCORES]
-            own = [described(system, ours.words), *cells]
+            own = [describe_system(system, ours.words), *cells]
         source = row.architecture if row.pretraining == "–" else f"{row.architecture}, {row.pretraining}"
         rows.append([f"{row.method}{ratio}{fused}", source, *row.printed, *own])
     return Table(
@@ -175,11 +184,11 @@ def paper_table(caption: str, pairs: Pairs, whole: bool = True) -> Table | None:
     )
 
 
-def described(system: System, epoch: str) -> str:
+def describe_system(system: System, epoch: str) -> str:
     """-> what a reader must know before comparing: system, weights, seeds, choice of the epoch, other data."""
     weights = system.runs[0].config.get("weights") or "random start"
     seeds = f"{len(system.runs)} seed{'s' * (len(system.runs) > 1)}"
-    parts = [system.name, "" if shown(weights) in system.name else shown(weights), seeds, epoch]
+    parts = [system.name, "" if show_setting(weights) in system.name else show_setting(weights), seeds, epoch]
     return "; ".join(part for part in [*parts, "not comparable" if system.incomparable else ""] if part)
 
 
@@ -194,23 +203,28 @@ def leaderboard_blocks(systems: list[System]) -> list[Block]:
     the sound, and what of ours has no rank, in tables apart. Where no run is of the whole database, a sentence."""
     if not any(run.whole_database for s in systems for run in s.runs):
         return [Text(NO_LEADERBOARD)]
-    entries = leaderboard()
-    ours = [(s, protocol, found) for s in systems for protocol in paper_protocols(s) if (found := outcome(s, protocol))]
+    entries = read_leaderboard()
+    ours = [
+        (s, protocol, found)
+        for s in systems
+        for protocol in paper_protocols(s)
+        if (found := protocol_outcome(s, protocol))
+    ]
     return [
         *our_unranked(ours),
-        ranking(entries, ours),
+        leaderboard_ranking(entries, ours),
         other_tasks([entry for entry in entries if not entry.is_ranked]),
         Table(
             "Frozen encoders with a linear probe, official test side",
             ["Encoder", "Score", "Epoch", "Source"],
-            frozen_probes(),
+            read_frozen_probes(),
             note="Second-hand, for comparison with what `rales layers` finds (which scores train patients by default). "
-            f"Epoch: {legend(SELECTIONS)}.",
+            f"Epoch: {legend_text(SELECTIONS)}.",
         ),
     ]
 
 
-def ranking(entries: list[Entry], ours: list[tuple[System, str, Outcome]]) -> Table:
+def leaderboard_ranking(entries: list[LeaderboardEntry], ours: list[tuple[System, str, ProtocolOutcome]]) -> Table:
     """Published systems of the official split that hear the sound alone, and ours among them by Score."""
     ranked = [entry for entry in entries if entry.is_ranked]
     lines = [
@@ -224,8 +238,8 @@ def ranking(entries: list[Entry], ours: list[tuple[System, str, Outcome]]) -> Ta
         score = 100 * float(found.figures["score"].mean())
         if not s.incomparable and not np.isnan(score):
             place = 1 + sum(e.score > score for e in ranked)
-            weights = shown(s.runs[0].config.get("weights", ""))
-            cells = [mean_sd(found.figures[name]) for name in SCORES]
+            weights = show_setting(s.runs[0].config.get("weights", ""))
+            cells = [format_mean_sd(found.figures[name]) for name in SCORES]
             row = [f"ours: {s.name}", f"({place})", "–", weights, *cells, "official", LEADERBOARD_CODES[protocol]]
             lines.append((score, [*row, "–"]))
     rows = [row for _, row in sorted(lines, key=lambda line: -line[0])]
@@ -239,7 +253,7 @@ def ranking(entries: list[Entry], ours: list[tuple[System, str, Outcome]]) -> Ta
     )
 
 
-def other_tasks(entries: list[Entry]) -> Table:
+def other_tasks(entries: list[LeaderboardEntry]) -> Table:
     """Published systems that no rank compares with the others."""
     rows = [[e.method, e.backbone, *published_cells(e), e.told or "–", evidence_cell(e)] for e in entries]
     return Table(
@@ -251,10 +265,10 @@ def other_tasks(entries: list[Entry]) -> Table:
     )
 
 
-def our_unranked(ours: list[tuple[System, str, Outcome]]) -> list[Table]:
+def our_unranked(ours: list[tuple[System, str, ProtocolOutcome]]) -> list[Table]:
     """Our results on another split or on other data, if there are some."""
     apart = [
-        [s.name, *(mean_sd(found.figures[name]) for name in SCORES), LEADERBOARD_CODES[protocol], s.incomparable]
+        [s.name, *(format_mean_sd(found.figures[name]) for name in SCORES), LEADERBOARD_CODES[protocol], s.incomparable]
         for s, protocol, found in ours
         if s.incomparable
     ]
@@ -265,23 +279,23 @@ def our_unranked(ours: list[tuple[System, str, Outcome]]) -> list[Table]:
     return [Table("Our results, shown apart", columns, [*apart, last], frozenset(range(len(apart))))]
 
 
-def published_cells(entry: Entry) -> list[str]:
+def published_cells(entry: LeaderboardEntry) -> list[str]:
     """-> specificity, sensitivity, Score, split and selection as printed."""
     figures = (entry.specificity, entry.sensitivity, entry.score)
     return [*("–" if np.isnan(figure) else f"{figure:.2f}" for figure in figures), entry.split, entry.selection]
 
 
-def evidence_cell(entry: Entry) -> str:
+def evidence_cell(entry: LeaderboardEntry) -> str:
     """-> the public repository, and on a second line what was read in it."""
     return "\n".join(part for part in (entry.code, entry.evidence) if part)
 
 
-def legend(codes: Mapping[str, str]) -> str:
+def legend_text(codes: Mapping[str, str]) -> str:
     return "; ".join(f"{code}: {text}" for code, text in codes.items())
 
 
 LEGEND = (
-    f"Split: {legend(SPLITS)}. Epoch: {legend({**SELECTIONS, 'last': 'last epoch, nothing chosen'})}. Evidence: file "
-    "and line of the public code that was read, which need not be the code behind a printed figure; 2nd: somebody "
-    "else's survey or table."
+    f"Split: {legend_text(SPLITS)}. Epoch: {legend_text({**SELECTIONS, 'last': 'last epoch, nothing chosen'})}. "
+    "Evidence: file and line of the public code that was read, which need not be the code behind a printed figure; "
+    "2nd: somebody else's survey or table."
 )

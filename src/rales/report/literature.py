@@ -1,9 +1,9 @@
-"""Printed figures, as facts: the paper's Tables 1 and 2, the public leaderboard, frozen probes; all in percent."""
+"""Printed scores, in percent: the paper's Tables 1 and 2, the public leaderboard, frozen probes."""
 
 from typing import NamedTuple
 
 
-class Row(NamedTuple):
+class PaperRow(NamedTuple):
     """One row of the paper's Table 1 or 2, and the system of ours that stands for it."""
 
     method: str
@@ -20,7 +20,7 @@ class Row(NamedTuple):
     """Masking ratio of the M2D pre-training, 0.6 or 0.7."""
 
 
-class Entry(NamedTuple):
+class LeaderboardEntry(NamedTuple):
     """One published system: figures in percent, NaN where they are not printed."""
 
     method: str
@@ -200,25 +200,25 @@ NOT_STRICT = (
 )
 
 
-def paper_rows(table: str) -> list[Row]:
+def paper_rows(table: str) -> list[PaperRow]:
     """TABLE1 or TABLE2 -> its rows in printed order."""
     rows = []
     for line in table.strip().splitlines():
         *system, sp, se, sc, recipe, variant, ratio = (cell.strip() for cell in line.split("|"))
         method, architecture, pretraining, fused, weights = system
-        rows.append(Row(method, architecture, pretraining, fused, weights, (sp, se, sc), recipe, variant, ratio))
+        rows.append(PaperRow(method, architecture, pretraining, fused, weights, (sp, se, sc), recipe, variant, ratio))
     return rows
 
 
-def leaderboard() -> list[Entry]:
+def read_leaderboard() -> list[LeaderboardEntry]:
     """LEADERBOARD as entries, best printed Score first."""
     entries = []
     for line in LEADERBOARD.strip().splitlines():
         method, backbone, pretraining, sp, se, score, *protocol = (cell.strip() for cell in line.split("|"))
-        entries.append(Entry(method, backbone, pretraining, float(sp), float(se), float(score), *protocol))
+        entries.append(LeaderboardEntry(method, backbone, pretraining, float(sp), float(se), float(score), *protocol))
     return entries
 
 
-def frozen_probes() -> list[list[str]]:
+def read_frozen_probes() -> list[list[str]]:
     """FROZEN_PROBES as rows."""
     return [[cell.strip() for cell in line.split("|")] for line in FROZEN_PROBES.strip().splitlines()]

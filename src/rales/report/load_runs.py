@@ -1,4 +1,4 @@
-"""Run folders -> checked runs, and a sentence for every folder that cannot be used."""
+"""Load and check run folders; each one that cannot be used is listed with the reason."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rales.errors import FileProblem
 from rales.evaluation import metrics
-from rales.files.csv_cells import restored_table
+from rales.files.csv_cells import restore_table
 from rales.files.json_files import flatten_json
 from rales.labels import CLASSES
 from rales.training import epoch_logits, run_folder
@@ -27,7 +27,7 @@ LATE_EPOCHS = 10  # at most so many at the end, and a quarter of all, are averag
 NEAR = 0.01  # a point: earlier versions scored epochs in the training's precision, predictions.csv in float32
 
 
-class LeftOut(NamedTuple):
+class UnusedFolder(NamedTuple):
     """A folder that does not count, and why."""
 
     folder: Path
@@ -79,25 +79,25 @@ class Run:
         return self.split.get("whole_database") is True
 
 
-def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[LeftOut]]:
+def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[UnusedFolder]]:
     """Run folders, or folders that hold some at any depth -> finished runs, and what was left out.
 
     ValueError if there is no usable run at all. The same system and seed count once.
     """
     found: list[Run] = []
-    left_out: list[LeftOut] = []
+    left_out: list[UnusedFolder] = []
     for folder in run_folders(paths):
         try:
             found.append(read_run(folder))
         except (OSError, ValueError) as error:
-            left_out.append(LeftOut(folder, sentence_inside(error, folder)))
+            left_out.append(UnusedFolder(folder, sentence_inside(error, folder)))
     empty = [path for path in paths if not run_folders([path])]
-    left_out += [LeftOut(path, "no run folder in it" if path.exists() else "no such folder") for path in empty]
+    left_out += [UnusedFolder(path, "no run folder in it" if path.exists() else "no such folder") for path in empty]
     first: dict[str, Run] = {}
     for run in found:
-        twin = first.setdefault(f"{identity(run)} seed {run.seed}", run)
+        twin = first.setdefault(f"{system_identity(run)} seed {run.seed}", run)
         if twin is not run:
-            left_out.append(LeftOut(run.folder, f"the same system and seed as {twin.folder}, which is counted"))
+            left_out.append(UnusedFolder(run.folder, f"the same system and seed as {twin.folder}, which is counted"))
     if not first:
         reasons = "; ".join(f"{folder}: {reason}" for folder, reason in left_out[:3])
         raise ValueError(f"no finished run to report on ({reasons}); give run folders that `rales train` wrote")
@@ -106,11 +106,11 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[LeftOut]]:
 
 def run_folders(paths: Iterable[Path]) -> list[Path]:
     """Folders at any depth that hold a file of a run, each once, in order; but no stage inside another run."""
-    found = {file.parent.resolve(): file.parent for path in paths for name in RUN_FILES for file in path.rglob(name)}
-    return sorted(found[folder] for folder in found if not set(folder.parents) & found.keys())
+    folders = {file.parent.resolve(): file.parent for path in paths for name in RUN_FILES for file in path.rglob(name)}
+    return sorted(folders[folder] for folder in folders if not set(folder.parents) & folders.keys())
 
 
-def identity(run: Run) -> str:
+def system_identity(run: Run) -> str:
     """What makes two runs seeds of one system: everything but the seed and what cannot change a result."""
     config = {k: v for k, v in run.config.items() if k not in CANNOT_CHANGE_A_SYSTEM}
     return repr((run.recipe, run.record.get("recipe_source"), sorted(config.items()), run.split.get("digest")))
@@ -156,7 +156,7 @@ def read_run(folder: Path) -> Run:
     stored = epoch_logits.read_epochs(folder)
     return replace(
         run,
-        validation=validation_figures(run),
+        validation=validation_metrics(run),
         labels=labels_by_protocol(run, stored),
         trajectory=weight_trajectory(stored) if learned else None,
     )
@@ -191,7 +191,7 @@ def read_predictions(path: Path, cycles: int | None) -> pd.DataFrame | None:
         raise ValueError("predictions.csv is no file")
     words = {"recording": str, "patient": str, "device": str, "location": str}
     try:
-        table = restored_table(pd.read_csv(path, dtype=words))
+        table = restore_table(pd.read_csv(path, dtype=words))
     except ValueError as error:  # of the reader, which does not say of which file
         raise ValueError(f"predictions.csv: {str(error).strip()}") from error
     expected = ["recording", "cycle", "start_s", "end_s", "label", *PROBABILITIES, "true_label", "patient"]
@@ -286,13 +286,13 @@ def selected_epoch(run: Run, select: str) -> int | None:
     return chosen if chosen in test else None
 
 
-def validation_figures(run: Run) -> dict[str, float]:
+def validation_metrics(run: Run) -> dict[str, float]:
     """-> figures of the validation cycles at the epoch used, as evaluation.json has them or else metrics.jsonl."""
-    found = run.evaluation.get("validation")
-    if not isinstance(found, dict):
+    metrics = run.evaluation.get("validation")
+    if not isinstance(metrics, dict):
         epoch = selected_epoch(run, run.select)
-        found = run.scores["validation"].get(epoch, {}) if epoch is not None else {}
-    return {name: float(found[name]) for name in WATCHED if isinstance(found.get(name), float)}
+        metrics = run.scores["validation"].get(epoch, {}) if epoch is not None else {}
+    return {name: float(metrics[name]) for name in WATCHED if isinstance(metrics.get(name), float)}
 
 
 def labels_by_protocol(run: Run, stored: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.int64]]:
@@ -310,13 +310,13 @@ def labels_by_protocol(run: Run, stored: dict[str, NDArray[Any]]) -> dict[str, N
         )
     predicted = logits.argmax(axis=2).astype(np.int64)
     chosen = {select: selected_epoch(run, select) for select in ("last", "validation", "test_best")}
-    found = {select: predicted[[numbers.index(epoch)]] for select, epoch in chosen.items() if epoch in numbers}
+    labels = {select: predicted[[numbers.index(epoch)]] for select, epoch in chosen.items() if epoch in numbers}
     late = min(LATE_EPOCHS, len(numbers) // 4)
     if late > 1:
         powers = np.exp(logits[-late:].astype(np.float64))
         averaged = (powers / powers.sum(axis=2, keepdims=True)).mean(axis=0)
-        found |= {"late_mean": predicted[-late:], "late_average": averaged.argmax(axis=1)[None]}
-    return found | own
+        labels |= {"late_mean": predicted[-late:], "late_average": averaged.argmax(axis=1)[None]}
+    return labels | own
 
 
 def weight_trajectory(stored: dict[str, NDArray[Any]]) -> pd.DataFrame | None:
@@ -335,33 +335,35 @@ def epochs_unlike_lines(run: Run) -> list[int]:
     true, stored = run.predictions["true"], epoch_logits.read_epochs(run.folder)
     for epoch, logits in zip(stored.get("epoch", []), stored.get("test", []), strict=True):
         line = run.scores["test"].get(int(epoch))
-        scores = metrics.icbhi_scores(metrics.confusion(true, logits.argmax(axis=1)))
+        scores = metrics.icbhi_scores(metrics.confusion_matrix(true, logits.argmax(axis=1)))
         if line is not None and any(abs(scores[name] - line[name]) > 1e-9 for name in SCORES):
             found.append(int(epoch))
     return found
 
 
-def notes(run: Run) -> list[str]:
+def run_notes(run: Run) -> list[str]:
     """What in the folder does not fit together or must be known of its figures, as sentences."""
     warnings = run.evaluation.get("warnings")
-    found = [str(warning) for warning in warnings] if isinstance(warnings, list) else []
-    found += evaluation_problems(run.folder / "evaluation.json")
+    sentences = [str(warning) for warning in warnings] if isinstance(warnings, list) else []
+    sentences += evaluation_problems(run.folder / "evaluation.json")
     if run.predictions is None:
-        return [*found, "no predictions.csv: its scores are those of metrics.jsonl, and there is no interval"]
+        return [*sentences, "no predictions.csv: its scores are those of metrics.jsonl, and there is no interval"]
     if unlike := epochs_unlike_lines(run):
-        found.append(f"epochs.safetensors and metrics.jsonl differ in the test figures of epoch {unlike[0]}")
-    score = metrics.icbhi_scores(metrics.confusion(run.predictions["true"], run.predictions["predicted"]))["score"]
+        sentences.append(f"epochs.safetensors and metrics.jsonl differ in the test figures of epoch {unlike[0]}")
+    score = metrics.icbhi_scores(metrics.confusion_matrix(run.predictions["true"], run.predictions["predicted"]))[
+        "score"
+    ]
     epoch = selected_epoch(run, run.select)
     recorded = score if epoch is None else run.scores["test"][epoch]["score"]
     if abs(recorded - score) > NEAR:
-        found.append(
+        sentences.append(
             f"predictions.csv gives Score {100 * score:.2f}, metrics.jsonl {100 * recorded:.2f} (epoch {epoch})"
         )
     evaluated = run.evaluation.get("score")
     if isinstance(evaluated, float) and abs(evaluated - score) > SAME:
-        found.append(f"predictions.csv gives Score {100 * score:.2f}, evaluation.json {100 * evaluated:.2f}")
+        sentences.append(f"predictions.csv gives Score {100 * score:.2f}, evaluation.json {100 * evaluated:.2f}")
     most_probable = run.predictions[PROBABILITIES].to_numpy().argmax(axis=1)
     moved = int((most_probable != run.predictions["predicted"]).sum())
     if moved:
-        found.append(f"{moved} labels are not the most probable class; Sp, Se and Score follow the labels")
-    return found
+        sentences.append(f"{moved} labels are not the most probable class; Sp, Se and Score follow the labels")
+    return sentences

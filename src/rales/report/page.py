@@ -1,4 +1,4 @@
-"""Sections of text, tables and pictures -> one HTML page and one Markdown page with the same content."""
+"""Render sections of text, tables and plots as one HTML page and one Markdown page of the same content."""
 
 import base64
 import re
@@ -69,7 +69,7 @@ class Section(NamedTuple):
     blocks: Sequence[Block]
 
 
-def html(title: str, lead: Sequence[Block], sections: Sequence[Section]) -> str:
+def render_html(title: str, lead: Sequence[Block], sections: Sequence[Section]) -> str:
     """-> a page that needs no other file and no network."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -86,7 +86,7 @@ def html(title: str, lead: Sequence[Block], sections: Sequence[Section]) -> str:
     return template.render(title=title, disclaimer=DISCLAIMER, lead=lead, sections=sections)
 
 
-def markdown(title: str, lead: Sequence[Block], sections: Sequence[Section]) -> str:
+def render_markdown(title: str, lead: Sequence[Block], sections: Sequence[Section]) -> str:
     """-> the same page for reading as text; pictures are the files beside it."""
     parts = [f"# {title}", f"**{DISCLAIMER}**", *map(markdown_block, lead)]
     for section in sections:
@@ -97,13 +97,15 @@ def markdown(title: str, lead: Sequence[Block], sections: Sequence[Section]) -> 
 def markdown_block(block: Block) -> str:
     match block:
         case Text(text, warning):
-            return f"> **{plain(text)}**" if warning else plain(text)
+            return f"> **{escape_markdown(text)}**" if warning else escape_markdown(text)
         case Heading(text):
-            return f"### {plain(text)}"
+            return f"### {escape_markdown(text)}"
         case Picture(file, alt, caption):
-            return f"![{plain(alt)}]({file})\n\n{plain(caption)}"
+            return f"![{escape_markdown(alt)}]({file})\n\n{escape_markdown(caption)}"
         case Items(items, code):
-            return "\n".join(f"- {plain(label)}: {f'`{text}`' if code else plain(text)}" for label, text in items)
+            return "\n".join(
+                f"- {escape_markdown(label)}: {f'`{text}`' if code else escape_markdown(text)}" for label, text in items
+            )
     return markdown_table(block)
 
 
@@ -114,10 +116,14 @@ def markdown_table(table: Table) -> str:
         [f"**{cell}**" if i in table.marked and j == 0 else cell for j, cell in enumerate(row)]
         for i, row in enumerate(table.rows)
     ]
-    rows = "\n".join("| " + " | ".join(plain(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return "\n\n".join(part for part in (f"**{plain(table.caption)}**", rows, plain(table.note)) if part)
+    rows = "\n".join(
+        "| " + " | ".join(escape_markdown(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
+    return "\n\n".join(
+        part for part in (f"**{escape_markdown(table.caption)}**", rows, escape_markdown(table.note)) if part
+    )
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text -> one line of Markdown in which nothing turns into a tag."""
     return " ".join(text.split()).replace("<", "&lt;")

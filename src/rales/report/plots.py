@@ -1,4 +1,4 @@
-"""Systems -> PNG pictures. Colours are those of Okabe and Ito, told apart by colour-blind readers."""
+"""Plots of systems as PNG, in the colours of Okabe and Ito, which colour-blind readers can tell apart."""
 
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -24,9 +24,9 @@ SPLIT_COLOURS = {"train": "#E69F00", "validation": "#009E73", "test": "#0072B2"}
 GREY = "#666666"
 
 
-def sp_se(systems: list[System]) -> Picture:
+def plot_sp_se(systems: list[System]) -> Picture:
     """Specificity against sensitivity with lines of equal Score, intervals and the all-normal point."""
-    figure, (axes,) = canvas(width=6.5, height=6.9 + 0.2 * len(systems))
+    figure, (axes,) = make_canvas(width=6.5, height=6.9 + 0.2 * len(systems))
     axes.set(xlabel="Specificity, %", ylabel="Sensitivity (exact class), %", xlim=(-2, 102), ylim=(-2, 102))
     axes.set_aspect("equal")
     equal_scores(axes)
@@ -43,7 +43,7 @@ def sp_se(systems: list[System]) -> Picture:
         f"Specificity against sensitivity of each system. Mean Scores: {listed}; every cycle called normal 50.0.",
         "Large marks: means over seeds with 95 % intervals (patients resampled); small marks: single seeds. Slanted "
         "lines join equal Scores; the cross is what calling every cycle normal gives, and the heavy line its Score.",
-        png(figure),
+        render_png(figure),
     )
 
 
@@ -71,32 +71,32 @@ def equal_scores(axes: "Axes") -> None:
         axes.annotate(str(score), place, fontsize=9, bbox=box, ha="center", va="center", color=GREY)
 
 
-def training_loss(system: System, slug: str) -> Picture:
+def plot_training_loss(system: System, slug: str) -> Picture:
     """Loss by epoch and split."""
-    figure, (axes,) = canvas(width=5, height=4)
-    by_epoch(axes, system, "loss", scale=1)
+    figure, (axes,) = make_canvas(width=5, height=4)
+    draw_by_epoch(axes, system, "loss", scale=1)
     axes.set(xlabel="Epoch", ylabel="Loss")
-    below(axes)
+    place_legend_below(axes)
     caption = "Loss by epoch: mean over seeds, band of one standard deviation."
-    return Picture(f"loss-{slug}.png", f"Loss of {system.name} by epoch for each split.", caption, png(figure))
+    return Picture(f"loss-{slug}.png", f"Loss of {system.name} by epoch for each split.", caption, render_png(figure))
 
 
-def training_score(system: System, slug: str) -> Picture:
+def plot_training_score(system: System, slug: str) -> Picture:
     """Score by epoch and split, with the line of 50 and the epoch that each seed used."""
-    figure, (axes,) = canvas(width=5, height=4)
-    by_epoch(axes, system, "score", scale=100)
+    figure, (axes,) = make_canvas(width=5, height=4)
+    draw_by_epoch(axes, system, "score", scale=100)
     axes.axhline(50, color="black", ls="--", lw=1.2, label="every cycle called normal: 50.0")
     used = [(run, selected_epoch(run, run.select)) for run in system.runs]
     points = [(epoch, 100 * run.scores["test"][epoch]["score"]) for run, epoch in used if epoch is not None]
     if points:
         axes.plot(*np.array(points).T, "v", color=COLOURS[1], ms=6, label="epoch used")
     axes.set(xlabel="Epoch", ylabel="Score, %")
-    below(axes)
+    place_legend_below(axes)
     caption = "Score by epoch: mean over seeds, band of one standard deviation. Triangles: the epoch each seed used."
-    return Picture(f"score-{slug}.png", f"Score of {system.name} by epoch for each split.", caption, png(figure))
+    return Picture(f"score-{slug}.png", f"Score of {system.name} by epoch for each split.", caption, render_png(figure))
 
 
-def below(axes: "Axes", title: str | None = None, ncols: int = 2) -> None:
+def place_legend_below(axes: "Axes", title: str | None = None, ncols: int = 2) -> None:
     """The legend under the axes of epochs, where it covers no curve, and whole numbers on them."""
     from matplotlib.ticker import MaxNLocator
 
@@ -104,7 +104,7 @@ def below(axes: "Axes", title: str | None = None, ncols: int = 2) -> None:
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
-def by_epoch(axes: "Axes", system: System, name: str, scale: float) -> None:
+def draw_by_epoch(axes: "Axes", system: System, name: str, scale: float) -> None:
     """A line per split, mean over seeds, with a band of one standard deviation."""
     for split, colour in SPLIT_COLOURS.items():
         lines = [run.epochs[run.epochs["split"] == split].set_index("epoch")[name] for run in system.runs]
@@ -115,14 +115,14 @@ def by_epoch(axes: "Axes", system: System, name: str, scale: float) -> None:
             axes.fill_between(mean.index, mean - sd, mean + sd, color=colour, alpha=0.2, lw=0)
 
 
-def confusion(system: System, slug: str) -> Picture | None:
+def plot_confusion(system: System, slug: str) -> Picture | None:
     """Confusion matrix: share of each true class, with the mean count over seeds."""
     if system.cycles is None:
         return None
-    counts = metrics.confusion(system.cycles["true"], system.cycles["predicted"]) / len(system.runs)
+    counts = metrics.confusion_matrix(system.cycles["true"], system.cycles["predicted"]) / len(system.runs)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-    figure, (axes,) = canvas(width=5, height=4.6)
+    figure, (axes,) = make_canvas(width=5, height=4.6)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), share in np.ndenumerate(shares):
         text = f"{100 * share:.0f} %\n{counts[row, column]:.4g}"
@@ -136,17 +136,17 @@ def confusion(system: System, slug: str) -> Picture | None:
         f"confusion-{slug}.png",
         f"Confusion matrix of {system.name}. Rightly recognised: {said}.",
         "Confusion matrix: share of the true class and cycles, mean over seeds.",
-        png(figure),
+        render_png(figure),
     )
 
 
-def reliability(system: System, slug: str) -> Picture | None:
+def plot_reliability(system: System, slug: str) -> Picture | None:
     """Accuracy against confidence over all seeds' cycles, with the cycles per bin."""
     if system.cycles is None:
         return None
     curve = bootstrap.reliability_curve(system.cycles["true"], system.cycles[PROBABILITIES])
     error = float(system.figures["ece"].mean())
-    figure, (axes,) = canvas(width=5, height=4.6)
+    figure, (axes,) = make_canvas(width=5, height=4.6)
     middle = (curve["low"] + curve["high"]) / 2
     axes.bar(
         middle, curve["cycles"] / curve["cycles"].sum(), width=1 / len(curve), color="#DDDDDD", label="share of cycles"
@@ -161,18 +161,18 @@ def reliability(system: System, slug: str) -> Picture | None:
         f"reliability-{slug}.png",
         f"Reliability of {system.name}: accuracy against confidence; expected calibration error {error:.3f}.",
         "Reliability of the most probable class; below the diagonal the system is too sure. ECE: mean over seeds.",
-        png(figure),
+        render_png(figure),
     )
 
 
-def layer_weights(systems: list[System]) -> Picture | None:
+def plot_layer_weights(systems: list[System]) -> Picture | None:
     """Figure 3 of the paper: learned weight of each layer, mean over runs, sum 1, at the epoch used and, where the runs
     kept all epochs, at the one that is best on the test set; None where none was learned."""
     tables = {s.name: chosen_weights(s) for s in systems}
     tables = {name: found for name, found in tables.items() if found}
     if not tables:
         return None
-    figure, panels = canvas(width=6.5, height=3.4 * len(tables), rows=len(tables))
+    figure, panels = make_canvas(width=6.5, height=3.4 * len(tables), rows=len(tables))
     said = []
     for axes, (name, found) in zip(panels, tables.items(), strict=True):
         width = 0.8 / len(found)
@@ -200,16 +200,16 @@ def layer_weights(systems: list[System]) -> Picture | None:
         "the best on the test set. A weight is not importance alone: outputs of the blocks grow with depth and only "
         "the last one passes the final LayerNorm, so a weight also makes up for the scale of its layer, and the dip at "
         "the last layer may come from that norm.",
-        png(figure),
+        render_png(figure),
     )
 
 
 def chosen_weights(system: System) -> dict[str, pd.DataFrame]:
     """-> words for an epoch -> (layers, runs) weights at it; empty where none were learned."""
-    found = [run.layer_weights for run in system.runs if run.layer_weights is not None]
-    if not found:
+    weights = [run.layer_weights for run in system.runs if run.layer_weights is not None]
+    if not weights:
         return {}
-    tables = {f"epoch used: {PROTOCOLS[system.select]}": pd.concat(found, axis=1)}
+    tables = {f"epoch used: {PROTOCOLS[system.select]}": pd.concat(weights, axis=1)}
     best = [
         run.trajectory.loc[epoch]
         for run in system.runs
@@ -217,27 +217,27 @@ def chosen_weights(system: System) -> dict[str, pd.DataFrame]:
         and run.trajectory is not None
         and epoch in run.trajectory.index
     ]
-    if system.select != "test_best" and len(best) == len(found):
+    if system.select != "test_best" and len(best) == len(weights):
         tables[PROTOCOLS["test_best"]] = pd.concat(best, axis=1)
     return tables
 
 
-def weight_trajectories(systems: list[System]) -> Picture | None:
+def plot_weight_trajectories(systems: list[System]) -> Picture | None:
     """Learned weights of every layer by epoch, mean over runs; None where no run kept them for two epochs."""
     tables = {s.name: [run.trajectory for run in s.runs if run.trajectory is not None] for s in systems}
     tables = {name: found for name, found in tables.items() if found and len(found[0]) > 1}
     if not tables:
         return None
-    figure, panels = canvas(width=6.5, height=3.6 * len(tables), rows=len(tables))
+    figure, panels = make_canvas(width=6.5, height=3.6 * len(tables), rows=len(tables))
     for axes, (name, found) in zip(panels, tables.items(), strict=True):
         mean = pd.concat(found).groupby(level=0).mean()
         shades = np.linspace(0.95, 0.1, len(mean.columns))
         for layer, shade in zip(mean.columns, shades, strict=True):
-            axes.plot(mean.index, mean[layer], color=viridis(shade), lw=1.4, label=str(layer))
+            axes.plot(mean.index, mean[layer], color=viridis_colour(shade), lw=1.4, label=str(layer))
         axes.set(xlabel="Epoch", ylabel="Weight (sum 1)")
         axes.set_title(f"{name}, {len(found)} run{'s' * (len(found) > 1)}", fontsize=11)
         axes.ticklabel_format(axis="y", useOffset=False)
-        below(axes, title="Layer", ncols=6)
+        place_legend_below(axes, title="Layer", ncols=6)
     moved = "; ".join(
         f"{name}: the last epoch's lie between {found[0].iloc[-1].min():.3f} and {found[0].iloc[-1].max():.3f}"
         for name, found in tables.items()
@@ -247,18 +247,18 @@ def weight_trajectories(systems: list[System]) -> Picture | None:
         f"Learned layer weights by epoch. {moved}.",
         "How the learned weights moved: normalised to sum 1 in every epoch, mean of the runs; dark lines are deep "
         "layers.",
-        png(figure),
+        render_png(figure),
     )
 
 
-def viridis(share: float) -> tuple[float, float, float, float]:
+def viridis_colour(share: float) -> tuple[float, float, float, float]:
     from matplotlib import colormaps
 
     red, green, blue, alpha = colormaps["viridis"](share)
     return red, green, blue, alpha
 
 
-def canvas(width: float, height: float, rows: int = 1) -> "tuple[Figure, list[Axes]]":
+def make_canvas(width: float, height: float, rows: int = 1) -> "tuple[Figure, list[Axes]]":
     """Inches -> a white figure and its axes, one per row; no global state, so any thread may draw."""
     from matplotlib.figure import Figure
 
@@ -271,7 +271,7 @@ def canvas(width: float, height: float, rows: int = 1) -> "tuple[Figure, list[Ax
     return figure, panels
 
 
-def png(figure: "Figure") -> bytes:
+def render_png(figure: "Figure") -> bytes:
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

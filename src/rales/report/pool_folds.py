@@ -1,4 +1,4 @@
-"""The runs of a cross-validation as one: every cycle is tested once, by the run that never saw its patient."""
+"""Pool the runs of a cross-validation: every cycle is tested once, by the run that did not train on its patient."""
 
 import hashlib
 from collections import defaultdict
@@ -7,22 +7,22 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from rales.report.load_runs import WATCHED, Run, identity
+from rales.report.load_runs import WATCHED, Run, system_identity
 
 
-def pooled(runs: list[Run]) -> list[Run]:
+def pool_complete_folds(runs: list[Run]) -> list[Run]:
     """Runs -> the same, with the runs of all folds of one system and seed put together; incomplete sets stay as they
     are, since the cycles of some folds only are another test set."""
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        groups[f"{identity(without_fold(run))} seed {run.seed}"].append(run)
-    found = []
+        groups[f"{system_identity(without_fold(run))} seed {run.seed}"].append(run)
+    pooled = []
     for group in groups.values():
         numbers = sorted(int(run.config.get("split.fold", 0)) for run in group)
         complete = group[0].split.get("name") == "folds" and numbers == list(range(group[0].config["split.folds"]))
         predicted = all(run.predictions is not None for run in group)
-        found += [one_of(group)] if complete and predicted else group
-    return found
+        pooled += [merge_folds(group)] if complete and predicted else group
+    return pooled
 
 
 def without_fold(run: Run) -> Run:
@@ -33,7 +33,7 @@ def without_fold(run: Run) -> Run:
     return replace(run, config=config, split={**run.split, "digest": run.split.get("data_digest", "")})
 
 
-def one_of(group: list[Run]) -> Run:
+def merge_folds(group: list[Run]) -> Run:
     """Runs of all folds -> one run that tests every cycle. The curves are means over folds; test scores of single
     epochs are left out, since a mean of folds is not the score of the pooled cycles."""
     group = sorted(group, key=lambda run: run.config["split.fold"])

@@ -1,4 +1,4 @@
-"""What the report says, in its order: the lead, then the sections."""
+"""The sections of the report, in their order."""
 
 import re
 from collections import defaultdict
@@ -8,13 +8,13 @@ import pandas as pd
 
 from rales.report import comparison, plots, tables
 from rales.report.literature import PROVENANCE
-from rales.report.load_runs import LeftOut, Run, notes
+from rales.report.load_runs import Run, UnusedFolder, run_notes
 from rales.report.page import Block, Heading, Items, Section, Text
 from rales.report.protocols import PROTOCOLS
 from rales.report.systems import System, ranking_figure
 
 
-def lead_blocks(systems: list[System], left_out: list[LeftOut]) -> list[Block]:
+def lead_blocks(systems: list[System], left_out: list[UnusedFolder]) -> list[Block]:
     """What every reader must know first: data, protocol, and what the scores can and cannot be compared with."""
     runs = [run for s in systems for run in s.runs]
     whole = sum(run.whole_database for run in runs)
@@ -23,18 +23,18 @@ def lead_blocks(systems: list[System], left_out: list[LeftOut]) -> list[Block]:
     facts = [
         (
             "Runs",
-            f"{counted(len(runs), 'finished run')} of {counted(len(systems), 'system')}, "
-            f"{span(seeds)} seed{'s' * (seeds != [1])} each; {len(left_out)} left out",
+            f"{count_noun(len(runs), 'finished run')} of {count_noun(len(systems), 'system')}, "
+            f"{number_span(seeds)} seed{'s' * (seeds != [1])} each; {len(left_out)} left out",
         ),
         ("Split", ", ".join(sorted({split_words(run) for run in runs}))),
         ("Whole database", "yes" if whole == len(runs) else "no" if not whole else f"in {whole} of {len(runs)} runs"),
-        ("Epochs", span(epochs)),
+        ("Epochs", number_span(epochs)),
         ("Epoch used", ", ".join(sorted({PROTOCOLS[s.select] for s in systems}))),
     ]
-    return [Items(facts), *headline(systems), *provenance(systems), *comparability(systems)]
+    return [Items(facts), *headline_blocks(systems), *provenance_text(systems), *comparability_warnings(systems)]
 
 
-def headline(systems: list[System]) -> list[Block]:
+def headline_blocks(systems: list[System]) -> list[Block]:
     """The first system, chosen without the test cycles where that can be; a choice by these is called one."""
     validated, others = [s for s in systems if s.is_validated], [s for s in systems if not s.is_validated]
     sentences = []
@@ -47,7 +47,7 @@ def headline(systems: list[System]) -> list[Block]:
         )
     if others:
         best = max(others, key=lambda s: np.nan_to_num(s.figures["score"].mean(), nan=-1))
-        among = f" among {counted(len(others), 'system')} without validation patients" if validated else ""
+        among = f" among {count_noun(len(others), 'system')} without validation patients" if validated else ""
         ranked = " (ranked by test, so optimistic for whichever comes first)" if len(others) > 1 else ""
         sentences.append(f"Highest mean Score on the test cycles{among}{ranked}: {best.name}, {score_words(best)}.")
     sentences.append(
@@ -68,11 +68,11 @@ def score_words(system: System) -> str:
 
 def constant_answers(systems: list[System]) -> list[Block]:
     """A warning if kept weights call every test cycle the same."""
-    found = [f"{run.folder} ({called})" for s in systems for run in s.runs if (called := one_label(run.predictions))]
-    if not found:
+    folders = [f"{run.folder} ({called})" for s in systems for run in s.runs if (called := one_label(run.predictions))]
+    if not folders:
         return []
-    listed = "; ".join(found[:5]) + (" and others" if len(found) > 5 else "")
-    text = f"The kept weights call every test cycle the same in {counted(len(found), 'run')}: {listed}. "
+    listed = "; ".join(folders[:5]) + (" and others" if len(folders) > 5 else "")
+    text = f"The kept weights call every test cycle the same in {count_noun(len(folders), 'run')}: {listed}. "
     return [Text(text + "Such figures are those of a constant answer.", warning=True)]
 
 
@@ -83,14 +83,14 @@ def one_label(predictions: pd.DataFrame | None) -> str:
     return str(predictions["label"].iloc[0])
 
 
-def provenance(systems: list[System]) -> list[Block]:
+def provenance_text(systems: list[System]) -> list[Block]:
     """What the words beside the names of others' systems mean."""
-    found = {str(s.runs[0].record.get("provenance")) for s in systems}
-    words = [f"“{word}”, {meaning}" for word, meaning in PROVENANCE.items() if word in found]
+    provenances = {str(s.runs[0].record.get("provenance")) for s in systems}
+    words = [f"“{word}”, {meaning}" for word, meaning in PROVENANCE.items() if word in provenances]
     return [Text(f"How sure it is that a system is the published one: {'; '.join(words)}.")] if words else []
 
 
-def comparability(systems: list[System]) -> list[Block]:
+def comparability_warnings(systems: list[System]) -> list[Block]:
     """Warnings: other data than the published scores, and epochs chosen on the test set."""
     blocks: list[Block] = []
     reasons: dict[str, list[str]] = defaultdict(list)
@@ -98,36 +98,42 @@ def comparability(systems: list[System]) -> list[Block]:
         if s.incomparable:
             reasons[s.incomparable].append(s.name)
     for reason, names in reasons.items():
-        blocks.append(Text(f"Not comparable with published scores: {reason}{of(names, systems)}.", warning=True))
+        blocks.append(
+            Text(f"Not comparable with published scores: {reason}{of_systems(names, systems)}.", warning=True)
+        )
     chosen = [s.name for s in systems if s.select == "test_best"]
     if chosen:
         blocks.append(
             Text(
                 "The epoch was chosen on the test set, as in the paper and most published work; such scores are "
-                f"optimistic, by 1 to 3.5 points in public training logs{of(chosen, systems)}.",
+                f"optimistic, by 1 to 3.5 points in public training logs{of_systems(chosen, systems)}.",
                 warning=True,
             )
         )
     return blocks
 
 
-def sections(
-    systems: list[System], left_out: list[LeftOut], table1: comparison.Pairs, table2: comparison.Pairs
+def build_sections(
+    systems: list[System], left_out: list[UnusedFolder], table1: comparison.Pairs, table2: comparison.Pairs
 ) -> list[Section]:
     """All sections that have something to say."""
-    weights = [plots.layer_weights(systems), plots.weight_trajectories(systems)]
-    choices = [tables.selection(systems), tables.protocols(systems), tables.oracle_gaps(systems)]
+    weights = [plots.plot_layer_weights(systems), plots.plot_weight_trajectories(systems)]
+    choices = [tables.selection_table(systems), tables.protocols_table(systems), tables.oracle_gaps_table(systems)]
     whole = any(run.whole_database for s in systems for run in s.runs)
     caption1, caption2 = "Table 1: masking ratio r of the pre-training", "Table 2: fused layers and earlier systems"
     papers = [comparison.paper_table(caption1, table1, whole), comparison.paper_table(caption2, table2, whole)]
-    pairs, leaks = tables.comparisons(systems), tables.leak_free_scores(systems)
-    by_group = [table for column in ("device", "location") if (table := tables.groups(systems, column))]
-    found = [
-        Section("scores", "Scores", [tables.scores(systems), plots.sp_se(systems), tables.beyond_score(systems)]),
+    pairs, leaks = tables.comparisons_table(systems), tables.leak_free_table(systems)
+    by_group = [table for column in ("device", "location") if (table := tables.groups_table(systems, column))]
+    sentences = [
+        Section(
+            "scores",
+            "Scores",
+            [tables.main_table(systems), plots.plot_sp_se(systems), tables.further_metrics_table(systems)],
+        ),
         Section(
             "paper",
             "Tables 1 and 2 of the paper",
-            [*(table for table in papers if table), *comparison.no_rows(systems)],
+            [*(table for table in papers if table), *comparison.missing_rows_text(systems)],
         ),
         Section("selection", "How the epoch is chosen", [table for table in choices if table]),
         Section("leaks", "Patients on both sides of the split", [leaks] if leaks else []),
@@ -138,12 +144,12 @@ def sections(
         Section("leaderboard", "Published leaderboard", comparison.leaderboard_blocks(systems)),
         Section("record", "Record", record_blocks(systems, left_out)),
     ]
-    return [section for section in found if section.blocks]
+    return [section for section in sentences if section.blocks]
 
 
 def system_blocks(systems: list[System]) -> list[Block]:
     """Training curves, confusion matrix and reliability of each system."""
-    drawings = (plots.training_loss, plots.training_score, plots.confusion, plots.reliability)
+    drawings = (plots.plot_training_loss, plots.plot_training_score, plots.plot_confusion, plots.plot_reliability)
     blocks: list[Block] = []
     for number, s in enumerate(systems, start=1):
         words = f"{s.runs[0].recipe} {s.runs[0].config.get('variant', '')}".lower()
@@ -153,11 +159,11 @@ def system_blocks(systems: list[System]) -> list[Block]:
     return blocks
 
 
-def record_blocks(systems: list[System], left_out: list[LeftOut]) -> list[Block]:
+def record_blocks(systems: list[System], left_out: list[UnusedFolder]) -> list[Block]:
     """Data, runs, commands, versions and left-out folders: enough to make the report again."""
     runs = [run for s in systems for run in s.runs]
-    blocks: list[Block] = [tables.protocol(systems), tables.runs_table(tables.runs_frame(systems))]
-    remarks = [(str(run.folder), note) for run in runs for note in notes(run)]
+    blocks: list[Block] = [tables.protocol_table(systems), tables.runs_table(tables.runs_frame(systems))]
+    remarks = [(str(run.folder), note) for run in runs for note in run_notes(run)]
     if remarks:
         blocks += [Heading("Notes on runs"), Items(remarks)]
     blocks += left_out_blocks(left_out)
@@ -173,22 +179,22 @@ def record_blocks(systems: list[System], left_out: list[LeftOut]) -> list[Block]
     return [*blocks, Heading("Versions"), Items(listed)] if listed else blocks
 
 
-def left_out_blocks(left_out: list[LeftOut]) -> list[Block]:
+def left_out_blocks(left_out: list[UnusedFolder]) -> list[Block]:
     if not left_out:
         return []
     return [Heading("Left out"), Items([(str(folder), reason) for folder, reason in left_out])]
 
 
-def of(names: list[str], systems: list[System]) -> str:
+def of_systems(names: list[str], systems: list[System]) -> str:
     """-> which systems a sentence is about, nothing if about all of them."""
     return "" if len(names) == len(systems) else f". This is so for {'; '.join(names)}"
 
 
-def counted(count: int, noun: str) -> str:
+def count_noun(count: int, noun: str) -> str:
     """3, "run" -> "3 runs"; 1, "run" -> "1 run"."""
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def span(numbers: list[int]) -> str:
+def number_span(numbers: list[int]) -> str:
     """Sorted numbers -> "5", or "2 to 5"."""
     return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"

@@ -1,4 +1,4 @@
-"""Runs that differ in their seed only, as one system: its figures, its interval, its name."""
+"""Group runs that differ only in their seed into one system, with its scores, interval and name."""
 
 import math
 from collections import defaultdict
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from rales.evaluation import bootstrap, metrics
-from rales.report.load_runs import CANNOT_CHANGE_A_SYSTEM, PROBABILITIES, WATCHED, Run, identity, selected_epoch
+from rales.report.load_runs import CANNOT_CHANGE_A_SYSTEM, PROBABILITIES, WATCHED, Run, selected_epoch, system_identity
 
 CYCLE = ["recording", "cycle", "true"]
 
@@ -46,23 +46,23 @@ class System:
             return {}
         # The seeds of a patient stay together, and all seeds share one test set: this resamples the mean over seeds.
         cycles = self.cycles
-        return bootstrap.bootstrap(cycles["true"], cycles["predicted"], cycles["patient"].tolist(), seed=0)
+        return bootstrap.bootstrap_intervals(cycles["true"], cycles["predicted"], cycles["patient"].tolist(), seed=0)
 
 
-def systems(runs: list[Run]) -> list[System]:
+def group_into_systems(runs: list[Run]) -> list[System]:
     """Runs -> systems: those with validation patients, the best on these first; then the others by their test Score."""
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        groups[identity(run)].append(run)
+        groups[system_identity(run)].append(run)
     members = [sorted(group, key=lambda run: run.seed) for group in groups.values()]
-    found = [system(name, group) for name, group in zip(names(members), members, strict=True)]
-    by = [f"validation_{ranking_figure(found)}", "validation_score"]  # equal ones in order of the Score there
+    systems = [make_system(name, group) for name, group in zip(name_systems(members), members, strict=True)]
+    by = [f"validation_{ranking_figure(systems)}", "validation_score"]  # equal ones in order of the Score there
 
     def place(s: System) -> tuple[bool, list[float]]:
         means = s.figures[by if s.is_validated else ["score"]].mean()
         return (not s.is_validated, [-np.nan_to_num(mean, nan=-1) for mean in means])
 
-    return sorted(found, key=place)
+    return sorted(systems, key=place)
 
 
 def ranking_figure(systems: list[System]) -> Literal["auroc", "score"]:
@@ -74,18 +74,18 @@ def ranking_figure(systems: list[System]) -> Literal["auroc", "score"]:
     return "auroc" if recorded and not by_score else "score"
 
 
-def system(name: str, runs: list[Run]) -> System:
+def make_system(name: str, runs: list[Run]) -> System:
     tables = [run.predictions for run in runs if run.predictions is not None]
     return System(
         name=name,
         runs=runs,
-        figures=pd.DataFrame([run_figures(run) for run in runs], index=[run.seed for run in runs]),
+        figures=pd.DataFrame([run_metrics(run) for run in runs], index=[run.seed for run in runs]),
         cycles=pd.concat(tables, ignore_index=True) if len(tables) == len(runs) else None,
-        incomparable=incomparable(runs[0]),
+        incomparable=why_incomparable(runs[0]),
     )
 
 
-def run_figures(run: Run) -> dict[str, float]:
+def run_metrics(run: Run) -> dict[str, float]:
     """Run -> all its figures at the selected epoch, as fractions."""
     validation = {f"validation_{name}": run.validation.get(name, math.nan) for name in WATCHED}
     if run.predictions is None:
@@ -93,9 +93,9 @@ def run_figures(run: Run) -> dict[str, float]:
         scores = run.scores["test"][epoch] if epoch is not None else dict.fromkeys(WATCHED, math.nan)
         return {**scores, **validation}
     true, probabilities = run.predictions["true"], run.predictions[PROBABILITIES]
-    counts = metrics.confusion(true, run.predictions["predicted"])
+    counts = metrics.confusion_matrix(true, run.predictions["predicted"])
     present = counts.sum(axis=1) > 0
-    more = metrics.all_figures(true, probabilities)
+    more = metrics.compute_metrics(true, probabilities)
     return {
         **metrics.icbhi_scores(counts),
         "auroc": more["auroc"],
@@ -111,12 +111,12 @@ def run_figures(run: Run) -> dict[str, float]:
 
 def threshold_score(run: Run) -> float:
     """-> test Score with the threshold for "normal" that suits the validation patients best; NaN without them."""
-    found = run.evaluation.get("validation_threshold")
-    score = found.get("score") if isinstance(found, dict) else None
+    metrics = run.evaluation.get("validation_threshold")
+    score = metrics.get("score") if isinstance(metrics, dict) else None
     return score if isinstance(score, float) else math.nan
 
 
-def incomparable(run: Run) -> str:
+def why_incomparable(run: Run) -> str:
     """-> the reason why a run's scores do not stand beside published ones, or ""."""
     if not run.whole_database:
         recordings = [part.get("recordings") for part in run.split.values() if isinstance(part, dict)]
@@ -134,29 +134,29 @@ def leak_free(system: System) -> tuple[list[str], dict[str, float], dict[str, tu
     patients = [str(patient) for patient in run.split.get("overlap_patients") or []]
     if system.cycles is None or run.split.get("name") != "official" or not patients:
         return None
-    kept = system.cycles[~system.cycles["patient"].isin(patients)]
-    if kept.empty:
+    cycles = system.cycles[~system.cycles["patient"].isin(patients)]
+    if cycles.empty:
         return None
-    counts = metrics.confusion(kept["true"], kept["predicted"])
-    interval = bootstrap.bootstrap(kept["true"], kept["predicted"], kept["patient"].tolist(), seed=0)
+    counts = metrics.confusion_matrix(cycles["true"], cycles["predicted"])
+    interval = bootstrap.bootstrap_intervals(cycles["true"], cycles["predicted"], cycles["patient"].tolist(), seed=0)
     return patients, metrics.icbhi_scores(counts), interval
 
 
-def by_protocol(systems: list[System]) -> list[tuple[System, dict[str, System]]]:
+def group_by_protocol(systems: list[System]) -> list[tuple[System, dict[str, System]]]:
     """Systems -> one entry for those that differ only in how their epoch is chosen: the one that names it, and the one
     that each protocol's score comes from. Runs that hold nobody out speak for `last` and `test_best`."""
     groups: dict[str, list[System]] = defaultdict(list)
     for s in systems:
         groups[protocol_free(s.runs[0])].append(s)
-    found = []
+    entries = []
     for group in groups.values():
         held_out = [s for s in group if s.select == "validation"]
         others = [s for s in group if s.select != "validation"] or held_out
         source = {"validation": (held_out or others)[0]}
         for select in ("last", "test_best"):
             source[select] = next((s for s in others if s.select == select), others[0])
-        found.append((others[0], source))
-    return found
+        entries.append((others[0], source))
+    return entries
 
 
 def protocol_free(run: Run) -> str:
@@ -164,7 +164,7 @@ def protocol_free(run: Run) -> str:
     patients stays: systems of two shares are two entries."""
     config = {name: value for name, value in run.config.items() if name not in ("train.select", "train.select_by")}
     tested = {name: run.split["test"].get(name) for name in ("recordings", "cycles")}
-    return identity(replace(run, config=config, split={"digest": f"{run.split.get('name')} {tested}"}))
+    return system_identity(replace(run, config=config, split={"digest": f"{run.split.get('name')} {tested}"}))
 
 
 def protocol_scores(system: System, select: str) -> pd.Series:
@@ -177,7 +177,7 @@ def protocol_scores(system: System, select: str) -> pd.Series:
     return pd.Series(scores, index=[run.seed for run in system.runs], dtype=np.float64)
 
 
-def paired(a: System, b: System) -> dict[str, dict[str, float]] | None:
+def compare_paired(a: System, b: System) -> dict[str, dict[str, float]] | None:
     """Two systems -> difference a - b of their means over seeds, per figure; None unless they share all test cycles."""
     if a.cycles is None or b.cycles is None:
         return None
@@ -198,15 +198,15 @@ def paired(a: System, b: System) -> dict[str, dict[str, float]] | None:
     )
 
 
-def names(groups: list[list[Run]]) -> list[str]:
+def name_systems(groups: list[list[Run]]) -> list[str]:
     """One readable name per group; equal names get the settings, those without a dot first, that tell them apart."""
     runs = [group[0] for group in groups]
-    found = [plain_name(run) for run in runs]
+    names = [plain_name(run) for run in runs]
     plain = [{name: value for name, value in run.config.items() if "." not in name} for run in runs]
     splits = [{"split": str(run.split.get("digest"))[:8]} for run in runs]
     for settings in (plain, [run.config for run in runs], splits):
-        found = [told_apart(name, own, found, settings) for name, own in zip(found, settings, strict=True)]
-    return found
+        names = [tell_apart(name, own, names, settings) for name, own in zip(names, settings, strict=True)]
+    return names
 
 
 def plain_name(run: Run) -> str:
@@ -216,13 +216,15 @@ def plain_name(run: Run) -> str:
     return f"{run.recipe} ({', '.join(words)})" if words else run.recipe
 
 
-def told_apart(name: str, own: dict[str, Any], names: list[str], settings: list[dict[str, Any]]) -> str:
+def tell_apart(name: str, own: dict[str, Any], names: list[str], settings: list[dict[str, Any]]) -> str:
     """-> the name and those of its own settings in which systems of the same name differ from it."""
     twins = [other for other, other_name in zip(settings, names, strict=True) if other_name == name]
     differing = [key for key in own if any(other.get(key) != own[key] for other in twins)]
-    return ", ".join([name, *(f"{key}={shown(own[key])}" for key in differing if key not in CANNOT_CHANGE_A_SYSTEM)])
+    return ", ".join(
+        [name, *(f"{key}={show_setting(own[key])}" for key in differing if key not in CANNOT_CHANGE_A_SYSTEM)]
+    )
 
 
-def shown(value: Any) -> str:
+def show_setting(value: Any) -> str:
     """A setting as a reader wants it: of a path the last folder and the name."""
     return "/".join(PurePath(value).parts[-2:]) or "none" if isinstance(value, str) else str(value)

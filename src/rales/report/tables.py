@@ -1,4 +1,4 @@
-"""Systems -> the tables of the report. Figures are percent unless a column says otherwise."""
+"""The tables of the report. Values are percent unless a column says otherwise."""
 
 import re
 from collections import Counter
@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from rales.evaluation import bootstrap, metrics
-from rales.files.csv_cells import encodable
+from rales.files.csv_cells import make_encodable
 from rales.labels import CLASSES
 from rales.report.literature import PHYSICIANS
 from rales.report.load_runs import SCORES, selected_epoch
 from rales.report.page import Table
-from rales.report.protocols import PROTOCOLS, oracle_gap, outcomes
-from rales.report.systems import System, by_protocol, leak_free, paired, protocol_scores, ranking_figure
+from rales.report.protocols import PROTOCOLS, oracle_gap, protocol_outcomes
+from rales.report.systems import System, compare_paired, group_by_protocol, leak_free, protocol_scores, ranking_figure
 
 ALL_NORMAL = "every cycle called normal"
 ALL_PAIRS_UP_TO = 5
@@ -26,7 +26,7 @@ BY_TEST = "a ranking by test, so what comes first is no result"
 FIGURE_NAMES = {"auroc": "mean AUROC of crackles and wheezes present", "score": "Score"}
 
 
-def scores(systems: list[System]) -> Table:
+def main_table(systems: list[System]) -> Table:
     """Mean over seeds ± SD and the 95 % interval of the three figures of the task, best system first; figures of the
     validation patients where some system has them."""
     validated = any(s.is_validated for s in systems)
@@ -47,11 +47,11 @@ def scores(systems: list[System]) -> Table:
             *("Specificity", "Sensitivity", "Score"),
         ],
         [*rows, *baselines],
-        note=f"{IN_BRACKETS} Sensitivity asks for the exact class. {order(systems)}",
+        note=f"{IN_BRACKETS} Sensitivity asks for the exact class. {order_note(systems)}",
     )
 
 
-def order(systems: list[System]) -> str:
+def order_note(systems: list[System]) -> str:
     """-> what the order of the systems, in this table and all others, means."""
     validated = [s for s in systems if s.is_validated]
     if not validated:
@@ -68,13 +68,13 @@ def order(systems: list[System]) -> str:
     return found
 
 
-def protocols(systems: list[System]) -> Table | None:
+def protocols_table(systems: list[System]) -> Table | None:
     """Every protocol that a system's own runs tell of, with intervals; None where none tells of a second one."""
     rows = []
     for s in systems:
-        found = outcomes(s)
+        outcomes = protocol_outcomes(s)
         trained = "without validation patients" if s.is_validated else "all training patients"
-        for result in found.values() if len(found) > 1 else ():
+        for result in outcomes.values() if len(outcomes) > 1 else ():
             cells = [in_brackets(result.figures[name], result.interval, name) for name in SCORES]
             rows.append([without_select(s), trained, result.words, str(len(s.runs)), *cells])
     if not rows:
@@ -89,11 +89,14 @@ def protocols(systems: list[System]) -> Table | None:
     )
 
 
-def oracle_gaps(systems: list[System]) -> Table | None:
+def oracle_gaps_table(systems: list[System]) -> Table | None:
     """Best epoch on the test set minus the last epoch of the same runs; None where no run keeps its epochs."""
     gaps = [(s, oracle_gap(s)) for s in systems]
-    told = [(s, found) for s, found in gaps if found]
-    rows = [[without_select(s), str(len(s.runs)), *(points(found[name]) for name in SCORES)] for s, found in told]
+    with_gap = [(s, found) for s, found in gaps if found]
+    rows = [
+        [without_select(s), str(len(s.runs)), *(format_difference(found[name]) for name in SCORES)]
+        for s, found in with_gap
+    ]
     if not rows:
         return None
     return Table(
@@ -110,7 +113,7 @@ def without_select(system: System) -> str:
     return re.sub(r", train\.select=\w+", "", system.name)
 
 
-def beyond_score(systems: list[System]) -> Table:
+def further_metrics_table(systems: list[System]) -> Table:
     """Two-class figures, macro recall, detection of each sound and calibration."""
     percents = ["two_class_sensitivity", "two_class_score", "macro_recall", "threshold_score"]
     fractions = ["crackle_auroc", "crackle_ap", "wheeze_auroc", "wheeze_ap", "ece"]
@@ -140,14 +143,14 @@ def beyond_score(systems: list[System]) -> Table:
     )
 
 
-def selection(systems: list[System]) -> Table:
+def selection_table(systems: list[System]) -> Table:
     """The Score that each way of choosing the epoch would have given, from the recorded test scores."""
     chosen_by = [text.capitalize() for text in PROTOCOLS.values()]
     rows = []
-    for s, source in by_protocol(systems):
+    for s, source in group_by_protocol(systems):
         scores = {select: protocol_scores(source[select], select) for select in PROTOCOLS}
-        cells = [mean_sd(values) for values in scores.values()]
-        gaps = [mean_sd(scores["test_best"] - scores[select]) for select in ("last", "validation")]
+        cells = [format_mean_sd(values) for values in scores.values()]
+        gaps = [format_mean_sd(scores["test_best"] - scores[select]) for select in ("last", "validation")]
         seeds = list(dict.fromkeys(str(len(source[select].runs)) for select in ("last", "validation")))
         rows.append([without_select(s), " and ".join(seeds), *cells, *gaps])
     return Table(
@@ -161,15 +164,18 @@ def selection(systems: list[System]) -> Table:
     )
 
 
-def leak_free_scores(systems: list[System]) -> Table | None:
+def leak_free_table(systems: list[System]) -> Table | None:
     """Figures without the test cycles of patients who train too, or None where no system has such patients."""
     rows, patients = [], set()
     for s in systems:
-        found = leak_free(s)
-        if found is not None:
-            names, figures, interval = found
+        leak = leak_free(s)
+        if leak is not None:
+            names, figures, interval = leak
             patients.update(names)
-            cells = [f"{percent(figures[f])}\n[{100 * interval[f][0]:.1f}, {100 * interval[f][1]:.1f}]" for f in SCORES]
+            cells = [
+                f"{format_percent(figures[f])}\n[{100 * interval[f][0]:.1f}, {100 * interval[f][1]:.1f}]"
+                for f in SCORES
+            ]
             change = 100 * (figures["score"] - s.figures["score"].mean())
             rows.append([s.name, *cells, f"{change:+.2f}"])
     if not rows:
@@ -185,16 +191,18 @@ def leak_free_scores(systems: list[System]) -> Table | None:
     )
 
 
-def comparisons(systems: list[System]) -> Table | None:
+def comparisons_table(systems: list[System]) -> Table | None:
     """Paired differences on the same cycles, or None if no two systems share a test set."""
     pairs = list(combinations(systems, 2))
     if len(systems) > ALL_PAIRS_UP_TO:
         pairs = [(systems[0], other) for other in systems[1:]]
     rows = []
     for a, b in pairs:
-        found = paired(a, b)
-        if found is not None:
-            rows.append([a.name, b.name, *map(points, found.values()), f"{found['score']['p_value']:.4f}"])
+        difference = compare_paired(a, b)
+        if difference is not None:
+            rows.append(
+                [a.name, b.name, *map(format_difference, difference.values()), f"{difference['score']['p_value']:.4f}"]
+            )
     if not rows:
         return None
     return Table(
@@ -207,18 +215,20 @@ def comparisons(systems: list[System]) -> Table | None:
     )
 
 
-def groups(systems: list[System], column: str) -> Table | None:
+def groups_table(systems: list[System], column: str) -> Table | None:
     """Figures per device or location, or None where predictions do not name them."""
     rows = []
     for s in systems:
         if s.cycles is None or column not in s.cycles:
             continue
         for name, cycles in s.cycles.fillna({column: "unknown"}).groupby(column):
-            counts = metrics.confusion(cycles["true"], cycles["predicted"])
+            counts = metrics.confusion_matrix(cycles["true"], cycles["predicted"])
             number, abnormal = (int(n) // len(s.runs) for n in (counts.sum(), counts[1:].sum()))
             figures = metrics.icbhi_scores(counts)
             patients = str(cycles["patient"].nunique())
-            rows.append([s.name, str(name), str(number), str(abnormal), patients, *map(percent, figures.values())])
+            rows.append(
+                [s.name, str(name), str(number), str(abnormal), patients, *map(format_percent, figures.values())]
+            )
     if not rows:
         return None
     return Table(
@@ -229,7 +239,7 @@ def groups(systems: list[System], column: str) -> Table | None:
     )
 
 
-def protocol(systems: list[System]) -> Table:
+def protocol_table(systems: list[System]) -> Table:
     """Which cycles trained, selected and tested: a row per split and part."""
     runs = [run for s in systems for run in s.runs]
     splits = {str(run.split.get("digest", "–")): run.split for run in runs}
@@ -260,7 +270,7 @@ def runs_frame(systems: list[System]) -> pd.DataFrame:
     """A row per run, all its figures as fractions: runs.csv."""
     return pd.DataFrame(
         {
-            "folder": encodable(str(run.folder)),
+            "folder": make_encodable(str(run.folder)),
             "system": s.name,
             "recipe": run.recipe,
             "seed": run.seed,
@@ -289,8 +299,8 @@ def runs_table(frame: pd.DataFrame) -> Table:
             f"{int(row['epochs'])}",
             "–" if pd.isna(row["selected_epoch"]) else f"{int(row['selected_epoch'])}",
             "–" if pd.isna(row["validation_auroc"]) else f"{row['validation_auroc']:.3f}",
-            percent(row["validation_score"]),
-            *(percent(row[name]) for name in SCORES),
+            format_percent(row["validation_score"]),
+            *(format_percent(row[name]) for name in SCORES),
             str(row["commit"] or "–")[:18],
         ]
         for row in frame.to_dict("records")
@@ -305,17 +315,17 @@ def runs_table(frame: pd.DataFrame) -> Table:
     )
 
 
-def percent(fraction: float) -> str:
+def format_percent(fraction: float) -> str:
     return "–" if np.isnan(fraction) else f"{100 * fraction:.2f}"
 
 
-def points(found: dict[str, float]) -> str:
+def format_difference(found: dict[str, float]) -> str:
     """Difference of fractions with its interval -> "+1.80", and "[-1.1, +4.8]" on a second line."""
     difference, low, high = (100 * found[name] for name in ("difference", "low", "high"))
     return "–" if np.isnan(difference) else f"{difference:+.2f}\n[{low:+.1f}, {high:+.1f}]"
 
 
-def mean_sd(values: pd.Series, scale: float = 100) -> str:
+def format_mean_sd(values: pd.Series, scale: float = 100) -> str:
     """Fractions of all seeds -> "60.68 ± 0.49", without ± for one seed, – where a seed has none."""
     mean, sd = bootstrap.mean_sd(values * scale)
     digits = 2 if scale == 100 else 3
@@ -325,7 +335,7 @@ def mean_sd(values: pd.Series, scale: float = 100) -> str:
 
 
 def over_seeds(system: System, name: str, scale: float = 100) -> str:
-    return mean_sd(system.figures[name], scale) if name in system.figures else "–"
+    return format_mean_sd(system.figures[name], scale) if name in system.figures else "–"
 
 
 def with_interval(system: System, name: str) -> str:
@@ -335,4 +345,4 @@ def with_interval(system: System, name: str) -> str:
 def in_brackets(figures: pd.Series, interval: dict[str, tuple[float, float]], name: str) -> str:
     """Fractions of all seeds and their intervals -> "60.68 ± 0.49", and "[55.8, 65.4]" on a second line."""
     low, high = interval.get(name, (np.nan, np.nan))
-    return mean_sd(figures) + ("" if np.isnan(low) else f"\n[{100 * low:.1f}, {100 * high:.1f}]")
+    return format_mean_sd(figures) + ("" if np.isnan(low) else f"\n[{100 * low:.1f}, {100 * high:.1f}]")

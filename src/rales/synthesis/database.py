@@ -1,4 +1,4 @@
-"""A made-up database: patients, sessions, labels and sounds, written as a folder in the layout of ICBHI 2017."""
+"""Write a synthetic database in the layout of ICBHI 2017: patients, sessions, annotations and sounds."""
 
 import io
 from contextlib import closing
@@ -10,9 +10,17 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from rales.files.atomic import make_durable_folder, own_folder, remove_abandoned, sync_folder, sync_tree, unfinished
-from rales.parallel import in_processes
-from rales.synthesis.simulator import CUTOFF_HZ, Array, Chest, recording
+from rales.files.atomic import (
+    make_durable_folder,
+    own_folder,
+    remove_abandoned,
+    sync_folder,
+    sync_tree,
+    unfinished_folders,
+)
+from rales.parallel import run_in_processes
+from rales.synthesis.simulator import CUTOFF_HZ, Chest, simulate_recording
+from rales.typing import FloatArray
 
 TABLES = (
     "ICBHI_challenge_train_test.txt",
@@ -31,7 +39,7 @@ class Disease:
 
 
 @dataclass(frozen=True)
-class Setup:
+class DeviceSetup:
     """How a device was used in ICBHI 2017."""
 
     mode: str  # several channels at once (mc) or one at a time (sc)
@@ -49,10 +57,10 @@ DISEASES = {  # without LRTI and asthma, three patients in all
     "Bronchiolitis": Disease(0.05, (0.475, 0.095, 0.400, 0.030), 2.2),
 }
 SETUPS = {
-    "AKGC417L": Setup("mc", ((44100, 24, 0.85), (44100, 16, 0.15)), copd=0.50, others=0.0),
-    "LittC2SE": Setup("mc", ((44100, 24, 1.0),), copd=0.15, others=0.1),
-    "Litt3200": Setup("sc", ((4000, 16, 1.0),), copd=0.15, others=0.1),
-    "Meditron": Setup(
+    "AKGC417L": DeviceSetup("mc", ((44100, 24, 0.85), (44100, 16, 0.15)), copd=0.50, others=0.0),
+    "LittC2SE": DeviceSetup("mc", ((44100, 24, 1.0),), copd=0.15, others=0.1),
+    "Litt3200": DeviceSetup("sc", ((4000, 16, 1.0),), copd=0.15, others=0.1),
+    "Meditron": DeviceSetup(
         "sc", ((44100, 24, 0.52), (44100, 16, 0.28), (4000, 16, 0.15), (10000, 16, 0.05)), copd=0.20, others=0.8
     ),
 }
@@ -79,24 +87,24 @@ def write_folder(
     """
     folder = Path(folder).absolute()
     patients = min(recordings, max(8, round(recordings / 7.3))) if patients is None else patients
-    _check(folder, recordings, seed, patients, duration_s, processes)
-    people, plans = plan(recordings, patients, duration_s, seed)
+    _check_request(folder, recordings, seed, patients, duration_s, processes)
+    people, plans = plan_recordings(recordings, patients, duration_s, seed)
 
     fresh = not folder.exists()  # an empty folder may be a mount point, which nothing can be renamed onto
     place, prefix = (folder.parent, f".{folder.name}.") if fresh else (folder, ".synthetic.")
     try:
         make_durable_folder(folder.parent)
-        moved = any(not (left / "part").exists() for left in unfinished(folder.parent, f".{folder.name}."))
+        moved = any(not (left / "part").exists() for left in unfinished_folders(folder.parent, f".{folder.name}."))
         remove_abandoned(folder.parent, f".{folder.name}.")
-        if moved and not fresh and {file.name for file in folder.iterdir()} == _names(plans):
+        if moved and not fresh and {file.name for file in folder.iterdir()} == _database_files(plans):
             return  # killed after all was done
 
         if not fresh:  # refused here, what a killed call left stays to tell that its files may go
-            _left_files(folder, plans, interrupted=any(unfinished(place, prefix)))
+            _left_files(folder, plans, interrupted=any(unfinished_folders(place, prefix)))
         with own_folder(place, prefix) as mine:
-            interrupted = len(unfinished(place, prefix)) > 1
+            interrupted = len(unfinished_folders(place, prefix)) > 1
             remove_abandoned(place, prefix)
-            if len(unfinished(place, prefix)) > 1:
+            if len(unfinished_folders(place, prefix)) > 1:
                 raise ValueError(f"{folder}: another process is writing it; wait for it or choose another name")
             if not fresh:  # not before: the files could be those that another process is moving here
                 for file in _left_files(folder, plans, interrupted=interrupted):
@@ -116,7 +124,7 @@ def write_folder(
         raise OSError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
 
 
-def _check(
+def _check_request(
     folder: Path, recordings: int, seed: int, patients: int, duration_s: tuple[float, float], processes: int
 ) -> None:
     if recordings < 1:
@@ -151,11 +159,11 @@ class Patient:
     bits: int
     breath_s: float
     chest: Chest
-    mix: Array  # (4,) shares of normal, crackle, wheeze and both
+    mix: FloatArray  # (4,) shares of normal, crackle, wheeze and both
 
 
 @dataclass(frozen=True, eq=False)  # so that it can be counted as a task: arrays have no hash
-class Plan:
+class RecordingPlan:
     """One recording before it sounds."""
 
     patient: Patient
@@ -163,7 +171,7 @@ class Plan:
     location: str
     split: str
     duration_s: float
-    breaths: Array  # (n, 3) start, turn to expiration, end in s
+    breaths: FloatArray  # (n, 3) start, turn to expiration, end in s
     labels: NDArray[np.int_]  # (n,) 0 normal, 1 crackle, 2 wheeze, 3 both
     seed: np.random.SeedSequence
 
@@ -174,19 +182,19 @@ class Plan:
         return f"{self.patient.number}_{self.session}_{self.location}_{SETUPS[device].mode}_{device}"
 
 
-def plan(
+def plan_recordings(
     recordings: int, patients: int, duration_s: tuple[float, float], seed: int
-) -> tuple[list[Patient], list[Plan]]:
+) -> tuple[list[Patient], list[RecordingPlan]]:
     """Numbers and seed -> patients and what each recording will hold, with a seed of its own."""
     plan_seed, *sound_seeds = np.random.SeedSequence(seed).spawn(1 + recordings)
     rng = np.random.default_rng(plan_seed)
     shares = np.cumsum([disease.patients for disease in DISEASES.values()])
     of_patient = np.searchsorted(shares / shares[-1], (rng.permutation(patients) + 0.5) / patients)
-    people = [_patient(101 + index, list(DISEASES)[disease], rng) for index, disease in enumerate(of_patient)]
+    people = [_draw_patient(101 + index, list(DISEASES)[disease], rng) for index, disease in enumerate(of_patient)]
     appetite = rng.gamma(1.5, [DISEASES[person.diagnosis].recordings for person in people])
     counts = 1 + rng.multinomial(recordings - patients, appetite / appetite.sum())
-    plans: list[Plan] = []
-    for person, count, split in zip(people, counts, _splits(counts), strict=True):
+    plans: list[RecordingPlan] = []
+    for person, count, split in zip(people, counts, _divide_patients(counts), strict=True):
         seeds = sound_seeds[len(plans) : len(plans) + count]
         plans += _recordings_of(person, split, duration_s, seeds, rng)
     for split in ("train", "test"):
@@ -194,7 +202,7 @@ def plan(
     return people, plans
 
 
-def _patient(number: int, diagnosis: str, rng: np.random.Generator) -> Patient:
+def _draw_patient(number: int, diagnosis: str, rng: np.random.Generator) -> Patient:
     """Number and diagnosis -> a person.
 
     Children breathe 44 times a minute at birth and 26 times at two years, their hearts beat 127 and 113 times
@@ -235,16 +243,16 @@ def _patient(number: int, diagnosis: str, rng: np.random.Generator) -> Patient:
         bits=bits,
         breath_s=float(60 / np.clip(breaths_per_min, 12, 60)),
         chest=chest,
-        mix=_around(np.array(DISEASES[diagnosis].mix), 4.0, rng),
+        mix=_draw_fractions_around(np.array(DISEASES[diagnosis].mix), 4.0, rng),
     )
 
 
-def _around(shares: Array, likeness: float, rng: np.random.Generator) -> Array:
+def _draw_fractions_around(shares: FloatArray, likeness: float, rng: np.random.Generator) -> FloatArray:
     """Shares (4,) -> shares of one member (4,), the nearer the greater `likeness`; the mean over members is kept."""
     return rng.dirichlet(likeness * shares + 1e-3)
 
 
-def _splits(counts: NDArray[np.int_]) -> list[str]:
+def _divide_patients(counts: NDArray[np.int_]) -> list[str]:
     """Recordings per patient -> train or test per patient: the next largest goes where more is missing of 60 : 40."""
     splits = [""] * len(counts)
     have = {"train": 0, "test": 0}
@@ -260,27 +268,31 @@ def _recordings_of(
     duration_s: tuple[float, float],
     seeds: list[np.random.SeedSequence],
     rng: np.random.Generator,
-) -> list[Plan]:
+) -> list[RecordingPlan]:
     """Person and one seed per recording -> plans: sessions of up to seven locations, at once (mc) or in turn (sc)."""
-    plans: list[Plan] = []
+    plans: list[RecordingPlan] = []
     at_once = SETUPS[person.device].mode == "mc"
     session = 0
     while len(plans) < len(seeds):
         session += 1
         locations = rng.permutation(list(CUTOFF_HZ))[: min(rng.integers(1, 8), len(seeds) - len(plans))]
-        session_mix = _around(person.mix, 4.0, rng)
-        length_s, breaths = _breaths(person, duration_s, rng)
+        session_mix = _draw_fractions_around(person.mix, 4.0, rng)
+        length_s, breaths = _draw_breaths(person, duration_s, rng)
         for location in locations:
             if not at_once:
-                length_s, breaths = _breaths(person, duration_s, rng)
-            labels = rng.choice(4, len(breaths), p=_around(session_mix, 3.0, rng))
+                length_s, breaths = _draw_breaths(person, duration_s, rng)
+            labels = rng.choice(4, len(breaths), p=_draw_fractions_around(session_mix, 3.0, rng))
             plans.append(
-                Plan(person, f"{session}b1", str(location), split, length_s, breaths, labels, seeds[len(plans)])
+                RecordingPlan(
+                    person, f"{session}b1", str(location), split, length_s, breaths, labels, seeds[len(plans)]
+                )
             )
     return plans
 
 
-def _breaths(person: Patient, duration_s: tuple[float, float], rng: np.random.Generator) -> tuple[float, Array]:
+def _draw_breaths(
+    person: Patient, duration_s: tuple[float, float], rng: np.random.Generator
+) -> tuple[float, FloatArray]:
     """Person -> length of a recording in s, breaths (n, 3): one after the other without a gap, rounded as annotated."""
     low_s, high_s = duration_s
     length_s = round(float(low_s * (high_s / low_s) ** rng.beta(2.2, 4.8)), 3)
@@ -310,36 +322,36 @@ def _have_every_class(labels: list[NDArray[np.int_]], rng: np.random.Generator) 
 # Files
 
 
-def _left_files(folder: Path, plans: list[Plan], *, interrupted: bool) -> list[Path]:
+def _left_files(folder: Path, plans: list[RecordingPlan], *, interrupted: bool) -> list[Path]:
     """Folder -> the files that an interrupted call for these plans has put there; none if it is empty. Errors: it holds
     anything else."""
-    ours = _names(plans) if interrupted else set()
-    found = [file for file in folder.iterdir() if file not in unfinished(folder, ".synthetic.")]
-    if any(file.name not in ours for file in found):
+    ours = _database_files(plans) if interrupted else set()
+    existing = [file for file in folder.iterdir() if file not in unfinished_folders(folder, ".synthetic.")]
+    if any(file.name not in ours for file in existing):
         raise ValueError(f"{folder}: is not empty, expected a new or empty folder; choose another name or empty it")
-    return found
+    return existing
 
 
-def _names(plans: list[Plan]) -> set[str]:
+def _database_files(plans: list[RecordingPlan]) -> set[str]:
     """-> the files of a whole folder."""
     return {*TABLES, *(f"{one.name}{suffix}" for one in plans for suffix in (".wav", ".txt"))}
 
 
-def _write_files(folder: Path, people: list[Patient], plans: list[Plan], processes: int) -> None:
+def _write_files(folder: Path, people: list[Patient], plans: list[RecordingPlan], processes: int) -> None:
     write = partial(_write_recording, folder)
     if processes == 1:
         for one in plans:
             write(one)
     else:
-        with closing(in_processes(write, plans, (), processes=processes)) as results:
+        with closing(run_in_processes(write, plans, (), processes=processes)) as results:
             for _, error in results:
                 if error is not None:
                     raise error
     _write_tables(folder, people, plans)
 
 
-def _write_recording(folder: Path, one: Plan) -> None:
-    wave = recording(
+def _write_recording(folder: Path, one: RecordingPlan) -> None:
+    wave = simulate_recording(
         one.breaths,
         one.labels % 2 == 1,
         one.labels >= 2,
@@ -360,7 +372,7 @@ def _write_recording(folder: Path, one: Plan) -> None:
     (folder / f"{one.name}.txt").write_text("".join(lines), encoding="ascii", newline="\n")
 
 
-def _write_tables(folder: Path, people: list[Patient], plans: list[Plan]) -> None:
+def _write_tables(folder: Path, people: list[Patient], plans: list[RecordingPlan]) -> None:
     tables = (
         [f"{one.name}\t{one.split}" for one in plans],
         [f"{person.number}\t{person.diagnosis}" for person in people],

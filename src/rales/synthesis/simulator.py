@@ -1,4 +1,4 @@
-"""Breath sounds from physics: airflow -> breath noise, crackles, wheezes, heart, disturbances -> a stethoscope's wave.
+"""Simulate breath sounds: airflow drives breath noise, crackles and wheezes; heart, noise and a device are added.
 
 Sounds are made at RATE_HZ and added up in one unit, the RMS of breath noise at the peak flow of a usual inspiration.
 Crackles and wheezes are set against the noise around them, so neither loudness nor the mean spectrum gives them away:
@@ -13,7 +13,7 @@ import soxr
 from numpy.typing import NDArray
 from scipy import signal
 
-Array = NDArray[np.float64]
+from rales.typing import FloatArray
 
 RATE_HZ = 8000  # the chest wall passes next to nothing above 2 kHz; faster recordings are resampled from this
 CRACKLE_PEAK = 9.0  # median peak over the RMS of the 150-1500 Hz noise around it; the noise alone reaches about 4
@@ -61,8 +61,8 @@ DEVICES = {
 }
 
 
-def recording(
-    breaths: Array,
+def simulate_recording(
+    breaths: FloatArray,
     crackle: NDArray[np.bool_],
     wheeze: NDArray[np.bool_],
     *,
@@ -72,13 +72,13 @@ def recording(
     duration_s: float,
     rate_hz: int,
     rng: np.random.Generator,
-) -> Array:
+) -> FloatArray:
     """Breaths (n, 3) as start, turn to expiration and end in s, flags (n,) -> wave (duration x rate,) within +-1."""
     samples = int(duration_s * RATE_HZ) + 8
-    sound = vesicular(airflow(breaths, samples, rng), CUTOFF_HZ[location] * chest.cutoff, rng)
-    sound += chest.heart_level * HEART_LEVEL[location] * heart(samples, chest.heart_rate_hz, rng)
-    sound += disturbances(samples, rng)
-    background = sound + room(samples, DEVICES[device].rumble, rng)
+    sound = simulate_vesicular_noise(simulate_airflow(breaths, samples, rng), CUTOFF_HZ[location] * chest.cutoff, rng)
+    sound += chest.heart_level * HEART_LEVEL[location] * simulate_heart(samples, chest.heart_rate_hz, rng)
+    sound += simulate_disturbances(samples, rng)
+    background = sound + simulate_room_noise(samples, DEVICES[device].rumble, rng)
     sound = background.copy()
     for breath, has_crackle, has_wheeze in zip(breaths, crackle, wheeze, strict=True):
         if rng.random() < 0.25:
@@ -93,7 +93,7 @@ def recording(
 # Breath noise
 
 
-def airflow(breaths: Array, samples: int, rng: np.random.Generator) -> Array:
+def simulate_airflow(breaths: FloatArray, samples: int, rng: np.random.Generator) -> FloatArray:
     """Breaths (n, 3) in s -> flow (samples,): a half sine in, an early peak and slow fall out (negative), pauses zero.
 
     Peak flow is about 1 in inspiration; what is breathed in comes out again, so a longer expiration is a weaker one.
@@ -109,7 +109,7 @@ def airflow(breaths: Array, samples: int, rng: np.random.Generator) -> Array:
     return np.asarray(flow, dtype=np.float64)
 
 
-def vesicular(flow: Array, cutoff_hz: float, rng: np.random.Generator) -> Array:
+def simulate_vesicular_noise(flow: FloatArray, cutoff_hz: float, rng: np.random.Generator) -> FloatArray:
     """Flow (samples,) -> breath noise (samples,): falls 12 dB per octave above a cut-off that moves up with the flow.
 
     Amplitude goes with flow to the power 1.66, more steeply at high frequencies, and inspiration is 2.2 times louder
@@ -117,12 +117,12 @@ def vesicular(flow: Array, cutoff_hz: float, rng: np.random.Generator) -> Array:
     """
     loudness = np.where(flow > 0, 1.0, 1 / 2.2) * np.abs(flow) ** 1.66
     # Two parts with corners below and above the cut-off; the sharp one grows faster with the flow.
-    dull = noise(len(flow), (60.0, 0.4 * cutoff_hz), rng)
-    sharp = noise(len(flow), (80.0, 1.2 * cutoff_hz), rng) * np.sqrt(np.abs(flow))
+    dull = band_noise(len(flow), (60.0, 0.4 * cutoff_hz), rng)
+    sharp = band_noise(len(flow), (80.0, 1.2 * cutoff_hz), rng) * np.sqrt(np.abs(flow))
     return loudness * (dull + rng.lognormal(-0.7, 0.4) * sharp)
 
 
-def noise(samples: int, band_hz: tuple[float, float], rng: np.random.Generator, order: int = 2) -> Array:
+def band_noise(samples: int, band_hz: tuple[float, float], rng: np.random.Generator, order: int = 2) -> FloatArray:
     """Gaussian noise (samples,) of RMS 1 between two frequencies, falling 6 dB per octave and order outside."""
     sos = signal.butter(order, band_hz, "bandpass", fs=RATE_HZ, output="sos")
     wave = signal.sosfilt(sos, rng.standard_normal(samples))
@@ -132,7 +132,7 @@ def noise(samples: int, band_hz: tuple[float, float], rng: np.random.Generator, 
 # Adventitious sounds
 
 
-def crackle_wave(two_cycle_s: float, deflection_s: float, rate_hz: float = RATE_HZ) -> Array:
+def crackle_wave(two_cycle_s: float, deflection_s: float, rate_hz: float = RATE_HZ) -> FloatArray:
     """Two-cycle duration and initial deflection width in s -> one crackle (two_cycle x rate,), peak 1.
 
     Two cycles of a sine whose period grows, under a skewed bell, for t from 0 to 1: sin(4 pi t^a) times
@@ -145,7 +145,9 @@ def crackle_wave(two_cycle_s: float, deflection_s: float, rate_hz: float = RATE_
     return np.asarray(wave / np.abs(wave).max(), dtype=np.float64)
 
 
-def add_crackles(sound: Array, background: Array, breath: Array, chest: Chest, rng: np.random.Generator) -> None:
+def add_crackles(
+    sound: FloatArray, background: FloatArray, breath: FloatArray, chest: Chest, rng: np.random.Generator
+) -> None:
     """Put the crackles of one breath into `sound`, in place.
 
     Fine ones: many, late in inspiration, two-cycle duration about 5 ms and initial deflection 0.7 ms. Coarse ones: few,
@@ -167,41 +169,47 @@ def add_crackles(sound: Array, background: Array, breath: Array, chest: Chest, r
         at = int(at_s * RATE_HZ)
         around = background[max(at - 400, 0) : at + 400]  # 0.1 s
         peak = CRACKLE_PEAK * rng.lognormal(0, 0.35) * band_rms(around, 150, 1500)
-        add(sound, at, (-peak if downwards else peak) * wave)
+        add_in_place(sound, at, (-peak if downwards else peak) * wave)
 
 
-def add_wheeze(sound: Array, background: Array, breath: Array, chest: Chest, rng: np.random.Generator) -> None:
+def add_wheeze(
+    sound: FloatArray, background: FloatArray, breath: FloatArray, chest: Chest, rng: np.random.Generator
+) -> None:
     """Put one wheeze of one or several voices into `sound`, in place: at least 0.12 s, mostly in expiration.
 
     Airway walls flutter at 100 to 1000 Hz for more than 100 ms with a few harmonics (Sovijärvi et al., Eur Respir Rev
     10:597, 2000); the voices of a polyphonic wheeze begin together and are no harmonics of each other (Forgacs, Chest
     73:399, 1978).
     """
-    at, samples = place(breath, rng, shortest_s=0.12)
+    at, samples = draw_position(breath, rng, shortest_s=0.12)
     pitch_hz = chest.wheeze_hz * rng.lognormal(0, 0.15)
     voices = rng.integers(2, 4) if rng.random() < chest.polyphony else 1
     around = background[at : at + samples]
     for voice in range(voices):
         centre_hz = float(np.clip(pitch_hz * (1 + 0.37 * voice * rng.uniform(0.8, 1.4)), 100, 1000))
         level = 10 ** ((WHEEZE_LEVEL_DB + rng.normal(0, 3)) / 20) * band_rms(around, 0.89 * centre_hz, 1.12 * centre_hz)
-        add(sound, at, level * np.sqrt(2 / voices) * swell(samples, rng) * tone(centre_hz, samples, rng))
+        add_in_place(
+            sound,
+            at,
+            level * np.sqrt(2 / voices) * swell_envelope(samples, rng) * gliding_tone(centre_hz, samples, rng),
+        )
 
 
-def add_turbulence(sound: Array, background: Array, breath: Array, rng: np.random.Generator) -> None:
+def add_turbulence(sound: FloatArray, background: FloatArray, breath: FloatArray, rng: np.random.Generator) -> None:
     """Put a band of noise into `sound`, in place: flow through a narrow place as loud and long as a wheeze, no line.
 
     Every class has it, so that a bump in the mean spectrum is no sign of a wheeze.
     """
-    at, samples = place(breath, rng, shortest_s=0.12)
+    at, samples = draw_position(breath, rng, shortest_s=0.12)
     centre_hz = float(np.clip(rng.lognormal(np.log(350), 0.5), 130, 1000))
     level = 10 ** ((WHEEZE_LEVEL_DB + rng.normal(0, 3)) / 20)
     level *= band_rms(background[at : at + samples], 0.89 * centre_hz, 1.12 * centre_hz)
     width_hz = max(60.0, 0.2 * centre_hz)
-    hiss = noise(samples, (centre_hz - width_hz / 2, centre_hz + width_hz / 2), rng)
-    add(sound, at, level * swell(samples, rng) * hiss)
+    hiss = band_noise(samples, (centre_hz - width_hz / 2, centre_hz + width_hz / 2), rng)
+    add_in_place(sound, at, level * swell_envelope(samples, rng) * hiss)
 
 
-def tone(centre_hz: float, samples: int, rng: np.random.Generator) -> Array:
+def gliding_tone(centre_hz: float, samples: int, rng: np.random.Generator) -> FloatArray:
     """A gliding, slightly trembling tone (samples,) with two weaker harmonics, amplitude about 1."""
     t = np.linspace(0, 1, samples)
     glide = rng.normal(0, 0.2) * (t - 0.5) + rng.normal(0, 0.07) * np.sin(np.pi * t)
@@ -211,13 +219,13 @@ def tone(centre_hz: float, samples: int, rng: np.random.Generator) -> Array:
     return np.asarray(np.sin(phase) + second * np.sin(2 * phase) + third * np.sin(3 * phase), dtype=np.float64)
 
 
-def swell(samples: int, rng: np.random.Generator) -> Array:
+def swell_envelope(samples: int, rng: np.random.Generator) -> FloatArray:
     """Envelope (samples,) of a sound that comes and goes: soft ends, slow change between."""
     change = np.exp(rng.normal(0, 0.3) * np.linspace(-1, 1, samples))
     return np.asarray(signal.windows.tukey(samples, rng.uniform(0.3, 0.7)) * change, dtype=np.float64)
 
 
-def place(breath: Array, rng: np.random.Generator, shortest_s: float) -> tuple[int, int]:
+def draw_position(breath: FloatArray, rng: np.random.Generator, shortest_s: float) -> tuple[int, int]:
     """Breath (3,) in s -> first sample and length of a long sound, three times in four in expiration."""
     start, turn, end = breath
     begin, stop = (turn, end) if rng.random() < 0.75 else (start, turn)
@@ -229,7 +237,7 @@ def place(breath: Array, rng: np.random.Generator, shortest_s: float) -> tuple[i
 # Everything else that a stethoscope hears
 
 
-def heart(samples: int, rate_hz: float, rng: np.random.Generator) -> Array:
+def simulate_heart(samples: int, rate_hz: float, rng: np.random.Generator) -> FloatArray:
     """Heart rate -> first and second heart sounds (samples,), peak about 5.
 
     Damped sines of 50 and 150 Hz (Chen, Durand & Guo, Med Biol Eng Comput 35:306, 1997); the second sound is shorter
@@ -243,25 +251,25 @@ def heart(samples: int, rate_hz: float, rng: np.random.Generator) -> Array:
     beat_s = rng.uniform(-1 / rate_hz, 0)
     while beat_s < samples / RATE_HZ:
         period_s = rng.normal(1, 0.04) / rate_hz
-        add(wave, int(beat_s * RATE_HZ), 9 * rng.uniform(0.8, 1.2) * first)
-        add(wave, int((beat_s + 0.33 * np.sqrt(period_s)) * RATE_HZ), 8 * rng.uniform(0.7, 1.1) * second)
+        add_in_place(wave, int(beat_s * RATE_HZ), 9 * rng.uniform(0.8, 1.2) * first)
+        add_in_place(wave, int((beat_s + 0.33 * np.sqrt(period_s)) * RATE_HZ), 8 * rng.uniform(0.7, 1.1) * second)
         beat_s += period_s
     return wave
 
 
-def damped_sine(t: Array, hz: float, decay_s: float) -> Array:
+def damped_sine(t: FloatArray, hz: float, decay_s: float) -> FloatArray:
     """Times in s -> a sine that starts at 0 and dies away."""
     return np.asarray(np.sin(2 * np.pi * hz * t) * np.exp(-t / decay_s), dtype=np.float64)
 
 
-def room(samples: int, rumble: float, rng: np.random.Generator) -> Array:
+def simulate_room_noise(samples: int, rumble: float, rng: np.random.Generator) -> FloatArray:
     """Noise (samples,) that never stops: rumble below 40 Hz from skin and hand, a duller hiss from the room."""
-    low = noise(samples, (3.0, 25.0), rng)
-    hiss = noise(samples, (60.0, 300.0), rng)
+    low = band_noise(samples, (3.0, 25.0), rng)
+    hiss = band_noise(samples, (60.0, 300.0), rng)
     return rumble * rng.lognormal(0, 0.7) * low + 0.03 * rng.lognormal(0, 0.7) * hiss
 
 
-def disturbances(samples: int, rng: np.random.Generator) -> Array:
+def simulate_disturbances(samples: int, rng: np.random.Generator) -> FloatArray:
     """Hum, whine, voices, clicks and rubs (samples,), each in some recordings of every class."""
     wave = np.zeros(samples)
     seconds = samples / RATE_HZ
@@ -272,23 +280,23 @@ def disturbances(samples: int, rng: np.random.Generator) -> Array:
         wave += 0.06 * rng.lognormal(0, 0.5) * steady_tone(rng.uniform(200, 900), samples, rng)
     if rng.random() < 0.15:
         for at_s in rng.uniform(0, seconds, rng.poisson(0.4 * seconds)):
-            add(wave, int(at_s * RATE_HZ), 0.3 * rng.lognormal(0, 0.6) * syllable(rng))
+            add_in_place(wave, int(at_s * RATE_HZ), 0.3 * rng.lognormal(0, 0.6) * simulate_syllable(rng))
     for at_s in rng.uniform(0, seconds, rng.poisson(rng.exponential(0.12) * seconds)):
-        add(wave, int(at_s * RATE_HZ), 2 * rng.lognormal(0, 0.7) * click(rng))
+        add_in_place(wave, int(at_s * RATE_HZ), 2 * rng.lognormal(0, 0.7) * simulate_click(rng))
     for at_s in rng.uniform(0, seconds, rng.poisson(rng.exponential(0.1) * seconds)):
         length = int(rng.uniform(0.05, 0.4) * RATE_HZ)
-        rub = noise(length, (60.0, rng.uniform(200, 1000)), rng)
-        add(wave, int(at_s * RATE_HZ), 0.7 * rng.lognormal(0, 0.5) * swell(length, rng) * rub)
+        rub = band_noise(length, (60.0, rng.uniform(200, 1000)), rng)
+        add_in_place(wave, int(at_s * RATE_HZ), 0.7 * rng.lognormal(0, 0.5) * swell_envelope(length, rng) * rub)
     return wave
 
 
-def steady_tone(hz: float, samples: int, rng: np.random.Generator) -> Array:
+def steady_tone(hz: float, samples: int, rng: np.random.Generator) -> FloatArray:
     """A sine (samples,) of fixed frequency."""
     phase = 2 * np.pi * hz / RATE_HZ * np.arange(samples) + rng.uniform(0, 2 * np.pi)
     return np.asarray(np.sin(phase), dtype=np.float64)
 
 
-def click(rng: np.random.Generator) -> Array:
+def simulate_click(rng: np.random.Generator) -> FloatArray:
     """One knock of the hand on the stethoscope (0.06 s,): a sudden start and a decay of 3 to 15 ms.
 
     Electronic stethoscopes make such false crackles in healthy people (Ye et al., Front Physiol 13:1079468, 2022).
@@ -299,7 +307,7 @@ def click(rng: np.random.Generator) -> Array:
     return np.asarray((body + 0.5 * rng.standard_normal(len(t))) * decay, dtype=np.float64)
 
 
-def syllable(rng: np.random.Generator) -> Array:
+def simulate_syllable(rng: np.random.Generator) -> FloatArray:
     """A piece of speech or crying heard through the chest (0.1 to 0.4 s,): a gliding stack of harmonics."""
     samples = int(rng.uniform(0.1, 0.4) * RATE_HZ)
     t = np.linspace(0, 1, samples)
@@ -309,13 +317,13 @@ def syllable(rng: np.random.Generator) -> Array:
     formant = rng.integers(2, 5)
     weights = {harmonic: np.exp(-abs(harmonic - formant) / 1.5) + 0.5 / harmonic for harmonic in range(1, 9)}
     stack = sum((weight * np.sin(harmonic * phase) for harmonic, weight in weights.items()), start=np.zeros(samples))
-    return np.asarray(swell(samples, rng) * stack, dtype=np.float64)
+    return np.asarray(swell_envelope(samples, rng) * stack, dtype=np.float64)
 
 
 # The stethoscope
 
 
-def through_device(sound: Array, device: Device, rate_hz: int, rng: np.random.Generator) -> Array:
+def through_device(sound: FloatArray, device: Device, rate_hz: int, rng: np.random.Generator) -> FloatArray:
     """Sound (samples,) at RATE_HZ -> wave at `rate_hz` with the device's colour, level and noise, clipped to +-1."""
     frequencies_hz, gains_db = zip(*device.colour, strict=True)
     response = signal.firwin2(801, frequencies_hz, 10 ** (np.array(gains_db) / 20), fs=RATE_HZ)
@@ -326,7 +334,7 @@ def through_device(sound: Array, device: Device, rate_hz: int, rng: np.random.Ge
     return np.asarray(np.clip(10 ** (level_db / 20) * wave, -1, 1), dtype=np.float64)
 
 
-def band_rms(wave: Array, low_hz: float, high_hz: float) -> float:
+def band_rms(wave: FloatArray, low_hz: float, high_hz: float) -> float:
     """Wave (n,) -> RMS of its part between two frequencies."""
     spectrum = np.fft.rfft(wave)
     frequencies_hz = np.fft.rfftfreq(len(wave), 1 / RATE_HZ)
@@ -334,7 +342,7 @@ def band_rms(wave: Array, low_hz: float, high_hz: float) -> float:
     return float(np.sqrt(2 * np.sum(np.abs(spectrum[inside]) ** 2)) / len(wave))
 
 
-def add(sound: Array, at: int, piece: Array) -> None:
+def add_in_place(sound: FloatArray, at: int, piece: FloatArray) -> None:
     """Add `piece` to `sound` from sample `at` on, in place; what hangs over either end is dropped."""
     begin, stop = max(at, 0), min(at + len(piece), len(sound))
     if begin < stop:

@@ -19,7 +19,7 @@ from rales.data import loader, splits
 from rales.data.dataset import Batch, CycleDataset, class_numbers, load_dataset, select_extras
 from rales.data.splits import digest_cycles
 from rales.evaluation import predictions
-from rales.evaluation.metrics import confusion, icbhi_scores, mean_auroc
+from rales.evaluation.metrics import confusion_matrix, icbhi_scores, mean_auroc
 from rales.files.writers import copy_file, write_csv, write_json
 from rales.labels import CLASSES
 from rales.models.layer_fusion import LayerFusion
@@ -77,7 +77,7 @@ def run(
     other settings, no train or test cycles, and all that reading the data can meet.
     """
     settings, train = recipe.settings, recipe.settings.train
-    table = splits.divide(cycles, settings)
+    table = splits.divide_cycles(cycles, settings)
     context = lifecycle.join_processes(out, train.device, train.precision)
     check_batches(recipe, context)
 
@@ -181,7 +181,7 @@ def selection_problem(settings: RunSettings, label: NDArray[np.int64]) -> str:
     if train.select != "validation":
         return ""
     one_class = np.eye(len(CLASSES))[np.zeros(len(label), np.int64)]
-    score = icbhi_scores(confusion(label, one_class.argmax(axis=1)))["score"]
+    score = icbhi_scores(confusion_matrix(label, one_class.argmax(axis=1)))["score"]
     if not math.isnan(score if train.select_by == "score" else mean_auroc(label, one_class)):
         return ""
     found = ", ".join(f"{(label == number).sum()} {name}" for number, name in enumerate(CLASSES))
@@ -263,7 +263,7 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
 def train_batches(job: Training, epoch: int) -> Iterator[Batch]:
     """-> this process's share of the epoch's batches, shuffled as seed and epoch say."""
     dataset, train, context = job.dataset, job.recipe.settings.train, job.run.context
-    return loader.shuffled(
+    return loader.shuffled_batches(
         dataset,
         train.batch_size,
         seed=job.recipe.settings.seed,
@@ -291,7 +291,7 @@ def pool_processes(
     context: DistributedContext, loss_sum: float, label: Tensor, predicted: Tensor
 ) -> tuple[float, dict[str, float]]:
     """One process's sum of losses, class numbers and answers (n,) -> sum and scores of all processes together."""
-    everyone = context.gather((loss_sum, confusion(label.cpu(), predicted.cpu())))
+    everyone = context.gather((loss_sum, confusion_matrix(label.cpu(), predicted.cpu())))
     return sum(part for part, _ in everyone), icbhi_scores(np.sum([counts for _, counts in everyone], axis=0))
 
 
@@ -339,11 +339,11 @@ def part_logits(
     batch_of = np.arange(len(everyone)) // dataset.scored_together
     rows = everyone[batch_of * context.world_size // (batch_of[-1] + 1) == context.rank]
     logits = [torch.zeros(0, len(CLASSES))]
-    reading = loader.in_order(dataset, dataset.scored_together, rows=rows) if len(rows) else ()
+    reading = loader.ordered_batches(dataset, dataset.scored_together, rows=rows) if len(rows) else ()
     logits += [score_batch(model, frontend, batch.to(context.device)).cpu() for batch in reading]
     found = torch.cat(context.gather(torch.cat(logits))).numpy()
     predictions.check_numbers(dataset.table.iloc[everyone], found)
-    cycles, pooled = predictions.pooled(dataset.table.iloc[everyone], found)
+    cycles, pooled = predictions.pool_cycle_logits(dataset.table.iloc[everyone], found)
     return cycles, torch.from_numpy(pooled)
 
 
@@ -359,7 +359,7 @@ def evaluate_part(job: Training, part: str, epoch: int) -> tuple[dict[str, Any],
     cycles, logits = part_logits(job.model, job.frontend, job.dataset, part, job.run.context)
     label = torch.from_numpy(class_numbers(cycles))
     loss = nn.functional.cross_entropy(logits, label, job.class_weight.cpu()).item()
-    scores = icbhi_scores(confusion(label, logits.argmax(dim=1)))
+    scores = icbhi_scores(confusion_matrix(label, logits.argmax(dim=1)))
     auroc = mean_auroc(label, logits.double().softmax(dim=1))
     return {"epoch": epoch, "split": part, "loss": loss, **scores, "auroc": auroc}, logits
 
@@ -466,7 +466,7 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
     found = {part: part_logits(model, job.frontend, dataset, part, alone) for part in dataset.parts_to_watch()}
     scored = {part: logits.double().softmax(dim=1).numpy() for part, (_, logits) in found.items()}
     rows = found["test"][0]
-    figures = predictions.figures_of(
+    figures = predictions.evaluation_metrics(
         rows,
         scored["test"],
         selected_epoch=about["epoch"],
@@ -481,14 +481,14 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
 
     if "validation" in scored:
         true = {part: class_numbers(cycles) for part, (cycles, _) in found.items()}
-        figures |= predictions.from_validation(true, scored)
+        figures |= predictions.metrics_from_validation(true, scored)
         patients = dataset.table.iloc[dataset.rows("validation")]["patient"].nunique()
-        known = predictions.calibration(true["validation"], scored["validation"], patients)
+        known = predictions.fit_calibration(true["validation"], scored["validation"], patients)
         run_folder.save_tensors(out / "best.safetensors", tensors, {**about, "calibration": known})
-        validation = predictions.predictions(found["validation"][0], scored["validation"])
+        validation = predictions.predictions_table(found["validation"][0], scored["validation"])
         write_csv(out / "predictions_validation.csv", validation)
 
-    write_csv(out / "predictions.csv", predictions.predictions(rows, scored["test"]))
+    write_csv(out / "predictions.csv", predictions.predictions_table(rows, scored["test"]))
     if isinstance(fusion := getattr(model, "fusion", None), LayerFusion):
         write_json(out / "layer_weights.json", predictions.layer_weights(fusion.layers, fusion.weight))
     write_json(out / "evaluation.json", figures)

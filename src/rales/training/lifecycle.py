@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rales.files.atomic import lock_folder
-from rales.models.m2d_checkpoints import check_whole
+from rales.models.m2d_checkpoints import check_complete
 from rales.progress import progress_bar
 from rales.training import run_folder
 from rales.training.distributed import DistributedContext, init_distributed
@@ -119,7 +119,7 @@ def load_resume(
         check_state(stored.get("state"), str(path))
 
         stored_weights = {name: value for name, value in tensors.items() if not name.startswith(OPTIMISER)}
-        check_whole(stored_weights, weights, path)
+        check_complete(stored_weights, weights, path)
         load_weights(stored_weights)
         for name, optimiser in optimisers.items():
             load_state_tensors(optimiser, tensors, f"{OPTIMISER}{name}.", path)

@@ -12,7 +12,7 @@ from torch import nn
 from rales.data import splits
 from rales.data.dataset import load_dataset
 from rales.files.atomic import lock_folder
-from rales.models.m2d_checkpoints import check_whole
+from rales.models.m2d_checkpoints import check_complete
 from rales.training import finetune, lifecycle, run_folder
 from rales.training.distributed import init_distributed
 from rales.training.recipe import Recipe
@@ -38,7 +38,7 @@ def reserve_run_folder(last: Recipe, cycles: pd.DataFrame, out: Path, command: s
     """
     train = last.settings.train
     finetune.check_batches(last, init_distributed(train.device, "float32"))
-    record = finetune.run_record(last, splits.divide(cycles, last.settings), command)
+    record = finetune.run_record(last, splits.divide_cycles(cycles, last.settings), command)
     with lock_folder(out):
         return finetune.stored_figures(out) if run_folder.begin_run(out, record) else {}
 
@@ -52,7 +52,7 @@ def start_from(recipe: Recipe, checkpoint: Path) -> Recipe:
             tensors, _ = run_folder.read_checkpoint(checkpoint)
             chosen = {n: t for n, t in tensors.items() if n.startswith(finetune.FRONTEND) == prefix}
             chosen = {name.removeprefix(finetune.FRONTEND): value for name, value in chosen.items()}
-            check_whole(chosen, network.state_dict(), checkpoint)
+            check_complete(chosen, network.state_dict(), checkpoint)
             network.load_state_dict(chosen)
             return network
 
@@ -91,7 +91,7 @@ def assemble_model(
     The metrics on the test cycles.
     """
     settings = recipe.settings
-    table = splits.divide(cycles, settings)
+    table = splits.divide_cycles(cycles, settings)
     context = init_distributed(settings.train.device, "float32")
     record = finetune.run_record(recipe, table, command)
     with lifecycle.open_run(out, record, context, progress=progress) as opened:
@@ -108,7 +108,7 @@ def assemble_model(
                     tensors[ours + name.removeprefix(theirs)] = value
                 elif name.startswith(finetune.FRONTEND):
                     tensors.setdefault(name, value)
-        check_whole(tensors, finetune.tensors_of(model, frontend), out)
+        check_complete(tensors, finetune.tensors_of(model, frontend), out)
         finetune.load_tensors(tensors, model, frontend)
 
         weight = finetune.loss_weights(dataset, settings)

@@ -15,14 +15,14 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from rales.audio import M2DLogMel
-from rales.data.corpus import Collection
-from rales.data.noisy_logmel import Hearing, measured
-from rales.data.random_crops import NOISE, Crops, Piece, pieces
+from rales.data.corpus import Corpus
+from rales.data.noisy_logmel import NoisyLogMel, measure_logmel_statistics
+from rales.data.random_crops import NOISE, CropChunk, CropDataset, read_crop_chunks
 from rales.errors import UsageError
 from rales.files.atomic import atomic_write
 from rales.files.writers import write_json
 from rales.models import M2D, ViT
-from rales.models.cpu_inference import pack
+from rales.models.cpu_inference import prepack_for_cpu
 from rales.models.m2d_checkpoints import write_reference_file
 from rales.settings import DAMAGED, AnyNumber
 from rales.training import lifecycle, run_folder
@@ -91,9 +91,9 @@ class Pretraining:
 
     config: PretrainConfig
     run: lifecycle.Run
-    sounds: Crops
-    noises: Crops | None
-    hearing: Hearing
+    sounds: CropDataset
+    noises: CropDataset | None
+    hearing: NoisyLogMel
     teacher: ViT | None
     model: M2D
     network: nn.Module  # the model, wrapped where several processes train it
@@ -108,11 +108,11 @@ class Pretraining:
 
 def run(
     config: PretrainConfig,
-    data: Collection,
+    data: Corpus,
     out: Path,
     *,
     build: Build,
-    noise: Collection | None = None,
+    noise: Corpus | None = None,
     probe: Probe | None = None,
     command: str = "",
     progress: bool = False,
@@ -167,7 +167,7 @@ def run(
 
 
 def prepare_pretraining(
-    config: PretrainConfig, data: Collection, run: lifecycle.Run, *, build: Build, noise: Collection | None
+    config: PretrainConfig, data: Corpus, run: lifecycle.Run, *, build: Build, noise: Corpus | None
 ) -> tuple[Pretraining, dict[str, Any]]:
     """Collection -> crops, statistics, networks and optimiser, as new or as they were saved last; the run's state."""
     numbers, cuts, context, out = config.pretrain, config.crops, run.context, run.folder
@@ -176,14 +176,14 @@ def prepare_pretraining(
             data.write_table(beside)
 
     samples = HOP_SAMPLES * (config.encoder.unit_frames - 1)
-    sounds = Crops(data, samples, pad=cuts.pad, shortest_s=cuts.shortest_s)
+    sounds = CropDataset(data, samples, pad=cuts.pad, shortest_s=cuts.shortest_s)
     # noise is repeated where it is short, as in the reference: silence would be none
-    noises = Crops(noise, samples, pad="repeat", shortest_s=cuts.shortest_s, stream=NOISE) if noise else None
+    noises = CropDataset(noise, samples, pad="repeat", shortest_s=cuts.shortest_s, stream=NOISE) if noise else None
 
     torch.manual_seed(config.seed)
     model, teacher = build(config)
     model = model.to(context.device)
-    teacher = pack(teacher.to(context.device), "bf16" if context.dtype else "float32") if teacher else None
+    teacher = prepack_for_cpu(teacher.to(context.device), "bf16" if context.dtype else "float32") if teacher else None
     optimiser = make_adamw(
         model.named_parameters(), lr=0.0, weight_decay=numbers.weight_decay, betas=(numbers.beta1, numbers.beta2)
     )
@@ -195,7 +195,7 @@ def prepare_pretraining(
     context.wait_for_all()
     stats = stored_statistics(out)
     model.norm_stats.copy_(torch.tensor([stats["mean"], stats["std"]]))
-    hearing = Hearing(
+    hearing = NoisyLogMel(
         M2DLogMel().to(context.device), **stats, noise_ratio=cuts.noise_ratio, noise_heard_by=cuts.noise_heard_by
     )
 
@@ -260,10 +260,10 @@ def train_epoch(job: Pretraining, epoch: int, state: dict[str, Any], bar: "tqdm[
     return {**line, "lr": lr, "ema": decay, "steps": steps, "seconds": seconds}
 
 
-def epoch_batches(job: Pretraining, epoch: int, first: int) -> Iterator[Piece]:
+def epoch_batches(job: Pretraining, epoch: int, first: int) -> Iterator[CropChunk]:
     """-> this process's micro-batches of the epoch, from step `first` on."""
     numbers, context = job.config.pretrain, job.run.context
-    return pieces(
+    return read_crop_chunks(
         job.sounds,
         numbers.batch_size,
         items=items_of(job.config, job.sounds.collection),
@@ -282,7 +282,7 @@ def sum_over_processes(job: Pretraining, losses: lifecycle.LossSums) -> list[flo
     return [float(total) for total in np.sum(job.run.context.gather(list(losses.read().values())), axis=0)]
 
 
-def items_of(config: PretrainConfig, data: Collection) -> int:
+def items_of(config: PretrainConfig, data: Corpus) -> int:
     """-> crops an epoch: one of each recording, or more where the list is to repeat or would not fill a batch."""
     return max(len(data), config.crops.min_items, config.pretrain.batch_size)
 
@@ -312,8 +312,8 @@ def ema_at(config: PretrainConfig, step: int, steps: int) -> float:
 
 def measure_statistics(
     config: PretrainConfig,
-    sounds: Crops,
-    noises: Crops | None,
+    sounds: CropDataset,
+    noises: CropDataset | None,
     model: M2D,
     notes: list[dict[str, str]],
     *,
@@ -323,16 +323,16 @@ def measure_statistics(
     cuts = config.crops
     known: dict[str, Any] = {"seed": config.seed, "threads": cuts.threads, "notes": notes, "progress": progress}
 
-    def number(crops: Crops) -> int:
+    def number(crops: CropDataset) -> int:
         return min(cuts.statistics_crops, 8 * len(crops.collection))
 
     mean, std, noise_mean = cuts.mean, cuts.std, 0.0
     if cuts.statistics == "weights":
         mean, std = model.norm_stats.tolist()
     elif cuts.statistics == "measured":
-        mean, std = measured(sounds, number(sounds), **known)
+        mean, std = measure_logmel_statistics(sounds, number(sounds), **known)
     if noises:
-        noise_mean, _ = measured(noises, number(noises), **known)
+        noise_mean, _ = measure_logmel_statistics(noises, number(noises), **known)
     return {"mean": mean, "std": std, "noise_mean": noise_mean}
 
 
@@ -440,7 +440,7 @@ def summarise_run(out: Path, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_record(
-    config: PretrainConfig, data: Collection, noise: Collection | None, probe: Probe | None, command: str
+    config: PretrainConfig, data: Corpus, noise: Corpus | None, probe: Probe | None, command: str
 ) -> dict[str, Any]:
     """-> config.json: what was asked, on which recordings, with which software."""
     return {

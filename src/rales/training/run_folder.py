@@ -202,7 +202,7 @@ def save_tensors(
         beside.touch()
         mode = beside.stat().st_mode
         save_file(contiguous, beside, metadata=metadata)
-        seals.seal(beside)
+        seals.seal_file(beside)
         beside.chmod(mode)  # safetensors writes for the owner alone, but colleagues read each other's runs
 
 
@@ -220,7 +220,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                     "a safetensors file without a Rales record, so it is no trained model; "
                     "pre-trained encoders go in with --weights",
                 )
-            seals.check(path, "a checkpoint of Rales")
+            seals.check_seal(path, "a checkpoint of Rales")
             record = parse_json(metadata["rales"], f"{path}: its record", "train or copy it again")
             if not isinstance(record, dict):
                 raise FileError(path, "its record is no object; train or copy it again")

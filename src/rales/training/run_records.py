@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rales.evaluation.bootstrap import COLDEST, HOTTEST
+from rales.evaluation.bootstrap import MAX_TEMPERATURE, MIN_TEMPERATURE
 from rales.evaluation.metrics import icbhi_scores, two_class_scores
 from rales.labels import CLASSES
 from rales.settings import DAMAGED, AnyNumber, RunSettings, Seed, check_stored, from_dict, of_kind, split_bounds
@@ -196,8 +196,10 @@ def check_record(values: Any, origin: str | Path) -> RunSettings:
     if values["classes"] != list(CLASSES):
         raise ValueError(f"{origin}: its classes are {values['classes']}, expected {', '.join(CLASSES)} in this order")
     temperature = (values.get("calibration") or {}).get("temperature", 1)
-    if not COLDEST <= temperature <= HOTTEST:
-        raise ValueError(f"{origin}: its temperature is {temperature}, expected {COLDEST} to {HOTTEST}; {DAMAGED}")
+    if not MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
+        raise ValueError(
+            f"{origin}: its temperature is {temperature}, expected {MIN_TEMPERATURE} to {MAX_TEMPERATURE}; {DAMAGED}"
+        )
     common = [known.name for known in dataclasses.fields(RunSettings)]
     shared = {name: value for name, value in values["config"].items() if name in common}
     return from_dict(RunSettings, shared, origin)

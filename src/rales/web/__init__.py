@@ -1,6 +1,6 @@
 """The local web page: look at a recording, listen to it, judge the model's answer, correct it.
 
-`serve` runs the service of `app.py` on this machine; `static/` is the page. Nothing leaves the machine.
+`serve_page` runs the service of `app.py` on this machine; `static/` is the page. Nothing leaves the machine.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import quote
 
 from rales.errors import UsageError
@@ -21,12 +21,15 @@ from rales.optional_packages import require_packages
 from rales.web import access_token, platform_checks
 from rales.web.settings import Settings, data_folder, new_token
 
+if TYPE_CHECKING:
+    from rales.web.connection_limits import ConnectionLimits
+
 STATIC = Path(__file__).parent / "static"
 SENT_BYTES = 1 << 17  # of an answer that the system keeps before they are read
 LAST_S = 9.0  # that the service may take to end after the first signal; nothing that it has confirmed is lost then
 
 
-def serve(
+def serve_page(
     host: str,
     port: int,
     *,
@@ -44,7 +47,7 @@ def serve(
     Errors: a package or the page's scripts missing, a port that is taken, a model that cannot be loaded.
     """
     require_packages("the web page", "web", "fastapi", "uvicorn", "python_multipart", "limits")
-    if why := platform_checks.lacks():
+    if why := platform_checks.find_missing_features():
         raise ValueError(why)
     if not (STATIC / "vendor" / "wavesurfer.esm.js").is_file():
         raise ValueError(f"{STATIC / 'vendor'}: the page's player is not there; `make setup` fetches it")
@@ -58,28 +61,28 @@ def serve(
         token=token or new_token(),
         allow_hosts=allow_hosts,
     )
-    run(settings, listening(host, port), made=token is None, show=show)
+    run_server(settings, bind_socket(host, port), made=token is None, show=show)
 
 
-def run(settings: Settings, listener: socket.socket, *, made: bool, show: bool) -> None:
+def run_server(settings: Settings, listener: socket.socket, *, made: bool, show: bool) -> None:
     """Serve until a signal comes. `made`: whether nobody knows the token yet."""
     from rales.web import open_browser
 
     port = listener.getsockname()[1]
-    link: list[open_browser.Link | None] = []
+    link: list[open_browser.BrowserLink | None] = []
 
     def begun() -> None:
         if show:
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-            link.append(open_browser.show(running.guard.door, address(host, port)))
+            link.append(open_browser.show_page(running.middleware.access, page_address(host, port)))
 
     def ended() -> None:
         for each in filter(None, link):
             each.remove()
 
-    running = server(settings, begun, ended)
+    running = make_server(settings, begun, ended)
     seen = not is_kept(sys.stderr)
-    print(f"rales: {address(settings.host, port, settings.token if seen else '')}", file=sys.stderr)
+    print(f"rales: {page_address(settings.host, port, settings.token if seen else '')}", file=sys.stderr)
     if made and not seen:
         print("rales: no token is written to a log; give one with RALES_TOKEN or --token-file", file=sys.stderr)
     print("rales: a research tool, not a diagnosis; Ctrl-C ends it", file=sys.stderr, flush=True)
@@ -89,28 +92,31 @@ def run(settings: Settings, listener: socket.socket, *, made: bool, show: bool) 
 def is_kept(stream: TextIO) -> bool:
     """Whether what is written to a stream stays there for others to read: in a file or the system's journal."""
     try:
-        found = os.fstat(stream.fileno())
+        stream_stat = os.fstat(stream.fileno())
     except (OSError, ValueError):  # no file of the system, as in a notebook
         return False
     # Programs that a terminal starts inherit the variable, so it says nothing of this stream unless it names it.
-    return stat.S_ISREG(found.st_mode) or os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+    return (
+        stat.S_ISREG(stream_stat.st_mode)
+        or os.environ.get("JOURNAL_STREAM") == f"{stream_stat.st_dev}:{stream_stat.st_ino}"
+    )
 
 
-def server(
+def make_server(
     settings: Settings, begun: Callable[[], None] = lambda: None, ended: Callable[[], None] = lambda: None
 ) -> Any:
     """-> a uvicorn server of the service, not yet running; `begun` is called when it answers, `ended` when it ends."""
     import uvicorn
 
     from rales.web.app import create_app
-    from rales.web.connection_limits import BACKLOG, Places, quieten, spoken
+    from rales.web.connection_limits import ConnectionLimits, quieten_logs
 
-    places = Places(settings.limits)
+    places = ConnectionLimits(settings.limits)
 
     class Server(uvicorn.Server):
         """Ends soon after the first signal, whatever visitors and models do, and at once after the second."""
 
-        guard = create_app(settings)
+        middleware = create_app(settings)
         last: threading.Timer | None = None
 
         def run(self, sockets: list[socket.socket] | None = None) -> None:
@@ -141,10 +147,22 @@ def server(
         ended()
         os._exit(128 + sig)  # as safe as a power cut: the decoder ends with its input, all else is written whole
 
-    # Without proxy headers nobody can claim another address than their own. No log holds an address with a token.
-    config = uvicorn.Config(
-        Server.guard,
-        http=spoken(places),
+    quieten_logs()
+    return Server(make_server_config(Server.middleware, places, settings))
+
+
+def make_server_config(app: Any, places: "ConnectionLimits", settings: Settings) -> Any:
+    """Application and the limits of its connections -> uvicorn's configuration.
+
+    Without proxy headers nobody can claim another address than their own. No log holds an address with a token.
+    """
+    import uvicorn
+
+    from rales.web.connection_limits import BACKLOG, make_protocol_class
+
+    return uvicorn.Config(
+        app,
+        http=make_protocol_class(places),
         ws="none",
         loop="asyncio",
         backlog=BACKLOG,
@@ -156,11 +174,9 @@ def server(
         server_header=False,
         proxy_headers=False,
     )
-    quieten()
-    return Server(config)
 
 
-def listening(host: str, port: int) -> socket.socket:
+def bind_socket(host: str, port: int) -> socket.socket:
     """-> a bound socket; a port that is taken or a host that is not this machine's is a sentence."""
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -175,7 +191,7 @@ def listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-def address(host: str, port: int, token: str = "") -> str:
+def page_address(host: str, port: int, token: str = "") -> str:
     """-> the address to open in a browser, with the token that lets one in."""
     name = socket.gethostname() if host in ("0.0.0.0", "::") else host
     name = f"[{name}]" if ":" in name else name

@@ -1,4 +1,4 @@
-"""Who is let in: whoever has the token, a link that is good once, or the cookie that either of them is changed for."""
+"""Access control of the page: the token, a ticket that is valid once, and the cookie that replaces either."""
 
 import hmac
 import logging
@@ -14,14 +14,18 @@ SHORTEST = 16  # characters of a token that is given: the right one is always ta
 log = logging.getLogger(__name__)
 
 
-class Door:
+class AccessControl:
     """The token and what stands for it, until the service ends."""
 
     def __init__(self, token: str, limits: Limits) -> None:
         self.token = token
         self.key = secrets.token_bytes(32)  # no cookie tells anything of the token, and all end with the service
         self.tickets: dict[str, float] = {}
-        self.each, self.all, self.said = Rate(limits.guesses, 60), Rate(limits.guesses_of_all, 60), Rate(1, 60)
+        self.each, self.all, self.said = (
+            RateLimit(limits.guesses, 60),
+            RateLimit(limits.guesses_of_all, 60),
+            RateLimit(1, 60),
+        )
 
     def is_token(self, given: str) -> bool:
         """Headers come as the bytes that were sent, one letter each."""
@@ -70,7 +74,7 @@ class Door:
         return wait_s
 
 
-class Rate:
+class RateLimit:
     """So many of something in so many seconds, for each name."""
 
     def __init__(self, many: int, seconds: int) -> None:
@@ -88,7 +92,7 @@ class Rate:
         return max(1, math.ceil(self.counts.get_window_stats(self.item, *name).reset_time - time.time()))
 
 
-def cookies(header: str) -> dict[str, str]:
+def parse_cookies(header: str) -> dict[str, str]:
     """Header -> value by name, whatever other services of this host have had kept beside ours."""
     pairs = (part.partition("=") for part in header.split(";"))
     return {name.strip(): value.strip() for name, _, value in pairs}

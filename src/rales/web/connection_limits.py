@@ -1,4 +1,4 @@
-"""Connections to the service: how many are open, and which of them gives way.
+"""Limit the open connections of the service, and choose which one is closed when there are too many.
 
 A visitor whom the service waits for (for the head of a request, for the rest of an upload, for an answer to be read)
 keeps a place only as long as nobody else needs it: a newcomer takes the place of the one that has kept the service
@@ -20,7 +20,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import Any
 
-from rales.web.settings import Limits, visitor
+from rales.web.settings import Limits, visitor_key
 
 BACKLOG = 64  # connections that are taken from the system at once, each an open file before it can be counted
 SPARE = 200  # open files that are no connection and not opened for one, at most
@@ -28,7 +28,7 @@ STILL_S = 1.0  # without a byte, after which an upload or an answer counts as st
 FILES = 3  # that one connection may need: its own, the sound it sends or receives, the table of sessions
 
 
-class Places:
+class ConnectionLimits:
     """The open connections of one service. `most` and `each`: how many in all, and of one visitor's address."""
 
     def __init__(self, limits: Limits) -> None:
@@ -41,7 +41,7 @@ class Places:
 
     def enter(self, new: Any) -> bool:
         """A connection takes a place; -> False where none is free and none becomes free."""
-        address = visitor(new.client)
+        address = visitor_key(new.client)
         holders = Counter(self.taken.values())
         crowds: list[str] = []
         if holders[address] >= self.each:
@@ -87,11 +87,11 @@ class Places:
                 one.drop()
 
 
-def spoken(places: Places) -> Any:
+def make_protocol_class(places: ConnectionLimits) -> Any:
     """-> uvicorn's protocol for a connection, which takes a place."""
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
-    class Spoken(H11Protocol):
+    class JsonErrorProtocol(H11Protocol):
         """`moved`: when the visitor last sent or read something; `begun`: when the service began to wait for a head."""
 
         def connection_made(self, transport: Any) -> None:
@@ -99,7 +99,7 @@ def spoken(places: Places) -> Any:
             self.moved = self.begun = time.monotonic()
             self.unread_bytes = 0
             if not places.enter(self):
-                self.app = full
+                self.app = refuse_when_full
 
         def connection_lost(self, exc: Exception | None) -> None:
             places.leave(self)
@@ -144,10 +144,10 @@ def spoken(places: Places) -> Any:
             self.transport.write(f"HTTP/1.1 400 Bad Request\r\n{head}\r\n\r\n{said}".encode())
             self.transport.close()
 
-    return Spoken
+    return JsonErrorProtocol
 
 
-async def full(_scope: Any, _receive: Any, send: Any) -> None:
+async def refuse_when_full(_scope: Any, _receive: Any, send: Any) -> None:
     """The answer to whoever finds no place."""
     said = json.dumps({"detail": "all places are taken by requests under way; try again in some seconds"}).encode()
     headers = {"content-type": "application/json", "content-length": str(len(said)), "retry-after": "2"}
@@ -156,13 +156,13 @@ async def full(_scope: Any, _receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": said})
 
 
-def quieten() -> None:
+def quieten_logs() -> None:
     """No visitor fills a disk with what the server and its event loop log."""
     for name in ("uvicorn.error", "asyncio"):
-        logging.getLogger(name).addFilter(SELDOM)
+        logging.getLogger(name).addFilter(LOG_RATE_FILTER)
 
 
-class Seldom(logging.Filter):
+class LogRateFilter(logging.Filter):
     """Lets each sentence of a log through once in `pause_s` seconds."""
 
     def __init__(self, pause_s: float = 10.0) -> None:
@@ -180,4 +180,4 @@ class Seldom(logging.Filter):
         return True
 
 
-SELDOM = Seldom()  # one, which is added once however many services there were
+LOG_RATE_FILTER = LogRateFilter()  # one, which is added once however many services there were

@@ -1,9 +1,9 @@
-"""Cycles that a person has marked: checked, and written in the formats that other programs read."""
+"""Check cycles that a person has edited, and write them in the formats of other programs."""
 
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -12,38 +12,42 @@ from rales.data import icbhi
 from rales.data.reader import Cycle
 from rales.inference import prediction_writers
 from rales.labels import CLASSES
+from rales.typing import Row
 
-Row = dict[str, Any]
 FORMATS = {"icbhi": ".txt", "csv": ".csv", "audacity": ".audacity.txt", "raven": ".raven.txt"}
 SHORTEST_S = 0.05
 DEEPEST = 16  # folders of a visitor's path that are kept
 PROBABILITIES = [f"p_{name}" for name in CLASSES]
 
 
-class Original(NamedTuple):
+class OriginalCycles(NamedTuple):
     """The cycles that a recording begins with, and whose they are: annotation, segment or window."""
 
     source: str
     cycles: list[Row]
 
 
-def annotated(found: Sequence[Cycle], duration_s: float) -> Original:
+def original_of_annotation(found: Sequence[Cycle], duration_s: float) -> OriginalCycles:
     """Cycles of an annotation that came along -> what its recording begins with."""
     rows = [
         {"start_s": each.start_s, "end_s": each.end_s, "label": CLASSES[each.crackle + 2 * each.wheeze]}
         for each in found
     ]
-    return Original("annotation", ordered([in_milliseconds({**row, "confirmed": False}, duration_s) for row in rows]))
+    return OriginalCycles(
+        "annotation", sort_cycles([in_milliseconds({**row, "confirmed": False}, duration_s) for row in rows])
+    )
 
 
-def called(rows: Sequence[Row], duration_s: float) -> Original:
+def original_of_predictions(rows: Sequence[Row], duration_s: float) -> OriginalCycles:
     """What a model says of a whole recording -> what that recording begins with."""
     labelled = [(row, row.get("true_label") or row["label"]) for row in rows]
-    cycles = [{**span(row), "label": label, "confirmed": False} for row, label in labelled if label]
-    return Original(rows[0]["source"] if rows else "", ordered([in_milliseconds(row, duration_s) for row in cycles]))
+    cycles = [{**row_span(row), "label": label, "confirmed": False} for row, label in labelled if label]
+    return OriginalCycles(
+        rows[0]["source"] if rows else "", sort_cycles([in_milliseconds(row, duration_s) for row in cycles])
+    )
 
 
-def checked(cycles: Sequence[Row], duration_s: float, most: int) -> list[Row]:
+def check_cycles(cycles: Sequence[Row], duration_s: float, most: int) -> list[Row]:
     """Cycles as a visitor sent them -> sorted, times as `in_milliseconds`. ValueError names the first wrong one."""
     if len(cycles) > most:
         raise ValueError(f"{len(cycles)} cycles, at most {most} are taken for one recording")
@@ -62,15 +66,15 @@ def checked(cycles: Sequence[Row], duration_s: float, most: int) -> list[Row]:
         length_s = row["end_s"] - row["start_s"]
         if length_s < SHORTEST_S - 1e-9:
             raise ValueError(f"cycle {number}: lasts {length_s:.3f} s, expected {SHORTEST_S} s or more")
-        if (before := first.setdefault(times(row), number)) != number:
+        if (before := first.setdefault(row_times(row), number)) != number:
             raise ValueError(
                 f"cycle {number}: {row['start_s']:.3f} s to {row['end_s']:.3f} s, as cycle {before}; keep one of them"
             )
         rows.append(row)
-    return ordered(rows)
+    return sort_cycles(rows)
 
 
-def ordered(rows: Sequence[Row]) -> list[Row]:
+def sort_cycles(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (row["start_s"], row["end_s"]))
 
 
@@ -87,39 +91,40 @@ def in_milliseconds(row: Row, duration_s: float) -> Row:
 def with_scores(cycles: Sequence[Row], scored: Sequence[Row]) -> list[Row]:
     """Marked cycles -> the same with the model's label and probabilities where it has answered for just these times,
     and `confirmed`: whether a person has set or confirmed the label."""
-    known = {times(row): row for row in scored}
+    known = {row_times(row): row for row in scored}
     rows = []
     for cycle in cycles:
-        found = known.get(times(cycle), {})
+        answer = known.get(row_times(cycle), {})
         rows.append(
             {
-                **span(cycle),
+                **row_span(cycle),
                 "label": cycle["label"],
-                **{name: found.get(name) for name in PROBABILITIES},
-                "model_label": found.get("label"),
+                **{name: answer.get(name) for name in PROBABILITIES},
+                "model_label": answer.get("label"),
                 "confirmed": bool(cycle.get("confirmed")),
             }
         )
     return rows
 
 
-def span(row: Row) -> Row:
+def row_span(row: Row) -> Row:
     return {"start_s": row["start_s"], "end_s": row["end_s"]}
 
 
-def times(row: Row) -> tuple[float, float]:
+def row_times(row: Row) -> tuple[float, float]:
     """-> what two rows of the same stretch of time share."""
     return round(row["start_s"], 3), round(row["end_s"], 3)
 
 
-def write(form: str, recording: str, path: str, rows: Sequence[Row]) -> str:
+def write_cycles(form: str, recording: str, path: str, rows: Sequence[Row]) -> str:
     """Name of a recording, the path it came with and rows of `with_scores` -> the text of one file. In ICBHI format:
     start, end, crackles, wheezes."""
     if form == "icbhi":
         return "".join(
-            f"{row['start_s']:.3f}\t{row['end_s']:.3f}\t{flag(row, 'crackle')}\t{flag(row, 'wheeze')}\n" for row in rows
+            f"{row['start_s']:.3f}\t{row['end_s']:.3f}\t{label_flag(row, 'crackle')}\t{label_flag(row, 'wheeze')}\n"
+            for row in rows
         )
-    table = tabulated(recording, path, rows)
+    table = make_cycle_table(recording, path, rows)
     if form == "csv":
         return prediction_writers.format_csv(table)
     if form == "audacity":  # a probability stands beside the model's own label only
@@ -130,31 +135,32 @@ def write(form: str, recording: str, path: str, rows: Sequence[Row]) -> str:
     return prediction_writers.format_labels(selections, form)
 
 
-def tabulated(recording: str, path: str, rows: Sequence[Row]) -> pd.DataFrame:
+def make_cycle_table(recording: str, path: str, rows: Sequence[Row]) -> pd.DataFrame:
     """Name of a recording, the path it came with and rows of `with_scores` -> a table that `rales check` and `rales
     train` take, once `split` is filled in."""
     table = pd.DataFrame(rows, columns=["start_s", "end_s", "label", *PROBABILITIES, "model_label", "confirmed"])
     table = table.astype(dict.fromkeys(PROBABILITIES, float))
     table.insert(0, "recording", recording)
     table.insert(1, "cycle", range(1, len(table) + 1))
-    patient = icbhi.facts_of(recording).get("patient", "")
+    patient = icbhi.parse_recording_name(recording).get("patient", "")
     return table.assign(path=path, patient=patient, split="")
 
 
-def flag(row: Row, sign: str) -> int:
+def label_flag(row: Row, sign: str) -> int:
     return int(row["label"] in (sign, "both"))
 
 
-def relative(path: str) -> str:
+def relative_path(path: str) -> str:
     """A visitor's path of a recording -> the same without what could lead elsewhere: folder/file.wav."""
     *folders, name = re.split(r"[/\\]", path)
-    parts = [part for part in map(trimmed, folders) if part]
-    return "/".join([*parts[-DEEPEST:], stem(name) + suffix(name)])
+    parts = [part for part in map(trim_part, folders) if part]
+    return "/".join([*parts[-DEEPEST:], recording_stem(name) + file_suffix(name)])
 
 
-def titled(path: str) -> str:
-    """A path of `relative` -> the name of its recording with the folders, as others may hold one too: folder/file."""
-    return path[: len(path) - len(suffix(path))]
+def recording_title(path: str) -> str:
+    """A path of `relative_path` -> the name of its recording with the folders, as others may hold one too:
+    folder/file."""
+    return path[: len(path) - len(file_suffix(path))]
 
 
 def base_name(path: str) -> str:
@@ -162,29 +168,29 @@ def base_name(path: str) -> str:
     return re.split(r"[/\\]", path)[-1]
 
 
-def stem(name: str) -> str:
+def recording_stem(name: str) -> str:
     """A visitor's file name -> the name of the recording: no folder, no suffix, no control characters."""
-    base = printable(base_name(name))
-    return trimmed(base[: len(base) - len(suffix(base))]) or "recording"
+    base = printable_text(base_name(name))
+    return trim_part(base[: len(base) - len(file_suffix(base))]) or "recording"
 
 
-def suffix(name: str) -> str:
+def file_suffix(name: str) -> str:
     """A visitor's file name -> the suffix of a recording or an annotation at its end, as it is written, else ""."""
-    name = printable(name)
-    found = next((each for each in (*AUDIO_SUFFIXES, ".txt") if name.lower().endswith(each)), "")
-    return name[len(name) - len(found) :]
+    name = printable_text(name)
+    suffix = next((each for each in (*AUDIO_SUFFIXES, ".txt") if name.lower().endswith(each)), "")
+    return name[len(name) - len(suffix) :]
 
 
-def printable(name: str) -> str:
+def printable_text(name: str) -> str:
     return "".join(letter for letter in name if letter.isprintable()).strip()
 
 
-def trimmed(part: str) -> str:
+def trim_part(part: str) -> str:
     """A part of a visitor's path -> at most 120 of its letters, no control characters, no dots or spaces around it."""
-    return printable(part)[:120].strip(". ")
+    return printable_text(part)[:120].strip(". ")
 
 
-def kind(name: str) -> str:
+def decoder_suffix(name: str) -> str:
     """A visitor's file name -> its ending where the decoder goes by that, else "": one of a list of our own."""
     return next((each for each in sorted(FFMPEG_SUFFIXES) if name.lower().endswith(each)), "")
 
@@ -194,11 +200,11 @@ def file_name(name: str) -> str:
     return re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]+', "_", name).strip(". ") or "recording"
 
 
-def safe(name: str) -> str:
+def ascii_file_name(name: str) -> str:
     """Name of a recording -> a file name that every system takes, in ASCII."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "recording"
 
 
 def safe_path(path: str) -> str:
-    """A path of `titled` -> one that every system takes, of as many folders; letters of all languages stay."""
+    """A path of `recording_title` -> one that every system takes, of as many folders; letters of all languages stay."""
     return re.sub(r'[<>:"\\|?*]', "_", path)

@@ -1,4 +1,4 @@
-"""Uploads -> sound that is safe to read, by the processes of `sandbox.py`."""
+"""Decode uploads to sound that is safe to read, in the processes of `sandbox.py`."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ class Undecodable(Exception):
         self.large = large
 
 
-class Lost(Undecodable):
+class DecoderRestarted(Undecodable):
     """The sandbox did not start, or ended while it worked on a file, for a reason that need not lie in that file."""
 
     def __init__(self, sentence: str) -> None:
@@ -59,12 +59,12 @@ class Decoder:
         words = {"path": str(path), "out": str(out), "duration_s": limits.duration_s}
         words |= {"decode_s": limits.decode_s, "decode_bytes": limits.decode_bytes}
         async with self.places:
-            found = await self.repeated(words)
-        if "died" in found:
-            raise Undecodable(fate(found["died"], limits), large=found["died"] == signal.SIGXFSZ)
-        if "error" in found:
-            raise Undecodable(str(found["error"]), large=bool(found["large"]))
-        facts: dict[str, Any] = found["ok"]
+            answer = await self.repeated(words)
+        if "died" in answer:
+            raise Undecodable(describe_signal(answer["died"], limits), large=answer["died"] == signal.SIGXFSZ)
+        if "error" in answer:
+            raise Undecodable(str(answer["error"]), large=bool(answer["large"]))
+        facts: dict[str, Any] = answer["ok"]
         return facts
 
     async def repeated(self, words: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Decoder:
         for _ in range(TRIES - 1):
             try:
                 return await self.tried(words)
-            except Lost as error:
+            except DecoderRestarted as error:
                 log.warning("a recording %s", error)
         return await self.tried(words)
 
@@ -87,10 +87,10 @@ class Decoder:
             await process.stdin.drain()
             return await asyncio.wait_for(future, PATIENCE * self.limits.decode_s)
         except ConnectionError as error:
-            await end(process)
-            raise Lost(ENDED) from error
+            await end_sandbox(process)
+            raise DecoderRestarted(ENDED) from error
         except TimeoutError:  # its process should have ended by itself, so the sandbox is stuck
-            await end(process)
+            await end_sandbox(process)
             return {"died": signal.SIGALRM}
         finally:
             self.waiting.get(process, {}).pop(job, None)
@@ -99,14 +99,14 @@ class Decoder:
         """Start the sandbox before the first file comes."""
         try:
             await self.started()
-        except Lost as error:  # the first file tries again
+        except DecoderRestarted as error:  # the first file tries again
             log.warning("no recording yet, but one %s", error)
 
     async def started(self) -> asyncio.subprocess.Process:
         """-> the running sandbox. Errors: Lost."""
         async with self.starting:
             if self.process is None or self.process not in self.waiting or self.process.returncode is not None:
-                process = self.process = await start()
+                process = self.process = await start_sandbox()
                 self.waiting[process] = {}
                 listener = asyncio.create_task(self.listen(process))
                 self.listeners.add(listener)
@@ -118,23 +118,23 @@ class Decoder:
         assert process.stdout is not None
         try:
             while line := await process.stdout.readline():
-                found = json.loads(line)
-                if (future := self.waiting[process].get(found["id"])) is not None and not future.done():
-                    future.set_result(found)
+                answer = json.loads(line)
+                if (future := self.waiting[process].get(answer["id"])) is not None and not future.done():
+                    future.set_result(answer)
         except (ValueError, KeyError, TypeError) as error:  # a file has made its decoder write there
             log.warning("the decoder of recordings gave no answer that can be read: %s", error)
-        await end(process)
+        await end_sandbox(process)
         for future in self.waiting.pop(process).values():
             if not future.done():
-                future.set_exception(Lost(ENDED))
+                future.set_exception(DecoderRestarted(ENDED))
 
     async def stop(self) -> None:
         """End every sandbox, also one whose files go on after it, with all that it has forked."""
         for process in list(self.waiting):
-            await end(process)
+            await end_sandbox(process)
 
 
-async def start() -> asyncio.subprocess.Process:
+async def start_sandbox() -> asyncio.subprocess.Process:
     """-> a sandbox that takes files. Errors: Lost."""
     try:
         process = await asyncio.create_subprocess_exec(
@@ -146,29 +146,29 @@ async def start() -> asyncio.subprocess.Process:
             start_new_session=True,  # so that it ends together with the processes it has forked
         )
     except OSError as error:  # too many processes or open files
-        raise Lost(f"{UNSTARTED} ({error.strerror})") from error
+        raise DecoderRestarted(f"{UNSTARTED} ({error.strerror})") from error
     ready = b""
     try:
         assert process.stdout is not None
         ready = await asyncio.wait_for(process.stdout.readline(), START_S)  # it says once that it is ready
     except TimeoutError as error:
-        raise Lost(f"{UNSTARTED} (it was not ready after {START_S:g} s)") from error
+        raise DecoderRestarted(f"{UNSTARTED} (it was not ready after {START_S:g} s)") from error
     finally:
         if not ready:
-            await end(process)
+            await end_sandbox(process)
     if not ready:
-        raise Lost(f"{UNSTARTED} (it ended with {process.returncode})")
+        raise DecoderRestarted(f"{UNSTARTED} (it ended with {process.returncode})")
     return process
 
 
-async def end(process: asyncio.subprocess.Process) -> None:
+async def end_sandbox(process: asyncio.subprocess.Process) -> None:
     """End a sandbox with everything that it has forked."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
 
 
-def fate(number: int, limits: Limits) -> str:
+def describe_signal(number: int, limits: Limits) -> str:
     """Signal that ended a decoder -> what that says about the file."""
     if number in (signal.SIGXCPU, signal.SIGALRM):
         return f"takes longer than {limits.decode_s} s to decode; save it as WAV"

@@ -1,4 +1,4 @@
-"""The one line in front of the model: requests that someone waits for go first, whole recordings after them."""
+"""The job queue of the model's thread: interactive requests first, whole recordings after them."""
 
 import logging
 import threading
@@ -11,11 +11,11 @@ LAST_S = 2.0  # that the job under way has when the service ends; a recording is
 log = logging.getLogger(__name__)
 
 
-class Full(Exception):
+class QueueFull(Exception):
     """Too many requests wait already."""
 
 
-class Line:
+class JobQueue:
     """One thread that works off jobs. `score` is what is done with a recording of the background's line."""
 
     def __init__(self, score: Callable[[str], None], longest: int) -> None:
@@ -31,7 +31,7 @@ class Line:
         """A job that someone waits for. Errors: Full."""
         with self.changed:
             if len(self.asked) >= self.longest:
-                raise Full(f"{len(self.asked)} requests wait for the model already; try again in some seconds")
+                raise QueueFull(f"{len(self.asked)} requests wait for the model already; try again in some seconds")
             future: Future[Any] = Future()
             self.asked.append((future, job))
             self.changed.notify()
@@ -75,7 +75,7 @@ class Line:
                 self.current = None if job else self.background.popleft()
                 recording = self.current
             if future is not None and job is not None:
-                answer(future, job)
+                run_job(future, job)
             elif recording is not None:
                 try:
                     self.score(recording)
@@ -85,7 +85,7 @@ class Line:
                 self.current = None
 
 
-def answer(future: Future[Any], job: Callable[[], Any]) -> None:
+def run_job(future: Future[Any], job: Callable[[], Any]) -> None:
     """Do a job and hand its result, or its error, to whoever waits."""
     if not future.set_running_or_notify_cancel():
         return

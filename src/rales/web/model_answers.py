@@ -1,11 +1,10 @@
-"""A recording's decoded sound -> what a model says of it, exactly as `rales predict` does."""
+"""Compute what a model says of a decoded recording, exactly as `rales predict` does."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,13 +15,13 @@ from rales.files.json_files import to_jsonable
 from rales.inference import attribution, audio_reader
 from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
+from rales.typing import Row
 
-Row = dict[str, Any]
 Span = tuple[float, float]  # seconds
 COLUMNS = ("start_s", "end_s", "label", *(f"p_{name}" for name in CLASSES), "quality", "quality_reason")
-PICTURE_HOP_S = 0.01
+LOGMEL_HOP_S = 0.01
 LOWEST_HZ, HIGHEST_HZ = 50.0, 8000.0  # of every front-end's log-mel
-SHORTEST_PICTURE = 400  # samples that one spectrum takes
+SHORTEST_LOGMEL = 400  # samples that one spectrum takes
 
 
 def predict_file(model: Predictor, sound: Path, recording: str) -> list[Row]:
@@ -41,14 +40,14 @@ def score_spans(model: Predictor, sound: Path, spans: Sequence[Span]) -> list[Ro
     rows = pd.DataFrame(spans, columns=["start_s", "end_s"]).assign(
         recording="this recording", cycle=range(1, len(spans) + 1)
     )
-    verdicts = [quality.without_sound(*segment) or quality.OK for segment in io.segments(sound, spans)]
+    verdicts = [quality.find_missing_sound(*segment) or quality.OK for segment in io.read_segments(sound, spans)]
     judged = np.array([verdict.judged for verdict in verdicts], dtype=bool)
     probabilities = np.full((len(spans), len(model.classes)), np.nan)
     scored = judged | (model.recipe.scales_batches)  # then they are neighbours of the others
     probabilities[scored] = model.score_spans(sound, list(compress(spans, scored)))
     probabilities[~judged] = np.nan
     predictions.check_numbers(rows[judged], probabilities[judged])
-    table = predictions.predictions(rows, probabilities, model.decision())
+    table = predictions.predictions_table(rows, probabilities, model.decision())
     table["quality"] = [verdict.quality for verdict in verdicts]
     table["quality_reason"] = [verdict.reason for verdict in verdicts]
     return [to_jsonable(row) for row in table[list(COLUMNS)].to_dict("records")]
@@ -58,12 +57,12 @@ def quality_of(rows: Sequence[Row]) -> Row:
     """What a model says of a whole recording -> `judged` (whether any of it has a label), quality and quality_reason:
     those of most of the cycles without a label, or of most cycles if all have one."""
     refused = [row for row in rows if row["label"] is None]
-    told = Counter((row.get("quality", ""), row.get("quality_reason", "")) for row in refused or rows)
-    ((name, reason), _), *_ = told.most_common(1) or [(("", ""), 0)]
+    reasons = Counter((row.get("quality", ""), row.get("quality_reason", "")) for row in refused or rows)
+    ((name, reason), _), *_ = reasons.most_common(1) or [(("", ""), 0)]
     return {"judged": len(refused) < len(rows) or not rows, "quality": name, "quality_reason": reason}
 
 
-def why(model: Predictor, sound: Path, span: Span, target: str | None) -> Row:
+def explain_span(model: Predictor, sound: Path, span: Span, target: str | None) -> Row:
     """Decoded sound, one stretch, class (None: the one predicted) -> its explanation (see schemas.Explanation).
 
     The clip that the model sees holds a short cycle several times; contributions of its copies are added up, and what
@@ -81,18 +80,18 @@ def why(model: Predictor, sound: Path, span: Span, target: str | None) -> Row:
     if target is None:
         raise ValueError(f"not judged, so there is nothing to explain: {row['quality_reason']}")
 
-    found = attribution.attribute_patches(model, prepared, target)
+    contributions = attribution.attribute_patches(model, prepared, target)
     audio, (start_s, end_s) = model.recipe.audio, span
     length_s = end_s - start_s
-    width_s = found.time_s[0] * 2  # times are the centres of patches of equal width
+    width_s = contributions.time_s[0] * 2  # times are the centres of patches of equal width
     columns = max(1, math.ceil(min(length_s, audio.duration_s) / width_s))
-    grid = np.zeros((len(found.hz), columns))
-    for centre_s, column in zip(found.time_s, found.grid.T, strict=True):
+    grid = np.zeros((len(contributions.hz), columns))
+    for centre_s, column in zip(contributions.time_s, contributions.grid.T, strict=True):
         place_s = centre_s % length_s if audio.pad == "repeat" else centre_s
         if place_s < columns * width_s:
             grid[:, min(int(place_s / width_s), columns - 1)] += column
 
-    edges_hz = np.sqrt(found.hz[:-1] * found.hz[1:])
+    edges_hz = np.sqrt(contributions.hz[:-1] * contributions.hz[1:])
     edges_s = start_s + np.arange(columns + 1) * width_s
     edges_s[-1] = min(edges_s[-1], end_s)
     return {
@@ -108,7 +107,7 @@ def why(model: Predictor, sound: Path, span: Span, target: str | None) -> Row:
     }
 
 
-def picture(sound: Path) -> tuple[bytes, int, int]:
+def render_logmel(sound: Path) -> tuple[bytes, int, int]:
     """16 kHz sound -> (log-mel picture as bytes 0..255 row by row from the lowest band, bands, frames of 10 ms).
 
     The log-mel is the one the models hear; grey spans the 60 dB below the loudest 0.1 %.
@@ -117,8 +116,8 @@ def picture(sound: Path) -> tuple[bytes, int, int]:
 
     from rales.audio import M2DLogMel
 
-    heard, _ = io.read(sound)
-    heard = np.pad(heard, (0, max(0, SHORTEST_PICTURE - heard.size)))
+    heard, _ = io.read_waveform(sound)
+    heard = np.pad(heard, (0, max(0, SHORTEST_LOGMEL - heard.size)))
     with torch.inference_mode():
         logmel = M2DLogMel()(torch.from_numpy(heard)[None])[0, 0].numpy()  # (80, frames)
     top = float(np.quantile(logmel, 0.999))

@@ -1,4 +1,4 @@
-"""The models that one service offers, by name; two of them at a time are held in memory."""
+"""The registry of models that a service offers, by name; the two used last stay in memory."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -13,7 +13,7 @@ from rales.training import run_folder
 HELD = 2
 
 
-class Shelf:
+class ModelRegistry:
     """Names -> run folders. A visitor's word is looked up here and never opened."""
 
     def __init__(self, default: str | None, folder: Path | None) -> None:
@@ -52,13 +52,13 @@ class Shelf:
         if name not in self.told:
             try:
                 record = run_folder.read_json(Path(source) / "config.json")
-                self.told[name] = told(record)
+                self.told[name] = model_facts(record)
             except (OSError, ValueError, KeyError, TypeError):
                 return None
         return self.told[name]
 
     def known(self, name: str | None) -> str:
-        """A visitor's word, or None for the default -> a name of this shelf. KeyError with a sentence."""
+        """A visitor's word, or None for the default -> a name of this registry. KeyError with a sentence."""
         if name is None or name == "":
             return self.default
         if name not in self.sources:
@@ -71,7 +71,7 @@ class Shelf:
         """Name -> the model, loaded if it is not; called by the model's thread alone. Errors as those of `load`."""
         if name not in self.loaded:
             self.loaded[name] = load_with_engine(self.sources[name], engine_of(self.sources[name]))
-            self.told[name] = told(self.loaded[name].record)
+            self.told[name] = model_facts(self.loaded[name].record)
         self.loaded.move_to_end(name)
         while len(self.loaded) > HELD:
             self.loaded.popitem(last=False)
@@ -91,5 +91,5 @@ def engine_of(source: str) -> str:
     return "auto" if artefact_format(Path(source)) else "torch"
 
 
-def told(record: dict[str, Any]) -> dict[str, Any]:
+def model_facts(record: dict[str, Any]) -> dict[str, Any]:
     return {"recipe": str(record["recipe"]), "classes": [str(word) for word in record["classes"]]}

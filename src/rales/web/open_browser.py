@@ -14,7 +14,7 @@ import time
 import webbrowser
 from pathlib import Path
 
-from rales.web.access_token import TICKET_S, Door
+from rales.web.access_token import TICKET_S, AccessControl
 
 NAME = "rales-opens-{}.html"
 PAGE = """<!doctype html>
@@ -23,13 +23,13 @@ PAGE = """<!doctype html>
 """
 
 
-class Link:
+class BrowserLink:
     """A file that leads one browser to the page; it is removed when that was used, expires, or the service ends."""
 
-    def __init__(self, door: Door, url: str) -> None:
-        self.door, self.ticket = door, door.ticket()
+    def __init__(self, access: AccessControl, url: str) -> None:
+        self.access, self.ticket = access, access.ticket()
         # Browsers in a sandbox (snap, flatpak) read neither hidden folders, as the data folder is, nor /tmp.
-        sweep(Path.home())
+        remove_old_links(Path.home())
         self.file = Path.home() / NAME.format(secrets.token_hex(4))
         page = PAGE.format(url=html.escape(f"{url}?once={self.ticket}"))
         with os.fdopen(os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -40,33 +40,33 @@ class Link:
             self.file.unlink()
 
 
-def show(door: Door, url: str) -> Link | None:
+def show_page(access: AccessControl, url: str) -> BrowserLink | None:
     """Address without a token -> what the browser has been told to open, None if it could not be told."""
     try:
-        link = Link(door, url)
+        link = BrowserLink(access, url)
     except (OSError, RuntimeError) as error:
-        unable(error)
+        unopened_note(error)
         return None
-    threading.Thread(target=watch, args=(link,), name="rales-browser", daemon=True).start()
+    threading.Thread(target=watch_link, args=(link,), name="rales-browser", daemon=True).start()
     return link
 
 
-def watch(link: Link) -> None:
+def watch_link(link: BrowserLink) -> None:
     """Hand a link to the browser and remove it again."""
-    told = webbrowser.open(link.file.as_uri())
+    was_opened = webbrowser.open(link.file.as_uri())
     end = time.monotonic() + TICKET_S
-    while told and link.ticket in link.door.tickets and time.monotonic() < end:
+    while was_opened and link.ticket in link.access.tickets and time.monotonic() < end:
         time.sleep(0.2)
     link.remove()
-    if link.door.tickets.pop(link.ticket, None) is not None:
-        unable("it has not come")
+    if link.access.tickets.pop(link.ticket, None) is not None:
+        unopened_note("it has not come")
 
 
-def unable(why: object) -> None:
+def unopened_note(why: object) -> None:
     print(f"rales: the browser could not be opened ({why}); open the address yourself", file=sys.stderr, flush=True)
 
 
-def sweep(folder: Path) -> None:
+def remove_old_links(folder: Path) -> None:
     """Remove what services that were killed have left."""
     for file in folder.glob(NAME.format("*")):
         with contextlib.suppress(OSError):

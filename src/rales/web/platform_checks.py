@@ -1,4 +1,4 @@
-"""What this system can do for the decoding of strangers' files; every check of the platform for the page is here."""
+"""Check what this platform can do for the safe decoding of uploaded files."""
 
 import os
 import sys
@@ -7,14 +7,14 @@ import sys
 LIMITS_MEMORY = sys.platform == "linux"
 
 
-def lacks() -> str:
+def find_missing_features() -> str:
     """-> why the page cannot run here, "" where it can."""
     if hasattr(os, "fork"):
         return ""
     return "the web page decodes recordings in forked processes, which this system lacks; use Linux, macOS or WSL"
 
 
-def weaker() -> str:
+def find_weaker_promises() -> str:
     """-> what is promised less firmly here than on Linux, "" for nothing."""
     if LIMITS_MEMORY:
         return ""

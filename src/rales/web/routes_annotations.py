@@ -1,15 +1,15 @@
-"""Routes of what people say of a recording: its annotation, the revisions that are kept, and going back to one."""
+"""Routes of annotations: save one, list its revisions, restore one."""
 
 from typing import TYPE_CHECKING, Any
 
 from rales.web.schemas import Annotation, Revision, Saved
-from rales.web.service import Service, findings
+from rales.web.service import Service, count_findings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 
-def add(app: "FastAPI", service: Service) -> None:
+def add_annotation_routes(app: "FastAPI", service: Service) -> None:
     @app.post("/annotations", response_model=Saved, status_code=201)
     def annotate(annotation: Annotation) -> dict[str, Any]:
         """Save the corrected cycles of a recording of a session as its next revision."""
@@ -25,7 +25,7 @@ def add(app: "FastAPI", service: Service) -> None:
                 **one,
                 "cycles": len(one["cycles"]),
                 "confirmed": sum(cycle["confirmed"] for cycle in one["cycles"]),
-                "findings": findings(one["cycles"]),
+                "findings": count_findings(one["cycles"]),
             }
             for one in service.revisions(recording)
         ]

@@ -1,4 +1,4 @@
-"""Routes that write cycles as files: one recording's, or a session's as a zip with a README that says what is in it."""
+"""Routes that export cycles as files: of one recording, or of a session as a zip with a README."""
 
 import io
 import zipfile
@@ -11,9 +11,9 @@ import pandas as pd
 from rales.evaluation.predictions import NOTICE
 from rales.inference import prediction_writers
 from rales.web import cycle_edits
-from rales.web.routes_sessions import binary, known_session
+from rales.web.routes_sessions import describe_binary, known_session
 from rales.web.schemas import ExportForm
-from rales.web.security import Refusal
+from rales.web.security import ApiError
 from rales.web.service import Service
 
 if TYPE_CHECKING:
@@ -33,21 +33,23 @@ COLUMNS = {
 }
 
 
-def add(app: "FastAPI", service: Service) -> None:
+def add_export_routes(app: "FastAPI", service: Service) -> None:
     from fastapi.responses import Response
 
-    @app.get("/recordings/{recording}/export", response_class=Response, responses=binary("text/plain", "text/csv"))
+    @app.get(
+        "/recordings/{recording}/export", response_class=Response, responses=describe_binary("text/plain", "text/csv")
+    )
     def export(recording: str, format: ExportForm = "icbhi") -> Response:
         """The cycles as they stand as one file. Not a diagnosis."""
         row = service.known(recording)
-        if why := missing(row):
-            raise Refusal(409, f"{row['name']}: {why}, so there is nothing to export yet")
+        if why := why_no_cycles(row):
+            raise ApiError(409, f"{row['name']}: {why}, so there is nothing to export yet")
         kind = "text/csv" if format == "csv" else "text/plain"
         return Response(
-            text(format, row), media_type=kind, headers=attachment(row["name"], cycle_edits.FORMATS[format])
+            export_text(format, row), media_type=kind, headers=attach_file(row["name"], cycle_edits.FORMATS[format])
         )
 
-    @app.get("/sessions/{session}/export", response_class=Response, responses=binary("application/zip"))
+    @app.get("/sessions/{session}/export", response_class=Response, responses=describe_binary("application/zip"))
     def export_session(session: str, format: ExportForm = "icbhi") -> Response:
         """The cycles of all recordings of a session: a zip with one file each, in the folders that they came in, and
         README.txt, which says which of them nobody has confirmed and which recordings are left out. Not a diagnosis."""
@@ -56,23 +58,25 @@ def add(app: "FastAPI", service: Service) -> None:
         with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
             names = {README.removesuffix(".txt").lower(), MANIFEST.removesuffix(".csv")}
             tables = dict[str, pd.DataFrame]()
-            for each in service.store.recordings(session, service.shelf.default):
+            for each in service.store.recordings(session, service.models.default):
                 recording = service.standing(each)
-                if why := missing(recording):
-                    left_out.append(f"{cycle_edits.titled(recording['path'])}: {why}")
+                if why := why_no_cycles(recording):
+                    left_out.append(f"{cycle_edits.recording_title(recording['path'])}: {why}")
                     continue
-                stem = unused(cycle_edits.safe_path(cycle_edits.titled(recording["path"])), names)
+                stem = choose_unused_name(cycle_edits.safe_path(cycle_edits.recording_title(recording["path"])), names)
                 file = stem + cycle_edits.FORMATS[format]
-                archive.writestr(file, text(format, recording))
-                tables[stem] = cycle_edits.tabulated(recording["name"], recording["path"], lines(recording))
-                written.append(f"{file}: {account(recording)}")
+                archive.writestr(file, export_text(format, recording))
+                tables[stem] = cycle_edits.make_cycle_table(
+                    recording["name"], recording["path"], export_lines(recording)
+                )
+                written.append(f"{file}: {describe_label_source(recording)}")
             if format == "csv" and tables:
-                archive.writestr(MANIFEST, prediction_writers.format_csv(manifest(tables)))
-            archive.writestr(README, readme(row["name"], format, written, left_out))
-        return Response(content.getvalue(), media_type="application/zip", headers=attachment(row["name"], ".zip"))
+                archive.writestr(MANIFEST, prediction_writers.format_csv(join_manifest(tables)))
+            archive.writestr(README, write_readme(row["name"], format, written, left_out))
+        return Response(content.getvalue(), media_type="application/zip", headers=attach_file(row["name"], ".zip"))
 
 
-def missing(row: dict[str, Any]) -> str:
+def why_no_cycles(row: dict[str, Any]) -> str:
     """A row of `Service.standing` -> why it has no cycles to write, "" if it has (or a person removed all of them)."""
     if row["unreadable"]:
         return str(row["unreadable"])
@@ -85,15 +89,15 @@ def missing(row: dict[str, Any]) -> str:
     return "the model that is served has not answered for it yet"
 
 
-def text(form: str, row: dict[str, Any]) -> str:
-    return cycle_edits.write(form, row["name"], row["path"], lines(row))
+def export_text(form: str, row: dict[str, Any]) -> str:
+    return cycle_edits.write_cycles(form, row["name"], row["path"], export_lines(row))
 
 
-def lines(row: dict[str, Any]) -> list[dict[str, Any]]:
+def export_lines(row: dict[str, Any]) -> list[dict[str, Any]]:
     return cycle_edits.with_scores(row["cycles"], row["scored"])
 
 
-def manifest(tables: "dict[str, pd.DataFrame]") -> "pd.DataFrame":
+def join_manifest(tables: "dict[str, pd.DataFrame]") -> "pd.DataFrame":
     """Tables of recordings by the names of their files here -> one table. Recordings of one path have none in it: a
     person must say which file is which."""
     named = Counter(str(table["path"].iloc[0]) for table in tables.values() if len(table))
@@ -104,7 +108,7 @@ def manifest(tables: "dict[str, pd.DataFrame]") -> "pd.DataFrame":
     return pd.concat(parts, ignore_index=True)
 
 
-def account(row: dict[str, Any]) -> str:
+def describe_label_source(row: dict[str, Any]) -> str:
     """A row of `Service.standing` -> who stands behind its labels."""
     many = len(row["cycles"])
     confirmed = sum(bool(cycle["confirmed"]) for cycle in row["cycles"])
@@ -120,7 +124,7 @@ def account(row: dict[str, Any]) -> str:
     return said + ("; reviewed" if row["reviewed"] else "; NOT REVIEWED")
 
 
-def readme(session: str, form: str, written: list[str], left_out: list[str]) -> str:
+def write_readme(session: str, form: str, written: list[str], left_out: list[str]) -> str:
     """-> the text that goes with the files."""
     lines = [f"Session: {session}", f"{NOTICE} Written by `rales serve`.", "", COLUMNS[form]]
     lines += ["Labels that nobody has confirmed are those of a model, or of an annotation that came along."]
@@ -129,7 +133,7 @@ def readme(session: str, form: str, written: list[str], left_out: list[str]) -> 
     return "\n".join(lines) + "\n"
 
 
-def unused(name: str, names: set[str]) -> str:
+def choose_unused_name(name: str, names: set[str]) -> str:
     """-> the name, with a number behind it if it is taken, also in other letters; it is then taken."""
     number, free = 2, name
     while free.lower() in names:
@@ -138,8 +142,7 @@ def unused(name: str, names: set[str]) -> str:
     return free
 
 
-def attachment(name: str, suffix: str) -> dict[str, str]:
+def attach_file(name: str, suffix: str) -> dict[str, str]:
     whole = quote(name + suffix, safe="")
-    return {
-        "content-disposition": f"attachment; filename=\"{cycle_edits.safe(name)}{suffix}\"; filename*=UTF-8''{whole}"
-    }
+    plain = cycle_edits.ascii_file_name(name) + suffix
+    return {"content-disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{whole}"}

@@ -1,4 +1,4 @@
-"""Routes for programs: health, models, one recording in and its cycles out, and the runs' reports."""
+"""Routes for programs: health, models, prediction of one recording, and the reports of runs."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -6,7 +6,7 @@ from rales import __version__
 from rales.audio.open_audio import AUDIO_SUFFIXES
 from rales.web import cycle_edits, model_answers, routes_reports
 from rales.web.schemas import OPTIONAL_FILE, Accepted, Health, ModelFacts, Prediction, RunFacts
-from rales.web.security import Refusal
+from rales.web.security import ApiError
 from rales.web.service import Service
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'"
 
 
-def add(app: "FastAPI", service: Service) -> None:
+def add_program_routes(app: "FastAPI", service: Service) -> None:
     add_facts(app, service)
     add_predict(app, service)
     add_runs(app, service)
@@ -42,7 +42,7 @@ def add_facts(app: "FastAPI", service: Service) -> None:
     @app.get("/models", response_model=list[ModelFacts])
     def models() -> list[dict[str, Any]]:
         """The models that can be asked, by name."""
-        return service.shelf.listed()
+        return service.models.listed()
 
 
 def add_predict(app: "FastAPI", service: Service) -> None:
@@ -58,12 +58,12 @@ def add_predict(app: "FastAPI", service: Service) -> None:
     ) -> dict[str, Any]:
         """Classify the cycles of one recording; nothing of it is kept. Not a diagnosis."""
         chosen = service.model_name(model)
-        path = cycle_edits.relative(cycle_edits.base_name(audio.filename or ""))
-        name = cycle_edits.stem(path)
+        path = cycle_edits.relative_path(cycle_edits.base_name(audio.filename or ""))
+        name = cycle_edits.recording_stem(path)
         async with service.arrived(path, audio.file, annotation.file if annotation else None) as (place, facts):
             sound = place / "audio.wav"
             cycles = await service.answered(
-                lambda: model_answers.predict_file(service.shelf.model(chosen), sound, name), sound, name
+                lambda: model_answers.predict_file(service.models.model(chosen), sound, name), sound, name
             )
         about = {name: facts[name] for name in ("duration_s", "notes")}
         return {"recording": name, **about, "model": chosen, "cycles": cycles}
@@ -75,15 +75,15 @@ def add_runs(app: "FastAPI", service: Service) -> None:
     @app.get("/runs", response_model=list[RunFacts])
     def runs() -> list[dict[str, Any]]:
         """The training runs of the folder that `rales serve --runs` names."""
-        return routes_reports.listed(service.runs)
+        return routes_reports.list_runs(service.runs)
 
     @app.get("/runs/report", response_class=HTMLResponse)
     def report(name: str = "") -> HTMLResponse:
         """The page of `rales report` on one run, or on all of them where no name is given."""
         try:
-            page = routes_reports.page(service.runs, name, service.store.folder / "reports")
+            page = routes_reports.render_report(service.runs, name, service.store.folder / "reports")
         except KeyError as error:
-            raise Refusal(404, str(error.args[0])) from error
+            raise ApiError(404, str(error.args[0])) from error
         except (ValueError, OSError) as error:
-            raise Refusal(422, str(error)) from error
+            raise ApiError(422, str(error)) from error
         return HTMLResponse(page, headers={"content-security-policy": REPORT_POLICY})

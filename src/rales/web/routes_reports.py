@@ -1,4 +1,4 @@
-"""The folder of runs -> what the page lists, and the report pages of `rales report`, drawn once for each state."""
+"""List a folder of runs for the page, and render the report of `rales report` once for each state."""
 
 import hashlib
 import threading
@@ -12,23 +12,23 @@ from rales.training import run_folder
 drawing = threading.Lock()  # matplotlib's figures are global
 
 
-def listed(folder: Path | None) -> list[dict[str, Any]]:
+def list_runs(folder: Path | None) -> list[dict[str, Any]]:
     """Folder of run folders -> name, recipe, finished and the score of each; unreadable ones are left out."""
-    found = []
-    for name, run in named(folder).items():
+    runs = []
+    for name, run in runs_by_name(folder).items():
         try:
             recipe = str(run_folder.read_json(run / "config.json")["recipe"])
         except (OSError, ValueError, KeyError):
             continue
-        found.append(
+        runs.append(
             {"name": name, "recipe": recipe, "finished": (run / "done").is_file(), "score": score_of(run)},
         )
-    return found
+    return runs
 
 
-def page(folder: Path | None, name: str, kept: Path) -> str:
+def render_report(folder: Path | None, name: str, kept: Path) -> str:
     """Name of a run, or "" for all of them -> its report as one HTML page. KeyError for an unknown name."""
-    known = named(folder)
+    known = runs_by_name(folder)
     if folder is None or not known:
         raise KeyError("no folder of runs is served; start `rales serve` with --runs")
     if name and name not in known:
@@ -38,14 +38,14 @@ def page(folder: Path | None, name: str, kept: Path) -> str:
     out = kept / hashlib.sha256(repr(state).encode()).hexdigest()[:16]
     with drawing:
         if not (out / "report.html").is_file():
-            report.report(chosen, out)
+            report.write_report(chosen, out)
     return (out / "report.html").read_text(encoding="utf-8")
 
 
-def named(folder: Path | None) -> dict[str, Path]:
+def runs_by_name(folder: Path | None) -> dict[str, Path]:
     """-> name -> run folder; a name is the path inside `folder`."""
-    found = run_folders([folder]) if folder is not None else []
-    return {run.relative_to(folder).as_posix() if run != folder else run.name: run for run in found}  # type: ignore[arg-type]
+    folders = run_folders([folder]) if folder is not None else []
+    return {run.relative_to(folder).as_posix() if run != folder else run.name: run for run in folders}  # type: ignore[arg-type]
 
 
 def score_of(run: Path) -> float | None:

@@ -1,4 +1,4 @@
-"""Routes of the page: sessions, their recordings, and what is seen, heard and asked about one recording."""
+"""Routes of the page: sessions, their recordings, and the sound, spectrogram and scores of a recording."""
 
 import asyncio
 from functools import partial
@@ -18,14 +18,14 @@ from rales.web.schemas import (
     Session,
     SessionContent,
 )
-from rales.web.security import Refusal
+from rales.web.security import ApiError
 from rales.web.service import Service
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 
-def add(app: "FastAPI", service: Service) -> None:
+def add_page_routes(app: "FastAPI", service: Service) -> None:
     add_sessions(app, service)
     add_recordings(app, service)
     add_sound(app, service)
@@ -43,7 +43,7 @@ def add_sessions(app: "FastAPI", service: Service) -> None:
     @app.post("/sessions", response_model=SessionContent, status_code=201)
     def new_session(given: Name) -> dict[str, Any]:
         """Begin a session."""
-        return content(store.new_session(title(given.name)))
+        return content(store.new_session(clean_title(given.name)))
 
     @app.get("/sessions/{session}", response_model=SessionContent)
     def session(session: str) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def add_sessions(app: "FastAPI", service: Service) -> None:
     @app.patch("/sessions/{session}", response_model=SessionContent)
     def rename_session(session: str, given: Name) -> dict[str, Any]:
         """Give a session another name."""
-        store.rename_session(session, title(given.name))
+        store.rename_session(session, clean_title(given.name))
         return content(session)
 
     @app.delete("/sessions/{session}", status_code=204)
@@ -83,7 +83,7 @@ def add_recordings(app: "FastAPI", service: Service) -> None:
     ) -> dict[str, Any]:
         """Add a recording; the default model answers for it when its turn comes."""
         await asyncio.to_thread(known_session, service, session)
-        path = cycle_edits.relative(path or cycle_edits.base_name(audio.filename or ""))
+        path = cycle_edits.relative_path(path or cycle_edits.base_name(audio.filename or ""))
         async with service.arrived(path, audio.file, annotation.file if annotation else None) as (place, facts):
             keep = partial(service.keep, session, path, facts, place, only_new=only_new)
             recording = await asyncio.to_thread(keep)
@@ -104,24 +104,26 @@ def add_recordings(app: "FastAPI", service: Service) -> None:
     def remove(recording: str) -> None:
         """Remove a recording, its sound and its annotations."""
         if not service.store.remove_recording(recording):
-            raise Refusal(404, "no such recording; it may have been removed")
+            raise ApiError(404, "no such recording; it may have been removed")
 
 
 def add_sound(app: "FastAPI", service: Service) -> None:
     from fastapi.responses import FileResponse, Response
 
-    @app.get("/recordings/{recording}/audio", response_class=FileResponse, responses=binary("audio/wav"))
+    @app.get("/recordings/{recording}/audio", response_class=FileResponse, responses=describe_binary("audio/wav"))
     def audio(recording: str) -> FileResponse:
         """The recording as 16 kHz WAV."""
         return FileResponse(service.sound(recording), media_type="audio/wav")
 
     @app.get(
-        "/recordings/{recording}/spectrogram", response_class=Response, responses=binary("application/octet-stream")
+        "/recordings/{recording}/spectrogram",
+        response_class=Response,
+        responses=describe_binary("application/octet-stream"),
     )
     def spectrogram(recording: str) -> Response:
         """The log-mel picture, a byte a cell, rows from the lowest band; x-bands, x-frames, x-hop-s say its shape."""
         grey, bands, frames = service.picture(recording)
-        headers = {"x-bands": str(bands), "x-frames": str(frames), "x-hop-s": str(model_answers.PICTURE_HOP_S)}
+        headers = {"x-bands": str(bands), "x-frames": str(frames), "x-hop-s": str(model_answers.LOGMEL_HOP_S)}
         return Response(grey, media_type="application/octet-stream", headers=headers)
 
 
@@ -153,9 +155,9 @@ def add_scores(app: "FastAPI", service: Service) -> None:
 
     def spans(given: list[dict[str, Any]], row: dict[str, Any]) -> list[model_answers.Span]:
         try:
-            checked = cycle_edits.checked(given, row["duration_s"], service.limits.cycles)
+            checked = cycle_edits.check_cycles(given, row["duration_s"], service.limits.cycles)
         except ValueError as error:
-            raise Refusal(422, str(error)) from error
+            raise ApiError(422, str(error)) from error
         return [(span["start_s"], span["end_s"]) for span in checked]
 
     async def answer(row: dict[str, Any], job: Any) -> Any:
@@ -163,21 +165,21 @@ def add_scores(app: "FastAPI", service: Service) -> None:
 
 
 def known_session(service: Service, session: str) -> dict[str, Any]:
-    found = service.store.rows("SELECT id, name FROM sessions WHERE id = ?", session)
-    if not found:
+    rows = service.store.rows("SELECT id, name FROM sessions WHERE id = ?", session)
+    if not rows:
         raise no_session()
-    return found[0]
+    return rows[0]
 
 
-def no_session() -> Refusal:
-    return Refusal(404, "no such session; it may have been removed")
+def no_session() -> ApiError:
+    return ApiError(404, "no such session; it may have been removed")
 
 
-def title(name: str) -> str:
+def clean_title(name: str) -> str:
     """A visitor's name for a session -> one line of at most 120 characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in name).split())[:120] or "Session"
 
 
-def binary(*kinds: str) -> dict[int | str, dict[str, Any]]:
+def describe_binary(*kinds: str) -> dict[int | str, dict[str, Any]]:
     """What OpenAPI says of an answer that is not JSON."""
     return {200: {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}}}

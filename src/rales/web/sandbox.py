@@ -1,4 +1,4 @@
-"""Decode strangers' audio files where they can do no harm: each in a process of its own with limits.
+"""Decode uploaded audio files, each in a process of its own with limits.
 
 `python -m rales.web.sandbox` takes one JSON job a line on stdin and answers with one JSON line each on stdout:
 `{"id", "ok": facts}`, `{"id", "error": sentence, "large": whether a limit was passed}` or `{"id", "died": signal}`.
@@ -46,10 +46,10 @@ def main() -> None:
                 return
             job = children.pop(process)
             if os.WIFSIGNALED(status):
-                answer(out, {"id": job, "died": os.WTERMSIG(status)})
+                write_answer(out, {"id": job, "died": os.WTERMSIG(status)})
 
     signal.signal(signal.SIGCHLD, reap)
-    answer(out, {"ready": True})
+    write_answer(out, {"ready": True})
     for line in sys.stdin:
         job = json.loads(line)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # a child must be known before it is reaped
@@ -57,7 +57,7 @@ def main() -> None:
         if process == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
-            child(job, out)
+            run_child(job, out)
         children[process] = job["id"]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
 
@@ -66,31 +66,31 @@ def main() -> None:
         os.kill(process, signal.SIGKILL)
 
 
-def child(job: dict[str, Any], out: int) -> None:
+def run_child(job: dict[str, Any], out: int) -> None:
     """One job in a forked process, which never returns."""
     too_much = f"needs more than {job['decode_bytes'] // MIB} MiB of memory to decode"
 
     def give_up() -> None:
-        answer(out, {"id": job["id"], "error": too_much, "large": True})
+        write_answer(out, {"id": job["id"], "error": too_much, "large": True})
         os._exit(0)
 
-    limit(job["decode_s"], job["decode_bytes"])
+    limit_process(job["decode_s"], job["decode_bytes"])
     if not platform_checks.LIMITS_MEMORY:
         watch_memory(job["decode_bytes"], give_up)
     try:
-        facts = decode(Path(job["path"]), Path(job["out"]), job["duration_s"], job["decode_bytes"])
-        answer(out, {"id": job["id"], "ok": facts})
+        facts = decode_file(Path(job["path"]), Path(job["out"]), job["duration_s"], job["decode_bytes"])
+        write_answer(out, {"id": job["id"], "ok": facts})
     except MemoryError:
         give_up()
     except TooLarge as error:
-        answer(out, {"id": job["id"], "error": str(error), "large": True})
+        write_answer(out, {"id": job["id"], "error": str(error), "large": True})
     except Exception as error:  # whatever a decoder raises at a stranger's file is that file's fault
         reason = error.reason if isinstance(error, FileProblem) else str(error)
-        answer(out, {"id": job["id"], "error": reason[:500], "large": False})
+        write_answer(out, {"id": job["id"], "error": reason[:500], "large": False})
     os._exit(0)
 
 
-def limit(decode_s: int, decode_bytes: int) -> None:
+def limit_process(decode_s: int, decode_bytes: int) -> None:
     """Bound this process from here on: processor time, time by the clock, memory, size and number of files."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (decode_s, decode_s + 1))
@@ -120,15 +120,16 @@ def watch_memory(most: int, give_up: Callable[[], None]) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def decode(path: Path, out: Path, duration_s: float, decode_bytes: int) -> dict[str, Any]:
+def decode_file(path: Path, out: Path, duration_s: float, decode_bytes: int) -> dict[str, Any]:
     """Audio file -> `out`/audio.wav (its channels, float32, own rate) and `out`/page.wav (mono, 16 kHz).
 
     Errors: ValueError for what cannot be read, TooLarge.
     """
-    info = io.info(path)
+    info = io.read_audio_info(path)
     if info.duration_s > duration_s:
         raise TooLarge(
-            f"lasts {clock(info.duration_s)}, at most {clock(duration_s)} are taken; cut it into shorter recordings"
+            f"lasts {format_clock(info.duration_s)}, at most {format_clock(duration_s)} are taken; "
+            "cut it into shorter recordings"
         )
     needed = 4 * info.frames * (info.channels + 1)
     if needed > decode_bytes:
@@ -136,14 +137,14 @@ def decode(path: Path, out: Path, duration_s: float, decode_bytes: int) -> dict[
             f"takes {needed // MIB} MiB when decoded ({info.channels} channels at {info.rate_hz} Hz), at most "
             f"{decode_bytes // MIB} MiB are taken; save one channel at a lower rate"
         )
-    heard, rate_hz = io.read(path)
+    heard, rate_hz = io.read_waveform(path)
     if info.channels == 1:
         soundfile.write(out / "audio.wav", heard, rate_hz, subtype="FLOAT")
     else:  # the channels as they are: whether they cancel or are dead is to be seen
         with soundfile.SoundFile(out / "audio.wav", "w", rate_hz, info.channels, "FLOAT") as file:
-            for block, _ in io.blocks(path, BLOCK_S):
+            for block, _ in io.read_blocks(path, BLOCK_S):
                 file.write(block)
-    played = io.resample(heard, rate_hz, PAGE_RATE_HZ)
+    played = io.resample_waveform(heard, rate_hz, PAGE_RATE_HZ)
     soundfile.write(out / "page.wav", np.clip(played, -1, 1), PAGE_RATE_HZ, subtype="PCM_16")
     return {
         "duration_s": len(heard) / rate_hz,
@@ -154,14 +155,14 @@ def decode(path: Path, out: Path, duration_s: float, decode_bytes: int) -> dict[
     }
 
 
-def clock(duration_s: float) -> str:
+def format_clock(duration_s: float) -> str:
     """Seconds -> 1:02:03 or 2:03."""
     minutes, seconds = divmod(round(duration_s), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02} minutes"
 
 
-def answer(out: int, message: dict[str, Any]) -> None:
+def write_answer(out: int, message: dict[str, Any]) -> None:
     """One write, so that lines of several processes never mix."""
     os.write(out, (json.dumps(message) + "\n").encode())
 

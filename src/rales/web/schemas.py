@@ -1,4 +1,4 @@
-"""What goes over the wire, as plain dataclasses from which FastAPI makes the checks and the OpenAPI description.
+"""Request and response bodies as dataclasses, from which FastAPI makes the checks and the OpenAPI description.
 
 A record that holds all fields of another one inherits them: these are lists of fields, without behaviour. What comes in
 as JSON must be of just the described type: no "1" for a number, no 0 for false.

@@ -1,7 +1,7 @@
-"""What every request must pass before the service sees it, and the headers that every answer carries.
+"""The middleware that checks every request, and the headers of every response.
 
 The order: a Host name that is this service's (a page elsewhere could point its own name here: DNS rebinding), the token
-or its cookie (see `door.py`), an Origin that is this page's for whatever changes something (CSRF) or costs much to
+or its cookie (`access_token.py`), an Origin that is this page's for whatever changes something (CSRF) or costs much to
 answer, then size and rate.
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from rales.web.access_token import Door, Rate, cookies
-from rales.web.settings import MIB, Settings, is_loopback, visitor
+from rales.web.access_token import AccessControl, RateLimit, parse_cookies
+from rales.web.settings import MIB, Settings, is_loopback, visitor_key
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -56,7 +56,7 @@ HEADERS = {
 }
 
 
-class Refusal(Exception):
+class ApiError(Exception):
     """A request that goes no further: its status, a sentence, and headers."""
 
     def __init__(self, status: int, sentence: str, **headers: str) -> None:
@@ -65,7 +65,7 @@ class Refusal(Exception):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-class Guard:
+class SecurityMiddleware:
     """ASGI middleware around `app`; `nonce` is of this service's inline styles."""
 
     def __init__(self, app: App, settings: Settings, nonce: str) -> None:
@@ -74,9 +74,9 @@ class Guard:
         names = () if is_loopback(settings.host) else (settings.host, socket.gethostname(), socket.getfqdn())
         self.names = {name.lower() for name in (*names, *settings.allow_hosts)}
         limits = settings.limits
-        self.door = Door(settings.token, limits)
+        self.access = AccessControl(settings.token, limits)
         self.window_s = max(1, round(limits.burst / limits.per_second))
-        self.rate = Rate(limits.burst, self.window_s)
+        self.rate = RateLimit(limits.burst, self.window_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -85,22 +85,22 @@ class Guard:
             return await send({"type": "websocket.close", "code": 1008})
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         page = SAID.replace("{nonce}", self.nonce) if "text/html" in headers.get("accept", "") else ""
-        answer = Answer(send, self.headers, page, fresh=scope["path"].startswith("/static/"))
+        answer = SecuredSend(send, self.headers, page, fresh=scope["path"].startswith("/static/"))
         try:
             self.check(scope, headers)
             receive = self.counted(scope, receive, answer)
             await self.app(scope, receive, answer)
-        except Refusal as refusal:
+        except ApiError as refusal:
             await answer.refuse(refusal)
         except asyncio.CancelledError:  # the service ends, and this took too long
-            await answer.refuse(Refusal(503, "the service ends; start it again", connection="close"))
+            await answer.refuse(ApiError(503, "the service ends; start it again", connection="close"))
         return None
 
     def check(self, scope: Scope, headers: dict[str, str]) -> None:
-        """Everything that can be said before the body. Errors: Refusal."""
+        """Everything that can be said before the body. Errors: ApiError."""
         host = headers.get("host", "")
         if not self.is_ours(host):
-            raise Refusal(
+            raise ApiError(
                 421,
                 f"this service is not called {host[:80]!r}; use the address that `rales serve` printed",
             )
@@ -133,10 +133,10 @@ class Guard:
     def check_token(self, scope: Scope, headers: dict[str, str]) -> None:
         """The cookie, or the token as a bearer; or either of the two in the address, which makes it a cookie."""
         name = f"rales-{urlsplit('//' + headers['host']).port or 'page'}"  # another service here has another port
-        known = self.door.is_cookie(cookies(headers.get("cookie", "")).get(name, ""))
+        known = self.access.is_cookie(parse_cookies(headers.get("cookie", "")).get(name, ""))
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         bearer = bearer.strip() if scheme.lower() == "bearer" else ""
-        known = known or self.door.is_token(bearer)
+        known = known or self.access.is_token(bearer)
 
         enters = scope["method"] == "GET" and scope["path"] == "/"
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True) if enters else []
@@ -144,24 +144,24 @@ class Guard:
         if known and not (token or once):
             return
 
-        if self.door.takes(once) or self.door.is_token(token) or known:
+        if self.access.takes(once) or self.access.is_token(token) or known:
             rest = urlencode([(key, value) for key, value in query if key not in ("token", "once")])
-            raise Refusal(
+            raise ApiError(
                 # No redirect: after a click elsewhere, a browser would follow it without the strict cookie.
                 200,
                 "You are let in; the page opens.",
                 refresh="0; url=/" + (f"?{rest}" if rest else ""),
-                set_cookie=self.door.cookie(name, secure=headers.get("x-forwarded-proto") == "https"),
+                set_cookie=self.access.cookie(name, secure=headers.get("x-forwarded-proto") == "https"),
             )
 
-        if (bearer or token or once) and (wait_s := self.door.guessed(visitor(scope.get("client")))):
-            raise Refusal(
+        if (bearer or token or once) and (wait_s := self.access.guessed(visitor_key(scope.get("client")))):
+            raise ApiError(
                 429,
                 f"too many wrong tokens; try again in {wait_s} s, or at once with the right one",
                 retry_after=str(wait_s),
                 connection="close",
             )
-        raise Refusal(
+        raise ApiError(
             401,
             ("this link has let somebody in already, or is older than a minute; " if once else "")
             + "this service asks for its token: open the address that `rales serve` printed (or, with a token of your "
@@ -172,8 +172,8 @@ class Guard:
     def check_rate(self, scope: Scope, *, changes: bool) -> None:
         """So many requests that change something for each visitor's address; as many costly looks, which are counted
         apart so that looking never keeps one from saving."""
-        if wait_s := self.rate.wait_s(visitor(scope.get("client")), "changes" if changes else "looks"):
-            raise Refusal(
+        if wait_s := self.rate.wait_s(visitor_key(scope.get("client")), "changes" if changes else "looks"):
+            raise ApiError(
                 429,
                 f"more than {self.rate.many} such requests in {self.window_s} s; try again in {wait_s} s",
                 retry_after=str(wait_s),
@@ -188,7 +188,7 @@ class Guard:
         if not (length.isascii() and length.isdigit()) or int(length) > self.most_bytes(scope):
             raise too_large(self.most_bytes(scope))
 
-    def counted(self, scope: Scope, receive: Receive, answer: "Answer") -> Receive:
+    def counted(self, scope: Scope, receive: Receive, answer: "SecuredSend") -> Receive:
         """-> `receive` that refuses a body which grows too long, whatever its header promised, or stands still."""
         most, seen, complete = self.most_bytes(scope), 0, False
 
@@ -199,7 +199,7 @@ class Guard:
             try:
                 message = await asyncio.wait_for(receive(), self.settings.limits.pause_s)
             except TimeoutError:
-                answer.refusal = Refusal(408, "the upload stood still; send it again", connection="close")
+                answer.refusal = ApiError(408, "the upload stood still; send it again", connection="close")
                 raise answer.refusal from None
             seen += len(message.get("body", b""))
             complete = not message.get("more_body", False)
@@ -211,14 +211,14 @@ class Guard:
         return receiving
 
 
-class Answer:
+class SecuredSend:
     """`send` that adds the headers. A refusal in the middle of a body takes the place of whatever the service, which
     knows nothing of it, makes of the broken body. `page` is what a browser shows of it, "" for programs."""
 
     def __init__(self, send: Send, headers: dict[str, str], page: str, *, fresh: bool) -> None:
         self.send, self.headers, self.page = send, headers, page
         self.begun = self.ended = False
-        self.refusal: Refusal | None = None
+        self.refusal: ApiError | None = None
         if fresh:
             self.headers = {**headers, "cache-control": "no-cache"}
 
@@ -234,7 +234,7 @@ class Answer:
             message = {**message, "headers": [*message.get("headers", []), *more]}
         return await self.send(message)
 
-    async def refuse(self, refusal: Refusal) -> None:
+    async def refuse(self, refusal: ApiError) -> None:
         if self.begun:
             return
         self.refusal = None
@@ -255,8 +255,8 @@ def check_origin(headers: dict[str, str], host: str) -> None:
     origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
     foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
     if foreign or site not in ("same-origin", "none"):
-        raise Refusal(403, "the request comes from another page; only this service's own page may ask for this")
+        raise ApiError(403, "the request comes from another page; only this service's own page may ask for this")
 
 
-def too_large(most: int) -> Refusal:
-    return Refusal(413, f"larger than the {most / MIB:.3g} MiB that are taken; send less at once", connection="close")
+def too_large(most: int) -> ApiError:
+    return ApiError(413, f"larger than the {most / MIB:.3g} MiB that are taken; send less at once", connection="close")

@@ -1,4 +1,4 @@
-"""What the service does, without a word of HTTP: uploads in, answers of models and people out."""
+"""The service behind the routes, without HTTP: stores uploads, runs models, keeps annotations."""
 
 import asyncio
 import errno
@@ -19,15 +19,15 @@ from rales.data.annotations import read_annotation
 from rales.errors import FileProblem
 from rales.files.atomic import Lock, NoLocks, make_folder
 from rales.labels import CLASSES
+from rales.typing import Row
 from rales.web import cycle_edits, model_answers, platform_checks
-from rales.web.decoding import Decoder, Lost, Undecodable
-from rales.web.job_queue import Full, Line
-from rales.web.model_registry import Shelf
-from rales.web.security import Refusal
+from rales.web.decoding import Decoder, DecoderRestarted, Undecodable
+from rales.web.job_queue import JobQueue, QueueFull
+from rales.web.model_registry import ModelRegistry
+from rales.web.security import ApiError
 from rales.web.settings import Settings
-from rales.web.store import Left, Stale, Store, Twice, removed
+from rales.web.store import DuplicateRecording, LeftoverSound, RevisionConflict, Store, remove_tree
 
-Row = dict[str, Any]
 log = logging.getLogger(__name__)
 NO_SOUND = "its sound is missing in the service's folder; remove the recording and send it again"
 
@@ -37,37 +37,37 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.limits = settings.limits
-        self.lock = claimed(settings.folder)  # before anything in it is looked at
+        self.lock = lock_service_folder(settings.folder)  # before anything in it is looked at
         self.store = Store(settings.folder)
         self.arriving = settings.folder / "arriving"
         self.sweep()
-        self.shelf = Shelf(settings.model, settings.runs)
-        self.shelf.model(self.shelf.default)  # a model that cannot be loaded is said before the first visitor comes
+        self.models = ModelRegistry(settings.model, settings.runs)
+        self.models.model(self.models.default)  # a model that cannot be loaded is said before the first visitor comes
         self.runs = settings.runs
         self.decoder = Decoder(settings.limits)
-        if weaker := platform_checks.weaker():
+        if weaker := platform_checks.find_weaker_promises():
             log.warning("%s", weaker)
-        self.line = Line(self.score, settings.limits.waiting)
+        self.queue = JobQueue(self.score, settings.limits.waiting)
 
     def sweep(self) -> None:
         """Remove what a service that was ended has left: uploads, and the sound of removed recordings."""
         for left in (self.arriving, *self.store.unfinished_reports()):
-            removed(left)
+            remove_tree(left)
         self.arriving.mkdir(exist_ok=True)
         try:
             self.store.sweep()
-        except Left as error:
+        except LeftoverSound as error:
             log.warning("%s", error)
 
     async def start(self) -> None:
         """Begin to work; recordings that waited when the service ended go on waiting."""
         for recording in self.store.waiting():
-            self.line.add(recording)
-        self.line.thread.start()
+            self.queue.add(recording)
+        self.queue.thread.start()
         self.warming = asyncio.create_task(self.decoder.warm())
 
     async def stop(self) -> None:
-        self.line.stop()
+        self.queue.stop()
         self.warming.cancel()
         await self.decoder.stop()
         self.lock.release()
@@ -76,16 +76,16 @@ class Service:
 
     @asynccontextmanager
     async def arrived(self, path: str, sound: BinaryIO, annotation: BinaryIO | None) -> AsyncIterator[tuple[Path, Row]]:
-        """Uploaded files and their path (see `marks.relative`) -> (folder with audio.wav, page.wav and a checked
-        audio.txt, facts), removed afterwards."""
+        """Uploaded files and their path (see `cycle_edits.relative_path`) -> (folder with audio.wav, page.wav and a
+        checked audio.txt, facts), removed afterwards."""
         place = self.arriving / secrets.token_hex(8)
         try:
-            upload = place / f"upload{cycle_edits.kind(path)}"
+            upload = place / f"upload{cycle_edits.decoder_suffix(path)}"
             digest = await asyncio.to_thread(self.write, upload, sound, annotation)
-            facts = await self.decode(upload, cycle_edits.titled(path))
+            facts = await self.decode(upload, cycle_edits.recording_title(path))
             yield place, {**facts, "digest": digest}
         finally:
-            await asyncio.to_thread(removed, place)
+            await asyncio.to_thread(remove_tree, place)
 
     def write(self, upload: Path, sound: BinaryIO, annotation: BinaryIO | None) -> str:
         """Uploaded files -> a new folder with the file `upload` and, where given, audio.txt; -> digest of the sound."""
@@ -96,7 +96,7 @@ class Service:
         if annotation is not None:
             text = annotation.read(self.limits.annotation_bytes + 1)
             if len(text) > self.limits.annotation_bytes:
-                raise Refusal(413, f"the annotation is larger than {self.limits.annotation_bytes // 1024} KiB")
+                raise ApiError(413, f"the annotation is larger than {self.limits.annotation_bytes // 1024} KiB")
             (place / "audio.txt").write_bytes(text)
         with upload.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -107,17 +107,17 @@ class Service:
         place = upload.parent
         try:
             facts = await self.decoder.decode(upload, place)
-        except Lost as error:
-            raise Refusal(503, f"{name}: {error}", retry_after="5") from error
+        except DecoderRestarted as error:
+            raise ApiError(503, f"{name}: {error}", retry_after="5") from error
         except Undecodable as error:
-            raise Refusal(413 if error.large else 422, f"{name}: {error}") from error
+            raise ApiError(413 if error.large else 422, f"{name}: {error}") from error
         upload.unlink()
         note, beside = self.beside(place / "audio.txt", name, facts["duration_s"])
         return {**facts, **beside, "notes": [*facts["notes"], *([note] if note else [])]}
 
     def beside(self, text: Path, name: str, duration_s: float) -> tuple[str, Row]:
         """The text that came with a recording, if one did -> a note on it or "", and `annotated`, its cycles or None,
-        `classes`, whether it has their classes. What `rales predict` passes over is removed. Errors: Refusal, for a
+        `classes`, whether it has their classes. What `rales predict` passes over is removed. Errors: ApiError, for a
         fault."""
         if not text.exists():
             return "", {"annotated": None, "classes": False}
@@ -127,116 +127,118 @@ class Service:
             text.unlink()
             return f"{called}: {found.passed_over}; passed over", {"annotated": None, "classes": False}
         if found.problems:
-            raise Refusal(422, found.problems[0])
+            raise ApiError(422, found.problems[0])
         if len(found.cycles) > self.limits.cycles:
-            raise Refusal(413, f"{called}: {len(found.cycles)} cycles, at most {self.limits.cycles} are taken")
+            raise ApiError(413, f"{called}: {len(found.cycles)} cycles, at most {self.limits.cycles} are taken")
         return found.note(called), {"annotated": found.cycles, "classes": found.labelled}
 
     def keep(self, session: str, path: str, facts: Row, place: Path, *, only_new: bool = False) -> str:
         """A decoded folder becomes a recording of a session and waits for the model; -> its id.
 
-        What a person could not save again is refused here, where it can still be mended. Errors: Refusal.
+        What a person could not save again is refused here, where it can still be mended. Errors: ApiError.
         """
-        name, duration_s = cycle_edits.titled(path), facts["duration_s"]
+        name, duration_s = cycle_edits.recording_title(path), facts["duration_s"]
         if self.store.count() >= self.limits.recordings:
-            raise Refusal(507, f"{self.limits.recordings} recordings are kept already; remove old sessions")
+            raise ApiError(507, f"{self.limits.recordings} recordings are kept already; remove old sessions")
         if duration_s < cycle_edits.SHORTEST_S:
-            raise Refusal(422, f"{name}: lasts {duration_s:.3f} s, expected {cycle_edits.SHORTEST_S} s or more")
+            raise ApiError(422, f"{name}: lasts {duration_s:.3f} s, expected {cycle_edits.SHORTEST_S} s or more")
         original = None
         if facts["annotated"] is not None:
-            came = cycle_edits.annotated(facts["annotated"], duration_s)
+            came = cycle_edits.original_of_annotation(facts["annotated"], duration_s)
             try:
-                cycle_edits.checked(came.cycles, duration_s, self.limits.cycles)
+                cycle_edits.check_cycles(came.cycles, duration_s, self.limits.cycles)
             except ValueError as error:
-                raise Refusal(422, f"annotation of {name}: {error}") from error
+                raise ApiError(422, f"annotation of {name}: {error}") from error
             original = came if facts["classes"] else None  # else the model says of which class they are
         try:
             recording = self.store.new_recording(session, path, facts, place, original, only_new=only_new)
-        except Twice as error:
+        except DuplicateRecording as error:
             again = "; to use this annotation, remove the recording there and send both again"
             more = again if facts["annotated"] is not None else ""
-            raise Refusal(409, f"{name}: the same recording is in the list already{more}") from error
-        self.line.add(recording)
+            raise ApiError(409, f"{name}: the same recording is in the list already{more}") from error
+        self.queue.add(recording)
         return recording
 
     # The model
 
     def ask(self, job: Callable[[], Any]) -> "Future[Any]":
-        """A job for the model's thread. Errors: Refusal where too many wait."""
+        """A job for the model's thread. Errors: ApiError where too many wait."""
         try:
-            return self.line.ask(job)
-        except Full as error:
-            raise Refusal(503, str(error), retry_after="5") from error
+            return self.queue.ask(job)
+        except QueueFull as error:
+            raise ApiError(503, str(error), retry_after="5") from error
 
     async def answered(self, job: Callable[[], Any], sound: Path, name: str) -> Any:
-        """What the model's thread makes of a job about the recording `name`. Errors: Refusal, whatever went wrong."""
+        """What the model's thread makes of a job about the recording `name`. Errors: ApiError, whatever went wrong."""
         future = self.ask(job)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             if not future.cancelled():
                 raise
-            raise Refusal(503, "the service ends; ask again when it runs", retry_after="5") from None
+            raise ApiError(503, "the service ends; ask again when it runs", retry_after="5") from None
         except Exception as error:
             if is_full(error):
                 raise
-            raise failure(error, sound, name) from error
+            raise describe_failure(error, sound, name) from error
 
     def model_name(self, name: str | None) -> str:
         try:
-            return self.shelf.known(name)
+            return self.models.known(name)
         except KeyError as error:
-            raise Refusal(422, str(error.args[0])) from error
+            raise ApiError(422, str(error.args[0])) from error
 
     def score(self, recording: str) -> None:
         """Have the default model answer for a recording; what goes wrong is kept with it."""
-        row = self.store.recording(recording, self.shelf.default)
+        row = self.store.recording(recording, self.models.default)
         if row is None:
             return
         try:
-            self.predict(row, self.shelf.default)
+            self.predict(row, self.models.default)
             self.store.mark(recording, "ready")
         except Exception as error:  # the next recording must have its turn
             sound = self.store.place(recording) / "audio.wav"
-            self.store.mark(recording, "failed", failure(error, sound, row["name"]).sentence[:500])
+            self.store.mark(recording, "failed", describe_failure(error, sound, row["name"]).sentence[:500])
 
     def predict(self, row: Row, model: str) -> list[Row]:
         """Have a model answer for the cycles of a recording (a row of the store), and keep that; what the default model
         says first of one without an annotation are the cycles it begins with. Done in the model's thread."""
         rows = model_answers.predict_file(
-            self.shelf.model(model), self.store.place(row["id"]) / "audio.wav", row["name"]
+            self.models.model(model), self.store.place(row["id"]) / "audio.wav", row["name"]
         )
         rows = [cycle_edits.in_milliseconds(one, row["duration_s"]) for one in rows]
-        if model == self.shelf.default:
-            found = cycle_edits.called(rows, row["duration_s"])
-            self.store.keep_original(row["id"], found, anew=row["original_lost"])
+        if model == self.models.default:
+            original = cycle_edits.original_of_predictions(rows, row["duration_s"])
+            self.store.keep_original(row["id"], original, anew=row["original_lost"])
         self.store.keep_scores(row["id"], model, rows)
         return rows
 
     def score_spans(self, recording: str, model: str, spans: list[model_answers.Span]) -> list[Row]:
         """Have a model answer for stretches of a recording, and keep that; done in the model's thread."""
-        rows = model_answers.score_spans(self.shelf.model(model), self.store.place(recording) / "audio.wav", spans)
-        known = {cycle_edits.times(row): row for row in [*self.scores(recording).get(model, []), *rows]}
+        rows = model_answers.score_spans(self.models.model(model), self.store.place(recording) / "audio.wav", spans)
+        known = {cycle_edits.row_times(row): row for row in [*self.scores(recording).get(model, []), *rows]}
         self.store.keep_scores(recording, model, list(known.values()))
         return rows
 
     def why(self, recording: str, model: str, span: model_answers.Span, label: str | None) -> Row:
         """Why a model calls a stretch what it does; done in the model's thread."""
-        return model_answers.why(self.shelf.model(model), self.store.place(recording) / "audio.wav", span, label)
+        return model_answers.explain_span(
+            self.models.model(model), self.store.place(recording) / "audio.wav", span, label
+        )
 
     # What people say
 
     def annotate(self, recording: str, given: list[Row], base: int | None = None) -> Row:
-        """Cycles as a visitor sent them become the next revision; -> revision, saved. Errors: Refusal."""
+        """Cycles as a visitor sent them become the next revision; -> revision, saved. Errors: ApiError."""
         row = self.known(recording)
         try:
-            cycles = cycle_edits.checked(given, row["duration_s"], self.limits.cycles)
+            cycles = cycle_edits.check_cycles(given, row["duration_s"], self.limits.cycles)
         except ValueError as error:
-            raise Refusal(422, str(error)) from error
+            raise ApiError(422, str(error)) from error
         try:
             return self.store.annotate(recording, cycles, base)
-        except Stale as stale:
-            raise Refusal(
+        except RevisionConflict as stale:
+            raise ApiError(
                 409,
                 f"{row['name']}: changed elsewhere since revision {base}, revision {stale.last} stands now; look at it "
                 "and send your cycles again with that one as base, or take it",
@@ -244,17 +246,17 @@ class Service:
 
     def revisions(self, recording: str) -> list[Row]:
         """-> the states of a recording's annotation that can be restored, the newest first, each with its `cycles`; 0,
-        the last, is what the model said first or the annotation that came along. Errors: Refusal."""
+        the last, is what the model said first or the annotation that came along. Errors: ApiError."""
         row = self.known(recording)
         first = {"revision": 0, "saved": None, "cycles": row["original"]}
         return [*self.store.revisions(recording), *([first] if row["original"] is not None else [])]
 
     def restore(self, recording: str, revision: int) -> Row:
-        """An earlier state becomes the next revision; -> revision, saved. Errors: Refusal."""
+        """An earlier state becomes the next revision; -> revision, saved. Errors: ApiError."""
         for one in self.revisions(recording):
             if one["revision"] == revision:
                 return self.store.annotate(recording, one["cycles"])
-        raise Refusal(
+        raise ApiError(
             404, f"no revision {revision} is kept; GET /recordings/{recording}/revisions lists those that are"
         )
 
@@ -263,24 +265,24 @@ class Service:
     def scores(self, recording: str) -> dict[str, list[Row]]:
         """-> model -> its rows, without those of a model that has changed since."""
         found = self.store.scores(recording)
-        return {model: row["cycles"] for model, row in found.items() if row["made"] >= self.shelf.changed(model)}
+        return {model: row["cycles"] for model, row in found.items() if row["made"] >= self.models.changed(model)}
 
     def known(self, recording: str) -> Row:
-        """-> a recording with its cycles as they stand (see `standing`). Errors: Refusal."""
-        row = self.store.recording(recording, self.shelf.default)
+        """-> a recording with its cycles as they stand (see `standing`). Errors: ApiError."""
+        row = self.store.recording(recording, self.models.default)
         if row is None:
-            raise Refusal(404, "no such recording; it may have been removed")
+            raise ApiError(404, "no such recording; it may have been removed")
         return self.standing(row)
 
     def listed(self, session: str) -> list[Row]:
         """-> the lines of a session's list."""
-        return [self.facts(self.standing(row)) for row in self.store.recordings(session, self.shelf.default)]
+        return [self.facts(self.standing(row)) for row in self.store.recordings(session, self.models.default)]
 
     def standing(self, row: Row) -> Row:
         """A row of the store -> the same with `scored`, the default model's rows, `cycles` as they stand (saved by a
         person, else those it began with), `source`: person, annotation, segment or window, `notes`, and what
         scores.quality_of says."""
-        current = row["made"] is not None and row["made"] >= self.shelf.changed(self.shelf.default)
+        current = row["made"] is not None and row["made"] >= self.models.changed(self.models.default)
         cycles, source = row["saved"], "person"
         if row["unreadable"]:
             cycles, source = [], ""
@@ -292,22 +294,22 @@ class Service:
         return {**row, "scored": scored, "cycles": cycles, "source": source, **said}
 
     def sound(self, recording: str) -> Path:
-        """-> what the browser plays of a recording. Errors: Refusal."""
+        """-> what the browser plays of a recording. Errors: ApiError."""
         row = self.known(recording)
         if not self.store.has_sound(recording):
-            raise Refusal(404, f"{row['name']}: {NO_SOUND}")
+            raise ApiError(404, f"{row['name']}: {NO_SOUND}")
         return self.store.place(recording) / "page.wav"
 
     def picture(self, recording: str) -> tuple[bytes, int, int]:
-        """-> `scores.picture` of a recording. Errors: Refusal."""
+        """-> `model_answers.render_logmel` of a recording. Errors: ApiError."""
         sound = self.sound(recording)
         try:
-            return model_answers.picture(sound)
+            return model_answers.render_logmel(sound)
         except Exception as error:
-            raise failure(error, sound, self.known(recording)["name"]) from error
+            raise describe_failure(error, sound, self.known(recording)["name"]) from error
 
     def line_of(self, recording: str) -> Row:
-        """-> a recording's line in the list. Errors: Refusal."""
+        """-> a recording's line in the list. Errors: ApiError."""
         return self.facts(self.known(recording))
 
     def facts(self, row: Row) -> Row:
@@ -320,15 +322,15 @@ class Service:
         return {
             **{name: row[name] for name in ("id", "name", "path", "duration_s", "status", "problem", "revision")},
             "reviewed": bool(row["reviewed"]),
-            "ahead": self.line.ahead(row["id"]),
+            "ahead": self.queue.ahead(row["id"]),
             "edited": row["revision"] > 0,
-            "findings": findings(row["cycles"]),
+            "findings": count_findings(row["cycles"]),
             "uncertainty": max(doubts, default=None),
             **{name: row[name] for name in ("notes", "judged", "quality", "quality_reason")},
         }
 
 
-def claimed(folder: Path) -> Lock:
+def lock_service_folder(folder: Path) -> Lock:
     """-> the lock of a folder, held: one service at a time works in it. Errors: it is held, or cannot be."""
     make_folder(folder)
     lock = Lock(folder / ".lock", thread_local=False)  # released in another thread
@@ -341,23 +343,25 @@ def claimed(folder: Path) -> Lock:
     return lock
 
 
-def findings(cycles: list[Row]) -> dict[str, int]:
+def count_findings(cycles: list[Row]) -> dict[str, int]:
     """-> how many cycles of each class."""
     counts = Counter(cycle["label"] for cycle in cycles)
     return {name: counts[name] for name in CLASSES}
 
 
-def failure(error: Exception, sound: Path, name: str) -> Refusal:
+def describe_failure(error: Exception, sound: Path, name: str) -> ApiError:
     """What a model raised at a recording -> what is said about it; a fault of the service goes to its terminal too."""
     if isinstance(error, FileProblem) and error.path == str(sound):
-        return Refusal(422, error.sentence(name))
+        return ApiError(422, error.sentence(name))
     if isinstance(error, ValueError | OSError):
-        return Refusal(422, without_path(error, sound, name) or f"{name}: cannot be classified")
+        return ApiError(422, without_path(error, sound, name) or f"{name}: cannot be classified")
     log.error("the model failed at %s", name, exc_info=error)
     if isinstance(error, MemoryError):
-        return Refusal(503, f"{name}: not enough memory to classify it; try again later, or a shorter one")
+        return ApiError(503, f"{name}: not enough memory to classify it; try again later, or a shorter one")
     what = without_path(error, sound, name).partition("\n")[0][:200] or "no reason given"
-    return Refusal(500, f"{name}: the model failed ({type(error).__name__}: {what}); the service's terminal shows more")
+    return ApiError(
+        500, f"{name}: the model failed ({type(error).__name__}: {what}); the service's terminal shows more"
+    )
 
 
 def without_path(error: Exception, sound: Path, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What one service may do: where it keeps sessions, which models it has, how much a visitor may ask for."""
+"""Settings of a service: its folder, its models, and the limits on its visitors."""
 
 import ipaddress
 import secrets
@@ -59,7 +59,7 @@ def data_folder(folder: Path | None) -> Path:
     return folder.absolute()
 
 
-def visitor(client: tuple[str, int] | None) -> str:
+def visitor_key(client: tuple[str, int] | None) -> str:
     """Address and port of a connection -> whom it is counted for: an address, of IPv6 the network of one site (/64)."""
     if client is None:
         return ""

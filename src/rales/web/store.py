@@ -1,4 +1,4 @@
-"""Sessions on disk: one SQLite file, and a folder for each recording's sound. No name in it comes from a visitor.
+"""Store sessions on disk: one SQLite file, and a folder for each recording. No file name comes from a visitor.
 
 `sessions.sqlite` holds sessions, recordings, the cycles that each began with (`originals`, written once: revision 0 of
 its annotation), what models said of them (`scores`, which may be made anew) and every saved annotation;
@@ -22,6 +22,7 @@ from typing import Any
 
 from rales.data import icbhi
 from rales.files.atomic import make_folder
+from rales.typing import Row
 from rales.web import cycle_edits, stored_rows
 
 VERSION = 2
@@ -63,19 +64,18 @@ LEFT JOIN annotations a ON a.recording = r.id
     AND a.revision = (SELECT MAX(revision) FROM annotations WHERE recording = r.id)
 """
 OURS = re.compile("[0-9a-f]{16}")  # names of folders that this service gives
-Row = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
-class Left(OSError):
+class LeftoverSound(OSError):
     """The sound of removed recordings that could not be removed."""
 
 
-class Twice(Exception):
+class DuplicateRecording(Exception):
     """A recording that its session has already."""
 
 
-class Stale(Exception):
+class RevisionConflict(Exception):
     """An annotation that was made from an older revision than the one that stands."""
 
     def __init__(self, last: int) -> None:
@@ -98,7 +98,7 @@ class Store:
         with self.open() as db:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                raise damaged(folder, found)
+                raise damaged_store(folder, found)
         if version == 0:
             self.create()
         elif version == 1:
@@ -118,7 +118,7 @@ class Store:
             for table in tables:
                 ours = f"CREATE TABLE {table} " in TABLES + ORIGINALS
                 if not ours or db.execute(f"SELECT 1 FROM {table}").fetchone():
-                    raise damaged(folder, f"holds a table {table}, but no layout of Rales")
+                    raise damaged_store(folder, f"holds a table {table}, but no layout of Rales")
             if sounds:
                 raise ValueError(
                     f"{folder}: holds the sound of {sounds} recordings, but no sessions.sqlite that says what they "
@@ -127,7 +127,7 @@ class Store:
 
             db.execute("PRAGMA journal_mode = WAL")  # cannot be part of a transaction
             db.execute("BEGIN IMMEDIATE")
-            run(db, "".join(f"DROP TABLE {table};" for table in tables) + TABLES + ORIGINALS)
+            run_statements(db, "".join(f"DROP TABLE {table};" for table in tables) + TABLES + ORIGINALS)
             db.execute(f"PRAGMA user_version = {VERSION}")
 
     def upgrade(self) -> None:
@@ -138,7 +138,7 @@ class Store:
         """
         with self.open() as db:
             db.execute("BEGIN IMMEDIATE")
-            run(
+            run_statements(
                 db,
                 "ALTER TABLE recordings ADD COLUMN path TEXT NOT NULL DEFAULT '';"
                 f"ALTER TABLE recordings ADD COLUMN digest TEXT NOT NULL DEFAULT ''; {ORIGINALS}"
@@ -148,7 +148,7 @@ class Store:
                 "SELECT recording, cycles FROM scores WHERE rowid IN (SELECT MIN(rowid) FROM scores GROUP BY recording)"
             )
             first = {
-                row["recording"]: stored_rows.tried(stored_rows.read_scored, row["cycles"])[0]
+                row["recording"]: stored_rows.try_read(stored_rows.read_scored, row["cycles"])[0]
                 for row in db.execute(query)
             }
             for recording, duration_s in db.execute("SELECT id, duration_s FROM recordings").fetchall():
@@ -156,13 +156,15 @@ class Store:
                     if original := self.first_cycles(recording, first.get(recording) or [], duration_s):
                         self.write_original(db, recording, original)
 
-    def first_cycles(self, recording: str, rows: list[Row], duration_s: float) -> cycle_edits.Original | None:
+    def first_cycles(self, recording: str, rows: list[Row], duration_s: float) -> cycle_edits.OriginalCycles | None:
         """What layout 1 kept of a recording -> the cycles it began with, None if it has to be scored first."""
         annotation = self.place(recording) / "audio.txt"
         if annotation.is_file():
-            return cycle_edits.annotated(icbhi.annotation(annotation, duration_s)[0], duration_s)
+            return cycle_edits.original_of_annotation(
+                icbhi.read_cycle_annotation(annotation, duration_s)[0], duration_s
+            )
         many = max((number for number, row in enumerate(rows, start=1) if "source" in row), default=0)
-        return cycle_edits.called(rows[:many], duration_s) if many else None
+        return cycle_edits.original_of_predictions(rows[:many], duration_s) if many else None
 
     @contextmanager
     def open(self) -> Iterator[sqlite3.Connection]:
@@ -171,7 +173,7 @@ class Store:
         try:
             with closing(sqlite3.connect(self.folder / "sessions.sqlite", timeout=10)) as db, db:
                 db.row_factory = sqlite3.Row
-                db.text_factory = readable
+                db.text_factory = readable_text
                 for pragma in PRAGMAS:
                     db.execute(f"PRAGMA {pragma}")
                 yield db
@@ -179,7 +181,7 @@ class Store:
             raise
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-                raise damaged(self.folder, error) from error
+                raise damaged_store(self.folder, error) from error
             raise OSError(
                 f"{self.folder / 'sessions.sqlite'}: {error}; close what else uses the folder, make it "
                 "writable or choose another --folder"
@@ -198,11 +200,11 @@ class Store:
 
     def sessions(self) -> list[Row]:
         """-> all sessions, the newest first, with how many recordings they hold and how many were reviewed."""
-        found = self.rows(
+        rows = self.rows(
             "SELECT s.*, COUNT(r.id) AS recordings, COALESCE(SUM(r.reviewed), 0) AS reviewed FROM sessions s "
             "LEFT JOIN recordings r ON r.session = s.id GROUP BY s.id ORDER BY s.created DESC"
         )
-        return [stored_rows.read_session(row) for row in found]
+        return [stored_rows.read_session(row) for row in rows]
 
     def new_session(self, name: str) -> str:
         session = secrets.token_hex(8)
@@ -217,9 +219,9 @@ class Store:
         with self.open() as db:
             db.execute("BEGIN IMMEDIATE")  # what comes in meanwhile finds no session
             gone = [id for (id,) in db.execute("SELECT id FROM recordings WHERE session = ?", (session,)).fetchall()]
-            found = db.execute("DELETE FROM sessions WHERE id = ?", (session,)).rowcount > 0
+            was_there = db.execute("DELETE FROM sessions WHERE id = ?", (session,)).rowcount > 0
         self.clear(gone)
-        return found
+        return was_there
 
     # Recordings
 
@@ -227,13 +229,13 @@ class Store:
         """-> a session's recordings in the order they came, each with the cycles it began with (`origin`, `original`),
         what `model` said of it (`made`, `scored`) and the annotation that was saved last (`revision`, `saved`); None
         where there is none."""
-        found = self.rows(f"{STANDING} WHERE r.session = ? ORDER BY added, id", model, session)
-        return [stored_rows.read_recording(row) for row in found]
+        rows = self.rows(f"{STANDING} WHERE r.session = ? ORDER BY added, id", model, session)
+        return [stored_rows.read_recording(row) for row in rows]
 
     def recording(self, recording: str, model: str) -> Row | None:
         """-> one recording as `recordings` has it."""
-        found = self.rows(f"{STANDING} WHERE r.id = ?", model, recording)
-        return stored_rows.read_recording(found[0]) if found else None
+        rows = self.rows(f"{STANDING} WHERE r.id = ?", model, recording)
+        return stored_rows.read_recording(rows[0]) if rows else None
 
     def waiting(self) -> list[str]:
         """-> recordings that the default model has not answered for yet, the oldest first."""
@@ -271,11 +273,11 @@ class Store:
 
         Errors: OSError for what is left, when all else is gone.
         """
-        left = [recording for recording in gone if not removed(self.place(recording))]
+        left = [recording for recording in gone if not remove_tree(self.place(recording))]
         with self.open() as db:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         if left:
-            raise Left(
+            raise LeftoverSound(
                 f"{self.place(left[0])}: the sound of a removed recording cannot be removed"
                 f"{f', and {len(left) - 1} more' if len(left) > 1 else ''}; make the folder writable, then start the "
                 "service again, or remove it yourself"
@@ -287,7 +289,7 @@ class Store:
         path: str,
         facts: Row,
         sound: Path,
-        original: cycle_edits.Original | None,
+        original: cycle_edits.OriginalCycles | None,
         *,
         only_new: bool = False,
     ) -> str:
@@ -302,18 +304,18 @@ class Store:
         if facts["notes"]:
             (sound / "notes.json").write_text(json.dumps(facts["notes"]))
         for part in (*sound.iterdir(), sound):
-            sync(part)
+            sync_path(part)
         sound.rename(place)
         for part in (place.parent, self.folder):
-            sync(part)
+            sync_path(part)
         about = [facts[name] for name in ("duration_s", "rate_hz", "channels")]
-        values = (recording, session, cycle_edits.stem(path), time.time(), *about, path, facts["digest"])
+        values = (recording, session, cycle_edits.recording_stem(path), time.time(), *about, path, facts["digest"])
         try:
             with self.open() as db:
                 db.execute("BEGIN IMMEDIATE")  # two of the same may come at once
                 query = "SELECT 1 FROM recordings WHERE session = ? AND path = ? AND digest = ?"
                 if only_new and db.execute(query, (session, path, facts["digest"])).fetchone():
-                    raise Twice
+                    raise DuplicateRecording
                 db.execute(
                     "INSERT INTO recordings "
                     "(id, session, name, added, duration_s, rate_hz, channels, path, digest, status) "
@@ -323,7 +325,7 @@ class Store:
                 if original is not None:
                     self.write_original(db, recording, original)
         except BaseException:
-            removed(place)  # or at the next start
+            remove_tree(place)  # or at the next start
             raise
         return recording
 
@@ -337,7 +339,7 @@ class Store:
         except (OSError, ValueError, TypeError, RecursionError):
             return ["the notes on the file that it came in cannot be read"]
 
-    def keep_original(self, recording: str, original: cycle_edits.Original, *, anew: bool = False) -> None:
+    def keep_original(self, recording: str, original: cycle_edits.OriginalCycles, *, anew: bool = False) -> None:
         """The cycles that a recording begins with, unless there are some already (`anew`: they cannot be read) or it
         has been removed meanwhile."""
         with self.open() as db:
@@ -347,7 +349,7 @@ class Store:
                     db.execute("DELETE FROM originals WHERE recording = ?", (recording,))
                 self.write_original(db, recording, original)
 
-    def write_original(self, db: sqlite3.Connection, recording: str, original: cycle_edits.Original) -> None:
+    def write_original(self, db: sqlite3.Connection, recording: str, original: cycle_edits.OriginalCycles) -> None:
         values = (recording, original.source, json.dumps(original.cycles))
         db.execute("INSERT INTO originals VALUES (?, ?, ?) ON CONFLICT (recording) DO NOTHING", values)
 
@@ -362,24 +364,24 @@ class Store:
 
         Errors: Left, where the sound cannot be removed; the recording itself is gone then.
         """
-        found = self.change("DELETE FROM recordings WHERE id = ?", recording) > 0
-        if found:
+        was_there = self.change("DELETE FROM recordings WHERE id = ?", recording) > 0
+        if was_there:
             self.clear([recording])
-        return found
+        return was_there
 
     # What models and people say
 
     def scores(self, recording: str) -> dict[str, Row]:
         """-> model -> when it answered (`made`) and its `cycles`: start_s, end_s, label, p_…, true_label. What cannot
         be read is left out."""
-        found = self.rows("SELECT model, made, cycles FROM scores WHERE recording = ? ORDER BY made", recording)
+        rows = self.rows("SELECT model, made, cycles FROM scores WHERE recording = ? ORDER BY made", recording)
         read = [
             (
                 row["model"],
-                stored_rows.number(row["made"]),
-                stored_rows.tried(stored_rows.read_scored, row["cycles"])[0],
+                stored_rows.finite_number(row["made"]),
+                stored_rows.try_read(stored_rows.read_scored, row["cycles"])[0],
             )
-            for row in found
+            for row in rows
         ]
         return {name: {"made": made, "cycles": cycles} for name, made, cycles in read if made and cycles is not None}
 
@@ -403,7 +405,7 @@ class Store:
             last = db.execute(query, (recording,)).fetchone() or {"revision": 0, "saved": 0.0, "cycles": None}
             if base is not None and base != last["revision"]:
                 if last["cycles"] != text:
-                    raise Stale(last["revision"])
+                    raise RevisionConflict(last["revision"])
                 return {"revision": last["revision"], "saved": last["saved"]}
             revision, saved = last["revision"] + 1, time.time()
             db.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", (recording, revision, saved, text))
@@ -417,27 +419,28 @@ class Store:
         cycles."""
         query = "SELECT revision, saved, cycles FROM annotations WHERE recording = ? ORDER BY revision DESC"
         read = [
-            (row, stored_rows.tried(stored_rows.read_marked, row["cycles"])[0]) for row in self.rows(query, recording)
+            (row, stored_rows.try_read(stored_rows.read_marked, row["cycles"])[0])
+            for row in self.rows(query, recording)
         ]
         return [
-            {**row, "saved": stored_rows.number(row["saved"]), "cycles": cycles}
+            {**row, "saved": stored_rows.finite_number(row["saved"]), "cycles": cycles}
             for row, cycles in read
             if cycles is not None
         ]
 
 
-def run(db: sqlite3.Connection, statements: str) -> None:
+def run_statements(db: sqlite3.Connection, statements: str) -> None:
     """Statements one by one within the transaction that has begun, which `executescript` would end first."""
     for statement in filter(str.strip, statements.split(";")):
         db.execute(statement)
 
 
-def readable(text: bytes) -> str:
+def readable_text(text: bytes) -> str:
     """Text of the database -> the same, with marks where it is damaged: one row must not cost the others."""
     return text.decode(errors="replace")
 
 
-def damaged(folder: Path, what: object) -> OSError:
+def damaged_store(folder: Path, what: object) -> OSError:
     return OSError(
         f"{folder / 'sessions.sqlite'}: {what}; nothing in the folder was changed: put a copy of that file back (first "
         "copy the whole folder and remove the -wal and -shm files beside it; the next start removes all sound that the "
@@ -445,7 +448,7 @@ def damaged(folder: Path, what: object) -> OSError:
     )
 
 
-def sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
     """Wait until a file or folder is on the disk; some network disks cannot promise that of a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -457,7 +460,7 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def removed(folder: Path) -> bool:
+def remove_tree(folder: Path) -> bool:
     """Remove a folder and all in it, as far as that can be done -> whether it is gone; if not, the log says why."""
     shutil.rmtree(folder, ignore_errors=True)
     try:

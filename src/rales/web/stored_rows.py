@@ -1,4 +1,4 @@
-"""Rows as the database holds them -> rows that can be relied on. A damaged one costs its own recording alone.
+"""Check rows read from the database; a damaged row affects its own recording only.
 
 A row may be damaged by a disk or by another program, or hold numbers that are none: models of before answered "normal"
 where they had no number. What cannot be read is left out, and `unreadable` or `problem` says so.
@@ -10,25 +10,25 @@ from collections.abc import Callable
 from typing import Any
 
 from rales.labels import CLASSES
+from rales.typing import Row
 from rales.web.cycle_edits import PROBABILITIES
 
-Row = dict[str, Any]
 STATUSES = ("waiting", "ready", "failed")
 AGAIN = "remove the recording and send it again"
 
 
 def read_session(row: Row) -> Row:
     """A row of `sessions` -> the same with a name and a time in it, whatever stood there."""
-    return {**row, "name": str(row["name"]), "created": number(row["created"]) or 0.0}
+    return {**row, "name": str(row["name"]), "created": finite_number(row["created"]) or 0.0}
 
 
 def read_recording(row: Row) -> Row:
     """A row of store.STANDING -> the same with its JSON read; `problem` says what is damaged, and `unreadable` that
     its cycles are: "" where they can be told."""
     facts, damage = read_facts(row)
-    scored, no_scores = tried(read_scored, row["scored"])
-    original, no_original = tried(read_marked, row["original"])
-    saved, no_saved = tried(read_marked, row["saved"])
+    scored, no_scores = try_read(read_scored, row["scored"])
+    original, no_original = try_read(read_marked, row["original"])
+    saved, no_saved = try_read(read_marked, row["saved"])
     if no_scores and row["origin"] != "annotation":  # then they are labels without an answer behind them
         original, no_original = None, no_original or no_scores
 
@@ -49,7 +49,7 @@ def read_recording(row: Row) -> Row:
         **facts,
         **({"status": "failed", "problem": "; ".join(damage)} if damage else {}),
         "scored": scored,
-        "made": number(row["made"]) if scored is not None else None,
+        "made": finite_number(row["made"]) if scored is not None else None,
         "original": original,
         "origin": row["origin"] if original is not None else None,
         "original_lost": bool(no_original),
@@ -58,7 +58,7 @@ def read_recording(row: Row) -> Row:
     }
 
 
-def tried(read: Callable[[Any], list[Row] | None], text: Any) -> tuple[list[Row] | None, str]:
+def try_read(read: Callable[[Any], list[Row] | None], text: Any) -> tuple[list[Row] | None, str]:
     """-> what `read` makes of a text, and "" or why it cannot be read."""
     try:
         return read(text), ""
@@ -69,15 +69,15 @@ def tried(read: Callable[[Any], list[Row] | None], text: Any) -> tuple[list[Row]
 def read_facts(row: Row) -> tuple[Row, list[str]]:
     """A row of `recordings` -> its columns as what they should be, and sentences on those that were not."""
     words = {name: str(row[name]) for name in ("name", "path", "status", "problem")}
-    numbers = {name: number(row[name]) for name in ("duration_s", "rate_hz", "channels", "reviewed")}
+    numbers = {name: finite_number(row[name]) for name in ("duration_s", "rate_hz", "channels", "reviewed")}
     wrong = [name for name, value in numbers.items() if value is None or value < 0]
     wrong += ["status"] if words["status"] not in STATUSES else []
-    kept = {name: value if value is not None and name not in wrong else 0 for name, value in numbers.items()}
-    kept |= {name: int(kept[name]) for name in ("rate_hz", "channels", "reviewed")}
-    return {**words, **kept}, [f"its {', '.join(wrong)} cannot be read; {AGAIN}"] if wrong else []
+    valid = {name: value if value is not None and name not in wrong else 0 for name, value in numbers.items()}
+    valid |= {name: int(valid[name]) for name in ("rate_hz", "channels", "reviewed")}
+    return {**words, **valid}, [f"its {', '.join(wrong)} cannot be read; {AGAIN}"] if wrong else []
 
 
-def number(value: Any) -> float | None:
+def finite_number(value: Any) -> float | None:
     """-> the same if it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
@@ -109,7 +109,7 @@ def read_scored(text: Any) -> list[Row] | None:
         label, truth = row.setdefault("label", None), row.setdefault("true_label", None)
         if label not in (*CLASSES, None) or truth not in (*CLASSES, None):
             raise ValueError(f"cycle {place} has an unknown label")
-        if any(share is not None and number(share) is None for share in shares):
+        if any(share is not None and finite_number(share) is None for share in shares):
             raise ValueError(f"cycle {place} has a probability that is no number")
         if label is not None and None in shares:
             raise ValueError(f"cycle {place} has a label without probabilities")
@@ -126,7 +126,7 @@ def read_rows(text: Any) -> list[Row]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError("no list of cycles")
     for place, row in enumerate(rows, start=1):
-        start_s, end_s = number(row.get("start_s")), number(row.get("end_s"))
+        start_s, end_s = finite_number(row.get("start_s")), finite_number(row.get("end_s"))
         if start_s is None or end_s is None or not 0 <= start_s < end_s:
             raise ValueError(f"cycle {place} has no times")
     return rows
