@@ -26,7 +26,7 @@ def sleep(number):
 
 if __name__ == "__main__":
     try:
-        with closing(parallel.in_processes(sleep, range(9), (), processes=2)) as results:
+        with closing(parallel.run_in_processes(sleep, range(9), (), processes=2)) as results:
             list(results)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -62,7 +62,7 @@ from rales import parallel
 
 waits = []
 try:
-    with parallel.deaf_children():
+    with parallel.ignore_interrupts_in_children():
         signal.raise_signal(signal.SIGINT)
         waits.append(signal.SIGINT in signal.sigpending())
 except KeyboardInterrupt:
@@ -95,9 +95,9 @@ def answer(number, place):
 if __name__ == "__main__":
     options = {"processes": 2, "environments": [{"PLACE": "a"}, {"PLACE": "b"}]}
     for retries in (0, 1):
-        found = dict(parallel.in_processes(answer, range(5), (0,), retries=retries, **options))
+        found = dict(parallel.run_in_processes(answer, range(5), (0,), retries=retries, **options))
         print([str(found[1]), str(found[2]), sorted(found)])
-    found = dict(parallel.in_processes(answer, (0, 3, 4, 5), (0,), process_per_task=True, **options))
+    found = dict(parallel.run_in_processes(answer, (0, 3, 4, 5), (0,), process_per_task=True, **options))
     print([len({pid for pid, _ in found.values()}), sorted({place for _, place in found.values()})])
 """
 
