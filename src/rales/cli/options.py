@@ -21,7 +21,13 @@ SkipFlag = Annotated[
         name="--skip-damaged", negative="", help="Leave damaged recordings out instead of stopping at the first."
     ),
 ]
-Data = Annotated[Path, Parameter(help="ICBHI or SPRSound folder, or an own table (CSV, Parquet, JSON).")]
+Data = Annotated[
+    Path,
+    Parameter(
+        help="ICBHI or SPRSound folder, an own table (CSV, Parquet, JSON), or FILE.py:READER:PATH for what an own "
+        "reader reads."
+    ),
+]
 Recordings = Annotated[
     str, Parameter(help="Recordings, folders that are searched through, globs, or URLs of those (s3://, https:// …).")
 ]

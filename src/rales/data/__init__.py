@@ -1,13 +1,15 @@
 """Read folders and manifests into the cycles table, split it, cache waveforms and make batches."""
 
+import re
 from pathlib import Path
-from types import ModuleType
 
 from pandas import DataFrame
 
 from rales.data import annotation_dialects, icbhi, manifest, sprsound
-from rales.data.reader import Audit
+from rales.data.reader import Audit, DatasetContents, DatasetReader, audit_of, cycles_table
+from rales.errors import UsageError
 from rales.labels import CLASSES
+from rales.registry import READERS
 
 __all__ = ["CLASSES", "Audit", "audit_data", "read_cycles"]
 
@@ -23,7 +25,8 @@ def read_cycles(
     Parameters
     ----------
     path
-        Folder in ICBHI or SPRSound layout, or a table file (.csv, .tsv, .parquet, .json).
+        Folder in ICBHI or SPRSound layout, or a table file (.csv, .tsv, .parquet, .json); READER:PATH for what an own
+        reader reads, FILE.py:NAME or one that is registered.
     skip_damaged
         Read every sample and leave out the damaged recordings; else any problem is a ValueError that names the first.
     audio
@@ -31,10 +34,8 @@ def read_cycles(
     needs_split
         Whether what is wrong with the split counts; folds need none.
     """
-    rows: DataFrame = _choose_reader(Path(path)).read_cycles(
-        path, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split
-    )
-    return rows
+    contents = _read_contents(path, audio=audio, decode=skip_damaged)
+    return cycles_table(contents, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
 
 
 def audit_data(path: str | Path) -> Audit:
@@ -45,12 +46,23 @@ def audit_data(path: str | Path) -> Audit:
     path
         Folder in ICBHI or SPRSound layout, or a manifest file.
     """
-    report: Audit = _choose_reader(Path(path)).audit_data(path)
-    return report
+    return audit_of(_read_contents(path, audio=True, decode=True))
 
 
-def _choose_reader(path: Path) -> ModuleType:
-    """Path -> the module that reads its layout."""
+def _read_contents(path: str | Path, *, audio: bool, decode: bool) -> DatasetContents:
+    """Path -> what the reader of its layout found. Errors: a reader that gives something else."""
+    reader, place = _choose_reader(Path(path))
+    contents = reader(place, audio=audio, decode=decode)
+    if not isinstance(contents, DatasetContents):
+        raise UsageError(f"{path}: its reader gave a {type(contents).__name__}, expected a DatasetContents")
+    return contents
+
+
+def _choose_reader(path: Path) -> tuple[DatasetReader, Path]:
+    """Path -> the reader of its layout, and the path without the reader's name."""
+    named = re.fullmatch(r"(.+?\.py:\w+|\w+):(.+)", str(path))
+    if named and not path.exists() and (named[1].partition(":")[0].endswith(".py") or named[1] in READERS.list_names()):
+        return READERS.find(named[1]), Path(named[2])
     if path.is_file() or path.suffix.lower() in annotation_dialects.SUFFIXES:
-        return manifest
-    return sprsound if sprsound.is_layout(path) else icbhi
+        return manifest.find_recordings, path
+    return (sprsound if sprsound.is_layout(path) else icbhi).find_recordings, path

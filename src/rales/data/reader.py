@@ -1,7 +1,7 @@
 """The cycles table and the one policy for damaged data that every reader follows.
 
-A reader (icbhi, sprsound, manifest) turns its files into a `DatasetContents`: one `Recording` per recording, with its
-cycles or with the problems that make it unusable. From that, `cycles_table` builds the DataFrame of training and
+A reader (that of icbhi, sprsound or manifest, or an own one) turns its files into a `DatasetContents`: one `Recording`
+per recording, with its cycles or with the problems that make it unusable. From that, `cycles_table` builds the DataFrame of training and
 `audit_of` the report of `rales check`, so the two can never disagree about what is damaged.
 """
 
@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from pandas import DataFrame
 
@@ -94,6 +94,23 @@ class DatasetContents:
     notes: Sequence[str] = ()
     extra_columns: Sequence[str] = ()
     split_problems: Sequence[str] = ()
+
+
+class DatasetReader(Protocol):
+    """Reads one layout: a function of ours, of an own file, or of a package (entry points `rales.readers`)."""
+
+    def __call__(self, path: Path, /, *, audio: bool, decode: bool) -> DatasetContents:
+        """Find the recordings.
+
+        Parameters
+        ----------
+        path
+            Folder or file.
+        audio
+            Whether sounds are asked for; without, annotations alone are read.
+        decode
+            Whether every sample is read, so that damage is found (`probe_audio`), or headers alone.
+        """
 
 
 @dataclass(frozen=True)

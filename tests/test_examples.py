@@ -1,0 +1,102 @@
+"""What examples/own.py defines outside the package goes through all words of the command."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from rales.data import read_cycles
+from tests import tiny
+from tests.command import command
+from tests.conftest import REPOSITORY
+
+OWN = REPOSITORY / "examples" / "own.py"
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """-> folder in the example's layout, of the sounds and cycles of the tiny one."""
+    folder = tmp_path_factory.mktemp("own")
+    cycles = read_cycles(tiny.write_folder(folder / "data"))
+    (folder / "clinic").mkdir()
+    for path in sorted(set(cycles["path"])):
+        shutil.copy(path, folder / "clinic")
+    columns = ["recording", "patient", "split", "start_s", "end_s", "crackle", "wheeze"]
+    cycles[columns].to_csv(folder / "clinic" / "labels.txt", sep=" ", header=False, index=False)
+    return folder / "clinic"
+
+
+def run(capsys: Capture, *words: object) -> str:
+    """The command, which must end with 0 -> what it printed."""
+    code, out, said = command(capsys, *map(str, words))
+    assert code == 0, said
+    return out
+
+
+def test_it_is_short() -> None:
+    assert len([line for line in OWN.read_text().splitlines() if line.strip()]) < 60
+
+
+def test_the_readers_cycles_are_those_of_the_same_folder_in_icbhi_layout(clinic: Path, capsys: Capture) -> None:
+    ours, own = read_cycles(clinic.parent / "data"), read_cycles(f"{OWN}:read_clinic:{clinic}")
+    same = ["recording", "cycle", "patient", "start_s", "end_s", "label", "split"]
+    pd.testing.assert_frame_equal(own[same], ours[same])
+    assert json.loads(run(capsys, "check", f"{OWN}:read_clinic:{clinic}", "--json"))["cycles"] == len(ours)
+    (clinic / "x.wav").write_bytes(b"no sound")
+    with (clinic / "labels.txt").open("a") as file:
+        file.write("x 1 train 0 1 0 0\n")
+    code, out, _ = command(capsys, "check", f"{OWN}:read_clinic:{clinic}", "--json")
+    assert (code, json.loads(out)["damaged_recordings"]) == (1, ["x"])
+    shortened = (clinic / "labels.txt").read_text().rpartition("x 1 train")[0]
+    (clinic / "labels.txt").write_text(shortened)
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "mean_fusion"])
+def test_an_own_system_goes_through_all_words(name: str, clinic: Path, tmp_path: Path, capsys: Capture) -> None:
+    data, model, sound = f"{OWN}:read_clinic:{clinic}", tmp_path / "runs" / name, min(clinic.glob("*.wav"))
+    settings = ["--epochs", 1, "--device", "cpu", "--set", "audio.duration_s=1"]
+    settings += ["--set", "width=4"] if name == "small_cnn" else ["--size", "tiny"]
+    run(capsys, "train", f"{OWN}:{name}", "--data", data, "--out", model, *settings)
+    stored = json.loads((model / "evaluation.json").read_text())
+
+    evaluated = json.loads(run(capsys, "evaluate", model, "--data", data, "--device", "cpu", "--json"))
+    assert evaluated["confusion"] == stored["confusion"]
+    assert evaluated["protocol"]["recipe"] == name
+    run(capsys, "predict", sound, "--model", model, "--out", tmp_path / "cycles.csv")
+    assert pd.read_csv(tmp_path / "cycles.csv")["p_normal"].between(0, 1).all()
+    run(capsys, "embed", sound, "--model", model, "--out", tmp_path / "vectors.npz")
+    run(capsys, "export", model, "--to", "onnx", "--out", tmp_path / "model.onnx")
+    run(capsys, "predict", sound, "--model", tmp_path / "model.onnx", "--out", tmp_path / "again.csv")
+    columns = ["p_normal", "p_crackle", "p_wheeze", "p_both"]
+    apart = pd.read_csv(tmp_path / "cycles.csv")[columns] - pd.read_csv(tmp_path / "again.csv")[columns]
+    assert apart.abs().to_numpy().max() < 1e-4
+    if name == "mean_fusion":  # explanations are of an encoder's patches
+        run(capsys, "explain", sound, "--cycle", 1, "--model", model, "--out", tmp_path / "why.png")
+    run(capsys, "report", tmp_path / "runs", "--out", tmp_path / "report")
+    assert name in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_an_own_system_is_swept(clinic: Path, tmp_path: Path, capsys: Capture) -> None:
+    words = ["--data", f"{OWN}:read_clinic:{clinic}", "--out", tmp_path, "--grid", "width=2,4", "--epochs", 1]
+    out = run(capsys, "sweep", f"{OWN}:small_cnn", *words, "--set", "train.device=cpu", "--set", "audio.duration_s=1")
+    assert "done: 2" in out
+    widths = [json.loads(path.read_text())["config"]["width"] for path in sorted(tmp_path.glob("*/config.json"))]
+    assert widths == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "sentence"),
+    [
+        ("nowhere.py:read:data", 2, "nowhere.py: no such file; expected FILE.py:NAME of a reader"),
+        (f"{OWN}:no_reader:data", 2, "holds no 'no_reader'; expected FILE.py:NAME of a reader"),
+        (f"{OWN}:read_clinic:nowhere", 1, "nowhere"),
+        (f"{OWN}:build_cnn:data", 2, "build_cnn"),
+    ],
+)
+def test_a_wrong_reader_is_a_sentence(given: str, code: int, sentence: str, capsys: Capture) -> None:
+    ended, _, said = command(capsys, "check", given)
+    assert (ended, "Traceback" in said) == (code, False)
+    assert sentence in said
