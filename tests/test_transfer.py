@@ -136,14 +136,14 @@ def test_what_the_user_sets_wins_and_what_cannot_be_is_a_sentence(place: Path) -
     words = ["audio.rate_hz=4000", "model.heads=2", "frontend=m2d"]
     recipe = make_recipe("m2d_fusion", words, weights=str(place / "run"))
     audio = recipe.settings.audio
-    assert (audio.rate_hz, audio.frontend, audio.duration_s) == (4000, "m2d", 1.5)
+    assert (audio.rate_hz, recipe.settings.frontend, audio.duration_s) == (4000, "m2d", 1.5)
     assert audio.mean == pytest.approx(-7.1)
     assert recipe.build_model(recipe.settings).get_submodule("encoder").heads == 2
     said = " ".join(recipe.notes)
     kept, asked = said.split(" are taken from its run, but as asked for: ")
-    assert kept.endswith("sound (rate_hz 8000, duration_s 1.5, pad zero, fade_samples 300, resampler sinc, scope clip)")
+    assert kept.endswith("sound (rate_hz 8000, duration_s 1.5, resampler sinc, pad zero, fade_samples 300, scope clip)")
     assert asked.startswith(
-        "frontend m2d (its run: m2d_clip), floor fixed (its run: clip), mean -7.1 (its run: 0), std 4.2 (its run: 1); "
+        "frontend m2d (its run: m2d_clip), mean -7.1 (its run: 0), std 4.2 (its run: 1), floor fixed (its run: clip); "
     )
     assert "--set changes audio.rate_hz 4000, model.heads 2" in said
     for word in ("model.dim=48", "model.depth=3", "model.patch=16,16", "model.unit_frames=200"):
@@ -170,7 +170,7 @@ def test_the_command_says_what_was_taken_and_the_record_of_the_new_run_is_true(
     assert code == 0, err
     (line,) = [line for line in err.splitlines() if "are taken from its run" in line]
     assert "width 24, depth 2, 3 heads, patches of 80 x 8, units of 100 frames" in line
-    assert "frontend m2d_clip, floor clip, rate_hz 8000, duration_s 1.5" in line
+    assert "frontend m2d_clip, rate_hz 8000, duration_s 1.5" in line
     assert line.endswith("its head, layer weights and calibration are not")
     old, new = (run_folder.read_json(out / "config.json")["config"] for out in (place / "run", tmp_path / "new"))
     assert new["audio"] == old["audio"]
@@ -360,7 +360,8 @@ def test_the_layer_search_hears_what_the_run_heard(place: Path, tmp_path: Path) 
     data = read_cycles(place / "data")
     layer_search.search(data, str(place / "run"), tmp_path / "layers", folds=2, sizes=[1], cache_folder=place / "cache")
     settings = run_folder.read_json(tmp_path / "layers" / "layers.json")["settings"]
-    assert settings["audio"] == run_folder.read_json(place / "run" / "config.json")["config"]["audio"]
+    stored = run_folder.read_json(place / "run" / "config.json")["config"]
+    assert (settings["frontend"], settings["audio"]) == (stored["frontend"], stored["audio"])
     known, _ = read_tensors(place / "run" / "best.safetensors")
     assert settings["weights_digest"] == make_recipe("m2d_fusion", weights=str(place / "run")).settings.weights_digest
     assert known["encoder.cls_token"].shape == (1, 1, 24)

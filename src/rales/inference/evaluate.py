@@ -42,11 +42,11 @@ def evaluate_run(
         Where the network computes.
     """
     model = load_model(run, device)
-    config, record = model.recipe.settings, model.record
+    settings, record = model.recipe.settings, model.record
     if "epoch" not in record or "digest" not in record.get("split", {}):
         raise FileError(run, "its checkpoint does not say its epoch or its data; train or copy it again")
-    table = splits.divide_cycles(cycles, config, needed=("test",))
-    parts = find_test_parts(cycles, table, config.split.name)
+    table = splits.divide_cycles(cycles, settings, needed=("test",))
+    parts = find_test_parts(cycles, table, settings.split.name)
     validation = table["split"] == "validation"
 
     # No row trains here, so there are no copies
@@ -63,8 +63,8 @@ def evaluate_run(
         for name, rows in parts.items()
     }
 
-    own, rows = figures.pop(config.split.name), parts[config.split.name]
-    of_test = scored[config.split.name][rows]
+    own, rows = figures.pop(settings.split.name), parts[settings.split.name]
+    of_test = scored[settings.split.name][rows]
     classes = np.array([CLASSES.index(label) for label in table["label"]])
     if validation.any():
         own |= predictions.metrics_from_validation(

@@ -210,7 +210,7 @@ class Predictor:
     @property
     def together(self) -> int:
         """Cycles that are scored at once."""
-        return scored_together(self.recipe.settings, BATCH_CYCLES)
+        return scored_together(self.recipe, BATCH_CYCLES)
 
     def make_tables(self, results: Sequence[RecordingResult], decision: Decision) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Recordings -> their cycles with probabilities and labels, and their status."""

@@ -46,7 +46,6 @@ from rales.optional_packages import require_packages
 from rales.progress import progress_bar
 from rales.recipes import m2d_fusion
 from rales.recipes.registry import make_recipe
-from rales.settings import get_values
 from rales.training import run_folder
 from rales.training.distributed import choose_device
 from rales.training.pretrain import Probe
@@ -102,7 +101,8 @@ def search(
     source = {
         "weights": weights or f"random start, {size}",
         "weights_digest": fingerprint_encoder(encoder),
-        "audio": {"frontend": get_values(recipe.settings)["frontend"], **asdict(recipe.audio)},
+        "frontend": recipe.settings.frontend,
+        "audio": asdict(recipe.audio),
         "data": {**data_facts(used), "part": part, "whole_database": predictions.is_whole_database(cycles)},
     }
     settings = to_jsonable(

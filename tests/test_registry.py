@@ -1,0 +1,199 @@
+"""An own recipe of a file, of a package and of Python code goes through all words; a missing one is a sentence."""
+
+import importlib.metadata
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import rales
+from rales.errors import UsageError
+from rales.jobs import sweep
+from rales.recipes import m2d_fusion
+from rales.recipes.registry import find_settings, make_recipe, rebuild_recipe
+from rales.registry import ENCODERS, READERS, RECIPES, Registry
+from rales.training.recipe import Recipe
+from tests import tiny
+from tests.command import command
+
+OWN = '''
+"""A head behind dropout."""
+
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from rales.recipes import m2d_fusion
+from rales.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Settings(m2d_fusion.Settings):
+    dropout: float = 0.5
+    """Share of the features that training hides from the head."""
+
+
+def build_model(settings: Settings) -> nn.Module:
+    model = m2d_fusion.build_model(settings)
+    model.head = nn.Sequential(nn.Dropout(settings.dropout), model.head)
+    return model
+
+
+def recipe(settings: Settings) -> Recipe:
+    return replace(m2d_fusion.recipe(settings), name="dropout", build_model=build_model)
+'''
+SETTINGS = ["--size", "tiny", "--epochs", "1", "--device", "cpu", "--audio.duration_s", "1", "--dropout", "0.25"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """-> folder of `data`, the file `own.py` and the run `runs/own` of its recipe."""
+    place = tmp_path_factory.mktemp("own")
+    tiny.write_folder(place / "data")
+    (place / "own.py").write_text(OWN)
+    words = ["train", f"{place / 'own.py'}:recipe", "--data", str(place / "data"), "--out", str(place / "runs" / "own")]
+    with pytest.raises(SystemExit) as ended:
+        rales_main([*words, *SETTINGS])
+    assert not ended.value.code
+    return place
+
+
+def rales_main(words: list[str]) -> None:
+    from rales.cli import main
+
+    main(words)
+
+
+def test_the_record_names_the_file_and_all_settings(place: Path) -> None:
+    record = json.loads((place / "runs" / "own" / "config.json").read_text())
+    assert record["recipe"] == "dropout"
+    assert record["recipe_source"]["file"] == str(place / "own.py")
+    assert re.fullmatch("[0-9a-f]{64}", record["recipe_source"]["sha256"])
+    assert record["config"]["dropout"] == 0.25
+    assert record["config"]["audio"]["duration_s"] == 1
+
+
+def test_its_run_predicts_embeds_evaluates_and_is_reported(place: Path, capsys: Any, tmp_path: Path) -> None:
+    model = rales.load(place / "runs" / "own")
+    assert model.recipe.name == "dropout"
+    sound = next((place / "data").glob("*.wav"))
+    assert len(model.predict(sound)) == len(model.embed(sound)) == 4
+    code, out, _ = command(capsys, "evaluate", str(place / "runs" / "own"), "--data", str(place / "data"), "--json")
+    assert code == 0
+    assert json.loads(out)["protocol"]["recipe"] == "dropout"
+    code, _, _ = command(capsys, "report", str(place / "runs"), "--out", str(tmp_path / "report"))
+    assert code == 0
+    assert "dropout" in (tmp_path / "report" / "report.md").read_text()
+    runs = pd.read_csv(tmp_path / "report" / "runs.csv")
+    assert len(runs) == 1
+
+
+def test_a_sweep_finds_it_in_processes_of_their_own(place: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(place)
+    fixed = ["size=tiny", "train.epochs=1", "train.device=cpu", "audio.duration_s=1"]
+    trials = sweep.trials("own.py:recipe", {"dropout": ["0.1", "0.2"]}, 1, fixed)
+    assert [trial.name for trial in trials] == ["dropout-dropout=0.1-seed0", "dropout-dropout=0.2-seed0"]
+    monkeypatch.chdir(tmp_path)  # a worker may be anywhere
+    outcomes = sweep.run(trials, place / "data", tmp_path / "out", processes=2)
+    assert [(outcome.state, outcome.error) for outcome in outcomes] == [("done", ""), ("done", "")]
+    outcomes = sweep.run(trials, place / "data", tmp_path / "out", processes=2)
+    assert [outcome.state for outcome in outcomes] == ["skipped", "skipped"]
+
+
+def test_its_settings_are_listed_and_a_wrong_one_is_refused(place: Path, capsys: Any) -> None:
+    word = f"{place / 'own.py'}:recipe"
+    code, out, _ = command(capsys, "train", word, "--help")
+    assert code == 0
+    assert "--dropout" in out
+    assert "Share of the features that training hides" in " ".join(out.replace("│", " ").split())
+    code, _, told = command(capsys, "train", word, "--data", "d", "--out", "o", "--set", "dropuot=1")
+    assert code == 2
+    assert "no such field of" in told
+    assert "the nearest is dropout" in told
+
+
+def test_a_file_that_is_gone_or_has_changed_is_a_sentence_and_nothing_of_it_runs(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "runs" / "own", tmp_path / "run")
+    kept = (place / "own.py").read_text()
+    try:
+        (place / "own.py").write_text("raise SystemExit('run')\n")
+        with pytest.raises(ValueError, match=r"made by recipe 'dropout' of .*own.py, which has changed since"):
+            rales.load(tmp_path / "run")
+        (place / "own.py").unlink()
+        with pytest.raises(
+            ValueError, match=r"made by recipe 'dropout' of .*own.py, which is not there; put that file"
+        ):
+            rales.load(tmp_path / "run")
+    finally:
+        (place / "own.py").write_text(kept)
+    assert len(rales.load(tmp_path / "run").classes) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "sentence"),
+    [
+        (None, "recipe", r"none.py: no such file; expected FILE.py:NAME of a recipe"),
+        ("import nowhere", "recipe", r"none.py: cannot be loaded: ModuleNotFoundError: No module named 'nowhere'"),
+        ("x = 1", "recipe", r"none.py: holds no 'recipe'; expected FILE.py:NAME of a recipe"),
+        ("x = 1", "x", r"expected a function of its Settings"),
+        ("def f(size: int) -> int: ...", "f", r"expected a function of its Settings"),
+    ],
+)
+def test_a_file_that_holds_no_recipe(tmp_path: Path, content: str | None, name: str, sentence: str) -> None:
+    if content is not None:
+        (tmp_path / "none.py").write_text(content)
+    with pytest.raises(UsageError, match=sentence):
+        make_recipe(f"{tmp_path / 'none.py'}:{name}")
+
+
+def own_recipe(settings: m2d_fusion.Settings) -> Recipe:
+    return m2d_fusion.recipe(settings)
+
+
+def test_a_recipe_is_registered_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RECIPES, "registered", {})
+    rales.register_recipe("own", own_recipe)
+    recipe = make_recipe("own", ["variant=vanilla"], size="tiny")
+    assert recipe.settings.model.layers == (3,)
+    assert recipe.source["file"] == str(Path(__file__).resolve())
+    assert RECIPES.make_portable("own") == f"{Path(__file__).resolve()}:own_recipe"
+    assert "own" in RECIPES.list_names()
+    with pytest.raises(UsageError, match="recipe 'm2d_fusion' is one of this package"):
+        rales.register_recipe("m2d_fusion", own_recipe)
+    with pytest.raises(UsageError, match="no recipe 'onw'; the nearest is 'own'"):
+        make_recipe("onw")
+
+
+def test_readers_and_encoders_have_registries_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for registry, register in ((READERS, rales.register_reader), (ENCODERS, rales.register_encoder)):
+        monkeypatch.setattr(registry, "registered", {})
+        register("own", sys)
+        assert registry.find("own") is sys
+
+
+def test_an_installed_package_announces_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = importlib.metadata.EntryPoint("theirs", f"{__name__}:own_recipe", "rales.recipes")
+    announced = SimpleNamespace(name="theirs", load=known.load, dist=SimpleNamespace(name="their-package", version="2"))
+    monkeypatch.setattr("rales.registry.entry_points", lambda group: [announced] if group == "rales.recipes" else [])
+    recipe = make_recipe("theirs", size="tiny")
+    assert recipe.source == {"package": "their-package", "version": "2", "word": "theirs"}
+    assert "theirs" in RECIPES.list_names()
+    record = {**tiny.record_of(recipe), "recipe": "theirs", "recipe_source": dict(recipe.source)}
+    assert rebuild_recipe(record, "run").settings == recipe.settings
+    monkeypatch.setattr("rales.registry.entry_points", lambda group: [])
+    with pytest.raises(ValueError, match=r"^run: made by recipe 'theirs' of their-package, which is not here; install"):
+        rebuild_recipe(record, "run")
+
+
+def test_a_registry_loads_what_it_names() -> None:
+    registry: Registry[Any] = Registry("thing", "rales.things", {"settings": "rales.recipes.registry:find_settings"})
+    assert registry.find("settings") is find_settings
+    assert registry.describe_source("settings") == {}
+    with pytest.raises(ValueError, match="run: made by thing 'other', which this version does not have"):
+        registry.find_again("other", {}, "run")
