@@ -93,7 +93,7 @@ def test_an_own_system_is_swept(clinic: Path, tmp_path: Path, capsys: Capture) -
         ("nowhere.py:read:data", 2, "nowhere.py: no such file; expected FILE.py:NAME of a reader"),
         (f"{OWN}:no_reader:data", 2, "holds no 'no_reader'; expected FILE.py:NAME of a reader"),
         (f"{OWN}:read_clinic:nowhere", 1, "nowhere"),
-        (f"{OWN}:build_cnn:data", 2, "build_cnn"),
+        (f"{OWN}:build_cnn:data", 2, "expected a function (path, *, audio, decode) -> DatasetContents"),
     ],
 )
 def test_a_wrong_reader_is_a_sentence(given: str, code: int, sentence: str, capsys: Capture) -> None:

@@ -612,7 +612,7 @@ RAISED = [
 
 
 @pytest.mark.parametrize("raised", RAISED)
-@pytest.mark.parametrize("place", ["sound_chunk", "ogg", "flac"])
+@pytest.mark.parametrize("place", ["sound_chunk", "parse_ogg", "parse_flac"])
 def test_whatever_is_raised_names_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, place: str
 ) -> None:
@@ -621,7 +621,7 @@ def test_whatever_is_raised_names_the_file(
 
     monkeypatch.setattr(containers, place, fail)
     path = tmp_path / "a.sound"
-    path.write_bytes(encoded(breathing(1), "OGG" if place == "ogg" else "FLAC"))
+    path.write_bytes(encoded(breathing(1), "OGG" if place == "parse_ogg" else "FLAC"))
     for reader in (read_waveform, read_audio_info):
         with pytest.raises((ValueError, OSError), match=r"a\.sound: (cannot be read|does not fit into memory)"):
             reader(path)

@@ -377,7 +377,7 @@ def test_a_loss_that_is_no_number_is_a_sentence(tmp_path: Path, job: Run) -> Non
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["pretrain.mask_ratio=1"], "expected a share between 0 and 1"),
+        (["pretrain.mask_ratio=1"], "expected a number between 0 and 1"),
         (["pretrain.maskratio=0.5"], "no such field; the nearest is pretrain.mask_ratio"),
         (["pretrain.epochs=0"], "expected a number above 0"),
         (["crops.noise_ratio=1.5"], "noise ratio 1.5, expected 0"),

@@ -81,8 +81,9 @@ def add_named_settings(words: list[str]) -> None:
     """Words of the command -> nothing; the settings of the recipe that they name are options from now on, too."""
     extended = {"train": train.add_recipe, "pretrain": train.add_pretraining}
     if words[:1] and words[0] in extended:
+        plain = app[words[0]]
         del app[words[0]]
-        app.command(extended[words[0]](words[1:]))
+        app.command(extended[words[0]](words[1:]), group=plain.group, sort_key=plain.sort_key)
 
 
 def exit_with_sentence(sentence: str, code: int) -> None:

@@ -1,5 +1,6 @@
 """Read folders and manifests into the cycles table, split it, cache waveforms and make batches."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -50,11 +51,17 @@ def audit_data(path: str | Path) -> Audit:
 
 
 def _read_contents(path: str | Path, *, audio: bool, decode: bool) -> DatasetContents:
-    """Path -> what the reader of its layout found. Errors: a reader that gives something else."""
+    """Path -> what the reader of its layout found. Errors: an own reader that is none."""
     reader, place = _choose_reader(Path(path))
+    expected = "expected a function (path, *, audio, decode) -> DatasetContents"
+    try:
+        inspect.signature(reader).bind(place, audio=audio, decode=decode)
+    except TypeError as error:
+        raise UsageError(f"{path}: its reader cannot be called ({error}); {expected}") from error
+
     contents = reader(place, audio=audio, decode=decode)
     if not isinstance(contents, DatasetContents):
-        raise UsageError(f"{path}: its reader gave a {type(contents).__name__}, expected a DatasetContents")
+        raise UsageError(f"{path}: its reader gave a {type(contents).__name__}; {expected}")
     return contents
 
 

@@ -1,8 +1,8 @@
 """The cycles table and the one policy for damaged data that every reader follows.
 
 A reader (that of icbhi, sprsound or manifest, or an own one) turns its files into a `DatasetContents`: one `Recording`
-per recording, with its cycles or with the problems that make it unusable. From that, `cycles_table` builds the DataFrame of training and
-`audit_of` the report of `rales check`, so the two can never disagree about what is damaged.
+per recording, with its cycles or with the problems that make it unusable. From that, `cycles_table` builds the
+DataFrame of training and `audit_of` the report of `rales check`, so the two can never disagree about what is damaged.
 """
 
 import codecs

@@ -221,7 +221,7 @@ def groups_table(systems: list[System], column: str) -> Table | None:
     for s in systems:
         if s.cycles is None or column not in s.cycles:
             continue
-        for name, cycles in s.cycles.fillna({column: "unknown"}).groupby(column):
+        for name, cycles in s.cycles.astype({column: object}).fillna({column: "unknown"}).groupby(column):
             counts = metrics.confusion_matrix(cycles["true"], cycles["predicted"])
             number, abnormal = (int(n) // len(s.runs) for n in (counts.sum(), counts[1:].sum()))
             figures = metrics.icbhi_scores(counts)
