@@ -109,12 +109,18 @@ def test_version_and_module(capsys: Capture) -> None:
         (["train", "m2d_fusion", "--data", "DATA", "--out", "RUN", "--size", "huge"], "huge"),
         (["train", "m2d_fusion", "--data", "DATA", "--out", "RUN", "--epochs", "many"], "many"),
         (["train", "m2d_fuse", "--data", "DATA", "--out", "RUN"], "the nearest is 'm2d_fusion'"),
-        (["train", "m2d_fusion", "--data", "DATA", "--out", "RUN", "--variant", "pair"], "--set variant=pair: expected one of vanilla, pair_5_12"),
+        (
+            ["train", "m2d_fusion", "--data", "DATA", "--out", "RUN", "--variant", "pair"],
+            "--set variant=pair: expected one of vanilla, pair_5_12",
+        ),
         (
             ["train", "m2d_fusion", "--data", "DATA", "--out", "RUN", "--set", "train.epoch=1"],
             "nearest is train.epochs",
         ),
-        (["train", "m2d_fusion", "--data", "DATA", "--out", "RUN", "--set", "train.lr=x"], "--set train.lr=x: expected a number"),
+        (
+            ["train", "m2d_fusion", "--data", "DATA", "--out", "RUN", "--set", "train.lr=x"],
+            "--set train.lr=x: expected a number",
+        ),
         (["predict", "DATA", "--model", "RUN", "--format", "xlsx"], "xlsx"),
         (["predict", "--model", "RUN"], "paths"),
         (["embed", "DATA", "--model", "RUN", "--out", "v.csv"], "expected a name that ends in .npz or .parquet"),

@@ -92,12 +92,12 @@ def predict(
     """
     import torch
 
-    from rales.cli import result_lines
     from rales.export import engine_selection
     from rales.inference import audio_reader
 
     if bool(paths) == (manifest is not None):
         raise UsageError("expected paths of recordings, or --manifest with a list of them")
+
     if manifest is not None:
         refuse_with_manifest(engine, device)
         words = {"cluster": cluster, "processes": processes, "address": address, "shard": shard}
@@ -121,16 +121,22 @@ def predict(
     tables = classifier.tables(sources, collected.problems, decision, cycles=cycles, quality=gate, progress=True)
     write_prediction_files(collected, tables, sources, out, form, status, summary)
 
-    document = collected.document() | {"calibration": classifier.calibration or None, "notice": decision.notice}
-    document["model"] = classifier.digest
-    if json or out is None:
-        print_result(document, json, result_lines.prediction_lines)
-        print_notes(collected.status)
-        return print_problems(collected.problems)
+    about = {"calibration": classifier.calibration or None, "notice": decision.notice, "model": classifier.digest}
+    return print_predictions(collected, about, as_json=json, in_file=out is not None)
+
+
+def print_predictions(collected: "PredictionSummary", about: dict[str, Any], *, as_json: bool, in_file: bool) -> int:
+    """What was predicted and what is to be said of the model -> the exit code; the cycles themselves are printed unless
+    they are in a file."""
+    from rales.cli import result_lines
+
+    printed = as_json or not in_file
+    if printed:
+        print_result(collected.document() | about, as_json, result_lines.prediction_lines)
     print_notes(collected.status)
-    for sentence in shorten_list(collected.not_judged()):
+    for sentence in [] if printed else shorten_list(collected.not_judged()):
         print_message(sentence)
-    return print_problems(collected.problems, decision.notice)
+    return print_problems(collected.problems, "" if printed else about["notice"])
 
 
 def refuse_with_manifest(engine: str, device: str | None) -> None:

@@ -49,6 +49,7 @@ from rales.recipes.registry import make_recipe
 from rales.training import run_folder
 from rales.training.distributed import choose_device
 from rales.training.pretrain import Probe
+from rales.training.recipe import Recipe
 
 Part = Literal["train", "all"]
 POOLS = ("mean", "max", "min")
@@ -87,15 +88,8 @@ def search(
     used = rows_of(cycles, part)
     label = np.array([CLASSES.index(word) for word in used["label"]], np.int64)
     fold_of = np.array(splits.assign_folds(used, folds, seed), np.int64)
-    words = {"weights": weights} if weights else {"size": size}
-    recipe = make_recipe("m2d_fusion", [f"seed={seed}"], variant="vanilla", frontend=frontend or None, **words)
-    torch.manual_seed(seed)
-    encoder = recipe.build_model(recipe.settings).get_submodule("encoder")
-    assert isinstance(encoder, ViT)
-    if sizes and not 1 <= min(sizes) <= max(sizes) <= encoder.depth:
-        raise UsageError(
-            f"--sizes {list(sizes)}: the encoder has {encoder.depth} layers, expected sizes from 1 to that"
-        )
+    recipe, encoder = build_searched_encoder(weights, size, frontend, seed)
+    check_sizes(sizes, encoder.depth)
     chosen = subsets(encoder.depth, sizes)
 
     source = {
@@ -105,22 +99,19 @@ def search(
         "audio": asdict(recipe.audio),
         "data": {**data_facts(used), "part": part, "whole_database": predictions.is_whole_database(cycles)},
     }
-    settings = to_jsonable(
-        {**source, "folds": len(set(fold_of)), "seed": seed, "c": c, "sizes": sizes and sorted(set(sizes))}
-    )
+    asked = {"folds": len(set(fold_of)), "seed": seed, "c": c, "sizes": sizes and sorted(set(sizes))}
+    settings = to_jsonable({**source, **asked})
+
     with lock_folder(out):
         begin(out, settings, command)
         shape = (len(used), encoder.depth, encoder.dim)
         pooled = kept(out / "features.safetensors", source, dict.fromkeys(POOLS, shape))
         if pooled is None:
-            waves = load_dataset(cycles, recipe, progress=progress, folder=cache_folder).inputs
-            device = choose_device(recipe.settings.train.device, 0)
-            front = recipe.build_frontend(recipe.settings).to(device)
-            batch = scored_together(recipe, 16)
-            chosen_rows = used.index.to_numpy()
-            pooled = features(encoder.to(device), front, waves, chosen_rows, batch=batch, progress=progress)
+            waveforms = load_dataset(cycles, recipe, progress=progress, folder=cache_folder).inputs
+            pooled = pool_layers(recipe, encoder, waveforms, used.index.to_numpy(), progress=progress)
             keep(out / "features.safetensors", pooled, source)
-        sizes_of_counts = (len(set(fold_of)), len(chosen), len(CLASSES), len(CLASSES))
+
+        known = kept(out / "counts.safetensors", settings, {"counts": counts_shape(fold_of, chosen)}) or {}
         plain = weighted(pooled, np.ones(encoder.depth))
         counts = count(
             plain,
@@ -128,12 +119,44 @@ def search(
             fold_of,
             chosen,
             c=c,
-            counts=(kept(out / "counts.safetensors", settings, {"counts": sizes_of_counts}) or {}).get("counts"),
-            keep=lambda known: keep(out / "counts.safetensors", {"counts": known}, settings),
+            counts=known.get("counts"),
+            keep=lambda counted: keep(out / "counts.safetensors", {"counts": counted}, settings),
             progress=progress,
         )
+
         learned = learned_weights(plain, label, fold_of, c=c, progress=progress)
         return write(out, settings, command, chosen, counts, *learned)
+
+
+def build_searched_encoder(weights: str, size: str, frontend: str, seed: int) -> tuple[Recipe, ViT]:
+    """Checkpoint, or the size of a random start -> the recipe by which its cycles are heard, and the encoder."""
+    start = {"weights": weights} if weights else {"size": size}
+    recipe = make_recipe("m2d_fusion", [f"seed={seed}"], variant="vanilla", frontend=frontend or None, **start)
+    torch.manual_seed(seed)
+    encoder = recipe.build_model(recipe.settings).get_submodule("encoder")
+    assert isinstance(encoder, ViT)
+    return recipe, encoder
+
+
+def check_sizes(sizes: Sequence[int] | None, depth: int) -> None:
+    """UsageError for numbers of layers that the encoder cannot fuse."""
+    if sizes and not 1 <= min(sizes) <= max(sizes) <= depth:
+        raise UsageError(f"--sizes {list(sizes)}: the encoder has {depth} layers, expected sizes from 1 to that")
+
+
+def counts_shape(fold_of: NDArray[np.int64], chosen: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Fold of each cycle and the subsets of layers -> (folds, subsets, classes, classes)."""
+    return len(set(fold_of)), len(chosen), len(CLASSES), len(CLASSES)
+
+
+def pool_layers(
+    recipe: Recipe, encoder: ViT, waveforms: Any, rows: NDArray[np.int64], *, progress: bool
+) -> dict[str, Pooled]:
+    """Prepared waveforms (N, samples) and the rows that take part -> `features` of them, on the recipe's device."""
+    device = choose_device(recipe.settings.train.device, 0)
+    frontend = recipe.build_frontend(recipe.settings).to(device)
+    together = scored_together(recipe, 16)
+    return features(encoder.to(device), frontend, waveforms, rows, batch=together, progress=progress)
 
 
 def check_packages() -> None:
