@@ -329,7 +329,7 @@ def test_a_full_disk_is_said_before_anything_is_written(
 def test_threads_and_processes_download_once(server: Server) -> None:
     server.gate.clear()  # nobody is served before all of them are asking
     script = "import sys; from rales.models import hub; print('ready', flush=True);"
-    script += "print(hub.fetch('mr7', False, sys.argv[1]))"
+    script += "print(hub.fetch_checkpoint('mr7', False, sys.argv[1]))"
     found: list[Path] = []
     threads = [threading.Thread(target=lambda: found.append(fetch(server))) for _ in range(3)]
     with subprocess.Popen([sys.executable, "-c", script, server.address], stdout=subprocess.PIPE, text=True) as process:

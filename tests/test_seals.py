@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from rales.files import seals
@@ -79,11 +80,14 @@ def test_a_checkpoint_with_a_record_needs_a_seal_and_a_strangers_does_not(tmp_pa
 
 
 def test_the_same_run_leaves_the_same_bytes(tmp_path: Path) -> None:
-    """safetensors writes several metadata in random order, so the seal is no entry of its own."""
+    """safetensors writes several metadata in random order."""
+    more = {"heads": "2", "unit_frames": "96", "decoder_heads": "4", "of": "Zoë"}
     for number in range(12):
         run_folder.save_tensors(
-            tmp_path / f"{number}", {"w": torch.ones(2), "v": torch.ones(3)}, {"epoch": 1, "b": [2]}
+            tmp_path / f"{number}", {"w": torch.ones(2), "v": torch.ones(3)}, {"epoch": 1, "b": [2]}, more
         )
+    with safe_open(tmp_path / "0", "pt") as file:
+        assert {name: file.metadata()[name] for name in more} == more
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
     assert run_folder.read_checkpoint(tmp_path / "0")[1] == {"epoch": 1, "b": [2]}
 

@@ -10,6 +10,7 @@ half of one.
 import json
 import logging
 import platform
+import struct
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -192,9 +193,7 @@ def save_tensors(
 ) -> None:
     """Tensors, a JSON record and more metadata -> one sealed safetensors file, written beside its place and renamed.
 
-    The seal is in the record, not beside it, since safetensors writes its metadata in random order and the same run
-    is to leave the same bytes.
-    Errors: a full disk is a sentence with the size that was needed; the file that stood there before stays.
+    The same run leaves the same bytes. Errors: a full disk is a sentence with the size that was needed; the file that stood there before stays.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {**(more or {}), "rales": json.dumps({"seal": seals.UNSEALED, **to_jsonable(record)})}
@@ -202,8 +201,22 @@ def save_tensors(
         beside.touch()
         mode = beside.stat().st_mode
         save_file(contiguous, beside, metadata=metadata)
+        sort_metadata(beside)
         seals.seal_file(beside)
         beside.chmod(mode)  # safetensors writes for the owner alone, but colleagues read each other's runs
+
+
+def sort_metadata(path: Path) -> None:
+    """Bring the metadata of a safetensors file into the order of their names; it writes several in random order."""
+    with path.open("r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:  # written in another style than ours: better random than broken
+            return
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
