@@ -193,7 +193,8 @@ def save_tensors(
 ) -> None:
     """Tensors, a JSON record and more metadata -> one sealed safetensors file, written beside its place and renamed.
 
-    The same run leaves the same bytes. Errors: a full disk is a sentence with the size that was needed; the file that stood there before stays.
+    The same run leaves the same bytes. Errors: a full disk is a sentence with the size that was needed; the file that
+    stood there before stays.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {**(more or {}), "rales": json.dumps({"seal": seals.UNSEALED, **to_jsonable(record)})}
