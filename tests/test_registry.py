@@ -111,6 +111,15 @@ def test_a_file_that_is_gone_or_has_changed_is_a_sentence_and_nothing_of_it_runs
     assert len(rales.load(tmp_path / "run").classes) == 4
 
 
+def test_a_strangers_run_folder_runs_no_code(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its record may name a file that came with it; only files that a person has named are run."""
+    monkeypatch.setenv("RALES_CACHE", str(tmp_path / "another machine"))
+    with pytest.raises(ValueError, match=r"of .*own.py, which is code that nobody has named here yet; read it, and if"):
+        rales.load(place / "runs" / "own")
+    make_recipe(f"{place / 'own.py'}:recipe")
+    assert rales.load(place / "runs" / "own").recipe.name == "dropout"
+
+
 @pytest.mark.parametrize(
     ("content", "name", "sentence"),
     [

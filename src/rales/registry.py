@@ -4,18 +4,22 @@ A word of the command is looked up as a name of this package, as one that was re
 an installed package, or as `FILE.py:NAME`. Nothing is imported before it is asked for.
 """
 
+import contextlib
 import difflib
 import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 import sys
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+from platformdirs import user_cache_path
 
 from rales.errors import UsageError
 
@@ -48,6 +52,8 @@ class Registry(Generic[Thing]):
         if name in self.built_in:
             raise UsageError(f"{self.kind} {name!r} is one of this package; choose another name")
         self.registered[name] = thing
+        if file := inspect.getsourcefile(inspect.unwrap(thing)) if callable(thing) else None:
+            allow_file(Path(file))
 
     def find(self, word: str) -> Thing:
         """Name, or FILE.py:NAME -> the thing; an unknown name is a UsageError with the nearest."""
@@ -58,7 +64,9 @@ class Registry(Generic[Thing]):
         if (announced := self.find_entry_points().get(word)) is not None:
             return self.load_entry_point(announced)
         if found := split_file_word(word):
-            return self.load_from_file(*found)
+            thing = self.load_from_file(*found)
+            allow_file(found[0])
+            return thing
         names = self.list_names()
         close = difflib.get_close_matches(word, names, n=1, cutoff=0.0)
         nearest = f"; the nearest is {close[0]!r} (known: {', '.join(names)}; or FILE.py:NAME)" if close else ""
@@ -88,7 +96,8 @@ class Registry(Generic[Thing]):
 
     def find_again(self, name: str, source: Mapping[str, str], origin: str) -> Thing:
         """Name and source in the record of `origin` -> the thing. Errors: a ValueError that says which file or package
-        is missing, or that the file is no longer the one of the record; then nothing of it is run."""
+        is missing, that the file is no longer the one of the record, or that no person has named it on this machine,
+        since a stranger's run folder must run no code; then nothing of it is run."""
         if name in self.registered:
             return self.registered[name]
         made_by = f"{origin}: made by {self.kind} {name!r}"
@@ -104,6 +113,11 @@ class Registry(Generic[Thing]):
                 raise ValueError(
                     f"{made_by} of {path}, which has changed since (its SHA-256 was {source.get('sha256', '')[:12]}…); "
                     f"put that version back, or register the {self.kind} in Python"
+                )
+            if not is_allowed_file(path):
+                raise ValueError(
+                    f"{made_by} of {path}, which is code that nobody has named here yet; read it, and if you trust it, "
+                    f"name it once: rales train {path}:{source.get('name', '')} --help"
                 )
             return self.load_from_file(path, source.get("name", ""))
         announced = self.find_entry_points().get(source.get("word", name))
@@ -149,6 +163,23 @@ def hash_file(path: Path) -> str:
     """File -> its SHA-256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def allowed_mark(path: Path) -> Path:
+    """File -> where it is noted that a person has named a file of this content."""
+    return Path(os.environ.get("RALES_CACHE") or user_cache_path("rales")) / "named_files" / hash_file(path)
+
+
+def allow_file(path: Path) -> None:
+    """Note that a person has named a file; without a place for the note it is named again next time."""
+    with contextlib.suppress(OSError):
+        mark = allowed_mark(path)
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+
+
+def is_allowed_file(path: Path) -> bool:
+    return allowed_mark(path).exists()
 
 
 @functools.cache
