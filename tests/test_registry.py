@@ -22,32 +22,8 @@ from rales.training.recipe import Recipe
 from tests import tiny
 from tests.command import command
 
-OWN = '''
-"""A head behind dropout."""
-
-from dataclasses import dataclass, replace
-
-from torch import nn
-
-from rales.recipes import m2d_fusion
-from rales.training.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Settings(m2d_fusion.Settings):
-    dropout: float = 0.5
-    """Share of the features that training hides from the head."""
-
-
-def build_model(settings: Settings) -> nn.Module:
-    model = m2d_fusion.build_model(settings)
-    model.head = nn.Sequential(nn.Dropout(settings.dropout), model.head)
-    return model
-
-
-def recipe(settings: Settings) -> Recipe:
-    return replace(m2d_fusion.recipe(settings), name="dropout", build_model=build_model)
-'''
+CONTRIBUTING = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
+OWN = CONTRIBUTING.split("## A new system")[1].split("```python\n")[1].split("```")[0]  # as documented
 SETTINGS = ["--size", "tiny", "--epochs", "1", "--device", "cpu", "--audio.duration_s", "1", "--dropout", "0.25"]
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from rales.data import read_cycles
@@ -149,6 +150,7 @@ def make_values(kind: Any) -> st.SearchStrategy[Any]:
 changes = st.sampled_from(sorted(FIELDS)).flatmap(lambda name: st.tuples(st.just(name), make_values(FIELDS[name])))
 
 
+@limits(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(changes, max_size=6))
 def test_settings_survive_the_command_line_and_their_file(wanted: list[tuple[str, Any]]) -> None:
     changed = set_words(*(f"{name}={format_value(value)}" for name, value in wanted))

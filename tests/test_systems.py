@@ -27,10 +27,11 @@ from rales.models.cnn import Cnn
 from rales.models.resnest import ResNeSt
 from rales.models.resnet import ResNet
 from rales.recipes import lungattn
-from rales.recipes.registry import make_recipe, rebuild_recipe
+from rales.recipes.registry import find_settings, make_recipe, rebuild_recipe
 from rales.registry import RECIPES
 from rales.report import report
 from rales.report.load_runs import read_runs
+from rales.settings import list_fields
 from rales.training import finetune, run_folder
 from rales.training.distributed import DistributedContext
 from rales.training.recipe import LossContext, Recipe
@@ -56,7 +57,13 @@ def cycles(place: Path) -> pd.DataFrame:
 
 
 def made(name: str, *words: str) -> Recipe:
-    return make_recipe(name, [*WORDS, *words], size="tiny")
+    return make_recipe(name, [*words_for(name), *words], size="tiny")
+
+
+def words_for(name: str) -> list[str]:
+    """System -> those of WORDS that it reads."""
+    known = list_fields(find_settings(name))
+    return [word for word in WORDS if word.partition("=")[0] in known]
 
 
 def train(recipe: Recipe, cycles: pd.DataFrame, place: Path, out: Path) -> dict[str, Any]:
@@ -104,12 +111,12 @@ def test_a_run_is_scored_again_from_its_checkpoint(
     assert np.isfinite(vectors).all()
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if name not in ("wang_splice", "arscnet")])
 def test_fidelity_changes_the_system_or_is_refused(name: str) -> None:
     plain, original = made(name), made(name, "fidelity=original")
     assert original.settings.fidelity == "original"
     assert plain.settings.fidelity == "corrected"
-    with pytest.raises(UsageError, match="fidelity 'exact' is unknown; expected one of corrected, original"):
+    with pytest.raises(UsageError, match="--set fidelity=exact: expected one of corrected, original"):
         made(name, "fidelity=exact")
 
 
@@ -218,9 +225,10 @@ def test_inputs_hold_samples_or_a_picture_and_the_rest_has_a_name(name: str, cyc
     recipe = made(name)
     some = cycles[cycles["recording"].isin(cycles["recording"].unique()[::4])]
     dataset = prepare_dataset(some.assign(split="", group=7), recipe)
-    audio = recipe.settings.audio
     shapes = {"lungrn_nl": (1, 32, 32), "lungattn": (3, 64, 64)}
-    assert dataset.inputs.shape[1:] == shapes.get(name, (round(audio.rate_hz * audio.duration_s),))
+    if name not in shapes:
+        shapes[name] = (round(recipe.audio.rate_hz * recipe.audio.duration_s),)
+    assert dataset.inputs.shape[1:] == shapes[name]
     assert np.abs(dataset.inputs).max() <= 1
     of_devices = {"device_number": [DEVICES.index(device) for device in dataset.table["device"]]}
     known = {"moummad_mscl": {"group": [7] * len(some)}, "respirenet": of_devices, "wang_splice": of_devices}
@@ -414,7 +422,7 @@ def test_nguyen_fits_gains_on_train_cycles_and_keeps_the_relationship(trained: A
 
 def test_respirenet_has_a_network_for_each_device_with_both_parts(trained: Any) -> None:
     run = trained("respirenet")
-    assert run_folder.read_json(run / "config.json")["options"]["devices"] == "Litt3200+Meditron"
+    assert run_folder.read_json(run / "config.json")["config"]["devices"] == ["Litt3200", "Meditron"]
     tensors, _ = run_folder.read_checkpoint(run / "best.safetensors")
     first, _ = run_folder.read_checkpoint(run / "stage1" / "best.safetensors")
     assert {name.split(".")[1] for name in tensors if name.startswith("networks")} == {"all", "Litt3200", "Meditron"}
@@ -450,7 +458,7 @@ def test_respirenet_measures_each_device_or_keeps_what_stage_1_measured(
         assert tensors[f"frontend.std{suffix}"].numpy() == pytest.approx(std, abs=1e-5)
     assert not torch.allclose(tensors["frontend.mean_Meditron"], tensors["frontend.mean_Litt3200"], atol=1e-4)
 
-    frontend, _ = finetune_parts(made("respirenet", "statistics=device", "devices=Litt3200+Meditron"), run)
+    frontend, _ = finetune_parts(made("respirenet", "statistics=device", "devices=Litt3200,Meditron"), run)
     numbers = torch.tensor([2, 3, 0])  # Litt3200, Meditron, and a device without a network of its own
     seen = frontend(waves[:3], numbers).numpy()
     for row, suffix in enumerate(("_Litt3200", "_Meditron", "")):
@@ -465,14 +473,14 @@ def test_respirenet_measures_each_device_or_keeps_what_stage_1_measured(
 
 @pytest.mark.parametrize("name", ["moummad_scl", "respirenet"])
 def test_a_sweep_knows_a_finished_run_of_several_stages(name: str, trained: Any, cycles: pd.DataFrame) -> None:
-    trial = sweep.Trial("x", name, (*WORDS, "size=tiny"))
+    trial = sweep.Trial("x", name, (*words_for(name), "size=tiny"))
     assert sweep.is_finished(trial, trained(name), cycles)
     for word in ("train.lr=0.5", "fidelity=original"):
         assert not sweep.is_finished(sweep.Trial("x", name, (*trial.words, word)), trained(name), cycles)
 
 
 def test_a_sweep_tells_options_apart_that_change_no_number(trained: Any, cycles: pd.DataFrame) -> None:
-    words = (*WORDS, "size=tiny")
+    words = (*words_for("lungrn_nl"), "size=tiny")
     assert sweep.is_finished(sweep.Trial("x", "lungrn_nl", words), trained("lungrn_nl"), cycles)
     resampled = sweep.Trial("x", "lungrn_nl", (*words, "rate=4000"))
     assert not sweep.is_finished(resampled, trained("lungrn_nl"), cycles)

@@ -31,8 +31,7 @@ def wave_to_probabilities(model: Predictor) -> WaveToProbabilities:
 
     Errors: a front-end that mixes the clips of a batch.
     """
-    audio = model.recipe.audio
-    if audio.scope == "batch" and audio.frontend == "icbhi":
+    if model.recipe.scales_batches:
         raise UsageError(
             "the run was trained with audio.scope=batch, where a cycle's probabilities depend on its neighbours in the "
             "batch; an artefact gives one answer, so train with audio.scope=clip"

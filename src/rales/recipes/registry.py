@@ -100,12 +100,12 @@ def rebuild_recipe(record: dict[str, Any], origin: str) -> Recipe:
     """Record of a checkpoint -> its recipe, without the pre-trained file that it once started from. Errors: a damaged
     record, a recipe of a file or package that is not there."""
     name, source = record.get("recipe"), record.get("recipe_source") or {}
-    if not isinstance(name, str) or not isinstance(source, dict):
+    if not (isinstance(name, str) and isinstance(source, dict) and all(isinstance(v, str) for v in source.values())):
         check_record(record, origin)  # says so
-    make: MakeRecipe = RECIPES.find_again(str(name), source, origin)  # first, since its settings may be unknown too
-    check_record(record, origin)
-    settings = from_dict(settings_of(make, record["recipe"]), record["config"], origin)
     try:
+        make: MakeRecipe = RECIPES.find_again(str(name), source, origin)  # first, since its settings may be unknown too
+        check_record(record, origin)
+        settings = from_dict(settings_of(make, record["recipe"]), record["config"], origin)
         check_together(settings)
         recipe = make(replace_field(settings, "weights", "") if hasattr(settings, "weights") else settings)
     except UsageError as error:
