@@ -311,7 +311,7 @@ def test_auto_takes_the_fastest_that_agrees(place: Path, monkeypatch: pytest.Mon
 def test_many_recordings_are_scored_side_by_side_with_the_same_answers(
     place: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
-    monkeypatch.setattr(engine_selection, "processors", lambda: 3)
+    monkeypatch.setattr(engine_selection, "count_processors", lambda: 3)
     monkeypatch.setattr(predictor, "BATCH_CYCLES", 2)
     few = load_with_engine(place / "model.safetensors", engine)
     many = load_with_engine(place / "model.safetensors", engine, recordings=64)
