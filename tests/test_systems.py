@@ -225,7 +225,7 @@ def test_inputs_hold_samples_or_a_picture_and_the_rest_has_a_name(name: str, cyc
     recipe = made(name)
     some = cycles[cycles["recording"].isin(cycles["recording"].unique()[::4])]
     dataset = prepare_dataset(some.assign(split="", group=7), recipe)
-    shapes = {"lungrn_nl": (1, 32, 32), "lungattn": (3, 64, 64)}
+    shapes: dict[str, tuple[int, ...]] = {"lungrn_nl": (1, 32, 32), "lungattn": (3, 64, 64)}
     if name not in shapes:
         shapes[name] = (round(recipe.audio.rate_hz * recipe.audio.duration_s),)
     assert dataset.inputs.shape[1:] == shapes[name]
