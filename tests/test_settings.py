@@ -236,6 +236,7 @@ def record_reads(settings: Any, seen: set[str], prefix: str = "") -> Any:
 
 QUICK = {
     "train.epochs": 1,
+    "train.batch_size": 4,
     "train.device": "cpu",
     "train.precision": "float32",
     "audio.duration_s": 0.5,
