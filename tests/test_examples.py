@@ -7,7 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import rales
 from rales.data import read_cycles
+from rales.errors import UsageError
+from rales.recipes.registry import make_recipe
 from tests import tiny
 from tests.command import command
 from tests.conftest import REPOSITORY
@@ -85,6 +88,29 @@ def test_an_own_system_is_swept(clinic: Path, tmp_path: Path, capsys: Capture) -
     assert "done: 2" in out
     widths = [json.loads(path.read_text())["config"]["width"] for path in sorted(tmp_path.glob("*/config.json"))]
     assert widths == [2, 4]
+
+
+def test_an_own_encoder_is_fused(clinic: Path, tmp_path: Path, capsys: Capture) -> None:
+    own = tmp_path / "own_encoder.py"
+    shutil.copy(REPOSITORY / "examples" / "own_encoder.py", own)
+    words: list[object] = ["--set", f"encoder={own}:conv_encoder", "--set", "model.depth=2", "--set", "model.layers=1,2"]
+    words += ["--size", "tiny", "--epochs", 1, "--device", "cpu", "--set", "audio.duration_s=1"]
+    run(capsys, "train", "m2d_fusion", "--data", clinic.parent / "data", "--out", tmp_path / "run", *words)
+    assert list(json.loads((tmp_path / "run" / "layer_weights.json").read_text())) != []
+    sound = min(clinic.glob("*.wav"))
+    predicted = json.loads(run(capsys, "predict", sound, "--model", tmp_path / "run", "--json"))
+    assert len(predicted["cycles"]) > 0
+    assert rales.load(tmp_path / "run").embed(sound).shape[1] == 2 * 32
+    with own.open("a") as file:
+        file.write("\n")
+    with pytest.raises(ValueError, match=r"made by encoder .*own_encoder.py, which has changed since"):
+        rales.load(tmp_path / "run")
+    (tmp_path / "none.py").write_text("from torch import nn\n\n\ndef none(settings):\n    return nn.Linear(1, 1)\n")
+    chosen = make_recipe("m2d_fusion", [f"encoder={tmp_path / 'none.py'}:none"])
+    with pytest.raises(UsageError, match=r"has no dim and no depth, expected whole numbers"):
+        chosen.build_model(chosen.settings)
+    with pytest.raises(UsageError, match="an own encoder loads its own weights; leave --weights out"):
+        make_recipe("m2d_fusion", [f"encoder={tmp_path / 'none.py'}:none"], weights="rales-small")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ ELSEWHERE = (
     "weights",
     "variant",
     "weights_digest",
+    "encoder_digest",
     "teacher_digest",
 )  # options of the word, or filled in
 

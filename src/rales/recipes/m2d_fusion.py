@@ -44,6 +44,7 @@ from rales.models.classifier import FusionClassifier
 from rales.models.hub import find_checkpoint
 from rales.models.m2d_checkpoints import build_encoder, fingerprint_encoder, load_m2d, read_tensors, record_of
 from rales.models.vit import ViT
+from rales.registry import ENCODERS, split_file_word
 from rales.settings import (
     Depth,
     FrameCount,
@@ -191,6 +192,11 @@ class Settings(RunSettings):
     """Name or file of the pre-trained checkpoint; empty = random start."""
     weights_digest: str = ""
     """SHA-256 of the M2D encoder in it: filled in, since a file of the same name may hold another."""
+    encoder: str = ""
+    """An own encoder instead of the ViT, FILE.py:NAME or one that is registered: a function of these settings -> module
+    with `dim` and `depth`, (normalised log-mel (B, 1, 80, frames), layout) -> list of `depth` outputs (B, T, dim)."""
+    encoder_digest: str = ""
+    """SHA-256 of its file, filled in."""
     frontend: Frontend = "icbhi"
     """icbhi: HTK log-mel in dB, min-max, standardised, as the published ICBHI recipes; m2d: as M2D was pre-trained;
     m2d_clip: M2D's log-mel, each clip brought to mean 0 and deviation 1 (ours). Unless it is set, that of the
@@ -212,6 +218,9 @@ class Settings(RunSettings):
             word = f"frontend={self.frontend}"
             raise UsageError(f"fidelity=published has the front-end of the ICBHI code; leave {word} out")
 
+        if self.encoder and self.weights:
+            raise UsageError(f"encoder={self.encoder}: an own encoder loads its own weights; leave --weights out")
+
         # the network is that of the size or of the checkpoint; the other numbers are those of the size or the paper's
         start = start_of(find_checkpoint(self.weights)) if self.weights else None
         size = self.size
@@ -222,6 +231,12 @@ class Settings(RunSettings):
         settings = set_defaults(replace(self, size=size, frontend="icbhi"), set(), {**others, **network})
         if start:
             settings = replace(settings, model=model_of(start), weights_digest=start.digest)
+        if self.encoder:  # named here by a person, and found again by its content
+            ENCODERS.find(self.encoder)
+            source = ENCODERS.describe_source(self.encoder)
+            settings = replace(
+                settings, encoder=ENCODERS.make_portable(self.encoder), encoder_digest=source.get("sha256", "")
+            )
         if not published:
             asked = self.frontend if "frontend" in given else None
             frontend, audio = find_sound(settings.frontend, settings.audio, start, asked)
@@ -402,10 +417,26 @@ class StandardiseClip(nn.Module):
         return centred / centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-3)
 
 
+def build_own_encoder(settings: Settings) -> nn.Module:
+    """The encoder that the settings name. Errors: it is not here, has changed, or has not the layers to be fused."""
+    found, source = split_file_word(settings.encoder), {"word": settings.encoder, "module": settings.encoder}
+    if found:
+        source = {"file": str(found[0]), "name": found[1], "sha256": settings.encoder_digest}
+    build = ENCODERS.find_again(settings.encoder, source, "these settings")
+    encoder: nn.Module = build(settings)
+    missing = [name for name in ("dim", "depth") if not isinstance(getattr(encoder, name, None), int)]
+    if missing:
+        raise UsageError(f"encoder={settings.encoder}: has no {' and no '.join(missing)}, expected whole numbers")
+    return encoder
+
+
 def build_model(settings: Settings) -> FusionClassifier:
-    """Settings -> ViT (pre-trained or random), fusion, pooling, head."""
+    """Settings -> encoder (own, pre-trained or random), fusion, pooling, head."""
     model = settings.model
-    if settings.weights:
+    encoder: Any
+    if settings.encoder:
+        encoder = build_own_encoder(settings)
+    elif settings.weights:
         path = find_checkpoint(settings.weights)
         encoder = load_m2d(path, heads=model.heads, long_input=model.long_input, raw_last=model.raw_last)
         loaded = (encoder.dim, encoder.depth, encoder.patch, encoder.unit_frames)
@@ -423,7 +454,7 @@ def build_model(settings: Settings) -> FusionClassifier:
             long_input=model.long_input,
             raw_last=model.raw_last,
         )
-    if model.freeze_patch_embed:
+    if model.freeze_patch_embed and not settings.encoder:
         encoder.patch_embed.requires_grad_(False)
     return FusionClassifier(
         encoder,
