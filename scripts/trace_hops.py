@@ -2,7 +2,8 @@
 
 Three chains: from `rales train` to the loss, from `rales predict` to the network, from an upload of the page (POST
 /predict) to the network. A hop is a call of one function of Rales by another, generators and threads included: whoever
-hands work to a thread or to the page's queue counts as its caller. Comprehensions and lambdas are no hops.
+hands work to a thread or to the page's queue counts as its caller. Comprehensions and lambdas are no hops, nor is what
+stands before the word's own function and the page's first door.
 """
 
 import contextlib
@@ -27,6 +28,7 @@ from rales.training import losses
 from rales.web.job_queue import JobQueue
 
 SOURCE = Path(rales.__file__).parent
+BEFORE = ("cli/__init__.py", "cli/settings_options.py", "web/__init__.py")
 Call = tuple[str, str]  # file below src/rales, function
 
 handed = threading.local()  # .calls: those of whoever handed the thread its work
@@ -70,6 +72,7 @@ def followed_into_threads() -> Iterator[None]:
 
 def print_chain(title: str, calls: list[Call]) -> None:
     """Print one chain, its hops, and the lines of the files that it goes through."""
+    calls = [call for call in calls if call[0] not in BEFORE]
     files = list(dict.fromkeys(file for file, _ in calls))
     lines = sum(len((SOURCE / file).read_text().splitlines()) for file in files)
     print(f"{title}: {len(calls) - 1} hops, {len(files)} files, {lines:,} lines")

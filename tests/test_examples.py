@@ -93,8 +93,19 @@ def test_an_own_system_is_swept(clinic: Path, tmp_path: Path, capsys: Capture) -
 def test_an_own_encoder_is_fused(clinic: Path, tmp_path: Path, capsys: Capture) -> None:
     own = tmp_path / "own_encoder.py"
     shutil.copy(REPOSITORY / "examples" / "own_encoder.py", own)
-    words: list[object] = ["--set", f"encoder={own}:conv_encoder", "--set", "model.depth=2", "--set", "model.layers=1,2"]
-    words += ["--size", "tiny", "--epochs", 1, "--device", "cpu", "--set", "audio.duration_s=1"]
+    words: list[object] = ["--set", f"encoder={own}:conv_encoder", "--set", "model.depth=2"]
+    words += [
+        "--set",
+        "model.layers=1,2",
+        "--size",
+        "tiny",
+        "--epochs",
+        1,
+        "--device",
+        "cpu",
+        "--set",
+        "audio.duration_s=1",
+    ]
     run(capsys, "train", "m2d_fusion", "--data", clinic.parent / "data", "--out", tmp_path / "run", *words)
     assert list(json.loads((tmp_path / "run" / "layer_weights.json").read_text())) != []
     sound = min(clinic.glob("*.wav"))

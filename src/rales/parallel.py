@@ -129,6 +129,8 @@ class _Pool:
 
     def end(self, worker: _Worker) -> None:
         """Let a worker that has no task, or is dead already, end."""
+        with suppress(OSError):
+            worker.connection.send(None)  # not by closing alone: another process may hold a copy of this end
         worker.connection.close()
         worker.process.join()
         self.places.append(worker.place)
@@ -147,12 +149,11 @@ class _Pool:
 
 
 def _answer_tasks(connection: Any, variables: Mapping[str, str], work: Work, shared: tuple[Any, ...]) -> None:
-    """What a worker does until the other end of its connection is closed."""
+    """What a worker does until it is told to end, by None, or the other end of its connection is closed."""
     _end_with_parent()
     os.environ.update(variables)  # CUDA_VISIBLE_DEVICES is read when the first tensor goes to a GPU
     with suppress(EOFError):
-        while True:
-            task = connection.recv()
+        while (task := connection.recv()) is not None:
             try:
                 answer = work(task, *shared)
             except Exception as error:
