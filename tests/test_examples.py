@@ -93,19 +93,9 @@ def test_an_own_system_is_swept(clinic: Path, tmp_path: Path, capsys: Capture) -
 def test_an_own_encoder_is_fused(clinic: Path, tmp_path: Path, capsys: Capture) -> None:
     own = tmp_path / "own_encoder.py"
     shutil.copy(REPOSITORY / "examples" / "own_encoder.py", own)
-    words: list[object] = ["--set", f"encoder={own}:conv_encoder", "--set", "model.depth=2"]
-    words += [
-        "--set",
-        "model.layers=1,2",
-        "--size",
-        "tiny",
-        "--epochs",
-        1,
-        "--device",
-        "cpu",
-        "--set",
-        "audio.duration_s=1",
-    ]
+    settings = [f"encoder={own}:conv_encoder", "model.depth=2", "model.layers=1,2", "audio.duration_s=1"]
+    words: list[object] = [word for setting in settings for word in ("--set", setting)]
+    words += ["--size", "tiny", "--epochs", 1, "--device", "cpu"]
     run(capsys, "train", "m2d_fusion", "--data", clinic.parent / "data", "--out", tmp_path / "run", *words)
     assert list(json.loads((tmp_path / "run" / "layer_weights.json").read_text())) != []
     sound = min(clinic.glob("*.wav"))

@@ -44,9 +44,10 @@ class Bounds:
         """Number -> what it should have been, "" if it is that."""
         if self.above is not None and self.below is not None:
             return "" if self.above < number < self.below else f"a number between {self.above:g} and {self.below:g}"
-        if self.above is not None and not (number > self.above and math.isfinite(number)):
+        finite = isinstance(number, int) or math.isfinite(number)  # a large int is no float
+        if self.above is not None and not (number > self.above and finite):
             return f"a number above {self.above:g}"
-        if self.above is None and not (number >= self.least and math.isfinite(number)):
+        if self.above is None and not (number >= self.least and finite):
             return "a finite number" + (f", {self.least:g} or more" if math.isfinite(self.least) else "")
         most = self.most if self.most is not None else LARGEST_COUNT if isinstance(number, int) else math.inf
         return f"a number up to {most}" if number > most else ""

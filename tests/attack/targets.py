@@ -77,7 +77,7 @@ def annotation(data: bytes, folder: Path) -> None:
             assert duration_s is None or cycle.end_s < duration_s + 0.1
         assert found.note(path) == "" or found.note(path).startswith(str(path))
     for where in ("auto", "annotation"):
-        check_sentences(path, partial(read_annotated_cycles, path, RECORDING_S, where))
+        check_sentences(path, partial(read_annotated_cycles, path, RECORDING_S, where, str(path)))
 
 
 def json_(data: bytes, folder: Path) -> None:

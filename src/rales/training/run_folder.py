@@ -61,7 +61,7 @@ def begin_run(folder: Path, record: Mapping[str, Any]) -> bool:
         write_json(folder / "config.json", record)
         return False
     asked, there = flatten_json(to_jsonable(record)), flatten_json(stored)
-    keys = [*asked, *(key for key in there if key.startswith("config.") and key not in asked)]
+    keys = [*asked, *(key for key in there if key.startswith(("config.", "recipe")) and key not in asked)]
     differences = [key for key in keys if asked.get(key) != there.get(key)]
     finished = (folder / "done").exists()
     ignored = (*RESUME_IGNORES, "computed_in") if finished else RESUME_IGNORES
