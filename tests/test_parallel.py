@@ -77,6 +77,26 @@ def test_it_is_heard_of_after_children_were_started() -> None:
     assert (said.returncode, said.stdout) == (0, "[True] set()\n"), said.stderr
 
 
+FIRST_CHILD = """
+import signal
+from rales import parallel
+
+def is_blocked(number):
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+if __name__ == "__main__":
+    print(list(parallel.run_in_processes(is_blocked, range(2), (), processes=2)))
+"""
+
+
+def test_the_first_worker_of_a_process_never_hears_of_it(tmp_path: Path) -> None:
+    """Not while it imports either, which takes seconds."""
+    (tmp_path / "first.py").write_text(FIRST_CHILD)
+    words = [sys.executable, str(tmp_path / "first.py")]
+    said = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120)
+    assert (said.returncode, sorted(said.stdout)) == (0, sorted("[(0, True), (1, True)]\n")), said.stderr
+
+
 TASKS = """
 import os, signal, sys
 from rales import parallel
