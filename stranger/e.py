@@ -1,0 +1,2 @@
+def enc(settings):
+    return "good"
