@@ -338,8 +338,9 @@ def take(*_):
     raise KeyboardInterrupt
 def interrupt(*arguments, **options):
     if len(prepared) == 2:
-        while not taken.wait(2):  # one that comes just before the main thread waits does not wake it
+        while not taken.is_set():  # one that comes just before the main thread waits does not wake it
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # os.kill may wake another thread
+            taken.wait(2)
         time.sleep(1)  # the main thread drops the rest meanwhile
     prepared.append(arguments)
     return prepare(*arguments, **options)
