@@ -34,10 +34,20 @@ def read_clinic(path: Path, *, audio: bool, decode: bool) -> DatasetContents:
     return DatasetContents(path, recordings)
 
 
-def mean_fusion(settings: m2d_fusion.Settings) -> Recipe:
-    """M2DViT-Fusion whose fused layers are brought to unit variance before they are weighted."""
-    settings = replace(settings, model=replace(settings.model, norm_layers=True))
-    return replace(m2d_fusion.recipe(settings), name="mean_fusion")
+@dataclass(frozen=True)
+class FusionSettings(m2d_fusion.Settings):
+    fused_dropout: float = 0.1
+    """Share of the fused features that training hides from the head."""
+
+
+def build_fusion(settings: FusionSettings) -> nn.Module:
+    model = m2d_fusion.build_model(settings)
+    model.head = nn.Sequential(nn.Dropout(settings.fused_dropout), model.head)
+    return model
+
+
+def dropout_fusion(settings: FusionSettings) -> Recipe:
+    return replace(m2d_fusion.recipe(settings), name="dropout_fusion", build_model=build_fusion)
 
 
 @dataclass(frozen=True)

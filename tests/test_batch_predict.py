@@ -217,8 +217,18 @@ def test_the_cycles_of_the_manifest_are_used(place: Path, tmp_path: Path) -> Non
     assert set(pd.read_parquet(tmp_path / "asked" / "cycles")["source"]) == {"window"}
 
 
-@pytest.mark.parametrize("other", ["./00000.wav", "x/../00000.wav", "whole", ".\\00000.wav"])
-@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("form", "other"),
+    [
+        ("csv", "x/../00000.wav"),
+        ("parquet", "whole"),
+        ("csv", ".\\00000.wav"),
+        *(
+            pytest.param(form, other, marks=pytest.mark.slow)
+            for form, other in [("csv", "whole"), ("parquet", "x/../00000.wav"), ("parquet", ".\\00000.wav")]
+        ),
+    ],
+)
 def test_the_rows_of_a_recording_are_its_cycles_however_its_path_is_written(
     place: Path, tmp_path: Path, other: str, form: str
 ) -> None:

@@ -57,7 +57,27 @@ def test_the_readers_cycles_are_those_of_the_same_folder_in_icbhi_layout(clinic:
     (clinic / "labels.txt").write_text(shortened)
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "mean_fusion"])
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("x 1 train 0 1 2 0", "the cycle 0-1 s has crackle 2 and wheeze 0, expected 0 or 1 each"),
+        ("x 1 train 3 2 0 0", "the cycle ends at 2 s, not after its start at 3 s"),
+        ("x 1 train 50 60 0 0", "lies past the end of the recording, which lasts 4.000 s"),
+        ("x 1 Test 0 1 0 0", "split 'Test', expected train, test or none"),
+    ],
+)
+def test_what_an_own_reader_gives_is_held_against_what_can_be(
+    clinic: Path, tmp_path: Path, capsys: Capture, line: str, problem: str
+) -> None:
+    shutil.copy(min(clinic.glob("*.wav")), tmp_path / "x.wav")
+    (tmp_path / "labels.txt").write_text(f"{line}\n")
+    code, out, _ = command(capsys, "check", f"{OWN}:read_clinic:{tmp_path}", "--json")
+    told = json.loads(out)
+    assert (code, told["damaged_recordings"]) == (1, ["x"])
+    assert problem in told["problems"][0]
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "dropout_fusion"])
 def test_an_own_system_goes_through_all_words(name: str, clinic: Path, tmp_path: Path, capsys: Capture) -> None:
     data, model, sound = f"{OWN}:read_clinic:{clinic}", tmp_path / "runs" / name, min(clinic.glob("*.wav"))
     settings = ["--epochs", 1, "--device", "cpu", "--set", "audio.duration_s=1"]
@@ -76,7 +96,7 @@ def test_an_own_system_goes_through_all_words(name: str, clinic: Path, tmp_path:
     columns = ["p_normal", "p_crackle", "p_wheeze", "p_both"]
     apart = pd.read_csv(tmp_path / "cycles.csv")[columns] - pd.read_csv(tmp_path / "again.csv")[columns]
     assert apart.abs().to_numpy().max() < 1e-4
-    if name == "mean_fusion":  # explanations are of an encoder's patches
+    if name == "dropout_fusion":  # explanations are of an encoder's patches
         run(capsys, "explain", sound, "--cycle", 1, "--model", model, "--out", tmp_path / "why.png")
     run(capsys, "report", tmp_path / "runs", "--out", tmp_path / "report")
     assert name in (tmp_path / "report" / "report.md").read_text()

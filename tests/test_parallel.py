@@ -15,7 +15,7 @@ from tests.run_folders import environment
 pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Ctrl-C as POSIX has it")
 
 SLEEPERS = """
-import sys, time
+import signal, sys, time
 from contextlib import closing
 from pathlib import Path
 from rales import parallel
@@ -25,6 +25,7 @@ def sleep(number):
     time.sleep(600)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         with closing(parallel.run_in_processes(sleep, range(9), (), processes=2)) as results:
             list(results)
@@ -61,6 +62,7 @@ import signal
 from rales import parallel
 
 waits = []
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 try:
     with parallel.ignore_interrupts_in_children():
         signal.raise_signal(signal.SIGINT)

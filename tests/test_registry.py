@@ -1,7 +1,10 @@
 """An own recipe of a file, of a package and of Python code goes through all words; a missing one is a sentence."""
 
+import functools
 import importlib.metadata
+import importlib.util
 import json
+import py_compile
 import re
 import shutil
 import sys
@@ -118,6 +121,28 @@ def test_a_strangers_run_folder_runs_no_code(place: Path, tmp_path: Path, monkey
         rales.load(place / "runs" / "own")
     make_recipe(f"{place / 'own.py'}:recipe")
     assert rales.load(place / "runs" / "own").recipe.name == "dropout"
+
+
+def test_what_was_read_is_what_is_run_not_a_compiled_file_beside_it(tmp_path: Path) -> None:
+    own, evil = tmp_path / "own.py", tmp_path / "evil.py"
+    own.write_text("def thing():\n    return 'ours'\n")
+    evil.write_text("def thing():\n    return 'of a stranger'\n")
+    compiled = importlib.util.cache_from_source(str(own))
+    py_compile.compile(str(evil), compiled, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    registry: Registry[Any] = Registry("thing", "rales.things", {})
+    assert registry.find(f"{own}:thing")() == "ours"
+
+
+def test_only_what_is_registered_here_stands_for_a_file_of_the_same_name(place: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(RECIPES, "registered", {"dropout": own_recipe})
+    assert rales.load(place / "runs" / "own").recipe.settings.dropout == 0.25, "the file's recipe, not the namesake"
+    cell: dict[str, Any] = {}
+    exec(compile("def cell(settings):\n    return settings\n", "/nowhere/cell.py", "exec"), cell)  # as in a notebook
+    rales.register_encoder("cell", cell["cell"])
+    assert ENCODERS.find("cell") is cell["cell"]
+    assert ENCODERS.make_portable("cell") == "cell"
+    rales.register_encoder("partial", functools.partial(own_recipe))
+    monkeypatch.setattr(ENCODERS, "registered", {})
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ class _Worker(NamedTuple):
 
 
 class _Pool:
-    """The workers of `in_processes`: those without a task in `idle`, all that were not ended in `alive`."""
+    """The workers of `run_in_processes`: those without a task in `idle`, all that were not ended in `alive`."""
 
     def __init__(
         self, work: Work, shared: tuple[Any, ...], processes: int, environments: Sequence[Mapping[str, str]]
@@ -107,20 +107,23 @@ class _Pool:
 
     def hand_over(self, task: Hashable) -> _Worker:
         """-> the worker that has the task now: one that was idle, else a new one."""
-        while True:
-            worker = self.idle.pop() if self.idle else self.start()
+        while self.idle:
+            worker = self.idle.pop()
             try:
                 worker.connection.send(task)
                 return worker
             except OSError:  # it died while it had nothing to do
                 self.end(worker)
+        return self.start(task)
 
-    def start(self) -> _Worker:
+    def start(self, task: Hashable) -> _Worker:
+        """-> a new worker, which begins with the task: nobody waits until it has come up to take it."""
         context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
         ours, theirs = context.Pipe()
         place = self.places.popleft()
         variables = dict(self.environments[place % len(self.environments)])
-        process = context.Process(target=_answer_tasks, args=(theirs, variables, self.work, self.shared), daemon=True)
+        words = (theirs, variables, self.work, self.shared, task)
+        process = context.Process(target=_answer_tasks, args=words, daemon=True)
         worker = _Worker(process, ours, place)
         with ignore_interrupts_in_children():
             process.start()
@@ -149,17 +152,20 @@ class _Pool:
             worker.process.join()
 
 
-def _answer_tasks(connection: Any, variables: Mapping[str, str], work: Work, shared: tuple[Any, ...]) -> None:
+def _answer_tasks(
+    connection: Any, variables: Mapping[str, str], work: Work, shared: tuple[Any, ...], task: Hashable | None
+) -> None:
     """What a worker does until it is told to end, by None, or the other end of its connection is closed."""
     _end_with_parent()
     os.environ.update(variables)  # CUDA_VISIBLE_DEVICES is read when the first tensor goes to a GPU
     with suppress(EOFError):
-        while (task := connection.recv()) is not None:
+        while task is not None:
             try:
                 answer = work(task, *shared)
             except Exception as error:
                 answer = _portable(error)
             connection.send(answer)
+            task = connection.recv()
 
 
 def _portable(error: Exception) -> Exception:

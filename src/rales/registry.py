@@ -6,10 +6,8 @@ an installed package, or as `FILE.py:NAME`. Nothing is imported before it is ask
 
 import contextlib
 import difflib
-import functools
 import hashlib
 import importlib
-import importlib.util
 import inspect
 import os
 import re
@@ -17,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from platformdirs import user_cache_path
@@ -52,8 +51,8 @@ class Registry(Generic[Thing]):
         if name in self.built_in:
             raise UsageError(f"{self.kind} {name!r} is one of this package; choose another name")
         self.registered[name] = thing
-        if file := inspect.getsourcefile(inspect.unwrap(thing)) if callable(thing) else None:
-            allow_file(Path(file))
+        if file := find_source_file(thing):
+            allow_content(file.read_bytes())
 
     def find(self, word: str) -> Thing:
         """Name, or FILE.py:NAME -> the thing; an unknown name is a UsageError with the nearest."""
@@ -64,8 +63,12 @@ class Registry(Generic[Thing]):
         if (announced := self.find_entry_points().get(word)) is not None:
             return self.load_entry_point(announced)
         if found := split_file_word(word):
-            thing = self.load_from_file(*found)
-            allow_file(found[0])
+            path, name = found
+            if not path.is_file():
+                raise UsageError(f"{path}: no such file; expected FILE.py:NAME of a {self.kind}")
+            content = path.read_bytes()
+            thing = self.load_from_content(path, content, name)
+            allow_content(content)
             return thing
         names = self.list_names()
         close = difflib.get_close_matches(word, names, n=1, cutoff=0.0)
@@ -89,8 +92,8 @@ class Registry(Generic[Thing]):
         """Word -> one that another process, in another folder, finds the same thing by."""
         if word in self.registered:
             thing = self.registered[word]
-            name, file = getattr(thing, "__qualname__", ""), inspect.getsourcefile(inspect.unwrap(thing))  # type: ignore[arg-type]
-            return f"{Path(file).resolve()}:{name}" if file and name.isidentifier() else word
+            name, file = getattr(thing, "__qualname__", ""), find_source_file(thing)
+            return f"{file}:{name}" if file and name.isidentifier() else word
         found = None if word in self.built_in else split_file_word(word)
         return f"{found[0]}:{found[1]}" if found else word
 
@@ -98,28 +101,21 @@ class Registry(Generic[Thing]):
         """Name and source in the record of `origin` -> the thing. Errors: a ValueError that says which file or package
         is missing, that the file is no longer the one of the record, or that no person has named it on this machine,
         since a stranger's run folder must run no code; then nothing of it is run."""
-        if name in self.registered:
-            return self.registered[name]
+        for word, thing in self.registered.items():  # of this process, by whoever runs it
+            known = self.describe_source(word)
+            same = known.get("file") == source.get("file") or known.get("sha256") == source.get("sha256")
+            if word in (name, source.get("word")) and ("file" not in source or same):
+                return thing
+            if "file" in source and (known.get("file"), known.get("name")) == (source["file"], source.get("name")):
+                return thing
+
         made_by = f"{origin}: made by {self.kind} {name!r}"
         if not source:
             if name not in self.built_in:
                 raise ValueError(f"{made_by}, which this version does not have")
             return self.find(name)
         if "file" in source:
-            path = Path(source["file"])
-            if not path.is_file():
-                raise ValueError(f"{made_by} of {path}, which is not there; put that file back")
-            if hash_file(path) != source.get("sha256"):
-                raise ValueError(
-                    f"{made_by} of {path}, which has changed since (its SHA-256 was {source.get('sha256', '')[:12]}…); "
-                    f"put that version back, or register the {self.kind} in Python"
-                )
-            if not is_allowed_file(path):
-                raise ValueError(
-                    f"{made_by} of {path}, which is code that nobody has named here yet; read it, and if you trust it, "
-                    f"name it once: rales train {path}:{source.get('name', '')} --help"
-                )
-            return self.load_from_file(path, source.get("name", ""))
+            return self.load_recorded(Path(source["file"]), source, made_by)
         announced = self.find_entry_points().get(source.get("word", name))
         if announced is None:
             missing = source.get("package") or f"the module {source.get('module', '')}"
@@ -143,14 +139,40 @@ class Registry(Generic[Thing]):
             raise UsageError(f"{self.kind} {announced.name!r} of {package} cannot be loaded: {error}") from error
         return thing
 
-    def load_from_file(self, path: Path, name: str) -> Thing:
+    def load_recorded(self, path: Path, source: Mapping[str, str], made_by: str) -> Thing:
+        """File of a record -> the thing in it. What is checked is what is run: the file is read once."""
         if not path.is_file():
-            raise UsageError(f"{path}: no such file; expected FILE.py:NAME of a {self.kind}")
-        module = load_module(path, hash_file(path))
+            raise ValueError(f"{made_by} of {path}, which is not there; put that file back")
+        content, name = path.read_bytes(), source.get("name", "")
+        if hashlib.sha256(content).hexdigest() != source.get("sha256"):
+            raise ValueError(
+                f"{made_by} of {path}, which has changed since (its SHA-256 was {source.get('sha256', '')[:12]}…); "
+                f"put that version back, or register the {self.kind} in Python"
+            )
+        if not is_allowed_content(content):
+            registry = f"{self.kind.upper()}S"
+            once = f"python -c 'from rales.registry import {registry}; {registry}.find(\"{path}:{name}\")'"
+            raise ValueError(
+                f"{made_by} of {path}, which is code that nobody has named here yet; read it, and if you trust it, "
+                f"name it once: {f'rales train {path}:{name} --help' if self.kind == 'recipe' else once}"
+            )
+        return self.load_from_content(path, content, name)
+
+    def load_from_content(self, path: Path, content: bytes, name: str) -> Thing:
+        module = run_module(path, content)
         if not hasattr(module, name):
             raise UsageError(f"{path}: holds no {name!r}; expected FILE.py:NAME of a {self.kind}")
         thing: Thing = getattr(module, name)
         return thing
+
+
+def find_source_file(thing: Any) -> Path | None:
+    """Function or class -> the file that it is written in; None of a notebook's, and of what has none."""
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(thing))
+    except TypeError:
+        return None
+    return Path(file).resolve() if file and Path(file).is_file() else None
 
 
 def split_file_word(word: str) -> tuple[Path, str] | None:
@@ -165,36 +187,39 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def allowed_mark(path: Path) -> Path:
-    """File -> where it is noted that a person has named a file of this content."""
-    return Path(os.environ.get("RALES_CACHE") or user_cache_path("rales")) / "named_files" / hash_file(path)
+def allowed_mark(content: bytes) -> Path:
+    """File's content -> where it is noted that a person has named such a file."""
+    digits = hashlib.sha256(content).hexdigest()
+    return Path(os.environ.get("RALES_CACHE") or user_cache_path("rales")).expanduser() / "named_files" / digits
 
 
-def allow_file(path: Path) -> None:
-    """Note that a person has named a file; without a place for the note it is named again next time."""
+def allow_content(content: bytes) -> None:
+    """Note that a person has named a file of this content; without a place for the note it is named again next time."""
     with contextlib.suppress(OSError):
-        mark = allowed_mark(path)
+        mark = allowed_mark(content)
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
 
 
-def is_allowed_file(path: Path) -> bool:
-    return allowed_mark(path).exists()
+def is_allowed_content(content: bytes) -> bool:
+    return allowed_mark(content).exists()
 
 
-@functools.cache
-def load_module(path: Path, sha256: str) -> Any:
-    """Python file of this content -> its module, run once. Errors: whatever it raises, as a sentence."""
-    name = f"{path.stem}_{sha256[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+def run_module(path: Path, content: bytes) -> ModuleType:
+    """Python file of this content -> its module, run once. Errors: whatever it raises, as a sentence.
+
+    Compiled from what was read: the import system would take a compiled file beside it, whoever has put it there.
+    """
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode() + content).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module = ModuleType(name)
+    module.__file__ = str(path)
     sys.modules[name] = module  # where dataclasses and pickle look for what it defines
     try:
-        spec.loader.exec_module(module)
+        exec(compile(content, str(path), "exec"), module.__dict__)
     except Exception as error:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
         raise UsageError(f"{path}: cannot be loaded: {type(error).__name__}: {error}") from error
     return module
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pandas import DataFrame
 
 from rales.data import annotation_dialects, icbhi, manifest, sprsound
-from rales.data.reader import Audit, DatasetContents, DatasetReader, audit_of, cycles_table
+from rales.data.reader import Audit, DatasetContents, DatasetReader, audit_of, check_contents, cycles_table
 from rales.errors import UsageError
 from rales.labels import CLASSES
 from rales.registry import READERS
@@ -62,14 +62,30 @@ def _read_contents(path: str | Path, *, audio: bool, decode: bool) -> DatasetCon
     contents = reader(place, audio=audio, decode=decode)
     if not isinstance(contents, DatasetContents):
         raise UsageError(f"{path}: its reader gave a {type(contents).__name__}; {expected}")
-    return contents
+    own = reader not in (manifest.find_recordings, sprsound.find_recordings, icbhi.find_recordings)
+    return check_contents(contents) if own else contents
+
+
+def split_reader(path: str | Path) -> tuple[str, Path]:
+    """Path, or READER:PATH -> the word for the reader ("" for those of the package) and the path."""
+    named = re.fullmatch(r"(.+?\.py:\w+|\w+):(.+)", str(path))
+    if not named or Path(path).exists():
+        return "", Path(path)
+    of_file = named[1].partition(":")[0].endswith(".py")
+    return (named[1], Path(named[2])) if of_file or named[1] in READERS.list_names() else ("", Path(path))
+
+
+def make_portable(path: str | Path) -> Path:
+    """Path, or READER:PATH -> the same for a process that is in another folder."""
+    word, place = split_reader(path)
+    return Path(f"{READERS.make_portable(word)}:{place.resolve()}") if word else place.resolve()
 
 
 def _choose_reader(path: Path) -> tuple[DatasetReader, Path]:
     """Path -> the reader of its layout, and the path without the reader's name."""
-    named = re.fullmatch(r"(.+?\.py:\w+|\w+):(.+)", str(path))
-    if named and not path.exists() and (named[1].partition(":")[0].endswith(".py") or named[1] in READERS.list_names()):
-        return READERS.find(named[1]), Path(named[2])
+    word, place = split_reader(path)
+    if word:
+        return READERS.find(word), place
     if path.is_file() or path.suffix.lower() in annotation_dialects.SUFFIXES:
         return manifest.find_recordings, path
     return (sprsound if sprsound.is_layout(path) else icbhi).find_recordings, path

@@ -52,13 +52,13 @@ class Batch:
     """What else is known of each row, by name, (B, …): its device, its metadata group, what an augmentation drew."""
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch in the memory of a device; the copy of pinned inputs is not waited for."""
+        """The same batch in the memory of a device; no copy is waited for."""
         return replace(
             self,
             inputs=self.inputs.to(device, non_blocking=True),
-            label=self.label.to(device),
-            whole_label=self.whole_label.to(device),
-            extras={name: values.to(device) for name, values in self.extras.items()},
+            label=self.label.to(device, non_blocking=True),
+            whole_label=self.whole_label.to(device, non_blocking=True),
+            extras={name: values.to(device, non_blocking=True) for name, values in self.extras.items()},
         )
 
     def with_silent_row(self) -> "Batch":

@@ -13,7 +13,7 @@ import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -191,6 +191,28 @@ def audit_of(found: DatasetContents) -> Audit:
     return Audit(
         cycles=rows, problems=_all_problems(found, needs_split=True), notes=notes, recordings=good, damaged=damaged
     )
+
+
+def check_contents(found: DatasetContents) -> DatasetContents:
+    """What an own reader found -> the same; a recording with cycles or a split that cannot be is damaged."""
+    return replace(found, recordings=[check_recording(recording) for recording in found.recordings])
+
+
+def check_recording(recording: Recording) -> Recording:
+    """Recording -> the same, with a problem for each cycle, flag and split that no recording can have."""
+    where, problems = recording.path or recording.name, list(recording.problems)
+    duration_s = recording.info.duration_s if recording.info else None
+    for cycle in recording.cycles:
+        if problem := interval_problem(cycle.start_s, cycle.end_s, duration_s):
+            problems.append(f"{where}: {problem}")
+        if not {cycle.crackle, cycle.wheeze} <= {0, 1}:
+            flags = f"crackle {cycle.crackle} and wheeze {cycle.wheeze}"
+            problems.append(f"{where}: the cycle {cycle.start_s:g}-{cycle.end_s:g} s has {flags}, expected 0 or 1 each")
+    if not problems:
+        problems += repeated_problems(where, recording.cycles)
+    if recording.split not in ("train", "test", ""):
+        problems.append(f"{where}: split {recording.split!r}, expected train, test or none")
+    return replace(recording, problems=problems)
 
 
 def label_of(crackle: int, wheeze: int) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from rales.errors import FileError, FileProblem
 from rales.export import onnx, openvino, parity, torch_export
@@ -135,8 +136,8 @@ def library_errors(what: str) -> Iterator[None]:
 def with_library_errors(engine: Engine, what: str) -> Engine:
     """Engine -> the same, whose failures are sentences that begin with `what`."""
 
-    def score(waveforms: Waveforms, /) -> Probabilities:
-        with library_errors(what):
+    def score(waveforms: Waveforms, /, **_: Tensor) -> Probabilities:
+        with library_errors(what):  # extras are of a loss alone, else there would be no graph
             return engine(waveforms)
 
     return score

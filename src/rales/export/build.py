@@ -12,6 +12,7 @@ from rales.errors import UsageError
 from rales.evaluation.predictions import NOTICE
 from rales.export import parity
 from rales.export.artefact import EXPORT_TARGETS, make_artefact
+from rales.export.engine_selection import takes_waveform_alone
 from rales.inference.load_model import load_model
 
 CALIBRATION_CYCLES = 64
@@ -35,7 +36,7 @@ def export_model(
     """
     check_request(out, to, precision, with_data=cycles is not None)
     model = load_model(path_or_name, "cpu")
-    if model.recipe.prepare is not None or model.recipe.fit is not None:
+    if model.recipe.prepare is not None or model.recipe.fit is not None or not takes_waveform_alone(model):
         raise ValueError(f"a model of recipe {model.recipe.name} prepares its input in its own way; m2d_fusion exports")
     if cycles is None:
         artefact = make_artefact(model, to, precision)

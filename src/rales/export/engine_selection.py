@@ -199,10 +199,10 @@ def read_timings(memory: Path, here: Mapping[str, Any]) -> dict[str, float]:
 
 
 def time_in_own_process(path_or_name: str | Path | None, threads: int) -> EngineTimings:
-    """What a model is loaded from -> what `search` says of it, in a process that may die of what it tries: a library
-    built for another processor, or one that does not survive a limit on memory.
+    """What a model is loaded from -> what `time_engines` says of it, in a process that may die of what it tries: a
+    library built for another processor, or one that does not survive a limit on memory.
 
-    Errors: it died, or has not ended after SEARCH_S.
+    Errors: it died, or has not ended after TIMING_LIMIT_S.
     """
     # -P: a file of the folder that the user stands in is no module. What libraries say when they die helps nobody
     words = [sys.executable, "-P", "-c", TIMING_PROGRAM, str(path_or_name or ""), str(threads)]
@@ -224,7 +224,7 @@ def time_in_own_process(path_or_name: str | Path | None, threads: int) -> Engine
 
 
 def answer_timing_process() -> None:
-    """The process of `in_own_process`: path and threads from its command line -> JSON on stdout."""
+    """The process of `time_in_own_process`: path and threads from its command line -> JSON on stdout."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     out = os.dup(1)
     os.dup2(2, 1)  # libraries print

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rales.audio.open_audio import NoRoom
 from rales.audio.quality import Verdict
@@ -287,7 +288,11 @@ class Predictor:
             return lambda waveforms, **extras: engine.apply(embed, waveforms, **extras)
         if not 1 <= layer <= encoder.depth:
             raise UsageError(f"--layer {layer}: the encoder has layers 1 to {encoder.depth}, or say fused")
-        return lambda waveforms: engine.apply(lambda logmel: mean_plus_max(encoder(logmel)[layer - 1]), waveforms)
+
+        def pool_layer(logmel: Tensor) -> Tensor:
+            return mean_plus_max(encoder(logmel)[layer - 1])
+
+        return lambda waveforms, **extras: engine.apply(pool_layer, waveforms, **extras)
 
     def results(
         self,

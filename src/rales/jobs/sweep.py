@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from rales import parallel
-from rales.data import read_cycles, splits
+from rales.data import make_portable, read_cycles, splits
 from rales.data.splits import digest_cycles
 from rales.errors import UsageError
 from rales.files.atomic import lock_folder
@@ -139,7 +139,7 @@ def run(
     """
     if engine not in ENGINES:
         raise UsageError(f"--engine {engine}: expected one of {', '.join(ENGINES)}")
-    data, out = data.resolve(), out.resolve()
+    data, out = make_portable(data), out.resolve()
     needs_split = any("split.name=folds" not in trial.words for trial in planned)
     with lock_folder(out):
         cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
@@ -167,7 +167,8 @@ def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:
         table = splits.divide_cycles(cycles, recipe.settings)
         same_data = stored["split"]["digest"] == digest_cycles(table[table["split"] != ""])
         asked = stored.get("asked", stored)  # the last of several stages has numbers of its own
-        same_source = stored.get("recipe_source", {}) == recipe.source
+        of_file = stored.get("recipe_source", {})
+        same_source = of_file.get("sha256") == recipe.source.get("sha256") and of_file.keys() == recipe.source.keys()
         return bool(same_data and same_source and asked["config"] == to_jsonable(to_dict(recipe.settings)))
     except (
         ValueError,

@@ -243,6 +243,8 @@ def _download_archive(address: str, place: Path, progress: bool) -> Path:
     try:
         with bar:
             return Path(source.fetch(archive, downloader=request))
+    except requests.HTTPError as error:
+        raise ConnectionError(f"{address}: the server answered {error}; try again later, or {ELSEWHERE}") from error
     except requests.RequestException as error:
         raise ConnectionError(
             f"no connection to {address} ({_first_cause(error)}); try again later, or {ELSEWHERE}"

@@ -28,6 +28,7 @@ learning rate warms up, and the sizes `small` and `tiny` (ours, for machines wit
 smaller batches. `tiny` also hears and augments otherwise.
 """
 
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -251,7 +252,12 @@ class Settings(RunSettings):
         return set_defaults(settings, set(), PUBLISHED if published else {})
 
     def check(self) -> None:
-        """Errors: what only one of the front-ends has, with another one."""
+        """Errors: what only one of the front-ends has, with another one; what the ViT has, with an own encoder."""
+        if self.encoder:
+            plain = Model()
+            for name in ("layout", "long_input", "raw_last", "freeze_patch_embed"):
+                if (value := getattr(self.model, name)) != getattr(plain, name):
+                    raise UsageError(f"model.{name}={value}: is of the ViT, not of an own encoder; leave it out")
         if self.audio.scope == "batch" and self.frontend != "icbhi":
             raise UsageError(
                 "audio.scope=batch: only the icbhi log-mel has a minimum and maximum of the batch, and m2d_fusion has "
@@ -264,6 +270,8 @@ class Settings(RunSettings):
 def recipe(settings: Settings) -> Recipe:
     """-> the system of one row of Table 2."""
     once_an_epoch = settings.model.learned and settings.model.layer_weight_update == "per_epoch"
+    if settings.encoder:
+        find_own_encoder(settings)  # before anything is built, so that what is missing is named
     return Recipe(
         name="m2d_fusion",
         settings=settings,
@@ -370,7 +378,11 @@ def what_was_taken(start: Start, settings: Settings) -> str:
     heard = ", ".join(f"{name} {ours}" for name, (ours, its) in pairs.items() if ours == its)
     asked = ", ".join(f"{name} {ours} (its run: {its})" for name, (ours, its) in pairs.items() if ours != its)
     asked = f", but as asked for: {asked}" if asked else ""
-    left = "predictor and target are" if "encoder" in start.config else "head, layer weights and calibration are"
+    left = (
+        "predictor and target are"
+        if isinstance(start.config.get("encoder"), dict)
+        else "head, layer weights and calibration are"
+    )
     return f"{start.path}: encoder ({sizes}) and sound ({heard}) are taken from its run{asked}; its {left} not"
 
 
@@ -417,13 +429,18 @@ class StandardiseClip(nn.Module):
         return centred / centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-3)
 
 
-def build_own_encoder(settings: Settings) -> nn.Module:
-    """The encoder that the settings name. Errors: it is not here, has changed, or has not the layers to be fused."""
+def find_own_encoder(settings: Settings) -> Callable[[Settings], nn.Module]:
+    """The function of the encoder that the settings name. Errors: it is not here, has changed, or was never named."""
     found, source = split_file_word(settings.encoder), {"word": settings.encoder, "module": settings.encoder}
     if found:
         source = {"file": str(found[0]), "name": found[1], "sha256": settings.encoder_digest}
-    build = ENCODERS.find_again(settings.encoder, source, "these settings")
-    encoder: nn.Module = build(settings)
+    build: Callable[[Settings], nn.Module] = ENCODERS.find_again(settings.encoder, source, "m2d_fusion")
+    return build
+
+
+def build_own_encoder(settings: Settings) -> nn.Module:
+    """The encoder that the settings name. Errors: it has not the layers to be fused."""
+    encoder = find_own_encoder(settings)(settings)
     missing = [name for name in ("dim", "depth") if not isinstance(getattr(encoder, name, None), int)]
     if missing:
         raise UsageError(f"encoder={settings.encoder}: has no {' and no '.join(missing)}, expected whole numbers")

@@ -62,6 +62,9 @@ def make_recipe(word: str, words: Iterable[str] | Mapping[str, Any] = (), **chos
     if values.get("weights") and "weights" not in list_fields(section):
         raise UsageError(f"{word} has no pre-trained weights; leave --weights out")
 
+    if filled_in := [name for name in values if name.endswith("_digest")]:
+        raise UsageError(f"--set {filled_in[0]}: is filled in from the file that the other setting names; leave it out")
+
     plain = {name: value for name, value in values.items() if "." not in name}
     asked = set_fields(section(), plain, f" of {word}")
     base = name_by_digest(asked.with_presets(frozenset(plain)))
@@ -74,7 +77,10 @@ def make_recipe(word: str, words: Iterable[str] | Mapping[str, Any] = (), **chos
         if getattr(asked, name) != getattr(base, name)
     ]
     overrides = find_differences(base, settings)
-    notes = (*describe_start(make(base), overrides), *idle)
+    made = make(base)
+    if not isinstance(made, Recipe):
+        raise UsageError(f"recipe {word!r}: its function gave a {type(made).__name__}, expected a Recipe")
+    notes = (*describe_start(made, overrides), *idle)
     return replace(make(settings), overrides=overrides, source=RECIPES.describe_source(word), notes=notes)
 
 

@@ -22,7 +22,6 @@ from rales.evaluation import predictions
 from rales.evaluation.metrics import confusion_matrix, icbhi_scores, mean_auroc
 from rales.files.writers import copy_file, write_csv, write_json
 from rales.labels import CLASSES
-from rales.models.layer_fusion import LayerFusion
 from rales.settings import RunSettings, to_dict
 from rales.training import epoch_logits, lifecycle, run_folder
 from rales.training.distributed import DistributedContext
@@ -406,13 +405,20 @@ def is_best(train: Mapping[str, Any], lines: list[dict[str, Any]], state: dict[s
     return True
 
 
+def find_layer_fusion(model: nn.Module) -> Any:
+    """-> the part of a network that fuses layers, ours or one like it: `layers` and a weight (L,); None without one."""
+    fusion = getattr(model, "fusion", None)
+    layers, weight = getattr(fusion, "layers", None), getattr(fusion, "weight", None)
+    fuses = isinstance(layers, list | tuple) and isinstance(weight, Tensor) and weight.shape == (len(layers),)
+    return fusion if fuses else None
+
+
 def layer_weights(model: nn.Module) -> dict[str, Tensor]:
     """-> `layers` (L,) and `layer_weights` (L,) of a network that fuses some, nothing of another."""
-    fusion = getattr(model, "fusion", None)
-    if not isinstance(fusion, nn.Module):
+    fusion = find_layer_fusion(model)
+    if fusion is None:
         return {}
-    weight: Tensor = fusion.weight  # type: ignore[assignment]
-    return {"layers": torch.tensor(fusion.layers), "layer_weights": weight.detach().float()}
+    return {"layers": torch.tensor(fusion.layers), "layer_weights": fusion.weight.detach().float()}
 
 
 def resume_training(
@@ -489,8 +495,8 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
         write_csv(out / "predictions_validation.csv", validation)
 
     write_csv(out / "predictions.csv", predictions.predictions_table(rows, scored["test"]))
-    if isinstance(fusion := getattr(model, "fusion", None), LayerFusion):
-        write_json(out / "layer_weights.json", predictions.layer_weights(fusion.layers, fusion.weight))
+    if (fusion := find_layer_fusion(model)) is not None:
+        write_json(out / "layer_weights.json", predictions.layer_weights(list(fusion.layers), fusion.weight))
     write_json(out / "evaluation.json", figures)
     run_folder.mark_done(out)
     return figures

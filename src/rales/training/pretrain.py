@@ -218,11 +218,13 @@ def train_epoch(job: Pretraining, epoch: int, state: dict[str, Any], bar: "tqdm[
     for micro_batch in epoch_batches(job, epoch, state["step"]):
         job.notes.extend(micro_batch.notes)
         done = micro_batch.step + 1
-        masks = mask_noise(config, model, epoch, micro_batch.step)[micro_batch.rows].to(context.device)
+        masks = mask_noise(config, model, epoch, micro_batch.step)[micro_batch.rows].to(
+            context.device, non_blocking=True
+        )
         fraction = len(masks) / numbers.batch_size
         with torch.no_grad(), context.autocast():
-            noise = None if micro_batch.noise is None else micro_batch.noise.to(context.device)
-            own, others = job.hearing(micro_batch.wave.to(context.device), noise)
+            noise = None if micro_batch.noise is None else micro_batch.noise.to(context.device, non_blocking=True)
+            own, others = job.hearing(micro_batch.wave.to(context.device, non_blocking=True), noise)
             features = job.teacher(others, "stacked")[-1] if job.teacher else None
         with context.sync_gradients(job.network, micro_batch.last):
             with context.autocast():

@@ -35,9 +35,18 @@ RESUME, PREVIOUS = "resume.safetensors", "resume.previous.safetensors"  # the la
 NEXT = "resume.next.safetensors"  # until the other two have made room for it
 # May be there before the first whole epoch is
 EARLY = (NEXT, "metrics.jsonl", "epochs.safetensors", "best.safetensors", "statistics.json", "log.jsonl")
-# May differ between a run and its continuation: what was left out names files, which may have moved, and what was
-# overridden is in the config too.
-RESUME_IGNORES = ("command", "versions", "commit", "overrides", "split.left_out", "data.folders", "noise.folders")
+# May differ between a run and its continuation: what was left out names files, which may have moved, as may the file of
+# a recipe, whose SHA-256 stays; what was overridden is in the config too.
+RESUME_IGNORES = (
+    "command",
+    "versions",
+    "commit",
+    "overrides",
+    "split.left_out",
+    "data.folders",
+    "noise.folders",
+    "recipe_source.file",
+)
 
 
 def begin_run(folder: Path, record: Mapping[str, Any]) -> bool:

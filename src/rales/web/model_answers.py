@@ -35,7 +35,7 @@ def predict_file(model: Predictor, sound: Path, recording: str) -> list[Row]:
 def score_spans(model: Predictor, sound: Path, spans: Sequence[Span]) -> list[Row]:
     """Decoded sound and stretches (start, end) in seconds -> start_s, end_s, label and p_… of each, quality and reason.
 
-    A person has marked them as breaths, so only a lack of sound leaves one without a label (see recordings.pieces).
+    A person has marked them as breaths, so only a lack of sound leaves one without a label (audio_reader.read_chunks).
     """
     rows = pd.DataFrame(spans, columns=["start_s", "end_s"]).assign(
         recording="this recording", cycle=range(1, len(spans) + 1)
@@ -69,7 +69,7 @@ def explain_span(model: Predictor, sound: Path, span: Span, target: str | None) 
     lies behind the clip's end has none. Errors: a model that does not look at a log-mel picture, holds no network (an
     artefact of `rales export`) or does not know the class.
     """
-    _ = model.torch_engine  # said before anything is computed, if it is an artefact
+    attribution.check_sees_logmel(model)  # before anything is computed; of an artefact, that it holds no network
     if target is not None and target not in model.classes:
         raise ValueError(f"the model does not know {target}; it tells {', '.join(model.classes)} apart")
 

@@ -281,7 +281,7 @@ class Service:
     def standing(self, row: Row) -> Row:
         """A row of the store -> the same with `scored`, the default model's rows, `cycles` as they stand (saved by a
         person, else those it began with), `source`: person, annotation, segment or window, `notes`, and what
-        scores.quality_of says."""
+        model_answers.quality_of says."""
         current = row["made"] is not None and row["made"] >= self.models.changed(self.models.default)
         cycles, source = row["saved"], "person"
         if row["unreadable"]:
