@@ -147,10 +147,12 @@ def test_a_busy_server_and_a_cut_connection_are_tried_again(server: Server, cach
     assert left_in(cache) == [NAME, f"{NAME}.json"]
 
 
-@pytest.mark.parametrize(("spoiled", "said"), [(503, "503"), (Cut(100_000), "100000 bytes read")])
+@pytest.mark.parametrize(
+    ("spoiled", "said"), [(503, "the server answered 503"), (Cut(100_000), "no connection to http:.*100000 bytes read")]
+)
 def test_a_server_that_never_answers_is_given_up(server: Server, cache: Path, spoiled: int | Cut, said: str) -> None:
     server.script = [spoiled] * 9
-    with pytest.raises(ConnectionError, match=rf"^no connection to http:.*{said}.*it elsewhere.*--weights$"):
+    with pytest.raises(ConnectionError, match=rf"{said}.*it elsewhere.*--weights$"):
         fetch(server)
     assert server.requests == 1 + hub.RETRIES
     assert left_in(cache) == []
