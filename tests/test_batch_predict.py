@@ -103,7 +103,8 @@ class Killer(threading.Thread):
 
 
 @pytest.mark.parametrize(
-    ("cluster", "words"), [("local", "spawn_main"), pytest.param("ray", "ray::predict_shard", marks=WITH_RAY)]
+    ("cluster", "words"),
+    [("local", "spawn_main"), pytest.param("ray", "ray::predict_shard", marks=[WITH_RAY, pytest.mark.slow])],
 )
 def test_a_killed_worker_costs_nothing(place: Path, tmp_path: Path, cluster: str, words: str) -> None:
     killer = Killer(tmp_path / "out", words)

@@ -319,6 +319,7 @@ def parents(pid: int) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @WITH_RAY
 def test_a_killed_ray_worker_stops_no_other_trial(data: Path, tmp_path: Path) -> None:
     trials = planned(seeds=2)

@@ -112,7 +112,7 @@ def test_a_save_that_failed_is_sent_when_another_recording_is_opened(
     assert kept(client, "Left", names[1])["revision"] == 0
 
 
-@pytest.mark.parametrize("fate", ["failed", "in flight", "not begun"])
+@pytest.mark.parametrize("fate", ["failed", "not begun", pytest.param("in flight", marks=pytest.mark.slow)])
 def test_what_was_not_saved_when_the_page_closed_is_saved_at_the_next_opening(
     place: Path, open_page: Open, client: httpx.Client, fate: str
 ) -> None:
@@ -189,7 +189,7 @@ def test_an_answer_that_was_lost_is_no_conflict(place: Path, open_page: Open, cl
 # Two tabs, and going back
 
 
-@pytest.mark.parametrize("choice", ["Take theirs", "Keep mine"])
+@pytest.mark.parametrize("choice", ["Take theirs", pytest.param("Keep mine", marks=pytest.mark.slow)])
 def test_two_tabs_do_not_overwrite_each_other(place: Path, open_page: Open, client: httpx.Client, choice: str) -> None:
     mine = begun(open_page, place, choice, forgiven=("409",))
     theirs = visit(mine.context.new_page(), str(client.base_url))

@@ -59,6 +59,7 @@ def everything_that_plays_or_labels(page: Page) -> None:
         page.keyboard.press(key)
 
 
+@pytest.mark.slow
 def test_the_one_before_cannot_be_heard_under_the_name_of_the_next(
     place: Path, open_page: Open, client: httpx.Client
 ) -> None:

@@ -130,7 +130,7 @@ def is_named(error: Exception, run: Path, name: str) -> bool:
     return (str(run) in text or name.split()[0] in text) and not text.startswith(("[Errno", "'"))
 
 
-@pytest.mark.parametrize("name", few({**CHECKPOINT, **CONFIG}, 3))
+@pytest.mark.parametrize("name", few({**CHECKPOINT, **CONFIG}, 6))
 def test_a_damaged_run_is_not_loaded_or_answers_as_before(name: str, finished: Path, tmp_path: Path) -> None:
     run = damaged(finished, tmp_path / "run", {**CHECKPOINT, **CONFIG}[name])
     if error := error_of(load_model, run):
@@ -142,7 +142,7 @@ def test_a_damaged_run_is_not_loaded_or_answers_as_before(name: str, finished: P
     assert model.calibration == before.calibration
 
 
-@pytest.mark.parametrize("name", few({**TABLES, **CONFIG}, 4))
+@pytest.mark.parametrize("name", few({**TABLES, **CONFIG}, 8))
 def test_a_damaged_run_is_left_out_of_reports_or_said(name: str, finished: Path, tmp_path: Path) -> None:
     run = damaged(finished, tmp_path / "runs" / "run", {**TABLES, **CONFIG}[name])
     if error := error_of(read_runs, [run]):
@@ -217,7 +217,7 @@ def test_a_run_goes_on_beside_whole_files_only(stopped: Path, tmp_path: Path) ->
         epoch_logits.append_epoch(tmp_path / "run", 3, logits)
 
 
-@pytest.mark.parametrize("name", few(CONFIG, 3))
+@pytest.mark.parametrize("name", few(CONFIG, 6))
 def test_a_damaged_trial_of_a_sweep_is_not_taken_for_finished(name: str, finished: Path, tmp_path: Path) -> None:
     words = ("size=tiny", *SETTINGS, *OFTEN)
     cycles = read_cycles(finished.parent / "data")
