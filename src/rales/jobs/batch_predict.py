@@ -8,7 +8,7 @@ died, goes on with the same command, and every recording is in the output exactl
 import functools
 import hashlib
 import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,15 +96,7 @@ def predict_manifest(
     with lock_folder(out):
         prepare_folder(out, job)
         waiting = (part for part in split_into_shards(source, shard, rows) if not is_done(out, part.number))
-        found: Generator[tuple[Shard, Any]]
-        if cluster == "ray":
-            found = parallel.run_on_ray(
-                predict_shard, waiting, shared, processes=processes, address=address, retries=RETRIES
-            )
-        else:
-            found = parallel.run_in_processes(
-                predict_shard, waiting, shared, processes=processes or count_processors(), retries=RETRIES
-            )
+        found = start_shards(waiting, shared, cluster=cluster, processes=processes, address=address)
         total = -(-len(source.used) // shard)
         with closing(found):  # also after Ctrl-C, when it would wait for its workers
             bar = progress_bar(found, shown=progress, total=total, desc="predict", unit="shard")
@@ -115,6 +107,19 @@ def predict_manifest(
             ]
         remove_half_written(out)
         return count_outcome(out, len(source.used), failed)
+
+
+def start_shards(
+    waiting: Iterable[Shard], shared: tuple[Any, ...], *, cluster: str, processes: int | None, address: str | None
+) -> Generator[tuple[Shard, Any]]:
+    """Shards to compute -> each with None or its error, as they end on this machine or on a Ray cluster."""
+    if cluster == "ray":
+        return parallel.run_on_ray(
+            predict_shard, waiting, shared, processes=processes, address=address, retries=RETRIES
+        )
+    return parallel.run_in_processes(
+        predict_shard, waiting, shared, processes=processes or count_processors(), retries=RETRIES
+    )
 
 
 def check_urls(manifest: Path, source: CorpusSource, allowed: Sequence[str]) -> None:

@@ -143,6 +143,7 @@ class M2D(nn.Module):
         encoder = build_encoder(tensors, metadata, path, heads=heads)
         prefix = next((p for p in PREFIXES if f"{p}cls_token" in tensors), "")
         stored = {name.removeprefix(prefix): value for name, value in tensors.items()}
+
         if "decoder_embed.weight" in stored:
             own = decoder_sizes(stored, encoder.dim, path)
             for name, value in own.items():
@@ -155,6 +156,8 @@ class M2D(nn.Module):
                 f"{path}: a predictor of width {options['decoder_dim']} with {options['decoder_heads']} heads; the "
                 "width must be a multiple of the heads"
             )
+
+        # what the file has begun to hold, predictor or target, it must hold whole
         model = cls(encoder, mask_ratio=mask_ratio, **options)
         ours = model.state_dict()
         fitting = {name: value for name, value in stored.items() if name in ours and ours[name].shape == value.shape}

@@ -312,6 +312,7 @@ def stored_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         start = file.read(9)
     if start[8:9] == b"{" or path.suffix == ".safetensors":
         return read_safetensors(path)
+
     seals.check_seal(path, "a checkpoint of Rales", needed=False)
     check_unpacked_size(path)
     try:
@@ -330,6 +331,7 @@ def stored_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(
             f"{path}: damaged or not a torch checkpoint ({type(error).__name__}); fetch or copy it again"
         ) from error
+
     if isinstance(stored, dict) and isinstance(stored.get("model"), dict):
         stored = stored["model"]
     tensors = {}
@@ -337,6 +339,8 @@ def stored_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = {str(name): value for name, value in stored.items() if isinstance(value, Tensor)}
     if not tensors:
         raise ValueError(f"{path}: holds {type(stored).__name__} without tensors, expected a state dict")
+
+    # a pickle may state any layout and size of a tensor, whatever it stores
     for name, value in tensors.items():
         if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
             raise ValueError(f"{path}: tensor {name} is sparse, quantized or without values; expected plain numbers")

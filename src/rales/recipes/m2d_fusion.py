@@ -471,6 +471,7 @@ def build_model(settings: Settings) -> FusionClassifier:
             long_input=model.long_input,
             raw_last=model.raw_last,
         )
+
     if model.freeze_patch_embed and not settings.encoder:
         encoder.patch_embed.requires_grad_(False)
     return FusionClassifier(

@@ -136,6 +136,7 @@ def build_model(config: PretrainConfig, teacher: ViT | None) -> M2D:
         "m2d_weight": numbers.m2d_weight,
         "teacher_weight": numbers.teacher_weight,
     }
+
     if not sizes.weights:
         encoder = ViT(
             sizes.dim, sizes.depth, sizes.heads, unit_frames=sizes.unit_frames, patch=(sizes.patch[0], sizes.patch[1])
@@ -143,6 +144,8 @@ def build_model(config: PretrainConfig, teacher: ViT | None) -> M2D:
         model = M2D(encoder, mask_ratio=numbers.mask_ratio, **options)
     else:
         model = M2D.from_checkpoint(find_checkpoint(sizes.weights), numbers.mask_ratio, heads=sizes.heads, **options)
+
+    # a checkpoint brings its own sizes, which the record must name
     loaded = (*model.size, model.patch, model.unit_frames)
     if loaded != (sizes.dim, sizes.depth, sizes.heads, tuple(sizes.patch), sizes.unit_frames):
         raise UsageError(

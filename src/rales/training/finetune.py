@@ -198,19 +198,13 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
     Everything random derives from (seed, epoch, step), so an epoch repeats exactly, whatever came before. Errors: a
     loss or a weight that is no longer a number, before anything of this epoch is in the run folder.
     """
-    recipe, dataset, network, optimisers, context = (
-        job.recipe,
-        job.dataset,
-        job.network,
-        job.optimisers,
-        job.run.context,
-    )
+    recipe, network, optimisers, context = job.recipe, job.network, job.optimisers, job.run.context
     settings, train = recipe.settings, recipe.settings.train
     network.train()
     job.frontend.train()
     torch.manual_seed(derive_seed(settings.seed, epoch, 0, context.rank))  # for dropout
     lr = scheduled_lr(epoch - 1, settings)
-    all_steps = math.ceil(len(dataset.rows("train")) / train.batch_size)
+    all_steps = math.ceil(len(job.dataset.rows("train")) / train.batch_size)
     for optimiser in optimisers.values():
         set_lr(optimiser, lr)
         optimiser.zero_grad()
@@ -514,6 +508,7 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
         }
         for part, rows in used.groupby("split")
     }
+
     return {
         "recipe": recipe.name,
         "provenance": recipe.provenance,

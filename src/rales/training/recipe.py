@@ -16,14 +16,15 @@ Provenance = Literal["ours", "code-verified", "secondary", "reconstruction"]
 
 @dataclass(frozen=True)
 class LossContext:
-    """What a loss may know of its batch, beside the features. `label` and `group` are those of the piece at hand."""
+    """What a loss may know of its batch, beside the features. `label` and `extras` are those of the micro-batch at
+    hand."""
 
     settings: Any
     """Those of the recipe."""
     label: Tensor
     """(b,) class numbers."""
     whole_label: Tensor
-    """(B,) class numbers of the whole batch, over all pieces and processes."""
+    """(B,) class numbers of the whole batch, over all micro-batches and processes."""
     weight: Tensor
     """(classes,) loss weights."""
     extras: Mapping[str, Tensor]
@@ -66,7 +67,7 @@ class Recipe:
     wave_augment: Callable[[Any, Batch, torch.Generator], Batch] | None = None
     """(settings, batch, generator) -> the batch that the front-end gets; training only."""
     whole_batches: bool = False
-    """Loss or normalisation compare the rows of a batch: it cannot be cut into pieces or shared among processes."""
+    """Loss or normalisation compare the rows of a batch: it cannot be cut up or shared among processes."""
     silence: float = 0.0
     """What the front-end makes of a place where no sound is."""
     epoch_parameters: tuple[str, ...] = ()

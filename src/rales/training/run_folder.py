@@ -61,6 +61,7 @@ def begin_run(folder: Path, record: Mapping[str, Any]) -> bool:
             raise FileError(folder, f"not a run folder, but it holds {', '.join(found[:3])}; choose an empty --out")
         write_json(folder / "config.json", record)
         return False
+
     stored = read_json(folder / "config.json")
     if "recipe" not in stored:
         raise FileError(folder, "not a run folder, its config.json is of something else; choose an empty --out")
@@ -69,6 +70,8 @@ def begin_run(folder: Path, record: Mapping[str, Any]) -> bool:
             file.unlink(missing_ok=True)  # maybe of other settings
         write_json(folder / "config.json", record)
         return False
+
+    # of what the stored record alone has, settings and the recipe's source count; the rest may be of another version
     asked, there = flatten_json(to_jsonable(record)), flatten_json(stored)
     keys = [*asked, *(key for key in there if key.startswith(("config.", "recipe")) and key not in asked)]
     differences = [key for key in keys if asked.get(key) != there.get(key)]
@@ -83,6 +86,7 @@ def begin_run(folder: Path, record: Mapping[str, Any]) -> bool:
             f"{asked.get(key)!r} here{f', and {len(differences) - 1} more' if len(differences) > 1 else ''}); "
             "choose another --out or remove the folder",
         )
+
     clear_leftovers(folder)
     return finished
 

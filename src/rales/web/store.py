@@ -301,6 +301,8 @@ class Store:
         recording = secrets.token_hex(8)
         place = self.place(recording)
         place.parent.mkdir(exist_ok=True)
+
+        # the sound is on the disk before the row that names it
         if facts["notes"]:
             (sound / "notes.json").write_text(json.dumps(facts["notes"]))
         for part in (*sound.iterdir(), sound):
@@ -308,6 +310,7 @@ class Store:
         sound.rename(place)
         for part in (place.parent, self.folder):
             sync_path(part)
+
         about = [facts[name] for name in ("duration_s", "rate_hz", "channels")]
         values = (recording, session, cycle_edits.recording_stem(path), time.time(), *about, path, facts["digest"])
         try:
