@@ -87,7 +87,7 @@ test: setup
 	OMP_NUM_THREADS=1 pytest -m "not slow" -n $(WORKERS)
 
 test-slow: setup
-	OMP_NUM_THREADS=1 pytest -m slow
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=new pytest -m slow
 
 lint: setup
 	ruff check .

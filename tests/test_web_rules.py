@@ -101,7 +101,7 @@ def test_what_arrives_and_is_taken_can_be_saved_again(duration_s: float, times_s
     except ValueError:
         return  # refused when it comes, in words
     assert once == arrived
-    assert all(cycle["end_s"] <= duration_s for cycle in once)
+    assert all(cycle["end_s"] <= duration_s + 1e-9 for cycle in once)  # whole milliseconds, a duration is any float
 
 
 NESTED = [
