@@ -39,6 +39,7 @@ from rales.typing import Probabilities
 
 BATCH_CYCLES = 32  # scored at once; no answer depends on it but with audio.scope=batch, where the run says how many
 TABLE_ROWS = 4096  # of a table that is handed on
+BAR = {"desc": "recordings", "unit": "recording"}  # words of the progress bar
 
 Paths = str | Path | Iterable[str | Path]
 
@@ -177,7 +178,7 @@ class Predictor:
         decision = decision or self.decision()
         waiting, rows = list[RecordingResult](), 0
         results = self.results(paths, self.engine, problems, cycles, quality)
-        for result in with_progress(results, paths, progress):
+        for result in progress_bar(results, shown=progress and len(paths) > 1, total=len(paths), **BAR):
             waiting.append(result)
             rows += len(result.values)
             if rows >= TABLE_ROWS or len(waiting) >= TABLE_ROWS:
@@ -262,7 +263,7 @@ class Predictor:
         tables, not_judged = [], list[str]()
         sources = audio_reader.find_recordings(paths)
         results = self.results(sources, self.embedding_function(layer), problems, cycles, quality, mean_per_cycle)
-        for result in with_progress(results, sources, progress):
+        for result in progress_bar(results, shown=progress and len(sources) > 1, total=len(sources), **BAR):
             rows = make_cycle_table([result]).drop(columns=["label", "source"])[result.cycles.judged]
             vectors = result.values
             not_judged += predictions.unjudged_sentences(make_status_table([result]))
@@ -402,12 +403,6 @@ def not_a_number_error(path: str, waveforms: Waveforms) -> ValueError:
         f"values up to {np.abs(waveforms).max():.3g}; if those of a wave pass 1, the recording is damaged, else the "
         "model",
     )
-
-
-def with_progress(results: Iterator[RecordingResult], paths: Sequence[str], shown: bool) -> Iterator[RecordingResult]:
-    """Results, and the recordings they are of -> the results, counted by a bar if there are several."""
-    shown = shown and len(paths) > 1
-    yield from progress_bar(results, shown=shown, total=len(paths), desc="recordings", unit="recording")
 
 
 def describe_result(result: RecordingResult) -> str:
