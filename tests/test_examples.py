@@ -4,18 +4,21 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import rales
 from rales.data import read_cycles
 from rales.errors import UsageError
+from rales.labels import CLASSES
 from rales.recipes.registry import make_recipe
 from tests import tiny
 from tests.command import command
 from tests.conftest import REPOSITORY
 
 OWN = REPOSITORY / "examples" / "own.py"
+P = [f"p_{name}" for name in CLASSES]
 Capture = pytest.CaptureFixture[str]
 
 
@@ -147,3 +150,34 @@ def test_a_wrong_reader_is_a_sentence(given: str, code: int, sentence: str, caps
     ended, _, said = command(capsys, "check", given)
     assert (ended, "Traceback" in said) == (code, False)
     assert sentence in said
+
+
+def test_an_own_metric_stands_beside_ours(clinic: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Its figures are those of the stored predictions, computed here otherwise; the run does without its file."""
+    own, run_folder = tmp_path / "own_metric.py", tmp_path / "runs" / "a"
+    shutil.copy(REPOSITORY / "examples" / "own_metric.py", own)
+    words = ["--epochs", 1, "--device", "cpu", "--set", "audio.duration_s=1", "--set", "width=4"]
+    words += ["--set", f"train.metrics={own}:brier_score,{own}:hit_rates"]
+    data = clinic.parent / "data"
+    printed = run(capsys, "train", f"{OWN}:small_cnn", "--data", data, "--out", run_folder, *words)
+
+    table = pd.read_csv(run_folder / "predictions.csv")
+    right = [dict(zip(CLASSES, row, strict=True))[true] for *row, true in table[[*P, "true_label"]].to_numpy()]
+    brier = np.mean((table[P] ** 2).sum(axis=1) - 2 * np.array(right, float) + 1)
+    figures = json.loads((run_folder / "evaluation.json").read_text())["own"]
+    assert list(figures) == ["brier_score", "hit_rates.first_1", "hit_rates.first_2"]
+    assert figures["brier_score"]["value"] == pytest.approx(brier, abs=1e-6)
+    assert figures["hit_rates.first_1"]["value"] == (table["label"] == table["true_label"]).mean()
+    assert f"brier_score {brier:.3f}, 95 %" in printed
+    low, high = figures["brier_score"]["ci95"]
+    assert 0 < low <= figures["brier_score"]["value"] <= high
+    last = json.loads((run_folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["own"]["brier_score"] == pytest.approx(brier, abs=1e-6)
+    run(capsys, "report", run_folder, "--out", tmp_path / "report")
+    assert f"{brier:.3f}" in (tmp_path / "report" / "report.md").read_text().partition("Own metrics")[2]
+
+    own.write_text("raise SystemExit('a stranger's file')\n")
+    metric = f"{REPOSITORY / 'examples' / 'own_metric.py'}:brier_score"
+    words = ["evaluate", run_folder, "--data", data, "--device", "cpu"]
+    told = run(capsys, *words, "--metric", metric, "--json")
+    assert json.loads(told)["own"] == {"brier_score": figures["brier_score"]}

@@ -101,6 +101,14 @@ def register_encoder(name: str, encoder: Any) -> None:
     ENCODERS.register(name, encoder)
 
 
+def register_metric(name: str, metric: Any) -> None:
+    """Make an own metric known in this process: (class numbers (n,), probabilities (n, classes)) -> figure or figures
+    by name."""
+    from rales.registry import METRICS
+
+    METRICS.register(name, metric)
+
+
 def __getattr__(name: str) -> Any:
     # `rales.audio`, `rales.models` … without paying for them at import
     if name in ("audio", "data", "metrics", "models", "recipes", "report"):

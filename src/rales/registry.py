@@ -246,3 +246,4 @@ RECIPES: Registry[Any] = Registry(
 )
 READERS: Registry[Any] = Registry("reader", "rales.readers", {})
 ENCODERS: Registry[Any] = Registry("encoder", "rales.encoders", {})
+METRICS: Registry[Any] = Registry("metric", "rales.metrics", {})

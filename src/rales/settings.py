@@ -179,6 +179,9 @@ class Training:
     """Share of the training cycles (whole patients) held out when `select` is validation."""
     evaluate_every: Count = 1
     """Record validation and test figures every this many epochs (the last epoch always)."""
+    metrics: tuple[str, ...] = ()
+    """Own metrics to record beside ours: names, or FILE.py:NAME of functions (class numbers (n,), probabilities
+    (n, classes)) -> figure, or figures by name."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """Of the training alone, scores are always of float32. auto: bfloat16 where a short measurement shows that the
     processor gains from it; published code trains in float32 (AST: half precision)."""
@@ -345,7 +348,8 @@ def name_type(kind: Any) -> str:
     """Type without annotations -> what it is called in a sentence."""
     if typing.get_origin(kind) is tuple:
         inner, _ = split_bounds(typing.get_args(kind)[0])
-        return "a list of whole numbers" if inner is int else f"a list of {', '.join(map(str, typing.get_args(inner)))}"
+        plain = {int: "whole numbers", str: "words"}
+        return f"a list of {plain.get(inner) or ', '.join(map(str, typing.get_args(inner)))}"
     return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
 
 

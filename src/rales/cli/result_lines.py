@@ -79,7 +79,11 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
             f"calibration error {format_number(found['ece'])}, with temperature {found['temperature']:.2f} of the "
             f"validation patients {format_number(found['ece_calibrated'])}"
         )
-    lines += [f"macro recall {format_percent(figures['macro_recall'])}", "", "rows true, columns predicted:"]
+    lines.append(f"macro recall {format_percent(figures['macro_recall'])}")
+    for name, own in figures.get("own", {}).items():
+        low, high = map(format_number, own["ci95"])
+        lines.append(f"{name} {format_number(own['value'])}, 95 % {low} to {high}")
+    lines += ["", "rows true, columns predicted:"]
     lines += format_table(
         ["", *CLASSES], [[name, *row] for name, row in zip(CLASSES, figures["confusion"], strict=True)]
     )

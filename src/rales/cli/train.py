@@ -22,7 +22,7 @@ from rales.cli.options import (
     words_of,
 )
 from rales.cli.settings_options import add_help, add_settings
-from rales.registry import RECIPES, split_file_word
+from rales.registry import METRICS, RECIPES, split_file_word
 
 
 def train(
@@ -172,6 +172,7 @@ def evaluate(
     /,
     *,
     data: Path,
+    metric: Annotated[tuple[str, ...], Parameter(name="--metric", negative="")] = (),
     device: Device = None,
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
@@ -185,14 +186,20 @@ def evaluate(
     ----------
     run
         Run folder of `rales train`.
+    metric
+        Own metric beside ours, its name or FILE.py:NAME of a function (class numbers (n,), probabilities (n, classes))
+        -> figure, or figures by name; repeatable.
     """
     from rales.cli import result_lines
     from rales.data import read_cycles
     from rales.inference.evaluate import evaluate_run
     from rales.training import run_folder
 
+    for word in metric:
+        METRICS.find(word)  # a wrong name is said before the data is read
+
     cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=run_folder.stored_split_name(run) != "folds")
-    figures = evaluate_run(run, cycles, progress=True, device=device or "auto")
+    figures = evaluate_run(run, cycles, progress=True, device=device or "auto", metrics=metric)
     print_result(figures, json, result_lines.figure_lines)
 
 

@@ -1,5 +1,6 @@
 """Turn probabilities and true classes into the prediction table and the metrics of an evaluation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from rales.errors import UsageError
 from rales.evaluation import bootstrap
 from rales.evaluation.metrics import compute_metrics, normal_threshold, predict_at_threshold, scores_at_threshold
+from rales.evaluation.own_metrics import own_metrics_with_intervals
 from rales.labels import CLASSES
 from rales.typing import IntArray, Probabilities
 
@@ -155,15 +157,19 @@ def evaluation_metrics(
     selected_epoch: int,
     record: dict[str, Any],
     whole_database: bool,
+    metrics: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Test rows and probabilities -> every figure of an evaluation, with the protocol it was made under."""
+    """Test rows, probabilities and names of own metrics -> every figure of an evaluation, with the protocol it was made
+    under."""
     true = rows["label"].map({name: i for i, name in enumerate(CLASSES)}).to_numpy()
     config = record["config"]
-    interval = bootstrap.bootstrap_intervals(true, probabilities.argmax(axis=1), rows["patient"].to_numpy())
+    patients = rows["patient"].to_numpy()
+    interval = bootstrap.bootstrap_intervals(true, probabilities.argmax(axis=1), patients)
     figures = compute_metrics(true, probabilities)
     return {
         **figures,
         "ci95": {name: list(interval[name]) for name in FIGURES},
+        **({"own": own_metrics_with_intervals(metrics, true, probabilities, patients)} if metrics else {}),
         "warnings": constant_warnings(figures["constant_prediction"], true, selected_epoch),
         "protocol": {
             "split": config["split"]["name"],

@@ -1,5 +1,6 @@
 """A finished run scored on the test part of its split, as `rales evaluate` does."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,13 @@ from rales.typing import Probabilities
 
 
 def evaluate_run(
-    run: Path, cycles: pd.DataFrame, *, progress: bool = False, cache_folder: Path | None = None, device: str = "auto"
+    run: Path,
+    cycles: pd.DataFrame,
+    *,
+    progress: bool = False,
+    cache_folder: Path | None = None,
+    device: str = "auto",
+    metrics: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score a run on the test part of its split, per device and location, and on both leak-free repairs of the
     official split.
@@ -40,6 +47,8 @@ def evaluate_run(
         Where prepared cycles are kept; None for the user's cache.
     device
         Where the network computes.
+    metrics
+        Own metrics beside ours: names, or FILE.py:NAME.
     """
     model = load_model(run, device)
     settings, record = model.recipe.settings, model.record
@@ -59,6 +68,7 @@ def evaluate_run(
             selected_epoch=record["epoch"],
             record=record,
             whole_database=predictions.is_whole_database(cycles),
+            metrics=metrics if name == settings.split.name else (),
         )
         for name, rows in parts.items()
     }

@@ -39,7 +39,6 @@ from rales.typing import Probabilities
 
 BATCH_CYCLES = 32  # scored at once; no answer depends on it but with audio.scope=batch, where the run says how many
 TABLE_ROWS = 4096  # of a table that is handed on
-BAR = {"desc": "recordings", "unit": "recording"}  # words of the progress bar
 
 Paths = str | Path | Iterable[str | Path]
 
@@ -178,7 +177,8 @@ class Predictor:
         decision = decision or self.decision()
         waiting, rows = list[RecordingResult](), 0
         results = self.results(paths, self.engine, problems, cycles, quality)
-        for result in progress_bar(results, shown=progress and len(paths) > 1, total=len(paths), **BAR):
+        shown = progress and len(paths) > 1
+        for result in progress_bar(results, shown=shown, total=len(paths), desc="recordings", unit="recording"):
             waiting.append(result)
             rows += len(result.values)
             if rows >= TABLE_ROWS or len(waiting) >= TABLE_ROWS:
@@ -263,7 +263,8 @@ class Predictor:
         tables, not_judged = [], list[str]()
         sources = audio_reader.find_recordings(paths)
         results = self.results(sources, self.embedding_function(layer), problems, cycles, quality, mean_per_cycle)
-        for result in progress_bar(results, shown=progress and len(sources) > 1, total=len(sources), **BAR):
+        shown = progress and len(sources) > 1
+        for result in progress_bar(results, shown=shown, total=len(sources), desc="recordings", unit="recording"):
             rows = make_cycle_table([result]).drop(columns=["label", "source"])[result.cycles.judged]
             vectors = result.values
             not_judged += predictions.unjudged_sentences(make_status_table([result]))

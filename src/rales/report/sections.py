@@ -128,7 +128,10 @@ def build_sections(
         Section(
             "scores",
             "Scores",
-            [tables.main_table(systems), plots.plot_sp_se(systems), tables.further_metrics_table(systems)],
+            [
+                *(tables.main_table(systems), plots.plot_sp_se(systems), tables.further_metrics_table(systems)),
+                *([own] if (own := tables.own_metrics_table(systems)) else []),
+            ],
         ),
         Section(
             "paper",

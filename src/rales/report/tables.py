@@ -11,7 +11,7 @@ from rales.evaluation import bootstrap, metrics
 from rales.files.csv_cells import make_encodable
 from rales.labels import CLASSES
 from rales.report.literature import PHYSICIANS
-from rales.report.load_runs import SCORES, selected_epoch
+from rales.report.load_runs import SCORES, own_figures, selected_epoch
 from rales.report.page import Table
 from rales.report.protocols import PROTOCOLS, oracle_gap, protocol_outcomes
 from rales.report.systems import System, compare_paired, group_by_protocol, leak_free, protocol_scores, ranking_figure
@@ -140,6 +140,33 @@ def further_metrics_table(systems: list[System]) -> Table:
         "that suits the validation patients best, where a run has some. AUROC and AP (average precision) say how well "
         "cycles with that sound rank before those without; a blind guess has AUROC 0.5 and for AP the share of such "
         "cycles. ECE is the expected calibration error, 15 bins. The last five columns are fractions.",
+    )
+
+
+def own_metrics_table(systems: list[System]) -> Table | None:
+    """Figures of metrics from outside the package, or None where no run has some."""
+    names = list(dict.fromkeys(name for s in systems for run in s.runs for name in own_figures(run)))
+    rows = []
+    for s in systems if names else ():
+        found = [own_figures(run) for run in s.runs]
+        values = [pd.Series([own[name]["value"] for own in found if name in own], dtype=float) for name in names]
+        cells = [format_mean_sd(each, scale=1) if len(each) else "–" for each in values]
+        if len(found) == 1:  # an interval is of one run's answers
+            ends = [found[0].get(name, {}).get("ci95", [None, None]) for name in names]
+            known = [[end for end in pair if isinstance(end, float)] for pair in ends]
+            cells = [
+                cell + (f"\n[{pair[0]:.3f}, {pair[1]:.3f}]" if len(pair) == 2 else "")
+                for cell, pair in zip(cells, known, strict=True)
+            ]
+        rows.append([s.name, *cells])
+    if not rows:
+        return None
+    return Table(
+        "Own metrics",
+        ["System", *names],
+        rows,
+        note="As --set train.metrics recorded them in evaluation.json, mean over seeds ± standard deviation; in "
+        "brackets, of a single run, the 95 % interval with patients resampled (percentiles of 200 resamples).",
     )
 
 

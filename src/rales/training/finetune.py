@@ -20,6 +20,7 @@ from rales.data.dataset import Batch, CycleDataset, class_numbers, load_dataset,
 from rales.data.splits import digest_cycles
 from rales.evaluation import predictions
 from rales.evaluation.metrics import confusion_matrix, icbhi_scores, mean_auroc
+from rales.evaluation.own_metrics import compute_own_metrics
 from rales.files.writers import copy_file, write_csv, write_json
 from rales.labels import CLASSES
 from rales.settings import RunSettings, to_dict
@@ -353,8 +354,11 @@ def evaluate_part(job: Training, part: str, epoch: int) -> tuple[dict[str, Any],
     label = torch.from_numpy(class_numbers(cycles))
     loss = nn.functional.cross_entropy(logits, label, job.class_weight.cpu()).item()
     scores = icbhi_scores(confusion_matrix(label, logits.argmax(dim=1)))
-    auroc = mean_auroc(label, logits.double().softmax(dim=1))
-    return {"epoch": epoch, "split": part, "loss": loss, **scores, "auroc": auroc}, logits
+    probabilities = logits.double().softmax(dim=1)
+    line = {"epoch": epoch, "split": part, "loss": loss, **scores, "auroc": mean_auroc(label, probabilities)}
+    if metrics := job.recipe.settings.train.metrics:
+        line["own"] = compute_own_metrics(metrics, label.numpy(), probabilities.numpy())
+    return line, logits
 
 
 def save_epoch(
@@ -472,6 +476,7 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
         selected_epoch=about["epoch"],
         record=record,
         whole_database=record["split"]["whole_database"],
+        metrics=job.recipe.settings.train.metrics,
     )
 
     if problem := selection_problem(job.recipe.settings, dataset.class_numbers[dataset.rows("validation")]):
