@@ -195,8 +195,8 @@ class Settings(RunSettings):
     """SHA-256 of the M2D encoder in it: filled in, since a file of the same name may hold another."""
     encoder: str = ""
     """An own encoder instead of the ViT, FILE.py:NAME or one that is registered: a function of these settings -> module
-    with `dim` and `depth`, (normalised log-mel (B, 1, 80, frames), layout) -> list of `depth` outputs (B, T, dim). Where
-    widths differ, `layer_widths(layout)` in place of `dim` gives that of each."""
+    with `dim` and `depth`, (normalised log-mel (B, 1, 80, frames), layout) -> list of `depth` outputs (B, T, dim); with
+    `layer_widths(layout)` in place of `dim`, each of its own width."""
     encoder_digest: str = ""
     """SHA-256 of its file, filled in."""
     frontend: Frontend = "icbhi"
