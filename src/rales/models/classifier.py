@@ -1,13 +1,13 @@
 """The whole classifier of the paper: encoder, layer fusion, pooling, linear head."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from rales.models.layer_fusion import LayerFusion, mean_plus_max
-from rales.models.vit import Layout, ViT
+from rales.models.vit import Layout
 
 
 class FusionClassifier(nn.Module):
@@ -18,7 +18,7 @@ class FusionClassifier(nn.Module):
     Parameters
     ----------
     encoder
-        Encoder that returns the output of every layer.
+        Encoder that returns the output (B, T, D) of every layer, T and D its own; see `find_layer_widths`.
     layers
         Layers to fuse, numbered from 1; `[12]` is the vanilla M2DViT of the paper.
     learned
@@ -40,7 +40,7 @@ class FusionClassifier(nn.Module):
 
     def __init__(
         self,
-        encoder: ViT,
+        encoder: nn.Module,
         layers: Sequence[int],
         learned: bool,
         classes: int = 4,
@@ -53,12 +53,12 @@ class FusionClassifier(nn.Module):
         self.encoder = encoder
         self.layout: Layout = layout
         self.fusion = LayerFusion(layers, learned=learned, norm=norm_layers)
-        if max(self.fusion.layers) > encoder.depth:
+        widths = find_layer_widths(encoder, layout)
+        if max(self.fusion.layers) > len(widths):
             raise ValueError(
-                f"layer {max(self.fusion.layers)} is to be fused, but the encoder has {encoder.depth} layers"
+                f"layer {max(self.fusion.layers)} is to be fused, but the encoder has {len(widths)} layers"
             )
-        width = encoder.dim * (encoder.rows if layout == "stacked" else 1)
-        self.head = nn.Linear(width * len(self.fusion.layers), classes)
+        self.head = nn.Linear(sum(widths[layer - 1] for layer in self.fusion.layers), classes)
         if head_start == "zero":
             # As M2D's runtime starts its heads: max-pooled raw layers are large, and random logits of their size cost
             # a random start its first epochs. The ICBHI code of the paper's base and of M2D leaves torch's start.
@@ -70,6 +70,13 @@ class FusionClassifier(nn.Module):
         return logits
 
     def embed(self, logmel: Tensor) -> Tensor:
-        """(B, 1, 80, frames) -> (B, D * n): the fused vector z' that the head sees."""
+        """(B, 1, 80, frames) -> (B, sum of the layers' D): the fused vector z' that the head sees."""
         weighted = self.fusion(self.encoder(logmel, self.layout))
         return torch.cat([mean_plus_max(z) for z in weighted], dim=-1)
+
+
+def find_layer_widths(encoder: Any, layout: Layout = "flat") -> list[int]:
+    """Encoder -> D of each of its layers: what its `layer_widths(layout)` says, or its `dim` for all of its `depth`."""
+    if hasattr(encoder, "layer_widths"):
+        return list(encoder.layer_widths(layout))
+    return [encoder.dim] * encoder.depth

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class LayerFusion(nn.Module):
-    """Weight layers (eq. 1 before its concatenation): L outputs (B, T, D) -> n weighted layers w_i z_i, each (B, T, D).
+    """Weight layers (eq. 1 before its concatenation): L outputs (B, T, D) -> n weighted layers w_i z_i.
 
     The concatenation over D is left to the caller: pooling works feature by feature, so pooling the parts and
     concatenating the small results is the same numbers without the (B, T, D * n) tensor (`concatenate_layers` builds
-    it).
+    it). So T and D may also differ from layer to layer, as in a convolutional network.
 
     Parameters
     ----------

@@ -21,6 +21,7 @@ from rales.models.m2d_checkpoints import (
     name_few,
     read_tensors,
 )
+from rales.models.mobilenet import BLOCKS, MobileNet, scale_channels
 from rales.models.resnest import ResNeSt
 from rales.models.resnet import ResNet
 
@@ -102,6 +103,34 @@ def ast_tensors(path: str | Path, *, frames: int = 798, layout: PositionLayout =
     with torch.device("meta"):
         ours = AST(dim, depth, default_heads(dim), frames=frames)
     return match_state_dict(path, joined, ours, f"AST of width {dim} and depth {depth}")
+
+
+def mobilenet_tensors(path: str | Path, *, classes: int = 0) -> tuple[float, dict[str, Tensor]]:
+    """EfficientAT file of a MobileNet (mn01 to mn40) -> its width, state dict of `MobileNet(width, classes=classes)`;
+    classes=0 drops its AudioSet head."""
+    tensors, _ = read_tensors(path)
+    width = find_mobilenet_width(tensors)
+    if width is None:
+        raise ValueError(
+            f"{path}: not a MobileNet of EfficientAT: it starts with {name_few(tensors)}; expected features.0 to "
+            f"features.{len(BLOCKS) + 1} of a width of 0.1 to 4.0"
+        )
+    with torch.device("meta"):
+        ours = MobileNet(width, classes=classes)
+    beside = () if classes else ("classifier.",)
+    return width, match_state_dict(path, tensors, ours, f"a MobileNet of width {width:g}", beside=beside)
+
+
+def find_mobilenet_width(tensors: Mapping[str, Tensor]) -> float | None:
+    """Tensors of a file -> the multiple of channels, in tenths, at which blocks are as wide as in it; None if there is
+    none. `match_state_dict` looks at the rest."""
+    last, stem = tensors.get(f"features.{len(BLOCKS) + 1}.0.weight"), tensors.get("features.0.0.weight")
+    if last is None or stem is None or last.ndim != 4 or stem.ndim != 4:
+        return None
+    found = (stem.shape[0], last.shape[1])
+    widths = (tenths / 10 for tenths in range(1, 41))
+    fitting = (w for w in widths if found == tuple(scale_channels(n, w) for n in (BLOCKS[0].before, BLOCKS[-1].after)))
+    return next(fitting, None)
 
 
 def hugging_face_name(name: str) -> str:
