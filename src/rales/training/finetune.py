@@ -1,12 +1,13 @@
 """The supervised loop: a recipe, a cycles table and a folder in, a finished run folder out (paper 4.3)."""
 
+import copy
 import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from rales.data import loader, splits
 from rales.data.dataset import Batch, CycleDataset, class_numbers, load_dataset, select_extras
 from rales.data.splits import digest_cycles
+from rales.errors import UsageError
 from rales.evaluation import predictions
 from rales.evaluation.metrics import confusion_matrix, icbhi_scores, mean_auroc
 from rales.evaluation.own_metrics import compute_own_metrics
@@ -26,8 +28,17 @@ from rales.labels import CLASSES
 from rales.settings import RunSettings, to_dict
 from rales.training import epoch_logits, lifecycle, run_folder
 from rales.training.distributed import DistributedContext
-from rales.training.losses import class_weights
-from rales.training.optim import average_with_previous_weights, largest_weight, make_optimisers, scheduled_lr, set_lr
+from rales.training.losses import class_weights, weighted_loss
+from rales.training.optim import (
+    average_with_previous_weights,
+    climb_gradient,
+    largest_weight,
+    make_optimisers,
+    put_back,
+    scheduled_lr,
+    set_lr,
+    update_average,
+)
 from rales.training.recipe import LossContext, Recipe
 from rales.training.run_records import State, check_evaluation, check_fields
 
@@ -46,6 +57,12 @@ class Training:
     network: nn.Module  # the model, wrapped where several processes train it
     optimisers: dict[str, torch.optim.Optimizer]
     class_weight: Tensor  # (classes,) of the loss
+    average: nn.Module | None = None  # moving average of the model, with train.ema
+
+    @property
+    def scored(self) -> nn.Module:
+        """The network that is scored and kept."""
+        return self.model if self.average is None else self.average
 
 
 def run(
@@ -80,6 +97,7 @@ def run(
     table = splits.divide_cycles(cycles, settings)
     context = lifecycle.join_processes(out, train.device, train.precision)
     check_batches(recipe, context)
+    check_options(recipe)
 
     with lifecycle.open_run(out, run_record(recipe, table, command), context, progress=progress) as opened:
         if opened.finished:
@@ -121,9 +139,12 @@ def prepare_training(
     frontend = recipe.build_frontend(settings).to(context.device)
     model = recipe.build_model(settings).to(context.device)
     optimisers = make_optimisers(model, settings, recipe.epoch_parameters)
-    state = resume_training(run.folder, model, frontend, optimisers, run.record)
+    average = copy.deepcopy(model) if settings.train.ema else None
+    state = resume_training(run.folder, model, frontend, optimisers, run.record, average)
     if recipe.fit is not None and state["epoch"] == 0:
         recipe.fit(settings, frontend.eval(), model.eval(), dataset, context.device)
+    if average is not None and state["epoch"] == 0:
+        average.load_state_dict(model.state_dict())
 
     if context.is_main:  # what the epochs that are repeated wrote is dropped
         run_folder.truncate_metrics(run.folder, state["epoch"])
@@ -135,7 +156,7 @@ def prepare_training(
     # blocks above the last fused layer get no gradient
     network = DistributedDataParallel(model, find_unused_parameters=True) if context.world_size > 1 else model
     weight = loss_weights(dataset, settings).to(context.device)
-    return Training(recipe, run, dataset, frontend, model, network, optimisers, weight), state
+    return Training(recipe, run, dataset, frontend, model, network, optimisers, weight, average), state
 
 
 def stored_figures(out: Path) -> dict[str, Any]:
@@ -174,6 +195,23 @@ def check_batches(recipe: Recipe, context: DistributedContext) -> None:
         )
 
 
+def check_options(recipe: Recipe) -> None:
+    """Errors: ways to train that the loss of this system, or parameters that move once an epoch, do not go with."""
+    train = recipe.settings.train
+    for name, value in (("mixup", train.mixup), ("label_smoothing", train.label_smoothing)):
+        if value and recipe.loss is not weighted_loss:
+            raise UsageError(
+                f"train.{name}={value:g}: goes with the plain weighted cross-entropy, and {recipe.name} has a loss of "
+                "its own; leave it out"
+            )
+    for name, value in (("ema", train.ema), ("sam_rho", train.sam_rho)):
+        if value and recipe.epoch_parameters:
+            raise UsageError(
+                f"train.{name}={value:g}: goes with weights that move with every step, and {recipe.name} moves "
+                f"{', '.join(recipe.epoch_parameters)} once an epoch here; leave it out"
+            )
+
+
 def selection_problem(settings: RunSettings, label: NDArray[np.int64]) -> str:
     """Settings of a run and class numbers of the validation cycles -> why these cannot choose an epoch; "" if
     they can, or are not asked to."""
@@ -199,9 +237,9 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
     Everything random derives from (seed, epoch, step), so an epoch repeats exactly, whatever came before. Errors: a
     loss or a weight that is no longer a number, before anything of this epoch is in the run folder.
     """
-    recipe, network, optimisers, context = job.recipe, job.network, job.optimisers, job.run.context
-    settings, train = recipe.settings, recipe.settings.train
-    network.train()
+    network, optimisers, context = job.network, job.optimisers, job.run.context
+    settings, train = job.recipe.settings, job.recipe.settings.train
+    set_training_mode(network)
     job.frontend.train()
     torch.manual_seed(derive_seed(settings.seed, epoch, 0, context.rank))  # for dropout
     lr = scheduled_lr(epoch - 1, settings)
@@ -213,29 +251,23 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
     losses = lifecycle.LossSums(job.run, epoch, "train.lr", train.lr, {"loss": 0.0})
     nothing = torch.zeros(0, dtype=torch.int64, device=context.device)
     labels, predicted, steps, rates = [nothing], [nothing], 0, 0.0
+    take_gradients = sharp_gradients if train.sam_rho else batch_gradients
     for batch in train_batches(job, epoch):
         generator = torch.Generator().manual_seed(derive_seed(settings.seed, epoch, steps, context.rank))
         # a process without rows in a short last batch goes through the motions with a silent clip that counts 0,
         # since the others wait for its gradients and attention on a GPU may refuse an empty batch
         idle = len(batch.rows) == 0
         batch, features = augmented_features(job, batch.with_silent_row() if idle else batch, generator)
+        mixture = None
+        if train.mixup:
+            features, mixture = mix_clips(features, batch.label, train.mixup, generator)
         before = {k: v.clone() for k, v in network.state_dict().items()} if train.interpolate != 1 else {}
 
-        # gradients of the micro-batches add up to those of the batch
-        for rows, last in micro_batches(len(batch.label), train.micro_batch):
-            with context.sync_gradients(network, last):
-                with context.autocast():
-                    extras = {name: values[rows] for name, values in batch.extras.items()}
-                    step = LossContext(
-                        settings, batch.label[rows], batch.whole_label, job.class_weight, extras, generator
-                    )
-                    loss, logits = recipe.loss(network, features[rows], step)
-                # DDP takes the mean over processes where the loss is a sum
-                (loss * (0 if idle else context.world_size)).backward()
+        for loss, rows, answers in take_gradients(job, batch, features, mixture, generator):
             if not idle:
                 losses.add(steps + 1, loss=loss)
                 labels.append(batch.label[rows])
-                predicted.append(logits.detach().argmax(dim=1))
+                predicted.append(answers)
 
         if epoch <= train.warmup_epochs:
             set_lr(optimisers["step"], lr * (epoch - 1 + (steps + 1) / all_steps) / train.warmup_epochs)
@@ -244,6 +276,8 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
         if before:
             average_with_previous_weights(network, before, train.interpolate)
         steps, rates = steps + 1, rates + optimisers["step"].param_groups[0]["lr"]
+        if job.average is not None:
+            update_average(job.average, job.model, train.ema, (epoch - 1) * all_steps + steps)
 
     if "epoch" in optimisers:
         update_once_an_epoch(optimisers["epoch"], rates, steps)
@@ -279,6 +313,74 @@ def augmented_features(job: Training, batch: Batch, generator: torch.Generator) 
     batch = batch.to(job.run.context.device)
     features = job.frontend(batch.inputs, **select_extras(job.frontend, batch.extras))
     return batch, recipe.augment(settings, features, generator)
+
+
+def set_training_mode(network: nn.Module) -> None:
+    """Put a network in training mode, but for what is frozen as a whole: its batch-norms keep their statistics."""
+    network.train()
+    for module in network.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            module.eval()
+
+
+class Mixture(NamedTuple):
+    """What mixup did to a batch: class numbers (B,) of the clips mixed in, and the share that each clip kept."""
+
+    label: Tensor
+    kept: float
+
+
+def mix_clips(features: Tensor, label: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Mixture]:
+    """Features (B, …), labels (B,), alpha of the share's Beta -> mixed features, and what was mixed in.
+
+    A clip keeps the larger share, so that its label is the likelier one; over a batch that makes the same mixtures.
+    """
+    order = torch.randperm(len(features), generator=generator).to(features.device)
+    seed = int(torch.randint(2**62, (), generator=generator))  # torch's Beta takes no generator
+    share = np.random.default_rng(seed).beta(alpha, alpha)
+    kept = max(share, 1 - share)
+    return kept * features + (1 - kept) * features[order], Mixture(label[order], kept)
+
+
+def batch_gradients(
+    job: Training, batch: Batch, features: Tensor, mixture: Mixture | None, generator: torch.Generator
+) -> list[tuple[Tensor, slice, Tensor]]:
+    """Batch and what the network gets of it -> loss, rows and most probable classes of each micro-batch, whose
+    gradients have added up to those of the batch."""
+    recipe, context = job.recipe, job.run.context
+    found = []
+    for rows, last in micro_batches(len(batch.label), recipe.settings.train.micro_batch):
+        extras = {name: values[rows] for name, values in batch.extras.items()}
+        step = LossContext(recipe.settings, batch.label[rows], batch.whole_label, job.class_weight, extras, generator)
+        if mixture is not None:
+            step = replace(step, mixed_label=mixture.label[rows], kept=mixture.kept)
+        with context.sync_gradients(job.network, last):
+            with context.autocast():
+                loss, logits = recipe.loss(job.network, features[rows], step)
+            # DDP takes the mean over processes where the loss is a sum
+            (loss * (context.world_size if len(batch.rows) else 0)).backward()
+        found.append((loss.detach(), rows, logits.detach().argmax(dim=1)))
+    return found
+
+
+def sharp_gradients(
+    job: Training, batch: Batch, features: Tensor, mixture: Mixture | None, generator: torch.Generator
+) -> list[tuple[Tensor, slice, Tensor]]:
+    """The same losses and answers, but the gradients are those at the worst place nearby (Foret et al. 2021,
+    algorithm 1): train.sam_rho up the gradient, under the same augmentation and the same draws."""
+    device = job.run.context.device
+    draws = generator.get_state()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        found = batch_gradients(job, batch, features, mixture, generator)
+    generator.set_state(draws)
+
+    buffers = {buffer: buffer.clone() for buffer in job.model.buffers()}  # batch-norm sees a batch once
+    weights = climb_gradient(job.model, job.recipe.settings.train.sam_rho)
+    job.optimisers["step"].zero_grad()
+    batch_gradients(job, batch, features, mixture, generator)
+    put_back({**weights, **buffers})
+    return found
 
 
 def pool_processes(
@@ -350,7 +452,7 @@ def score_batch(model: nn.Module, frontend: nn.Module, batch: Batch) -> Tensor:
 
 def evaluate_part(job: Training, part: str, epoch: int) -> tuple[dict[str, Any], Tensor]:
     """-> the line of metrics of validation or test cycles, and their (n, classes) float32 logits."""
-    cycles, logits = part_logits(job.model, job.frontend, job.dataset, part, job.run.context)
+    cycles, logits = part_logits(job.scored, job.frontend, job.dataset, part, job.run.context)
     label = torch.from_numpy(class_numbers(cycles))
     loss = nn.functional.cross_entropy(logits, label, job.class_weight.cpu()).item()
     scores = icbhi_scores(confusion_matrix(label, logits.argmax(dim=1)))
@@ -373,13 +475,13 @@ def save_epoch(
     run_folder.append_metrics(out, lines)
     if logits:
         halves = {part: epoch_logits.half_logits(found) for part, found in logits.items()}
-        epoch_logits.append_epoch(out, epoch, {**halves, **layer_weights(job.model)})
+        epoch_logits.append_epoch(out, epoch, {**halves, **layer_weights(job.scored)})
 
-    weights = tensors_of(job.model, job.frontend)
+    weights = tensors_of(job.scored, job.frontend)
     if is_best(record["config"]["train"], lines, state):
         run_folder.save_tensors(out / "best.safetensors", weights, {**record, "epoch": epoch})
     state["epoch"] = epoch
-    job.run.save_resume(weights, job.optimisers, state)
+    job.run.save_resume(resume_tensors(job.model, job.frontend, job.average), job.optimisers, state)
 
 
 def is_best(train: Mapping[str, Any], lines: list[dict[str, Any]], state: dict[str, Any]) -> bool:
@@ -425,13 +527,21 @@ def resume_training(
     frontend: nn.Module,
     optimisers: dict[str, torch.optim.Optimizer],
     record: Mapping[str, Any],
+    average: nn.Module | None = None,
 ) -> dict[str, Any]:
     """Load the last whole epoch of the unfinished run of this record, if there is one; -> epoch and best score."""
+
+    def load(tensors: dict[str, Tensor]) -> None:
+        load_tensors({name: value for name, value in tensors.items() if not name.startswith(AVERAGE)}, model, frontend)
+        if average is not None:
+            averaged = {name: value for name, value in tensors.items() if name.startswith(AVERAGE)}
+            average.load_state_dict({name.removeprefix(AVERAGE): value for name, value in averaged.items()})
+
     state = lifecycle.load_resume(
         out,
         record,
-        weights=tensors_of(model, frontend),
-        load_weights=lambda tensors: load_tensors(tensors, model, frontend),
+        weights=resume_tensors(model, frontend, average),
+        load_weights=load,
         optimisers=optimisers,
         check_state=lambda state, path: check_fields(State, state, path, "state."),
     )
@@ -439,11 +549,18 @@ def resume_training(
 
 
 FRONTEND = "frontend."  # before the names of a front-end's fitted statistics in a checkpoint
+AVERAGE = "average."  # before those of the moving average, in what a run goes on from
 
 
 def tensors_of(model: nn.Module, frontend: nn.Module) -> dict[str, Tensor]:
     """-> what a checkpoint holds: the model's tensors and the front-end's statistics."""
     return {**model.state_dict(), **{FRONTEND + name: value for name, value in frontend.state_dict().items()}}
+
+
+def resume_tensors(model: nn.Module, frontend: nn.Module, average: nn.Module | None) -> dict[str, Tensor]:
+    """-> what a run goes on from, but for its optimisers."""
+    averaged = {} if average is None else average.state_dict()
+    return {**tensors_of(model, frontend), **{AVERAGE + name: value for name, value in averaged.items()}}
 
 
 def load_tensors(tensors: dict[str, Tensor], model: nn.Module, frontend: nn.Module) -> None:
@@ -458,7 +575,7 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
 
     `rales predict` gives the same probabilities (to 1e-5).
     """
-    out, record, dataset, model = job.run.folder, job.run.record, job.dataset, job.model
+    out, record, dataset, model = job.run.folder, job.run.record, job.dataset, job.scored
     weights = tensors_of(model, job.frontend)
     run_folder.save_tensors(out / "last.safetensors", weights, {**record, "epoch": state["epoch"]})
     if state["best_epoch"] is None:

@@ -19,20 +19,31 @@ def class_weights(counts: Sequence[int]) -> Tensor:
     return (inverse / inverse.sum()).float()
 
 
-def weighted_cross_entropy(logits: Tensor, label: Tensor, whole_label: Tensor, weight: Tensor) -> Tensor:
+def weighted_cross_entropy(
+    logits: Tensor, label: Tensor, whole_label: Tensor, weight: Tensor, smoothing: float = 0.0
+) -> Tensor:
     """(b, classes) logits, (b,) labels of one piece, (B,) labels of the whole batch, (classes,) -> scalar.
 
     The weighted mean of torch, but divided by the weights of the whole batch: the pieces of a batch (gradient
-    accumulation, several devices) then add up to the loss of the batch in one piece.
+    accumulation, several devices) then add up to the loss of the batch in one piece. `smoothing` is the share of each
+    target that all classes have evenly.
     """
-    total = F.cross_entropy(logits.float(), label, weight, reduction="sum")
+    total = F.cross_entropy(logits.float(), label, weight, reduction="sum", label_smoothing=smoothing)
     return total / weight[whole_label].sum()
 
 
 def weighted_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
-    """Weighted cross-entropy of one micro-batch (paper 4.3), and its logits."""
+    """Weighted cross-entropy of one micro-batch (paper 4.3), and its logits; of mixed clips, that of both labels."""
     logits = model(features)
-    return weighted_cross_entropy(logits, step.label, step.whole_label, step.weight), logits
+
+    def loss_of(label: Tensor) -> Tensor:
+        smoothing = step.settings.train.label_smoothing
+        return weighted_cross_entropy(logits, label, step.whole_label, step.weight, smoothing)
+
+    if step.mixed_label is None:
+        return loss_of(step.label), logits
+    # both parts have the divisor of the whole batch: as each clip is mixed in once, their weights add up to the same
+    return step.kept * loss_of(step.label) + (1 - step.kept) * loss_of(step.mixed_label), logits
 
 
 def soft_binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

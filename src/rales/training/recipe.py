@@ -31,6 +31,10 @@ class LossContext:
     """What the recipe's `extras` name, (b, …) each."""
     generator: torch.Generator
     """For whatever the loss draws: mixtures, second views."""
+    mixed_label: Tensor | None = None
+    """(b,) class numbers of the clips that mixup has mixed in; None without it."""
+    kept: float = 1.0
+    """Share of each clip that is its own then."""
 
 
 @dataclass(frozen=True)
