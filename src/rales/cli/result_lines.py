@@ -20,6 +20,9 @@ def audit_lines(found: dict[str, Any]) -> list[str]:
     ]
     rows.append(["all", found["recordings"], found["cycles"], *(found["classes"][name] for name in CLASSES)])
     lines += format_table(head, rows)
+    if labels := found.get("recording_labels"):
+        counts = ", ".join(f"{labels[name]} {name}" for name in ("normal", "abnormal", "crackle", "wheeze"))
+        lines.append(f"{labels['recordings']} recordings labelled as a whole: {counts}")
     if found["overlap_patients"]:
         lines.append(f"patients on both sides of the split: {', '.join(found['overlap_patients'])}")
     lines += [f"note: {note}" for note in found["notes"]]
