@@ -72,7 +72,8 @@ def predict(
         File (.csv, .json, .parquet) with a row per recording: read or failed, why, length, cycles, how many of them
         are not judged, and what the sound is like.
     summary
-        File with a row per recording: cycles of each class, share of abnormal ones with a 95 % interval.
+        File with a row per recording, the most suspicious first: the probability that any of its cycles is abnormal,
+        crackles or wheezes, cycles of each class, share of abnormal ones with a 95 % interval.
     min_confidence
         A cycle whose label is less probable than this is marked uncertain and left out of the share.
     threshold
@@ -116,23 +117,29 @@ def predict(
         model, engine, device or "auto", recordings=len(sources), tell=print_message
     )
     decision = classifier.decision(min_confidence, threshold)
+    collected.pooling = classifier.calibration.get("recordings")
 
     gate = quality == "on"
     tables = classifier.tables(sources, collected.problems, decision, cycles=cycles, quality=gate, progress=True)
     write_prediction_files(collected, tables, sources, out, form, status, summary)
 
     about = {"calibration": classifier.calibration or None, "notice": decision.notice, "model": classifier.digest}
-    return print_predictions(collected, about, as_json=json, in_file=out is not None)
+    return print_predictions(collected, about, as_json=json, in_file=out is not None, summarised=summary is not None)
 
 
-def print_predictions(collected: "PredictionSummary", about: dict[str, Any], *, as_json: bool, in_file: bool) -> int:
+def print_predictions(
+    collected: "PredictionSummary", about: dict[str, Any], *, as_json: bool, in_file: bool, summarised: bool
+) -> int:
     """What was predicted and what is to be said of the model -> the exit code; the cycles themselves are printed unless
-    they are in a file."""
+    they are in a file, recordings only where a summary is asked for."""
     from rales.cli import result_lines
 
     printed = as_json or not in_file
     if printed:
         print_result(collected.document() | about, as_json, result_lines.prediction_lines)
+    if summarised and not as_json:
+        document = {"recordings": collected.ranked_recordings(), "notice": collected.pooling_notice()}
+        print_result(document, as_json, result_lines.recording_lines)
     print_notes(collected.status)
     for sentence in [] if printed else shorten_list(collected.not_judged()):
         print_message(sentence)
@@ -199,7 +206,7 @@ def write_prediction_files(
     if status is not None:
         prediction_writers.write_table(collected.status, status)
     if summary is not None:
-        prediction_writers.write_table(collected.summary, summary)
+        prediction_writers.write_table([collected.ranked_summary()] if collected.summary else [], summary)
 
 
 def predict_manifest(
@@ -223,6 +230,7 @@ class PredictionSummary:
     """What `predict` says besides its tables, gathered while they pass by; all `cycles` only if they are printed."""
 
     cycles: bool
+    pooling: "dict[str, Any] | None" = None
     tables: "list[pd.DataFrame]" = field(default_factory=list)
     status: "list[pd.DataFrame]" = field(default_factory=list)
     summary: "list[pd.DataFrame]" = field(default_factory=list)
@@ -232,12 +240,13 @@ class PredictionSummary:
     def through(
         self, chunks: "Iterable[tuple[pd.DataFrame, pd.DataFrame]]"
     ) -> "Iterator[tuple[pd.DataFrame, pd.DataFrame]]":
+        from rales.evaluation import recordings
         from rales.evaluation.predictions import summarise_recordings
 
         for table, status in chunks:
             self.rows += len(table)
             self.status.append(status)
-            self.summary.append(summarise_recordings(table))
+            self.summary.append(recordings.add_answers(summarise_recordings(table), table, self.pooling))
             if self.cycles:
                 self.tables.append(table)
             yield table, status
@@ -246,6 +255,25 @@ class PredictionSummary:
         from rales.evaluation.predictions import unjudged_sentences
 
         return [sentence for table in self.status for sentence in unjudged_sentences(table)]
+
+    def ranked_summary(self) -> "pd.DataFrame":
+        """-> a row per recording, the most likely abnormal ones first."""
+        import pandas as pd
+
+        from rales.evaluation.recordings import sort_by_answer
+
+        filled = [table for table in self.summary if len(table)] or self.summary[:1]
+        ranked = sort_by_answer(pd.concat(filled, ignore_index=True))
+        ranked.attrs.update(filled[0].attrs)
+        return ranked
+
+    def ranked_recordings(self) -> list[dict[str, Any]]:
+        return table_records(self.ranked_summary()) if self.summary else []
+
+    def pooling_notice(self) -> str:
+        from rales.evaluation.recordings import pooling_notice
+
+        return pooling_notice(self.pooling)
 
     def sentence(self, written: list[Path]) -> str:
         count = sum(len(table) for table in self.summary)
@@ -258,7 +286,8 @@ class PredictionSummary:
             cycles = [{name: value for name, value in row.items() if name != "true_label"} for row in cycles]
         return {
             "cycles": cycles,
-            "recordings": [row for table in self.summary for row in table_records(table)],
+            "recordings": self.ranked_recordings(),
+            "recordings_notice": self.pooling_notice(),
             "status": [row for table in self.status for row in table_records(table)],
             "problems": self.problems,
         }

@@ -136,6 +136,24 @@ def prediction_lines(document: dict[str, Any]) -> list[str]:
     return [*lines[1:], "", document["notice"]]
 
 
+PRINTED_RECORDINGS = 20
+
+
+def recording_lines(document: dict[str, Any]) -> list[str]:
+    """Recordings, the most suspicious first, and a notice -> lines; of very many the first."""
+    rows, shown = document["recordings"], shown_names(document["recordings"])
+    findings = [name for name in (rows[0] if rows else {}) if name.startswith("p_any_")]
+    head = ["recording", "cycles", *(name.removeprefix("p_").replace("_", " ") for name in findings), "flagged"]
+    cells = [
+        [shown[row["path"]], row["cycles"], *(format_number(row[name]) for name in findings), row.get("flagged", "")]
+        for row in rows[:PRINTED_RECORDINGS]
+    ]
+    lines = ["", *format_table(head, cells)] if findings else []
+    if (left := len(rows) - PRINTED_RECORDINGS) > 0:
+        lines += [f"and {left} more recordings, which the file has"]
+    return [*lines, "", document["notice"], NOT_A_DIAGNOSIS]
+
+
 def shown_names(rows: list[dict[str, Any]], namesakes: Sequence[str] = ()) -> dict[str, str]:
     """Rows with `recording` and `path` -> path -> the name to show: with as much of its folder as tells it from others
     of that name here, or elsewhere (`namesakes`)."""
