@@ -53,8 +53,9 @@ def predict(
     device: Device = None,
     json: JsonFlag = False,
 ) -> int:
-    """Classify the breathing cycles of recordings. Cycles come from an annotation beside the recording, else
-    breaths are found in the sound, else consecutive windows are taken. Not a diagnosis.
+    """Classify the breathing cycles of recordings, also of those that a table (CSV, Parquet, JSON) or
+    FILE.py:READER:PATH names. Cycles come from the recording's annotation, else breaths are found in the sound, else
+    consecutive windows are taken. Not a diagnosis.
 
     A recording without a sound to judge (silence, steady noise, a voice, no stethoscope) gets no class but the reason.
     Exit code 1 if a recording could not be read; the others are unaffected.
@@ -109,8 +110,10 @@ def predict(
         raise UsageError("--urls: is for the addresses in a --manifest; those given as paths are asked anyway")
 
     form = check_prediction_format(out, format, status, summary)
-    sources, collected = audio_reader.find_recordings(paths), PredictionSummary(cycles=json or out is None)
-    check_prediction_files(out, form, status, summary, sources, model)
+    sources, where = audio_reader.find_sources(paths, cycles)
+    collected = PredictionSummary(cycles=json or out is None)
+    named = [path for path in paths if audio_reader.is_named_source(path)]
+    check_prediction_files(out, form, status, summary, sources, named, model)
     if len(sources) >= engine_selection.AUTO_ENGINE_MIN_RECORDINGS:
         torch.set_num_threads(1)  # and recordings side by side: the threads of a small network mostly wait
     classifier = engine_selection.load_with_engine(
@@ -120,7 +123,7 @@ def predict(
     collected.pooling = classifier.calibration.get("recordings")
 
     gate = quality == "on"
-    tables = classifier.tables(sources, collected.problems, decision, cycles=cycles, quality=gate, progress=True)
+    tables = classifier.tables(sources, collected.problems, decision, cycles=where, quality=gate, progress=True)
     write_prediction_files(collected, tables, sources, out, form, status, summary)
 
     about = {"calibration": classifier.calibration or None, "notice": decision.notice, "model": classifier.digest}
@@ -169,7 +172,13 @@ def check_prediction_format(out: Path | None, form: str | None, status: Path | N
 
 
 def check_prediction_files(
-    out: Path | None, form: str, status: Path | None, summary: Path | None, sources: list[str], model: str | None
+    out: Path | None,
+    form: str,
+    status: Path | None,
+    summary: Path | None,
+    sources: list[str],
+    tables: list[str],
+    model: str | None,
 ) -> None:
     """Files that `predict` is to write, and those that it reads. Errors: UsageError where one would replace another."""
     from rales.inference import prediction_writers
@@ -177,7 +186,8 @@ def check_prediction_files(
 
     files = {"--status": [status] if status else [], "--summary": [summary] if summary else []}
     files["--out"] = prediction_writers.planned_files(out, form, sources) if out is not None else []
-    check_outputs(files, {RECORDING: sources, "a file of the model": model_files(model)})
+    read = {RECORDING: sources, "a table that is read": tables, "a file of the model": model_files(model)}
+    check_outputs(files, read)
 
 
 def write_prediction_files(

@@ -1,10 +1,10 @@
 """Answers for whole recordings: does any of its cycles hold a crackle, a wheeze, anything abnormal?
 
-A cycle's probability of a finding is the sum of its classes'. Without anything learned a recording's is that of noisy-or,
-1 - Π(1 - q), which takes cycles for independent and so calls long recordings abnormal. `fit_pooling` learns from
-recordings of patients that the network has not seen: the log-odds of the recording are a + b · mean + c · max of the
-log-odds of its cycles. b and c are not negative, so a cycle more suspicious never lowers the answer, and all three are
-drawn to the plain middle (a = 0, b = c = 1/2), where few recordings leave them.
+A cycle's probability of a finding is the sum of its classes'. Without anything learned a recording's is that of
+noisy-or, 1 - Π(1 - q), which takes cycles for independent and so calls long recordings abnormal. `fit_pooling` learns
+from recordings of patients that the network has not seen: the log-odds of the recording are a + b · mean + c · max of
+the log-odds of its cycles. b and c are not negative, so a cycle more suspicious never lowers the answer, and all three
+are drawn to the plain middle (a = 0, b = c = 1/2), where few recordings leave them.
 
 The threshold is that at which at most `rate` of the recordings without the finding are flagged, each of them scored by
 a pooling that has not seen its patient. How many are flagged in truth is counted once more around all of this: on
@@ -162,7 +162,7 @@ def divide_patients(present: NDArray[np.bool_], patients: Sequence[str]) -> Iter
 
 def answer_recordings(table: pd.DataFrame, pooling: Mapping[str, Any] | None = None) -> pd.DataFrame:
     """Prediction table of whole recordings -> a row for each `path`: COLUMNS, NaN where no cycle could be judged,
-    `flagged` (findings at or above their threshold, joined by +; empty without a pooling) and `pooling`, how it came."""
+    `flagged` (findings at or above their threshold, joined by +; empty without a pooling) and `pooling`, its origin."""
     pooling = pooling or {}
     rows = []
     for path, cycles in table.groupby("path", sort=False):
