@@ -50,8 +50,9 @@ def audit_data(path: str | Path) -> Audit:
     return audit_of(read_contents(path, audio=True, decode=True))
 
 
-def read_contents(path: str | Path, *, audio: bool, decode: bool) -> DatasetContents:
-    """Path -> what the reader of its layout found. Errors: an own reader that is none."""
+def read_contents(path: str | Path, *, audio: bool, decode: bool, true_labels: bool = False) -> DatasetContents:
+    """Path -> what the reader of its layout found; `true_labels` as for `manifest.find_recordings`. Errors: an own
+    reader that is none."""
     reader, place = _choose_reader(Path(path))
     expected = "expected a function (path, *, audio, decode) -> DatasetContents"
     try:
@@ -59,6 +60,8 @@ def read_contents(path: str | Path, *, audio: bool, decode: bool) -> DatasetCont
     except TypeError as error:
         raise UsageError(f"{path}: its reader cannot be called ({error}); {expected}") from error
 
+    if true_labels and reader is manifest.find_recordings:
+        return manifest.find_recordings(place, audio=audio, decode=decode, true_labels=True)
     contents = reader(place, audio=audio, decode=decode)
     if not isinstance(contents, DatasetContents):
         raise UsageError(f"{path}: its reader gave a {type(contents).__name__}; {expected}")

@@ -534,6 +534,7 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
             "data_digest": digest_cycles(table.assign(split="")),
             "whole_database": predictions.is_whole_database(table),
             "overlap_patients": splits.overlap_patients(table),
+            "trained_recordings": sorted(map(splits.digest_name, set(used.loc[used["split"] != "test", "recording"]))),
             **{str(part): facts for part, facts in parts.items()},
             "left_out": table.attrs.get("left_out", []),
         },

@@ -59,6 +59,7 @@ class Split:
     name: str = ""
     digest: str = ""
     whole_database: bool = False
+    trained_recordings: list[str] = field(default_factory=list)
     train: Side | None = None
     test: Side | None = None
 
