@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pandas import DataFrame
 
-from rales.data import annotation_dialects, icbhi, manifest, sprsound
+from rales.data import annotation_dialects, icbhi, kauh, manifest, sprsound
 from rales.data.reader import Audit, DatasetContents, DatasetReader, audit_of, check_contents, cycles_table
 from rales.errors import UsageError
 from rales.labels import CLASSES
@@ -35,7 +35,7 @@ def read_cycles(
     needs_split
         Whether what is wrong with the split counts; folds need none.
     """
-    contents = _read_contents(path, audio=audio, decode=skip_damaged)
+    contents = read_contents(path, audio=audio, decode=skip_damaged)
     return cycles_table(contents, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
 
 
@@ -45,13 +45,14 @@ def audit_data(path: str | Path) -> Audit:
     Parameters
     ----------
     path
-        Folder in ICBHI or SPRSound layout, or a manifest file.
+        Folder in ICBHI, SPRSound or KAUH layout, or a manifest file.
     """
-    return audit_of(_read_contents(path, audio=True, decode=True))
+    return audit_of(read_contents(path, audio=True, decode=True))
 
 
-def _read_contents(path: str | Path, *, audio: bool, decode: bool) -> DatasetContents:
-    """Path -> what the reader of its layout found. Errors: an own reader that is none."""
+def read_contents(path: str | Path, *, audio: bool, decode: bool, true_labels: bool = False) -> DatasetContents:
+    """Path -> what the reader of its layout found; `true_labels` as for `manifest.find_recordings`. Errors: an own
+    reader that is none."""
     reader, place = _choose_reader(Path(path))
     expected = "expected a function (path, *, audio, decode) -> DatasetContents"
     try:
@@ -59,10 +60,12 @@ def _read_contents(path: str | Path, *, audio: bool, decode: bool) -> DatasetCon
     except TypeError as error:
         raise UsageError(f"{path}: its reader cannot be called ({error}); {expected}") from error
 
+    if true_labels and reader is manifest.find_recordings:
+        return manifest.find_recordings(place, audio=audio, decode=decode, true_labels=True)
     contents = reader(place, audio=audio, decode=decode)
     if not isinstance(contents, DatasetContents):
         raise UsageError(f"{path}: its reader gave a {type(contents).__name__}; {expected}")
-    own = reader not in (manifest.find_recordings, sprsound.find_recordings, icbhi.find_recordings)
+    own = reader not in tuple(layout.find_recordings for layout in (manifest, sprsound, kauh, icbhi))
     return check_contents(contents) if own else contents
 
 
@@ -88,4 +91,5 @@ def _choose_reader(path: Path) -> tuple[DatasetReader, Path]:
         return READERS.find(word), place
     if path.is_file() or path.suffix.lower() in annotation_dialects.SUFFIXES:
         return manifest.find_recordings, path
-    return (sprsound if sprsound.is_layout(path) else icbhi).find_recordings, path
+    layout = next((layout for layout in (sprsound, kauh) if layout.is_layout(path)), icbhi)
+    return layout.find_recordings, path

@@ -40,9 +40,10 @@ _LABEL = re.compile(rf"(?:uncertain: )?({'|'.join(CLASSES)})s?(?: \d?\.\d+)?(?: 
 class Annotation(NamedTuple):
     """Cycles sorted by start, a sentence per fault, and in which form they stood there.
 
-    `form` is ICBHI, Audacity, Raven, times or "" (a text of another kind: no cycles). `labelled`: their flags are
-    those of the file; else they are all 0 and say nothing. `other` are labels that are no class of ours, `left_out`
-    counts cycles without a label among others that have one, and those that were not judged.
+    `form` is ICBHI, Audacity, Raven, times, SPRSound, the name of an own reader, or "" (a text of another kind: no
+    cycles). `labelled`: their flags are those of the file; else they are all 0 and say nothing. `other` are labels that
+    are no class of ours, `left_out` counts cycles without a label among others that have one, and those that were not
+    judged. `remark` says why there may be no cycles.
     """
 
     form: str
@@ -51,6 +52,7 @@ class Annotation(NamedTuple):
     labelled: bool = True
     other: Sequence[str] = ()
     left_out: int = 0
+    remark: str = ""
 
     @property
     def passed_over(self) -> str:
@@ -59,7 +61,7 @@ class Annotation(NamedTuple):
             return f"labels other than {', '.join(CLASSES)}: {list_some(self.other)}"
         if self.form and (self.cycles or self.problems):
             return ""
-        return f"{self.left_out} cycles, none of them judged" if self.left_out else "no cycles in it"
+        return f"{self.left_out} cycles, none of them judged" if self.left_out else self.remark or "no cycles in it"
 
     def note(self, name: str | Path) -> str:
         """What is to be said of a file of this name that is no plain ICBHI annotation, else ""."""

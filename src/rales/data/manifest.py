@@ -109,8 +109,12 @@ def write_manifest(cycles: DataFrame, path: str | Path) -> None:
             defuse_table(rows).to_csv(beside, index=False, sep="\t" if path.suffix.lower() == ".tsv" else ",")
 
 
-def find_recordings(manifest: str | Path, *, audio: bool, decode: bool) -> DatasetContents:
-    """Manifest file -> its recordings, damaged or not; `decode` reads all samples instead of the headers only."""
+def find_recordings(manifest: str | Path, *, audio: bool, decode: bool, true_labels: bool = False) -> DatasetContents:
+    """Manifest file -> its recordings, damaged or not; `decode` reads all samples instead of the headers only.
+
+    `true_labels`: of a table of a model's answers that nobody has confirmed, the label is that of true_label. Errors:
+    then, no such column.
+    """
     manifest = Path(manifest)
     columns, lines, notes = read_table(manifest)
     if columns:
@@ -118,6 +122,10 @@ def find_recordings(manifest: str | Path, *, audio: bool, decode: bool) -> Datas
     rows = list(lines)
     if not rows:
         raise FileError(manifest, "no rows, expected one per cycle")
+    if true_labels and f"p_{CLASSES[0]}" in columns and "confirmed" not in columns:
+        if "true_label" not in columns:
+            raise FileError(manifest, "the answers of a model without true_label; add what the cycles are, to score by")
+        rows = [TableRow(row.where, {**row.cells, "label": row.cells["true_label"]}) for row in rows]
     judged = [row for row in rows if any(row.cells.get(name) for name in ("label", "crackle", "wheeze"))]
     if not judged:
         raise FileError(manifest, f"no row has a label; fill in the column label ({', '.join(CLASSES)})")

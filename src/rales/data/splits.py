@@ -154,6 +154,11 @@ def select_fold(cycles: DataFrame, assignment: "Series[int]", i: int) -> DataFra
     return cycles.assign(split=np.where(assignment == i, "test", "train"))
 
 
+def digest_name(recording: str) -> str:
+    """Name of a recording -> ten hex digits by which a record can tell that it was trained on, without naming it."""
+    return hashlib.sha256(recording.encode("utf-8", "surrogateescape")).hexdigest()[:10]
+
+
 def digest_cycles(rows: DataFrame) -> str:
     """Cycles table -> sha256 over recording, times, label and split in a fixed order: which data a run really saw."""
     columns = ["recording", "start_s", "end_s", "label", "split"]

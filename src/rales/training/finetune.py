@@ -20,7 +20,7 @@ from rales.data import loader, splits
 from rales.data.dataset import Batch, CycleDataset, class_numbers, load_dataset, select_extras
 from rales.data.splits import digest_cycles
 from rales.errors import UsageError
-from rales.evaluation import predictions
+from rales.evaluation import predictions, recordings
 from rales.evaluation.metrics import confusion_matrix, icbhi_scores, mean_auroc
 from rales.evaluation.own_metrics import compute_own_metrics
 from rales.files.writers import copy_file, write_csv, write_json
@@ -41,6 +41,7 @@ from rales.training.optim import (
 )
 from rales.training.recipe import LossContext, Recipe
 from rales.training.run_records import State, check_evaluation, check_fields
+from rales.typing import Probabilities
 
 log = logging.getLogger(__name__)
 
@@ -606,6 +607,7 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
         figures |= predictions.metrics_from_validation(true, scored)
         patients = dataset.table.iloc[dataset.rows("validation")]["patient"].nunique()
         known = predictions.fit_calibration(true["validation"], scored["validation"], patients)
+        known["recordings"] = fit_recording_pooling(found["validation"][0], scored["validation"], known)
         run_folder.save_tensors(out / "best.safetensors", tensors, {**about, "calibration": known})
         validation = predictions.predictions_table(found["validation"][0], scored["validation"])
         write_csv(out / "predictions_validation.csv", validation)
@@ -616,6 +618,14 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
     write_json(out / "evaluation.json", figures)
     run_folder.mark_done(out)
     return figures
+
+
+def fit_recording_pooling(
+    cycles: pd.DataFrame, probabilities: Probabilities, calibration: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Validation cycles, their probabilities, the temperature that prediction will use -> `recordings.fit_pooling`."""
+    decision = predictions.Decision(calibration["temperature"])
+    return recordings.fit_pooling(predictions.predictions_table(cycles, probabilities, decision))
 
 
 def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, Any]:
@@ -646,6 +656,7 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
             "data_digest": digest_cycles(table.assign(split="")),
             "whole_database": predictions.is_whole_database(table),
             "overlap_patients": splits.overlap_patients(table),
+            "trained_recordings": sorted(map(splits.digest_name, set(used.loc[used["split"] != "test", "recording"]))),
             **{str(part): facts for part, facts in parts.items()},
             "left_out": table.attrs.get("left_out", []),
         },
