@@ -20,7 +20,7 @@ from rales.errors import UsageError
 from rales.jobs import sweep
 from rales.recipes import m2d_fusion
 from rales.recipes.registry import find_settings, make_recipe, rebuild_recipe
-from rales.registry import ENCODERS, READERS, RECIPES, Registry
+from rales.registry import ENCODERS, EXPORT_TARGETS, METRICS, READERS, RECIPES, Registry
 from rales.training.recipe import Recipe
 from tests import tiny
 from tests.command import command
@@ -181,13 +181,20 @@ def test_a_recipe_is_registered_in_python(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_readers_and_encoders_have_registries_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    for registry, register in ((READERS, rales.register_reader), (ENCODERS, rales.register_encoder)):
+    for registry, register in (
+        (READERS, rales.register_reader),
+        (ENCODERS, rales.register_encoder),
+        (METRICS, rales.register_metric),
+        (EXPORT_TARGETS, rales.register_export_target),
+    ):
         monkeypatch.setattr(registry, "registered", {})
         register("own", sys)
         assert registry.find("own") is sys
 
 
-def test_an_installed_package_announces_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_package_announces_a_recipe(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     known = importlib.metadata.EntryPoint("theirs", f"{__name__}:own_recipe", "rales.recipes")
     announced = SimpleNamespace(name="theirs", load=known.load, dist=SimpleNamespace(name="their-package", version="2"))
     monkeypatch.setattr("rales.registry.entry_points", lambda group: [announced] if group == "rales.recipes" else [])
@@ -196,12 +203,20 @@ def test_an_installed_package_announces_a_recipe(monkeypatch: pytest.MonkeyPatch
     assert "theirs" in RECIPES.list_names()
     record = {**tiny.record_of(recipe), "recipe": "theirs", "recipe_source": dict(recipe.source)}
     assert rebuild_recipe(record, "run").settings == recipe.settings
+    assert caplog.messages == []
+    announced.dist.version = "3"
+    assert rebuild_recipe(record, "run").settings == recipe.settings
+    (told,) = caplog.messages
+    assert told == "run: made by recipe 'theirs' of their-package 2, here is 3: its answers may be others"
     monkeypatch.setattr("rales.registry.entry_points", lambda group: [])
     with pytest.raises(ValueError, match=r"^run: made by recipe 'theirs' of their-package, which is not here; install"):
         rebuild_recipe(record, "run")
 
 
 def test_a_registry_loads_what_it_names() -> None:
+    empty: Registry[Any] = Registry("thing", "rales.things", {})
+    with pytest.raises(UsageError, match="no thing 'other'; none is registered here or announced"):
+        empty.find("other")
     registry: Registry[Any] = Registry("thing", "rales.things", {"settings": "rales.recipes.registry:find_settings"})
     assert registry.find("settings") is find_settings
     assert registry.describe_source("settings") == {}

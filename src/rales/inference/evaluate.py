@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rales.data import splits
-from rales.data.dataset import CycleDataset, load_dataset
+from rales.data.dataset import CycleDataset, check_extras, load_dataset
 from rales.data.splits import digest_cycles
 from rales.errors import FileError
 from rales.evaluation import predictions
@@ -60,6 +60,7 @@ def evaluate_run(
 
     # No row trains here, so there are no copies
     dataset = load_dataset(table.assign(split=""), model.recipe, progress=progress, folder=cache_folder)
+    check_extras(dataset, model.taken_extras)
     scored = score_sides(model, cycles, dataset, {**parts, "validation": validation})
     figures = {
         name: predictions.evaluation_metrics(

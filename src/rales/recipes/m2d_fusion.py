@@ -177,6 +177,8 @@ class Model:
         """Errors: layers that the encoder does not have."""
         if not self.layers or max(self.layers) > self.depth:
             raise UsageError(f"model.layers={list(self.layers)}: the encoder has {self.depth} layers")
+        if len(set(self.layers)) < len(self.layers):
+            raise UsageError(f"model.layers={list(self.layers)}: a layer is fused once; name each once")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from rales.data import loader, splits
-from rales.data.dataset import Batch, CycleDataset, class_numbers, load_dataset, select_extras
+from rales.data.dataset import Batch, CycleDataset, check_extras, class_numbers, load_dataset, select_extras
 from rales.data.splits import digest_cycles
 from rales.evaluation import predictions
 from rales.evaluation.metrics import confusion_matrix, icbhi_scores, mean_auroc
@@ -116,6 +116,7 @@ def prepare_training(
     """Divided table -> data, networks and optimisers, as new or as after the last whole epoch; the run's state."""
     settings, context = recipe.settings, run.context
     dataset = load_dataset(table, recipe, progress=run.progress, folder=cache_folder)
+    check_extras(dataset, recipe.extras)
 
     torch.manual_seed(settings.seed)
     frontend = recipe.build_frontend(settings).to(context.device)
