@@ -25,7 +25,9 @@ from rales.training.recipe import Recipe
 from tests import tiny
 from tests.command import command
 
-CONTRIBUTING = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
+CONTRIBUTING_FILE = Path(__file__).parent.parent / "CONTRIBUTING.md"
+CONTRIBUTING = CONTRIBUTING_FILE.read_text()
+WITH_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: make setup")
 OWN = CONTRIBUTING.split("## A new system")[1].split("```python\n")[1].split("```")[0]  # as documented
 SETTINGS = ["--size", "tiny", "--epochs", "1", "--device", "cpu", "--audio.duration_s", "1", "--dropout", "0.25"]
 
@@ -73,15 +75,20 @@ def test_its_run_predicts_embeds_evaluates_and_is_reported(place: Path, capsys: 
     assert len(runs) == 1
 
 
-def test_a_sweep_finds_it_in_processes_of_their_own(place: Path, tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=(pytest.mark.slow, WITH_RAY))])
+def test_a_sweep_finds_it_in_processes_of_their_own(place: Path, tmp_path: Path, monkeypatch: Any, engine: str) -> None:
     monkeypatch.chdir(place)
+    shutil.copy(CONTRIBUTING_FILE.parent / "examples" / "own_metric.py", place)
     fixed = ["size=tiny", "train.epochs=1", "train.device=cpu", "audio.duration_s=1"]
+    fixed += ["train.metrics=own_metric.py:brier_score"]
     trials = sweep.trials("own.py:recipe", {"dropout": ["0.1", "0.2"]}, 1, fixed)
     assert [trial.name for trial in trials] == ["dropout-dropout=0.1-seed0", "dropout-dropout=0.2-seed0"]
     monkeypatch.chdir(tmp_path)  # a worker may be anywhere
-    outcomes = sweep.run(trials, place / "data", tmp_path / "out", processes=2)
+    outcomes = sweep.run(trials, place / "data", tmp_path / "out", processes=2, engine=engine)
     assert [(outcome.state, outcome.error) for outcome in outcomes] == [("done", ""), ("done", "")]
-    outcomes = sweep.run(trials, place / "data", tmp_path / "out", processes=2)
+    for outcome in outcomes:
+        assert "brier_score" in json.loads((tmp_path / "out" / outcome.name / "evaluation.json").read_text())["own"]
+    outcomes = sweep.run(trials, place / "data", tmp_path / "out", processes=2, engine=engine)
     assert [outcome.state for outcome in outcomes] == ["skipped", "skipped"]
 
 

@@ -233,6 +233,30 @@ class RunSettings:
         """Errors: settings that are possible one by one, but not together."""
 
 
+@dataclass(frozen=True)
+class BackboneSettings(RunSettings):
+    """What the `Settings` of an earlier system begin with whose network may start from a pre-trained backbone."""
+
+    size: Literal["base", "tiny"] = "base"
+    """Of a random start, and with it of the training; with weights it is base."""
+    weights: str = ""
+    """File of the pre-trained backbone; empty = random start."""
+    weights_digest: str = ""
+    """SHA-256 of that file, filled in."""
+
+
+@dataclass(frozen=True)
+class TransformerSize:
+    """The blocks of a transformer."""
+
+    dim: Width = 768
+    """Width D of the tokens."""
+    depth: Depth = 12
+    """Blocks L."""
+    heads: Width = 12
+    """Attention heads."""
+
+
 Group = TypeVar("Group", bound="DataclassInstance")
 
 

@@ -169,7 +169,11 @@ def evaluation_metrics(
     return {
         **figures,
         "ci95": {name: list(interval[name]) for name in FIGURES},
-        **({"own": own_metrics_with_intervals(metrics, true, probabilities, patients)} if metrics else {}),
+        **(
+            {"own": own_metrics_with_intervals(metrics, true.astype(np.int64), probabilities, patients)}
+            if metrics
+            else {}
+        ),
         "warnings": constant_warnings(figures["constant_prediction"], true, selected_epoch),
         "protocol": {
             "split": config["split"]["name"],

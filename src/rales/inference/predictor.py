@@ -273,7 +273,7 @@ class Predictor:
         A recording's vector is the mean of its cycles' (`cycle` is then 0). Errors go to `problems` as in `predict`.
         What cannot be judged has no vector; `attrs["not_judged"]` has a sentence for each such recording.
         """
-        tables, not_judged = [], list[str]()
+        tables, not_judged = list[pd.DataFrame](), list[str]()
         sources = audio_reader.find_recordings(paths)
         results = self.results(sources, self.embedding_function(layer), problems, cycles, quality, mean_per_cycle)
         shown = progress and len(sources) > 1

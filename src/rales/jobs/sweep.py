@@ -28,7 +28,7 @@ from rales.jobs.linear_probe import name, subsets
 from rales.progress import progress_bar
 from rales.recipes.registry import make_recipe
 from rales.registry import RECIPES
-from rales.settings import get_values, parse_words, to_dict
+from rales.settings import RunSettings, format_value, get_values, parse_words, to_dict
 from rales.training import run_folder
 from rales.training.run_records import check_record
 
@@ -82,13 +82,25 @@ def trials(recipe: str, grid: Mapping[str, Sequence[str]], seeds: int, fixed: Se
     word = RECIPES.make_portable(recipe)
     for chosen in combinations(recipe, grid, fixed):
         made = make_recipe(recipe, [*fixed, *chosen])
+        words = name_code_files([*fixed, *chosen], made.settings)
         for seed in range(seeds):
             title = "-".join([made.name, *(re.sub(r"[^\w.=+]+", "_", short(word)) for word in chosen), f"seed{seed}"])
-            found.append(Trial(title, word, (*fixed, *chosen, f"seed={seed}")))
+            found.append(Trial(title, word, (*words, f"seed={seed}")))
     names = [trial.name for trial in found]
     if len(set(names)) < len(names):
         raise UsageError(f"two trials would share the folder {next(n for n in names if names.count(n) > 1)}")
     return found
+
+
+def name_code_files(words: Sequence[str], settings: RunSettings) -> list[str]:
+    """Words, and the settings made of them -> the same words, in which a worker in another folder finds files of
+    code."""
+    values = get_values(settings)
+    names = [word.partition("=")[0].strip() for word in words]
+    return [
+        f"{name}={format_value(values[name])}" if name in ("encoder", "train.metrics") else word
+        for name, word in zip(names, words, strict=True)
+    ]
 
 
 def combinations(recipe: str, grid: Mapping[str, Sequence[str]], fixed: Sequence[str]) -> Iterator[list[str]]:

@@ -356,7 +356,13 @@ def evaluate_part(job: Training, part: str, epoch: int) -> tuple[dict[str, Any],
     loss = nn.functional.cross_entropy(logits, label, job.class_weight.cpu()).item()
     scores = icbhi_scores(confusion_matrix(label, logits.argmax(dim=1)))
     probabilities = logits.double().softmax(dim=1)
-    line = {"epoch": epoch, "split": part, "loss": loss, **scores, "auroc": mean_auroc(label, probabilities)}
+    line: dict[str, Any] = {
+        "epoch": epoch,
+        "split": part,
+        "loss": loss,
+        **scores,
+        "auroc": mean_auroc(label, probabilities),
+    }
     if metrics := job.recipe.settings.train.metrics:
         line["own"] = compute_own_metrics(metrics, label.numpy(), probabilities.numpy())
     return line, logits
