@@ -252,7 +252,7 @@ class TransformerSize:
     dim: Width = 768
     """Width D of the tokens."""
     depth: Depth = 12
-    """Blocks L."""
+    """Transformer blocks L."""
     heads: Width = 12
     """Attention heads."""
 

@@ -52,7 +52,7 @@ def export_model(
         drift = parity.measure_drift(table.iloc[test], expected, answers)
     files = artefact.save(out)
     return {
-        "format": to,
+        "format": artefact.target.name,
         "precision": precision,
         "files": [str(file) for file in files],
         "bytes": sum(file.stat().st_size for file in files),

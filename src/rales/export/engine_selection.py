@@ -108,8 +108,11 @@ def artefact_format(path: Path, engine: str = "auto") -> str | None:
     """File name and the engine asked for -> the target of `rales export` that its suffix stands for: one of ours, of
     this process, of an installed package, or the engine."""
     others = [*registry.EXPORT_TARGETS.list_names(), *([engine] if engine not in ("auto", "torch") else [])]
-    words = dict.fromkeys([*EXPORT_TARGETS, *others]) if path.suffix else {}
-    return next((word for word in words if find_target(word).suffix == path.suffix), None)
+    for word in dict.fromkeys([*EXPORT_TARGETS, *others]) if path.suffix else {}:
+        with suppress(UsageError):  # a package that cannot be loaded keeps nobody from other files
+            if find_target(word).suffix == path.suffix:
+                return word
+    return None
 
 
 def load_or_make_engine(model: Predictor, to: str, tell: Tell | None = None) -> Engine:
