@@ -525,7 +525,7 @@ def test_extras_of_a_recipe_without_rows_of_its_own_reach_the_front_end() -> Non
         model = Predictor.from_network(recipe, plain.network, plain.record, frontend=Noting())
         pd.testing.assert_frame_equal(model.predict([path], cycles="windows", quality=False), expected)  # type: ignore[list-item]
         assert seen == expected["cycle"].tolist()
-        Noting.takes = ("age",)  # type: ignore[assignment]
+        Noting.takes = ("age",)
         model = Predictor.from_network(replace(recipe, extras=("age",)), plain.network, plain.record, frontend=Noting())
         with pytest.raises(ValueError, match="the recipe needs `age` of every cycle"):
             model.predict([path])  # type: ignore[list-item]
