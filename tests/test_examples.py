@@ -13,6 +13,7 @@ from rales.data import read_cycles
 from rales.errors import UsageError
 from rales.labels import CLASSES
 from rales.recipes.registry import make_recipe
+from rales.registry import EXPORT_TARGETS
 from tests import tiny
 from tests.command import command
 from tests.conftest import REPOSITORY
@@ -181,3 +182,28 @@ def test_an_own_metric_stands_beside_ours(clinic: Path, tmp_path: Path, capsys: 
     words = ["evaluate", run_folder, "--data", data, "--device", "cpu"]
     told = run(capsys, *words, "--metric", metric, "--json")
     assert json.loads(told)["own"] == {"brier_score": figures["brier_score"]}
+
+
+def test_an_own_export_target_is_run_where_it_is_named(clinic: Path, tmp_path: Path, capsys: Capture) -> None:
+    target, sound = f"{REPOSITORY / 'examples' / 'own_target.py'}:PT2", min(clinic.glob("*.wav"))
+    tiny.save(tiny.model(), tmp_path / "model.safetensors")
+    made = run(
+        capsys, "export", tmp_path / "model.safetensors", "--to", target, "--out", tmp_path / "model.pt2", "--json"
+    )
+    assert json.loads(made)["format"] == "pt2"
+    own = rales.load(tmp_path / "model.safetensors").predict(sound)[P]
+    words = ["predict", sound, "--model", tmp_path / "model.pt2"]
+    run(capsys, *words, "--engine", target, "--out", tmp_path / "cycles.csv")
+    assert (pd.read_csv(tmp_path / "cycles.csv")[P] - own).abs().to_numpy().max() < 1e-5
+    code, _, said = command(capsys, *map(str, words))  # nothing in the file says whose code would read it
+    assert (code, "Traceback" in said) == (1, False)
+    rales.register_export_target("pt2", EXPORT_TARGETS.find(target))
+    try:
+        run(capsys, *words, "--out", tmp_path / "again.csv")
+    finally:
+        EXPORT_TARGETS.registered.clear()
+    assert (tmp_path / "again.csv").read_text() == (tmp_path / "cycles.csv").read_text()
+    code, _, said = command(capsys, "export", "x", "--to", "onnnx", "--out", "x.onnx")
+    assert (code, "no export target 'onnnx'; the nearest is 'onnx'" in said) == (2, True)
+    code, _, said = command(capsys, *map(str, words), "--engine", f"{OWN}:small_cnn")
+    assert (code, "is a function, expected an ExportTarget" in said) == (2, True)

@@ -109,6 +109,13 @@ def register_metric(name: str, metric: Any) -> None:
     METRICS.register(name, metric)
 
 
+def register_export_target(name: str, target: Any) -> None:
+    """Make an own format of `rales export` known in this process: an `ExportTarget` (rales.export.target)."""
+    from rales.registry import EXPORT_TARGETS
+
+    EXPORT_TARGETS.register(name, target)
+
+
 def __getattr__(name: str) -> Any:
     # `rales.audio`, `rales.models` … without paying for them at import
     if name in ("audio", "data", "metrics", "models", "recipes", "report"):

@@ -24,6 +24,8 @@ from rales.cli.options import (
 from rales.cli.settings_options import add_help, add_settings
 from rales.registry import METRICS, RECIPES, split_file_word
 
+FLAGS = ("--json", "--skip-damaged", "--help", "-h")  # options without a value
+
 
 def train(
     recipe: str,
@@ -78,12 +80,23 @@ def train(
 def add_recipe(words: Sequence[str]) -> Callable[..., Any]:
     """Words behind `train` -> the function of the word, with the settings of the recipe among them as options."""
     known = RECIPES.list_names()
-    recipe = next((word for word in words if word in known or split_file_word(word)), None)
-    if recipe is None:
+    recipe = find_first_argument(words)
+    if recipe is None or not (recipe in known or split_file_word(recipe)):
         return add_help(train, "recipe", f"System to train: {', '.join(known)}; or FILE.py:NAME of an own one.")
     from rales.recipes.registry import find_settings
 
     return add_settings(train, find_settings(recipe)().with_presets(frozenset()), recipe)
+
+
+def find_first_argument(words: Sequence[str]) -> str | None:
+    """Words behind `train` -> the first that is neither an option nor the value of one."""
+    before = ""
+    for word in words:
+        is_value = before.startswith("-") and "=" not in before and before not in FLAGS
+        if not (is_value or word.startswith("-")):
+            return word
+        before = "" if is_value else word
+    return None
 
 
 def pretrain(

@@ -36,8 +36,10 @@ def compute_own_metrics(words: Sequence[str], true: IntArray, probabilities: Flo
         name = word.rpartition(":")[2]
         try:
             found = metric(true, probabilities)
-            parts = {f"{name}.{part}": value for part, value in found.items()} if isinstance(found, Mapping) else None
-            figures |= {part: float(value) for part, value in (parts or {name: found}).items()}  # type: ignore[arg-type]
+            if isinstance(found, Mapping):
+                figures |= {f"{name}.{part}": float(value) for part, value in found.items()}
+            else:
+                figures[name] = float(found)
         except Exception as error:
             raise ValueError(
                 f"metric {word!r}: failed ({summarise_error(error)}); expected a function (class numbers (n,), "

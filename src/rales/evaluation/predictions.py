@@ -166,10 +166,11 @@ def evaluation_metrics(
     patients = rows["patient"].to_numpy()
     interval = bootstrap.bootstrap_intervals(true, probabilities.argmax(axis=1), patients)
     figures = compute_metrics(true, probabilities)
+    own = own_metrics_with_intervals(metrics, true.astype(np.int64), probabilities, patients)
     return {
         **figures,
         "ci95": {name: list(interval[name]) for name in FIGURES},
-        **({"own": own_metrics_with_intervals(metrics, true, probabilities, patients)} if metrics else {}),
+        **({"own": own} if own else {}),
         "warnings": constant_warnings(figures["constant_prediction"], true, selected_epoch),
         "protocol": {
             "split": config["split"]["name"],

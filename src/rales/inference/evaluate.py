@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rales.data import read_contents, splits
-from rales.data.dataset import CycleDataset, class_numbers, load_dataset
+from rales.data.dataset import CycleDataset, check_extras, class_numbers, load_dataset
 from rales.data.reader import cycles_table, recordings_table
 from rales.data.splits import digest_cycles
 from rales.errors import FileError, UsageError
@@ -131,6 +131,7 @@ def evaluate_cycles(
 
     # No row trains here, so there are no copies
     dataset = load_dataset(table.assign(split=""), model.recipe, progress=progress, folder=cache_folder)
+    check_extras(dataset, model.taken_extras)
     scored = score_sides(model, cycles, dataset, {**parts, "validation": validation})
     whole = predictions.is_whole_database(cycles)
     about = {"selected_epoch": record["epoch"], "record": record, "whole_database": whole}

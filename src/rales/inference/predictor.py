@@ -22,7 +22,14 @@ from torch import Tensor
 from rales.audio.open_audio import NoRoom
 from rales.audio.quality import Verdict
 from rales.data import icbhi
-from rales.data.dataset import CycleDataset, index_extras, prepare_dataset, scored_together
+from rales.data.dataset import (
+    CycleDataset,
+    check_extras,
+    find_taken_extras,
+    index_extras,
+    prepare_dataset,
+    scored_together,
+)
 from rales.data.prefetch import prefetch_ahead
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions
@@ -207,7 +214,13 @@ class Predictor:
     @property
     def has_own_rows(self) -> bool:
         """Whether the recipe makes more, or something else, of a cycle than one waveform as `audio` says."""
-        return self.recipe.rows is not None or self.recipe.prepare is not None
+        return self.recipe.rows is not None or self.recipe.prepare is not None or bool(self.taken_extras)
+
+    @cached_property
+    def taken_extras(self) -> tuple[str, ...]:
+        """What must be known of a cycle beside its sound; nothing for an exported artefact."""
+        engine = self._torch_engine
+        return () if engine is None else find_taken_extras(self.recipe, engine.frontend, engine.network)
 
     @property
     def together(self) -> int:
@@ -260,7 +273,7 @@ class Predictor:
         A recording's vector is the mean of its cycles' (`cycle` is then 0). Errors go to `problems` as in `predict`.
         What cannot be judged has no vector; `attrs["not_judged"]` has a sentence for each such recording.
         """
-        tables, not_judged = [], list[str]()
+        tables, not_judged = list[pd.DataFrame](), list[str]()
         sources = audio_reader.find_recordings(paths)
         results = self.results(sources, self.embedding_function(layer), problems, cycles, quality, mean_per_cycle)
         shown = progress and len(sources) > 1
@@ -351,7 +364,9 @@ class Predictor:
         path = pd.Series([str(file)] * len(table), dtype=object)  # str columns take UTF-8 alone
         cycle = np.arange(1, len(table) + 1)
         named = table.assign(recording=make_encodable(file.stem), cycle=cycle, label=None, split="", path=path)
-        return prepare_dataset(named.assign(device=icbhi.device_of(file.stem)), self.recipe)
+        dataset = prepare_dataset(named.assign(device=icbhi.device_of(file.stem)), self.recipe)
+        check_extras(dataset, self.taken_extras)
+        return dataset
 
     def score_spans(self, file: Path, spans: Sequence[tuple[float, float]]) -> Probabilities:
         """Recording and stretches (start_s, end_s) of it -> (n, classes), not calibrated."""

@@ -46,7 +46,7 @@ from rales.data.icbhi import sex_and_age
 from rales.models.cnn import Cnn, CnnSize
 from rales.models.heads import ContrastiveClassifier, build_projector
 from rales.models.pretrained_backbones import cnn_tensors
-from rales.settings import Count, Fidelity, RunSettings, SpecAugment, StandardisedAudio, Training, set_defaults
+from rales.settings import BackboneSettings, Count, Fidelity, SpecAugment, StandardisedAudio, Training, set_defaults
 from rales.training import finetune, multistage
 from rales.training.losses import hybrid_sup_con, multi_sup_con, sup_con, weighted_cross_entropy, weighted_loss
 from rales.training.recipe import LossContext, Recipe
@@ -55,15 +55,11 @@ TRAINING = Training(epochs=400, batch_size=128, micro_batch=0, lr=1e-3, cosine_e
 
 
 @dataclass(frozen=True)
-class Settings(RunSettings):
+class Settings(BackboneSettings):
     """Numbers of cross-entropy alone, and of all four."""
 
-    size: Literal["base", "tiny"] = "base"
-    """Of a random start, and with it of the training; with weights it is base."""
     weights: str = ""
     """File of the pre-trained encoder; empty = random start, with a higher learning rate."""
-    weights_digest: str = ""
-    """SHA-256 of that file, filled in."""
     fidelity: Fidelity = "corrected"
     """corrected: published quirks are mended; original: they stay."""
     audio: StandardisedAudio = StandardisedAudio()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from rales.data import loader, splits
-from rales.data.dataset import Batch, CycleDataset, class_numbers, load_dataset, select_extras
+from rales.data.dataset import Batch, CycleDataset, check_extras, class_numbers, load_dataset, select_extras
 from rales.data.splits import digest_cycles
 from rales.errors import UsageError
 from rales.evaluation import predictions, recordings
@@ -135,6 +135,7 @@ def prepare_training(
     """Divided table -> data, networks and optimisers, as new or as after the last whole epoch; the run's state."""
     settings, context = recipe.settings, run.context
     dataset = load_dataset(table, recipe, progress=run.progress, folder=cache_folder)
+    check_extras(dataset, recipe.extras)
 
     torch.manual_seed(settings.seed)
     frontend = recipe.build_frontend(settings).to(context.device)
@@ -458,7 +459,13 @@ def evaluate_part(job: Training, part: str, epoch: int) -> tuple[dict[str, Any],
     loss = nn.functional.cross_entropy(logits, label, job.class_weight.cpu()).item()
     scores = icbhi_scores(confusion_matrix(label, logits.argmax(dim=1)))
     probabilities = logits.double().softmax(dim=1)
-    line = {"epoch": epoch, "split": part, "loss": loss, **scores, "auroc": mean_auroc(label, probabilities)}
+    line: dict[str, Any] = {
+        "epoch": epoch,
+        "split": part,
+        "loss": loss,
+        **scores,
+        "auroc": mean_auroc(label, probabilities),
+    }
     if metrics := job.recipe.settings.train.metrics:
         line["own"] = compute_own_metrics(metrics, label.numpy(), probabilities.numpy())
     return line, logits
