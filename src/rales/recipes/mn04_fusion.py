@@ -63,7 +63,7 @@ FROZEN = {
     "augment.frequency_masks": 0,
     "augment.time_masks": 0,
     "train.epochs": 50,
-    "train.lr": 1e-3,
+    "train.lr": 3e-4,
 }
 """What weights bring: a linear head on features that are computed once."""
 TINY = {"model.depth": 3, "audio.duration_s": 4.0, "train.epochs": 2}
