@@ -237,7 +237,7 @@ def build_model(settings: Settings) -> FusionClassifier:
     encoder: nn.Module = network
     if settings.views == "both":
         samples = round(settings.audio.rate_hz * settings.audio.duration_s)
-        encoder = TwoSpeedEncoder(network, build_frontend(replace(settings, views="plain")).count_frames(samples))
+        encoder = TwoSpeedEncoder(network, EfficientATLogMel(settings.audio.rate_hz).count_frames(samples))
     return FusionClassifier(
         encoder,
         model.layers,
