@@ -211,7 +211,7 @@ def test_a_bare_checkpoint_is_kept_as_it_is(server: Server, cache: Path, monkeyp
     with pytest.raises(ValueError, match="damaged or replaced; fetch it again with `rales weights bare`"):
         hub.find_checkpoint("bare")
     server.body = b"<!DOCTYPE html>"
-    with pytest.raises(ValueError, match="SHA-256 .*the download was removed"):
+    with pytest.raises(ValueError, match=r"SHA-256 .*the download was removed"):
         hub.fetch_checkpoint("bare", progress=False)
     assert left_in(cache) == ["bare.json"]
 

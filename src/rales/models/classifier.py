@@ -58,7 +58,8 @@ class FusionClassifier(nn.Module):
             raise ValueError(
                 f"layer {max(self.fusion.layers)} is to be fused, but the encoder has {len(widths)} layers"
             )
-        self.head = nn.Linear(sum(widths[layer - 1] for layer in self.fusion.layers), classes)
+        self.widths = [widths[layer - 1] for layer in self.fusion.layers]
+        self.head = nn.Linear(sum(self.widths), classes)
         if head_start == "zero":
             # As M2D's runtime starts its heads: max-pooled raw layers are large, and random logits of their size cost
             # a random start its first epochs. The ICBHI code of the paper's base and of M2D leaves torch's start.
@@ -70,9 +71,27 @@ class FusionClassifier(nn.Module):
         return logits
 
     def embed(self, logmel: Tensor) -> Tensor:
-        """(B, 1, 80, frames) -> (B, sum of the layers' D): the fused vector z' that the head sees."""
+        """(B, 1, 80, frames), or what `pool` made of it -> (B, sum of the layers' D): the fused vector z' that the head
+        sees."""
+        if logmel.ndim == 3:
+            return self.fuse_pooled(logmel)
         weighted = self.fusion(self.encoder(logmel, self.layout))
         return torch.cat([mean_plus_max(z) for z in weighted], dim=-1)
+
+    def pool(self, logmel: Tensor) -> Tensor:
+        """(B, 1, 80, frames) -> (B, 3, sum of D): mean, maximum and minimum over time of the fused layers, unweighted.
+
+        All that a frozen encoder has to say to the layer weights and the head, a thousandth of its output.
+        """
+        chosen = self.fusion.choose(self.encoder(logmel, self.layout))
+        pooled = [torch.stack([z.mean(dim=1), z.amax(dim=1), z.amin(dim=1)], dim=1) for z in chosen]
+        return torch.cat(pooled, dim=2)
+
+    def fuse_pooled(self, pooled: Tensor) -> Tensor:
+        """(B, 3, sum of D) -> (B, sum of D): eq. 1 and 2, to rounding as of the layers themselves."""
+        mean, high, low = pooled.unbind(dim=1)
+        weight = torch.cat([w.expand(width) for w, width in zip(self.fusion.weight, self.widths, strict=True)])
+        return weight * mean + torch.maximum(weight * high, weight * low)  # a negative w_i turns low into high
 
 
 def find_layer_widths(encoder: Any, layout: Layout = "flat") -> list[int]:

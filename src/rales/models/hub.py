@@ -116,8 +116,8 @@ ALIASES = {
 def list_checkpoints() -> list[dict[str, Any]]:
     """Nothing -> one row per public checkpoint: name, alias, address, size_bytes, sha256, note, licence, path.
 
-    Size and SHA-256 are those of the zip or bare file, None until somebody stated or this machine recorded them; `path` is the
-    checkpoint in the cache (the folder if it holds several) or None.
+    Size and SHA-256 are those of the zip or bare file, None until somebody stated or this machine recorded them; `path`
+    is the checkpoint in the cache (the folder if it holds several) or None.
     """
     rows = []
     for public in PUBLIC.values():

@@ -38,12 +38,17 @@ class LayerFusion(nn.Module):
             self.register_buffer("weight", start)
 
     def forward(self, outputs: list[Tensor]) -> list[Tensor]:
-        chosen = [outputs[layer - 1] for layer in self.layers]
-        if self.norm:
-            chosen = [nn.functional.layer_norm(z, z.shape[-1:], eps=1e-6) for z in chosen]
+        chosen = self.choose(outputs)
         if not self.learned:
             return chosen  # every w_i is 1.0
         return [w * z for w, z in zip(self.weight, chosen, strict=True)]
+
+    def choose(self, outputs: list[Tensor]) -> list[Tensor]:
+        """L outputs (B, T, D) -> the n that are fused, not yet weighted."""
+        chosen = [outputs[layer - 1] for layer in self.layers]
+        if self.norm:
+            chosen = [nn.functional.layer_norm(z, z.shape[-1:], eps=1e-6) for z in chosen]
+        return chosen
 
 
 def concatenate_layers(weighted: list[Tensor]) -> Tensor:

@@ -194,7 +194,7 @@ def round_channels(channels: float) -> int:
     return rounded if rounded >= 0.9 * channels else rounded + 8
 
 
-class FastView(nn.Module):
+class TwoSpeedEncoder(nn.Module):
     """(B, 1, 128, frames of both) -> layers of the sound as it is, then those of the sound four times faster.
 
     One network hears both, side by side in one picture, which is cut at `frames`. Its layers 1 to L are of the sound as
