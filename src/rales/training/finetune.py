@@ -19,18 +19,22 @@ from torch.nn.parallel import DistributedDataParallel
 from rales.data import loader, splits
 from rales.data.dataset import Batch, CycleDataset, class_numbers, load_dataset, select_extras
 from rales.data.splits import digest_cycles
-from rales.errors import UsageError
+from rales.errors import FileError, UsageError
 from rales.evaluation import predictions
 from rales.evaluation.metrics import confusion_matrix, icbhi_scores, mean_auroc
 from rales.files.writers import copy_file, write_csv, write_json
-from rales.labels import CLASSES
+from rales.labels import CLASSES, ICBHI, LabelSet
+from rales.models.hub import sha256_of
+from rales.models.m2d_checkpoints import check_complete
 from rales.settings import RunSettings, to_dict
 from rales.training import epoch_logits, lifecycle, run_folder
 from rales.training.distributed import DistributedContext
 from rales.training.losses import class_weights, weighted_loss
 from rales.training.optim import (
+    HEADS,
     average_with_previous_weights,
     climb_gradient,
+    freeze_parameters,
     largest_weight,
     make_optimisers,
     put_back,
@@ -40,6 +44,7 @@ from rales.training.optim import (
 )
 from rales.training.recipe import LossContext, Recipe
 from rales.training.run_records import State, check_evaluation, check_fields
+from rales.training.trained_model import find_trained_model, read_trained_model
 
 log = logging.getLogger(__name__)
 
@@ -137,13 +142,17 @@ def prepare_training(
     torch.manual_seed(settings.seed)
     frontend = recipe.build_frontend(settings).to(context.device)
     model = recipe.build_model(settings).to(context.device)
+    freeze_parameters(model, settings.freeze)
     optimisers = make_optimisers(model, settings, recipe.epoch_parameters)
     average = copy.deepcopy(model) if settings.train.ema else None
     state = resume_training(run.folder, model, frontend, optimisers, run.record, average)
-    if recipe.fit is not None and state["epoch"] == 0:
-        recipe.fit(settings, frontend.eval(), model.eval(), dataset, context.device)
-    if average is not None and state["epoch"] == 0:
-        average.load_state_dict(model.state_dict())
+    if state["epoch"] == 0:
+        if settings.from_model:
+            load_start(settings, model, frontend)
+        elif recipe.fit is not None:
+            recipe.fit(settings, frontend.eval(), model.eval(), dataset, context.device)
+        if average is not None:
+            average.load_state_dict(model.state_dict())
 
     if context.is_main:  # what the epochs that are repeated wrote is dropped
         run_folder.truncate_metrics(run.folder, state["epoch"])
@@ -156,6 +165,26 @@ def prepare_training(
     network = DistributedDataParallel(model, find_unused_parameters=True) if context.world_size > 1 else model
     weight = loss_weights(dataset, settings).to(context.device)
     return Training(recipe, run, dataset, frontend, model, network, optimisers, weight, average), state
+
+
+def load_start(settings: RunSettings, model: nn.Module, frontend: nn.Module) -> None:
+    """Put the weights and statistics of the trained model that the settings name into networks of the same recipe.
+
+    The classification layer stays new where its classes are others. Errors: the file is not the one of the record.
+    """
+    path, tensors, record = read_trained_model(find_trained_model(settings.from_model))
+    if sha256_of(path) != settings.from_digest:
+        raise FileError(path, "has changed since this run began to go on from it; put it back, or choose another --out")
+    ours = tensors_of(model, frontend)
+    if not keeps_head(record, settings):
+        tensors |= {name: value for name, value in ours.items() if name.startswith(HEADS)}
+    check_complete(tensors, ours, path)
+    load_tensors(tensors, model, frontend)
+
+
+def keeps_head(record: Mapping[str, Any], settings: RunSettings) -> bool:
+    """Whether a trained model tells the same classes apart, in the same order, as a run that goes on from it."""
+    return LabelSet.from_record(record) == getattr(settings, "label_set", ICBHI)
 
 
 def stored_figures(out: Path) -> dict[str, Any]:
@@ -262,11 +291,11 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
             features, mixture = mix_clips(features, batch.label, train.mixup, generator)
         before = {k: v.clone() for k, v in network.state_dict().items()} if train.interpolate != 1 else {}
 
-        for loss, rows, answers in take_gradients(job, batch, features, mixture, generator):
+        for loss, rows, logits in take_gradients(job, batch, features, mixture, generator):
             if not idle:
                 losses.add(steps + 1, loss=loss)
                 labels.append(batch.label[rows])
-                predicted.append(answers)
+                predicted.append(logits.argmax(dim=1))
 
         if epoch <= train.warmup_epochs:
             set_lr(optimisers["step"], lr * (epoch - 1 + (steps + 1) / all_steps) / train.warmup_epochs)
@@ -345,7 +374,7 @@ def mix_clips(features: Tensor, label: Tensor, alpha: float, generator: torch.Ge
 def batch_gradients(
     job: Training, batch: Batch, features: Tensor, mixture: Mixture | None, generator: torch.Generator
 ) -> list[tuple[Tensor, slice, Tensor]]:
-    """Batch and what the network gets of it -> loss, rows and most probable classes of each micro-batch, whose
+    """Batch and what the network gets of it -> loss, rows and (b, classes) logits of each micro-batch, whose
     gradients have added up to those of the batch."""
     recipe, context = job.recipe, job.run.context
     found = []
@@ -359,14 +388,14 @@ def batch_gradients(
                 loss, logits = recipe.loss(job.network, features[rows], step)
             # DDP takes the mean over processes where the loss is a sum
             (loss * (context.world_size if len(batch.rows) else 0)).backward()
-        found.append((loss.detach(), rows, logits.detach().argmax(dim=1)))
+        found.append((loss.detach(), rows, logits.detach()))
     return found
 
 
 def sharp_gradients(
     job: Training, batch: Batch, features: Tensor, mixture: Mixture | None, generator: torch.Generator
 ) -> list[tuple[Tensor, slice, Tensor]]:
-    """The same losses and answers, but the gradients are those at the worst place nearby (Foret et al. 2021,
+    """The same losses and logits, but the gradients are those at the worst place nearby (Foret et al. 2021,
     algorithm 1): train.sam_rho up the gradient, under the same augmentation and the same draws."""
     device = job.run.context.device
     draws = generator.get_state()

@@ -129,6 +129,7 @@ def load_state_tensors(
 
 
 HEADS = ("head.", "target.", "fc.")  # what a new classification layer is called in our networks
+FUSION = ("fusion.",)  # and what weighs layers
 
 
 def make_optimisers(
@@ -195,6 +196,32 @@ def number_blocks(model: nn.Module) -> dict[str, int]:
         elif name.startswith(where) and (not rest or first in below):
             numbers[name] = 0
     return numbers
+
+
+def freeze_parameters(model: nn.Module, freeze: str) -> None:
+    """Network, and what stays as it starts (`RunSettings.freeze`) -> these parameters take no gradient.
+
+    Errors: a network that has no such part.
+    """
+    if freeze == "none":
+        return
+    if freeze == "encoder":
+        moving = [p for name, p in model.named_parameters() if name.startswith((*HEADS, *FUSION))]
+        if not moving:
+            raise UsageError("freeze=encoder: the network of this recipe has no classification layer of its own")
+        model.requires_grad_(False)
+        for parameter in moving:
+            parameter.requires_grad_()
+        return
+
+    numbers = number_blocks(model)
+    if not numbers:
+        raise UsageError(f"freeze={freeze}: the network of this recipe {NO_BLOCKS}; expected none or encoder")
+    if int(freeze) >= max(numbers.values()):
+        raise UsageError(f"freeze={freeze}: the encoder has {max(numbers.values()) - 1} blocks")
+    for name, parameter in model.named_parameters():
+        if numbers[name] <= int(freeze):
+            parameter.requires_grad_(False)
 
 
 @torch.no_grad()
