@@ -147,7 +147,7 @@ def test_a_finished_run_needs_its_model_no_more_and_an_unfinished_one_goes_on(
     )
 
     with pytest.raises(ValueError, match=r"holds a run of other settings \(config.from_model is .*start.safetensors"):
-        go_on(place, tmp_path / "one", "rales-small", train__epochs=2, train__ema=0.9)
+        go_on(place, tmp_path / "one", place / "run", train__epochs=2, train__ema=0.9)
     start.unlink()
     table = rales.load(tmp_path / "one").predict(next((place / "data").glob("*.wav")))
     assert len(table) == 4
