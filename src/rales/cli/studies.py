@@ -73,7 +73,7 @@ def sweep(
     """
     from rales.jobs import sweep as jobs
 
-    given = {"size": size, "weights": weights, "from_model": from_, "freeze": freeze}
+    given: dict[str, object] = {"size": size, "weights": weights, "from_model": from_, "freeze": freeze}
     given |= {"train.epochs": epochs, "train.select": select}
     fixed = [*words_of(given), *set_]
     planned = jobs.trials(recipe, jobs.grid_of(grid), seeds, fixed)

@@ -237,7 +237,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
 
 
 @torch.no_grad()
-def climb_gradient(model: nn.Module, rho: float) -> dict[nn.Parameter, Tensor]:
+def climb_gradient(model: nn.Module, rho: float) -> dict[Tensor, Tensor]:
     """Network with gradients -> its weights before they moved by `rho` along the gradient of all of them together.
 
     Source: Foret et al. 2021, eq. 2, in the Euclidean norm.
@@ -245,7 +245,7 @@ def climb_gradient(model: nn.Module, rho: float) -> dict[nn.Parameter, Tensor]:
     moving = [p for p in model.parameters() if p.grad is not None]
     gradients = [p.grad.float() for p in moving if p.grad is not None]
     norm = torch.stack(torch._foreach_norm(gradients)).norm().clamp_min(1e-12)
-    before = {p: p.detach().clone() for p in moving}
+    before: dict[Tensor, Tensor] = {p: p.detach().clone() for p in moving}
     for parameter, gradient in zip(moving, gradients, strict=True):
         parameter.add_(gradient * (rho / norm))
     return before
