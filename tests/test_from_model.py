@@ -442,7 +442,7 @@ recipe.run(recipe, read_cycles(data), Path(out), cache_folder=Path(out).parent /
 @pytest.mark.slow
 def test_two_processes_go_on_as_one(place: Path, tmp_path: Path) -> None:
     still = {f"augment.{name}": 0 for name in ("frequency_width", "time_width", "time_warp_frames")}
-    words = {**QUICK, "freeze": "1", **still}
+    words: dict[str, Any] = {**QUICK, "freeze": "1", **still}
     go_on(place, tmp_path / "one", **words)
     said = [f"{name}={value}" for name, value in words.items()]
     train_in_two_processes(TOGETHER, place / "data", tmp_path / "two", f"from_model={place / 'run'}", *said)
