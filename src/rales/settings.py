@@ -238,6 +238,13 @@ class RunSettings:
     split: Split = field(default_factory=Split)
     seed: Seed = 0
     """Seed of the random start, the order of cycles and the augmentation."""
+    from_model: str = ""
+    """Trained model that the run goes on from (--from): name, run folder or checkpoint; empty = none."""
+    from_digest: str = ""
+    """SHA-256 of its checkpoint, filled in."""
+    freeze: str = "none"
+    """What stays as it starts: none; encoder = all but the classification layer and the weights of fused layers; a
+    number N = the first N blocks of the encoder and what is below them."""
 
     def with_presets(self, given: AbstractSet[str]) -> Self:
         """Names of the fields without a dot that the user has set -> these settings, with what follows from them for

@@ -21,6 +21,9 @@ ELSEWHERE = (
     "weights_digest",
     "encoder_digest",
     "teacher_digest",
+    "from_model",
+    "from_digest",
+    "freeze",
 )  # options of the word, or filled in
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,19 +19,23 @@ from torch.nn.parallel import DistributedDataParallel
 from rales.data import loader, splits
 from rales.data.dataset import Batch, CycleDataset, check_extras, class_numbers, load_dataset, select_extras
 from rales.data.splits import digest_cycles
-from rales.errors import UsageError
+from rales.errors import FileError, UsageError
 from rales.evaluation import predictions, recordings
 from rales.evaluation.metrics import confusion_matrix, icbhi_scores, mean_auroc
 from rales.evaluation.own_metrics import compute_own_metrics
 from rales.files.writers import copy_file, write_csv, write_json
-from rales.labels import CLASSES
+from rales.labels import CLASSES, ICBHI, LabelSet
+from rales.models.hub import sha256_of
+from rales.models.m2d_checkpoints import check_complete
 from rales.settings import RunSettings, to_dict
 from rales.training import epoch_logits, lifecycle, run_folder
 from rales.training.distributed import DistributedContext
 from rales.training.losses import class_weights, weighted_loss
 from rales.training.optim import (
+    HEADS,
     average_with_previous_weights,
     climb_gradient,
+    freeze_parameters,
     largest_weight,
     make_optimisers,
     put_back,
@@ -39,8 +43,9 @@ from rales.training.optim import (
     set_lr,
     update_average,
 )
-from rales.training.recipe import LossContext, Recipe
+from rales.training.recipe import LossContext, Mixture, Recipe
 from rales.training.run_records import State, check_evaluation, check_fields
+from rales.training.trained_model import find_trained_model, read_trained_model
 from rales.typing import Probabilities
 
 log = logging.getLogger(__name__)
@@ -140,13 +145,17 @@ def prepare_training(
     torch.manual_seed(settings.seed)
     frontend = recipe.build_frontend(settings).to(context.device)
     model = recipe.build_model(settings).to(context.device)
+    freeze_parameters(model, settings.freeze)
     optimisers = make_optimisers(model, settings, recipe.epoch_parameters)
     average = copy.deepcopy(model) if settings.train.ema else None
     state = resume_training(run.folder, model, frontend, optimisers, run.record, average)
-    if recipe.fit is not None and state["epoch"] == 0:
-        recipe.fit(settings, frontend.eval(), model.eval(), dataset, context.device)
-    if average is not None and state["epoch"] == 0:
-        average.load_state_dict(model.state_dict())
+    if state["epoch"] == 0:
+        if settings.from_model:
+            load_start(settings, model, frontend)
+        elif recipe.fit is not None:
+            recipe.fit(settings, frontend.eval(), model.eval(), dataset, context.device)
+        if average is not None:
+            average.load_state_dict(model.state_dict())
 
     if context.is_main:  # what the epochs that are repeated wrote is dropped
         run_folder.truncate_metrics(run.folder, state["epoch"])
@@ -159,6 +168,26 @@ def prepare_training(
     network = DistributedDataParallel(model, find_unused_parameters=True) if context.world_size > 1 else model
     weight = loss_weights(dataset, settings).to(context.device)
     return Training(recipe, run, dataset, frontend, model, network, optimisers, weight, average), state
+
+
+def load_start(settings: RunSettings, model: nn.Module, frontend: nn.Module) -> None:
+    """Put the weights and statistics of the trained model that the settings name into networks of the same recipe.
+
+    The classification layer stays new where its classes are others. Errors: the file is not the one of the record.
+    """
+    path, tensors, record = read_trained_model(find_trained_model(settings.from_model))
+    if sha256_of(path) != settings.from_digest:
+        raise FileError(path, "has changed since this run began to go on from it; put it back, or choose another --out")
+    ours = tensors_of(model, frontend)
+    if not keeps_head(record, settings):
+        tensors |= {name: value for name, value in ours.items() if name.startswith(HEADS)}
+    check_complete(tensors, ours, path)
+    load_tensors(tensors, model, frontend)
+
+
+def keeps_head(record: Mapping[str, Any], settings: RunSettings) -> bool:
+    """Whether a trained model tells the same classes apart, in the same order, as a run that goes on from it."""
+    return LabelSet.from_record(record) == getattr(settings, "label_set", ICBHI)
 
 
 def stored_figures(out: Path) -> dict[str, Any]:
@@ -239,8 +268,8 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
     Everything random derives from (seed, epoch, step), so an epoch repeats exactly, whatever came before. Errors: a
     loss or a weight that is no longer a number, before anything of this epoch is in the run folder.
     """
-    network, optimisers, context = job.network, job.optimisers, job.run.context
-    settings, train = job.recipe.settings, job.recipe.settings.train
+    recipe, network, optimisers, context = job.recipe, job.network, job.optimisers, job.run.context
+    settings, train = recipe.settings, recipe.settings.train
     set_training_mode(network)
     job.frontend.train()
     torch.manual_seed(derive_seed(settings.seed, epoch, 0, context.rank))  # for dropout
@@ -253,23 +282,30 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
     losses = lifecycle.LossSums(job.run, epoch, "train.lr", train.lr, {"loss": 0.0})
     nothing = torch.zeros(0, dtype=torch.int64, device=context.device)
     labels, predicted, steps, rates = [nothing], [nothing], 0, 0.0
-    take_gradients = sharp_gradients if train.sam_rho else batch_gradients
     for batch in train_batches(job, epoch):
         generator = torch.Generator().manual_seed(derive_seed(settings.seed, epoch, steps, context.rank))
         # a process without rows in a short last batch goes through the motions with a silent clip that counts 0,
         # since the others wait for its gradients and attention on a GPU may refuse an empty batch
         idle = len(batch.rows) == 0
-        batch, features = augmented_features(job, batch.with_silent_row() if idle else batch, generator)
-        mixture = None
-        if train.mixup:
-            features, mixture = mix_clips(features, batch.label, train.mixup, generator)
+        batch, features, mixture = augmented_features(job, batch.with_silent_row() if idle else batch, generator)
         before = {k: v.clone() for k, v in network.state_dict().items()} if train.interpolate != 1 else {}
 
-        for loss, rows, answers in take_gradients(job, batch, features, mixture, generator):
-            if not idle:
+        # gradients of the micro-batches add up to those of the batch
+        for rows, last, counts in take_passes(job, len(batch.label), generator):
+            with context.sync_gradients(network, last):
+                with context.autocast():
+                    extras = {name: values[rows] for name, values in batch.extras.items()}
+                    mixed = mixture and mixture.take(rows)
+                    step = LossContext(
+                        settings, batch.label[rows], batch.whole_label, job.class_weight, extras, generator, mixed
+                    )
+                    loss, logits = recipe.loss(network, features[rows], step)
+                # DDP takes the mean over processes where the loss is a sum
+                (loss * (0 if idle else context.world_size)).backward()
+            if counts and not idle:
                 losses.add(steps + 1, loss=loss)
                 labels.append(batch.label[rows])
-                predicted.append(answers)
+                predicted.append(logits.detach().argmax(dim=1))
 
         if epoch <= train.warmup_epochs:
             set_lr(optimisers["step"], lr * (epoch - 1 + (steps + 1) / all_steps) / train.warmup_epochs)
@@ -307,14 +343,18 @@ def train_batches(job: Training, epoch: int) -> Iterator[Batch]:
 
 
 @torch.no_grad()
-def augmented_features(job: Training, batch: Batch, generator: torch.Generator) -> tuple[Batch, Tensor]:
-    """Batch -> the batch on the device, as augmentation left it, and what the network gets of it in training."""
+def augmented_features(job: Training, batch: Batch, generator: torch.Generator) -> tuple[Batch, Tensor, Mixture | None]:
+    """Batch -> the batch on the device, as augmentation left it, what the network gets of it in training, and what
+    mixup has mixed into that."""
     recipe, settings = job.recipe, job.recipe.settings
     if recipe.wave_augment is not None:
         batch = recipe.wave_augment(settings, batch, generator)
     batch = batch.to(job.run.context.device)
     features = job.frontend(batch.inputs, **select_extras(job.frontend, batch.extras))
-    return batch, recipe.augment(settings, features, generator)
+    features = recipe.augment(settings, features, generator)
+    if not settings.train.mixup:
+        return batch, features, None
+    return batch, *mix_clips(features, batch.label, settings.train.mixup, generator)
 
 
 def set_training_mode(network: nn.Module) -> None:
@@ -326,13 +366,6 @@ def set_training_mode(network: nn.Module) -> None:
             module.eval()
 
 
-class Mixture(NamedTuple):
-    """What mixup did to a batch: class numbers (B,) of the clips mixed in, and the share that each clip kept."""
-
-    label: Tensor
-    kept: float
-
-
 def mix_clips(features: Tensor, label: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Mixture]:
     """Features (B, …), labels (B,), alpha of the share's Beta -> mixed features, and what was mixed in.
 
@@ -341,48 +374,35 @@ def mix_clips(features: Tensor, label: Tensor, alpha: float, generator: torch.Ge
     order = torch.randperm(len(features), generator=generator).to(features.device)
     seed = int(torch.randint(2**62, (), generator=generator))  # torch's Beta takes no generator
     share = np.random.default_rng(seed).beta(alpha, alpha)
-    kept = max(share, 1 - share)
+    kept = float(max(share, 1 - share))
     return kept * features + (1 - kept) * features[order], Mixture(label[order], kept)
 
 
-def batch_gradients(
-    job: Training, batch: Batch, features: Tensor, mixture: Mixture | None, generator: torch.Generator
-) -> list[tuple[Tensor, slice, Tensor]]:
-    """Batch and what the network gets of it -> loss, rows and most probable classes of each micro-batch, whose
-    gradients have added up to those of the batch."""
-    recipe, context = job.recipe, job.run.context
-    found = []
-    for rows, last in micro_batches(len(batch.label), recipe.settings.train.micro_batch):
-        extras = {name: values[rows] for name, values in batch.extras.items()}
-        step = LossContext(recipe.settings, batch.label[rows], batch.whole_label, job.class_weight, extras, generator)
-        if mixture is not None:
-            step = replace(step, mixed_label=mixture.label[rows], kept=mixture.kept)
-        with context.sync_gradients(job.network, last):
-            with context.autocast():
-                loss, logits = recipe.loss(job.network, features[rows], step)
-            # DDP takes the mean over processes where the loss is a sum
-            (loss * (context.world_size if len(batch.rows) else 0)).backward()
-        found.append((loss.detach(), rows, logits.detach().argmax(dim=1)))
-    return found
+def take_passes(job: Training, rows: int, generator: torch.Generator) -> Iterator[tuple[slice, bool, bool]]:
+    """Rows of a batch -> slices of its micro-batches, whether it is the last one, whether it counts in the figures.
 
+    With train.sam_rho a second pass over the same micro-batches, with the same draws, takes the step's gradient where
+    the weights have moved up the first one's; then they are put back (Foret et al. 2021, algorithm 1).
+    """
+    train, device = job.recipe.settings.train, job.run.context.device
+    pieces = list(micro_batches(rows, train.micro_batch))
+    if not train.sam_rho:
+        yield from ((piece, last, True) for piece, last in pieces)
+        return
 
-def sharp_gradients(
-    job: Training, batch: Batch, features: Tensor, mixture: Mixture | None, generator: torch.Generator
-) -> list[tuple[Tensor, slice, Tensor]]:
-    """The same losses and answers, but the gradients are those at the worst place nearby (Foret et al. 2021,
-    algorithm 1): train.sam_rho up the gradient, under the same augmentation and the same draws."""
-    device = job.run.context.device
-    draws = generator.get_state()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        found = batch_gradients(job, batch, features, mixture, generator)
-    generator.set_state(draws)
+    draws, dropout = generator.get_state(), torch.get_rng_state()
+    dropout_there = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    yield from ((piece, last, True) for piece, last in pieces)
 
     buffers = {buffer: buffer.clone() for buffer in job.model.buffers()}  # batch-norm sees a batch once
-    weights = climb_gradient(job.model, job.recipe.settings.train.sam_rho)
+    weights = climb_gradient(job.model, train.sam_rho)
     job.optimisers["step"].zero_grad()
-    batch_gradients(job, batch, features, mixture, generator)
+    generator.set_state(draws)
+    torch.set_rng_state(dropout)
+    if dropout_there is not None:
+        torch.cuda.set_rng_state(dropout_there, device)
+    yield from ((piece, last, False) for piece, last in pieces)
     put_back({**weights, **buffers})
-    return found
 
 
 def pool_processes(

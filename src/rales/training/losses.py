@@ -40,10 +40,11 @@ def weighted_loss(model: nn.Module, features: Tensor, step: LossContext) -> tupl
         smoothing = step.settings.train.label_smoothing
         return weighted_cross_entropy(logits, label, step.whole_label, step.weight, smoothing)
 
-    if step.mixed_label is None:
+    if step.mixture is None:
         return loss_of(step.label), logits
     # both parts have the divisor of the whole batch: as each clip is mixed in once, their weights add up to the same
-    return step.kept * loss_of(step.label) + (1 - step.kept) * loss_of(step.mixed_label), logits
+    kept = step.mixture.kept
+    return kept * loss_of(step.label) + (1 - kept) * loss_of(step.mixture.label), logits
 
 
 def soft_binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -129,6 +129,7 @@ def load_state_tensors(
 
 
 HEADS = ("head.", "target.", "fc.")  # what a new classification layer is called in our networks
+FUSION = ("fusion.",)  # and what weighs layers
 
 
 def make_optimisers(
@@ -197,6 +198,34 @@ def number_blocks(model: nn.Module) -> dict[str, int]:
     return numbers
 
 
+def freeze_parameters(model: nn.Module, freeze: str) -> None:
+    """Network, and what stays as it starts (`RunSettings.freeze`) -> these parameters take no gradient.
+
+    Errors: a network that has no such part.
+    """
+    if freeze == "none":
+        return
+    if freeze == "encoder":
+        stays = [p for name, p in model.named_parameters() if not name.startswith((*HEADS, *FUSION))]
+        if len(stays) == len(list(model.parameters())):
+            raise UsageError("freeze=encoder: the network of this recipe has no classification layer of its own")
+    else:
+        stays = list_lower_parameters(model, int(freeze))
+    for parameter in stays:
+        parameter.requires_grad_(False)
+
+
+def list_lower_parameters(model: nn.Module, count: int) -> list[nn.Parameter]:
+    """Network -> the parameters of its first `count` blocks and of what is below. Errors: it has fewer, or none."""
+    numbers = number_blocks(model)
+    if not numbers:
+        raise UsageError(f"freeze={count}: the network of this recipe {NO_BLOCKS}; expected none or encoder")
+    depth = max(numbers.values()) - 1
+    if count > depth:
+        raise UsageError(f"freeze={count}: the encoder has {depth} blocks")
+    return [p for name, p in model.named_parameters() if numbers[name] <= count]
+
+
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """Moving average of a network, the network after step `step` (from 1) -> the average has moved towards it.
@@ -210,7 +239,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
 
 
 @torch.no_grad()
-def climb_gradient(model: nn.Module, rho: float) -> dict[nn.Parameter, Tensor]:
+def climb_gradient(model: nn.Module, rho: float) -> dict[Tensor, Tensor]:
     """Network with gradients -> its weights before they moved by `rho` along the gradient of all of them together.
 
     Source: Foret et al. 2021, eq. 2, in the Euclidean norm.
@@ -218,7 +247,7 @@ def climb_gradient(model: nn.Module, rho: float) -> dict[nn.Parameter, Tensor]:
     moving = [p for p in model.parameters() if p.grad is not None]
     gradients = [p.grad.float() for p in moving if p.grad is not None]
     norm = torch.stack(torch._foreach_norm(gradients)).norm().clamp_min(1e-12)
-    before = {p: p.detach().clone() for p in moving}
+    before: dict[Tensor, Tensor] = {p: p.detach().clone() for p in moving}
     for parameter, gradient in zip(moving, gradients, strict=True):
         parameter.add_(gradient * (rho / norm))
     return before
