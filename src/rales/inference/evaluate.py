@@ -117,7 +117,8 @@ def evaluate_cycles(
 
     # No row trains here, so there are no copies
     dataset = load_dataset(table.assign(split=""), model.recipe, progress=progress, folder=cache_folder)
-    scored = score_sides(model, cycles, dataset, {**parts, "validation": validation})
+    sides = parts | ({"validation": validation} if validation.any() else {})
+    scored = score_sides(model, cycles, dataset, sides)
     whole = predictions.is_whole_database(cycles)
     about = {"selected_epoch": record["epoch"], "record": record, "whole_database": whole}
     figures = {
@@ -136,7 +137,7 @@ def evaluate_cycles(
         "same_data_as_training": digest_cycles(table[table["split"] != ""]) == record["split"]["digest"],
         "cycles_trained_on": count_trained(record, table[rows], same),
     }
-    trained_on = {name: int((repairs[name] & (table["split"] == "train")).sum()) for name in figures}
+    trained_on = {name: count_trained(record, table[rows], same) for name, rows in repairs.items()}
     result["leak_free"] = {name: leak_free_figures(found, trained_on[name]) for name, found in figures.items()}
     return result | {"model": model.digest, "notice": NOTICE}
 
@@ -258,7 +259,7 @@ def find_repairs(cycles: pd.DataFrame, split: str) -> dict[str, "pd.Series[bool]
     return parts
 
 
-def leak_free_figures(figures: dict[str, Any], trained_on: int) -> dict[str, Any]:
+def leak_free_figures(figures: dict[str, Any], trained_on: int | None) -> dict[str, Any]:
     """Figures of a repair, and how many of its test cycles the run was trained on -> what the evaluation says of it."""
     kept = {name: figures[name] for name in predictions.FIGURES}
     counts = {"cycles": figures["protocol"]["cycles"], "cycles_trained_on": trained_on}
