@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from rales.data import read_cycles
+from rales.data.splits import digest_name
 from rales.errors import UsageError
 from rales.evaluation import recordings
 from rales.evaluation.metrics import icbhi_scores
@@ -77,6 +78,10 @@ def test_other_data_is_scored_whole_and_what_was_trained_on_is_told(place: Path,
     assert figures["protocol"]["cycles_trained_on"] is None
 
 
+def test_recordings_made_of_others_count_as_those() -> None:
+    assert digest_name("101_1b1_overlay3_0123456789ab") == digest_name("101_1b1") != digest_name("101_1b2")
+
+
 def test_a_record_names_no_recording(place: Path) -> None:
     record = run_folder.read_json(place / "run" / "config.json")
     assert len(record["split"]["trained_recordings"]) == 5
@@ -142,6 +147,7 @@ def test_of_a_table_of_answers_the_true_label_counts(place: Path, model: Predict
     assert evaluate(place, model, tmp_path / "confirmed.csv")["confusion"] == whole["confusion"]
 
 
+@pytest.mark.slow  # an export takes several seconds
 def test_an_artefact_and_a_checkpoint_have_the_figures_of_the_run(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
