@@ -24,12 +24,11 @@ def detect_findings(
 
 
 def measure_detection(present: ArrayLike, scores: ArrayLike, patients: Sequence[Any] | ArrayLike) -> dict[str, Any]:
-    """Which of N have a finding, (N,) scores, (N,) patients -> auroc, ci95 (NaN where undefined), positives,
-    negatives."""
+    """Which of N have a finding, (N,) scores, (N,) patients -> auroc, ci95, positives, negatives; None for a number
+    that is not defined."""
     has, values = np.asarray(present, dtype=np.bool_), np.asarray(scores, dtype=np.float64)
-    auroc, low, high = auroc_interval(has, values, patients)
-    counts = {"positives": int(has.sum()), "negatives": int((~has).sum())}
-    return {"auroc": auroc, "ci95": [low, high], **counts}
+    auroc, *ends = (None if np.isnan(value) else value for value in auroc_interval(has, values, patients))
+    return {"auroc": auroc, "ci95": ends, "positives": int(has.sum()), "negatives": int((~has).sum())}
 
 
 def auroc_interval(
