@@ -52,7 +52,7 @@ def test_intervals_hold_the_truth_of_simulated_clinics() -> None:
         auroc, low, high = auroc_interval(present, scores, patients)
         truth.append(auroc)
         if draw >= 200:
-            hits += low <= np.mean(truth[:200]) <= high
+            hits += int(low <= np.mean(truth[:200]) <= high)
     assert hits >= 0.9 * 200
 
 

@@ -76,7 +76,7 @@ def auroc_interval(
         + some_without / (some_without - 1) * (without @ without) / negatives**2
         + 2 * units / (units - 1) * (with_it @ without) / (positives * negatives)
     )
-    error = np.sqrt(max(variance, 0.0)) / (auroc * (1 - auroc))
+    error = float(np.sqrt(np.maximum(variance, 0.0))) / (auroc * (1 - auroc))
     reach = error * stdtrit(min(some_with, some_without) - 1, (1 + level) / 2)
     odds = np.log(auroc / (1 - auroc))
     return auroc, float(1 / (1 + np.exp(reach - odds))), float(1 / (1 + np.exp(-reach - odds)))

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rales.data import read_contents, splits
+from rales.data.annotation_dialects import SUFFIXES
 from rales.data.dataset import CycleDataset, class_numbers, load_dataset
 from rales.data.reader import cycles_table, recordings_table
 from rales.data.splits import digest_cycles
@@ -64,7 +65,7 @@ def evaluate_data(
     needs_split = part != "all" and model.recipe.settings.split.name != "folds" and any(one.split for one in found)
     reading = {"skip_damaged": skip_damaged, "audio": True, "needs_split": needs_split}
     cycles = cycles_table(contents, **reading)
-    if not is_training_data(model.record, cycles):
+    if Path(data).suffix.lower() in SUFFIXES and not is_training_data(model.record, cycles):
         cycles = cycles_table(read_contents(data, audio=True, decode=skip_damaged, true_labels=True), **reading)
     return evaluate_cycles(model, cycles, part=part, progress=progress, cache_folder=cache_folder)
 
