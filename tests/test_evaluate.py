@@ -1,4 +1,4 @@
-"""`rales evaluate` of any model on any data: which part is scored, whether it was trained on, and what is told of it."""
+"""`rales evaluate` of any model on any data: which part is scored, whether it was trained on, what is told of it."""
 
 import json
 import shutil
@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from rales.data import read_cycles
+from rales.data.splits import digest_name
 from rales.errors import UsageError
 from rales.evaluation import recordings
 from rales.evaluation.metrics import icbhi_scores
@@ -61,26 +62,29 @@ def test_of_its_own_data_a_run_scores_the_parts_of_its_split(place: Path, model:
         evaluate(place, model, place / "data", part="inter")
 
 
-def test_other_data_is_scored_whole_and_what_was_trained_on_is_told(
-    place: Path, model: Predictor, tmp_path: Path
-) -> None:
+def test_other_data_is_scored_whole_and_what_was_trained_on_is_told(place: Path, model: Predictor) -> None:
     cycles = read_cycles(place / "data").assign(split="")
     figures = evaluate_cycles(model, cycles[cycles["patient"].isin(["101", "107"])], cache_folder=place / "cache")
     assert (figures["protocol"]["part"], figures["protocol"]["split"]) == ("all", "as given")
     assert figures["protocol"]["same_data_as_training"] is False
     assert (figures["protocol"]["cycles"], figures["protocol"]["cycles_trained_on"]) == (8, 4)  # 101 was trained on
     own = read_cycles(place / "data")
-    for rows in (
-        own[own["patient"] != "108"],
-        own,
-    ):  # its test side; nothing of validation is taken from its train side
-        other = evaluate_cycles(model, rows.assign(start_s=rows["start_s"] + 0.01), cache_folder=place / "cache")
-        assert (other["protocol"]["part"], other["protocol"]["cycles_trained_on"]) == ("test", 0)
-        assert "validation" not in other
+    other = evaluate_cycles(model, own[own["patient"] != "108"], cache_folder=place / "cache")
+    assert (other["protocol"]["part"], other["protocol"]["cycles_trained_on"]) == ("test", 0)
+    assert "validation" not in other  # nothing of other data is held out, or tuned on
     record = {**model.record, "split": {k: v for k, v in model.record["split"].items() if k != "trained_recordings"}}
     old = Predictor(model.recipe, record, model.engine, model.torch_engine)
     figures = evaluate_cycles(old, cycles[cycles["patient"] == "101"], cache_folder=place / "cache")
     assert figures["protocol"]["cycles_trained_on"] is None
+
+
+def test_recordings_made_of_others_count_as_those() -> None:
+    assert digest_name("101_1b1_overlay3_0123456789ab") == digest_name("101_1b1") != digest_name("101_1b2")
+
+
+def test_the_method_of_a_model(place: Path, model: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RALES_CACHE", str(place / "cache"))
+    assert model.evaluate(place / "data", part="train")["protocol"]["part"] == "train"
 
 
 def test_a_record_names_no_recording(place: Path) -> None:
@@ -120,7 +124,7 @@ def test_sprsound_has_its_own_task(place: Path, model: Predictor, tmp_path: Path
 
 def test_labels_of_whole_recordings(place: Path, model: Predictor, tmp_path: Path) -> None:
     folder = write_kauh(tmp_path / "kauh")
-    for sound in folder.glob("*.flac"):  # something that is heard as breathing would need a minute; noise is judged too
+    for sound in folder.glob("*.flac"):
         shutil.copy(next((place / "data").glob("101*.wav")), sound.with_suffix(".wav"))
         sound.unlink()
     figures = evaluate(place, model, folder)
@@ -148,6 +152,7 @@ def test_of_a_table_of_answers_the_true_label_counts(place: Path, model: Predict
     assert evaluate(place, model, tmp_path / "confirmed.csv")["confusion"] == whole["confusion"]
 
 
+@pytest.mark.slow  # an export takes several seconds
 def test_an_artefact_and_a_checkpoint_have_the_figures_of_the_run(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,7 +170,7 @@ def test_an_artefact_and_a_checkpoint_have_the_figures_of_the_run(
 def test_lines_for_a_person(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = command(capsys, "evaluate", place / "run", "--data", place / "data", "--split", "train")
     assert code == 0
-    for words in ("train cycles of", "were seen in training", "95 % by patient", "flagged without", "noisy-or"):
+    for words in ("train cycles of", "were seen in training", "95 % by patient", "noisy-or"):
         assert words in out
     folder = write_kauh(tmp_path / "kauh")
     code, out, _ = command(capsys, "evaluate", place / "run", "--data", folder)
@@ -187,4 +192,4 @@ def test_the_shipped_model_on_shared_data(shared_data: Path, tmp_path: Path) -> 
     assert children["protocol"]["part"] == "test"
     assert set(children["sprsound_task_1_1"]) == {"all", "inter", "intra"}
     table = pd.DataFrame(model.predict(shared_data / "sprsound" / "test_wav"))
-    assert table["true_label"].notna().mean() > 0.9
+    assert table["true_label"].notna().sum() == children["protocol"]["cycles"]

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rales.data import read_contents, splits
+from rales.data.annotation_dialects import SUFFIXES
 from rales.data.dataset import CycleDataset, check_extras, class_numbers, load_dataset
 from rales.data.reader import cycles_table, recordings_table
 from rales.data.splits import digest_cycles
@@ -68,7 +69,7 @@ def evaluate_data(
     needs_split = part != "all" and model.recipe.settings.split.name != "folds" and any(one.split for one in found)
     reading = {"skip_damaged": skip_damaged, "audio": True, "needs_split": needs_split}
     cycles = cycles_table(contents, **reading)
-    if not is_training_data(model.record, cycles):
+    if Path(data).suffix.lower() in SUFFIXES and not is_training_data(model.record, cycles):
         cycles = cycles_table(read_contents(data, audio=True, decode=skip_damaged, true_labels=True), **reading)
     return evaluate_cycles(model, cycles, part=part, progress=progress, cache_folder=cache_folder, metrics=metrics)
 
@@ -132,7 +133,8 @@ def evaluate_cycles(
     # No row trains here, so there are no copies
     dataset = load_dataset(table.assign(split=""), model.recipe, progress=progress, folder=cache_folder)
     check_extras(dataset, model.taken_extras)
-    scored = score_sides(model, cycles, dataset, {**parts, "validation": validation})
+    sides = parts | ({"validation": validation} if validation.any() else {})
+    scored = score_sides(model, cycles, dataset, sides)
     whole = predictions.is_whole_database(cycles)
     about = {"selected_epoch": record["epoch"], "record": record, "whole_database": whole}
     figures = {
@@ -154,7 +156,7 @@ def evaluate_cycles(
         "same_data_as_training": digest_cycles(table[table["split"] != ""]) == record["split"]["digest"],
         "cycles_trained_on": count_trained(record, table[rows], same),
     }
-    trained_on = {name: int((repairs[name] & (table["split"] == "train")).sum()) for name in figures}
+    trained_on = {name: count_trained(record, table[rows], same) for name, rows in repairs.items()}
     result["leak_free"] = {name: leak_free_figures(found, trained_on[name]) for name, found in figures.items()}
     return result | {"model": model.digest, "notice": NOTICE}
 
@@ -276,7 +278,7 @@ def find_repairs(cycles: pd.DataFrame, split: str) -> dict[str, "pd.Series[bool]
     return parts
 
 
-def leak_free_figures(figures: dict[str, Any], trained_on: int) -> dict[str, Any]:
+def leak_free_figures(figures: dict[str, Any], trained_on: int | None) -> dict[str, Any]:
     """Figures of a repair, and how many of its test cycles the run was trained on -> what the evaluation says of it."""
     kept = {name: figures[name] for name in predictions.FIGURES}
     counts = {"cycles": figures["protocol"]["cycles"], "cycles_trained_on": trained_on}
