@@ -83,6 +83,22 @@ Select = Annotated[
         "set; the report says so, and gives it from runs of `last` too.",
     ),
 ]
+Classes = Annotated[
+    str | None,
+    Parameter(
+        name="--classes",
+        help="What is told apart instead of ICBHI's four classes: 2 to 20 names with commas between them, the first for "
+        "nothing abnormal. They are looked up in the words of the data.",
+    ),
+]
+Independent = Annotated[
+    bool,
+    Parameter(
+        name="--independent",
+        negative="",
+        help="Each of --classes is a yes or no of its own; a cycle may have several.",
+    ),
+]
 Part = Annotated[Literal["train", "all"], Parameter(name="--part")]
 Engine = Annotated[
     Literal["local", "ray"],

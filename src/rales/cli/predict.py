@@ -24,6 +24,7 @@ from rales.cli.options import (
 )
 from rales.errors import UsageError
 from rales.files.csv_cells import one_line
+from rales.labels import LabelSet
 from rales.optional_packages import require_packages
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def predict(
         raise UsageError("--urls: is for the addresses in a --manifest; those given as paths are asked anyway")
 
     form = check_prediction_format(out, format, status, summary)
-    sources, collected = audio_reader.find_recordings(paths), PredictionSummary(cycles=json or out is None)
+    sources = audio_reader.find_recordings(paths)
     check_prediction_files(out, form, status, summary, sources, model)
     if len(sources) >= engine_selection.AUTO_ENGINE_MIN_RECORDINGS:
         torch.set_num_threads(1)  # and recordings side by side: the threads of a small network mostly wait
@@ -116,6 +117,7 @@ def predict(
         model, engine, device or "auto", recordings=len(sources), tell=print_message
     )
     decision = classifier.decision(min_confidence, threshold)
+    collected = PredictionSummary(cycles=json or out is None, label_set=classifier.label_set)
 
     gate = quality == "on"
     tables = classifier.tables(sources, collected.problems, decision, cycles=cycles, quality=gate, progress=True)
@@ -223,6 +225,7 @@ class PredictionSummary:
     """What `predict` says besides its tables, gathered while they pass by; all `cycles` only if they are printed."""
 
     cycles: bool
+    label_set: LabelSet
     tables: "list[pd.DataFrame]" = field(default_factory=list)
     status: "list[pd.DataFrame]" = field(default_factory=list)
     summary: "list[pd.DataFrame]" = field(default_factory=list)
@@ -237,7 +240,7 @@ class PredictionSummary:
         for table, status in chunks:
             self.rows += len(table)
             self.status.append(status)
-            self.summary.append(summarise_recordings(table))
+            self.summary.append(summarise_recordings(table, self.label_set))
             if self.cycles:
                 self.tables.append(table)
             yield table, status

@@ -8,9 +8,11 @@ from cyclopts import Parameter
 
 from rales.cli.console import print_message, print_messages_once, print_result
 from rales.cli.options import (
+    Classes,
     Data,
     Device,
     Epochs,
+    Independent,
     JsonFlag,
     Part,
     Select,
@@ -37,6 +39,8 @@ def train(
     variant: str | None = None,
     epochs: Epochs = None,
     select: Select = None,
+    classes: Classes = None,
+    independent: Independent = False,
     device: Device = None,
     set_: SetWords = (),
     skip_damaged: SkipFlag = False,
@@ -63,12 +67,13 @@ def train(
     from rales.data import read_cycles
     from rales.recipes import registry
 
-    given = {"seed": seed, "train.epochs": epochs, "train.select": select, "train.device": device}
+    given: dict[str, object] = {"seed": seed, "train.epochs": epochs, "train.select": select, "train.device": device}
+    given |= {"classes": classes, "independent": independent or None}
     words = [*words_of(given), *set_]
     chosen = registry.make_recipe(recipe, words, weights=weights, size=size, variant=variant)
     print_messages_once(chosen.notes)
-    needs_split = chosen.settings.split.name != "folds"
-    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
+    needs_split, label_set = chosen.settings.split.name != "folds", chosen.settings.label_set
+    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split, label_set=label_set)
     figures = chosen.run(chosen, cycles, out, command=command_line(), progress=True)
     if figures:  # several processes: only the first has them
         print_result(figures, json, result_lines.figure_lines)
@@ -176,7 +181,7 @@ def evaluate(
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
 ) -> None:
-    """Score a run on the test part of its split: strict four-class figures, two-class, per device and location, and
+    """Score a run on the test part of its split: strict figures of its classes, two-class, per device and location, and
     both leak-free repairs of the official split.
 
     Example: rales evaluate runs/m2d --data ICBHI_final_database --json
@@ -191,7 +196,8 @@ def evaluate(
     from rales.inference.evaluate import evaluate_run
     from rales.training import run_folder
 
-    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=run_folder.stored_split_name(run) != "folds")
+    needs_split, label_set = run_folder.stored_split_name(run) != "folds", run_folder.stored_label_set(run)
+    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split, label_set=label_set)
     figures = evaluate_run(run, cycles, progress=True, device=device or "auto")
     print_result(figures, json, result_lines.figure_lines)
 

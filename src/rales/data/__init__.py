@@ -9,14 +9,19 @@ from pandas import DataFrame
 from rales.data import annotation_dialects, icbhi, manifest, sprsound
 from rales.data.reader import Audit, DatasetContents, DatasetReader, audit_of, check_contents, cycles_table
 from rales.errors import UsageError
-from rales.labels import CLASSES
+from rales.labels import CLASSES, ICBHI, LabelSet
 from rales.registry import READERS
 
 __all__ = ["CLASSES", "Audit", "audit_data", "read_cycles"]
 
 
 def read_cycles(
-    path: str | Path, *, skip_damaged: bool = False, audio: bool = True, needs_split: bool = True
+    path: str | Path,
+    *,
+    skip_damaged: bool = False,
+    audio: bool = True,
+    needs_split: bool = True,
+    label_set: LabelSet = ICBHI,
 ) -> DataFrame:
     """Read a data folder or a manifest into the cycles table, one row per cycle.
 
@@ -34,25 +39,31 @@ def read_cycles(
         Ask for the audio files; without, the annotations alone are read.
     needs_split
         Whether what is wrong with the split counts; folds need none.
+    label_set
+        Whose labels the column `label` has: those of ICBHI, or own classes, which are looked up in the dataset's words.
     """
-    contents = _read_contents(path, audio=audio, decode=skip_damaged)
-    return cycles_table(contents, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
+    contents = _read_contents(path, label_set, audio=audio, decode=skip_damaged)
+    return cycles_table(contents, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split, label_set=label_set)
 
 
-def audit_data(path: str | Path) -> Audit:
+def audit_data(path: str | Path, *, label_set: LabelSet = ICBHI) -> Audit:
     """Find everything that is wrong or notable in a data folder or a manifest; reads every sample.
 
     Parameters
     ----------
     path
         Folder in ICBHI or SPRSound layout, or a manifest file.
+    label_set
+        The classes that its words are checked against and counted by.
     """
-    return audit_of(_read_contents(path, audio=True, decode=True))
+    return audit_of(_read_contents(path, label_set, audio=True, decode=True), label_set)
 
 
-def _read_contents(path: str | Path, *, audio: bool, decode: bool) -> DatasetContents:
+def _read_contents(path: str | Path, label_set: LabelSet, *, audio: bool, decode: bool) -> DatasetContents:
     """Path -> what the reader of its layout found. Errors: an own reader that is none."""
     reader, place = _choose_reader(Path(path))
+    if reader is manifest.find_recordings:  # which rows are judged, and what a wrong word is, depends on the classes
+        return manifest.find_recordings(place, audio=audio, decode=decode, label_set=label_set)
     expected = "expected a function (path, *, audio, decode) -> DatasetContents"
     try:
         inspect.signature(reader).bind(place, audio=audio, decode=decode)
@@ -62,7 +73,7 @@ def _read_contents(path: str | Path, *, audio: bool, decode: bool) -> DatasetCon
     contents = reader(place, audio=audio, decode=decode)
     if not isinstance(contents, DatasetContents):
         raise UsageError(f"{path}: its reader gave a {type(contents).__name__}; {expected}")
-    own = reader not in (manifest.find_recordings, sprsound.find_recordings, icbhi.find_recordings)
+    own = reader not in (sprsound.find_recordings, icbhi.find_recordings)
     return check_contents(contents) if own else contents
 
 

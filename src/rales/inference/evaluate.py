@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rales.data import splits
-from rales.data.dataset import CycleDataset, load_dataset
+from rales.data.dataset import CycleDataset, class_numbers, load_dataset
 from rales.data.splits import digest_cycles
 from rales.errors import FileError
 from rales.evaluation import predictions
@@ -16,7 +16,6 @@ from rales.evaluation.metrics import metrics_by_group
 from rales.evaluation.predictions import NOTICE
 from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
-from rales.labels import CLASSES
 from rales.typing import Probabilities
 
 
@@ -42,7 +41,7 @@ def evaluate_run(
         Where the network computes.
     """
     model = load_model(run, device)
-    settings, record = model.recipe.settings, model.record
+    settings, record, label_set = model.recipe.settings, model.record, model.label_set
     if "epoch" not in record or "digest" not in record.get("split", {}):
         raise FileError(run, "its checkpoint does not say its epoch or its data; train or copy it again")
     table = splits.divide_cycles(cycles, settings, needed=("test",))
@@ -65,14 +64,15 @@ def evaluate_run(
 
     own, rows = figures.pop(settings.split.name), parts[settings.split.name]
     of_test = scored[settings.split.name][rows]
-    classes = np.array([CLASSES.index(label) for label in table["label"]])
+    classes = class_numbers(table, label_set)
     if validation.any():
         own |= predictions.metrics_from_validation(
             {"validation": classes[validation], "test": classes[rows]},
             {"validation": scored["validation"][validation], "test": of_test},
+            label_set,
         )
     for column in ("device", "location"):
-        own[f"by_{column}"] = metrics_by_group(classes[rows].tolist(), of_test, table.loc[rows, column].to_numpy())
+        own[f"by_{column}"] = metrics_by_group(classes[rows], of_test, table.loc[rows, column].to_numpy(), label_set)
     digest = digest_cycles(table[table["split"] != ""])
     own["protocol"]["same_data_as_training"] = digest == record["split"]["digest"]
     trained_on = {name: int((parts[name] & (table["split"] == "train")).sum()) for name in figures}
@@ -116,8 +116,8 @@ def score_sides(
         chosen = np.flatnonzero([key in wanted for key in row_keys])
         answers, rows = model.probabilities(dataset.inputs, chosen, dataset.extras), dataset.table.iloc[chosen]
         predictions.check_numbers(rows, answers)
-        found, probabilities = predictions.pool_cycle_probabilities(rows, answers)
-        scored = np.full((len(cycles), len(CLASSES)), np.nan)
+        found, probabilities = predictions.pool_cycle_probabilities(rows, answers, model.label_set)
+        scored = np.full((len(cycles), len(model.classes)), np.nan)
         scored[[wanted[key] for key in splits.cycle_keys(found)]] = probabilities
         return scored
 

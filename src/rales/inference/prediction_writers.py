@@ -22,7 +22,7 @@ import pandas as pd
 from rales.errors import UsageError
 from rales.files.atomic import atomic_write
 from rales.files.csv_cells import defuse_table, make_encodable, one_line
-from rales.labels import CLASSES
+from rales.labels import JOINED
 
 AppendTable = Callable[[pd.DataFrame], object]
 Chunks = Iterable[tuple[pd.DataFrame, pd.DataFrame]]  # cycles and status of some whole recordings
@@ -223,8 +223,9 @@ def audacity_labels(rows: pd.DataFrame) -> pd.DataFrame:
         if not isinstance(row["label"], str):
             text.append(f"not judged: {row['quality_reason']}")
             continue
-        p = row.get(f"p_{row['label']}")
-        sure = "" if p is None or p != p else f" {p:.2f}"
+        names = [row["label"]] if f"p_{row['label']}" in row else row["label"].split(JOINED)
+        p = min(row.get(f"p_{name}", float("nan")) for name in names)  # of several independent classes the least sure
+        sure = "" if p != p else f" {p:.2f}"
         text.append(f"{'uncertain: ' if doubt else ''}{row['label']}{sure}")
     return pd.DataFrame({"start": rows["start_s"].to_numpy(), "end": rows["end_s"].to_numpy(), "text": text})
 
@@ -243,7 +244,7 @@ def raven_selections(rows: pd.DataFrame) -> pd.DataFrame:
             "High Freq (Hz)": 8000.0,
             "Begin File": [Path(path).name for path in rows["path"]],
             "Class": rows["label"].fillna("not judged").to_numpy(),
-            **{f"p_{name}": rows[f"p_{name}"].to_numpy() for name in CLASSES},
+            **{column: rows[column].to_numpy() for column in rows if column.startswith("p_")},
             **uncertain,
         }
     )

@@ -19,18 +19,32 @@ def class_weights(counts: Sequence[int]) -> Tensor:
     return (inverse / inverse.sum()).float()
 
 
+def positive_weights(positives: Sequence[int], rows: int) -> Tensor:
+    """Rows that have each of several independent classes, and all rows -> (classes,) weights negatives / positives of
+    the yes answers, so that both answers count alike.
+
+    A class without rows gets weight 0, as in `class_weights`.
+    """
+    count = torch.tensor(positives, dtype=torch.float64)
+    return torch.where(count > 0, (rows - count) / count.clamp(min=1), 0.0).float()
+
+
 def weighted_cross_entropy(logits: Tensor, label: Tensor, whole_label: Tensor, weight: Tensor) -> Tensor:
     """(b, classes) logits, (b,) labels of one piece, (B,) labels of the whole batch, (classes,) -> scalar.
 
     The weighted mean of torch, but divided by the weights of the whole batch: the pieces of a batch (gradient
-    accumulation, several devices) then add up to the loss of the batch in one piece.
+    accumulation, several devices) then add up to the loss of the batch in one piece. Labels (b, classes) and (B,
+    classes) of 0 and 1 are of independent classes: binary cross-entropy, whose yes answers have the weights.
     """
+    if label.ndim == 2:
+        answers = F.binary_cross_entropy_with_logits(logits.float(), label.float(), pos_weight=weight, reduction="sum")
+        return answers / torch.where(whole_label > 0, weight, 1.0).sum()
     total = F.cross_entropy(logits.float(), label, weight, reduction="sum")
     return total / weight[whole_label].sum()
 
 
 def weighted_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
-    """Weighted cross-entropy of one micro-batch (paper 4.3), and its logits."""
+    """Weighted cross-entropy of one micro-batch (paper 4.3), of independent classes binary, and its logits."""
     logits = model(features)
     return weighted_cross_entropy(logits, step.label, step.whole_label, step.weight), logits
 
