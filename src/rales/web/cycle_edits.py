@@ -36,7 +36,7 @@ def original_of_annotation(
     for each in found:
         row = {"start_s": each.start_s, "end_s": each.end_s, "label": "", "confirmed": False}
         try:
-            row["label"] = label_set.label_cycle("", each.crackle, each.wheeze)
+            row["label"] = label_set.label_cycle(each.label, each.crackle, each.wheeze)
         except ValueError as error:
             why = why or str(error)
         rows.append(in_milliseconds(row, duration_s))

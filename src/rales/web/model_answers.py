@@ -48,7 +48,7 @@ def score_spans(model: Predictor, sound: Path, spans: Sequence[Span]) -> list[Ro
     table = predictions.predictions_table(rows, probabilities, model.decision())
     table["quality"] = [verdict.quality for verdict in verdicts]
     table["quality_reason"] = [verdict.reason for verdict in verdicts]
-    columns = ["start_s", "end_s", "label", *(f"p_{name}" for name in model.classes), "quality", "quality_reason"]
+    columns = ["start_s", "end_s", "label", *model.label_set.columns, "quality", "quality_reason"]
     return [to_jsonable(row) for row in table[columns].to_dict("records")]
 
 

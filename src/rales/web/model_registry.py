@@ -80,7 +80,7 @@ class ModelRegistry:
 
     def label_set(self, name: str) -> LabelSet:
         """Name -> what the model tells apart; called by the model's thread alone."""
-        return LabelSet.from_record(self.model(name).record)
+        return self.model(name).label_set
 
     def changed(self, name: str) -> float:
         """-> when a model's checkpoint was written, in seconds since 1970; infinity for a model that is not here."""

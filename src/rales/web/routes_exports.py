@@ -47,7 +47,9 @@ def add_export_routes(app: "FastAPI", service: Service) -> None:
             raise ApiError(409, f"{row['name']}: {why}, so there is nothing to export yet")
         kind = "text/csv" if format == "csv" else "text/plain"
         return Response(
-            export_text(format, row, service), media_type=kind, headers=attach_file(row["name"], cycle_edits.FORMATS[format])
+            export_text(format, row, service),
+            media_type=kind,
+            headers=attach_file(row["name"], cycle_edits.FORMATS[format]),
         )
 
     @app.get("/sessions/{session}/export", response_class=Response, responses=describe_binary("application/zip"))
