@@ -144,7 +144,8 @@ def plot_confusion(system: System, slug: str) -> Picture | None:
     crowded = len(names) > 4 and not system.label_set.independent
     axes.set_xticks(range(len(columns)), columns, rotation=90 if crowded else 0)
     axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="Predicted" if not system.label_set.independent else "", ylabel="True")
+    if not system.label_set.independent:
+        axes.set(xlabel="Predicted", ylabel="True")
     axes.grid(visible=False)
     said = "; ".join(f"{name} {100 * share:.0f} %" for name, share in zip(names, right, strict=True))
     alt = f"Confusion matrix of {system.name}. Rightly recognised: {said}."
@@ -165,11 +166,11 @@ def draw_shares(axes: "Axes", shares: FloatArray, counts: FloatArray) -> None:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto" if shares.shape != (4, 4) else "equal")
     crowded = max(shares.shape) > 8
     for (row, column), share in np.ndenumerate(shares):
-        text = f"{100 * share:.0f}" if crowded else f"{100 * share:.0f} %\n{counts[row, column]:.4g}"
-        colour = "white" if share > 0.65 else "black"
-        axes.text(
-            column, row, text, ha="center", va="center", color=colour, fontsize=8 if max(shares.shape) > 4 else None
-        )
+        text = f"{100 * share:.0f} %\n{counts[row, column]:.4g}"
+        if crowded:
+            text = f"{100 * share:.0f}" if counts[row, column] else ""
+        colour, size = "white" if share > 0.65 else "black", 8 if max(shares.shape) > 4 else None
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
 
 
 def plot_reliability(system: System, slug: str) -> Picture | None:
