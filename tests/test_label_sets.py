@@ -8,11 +8,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import rales
 from rales.data import read_cycles
+from rales.data.annotations import read_annotation
 from rales.errors import UsageError
 from rales.evaluation.metrics import compute_metrics, independent_metrics, mean_auroc, normal_threshold
+from rales.export.artefact import make_artefact, make_probe
+from rales.export.torch_export import wave_to_probabilities
+from rales.inference.audio_reader import find_cycles
+from rales.inference.prediction_writers import audacity_labels, format_labels, raven_selections
 from rales.labels import CLASSES, ICBHI, LabelSet
 from rales.recipes.registry import make_recipe
 from rales.registry import RECIPES
@@ -271,20 +277,24 @@ def test_independent_classes_from_the_table_to_the_artefact(sounds: Path, tmp_pa
     assert stored["label"].tolist() == [name.replace(" ", "") or "normal" for name in named]
     predictor = rales.load(model, device="cpu")
     assert (predictor.label_set.independent, predictor.classes) == (True, ("wheeze", "stridor"))
-    sound = min(sounds.glob("*.wav"))
-    run(capsys, "export", model, "--to", "onnx", "--out", tmp_path / "model.onnx")
-    given = ["predict", sound, "--out", tmp_path / "cycles.csv", "--summary", tmp_path / "summary.csv"]
-    tables = []
-    for each in (model, tmp_path / "model.onnx"):
-        run(capsys, *given, "--model", each)
-        tables.append(pd.read_csv(tmp_path / "cycles.csv"))
-    columns = ["p_wheeze", "p_stridor"]
-    assert np.abs(tables[0][columns] - tables[1][columns]).to_numpy().max() < 1e-4
-    assert (tables[0][columns].sum(axis=1) - 1).abs().max() > 1e-3  # no softmax
+    sound, columns = min(sounds.glob("*.wav")), ["p_wheeze", "p_stridor"]
+    run(capsys, "predict", sound, "--model", model, "--out", tmp_path / "a.csv", "--summary", tmp_path / "summary.csv")
+    answers = pd.read_csv(tmp_path / "a.csv")[columns].to_numpy()
+    assert np.abs(answers.sum(axis=1) - 1).max() > 1e-3  # no softmax
     counts = pd.read_csv(tmp_path / "summary.csv").iloc[0]
     assert counts["normal"] + counts["abnormal"] == counts["cycles"] == 4
     run(capsys, "explain", sound, "--cycle", 1, "--model", model, "--target", "stridor", "--out", tmp_path / "why.png")
     run(capsys, "embed", sound, "--model", model, "--out", tmp_path / "vectors.npz")
+
+    clips = make_probe(predictor.recipe)
+    with torch.inference_mode():
+        graph = wave_to_probabilities(predictor)(torch.from_numpy(clips)).numpy()
+    assert np.abs(graph - predictor.probabilities(clips)).max() < 1e-5
+    made = make_artefact(predictor, "onnx", "float32")
+    made.save(tmp_path / "model.onnx")
+    artefact = rales.load(tmp_path / "model.onnx")
+    assert artefact.label_set == predictor.label_set
+    assert np.abs(artefact.predict(sound)[columns].to_numpy() - answers).max() < 1e-4
 
 
 def test_the_native_types_of_sprsound(sounds: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -311,6 +321,41 @@ def test_the_native_types_of_sprsound(sounds: Path, tmp_path: Path, capsys: Capt
     )  # fmt: skip
     assert code == 1
     assert "100_3.5_0_p1_1.wav: the cycle 2-2.45 s: label 'Coarse Crackle' is none of the classes" in said
+
+
+def test_labels_of_other_programs_are_those_of_the_classes(sounds: Path, tmp_path: Path) -> None:
+    sound = tmp_path / "anna.wav"
+    shutil.copy(min(sounds.glob("*.wav")), sound)
+    times = ((0.0, 1.0), (1.0, 2.0), (2.0, 3.0))
+    for words, label_set in (
+        (["Normal", "rhonchi", "stridor"], OWN),
+        (["normal", "crackle", "wheeze+stridor"], FINDINGS),
+    ):
+        table = pd.DataFrame(times, columns=["start_s", "end_s"]).assign(label=words, path=str(sound))
+        table = table.assign(**dict.fromkeys(label_set.columns, 0.3125))
+        for form, labels in (("audacity", audacity_labels(table)), ("raven", raven_selections(table))):
+            text = sound.with_suffix(".txt")
+            text.write_text(format_labels(labels, form))
+            found = find_cycles(sound, 4.0, "annotation", label_set=label_set)
+            assert found.true_label == [word.lower() for word in words]
+            other = read_annotation(text, 4.0)
+            assert "labels other than normal, crackle, wheeze, both" in other.passed_over
+    sound.with_suffix(".txt").write_text("0\t1\t0\t0\n1\t2\t1\t0\n")  # ICBHI's flags say nothing of stridor
+    assert find_cycles(sound, 4.0, "annotation", label_set=OWN).true_label == ["normal", None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({*RECIPES.built_in} - INDEPENDENT_REFUSED - ICBHI_ONLY | {"wang_splice"}))
+def test_every_other_recipe_trains_independent_classes(name: str, sounds: Path, tmp_path: Path) -> None:
+    label_set = LabelSet(("wheeze", "crackle"), independent=True)
+    words: dict[str, Any] = {"classes": label_set.classes, "independent": True, "size": "tiny", "train.epochs": 1}
+    words |= {"train.device": "cpu", "train.batch_size": 4}
+    words |= {"domain": "spectral"} if name == "wang_splice" else {}
+    recipe = make_recipe(name, words)
+    figures = recipe.run(recipe, read_cycles(sounds, label_set=label_set), tmp_path / "run")
+    assert set(figures["confusion_per_class"]) == {"wheeze", "crackle"}
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert np.isfinite(losses).all()
 
 
 def test_twenty_classes(sounds: Path, tmp_path: Path, capsys: Capture) -> None:
