@@ -358,7 +358,7 @@ def test_one_annotation_file(folder: Path) -> None:
     assert cycles == [Cycle(0.1, 0.5, 0, 0), Cycle(0.5, 1.0, 1, 0)]
     assert problems == []
     cycles, problems = icbhi.read_cycle_annotation(path, 0.9)
-    assert cycles == [(0.1, 0.5, 0, 0)]
+    assert cycles == [Cycle(0.1, 0.5, 0, 0)]
     assert problems[0].startswith(f"{path}, line 2: the cycle 0.5-1 s lies past the end")
 
 

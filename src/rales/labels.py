@@ -55,7 +55,7 @@ class LabelSet:
 
     @property
     def is_icbhi(self) -> bool:
-        """Whether these are the four classes of ICBHI 2017, for which crackles and wheezes can be told from the label."""
+        """Whether these are the four classes of ICBHI 2017, whose label says whether crackles and wheezes are heard."""
         return self.classes == CLASSES and not self.independent
 
     @property
@@ -140,7 +140,8 @@ class LabelSet:
         what = f"label {word!r}" if word else f"crackle {crackle} and wheeze {wheeze}, without a word,"
         close = difflib.get_close_matches(fold_word(word), [fold_word(name) for name in self.classes], n=1)
         guess = next((f"did you mean {name}? " for name in self.classes if fold_word(name) in close), "")
-        raise ValueError(f"{what} is none of the classes; {guess}Known: {', '.join(self.classes)}")
+        others = " (other classes are named by --classes)" if self.is_icbhi else ""
+        raise ValueError(f"{what} is none of the classes; {guess}Known: {', '.join(self.classes)}{others}")
 
     def count_labels(self, labels: Iterable[str]) -> dict[str, int]:
         """Labels of rows -> how many rows there are of each class; of independent ones also how many have none."""

@@ -90,8 +90,8 @@ Classes = Annotated[
     str | None,
     Parameter(
         name="--classes",
-        help="What is told apart instead of ICBHI's four classes: 2 to 20 names with commas between them, the first for "
-        "nothing abnormal. They are looked up in the words of the data.",
+        help="What is told apart instead of ICBHI's four classes, as the data calls it: 2 to 20 names with commas "
+        "between them, the first for nothing abnormal.",
     ),
 ]
 Independent = Annotated[

@@ -78,7 +78,7 @@ def predict(
         A cycle whose label is less probable than this is marked uncertain and left out of the share.
     threshold
         p_normal from which a cycle is normal; `validation` is what suited the run's validation patients best. Without
-        it the most probable class is the label.
+        it the most probable class is the label. Of independent classes the probability above which each is named.
     manifest
         CSV or Parquet file with a column `path`, for very many recordings: --out is then a folder of Parquet shards
         (cycles, summary, status). Columns start_s and end_s give the cycles. The same command goes on where it

@@ -296,10 +296,12 @@ def cycles_of_rows(
     rows: Sequence[TableRow], duration_s: float, label_set: LabelSet = ICBHI
 ) -> tuple[list[Cycle], list[str | None], list[str]]:
     """Rows of `spans_of` and the length of their recording -> cycles in order, the label of each where the row gives
-    one, a sentence per fault."""
+    one, a sentence per fault. Labels of other classes than the model's own ones are none."""
     cycles, unlabelled, problems = list[Cycle](), set[Cycle](), list[str]()
     for where, cells in rows:
         labelled = any(cells.get(name) for name in _JUDGEMENT)
+        if not label_set.is_icbhi and isinstance(_parse_judgement(cells, label_set), str):
+            labelled, cells = False, {name: cell for name, cell in cells.items() if name not in _JUDGEMENT}
         cycle = _cycle_of_row(cells if labelled else {**cells, "label": label_set.normal}, duration_s, label_set)
         if not isinstance(cycle, Cycle):
             problems.append(f"{where}: {cycle}")

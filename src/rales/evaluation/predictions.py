@@ -143,7 +143,7 @@ def find_confidence(probabilities: Probabilities, chosen: IntArray, label_set: L
     that of the least certain of the row's answers."""
     if not label_set.independent:
         return probabilities[np.arange(len(chosen)), chosen]
-    return np.where(chosen == 1, probabilities, 1 - probabilities).min(axis=1)
+    return np.asarray(np.where(chosen == 1, probabilities, 1 - probabilities).min(axis=1))
 
 
 def as_exclusive(probabilities: Probabilities, label_set: LabelSet) -> Probabilities:

@@ -224,8 +224,8 @@ def audacity_labels(rows: pd.DataFrame) -> pd.DataFrame:
             text.append(f"not judged: {row['quality_reason']}")
             continue
         names = [row["label"]] if f"p_{row['label']}" in row else row["label"].split(JOINED)
-        p = min(row.get(f"p_{name}", float("nan")) for name in names)  # of several independent classes the least sure
-        sure = "" if p != p else f" {p:.2f}"
+        p = [row.get(f"p_{name}") for name in names]  # of several independent classes the least sure counts
+        sure = "" if any(value is None or value != value for value in p) else f" {min(p):.2f}"
         text.append(f"{'uncertain: ' if doubt else ''}{row['label']}{sure}")
     return pd.DataFrame({"start": rows["start_s"].to_numpy(), "end": rows["end_s"].to_numpy(), "text": text})
 
@@ -244,7 +244,7 @@ def raven_selections(rows: pd.DataFrame) -> pd.DataFrame:
             "High Freq (Hz)": 8000.0,
             "Begin File": [Path(path).name for path in rows["path"]],
             "Class": rows["label"].fillna("not judged").to_numpy(),
-            **{column: rows[column].to_numpy() for column in rows if column.startswith("p_")},
+            **{column: rows[column].to_numpy() for column in map(str, rows) if column.startswith("p_")},
             **uncertain,
         }
     )
