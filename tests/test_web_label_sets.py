@@ -187,8 +187,22 @@ def test_icbhi_format_takes_what_it_can_say(classes: tuple[str, ...], independen
 
 def test_stored_probabilities_of_other_classes_are_no_answer() -> None:
     text = json.dumps([{"start_s": 0, "end_s": 1, "label": "normal", **dict.fromkeys(ICBHI.columns, 0.25)}])
-    with pytest.raises(ValueError, match="cycle 1 has p_both, a probability of another class"):
-        stored_rows.read_scored(text, LabelSet(("normal", "crackle", "wheeze")))
+    three = LabelSet(("normal", "crackle", "wheeze"))
+    with pytest.raises(stored_rows.OtherLabels, match="cycle 1 has p_both, a probability of another class"):
+        stored_rows.read_scored(text, three)
+    numbers = dict.fromkeys(("duration_s", "rate_hz", "channels", "reviewed", "made"), 1)
+    row = {
+        **numbers,
+        "name": "a",
+        "path": "a.wav",
+        "status": "ready",
+        "problem": "",
+        "revision": 0,
+        "origin": "segment",
+    }
+    marked = json.dumps(cycles_of("normal"))
+    found = stored_rows.read_recording({**row, "scored": text, "original": marked, "saved": None}, three)
+    assert (found["status"], found["scored"], found["made"], len(found["original"])) == ("ready", None, None, 1)
 
 
 # The page's rules

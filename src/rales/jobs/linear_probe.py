@@ -52,7 +52,8 @@ def probe_all(
 
     Columns: layers ("1+5+11", numbered from 1), size, specificity, sensitivity, score (the test rows of all folds
     together), score_sd (over folds). Each fit is the optimum of scikit-learn's `LogisticRegression(C=c,
-    class_weight="balanced")` on features standardised by the training rows. `sizes` limits the layers in a subset.
+    class_weight="balanced")` (of two `classes` C=2c, since scikit-learn then has one vector of weights) on features
+    standardised by the training rows. `sizes` limits the layers in a subset.
     Time grows with c: twofold from 0.001 to 0.01, thirtyfold to 1. Errors: shapes that do not fit together, a fold
     whose training rows are of one class, too many subsets.
     """

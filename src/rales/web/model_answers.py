@@ -76,6 +76,8 @@ def explain_span(model: Predictor, sound: Path, span: Span, target: str | None) 
     if target is None:
         (row,) = score_spans(model, sound, [span])
         target = row["label"]
+        if target is not None and model.label_set.independent:  # which may be several, or none
+            target = max(model.classes, key=lambda name: float(row[f"p_{name}"]))
     if target is None:
         raise ValueError(f"not judged, so there is nothing to explain: {row['quality_reason']}")
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from rales.labels import LabelSet
+from rales.labels import JOINED, NOTHING, LabelSet
 from rales.typing import Row
 
 STATUSES = ("waiting", "ready", "failed")
@@ -17,7 +17,7 @@ AGAIN = "remove the recording and send it again"
 
 
 class OtherLabels(ValueError):
-    """A label of another set: cycles of a service that served another model. They are kept as they are."""
+    """A label or probability of another set: of a service that served another model. They are kept as they are."""
 
 
 def read_session(row: Row) -> Row:
@@ -32,8 +32,10 @@ def read_recording(row: Row, label_set: LabelSet) -> Row:
     scored, no_scores = try_read(read_scored, row["scored"], label_set)
     original, no_original = try_read(read_marked, row["original"], label_set)
     saved, no_saved = try_read(read_marked, row["saved"], label_set)
+    if no_scores and has_other_labels(read_scored, row["scored"], label_set):
+        no_scores = ""  # the model of this name was another one then, and has not answered yet
     wrong = {"original": no_original, "saved": no_saved}
-    others = {name for name, why in wrong.items() if why and has_other_labels(row[name], label_set)}
+    others = {name for name, why in wrong.items() if why and has_other_labels(read_marked, row[name], label_set)}
     if no_scores and row["origin"] != "annotation":  # then they are labels without an answer behind them
         original, no_original = None, no_original or no_scores
 
@@ -78,10 +80,10 @@ def try_read(
         return None, str(error)
 
 
-def has_other_labels(text: Any, label_set: LabelSet) -> bool:
-    """Whether `read_marked` cannot read a text because its labels are of another set, and for no other reason."""
+def has_other_labels(read: Callable[[Any, LabelSet], list[Row] | None], text: Any, label_set: LabelSet) -> bool:
+    """Whether `read` cannot read a text because what it holds is of another label set, and for no other reason."""
     try:
-        read_marked(text, label_set)
+        read(text, label_set)
     except OtherLabels:
         return True
     except ValueError:
@@ -130,7 +132,7 @@ def read_scored(text: Any, label_set: LabelSet) -> list[Row] | None:
     rows = read_rows(text)
     for place, row in enumerate(rows, start=1):
         if other := sorted(name for name in row.keys() - set(label_set.columns) if name.startswith("p_")):
-            raise ValueError(f"cycle {place} has {other[0]}, a probability of another class")
+            raise OtherLabels(f"cycle {place} has {other[0]}, a probability of another class")
         shares = [row.get(name) for name in label_set.columns]
         row |= dict(zip(label_set.columns, shares, strict=True))
         label, truth = row.setdefault("label", None), row.setdefault("true_label", None)
@@ -146,10 +148,10 @@ def read_scored(text: Any, label_set: LabelSet) -> list[Row] | None:
 
 def is_label(label: Any, label_set: LabelSet) -> bool:
     """Whether a value is a label of a set as it is kept."""
-    try:
-        return isinstance(label, str) and label_set.name_targets(label_set.make_targets([label])) == [label]
-    except ValueError:
-        return False
+    if not label_set.independent or not isinstance(label, str):
+        return label in label_set.classes
+    parts = label.split(JOINED)
+    return label == NOTHING or parts == [name for name in label_set.classes if name in parts]
 
 
 def read_rows(text: Any) -> list[Row]:
