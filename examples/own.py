@@ -1,6 +1,6 @@
-"""A reader of a clinic's folder, a fusion variant, and a small CNN with its own front-end, outside the package.
+"""A reader of a clinic's folder with classes of its own, a fusion variant, and a small CNN with its own front-end.
 
-rales check examples/own.py:read_clinic:FOLDER
+rales check examples/own.py:read_clinic:FOLDER --classes normal,rhonchi,stridor
 rales train examples/own.py:small_cnn --data examples/own.py:read_clinic:FOLDER --out runs/cnn --set width=8
 """
 
@@ -21,10 +21,10 @@ from rales.training.recipe import Recipe
 
 
 def read_clinic(path: Path, *, audio: bool, decode: bool) -> DatasetContents:
-    """Folder of WAV files and a labels.txt: name, patient, split, start and end in s, crackle and wheeze (0 or 1)."""
+    """Folder of WAV files and a labels.txt: name, patient, split, start and end in s, the clinic's word for it."""
     lines, cycles = [line.split() for line in (path / "labels.txt").read_text().splitlines()], defaultdict(list)
-    for name, _, _, start_s, end_s, crackle, wheeze in lines:
-        cycles[name].append(Cycle(float(start_s), float(end_s), int(crackle), int(wheeze)))
+    for name, _, _, start_s, end_s, word in lines:
+        cycles[name].append(Cycle(float(start_s), float(end_s), label=word))
     recordings = []
     for name, patient, split in dict.fromkeys(tuple(line[:3]) for line in lines):
         sound = path / f"{name}.wav"
@@ -52,6 +52,8 @@ def dropout_fusion(settings: FusionSettings) -> Recipe:
 
 @dataclass(frozen=True)
 class Settings(RunSettings):
+    classes: tuple[str, ...] = ("normal", "rhonchi", "stridor")
+    """What is told apart."""
     width: int = 16
     """Channels of the first layer."""
     audio: PaddedWaveform = PaddedWaveform(rate_hz=4000, duration_s=4.0)
@@ -71,7 +73,7 @@ class SmallCnn(nn.Sequential):
 def build_cnn(settings: Settings) -> SmallCnn:
     width = settings.width
     layers = nn.Conv2d(1, width, 3, 2), nn.ReLU(), nn.Conv2d(width, 2 * width, 3, 2), nn.ReLU()
-    return SmallCnn(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, 4))
+    return SmallCnn(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, len(settings.classes)))
 
 
 def small_cnn(settings: Settings) -> Recipe:

@@ -63,7 +63,8 @@ def test_forms(tmp_path: Path, model: Predictor, name: str) -> None:
     text, form, cycles, labelled = TEXTS[name]
     sound = write(tmp_path, name, text)
     found = read_annotation(sound.with_suffix(".txt"), 2.0)
-    assert found[:4] == (form, cycles, [], labelled)
+    assert [cycle[:4] for cycle in found.cycles] == cycles
+    assert (found.form, found.problems, found.labelled) == (form, [], labelled)
     problems: list[str] = []
     ((table, status),) = model.tables([str(sound)], problems)
     assert problems == []

@@ -131,7 +131,7 @@ def test_equal_patients_have_no_spread_in_spite_of_rounding() -> None:
     ("options", "sentence"),
     [
         ({"patients": [1]}, "unequal length"),
-        ({"predicted": [0, 7]}, "predicted classes hold 7"),
+        ({"predicted": [0, -1]}, "predicted classes hold -1"),
         ({"level": 95}, "level 95"),
         ({"resamples": 0}, "0 resamples"),
         ({"true": [], "predicted": [], "patients": []}, "no cycles"),
@@ -374,9 +374,9 @@ def test_bins_are_fifteen_equal_ones_and_one_cycle_fills_one() -> None:
     assert reliability_curve([0], low, bins=5)["cycles"].tolist() == [0, 1, 0, 0, 0]
 
 
-@pytest.mark.parametrize("logits", [np.zeros(4), np.zeros((1, 3)), np.zeros((0, 4)), np.full((1, 4), -np.inf)])
+@pytest.mark.parametrize("logits", [np.zeros(4), np.zeros((1, 1)), np.zeros((0, 4)), np.full((1, 4), -np.inf)])
 def test_what_is_no_table_of_logits_is_refused(logits: NDArray[np.float64]) -> None:
-    with pytest.raises(ValueError, match=r"expected \(cycles, 4\) finite numbers"):
+    with pytest.raises(ValueError, match=r"expected \(cycles, classes\) finite numbers"):
         fit_temperature(logits, [0] * (len(logits) if logits.ndim == 2 else 4))
 
 

@@ -11,7 +11,7 @@ import pytest
 import rales
 from rales.data import read_cycles
 from rales.errors import UsageError
-from rales.labels import CLASSES
+from rales.labels import ICBHI, LabelSet
 from rales.recipes.registry import make_recipe
 from rales.registry import EXPORT_TARGETS
 from tests import tiny
@@ -19,20 +19,23 @@ from tests.command import command
 from tests.conftest import REPOSITORY
 
 OWN = REPOSITORY / "examples" / "own.py"
-P = [f"p_{name}" for name in CLASSES]
+CLASSES = ("normal", "rhonchi", "stridor")
+WORDS = {"normal": "Normal", "crackle": "STRIDOR", "wheeze": "rhonchi", "both": "rhonchi"}  # as a clinic writes them
 Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
 def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """-> folder in the example's layout, of the sounds and cycles of the tiny one."""
+    """-> folder in the example's layout, of the sounds and cycles of the tiny one, with words of its own."""
     folder = tmp_path_factory.mktemp("own")
     cycles = read_cycles(tiny.write_folder(folder / "data"))
     (folder / "clinic").mkdir()
     for path in sorted(set(cycles["path"])):
         shutil.copy(path, folder / "clinic")
-    columns = ["recording", "patient", "split", "start_s", "end_s", "crackle", "wheeze"]
-    cycles[columns].to_csv(folder / "clinic" / "labels.txt", sep=" ", header=False, index=False)
+    columns = ["recording", "patient", "split", "start_s", "end_s", "word"]
+    cycles.assign(word=cycles["label"].map(WORDS))[columns].to_csv(
+        folder / "clinic" / "labels.txt", sep=" ", header=False, index=False
+    )
     return folder / "clinic"
 
 
@@ -48,14 +51,18 @@ def test_it_is_short() -> None:
 
 
 def test_the_readers_cycles_are_those_of_the_same_folder_in_icbhi_layout(clinic: Path, capsys: Capture) -> None:
-    ours, own = read_cycles(clinic.parent / "data"), read_cycles(f"{OWN}:read_clinic:{clinic}")
-    same = ["recording", "cycle", "patient", "start_s", "end_s", "label", "split"]
+    ours = read_cycles(clinic.parent / "data")
+    own = read_cycles(f"{OWN}:read_clinic:{clinic}", label_set=LabelSet(CLASSES))
+    same = ["recording", "cycle", "patient", "start_s", "end_s", "split"]
     pd.testing.assert_frame_equal(own[same], ours[same])
-    assert json.loads(run(capsys, "check", f"{OWN}:read_clinic:{clinic}", "--json"))["cycles"] == len(ours)
+    assert own["label"].tolist() == ours["label"].map(WORDS).str.lower().tolist()
+    check = ["check", f"{OWN}:read_clinic:{clinic}", "--classes", ",".join(CLASSES), "--json"]
+    found = json.loads(run(capsys, *check))
+    assert (found["cycles"], found["classes"]) == (len(ours), {"normal": 8, "rhonchi": 16, "stridor": 8})
     (clinic / "x.wav").write_bytes(b"no sound")
     with (clinic / "labels.txt").open("a") as file:
-        file.write("x 1 train 0 1 0 0\n")
-    code, out, _ = command(capsys, "check", f"{OWN}:read_clinic:{clinic}", "--json")
+        file.write("x 1 train 0 1 normal\n")
+    code, out, _ = command(capsys, *check)
     assert (code, json.loads(out)["damaged_recordings"]) == (1, ["x"])
     shortened = (clinic / "labels.txt").read_text().rpartition("x 1 train")[0]
     (clinic / "labels.txt").write_text(shortened)
@@ -64,10 +71,10 @@ def test_the_readers_cycles_are_those_of_the_same_folder_in_icbhi_layout(clinic:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("x 1 train 0 1 2 0", "the cycle 0-1 s has crackle 2 and wheeze 0, expected 0 or 1 each"),
-        ("x 1 train 3 2 0 0", "the cycle ends at 2 s, not after its start at 3 s"),
-        ("x 1 train 50 60 0 0", "lies past the end of the recording, which lasts 4.000 s"),
-        ("x 1 Test 0 1 0 0", "split 'Test', expected train, test or none"),
+        ("x 1 train 0 1 rhonchus", "the cycle 0-1 s: label 'rhonchus' is none of the classes; did you mean rhonchi?"),
+        ("x 1 train 3 2 normal", "the cycle ends at 2 s, not after its start at 3 s"),
+        ("x 1 train 50 60 normal", "lies past the end of the recording, which lasts 4.000 s"),
+        ("x 1 Test 0 1 normal", "split 'Test', expected train, test or none"),
     ],
 )
 def test_what_an_own_reader_gives_is_held_against_what_can_be(
@@ -75,7 +82,9 @@ def test_what_an_own_reader_gives_is_held_against_what_can_be(
 ) -> None:
     shutil.copy(min(clinic.glob("*.wav")), tmp_path / "x.wav")
     (tmp_path / "labels.txt").write_text(f"{line}\n")
-    code, out, _ = command(capsys, "check", f"{OWN}:read_clinic:{tmp_path}", "--json")
+    code, out, _ = command(
+        capsys, "check", f"{OWN}:read_clinic:{tmp_path}", "--classes", "normal,rhonchi,stridor", "--json"
+    )
     told = json.loads(out)
     assert (code, told["damaged_recordings"]) == (1, ["x"])
     assert problem in told["problems"][0]
@@ -85,20 +94,27 @@ def test_what_an_own_reader_gives_is_held_against_what_can_be(
 def test_an_own_system_goes_through_all_words(name: str, clinic: Path, tmp_path: Path, capsys: Capture) -> None:
     data, model, sound = f"{OWN}:read_clinic:{clinic}", tmp_path / "runs" / name, min(clinic.glob("*.wav"))
     settings = ["--epochs", 1, "--device", "cpu", "--set", "audio.duration_s=1"]
-    settings += ["--set", "width=4"] if name == "small_cnn" else ["--size", "tiny"]
+    settings += ["--set", "width=4"] if name == "small_cnn" else ["--size", "tiny", "--classes", ",".join(CLASSES)]
     run(capsys, "train", f"{OWN}:{name}", "--data", data, "--out", model, *settings)
     stored = json.loads((model / "evaluation.json").read_text())
 
     evaluated = json.loads(run(capsys, "evaluate", model, "--data", data, "--device", "cpu", "--json"))
     assert evaluated["confusion"] == stored["confusion"]
     assert evaluated["protocol"]["recipe"] == name
+    assert (evaluated["classes"], list(evaluated["by_class"])) == (list(CLASSES), list(CLASSES))
+    assert np.shape(evaluated["confusion"]) == (3, 3)
     run(capsys, "predict", sound, "--model", model, "--out", tmp_path / "cycles.csv")
-    assert pd.read_csv(tmp_path / "cycles.csv")["p_normal"].between(0, 1).all()
+    predicted, columns = pd.read_csv(tmp_path / "cycles.csv"), [f"p_{word}" for word in CLASSES]
+    assert np.allclose(predicted[columns].sum(axis=1), 1)
+    assert [name for name in predicted if name.startswith("p_")] == columns
+    assert predicted["label"].isin(CLASSES).all()
+    assert "strict 3-class" in run(capsys, "evaluate", model, "--data", data, "--device", "cpu")
+    printed = run(capsys, "predict", sound, "--model", model)
+    assert all(word in printed for word in CLASSES)
     run(capsys, "embed", sound, "--model", model, "--out", tmp_path / "vectors.npz")
     run(capsys, "export", model, "--to", "onnx", "--out", tmp_path / "model.onnx")
     run(capsys, "predict", sound, "--model", tmp_path / "model.onnx", "--out", tmp_path / "again.csv")
-    columns = ["p_normal", "p_crackle", "p_wheeze", "p_both"]
-    apart = pd.read_csv(tmp_path / "cycles.csv")[columns] - pd.read_csv(tmp_path / "again.csv")[columns]
+    apart = predicted[columns] - pd.read_csv(tmp_path / "again.csv")[columns]
     assert apart.abs().to_numpy().max() < 1e-4
     if name == "dropout_fusion":  # explanations are of an encoder's patches
         run(capsys, "explain", sound, "--cycle", 1, "--model", model, "--out", tmp_path / "why.png")
@@ -153,6 +169,9 @@ def test_a_wrong_reader_is_a_sentence(given: str, code: int, sentence: str, caps
     assert sentence in said
 
 
+P = [f"p_{name}" for name in ICBHI.classes]
+
+
 def test_an_own_metric_stands_beside_ours(clinic: Path, tmp_path: Path, capsys: Capture) -> None:
     """Its figures are those of the stored predictions, computed here otherwise; the run does without its file."""
     own, run_folder = tmp_path / "own_metric.py", tmp_path / "runs" / "a"
@@ -163,7 +182,7 @@ def test_an_own_metric_stands_beside_ours(clinic: Path, tmp_path: Path, capsys: 
     printed = run(capsys, "train", f"{OWN}:small_cnn", "--data", data, "--out", run_folder, *words)
 
     table = pd.read_csv(run_folder / "predictions.csv")
-    right = [dict(zip(CLASSES, row, strict=True))[true] for *row, true in table[[*P, "true_label"]].to_numpy()]
+    right = [dict(zip(ICBHI.classes, row, strict=True))[true] for *row, true in table[[*P, "true_label"]].to_numpy()]
     brier = np.mean((table[P] ** 2).sum(axis=1) - 2 * np.array(right, float) + 1)
     figures = json.loads((run_folder / "evaluation.json").read_text())["own"]
     assert list(figures) == ["brier_score", "hit_rates.first_1", "hit_rates.first_2"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import rales.data
 from rales.data import icbhi
-from rales.data.reader import COLUMNS
+from rales.data.reader import COLUMNS, Cycle
 from rales.labels import CLASSES
 from tests.damage import audit_of_one_problem
 
@@ -355,10 +355,10 @@ def test_broken_annotation(folder: Path, text: str, sentence: str) -> None:
 def test_one_annotation_file(folder: Path) -> None:
     path = folder / f"{FIRST}.txt"
     cycles, problems = icbhi.read_cycle_annotation(path, None)
-    assert cycles == [(0.1, 0.5, 0, 0), (0.5, 1.0, 1, 0)]
+    assert cycles == [Cycle(0.1, 0.5, 0, 0), Cycle(0.5, 1.0, 1, 0)]
     assert problems == []
     cycles, problems = icbhi.read_cycle_annotation(path, 0.9)
-    assert cycles == [(0.1, 0.5, 0, 0)]
+    assert cycles == [Cycle(0.1, 0.5, 0, 0)]
     assert problems[0].startswith(f"{path}, line 2: the cycle 0.5-1 s lies past the end")
 
 

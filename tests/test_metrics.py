@@ -72,7 +72,7 @@ def test_absent_class_is_nan_without_warning(table: list[list[int]], absent: str
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
-        ([[1, 2], [3, 4]], r"shape \(2, 2\), expected \(4, 4\)"),
+        ([[1, 2, 0], [3, 4, 0]], r"shape \(2, 3\), expected a row and a column for each"),
         (np.full((4, 4), -1), "negative"),
         (np.full((4, 4), np.nan), "non-finite"),
     ],

@@ -57,6 +57,8 @@ def set_words(*words: str) -> Settings:
         ("model.layers=5,11", (5, 11)),
         ("model.layers=[5, 11]", (5, 11)),
         ("model.layers=1", (1,)),
+        ("classes=normal, fine crackle", ("normal", "fine crackle")),
+        ("independent=yes", True),
         ("weights=some/file=1.pth", "some/file=1.pth"),
         ("train.device=cuda:1", "cuda:1"),
         (" train.lr = 0.5 ", 0.5),
@@ -102,6 +104,7 @@ def test_later_words_win_and_nothing_is_shared() -> None:
         ("model.learned=maybe", "--set model.learned=maybe: expected true or false"),
         ("model.layers=1,b", "--set model.layers=1,b: expected a list of whole numbers"),
         ("model.patch=16", "--set model.patch=16: expected a list of whole numbers"),
+        ("independent=both", "--set independent=both: expected true or false"),
         ("train.batch_size=0", "--set train.batch_size=0: expected a number above 0"),
         ("train.micro_batch=-1", "--set train.micro_batch=-1: expected a finite number, 0 or more"),
         ("audio.duration_s=nan", "--set audio.duration_s=nan: expected a finite number, 0.1 or more"),
@@ -141,6 +144,8 @@ def make_values(kind: Any) -> st.SearchStrategy[Any]:
     if typing.get_origin(bare) is typing.Literal:
         return st.sampled_from(typing.get_args(bare))
     if typing.get_origin(bare) is tuple:
+        if typing.get_args(bare)[0] is str:
+            return st.lists(st.text("ab1é.", min_size=1, max_size=8), min_size=1, max_size=4).map(tuple)
         length = 2 if Ellipsis not in typing.get_args(bare) else None
         inner = st.text("abé.:", min_size=1) if typing.get_args(bare)[0] is str else st.integers(1, 99)
         return st.lists(inner, min_size=length or 1, max_size=length or 4).map(tuple)
@@ -178,6 +183,7 @@ def test_settings_survive_the_command_line_and_their_file(wanted: list[tuple[str
         ({"model": {"patch": [16]}}, "model.patch is [16], expected a list of whole numbers"),
         ({"model": {"learned": 1}}, "model.learned is 1, expected true or false"),
         ({"size": None}, "size is None, expected one of base, small, tiny"),
+        ({"classes": ["a", 1]}, "classes is ['a', 1], expected text"),
     ],
 )
 def test_stored_settings_that_cannot_be_are_sentences(change: dict[str, Any], sentence: str) -> None:
@@ -230,7 +236,8 @@ def record_reads(settings: Any, seen: set[str], prefix: str = "") -> Any:
 
     def read(self: Any, name: str) -> Any:
         caller = sys._getframe(1)
-        copying = caller.f_globals.get("__name__") in OWN_FRAMES or caller.f_code.co_name in ("__eq__", "__hash__")
+        name_of, own = caller.f_code.co_name, caller.f_globals.get("__name__") in OWN_FRAMES
+        copying = (own and name_of != "label_set") or name_of in ("__eq__", "__hash__")
         if name in names and not copying:
             seen.add(names[name])
         return object.__getattribute__(self, name)

@@ -1,6 +1,8 @@
 """Label sets: the classes that a run tells apart, in the order of every table, matrix and network of it."""
 
-from collections.abc import Mapping, Sequence
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,6 +13,15 @@ CLASSES: Final = ("normal", "crackle", "wheeze", "both")
 NOTHING = "normal"  # the label of a row that has none of several independent classes
 JOINED = "+"  # between the independent classes that one row has
 MOST_CLASSES = 20
+LONGEST_NAME = 40  # of a class, in letters
+# beside the counts of classes in a summary of recordings; `abnormal` counts what a class of that name does, and more
+SUMMARY_COLUMNS = ("recording", "path", "cycles", "not_judged", "uncertain", "abnormal_share", "low", "high")
+FLAG_WORDS = ("crackle", "wheeze", "both", "abnormal")  # what two flags, crackles and wheezes, can say
+
+
+def fold_word(word: str) -> str:
+    """Name of a class -> what it shares with every other way to write it: case, spaces, _ and - are all one."""
+    return re.sub(r"[\s_-]+", " ", word).strip().casefold()
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,7 @@ class LabelSet:
 
     @property
     def is_icbhi(self) -> bool:
-        """Whether these are the four classes of ICBHI 2017, for which crackles and wheezes can be told from the label."""
+        """Whether these are the four classes of ICBHI 2017, whose label says whether crackles and wheezes are heard."""
         return self.classes == CLASSES and not self.independent
 
     @property
@@ -67,14 +78,78 @@ class LabelSet:
         least = 1 if self.independent else 2
         if not least <= len(self.classes) <= MOST_CLASSES:
             return f"{len(self.classes)} classes; expected {least} to {MOST_CLASSES}"
+        forbidden = ',;="()[]' + JOINED * self.independent
         for name in self.classes:
-            if not name or name != name.strip() or not name.isprintable() or any(mark in name for mark in '+,;="'):
-                return f"{name!r} cannot be the name of a class; expected words without + , ; = and quotes"
-        if len(set(self.classes)) < len(self.classes):
-            return "a class is named twice"
-        if self.independent and NOTHING in self.classes:
+            if not name.isprintable() or not name[:1].isalnum() or name != name.strip() or set(name) & set(forbidden):
+                return (
+                    f"{name!r} cannot be the name of a class; expected words that begin with a letter or digit, "
+                    f"without {' '.join(forbidden)}"
+                )
+            if fold_word(name).replace(" ", "_") in SUMMARY_COLUMNS:
+                return f"{name!r} cannot be the name of a class: tables of recordings have another column of that name"
+            if len(name) > LONGEST_NAME:
+                return f"the class {name!r} has {len(name)} letters, expected at most {LONGEST_NAME}"
+
+        words = [fold_word(name) for name in self.classes]
+        if doubled := [name for name, word in zip(self.classes, words, strict=True) if words.count(word) > 1]:
+            return f"the class {doubled[-1]!r} is named twice (case, spaces, _ and - make no difference)"
+        if self.independent and NOTHING in words:
             return f"{NOTHING!r} cannot be one of several independent classes: it is the label of a row without any"
         return ""
+
+    @property
+    def follows_flags(self) -> bool:
+        """Whether crackles and wheezes alone decide the label, so that data without words have one too."""
+        return all(fold_word(name) in FLAG_WORDS for name in self.abnormal)
+
+    def find_label(self, word: str) -> str | None:
+        """Word of a dataset -> the label of this set that it stands for, None if it is none of them.
+
+        Case, spaces, _ and - make no difference. Of independent classes a word may name several, joined by "+".
+        """
+        known = {fold_word(name): name for name in (*self.classes, self.normal)}
+        if fold_word(word) in known or not self.independent:
+            return known.get(fold_word(word))
+        parts = {known.get(fold_word(part), "") for part in word.split(JOINED)}
+        return JOINED.join(name for name in self.classes if name in parts) if parts <= set(self.classes) else None
+
+    def label_flags(self, crackle: int, wheeze: int) -> str | None:
+        """Crackles and wheezes, 0 or 1 -> the label of this set that they stand for, None if it has none."""
+        heard = {"crackle": crackle, "wheeze": wheeze, "abnormal": crackle or wheeze}
+        if self.independent:
+            names = [name for name in self.classes if heard.get(fold_word(name))]
+            # one of several questions is answered no; but nothing is said of what the classes are not about
+            return JOINED.join(names) or (self.normal if self.follows_flags or not heard["abnormal"] else None)
+        known = {fold_word(name): name for name in self.abnormal}
+        word = CLASSES[crackle + 2 * wheeze]
+        return self.normal if word == NOTHING else known.get(word) or known.get("abnormal")
+
+    def label_cycle(self, word: str, crackle: int | None, wheeze: int | None) -> str:
+        """Own word of a dataset for a cycle ("" for none) and its flags (None where unknown) -> the label of this set.
+
+        The word counts, the flags where there is none; but flags first where they alone decide the label. Errors: a
+        ValueError that says why it has none of the classes, and names the nearest.
+        """
+        flagged = None if crackle is None or wheeze is None else self.label_flags(crackle, wheeze)
+        if flagged and (self.follows_flags or not word):
+            return flagged
+        if word and (found := self.find_label(word)):
+            return found
+        if not word and crackle is None:
+            raise ValueError("has neither a word nor flags for what is heard")
+        what = f"label {word!r}" if word else f"crackle {crackle} and wheeze {wheeze}, without a word,"
+        close = difflib.get_close_matches(fold_word(word), [fold_word(name) for name in self.classes], n=1)
+        guess = next((f"did you mean {name}? " for name in self.classes if fold_word(name) in close), "")
+        others = " (other classes are named by --classes)" if self.is_icbhi else ""
+        raise ValueError(f"{what} is none of the classes; {guess}Known: {', '.join(self.classes)}{others}")
+
+    def count_labels(self, labels: Iterable[str]) -> dict[str, int]:
+        """Labels of rows -> how many rows there are of each class; of independent ones also how many have none."""
+        counts = dict.fromkeys((self.normal, *self.abnormal), 0)
+        for label in labels:
+            for name in label.split(JOINED) if self.independent else [label]:
+                counts[name] += 1
+        return counts
 
     def make_targets(self, labels: Sequence[str]) -> NDArray[np.int64]:
         """Labels of n rows -> (n,) class numbers, or (n, classes) of 0 and 1 where they are independent.
@@ -94,6 +169,11 @@ class LabelSet:
                     raise ValueError(f"label {label!r}: {name!r} is none of {', '.join(self.classes)}")
                 targets[row, self.classes.index(name)] = 1
         return targets
+
+    def encode_rows(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Targets of n rows -> (n,) one number for each combination of classes, 0 for a row without anything abnormal:
+        what is strictly right has the same number."""
+        return targets @ (1 << np.arange(len(self))) if self.independent else targets
 
     def name_targets(self, targets: NDArray[np.int64]) -> list[str]:
         """Undo `make_targets`."""

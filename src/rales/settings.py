@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from rales.errors import UsageError
+from rales.labels import CLASSES, LabelSet
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -245,6 +246,16 @@ class RunSettings:
     freeze: str = "none"
     """What stays as it starts: none; encoder = all but the classification layer and the weights of fused layers; a
     number N = the first N blocks of the encoder and what is below them."""
+    classes: tuple[str, ...] = CLASSES
+    """What is told apart, 2 to 20 names; the first means that nothing abnormal is heard."""
+    independent: bool = False
+    """Whether each class is a yes or no of its own (1 to 20 names, none of them for nothing), or one excludes the
+    others."""
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The classes as a label set."""
+        return LabelSet(self.classes, self.independent)
 
     def with_presets(self, given: AbstractSet[str]) -> Self:
         """Names of the fields without a dot that the user has set -> these settings, with what follows from them for
@@ -277,6 +288,24 @@ class TransformerSize:
     """Transformer blocks L."""
     heads: Width = 12
     """Attention heads."""
+
+
+def check_classes(settings: RunSettings) -> None:
+    """Errors: classes that are none, and what independent ones do not have."""
+    if problem := settings.label_set.describe_problem():
+        raise UsageError(f"--classes {','.join(settings.classes)}: {problem}")
+    if settings.independent and settings.train.sampler == "balanced":
+        raise UsageError(
+            "train.sampler=balanced: draws exclusive classes equally often, and these are independent; use shuffle"
+        )
+
+
+def require_classes(settings: RunSettings, why: str, *, icbhi: bool = False) -> None:
+    """Errors: independent classes, or with `icbhi` all but the four of ICBHI 2017; `why` a system cannot have them."""
+    if icbhi and not settings.label_set.is_icbhi:
+        raise UsageError(f"--classes {','.join(settings.classes)}: {why}, so it has {', '.join(CLASSES)} only")
+    if settings.independent:
+        raise UsageError(f"--independent: {why}, so its classes exclude one another; leave it out")
 
 
 Group = TypeVar("Group", bound="DataclassInstance")
@@ -449,6 +478,8 @@ def check_together(settings: "DataclassInstance") -> None:
     for each in dataclasses.fields(settings):
         if dataclasses.is_dataclass(value := getattr(settings, each.name)):
             check_together(typing.cast("DataclassInstance", value))
+    if isinstance(settings, RunSettings):
+        check_classes(settings)
     if callable(check := getattr(settings, "check", None)):
         check()
 

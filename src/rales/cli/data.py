@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 from rales.cli.console import print_message, print_result
-from rales.cli.options import JsonFlag, Processes
+from rales.cli.options import Classes, Independent, JsonFlag, Processes, read_label_set
 
 
-def check(data: Path, /, *, json: JsonFlag = False) -> int:
+def check(data: Path, /, *, classes: Classes = None, independent: Independent = False, json: JsonFlag = False) -> int:
     """Audit a data folder: counts, splits, patients on both sides, and every problem with its file and line.
 
     Reads folders of ICBHI 2017, SPRSound and KAUH and own manifests (CSV, Parquet). Exit code 1 if there is a problem.
@@ -17,7 +17,7 @@ def check(data: Path, /, *, json: JsonFlag = False) -> int:
     from rales.cli import result_lines
     from rales.data import audit_data
 
-    found = audit_data(data)
+    found = audit_data(data, label_set=read_label_set(classes, independent=independent))
     print_result(found.to_dict(), json, result_lines.audit_lines)
     return 1 if found.problems else 0
 

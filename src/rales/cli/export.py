@@ -20,7 +20,8 @@ def export(
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
 ) -> None:
-    """One artefact from waveform to probabilities: input `wave` (clips, samples), output `probabilities` (clips, 4).
+    """One artefact from waveform to probabilities: input `wave` (clips, samples), output `probabilities` (clips,
+    classes).
 
     It holds the front-end, the network and the answers it was made with, which are checked when it is made and when it
     is opened. `rales predict --model` takes it. Not a diagnosis.
@@ -55,7 +56,10 @@ def export(
     files = [out, out.with_suffix(".bin")] if to == "openvino" else [out]
     check_outputs({"--out": files}, {"a file of the model": model_files(run), "the data": [data] if data else []})
     needs_split = run_folder.stored_split_name(Path(run)) != "folds"
-    cycles = None if data is None else read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
+    cycles = None
+    if data is not None:
+        label_set = run_folder.stored_label_set(Path(run))
+        cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split, label_set=label_set)
     print_result(export_model(run, out, to, precision, cycles, progress=True), json, result_lines.export_lines)
 
 

@@ -24,6 +24,7 @@ from rales.cli.options import (
 )
 from rales.errors import UsageError
 from rales.files.csv_cells import one_line
+from rales.labels import LabelSet
 from rales.optional_packages import require_packages
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def predict(
         A cycle whose label is less probable than this is marked uncertain and left out of the share.
     threshold
         p_normal from which a cycle is normal; `validation` is what suited the run's validation patients best. Without
-        it the most probable class is the label.
+        it the most probable class is the label. Of independent classes the probability above which each is named.
     manifest
         CSV or Parquet file with a column `path`, for very many recordings: --out is then a folder of Parquet shards
         (cycles, summary, status). Columns start_s and end_s give the cycles. The same command goes on where it
@@ -111,7 +112,6 @@ def predict(
 
     form = check_prediction_format(out, format, status, summary)
     sources, where = audio_reader.find_sources(paths, cycles)
-    collected = PredictionSummary(cycles=json or out is None)
     named = [path for path in paths if audio_reader.is_named_source(path)]
     check_prediction_files(out, form, status, summary, sources, named, model)
     if len(sources) >= engine_selection.AUTO_ENGINE_MIN_RECORDINGS:
@@ -120,7 +120,11 @@ def predict(
         model, engine, device or "auto", recordings=len(sources), tell=print_message
     )
     decision = classifier.decision(min_confidence, threshold)
-    collected.pooling = classifier.calibration.get("recordings")
+    collected = PredictionSummary(
+        cycles=json or out is None,
+        label_set=classifier.label_set,
+        pooling=classifier.calibration.get("recordings"),
+    )
 
     gate = quality == "on"
     files = prediction_writers.open_predictions(out, form, sources) if out else nullcontext(lambda *_: list[Path]())
@@ -220,6 +224,7 @@ class PredictionSummary:
     """What `predict` says besides its tables; all `cycles` only if they are printed."""
 
     cycles: bool
+    label_set: LabelSet
     pooling: "dict[str, Any] | None" = None
     tables: "list[pd.DataFrame]" = field(default_factory=list)
     status: "list[pd.DataFrame]" = field(default_factory=list)
@@ -236,7 +241,8 @@ class PredictionSummary:
         self.rows += len(table)
         self.files |= dict.fromkeys(files)
         self.status.append(status)
-        self.summary.append(recordings.add_answers(summarise_recordings(table), table, self.pooling))
+        summary = summarise_recordings(table, self.label_set)
+        self.summary.append(recordings.add_answers(summary, table, self.pooling))
         if self.cycles:
             self.tables.append(table)
 

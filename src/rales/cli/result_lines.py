@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
-from rales.labels import CLASSES
+from rales.labels import LabelSet
 
 FIGURES = ("specificity", "sensitivity", "score")
 NOT_A_DIAGNOSIS = "Research tool, not a diagnosis."
@@ -13,12 +13,12 @@ NOT_A_DIAGNOSIS = "Research tool, not a diagnosis."
 def audit_lines(found: dict[str, Any]) -> list[str]:
     """Audit of a data folder (JSON of `rales check`) -> lines."""
     lines = [f"{found['recordings']} recordings of {found['patients']} patients, {found['cycles']} cycles"]
-    head = ["split", "recordings", "cycles", *CLASSES]
+    head = ["split", "recordings", "cycles", *found["classes"]]
     rows = [
-        [part, facts["recordings"], facts["cycles"], *(facts["classes"][name] for name in CLASSES)]
+        [part, facts["recordings"], facts["cycles"], *facts["classes"].values()]
         for part, facts in found["splits"].items()
     ]
-    rows.append(["all", found["recordings"], found["cycles"], *(found["classes"][name] for name in CLASSES)])
+    rows.append(["all", found["recordings"], found["cycles"], *found["classes"].values()])
     lines += format_table(head, rows)
     if labels := found.get("recording_labels"):
         counts = ", ".join(f"{labels[name]} {name}" for name in ("normal", "abnormal", "crackle", "wheeze"))
@@ -41,20 +41,25 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
     ]
     if protocol["select"] == "test_best":
         lines.append("the epoch was chosen on the test set, as the paper did: these figures are optimistic")
-    if not protocol["whole_database"]:
+    label_set = LabelSet.from_record(figures)
+    if not label_set.is_icbhi:
+        independent = "independent classes" if label_set.independent else "own classes"
+        lines.append(f"{independent} ({', '.join(label_set.classes)}): not comparable with published scores")
+    elif not protocol["whole_database"]:
         lines.append("not the whole ICBHI database: not comparable with published scores")
     if protocol.get("same_data_as_training") is False:
         lines.append("the data is not what the run was trained with: other cycles, labels or split")
 
     head = ["", *FIGURES, "95 % of score"]
     rows = [
-        ["strict four-class", *format_percents(figures), format_interval(low_high["score"])],
+        [name_scoring(label_set), *format_percents(figures), format_interval(low_high["score"])],
         ["two-class", *format_percents(figures["two_class"]), ""],
-        ["all called normal", *format_percents(figures["majority"]), ""],
+        [f"all called {label_set.normal}", *format_percents(figures["majority"]), ""],
     ]
     threshold = figures.get("validation_threshold") or {}
     if threshold.get("threshold") is not None:
-        rows.insert(1, [f"normal if p >= {threshold['threshold']:.3f} (validation)", *format_percents(threshold), ""])
+        rule = "named if p >" if label_set.independent else f"{label_set.normal} if p >="
+        rows.insert(1, [f"{rule} {threshold['threshold']:.3f} (validation)", *format_percents(threshold), ""])
     for name, part in figures.get("leak_free", {}).items():
         trained = f" ({part['cycles_trained_on']} cycles trained on)" if part["cycles_trained_on"] else ""
         rows.append([name + trained, *format_percents(part), format_interval(part["ci95"]["score"])])
@@ -64,13 +69,11 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
 
     lines += ["", *format_table(head, rows), ""]
     if validation:
+        of_what = "crackles and wheezes present" if label_set.is_icbhi else "each class against the rest"
+        lines.append(f"validation cycles: mean AUROC of {of_what} {format_number(validation['auroc'])}")
+    for what, detection in name_detections(figures).items():
         lines.append(
-            f"validation cycles: mean AUROC of crackles and wheezes present {format_number(validation['auroc'])}"
-        )
-    for what in ("crackle_present", "wheeze_present"):
-        detection = figures[what]
-        lines.append(
-            f"{what.replace('_', ' ')}: AUROC {format_number(detection['auroc'])}, "
+            f"{what}: AUROC {format_number(detection['auroc'])}, "
             f"average precision {format_number(detection['average_precision'])}"
         )
     if "validation_temperature" in figures:
@@ -83,10 +86,7 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
     for name, own in figures.get("own", {}).items():
         low, high = map(format_number, own["ci95"])
         lines.append(f"{name} {format_number(own['value'])}, 95 % {low} to {high}")
-    lines += ["", "rows true, columns predicted:"]
-    lines += format_table(
-        ["", *CLASSES], [[name, *row] for name, row in zip(CLASSES, figures["confusion"], strict=True)]
-    )
+    lines += ["", *confusion_lines(figures, label_set)]
     for group in ("by_device", "by_location"):
         if group in figures:
             head = [group.removeprefix("by_"), "cycles", *FIGURES]
@@ -111,14 +111,16 @@ def evaluation_lines(figures: dict[str, Any]) -> list[str]:
     """Figures of `rales evaluate` -> lines: those of cycles where they are labelled, of findings, of recordings."""
     protocol = figures["protocol"]
     trained = protocol["cycles_trained_on"]
-    what = "cycles" if "confusion" in figures else "recordings"
+    is_of_cycles = "specificity" in figures
+    what = "cycles" if is_of_cycles else "recordings"
     if trained is None:
         lines = ["the model's record does not tell which recordings it was trained on: these may be among them"]
     else:
         lines = [f"warning: {trained} of these {what} were seen in training"] if trained else []
 
-    if "confusion" in figures:
-        lines = [*figure_lines(figures)[:-2], "", *lines, "", *detection_lines("cycles", figures["detection"])]
+    if is_of_cycles:
+        found = detection_lines("cycles", figures["detection"]) if "detection" in figures else []
+        lines = [*figure_lines(figures)[:-2], "", *lines, "", *found]
         for side, task in figures.get("sprsound_task_1_1", {}).items():
             told = ", ".join(f"{name.upper()} {format_percent(task[name])}" for name in ("se", "sp", "as", "hs"))
             score = format_percent(task["score"])
@@ -131,7 +133,8 @@ def evaluation_lines(figures: dict[str, Any]) -> list[str]:
             *(f"problem: {problem}" for problem in figures["problems"]),
             *lines,
         ]
-    told = figures["recordings"]
+    if (told := figures.get("recordings")) is None:  # own classes
+        return [*lines, "", NOT_A_DIAGNOSIS]
     lines += ["", f"{count_noun(told['recordings'], 'recording')}, {told['not_judged']} not judged; {told['pooling']}"]
     for name, part in {"recordings": told, **told.get("by_filter", {})}.items():
         lines += detection_lines(name, {finding: part[finding] for finding in ("abnormal", "crackle", "wheeze")})
@@ -150,6 +153,32 @@ def detection_lines(what: str, found: dict[str, Any]) -> list[str]:
         cells = [name, format_number(one["auroc"]), interval, one["positives"], one["negatives"], *flagged]
         rows.append(cells[: len(head)])
     return format_table(head, rows)
+
+
+def name_scoring(label_set: LabelSet) -> str:
+    """Classes of an evaluation -> what its strict figures are called."""
+    if label_set.independent:
+        return f"strict, {count_noun(len(label_set), 'independent class', 'es')}"
+    return "strict four-class" if label_set.is_icbhi else f"strict {len(label_set)}-class"
+
+
+def name_detections(figures: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Figures of an evaluation -> what is detected -> how well."""
+    if "by_class" in figures:
+        return dict(figures["by_class"])
+    return {what.replace("_", " "): figures[what] for what in ("crackle_present", "wheeze_present")}
+
+
+def confusion_lines(figures: dict[str, Any], label_set: LabelSet) -> list[str]:
+    """Figures of an evaluation -> lines: what was called what; of independent classes what was found and missed."""
+    if not label_set.independent:
+        rows = [[name, *row] for name, row in zip(label_set.classes, figures["confusion"], strict=True)]
+        return ["rows true, columns predicted:", *format_table(["", *label_set.classes], rows)]
+    rows = [
+        [name, found, missed, false, right]
+        for name, ((right, false), (missed, found)) in figures["confusion_per_class"].items()
+    ]
+    return format_table(["class", "found", "missed", "falsely named", "rightly not"], rows)
 
 
 def provenance_lines(protocol: dict[str, Any]) -> list[str]:
@@ -175,16 +204,19 @@ def prediction_lines(document: dict[str, Any]) -> list[str]:
     """Predicted cycles -> lines, a block per recording; of very many the first, and how many more there are."""
     lines: list[str] = []
     path, shown = None, shown_names(document["cycles"])
+    columns = [name for name in next(iter(document["cycles"]), {}) if name.startswith("p_")]
+    wide = max([8, *(len(row["label"] or "") for row in document["cycles"])])
     for row in document["cycles"][:PRINTED_CYCLES]:
         if row["path"] != path:
             path = row["path"]
             windows = SOURCES[row["source"]]
-            names = "".join(f"{name:>9}" for name in CLASSES)
-            lines += ["", shown[path] + windows, f"{'cycle':>5}  {'start s':>8} {'end s':>8}  {'label':<8}{names}"]
+            names = "".join(f"{column[2:]:>{max(9, len(column))}}" for column in columns)
+            lines += ["", shown[path] + windows, f"{'cycle':>5}  {'start s':>8} {'end s':>8}  {'label':<{wide}}{names}"]
         true = row.get("true_label")
         answer = f"not judged: {row['quality_reason']}"
         if row["label"] is not None:
-            answer = f"{row['label']:<8}" + "".join(f"{row[f'p_{name}']:>9.3f}" for name in CLASSES)
+            cells = (f"{row[column]:>{max(9, len(column))}.3f}" for column in columns)
+            answer = f"{row['label']:<{wide}}" + "".join(cells)
         lines.append(
             f"{row['cycle']:>5}  {row['start_s']:>8.3f} {row['end_s']:>8.3f}  {answer}"
             + (f"  annotated {true}" if true else "")
@@ -433,9 +465,9 @@ def format_table(head: list[str], rows: list[list[Any]]) -> list[str]:
     return aligned
 
 
-def count_noun(count: int, noun: str) -> str:
+def count_noun(count: int, noun: str, plural: str = "s") -> str:
     """3, "cycle" -> "3 cycles"; 1, "cycle" -> "1 cycle"."""
-    return f"{count} {noun}{'s' * (count != 1)}"
+    return f"{count} {noun}{plural * (count != 1)}"
 
 
 def format_percents(part: dict[str, Any]) -> list[str]:

@@ -18,6 +18,8 @@ ELSEWHERE = (
     "size",
     "weights",
     "variant",
+    "classes",
+    "independent",
     "weights_digest",
     "encoder_digest",
     "teacher_digest",

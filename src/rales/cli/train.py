@@ -10,11 +10,13 @@ from cyclopts import Parameter
 
 from rales.cli.console import print_message, print_messages_once, print_result
 from rales.cli.options import (
+    Classes,
     Data,
     Device,
     Epochs,
     Freeze,
     From,
+    Independent,
     JsonFlag,
     Part,
     Select,
@@ -45,6 +47,8 @@ def train(
     variant: str | None = None,
     epochs: Epochs = None,
     select: Select = None,
+    classes: Classes = None,
+    independent: Independent = False,
     device: Device = None,
     set_: SetWords = (),
     skip_damaged: SkipFlag = False,
@@ -74,13 +78,14 @@ def train(
     from rales.data import read_cycles
     from rales.recipes import registry
 
-    given = {"seed": seed, "train.epochs": epochs, "train.select": select, "train.device": device}
+    given: dict[str, object] = {"seed": seed, "train.epochs": epochs, "train.select": select, "train.device": device}
+    given |= {"classes": classes, "independent": independent or None}
     words = [*words_of(given), *set_]
     start = {"weights": weights, "from_model": from_, "freeze": freeze}
     chosen = registry.make_recipe(recipe, words, **start, size=size, variant=variant)
     print_messages_once(chosen.notes)
-    needs_split = chosen.settings.split.name != "folds"
-    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
+    needs_split, label_set = chosen.settings.split.name != "folds", chosen.settings.label_set
+    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split, label_set=label_set)
     figures = chosen.run(chosen, cycles, out, command=command_line(), progress=True)
     if figures:  # several processes: only the first has them
         print_result(figures, json, result_lines.figure_lines)
@@ -209,8 +214,8 @@ def evaluate(
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
 ) -> int:
-    """Score any model on annotated data: strict four-class figures, two-class, AUROC of each finding, per device and
-    location, per recording; of a run also both leak-free repairs of the official split. Labels of whole recordings
+    """Score any model on annotated data: strict figures of its classes, two-class, AUROC of each finding, per device
+    and location, per recording; of a run also both leak-free repairs of the official split. Labels of whole recordings
     (KAUH) are scored by recording alone. Exit code 1 if one of those could not be read.
 
     Example: rales evaluate runs/m2d --data ICBHI_final_database --json

@@ -9,14 +9,19 @@ from pandas import DataFrame
 from rales.data import annotation_dialects, icbhi, kauh, manifest, sprsound
 from rales.data.reader import Audit, DatasetContents, DatasetReader, audit_of, check_contents, cycles_table
 from rales.errors import UsageError
-from rales.labels import CLASSES
+from rales.labels import CLASSES, ICBHI, LabelSet
 from rales.registry import READERS
 
 __all__ = ["CLASSES", "Audit", "audit_data", "read_cycles"]
 
 
 def read_cycles(
-    path: str | Path, *, skip_damaged: bool = False, audio: bool = True, needs_split: bool = True
+    path: str | Path,
+    *,
+    skip_damaged: bool = False,
+    audio: bool = True,
+    needs_split: bool = True,
+    label_set: LabelSet = ICBHI,
 ) -> DataFrame:
     """Read a data folder or a manifest into the cycles table, one row per cycle.
 
@@ -34,26 +39,34 @@ def read_cycles(
         Ask for the audio files; without, the annotations alone are read.
     needs_split
         Whether what is wrong with the split counts; folds need none.
+    label_set
+        Whose labels the column `label` has: those of ICBHI, or own classes, which are looked up in the dataset's words.
     """
-    contents = read_contents(path, audio=audio, decode=skip_damaged)
-    return cycles_table(contents, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split)
+    contents = read_contents(path, audio=audio, decode=skip_damaged, label_set=label_set)
+    return cycles_table(contents, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split, label_set=label_set)
 
 
-def audit_data(path: str | Path) -> Audit:
+def audit_data(path: str | Path, *, label_set: LabelSet = ICBHI) -> Audit:
     """Find everything that is wrong or notable in a data folder or a manifest; reads every sample.
 
     Parameters
     ----------
     path
         Folder in ICBHI, SPRSound or KAUH layout, or a manifest file.
+    label_set
+        The classes that its words are checked against and counted by.
     """
-    return audit_of(read_contents(path, audio=True, decode=True))
+    return audit_of(read_contents(path, audio=True, decode=True, label_set=label_set), label_set)
 
 
-def read_contents(path: str | Path, *, audio: bool, decode: bool, true_labels: bool = False) -> DatasetContents:
+def read_contents(
+    path: str | Path, *, audio: bool, decode: bool, true_labels: bool = False, label_set: LabelSet = ICBHI
+) -> DatasetContents:
     """Path -> what the reader of its layout found; `true_labels` as for `manifest.find_recordings`. Errors: an own
     reader that is none."""
     reader, place = _choose_reader(Path(path))
+    if reader is manifest.find_recordings:  # which rows are judged, and what a wrong word is, depends on the classes
+        return manifest.find_recordings(place, audio=audio, decode=decode, label_set=label_set)
     expected = "expected a function (path, *, audio, decode) -> DatasetContents"
     try:
         inspect.signature(reader).bind(place, audio=audio, decode=decode)
@@ -65,7 +78,7 @@ def read_contents(path: str | Path, *, audio: bool, decode: bool, true_labels: b
     contents = reader(place, audio=audio, decode=decode)
     if not isinstance(contents, DatasetContents):
         raise UsageError(f"{path}: its reader gave a {type(contents).__name__}; {expected}")
-    own = reader not in tuple(layout.find_recordings for layout in (manifest, sprsound, kauh, icbhi))
+    own = reader not in tuple(layout.find_recordings for layout in (sprsound, kauh, icbhi))
     return check_contents(contents) if own else contents
 
 

@@ -8,6 +8,7 @@
 The Audacity and Raven files that Rales writes are read back; what they say is `not judged` is no cycle.
 """
 
+import functools
 import itertools
 import os
 import re
@@ -25,25 +26,24 @@ from rales.data.reader import (
     read_text,
     read_text_bytes,
     repeated_problems,
+    sort_cycles,
 )
 from rales.errors import FileProblem
-from rales.labels import CLASSES
+from rales.labels import CLASSES, ICBHI, JOINED, LabelSet
 
 PROGRAMS = ("", ".raven", ".audacity")  # anna.txt goes before anna.raven.txt
 RAVEN_TIMES = ("begin time (s)", "end time (s)")
 NOT_JUDGED = "not judged"  # how the label of a cycle without a class begins in the files of `formats`
 RAVEN_LABELS = ("class", "label", "annotation")  # columns, the first that is there
-# What Rales puts around a label: `uncertain: crackle 0.62`; once with a sentence behind it.
-_LABEL = re.compile(rf"(?:uncertain: )?({'|'.join(CLASSES)})s?(?: \d?\.\d+)?(?: \(.*\))?", re.I)
 
 
 class Annotation(NamedTuple):
     """Cycles sorted by start, a sentence per fault, and in which form they stood there.
 
     `form` is ICBHI, Audacity, Raven, times, SPRSound, the name of an own reader, or "" (a text of another kind: no
-    cycles). `labelled`: their flags are those of the file; else they are all 0 and say nothing. `other` are labels that
-    are no class of ours, `left_out` counts cycles without a label among others that have one, and those that were not
-    judged. `remark` says why there may be no cycles.
+    cycles). `labelled`: their flags are those of the file, or its words; else they are all 0 and say nothing. `other`
+    are labels that are none of the `classes`, `left_out` counts cycles without a label among others that have one, and
+    those that were not judged. `remark` says why there may be no cycles.
     """
 
     form: str
@@ -53,12 +53,13 @@ class Annotation(NamedTuple):
     other: Sequence[str] = ()
     left_out: int = 0
     remark: str = ""
+    classes: Sequence[str] = CLASSES
 
     @property
     def passed_over(self) -> str:
         """Why this is no annotation to hear a recording by, "" if it is one, be it with faults."""
         if self.other:
-            return f"labels other than {', '.join(CLASSES)}: {list_some(self.other)}"
+            return f"labels other than {', '.join(self.classes)}: {list_some(self.other)}"
         if self.form and (self.cycles or self.problems):
             return ""
         return f"{self.left_out} cycles, none of them judged" if self.left_out else self.remark or "no cycles in it"
@@ -102,9 +103,11 @@ def _annotates_another(text: Path) -> bool:
     return any(os.path.exists(text.with_suffix(suffix)) for each in AUDIO_SUFFIXES for suffix in (each, each.upper()))
 
 
-def read_annotation(path: Path, duration_s: float | None, name: str | None = None) -> Annotation:
+def read_annotation(
+    path: Path, duration_s: float | None, name: str | None = None, label_set: LabelSet = ICBHI
+) -> Annotation:
     """Annotation file and length of its recording, if known -> what is in it; nothing is raised. Sentences about it
-    have its `name`, where people do not know it by its path."""
+    have its `name`, where people do not know it by its path. Labels of Audacity and Raven are those of the set."""
     try:
         lines = read_text(path).splitlines()
     except FileProblem as error:
@@ -119,13 +122,13 @@ def read_annotation(path: Path, duration_s: float | None, name: str | None = Non
         return Annotation("", [], [f"{name}: empty, expected a line `start end crackles wheezes` per cycle"])
     header = [name.strip().lower() for name in written[0][1].split("\t")]
     if set(RAVEN_TIMES) <= set(header):
-        return _read_labelled_lines(name, "Raven", _raven_lines(header, written[1:]), duration_s)
+        return _read_labelled_lines(name, "Raven", _raven_lines(header, written[1:]), duration_s, label_set)
     if (labels := _audacity_lines(written)) is not None:
-        return _read_labelled_lines(name, "Audacity", labels, duration_s)
+        return _read_labelled_lines(name, "Audacity", labels, duration_s, label_set)
     if not any(_is_icbhi(line) for _, line in written) and all(len(line.split()) == 2 for _, line in written):
         times = [_Line(place, line.split()[0], line.split()[1], "") for place, line in written]
         if all(parse_number(line.start) is not None and parse_number(line.end) is not None for line in times):
-            return _read_labelled_lines(name, "times", times, duration_s)
+            return _read_labelled_lines(name, "times", times, duration_s, label_set)
     return _read_icbhi_lines(name, written, duration_s)
 
 
@@ -199,13 +202,37 @@ def _raven_lines(header: list[str], written: Sequence[tuple[int, str]]) -> list[
     return found
 
 
-def _read_labelled_lines(name: str, form: str, lines: Sequence[_Line], duration_s: float | None) -> Annotation:
+@functools.cache
+def _label_pattern(label_set: LabelSet) -> re.Pattern[str]:
+    """-> what Rales puts around a label: `uncertain: crackle 0.62`; once with a sentence behind it."""
+    words = "|".join(map(re.escape, dict.fromkeys((*label_set.classes, label_set.normal, *CLASSES))))
+    joined = rf"(?:\{JOINED}(?:{words}))*" if label_set.independent else ""
+    return re.compile(rf"(?:uncertain: )?((?:{words}){joined})s?(?: \d?\.\d+)?(?: \(.*\))?", re.I)
+
+
+def _read_label(text: str, label_set: LabelSet) -> tuple[int | None, int | None, str] | None:
+    """Text of a label -> crackle and wheeze, and its label in the set where that is not ICBHI's; None: neither."""
+    if not (known := _label_pattern(label_set).fullmatch(text)):
+        return None
+    number = CLASSES.index(known[1].lower()) if known[1].lower() in CLASSES else None
+    flags = (None, None) if number is None else (number % 2, number // 2)
+    if label_set.is_icbhi:
+        return (*flags, "")
+    try:
+        return (*flags, label_set.label_cycle(known[1], *flags))
+    except ValueError:
+        return None
+
+
+def _read_labelled_lines(
+    name: str, form: str, lines: Sequence[_Line], duration_s: float | None, label_set: LabelSet
+) -> Annotation:
     """Stretches with the text of their labels -> their cycles. Points (start = end) are no cycles and left out."""
     with_label, without, problems, other = list[Cycle](), list[Cycle](), list[str](), list[str]()
     not_judged = 0
     for line in lines:
         start_s, end_s = parse_number(line.start), parse_number(line.end)
-        known, judged = _LABEL.fullmatch(line.label), not line.label.lower().startswith(NOT_JUDGED)
+        known, judged = _read_label(line.label, label_set), not line.label.lower().startswith(NOT_JUDGED)
         if line.label and judged and not known:
             other.append(line.label)
         if start_s is None or end_s is None:
@@ -217,11 +244,11 @@ def _read_labelled_lines(name: str, form: str, lines: Sequence[_Line], duration_
         elif not judged:
             not_judged += 1
         elif start_s != end_s:
-            label = CLASSES.index(known[1].lower()) if known else 0
-            (with_label if known else without).append(Cycle(start_s, end_s, label % 2, label // 2))
+            (with_label if known else without).append(Cycle(start_s, end_s, *(known or (0, 0))))
     if other:
-        return Annotation(form, sorted(with_label + without), problems, labelled=False, other=other)
-    cycles = sorted(with_label or without)
+        cycles = sort_cycles(with_label + without)
+        return Annotation(form, cycles, problems, labelled=False, other=other, classes=label_set.classes)
+    cycles = sort_cycles(with_label or without)
     problems += repeated_problems(name, cycles)
     left_out = not_judged + (len(without) if with_label else 0)
     return Annotation(form, cycles, problems, labelled=bool(with_label), left_out=left_out)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rales.data import waveform_cache
-from rales.labels import CLASSES
+from rales.labels import ICBHI, LabelSet
 from rales.settings import Waveform
 
 Rows = NDArray[np.int64]
@@ -43,11 +43,11 @@ class Batch:
     inputs: Tensor
     """(B, samples) waveforms or (B, channels, height, width) pictures, float32, and nothing else."""
     label: Tensor
-    """(B,) int64 class numbers."""
+    """(B,) int64 class numbers, or of independent classes (B, classes) of 0 and 1."""
     rows: Rows
     """(B,) positions in the table."""
     whole_label: Tensor
-    """(B of all devices together,) int64: lets a weighted loss be normalised without messages."""
+    """The same of all devices together: lets a weighted loss be normalised without messages."""
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     """What else is known of each row, by name, (B, …): its device, its metadata group, what an augmentation drew."""
 
@@ -66,7 +66,7 @@ class Batch:
         return replace(
             self,
             inputs=self.inputs.new_zeros(1, *self.inputs.shape[1:]),
-            label=self.label.new_zeros(1),
+            label=self.label.new_zeros(1, *self.label.shape[1:]),
             extras={name: values.new_zeros(1, *values.shape[1:]) for name, values in self.extras.items()},
         )
 
@@ -82,11 +82,14 @@ class CycleDataset:
     """(N, …) arrays by name."""
     scored_together: int = 16
     """Rows that are scored at a time."""
+    label_set: LabelSet = ICBHI
+    """The classes of their labels."""
 
     @cached_property
     def class_numbers(self) -> NDArray[np.int64]:
-        """(N,) class numbers of the rows. Errors: a row without a label."""
-        return class_numbers(self.table)
+        """(N,) class numbers of the rows, or of independent classes (N, classes) of 0 and 1. Errors: a row without a
+        label."""
+        return class_numbers(self.table, self.label_set)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -105,14 +108,19 @@ def load_dataset(
     """Divided cycles table -> the rows that the recipe makes of it, their inputs from the cache (built if need be)."""
     rows = expand_rows(table, recipe)
     inputs = waveform_cache.cached_arrays(rows, make_preparation(recipe), folder=folder, progress=progress)
-    return CycleDataset(rows, inputs, read_extras(rows, recipe), scored_together(recipe, 16))
+    return make_dataset(rows, inputs, recipe)
 
 
 def prepare_dataset(table: pd.DataFrame, recipe: PreparesRows) -> CycleDataset:
     """Cycles table, which may be empty -> `load_dataset` of it, prepared in memory without a cache."""
     rows = expand_rows(table, recipe)
-    inputs = make_preparation(recipe).of_rows(rows)
-    return CycleDataset(rows, inputs, read_extras(rows, recipe), scored_together(recipe, 16))
+    return make_dataset(rows, make_preparation(recipe).of_rows(rows), recipe)
+
+
+def make_dataset(rows: pd.DataFrame, inputs: NDArray[np.float32], recipe: PreparesRows) -> CycleDataset:
+    """Rows and the input of each -> the dataset, with what the recipe says of extras, scoring and classes."""
+    extras, together = read_extras(rows, recipe), scored_together(recipe, 16)
+    return CycleDataset(rows, inputs, extras, together, recipe.settings.label_set)
 
 
 def expand_rows(table: pd.DataFrame, recipe: PreparesRows) -> pd.DataFrame:
@@ -175,9 +183,9 @@ def scored_together(recipe: PreparesRows, usual: int) -> int:
     return recipe.settings.train.batch_size if recipe.scales_batches else usual
 
 
-def class_numbers(cycles: pd.DataFrame) -> NDArray[np.int64]:
-    """Rows with `label` -> (n,) class numbers."""
-    return np.array([CLASSES.index(label) for label in cycles["label"]], np.int64)
+def class_numbers(cycles: pd.DataFrame, label_set: LabelSet = ICBHI) -> NDArray[np.int64]:
+    """Rows with `label` -> (n,) class numbers, or of independent classes (n, classes) of 0 and 1."""
+    return label_set.make_targets(cycles["label"].tolist())
 
 
 def wave_settings(audio: Waveform) -> dict[str, Any]:
@@ -189,13 +197,15 @@ def wave_settings(audio: Waveform) -> dict[str, Any]:
 SECOND = ("second_path", "second_start_s", "second_end_s")  # columns of a cycle that is joined to that of the row
 
 
-def with_concatenated(table: pd.DataFrame, pairs: NDArray[np.int64], labels: NDArray[np.int64]) -> pd.DataFrame:
+def with_concatenated(
+    table: pd.DataFrame, pairs: NDArray[np.int64], labels: NDArray[np.int64], label_set: LabelSet = ICBHI
+) -> pd.DataFrame:
     """Table, positions (n, 2) of two cycles each, class numbers (n,) -> the table and behind it those joined cycles.
 
     Joined rows train; the columns SECOND name their second cycle and are empty in all others.
     """
     first, second = table.iloc[pairs[:, 0]].reset_index(drop=True), table.iloc[pairs[:, 1]]
-    joined = first.assign(label=[CLASSES[number] for number in labels], split="train")
+    joined = first.assign(label=label_set.name_targets(labels), split="train")
     for column in SECOND:
         joined[column] = second[column.removeprefix("second_")].to_numpy()
     plain = table.assign(second_path="", second_start_s=0.0, second_end_s=0.0)

@@ -7,7 +7,8 @@
 * `path`: audio file, relative to the table's folder or absolute; two files are two recordings, and one file is one
   recording, however its path is written and through links too.
 * `label` (normal, crackle, wheeze, both) or `crackle` and `wheeze` (0 or 1); where all are given they must agree. A row
-  without any of them has not been judged and is left out.
+  without any of them has not been judged and is left out. With own classes (`--classes`) `label` has their names; of
+  independent ones it may name several, joined by +, or each has a column of its own (0 or 1).
 * `start_s`, `end_s` may be left out or empty: from the first or to the last sample.
 * `recording`: by default the file name without suffix, with the folder where that alone is not enough. `patient`: by
   default what a name as in ICBHI 2017 says, else the recording, so that then patient-disjoint validation and folds are
@@ -54,17 +55,19 @@ from rales.data.reader import (
     parse_number,
     probe_audio,
     repeated_problems,
+    sort_cycles,
 )
 from rales.errors import FileError
 from rales.files.atomic import atomic_write
 from rales.files.csv_cells import defuse_table
-from rales.labels import CLASSES
+from rales.labels import CLASSES, ICBHI, JOINED, NOTHING, LabelSet, fold_word
 
 SPLIT_WORDS = ("train", "test", "validation")
 
 _FLAGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 _PER_RECORDING = ("recording", "patient", "device", "location", "mode", "split")
 _TIMES = ("start_s", "end_s")
+_JUDGEMENT = ("label", "crackle", "wheeze")
 _WRITTEN = (".csv", ".tsv", ".parquet")
 _OURS = ("true_label", "model_label", *(f"p_{name}" for name in CLASSES))  # columns of our tables, not misspelt ones
 
@@ -109,8 +112,11 @@ def write_manifest(cycles: DataFrame, path: str | Path) -> None:
             defuse_table(rows).to_csv(beside, index=False, sep="\t" if path.suffix.lower() == ".tsv" else ",")
 
 
-def find_recordings(manifest: str | Path, *, audio: bool, decode: bool, true_labels: bool = False) -> DatasetContents:
-    """Manifest file -> its recordings, damaged or not; `decode` reads all samples instead of the headers only.
+def find_recordings(
+    manifest: str | Path, *, audio: bool, decode: bool, label_set: LabelSet = ICBHI, true_labels: bool = False
+) -> DatasetContents:
+    """Manifest file -> its recordings, damaged or not; `decode` reads all samples instead of the headers only. Cycles
+    have labels of the set, so a problem with one names its row.
 
     `true_labels`: of a table of a model's answers that nobody has confirmed, the label is that of true_label. Errors:
     then, no such column.
@@ -118,28 +124,31 @@ def find_recordings(manifest: str | Path, *, audio: bool, decode: bool, true_lab
     manifest = Path(manifest)
     columns, lines, notes = read_table(manifest)
     if columns:
-        _check_columns(manifest, columns)
+        _check_columns(manifest, columns, label_set)
     rows = list(lines)
     if not rows:
         raise FileError(manifest, "no rows, expected one per cycle")
-    if true_labels and f"p_{CLASSES[0]}" in columns and "confirmed" not in columns:
+    if true_labels and label_set.columns[0] in columns and "confirmed" not in columns:
         if "true_label" not in columns:
             raise FileError(manifest, "the answers of a model without true_label; add what the cycles are, to score by")
         rows = [TableRow(row.where, {**row.cells, "label": row.cells["true_label"]}) for row in rows]
-    judged = [row for row in rows if any(row.cells.get(name) for name in ("label", "crackle", "wheeze"))]
+    own = _class_columns(columns, label_set)
+    judged = [row for row in rows if any(row.cells.get(name) for name in (*_JUDGEMENT, *own.values()))]
     if not judged:
-        raise FileError(manifest, f"no row has a label; fill in the column label ({', '.join(CLASSES)})")
+        raise FileError(manifest, f"no row has a label; fill in the column label ({', '.join(label_set.classes)})")
     has_split = "split" in columns and any(row.cells["split"] for row in judged)
 
     groups, problems = _group_by_recording(manifest, judged, audio=audio)
 
     def read_one(name: str) -> Recording:
-        return _recording_of_rows(manifest, name, groups[name], has_split=has_split, audio=audio, decode=decode)
+        return _recording_of_rows(
+            manifest, name, groups[name], label_set, has_split=has_split, audio=audio, decode=decode
+        )
 
     with ThreadPoolExecutor() as pool:
         recordings = list(pool.map(read_one, groups))
     split_problems = _unset_split(judged) if has_split else []
-    notes += _table_notes(manifest, columns, judged, has_split=has_split)
+    notes += _table_notes(manifest, columns, judged, label_set, has_split=has_split)
     if len(judged) < len(rows):
         known = {row.where for row in judged}
         left_out = [row.where.rpartition(", ")[2] for row in rows if row.where not in known]
@@ -199,7 +208,14 @@ def _recording_stem(path: str) -> str:
 
 
 def _recording_of_rows(
-    manifest: Path, name: str, rows: list[TableRow], *, has_split: bool, audio: bool, decode: bool
+    manifest: Path,
+    name: str,
+    rows: list[TableRow],
+    label_set: LabelSet,
+    *,
+    has_split: bool,
+    audio: bool,
+    decode: bool,
 ) -> Recording:
     """The rows of one recording -> the recording with its cycles."""
     first, where = rows[0].cells, rows[0].where
@@ -228,12 +244,12 @@ def _recording_of_rows(
 
     cycles = []
     for row in rows:
-        cycle = _cycle_of_row(row.cells, facts.duration_s if facts else None)
+        cycle = _cycle_of_row(row.cells, facts.duration_s if facts else None, label_set)
         if isinstance(cycle, Cycle):
             cycles.append(cycle)
         else:
             problems.append(f"{row.where}: {cycle}")
-    cycles.sort()
+    cycles = sort_cycles(cycles)
     said = icbhi.parse_recording_name(_recording_stem(first["path"] or name))
     return Recording(
         name=name,
@@ -263,8 +279,8 @@ def spans_of(manifest: Path) -> dict[str, list[TableRow]]:
     columns = parquet_columns(manifest) if is_parquet else read_table(manifest).columns
     if not set(_TIMES) & set(columns):
         return {}
-    answers = f"p_{CLASSES[0]}" in columns
-    known = ["true_label"] if "true_label" in columns else [] if answers else ["label", "crackle", "wheeze"]
+    answers = f"p_{CLASSES[0]}" in columns or "quality_reason" in columns  # of one's own classes, too
+    known = ["true_label"] if "true_label" in columns else [] if answers else list(_JUDGEMENT)
     spans: dict[str, list[TableRow]] = {}
     spelt: dict[str, str] = {}  # place -> the path that stands for it
     for where, cells in read_table(manifest).rows:
@@ -286,23 +302,29 @@ def is_marked_by_person(rows: Sequence[TableRow]) -> bool:
     return any(row.cells.get("marked") for row in rows)
 
 
-def cycles_of_rows(rows: Sequence[TableRow], duration_s: float) -> tuple[list[Cycle], list[str | None], list[str]]:
+def cycles_of_rows(
+    rows: Sequence[TableRow], duration_s: float, label_set: LabelSet = ICBHI
+) -> tuple[list[Cycle], list[str | None], list[str]]:
     """Rows of `spans_of` and the length of their recording -> cycles in order, the label of each where the row gives
-    one, a sentence per fault."""
-    found, problems = list[tuple[Cycle, str | None]](), list[str]()
+    one, a sentence per fault. Labels of other classes than the model's own ones are none."""
+    cycles, unlabelled, problems = list[Cycle](), set[Cycle](), list[str]()
     for where, cells in rows:
-        labelled = any(cells.get(name) for name in ("label", "crackle", "wheeze"))
-        cycle = _cycle_of_row(cells if labelled else {**cells, "label": CLASSES[0]}, duration_s)
-        if isinstance(cycle, Cycle):
-            found.append((cycle, label_of(cycle.crackle, cycle.wheeze) if labelled else None))
-        else:
+        labelled = any(cells.get(name) for name in _JUDGEMENT)
+        if not label_set.is_icbhi and isinstance(_parse_judgement(cells, label_set), str):
+            labelled, cells = False, {name: cell for name, cell in cells.items() if name not in _JUDGEMENT}
+        cycle = _cycle_of_row(cells if labelled else {**cells, "label": label_set.normal}, duration_s, label_set)
+        if not isinstance(cycle, Cycle):
             problems.append(f"{where}: {cycle}")
-    found.sort(key=lambda pair: pair[0])
-    cycles = [cycle for cycle, _ in found]
-    return cycles, [label for _, label in found], problems + repeated_problems(rows[0].where, cycles)
+            continue
+        cycles.append(cycle)
+        if not labelled:
+            unlabelled.add(cycle)
+    cycles = sort_cycles(cycles)
+    labels = [None if cycle in unlabelled else cycle.label for cycle in cycles]
+    return cycles, labels, problems + repeated_problems(rows[0].where, cycles)
 
 
-def _cycle_of_row(cells: dict[str, str], duration_s: float | None) -> Cycle | str:
+def _cycle_of_row(cells: dict[str, str], duration_s: float | None, label_set: LabelSet) -> Cycle | str:
     """One row and the length of its recording -> the cycle, or what is wrong with the row."""
     start, end = cells.get("start_s", ""), cells.get("end_s", "")
     if not end and duration_s is None:
@@ -311,10 +333,10 @@ def _cycle_of_row(cells: dict[str, str], duration_s: float | None) -> Cycle | st
     end_s = _parse_seconds(end) if end else duration_s
     if start_s is None or end_s is None:
         return f"start_s and end_s are {start!r} and {end!r}, expected numbers of seconds"
-    flags = _parse_flags(cells)
-    if isinstance(flags, str):
-        return flags
-    return interval_problem(start_s, end_s, duration_s) or Cycle(start_s, end_s, *flags)
+    heard = _parse_judgement(cells, label_set)
+    if isinstance(heard, str):
+        return heard
+    return interval_problem(start_s, end_s, duration_s) or Cycle(start_s, end_s, *heard)
 
 
 def _parse_seconds(text: str) -> float | None:
@@ -322,13 +344,34 @@ def _parse_seconds(text: str) -> float | None:
     return parse_number(text.replace(",", ".") if re.fullmatch(r"[+-]?\d*,\d+", text) else text)
 
 
+def _parse_judgement(cells: dict[str, str], label_set: LabelSet) -> tuple[int | None, int | None, str] | str:
+    """One row -> crackle and wheeze (None where not given) and its label in the set, or what is wrong with them."""
+    word, own = cells.get("label", ""), dict[str, str]()
+    if not word and (own := _class_columns(list(cells), label_set)):
+        if wrong := [
+            f"{column} is {cells[column]!r}" for column in own.values() if cells[column].lower() not in _FLAGS
+        ]:
+            return f"{wrong[0]}, expected 0 or 1"
+        word = JOINED.join(name for name, column in own.items() if _FLAGS[cells[column].lower()]) or NOTHING
+
+    of_flags = label_set.is_icbhi or not word or (label_set.follows_flags and word.lower() in CLASSES)
+    given = all(cells.get(name, "").lower() in _FLAGS for name in _JUDGEMENT[1:])
+    flags = _parse_flags(cells if of_flags else {**cells, "label": ""}) if of_flags or given else (None, None)
+    if isinstance(flags, str):
+        return flags
+    try:
+        return (*flags, label_set.label_cycle(word, *flags))
+    except ValueError as error:
+        return str(error)
+
+
 def _parse_flags(cells: dict[str, str]) -> tuple[int, int] | str:
     """One row -> (crackle, wheeze), or what is wrong with its label or flags."""
-    label, crackle, wheeze = (cells.get(column, "").lower() for column in ("label", "crackle", "wheeze"))
+    label, crackle, wheeze = (cells.get(column, "").lower() for column in _JUDGEMENT)
     if label and label not in CLASSES:
         close = difflib.get_close_matches(label, CLASSES, n=1)
         guess = f"did you mean {close[0]}? Known: " if close else "expected one of "
-        return f"label {label!r} is not known; {guess}{', '.join(CLASSES)}"
+        return f"label {label!r} is not known; {guess}{', '.join(CLASSES)} (other classes are named by --classes)"
     if label and not crackle and not wheeze:
         return CLASSES.index(label) % 2, CLASSES.index(label) // 2
     if crackle not in _FLAGS or wheeze not in _FLAGS:
@@ -339,26 +382,36 @@ def _parse_flags(cells: dict[str, str]) -> tuple[int, int] | str:
     return flags
 
 
-def _check_columns(manifest: Path, columns: list[str]) -> None:
+def _class_columns(columns: Sequence[str], label_set: LabelSet) -> dict[str, str]:
+    """Columns of a table -> class -> its column, where the classes are independent and each has one."""
+    known = {fold_word(column): column for column in columns}
+    found = {name: known[fold_word(name)] for name in label_set.classes if fold_word(name) in known}
+    return found if label_set.independent and len(found) == len(label_set) else {}
+
+
+def _check_columns(manifest: Path, columns: list[str], label_set: LabelSet) -> None:
     """Columns of a manifest -> nothing, or ValueError for missing, doubled and misspelt ones."""
     if len(set(columns)) < len(columns):
         raise FileError(manifest, f"a column is there twice ({', '.join(columns)}); keep one")
     missing = [name for name in COLUMNS if name not in columns]
-    for column in set(columns) - {*COLUMNS, *_OURS}:
+    own = _class_columns(columns, label_set)
+    for column in set(columns) - {*COLUMNS, *_OURS, *label_set.columns, *own.values()}:
         close = difflib.get_close_matches(column.lower(), missing, n=1, cutoff=0.8)
         if close:  # a misspelt `split` would make test recordings train ones without a word
             raise FileError(manifest, f"column {column!r} is not known; did you mean {close[0]!r}? Rename it")
     if "path" in missing:
         raise FileError(manifest, f"no column path (found: {', '.join(columns)}); it names the audio file of each row")
-    if "label" in missing and not {"crackle", "wheeze"} <= set(columns):
+    if "label" in missing and not {"crackle", "wheeze"} <= set(columns) and not own:
         raise FileError(
             manifest,
             f"no column label and not both crackle and wheeze (found: {', '.join(columns)}); "
-            f"add label ({', '.join(CLASSES)}) or the two flags",
+            f"add label ({', '.join(label_set.classes)}) or the two flags",
         )
 
 
-def _table_notes(manifest: Path, columns: list[str], rows: list[TableRow], *, has_split: bool) -> list[str]:
+def _table_notes(
+    manifest: Path, columns: list[str], rows: list[TableRow], label_set: LabelSet, *, has_split: bool
+) -> list[str]:
     """What the table leaves open, and how it is taken."""
     notes = []
     if "patient" not in columns or not all(row.cells["patient"] for row in rows):
@@ -372,7 +425,8 @@ def _table_notes(manifest: Path, columns: list[str], rows: list[TableRow], *, ha
     if not has_split:
         nothing = "split is empty throughout" if "split" in columns else "no column split"
         notes.append(f"{manifest}: {nothing}; every row counts as train")
-    unused = [column for column in columns if column not in COLUMNS]
+    used = {*COLUMNS, *_class_columns(columns, label_set).values()}
+    unused = [column for column in columns if column not in used]
     if unused:
         differ = sum(row.cells.get("true_label", "") not in ("", row.cells.get("label")) for row in rows)
         label = (

@@ -24,7 +24,7 @@ from rales.audio.open_audio import UNREAD_SUFFIXES, NoRoom, check_is_file, rerai
 from rales.data.splits import overlap_patients
 from rales.errors import FileError, FileSystemError, MissingFileError
 from rales.files.csv_cells import one_line
-from rales.labels import CLASSES
+from rales.labels import CLASSES, ICBHI, LabelSet
 
 COLUMNS = (
     "recording",
@@ -54,12 +54,14 @@ MIN_CYCLE_S = 0.001  # below this a cycle may hold no sample at 4 kHz; the short
 
 
 class Cycle(NamedTuple):
-    """One annotated cycle (or event): times in seconds from the start of the recording, flags 0 or 1."""
+    """One annotated cycle (or event): times in seconds from the start of the recording, flags 0 or 1 (None where only a
+    word is known), and the dataset's own word for what is heard, if it has one."""
 
     start_s: float
     end_s: float
-    crackle: int
-    wheeze: int
+    crackle: int | None = None
+    wheeze: int | None = None
+    label: str = ""
 
 
 class Findings(NamedTuple):
@@ -135,6 +137,7 @@ class Audit:
     notes: list[str]
     recordings: list[Recording]  # the usable ones, also those without cycles
     damaged: list[str]  # names of the recordings left out
+    label_set: LabelSet = ICBHI
 
     def to_dict(self) -> dict[str, object]:
         """-> the JSON document of `rales check`; every count is over the usable recordings."""
@@ -142,10 +145,10 @@ class Audit:
         rates_hz = Counter(str(recording.info.rate_hz) for recording in self.recordings if recording.info)
         names = sorted({recording.split for recording in self.recordings} - {"", "train", "test"})
         return {
-            **_count_classes(self.recordings),
+            **_count_classes(self.recordings, self.label_set),
             "patients": len({recording.patient for recording in self.recordings}),
             "splits": {
-                name: _count_classes([recording for recording in self.recordings if recording.split == name])
+                name: _count_classes([each for each in self.recordings if each.split == name], self.label_set)
                 for name in ("train", "test", *names)
             },
             **_count_findings(self.recordings),
@@ -159,15 +162,19 @@ class Audit:
         }
 
 
-def cycles_table(found: DatasetContents, *, skip_damaged: bool, audio: bool, needs_split: bool = True) -> DataFrame:
+def cycles_table(
+    found: DatasetContents, *, skip_damaged: bool, audio: bool, needs_split: bool = True, label_set: LabelSet = ICBHI
+) -> DataFrame:
     """What a reader found -> one row per cycle, sorted by recording and start; columns COLUMNS, then the reader's own.
 
-    The first problem stops with a ValueError unless `skip_damaged`, which leaves the damaged recordings out, logs a
-    warning for each problem and keeps them in `.attrs["left_out"]`. `audio` says whether audio files were asked for;
+    `label` is that of the label set; a cycle that has none of its classes damages its recording. The first problem
+    stops with a ValueError unless `skip_damaged`, which leaves the damaged recordings out, logs a warning for each
+    problem and keeps them in `.attrs["left_out"]`. `audio` says whether audio files were asked for;
     where there are none at all, that is a ValueError. `needs_split=False`: what is wrong with the split does not count.
     """
     if audio and found.recordings and not any(recording.path for recording in found.recordings):
         raise FileError(found.source, "annotations only, no recording; pass audio=False to read them alone")
+    found = label_contents(found, label_set)
     problems = _all_problems(found, needs_split=needs_split)
     if problems and not skip_damaged:
         more = f"more problems: {len(problems) - 1}; " if len(problems) > 1 else ""
@@ -206,16 +213,20 @@ def recordings_table(found: DatasetContents) -> DataFrame:
 
 
 def find_findings(recording: Recording) -> Findings | None:
-    """-> the label of the whole recording, else what any of its cycles has; None if there is neither."""
+    """-> the label of the whole recording, else what any of its cycles has; None if there is neither, or only words."""
     if recording.findings is not None or not recording.cycles:
         return recording.findings
-    crackle = max(cycle.crackle for cycle in recording.cycles)
-    wheeze = max(cycle.wheeze for cycle in recording.cycles)
+    flags = [(cycle.crackle, cycle.wheeze) for cycle in recording.cycles]
+    known = [(crackle, wheeze) for crackle, wheeze in flags if crackle is not None and wheeze is not None]
+    if len(known) < len(flags):
+        return None
+    crackle, wheeze = max(crackle for crackle, _ in known), max(wheeze for _, wheeze in known)
     return Findings(max(crackle, wheeze), crackle, wheeze)
 
 
-def audit_of(found: DatasetContents) -> Audit:
-    """What a reader found -> the usable cycles, all problems and notes."""
+def audit_of(found: DatasetContents, label_set: LabelSet = ICBHI) -> Audit:
+    """What a reader found -> the usable cycles with the labels of a set, all problems and notes."""
+    found = label_contents(found, label_set)
     good = [recording for recording in found.recordings if not recording.problems]
     rows = _cycles_frame(found)
     notes = [*found.notes, *(note for recording in found.recordings for note in recording.notes)]
@@ -230,9 +241,8 @@ def audit_of(found: DatasetContents) -> Audit:
         )
     notes = [one_line(note) for note in notes]
     damaged = [one_line(recording.name) for recording in found.recordings if recording.problems]
-    return Audit(
-        cycles=rows, problems=_all_problems(found, needs_split=True), notes=notes, recordings=good, damaged=damaged
-    )
+    problems = _all_problems(found, needs_split=True)
+    return Audit(rows, problems, notes, recordings=good, damaged=damaged, label_set=label_set)
 
 
 def check_contents(found: DatasetContents) -> DatasetContents:
@@ -247,7 +257,8 @@ def check_recording(recording: Recording) -> Recording:
     for cycle in recording.cycles:
         if problem := interval_problem(cycle.start_s, cycle.end_s, duration_s):
             problems.append(f"{where}: {problem}")
-        if not {cycle.crackle, cycle.wheeze} <= {0, 1}:
+        words_alone = cycle.label and cycle.crackle is None and cycle.wheeze is None
+        if not words_alone and not {cycle.crackle, cycle.wheeze} <= {0, 1}:
             flags = f"crackle {cycle.crackle} and wheeze {cycle.wheeze}"
             problems.append(f"{where}: the cycle {cycle.start_s:g}-{cycle.end_s:g} s has {flags}, expected 0 or 1 each")
     if not problems:
@@ -260,6 +271,29 @@ def check_recording(recording: Recording) -> Recording:
 def label_of(crackle: int, wheeze: int) -> str:
     """Two flags (0 or 1) -> the class word of CLASSES."""
     return CLASSES[crackle + 2 * wheeze]
+
+
+def label_contents(found: DatasetContents, label_set: LabelSet) -> DatasetContents:
+    """What a reader found -> the same, each cycle with its label in the set instead of the dataset's own word."""
+    return replace(found, recordings=[label_recording(recording, label_set) for recording in found.recordings])
+
+
+def label_recording(recording: Recording, label_set: LabelSet) -> Recording:
+    """Recording -> the same with labels of the set, and a problem for each cycle that has none of its classes."""
+    where, cycles, problems = recording.path or recording.name, list[Cycle](), list(recording.problems)
+    for cycle in recording.cycles:
+        try:
+            label = label_set.label_cycle(cycle.label, cycle.crackle, cycle.wheeze)
+        except ValueError as error:
+            problems.append(f"{where}: the cycle {cycle.start_s:g}-{cycle.end_s:g} s: {error}")
+        else:
+            cycles.append(cycle._replace(label=label))
+    return replace(recording, cycles=cycles, problems=problems)
+
+
+def sort_cycles(cycles: Iterable[Cycle]) -> list[Cycle]:
+    """Cycles in order of their times; of equal ones without flags the word decides."""
+    return sorted(cycles, key=lambda cycle: (*cycle[:2], cycle.crackle or 0, cycle.wheeze or 0, cycle.label))
 
 
 def list_files(folder: Path, locked: list[Path] | None = None) -> list[Path]:
@@ -477,13 +511,18 @@ def repeated_problems(where: str, cycles: Sequence[Cycle]) -> list[str]:
             stretches.append([cycle])
     problems = []
     for same in stretches:
-        labels = list(dict.fromkeys(label_of(cycle.crackle, cycle.wheeze) for cycle in same))
+        labels = list(dict.fromkeys(describe_cycle(cycle) for cycle in same))
         stretch = f"{where}: the cycle {same[0].start_s:g}-{same[0].end_s:g} s"
         if len(labels) > 1:
             problems.append(f"{stretch} stands there as {' and as '.join(labels)}; keep the right one")
         elif len(same) > 1:
             problems.append(f"{stretch} ({labels[0]}) stands there {len(same)} times; keep one")
     return problems
+
+
+def describe_cycle(cycle: Cycle) -> str:
+    """Cycle -> what is heard in it, in a word: by its flags, or the dataset's own word where there are none."""
+    return cycle.label if cycle.crackle is None or cycle.wheeze is None else label_of(cycle.crackle, cycle.wheeze)
 
 
 def list_some(names: Sequence[object], limit: int = 5) -> str:
@@ -502,15 +541,16 @@ def _cycles_frame(found: DatasetContents) -> DataFrame:
     rows = [
         (
             *(recording.name, position, recording.patient, cycle.start_s, cycle.end_s, cycle.crackle, cycle.wheeze),
-            *(label_of(cycle.crackle, cycle.wheeze), recording.device, recording.location, recording.mode),
+            *(cycle.label, recording.device, recording.location, recording.mode),
             *(recording.split, recording.path, *(recording.extra[column] for column in found.extra_columns)),
         )
         for recording in sorted(found.recordings, key=lambda recording: recording.name)
         if not recording.problems
         for position, cycle in enumerate(recording.cycles, start=1)
     ]
-    kinds = {"cycle": int, "start_s": float, "end_s": float, "crackle": int, "wheeze": int}
-    return DataFrame(rows, columns=[*COLUMNS, *found.extra_columns]).astype(kinds)
+    table = DataFrame(rows, columns=[*COLUMNS, *found.extra_columns])
+    flags = "Int64" if table[["crackle", "wheeze"]].isna().any(axis=None) else int  # pandas' own takes what is missing
+    return table.astype({"cycle": int, "start_s": float, "end_s": float, "crackle": flags, "wheeze": flags})
 
 
 def _count_findings(recordings: Sequence[Recording]) -> dict[str, object]:
@@ -522,10 +562,6 @@ def _count_findings(recordings: Sequence[Recording]) -> dict[str, object]:
     return {"recording_labels": {"recordings": len(said), "normal": len(said) - counts["abnormal"], **counts}}
 
 
-def _count_classes(recordings: Sequence[Recording]) -> dict[str, object]:
-    labels = Counter(label_of(cycle.crackle, cycle.wheeze) for recording in recordings for cycle in recording.cycles)
-    return {
-        "recordings": len(recordings),
-        "cycles": labels.total(),
-        "classes": {name: labels[name] for name in CLASSES},
-    }
+def _count_classes(recordings: Sequence[Recording], label_set: LabelSet) -> dict[str, object]:
+    labels = [cycle.label for recording in recordings for cycle in recording.cycles]
+    return {"recordings": len(recordings), "cycles": len(labels), "classes": label_set.count_labels(labels)}

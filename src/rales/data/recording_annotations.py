@@ -12,6 +12,7 @@ from rales.data.annotation_dialects import SUFFIXES, TableRow, comparable_path, 
 from rales.data.annotations import Annotation, annotation_beside, read_annotation
 from rales.data.manifest import spans_of
 from rales.errors import FileError
+from rales.labels import ICBHI, LabelSet
 
 NamedCycles = Mapping[str, "list[TableRow] | Annotation"]  # path of a recording -> what is said of its cycles
 
@@ -23,12 +24,14 @@ def find_annotations(recording: Path) -> Iterator[Path]:
             yield found
 
 
-def read_any_annotation(path: Path, duration_s: float | None, name: str | None = None) -> Annotation:
-    """File of `find_annotations`, length of its recording if known, and what people know it by -> what is in it;
-    nothing is raised."""
+def read_any_annotation(
+    path: Path, duration_s: float | None, name: str | None = None, label_set: LabelSet = ICBHI
+) -> Annotation:
+    """File of `find_annotations`, length of its recording if known, what people know it by, and the classes of its
+    labels -> what is in it; nothing is raised."""
     if path.suffix.lower() == ".json":
         return sprsound.read_annotation(path, duration_s)
-    return read_annotation(path, duration_s, name)
+    return read_annotation(path, duration_s, name, label_set)
 
 
 def is_named_source(given: str) -> bool:

@@ -245,7 +245,7 @@ def _cycle_of_event(event: object, duration_s: float | None) -> Cycle | str:
         close = difflib.get_close_matches(kind, EVENT_FLAGS, n=1, cutoff=0.0)[0]
         return f"type {kind!r} is not known; did you mean {close!r}?"
     wrong = interval_problem(start_ms / 1000, end_ms / 1000, duration_s)
-    return wrong or Cycle(start_ms / 1000, end_ms / 1000, *EVENT_FLAGS[kind])
+    return wrong or Cycle(start_ms / 1000, end_ms / 1000, *EVENT_FLAGS[kind], kind)
 
 
 def json_folder(path: Path) -> str:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rales.evaluation.metrics import as_labels, as_probabilities
+from rales.evaluation.metrics import as_distributions, as_labels
+from rales.labels import MOST_CLASSES
 from rales.typing import FloatArray
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def bootstrap_intervals(
     Parameters
     ----------
     true, predicted
-        Class numbers (N,).
+        Class numbers (N,), 0 for normal (`LabelSet.encode_rows`).
     patients
         Patient of each cycle (N,).
     resamples
@@ -148,7 +149,7 @@ def wilson_interval(count: int, total: int) -> tuple[float, float]:
 
 
 def expected_calibration_error(true: ArrayLike, probabilities: ArrayLike, bins: int = 15) -> float:
-    """(N,) classes, (N, 4) probabilities -> mean |accuracy - confidence| over equal-width bins, weighted by cycles.
+    """(N,) classes, (N, C) probabilities -> mean |accuracy - confidence| over equal-width bins, weighted by cycles.
 
     Confidence is the probability of the predicted class (Guo et al. 2017, "On calibration of modern neural networks").
     """
@@ -159,13 +160,14 @@ def expected_calibration_error(true: ArrayLike, probabilities: ArrayLike, bins: 
 
 
 def reliability_curve(true: ArrayLike, probabilities: ArrayLike, bins: int = 15) -> "pd.DataFrame":
-    """(N,) classes, (N, 4) probabilities -> `bins` rows: low, high, cycles, confidence, accuracy; NaN in empty bins.
+    """(N,) classes, (N, C) probabilities -> `bins` rows: low, high, cycles, confidence, accuracy; NaN in empty bins.
 
     A bin holds low < confidence <= high, as in scikit-learn's calibration_curve.
     """
     import pandas as pd
 
-    labels, p = as_labels(true, name="true"), as_probabilities(probabilities)
+    p = as_distributions(probabilities)
+    labels = as_labels(true, name="true", classes=p.shape[1])
     _require_equal_length(true=labels, probabilities=p)
     confidence = p.max(axis=1)
     edges = np.linspace(0, 1, num=bins + 1)
@@ -183,7 +185,7 @@ def reliability_curve(true: ArrayLike, probabilities: ArrayLike, bins: int = 15)
 
 
 def fit_temperature(logits: ArrayLike, true: ArrayLike) -> float:
-    """(N, 4) logits or log-probabilities, (N,) classes -> T that minimises the mean of -log softmax(logits / T).
+    """(N, C) logits or log-probabilities, (N,) classes -> T that minimises the mean of -log softmax(logits / T).
 
     The loss is convex in 1 / T, so its slope there is increasing and has one root. Between 0.01 and 100: the ends are
     returned where the best T is 0 (every cycle right) or infinite (no better than chance). Fit on validation patients.
@@ -191,13 +193,14 @@ def fit_temperature(logits: ArrayLike, true: ArrayLike) -> float:
     from scipy.optimize import brentq
     from scipy.special import softmax
 
-    scores, labels = np.asarray(logits, dtype=np.float64), as_labels(true, name="true")
-    _require_equal_length(true=labels, logits=scores)
-    if scores.ndim != 2 or scores.shape[1] != 4 or len(scores) == 0 or not np.isfinite(scores).all():
+    scores = np.asarray(logits, dtype=np.float64)
+    if scores.ndim != 2 or scores.shape[1] < 2 or len(scores) == 0 or not np.isfinite(scores).all():
         raise ValueError(
-            f"logits of shape {scores.shape}, expected (cycles, 4) finite numbers, at least one cycle; "
+            f"logits of shape {scores.shape}, expected (cycles, classes) finite numbers, at least one cycle; "
             "clip probabilities away from 0 before taking their log"
         )
+    labels = as_labels(true, name="true", classes=scores.shape[1])
+    _require_equal_length(true=labels, logits=scores)
     chosen = scores[np.arange(len(labels)), labels]
 
     def slope(log_temperature: float) -> float:
@@ -213,10 +216,10 @@ def fit_temperature(logits: ArrayLike, true: ArrayLike) -> float:
 
 
 def apply_temperature(probabilities: ArrayLike, temperature: float) -> FloatArray:
-    """(N, 4) probabilities -> (N, 4) softmax(log p / T); the order of the classes, hence the prediction, is kept."""
+    """(N, C) probabilities -> (N, C) softmax(log p / T); the order of the classes, hence the prediction, is kept."""
     if not temperature > 0:
         raise ValueError(f"temperature {temperature}, expected a number above 0 (1 changes nothing)")
-    p = as_probabilities(probabilities)
+    p = as_distributions(probabilities)
     powers = (p / p.max(axis=1, keepdims=True)) ** (1 / temperature)
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
 
@@ -229,8 +232,9 @@ def _counts_per_unit(
     With two systems "right" is right by the first minus right by the second: the difference of two figures is a ratio
     of sums like the figure itself, so one procedure serves both.
     """
-    labels, names = as_labels(true, name="true"), np.asarray(patients)
-    predictions = [as_labels(system, name="predicted") for system in systems]
+    most = 2**MOST_CLASSES  # numbers of combinations of independent classes (LabelSet.encode_rows), too
+    labels, names = as_labels(true, name="true", classes=most), np.asarray(patients)
+    predictions = [as_labels(system, name="predicted", classes=most) for system in systems]
     _require_equal_length(true=labels, patients=names, **dict(zip(("predicted", "other"), predictions, strict=False)))
     if len(labels) == 0:
         raise ValueError("there are no cycles to resample; give at least one cycle with a known class")

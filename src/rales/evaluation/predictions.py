@@ -13,24 +13,32 @@ from rales.errors import UsageError
 from rales.evaluation import bootstrap
 from rales.evaluation.metrics import compute_metrics, normal_threshold, predict_at_threshold, scores_at_threshold
 from rales.evaluation.own_metrics import own_metrics_with_intervals
-from rales.labels import CLASSES
+from rales.labels import ICBHI, LabelSet
 from rales.typing import IntArray, Probabilities
 
 NOTICE = "Research tool, not a diagnosis."
 FIGURES = ("specificity", "sensitivity", "score")
 
 
-def pool_cycle_logits(rows: pd.DataFrame, logits: NDArray[np.float32]) -> tuple[pd.DataFrame, NDArray[np.float32]]:
+def pool_cycle_logits(
+    rows: pd.DataFrame, logits: NDArray[np.float32], label_set: LabelSet = ICBHI
+) -> tuple[pd.DataFrame, NDArray[np.float32]]:
     """Rows, several of which may be pieces of one cycle, and their (n, classes) logits -> one row and logits a cycle.
 
     The pieces vote, and the cycle's probabilities are the mean over those that voted with the majority (of equally
-    frequent classes the lowest), so its most probable class is the majority's. Where every cycle is one row, nothing
-    changes.
+    frequent classes the lowest), so its most probable class is the majority's. Of independent classes it is the mean
+    over all pieces. Where every cycle is one row, nothing changes.
     """
+    from scipy.special import expit, logit
+
     parent, _ = pd.factorize(rows["recording"].astype(str) + "/" + rows["cycle"].astype(str))
     first = np.unique(parent, return_index=True)[1]
     if len(first) == len(rows):
         return rows, logits
+    if label_set.independent:
+        means = np.zeros((len(first), logits.shape[1]))
+        np.add.at(means, parent, expit(logits) / np.bincount(parent)[parent, None])
+        return rows.iloc[first], logit(means.clip(1e-7, 1 - 1e-7)).astype(np.float32)
     votes = logits.argmax(axis=1)
     cast = np.zeros((len(first), logits.shape[1]))
     np.add.at(cast, (parent, votes), 1)
@@ -41,8 +49,15 @@ def pool_cycle_logits(rows: pd.DataFrame, logits: NDArray[np.float32]) -> tuple[
     return rows.iloc[first], np.log(np.maximum(means, np.finfo(np.float32).tiny)).astype(np.float32)
 
 
-def pool_cycle_probabilities(rows: pd.DataFrame, probabilities: Probabilities) -> tuple[pd.DataFrame, Probabilities]:
+def pool_cycle_probabilities(
+    rows: pd.DataFrame, probabilities: Probabilities, label_set: LabelSet = ICBHI
+) -> tuple[pd.DataFrame, Probabilities]:
     """Rows, which may be pieces of one cycle, and their probabilities -> one row and its probabilities a cycle."""
+    from scipy.special import expit, logit
+
+    if label_set.independent:
+        cycles, logits = pool_cycle_logits(rows, logit(probabilities.clip(1e-7, 1 - 1e-7)), label_set)
+        return cycles, probabilities if len(cycles) == len(rows) else expit(logits.astype(np.float64))
     cycles, logits = pool_cycle_logits(rows, np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)))
     return cycles, probabilities if len(cycles) == len(rows) else np.exp(logits.astype(np.float64))
 
@@ -65,11 +80,14 @@ class Decision:
 
     temperature: float | None = None
     threshold: float | None = None
-    """p_normal from which a cycle is normal, below it the most probable other class; None: the most probable class."""
+    """p_normal (the first class) from which a cycle is normal, below it the most probable other class; None: the most
+    probable class. Of independent classes the probability above which each is named; None: 0.5."""
     min_confidence: float = 0.0
     """A cycle whose label is less probable is marked `uncertain`: the model abstains."""
     caution: str = ""
     """What else must be known of this model's answers."""
+    label_set: LabelSet = ICBHI
+    """The classes of the model."""
 
     def __post_init__(self) -> None:
         for name, value in (("--min-confidence", self.min_confidence), ("--threshold", self.threshold)):
@@ -83,7 +101,12 @@ class Decision:
         if self.temperature is not None:
             sentences.append(f"Probabilities calibrated on validation patients (temperature {self.temperature:.3f}).")
         if self.threshold is not None:
-            sentences.append(f"Normal from p_normal {self.threshold:.3f} on.")
+            first = self.label_set.classes[0]
+            sentences.append(
+                f"Classes named above a probability of {self.threshold:.3f}."
+                if self.label_set.independent
+                else f"{first.capitalize()} from p_{first} {self.threshold:.3f} on."
+            )
         if self.caution:
             sentences.append(self.caution)
         return " ".join(sentences)
@@ -94,26 +117,46 @@ def predictions_table(
 ) -> pd.DataFrame:
     """Rows of the cycles table and their (n, classes) probabilities -> the prediction columns of every output.
 
-    A row of NaN probabilities, whose sound could not be judged, has no label.
+    A row of NaN probabilities, whose sound could not be judged, has no label. The classes are those of the decision.
     """
     decision = decision or Decision()
+    label_set = decision.label_set
     table = rows[["recording", "cycle", "start_s", "end_s"]].reset_index(drop=True)
     is_judged = np.logical_not(np.isnan(probabilities).any(axis=1, keepdims=True))[:, 0]
     if decision.temperature is not None:
         probabilities = probabilities.copy()
-        probabilities[is_judged] = bootstrap.apply_temperature(probabilities[is_judged], decision.temperature)
-    chosen = predict_at_threshold(probabilities, decision.threshold)
-    labels = np.array(CLASSES, dtype=object)[chosen]
+        probabilities[is_judged] = cool_probabilities(probabilities[is_judged], decision.temperature, label_set)
+    chosen = predict_at_threshold(probabilities, decision.threshold, label_set)
+    labels = np.array(label_set.name_targets(chosen), dtype=object)
     labels[~is_judged] = None
     table["label"] = labels
-    for i, name in enumerate(CLASSES):
-        table[f"p_{name}"] = probabilities[:, i]
+    for i, column in enumerate(label_set.columns):
+        table[column] = probabilities[:, i]
     for theirs, ours in (("label", "true_label"), ("patient",) * 2, ("device",) * 2, ("location",) * 2):
         if theirs in rows:
             table[ours] = rows[theirs].to_numpy()
     if decision.min_confidence:
-        table["uncertain"] = probabilities[np.arange(len(table)), chosen] < decision.min_confidence
+        table["uncertain"] = find_confidence(probabilities, chosen, label_set) < decision.min_confidence
     return table
+
+
+def find_confidence(probabilities: Probabilities, chosen: IntArray, label_set: LabelSet) -> Probabilities:
+    """(n, classes) probabilities and the answers made of them -> (n,) probability of the answer; of independent classes
+    that of the least certain of the row's answers."""
+    if not label_set.independent:
+        return probabilities[np.arange(len(chosen)), chosen]
+    return np.asarray(np.where(chosen == 1, probabilities, 1 - probabilities).min(axis=1))
+
+
+def as_exclusive(probabilities: Probabilities, label_set: LabelSet) -> Probabilities:
+    """(n, classes) probabilities -> the same; of independent classes (n * classes, 2) of no and yes."""
+    return np.stack([1 - probabilities.ravel(), probabilities.ravel()], 1) if label_set.independent else probabilities
+
+
+def cool_probabilities(probabilities: Probabilities, temperature: float, label_set: LabelSet) -> Probabilities:
+    """(n, classes) probabilities -> the same at a temperature, which is one for all classes."""
+    cooled = bootstrap.apply_temperature(as_exclusive(probabilities, label_set), temperature)
+    return cooled[:, 1].reshape(probabilities.shape) if label_set.independent else cooled
 
 
 def unjudged_sentences(status: pd.DataFrame) -> list[str]:
@@ -127,21 +170,24 @@ def unjudged_sentences(status: pd.DataFrame) -> list[str]:
     ]
 
 
-def summarise_recordings(table: pd.DataFrame) -> pd.DataFrame:
+def summarise_recordings(table: pd.DataFrame, label_set: LabelSet = ICBHI) -> pd.DataFrame:
     """Prediction table of whole recordings -> a row each: recording, path, cycles, not_judged, uncertain, a count per
-    class, abnormal (of the cycles that are judged and certain), their share with its 95 % Wilson interval.
+    class, abnormal (of the cycles that are judged and certain), their share with its 95 % Wilson interval. Of
+    independent classes a cycle may count for several, and for `normal` without any.
 
     The interval speaks of how few cycles there are; it takes them for independent and the labels for right.
     """
     sure = ~table.get("uncertain", pd.Series(False, index=table.index))
-    counted = pd.DataFrame({name: (table["label"] == name) & sure for name in CLASSES})
+    answers = [label_set.count_labels([label] if isinstance(label, str) else []) for label in table["label"]]
+    counted = pd.DataFrame(answers, index=table.index, columns=list(label_set.count_labels([]))).astype(bool)
+    counted = counted.where(sure, False)
+    counted["abnormal"] = counted[list(label_set.abnormal)].any(axis=1)
     counted.insert(0, "not_judged", table["label"].isna())
     counted.insert(1, "uncertain", ~sure)
     groups = table.groupby("path", sort=False)
     counts = counted.groupby(table["path"], sort=False).sum().astype("int64").reset_index()
     counts.insert(0, "recording", groups["recording"].first().to_numpy())
     counts.insert(2, "cycles", groups.size().to_numpy())
-    counts["abnormal"] = counts[list(CLASSES[1:])].sum(axis=1)
     decided = counts["cycles"] - counts["not_judged"] - counts["uncertain"]
     ends = [bootstrap.wilson_interval(k, n) for k, n in zip(counts["abnormal"], decided, strict=True)]
     counts["abnormal_share"] = counts["abnormal"] / decided.where(decided > 0)
@@ -161,12 +207,13 @@ def evaluation_metrics(
 ) -> dict[str, Any]:
     """Test rows, probabilities and names of own metrics -> every figure of an evaluation, with the protocol it was made
     under."""
-    true = rows["label"].map({name: i for i, name in enumerate(CLASSES)}).to_numpy()
-    config = record["config"]
-    patients = rows["patient"].to_numpy()
-    interval = bootstrap.bootstrap_intervals(true, probabilities.argmax(axis=1), patients)
-    figures = compute_metrics(true, probabilities)
-    own = own_metrics_with_intervals(metrics, true.astype(np.int64), probabilities, patients)
+    config, label_set = record["config"], LabelSet.from_record(record)
+    targets, patients = label_set.make_targets(rows["label"].tolist()), rows["patient"].to_numpy()
+    called = predict_at_threshold(probabilities, None, label_set)
+    true = label_set.encode_rows(targets)
+    interval = bootstrap.bootstrap_intervals(true, label_set.encode_rows(called), patients)
+    figures = compute_metrics(targets, probabilities, label_set)
+    own = own_metrics_with_intervals(metrics, targets, probabilities, patients)
     return {
         **figures,
         "ci95": {name: list(interval[name]) for name in FIGURES},
@@ -207,21 +254,29 @@ def is_whole_database(table: pd.DataFrame) -> bool:
     return bool(table["recording"].nunique() == 920 and len(table) == 6898)
 
 
-def metrics_from_validation(true: dict[str, IntArray], scored: dict[str, Probabilities]) -> dict[str, Any]:
+def metrics_from_validation(
+    true: dict[str, IntArray], scored: dict[str, Probabilities], label_set: LabelSet = ICBHI
+) -> dict[str, Any]:
     """Classes and probabilities of validation and test cycles -> the figures of the validation cycles, and what may be
     tuned on them without looking at the test set: the threshold for "normal", the temperature of the probabilities."""
-    figures = compute_metrics(true["validation"], scored["validation"])
-    reported = (*FIGURES, "auroc", "crackle_present", "wheeze_present", "confusion", "constant_prediction")
+    figures = compute_metrics(true["validation"], scored["validation"], label_set)
+    of_classes = ("crackle_present", "wheeze_present") if label_set.is_icbhi else ("by_class",)
+    confusion = "confusion_per_class" if label_set.independent else "confusion"
+    reported = (*FIGURES, "auroc", *of_classes, confusion, "constant_prediction")
     return {
         "validation": {"cycles": len(true["validation"]), **{name: figures[name] for name in reported}},
-        "validation_threshold": thresholded_metrics(true, scored),
-        "validation_temperature": calibrated_metrics(true, scored),
+        "validation_threshold": thresholded_metrics(true, scored, label_set),
+        "validation_temperature": calibrated_metrics(true, scored, label_set),
     }
 
 
-def calibrated_metrics(true: dict[str, IntArray], scored: dict[str, Probabilities]) -> dict[str, float]:
+def calibrated_metrics(
+    true: dict[str, IntArray], scored: dict[str, Probabilities], label_set: LabelSet = ICBHI
+) -> dict[str, float]:
     """Classes and probabilities of validation and test cycles -> temperature fitted on the validation patients, and the
     calibration error and log loss of the test cycles with and without it; no label changes (Guo et al. 2017)."""
+    true = {part: targets.ravel() for part, targets in true.items()}  # of independent classes an answer each
+    scored = {part: as_exclusive(p, label_set) for part, p in scored.items()}
     temperature = fit_probability_temperature(true["validation"], scored["validation"])
     cooled = bootstrap.apply_temperature(scored["test"], temperature)
     return {
@@ -238,12 +293,15 @@ def fit_probability_temperature(true: IntArray, probabilities: Probabilities) ->
     return bootstrap.fit_temperature(logits, true)
 
 
-def fit_calibration(true: IntArray, probabilities: Probabilities, patients: int) -> dict[str, Any]:
+def fit_calibration(
+    true: IntArray, probabilities: Probabilities, patients: int, label_set: LabelSet = ICBHI
+) -> dict[str, Any]:
     """Classes and probabilities of the validation cycles -> what a checkpoint keeps for prediction: the temperature,
-    and the threshold for "normal" of the probabilities at that temperature (None if one kind of cycle is missing)."""
-    temperature = fit_probability_temperature(true, probabilities)
+    and the threshold of the probabilities at that temperature, for "normal" or of independent classes for each (None if
+    one kind of cycle is missing). Both are one number for all classes: validation patients are few."""
+    temperature = fit_probability_temperature(true.ravel(), as_exclusive(probabilities, label_set))
     try:
-        threshold = normal_threshold(true, bootstrap.apply_temperature(probabilities, temperature))
+        threshold = normal_threshold(true, cool_probabilities(probabilities, temperature, label_set), label_set)
     except ValueError:
         threshold = None
     return {"temperature": temperature, "threshold": threshold, "cycles": len(true), "patients": patients}
@@ -255,14 +313,16 @@ def log_loss(true: IntArray, probabilities: Probabilities) -> float:
     return float(-np.log(np.maximum(p, np.finfo(np.float64).tiny)).mean())
 
 
-def thresholded_metrics(true: dict[str, IntArray], scored: dict[str, Probabilities]) -> dict[str, Any]:
+def thresholded_metrics(
+    true: dict[str, IntArray], scored: dict[str, Probabilities], label_set: LabelSet = ICBHI
+) -> dict[str, Any]:
     """Classes and probabilities of validation and test cycles -> test figures at the threshold for "normal" that suits
     the validation patients best."""
     try:
-        threshold = normal_threshold(true["validation"], scored["validation"])
+        threshold = normal_threshold(true["validation"], scored["validation"], label_set)
     except ValueError as error:  # validation patients without normal or without abnormal cycles
         return {"threshold": None, "reason": str(error)}
-    return {"threshold": threshold, **scores_at_threshold(true["test"], scored["test"], threshold)}
+    return {"threshold": threshold, **scores_at_threshold(true["test"], scored["test"], threshold, label_set)}
 
 
 def layer_weights(layers: list[int], weight: Tensor) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The artefact: front-end, network and softmax in one graph, with the record of its model and answers to check it by.
+"""The artefact: front-end, network and softmax or sigmoid in one graph, with the record of its model and answers to
+check it by.
 
 The record holds what the network in float32 answered to three made-up clips. Whoever opens an artefact asks them again,
 so a damaged file, or a machine that computes differently, is found before it answers anything else.
@@ -19,7 +20,7 @@ from rales.export import parity, torch_export
 from rales.export.target import ExportTarget
 from rales.inference.engines import ARTEFACT_SUFFIXES, Engine, Probabilities, Waveforms
 from rales.inference.predictor import Predictor
-from rales.labels import CLASSES
+from rales.labels import LabelSet
 from rales.optional_packages import package_versions, summarise_error
 from rales.recipes.registry import rebuild_recipe
 from rales.training.recipe import Recipe
@@ -113,7 +114,7 @@ def open_artefact(path: Path, to: str) -> Predictor:
     if about["precision"] not in target.precisions:
         expected = ", ".join(target.precisions)
         raise FileError(path, f"its precision is {about['precision']!r}, expected one of {expected}")
-    if {len(answer) for answer in about["probe"]} != {len(CLASSES)}:
+    if {len(answer) for answer in about["probe"]} != {len(LabelSet.from_record(record))}:
         raise FileError(path, "the answers that it was made with are not there; export or copy it again")
 
     with library_errors(f"{path}: {to} could not open it"):

@@ -49,7 +49,7 @@ def export_model(
         artefact = make_artefact(model, to, precision, waves[few])
         expected = model.probabilities(waves, test)
         answers = model.with_engine(artefact.engine).probabilities(waves, test)
-        drift = parity.measure_drift(table.iloc[test], expected, answers)
+        drift = parity.measure_drift(table.iloc[test], expected, answers, model.label_set)
     files = artefact.save(out)
     return {
         "format": artefact.target.name,

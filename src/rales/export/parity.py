@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rales.evaluation.metrics import predict_at_threshold
 from rales.inference.engines import Engine, Probabilities, Waveforms
-from rales.labels import CLASSES
+from rales.labels import ICBHI, LabelSet
 
 CLIPS_AT_ONCE = 8  # of more the spectra leave the processor's caches
 TOLERANCE = 1e-5  # in float32; half-width and 8-bit numbers have a measured drift instead
@@ -39,16 +40,20 @@ def largest_difference(expected: Probabilities, found: Probabilities) -> float:
     return float(np.abs(found - expected).max())
 
 
-def measure_drift(rows: pd.DataFrame, expected: Probabilities, found: Probabilities) -> dict[str, Any]:
+def measure_drift(
+    rows: pd.DataFrame, expected: Probabilities, found: Probabilities, label_set: LabelSet = ICBHI
+) -> dict[str, Any]:
     """Cycles, their probabilities in float32 and from an artefact -> how far they drift and which labels flip."""
-    before, after = expected.argmax(axis=1), found.argmax(axis=1)
+    chosen, other = (predict_at_threshold(p, None, label_set) for p in (expected, found))
+    before, after = label_set.encode_rows(chosen), label_set.encode_rows(other)
+    from_names, to_names = label_set.name_targets(chosen), label_set.name_targets(other)
     flips = [
         {
             "recording": rows["recording"].iloc[i],
             "cycle": int(rows["cycle"].iloc[i]),
-            "from": CLASSES[before[i]],
-            "to": CLASSES[after[i]],
-            "margin": float(expected[i, before[i]] - expected[i, after[i]]),
+            "from": from_names[i],
+            "to": to_names[i],
+            "margin": margin_of_flip(expected[i], chosen[i], other[i]),
         }
         for i in np.flatnonzero(before != after)
     ]
@@ -59,3 +64,11 @@ def measure_drift(rows: pd.DataFrame, expected: Probabilities, found: Probabilit
         "mean_difference": float(apart.mean()),
         "flips": flips,
     }
+
+
+def margin_of_flip(expected: Probabilities, before: Any, after: Any) -> float:
+    """(classes,) probabilities of a cycle in float32, its answer and another -> how far apart the two were; of
+    independent classes the least of those that flipped."""
+    if np.ndim(before) == 0:
+        return float(expected[before] - expected[after])
+    return float(np.abs(2 * expected - 1)[before != after].min())

@@ -12,18 +12,20 @@ from torch import Tensor, nn
 from rales.errors import UsageError
 from rales.export.conv_stft import replace_fft
 from rales.inference.predictor import Predictor
+from rales.models.heads import class_probabilities
 
 
 class WaveToProbabilities(nn.Module):
-    """Wave (B, samples) -> (B, classes) float32 probabilities: front-end without FFT, network, softmax."""
+    """Wave (B, samples) -> (B, classes) float32 probabilities: front-end without FFT, network, softmax (sigmoid where
+    the classes are independent)."""
 
-    def __init__(self, frontend: nn.Module, network: nn.Module) -> None:
+    def __init__(self, frontend: nn.Module, network: nn.Module, *, independent: bool = False) -> None:
         super().__init__()
-        self.frontend, self.network = replace_fft(frontend), network
+        self.frontend, self.network, self.independent = replace_fft(frontend), network, independent
 
     def forward(self, wave: Tensor) -> Tensor:
         logits: Tensor = self.network(self.frontend(wave))
-        return logits.softmax(dim=1)
+        return class_probabilities(logits, independent=self.independent)
 
 
 def wave_to_probabilities(model: Predictor) -> WaveToProbabilities:
@@ -36,7 +38,8 @@ def wave_to_probabilities(model: Predictor) -> WaveToProbabilities:
             "the run was trained with audio.scope=batch, where a cycle's probabilities depend on its neighbours in the "
             "batch; an artefact gives one answer, so train with audio.scope=clip"
         )
-    return WaveToProbabilities(model.torch_engine.frontend, model.network).eval()
+    engine, independent = model.torch_engine, model.label_set.independent
+    return WaveToProbabilities(engine.frontend, engine.network, independent=independent).eval()
 
 
 def trace_graph(module: nn.Module, samples: int) -> torch.export.ExportedProgram:

@@ -63,7 +63,7 @@ def explain_cycle(
     cycle whose sound cannot be judged (unless `quality` is False)."""
     check_sees_logmel(model)
     before = 0
-    for chunk in audio_reader.read_chunks(path, model.recipe.audio, cycles, quality):
+    for chunk in audio_reader.read_chunks(path, model.recipe.audio, cycles, quality, None, model.label_set):
         verdicts = chunk.cycles.verdicts
         if not 0 < cycle <= len(verdicts):
             raise UsageError(f"--cycle {cycle}: {path} has cycles 1 to {len(verdicts)}")
@@ -102,10 +102,11 @@ def attribute_patches(model: Predictor, wave: NDArray[np.float32], target: str, 
         raise sees_no_logmel(model)
     baseline = torch.full_like(features, model.recipe.silence)
     number = model.classes.index(target)
-    gradient = mean_gradient(model.network, baseline, features, number, steps)
+    independent = model.label_set.independent
+    gradient = mean_gradient(model.network, baseline, features, number, steps, independent=independent)
     added = (gradient * (features - baseline))[0, 0].double().cpu().numpy()  # (mels, frames)
     with torch.inference_mode():
-        ends = log_odds(model.network(torch.cat([features, baseline])), number)
+        ends = log_odds(model.network(torch.cat([features, baseline])), number, independent=independent)
     if not (np.isfinite(added).all() and ends.isfinite().all()):
         raise ValueError("the model's answer to this cycle is not a number, so there is nothing to explain")
     audio = model.recipe.audio
@@ -135,19 +136,23 @@ def sees_no_logmel(model: Predictor) -> ValueError:
     return ValueError(f"a model of recipe {model.recipe.name} does not look at a log-mel picture; use m2d_fusion")
 
 
-def mean_gradient(network: torch.nn.Module, begin: Tensor, end: Tensor, number: int, steps: int) -> Tensor:
+def mean_gradient(
+    network: torch.nn.Module, begin: Tensor, end: Tensor, number: int, steps: int, *, independent: bool = False
+) -> Tensor:
     """Two pictures (1, 1, F, frames) -> the mean gradient of a class's log-odds between them, at midpoints of steps."""
     total = torch.zeros_like(end)
     for shares in ((torch.arange(steps) + 0.5) / steps).to(end).split(STEPS_AT_ONCE):
         between = (begin + shares[:, None, None, None] * (end - begin)).requires_grad_()
-        odds = log_odds(network(between), number).sum()
+        odds = log_odds(network(between), number, independent=independent).sum()
         (gradient,) = torch.autograd.grad(odds, between)
         total += gradient.sum(dim=0, keepdim=True)
     return total / steps
 
 
-def log_odds(logits: Tensor, number: int) -> Tensor:
-    """(B, classes) -> (B,): log of p / (1 - p) of one class."""
+def log_odds(logits: Tensor, number: int, *, independent: bool = False) -> Tensor:
+    """(B, classes) -> (B,): log of p / (1 - p) of one class, which of independent classes is its logit."""
+    if independent:
+        return logits[:, number]
     others = torch.cat([logits[:, :number], logits[:, number + 1 :]], dim=1)
     return logits[:, number] - others.logsumexp(dim=1)
 

@@ -25,7 +25,7 @@ from rales.data.annotation_dialects import TableRow
 from rales.data.annotations import Annotation, names_beside
 from rales.data.dataset import CycleDataset
 from rales.data.manifest import cycles_of_rows, is_marked_by_person
-from rales.data.reader import list_files
+from rales.data.reader import Cycle, list_files
 from rales.data.recording_annotations import (
     find_annotations,
     is_named_source,
@@ -36,7 +36,7 @@ from rales.errors import FileError, FileProblem, UsageError
 from rales.files.atomic import temporary_folder
 from rales.inference import breath_segmentation
 from rales.inference.engines import Waveforms
-from rales.labels import CLASSES
+from rales.labels import ICBHI, LabelSet
 from rales.optional_packages import summarise_error
 from rales.settings import PaddedWaveform, scales_batches
 
@@ -232,17 +232,19 @@ def find_cycles(
     where: CyclesOfOne = "auto",
     sound: tuple[Waveforms, int] | None = None,
     annotation_name: str | None = None,
+    label_set: LabelSet = ICBHI,
 ) -> Cycles:
-    """Recording, its length, a word of CYCLES (or what a table or a reader says), its sound if that has been read, and
-    what an annotation is called where its path says nothing -> its cycles.
+    """Recording, its length, a word of CYCLES (or what a table or a reader says), its sound if that has been read, what
+    an annotation is called where its path says nothing, and the classes of its labels -> its cycles.
 
     auto takes the annotation of the recording (`find_annotations`), else breaths found in the sound (segment), else
     windows; segment takes windows too where no breath is found. `source` tells which it was.
     """
     if isinstance(where, Annotation):
-        return cycles_of_annotation(where, str(path))._replace(note="")  # its reader was asked for by name
+        annotated = cycles_of_annotation(where, str(path), label_set)
+        return annotated._replace(note="")  # its reader was asked for by name
     if not isinstance(where, str):
-        cycles, labels, wrong = cycles_of_rows(where, duration_s)
+        cycles, labels, wrong = cycles_of_rows(where, duration_s, label_set)
         if wrong:
             raise ValueError(wrong[0] + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""))
         times = [mark.start_s for mark in cycles], [mark.end_s for mark in cycles]
@@ -250,7 +252,8 @@ def find_cycles(
     notes = list[str]()
     if is_annotated(path, where):
         for annotation in list(find_annotations(path)) or [path.with_suffix(".txt")]:
-            annotated = read_annotated_cycles(annotation, duration_s, where, annotation_name or str(annotation))
+            called = annotation_name or str(annotation)
+            annotated = read_annotated_cycles(annotation, duration_s, where, called, label_set)
             if annotated.source:
                 return annotated._replace(note="; ".join(filter(None, [*notes, annotated.note])))
             notes.append(annotated.note)
@@ -264,24 +267,35 @@ def is_annotated(path: Path, where: CyclesOfOne) -> bool:
     return where == "annotation" or (where == "auto" and next(find_annotations(path), None) is not None)
 
 
-def read_annotated_cycles(annotation: Path, duration_s: float, where: str, name: str) -> Cycles:
+def read_annotated_cycles(
+    annotation: Path, duration_s: float, where: str, name: str, label_set: LabelSet = ICBHI
+) -> Cycles:
     """Annotation of a recording -> its cycles; `source` is "" where auto passes over a file of another kind."""
-    found = read_any_annotation(annotation, duration_s, name)
+    found = read_any_annotation(annotation, duration_s, name, label_set)
     if where == "auto" and found.passed_over:
         return Cycles([], [], None, "", f"{name}: {found.passed_over}; passed over")
-    return cycles_of_annotation(found, name)
+    return cycles_of_annotation(found, name, label_set)
 
 
-def cycles_of_annotation(found: Annotation, name: str) -> Cycles:
-    """What is in an annotation, and what it is called -> its cycles. Errors: its first fault, or no cycles."""
+def cycles_of_annotation(found: Annotation, name: str, label_set: LabelSet) -> Cycles:
+    """What is in an annotation, what it is called, and the classes of its labels -> its cycles. Errors: its first
+    fault, or no cycles."""
     if found.problems:
         more = f" (and {len(found.problems) - 1} more lines)" if len(found.problems) > 1 else ""
         raise ValueError(f"{found.problems[0]}{more}; --cycles segment does without it")
     if not found.cycles:
         raise FileError(name, f"{found.passed_over}; --cycles segment does without it")
-    labels = [CLASSES[mark.crackle + 2 * mark.wheeze] for mark in found.cycles] if found.labelled else None
+    labels = [find_true_label(mark, label_set) for mark in found.cycles] if found.labelled else None
     times = [mark.start_s for mark in found.cycles], [mark.end_s for mark in found.cycles]
     return Cycles(*times, labels, "annotation", found.note(name), marked=True)
+
+
+def find_true_label(cycle: Cycle, label_set: LabelSet) -> str | None:
+    """Annotated cycle -> its label in the set, None where the annotation speaks of other classes."""
+    try:
+        return label_set.label_cycle(cycle.label, cycle.crackle, cycle.wheeze)
+    except ValueError:
+        return None
 
 
 def find_breaths(
@@ -332,6 +346,7 @@ def read_chunks(
     where: CycleSource = "auto",
     gate: bool = False,
     prepare: PrepareSpans | None = None,
+    label_set: LabelSet = ICBHI,
 ) -> Generator[CycleChunk, None, None]:
     """Recording, word of CYCLES, whether to leave out what cannot be judged -> its cycles as training saw them: as
     `prepare` makes them, or waveforms as `audio` says.
@@ -344,7 +359,8 @@ def read_chunks(
         place = source_for(where, path)
         known = not isinstance(place, str) or is_annotated(file, place)
         sound = None if duration_s > DECODE_ONCE_S or known else io.read_waveform(file)
-        cycles = find_cycles(file, duration_s, place, sound, f"the text beside {path}" if is_url(path) else None)
+        beside = f"the text beside {path}" if is_url(path) else None
+        cycles = find_cycles(file, duration_s, place, sound, beside, label_set)
         cycles = judge_cycles(file, facts, cycles, place, gate, sound)
         notes = notes_to_tell(facts, cycles.verdicts)
         scored = cycles.judged | scales_batches(audio)
@@ -402,6 +418,7 @@ def read_ahead(
     threads: int = READER_THREADS,
     gate: bool = False,
     prepare: PrepareSpans | None = None,
+    label_set: LabelSet = ICBHI,
 ) -> Generator[CycleChunk, None, None]:
     """Recordings -> their chunks in order. Threads read a bounded number of recordings ahead of who takes them.
 
@@ -413,7 +430,7 @@ def read_ahead(
 
     def fill(path: str, box: "queue.Queue[CycleChunk]") -> None:
         try:
-            with closing(read_chunks(path, audio, where, gate, prepare)) as reading:
+            with closing(read_chunks(path, audio, where, gate, prepare, label_set)) as reading:
                 for chunk in reading:
                     box.put(chunk)
                     if stop.is_set():

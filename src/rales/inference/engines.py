@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rales.data.dataset import select_extras
 from rales.models.cpu_inference import prepack_for_cpu
+from rales.models.heads import class_probabilities
 
 Waveforms = NDArray[np.float32]  # (B, samples): cycles as training saw them
 Probabilities = NDArray[np.floating[Any]]  # (B, classes), not calibrated
@@ -20,7 +21,7 @@ ARTEFACT_SUFFIXES = {"openvino": ".xml", "onnx": ".onnx"}  # of the files that `
 
 
 class Engine(Protocol):
-    """Front-end, network and softmax. Threads may call it side by side.
+    """Front-end, network and softmax, or sigmoid of independent classes. Threads may call it side by side.
 
     Engines of exported artefacts see waveforms alone; what else a recipe knows of cycles comes as named extras.
     """
@@ -44,13 +45,21 @@ class TorchEngine:
     precision
         Of the copy of the network that answers, `float32` or `bf16`: the same answers to 1e-5 in float32, faster on a
         processor, no gradients. None answers with the network itself.
+    independent
+        Whether each class is a yes or no of its own.
     """
 
     def __init__(
-        self, frontend: nn.Module, network: nn.Module, device: torch.device, precision: str | None = "float32"
+        self,
+        frontend: nn.Module,
+        network: nn.Module,
+        device: torch.device,
+        precision: str | None = "float32",
+        *,
+        independent: bool = False,
     ) -> None:
         self.frontend, self.network = frontend.to(device).eval(), network.to(device).eval()
-        self.device, self.precision = device, precision
+        self.device, self.precision, self.independent = device, precision, independent
 
     @cached_property
     def packed_network(self) -> nn.Module:
@@ -59,7 +68,8 @@ class TorchEngine:
 
     def __call__(self, waveforms: Waveforms, /, **extras: Tensor) -> Probabilities:
         """Prepared cycles (B, …), named extras -> (B, classes) float64."""
-        return torch.from_numpy(self.apply(self.packed_network, waveforms, **extras)).double().softmax(dim=1).numpy()
+        logits = torch.from_numpy(self.apply(self.packed_network, waveforms, **extras)).double()
+        return class_probabilities(logits, independent=self.independent).numpy()
 
     @torch.inference_mode()
     def apply(self, function: Callable[..., Tensor], waveforms: Waveforms, **extras: Tensor) -> NDArray[np.float32]:

@@ -20,7 +20,6 @@ from rales.evaluation.metrics import confusion_matrix, metrics_by_group
 from rales.evaluation.predictions import NOTICE
 from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
-from rales.labels import CLASSES
 from rales.typing import Probabilities
 
 PARTS = ("test", "train", "validation", "all")
@@ -61,16 +60,23 @@ def evaluate_data(
     ValueError
         Data without labels, or damaged data.
     """
-    contents = read_contents(data, audio=True, decode=skip_damaged)
+    label_set = model.label_set
+    contents = read_contents(data, audio=True, decode=skip_damaged, label_set=label_set)
     found = [recording for recording in contents.recordings if not recording.problems]
     if not any(recording.cycles for recording in found) and any(recording.findings for recording in found):
         return evaluate_recordings(model, recordings_table(contents), part=part, progress=progress)
 
     needs_split = part != "all" and model.recipe.settings.split.name != "folds" and any(one.split for one in found)
-    reading = {"skip_damaged": skip_damaged, "audio": True, "needs_split": needs_split}
+    reading: dict[str, Any] = {
+        "skip_damaged": skip_damaged,
+        "audio": True,
+        "needs_split": needs_split,
+        "label_set": label_set,
+    }
     cycles = cycles_table(contents, **reading)
     if Path(data).suffix.lower() in SUFFIXES and not is_training_data(model.record, cycles):
-        cycles = cycles_table(read_contents(data, audio=True, decode=skip_damaged, true_labels=True), **reading)
+        contents = read_contents(data, audio=True, decode=skip_damaged, true_labels=True, label_set=label_set)
+        cycles = cycles_table(contents, **reading)
     return evaluate_cycles(model, cycles, part=part, progress=progress, cache_folder=cache_folder, metrics=metrics)
 
 
@@ -119,7 +125,7 @@ def evaluate_cycles(
     metrics
         Own metrics beside ours: names, or FILE.py:NAME.
     """
-    settings, record = model.recipe.settings, model.record
+    settings, record, label_set = model.recipe.settings, model.record, model.label_set
     if "epoch" not in record or "digest" not in record.get("split", {}):
         raise FileError(record.get("recipe", "model"), "its checkpoint does not say its epoch or its data; train again")
     same = is_training_data(record, cycles)
@@ -146,9 +152,9 @@ def evaluate_cycles(
 
     result, rows = figures.pop(chosen), parts[chosen]
     if validation.any():
-        true = {"validation": class_numbers(table[validation]), "test": class_numbers(table[rows])}
+        true = {name: class_numbers(table[on], label_set) for name, on in (("validation", validation), ("test", rows))}
         answers = {"validation": scored["validation"][validation], "test": scored[chosen][rows]}
-        result |= predictions.metrics_from_validation(true, answers)
+        result |= predictions.metrics_from_validation(true, answers, label_set)
     result |= describe_parts(table[rows], scored[chosen][rows], model)
     result["protocol"] |= {
         "split": settings.split.name if same or is_divided else "as given",
@@ -191,12 +197,16 @@ def count_trained(record: dict[str, Any], rows: pd.DataFrame, same: bool) -> int
 
 
 def describe_parts(rows: pd.DataFrame, probabilities: Probabilities, model: Predictor) -> dict[str, Any]:
-    """Scored cycles and their probabilities -> what is heard of each finding, figures per device and location, those of
-    SPRSound's task 1-1 where the data is such, and those of whole recordings."""
-    true = class_numbers(rows)
-    found: dict[str, Any] = {"detection": detect_findings(true, probabilities, rows["patient"])}
+    """Scored cycles and their probabilities -> figures per device and location; with the classes of ICBHI also what is
+    heard of each finding, those of SPRSound's task 1-1 where the data is such, and those of whole recordings."""
+    label_set, found = model.label_set, dict[str, Any]()
+    true = class_numbers(rows, label_set)
     for column in ("device", "location"):
-        found[f"by_{column}"] = metrics_by_group(true.tolist(), probabilities, rows[column].to_numpy())
+        found[f"by_{column}"] = metrics_by_group(true, probabilities, rows[column].to_numpy(), label_set)
+    if not label_set.is_icbhi:
+        return found
+
+    found["detection"] = detect_findings(true, probabilities, rows["patient"])
     if "test_part" in rows:
         called = probabilities.argmax(axis=1)
         sides = {"all": np.ones(len(rows), np.bool_)}
@@ -218,6 +228,11 @@ def evaluate_recordings(
 ) -> dict[str, Any]:
     """Score a model on recordings that are labelled as a whole (`recordings_table`): their cycles are found in the
     sound, as in prediction; those without a cycle that can be judged are counted and left out."""
+    if not model.label_set.is_icbhi:
+        raise UsageError(
+            f"these recordings are labelled as a whole, by crackles and wheezes, and the model tells apart "
+            f"{', '.join(model.classes)}; give data with cycles"
+        )
     rows = table
     if part not in (None, "all"):
         rows = table[table["split"] == part]
@@ -301,8 +316,8 @@ def score_sides(
         chosen = np.flatnonzero([key in wanted for key in row_keys])
         answers, rows = model.probabilities(dataset.inputs, chosen, dataset.extras), dataset.table.iloc[chosen]
         predictions.check_numbers(rows, answers)
-        found, probabilities = predictions.pool_cycle_probabilities(rows, answers)
-        scored = np.full((len(cycles), len(CLASSES)), np.nan)
+        found, probabilities = predictions.pool_cycle_probabilities(rows, answers, model.label_set)
+        scored = np.full((len(cycles), len(model.classes)), np.nan)
         scored[[wanted[key] for key in splits.cycle_keys(found)]] = probabilities
         return scored
 

@@ -13,12 +13,12 @@ from rales.data import sprsound
 from rales.data.annotation_dialects import SUFFIXES, file_identity, read_table
 from rales.data.reader import parse_number, read_text
 from rales.errors import UsageError
-from rales.labels import CLASSES
+from rales.labels import CLASSES, JOINED, NOTHING
 
 RECORDING = "a recording"
 
 _ANNOTATIONS = (".raven.txt", ".audacity.txt", ".txt", ".json")  # the longest first
-_OURS_IF = {"p_normal", "vector"}  # columns of the cycles and of the vectors that Rales writes
+_OURS_IF = {"p_normal", "quality_reason", "vector"}  # columns of the cycles and of the vectors that Rales writes
 _OUR_OTHERS = ({"status", "sentence"}, {"not_judged", "abnormal"})  # of its tables of recordings
 _AUDACITY_LINE = re.compile(
     rf"\d+\.\d{{6}}\t\d+\.\d{{6}}\t(not judged: .*|(uncertain: )?({'|'.join(CLASSES)}) \d\.\d\d)"
@@ -123,11 +123,13 @@ def _is_our_raven(path: Path) -> bool:
     except (ValueError, OSError, csv.Error):
         return False
     for row in rows:
-        p = [parse_number(row.get(f"p_{name}")) for name in CLASSES]
-        known = [value for value in p if value is not None]
-        label = CLASSES[p.index(max(known))] if len(known) == len(p) else "not judged"
+        p = {column[2:]: parse_number(cell) for column, cell in row.items() if column and column.startswith("p_")}
+        known = {name: value for name, value in p.items() if value is not None}
+        labels = {"not judged"} if not p or len(known) < len(p) else {max(known, key=lambda name: known[name])}
+        if len(known) == len(p) and abs(sum(known.values()) - 1) > 0.01:  # of independent classes
+            labels = {JOINED.join(name for name, value in known.items() if value > 0.5) or NOTHING}
         frequencies = (row.get("Low Freq (Hz)"), row.get("High Freq (Hz)"))
-        if row.get("Class") != label or frequencies != ("50.0", "8000.0") or "Confirmed" in row:
+        if row.get("Class") not in labels or frequencies != ("50.0", "8000.0") or "Confirmed" in row:
             return False
     return True
 

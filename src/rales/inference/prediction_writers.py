@@ -22,7 +22,7 @@ import pandas as pd
 from rales.errors import UsageError
 from rales.files.atomic import atomic_write
 from rales.files.csv_cells import defuse_table, make_encodable, one_line
-from rales.labels import CLASSES
+from rales.labels import JOINED
 
 AppendTable = Callable[[pd.DataFrame], object]
 AppendPredictions = Callable[[pd.DataFrame, pd.DataFrame], list[Path]]  # cycles and status of whole recordings -> files
@@ -248,8 +248,9 @@ def audacity_labels(rows: pd.DataFrame) -> pd.DataFrame:
         if not isinstance(row["label"], str):
             text.append(f"not judged: {row['quality_reason']}")
             continue
-        p = row.get(f"p_{row['label']}")
-        sure = "" if p is None or p != p else f" {p:.2f}"
+        names = [row["label"]] if f"p_{row['label']}" in row else row["label"].split(JOINED)
+        p = [row.get(f"p_{name}") for name in names]  # of several independent classes the least sure counts
+        sure = "" if any(value is None or value != value for value in p) else f" {min(p):.2f}"
         text.append(f"{'uncertain: ' if doubt else ''}{row['label']}{sure}")
     return pd.DataFrame({"start": rows["start_s"].to_numpy(), "end": rows["end_s"].to_numpy(), "text": text})
 
@@ -268,7 +269,7 @@ def raven_selections(rows: pd.DataFrame) -> pd.DataFrame:
             "High Freq (Hz)": 8000.0,
             "Begin File": [Path(path).name for path in rows["path"]],
             "Class": rows["label"].fillna("not judged").to_numpy(),
-            **{f"p_{name}": rows[f"p_{name}"].to_numpy() for name in CLASSES},
+            **{column: rows[column].to_numpy() for column in map(str, rows) if column.startswith("p_")},
             **uncertain,
         }
     )

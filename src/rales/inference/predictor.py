@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -38,6 +38,7 @@ from rales.files.csv_cells import make_encodable, one_line
 from rales.inference import audio_reader
 from rales.inference.audio_reader import CycleChunk, Cycles
 from rales.inference.engines import Engine, TorchEngine, Waveforms
+from rales.labels import ICBHI, LabelSet
 from rales.models.layer_fusion import mean_plus_max
 from rales.models.m2d_checkpoints import fingerprint_encoder
 from rales.progress import progress_bar
@@ -68,7 +69,8 @@ class RecordingResult(NamedTuple):
 
 
 class Predictor:
-    """A trained classifier for recordings. `classes` are its words in the order of its probabilities.
+    """A trained classifier for recordings. `classes` are its words in the order of its probabilities, `label_set` says
+    whether they exclude one another.
 
     Parameters
     ----------
@@ -98,7 +100,8 @@ class Predictor:
     ) -> None:
         self.recipe, self.record, self.engine, self.workers = recipe, record, engine, workers
         self.checkpoint = checkpoint
-        self.classes: tuple[str, ...] = tuple(record["classes"])
+        self.label_set = LabelSet.from_record(record)
+        self.classes = self.label_set.classes
         self.calibration: dict[str, Any] = record.get("calibration") or {}
         self._torch_engine = torch_engine
 
@@ -113,7 +116,9 @@ class Predictor:
         checkpoint: Path | None = None,
     ) -> "Predictor":
         """Recipe, its trained network and its record -> Predictor that computes in PyTorch, in float32."""
-        engine = TorchEngine(frontend or recipe.build_frontend(recipe.settings), network, torch.device(device))
+        frontend = frontend or recipe.build_frontend(recipe.settings)
+        independent = LabelSet.from_record(record).independent
+        engine = TorchEngine(frontend, network, torch.device(device), independent=independent)
         return cls(recipe, record, engine, engine, checkpoint=checkpoint)
 
     def with_engine(self, engine: Engine, workers: int = 1) -> "Predictor":
@@ -255,7 +260,7 @@ class Predictor:
                 "The model was trained with audio.scope=batch: an answer depends on the other cycles of the call, of "
                 f"which {self.together} at a time, in the order given, are scaled together."
             )
-        return Decision(self.calibration.get("temperature"), threshold, min_confidence, caution)
+        return Decision(self.calibration.get("temperature"), threshold, min_confidence, caution, self.label_set)
 
     def evaluate(
         self, data: str | Path, *, part: str | None = None, skip_damaged: bool = False, progress: bool = False
@@ -378,7 +383,9 @@ class Predictor:
         """
         own = self.prepare_spans if self.has_own_rows else None
         parts, failure = list[NDArray[Any]](), None
-        reading = audio_reader.read_ahead(paths, self.recipe.audio, cycles, gate=quality, prepare=own)
+        reading = audio_reader.read_ahead(
+            paths, self.recipe.audio, cycles, gate=quality, prepare=own, label_set=self.label_set
+        )
 
         # Closed whatever happens, else readers wait for someone to take their chunks and keep the process from ending
         with closing(reading), ThreadPoolExecutor(self.workers, thread_name_prefix="rales-score") as pool:
@@ -394,7 +401,8 @@ class Predictor:
                         parts.append(part)
                     if chunk.last:
                         if chunk.rows is not None and parts and not failure:
-                            parts = [(pool_rows or vote_per_cycle)(chunk.rows, np.concatenate(parts))]
+                            vote = partial(vote_per_cycle, label_set=self.label_set)
+                            parts = [(pool_rows or vote)(chunk.rows, np.concatenate(parts))]
                         yield self.finish_recording(chunk, parts, chunk.error or failure, problems)
                         parts, failure = [], None
 
@@ -427,7 +435,7 @@ class Predictor:
         if self.has_own_rows:
             dataset = self.prepare_spans(file, spans)
             values = self.probabilities(dataset.inputs, extras=dataset.extras)
-            return vote_per_cycle(dataset.table, values) if len(spans) else values
+            return vote_per_cycle(dataset.table, values, self.label_set) if len(spans) else values
         return self.probabilities(audio_reader.read_spans(file, spans, self.recipe.audio))
 
     def probabilities(
@@ -444,9 +452,9 @@ class Predictor:
         return np.concatenate([np.empty((0, len(self.classes))), *batches])
 
 
-def vote_per_cycle(rows: pd.DataFrame, values: NDArray[Any]) -> NDArray[Any]:
+def vote_per_cycle(rows: pd.DataFrame, values: NDArray[Any], label_set: LabelSet = ICBHI) -> NDArray[Any]:
     """Rows, one or several a cycle, and their (rows, classes) probabilities -> (cycles, classes): the rows vote."""
-    voted: NDArray[Any] = predictions.pool_cycle_probabilities(rows, values)[1]
+    voted: NDArray[Any] = predictions.pool_cycle_probabilities(rows, values, label_set)[1]
     return voted
 
 

@@ -87,7 +87,9 @@ def predict_manifest(
     rows = read_manifest_rows(manifest, source) if cycles == "auto" else {}
     classifier = load_with_engine(model)
     decision = classifier.decision(min_confidence, threshold)
-    told = {name: value for name, value in vars(decision).items() if name != "caution"}  # is the model's
+    told = {
+        name: value for name, value in vars(decision).items() if name not in ("caution", "label_set")
+    }  # the model's
     job = {"recordings": collection.facts()["digest"], "model": classifier.digest, "shard": shard}
     job |= {"cycles": cycles, "quality": quality, "decision": told, **({"rows": digest_rows(rows)} if rows else {})}
     file = str(Path(model).resolve()) if model and Path(model).exists() else model
@@ -156,7 +158,7 @@ def predict_shard(
         for cycles, state in tables:
             append(cycles)
             status.append(state)
-            counts = predictions.summarise_recordings(cycles)
+            counts = predictions.summarise_recordings(cycles, decision.label_set)
             summary.append(recordings.add_answers(counts, cycles, classifier.calibration.get("recordings")))
 
     prediction_writers.write_table(summary, folder / "summary" / name)

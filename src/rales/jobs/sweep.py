@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ from rales.files.atomic import lock_folder
 from rales.files.json_files import to_jsonable
 from rales.files.writers import write_json
 from rales.jobs.linear_probe import name, subsets
+from rales.labels import LabelSet
 from rales.progress import progress_bar
-from rales.recipes.registry import make_recipe
+from rales.recipes.registry import find_settings, make_recipe
 from rales.registry import RECIPES
-from rales.settings import RunSettings, format_value, get_values, parse_words, to_dict
+from rales.settings import RunSettings, format_value, get_values, parse_words, set_fields, to_dict
 from rales.training import run_folder
 from rales.training.run_records import check_record
 
@@ -155,9 +157,14 @@ def run(
         raise UsageError(f"--engine {engine}: expected one of {', '.join(ENGINES)}")
     data, out = make_portable(data), out.resolve()
     splits_of = {make_recipe(trial.recipe, trial.words).settings.split.name for trial in planned}
+    read = cache(partial(read_cycles, data, skip_damaged=skip_damaged, needs_split=splits_of != {"folds"}))
     with lock_folder(out):
-        cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=splits_of != {"folds"})
-        outcomes = {t.name: Outcome(t.name, "skipped") for t in planned if is_finished(t, out / t.name, cycles)}
+        tables = {trial.name: read(label_set=label_set_of(trial)) for trial in planned}
+        outcomes = {
+            trial.name: Outcome(trial.name, "skipped")
+            for trial in planned
+            if is_finished(trial, out / trial.name, tables[trial.name])
+        }
         waiting = [trial for trial in planned if trial.name not in outcomes]
         for name in outcomes:
             run_folder.clear_leftovers(out / name)
@@ -169,6 +176,13 @@ def run(
                 write_json(out / "sweep.json", summary(planned, outcomes, command))
         write_json(out / "sweep.json", summary(planned, outcomes, command))
     return [outcomes[trial.name] for trial in planned]
+
+
+def label_set_of(trial: Trial) -> LabelSet:
+    """Trial -> the classes of its system."""
+    words = parse_words(trial.words)
+    chosen = {name: words[name] for name in ("classes", "independent") if name in words}
+    return set_fields(find_settings(trial.recipe)(), chosen).label_set
 
 
 def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:
@@ -211,7 +225,8 @@ def run_trial(trial: Trial, data: Path, out: Path, skip_damaged: bool, command: 
     try:
         recipe = make_recipe(trial.recipe, trial.words)
         needs_split = recipe.settings.split.name != "folds"
-        cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
+        label_set = recipe.settings.label_set
+        cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split, label_set=label_set)
         recipe.run(recipe, cycles, out / trial.name, command=command)
     except Exception as error:
         return Outcome(trial.name, "failed", time.perf_counter() - started, str(error), traceback.format_exc())

@@ -38,6 +38,11 @@ def build_patch_mix_projector(features: int = 768) -> nn.Sequential:
     )
 
 
+def class_probabilities(logits: Tensor, *, independent: bool = False) -> Tensor:
+    """(B, classes) logits -> (B, classes) probabilities: softmax, or of independent classes the sigmoid of each."""
+    return logits.sigmoid() if independent else logits.softmax(dim=1)
+
+
 class ContrastiveClassifier(nn.Module):
     """Features -> (B, classes) logits of a linear layer on an encoder that contrastive losses train through projectors.
 

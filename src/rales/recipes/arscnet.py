@@ -94,7 +94,8 @@ def fit(settings: Settings, frontend: nn.Module, model: nn.Module, dataset: Cycl
 
 
 def build_model(settings: Settings) -> ArscNet:
-    return ArscNet() if settings.size == "base" else ArscNet(depth=10, width=16)
+    classes = len(settings.classes)
+    return ArscNet(classes) if settings.size == "base" else ArscNet(classes, depth=10, width=16)
 
 
 def roll_waveforms(settings: Settings, batch: Batch, generator: torch.Generator) -> Batch:

@@ -166,7 +166,8 @@ def build_model(settings: Settings, *, projecting: bool = False) -> ASTClassifie
     if settings.weights:
         layout: Literal["aligned", "original"] = "original" if settings.fidelity == "original" else "aligned"
         encoder.load_state_dict(ast_tensors(settings.weights, frames=frames, layout=layout))
-    return ASTClassifier(encoder, projector=build_patch_mix_projector(encoder.dim) if projecting else None)
+    projector = build_patch_mix_projector(encoder.dim) if projecting else None
+    return ASTClassifier(encoder, len(settings.classes), projector)
 
 
 def of_file(weights: str) -> ViTSize:

@@ -32,7 +32,7 @@ from rales.audio.spectrogram_images import lungattn_image, lungattn_waveform
 from rales.audio.tqwt_decomposition import decompose_cycles_dual_q
 from rales.data.waveform_cache import Preparation
 from rales.models.lung import LungAttn
-from rales.settings import Fidelity, RunSettings, Training, set_defaults
+from rales.settings import Fidelity, RunSettings, Training, require_classes, set_defaults
 from rales.training import finetune
 from rales.training.losses import soft_binary_cross_entropy
 from rales.training.recipe import LossContext, Recipe
@@ -68,6 +68,10 @@ class Settings(RunSettings):
         if self.fidelity == "original":
             defaults |= {"rate": "native", "train.precision": "float32"}
         return set_defaults(self, given, defaults)
+
+    def check(self) -> None:
+        """Errors: classes that its mixtures do not know."""
+        require_classes(self, "lungattn mixes crackles and wheezes to both", icbhi=True)
 
 
 def recipe(settings: Settings) -> Recipe:
@@ -129,7 +133,7 @@ def build_frontend(settings: Settings) -> nn.Module:
 
 def build_model(settings: Settings) -> LungAttn:
     layout: Literal["raw", "transposed"] = "raw" if settings.fidelity == "original" else "transposed"
-    return LungAttn(side=SIDES[settings.size] // 16, layout=layout)
+    return LungAttn(len(settings.classes), side=SIDES[settings.size] // 16, layout=layout)
 
 
 def mixed_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:

@@ -116,12 +116,13 @@ def build_frontend(settings: Settings) -> nn.Module:
 
 def build_model(settings: Settings) -> LungRN:
     original = settings.fidelity == "original"
-    return LungRN(nonlocal_softmax="global" if original else "row", nonlocal_transpose=original)
+    softmax: Literal["global", "row"] = "global" if original else "row"
+    return LungRN(len(settings.classes), nonlocal_softmax=softmax, nonlocal_transpose=original)
 
 
 def mixed_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
     """Binary cross-entropy of the batch and of its mixtures behind it."""
-    target = F.one_hot(step.label, len(step.weight)).float()
+    target = (step.label if step.label.ndim == 2 else F.one_hot(step.label, len(step.weight))).float()
     pictures, targets = append_mixup(features, target, generator=step.generator)
     logits = model(pictures)
     return soft_binary_cross_entropy(logits, targets), logits[: len(features)]

@@ -46,7 +46,16 @@ from rales.data.icbhi import sex_and_age
 from rales.models.cnn import Cnn, CnnSize
 from rales.models.heads import ContrastiveClassifier, build_projector
 from rales.models.pretrained_backbones import cnn_tensors
-from rales.settings import BackboneSettings, Count, Fidelity, SpecAugment, StandardisedAudio, Training, set_defaults
+from rales.settings import (
+    BackboneSettings,
+    Count,
+    Fidelity,
+    SpecAugment,
+    StandardisedAudio,
+    Training,
+    require_classes,
+    set_defaults,
+)
 from rales.training import finetune, multistage
 from rales.training.losses import hybrid_sup_con, multi_sup_con, sup_con, weighted_cross_entropy, weighted_loss
 from rales.training.recipe import LossContext, Recipe
@@ -88,6 +97,10 @@ class HybridSettings(Settings):
     def with_presets(self, given: AbstractSet[str]) -> Self:
         settings = super().with_presets(given)
         return set_defaults(settings, given, {"views": "apart"} if self.fidelity == "original" else {})
+
+    def check(self) -> None:
+        """Errors: classes of which a cycle may have several."""
+        require_classes(self, "a supervised contrastive loss compares cycles of one class with those of others")
 
 
 @dataclass(frozen=True)
@@ -178,7 +191,8 @@ def build_model(
     encoder = Cnn(kind, axes="ft" if settings.fidelity == "original" else "tf")
     if settings.weights:
         encoder.load_state_dict(cnn_tensors(settings.weights, kind))
-    return ContrastiveClassifier(encoder, [build_projector(encoder.dim) for _ in range(projectors)], learns=learns)
+    heads = [build_projector(encoder.dim) for _ in range(projectors)]
+    return ContrastiveClassifier(encoder, heads, classes=len(settings.classes), learns=learns)
 
 
 def augment(settings: Settings, features: Tensor, generator: torch.Generator) -> Tensor:

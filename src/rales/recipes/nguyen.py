@@ -45,11 +45,12 @@ from rales.data.device_spectra import measure_device_spectra
 from rales.data.icbhi import DEVICES
 from rales.data.loader import ordered_batches
 from rales.data.waveform_cache import Preparation, read_resampled_segment
+from rales.labels import JOINED
 from rales.models.heads import BackboneWithHead, CoTuning
 from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
 from rales.models.stochnorm import StochNorm2d
-from rales.settings import BackboneSettings, Fidelity, Training, Waveform, set_defaults
+from rales.settings import BackboneSettings, Fidelity, Training, Waveform, require_classes, set_defaults
 from rales.training import finetune
 from rales.training.losses import category_relationship, co_tuning, weighted_cross_entropy, weighted_loss
 from rales.training.recipe import LossContext, Recipe
@@ -99,6 +100,10 @@ class CoTuningSettings(Settings):
     """lambda, the weight of the loss on ImageNet's classes (0.3 in re-implementations)."""
     train: Training = replace(TRAINING, class_weights="none")
 
+    def check(self) -> None:
+        """Errors: classes of which a cycle may have several."""
+        require_classes(self, "co-tuning gives each cycle the source classes of its one class")
+
 
 def cotuning(settings: CoTuningSettings) -> Recipe:
     """-> co-tuning; with norm="stochastic" both methods."""
@@ -132,10 +137,12 @@ def stochnorm(settings: Settings) -> Recipe:
 
 
 def with_copies(settings: Settings, table: pd.DataFrame) -> pd.DataFrame:
-    """Divided table -> with each row's device as a number, and copies of the train cycles that hold a wheeze."""
+    """Divided table -> with each row's device as a number, and copies of the train cycles that hold a wheeze, by their
+    label or one of its independent classes."""
     rows = table.assign(device_number=number_words(table["device"], DEVICES), copy=0)
     train = rows.iloc[train_positions(rows)]  # without any, labels may not be known
-    copied = train[train["label"].isin(["wheeze", "both"])] if len(train) else train
+    wheezes = [not {"wheeze", "both"}.isdisjoint(label.lower().split(JOINED)) for label in train["label"]]
+    copied = train[np.array(wheezes, dtype=np.bool_)]
     return pd.concat([rows, *(copied.assign(copy=number) for number in range(1, COPIES + 1))], ignore_index=True)
 
 
@@ -262,12 +269,13 @@ def build_backbone(settings: Settings, *, stochastic: bool, classes: int) -> Res
 
 
 def build_cotuning(settings: CoTuningSettings) -> CoTuning:
-    return CoTuning(build_backbone(settings, stochastic=settings.norm == "stochastic", classes=1000))
+    backbone = build_backbone(settings, stochastic=settings.norm == "stochastic", classes=1000)
+    return CoTuning(backbone, len(settings.classes))
 
 
 def build_stochnorm(settings: Settings) -> BackboneWithHead:
     backbone = build_backbone(settings, stochastic=True, classes=0)
-    return BackboneWithHead(backbone, nn.Linear(backbone.dim, 4))
+    return BackboneWithHead(backbone, nn.Linear(backbone.dim, len(settings.classes)))
 
 
 def cotuning_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:

@@ -55,7 +55,7 @@ from rales.data.waveform_cache import Preparation, read_row_segments
 from rales.models.heads import BackboneWithHead, build_respirenet_head
 from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
-from rales.settings import BackboneSettings, Fidelity, Split, Training, Waveform, set_defaults
+from rales.settings import BackboneSettings, Fidelity, Split, Training, Waveform, require_classes, set_defaults
 from rales.training import finetune, multistage
 from rales.training.recipe import LossContext, Recipe
 
@@ -99,6 +99,10 @@ class Settings(BackboneSettings):
         if self.fidelity == "original":
             defaults |= {"joined": 0.0, "statistics": "device", "train.precision": "float32"}
         return set_defaults(settings, given, defaults)
+
+    def check(self) -> None:
+        """Errors: classes that its joined cycles and its loss do not know."""
+        require_classes(self, "respirenet joins cycles of the four classes and has a loss weight for each", icbhi=True)
 
 
 def recipe(settings: Settings) -> Recipe:
@@ -288,7 +292,7 @@ def build_model(settings: Settings) -> PerDevice:
         backbone = ResNet(34) if settings.size == "base" else ResNet(10, width=16)
         if settings.weights:
             backbone.load_state_dict(resnet_tensors(settings.weights, 34))
-        return BackboneWithHead(backbone, build_respirenet_head(backbone.dim))
+        return BackboneWithHead(backbone, build_respirenet_head(backbone.dim, len(settings.classes)))
 
     return PerDevice({name: network() for name in (ALL, *settings.devices)})
 

@@ -52,7 +52,7 @@ from rales.data.waveform_cache import Preparation, read_row_segments
 from rales.models.heads import BackboneWithHead
 from rales.models.pretrained_backbones import resnest_tensors
 from rales.models.resnest import ResNeSt
-from rales.settings import BackboneSettings, Training, Waveform, set_defaults
+from rales.settings import BackboneSettings, Training, Waveform, require_classes, set_defaults
 from rales.training import finetune
 from rales.training.losses import weighted_loss
 from rales.training.recipe import Recipe
@@ -75,6 +75,11 @@ class Settings(BackboneSettings):
         settings = replace(self, size="base") if self.weights else self
         epochs = 2 if settings.size == "tiny" else 30 if settings.domain == "splice" else 60
         return set_defaults(settings, given, {"train.epochs": epochs})
+
+    def check(self) -> None:
+        """Errors: classes that its spliced cycles do not know."""
+        if self.domain == "splice":
+            require_classes(self, "domain=splice adds up crackles and wheezes of two cycles", icbhi=True)
 
 
 def recipe(settings: Settings) -> Recipe:
@@ -206,4 +211,4 @@ def build_model(settings: Settings) -> BackboneWithHead:
     backbone = ResNeSt(50) if settings.size == "base" else ResNeSt(14, width=16)
     if settings.weights:
         backbone.load_state_dict(resnest_tensors(settings.weights))
-    return BackboneWithHead(backbone, nn.Sequential(nn.Dropout(0.5), nn.Linear(backbone.dim, 4)))
+    return BackboneWithHead(backbone, nn.Sequential(nn.Dropout(0.5), nn.Linear(backbone.dim, len(settings.classes))))

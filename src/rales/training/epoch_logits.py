@@ -3,9 +3,10 @@
 Every way to choose the epoch, its figures and intervals can be made from it, so no protocol needs a run of its own.
 E scored epochs, n cycles, L fused layers:
 
-`epoch` (E,) int64; `test` and, if patients are held out, `validation` (E, n, 4) float16 logits, row i that of row i of
-predictions.csv and predictions_validation.csv; `layers` (L,) int64 and `layer_weights` (E, L) float32, where layers are
-fused. The file is written anew after every epoch and renamed into place; an epoch that is repeated replaces itself.
+`epoch` (E,) int64; `test` and, if patients are held out, `validation` (E, n, classes) float16 logits, row i that of
+row i of predictions.csv and predictions_validation.csv; `layers` (L,) int64 and `layer_weights` (E, L) float32, where
+layers are fused. The file is written anew after every epoch and renamed into place; an epoch that is repeated replaces
+itself.
 """
 
 from collections.abc import Mapping
@@ -17,19 +18,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rales.files.json_files import DAMAGED
-from rales.labels import CLASSES
 from rales.training import run_folder
 
 FILE = "epochs.safetensors"
 LEAST, LOWEST = -(2.0**-24), -65504.0  # of float16: the negative number nearest to 0, and the lowest finite one
 
 
-def half_logits(logits: Tensor) -> Tensor:
+def half_logits(logits: Tensor, *, independent: bool = False) -> Tensor:
     """(n, classes) float32 logits -> float16 with the same softmax (to 2e-4) and the very same most probable class.
 
     The largest of a row becomes 0 exactly, and whatever was below it stays below: rounding alone would make ties of
-    classes that are closer than float16 tells apart, and a tie goes to the first class.
+    classes that are closer than float16 tells apart, and a tie goes to the first class. Logits of independent classes
+    stay what they are, and above 0 (yes) or not.
     """
+    if independent:
+        half = logits.clamp(LOWEST, -LOWEST).half()
+        return torch.where((half == 0) & (logits > 0), torch.tensor(-LEAST, dtype=torch.float16), half)
     below = logits.double() - logits.double().amax(dim=1, keepdim=True)
     half = below.clamp(min=LOWEST).half()
     return torch.where((half == 0) & (below < 0), torch.tensor(LEAST, dtype=torch.float16), half)
@@ -78,6 +82,7 @@ def check_arrays(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Tensors of the file -> nothing. Errors: they are not those named above, or not finite numbers."""
     scored = tuple(tensors["epoch"].shape)[:1] if "epoch" in tensors else ()
     layers = tuple(tensors["layers"].shape)[:1] if "layers" in tensors else ()
+    wide = {tuple(tensors[part].shape)[2:] for part in ("test", "validation") if part in tensors}
     kinds = {
         "epoch": (torch.int64, 1, scored),
         "test": (torch.float16, 3, scored),
@@ -89,7 +94,7 @@ def check_arrays(tensors: Mapping[str, Tensor], path: Path) -> None:
         dtype, axes, start = kinds.get(name, (None, 0, ()))
         shape = tuple(value.shape)
         fitting = value.dtype == dtype and value.ndim == axes and shape[: len(start)] == start
-        if not fitting or (axes == 3 and shape[2] != len(CLASSES)) or not value.isfinite().all():
+        if not fitting or (axes == 3 and wide != {shape[2:]}) or 0 in shape[1:] or not value.isfinite().all():
             raise ValueError(f"{path}: {name} of shape {shape} is not what a run says after its epochs; {DAMAGED}")
     if not (tensors["epoch"].diff() > 0).all():
         raise ValueError(f"{path}: its epochs do not ascend; {DAMAGED}")

@@ -21,16 +21,17 @@ from rales.data.dataset import Batch, CycleDataset, check_extras, class_numbers,
 from rales.data.splits import digest_cycles
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions, recordings
-from rales.evaluation.metrics import confusion_matrix, icbhi_scores, mean_auroc
+from rales.evaluation.metrics import count_outcomes, mean_auroc, outcome_scores, predict_at_threshold
 from rales.evaluation.own_metrics import compute_own_metrics
 from rales.files.writers import copy_file, write_csv, write_json
-from rales.labels import CLASSES, ICBHI, LabelSet
+from rales.labels import ICBHI, LabelSet
+from rales.models.heads import class_probabilities
 from rales.models.hub import sha256_of
 from rales.models.m2d_checkpoints import check_complete
 from rales.settings import RunSettings, to_dict
 from rales.training import epoch_logits, lifecycle, run_folder
 from rales.training.distributed import DistributedContext
-from rales.training.losses import class_weights, weighted_loss
+from rales.training.losses import class_weights, positive_weights, weighted_cross_entropy, weighted_loss
 from rales.training.optim import (
     HEADS,
     average_with_previous_weights,
@@ -244,17 +245,19 @@ def check_options(recipe: Recipe) -> None:
 
 
 def selection_problem(settings: RunSettings, label: NDArray[np.int64]) -> str:
-    """Settings of a run and class numbers of the validation cycles -> why these cannot choose an epoch; "" if
-    they can, or are not asked to."""
-    train = settings.train
+    """Settings of a run and targets of the validation cycles -> why these cannot choose an epoch; "" if they can, or
+    are not asked to."""
+    train, label_set = settings.train, settings.label_set
     if train.select != "validation":
         return ""
-    one_class = np.eye(len(CLASSES))[np.zeros(len(label), np.int64)]
-    score = icbhi_scores(confusion_matrix(label, one_class.argmax(axis=1)))["score"]
-    if not math.isnan(score if train.select_by == "score" else mean_auroc(label, one_class)):
+    one_class = np.eye(len(label_set))[np.zeros(len(label), np.int64)]
+    score = outcome_scores(count_outcomes(label_set.encode_rows(label), np.zeros(len(label))))["score"]
+    if not math.isnan(score if train.select_by == "score" else mean_auroc(label, one_class, label_set)):
         return ""
-    found = ", ".join(f"{(label == number).sum()} {name}" for number, name in enumerate(CLASSES))
-    needed = {"score": "normal and abnormal ones", "auroc": "some with and some without crackles, or wheezes"}
+    counts = label_set.count_labels(label_set.name_targets(label))
+    found = ", ".join(f"{count} {name}" for name, count in counts.items())
+    sounds = "crackles, or wheezes" if label_set.is_icbhi else "one of the classes"
+    needed = {"score": "normal and abnormal ones", "auroc": f"some with and some without {sounds}"}
     return (
         f"the validation cycles ({found}) cannot choose an epoch by train.select_by={train.select_by}, which needs "
         f"{needed[train.select_by]}; the last epoch is kept: take another split.seed or a larger "
@@ -280,7 +283,7 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
         optimiser.zero_grad()
 
     losses = lifecycle.LossSums(job.run, epoch, "train.lr", train.lr, {"loss": 0.0})
-    nothing = torch.zeros(0, dtype=torch.int64, device=context.device)
+    label_set, nothing = settings.label_set, torch.from_numpy(job.dataset.class_numbers[:0]).to(context.device)
     labels, predicted, steps, rates = [nothing], [nothing], 0, 0.0
     for batch in train_batches(job, epoch):
         generator = torch.Generator().manual_seed(derive_seed(settings.seed, epoch, steps, context.rank))
@@ -305,7 +308,8 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
             if counts and not idle:
                 losses.add(steps + 1, loss=loss)
                 labels.append(batch.label[rows])
-                predicted.append(logits.detach().argmax(dim=1))
+                answers = logits.detach()
+                predicted.append((answers > 0).long() if label_set.independent else answers.argmax(dim=1))
 
         if epoch <= train.warmup_epochs:
             set_lr(optimisers["step"], lr * (epoch - 1 + (steps + 1) / all_steps) / train.warmup_epochs)
@@ -321,7 +325,7 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
         update_once_an_epoch(optimisers["epoch"], rates, steps)
     loss_sum = losses.read()["loss"]
     job.run.check_finite(largest_weight(network), "a weight", epoch, steps, "train.lr", train.lr)
-    loss_sum, scores = pool_processes(context, loss_sum, torch.cat(labels), torch.cat(predicted))
+    loss_sum, scores = pool_processes(context, loss_sum, torch.cat(labels), torch.cat(predicted), label_set)
     lr = optimisers["step"].param_groups[0]["lr"]
     return {"epoch": epoch, "split": "train", "loss": loss_sum / steps, "lr": lr, **scores}
 
@@ -406,11 +410,12 @@ def take_passes(job: Training, rows: int, generator: torch.Generator) -> Iterato
 
 
 def pool_processes(
-    context: DistributedContext, loss_sum: float, label: Tensor, predicted: Tensor
+    context: DistributedContext, loss_sum: float, label: Tensor, predicted: Tensor, label_set: LabelSet
 ) -> tuple[float, dict[str, float]]:
-    """One process's sum of losses, class numbers and answers (n,) -> sum and scores of all processes together."""
-    everyone = context.gather((loss_sum, confusion_matrix(label.cpu(), predicted.cpu())))
-    return sum(part for part, _ in everyone), icbhi_scores(np.sum([counts for _, counts in everyone], axis=0))
+    """One process's sum of losses, targets and answers of n rows -> sum and scores of all processes together."""
+    true, answers = (label_set.encode_rows(targets.cpu().numpy()) for targets in (label, predicted))
+    everyone = context.gather((loss_sum, count_outcomes(true, answers)))
+    return sum(part for part, _ in everyone), outcome_scores(np.sum([counts for _, counts in everyone], axis=0))
 
 
 def update_once_an_epoch(optimiser: torch.optim.Optimizer, rates: float, steps: int) -> None:
@@ -424,9 +429,12 @@ def update_once_an_epoch(optimiser: torch.optim.Optimizer, rates: float, steps: 
 
 def loss_weights(dataset: CycleDataset, settings: RunSettings) -> Tensor:
     """-> (classes,) weights of the loss: from the classes' frequencies among the train rows, or all 1."""
+    classes, targets = len(settings.classes), dataset.class_numbers[dataset.rows("train")]
     if settings.train.class_weights == "none":
-        return torch.ones(len(CLASSES))
-    return class_weights(np.bincount(dataset.class_numbers[dataset.rows("train")], minlength=len(CLASSES)).tolist())
+        return torch.ones(classes)
+    if settings.independent:
+        return positive_weights(targets.sum(axis=0).tolist(), len(targets))
+    return class_weights(np.bincount(targets, minlength=classes).tolist())
 
 
 def derive_seed(seed: int, epoch: int, step: int, rank: int) -> int:
@@ -456,12 +464,12 @@ def part_logits(
     everyone = dataset.rows(part)
     batch_of = np.arange(len(everyone)) // dataset.scored_together
     rows = everyone[batch_of * context.world_size // (batch_of[-1] + 1) == context.rank]
-    logits = [torch.zeros(0, len(CLASSES))]
+    logits = [torch.zeros(0, len(dataset.label_set))]
     reading = loader.ordered_batches(dataset, dataset.scored_together, rows=rows) if len(rows) else ()
     logits += [score_batch(model, frontend, batch.to(context.device)).cpu() for batch in reading]
     found = torch.cat(context.gather(torch.cat(logits))).numpy()
     predictions.check_numbers(dataset.table.iloc[everyone], found)
-    cycles, pooled = predictions.pool_cycle_logits(dataset.table.iloc[everyone], found)
+    cycles, pooled = predictions.pool_cycle_logits(dataset.table.iloc[everyone], found, dataset.label_set)
     return cycles, torch.from_numpy(pooled)
 
 
@@ -475,19 +483,20 @@ def score_batch(model: nn.Module, frontend: nn.Module, batch: Batch) -> Tensor:
 def evaluate_part(job: Training, part: str, epoch: int) -> tuple[dict[str, Any], Tensor]:
     """-> the line of metrics of validation or test cycles, and their (n, classes) float32 logits."""
     cycles, logits = part_logits(job.scored, job.frontend, job.dataset, part, job.run.context)
-    label = torch.from_numpy(class_numbers(cycles))
-    loss = nn.functional.cross_entropy(logits, label, job.class_weight.cpu()).item()
-    scores = icbhi_scores(confusion_matrix(label, logits.argmax(dim=1)))
-    probabilities = logits.double().softmax(dim=1)
-    line: dict[str, Any] = {
-        "epoch": epoch,
-        "split": part,
-        "loss": loss,
-        **scores,
-        "auroc": mean_auroc(label, probabilities),
-    }
+    label_set, weight = job.dataset.label_set, job.class_weight.cpu()
+    label = torch.from_numpy(class_numbers(cycles, label_set))
+    if label_set.independent:
+        loss = weighted_cross_entropy(logits, label, label, weight).item()
+    else:
+        loss = nn.functional.cross_entropy(logits, label, weight).item()
+
+    probabilities = class_probabilities(logits.double(), independent=label_set.independent).numpy()
+    answers = label_set.encode_rows(predict_at_threshold(probabilities, None, label_set))
+    scores = outcome_scores(count_outcomes(label_set.encode_rows(label.numpy()), answers))
+    auroc = mean_auroc(label, probabilities, label_set)
+    line: dict[str, Any] = {"epoch": epoch, "split": part, "loss": loss, **scores, "auroc": auroc}
     if metrics := job.recipe.settings.train.metrics:
-        line["own"] = compute_own_metrics(metrics, label.numpy(), probabilities.numpy())
+        line["own"] = compute_own_metrics(metrics, label.numpy(), probabilities)
     return line, logits
 
 
@@ -502,7 +511,8 @@ def save_epoch(
     out, record = job.run.folder, job.run.record
     run_folder.append_metrics(out, lines)
     if logits:
-        halves = {part: epoch_logits.half_logits(found) for part, found in logits.items()}
+        independent = job.dataset.label_set.independent
+        halves = {part: epoch_logits.half_logits(found, independent=independent) for part, found in logits.items()}
         epoch_logits.append_epoch(out, epoch, {**halves, **layer_weights(job.scored)})
 
     weights = tensors_of(job.scored, job.frontend)
@@ -604,6 +614,7 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
     `rales predict` gives the same probabilities (to 1e-5).
     """
     out, record, dataset, model = job.run.folder, job.run.record, job.dataset, job.scored
+    label_set = dataset.label_set
     weights = tensors_of(model, job.frontend)
     run_folder.save_tensors(out / "last.safetensors", weights, {**record, "epoch": state["epoch"]})
     if state["best_epoch"] is None:
@@ -613,7 +624,10 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
 
     alone = replace(job.run.context, rank=0, world_size=1)
     found = {part: part_logits(model, job.frontend, dataset, part, alone) for part in dataset.parts_to_watch()}
-    scored = {part: logits.double().softmax(dim=1).numpy() for part, (_, logits) in found.items()}
+    scored = {
+        part: class_probabilities(logits.double(), independent=label_set.independent).numpy()
+        for part, (_, logits) in found.items()
+    }
     rows = found["test"][0]
     figures = predictions.evaluation_metrics(
         rows,
@@ -629,17 +643,19 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
     for warning in figures["warnings"]:
         log.warning("%s: %s", out, warning)
 
+    plain = predictions.Decision(label_set=label_set)
     if "validation" in scored:
-        true = {part: class_numbers(cycles) for part, (cycles, _) in found.items()}
-        figures |= predictions.metrics_from_validation(true, scored)
+        true = {part: class_numbers(cycles, label_set) for part, (cycles, _) in found.items()}
+        figures |= predictions.metrics_from_validation(true, scored, label_set)
         patients = dataset.table.iloc[dataset.rows("validation")]["patient"].nunique()
-        known = predictions.fit_calibration(true["validation"], scored["validation"], patients)
-        known["recordings"] = fit_recording_pooling(found["validation"][0], scored["validation"], known)
+        known = predictions.fit_calibration(true["validation"], scored["validation"], patients, label_set)
+        if label_set.is_icbhi:
+            known["recordings"] = fit_recording_pooling(found["validation"][0], scored["validation"], known)
         run_folder.save_tensors(out / "best.safetensors", tensors, {**about, "calibration": known})
-        validation = predictions.predictions_table(found["validation"][0], scored["validation"])
+        validation = predictions.predictions_table(found["validation"][0], scored["validation"], plain)
         write_csv(out / "predictions_validation.csv", validation)
 
-    write_csv(out / "predictions.csv", predictions.predictions_table(rows, scored["test"]))
+    write_csv(out / "predictions.csv", predictions.predictions_table(rows, scored["test"], plain))
     if (fusion := find_layer_fusion(model)) is not None:
         write_json(out / "layer_weights.json", predictions.layer_weights(list(fusion.layers), fusion.weight))
     write_json(out / "evaluation.json", figures)
@@ -657,13 +673,13 @@ def fit_recording_pooling(
 
 def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, Any]:
     """-> config.json: what was asked, on which data, with which software."""
-    used = table[table["split"] != ""]
+    used, label_set = table[table["split"] != ""], recipe.settings.label_set
     parts = {
         part: {
             "recordings": int(rows["recording"].nunique()),
             "patients": int(rows["patient"].nunique()),
             "cycles": len(rows),
-            "classes": {name: int((rows["label"] == name).sum()) for name in CLASSES},
+            "classes": label_set.count_labels(rows["label"]),
         }
         for part, rows in used.groupby("split")
     }
@@ -676,7 +692,7 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
         "overrides": dict(recipe.overrides),
         "seed": recipe.settings.seed,
         **({"asked": {"config": to_dict(recipe.asked.settings)}} if recipe.asked else {}),
-        "classes": list(CLASSES),
+        **label_set.to_record(),
         "split": {
             "name": recipe.settings.split.name,
             "digest": digest_cycles(used),

@@ -19,6 +19,16 @@ def class_weights(counts: Sequence[int]) -> Tensor:
     return (inverse / inverse.sum()).float()
 
 
+def positive_weights(positives: Sequence[int], rows: int) -> Tensor:
+    """Rows that have each of several independent classes, and all rows -> (classes,) weights negatives / positives of
+    the yes answers, so that both answers count alike.
+
+    A class without rows gets weight 0, as in `class_weights`.
+    """
+    count = torch.tensor(positives, dtype=torch.float64)
+    return torch.where(count > 0, (rows - count) / count.clamp(min=1), 0.0).float()
+
+
 def weighted_cross_entropy(
     logits: Tensor, label: Tensor, whole_label: Tensor, weight: Tensor, smoothing: float = 0.0
 ) -> Tensor:
@@ -26,14 +36,20 @@ def weighted_cross_entropy(
 
     The weighted mean of torch, but divided by the weights of the whole batch: the pieces of a batch (gradient
     accumulation, several devices) then add up to the loss of the batch in one piece. `smoothing` is the share of each
-    target that all classes have evenly.
+    target that all classes have evenly. Labels (b, classes) and (B, classes) of 0 and 1 are of independent classes:
+    binary cross-entropy, whose yes answers have the weights; `smoothing` is the share of each that is half a yes.
     """
+    if label.ndim == 2:
+        target = label.float() * (1 - smoothing) + smoothing / 2
+        answers = F.binary_cross_entropy_with_logits(logits.float(), target, pos_weight=weight, reduction="sum")
+        return answers / torch.where(whole_label > 0, weight, 1.0).sum()
     total = F.cross_entropy(logits.float(), label, weight, reduction="sum", label_smoothing=smoothing)
     return total / weight[whole_label].sum()
 
 
 def weighted_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
-    """Weighted cross-entropy of one micro-batch (paper 4.3), and its logits; of mixed clips, that of both labels."""
+    """Weighted cross-entropy of one micro-batch (paper 4.3), of independent classes binary, and its logits; of mixed
+    clips, that of both labels."""
     logits = model(features)
 
     def loss_of(label: Tensor) -> Tensor:

@@ -23,11 +23,11 @@ class LossContext:
     settings: Any
     """Those of the recipe."""
     label: Tensor
-    """(b,) class numbers."""
+    """(b,) class numbers, or of independent classes (b, classes) of 0 and 1."""
     whole_label: Tensor
-    """(B,) class numbers of the whole batch, over all micro-batches and processes."""
+    """The same of the whole batch, over all micro-batches and processes."""
     weight: Tensor
-    """(classes,) loss weights."""
+    """(classes,) loss weights, of independent classes those of the yes answers."""
     extras: Mapping[str, Tensor]
     """What the recipe's `extras` name, (b, …) each."""
     generator: torch.Generator

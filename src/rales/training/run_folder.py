@@ -27,6 +27,7 @@ from rales.files.atomic import atomic_write, check_name, make_folder, sync_folde
 from rales.files.json_files import DAMAGED, flatten_json, parse_json, read_json_lines, to_jsonable
 from rales.files.json_files import read_json as read_json_file
 from rales.files.writers import write_json
+from rales.labels import ICBHI, LabelSet
 from rales.optional_packages import package_versions
 
 log = logging.getLogger(__name__)
@@ -319,3 +320,15 @@ def stored_split_name(run: Path) -> str:
         return ""
     config = flatten_json(read_json(run / "config.json"))
     return str(config.get("config.split.name", ""))
+
+
+def stored_label_set(run: Path) -> LabelSet:
+    """Run folder or checkpoint -> the classes that its record names, those of ICBHI for what is neither."""
+    record: Any = {}
+    if (run / "config.json").is_file():
+        record = read_json(run / "config.json")
+    elif run.is_file():
+        record = read_checkpoint(run)[1]
+    names = record.get("classes")
+    known = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return LabelSet.from_record(record) if known else ICBHI  # a damaged record is told of when it is loaded

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from rales.evaluation.bootstrap import MAX_TEMPERATURE, MIN_TEMPERATURE
 from rales.evaluation.metrics import icbhi_scores, two_class_scores
-from rales.labels import CLASSES
+from rales.labels import LabelSet
 from rales.settings import DAMAGED, AnyNumber, RunSettings, Seed, check_stored, from_dict, of_kind, split_bounds
 
 
@@ -99,6 +99,7 @@ class Record:
     recipe: str
     config: dict[str, Any]
     classes: list[str]
+    independent: bool = False
     recipe_source: dict[str, str] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
     seed: Seed = 0
@@ -199,14 +200,18 @@ class Evaluation:
     specificity: float | None
     sensitivity: float | None
     score: float | None
-    confusion: list[list[int]]
     macro_recall: float | None
     ci95: Intervals
     two_class: Scores
     majority: Scores
-    crackle_present: Detection
-    wheeze_present: Detection
     protocol: Protocol
+    classes: list[str] = field(default_factory=list)  # with `independent` of other sets than ICBHI's
+    independent: bool = False
+    confusion: list[list[int]] | None = None  # none of independent classes
+    confusion_per_class: dict[str, list[list[int]]] = field(default_factory=dict)
+    crackle_present: Detection | None = None
+    wheeze_present: Detection | None = None
+    by_class: dict[str, Detection] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     own: dict[str, OwnFigure] = field(default_factory=dict)
     validation: Validation | None = None
@@ -218,8 +223,9 @@ def check_record(values: Any, origin: str | Path) -> RunSettings:
     """Record of a training run, and the file it is from -> those of its settings that every recipe has. Errors: a
     sentence for all that is no such record, and for classes that are not those that this version tells apart."""
     check_fields(Record, values, str(origin))
-    if values["classes"] != list(CLASSES):
-        raise ValueError(f"{origin}: its classes are {values['classes']}, expected {', '.join(CLASSES)} in this order")
+    label_set = LabelSet.from_record(values)
+    if problem := label_set.describe_problem():
+        raise ValueError(f"{origin}: its classes are {values['classes']}: {problem}; {DAMAGED}")
     temperature = (values.get("calibration") or {}).get("temperature", 1)
     if not MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
         raise ValueError(
@@ -230,7 +236,11 @@ def check_record(values: Any, origin: str | Path) -> RunSettings:
             raise ValueError(f"{origin}: calibration.recordings.{finding} has no three finite weights; {DAMAGED}")
     common = [known.name for known in dataclasses.fields(RunSettings)]
     shared = {name: value for name, value in values["config"].items() if name in common}
-    return from_dict(RunSettings, shared, origin)
+    settings = from_dict(RunSettings, shared, origin)
+    if settings.label_set != label_set:
+        expected = ", ".join(settings.classes) + (", independent" if settings.independent else "")
+        raise ValueError(f"{origin}: its classes are {values['classes']}, expected {expected} in this order")
+    return settings
 
 
 def check_evaluation(values: Any, origin: str | Path) -> None:
@@ -238,14 +248,35 @@ def check_evaluation(values: Any, origin: str | Path) -> None:
     check_fields(Evaluation, values, str(origin))
     if len(values["ci95"]["score"]) != 2:
         raise ValueError(f"{origin}: ci95.score has {len(values['ci95']['score'])} ends, expected two; {DAMAGED}")
-    if [len(row) for row in values["confusion"]] != [len(CLASSES)] * len(CLASSES):
-        raise ValueError(f"{origin}: confusion is not {len(CLASSES)} rows of {len(CLASSES)} counts; {DAMAGED}")
+    label_set = LabelSet.from_record(values)
+    if label_set.independent:
+        check_answer_counts(values, label_set, origin)
+        return
+    if "confusion" not in values:
+        raise ValueError(f"{origin}: has no usable `confusion`; {DAMAGED}")
+    for name in () if "by_class" in values else ("crackle_present", "wheeze_present"):
+        if name not in values:
+            raise ValueError(f"{origin}: has no usable `{name}`; {DAMAGED}")
+    if [len(row) for row in values["confusion"]] != [len(label_set)] * len(label_set):
+        raise ValueError(f"{origin}: confusion is not {len(label_set)} rows of {len(label_set)} counts; {DAMAGED}")
     strict, two_class = icbhi_scores(values["confusion"]), two_class_scores(values["confusion"])
     for prefix, told, found in (("", values, strict), ("two_class.", values["two_class"], two_class)):
         for name in ("specificity", "sensitivity", "score"):
             value = math.nan if told[name] is None else told[name]
             if not (abs(value - found[name]) < 1e-6 or (math.isnan(value) and math.isnan(found[name]))):
                 raise ValueError(f"{origin}: {prefix}{name} is {told[name]}, its counts give {found[name]}; {DAMAGED}")
+
+
+def check_answer_counts(values: Mapping[str, Any], label_set: LabelSet, origin: str | Path) -> None:
+    """Figures of independent classes -> nothing. Errors: counts that are not those of one and the same cycles."""
+    tables = values.get("confusion_per_class") or {}
+    if tuple(tables) != label_set.classes or any([len(row) for row in table] != [2, 2] for table in tables.values()):
+        raise ValueError(f"{origin}: confusion_per_class is not two rows of two counts for each class; {DAMAGED}")
+    cycles = {name: sum(map(sum, table)) for name, table in tables.items()}
+    for name, count in cycles.items():
+        if count != values["protocol"]["cycles"]:
+            expected = values["protocol"]["cycles"]
+            raise ValueError(f"{origin}: confusion_per_class.{name} counts {count} cycles of {expected}; {DAMAGED}")
 
 
 def check_fields(section: type, values: Any, origin: str, prefix: str = "") -> None:

@@ -1,2 +1,0 @@
-def enc(settings):
-    return "good"
