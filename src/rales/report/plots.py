@@ -124,6 +124,7 @@ def plot_confusion(system: System, slug: str) -> Picture | None:
     if system.cycles is None:
         return None
     names = system.label_set.classes
+    counts: FloatArray
     if system.label_set.independent:
         tables = np.stack(list(count_by_class(system.cycles, system.label_set).values())) / len(system.runs)
         totals = tables.sum(axis=2, keepdims=True)
