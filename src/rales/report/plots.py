@@ -124,7 +124,6 @@ def plot_confusion(system: System, slug: str) -> Picture | None:
     if system.cycles is None:
         return None
     names = system.label_set.classes
-    counts: FloatArray
     if system.label_set.independent:
         tables = np.stack(list(count_by_class(system.cycles, system.label_set).values())) / len(system.runs)
         totals = tables.sum(axis=2, keepdims=True)
@@ -133,8 +132,8 @@ def plot_confusion(system: System, slug: str) -> Picture | None:
         columns = ["without it,\nnot named", "without it,\nnamed", "with it,\nnot named", "with it,\nnamed"]
         caption = "Answers for each class: share of the cycles without it or with it, and cycles, mean over seeds."
     else:
-        counts = metrics.confusion_matrix(system.cycles["true"], system.cycles["predicted"], len(names))
-        counts = counts / len(system.runs)
+        true, predicted = system.cycles["true"], system.cycles["predicted"]
+        counts = metrics.confusion_matrix(true, predicted, len(names)) / len(system.runs)
         totals = counts.sum(axis=1, keepdims=True)
         shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
         columns, right = list(names), np.diag(shares)
