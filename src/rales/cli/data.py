@@ -10,7 +10,7 @@ from rales.cli.options import Classes, Independent, JsonFlag, Processes
 def check(data: Path, /, *, classes: Classes = None, independent: Independent = False, json: JsonFlag = False) -> int:
     """Audit a data folder: counts, splits, patients on both sides, and every problem with its file and line.
 
-    Reads ICBHI 2017 folders, SPRSound folders and own manifests (CSV, Parquet). Exit code 1 if there is a problem.
+    Reads folders of ICBHI 2017, SPRSound and KAUH and own manifests (CSV, Parquet). Exit code 1 if there is a problem.
 
     Example: rales check ICBHI_final_database
     """

@@ -44,8 +44,8 @@ Cycles = Annotated[
     Literal["auto", "annotation", "segment", "windows"],
     Parameter(
         name="--cycles",
-        help="annotation: the text beside a recording (ICBHI, Audacity, Raven, times). segment: breaths found in its "
-        "sound, else windows. windows: of 4 s. auto: the first of these that is there.",
+        help="annotation: that of a recording (ICBHI, Audacity, Raven, times, SPRSound's JSON). segment: breaths found "
+        "in its sound, else windows. windows: of 4 s. auto: the first of these that is there.",
     ),
 ]
 Gate = Annotated[

@@ -54,8 +54,9 @@ def predict(
     device: Device = None,
     json: JsonFlag = False,
 ) -> int:
-    """Classify the breathing cycles of recordings. Cycles come from an annotation beside the recording, else
-    breaths are found in the sound, else consecutive windows are taken. Not a diagnosis.
+    """Classify the breathing cycles of recordings, also of those that a table (CSV, Parquet, JSON) or
+    FILE.py:READER:PATH names. Cycles come from the recording's annotation, else breaths are found in the sound, else
+    consecutive windows are taken. Not a diagnosis.
 
     A recording without a sound to judge (silence, steady noise, a voice, no stethoscope) gets no class but the reason.
     Exit code 1 if a recording could not be read; the others are unaffected.
@@ -73,7 +74,8 @@ def predict(
         File (.csv, .json, .parquet) with a row per recording: read or failed, why, length, cycles, how many of them
         are not judged, and what the sound is like.
     summary
-        File with a row per recording: cycles of each class, share of abnormal ones with a 95 % interval.
+        File with a row per recording, the most suspicious first: the probability that any of its cycles is abnormal,
+        crackles or wheezes, cycles of each class, share of abnormal ones with a 95 % interval.
     min_confidence
         A cycle whose label is less probable than this is marked uncertain and left out of the share.
     threshold
@@ -109,8 +111,9 @@ def predict(
         raise UsageError("--urls: is for the addresses in a --manifest; those given as paths are asked anyway")
 
     form = check_prediction_format(out, format, status, summary)
-    sources = audio_reader.find_recordings(paths)
-    check_prediction_files(out, form, status, summary, sources, model)
+    sources, where = audio_reader.find_sources(paths, cycles)
+    named = [path for path in paths if audio_reader.is_named_source(path)]
+    check_prediction_files(out, form, status, summary, sources, named, model)
     if len(sources) >= engine_selection.AUTO_ENGINE_MIN_RECORDINGS:
         torch.set_num_threads(1)  # and recordings side by side: the threads of a small network mostly wait
     classifier = engine_selection.load_with_engine(
@@ -118,23 +121,29 @@ def predict(
     )
     decision = classifier.decision(min_confidence, threshold)
     collected = PredictionSummary(cycles=json or out is None, label_set=classifier.label_set)
+    collected.pooling = classifier.calibration.get("recordings")
 
     gate = quality == "on"
-    tables = classifier.tables(sources, collected.problems, decision, cycles=cycles, quality=gate, progress=True)
+    tables = classifier.tables(sources, collected.problems, decision, cycles=where, quality=gate, progress=True)
     write_prediction_files(collected, tables, sources, out, form, status, summary)
 
     about = {"calibration": classifier.calibration or None, "notice": decision.notice, "model": classifier.digest}
-    return print_predictions(collected, about, as_json=json, in_file=out is not None)
+    return print_predictions(collected, about, as_json=json, in_file=out is not None, summarised=summary is not None)
 
 
-def print_predictions(collected: "PredictionSummary", about: dict[str, Any], *, as_json: bool, in_file: bool) -> int:
+def print_predictions(
+    collected: "PredictionSummary", about: dict[str, Any], *, as_json: bool, in_file: bool, summarised: bool
+) -> int:
     """What was predicted and what is to be said of the model -> the exit code; the cycles themselves are printed unless
-    they are in a file."""
+    they are in a file, recordings only where a summary is asked for."""
     from rales.cli import result_lines
 
     printed = as_json or not in_file
     if printed:
         print_result(collected.document() | about, as_json, result_lines.prediction_lines)
+    if summarised and not as_json:
+        document = {"recordings": collected.ranked_recordings(), "notice": collected.pooling_notice()}
+        print_result(document, as_json, result_lines.recording_lines)
     print_notes(collected.status)
     for sentence in [] if printed else shorten_list(collected.not_judged()):
         print_message(sentence)
@@ -164,7 +173,13 @@ def check_prediction_format(out: Path | None, form: str | None, status: Path | N
 
 
 def check_prediction_files(
-    out: Path | None, form: str, status: Path | None, summary: Path | None, sources: list[str], model: str | None
+    out: Path | None,
+    form: str,
+    status: Path | None,
+    summary: Path | None,
+    sources: list[str],
+    tables: list[str],
+    model: str | None,
 ) -> None:
     """Files that `predict` is to write, and those that it reads. Errors: UsageError where one would replace another."""
     from rales.inference import prediction_writers
@@ -172,7 +187,8 @@ def check_prediction_files(
 
     files = {"--status": [status] if status else [], "--summary": [summary] if summary else []}
     files["--out"] = prediction_writers.planned_files(out, form, sources) if out is not None else []
-    check_outputs(files, {RECORDING: sources, "a file of the model": model_files(model)})
+    read = {RECORDING: sources, "a table that is read": tables, "a file of the model": model_files(model)}
+    check_outputs(files, read)
 
 
 def write_prediction_files(
@@ -201,7 +217,7 @@ def write_prediction_files(
     if status is not None:
         prediction_writers.write_table(collected.status, status)
     if summary is not None:
-        prediction_writers.write_table(collected.summary, summary)
+        prediction_writers.write_table([collected.ranked_summary()] if collected.summary else [], summary)
 
 
 def predict_manifest(
@@ -226,6 +242,7 @@ class PredictionSummary:
 
     cycles: bool
     label_set: LabelSet
+    pooling: "dict[str, Any] | None" = None
     tables: "list[pd.DataFrame]" = field(default_factory=list)
     status: "list[pd.DataFrame]" = field(default_factory=list)
     summary: "list[pd.DataFrame]" = field(default_factory=list)
@@ -235,12 +252,14 @@ class PredictionSummary:
     def through(
         self, chunks: "Iterable[tuple[pd.DataFrame, pd.DataFrame]]"
     ) -> "Iterator[tuple[pd.DataFrame, pd.DataFrame]]":
+        from rales.evaluation import recordings
         from rales.evaluation.predictions import summarise_recordings
 
         for table, status in chunks:
             self.rows += len(table)
             self.status.append(status)
-            self.summary.append(summarise_recordings(table, self.label_set))
+            counts = summarise_recordings(table, self.label_set)
+            self.summary.append(recordings.add_answers(counts, table, self.pooling))
             if self.cycles:
                 self.tables.append(table)
             yield table, status
@@ -249,6 +268,25 @@ class PredictionSummary:
         from rales.evaluation.predictions import unjudged_sentences
 
         return [sentence for table in self.status for sentence in unjudged_sentences(table)]
+
+    def ranked_summary(self) -> "pd.DataFrame":
+        """-> a row per recording, the most likely abnormal ones first."""
+        import pandas as pd
+
+        from rales.evaluation.recordings import sort_by_answer
+
+        filled = [table for table in self.summary if len(table)] or self.summary[:1]
+        ranked = sort_by_answer(pd.concat(filled, ignore_index=True))
+        ranked.attrs.update(filled[0].attrs)
+        return ranked
+
+    def ranked_recordings(self) -> list[dict[str, Any]]:
+        return table_records(self.ranked_summary()) if self.summary else []
+
+    def pooling_notice(self) -> str:
+        from rales.evaluation.recordings import pooling_notice
+
+        return pooling_notice(self.pooling)
 
     def sentence(self, written: list[Path]) -> str:
         count = sum(len(table) for table in self.summary)
@@ -261,7 +299,8 @@ class PredictionSummary:
             cycles = [{name: value for name, value in row.items() if name != "true_label"} for row in cycles]
         return {
             "cycles": cycles,
-            "recordings": [row for table in self.summary for row in table_records(table)],
+            "recordings": self.ranked_recordings(),
+            "recordings_notice": self.pooling_notice(),
             "status": [row for table in self.status for row in table_records(table)],
             "problems": self.problems,
         }

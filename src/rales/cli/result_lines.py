@@ -20,6 +20,9 @@ def audit_lines(found: dict[str, Any]) -> list[str]:
     ]
     rows.append(["all", found["recordings"], found["cycles"], *found["classes"].values()])
     lines += format_table(head, rows)
+    if labels := found.get("recording_labels"):
+        counts = ", ".join(f"{labels[name]} {name}" for name in ("normal", "abnormal", "crackle", "wheeze"))
+        lines.append(f"{labels['recordings']} recordings labelled as a whole: {counts}")
     if found["overlap_patients"]:
         lines.append(f"patients on both sides of the split: {', '.join(found['overlap_patients'])}")
     lines += [f"note: {note}" for note in found["notes"]]
@@ -31,12 +34,9 @@ def audit_lines(found: dict[str, Any]) -> list[str]:
 def figure_lines(figures: dict[str, Any]) -> list[str]:
     """Figures of an evaluation -> lines: the Score and everything that must stand beside it."""
     protocol, low_high = figures["protocol"], figures["ci95"]
-    by = f" by {protocol['select_by']}" if protocol["select"] == "validation" and protocol.get("select_by") else ""
     lines = [
         *provenance_lines(protocol),
-        f"{count_noun(protocol['cycles'], 'test cycle')} of {count_noun(protocol['patients'], 'patient')}, split "
-        f"{protocol['split']}, epoch {protocol['selected_epoch']} of {protocol['epochs']} (select "
-        f"{protocol['select']}{by}), seed {protocol['seed']}",
+        protocol_line(protocol),
         *(f"warning: {sentence}" for sentence in figures.get("warnings", [])),
     ]
     if protocol["select"] == "test_best":
@@ -117,6 +117,66 @@ def confusion_lines(figures: dict[str, Any], label_set: LabelSet) -> list[str]:
     return format_table(["class", "found", "missed", "falsely named", "rightly not"], rows)
 
 
+def protocol_line(protocol: dict[str, Any]) -> str:
+    """Protocol of figures -> which cycles were scored, and how the weights came about."""
+    by = f" by {protocol['select_by']}" if protocol["select"] == "validation" and protocol.get("select_by") else ""
+    part = protocol.get("part", "test")
+    cycles = count_noun(protocol["cycles"], "cycle" if part == "all" else f"{part} cycle")
+    return (
+        f"{cycles} of {count_noun(protocol['patients'], 'patient')}, split {protocol['split']}, epoch "
+        f"{protocol['selected_epoch']} of {protocol['epochs']} (select {protocol['select']}{by}), "
+        f"seed {protocol['seed']}"
+    )
+
+
+def evaluation_lines(figures: dict[str, Any]) -> list[str]:
+    """Figures of `rales evaluate` -> lines: those of cycles where they are labelled, of findings, of recordings."""
+    protocol = figures["protocol"]
+    trained = protocol["cycles_trained_on"]
+    of_cycles = "score" in figures
+    what = "cycles" if of_cycles else "recordings"
+    if trained is None:
+        lines = ["the model's record does not tell which recordings it was trained on: these may be among them"]
+    else:
+        lines = [f"warning: {trained} of these {what} were seen in training"] if trained else []
+
+    if of_cycles:
+        found = detection_lines("cycles", figures["detection"]) if "detection" in figures else []
+        lines = [*figure_lines(figures)[:-2], "", *lines, "", *found]
+        for side, task in figures.get("sprsound_task_1_1", {}).items():
+            told = ", ".join(f"{name.upper()} {format_percent(task[name])}" for name in ("se", "sp", "as", "hs"))
+            score = format_percent(task["score"])
+            lines.append(f"SPRSound task 1-1, {side}, {count_noun(task['events'], 'event')}: {told}, score {score}")
+    else:
+        recordings, patients = count_noun(protocol["recordings"], "recording"), protocol["patients"]
+        found = ", ".join(f"{source} {count}" for source, count in figures["cycles_found_by"].items())
+        lines = [
+            f"{recordings} of {count_noun(patients, 'patient')}, labelled as a whole; cycles by {found}",
+            *(f"problem: {problem}" for problem in figures["problems"]),
+            *lines,
+        ]
+    if not (told := figures.get("recordings")):  # of own classes
+        return [*lines, "", NOT_A_DIAGNOSIS]
+    lines += ["", f"{count_noun(told['recordings'], 'recording')}, {told['not_judged']} not judged; {told['pooling']}"]
+    for name, part in {"recordings": told, **told.get("by_filter", {})}.items():
+        lines += detection_lines(name, {finding: part[finding] for finding in ("abnormal", "crackle", "wheeze")})
+    return [*lines, "", NOT_A_DIAGNOSIS]
+
+
+def detection_lines(what: str, found: dict[str, Any]) -> list[str]:
+    """Finding -> how well it is told apart -> a table."""
+    head = [what, "AUROC", "95 % by patient", "with it", "without", "flagged with it", "flagged without"]
+    head = head if any("found" in one for one in found.values()) else head[:-2]
+    rows = []
+    for name, one in found.items():
+        low, high = map(format_number, one["ci95"])
+        interval = "no interval" if low == "-" else f"{low} to {high}"
+        flagged = [one.get("found", "-"), one.get("false_alarms", "-")]
+        cells = [name, format_number(one["auroc"]), interval, one["positives"], one["negatives"], *flagged]
+        rows.append(cells[: len(head)])
+    return format_table(head, rows)
+
+
 def provenance_lines(protocol: dict[str, Any]) -> list[str]:
     """Protocol of figures -> a line that says how sure it is that this is the published system, if it is another's."""
     from rales.report.literature import PROVENANCE
@@ -160,6 +220,24 @@ def prediction_lines(document: dict[str, Any]) -> list[str]:
     if (left := len(document["cycles"]) - PRINTED_CYCLES) > 0:
         lines += ["", f"and {left} more cycles: --out FILE takes all, --summary FILE has a row per recording"]
     return [*lines[1:], "", document["notice"]]
+
+
+PRINTED_RECORDINGS = 20
+
+
+def recording_lines(document: dict[str, Any]) -> list[str]:
+    """Recordings, the most suspicious first, and a notice -> lines; of very many the first."""
+    rows, shown = document["recordings"], shown_names(document["recordings"])
+    findings = [name for name in (rows[0] if rows else {}) if name.startswith("p_any_")]
+    head = ["recording", "cycles", *(name.removeprefix("p_").replace("_", " ") for name in findings), "flagged"]
+    cells = [
+        [shown[row["path"]], row["cycles"], *(format_number(row[name]) for name in findings), row.get("flagged", "")]
+        for row in rows[:PRINTED_RECORDINGS]
+    ]
+    lines = ["", *format_table(head, cells)] if findings else []
+    if (left := len(rows) - PRINTED_RECORDINGS) > 0:
+        lines += [f"and {left} more recordings, which the file has"]
+    return [*lines, "", document["notice"], NOT_A_DIAGNOSIS]
 
 
 def shown_names(rows: list[dict[str, Any]], namesakes: Sequence[str] = ()) -> dict[str, str]:

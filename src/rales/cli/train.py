@@ -173,33 +173,37 @@ def add_pretraining(words: Sequence[str]) -> Callable[..., Any]:
 
 
 def evaluate(
-    run: Path,
+    model: str,
     /,
     *,
-    data: Path,
+    data: Data,
+    split: str | None = None,
     device: Device = None,
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
 ) -> None:
-    """Score a run on the test part of its split: strict figures of its classes, two-class, per device and location, and
-    both leak-free repairs of the official split.
+    """Score any model on annotated data: strict figures of its classes, two-class, AUROC of each finding, per device
+    and location, per recording; of a run also both leak-free repairs of the official split. Labels of whole recordings
+    (KAUH) are scored by recording alone.
 
     Example: rales evaluate runs/m2d --data ICBHI_final_database --json
 
     Parameters
     ----------
-    run
-        Run folder of `rales train`.
+    model
+        Run folder of `rales train`, its checkpoint file, artefact of `rales export`, or rales-small.
+    split
+        Part to score: test, train, validation, all, or inter or intra of SPRSound. Without it the test side, where the
+        run's split or the data has one, else all.
     """
     from rales.cli import result_lines
-    from rales.data import read_cycles
-    from rales.inference.evaluate import evaluate_run
-    from rales.training import run_folder
+    from rales.export.engine_selection import artefact_format, load_with_engine
+    from rales.inference.evaluate import evaluate_data
 
-    needs_split, label_set = run_folder.stored_split_name(run) != "folds", run_folder.stored_label_set(run)
-    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split, label_set=label_set)
-    figures = evaluate_run(run, cycles, progress=True, device=device or "auto")
-    print_result(figures, json, result_lines.figure_lines)
+    engine = "auto" if artefact_format(Path(model)) else "torch"
+    classifier = load_with_engine(model, engine, device or "auto", tell=print_message)
+    figures = evaluate_data(classifier, data, part=split, skip_damaged=skip_damaged, progress=True)
+    print_result(figures, json, result_lines.evaluation_lines)
 
 
 def weights(name: str | None = None, /, *, json: JsonFlag = False) -> None:

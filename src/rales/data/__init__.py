@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pandas import DataFrame
 
-from rales.data import annotation_dialects, icbhi, manifest, sprsound
+from rales.data import annotation_dialects, icbhi, kauh, manifest, sprsound
 from rales.data.reader import Audit, DatasetContents, DatasetReader, audit_of, check_contents, cycles_table
 from rales.errors import UsageError
 from rales.labels import CLASSES, ICBHI, LabelSet
@@ -42,7 +42,7 @@ def read_cycles(
     label_set
         Whose labels the column `label` has: those of ICBHI, or own classes, which are looked up in the dataset's words.
     """
-    contents = _read_contents(path, label_set, audio=audio, decode=skip_damaged)
+    contents = read_contents(path, audio=audio, decode=skip_damaged, label_set=label_set)
     return cycles_table(contents, skip_damaged=skip_damaged, audio=audio, needs_split=needs_split, label_set=label_set)
 
 
@@ -52,18 +52,21 @@ def audit_data(path: str | Path, *, label_set: LabelSet = ICBHI) -> Audit:
     Parameters
     ----------
     path
-        Folder in ICBHI or SPRSound layout, or a manifest file.
+        Folder in ICBHI, SPRSound or KAUH layout, or a manifest file.
     label_set
         The classes that its words are checked against and counted by.
     """
-    return audit_of(_read_contents(path, label_set, audio=True, decode=True), label_set)
+    return audit_of(read_contents(path, audio=True, decode=True, label_set=label_set), label_set)
 
 
-def _read_contents(path: str | Path, label_set: LabelSet, *, audio: bool, decode: bool) -> DatasetContents:
-    """Path -> what the reader of its layout found. Errors: an own reader that is none."""
+def read_contents(
+    path: str | Path, *, audio: bool, decode: bool, true_labels: bool = False, label_set: LabelSet = ICBHI
+) -> DatasetContents:
+    """Path -> what the reader of its layout found; `true_labels` and `label_set` as for `manifest.find_recordings`.
+    Errors: an own reader that is none."""
     reader, place = _choose_reader(Path(path))
     if reader is manifest.find_recordings:  # which rows are judged, and what a wrong word is, depends on the classes
-        return manifest.find_recordings(place, audio=audio, decode=decode, label_set=label_set)
+        return manifest.find_recordings(place, audio=audio, decode=decode, true_labels=true_labels, label_set=label_set)
     expected = "expected a function (path, *, audio, decode) -> DatasetContents"
     try:
         inspect.signature(reader).bind(place, audio=audio, decode=decode)
@@ -73,7 +76,7 @@ def _read_contents(path: str | Path, label_set: LabelSet, *, audio: bool, decode
     contents = reader(place, audio=audio, decode=decode)
     if not isinstance(contents, DatasetContents):
         raise UsageError(f"{path}: its reader gave a {type(contents).__name__}; {expected}")
-    own = reader not in (sprsound.find_recordings, icbhi.find_recordings)
+    own = reader not in tuple(layout.find_recordings for layout in (sprsound, kauh, icbhi))
     return check_contents(contents) if own else contents
 
 
@@ -99,4 +102,5 @@ def _choose_reader(path: Path) -> tuple[DatasetReader, Path]:
         return READERS.find(word), place
     if path.is_file() or path.suffix.lower() in annotation_dialects.SUFFIXES:
         return manifest.find_recordings, path
-    return (sprsound if sprsound.is_layout(path) else icbhi).find_recordings, path
+    layout = next((layout for layout in (sprsound, kauh) if layout.is_layout(path)), icbhi)
+    return layout.find_recordings, path

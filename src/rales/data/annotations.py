@@ -40,9 +40,10 @@ RAVEN_LABELS = ("class", "label", "annotation")  # columns, the first that is th
 class Annotation(NamedTuple):
     """Cycles sorted by start, a sentence per fault, and in which form they stood there.
 
-    `form` is ICBHI, Audacity, Raven, times or "" (a text of another kind: no cycles). `labelled`: their flags are
-    those of the file, or its words; else they are all 0 and say nothing. `other` are labels that are none of the
-    `classes`, `left_out` counts cycles without a label among others that have one, and those that were not judged.
+    `form` is ICBHI, Audacity, Raven, times, SPRSound, the name of an own reader, or "" (a text of another kind: no
+    cycles). `labelled`: their flags are those of the file, or its words; else they are all 0 and say nothing. `other`
+    are labels that are none of the `classes`, `left_out` counts cycles without a label among others that have one, and
+    those that were not judged. `remark` says why there may be no cycles.
     """
 
     form: str
@@ -52,6 +53,7 @@ class Annotation(NamedTuple):
     other: Sequence[str] = ()
     left_out: int = 0
     classes: Sequence[str] = CLASSES
+    remark: str = ""
 
     @property
     def passed_over(self) -> str:
@@ -60,7 +62,7 @@ class Annotation(NamedTuple):
             return f"labels other than {', '.join(self.classes)}: {list_some(self.other)}"
         if self.form and (self.cycles or self.problems):
             return ""
-        return f"{self.left_out} cycles, none of them judged" if self.left_out else "no cycles in it"
+        return f"{self.left_out} cycles, none of them judged" if self.left_out else self.remark or "no cycles in it"
 
     def note(self, name: str | Path) -> str:
         """What is to be said of a file of this name that is no plain ICBHI annotation, else ""."""

@@ -112,9 +112,14 @@ def write_manifest(cycles: DataFrame, path: str | Path) -> None:
             defuse_table(rows).to_csv(beside, index=False, sep="\t" if path.suffix.lower() == ".tsv" else ",")
 
 
-def find_recordings(manifest: str | Path, *, audio: bool, decode: bool, label_set: LabelSet = ICBHI) -> DatasetContents:
-    """Manifest file -> its recordings, damaged or not; `decode` reads all samples instead of the headers only. Cycles
-    have labels of the set, so a problem with one names its row."""
+def find_recordings(
+    manifest: str | Path, *, audio: bool, decode: bool, true_labels: bool = False, label_set: LabelSet = ICBHI
+) -> DatasetContents:
+    """Manifest file -> its recordings, damaged or not; `decode` reads all samples instead of the headers only.
+
+    `true_labels`: of a table of a model's answers that nobody has confirmed, the label is that of true_label. Cycles
+    have labels of the `label_set`, so a problem with one names its row. Errors: no column true_label, if it is asked.
+    """
     manifest = Path(manifest)
     columns, lines, notes = read_table(manifest)
     if columns:
@@ -122,6 +127,11 @@ def find_recordings(manifest: str | Path, *, audio: bool, decode: bool, label_se
     rows = list(lines)
     if not rows:
         raise FileError(manifest, "no rows, expected one per cycle")
+    answers = f"p_{CLASSES[0]}" in columns or "quality_reason" in columns  # of one's own classes, too
+    if true_labels and answers and "confirmed" not in columns:
+        if "true_label" not in columns:
+            raise FileError(manifest, "the answers of a model without true_label; add what the cycles are, to score by")
+        rows = [TableRow(row.where, {**row.cells, "label": row.cells["true_label"]}) for row in rows]
     own = _class_columns(columns, label_set)
     judged = [row for row in rows if any(row.cells.get(name) for name in (*_JUDGEMENT, *own.values()))]
     if not judged:

@@ -64,9 +64,21 @@ class Cycle(NamedTuple):
     label: str = ""
 
 
+class Findings(NamedTuple):
+    """What a recording holds anywhere in it, flags 0 or 1: the label of the whole, or any of its cycles' labels."""
+
+    abnormal: int
+    crackle: int
+    wheeze: int
+
+
 @dataclass(frozen=True)
 class Recording:
-    """One recording as found: its facts and cycles, or the problems for which it is left out whole."""
+    """One recording as found: its facts and cycles, or the problems for which it is left out whole.
+
+    `findings` is its label where the data labels whole recordings; then it may have no cycles, and those that a model
+    is asked about are found in its sound.
+    """
 
     name: str
     patient: str = ""
@@ -80,6 +92,7 @@ class Recording:
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
     extra: dict[str, str] = field(default_factory=dict)
+    findings: Findings | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +151,7 @@ class Audit:
                 name: _count_classes([each for each in self.recordings if each.split == name], self.label_set)
                 for name in ("train", "test", *names)
             },
+            **_count_findings(self.recordings),
             "overlap_patients": overlap_patients(self.cycles),
             "devices": dict(sorted(Counter(recording.device for recording in self.recordings).items())),
             "sample_rates_hz": dict(sorted(rates_hz.items(), key=lambda item: int(item[0]))),
@@ -169,6 +183,11 @@ def cycles_table(
             "skip_damaged=True (--skip-damaged) leaves the damaged recordings out)"
         )
     rows = _cycles_frame(found)
+    if rows.empty and any(recording.findings for recording in found.recordings):
+        raise FileError(
+            found.source,
+            "labels of whole recordings, none of cycles to train on; `rales evaluate` scores a model on it",
+        )
     if rows.empty:
         raise FileError(
             found.source, f"no recording with cycles is left; `rales check {found.source}` says what is wrong"
@@ -177,6 +196,31 @@ def cycles_table(
         logging.getLogger(__name__).warning("left out: %s", problem)
     rows.attrs["left_out"] = problems
     return rows
+
+
+def recordings_table(found: DatasetContents) -> DataFrame:
+    """What a reader found -> one row per usable recording with a label: recording, patient, device, location, mode,
+    split, path, the flags of `Findings`, then the reader's own columns."""
+    rows = []
+    for recording in found.recordings:
+        said = find_findings(recording)
+        if said is not None and not recording.problems:
+            facts = (recording.device, recording.location, recording.mode, recording.split, recording.path)
+            own = (recording.extra[column] for column in found.extra_columns)
+            rows.append((recording.name, recording.patient, *facts, *said, *own))
+    columns = ["recording", "patient", "device", "location", "mode", "split", "path", *Findings._fields]
+    return DataFrame(rows, columns=[*columns, *found.extra_columns])
+
+
+def find_findings(recording: Recording) -> Findings | None:
+    """-> the label of the whole recording, else what any of its cycles has; None if there is neither."""
+    if recording.findings is not None or not recording.cycles:
+        return recording.findings
+    if any(cycle.crackle is None or cycle.wheeze is None for cycle in recording.cycles):
+        return None  # the data has words of its own
+    crackle = max(cycle.crackle or 0 for cycle in recording.cycles)
+    wheeze = max(cycle.wheeze or 0 for cycle in recording.cycles)
+    return Findings(max(crackle, wheeze), crackle, wheeze)
 
 
 def audit_of(found: DatasetContents, label_set: LabelSet = ICBHI) -> Audit:
@@ -506,6 +550,15 @@ def _cycles_frame(found: DatasetContents) -> DataFrame:
     table = DataFrame(rows, columns=[*COLUMNS, *found.extra_columns])
     flags = "Int64" if table[["crackle", "wheeze"]].isna().any(axis=None) else int  # pandas' own takes what is missing
     return table.astype({"cycle": int, "start_s": float, "end_s": float, "crackle": flags, "wheeze": flags})
+
+
+def _count_findings(recordings: Sequence[Recording]) -> dict[str, object]:
+    """-> how many recordings are labelled as a whole, and as what; {} where none is."""
+    said = [recording.findings for recording in recordings if recording.findings is not None]
+    if not said:
+        return {}
+    counts = {name: sum(getattr(one, name) for one in said) for name in Findings._fields}
+    return {"recording_labels": {"recordings": len(said), "normal": len(said) - counts["abnormal"], **counts}}
 
 
 def _count_classes(recordings: Sequence[Recording], label_set: LabelSet) -> dict[str, object]:

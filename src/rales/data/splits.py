@@ -14,6 +14,7 @@ from pandas import DataFrame, Series
 from rales.settings import RunSettings
 
 FOLDS = 5  # unless asked for otherwise
+MADE_OF = "_overlay"  # in the name of a recording, behind that of the one that it was made of
 _WAYS = "add one, or --set split.name=folds makes folds of whole patients"
 _ORDERS = 64  # random orders tried by `hold_out_validation`: on ICBHI each class comes within 0.03 of the share
 
@@ -152,6 +153,12 @@ def select_fold(cycles: DataFrame, assignment: "Series[int]", i: int) -> DataFra
     if i not in known:
         raise ValueError(f"no fold {i}; there are {known[0]} to {known[-1]}")
     return cycles.assign(split=np.where(assignment == i, "test", "train"))
+
+
+def digest_name(recording: str) -> str:
+    """Name of a recording -> ten hex digits by which a record can tell that it was trained on, without naming it; one
+    that was made of another counts as that."""
+    return hashlib.sha256(recording.partition(MADE_OF)[0].encode("utf-8", "surrogateescape")).hexdigest()[:10]
 
 
 def digest_cycles(rows: DataFrame) -> str:

@@ -7,6 +7,7 @@ under `Detection`: what is for validation there is the test side of the challeng
 """
 
 import difflib
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +17,7 @@ from pandas import DataFrame
 
 from rales.audio.open_audio import AUDIO_SUFFIXES
 from rales.data.annotation_dialects import cell_text
+from rales.data.annotations import Annotation
 from rales.data.reader import (
     Audit,
     Cycle,
@@ -37,6 +39,7 @@ from rales.data.reader import (
     unread_note,
     without_copies,
 )
+from rales.errors import FileError
 from rales.files.json_files import parse_json
 
 DEVICE = "Yunting"
@@ -83,6 +86,35 @@ def is_layout(folder: Path) -> bool:
 def is_annotation(path: Path) -> bool:
     """Whether a path is that of an annotation, by its folder or by its name."""
     return path.suffix.lower() == ".json" and bool(json_folder(path) or re.fullmatch(NAME, path.stem))
+
+
+def find_annotation(recording: Path) -> Path | None:
+    """Recording -> its annotation, beside it or where the release keeps that of `train_wav/…`, in `train_json/…`; None
+    if there is none. Errors: two that differ."""
+    name = f"{recording.stem}.json"
+    beside = recording.with_name(name)
+    if os.path.isfile(beside) and is_annotation(beside):  # a name that is too long is not there; Path would raise
+        return beside
+    for folder in recording.absolute().parents[:3]:
+        if not folder.name.lower().endswith("wav"):
+            continue
+        place = folder.with_name(folder.name[:-3] + "json")
+        if os.path.isfile(place / name):
+            return place / name
+        found = [Path(parent, name) for parent, _, names in os.walk(place) if name in names]
+        unlike = without_copies({name: found})[0][name]
+        if len(unlike) > 1:
+            raise FileError(recording, f"annotated {len(unlike)} times ({list_some(unlike)}); keep one")
+        if unlike:
+            return unlike[0]
+    return None
+
+
+def read_annotation(path: Path, duration_s: float | None) -> Annotation:
+    """Annotation file and length of its recording, if known -> what is in it; nothing is raised."""
+    label, cycles, problems = _read_sprsound_annotation(path, duration_s)
+    remark = f"its record is {label}, without events" if label else ""
+    return Annotation("SPRSound", cycles, problems + repeated_problems(str(path), cycles), remark=remark)
 
 
 def find_recordings(folder: str | Path, *, audio: bool, decode: bool) -> DatasetContents:

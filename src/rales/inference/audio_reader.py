@@ -22,10 +22,16 @@ from rales.audio.open_audio import AUDIO_SUFFIXES, FULL, UNREAD_SUFFIXES, NoRoom
 from rales.audio.quality import Verdict
 from rales.data import waveform_cache
 from rales.data.annotation_dialects import TableRow
-from rales.data.annotations import annotation_beside, names_beside, read_annotation
+from rales.data.annotations import Annotation, names_beside
 from rales.data.dataset import CycleDataset
 from rales.data.manifest import cycles_of_rows, is_marked_by_person
 from rales.data.reader import Cycle, list_files
+from rales.data.recording_annotations import (
+    find_annotations,
+    is_named_source,
+    read_any_annotation,
+    read_named_cycles,
+)
 from rales.errors import FileError, FileProblem, UsageError
 from rales.files.atomic import temporary_folder
 from rales.inference import breath_segmentation
@@ -43,7 +49,8 @@ RECORDINGS_AHEAD = 8  # recordings that are read, or waiting to be scored, at a 
 
 # a recording and stretches of it (start_s, end_s) -> what a recipe with rows of its own makes of them
 PrepareSpans = Callable[[Path, Sequence[tuple[float, float]]], CycleDataset]
-CycleSource = str | Mapping[str, Sequence[TableRow]]  # a word of CYCLES, or rows of a table for some of the recordings
+CyclesOfOne = str | Sequence[TableRow] | Annotation  # a word of CYCLES, rows of a table, what a reader says
+CycleSource = str | Mapping[str, Sequence[TableRow] | Annotation]  # for all recordings, or what is said of some
 
 
 class Cycles(NamedTuple):
@@ -97,6 +104,17 @@ def find_recordings(paths: str | Path | Iterable[str | Path]) -> list[str]:
     """
     given = [paths] if isinstance(paths, str | Path) else paths
     return list(dict.fromkeys(chain.from_iterable(expand_path(str(path)) for path in given)))
+
+
+def find_sources(paths: str | Path | Iterable[str | Path], cycles: str = "auto") -> tuple[list[str], CycleSource]:
+    """What `find_recordings` takes, tables (CSV, TSV, Parquet, JSON) and READER:PATH, and a word of CYCLES ->
+    recordings, each once, and where their cycles come from: a table or a reader tells those of its own, unless other
+    ones are asked for."""
+    given = [str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    named = {path: read_named_cycles(path) for path in given if is_named_source(path)}
+    found = chain.from_iterable(named[path][0] if path in named else expand_path(path) for path in given)
+    told = {recording: said for _, cycles_of in named.values() for recording, said in cycles_of.items()}
+    return list(dict.fromkeys(found)), told if told and cycles in ("auto", "annotation") else cycles
 
 
 def expand_path(given: str) -> list[str]:
@@ -211,48 +229,55 @@ def fetch_annotation(files: Any, inner: PurePosixPath, copy: Path) -> None:
 def find_cycles(
     path: Path,
     duration_s: float,
-    where: str | Sequence[TableRow] = "auto",
+    where: CyclesOfOne = "auto",
     sound: tuple[Waveforms, int] | None = None,
     annotation_name: str | None = None,
     label_set: LabelSet = ICBHI,
 ) -> Cycles:
-    """Recording, its length, a word of CYCLES (or rows of a table), its sound if that has been read, what an annotation
-    is called where its path says nothing, and the classes of its labels -> its cycles.
+    """Recording, its length, a word of CYCLES (or what a table or a reader says), its sound if that has been read, what
+    an annotation is called where its path says nothing, and the classes of its labels -> its cycles.
 
-    auto takes the annotation beside the recording, else breaths found in the sound (segment), else windows; segment
-    takes windows too where no breath is found. `source` tells which it was.
+    auto takes the annotation of the recording (`find_annotations`), else breaths found in the sound (segment), else
+    windows; segment takes windows too where no breath is found. `source` tells which it was.
     """
+    if isinstance(where, Annotation):
+        return cycles_of_annotation(where, str(path), label_set)
     if not isinstance(where, str):
         cycles, labels, wrong = cycles_of_rows(where, duration_s, label_set)
         if wrong:
             raise ValueError(wrong[0] + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""))
         times = [mark.start_s for mark in cycles], [mark.end_s for mark in cycles]
         return Cycles(*times, labels if any(labels) else None, "manifest", marked=is_marked_by_person(where))
-    annotated = None
+    notes = list[str]()
     if is_annotated(path, where):
-        annotation = annotation_beside(path) or path.with_suffix(".txt")
-        called = annotation_name or str(annotation)
-        annotated = read_annotated_cycles(annotation, duration_s, where, called, label_set)
-    if annotated is not None and annotated.source:
-        return annotated
+        for annotation in list(find_annotations(path)) or [path.with_suffix(".txt")]:
+            called = annotation_name or str(annotation)
+            annotated = read_annotated_cycles(annotation, duration_s, where, called, label_set)
+            if annotated.source:
+                return annotated._replace(note="; ".join(filter(None, [*notes, annotated.note])))
+            notes.append(annotated.note)
     found = find_breaths(path, duration_s, sound) if where != "windows" else []
     spans, source = found or breath_segmentation.cut_windows(duration_s), "segment" if found else "window"
-    note = annotated.note if annotated is not None else ""
-    return Cycles([start for start, _ in spans], [end for _, end in spans], None, source, note)
+    return Cycles([start for start, _ in spans], [end for _, end in spans], None, source, "; ".join(notes))
 
 
-def is_annotated(path: Path, where: str | Sequence[TableRow]) -> bool:
+def is_annotated(path: Path, where: CyclesOfOne) -> bool:
     """Whether the cycles are those of an annotation; asked for by name, also of one that is not there."""
-    return where == "annotation" or (where == "auto" and annotation_beside(path) is not None)
+    return where == "annotation" or (where == "auto" and next(find_annotations(path), None) is not None)
 
 
 def read_annotated_cycles(
     annotation: Path, duration_s: float, where: str, name: str, label_set: LabelSet = ICBHI
 ) -> Cycles:
-    """Text file beside a recording -> its cycles; `source` is "" where auto passes over a text of another kind."""
-    found = read_annotation(annotation, duration_s, name, label_set)
+    """Annotation of a recording -> its cycles; `source` is "" where auto passes over a file of another kind."""
+    found = read_any_annotation(annotation, duration_s, name, label_set)
     if where == "auto" and found.passed_over:
         return Cycles([], [], None, "", f"{name}: {found.passed_over}; passed over")
+    return cycles_of_annotation(found, name, label_set)
+
+
+def cycles_of_annotation(found: Annotation, name: str, label_set: LabelSet = ICBHI) -> Cycles:
+    """What is in an annotation, and what it is called -> its cycles. Errors: its first fault, or no cycles."""
     if found.problems:
         more = f" (and {len(found.problems) - 1} more lines)" if len(found.problems) > 1 else ""
         raise ValueError(f"{found.problems[0]}{more}; --cycles segment does without it")
@@ -285,7 +310,7 @@ def find_breaths(
     ]
 
 
-def source_for(where: CycleSource, path: str) -> str | Sequence[TableRow]:
+def source_for(where: CycleSource, path: str) -> CyclesOfOne:
     """Where cycles come from, for one recording: one that a table gives no times for is heard as by default."""
     return where if isinstance(where, str) else where.get(path, "auto")
 

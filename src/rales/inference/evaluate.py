@@ -1,4 +1,4 @@
-"""A finished run scored on the test part of its split, as `rales evaluate` does."""
+"""A model scored on annotated data, as `rales evaluate` does: a run on the test part of its split, any on any other."""
 
 from pathlib import Path
 from typing import Any
@@ -7,93 +7,274 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rales.data import splits
+from rales.data import read_contents, splits
 from rales.data.dataset import CycleDataset, class_numbers, load_dataset
+from rales.data.reader import cycles_table, recordings_table
 from rales.data.splits import digest_cycles
-from rales.errors import FileError
-from rales.evaluation import predictions
-from rales.evaluation.metrics import metrics_by_group
+from rales.errors import FileError, UsageError
+from rales.evaluation import predictions, recordings
+from rales.evaluation.detection import detect_findings, measure_detection, score_task_1_1
+from rales.evaluation.metrics import confusion_matrix, metrics_by_group
 from rales.evaluation.predictions import NOTICE
 from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
 from rales.typing import Probabilities
 
+PARTS = ("test", "train", "validation", "all")
+
+
+def evaluate_data(
+    model: Predictor,
+    data: str | Path,
+    *,
+    part: str | None = None,
+    skip_damaged: bool = False,
+    progress: bool = False,
+    cache_folder: Path | None = None,
+) -> dict[str, Any]:
+    """Score a model on annotated data in any layout that a reader knows.
+
+    Parameters
+    ----------
+    model
+        Of a run, a checkpoint, an artefact or a name.
+    data
+        Folder, table, or READER:PATH. Of a table of a model's answers `true_label` counts, unless the run was trained
+        on that very table.
+    part
+        As for `evaluate_cycles`.
+    skip_damaged
+        Whether damaged recordings are left out; else the first is an error.
+    progress
+        Whether a bar is shown.
+    cache_folder
+        Where prepared cycles are kept; None for the user's cache.
+
+    Raises
+    ------
+    ValueError
+        Data without labels, or damaged data.
+    """
+    label_set = model.label_set
+    contents = read_contents(data, audio=True, decode=skip_damaged, label_set=label_set)
+    found = [recording for recording in contents.recordings if not recording.problems]
+    if not any(recording.cycles for recording in found) and any(recording.findings for recording in found):
+        return evaluate_recordings(model, recordings_table(contents), part=part, progress=progress)
+
+    needs_split = part != "all" and model.recipe.settings.split.name != "folds" and any(one.split for one in found)
+    reading: dict[str, Any] = {"skip_damaged": skip_damaged, "audio": True, "needs_split": needs_split}
+    reading["label_set"] = label_set
+    cycles = cycles_table(contents, **reading)
+    if not is_training_data(model.record, cycles):
+        answers = read_contents(data, audio=True, decode=skip_damaged, true_labels=True, label_set=label_set)
+        cycles = cycles_table(answers, **reading)
+    return evaluate_cycles(model, cycles, part=part, progress=progress, cache_folder=cache_folder)
+
 
 def evaluate_run(
     run: Path, cycles: pd.DataFrame, *, progress: bool = False, cache_folder: Path | None = None, device: str = "auto"
 ) -> dict[str, Any]:
-    """Score a run on the test part of its split, per device and location, and on both leak-free repairs of the
-    official split.
+    """Run folder and the cycles table of its data -> `evaluate_cycles` of it."""
+    return evaluate_cycles(load_model(run, device), cycles, progress=progress, cache_folder=cache_folder)
 
-    A repair's test part may hold cycles that this run was trained on; their number stands beside its figures.
+
+def evaluate_cycles(
+    model: Predictor,
+    cycles: pd.DataFrame,
+    *,
+    part: str | None = None,
+    progress: bool = False,
+    cache_folder: Path | None = None,
+) -> dict[str, Any]:
+    """Score a model on labelled cycles, per device and location too, and their recordings.
+
+    Of the data that its run was trained on, the test part of the run's split is scored; other data is taken as it is
+    divided itself: its test side, or all of it where it has none. Of the official split both leak-free repairs are
+    scored too; a repair's test part may hold cycles that the run was trained on, whose number stands beside its
+    figures.
 
     Parameters
     ----------
-    run
-        Finished run folder.
+    model
+        A trained one; its record names its split.
     cycles
-        Cycles table of the data folder.
+        Cycles table of the data.
+    part
+        One of PARTS, or another value of the columns `split` and `test_part`; None as said above.
     progress
         Whether a bar is shown while cycles are read.
     cache_folder
         Where prepared cycles are kept; None for the user's cache.
-    device
-        Where the network computes.
     """
-    model = load_model(run, device)
     settings, record, label_set = model.recipe.settings, model.record, model.label_set
     if "epoch" not in record or "digest" not in record.get("split", {}):
-        raise FileError(run, "its checkpoint does not say its epoch or its data; train or copy it again")
-    table = splits.divide_cycles(cycles, settings, needed=("test",))
-    parts = find_test_parts(cycles, table, settings.split.name)
-    validation = table["split"] == "validation"
+        raise FileError(record.get("recipe", "model"), "its checkpoint does not say its epoch or its data; train again")
+    same = is_training_data(record, cycles)
+    table = splits.divide_cycles(cycles, settings, needed=()) if same else cycles
+    is_divided = "test" in set(table["split"])
+    chosen = part or ("test" if is_divided else "all")
+    repairs = find_repairs(cycles, settings.split.name) if is_divided and part is None else {}
+    parts = {chosen: find_rows(table, chosen), **repairs}
+    validation = (table["split"] == "validation") & (same and chosen == "test")
 
     # No row trains here, so there are no copies
     dataset = load_dataset(table.assign(split=""), model.recipe, progress=progress, folder=cache_folder)
-    scored = score_sides(model, cycles, dataset, {**parts, "validation": validation})
+    sides = parts | ({"validation": validation} if validation.any() else {})
+    scored = score_sides(model, cycles, dataset, sides)
+    whole = predictions.is_whole_database(cycles)
+    about = {"selected_epoch": record["epoch"], "record": record, "whole_database": whole}
     figures = {
-        name: predictions.evaluation_metrics(
-            table[rows],
-            scored[name][rows],
-            selected_epoch=record["epoch"],
-            record=record,
-            whole_database=predictions.is_whole_database(cycles),
-        )
-        for name, rows in parts.items()
+        name: predictions.evaluation_metrics(table[rows], scored[name][rows], **about) for name, rows in parts.items()
     }
 
-    own, rows = figures.pop(settings.split.name), parts[settings.split.name]
-    of_test = scored[settings.split.name][rows]
-    classes = class_numbers(table, label_set)
+    result, rows = figures.pop(chosen), parts[chosen]
     if validation.any():
-        own |= predictions.metrics_from_validation(
-            {"validation": classes[validation], "test": classes[rows]},
-            {"validation": scored["validation"][validation], "test": of_test},
-            label_set,
-        )
+        true = {
+            "validation": class_numbers(table[validation], label_set),
+            "test": class_numbers(table[rows], label_set),
+        }
+        answers = {"validation": scored["validation"][validation], "test": scored[chosen][rows]}
+        result |= predictions.metrics_from_validation(true, answers, label_set)
+    result |= describe_parts(table[rows], scored[chosen][rows], model)
+    result["protocol"] |= {
+        "split": settings.split.name if same or is_divided else "as given",
+        "part": chosen,
+        "same_data_as_training": digest_cycles(table[table["split"] != ""]) == record["split"]["digest"],
+        "cycles_trained_on": count_trained(record, table[rows], same),
+    }
+    trained_on = {name: count_trained(record, table[rows], same) for name, rows in repairs.items()}
+    result["leak_free"] = {name: leak_free_figures(found, trained_on[name]) for name, found in figures.items()}
+    return result | {"model": model.digest, "notice": NOTICE}
+
+
+def is_training_data(record: dict[str, Any], cycles: pd.DataFrame) -> bool:
+    """Record of a model, cycles table -> whether these are the cycles that it was trained and tested with; of a record
+    that does not say, it is taken for granted."""
+    known = record.get("split", {}).get("data_digest")
+    return known is None or known == digest_cycles(cycles.assign(split=""))
+
+
+def find_rows(table: pd.DataFrame, part: str) -> "pd.Series[bool]":
+    """Divided cycles table, name of a part -> which rows are of it. Errors: a part without any."""
+    if part == "all":
+        return pd.Series(data=True, index=table.index)
+    rows = table["split"] == part
+    if "test_part" in table:
+        rows |= table["test_part"] == part
+    if not rows.any():
+        there = sorted({*table["split"], *table.get("test_part", ())} - {""})
+        raise UsageError(f"--split {part}: no cycles of that part; there are {', '.join([*there, 'all'])}")
+    return rows
+
+
+def count_trained(record: dict[str, Any], rows: pd.DataFrame, same: bool) -> int | None:
+    """Record of a model, scored rows as its split divides them, whether that is its own data -> how many of them it was
+    trained on, or chose its epoch by; None where its record does not tell."""
+    if same:
+        return int(rows["split"].isin(("train", "validation")).sum())
+    names = record["split"].get("trained_recordings")
+    return None if names is None else int(rows["recording"].map(splits.digest_name).isin(names).sum())
+
+
+def describe_parts(rows: pd.DataFrame, probabilities: Probabilities, model: Predictor) -> dict[str, Any]:
+    """Scored cycles and their probabilities -> what is heard of each finding, figures per device and location, those of
+    SPRSound's task 1-1 where the data is such, and those of whole recordings; of own classes, per device and location
+    alone."""
+    label_set = model.label_set
+    true, found = class_numbers(rows, label_set), dict[str, Any]()
+    if label_set.is_icbhi:
+        found["detection"] = detect_findings(true, probabilities, rows["patient"])
     for column in ("device", "location"):
-        own[f"by_{column}"] = metrics_by_group(classes[rows], of_test, table.loc[rows, column].to_numpy(), label_set)
-    digest = digest_cycles(table[table["split"] != ""])
-    own["protocol"]["same_data_as_training"] = digest == record["split"]["digest"]
-    trained_on = {name: int((parts[name] & (table["split"] == "train")).sum()) for name in figures}
-    own["leak_free"] = {name: leak_free_figures(part, trained_on[name]) for name, part in figures.items()}
-    own["model"], own["notice"] = model.digest, NOTICE
-    return own
+        found[f"by_{column}"] = metrics_by_group(true, probabilities, rows[column].to_numpy(), label_set)
+    if not label_set.is_icbhi:
+        return found
+    if "test_part" in rows:
+        called = probabilities.argmax(axis=1)
+        sides = {"all": np.ones(len(rows), np.bool_)}
+        sides |= {side: rows["test_part"].to_numpy() == side for side in sorted(set(rows["test_part"]) - {""})}
+        found["sprsound_task_1_1"] = {
+            side: {"events": int(on.sum()), **score_task_1_1(confusion_matrix(true[on], called[on]))}
+            for side, on in sides.items()
+        }
+
+    answers = predictions.predictions_table(rows, probabilities, model.decision()).assign(path=rows["path"].to_numpy())
+    flags = {name: rows["label"].isin(classes) for name, classes in recordings.FINDINGS.items()}
+    of_recording = rows.assign(**flags).groupby("path", sort=False)
+    truth = of_recording[["patient", *flags]].agg({"patient": "first", **dict.fromkeys(flags, "max")}).reset_index()
+    return found | {"recordings": measure_recordings(truth, answers, model)}
 
 
-def find_test_parts(cycles: pd.DataFrame, table: pd.DataFrame, split: str) -> dict[str, "pd.Series[bool]"]:
-    """Cycles, the same as a split divides them, and its name -> name -> which cycles are tested on: of the split, and
-    of the repairs of the official one where they leave any patient to test on."""
-    parts: dict[str, pd.Series[bool]] = {split: table["split"] == "test"}
-    if split == "official":
-        for repair in ("official_drop", "official_move"):
-            tested = set(splits.cycle_keys(splits.apply_split(cycles, repair).query("split == 'test'")))
-            if tested:  # else every test patient is trained on too
-                parts[repair] = pd.Series([key in tested for key in splits.cycle_keys(cycles)], index=cycles.index)
+def evaluate_recordings(
+    model: Predictor, table: pd.DataFrame, *, part: str | None = None, progress: bool = False
+) -> dict[str, Any]:
+    """Score a model on recordings that are labelled as a whole (`recordings_table`): their cycles are found in the
+    sound, as in prediction; those without a cycle that can be judged are counted and left out."""
+    if not model.label_set.is_icbhi:
+        raise ValueError(
+            f"recordings labelled as a whole by crackles and wheezes, and a model of {', '.join(model.classes)}; give "
+            "data whose cycles are labelled, or a model of ICBHI's classes"
+        )
+    rows = table
+    if part not in (None, "all"):
+        rows = table[table["split"] == part]
+        if rows.empty:
+            raise UsageError(f"--split {part}: no recordings of that part; leave it out")
+    problems: list[str] = []
+    found = [cycles for cycles, _ in model.tables(list(rows["path"]), problems, progress=progress)]
+    answers = pd.concat([cycles for cycles in found if len(cycles)] or found, ignore_index=True)
+    sources = answers.groupby("path")["source"].first().value_counts()
+    return {
+        "recordings": measure_recordings(rows, answers, model),
+        "cycles_found_by": {str(source): int(count) for source, count in sources.items()},
+        "problems": problems,
+        "protocol": {
+            "part": part or "all",
+            "recordings": len(rows),
+            "patients": int(rows["patient"].nunique()),
+            "cycles_trained_on": count_trained(model.record, rows, same=False),
+            "interval": "95 %, patients as units",
+        },
+        "model": model.digest,
+        "notice": NOTICE,
+    }
+
+
+def measure_recordings(truth: pd.DataFrame, cycles: pd.DataFrame, model: Predictor) -> dict[str, Any]:
+    """Recordings with `path`, `patient` and flags of findings, prediction table of their cycles -> how well the answers
+    for whole recordings tell them apart, and per `filter` where there is such a column."""
+    learned = model.calibration.get("recordings") or {}
+    answers = truth.merge(recordings.answer_recordings(cycles, learned), on="path", how="left")
+    judged = answers[answers[recordings.COLUMNS[0]].notna()]
+
+    def measure(rows: pd.DataFrame) -> dict[str, Any]:
+        found = {}
+        for name, column in zip(recordings.FINDINGS, recordings.COLUMNS, strict=True):
+            has = rows[name].astype(bool)
+            found[name] = measure_detection(has, rows[column], rows["patient"])
+            if name in learned:
+                flagged = rows[column] >= learned[name]["threshold"]
+                found[name] |= {"false_alarms": int((flagged & ~has).sum()), "found": int((flagged & has).sum())}
+        return found
+
+    told: dict[str, Any] = {"recordings": len(answers), "not_judged": len(answers) - len(judged)}
+    told |= {"pooling": recordings.describe_pooling(learned), **measure(judged)}
+    if "filter" in judged:
+        told["by_filter"] = {str(name): measure(rows) for name, rows in judged.groupby("filter")}
+    return told
+
+
+def find_repairs(cycles: pd.DataFrame, split: str) -> dict[str, "pd.Series[bool]"]:
+    """Cycles and the split of a run -> repair of the official split -> which cycles it tests on, where it leaves any
+    patient to test on; {} for another split."""
+    parts: dict[str, pd.Series[bool]] = {}
+    for repair in ("official_drop", "official_move") if split == "official" else ():
+        tested = set(splits.cycle_keys(splits.apply_split(cycles, repair).query("split == 'test'")))
+        if tested:  # else every test patient is trained on too
+            parts[repair] = pd.Series([key in tested for key in splits.cycle_keys(cycles)], index=cycles.index)
     return parts
 
 
-def leak_free_figures(figures: dict[str, Any], trained_on: int) -> dict[str, Any]:
+def leak_free_figures(figures: dict[str, Any], trained_on: int | None) -> dict[str, Any]:
     """Figures of a repair, and how many of its test cycles the run was trained on -> what the evaluation says of it."""
     kept = {name: figures[name] for name in predictions.FIGURES}
     counts = {"cycles": figures["protocol"]["cycles"], "cycles_trained_on": trained_on}

@@ -148,8 +148,8 @@ class Predictor:
         quality: bool = True,
         progress: bool = False,
     ) -> pd.DataFrame:
-        """Recordings, folders, globs, URLs -> one row per cycle: recording, cycle, start_s, end_s, label, p_… (see
-        contract).
+        """Recordings, folders, globs, URLs, tables of them -> one row per cycle: recording, cycle, start_s, end_s,
+        label, p_… (see contract).
 
         Cycles come from an annotation beside the recording (then `true_label` is filled), else breaths are found in
         its sound, else windows are taken (`source` tells; `cycles` chooses, see `audio_reader.find_cycles`). What must
@@ -160,8 +160,8 @@ class Predictor:
         probabilities; `quality` and `quality_reason` say why (see audio.quality). With quality=False every cycle gets a
         label.
         """
-        sources = audio_reader.find_recordings(paths)
-        found = self.tables(sources, problems, decision, cycles=cycles, quality=quality, progress=progress)
+        sources, where = audio_reader.find_sources(paths, cycles)
+        found = self.tables(sources, problems, decision, cycles=where, quality=quality, progress=progress)
         tables = [table for table, _ in found]
         result = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
         result.attrs["notice"] = tables[0].attrs["notice"]

@@ -21,7 +21,7 @@ from rales.data import manifest as table
 from rales.data.annotation_dialects import TableRow
 from rales.data.corpus import CorpusSource, read_corpus
 from rales.errors import FileError, UsageError
-from rales.evaluation import predictions
+from rales.evaluation import predictions, recordings
 from rales.export.engine_selection import load_with_engine
 from rales.files.atomic import lock_folder, make_folder, remove_abandoned
 from rales.files.csv_cells import one_line
@@ -158,7 +158,8 @@ def predict_shard(
         tables = classifier.tables(part.paths, problems, decision, cycles=part.rows or where, quality=quality)
         for cycles, state in tables:
             status.append(state)
-            summary.append(predictions.summarise_recordings(cycles, decision.label_set))
+            counts = predictions.summarise_recordings(cycles, decision.label_set)
+            summary.append(recordings.add_answers(counts, cycles, classifier.calibration.get("recordings")))
             yield cycles
 
     prediction_writers.write_table(passing(), folder / "cycles" / name)

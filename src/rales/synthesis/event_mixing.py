@@ -21,6 +21,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from rales.audio.io import read_waveform, resample_waveform
+from rales.data.splits import MADE_OF
 from rales.files.atomic import atomic_write, remove_abandoned
 from rales.labels import CLASSES
 from rales.progress import progress_bar
@@ -66,7 +67,7 @@ def make_variant(rows: pd.DataFrame, out: Path, number: int, seed: int) -> pd.Da
     spans = list(zip(rows["start_s"], rows["end_s"], strict=True))
     # Of all that makes the sound, so that no file is taken for another with other labels
     made_of = [source["path"], seed, number, spans, chosen.tolist(), LOUDNESS_DB, TURBULENCE, CLICKS]
-    name = f"{source['recording']}_overlay{number}_{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]}"
+    name = f"{source['recording']}{MADE_OF}{number}_{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]}"
     path = out / f"{name}.wav"
     if not path.exists():
         wave, rate_hz = read_waveform(source["path"])

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from rales.data import loader, splits
 from rales.data.dataset import Batch, CycleDataset, class_numbers, load_dataset, select_extras
 from rales.data.splits import digest_cycles
-from rales.evaluation import predictions
+from rales.evaluation import predictions, recordings
 from rales.evaluation.metrics import count_outcomes, mean_auroc, outcome_scores, predict_at_threshold
 from rales.files.writers import copy_file, write_csv, write_json
 from rales.labels import LabelSet
@@ -30,6 +30,7 @@ from rales.training.losses import class_weights, positive_weights, weighted_cros
 from rales.training.optim import average_with_previous_weights, largest_weight, make_optimisers, scheduled_lr, set_lr
 from rales.training.recipe import LossContext, Recipe
 from rales.training.run_records import State, check_evaluation, check_fields
+from rales.typing import Probabilities
 
 log = logging.getLogger(__name__)
 
@@ -505,6 +506,8 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
         figures |= predictions.metrics_from_validation(true, scored, label_set)
         patients = dataset.table.iloc[dataset.rows("validation")]["patient"].nunique()
         known = predictions.fit_calibration(true["validation"], scored["validation"], patients, label_set)
+        if label_set.is_icbhi:  # answers for whole recordings are about crackles and wheezes
+            known["recordings"] = fit_recording_pooling(found["validation"][0], scored["validation"], known)
         run_folder.save_tensors(out / "best.safetensors", tensors, {**about, "calibration": known})
         validation = predictions.predictions_table(found["validation"][0], scored["validation"], plain)
         write_csv(out / "predictions_validation.csv", validation)
@@ -515,6 +518,14 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
     write_json(out / "evaluation.json", figures)
     run_folder.mark_done(out)
     return figures
+
+
+def fit_recording_pooling(
+    cycles: pd.DataFrame, probabilities: Probabilities, calibration: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Validation cycles, their probabilities, the temperature that prediction will use -> `recordings.fit_pooling`."""
+    decision = predictions.Decision(calibration["temperature"])
+    return recordings.fit_pooling(predictions.predictions_table(cycles, probabilities, decision))
 
 
 def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, Any]:
@@ -545,6 +556,7 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
             "data_digest": digest_cycles(table.assign(split="")),
             "whole_database": predictions.is_whole_database(table),
             "overlap_patients": splits.overlap_patients(table),
+            "trained_recordings": sorted(map(splits.digest_name, set(used.loc[used["split"] != "test", "recording"]))),
             **{str(part): facts for part, facts in parts.items()},
             "left_out": table.attrs.get("left_out", []),
         },

@@ -20,11 +20,26 @@ from rales.settings import DAMAGED, AnyNumber, RunSettings, Seed, check_stored, 
 
 
 @dataclass(frozen=True)
+class Pooling:
+    """How the cycles of a recording speak for it, and what was counted on held-out patients."""
+
+    weights: list[AnyNumber]
+    threshold: float
+    rate: float
+    patients: int
+    negatives: int
+    false_alarms: int
+    positives: int
+    found: int
+
+
+@dataclass(frozen=True)
 class Calibration:
     """What validation patients taught a model."""
 
     temperature: float
     threshold: float | None = None
+    recordings: dict[str, Pooling] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,7 @@ class Split:
     name: str = ""
     digest: str = ""
     whole_database: bool = False
+    trained_recordings: list[str] = field(default_factory=list)
     train: Side | None = None
     test: Side | None = None
 
@@ -206,6 +222,9 @@ def check_record(values: Any, origin: str | Path) -> RunSettings:
         raise ValueError(
             f"{origin}: its temperature is {temperature}, expected {MIN_TEMPERATURE} to {MAX_TEMPERATURE}; {DAMAGED}"
         )
+    for finding, pooling in (values.get("calibration") or {}).get("recordings", {}).items():
+        if len(pooling["weights"]) != 3 or not all(map(math.isfinite, pooling["weights"])):
+            raise ValueError(f"{origin}: calibration.recordings.{finding} has no three finite weights; {DAMAGED}")
     common = [known.name for known in dataclasses.fields(RunSettings)]
     shared = {name: value for name, value in values["config"].items() if name in common}
     settings = from_dict(RunSettings, shared, origin)

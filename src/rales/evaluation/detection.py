@@ -1,0 +1,93 @@
+"""How well a probability tells what has a finding from what has not: AUROC with an interval by patient, and the scores
+of SPRSound's task 1-1."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rales.evaluation.metrics import two_class_scores
+
+SOUNDS = {"abnormal": (1, 2, 3), "crackle": (1, 3), "wheeze": (2, 3)}  # finding -> class numbers that have it
+
+
+def detect_findings(
+    true: ArrayLike, probabilities: ArrayLike, patients: Sequence[Any] | ArrayLike
+) -> dict[str, dict[str, Any]]:
+    """(N,) classes, (N, 4) probabilities, (N,) patients -> finding -> `measure_detection` of the cycles with it."""
+    labels, p = np.asarray(true), np.asarray(probabilities, dtype=np.float64)
+    return {
+        name: measure_detection(np.isin(labels, classes), p[:, classes].sum(axis=1), patients)
+        for name, classes in SOUNDS.items()
+    }
+
+
+def measure_detection(present: ArrayLike, scores: ArrayLike, patients: Sequence[Any] | ArrayLike) -> dict[str, Any]:
+    """Which of N have a finding, (N,) scores, (N,) patients -> auroc, ci95 (NaN where undefined), positives,
+    negatives."""
+    has, values = np.asarray(present, dtype=np.bool_), np.asarray(scores, dtype=np.float64)
+    auroc, low, high = auroc_interval(has, values, patients)
+    counts = {"positives": int(has.sum()), "negatives": int((~has).sum())}
+    return {"auroc": auroc, "ci95": [low, high], **counts}
+
+
+def auroc_interval(
+    present: NDArray[np.bool_], scores: NDArray[np.float64], patients: Sequence[Any] | ArrayLike, level: float = 0.95
+) -> tuple[float, float, float]:
+    """Compute the area under the ROC curve, and its interval (low, high) where patients are the units.
+
+    The variance is that of structural components summed by patient (Obuchowski, Biometrics 53, 1997; with one of N a
+    patient it is DeLong's), the interval symmetric in the log-odds of the area, with Student's t of the fewer of the
+    patients with and without the finding, less one. NaN with fewer than two patients on either side, and where the
+    area is 0 or 1.
+
+    Parameters
+    ----------
+    present
+        Which of N have the finding (N,).
+    scores
+        Larger where it is more likely (N,).
+    patients
+        Patient of each (N,).
+    level
+        Coverage of the interval.
+    """
+    from scipy.special import stdtrit
+    from scipy.stats import rankdata
+
+    positives, negatives = int(present.sum()), int((~present).sum())
+    if not positives or not negatives:
+        return float("nan"), float("nan"), float("nan")
+    ranks = rankdata(scores)
+    # Of one with the finding the share of those without that lie below it, and the other way round; ties count half
+    above = (ranks[present] - rankdata(scores[present])) / negatives
+    below = 1 - (ranks[~present] - rankdata(scores[~present])) / positives
+    auroc = float(above.mean())
+
+    _, unit = np.unique(np.asarray(patients), return_inverse=True)
+    units = int(unit.max()) + 1
+    with_it = np.bincount(unit[present], above - auroc, minlength=units)
+    without = np.bincount(unit[~present], below - auroc, minlength=units)
+    some_with, some_without = (len(np.unique(unit[chosen])) for chosen in (present, ~present))
+    if min(some_with, some_without) < 2 or auroc in (0.0, 1.0):
+        return auroc, float("nan"), float("nan")
+    variance = (
+        some_with / (some_with - 1) * (with_it @ with_it) / positives**2
+        + some_without / (some_without - 1) * (without @ without) / negatives**2
+        + 2 * units / (units - 1) * (with_it @ without) / (positives * negatives)
+    )
+    error = np.sqrt(max(variance, 0.0)) / (auroc * (1 - auroc))
+    reach = error * stdtrit(min(some_with, some_without) - 1, (1 + level) / 2)
+    odds = np.log(auroc / (1 - auroc))
+    return auroc, float(1 / (1 + np.exp(reach - odds))), float(1 / (1 + np.exp(-reach - odds)))
+
+
+def score_task_1_1(confusion: ArrayLike) -> dict[str, float]:
+    """(4, 4) counts, rows true -> SE, SP, their mean AS, their harmonic mean HS, and the mean of both, `score`: whether
+    an event is normal or not (SPRSound's task 1-1)."""
+    two = two_class_scores(confusion)
+    se, sp = two["sensitivity"], two["specificity"]
+    mean = (se + sp) / 2
+    harmonic = 2 * se * sp / (se + sp) if se + sp else 0.0
+    return {"se": se, "sp": sp, "as": mean, "hs": harmonic, "score": (mean + harmonic) / 2}
