@@ -19,7 +19,7 @@ from rales.training.optim import (
     make_sgd,
     scheduled_lr,
     set_lr,
-    set_lr_factor,
+    set_lr_factors,
     state_tensors,
     step_lr,
 )
@@ -123,7 +123,7 @@ def test_going_on_from_a_file_equals_never_having_stopped(tmp_path: Path) -> Non
 def test_sgd_steps_and_a_head_that_learns_faster() -> None:
     body, head = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
     optimiser = make_sgd([body, head], lr=0.1, momentum=0, nesterov=False, weight_decay=0)
-    set_lr_factor(optimiser, [head], 10)
+    set_lr_factors(optimiser, {head: 10})
     for _ in range(2):
         set_lr(optimiser, 0.01)
         (body + head).sum().backward()

@@ -76,6 +76,41 @@ def embed(
         return _loaded(model).embed(paths, **options)
 
 
+def train(
+    recipe: str | None,
+    data: "str | Path | pd.DataFrame",
+    out: str | Path,
+    *,
+    progress: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train a system and score it, as `rales train`; goes on where it stopped if `out` holds an unfinished run of the
+    same settings.
+
+    Parameters
+    ----------
+    recipe
+        Name of a system, or FILE.py:NAME; None with `from_model`, whose system goes on.
+    data
+        What `rales.data.read_cycles` reads, or a table with the columns of a manifest: path, start_s, end_s, label,
+        and patient and split where they are known.
+    out
+        Run folder to write; `rales.load(out)` is the trained model.
+    progress
+        Show bars.
+    settings
+        Of the recipe, by name: size="tiny", seed=1, epochs=20, lr=1e-4; `train__lr` is train.lr where two settings end
+        alike. from_model="runs/a" goes on from a trained model, and freeze=2 or "encoder" keeps its lower part.
+
+    Returns
+    -------
+    The figures of evaluation.json: specificity, sensitivity, score, confusion and more.
+    """
+    from rales.inference.train import train_recipe
+
+    return train_recipe(recipe, data, out, progress=progress, **settings)
+
+
 def _loaded(model: "str | Path | Predictor | None") -> "Predictor":
     return load(model) if model is None or isinstance(model, str | Path) else model
 

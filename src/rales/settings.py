@@ -57,6 +57,7 @@ class Bounds:
 Count = Annotated[int, Bounds(above=0)]
 Positive = Annotated[float, Bounds(above=0)]
 Fraction = Annotated[float, Bounds(above=0, below=1)]
+Share = Annotated[float, Bounds(most=1)]
 AnyNumber = Annotated[float, Bounds(least=-math.inf)]
 Seed = Annotated[int, Bounds(most=2**63 - 1)]  # as far as JSON and torch go
 Width = Annotated[int, Bounds(above=0, most=2**16)]
@@ -149,6 +150,9 @@ class Training:
     """Learning rate at the start."""
     head_lr_factor: Positive = 1.0
     """Learning rate of the new classification layer, as a multiple of `lr`."""
+    layer_decay: Annotated[float, Bounds(above=0, most=1)] = 1.0
+    """What the learning rate is multiplied with from each block of the encoder to the one below: with d and L blocks,
+    block i learns at lr * d^(L + 1 - i), what is below the first at lr * d^(L + 1), the rest at lr (BEiT). 1 = off."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     """How the learning rate falls, epoch by epoch."""
     lr_floor: float = 1e-6
@@ -161,6 +165,18 @@ class Training:
     """Coupled (L2) weight decay."""
     interpolate: Positive = 1.0
     """Share of the new weights and buffers after every step; the rest stays as it was before it (AST: 0.5)."""
+    ema: Annotated[float, Bounds(most=0.999999)] = 0.0
+    """Share of itself that a moving average of the weights and buffers keeps at each step, for example 0.999; what is
+    scored and kept is the average. At step t it keeps (1 + t) / (10 + t) at most, so that the start is forgotten. 0 =
+    off."""
+    mixup: Annotated[float, Bounds(most=100)] = 0.0
+    """Alpha of mixup: each clip's features are mixed with those of another one of its batch, at a share of Beta(alpha,
+    alpha) that the batch has in common, and so are their losses (Zhang et al. 2018). 0 = off."""
+    label_smoothing: Share = 0.0
+    """Share of the target that is spread evenly over all classes. 0 = off."""
+    sam_rho: Annotated[float, Bounds(most=10)] = 0.0
+    """Radius of sharpness-aware minimisation: the step's gradient is taken where the weights have moved by so much up
+    the batch's own, at twice the time (Foret et al. 2021: 0.05). 0 = off."""
     warmup_epochs: int = 0
     """Epochs over which the learning rate rises from 0 (the paper has none; a random start needs some)."""
     cosine_epochs: int = 0
@@ -214,6 +230,13 @@ class RunSettings:
     independent: bool = False
     """Whether each class is a yes or no of its own (1 to 20 names, none of them for nothing), or one excludes the
     others."""
+    from_model: str = ""
+    """Trained model that the run goes on from (--from): name, run folder or checkpoint; empty = none."""
+    from_digest: str = ""
+    """SHA-256 of its checkpoint, filled in."""
+    freeze: str = "none"
+    """What stays as it starts: none; encoder = all but the classification layer and the weights of fused layers; a
+    number N = the first N blocks of the encoder and what is below them."""
 
     @property
     def label_set(self) -> LabelSet:

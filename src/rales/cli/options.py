@@ -64,6 +64,22 @@ Weights = Annotated[
         "head does not), rales-small, or a name that `rales weights` lists.",
     ),
 ]
+From = Annotated[
+    str | None,
+    Parameter(
+        name="--from",
+        help="Trained model to go on from: a run folder, its checkpoint, or rales-small. Its sound, network, layers "
+        "and, where the classes are the same, its classification layer go on, at a tenth of its learning rate.",
+    ),
+]
+Freeze = Annotated[
+    str | None,
+    Parameter(
+        name="--freeze",
+        help="What stays as it starts: a number of the encoder's first blocks, encoder (all but the classification "
+        "layer and the weights of layers), or none.",
+    ),
+]
 Size = Annotated[
     Literal["tiny", "small", "base"] | None,
     Parameter(name="--size", help="Size of the network without weights; earlier systems have tiny and base."),

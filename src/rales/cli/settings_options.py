@@ -22,6 +22,9 @@ ELSEWHERE = (
     "weights_digest",
     "encoder_digest",
     "teacher_digest",
+    "from_model",
+    "from_digest",
+    "freeze",
 )  # options of the word, or filled in
 
 

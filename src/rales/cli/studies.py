@@ -12,6 +12,8 @@ from rales.cli.options import (
     Data,
     Engine,
     Epochs,
+    Freeze,
+    From,
     JsonFlag,
     Part,
     Processes,
@@ -39,6 +41,8 @@ def sweep(
     size: Size = None,
     epochs: Epochs = None,
     weights: Weights = None,
+    from_: From = None,
+    freeze: Freeze = None,
     select: Select = None,
     set_: SetWords = (),
     engine: Engine = "local",
@@ -69,7 +73,8 @@ def sweep(
     """
     from rales.jobs import sweep as jobs
 
-    given = {"size": size, "weights": weights, "train.epochs": epochs, "train.select": select}
+    given: dict[str, object] = {"size": size, "weights": weights, "from_model": from_, "freeze": freeze}
+    given |= {"train.epochs": epochs, "train.select": select}
     fixed = [*words_of(given), *set_]
     planned = jobs.trials(recipe, jobs.grid_of(grid), seeds, fixed)
     return run_sweep(planned, data, out, engine, processes, address, skip_damaged, json)

@@ -1,6 +1,8 @@
 """Words that train one system, and score it."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +14,8 @@ from rales.cli.options import (
     Data,
     Device,
     Epochs,
+    Freeze,
+    From,
     Independent,
     JsonFlag,
     Part,
@@ -28,12 +32,14 @@ from rales.registry import RECIPES, split_file_word
 
 
 def train(
-    recipe: str,
+    recipe: str | None = None,
     /,
     *,
     data: Data,
     out: Path,
     weights: Weights = None,
+    from_: From = None,
+    freeze: Freeze = None,
     seed: int = 0,
     size: Size = None,
     variant: str | None = None,
@@ -52,10 +58,13 @@ def train(
 
     Example: rales train m2d_fusion --data ICBHI_final_database --weights mr7 --out runs/m2d --seed 1
 
+    Example: rales train --from runs/m2d --freeze 6 --data own.csv --out runs/own
+
     Parameters
     ----------
     recipe
-        System to train, or FILE.py:NAME of an own one. `rales train RECIPE --help` lists its settings.
+        System to train, or FILE.py:NAME of an own one; with --from that of the model. `rales train RECIPE --help` lists
+        its settings.
     out
         Run folder to write.
     seed
@@ -70,7 +79,8 @@ def train(
     given: dict[str, object] = {"seed": seed, "train.epochs": epochs, "train.select": select, "train.device": device}
     given |= {"classes": classes, "independent": independent or None}
     words = [*words_of(given), *set_]
-    chosen = registry.make_recipe(recipe, words, weights=weights, size=size, variant=variant)
+    start = {"weights": weights, "from_model": from_, "freeze": freeze}
+    chosen = registry.make_recipe(recipe, words, **start, size=size, variant=variant)
     print_messages_once(chosen.notes)
     needs_split, label_set = chosen.settings.split.name != "folds", chosen.settings.label_set
     cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split, label_set=label_set)
@@ -84,10 +94,17 @@ def add_recipe(words: Sequence[str]) -> Callable[..., Any]:
     """Words behind `train` -> the function of the word, with the settings of the recipe among them as options."""
     known = RECIPES.list_names()
     recipe = next((word for word in words if word in known or split_file_word(word)), None)
-    if recipe is None:
-        return add_help(train, "recipe", f"System to train: {', '.join(known)}; or FILE.py:NAME of an own one.")
-    from rales.recipes.registry import find_settings
+    model = next((word for flag, word in pairwise(words) if flag == "--from"), None)
+    if recipe is None and model is None:
+        return add_help(
+            train, "recipe", f"System to train: {', '.join(known)}; or FILE.py:NAME of an own one; with --from its own."
+        )
+    from rales.recipes.registry import find_settings, make_recipe
 
+    if recipe is None:
+        with suppress(ValueError, OSError):  # what is wrong with the model is said by the word
+            return add_settings(train, make_recipe(None, from_model=model).settings, str(model))
+        return train
     return add_settings(train, find_settings(recipe)().with_presets(frozenset()), recipe)
 
 

@@ -78,6 +78,8 @@ class Predictor:
         The same model in PyTorch, which alone has vectors and gradients; None for an exported artefact.
     workers
         Batches that are scored side by side, each by a thread.
+    checkpoint
+        The file that the model was loaded from, if it was.
     """
 
     def __init__(
@@ -87,8 +89,10 @@ class Predictor:
         engine: Engine,
         torch_engine: TorchEngine | None = None,
         workers: int = 1,
+        checkpoint: Path | None = None,
     ) -> None:
         self.recipe, self.record, self.engine, self.workers = recipe, record, engine, workers
+        self.checkpoint = checkpoint
         self.label_set = LabelSet.from_record(record)
         self.classes = self.label_set.classes
         self.calibration: dict[str, Any] = record.get("calibration") or {}
@@ -102,12 +106,13 @@ class Predictor:
         record: dict[str, Any],
         device: torch.device | str = "cpu",
         frontend: torch.nn.Module | None = None,
+        checkpoint: Path | None = None,
     ) -> "Predictor":
         """Recipe, its trained network and its record -> Predictor that computes in PyTorch, in float32."""
         frontend = frontend or recipe.build_frontend(recipe.settings)
         independent = LabelSet.from_record(record).independent
         engine = TorchEngine(frontend, network, torch.device(device), independent=independent)
-        return cls(recipe, record, engine, engine)
+        return cls(recipe, record, engine, engine, checkpoint=checkpoint)
 
     def with_engine(self, engine: Engine, workers: int = 1) -> "Predictor":
         """-> the same model whose probabilities come from another engine."""
@@ -189,6 +194,47 @@ class Predictor:
                 yield self.make_tables(waiting, decision)
                 waiting, rows = [], 0
         yield self.make_tables(waiting, decision)
+
+    def finetune(
+        self,
+        data: str | Path | pd.DataFrame,
+        out: str | Path,
+        *,
+        freeze: int | str = "none",
+        epochs: int | None = None,
+        progress: bool = False,
+        **settings: Any,
+    ) -> "Predictor":
+        """Train the model on with own recordings; -> the new model, this one stays as it is.
+
+        Parameters
+        ----------
+        data
+            Folder or file that `rales.data.read_cycles` reads, or a table: path, start_s, end_s, label, and patient and
+            split where they are known. Without test rows a fifth of the patients tests.
+        out
+            Run folder to write.
+        freeze
+            What stays as it is: a number of the encoder's first blocks, "encoder" (all but head and weights of layers)
+            or "none".
+        epochs
+            Passes over the training cycles; 30 if not given.
+        progress
+            Show bars.
+        settings
+            Of the recipe, by name, as of `rales.train`: lr=1e-4, select="validation", mixup=0.2.
+        """
+        from rales.inference.load_model import load_model
+        from rales.inference.train import train_recipe
+
+        if self.checkpoint is None:
+            raise UsageError(
+                "only a model of a run folder, a checkpoint or a name can be fine-tuned; an artefact of `rales export` "
+                "cannot"
+            )
+        start = {"from_model": str(self.checkpoint), "freeze": freeze, "epochs": epochs}
+        train_recipe(None, data, out, progress=progress, **start, **settings)
+        return load_model(out, str(self.torch_engine.device))
 
     def decision(self, min_confidence: float = 0.0, threshold: float | Literal["validation"] | None = None) -> Decision:
         """How labels are to be decided -> Decision at this model's own temperature. Errors: a threshold of validation

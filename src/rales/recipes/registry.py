@@ -1,5 +1,6 @@
 """The systems by name: the command word leads to the file that holds everything of that system."""
 
+import dataclasses
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -12,16 +13,22 @@ from rales.registry import RECIPES
 from rales.settings import (
     DAMAGED,
     RunSettings,
+    Split,
+    Training,
     check_together,
     find_differences,
+    format_value,
     from_dict,
+    get_values,
     list_fields,
     parse_words,
     replace_field,
     set_fields,
 )
+from rales.training import finetune
 from rales.training.recipe import Recipe
 from rales.training.run_records import check_record
+from rales.training.trained_model import find_trained_model, read_trained_model
 
 MakeRecipe = Callable[[Any], Recipe]  # (its own Settings) -> Recipe
 
@@ -40,7 +47,7 @@ def settings_of(make: MakeRecipe, word: str) -> type[RunSettings]:
     return kinds[0]
 
 
-def make_recipe(word: str, words: Iterable[str] | Mapping[str, Any] = (), **chosen: Any) -> Recipe:
+def make_recipe(word: str | None, words: Iterable[str] | Mapping[str, Any] = (), **chosen: Any) -> Recipe:
     """Recipe with its settings.
 
     Fields without a dot (size, weights, fidelity, variant …) bring defaults for others; whatever else is set counts
@@ -49,21 +56,26 @@ def make_recipe(word: str, words: Iterable[str] | Mapping[str, Any] = (), **chos
     Parameters
     ----------
     word
-        Its name, or FILE.py:NAME.
+        Its name, or FILE.py:NAME; with `from_model` it may be None.
     words
         `name.of.field=value` words, or dotted name -> value.
     **chosen
         Further fields without a dot; None leaves one as it is.
     """
-    make: MakeRecipe = RECIPES.find(word)
-    section = settings_of(make, word)
     values = {name: value for name, value in chosen.items() if value is not None}
     values |= words if isinstance(words, Mapping) else parse_words(words)
-    if values.get("weights") and "weights" not in list_fields(section):
-        raise UsageError(f"{word} has no pre-trained weights; leave --weights out")
-
     if filled_in := [name for name in values if name.endswith("_digest")]:
         raise UsageError(f"--set {filled_in[0]}: is filled in from the file that the other setting names; leave it out")
+    check_freeze(str(values.get("freeze", "none")))
+    if values.get("from_model"):
+        return make_finetuning(word, values)
+    if word is None:
+        raise UsageError(f"expected a recipe: {', '.join(RECIPES.list_names())}; or FILE.py:NAME, or --from of a model")
+
+    make: MakeRecipe = RECIPES.find(word)
+    section = settings_of(make, word)
+    if values.get("weights") and "weights" not in list_fields(section):
+        raise UsageError(f"{word} has no pre-trained weights; leave --weights out")
 
     plain = {name: value for name, value in values.items() if "." not in name}
     asked = set_fields(section(), plain, f" of {word}")
@@ -82,6 +94,109 @@ def make_recipe(word: str, words: Iterable[str] | Mapping[str, Any] = (), **chos
         raise UsageError(f"recipe {word!r}: its function gave a {type(made).__name__}, expected a Recipe")
     notes = (*describe_start(made, overrides), *idle)
     return replace(make(settings), overrides=overrides, source=RECIPES.describe_source(word), notes=notes)
+
+
+FINE_TUNING_EPOCHS = 30
+CHOSEN_AGAIN = ("train.", "split.", "augment.", "seed", "freeze", "classes", "independent", "from_model")
+"""Settings, or beginnings of their names, that a run which goes on from a trained model may have otherwise."""
+
+
+def make_finetuning(word: str | None, values: Mapping[str, Any]) -> Recipe:
+    """Recipe that goes on from a trained model: sound, network and layers are the model's.
+
+    Its training begins as `finetuning_defaults` says, on a split of its own; what is asked for wins.
+
+    Parameters
+    ----------
+    word
+        The model's recipe, which may be left out.
+    values
+        Dotted name -> value of what was asked for, among them `from_model`.
+    """
+    name = str(values["from_model"])
+    path, _, record = read_trained_model(find_trained_model(name))
+    theirs = rebuild_recipe(record, str(path))
+    if word is not None and not is_recipe_of(word, record):
+        raise UsageError(
+            f"recipe {word!r}: {name} was made by {theirs.name!r}, which goes on with it; leave {word} out"
+        )
+    if theirs.run is not finetune.run:
+        raise UsageError(
+            f"--from {name}: {theirs.name} trains in stages of its own, none of which starts from a trained model; "
+            "choose a model of another system"
+        )
+
+    source = theirs.source
+    make: MakeRecipe = RECIPES.find_again(record["recipe"], source, str(path))
+    start = replace_field(theirs.settings, "train", finetuning_defaults(theirs.settings))
+    start = dataclasses.replace(start, split=Split(), seed=0, freeze="none", from_model=name)
+    start = dataclasses.replace(start, from_digest=sha256_of(path))
+    if hasattr(start, "weights_digest"):
+        start = replace_field(start, "weights_digest", "")  # its weights are the model's
+    settings = set_fields(start, values, f" of {theirs.name}")
+    for field, value in find_differences(start, settings).items():
+        if not field.startswith(CHOSEN_AGAIN):
+            own = format_value(get_values(start)[field]) or "none"
+            raise UsageError(f"{field}={format_value(value)}: --from {name} keeps its {field}, {own}; leave it out")
+    check_together(settings)
+    return replace(
+        make(settings),
+        overrides=find_differences(start, settings),
+        source=source,
+        notes=describe_finetuning(name, record, settings),
+    )
+
+
+def finetuning_defaults(settings: RunSettings) -> Training:
+    """Settings of a model -> the training that another run which goes on from it begins with: a tenth of the learning
+    rate (its own if it went on from another itself), without warm-up, 30 epochs, and neither the device nor the choice
+    of the epoch that were that model's."""
+    train = settings.train
+    lr = train.lr if settings.from_model else train.lr / 10
+    return replace(
+        train,
+        epochs=FINE_TUNING_EPOCHS,
+        lr=lr,
+        lr_floor=min(train.lr_floor, lr / 10),
+        warmup_epochs=0,
+        cosine_epochs=0,
+        cosine_start_epoch=0,
+        select="last",
+        evaluate_every=1,
+        device="auto",
+    )
+
+
+def describe_finetuning(name: str, record: Mapping[str, Any], settings: RunSettings) -> tuple[str, ...]:
+    """Model that a run goes on from, its record, settings of the run -> the sentences about what goes on and what is
+    new."""
+    train = settings.train
+    kept, new = "sound, network, layers and classification layer go on", "its calibration does not"
+    if not finetune.keeps_head(record, settings):
+        kept = "sound, network and layers go on"
+        new = f"its classification layer (of {', '.join(record['classes'])}) and its calibration do not"
+    frozen = {"none": "everything learns", "encoder": "only classification layer and weights of layers learn"}
+    learns = frozen.get(settings.freeze, f"the first {settings.freeze} blocks and what is below stay as they are")
+    return (
+        f"{name}: {kept}, {new}; {learns}",
+        f"its training goes on, too, but shorter, slower and without warm-up: train.lr={train.lr:g}, "
+        f"train.epochs={train.epochs}, train.optimiser={train.optimiser}, train.batch_size={train.batch_size}",
+    )
+
+
+def is_recipe_of(word: str, record: Mapping[str, Any]) -> bool:
+    """Whether a recipe, by name or FILE.py:NAME, is the one that made a record."""
+    RECIPES.find(word)  # an unknown one is named
+    source, theirs = RECIPES.describe_source(word), record.get("recipe_source") or {}
+    if not theirs:
+        return not source and word == record["recipe"]
+    return bool(source) and all(source.get(key) == theirs.get(key) for key in ("sha256", "name", "package", "module"))
+
+
+def check_freeze(freeze: str) -> None:
+    """Errors: words that are neither none, nor encoder, nor a number of blocks."""
+    if freeze not in ("none", "encoder") and not (freeze.isdecimal() and len(freeze) < 4):
+        raise UsageError(f"freeze={freeze}: expected none, encoder, or how many of the first blocks stay as they are")
 
 
 def name_by_digest(settings: RunSettings) -> RunSettings:

@@ -1,5 +1,6 @@
 """The supervised loop: a recipe, a cycles table and a folder in, a finished run folder out (paper 4.3)."""
 
+import copy
 import logging
 import math
 import time
@@ -18,18 +19,33 @@ from torch.nn.parallel import DistributedDataParallel
 from rales.data import loader, splits
 from rales.data.dataset import Batch, CycleDataset, class_numbers, load_dataset, select_extras
 from rales.data.splits import digest_cycles
+from rales.errors import FileError, UsageError
 from rales.evaluation import predictions, recordings
 from rales.evaluation.metrics import count_outcomes, mean_auroc, outcome_scores, predict_at_threshold
 from rales.files.writers import copy_file, write_csv, write_json
 from rales.labels import LabelSet
 from rales.models.heads import class_probabilities
+from rales.models.hub import sha256_of
+from rales.models.m2d_checkpoints import check_complete
 from rales.settings import RunSettings, to_dict
 from rales.training import epoch_logits, lifecycle, run_folder
 from rales.training.distributed import DistributedContext
-from rales.training.losses import class_weights, positive_weights, weighted_cross_entropy
-from rales.training.optim import average_with_previous_weights, largest_weight, make_optimisers, scheduled_lr, set_lr
-from rales.training.recipe import LossContext, Recipe
+from rales.training.losses import class_weights, positive_weights, weighted_cross_entropy, weighted_loss
+from rales.training.optim import (
+    HEADS,
+    average_with_previous_weights,
+    climb_gradient,
+    freeze_parameters,
+    largest_weight,
+    make_optimisers,
+    put_back,
+    scheduled_lr,
+    set_lr,
+    update_average,
+)
+from rales.training.recipe import LossContext, Mixture, Recipe
 from rales.training.run_records import State, check_evaluation, check_fields
+from rales.training.trained_model import find_trained_model, read_trained_model
 from rales.typing import Probabilities
 
 log = logging.getLogger(__name__)
@@ -47,6 +63,12 @@ class Training:
     network: nn.Module  # the model, wrapped where several processes train it
     optimisers: dict[str, torch.optim.Optimizer]
     class_weight: Tensor  # (classes,) of the loss
+    average: nn.Module | None = None  # moving average of the model, with train.ema
+
+    @property
+    def scored(self) -> nn.Module:
+        """The network that is scored and kept."""
+        return self.model if self.average is None else self.average
 
 
 def run(
@@ -81,6 +103,7 @@ def run(
     table = splits.divide_cycles(cycles, settings)
     context = lifecycle.join_processes(out, train.device, train.precision)
     check_batches(recipe, context)
+    check_options(recipe)
 
     with lifecycle.open_run(out, run_record(recipe, table, command), context, progress=progress) as opened:
         if opened.finished:
@@ -121,10 +144,17 @@ def prepare_training(
     torch.manual_seed(settings.seed)
     frontend = recipe.build_frontend(settings).to(context.device)
     model = recipe.build_model(settings).to(context.device)
+    freeze_parameters(model, settings.freeze)
     optimisers = make_optimisers(model, settings, recipe.epoch_parameters)
-    state = resume_training(run.folder, model, frontend, optimisers, run.record)
-    if recipe.fit is not None and state["epoch"] == 0:
-        recipe.fit(settings, frontend.eval(), model.eval(), dataset, context.device)
+    average = copy.deepcopy(model) if settings.train.ema else None
+    state = resume_training(run.folder, model, frontend, optimisers, run.record, average)
+    if state["epoch"] == 0:
+        if settings.from_model:
+            load_start(settings, model, frontend)
+        elif recipe.fit is not None:
+            recipe.fit(settings, frontend.eval(), model.eval(), dataset, context.device)
+        if average is not None:
+            average.load_state_dict(model.state_dict())
 
     if context.is_main:  # what the epochs that are repeated wrote is dropped
         run_folder.truncate_metrics(run.folder, state["epoch"])
@@ -136,7 +166,27 @@ def prepare_training(
     # blocks above the last fused layer get no gradient
     network = DistributedDataParallel(model, find_unused_parameters=True) if context.world_size > 1 else model
     weight = loss_weights(dataset, settings).to(context.device)
-    return Training(recipe, run, dataset, frontend, model, network, optimisers, weight), state
+    return Training(recipe, run, dataset, frontend, model, network, optimisers, weight, average), state
+
+
+def load_start(settings: RunSettings, model: nn.Module, frontend: nn.Module) -> None:
+    """Put the weights and statistics of the trained model that the settings name into networks of the same recipe.
+
+    The classification layer stays new where its classes are others. Errors: the file is not the one of the record.
+    """
+    path, tensors, record = read_trained_model(find_trained_model(settings.from_model))
+    if sha256_of(path) != settings.from_digest:
+        raise FileError(path, "has changed since this run began to go on from it; put it back, or choose another --out")
+    ours = tensors_of(model, frontend)
+    if not keeps_head(record, settings):
+        tensors |= {name: value for name, value in ours.items() if name.startswith(HEADS)}
+    check_complete(tensors, ours, path)
+    load_tensors(tensors, model, frontend)
+
+
+def keeps_head(record: Mapping[str, Any], settings: RunSettings) -> bool:
+    """Whether a trained model tells the same classes apart, in the same order, as a run that goes on from it."""
+    return LabelSet.from_record(record) == settings.label_set
 
 
 def stored_figures(out: Path) -> dict[str, Any]:
@@ -175,6 +225,23 @@ def check_batches(recipe: Recipe, context: DistributedContext) -> None:
         )
 
 
+def check_options(recipe: Recipe) -> None:
+    """Errors: ways to train that the loss of this system, or parameters that move once an epoch, do not go with."""
+    train = recipe.settings.train
+    for name, value in (("mixup", train.mixup), ("label_smoothing", train.label_smoothing)):
+        if value and recipe.loss is not weighted_loss:
+            raise UsageError(
+                f"train.{name}={value:g}: goes with the plain weighted cross-entropy, and {recipe.name} has a loss of "
+                "its own; leave it out"
+            )
+    for name, value in (("ema", train.ema), ("sam_rho", train.sam_rho)):
+        if value and recipe.epoch_parameters:
+            raise UsageError(
+                f"train.{name}={value:g}: goes with weights that move with every step, and {recipe.name} moves "
+                f"{', '.join(recipe.epoch_parameters)} once an epoch here; leave it out"
+            )
+
+
 def selection_problem(settings: RunSettings, label: NDArray[np.int64]) -> str:
     """Settings of a run and targets of the validation cycles -> why these cannot choose an epoch; "" if they can, or
     are not asked to."""
@@ -204,7 +271,7 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
     """
     recipe, network, optimisers, context = job.recipe, job.network, job.optimisers, job.run.context
     settings, train = recipe.settings, recipe.settings.train
-    network.train()
+    set_training_mode(network)
     job.frontend.train()
     torch.manual_seed(derive_seed(settings.seed, epoch, 0, context.rank))  # for dropout
     lr = scheduled_lr(epoch - 1, settings)
@@ -221,21 +288,22 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
         # a process without rows in a short last batch goes through the motions with a silent clip that counts 0,
         # since the others wait for its gradients and attention on a GPU may refuse an empty batch
         idle = len(batch.rows) == 0
-        batch, features = augmented_features(job, batch.with_silent_row() if idle else batch, generator)
+        batch, features, mixture = augmented_features(job, batch.with_silent_row() if idle else batch, generator)
         before = {k: v.clone() for k, v in network.state_dict().items()} if train.interpolate != 1 else {}
 
         # gradients of the micro-batches add up to those of the batch
-        for rows, last in micro_batches(len(batch.label), train.micro_batch):
+        for rows, last, counts in take_passes(job, len(batch.label), generator):
             with context.sync_gradients(network, last):
                 with context.autocast():
                     extras = {name: values[rows] for name, values in batch.extras.items()}
+                    mixed = mixture and mixture.take(rows)
                     step = LossContext(
-                        settings, batch.label[rows], batch.whole_label, job.class_weight, extras, generator
+                        settings, batch.label[rows], batch.whole_label, job.class_weight, extras, generator, mixed
                     )
                     loss, logits = recipe.loss(network, features[rows], step)
                 # DDP takes the mean over processes where the loss is a sum
                 (loss * (0 if idle else context.world_size)).backward()
-            if not idle:
+            if counts and not idle:
                 losses.add(steps + 1, loss=loss)
                 labels.append(batch.label[rows])
                 answers = logits.detach()
@@ -248,6 +316,8 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
         if before:
             average_with_previous_weights(network, before, train.interpolate)
         steps, rates = steps + 1, rates + optimisers["step"].param_groups[0]["lr"]
+        if job.average is not None:
+            update_average(job.average, job.model, train.ema, (epoch - 1) * all_steps + steps)
 
     if "epoch" in optimisers:
         update_once_an_epoch(optimisers["epoch"], rates, steps)
@@ -275,14 +345,66 @@ def train_batches(job: Training, epoch: int) -> Iterator[Batch]:
 
 
 @torch.no_grad()
-def augmented_features(job: Training, batch: Batch, generator: torch.Generator) -> tuple[Batch, Tensor]:
-    """Batch -> the batch on the device, as augmentation left it, and what the network gets of it in training."""
+def augmented_features(job: Training, batch: Batch, generator: torch.Generator) -> tuple[Batch, Tensor, Mixture | None]:
+    """Batch -> the batch on the device, as augmentation left it, what the network gets of it in training, and what
+    mixup has mixed into that."""
     recipe, settings = job.recipe, job.recipe.settings
     if recipe.wave_augment is not None:
         batch = recipe.wave_augment(settings, batch, generator)
     batch = batch.to(job.run.context.device)
     features = job.frontend(batch.inputs, **select_extras(job.frontend, batch.extras))
-    return batch, recipe.augment(settings, features, generator)
+    features = recipe.augment(settings, features, generator)
+    if not settings.train.mixup:
+        return batch, features, None
+    return batch, *mix_clips(features, batch.label, settings.train.mixup, generator)
+
+
+def set_training_mode(network: nn.Module) -> None:
+    """Put a network in training mode, but for what is frozen as a whole: its batch-norms keep their statistics."""
+    network.train()
+    for module in network.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            module.eval()
+
+
+def mix_clips(features: Tensor, label: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Mixture]:
+    """Features (B, …), labels (B,), alpha of the share's Beta -> mixed features, and what was mixed in.
+
+    A clip keeps the larger share, so that its label is the likelier one; over a batch that makes the same mixtures.
+    """
+    order = torch.randperm(len(features), generator=generator).to(features.device)
+    seed = int(torch.randint(2**62, (), generator=generator))  # torch's Beta takes no generator
+    share = np.random.default_rng(seed).beta(alpha, alpha)
+    kept = max(share, 1 - share)
+    return kept * features + (1 - kept) * features[order], Mixture(label[order], kept)
+
+
+def take_passes(job: Training, rows: int, generator: torch.Generator) -> Iterator[tuple[slice, bool, bool]]:
+    """Rows of a batch -> slices of its micro-batches, whether it is the last one, whether it counts in the figures.
+
+    With train.sam_rho a second pass over the same micro-batches, with the same draws, takes the step's gradient where
+    the weights have moved up the first one's; then they are put back (Foret et al. 2021, algorithm 1).
+    """
+    train, device = job.recipe.settings.train, job.run.context.device
+    pieces = list(micro_batches(rows, train.micro_batch))
+    if not train.sam_rho:
+        yield from ((piece, last, True) for piece, last in pieces)
+        return
+
+    draws, dropout = generator.get_state(), torch.get_rng_state()
+    dropout_there = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    yield from ((piece, last, True) for piece, last in pieces)
+
+    buffers = {buffer: buffer.clone() for buffer in job.model.buffers()}  # batch-norm sees a batch once
+    weights = climb_gradient(job.model, train.sam_rho)
+    job.optimisers["step"].zero_grad()
+    generator.set_state(draws)
+    torch.set_rng_state(dropout)
+    if dropout_there is not None:
+        torch.cuda.set_rng_state(dropout_there, device)
+    yield from ((piece, last, False) for piece, last in pieces)
+    put_back({**weights, **buffers})
 
 
 def pool_processes(
@@ -358,7 +480,7 @@ def score_batch(model: nn.Module, frontend: nn.Module, batch: Batch) -> Tensor:
 
 def evaluate_part(job: Training, part: str, epoch: int) -> tuple[dict[str, Any], Tensor]:
     """-> the line of metrics of validation or test cycles, and their (n, classes) float32 logits."""
-    cycles, logits = part_logits(job.model, job.frontend, job.dataset, part, job.run.context)
+    cycles, logits = part_logits(job.scored, job.frontend, job.dataset, part, job.run.context)
     label_set, weight = job.dataset.label_set, job.class_weight.cpu()
     label = torch.from_numpy(class_numbers(cycles, label_set))
     if label_set.independent:
@@ -386,13 +508,13 @@ def save_epoch(
     if logits:
         independent = job.dataset.label_set.independent
         halves = {part: epoch_logits.half_logits(found, independent=independent) for part, found in logits.items()}
-        epoch_logits.append_epoch(out, epoch, {**halves, **layer_weights(job.model)})
+        epoch_logits.append_epoch(out, epoch, {**halves, **layer_weights(job.scored)})
 
-    weights = tensors_of(job.model, job.frontend)
+    weights = tensors_of(job.scored, job.frontend)
     if is_best(record["config"]["train"], lines, state):
         run_folder.save_tensors(out / "best.safetensors", weights, {**record, "epoch": epoch})
     state["epoch"] = epoch
-    job.run.save_resume(weights, job.optimisers, state)
+    job.run.save_resume(resume_tensors(job.model, job.frontend, job.average), job.optimisers, state)
 
 
 def is_best(train: Mapping[str, Any], lines: list[dict[str, Any]], state: dict[str, Any]) -> bool:
@@ -438,13 +560,21 @@ def resume_training(
     frontend: nn.Module,
     optimisers: dict[str, torch.optim.Optimizer],
     record: Mapping[str, Any],
+    average: nn.Module | None = None,
 ) -> dict[str, Any]:
     """Load the last whole epoch of the unfinished run of this record, if there is one; -> epoch and best score."""
+
+    def load(tensors: dict[str, Tensor]) -> None:
+        load_tensors({name: value for name, value in tensors.items() if not name.startswith(AVERAGE)}, model, frontend)
+        if average is not None:
+            averaged = {name: value for name, value in tensors.items() if name.startswith(AVERAGE)}
+            average.load_state_dict({name.removeprefix(AVERAGE): value for name, value in averaged.items()})
+
     state = lifecycle.load_resume(
         out,
         record,
-        weights=tensors_of(model, frontend),
-        load_weights=lambda tensors: load_tensors(tensors, model, frontend),
+        weights=resume_tensors(model, frontend, average),
+        load_weights=load,
         optimisers=optimisers,
         check_state=lambda state, path: check_fields(State, state, path, "state."),
     )
@@ -452,11 +582,18 @@ def resume_training(
 
 
 FRONTEND = "frontend."  # before the names of a front-end's fitted statistics in a checkpoint
+AVERAGE = "average."  # before those of the moving average, in what a run goes on from
 
 
 def tensors_of(model: nn.Module, frontend: nn.Module) -> dict[str, Tensor]:
     """-> what a checkpoint holds: the model's tensors and the front-end's statistics."""
     return {**model.state_dict(), **{FRONTEND + name: value for name, value in frontend.state_dict().items()}}
+
+
+def resume_tensors(model: nn.Module, frontend: nn.Module, average: nn.Module | None) -> dict[str, Tensor]:
+    """-> what a run goes on from, but for its optimisers."""
+    averaged = {} if average is None else average.state_dict()
+    return {**tensors_of(model, frontend), **{AVERAGE + name: value for name, value in averaged.items()}}
 
 
 def load_tensors(tensors: dict[str, Tensor], model: nn.Module, frontend: nn.Module) -> None:
@@ -471,7 +608,7 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
 
     `rales predict` gives the same probabilities (to 1e-5).
     """
-    out, record, dataset, model = job.run.folder, job.run.record, job.dataset, job.model
+    out, record, dataset, model = job.run.folder, job.run.record, job.dataset, job.scored
     label_set = dataset.label_set
     weights = tensors_of(model, job.frontend)
     run_folder.save_tensors(out / "last.safetensors", weights, {**record, "epoch": state["epoch"]})

@@ -29,24 +29,38 @@ def positive_weights(positives: Sequence[int], rows: int) -> Tensor:
     return torch.where(count > 0, (rows - count) / count.clamp(min=1), 0.0).float()
 
 
-def weighted_cross_entropy(logits: Tensor, label: Tensor, whole_label: Tensor, weight: Tensor) -> Tensor:
+def weighted_cross_entropy(
+    logits: Tensor, label: Tensor, whole_label: Tensor, weight: Tensor, smoothing: float = 0.0
+) -> Tensor:
     """(b, classes) logits, (b,) labels of one piece, (B,) labels of the whole batch, (classes,) -> scalar.
 
     The weighted mean of torch, but divided by the weights of the whole batch: the pieces of a batch (gradient
-    accumulation, several devices) then add up to the loss of the batch in one piece. Labels (b, classes) and (B,
-    classes) of 0 and 1 are of independent classes: binary cross-entropy, whose yes answers have the weights.
+    accumulation, several devices) then add up to the loss of the batch in one piece. `smoothing` is the share of each
+    target that all classes have evenly. Labels (b, classes) and (B, classes) of 0 and 1 are of independent classes:
+    binary cross-entropy, whose yes answers have the weights; there `smoothing` goes to both answers evenly.
     """
     if label.ndim == 2:
-        answers = F.binary_cross_entropy_with_logits(logits.float(), label.float(), pos_weight=weight, reduction="sum")
+        target = label.float() * (1 - smoothing) + smoothing / 2
+        answers = F.binary_cross_entropy_with_logits(logits.float(), target, pos_weight=weight, reduction="sum")
         return answers / torch.where(whole_label > 0, weight, 1.0).sum()
-    total = F.cross_entropy(logits.float(), label, weight, reduction="sum")
+    total = F.cross_entropy(logits.float(), label, weight, reduction="sum", label_smoothing=smoothing)
     return total / weight[whole_label].sum()
 
 
 def weighted_loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
-    """Weighted cross-entropy of one micro-batch (paper 4.3), of independent classes binary, and its logits."""
+    """Weighted cross-entropy of one micro-batch (paper 4.3), of independent classes binary, and its logits; of mixed
+    clips, that of both labels."""
     logits = model(features)
-    return weighted_cross_entropy(logits, step.label, step.whole_label, step.weight), logits
+
+    def loss_of(label: Tensor) -> Tensor:
+        smoothing = step.settings.train.label_smoothing
+        return weighted_cross_entropy(logits, label, step.whole_label, step.weight, smoothing)
+
+    if step.mixture is None:
+        return loss_of(step.label), logits
+    # both parts have the divisor of the whole batch: as each clip is mixed in once, their weights add up to the same
+    kept = step.mixture.kept
+    return kept * loss_of(step.label) + (1 - kept) * loss_of(step.mixture.label), logits
 
 
 def soft_binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from rales.errors import UsageError
 from rales.settings import RunSettings
 
 
@@ -55,15 +56,15 @@ def make_sgd(
     return torch.optim.SGD(trained, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
 
 
-def set_lr_factor(optimiser: torch.optim.Optimizer, chosen: Iterable[nn.Parameter], factor: float) -> None:
-    """Move the chosen parameters to a group of their own whose learning rate `set_lr` multiplies with `factor`."""
+def set_lr_factors(optimiser: torch.optim.Optimizer, factors: Mapping[nn.Parameter, float]) -> None:
+    """Move parameters to groups of their own, whose learning rates `set_lr` multiplies with their factors."""
     (group,) = optimiser.param_groups
-    own = {id(p) for p in chosen}
-    faster = [p for p in group["params"] if id(p) in own]
-    group["params"] = [p for p in group["params"] if id(p) not in own]
-    group["factor"] = 1.0
-    if faster:
-        optimiser.add_param_group({**group, "params": faster, "lr": group["lr"] * factor, "factor": factor})
+    by_factor: dict[float, list[nn.Parameter]] = {1.0: []}
+    for parameter in group["params"]:
+        by_factor.setdefault(factors.get(parameter, 1.0), []).append(parameter)
+    group["params"], group["factor"] = by_factor.pop(1.0), 1.0
+    for factor, some in by_factor.items():
+        optimiser.add_param_group({**group, "params": some, "lr": group["lr"] * factor, "factor": factor})
 
 
 def step_lr(epoch: int, *, lr: float, every: int, factor: float) -> float:
@@ -128,6 +129,7 @@ def load_state_tensors(
 
 
 HEADS = ("head.", "target.", "fc.")  # what a new classification layer is called in our networks
+FUSION = ("fusion.",)  # and what weighs layers
 
 
 def make_optimisers(
@@ -145,12 +147,115 @@ def make_optimisers(
     later = [p for name, p in model.named_parameters() if name in epoch_parameters]
     often = [p for p in model.parameters() if not any(p is q for q in later)]
     optimisers = {"step": make(often)}
-    if train.head_lr_factor != 1:
-        heads = [p for name, p in model.named_parameters() if name.startswith(HEADS)]
-        set_lr_factor(optimisers["step"], heads, train.head_lr_factor)
+    if train.head_lr_factor != 1 or train.layer_decay != 1:
+        set_lr_factors(optimisers["step"], lr_factors(model, train.head_lr_factor, train.layer_decay))
     if later:
         optimisers["epoch"] = make(later)
     return optimisers
+
+
+def lr_factors(model: nn.Module, head_factor: float, layer_decay: float) -> dict[nn.Parameter, float]:
+    """Network, factor of its head and what a block has of the rate of the one above it -> each parameter's factor.
+
+    Errors: a decay for a network without a list of blocks.
+    """
+    factors = {p: head_factor if name.startswith(HEADS) else 1.0 for name, p in model.named_parameters()}
+    if layer_decay == 1:
+        return factors
+    numbers = number_blocks(model)
+    if not numbers:
+        raise UsageError(f"train.layer_decay={layer_decay:g}: the network of this recipe {NO_BLOCKS}; leave it out")
+    top = max(numbers.values())
+    return {p: factors[p] * layer_decay ** (top - numbers[name]) for name, p in model.named_parameters()}
+
+
+NO_BLOCKS = "has no list of blocks (`blocks`), one on the other"
+
+
+def number_blocks(model: nn.Module) -> dict[str, int]:
+    """Network -> name of each parameter -> its depth: 0 below the first block of the encoder, i in block i of L, L + 1
+    above them and outside of the encoder; {} for a network without a list of `blocks`.
+
+    Below the blocks is what their module holds itself (tokens, positions), and the modules that it was given first.
+    """
+    lists = (nn.ModuleList, nn.Sequential)
+    found = [name for name, m in model.named_modules() if name.split(".")[-1] == "blocks" and isinstance(m, lists)]
+    if not found:
+        return {}
+    blocks, where = found[0], found[0].removesuffix("blocks")
+    depth = len(list(model.get_submodule(blocks).children()))
+    siblings = [name for name, _ in model.get_submodule(where.rstrip(".")).named_children()]
+    below = siblings[: siblings.index("blocks")]
+
+    numbers = {}
+    for name, _ in model.named_parameters():
+        first, _, rest = name.removeprefix(where).partition(".")
+        numbers[name] = depth + 1
+        if name.startswith(f"{blocks}."):
+            numbers[name] = 1 + int(rest.partition(".")[0])
+        elif name.startswith(where) and (not rest or first in below):
+            numbers[name] = 0
+    return numbers
+
+
+def freeze_parameters(model: nn.Module, freeze: str) -> None:
+    """Network, and what stays as it starts (`RunSettings.freeze`) -> these parameters take no gradient.
+
+    Errors: a network that has no such part.
+    """
+    if freeze == "none":
+        return
+    if freeze == "encoder":
+        moving = [p for name, p in model.named_parameters() if name.startswith((*HEADS, *FUSION))]
+        if not moving:
+            raise UsageError("freeze=encoder: the network of this recipe has no classification layer of its own")
+        model.requires_grad_(False)
+        for parameter in moving:
+            parameter.requires_grad_()
+        return
+
+    numbers = number_blocks(model)
+    if not numbers:
+        raise UsageError(f"freeze={freeze}: the network of this recipe {NO_BLOCKS}; expected none or encoder")
+    if int(freeze) >= max(numbers.values()):
+        raise UsageError(f"freeze={freeze}: the encoder has {max(numbers.values()) - 1} blocks")
+    for name, parameter in model.named_parameters():
+        if numbers[name] <= int(freeze):
+            parameter.requires_grad_(False)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Moving average of a network, the network after step `step` (from 1) -> the average has moved towards it.
+
+    It keeps `decay` of itself, or (1 + step) / (10 + step) where that is less. Whole numbers (counters of batch-norm)
+    are those of the network.
+    """
+    kept = min(decay, (1 + step) / (10 + step))
+    for old, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        old.lerp_(new, 1 - kept) if old.is_floating_point() else old.copy_(new)
+
+
+@torch.no_grad()
+def climb_gradient(model: nn.Module, rho: float) -> dict[Tensor, Tensor]:
+    """Network with gradients -> its weights before they moved by `rho` along the gradient of all of them together.
+
+    Source: Foret et al. 2021, eq. 2, in the Euclidean norm.
+    """
+    moving = [p for p in model.parameters() if p.grad is not None]
+    gradients = [p.grad.float() for p in moving if p.grad is not None]
+    norm = torch.stack(torch._foreach_norm(gradients)).norm().clamp_min(1e-12)
+    before: dict[Tensor, Tensor] = {p: p.detach().clone() for p in moving}
+    for parameter, gradient in zip(moving, gradients, strict=True):
+        parameter.add_(gradient * (rho / norm))
+    return before
+
+
+@torch.no_grad()
+def put_back(tensors: Mapping[Tensor, Tensor]) -> None:
+    """Tensors and what they were -> they are that again, to the last bit."""
+    for tensor, value in tensors.items():
+        tensor.copy_(value)
 
 
 def scheduled_lr(epoch: int, settings: RunSettings) -> float:

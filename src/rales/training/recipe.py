@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pandas import DataFrame
@@ -31,6 +31,19 @@ class LossContext:
     """What the recipe's `extras` name, (b, …) each."""
     generator: torch.Generator
     """For whatever the loss draws: mixtures, second views."""
+    mixture: "Mixture | None" = None
+    """What mixup has mixed into the clips, if it did."""
+
+
+class Mixture(NamedTuple):
+    """What mixup does to clips: class numbers (B,) of those mixed in, and the share that each keeps of itself."""
+
+    label: Tensor
+    kept: float
+
+    def take(self, rows: slice) -> "Mixture":
+        """-> that of some of the clips."""
+        return self._replace(label=self.label[rows])
 
 
 @dataclass(frozen=True)

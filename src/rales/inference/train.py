@@ -1,0 +1,66 @@
+"""Train a system from Python: what `rales train` does with the same words, on a folder, a file or a table."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rales.data import read_cycles
+from rales.errors import UsageError
+from rales.labels import ICBHI, LabelSet
+from rales.recipes.registry import make_recipe
+from rales.settings import list_fields
+
+Table = str | Path | pd.DataFrame
+
+
+def train_recipe(
+    recipe: str | None, data: Table, out: str | Path, *, progress: bool = False, **settings: Any
+) -> dict[str, Any]:
+    """See `rales.train`. Data without test rows that a trained model goes on with are split by folds of patients."""
+    asked = expand_names(recipe, settings)
+    label_set = make_recipe(recipe, asked).settings.label_set
+    cycles = read_table(data, label_set, needs_split=False)
+    if asked.get("from_model") and "split.name" not in asked and not (cycles["split"] == "test").any():
+        asked["split.name"] = "folds"
+        asked.setdefault("split.folds", min(5, max(cycles["patient"].nunique(), 2)))
+    if asked.get("split.name") != "folds":
+        cycles = read_table(data, label_set)  # now what is wrong with its split counts, too
+    chosen = make_recipe(recipe, asked)
+    figures: dict[str, Any] = chosen.run(chosen, cycles, Path(out), progress=progress)
+    return figures
+
+
+def expand_names(recipe: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Recipe and settings by keyword -> by dotted name: `lr` and `train__lr` are train.lr.
+
+    Errors: the last part of several names.
+    """
+    start = {name: settings[name] for name in ("from_model",) if settings.get(name) is not None}
+    known = list_fields(type(make_recipe(recipe, start).settings))
+    found = {}
+    for keyword, value in settings.items():
+        name = keyword.replace("__", ".")
+        same = [field for field in known if field.rpartition(".")[2] == name]
+        if name not in known and len(same) > 1:
+            raise UsageError(f"{keyword}: could be {' or '.join(same)}; write {same[0].replace('.', '__')}")
+        if value is not None:
+            found[same[0] if name not in known and same else name] = str(value) if isinstance(value, Path) else value
+    return found
+
+
+def read_table(data: Table, label_set: LabelSet = ICBHI, *, needs_split: bool = True) -> pd.DataFrame:
+    """Folder, file, or a table as a manifest has it (path, start_s, end_s, label, …) -> the cycles table with labels of
+    the set.
+
+    Errors: as of `rales.data.read_cycles`; the lines of a table are counted from 2.
+    """
+    if not isinstance(data, pd.DataFrame):
+        return read_cycles(data, needs_split=needs_split, label_set=label_set)
+    if "path" in data:
+        data = data.assign(path=[str(Path(path).expanduser().absolute()) for path in data["path"]])
+    with tempfile.TemporaryDirectory() as folder:
+        data.to_csv(Path(folder) / "table.csv", index=False)
+        return read_cycles(Path(folder) / "table.csv", needs_split=needs_split, label_set=label_set)
