@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from rales.data import read_cycles
+from rales.errors import UsageError
 from rales.jobs import layer_search, linear_probe
+from rales.labels import LabelSet
 from rales.models import ViT, mean_plus_max
 from tests import tiny
 
@@ -94,3 +96,19 @@ def test_all_recordings_only_when_asked_for(folder: Path, tmp_path: Path) -> Non
     record = json.loads((tmp_path / "all" / "layers.json").read_text())
     assert record["settings"]["data"]["cycles"] == len(cycles)
     assert any("has seen the test set" in note for note in record["notes"])
+
+
+def test_own_classes(folder: Path, tmp_path: Path) -> None:
+    """Three of the own data's, and none of which a cycle may have several."""
+    pytest.importorskip("matplotlib")
+    words = {"normal": "healthy", "crackle": "rhonchi", "wheeze": "stridor", "both": "stridor"}
+    cycles, label_set = read_cycles(folder), LabelSet(("healthy", "rhonchi", "stridor"))
+    cycles = cycles.assign(label=cycles["label"].map(words))
+    settings: dict[str, Any] = {"size": "tiny", "folds": 2, "sizes": [1], "cache_folder": tmp_path / "cache"}
+    found = layer_search.search(cycles, "", tmp_path / "out", label_set=label_set, **settings)
+    assert len(found) == 3
+    record = json.loads((tmp_path / "out" / "layers.json").read_text())
+    assert record["settings"]["data"]["classes"] == {"healthy": 5, "rhonchi": 5, "stridor": 10}
+    assert any("Every cycle called healthy: 50.0" in note for note in record["notes"])
+    with pytest.raises(UsageError, match="rhonchi, stridor are independent; leave --independent out"):
+        layer_search.search(cycles, "", tmp_path / "x", label_set=LabelSet(("rhonchi", "stridor"), True), **settings)

@@ -14,13 +14,15 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from rales.cli import result_lines
 from rales.errors import UsageError
 from rales.files.atomic import lock_folder
+from rales.labels import ICBHI, LabelSet
 from rales.report import literature, load_runs, paper_text, plots, rank_systems, scores_table, write_report
 from rales.report.load_runs import Run
-from rales.report.systems import plain_name
+from rales.report.systems import System, group_into_systems, plain_name
 from rales.training import epoch_logits
 
 CLASSES = ["normal", "crackle", "wheeze", "both"]
@@ -29,6 +31,12 @@ TRUE = [0, 0, 0, 0, 0, 0, 1, 1, 2, 3]
 SEED0 = [0, 0, 0, 0, 0, 1, 1, 2, 0, 3]
 # 4 of 6 and 1 of 4: Sp 66.67, Se 25.00, Score 45.83
 SEED1 = [0, 0, 0, 0, 1, 1, 1, 0, 0, 0]
+
+
+def targets_of(numbers: Sequence[int], label_set: LabelSet) -> NDArray[np.int64]:
+    """Undo `LabelSet.encode_rows`."""
+    rows = np.asarray(numbers, np.int64)
+    return rows[:, None] >> np.arange(len(label_set)) & 1 if label_set.independent else rows
 
 
 def write_run(
@@ -54,8 +62,10 @@ def write_run(
     data_digest: str = "",
     validation_aurocs: Sequence[float] = (),
     by_epoch: Sequence[Sequence[int]] = (),
+    label_set: LabelSet = ICBHI,
 ) -> Path:
-    """A finished run folder as `rales train` writes it, with these test predictions, and those of every epoch."""
+    """A finished run folder as `rales train` writes it, with these test predictions, and those of every epoch. Labels
+    are numbers of `LabelSet.encode_rows`."""
     folder.mkdir(parents=True)
     number = len(true)
     learned = variant == "all_learned"
@@ -71,7 +81,7 @@ def write_run(
             "train": {"epochs": len(test_scores), "select": select},
             "model": {"layers": list(range(1, 13)), "learned": learned},
         },
-        "classes": CLASSES,
+        **label_set.to_record(),
         "split": {
             "name": "official",
             "digest": "d1ce5700aa",
@@ -84,6 +94,8 @@ def write_run(
         "commit": "abc123",
         "command": f"rales train {recipe} --data icbhi --out {folder.name} --seed {seed}",
     }
+    if not label_set.is_icbhi:
+        config["config"] |= label_set.to_record()  # type: ignore[operator]
     if fold:
         config["config"]["split"] = {"name": "folds", "fold": fold[0], "folds": fold[1]}  # type: ignore[index]
         config["split"] |= {"name": "folds", "digest": f"fold{fold[0]}"}  # type: ignore[operator]
@@ -110,17 +122,20 @@ def write_run(
             for split, s in found.items()
         ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    probabilities = np.full((number, 4), (1 - confidence) / 3)
-    probabilities[np.arange(number), predicted] = confidence
+    probabilities = np.full((number, len(label_set)), (1 - confidence) / max(len(label_set) - 1, 1))
+    if label_set.independent:
+        probabilities = np.where(targets_of(predicted, label_set) == 1, confidence, 1 - confidence)
+    else:
+        probabilities[np.arange(number), predicted] = confidence
     table = pd.DataFrame(
         {
             "recording": [f"r{i // 2}" for i in range(number)],
             "cycle": [i % 2 for i in range(number)],
             "start_s": 0.0,
             "end_s": 2.5,
-            "label": [CLASSES[i] for i in predicted],
-            **{f"p_{name}": probabilities[:, i] for i, name in enumerate(CLASSES)},
-            "true_label": [CLASSES[i] for i in true],
+            "label": label_set.name_targets(targets_of(predicted, label_set)),
+            **{column: probabilities[:, i] for i, column in enumerate(label_set.columns)},
+            "true_label": label_set.name_targets(targets_of(true, label_set)),
             "patient": patients or [f"{100 + i // 2}" for i in range(number)],
             "device": device or ["Meditron"] * number,
             "location": (["Tc", "Al"] * number)[:number],
@@ -132,8 +147,11 @@ def write_run(
         stored = {"layers": list(range(1, 13)), "raw": raw.tolist(), "normalised": (raw / raw.sum()).tolist()}
         (folder / "layer_weights.json").write_text(json.dumps(stored))
     for epoch, labels in enumerate(by_epoch, start=1):
-        logits = torch.from_numpy(np.log(np.where(np.eye(4)[list(labels)] == 1, 0.7, 0.1)))
-        tensors = {"test": epoch_logits.half_logits(logits)}
+        if label_set.independent:
+            logits = torch.from_numpy(np.where(targets_of(labels, label_set) == 1, 1.0, -1.0))
+        else:
+            logits = torch.from_numpy(np.log(np.where(np.eye(4)[list(labels)] == 1, 0.7, 0.1)))
+        tensors = {"test": epoch_logits.half_logits(logits, independent=label_set.independent)}
         if learned:
             raised = torch.linspace(0.5, 1.5, 12) * epoch ** torch.linspace(0, 1, 12)
             tensors |= {"layers": torch.arange(1, 13), "layer_weights": raised}
@@ -784,3 +802,117 @@ def test_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
     write_run(folder / "a")
     text = write_report([folder], tmp_path / "out").with_suffix(".md").read_text(encoding="utf-8")
     assert f"{tmp_path}/old\\xeb/" in text
+
+
+# Own classes
+
+OWN = LabelSet(("healthy", "rhonchi", "stridor"))
+MANY = LabelSet(("no abnormal sound", *(f"finding of a long name {number}" for number in range(1, 20))))
+FINDINGS = LabelSet(("crackle", "wheeze", "stridor"), independent=True)
+# 2 of 3 healthy, 3 of 4 abnormal right: Sp 66.67, Se 75.00, Score 70.83
+OWN_TRUE, OWN_PREDICTED = [0, 0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 1, 2, 0]
+
+
+def read_report(folder: Path) -> str:
+    return (folder / "report.md").read_text()
+
+
+def test_figures_of_three_own_classes(tmp_path: Path) -> None:
+    """Tables name them, and nothing that is ICBHI's stands beside them, even on its whole database."""
+    for seed in (0, 1):
+        folder = tmp_path / "runs" / str(seed)
+        write_run(folder, OWN_PREDICTED, OWN_TRUE, seed=seed, label_set=OWN, whole=True)
+    write_report([tmp_path / "runs"], tmp_path / "out")
+    text = read_report(tmp_path / "out")
+    runs = pd.read_csv(tmp_path / "out" / "runs.csv")
+    assert runs["score"].tolist() == pytest.approx([17 / 24] * 2)
+    assert runs["macro_recall"].tolist() == pytest.approx([(2 / 3 + 1 + 1 / 2) / 3] * 2)
+    # stridor: one of two has 0.7, all others 0.15, of five without it none more
+    assert runs["auroc_stridor"].tolist() == pytest.approx([0.75] * 2)
+    assert "| m2d_fusion (all_learned, base) | rhonchi | 2 | 100.00 | 66.67 |" in text
+    assert "| m2d_fusion (all_learned, base) | stridor | 2 | 50.00 | 100.00 |" in text
+    assert "| every cycle called healthy | 0.00 | 50.00 | 33.33 |" in text
+    assert "- Classes: healthy, rhonchi, stridor" in text
+    assert "Not comparable with published scores: other classes than the four of ICBHI 2017." in text
+    assert "healthy 67 %; rhonchi 100 %; stridor 50 %" in text
+    assert not [
+        word
+        for word in ("crackle", "wheeze", "hysician", "leaderboard", "Tables 1 and 2", "called normal")
+        if word in text
+    ]
+    assert "2 seeds each" in text
+
+
+def test_twenty_classes_of_long_names_fit(tmp_path: Path) -> None:
+    true = [*range(20)] * 2
+    write_run(tmp_path / "run", [(number * 7) % 20 for number in true], true, label_set=MANY)
+    write_report([tmp_path / "run"], tmp_path / "out")
+    text = read_report(tmp_path / "out")
+    assert all(name in text for name in MANY.classes)
+    (system,) = load_systems(tmp_path / "run")
+    picture = plots.plot_confusion(system, "x")
+    assert picture is not None
+    across, down = (int.from_bytes(picture.png[at : at + 4], "big") / 130 for at in (16, 20))
+    assert (across, down) == pytest.approx((13.45, 12.45), abs=0.02)  # half an inch a class, and the names beside them
+    rows = [line for line in text.splitlines() if "| finding of a long name" in line]
+    assert len(rows) == 19
+
+
+def test_independent_classes_are_strictly_right_or_not(tmp_path: Path) -> None:
+    # none, none, crackle, crackle + wheeze, stridor: right are the first, third and last; Sp 50, Se 66.67
+    write_run(tmp_path / "run", [0, 1, 1, 1, 4], [0, 0, 1, 3, 4], label_set=FINDINGS, by_epoch=[[0, 0, 1, 3, 4]])
+    write_report([tmp_path / "run"], tmp_path / "out")
+    text, runs = read_report(tmp_path / "out"), pd.read_csv(tmp_path / "out" / "runs.csv")
+    assert runs[["specificity", "sensitivity", "two_class_sensitivity"]].to_numpy().ravel() == pytest.approx(
+        [1 / 2, 2 / 3, 1]
+    )
+    assert "- Classes: crackle, wheeze, stridor (independent of one another)" in text
+    assert "| m2d_fusion (all_learned, base) | crackle | 2 | 100.00 | 66.67 |" in text
+    assert "| m2d_fusion (all_learned, base) | wheeze | 1 | 0.00 | – |" in text
+    assert "crackle 100 %; wheeze 0 %; stridor 100 %" in text
+    assert "| every cycle called normal | 0.00 | 50.00 | 0.00 |" in text
+    # of 15 answers, each 0.7 sure, two are wrong: |13 / 15 - 0.7|
+    assert "Reliability of the answers to each class" in text
+    assert float(runs["ece"].iloc[0]) == pytest.approx(abs(13 / 15 - 0.7), abs=1e-6)
+
+
+def test_runs_of_different_label_sets_share_nothing(tmp_path: Path) -> None:
+    """The same recipe, settings, seed and split: two systems, in sections of their own."""
+    write_run(tmp_path / "runs" / "own", OWN_PREDICTED, OWN_TRUE, label_set=OWN)
+    write_run(tmp_path / "runs" / "icbhi")
+    write_report([tmp_path / "runs"], tmp_path / "out")
+    text = read_report(tmp_path / "out")
+    assert "0 left out" in text
+    assert "These runs tell 2 sets of classes apart." in text
+    assert text.index("## Label set 1: normal, crackle, wheeze, both") < text.index("## Label set 2: healthy, rhonchi")
+    assert [text.count(heading) for heading in ("## Scores", "## Scores (2)", "## Published leaderboard")] == [2, 1, 1]
+    pictures = {path.name for path in (tmp_path / "out").glob("*.png")}
+    assert {"sp_se.png", "set2-sp_se.png"} <= pictures
+    assert all(f"({name})" in text for name in pictures)
+    runs = pd.read_csv(tmp_path / "out" / "runs.csv").set_index("folder")["score"]
+    assert runs.tolist() == pytest.approx([2 / 3, 17 / 24])
+    ranked = rank_systems([tmp_path / "runs"])["systems"]
+    assert [row.get("classes") for row in ranked] == [None, list(OWN.classes)]
+    assert scores_table([tmp_path / "runs"]).count("Specificity, sensitivity and Score") == 2
+    assert "rhonchi" not in paper_text([tmp_path / "runs"])
+    assert "none stands beside the paper" in paper_text([tmp_path / "runs" / "own"])
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda text: text.replace("rhonchi,0", "wheeze,0"), "line 4: label is 'wheeze', not a class"),
+        (lambda text: text.replace("p_rhonchi", "p_wheeze"), "has no column p_rhonchi"),
+        (lambda text: text.replace("0.7", "0.9"), "that sum to 1"),
+    ],
+)
+def test_damaged_predictions_of_own_classes(tmp_path: Path, damage: Any, sentence: str) -> None:
+    write_run(tmp_path / "run", OWN_PREDICTED, OWN_TRUE, label_set=OWN)
+    file = tmp_path / "run" / "predictions.csv"
+    file.write_text(damage(file.read_text()))
+    with pytest.raises(ValueError, match=sentence):
+        load_runs.read_run(tmp_path / "run")
+
+
+def load_systems(folder: Path) -> list[System]:
+    return group_into_systems(load_runs.read_runs([folder])[0])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from playwright.sync_api import Page, expect
 
 from rales.data.reader import Cycle
+from rales.labels import ICBHI
 from rales.web import cycle_edits
 from tests.browsed import Open, choose, fresh_session, saved, times
 from tests.scripted import Script, script
@@ -95,7 +96,7 @@ def test_no_edit_of_the_page_is_refused_by_the_service(edited: Script, given: di
 def test_what_arrives_and_is_taken_can_be_saved_again(duration_s: float, times_s: list[tuple[float, float]]) -> None:
     """An annotation may end up to 0.05 s after the sound, and have more digits than are kept."""
     cycles = [Cycle(duration_s * min(pair), duration_s * max(pair) + 0.04, 1, 0) for pair in times_s]
-    arrived = cycle_edits.original_of_annotation(sorted(cycles), duration_s).cycles
+    arrived = cycle_edits.original_of_annotation(sorted(cycles), duration_s, ICBHI)[0].cycles
     try:
         once = cycle_edits.check_cycles(arrived, duration_s, MOST)
     except ValueError:

@@ -73,7 +73,7 @@ def test_predict_answers_as_the_command_does(
     found = pd.DataFrame(body["cycles"])
     assert len(found) == len(expected) >= 2
     columns = ["recording", "cycle", "start_s", "end_s", "label", *P]
-    assert list(found.columns)[: len(columns)] == columns
+    assert set(columns) <= set(found.columns)
     assert found[["recording", "cycle", "label"]].equals(expected[["recording", "cycle", "label"]])
     # MP3 samples differ by a rounding (6e-8) with how many are decoded at a time, which min-max scaling carries on.
     tolerance = 1e-4 if suffix == "mp3" else 1e-6
@@ -195,7 +195,7 @@ def test_two_models_at_a_time(place: Path) -> None:
             ],
             "cycle 3: 0.000 s to 1.000 s, as cycle 1; keep one of them",
         ),
-        ([{"start_s": 0.0, "end_s": 1.0, "label": "rales"}], "cycles.0.label: Input should be"),
+        ([{"start_s": 0.0, "end_s": 1.0, "label": "rales"}], "cycle 1: label 'rales' is none of normal"),
         ([{"start_s": 0.0, "end_s": 1.0, "label": "both"}] * 3000, "3000 cycles, at most 2000"),
     ],
 )

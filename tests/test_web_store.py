@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rales.labels import ICBHI
 from rales.web import store as page
 from rales.web import stored_rows
 from rales.web.service import Service, lock_service_folder
@@ -156,7 +157,7 @@ def test_a_start_sweeps_uploads_orphans_and_reports(tmp_path: Path, monkeypatch:
         (folder / path).write_bytes(b"sound")
     (folder / "reports" / "whole").mkdir()
     (folder / "reports" / "whole" / "report.html").write_text("whole")
-    monkeypatch.setattr("rales.web.model_registry.ModelRegistry.model", lambda *_: None)
+    monkeypatch.setattr("rales.web.model_registry.ModelRegistry.label_set", lambda *_: ICBHI)
     Service(Settings(folder=folder)).lock.release()
     assert list((folder / "arriving").iterdir()) == []
     assert len(store.sounds()) == 1
@@ -251,9 +252,9 @@ def test_a_label_without_a_number_is_no_answer(share: str) -> None:
     rest = '"p_crackle": 0, "p_wheeze": 0, "p_both": 0'
     text = '[{"start_s": 0, "end_s": 1, "label": %s, "p_normal": %s, ' + rest + "}]"
     with pytest.raises(ValueError, match=r"cycle 1 has a (label without probabilities|probability that is no number)"):
-        stored_rows.read_scored(text % ('"normal"', share))
-    assert stored_rows.read_scored(text % ('"normal"', "1")) is not None
-    assert (stored_rows.read_scored(text % ("null", "null")) or [{}])[0]["label"] is None  # not judged
+        stored_rows.read_scored(text % ('"normal"', share), ICBHI)
+    assert stored_rows.read_scored(text % ('"normal"', "1"), ICBHI) is not None
+    assert (stored_rows.read_scored(text % ("null", "null"), ICBHI) or [{}])[0]["label"] is None  # not judged
 
 
 @pytest.mark.parametrize(
@@ -273,8 +274,8 @@ def test_a_label_without_a_number_is_no_answer(share: str) -> None:
 def test_cycles_that_are_damaged(text: str, why: str) -> None:
     for read in (stored_rows.read_marked, stored_rows.read_scored):
         with pytest.raises(ValueError, match=why):
-            read(text)
-    assert stored_rows.try_read(stored_rows.read_marked, json.dumps(CYCLES)) == (CYCLES, "")
+            read(text, ICBHI)
+    assert stored_rows.try_read(stored_rows.read_marked, json.dumps(CYCLES), ICBHI) == (CYCLES, "")
 
 
 def test_one_row_in_many(store: Store) -> None:

@@ -119,7 +119,11 @@ def model(*words: str) -> Predictor:
     torch.manual_seed(0)
     network = chosen.build_model(chosen.settings)
     torch.nn.init.normal_(network.get_parameter("head.weight"), std=0.3)  # starts near 0, where all answers are alike
-    record = {"recipe": chosen.name, "config": to_jsonable(to_dict(chosen.settings)), "classes": list(CLASSES)}
+    record = {
+        "recipe": chosen.name,
+        "config": to_jsonable(to_dict(chosen.settings)),
+        **chosen.settings.label_set.to_record(),
+    }
     return Predictor.from_network(chosen, network, record)
 
 

@@ -5,7 +5,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from rales.web.cycle_edits import PROBABILITIES
+from rales.labels import ICBHI
 
 TABLES = """
 CREATE TABLE sessions (id TEXT PRIMARY KEY, name TEXT NOT NULL, created REAL NOT NULL);
@@ -30,7 +30,7 @@ PRAGMA user_version = 1;
 
 def write_layout_1(folder: Path) -> None:
     """Stretches that were scored later stand behind the cycles that a recording began with, or in their places."""
-    p = dict.fromkeys(PROBABILITIES, 0.25)
+    p = dict.fromkeys(ICBHI.columns, 0.25)
     found: list[dict[str, Any]] = [
         {"recording": "a", "cycle": i + 1, "start_s": i + 0.00012, "end_s": i + 1.00012, "label": "normal", **p}
         | {"source": "segment", "true_label": None}

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from rales.cli.console import print_message, print_result
-from rales.cli.options import Classes, Independent, JsonFlag, Processes
+from rales.cli.options import Classes, Independent, JsonFlag, Processes, read_label_set
 
 
 def check(data: Path, /, *, classes: Classes = None, independent: Independent = False, json: JsonFlag = False) -> int:
@@ -16,12 +16,8 @@ def check(data: Path, /, *, classes: Classes = None, independent: Independent = 
     """
     from rales.cli import result_lines
     from rales.data import audit_data
-    from rales.settings import RunSettings, check_together, set_fields
 
-    words = {"independent": independent, **({"classes": classes} if classes else {})}
-    settings = set_fields(RunSettings(), words)
-    check_together(settings)
-    found = audit_data(data, label_set=settings.label_set)
+    found = audit_data(data, label_set=read_label_set(classes, independent=independent))
     print_result(found.to_dict(), json, result_lines.audit_lines)
     return 1 if found.problems else 0
 

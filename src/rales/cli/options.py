@@ -4,11 +4,14 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from rales.files.csv_cells import make_encodable
+
+if TYPE_CHECKING:
+    from rales.labels import LabelSet
 
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON document on stdout.")]
 SetWords = Annotated[
@@ -142,3 +145,12 @@ def words_of(given: Mapping[str, object]) -> list[str]:
 def command_line() -> str:
     """-> the command as it was typed, for the record of a run."""
     return make_encodable(shlex.join(["rales", *sys.argv[1:]]))
+
+
+def read_label_set(classes: str | None, *, independent: bool) -> "LabelSet":
+    """Words of --classes and --independent -> the label set, ICBHI's without any. Errors: as those of settings."""
+    from rales.settings import RunSettings, check_together, set_fields
+
+    settings = set_fields(RunSettings(), {"independent": independent, **({"classes": classes} if classes else {})})
+    check_together(settings)
+    return settings.label_set

@@ -9,11 +9,13 @@ from cyclopts import Parameter
 from rales.cli.console import print_message, print_messages_once, print_result, table_records
 from rales.cli.options import (
     Address,
+    Classes,
     Data,
     Engine,
     Epochs,
     Freeze,
     From,
+    Independent,
     JsonFlag,
     Part,
     Processes,
@@ -23,6 +25,7 @@ from rales.cli.options import (
     SkipFlag,
     Weights,
     command_line,
+    read_label_set,
     words_of,
 )
 
@@ -197,6 +200,8 @@ def layers(
     folds: int | None = None,
     seed: int = 0,
     c: float = 1e-3,
+    classes: Classes = None,
+    independent: Independent = False,
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
 ) -> None:
@@ -232,10 +237,12 @@ def layers(
     from rales.recipes import registry
     from rales.training import run_folder
 
+    label_set = read_label_set(classes, independent=independent)
     job.check_packages()
+    job.check_exclusive(label_set)
     print_messages_once(registry.make_recipe("m2d_fusion", weights=weights, frontend=frontend).notes)
     found = job.search(
-        read_cycles(data, skip_damaged=skip_damaged, needs_split=part == "train"),
+        read_cycles(data, skip_damaged=skip_damaged, needs_split=part == "train", label_set=label_set),
         weights or "",
         out,
         size=size or "base",
@@ -245,6 +252,7 @@ def layers(
         seed=seed,
         c=c,
         sizes=sizes or None,
+        label_set=label_set,
         command=command_line(),
         progress=True,
     )

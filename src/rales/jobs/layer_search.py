@@ -38,7 +38,7 @@ from rales.jobs.linear_probe import (
     table,
     weighted,
 )
-from rales.labels import CLASSES
+from rales.labels import ICBHI, LabelSet
 from rales.models import ViT
 from rales.models.cpu_inference import prepack_for_cpu
 from rales.models.m2d_checkpoints import check_finite, fingerprint_encoder
@@ -67,11 +67,13 @@ def search(
     seed: int = 0,
     c: float = C,
     sizes: Sequence[int] | None = None,
+    label_set: LabelSet = ICBHI,
     command: str = "",
     progress: bool = False,
     cache_folder: Path | None = None,
 ) -> pd.DataFrame:
-    """Cycles table and a checkpoint ("" is a random start of `size`) -> the table of `probe_all`, written to `out`.
+    """Cycles table, whose labels are of a set, and a checkpoint ("" is a random start of `size`) -> the table of
+    `probe_all`, written to `out`.
 
     The cycles are heard as the checkpoint's run heard them, if it is one of ours; by the ICBHI log-mel with anybody
     else's checkpoint; by that of its size at a random start (tiny: m2d_clip). A `frontend` that is named wins.
@@ -80,13 +82,15 @@ def search(
     layers (features.safetensors) and all confusion counts (counts.safetensors) stay there too: an interrupted search
     goes on from them and ends with the same numbers. Only recordings of the train split are used, so that the test
     set chooses nothing, unless `part` is "all". Errors: a folder that holds something else or a search of other
-    settings, no cycles, too few patients, no matplotlib, and all that reading data and checkpoint can meet.
+    settings, no cycles, too few patients, independent classes, no matplotlib, and all that reading data and checkpoint
+    can meet.
     """
     check_packages()
+    check_exclusive(label_set)
     check_strength(c)
     cycles = cycles.reset_index(drop=True)
     used = rows_of(cycles, part)
-    label = np.array([CLASSES.index(word) for word in used["label"]], np.int64)
+    label = label_set.make_targets(used["label"].tolist())
     fold_of = np.array(splits.assign_folds(used, folds, seed), np.int64)
     recipe, encoder = build_searched_encoder(weights, size, frontend, seed)
     check_sizes(sizes, encoder.depth)
@@ -97,7 +101,7 @@ def search(
         "weights_digest": fingerprint_encoder(encoder),
         "frontend": recipe.settings.frontend,
         "audio": asdict(recipe.audio),
-        "data": {**data_facts(used), "part": part, "whole_database": predictions.is_whole_database(cycles)},
+        "data": {**data_facts(used, label_set), "part": part, "whole_database": predictions.is_whole_database(cycles)},
     }
     asked = {"folds": len(set(fold_of)), "seed": seed, "c": c, "sizes": sizes and sorted(set(sizes))}
     settings = to_jsonable({**source, **asked})
@@ -111,7 +115,9 @@ def search(
             pooled = pool_layers(recipe, encoder, waveforms, used.index.to_numpy(), progress=progress)
             keep(out / "features.safetensors", pooled, source)
 
-        known = kept(out / "counts.safetensors", settings, {"counts": counts_shape(fold_of, chosen)}) or {}
+        known = (
+            kept(out / "counts.safetensors", settings, {"counts": counts_shape(fold_of, chosen, len(label_set))}) or {}
+        )
         plain = weighted(pooled, np.ones(encoder.depth))
         counts = count(
             plain,
@@ -119,12 +125,13 @@ def search(
             fold_of,
             chosen,
             c=c,
+            classes=len(label_set),
             counts=known.get("counts"),
             keep=lambda counted: keep(out / "counts.safetensors", {"counts": counted}, settings),
             progress=progress,
         )
 
-        learned = learned_weights(plain, label, fold_of, c=c, progress=progress)
+        learned = learned_weights(plain, label, fold_of, c=c, classes=len(label_set), progress=progress)
         return write(out, settings, command, chosen, counts, *learned)
 
 
@@ -144,9 +151,18 @@ def check_sizes(sizes: Sequence[int] | None, depth: int) -> None:
         raise UsageError(f"--sizes {list(sizes)}: the encoder has {depth} layers, expected sizes from 1 to that")
 
 
-def counts_shape(fold_of: NDArray[np.int64], chosen: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Fold of each cycle and the subsets of layers -> (folds, subsets, classes, classes)."""
-    return len(set(fold_of)), len(chosen), len(CLASSES), len(CLASSES)
+def check_exclusive(label_set: LabelSet) -> None:
+    """UsageError for classes of which a cycle may have several: the probe chooses one of them."""
+    if label_set.independent:
+        raise UsageError(
+            f"the probe chooses one class a cycle, and {', '.join(label_set.classes)} are independent; leave "
+            "--independent out, or give classes of which each cycle has one"
+        )
+
+
+def counts_shape(fold_of: NDArray[np.int64], chosen: Sequence[tuple[int, ...]], classes: int) -> tuple[int, ...]:
+    """Fold of each cycle, subsets of layers, number of classes -> (folds, subsets, classes, classes)."""
+    return len(set(fold_of)), len(chosen), classes, classes
 
 
 def pool_layers(
@@ -165,16 +181,23 @@ def check_packages() -> None:
 
 
 def quick_probe(
-    cycles: pd.DataFrame, *, folds: int | None = None, seed: int = 0, cache_folder: Path | None = None
+    cycles: pd.DataFrame,
+    *,
+    folds: int | None = None,
+    seed: int = 0,
+    label_set: LabelSet = ICBHI,
+    cache_folder: Path | None = None,
 ) -> Probe:
-    """Cycles table -> a score for encoders in training: their last layer and all layers together, on train cycles.
+    """Cycles table, whose labels are of a set -> a score for encoders in training: their last layer and all layers
+    together, on train cycles.
 
     The class-balanced regression of the layer search under patient-disjoint cross-validation. `score` is that of all
     layers side by side. Computed in float32, so that one encoder always has one score.
     """
+    check_exclusive(label_set)
     cycles = cycles.reset_index(drop=True)
     used = rows_of(cycles, "train")
-    label = np.array([CLASSES.index(word) for word in used["label"]], np.int64)
+    label = label_set.make_targets(used["label"].tolist())
     fold_of = np.array(splits.assign_folds(used, folds, seed), np.int64)
     waves = load_dataset(cycles, m2d_fusion.recipe(m2d_fusion.Settings()), folder=cache_folder).inputs
 
@@ -185,11 +208,12 @@ def quick_probe(
         front = front.to(encoder.norm_stats.device)
         pooled = features(encoder, front, waves, used.index.to_numpy(), precision="float32")
         last, every = (encoder.depth - 1,), tuple(range(encoder.depth))
-        counts = count(weighted(pooled, np.ones(encoder.depth)), label, fold_of, [last, every])
+        plain = weighted(pooled, np.ones(encoder.depth))
+        counts = count(plain, label, fold_of, [last, every], classes=len(label_set))
         found = icbhi_scores(counts[:, 1].sum(axis=0))
         return {**found, "score_last_layer": icbhi_scores(counts[:, 0].sum(axis=0))["score"]}
 
-    return Probe({**data_facts(used), "folds": len(set(fold_of)), "seed": seed}, score)
+    return Probe({**data_facts(used, label_set), "folds": len(set(fold_of)), "seed": seed}, score)
 
 
 def rows_of(cycles: pd.DataFrame, part: Part) -> pd.DataFrame:
@@ -200,7 +224,7 @@ def rows_of(cycles: pd.DataFrame, part: Part) -> pd.DataFrame:
     return used.sort_values(["recording", "cycle"])
 
 
-def data_facts(used: pd.DataFrame) -> dict[str, Any]:
+def data_facts(used: pd.DataFrame, label_set: LabelSet) -> dict[str, Any]:
     """Cycles that take part -> which and how many they are."""
     files = [(Path(path).name, *Path(path).stat()[6:9:2]) for path in sorted(set(used["path"]))]  # name, size, mtime
     return {
@@ -209,7 +233,7 @@ def data_facts(used: pd.DataFrame) -> dict[str, Any]:
         "recordings": used["recording"].nunique(),
         "patients": used["patient"].nunique(),
         "cycles": len(used),
-        "classes": {word: int((used["label"] == word).sum()) for word in CLASSES},
+        "classes": label_set.count_labels(used["label"]),
     }
 
 
@@ -297,7 +321,7 @@ def write(
     notes = notes_of(settings, found, elsewhere)
     write_csv(out / "subsets.csv", found)
     write_csv(out / "best_by_size.csv", best)
-    draw(out / "layers.png", found, best, shares, notes)
+    draw(out / "layers.png", found, best, shares, notes, next(iter(settings["data"]["classes"])))
     write_json(
         out / "layers.json",
         {
@@ -323,7 +347,7 @@ def write(
 
 
 def chosen_elsewhere(counts: Whole) -> dict[str, float]:
-    """(folds, subsets, 4, 4) counts -> figures when each fold is scored by the subset that is best on all others."""
+    """(folds, subsets, C, C) counts -> figures when each fold is scored by the subset that is best on all others."""
     total, own = counts.sum(axis=0), []
     for fold in counts:
         scores = [icbhi_scores(rest)["score"] for rest in total - fold]
@@ -334,13 +358,14 @@ def chosen_elsewhere(counts: Whole) -> dict[str, float]:
 def notes_of(settings: Mapping[str, Any], found: pd.DataFrame, elsewhere: Mapping[str, float]) -> list[str]:
     """What must stand beside the figures."""
     data = settings["data"]
+    normal = next(iter(data["classes"]))
     notes = [
         f"Linear probes of frozen layers, {settings['folds']}-fold patient-disjoint cross-validation of "
         f"{data['cycles']} cycles of {data['patients']} patients: not the test scores of fine-tuned systems, not "
         "comparable with published scores.",
         f"The best of {len(found)} subsets ({found['layers'].iloc[0]}, Score {100 * found['score'].iloc[0]:.1f}) is "
         f"optimistic; each fold scored by the subset that is best on the others: {100 * elsewhere['score']:.1f}. "
-        "Every cycle called normal: 50.0.",
+        f"Every cycle called {normal}: 50.0.",
         "Learned weights are of standardised layers and never negative; a layer that adds nothing to the others has 0.",
     ]
     if data["part"] == "train":
@@ -354,7 +379,9 @@ def notes_of(settings: Mapping[str, Any], found: pd.DataFrame, elsewhere: Mappin
     return notes
 
 
-def draw(path: Path, found: pd.DataFrame, best: pd.DataFrame, shares: NDArray[np.float64], notes: list[str]) -> None:
+def draw(
+    path: Path, found: pd.DataFrame, best: pd.DataFrame, shares: NDArray[np.float64], notes: list[str], normal: str
+) -> None:
     """Heat map of singles (diagonal) and pairs, the best subset of each size, learned weights -> a PNG."""
     from matplotlib.figure import Figure
 
@@ -380,7 +407,7 @@ def draw(path: Path, found: pd.DataFrame, best: pd.DataFrame, shares: NDArray[np
     figure.colorbar(image, ax=pairs, shrink=0.8)
 
     sizes.barh(best["size"].astype(str), 100 * best["score"], xerr=100 * best["score_sd"], color="#56B4E9", capsize=2)
-    sizes.axvline(50, color="black", ls="--", lw=1.2, label="every cycle called normal: 50.0")
+    sizes.axvline(50, color="black", ls="--", lw=1.2, label=f"every cycle called {normal}: 50.0")
     for place, subset in enumerate(best["layers"]):
         sizes.text(1, place, subset, va="center", fontsize=7)
     sizes.set(title="Best of each size (SD over folds)", xlabel="Score, %", ylabel="Layers in the subset")

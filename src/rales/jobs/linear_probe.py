@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rales.evaluation.metrics import confusion_matrix, icbhi_scores
-from rales.labels import CLASSES
 from rales.progress import progress_bar
 
 Pooled = NDArray[np.float32]
@@ -46,18 +45,20 @@ def probe_all(
     *,
     c: float = C,
     sizes: Sequence[int] | None = None,
+    classes: int = 4,
     progress: bool = False,
 ) -> pd.DataFrame:
     """(N, L, D) pooled layers, (N,) classes, (N,) folds -> a row per subset of layers, the highest score first.
 
     Columns: layers ("1+5+11", numbered from 1), size, specificity, sensitivity, score (the test rows of all folds
     together), score_sd (over folds). Each fit is the optimum of scikit-learn's `LogisticRegression(C=c,
-    class_weight="balanced")` on features standardised by the training rows. `sizes` limits the layers in a subset.
+    class_weight="balanced")` (of two `classes` C=2c, since scikit-learn then has one vector of weights) on features
+    standardised by the training rows. `sizes` limits the layers in a subset.
     Time grows with c: twofold from 0.001 to 0.01, thirtyfold to 1. Errors: shapes that do not fit together, a fold
     whose training rows are of one class, too many subsets.
     """
     chosen = subsets(pooled.shape[1], sizes)
-    return table(chosen, count(pooled, labels, folds, chosen, c=c, progress=progress))
+    return table(chosen, count(pooled, labels, folds, chosen, c=c, classes=classes, progress=progress))
 
 
 def subsets(layers: int, sizes: Sequence[int] | None = None) -> list[Subset]:
@@ -86,11 +87,13 @@ def count(
     chosen: Sequence[Subset],
     *,
     c: float = C,
+    classes: int = 4,
     counts: Whole | None = None,
     keep: Callable[[Whole], None] | None = None,
     progress: bool = False,
 ) -> Whole:
-    """Pooled layers, classes, folds, subsets -> (folds, subsets, 4, 4) confusion counts on the test rows of each fold.
+    """Pooled layers, classes, folds, subsets -> (folds, subsets, C, C) confusion counts on the test rows of each fold,
+    of all C `classes`.
 
     An interrupted call goes on with the `counts` that `keep` was given last (-1 where nothing is known yet). Pieces of
     work are shared out to one thread per core.
@@ -99,7 +102,7 @@ def count(
     check(pooled, label, fold_of, c)
     numbers = np.unique(fold_of)
     if counts is None:
-        counts = np.full((len(numbers), len(chosen), len(CLASSES), len(CLASSES)), -1, np.int64)
+        counts = np.full((len(numbers), len(chosen), classes, classes), -1, np.int64)
     known = int((counts[:, :, 0, 0] >= 0).sum())
     bar = progress_bar(shown=progress, total=len(numbers) * len(chosen), initial=known, desc="probe", unit="fit")
     with bar, one_thread_each() as threads, ThreadPoolExecutor(threads, thread_name_prefix="rales-probe") as pool:
@@ -108,7 +111,7 @@ def count(
             pieces = [piece for piece in pieces if (counts[i, piece] < 0).any()]
             if not pieces:
                 continue
-            fold = prepare(pooled, label, fold_of != number, c)
+            fold = prepare(pooled, label, fold_of != number, c, classes)
             jobs = {pool.submit(confusions, fold, chosen[piece]): piece for piece in pieces}
             try:
                 for job in as_completed(jobs):
@@ -167,10 +170,11 @@ class Fold:
     weight: Tensor  # (n,) c times the balancing class weights
     constant: float  # Gram matrix of the constant feature
     classes: Whole  # (k,)
+    many: int  # classes in all, C
     test_label: Whole  # (m,)
 
 
-def prepare(pooled: Pooled, label: Whole, train: NDArray[np.bool_], c: float) -> Fold:
+def prepare(pooled: Pooled, label: Whole, train: NDArray[np.bool_], c: float, many: int = 4) -> Fold:
     """(N, L, D) pooled layers, (N,) classes, (N,) whether a row trains -> the fold's matrices.
 
     Mean and standard deviation, the class weights and the basis come from the training rows alone.
@@ -197,6 +201,7 @@ def prepare(pooled: Pooled, label: Whole, train: NDArray[np.bool_], c: float) ->
         weight=torch.from_numpy(c * (rows / (len(classes) * size))[number]),
         constant=INTERCEPT / c,
         classes=classes,
+        many=many,
         test_label=label[~train],
     )
 
@@ -215,8 +220,8 @@ def moments(rows: Pooled) -> tuple[Pooled, Pooled]:
 
 
 def confusions(fold: Fold, chosen: Sequence[Subset]) -> Whole:
-    """Subsets -> (subsets, 4, 4) confusion counts on the fold's test rows."""
-    found = [confusion_matrix(fold.test_label, p.argmax(axis=1)) for p in probabilities(fold, chosen)]
+    """Subsets -> (subsets, C, C) confusion counts on the fold's test rows."""
+    found = [confusion_matrix(fold.test_label, p.argmax(axis=1), fold.many) for p in probabilities(fold, chosen)]
     return np.stack(found)
 
 
@@ -241,7 +246,7 @@ def probabilities(fold: Fold, chosen: Sequence[Subset], tolerance: float = TOLER
 
 def predicted(fold: Fold, solution: Tensor, cross: Tensor) -> NDArray[np.float64]:
     """Coefficients (k, n) and Gram matrix of training with test rows (n, m) -> (m, classes) probabilities."""
-    p = np.zeros((len(fold.test_label), len(CLASSES)))
+    p = np.zeros((len(fold.test_label), fold.many))
     p[:, fold.classes] = times(solution, cross, fold.constant).softmax(dim=0).T.numpy()
     return p
 
@@ -317,7 +322,7 @@ def objective(point: Tensor, fold: Fold) -> float:
 
 
 def table(chosen: Sequence[Subset], counts: Whole) -> pd.DataFrame:
-    """Subsets and their (folds, subsets, 4, 4) counts -> the columns of `probe_all`, the highest score first."""
+    """Subsets and their (folds, subsets, C, C) counts -> the columns of `probe_all`, the highest score first."""
     by_size = sorted(range(len(chosen)), key=lambda i: (len(chosen[i]), chosen[i]))
     each = pd.DataFrame([[icbhi_scores(fold)["score"] for fold in counts[:, i]] for i in by_size])
     found = pd.DataFrame([icbhi_scores(counts[:, i].sum(axis=0)) for i in by_size])
@@ -347,10 +352,11 @@ def learned_weights(
     folds: Sequence[int] | Whole,
     *,
     c: float = C,
+    classes: int = 4,
     progress: bool = False,
 ) -> tuple[NDArray[np.float64], Whole]:
     """(N, L, D) pooled layers, (N,) classes, (N,) folds -> (folds, L) layer weights learned together with the head, and
-    (folds, 4, 4) confusion counts on the test rows.
+    (folds, C, C) confusion counts on the test rows.
 
     The regression of `probe_all` on all layers, each standardised, so that a weight does not stand in for the scale of
     its layer, and then multiplied by its weight. Weights are not negative and have a root mean square of 1 (else they
@@ -360,10 +366,10 @@ def learned_weights(
     check(pooled, label, fold_of, c)
 
     def one_fold(number: int) -> tuple[NDArray[np.float64], Whole]:
-        fold = prepare(pooled, label, fold_of != number, c)
+        fold = prepare(pooled, label, fold_of != number, c, classes)
         square, solution = learn(fold)
         p = predicted(fold, solution, torch.tensordot(square.float(), fold.cross, dims=1))
-        return square.sqrt().numpy(), confusion_matrix(fold.test_label, p.argmax(axis=1))
+        return square.sqrt().numpy(), confusion_matrix(fold.test_label, p.argmax(axis=1), classes)
 
     numbers = np.unique(fold_of).tolist()
     with one_thread_each() as threads, ThreadPoolExecutor(threads, thread_name_prefix="rales-weights") as pool:

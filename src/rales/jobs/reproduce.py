@@ -134,11 +134,13 @@ def step_cost(recipe: Recipe) -> tuple[float, float, int]:
     model = recipe.build_model(settings).to(context.device)
     count = min(settings.train.micro_batch or settings.train.batch_size, 4)
     inputs = torch.randn(count, *make_preparation(recipe).shape, device=context.device)
-    label = torch.zeros(count, dtype=torch.int64, device=context.device)
-    extras = dict.fromkeys(recipe.extras, label)
+    classes = len(settings.label_set)
+    shape = (count, classes) if settings.independent else (count,)
+    label = torch.zeros(shape, dtype=torch.int64, device=context.device)
+    extras = dict.fromkeys(recipe.extras, torch.zeros_like(label[..., 0]) if settings.independent else label)
     taken = select_extras(frontend, extras)
     generator = torch.Generator().manual_seed(0)
-    about = LossContext(settings, label, label, torch.ones(4, device=context.device), extras, generator)
+    about = LossContext(settings, label, label, torch.ones(classes, device=context.device), extras, generator)
     best, forward, threads = float("inf"), float("inf"), torch.get_num_threads()
     torch.set_num_threads(1)  # as trials run
     for _ in range(3):

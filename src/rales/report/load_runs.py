@@ -7,18 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rales.errors import FileProblem
 from rales.evaluation import metrics
 from rales.files.csv_cells import restore_table
 from rales.files.json_files import flatten_json
-from rales.labels import CLASSES
+from rales.labels import LabelSet
 from rales.training import epoch_logits, run_folder
 from rales.training.run_records import check_evaluation, check_record
 
 RUN_FILES = ("config.json", "metrics.jsonl", "predictions.csv")
-PROBABILITIES = [f"p_{name}" for name in CLASSES]
 SCORES = ["specificity", "sensitivity", "score"]
 WATCHED = [*SCORES, "auroc"]
 CANNOT_CHANGE_A_SYSTEM = ("seed", "train.device", "train.micro_batch")
@@ -53,7 +52,8 @@ class Run:
     scores: dict[str, dict[int, dict[str, float]]]
     """Split -> epoch -> specificity, sensitivity, score, auroc; epochs ascending, those without a score left out."""
     predictions: pd.DataFrame | None
-    """Test cycles; true and predicted class numbers in `true` and `predicted`. None if there is no predictions.csv."""
+    """Test cycles; true and predicted numbers of `LabelSet.encode_rows` in `true` and `predicted`. None if there is no
+    predictions.csv."""
     layer_weights: pd.Series | None
     """Layer number -> weight, sum 1; only where the weights were learned."""
     evaluation: dict[str, Any]
@@ -61,9 +61,14 @@ class Run:
     validation: dict[str, float]
     """specificity, sensitivity, score, auroc of the validation cycles at the epoch used; empty if there are none."""
     labels: dict[str, NDArray[np.int64]]
-    """Protocol (a key of protocols.PROTOCOLS) -> (k, n) class numbers that it gives the rows of `predictions`."""
+    """Protocol (a key of protocols.PROTOCOLS) -> (k, n) numbers of `LabelSet.encode_rows` that it gives the rows of
+    `predictions`."""
     trajectory: pd.DataFrame | None
     """A row per scored epoch, a column per fused layer: weights, sum 1; only where the weights were learned."""
+
+    @property
+    def label_set(self) -> LabelSet:
+        return LabelSet.from_record(self.record)
 
     @property
     def select(self) -> str:
@@ -113,7 +118,8 @@ def run_folders(paths: Iterable[Path]) -> list[Path]:
 def system_identity(run: Run) -> str:
     """What makes two runs seeds of one system: everything but the seed and what cannot change a result."""
     config = {k: v for k, v in run.config.items() if k not in CANNOT_CHANGE_A_SYSTEM}
-    return repr((run.recipe, run.record.get("recipe_source"), sorted(config.items()), run.split.get("digest")))
+    source = run.record.get("recipe_source")
+    return repr((run.recipe, source, sorted(config.items()), run.split.get("digest"), run.label_set))
 
 
 def read_run(folder: Path) -> Run:
@@ -142,7 +148,9 @@ def read_run(folder: Path) -> Run:
         record=record,
         epochs=lines,
         scores={part: scores_by_epoch(lines, part) for part in ("train", "validation", "test")},
-        predictions=read_predictions(folder / "predictions.csv", split["test"].get("cycles")),
+        predictions=read_predictions(
+            folder / "predictions.csv", split["test"].get("cycles"), LabelSet.from_record(record)
+        ),
         layer_weights=read_layer_weights(folder) if learned else None,
         evaluation=read_evaluation(folder / "evaluation.json"),
         validation={},
@@ -183,25 +191,23 @@ def read_epochs(folder: Path) -> pd.DataFrame:
     return table.drop_duplicates(["epoch", "split"], keep="last").reset_index(drop=True)
 
 
-def read_predictions(path: Path, cycles: int | None) -> pd.DataFrame | None:
-    """predictions.csv -> its rows with class numbers `true` and `predicted`, or None if there is no such file."""
+def read_predictions(path: Path, cycles: int | None, label_set: LabelSet) -> pd.DataFrame | None:
+    """predictions.csv -> its rows with numbers of their labels, `true` and `predicted` (`LabelSet.encode_rows`), or
+    None if there is no such file."""
     if not path.exists():
         return None
     if not path.is_file():
         raise ValueError("predictions.csv is no file")
-    words = {"recording": str, "patient": str, "device": str, "location": str}
+    words = dict.fromkeys(("recording", "patient", "device", "location", "label", "true_label"), str)
     try:
         table = restore_table(pd.read_csv(path, dtype=words))
     except ValueError as error:  # of the reader, which does not say of which file
         raise ValueError(f"predictions.csv: {str(error).strip()}") from error
-    expected = ["recording", "cycle", "start_s", "end_s", "label", *PROBABILITIES, "true_label", "patient"]
+    expected = ["recording", "cycle", "start_s", "end_s", "label", *label_set.columns, "true_label", "patient"]
     missing = [name for name in expected if name not in table.columns]
     if missing:
         raise ValueError(f"predictions.csv has no column {', '.join(missing)}")
-    for name in ("label", "true_label"):
-        wrong = table.loc[~table[name].isin(CLASSES), name]
-        if len(wrong):
-            raise ValueError(f"predictions.csv, line {wrong.index[0] + 2}: {name} is {wrong.iloc[0]!r}, not a class")
+    numbers = {name: number_labels(table[name], name, label_set) for name in ("true_label", "label")}
     if len(table) == 0 or (cycles is not None and len(table) != cycles):
         raise ValueError(f"predictions.csv holds {len(table)} cycles, config.json says {cycles}")
     for name in ("cycle", "start_s", "end_s"):
@@ -210,16 +216,34 @@ def read_predictions(path: Path, cycles: int | None) -> pd.DataFrame | None:
     if len(twice := table.index[table[["recording", "cycle"]].duplicated() | table["recording"].isna()]):
         raise ValueError(f"predictions.csv, line {twice[0] + 2}: a cycle of no recording, or one that was there before")
     try:
-        metrics.as_probabilities(table[PROBABILITIES].to_numpy(np.float64))
+        metrics.as_probabilities(table[list(label_set.columns)].to_numpy(np.float64), label_set)
     except ValueError as error:
         raise ValueError(f"predictions.csv: {error}") from error
-    numbers = {name: number for number, name in enumerate(CLASSES)}
     # A recording without a known patient is its own patient.
     return table.assign(
         patient=table["patient"].fillna(table["recording"]),
-        true=table["true_label"].map(numbers),
-        predicted=table["label"].map(numbers),
+        true=numbers["true_label"],
+        predicted=numbers["label"],
     )
+
+
+def number_labels(labels: pd.Series, name: str, label_set: LabelSet) -> NDArray[np.int64]:
+    """Column of labels and its name -> their numbers (`LabelSet.encode_rows`). ValueError for one that is none."""
+    number_of: dict[Any, int] = {}
+    for label in labels.unique():
+        try:
+            number_of[label] = int(label_set.encode_rows(label_set.make_targets([str(label)]))[0])
+        except ValueError:
+            line = labels.index[labels.isna() if pd.isna(label) else labels == label][0] + 2
+            raise ValueError(f"predictions.csv, line {line}: {name} is {label!r}, not a class") from None
+    return labels.map(number_of).to_numpy(np.int64)
+
+
+def number_logits(logits: NDArray[Any], label_set: LabelSet) -> NDArray[np.int64]:
+    """(..., classes) logits -> (...) numbers of the labels they give (`LabelSet.encode_rows`)."""
+    if label_set.independent:
+        return label_set.encode_rows((logits > 0).astype(np.int64))
+    return np.asarray(logits.argmax(axis=-1), np.int64)
 
 
 def read_layer_weights(folder: Path) -> pd.Series | None:
@@ -308,15 +332,23 @@ def labels_by_protocol(run: Run, stored: dict[str, NDArray[Any]]) -> dict[str, N
         raise ValueError(
             f"{epoch_logits.FILE} holds {logits.shape[1]} test cycles, predictions.csv {len(run.predictions)}"
         )
-    predicted = logits.argmax(axis=2).astype(np.int64)
+    predicted = number_logits(logits, run.label_set)
     chosen = {select: selected_epoch(run, select) for select in ("last", "validation", "test_best")}
     labels = {select: predicted[[numbers.index(epoch)]] for select, epoch in chosen.items() if epoch in numbers}
     late = min(LATE_EPOCHS, len(numbers) // 4)
     if late > 1:
-        powers = np.exp(logits[-late:].astype(np.float64))
-        averaged = (powers / powers.sum(axis=2, keepdims=True)).mean(axis=0)
-        labels |= {"late_mean": predicted[-late:], "late_average": averaged.argmax(axis=1)[None]}
+        averaged = average_epochs(logits[-late:], run.label_set)
+        labels |= {"late_mean": predicted[-late:], "late_average": number_logits(averaged, run.label_set)[None]}
     return labels | own
+
+
+def average_epochs(logits: NDArray[Any], label_set: LabelSet) -> NDArray[np.float64]:
+    """(epochs, n, classes) logits -> (n, classes) mean probabilities; of independent classes minus a half, so that they
+    are named where that is positive."""
+    powers = np.exp(logits.astype(np.float64))
+    if label_set.independent:
+        return np.asarray((powers / (1 + powers)).mean(axis=0) - 0.5)
+    return np.asarray((powers / powers.sum(axis=2, keepdims=True)).mean(axis=0))
 
 
 def weight_trajectory(stored: dict[str, NDArray[Any]]) -> pd.DataFrame | None:
@@ -335,10 +367,15 @@ def epochs_unlike_lines(run: Run) -> list[int]:
     true, stored = run.predictions["true"], epoch_logits.read_epochs(run.folder)
     for epoch, logits in zip(stored.get("epoch", []), stored.get("test", []), strict=True):
         line = run.scores["test"].get(int(epoch))
-        scores = metrics.icbhi_scores(metrics.confusion_matrix(true, logits.argmax(axis=1)))
+        scores = strict_scores(true, number_logits(logits, run.label_set))
         if line is not None and any(abs(scores[name] - line[name]) > 1e-9 for name in SCORES):
             found.append(int(epoch))
     return found
+
+
+def strict_scores(true: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
+    """(N,) numbers of `LabelSet.encode_rows` -> specificity, sensitivity and score."""
+    return metrics.outcome_scores(metrics.count_outcomes(true, predicted))
 
 
 def run_notes(run: Run) -> list[str]:
@@ -350,9 +387,7 @@ def run_notes(run: Run) -> list[str]:
         return [*sentences, "no predictions.csv: its scores are those of metrics.jsonl, and there is no interval"]
     if unlike := epochs_unlike_lines(run):
         sentences.append(f"epochs.safetensors and metrics.jsonl differ in the test figures of epoch {unlike[0]}")
-    score = metrics.icbhi_scores(metrics.confusion_matrix(run.predictions["true"], run.predictions["predicted"]))[
-        "score"
-    ]
+    score = strict_scores(run.predictions["true"], run.predictions["predicted"])["score"]
     epoch = selected_epoch(run, run.select)
     recorded = score if epoch is None else run.scores["test"][epoch]["score"]
     if abs(recorded - score) > NEAR:
@@ -362,7 +397,8 @@ def run_notes(run: Run) -> list[str]:
     evaluated = run.evaluation.get("score")
     if isinstance(evaluated, float) and abs(evaluated - score) > SAME:
         sentences.append(f"predictions.csv gives Score {100 * score:.2f}, evaluation.json {100 * evaluated:.2f}")
-    most_probable = run.predictions[PROBABILITIES].to_numpy().argmax(axis=1)
+    probabilities = run.predictions[list(run.label_set.columns)].to_numpy()
+    most_probable = run.label_set.encode_rows(metrics.predict_at_threshold(probabilities, None, run.label_set))
     moved = int((most_probable != run.predictions["predicted"]).sum())
     if moved:
         sentences.append(f"{moved} labels are not the most probable class; Sp, Se and Score follow the labels")

@@ -69,6 +69,17 @@ class Section(NamedTuple):
     blocks: Sequence[Block]
 
 
+def number_section(section: Section, number: int) -> Section:
+    """Section of a report's label set -> the same; of a later set its anchor and files are not those of the first."""
+    if number == 1:
+        return section
+    blocks = [
+        block._replace(file=f"set{number}-{block.file}") if isinstance(block, Picture) else block
+        for block in section.blocks
+    ]
+    return Section(f"{section.anchor}-{number}", f"{section.title} ({number})", blocks)
+
+
 def render_html(title: str, lead: Sequence[Block], sections: Sequence[Section]) -> str:
     """-> a page that needs no other file and no network."""
     from jinja2 import Environment, PackageLoader, StrictUndefined

@@ -1,18 +1,19 @@
 """Plots of systems as PNG, in the colours of Okabe and Ito, which colour-blind readers can tell apart."""
 
+from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from rales.evaluation import bootstrap, metrics
-from rales.labels import CLASSES
+from rales.evaluation import bootstrap, metrics, predictions
 from rales.report.literature import TABLE2, paper_rows
-from rales.report.load_runs import PROBABILITIES, selected_epoch
+from rales.report.load_runs import selected_epoch
 from rales.report.page import Picture
 from rales.report.protocols import PROTOCOLS
-from rales.report.systems import System
+from rales.report.systems import System, count_by_class
+from rales.typing import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,14 +36,16 @@ def plot_sp_se(systems: list[System]) -> Picture:
     if any(not system.incomparable for system in systems):
         rows = np.array([[float(text.split()[0]) for text in row.printed] for row in paper_rows(TABLE2)])
         axes.plot(rows[:, 0], rows[:, 1], "o", mfc="none", color=GREY, ms=5, label="Table 2 of the paper, as printed")
-    axes.plot(100, 0, "X", color="black", ms=11, clip_on=False, zorder=5, label="every cycle called normal: Score 50.0")
+    constant = f"every cycle called {systems[0].label_set.normal}"
+    axes.plot(100, 0, "X", color="black", ms=11, clip_on=False, zorder=5, label=f"{constant}: Score 50.0")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False, fontsize=8)
     listed = "; ".join(f"{s.name} {100 * s.figures['score'].mean():.1f}" for s in systems)
     return Picture(
         "sp_se.png",
-        f"Specificity against sensitivity of each system. Mean Scores: {listed}; every cycle called normal 50.0.",
+        f"Specificity against sensitivity of each system. Mean Scores: {listed}; {constant} 50.0.",
         "Large marks: means over seeds with 95 % intervals (patients resampled); small marks: single seeds. Slanted "
-        "lines join equal Scores; the cross is what calling every cycle normal gives, and the heavy line its Score.",
+        "lines join equal Scores; the cross is what calling every cycle "
+        f"{systems[0].label_set.normal} gives, and the heavy line its Score.",
         render_png(figure),
     )
 
@@ -85,7 +88,7 @@ def plot_training_score(system: System, slug: str) -> Picture:
     """Score by epoch and split, with the line of 50 and the epoch that each seed used."""
     figure, (axes,) = make_canvas(width=5, height=4)
     draw_by_epoch(axes, system, "score", scale=100)
-    axes.axhline(50, color="black", ls="--", lw=1.2, label="every cycle called normal: 50.0")
+    axes.axhline(50, color="black", ls="--", lw=1.2, label=f"every cycle called {system.label_set.normal}: 50.0")
     used = [(run, selected_epoch(run, run.select)) for run in system.runs]
     points = [(epoch, 100 * run.scores["test"][epoch]["score"]) for run, epoch in used if epoch is not None]
     if points:
@@ -116,51 +119,87 @@ def draw_by_epoch(axes: "Axes", system: System, name: str, scale: float) -> None
 
 
 def plot_confusion(system: System, slug: str) -> Picture | None:
-    """Confusion matrix: share of each true class, with the mean count over seeds."""
+    """Confusion matrix: share of each true class, with the mean count over seeds. Of independent classes how many of
+    the cycles with and without each are called so."""
     if system.cycles is None:
         return None
-    counts = metrics.confusion_matrix(system.cycles["true"], system.cycles["predicted"]) / len(system.runs)
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-    figure, (axes,) = make_canvas(width=5, height=4.6)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    names = system.label_set.classes
+    if system.label_set.independent:
+        tables = np.stack(list(count_by_class(system.cycles, system.label_set).values())) / len(system.runs)
+        totals = tables.sum(axis=2, keepdims=True)
+        answers = np.divide(tables, totals, out=np.zeros_like(tables), where=totals > 0)
+        counts, shares, right = tables.reshape(-1, 4), answers.reshape(-1, 4), answers[:, 1, 1]
+        columns = ["without it,\nnot named", "without it,\nnamed", "with it,\nnot named", "with it,\nnamed"]
+        caption = "Answers for each class: share of the cycles without it or with it, and cycles, mean over seeds."
+    else:
+        counts = metrics.confusion_matrix(system.cycles["true"], system.cycles["predicted"], len(names))
+        counts = counts / len(system.runs)
+        totals = counts.sum(axis=1, keepdims=True)
+        shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+        columns, right = list(names), np.diag(shares)
+        caption = "Confusion matrix: share of the true class and cycles, mean over seeds."
+
+    figure, (axes,) = make_canvas(*confusion_size(names, len(columns)))
+    draw_shares(axes, shares, counts)
+    crowded = len(names) > 4 and not system.label_set.independent
+    axes.set_xticks(range(len(columns)), columns, rotation=90 if crowded else 0)
+    axes.set_yticks(range(len(names)), names)
+    if not system.label_set.independent:
+        axes.set(xlabel="Predicted", ylabel="True")
+    axes.grid(visible=False)
+    said = "; ".join(f"{name} {100 * share:.0f} %" for name, share in zip(names, right, strict=True))
+    alt = f"Confusion matrix of {system.name}. Rightly recognised: {said}."
+    return Picture(f"confusion-{slug}.png", alt, caption, render_png(figure))
+
+
+def confusion_size(names: Sequence[str], columns: int) -> tuple[float, float]:
+    """Classes and the columns of their matrix -> inches that its texts need, across and down."""
+    if len(names) <= 4 and max(map(len, names)) <= 8:
+        return 5.0, 4.6
+    margin = 1.2 + 0.09 * max(map(len, names))
+    across = 0.5 if columns > 8 else 0.8
+    return max(5.0, margin + across * columns), max(4.6, margin + 0.45 * len(names))
+
+
+def draw_shares(axes: "Axes", shares: FloatArray, counts: FloatArray) -> None:
+    """(rows, columns) shares and counts -> coloured squares with both in them, where there is room for two lines."""
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto" if shares.shape != (4, 4) else "equal")
+    crowded = max(shares.shape) > 8
     for (row, column), share in np.ndenumerate(shares):
         text = f"{100 * share:.0f} %\n{counts[row, column]:.4g}"
-        axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.65 else "black")
-    axes.set_xticks(range(4), CLASSES)
-    axes.set_yticks(range(4), CLASSES)
-    axes.set(xlabel="Predicted", ylabel="True")
-    axes.grid(visible=False)
-    said = "; ".join(f"{name} {100 * shares[i, i]:.0f} %" for i, name in enumerate(CLASSES))
-    return Picture(
-        f"confusion-{slug}.png",
-        f"Confusion matrix of {system.name}. Rightly recognised: {said}.",
-        "Confusion matrix: share of the true class and cycles, mean over seeds.",
-        render_png(figure),
-    )
+        if crowded:
+            text = f"{100 * share:.0f}" if counts[row, column] else ""
+        colour, size = "white" if share > 0.65 else "black", 8 if max(shares.shape) > 4 else None
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
 
 
 def plot_reliability(system: System, slug: str) -> Picture | None:
-    """Accuracy against confidence over all seeds' cycles, with the cycles per bin."""
+    """Accuracy against confidence over all seeds' cycles, with the cycles per bin; of independent classes over the
+    answers, yes or no, to each."""
     if system.cycles is None:
         return None
-    curve = bootstrap.reliability_curve(system.cycles["true"], system.cycles[PROBABILITIES])
+    label_set = system.label_set
+    targets = label_set.make_targets(system.cycles["true_label"].tolist()).ravel()
+    probabilities = system.cycles[list(label_set.columns)].to_numpy(np.float64)
+    curve = bootstrap.reliability_curve(targets, predictions.as_exclusive(probabilities, label_set))
+    counted = "answers" if label_set.independent else "cycles"
+    of = "answer" if label_set.independent else "predicted class"
     error = float(system.figures["ece"].mean())
     figure, (axes,) = make_canvas(width=5, height=4.6)
     middle = (curve["low"] + curve["high"]) / 2
-    axes.bar(
-        middle, curve["cycles"] / curve["cycles"].sum(), width=1 / len(curve), color="#DDDDDD", label="share of cycles"
-    )
+    heights = curve["cycles"] / curve["cycles"].sum()
+    axes.bar(middle, heights, width=1 / len(curve), color="#DDDDDD", label=f"share of {counted}")
     axes.plot([0, 1], [0, 1], color="black", ls="--", lw=1, label="calibrated")
     filled = curve[curve["cycles"] > 0]
     axes.plot(filled["confidence"], filled["accuracy"], "o-", color=COLOURS[0], label="accuracy")
-    axes.set(xlabel="Confidence (probability of the predicted class)", ylabel="Accuracy", xlim=(0, 1), ylim=(0, 1.02))
+    axes.set(xlabel=f"Confidence (probability of the {of})", ylabel="Accuracy", xlim=(0, 1), ylim=(0, 1.02))
     axes.set_title(f"ECE {error:.3f}", fontsize=11)
     axes.legend(frameon=False, fontsize=9, loc="upper left")
+    most = "most probable class" if not label_set.independent else "answers to each class"
     return Picture(
         f"reliability-{slug}.png",
         f"Reliability of {system.name}: accuracy against confidence; expected calibration error {error:.3f}.",
-        "Reliability of the most probable class; below the diagonal the system is too sure. ECE: mean over seeds.",
+        f"Reliability of the {most}; below the diagonal the system is too sure. ECE: mean over seeds.",
         render_png(figure),
     )
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rales.evaluation import bootstrap, metrics
-from rales.report.load_runs import SCORES, Run
+from rales.evaluation import bootstrap
+from rales.report.load_runs import SCORES, Run, strict_scores
 from rales.report.systems import System
 
 PROTOCOLS = {"last": "last epoch", "validation": "best on validation patients", "test_best": "best on the test set"}
@@ -31,9 +31,7 @@ def protocol_outcome(system: System, protocol: str) -> ProtocolOutcome | None:
         return ProtocolOutcome(PROTOCOLS[protocol], system.figures[SCORES], system.interval)
     if any(protocol not in run.labels for run in system.runs):
         return None
-    figures = [
-        metrics.icbhi_scores(metrics.confusion_matrix(*protocol_cycles(run, protocol)[:2])) for run in system.runs
-    ]
+    figures = [strict_scores(*protocol_cycles(run, protocol)[:2]) for run in system.runs]
     true, predicted, patients = stack_seeds(system, lambda run: protocol_cycles(run, protocol))
     interval = bootstrap.bootstrap_intervals(true, predicted, patients, seed=0)
     return ProtocolOutcome(

@@ -6,6 +6,7 @@ from collections import defaultdict
 import numpy as np
 import pandas as pd
 
+from rales.labels import LabelSet
 from rales.report import comparison, plots, tables
 from rales.report.literature import PROVENANCE
 from rales.report.load_runs import Run, UnusedFolder, run_notes
@@ -31,6 +32,8 @@ def lead_blocks(systems: list[System], left_out: list[UnusedFolder]) -> list[Blo
         ("Epochs", number_span(epochs)),
         ("Epoch used", ", ".join(sorted({PROTOCOLS[s.select] for s in systems}))),
     ]
+    if not (label_set := systems[0].label_set).is_icbhi:
+        facts.append(("Classes", describe_classes(label_set)))
     return [Items(facts), *headline_blocks(systems), *provenance_text(systems), *comparability_warnings(systems)]
 
 
@@ -40,9 +43,10 @@ def headline_blocks(systems: list[System]) -> list[Block]:
     sentences = []
     if validated:
         best, by = validated[0], ranking_figure(systems)
+        named = tables.figure_name(by, best.label_set)
         value = tables.over_seeds(best, f"validation_{by}", scale=1 if by == "auroc" else 100)
         sentences.append(
-            f"Best on the validation patients: {best.name}, with {tables.FIGURE_NAMES[by]} {value} there and "
+            f"Best on the validation patients: {best.name}, with {named} {value} there and "
             f"{score_words(best)} on the test cycles, which did not choose it."
         )
     if others:
@@ -51,9 +55,14 @@ def headline_blocks(systems: list[System]) -> list[Block]:
         ranked = " (ranked by test, so optimistic for whichever comes first)" if len(others) > 1 else ""
         sentences.append(f"Highest mean Score on the test cycles{among}{ranked}: {best.name}, {score_words(best)}.")
     sentences.append(
-        "A classifier that calls every cycle normal has Score 50.0 (specificity 100, sensitivity 0) and AUROC 0.5."
+        f"A classifier that calls every cycle {systems[0].label_set.normal} has Score 50.0 (specificity 100, "
+        "sensitivity 0) and AUROC 0.5."
     )
     return [Text(" ".join(sentences)), *constant_answers(systems)]
+
+
+def describe_classes(label_set: LabelSet) -> str:
+    return ", ".join(label_set.classes) + (" (independent of one another)" if label_set.independent else "")
 
 
 def split_words(run: Run) -> str:
@@ -122,18 +131,23 @@ def build_sections(
     whole = any(run.whole_database for s in systems for run in s.runs)
     caption1, caption2 = "Table 1: masking ratio r of the pre-training", "Table 2: fused layers and earlier systems"
     papers = [comparison.paper_table(caption1, table1, whole), comparison.paper_table(caption2, table2, whole)]
+    of_icbhi = systems[0].label_set.is_icbhi  # what the paper and the leaderboard print
+    each_class = tables.classes_table(systems)
     pairs, leaks = tables.comparisons_table(systems), tables.leak_free_table(systems)
     by_group = [table for column in ("device", "location") if (table := tables.groups_table(systems, column))]
     sentences = [
         Section(
             "scores",
             "Scores",
-            [tables.main_table(systems), plots.plot_sp_se(systems), tables.further_metrics_table(systems)],
+            [
+                *(tables.main_table(systems), plots.plot_sp_se(systems), tables.further_metrics_table(systems)),
+                *([each_class] if each_class else []),
+            ],
         ),
         Section(
             "paper",
             "Tables 1 and 2 of the paper",
-            [*(table for table in papers if table), *comparison.missing_rows_text(systems)],
+            [*(table for table in papers if table), *comparison.missing_rows_text(systems)] if of_icbhi else [],
         ),
         Section("selection", "How the epoch is chosen", [table for table in choices if table]),
         Section("leaks", "Patients on both sides of the split", [leaks] if leaks else []),
@@ -141,7 +155,7 @@ def build_sections(
         Section("comparison", "Differences on the same cycles", [pairs] if pairs else []),
         Section("systems", "Each system", system_blocks(systems)),
         Section("groups", "Devices and locations", by_group),
-        Section("leaderboard", "Published leaderboard", comparison.leaderboard_blocks(systems)),
+        Section("leaderboard", "Published leaderboard", comparison.leaderboard_blocks(systems) if of_icbhi else []),
         Section("record", "Record", record_blocks(systems, left_out)),
     ]
     return [section for section in sentences if section.blocks]
@@ -162,7 +176,7 @@ def system_blocks(systems: list[System]) -> list[Block]:
 def record_blocks(systems: list[System], left_out: list[UnusedFolder]) -> list[Block]:
     """Data, runs, commands, versions and left-out folders: enough to make the report again."""
     runs = [run for s in systems for run in s.runs]
-    blocks: list[Block] = [tables.protocol_table(systems), tables.runs_table(tables.runs_frame(systems))]
+    blocks: list[Block] = [tables.protocol_table(systems), tables.runs_table(systems)]
     remarks = [(str(run.folder), note) for run in runs for note in run_notes(run)]
     if remarks:
         blocks += [Heading("Notes on runs"), Items(remarks)]

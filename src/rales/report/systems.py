@@ -9,9 +9,18 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from rales.evaluation import bootstrap, metrics
-from rales.report.load_runs import CANNOT_CHANGE_A_SYSTEM, PROBABILITIES, WATCHED, Run, selected_epoch, system_identity
+from rales.evaluation import bootstrap, metrics, predictions
+from rales.labels import LabelSet
+from rales.report.load_runs import (
+    CANNOT_CHANGE_A_SYSTEM,
+    WATCHED,
+    Run,
+    selected_epoch,
+    strict_scores,
+    system_identity,
+)
 
 CYCLE = ["recording", "cycle", "true"]
 
@@ -29,6 +38,10 @@ class System:
     """Predictions of all runs under each other, or None if a run has none."""
     incomparable: str
     """Why the scores do not stand beside published ones; empty if they do."""
+
+    @property
+    def label_set(self) -> LabelSet:
+        return self.runs[0].label_set
 
     @property
     def select(self) -> str:
@@ -49,8 +62,17 @@ class System:
         return bootstrap.bootstrap_intervals(cycles["true"], cycles["predicted"], cycles["patient"].tolist(), seed=0)
 
 
+def group_by_label_set(runs: list[Run]) -> list[list[Run]]:
+    """Runs -> those of each label set, ICBHI's first: no figure compares or pools runs of two."""
+    groups: dict[LabelSet, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.label_set].append(run)
+    return [groups[label_set] for label_set in sorted(groups, key=lambda each: not each.is_icbhi)]
+
+
 def group_into_systems(runs: list[Run]) -> list[System]:
-    """Runs -> systems: those with validation patients, the best on these first; then the others by their test Score."""
+    """Runs of one label set -> systems: those with validation patients, the best on these first; then the others by
+    their test Score."""
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         groups[system_identity(run)].append(run)
@@ -92,20 +114,48 @@ def run_metrics(run: Run) -> dict[str, float]:
         epoch = selected_epoch(run, run.select)
         scores = run.scores["test"][epoch] if epoch is not None else dict.fromkeys(WATCHED, math.nan)
         return {**scores, **validation}
-    true, probabilities = run.predictions["true"], run.predictions[PROBABILITIES]
-    counts = metrics.confusion_matrix(true, run.predictions["predicted"])
-    present = counts.sum(axis=1) > 0
-    more = metrics.compute_metrics(true, probabilities)
+    label_set, true, predicted = run.label_set, run.predictions["true"], run.predictions["predicted"]
+    targets = label_set.make_targets(run.predictions["true_label"].tolist())
+    probabilities = run.predictions[list(label_set.columns)].to_numpy(np.float64)
+    more = metrics.compute_metrics(targets, probabilities, label_set)
+    by_class = count_by_class(run.predictions, label_set).values()
+    recalls = [counts[1, 1] / counts[1].sum() for counts in by_class if counts[1].any()]
+    two_class = strict_scores(true > 0, predicted > 0)
     return {
-        **metrics.icbhi_scores(counts),
+        **strict_scores(true, predicted),
         "auroc": more["auroc"],
         **validation,
-        **{f"two_class_{name}": value for name, value in metrics.two_class_scores(counts).items()},
-        "macro_recall": float((np.diag(counts)[present] / counts.sum(axis=1)[present]).mean()),
-        **{f"{kind}_auroc": more[f"{kind}_present"]["auroc"] for kind in ("crackle", "wheeze")},
-        **{f"{kind}_ap": more[f"{kind}_present"]["average_precision"] for kind in ("crackle", "wheeze")},
-        "ece": bootstrap.expected_calibration_error(true, probabilities),
+        **{f"two_class_{name}": value for name, value in two_class.items()},
+        "macro_recall": float(np.mean(recalls)) if recalls else math.nan,
+        **detection_metrics(more, label_set),
+        "ece": bootstrap.expected_calibration_error(
+            targets.ravel(), predictions.as_exclusive(probabilities, label_set)
+        ),
         "threshold_score": threshold_score(run),
+    }
+
+
+def detection_metrics(more: dict[str, Any], label_set: LabelSet) -> dict[str, float]:
+    """Figures of an evaluation -> AUROC and average precision of each class, of ICBHI's of each sound."""
+    if not label_set.is_icbhi:
+        shown = {"auroc": "auroc", "ap": "average_precision"}
+        return {
+            f"{word}_{name}": more["by_class"][name][key] for word, key in shown.items() for name in label_set.classes
+        }
+    sounds = ("crackle", "wheeze")
+    return {
+        **{f"{sound}_auroc": more[f"{sound}_present"]["auroc"] for sound in sounds},
+        **{f"{sound}_ap": more[f"{sound}_present"]["average_precision"] for sound in sounds},
+    }
+
+
+def count_by_class(cycles: pd.DataFrame, label_set: LabelSet) -> dict[str, NDArray[np.int64]]:
+    """Cycles with labels -> class -> (2, 2) counts, rows true, columns named: no, yes."""
+    true, named = (label_set.make_targets(cycles[column].tolist()) for column in ("true_label", "label"))
+    if not label_set.independent:
+        true, named = (targets[:, None] == np.arange(len(label_set)) for targets in (true, named))
+    return {
+        name: metrics.confusion_matrix(true[:, i], named[:, i], classes=2) for i, name in enumerate(label_set.classes)
     }
 
 
@@ -118,6 +168,8 @@ def threshold_score(run: Run) -> float:
 
 def why_incomparable(run: Run) -> str:
     """-> the reason why a run's scores do not stand beside published ones, or ""."""
+    if not run.label_set.is_icbhi:
+        return "other classes than the four of ICBHI 2017"
     if not run.whole_database:
         recordings = [part.get("recordings") for part in run.split.values() if isinstance(part, dict)]
         seen = sum(n for n in recordings if isinstance(n, int))
@@ -137,9 +189,8 @@ def leak_free(system: System) -> tuple[list[str], dict[str, float], dict[str, tu
     cycles = system.cycles[~system.cycles["patient"].isin(patients)]
     if cycles.empty:
         return None
-    counts = metrics.confusion_matrix(cycles["true"], cycles["predicted"])
     interval = bootstrap.bootstrap_intervals(cycles["true"], cycles["predicted"], cycles["patient"].tolist(), seed=0)
-    return patients, metrics.icbhi_scores(counts), interval
+    return patients, strict_scores(cycles["true"], cycles["predicted"]), interval
 
 
 def group_by_protocol(systems: list[System]) -> list[tuple[System, dict[str, System]]]:

@@ -7,14 +7,22 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from rales.evaluation import bootstrap, metrics
+from rales.evaluation import bootstrap
 from rales.files.csv_cells import make_encodable
-from rales.labels import CLASSES
+from rales.labels import LabelSet
 from rales.report.literature import PHYSICIANS
-from rales.report.load_runs import SCORES, selected_epoch
+from rales.report.load_runs import SCORES, selected_epoch, strict_scores
 from rales.report.page import Table
 from rales.report.protocols import PROTOCOLS, oracle_gap, protocol_outcomes
-from rales.report.systems import System, compare_paired, group_by_protocol, leak_free, protocol_scores, ranking_figure
+from rales.report.systems import (
+    System,
+    compare_paired,
+    count_by_class,
+    group_by_protocol,
+    leak_free,
+    protocol_scores,
+    ranking_figure,
+)
 
 ALL_NORMAL = "every cycle called normal"
 ALL_PAIRS_UP_TO = 5
@@ -23,7 +31,18 @@ IN_BRACKETS = (
     "been recorded (bootstrap over patients, 10,000 resamples)."
 )
 BY_TEST = "a ranking by test, so what comes first is no result"
-FIGURE_NAMES = {"auroc": "mean AUROC of crackles and wheezes present", "score": "Score"}
+
+
+def all_normal(systems: list[System]) -> str:
+    """-> what the line of a constant answer is called."""
+    return f"every cycle called {systems[0].label_set.normal}"
+
+
+def figure_name(figure: str, label_set: LabelSet) -> str:
+    """ "auroc" or "score" -> what the text calls it."""
+    if figure == "score":
+        return "Score"
+    return "mean AUROC of " + ("crackles and wheezes present" if label_set.is_icbhi else "the classes")
 
 
 def main_table(systems: list[System]) -> Table:
@@ -35,7 +54,7 @@ def main_table(systems: list[System]) -> Table:
         figures = [over_seeds(s, "validation_auroc", scale=1), over_seeds(s, "validation_score")]
         test = [with_interval(s, name) for name in SCORES]
         rows.append([s.name, str(len(s.runs)), PROTOCOLS[s.select], *(figures if validated else []), *test])
-    baselines = [[ALL_NORMAL, "–", "–", *(["0.500", "50.00"] if validated else []), "100.00", "0.00", "50.00"]]
+    baselines = [[all_normal(systems), "–", "–", *(["0.500", "50.00"] if validated else []), "100.00", "0.00", "50.00"]]
     if any(not s.incomparable for s in systems):
         name, *printed = PHYSICIANS
         baselines.append([name, "–", "–", *(["–", "–"] if validated else []), *printed])
@@ -56,11 +75,15 @@ def order_note(systems: list[System]) -> str:
     validated = [s for s in systems if s.is_validated]
     if not validated:
         return f"Systems are in order of their Score on the test cycles: {BY_TEST}."
-    by = FIGURE_NAMES[ranking_figure(systems)]
+    label_set = systems[0].label_set
+    by = figure_name(ranking_figure(systems), label_set)
+    over = (
+        "of crackles present and wheezes present" if label_set.is_icbhi else "over the classes, each against the rest"
+    )
     found = (
         f"Systems are in order of the {by} on the validation patients at the epoch used (validation AUROC: the mean "
+        f"{over}, a fraction)."
     )
-    found += "of crackles present and wheezes present, a fraction)."
     if len(validated) < len(systems):
         found += f" Those without validation patients follow, by their Score on the test cycles: {BY_TEST}."
     if len({str(s.runs[0].split.get("digest")) for s in validated}) > 1:
@@ -82,7 +105,7 @@ def protocols_table(systems: list[System]) -> Table | None:
     return Table(
         "Every way to choose the epoch, from one run of each seed",
         ["System", "Trained on", "Epoch", "Seeds", "Specificity", "Sensitivity", "Score"],
-        [*rows, [ALL_NORMAL, "–", "–", "–", "100.00", "0.00", "50.00"]],
+        [*rows, [all_normal(systems), "–", "–", "–", "100.00", "0.00", "50.00"]],
         note=f"{IN_BRACKETS} Made from the logits of every epoch in epochs.safetensors; the row of the epoch that "
         "the run kept is that of predictions.csv. “Best on the test set” is the paper's protocol and looks at the "
         "answers. Validation patients cost training patients, so their rows need runs of their own.",
@@ -114,32 +137,68 @@ def without_select(system: System) -> str:
 
 
 def further_metrics_table(systems: list[System]) -> Table:
-    """Two-class figures, macro recall, detection of each sound and calibration."""
+    """Two-class figures, macro recall, detection of each of ICBHI's sounds and calibration; of other sets each class
+    has a row in `classes_table`."""
+    label_set = systems[0].label_set
     percents = ["two_class_sensitivity", "two_class_score", "macro_recall", "threshold_score"]
-    fractions = ["crackle_auroc", "crackle_ap", "wheeze_auroc", "wheeze_ap", "ece"]
+    fractions, blind = {"auroc": "Mean AUROC"}, ["0.500"]
+    explained = "AUROC: the mean over the classes, each against the rest; a blind guess has 0.5."
+    if label_set.is_icbhi:
+        sounds = ("crackle", "wheeze")
+        fractions = {
+            f"{sound}_{key}": f"{sound.capitalize()} {key.upper()}" for sound in sounds for key in ("auroc", "ap")
+        }
+        blind = ["0.500", "–", "0.500", "–"]
+        explained = (
+            "AUROC and AP (average precision) say how well cycles with that sound rank before those without; a blind "
+            "guess has AUROC 0.5 and for AP the share of such cycles."
+        )
     rows = [
-        [s.name, *(over_seeds(s, name) for name in percents), *(over_seeds(s, name, scale=1) for name in fractions)]
+        [
+            s.name,
+            *(over_seeds(s, name) for name in percents),
+            *(over_seeds(s, name, scale=1) for name in (*fractions, "ece")),
+        ]
         for s in systems
     ]
+    macro = "0.00" if label_set.independent else f"{100 / len(label_set):.2f}"
+    many = {2: "two", 5: "five"}[len(fractions) + 1]
     return Table(
         "What the Score hides",
         [
-            "System",
-            "Two-class Se",
-            "Two-class Score",
-            "Macro recall",
-            "Score, tuned",
-            "Crackle AUROC",
-            "Crackle AP",
-            "Wheeze AUROC",
-            "Wheeze AP",
-            "ECE",
+            *("System", "Two-class Se", "Two-class Score", "Macro recall", "Score, tuned"),
+            *(*fractions.values(), "ECE"),
         ],
-        [*rows, [ALL_NORMAL, "0.00", "50.00", "25.00", "50.00", "0.500", "–", "0.500", "–", "–"]],
-        note="Two-class: any abnormal answer to an abnormal cycle is right. Tuned: with the threshold for “normal” "
-        "that suits the validation patients best, where a run has some. AUROC and AP (average precision) say how well "
-        "cycles with that sound rank before those without; a blind guess has AUROC 0.5 and for AP the share of such "
-        "cycles. ECE is the expected calibration error, 15 bins. The last five columns are fractions.",
+        [*rows, [all_normal(systems), "0.00", "50.00", macro, "50.00", *blind, "–"]],
+        note="Two-class: any abnormal answer to an abnormal cycle is right. Tuned: with the threshold for "
+        f"“{label_set.normal}” that suits the validation patients best, where a run has some. {explained} ECE is the "
+        f"expected calibration error, 15 bins. The last {many} columns are fractions.",
+    )
+
+
+def classes_table(systems: list[System]) -> Table | None:
+    """How well each class is found, a row a class; None for ICBHI's, of which `further_metrics_table` tells."""
+    if systems[0].label_set.is_icbhi:
+        return None
+    rows = []
+    for s in systems:
+        counts = {} if s.cycles is None else count_by_class(s.cycles, s.label_set)
+        for name, table in counts.items():
+            recall, precision = (
+                table[1, 1] / total if total else np.nan for total in (table[1].sum(), table[:, 1].sum())
+            )
+            ranked = [over_seeds(s, f"{key}_{name}", scale=1) for key in ("auroc", "ap")]
+            cycles = str(int(table[1].sum()) // len(s.runs))
+            rows.append([s.name, name, cycles, format_percent(recall), format_percent(precision), *ranked])
+    if not rows:
+        return None
+    return Table(
+        "Each class",
+        ["System", "Class", "Cycles", "Recall", "Precision", "AUROC", "AP"],
+        rows,
+        note="Each class against the rest, all seeds' cycles together; – where there are no such cycles. AUROC and AP "
+        "(average precision) are fractions, mean over seeds ± standard deviation; a blind guess has AUROC 0.5 and for "
+        "AP the share of such cycles.",
     )
 
 
@@ -156,7 +215,7 @@ def selection_table(systems: list[System]) -> Table:
     return Table(
         "Score by the way the epoch is chosen",
         ["System", "Seeds", *chosen_by, "Best on test − last", "Best on test − validation"],
-        [*rows, [ALL_NORMAL, "–", "50.00", "50.00", "50.00", "0.00", "0.00"]],
+        [*rows, [all_normal(systems), "–", "50.00", "50.00", "50.00", "0.00", "0.00"]],
         note="Test scores recorded in metrics.jsonl, mean over seeds ± standard deviation; – where they were not "
         "recorded. The best epoch on the test set is an optimistic figure: it was chosen by looking at the answers. "
         "The best on validation patients comes from runs that held those patients out of the training, where there "
@@ -183,7 +242,7 @@ def leak_free_table(systems: list[System]) -> Table | None:
     return Table(
         "Leak-free: without the test cycles of patients who train too",
         ["System", "Specificity", "Sensitivity", "Score", "Change of Score"],
-        [*rows, [ALL_NORMAL, "100.00", "0.00", "50.00", "0.00"]],
+        [*rows, [all_normal(systems), "100.00", "0.00", "50.00", "0.00"]],
         note=f"On both sides of the official split: {', '.join(sorted(patients))}. Here their test "
         "recordings are left out (the repair `official_drop`). All seeds' cycles together, 95 % "
         "interval with patients resampled. The other repair moves them wholly to test and needs runs of its own: "
@@ -222,9 +281,8 @@ def groups_table(systems: list[System], column: str) -> Table | None:
         if s.cycles is None or column not in s.cycles:
             continue
         for name, cycles in s.cycles.astype({column: object}).fillna({column: "unknown"}).groupby(column):
-            counts = metrics.confusion_matrix(cycles["true"], cycles["predicted"])
-            number, abnormal = (int(n) // len(s.runs) for n in (counts.sum(), counts[1:].sum()))
-            figures = metrics.icbhi_scores(counts)
+            number, abnormal = (int(n) // len(s.runs) for n in (len(cycles), (cycles["true"] > 0).sum()))
+            figures = strict_scores(cycles["true"], cycles["predicted"])
             patients = str(cycles["patient"].nunique())
             rows.append(
                 [s.name, str(name), str(number), str(abnormal), patients, *map(format_percent, figures.values())]
@@ -234,7 +292,7 @@ def groups_table(systems: list[System], column: str) -> Table | None:
     return Table(
         f"By {column}",
         ["System", column.capitalize(), "Cycles", "Abnormal", "Patients", "Specificity", "Sensitivity", "Score"],
-        [*rows, [ALL_NORMAL, "any", "–", "–", "–", "100.00", "0.00", "50.00"]],
+        [*rows, [all_normal(systems), "any", "–", "–", "–", "100.00", "0.00", "50.00"]],
         note="Mean over seeds; – where a group has no normal or no abnormal cycle. A few patients are a small sample.",
     )
 
@@ -244,7 +302,9 @@ def protocol_table(systems: list[System]) -> Table:
     runs = [run for s in systems for run in s.runs]
     splits = {str(run.split.get("digest", "–")): run.split for run in runs}
     counted = Counter(str(run.split.get("digest", "–")) for run in runs)
-    classes = [name.capitalize() for name in CLASSES]
+    label_set = systems[0].label_set
+    names = list(label_set.count_labels([]))
+    classes = [name.capitalize() for name in names] if label_set.is_icbhi else ["Cycles by class"]
     rows = []
     for digest, split in splits.items():
         left_out = split.get("left_out")
@@ -253,8 +313,10 @@ def protocol_table(systems: list[System]) -> Table:
         for part in ("train", "validation", "test"):
             facts = split.get(part)
             if isinstance(facts, dict) and facts:
-                counts = facts.get("classes")
-                counts = [str(counts.get(name, "–")) if isinstance(counts, dict) else "–" for name in CLASSES]
+                known = facts.get("classes")
+                counts = [str(known.get(name, "–")) if isinstance(known, dict) else "–" for name in names]
+                if not label_set.is_icbhi:
+                    counts = [", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))]
                 sizes = [str(facts.get(name, "–")) for name in ("recordings", "patients", "cycles")]
                 rows.append([str(split.get("name", "–")), part, *sizes, *counts, *ending])
     return Table(
@@ -289,7 +351,7 @@ def runs_frame(systems: list[System]) -> pd.DataFrame:
     )
 
 
-def runs_table(frame: pd.DataFrame) -> Table:
+def runs_table(systems: list[System]) -> Table:
     """runs.csv as shown on the page."""
     rows = [
         [
@@ -303,7 +365,7 @@ def runs_table(frame: pd.DataFrame) -> Table:
             *(format_percent(row[name]) for name in SCORES),
             str(row["commit"] or "–")[:18],
         ]
-        for row in frame.to_dict("records")
+        for row in runs_frame(systems).to_dict("records")
     ]
     return Table(
         "Runs",
@@ -311,7 +373,7 @@ def runs_table(frame: pd.DataFrame) -> Table:
             *("Folder", "System", "Seed", "Epochs", "Epoch used", "Validation AUROC", "Validation Score"),
             *("Specificity", "Sensitivity", "Score", "Commit"),
         ],
-        [*rows, [ALL_NORMAL, "–", "–", "–", "–", "0.500", "50.00", "100.00", "0.00", "50.00", "–"]],
+        [*rows, [all_normal(systems), "–", "–", "–", "–", "0.500", "50.00", "100.00", "0.00", "50.00", "–"]],
     )
 
 

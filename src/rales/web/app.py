@@ -1,5 +1,7 @@
 """The service over HTTP: a small JSON API, described at /openapi.json, and the page that uses it."""
 
+import html
+import json
 import logging
 import secrets
 import sqlite3
@@ -11,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from rales import __version__
 from rales.files.csv_cells import make_encodable
-from rales.web import routes_annotations, routes_exports, routes_predict, routes_sessions
+from rales.labels import LabelSet
+from rales.web import cycle_edits, routes_annotations, routes_exports, routes_predict, routes_sessions
+from rales.web.schemas import describe_labels
 from rales.web.security import ApiError, SecurityMiddleware
 from rales.web.service import Service, is_full
 from rales.web.settings import Settings
@@ -60,17 +64,20 @@ def create_app(settings: Settings) -> SecurityMiddleware:
     routes_sessions.add_page_routes(app, service)
     routes_annotations.add_annotation_routes(app, service)
     routes_exports.add_export_routes(app, service)
-    add_page(app, nonce)
+    add_page(app, nonce, service.label_set)
     add_token(app)
+    describe_labels(app.openapi(), service.label_set)
     return SecurityMiddleware(app, settings, nonce)
 
 
-def add_page(app: "FastAPI", nonce: str) -> None:
-    """The page at / and its files under /static."""
+def add_page(app: "FastAPI", nonce: str, label_set: LabelSet) -> None:
+    """The page at / and its files under /static. What the page knows of labels stands in its head."""
     from fastapi.responses import HTMLResponse
     from fastapi.staticfiles import StaticFiles
 
+    labels = {**label_set.to_record(), "forms": cycle_edits.known_forms(label_set)}
     page = (STATIC / "index.html").read_text(encoding="utf-8").replace("{{nonce}}", nonce)
+    page = page.replace("{{labels}}", html.escape(json.dumps(labels)))
 
     @app.get("/", include_in_schema=False)
     def index() -> HTMLResponse:

@@ -11,13 +11,13 @@ from rales.audio.open_audio import AUDIO_SUFFIXES, FFMPEG_SUFFIXES
 from rales.data import icbhi
 from rales.data.reader import Cycle
 from rales.inference import prediction_writers
-from rales.labels import CLASSES
+from rales.labels import JOINED, LabelSet, fold_word
 from rales.typing import Row
 
 FORMATS = {"icbhi": ".txt", "csv": ".csv", "audacity": ".audacity.txt", "raven": ".raven.txt"}
 SHORTEST_S = 0.05
 DEEPEST = 16  # folders of a visitor's path that are kept
-PROBABILITIES = [f"p_{name}" for name in CLASSES]
+SIGNS = ("crackle", "wheeze", "both")  # what two columns of an ICBHI annotation can say
 
 
 class OriginalCycles(NamedTuple):
@@ -27,15 +27,20 @@ class OriginalCycles(NamedTuple):
     cycles: list[Row]
 
 
-def original_of_annotation(found: Sequence[Cycle], duration_s: float) -> OriginalCycles:
-    """Cycles of an annotation that came along -> what its recording begins with."""
-    rows = [
-        {"start_s": each.start_s, "end_s": each.end_s, "label": CLASSES[each.crackle + 2 * each.wheeze]}
-        for each in found
-    ]
-    return OriginalCycles(
-        "annotation", sort_cycles([in_milliseconds({**row, "confirmed": False}, duration_s) for row in rows])
-    )
+def original_of_annotation(
+    found: Sequence[Cycle], duration_s: float, label_set: LabelSet
+) -> tuple[OriginalCycles, str]:
+    """Cycles of an annotation that came along -> what its recording begins with, and "", or why one of its labels is
+    none of the set; that cycle then has the label ""."""
+    rows, why = list[Row](), ""
+    for each in found:
+        row = {"start_s": each.start_s, "end_s": each.end_s, "label": "", "confirmed": False}
+        try:
+            row["label"] = label_set.label_cycle(each.label, each.crackle, each.wheeze)
+        except ValueError as error:
+            why = why or str(error)
+        rows.append(in_milliseconds(row, duration_s))
+    return OriginalCycles("annotation", sort_cycles(rows)), why
 
 
 def original_of_predictions(rows: Sequence[Row], duration_s: float) -> OriginalCycles:
@@ -74,6 +79,19 @@ def check_cycles(cycles: Sequence[Row], duration_s: float, most: int) -> list[Ro
     return sort_cycles(rows)
 
 
+def check_labels(cycles: Sequence[Row], label_set: LabelSet) -> list[Row]:
+    """Cycles as a visitor sent them -> the same, several independent classes of one in the order of the set.
+    ValueError names the first whose label is none of it."""
+    rows = []
+    for number, cycle in enumerate(cycles, start=1):
+        try:
+            (label,) = label_set.name_targets(label_set.make_targets([cycle["label"]]))
+        except ValueError as error:
+            raise ValueError(f"cycle {number}: {error}") from error
+        rows.append({**cycle, "label": label})
+    return rows
+
+
 def sort_cycles(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (row["start_s"], row["end_s"]))
 
@@ -88,7 +106,7 @@ def in_milliseconds(row: Row, duration_s: float) -> Row:
     return {**row, "start_s": round(row["start_s"], 3), "end_s": min(round(row["end_s"], 3), last_s)}
 
 
-def with_scores(cycles: Sequence[Row], scored: Sequence[Row]) -> list[Row]:
+def with_scores(cycles: Sequence[Row], scored: Sequence[Row], label_set: LabelSet) -> list[Row]:
     """Marked cycles -> the same with the model's label and probabilities where it has answered for just these times,
     and `confirmed`: whether a person has set or confirmed the label."""
     known = {row_times(row): row for row in scored}
@@ -99,7 +117,7 @@ def with_scores(cycles: Sequence[Row], scored: Sequence[Row]) -> list[Row]:
             {
                 **row_span(cycle),
                 "label": cycle["label"],
-                **{name: answer.get(name) for name in PROBABILITIES},
+                **{name: answer.get(name) for name in label_set.columns},
                 "model_label": answer.get("label"),
                 "confirmed": bool(cycle.get("confirmed")),
             }
@@ -116,7 +134,20 @@ def row_times(row: Row) -> tuple[float, float]:
     return round(row["start_s"], 3), round(row["end_s"], 3)
 
 
-def write_cycles(form: str, recording: str, path: str, rows: Sequence[Row]) -> str:
+def certainty(row: Row, label_set: LabelSet) -> float:
+    """A row of `with_scores` with an answer -> the largest probability; of independent classes that of the answer, yes
+    or no, to the least certain one."""
+    shares = [row[name] for name in label_set.columns]
+    return float(min(max(share, 1 - share) for share in shares) if label_set.independent else max(shares))
+
+
+def known_forms(label_set: LabelSet) -> list[str]:
+    """-> the formats that can say every label of a set; ICBHI's knows crackles and wheezes and nothing else."""
+    signs_alone = all(fold_word(name) in SIGNS for name in label_set.abnormal)
+    return [form for form in FORMATS if form != "icbhi" or signs_alone]
+
+
+def write_cycles(form: str, recording: str, path: str, rows: Sequence[Row], label_set: LabelSet) -> str:
     """Name of a recording, the path it came with and rows of `with_scores` -> the text of one file. In ICBHI format:
     start, end, crackles, wheezes."""
     if form == "icbhi":
@@ -124,22 +155,23 @@ def write_cycles(form: str, recording: str, path: str, rows: Sequence[Row]) -> s
             f"{row['start_s']:.3f}\t{row['end_s']:.3f}\t{label_flag(row, 'crackle')}\t{label_flag(row, 'wheeze')}\n"
             for row in rows
         )
-    table = make_cycle_table(recording, path, rows)
+    table = make_cycle_table(recording, path, rows, label_set)
     if form == "csv":
         return prediction_writers.format_csv(table)
     if form == "audacity":  # a probability stands beside the model's own label only
-        table[PROBABILITIES] = table[PROBABILITIES].mask(table["confirmed"].astype(bool))
+        columns = list(label_set.columns)
+        table[columns] = table[columns].mask(table["confirmed"].astype(bool))
         return prediction_writers.format_labels(prediction_writers.audacity_labels(table), form)
     selections = prediction_writers.raven_selections(table)
     selections["Confirmed"] = table["confirmed"].to_numpy()
     return prediction_writers.format_labels(selections, form)
 
 
-def make_cycle_table(recording: str, path: str, rows: Sequence[Row]) -> pd.DataFrame:
+def make_cycle_table(recording: str, path: str, rows: Sequence[Row], label_set: LabelSet) -> pd.DataFrame:
     """Name of a recording, the path it came with and rows of `with_scores` -> a table that `rales check` and `rales
     train` take, once `split` is filled in."""
-    table = pd.DataFrame(rows, columns=["start_s", "end_s", "label", *PROBABILITIES, "model_label", "confirmed"])
-    table = table.astype(dict.fromkeys(PROBABILITIES, float))
+    table = pd.DataFrame(rows, columns=["start_s", "end_s", "label", *label_set.columns, "model_label", "confirmed"])
+    table = table.astype(dict.fromkeys(label_set.columns, float))
     table.insert(0, "recording", recording)
     table.insert(1, "cycle", range(1, len(table) + 1))
     patient = icbhi.parse_recording_name(recording).get("patient", "")
@@ -147,7 +179,7 @@ def make_cycle_table(recording: str, path: str, rows: Sequence[Row]) -> pd.DataF
 
 
 def label_flag(row: Row, sign: str) -> int:
-    return int(row["label"] in (sign, "both"))
+    return int(any(fold_word(word) in (sign, "both") for word in row["label"].split(JOINED)))
 
 
 def relative_path(path: str) -> str:

@@ -14,11 +14,9 @@ from rales.evaluation import predictions
 from rales.files.json_files import to_jsonable
 from rales.inference import attribution, audio_reader
 from rales.inference.predictor import Predictor
-from rales.labels import CLASSES
 from rales.typing import Row
 
 Span = tuple[float, float]  # seconds
-COLUMNS = ("start_s", "end_s", "label", *(f"p_{name}" for name in CLASSES), "quality", "quality_reason")
 LOGMEL_HOP_S = 0.01
 LOWEST_HZ, HIGHEST_HZ = 50.0, 8000.0  # of every front-end's log-mel
 SHORTEST_LOGMEL = 400  # samples that one spectrum takes
@@ -50,7 +48,8 @@ def score_spans(model: Predictor, sound: Path, spans: Sequence[Span]) -> list[Ro
     table = predictions.predictions_table(rows, probabilities, model.decision())
     table["quality"] = [verdict.quality for verdict in verdicts]
     table["quality_reason"] = [verdict.reason for verdict in verdicts]
-    return [to_jsonable(row) for row in table[list(COLUMNS)].to_dict("records")]
+    columns = ["start_s", "end_s", "label", *model.label_set.columns, "quality", "quality_reason"]
+    return [to_jsonable(row) for row in table[columns].to_dict("records")]
 
 
 def quality_of(rows: Sequence[Row]) -> Row:
@@ -77,6 +76,8 @@ def explain_span(model: Predictor, sound: Path, span: Span, target: str | None) 
     if target is None:
         (row,) = score_spans(model, sound, [span])
         target = row["label"]
+        if target is not None and model.label_set.independent:  # which may be several, or none
+            target = max(model.classes, key=lambda name: float(row[f"p_{name}"]))
     if target is None:
         raise ValueError(f"not judged, so there is nothing to explain: {row['quality_reason']}")
 

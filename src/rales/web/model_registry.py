@@ -7,6 +7,7 @@ from typing import Any
 from rales.export.engine_selection import artefact_format, load_with_engine
 from rales.inference.load_model import DEFAULT, DEFAULT_FOLDER
 from rales.inference.predictor import Predictor
+from rales.labels import LabelSet
 from rales.report.load_runs import run_folders
 from rales.training import run_folder
 
@@ -39,7 +40,7 @@ class ModelRegistry:
         return run.resolve() not in {Path(source).resolve() for source in self.sources.values()}
 
     def listed(self) -> list[dict[str, Any]]:
-        """-> name, default, recipe and classes of every model; a run whose record cannot be read is left out."""
+        """-> name, default, recipe and label set of every model; a run whose record cannot be read is left out."""
         self.look()
         found = []
         for name, source in self.sources.items():
@@ -48,7 +49,7 @@ class ModelRegistry:
         return found
 
     def facts(self, name: str, source: str) -> dict[str, Any] | None:
-        """-> recipe and classes as a model's record tells them, None if it cannot be read."""
+        """-> recipe and label set as a model's record tells them, None if it cannot be read."""
         if name not in self.told:
             try:
                 record = run_folder.read_json(Path(source) / "config.json")
@@ -77,6 +78,10 @@ class ModelRegistry:
             self.loaded.popitem(last=False)
         return self.loaded[name]
 
+    def label_set(self, name: str) -> LabelSet:
+        """Name -> what the model tells apart; called by the model's thread alone."""
+        return self.model(name).label_set
+
     def changed(self, name: str) -> float:
         """-> when a model's checkpoint was written, in seconds since 1970; infinity for a model that is not here."""
         source = Path(self.sources.get(name, ""))
@@ -92,4 +97,6 @@ def engine_of(source: str) -> str:
 
 
 def model_facts(record: dict[str, Any]) -> dict[str, Any]:
-    return {"recipe": str(record["recipe"]), "classes": [str(word) for word in record["classes"]]}
+    label_set = LabelSet.from_record(record)
+    classes = [str(word) for word in label_set.classes]
+    return {"recipe": str(record["recipe"]), "classes": classes, "independent": label_set.independent}

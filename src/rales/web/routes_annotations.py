@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from rales.web.schemas import Annotation, Revision, Saved
-from rales.web.service import Service, count_findings
+from rales.web.service import Service
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -25,7 +25,7 @@ def add_annotation_routes(app: "FastAPI", service: Service) -> None:
                 **one,
                 "cycles": len(one["cycles"]),
                 "confirmed": sum(cycle["confirmed"] for cycle in one["cycles"]),
-                "findings": count_findings(one["cycles"]),
+                "findings": service.count_findings(one["cycles"]),
             }
             for one in service.revisions(recording)
         ]

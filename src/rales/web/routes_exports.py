@@ -41,18 +41,22 @@ def add_export_routes(app: "FastAPI", service: Service) -> None:
     )
     def export(recording: str, format: ExportForm = "icbhi") -> Response:
         """The cycles as they stand as one file. Not a diagnosis."""
+        check_form(format, service)
         row = service.known(recording)
         if why := why_no_cycles(row):
             raise ApiError(409, f"{row['name']}: {why}, so there is nothing to export yet")
         kind = "text/csv" if format == "csv" else "text/plain"
         return Response(
-            export_text(format, row), media_type=kind, headers=attach_file(row["name"], cycle_edits.FORMATS[format])
+            export_text(format, row, service),
+            media_type=kind,
+            headers=attach_file(row["name"], cycle_edits.FORMATS[format]),
         )
 
     @app.get("/sessions/{session}/export", response_class=Response, responses=describe_binary("application/zip"))
     def export_session(session: str, format: ExportForm = "icbhi") -> Response:
         """The cycles of all recordings of a session: a zip with one file each, in the folders that they came in, and
         README.txt, which says which of them nobody has confirmed and which recordings are left out. Not a diagnosis."""
+        check_form(format, service)
         row = known_session(service, session)
         content, written, left_out = io.BytesIO(), list[str](), list[str]()
         with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -65,9 +69,9 @@ def add_export_routes(app: "FastAPI", service: Service) -> None:
                     continue
                 stem = choose_unused_name(cycle_edits.safe_path(cycle_edits.recording_title(recording["path"])), names)
                 file = stem + cycle_edits.FORMATS[format]
-                archive.writestr(file, export_text(format, recording))
+                archive.writestr(file, export_text(format, recording, service))
                 tables[stem] = cycle_edits.make_cycle_table(
-                    recording["name"], recording["path"], export_lines(recording)
+                    recording["name"], recording["path"], service.lines(recording), service.label_set
                 )
                 written.append(f"{file}: {describe_label_source(recording)}")
             if format == "csv" and tables:
@@ -89,12 +93,15 @@ def why_no_cycles(row: dict[str, Any]) -> str:
     return "the model that is served has not answered for it yet"
 
 
-def export_text(form: str, row: dict[str, Any]) -> str:
-    return cycle_edits.write_cycles(form, row["name"], row["path"], export_lines(row))
+def check_form(form: str, service: Service) -> None:
+    """Errors: ApiError for a format that cannot say the labels of the model that is served."""
+    forms = cycle_edits.known_forms(service.label_set)
+    if form not in forms:
+        raise ApiError(422, f"format {form} knows crackles and wheezes only; ask for one of {', '.join(forms)}")
 
 
-def export_lines(row: dict[str, Any]) -> list[dict[str, Any]]:
-    return cycle_edits.with_scores(row["cycles"], row["scored"])
+def export_text(form: str, row: dict[str, Any], service: Service) -> str:
+    return cycle_edits.write_cycles(form, row["name"], row["path"], service.lines(row), service.label_set)
 
 
 def join_manifest(tables: "dict[str, pd.DataFrame]") -> "pd.DataFrame":

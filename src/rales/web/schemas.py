@@ -5,13 +5,15 @@ as JSON must be of just the described type: no "1" for a number, no 0 for false.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import StrictBool, StrictFloat, StrictInt, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, StrictBool, StrictFloat, StrictInt, WithJsonSchema, model_validator
 
 from rales.evaluation.predictions import NOTICE
+from rales.labels import LabelSet
 
-Label = Literal["normal", "crackle", "wheeze", "both"]
+# Which labels there are depends on the model that is served; `describe_labels` puts them in the place of this.
+Label = Annotated[str, WithJsonSchema({"type": "string", "format": "label"})]
 ExportForm = Literal["icbhi", "csv", "audacity", "raven"]
 Status = Literal["waiting", "ready", "failed"]
 OPTIONAL_FILE = WithJsonSchema({"type": "string", "contentMediaType": "application/octet-stream"})  # forms know no null
@@ -41,6 +43,7 @@ class ModelFacts:
     default: bool
     recipe: str
     classes: list[str]
+    independent: bool = False
 
 
 @dataclass
@@ -57,32 +60,29 @@ class MarkedCycle(Span):
     confirmed: StrictBool = False
 
 
-@dataclass
-class ScoredSpan(Span):
+class ScoredSpan(BaseModel):
     """What a model says of a stretch; without label and probabilities where the sound cannot be judged, for which
-    `quality` names the class and `quality_reason` says why."""
+    `quality` names the class and `quality_reason` says why. A probability, p_…, stands there for each class."""
 
+    model_config = ConfigDict(extra="allow")
+
+    start_s: float
+    end_s: float
     label: Label | None
-    p_normal: float | None
-    p_crackle: float | None
-    p_wheeze: float | None
-    p_both: float | None
-    quality: str = field(default="", kw_only=True)
-    quality_reason: str = field(default="", kw_only=True)
+    quality: str = ""
+    quality_reason: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def select_columns(cls, row: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in row.items() if name in cls.model_fields or name.startswith("p_")}
 
 
-@dataclass
-class Place:
-    """Which cycle of which recording, counted from 1."""
+class PredictedCycle(ScoredSpan):
+    """A row of `rales predict`: which cycle of which recording, counted from 1."""
 
     recording: str
     cycle: int
-
-
-@dataclass
-class PredictedCycle(ScoredSpan, Place):
-    """A row of `rales predict`. A dataclass takes its fields from the last base first, so they stand in that order."""
-
     source: str
     true_label: Label | None = None
 
@@ -247,3 +247,16 @@ class RunFacts:
     recipe: str
     finished: bool
     score: float | None
+
+
+def describe_labels(part: Any, label_set: LabelSet) -> None:
+    """Put the labels and probabilities of a set into the OpenAPI description, whole or in part."""
+    if isinstance(part, dict):
+        if part.get("format") == "label":
+            del part["format"]
+            part |= {} if label_set.independent else {"enum": list(label_set.classes)}
+        if part.get("title") in (ScoredSpan.__name__, PredictedCycle.__name__):
+            share = {"anyOf": [{"type": "number"}, {"type": "null"}]}
+            part["properties"] |= dict.fromkeys(label_set.columns, share)
+    for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        describe_labels(inner, label_set)

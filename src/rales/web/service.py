@@ -6,7 +6,6 @@ import hashlib
 import logging
 import secrets
 import shutil
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -18,9 +17,9 @@ from filelock import Timeout
 from rales.data.annotations import read_annotation
 from rales.errors import FileProblem
 from rales.files.atomic import Lock, NoLocks, make_folder
-from rales.labels import CLASSES
+from rales.inference.predictor import Predictor
 from rales.typing import Row
-from rales.web import cycle_edits, model_answers, platform_checks
+from rales.web import cycle_edits, model_answers, platform_checks, stored_rows
 from rales.web.decoding import Decoder, DecoderRestarted, Undecodable
 from rales.web.job_queue import JobQueue, QueueFull
 from rales.web.model_registry import ModelRegistry
@@ -38,11 +37,11 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.limits = settings.limits
         self.lock = lock_service_folder(settings.folder)  # before anything in it is looked at
-        self.store = Store(settings.folder)
+        self.models = ModelRegistry(settings.model, settings.runs)
+        self.label_set = self.models.label_set(self.models.default)  # a model that cannot be loaded is said at once
+        self.store = Store(settings.folder, self.label_set)
         self.arriving = settings.folder / "arriving"
         self.sweep()
-        self.models = ModelRegistry(settings.model, settings.runs)
-        self.models.model(self.models.default)  # a model that cannot be loaded is said before the first visitor comes
         self.runs = settings.runs
         self.decoder = Decoder(settings.limits)
         if weaker := platform_checks.find_weaker_promises():
@@ -122,7 +121,7 @@ class Service:
         if not text.exists():
             return "", {"annotated": None, "classes": False}
         called = f"annotation of {name}"
-        found = read_annotation(text, duration_s, called)
+        found = read_annotation(text, duration_s, called, self.label_set)
         if found.passed_over:
             text.unlink()
             return f"{called}: {found.passed_over}; passed over", {"annotated": None, "classes": False}
@@ -144,12 +143,14 @@ class Service:
             raise ApiError(422, f"{name}: lasts {duration_s:.3f} s, expected {cycle_edits.SHORTEST_S} s or more")
         original = None
         if facts["annotated"] is not None:
-            came = cycle_edits.original_of_annotation(facts["annotated"], duration_s)
+            came, other = cycle_edits.original_of_annotation(facts["annotated"], duration_s, self.label_set)
             try:
                 cycle_edits.check_cycles(came.cycles, duration_s, self.limits.cycles)
             except ValueError as error:
                 raise ApiError(422, f"annotation of {name}: {error}") from error
-            original = came if facts["classes"] else None  # else the model says of which class they are
+            original = came if facts["classes"] and not other else None  # else the model says of which class they are
+            if facts["classes"] and other:
+                facts = {**facts, "notes": [*facts["notes"], f"annotation of {name}: {other}; its times are used"]}
         try:
             recording = self.store.new_recording(session, path, facts, place, original, only_new=only_new)
         except DuplicateRecording as error:
@@ -203,10 +204,12 @@ class Service:
     def predict(self, row: Row, model: str) -> list[Row]:
         """Have a model answer for the cycles of a recording (a row of the store), and keep that; what the default model
         says first of one without an annotation are the cycles it begins with. Done in the model's thread."""
-        rows = model_answers.predict_file(
-            self.models.model(model), self.store.place(row["id"]) / "audio.wav", row["name"]
-        )
+        sound = self.store.place(row["id"]) / "audio.wav"
+        rows = model_answers.predict_file(self.session_model(model), sound, row["name"])
         rows = [cycle_edits.in_milliseconds(one, row["duration_s"]) for one in rows]
+        for one in rows:
+            if not stored_rows.is_label(one.get("true_label"), self.label_set):
+                one["true_label"] = None
         if model == self.models.default:
             original = cycle_edits.original_of_predictions(rows, row["duration_s"])
             self.store.keep_original(row["id"], original, anew=row["original_lost"])
@@ -215,16 +218,26 @@ class Service:
 
     def score_spans(self, recording: str, model: str, spans: list[model_answers.Span]) -> list[Row]:
         """Have a model answer for stretches of a recording, and keep that; done in the model's thread."""
-        rows = model_answers.score_spans(self.models.model(model), self.store.place(recording) / "audio.wav", spans)
+        sound = self.store.place(recording) / "audio.wav"
+        rows = model_answers.score_spans(self.session_model(model), sound, spans)
         known = {cycle_edits.row_times(row): row for row in [*self.scores(recording).get(model, []), *rows]}
         self.store.keep_scores(recording, model, list(known.values()))
         return rows
 
     def why(self, recording: str, model: str, span: model_answers.Span, label: str | None) -> Row:
         """Why a model calls a stretch what it does; done in the model's thread."""
-        return model_answers.explain_span(
-            self.models.model(model), self.store.place(recording) / "audio.wav", span, label
-        )
+        sound = self.store.place(recording) / "audio.wav"
+        return model_answers.explain_span(self.session_model(model), sound, span, label)
+
+    def session_model(self, name: str) -> Predictor:
+        """Name -> the model, to answer for recordings of sessions. ValueError where it tells others apart than the
+        default model, since its labels would be read as some of that one's."""
+        if self.models.label_set(name) != self.label_set:
+            raise ValueError(
+                f"{name} tells {', '.join(self.models.label_set(name).classes)} apart, these sessions have "
+                f"{', '.join(self.label_set.classes)}; serve it by itself, with a --folder of its own"
+            )
+        return self.models.model(name)
 
     # What people say
 
@@ -233,6 +246,7 @@ class Service:
         row = self.known(recording)
         try:
             cycles = cycle_edits.check_cycles(given, row["duration_s"], self.limits.cycles)
+            cycles = cycle_edits.check_labels(cycles, self.label_set)
         except ValueError as error:
             raise ApiError(422, str(error)) from error
         try:
@@ -315,8 +329,8 @@ class Service:
     def facts(self, row: Row) -> Row:
         """A row of `standing` -> its line in the list."""
         doubts = [
-            1 - max(line[name] for name in cycle_edits.PROBABILITIES)
-            for line, cycle in zip(cycle_edits.with_scores(row["cycles"], row["scored"]), row["cycles"], strict=True)
+            1 - cycle_edits.certainty(line, self.label_set)
+            for line, cycle in zip(self.lines(row), row["cycles"], strict=True)
             if line["model_label"] is not None and not cycle["confirmed"]
         ]
         return {
@@ -324,10 +338,18 @@ class Service:
             "reviewed": bool(row["reviewed"]),
             "ahead": self.queue.ahead(row["id"]),
             "edited": row["revision"] > 0,
-            "findings": count_findings(row["cycles"]),
+            "findings": self.count_findings(row["cycles"]),
             "uncertainty": max(doubts, default=None),
             **{name: row[name] for name in ("notes", "judged", "quality", "quality_reason")},
         }
+
+    def lines(self, row: Row) -> list[Row]:
+        """A row of `standing` -> `cycle_edits.with_scores` of its cycles."""
+        return cycle_edits.with_scores(row["cycles"], row["scored"], self.label_set)
+
+    def count_findings(self, cycles: list[Row]) -> dict[str, int]:
+        """-> how many cycles of each class."""
+        return self.label_set.count_labels(cycle["label"] for cycle in cycles)
 
 
 def lock_service_folder(folder: Path) -> Lock:
@@ -341,12 +363,6 @@ def lock_service_folder(folder: Path) -> Lock:
     except NoLocks as error:
         raise ValueError(f"{folder}: its disk knows no locks; choose a --folder on a disk of this machine") from error
     return lock
-
-
-def count_findings(cycles: list[Row]) -> dict[str, int]:
-    """-> how many cycles of each class."""
-    counts = Counter(cycle["label"] for cycle in cycles)
-    return {name: counts[name] for name in CLASSES}
 
 
 def describe_failure(error: Exception, sound: Path, name: str) -> ApiError:

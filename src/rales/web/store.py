@@ -22,6 +22,7 @@ from typing import Any
 
 from rales.data import icbhi
 from rales.files.atomic import make_folder
+from rales.labels import ICBHI, LabelSet
 from rales.typing import Row
 from rales.web import cycle_edits, stored_rows
 
@@ -91,8 +92,9 @@ class Store:
     the database (secure_delete), whose log is emptied at once.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, label_set: LabelSet = ICBHI) -> None:
+        """`label_set` is that of the model that is served; cycles with other labels stay, but are not shown."""
+        self.folder, self.label_set = folder, label_set
         make_folder(folder)
         folder.chmod(0o700)  # recordings of patients
         with self.open() as db:
@@ -148,7 +150,7 @@ class Store:
                 "SELECT recording, cycles FROM scores WHERE rowid IN (SELECT MIN(rowid) FROM scores GROUP BY recording)"
             )
             first = {
-                row["recording"]: stored_rows.try_read(stored_rows.read_scored, row["cycles"])[0]
+                row["recording"]: stored_rows.try_read(stored_rows.read_scored, row["cycles"], ICBHI)[0]
                 for row in db.execute(query)
             }
             for recording, duration_s in db.execute("SELECT id, duration_s FROM recordings").fetchall():
@@ -160,9 +162,8 @@ class Store:
         """What layout 1 kept of a recording -> the cycles it began with, None if it has to be scored first."""
         annotation = self.place(recording) / "audio.txt"
         if annotation.is_file():
-            return cycle_edits.original_of_annotation(
-                icbhi.read_cycle_annotation(annotation, duration_s)[0], duration_s
-            )
+            cycles = icbhi.read_cycle_annotation(annotation, duration_s)[0]
+            return cycle_edits.original_of_annotation(cycles, duration_s, ICBHI)[0]
         many = max((number for number, row in enumerate(rows, start=1) if "source" in row), default=0)
         return cycle_edits.original_of_predictions(rows[:many], duration_s) if many else None
 
@@ -230,12 +231,12 @@ class Store:
         what `model` said of it (`made`, `scored`) and the annotation that was saved last (`revision`, `saved`); None
         where there is none."""
         rows = self.rows(f"{STANDING} WHERE r.session = ? ORDER BY added, id", model, session)
-        return [stored_rows.read_recording(row) for row in rows]
+        return [stored_rows.read_recording(row, self.label_set) for row in rows]
 
     def recording(self, recording: str, model: str) -> Row | None:
         """-> one recording as `recordings` has it."""
         rows = self.rows(f"{STANDING} WHERE r.id = ?", model, recording)
-        return stored_rows.read_recording(rows[0]) if rows else None
+        return stored_rows.read_recording(rows[0], self.label_set) if rows else None
 
     def waiting(self) -> list[str]:
         """-> recordings that the default model has not answered for yet, the oldest first."""
@@ -382,7 +383,7 @@ class Store:
             (
                 row["model"],
                 stored_rows.finite_number(row["made"]),
-                stored_rows.try_read(stored_rows.read_scored, row["cycles"])[0],
+                stored_rows.try_read(stored_rows.read_scored, row["cycles"], self.label_set)[0],
             )
             for row in rows
         ]
@@ -422,7 +423,7 @@ class Store:
         cycles."""
         query = "SELECT revision, saved, cycles FROM annotations WHERE recording = ? ORDER BY revision DESC"
         read = [
-            (row, stored_rows.try_read(stored_rows.read_marked, row["cycles"])[0])
+            (row, stored_rows.try_read(stored_rows.read_marked, row["cycles"], self.label_set)[0])
             for row in self.rows(query, recording)
         ]
         return [

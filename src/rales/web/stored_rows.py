@@ -9,12 +9,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from rales.labels import CLASSES
+from rales.labels import JOINED, NOTHING, LabelSet
 from rales.typing import Row
-from rales.web.cycle_edits import PROBABILITIES
 
 STATUSES = ("waiting", "ready", "failed")
 AGAIN = "remove the recording and send it again"
+
+
+class OtherLabels(ValueError):
+    """A label or probability of another set: of a service that served another model. They are kept as they are."""
 
 
 def read_session(row: Row) -> Row:
@@ -22,18 +25,27 @@ def read_session(row: Row) -> Row:
     return {**row, "name": str(row["name"]), "created": finite_number(row["created"]) or 0.0}
 
 
-def read_recording(row: Row) -> Row:
+def read_recording(row: Row, label_set: LabelSet) -> Row:
     """A row of store.STANDING -> the same with its JSON read; `problem` says what is damaged, and `unreadable` that
-    its cycles are: "" where they can be told."""
+    its cycles are, or have labels that are not of the set: "" where they can be told."""
     facts, damage = read_facts(row)
-    scored, no_scores = try_read(read_scored, row["scored"])
-    original, no_original = try_read(read_marked, row["original"])
-    saved, no_saved = try_read(read_marked, row["saved"])
+    scored, no_scores = try_read(read_scored, row["scored"], label_set)
+    original, no_original = try_read(read_marked, row["original"], label_set)
+    saved, no_saved = try_read(read_marked, row["saved"], label_set)
+    if no_scores and has_other_labels(read_scored, row["scored"], label_set):
+        no_scores = ""  # the model of this name was another one then, and has not answered yet
+    wrong = {"original": no_original, "saved": no_saved}
+    others = {name for name, why in wrong.items() if why and has_other_labels(read_marked, row[name], label_set)}
     if no_scores and row["origin"] != "annotation":  # then they are labels without an answer behind them
         original, no_original = None, no_original or no_scores
 
     unreadable = ""
-    if no_saved:
+    if "saved" in others or ("original" in others and row["saved"] is None):
+        unreadable = (
+            f"its cycles are of a model of other classes ({no_saved or no_original}); serve that model to go on with "
+            "them, or annotate it anew"
+        )
+    elif no_saved:
         unreadable = (
             f"revision {row['revision']} of its annotation cannot be read ({no_saved}); restore an earlier one from "
             "its history, or annotate it anew"
@@ -52,18 +64,31 @@ def read_recording(row: Row) -> Row:
         "made": finite_number(row["made"]) if scored is not None else None,
         "original": original,
         "origin": row["origin"] if original is not None else None,
-        "original_lost": bool(no_original),
+        "original_lost": bool(no_original) and "original" not in others,
         "saved": saved,
         "unreadable": unreadable,
     }
 
 
-def try_read(read: Callable[[Any], list[Row] | None], text: Any) -> tuple[list[Row] | None, str]:
+def try_read(
+    read: Callable[[Any, LabelSet], list[Row] | None], text: Any, label_set: LabelSet
+) -> tuple[list[Row] | None, str]:
     """-> what `read` makes of a text, and "" or why it cannot be read."""
     try:
-        return read(text), ""
+        return read(text, label_set), ""
     except ValueError as error:
         return None, str(error)
+
+
+def has_other_labels(read: Callable[[Any, LabelSet], list[Row] | None], text: Any, label_set: LabelSet) -> bool:
+    """Whether `read` cannot read a text because what it holds is of another label set, and for no other reason."""
+    try:
+        read(text, label_set)
+    except OtherLabels:
+        return True
+    except ValueError:
+        pass
+    return False
 
 
 def read_facts(row: Row) -> tuple[Row, list[str]]:
@@ -84,30 +109,34 @@ def finite_number(value: Any) -> float | None:
     return value
 
 
-def read_marked(text: Any) -> list[Row] | None:
+def read_marked(text: Any, label_set: LabelSet) -> list[Row] | None:
     """JSON of an annotation or of the cycles that a recording began with -> rows with start_s, end_s, label and
-    confirmed; None where there is none. ValueError."""
+    confirmed; None where there is none. ValueError; `OtherLabels` for labels that are not of the set."""
     if text is None:
         return None
     rows = read_rows(text)
     for place, row in enumerate(rows, start=1):
-        if row.get("label") not in CLASSES:
+        if not isinstance(label := row.get("label"), str) or not label:
             raise ValueError(f"cycle {place} has no label")
+        if not is_label(label, label_set):
+            raise OtherLabels(f"cycle {place} has the label {label!r}, expected {', '.join(label_set.classes)}")
         row["confirmed"] = bool(row.get("confirmed"))
     return rows
 
 
-def read_scored(text: Any) -> list[Row] | None:
+def read_scored(text: Any, label_set: LabelSet) -> list[Row] | None:
     """JSON of what a model said -> rows with start_s, end_s, label, p_… and the rest; None where there is none.
     ValueError, also for a label beside which no probabilities stand: that is no answer."""
     if text is None:
         return None
     rows = read_rows(text)
     for place, row in enumerate(rows, start=1):
-        shares = [row.get(name) for name in PROBABILITIES]
-        row |= dict(zip(PROBABILITIES, shares, strict=True))
+        if other := sorted(name for name in row.keys() - set(label_set.columns) if name.startswith("p_")):
+            raise OtherLabels(f"cycle {place} has {other[0]}, a probability of another class")
+        shares = [row.get(name) for name in label_set.columns]
+        row |= dict(zip(label_set.columns, shares, strict=True))
         label, truth = row.setdefault("label", None), row.setdefault("true_label", None)
-        if label not in (*CLASSES, None) or truth not in (*CLASSES, None):
+        if not all(each is None or is_label(each, label_set) for each in (label, truth)):
             raise ValueError(f"cycle {place} has an unknown label")
         if any(share is not None and finite_number(share) is None for share in shares):
             raise ValueError(f"cycle {place} has a probability that is no number")
@@ -115,6 +144,14 @@ def read_scored(text: Any) -> list[Row] | None:
             raise ValueError(f"cycle {place} has a label without probabilities")
         row |= {name: str(row.get(name) or "") for name in ("quality", "quality_reason")}
     return rows
+
+
+def is_label(label: Any, label_set: LabelSet) -> bool:
+    """Whether a value is a label of a set as it is kept."""
+    if not label_set.independent or not isinstance(label, str):
+        return label in label_set.classes
+    parts = label.split(JOINED)
+    return label == NOTHING or parts == [name for name in label_set.classes if name in parts]
 
 
 def read_rows(text: Any) -> list[Row]:

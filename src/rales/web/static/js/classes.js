@@ -1,8 +1,89 @@
-// The four classes: word, letter, and how they look. Colour never stands alone: a letter and a pattern go with it.
+// The classes that the service's model tells apart: words, letters, and how they look. Colour never stands alone: letters
+// and a pattern go with it. The service writes its label set into the head of the page, and nowhere else.
 
-export const CLASSES = ["normal", "crackle", "wheeze", "both"];
-export const LETTERS = { normal: "N", crackle: "C", wheeze: "W", both: "B" };
-export const WORDS = { normal: "Normal", crackle: "Crackle", wheeze: "Wheeze", both: "Both" };
+const ICBHI = { classes: ["normal", "crackle", "wheeze", "both"], forms: ["icbhi", "csv", "audacity", "raven"] };
+const NOTHING = "normal"; // the label of a cycle that has none of several independent classes
+const JOINED = "+"; // between the independent classes that one cycle has
+const MOST_KEYS = 9;
 
-/** Scores of a cycle -> its largest probability. */
-export const confidence = (scores) => Math.max(...CLASSES.map((name) => scores[`p_${name}`]));
+/** What the service tells of its label set -> the rules of its labels. */
+export function labelSet({ classes, independent = false, forms }) {
+  const names = independent ? [NOTHING, ...classes] : classes; // the first: nothing is heard
+  const letters = shortNames(names);
+  const isIcbhi = !independent && classes.join() === ICBHI.classes.join();
+  const parts = (label) => (independent ? label.split(JOINED) : [label]);
+  const inOrder = (held) => classes.filter((name) => held.includes(name)).join(JOINED) || NOTHING;
+  return {
+    classes,
+    independent,
+    forms,
+    isIcbhi,
+    names,
+    normal: names[0],
+    parts,
+    keyed: classes.slice(0, MOST_KEYS),
+    isLabel: (label) => parts(label).every((name) => names.includes(name)),
+    /** -> "C", of several independent classes "C+W". */
+    letters: (label) => parts(label).map((name) => letters[name] ?? name).join(JOINED),
+    words: (label) => label.charAt(0).toUpperCase() + label.slice(1),
+    /** -> the number of its colour and pattern: that of the first class of several. */
+    look: (label) => names.indexOf(parts(label)[0]),
+    /** -> the label of what two cycles hold together; null where no class says that. */
+    union: (a, b) => {
+      if (independent) return inOrder([...parts(a), ...parts(b)]);
+      const held = [...new Set([a, b])].filter((label) => label !== names[0]);
+      if (held.length < 2) return held[0] ?? names[0];
+      return isIcbhi ? "both" : null;
+    },
+    /** -> the label with one independent class more or less. */
+    toggled: (label, name) => {
+      const held = parts(label);
+      return inOrder(held.includes(name) ? held.filter((each) => each !== name) : [...held, name]);
+    },
+    /** Scores of a cycle -> how sure the answer is: the largest probability, or that of the least certain yes or no. */
+    confidence: (scores) => {
+      const shares = classes.map((name) => scores[`p_${name}`]);
+      return independent ? Math.min(...shares.map((p) => Math.max(p, 1 - p))) : Math.max(...shares);
+    },
+    /** What the list can be filtered by: [value, words, names that count as it]. */
+    findings: isIcbhi
+      ? [["crackle", "with crackles", ["crackle", "both"]], ["wheeze", "with wheezes", ["wheeze", "both"]]]
+      : names.slice(1).map((name) => [`with ${name}`, `with ${name}`, [name]]),
+  };
+}
+
+/** Names -> name -> as few of its first letters as no name before it has, else its number. */
+function shortNames(names) {
+  const taken = new Set();
+  const found = {};
+  names.forEach((name, index) => {
+    const first = [1, 2, 3].map((many) => name.charAt(0).toUpperCase() + name.slice(1, many).trim());
+    found[name] = first.find((letters) => !taken.has(letters)) ?? `${index + 1}`;
+    taken.add(found[name]);
+  });
+  return found;
+}
+
+const told = globalThis.document?.querySelector("meta[name=labels]");
+export const LABELS = labelSet(told ? JSON.parse(told.content) : ICBHI);
+
+/** An element gets the colour of a label, as `--class` and, for what is written on it, `--on-class`. */
+export function colour(element, label) {
+  element.style.setProperty("--class", `var(--c${LABELS.look(label)})`);
+  element.style.setProperty("--on-class", `var(--on-c${LABELS.look(label)})`);
+  return element;
+}
+
+/** Label -> the background of its stretch of the waveform: a tint, and but for the first class dots, stripes or a grid. */
+export function region(label) {
+  const look = LABELS.look(label);
+  const share = (percent) => `color-mix(in srgb, var(--c${look}) ${percent}%, transparent)`;
+  if (look <= 0) return share(14);
+  const stripes = (degrees, percent, width_px) =>
+    `repeating-linear-gradient(${degrees}deg, ${share(percent)} 0 ${width_px}px, transparent ${width_px}px 9px)`;
+  return [
+    `radial-gradient(circle, ${share(75)} 1.4px, transparent 1.8px) 0 0 / 9px 9px, ${share(20)}`,
+    `${stripes(45, 42, 2)}, ${share(18)}`,
+    `${stripes(45, 40, 1.5)}, ${stripes(-45, 40, 1.5)}, ${share(20)}`,
+  ][(look - 1) % 3];
+}

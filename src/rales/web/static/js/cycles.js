@@ -2,6 +2,8 @@
 // is not possible. Times are whole milliseconds from their arrival on, as the service keeps them, and are compared as
 // such, so that it never refuses what was made here.
 
+import { LABELS } from "./classes.js";
+
 const SHORTEST_MS = 50; // as the service asks
 const TOUCHING_MS = 5;
 const NEW_MS = 1000; // of a cycle that is added
@@ -55,14 +57,16 @@ export function split(cycles, id, seconds, most) {
   return distinct(cycles.flatMap((each) => (each === cycle ? parts : [each])));
 }
 
-/** A cycle and the one after it -> one cycle that holds what both hold; null for the last one. */
-export function merge(cycles, id) {
+/** A cycle and the one after it -> one cycle that holds what both hold; null for the last one, and where no class says
+ * what both hold. */
+export function merge(cycles, id, labels = LABELS) {
   const index = cycles.findIndex((cycle) => cycle.id === id);
   const [first, second] = cycles.slice(index, index + 2);
-  if (!second) return null;
+  const label = second ? labels.union(first.label, second.label) : null;
+  if (label === null) return null;
   const end_s = Math.max(first.end_s, second.end_s);
   const confirmed = first.confirmed && second.confirmed;
-  const merged = { ...first, end_s, label: union(first.label, second.label), confirmed };
+  const merged = { ...first, end_s, label, confirmed };
   return [...cycles.slice(0, index), merged, ...cycles.slice(index + 2)];
 }
 
@@ -75,12 +79,6 @@ export function add(cycles, seconds, duration_s, most) {
   const next = cycles.find((cycle) => ms(cycle.start_s) >= start);
   const end = Math.min(start + NEW_MS, next ? ms(next.start_s) : lastMs(duration_s));
   if (taken || end - start < SHORTEST_MS || cycles.length >= most) return null;
-  const cycle = withId({ start_s: start / 1000, end_s: end / 1000, label: "normal", confirmed: false });
+  const cycle = withId({ start_s: start / 1000, end_s: end / 1000, label: LABELS.normal, confirmed: false });
   return sorted([...cycles, cycle]);
-}
-
-function union(a, b) {
-  const held = new Set([a, b].filter((label) => label !== "normal"));
-  if (held.size === 0) return "normal";
-  return held.size === 1 ? [...held][0] : "both";
 }

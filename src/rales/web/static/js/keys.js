@@ -1,6 +1,6 @@
 // Keyboard shortcuts. They can be switched off, and never take a key from a field that is being filled in.
 
-import { CLASSES, WORDS, confidence } from "./classes.js";
+import { LABELS } from "./classes.js";
 import * as cycles from "./cycles.js";
 import { byId, h, say } from "./dom.js";
 import { change, redo, undo } from "./edits.js";
@@ -18,7 +18,8 @@ const KEYS = [
   ["ArrowUp", "previous cycle", () => selectBy(-1)],
   ["ArrowRight", "half a second on", () => player.seek(player.now() + 0.5)],
   ["ArrowLeft", "half a second back", () => player.seek(player.now() - 0.5)],
-  ...CLASSES.map((name, i) => [`${i + 1}`, `label: ${WORDS[name].toLowerCase()}`, () => label(name)]),
+  ...LABELS.keyed.map((name, i) => [`${i + 1}`, `label: ${name}`, () => press(name)]),
+  ...(LABELS.independent ? [["0", `label: ${LABELS.normal}`, () => label(LABELS.normal)]] : []),
   ["c", "confirm the label", () => withCycle((cycle) => label(cycle.label))],
   ["[", "start earlier", () => nudge("start_s", -NUDGE_S)],
   ["]", "start later", () => nudge("start_s", NUDGE_S)],
@@ -82,7 +83,12 @@ function withCycle(act) {
 }
 
 function label(name) {
-  withCycle((cycle) => change(cycles.relabel(state.cycles, cycle.id, name), `${WORDS[name]}, confirmed`));
+  withCycle((cycle) => change(cycles.relabel(state.cycles, cycle.id, name), `${LABELS.words(name)}, confirmed`));
+}
+
+/** The key of a class: it becomes the label, or one of several independent ones that the cycle has or has not. */
+function press(name) {
+  withCycle((cycle) => label(LABELS.independent ? LABELS.toggled(cycle.label, name) : name));
 }
 
 function nudge(edge, by) {
@@ -151,7 +157,7 @@ function leastCertain() {
   const sure = (cycle) => state.scores[state.model]?.[cycles.timeKey(cycle)];
   return state.cycles
     .filter((cycle) => !cycle.confirmed && !seen.has(cycle.id) && sure(cycle))
-    .sort((a, b) => confidence(sure(a)) - confidence(sure(b)))[0];
+    .sort((a, b) => LABELS.confidence(sure(a)) - LABELS.confidence(sure(b)))[0];
 }
 
 function select(cycle) {

@@ -1,7 +1,7 @@
 // The page comes up: every part is started once and told what it shows.
 
 import { call } from "./api.js";
-import { CLASSES, LETTERS, WORDS } from "./classes.js";
+import { LABELS, colour } from "./classes.js";
 import { alarm, byId, h } from "./dom.js";
 import * as history from "./history.js";
 import * as keys from "./keys.js";
@@ -31,8 +31,11 @@ function theme() {
 }
 
 function legend() {
-  byId("classes").replaceChildren(...CLASSES.map((name) =>
-    h("li", {}, h("span", { className: `badge ${name}` }, LETTERS[name]), ` ${WORDS[name]}`)));
+  byId("classes").replaceChildren(...LABELS.names.map((name) =>
+    h("li", {}, colour(h("span", { className: "badge" }, LABELS.letters(name)), name), ` ${LABELS.words(name)}`)));
+  if (LABELS.isIcbhi) return;
+  byId("heard-classes").textContent = LABELS.names.join(", ");
+  byId("saved-form").textContent = "as a table or as labels for Audacity and Raven";
 }
 
 function seeking() {

@@ -1,6 +1,7 @@
 // Which model's probabilities are shown, and whose stand beside them; and why a model says what it says.
 
 import { call } from "./api.js";
+import { LABELS } from "./classes.js";
 import { timeKey } from "./cycles.js";
 import { alarm, byId, h } from "./dom.js";
 import { keepScores, scoreMissing } from "./scores.js";
@@ -11,18 +12,26 @@ const explained = new Map(); // model, recording and times -> explanation
 
 export async function start() {
   const models = await call("GET", "/models");
-  const options = () => models.map(({ name, recipe }) => h("option", { value: name }, `${name} (${recipe})`));
+  const options = () => models.map((model) => {
+    const other = !knowsLabels(model); // whose answers would be read as those of other classes
+    return h("option", { value: model.name, disabled: other }, `${model.name} (${model.recipe}${other ? ", other classes" : ""})`);
+  });
   byId("model").replaceChildren(...options());
   byId("compare").replaceChildren(h("option", { value: "" }, "no other model"), ...options());
   const first = models.find((model) => model.default)?.name ?? models[0]?.name;
   byId("model").value = first;
   update({ models, model: first });
+  byId("threshold").min = LABELS.independent ? 0.5 : Math.floor(100 / LABELS.classes.length) / 100;
   byId("model").addEventListener("change", () => choose({ model: byId("model").value }));
   byId("compare").addEventListener("change", () => choose({ compare: byId("compare").value }));
   byId("explain").addEventListener("change", () => update({ explain: byId("explain").checked }));
   byId("threshold").addEventListener("input", () => update({ threshold: Number(byId("threshold").value) }));
   when(["selected", "explain", "model", "cycles"], explain);
 }
+
+/** Whether a model tells the classes apart that the page shows. */
+const knowsLabels = ({ classes, independent }) =>
+  JSON.stringify([classes, independent]) === JSON.stringify([LABELS.classes, LABELS.independent]);
 
 async function choose(change) {
   update(change);

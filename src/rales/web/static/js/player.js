@@ -4,7 +4,7 @@ import Regions from "/static/vendor/regions.esm.js";
 import Timeline from "/static/vendor/timeline.esm.js";
 import WaveSurfer from "/static/vendor/wavesurfer.esm.js";
 import { bytes } from "./api.js";
-import { LETTERS, confidence } from "./classes.js";
+import { LABELS, colour, region as background } from "./classes.js";
 import { move, timeKey } from "./cycles.js";
 import { byId, clock, h } from "./dom.js";
 import { change } from "./edits.js";
@@ -93,11 +93,11 @@ export function recolour() {
 function colours() {
   const probe = h("span");
   byId("wave").append(probe);
-  const colour = (name) => {
+  const shade = (name) => {
     probe.style.color = `var(${name})`; // a canvas knows neither variables nor light-dark()
     return getComputedStyle(probe).color;
   };
-  const found = { waveColor: colour("--wave"), progressColor: colour("--wave-played"), cursorColor: colour("--playhead") };
+  const found = { waveColor: shade("--wave"), progressColor: shade("--wave-played"), cursorColor: shade("--playhead") };
   probe.remove();
   return found;
 }
@@ -215,15 +215,15 @@ function showRegions() {
 
 function paint(region, cycle, index) {
   const scores = state.scores[state.model]?.[timeKey(cycle)];
-  const doubtful = scores && !cycle.confirmed && confidence(scores) < state.threshold;
+  const doubtful = scores && !cycle.confirmed && LABELS.confidence(scores) < state.threshold;
   const look = `${cycle.label} ${doubtful} ${cycle.id === state.selected} ${index}`;
   if (region.look === look || !region.element) return;
   region.look = look;
   Object.assign(region.element.style, {
-    background: doubtful ? `var(--doubt), var(--${cycle.label}-region)` : `var(--${cycle.label}-region)`,
+    background: doubtful ? `var(--doubt), ${background(cycle.label)}` : background(cycle.label),
     boxShadow: cycle.id === state.selected ? "inset 0 0 0 2px var(--ink)" : "inset 1px 0 0 var(--line)",
   });
-  const tag = h("span", {}, `${index + 1} ${LETTERS[cycle.label]}`);
+  const tag = colour(h("span", {}, `${index + 1} ${LABELS.letters(cycle.label)}`), cycle.label);
   Object.assign(tag.style, {
     display: "inline-block",
     margin: "3px",
@@ -231,8 +231,8 @@ function paint(region, cycle, index) {
     borderRadius: "4px",
     whiteSpace: "nowrap",
     font: "600 12px/18px system-ui, sans-serif",
-    background: `var(--${cycle.label})`,
-    color: `var(--on-${cycle.label})`,
+    background: "var(--class)",
+    color: "var(--on-class)",
   });
   region.setContent(tag);
 }

@@ -1,7 +1,7 @@
 // The list of recordings: how far each is, which to look at next, and opening one of them.
 
 import { call, download } from "./api.js";
-import { CLASSES, LETTERS, WORDS } from "./classes.js";
+import { LABELS, colour } from "./classes.js";
 import { timeKey, withId } from "./cycles.js";
 import { alarm, ask, byId, clock, h, percent, say } from "./dom.js";
 import { folderOf } from "./pairing.js";
@@ -29,6 +29,8 @@ export function start() {
       queue = [];
       showList();
     });
+  const findings = LABELS.findings.map(([value, words]) => h("option", { value }, words));
+  byId("show").querySelector("[value=problem]").before(...findings);
   byId("reviewed").addEventListener("change", () => review(byId("reviewed").checked));
   byId("remove").addEventListener("click", remove);
   saveAs("export", (form) => `/recordings/${state.current.id}/export?format=${form}`);
@@ -201,10 +203,10 @@ export function listed() {
     all: () => true,
     open: (facts) => !facts.reviewed,
     done: (facts) => facts.reviewed,
-    crackle: (facts) => facts.findings.crackle + facts.findings.both > 0,
-    wheeze: (facts) => facts.findings.wheeze + facts.findings.both > 0,
     problem: (facts) => facts.status === "failed" || !facts.judged,
   };
+  for (const [value, , names] of LABELS.findings)
+    filters[value] = (facts) => names.some((name) => facts.findings[name]);
   const orders = {
     added: () => 0,
     name: (a, b) => title(a).localeCompare(title(b), undefined, { numeric: true }),
@@ -248,8 +250,9 @@ const titled = (facts) => [h("span", { className: "folder" }, folderOf(facts.pat
 function about(facts) {
   if (facts.status === "waiting") return [facts.ahead ? `waits, ${facts.ahead} before it` : "the model listens …"];
   if (facts.status === "failed") return [h("span", { className: "bad" }, facts.problem)];
-  const counts = CLASSES.filter((name) => facts.findings[name]).map((name) =>
-    h("span", { className: `badge small ${name}`, title: WORDS[name] }, `${facts.findings[name]} ${LETTERS[name]}`));
+  const counts = LABELS.names.filter((name) => facts.findings[name]).map((name) =>
+    colour(h("span", { className: "badge small", title: LABELS.words(name) },
+      `${facts.findings[name]} ${LABELS.letters(name)}`), name));
   const doubt = facts.uncertainty === null ? null : h("span", {}, `up to ${percent(facts.uncertainty)} unsure`);
   const done = facts.reviewed ? h("span", {}, "✓ reviewed") : null;
   const note = facts.notes.length ? h("span", {}, facts.notes.join("; ")) : null;
@@ -264,6 +267,7 @@ function quality(facts) {
 
 function saveAs(id, path) {
   const choice = byId(id);
+  for (const option of [...choice.options]) if (option.value && !LABELS.forms.includes(option.value)) option.remove();
   choice.addEventListener("change", async () => {
     const form = choice.value;
     choice.value = "";

@@ -1,11 +1,13 @@
 // The cycles as a table: the same as on the waveform, for the keyboard and for screen readers.
 
-import { CLASSES, LETTERS, WORDS, confidence } from "./classes.js";
+import { LABELS, colour } from "./classes.js";
 import { move, relabel, timeKey } from "./cycles.js";
 import { byId, h, percent } from "./dom.js";
 import { change } from "./edits.js";
 import { playCycle, show } from "./player.js";
 import { state, update, when } from "./state.js";
+
+const MOST_BARS = 8; // of one cycle: the most probable classes
 
 export function start() {
   when(["cycles"], showRows);
@@ -27,11 +29,11 @@ function row(cycle, index) {
     "tr",
     { id: `row-${cycle.id}`, onclick: () => state.selected !== cycle.id && update({ selected: cycle.id }) },
     h("th", { scope: "row" },
-      h("button", { type: "button", className: `badge ${cycle.label}`, "data-field": `pick-${cycle.id}`,
+      colour(h("button", { type: "button", className: "badge", "data-field": `pick-${cycle.id}`,
         "aria-label": `Select cycle ${number}`, onclick: () => { update({ selected: cycle.id }); show(cycle.start_s); } },
-        `${number} ${LETTERS[cycle.label]}`),
+        `${number} ${LABELS.letters(cycle.label)}`), cycle.label),
       h("span", { className: "mark" })),
-    h("td", {}, labelChoice(cycle, number)),
+    h("td", {}, LABELS.independent ? labelButtons(cycle, number) : labelChoice(cycle, number)),
     h("td", { "data-name": "From, s" }, timeField(cycle, "start_s", `Start of cycle ${number} in seconds`)),
     h("td", { "data-name": "To, s" }, timeField(cycle, "end_s", `End of cycle ${number} in seconds`)),
     h("td", { className: "probabilities" }),
@@ -41,12 +43,24 @@ function row(cycle, index) {
 }
 
 function labelChoice(cycle, number) {
-  const options = CLASSES.map((name) => h("option", { value: name }, WORDS[name]));
+  const options = LABELS.classes.map((name) => h("option", { value: name }, LABELS.words(name)));
   const choice = h("select", { "aria-label": `Label of cycle ${number}`, "data-field": `label-${cycle.id}`,
     onchange: () => change(relabel(state.cycles, cycle.id, choice.value), `Cycle ${number}: ${choice.value}`, cycle.id) },
     ...options);
   choice.value = cycle.label;
   return choice;
+}
+
+/** A button for each of several independent classes, pressed where the cycle has it. */
+function labelButtons(cycle, number) {
+  return h("div", { className: "label-buttons", role: "group", "aria-label": `Label of cycle ${number}` },
+    ...LABELS.classes.map((name) => {
+      const become = () => LABELS.toggled(cycle.label, name);
+      return h("button", { type: "button", title: LABELS.words(name), "data-field": `label-${cycle.id}-${name}`,
+        "aria-label": `${LABELS.words(name)} in cycle ${number}`, "aria-pressed": LABELS.parts(cycle.label).includes(name),
+        onclick: () => change(relabel(state.cycles, cycle.id, become()), `Cycle ${number}: ${become()}`, cycle.id) },
+        LABELS.letters(name));
+    }));
 }
 
 function timeField(cycle, edge, label) {
@@ -73,7 +87,7 @@ function showProbabilities() {
     const line = byId(`row-${cycle.id}`);
     if (!line) continue;
     const [first, second] = [state.model, state.compare].map((model) => state.scores[model]?.[timeKey(cycle)]);
-    const doubtful = first && confidence(first) < state.threshold;
+    const doubtful = first && LABELS.confidence(first) < state.threshold;
     if (first && !doubtful) sure += 1;
     if (first && second) both += 1;
     if (first && second && first.label === second.label) alike += 1;
@@ -100,18 +114,23 @@ function mark(cycle, scores, doubtful) {
 function bars(scores, model, differs = false) {
   if (!scores) return h("div", { className: "bars soft" }, model ? `${model}: ` : "", "waits for the model …");
   if (!scores.label) return h("div", { className: "bars soft" }, model ? `${model}: ` : "", `not judged: ${scores.quality_reason}`);
+  const share = (name) => scores[`p_${name}`];
+  const shown = [...LABELS.classes].sort((a, b) => share(b) - share(a)).slice(0, MOST_BARS);
+  const rest = LABELS.classes.length - shown.length;
   return h(
     "div",
     { className: "bars" },
     model ? h("span", { className: "whose" }, model, differs ? h("strong", {}, " differs") : "") : null,
-    h("dl", {}, ...CLASSES.map((name) => bar(name, scores[`p_${name}`], scores.label === name))),
+    h("dl", {}, ...LABELS.classes.filter((name) => shown.includes(name))
+      .map((name) => bar(name, share(name), LABELS.parts(scores.label).includes(name)))),
+    rest ? h("span", { className: "whose" }, `${rest} others below ${percent(share(shown.at(-1)))}`) : null,
   );
 }
 
 function bar(name, p, top) {
-  const fill = h("span", { className: `fill ${name}` });
+  const fill = colour(h("span", { className: "fill" }), name);
   fill.style.width = `${Math.max(2, p * 100)}%`;
   return h("div", { className: top ? "top" : "" },
-    h("dt", {}, h("abbr", { title: WORDS[name] }, LETTERS[name])),
+    h("dt", {}, h("abbr", { title: LABELS.words(name) }, LABELS.letters(name))),
     h("dd", {}, h("span", { className: "track", "aria-hidden": "true" }, fill), h("span", { className: "figures" }, percent(p))));
 }
