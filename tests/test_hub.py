@@ -109,8 +109,9 @@ def test_the_table_is_whole() -> None:
     assert hub.ALIASES["mr7"] == NAME
     for name, public in hub.PUBLIC.items():
         assert name == public.name
-        assert public.address.startswith("https://github.com/nttcslab/")
-        assert public.address.endswith(f"/{name}.zip")
+        assert public.address.startswith(("https://github.com/nttcslab/", "https://github.com/fschmid56/EfficientAT/"))
+        assert public.address.endswith(".pt" if public.is_bare else f"/{name}.zip")
+        assert public.sha256 or not public.is_bare  # nothing else would tell a page of a proxy from it
         assert public.note
         assert public.licence
 
@@ -136,7 +137,8 @@ def test_fetch_unpacks_records_and_is_found(server: Server, cache: Path) -> None
 def test_listing_before_anything_is_fetched(cache: Path) -> None:
     rows = hub.list_checkpoints()
     assert [row["name"] for row in rows] == list(hub.PUBLIC)
-    assert all(row["path"] is row["size_bytes"] is row["sha256"] is None for row in rows)
+    assert all(row["path"] is row["size_bytes"] is None for row in rows)
+    assert {row["name"] for row in rows if row["sha256"]} == {"mn04_as"}
     assert not cache.exists()
 
 
@@ -196,6 +198,22 @@ def test_a_stated_sha256_is_checked_at_the_first_download(
     public = hub.PublicCheckpoint(NAME, server.address, "note", sha256=hashlib.sha256(RELEASE).hexdigest())
     monkeypatch.setitem(hub.PUBLIC, NAME, public)
     assert hub.fetch_checkpoint(NAME, progress=False).read_bytes() == WEIGHTS
+
+
+def test_a_bare_checkpoint_is_kept_as_it_is(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is a zip, as torch's files are."""
+    address = server.address.replace("mr7.zip", "bare_1.pt")
+    public = hub.PublicCheckpoint("bare", address, "note", sha256=hashlib.sha256(RELEASE).hexdigest())
+    monkeypatch.setitem(hub.PUBLIC, "bare", public)
+    assert hub.fetch_checkpoint("bare", progress=False) == cache / "bare" / "bare_1.pt"
+    assert hub.find_checkpoint("bare").read_bytes() == RELEASE
+    hub.find_checkpoint("bare").write_bytes(b"x")
+    with pytest.raises(ValueError, match="damaged or replaced; fetch it again with `rales weights bare`"):
+        hub.find_checkpoint("bare")
+    server.body = b"<!DOCTYPE html>"
+    with pytest.raises(ValueError, match=r"SHA-256 .*the download was removed"):
+        hub.fetch_checkpoint("bare", progress=False)
+    assert left_in(cache) == ["bare.json"]
 
 
 def test_a_damaged_checkpoint_is_refused_and_fetched_again(server: Server) -> None:

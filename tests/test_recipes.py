@@ -26,6 +26,7 @@ from tests.tiny import record_of
 SAMPLES = 32000
 SECONDS = ["audio.duration_s=2"]
 UNKNOWN = ("wang_splice", "arscnet")  # nobody knows what is published
+UNPUBLISHED = ("mn04_fusion",)
 
 
 def tiny(name: str, *words: str) -> Recipe:
@@ -173,7 +174,7 @@ def test_published_is_the_public_code_behind_the_paper() -> None:
     assert set(own.overrides) == {"train.cosine_epochs", "train.select"}
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES.built_in if name not in UNKNOWN])
+@pytest.mark.parametrize("name", [name for name in RECIPES.built_in if name not in UNKNOWN + UNPUBLISHED])
 def test_whatever_fidelity_changes_is_named_by_the_recipe(name: str) -> None:
     faithful = "published" if name == "m2d_fusion" else "original"
     plain, original = (make_recipe(name, [f"fidelity={word}"]) for word in ("corrected", faithful))

@@ -20,7 +20,7 @@ from rales.evaluation import predictions
 from rales.export import engine_selection
 from rales.inference import attribution
 from rales.inference.evaluate import evaluate_run
-from rales.jobs import sweep
+from rales.jobs import reproduce, sweep
 from rales.labels import CLASSES
 from rales.models.ast import AST
 from rales.models.cnn import Cnn
@@ -38,7 +38,7 @@ from rales.training.recipe import LossContext, Recipe
 from tests import tiny
 from tests.run_folders import furthest
 
-SYSTEMS = [name for name in RECIPES.built_in if name != "m2d_fusion"]
+SYSTEMS = reproduce.EARLIER
 WORDS = ("audio.duration_s=0.8", "train.epochs=2", "train.device=cpu", "train.precision=float32", "train.batch_size=8")
 FILES = {"config.json", "metrics.jsonl", "predictions.csv", "last.safetensors", "best.safetensors", "done"}
 

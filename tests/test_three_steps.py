@@ -1,4 +1,4 @@
-"""The loss of three steps of all fourteen systems, and a fingerprint of what each predicts, as recorded.
+"""The loss of three steps of all systems, and a fingerprint of what each predicts, as recorded.
 
 Float32, one thread, 20 train cycles of a second in one batch an epoch, so that an epoch is a step. On the processor and
 the torch that made the record every number is equal to the last bit; elsewhere sums are ordered otherwise, and the

@@ -242,6 +242,7 @@ RECIPES: Registry[Any] = Registry(
         "moummad_ce": "rales.recipes.moummad:ce",
         "ast_ft": "rales.recipes.ast:fine_tuned",
         "ast_patchmix_cl": "rales.recipes.ast:patch_mix",
+        "mn04_fusion": "rales.recipes.mn04_fusion:recipe",
     },
 )
 READERS: Registry[Any] = Registry("reader", "rales.readers", {})

@@ -53,14 +53,15 @@ class KaldiFbank(nn.Module):
 
 
 def kaldi_mel_filters(
-    mels: int, *, rate_hz: int = 16000, fft_samples: int = FFT, low_hz: float = 20
+    mels: int, *, rate_hz: int = 16000, fft_samples: int = FFT, low_hz: float = 20, high_hz: float = 0
 ) -> NDArray[np.float64]:
-    """Sizes -> (mels, fft_samples // 2): triangles of height 1 that are straight in mel, 1127 ln(1 + f / 700)."""
+    """Sizes -> (mels, fft_samples // 2): triangles of height 1 that are straight in mel, 1127 ln(1 + f / 700), up to
+    `high_hz` (0 = half the rate)."""
 
     def to_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(1127 * np.log(1 + hz / 700))
 
-    low, high = to_mel(np.array([low_hz, rate_hz / 2]))
+    low, high = to_mel(np.array([low_hz, high_hz or rate_hz / 2]))
     edges = np.linspace(low, high, mels + 2)[:, None]
     bins = to_mel(np.arange(fft_samples // 2) * rate_hz / fft_samples)
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])

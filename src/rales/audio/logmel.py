@@ -158,14 +158,20 @@ class IcbhiLogMel(nn.Module):
 
 
 class MelPower(nn.Module):
-    """Wave (B, N) -> mel power (B, mels, 1 + N // hop_samples) float32, the spectrum computed in float64."""
+    """Wave (B, N) -> mel power (B, mels, 1 + N // hop_samples) float32, the spectrum computed in float64.
+
+    The window is a periodic Hann of `fft_samples`, or the one that is given (fft_samples,).
+    """
 
     window: Tensor
     filters: Tensor
 
-    def __init__(self, filters: NDArray[np.float64], fft_samples: int, hop_samples: int) -> None:
+    def __init__(
+        self, filters: NDArray[np.float64], fft_samples: int, hop_samples: int, window: Tensor | None = None
+    ) -> None:
         super().__init__()
-        window = torch.hann_window(fft_samples, periodic=True, dtype=torch.float64)
+        if window is None:
+            window = torch.hann_window(fft_samples, periodic=True, dtype=torch.float64)
         self.register_buffer("window", window.float(), persistent=False)
         self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)
         self.fft_samples = fft_samples

@@ -125,11 +125,11 @@ def attribute_patches(model: Predictor, wave: NDArray[np.float32], target: str, 
 
 
 def check_sees_logmel(model: Predictor) -> Tensor:
-    """-> (mels, bins) filters of the front-end. Errors: it has none, or sees more than a waveform."""
-    filters = next((m.filters for m in model.torch_engine.frontend.modules() if isinstance(m, MelPower)), None)
-    if filters is None or hasattr(model.torch_engine.frontend, "takes"):
+    """-> (mels, bins) filters of the front-end. Errors: it has none, or several, or sees more than a waveform."""
+    found = [module.filters for module in model.torch_engine.frontend.modules() if isinstance(module, MelPower)]
+    if len(found) != 1 or hasattr(model.torch_engine.frontend, "takes"):
         raise sees_no_logmel(model)
-    return filters
+    return found[0]
 
 
 def sees_no_logmel(model: Predictor) -> ValueError:

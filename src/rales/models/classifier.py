@@ -1,13 +1,13 @@
 """The whole classifier of the paper: encoder, layer fusion, pooling, linear head."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from rales.models.layer_fusion import LayerFusion, mean_plus_max
-from rales.models.vit import Layout, ViT
+from rales.models.vit import Layout
 
 
 class FusionClassifier(nn.Module):
@@ -18,7 +18,7 @@ class FusionClassifier(nn.Module):
     Parameters
     ----------
     encoder
-        Encoder that returns the output of every layer.
+        Encoder that returns the output (B, T, D) of every layer, T and D its own; see `find_layer_widths`.
     layers
         Layers to fuse, numbered from 1; `[12]` is the vanilla M2DViT of the paper.
     learned
@@ -40,7 +40,7 @@ class FusionClassifier(nn.Module):
 
     def __init__(
         self,
-        encoder: ViT,
+        encoder: nn.Module,
         layers: Sequence[int],
         learned: bool,
         classes: int = 4,
@@ -53,12 +53,13 @@ class FusionClassifier(nn.Module):
         self.encoder = encoder
         self.layout: Layout = layout
         self.fusion = LayerFusion(layers, learned=learned, norm=norm_layers)
-        if max(self.fusion.layers) > encoder.depth:
+        widths = find_layer_widths(encoder, layout)
+        if max(self.fusion.layers) > len(widths):
             raise ValueError(
-                f"layer {max(self.fusion.layers)} is to be fused, but the encoder has {encoder.depth} layers"
+                f"layer {max(self.fusion.layers)} is to be fused, but the encoder has {len(widths)} layers"
             )
-        width = encoder.dim * (encoder.rows if layout == "stacked" else 1)
-        self.head = nn.Linear(width * len(self.fusion.layers), classes)
+        self.widths = [widths[layer - 1] for layer in self.fusion.layers]
+        self.head = nn.Linear(sum(self.widths), classes)
         if head_start == "zero":
             # As M2D's runtime starts its heads: max-pooled raw layers are large, and random logits of their size cost
             # a random start its first epochs. The ICBHI code of the paper's base and of M2D leaves torch's start.
@@ -70,6 +71,31 @@ class FusionClassifier(nn.Module):
         return logits
 
     def embed(self, logmel: Tensor) -> Tensor:
-        """(B, 1, 80, frames) -> (B, D * n): the fused vector z' that the head sees."""
+        """(B, 1, 80, frames), or what `pool` made of it -> (B, sum of the layers' D): the fused vector z' that the head
+        sees."""
+        if logmel.ndim == 3:
+            return self.fuse_pooled(logmel)
         weighted = self.fusion(self.encoder(logmel, self.layout))
         return torch.cat([mean_plus_max(z) for z in weighted], dim=-1)
+
+    def pool(self, logmel: Tensor) -> Tensor:
+        """(B, 1, 80, frames) -> (B, 3, sum of D): mean, maximum and minimum over time of the fused layers, unweighted.
+
+        All that a frozen encoder has to say to the layer weights and the head, a thousandth of its output.
+        """
+        chosen = self.fusion.choose(self.encoder(logmel, self.layout))
+        pooled = [torch.stack([z.mean(dim=1), z.amax(dim=1), z.amin(dim=1)], dim=1) for z in chosen]
+        return torch.cat(pooled, dim=2)
+
+    def fuse_pooled(self, pooled: Tensor) -> Tensor:
+        """(B, 3, sum of D) -> (B, sum of D): eq. 1 and 2, to rounding as of the layers themselves."""
+        mean, high, low = pooled.unbind(dim=1)
+        weight = torch.cat([w.expand(width) for w, width in zip(self.fusion.weight, self.widths, strict=True)])
+        return weight * mean + torch.maximum(weight * high, weight * low)  # a negative w_i turns low into high
+
+
+def find_layer_widths(encoder: Any, layout: Layout = "flat") -> list[int]:
+    """Encoder -> D of each of its layers: what its `layer_widths(layout)` says, or its `dim` for all of its `depth`."""
+    if hasattr(encoder, "layer_widths"):
+        return list(encoder.layer_widths(layout))
+    return [encoder.dim] * encoder.depth

@@ -1,7 +1,8 @@
-"""Public M2D checkpoints by name: which there are, fetching one into the user's cache folder, finding it again.
+"""Public checkpoints by name: which there are, fetching one into the user's cache folder, finding it again.
 
-Their publisher states no sizes and no SHA-256, so trust starts at first use: the first good download writes
-`NAME.json` (address, size and SHA-256 of the zip, SHA-256 of every checkpoint in it) beside the folder `NAME/`.
+Those of M2D are zips whose publisher states no sizes and no SHA-256, so trust starts at first use: the first good
+download writes `NAME.json` (address, size and SHA-256 of it, SHA-256 of every checkpoint in it) beside the folder
+`NAME/`. Where a SHA-256 is known, the first one must have it, too.
 Every later download must agree with it, and so must the unpacked checkpoint whenever it is used.
 """
 
@@ -41,7 +42,7 @@ ELSEWHERE = "download it elsewhere, unpack it and pass the file with --weights"
 
 @dataclass(frozen=True)
 class PublicCheckpoint:
-    """One zip of the publisher; size and SHA-256 are those of the zip, None while no source states them."""
+    """One zip, or one bare checkpoint, of a publisher; size and SHA-256 are None while no source states them."""
 
     name: str
     address: str
@@ -49,6 +50,11 @@ class PublicCheckpoint:
     size_bytes: int | None = None
     sha256: str | None = None
     licence: str = NTT_LICENCE
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether the address is that of the checkpoint itself, not of a zip around it."""
+        return PurePosixPath(self.address).suffix in CHECKPOINT_SUFFIXES
 
 
 def _m2d_checkpoint(release: str, name: str, note: str) -> PublicCheckpoint:
@@ -91,6 +97,13 @@ PUBLIC: dict[str, PublicCheckpoint] = {
             "training split (so it has heard parts of any other split or fold), encoder only",
             licence="see LICENSE of nttcslab/eval-audio-repr",
         ),
+        PublicCheckpoint(
+            "mn04_as",
+            "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/mn04_as_mAP_432.pt",
+            "EfficientAT, MobileNetV3 of width 0.4 taught AudioSet tagging by PaSST (mAP 0.432), for mn04_fusion",
+            sha256="899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c",
+            licence="MIT (Copyright (c) 2022 Florian Schmid)",
+        ),
     )
 }
 ALIASES = {
@@ -103,8 +116,8 @@ ALIASES = {
 def list_checkpoints() -> list[dict[str, Any]]:
     """Nothing -> one row per public checkpoint: name, alias, address, size_bytes, sha256, note, licence, path.
 
-    Size and SHA-256 are the zip's and None until somebody stated or this machine recorded them; `path` is the
-    checkpoint in the cache (the folder if it holds several) or None.
+    Size and SHA-256 are those of the zip or bare file, None until somebody stated or this machine recorded them; `path`
+    is the checkpoint in the cache (the folder if it holds several) or None.
     """
     rows = []
     for public in PUBLIC.values():
@@ -189,7 +202,7 @@ def fetch_checkpoint(name: str, progress: bool = True, address: str | None = Non
     progress
         Show how far the download is.
     address
-        A mirror of the same zip (http or https).
+        A mirror of the same file (http or https).
 
     Raises
     ------
@@ -219,7 +232,7 @@ def fetch_checkpoint(name: str, progress: bool = True, address: str | None = Non
 
 
 def _download_archive(address: str, place: Path, progress: bool) -> Path:
-    """Address -> the zip in the folder `place`. Errors: OSError, a sentence."""
+    """Address -> the file, under the name of a zip, in the folder `place`. Errors: OSError, a sentence."""
     import pooch
     import requests
 
@@ -259,7 +272,7 @@ def _first_cause(error: BaseException) -> BaseException:
 
 
 def _check_hash(name: str, address: str, archive: Path) -> None:
-    """Downloaded zip -> a ValueError unless it has the SHA-256 that is stated, or recorded at the first download."""
+    """Downloaded file -> a ValueError unless it has the SHA-256 that is stated, or recorded at the first download."""
     expected = PUBLIC[name].sha256 or _read_record(name).get("sha256")
     if expected and (sha256 := sha256_of(archive)) != expected:
         raise ValueError(
@@ -269,11 +282,14 @@ def _check_hash(name: str, address: str, archive: Path) -> None:
 
 
 def _install(name: str, address: str, archive: Path, target: Path) -> None:
-    """Downloaded zip -> the folder `target` and the record beside it. Errors: a zip that holds no checkpoint."""
+    """Downloaded file -> the folder `target` and the record beside it. Errors: a zip that holds no checkpoint."""
     unpacked = archive.with_name("unpacked")
     unpacked.mkdir()
     try:
-        _unpack_archive(archive, unpacked)
+        if PUBLIC[name].is_bare:  # torch's own files are zips, too
+            shutil.copyfile(archive, unpacked / PurePosixPath(PUBLIC[name].address).name)
+        else:
+            _unpack_archive(archive, unpacked)
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise ValueError(
             f"{address}: not a zip that holds a checkpoint ({error}); the download was removed: "

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class LayerFusion(nn.Module):
-    """Weight layers (eq. 1 before its concatenation): L outputs (B, T, D) -> n weighted layers w_i z_i, each (B, T, D).
+    """Weight layers (eq. 1 before its concatenation): L outputs (B, T, D) -> n weighted layers w_i z_i.
 
     The concatenation over D is left to the caller: pooling works feature by feature, so pooling the parts and
     concatenating the small results is the same numbers without the (B, T, D * n) tensor (`concatenate_layers` builds
-    it).
+    it). So T and D may also differ from layer to layer, as in a convolutional network.
 
     Parameters
     ----------
@@ -38,12 +38,17 @@ class LayerFusion(nn.Module):
             self.register_buffer("weight", start)
 
     def forward(self, outputs: list[Tensor]) -> list[Tensor]:
-        chosen = [outputs[layer - 1] for layer in self.layers]
-        if self.norm:
-            chosen = [nn.functional.layer_norm(z, z.shape[-1:], eps=1e-6) for z in chosen]
+        chosen = self.choose(outputs)
         if not self.learned:
             return chosen  # every w_i is 1.0
         return [w * z for w, z in zip(self.weight, chosen, strict=True)]
+
+    def choose(self, outputs: list[Tensor]) -> list[Tensor]:
+        """L outputs (B, T, D) -> the n that are fused, not yet weighted."""
+        chosen = [outputs[layer - 1] for layer in self.layers]
+        if self.norm:
+            chosen = [nn.functional.layer_norm(z, z.shape[-1:], eps=1e-6) for z in chosen]
+        return chosen
 
 
 def concatenate_layers(weighted: list[Tensor]) -> Tensor:

@@ -21,6 +21,7 @@ from rales.models.m2d_checkpoints import (
     name_few,
     read_tensors,
 )
+from rales.models.mobilenet import BLOCKS, MobileNet
 from rales.models.resnest import ResNeSt
 from rales.models.resnet import ResNet
 
@@ -31,6 +32,8 @@ AST_LANDMARKS = ("cls_token", "embeddings.cls_token")  # original, Hugging Face
 AST_HEADS = ("module.mlp_head.", "mlp_head.", "classifier.")
 # Names that the original AST kept from DeiT and does not use.
 AST_UNUSED = ("head.", "head_dist.", "pre_logits.")
+MOBILENET_PREFIXES = ("", "encoder.", "encoder.network.")  # public, run of one view, run of two
+MOBILENET_LANDMARK = "features.0.0.weight"
 # Hugging Face: the names in the published file, then those that transformers has had since version 5.
 HUGGING_FACE = (
     (r"embeddings\.cls_token", "cls_token"),
@@ -102,6 +105,33 @@ def ast_tensors(path: str | Path, *, frames: int = 798, layout: PositionLayout =
     with torch.device("meta"):
         ours = AST(dim, depth, default_heads(dim), frames=frames)
     return match_state_dict(path, joined, ours, f"AST of width {dim} and depth {depth}")
+
+
+def mobilenet_tensors(path: str | Path, *, classes: int = 0) -> tuple[float, int, dict[str, Tensor]]:
+    """EfficientAT file of a MobileNet (mn01 to mn40), or a run of mn04_fusion -> width, layers, and state dict of
+    `MobileNet(width, layers - 1, classes=classes)`; classes=0 drops the head."""
+    tensors, _ = read_tensors(path)
+    prefix = next((p for p in MOBILENET_PREFIXES if f"{p}{MOBILENET_LANDMARK}" in tensors), None)
+    beside = () if classes else ("classifier.",)
+    if prefix is not None:
+        inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        blocks = count_blocks(inside, "features.", path) - 2  # without the convolutions before and behind them
+        for width in (tenths / 10 for tenths in range(1, 41) if 1 <= blocks <= len(BLOCKS)):
+            with torch.device("meta"):
+                ours = MobileNet(width, blocks, classes=classes)
+            if has_shapes_of(inside, ours):
+                what = f"a MobileNet of width {width:g}"
+                return width, blocks + 1, match_state_dict(path, inside, ours, what, beside=beside)
+    raise ValueError(
+        f"{path}: not a MobileNet of EfficientAT of a width of 0.1 to 4.0: it starts with {name_few(tensors)}; "
+        f"expected all of features.0 to features.{len(BLOCKS) + 1}"
+    )
+
+
+def has_shapes_of(tensors: Mapping[str, Tensor], ours: MobileNet) -> bool:
+    """Whether the convolutions of a file are as wide as those of our network."""
+    widths = {name: value.shape for name, value in ours.state_dict().items() if value.ndim == 4}
+    return all(name in tensors and tensors[name].shape == shape for name, shape in widths.items())
 
 
 def hugging_face_name(name: str) -> str:

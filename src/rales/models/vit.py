@@ -101,6 +101,10 @@ class ViT(nn.Module):
             outputs.append(self.arrange(self.norm(tokens) if last else tokens, lengths, layout))
         return outputs
 
+    def layer_widths(self, layout: Layout = "flat") -> list[int]:
+        """-> D of every layer."""
+        return [self.dim * (self.rows if layout == "stacked" else 1)] * self.depth
+
     def units(self, logmel: Tensor) -> list[Tensor]:
         """(B, 1, F, frames) -> list of (B, 1, F, unit frames); the tail is zero-padded to whole patches."""
         frames, width = logmel.shape[-1], self.patch[1]

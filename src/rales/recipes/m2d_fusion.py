@@ -195,7 +195,8 @@ class Settings(RunSettings):
     """SHA-256 of the M2D encoder in it: filled in, since a file of the same name may hold another."""
     encoder: str = ""
     """An own encoder instead of the ViT, FILE.py:NAME or one that is registered: a function of these settings -> module
-    with `dim` and `depth`, (normalised log-mel (B, 1, 80, frames), layout) -> list of `depth` outputs (B, T, dim)."""
+    with `dim` and `depth`, (normalised log-mel (B, 1, 80, frames), layout) -> list of `depth` outputs (B, T, dim); with
+    `layer_widths(layout)` in place of `dim`, each of its own width."""
     encoder_digest: str = ""
     """SHA-256 of its file, filled in."""
     frontend: Frontend = "icbhi"
@@ -441,7 +442,8 @@ def find_own_encoder(settings: Settings) -> Callable[[Settings], nn.Module]:
 def build_own_encoder(settings: Settings) -> nn.Module:
     """The encoder that the settings name. Errors: it has not the layers to be fused."""
     encoder = find_own_encoder(settings)(settings)
-    missing = [name for name in ("dim", "depth") if not isinstance(getattr(encoder, name, None), int)]
+    needed = ("depth",) if hasattr(encoder, "layer_widths") else ("dim", "depth")
+    missing = [name for name in needed if not isinstance(getattr(encoder, name, None), int)]
     if missing:
         raise UsageError(f"encoder={settings.encoder}: has no {' and no '.join(missing)}, expected whole numbers")
     return encoder
