@@ -9,7 +9,7 @@ from numpy.random import default_rng
 
 from rales.data import audit_data, read_cycles
 from rales.data.annotations import annotation_beside, read_annotation
-from rales.inference import attribution, audio_reader, prediction_writers
+from rales.inference import attribution, audio_reader
 from rales.inference.predictor import Predictor
 from rales.training import finetune
 from tests import tiny
@@ -138,7 +138,7 @@ def test_our_labels_with_cycles_that_were_not_judged_are_read_back(
     ((first, status),) = model.tables(paths, cycles="windows")
     refused = int(first["label"].isna().sum())
     assert refused == 3
-    for path in prediction_writers.write_predictions([(first, status)], tmp_path / "labels", form, paths):
+    for path in tiny.write_predictions([(first, status)], tmp_path / "labels", form, paths):
         name = path.name.removesuffix(f".{form}.txt")
         path.rename(folder / name / f"{name}.txt")
 

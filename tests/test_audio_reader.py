@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from rales.data.corpus import read_corpus
 from rales.data.waveform_cache import read_cycle_waveform
 from rales.errors import UsageError
 from rales.inference import audio_reader, breath_segmentation
-from rales.settings import StandardisedAudio
+from rales.settings import PaddedWaveform, StandardisedAudio
 from tests import tiny
 from tests.command import command
 from tests.test_quality import breathing
@@ -367,3 +368,16 @@ def test_without_the_package_or_with_a_broken_one_the_sentence_names_it(
     monkeypatch.setattr("rales.optional_packages.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'x.m4a: .m4a needs the package av, which is not .*"rales\[av\]"'):
         io.read_waveform(tmp_path / "x.m4a")
+
+
+def test_settings_of_another_class_may_scale_batches_too(tmp_path: Path) -> None:
+    """Then cycles that nobody judges are read all the same, as neighbours of the others."""
+
+    @dataclass(frozen=True)
+    class OwnAudio(PaddedWaveform):
+        scope: str = "batch"
+
+    soundfile.write(tmp_path / "a.wav", np.zeros(32_000), 4000)
+    (chunk,) = audio_reader.read_chunks(str(tmp_path / "a.wav"), OwnAudio(duration_s=2), "windows", gate=True)
+    assert not chunk.cycles.judged.any()
+    assert len(chunk.waveforms) == 2

@@ -14,6 +14,7 @@ import pytest
 
 import rales
 from rales.cli import app, main
+from rales.cli.train import find_first_argument
 from rales.labels import CLASSES
 from rales.training import finetune, run_folder
 from tests import tiny
@@ -120,6 +121,10 @@ def test_version_and_module(capsys: Capture) -> None:
         (
             ["train", "m2d_fusion", "--data", "DATA", "--out", "RUN", "--set", "train.lr=x"],
             "--set train.lr=x: expected a number",
+        ),
+        (
+            ["train", "m2d_fusion", "--data", "DATA", "--out", "RUN", "--epochs", "1", "--train.epochs", "2"],
+            "--epochs 1 and --train.epochs 2: both say train.epochs; give one of them",
         ),
         (["predict", "DATA", "--model", "RUN", "--format", "xlsx"], "xlsx"),
         (["predict", "--model", "RUN"], "paths"),
@@ -525,3 +530,16 @@ def test_a_traceback_on_request(place: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("RALES_TRACEBACK", "1")
     with pytest.raises(FileNotFoundError):
         main(["predict", str(place / "data"), "--model", str(tmp_path / "nothing")])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["m2d_fusion", "--weights", "respirenet"],
+        ["--weights", "respirenet", "m2d_fusion", "--help"],
+        ["--json", "--out=respirenet", "m2d_fusion"],
+    ],
+)
+def test_the_value_of_an_option_is_no_recipe(words: list[str]) -> None:
+    assert find_first_argument(words) == "m2d_fusion"
+    assert find_first_argument(words[:2]) in ("m2d_fusion", None)

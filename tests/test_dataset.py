@@ -4,10 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from torch import nn
 
-from rales.data.dataset import Batch, CycleDataset, index_extras, read_extras, select_extras, with_concatenated
+from rales.data.dataset import (
+    Batch,
+    CycleDataset,
+    check_extras,
+    find_taken_extras,
+    index_extras,
+    read_extras,
+    select_extras,
+    with_concatenated,
+)
 from rales.labels import CLASSES
 from tests import tiny
 
@@ -65,3 +75,15 @@ def test_joined_cycles_train_whatever_their_first_half_was_for() -> None:
     assert table["label"].tolist() == [*TABLE["label"], CLASSES[1], CLASSES[3]]
     assert table["second_path"].tolist() == ["", "", "", "", "", "b.wav", "a.wav"]
     assert table["second_end_s"].tolist() == [0, 0, 0, 0, 0, 2, 1]
+
+
+def test_an_extra_that_is_needed_and_not_there_is_a_sentence() -> None:
+    recipe, network = replace(tiny.recipe(), extras=("group", "age")), nn.Identity()
+    dataset = CycleDataset(TABLE, INPUTS, read_extras(TABLE, recipe))
+    check_extras(dataset, find_taken_extras(recipe, network))
+    network.takes = ("age",)  # type: ignore[assignment]
+    assert find_taken_extras(recipe, nn.Identity(), network) == ("age",)
+    with pytest.raises(
+        ValueError, match=r"the recipe needs `age` of every cycle .*, which is no column here; give data"
+    ):
+        check_extras(dataset, find_taken_extras(recipe, network))

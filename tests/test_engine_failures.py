@@ -13,7 +13,6 @@ from rales.export import artefact, engine_selection, parity, torch_export
 from rales.export.engine_selection import load_with_engine
 from rales.export.target import ExportTarget
 from rales.files.writers import write_json
-from rales.inference.engines import ARTEFACT_SUFFIXES
 from rales.training import run_folder
 from tests import tiny
 
@@ -85,6 +84,7 @@ def others(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engi
     found = Engines(model)
     other = ExportTarget(
         name="other",
+        suffix=".other",
         precisions=("float32",),
         packages={"numpy": "all"},
         make=found.passing("make"),
@@ -92,7 +92,6 @@ def others(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engi
         save=found.save,
         read=found.read,
     )
-    monkeypatch.setitem(ARTEFACT_SUFFIXES, "other", ".other")
     monkeypatch.setattr(artefact, "EXPORT_TARGETS", {"other": other})
     monkeypatch.setattr(engine_selection, "EXPORT_TARGETS", artefact.EXPORT_TARGETS)
     monkeypatch.setattr(torch_export, "trace_graph", found.passing("trace"))

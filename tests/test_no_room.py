@@ -16,7 +16,7 @@ from rales.audio.open_audio import NoRoom, temporary_sound
 from rales.data import random_crops
 from rales.data.corpus import read_corpus
 from rales.files import atomic
-from rales.inference import similarity_search
+from rales.inference import prediction_writers, similarity_search
 from rales.jobs import batch_predict
 from tests import tiny
 
@@ -167,3 +167,13 @@ def test_what_a_library_says_is_kept(tmp_path: Path) -> None:
         raise RuntimeError("basic_ios::clear: iostream error\nmore")
     with pytest.raises(KeyError), atomic.written_by_library(tmp_path / "a.bin"):
         raise KeyError
+
+
+def test_a_table_does_not_take_the_blame_for_a_full_tmpdir(tmp_path: Path) -> None:
+    def tables() -> Iterator[pd.DataFrame]:
+        yield pd.DataFrame({"a": [1]})
+        raise NoRoom("a.m4a", "no room in /tmp to decode it")
+
+    with pytest.raises(NoRoom, match=r"^a\.m4a: no room in /tmp to decode it$"):
+        prediction_writers.write_table(tables(), tmp_path / "cycles.csv")
+    assert list(tmp_path.iterdir()) == []

@@ -35,7 +35,7 @@ def model() -> Predictor:
 def write(model: Predictor, given: Path | list[Path], out: Path, form: str, **decision: float) -> list[Path]:
     paths = audio_reader.find_recordings(given)
     chunks = ((rows, status) for path in paths for rows, status in model.tables([path], [], model.decision(**decision)))
-    return prediction_writers.write_predictions(chunks, out, form, paths)
+    return tiny.write_predictions(chunks, out, form, paths)
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])
@@ -189,9 +189,7 @@ def test_a_failure_on_the_way_leaves_no_half_table(data: Path, model: Predictor,
         raise ValueError("stop")
 
     with pytest.raises(ValueError, match="stop"):
-        prediction_writers.write_predictions(
-            breaking(), tmp_path / f"x.{form}", form, audio_reader.find_recordings(data)
-        )
+        tiny.write_predictions(breaking(), tmp_path / f"x.{form}", form, audio_reader.find_recordings(data))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == list(tmp_path.glob("x.audacity/*.txt"))
 
 

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rales.inference import predictor
 from rales.inference.engines import Waveforms
 from rales.inference.evaluate import evaluate_run
 from rales.inference.predictor import Predictor
+from rales.inference.samples import recording_paths
 from rales.labels import CLASSES
 from rales.recipes.registry import make_recipe
 from rales.training import finetune, run_folder
@@ -487,6 +489,7 @@ def test_a_run_from_pretrained_weights_needs_their_file_no_more(place: Path, gol
 
 FAILS = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from rales.inference import audio_reader, load_model, predictor
 predictor.BATCH_CYCLES, audio_reader.CHUNK_CYCLES = 1, 1
@@ -503,3 +506,26 @@ def test_an_engine_that_fails_ends_the_process_and_leaves_no_reader_waiting(plac
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
     assert "ZeroDivisionError: the engine failed" in ended.stderr
+
+
+def test_extras_of_a_recipe_without_rows_of_its_own_reach_the_front_end() -> None:
+    class Noting(torch.nn.Module):
+        takes = ("cycle",)
+
+        def forward(self, waveforms: torch.Tensor, cycle: torch.Tensor) -> torch.Tensor:
+            seen.extend(cycle.tolist())
+            features: torch.Tensor = plain.torch_engine.frontend(waveforms)
+            return features
+
+    seen, plain = list[int](), tiny.model()
+    sound = np.concatenate([tiny.breath(label, seed=label) for label in range(4)])
+    with recording_paths(sound, tiny.RATE_HZ) as path:
+        expected = plain.predict([path], cycles="windows", quality=False)  # type: ignore[list-item]
+        recipe = replace(plain.recipe, extras=("cycle",))
+        model = Predictor.from_network(recipe, plain.network, plain.record, frontend=Noting())
+        pd.testing.assert_frame_equal(model.predict([path], cycles="windows", quality=False), expected)  # type: ignore[list-item]
+        assert seen == expected["cycle"].tolist()
+        Noting.takes = ("age",)
+        model = Predictor.from_network(replace(recipe, extras=("age",)), plain.network, plain.record, frontend=Noting())
+        with pytest.raises(ValueError, match="the recipe needs `age` of every cycle"):
+            model.predict([path])  # type: ignore[list-item]

@@ -16,7 +16,7 @@ from rales.audio import io, quality
 from rales.data.manifest import spans_of
 from rales.errors import UsageError
 from rales.evaluation import predictions
-from rales.inference import attribution, audio_reader, prediction_writers
+from rales.inference import attribution, audio_reader
 from rales.inference.engines import Waveforms
 from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
@@ -340,9 +340,7 @@ def test_a_row_without_an_answer_has_no_label(temperature: float | None, thresho
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])
 def test_tables_have_empty_cells(folder: Path, model: Predictor, tmp_path: Path, form: str) -> None:
     out = tmp_path / f"cycles.{form}"
-    prediction_writers.write_predictions(
-        model.tables([str(folder / "zeros.wav"), str(folder / "breathing.wav")], []), out, form, []
-    )
+    tiny.write_predictions(model.tables([str(folder / "zeros.wav"), str(folder / "breathing.wav")], []), out, form, [])
     read = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}[form]
     again = read(out)  # type: ignore[operator]
     silent = again["recording"] == "zeros"
@@ -355,11 +353,11 @@ def test_tables_have_empty_cells(folder: Path, model: Predictor, tmp_path: Path,
 
 def test_labels_for_other_programs_say_it(folder: Path, model: Predictor, tmp_path: Path) -> None:
     paths = [str(folder / "zeros.wav")]
-    (labels,) = prediction_writers.write_predictions(model.tables(paths, []), tmp_path, "audacity", paths)
+    (labels,) = tiny.write_predictions(model.tables(paths, []), tmp_path, "audacity", paths)
     texts = [line.split("\t")[2] for line in labels.read_text().splitlines()]
     assert texts
     assert all(text.startswith("not judged: digital silence") for text in texts)
-    (selections,) = prediction_writers.write_predictions(model.tables(paths, []), tmp_path, "raven", paths)
+    (selections,) = tiny.write_predictions(model.tables(paths, []), tmp_path, "raven", paths)
     table = pd.read_csv(selections, sep="\t")
     assert set(table["Class"]) == {"not judged"}
     assert table[P].isna().all(axis=None)

@@ -20,12 +20,14 @@ from rales.errors import UsageError
 from rales.jobs import sweep
 from rales.recipes import m2d_fusion
 from rales.recipes.registry import find_settings, make_recipe, rebuild_recipe
-from rales.registry import ENCODERS, READERS, RECIPES, Registry
+from rales.registry import ENCODERS, EXPORT_TARGETS, METRICS, READERS, RECIPES, Registry
 from rales.training.recipe import Recipe
 from tests import tiny
 from tests.command import command
 
-CONTRIBUTING = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
+CONTRIBUTING_FILE = Path(__file__).parent.parent / "CONTRIBUTING.md"
+CONTRIBUTING = CONTRIBUTING_FILE.read_text()
+WITH_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: make setup")
 OWN = CONTRIBUTING.split("## A new system")[1].split("```python\n")[1].split("```")[0]  # as documented
 SETTINGS = ["--size", "tiny", "--epochs", "1", "--device", "cpu", "--audio.duration_s", "1", "--dropout", "0.25"]
 
@@ -73,15 +75,20 @@ def test_its_run_predicts_embeds_evaluates_and_is_reported(place: Path, capsys: 
     assert len(runs) == 1
 
 
-def test_a_sweep_finds_it_in_processes_of_their_own(place: Path, tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=(pytest.mark.slow, WITH_RAY))])
+def test_a_sweep_finds_it_in_processes_of_their_own(place: Path, tmp_path: Path, monkeypatch: Any, engine: str) -> None:
     monkeypatch.chdir(place)
+    shutil.copy(CONTRIBUTING_FILE.parent / "examples" / "own_metric.py", place)
     fixed = ["size=tiny", "train.epochs=1", "train.device=cpu", "audio.duration_s=1"]
+    fixed += ["train.metrics=own_metric.py:brier_score"]
     trials = sweep.trials("own.py:recipe", {"dropout": ["0.1", "0.2"]}, 1, fixed)
     assert [trial.name for trial in trials] == ["dropout-dropout=0.1-seed0", "dropout-dropout=0.2-seed0"]
     monkeypatch.chdir(tmp_path)  # a worker may be anywhere
-    outcomes = sweep.run(trials, place / "data", tmp_path / "out", processes=2)
+    outcomes = sweep.run(trials, place / "data", tmp_path / "out", processes=2, engine=engine)
     assert [(outcome.state, outcome.error) for outcome in outcomes] == [("done", ""), ("done", "")]
-    outcomes = sweep.run(trials, place / "data", tmp_path / "out", processes=2)
+    for outcome in outcomes:
+        assert "brier_score" in json.loads((tmp_path / "out" / outcome.name / "evaluation.json").read_text())["own"]
+    outcomes = sweep.run(trials, place / "data", tmp_path / "out", processes=2, engine=engine)
     assert [outcome.state for outcome in outcomes] == ["skipped", "skipped"]
 
 
@@ -181,13 +188,20 @@ def test_a_recipe_is_registered_in_python(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_readers_and_encoders_have_registries_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    for registry, register in ((READERS, rales.register_reader), (ENCODERS, rales.register_encoder)):
+    for registry, register in (
+        (READERS, rales.register_reader),
+        (ENCODERS, rales.register_encoder),
+        (METRICS, rales.register_metric),
+        (EXPORT_TARGETS, rales.register_export_target),
+    ):
         monkeypatch.setattr(registry, "registered", {})
         register("own", sys)
         assert registry.find("own") is sys
 
 
-def test_an_installed_package_announces_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_package_announces_a_recipe(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     known = importlib.metadata.EntryPoint("theirs", f"{__name__}:own_recipe", "rales.recipes")
     announced = SimpleNamespace(name="theirs", load=known.load, dist=SimpleNamespace(name="their-package", version="2"))
     monkeypatch.setattr("rales.registry.entry_points", lambda group: [announced] if group == "rales.recipes" else [])
@@ -196,12 +210,20 @@ def test_an_installed_package_announces_a_recipe(monkeypatch: pytest.MonkeyPatch
     assert "theirs" in RECIPES.list_names()
     record = {**tiny.record_of(recipe), "recipe": "theirs", "recipe_source": dict(recipe.source)}
     assert rebuild_recipe(record, "run").settings == recipe.settings
+    assert caplog.messages == []
+    announced.dist.version = "3"
+    assert rebuild_recipe(record, "run").settings == recipe.settings
+    (told,) = caplog.messages
+    assert told == "run: made by recipe 'theirs' of their-package 2, here is 3: its answers may be others"
     monkeypatch.setattr("rales.registry.entry_points", lambda group: [])
     with pytest.raises(ValueError, match=r"^run: made by recipe 'theirs' of their-package, which is not here; install"):
         rebuild_recipe(record, "run")
 
 
 def test_a_registry_loads_what_it_names() -> None:
+    empty: Registry[Any] = Registry("thing", "rales.things", {})
+    with pytest.raises(UsageError, match="no thing 'other'; none is registered here or announced"):
+        empty.find("other")
     registry: Registry[Any] = Registry("thing", "rales.things", {"settings": "rales.recipes.registry:find_settings"})
     assert registry.find("settings") is find_settings
     assert registry.describe_source("settings") == {}

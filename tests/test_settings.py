@@ -119,6 +119,11 @@ def test_later_words_win_and_nothing_is_shared() -> None:
         ("train.epochs=1000000001", "--set train.epochs=1000000001: expected a number up to 1000000000"),
         (f"seed={2**63}", f"--set seed={2**63}: expected a number up to {2**63 - 1}"),
         ("audio.pad=mirror", "--set audio.pad=mirror: expected one of repeat, zero"),
+        ("train.momentum=2", "--set train.momentum=2: expected a number up to 1"),
+        ("train.step_factor=0", "--set train.step_factor=0: expected a number above 0"),
+        ("train.step_factor=10", "--set train.step_factor=10: expected a number up to 1"),
+        ("split.folds=1", "--set split.folds=1: expected a finite number, 2 or more"),
+        ("banana=1", "--set banana: no such field; there are train.…, split.…, seed, "),
     ],
 )
 def test_wrong_words_are_usage_errors(word: str, sentence: str) -> None:
@@ -130,6 +135,7 @@ def test_wrong_words_are_usage_errors(word: str, sentence: str) -> None:
 def test_where_there_is_no_such_group_the_last_part_of_a_name_counts() -> None:
     assert find_nearest("audio.rate_hz", list(list_fields(find_settings("lungrn_nl")))) == "rate"
     assert find_nearest("depth", list(FIELDS)) == "model.depth"
+    assert find_nearest("audio.duration_s", list(list_fields(find_settings("lungrn_nl")))) is None
 
 
 def make_values(kind: Any) -> st.SearchStrategy[Any]:
@@ -141,7 +147,8 @@ def make_values(kind: Any) -> st.SearchStrategy[Any]:
         if typing.get_args(bare)[0] is str:
             return st.lists(st.text("ab1é.", min_size=1, max_size=8), min_size=1, max_size=4).map(tuple)
         length = 2 if Ellipsis not in typing.get_args(bare) else None
-        return st.lists(st.integers(1, 99), min_size=length or 1, max_size=length or 4).map(tuple)
+        inner = st.text("abé.:", min_size=1) if typing.get_args(bare)[0] is str else st.integers(1, 99)
+        return st.lists(inner, min_size=length or 1, max_size=length or 4).map(tuple)
     least = max(1, int(bounds.least)) if bounds.least > 0 else 1
     simple: dict[Any, st.SearchStrategy[Any]] = {
         bool: st.booleans(),
@@ -189,6 +196,8 @@ def test_stored_settings_that_cannot_be_are_sentences(change: dict[str, Any], se
     ("words", "sentence"),
     [
         (["model.layers=13"], "model.layers=[13]: the encoder has 12 layers"),
+        (["model.layers=5,11,5"], "model.layers=[5, 11, 5]: a layer is fused once; name each once"),
+        (["split.name=folds", "split.fold=5"], "split.fold=5: split.folds=5 are counted from 0 to 4"),
         (["audio.duration_s=600", "audio.rate_hz=192000"], "115200000 samples a cycle, expected 20000000 at most"),
         (["frontend=m2d", "audio.floor=clip"], "audio.floor=clip: goes with frontend=m2d_clip, not with m2d"),
         (["size=tiny", "audio.scope=batch"], "leave it out, or use --set frontend=icbhi"),

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -421,3 +421,38 @@ def test_the_estimate_times_scoring_in_float32_as_it_is_done() -> None:
     trained_s, scored_s, size = reproduce.step_cost(dataclasses.replace(made, loss=watched))
     assert asked == 3 * [(True, True), (False, False)]
     assert min(trained_s, scored_s, size) > 0
+
+
+def test_seeds_of_a_sweep_are_not_set_otherwise() -> None:
+    with pytest.raises(UsageError, match="--set seed=3: the seeds of a sweep are 0, 1, …, so many as --seeds says"):
+        sweep.trials("m2d_fusion", {}, 2, ["size=tiny", "seed=3"])
+
+
+def test_whether_the_data_needs_a_split_is_read_from_the_settings(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[bool]()
+
+    def note(*_: object, needs_split: bool, **__: object) -> None:
+        asked.append(needs_split)
+        raise ValueError("stop")
+
+    monkeypatch.setattr(sweep, "read_cycles", note)
+    for word in ("split.name = folds", "split.name=official"):
+        with pytest.raises(ValueError, match="stop"):
+            sweep.run(sweep.trials("m2d_fusion", {}, 1, ["size=tiny", word]), data, tmp_path)
+    assert asked == [False, True]
+
+
+def test_a_trial_whose_worker_is_gone_says_how_long_it_took() -> None:
+    (trial,) = sweep.trials("m2d_fusion", {}, 1, ["size=tiny"])
+    begun = dict[str, float]()
+
+    def workers(taken: Iterator[sweep.Trial]) -> Generator[tuple[sweep.Trial, Any]]:
+        for each in taken:
+            begun[each.name] -= 5
+            yield each, RuntimeError("killed")
+
+    (outcome,) = sweep.outcomes(workers(sweep.time_starts([trial], begun)), begun)
+    assert (outcome.state, outcome.error) == ("failed", "killed")
+    assert 5 <= outcome.seconds < 60

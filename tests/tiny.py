@@ -1,14 +1,17 @@
 """A data folder in ICBHI layout and a recipe that train together in a second."""
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import soundfile
 import torch
 
 from rales.files.json_files import to_jsonable
+from rales.inference import prediction_writers
 from rales.inference.predictor import Predictor
 from rales.labels import CLASSES
 from rales.recipes import m2d_pretrain
@@ -125,6 +128,14 @@ def model(*words: str) -> Predictor:
         **chosen.settings.label_set.to_record(),
     }
     return Predictor.from_network(chosen, network, record)
+
+
+def write_predictions(
+    chunks: Iterable[tuple[pd.DataFrame, pd.DataFrame]], out: Path, form: str, paths: Sequence[str]
+) -> list[Path]:
+    """Cycles and status of recordings, as `Predictor.tables` gives them -> the files that they were written to."""
+    with prediction_writers.open_predictions(out, form, paths) as append:
+        return list(dict.fromkeys(file for table, status in chunks for file in append(table, status)))
 
 
 def record_of(recipe: Recipe) -> dict[str, Any]:

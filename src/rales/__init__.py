@@ -136,6 +136,21 @@ def register_encoder(name: str, encoder: Any) -> None:
     ENCODERS.register(name, encoder)
 
 
+def register_metric(name: str, metric: Any) -> None:
+    """Make an own metric known in this process: (class numbers (n,), probabilities (n, classes)) -> figure or figures
+    by name."""
+    from rales.registry import METRICS
+
+    METRICS.register(name, metric)
+
+
+def register_export_target(name: str, target: Any) -> None:
+    """Make an own format of `rales export` known in this process: an `ExportTarget` (rales.export.target)."""
+    from rales.registry import EXPORT_TARGETS
+
+    EXPORT_TARGETS.register(name, target)
+
+
 def __getattr__(name: str) -> Any:
     # `rales.audio`, `rales.models` … without paying for them at import
     if name in ("audio", "data", "metrics", "models", "recipes", "report"):

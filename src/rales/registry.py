@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import importlib
 import inspect
+import logging
 import os
 import re
 import sys
@@ -23,6 +24,7 @@ from platformdirs import user_cache_path
 from rales.errors import UsageError
 
 Thing = TypeVar("Thing")
+log = logging.getLogger(__name__)
 
 
 class Registry(Generic[Thing]):
@@ -73,6 +75,7 @@ class Registry(Generic[Thing]):
         names = self.list_names()
         close = difflib.get_close_matches(word, names, n=1, cutoff=0.0)
         nearest = f"; the nearest is {close[0]!r} (known: {', '.join(names)}; or FILE.py:NAME)" if close else ""
+        nearest = nearest or "; none is registered here or announced by a package, so expected FILE.py:NAME"
         raise UsageError(f"no {self.kind} {word!r}{nearest}")
 
     def describe_source(self, word: str) -> dict[str, str]:
@@ -121,6 +124,11 @@ class Registry(Generic[Thing]):
             missing = source.get("package") or f"the module {source.get('module', '')}"
             way = "install it" if "package" in source else f"import it and register the {self.kind}"
             raise ValueError(f"{made_by} of {missing}, which is not here; {way}")
+        here, then = announced.dist.version if announced.dist else "", source.get("version", "")
+        if here != then:
+            log.warning(
+                "%s of %s %s, here is %s: its answers may be others", made_by, source.get("package"), then, here
+            )
         return self.load_entry_point(announced)
 
     def find_entry_points(self) -> dict[str, EntryPoint]:
@@ -247,3 +255,9 @@ RECIPES: Registry[Any] = Registry(
 )
 READERS: Registry[Any] = Registry("reader", "rales.readers", {})
 ENCODERS: Registry[Any] = Registry("encoder", "rales.encoders", {})
+METRICS: Registry[Any] = Registry("metric", "rales.metrics", {})
+EXPORT_TARGETS: Registry[Any] = Registry(
+    "export target",
+    "rales.export_targets",
+    {"openvino": "rales.export.openvino:TARGET", "onnx": "rales.export.onnx:TARGET"},
+)

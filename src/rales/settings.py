@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LARGEST_COUNT = 10**9
 MOST_SAMPLES = 20_000_000  # of a cycle: 80 MB
+ALIKE, ALIKE_NAMES = 0.7, 0.5  # of difflib: last parts of names in other groups, whole names
 DAMAGED = "the file is damaged or was changed by hand"
 
 
@@ -112,6 +113,11 @@ class StandardisedAudio(PaddedWaveform):
     """Standard deviation of the standardisation (paper 4.3.1; m2d: the checkpoint's, else 4.2)."""
 
 
+def scales_batches(audio: object) -> bool:
+    """Settings of a waveform, or None -> whether an answer depends on the others of its batch (audio.scope=batch)."""
+    return getattr(audio, "scope", "clip") == "batch"
+
+
 @dataclass(frozen=True)
 class SpecAugment:
     """Stripes of a spectrogram that training hides (paper 4.3.1)."""
@@ -142,7 +148,7 @@ class Training:
     """Leave out the last batch of an epoch if it is not full."""
     optimiser: Literal["adam", "sgd"] = "adam"
     """Adam (paper 4.3), or SGD with momentum (most earlier systems)."""
-    momentum: float = 0.9
+    momentum: Share = 0.9
     """Momentum of SGD."""
     nesterov: bool = False
     """Nesterov's form of the momentum."""
@@ -159,7 +165,7 @@ class Training:
     """Learning rate at the end of the cosine (public code of [11])."""
     step_epochs: Count = 50
     """Epochs between two falls of schedule=step."""
-    step_factor: float = 0.1
+    step_factor: Annotated[float, Bounds(above=0, most=1)] = 0.1
     """What schedule=step multiplies the learning rate with."""
     weight_decay: float = 1e-4
     """Coupled (L2) weight decay."""
@@ -196,6 +202,9 @@ class Training:
     """Share of the training cycles (whole patients) held out when `select` is validation."""
     evaluate_every: Count = 1
     """Record validation and test figures every this many epochs (the last epoch always)."""
+    metrics: tuple[str, ...] = ()
+    """Own metrics to record beside ours: names, or FILE.py:NAME of functions (class numbers (n,), probabilities
+    (n, classes)) -> figure, or figures by name."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """Of the training alone, scores are always of float32. auto: bfloat16 where a short measurement shows that the
     processor gains from it; published code trains in float32 (AST: half precision)."""
@@ -209,12 +218,17 @@ class Split:
 
     name: Literal["official", "official_drop", "official_move", "folds"] = "official"
     """The official 60/40 list, one of its two leak-free repairs, or patient-disjoint folds over all recordings."""
-    folds: Count = 5
+    folds: Annotated[int, Bounds(least=2)] = 5
     """Number of folds when `name` is folds."""
     fold: int = 0
     """The fold that tests, from 0."""
     seed: Seed = 0
     """Seed of the folds and of the validation patients (not of the training)."""
+
+    def check(self) -> None:
+        """Errors: a fold that is none of them."""
+        if self.name == "folds" and self.fold >= self.folds:
+            raise UsageError(f"split.fold={self.fold}: split.folds={self.folds} are counted from 0 to {self.folds - 1}")
 
 
 @dataclass(frozen=True)
@@ -270,6 +284,30 @@ def require_classes(settings: RunSettings, why: str, *, icbhi: bool = False) -> 
         raise UsageError(f"--independent: {why}, so its classes exclude one another; leave it out")
 
 
+@dataclass(frozen=True)
+class BackboneSettings(RunSettings):
+    """What the `Settings` of an earlier system begin with whose network may start from a pre-trained backbone."""
+
+    size: Literal["base", "tiny"] = "base"
+    """Of a random start, and with it of the training; with weights it is base."""
+    weights: str = ""
+    """File of the pre-trained backbone; empty = random start."""
+    weights_digest: str = ""
+    """SHA-256 of that file, filled in."""
+
+
+@dataclass(frozen=True)
+class TransformerSize:
+    """The blocks of a transformer."""
+
+    dim: Width = 768
+    """Width D of the tokens."""
+    depth: Depth = 12
+    """Transformer blocks L."""
+    heads: Width = 12
+    """Attention heads."""
+
+
 Group = TypeVar("Group", bound="DataclassInstance")
 
 
@@ -300,7 +338,10 @@ def set_fields(settings: Group, values: Mapping[str, Any], where: str = "") -> G
     known = list_fields(type(settings))
     for name, value in values.items():
         if name not in known:
-            raise UsageError(f"--set {name}: no such field{where}; the nearest is {find_nearest(name, list(known))}")
+            nearest = find_nearest(name, list(known))
+            groups = dict.fromkeys(each.partition(".")[0] + ".…" * ("." in each) for each in known)
+            hint = f"the nearest is {nearest}" if nearest else f"there are {', '.join(groups)}"
+            raise UsageError(f"--set {name}: no such field{where}; {hint}")
         parsed = parse_value(format_value(value), known[name], name)
         settings = replace_field(settings, name, parsed)
     return settings
@@ -322,9 +363,10 @@ def set_defaults(settings: Group, given: AbstractSet[str], defaults: Mapping[str
     return settings
 
 
-def find_nearest(name: str, known: list[str]) -> str:
+def find_nearest(name: str, known: list[str]) -> str | None:
     """A name that is no field -> the field that was meant. `train.learning_rate` and train.lr, `train.wd` and
-    train.weight_decay have the same initials; where there is no such group, the last part of the name counts alone."""
+    train.weight_decay have the same initials; where there is no such group, the last part of the name counts alone, and
+    None is like it enough."""
     section, _, tail = name.rpartition(".")
 
     def find_initials(words: str) -> str:
@@ -336,9 +378,10 @@ def find_nearest(name: str, known: list[str]) -> str:
     short = [each for each, theirs in tails.items() if theirs == find_initials(tail) or find_initials(theirs) == tail]
     own = [each for each in short or known if each.startswith(f"{section}.")]
     if section and not own and not short:
-        closest = difflib.get_close_matches(tail, list(tails.values()), n=1, cutoff=0.0)[0]
-        return next(each for each, theirs in tails.items() if theirs == closest)
-    return difflib.get_close_matches(name, own or short or known, n=1, cutoff=0.0)[0]
+        closest = difflib.get_close_matches(tail, list(tails.values()), n=1, cutoff=ALIKE)
+        return next((each for each, theirs in tails.items() if theirs in closest), None)
+    close = difflib.get_close_matches(name, own or short or known, n=1, cutoff=0.0 if own or short else ALIKE_NAMES)
+    return close[0] if close else None
 
 
 def list_fields(section: type) -> dict[str, Any]:

@@ -14,7 +14,7 @@ def export(
     /,
     *,
     out: Path,
-    to: Annotated[Literal["onnx", "openvino"] | None, Parameter(name=["--to", "--format"])] = None,
+    to: Annotated[str | None, Parameter(name=["--to", "--format"])] = None,
     precision: Literal["float32", "bf16", "int8"] = "float32",
     data: Path | None = None,
     skip_damaged: SkipFlag = False,
@@ -35,7 +35,8 @@ def export(
     out
         .onnx, or .xml for OpenVINO, whose weights go into a .bin beside it.
     to
-        Format; without it the suffix of --out says which.
+        Format: onnx, openvino, or FILE.py:TARGET of an own one, which --engine names again to open it; without it the
+        suffix of --out says which.
     precision
         float32 answers as the network does, to 1e-5. bf16 (OpenVINO) and int8 are faster where the processor has units
         for them (`rales bench` says), and drift.
@@ -46,10 +47,11 @@ def export(
     from rales.cli import result_lines
     from rales.data import read_cycles
     from rales.export.build import check_request, export_model
+    from rales.export.engine_selection import artefact_format
     from rales.inference.output_paths import check_outputs, model_files
     from rales.training import run_folder
 
-    to = to or ("openvino" if out.suffix == ".xml" else "onnx")
+    to = to or artefact_format(out) or "onnx"
     check_request(out, to, precision, with_data=data is not None)
     files = [out, out.with_suffix(".bin")] if to == "openvino" else [out]
     check_outputs({"--out": files}, {"a file of the model": model_files(run), "the data": [data] if data else []})

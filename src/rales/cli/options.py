@@ -124,10 +124,11 @@ Engine = Annotated[
     Parameter(help="local: processes on this machine. ray: a Ray cluster whose nodes share the folders."),
 ]
 ComputedBy = Annotated[
-    Literal["auto", "torch", "onnx", "openvino"],
+    str,
     Parameter(
         name="--engine",
-        help="What computes the probabilities. auto: the artefact's own, else the fastest that agrees with torch.",
+        help="What computes the probabilities: torch, onnx, openvino, or FILE.py:TARGET of an own format of `rales "
+        "export`. auto: the artefact's own, else the fastest that agrees with torch.",
     ),
 ]
 Processes = Annotated[int | None, Parameter(name="--processes", help="Work at a time; all processors by default.")]

@@ -1,6 +1,6 @@
 """Commands on recordings: `rales predict`, `embed`, `search` and `explain`."""
 
-from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from os.path import splitext
 from pathlib import Path
@@ -96,7 +96,7 @@ def predict(
     import torch
 
     from rales.export import engine_selection
-    from rales.inference import audio_reader
+    from rales.inference import audio_reader, prediction_writers
 
     if bool(paths) == (manifest is not None):
         raise UsageError("expected paths of recordings, or --manifest with a list of them")
@@ -124,8 +124,17 @@ def predict(
     collected.pooling = classifier.calibration.get("recordings")
 
     gate = quality == "on"
-    tables = classifier.tables(sources, collected.problems, decision, cycles=where, quality=gate, progress=True)
-    write_prediction_files(collected, tables, sources, out, form, status, summary)
+    files = prediction_writers.open_predictions(out, form, sources) if out else nullcontext(lambda *_: list[Path]())
+    with files as append:  # each table is written as it comes, so that there is never a list of all cycles
+        tables = classifier.tables(sources, collected.problems, decision, cycles=where, quality=gate, progress=True)
+        for table, state in tables:
+            collected.add(table, state, append(table, state))
+    if out:
+        print_message(collected.sentence())
+    if status is not None:
+        prediction_writers.write_table(collected.status, status)
+    if summary is not None:
+        prediction_writers.write_table([collected.ranked_summary()] if collected.summary else [], summary)
 
     about = {"calibration": classifier.calibration or None, "notice": decision.notice, "model": classifier.digest}
     return print_predictions(collected, about, as_json=json, in_file=out is not None, summarised=summary is not None)
@@ -191,35 +200,6 @@ def check_prediction_files(
     check_outputs(files, read)
 
 
-def write_prediction_files(
-    collected: "PredictionSummary",
-    tables: "Iterable[tuple[pd.DataFrame, pd.DataFrame]]",
-    sources: list[str],
-    out: Path | None,
-    form: str,
-    status: Path | None,
-    summary: Path | None,
-) -> None:
-    """Predictions of the recordings of `sources`, some at a time -> the files that `predict` was asked for.
-
-    Each table is written as it comes and then let go, so that there is never a list of all cycles.
-    """
-    from rales.inference import prediction_writers
-
-    chunks = collected.through(tables)
-    if out is None:
-        for _ in chunks:
-            pass
-    else:
-        written = prediction_writers.write_predictions(chunks, out, form, sources)
-        print_message(collected.sentence(written) if written else "no cycle, no file written")
-
-    if status is not None:
-        prediction_writers.write_table(collected.status, status)
-    if summary is not None:
-        prediction_writers.write_table([collected.ranked_summary()] if collected.summary else [], summary)
-
-
 def predict_manifest(
     manifest: Path, out: Path | None, form: str | None, others: list[Path | None], json: bool, **words: Any
 ) -> int:
@@ -238,7 +218,7 @@ def predict_manifest(
 
 @dataclass
 class PredictionSummary:
-    """What `predict` says besides its tables, gathered while they pass by; all `cycles` only if they are printed."""
+    """What `predict` says besides its tables; all `cycles` only if they are printed."""
 
     cycles: bool
     label_set: LabelSet
@@ -247,22 +227,21 @@ class PredictionSummary:
     status: "list[pd.DataFrame]" = field(default_factory=list)
     summary: "list[pd.DataFrame]" = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    files: dict[Path, None] = field(default_factory=dict)
     rows: int = 0
 
-    def through(
-        self, chunks: "Iterable[tuple[pd.DataFrame, pd.DataFrame]]"
-    ) -> "Iterator[tuple[pd.DataFrame, pd.DataFrame]]":
+    def add(self, table: "pd.DataFrame", status: "pd.DataFrame", files: list[Path]) -> None:
+        """Cycles and status of some recordings, and the files that they are in."""
         from rales.evaluation import recordings
         from rales.evaluation.predictions import summarise_recordings
 
-        for table, status in chunks:
-            self.rows += len(table)
-            self.status.append(status)
-            counts = summarise_recordings(table, self.label_set)
-            self.summary.append(recordings.add_answers(counts, table, self.pooling))
-            if self.cycles:
-                self.tables.append(table)
-            yield table, status
+        self.rows += len(table)
+        self.files |= dict.fromkeys(files)
+        self.status.append(status)
+        counts = summarise_recordings(table, self.label_set)
+        self.summary.append(recordings.add_answers(counts, table, self.pooling))
+        if self.cycles:
+            self.tables.append(table)
 
     def not_judged(self) -> list[str]:
         from rales.evaluation.predictions import unjudged_sentences
@@ -288,10 +267,12 @@ class PredictionSummary:
 
         return pooling_notice(self.pooling)
 
-    def sentence(self, written: list[Path]) -> str:
+    def sentence(self) -> str:
+        if not self.files:
+            return "no cycle, no file written"
         count = sum(len(table) for table in self.summary)
-        more = f" and {len(written) - 1} more" if len(written) > 1 else ""
-        return f"{self.rows} cycles of {count} recording{'s' if count > 1 else ''}: {written[0]}{more}"
+        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
+        return f"{self.rows} cycles of {count} recording{'s' if count > 1 else ''}: {next(iter(self.files))}{more}"
 
     def document(self) -> dict[str, Any]:
         cycles = [row for table in self.tables for row in table_records(table)]

@@ -82,7 +82,11 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
             f"calibration error {format_number(found['ece'])}, with temperature {found['temperature']:.2f} of the "
             f"validation patients {format_number(found['ece_calibrated'])}"
         )
-    lines += [f"macro recall {format_percent(figures['macro_recall'])}", "", *confusion_lines(figures, label_set)]
+    lines.append(f"macro recall {format_percent(figures['macro_recall'])}")
+    for name, own in figures.get("own", {}).items():
+        low, high = map(format_number, own["ci95"])
+        lines.append(f"{name} {format_number(own['value'])}, 95 % {low} to {high}")
+    lines += ["", *confusion_lines(figures, label_set)]
     for group in ("by_device", "by_location"):
         if group in figures:
             head = [group.removeprefix("by_"), "cycles", *FIGURES]

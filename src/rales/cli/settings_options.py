@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from rales.errors import UsageError
 from rales.settings import describe_fields, format_value, get_values, list_fields, split_bounds
 
 ELSEWHERE = (
@@ -54,9 +55,14 @@ def add_settings(word: Callable[..., Any], settings: Any, name: str) -> Callable
     ]
 
     def word_with_settings(*positional: Any, **given: Any) -> Any:
-        chosen = [f"{field}={given.pop(key)}" for key, (field, _) in options.items() if given.get(key) is not None]
+        named = {field: given.pop(key) for key, (field, _) in options.items() if given.get(key) is not None}
+        for field, value in named.items():
+            short = field.rpartition(".")[2]  # --epochs is train.epochs
+            if given.get(short) is not None and format_value(given[short]) != value:
+                raise UsageError(f"--{short} {given[short]} and --{field} {value}: both say {field}; give one of them")
         passed = {key: value for key, value in given.items() if key not in options}
-        return word(*positional, **{**passed, "set_": (*given.get("set_", ()), *chosen)})
+        chosen = [f"{field}={value}" for field, value in named.items()]
+        return word(*positional, **{**passed, "set_": (*chosen, *given.get("set_", ()))})  # the last word is --set's
 
     word_with_settings.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
     word_with_settings.__annotations__ = {**word.__annotations__, **{key: kind for key, (_, kind) in options.items()}}

@@ -28,7 +28,9 @@ from rales.cli.options import (
     words_of,
 )
 from rales.cli.settings_options import add_help, add_settings
-from rales.registry import RECIPES, split_file_word
+from rales.registry import METRICS, RECIPES, split_file_word
+
+FLAGS = ("--json", "--skip-damaged", "--independent", "--help", "-h")  # options without a value
 
 
 def train(
@@ -93,7 +95,8 @@ def train(
 def add_recipe(words: Sequence[str]) -> Callable[..., Any]:
     """Words behind `train` -> the function of the word, with the settings of the recipe among them as options."""
     known = RECIPES.list_names()
-    recipe = next((word for word in words if word in known or split_file_word(word)), None)
+    recipe = find_first_argument(words)
+    recipe = recipe if recipe and (recipe in known or split_file_word(recipe)) else None
     model = next((word for flag, word in pairwise(words) if flag == "--from"), None)
     if recipe is None and model is None:
         return add_help(
@@ -106,6 +109,17 @@ def add_recipe(words: Sequence[str]) -> Callable[..., Any]:
             return add_settings(train, make_recipe(None, from_model=model).settings, str(model))
         return train
     return add_settings(train, find_settings(recipe)().with_presets(frozenset()), recipe)
+
+
+def find_first_argument(words: Sequence[str]) -> str | None:
+    """Words behind `train` -> the first that is neither an option nor the value of one."""
+    before = ""
+    for word in words:
+        is_value = before.startswith("-") and "=" not in before and before not in FLAGS
+        if not (is_value or word.startswith("-")):
+            return word
+        before = "" if is_value else word
+    return None
 
 
 def pretrain(
@@ -195,6 +209,7 @@ def evaluate(
     *,
     data: Data,
     split: str | None = None,
+    metric: Annotated[tuple[str, ...], Parameter(name="--metric", negative="")] = (),
     device: Device = None,
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
@@ -212,14 +227,20 @@ def evaluate(
     split
         Part to score: test, train, validation, all, or inter or intra of SPRSound. Without it the test side, where the
         run's split or the data has one, else all.
+    metric
+        Own metric beside ours, its name or FILE.py:NAME of a function (class numbers (n,), probabilities (n, classes))
+        -> figure, or figures by name; repeatable.
     """
     from rales.cli import result_lines
     from rales.export.engine_selection import artefact_format, load_with_engine
     from rales.inference.evaluate import evaluate_data
 
+    for word in metric:
+        METRICS.find(word)  # a wrong name is said before the data is read
+
     engine = "auto" if artefact_format(Path(model)) else "torch"
     classifier = load_with_engine(model, engine, device or "auto", tell=print_message)
-    figures = evaluate_data(classifier, data, part=split, skip_damaged=skip_damaged, progress=True)
+    figures = evaluate_data(classifier, data, part=split, skip_damaged=skip_damaged, progress=True, metrics=metric)
     print_result(figures, json, result_lines.evaluation_lines)
 
 

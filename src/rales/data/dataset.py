@@ -1,6 +1,6 @@
 """What a recipe makes of the cycles table: rows, the input prepared of each, and named extras beside it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -129,8 +129,24 @@ def expand_rows(table: pd.DataFrame, recipe: PreparesRows) -> pd.DataFrame:
 
 
 def read_extras(rows: pd.DataFrame, recipe: PreparesRows) -> dict[str, NDArray[Any]]:
-    """Rows -> the columns that the recipe names as extras, (N,) each; one that this table lacks is left out."""
+    """Rows -> the columns that the recipe names as extras, (N,) each; one that this table lacks is left out, since a
+    loss may need what scoring does not: see `check_extras`."""
     return {name: rows[name].to_numpy() for name in recipe.extras if name in rows}
+
+
+def find_taken_extras(recipe: PreparesRows, *modules: nn.Module) -> tuple[str, ...]:
+    """Recipe, its front-end and its network -> those of its extras that they take, so that nothing is scored
+    without."""
+    return tuple(name for name in recipe.extras if any(name in getattr(module, "takes", ()) for module in modules))
+
+
+def check_extras(dataset: CycleDataset, needed: Iterable[str]) -> None:
+    """Errors: an extra that is needed is no column of the rows."""
+    if missing := [name for name in needed if name not in dataset.extras]:
+        raise ValueError(
+            f"the recipe needs `{missing[0]}` of every cycle (its `extras`), which is no column here; give data whose "
+            "reader fills it, or let the recipe's `rows` make it"
+        )
 
 
 def select_extras(module: nn.Module, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:

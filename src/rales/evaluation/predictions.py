@@ -1,5 +1,6 @@
 """Turn probabilities and true classes into the prediction table and the metrics of an evaluation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from rales.errors import UsageError
 from rales.evaluation import bootstrap
 from rales.evaluation.metrics import compute_metrics, normal_threshold, predict_at_threshold, scores_at_threshold
+from rales.evaluation.own_metrics import own_metrics_with_intervals
 from rales.labels import ICBHI, LabelSet
 from rales.typing import IntArray, Probabilities
 
@@ -201,17 +203,20 @@ def evaluation_metrics(
     selected_epoch: int,
     record: dict[str, Any],
     whole_database: bool,
+    metrics: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Test rows and probabilities -> every figure of an evaluation, with the protocol it was made under."""
-    config, label_set = record["config"], LabelSet.from_record(record)
+    """Test rows, probabilities and names of own metrics -> every figure of an evaluation, with the protocol it was made
+    under."""
+    config, label_set, patients = record["config"], LabelSet.from_record(record), rows["patient"].to_numpy()
     targets = label_set.make_targets(rows["label"].tolist())
     called = predict_at_threshold(probabilities, None, label_set)
     true = label_set.encode_rows(targets)
-    interval = bootstrap.bootstrap_intervals(true, label_set.encode_rows(called), rows["patient"].to_numpy())
+    interval = bootstrap.bootstrap_intervals(true, label_set.encode_rows(called), patients)
     figures = compute_metrics(targets, probabilities, label_set)
     return {
         **figures,
         "ci95": {name: list(interval[name]) for name in FIGURES},
+        **({"own": own_metrics_with_intervals(metrics, targets, probabilities, patients)} if metrics else {}),
         "warnings": constant_warnings(figures["constant_prediction"], true, selected_epoch),
         "protocol": {
             "split": config["split"]["name"],

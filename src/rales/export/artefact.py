@@ -14,17 +14,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from rales.errors import FileError, FileProblem
-from rales.export import onnx, openvino, parity, torch_export
+from rales import registry
+from rales.errors import FileError, FileProblem, UsageError
+from rales.export import parity, torch_export
 from rales.export.target import ExportTarget
-from rales.inference.engines import Engine, Probabilities, Waveforms
+from rales.inference.engines import ARTEFACT_SUFFIXES, Engine, Probabilities, Waveforms
 from rales.inference.predictor import Predictor
 from rales.labels import LabelSet
 from rales.optional_packages import package_versions, summarise_error
 from rales.recipes.registry import rebuild_recipe
 from rales.training.recipe import Recipe
 
-EXPORT_TARGETS = {target.name: target for target in (openvino.TARGET, onnx.TARGET)}
+EXPORT_TARGETS: dict[str, ExportTarget] = {
+    name: registry.EXPORT_TARGETS.find(name) for name in ARTEFACT_SUFFIXES
+}  # ours
 
 
 class Artefact(NamedTuple):
@@ -40,6 +43,14 @@ class Artefact(NamedTuple):
         return self.target.save(self.graph, out, self.record)
 
 
+def find_target(word: str) -> ExportTarget:
+    """Name, or FILE.py:NAME -> target. Errors: there is none, or it is something else."""
+    target = EXPORT_TARGETS.get(word) or registry.EXPORT_TARGETS.find(word)
+    if not isinstance(target, ExportTarget):
+        raise UsageError(f"export target {word!r}: is a {type(target).__name__}, expected an ExportTarget")
+    return target
+
+
 def make_artefact(model: Predictor, to: str, precision: str, calibration: Waveforms | None = None) -> Artefact:
     """Export a model.
 
@@ -48,7 +59,7 @@ def make_artefact(model: Predictor, to: str, precision: str, calibration: Wavefo
     model
         Its front-end, which may have been fitted or trained, and its network go into the graph.
     to
-        Name of an `ExportTarget`.
+        Name of an `ExportTarget`, or FILE.py:NAME.
     precision
         One of the target's.
     calibration
@@ -59,7 +70,7 @@ def make_artefact(model: Predictor, to: str, precision: str, calibration: Wavefo
     ValueError
         A package that cannot do it; float32 whose answers to the probe miss 1e-5.
     """
-    target, clips = EXPORT_TARGETS[to], make_probe(model.recipe)
+    target, clips = find_target(to), make_probe(model.recipe)
     expected = model.torch_engine(clips)
     with library_errors(f"{to} could not make a graph of this model"):
         program = torch_export.trace_graph(torch_export.wave_to_probabilities(model), clips.shape[1])
@@ -72,9 +83,11 @@ def make_artefact(model: Predictor, to: str, precision: str, calibration: Wavefo
             f"the {to} graph answers {apart:.1e} away from the network, more than {parity.TOLERANCE:.0e}, so it is not "
             "used; another version of the package may compute better"
         )
-    other = "" if precision == "float32" else f"{to} {precision}"  # float32 is the same model, the others are not
+    other = (
+        "" if precision == "float32" else f"{target.name} {precision}"
+    )  # float32 is the same model, the others are not
     about = {
-        "format": to,
+        "format": target.name,
         "precision": precision,
         "digest": hashlib.sha256((model.digest + other).encode()).hexdigest() if other else model.digest,
         "probe": expected.tolist(),
@@ -89,7 +102,7 @@ def open_artefact(path: Path, to: str) -> Predictor:
 
     Errors: a damaged or cut file, one of something else, one whose answers are no longer those it was made with.
     """
-    target = EXPORT_TARGETS[to]
+    target = find_target(to)
     target.require_packages(only_to_run=True)
     try:
         source, record = target.read(path)

@@ -11,7 +11,7 @@ from rales.data.dataset import load_dataset
 from rales.errors import UsageError
 from rales.evaluation.predictions import NOTICE
 from rales.export import parity
-from rales.export.artefact import EXPORT_TARGETS, make_artefact
+from rales.export.artefact import find_target, make_artefact
 from rales.export.engine_selection import takes_waveform_alone
 from rales.inference.load_model import load_model
 
@@ -52,7 +52,7 @@ def export_model(
         drift = parity.measure_drift(table.iloc[test], expected, answers, model.label_set)
     files = artefact.save(out)
     return {
-        "format": to,
+        "format": artefact.target.name,
         "precision": precision,
         "files": [str(file) for file in files],
         "bytes": sum(file.stat().st_size for file in files),
@@ -64,7 +64,7 @@ def export_model(
 
 def check_request(out: Path, to: str, precision: str, *, with_data: bool) -> None:
     """Words that cannot be served are UsageErrors."""
-    target = EXPORT_TARGETS[to]
+    target = find_target(to)
     if precision not in target.precisions:
         raise UsageError(f"--precision {precision}: --to {to} has {', '.join(target.precisions)}")
     if out.suffix != target.suffix:

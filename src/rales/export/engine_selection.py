@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from platformdirs import user_cache_path
 
+from rales import registry
 from rales.data.dataset import make_preparation
 from rales.errors import FileError, UsageError
-from rales.export.artefact import EXPORT_TARGETS, make_artefact, make_probe, open_artefact
+from rales.export.artefact import EXPORT_TARGETS, find_target, make_artefact, make_probe, open_artefact
 from rales.files.atomic import TEMPORARY, remove_abandoned
 from rales.files.csv_cells import one_line
 from rales.files.writers import write_json
@@ -58,14 +59,17 @@ def load_with_engine(
 ) -> Predictor:
     """Artefact, or anything `rales.load` takes -> Model whose probabilities come from the engine asked for.
 
-    An artefact is its own engine. Of a run, `onnx` and `openvino` are made once, in float32, and kept in the cache;
+    An artefact is its own engine; that of a target in a file needs `engine` FILE.py:NAME, since nothing in an artefact
+    names code that is run. Of a run, `onnx` and `openvino` are made once, in float32, and kept in the cache;
     `auto` is the fastest of those that agree with torch to 1e-5, asked once when many `recordings` wait, else torch;
     whatever keeps an engine that nobody asked for from being had is told, and torch computes. Many are scored side by
     side where torch has fewer threads than there are processors. `tell` takes sentences for the person. Errors: an
     artefact that is damaged or not ours, a package that is missing or fails.
     """
     path = Path(path_or_name or "")
-    to = artefact_format(path)
+    if engine not in ("auto", "torch"):
+        find_target(engine)
+    to = artefact_format(path, engine)
     if to is not None and not path.is_file():
         raise FileError(path, "there is no such file; `rales export` writes one")
     if to is not None and engine not in ("auto", to):
@@ -76,13 +80,15 @@ def load_with_engine(
     many = recordings >= AUTO_ENGINE_MIN_RECORDINGS and on_processor
     chosen = predictor.engine
     if to is None and not takes_waveform_alone(predictor):
-        if engine in EXPORT_TARGETS:
+        if engine not in ("auto", "torch"):
             raise UsageError(
                 f"--engine {engine}: a model of recipe {predictor.recipe.name} sees more than a waveform; leave it out"
             )
         return predictor
     if to is None and engine in EXPORT_TARGETS:
         chosen = load_or_make_engine(predictor, engine, tell)
+    elif to is None and engine not in ("auto", "torch"):
+        chosen = make_artefact(predictor, engine, "float32").engine  # not kept: its file may change
     elif to is None and engine == "auto" and on_processor:
         chosen = choose_fastest_engine(predictor, path_or_name, many, tell)
 
@@ -98,9 +104,15 @@ def takes_waveform_alone(model: Predictor) -> bool:
     return not takes and len(make_preparation(model.recipe).shape) == 1
 
 
-def artefact_format(path: Path) -> str | None:
-    """File name -> the target of `rales export` that its suffix stands for."""
-    return next((name for name, target in EXPORT_TARGETS.items() if path.suffix == target.suffix), None)
+def artefact_format(path: Path, engine: str = "auto") -> str | None:
+    """File name and the engine asked for -> the target of `rales export` that its suffix stands for: one of ours, of
+    this process, of an installed package, or the engine."""
+    others = [*registry.EXPORT_TARGETS.list_names(), *([engine] if engine not in ("auto", "torch") else [])]
+    for word in dict.fromkeys([*EXPORT_TARGETS, *others]) if path.suffix else {}:
+        with suppress(UsageError):  # a package that cannot be loaded keeps nobody from other files
+            if find_target(word).suffix == path.suffix:
+                return word
+    return None
 
 
 def load_or_make_engine(model: Predictor, to: str, tell: Tell | None = None) -> Engine:

@@ -12,7 +12,7 @@ from rales.export.torch_export import quiet_libraries
 from rales.files import seals
 from rales.files.atomic import atomic_write, temporary_folder
 from rales.files.json_files import parse_json, to_jsonable
-from rales.inference.engines import Engine, Probabilities, Waveforms
+from rales.inference.engines import ARTEFACT_SUFFIXES, Engine, Probabilities, Waveforms
 
 
 def make_graph(program: torch.export.ExportedProgram, precision: str, calibration: Waveforms | None) -> Any:
@@ -90,6 +90,7 @@ def read_graph(path: Path) -> tuple[Path, dict[str, Any]]:
 
 TARGET = ExportTarget(
     name="onnx",
+    suffix=ARTEFACT_SUFFIXES["onnx"],
     precisions=("float32", "int8"),
     packages={"onnx": "export", "onnxscript": "export", "onnxruntime": "export"},
     only_to_make=("onnx", "onnxscript"),

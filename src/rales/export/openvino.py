@@ -16,7 +16,7 @@ from rales.export.torch_export import quiet_libraries
 from rales.files import seals
 from rales.files.atomic import atomic_write, temporary_folder, written_by_library
 from rales.files.json_files import parse_json, to_jsonable
-from rales.inference.engines import Engine, Waveforms
+from rales.inference.engines import ARTEFACT_SUFFIXES, Engine, Waveforms
 from rales.training.distributed import count_processors
 
 PRODUCTS = ("Convolution", "MatMul")  # layers that int8 computes in 8 bits
@@ -199,6 +199,7 @@ def read_graph(path: Path) -> tuple[Path, dict[str, Any]]:
 
 TARGET = ExportTarget(
     name="openvino",
+    suffix=ARTEFACT_SUFFIXES["openvino"],
     precisions=("float32", "bf16", "int8"),
     packages={"openvino": "openvino"},
     to_quantize={"nncf": "quantize"},

@@ -1,4 +1,4 @@
-"""What a format of exported artefacts has to know: one file with an `ExportTarget`, and a line in `artefact.py`."""
+"""What a format of exported artefacts has to know: one `ExportTarget`, of this package or of anybody's file."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from rales.inference.engines import ARTEFACT_SUFFIXES, Engine, Waveforms
+from rales.inference.engines import Engine, Waveforms
 from rales.optional_packages import require_packages
 
 
@@ -18,7 +18,9 @@ class ExportTarget:
     Parameters
     ----------
     name
-        Word of `rales export --to` and of `--engine`.
+        Word of `rales export --to` and of `--engine`, in sentences too.
+    suffix
+        What the names of its files end in.
     precisions
         The first is float32, whose answers are held to 1e-5.
     packages
@@ -39,6 +41,7 @@ class ExportTarget:
     """
 
     name: str
+    suffix: str
     precisions: tuple[str, ...]
     packages: Mapping[str, str]
     make: Callable[[torch.export.ExportedProgram, str, Waveforms | None], Any]
@@ -47,11 +50,6 @@ class ExportTarget:
     read: Callable[[Path], tuple[Any, Any]]
     only_to_make: Sequence[str] = ()
     to_quantize: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def suffix(self) -> str:
-        """What the names of its files end in."""
-        return ARTEFACT_SUFFIXES[self.name]
 
     def require_packages(self, precision: str = "float32", *, only_to_run: bool = False) -> None:
         """Errors: a UsageError that says what to install if a package is missing."""

@@ -22,7 +22,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rales.errors import DiskFullError, FileError, FileSystemError
+from rales.errors import DiskFullError, FileError, FileProblem, FileSystemError
 from rales.files.csv_cells import make_encodable
 
 LOCK = ".lock"
@@ -61,7 +61,10 @@ def atomic_write(path: Path, bytes_needed: int = 0) -> Iterator[Path]:
 
 
 def _describe_write_error(error: Exception, path: Path, bytes_needed: int) -> OSError | None:
-    """What went wrong while `path` was written -> a sentence that names it, if the disk is to blame."""
+    """What went wrong while `path` was written -> a sentence that names it, if the disk is to blame; None of an error
+    that names a place itself, which may be on another disk."""
+    if isinstance(error, FileProblem):
+        return None
     # safetensors reports a full disk as its own error with the system's words in it
     if (isinstance(error, OSError) and error.errno in FULL) or "No space left" in str(error):
         needed = f"{bytes_needed / 2**20:.0f} MiB" if bytes_needed else "more"

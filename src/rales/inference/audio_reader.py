@@ -38,7 +38,7 @@ from rales.inference import breath_segmentation
 from rales.inference.engines import Waveforms
 from rales.labels import ICBHI, LabelSet
 from rales.optional_packages import summarise_error
-from rales.settings import PaddedWaveform, StandardisedAudio
+from rales.settings import PaddedWaveform, scales_batches
 
 CYCLES = ("auto", "annotation", "segment", "windows")  # where cycles come from
 SECTION_S = 300.0  # of a recording in which breaths are looked for at a time
@@ -361,7 +361,7 @@ def read_chunks(
         cycles = find_cycles(file, duration_s, place, sound, beside, label_set)
         cycles = judge_cycles(file, facts, cycles, place, gate, sound)
         notes = notes_to_tell(facts, cycles.verdicts)
-        scored = cycles.judged | (isinstance(audio, StandardisedAudio) and audio.scope == "batch")
+        scored = cycles.judged | scales_batches(audio)
         spans = list(compress(zip(cycles.start_s, cycles.end_s, strict=True), scored))
         if prepare is not None:
             own = prepare(file, spans)

@@ -1,5 +1,6 @@
 """A model scored on annotated data, as `rales evaluate` does: a run on the test part of its split, any on any other."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rales.data import read_contents, splits
-from rales.data.dataset import CycleDataset, class_numbers, load_dataset
+from rales.data.dataset import CycleDataset, check_extras, class_numbers, load_dataset
 from rales.data.reader import cycles_table, recordings_table
 from rales.data.splits import digest_cycles
 from rales.errors import FileError, UsageError
@@ -31,6 +32,7 @@ def evaluate_data(
     skip_damaged: bool = False,
     progress: bool = False,
     cache_folder: Path | None = None,
+    metrics: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score a model on annotated data in any layout that a reader knows.
 
@@ -49,6 +51,8 @@ def evaluate_data(
         Whether a bar is shown.
     cache_folder
         Where prepared cycles are kept; None for the user's cache.
+    metrics
+        Own metrics beside ours: names, or FILE.py:NAME.
 
     Raises
     ------
@@ -68,14 +72,21 @@ def evaluate_data(
     if not is_training_data(model.record, cycles):
         answers = read_contents(data, audio=True, decode=skip_damaged, true_labels=True, label_set=label_set)
         cycles = cycles_table(answers, **reading)
-    return evaluate_cycles(model, cycles, part=part, progress=progress, cache_folder=cache_folder)
+    return evaluate_cycles(model, cycles, part=part, progress=progress, cache_folder=cache_folder, metrics=metrics)
 
 
 def evaluate_run(
-    run: Path, cycles: pd.DataFrame, *, progress: bool = False, cache_folder: Path | None = None, device: str = "auto"
+    run: Path,
+    cycles: pd.DataFrame,
+    *,
+    progress: bool = False,
+    cache_folder: Path | None = None,
+    device: str = "auto",
+    metrics: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run folder and the cycles table of its data -> `evaluate_cycles` of it."""
-    return evaluate_cycles(load_model(run, device), cycles, progress=progress, cache_folder=cache_folder)
+    model = load_model(run, device)
+    return evaluate_cycles(model, cycles, progress=progress, cache_folder=cache_folder, metrics=metrics)
 
 
 def evaluate_cycles(
@@ -85,6 +96,7 @@ def evaluate_cycles(
     part: str | None = None,
     progress: bool = False,
     cache_folder: Path | None = None,
+    metrics: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score a model on labelled cycles, per device and location too, and their recordings.
 
@@ -105,6 +117,8 @@ def evaluate_cycles(
         Whether a bar is shown while cycles are read.
     cache_folder
         Where prepared cycles are kept; None for the user's cache.
+    metrics
+        Own metrics beside ours: names, or FILE.py:NAME.
     """
     settings, record, label_set = model.recipe.settings, model.record, model.label_set
     if "epoch" not in record or "digest" not in record.get("split", {}):
@@ -119,12 +133,16 @@ def evaluate_cycles(
 
     # No row trains here, so there are no copies
     dataset = load_dataset(table.assign(split=""), model.recipe, progress=progress, folder=cache_folder)
+    check_extras(dataset, model.taken_extras)
     sides = parts | ({"validation": validation} if validation.any() else {})
     scored = score_sides(model, cycles, dataset, sides)
     whole = predictions.is_whole_database(cycles)
     about = {"selected_epoch": record["epoch"], "record": record, "whole_database": whole}
     figures = {
-        name: predictions.evaluation_metrics(table[rows], scored[name][rows], **about) for name, rows in parts.items()
+        name: predictions.evaluation_metrics(
+            table[rows], scored[name][rows], **about, metrics=metrics if name == chosen else ()
+        )
+        for name, rows in parts.items()
     }
 
     result, rows = figures.pop(chosen), parts[chosen]

@@ -25,7 +25,7 @@ from rales.files.csv_cells import defuse_table, make_encodable, one_line
 from rales.labels import JOINED
 
 AppendTable = Callable[[pd.DataFrame], object]
-Chunks = Iterable[tuple[pd.DataFrame, pd.DataFrame]]  # cycles and status of some whole recordings
+AppendPredictions = Callable[[pd.DataFrame, pd.DataFrame], list[Path]]  # cycles and status of whole recordings -> files
 
 TABLE_FORMATS = ("csv", "json", "parquet")
 FORMATS = (*TABLE_FORMATS, "audacity", "raven")
@@ -33,28 +33,41 @@ LONGEST_NAME = 230  # bytes; file systems take 255, and the file being written h
 OTHER_KINDS = (".csv", ".json", ".parquet", ".tsv", ".xlsx", ".xls", ".ods", ".npz", ".png", ".html", ".pdf")
 
 
-def write_predictions(chunks: Chunks, out: Path, form: str, paths: Sequence[str]) -> list[Path]:
-    """Predictions of the recordings of `paths`, some at a time -> the files written, none if there is no cycle.
+@contextmanager
+def open_predictions(out: Path, form: str, paths: Sequence[str]) -> Iterator[AppendPredictions]:
+    """`with open_predictions(out, form, paths) as add: add(cycles, status)`: predictions of the recordings of `paths`,
+    some at a time -> the files that these are in, none if there is no cycle.
 
     csv, json and parquet are one file. audacity and raven have a file for each recording in the folder `out`; an `out`
     with a suffix is the file of a single recording or, with raven, the combined table of several.
     """
     check_format(out, form)
-    if form in TABLE_FORMATS:
-        return write_table((table for table, _ in chunks), out, form)
-    if is_combined(out, form, paths):
-        return write_table(combine_raven_selections(chunks), out, form)
+    combined = is_combined(out, form, paths)
+    if form in TABLE_FORMATS or combined:
+        combine = RavenCombiner() if combined else None
+        with open_table(out, form) as append:
+
+            def add_rows(table: pd.DataFrame, status: pd.DataFrame) -> list[Path]:
+                append(combine.combine(table, status) if combine else table)
+                return [out] if len(table) else []
+
+            yield add_rows
+        return
+
     files = name_label_files(out, form, paths)
     label = {"audacity": audacity_labels, "raven": raven_selections}[form]
-    written = []
-    for table, _ in chunks:
-        for path, rows in table.groupby("path", sort=False):
-            written += write_table([label(rows)], files[str(path)], form)
-    return written
+
+    def add_labels(table: pd.DataFrame, _: pd.DataFrame) -> list[Path]:
+        recordings = {files[str(path)]: rows for path, rows in table.groupby("path", sort=False)}
+        for file, rows in recordings.items():
+            write_table([label(rows)], file, form)
+        return list(recordings)
+
+    yield add_labels
 
 
 def planned_files(out: Path, form: str, paths: Sequence[str]) -> list[Path]:
-    """-> the files that `write` would write."""
+    """-> the files that `open_predictions` would write."""
     if form in TABLE_FORMATS or is_combined(out, form, paths):
         return [out]
     return list(name_label_files(out, form, paths).values())
@@ -94,16 +107,28 @@ def fit_file_name(stem: str, suffix: str) -> str:
     return f"{stem.encode()[:room].decode('utf-8', 'ignore')}-{digest}{suffix}"
 
 
-def write_table(tables: Iterable[pd.DataFrame], out: Path, form: str | None = None) -> list[Path]:
-    """Tables of the same columns, one after another -> [file], renamed into place; [] if there is no row. The form
-    follows the file's suffix (.csv, .json, .parquet) if none is given."""
+@contextmanager
+def open_table(out: Path, form: str | None = None) -> Iterator[AppendTable]:
+    """`with open_table(out) as append: append(table)`: tables of the same columns, one after another, in a file that is
+    renamed into place at the end; there is none without a row. The form follows the file's suffix (.csv, .json,
+    .parquet) if none is given."""
     with ExitStack() as stack:
-        add: AppendTable | None = None
-        for table in tables:
+        append: AppendTable | None = None
+
+        def append_rows(table: pd.DataFrame) -> None:
+            nonlocal append
             if len(table):
-                add = add or stack.enter_context(WRITERS[form or table_format(out)](out))
-                add(table)
-    return [out] if add else []
+                append = append or stack.enter_context(WRITERS[form or table_format(out)](out))
+                append(table)
+
+        yield append_rows
+
+
+def write_table(tables: Iterable[pd.DataFrame], out: Path, form: str | None = None) -> None:
+    """Tables of the same columns, one after another -> file, as of `open_table`."""
+    with open_table(out, form) as append:
+        for table in tables:
+            append(table)
 
 
 def table_format(out: Path) -> str:
@@ -250,21 +275,25 @@ def raven_selections(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def combine_raven_selections(chunks: Chunks) -> Iterator[pd.DataFrame]:
+class RavenCombiner:
     """Several recordings as Raven opens them together, one behind the other: times run on, `File Offset (s)` and
     `Begin Path` say where in which file a selection is."""
-    selections, begin_s = 0, 0.0
-    for table, status in chunks:
+
+    def __init__(self) -> None:
+        self.selections, self.begin_s = 0, 0.0  # of the recordings before
+
+    def combine(self, table: pd.DataFrame, status: pd.DataFrame) -> pd.DataFrame:
+        """Cycles and status of the next recordings -> their selections."""
         read = status[status["status"] == "ok"]
-        starts = (read["duration_s"].cumsum() - read["duration_s"] + begin_s).to_numpy()
+        starts = (read["duration_s"].cumsum() - read["duration_s"] + self.begin_s).to_numpy()
         offset_s = table["path"].map(dict(zip(read["path"], starts, strict=True))).to_numpy()
         combined = raven_selections(table)
-        combined["Selection"] += selections
+        combined["Selection"] += self.selections
         combined["File Offset (s)"] = table["start_s"].to_numpy()
         combined["Begin Path"] = table["path"].to_numpy()
         combined[["Begin Time (s)", "End Time (s)"]] += offset_s[:, None]
-        yield combined
-        selections, begin_s = selections + len(table), begin_s + read["duration_s"].sum()
+        self.selections, self.begin_s = self.selections + len(table), self.begin_s + read["duration_s"].sum()
+        return combined
 
 
 WRITERS: dict[str, Callable[[Path], AbstractContextManager[AppendTable]]] = {

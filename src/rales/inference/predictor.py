@@ -22,7 +22,14 @@ from torch import Tensor
 from rales.audio.open_audio import NoRoom
 from rales.audio.quality import Verdict
 from rales.data import icbhi
-from rales.data.dataset import CycleDataset, index_extras, prepare_dataset, scored_together
+from rales.data.dataset import (
+    CycleDataset,
+    check_extras,
+    find_taken_extras,
+    index_extras,
+    prepare_dataset,
+    scored_together,
+)
 from rales.data.prefetch import prefetch_ahead
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions
@@ -187,7 +194,8 @@ class Predictor:
         decision = decision or self.decision()
         waiting, rows = list[RecordingResult](), 0
         results = self.results(paths, self.engine, problems, cycles, quality)
-        for result in with_progress(results, paths, progress):
+        shown = progress and len(paths) > 1
+        for result in progress_bar(results, shown=shown, total=len(paths), desc="recordings", unit="recording"):
             waiting.append(result)
             rows += len(result.values)
             if rows >= TABLE_ROWS or len(waiting) >= TABLE_ROWS:
@@ -257,7 +265,13 @@ class Predictor:
     @property
     def has_own_rows(self) -> bool:
         """Whether the recipe makes more, or something else, of a cycle than one waveform as `audio` says."""
-        return self.recipe.rows is not None or self.recipe.prepare is not None
+        return self.recipe.rows is not None or self.recipe.prepare is not None or bool(self.taken_extras)
+
+    @cached_property
+    def taken_extras(self) -> tuple[str, ...]:
+        """What must be known of a cycle beside its sound; nothing for an exported artefact."""
+        engine = self._torch_engine
+        return () if engine is None else find_taken_extras(self.recipe, engine.frontend, engine.network)
 
     @property
     def together(self) -> int:
@@ -310,10 +324,11 @@ class Predictor:
         A recording's vector is the mean of its cycles' (`cycle` is then 0). Errors go to `problems` as in `predict`.
         What cannot be judged has no vector; `attrs["not_judged"]` has a sentence for each such recording.
         """
-        tables, not_judged = [], list[str]()
+        tables, not_judged = list[pd.DataFrame](), list[str]()
         sources = audio_reader.find_recordings(paths)
         results = self.results(sources, self.embedding_function(layer), problems, cycles, quality, mean_per_cycle)
-        for result in with_progress(results, sources, progress):
+        shown = progress and len(sources) > 1
+        for result in progress_bar(results, shown=shown, total=len(sources), desc="recordings", unit="recording"):
             rows = make_cycle_table([result]).drop(columns=["label", "source"])[result.cycles.judged]
             vectors = result.values
             not_judged += predictions.unjudged_sentences(make_status_table([result]))
@@ -403,7 +418,9 @@ class Predictor:
         path = pd.Series([str(file)] * len(table), dtype=object)  # str columns take UTF-8 alone
         cycle = np.arange(1, len(table) + 1)
         named = table.assign(recording=make_encodable(file.stem), cycle=cycle, label=None, split="", path=path)
-        return prepare_dataset(named.assign(device=icbhi.device_of(file.stem)), self.recipe)
+        dataset = prepare_dataset(named.assign(device=icbhi.device_of(file.stem)), self.recipe)
+        check_extras(dataset, self.taken_extras)
+        return dataset
 
     def score_spans(self, file: Path, spans: Sequence[tuple[float, float]]) -> Probabilities:
         """Recording and stretches (start_s, end_s) of it -> (n, classes), not calibrated."""
@@ -456,12 +473,6 @@ def not_a_number_error(path: str, waveforms: Waveforms) -> ValueError:
         f"values up to {np.abs(waveforms).max():.3g}; if those of a wave pass 1, the recording is damaged, else the "
         "model",
     )
-
-
-def with_progress(results: Iterator[RecordingResult], paths: Sequence[str], shown: bool) -> Iterator[RecordingResult]:
-    """Results, and the recordings they are of -> the results, counted by a bar if there are several."""
-    shown = shown and len(paths) > 1
-    yield from progress_bar(results, shown=shown, total=len(paths), desc="recordings", unit="recording")
 
 
 def describe_result(result: RecordingResult) -> str:

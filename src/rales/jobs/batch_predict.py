@@ -153,16 +153,14 @@ def predict_shard(
     """Write one shard's files, in a worker."""
     classifier, folder, name = load_worker_model(model), Path(out), shard_file_name(part.number)
     status, summary, problems = list[pd.DataFrame](), list[pd.DataFrame](), list[str]()
-
-    def passing() -> Iterator[pd.DataFrame]:
+    with prediction_writers.open_table(folder / "cycles" / name) as append:
         tables = classifier.tables(part.paths, problems, decision, cycles=part.rows or where, quality=quality)
         for cycles, state in tables:
-            status.append(state)
+            append(cycles)
             counts = predictions.summarise_recordings(cycles, decision.label_set)
             summary.append(recordings.add_answers(counts, cycles, classifier.calibration.get("recordings")))
-            yield cycles
+            status.append(state)
 
-    prediction_writers.write_table(passing(), folder / "cycles" / name)
     prediction_writers.write_table(summary, folder / "summary" / name)
     prediction_writers.write_table(status, folder / "status" / name)
 

@@ -9,7 +9,7 @@ import os
 import re
 import time
 import traceback
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
@@ -26,11 +26,10 @@ from rales.files.atomic import lock_folder
 from rales.files.json_files import to_jsonable
 from rales.files.writers import write_json
 from rales.jobs.linear_probe import name, subsets
-from rales.labels import LabelSet
 from rales.progress import progress_bar
-from rales.recipes.registry import find_settings, make_recipe
+from rales.recipes.registry import make_recipe
 from rales.registry import RECIPES
-from rales.settings import get_values, parse_words, set_fields, to_dict
+from rales.settings import RunSettings, format_value, get_values, parse_words, to_dict
 from rales.training import run_folder
 from rales.training.run_records import check_record
 
@@ -78,17 +77,31 @@ def trials(recipe: str, grid: Mapping[str, Sequence[str]], seeds: int, fixed: Se
     """
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: expected 1 or more")
+    if "seed" in (known := parse_words(fixed)):
+        raise UsageError(f"--set seed={known['seed']}: the seeds of a sweep are 0, 1, …, so many as --seeds says")
     found = []
     word = RECIPES.make_portable(recipe)
     for chosen in combinations(recipe, grid, fixed):
         made = make_recipe(recipe, [*fixed, *chosen])
+        words = name_code_files([*fixed, *chosen], made.settings)
         for seed in range(seeds):
             title = "-".join([made.name, *(re.sub(r"[^\w.=+]+", "_", short(word)) for word in chosen), f"seed{seed}"])
-            found.append(Trial(title, word, (*fixed, *chosen, f"seed={seed}")))
+            found.append(Trial(title, word, (*words, f"seed={seed}")))
     names = [trial.name for trial in found]
     if len(set(names)) < len(names):
         raise UsageError(f"two trials would share the folder {next(n for n in names if names.count(n) > 1)}")
     return found
+
+
+def name_code_files(words: Sequence[str], settings: RunSettings) -> list[str]:
+    """Words, and the settings made of them -> the same words, in which a worker in another folder finds files of
+    code."""
+    values = get_values(settings)
+    names = [word.partition("=")[0].strip() for word in words]
+    return [
+        f"{name}={format_value(values[name])}" if name in ("encoder", "train.metrics") else word
+        for name, word in zip(names, words, strict=True)
+    ]
 
 
 def combinations(recipe: str, grid: Mapping[str, Sequence[str]], fixed: Sequence[str]) -> Iterator[list[str]]:
@@ -142,10 +155,11 @@ def run(
     if engine not in ENGINES:
         raise UsageError(f"--engine {engine}: expected one of {', '.join(ENGINES)}")
     data, out = make_portable(data), out.resolve()
-    needs_split = any("split.name=folds" not in trial.words for trial in planned)
+    made = {trial.name: make_recipe(trial.recipe, trial.words).settings for trial in planned}
+    needs_split = {settings.split.name for settings in made.values()} != {"folds"}
     read = cache(partial(read_cycles, data, skip_damaged=skip_damaged, needs_split=needs_split))
     with lock_folder(out):
-        tables = {trial.name: read(label_set=label_set_of(trial)) for trial in planned}
+        tables = {name: read(label_set=settings.label_set) for name, settings in made.items()}
         outcomes = {
             trial.name: Outcome(trial.name, "skipped")
             for trial in planned
@@ -162,13 +176,6 @@ def run(
                 write_json(out / "sweep.json", summary(planned, outcomes, command))
         write_json(out / "sweep.json", summary(planned, outcomes, command))
     return [outcomes[trial.name] for trial in planned]
-
-
-def label_set_of(trial: Trial) -> LabelSet:
-    """Trial -> the classes of its system."""
-    words = parse_words(trial.words)
-    chosen = {name: words[name] for name in ("classes", "independent") if name in words}
-    return set_fields(find_settings(trial.recipe)(), chosen).label_set
 
 
 def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:
@@ -226,10 +233,16 @@ def on_this_machine(
     if address:
         raise UsageError("--address is the cluster of --engine ray")
     gpus = [{"CUDA_VISIBLE_DEVICES": name} for name in visible_gpus()]  # trials take turns on them
+    begun = dict[str, float]()
     found = parallel.run_in_processes(
-        run_trial, waiting, job, processes=at_once(processes), process_per_task=True, environments=gpus
+        run_trial,
+        time_starts(waiting, begun),
+        job,
+        processes=at_once(processes),
+        process_per_task=True,
+        environments=gpus,
     )
-    yield from outcomes(found)
+    yield from outcomes(found, begun)
 
 
 def visible_gpus() -> list[str]:
@@ -252,17 +265,27 @@ def on_ray(
 ) -> Generator[Outcome]:
     """Trials as Ray tasks, one processor (and one GPU where the cluster has some) each."""
     if waiting:
-        found = parallel.run_on_ray(run_trial, waiting, job, processes=processes, address=address)
-        yield from outcomes(found, "Ray: ")
+        begun = dict[str, float]()
+        planned = time_starts(waiting, begun)
+        found = parallel.run_on_ray(run_trial, planned, job, processes=processes, address=address)
+        yield from outcomes(found, begun, "Ray: ")
 
 
-def outcomes(found: Generator[tuple[Trial, Any]], prefix: str = "") -> Generator[Outcome]:
-    """Trials, each with its outcome or with the error of a worker that is gone -> outcomes."""
+def time_starts(waiting: Iterable[Trial], begun: dict[str, float]) -> Iterator[Trial]:
+    """Trials -> the same; when each was taken is put into `begun`."""
+    for trial in waiting:
+        begun[trial.name] = time.perf_counter()
+        yield trial
+
+
+def outcomes(found: Generator[tuple[Trial, Any]], begun: Mapping[str, float], prefix: str = "") -> Generator[Outcome]:
+    """Trials, each with its outcome or with the error of a worker that is gone, and when they began -> outcomes."""
     with closing(found):
         for trial, result in found:
             if isinstance(result, Exception):
                 sentence = str(result).strip().partition("\n")[0]
-                result = Outcome(trial.name, "failed", error=prefix + sentence, trace=str(result))
+                seconds = time.perf_counter() - begun[trial.name]
+                result = Outcome(trial.name, "failed", seconds, error=prefix + sentence, trace=str(result))
             yield result
 
 

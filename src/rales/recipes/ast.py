@@ -44,14 +44,13 @@ from rales.models.m2d_checkpoints import default_heads
 from rales.models.pretrained_backbones import ast_tensors
 from rales.models.vit import ViTSize
 from rales.settings import (
+    BackboneSettings,
     Bounds,
-    Depth,
     Fidelity,
-    RunSettings,
     SpecAugment,
     Training,
+    TransformerSize,
     Waveform,
-    Width,
     set_defaults,
 )
 from rales.training import finetune
@@ -79,32 +78,16 @@ class Audio(Waveform):
 
 
 @dataclass(frozen=True)
-class Model:
-    """The encoder."""
-
-    dim: Width = 768
-    """Width of the transformer."""
-    depth: Depth = 12
-    """Its blocks."""
-    heads: Width = 12
-    """Its attention heads."""
-
-
-@dataclass(frozen=True)
-class Settings(RunSettings):
+class Settings(BackboneSettings):
     """Numbers of the authors' code, of both systems."""
 
     size: Literal["base", "tiny"] = "base"
     """Of a random start; it brings sizes of the network and the training. With weights they are the checkpoint's."""
-    weights: str = ""
-    """File of the pre-trained checkpoint; empty = random start."""
-    weights_digest: str = ""
-    """SHA-256 of that file, filled in."""
     fidelity: Fidelity = "corrected"
     """corrected: published quirks are mended; original: they stay."""
     audio: Audio = Audio()
     augment: SpecAugment = SpecAugment(frequency_width=48, time_width=160)
-    model: Model = Model()
+    model: TransformerSize = TransformerSize()
     train: Training = TRAINING
 
     def with_presets(self, given: AbstractSet[str]) -> Self:

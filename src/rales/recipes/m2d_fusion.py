@@ -52,6 +52,7 @@ from rales.settings import (
     RunSettings,
     SpecAugment,
     StandardisedAudio,
+    TransformerSize,
     Width,
     check_stored,
     from_dict,
@@ -139,15 +140,9 @@ class Augmentation(SpecAugment):
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(TransformerSize):
     """The encoder and what is fused of it."""
 
-    dim: Width = 768
-    """Width D of the ViT (paper 4.3)."""
-    depth: Depth = 12
-    """Transformer blocks L (paper 4.3)."""
-    heads: Width = 12
-    """Attention heads (paper 4.3)."""
     patch: tuple[Width, Width] = (16, 16)
     """Mel bands and frames of one patch (paper 4.3)."""
     unit_frames: FrameCount = 608
@@ -177,6 +172,8 @@ class Model:
         """Errors: layers that the encoder does not have."""
         if not self.layers or max(self.layers) > self.depth:
             raise UsageError(f"model.layers={list(self.layers)}: the encoder has {self.depth} layers")
+        if len(set(self.layers)) < len(self.layers):
+            raise UsageError(f"model.layers={list(self.layers)}: a layer is fused once; name each once")
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,9 @@ from rales.models.cnn import Cnn, CnnSize
 from rales.models.heads import ContrastiveClassifier, build_projector
 from rales.models.pretrained_backbones import cnn_tensors
 from rales.settings import (
+    BackboneSettings,
     Count,
     Fidelity,
-    RunSettings,
     SpecAugment,
     StandardisedAudio,
     Training,
@@ -64,15 +64,11 @@ TRAINING = Training(epochs=400, batch_size=128, micro_batch=0, lr=1e-3, cosine_e
 
 
 @dataclass(frozen=True)
-class Settings(RunSettings):
+class Settings(BackboneSettings):
     """Numbers of cross-entropy alone, and of all four."""
 
-    size: Literal["base", "tiny"] = "base"
-    """Of a random start, and with it of the training; with weights it is base."""
     weights: str = ""
     """File of the pre-trained encoder; empty = random start, with a higher learning rate."""
-    weights_digest: str = ""
-    """SHA-256 of that file, filled in."""
     fidelity: Fidelity = "corrected"
     """corrected: published quirks are mended; original: they stay."""
     audio: StandardisedAudio = StandardisedAudio()

@@ -50,7 +50,14 @@ from rales.models.heads import BackboneWithHead, CoTuning
 from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
 from rales.models.stochnorm import StochNorm2d
-from rales.settings import Fidelity, RunSettings, Training, Waveform, require_classes, set_defaults
+from rales.settings import (
+    BackboneSettings,
+    Fidelity,
+    Training,
+    Waveform,
+    require_classes,
+    set_defaults,
+)
 from rales.training import finetune
 from rales.training.losses import category_relationship, co_tuning, weighted_cross_entropy, weighted_loss
 from rales.training.recipe import LossContext, Recipe
@@ -74,15 +81,9 @@ TRAINING = Training(
 
 
 @dataclass(frozen=True)
-class Settings(RunSettings):
+class Settings(BackboneSettings):
     """Numbers of fine-tuning with stochastic normalisation."""
 
-    size: Literal["base", "tiny"] = "base"
-    """Of a random start, and with it of the training; with weights it is base."""
-    weights: str = ""
-    """File of the pre-trained backbone; empty = random start."""
-    weights_digest: str = ""
-    """SHA-256 of that file, filled in."""
     fidelity: Fidelity = "corrected"
     """corrected: no test cycle takes part in the correction of spectra; original: they do."""
     audio: Waveform = Waveform()

@@ -9,7 +9,7 @@ from typing import Any
 
 from rales.errors import UsageError
 from rales.models.hub import sha256_of
-from rales.registry import RECIPES
+from rales.registry import METRICS, RECIPES
 from rales.settings import (
     DAMAGED,
     RunSettings,
@@ -82,6 +82,7 @@ def make_recipe(word: str | None, words: Iterable[str] | Mapping[str, Any] = (),
     base = name_by_digest(asked.with_presets(frozenset(plain)))
     settings = set_fields(base, {name: value for name, value in values.items() if "." in name}, f" of {word}")
     check_together(settings)
+    settings = name_metrics(settings)
 
     idle = [
         f"{name}={value} changes nothing here: it is {getattr(base, name) or 'that of the weights'}"
@@ -205,6 +206,13 @@ def name_by_digest(settings: RunSettings) -> RunSettings:
     if getattr(settings, "weights_digest", "") or not Path(weights).is_file():  # a missing one is named when it is read
         return settings
     return replace_field(settings, "weights_digest", sha256_of(Path(weights)))
+
+
+def name_metrics(settings: RunSettings) -> RunSettings:
+    """Settings -> the same, whose own metrics another process finds too. Errors: one that is not there."""
+    for word in settings.train.metrics:
+        METRICS.find(word)
+    return replace_field(settings, "train.metrics", tuple(map(METRICS.make_portable, settings.train.metrics)))
 
 
 def describe_start(recipe: Recipe, overrides: Mapping[str, Any]) -> tuple[str, ...]:

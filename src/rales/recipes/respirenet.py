@@ -55,7 +55,15 @@ from rales.data.waveform_cache import Preparation, read_row_segments
 from rales.models.heads import BackboneWithHead, build_respirenet_head
 from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
-from rales.settings import Fidelity, RunSettings, Split, Training, Waveform, require_classes, set_defaults
+from rales.settings import (
+    BackboneSettings,
+    Fidelity,
+    Split,
+    Training,
+    Waveform,
+    require_classes,
+    set_defaults,
+)
 from rales.training import finetune, multistage
 from rales.training.recipe import LossContext, Recipe
 
@@ -76,15 +84,9 @@ ALL = "all"  # the network of devices without one of their own
 
 
 @dataclass(frozen=True)
-class Settings(RunSettings):
+class Settings(BackboneSettings):
     """Numbers of the authors' code, of both stages."""
 
-    size: Literal["base", "tiny"] = "base"
-    """Of a random start, and with it of the training; with weights it is base."""
-    weights: str = ""
-    """File of the pre-trained backbone; empty = random start."""
-    weights_digest: str = ""
-    """SHA-256 of that file, filled in."""
     fidelity: Fidelity = "corrected"
     """corrected: published quirks are mended; original: they stay."""
     joined: float = 1.0

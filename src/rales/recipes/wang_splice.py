@@ -52,7 +52,13 @@ from rales.data.waveform_cache import Preparation, read_row_segments
 from rales.models.heads import BackboneWithHead
 from rales.models.pretrained_backbones import resnest_tensors
 from rales.models.resnest import ResNeSt
-from rales.settings import RunSettings, Training, Waveform, require_classes, set_defaults
+from rales.settings import (
+    BackboneSettings,
+    Training,
+    Waveform,
+    require_classes,
+    set_defaults,
+)
 from rales.training import finetune
 from rales.training.losses import weighted_loss
 from rales.training.recipe import Recipe
@@ -61,15 +67,9 @@ FFT_SAMPLES = 256
 
 
 @dataclass(frozen=True)
-class Settings(RunSettings):
+class Settings(BackboneSettings):
     """Our choice of all numbers."""
 
-    size: Literal["base", "tiny"] = "base"
-    """Of a random start, and with it of the training; with weights it is base."""
-    weights: str = ""
-    """File of the pre-trained backbone; empty = random start."""
-    weights_digest: str = ""
-    """SHA-256 of that file, filled in."""
     domain: Literal["splice", "spectral"] = "splice"
     """What goes over from one device to another: parts of cycles, or mean spectra."""
     audio: Waveform = Waveform(rate_hz=4000)

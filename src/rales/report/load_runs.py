@@ -15,7 +15,7 @@ from rales.files.csv_cells import restore_table
 from rales.files.json_files import flatten_json
 from rales.labels import LabelSet
 from rales.training import epoch_logits, run_folder
-from rales.training.run_records import check_evaluation, check_record
+from rales.training.run_records import OwnFigure, check_evaluation, check_record, check_value
 
 RUN_FILES = ("config.json", "metrics.jsonl", "predictions.csv")
 SCORES = ["specificity", "sensitivity", "score"]
@@ -317,6 +317,16 @@ def validation_metrics(run: Run) -> dict[str, float]:
         epoch = selected_epoch(run, run.select)
         metrics = run.scores["validation"].get(epoch, {}) if epoch is not None else {}
     return {name: float(metrics[name]) for name in WATCHED if isinstance(metrics.get(name), float)}
+
+
+def own_figures(run: Run) -> dict[str, Any]:
+    """-> figures of metrics from outside the package, as evaluation.json has them: name -> value, ci95."""
+    own = run.evaluation.get("own")
+    try:
+        check_value(own, dict[str, OwnFigure], "own", "evaluation.json")
+    except ValueError:  # damaged, which the notes on runs say
+        return {}
+    return own or {}
 
 
 def labels_by_protocol(run: Run, stored: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.int64]]:

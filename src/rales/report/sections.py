@@ -142,6 +142,7 @@ def build_sections(
             [
                 *(tables.main_table(systems), plots.plot_sp_se(systems), tables.further_metrics_table(systems)),
                 *([each_class] if each_class else []),
+                *([own] if (own := tables.own_metrics_table(systems)) else []),
             ],
         ),
         Section(

@@ -11,7 +11,7 @@ from rales.evaluation import bootstrap
 from rales.files.csv_cells import make_encodable
 from rales.labels import LabelSet
 from rales.report.literature import PHYSICIANS
-from rales.report.load_runs import SCORES, selected_epoch, strict_scores
+from rales.report.load_runs import SCORES, own_figures, selected_epoch, strict_scores
 from rales.report.page import Table
 from rales.report.protocols import PROTOCOLS, oracle_gap, protocol_outcomes
 from rales.report.systems import (
@@ -199,6 +199,33 @@ def classes_table(systems: list[System]) -> Table | None:
         note="Each class against the rest, all seeds' cycles together; – where there are no such cycles. AUROC and AP "
         "(average precision) are fractions, mean over seeds ± standard deviation; a blind guess has AUROC 0.5 and for "
         "AP the share of such cycles.",
+    )
+
+
+def own_metrics_table(systems: list[System]) -> Table | None:
+    """Figures of metrics from outside the package, or None where no run has some."""
+    names = list(dict.fromkeys(name for s in systems for run in s.runs for name in own_figures(run)))
+    rows = []
+    for s in systems if names else ():
+        found = [own_figures(run) for run in s.runs]
+        values = [pd.Series([own[name]["value"] for own in found if name in own], dtype=float) for name in names]
+        cells = [format_mean_sd(each, scale=1) if len(each) else "–" for each in values]
+        if len(found) == 1:  # an interval is of one run's answers
+            ends = [found[0].get(name, {}).get("ci95", [None, None]) for name in names]
+            known = [[end for end in pair if isinstance(end, float)] for pair in ends]
+            cells = [
+                cell + (f"\n[{pair[0]:.3f}, {pair[1]:.3f}]" if len(pair) == 2 else "")
+                for cell, pair in zip(cells, known, strict=True)
+            ]
+        rows.append([s.name, *cells])
+    if not rows:
+        return None
+    return Table(
+        "Own metrics",
+        ["System", *names],
+        rows,
+        note="As --set train.metrics recorded them in evaluation.json, mean over seeds ± standard deviation; in "
+        "brackets, of a single run, the 95 % interval with patients resampled (percentiles of 200 resamples).",
     )
 
 

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from rales.data import loader, splits
-from rales.data.dataset import Batch, CycleDataset, class_numbers, load_dataset, select_extras
+from rales.data.dataset import Batch, CycleDataset, check_extras, class_numbers, load_dataset, select_extras
 from rales.data.splits import digest_cycles
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions, recordings
 from rales.evaluation.metrics import count_outcomes, mean_auroc, outcome_scores, predict_at_threshold
+from rales.evaluation.own_metrics import compute_own_metrics
 from rales.files.writers import copy_file, write_csv, write_json
 from rales.labels import LabelSet
 from rales.models.heads import class_probabilities
@@ -140,6 +141,7 @@ def prepare_training(
     """Divided table -> data, networks and optimisers, as new or as after the last whole epoch; the run's state."""
     settings, context = recipe.settings, run.context
     dataset = load_dataset(table, recipe, progress=run.progress, folder=cache_folder)
+    check_extras(dataset, recipe.extras)
 
     torch.manual_seed(settings.seed)
     frontend = recipe.build_frontend(settings).to(context.device)
@@ -492,7 +494,10 @@ def evaluate_part(job: Training, part: str, epoch: int) -> tuple[dict[str, Any],
     answers = label_set.encode_rows(predict_at_threshold(probabilities, None, label_set))
     scores = outcome_scores(count_outcomes(label_set.encode_rows(label.numpy()), answers))
     auroc = mean_auroc(label, probabilities, label_set)
-    return {"epoch": epoch, "split": part, "loss": loss, **scores, "auroc": auroc}, logits
+    line: dict[str, Any] = {"epoch": epoch, "split": part, "loss": loss, **scores, "auroc": auroc}
+    if metrics := job.recipe.settings.train.metrics:
+        line["own"] = compute_own_metrics(metrics, label.numpy(), probabilities)
+    return line, logits
 
 
 def save_epoch(
@@ -630,6 +635,7 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
         selected_epoch=about["epoch"],
         record=record,
         whole_database=record["split"]["whole_database"],
+        metrics=job.recipe.settings.train.metrics,
     )
 
     if problem := selection_problem(job.recipe.settings, dataset.class_numbers[dataset.rows("validation")]):

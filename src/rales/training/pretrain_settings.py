@@ -3,19 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rales.settings import AnyNumber, Count, Depth, Fraction, FrameCount, Positive, Seed, Width
+from rales.settings import AnyNumber, Count, Depth, Fraction, FrameCount, Positive, Seed, TransformerSize, Width
 
 
 @dataclass(frozen=True)
-class Encoder:
+class Encoder(TransformerSize):
     """The network of pre-training; with `weights` all sizes but those of a missing predictor are the checkpoint's."""
 
-    dim: Width = 768
-    """Width D of the ViT."""
-    depth: Depth = 12
-    """Transformer blocks L."""
-    heads: Width = 12
-    """Attention heads."""
     patch: tuple[Width, Width] = (16, 16)
     """Mel bands and frames of one patch; the public further pre-training on ICBHI has (16, 4)."""
     unit_frames: FrameCount = 608

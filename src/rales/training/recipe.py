@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rales.data.dataset import Batch, CycleDataset
 from rales.data.waveform_cache import Preparation
+from rales.settings import scales_batches
 
 Provenance = Literal["ours", "code-verified", "secondary", "reconstruction"]
 
@@ -102,4 +103,4 @@ class Recipe:
     @property
     def scales_batches(self) -> bool:
         """Whether an answer depends on the others of its batch (audio.scope=batch)."""
-        return getattr(self.audio, "scope", "clip") == "batch"
+        return scales_batches(self.audio)

@@ -186,6 +186,14 @@ class Temperature:
 
 
 @dataclass(frozen=True)
+class OwnFigure:
+    """A figure of a metric from outside the package."""
+
+    value: AnyNumber | None
+    ci95: list[AnyNumber | None]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """evaluation.json, as far as somebody reads it again."""
 
@@ -205,6 +213,7 @@ class Evaluation:
     wheeze_present: Detection | None = None
     by_class: dict[str, Detection] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    own: dict[str, OwnFigure] = field(default_factory=dict)
     validation: Validation | None = None
     validation_threshold: Threshold | None = None
     validation_temperature: Temperature | None = None
@@ -286,7 +295,7 @@ def check_fields(section: type, values: Any, origin: str, prefix: str = "") -> N
 
 def check_value(value: Any, kind: Any, name: str, origin: str) -> None:
     """JSON value, the type of its field, the field's dotted name -> nothing. Errors: as `check`."""
-    if typing.get_origin(kind) is types.UnionType:  # X | None, str | int
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):  # X | None, str | int; Annotated makes the second
         if value is None and type(None) in typing.get_args(kind):
             return
         kinds = typing.get_args(kind)

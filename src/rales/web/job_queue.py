@@ -74,8 +74,11 @@ class JobQueue:
                 future, job = self.asked.popleft() if self.asked else (None, None)
                 self.current = None if job else self.background.popleft()
                 recording = self.current
-            if future is not None and job is not None:
-                run_job(future, job)
+            if future is not None and job is not None and future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(job())
+                except BaseException as error:  # whoever waits hears of it
+                    future.set_exception(error)
             elif recording is not None:
                 try:
                     self.score(recording)
@@ -83,13 +86,3 @@ class JobQueue:
                     log.exception("scoring %s", recording)
             with self.changed:
                 self.current = None
-
-
-def run_job(future: Future[Any], job: Callable[[], Any]) -> None:
-    """Do a job and hand its result, or its error, to whoever waits."""
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        future.set_result(job())
-    except BaseException as error:
-        future.set_exception(error)

@@ -7,7 +7,6 @@ import logging
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -162,16 +161,12 @@ class Service:
 
     # The model
 
-    def ask(self, job: Callable[[], Any]) -> "Future[Any]":
-        """A job for the model's thread. Errors: ApiError where too many wait."""
-        try:
-            return self.queue.ask(job)
-        except QueueFull as error:
-            raise ApiError(503, str(error), retry_after="5") from error
-
     async def answered(self, job: Callable[[], Any], sound: Path, name: str) -> Any:
         """What the model's thread makes of a job about the recording `name`. Errors: ApiError, whatever went wrong."""
-        future = self.ask(job)
+        try:
+            future = self.queue.ask(job)
+        except QueueFull as error:
+            raise ApiError(503, str(error), retry_after="5") from error
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
