@@ -150,7 +150,7 @@ def print_predictions(
     printed = as_json or not in_file
     if printed:
         print_result(collected.document() | about, as_json, result_lines.prediction_lines)
-    if summarised and not as_json:
+    if summarised and not as_json and collected.label_set.is_icbhi:  # answers of recordings are about its findings
         document = {"recordings": collected.ranked_recordings(), "notice": collected.pooling_notice()}
         print_result(document, as_json, result_lines.recording_lines)
     print_notes(collected.status)
@@ -281,7 +281,7 @@ class PredictionSummary:
         return {
             "cycles": cycles,
             "recordings": self.ranked_recordings(),
-            "recordings_notice": self.pooling_notice(),
+            **({"recordings_notice": self.pooling_notice()} if self.label_set.is_icbhi else {}),
             "status": [row for table in self.status for row in table_records(table)],
             "problems": self.problems,
         }
