@@ -13,7 +13,6 @@ import torch
 from rales.files.json_files import to_jsonable
 from rales.inference import prediction_writers
 from rales.inference.predictor import Predictor
-from rales.labels import CLASSES
 from rales.recipes import m2d_pretrain
 from rales.recipes.registry import make_recipe
 from rales.settings import to_dict
@@ -122,11 +121,8 @@ def model(*words: str) -> Predictor:
     torch.manual_seed(0)
     network = chosen.build_model(chosen.settings)
     torch.nn.init.normal_(network.get_parameter("head.weight"), std=0.3)  # starts near 0, where all answers are alike
-    record = {
-        "recipe": chosen.name,
-        "config": to_jsonable(to_dict(chosen.settings)),
-        **chosen.settings.label_set.to_record(),
-    }
+    record = {"recipe": chosen.name, "config": to_jsonable(to_dict(chosen.settings))}
+    record |= chosen.settings.label_set.to_record()
     return Predictor.from_network(chosen, network, record)
 
 
@@ -140,8 +136,8 @@ def write_predictions(
 
 def record_of(recipe: Recipe) -> dict[str, Any]:
     """-> what a checkpoint of a recipe says of it, as JSON has it."""
-    about = {"recipe": recipe.name, "config": to_dict(recipe.settings)}
-    return dict(json.loads(json.dumps({**about, "classes": CLASSES})))
+    about = {"recipe": recipe.name, "config": to_dict(recipe.settings), **recipe.settings.label_set.to_record()}
+    return dict(json.loads(json.dumps(about)))
 
 
 def save(model: Predictor, path: Path) -> None:

@@ -252,7 +252,7 @@ def check_evaluation(values: Any, origin: str | Path) -> None:
     if label_set.independent:
         check_answer_counts(values, label_set, origin)
         return
-    if "confusion" not in values:
+    if not values.get("confusion"):
         raise ValueError(f"{origin}: has no usable `confusion`; {DAMAGED}")
     for name in () if "by_class" in values else ("crackle_present", "wheeze_present"):
         if name not in values:
