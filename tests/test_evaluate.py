@@ -82,6 +82,11 @@ def test_recordings_made_of_others_count_as_those() -> None:
     assert digest_name("101_1b1_overlay3_0123456789ab") == digest_name("101_1b1") != digest_name("101_1b2")
 
 
+def test_the_method_of_a_model(place: Path, model: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RALES_CACHE", str(place / "cache"))
+    assert model.evaluate(place / "data", part="train")["protocol"]["part"] == "train"
+
+
 def test_a_record_names_no_recording(place: Path) -> None:
     record = run_folder.read_json(place / "run" / "config.json")
     assert len(record["split"]["trained_recordings"]) == 5

@@ -49,11 +49,12 @@ def test_a_folder(tmp_path: Path) -> None:
     assert (counts["recordings"], counts["patients"], counts["cycles"]) == (5, 4, 0)
     assert counts["recording_labels"] == {"recordings": 5, "normal": 1, "abnormal": 4, "crackle": 2, "wheeze": 3}
     table = recordings_table(read_contents(folder, audio=True, decode=False)).set_index("recording")
-    assert table["filter"].to_dict() == {
+    rows = {str(name): row for name, row in table.to_dict("index").items()}
+    assert {name: row["filter"] for name, row in rows.items()} == {
         "BP001": "bell", "DP001": "diaphragm", "EP002": "extended", "BP003": "bell", "BP004": "bell"
     }  # fmt: skip
-    assert table.loc["BP003", ["patient", "abnormal", "crackle", "wheeze"]].tolist() == ["3", 1, 1, 1]
-    assert Path(table.loc["BP001", "path"]).name == "BP001.flac"
+    assert [rows["BP003"][name] for name in ("patient", "abnormal", "crackle", "wheeze")] == ["3", 1, 1, 1]
+    assert Path(str(rows["BP001"]["path"])).name == "BP001.flac"
     with pytest.raises(ValueError, match="labels of whole recordings, none of cycles"):
         read_cycles(folder)
 

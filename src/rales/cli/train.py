@@ -213,10 +213,10 @@ def evaluate(
     device: Device = None,
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
-) -> None:
+) -> int:
     """Score any model on annotated data: strict figures of its classes, two-class, AUROC of each finding, per device
     and location, per recording; of a run also both leak-free repairs of the official split. Labels of whole recordings
-    (KAUH) are scored by recording alone.
+    (KAUH) are scored by recording alone. Exit code 1 if one of those could not be read.
 
     Example: rales evaluate runs/m2d --data ICBHI_final_database --json
 
@@ -242,6 +242,7 @@ def evaluate(
     classifier = load_with_engine(model, engine, device or "auto", tell=print_message)
     figures = evaluate_data(classifier, data, part=split, skip_damaged=skip_damaged, progress=True, metrics=metric)
     print_result(figures, json, result_lines.evaluation_lines)
+    return 1 if figures.get("problems") else 0
 
 
 def weights(name: str | None = None, /, *, json: JsonFlag = False) -> None:

@@ -65,8 +65,8 @@ class Annotation(NamedTuple):
         return f"{self.left_out} cycles, none of them judged" if self.left_out else self.remark or "no cycles in it"
 
     def note(self, name: str | Path) -> str:
-        """What is to be said of a file of this name that is no plain ICBHI annotation, else ""."""
-        if self.form in ("ICBHI", ""):
+        """What is to be said of a file of this name that is no plain annotation of a database, else ""."""
+        if self.form in ("ICBHI", "SPRSound", ""):
             return ""
         classes = "" if self.labelled or not self.cycles else ", without classes"
         left = f", {self.left_out} cycles without a label left out" if self.left_out else ""

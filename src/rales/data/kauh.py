@@ -120,12 +120,10 @@ def _label_recording(
         return replace(recording, problems=problems, extra=dict.fromkeys(EXTRA_COLUMNS, ""))
 
     where, cells = rows[0]
-    findings = parse_sound_type(cells["sound_type"])
-    if isinstance(findings, str):
-        problems.append(f"{where}: {findings}")
-        findings = None
-    else:
-        problems += [f"{where}: {problem}" for problem in _contradictions(cells, findings)]
+    said = parse_sound_type(cells["sound_type"])
+    findings = None if isinstance(said, str) else said
+    wrong = [said] if isinstance(said, str) else _contradictions(cells, said)
+    problems += [f"{where}: {problem}" for problem in wrong]
     if cells["filter"] not in FILTERS:
         problems.append(f"{where}: filter {cells['filter']!r}, expected one of {', '.join(FILTERS)}")
     if not cells["patient"]:

@@ -24,12 +24,11 @@ def detect_findings(
 
 
 def measure_detection(present: ArrayLike, scores: ArrayLike, patients: Sequence[Any] | ArrayLike) -> dict[str, Any]:
-    """Which of N have a finding, (N,) scores, (N,) patients -> auroc, ci95 (NaN where undefined), positives,
-    negatives."""
+    """Which of N have a finding, (N,) scores, (N,) patients -> auroc, ci95, positives, negatives; None for a number
+    that is not defined."""
     has, values = np.asarray(present, dtype=np.bool_), np.asarray(scores, dtype=np.float64)
-    auroc, low, high = auroc_interval(has, values, patients)
-    counts = {"positives": int(has.sum()), "negatives": int((~has).sum())}
-    return {"auroc": auroc, "ci95": [low, high], **counts}
+    auroc, *ends = (None if np.isnan(value) else value for value in auroc_interval(has, values, patients))
+    return {"auroc": auroc, "ci95": ends, "positives": int(has.sum()), "negatives": int((~has).sum())}
 
 
 def auroc_interval(
@@ -77,7 +76,7 @@ def auroc_interval(
         + some_without / (some_without - 1) * (without @ without) / negatives**2
         + 2 * units / (units - 1) * (with_it @ without) / (positives * negatives)
     )
-    error = np.sqrt(max(variance, 0.0)) / (auroc * (1 - auroc))
+    error = float(np.sqrt(np.maximum(variance, 0.0))) / (auroc * (1 - auroc))
     reach = error * stdtrit(min(some_with, some_without) - 1, (1 + level) / 2)
     odds = np.log(auroc / (1 - auroc))
     return auroc, float(1 / (1 + np.exp(reach - odds))), float(1 / (1 + np.exp(-reach - odds)))

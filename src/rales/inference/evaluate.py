@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rales.data import read_contents, splits
+from rales.data.annotation_dialects import SUFFIXES
 from rales.data.dataset import CycleDataset, check_extras, class_numbers, load_dataset
 from rales.data.reader import cycles_table, recordings_table
 from rales.data.splits import digest_cycles
@@ -69,7 +70,7 @@ def evaluate_data(
     reading: dict[str, Any] = {"skip_damaged": skip_damaged, "audio": True, "needs_split": needs_split}
     reading["label_set"] = label_set
     cycles = cycles_table(contents, **reading)
-    if not is_training_data(model.record, cycles):
+    if Path(data).suffix.lower() in SUFFIXES and not is_training_data(model.record, cycles):
         answers = read_contents(data, audio=True, decode=skip_damaged, true_labels=True, label_set=label_set)
         cycles = cycles_table(answers, **reading)
     return evaluate_cycles(model, cycles, part=part, progress=progress, cache_folder=cache_folder, metrics=metrics)
