@@ -1,6 +1,7 @@
 """A run that goes on from a trained model: what it keeps, what stays frozen, what it refuses; from Python too."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rales.data.manifest import write_manifest
 from rales.errors import UsageError
 from rales.inference import train as inference_train
 from rales.inference.load_model import load_model
+from rales.jobs import sweep
 from rales.models.hub import SHIPPED_FILE, sha256_of
 from rales.recipes.registry import make_recipe
 from rales.settings import find_differences
@@ -22,7 +24,7 @@ from rales.training import finetune, run_folder
 from rales.training.optim import freeze_parameters
 from tests import tiny
 from tests.command import command
-from tests.run_folders import lines, tensors
+from tests.run_folders import lines, tensors, train_in_two_processes
 
 QUICK = {"train.epochs": 1, "train.device": "cpu", "train.precision": "float32"}
 OWN_LABELS = ["normal", "wheeze", "crackle", "both"]  # our classes in another order
@@ -98,6 +100,15 @@ def test_before_the_first_step_it_is_the_model_itself(
     assert config["from_digest"] == sha256_of(place / "run" / "best.safetensors")
 
 
+def test_held_out_patients_calibrate_anew(place: Path, tmp_path: Path) -> None:
+    asked = {"train.select": "validation", "train.validation_share": 0.4}
+    recipe = make_recipe(None, {**QUICK, "from_model": str(place / "run"), **asked})
+    finetune.run(recipe, read_cycles(place / "data"), tmp_path / "on", cache_folder=place / "cache")
+    ours, theirs = (run_folder.read_checkpoint(run / "best.safetensors")[1] for run in (tmp_path / "on", place / "run"))
+    assert ours["calibration"] != theirs["calibration"]
+    assert ours["calibration"]["cycles"] == ours["split"]["validation"]["cycles"]
+
+
 def test_the_shipped_model_goes_on_by_name(place: Path, tmp_path: Path) -> None:
     figures = go_on(place, tmp_path / "on", "rales-small")
     assert 0 <= figures["score"] <= 1
@@ -114,8 +125,8 @@ def test_a_head_of_other_classes_is_new(place: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     model, frontend = recipe.build_model(settings), recipe.build_frontend(settings)
     fresh = model.get_parameter("head.weight").detach().clone()
-    other = finetune.replace(settings, from_model=str(tmp_path / "other.safetensors"))
-    other = finetune.replace(other, from_digest=sha256_of(tmp_path / "other.safetensors"))
+    other = replace(settings, from_model=str(tmp_path / "other.safetensors"))
+    other = replace(other, from_digest=sha256_of(tmp_path / "other.safetensors"))
     finetune.load_start(other, model, frontend)
     assert torch.equal(model.get_parameter("head.weight"), fresh)
     assert torch.equal(model.get_parameter("fusion.weight"), found[0]["fusion.weight"])
@@ -194,13 +205,26 @@ def test_frozen_batch_norms_keep_their_statistics() -> None:
     [
         ("m2d_fusion", "4", r"freeze=4: the encoder has 3 blocks"),
         ("moummad_ce", "1", r"freeze=1: the network of this recipe has no list of blocks \(`blocks`\)"),
-        ("respirenet", "encoder", r"freeze=encoder: the network of this recipe has no classification layer of its own"),
     ],
 )
 def test_what_cannot_be_frozen(name: str, freeze: str, sentence: str) -> None:
     recipe = make_recipe(name, {"freeze": freeze}, size="tiny")
     with pytest.raises(UsageError, match=sentence):
         freeze_parameters(recipe.build_model(recipe.settings), freeze)
+
+
+def test_what_a_network_or_its_stages_do_not_have() -> None:
+    with pytest.raises(UsageError, match=r"freeze=encoder: the network of this recipe has no classification layer"):
+        freeze_parameters(nn.Sequential(nn.Linear(2, 2)), "encoder")
+    with pytest.raises(UsageError, match=r"freeze=encoder: moummad_scl trains in stages of its own"):
+        make_recipe("moummad_scl", {"freeze": "encoder"}, size="tiny")
+
+
+def test_fixed_weights_of_layers_stay_fixed() -> None:
+    recipe = tiny.recipe("model.learned=no", "freeze=encoder")
+    model = recipe.build_model(recipe.settings)
+    freeze_parameters(model, "encoder")
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
 
 
 @pytest.mark.parametrize("freeze", ["all", "-1", "1.5", ""])
@@ -238,6 +262,42 @@ def test_another_recipe_is_refused_and_its_own_is_not(place: Path) -> None:
         make_recipe(None)
 
 
+OWN = """
+from dataclasses import replace
+from rales.recipes import m2d_fusion
+
+def recipe(settings: m2d_fusion.Settings):
+    return replace(m2d_fusion.recipe(settings), name="own")
+"""
+
+
+def test_a_recipe_of_a_file_goes_on_if_that_file_is_here(place: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(OWN)
+    made = make_recipe(f"{own}:recipe", size="tiny")
+    torch.manual_seed(0)
+    record = {**tiny.record_of(made), "recipe_source": dict(made.source)}
+    network = made.build_model(made.settings)
+    run_folder.save_tensors(tmp_path / "own.safetensors", network.state_dict(), record)
+    for word in (None, f"{own}:recipe"):
+        recipe = make_recipe(word, {"from_model": str(tmp_path / "own.safetensors")})
+        assert (recipe.name, recipe.source) == ("own", made.source)
+    with pytest.raises(UsageError, match=r"recipe 'm2d_fusion': .* was made by 'own'"):
+        make_recipe("m2d_fusion", {"from_model": str(tmp_path / "own.safetensors")})
+    own.unlink()
+    with pytest.raises(ValueError, match=r"own.py, which is not there; put that file back"):
+        make_recipe(None, {"from_model": str(tmp_path / "own.safetensors")})
+
+
+def test_a_sweep_over_what_is_frozen(place: Path) -> None:
+    planned = sweep.trials("m2d_fusion", sweep.grid_of(["freeze=none,1"]), 2, [f"from_model={place / 'run'}"])
+    assert [trial.name for trial in planned] == [
+        f"m2d_fusion-freeze={f}-seed{s}" for f in ("none", "1") for s in (0, 1)
+    ]
+    with pytest.raises(UsageError, match=r"model.depth=3: --from .* keeps its model.depth, 2"):
+        sweep.trials("m2d_fusion", {"model.depth": ["2", "3"]}, 1, [f"from_model={place / 'run'}"])
+
+
 def test_stages_of_their_own_start_from_no_model(tmp_path: Path) -> None:
     recipe = make_recipe("moummad_scl", size="tiny")
     torch.manual_seed(0)
@@ -273,7 +333,7 @@ def test_what_is_no_trained_model(
 
 def test_a_model_that_has_changed_since_is_told(place: Path, tmp_path: Path) -> None:
     settings = settings_from(place)
-    changed = finetune.replace(settings, from_digest="0" * 64)
+    changed = replace(settings, from_digest="0" * 64)
     recipe = tiny.recipe()
     with pytest.raises(ValueError, match="has changed since this run began to go on from it"):
         finetune.load_start(changed, recipe.build_model(settings), recipe.build_frontend(settings))
@@ -363,3 +423,28 @@ def test_an_artefact_has_nothing_to_train() -> None:
     model = tiny.model()
     with pytest.raises(UsageError, match=r"only a model of a run folder, a checkpoint or a name can be fine-tuned"):
         model.finetune("data", "out")
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+import torch
+from rales.data import read_cycles
+from rales.recipes.registry import make_recipe
+
+torch.set_num_threads(1)
+data, out, *words = sys.argv[1:]
+recipe = make_recipe(None, words)
+recipe.run(recipe, read_cycles(data), Path(out), cache_folder=Path(out).parent / "cache")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_as_one(place: Path, tmp_path: Path) -> None:
+    still = {f"augment.{name}": 0 for name in ("frequency_width", "time_width", "time_warp_frames")}
+    words: dict[str, Any] = {**QUICK, "freeze": "1", **still}
+    go_on(place, tmp_path / "one", **words)
+    said = [f"{name}={value}" for name, value in words.items()]
+    train_in_two_processes(TOGETHER, place / "data", tmp_path / "two", f"from_model={place / 'run'}", *said)
+    for name, value in tensors(tmp_path / "one").items():
+        assert torch.allclose(value, tensors(tmp_path / "two")[name], atol=2e-3), name

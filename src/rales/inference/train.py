@@ -21,14 +21,16 @@ def train_recipe(
 ) -> dict[str, Any]:
     """See `rales.train`. Data without test rows that a trained model goes on with are split by folds of patients."""
     asked = expand_names(recipe, settings)
-    label_set = make_recipe(recipe, asked).settings.label_set
-    cycles = read_table(data, label_set, needs_split=False)
-    if asked.get("from_model") and "split.name" not in asked and not (cycles["split"] == "test").any():
-        asked["split.name"] = "folds"
-        asked.setdefault("split.folds", min(5, max(cycles["patient"].nunique(), 2)))
-    if asked.get("split.name") != "folds":
-        cycles = read_table(data, label_set)  # now what is wrong with its split counts, too
     chosen = make_recipe(recipe, asked)
+    undecided = bool(chosen.settings.from_model) and "split.name" not in asked
+    label_set = chosen.settings.label_set
+    cycles = read_table(data, label_set, needs_split=not undecided and chosen.settings.split.name != "folds")
+
+    if undecided and (cycles["split"] == "test").any():
+        cycles = read_table(data, label_set)  # now what is wrong with its split counts, too
+    elif undecided:
+        folds = {"split.name": "folds", "split.folds": min(5, max(cycles["patient"].nunique(), 2))}
+        chosen = make_recipe(recipe, {**folds, **asked})
     figures: dict[str, Any] = chosen.run(chosen, cycles, Path(out), progress=progress)
     return figures
 
@@ -60,7 +62,7 @@ def read_table(data: Table, label_set: LabelSet = ICBHI, *, needs_split: bool = 
     if not isinstance(data, pd.DataFrame):
         return read_cycles(data, needs_split=needs_split, label_set=label_set)
     if "path" in data:
-        data = data.assign(path=[str(Path(path).expanduser().absolute()) for path in data["path"]])
+        data = data.assign(path=[str(Path(str(path)).expanduser().absolute()) for path in data["path"]])
     with tempfile.TemporaryDirectory() as folder:
         data.to_csv(Path(folder) / "table.csv", index=False)
         return read_cycles(Path(folder) / "table.csv", needs_split=needs_split, label_set=label_set)

@@ -93,6 +93,10 @@ def make_recipe(word: str | None, words: Iterable[str] | Mapping[str, Any] = (),
     made = make(base)
     if not isinstance(made, Recipe):
         raise UsageError(f"recipe {word!r}: its function gave a {type(made).__name__}, expected a Recipe")
+    if settings.freeze != "none" and made.run is not finetune.run:
+        raise UsageError(
+            f"freeze={settings.freeze}: {made.name} trains in stages of its own, and each says what learns"
+        )
     notes = (*describe_start(made, overrides), *idle)
     return replace(make(settings), overrides=overrides, source=RECIPES.describe_source(word), notes=notes)
 

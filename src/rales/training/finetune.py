@@ -378,7 +378,7 @@ def mix_clips(features: Tensor, label: Tensor, alpha: float, generator: torch.Ge
     order = torch.randperm(len(features), generator=generator).to(features.device)
     seed = int(torch.randint(2**62, (), generator=generator))  # torch's Beta takes no generator
     share = np.random.default_rng(seed).beta(alpha, alpha)
-    kept = max(share, 1 - share)
+    kept = float(max(share, 1 - share))
     return kept * features + (1 - kept) * features[order], Mixture(label[order], kept)
 
 

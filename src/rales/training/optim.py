@@ -206,22 +206,24 @@ def freeze_parameters(model: nn.Module, freeze: str) -> None:
     if freeze == "none":
         return
     if freeze == "encoder":
-        moving = [p for name, p in model.named_parameters() if name.startswith((*HEADS, *FUSION))]
-        if not moving:
+        stays = [p for name, p in model.named_parameters() if not name.startswith((*HEADS, *FUSION))]
+        if len(stays) == len(list(model.parameters())):
             raise UsageError("freeze=encoder: the network of this recipe has no classification layer of its own")
-        model.requires_grad_(False)
-        for parameter in moving:
-            parameter.requires_grad_()
-        return
+    else:
+        stays = list_lower_parameters(model, int(freeze))
+    for parameter in stays:
+        parameter.requires_grad_(False)
 
+
+def list_lower_parameters(model: nn.Module, count: int) -> list[nn.Parameter]:
+    """Network -> the parameters of its first `count` blocks and of what is below. Errors: it has fewer, or none."""
     numbers = number_blocks(model)
     if not numbers:
-        raise UsageError(f"freeze={freeze}: the network of this recipe {NO_BLOCKS}; expected none or encoder")
-    if int(freeze) >= max(numbers.values()):
-        raise UsageError(f"freeze={freeze}: the encoder has {max(numbers.values()) - 1} blocks")
-    for name, parameter in model.named_parameters():
-        if numbers[name] <= int(freeze):
-            parameter.requires_grad_(False)
+        raise UsageError(f"freeze={count}: the network of this recipe {NO_BLOCKS}; expected none or encoder")
+    depth = max(numbers.values()) - 1
+    if count > depth:
+        raise UsageError(f"freeze={count}: the encoder has {depth} blocks")
+    return [p for name, p in model.named_parameters() if numbers[name] <= count]
 
 
 @torch.no_grad()
