@@ -213,10 +213,11 @@ def evaluation_metrics(
     true = label_set.encode_rows(targets)
     interval = bootstrap.bootstrap_intervals(true, label_set.encode_rows(called), patients)
     figures = compute_metrics(targets, probabilities, label_set)
+    own = own_metrics_with_intervals(metrics, targets, probabilities, patients)
     return {
         **figures,
         "ci95": {name: list(interval[name]) for name in FIGURES},
-        **({"own": own_metrics_with_intervals(metrics, targets, probabilities, patients)} if metrics else {}),
+        **({"own": own} if own else {}),
         "warnings": constant_warnings(figures["constant_prediction"], true, selected_epoch),
         "protocol": {
             "split": config["split"]["name"],

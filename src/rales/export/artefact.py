@@ -25,9 +25,8 @@ from rales.optional_packages import package_versions, summarise_error
 from rales.recipes.registry import rebuild_recipe
 from rales.training.recipe import Recipe
 
-EXPORT_TARGETS: dict[str, ExportTarget] = {
-    name: registry.EXPORT_TARGETS.find(name) for name in ARTEFACT_SUFFIXES
-}  # ours
+# of this package: those that `auto` chooses among
+EXPORT_TARGETS: dict[str, ExportTarget] = {name: registry.EXPORT_TARGETS.find(name) for name in ARTEFACT_SUFFIXES}
 
 
 class Artefact(NamedTuple):
@@ -83,9 +82,8 @@ def make_artefact(model: Predictor, to: str, precision: str, calibration: Wavefo
             f"the {to} graph answers {apart:.1e} away from the network, more than {parity.TOLERANCE:.0e}, so it is not "
             "used; another version of the package may compute better"
         )
-    other = (
-        "" if precision == "float32" else f"{target.name} {precision}"
-    )  # float32 is the same model, the others are not
+    # float32 is the same model, the others are not
+    other = "" if precision == "float32" else f"{target.name} {precision}"
     about = {
         "format": target.name,
         "precision": precision,
