@@ -63,7 +63,7 @@ FROZEN = {
     "augment.frequency_masks": 0,
     "augment.time_masks": 0,
     "train.epochs": 50,
-    "train.lr": 1e-3,
+    "train.lr": 3e-4,
 }
 """What weights bring: a linear head on features that are computed once."""
 TINY = {"model.depth": 3, "audio.duration_s": 4.0, "train.epochs": 2}
@@ -237,7 +237,7 @@ def build_model(settings: Settings) -> FusionClassifier:
     encoder: nn.Module = network
     if settings.views == "both":
         samples = round(settings.audio.rate_hz * settings.audio.duration_s)
-        encoder = TwoSpeedEncoder(network, build_frontend(replace(settings, views="plain")).count_frames(samples))
+        encoder = TwoSpeedEncoder(network, EfficientATLogMel(settings.audio.rate_hz).count_frames(samples))
     return FusionClassifier(
         encoder,
         model.layers,
