@@ -145,8 +145,8 @@ def evaluation_lines(figures: dict[str, Any]) -> list[str]:
         lines = [f"warning: {trained} of these {what} were seen in training"] if trained else []
 
     if of_cycles:
-        found = detection_lines("cycles", figures["detection"]) if "detection" in figures else []
-        lines = [*figure_lines(figures)[:-2], "", *lines, "", *found]
+        detected = detection_lines("cycles", figures["detection"]) if "detection" in figures else []
+        lines = [*figure_lines(figures)[:-2], "", *lines, "", *detected]
         for side, task in figures.get("sprsound_task_1_1", {}).items():
             told = ", ".join(f"{name.upper()} {format_percent(task[name])}" for name in ("se", "sp", "as", "hs"))
             score = format_percent(task["score"])
@@ -159,10 +159,12 @@ def evaluation_lines(figures: dict[str, Any]) -> list[str]:
             *(f"problem: {problem}" for problem in figures["problems"]),
             *lines,
         ]
-    if not (told := figures.get("recordings")):  # of own classes
+    if "recordings" not in figures:  # of own classes
         return [*lines, "", NOT_A_DIAGNOSIS]
-    lines += ["", f"{count_noun(told['recordings'], 'recording')}, {told['not_judged']} not judged; {told['pooling']}"]
-    for name, part in {"recordings": told, **told.get("by_filter", {})}.items():
+    whole = figures["recordings"]
+    count = count_noun(whole["recordings"], "recording")
+    lines += ["", f"{count}, {whole['not_judged']} not judged; {whole['pooling']}"]
+    for name, part in {"recordings": whole, **whole.get("by_filter", {})}.items():
         lines += detection_lines(name, {finding: part[finding] for finding in ("abnormal", "crackle", "wheeze")})
     return [*lines, "", NOT_A_DIAGNOSIS]
 
