@@ -95,6 +95,7 @@ def predict(
     """
     import torch
 
+    from rales.data.recording_annotations import is_named_source
     from rales.export import engine_selection
     from rales.inference import audio_reader, prediction_writers
 
@@ -112,7 +113,7 @@ def predict(
 
     form = check_prediction_format(out, format, status, summary)
     sources, where = audio_reader.find_sources(paths, cycles)
-    named = [path for path in paths if audio_reader.is_named_source(path)]
+    named = [path for path in paths if is_named_source(path)]
     check_prediction_files(out, form, status, summary, sources, named, model)
     if len(sources) >= engine_selection.AUTO_ENGINE_MIN_RECORDINGS:
         torch.set_num_threads(1)  # and recordings side by side: the threads of a small network mostly wait
@@ -196,7 +197,11 @@ def check_prediction_files(
 
     files = {"--status": [status] if status else [], "--summary": [summary] if summary else []}
     files["--out"] = prediction_writers.planned_files(out, form, sources) if out is not None else []
-    read = {RECORDING: sources, "a table that is read": tables, "a file of the model": model_files(model)}
+    read: dict[str, Iterable[str | Path]] = {
+        RECORDING: sources,
+        "a table that is read": tables,
+        "a file of the model": model_files(model),
+    }
     check_outputs(files, read)
 
 
