@@ -4,10 +4,11 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # the command lists its options without it
+    import numpy as np
+    from numpy.typing import NDArray
 
 CLASSES: Final = ("normal", "crackle", "wheeze", "both")
 NOTHING = "normal"  # the label of a row that has none of several independent classes
@@ -151,11 +152,13 @@ class LabelSet:
                 counts[name] += 1
         return counts
 
-    def make_targets(self, labels: Sequence[str]) -> NDArray[np.int64]:
+    def make_targets(self, labels: Sequence[str]) -> "NDArray[np.int64]":
         """Labels of n rows -> (n,) class numbers, or (n, classes) of 0 and 1 where they are independent.
 
         Errors: a ValueError for a label that is none of these.
         """
+        import numpy as np
+
         if not self.independent:
             numbers = {name: number for number, name in enumerate(self.classes)}
             if unknown := sorted({label for label in labels if label not in numbers}):
@@ -170,12 +173,14 @@ class LabelSet:
                 targets[row, self.classes.index(name)] = 1
         return targets
 
-    def encode_rows(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
+    def encode_rows(self, targets: "NDArray[np.int64]") -> "NDArray[np.int64]":
         """Targets of n rows -> (n,) one number for each combination of classes, 0 for a row without anything abnormal:
         what is strictly right has the same number."""
+        import numpy as np
+
         return targets @ (1 << np.arange(len(self))) if self.independent else targets
 
-    def name_targets(self, targets: NDArray[np.int64]) -> list[str]:
+    def name_targets(self, targets: "NDArray[np.int64]") -> list[str]:
         """Undo `make_targets`."""
         if not self.independent:
             return [self.classes[number] for number in targets]
