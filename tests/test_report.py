@@ -95,12 +95,12 @@ def write_run(
         "command": f"rales train {recipe} --data icbhi --out {folder.name} --seed {seed}",
     }
     if not label_set.is_icbhi:
-        config["config"] |= label_set.to_record()  # type: ignore[operator]
+        config["config"] |= label_set.to_record()
     if fold:
-        config["config"]["split"] = {"name": "folds", "fold": fold[0], "folds": fold[1]}  # type: ignore[index]
-        config["split"] |= {"name": "folds", "digest": f"fold{fold[0]}"}  # type: ignore[operator]
+        config["config"]["split"] = {"name": "folds", "fold": fold[0], "folds": fold[1]}
+        config["split"] |= {"name": "folds", "digest": f"fold{fold[0]}"}
     if overlap:
-        config["split"]["overlap_patients"] = list(overlap)  # type: ignore[index]
+        config["split"]["overlap_patients"] = list(overlap)
     (folder / "config.json").write_text(json.dumps(config))
     lines = []
     for epoch, score in enumerate(test_scores, start=1):

@@ -132,8 +132,8 @@ def plot_confusion(system: System, slug: str) -> Picture | None:
         columns = ["without it,\nnot named", "without it,\nnamed", "with it,\nnot named", "with it,\nnamed"]
         caption = "Answers for each class: share of the cycles without it or with it, and cycles, mean over seeds."
     else:
-        counts = metrics.confusion_matrix(system.cycles["true"], system.cycles["predicted"], len(names))
-        counts = counts / len(system.runs)
+        true, predicted = system.cycles["true"], system.cycles["predicted"]
+        counts = metrics.confusion_matrix(true, predicted, len(names)) / len(system.runs)
         totals = counts.sum(axis=1, keepdims=True)
         shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
         columns, right = list(names), np.diag(shares)
