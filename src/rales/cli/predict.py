@@ -1,5 +1,6 @@
 """Commands on recordings: `rales predict`, `embed`, `search` and `explain`."""
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from os.path import splitext
