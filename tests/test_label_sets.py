@@ -319,7 +319,7 @@ def test_the_native_types_of_sprsound(sounds: Path, tmp_path: Path, capsys: Capt
     assert read_cycles(tmp_path / "data", label_set=LabelSet(NATIVE))["label"].tolist() == [*NATIVE, *NATIVE]
     train(capsys, tmp_path / "data", tmp_path / "run", "--classes", ",".join(NATIVE))
     stored = pd.read_csv(tmp_path / "run" / "predictions.csv")
-    assert [column for column in stored if column.startswith("p_")] == [f"p_{kind}" for kind in NATIVE]
+    assert [column for column in map(str, stored) if column.startswith("p_")] == [f"p_{kind}" for kind in NATIVE]
     assert stored["true_label"].tolist() == list(NATIVE)
     code, _, said = command(
         capsys, "train", "m2d_fusion", "--size", "tiny", "--data", str(tmp_path / "data"), "--out",

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rales.data.annotations import read_annotation
+from rales.data.reader import describe_cycle
 from rales.errors import UsageError
 from rales.evaluation import predictions
 from rales.inference import audio_reader, prediction_writers
@@ -87,7 +88,7 @@ def test_audacity_labels(data: Path, model: Predictor, tmp_path: Path) -> None:
         assert [text for _, _, text in lines] == told
         found = read_annotation(path, 4.0)
         assert (found.form, found.problems) == ("Audacity", [])
-        assert [CLASSES[cycle.crackle + 2 * cycle.wheeze] for cycle in found.cycles] == rows["label"].tolist()
+        assert [describe_cycle(cycle) for cycle in found.cycles] == rows["label"].tolist()
 
 
 def test_raven_selections(data: Path, model: Predictor, tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_raven_selections(data: Path, model: Predictor, tmp_path: Path) -> None:
     assert [(cycle.start_s, cycle.end_s) for cycle in found.cycles] == list(
         zip(table["start_s"], table["end_s"], strict=True)
     )
-    assert [CLASSES[cycle.crackle + 2 * cycle.wheeze] for cycle in found.cycles] == table["label"].tolist()
+    assert [describe_cycle(cycle) for cycle in found.cycles] == table["label"].tolist()
     assert set(again["Begin File"]) == {recording.name}
 
 

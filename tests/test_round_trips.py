@@ -13,7 +13,7 @@ from rales.audio import read_audio_info, read_waveform
 from rales.audio.open_audio import RATES_HZ
 from rales.data import manifest
 from rales.data.annotations import Annotation, read_annotation
-from rales.data.reader import COLUMNS
+from rales.data.reader import COLUMNS, describe_cycle
 from rales.inference import prediction_writers
 from rales.labels import CLASSES
 from tests.test_open_audio import breathing, encoded, resized
@@ -37,7 +37,7 @@ def annotated(stretches: list[tuple[float, str]]) -> pd.DataFrame:
 
 def same(found: Annotation, rows: pd.DataFrame) -> None:
     assert not found.problems
-    assert [CLASSES[cycle.crackle + 2 * cycle.wheeze] for cycle in found.cycles] == rows["label"].tolist()
+    assert [describe_cycle(cycle) for cycle in found.cycles] == rows["label"].tolist()
     times = np.array([[cycle.start_s, cycle.end_s] for cycle in found.cycles])
     assert np.abs(times - rows[["start_s", "end_s"]].to_numpy()).max() < 1e-6
 

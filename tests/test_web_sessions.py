@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from rales.data import audit_data, icbhi, read_cycles
+from rales.data.reader import Cycle, describe_cycle
 from rales.web.service import NO_SOUND
 from rales.web.store import Store
 from tests.attack.editors import assert_none_lost
@@ -27,8 +28,7 @@ def test_a_recording_from_upload_to_export(place: Path, client: httpx.Client) ->
     facts = upload(client, session, path, path.with_suffix(".txt"))
     assert (facts["name"], facts["status"], facts["revision"], facts["notice"]) == (path.stem, "ready", 0, NOTICE)
     truth, _ = icbhi.read_cycle_annotation(path.with_suffix(".txt"), None)
-    words = ["normal", "crackle", "wheeze", "both"]
-    assert [cycle["label"] for cycle in facts["cycles"]] == [words[c.crackle + 2 * c.wheeze] for c in truth]
+    assert [cycle["label"] for cycle in facts["cycles"]] == [describe_cycle(cycle) for cycle in truth]
 
     corrected = [
         {"start_s": 2.0, "end_s": 3.4567, "label": "both", "confirmed": True},
@@ -49,7 +49,10 @@ def test_a_recording_from_upload_to_export(place: Path, client: httpx.Client) ->
     exported = client.get(f"/recordings/{facts['id']}/export")
     assert exported.text == "0.000\t1.000\t0\t1\n2.000\t3.457\t1\t1\n"
     (place / "back.txt").write_text(exported.text)
-    assert icbhi.read_cycle_annotation(place / "back.txt", 4.0) == ([(0.0, 1.0, 0, 1), (2.0, 3.457, 1, 1)], [])
+    assert icbhi.read_cycle_annotation(place / "back.txt", 4.0) == (
+        [Cycle(0.0, 1.0, 0, 1), Cycle(2.0, 3.457, 1, 1)],
+        [],
+    )
     table = pd.read_csv(io.StringIO(client.get(f"/recordings/{facts['id']}/export?format=csv").text))
     assert table["label"].tolist() == ["wheeze", "both"]
     assert table[P].to_numpy()[0] == pytest.approx([first[name] for name in P])

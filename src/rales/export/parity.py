@@ -44,7 +44,7 @@ def measure_drift(
     rows: pd.DataFrame, expected: Probabilities, found: Probabilities, label_set: LabelSet = ICBHI
 ) -> dict[str, Any]:
     """Cycles, their probabilities in float32 and from an artefact -> how far they drift and which labels flip."""
-    chosen, other = (predict_at_threshold(p, None, label_set) for p in (expected, found))
+    chosen, other = (predict_at_threshold(np.asarray(p, np.float64), None, label_set) for p in (expected, found))
     before, after = label_set.encode_rows(chosen), label_set.encode_rows(other)
     from_names, to_names = label_set.name_targets(chosen), label_set.name_targets(other)
     flips = [

@@ -249,7 +249,7 @@ def audacity_labels(rows: pd.DataFrame) -> pd.DataFrame:
             text.append(f"not judged: {row['quality_reason']}")
             continue
         names = [row["label"]] if f"p_{row['label']}" in row else row["label"].split(JOINED)
-        p = [row.get(f"p_{name}") for name in names]  # of several independent classes the least sure counts
+        p: list[Any] = [row.get(f"p_{name}") for name in names]  # of several independent classes the least sure counts
         sure = "" if any(value is None or value != value for value in p) else f" {min(p):.2f}"
         text.append(f"{'uncertain: ' if doubt else ''}{row['label']}{sure}")
     return pd.DataFrame({"start": rows["start_s"].to_numpy(), "end": rows["end_s"].to_numpy(), "text": text})
