@@ -11,7 +11,7 @@ import pytest
 import rales
 from rales.data import read_cycles
 from rales.errors import UsageError
-from rales.labels import ICBHI, LabelSet
+from rales.labels import CLASSES, LabelSet
 from rales.recipes.registry import make_recipe
 from rales.registry import EXPORT_TARGETS
 from tests import tiny
@@ -19,8 +19,9 @@ from tests.command import command
 from tests.conftest import REPOSITORY
 
 OWN = REPOSITORY / "examples" / "own.py"
-CLASSES = ("normal", "rhonchi", "stridor")
+OWN_CLASSES = ("normal", "rhonchi", "stridor")
 WORDS = {"normal": "Normal", "crackle": "STRIDOR", "wheeze": "rhonchi", "both": "rhonchi"}  # as a clinic writes them
+P = [f"p_{name}" for name in CLASSES]
 Capture = pytest.CaptureFixture[str]
 
 
@@ -52,11 +53,11 @@ def test_it_is_short() -> None:
 
 def test_the_readers_cycles_are_those_of_the_same_folder_in_icbhi_layout(clinic: Path, capsys: Capture) -> None:
     ours = read_cycles(clinic.parent / "data")
-    own = read_cycles(f"{OWN}:read_clinic:{clinic}", label_set=LabelSet(CLASSES))
+    own = read_cycles(f"{OWN}:read_clinic:{clinic}", label_set=LabelSet(OWN_CLASSES))
     same = ["recording", "cycle", "patient", "start_s", "end_s", "split"]
     pd.testing.assert_frame_equal(own[same], ours[same])
     assert own["label"].tolist() == ours["label"].map(WORDS).str.lower().tolist()
-    check = ["check", f"{OWN}:read_clinic:{clinic}", "--classes", ",".join(CLASSES), "--json"]
+    check = ["check", f"{OWN}:read_clinic:{clinic}", "--classes", ",".join(OWN_CLASSES), "--json"]
     found = json.loads(run(capsys, *check))
     assert (found["cycles"], found["classes"]) == (len(ours), {"normal": 8, "rhonchi": 16, "stridor": 8})
     (clinic / "x.wav").write_bytes(b"no sound")
@@ -94,23 +95,23 @@ def test_what_an_own_reader_gives_is_held_against_what_can_be(
 def test_an_own_system_goes_through_all_words(name: str, clinic: Path, tmp_path: Path, capsys: Capture) -> None:
     data, model, sound = f"{OWN}:read_clinic:{clinic}", tmp_path / "runs" / name, min(clinic.glob("*.wav"))
     settings = ["--epochs", 1, "--device", "cpu", "--set", "audio.duration_s=1"]
-    settings += ["--set", "width=4"] if name == "small_cnn" else ["--size", "tiny", "--classes", ",".join(CLASSES)]
+    settings += ["--set", "width=4"] if name == "small_cnn" else ["--size", "tiny", "--classes", ",".join(OWN_CLASSES)]
     run(capsys, "train", f"{OWN}:{name}", "--data", data, "--out", model, *settings)
     stored = json.loads((model / "evaluation.json").read_text())
 
     evaluated = json.loads(run(capsys, "evaluate", model, "--data", data, "--device", "cpu", "--json"))
     assert evaluated["confusion"] == stored["confusion"]
     assert evaluated["protocol"]["recipe"] == name
-    assert (evaluated["classes"], list(evaluated["by_class"])) == (list(CLASSES), list(CLASSES))
+    assert (evaluated["classes"], list(evaluated["by_class"])) == (list(OWN_CLASSES), list(OWN_CLASSES))
     assert np.shape(evaluated["confusion"]) == (3, 3)
     run(capsys, "predict", sound, "--model", model, "--out", tmp_path / "cycles.csv")
-    predicted, columns = pd.read_csv(tmp_path / "cycles.csv"), [f"p_{word}" for word in CLASSES]
+    predicted, columns = pd.read_csv(tmp_path / "cycles.csv"), [f"p_{word}" for word in OWN_CLASSES]
     assert np.allclose(predicted[columns].sum(axis=1), 1)
     assert [name for name in predicted if name.startswith("p_")] == columns
-    assert predicted["label"].isin(CLASSES).all()
+    assert predicted["label"].isin(OWN_CLASSES).all()
     assert "strict 3-class" in run(capsys, "evaluate", model, "--data", data, "--device", "cpu")
     printed = run(capsys, "predict", sound, "--model", model)
-    assert all(word in printed for word in CLASSES)
+    assert all(word in printed for word in OWN_CLASSES)
     run(capsys, "embed", sound, "--model", model, "--out", tmp_path / "vectors.npz")
     run(capsys, "export", model, "--to", "onnx", "--out", tmp_path / "model.onnx")
     run(capsys, "predict", sound, "--model", tmp_path / "model.onnx", "--out", tmp_path / "again.csv")
@@ -169,20 +170,17 @@ def test_a_wrong_reader_is_a_sentence(given: str, code: int, sentence: str, caps
     assert sentence in said
 
 
-P = [f"p_{name}" for name in ICBHI.classes]
-
-
 def test_an_own_metric_stands_beside_ours(clinic: Path, tmp_path: Path, capsys: Capture) -> None:
     """Its figures are those of the stored predictions, computed here otherwise; the run does without its file."""
     own, run_folder = tmp_path / "own_metric.py", tmp_path / "runs" / "a"
     shutil.copy(REPOSITORY / "examples" / "own_metric.py", own)
     words = ["--epochs", 1, "--device", "cpu", "--set", "audio.duration_s=1", "--set", "width=4"]
-    words += ["--set", f"train.metrics={own}:brier_score,{own}:hit_rates"]
+    words += ["--classes", ",".join(CLASSES), "--set", f"train.metrics={own}:brier_score,{own}:hit_rates"]
     data = clinic.parent / "data"
     printed = run(capsys, "train", f"{OWN}:small_cnn", "--data", data, "--out", run_folder, *words)
 
     table = pd.read_csv(run_folder / "predictions.csv")
-    right = [dict(zip(ICBHI.classes, row, strict=True))[true] for *row, true in table[[*P, "true_label"]].to_numpy()]
+    right = [dict(zip(CLASSES, row, strict=True))[true] for *row, true in table[[*P, "true_label"]].to_numpy()]
     brier = np.mean((table[P] ** 2).sum(axis=1) - 2 * np.array(right, float) + 1)
     figures = json.loads((run_folder / "evaluation.json").read_text())["own"]
     assert list(figures) == ["brier_score", "hit_rates.first_1", "hit_rates.first_2"]

@@ -239,6 +239,11 @@ class RunSettings:
     split: Split = field(default_factory=Split)
     seed: Seed = 0
     """Seed of the random start, the order of cycles and the augmentation."""
+    classes: tuple[str, ...] = CLASSES
+    """What is told apart, 2 to 20 names; the first means that nothing abnormal is heard."""
+    independent: bool = False
+    """Whether each class is a yes or no of its own (1 to 20 names, none of them for nothing), or one excludes the
+    others."""
     from_model: str = ""
     """Trained model that the run goes on from (--from): name, run folder or checkpoint; empty = none."""
     from_digest: str = ""
@@ -246,11 +251,6 @@ class RunSettings:
     freeze: str = "none"
     """What stays as it starts: none; encoder = all but the classification layer and the weights of fused layers; a
     number N = the first N blocks of the encoder and what is below them."""
-    classes: tuple[str, ...] = CLASSES
-    """What is told apart, 2 to 20 names; the first means that nothing abnormal is heard."""
-    independent: bool = False
-    """Whether each class is a yes or no of its own (1 to 20 names, none of them for nothing), or one excludes the
-    others."""
 
     @property
     def label_set(self) -> LabelSet:
@@ -264,6 +264,24 @@ class RunSettings:
 
     def check(self) -> None:
         """Errors: settings that are possible one by one, but not together."""
+
+
+def check_classes(settings: RunSettings) -> None:
+    """Errors: classes that are none, and what independent ones do not have."""
+    if problem := settings.label_set.describe_problem():
+        raise UsageError(f"--classes {','.join(settings.classes)}: {problem}")
+    if settings.independent and settings.train.sampler == "balanced":
+        raise UsageError(
+            "train.sampler=balanced: draws exclusive classes equally often, and these are independent; use shuffle"
+        )
+
+
+def require_classes(settings: RunSettings, why: str, *, icbhi: bool = False) -> None:
+    """Errors: independent classes, or with `icbhi` all but the four of ICBHI 2017; `why` a system cannot have them."""
+    if icbhi and not settings.label_set.is_icbhi:
+        raise UsageError(f"--classes {','.join(settings.classes)}: {why}, so it has {', '.join(CLASSES)} only")
+    if settings.independent:
+        raise UsageError(f"--independent: {why}, so its classes exclude one another; leave it out")
 
 
 @dataclass(frozen=True)
@@ -288,24 +306,6 @@ class TransformerSize:
     """Transformer blocks L."""
     heads: Width = 12
     """Attention heads."""
-
-
-def check_classes(settings: RunSettings) -> None:
-    """Errors: classes that are none, and what independent ones do not have."""
-    if problem := settings.label_set.describe_problem():
-        raise UsageError(f"--classes {','.join(settings.classes)}: {problem}")
-    if settings.independent and settings.train.sampler == "balanced":
-        raise UsageError(
-            "train.sampler=balanced: draws exclusive classes equally often, and these are independent; use shuffle"
-        )
-
-
-def require_classes(settings: RunSettings, why: str, *, icbhi: bool = False) -> None:
-    """Errors: independent classes, or with `icbhi` all but the four of ICBHI 2017; `why` a system cannot have them."""
-    if icbhi and not settings.label_set.is_icbhi:
-        raise UsageError(f"--classes {','.join(settings.classes)}: {why}, so it has {', '.join(CLASSES)} only")
-    if settings.independent:
-        raise UsageError(f"--independent: {why}, so its classes exclude one another; leave it out")
 
 
 Group = TypeVar("Group", bound="DataclassInstance")

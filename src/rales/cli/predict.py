@@ -1,5 +1,6 @@
 """Commands on recordings: `rales predict`, `embed`, `search` and `explain`."""
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from os.path import splitext
@@ -121,11 +122,8 @@ def predict(
         model, engine, device or "auto", recordings=len(sources), tell=print_message
     )
     decision = classifier.decision(min_confidence, threshold)
-    collected = PredictionSummary(
-        cycles=json or out is None,
-        label_set=classifier.label_set,
-        pooling=classifier.calibration.get("recordings"),
-    )
+    collected = PredictionSummary(cycles=json or out is None, label_set=classifier.label_set)
+    collected.pooling = classifier.calibration.get("recordings")
 
     gate = quality == "on"
     files = prediction_writers.open_predictions(out, form, sources) if out else nullcontext(lambda *_: list[Path]())
@@ -154,7 +152,7 @@ def print_predictions(
     printed = as_json or not in_file
     if printed:
         print_result(collected.document() | about, as_json, result_lines.prediction_lines)
-    if summarised and not as_json:
+    if summarised and not as_json and collected.label_set.is_icbhi:  # answers of recordings are about its findings
         document = {"recordings": collected.ranked_recordings(), "notice": collected.pooling_notice()}
         print_result(document, as_json, result_lines.recording_lines)
     print_notes(collected.status)
@@ -246,8 +244,8 @@ class PredictionSummary:
         self.rows += len(table)
         self.files |= dict.fromkeys(files)
         self.status.append(status)
-        summary = summarise_recordings(table, self.label_set)
-        self.summary.append(recordings.add_answers(summary, table, self.pooling))
+        counts = summarise_recordings(table, self.label_set)
+        self.summary.append(recordings.add_answers(counts, table, self.pooling))
         if self.cycles:
             self.tables.append(table)
 
@@ -289,7 +287,7 @@ class PredictionSummary:
         return {
             "cycles": cycles,
             "recordings": self.ranked_recordings(),
-            "recordings_notice": self.pooling_notice(),
+            **({"recordings_notice": self.pooling_notice()} if self.label_set.is_icbhi else {}),
             "status": [row for table in self.status for row in table_records(table)],
             "problems": self.problems,
         }

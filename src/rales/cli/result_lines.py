@@ -95,66 +95,6 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
     return [*lines, "", NOT_A_DIAGNOSIS]
 
 
-def protocol_line(protocol: dict[str, Any]) -> str:
-    """Protocol of figures -> which cycles were scored, and how the weights came about."""
-    by = f" by {protocol['select_by']}" if protocol["select"] == "validation" and protocol.get("select_by") else ""
-    part = protocol.get("part", "test")
-    cycles = count_noun(protocol["cycles"], "cycle" if part == "all" else f"{part} cycle")
-    return (
-        f"{cycles} of {count_noun(protocol['patients'], 'patient')}, split {protocol['split']}, epoch "
-        f"{protocol['selected_epoch']} of {protocol['epochs']} (select {protocol['select']}{by}), "
-        f"seed {protocol['seed']}"
-    )
-
-
-def evaluation_lines(figures: dict[str, Any]) -> list[str]:
-    """Figures of `rales evaluate` -> lines: those of cycles where they are labelled, of findings, of recordings."""
-    protocol = figures["protocol"]
-    trained = protocol["cycles_trained_on"]
-    is_of_cycles = "specificity" in figures
-    what = "cycles" if is_of_cycles else "recordings"
-    if trained is None:
-        lines = ["the model's record does not tell which recordings it was trained on: these may be among them"]
-    else:
-        lines = [f"warning: {trained} of these {what} were seen in training"] if trained else []
-
-    if is_of_cycles:
-        found = detection_lines("cycles", figures["detection"]) if "detection" in figures else []
-        lines = [*figure_lines(figures)[:-2], "", *lines, "", *found]
-        for side, task in figures.get("sprsound_task_1_1", {}).items():
-            told = ", ".join(f"{name.upper()} {format_percent(task[name])}" for name in ("se", "sp", "as", "hs"))
-            score = format_percent(task["score"])
-            lines.append(f"SPRSound task 1-1, {side}, {count_noun(task['events'], 'event')}: {told}, score {score}")
-    else:
-        recordings, patients = count_noun(protocol["recordings"], "recording"), protocol["patients"]
-        found = ", ".join(f"{source} {count}" for source, count in figures["cycles_found_by"].items())
-        lines = [
-            f"{recordings} of {count_noun(patients, 'patient')}, labelled as a whole; cycles by {found}",
-            *(f"problem: {problem}" for problem in figures["problems"]),
-            *lines,
-        ]
-    if (told := figures.get("recordings")) is None:  # own classes
-        return [*lines, "", NOT_A_DIAGNOSIS]
-    lines += ["", f"{count_noun(told['recordings'], 'recording')}, {told['not_judged']} not judged; {told['pooling']}"]
-    for name, part in {"recordings": told, **told.get("by_filter", {})}.items():
-        lines += detection_lines(name, {finding: part[finding] for finding in ("abnormal", "crackle", "wheeze")})
-    return [*lines, "", NOT_A_DIAGNOSIS]
-
-
-def detection_lines(what: str, found: dict[str, Any]) -> list[str]:
-    """Finding -> how well it is told apart -> a table."""
-    head = [what, "AUROC", "95 % by patient", "with it", "without", "flagged with it", "flagged without"]
-    head = head if any("found" in one for one in found.values()) else head[:-2]
-    rows = []
-    for name, one in found.items():
-        low, high = map(format_number, one["ci95"])
-        interval = "no interval" if low == "-" else f"{low} to {high}"
-        flagged = [one.get("found", "-"), one.get("false_alarms", "-")]
-        cells = [name, format_number(one["auroc"]), interval, one["positives"], one["negatives"], *flagged]
-        rows.append(cells[: len(head)])
-    return format_table(head, rows)
-
-
 def name_scoring(label_set: LabelSet) -> str:
     """Classes of an evaluation -> what its strict figures are called."""
     if label_set.independent:
@@ -179,6 +119,68 @@ def confusion_lines(figures: dict[str, Any], label_set: LabelSet) -> list[str]:
         for name, ((right, false), (missed, found)) in figures["confusion_per_class"].items()
     ]
     return format_table(["class", "found", "missed", "falsely named", "rightly not"], rows)
+
+
+def protocol_line(protocol: dict[str, Any]) -> str:
+    """Protocol of figures -> which cycles were scored, and how the weights came about."""
+    by = f" by {protocol['select_by']}" if protocol["select"] == "validation" and protocol.get("select_by") else ""
+    part = protocol.get("part", "test")
+    cycles = count_noun(protocol["cycles"], "cycle" if part == "all" else f"{part} cycle")
+    return (
+        f"{cycles} of {count_noun(protocol['patients'], 'patient')}, split {protocol['split']}, epoch "
+        f"{protocol['selected_epoch']} of {protocol['epochs']} (select {protocol['select']}{by}), "
+        f"seed {protocol['seed']}"
+    )
+
+
+def evaluation_lines(figures: dict[str, Any]) -> list[str]:
+    """Figures of `rales evaluate` -> lines: those of cycles where they are labelled, of findings, of recordings."""
+    protocol = figures["protocol"]
+    trained = protocol["cycles_trained_on"]
+    of_cycles = "score" in figures
+    what = "cycles" if of_cycles else "recordings"
+    if trained is None:
+        lines = ["the model's record does not tell which recordings it was trained on: these may be among them"]
+    else:
+        lines = [f"warning: {trained} of these {what} were seen in training"] if trained else []
+
+    if of_cycles:
+        detected = detection_lines("cycles", figures["detection"]) if "detection" in figures else []
+        lines = [*figure_lines(figures)[:-2], "", *lines, "", *detected]
+        for side, task in figures.get("sprsound_task_1_1", {}).items():
+            told = ", ".join(f"{name.upper()} {format_percent(task[name])}" for name in ("se", "sp", "as", "hs"))
+            score = format_percent(task["score"])
+            lines.append(f"SPRSound task 1-1, {side}, {count_noun(task['events'], 'event')}: {told}, score {score}")
+    else:
+        recordings, patients = count_noun(protocol["recordings"], "recording"), protocol["patients"]
+        found = ", ".join(f"{source} {count}" for source, count in figures["cycles_found_by"].items())
+        lines = [
+            f"{recordings} of {count_noun(patients, 'patient')}, labelled as a whole; cycles by {found}",
+            *(f"problem: {problem}" for problem in figures["problems"]),
+            *lines,
+        ]
+    if "recordings" not in figures:  # of own classes
+        return [*lines, "", NOT_A_DIAGNOSIS]
+    whole = figures["recordings"]
+    count = count_noun(whole["recordings"], "recording")
+    lines += ["", f"{count}, {whole['not_judged']} not judged; {whole['pooling']}"]
+    for name, part in {"recordings": whole, **whole.get("by_filter", {})}.items():
+        lines += detection_lines(name, {finding: part[finding] for finding in ("abnormal", "crackle", "wheeze")})
+    return [*lines, "", NOT_A_DIAGNOSIS]
+
+
+def detection_lines(what: str, found: dict[str, Any]) -> list[str]:
+    """Finding -> how well it is told apart -> a table."""
+    head = [what, "AUROC", "95 % by patient", "with it", "without", "flagged with it", "flagged without"]
+    head = head if any("found" in one for one in found.values()) else head[:-2]
+    rows = []
+    for name, one in found.items():
+        low, high = map(format_number, one["ci95"])
+        interval = "no interval" if low == "-" else f"{low} to {high}"
+        flagged = [one.get("found", "-"), one.get("false_alarms", "-")]
+        cells = [name, format_number(one["auroc"]), interval, one["positives"], one["negatives"], *flagged]
+        rows.append(cells[: len(head)])
+    return format_table(head, rows)
 
 
 def provenance_lines(protocol: dict[str, Any]) -> list[str]:

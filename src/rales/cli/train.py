@@ -30,7 +30,7 @@ from rales.cli.options import (
 from rales.cli.settings_options import add_help, add_settings
 from rales.registry import METRICS, RECIPES, split_file_word
 
-FLAGS = ("--json", "--skip-damaged", "--help", "-h")  # options without a value
+FLAGS = ("--json", "--skip-damaged", "--independent", "--help", "-h")  # options without a value
 
 
 def train(
@@ -95,8 +95,8 @@ def train(
 def add_recipe(words: Sequence[str]) -> Callable[..., Any]:
     """Words behind `train` -> the function of the word, with the settings of the recipe among them as options."""
     known = RECIPES.list_names()
-    word = find_first_argument(words)
-    recipe = word if word is not None and (word in known or split_file_word(word)) else None
+    recipe = find_first_argument(words)
+    recipe = recipe if recipe and (recipe in known or split_file_word(recipe)) else None
     model = next((word for flag, word in pairwise(words) if flag == "--from"), None)
     if recipe is None and model is None:
         return add_help(

@@ -62,19 +62,17 @@ def audit_data(path: str | Path, *, label_set: LabelSet = ICBHI) -> Audit:
 def read_contents(
     path: str | Path, *, audio: bool, decode: bool, true_labels: bool = False, label_set: LabelSet = ICBHI
 ) -> DatasetContents:
-    """Path -> what the reader of its layout found; `true_labels` as for `manifest.find_recordings`. Errors: an own
-    reader that is none."""
+    """Path -> what the reader of its layout found; `true_labels` and `label_set` as for `manifest.find_recordings`.
+    Errors: an own reader that is none."""
     reader, place = _choose_reader(Path(path))
     if reader is manifest.find_recordings:  # which rows are judged, and what a wrong word is, depends on the classes
-        return manifest.find_recordings(place, audio=audio, decode=decode, label_set=label_set)
+        return manifest.find_recordings(place, audio=audio, decode=decode, true_labels=true_labels, label_set=label_set)
     expected = "expected a function (path, *, audio, decode) -> DatasetContents"
     try:
         inspect.signature(reader).bind(place, audio=audio, decode=decode)
     except TypeError as error:
         raise UsageError(f"{path}: its reader cannot be called ({error}); {expected}") from error
 
-    if true_labels and reader is manifest.find_recordings:
-        return manifest.find_recordings(place, audio=audio, decode=decode, true_labels=True)
     contents = reader(place, audio=audio, decode=decode)
     if not isinstance(contents, DatasetContents):
         raise UsageError(f"{path}: its reader gave a {type(contents).__name__}; {expected}")

@@ -52,8 +52,8 @@ class Annotation(NamedTuple):
     labelled: bool = True
     other: Sequence[str] = ()
     left_out: int = 0
-    remark: str = ""
     classes: Sequence[str] = CLASSES
+    remark: str = ""
 
     @property
     def passed_over(self) -> str:

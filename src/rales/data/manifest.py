@@ -113,13 +113,12 @@ def write_manifest(cycles: DataFrame, path: str | Path) -> None:
 
 
 def find_recordings(
-    manifest: str | Path, *, audio: bool, decode: bool, label_set: LabelSet = ICBHI, true_labels: bool = False
+    manifest: str | Path, *, audio: bool, decode: bool, true_labels: bool = False, label_set: LabelSet = ICBHI
 ) -> DatasetContents:
-    """Manifest file -> its recordings, damaged or not; `decode` reads all samples instead of the headers only. Cycles
-    have labels of the set, so a problem with one names its row.
+    """Manifest file -> its recordings, damaged or not; `decode` reads all samples instead of the headers only.
 
-    `true_labels`: of a table of a model's answers that nobody has confirmed, the label is that of true_label. Errors:
-    then, no such column.
+    `true_labels`: of a table of a model's answers that nobody has confirmed, the label is that of true_label. Cycles
+    have labels of the `label_set`, so a problem with one names its row. Errors: no column true_label, if it is asked.
     """
     manifest = Path(manifest)
     columns, lines, notes = read_table(manifest)
@@ -128,7 +127,8 @@ def find_recordings(
     rows = list(lines)
     if not rows:
         raise FileError(manifest, "no rows, expected one per cycle")
-    if true_labels and label_set.columns[0] in columns and "confirmed" not in columns:
+    answers = f"p_{CLASSES[0]}" in columns or "quality_reason" in columns  # of one's own classes, too
+    if true_labels and answers and "confirmed" not in columns:
         if "true_label" not in columns:
             raise FileError(manifest, "the answers of a model without true_label; add what the cycles are, to score by")
         rows = [TableRow(row.where, {**row.cells, "label": row.cells["true_label"]}) for row in rows]

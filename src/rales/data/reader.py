@@ -213,14 +213,13 @@ def recordings_table(found: DatasetContents) -> DataFrame:
 
 
 def find_findings(recording: Recording) -> Findings | None:
-    """-> the label of the whole recording, else what any of its cycles has; None if there is neither, or only words."""
+    """-> the label of the whole recording, else what any of its cycles has; None if there is neither."""
     if recording.findings is not None or not recording.cycles:
         return recording.findings
-    flags = [(cycle.crackle, cycle.wheeze) for cycle in recording.cycles]
-    known = [(crackle, wheeze) for crackle, wheeze in flags if crackle is not None and wheeze is not None]
-    if len(known) < len(flags):
-        return None
-    crackle, wheeze = max(crackle for crackle, _ in known), max(wheeze for _, wheeze in known)
+    if any(cycle.crackle is None or cycle.wheeze is None for cycle in recording.cycles):
+        return None  # the data has words of its own
+    crackle = max(cycle.crackle or 0 for cycle in recording.cycles)
+    wheeze = max(cycle.wheeze or 0 for cycle in recording.cycles)
     return Findings(max(crackle, wheeze), crackle, wheeze)
 
 

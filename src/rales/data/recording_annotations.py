@@ -27,8 +27,8 @@ def find_annotations(recording: Path) -> Iterator[Path]:
 def read_any_annotation(
     path: Path, duration_s: float | None, name: str | None = None, label_set: LabelSet = ICBHI
 ) -> Annotation:
-    """File of `find_annotations`, length of its recording if known, what people know it by, and the classes of its
-    labels -> what is in it; nothing is raised."""
+    """File of `find_annotations`, length of its recording if known, and what people know it by -> what is in it;
+    nothing is raised."""
     if path.suffix.lower() == ".json":
         return sprsound.read_annotation(path, duration_s)
     return read_annotation(path, duration_s, name, label_set)

@@ -207,8 +207,8 @@ def evaluation_metrics(
 ) -> dict[str, Any]:
     """Test rows, probabilities and names of own metrics -> every figure of an evaluation, with the protocol it was made
     under."""
-    config, label_set = record["config"], LabelSet.from_record(record)
-    targets, patients = label_set.make_targets(rows["label"].tolist()), rows["patient"].to_numpy()
+    config, label_set, patients = record["config"], LabelSet.from_record(record), rows["patient"].to_numpy()
+    targets = label_set.make_targets(rows["label"].tolist())
     called = predict_at_threshold(probabilities, None, label_set)
     true = label_set.encode_rows(targets)
     interval = bootstrap.bootstrap_intervals(true, label_set.encode_rows(called), patients)

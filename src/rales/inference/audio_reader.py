@@ -241,8 +241,8 @@ def find_cycles(
     windows; segment takes windows too where no breath is found. `source` tells which it was.
     """
     if isinstance(where, Annotation):
-        annotated = cycles_of_annotation(where, str(path), label_set)
-        return annotated._replace(note="")  # its reader was asked for by name
+        found = cycles_of_annotation(where, str(path), label_set)
+        return found._replace(note="")  # its reader was asked for by name
     if not isinstance(where, str):
         cycles, labels, wrong = cycles_of_rows(where, duration_s, label_set)
         if wrong:
@@ -277,9 +277,8 @@ def read_annotated_cycles(
     return cycles_of_annotation(found, name, label_set)
 
 
-def cycles_of_annotation(found: Annotation, name: str, label_set: LabelSet) -> Cycles:
-    """What is in an annotation, what it is called, and the classes of its labels -> its cycles. Errors: its first
-    fault, or no cycles."""
+def cycles_of_annotation(found: Annotation, name: str, label_set: LabelSet = ICBHI) -> Cycles:
+    """What is in an annotation, and what it is called -> its cycles. Errors: its first fault, or no cycles."""
     if found.problems:
         more = f" (and {len(found.problems) - 1} more lines)" if len(found.problems) > 1 else ""
         raise ValueError(f"{found.problems[0]}{more}; --cycles segment does without it")

@@ -67,16 +67,12 @@ def evaluate_data(
         return evaluate_recordings(model, recordings_table(contents), part=part, progress=progress)
 
     needs_split = part != "all" and model.recipe.settings.split.name != "folds" and any(one.split for one in found)
-    reading: dict[str, Any] = {
-        "skip_damaged": skip_damaged,
-        "audio": True,
-        "needs_split": needs_split,
-        "label_set": label_set,
-    }
+    reading: dict[str, Any] = {"skip_damaged": skip_damaged, "audio": True, "needs_split": needs_split}
+    reading["label_set"] = label_set
     cycles = cycles_table(contents, **reading)
     if Path(data).suffix.lower() in SUFFIXES and not is_training_data(model.record, cycles):
-        contents = read_contents(data, audio=True, decode=skip_damaged, true_labels=True, label_set=label_set)
-        cycles = cycles_table(contents, **reading)
+        answers = read_contents(data, audio=True, decode=skip_damaged, true_labels=True, label_set=label_set)
+        cycles = cycles_table(answers, **reading)
     return evaluate_cycles(model, cycles, part=part, progress=progress, cache_folder=cache_folder, metrics=metrics)
 
 
@@ -145,14 +141,17 @@ def evaluate_cycles(
     about = {"selected_epoch": record["epoch"], "record": record, "whole_database": whole}
     figures = {
         name: predictions.evaluation_metrics(
-            table[rows], scored[name][rows], metrics=metrics if name == chosen else (), **about
+            table[rows], scored[name][rows], **about, metrics=metrics if name == chosen else ()
         )
         for name, rows in parts.items()
     }
 
     result, rows = figures.pop(chosen), parts[chosen]
     if validation.any():
-        true = {name: class_numbers(table[on], label_set) for name, on in (("validation", validation), ("test", rows))}
+        true = {
+            "validation": class_numbers(table[validation], label_set),
+            "test": class_numbers(table[rows], label_set),
+        }
         answers = {"validation": scored["validation"][validation], "test": scored[chosen][rows]}
         result |= predictions.metrics_from_validation(true, answers, label_set)
     result |= describe_parts(table[rows], scored[chosen][rows], model)
@@ -197,16 +196,17 @@ def count_trained(record: dict[str, Any], rows: pd.DataFrame, same: bool) -> int
 
 
 def describe_parts(rows: pd.DataFrame, probabilities: Probabilities, model: Predictor) -> dict[str, Any]:
-    """Scored cycles and their probabilities -> figures per device and location; with the classes of ICBHI also what is
-    heard of each finding, those of SPRSound's task 1-1 where the data is such, and those of whole recordings."""
-    label_set, found = model.label_set, dict[str, Any]()
-    true = class_numbers(rows, label_set)
+    """Scored cycles and their probabilities -> what is heard of each finding, figures per device and location, those of
+    SPRSound's task 1-1 where the data is such, and those of whole recordings; of own classes, per device and location
+    alone."""
+    label_set = model.label_set
+    true, found = class_numbers(rows, label_set), dict[str, Any]()
+    if label_set.is_icbhi:
+        found["detection"] = detect_findings(true, probabilities, rows["patient"])
     for column in ("device", "location"):
         found[f"by_{column}"] = metrics_by_group(true, probabilities, rows[column].to_numpy(), label_set)
     if not label_set.is_icbhi:
         return found
-
-    found["detection"] = detect_findings(true, probabilities, rows["patient"])
     if "test_part" in rows:
         called = probabilities.argmax(axis=1)
         sides = {"all": np.ones(len(rows), np.bool_)}
@@ -229,9 +229,9 @@ def evaluate_recordings(
     """Score a model on recordings that are labelled as a whole (`recordings_table`): their cycles are found in the
     sound, as in prediction; those without a cycle that can be judged are counted and left out."""
     if not model.label_set.is_icbhi:
-        raise UsageError(
-            f"these recordings are labelled as a whole, by crackles and wheezes, and the model tells apart "
-            f"{', '.join(model.classes)}; give data with cycles"
+        raise ValueError(
+            f"recordings labelled as a whole by crackles and wheezes, and a model of {', '.join(model.classes)}; give "
+            "data whose cycles are labelled, or a model of ICBHI's classes"
         )
     rows = table
     if part not in (None, "all"):

@@ -9,6 +9,7 @@ import pandas as pd
 
 from rales.data import read_cycles
 from rales.errors import UsageError
+from rales.labels import ICBHI, LabelSet
 from rales.recipes.registry import make_recipe
 from rales.settings import list_fields
 
@@ -22,10 +23,11 @@ def train_recipe(
     asked = expand_names(recipe, settings)
     chosen = make_recipe(recipe, asked)
     undecided = bool(chosen.settings.from_model) and "split.name" not in asked
-    cycles = read_table(data, needs_split=not undecided and chosen.settings.split.name != "folds")
+    label_set = chosen.settings.label_set
+    cycles = read_table(data, label_set, needs_split=not undecided and chosen.settings.split.name != "folds")
 
     if undecided and (cycles["split"] == "test").any():
-        cycles = read_table(data)  # now what is wrong with its split counts, too
+        cycles = read_table(data, label_set)  # now what is wrong with its split counts, too
     elif undecided:
         folds = {"split.name": "folds", "split.folds": min(5, max(cycles["patient"].nunique(), 2))}
         chosen = make_recipe(recipe, {**folds, **asked})
@@ -51,15 +53,16 @@ def expand_names(recipe: str | None, settings: Mapping[str, Any]) -> dict[str, A
     return found
 
 
-def read_table(data: Table, *, needs_split: bool = True) -> pd.DataFrame:
-    """Folder, file, or a table as a manifest has it (path, start_s, end_s, label, …) -> the cycles table.
+def read_table(data: Table, label_set: LabelSet = ICBHI, *, needs_split: bool = True) -> pd.DataFrame:
+    """Folder, file, or a table as a manifest has it (path, start_s, end_s, label, …) -> the cycles table with labels of
+    the set.
 
     Errors: as of `rales.data.read_cycles`; the lines of a table are counted from 2.
     """
     if not isinstance(data, pd.DataFrame):
-        return read_cycles(data, needs_split=needs_split)
+        return read_cycles(data, needs_split=needs_split, label_set=label_set)
     if "path" in data:
         data = data.assign(path=[str(Path(str(path)).expanduser().absolute()) for path in data["path"]])
     with tempfile.TemporaryDirectory() as folder:
         data.to_csv(Path(folder) / "table.csv", index=False)
-        return read_cycles(Path(folder) / "table.csv", needs_split=needs_split)
+        return read_cycles(Path(folder) / "table.csv", needs_split=needs_split, label_set=label_set)

@@ -157,9 +157,9 @@ def predict_shard(
         tables = classifier.tables(part.paths, problems, decision, cycles=part.rows or where, quality=quality)
         for cycles, state in tables:
             append(cycles)
-            status.append(state)
             counts = predictions.summarise_recordings(cycles, decision.label_set)
             summary.append(recordings.add_answers(counts, cycles, classifier.calibration.get("recordings")))
+            status.append(state)
 
     prediction_writers.write_table(summary, folder / "summary" / name)
     prediction_writers.write_table(status, folder / "status" / name)

@@ -26,11 +26,10 @@ from rales.files.atomic import lock_folder
 from rales.files.json_files import to_jsonable
 from rales.files.writers import write_json
 from rales.jobs.linear_probe import name, subsets
-from rales.labels import LabelSet
 from rales.progress import progress_bar
-from rales.recipes.registry import find_settings, make_recipe
+from rales.recipes.registry import make_recipe
 from rales.registry import RECIPES
-from rales.settings import RunSettings, format_value, get_values, parse_words, set_fields, to_dict
+from rales.settings import RunSettings, format_value, get_values, parse_words, to_dict
 from rales.training import run_folder
 from rales.training.run_records import check_record
 
@@ -156,10 +155,11 @@ def run(
     if engine not in ENGINES:
         raise UsageError(f"--engine {engine}: expected one of {', '.join(ENGINES)}")
     data, out = make_portable(data), out.resolve()
-    splits_of = {make_recipe(trial.recipe, trial.words).settings.split.name for trial in planned}
-    read = cache(partial(read_cycles, data, skip_damaged=skip_damaged, needs_split=splits_of != {"folds"}))
+    made = {trial.name: make_recipe(trial.recipe, trial.words).settings for trial in planned}
+    needs_split = {settings.split.name for settings in made.values()} != {"folds"}
+    read = cache(partial(read_cycles, data, skip_damaged=skip_damaged, needs_split=needs_split))
     with lock_folder(out):
-        tables = {trial.name: read(label_set=label_set_of(trial)) for trial in planned}
+        tables = {name: read(label_set=settings.label_set) for name, settings in made.items()}
         outcomes = {
             trial.name: Outcome(trial.name, "skipped")
             for trial in planned
@@ -176,13 +176,6 @@ def run(
                 write_json(out / "sweep.json", summary(planned, outcomes, command))
         write_json(out / "sweep.json", summary(planned, outcomes, command))
     return [outcomes[trial.name] for trial in planned]
-
-
-def label_set_of(trial: Trial) -> LabelSet:
-    """Trial -> the classes of its system."""
-    words = parse_words(trial.words)
-    chosen = {name: words[name] for name in ("classes", "independent") if name in words}
-    return set_fields(find_settings(trial.recipe)(), chosen).label_set
 
 
 def is_finished(trial: Trial, folder: Path, cycles: pd.DataFrame) -> bool:

@@ -242,6 +242,7 @@ def build_model(settings: Settings) -> FusionClassifier:
         encoder,
         model.layers,
         model.learned,
+        len(settings.classes),
         layout=model.layout,
         norm_layers=model.norm_layers,
         head_start=model.head_start,

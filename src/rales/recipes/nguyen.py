@@ -50,7 +50,14 @@ from rales.models.heads import BackboneWithHead, CoTuning
 from rales.models.pretrained_backbones import resnet_tensors
 from rales.models.resnet import ResNet
 from rales.models.stochnorm import StochNorm2d
-from rales.settings import BackboneSettings, Fidelity, Training, Waveform, require_classes, set_defaults
+from rales.settings import (
+    BackboneSettings,
+    Fidelity,
+    Training,
+    Waveform,
+    require_classes,
+    set_defaults,
+)
 from rales.training import finetune
 from rales.training.losses import category_relationship, co_tuning, weighted_cross_entropy, weighted_loss
 from rales.training.recipe import LossContext, Recipe

@@ -141,8 +141,8 @@ def build_sections(
             "Scores",
             [
                 *(tables.main_table(systems), plots.plot_sp_se(systems), tables.further_metrics_table(systems)),
-                *([own] if (own := tables.own_metrics_table(systems)) else []),
                 *([each_class] if each_class else []),
+                *([own] if (own := tables.own_metrics_table(systems)) else []),
             ],
         ),
         Section(

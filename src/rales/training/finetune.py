@@ -24,7 +24,7 @@ from rales.evaluation import predictions, recordings
 from rales.evaluation.metrics import count_outcomes, mean_auroc, outcome_scores, predict_at_threshold
 from rales.evaluation.own_metrics import compute_own_metrics
 from rales.files.writers import copy_file, write_csv, write_json
-from rales.labels import ICBHI, LabelSet
+from rales.labels import LabelSet
 from rales.models.heads import class_probabilities
 from rales.models.hub import sha256_of
 from rales.models.m2d_checkpoints import check_complete
@@ -188,7 +188,7 @@ def load_start(settings: RunSettings, model: nn.Module, frontend: nn.Module) -> 
 
 def keeps_head(record: Mapping[str, Any], settings: RunSettings) -> bool:
     """Whether a trained model tells the same classes apart, in the same order, as a run that goes on from it."""
-    return LabelSet.from_record(record) == getattr(settings, "label_set", ICBHI)
+    return LabelSet.from_record(record) == settings.label_set
 
 
 def stored_figures(out: Path) -> dict[str, Any]:
@@ -649,7 +649,7 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
         figures |= predictions.metrics_from_validation(true, scored, label_set)
         patients = dataset.table.iloc[dataset.rows("validation")]["patient"].nunique()
         known = predictions.fit_calibration(true["validation"], scored["validation"], patients, label_set)
-        if label_set.is_icbhi:
+        if label_set.is_icbhi:  # answers for whole recordings are about crackles and wheezes
             known["recordings"] = fit_recording_pooling(found["validation"][0], scored["validation"], known)
         run_folder.save_tensors(out / "best.safetensors", tensors, {**about, "calibration": known})
         validation = predictions.predictions_table(found["validation"][0], scored["validation"], plain)

@@ -37,7 +37,7 @@ def weighted_cross_entropy(
     The weighted mean of torch, but divided by the weights of the whole batch: the pieces of a batch (gradient
     accumulation, several devices) then add up to the loss of the batch in one piece. `smoothing` is the share of each
     target that all classes have evenly. Labels (b, classes) and (B, classes) of 0 and 1 are of independent classes:
-    binary cross-entropy, whose yes answers have the weights; `smoothing` is the share of each that is half a yes.
+    binary cross-entropy, whose yes answers have the weights; there `smoothing` goes to both answers evenly.
     """
     if label.ndim == 2:
         target = label.float() * (1 - smoothing) + smoothing / 2
