@@ -1,120 +1,112 @@
-"""rales, the model that ships with the package: how it is made, from folders of recordings to the file.
+"""rales-small, the model that ships with the package: how it is made, from folders of recordings to the file.
 
-A small ViT first learns to hear as a public network does that knows two million sounds of AudioSet: it is taught the
-leading principal components of what mn04 (EfficientAT) makes of each clip, of all train-side sound of ICBHI and
-SPRSound and of breaths with simulated events laid over them, without a label. What it hears is gained and cut in
-frequency as by another stethoscope; the teacher hears the clip as it is. Then all its layers are fused (eq. 1), pooled
-(eq. 2) and the whole is trained on the labelled cycles of both train sides and on the overlaid breaths. Temperature,
-thresholds and the answers per recording come from patients of ICBHI's train side that are held out of both steps. What
-was tried is in docs/results.md, what the model is good for in docs/rales.md.
+A compact ViT, all layers fused, is trained on the normal breaths of ICBHI's and SPRSound's train sides, with made-up
+crackles and wheezes laid over half of them (`rales.synthesis.event_mixing`): from those it learns more about the
+abnormal breaths of other patients than from the real ones of the few patients at hand. Temperature and threshold come
+from held-out patients of ICBHI's train side and their real labels. Pre-training with M2D on the same recordings,
+everyday noise mixed in, is there for larger collections. What was tried is in docs/results.md, what the model is good
+for in docs/rales-small.md.
 
-    python scripts/make_default_model.py ICBHI_final_database SPRSound --teacher mn04_as --out runs/rales
+    python scripts/make_default_model.py ICBHI_final_database SPRSound --out runs/rales-small
 """
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
-from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from torch import Tensor, nn
 
-from rales.audio.efficientat_logmel import EfficientATLogMel
-from rales.audio.io import read_audio_info
 from rales.cli.result_lines import figure_lines
 from rales.data import read_cycles, splits
-from rales.data.waveform_cache import Preparation, cached_arrays, read_cycle_waveform
+from rales.data.corpus import read_corpus
 from rales.files.atomic import lock_folder
-from rales.labels import CLASSES
-from rales.models.classifier import FusionClassifier
-from rales.models.hub import SHIPPED_FILE, find_checkpoint, sha256_of
+from rales.models.hub import SHIPPED_FILE
 from rales.models.m2d_checkpoints import read_safetensors
-from rales.models.mobilenet import MobileNet
-from rales.models.pretrained_backbones import mobilenet_tensors
-from rales.recipes import m2d_fusion
+from rales.recipes import m2d_pretrain
+from rales.recipes.m2d_fusion import TINY
 from rales.recipes.registry import make_recipe
-from rales.settings import RunSettings, format_value, set_fields
+from rales.settings import format_value
 from rales.synthesis.event_mixing import mix_events_into_cycles
 from rales.training import run_folder
-from rales.training.recipe import LossContext, Recipe
+from rales.training.pretrain_settings import PretrainConfig
+from rales.training.recipe import Recipe
 
 FILE = SHIPPED_FILE
-COMPONENTS = 256  # of the teacher's vectors that are taught
-VARIANTS = {"icbhi": 3, "sprsound": 1}  # overlaid copies of the normal breaths of a train recording
-OVERLAID_SPRSOUND = 700  # recordings of SPRSound whose breaths are overlaid: as many cycles as of ICBHI
-CROP_S, CROP_STEP_S = 4.0, 3.0  # of whole recordings, and a crop for so many seconds of them
-ICBHI_CROPS = 3  # times as many of ICBHI, which has a tenth of SPRSound's recordings
-TEACHER_RMS = 0.05  # level at which the teacher hears every clip
-LEAST_PEAK = 1e-3  # of a crop; digital silence teaches nothing
-
-STUDENT = {
-    "model.dim": 128,
-    "model.depth": 4,
-    "model.heads": 4,
-    "train.epochs": 10,
-    "train.batch_size": 128,
-    "train.micro_batch": 128,
-    "train.lr": 2e-3,
-    "train.warmup_epochs": 1,
-    "train.weight_decay": 0.0,
-    "train.device": "cpu",
-    "train.precision": "float32",
-    "train.evaluate_every": 1000,
-    "augment.device_gain": 0.5,
-    "augment.device_band_limit": 0.25,
-    "augment.frequency_masks": 1,
-    "augment.frequency_width": 10,
-    "augment.time_masks": 0,
-}
-CLASSIFIER = {
-    "train.epochs": 3,
-    "train.lr": 2e-4,
-    "train.class_weights": "none",
-    "train.select": "last",
-    "train.device": "cpu",
-    "train.precision": "float32",
-}
-
-
-@dataclass(frozen=True)
-class StudentSettings(m2d_fusion.Settings):
-    """Of the network that is taught."""
-
-    teacher_digest: str = ""
-    """SHA-256 of the teacher's file."""
-
-
-class Student(FusionClassifier):
-    """A classifier whose fused vector also says what the teacher hears: `project` gives (B, components)."""
-
-    project: nn.Linear
+VARIANTS, EPOCHS = 4, 4  # of every normal train cycle; passes over them
+ENCODER = (
+    "encoder.dim=128",
+    "encoder.depth=4",
+    "encoder.heads=4",
+    "encoder.patch=80,4",
+    "encoder.unit_frames=200",
+    "encoder.decoder_dim=128",
+    "encoder.decoder_depth=2",
+    "encoder.decoder_heads=4",
+    "crops.min_items=3000",
+    "crops.threads=1",
+    "pretrain.device=cpu",
+)
+# Beside the numbers of size tiny. The last epoch is kept: which one scores best on the ten patients of validation is
+# chance, so they serve for temperature and threshold alone.
+CLASSIFIER = ("train.class_weights=none", "train.select=last", "train.device=cpu", "train.precision=auto")
+PRETRAINED = ("audio.rate_hz=16000", "audio.fade_samples=1000")  # as the encoder heard
 
 
 def make_default_model(
-    icbhi: Path, sprsound: Path, out: Path, *, teacher: str, seed: int = 0, progress: bool = False
+    icbhi: Path,
+    sprsound: Path,
+    out: Path,
+    *,
+    noise: Path | None = None,
+    pretrain_epochs: int = 0,
+    epochs: int = EPOCHS,
+    seed: int = 0,
+    progress: bool = False,
 ) -> dict[str, Any]:
-    """Folders of ICBHI 2017 and SPRSound, and the teacher's name or file -> `out`/model, a run folder, and
-    `out`/model.safetensors, the file that ships; -> the figures on ICBHI's test side.
+    """Folders of ICBHI 2017 and SPRSound, and one of background noise for pre-training -> `out`/model, a run folder,
+    and `out`/model.safetensors, the file that ships; -> the figures on ICBHI's test side.
 
-    A call that was interrupted goes on. Errors: those of reading and of training.
+    With `pretrain_epochs` the encoder starts from `out`/encoder, a pre-training run. A call that was interrupted goes
+    on. Errors: pre-training without noise, and those of reading, of pre-training and of training.
     """
-    command = f"make_default_model.py --seed {seed}"
-    with lock_folder(out):
-        cycles = join_databases(read_cycles(icbhi, skip_damaged=True), read_cycles(sprsound, skip_damaged=True))
-        overlaid = overlay_events(cycles, out / "overlay", seed, progress=progress)
-        encoder = teach_student(cycles, overlaid, out, teacher=teacher, seed=seed, command=command, progress=progress)
+    command = f"make_default_model.py --pretrain-epochs {pretrain_epochs} --epochs {epochs} --seed {seed}"
+    if pretrain_epochs and noise is None:
+        raise ValueError("pre-training mixes background noise in; give a folder of it (--noise)")
 
-        table = pd.concat([cycles, overlaid], ignore_index=True)
-        recipe = classifier_recipe(encoder, {"seed": seed})
-        figures = recipe.run(recipe, table, out / "model", command=command, progress=progress)
+    with lock_folder(out):
+        if noise is not None and pretrain_epochs:
+            config = pretraining_settings(pretrain_epochs, seed, noise_ratio=0.3)
+            sounds, noises = read_corpus((icbhi, sprsound)), read_corpus((noise,))
+            m2d_pretrain.run(config, sounds, out / "encoder", noise=noises, command=command, progress=progress)
+        encoder = str(out / "encoder") if pretrain_epochs else ""
+        recipe = classifier_recipe(encoder, [f"seed={seed}", f"train.epochs={epochs}"])
+
+        cycles = join_databases(read_cycles(icbhi), read_cycles(sprsound, skip_damaged=True))
+        cycles = overlay_events(cycles, out / "overlay", seed, progress=progress)
+        figures = recipe.run(recipe, cycles, out / "model", command=command, progress=progress)
         publish_checkpoint(out / "model" / "best.safetensors", out / FILE.name)
     return figures
+
+
+def pretraining_settings(epochs: int, seed: int, *, noise_ratio: float) -> PretrainConfig:
+    """-> all numbers of the pre-training of a compact encoder."""
+    given = [f"pretrain.epochs={epochs}", f"seed={seed}", f"crops.noise_ratio={noise_ratio}"]
+    return m2d_pretrain.settings("tiny", words=[*ENCODER, *given])
+
+
+def classifier_recipe(encoder: str, words: Sequence[str] = ()) -> Recipe:
+    """Pre-trained encoder ("" is a random start) and further settings -> the recipe of a classifier."""
+    start = {"weights": encoder} if encoder else {"size": "tiny"}
+    words = [*([*tiny_settings(), *PRETRAINED] if encoder else []), *CLASSIFIER, *words]
+    return make_recipe("m2d_fusion", words, variant="all_fixed", frontend="m2d_clip", **start)
+
+
+def tiny_settings() -> list[str]:
+    """-> the settings in which length, augmentation and training of size tiny are not the paper's."""
+    parts = ("audio.duration_s", "augment.", "train.")
+    return [f"{name}={format_value(value)}" for name, value in TINY.items() if name.startswith(parts)]
 
 
 def join_databases(icbhi: pd.DataFrame, sprsound: pd.DataFrame) -> pd.DataFrame:
@@ -128,156 +120,12 @@ def join_databases(icbhi: pd.DataFrame, sprsound: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([first, second.assign(patient=names)[list(first.columns)]], ignore_index=True)
 
 
-def of_sprsound(cycles: pd.DataFrame) -> "pd.Series[bool]":
-    """-> which cycles are of SPRSound."""
-    return cycles["patient"].astype(str).str.startswith("sprsound_")
-
-
 def overlay_events(cycles: pd.DataFrame, folder: Path, seed: int = 0, *, progress: bool = False) -> pd.DataFrame:
-    """Divided cycles -> copies of normal train cycles, crackles and wheezes laid over half of them (files in
-    `folder`)."""
-    train = cycles[cycles["split"] == "train"]
-    spr = train[of_sprsound(train)]
-    recordings = np.sort(spr["recording"].unique())
-    count = min(OVERLAID_SPRSOUND, len(recordings))
-    chosen = np.random.default_rng(seed).choice(recordings, size=count, replace=False)
-    parts = {"icbhi": train[~of_sprsound(train)], "sprsound": spr[spr["recording"].isin(chosen)]}
-    return pd.concat(
-        [
-            mix_events_into_cycles(rows, folder, variants=VARIANTS[name], seed=seed, progress=progress)
-            for name, rows in parts.items()
-            if len(rows)
-        ],
-        ignore_index=True,
-    )
-
-
-def teach_student(
-    cycles: pd.DataFrame,
-    overlaid: pd.DataFrame,
-    out: Path,
-    *,
-    teacher: str,
-    seed: int,
-    command: str = "",
-    words: Mapping[str, Any] | None = None,
-    progress: bool = False,
-) -> Path:
-    """Divided cycles and overlaid ones -> `out`/student, the run folder of an encoder that was taught on the train
-    side, without its labels."""
-    train = cycles[cycles["split"] == "train"]
-    crops = crop_recordings(train, seed)
-    rows = pd.concat([train, overlaid, crops], ignore_index=True)
-    watched = train.head(16).assign(split="test")  # a run must have a test side; its figures mean nothing here
-    rows = pd.concat([rows, watched], ignore_index=True)
-
-    path = find_checkpoint(teacher)
-    vectors = hear_with_teacher(rows, path, progress=progress)
-    targets = torch.from_numpy(find_components(vectors[: -len(watched)], vectors, seed))
-    rows["target"] = np.arange(len(rows))
-    recipe = student_recipe(targets, sha256_of(path), {"seed": seed, **(words or {})})
-    recipe.run(recipe, rows, out / "student", command=command, progress=progress)
-    return out / "student"
-
-
-def crop_recordings(cycles: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Cycles -> rows of stretches of their recordings, wherever the breaths in them begin."""
-    rng, rows = np.random.default_rng([seed, 1]), []
-    for path, found in cycles.groupby("path", sort=True):
-        info = read_audio_info(Path(str(path)))
-        times = 1 if of_sprsound(found).iloc[0] else ICBHI_CROPS
-        count = times * max(1, round(info.duration_s / CROP_STEP_S))
-        for start_s in rng.uniform(0, max(info.duration_s - CROP_S, 0), count):
-            end_s = min(start_s + CROP_S, info.duration_s)
-            rows.append({**found.iloc[0].to_dict(), "start_s": start_s, "end_s": end_s})
-    return pd.DataFrame(rows, columns=cycles.columns).assign(label=CLASSES[0])
-
-
-def hear_with_teacher(rows: pd.DataFrame, path: Path, *, progress: bool = False) -> NDArray[np.float32]:
-    """Rows -> (N, D) vectors of the teacher, from the cache."""
-    audio = m2d_fusion.TINY
-    samples = round(audio["audio.rate_hz"] * audio["audio.duration_s"])
-    settings = {"rate_hz": audio["audio.rate_hz"], "samples": samples, "teacher": str(path), "sha256": sha256_of(path)}
-    width = len(hear_clips([], **settings)[0])
-    prepare = Preparation(hear_clip, settings, (width,), together=hear_clips)
-    return cached_arrays(rows, prepare, progress=progress)
-
-
-def hear_clip(path: str | Path, start_s: float, end_s: float, **settings: Any) -> NDArray[np.float32]:
-    """One row -> (D,), as `hear_clips`."""
-    return hear_clips([(path, start_s, end_s)], **settings)[0]
-
-
-def hear_clips(
-    rows: Sequence[tuple[str | Path, float, float]], *, rate_hz: int, samples: int, teacher: str, sha256: str
-) -> list[NDArray[np.float32]]:
-    """Rows (path, start_s, end_s) -> (D,) each: mean and maximum over every block's map, of the sound as it is and four
-    times faster. No row is taken for one of silence."""
-    network, views = load_teacher(teacher, rate_hz)
-    waves = [read_cycle_waveform(*row, rate_hz=rate_hz, samples=samples, fade_samples=0) for row in rows] or [
-        np.zeros(samples, np.float32)
-    ]
-    wave = torch.from_numpy(np.stack(waves))
-    level = wave.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-6)
-    with torch.no_grad():
-        maps = [each for view in views for each in network.maps(view(wave * TEACHER_RMS / level))[:-1]]
-    vectors = torch.cat([torch.cat([each.mean((2, 3)), each.amax((2, 3))], dim=1) for each in maps], dim=1)
-    return list(vectors.numpy())
-
-
-TEACHERS: dict[tuple[str, int], tuple[MobileNet, list[nn.Module]]] = {}
-
-
-def load_teacher(path: str, rate_hz: int) -> tuple[MobileNet, list[nn.Module]]:
-    """File and rate -> the network and its two front-ends, kept for the next call."""
-    if (path, rate_hz) not in TEACHERS:
-        width, tensors = mobilenet_tensors(path)
-        network = MobileNet(width)
-        network.load_state_dict(tensors)
-        views: list[nn.Module] = [EfficientATLogMel(rate_hz), EfficientATLogMel(rate_hz, speed=4)]
-        TEACHERS[path, rate_hz] = network.eval(), views
-    return TEACHERS[path, rate_hz]
-
-
-def find_components(known: NDArray[np.float32], vectors: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    """Vectors (N, D) that say what varies, and those that are wanted (M, D) -> (M, components), of mean square 1."""
-    mean, std = known.mean(axis=0), known.std(axis=0) + 1e-3
-    components = min(COMPONENTS, *known.shape)
-    found = PCA(components, svd_solver="randomized", random_state=seed).fit(np.clip((known - mean) / std, -8, 8))
-    scale = np.sqrt((found.transform(np.clip((known - mean) / std, -8, 8)) ** 2).mean())
-    return np.asarray(found.transform(np.clip((vectors - mean) / std, -8, 8)) / scale, np.float32)
-
-
-def student_recipe(targets: Tensor, teacher_digest: str, words: Mapping[str, Any]) -> Recipe:
-    """Targets (N, components) of the rows, and further settings -> the recipe of the network that is taught."""
-    base = StudentSettings(variant="all_fixed", size="tiny", frontend="m2d_clip", teacher_digest=teacher_digest)
-    base = base.with_presets(frozenset(["variant", "size", "frontend"]))
-    settings = set_fields(base, {**STUDENT, **words})
-    layers = tuple(range(1, settings.model.depth + 1))
-    settings = replace(settings, model=replace(settings.model, layers=layers))
-    recipe = m2d_fusion.recipe(settings)
-
-    def build_model(settings: RunSettings) -> nn.Module:
-        model = m2d_fusion.build_model(settings)
-        model.__class__ = Student
-        model.project = nn.Linear(model.head.in_features, targets.shape[1])
-        return model
-
-    def loss(model: nn.Module, features: Tensor, step: LossContext) -> tuple[Tensor, Tensor]:
-        fused = model.embed(features)
-        wanted = targets.to(fused.device)[step.extras["target"]]
-        return nn.functional.mse_loss(model.project(fused), wanted), model.head(fused)
-
-    return replace(recipe, build_model=build_model, loss=loss, extras=("target",))
-
-
-def classifier_recipe(encoder: Path, words: Mapping[str, Any] | None = None) -> Recipe:
-    """Run of the student, and further settings -> the recipe of the classifier that begins with its encoder."""
-    parts = ("augment.", "train.")
-    tiny = {name: value for name, value in m2d_fusion.TINY.items() if name.startswith(parts)}
-    given = {**tiny, **CLASSIFIER, **(words or {})}
-    spelled = {name: format_value(value) for name, value in given.items()}
-    return make_recipe("m2d_fusion", spelled, variant="all_learned", weights=str(encoder / "best.safetensors"))
+    """Divided cycles -> the same with VARIANTS of the normal train cycles, crackles and wheezes laid over half of
+    them (files in `folder`), instead of all train cycles: those that are abnormal themselves are not learned from."""
+    train = cycles["split"] == "train"
+    made = mix_events_into_cycles(cycles[train], folder, variants=VARIANTS, seed=seed, progress=progress)
+    return pd.concat([cycles[~train], made], ignore_index=True)
 
 
 def publish_checkpoint(checkpoint: Path, out: Path) -> None:
@@ -293,9 +141,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("icbhi", type=Path, help="folder in ICBHI layout")
     parser.add_argument("sprsound", type=Path, help="folder in SPRSound layout")
-    parser.add_argument("--teacher", default="mn04_as", help="name or file of the public network")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; a call that was interrupted goes on")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="passes over the normal train breaths of both")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pretrain-epochs", type=int, default=0, help="passes of M2D pre-training before")
+    parser.add_argument("--noise", type=Path, help="folder of background noise for the pre-training")
     options = parser.parse_args()
     figures = make_default_model(**vars(options), progress=True)
     print("\n".join(figure_lines(figures)))

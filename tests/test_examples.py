@@ -107,7 +107,7 @@ def test_an_own_system_goes_through_all_words(name: str, clinic: Path, tmp_path:
     run(capsys, "predict", sound, "--model", model, "--out", tmp_path / "cycles.csv")
     predicted, columns = pd.read_csv(tmp_path / "cycles.csv"), [f"p_{word}" for word in OWN_CLASSES]
     assert np.allclose(predicted[columns].sum(axis=1), 1)
-    assert [name for name in predicted if name.startswith("p_")] == columns
+    assert [name for name in map(str, predicted) if name.startswith("p_")] == columns
     assert predicted["label"].isin(OWN_CLASSES).all()
     assert "strict 3-class" in run(capsys, "evaluate", model, "--data", data, "--device", "cpu")
     printed = run(capsys, "predict", sound, "--model", model)

@@ -241,8 +241,8 @@ def find_cycles(
     windows; segment takes windows too where no breath is found. `source` tells which it was.
     """
     if isinstance(where, Annotation):
-        found = cycles_of_annotation(where, str(path), label_set)
-        return found._replace(note="")  # its reader was asked for by name
+        annotated = cycles_of_annotation(where, str(path), label_set)
+        return annotated._replace(note="")  # its reader was asked for by name
     if not isinstance(where, str):
         cycles, labels, wrong = cycles_of_rows(where, duration_s, label_set)
         if wrong:
