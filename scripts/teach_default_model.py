@@ -48,6 +48,7 @@ FILE = SHIPPED_FILE
 COMPONENTS = 256  # of the teacher's vectors that are taught
 VARIANTS = {"icbhi": 3, "sprsound": 1}  # overlaid copies of the normal breaths of a train recording
 OVERLAID_SPRSOUND = 700  # recordings of SPRSound whose breaths are overlaid: as many cycles as of ICBHI
+RATE_HZ = 8000  # of size tiny, whose clips last CROP_S
 CROP_S, CROP_STEP_S = 4.0, 3.0  # of whole recordings, and a crop for so many seconds of them
 ICBHI_CROPS = 3  # times as many of ICBHI, which has a tenth of SPRSound's recordings
 TEACHER_RMS = 0.05  # level at which the teacher hears every clip
@@ -189,9 +190,8 @@ def crop_recordings(cycles: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 def hear_with_teacher(rows: pd.DataFrame, path: Path, *, progress: bool = False) -> NDArray[np.float32]:
     """Rows -> (N, D) vectors of the teacher, from the cache."""
-    rate_hz: int = m2d_fusion.TINY["audio.rate_hz"]
-    samples = round(rate_hz * m2d_fusion.TINY["audio.duration_s"])
-    settings = {"rate_hz": rate_hz, "samples": samples, "teacher": str(path), "sha256": sha256_of(path)}
+    settings: dict[str, Any] = {"rate_hz": RATE_HZ, "samples": round(RATE_HZ * CROP_S)}
+    settings |= {"teacher": str(path), "sha256": sha256_of(path)}
     width = len(hear_clips([], **settings)[0])
     prepare = Preparation(hear_clip, settings, (width,), together=hear_clips)
     return cached_arrays(rows, prepare, progress=progress)

@@ -105,9 +105,9 @@ def test_signatures_of_the_contract() -> None:
     assert isinstance(model.head, torch.nn.Linear)
     assert model.head.weight.shape == (4, 2 * 16)
     assert model.embed(logmel).shape == (2, 32)
-    outputs = encoder()(logmel, layout="stacked")
+    outputs = model.encoder(logmel, layout="stacked")
     assert [tuple(z.shape) for z in outputs] == [(2, 4, 32)] * 3
-    mean, std = model.encoder.norm_stats
+    mean, std = model.encoder.get_buffer("norm_stats")
     assert (float(mean), float(std)) == pytest.approx((-7.1, 4.2))
     assert list(inspect.signature(FusionClassifier).parameters)[:4] == ["encoder", "layers", "learned", "classes"]
 
