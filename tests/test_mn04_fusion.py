@@ -24,6 +24,7 @@ from rales.recipes import mn04_fusion
 from rales.recipes.registry import make_recipe, rebuild_recipe
 from rales.report import write_report
 from rales.training import finetune, run_folder
+from rales.training.optim import freeze_parameters
 from rales.training.recipe import Recipe
 from tests import tiny
 from tests.conftest import SHARED
@@ -160,15 +161,15 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(
 def test_what_weights_bring_and_when_features_are_computed_once(place: Path) -> None:
     weights = place / "weights.safetensors"
     plain = made(weights=weights).settings
-    assert (plain.model.depth, plain.model.layers, plain.model.freeze) == (3, (1, 2, 3), "encoder")
+    assert (plain.model.depth, plain.model.layers, plain.freeze) == (3, (1, 2, 3), "encoder")
     assert (plain.augment.frequency_masks, plain.augment.time_masks) == (0, 0)
     assert len(plain.weights_digest) == 64
     assert mn04_fusion.can_pool_once(plain)
-    for words in (["model.freeze=none"], ["model.freeze=blocks"], ["augment.time_masks=1"]):
+    for words in (["freeze=none"], ["freeze=2"], ["augment.time_masks=1"]):
         recipe = made(*words, weights=weights)
         assert not mn04_fusion.can_pool_once(recipe.settings)
-        assert recipe.whole_batches == (recipe.settings.model.freeze != "encoder")
-    random = made("model.freeze=encoder", "augment.time_masks=0", "augment.frequency_masks=0").settings
+        assert recipe.whole_batches == (recipe.settings.freeze != "encoder")
+    random = made("freeze=encoder", "augment.time_masks=0", "augment.frequency_masks=0").settings
     assert not mn04_fusion.can_pool_once(random)  # its encoder is that of its seed
 
 
@@ -202,7 +203,7 @@ def test_a_run_comes_back_without_the_file_that_it_started_from(frozen: Path, pl
     again.build_model(again.settings).load_state_dict(tensors)
     started = make_recipe("mn04_fusion", weights=str(frozen)).settings  # another run on its encoder
     assert (started.model.depth, started.views) == (3, "plain")
-    assert make_preparation(recipe).shape == (25600,)
+    assert make_preparation(again).shape == (25600,)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +234,7 @@ def test_the_public_weights_by_file() -> None:
         pytest.skip(f"the public weights are not here: no {path}")
     recipe = make_recipe("mn04_fusion", weights=str(path))
     model = recipe.build_model(recipe.settings)
+    freeze_parameters(model, recipe.settings.freeze)
     assert (recipe.settings.model.width, recipe.settings.model.depth) == (0.4, 16)
     assert model.get_parameter("head.weight").shape == (4, 888)
     assert {name for name, p in model.named_parameters() if p.requires_grad} == {

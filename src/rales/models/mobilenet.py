@@ -4,7 +4,7 @@ Sources: Howard et al. 2019 (MobileNetV3-large); Schmid, Koutini & Widmer, ICASS
 """
 
 from itertools import accumulate
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,6 @@ from rales.models.resnet import init_conv_weights
 from rales.models.vit import Layout
 
 MEL_BINS, AUDIOSET_CLASSES = 128, 527
-Freeze = Literal["none", "encoder", "blocks"]
 
 
 class BlockSize(NamedTuple):
@@ -69,7 +68,7 @@ class MobileNet(nn.Module):
         super().__init__()
         if not 1 <= blocks <= len(BLOCKS):
             raise ValueError(f"a MobileNet of {blocks} blocks was asked for; expected 1 to {len(BLOCKS)}")
-        self.depth, self.frozen = blocks + 1, 0
+        self.depth = blocks + 1
         sizes = BLOCKS[:blocks]
         stem, last = scale_channels(sizes[0].before, width), scale_channels(sizes[-1].after, width)
         self.channels = [*(scale_channels(size.after, width) for size in sizes), 6 * last]
@@ -111,17 +110,6 @@ class MobileNet(nn.Module):
         if layout == "flat":
             return list(self.channels)
         return [channels * rows for channels, rows in zip(self.channels, self.rows, strict=True)]
-
-    def freeze(self, what: Freeze, blocks: int = 0) -> None:
-        """Keep weights and statistics as they are: of everything, or of the stem and the first `blocks` layers."""
-        self.frozen = {"none": 0, "encoder": 1 + self.depth, "blocks": 1 + blocks}[what]
-        self.features[: self.frozen].requires_grad_(False)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> "MobileNet":
-        super().train(mode)
-        self.features[: self.frozen].eval()  # batch-norm would follow the new data otherwise
-        return self
 
 
 class InvertedResidual(nn.Module):

@@ -12,7 +12,7 @@ maximum over time, linear head. `views=both` hears the sound once more four time
 
 Weights: `rales weights mn04_as` (MIT licence, Copyright (c) 2022 Florian Schmid), a safetensors file of the same
 tensors, another width (mn01 to mn40), or a run of this recipe. With weights the encoder stays frozen unless
-`model.freeze` says otherwise, nothing is augmented, and what it says of each cycle is computed once and kept in the
+`freeze` says otherwise, nothing is augmented, and what it says of each cycle is computed once and kept in the
 cache: an epoch takes a second. Then its features are of float32 and of the processor.
 
 Deviations from the pre-training: cycles are repeated to 8 s, its clips were 10 s long. Without weights the start is
@@ -24,10 +24,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -39,7 +38,7 @@ from rales.data.waveform_cache import Preparation
 from rales.errors import UsageError
 from rales.models.classifier import FusionClassifier
 from rales.models.hub import find_checkpoint, sha256_of
-from rales.models.mobilenet import BLOCKS, Freeze, MobileNet, TwoSpeedEncoder
+from rales.models.mobilenet import BLOCKS, MobileNet, TwoSpeedEncoder
 from rales.models.pretrained_backbones import mobilenet_tensors
 from rales.settings import (
     Bounds,
@@ -59,7 +58,7 @@ from rales.training.recipe import Recipe
 ALL = len(BLOCKS) + 1
 BANDS_HZ = {"15k": 15000, "4k": 4000}
 FROZEN = {
-    "model.freeze": "encoder",
+    "freeze": "encoder",
     "augment.frequency_masks": 0,
     "augment.time_masks": 0,
     "train.epochs": 50,
@@ -99,11 +98,6 @@ class Model:
     """LayerNorm without parameters on every layer before fusion."""
     head_start: Literal["zero", "default"] = "zero"
     """Start of the classification layer: nearly zero, or torch's own."""
-    freeze: Freeze = "none"
-    """What of the encoder stays as it is, statistics of batch-norm too: nothing, all of it (with weights, unless set),
-    or the stem and the first freeze_blocks layers."""
-    freeze_blocks: Annotated[int, Bounds(most=ALL)] = 8
-    """Layers that freeze=blocks keeps."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +129,7 @@ class Settings(RunSettings):
             path = find_checkpoint(self.weights)
             width, depth, _ = read_weights(path, path.stat().st_mtime_ns)
             sizes = {"model.width": width, "model.depth": depth, "weights_digest": sha256_of(path)}
-            settings = set_defaults(replace(settings, size="base"), set(), {**FROZEN, **sizes})
+            settings = set_defaults(replace(settings, size="base"), given, {**FROZEN, **sizes})
         layers = settings.model.depth * (2 if self.views == "both" else 1)
         return set_defaults(settings, set(), {"model.layers": tuple(range(1, layers + 1))})
 
@@ -149,32 +143,29 @@ class Settings(RunSettings):
 
 
 def recipe(settings: Settings) -> Recipe:
-    """-> layers of a MobileNet, fused."""
+    """-> layers of a MobileNet, fused; where each epoch would compute the same features of a cycle, on those, computed
+    once."""
+    once = can_pool_once(settings)
     return Recipe(
         name="mn04_fusion",
         settings=settings,
-        build_frontend=build_frontend,
+        prepare=prepare_pooled if once else None,
+        build_frontend=(lambda _: nn.Identity()) if once else build_frontend,
         build_model=build_model,
-        augment=augment,
+        augment=keep_features if once else augment,
         loss=weighted_loss,
-        run=run,
+        run=finetune.run,
         silence=find_silence(settings),
         # batch-norm compares the rows of a batch, where it learns
-        whole_batches=settings.model.freeze != "encoder",
+        whole_batches=settings.freeze != "encoder",
     )
-
-
-def run(recipe: Recipe, cycles: pd.DataFrame, out: Path, **options: Any) -> dict[str, Any]:
-    """`finetune.run`; where each epoch would compute the same features of a cycle, on those, computed once."""
-    if can_pool_once(recipe.settings):
-        recipe = replace(recipe, prepare=prepare_pooled, build_frontend=lambda _: nn.Identity(), augment=keep_features)
-    return finetune.run(recipe, cycles, out, **options)
 
 
 def can_pool_once(settings: Settings) -> bool:
     """Whether the encoder is that of a file and stays so, and nothing is drawn in front of it."""
     masks = settings.augment.frequency_masks, settings.augment.time_masks
-    return bool(settings.weights) and settings.model.freeze == "encoder" and masks == (0, 0)
+    is_fixed = settings.freeze == "encoder" and bool(settings.weights) and not settings.from_model
+    return is_fixed and masks == (0, 0)
 
 
 def prepare_pooled(settings: Settings) -> Preparation:
@@ -203,7 +194,11 @@ def pool_cycle(path: str | Path, start_s: float, end_s: float, *, settings: str,
 def build_pooling(words: str) -> tuple[Preparation, nn.Module, FusionClassifier]:
     """Settings (JSON) -> preparation of the waveform, front-end, network; built once for all cycles."""
     settings = from_dict(Settings, json.loads(words), "the settings of a cache")
-    return make_preparation(recipe(settings)), build_frontend(settings).eval(), build_model(settings).eval()
+    return (
+        make_preparation(recipe(settings)),
+        build_frontend(settings).eval(),
+        build_model(settings).eval(),
+    )
 
 
 @cache
@@ -232,7 +227,6 @@ def build_model(settings: Settings) -> FusionClassifier:
         if (width, depth) != (model.width, model.depth):
             raise UsageError(f"{settings.weights}: its width and depth are {width, depth}; --set cannot change them")
         network.load_state_dict(tensors)
-    network.freeze(model.freeze, model.freeze_blocks)
 
     encoder: nn.Module = network
     if settings.views == "both":

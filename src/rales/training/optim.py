@@ -172,27 +172,32 @@ def lr_factors(model: nn.Module, head_factor: float, layer_decay: float) -> dict
 NO_BLOCKS = "has no list of blocks (`blocks`), one on the other"
 
 
+BLOCK_LISTS = {"blocks": 1, "features": 0}
+"""Name of the module that lists an encoder's blocks, and the number of its first: a MobileNet's begin with the stem."""
+
+
 def number_blocks(model: nn.Module) -> dict[str, int]:
     """Network -> name of each parameter -> its depth: 0 below the first block of the encoder, i in block i of L, L + 1
-    above them and outside of the encoder; {} for a network without a list of `blocks`.
+    above them and outside of the encoder; {} for a network without a list of BLOCK_LISTS.
 
     Below the blocks is what their module holds itself (tokens, positions), and the modules that it was given first.
     """
     lists = (nn.ModuleList, nn.Sequential)
-    found = [name for name, m in model.named_modules() if name.split(".")[-1] == "blocks" and isinstance(m, lists)]
+    found = [name for name, m in model.named_modules() if name.split(".")[-1] in BLOCK_LISTS and isinstance(m, lists)]
     if not found:
         return {}
-    blocks, where = found[0], found[0].removesuffix("blocks")
-    depth = len(list(model.get_submodule(blocks).children()))
+    where, dot, last = found[0].rpartition(".")
+    blocks, where, begin = found[0], where + dot, BLOCK_LISTS[last]
+    depth = len(list(model.get_submodule(blocks).children())) - 1 + begin
     siblings = [name for name, _ in model.get_submodule(where.rstrip(".")).named_children()]
-    below = siblings[: siblings.index("blocks")]
+    below = siblings[: siblings.index(last)]
 
     numbers = {}
     for name, _ in model.named_parameters():
         first, _, rest = name.removeprefix(where).partition(".")
         numbers[name] = depth + 1
         if name.startswith(f"{blocks}."):
-            numbers[name] = 1 + int(rest.partition(".")[0])
+            numbers[name] = begin + int(rest.partition(".")[0])
         elif name.startswith(where) and (not rest or first in below):
             numbers[name] = 0
     return numbers
