@@ -328,11 +328,17 @@ def test_unwritable_folder_is_a_sentence(cycles: pd.DataFrame, tmp_path: Path) -
 
 
 INTERRUPTED_RUN = """
-import os, signal, sys, threading, time
+import signal, sys, threading
 import pandas as pd
 from rales.data import waveform_cache
 table, folder = sys.argv[1:]
-prepare, prepared, taken = waveform_cache.read_cycle_waveform, [], threading.Event()
+prepare, prepared, taken, dropped = waveform_cache.read_cycle_waveform, [], threading.Event(), threading.Event()
+class Pool(waveform_cache.ThreadPoolExecutor):
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
+        dropped.set()
+        super().shutdown(wait=wait)
+waveform_cache.ThreadPoolExecutor = Pool
 def take(*_):
     taken.set()
     raise KeyboardInterrupt
@@ -341,7 +347,7 @@ def interrupt(*arguments, **options):
         while not taken.is_set():  # one that comes just before the main thread waits does not wake it
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # os.kill may wake another thread
             taken.wait(2)
-        time.sleep(1)  # the main thread drops the rest meanwhile
+        dropped.wait(60)  # the main thread has dropped the rest
     prepared.append(arguments)
     return prepare(*arguments, **options)
 signal.signal(signal.SIGINT, take)  # whatever it was: a shell's background jobs ignore it
