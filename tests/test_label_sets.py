@@ -42,6 +42,7 @@ Capture = pytest.CaptureFixture[str]
         (("normal", "a,b"), False, "'a,b' cannot be the name of a class"),
         (("normal", " b"), False, "' b' cannot be the name of a class"),
         (("normal", ""), False, "'' cannot be the name of a class"),
+        (("normal", "None"), False, "take it for an empty cell"),
         (("a+b",), True, "'a+b' cannot be the name of a class"),
         (("Normal", "wheeze"), True, "'normal' cannot be one of several independent classes"),
         (("normal", "cycles"), False, "tables of recordings have another column of that name"),

@@ -17,6 +17,7 @@ MOST_CLASSES = 20
 LONGEST_NAME = 40  # of a class, in letters
 # beside the counts of classes in a summary of recordings; `abnormal` counts what a class of that name does, and more
 SUMMARY_COLUMNS = ("recording", "path", "cycles", "not_judged", "uncertain", "abnormal_share", "low", "high")
+MISSING_WORDS = ("n/a", "na", "nan", "none", "null")  # what table readers take for an empty cell
 FLAG_WORDS = ("crackle", "wheeze", "both", "abnormal")  # what two flags, crackles and wheezes, can say
 
 
@@ -86,6 +87,8 @@ class LabelSet:
                     f"{name!r} cannot be the name of a class; expected words that begin with a letter or digit, "
                     f"without {' '.join(forbidden)}"
                 )
+            if fold_word(name) in MISSING_WORDS:
+                return f"{name!r} cannot be the name of a class: programs that read tables take it for an empty cell"
             if fold_word(name).replace(" ", "_") in SUMMARY_COLUMNS:
                 return f"{name!r} cannot be the name of a class: tables of recordings have another column of that name"
             if len(name) > LONGEST_NAME:
