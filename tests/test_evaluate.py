@@ -135,6 +135,16 @@ def test_labels_of_whole_recordings(place: Path, model: Predictor, tmp_path: Pat
     assert set(told["by_filter"]) <= {"bell", "diaphragm", "extended"}
     with pytest.raises(UsageError, match="--split test: no recordings"):
         evaluate(place, model, folder, part="test")
+    with pytest.raises(UsageError, match="--metric f1: is of labelled cycles"):
+        evaluate(place, model, folder, metrics=("f1",))
+
+    broken = min(folder.glob("*.wav"))
+    broken.write_bytes(b"not a sound")
+    with pytest.raises(ValueError, match=f"{broken.name}.*\\n.*--skip-damaged"):
+        evaluate(place, model, folder)
+    rest = evaluate(place, model, folder, skip_damaged=True)
+    assert rest["recordings"]["recordings"] == 4
+    assert broken.name in rest["problems"][0]
 
 
 def test_of_a_table_of_answers_the_true_label_counts(place: Path, model: Predictor, tmp_path: Path) -> None:

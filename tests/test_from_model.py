@@ -13,6 +13,7 @@ from torch import nn
 import rales
 from rales.data import read_cycles
 from rales.data.manifest import write_manifest
+from rales.data.splits import digest_name
 from rales.errors import UsageError
 from rales.inference import train as inference_train
 from rales.inference.load_model import load_model
@@ -318,7 +319,8 @@ def test_stages_of_their_own_start_from_no_model(tmp_path: Path) -> None:
             r"--from some.pth: no checkpoint of `rales train`; a pre-trained encoder goes in with",
         ),
         ("model.onnx", UsageError, r"an artefact of `rales export`, whose weights cannot be trained"),
-        ("nowhere", FileNotFoundError, r"no such checkpoint"),
+        ("nowhere", UsageError, r"--from nowhere: expected the folder of a finished run, its checkpoint"),
+        ("config.json", UsageError, r"--from config.json: expected the folder of a finished run"),
         ("empty", ValueError, r"no run folder"),
     ],
 )
@@ -337,6 +339,47 @@ def test_a_model_that_has_changed_since_is_told(place: Path, tmp_path: Path) -> 
     recipe = tiny.recipe()
     with pytest.raises(ValueError, match="has changed since this run began to go on from it"):
         finetune.load_start(changed, recipe.build_model(settings), recipe.build_frontend(settings))
+
+
+# What the model has heard before
+
+
+def test_recordings_that_the_model_was_trained_on_are_no_strangers(place: Path, tmp_path: Path) -> None:
+    """Its own split tests others than that of the run which goes on from it: those that both know are counted."""
+    theirs = json.loads((place / "run" / "config.json").read_text())["split"]["trained_recordings"]
+    figures = go_on(place, tmp_path / "child", split__name="folds", split__folds=3, split__fold=1)
+    split = json.loads((tmp_path / "child" / "config.json").read_text())["split"]
+    predicted = pd.read_csv(tmp_path / "child" / "predictions.csv")
+    tested = set(map(digest_name, set(predicted["recording"])))
+    heard = len(tested & set(theirs))
+    assert heard > 0
+    assert split["test_recordings_heard"] == heard
+    assert set(theirs) < set(split["trained_recordings"])
+    assert f"was trained on {heard} of the test recordings" in figures["warnings"][-1]
+    again = rales.load(tmp_path / "child").evaluate(place / "data")["protocol"]
+    known = predicted["recording"].map(digest_name).isin(split["trained_recordings"])
+    assert again["cycles_trained_on"] == known.sum() > 0
+
+
+def test_a_model_that_does_not_tell_what_it_was_trained_on(place: Path, tmp_path: Path) -> None:
+    tensors, record = run_folder.read_checkpoint(place / "run" / "best.safetensors")
+    del record["split"]["trained_recordings"]
+    run_folder.save_tensors(tmp_path / "silent.safetensors", tensors, record)
+    figures = go_on(place, tmp_path / "child", tmp_path / "silent.safetensors")
+    assert "does not tell what it was trained on" in figures["warnings"][-1]
+    assert rales.load(tmp_path / "child").evaluate(place / "data")["protocol"]["cycles_trained_on"] is None
+
+
+def test_a_strangers_model_brings_no_code(place: Path, tmp_path: Path) -> None:
+    """Own metrics of its training are those of whoever trained it."""
+    tensors, record = run_folder.read_checkpoint(place / "run" / "best.safetensors")
+    (tmp_path / "evil.py").write_text("raise SystemExit('a stranger code ran')\n")
+    record["config"]["train"]["metrics"] = [f"{tmp_path / 'evil.py'}:metric"]
+    run_folder.save_tensors(tmp_path / "model.safetensors", tensors, record)
+    recipe = make_recipe(None, {"from_model": str(tmp_path / "model.safetensors")})
+    assert recipe.settings.train.metrics == ()
+    with pytest.raises(UsageError, match=r"nope\.py: no such file"):
+        settings_from(place, **{"train.metrics": "nope.py:x"})
 
 
 # From the command and from Python

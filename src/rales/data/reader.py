@@ -175,13 +175,7 @@ def cycles_table(
     if audio and found.recordings and not any(recording.path for recording in found.recordings):
         raise FileError(found.source, "annotations only, no recording; pass audio=False to read them alone")
     found = label_contents(found, label_set)
-    problems = _all_problems(found, needs_split=needs_split)
-    if problems and not skip_damaged:
-        more = f"more problems: {len(problems) - 1}; " if len(problems) > 1 else ""
-        raise ValueError(
-            f"{problems[0]}\n({more}`rales check {found.source}` lists all problems, and "
-            "skip_damaged=True (--skip-damaged) leaves the damaged recordings out)"
-        )
+    problems = refuse_damage(found, skip_damaged=skip_damaged, needs_split=needs_split)
     rows = _cycles_frame(found)
     if rows.empty and any(recording.findings for recording in found.recordings):
         raise FileError(
@@ -196,6 +190,19 @@ def cycles_table(
         logging.getLogger(__name__).warning("left out: %s", problem)
     rows.attrs["left_out"] = problems
     return rows
+
+
+def refuse_damage(found: DatasetContents, *, skip_damaged: bool, needs_split: bool) -> list[str]:
+    """What a reader found -> its problems, for which recordings are left out. Errors: the first, unless
+    `skip_damaged`."""
+    problems = _all_problems(found, needs_split=needs_split)
+    if problems and not skip_damaged:
+        more = f"more problems: {len(problems) - 1}; " if len(problems) > 1 else ""
+        raise ValueError(
+            f"{problems[0]}\n({more}`rales check {found.source}` lists all problems, and "
+            "skip_damaged=True (--skip-damaged) leaves the damaged recordings out)"
+        )
+    return problems
 
 
 def recordings_table(found: DatasetContents) -> DataFrame:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rales.data import read_contents, splits
 from rales.data.annotation_dialects import SUFFIXES
 from rales.data.dataset import CycleDataset, check_extras, class_numbers, load_dataset
-from rales.data.reader import cycles_table, recordings_table
+from rales.data.reader import cycles_table, recordings_table, refuse_damage
 from rales.data.splits import digest_cycles
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions, recordings
@@ -64,7 +64,14 @@ def evaluate_data(
     contents = read_contents(data, audio=True, decode=skip_damaged, label_set=label_set)
     found = [recording for recording in contents.recordings if not recording.problems]
     if not any(recording.cycles for recording in found) and any(recording.findings for recording in found):
-        return evaluate_recordings(model, recordings_table(contents), part=part, progress=progress)
+        if metrics:
+            raise UsageError(
+                f"--metric {','.join(metrics)}: is of labelled cycles, and these recordings are labelled as a whole; "
+                "leave it out"
+            )
+        left_out = refuse_damage(contents, skip_damaged=skip_damaged, needs_split=False)
+        figures = evaluate_recordings(model, recordings_table(contents), part=part, progress=progress)
+        return figures | {"problems": [*left_out, *figures["problems"]]}
 
     needs_split = part != "all" and model.recipe.settings.split.name != "folds" and any(one.split for one in found)
     reading: dict[str, Any] = {"skip_damaged": skip_damaged, "audio": True, "needs_split": needs_split}
@@ -189,9 +196,9 @@ def find_rows(table: pd.DataFrame, part: str) -> "pd.Series[bool]":
 def count_trained(record: dict[str, Any], rows: pd.DataFrame, same: bool) -> int | None:
     """Record of a model, scored rows as its split divides them, whether that is its own data -> how many of them it was
     trained on, or chose its epoch by; None where its record does not tell."""
-    if same:
-        return int(rows["split"].isin(("train", "validation")).sum())
     names = record["split"].get("trained_recordings")
+    if same and not record["config"].get("from_model"):
+        return int(rows["split"].isin(("train", "validation")).sum())
     return None if names is None else int(rows["recording"].map(splits.digest_name).isin(names).sum())
 
 

@@ -263,12 +263,18 @@ class Predictor:
         return Decision(self.calibration.get("temperature"), threshold, min_confidence, caution, self.label_set)
 
     def evaluate(
-        self, data: str | Path, *, part: str | None = None, skip_damaged: bool = False, progress: bool = False
+        self,
+        data: str | Path,
+        *,
+        part: str | None = None,
+        skip_damaged: bool = False,
+        progress: bool = False,
+        metrics: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Annotated data -> the figures of `rales evaluate`; parameters and errors as of `evaluate.evaluate_data`."""
         from rales.inference.evaluate import evaluate_data  # which needs this class
 
-        return evaluate_data(self, data, part=part, skip_damaged=skip_damaged, progress=progress)
+        return evaluate_data(self, data, part=part, skip_damaged=skip_damaged, progress=progress, metrics=metrics)
 
     @property
     def has_own_rows(self) -> bool:

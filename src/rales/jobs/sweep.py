@@ -95,11 +95,13 @@ def trials(recipe: str, grid: Mapping[str, Sequence[str]], seeds: int, fixed: Se
 
 def name_code_files(words: Sequence[str], settings: RunSettings) -> list[str]:
     """Words, and the settings made of them -> the same words, in which a worker in another folder finds files of
-    code."""
+    code and the model that a run goes on from."""
     values = get_values(settings)
+    if values.get("from_model") and Path(values["from_model"]).exists():
+        values["from_model"] = str(Path(values["from_model"]).resolve())
     names = [word.partition("=")[0].strip() for word in words]
     return [
-        f"{name}={format_value(values[name])}" if name in ("encoder", "train.metrics") else word
+        f"{name}={format_value(values[name])}" if name in ("encoder", "train.metrics", "from_model") else word
         for name, word in zip(names, words, strict=True)
     ]
 

@@ -129,7 +129,8 @@ class Settings(RunSettings):
             path = find_checkpoint(self.weights)
             width, depth, _ = read_weights(path, path.stat().st_mtime_ns)
             sizes = {"model.width": width, "model.depth": depth, "weights_digest": sha256_of(path)}
-            settings = set_defaults(replace(settings, size="base"), given, {**FROZEN, **sizes})
+            is_frozen = settings.freeze == "encoder" or "freeze" not in given
+            settings = set_defaults(replace(settings, size="base"), given, {**(FROZEN if is_frozen else {}), **sizes})
         layers = settings.model.depth * (2 if self.views == "both" else 1)
         return set_defaults(settings, set(), {"model.layers": tuple(range(1, layers + 1))})
 

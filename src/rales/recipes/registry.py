@@ -143,7 +143,13 @@ def make_finetuning(word: str | None, values: Mapping[str, Any]) -> Recipe:
         if not field.startswith(CHOSEN_AGAIN):
             own = format_value(get_values(start)[field]) or "none"
             raise UsageError(f"{field}={format_value(value)}: --from {name} keeps its {field}, {own}; leave it out")
+    settings = name_metrics(settings)
     check_together(settings)
+    if theirs.fit is not None and not finetune.keeps_head(record, settings):
+        raise UsageError(
+            f"--classes {','.join(settings.classes)}: {theirs.name} has more that is fitted to its classes "
+            f"({', '.join(record['classes'])}) than a classification layer; leave them out"
+        )
     return replace(
         make(settings),
         overrides=find_differences(start, settings),
@@ -168,6 +174,7 @@ def finetuning_defaults(settings: RunSettings) -> Training:
         cosine_start_epoch=0,
         select="last",
         evaluate_every=1,
+        metrics=(),  # code of whoever made the model
         device="auto",
     )
 

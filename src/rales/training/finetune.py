@@ -181,7 +181,13 @@ def load_start(settings: RunSettings, model: nn.Module, frontend: nn.Module) -> 
         raise FileError(path, "has changed since this run began to go on from it; put it back, or choose another --out")
     ours = tensors_of(model, frontend)
     if not keeps_head(record, settings):
-        tensors |= {name: value for name, value in ours.items() if name.startswith(HEADS)}
+        new = {name: value for name, value in ours.items() if name.startswith(HEADS)}
+        if not new:
+            raise UsageError(
+                f"--classes {','.join(settings.classes)}: {settings.from_model} tells others apart, and its network "
+                f"has no classification layer by a name that is known ({', '.join(HEADS)}); leave them out"
+            )
+        tensors |= new
     check_complete(tensors, ours, path)
     load_tensors(tensors, model, frontend)
 
@@ -640,6 +646,8 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
 
     if problem := selection_problem(job.recipe.settings, dataset.class_numbers[dataset.rows("validation")]):
         figures["warnings"].append(problem)
+    if leak := leak_warning(record):
+        figures["warnings"].append(leak)
     for warning in figures["warnings"]:
         log.warning("%s: %s", out, warning)
 
@@ -671,6 +679,31 @@ def fit_recording_pooling(
     return recordings.fit_pooling(predictions.predictions_table(cycles, probabilities, decision))
 
 
+def find_heard(settings: RunSettings, used: pd.DataFrame) -> dict[str, Any]:
+    """Settings, rows of the run -> `trained_recordings`, digests of the names of those that this run or the models it
+    goes on from were trained on or chose their epoch by; with such a model also `test_recordings_heard`, how many of
+    the test side are among its own. Neither where a model's record does not tell."""
+    own = set(map(splits.digest_name, set(used.loc[used["split"] != "test", "recording"])))
+    if not settings.from_model:
+        return {"trained_recordings": sorted(own)}
+    start = read_trained_model(find_trained_model(settings.from_model)).record
+    before = start.get("split", {}).get("trained_recordings")
+    if before is None:
+        return {}
+    tested = set(map(splits.digest_name, set(used.loc[used["split"] == "test", "recording"])))
+    return {"trained_recordings": sorted(own | set(before)), "test_recordings_heard": len(tested & set(before))}
+
+
+def leak_warning(record: Mapping[str, Any]) -> str:
+    """Record of a run -> what is to be said of test recordings that the model it goes on from knows; "" if none is."""
+    if not record["config"].get("from_model"):
+        return ""
+    heard = record["split"].get("test_recordings_heard")
+    if heard is None:
+        return "the model that this run goes on from does not tell what it was trained on; maybe test recordings, too"
+    return f"the model that this run goes on from was trained on {heard} of the test recordings" if heard else ""
+
+
 def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, Any]:
     """-> config.json: what was asked, on which data, with which software."""
     used, label_set = table[table["split"] != ""], recipe.settings.label_set
@@ -699,7 +732,7 @@ def run_record(recipe: Recipe, table: pd.DataFrame, command: str) -> dict[str, A
             "data_digest": digest_cycles(table.assign(split="")),
             "whole_database": predictions.is_whole_database(table),
             "overlap_patients": splits.overlap_patients(table),
-            "trained_recordings": sorted(map(splits.digest_name, set(used.loc[used["split"] != "test", "recording"]))),
+            **find_heard(recipe.settings, used),
             **{str(part): facts for part, facts in parts.items()},
             "left_out": table.attrs.get("left_out", []),
         },

@@ -41,6 +41,10 @@ def find_trained_model(word: str) -> Path:
             f"--from {word}: an artefact of `rales export`, whose weights cannot be trained; give the run folder that "
             "it was made of"
         )
+    if not path.is_dir() and not (path.suffix == ".safetensors" and path.is_file()):
+        raise UsageError(
+            f"--from {word}: expected the folder of a finished run, its checkpoint (.safetensors), or {hub.SHIPPED}"
+        )
     return path
 
 
