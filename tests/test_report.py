@@ -22,7 +22,7 @@ from rales.files.atomic import lock_folder
 from rales.labels import ICBHI, LabelSet
 from rales.report import literature, load_runs, paper_text, plots, rank_systems, scores_table, write_report
 from rales.report.load_runs import Run
-from rales.report.systems import System, group_into_systems, plain_name
+from rales.report.systems import System, group_into_systems, plain_name, show_setting
 from rales.training import epoch_logits
 
 CLASSES = ["normal", "crackle", "wheeze", "both"]
@@ -319,6 +319,22 @@ def test_an_ablation_is_no_row_of_the_paper(tmp_path: Path) -> None:
     write_report([tmp_path], tmp_path / "out")
     rows = [row for row in records(tmp_path / "out" / "table2.csv") if row["ours"]]
     assert [(row["method"], row["seeds"]) for row in rows] == [("M2DViT-Fusion (v)", "1")]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ([1, 2, 3, 4, 5], "[1 … 5]"),
+        ([1, 2, 3], "[1, 2, 3]"),
+        ([1, 2, 4, 5], "[1, 2, 4, 5]"),
+        (["a", "b", "c", "d"], "['a', 'b', 'c', 'd']"),
+        ([], "[]"),
+        ("runs/x/y.safetensors", "x/y.safetensors"),
+        ("", "none"),
+    ],
+)
+def test_a_setting_is_shown_short(value: object, shown: str) -> None:
+    assert show_setting(value) == shown
 
 
 @pytest.mark.parametrize(

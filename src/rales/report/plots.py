@@ -23,6 +23,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "os^Dv<>P"
 SPLIT_COLOURS = {"train": "#E69F00", "validation": "#009E73", "test": "#0072B2"}
 GREY = "#666666"
+MOST_TICKS = 16  # of an axis whose words would run into one another
 
 
 def plot_sp_se(systems: list[System]) -> Picture:
@@ -225,7 +226,8 @@ def plot_layer_weights(systems: list[System]) -> Picture | None:
                 f"{name}, {epoch}: largest at layer {largest} ({mean.max():.3f}), smallest at {smallest} "
                 f"({mean.min():.3f})"
             )
-        axes.set_xticks(range(len(mean)), mean.index.astype(str))
+        every = -(-len(mean) // MOST_TICKS)
+        axes.set_xticks(range(0, len(mean), every), mean.index.astype(str)[::every])
         axes.axhline(1 / len(mean), color="black", ls="--", lw=1, label=f"equal, as at the start: {1 / len(mean):.3f}")
         axes.set(xlabel="Layer", ylabel="Weight (sum 1)")
         runs = table.shape[1]

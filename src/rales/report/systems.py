@@ -277,5 +277,8 @@ def tell_apart(name: str, own: dict[str, Any], names: list[str], settings: list[
 
 
 def show_setting(value: Any) -> str:
-    """A setting as a reader wants it: of a path the last folder and the name."""
+    """A setting as a reader wants it: of a path the last folder and the name, of many numbers in a row their ends."""
+    numbers = value if isinstance(value, list) and all(isinstance(each, int) for each in value) else []
+    if len(numbers) > 3 and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+        return f"[{numbers[0]} … {numbers[-1]}]"
     return "/".join(PurePath(value).parts[-2:]) or "none" if isinstance(value, str) else str(value)
