@@ -164,6 +164,7 @@ def teach_student(
     crops = crop_recordings(train, seed)
     rows = pd.concat([train, overlaid, crops], ignore_index=True)
     watched = train.head(16).assign(split="test")  # a run must have a test side; its figures mean nothing here
+    watched["recording"] += "_watched"
     rows = pd.concat([rows, watched], ignore_index=True)
 
     path = find_checkpoint(teacher)
@@ -182,9 +183,10 @@ def crop_recordings(cycles: pd.DataFrame, seed: int) -> pd.DataFrame:
         duration_s = read_audio_info(Path(str(path))).duration_s
         times = 1 if of_sprsound(found).iloc[0] else ICBHI_CROPS
         count = times * max(1, round(duration_s / CROP_STEP_S))
-        for start_s in rng.uniform(0, max(duration_s - CROP_S, 0), count):
+        facts = found.iloc[0].to_dict() | {"recording": f"{found.iloc[0]['recording']}_crops"}
+        for number, start_s in enumerate(rng.uniform(0, max(duration_s - CROP_S, 0), count), start=1):
             end_s = min(start_s + CROP_S, duration_s)
-            rows.append({**found.iloc[0].to_dict(), "start_s": start_s, "end_s": end_s})
+            rows.append({**facts, "cycle": number, "start_s": start_s, "end_s": end_s})
     return pd.DataFrame(rows, columns=cycles.columns).assign(label=CLASSES[0])
 
 
