@@ -71,7 +71,12 @@ def test_what_is_taught_is_of_the_train_side_alone(made: Path, folders: tuple[Pa
 
 def test_the_teacher_hears_both_speeds_at_one_level(made: Path, folders: tuple[Path, Path, Path]) -> None:
     path = min(folders[0].glob("*.wav"))
-    settings: dict[str, Any] = {"rate_hz": 8000, "samples": 16000, "teacher": str(made / "teacher.safetensors"), "sha256": ""}
+    settings: dict[str, Any] = {
+        "rate_hz": 8000,
+        "samples": 16000,
+        "teacher": str(made / "teacher.safetensors"),
+        "sha256": "",
+    }
     found = teach_default_model.hear_clip(path, 0.0, 2.0, **settings)
     wave = torch.from_numpy(read_cycle_waveform(path, 0.0, 2.0, rate_hz=8000, samples=16000, fade_samples=0))[None]
     wave = wave * teach_default_model.TEACHER_RMS / wave.square().mean().sqrt()

@@ -153,8 +153,11 @@ def print_predictions(
     if printed:
         print_result(collected.document() | about, as_json, result_lines.prediction_lines)
     if summarised and not as_json and collected.label_set.is_icbhi:  # answers of recordings are about its findings
-        document = {"recordings": collected.ranked_recordings(), "notice": collected.pooling_notice()}
-        print_result(document, as_json, result_lines.recording_lines)
+        notices = [collected.pooling_notice(), *([] if printed else [about["notice"]])]
+        print_result(
+            {"recordings": collected.ranked_recordings(), "notices": notices}, as_json, result_lines.recording_lines
+        )
+        about["notice"] = ""  # said
     print_notes(collected.status)
     for sentence in [] if printed else shorten_list(collected.not_judged()):
         print_message(sentence)

@@ -232,7 +232,7 @@ PRINTED_RECORDINGS = 20
 
 
 def recording_lines(document: dict[str, Any]) -> list[str]:
-    """Recordings, the most suspicious first, and a notice -> lines; of very many the first."""
+    """Recordings, the most suspicious first, and notices -> lines; of very many the first."""
     rows, shown = document["recordings"], shown_names(document["recordings"])
     findings = [name for name in (rows[0] if rows else {}) if name.startswith("p_any_")]
     head = ["recording", "cycles", *(name.removeprefix("p_").replace("_", " ") for name in findings), "flagged"]
@@ -243,7 +243,7 @@ def recording_lines(document: dict[str, Any]) -> list[str]:
     lines = ["", *format_table(head, cells)] if findings else []
     if (left := len(rows) - PRINTED_RECORDINGS) > 0:
         lines += [f"and {left} more recordings, which the file has"]
-    return [*lines, "", document["notice"], NOT_A_DIAGNOSIS]
+    return [*lines, "", *document["notices"]]
 
 
 def shown_names(rows: list[dict[str, Any]], namesakes: Sequence[str] = ()) -> dict[str, str]:
