@@ -14,6 +14,7 @@ import rales
 from rales.data import read_cycles
 from rales.data.annotations import read_annotation
 from rales.errors import UsageError
+from rales.evaluation import recordings
 from rales.evaluation.metrics import compute_metrics, independent_metrics, mean_auroc, normal_threshold
 from rales.export.artefact import make_artefact, make_probe
 from rales.export.torch_export import wave_to_probabilities
@@ -22,6 +23,8 @@ from rales.inference.prediction_writers import audacity_labels, format_labels, r
 from rales.labels import CLASSES, ICBHI, LabelSet
 from rales.recipes.registry import make_recipe
 from rales.registry import RECIPES
+from rales.training import finetune, run_folder
+from rales.training.losses import positive_weights
 from tests import tiny
 from tests.command import command
 
@@ -34,7 +37,7 @@ Capture = pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("classes", "independent", "sentence"),
     [
-        (("normal",), False, "1 classes; expected 2 to 20"),
+        (("normal",), False, "1 class; expected 2 to 20"),
         ((), True, "0 classes; expected 1 to 20"),
         (tuple(f"c{number}" for number in range(21)), False, "21 classes; expected 2 to 20"),
         (("normal", "Fine Crackle", "fine_crackle"), False, "the class 'fine_crackle' is named twice"),
@@ -46,6 +49,8 @@ Capture = pytest.CaptureFixture[str]
         (("a+b",), True, "'a+b' cannot be the name of a class"),
         (("Normal", "wheeze"), True, "'normal' cannot be one of several independent classes"),
         (("normal", "cycles"), False, "tables of recordings have another column of that name"),
+        (("abnormal", "normal"), False, "and that is not 'abnormal'; put it later"),
+        (("sick", "Normal"), False, "and that is not 'sick'; put it later"),
         (("normal", "x" * 41), False, "has 41 letters, expected at most 40"),
     ],
 )
@@ -208,6 +213,51 @@ def test_columns_of_independent_classes_and_what_is_no_answer(sounds: Path, caps
     assert "wrong.csv, line 2: stridor is 'perhaps', expected 0 or 1" in out
 
 
+@pytest.mark.parametrize(
+    ("label_set", "columns", "sentence"),
+    [
+        (("normal", "abnormal"), {"label": "abnormal", "crackle": 0, "wheeze": 0}, "which is normal"),
+        (("normal", "abnormal"), {"label": "stridor", "crackle": 0, "wheeze": 0}, "label 'stridor' is none of"),
+        (("wheeze", "crackle"), {"label": "stridor", "crackle": 0, "wheeze": 0}, "label 'stridor', but the columns"),
+        (("wheeze", "crackle"), {"label": "crackle", "crackle": 0, "wheeze": 1}, "say wheeze"),
+        (("crackle", "stridor"), {"label": "stridor", "crackle": 1, "stridor": 0}, "say crackle"),
+    ],
+)
+def test_words_and_columns_must_agree(
+    label_set: tuple[str, ...], columns: dict[str, Any], sentence: str, sounds: Path, capsys: Capture
+) -> None:
+    table = write_manifest(sounds, "contrary.csv", **{name: lambda _, value=v: value for name, v in columns.items()})
+    words = ["--classes", ",".join(label_set), *(["--independent"] if "normal" not in label_set else [])]
+    code, out, _ = command(capsys, "check", str(table), *words)
+    assert code == 1
+    assert sentence in out
+
+
+def test_answers_for_recordings_are_those_of_the_four_classes_alone() -> None:
+    names = [*CLASSES, "stridor"]
+    table = pd.DataFrame({"path": ["a"], "recording": ["a"], "label": ["stridor"], **{f"p_{n}": [0.2] for n in names}})
+    summary = pd.DataFrame({"path": ["a"], "recording": ["a"]})
+    assert list(recordings.add_answers(summary, table)) == ["path", "recording"]
+    assert "p_any_crackle" in recordings.add_answers(summary, table.drop(columns="p_stridor"))
+
+
+def test_a_class_that_all_rows_have_counts() -> None:
+    assert positive_weights([0, 4, 1], 4).tolist() == [0, 1, 3]
+
+
+def test_classes_asked_for_again_are_exclusive_unless_said(tmp_path: Path) -> None:
+    recipe = tiny.recipe("classes=crackle,wheeze", "independent=yes")
+    torch.manual_seed(0)
+    model = recipe.build_model(recipe.settings)
+    tensors = finetune.tensors_of(model, recipe.build_frontend(recipe.settings))
+    run_folder.save_tensors(tmp_path / "model.safetensors", tensors, tiny.record_of(recipe))
+    asked = {"from_model": str(tmp_path / "model.safetensors"), "classes": "healthy,rhonchi"}
+    plain = make_recipe(None, asked)
+    assert not plain.settings.independent
+    assert "it has healthy, rhonchi now" in plain.notes[0]
+    assert make_recipe(None, {**asked, "independent": "yes"}).settings.independent
+
+
 def test_flags_alone_make_a_binary_set(sounds: Path) -> None:
     found, flags = read_cycles(sounds, label_set=LabelSet(("normal", "abnormal"))), read_cycles(sounds)
     assert (found["label"].eq("normal") == flags["label"].eq("normal")).all()
@@ -217,7 +267,7 @@ def test_flags_alone_make_a_binary_set(sounds: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--classes", "normal"], "--classes normal: 1 classes; expected 2 to 20"),
+        (["--classes", "normal"], "--classes normal: 1 class; expected 2 to 20"),
         (["--classes", ",".join(f"c{n}" for n in range(21))], "21 classes; expected 2 to 20"),
         (["--classes", "normal,Stridor,stridor"], "the class 'stridor' is named twice"),
     ],

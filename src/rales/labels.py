@@ -79,7 +79,7 @@ class LabelSet:
         """-> what is wrong with the names, "" if nothing is."""
         least = 1 if self.independent else 2
         if not least <= len(self.classes) <= MOST_CLASSES:
-            return f"{len(self.classes)} classes; expected {least} to {MOST_CLASSES}"
+            return f"{len(self.classes)} class{'es' * (len(self.classes) != 1)}; expected {least} to {MOST_CLASSES}"
         forbidden = ',;="()[]' + JOINED * self.independent
         for name in self.classes:
             if not name.isprintable() or not name[:1].isalnum() or name != name.strip() or set(name) & set(forbidden):
@@ -97,6 +97,9 @@ class LabelSet:
         words = [fold_word(name) for name in self.classes]
         if doubled := [name for name, word in zip(self.classes, words, strict=True) if words.count(word) > 1]:
             return f"the class {doubled[-1]!r} is named twice (case, spaces, _ and - make no difference)"
+        if not self.independent and (NOTHING in words[1:] or words[0] in FLAG_WORDS):
+            finding = self.classes[0]
+            return f"the first class means that nothing abnormal is heard, and that is not {finding!r}; put it later"
         if self.independent and NOTHING in words:
             return f"{NOTHING!r} cannot be one of several independent classes: it is the label of a row without any"
         return ""

@@ -8,7 +8,6 @@
 The Audacity and Raven files that Rales writes are read back; what they say is `not judged` is no cycle.
 """
 
-import functools
 import itertools
 import os
 import re
@@ -29,7 +28,7 @@ from rales.data.reader import (
     sort_cycles,
 )
 from rales.errors import FileProblem
-from rales.labels import CLASSES, ICBHI, JOINED, LabelSet
+from rales.labels import CLASSES, ICBHI, LabelSet
 
 PROGRAMS = ("", ".raven", ".audacity")  # anna.txt goes before anna.raven.txt
 RAVEN_TIMES = ("begin time (s)", "end time (s)")
@@ -202,26 +201,23 @@ def _raven_lines(header: list[str], written: Sequence[tuple[int, str]]) -> list[
     return found
 
 
-@functools.cache
-def _label_pattern(label_set: LabelSet) -> re.Pattern[str]:
-    """-> what Rales puts around a label: `uncertain: crackle 0.62`; once with a sentence behind it."""
-    words = "|".join(map(re.escape, dict.fromkeys((*label_set.classes, label_set.normal, *CLASSES))))
-    joined = rf"(?:\{JOINED}(?:{words}))*" if label_set.independent else ""
-    return re.compile(rf"(?:uncertain: )?((?:{words}){joined})s?(?: \d?\.\d+)?(?: \(.*\))?", re.I)
+# what Rales puts around a label: `uncertain: crackle 0.62`; once with a sentence behind it
+_LABEL = re.compile(r"(?:uncertain: )?(.+?)(?: \d?\.\d+)?(?: \(.*\))?", re.I)
 
 
 def _read_label(text: str, label_set: LabelSet) -> tuple[int | None, int | None, str] | None:
     """Text of a label -> crackle and wheeze, and its label in the set where that is not ICBHI's; None: neither."""
-    if not (known := _label_pattern(label_set).fullmatch(text)):
+    if not (known := _LABEL.fullmatch(text)):
         return None
-    number = CLASSES.index(known[1].lower()) if known[1].lower() in CLASSES else None
-    flags = (None, None) if number is None else (number % 2, number // 2)
-    if label_set.is_icbhi:
-        return (*flags, "")
-    try:
-        return (*flags, label_set.label_cycle(known[1], *flags))
-    except ValueError:
-        return None
+    for word in (known[1], known[1].removesuffix("s")):
+        number = CLASSES.index(word.lower()) if word.lower() in CLASSES else None
+        flags = (None, None) if number is None else (number % 2, number // 2)
+        if label_set.is_icbhi and number is not None:
+            return (*flags, "")
+        with suppress(ValueError):
+            if not label_set.is_icbhi:
+                return (*flags, label_set.label_cycle(word, *flags))
+    return None
 
 
 def _read_labelled_lines(
@@ -260,4 +256,6 @@ def unlabelled_problem(path: Path, found: Annotation) -> list[str]:
         return []
     what = "times without labels" if found.cycles else "no cycle"
     what = f"labels that are no class ({list_some(found.other)})" if found.other else what
-    return [f"{path}: {what}; expected {', '.join(CLASSES)} as label of each cycle, or `start end crackles wheezes`"]
+    return [
+        f"{path}: {what}; expected {', '.join(found.classes)} as label of each cycle, or `start end crackles wheezes`"
+    ]

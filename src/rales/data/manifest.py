@@ -346,19 +346,30 @@ def _parse_seconds(text: str) -> float | None:
 
 def _parse_judgement(cells: dict[str, str], label_set: LabelSet) -> tuple[int | None, int | None, str] | str:
     """One row -> crackle and wheeze (None where not given) and its label in the set, or what is wrong with them."""
-    word, own = cells.get("label", ""), dict[str, str]()
-    if not word and (own := _class_columns(list(cells), label_set)):
+    word, own = cells.get("label", ""), _class_columns(list(cells), label_set)
+    if own and (not word or all(cells[column] for column in own.values())):
         if wrong := [
             f"{column} is {cells[column]!r}" for column in own.values() if cells[column].lower() not in _FLAGS
         ]:
             return f"{wrong[0]}, expected 0 or 1"
-        word = JOINED.join(name for name, column in own.items() if _FLAGS[cells[column].lower()]) or NOTHING
+        marked = JOINED.join(name for name, column in own.items() if _FLAGS[cells[column].lower()]) or NOTHING
+        if word and label_set.find_label(word) != marked:
+            return f"label {word!r}, but the columns {', '.join(own.values())} say {marked}"
+        word = word or marked
 
     of_flags = label_set.is_icbhi or not word or (label_set.follows_flags and word.lower() in CLASSES)
     given = all(cells.get(name, "").lower() in _FLAGS for name in _JUDGEMENT[1:])
     flags = _parse_flags(cells if of_flags else {**cells, "label": ""}) if of_flags or given else (None, None)
     if isinstance(flags, str):
         return flags
+    crackle, wheeze = flags
+    if word and not own and label_set.follows_flags and crackle is not None and wheeze is not None:
+        named, flagged = label_set.find_label(word), label_set.label_flags(crackle, wheeze)
+        if named is None and fold_word(word) not in CLASSES:
+            return f"label {word!r} is none of the classes ({', '.join(label_set.classes)})"
+        if named is not None and named != flagged:
+            heard = flagged or "none of the classes"
+            return f"label {word!r}, but crackle {crackle} and wheeze {wheeze}, which is {heard}"
     try:
         return (*flags, label_set.label_cycle(word, *flags))
     except ValueError as error:

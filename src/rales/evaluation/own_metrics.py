@@ -12,7 +12,8 @@ from rales.optional_packages import summarise_error
 from rales.registry import METRICS
 from rales.typing import FloatArray, IntArray
 
-# class numbers (n,), probabilities (n, classes) -> a figure, or several by name
+# class numbers (n,), or (n, classes) of 0 and 1 if they are independent, probabilities (n, classes) -> a figure, or
+# several by name
 Metric = Callable[[IntArray, FloatArray], float | Mapping[str, float]]
 
 RESAMPLES: Final = 200  # of an interval: a metric of anybody's may take a second each
@@ -26,7 +27,7 @@ def compute_own_metrics(words: Sequence[str], true: IntArray, probabilities: Flo
     words
         Names of metrics, or FILE.py:NAME.
     true
-        Class numbers (n,).
+        Class numbers (n,), or (n, classes) of 0 and 1 if the classes are independent.
     probabilities
         Class probabilities (n, classes).
     """

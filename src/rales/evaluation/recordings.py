@@ -187,7 +187,7 @@ def describe_pooling(pooling: Mapping[str, Any]) -> str:
 def add_answers(summary: pd.DataFrame, table: pd.DataFrame, pooling: Mapping[str, Any] | None = None) -> pd.DataFrame:
     """Summary with a row per recording, the prediction table that it is of -> the summary with the columns of
     `answer_recordings`; unchanged where the classes are others than those of ICBHI 2017."""
-    if any(f"p_{name}" not in table for name in CLASSES):
+    if {name for name in table if str(name).startswith("p_")} != {f"p_{name}" for name in CLASSES}:
         return summary
     added = summary.merge(answer_recordings(table, pooling), on="path", how="left", sort=False)
     added.attrs.update(summary.attrs)

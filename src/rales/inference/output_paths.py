@@ -13,16 +13,15 @@ from rales.data import sprsound
 from rales.data.annotation_dialects import SUFFIXES, file_identity, read_table
 from rales.data.reader import parse_number, read_text
 from rales.errors import UsageError
-from rales.labels import CLASSES, JOINED, NOTHING
+from rales.labels import JOINED, NOTHING
 
 RECORDING = "a recording"
 
 _ANNOTATIONS = (".raven.txt", ".audacity.txt", ".txt", ".json")  # the longest first
 _OURS_IF = {"p_normal", "quality_reason", "vector"}  # columns of the cycles and of the vectors that Rales writes
 _OUR_OTHERS = ({"status", "sentence"}, {"not_judged", "abnormal"})  # of its tables of recordings
-_AUDACITY_LINE = re.compile(
-    rf"\d+\.\d{{6}}\t\d+\.\d{{6}}\t(not judged: .*|(uncertain: )?({'|'.join(CLASSES)}) \d\.\d\d)"
-)
+# of whatever classes: a label, and its probability with two digits
+_AUDACITY_LINE = re.compile(r"\d+\.\d{6}\t\d+\.\d{6}\t(not judged: .*|(uncertain: )?[^\t]+ \d\.\d\d)")
 
 
 def check_outputs(planned: Mapping[str, Iterable[Path]], inputs: Mapping[str, Iterable[str | Path]]) -> None:

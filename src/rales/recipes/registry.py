@@ -118,6 +118,8 @@ def make_finetuning(word: str | None, values: Mapping[str, Any]) -> Recipe:
     values
         Dotted name -> value of what was asked for, among them `from_model`.
     """
+    if "classes" in values:  # of the model's own kind only if that is asked for
+        values = {"independent": False, **values}
     name = str(values["from_model"])
     path, _, record = read_trained_model(find_trained_model(name))
     theirs = rebuild_recipe(record, str(path))
@@ -186,7 +188,10 @@ def describe_finetuning(name: str, record: Mapping[str, Any], settings: RunSetti
     kept, new = "sound, network, layers and classification layer go on", "its calibration does not"
     if not finetune.keeps_head(record, settings):
         kept = "sound, network and layers go on"
-        new = f"its classification layer (of {', '.join(record['classes'])}) and its calibration do not"
+        own = "independent " * settings.independent + ", ".join(settings.classes)
+        new = (
+            f"its classification layer (of {', '.join(record['classes'])}) and its calibration do not: it has {own} now"
+        )
     frozen = {"none": "everything learns", "encoder": "only classification layer and weights of layers learn"}
     learns = frozen.get(settings.freeze, f"the first {settings.freeze} blocks and what is below stay as they are")
     return (

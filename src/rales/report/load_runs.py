@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
 from rales.errors import FileProblem
 from rales.evaluation import metrics
@@ -355,9 +356,9 @@ def labels_by_protocol(run: Run, stored: dict[str, NDArray[Any]]) -> dict[str, N
 def average_epochs(logits: NDArray[Any], label_set: LabelSet) -> NDArray[np.float64]:
     """(epochs, n, classes) logits -> (n, classes) mean probabilities; of independent classes minus a half, so that they
     are named where that is positive."""
-    powers = np.exp(logits.astype(np.float64))
     if label_set.independent:
-        return np.asarray((powers / (1 + powers)).mean(axis=0) - 0.5)
+        return np.asarray(expit(logits.astype(np.float64)).mean(axis=0) - 0.5)
+    powers = np.exp(logits.astype(np.float64))
     return np.asarray((powers / powers.sum(axis=2, keepdims=True)).mean(axis=0))
 
 

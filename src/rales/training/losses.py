@@ -23,10 +23,11 @@ def positive_weights(positives: Sequence[int], rows: int) -> Tensor:
     """Rows that have each of several independent classes, and all rows -> (classes,) weights negatives / positives of
     the yes answers, so that both answers count alike.
 
-    A class without rows gets weight 0, as in `class_weights`.
+    A class without rows gets weight 0, as in `class_weights`; one that all rows have gets 1.
     """
     count = torch.tensor(positives, dtype=torch.float64)
-    return torch.where(count > 0, (rows - count) / count.clamp(min=1), 0.0).float()
+    weight = torch.where(count < rows, (rows - count) / count.clamp(min=1), 1.0)
+    return torch.where(count > 0, weight, 0.0).float()
 
 
 def weighted_cross_entropy(
