@@ -24,6 +24,7 @@ TEXTS: dict[str, tuple[str, str, list[tuple[float, float, int, int]], bool]] = {
     "audacity_ours": ("0.0\t1.0\twheeze 0.62\n1\t2\tuncertain: both 0.31\n", "Audacity",
         [(0, 1, 0, 1), (1, 2, 1, 1)], True),
     "audacity_old": ("0.0\t1.0\twheeze 0.62 (Research tool, not a diagnosis.)\n", "Audacity", [(0, 1, 0, 1)], True),
+    "audacity_capitals": ("0.0\t1.0\tCRACKLES 0.80\n1.0\t2.0\tBOTH\n", "Audacity", [(0, 1, 1, 0), (1, 2, 1, 1)], True),
     "audacity_hz": ("0.0\t1.0\tCrackles\n\\\t100.0\t2000.0\n", "Audacity", [(0, 1, 1, 0)], True),
     "audacity_bare": ("0.0\t1.0\t\n1.0\t2.0\t\n", "Audacity", [(0, 1, 0, 0), (1, 2, 0, 0)], False),
     "audacity_not_judged": ("0.0\t1.0\tboth 0.7\n1.0\t2.0\tnot judged: digital silence\n", "Audacity",

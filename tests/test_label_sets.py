@@ -221,6 +221,8 @@ def test_columns_of_independent_classes_and_what_is_no_answer(sounds: Path, caps
         (("wheeze", "crackle"), {"label": "stridor", "crackle": 0, "wheeze": 0}, "label 'stridor', but the columns"),
         (("wheeze", "crackle"), {"label": "crackle", "crackle": 0, "wheeze": 1}, "say wheeze"),
         (("crackle", "stridor"), {"label": "stridor", "crackle": 1, "stridor": 0}, "say crackle"),
+        (("normal", "crackle", "stridor"), {"label": "crackle", "crackle": 0, "wheeze": 0}, "which is normal"),
+        (("normal", "crackle", "stridor"), {"label": "normal", "crackle": 1, "wheeze": 0}, "which is crackle"),
     ],
 )
 def test_words_and_columns_must_agree(

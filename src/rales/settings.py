@@ -203,8 +203,8 @@ class Training:
     evaluate_every: Count = 1
     """Record validation and test figures every this many epochs (the last epoch always)."""
     metrics: tuple[str, ...] = ()
-    """Own metrics to record beside ours: names, or FILE.py:NAME of functions (class numbers (n,), probabilities
-    (n, classes)) -> figure, or figures by name."""
+    """Own metrics to record beside ours: names, or FILE.py:NAME of functions (class numbers (n,), of independent
+    classes (n, classes) of 0 and 1, probabilities (n, classes)) -> figure, or figures by name."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """Of the training alone, scores are always of float32. auto: bfloat16 where a short measurement shows that the
     processor gains from it; published code trains in float32 (AST: half precision)."""

@@ -228,8 +228,8 @@ def evaluate(
         Part to score: test, train, validation, all, or inter or intra of SPRSound. Without it the test side, where the
         run's split or the data has one, else all.
     metric
-        Own metric beside ours, its name or FILE.py:NAME of a function (class numbers (n,), probabilities (n, classes))
-        -> figure, or figures by name; repeatable.
+        Own metric beside ours, its name or FILE.py:NAME of a function (class numbers (n,), of independent classes
+        (n, classes) of 0 and 1, probabilities (n, classes)) -> figure, or figures by name; repeatable.
     """
     from rales.cli import result_lines
     from rales.export.engine_selection import artefact_format, load_with_engine

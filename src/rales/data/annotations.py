@@ -209,7 +209,7 @@ def _read_label(text: str, label_set: LabelSet) -> tuple[int | None, int | None,
     """Text of a label -> crackle and wheeze, and its label in the set where that is not ICBHI's; None: neither."""
     if not (known := _LABEL.fullmatch(text)):
         return None
-    for word in (known[1], known[1].removesuffix("s")):
+    for word in (text, known[1], re.sub("s$", "", known[1], flags=re.I)):
         number = CLASSES.index(word.lower()) if word.lower() in CLASSES else None
         flags = (None, None) if number is None else (number % 2, number // 2)
         if label_set.is_icbhi and number is not None:
@@ -247,7 +247,8 @@ def _read_labelled_lines(
     cycles = sort_cycles(with_label or without)
     problems += repeated_problems(name, cycles)
     left_out = not_judged + (len(without) if with_label else 0)
-    return Annotation(form, cycles, problems, labelled=bool(with_label), left_out=left_out)
+    classes = label_set.classes
+    return Annotation(form, cycles, problems, labelled=bool(with_label), left_out=left_out, classes=classes)
 
 
 def unlabelled_problem(path: Path, found: Annotation) -> list[str]:

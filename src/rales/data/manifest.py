@@ -357,8 +357,8 @@ def _parse_judgement(cells: dict[str, str], label_set: LabelSet) -> tuple[int | 
             return f"label {word!r}, but the columns {', '.join(own.values())} say {marked}"
         word = word or marked
 
-    of_flags = label_set.is_icbhi or not word or (label_set.follows_flags and word.lower() in CLASSES)
     given = all(cells.get(name, "").lower() in _FLAGS for name in _JUDGEMENT[1:])
+    of_flags = label_set.is_icbhi or not word or ((label_set.follows_flags or given) and word.lower() in CLASSES)
     flags = _parse_flags(cells if of_flags else {**cells, "label": ""}) if of_flags or given else (None, None)
     if isinstance(flags, str):
         return flags
