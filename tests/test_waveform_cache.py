@@ -331,9 +331,15 @@ INTERRUPTED_RUN = """
 import signal, sys, threading
 import pandas as pd
 from rales.data import waveform_cache
-table, folder = sys.argv[1:]
+table, folder, moment = sys.argv[1:]
 prepare, prepared, taken, dropped = waveform_cache.read_cycle_waveform, [], threading.Event(), threading.Event()
 class Pool(waveform_cache.ThreadPoolExecutor):
+    handed_out = 0
+    def submit(self, *arguments):
+        self.handed_out += 1
+        if moment == "early" and self.handed_out == 3:
+            threading.Event().wait(60)  # which the signal ends
+        return super().submit(*arguments)
     def shutdown(self, wait=True, *, cancel_futures=False):
         super().shutdown(wait=False, cancel_futures=cancel_futures)
         dropped.set()
@@ -363,10 +369,11 @@ except KeyboardInterrupt:
 """
 
 
-def test_interrupt_drops_what_has_not_begun(cycles: pd.DataFrame, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["early", "late"])  # early: while work is still handed out
+def test_interrupt_drops_what_has_not_begun(moment: str, cycles: pd.DataFrame, folder: Path, tmp_path: Path) -> None:
     """In a process of its own, since nothing else is to hear of the signal."""
     cycles.to_csv(tmp_path / "table.csv")
-    words = [sys.executable, "-c", INTERRUPTED_RUN, str(tmp_path / "table.csv"), str(folder)]
+    words = [sys.executable, "-c", INTERRUPTED_RUN, str(tmp_path / "table.csv"), str(folder), moment]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     assert int(ended.stdout) <= 3  # of nine rows: at most the recording that had begun

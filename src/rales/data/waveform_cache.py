@@ -335,9 +335,9 @@ def _write_array(
             return len(rows)
 
         with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="rales-cache") as pool:
-            tasks = [pool.submit(write_group, rows) for rows in _group_rows(cycles, prepare)]
             bar = progress_bar(shown=progress, total=len(cycles), desc="cache", unit="cycle")
-            try:
+            try:  # from the first group that is handed out, since the first may be done before the last is
+                tasks = [pool.submit(write_group, rows) for rows in _group_rows(cycles, prepare)]
                 for task in as_completed(tasks):
                     bar.update(task.result())
             except BaseException:
