@@ -1,18 +1,16 @@
-"""rales, the model that ships with the package: how it is made, from folders of recordings to the file.
+"""A model that a public network has taught: how it is made, from folders of recordings to the file. It does not ship.
 
-A small ViT first learns to hear as a public network does that knows two million sounds of AudioSet: it is taught the
-leading principal components of what mn04 (EfficientAT) makes of each clip, of all train-side sound of ICBHI and
-SPRSound and of breaths with simulated events laid over them, without a label. What it hears is gained and cut in
-frequency as by another stethoscope; the teacher hears the clip as it is. Then all its layers are fused (eq. 1), pooled
-(eq. 2) and the whole is trained on the labelled cycles of both train sides and on the overlaid breaths. Temperature,
-thresholds and the answers per recording come from patients of ICBHI's train side that are held out of both steps. What
-was tried is in docs/results.md, what the model is good for in docs/rales.md.
+A small ViT first learns to hear as mn04 (EfficientAT, trained on AudioSet) does: it is taught the leading principal
+components of what mn04 makes of each clip, of all train-side sound of ICBHI and SPRSound and of breaths with simulated
+events laid over them, without a label. What it hears is gained and cut in frequency as by another stethoscope; the
+teacher hears the clip as it is. Then all its layers are fused (eq. 1), pooled (eq. 2) and the whole is trained on the
+labelled cycles of both train sides and on the overlaid breaths. Temperature, thresholds and the answers per recording
+come from patients of ICBHI's train side that are held out of both steps.
 
-    python scripts/make_default_model.py ICBHI_final_database SPRSound --teacher mn04_as --out runs/rales
+    python scripts/teach_default_model.py ICBHI_final_database SPRSound --teacher mn04_as --out runs/taught
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,26 +23,24 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
+from make_default_model import FILE, join_databases, publish_checkpoint, tiny_settings
 from rales.audio.efficientat_logmel import EfficientATLogMel
 from rales.audio.io import read_audio_info
 from rales.cli.result_lines import figure_lines
-from rales.data import read_cycles, splits
+from rales.data import read_cycles
 from rales.data.waveform_cache import Preparation, cached_arrays, read_cycle_waveform
 from rales.files.atomic import lock_folder
 from rales.labels import CLASSES
 from rales.models.classifier import FusionClassifier
-from rales.models.hub import SHIPPED_FILE, find_checkpoint, sha256_of
-from rales.models.m2d_checkpoints import read_safetensors
+from rales.models.hub import find_checkpoint, sha256_of
 from rales.models.mobilenet import MobileNet
 from rales.models.pretrained_backbones import mobilenet_tensors
 from rales.recipes import m2d_fusion
 from rales.recipes.registry import make_recipe
-from rales.settings import format_value, set_fields
+from rales.settings import format_value, parse_words, set_fields
 from rales.synthesis.event_mixing import mix_events_into_cycles
-from rales.training import run_folder
 from rales.training.recipe import LossContext, Recipe
 
-FILE = SHIPPED_FILE
 COMPONENTS = 256  # of the teacher's vectors that are taught
 VARIANTS = {"icbhi": 3, "sprsound": 1}  # overlaid copies of the normal breaths of a train recording
 OVERLAID_SPRSOUND = 700  # recordings of SPRSound whose breaths are overlaid: as many cycles as of ICBHI
@@ -95,11 +91,11 @@ def make_default_model(
     icbhi: Path, sprsound: Path, out: Path, *, teacher: str, seed: int = 0, progress: bool = False
 ) -> dict[str, Any]:
     """Folders of ICBHI 2017 and SPRSound, and the teacher's name or file -> `out`/model, a run folder, and
-    `out`/model.safetensors, the file that ships; -> the figures on ICBHI's test side.
+    `out`/model.safetensors, a file of half the size; -> the figures on ICBHI's test side.
 
     A call that was interrupted goes on. Errors: those of reading and of training.
     """
-    command = f"make_default_model.py --seed {seed}"
+    command = f"teach_default_model.py --seed {seed}"
     with lock_folder(out):
         cycles = join_databases(read_cycles(icbhi, skip_damaged=True), read_cycles(sprsound, skip_damaged=True))
         overlaid = overlay_events(cycles, out / "overlay", seed, progress=progress)
@@ -110,17 +106,6 @@ def make_default_model(
         figures = recipe.run(recipe, table, out / "model", command=command, progress=progress)
         publish_checkpoint(out / "model" / "best.safetensors", out / FILE.name)
     return figures
-
-
-def join_databases(icbhi: pd.DataFrame, sprsound: pd.DataFrame) -> pd.DataFrame:
-    """Cycles of both databases -> one table: the split of ICBHI that its table holds, with a fifth of the train cycles,
-    whole patients, for validation if it has none, and SPRSound's train side as further train cycles."""
-    first = splits.split_officially(icbhi)
-    if "validation" not in set(first["split"]):
-        first = splits.hold_out_validation(first)
-    second = sprsound[sprsound["split"] == "train"]
-    names = "sprsound_" + second["patient"].astype(str)  # patients are numbers in both
-    return pd.concat([first, second.assign(patient=names)[list(first.columns)]], ignore_index=True)
 
 
 def of_sprsound(cycles: pd.DataFrame) -> "pd.Series[bool]":
@@ -269,20 +254,10 @@ def student_recipe(targets: Tensor, teacher_digest: str, words: Mapping[str, Any
 
 def classifier_recipe(encoder: Path, words: Mapping[str, Any] | None = None) -> Recipe:
     """Run of the student, and further settings -> the recipe of the classifier that begins with its encoder."""
-    parts = ("augment.", "train.")
-    tiny = {name: value for name, value in m2d_fusion.TINY.items() if name.startswith(parts)}
+    tiny = parse_words(word for word in tiny_settings() if not word.startswith("audio."))
     given = {**tiny, **CLASSIFIER, **(words or {})}
     spelled = {name: format_value(value) for name, value in given.items()}
     return make_recipe("m2d_fusion", spelled, variant="all_learned", weights=str(encoder / "best.safetensors"))
-
-
-def publish_checkpoint(checkpoint: Path, out: Path) -> None:
-    """Checkpoint of a run -> the file that ships: half precision, and no path of the machine that made it."""
-    tensors, metadata = read_safetensors(checkpoint)
-    record = json.loads(metadata.pop("rales"))
-    record["config"]["weights"] = ""
-    record["split"]["left_out"] = []
-    run_folder.save_tensors(out, {name: value.half() for name, value in tensors.items()}, record, metadata)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import make_default_model
 import rales
 import teach_default_model
 from rales.audio.efficientat_logmel import EfficientATLogMel
@@ -58,7 +59,7 @@ def test_the_classifier_begins_with_the_encoder_that_was_taught(made: Path) -> N
 
 def test_what_is_taught_is_of_the_train_side_alone(made: Path, folders: tuple[Path, Path, Path]) -> None:
     record = run_folder.read_json(made / "student" / "config.json")
-    cycles = teach_default_model.join_databases(read_cycles(folders[0]), read_cycles(folders[1]))
+    cycles = make_default_model.join_databases(read_cycles(folders[0]), read_cycles(folders[1]))
     train = cycles[cycles["split"] == "train"]
     assert record["split"]["train"]["patients"] == train["patient"].nunique()
     overlaid = teach_default_model.overlay_events(cycles, made / "overlay")
@@ -98,7 +99,7 @@ def test_components_are_those_of_what_is_known() -> None:
 
 
 def test_crops_lie_in_their_recordings(folders: tuple[Path, Path, Path]) -> None:
-    cycles = teach_default_model.join_databases(read_cycles(folders[0]), read_cycles(folders[1]))
+    cycles = make_default_model.join_databases(read_cycles(folders[0]), read_cycles(folders[1]))
     train = cycles[cycles["split"] == "train"]
     crops = teach_default_model.crop_recordings(train, 0)
     assert (crops["start_s"] >= 0).all()

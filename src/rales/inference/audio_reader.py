@@ -355,6 +355,8 @@ def read_chunks(
     with local_copy(path) as file:
         facts = io.read_audio_info(file)
         duration_s = facts.duration_s
+
+        # the sound is read at once only where breaths are looked for in it
         place = source_for(where, path)
         known = not isinstance(place, str) or is_annotated(file, place)
         sound = None if duration_s > DECODE_ONCE_S or known else io.read_waveform(file)
@@ -362,6 +364,7 @@ def read_chunks(
         cycles = find_cycles(file, duration_s, place, sound, beside, label_set)
         cycles = judge_cycles(file, facts, cycles, place, gate, sound)
         notes = notes_to_tell(facts, cycles.verdicts)
+
         scored = cycles.judged | scales_batches(audio)
         spans = list(compress(zip(cycles.start_s, cycles.end_s, strict=True), scored))
         if prepare is not None:
@@ -372,6 +375,7 @@ def read_chunks(
             for start in range(0, max(len(own), 1), CHUNK_CYCLES):
                 yield whole.cut(slice(start, start + CHUNK_CYCLES), last=start + CHUNK_CYCLES >= len(own))
             return
+
         segments = io.read_segments(file, spans) if sound is None else io.cut_segments(file, sound, spans)
         samples, left = round(audio.rate_hz * audio.duration_s), len(spans)
         if not spans:

@@ -319,6 +319,7 @@ def write(
     shares = weights / weights.sum(axis=1, keepdims=True)
     elsewhere = chosen_elsewhere(counts)
     notes = notes_of(settings, found, elsewhere)
+
     write_csv(out / "subsets.csv", found)
     write_csv(out / "best_by_size.csv", best)
     draw(out / "layers.png", found, best, shares, notes, next(iter(settings["data"]["classes"])))

@@ -45,6 +45,7 @@ def paper_trials(
     for word in fixed:
         if not any(fitting([word], system) for system in ("m2d_fusion", *EARLIER)):
             make_recipe("m2d_fusion", [word])  # says what it is not, and the nearest
+
     theirs = {name: file for name, equals, file in (word.partition("=") for word in weights) if name in EARLIER}
     weights = [word for word in weights if word.partition("=")[0] not in EARLIER]
     if len(weights) > 2 or (what == "table1" and len(weights) == 1):
@@ -58,6 +59,7 @@ def paper_trials(
             f"reproduce {what}: Table 1 compares two checkpoints and --size is that of a random start; leave it out, "
             "or give --weights twice"
         )
+
     found: dict[str, Trial] = {}
     chosen: Sequence[str]
     for part in PAPER if what == "all" else [what]:

@@ -134,6 +134,7 @@ def read_run(folder: Path) -> Run:
             raise ValueError(f"config.json has no usable `{key}`; it is not the record of a training run")
     if not (folder / "done").exists():
         raise ValueError("unfinished (no file `done`); run its command again to finish it")
+
     config = flatten_json(record["config"])
     parts = {part: record["split"].get(part) for part in ("train", "test")}
     split = {**record["split"], **{part: found if isinstance(found, dict) else {} for part, found in parts.items()}}
@@ -158,6 +159,7 @@ def read_run(folder: Path) -> Run:
         labels={},
         trajectory=None,
     )
+
     if run.select not in ("last", "validation", "test_best"):
         raise ValueError(f"train.select is {run.select!r}, expected last, validation or test_best")
     if run.predictions is None and selected_epoch(run, run.select) is None:

@@ -212,6 +212,7 @@ def plot_layer_weights(systems: list[System]) -> Picture | None:
     tables = {name: found for name, found in tables.items() if found}
     if not tables:
         return None
+
     figure, panels = make_canvas(width=6.5, height=3.4 * len(tables), rows=len(tables))
     said = []
     for axes, (name, found) in zip(panels, tables.items(), strict=True):
@@ -226,6 +227,7 @@ def plot_layer_weights(systems: list[System]) -> Picture | None:
                 f"{name}, {epoch}: largest at layer {largest} ({mean.max():.3f}), smallest at {smallest} "
                 f"({mean.min():.3f})"
             )
+
         every = -(-len(mean) // MOST_TICKS)
         axes.set_xticks(range(0, len(mean), every), mean.index.astype(str)[::every])
         axes.axhline(1 / len(mean), color="black", ls="--", lw=1, label=f"equal, as at the start: {1 / len(mean):.3f}")
