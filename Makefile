@@ -77,7 +77,7 @@ ifeq ($(DATA),demo/data)
 	rales synth demo/data --recordings 120 --patients 60 --seed 81
 endif
 	rales check "$(DATA)"
-	rales train m2d_fusion --weights rales-small --epochs $(EPOCHS) --data "$(DATA)" --out demo/run > /dev/null
+	rales train m2d_fusion --weights rales --epochs $(EPOCHS) --data "$(DATA)" --out demo/run > /dev/null
 	rales evaluate demo/run --data "$(DATA)"
 	rales report demo/run --out demo/report
 	rales predict "$$(find -L "$(DATA)" -name "$$(sed -n '2s/,.*//p' demo/run/predictions.csv).[wf]*" | head -n 1)" --model demo/run --out demo/cycles.csv

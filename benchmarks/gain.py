@@ -16,7 +16,8 @@ from rales.audio.logmel import IcbhiLogMel
 from rales.data import read_cycles
 from rales.data.dataset import load_dataset
 from rales.data.waveform_cache import cache_waveforms
-from rales.inference.load_model import DEFAULT, load_model
+from rales.inference.load_model import load_model
+from rales.models.hub import DEFAULT_MODEL
 from rales.recipes.registry import make_recipe
 
 GAINS = (2.0, 0.5, 0.1, 0.01)
@@ -26,7 +27,7 @@ CLIPS = 200  # for the pictures
 def main(folder: str, models: list[str]) -> None:
     cycles = read_cycles(folder)
     print(f"{cycles['recording'].nunique()} recordings, {len(cycles)} cycles")
-    for name in models or [DEFAULT]:
+    for name in models or [DEFAULT_MODEL]:
         model = load_model(name)
         waves = np.array(load_dataset(cycles, model.recipe).inputs)
         plain = model.probabilities(waves)

@@ -22,9 +22,9 @@ STARTS = {  # options of the recipe, and fields
         {"size": "tiny"},
         ["train.epochs=16", "train.class_weights=inverse"],
     ),
-    "`rales-small`, 8 epochs": ({"weights": "rales-small"}, ["train.epochs=8"]),
-    "`rales-small`, 8 epochs, classes weighted": (
-        {"weights": "rales-small"},
+    "`rales`, 8 epochs": ({"weights": "rales"}, ["train.epochs=8"]),
+    "`rales`, 8 epochs, classes weighted": (
+        {"weights": "rales"},
         ["train.epochs=8", "train.class_weights=inverse"],
     ),
 }

@@ -190,7 +190,7 @@ def test_lines_for_a_person(place: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 @pytest.mark.slow
 def test_the_shipped_model_on_shared_data(shared_data: Path, tmp_path: Path) -> None:
-    model = load_model("rales-small", "cpu")
+    model = load_model("rales", "cpu")
     for name in ("kauh", "sprsound"):
         if not (shared_data / name).is_dir():
             pytest.skip(f"no {shared_data / name}")

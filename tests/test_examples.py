@@ -152,7 +152,7 @@ def test_an_own_encoder_is_fused(clinic: Path, tmp_path: Path, capsys: Capture) 
     with pytest.raises(UsageError, match=r"has no dim and no depth, expected whole numbers"):
         chosen.build_model(chosen.settings)
     with pytest.raises(UsageError, match="an own encoder loads its own weights; leave --weights out"):
-        make_recipe("m2d_fusion", [f"encoder={tmp_path / 'none.py'}:none"], weights="rales-small")
+        make_recipe("m2d_fusion", [f"encoder={tmp_path / 'none.py'}:none"], weights="rales")
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_the_page_does_what_it_says(place: Path, capsys: pytest.CaptureFixture[s
         assert code == 0, f"{line}: {err}"
     exec(compile(blocks("python"), "fine-tuning.md", "exec"), {})
     runs = {path.parent.name: run_folder.read_json(path)["config"] for path in place.glob("*/*/config.json")}
-    assert runs["own"]["from_model"] == "rales-small"
+    assert runs["own"]["from_model"] == "rales"
     assert (runs["both"]["from_model"], runs["both"]["freeze"]) == ("runs/own", "encoder")
     assert runs["both"]["train"]["lr"] == runs["own"]["train"]["lr"] == 1e-4
     assert (runs["python"]["freeze"], runs["python"]["train"]["mixup"]) == ("2", 0.2)

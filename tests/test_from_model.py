@@ -18,7 +18,7 @@ from rales.errors import UsageError
 from rales.inference import train as inference_train
 from rales.inference.load_model import load_model
 from rales.jobs import sweep
-from rales.models.hub import SHIPPED_FILE, sha256_of
+from rales.models.hub import SHIPPED, sha256_of
 from rales.recipes.registry import make_recipe
 from rales.settings import find_differences
 from rales.training import finetune, run_folder
@@ -111,11 +111,11 @@ def test_held_out_patients_calibrate_anew(place: Path, tmp_path: Path) -> None:
 
 
 def test_the_shipped_model_goes_on_by_name(place: Path, tmp_path: Path) -> None:
-    figures = go_on(place, tmp_path / "on", "rales-small")
+    figures = go_on(place, tmp_path / "on", "rales")
     assert 0 <= figures["score"] <= 1
     ours, theirs = load_model(tmp_path / "on").recipe.settings, load_model().recipe.settings
     assert (ours.audio, ours.model, ours.frontend) == (theirs.audio, theirs.model, theirs.frontend)
-    assert ours.from_digest == sha256_of(SHIPPED_FILE)
+    assert ours.from_digest == sha256_of(SHIPPED["rales"])
 
 
 def test_a_head_of_other_classes_is_new(place: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -180,7 +181,7 @@ def test_a_later_download_must_agree_with_the_first(server: Server, cache: Path)
     checkpoint = fetch(server)
     checkpoint.unlink()
     server.body = zipped({"checkpoint-300.pth": b"other weights"})
-    with pytest.raises(ValueError, match=r"SHA-256 [0-9a-f]{64}, expected [0-9a-f]{64}; the download was removed"):
+    with pytest.raises(ValueError, match=r"SHA-256 [0-9a-f]{64}, expected [0-9a-f]{64}; it was not kept"):
         fetch(server)
     assert left_in(cache) == [f"{NAME}.json"]
     server.body = RELEASE
@@ -211,9 +212,26 @@ def test_a_bare_checkpoint_is_kept_as_it_is(server: Server, cache: Path, monkeyp
     with pytest.raises(ValueError, match="damaged or replaced; fetch it again with `rales weights bare`"):
         hub.find_checkpoint("bare")
     server.body = b"<!DOCTYPE html>"
-    with pytest.raises(ValueError, match=r"SHA-256 .*the download was removed"):
+    with pytest.raises(ValueError, match=r"SHA-256 .*it was not kept"):
         hub.fetch_checkpoint("bare", progress=False)
     assert left_in(cache) == ["bare.json"]
+
+
+def test_a_file_that_was_downloaded_elsewhere_is_checked_and_kept(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = tmp_path / "elsewhere.zip"
+    release.write_bytes(RELEASE)
+    monkeypatch.setattr(hub, "_download_archive", lambda *_: pytest.fail("nothing is to be fetched"))
+    assert hub.fetch_checkpoint(NAME, file=release).read_bytes() == WEIGHTS
+    assert release.read_bytes() == RELEASE
+    assert hub.find_checkpoint(NAME) == cache / NAME / "checkpoint-300.pth"
+
+    monkeypatch.setitem(hub.PUBLIC, NAME, replace(hub.PUBLIC[NAME], sha256="0" * 64))
+    for path, said in ((tmp_path / "none.zip", "no such file"), (release, "expected 0000")):
+        (cache / NAME / "checkpoint-300.pth").unlink(missing_ok=True)
+        with pytest.raises((FileNotFoundError, ValueError), match=said):
+            hub.fetch_checkpoint(NAME, file=path)
 
 
 def test_a_damaged_checkpoint_is_refused_and_fetched_again(server: Server) -> None:
@@ -272,7 +290,7 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_a_bad_zip_is_refused_and_leaves_nothing(server: Server, cache: Path, case: str) -> None:
     server.body, reason = BAD[case]
-    with pytest.raises(ValueError, match=r"not a zip that holds a checkpoint .*the download was removed") as caught:
+    with pytest.raises(ValueError, match=r"not a zip that holds a checkpoint .*it was not kept") as caught:
         fetch(server)
     assert caught.match(reason)
     assert left_in(cache) == []

@@ -92,7 +92,7 @@ def test_lossy_formats_stay_near(seed: int, form: tuple[str, str]) -> None:
 
 
 GAINS = [0.5, 2.0, 0.1, 0.01, 3.7]
-SHIPPED, PER_CLIP = load_model("rales-small", "cpu"), tiny.model("frontend=m2d_clip", "audio.floor=clip")
+SHIPPED, PER_CLIP = load_model("rales", "cpu"), tiny.model("frontend=m2d_clip", "audio.floor=clip")
 
 
 @settings(max_examples=10, deadline=None)

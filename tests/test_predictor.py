@@ -26,6 +26,7 @@ from rales.inference.evaluate import evaluate_run
 from rales.inference.predictor import Predictor
 from rales.inference.samples import recording_paths
 from rales.labels import CLASSES
+from rales.models import hub
 from rales.recipes.registry import make_recipe
 from rales.training import finetune, run_folder
 from rales.typing import Probabilities
@@ -322,13 +323,15 @@ def test_shares_of_abnormal_cycles() -> None:
 def test_without_a_name_the_model_of_the_package_is_loaded(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rales.inference.load_model.DEFAULT_FOLDER", tmp_path)
-    for name in (None, "rales-small"):
-        with pytest.raises(UsageError, match="this version ships none"):
+    monkeypatch.setitem(hub.SHIPPED, "rales", tmp_path / "rales.safetensors")
+    for name in (None, "rales"):
+        with pytest.raises(UsageError, match="lacks its model rales"):
             rales.load(name)
-    shutil.copy(place / "run" / "best.safetensors", tmp_path / "model.safetensors")
+    shutil.copy(place / "run" / "best.safetensors", tmp_path / "rales.safetensors")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rales").mkdir()  # a folder of that name beside is another thing
     wanted = rales.load(place / "run").digest
-    assert [rales.load(name).digest for name in (None, "rales-small")] == [wanted, wanted]
+    assert [rales.load(name).digest for name in (None, "rales")] == [wanted, wanted]
 
 
 # Evaluation

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rales.audio import IcbhiLogMel, spec_augment, time_warp
-from rales.audio.spec_augment import append_class_mixtures, append_mixup, simulate_other_device
+from rales.audio.spec_augment import append_class_mixtures, append_mixup, shift_frames, simulate_other_device
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -274,3 +274,18 @@ def test_another_device_adds_a_smooth_gain_and_cuts_an_upper_band() -> None:
 def test_no_gain_and_no_limit_change_nothing() -> None:
     logmel = torch.randn(4, 1, 80, 5, generator=seeded(1))
     assert torch.equal(simulate_other_device(logmel, generator=seeded()), logmel)
+
+
+# Shift in time
+
+
+def test_each_clip_is_turned_by_a_number_of_frames_of_its_own() -> None:
+    clips = torch.arange(64 * 3 * 10.0).view(64, 1, 3, 10)
+    shifted = shift_frames(clips, seeded())
+    shifts = set()
+    for clip, turned in zip(clips, shifted, strict=True):
+        found = [shift for shift in range(10) if torch.equal(turned, clip.roll(shift, dims=2))]
+        assert len(found) == 1
+        shifts.add(found[0])
+    assert shifts == set(range(10))
+    assert torch.equal(clips, torch.arange(64 * 3 * 10.0).view(64, 1, 3, 10))

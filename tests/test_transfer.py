@@ -16,10 +16,9 @@ from rales.data.corpus import read_corpus
 from rales.data.dataset import load_dataset
 from rales.files import seals
 from rales.files.json_files import to_jsonable
-from rales.inference.load_model import DEFAULT_FOLDER
 from rales.jobs import layer_search
 from rales.models import M2D, ViT, load_m2d
-from rales.models.hub import find_checkpoint
+from rales.models.hub import SHIPPED, find_checkpoint
 from rales.models.m2d import default_decoder_heads
 from rales.models.m2d_checkpoints import default_heads, read_tensors
 from rales.recipes import m2d_fusion, m2d_pretrain
@@ -123,13 +122,13 @@ def test_whatever_shapes_do_not_tell_comes_from_the_record(
 
 
 def test_features_of_the_model_that_ships(place: Path, cycles: pd.DataFrame) -> None:
-    recipe = check_equal(None, "rales-small", cycles, place / "cache")
+    recipe = check_equal(None, "rales", cycles, place / "cache")
     assert (recipe.settings.model.heads, recipe.settings.audio.rate_hz, recipe.settings.audio.duration_s) == (
         4,
         8000,
         4.0,
     )
-    assert find_checkpoint("rales-small") == DEFAULT_FOLDER / "model.safetensors"
+    assert find_checkpoint("rales") == SHIPPED["rales"]
 
 
 def test_what_the_user_sets_wins_and_what_cannot_be_is_a_sentence(place: Path) -> None:
@@ -271,7 +270,7 @@ def test_size_changes_nothing_beside_weights(place: Path, tmp_path: Path, golden
         (tmp_path / "wide.safetensors", ""),
         (tmp_path / "bare.safetensors", ""),
         (tmp_path / "tiny.safetensors", "tiny"),
-        ("rales-small", "tiny"),
+        ("rales", "tiny"),
     ):
         recipe = make_recipe("m2d_fusion", size=size or None, weights=str(weights))
         numbers = make_recipe("m2d_fusion", size="tiny").settings if own else m2d_fusion.Settings()

@@ -111,6 +111,14 @@ def simulate_other_device(
     return torch.where(above.to(logmel.device), fill, logmel + curve.to(logmel))
 
 
+def shift_frames(logmel: Tensor, generator: torch.Generator) -> Tensor:
+    """(B, 1, F, T) -> each clip turned in time by a random number of frames, its end before its beginning (ours)."""
+    batch, _, bands, frames = logmel.shape
+    shift = (_draw_uniform((batch, 1), generator) * frames).long()
+    source = (torch.arange(frames, device=generator.device) - shift) % frames  # (B, T)
+    return logmel.gather(3, source.to(logmel.device)[:, None, None, :].expand(-1, 1, bands, -1))
+
+
 def append_mixup(
     picture: Tensor, target: Tensor, *, alpha: float = 0.5, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:

@@ -64,15 +64,15 @@ Weights = Annotated[
     Parameter(
         name="--weights",
         help="Checkpoint to start from: a file; for M2D also a run folder (its encoder and what that hears go on, its "
-        "head does not), rales-small, or a name that `rales weights` lists.",
+        "head does not), rales, or a name that `rales weights` lists.",
     ),
 ]
 From = Annotated[
     str | None,
     Parameter(
         name="--from",
-        help="Trained model to go on from: a run folder, its checkpoint, or rales-small. Its sound, network, layers "
-        "and, where the classes are the same, its classification layer go on, at a tenth of its learning rate.",
+        help="Trained model to go on from: a run folder, its checkpoint, rales or rales-mn04. Its sound, network, "
+        "layers and, where the classes are the same, its classification layer go on, at a tenth of its learning rate.",
     ),
 ]
 Freeze = Annotated[

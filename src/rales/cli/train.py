@@ -223,7 +223,7 @@ def evaluate(
     Parameters
     ----------
     model
-        Run folder of `rales train`, its checkpoint file, artefact of `rales export`, or rales-small.
+        Run folder of `rales train`, its checkpoint file, artefact of `rales export`, rales or rales-mn04.
     split
         Part to score: test, train, validation, all, or inter or intra of SPRSound. Without it the test side, where the
         run's split or the data has one, else all.
@@ -245,8 +245,8 @@ def evaluate(
     return 1 if figures.get("problems") else 0
 
 
-def weights(name: str | None = None, /, *, json: JsonFlag = False) -> None:
-    """List the public M2D checkpoints, or fetch one into the cache folder and print its path.
+def weights(name: str | None = None, /, *, file: Path | None = None, json: JsonFlag = False) -> None:
+    """List the public checkpoints, or fetch one into the cache folder and print its path.
 
     Example: rales weights m2d_vit_base-80x608p16x16-221006-mr7
 
@@ -254,6 +254,8 @@ def weights(name: str | None = None, /, *, json: JsonFlag = False) -> None:
     ----------
     name
         Checkpoint to fetch.
+    file
+        The publisher's file where it was downloaded elsewhere: it is checked and copied, and nothing is fetched.
     """
     from rales.cli import result_lines
     from rales.models import hub
@@ -261,5 +263,5 @@ def weights(name: str | None = None, /, *, json: JsonFlag = False) -> None:
     if name is None:
         print_result({"weights": hub.list_checkpoints()}, json, result_lines.weight_lines)
     else:
-        path = hub.fetch_checkpoint(name)
+        path = hub.fetch_checkpoint(name, file=file)
         print_result({"name": name, "path": str(path)}, json, lambda found: [found["path"]])

@@ -1,4 +1,4 @@
-"""A run folder, a checkpoint or the name of the model that comes with the package -> Predictor."""
+"""A run folder, a checkpoint or the name of a model that comes with the package -> Predictor."""
 
 from pathlib import Path
 
@@ -11,8 +11,6 @@ from rales.training import finetune
 from rales.training.distributed import choose_device
 from rales.training.trained_model import read_trained_model
 
-DEFAULT, DEFAULT_FOLDER = hub.SHIPPED, hub.SHIPPED_FILE.parent
-
 
 def load_model(path_or_name: str | Path | None = None, device: str = "auto") -> Predictor:
     """Load a trained model, to compute in PyTorch.
@@ -20,7 +18,8 @@ def load_model(path_or_name: str | Path | None = None, device: str = "auto") -> 
     Parameters
     ----------
     path_or_name
-        Run folder or its checkpoint file; None, or the name `rales-small`, is the model that comes with the package.
+        Run folder or its checkpoint file, or the name of a model that comes with the package: `rales`, which None is
+        too, or `rales-mn04`, whose public encoder is fetched at its first use.
     device
         `cpu`, `cuda`, `mps` or `auto`.
 
@@ -28,12 +27,13 @@ def load_model(path_or_name: str | Path | None = None, device: str = "auto") -> 
     ------
     ValueError
         An unfinished run, or a file that is no trained model.
+    OSError
+        The public encoder of `rales-mn04` is not on this machine and cannot be fetched.
     """
-    path = Path(path_or_name or DEFAULT)
-    if str(path) == DEFAULT and not path.exists():
-        path = DEFAULT_FOLDER / "model.safetensors"
-        if not path.is_file():
-            raise UsageError("no --model given, and this version ships none; give a run folder of `rales train`")
+    word = str(path_or_name or hub.DEFAULT_MODEL)
+    path = hub.SHIPPED.get(word, Path(word))
+    if word in hub.SHIPPED and not path.is_file():
+        raise UsageError(f"this copy of the package lacks its model {word}; give a run folder of `rales train`")
 
     path, tensors, record = read_trained_model(path)
     recipe = rebuild_recipe(record, str(path))

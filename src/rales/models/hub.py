@@ -36,7 +36,9 @@ CHUNK_BYTES = 2**20
 TIMEOUT_S = 30.0
 RETRIES = 3  # of a server that is out of reach, or busy, for a moment
 PASSING_STATUS = {408, 429, 500, 502, 503, 504}
-SHIPPED, SHIPPED_FILE = "rales-small", Path(__file__).parents[1] / "default" / "model.safetensors"
+SHIPPED = {name: Path(__file__).parents[1] / "default" / f"{name}.safetensors" for name in ("rales", "rales-mn04")}
+"""The models that come with the package, the default first. A name of theirs is never taken for a file or folder."""
+DEFAULT_MODEL = "rales"
 ELSEWHERE = "download it elsewhere, unpack it and pass the file with --weights"
 
 
@@ -143,13 +145,15 @@ def checkpoint_folder() -> Path:
 
 
 def find_checkpoint(name_or_path: str | Path) -> Path:
-    """A file, a run folder or another that holds one checkpoint, the name of the model that ships or of a fetched
+    """A file, a run folder or another that holds one checkpoint, the name of a model that ships or of a fetched
     public checkpoint -> the checkpoint file; of a fine-tuning run the best, of a pre-training the last.
 
     Raises FileNotFoundError for a public name that is not on this machine and for anything unknown; ValueError for an
     unfinished run, a folder that holds no or several checkpoints, a zip, and a fetched file that differs from its
     first download.
     """
+    if (shipped := SHIPPED.get(str(name_or_path))) and shipped.is_file():
+        return shipped
     path = Path(name_or_path).expanduser()
     if path.is_file():
         if path.suffix == ".zip":
@@ -158,8 +162,6 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
     if path.is_dir():
         return _checkpoint_of_run(path) or _check_undamaged(_only_checkpoint(path))
     name = ALIASES.get(str(name_or_path), str(name_or_path))
-    if name == SHIPPED and SHIPPED_FILE.is_file():
-        return SHIPPED_FILE
     if name not in PUBLIC:
         raise FileNotFoundError(f"{name_or_path}: no such file or folder, and {_no_public(name)}")
     if not _checkpoints_in(checkpoint_folder() / name):
@@ -190,7 +192,9 @@ def _checkpoint_of_run(folder: Path) -> Path | None:
     return next((file for file in (best, last) if file.is_file()), None)
 
 
-def fetch_checkpoint(name: str, progress: bool = True, address: str | None = None) -> Path:
+def fetch_checkpoint(
+    name: str, progress: bool = True, address: str | None = None, file: str | Path | None = None
+) -> Path:
     """Public name or alias -> its checkpoint file in the cache, downloaded and unpacked unless already there.
 
     Of two processes one downloads and the other waits. A download that was interrupted begins anew.
@@ -203,6 +207,8 @@ def fetch_checkpoint(name: str, progress: bool = True, address: str | None = Non
         Show how far the download is.
     address
         A mirror of the same file (http or https).
+    file
+        The publisher's file, downloaded elsewhere: nothing is fetched.
 
     Raises
     ------
@@ -214,6 +220,8 @@ def fetch_checkpoint(name: str, progress: bool = True, address: str | None = Non
     name = ALIASES.get(name, name)
     if name not in PUBLIC:
         raise ValueError(f"{name}: {_no_public(name)}")
+    if file and not Path(file).is_file():
+        raise FileNotFoundError(f"{file}: no such file; expected the one of {PUBLIC[name].address}")
     address = address or PUBLIC[name].address
     if not address.startswith(("https://", "http://")):
         raise ValueError(f"{address}: expected an address that begins with https:// or http://")
@@ -224,9 +232,9 @@ def fetch_checkpoint(name: str, progress: bool = True, address: str | None = Non
         if not _checkpoints_in(target) or _find_damaged(name):
             shutil.rmtree(target, ignore_errors=True)
             with own_folder(target.parent, f".{name}.") as place:
-                archive = _download_archive(address, place, progress)
-                _check_hash(name, address, archive)
-                _install(name, address, archive, target)
+                archive = Path(file) if file else _download_archive(address, place, progress)
+                _check_hash(name, str(file or address), archive)
+                _install(name, address, archive, place, target)
         remove_abandoned(target.parent)
     return _only_checkpoint(target)
 
@@ -276,14 +284,15 @@ def _check_hash(name: str, address: str, archive: Path) -> None:
     expected = PUBLIC[name].sha256 or _read_record(name).get("sha256")
     if expected and (sha256 := sha256_of(archive)) != expected:
         raise ValueError(
-            f"{address}: SHA-256 {sha256}, expected {expected}; the download was removed. "
+            f"{address}: SHA-256 {sha256}, expected {expected}; it was not kept. "
             f"If the publisher has replaced the file on purpose, delete {_record_path(name)} and fetch it again"
         )
 
 
-def _install(name: str, address: str, archive: Path, target: Path) -> None:
-    """Downloaded file -> the folder `target` and the record beside it. Errors: a zip that holds no checkpoint."""
-    unpacked = archive.with_name("unpacked")
+def _install(name: str, address: str, archive: Path, place: Path, target: Path) -> None:
+    """The publisher's file -> the folder `target`, by way of `place`, and the record beside it. Errors: a zip
+    that holds no checkpoint."""
+    unpacked = place / "unpacked"
     unpacked.mkdir()
     try:
         if PUBLIC[name].is_bare:  # torch's own files are zips, too
@@ -292,8 +301,7 @@ def _install(name: str, address: str, archive: Path, target: Path) -> None:
             _unpack_archive(archive, unpacked)
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise ValueError(
-            f"{address}: not a zip that holds a checkpoint ({error}); the download was removed: "
-            f"fetch it again, or {ELSEWHERE}"
+            f"{address}: not a zip that holds a checkpoint ({error}); it was not kept: fetch it again, or {ELSEWHERE}"
         ) from error
 
     record = {
@@ -352,7 +360,7 @@ def _need_space(place: Path, needed_bytes: int) -> None:
 
 
 def _no_public(name: str) -> str:
-    nearest = difflib.get_close_matches(name, [*PUBLIC, *ALIASES, SHIPPED], n=1, cutoff=0.0)[0]
+    nearest = difflib.get_close_matches(name, [*PUBLIC, *ALIASES, *SHIPPED], n=1, cutoff=0.0)[0]
     return f"no public checkpoint of that name; the nearest is {nearest} (`rales weights` lists all)"
 
 

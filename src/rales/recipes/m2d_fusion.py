@@ -39,7 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from rales.audio import IcbhiLogMel, M2DLogMel
-from rales.audio.spec_augment import mask_features, simulate_other_device, time_warp
+from rales.audio.spec_augment import mask_features, shift_frames, simulate_other_device, time_warp
 from rales.errors import UsageError
 from rales.models.classifier import FusionClassifier
 from rales.models.hub import find_checkpoint
@@ -137,6 +137,8 @@ class Augmentation(SpecAugment):
     """Size of a smooth random gain over frequency, in standard deviations of the picture (ours; 0 = none)."""
     device_band_limit: float = 0.0
     """Share of cycles that lose everything above a random frequency, as at a low sample rate (ours; 0 = none)."""
+    time_shift: bool = False
+    """Turn each clip in time by a random number of frames (ours); a short cycle is repeated to its length anyway."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,8 @@ class Settings(RunSettings):
     """Row of Table 2: which layers are fused, and whether their weights are learned."""
     size: Literal["base", "small", "tiny"] = "base"
     """Of a random start: it brings its own numbers of sound, augmentation and training. With weights the network is the
-    checkpoint's, and the other numbers are the paper's, or those of tiny if a run of ours made a network of its size.
+    checkpoint's, and the other numbers are the paper's, or those of tiny if a run of ours made a network that hears
+    as tiny does and is at most twice as wide and as deep.
     """
     weights: str = ""
     """Name or file of the pre-trained checkpoint; empty = random start."""
@@ -328,9 +331,11 @@ def model_of(start: Start) -> Model:
 
 
 def is_tiny(start: Start) -> bool:
-    """Whether a run of ours made the checkpoint, and its network is of size tiny in all that makes a size."""
-    sizes = {name.removeprefix("model."): value for name, value in TINY.items() if name.startswith("model.")}
-    return bool(start.config) and all(getattr(start.encoder, name) == value for name, value in sizes.items())
+    """Whether a run of ours made the checkpoint, and its network hears as size tiny does and is at most twice as wide
+    and as deep, as that of the package is."""
+    same = all(getattr(start.encoder, name) == TINY[f"model.{name}"] for name in ("patch", "unit_frames"))
+    small = all(getattr(start.encoder, name) <= 2 * TINY[f"model.{name}"] for name in ("dim", "depth"))
+    return bool(start.config) and same and small
 
 
 def find_sound(frontend: Frontend, audio: Audio, start: Start | None, asked: Frontend | None) -> tuple[Frontend, Audio]:
@@ -494,6 +499,8 @@ def augment(settings: Settings, features: Tensor, generator: torch.Generator) ->
     """(B, 1, 80, frames) -> the same, time-warped and masked. Masks write what a 0 of the [0, 1] picture becomes, as in
     the published code; with the m2d front-end, the mean level."""
     numbers, nothing = settings.augment, find_silence(settings)
+    if numbers.time_shift:
+        features = shift_frames(features, generator)
     if numbers.device_gain or numbers.device_band_limit:
         features = simulate_other_device(
             features,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rales.errors import FileError, UsageError
 from rales.models import hub
+from rales.models.borrowed_encoder import add_encoder
 from rales.training import run_folder
 
 ARTEFACTS = (".onnx", ".xml")  # of `rales export`
@@ -27,9 +28,9 @@ def find_trained_model(word: str) -> Path:
 
     Errors: a sentence for an encoder, which names no classes, and for an exported artefact.
     """
+    if word in hub.SHIPPED:
+        return hub.SHIPPED[word]
     path = Path(word).expanduser()
-    if word == hub.SHIPPED and not path.exists():
-        return hub.SHIPPED_FILE
     if not path.exists() and (word in hub.PUBLIC or word in hub.ALIASES):
         raise UsageError(
             f"--from {word}: a pre-trained encoder, which names no classes; --weights {word} starts from it"
@@ -43,7 +44,8 @@ def find_trained_model(word: str) -> Path:
         )
     if not path.is_dir() and not (path.suffix == ".safetensors" and path.is_file()):
         raise UsageError(
-            f"--from {word}: expected the folder of a finished run, its checkpoint (.safetensors), or {hub.SHIPPED}"
+            f"--from {word}: expected the folder of a finished run, its checkpoint (.safetensors), or "
+            f"{' or '.join(hub.SHIPPED)}"
         )
     return path
 
@@ -63,7 +65,7 @@ def read_trained_model(path: Path) -> TrainedModel:
         different = [name for name in IDENTITY if run_record.get(name) != record.get(name)]
         if different:
             raise FileError(path, f"its {different[0]} is not that of config.json; the folder holds files of two runs")
-    return TrainedModel(path, tensors, record)
+    return TrainedModel(path, add_encoder(tensors, record, path), record)
 
 
 def read_run_record(folder: Path) -> dict[str, Any]:

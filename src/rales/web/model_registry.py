@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from rales.export.engine_selection import artefact_format, load_with_engine
-from rales.inference.load_model import DEFAULT, DEFAULT_FOLDER
 from rales.inference.predictor import Predictor
 from rales.labels import LabelSet
+from rales.models.hub import DEFAULT_MODEL, SHIPPED
 from rales.report.load_runs import run_folders
 from rales.training import run_folder
 
@@ -20,9 +20,9 @@ class ModelRegistry:
     def __init__(self, default: str | None, folder: Path | None) -> None:
         """`default` is a run folder, checkpoint file or artefact, None for the package's own; `folder` holds runs."""
         self.folder = folder
-        own = str(DEFAULT_FOLDER / "model.safetensors")
-        self.default = DEFAULT if default in (None, DEFAULT) else Path(str(default)).absolute().name
-        self.sources = {self.default: own if self.default == DEFAULT else str(default)}
+        word = default or DEFAULT_MODEL
+        self.default = word if word in SHIPPED else Path(word).absolute().name
+        self.sources = {self.default: str(SHIPPED.get(word, word))}
         self.loaded: OrderedDict[str, Predictor] = OrderedDict()
         self.told: dict[str, dict[str, Any]] = {}
         self.look()

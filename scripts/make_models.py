@@ -1,17 +1,24 @@
-"""A model that a public network has taught: how it is made, from folders of recordings to the file. It does not ship.
+"""The two models that ship, `rales` and `rales-mn04`: how they are made, from folders of recordings to the files.
 
-A small ViT first learns to hear as mn04 (EfficientAT, trained on AudioSet) does: it is taught the leading principal
-components of what mn04 makes of each clip, of all train-side sound of ICBHI and SPRSound and of breaths with simulated
-events laid over them, without a label. What it hears is gained and cut in frequency as by another stethoscope; the
-teacher hears the clip as it is. Then all its layers are fused (eq. 1), pooled (eq. 2) and the whole is trained on the
-labelled cycles of both train sides and on the overlaid breaths. Temperature, thresholds and the answers per recording
-come from patients of ICBHI's train side that are held out of both steps.
+`rales` is a small ViT of our own. It first learns to hear as mn04 (EfficientAT, trained on AudioSet) does: it is taught
+the leading principal components of what mn04 makes of each clip, of all train-side sound of ICBHI and SPRSound and of
+breaths with simulated events laid over them, without a label. What it hears is turned in time, gained and cut in
+frequency as by another stethoscope; the teacher hears the clip as it is. Then all its layers are fused (eq. 1), pooled
+(eq. 2) and the whole is trained on the labelled cycles of both train sides and on the overlaid breaths.
 
-    python scripts/teach_default_model.py ICBHI_final_database SPRSound --teacher mn04_as --out runs/taught
+`rales-mn04` is mn04 itself, frozen, at two speeds, with layer weights and a head trained on the same cycles; the file
+holds what is ours, without mn04's tensors.
+
+Temperature, thresholds, sets of labels and answers per recording of both come from cycles of patients that the
+classifier had not seen: five folds of ICBHI's train-side patients, one classifier each. What ships is trained on all of
+them. ICBHI's test side is scored once, at the end.
+
+    python scripts/make_models.py ICBHI_final_database SPRSound --teacher mn04_as --out runs/models
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,26 +30,32 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from make_default_model import FILE, join_databases, publish_checkpoint, tiny_settings
 from rales.audio.efficientat_logmel import EfficientATLogMel
 from rales.audio.io import read_audio_info
 from rales.cli.result_lines import figure_lines
-from rales.data import read_cycles
+from rales.data import read_cycles, splits
 from rales.data.waveform_cache import Preparation, cached_arrays, read_cycle_waveform
+from rales.evaluation import predictions, recordings
 from rales.files.atomic import lock_folder
-from rales.labels import CLASSES
+from rales.labels import CLASSES, ICBHI
+from rales.models import borrowed_encoder
 from rales.models.classifier import FusionClassifier
 from rales.models.hub import find_checkpoint, sha256_of
+from rales.models.m2d_checkpoints import read_safetensors
 from rales.models.mobilenet import MobileNet
 from rales.models.pretrained_backbones import mobilenet_tensors
 from rales.recipes import m2d_fusion
 from rales.recipes.registry import make_recipe
-from rales.settings import format_value, parse_words, set_fields
+from rales.settings import format_value, set_fields
 from rales.synthesis.event_mixing import mix_events_into_cycles
+from rales.training import run_folder
 from rales.training.recipe import LossContext, Recipe
 
+FOLDS = 5
+TEACHER = "mn04_as"  # its public name
 COMPONENTS = 256  # of the teacher's vectors that are taught
 VARIANTS = {"icbhi": 3, "sprsound": 1}  # overlaid copies of the normal breaths of a train recording
+LABELLED_SPRSOUND = 450  # recordings of SPRSound whose labels train the classifier: as many cycles as of ICBHI
 OVERLAID_SPRSOUND = 700  # recordings of SPRSound whose breaths are overlaid: as many cycles as of ICBHI
 RATE_HZ = 8000  # of size tiny, whose clips last CROP_S
 CROP_S, CROP_STEP_S = 4.0, 3.0  # of whole recordings, and a crop for so many seconds of them
@@ -54,12 +67,12 @@ STUDENT = {
     "model.dim": 128,
     "model.depth": 4,
     "model.heads": 4,
-    "train.epochs": 10,
+    "train.epochs": 14,
     "train.batch_size": 128,
     "train.micro_batch": 128,
     "train.lr": 2e-3,
     "train.warmup_epochs": 1,
-    "train.weight_decay": 0.0,
+    "train.weight_decay": 0.02,
     "train.device": "cpu",
     "train.precision": "float32",
     "train.evaluate_every": 1000,
@@ -68,14 +81,23 @@ STUDENT = {
     "augment.frequency_masks": 1,
     "augment.frequency_width": 10,
     "augment.time_masks": 0,
+    "augment.time_shift": True,
 }
 CLASSIFIER = {
     "train.epochs": 3,
-    "train.lr": 2e-4,
-    "train.class_weights": "none",
+    "train.lr": 3e-4,
+    "train.class_weights": "inverse",
+    "train.evaluate_every": 3,
     "train.select": "last",
     "train.device": "cpu",
     "train.precision": "float32",
+}
+HEADS = {
+    "views": "both",
+    "train.class_weights": "inverse",
+    "train.select": "last",
+    "train.evaluate_every": 1000,
+    "train.device": "cpu",
 }
 
 
@@ -87,25 +109,71 @@ class StudentSettings(m2d_fusion.Settings):
     """SHA-256 of the teacher's file."""
 
 
-def make_default_model(
-    icbhi: Path, sprsound: Path, out: Path, *, teacher: str, seed: int = 0, progress: bool = False
-) -> dict[str, Any]:
-    """Folders of ICBHI 2017 and SPRSound, and the teacher's name or file -> `out`/model, a run folder, and
-    `out`/model.safetensors, a file of half the size; -> the figures on ICBHI's test side.
+def make_models(icbhi: Path, sprsound: Path, out: Path, *, teacher: str, seed: int = 0, progress: bool = False) -> None:
+    """Folders of ICBHI 2017 and SPRSound, and the teacher's name or file -> `out`/rales and `out`/rales-mn04, run
+    folders, and the files that ship beside them.
 
     A call that was interrupted goes on. Errors: those of reading and of training.
     """
-    command = f"teach_default_model.py --seed {seed}"
+    command = f"make_models.py --seed {seed}"
     with lock_folder(out):
         cycles = join_databases(read_cycles(icbhi, skip_damaged=True), read_cycles(sprsound, skip_damaged=True))
         overlaid = overlay_events(cycles, out / "overlay", seed, progress=progress)
         encoder = teach_student(cycles, overlaid, out, teacher=teacher, seed=seed, command=command, progress=progress)
+        recipes = {
+            "rales": classifier_recipe(encoder, {"seed": seed}),
+            "rales-mn04": heads_recipe(teacher, {"seed": seed}),
+        }
+        for name, recipe in recipes.items():
+            folds = (training_rows(divided, cycles, overlaid) for divided in train_side_folds(cycles))
+            held_out = predict_held_out(recipe, folds, out / f"{name}-folds", progress=progress)
+            table = training_rows(cycles[~of_sprsound(cycles)], cycles, overlaid)
+            figures = recipe.run(recipe, table, out / name, command=command, progress=progress)
+            encoder_file = find_checkpoint(teacher) if name == "rales-mn04" else None
+            publish_checkpoint(out / name / "best.safetensors", out / f"{name}.safetensors", held_out, encoder_file)
+            print("\n".join([f"{name}, ICBHI's test side:", *figure_lines(figures)]))
 
-        table = pd.concat([cycles, overlaid], ignore_index=True)
-        recipe = classifier_recipe(encoder, {"seed": seed})
-        figures = recipe.run(recipe, table, out / "model", command=command, progress=progress)
-        publish_checkpoint(out / "model" / "best.safetensors", out / FILE.name)
-    return figures
+
+def join_databases(icbhi: pd.DataFrame, sprsound: pd.DataFrame) -> pd.DataFrame:
+    """Cycles of both databases -> one table: ICBHI as its official split says, and SPRSound's train side."""
+    first, second = splits.split_officially(icbhi), sprsound[sprsound["split"] == "train"]
+    names = "sprsound_" + second["patient"].astype(str)  # patients are numbers in both
+    return pd.concat([first, second.assign(patient=names)[list(first.columns)]], ignore_index=True)
+
+
+def training_rows(icbhi: pd.DataFrame, cycles: pd.DataFrame, overlaid: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """ICBHI's cycles, divided, the joined cycles and overlaid ones -> rows of one classifier: those of ICBHI, some
+    recordings of SPRSound, and overlaid breaths, but none that was made of a test recording."""
+    labelled = cycles[of_sprsound(cycles)]
+    labelled = labelled[labelled["recording"].isin(choose_recordings(labelled, LABELLED_SPRSOUND, seed))]
+    tested = set(icbhi.loc[icbhi["split"] == "test", "recording"])
+    source = overlaid["recording"].str.split("_overlay").str[0]
+    return pd.concat([icbhi, labelled, overlaid[~source.isin(tested)]], ignore_index=True)
+
+
+def choose_recordings(rows: pd.DataFrame, count: int, seed: int) -> set[str]:
+    """Rows -> the names of `count` of their recordings, drawn."""
+    names = np.sort(rows["recording"].unique())
+    return set(np.random.default_rng(seed).choice(names, size=min(count, len(names)), replace=False))
+
+
+def train_side_folds(cycles: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Joined cycles -> ICBHI's train side, divided anew by patient: once for each fold, which tests."""
+    icbhi = cycles[~of_sprsound(cycles) & (cycles["split"] == "train")].reset_index(drop=True)
+    fold_of = splits.assign_folds(icbhi, FOLDS)
+    return (splits.select_fold(icbhi, fold_of, fold) for fold in range(FOLDS))
+
+
+def predict_held_out(
+    recipe: Recipe, tables: Iterable[pd.DataFrame], out: Path, *, progress: bool = False
+) -> pd.DataFrame:
+    """Recipe, and rows of the classifier of each fold -> predictions of all their test cycles (run folders in
+    `out`)."""
+    found = []
+    for number, table in enumerate(tables):
+        recipe.run(recipe, table, out / str(number), command=f"make_models.py, fold {number}", progress=progress)
+        found.append(pd.read_csv(out / str(number) / "predictions.csv", dtype={"patient": str}))
+    return pd.concat(found, ignore_index=True)
 
 
 def of_sprsound(cycles: pd.DataFrame) -> "pd.Series[bool]":
@@ -118,10 +186,8 @@ def overlay_events(cycles: pd.DataFrame, folder: Path, seed: int = 0, *, progres
     `folder`)."""
     train = cycles[cycles["split"] == "train"]
     spr = train[of_sprsound(train)]
-    recordings = np.sort(spr["recording"].unique())
-    count = min(OVERLAID_SPRSOUND, len(recordings))
-    chosen = np.random.default_rng(seed).choice(recordings, size=count, replace=False)
-    parts = {"icbhi": train[~of_sprsound(train)], "sprsound": spr[spr["recording"].isin(chosen)]}
+    chosen = spr[spr["recording"].isin(choose_recordings(spr, OVERLAID_SPRSOUND, seed))]
+    parts = {"icbhi": train[~of_sprsound(train)], "sprsound": chosen}
     return pd.concat(
         [
             mix_events_into_cycles(rows, folder, variants=VARIANTS[name], seed=seed, progress=progress)
@@ -254,23 +320,51 @@ def student_recipe(targets: Tensor, teacher_digest: str, words: Mapping[str, Any
 
 def classifier_recipe(encoder: Path, words: Mapping[str, Any] | None = None) -> Recipe:
     """Run of the student, and further settings -> the recipe of the classifier that begins with its encoder."""
-    tiny = parse_words(word for word in tiny_settings() if not word.startswith("audio."))
+    tiny = {name: value for name, value in m2d_fusion.TINY.items() if name.startswith(("augment.", "train."))}
     given = {**tiny, **CLASSIFIER, **(words or {})}
     spelled = {name: format_value(value) for name, value in given.items()}
     return make_recipe("m2d_fusion", spelled, variant="all_learned", weights=str(encoder / "best.safetensors"))
+
+
+def heads_recipe(teacher: str, words: Mapping[str, Any] | None = None) -> Recipe:
+    """Name or file of mn04, and further settings -> the recipe of layer weights and head on it, frozen."""
+    spelled = {name: format_value(value) for name, value in {**HEADS, **(words or {})}.items()}
+    return make_recipe("mn04_fusion", spelled, weights=teacher)
+
+
+def publish_checkpoint(checkpoint: Path, out: Path, held_out: pd.DataFrame, encoder: Path | None = None) -> None:
+    """Checkpoint of a run, and predictions of cycles of patients whom its like had not seen -> the file that ships:
+    half precision, calibrated by those predictions, without a path of the machine that made it, and without the tensors
+    of a frozen `encoder` (its file) that is not ours."""
+    tensors, metadata = read_safetensors(checkpoint)
+    record = json.loads(metadata.pop("rales"))
+    record["config"]["weights"] = ""
+    record["split"]["left_out"] = []
+    record["calibration"] = fit_calibration(held_out)
+    if encoder:
+        tensors, record[borrowed_encoder.KEY] = borrowed_encoder.leave_out_encoder(tensors, TEACHER, encoder)
+    run_folder.save_tensors(out, {name: value.half() for name, value in tensors.items()}, record, metadata)
+
+
+def fit_calibration(held_out: pd.DataFrame) -> dict[str, Any]:
+    """Predictions of cycles of patients not seen -> what a checkpoint keeps for prediction."""
+    true = held_out["true_label"].map(list(CLASSES).index).to_numpy(np.int64)
+    probabilities = held_out[[f"p_{name}" for name in CLASSES]].to_numpy(np.float64)
+    found = predictions.fit_calibration(true, probabilities, held_out["patient"].nunique())
+    cooled = predictions.cool_probabilities(probabilities, found["temperature"], ICBHI)
+    table = held_out.assign(**{f"p_{name}": cooled[:, number] for number, name in enumerate(CLASSES)})
+    return {**found, "recordings": recordings.fit_pooling(table)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("icbhi", type=Path, help="folder in ICBHI layout")
     parser.add_argument("sprsound", type=Path, help="folder in SPRSound layout")
-    parser.add_argument("--teacher", default="mn04_as", help="name or file of the public network")
+    parser.add_argument("--teacher", default=TEACHER, help="name or file of the public network")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; a call that was interrupted goes on")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    figures = make_default_model(**vars(options), progress=True)
-    print("\n".join(figure_lines(figures)))
-    print(f"model: {options.out / FILE.name}")
+    make_models(**vars(options), progress=True)
 
 
 if __name__ == "__main__":
