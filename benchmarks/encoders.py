@@ -2,7 +2,7 @@
 
     python benchmarks/encoders.py ICBHI SPRSOUND NOISE --out runs/encoders [--seeds 5] [--epochs 4] [--long RUN]
 
-Compact encoders (those of `scripts/make_default_model.py`), five seeds each: as they start, pre-trained on made-up
+Compact encoders (16 kHz, 128 wide, four layers), five seeds each: as they start, pre-trained on made-up
 breaths, on SPRSound's train recordings, on those with background noise mixed in; the same number of steps each. None of
 them has heard a recording of ICBHI. `--long` adds one finished pre-training run. `--probe sprsound` probes on the
 events of SPRSound instead, whose test patients nobody has heard either. Each is probed on the official split and under
@@ -13,7 +13,6 @@ curve: the same probe of the last encoder in the list on fewer patients. Finishe
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +32,23 @@ from rales.jobs.linear_probe import Pooled
 from rales.labels import CLASSES
 from rales.models import ViT
 from rales.recipes import m2d_pretrain
+from rales.recipes.registry import make_recipe
 from rales.synthesis.database import write_folder
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
-import make_default_model
-
 FOLDS, DRAWS = 5, 5
+ENCODER = (
+    "encoder.dim=128",
+    "encoder.depth=4",
+    "encoder.heads=4",
+    "encoder.patch=80,4",
+    "encoder.unit_frames=200",
+    "encoder.decoder_dim=128",
+    "encoder.decoder_depth=2",
+    "encoder.decoder_heads=4",
+    "crops.min_items=3000",
+    "crops.threads=1",
+    "pretrain.device=cpu",
+)
 Whole = NDArray[np.int64]
 Numbers = NDArray[np.float64]
 
@@ -83,7 +93,12 @@ def pretrained(options: argparse.Namespace) -> dict[str, list[tuple[int, Path]]]
     runs: dict[str, list[tuple[int, Path]]] = {}
     for name, (word, sounds, mixed) in plans.items():
         for seed in range(options.seeds):
-            config = make_default_model.pretraining_settings(options.epochs, seed, noise_ratio=0.3 if mixed else 0.0)
+            numbers = (
+                f"pretrain.epochs={options.epochs}",
+                f"seed={seed}",
+                f"crops.noise_ratio={0.3 if mixed else 0.0}",
+            )
+            config = m2d_pretrain.settings("tiny", words=[*ENCODER, *numbers])
             out = options.out / f"{word}_{seed}"
             m2d_pretrain.run(config, sounds, out, noise=mixed, command="benchmarks/encoders.py", progress=True)
             runs.setdefault(name, []).append((seed, out))
@@ -93,7 +108,8 @@ def pretrained(options: argparse.Namespace) -> dict[str, list[tuple[int, Path]]]
 
 def layers_of(run: Path, cycles: pd.DataFrame, random_seed: int | None) -> Pooled:
     """Pre-training run and cycles -> (N, L, D) pooled layers of its encoder, or of a random one of that seed."""
-    recipe = make_default_model.classifier_recipe(str(run))
+    words = ["audio.duration_s=4.0", "audio.rate_hz=16000", "audio.fade_samples=1000", "train.device=cpu"]
+    recipe = make_recipe("m2d_fusion", words, variant="all_fixed", frontend="m2d_clip", weights=str(run))
     encoder = recipe.build_model(recipe.settings).get_submodule("encoder").eval()
     assert isinstance(encoder, ViT)
     if random_seed is not None:
