@@ -1,7 +1,7 @@
 """What the models of the package hear in patients they have not heard, and what of their making it is owed to.
 
     python benchmarks/hearing.py ICBHI SPRSOUND --models runs/models --teacher mn04_as --out runs/hearing
-        [--side all] [--seeds 5] [--only rales "rales, last layer"]
+        [--side all] [--seeds 5] [--only rales "rales, last layer"] [--cross SPRSOUND_2023]
 
 Patient-disjoint five-fold cross-validation over ICBHI's train side, or with `--side all` over all recordings at hand;
 SPRSound's train side and overlaid breaths train too, as `scripts/make_models.py` has it, whose finished folder
@@ -9,6 +9,9 @@ SPRSound's train side and overlaid breaths train too, as `scripts/make_models.py
 kept, so a second call only fills gaps. Intervals resample patients; seeds are pooled. "flagged" and "found" count
 recordings at the threshold that `rales.evaluation.recordings` learns from other patients of the same table: without an
 abnormal cycle and called abnormal, with one and called so.
+
+With `--cross` instead of all that: trained on one database alone, tested on the other; SPRSound's test patients are
+those of its 2022 inter-patient side and of 2023.
 """
 
 import argparse
@@ -51,6 +54,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", nargs="+", help="names of lines; the others are left out")
     parser.add_argument("--devices", action="store_true", help="print AUROC within each device, too")
+    parser.add_argument("--cross", type=Path, help="folder of SPRSound's 2023 test side")
     options = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -59,6 +63,9 @@ def main() -> None:
     overlaid = make_models.overlay_events(cycles, options.models / "overlay")
     print("| system | Sp | Se | Score | AUROC of abnormal | crackle | wheeze | flagged | found |")
     print("|---|---|---|---|---|---|---|---|---|")
+    if options.cross:
+        cross_databases(options, cycles, overlaid, pd.concat([sprsound, read_cycles(options.cross, skip_damaged=True)]))
+        return
     print("| every cycle called normal | 100.0 | 0.0 | 50.0 | 0.500 | 0.500 | 0.500 | 0 | 0 |")
     for name, (make, choose_rows) in list_lines(options).items():
         if options.only and name not in options.only:
@@ -101,8 +108,13 @@ def list_lines(options: argparse.Namespace) -> dict[str, tuple[Callable[[int], R
         return make_models.heads_recipe(str(file), {"seed": seed})
 
     every: Rows = make_models.training_rows
-    real: Rows = lambda divided, cycles, overlaid: every(divided, cycles, overlaid.head(0))  # noqa: E731
-    alone: Rows = lambda divided, cycles, overlaid: drop_sprsound(every(divided, cycles, overlaid))  # noqa: E731
+
+    def real(*parts: pd.DataFrame) -> pd.DataFrame:
+        return leave_out(every(*parts), lambda rows: rows["recording"].str.contains("_overlay"))
+
+    def alone(*parts: pd.DataFrame) -> pd.DataFrame:
+        return leave_out(every(*parts), make_models.of_sprsound)
+
     return {
         "log-mel statistics + logistic regression": (lambda seed: None, every),
         "rales-mn04": (heads(), every),
@@ -132,8 +144,9 @@ def divide(cycles: pd.DataFrame, side: str) -> Iterator[pd.DataFrame]:
     return make_models.train_side_folds(cycles.assign(split="train"))
 
 
-def drop_sprsound(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[~make_models.of_sprsound(rows)].reset_index(drop=True)
+def leave_out(rows: pd.DataFrame, choose: Callable[[pd.DataFrame], "pd.Series[bool]"]) -> pd.DataFrame:
+    """Rows, and which of them have no part -> the same without a side, so that all lines share one cache."""
+    return rows.assign(split=rows["split"].mask(choose(rows), ""))
 
 
 def thin_out(share: float) -> Rows:
@@ -144,9 +157,33 @@ def thin_out(share: float) -> Rows:
         kept = set(np.random.default_rng(0).permutation(names)[: max(2, round(share * len(names)))])
         rows = make_models.training_rows(divided, cycles, overlaid)
         of_icbhi = (rows["split"] == "train") & ~make_models.of_sprsound(rows)
-        return rows[~of_icbhi | rows["patient"].isin(kept)].reset_index(drop=True)
+        return leave_out(rows, lambda rows: of_icbhi & ~rows["patient"].isin(kept))
 
     return choose
+
+
+def cross_databases(
+    options: argparse.Namespace, cycles: pd.DataFrame, overlaid: pd.DataFrame, sprsound: pd.DataFrame
+) -> None:
+    """Options, joined cycles, overlaid ones and all of SPRSound -> a line for each system and way."""
+    spr, train = make_models.of_sprsound(cycles), cycles["split"] == "train"
+    strangers = sprsound[
+        (sprsound["split"] == "test") & ~sprsound["patient"].isin(sprsound.query("split == 'train'")["patient"])
+    ]
+    strangers = strangers.assign(patient="sprsound_" + strangers["patient"].astype(str))[list(cycles.columns)]
+    of_spr = make_models.of_sprsound(overlaid)
+    ways = {
+        "SPRSound to ICBHI": [cycles[spr], overlaid[of_spr], cycles[~spr].assign(split="test")],
+        "ICBHI to SPRSound": [cycles[~spr & train], overlaid[~of_spr], strangers],
+    }
+    lines = list_lines(options)
+    for name in ("rales-mn04", "rales"):
+        for way, parts in ways.items():
+            recipe = lines[name][0](0)
+            assert recipe is not None
+            out = options.out / "cross" / f"{name}-{way.replace(' ', '_')}"
+            found = make_models.predict_held_out(recipe, [pd.concat(parts, ignore_index=True)], out, progress=True)
+            print(f"| {name}, {way} | {' | '.join(describe([found]))} |", flush=True)
 
 
 def predict_by_statistics(folds: Iterator[pd.DataFrame]) -> pd.DataFrame:
@@ -156,7 +193,8 @@ def predict_by_statistics(folds: Iterator[pd.DataFrame]) -> pd.DataFrame:
     frontend = tiny.build_frontend(tiny.settings).eval()
     cached: dict[tuple[str, int], np.ndarray] = {}
     found = []
-    for table in folds:
+    for divided in folds:
+        table = divided[divided["split"] != ""]
         for row in table.itertuples():
             if (key := (row.recording, row.cycle)) not in cached:
                 wave = read_cycle_waveform(
