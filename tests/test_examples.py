@@ -123,6 +123,7 @@ def test_an_own_system_goes_through_all_words(name: str, clinic: Path, tmp_path:
     assert name in (tmp_path / "report" / "report.md").read_text()
 
 
+@pytest.mark.usefixtures("jobs_in_this_process")
 def test_an_own_system_is_swept(clinic: Path, tmp_path: Path, capsys: Capture) -> None:
     words = ["--data", f"{OWN}:read_clinic:{clinic}", "--out", tmp_path, "--grid", "width=2,4", "--epochs", 1]
     out = run(capsys, "sweep", f"{OWN}:small_cnn", *words, "--set", "train.device=cpu", "--set", "audio.duration_s=1")
