@@ -78,6 +78,21 @@ def jobs_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rales.parallel.run_in_processes", run)
 
 
+@pytest.fixture(scope="session")
+def blank_png() -> bytes:
+    from matplotlib.figure import Figure
+
+    from rales.report import plots
+
+    return plots.render_png(Figure(figsize=(1, 1)))
+
+
+@pytest.fixture
+def blank_pictures(blank_png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures of a report are composed as ever, but not drawn: for what stands in its tables and text."""
+    monkeypatch.setattr("rales.report.plots.render_png", lambda figure: blank_png)
+
+
 # The web page: its packages are heavy, so that they come only with the tests that ask for them.
 
 
