@@ -1,7 +1,8 @@
 """Fixtures shared by every test: where the expected numbers and the real recordings are."""
 
 import os
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,37 @@ def icbhi_folder(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) ->
             if not target.exists():
                 target.symlink_to(file)
     return folder
+
+
+@pytest.fixture
+def jobs_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batch jobs and sweeps without the processes that they start, each of which imports for three seconds. What goes
+    to a process and comes back is pickled, as there; tests of what becomes of the processes leave this out."""
+
+    def run(work: Callable[..., Any], tasks: Any, shared: tuple[Any, ...], **_: Any) -> Iterator[tuple[Any, Any]]:
+        for task in tasks:
+            work_there, task_there, shared_there = pickle.loads(pickle.dumps((work, task, shared)))
+            try:
+                yield task, pickle.loads(pickle.dumps(work_there(task_there, *shared_there)))
+            except Exception as error:
+                yield task, error
+
+    monkeypatch.setattr("rales.parallel.run_in_processes", run)
+
+
+@pytest.fixture(scope="session")
+def blank_png() -> bytes:
+    from matplotlib.figure import Figure
+
+    from rales.report import plots
+
+    return plots.render_png(Figure(figsize=(1, 1)))
+
+
+@pytest.fixture
+def blank_pictures(blank_png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures of a report are composed as ever, but not drawn: for what stands in its tables and text."""
+    monkeypatch.setattr("rales.report.plots.render_png", lambda figure: blank_png)
 
 
 # The web page: its packages are heavy, so that they come only with the tests that ask for them.

@@ -1,8 +1,11 @@
 """What a run leaves behind, held against another run's, and processes that train beside this one."""
 
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +37,34 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
+def start_script(script: str, *words: object, **variables: object) -> BaseProcess:
+    """A script at work in a copy of this process, which has imported already what takes a new one three seconds;
+    `variables` are of its environment."""
+
+    def work() -> None:
+        sys.argv = ["script", *map(str, words)]
+        os.environ.update({name: str(value) for name, value in variables.items()})
+        exec(compile(script, "script", "exec"), {"__name__": "__main__"})
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    return process
+
+
 def train_in_two_processes(script: str, data: Path, out: Path, *words: str) -> None:
-    """Run a script that trains from `data` to `out` in two processes that know of each other."""
+    """Run a script that trains from `data` to `out` in two processes that know of each other by what torchrun tells."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2}
+    both = [start_script(script, data, out, *words, **told, RANK=rank, LOCAL_RANK=rank) for rank in range(2)]
+    for process in both:
+        process.join(120)
+        process.kill()  # one that waits for another that has failed
+    assert [process.exitcode for process in both] == [0, 0]
+
+
+def train_under_torchrun(script: str, data: Path, out: Path, *words: str) -> None:
+    """The same as the command line has it."""
     (out.parent / "together.py").write_text(script)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     command: list[str | Path] = [*torchrun, out.parent / "together.py", data, out, *words]

@@ -70,6 +70,7 @@ def exactly_once(place: Path, out: Path, count: int, bad: set[int]) -> None:
     assert not list(out.rglob(".*.part"))
 
 
+@pytest.mark.usefixtures("jobs_in_this_process")
 def test_local_job(place: Path, tmp_path: Path) -> None:
     found = job(place, tmp_path / "out", processes=1)
     assert (found["recordings"], found["ok"], found["failed"], found["waiting"]) == (30, 26, 4, 0)
@@ -88,11 +89,10 @@ class Killer(threading.Thread):
 
     def __init__(self, out: Path, words: str) -> None:
         super().__init__(daemon=True)
-        self.out, self.words, self.killed = out, words, False
+        self.out, self.words, self.killed, self.job_ended = out, words, False, False
 
     def run(self) -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not self.killed:
+        while not (self.killed or self.job_ended):
             if list(self.out.glob("status/part-*.parquet")):
                 for process in psutil.Process().children(recursive=True):
                     with suppress(psutil.Error):
@@ -109,8 +109,11 @@ class Killer(threading.Thread):
 def test_a_killed_worker_costs_nothing(place: Path, tmp_path: Path, cluster: str, words: str) -> None:
     killer = Killer(tmp_path / "out", words)
     killer.start()
-    found = job(place, tmp_path / "out", cluster=cluster, processes=1)
-    killer.join(5)
+    try:
+        found = job(place, tmp_path / "out", cluster=cluster, processes=1)
+    finally:
+        killer.job_ended = True
+        killer.join()
     assert killer.killed, "no worker was there to be killed"
     assert (found["ok"], found["failed"], found["waiting"]) == (26, 4, 0)
     exactly_once(place, tmp_path / "out", 30, set(BAD))
@@ -194,6 +197,7 @@ def test_folders_of_something_else_are_sentences(place: Path, tmp_path: Path) ->
         batch_predict.predict_manifest(tmp_path / "x.parquet", out)
 
 
+@pytest.mark.usefixtures("jobs_in_this_process")
 def test_the_cycles_of_the_manifest_are_used(place: Path, tmp_path: Path) -> None:
     """Two recordings with times, one without; a bad row is that of its recording alone."""
     lines = ["path;start_s;end_s;label", "00000.wav;0;1,5;normal", "00000.wav;1,5;;crackle", "00001.wav;0,5;1;"]
@@ -218,6 +222,7 @@ def test_the_cycles_of_the_manifest_are_used(place: Path, tmp_path: Path) -> Non
     assert set(pd.read_parquet(tmp_path / "asked" / "cycles")["source"]) == {"window"}
 
 
+@pytest.mark.usefixtures("jobs_in_this_process")
 @pytest.mark.parametrize(
     ("form", "other"),
     [
@@ -248,6 +253,7 @@ def test_the_rows_of_a_recording_are_its_cycles_however_its_path_is_written(
     ]
 
 
+@pytest.mark.usefixtures("jobs_in_this_process")
 def test_the_answers_of_a_model_are_no_true_labels(place: Path, tmp_path: Path) -> None:
     model = load_model(place / "model.safetensors")
     table = model.predict(place / "00000.wav", cycles="windows", quality=False)

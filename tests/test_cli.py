@@ -291,6 +291,7 @@ def test_the_tables_of_predict_are_data_to_train_on(capsys: Capture, place: Path
     assert document(told)["protocol"]["split"] == "folds"
 
 
+@pytest.mark.usefixtures("jobs_in_this_process")
 def test_folds_without_a_split_list(capsys: Capture, place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "data", tmp_path / "data")
     (tmp_path / "data" / "ICBHI_challenge_train_test.txt").unlink()
@@ -433,6 +434,7 @@ def test_explain(capsys: Capture, place: Path, tmp_path: Path) -> None:
     assert (code, "ends in .png" in err) == (2, True)
 
 
+@pytest.mark.usefixtures("jobs_in_this_process")
 def test_predict_from_a_manifest(capsys: Capture, place: Path, tmp_path: Path) -> None:
     paths = sorted((place / "data").glob("*.wav"))
     pd.DataFrame({"path": [str(path) for path in paths] + ["gone.wav"]}).to_csv(tmp_path / "all.csv", index=False)

@@ -91,6 +91,7 @@ def test_what_an_own_reader_gives_is_held_against_what_can_be(
     assert problem in told["problems"][0]
 
 
+@pytest.mark.usefixtures("blank_pictures")
 @pytest.mark.parametrize("name", ["small_cnn", "dropout_fusion"])
 def test_an_own_system_goes_through_all_words(name: str, clinic: Path, tmp_path: Path, capsys: Capture) -> None:
     data, model, sound = f"{OWN}:read_clinic:{clinic}", tmp_path / "runs" / name, min(clinic.glob("*.wav"))
@@ -123,6 +124,7 @@ def test_an_own_system_goes_through_all_words(name: str, clinic: Path, tmp_path:
     assert name in (tmp_path / "report" / "report.md").read_text()
 
 
+@pytest.mark.usefixtures("jobs_in_this_process")
 def test_an_own_system_is_swept(clinic: Path, tmp_path: Path, capsys: Capture) -> None:
     words = ["--data", f"{OWN}:read_clinic:{clinic}", "--out", tmp_path, "--grid", "width=2,4", "--epochs", 1]
     out = run(capsys, "sweep", f"{OWN}:small_cnn", *words, "--set", "train.device=cpu", "--set", "audio.duration_s=1")
@@ -170,6 +172,7 @@ def test_a_wrong_reader_is_a_sentence(given: str, code: int, sentence: str, caps
     assert sentence in said
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_an_own_metric_stands_beside_ours(clinic: Path, tmp_path: Path, capsys: Capture) -> None:
     """Its figures are those of the stored predictions, computed here otherwise; the run does without its file."""
     own, run_folder = tmp_path / "own_metric.py", tmp_path / "runs" / "a"

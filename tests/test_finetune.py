@@ -4,8 +4,6 @@ import itertools
 import math
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +24,7 @@ from rales.settings import RunSettings, Training
 from rales.training import epoch_logits, finetune, run_folder
 from rales.training.recipe import Recipe
 from tests import tiny
-from tests.run_folders import check_two_processes, environment, furthest, lines, tensors, train_in_two_processes
+from tests.run_folders import check_two_processes, furthest, lines, start_script, tensors, train_under_torchrun
 
 FILES = {"config.json", "metrics.jsonl", "predictions.csv", "last.safetensors", "best.safetensors"}
 FILES |= {"layer_weights.json", "evaluation.json", "epochs.safetensors", "done"}
@@ -254,8 +252,9 @@ finetune.run(replace(recipe, loss=batch_loss), cycles, out, cache_folder=place /
 
 def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path: Path, place: Path, train: Train, undisturbed: Path) -> None:
     out = tmp_path / "killed"
-    ended = subprocess.run([sys.executable, "-c", KILLED, place, out], env=environment(), capture_output=True)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    killed = start_script(KILLED, place, out)
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     assert [line["epoch"] for line in lines(out)] == [1, 1]
     assert not (out / "done").exists()
     train(out)
@@ -572,7 +571,7 @@ def test_two_processes_train_as_one(tmp_path: Path, place: Path, train: Train) -
     # The last block is not fused, so it gets no gradient; the last batch has one row, so one process has none.
     words = ["model.layers=1", "train.batch_size=19", "train.micro_batch=4", "train.epochs=2", *PLAIN]
     train(tmp_path / "one", *words)
-    train_in_two_processes(TOGETHER, place, tmp_path / "two", *words)
+    train_under_torchrun(TOGETHER, place, tmp_path / "two", *words)
     check_two_processes(tmp_path / "two", tmp_path / "one", FILES, weights_within=1e-4, name="best")
     figures = [run_folder.read_json(tmp_path / out / "evaluation.json") for out in ("one", "two")]
     assert figures[0]["confusion"] == figures[1]["confusion"]

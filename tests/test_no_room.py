@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,20 +80,13 @@ def test_pre_training_does_not_pass_it_over(tmp_path: Path) -> None:
 
 
 @WITH_FULL
+@pytest.mark.usefixtures("jobs_in_this_process")
 def test_a_batch_job_leaves_it_for_the_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard without room is not done: given room, the same command reads the recording."""
     write_m4a(tmp_path / "a.m4a")
     pd.DataFrame({"path": ["a.m4a"]}).to_csv(tmp_path / "manifest.csv", index=False)
     tiny.save(tiny.model(), tmp_path / "model.safetensors")
 
-    def in_this_process(work: Any, tasks: Any, shared: Any, **_: Any) -> Iterator[Any]:
-        for task in tasks:
-            try:
-                yield task, work(task, *shared)
-            except OSError as error:
-                yield task, error
-
-    monkeypatch.setattr("rales.parallel.run_in_processes", in_this_process)
     words = {"model": str(tmp_path / "model.safetensors"), "processes": 1, "quality": False}
     with monkeypatch.context() as patch:
         patch.setattr(tempfile, "TemporaryFile", lambda **_: FULL.open("r+b", buffering=0))

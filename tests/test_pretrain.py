@@ -4,8 +4,6 @@ import hashlib
 import itertools
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ from rales.recipes.registry import make_recipe
 from rales.report.load_runs import read_runs
 from rales.training import pretrain, run_folder
 from tests import tiny
-from tests.run_folders import check_two_processes, environment, furthest, lines, tensors, train_in_two_processes
+from tests.run_folders import check_two_processes, furthest, lines, start_script, tensors, train_in_two_processes
 
 FILES = {"config.json", "metrics.jsonl", "statistics.json", "recordings.parquet", "last.safetensors", "done"}
 Run = Callable[..., dict[str, Any]]
@@ -207,9 +205,9 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     tmp_path: Path, data: Path, job: Run, undisturbed: Path, kill_at: int, words: tuple[str, ...], point: Any
 ) -> None:
     out = tmp_path / "killed"
-    command = [sys.executable, "-c", KILLED, str(data), str(out), str(kill_at), *words]
-    ended = subprocess.run(command, env=environment(), capture_output=True)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    killed = start_script(KILLED, data, out, kill_at, *words)
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     assert [line["epoch"] for line in lines(out)] == [1]
     state = run_folder.read_checkpoint(out / "resume.safetensors")[1]["state"]
     assert (state["epoch"], state["step"]) == point

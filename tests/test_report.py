@@ -252,6 +252,7 @@ def test_every_way_of_choosing_the_epoch_stands_side_by_side(page: Page) -> None
     assert page.row(VANILLA, "1", "66.67")[3:] == ["–", "70.00", "3.33", "–"]
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_runs_that_held_patients_out_give_the_validation_column_only(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(tmp_path / f"last{seed}", seed=seed, test_scores=(0.5, 0.6 + seed / 10, 0.55))
@@ -266,6 +267,7 @@ def test_runs_that_held_patients_out_give_the_validation_column_only(tmp_path: P
     assert row[5:] == ["10.00 ± 7.07", "35.00 ± 7.07"]
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_patients_on_both_sides_are_left_out_in_a_table_of_their_own(tmp_path: Path) -> None:
     patients = ["156"] * 2 + ["101"] * 4 + ["102"] * 4
     write_run(tmp_path / "run", patients=patients, overlap=["156", "218"])
@@ -276,6 +278,7 @@ def test_patients_on_both_sides_are_left_out_in_a_table_of_their_own(tmp_path: P
     assert "156, 218" in (tmp_path / "out" / "report.md").read_text()
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_folds_are_pooled_when_all_of_them_are_there(tmp_path: Path) -> None:
     for seed in (0, 1):
         for fold, part in enumerate((slice(0, 5), slice(5, 10))):
@@ -313,6 +316,7 @@ def test_paper_tables_keep_all_printed_rows_and_put_ours_beside(out: Path, page:
     assert len([row for row in page.rows if row and row[0].startswith("M2DViT")]) == 3  # of Table 1 and of Table 2
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_an_ablation_is_no_row_of_the_paper(tmp_path: Path) -> None:
     write_run(tmp_path / "pair", overrides={"model.layers": [5, 11]}, weights="own-mr7")
     write_run(tmp_path / "short", seed=1, overrides={"train.epochs": 3, "seed": 1})
@@ -337,6 +341,7 @@ def test_a_setting_is_shown_short(value: object, shown: str) -> None:
     assert show_setting(value) == shown
 
 
+@pytest.mark.usefixtures("blank_pictures")
 @pytest.mark.parametrize(
     ("options", "overrides", "why"),
     [
@@ -428,6 +433,7 @@ def test_folders_that_cannot_count_are_named(out: Path) -> None:
     assert "3 finished runs of 2 systems, 1 to 2 seeds each; 2 left out" in text
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_one_of_something_is_not_counted_in_the_plural(tmp_path: Path) -> None:
     write_report([write_run(tmp_path / "run")], tmp_path / "out")
     assert "1 finished run of 1 system, 1 seed each; 0 left out" in (tmp_path / "out" / "report.md").read_text()
@@ -446,6 +452,7 @@ def test_the_second_of_two_in_a_folder_is_told(out: Path, tmp_path: Path) -> Non
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_whole_database_takes_its_rank_and_text_is_escaped(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", whole=True)
     record = json.loads((run / "config.json").read_text())
@@ -610,6 +617,7 @@ def write_pair(root: Path) -> None:
         (run / "config.json").write_text(json.dumps(record))
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_systems_are_ranked_by_the_validation_patients(tmp_path: Path) -> None:
     write_pair(tmp_path / "runs")
     write_report([tmp_path / "runs"], tmp_path / "out")
@@ -641,6 +649,7 @@ def test_the_score_of_the_validation_patients_ranks_if_it_chose_the_epochs(tmp_p
     assert {row["ranked_by"] for row in rank_systems([tmp_path])["systems"]} == {"validation_score"}
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_ranking_by_test_is_called_one(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "a", SEED1)
     write_run(tmp_path / "runs" / "b", SEED0, variant="vanilla")
@@ -656,6 +665,7 @@ def test_a_ranking_by_test_is_called_one(tmp_path: Path) -> None:
     assert "Those without validation patients follow" in found["order"]
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_weights_that_call_one_class_only_are_a_warning(tmp_path: Path) -> None:
     write_run(tmp_path / "run", [0] * 10)
     write_report([tmp_path / "run"], tmp_path / "out")
@@ -669,6 +679,7 @@ def test_weights_that_call_one_class_only_are_a_warning(tmp_path: Path) -> None:
 ALL_NORMAL, PERFECT = [0] * 10, TRUE
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_one_run_gives_every_protocol_with_its_interval(tmp_path: Path) -> None:
     """Scores by epoch: 50, 100, 45.83, …; the run kept the last."""
     by_epoch = [ALL_NORMAL, PERFECT, SEED1, SEED1, SEED1, SEED1, SEED1, SEED0]
@@ -700,6 +711,7 @@ def test_one_run_gives_every_protocol_with_its_interval(tmp_path: Path) -> None:
     assert [cell.split("\n")[0] for cell in gaps[0][2:]] == ["+16.67", "+50.00", "+33.33"]
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_the_paper_is_compared_under_its_own_protocol(tmp_path: Path) -> None:
     write_run(tmp_path / "run", SEED0, test_scores=[1.0, 2 / 3], by_epoch=[PERFECT, SEED0])
     write_report([tmp_path / "run"], tmp_path / "out")
@@ -712,6 +724,7 @@ def test_the_paper_is_compared_under_its_own_protocol(tmp_path: Path) -> None:
     assert "best on the test set: largest at layer 12" in alts
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_folds_are_pooled_under_every_protocol(tmp_path: Path) -> None:
     for fold, part in enumerate((slice(0, 5), slice(5, 10))):
         patients = [f"p{i}" for i in range(10)][part]
@@ -749,6 +762,7 @@ def test_every_published_row_says_split_selection_and_evidence() -> None:
     assert all(entry.code and any(mark in entry.evidence for mark in (":", "diff", "M2D-X")) for entry in read)
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_other_splits_and_other_tasks_are_not_ranked(tmp_path: Path) -> None:
     page = Page(write_report([write_run(tmp_path / "run", whole=True)], tmp_path / "out").read_text())
     ranked = [row[0] for row in page.rows if len(row) == 10 and row[1].strip("()").isdigit()]
@@ -813,6 +827,7 @@ def test_no_legend_covers_a_curve(tmp_path: Path, drawn: list[Figure]) -> None:
         assert legend.get_window_extent().y1 < figure.axes[0].get_window_extent().y0
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"old\xeb")
     write_run(folder / "a")
@@ -833,6 +848,7 @@ def read_report(folder: Path) -> str:
     return (folder / "report.md").read_text()
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_figures_of_three_own_classes(tmp_path: Path) -> None:
     """Tables name them, and nothing that is ICBHI's stands beside them, even on its whole database."""
     for seed in (0, 1):
@@ -892,6 +908,7 @@ def test_independent_classes_are_strictly_right_or_not(tmp_path: Path) -> None:
     assert float(runs["ece"].iloc[0]) == pytest.approx(abs(13 / 15 - 0.7), abs=1e-6)
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_runs_of_different_label_sets_share_nothing(tmp_path: Path) -> None:
     """The same recipe, settings, seed and split: two systems, in sections of their own."""
     write_run(tmp_path / "runs" / "own", OWN_PREDICTED, OWN_TRUE, label_set=OWN)

@@ -171,7 +171,9 @@ def test_size_tiny_has_one_row_of_patches_and_no_batch_to_take_a_minimum_of() ->
     assert config.model.patch[0] == 80  # so the document sends model.layout=flat,stacked to other patches
 
 
-def test_finished_runs_are_skipped_and_a_trial_that_raises_stops_no_other(data: Path, tmp_path: Path) -> None:
+def test_finished_runs_are_skipped_and_a_trial_that_raises_stops_no_other(
+    data: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     trials = planned({"train.device": ["cpu", "cuda:7"]})
     first = sweep.run(trials, data, tmp_path, processes=2)
     assert [outcome.state for outcome in first] == ["done", "failed"]
@@ -180,13 +182,14 @@ def test_finished_runs_are_skipped_and_a_trial_that_raises_stops_no_other(data: 
     recorded = run_folder.read_json(tmp_path / "sweep.json")["trials"]
     assert [row["state"] for row in recorded] == ["done", "failed"]
     before = (tmp_path / trials[0].name / "done").stat().st_mtime_ns
+    request.getfixturevalue("jobs_in_this_process")
     second = sweep.run(trials, data, tmp_path, processes=2)
     assert [outcome.state for outcome in second] == ["skipped", "failed"]
     assert (tmp_path / trials[0].name / "done").stat().st_mtime_ns == before
 
 
 def test_a_killed_trial_is_reported_and_a_second_call_completes_it(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     trials = planned(seeds=2)
     killed: list[int] = []
@@ -204,6 +207,7 @@ def test_a_killed_trial_is_reported_and_a_second_call_completes_it(
     first = sweep.run(trials, data, tmp_path, processes=1)
     assert [outcome.state for outcome in first] == ["failed", "done"]
     assert "SIGKILL" in first[0].error
+    request.getfixturevalue("jobs_in_this_process")
     second = sweep.run(trials, data, tmp_path, processes=1)
     assert [outcome.state for outcome in second] == ["done", "skipped"]
     undisturbed = sweep.run(trials[:1], data, tmp_path / "again", processes=1)
@@ -211,6 +215,7 @@ def test_a_killed_trial_is_reported_and_a_second_call_completes_it(
     assert same_predictions(tmp_path / trials[0].name, tmp_path / "again" / trials[0].name)
 
 
+@pytest.mark.usefixtures("jobs_in_this_process")
 def test_a_damaged_finished_folder_fails_alone(data: Path, tmp_path: Path) -> None:
     trials = planned(seeds=2)
     sweep.run(trials, data, tmp_path, processes=2)
@@ -220,6 +225,7 @@ def test_a_damaged_finished_folder_fails_alone(data: Path, tmp_path: Path) -> No
     assert "config.json" in second[0].error
 
 
+@pytest.mark.usefixtures("jobs_in_this_process")
 def test_a_second_sweep_in_the_folder_is_told_and_one_after_a_kill_clears_up(data: Path, tmp_path: Path) -> None:
     trials = planned()
     sweep.run(trials, data, tmp_path, processes=1)
@@ -344,6 +350,7 @@ def test_a_killed_ray_worker_stops_no_other_trial(data: Path, tmp_path: Path) ->
     assert sorted(outcome.state for outcome in second) == ["done", "skipped"]
 
 
+@pytest.mark.usefixtures("jobs_in_this_process")
 def test_reproduce_through_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = [word for setting in (*tiny.SETTINGS, "train.epochs=2") for word in ("--set", setting)]
     words = ["reproduce", "figure3", "--data", str(data), "--out", str(tmp_path), "--seeds", "2", "--size", "tiny"]
@@ -384,6 +391,7 @@ def test_reproduce_looks_for_what_its_report_needs_before_it_trains(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("jobs_in_this_process")
 def test_a_sweep_ends_with_the_ranking_and_says_what_it_is_by(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
