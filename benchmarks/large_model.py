@@ -38,7 +38,7 @@ class Cost(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rates", type=float, nargs="+", default=[20.0, 200.0], help="TFLOP/s that a GPU keeps up")
+    parser.add_argument("--rates", type=float, nargs="+", default=[20.0, 100.0], help="TFLOP/s that a GPU keeps up")
     options = parser.parse_args()
     torch.manual_seed(0)
 

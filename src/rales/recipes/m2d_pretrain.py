@@ -18,6 +18,9 @@ Known from that code: mixing of log-mel powers less each collection's mean; stat
 teacher sees whole crops, normalised as the collection is; its features (all patches of a time column side by side) are
 predicted by one linear layer from latents and predictions, with M2D's own loss over all columns.
 
+A teacher that is no M2D (ours): a MobileNet of EfficientAT hears the crop itself, and one vector of its pooled blocks
+is predicted from the mean over time columns (`rales.training.teachers`).
+
 Our reading: with noise both encoders of M2D see the mixture (the target its masked patches) and only the teacher hears
 the clean crop. That code names its pairs (clean, mixed) and hands the first to the model, by which noise would reach
 the teacher alone (crops.noise_heard_by=teacher); the publication, the code's comments and the effect of noise without a
