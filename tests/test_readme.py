@@ -164,6 +164,7 @@ def test_the_large_route_runs_in_small(
     assert [line.split()[1] for line in lines] == ["weights", "weights", "pretrain", "train", "evaluate"]
     few = {
         **SMALLER,
+        "--teacher mn04_as": "--teacher mn04_as --teacher-weight 0.5",
         "crops.min_items=10000": "crops.min_items=0 --set pretrain.batch_size=4 --set encoder.decoder_depth=1",
         "warmup_epochs=20": "warmup_epochs=0",
         "set train.micro_batch=0": "set train.micro_batch=0 --set audio.duration_s=2",
@@ -174,6 +175,7 @@ def test_the_large_route_runs_in_small(
         run(line, capsys)
     encoder = json.loads(Path("runs/large/encoder/config.json").read_text())
     assert encoder["config"]["encoder"]["teacher"] == "mn04_as"
+    assert encoder["config"]["pretrain"]["teacher_weight"] == 0.5
     assert len(encoder["data"]["folders"]) == 2
     model = json.loads(Path("runs/large/model/config.json").read_text())["config"]
     assert (model["weights"], model["variant"], model["frontend"]) == ("runs/large/encoder", "all_learned", "m2d")
