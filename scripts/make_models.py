@@ -20,6 +20,7 @@ import argparse
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from rales.audio.efficientat_logmel import EfficientATLogMel
 from rales.audio.io import read_audio_info
 from rales.cli.result_lines import figure_lines
 from rales.data import read_cycles, splits
@@ -42,14 +42,13 @@ from rales.models import borrowed_encoder
 from rales.models.classifier import FusionClassifier
 from rales.models.hub import find_checkpoint, sha256_of
 from rales.models.m2d_checkpoints import read_safetensors
-from rales.models.mobilenet import MobileNet
-from rales.models.pretrained_backbones import mobilenet_tensors
 from rales.recipes import m2d_fusion
 from rales.recipes.registry import make_recipe
 from rales.settings import format_value, set_fields
 from rales.synthesis.event_mixing import mix_events_into_cycles
 from rales.training import run_folder
 from rales.training.recipe import LossContext, Recipe
+from rales.training.teachers import PooledMobileNet, load_pooled_mobilenet
 
 FOLDS = 5
 TEACHER = "mn04_as"  # its public name
@@ -60,7 +59,6 @@ OVERLAID_SPRSOUND = 700  # recordings of SPRSound whose breaths are overlaid: as
 RATE_HZ = 8000  # of size tiny, whose clips last CROP_S
 CROP_S, CROP_STEP_S = 4.0, 3.0  # of whole recordings, and a crop for so many seconds of them
 ICBHI_CROPS = 3  # times as many of ICBHI, which has a tenth of SPRSound's recordings
-TEACHER_RMS = 0.05  # level at which the teacher hears every clip
 LEAST_PEAK = 1e-3  # of a crop; digital silence teaches nothing
 
 STUDENT = {
@@ -265,30 +263,17 @@ def hear_clips(
 ) -> list[NDArray[np.float32]]:
     """Rows (path, start_s, end_s) -> (D,) each: mean and maximum over every block's map, of the sound as it is and four
     times faster. No row is taken for one of silence."""
-    network, views = load_teacher(teacher, rate_hz)
     waves = [read_cycle_waveform(*row, rate_hz=rate_hz, samples=samples, fade_samples=0) for row in rows] or [
         np.zeros(samples, np.float32)
     ]
-    wave = torch.from_numpy(np.stack(waves))
-    level = wave.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-6)
     with torch.no_grad():
-        maps = [each for view in views for each in network.maps(view(wave * TEACHER_RMS / level))[:-1]]
-    vectors = torch.cat([torch.cat([each.mean((2, 3)), each.amax((2, 3))], dim=1) for each in maps], dim=1)
-    return list(vectors.numpy())
+        return list(load_teacher(teacher, rate_hz)(torch.from_numpy(np.stack(waves))).numpy())
 
 
-TEACHERS: dict[tuple[str, int], tuple[MobileNet, list[nn.Module]]] = {}
-
-
-def load_teacher(path: str, rate_hz: int) -> tuple[MobileNet, list[nn.Module]]:
-    """File and rate -> the network and its two front-ends, kept for the next call."""
-    if (path, rate_hz) not in TEACHERS:
-        width, depth, tensors = mobilenet_tensors(path)
-        network = MobileNet(width, depth - 1)
-        network.load_state_dict(tensors)
-        views: list[nn.Module] = [EfficientATLogMel(rate_hz), EfficientATLogMel(rate_hz, speed=4)]
-        TEACHERS[path, rate_hz] = network.eval(), views
-    return TEACHERS[path, rate_hz]
+@cache
+def load_teacher(path: str, rate_hz: int) -> PooledMobileNet:
+    """File and rate -> the teacher, kept for the next call."""
+    return load_pooled_mobilenet(path, rate_hz)
 
 
 def find_components(known: NDArray[np.float32], vectors: NDArray[np.float32], seed: int) -> NDArray[np.float32]:

@@ -317,3 +317,8 @@ def test_teacher_loss_by_hand() -> None:
     expected = masked_prediction_loss(features, teacher, kind="norm_mse", standardise=True)
     assert step.teacher_loss.item() == pytest.approx(expected.item(), abs=1e-6)
     assert step.loss.item() == pytest.approx(0.5 * step.m2d_loss.item() + 2 * expected.item(), abs=1e-5)
+    of_clips = model(logmel, noise, teacher[:, :1])  # one vector a clip, from the mean over columns
+    expected = masked_prediction_loss(
+        features.mean(dim=1, keepdim=True), teacher[:, :1], kind="norm_mse", standardise=True
+    )
+    assert of_clips.teacher_loss.item() == pytest.approx(expected.item(), abs=1e-6)

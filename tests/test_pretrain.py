@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from safetensors.torch import save_file
 
 from rales.audio import io
 from rales.data import read_cycles
@@ -22,6 +24,7 @@ from rales.inference.load_model import load_model
 from rales.jobs.layer_search import quick_probe
 from rales.models import M2D, load_m2d
 from rales.models.hub import find_checkpoint
+from rales.models.mobilenet import MobileNet
 from rales.recipes import m2d_pretrain
 from rales.recipes.registry import make_recipe
 from rales.report.load_runs import read_runs
@@ -139,8 +142,6 @@ def test_a_finished_run_is_returned_as_it_is(job: Run, undisturbed: Path) -> Non
 
 
 def test_recordings_may_move_but_not_change(tmp_path: Path, job: Run, undisturbed: Path, data: Path) -> None:
-    import shutil
-
     shutil.copytree(data, tmp_path / "moved")
     job(undisturbed, folder=tmp_path / "moved")
     next((tmp_path / "moved").glob("101*.wav")).unlink()
@@ -441,6 +442,70 @@ def test_a_teacher_is_learned_from(tmp_path: Path, job: Run, undisturbed: Path) 
     assert found[-1]["teacher_loss"] < 0.7 * found[0]["teacher_loss"]
     assert tensors(tmp_path / "run")["offline_predictor.weight"].shape == (5 * 24, 5 * 24)
     M2D.from_checkpoint(tmp_path / "run/last.safetensors")  # without a teacher its predictor is left behind
+
+
+@pytest.fixture(scope="module")
+def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MobileNet of EfficientAT with two blocks."""
+    path = tmp_path_factory.mktemp("teacher") / "mn.safetensors"
+    torch.manual_seed(3)
+    save_file(MobileNet(0.4, blocks=2).state_dict(), path)
+    return path
+
+
+def test_a_mobilenet_is_learned_from(tmp_path: Path, job: Run, mobilenet: Path, undisturbed: Path) -> None:
+    words = (f"encoder.teacher={mobilenet}", "pretrain.teacher_weight=2")
+    job(tmp_path / "run", *words, "pretrain.epochs=10", "pretrain.lr=0.05")
+    found = lines(tmp_path / "run")
+    for line in found:
+        assert line["loss"] == pytest.approx(line["m2d_loss"] + 2 * line["teacher_loss"], abs=1e-5)
+    assert np.mean([line["teacher_loss"] for line in found[-3:]]) < 0.95 * found[0]["teacher_loss"]
+
+    own = tensors(tmp_path / "run").keys() - tensors(undisturbed).keys()  # nothing of the teacher
+    assert own == {"offline_predictor.weight", "offline_predictor.bias"}
+    assert {path.name for path in (tmp_path / "run").glob("[!.]*")} == {*FILES, "teacher_statistics.safetensors"}
+    encoder = run_folder.read_json(tmp_path / "run" / "config.json")["config"]["encoder"]
+    assert encoder["teacher"] == str(mobilenet)
+    assert encoder["teacher_digest"] == hashlib.sha256(mobilenet.read_bytes()).hexdigest()
+    (said,) = m2d_pretrain.what_is_taken(tiny.pretraining(*words))
+    assert "four times faster, through its own front-end" in said
+
+
+def test_a_run_with_a_mobilenet_goes_on_to_the_same_end(
+    tmp_path: Path, job: Run, mobilenet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = tmp_path / "teacher.safetensors"
+    shutil.copy(mobilenet, teacher)
+    words = (f"encoder.teacher={teacher}", "pretrain.keep_every=1", "pretrain.epochs=2", "pretrain.precision=bf16")
+    job(tmp_path / "whole", *words)
+    keep, count = pretrain.save_progress, itertools.count(1)
+
+    def stopping(*given: Any) -> None:
+        keep(*given)
+        if next(count) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pretrain, "save_progress", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        job(tmp_path / "stopped", *words)
+    monkeypatch.undo()
+    job(tmp_path / "stopped", *words)
+    one, two = tensors(tmp_path / "whole"), tensors(tmp_path / "stopped")
+    assert all(torch.equal(one[name], two[name]) for name in one.keys() | two.keys())
+    assert lines(tmp_path / "whole") == lines(tmp_path / "stopped")
+
+    save_file(MobileNet(0.4, blocks=2).state_dict(), teacher)
+    with pytest.raises(ValueError, match=r"holds a run of other settings \(config.encoder.teacher_digest is"):
+        job(tmp_path / "stopped", *words)
+    teacher.unlink()
+    with pytest.raises(FileNotFoundError, match=r"teacher.safetensors: no such file or folder"):
+        job(tmp_path / "stopped", *words)
+
+
+def test_a_mobilenet_hears_no_noise(tmp_path: Path, job: Run, mobilenet: Path, data: Path) -> None:
+    words = (f"encoder.teacher={mobilenet}", "crops.noise_heard_by=teacher", "crops.noise_ratio=0.3")
+    with pytest.raises(UsageError, match="hears the crop through a front-end of its own; leave it at model"):
+        job(tmp_path / "run", *words, noise=read_corpus([data]))
 
 
 def test_the_model_hears_the_noise_or_the_teacher_does(tmp_path: Path, job: Run, undisturbed: Path) -> None:

@@ -11,10 +11,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 from rales.cli import app, main
+from rales.models.mobilenet import MobileNet
 
 from .conftest import GOLDEN, REPOSITORY
+from .test_make_default_model import folders
+
+__all__ = ["folders"]
 
 README = (REPOSITORY / "README.md").read_text()
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")])
@@ -34,11 +39,11 @@ def commands() -> list[str]:
     return [line for block in blocks("sh") for line in block.splitlines()]
 
 
-def demo_commands() -> list[str]:
-    """-> the `rales` lines that `make demo` would run."""
+def make_commands(*words: str) -> list[str]:
+    """-> the `rales` lines that `make` would run."""
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
-    shown = subprocess.run(["make", "-n", "demo"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(["make", "-n", *words], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     return [line.partition(" >")[0] for line in shown.splitlines() if line.startswith("rales ")]
 
 
@@ -90,7 +95,7 @@ def test_commands_run_as_printed_to_the_figures_printed(place: Path, capsys: pyt
 @pytest.mark.slow
 def test_demo_ends_clearly_above_50(tmp_path: Path) -> None:
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "RALES_CACHE": str(tmp_path)}
-    subprocess.run(["bash", "-ec", "\n".join(demo_commands())], cwd=tmp_path, env=env, check=True)
+    subprocess.run(["bash", "-ec", "\n".join(make_commands("demo"))], cwd=tmp_path, env=env, check=True)
     found = json.loads((tmp_path / "demo" / "run" / "evaluation.json").read_text())
     assert found["ci95"]["score"][0] > 0.5
     assert (tmp_path / "demo" / "report" / "sp_se.png").is_file()
@@ -142,10 +147,39 @@ def test_lines_too_large_to_run_parse() -> None:
 
 
 def test_demo_lines_parse() -> None:
-    words = [shlex.split(re.sub(r"\$\(.*\)", "recording.wav", line))[1:] for line in demo_commands()]
+    words = [shlex.split(re.sub(r"\$\(.*\)", "recording.wav", line))[1:] for line in make_commands("demo")]
     assert [line[0] for line in words] == ["synth", "check", "train", "evaluate", "report", "predict"]
     for line in words:
         parse(shlex.join(line))
+
+
+def test_the_large_route_runs_in_small(
+    place: Path, folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    icbhi, sprsound, _ = folders
+    teacher = place / "cache" / "weights" / "mn04_as" / "mn.safetensors"
+    teacher.parent.mkdir()
+    save_file(MobileNet(0.4, blocks=2).state_dict(), teacher)
+    lines = make_commands("large", f"DATA={icbhi}", f"SPRSOUND={sprsound}")
+    assert [line.split()[1] for line in lines] == ["weights", "weights", "pretrain", "train", "evaluate"]
+    few = {
+        **SMALLER,
+        "--teacher mn04_as": "--teacher mn04_as --teacher-weight 0.5",
+        "crops.min_items=10000": "crops.min_items=0 --set pretrain.batch_size=4 --set encoder.decoder_depth=1",
+        "warmup_epochs=20": "warmup_epochs=0",
+        "set train.micro_batch=0": "set train.micro_batch=0 --set audio.duration_s=2",
+    }
+    for line in lines:
+        for many, less in few.items():
+            line = re.sub(many, less, line)
+        run(line, capsys)
+    encoder = json.loads(Path("runs/large/encoder/config.json").read_text())
+    assert encoder["config"]["encoder"]["teacher"] == "mn04_as"
+    assert encoder["config"]["pretrain"]["teacher_weight"] == 0.5
+    assert len(encoder["data"]["folders"]) == 2
+    model = json.loads(Path("runs/large/model/config.json").read_text())["config"]
+    assert (model["weights"], model["variant"], model["frontend"]) == ("runs/large/encoder", "all_learned", "m2d")
+    assert Path("runs/large/model/evaluation.json").is_file()
 
 
 def parse(words: str) -> None:

@@ -134,6 +134,7 @@ def pretrain(
     noise: Annotated[tuple[Path, ...], Parameter(name="--noise", negative="")] = (),
     noise_ratio: float | None = None,
     teacher: str | None = None,
+    teacher_weight: float | None = None,
     probe_data: Path | None = None,
     part: Part = "train",
     device: Device = None,
@@ -165,7 +166,10 @@ def pretrain(
     noise_ratio
         Share of the noise in the mixture, for example 0.3.
     teacher
-        Checkpoint of a frozen encoder to learn from too (M2D-X).
+        Frozen network to learn from too (M2D-X): name, file or run of an M2D encoder, whose patches are as long as the
+        model's, or of a MobileNet of EfficientAT (mn04_as).
+    teacher_weight
+        Weight of the teacher's loss beside M2D's own (1).
     probe_data
         Labelled ICBHI folder or manifest: its train cycles score the encoder every pretrain.probe_every epochs.
     part
@@ -179,6 +183,7 @@ def pretrain(
 
     given: dict[str, object] = {"seed": seed, "pretrain.epochs": epochs, "pretrain.mask_ratio": mask_ratio}
     given |= {"crops.noise_ratio": noise_ratio, "encoder.teacher": teacher, "pretrain.device": device}
+    given |= {"pretrain.teacher_weight": teacher_weight}
     words = [*words_of(given), *set_]
     config = job.settings(size, weights, words)
     print_messages_once(job.what_is_taken(config))

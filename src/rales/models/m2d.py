@@ -50,7 +50,7 @@ class M2D(nn.Module):
     features (B, time columns, teacher_dim), given to `forward`, of every column from what the online side knows of the
     whole grid: latents of visible and predictions of masked patches, the patches of a column side by side. The sum is
     m2d_weight * loss + teacher_weight * the same kind of loss over all columns. That is how the published code has it,
-    name included.
+    name included. Features (B, 1, teacher_dim) of whole clips are predicted from the mean over columns (ours).
 
     Parameters
     ----------
@@ -199,7 +199,10 @@ class M2D(nn.Module):
         if teacher is None or self.offline_predictor is None:
             loss = m2d_loss if self.m2d_weight == 1 else self.m2d_weight * m2d_loss
             return M2DOutput(loss, prediction, target, m2d_loss.detach(), torch.zeros_like(m2d_loss))
-        features = self.offline_predictor(self.columns_of(latent, prediction, order))
+        columns = self.columns_of(latent, prediction, order)
+        if teacher.shape[1] == 1 < self.columns:  # one vector a clip
+            columns = columns.mean(dim=1, keepdim=True)
+        features = self.offline_predictor(columns)
         teacher_loss = masked_prediction_loss(features, teacher, kind=self.loss, standardise=self.standardise)
         loss = self.m2d_weight * m2d_loss + self.teacher_weight * teacher_loss
         return M2DOutput(loss, prediction, target, m2d_loss.detach(), teacher_loss.detach())

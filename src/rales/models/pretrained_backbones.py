@@ -111,7 +111,7 @@ def mobilenet_tensors(path: str | Path, *, classes: int = 0) -> tuple[float, int
     """EfficientAT file of a MobileNet (mn01 to mn40), or a run of mn04_fusion -> width, layers, and state dict of
     `MobileNet(width, layers - 1, classes=classes)`; classes=0 drops the head."""
     tensors, _ = read_tensors(path)
-    prefix = next((p for p in MOBILENET_PREFIXES if f"{p}{MOBILENET_LANDMARK}" in tensors), None)
+    prefix = find_mobilenet_prefix(tensors)
     beside = () if classes else ("classifier.",)
     if prefix is not None:
         inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
@@ -126,6 +126,11 @@ def mobilenet_tensors(path: str | Path, *, classes: int = 0) -> tuple[float, int
         f"{path}: not a MobileNet of EfficientAT of a width of 0.1 to 4.0: it starts with {name_few(tensors)}; "
         f"expected all of features.0 to features.{len(BLOCKS) + 1}"
     )
+
+
+def find_mobilenet_prefix(tensors: Mapping[str, Tensor]) -> str | None:
+    """Tensors of a file -> what stands before the names of its MobileNet; None where it holds no such network."""
+    return next((prefix for prefix in MOBILENET_PREFIXES if f"{prefix}{MOBILENET_LANDMARK}" in tensors), None)
 
 
 def has_shapes_of(tensors: Mapping[str, Tensor], ours: MobileNet) -> bool:

@@ -18,6 +18,9 @@ Known from that code: mixing of log-mel powers less each collection's mean; stat
 teacher sees whole crops, normalised as the collection is; its features (all patches of a time column side by side) are
 predicted by one linear layer from latents and predictions, with M2D's own loss over all columns.
 
+A teacher that is no M2D (ours): a MobileNet of EfficientAT hears the crop itself, and one vector of its pooled blocks
+is predicted from the mean over time columns (`rales.training.teachers`).
+
 Our reading: with noise both encoders of M2D see the mixture (the target its masked patches) and only the teacher hears
 the clean crop. That code names its pairs (clean, mixed) and hands the first to the model, by which noise would reach
 the teacher alone (crops.noise_heard_by=teacher); the publication, the code's comments and the effect of noise without a
@@ -35,13 +38,15 @@ from typing import Any
 
 from rales.data.corpus import Corpus
 from rales.errors import UsageError
-from rales.models import M2D, ViT, load_m2d
+from rales.models import M2D, ViT
 from rales.models.hub import find_checkpoint, sha256_of
 from rales.models.m2d_checkpoints import build_encoder, read_tensors, record_of
+from rales.models.pretrained_backbones import find_mobilenet_prefix
 from rales.settings import parse_words, set_fields
 from rales.training import pretrain
 from rales.training.pretrain import Probe
 from rales.training.pretrain_settings import SIZES, Encoder, PretrainConfig
+from rales.training.teachers import ClipTeacher, ColumnTeacher, Teacher, load_teacher
 
 
 def settings(size: str | None = None, weights: str | None = None, words: list[str] | None = None) -> PretrainConfig:
@@ -90,6 +95,10 @@ def what_is_taken(config: PretrainConfig) -> list[str]:
             continue
         path = find_checkpoint(word)
         tensors, metadata = read_tensors(path)
+        if word == config.encoder.teacher and find_mobilenet_prefix(tensors) is not None:
+            views = "as it is and four times faster, through its own front-end"
+            found.append(f"{path}: its blocks are learned from, pooled; it hears each clean crop {views}")
+            continue
         vit = build_encoder(tensors, metadata, path, heads=heads)
         taken = f"encoder (width {vit.dim}, depth {vit.depth}, {vit.heads} heads, units of {vit.unit_frames} frames)"
         if word == config.encoder.weights:
@@ -116,13 +125,14 @@ def check(config: PretrainConfig, noise: Corpus | None) -> None:
         raise UsageError("crops.statistics=weights, but no checkpoint to take them from; give --weights")
 
 
-def build(config: PretrainConfig) -> tuple[M2D, ViT | None]:
+def build(config: PretrainConfig) -> tuple[M2D, Teacher | None]:
     """Config -> the network, and the frozen teacher if there is one."""
-    teacher = load_m2d(find_checkpoint(config.encoder.teacher)) if config.encoder.teacher else None
+    word = config.encoder.teacher
+    teacher = load_teacher(find_checkpoint(word), pretrain.RATE_HZ) if word else None
     return build_model(config, teacher), teacher
 
 
-def build_model(config: PretrainConfig, teacher: ViT | None) -> M2D:
+def build_model(config: PretrainConfig, teacher: Teacher | None) -> M2D:
     """Config -> the network, from a checkpoint or at random. Errors: sizes that the checkpoint does not have."""
     sizes, numbers = config.encoder, config.pretrain
     options: dict[str, Any] = {
@@ -132,7 +142,7 @@ def build_model(config: PretrainConfig, teacher: ViT | None) -> M2D:
         "standardise": numbers.standardise,
         "loss": numbers.loss,
         "target_init": sizes.target_start,
-        "teacher_dim": teacher.rows * teacher.dim if teacher else 0,
+        "teacher_dim": teacher.width if teacher else 0,
         "m2d_weight": numbers.m2d_weight,
         "teacher_weight": numbers.teacher_weight,
     }
@@ -151,9 +161,16 @@ def build_model(config: PretrainConfig, teacher: ViT | None) -> M2D:
         raise UsageError(
             f"{sizes.weights}: its width, depth, heads, patch and unit are {loaded}; --set cannot change them"
         )
-    if teacher and (columns := sizes.unit_frames // teacher.patch[1]) != model.columns:
+    if isinstance(teacher, ColumnTeacher):
+        columns = sizes.unit_frames // teacher.encoder.patch[1]
+        if columns != model.columns:
+            raise UsageError(
+                f"{sizes.teacher}: makes {columns} time columns of a crop where the model makes {model.columns}; the "
+                f"teacher's patches must be {model.patch[1]} frames long"
+            )
+    if isinstance(teacher, ClipTeacher) and config.crops.noise_heard_by == "teacher":
         raise UsageError(
-            f"{sizes.teacher}: makes {columns} time columns of a crop where the model makes {model.columns}; the "
-            f"teacher's patches must be {model.patch[1]} frames long"
+            f"crops.noise_heard_by=teacher: noise is mixed into M2D's log-mel, and {sizes.teacher} hears the crop "
+            "through a front-end of its own; leave it at model"
         )
     return model

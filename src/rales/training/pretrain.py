@@ -29,9 +29,11 @@ from rales.training import lifecycle, run_folder
 from rales.training.optim import ema_decay, largest_weight, make_adamw, set_lr, warmup_cosine_lr
 from rales.training.pretrain_settings import PretrainConfig
 from rales.training.run_records import check_fields
+from rales.training.teachers import ClipTeacher, Teacher, load_teacher_statistics, measure_teacher_statistics
 
-Build = Callable[[PretrainConfig], tuple[M2D, ViT | None]]  # -> the network, and a frozen teacher
-HOP_SAMPLES = 160
+Build = Callable[[PretrainConfig], tuple[M2D, Teacher | None]]  # -> the network, and a frozen teacher
+RATE_HZ, HOP_SAMPLES = 16000, 160  # of M2D's log-mel
+TEACHER_STATISTICS = "teacher_statistics.safetensors"
 MASKS = 6  # stream of random numbers; those before it are of the crops
 
 
@@ -94,7 +96,7 @@ class Pretraining:
     sounds: CropDataset
     noises: CropDataset | None
     hearing: NoisyLogMel
-    teacher: ViT | None
+    teacher: Teacher | None
     model: M2D
     network: nn.Module  # the model, wrapped where several processes train it
     optimiser: torch.optim.AdamW
@@ -192,7 +194,13 @@ def prepare_pretraining(
     if context.is_main and not (out / "statistics.json").exists():
         measured_now = measure_statistics(config, sounds, noises, model, notes, progress=run.progress)
         write_json(out / "statistics.json", measured_now)
+    if context.is_main and isinstance(teacher, ClipTeacher) and not (out / TEACHER_STATISTICS).exists():
+        known: dict[str, Any] = {"seed": config.seed, "threads": cuts.threads, "notes": notes, "progress": run.progress}
+        measured = measure_teacher_statistics(teacher, sounds, count_statistics_crops(config, sounds), **known)
+        run_folder.save_tensors(out / TEACHER_STATISTICS, measured, {})
     context.wait_for_all()
+    if isinstance(teacher, ClipTeacher):
+        load_teacher_statistics(teacher, out / TEACHER_STATISTICS)
     stats = stored_statistics(out)
     model.norm_stats.copy_(torch.tensor([stats["mean"], stats["std"]]))
     hearing = NoisyLogMel(
@@ -224,8 +232,9 @@ def train_epoch(job: Pretraining, epoch: int, state: dict[str, Any], bar: "tqdm[
         fraction = len(masks) / numbers.batch_size
         with torch.no_grad(), context.autocast():
             noise = None if micro_batch.noise is None else micro_batch.noise.to(context.device, non_blocking=True)
-            own, others = job.hearing(micro_batch.wave.to(context.device, non_blocking=True), noise)
-            features = job.teacher(others, "stacked")[-1] if job.teacher else None
+            wave = micro_batch.wave.to(context.device, non_blocking=True)
+            own, others = job.hearing(wave, noise)
+            features = job.teacher(wave, others) if job.teacher else None
         with context.sync_gradients(job.network, micro_batch.last):
             with context.autocast():
                 out = job.network(own, masks, features)
@@ -325,17 +334,19 @@ def measure_statistics(
     cuts = config.crops
     known: dict[str, Any] = {"seed": config.seed, "threads": cuts.threads, "notes": notes, "progress": progress}
 
-    def number(crops: CropDataset) -> int:
-        return min(cuts.statistics_crops, 8 * len(crops.collection))
-
     mean, std, noise_mean = cuts.mean, cuts.std, 0.0
     if cuts.statistics == "weights":
         mean, std = model.norm_stats.tolist()
     elif cuts.statistics == "measured":
-        mean, std = measure_logmel_statistics(sounds, number(sounds), **known)
+        mean, std = measure_logmel_statistics(sounds, count_statistics_crops(config, sounds), **known)
     if noises:
-        noise_mean, _ = measure_logmel_statistics(noises, number(noises), **known)
+        noise_mean, _ = measure_logmel_statistics(noises, count_statistics_crops(config, noises), **known)
     return {"mean": mean, "std": std, "noise_mean": noise_mean}
+
+
+def count_statistics_crops(config: PretrainConfig, crops: CropDataset) -> int:
+    """-> random crops that statistics of a collection are measured on."""
+    return min(config.crops.statistics_crops, 8 * len(crops.collection))
 
 
 def stored_statistics(out: Path) -> dict[str, float]:

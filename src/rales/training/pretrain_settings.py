@@ -23,7 +23,8 @@ class Encoder(TransformerSize):
     weights: str = ""
     """Name or file of the checkpoint to go on from; empty = random start."""
     teacher: str = ""
-    """Name or file of a frozen encoder whose features are predicted too (M2D-X); empty = none."""
+    """Name, file or run of a frozen encoder whose features are predicted too (M2D-X): of an M2D encoder those of every
+    time column, of a MobileNet of EfficientAT (mn04_as) one vector a crop; empty = none."""
     target_start: Literal["random", "online"] = "random"
     """Start of a target encoder that no checkpoint holds: own random weights (M2D), or a copy of the online encoder."""
     weights_digest: str = ""

@@ -35,7 +35,15 @@ log = logging.getLogger(__name__)
 RESUME, PREVIOUS = "resume.safetensors", "resume.previous.safetensors"  # the last whole epoch, and the one before
 NEXT = "resume.next.safetensors"  # until the other two have made room for it
 # May be there before the first whole epoch is
-EARLY = (NEXT, "metrics.jsonl", "epochs.safetensors", "best.safetensors", "statistics.json", "log.jsonl")
+EARLY = (
+    NEXT,
+    "metrics.jsonl",
+    "epochs.safetensors",
+    "best.safetensors",
+    "statistics.json",
+    "teacher_statistics.safetensors",
+    "log.jsonl",
+)
 # May differ between a run and its continuation: what was left out names files, which may have moved, as may the file of
 # a recipe, whose SHA-256 stays; what was overridden is in the config too.
 RESUME_IGNORES = (
