@@ -84,7 +84,7 @@ endif
 	@echo "scores and pictures: demo/report/report.html; the first test recording, cycle by cycle: demo/cycles.csv"
 
 test: setup
-	OMP_NUM_THREADS=1 pytest -m "not slow" -n $(WORKERS)
+	OMP_NUM_THREADS=1 pytest -m "not slow" -n $(WORKERS) --dist worksteal
 
 test-slow: setup
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=new pytest -m slow
