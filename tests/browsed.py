@@ -12,8 +12,6 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
-VENDOR = Path(__file__).parent.parent / "src" / "rales" / "web" / "static" / "vendor"
-
 
 Open = Callable[..., Page]
 
@@ -21,8 +19,6 @@ Open = Callable[..., Page]
 @contextmanager
 def started() -> Iterator[Browser]:
     """A browser of this machine; without one the test is skipped."""
-    if not (VENDOR / "wavesurfer.esm.js").is_file():
-        pytest.skip("the page's player is not there; `make setup` fetches it")
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         pytest.skip("no browser here; install chromium")
@@ -76,7 +72,8 @@ def visit(page: Page, address: str) -> Page:
 
 
 def fresh_session(page: Page, name: str) -> None:
-    page.get_by_role("button", name="New").click()
+    page.get_by_role("button", name="Change the session").click()
+    page.get_by_role("button", name="New session").click()
     page.locator("#ask-text").fill(name)
     page.get_by_role("button", name="Begin").click()
     expect(page.locator("#session option:checked")).to_have_text(name)
@@ -85,8 +82,13 @@ def fresh_session(page: Page, name: str) -> None:
 def choose(page: Page, *paths: Path) -> None:
     """Give files to the page and wait until the model has answered for the one that is open."""
     page.set_input_files("#files", list(paths))
-    page.wait_for_selector("#rows .bars dl")
+    answered(page)
+
+
+def answered(page: Page) -> None:
+    """Wait until a recording of the tests can be heard, not the example, and the model has answered for it."""
     page.wait_for_function("() => document.querySelector('#clock').textContent.endsWith('/ 0:04.0')")
+    page.wait_for_selector("#rows .answer")
 
 
 def drop(page: Page, *paths: Path) -> None:
@@ -101,8 +103,7 @@ def drop(page: Page, *paths: Path) -> None:
         files,
     )
     page.dispatch_event("#drop", "drop", {"dataTransfer": held})
-    page.wait_for_selector("#rows .bars dl")
-    page.wait_for_function("() => document.querySelector('#clock').textContent.endsWith('/ 0:04.0')")
+    answered(page)
 
 
 def drop_folder(page: Page, *paths: Path) -> None:
@@ -123,6 +124,20 @@ def times(page: Page) -> list[tuple[float, float]]:
 
 def labels(page: Page) -> list[str]:
     return [choice.input_value() for choice in page.locator("#rows select").all()]
+
+
+def export(page: Page, form: str, of: str = "#export") -> Path:
+    """Save the annotation of the recording, or with `#export-all` of the session -> the file, named as it came."""
+    page.locator("#show-export").click()
+    with page.expect_download() as download:
+        page.locator(f"{of} [value={form}]").click()
+    kept = download.value.path().with_name(download.value.suggested_filename)
+    download.value.save_as(kept)
+    return kept
+
+
+def plays(page: Page, *, now: bool = True) -> None:
+    expect(page.locator("#play")).to_have_attribute("aria-label", "Pause" if now else "Play")
 
 
 def saved(page: Page) -> None:

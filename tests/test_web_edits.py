@@ -8,7 +8,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.browsed import Open, choose, fresh_session, labels, saved, times, visit
+from tests.browsed import Open, answered, choose, fresh_session, labels, saved, times, visit
 from tests.served import recording, until
 
 FAILED = ("ERR_FAILED",)  # what the browser says of a request that a test has cut
@@ -139,7 +139,7 @@ def test_what_was_not_saved_when_the_page_closed_is_saved_at_the_next_opening(
     assert kept(client, session)["revision"] == 0
     cuts = False
     page.reload()
-    page.wait_for_selector("#rows .bars dl")
+    answered(page)
     assert labels(page)[2] == changed
     assert kept_labels(client, session)[2] == changed
     page.unroute("**/annotations")
@@ -193,7 +193,7 @@ def test_an_answer_that_was_lost_is_no_conflict(place: Path, open_page: Open, cl
 def test_two_tabs_do_not_overwrite_each_other(place: Path, open_page: Open, client: httpx.Client, choice: str) -> None:
     mine = begun(open_page, place, choice, forgiven=("409",))
     theirs = visit(mine.context.new_page(), str(client.base_url))
-    theirs.wait_for_selector("#rows .bars dl")
+    answered(theirs)
     before = labels(mine)
     changed = relabel(theirs, 1)
     saved(theirs)
@@ -307,11 +307,11 @@ def test_a_new_cycle_counts_for_the_list_once_it_is_scored(place: Path, open_pag
     page.get_by_label("Label of cycle 1").select_option("both")
     for cycle in (4, 3, 2):
         page.get_by_role("button", name=f"Select cycle {cycle}").click()
-        page.get_by_role("button", name="Delete cycle").click()
+        page.get_by_role("button", name="Delete").click()
     saved(page)
     expect(entry(page, name)).not_to_contain_text("unsure")
     page.evaluate("async () => (await import('/static/js/player.js')).seek(2)")
-    page.get_by_role("button", name="Add at playhead").click()
+    page.get_by_role("button", name="Add").click()
     expect(page.locator("#rows tr")).to_have_count(2)
     expect(entry(page, name)).to_contain_text("unsure")
     (line,) = session_lines(client, "Doubt")
@@ -387,8 +387,7 @@ def test_probabilities_stay_with_the_recording_they_were_asked_for(
     page.locator("#compare").select_option("second")
     held.wait(page)
     opened(page, second)
-    expect(page.locator("#rows .whose")).to_have_count(8)
-    page.wait_for_function("() => document.querySelectorAll('#rows .bars dl').length === 8")
+    expect(page.locator("#rows .answer")).to_have_count(8)
     with page.expect_response("**/predictions?model=second"):
         held.release()
     page.wait_for_timeout(300)
@@ -404,6 +403,7 @@ def test_what_comes_late_of_a_recording_that_was_left_is_not_shown(place: Path, 
     page = begun(open_page, place, f"Late {what}", 0, 1, 2)
     names = page.locator("#list .entry-name").all_inner_texts()
     start = page.locator("#name").inner_text()
+    page.get_by_role("button", name="Model", exact=True).click()  # the picture that the service makes
     late, wanted = [name for name in names if name != start]
     pattern = re.compile(r"/recordings/\w+$" if what == "answers" else r"/recordings/\w+/spectrogram$")
     held = Held(page, pattern)
@@ -411,7 +411,7 @@ def test_what_comes_late_of_a_recording_that_was_left_is_not_shown(place: Path, 
     held.wait(page)
     held.holds = False
     opened(page, wanted)
-    page.wait_for_function("() => document.querySelectorAll('#rows .bars dl').length === 4")
+    expect(page.locator("#rows .answer")).to_have_count(4)
     drawn = "() => { const { width, height } = picture; return picture.getContext('2d')" + (
         ".getImageData(0, 0, width, height).data.some((value, i) => i % 4 === 0 && value > 60); }"
     )
@@ -435,7 +435,7 @@ def test_next_uncertain_goes_through_the_queue(place: Path, open_page: Open, cli
     page.get_by_label("Reviewed", exact=True).check()  # is not led to
     expect(page.locator("#count")).to_contain_text("1 of 3 reviewed")
     opened(page, names[0])
-    page.wait_for_selector("#rows .bars dl")
+    answered(page)
     expected = []
     for name in names[:2]:
         rows = kept(client, "Queue", name)["scores"]["first"]

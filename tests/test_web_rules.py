@@ -24,7 +24,7 @@ MOST = 8
 EDITING = """({ cycles, duration_s, edits }) => {
   let now = cycles.map(page.withId);
   const states = [now];
-  for (const { kind, which, edge, seconds, label } of edits) {
+  for (const { kind, which, edge, seconds, to, label } of edits) {
     const id = now[which % now.length]?.id;
     const acts = {
       move: () => page.move(now, id, edge, seconds, duration_s),
@@ -32,7 +32,8 @@ EDITING = """({ cycles, duration_s, edits }) => {
       merge: () => page.merge(now, id),
       remove: () => page.remove(now, id),
       relabel: () => page.relabel(now, id, label),
-      add: () => page.add(now, seconds, duration_s, MOST),
+      add: () => page.add(now, seconds, to, duration_s, MOST),
+      unusable: () => page.setUnusable(now, id, label !== "normal"),
     };
     if (id === undefined && kind !== "add") continue;
     const next = acts[kind]();
@@ -70,10 +71,11 @@ def recordings_and_edits(draw: st.DrawFn) -> dict[str, Any]:
     near = st.builds(lambda edge, by: edge + by, st.sampled_from(edges), st.floats(-0.06, 0.06))
     edit = st.fixed_dictionaries(
         {
-            "kind": st.sampled_from(["move", "move", "move", "split", "merge", "remove", "relabel", "add"]),
+            "kind": st.sampled_from(["move", "move", "move", "split", "merge", "remove", "relabel", "add", "unusable"]),
             "which": st.integers(0, 20),
             "edge": st.sampled_from(["start_s", "end_s"]),
             "seconds": st.one_of(near, st.floats(-1, duration_s + 1)),
+            "to": st.one_of(near, st.floats(-1, duration_s + 1)),
             "label": st.sampled_from(LABELS),
         }
     )
@@ -145,7 +147,7 @@ def test_a_boundary_moved_past_its_neighbour_is_saved(place: Path, open_page: Op
         page.get_by_label("End of cycle 2 in seconds").press("Enter")
     else:
         page.get_by_role("button", name="Select cycle 2").click()
-        box = page.locator("#wave [part~=region-handle-right]").nth(0).bounding_box()
+        box = page.locator("#edges [data-edge=end_s]").bounding_box()
         assert box is not None
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20)
         page.mouse.down()

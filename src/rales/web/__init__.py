@@ -44,13 +44,11 @@ def serve_page(
 
     `model` is a run folder or an artefact of `rales export`, None for the package's own; `runs` a folder of run folders
     to browse. Every visitor needs the token, which is made here if none is given.
-    Errors: a package or the page's scripts missing, a port that is taken, a model that cannot be loaded.
+    Errors: a package missing, a port that is taken, a model that cannot be loaded.
     """
     require_packages("the web page", "web", "fastapi", "uvicorn", "python_multipart", "limits")
     if why := platform_checks.find_missing_features():
         raise ValueError(why)
-    if not (STATIC / "vendor" / "wavesurfer.esm.js").is_file():
-        raise ValueError(f"{STATIC / 'vendor'}: the page's player is not there; `make setup` fetches it")
     if token is not None and len(token) < access_token.SHORTEST:
         raise UsageError(f"the token has {len(token)} characters, expected {access_token.SHORTEST} or more")
     settings = Settings(

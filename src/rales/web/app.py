@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rales import __version__
 from rales.files.csv_cells import make_encodable
 from rales.labels import LabelSet
-from rales.web import cycle_edits, routes_annotations, routes_exports, routes_predict, routes_sessions
+from rales.web import cycle_edits, routes_annotations, routes_example, routes_exports, routes_predict, routes_sessions
 from rales.web.schemas import describe_labels
 from rales.web.security import ApiError, SecurityMiddleware
 from rales.web.service import Service, is_full
@@ -62,21 +62,22 @@ def create_app(settings: Settings) -> SecurityMiddleware:
     add_storage_errors(app)
     routes_predict.add_program_routes(app, service)
     routes_sessions.add_page_routes(app, service)
+    routes_example.add_example_routes(app, service)
     routes_annotations.add_annotation_routes(app, service)
     routes_exports.add_export_routes(app, service)
-    add_page(app, nonce, service.label_set)
+    add_page(app, service.label_set)
     add_token(app)
     describe_labels(app.openapi(), service.label_set)
     return SecurityMiddleware(app, settings, nonce)
 
 
-def add_page(app: "FastAPI", nonce: str, label_set: LabelSet) -> None:
+def add_page(app: "FastAPI", label_set: LabelSet) -> None:
     """The page at / and its files under /static. What the page knows of labels stands in its head."""
     from fastapi.responses import HTMLResponse
     from fastapi.staticfiles import StaticFiles
 
     labels = {**label_set.to_record(), "forms": cycle_edits.known_forms(label_set)}
-    page = (STATIC / "index.html").read_text(encoding="utf-8").replace("{{nonce}}", nonce)
+    page = (STATIC / "index.html").read_text(encoding="utf-8")
     page = page.replace("{{labels}}", html.escape(json.dumps(labels)))
 
     @app.get("/", include_in_schema=False)

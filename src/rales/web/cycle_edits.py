@@ -108,7 +108,7 @@ def in_milliseconds(row: Row, duration_s: float) -> Row:
 
 def with_scores(cycles: Sequence[Row], scored: Sequence[Row], label_set: LabelSet) -> list[Row]:
     """Marked cycles -> the same with the model's label and probabilities where it has answered for just these times,
-    and `confirmed`: whether a person has set or confirmed the label."""
+    `confirmed`: whether a person has set or confirmed the label, and `unusable`: whether they said it can have none."""
     known = {row_times(row): row for row in scored}
     rows = []
     for cycle in cycles:
@@ -120,6 +120,7 @@ def with_scores(cycles: Sequence[Row], scored: Sequence[Row], label_set: LabelSe
                 **{name: answer.get(name) for name in label_set.columns},
                 "model_label": answer.get("label"),
                 "confirmed": bool(cycle.get("confirmed")),
+                "unusable": bool(cycle.get("unusable")),
             }
         )
     return rows

@@ -5,9 +5,11 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from rales.audio import io, quality
 from rales.evaluation import predictions
@@ -19,6 +21,9 @@ from rales.typing import Row
 Span = tuple[float, float]  # seconds
 LOGMEL_HOP_S = 0.01
 LOWEST_HZ, HIGHEST_HZ = 50.0, 8000.0  # of every front-end's log-mel
+LOGMEL_EPSILON = float(np.finfo(np.float32).eps)  # under its logarithm, so that silence has one
+FULL_SCALE_DB = 24.0  # of its loudest band, for a sine of full scale
+LEVEL_DB = 0.5
 SHORTEST_LOGMEL = 400  # samples that one spectrum takes
 
 
@@ -108,11 +113,16 @@ def explain_span(model: Predictor, sound: Path, span: Span, target: str | None) 
     }
 
 
-def render_logmel(sound: Path) -> tuple[bytes, int, int]:
-    """16 kHz sound -> (log-mel picture as bytes 0..255 row by row from the lowest band, bands, frames of 10 ms).
+class LogmelPicture(NamedTuple):
+    """`levels` (bands, frames of 10 ms) from the lowest band on, in steps of 0.5 dB, 255 for a sine of full scale;
+    `top` is the level that all but a thousandth of them do not exceed."""
 
-    The log-mel is the one the models hear; grey spans the 60 dB below the loudest 0.1 %.
-    """
+    levels: NDArray[np.uint8]
+    top: int
+
+
+def render_logmel(sound: Path) -> LogmelPicture:
+    """16 kHz sound -> the log-mel that the models hear as levels below full scale. Silence is 0."""
     import torch
 
     from rales.audio import M2DLogMel
@@ -121,7 +131,7 @@ def render_logmel(sound: Path) -> tuple[bytes, int, int]:
     heard = np.pad(heard, (0, max(0, SHORTEST_LOGMEL - heard.size)))
     with torch.inference_mode():
         logmel = M2DLogMel()(torch.from_numpy(heard)[None])[0, 0].numpy()  # (80, frames)
-    top = float(np.quantile(logmel, 0.999))
-    span = np.log(10.0) * 6  # 60 dB of power in natural log
-    grey = np.clip((logmel - (top - span)) / span, 0, 1)
-    return (grey * 255).astype(np.uint8).tobytes(), *logmel.shape
+    power = np.exp(logmel.astype(np.float64)) - LOGMEL_EPSILON
+    decibels = 10 * np.log10(np.maximum(power, 1e-20)) - FULL_SCALE_DB
+    levels = np.clip(np.round(255 + decibels / LEVEL_DB), 0, 255).astype(np.uint8)
+    return LogmelPicture(levels, int(np.quantile(levels, 0.999)))

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+from rales.evaluation import recordings
 from rales.export.engine_selection import artefact_format, load_with_engine
 from rales.inference.predictor import Predictor
 from rales.labels import LabelSet
@@ -25,6 +26,7 @@ class ModelRegistry:
         self.sources = {self.default: str(SHIPPED.get(word, word))}
         self.loaded: OrderedDict[str, Predictor] = OrderedDict()
         self.told: dict[str, dict[str, Any]] = {}
+        self.pooling: dict[str, Any] = {}  # of the default model: how its cycles speak for their recording
         self.look()
 
     def look(self) -> None:
@@ -73,6 +75,8 @@ class ModelRegistry:
         if name not in self.loaded:
             self.loaded[name] = load_with_engine(self.sources[name], engine_of(self.sources[name]))
             self.told[name] = model_facts(self.loaded[name].record)
+            if name == self.default:
+                self.pooling = self.loaded[name].calibration.get("recordings") or {}
         self.loaded.move_to_end(name)
         while len(self.loaded) > HELD:
             self.loaded.popitem(last=False)
@@ -99,4 +103,11 @@ def engine_of(source: str) -> str:
 def model_facts(record: dict[str, Any]) -> dict[str, Any]:
     label_set = LabelSet.from_record(record)
     classes = [str(word) for word in label_set.classes]
-    return {"recipe": str(record["recipe"]), "classes": classes, "independent": label_set.independent}
+    pooling = (record.get("calibration") or {}).get("recordings")
+    answers = recordings.pooling_notice(pooling) if label_set.is_icbhi else ""
+    return {
+        "recipe": str(record["recipe"]),
+        "classes": classes,
+        "independent": label_set.independent,
+        "answers": answers,
+    }

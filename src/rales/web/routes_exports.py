@@ -71,7 +71,7 @@ def add_export_routes(app: "FastAPI", service: Service) -> None:
                 file = stem + cycle_edits.FORMATS[format]
                 archive.writestr(file, export_text(format, recording, service))
                 tables[stem] = cycle_edits.make_cycle_table(
-                    recording["name"], recording["path"], service.lines(recording), service.label_set
+                    recording["name"], recording["path"], usable_lines(recording, service), service.label_set
                 )
                 written.append(f"{file}: {describe_label_source(recording)}")
             if format == "csv" and tables:
@@ -101,7 +101,12 @@ def check_form(form: str, service: Service) -> None:
 
 
 def export_text(form: str, row: dict[str, Any], service: Service) -> str:
-    return cycle_edits.write_cycles(form, row["name"], row["path"], service.lines(row), service.label_set)
+    return cycle_edits.write_cycles(form, row["name"], row["path"], usable_lines(row, service), service.label_set)
+
+
+def usable_lines(row: dict[str, Any], service: Service) -> list[dict[str, Any]]:
+    """`Service.lines` without the cycles that a person has called unusable: they have no class to write."""
+    return [line for line in service.lines(row) if not line["unusable"]]
 
 
 def join_manifest(tables: "dict[str, pd.DataFrame]") -> "pd.DataFrame":
@@ -117,14 +122,16 @@ def join_manifest(tables: "dict[str, pd.DataFrame]") -> "pd.DataFrame":
 
 def describe_label_source(row: dict[str, Any]) -> str:
     """A row of `Service.standing` -> who stands behind its labels."""
-    many = len(row["cycles"])
-    confirmed = sum(bool(cycle["confirmed"]) for cycle in row["cycles"])
+    usable = [cycle for cycle in row["cycles"] if not cycle.get("unusable")]
+    many, unusable = len(usable), len(row["cycles"]) - len(usable)
+    confirmed = sum(bool(cycle["confirmed"]) for cycle in usable)
     whose = {"person": "unconfirmed", "annotation": "of the annotation that came along"}.get(
         row["source"], "as the model calls them"
     )
     said = f"{many} {'cycle' if many == 1 else 'cycles'}, {confirmed} confirmed by a person"
     rest = many - confirmed
     said += f", {rest} {whose}" if rest else ""
+    said += f"; {unusable} more called unusable and left out" if unusable else ""
     refused = sum(one["label"] is None for one in row["scored"])
     if refused and not row["revision"]:
         said += f"; {refused} more not judged and left out ({row['quality_reason']})"

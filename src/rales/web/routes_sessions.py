@@ -23,6 +23,7 @@ from rales.web.service import Service
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from fastapi.responses import Response
 
 
 def add_page_routes(app: "FastAPI", service: Service) -> None:
@@ -121,10 +122,9 @@ def add_sound(app: "FastAPI", service: Service) -> None:
         responses=describe_binary("application/octet-stream"),
     )
     def spectrogram(recording: str) -> Response:
-        """The log-mel picture, a byte a cell, rows from the lowest band; x-bands, x-frames, x-hop-s say its shape."""
-        grey, bands, frames = service.picture(recording)
-        headers = {"x-bands": str(bands), "x-frames": str(frames), "x-hop-s": str(model_answers.LOGMEL_HOP_S)}
-        return Response(grey, media_type="application/octet-stream", headers=headers)
+        """The log-mel picture, a byte a cell, rows from the lowest band; x-bands, x-frames, x-hop-s say its shape. A
+        step of a byte is 0.5 dB, 255 a sine of full scale; all but a thousandth of the cells are up to x-top."""
+        return answer_picture(service.picture(recording))
 
 
 def add_scores(app: "FastAPI", service: Service) -> None:
@@ -132,7 +132,7 @@ def add_scores(app: "FastAPI", service: Service) -> None:
     async def score(recording: str, asked: ScoreRequest) -> dict[str, Any]:
         """What a model says of stretches of a recording, for cycles whose boundaries were moved. Not a diagnosis."""
         row, model = await asyncio.to_thread(service.known, recording), service.model_name(asked.model)
-        places = spans([vars(span) for span in asked.cycles], row)
+        places = check_spans([vars(span) for span in asked.cycles], row["duration_s"], service.limits.cycles)
         cycles = await answer(row, partial(service.score_spans, recording, model, places))
         return {"model": model, "cycles": cycles, "facts": await asyncio.to_thread(service.line_of, recording)}
 
@@ -149,19 +149,35 @@ def add_scores(app: "FastAPI", service: Service) -> None:
     ) -> dict[str, Any]:
         """Which parts of the log-mel picture spoke for a label, by default the model's own. Not a diagnosis."""
         row, chosen = await asyncio.to_thread(service.known, recording), service.model_name(model)
-        (span,) = spans([{"start_s": start_s, "end_s": end_s}], row)
+        (span,) = check_spans([{"start_s": start_s, "end_s": end_s}], row["duration_s"], service.limits.cycles)
         job = partial(service.why, recording, chosen, span, label)
         return {"model": chosen, **await answer(row, job)}
 
-    def spans(given: list[dict[str, Any]], row: dict[str, Any]) -> list[model_answers.Span]:
-        try:
-            checked = cycle_edits.check_cycles(given, row["duration_s"], service.limits.cycles)
-        except ValueError as error:
-            raise ApiError(422, str(error)) from error
-        return [(span["start_s"], span["end_s"]) for span in checked]
-
     async def answer(row: dict[str, Any], job: Any) -> Any:
         return await service.answered(job, service.store.place(row["id"]) / "audio.wav", row["name"])
+
+
+def check_spans(given: list[dict[str, Any]], duration_s: float, most: int) -> list[model_answers.Span]:
+    """Stretches as a visitor sent them -> (start, end) in s. Errors: ApiError."""
+    try:
+        checked = cycle_edits.check_cycles(given, duration_s, most)
+    except ValueError as error:
+        raise ApiError(422, str(error)) from error
+    return [(span["start_s"], span["end_s"]) for span in checked]
+
+
+def answer_picture(picture: model_answers.LogmelPicture) -> "Response":
+    from fastapi.responses import Response
+
+    levels, top = picture
+    bands, frames = levels.shape
+    headers = {
+        "x-bands": str(bands),
+        "x-frames": str(frames),
+        "x-hop-s": str(model_answers.LOGMEL_HOP_S),
+        "x-top": str(top),
+    }
+    return Response(levels.tobytes(), media_type="application/octet-stream", headers=headers)
 
 
 def known_session(service: Service, session: str) -> dict[str, Any]:

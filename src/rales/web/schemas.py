@@ -39,11 +39,14 @@ class Accepted:
 
 @dataclass
 class ModelFacts:
+    """`answers` is the sentence that must stand beside the default model's answers for whole recordings."""
+
     name: str
     default: bool
     recipe: str
     classes: list[str]
     independent: bool = False
+    answers: str = ""
 
 
 @dataclass
@@ -54,10 +57,11 @@ class Span:
 
 @dataclass
 class MarkedCycle(Span):
-    """A cycle as a person marked it; `confirmed` if the label was looked at."""
+    """A cycle as a person marked it; `confirmed` if the label was looked at, `unusable` if it can have none."""
 
     label: Label
     confirmed: StrictBool = False
+    unusable: StrictBool = False
 
 
 class ScoredSpan(BaseModel):
@@ -155,8 +159,8 @@ class Session(Named):
 @dataclass
 class Recording(Named):
     """`path` is where it lay in what was dropped, `problem` a sentence where `status` is failed, `notes` are some
-    about the file and the text that came with it, and `revision` that of its annotation, 0 as long as nobody has
-    saved one."""
+    about the file and the text that came with it, `revision` is that of its annotation, 0 as long as nobody has saved
+    one, and `patient`, `location` and `device` are those of its name, "" where that is not one of ICBHI 2017."""
 
     path: str
     duration_s: float
@@ -165,12 +169,17 @@ class Recording(Named):
     notes: list[str]
     reviewed: bool
     revision: int
+    patient: str
+    location: str
+    device: str
 
 
 @dataclass
 class RecordingFacts(Recording):
-    """A recording in the list: `ahead` says how many wait before it, `findings` counts its cycles by label, and
-    `uncertainty` is 1 - the largest probability of its least certain cycle that nobody has confirmed.
+    """A recording in the list: `ahead` says how many wait before it, `findings` counts its usable cycles by label, and
+    `uncertainty` is 1 - the largest probability of its least certain cycle that nobody has confirmed. `answers` are the
+    probabilities that it holds anything abnormal, any crackle, any wheeze, where the classes are those of ICBHI 2017
+    (see ModelFacts.answers).
 
     `judged` is false where the default model could judge none of it; `quality_reason` says why, or what is wrong
     with a part of it.
@@ -178,6 +187,9 @@ class RecordingFacts(Recording):
 
     ahead: int | None
     edited: bool
+    cycles: int
+    confirmed: int
+    answers: dict[str, float] | None
     findings: dict[str, int]
     uncertainty: float | None
     judged: bool
@@ -213,13 +225,15 @@ class SessionContent(Named):
 @dataclass
 class RecordingDetail(Recording):
     """A recording, what each model said of its cycles, and its cycles as they stand; `source` says whose they
-    are: person, annotation, segment (breaths found in the sound) or window. What could not be judged is no cycle."""
+    are: person, annotation, segment (breaths found in the sound), window or simulated. `annotated` are those of the
+    annotation that came along. What could not be judged is no cycle."""
 
     session: str
     rate_hz: int
     scores: dict[str, list[ScoredSpan]]
     cycles: list[MarkedCycle]
     source: str
+    annotated: list[MarkedCycle]
     judged: bool
     quality: str
     quality_reason: str

@@ -13,12 +13,14 @@ from typing import Any, BinaryIO
 
 from filelock import Timeout
 
+from rales.data import icbhi
 from rales.data.annotations import read_annotation
 from rales.errors import FileProblem
+from rales.evaluation import recordings
 from rales.files.atomic import Lock, NoLocks, make_folder
 from rales.inference.predictor import Predictor
 from rales.typing import Row
-from rales.web import cycle_edits, model_answers, platform_checks, stored_rows
+from rales.web import cycle_edits, example, model_answers, platform_checks, stored_rows
 from rales.web.decoding import Decoder, DecoderRestarted, Undecodable
 from rales.web.job_queue import JobQueue, QueueFull
 from rales.web.model_registry import ModelRegistry
@@ -42,6 +44,8 @@ class Service:
         self.arriving = settings.folder / "arriving"
         self.sweep()
         self.runs = settings.runs
+        self.example_folder = settings.folder / "example"
+        self.example_rows: list[Row] | None = None
         self.decoder = Decoder(settings.limits)
         if weaker := platform_checks.find_weaker_promises():
             log.warning("%s", weaker)
@@ -221,8 +225,17 @@ class Service:
 
     def why(self, recording: str, model: str, span: model_answers.Span, label: str | None) -> Row:
         """Why a model calls a stretch what it does; done in the model's thread."""
-        sound = self.store.place(recording) / "audio.wav"
+        sound = self.place(recording) / "audio.wav"
         return model_answers.explain_span(self.session_model(model), sound, span, label)
+
+    def example(self) -> list[Row]:
+        """-> what the default model says of the example, which is made at first; done in the model's thread."""
+        if self.example_rows is None:
+            example.write_example(self.example_folder)
+            sound = self.example_folder / "audio.wav"
+            rows = model_answers.predict_file(self.models.model(self.models.default), sound, example.NAME)
+            self.example_rows = [cycle_edits.in_milliseconds(row, example.DURATION_S) for row in rows]
+        return self.example_rows
 
     def session_model(self, name: str) -> Predictor:
         """Name -> the model, to answer for recordings of sessions. ValueError where it tells others apart than the
@@ -271,6 +284,10 @@ class Service:
 
     # What the page shows
 
+    def place(self, recording: str) -> Path:
+        """-> the folder of the sound of a recording, or of the example."""
+        return self.example_folder if recording == example.ID else self.store.place(recording)
+
     def scores(self, recording: str) -> dict[str, list[Row]]:
         """-> model -> its rows, without those of a model that has changed since."""
         found = self.store.scores(recording)
@@ -300,7 +317,10 @@ class Service:
         scored = row["scored"] if current else []
         row = row if self.store.has_sound(row["id"]) else {**row, "status": "failed", "problem": NO_SOUND}
         said = {"notes": self.store.notes(row["id"]), **model_answers.quality_of(scored)}
-        return {**row, "scored": scored, "cycles": cycles, "source": source, **said}
+        name = icbhi.parse_recording_name(row["name"])
+        about = {part: name.get(part, "") for part in ("patient", "location", "device")}
+        annotated = row["original"] or [] if row["origin"] == "annotation" else []
+        return {**row, "scored": scored, "cycles": cycles, "source": source, "annotated": annotated, **about, **said}
 
     def sound(self, recording: str) -> Path:
         """-> what the browser plays of a recording. Errors: ApiError."""
@@ -309,7 +329,7 @@ class Service:
             raise ApiError(404, f"{row['name']}: {NO_SOUND}")
         return self.store.place(recording) / "page.wav"
 
-    def picture(self, recording: str) -> tuple[bytes, int, int]:
+    def picture(self, recording: str) -> model_answers.LogmelPicture:
         """-> `model_answers.render_logmel` of a recording. Errors: ApiError."""
         sound = self.sound(recording)
         try:
@@ -330,7 +350,11 @@ class Service:
         ]
         return {
             **{name: row[name] for name in ("id", "name", "path", "duration_s", "status", "problem", "revision")},
+            **{name: row[name] for name in ("patient", "location", "device")},
             "reviewed": bool(row["reviewed"]),
+            "cycles": len(row["cycles"]),
+            "confirmed": sum(bool(cycle["confirmed"]) for cycle in row["cycles"]),
+            "answers": self.answer_recording(row),
             "ahead": self.queue.ahead(row["id"]),
             "edited": row["revision"] > 0,
             "findings": self.count_findings(row["cycles"]),
@@ -338,13 +362,25 @@ class Service:
             **{name: row[name] for name in ("notes", "judged", "quality", "quality_reason")},
         }
 
+    def answer_recording(self, row: Row) -> dict[str, float] | None:
+        """A row of `standing` -> the probability that it holds anything abnormal, any crackle, any wheeze, from those
+        of its cycles; None where none was judged or the classes are others."""
+        judged = [line for line in self.lines(row) if line["model_label"] is not None and not line["unusable"]]
+        if not judged or not self.label_set.is_icbhi:
+            return None
+        found = {}
+        for finding, classes in recordings.FINDINGS.items():
+            probabilities = [sum(line[f"p_{name}"] for name in classes) for line in judged]
+            found[finding] = recordings.pool_probabilities(probabilities, self.models.pooling.get(finding))
+        return found
+
     def lines(self, row: Row) -> list[Row]:
         """A row of `standing` -> `cycle_edits.with_scores` of its cycles."""
         return cycle_edits.with_scores(row["cycles"], row["scored"], self.label_set)
 
     def count_findings(self, cycles: list[Row]) -> dict[str, int]:
-        """-> how many cycles of each class."""
-        return self.label_set.count_labels(cycle["label"] for cycle in cycles)
+        """-> how many of the usable cycles are of each class."""
+        return self.label_set.count_labels(cycle["label"] for cycle in cycles if not cycle.get("unusable"))
 
 
 def lock_service_folder(folder: Path) -> Lock:

@@ -1,5 +1,5 @@
 // The classes that the service's model tells apart: words, letters, and how they look. Colour never stands alone: letters
-// and a pattern go with it. The service writes its label set into the head of the page, and nowhere else.
+// or words go with it. The service writes its label set into the head of the page, and nowhere else.
 
 const ICBHI = { classes: ["normal", "crackle", "wheeze", "both"], forms: ["icbhi", "csv", "audacity", "raven"] };
 const NOTHING = "normal"; // the label of a cycle that has none of several independent classes
@@ -25,8 +25,8 @@ export function labelSet({ classes, independent = false, forms }) {
     isLabel: (label) => parts(label).every((name) => names.includes(name)),
     /** -> "C", of several independent classes "C+W". */
     letters: (label) => parts(label).map((name) => letters[name] ?? name).join(JOINED),
-    words: (label) => label.charAt(0).toUpperCase() + label.slice(1),
-    /** -> the number of its colour and pattern: that of the first class of several. */
+    words: (label) => (isIcbhi && label === "both" ? "Crackle + wheeze" : label.charAt(0).toUpperCase() + label.slice(1)),
+    /** -> the number of its colour: that of the first class of several. */
     look: (label) => names.indexOf(parts(label)[0]),
     /** -> the label of what two cycles hold together; null where no class says that. */
     union: (a, b) => {
@@ -72,18 +72,4 @@ export function colour(element, label) {
   element.style.setProperty("--class", `var(--c${LABELS.look(label)})`);
   element.style.setProperty("--on-class", `var(--on-c${LABELS.look(label)})`);
   return element;
-}
-
-/** Label -> the background of its stretch of the waveform: a tint, and but for the first class dots, stripes or a grid. */
-export function region(label) {
-  const look = LABELS.look(label);
-  const share = (percent) => `color-mix(in srgb, var(--c${look}) ${percent}%, transparent)`;
-  if (look <= 0) return share(14);
-  const stripes = (degrees, percent, width_px) =>
-    `repeating-linear-gradient(${degrees}deg, ${share(percent)} 0 ${width_px}px, transparent ${width_px}px 9px)`;
-  return [
-    `radial-gradient(circle, ${share(75)} 1.4px, transparent 1.8px) 0 0 / 9px 9px, ${share(20)}`,
-    `${stripes(45, 42, 2)}, ${share(18)}`,
-    `${stripes(45, 40, 1.5)}, ${stripes(-45, 40, 1.5)}, ${share(20)}`,
-  ][(look - 1) % 3];
 }

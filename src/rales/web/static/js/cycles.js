@@ -6,7 +6,6 @@ import { LABELS } from "./classes.js";
 
 const SHORTEST_MS = 50; // as the service asks
 const TOUCHING_MS = 5;
-const NEW_MS = 1000; // of a cycle that is added
 
 let last = 0;
 export const withId = (cycle) => ({ ...cycle, start_s: round(cycle.start_s), end_s: round(cycle.end_s), id: `c${(last += 1)}` });
@@ -44,8 +43,9 @@ export function move(cycles, id, edge, seconds, duration_s) {
   }));
 }
 
+/** Give a cycle a label, with which it is confirmed and usable. */
 export function relabel(cycles, id, label) {
-  return cycles.map((cycle) => (cycle.id === id ? { ...cycle, label, confirmed: true } : cycle));
+  return setUnusable(cycles, id, false).map((cycle) => (cycle.id === id ? { ...cycle, label } : cycle));
 }
 
 /** A cycle -> two of the same label; null where a part would be too short or is a cycle already, or there are `most` already. */
@@ -72,13 +72,27 @@ export function merge(cycles, id, labels = LABELS) {
 
 export const remove = (cycles, id) => cycles.filter((cycle) => cycle.id !== id);
 
-/** A new cycle in the gap around a time, a second long at most; null where there is no room, or `most` already. */
-export function add(cycles, seconds, duration_s, most) {
-  const start = Math.max(0, ms(seconds));
-  const taken = cycles.some((cycle) => ms(cycle.start_s) - SHORTEST_MS < start && start < ms(cycle.end_s));
-  const next = cycles.find((cycle) => ms(cycle.start_s) >= start);
-  const end = Math.min(start + NEW_MS, next ? ms(next.start_s) : lastMs(duration_s));
-  if (taken || end - start < SHORTEST_MS || cycles.length >= most) return null;
+/** A new cycle from one time towards another, as far as the gap around the first goes; null where that is inside a cycle,
+ * there is no room, or there are `most` already. */
+export function add(cycles, from_s, to_s, duration_s, most) {
+  const at = Math.min(Math.max(ms(from_s), 0), lastMs(duration_s));
+  if (cycles.length >= most || cycles.some((cycle) => ms(cycle.start_s) < at && at < ms(cycle.end_s))) return null;
+  const [floor, wall] = [
+    Math.max(0, ...cycles.map((cycle) => ms(cycle.end_s)).filter((end) => end <= at)),
+    Math.min(lastMs(duration_s), ...cycles.map((cycle) => ms(cycle.start_s)).filter((start) => start >= at)),
+  ];
+  const start = Math.max(Math.min(at, ms(to_s)), floor);
+  const end = Math.min(Math.max(at, ms(to_s)), wall);
+  if (end - start < SHORTEST_MS) return null;
   const cycle = withId({ start_s: start / 1000, end_s: end / 1000, label: LABELS.normal, confirmed: false });
-  return sorted([...cycles, cycle]);
+  return distinct([...cycles, cycle]);
+}
+
+/** Say that nothing can be told of a cycle, or that something can; either way a person has looked at it. */
+export function setUnusable(cycles, id, unusable) {
+  return cycles.map((cycle) => {
+    if (cycle.id !== id) return cycle;
+    const { unusable: before, ...rest } = cycle;
+    return unusable ? { ...rest, confirmed: true, unusable } : { ...rest, confirmed: true };
+  });
 }

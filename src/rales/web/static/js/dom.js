@@ -20,6 +20,15 @@ export function say(sentence) {
   requestAnimationFrame(() => (byId("said").textContent = sentence));
 }
 
+let fading = 0;
+/** Say something to everyone: to a screen reader, and on the screen for a moment. */
+export function tell(sentence) {
+  say(sentence);
+  byId("toast").textContent = sentence;
+  clearTimeout(fading);
+  fading = setTimeout(() => (byId("toast").textContent = ""), 3000);
+}
+
 let timer = 0;
 /** Show an error until it has been read. */
 export function alarm(sentence) {

@@ -1,51 +1,87 @@
 // Every change of the cycles goes through here: it can be undone, and is saved. As long as the sound of the recording
 // is not in the player none is possible, so that no label is given to something else than what is heard.
 
-import { byId, say } from "./dom.js";
-import { save } from "./saving.js";
+import { byId, tell } from "./dom.js";
+import { same, save } from "./saving.js";
 import { state, update } from "./state.js";
 
-const past = [];
-const future = [];
+const MOST_STEPS = 500;
 
-/** Forget the history: other cycles are shown. `before`, if given, is what an undo brings back. */
-export function forget(before = null) {
+const past = []; // steps {recording, before, after}, of all recordings of the session in the order they were made
+const future = [];
+let open = async () => {};
+let leading = false;
+
+/** `openRecording(id)` resolves once a recording can be heard: a step is taken back where it was made. */
+export function start(openRecording) {
+  open = openRecording;
+}
+
+/** Forget all steps: another session is shown. */
+export function forget() {
   past.length = future.length = 0;
-  if (before) past.push(before);
   buttons();
 }
 
-/** The cycles become these; `what` is said to screen readers. Nothing happens for null. */
-export function change(cycles, what, selected = state.selected) {
-  if (!state.heard) return say("Not before the recording can be heard");
-  if (cycles === null) return say("Not possible here");
-  past.push({ cycles: state.cycles, selected: state.selected });
+/** The open recording was `before`, and is now as it is shown, through something else than an edit. */
+export function remember(before) {
+  past.push({ recording: state.current.id, before, after: standing() });
   future.length = 0;
-  become(cycles, selected);
-  say(what);
+  buttons();
 }
 
-export function undo() {
-  travel(past, future, "Undone");
+/** The cycles become these; `what` is said. -> whether that was possible; nothing happens for null. */
+export function change(cycles, what, selected = state.selected) {
+  if (!state.heard) return refused("Not before the recording can be heard");
+  if (cycles === null) return refused("Not possible here");
+  const before = standing();
+  become({ cycles, selected });
+  past.push({ recording: state.current.id, before, after: standing() });
+  if (past.length > MOST_STEPS) past.shift();
+  future.length = 0;
+  buttons();
+  tell(what);
+  return true;
 }
 
-export function redo() {
-  travel(future, past, "Done again");
+/** Take the last step back; -> whether that was possible. */
+export const undo = () => travel(past, future, "after", "before", "Undone");
+
+export const redo = () => travel(future, past, "before", "after", "Done again");
+
+async function travel(from, to, here, there, what) {
+  const step = from.at(-1);
+  if (!step || leading || (!state.heard && step.recording === state.current?.id)) return false;
+  if (step.recording !== state.current?.id) {
+    leading = true;
+    await open(step.recording).finally(() => (leading = false));
+    if (!state.heard || state.current?.id !== step.recording) return false;
+  }
+  from.pop();
+  if (!same(state.cycles, step[here].cycles)) {
+    for (const steps of [past, future])
+      steps.splice(0, steps.length, ...steps.filter(({ recording }) => recording !== step.recording));
+    buttons();
+    return refused("It was changed elsewhere since; its history has what was saved");
+  }
+  to.push(step);
+  become(step[there]);
+  buttons();
+  tell(what);
+  return true;
 }
 
-function travel(from, to, what) {
-  if (!state.heard || from.length === 0) return;
-  const before = from.pop();
-  to.push({ cycles: state.cycles, selected: state.selected });
-  become(before.cycles, before.selected);
-  say(what);
-}
+const standing = () => ({ cycles: state.cycles, selected: state.selected });
 
-function become(cycles, selected) {
+function become({ cycles, selected }) {
   const there = cycles.some((cycle) => cycle.id === selected);
   update({ cycles, selected: there ? selected : (cycles[0]?.id ?? null) });
-  buttons();
   save();
+}
+
+function refused(sentence) {
+  tell(sentence);
+  return false;
 }
 
 function buttons() {

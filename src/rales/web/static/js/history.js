@@ -25,7 +25,7 @@ function entry(current, one, stands) {
   const title = one.revision ? `Revision ${one.revision}` : "Before the first change";
   const restore = h("button", { type: "button", "aria-label": `Restore: ${title}`, onclick: () => back(current, one) }, "Restore");
   return h("li", {},
-    h("span", {}, h("strong", {}, title), h("span", { className: "mark" }, [when(one.saved), many].filter(Boolean).join(" · "))),
+    h("span", {}, h("strong", {}, title), h("span", { className: "soft" }, [when(one.saved), many].filter(Boolean).join(" · "))),
     stands ? h("span", { className: "soft" }, "stands now") : restore);
 }
 

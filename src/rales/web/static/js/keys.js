@@ -3,24 +3,33 @@
 import { LABELS } from "./classes.js";
 import * as cycles from "./cycles.js";
 import { byId, h, say } from "./dom.js";
-import { change, redo, undo } from "./edits.js";
+import { change, redo } from "./edits.js";
+import { nextPreset } from "./picture_settings.js";
 import * as player from "./player.js";
-import { listed, openRecording, review, scored, step } from "./recordings.js";
-import { selectedCycle, state, update } from "./state.js";
+import { zoomBy } from "./pointing.js";
+import { setReviewed, step } from "./recordings.js";
+import { accept, label, nextDoubt, press, selectBy, setReviewing, setUnusable, stepBack } from "./review.js";
+import { EXAMPLE, selectedCycle, state } from "./state.js";
 
 const NUDGE_S = 0.02;
+const NEW_S = 1; // of a cycle that is added
+const CLOSER = 1.5;
 
 const KEYS = [
+  ["v", "review: begin or end", () => setReviewing(!state.reviewing)],
+  ["Escape", "end the review", () => state.reviewing && setReviewing(false)],
+  ["Enter", "in a review: take the label and go on; else play the selected cycle", enter],
+  ...LABELS.keyed.map((name, i) => [`${i + 1}`, `label: ${LABELS.words(name).toLowerCase()}; in a review, go on`, () => press(name)]),
+  ...(LABELS.independent ? [["0", `label: ${LABELS.normal}`, () => label(LABELS.normal)]] : []),
+  ["x", "unusable or not; in a review, go on", setUnusable],
+  ["u", "next uncertain cycle, then the next recording", nextDoubt],
+  ["c", "confirm the label", () => withCycle((cycle) => change(cycles.relabel(state.cycles, cycle.id, cycle.label), "Confirmed"))],
   ["Space", "play or pause", player.playPause],
-  ["Enter", "play the selected cycle", () => withCycle((cycle) => player.playCycle(cycle))],
   ["l", "loop the cycle", () => player.setLooping(!state.looping)],
   ["ArrowDown", "next cycle", () => selectBy(1)],
   ["ArrowUp", "previous cycle", () => selectBy(-1)],
   ["ArrowRight", "half a second on", () => player.seek(player.now() + 0.5)],
   ["ArrowLeft", "half a second back", () => player.seek(player.now() - 0.5)],
-  ...LABELS.keyed.map((name, i) => [`${i + 1}`, `label: ${name}`, () => press(name)]),
-  ...(LABELS.independent ? [["0", `label: ${LABELS.normal}`, () => label(LABELS.normal)]] : []),
-  ["c", "confirm the label", () => withCycle((cycle) => label(cycle.label))],
   ["[", "start earlier", () => nudge("start_s", -NUDGE_S)],
   ["]", "start later", () => nudge("start_s", NUDGE_S)],
   ["{", "end earlier", () => nudge("end_s", -NUDGE_S)],
@@ -29,45 +38,51 @@ const KEYS = [
   ["m", "merge with the next cycle", merge],
   ["a", "add a cycle at the playhead", add],
   ["Delete", "delete the cycle", remove],
-  ["u", "next uncertain cycle, then the next recording", nextDoubt],
-  ["f", "band-pass on or off", () => byId("filter").click()],
-  ["x", "explanation on or off", () => byId("explain").click()],
-  ["+", "zoom in", () => player.zoom(Math.min(100, Number(byId("zoom").value) + 10))],
-  ["-", "zoom out", () => player.zoom(Math.max(0, Number(byId("zoom").value) - 10))],
+  ["f", "next band: wide, lung, bell", nextBand],
+  ["p", "next picture: wheeze, crackle, model", nextPreset],
+  ["w", "why? on or off", () => byId("explain").click()],
+  ["z", "show the whole cycle", () => withCycle(player.showCycle)],
+  ["+", "zoom in", () => zoomBy(CLOSER)],
+  ["-", "zoom out", () => zoomBy(1 / CLOSER)],
   ["n", "next recording", () => step(1)],
   ["b", "recording before", () => step(-1)],
-  ["r", "reviewed or not", () => review(!byId("reviewed").checked)],
+  ["r", "reviewed or not", () => state.current?.id !== EXAMPLE && setReviewed(!byId("reviewed").checked)],
   ["?", "this help", () => byId("help").showModal()],
 ];
-const BUTTONS = { play: player.playPause, split, merge, add, delete: remove, undo, redo, "next-doubt": nextDoubt };
-const WITHOUT_RECORDING = ["n", "b", "u", "?"]; // also while a recording loads
+const BUTTONS = {
+  play: player.playPause, split, merge, add, delete: remove, undo: stepBack, redo, skip: nextDoubt, accept,
+  unusable: setUnusable, review: () => setReviewing(!state.reviewing),
+};
+const WITHOUT_RECORDING = ["n", "b", "u", "?", "p"]; // also while a recording loads
+const TYPED_IN = "input:not([type=checkbox]):not([type=radio]):not([type=range]), textarea";
 
 export function start() {
   for (const [id, act] of Object.entries(BUTTONS)) byId(id).addEventListener("click", act);
   byId("loop").addEventListener("click", () => player.setLooping(!state.looping));
-  byId("zoom").addEventListener("input", () => player.zoom(Number(byId("zoom").value)));
   byId("show-help").addEventListener("click", () => byId("help").showModal());
-  const more = [["Ctrl Z", "undo"], ["Ctrl Shift Z", "redo"]];
+  const more = [["Ctrl Z", "undo, also in the recording before"], ["Ctrl Shift Z", "redo"]];
   byId("keys").replaceChildren(...[...KEYS, ...more].map(([key, what]) =>
     h("tr", {}, h("th", { scope: "row" }, h("kbd", {}, key)), h("td", {}, what))));
   byId("keys-on").checked = localStorage.getItem("rales-keys") !== "off";
   byId("keys-on").addEventListener("change", () => localStorage.setItem("rales-keys", byId("keys-on").checked ? "on" : "off"));
   addEventListener("keydown", pressed);
+  // what was pressed with the mouse gives the keys back, so that Enter and Space mean what they say here
+  addEventListener("click", (event) => event.pointerType && event.target.closest(".bench button, .segments input")?.blur());
 }
 
 function pressed(event) {
-  if (document.querySelector("dialog[open]")) return;
   const where = event.target;
-  if (where.matches("input:not([type=checkbox]):not([type=range]), select, textarea")) return;
+  if (document.querySelector("dialog[open]") || where.matches(TYPED_IN)) return;
   if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") {
     event.preventDefault();
-    return void (event.shiftKey ? redo() : undo());
+    return void (event.shiftKey ? redo() : stepBack());
   }
+  if (where.matches("select") || where.closest("[popover]")) return;
   const typed = event.getModifierState("AltGraph"); // how many keyboards write [ and {
   if (((event.ctrlKey || event.metaKey || event.altKey) && !typed) || !byId("keys-on").checked) return;
   const name = event.key === " " ? "Space" : event.key;
   const pressing = where.matches("button, summary, a") && (name === "Space" || name === "Enter");
-  const sliding = where.matches("input") && (name.startsWith("Arrow") || name === "Space");
+  const sliding = where.matches("input") && (name.startsWith("Arrow") || (name === "Space" && where.type === "checkbox"));
   const key = KEYS.find(([each]) => each === name || (each.length === 1 && each === name.toLowerCase()));
   if (!key || pressing || sliding || (!state.heard && !WITHOUT_RECORDING.includes(key[0]))) return;
   event.preventDefault();
@@ -82,13 +97,14 @@ function withCycle(act) {
   else say("No cycle is selected");
 }
 
-function label(name) {
-  withCycle((cycle) => change(cycles.relabel(state.cycles, cycle.id, name), `${LABELS.words(name)}, confirmed`));
+function enter() {
+  if (state.reviewing) accept();
+  else withCycle((cycle) => player.playCycle(cycle));
 }
 
-/** The key of a class: it becomes the label, or one of several independent ones that the cycle has or has not. */
-function press(name) {
-  withCycle((cycle) => label(LABELS.independent ? LABELS.toggled(cycle.label, name) : name));
+function nextBand() {
+  const bands = [...document.querySelectorAll("[name=band]")].slice(0, -1); // without one's own
+  bands[(bands.findIndex((each) => each.checked) + 1) % bands.length].click();
 }
 
 function nudge(edge, by) {
@@ -110,60 +126,7 @@ function remove() {
 
 function add() {
   if (!state.current) return;
-  const found = cycles.add(state.cycles, player.now(), state.current.duration_s, most());
+  const found = cycles.add(state.cycles, player.now(), player.now() + NEW_S, state.current.duration_s, most());
   const fresh = found?.find((cycle) => !state.cycles.includes(cycle));
   change(found, "Cycle added", fresh?.id);
-}
-
-function selectBy(by) {
-  const at = state.cycles.findIndex((cycle) => cycle.id === state.selected);
-  select(state.cycles[Math.min(Math.max(at + by, 0), state.cycles.length - 1)]);
-}
-
-const seen = new Set(); // ids of the cycles and recordings that this round of the review has led to
-let leading = false;
-
-/** The least certain cycle that nobody has confirmed and this round has not led to; after the last one of a recording
- * the next recording that is to be reviewed, in the order of the list. */
-async function nextDoubt() {
-  if (leading) return; // a recording is being opened
-  leading = true;
-  try {
-    let cycle = leastCertain();
-    while (!cycle) {
-      if (state.current) seen.add(state.current.id);
-      const doubtful = (facts) => facts.uncertainty !== null || !facts.judged;
-      const next = listed().find((facts) => !seen.has(facts.id) && !facts.reviewed && doubtful(facts));
-      if (!next) {
-        seen.clear();
-        return say("No further uncertain cycle in this list; the next time it begins again");
-      }
-      seen.add(next.id);
-      await openRecording(next.id);
-      if (state.current?.id !== next.id) return; // it could not be opened, or another one was
-      if (!next.judged && !state.cycles.length) return say(`Not judged: ${next.quality_reason}`);
-      await scored();
-      cycle = leastCertain();
-    }
-    seen.add(cycle.id);
-    select(cycle);
-  } finally {
-    leading = false;
-  }
-}
-
-/** -> the cycle of the open recording that comes next, undefined after the last one. */
-function leastCertain() {
-  const sure = (cycle) => state.scores[state.model]?.[cycles.timeKey(cycle)];
-  return state.cycles
-    .filter((cycle) => !cycle.confirmed && !seen.has(cycle.id) && sure(cycle))
-    .sort((a, b) => LABELS.confidence(sure(a)) - LABELS.confidence(sure(b)))[0];
-}
-
-function select(cycle) {
-  if (!cycle) return;
-  update({ selected: cycle.id });
-  player.show(cycle.start_s);
-  document.getElementById(`row-${cycle.id}`)?.scrollIntoView({ block: "nearest" });
-  say(`Cycle ${state.cycles.indexOf(cycle) + 1}, ${cycle.label}, ${cycle.start_s.toFixed(2)} to ${cycle.end_s.toFixed(2)} seconds`);
 }

@@ -5,6 +5,7 @@ import { byId } from "./dom.js";
 
 const LIMITER = { threshold: -12, knee: 0, ratio: 20, attack: 0.001, release: 0.1 };
 const MAKE_UP_DB = -0.6 * LIMITER.threshold * (1 - 1 / LIMITER.ratio); // that browsers add behind a compressor
+const BANDS = { wide: null, lung: { low_hz: 100, high_hz: 1000 }, bell: { low_hz: 20, high_hz: 200 } };
 const Q = [0.541, 1.307]; // two biquads make a Butterworth filter of fourth order: 24 dB an octave
 
 /** Audio context, its source and limits in hertz -> the last node of the chain. */
@@ -45,7 +46,8 @@ export function prepare(media) {
 
 /** -> limits of the band in hertz, null where nothing is filtered. */
 export function band() {
-  if (!byId("filter").checked) return null;
+  const { value } = document.querySelector("[name=band]:checked");
+  if (value !== "own") return BANDS[value];
   const low_hz = Math.min(Math.max(Number(byId("low").value) || 100, 20), 4000);
   const high_hz = Math.min(Math.max(Number(byId("high").value) || 1000, low_hz + 50), 8000);
   return { low_hz, high_hz };
@@ -54,6 +56,8 @@ export function band() {
 export function rewire() {
   const decibels = Number(byId("gain").value);
   byId("gain").setAttribute("aria-valuetext", `${decibels} decibels`);
+  byId("gain-text").textContent = `+${decibels} dB`;
+  byId("own-band").hidden = document.querySelector("[name=band]:checked").value !== "own";
   if (context === null) return;
   source.disconnect();
   end?.disconnect();

@@ -1,15 +1,24 @@
 // The page comes up: every part is started once and told what it shows.
 
 import { call } from "./api.js";
+import * as axes from "./axes.js";
 import { LABELS, colour } from "./classes.js";
 import { alarm, byId, h } from "./dom.js";
+import * as edits from "./edits.js";
 import * as history from "./history.js";
+import * as inspector from "./inspector.js";
 import * as keys from "./keys.js";
+import * as lanes from "./lanes.js";
+import * as menus from "./menus.js";
 import * as models from "./models.js";
+import * as overview from "./overview.js";
+import * as pictureSettings from "./picture_settings.js";
 import * as player from "./player.js";
+import * as pointing from "./pointing.js";
 import * as recordings from "./recordings.js";
 import * as runs from "./runs.js";
 import * as saving from "./saving.js";
+import * as screens from "./screens.js";
 import * as sessions from "./sessions.js";
 import * as spectrogram from "./spectrogram.js";
 import { update } from "./state.js";
@@ -23,44 +32,42 @@ function theme() {
     document.documentElement.dataset.theme = choice.value;
     localStorage.setItem("rales-theme", choice.value);
   };
+  const repaint = () => {
+    spectrogram.draw();
+    overview.recolour();
+  };
   apply();
   choice.addEventListener("change", () => {
     apply();
-    player.recolour();
+    repaint();
   });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
 }
 
 function legend() {
   byId("classes").replaceChildren(...LABELS.names.map((name) =>
     h("li", {}, colour(h("span", { className: "badge" }, LABELS.letters(name)), name), ` ${LABELS.words(name)}`)));
-  if (LABELS.isIcbhi) return;
-  byId("heard-classes").textContent = LABELS.names.join(", ");
-  byId("saved-form").textContent = "as a table or as labels for Audacity and Raven";
-}
-
-function seeking() {
-  byId("picture").addEventListener("click", (event) => {
-    const box = byId("picture").getBoundingClientRect();
-    player.seek(spectrogram.timeAt((event.clientX - box.left) / box.width));
-  });
-  byId("sight").addEventListener("wheel", (event) => {
-    if (!event.ctrlKey) return;
-    event.preventDefault();
-    player.zoom(Math.min(100, Math.max(0, Number(byId("zoom").value) - Math.sign(event.deltaY) * 5)));
-  }, { passive: false });
 }
 
 theme();
 legend();
-player.start(spectrogram.look, spectrogram.setPlayhead);
+player.start();
 spectrogram.start();
-seeking();
+axes.start();
+lanes.start();
+overview.start();
+pointing.start();
+pictureSettings.start();
 table.start();
+inspector.start();
 saving.start(recordings.reopen);
 recordings.start();
+edits.start(recordings.openRecording);
 history.start();
 runs.start();
 keys.start();
+menus.start();
+screens.start();
 uploads.start(sessions.ready);
 try {
   update({ limits: await call("GET", "/limits") });

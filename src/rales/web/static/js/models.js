@@ -6,7 +6,7 @@ import { timeKey } from "./cycles.js";
 import { alarm, byId, h } from "./dom.js";
 import { keepScores, scoreMissing } from "./scores.js";
 import { setOverlay } from "./spectrogram.js";
-import { selectedCycle, state, update, updateLine, when } from "./state.js";
+import { EXAMPLE, pathOf, selectedCycle, state, update, updateLine, when } from "./state.js";
 
 const explained = new Map(); // model, recording and times -> explanation
 
@@ -37,7 +37,7 @@ async function choose(change) {
   update(change);
   const name = Object.values(change)[0];
   const { current } = state;
-  if (!name || !current) return;
+  if (!name || !current || current.id === EXAMPLE) return;
   try {
     if (!state.scores[name]) {
       const answer = await call("POST", `/recordings/${current.id}/predictions?model=${encodeURIComponent(name)}`);
@@ -64,7 +64,7 @@ async function explain() {
     byId("why").textContent = "The model is asked why …";
     try {
       const query = new URLSearchParams({ model: state.model, start_s: cycle.start_s, end_s: cycle.end_s });
-      explained.set(key, await call("GET", `/recordings/${state.current.id}/explanation?${query}`));
+      explained.set(key, await call("GET", `${pathOf(state.current.id)}/explanation?${query}`));
     } catch (error) {
       if (number === asked) byId("why").textContent = error.message;
       return;

@@ -1,57 +1,42 @@
-// The waveform, its regions and the playhead: wavesurfer.js shows them, this file says what they mean.
+// The sound that is heard: one media element, what is played of it, and the playhead.
 
-import Regions from "/static/vendor/regions.esm.js";
-import Timeline from "/static/vendor/timeline.esm.js";
-import WaveSurfer from "/static/vendor/wavesurfer.esm.js";
 import { bytes } from "./api.js";
-import { LABELS, colour, region as background } from "./classes.js";
-import { move, timeKey } from "./cycles.js";
-import { byId, clock, h } from "./dom.js";
-import { change } from "./edits.js";
+import { byId, clock } from "./dom.js";
+import { filling, showing, xOf } from "./geometry.js";
 import { prepare, resetGain, rewire } from "./listening.js";
-import { selectedCycle, state, update, when } from "./state.js";
+import * as overview from "./overview.js";
+import * as spectrogram from "./spectrogram.js";
+import { pathOf, selectedCycle, state, update, when } from "./state.js";
+import { measureLevel, readWav } from "./wav.js";
 
-const FIT = 0; // the zoom that shows everything
-let surfer = null;
-let regions = null;
+const WIDEST_S = 25; // of what is seen when a recording opens
+const CYCLE_SHARE = 0.6; // of the width, for a cycle that is reviewed
+
+const media = new Audio();
 let coming = null; // stops the load of a sound that is not there yet
+let address = ""; // of the sound
 let span = null; // what is played: {start_s, end_s, loop}, null for everything
 
-/** Make the player; `onView(start_s, end_s)` hears which stretch is seen, `onTime(seconds)` where the playhead is. */
-export function start(onView, onTime) {
-  regions = Regions.create();
-  const nonce = document.querySelector("meta[name=nonce]").content;
-  surfer = WaveSurfer.create({
-    container: byId("wave"),
-    height: 130,
-    sampleRate: 16000,
-    normalize: true,
-    dragToSeek: false,
-    cspNonce: nonce,
-    cursorWidth: 2,
-    ...colours(),
-    plugins: [regions, Timeline.create({ height: 18, secondaryLabelOpacity: 0.8, formatTimeCallback: (seconds) => `${seconds} s` })],
+export function start() {
+  media.addEventListener("play", () => {
+    showPlaying();
+    requestAnimationFrame(follow);
   });
-  const view = () => state.heard && onView(...visible());
-  for (const event of ["scroll", "zoom", "redraw", "ready", "resize"]) surfer.on(event, view);
-  const showTime = () => {
-    byId("clock").textContent = `${clock(now())} / ${clock(state.heard ? surfer.getDuration() : 0)}`;
-    onTime(now());
-  };
-  surfer.on("timeupdate", (seconds) => {
-    if (span && surfer.isPlaying() && seconds >= span.end_s) atEnd();
-    showTime();
-  });
-  surfer.on("ready", showTime);
-  surfer.on("finish", () => span?.loop && playSpan(span));
-  surfer.on("play", showPlaying);
-  surfer.on("pause", showPlaying);
-  surfer.on("interaction", () => (span = null));
-  regions.on("region-clicked", (region) => update({ selected: region.id }));
-  regions.on("region-updated", dragged);
-  when(["cycles", "selected", "scores", "model", "threshold"], showRegions);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
-  for (const id of ["filter", "low", "high", "gain"]) byId(id).addEventListener("input", rewire);
+  media.addEventListener("pause", showPlaying);
+  media.addEventListener("seeked", showTime);
+  media.addEventListener("timeupdate", watch); // also where no frame is drawn, as in a tab that is not seen
+  media.addEventListener("ended", () => span?.loop && playSpan(span));
+  when(["view"], showPlayhead);
+  new ResizeObserver(showPlayhead).observe(byId("picture"));
+  for (const name of ["band", "low", "high", "gain"])
+    for (const field of document.querySelectorAll(`#${name}, [name=${name}]`))
+      field.addEventListener("input", () => {
+        rewire();
+        update({ band: null }); // the axis shows it
+      });
+  for (const field of document.querySelectorAll("[name=speed]"))
+    field.addEventListener("input", () => setSpeed(Number(field.value)));
+  media.preservesPitch = false; // half speed sounds an octave lower: nothing is stretched, so no click is smeared
 }
 
 /** Let go of the sound, at once: until another one is loaded nothing can be played. */
@@ -59,14 +44,14 @@ export function empty() {
   coming?.abort();
   span = null;
   update({ heard: false });
-  surfer.pause();
-  regions.clearRegions();
-  surfer.empty();
-  const media = surfer.getMediaElement();
+  media.pause();
   media.removeAttribute("src");
   media.load(); // without this it would go on with what it has
-  byId("zoom").value = FIT;
+  URL.revokeObjectURL(address);
   byId("clock").textContent = `${clock(0)} / ${clock(0)}`;
+  byId("level").textContent = "";
+  overview.load(null);
+  spectrogram.empty();
   resetGain(); // what one recording needs may be far too loud for the next
 }
 
@@ -74,50 +59,53 @@ export function empty() {
 export async function load(recording) {
   coming = new AbortController();
   const { signal } = coming;
-  const { content } = await bytes(`/recordings/${recording}/audio`, signal);
+  const { content } = await bytes(`${pathOf(recording)}/audio`, signal);
   if (signal.aborted) return; // another recording was opened meanwhile
-  let unheard;
-  const broken = new Promise((_, reject) => (unheard = surfer.once("error", reject))); // the browser cannot decode it
-  await Promise.race([surfer.loadBlob(new Blob([content], { type: "audio/wav" })), broken]).finally(unheard);
+  const { samples, rate_hz } = readWav(content);
+  address = URL.createObjectURL(new Blob([content], { type: "audio/wav" }));
+  await new Promise((resolve, reject) => {
+    media.addEventListener("canplay", resolve, { once: true, signal });
+    media.addEventListener("error", () => reject(new Error("The browser cannot play it")), { once: true, signal });
+    signal.addEventListener("abort", resolve);
+    media.src = address;
+  });
   if (signal.aborted) return;
-  update({ heard: true });
-  byId("clock").textContent = `${clock(0)} / ${clock(surfer.getDuration())}`;
-  zoom(FIT);
-  showRegions();
+  setSpeed(Number(document.querySelector("[name=speed]:checked").value));
+  spectrogram.load(samples, rate_hz);
+  overview.load(samples);
+  showLevel(samples);
+  update({ heard: true, view: { start_s: 0, end_s: Math.min(state.current.duration_s, WIDEST_S) } });
+  showTime();
 }
 
-export function recolour() {
-  surfer.setOptions(colours());
+function showLevel(samples) {
+  const { peak_db, clipped } = measureLevel(samples);
+  const loud = Number.isFinite(peak_db) ? `peak ${peak_db.toFixed(1)} dBFS` : "silence";
+  byId("level").textContent = clipped > 0.0005 ? `${loud}, clipped ${(100 * clipped).toFixed(1)} %` : loud;
 }
 
-function colours() {
-  const probe = h("span");
-  byId("wave").append(probe);
-  const shade = (name) => {
-    probe.style.color = `var(${name})`; // a canvas knows neither variables nor light-dark()
-    return getComputedStyle(probe).color;
-  };
-  const found = { waveColor: shade("--wave"), progressColor: shade("--wave-played"), cursorColor: shade("--playhead") };
-  probe.remove();
-  return found;
+function setSpeed(speed) {
+  media.playbackRate = media.defaultPlaybackRate = speed;
 }
 
 // Playing
 
+export const now = () => media.currentTime;
+
 export async function playPause() {
   if (!state.heard) return;
-  await prepare(surfer.getMediaElement());
+  await prepare(media);
   if (!state.heard) return; // another recording was opened meanwhile
-  if (surfer.isPlaying()) return surfer.pause();
+  if (!media.paused) return media.pause();
   if (state.looping && selectedCycle()) return playCycle(selectedCycle());
   span = null;
-  return surfer.play();
+  return media.play();
 }
 
 /** Play one cycle, again and again while looping is on. */
 export async function playCycle(cycle, loop = state.looping) {
   if (!state.heard) return;
-  await prepare(surfer.getMediaElement());
+  await prepare(media);
   if (!state.heard || !state.cycles.includes(cycle)) return; // another recording was opened meanwhile
   update({ selected: cycle.id });
   playSpan({ start_s: cycle.start_s, end_s: cycle.end_s, loop });
@@ -125,16 +113,29 @@ export async function playCycle(cycle, loop = state.looping) {
 
 function playSpan(next) {
   span = next;
-  jump(next.start_s);
-  return surfer.play();
+  media.currentTime = next.start_s;
+  return media.play();
 }
 
-function atEnd() {
-  if (span.loop) return jump(span.start_s);
-  const end_s = span.end_s;
-  span = null;
-  surfer.pause();
-  jump(end_s);
+/** While it plays: the end of what is played, and the playhead in sight. */
+function watch() {
+  if (!media.paused && span && now() >= span.end_s) {
+    if (span.loop) media.currentTime = span.start_s;
+    else {
+      const { end_s } = span;
+      span = null;
+      media.pause();
+      media.currentTime = end_s;
+    }
+  }
+  showTime();
+}
+
+function follow() {
+  if (media.paused) return;
+  watch();
+  if (state.heard && (now() > state.view.end_s || now() < state.view.start_s)) show(now());
+  requestAnimationFrame(follow);
 }
 
 /** Loop or stop looping; the cycle that is playing goes on either way. */
@@ -142,107 +143,50 @@ export function setLooping(looping) {
   update({ looping });
   byId("loop").setAttribute("aria-pressed", looping);
   const cycle = selectedCycle();
-  if (looping && cycle && surfer.isPlaying()) span = { start_s: cycle.start_s, end_s: cycle.end_s, loop: true };
+  if (looping && cycle && !media.paused) span = { start_s: cycle.start_s, end_s: cycle.end_s, loop: true };
   else if (span) span.loop = looping;
 }
 
 export function seek(seconds) {
   if (!state.heard) return;
   span = null;
-  jump(Math.min(Math.max(seconds, 0), surfer.getDuration()));
+  media.currentTime = Math.min(Math.max(seconds, 0), media.duration);
+  showTime();
 }
 
-export const now = () => surfer.getMediaElement().currentTime;
-
-/** Not surfer.setTime, which forgets a jump that is asked for while another one is under way. */
-function jump(seconds) {
-  surfer.getMediaElement().currentTime = seconds;
+export function pause() {
+  media.pause();
 }
 
 function showPlaying() {
-  const playing = surfer.isPlaying();
-  byId("play").textContent = playing ? "Pause" : "Play";
+  const playing = !media.paused;
+  byId("play").setAttribute("aria-label", playing ? "Pause" : "Play");
   byId("play").setAttribute("aria-pressed", playing);
+}
+
+function showTime() {
+  byId("clock").textContent = `${clock(now())} / ${clock(state.heard ? media.duration : 0)}`;
+  showPlayhead();
 }
 
 // Seeing
 
-/** 0 (everything fits) to 100 -> the zoom, keeping the playhead or the selected cycle in sight. */
-export function zoom(value) {
-  if (!state.heard) return;
-  const fit = surfer.getWidth() / surfer.getDuration();
-  const closest = Math.max(600, fit * 2);
-  const pixels = fit * (closest / fit) ** (value / 100);
-  byId("zoom").value = value;
-  surfer.zoom(value <= FIT ? 0 : pixels);
-  if (value > FIT) show(selectedCycle()?.start_s ?? now());
+function showPlayhead() {
+  const width = byId("picture").clientWidth;
+  const x = xOf(state.view, width, now());
+  byId("playhead").hidden = !state.heard || x < 0 || x > width;
+  byId("playhead").style.transform = `translateX(${x}px)`;
 }
 
-/** Scroll so that a time is in sight. */
+/** Go to a view in which a time is seen. */
 export function show(seconds) {
   if (!state.heard) return;
-  const [start_s, end_s] = visible();
-  if (seconds < start_s || seconds > start_s + 0.8 * (end_s - start_s)) {
-    surfer.setScrollTime(Math.max(0, seconds - 0.1 * (end_s - start_s)));
-  }
+  const view = showing(state.view, byId("picture").clientWidth, state.current.duration_s, seconds);
+  if (view !== state.view) update({ view });
 }
 
-/** -> the stretch of time that is seen. */
-function visible() {
-  const whole = surfer.getWrapper().clientWidth || 1;
-  const seconds = (pixels) => (pixels / whole) * surfer.getDuration();
-  return [seconds(surfer.getScroll()), seconds(surfer.getScroll() + surfer.getWidth())];
-}
-
-// Regions
-
-function showRegions() {
+/** A cycle fills most of the picture. */
+export function showCycle(cycle) {
   if (!state.heard) return;
-  const known = new Map(regions.getRegions().map((region) => [region.id, region]));
-  state.cycles.forEach((cycle, index) => {
-    const region = known.get(cycle.id);
-    known.delete(cycle.id);
-    const chosen = cycle.id === state.selected;
-    const options = { start: cycle.start_s, end: cycle.end_s, resize: chosen };
-    if (!region) paint(regions.addRegion({ ...options, id: cycle.id, drag: false, color: "transparent" }), cycle, index);
-    else {
-      if (region.start !== cycle.start_s || region.end !== cycle.end_s || region.resize !== chosen) region.setOptions(options);
-      paint(region, cycle, index);
-    }
-  });
-  for (const region of known.values()) region.remove();
-}
-
-function paint(region, cycle, index) {
-  const scores = state.scores[state.model]?.[timeKey(cycle)];
-  const doubtful = scores && !cycle.confirmed && LABELS.confidence(scores) < state.threshold;
-  const look = `${cycle.label} ${doubtful} ${cycle.id === state.selected} ${index}`;
-  if (region.look === look || !region.element) return;
-  region.look = look;
-  Object.assign(region.element.style, {
-    background: doubtful ? `var(--doubt), ${background(cycle.label)}` : background(cycle.label),
-    boxShadow: cycle.id === state.selected ? "inset 0 0 0 2px var(--ink)" : "inset 1px 0 0 var(--line)",
-  });
-  const tag = colour(h("span", {}, `${index + 1} ${LABELS.letters(cycle.label)}`), cycle.label);
-  Object.assign(tag.style, {
-    display: "inline-block",
-    margin: "3px",
-    padding: "0 5px",
-    borderRadius: "4px",
-    whiteSpace: "nowrap",
-    font: "600 12px/18px system-ui, sans-serif",
-    background: "var(--class)",
-    color: "var(--on-class)",
-  });
-  region.setContent(tag);
-}
-
-/** An edge was dragged: the neighbour may move along, so the region gets its place from the cycles. */
-function dragged(region) {
-  const cycle = state.cycles.find((each) => each.id === region.id);
-  if (!cycle) return;
-  const edge = Math.abs(region.start - cycle.start_s) > Math.abs(region.end - cycle.end_s) ? "start_s" : "end_s";
-  const seconds = edge === "start_s" ? region.start : region.end;
-  change(move(state.cycles, cycle.id, edge, seconds, state.current.duration_s), "Boundary moved", cycle.id);
-  showRegions(); // back to its place where that was not possible
+  update({ view: filling(cycle, byId("picture").clientWidth, state.current.duration_s, CYCLE_SHARE) });
 }

@@ -1,16 +1,15 @@
-// The list of recordings: how far each is, which to look at next, and opening one of them.
+// The recordings of the session: opening one of them, going on to the next, and what stands at its head.
 
 import { call, download } from "./api.js";
-import { LABELS, colour } from "./classes.js";
+import { LABELS } from "./classes.js";
 import { timeKey, withId } from "./cycles.js";
-import { alarm, ask, byId, clock, h, percent, say } from "./dom.js";
-import { folderOf } from "./pairing.js";
-import { forget } from "./edits.js";
+import { alarm, ask, byId, clock, h, say } from "./dom.js";
+import { forget, remember } from "./edits.js";
 import * as player from "./player.js";
+import { PLACES, listed, start as startQueue, title, titled } from "./queue.js";
 import { based, dismiss, newer, saveNow } from "./saving.js";
 import { scoreMissing } from "./scores.js";
-import * as spectrogram from "./spectrogram.js";
-import { later, state, update, when } from "./state.js";
+import { EXAMPLE, later, pathOf, state, update, when } from "./state.js";
 
 const POLL_MS = 200; // for a recording that waits, and more for many
 const LONGEST_POLL_MS = 2000;
@@ -21,17 +20,10 @@ let opening = null; // id of the recording that is on its way, until it can be h
 let queue = []; // ids as the list had them when a recording was opened; an edit may move that one elsewhere
 
 export function start() {
-  when(["recordings", "current"], showList);
   when(["heard", "current"], showLoading);
-  when(["cycles", "current"], () => (byId("export").disabled = !state.cycles.length && !state.current?.revision));
-  for (const id of ["find", "show", "order"])
-    byId(id).addEventListener("input", () => {
-      queue = [];
-      showList();
-    });
-  const findings = LABELS.findings.map(([value, words]) => h("option", { value }, words));
-  byId("show").querySelector("[value=problem]").before(...findings);
-  byId("reviewed").addEventListener("change", () => review(byId("reviewed").checked));
+  when(["cycles", "current"], showExports);
+  startQueue(openRecording, () => (queue = []));
+  byId("reviewed").addEventListener("change", () => setReviewed(byId("reviewed").checked));
   byId("remove").addEventListener("click", remove);
   saveAs("export", (form) => `/recordings/${state.current.id}/export?format=${form}`);
   saveAs("export-all", (form) => `/sessions/${state.session}/export?format=${form}`);
@@ -56,8 +48,9 @@ export async function refresh() {
 /** Open a recording: its sound, its picture, its cycles. What was open cannot be heard or judged from here on. */
 export async function openRecording(id) {
   const number = (opened += 1);
-  const name = title(state.recordings.find((facts) => facts.id === id) ?? { path: "", name: "the recording" });
-  const focused = document.activeElement?.closest("#bench") ? document.activeElement : null;
+  const other = { path: "", name: id === EXAMPLE ? "an example" : "the recording" };
+  const name = title(state.recordings.find((facts) => facts.id === id) ?? other);
+  const focused = document.activeElement?.closest(".bench") ? document.activeElement : null;
   focused?.blur(); // a part that is out of use would take the keys
   opening = id;
   queue = listed().map((facts) => facts.id);
@@ -65,8 +58,7 @@ export async function openRecording(id) {
   try {
     await saveNow();
     if (!(await showAnswers(id, number))) return;
-    localStorage.setItem(`rales-open-${state.session}`, id);
-    spectrogram.load(id).catch((error) => number === opened && alarm(error.message));
+    if (id !== EXAMPLE) localStorage.setItem(`rales-open-${state.session}`, id);
     await player.load(id);
     if (number === opened && document.activeElement === document.body) focused?.focus();
   } catch (error) {
@@ -80,14 +72,18 @@ export async function openRecording(id) {
   showLoading();
 }
 
-/** Whether a recording is open or on its way. */
-export const isOpen = () => Boolean(state.current || opening);
+/** Without a recording the instrument shows a simulated one, so that there is something to try. */
+export async function showExample() {
+  if (!state.recordings.length && !isOpen() && state.current?.id !== EXAMPLE) await openRecording(EXAMPLE);
+}
+
+/** Whether a recording of the session is open or on its way. */
+export const isOpen = () => (opening ?? state.current?.id ?? EXAMPLE) !== EXAMPLE;
 
 /** Empty the player; `sentence` says why there is nothing. */
 function leave(sentence) {
   byId("loading").textContent = sentence;
   player.empty();
-  spectrogram.empty();
   showLoading();
 }
 
@@ -96,8 +92,16 @@ function leave(sentence) {
 function showLoading() {
   byId("loading").hidden = state.heard;
   byId("sight").setAttribute("aria-busy", opening !== null);
-  byId("bench").disabled = !state.heard;
-  byId("head-tools").disabled = opening !== null && opening !== state.current?.id;
+  for (const bench of document.querySelectorAll(".bench")) bench.disabled = !state.heard;
+  byId("head-tools").disabled = state.current?.id === EXAMPLE || (opening !== null && opening !== state.current?.id);
+  showExports();
+}
+
+function showExports() {
+  const { current } = state;
+  const other = opening !== null && opening !== current?.id;
+  const nothing = !current || current.id === EXAMPLE || other || (!state.cycles.length && !current.revision);
+  for (const button of byId("export").children) button.disabled = nothing;
 }
 
 /** Resolves once the models that are shown have answered for the recording that was opened last. */
@@ -115,7 +119,7 @@ export function close() {
 
 /** Show the open recording as the service has it; an undo brings `before` back. */
 export async function reopen(id, before) {
-  if (state.current?.id === id && (await showAnswers(id, opened))) forget(before);
+  if (state.current?.id === id && (await showAnswers(id, opened))) remember(before);
 }
 
 /** Show what models and people say of a recording; -> false if another one was opened meanwhile.
@@ -124,7 +128,7 @@ export async function reopen(id, before) {
 async function showAnswers(id, number) {
   if (opening !== null && opening !== id) return false;
   const before = state.current?.id === id ? state.cycles : null;
-  const current = await call("GET", `/recordings/${id}`);
+  const current = await call("GET", pathOf(id));
   if (number !== opened) return false;
   const scores = {};
   for (const [model, rows] of Object.entries(current.scores)) {
@@ -137,8 +141,8 @@ async function showAnswers(id, number) {
   } else {
     const cycles = (mine ?? current.cycles).map(withId);
     if (!mine) based(id, current.revision);
-    forget();
-    update({ current, scores, cycles, selected: cycles[0]?.id ?? null });
+    const view = { start_s: 0, end_s: current.duration_s };
+    update({ current, scores, cycles, selected: cycles[0]?.id ?? null, ...(before ? {} : { view }) });
   }
   showHead();
   if (current.status === "ready") scoring = scoreMissing().catch((error) => alarm(error.message));
@@ -155,11 +159,12 @@ export function step(by) {
   else say("No further recording");
 }
 
-export async function review(reviewed) {
-  if (!state.current) return;
-  await call("PATCH", `/recordings/${state.current.id}`, { reviewed });
-  byId("reviewed").checked = reviewed;
-  state.current.reviewed = reviewed;
+export async function setReviewed(reviewed) {
+  const { current } = state;
+  if (!current) return;
+  await call("PATCH", `/recordings/${current.id}`, { reviewed });
+  current.reviewed = reviewed;
+  if (state.current?.id === current.id) byId("reviewed").checked = reviewed;
   say(reviewed ? "Reviewed" : "Not reviewed");
   await refresh();
 }
@@ -172,12 +177,16 @@ async function remove() {
   dismiss(current.id);
   close();
   await refresh();
+  showExample();
 }
 
 function showHead() {
   const { current } = state;
   byId("recording").hidden = !current;
-  byId("empty").hidden = Boolean(current);
+  byId("empty").hidden = isOpen();
+  byId("empty-words").textContent = current || opening
+    ? "A simulated recording, to try: press Space to listen, 1 to 4 to label, v to review."
+    : state.recordings.length ? "Choose a recording of the list." : "There is no recording yet.";
   if (!current) return;
   byId("name").replaceChildren(...titled(current));
   const waits = { waiting: "waits for the model", failed: current.problem, ready: "" }[current.status];
@@ -186,9 +195,10 @@ function showHead() {
     annotation: "cycles of the annotation",
     segment: "cycles found in the sound",
     window: "no breath found: equal windows",
+    simulated: "cycles as they were simulated",
   }[current.source];
   const sound = current.judged ? current.quality_reason : `Not judged: ${current.quality_reason}`;
-  const facts = [clock(current.duration_s), `${current.rate_hz} Hz`, source, sound, waits];
+  const facts = [PLACES[current.location], current.device, `${current.rate_hz / 1000} kHz`, clock(current.duration_s), source, sound, waits];
   byId("facts").textContent = facts.filter(Boolean).join(" · ");
   byId("notes").textContent = current.notes.map((note) => `${note}.`).join(" ");
   byId("notes").hidden = !current.notes.length;
@@ -196,82 +206,13 @@ function showHead() {
   byId("saved").textContent = current.revision ? `Revision ${current.revision}` : "";
 }
 
-/** -> the recordings that the filters let through, in the order chosen. */
-export function listed() {
-  const find = byId("find").value.trim().toLowerCase();
-  const filters = {
-    all: () => true,
-    open: (facts) => !facts.reviewed,
-    done: (facts) => facts.reviewed,
-    problem: (facts) => facts.status === "failed" || !facts.judged,
-  };
-  for (const [value, , names] of LABELS.findings)
-    filters[value] = (facts) => names.some((name) => facts.findings[name]);
-  const orders = {
-    added: () => 0,
-    name: (a, b) => title(a).localeCompare(title(b), undefined, { numeric: true }),
-    doubt: (a, b) => a.reviewed - b.reviewed || a.judged - b.judged || (b.uncertainty ?? -1) - (a.uncertainty ?? -1),
-  };
-  return state.recordings
-    .filter((facts) => title(facts).toLowerCase().includes(find) && filters[byId("show").value](facts))
-    .sort(orders[byId("order").value]);
-}
+const FORMS = { icbhi: "ICBHI .txt", csv: "CSV", audacity: "Audacity labels", raven: "Raven table" };
 
-function showList() {
-  const shown = listed();
-  const all = state.recordings.length;
-  const reviewed = state.recordings.filter((facts) => facts.reviewed).length;
-  const waiting = state.recordings.filter((facts) => facts.status === "waiting").length;
-  byId("filters").hidden = all < 2;
-  byId("all").hidden = all === 0;
-  const parts = [`${reviewed} of ${all} reviewed`];
-  if (shown.length < all) parts.unshift(`${shown.length} shown`);
-  if (waiting) parts.push(`${waiting} wait for the model`);
-  byId("count").textContent = all ? parts.join(" · ") : "";
-  const focused = document.activeElement?.dataset?.recording;
-  byId("list").replaceChildren(...shown.map(entry));
-  if (focused) byId("list").querySelector(`[data-recording="${focused}"]`)?.focus();
-}
-
-function entry(facts) {
-  const open = facts.id === state.current?.id;
-  const button = h("button", { type: "button", className: "entry", onclick: () => openRecording(facts.id) },
-    h("span", { className: "entry-name" }, ...titled(facts)),
-    h("span", { className: "entry-facts soft" }, ...about(facts)));
-  button.dataset.recording = facts.id;
-  if (open) button.setAttribute("aria-current", "true");
-  return h("li", { className: facts.reviewed ? "reviewed" : "" }, button);
-}
-
-/** A recording -> its name, after the folder in which it came. */
-const title = (facts) => folderOf(facts.path) + facts.name;
-const titled = (facts) => [h("span", { className: "folder" }, folderOf(facts.path)), facts.name];
-
-function about(facts) {
-  if (facts.status === "waiting") return [facts.ahead ? `waits, ${facts.ahead} before it` : "the model listens …"];
-  if (facts.status === "failed") return [h("span", { className: "bad" }, facts.problem)];
-  const counts = LABELS.names.filter((name) => facts.findings[name]).map((name) =>
-    colour(h("span", { className: "badge small", title: LABELS.words(name) },
-      `${facts.findings[name]} ${LABELS.letters(name)}`), name));
-  const doubt = facts.uncertainty === null ? null : h("span", {}, `up to ${percent(facts.uncertainty)} unsure`);
-  const done = facts.reviewed ? h("span", {}, "✓ reviewed") : null;
-  const note = facts.notes.length ? h("span", {}, facts.notes.join("; ")) : null;
-  return [quality(facts), note, ...counts, doubt, done].filter(Boolean);
-}
-
-/** What is wrong with the sound: why there is no class, or what is to be known beside one. */
-function quality(facts) {
-  if (!facts.judged) return h("span", { className: "bad" }, `Not judged: ${facts.quality_reason}`);
-  return facts.quality_reason ? h("span", {}, facts.quality_reason) : null;
-}
-
+/** A button for every format that can say the labels. */
 function saveAs(id, path) {
-  const choice = byId(id);
-  for (const option of [...choice.options]) if (option.value && !LABELS.forms.includes(option.value)) option.remove();
-  choice.addEventListener("change", async () => {
-    const form = choice.value;
-    choice.value = "";
-    await saveNow();
-    if (form) download(path(form));
-  });
+  byId(id).replaceChildren(...LABELS.forms.map((form) =>
+    h("button", { type: "button", value: form, onclick: async () => {
+      await saveNow();
+      download(path(form));
+    } }, FORMS[form])));
 }

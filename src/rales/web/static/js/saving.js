@@ -4,7 +4,7 @@
 import { call } from "./api.js";
 import { alarm, byId } from "./dom.js";
 import { scoreMissing } from "./scores.js";
-import { state, update, updateLine } from "./state.js";
+import { EXAMPLE, state, update, updateLine } from "./state.js";
 
 const SOON_MS = 250; // several quick changes are saved once
 const DRAFT = "rales-unsaved-";
@@ -61,6 +61,7 @@ export function newer(recording, revision) {
 /** Save soon. */
 export function save() {
   const recording = state.current.id;
+  if (recording === EXAMPLE) return void (byId("saved").textContent = "Example: nothing is kept");
   byId("saved").textContent = "Saving …";
   unsaved.set(recording, plain(state.cycles));
   pending.add(recording);
@@ -180,8 +181,9 @@ export function summary(cycles) {
   return `${cycles.length} ${cycles.length === 1 ? "cycle" : "cycles"}, ${confirmed} confirmed`;
 }
 
-function same(one, other) {
+/** Whether two lists of cycles say the same. */
+export function same(one, other) {
   const key = (cycles) =>
-    JSON.stringify(cycles.map((c) => [c.start_s.toFixed(3), c.end_s.toFixed(3), c.label, Boolean(c.confirmed)]));
+    JSON.stringify(cycles.map((c) => [c.start_s.toFixed(3), c.end_s.toFixed(3), c.label, Boolean(c.confirmed), Boolean(c.unusable)]));
   return key(one) === key(other);
 }

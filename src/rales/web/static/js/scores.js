@@ -2,11 +2,12 @@
 
 import { call } from "./api.js";
 import { timeKey } from "./cycles.js";
-import { state, update, updateLine } from "./state.js";
+import { EXAMPLE, state, update, updateLine } from "./state.js";
 
 /** Ask each model that is shown about the cycles it has not answered for. */
 export async function scoreMissing() {
   const { current } = state;
+  if (current.id === EXAMPLE) return; // whose cycles the service has answered for
   for (const model of [state.model, state.compare].filter(Boolean)) {
     const known = state.scores[model] ?? {};
     const missing = state.cycles.filter((cycle) => !(timeKey(cycle) in known));

@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { ask, byId, h } from "./dom.js";
-import { close, openRecording, refresh } from "./recordings.js";
+import { close, openRecording, refresh, showExample } from "./recordings.js";
 import { dismiss } from "./saving.js";
 import { state, update, when } from "./state.js";
 
@@ -19,6 +19,7 @@ export async function start() {
   const last = localStorage.getItem("rales-session");
   const known = state.sessions.find((session) => session.id === last) ?? state.sessions[0];
   if (known) await enter(known.id);
+  else showExample();
 }
 
 /** Resolves once there is a session. */
@@ -44,6 +45,7 @@ async function enter(session) {
   const last = localStorage.getItem(`rales-open-${session}`);
   const open = state.recordings.find((facts) => facts.id === last) ?? state.recordings[0];
   if (open) await openRecording(open.id);
+  else showExample();
 }
 
 async function rename() {
@@ -65,6 +67,7 @@ async function remove() {
   if (state.sessions.length) return enter(state.sessions[0].id);
   close();
   update({ session: null, recordings: [] });
+  showExample();
 }
 
 const chosen = () => state.sessions.find((session) => session.id === state.session);

@@ -1,64 +1,55 @@
-// The log-mel picture under the waveform: the stretch that the waveform shows, with the cycles, the band and the why.
+// The picture: tiles of levels, computed by a worker from the sound that is played, coloured here. A tile is kept as long
+// as there is room; until those of a closer view are there, the ones of a wider view stand in for them.
 
 import { bytes } from "./api.js";
-import { byId } from "./dom.js";
-import { band } from "./listening.js";
-import { state, when } from "./state.js";
+import { alarm, byId } from "./dom.js";
+import { hertzAt, placeOf, xOf } from "./geometry.js";
+import { isLight, palette, scaleOf, transformOf } from "./picture_settings.js";
+import { pathOf, state, when } from "./state.js";
+import { FLOOR_DB, LEVEL_DB } from "./stft.js";
 
-const TILE = 4096; // frames of one canvas; browsers limit their width
-const MARKS_HZ = [4000, 2000, 1000, 500, 250];
-const APART = 15; // pixels between two marks
-// Dark to light through purple and orange: equal steps look equal, also without colour.
-const STOPS = ["#000004", "#1c1044", "#4f127b", "#812581", "#b5367a", "#e55064", "#fb8761", "#fec287", "#fcfdbf"];
+const COLUMNS = 256; // of a tile, and one more that the next tile covers, so that no seam is seen
+const ROWS = 512; // of a tile's image
+const MOST_TILES = 400;
+const QUIETEST_TOP_DB = -60; // what is quieter everywhere is not made brighter, so silence is dark
 
-let tiles = [];
-let shape = { bands: 80, frames: 0, hop_s: 0.01 };
-let view = [0, 1];
+const worker = new Worker("/static/js/spectrogram_worker.js", { type: "module" });
+const tiles = new Map(); // key -> {levels, image, look}, the ones used last at the end
+const tops = new Map(); // transform -> level that is brightest
+let turn = 0; // of the recording
+let rate_hz = 16000;
+let length = 0; // of the sound, in samples
+let heard = null; // the model's picture: {levels, bands, frames, hop_s}, or the promise of it
 let overlay = null; // explanation of one cycle
-let playhead_s = 0;
+let colours = { light: null, table: null };
+let due = false;
 
 export function start() {
-  when(["cycles", "selected"], draw);
-  for (const id of ["filter", "low", "high"]) byId(id).addEventListener("input", draw);
+  when(["view", "picture", "heard"], draw);
   new ResizeObserver(draw).observe(byId("picture"));
+  worker.addEventListener("message", ({ data }) => {
+    if (data.turn !== turn) return;
+    if (data.level !== undefined) tops.set(data.key, data.level);
+    else keep(data.key, { levels: data.levels });
+    draw();
+  });
 }
 
-let asked = 0;
 /** Take the picture away, and one that is on its way. */
 export function empty() {
-  asked += 1;
-  tiles = [];
-  overlay = null;
+  turn += 1;
+  tiles.clear();
+  tops.clear();
+  [length, heard, overlay] = [0, null, null];
   byId("picture").width = byId("picture").width; // wipes it
 }
 
-/** Fetch and colour a recording's picture; until it comes there is none. */
-export async function load(recording) {
-  empty();
-  const turn = asked;
-  view = [0, state.current.duration_s];
-  const { content, headers } = await bytes(`/recordings/${recording}/spectrogram`);
-  if (turn !== asked) return; // another recording was opened meanwhile
-  const number = (name) => Number(headers.get(name));
-  shape = { bands: number("x-bands"), frames: number("x-frames"), hop_s: number("x-hop-s") };
-  const palette = colours();
-  tiles = [];
-  for (let first = 0; first < shape.frames; first += TILE) tiles.push(tile(content, first, palette));
+/** Draw this sound from here on. */
+export function load(samples, rate) {
+  [rate_hz, length] = [rate, samples.length];
+  const copy = samples.slice();
+  worker.postMessage({ samples: copy, turn }, [copy.buffer]);
   draw();
-}
-
-/** Show another stretch of time. */
-export function look(start_s, end_s) {
-  view = [start_s, end_s];
-  draw();
-}
-
-export function setPlayhead(seconds) {
-  playhead_s = seconds;
-  const place = (seconds - view[0]) / (view[1] - view[0]);
-  const mark = byId("playhead");
-  mark.hidden = !(place >= 0 && place <= 1);
-  mark.style.left = `${place * 100}%`;
 }
 
 /** Lay an explanation over its cycle, or nothing for null. */
@@ -67,113 +58,176 @@ export function setOverlay(explanation) {
   draw();
 }
 
-/** A place on the picture, 0 left to 1 right -> seconds. */
-export const timeAt = (place) => view[0] + place * (view[1] - view[0]);
-
-function tile(content, first, palette) {
-  const width = Math.min(TILE, shape.frames - first);
-  const canvas = new OffscreenCanvas(width, shape.bands);
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(width, shape.bands);
-  const pixels = new Uint32Array(image.data.buffer);
-  for (let band = 0; band < shape.bands; band += 1) {
-    const from = (shape.bands - 1 - band) * shape.frames + first; // low bands lie at the bottom
-    for (let x = 0; x < width; x += 1) pixels[band * width + x] = palette[content[from + x]];
-  }
-  context.putImageData(image, 0, 0);
-  return { canvas, first, width };
-}
-
-/** -> 256 colours as the numbers that a canvas stores (alpha, blue, green, red). */
-function colours() {
-  const parts = STOPS.map((stop) => [1, 3, 5].map((at) => parseInt(stop.slice(at, at + 2), 16)));
-  return Uint32Array.from({ length: 256 }, (_, grey) => {
-    const place = (grey / 255) * (parts.length - 1);
-    const [low, high] = [parts[Math.floor(place)], parts[Math.ceil(place)]];
-    const [red, green, blue] = low.map((value, i) => Math.round(value + (high[i] - value) * (place % 1)));
-    return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+/** Draw before the next frame, however often this is asked for. */
+export function draw() {
+  if (due) return;
+  due = true;
+  requestAnimationFrame(() => {
+    due = false;
+    paint();
   });
 }
 
-function draw() {
+function paint() {
   const canvas = byId("picture");
   const sharp = window.devicePixelRatio || 1;
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-  if (width === 0 || !state.current || tiles.length === 0) return;
-  canvas.width = width * sharp;
-  canvas.height = height * sharp;
+  if (width === 0 || !state.picture) return;
+  const light = isLight(state.picture);
+  if (colours.light !== light) colours = { light, table: palette(light) };
+  byId("sight").dataset.light = light;
+  canvas.width = Math.round(width * sharp);
+  canvas.height = Math.round(height * sharp);
   const context = canvas.getContext("2d");
-  context.scale(sharp, sharp);
-  const x = (seconds) => ((seconds - view[0]) / (view[1] - view[0])) * width;
-  for (const part of tiles) {
-    const [left, right] = [x(part.first * shape.hop_s), x((part.first + part.width) * shape.hop_s)];
-    if (right > 0 && left < width) context.drawImage(part.canvas, left, 0, right - left, height);
+  context.fillStyle = light ? "#ffffff" : "#000004";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  if (!state.current || length === 0) return;
+  context.scale(canvas.width / width, canvas.height / height);
+  const x = (seconds) => xOf(state.view, width, seconds);
+  const transform = transformOf(state.picture);
+  if (transform) paintSound(context, x, width, height, transform);
+  else paintHeard(context, x, height);
+  if (overlay) paintOverlay(context, x, height, scaleOf(state.picture));
+}
+
+// The sound
+
+function paintSound(context, x, width, height, transform) {
+  const top = tops.get(keyOf(transform));
+  const wanted = top === undefined ? [{ key: keyOf(transform), about: { ...transform, loudness: true } }] : [];
+  const per_px = ((state.view.end_s - state.view.start_s) * rate_hz) / width;
+  const closest = transform.window / 32; // between which there is nothing to see
+  const hop = Math.max(closest, 2 ** Math.floor(Math.log2(per_px)));
+  for (let each = hop * 64; each >= hop; each /= 2) {
+    const span = COLUMNS * each;
+    const first = Math.max(0, Math.floor((state.view.start_s * rate_hz) / span));
+    const last = Math.min(Math.ceil((state.view.end_s * rate_hz) / span), Math.ceil(length / span));
+    const missing = [];
+    for (let index = first; index < last; index += 1) {
+      const key = `${keyOf(transform)} ${each} ${index}`;
+      const about = { ...transform, hop: each, first: index * COLUMNS, columns: COLUMNS + 1 };
+      const found = tiles.get(key);
+      if (!found) missing.push({ key, about });
+      else if (top !== undefined) {
+        keep(key, found); // used last
+        const [left, right] = [x((index * span) / rate_hz), x((index * span + (COLUMNS + 1) * each) / rate_hz)];
+        context.drawImage(imageOf(found, top, transform), left, 0, right - left, height);
+      }
+    }
+    if (each === hop) wanted.push(...missing);
   }
-  if (overlay) drawOverlay(context, x, height);
-  drawBand(context, width, height);
-  drawCycles(context, x, height);
-  drawScale(context, height);
-  setPlayhead(playhead_s);
+  worker.postMessage({ wanted });
+}
+
+const keyOf = ({ window, size, bins }) => `${window} ${size} ${bins}`;
+
+/** Keep a tile; of too many, those that were not used for longest go. */
+function keep(key, tile) {
+  tiles.delete(key);
+  tiles.set(key, tile);
+  for (const oldest of tiles.keys()) {
+    if (tiles.size <= MOST_TILES) break;
+    tiles.delete(oldest);
+  }
+}
+
+/** A tile -> its image in today's colours, made once. */
+function imageOf(tile, top, transform) {
+  const { range_db, scale, high_hz } = state.picture;
+  const look = `${top} ${range_db} ${scale} ${high_hz} ${colours.light}`;
+  if (tile.look !== look) {
+    const axis = scaleOf(state.picture);
+    const binOf = (place) => (hertzAt(axis, place) * transform.size) / rate_hz;
+    tile.image = colour(tile.levels, COLUMNS + 1, transform.bins, ROWS, binOf, shades(top));
+    tile.look = look;
+  }
+  return tile.image;
+}
+
+/** Brightest level of the recording -> colour of each level. */
+function shades(top) {
+  const top_db = Math.max(FLOOR_DB + top * LEVEL_DB, QUIETEST_TOP_DB);
+  const floor_db = top_db - state.picture.range_db;
+  byId("floor").textContent = `dark below ${Math.round(floor_db)} dBFS`;
+  return Uint32Array.from({ length: 256 }, (_, level) => {
+    const share = (FLOOR_DB + level * LEVEL_DB - floor_db) / state.picture.range_db;
+    return colours.table[Math.round(255 * Math.min(1, Math.max(0, share)))];
+  });
+}
+
+/** Levels, column by column -> an image of `rows` rows, the highest frequency at the top. */
+function colour(levels, columns, bins, rows, binOf, table) {
+  const canvas = new OffscreenCanvas(columns, rows);
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(columns, rows);
+  const pixels = new Uint32Array(image.data.buffer);
+  for (let row = 0; row < rows; row += 1) {
+    const bin = Math.min(Math.max(binOf(1 - (row + 0.5) / rows), 0), bins - 1);
+    const [low, high] = [Math.floor(bin), Math.min(Math.floor(bin) + 1, bins - 1)];
+    const share = bin - low;
+    for (let column = 0; column < columns; column += 1) {
+      const at = column * bins;
+      pixels[row * columns + column] = table[Math.round(levels[at + low] * (1 - share) + levels[at + high] * share)];
+    }
+  }
+  context.putImageData(image, 0, 0);
+  return canvas;
+}
+
+// As the model hears it
+
+function paintHeard(context, x, height) {
+  if (heard === null) heard = fetchHeard(turn);
+  if (heard instanceof Promise) return;
+  const look = `${state.picture.range_db} ${colours.light}`;
+  if (heard.look !== look) {
+    const bandOf = (place) => place * (heard.bands + 1) - 1; // the peaks of bands are evenly spaced in mel
+    const table = shades(heard.top);
+    heard.images = [];
+    for (let first = 0; first < heard.frames; first += COLUMNS) {
+      const columns = Math.min(COLUMNS + 1, heard.frames - first);
+      const part = heard.levels.subarray(first * heard.bands, (first + columns) * heard.bands);
+      heard.images.push({ first, columns, image: colour(part, columns, heard.bands, ROWS, bandOf, table) });
+    }
+    heard.look = look;
+  }
+  for (const { first, columns, image } of heard.images) {
+    const edge = (frame) => x((frame - 0.5) * heard.hop_s); // a frame is centred at its time
+    context.drawImage(image, edge(first), 0, edge(first + columns) - edge(first), height);
+  }
+}
+
+async function fetchHeard(asked) {
+  try {
+    const { content, headers } = await bytes(`${pathOf(state.current.id)}/spectrogram`);
+    const number = (name) => Number(headers.get(name));
+    const [bands, frames] = [number("x-bands"), number("x-frames")];
+    if (asked !== turn) return; // another recording was opened meanwhile
+    const levels = new Uint8Array(content.length);
+    for (let band = 0; band < bands; band += 1)
+      for (let frame = 0; frame < frames; frame += 1) levels[frame * bands + band] = content[band * frames + frame];
+    heard = { levels, bands, frames, hop_s: number("x-hop-s"), top: number("x-top") };
+    draw();
+  } catch (error) {
+    if (asked === turn) alarm(error.message);
+  }
 }
 
 /** Tint what spoke for the label, also where it was silence, and darken the rest; full tint from the 95th percentile. */
-function drawOverlay(context, x, height) {
+function paintOverlay(context, x, height, scale) {
   const spoke = overlay.values.flat().filter((value) => value > 0).sort((a, b) => a - b);
   const top = spoke[Math.floor(0.95 * (spoke.length - 1))] ?? 1;
+  const up = (hertz) => height * (1 - Math.min(1, Math.max(0, placeOf(scale, hertz))));
   overlay.values.forEach((row, band) => {
-    const [upper, lower] = [y(overlay.high_hz[band], height), y(overlay.low_hz[band], height)];
+    const [upper, lower] = [up(overlay.high_hz[band]), up(overlay.low_hz[band])];
+    if (lower - upper <= 0) return; // above what is shown
     row.forEach((value, column) => {
       const [left, right] = [x(overlay.from_s[column]), x(overlay.to_s[column])];
       const light = Math.sqrt(Math.min(1, Math.max(0, value) / top));
-      for (const colour of [`rgb(0 0 0 / ${0.7 * (1 - light)})`, `rgb(110 215 255 / ${0.45 * light})`]) {
-        context.fillStyle = colour;
+      for (const tint of [`rgb(0 0 0 / ${0.7 * (1 - light)})`, `rgb(110 215 255 / ${0.45 * light})`]) {
+        context.fillStyle = tint;
         context.fillRect(left, upper, right - left + 0.3, lower - upper + 0.3);
       }
     });
   });
 }
-
-/** Shade what the band-pass takes away. */
-function drawBand(context, width, height) {
-  const limits = band();
-  if (limits === null) return;
-  context.fillStyle = "rgb(0 0 0 / 0.55)";
-  const [upper, lower] = [y(limits.high_hz, height), y(limits.low_hz, height)];
-  context.fillRect(0, 0, width, upper);
-  context.fillRect(0, lower, width, height - lower);
-}
-
-function drawCycles(context, x, height) {
-  for (const cycle of state.cycles) {
-    const [left, right] = [x(cycle.start_s), x(cycle.end_s)];
-    const chosen = cycle.id === state.selected;
-    context.strokeStyle = chosen ? "#ffffff" : "rgb(255 255 255 / 0.45)";
-    context.lineWidth = chosen ? 2 : 1;
-    context.setLineDash(chosen ? [] : [3, 3]);
-    context.strokeRect(left, 1, right - left, height - 2);
-  }
-  context.setLineDash([]);
-}
-
-function drawScale(context, height) {
-  context.font = "11px system-ui, sans-serif";
-  let last = -APART;
-  for (const mark of MARKS_HZ) {
-    const at = y(mark, height);
-    if (at - last < APART) continue;
-    last = at;
-    const text = mark < 1000 ? `${mark} Hz` : `${mark / 1000} kHz`;
-    context.fillStyle = "rgb(0 0 0 / 0.6)";
-    context.fillRect(0, at - 7, context.measureText(text).width + 8, 14);
-    context.fillStyle = "#ffffff";
-    context.fillText(text, 4, at + 4);
-  }
-}
-
-/** Hertz -> height on the picture: Slaney's mel scale from 50 to 8,000 Hz, as the models' front-end has it. */
-function y(hertz, height) {
-  const [low, high] = [mel(50), mel(8000)];
-  return height * (1 - (mel(Math.min(Math.max(hertz, 50), 8000)) - low) / (high - low));
-}
-
-const mel = (hertz) => (hertz < 1000 ? hertz / (200 / 3) : 15 + Math.log(hertz / 1000) / (Math.log(6.4) / 27));

@@ -14,7 +14,10 @@ export const state = {
   model: null, // whose probabilities are shown
   compare: "", // whose stand beside them
   threshold: 0.5,
+  view: { start_s: 0, end_s: 1 }, // the stretch of time that is seen
+  picture: null, // how it is drawn (picture_settings.js)
   looping: false,
+  reviewing: false, // whether a label leads to the next cycle
   explain: false,
 };
 
@@ -38,5 +41,10 @@ export function updateLine(facts) {
 
 /** Two lines of one recording -> the one that knows of more revisions, else the second. */
 export const later = (one, other) => (one && one.revision > other.revision ? one : other);
+
+export const EXAMPLE = "example"; // the recording that is shown where there is none; what is done to it is not kept
+
+/** A recording -> where the service answers about it. */
+export const pathOf = (id) => (id === EXAMPLE ? "/example" : `/recordings/${id}`);
 
 export const selectedCycle = () => state.cycles.find((cycle) => cycle.id === state.selected) ?? null;

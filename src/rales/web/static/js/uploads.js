@@ -18,7 +18,6 @@ let sessionReady = null;
 /** `ready()` resolves once there is a session to add to. */
 export function start(ready) {
   sessionReady = ready;
-  const drop = byId("drop");
   when(["limits"], () => (byId("files").accept = [...state.limits.suffixes, ".txt", "audio/*"].join()));
   byId("choose").addEventListener("click", () => byId("files").click());
   byId("files").addEventListener("change", () => {
@@ -27,12 +26,12 @@ export function start(ready) {
   });
   addEventListener("dragover", (event) => {
     event.preventDefault();
-    drop.classList.add("over");
+    byId("over").hidden = !event.dataTransfer.types.includes("Files");
   });
-  addEventListener("dragleave", (event) => event.relatedTarget === null && drop.classList.remove("over"));
+  addEventListener("dragleave", (event) => event.relatedTarget === null && (byId("over").hidden = true));
   addEventListener("drop", async (event) => {
     event.preventDefault();
-    drop.classList.remove("over");
+    byId("over").hidden = true;
     const { session } = state; // folders take a moment to read
     const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
     const files = [...event.dataTransfer.files].map((file) => ({ file, path: file.name }));

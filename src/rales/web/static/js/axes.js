@@ -1,0 +1,45 @@
+// The axes of the picture, outside it: seconds above, hertz at its left, with a bar for the band that is heard.
+
+import { byId, h } from "./dom.js";
+import { frequencyTicks, placeOf, timeTicks, xOf } from "./geometry.js";
+import { band } from "./listening.js";
+import { scaleOf } from "./picture_settings.js";
+import { state, when } from "./state.js";
+
+export function start() {
+  when(["view"], showTimes);
+  when(["picture", "band"], showFrequencies);
+  new ResizeObserver(() => {
+    showTimes();
+    showFrequencies();
+  }).observe(byId("picture"));
+}
+
+function showTimes() {
+  const width = byId("picture").clientWidth;
+  const ticks = state.current && width ? timeTicks(state.view, width) : [];
+  byId("time-axis").replaceChildren(...ticks.map(({ seconds, text }) => {
+    const mark = h("span", {}, text);
+    mark.style.left = `${xOf(state.view, width, seconds)}px`;
+    return mark;
+  }));
+}
+
+function showFrequencies() {
+  const height = byId("picture").clientHeight;
+  if (!state.picture || !height) return;
+  const scale = scaleOf(state.picture);
+  const ticks = frequencyTicks(scale, height).map(({ hertz, text }) => {
+    const mark = h("span", {}, text);
+    mark.style.bottom = `${placeOf(scale, hertz) * height}px`;
+    return mark;
+  });
+  const limits = band();
+  const bar = limits ? h("i", { title: "What is heard" }) : null;
+  if (bar) {
+    const place = (hertz) => Math.min(1, Math.max(0, placeOf(scale, hertz)));
+    bar.style.bottom = `${place(limits.low_hz) * 100}%`;
+    bar.style.top = `${(1 - place(limits.high_hz)) * 100}%`;
+  }
+  byId("frequency-axis").replaceChildren(...ticks, ...(bar ? [bar] : []));
+}

@@ -1,0 +1,78 @@
+// The selected cycle: its label with what the models say of each class, and who else has said something.
+
+import { LABELS, colour } from "./classes.js";
+import { timeKey } from "./cycles.js";
+import { byId, h, percent } from "./dom.js";
+import { label, press } from "./review.js";
+import { selectedCycle, state, when } from "./state.js";
+
+export function start() {
+  when(["cycles", "selected", "scores", "model", "compare", "threshold", "current"], show);
+  when(["reviewing", "cycles"], showReview);
+}
+
+function show() {
+  const cycle = selectedCycle();
+  byId("judge").hidden = !state.current;
+  if (!cycle) {
+    byId("cycle-title").textContent = state.cycles.length ? "No cycle is selected" : "No cycles";
+    byId("cycle-times").textContent = "";
+    for (const id of ["label-buttons", "said-by"]) byId(id).replaceChildren();
+    return;
+  }
+  byId("cycle-title").textContent = `Cycle ${state.cycles.indexOf(cycle) + 1} of ${state.cycles.length}`;
+  byId("cycle-times").textContent = `${cycle.start_s.toFixed(3)}–${cycle.end_s.toFixed(3)} s`;
+  const [first, second] = [state.model, state.compare].map((model) => state.scores[model]?.[timeKey(cycle)]);
+  const focused = document.activeElement?.matches("#label-buttons :focus-visible") ? document.activeElement.value : null;
+  const names = LABELS.independent ? [...LABELS.classes, LABELS.normal] : LABELS.classes;
+  byId("label-buttons").replaceChildren(...names.map((name, index) => labelButton(cycle, name, index, first, second)));
+  if (focused !== null) byId("label-buttons").querySelector(`[value="${focused}"]`)?.focus();
+  byId("unusable").setAttribute("aria-pressed", Boolean(cycle.unusable));
+  byId("said-by").replaceChildren(...saidBy(cycle, first, second).flatMap(([who, what]) => [h("dt", {}, who), h("dd", {}, what)]));
+}
+
+function labelButton(cycle, name, index, first, second) {
+  const none = LABELS.independent && name === LABELS.normal;
+  const key = none ? "0" : LABELS.keyed.includes(name) ? `${index + 1}` : "";
+  const held = !cycle.unusable && LABELS.parts(cycle.label).includes(name);
+  const shares = none ? [] : [first, second].filter((scores) => scores?.label).map((scores) => scores[`p_${name}`]);
+  return colour(h("button", { type: "button", className: "label", value: name, "aria-pressed": held,
+    onclick: () => (none ? label(name) : press(name)) },
+    h("kbd", {}, key),
+    h("span", { className: "label-name" }, none ? "None of them" : LABELS.words(name)),
+    h("span", { className: "label-share figures" }, shares.map(percent).join(" / ")),
+    ...shares.map(bar)), name);
+}
+
+function bar(share) {
+  const fill = h("i");
+  fill.style.width = `${100 * share}%`;
+  return h("span", { className: "share", "aria-hidden": "true" }, fill);
+}
+
+/** -> [who, what] of everyone who says something of this stretch. */
+function saidBy(cycle, first, second) {
+  const file = (state.current.annotated ?? []).find((each) => timeKey(each) === timeKey(cycle));
+  const you = cycle.unusable ? "Unusable" : cycle.confirmed ? `${LABELS.words(cycle.label)} ✓` : "not confirmed yet";
+  return [
+    ["You", you],
+    ...(file ? [[state.current.source === "simulated" ? "Simulation" : "Annotation file", LABELS.words(file.label)]] : []),
+    [state.model, ofModel(first)],
+    ...(state.compare ? [[state.compare, ofModel(second, first)]] : []),
+  ];
+}
+
+function ofModel(scores, other) {
+  if (!scores) return "waits …";
+  if (!scores.label) return `not judged: ${scores.quality_reason}`;
+  const sure = LABELS.confidence(scores);
+  const differs = other?.label && other.label !== scores.label ? ", differs" : "";
+  const doubtful = sure < state.threshold ? ", uncertain" : "";
+  return `${LABELS.words(scores.label)} ${percent(sure)}${doubtful}${differs}`;
+}
+
+function showReview() {
+  const left = state.cycles.filter((cycle) => !cycle.confirmed).length;
+  byId("review-state").textContent = state.reviewing ? `Review: ${left} of ${state.cycles.length} cycles left here` : "";
+  byId("inspector").classList.toggle("reviewing", state.reviewing);
+}

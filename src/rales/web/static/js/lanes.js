@@ -1,0 +1,94 @@
+// Under the picture, a lane for everyone who has said something of the cycles: you (solid once confirmed), the annotation
+// file, the model (dashed, with its probability). On the picture itself there are only the edges, so that the signal is seen.
+
+import { LABELS, colour } from "./classes.js";
+import { timeKey } from "./cycles.js";
+import { byId, h, percent } from "./dom.js";
+import { xOf } from "./geometry.js";
+import { state, when } from "./state.js";
+
+const ROOM_PX = 22; // for a number and a letter; less shows the colour alone
+const WORDS_PX = 110; // for words
+
+export function start() {
+  when(["cycles", "selected", "scores", "model", "compare", "threshold", "view", "current"], show);
+  new ResizeObserver(show).observe(byId("picture"));
+}
+
+function show() {
+  const width = byId("picture").clientWidth;
+  const file = state.current?.annotated ?? [];
+  byId("file-row").hidden = !file.length;
+  byId("compare-row").hidden = !state.compare;
+  byId("compare-row").firstElementChild.textContent = state.compare;
+  byId("file-row").firstElementChild.textContent = state.current?.source === "simulated" ? "Known" : "File";
+  if (!width || !state.current) return;
+  const seen = (cycles) => cycles
+    .map((cycle, index) => ({ cycle, index, left: xOf(state.view, width, cycle.start_s), right: xOf(state.view, width, cycle.end_s) }))
+    .filter(({ left, right }) => right > 0 && left < width);
+  const cycles = seen(state.cycles);
+  byId("you").replaceChildren(...cycles.map(yours));
+  byId("file").replaceChildren(...seen(file).map(ofFile));
+  byId("of-model").replaceChildren(...cycles.map((place) => ofModel(place, state.model)));
+  byId("of-compare").replaceChildren(...(state.compare ? cycles.map((place) => ofModel(place, state.compare)) : []));
+  showEdges(cycles);
+}
+
+function block({ cycle, left, right }, label, className, short, long) {
+  const wide = right - left;
+  const text = wide > WORDS_PX ? long : wide > ROOM_PX ? short : "";
+  const element = h("i", { className: `block ${className}`, title: long }, text);
+  if (label) colour(element, label);
+  // what begins before the picture is written from its edge on
+  Object.assign(element.style, { left: `${left}px`, width: `${Math.max(1, wide - 1)}px`, textIndent: `${Math.max(0, -left)}px` });
+  element.dataset.cycle = cycle.id ?? "";
+  return element;
+}
+
+function yours(place) {
+  const { cycle, index } = place;
+  const mark = cycle.unusable ? "unusable" : cycle.confirmed ? "✓" : "?";
+  const chosen = cycle.id === state.selected ? " chosen" : "";
+  const look = cycle.unusable ? "unusable" : cycle.confirmed ? "confirmed" : "open";
+  const words = cycle.unusable ? "" : LABELS.words(cycle.label);
+  return block(place, cycle.label, look + chosen, `${index + 1} ${cycle.unusable ? "×" : LABELS.letters(cycle.label)}`,
+    [index + 1, words, mark].filter(Boolean).join(" "));
+}
+
+function ofFile(place) {
+  const { label } = place.cycle;
+  return block(place, label, "of-file", LABELS.letters(label), LABELS.words(label));
+}
+
+function ofModel(place, model) {
+  const scores = state.scores[model]?.[timeKey(place.cycle)];
+  if (!scores) return block(place, null, "model", "…", "waits");
+  if (!scores.label) return block(place, null, "model", "–", `not judged: ${scores.quality_reason}`);
+  const sure = LABELS.confidence(scores);
+  const doubtful = sure < state.threshold ? " doubtful" : "";
+  return block(place, scores.label, `model${doubtful}`, `${LABELS.letters(scores.label)} ${Math.round(sure * 100)}`,
+    `${LABELS.words(scores.label)} ${percent(sure)}`);
+}
+
+/** Thin lines between the cycles, a frame around the selected one, and handles at its edges. */
+function showEdges(places) {
+  const lines = places.flatMap(({ left, right }) => [left, right]).filter((x, i, all) => i === 0 || Math.abs(x - all[i - 1]) > 1);
+  const parts = lines.map((x) => {
+    const line = h("i", { className: "edge" });
+    line.style.left = `${x}px`;
+    return line;
+  });
+  const chosen = places.find(({ cycle }) => cycle.id === state.selected);
+  if (chosen && state.heard) {
+    const frame = h("i", { className: "frame" });
+    Object.assign(frame.style, { left: `${chosen.left}px`, width: `${chosen.right - chosen.left}px` });
+    parts.push(frame);
+    for (const [edge, x] of [["start_s", chosen.left], ["end_s", chosen.right]]) {
+      const handle = h("i", { className: "handle" });
+      handle.dataset.edge = edge;
+      handle.style.left = `${x}px`;
+      parts.push(handle);
+    }
+  }
+  byId("edges").replaceChildren(...parts);
+}

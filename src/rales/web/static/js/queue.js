@@ -1,0 +1,145 @@
+// The queue: how far each recording is, what was found in it, and in which order they are looked at.
+
+import { LABELS, colour } from "./classes.js";
+import { byId, h, percent } from "./dom.js";
+import { folderOf } from "./pairing.js";
+import { state, when } from "./state.js";
+
+export const PLACES = {
+  Tc: "Trachea", Al: "Left anterior", Ar: "Right anterior", Pl: "Left posterior", Pr: "Right posterior",
+  Ll: "Left lateral", Lr: "Right lateral",
+};
+const ANSWERED = ["abnormal", "crackle", "wheeze"]; // orders by what a model says of whole recordings
+
+let open = () => {};
+let shownOpen = null; // id of the recording that was scrolled to
+
+/** `openRecording(id)` opens one, `changed()` hears that the order or the filters are other ones. */
+export function start(openRecording, changed) {
+  open = openRecording;
+  when(["recordings", "current"], showList);
+  for (const id of ["find", "show", "order"])
+    byId(id).addEventListener("input", () => {
+      changed();
+      showList();
+    });
+  const findings = LABELS.findings.map(([value, words]) => h("option", { value }, words));
+  byId("show").querySelector("[value=problem]").before(...findings);
+  for (const option of byId("order").querySelectorAll("[data-icbhi]")) if (!LABELS.isIcbhi) option.remove();
+}
+
+/** -> the recordings that the filters let through, in the order chosen. */
+export function listed() {
+  const find = byId("find").value.trim().toLowerCase();
+  const filters = {
+    all: () => true,
+    open: (facts) => !facts.reviewed,
+    done: (facts) => facts.reviewed,
+    problem: (facts) => facts.status === "failed" || !facts.judged,
+  };
+  for (const [value, , names] of LABELS.findings)
+    filters[value] = (facts) => names.some((name) => facts.findings[name]);
+  const byTitle = (a, b) => title(a).localeCompare(title(b), undefined, { numeric: true });
+  const answer = (name) => (a, b) => (b.answers?.[name] ?? -1) - (a.answers?.[name] ?? -1) || byTitle(a, b);
+  const orders = {
+    added: () => 0,
+    name: byTitle,
+    doubt: (a, b) => a.reviewed - b.reviewed || a.judged - b.judged || (b.uncertainty ?? -1) - (a.uncertainty ?? -1),
+    abnormal: answer("abnormal"),
+    crackle: answer("crackle"),
+    wheeze: answer("wheeze"),
+    quality: (a, b) => isGood(a) - isGood(b) || byTitle(a, b),
+    patient: (a, b) => patientOf(a).localeCompare(patientOf(b), undefined, { numeric: true }) || byTitle(a, b),
+  };
+  return state.recordings
+    .filter((facts) => title(facts).toLowerCase().includes(find) && filters[byId("show").value](facts))
+    .sort(orders[byId("order").value]);
+}
+
+const isGood = (facts) => 2 * facts.judged + !facts.quality_reason + 4 * (facts.status !== "failed");
+
+/** -> whose recording it is: as its name says, else by the folder that it came in. */
+const patientOf = (facts) => facts.patient || folderOf(facts.path);
+
+function showList() {
+  const shown = listed();
+  const all = state.recordings.length;
+  byId("filters").hidden = byId("all").hidden = all === 0;
+  const done = state.recordings.filter((facts) => facts.reviewed).length;
+  const waiting = state.recordings.filter((facts) => facts.status === "waiting").length;
+  const parts = [`${done} of ${all} reviewed`, waiting ? `${waiting} wait for the model` : null];
+  if (shown.length < all) parts.push(`${shown.length} shown`);
+  byId("count").textContent = all ? parts.filter(Boolean).join(" · ") : "";
+  byId("done").hidden = all === 0;
+  byId("done").firstElementChild.style.width = `${(100 * done) / Math.max(1, all)}%`;
+  const order = byId("order").value;
+  const asked = all && ANSWERED.includes(order);
+  byId("answers-note").textContent = asked ? (state.models.find((model) => model.default)?.answers ?? "") : "";
+  const focused = document.activeElement?.dataset?.recording;
+  const grouped = order === "patient";
+  byId("list").replaceChildren(...shown.flatMap((facts, index) => {
+    const begins = grouped && (index === 0 || patientOf(shown[index - 1]) !== patientOf(facts));
+    return begins ? [group(patientOf(facts)), entry(facts, order)] : [entry(facts, order)];
+  }));
+  const again = focused && byId("list").querySelector(`[data-recording="${focused}"]`);
+  again?.focus();
+  if (!byId("list").contains(document.activeElement)) showOpen();
+}
+
+/** The open recording is in sight in the list. */
+function showOpen() {
+  const { id } = state.current ?? {};
+  if (id === shownOpen) return;
+  shownOpen = id;
+  byId("list").querySelector("[aria-current=true]")?.scrollIntoView({ block: "nearest" });
+}
+
+const group = (name) => h("li", { className: "group" }, !name ? "No patient known" : name.endsWith("/") ? name : `Patient ${name}`);
+
+function entry(facts, order) {
+  const button = h("button", { type: "button", className: "entry", onclick: () => open(facts.id) },
+    dot(facts),
+    h("span", { className: "entry-name" }, ...titled(facts)),
+    h("span", { className: "entry-count figures" }, progress(facts)),
+    h("span", { className: "entry-facts" }, ...about(facts, order)));
+  button.dataset.recording = facts.id;
+  if (facts.id === state.current?.id) button.setAttribute("aria-current", "true");
+  return h("li", { className: facts.reviewed ? "reviewed" : "" }, button);
+}
+
+/** How many of its cycles are confirmed. */
+function progress(facts) {
+  if (facts.status !== "ready" || !facts.judged) return "";
+  return `${facts.reviewed ? "✓ " : ""}${facts.confirmed}/${facts.cycles}`;
+}
+
+/** The most abnormal thing found, as a colour; the words stand beside it. */
+function dot(facts) {
+  const found = LABELS.names.filter((name) => facts.findings[name]);
+  const element = h("span", { className: facts.judged && facts.status !== "failed" ? "dot" : "dot bad-dot", "aria-hidden": "true" });
+  return found.length && facts.judged ? colour(element, found.at(-1)) : element;
+}
+
+/** A recording -> its name, after the folder in which it came. */
+export const title = (facts) => folderOf(facts.path) + facts.name;
+export const titled = (facts) => [h("span", { className: "folder" }, folderOf(facts.path)), facts.name];
+
+function about(facts, order) {
+  if (facts.status === "waiting") return [facts.ahead ? `waits, ${facts.ahead} before it` : "the model listens …"];
+  if (facts.status === "failed") return [h("span", { className: "bad" }, facts.problem)];
+  const place = [PLACES[facts.location], facts.device].filter(Boolean).join(" · ");
+  const counts = LABELS.names.filter((name) => facts.findings[name]).map((name) =>
+    colour(h("span", { className: "badge small", title: LABELS.words(name) },
+      `${facts.findings[name]} ${LABELS.letters(name)}`), name));
+  const doubt = ANSWERED.includes(order)
+    ? facts.answers && `${order === "abnormal" ? order : `any ${order}`} ${percent(facts.answers[order])}`
+    : facts.uncertainty !== null && `${percent(facts.uncertainty)} unsure`;
+  const note = facts.notes.length ? h("span", {}, facts.notes.join("; ")) : null;
+  return [place ? h("span", { className: "place" }, place) : null, quality(facts), note, ...counts, doubt && h("span", {}, doubt)].filter(Boolean);
+}
+
+/** What is wrong with the sound: why there is no class, or what is to be known beside one. */
+function quality(facts) {
+  if (!facts.judged) return h("span", { className: "bad" }, `Not judged: ${facts.quality_reason}`);
+  return facts.quality_reason ? h("span", {}, facts.quality_reason) : null;
+}

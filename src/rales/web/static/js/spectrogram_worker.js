@@ -1,0 +1,37 @@
+// Computes tiles of the picture beside the page, so that it never waits: the newest wishes first, one tile at a time.
+
+import { highLevel, tile } from "./stft.js";
+
+const LOOKED_AT = 512; // columns of the whole recording that its loudness is taken from
+const RUMBLE = 1 / 256; // of the rate: what lies below it (62.5 Hz) says nothing of breath, and is often the loudest
+
+let samples = new Int16Array(0);
+let turn = 0; // of the recording; what is computed of another one is not wanted any more
+let wanted = [];
+let busy = false;
+let latest = ""; // key of the tile that is on its way to the page, which may still wish for it
+
+addEventListener("message", ({ data }) => {
+  if (data.samples) [samples, turn, wanted, latest] = [data.samples, data.turn, [], ""];
+  else wanted = data.wanted.filter(({ key }) => key !== latest);
+  if (!busy) work();
+});
+
+async function work() {
+  busy = true;
+  while (wanted.length) {
+    const { key, about } = wanted.shift();
+    latest = key;
+    if (about.loudness) {
+      const hop = Math.max(about.window / 2, Math.ceil(samples.length / LOOKED_AT));
+      const columns = Math.max(1, Math.floor(samples.length / hop));
+      const level = highLevel(tile(samples, { ...about, hop, first: 0, columns }), about.bins, Math.ceil(about.size * RUMBLE));
+      postMessage({ turn, key, level });
+    } else {
+      const levels = tile(samples, about);
+      postMessage({ turn, key, levels }, [levels.buffer]);
+    }
+    await new Promise((resolve) => setTimeout(resolve)); // newer wishes come in
+  }
+  busy = false;
+}

@@ -1,0 +1,221 @@
+"""The page as an instrument: what is drawn is where it should be, pointing and keys do what they say."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+from playwright.sync_api import Page, expect
+
+from rales.web import example
+from tests.browsed import Open, answered, choose, drop, fresh_session, labels, plays, saved, times
+from tests.served import recording, until
+
+RATE_HZ = 8000
+PIXELS = """() => { const { width, height } = picture;
+  const { data } = picture.getContext("2d").getImageData(0, 0, width, height);
+  return { width, height, red: Array.from({ length: width * height }, (_, i) => data[4 * i]) }; }"""
+
+
+def pixels(page: Page) -> Any:
+    """-> the red of the picture, (height, width)."""
+    found = page.evaluate(PIXELS)
+    return np.array(found["red"]).reshape(found["height"], found["width"])
+
+
+def drawn(page: Page) -> Any:
+    """-> the same once every tile is there: two looks are alike, and are not dark."""
+
+    def alike() -> Any:
+        first = pixels(page)
+        page.wait_for_timeout(300)
+        second = pixels(page)
+        return second if (first == second).all() and second.max() > 100 else None
+
+    return until(lambda: None if (found := alike()) is None else [found])[0]
+
+
+def sounds(place: Path) -> Path:
+    """-> 4 s with a tone of 400 Hz from 1 to 2 s and a click at 3 s."""
+    t = np.arange(4 * RATE_HZ) / RATE_HZ
+    sound = 0.1 * np.sin(2 * np.pi * 400 * t) * ((t >= 1) & (t < 2))
+    sound[3 * RATE_HZ] = 0.9
+    path = place / "tone.wav"
+    soundfile.write(path, sound, RATE_HZ, subtype="PCM_16")
+    path.with_suffix(".txt").write_text("0.5\t1.5\t0\t0\n1.5\t2.5\t1\t0\n")
+    return path
+
+
+def test_axes_zoom_pull_and_new_cycles(place: Path, open_page: Open) -> None:
+    """A tone and a click lie where they are, to a pixel; the wheel zooms at the pointer, a drag pulls, Shift marks."""
+    page = open_page()
+    fresh_session(page, "Axes")
+    path = sounds(place)
+    drop(page, path, path.with_suffix(".txt"))
+    image = drawn(page)
+    height, width = image.shape
+    tone = image[:, int(width * 1.5 / 4)]
+    assert height - tone.argmax() - 0.5 == pytest.approx(height * 400 / 1600, abs=height * 4 / 1600)  # half a bin
+    bright = np.flatnonzero(image[tone.argmax()] > tone.max() / 2) / width * 4
+    assert (bright.min(), bright.max()) == pytest.approx((1, 2), abs=0.02)
+
+    page.get_by_role("button", name="Crackle", exact=True).click()
+    click = drawn(page)[height // 3, int(width * 0.6) :]
+    middle = np.flatnonzero(click > click.max() * 0.8).mean() + 0.5 + int(width * 0.6)
+    assert middle / width * 4 == pytest.approx(3, abs=4 / width)
+
+    box = page.locator("#picture").bounding_box()
+    assert box is not None
+    place_x = box["x"] + box["width"] * 0.75  # second 3
+    page.mouse.move(place_x, box["y"] + 100)
+    assert page.locator("#place").inner_text().startswith("3.00")
+    page.mouse.wheel(0, -400)
+    shown = view(page)
+    assert shown[1] - shown[0] < 3
+    assert shown[0] + 0.75 * (shown[1] - shown[0]) == pytest.approx(3, abs=0.01)
+    page.mouse.wheel(0, -100_000)
+    closest = view(page)
+    assert box["width"] / (closest[1] - closest[0]) == pytest.approx(3000, rel=0.01)
+    page.mouse.down()
+    page.mouse.move(place_x - 300, box["y"] + 100, steps=3)
+    page.mouse.up()
+    assert view(page)[0] == pytest.approx(closest[0] + 0.1, abs=0.005)
+
+    page.mouse.wheel(0, 100_000)
+    assert view(page) == pytest.approx((0, 4))
+    page.keyboard.down("Shift")
+    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + 100)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 100, steps=3)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    assert times(page)[2] == pytest.approx((2.8, 3.6), abs=0.01)
+    page.mouse.click(box["x"] + box["width"] * 0.5, box["y"] + 100)  # a click chooses what is there, and goes there
+    expect(page.locator("#cycle-title")).to_have_text("Cycle 2 of 3")
+    expect(page.locator("#clock")).to_contain_text("0:02.0")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("#rows tr")).to_have_count(2)
+    expect(page.locator("#file .block")).to_have_text(["Normal", "Crackle"])
+    saved(page)
+
+
+def view(page: Page) -> tuple[float, float]:
+    shown = page.evaluate("async () => (await import('/static/js/state.js')).state.view")
+    return shown["start_s"], shown["end_s"]
+
+
+def test_silence_is_dark(place: Path, open_page: Open) -> None:
+    soundfile.write(place / "zeros.wav", np.zeros(4 * RATE_HZ), RATE_HZ)
+    page = open_page()
+    fresh_session(page, "Silence")
+    page.set_input_files("#files", place / "zeros.wav")
+    expect(page.locator("#level")).to_have_text("silence")
+    for preset in ("Wheeze", "Crackle", "Model"):
+        page.get_by_role("button", name=preset, exact=True).click()
+        page.wait_for_timeout(500)
+        assert pixels(page).max() <= 5, preset
+
+
+def test_the_empty_page_is_the_instrument(place: Path, open_page: Open, client: httpx.Client) -> None:
+    """With a simulated recording of which it is known what each breath holds; what is done to it is not kept."""
+    page = open_page()
+    fresh_session(page, "Empty")
+    expect(page.locator("#name")).to_have_text(example.NAME)
+    expect(page.locator("#clock")).to_contain_text("/ 0:20.0")
+    expect(page.locator("#empty")).to_be_visible()
+    words = {(0, 0): "normal", (1, 0): "crackle", (0, 1): "wheeze", (1, 1): "both"}
+    assert labels(page) == [words[crackle, wheeze] for *_, crackle, wheeze in example.BREATHS]
+    assert times(page) == [(start, end) for start, _, end, *_ in example.BREATHS]
+    expect(page.locator("#rows .answer")).to_have_count(6)
+    drawn(page)
+    page.locator("#main").focus()
+    page.keyboard.press("4")
+    expect(page.locator("#saved")).to_have_text("Example: nothing is kept")
+    page.keyboard.press("w")
+    expect(page.locator("#why")).to_contain_text("Tinted")
+    choose(page, recording(place))  # and makes room for one's own
+    expect(page.locator("#name")).to_have_text(recording(place).stem)
+    expect(page.locator("#empty")).to_be_hidden()
+    sessions = {each["name"]: each["recordings"] for each in client.get("/sessions").json()}
+    assert sessions["Empty"] == 1
+
+
+def test_the_review_takes_one_key_a_cycle(place: Path, open_page: Open, client: httpx.Client) -> None:
+    """It lands on the least certain cycle and loops it; a label leads on, through all recordings; undo leads back."""
+    page = open_page()
+    fresh_session(page, "Review")
+    choose(page, recording(place), recording(place, 1), *(recording(place, n).with_suffix(".txt") for n in (0, 1)))
+    expect(page.locator("#list li")).to_have_count(2)
+    expect(page.locator("#count")).not_to_contain_text("wait")
+    page.locator("#list .entry").first.click()
+    answered(page)
+    names = page.locator("#list .entry-name").all_inner_texts()
+    page.locator("#main").focus()
+    page.keyboard.press("v")
+    expect(page.locator("#review-state")).to_have_text("Review: 4 of 4 cycles left here")
+    expect(page.locator("#toast")).to_contain_text("Review")
+    plays(page)
+    start_s, end_s = view(page)
+    (chosen,) = [times(page)[i] for i in range(4) if page.locator("#rows tr").nth(i).get_attribute("aria-current")]
+    assert (chosen[1] - chosen[0]) / (end_s - start_s) == pytest.approx(0.6, abs=0.3)  # the ends of 4 s are near
+    page.keyboard.press("3")
+    expect(page.locator("#toast")).to_contain_text("Wheeze, confirmed")
+    page.keyboard.press("Enter")
+    page.keyboard.press("x")
+    expect(page.locator("#review-state")).to_have_text("Review: 1 of 4 cycles left here")
+    expect(page.locator("#you .unusable")).to_have_count(1)
+    page.keyboard.press("1")
+    expect(page.locator("#name")).to_have_text(names[1])
+    answered(page)
+    expect(page.locator("#review-state")).to_have_text("Review: 4 of 4 cycles left here")
+    expect(page.locator("#count")).to_contain_text("1 of 2 reviewed")
+
+    page.keyboard.press("Control+z")
+    expect(page.locator("#name")).to_have_text(names[0])
+    expect(page.locator("#review-state")).to_have_text("Review: 1 of 4 cycles left here")
+    expect(page.locator("#count")).to_contain_text("0 of 2 reviewed")
+    page.keyboard.press("Control+Shift+z")
+    expect(page.locator("#review-state")).to_have_text("Review: 0 of 4 cycles left here")
+    page.keyboard.press("v")
+    plays(page, now=False)
+    saved(page)
+    sessions = {each["name"]: each["id"] for each in client.get("/sessions").json()}
+    line = next(
+        each for each in client.get(f"/sessions/{sessions['Review']}").json()["recordings"] if each["name"] == names[0]
+    )
+    assert (line["cycles"], line["confirmed"], sum(line["findings"].values())) == (4, 4, 3)
+    exported = client.get(f"/recordings/{line['id']}/export?format=icbhi").text
+    assert len(exported.splitlines()) == 3  # an unusable cycle has no class to write
+
+
+def test_four_zones_fit_and_the_telephone_shows_one_at_a_time(place: Path, open_page: Open) -> None:
+    page = open_page(viewport={"width": 1440, "height": 900})
+    fresh_session(page, "Zones")
+    choose(page, recording(place), recording(place, 1))
+    for width, height in ((1440, 900), (2560, 1440), (1100, 700)):
+        page.set_viewport_size({"width": width, "height": height})
+        boxes = {part: page.locator(part).bounding_box() for part in ("#picture", ".queue", ".inspector", ".transport")}
+        assert all(
+            box and box["y"] + box["height"] <= height + 1 and box["x"] + box["width"] <= width + 1
+            for box in boxes.values()
+        )
+        picture = boxes["#picture"]
+        assert picture is not None
+        assert picture["height"] > 0.5 * height, (width, height)
+    page.set_viewport_size({"width": 390, "height": 844})
+    expect(page.locator(".queue")).to_be_hidden()
+    picture = page.locator("#picture").bounding_box()
+    assert picture is not None
+    assert picture["height"] > 0.25 * 844
+    for button in page.locator("#label-buttons button").all():
+        box = button.bounding_box()
+        assert box is not None
+        assert box["height"] >= 56
+        assert box["y"] + box["height"] <= 844
+    page.get_by_role("button", name="Queue").click()
+    page.locator("#list .entry:not([aria-current])").click()
+    expect(page.locator("#picture")).to_be_visible()
+    page.get_by_role("button", name="Details").click()
+    expect(page.get_by_label("Label of cycle 1")).to_be_visible()
