@@ -302,6 +302,20 @@ def as_distributions(values: ArrayLike) -> FloatArray:
     return p
 
 
+def safe_ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> FloatArray:
+    """Two arrays of one shape -> their ratio, NaN where there is nothing to divide by."""
+    ratio = np.full(denominator.shape, np.nan)
+    np.divide(numerator, denominator, out=ratio, where=denominator > 0)
+    return ratio
+
+
+def require_equal_length(**columns: NDArray[Any]) -> None:
+    """Columns by name -> nothing. Errors: a ValueError with their lengths where these differ."""
+    if len({len(column) for column in columns.values()}) > 1:
+        lengths = ", ".join(f"{len(column)} {name}" for name, column in columns.items())
+        raise ValueError(f"columns of unequal length ({lengths}); give one value of each per cycle")
+
+
 def _as_counts(confusion: ArrayLike) -> FloatArray:
     counts = np.asarray(confusion, dtype=np.float64)
     if counts.ndim != 2 or len(set(counts.shape)) > 1 or len(counts) < 2:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rales.errors import UsageError
 from rales.evaluation import bootstrap
+from rales.evaluation.calibration import calibrated_metrics, cool_probabilities, find_confidence
 from rales.evaluation.metrics import compute_metrics, normal_threshold, predict_at_threshold, scores_at_threshold
 from rales.evaluation.own_metrics import own_metrics_with_intervals
 from rales.labels import ICBHI, LabelSet
@@ -140,25 +141,6 @@ def predictions_table(
     return table
 
 
-def find_confidence(probabilities: Probabilities, chosen: IntArray, label_set: LabelSet) -> Probabilities:
-    """(n, classes) probabilities and the answers made of them -> (n,) probability of the answer; of independent classes
-    that of the least certain of the row's answers."""
-    if not label_set.independent:
-        return probabilities[np.arange(len(chosen)), chosen]
-    return np.asarray(np.where(chosen == 1, probabilities, 1 - probabilities).min(axis=1))
-
-
-def as_exclusive(probabilities: Probabilities, label_set: LabelSet) -> Probabilities:
-    """(n, classes) probabilities -> the same; of independent classes (n * classes, 2) of no and yes."""
-    return np.stack([1 - probabilities.ravel(), probabilities.ravel()], 1) if label_set.independent else probabilities
-
-
-def cool_probabilities(probabilities: Probabilities, temperature: float, label_set: LabelSet) -> Probabilities:
-    """(n, classes) probabilities -> the same at a temperature, which is one for all classes."""
-    cooled = bootstrap.apply_temperature(as_exclusive(probabilities, label_set), temperature)
-    return cooled[:, 1].reshape(probabilities.shape) if label_set.independent else cooled
-
-
 def unjudged_sentences(status: pd.DataFrame) -> list[str]:
     """Status of recordings (see predict.status_table) -> a sentence for each that has cycles without a label."""
     return [
@@ -268,49 +250,6 @@ def metrics_from_validation(
         "validation_threshold": thresholded_metrics(true, scored, label_set),
         "validation_temperature": calibrated_metrics(true, scored, label_set),
     }
-
-
-def calibrated_metrics(
-    true: dict[str, IntArray], scored: dict[str, Probabilities], label_set: LabelSet = ICBHI
-) -> dict[str, float]:
-    """Classes and probabilities of validation and test cycles -> temperature fitted on the validation patients, and the
-    calibration error and log loss of the test cycles with and without it; no label changes (Guo et al. 2017)."""
-    true = {part: targets.ravel() for part, targets in true.items()}  # of independent classes an answer each
-    scored = {part: as_exclusive(p, label_set) for part, p in scored.items()}
-    temperature = fit_probability_temperature(true["validation"], scored["validation"])
-    cooled = bootstrap.apply_temperature(scored["test"], temperature)
-    return {
-        "temperature": temperature,
-        "ece": bootstrap.expected_calibration_error(true["test"], scored["test"]),
-        "ece_calibrated": bootstrap.expected_calibration_error(true["test"], cooled),
-        "log_loss": log_loss(true["test"], scored["test"]),
-        "log_loss_calibrated": log_loss(true["test"], cooled),
-    }
-
-
-def fit_probability_temperature(true: IntArray, probabilities: Probabilities) -> float:
-    logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
-    return bootstrap.fit_temperature(logits, true)
-
-
-def fit_calibration(
-    true: IntArray, probabilities: Probabilities, patients: int, label_set: LabelSet = ICBHI
-) -> dict[str, Any]:
-    """Classes and probabilities of the validation cycles -> what a checkpoint keeps for prediction: the temperature,
-    and the threshold of the probabilities at that temperature, for "normal" or of independent classes for each (None if
-    one kind of cycle is missing). Both are one number for all classes: validation patients are few."""
-    temperature = fit_probability_temperature(true.ravel(), as_exclusive(probabilities, label_set))
-    try:
-        threshold = normal_threshold(true, cool_probabilities(probabilities, temperature, label_set), label_set)
-    except ValueError:
-        threshold = None
-    return {"temperature": temperature, "threshold": threshold, "cycles": len(true), "patients": patients}
-
-
-def log_loss(true: IntArray, probabilities: Probabilities) -> float:
-    """(N,) classes, (N, classes) probabilities -> mean of -log p of the true class."""
-    p = probabilities[np.arange(len(true)), true]
-    return float(-np.log(np.maximum(p, np.finfo(np.float64).tiny)).mean())
 
 
 def thresholded_metrics(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rales.evaluation.bootstrap import MAX_TEMPERATURE, MIN_TEMPERATURE
+from rales.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from rales.evaluation.metrics import icbhi_scores, two_class_scores
 from rales.labels import LabelSet
 from rales.settings import DAMAGED, AnyNumber, RunSettings, Seed, check_stored, from_dict, of_kind, split_bounds
