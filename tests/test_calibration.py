@@ -11,7 +11,9 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from rales.evaluation import calibration
-from rales.evaluation.metrics import normal_threshold
+from rales.evaluation.conformal import fit_conformal
+from rales.evaluation.metrics import normal_threshold, predict_at_class_thresholds
+from rales.labels import LabelSet
 from tests.test_predictions import answers, drawn
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -126,11 +128,15 @@ def test_the_temperature_comes_from_validation_and_its_figures_from_test() -> No
 
 def test_what_a_checkpoint_keeps_is_the_threshold_of_the_calibrated_probabilities() -> None:
     true, p = drawn(0, 300, normal_from=0.4)
-    kept = calibration.fit_calibration(true, p, patients=9)
-    cooled = calibration.apply_temperature(p, kept["temperature"])
-    assert kept["temperature"] == pytest.approx(calibration.fit_temperature(np.log(p), true))
-    assert kept["threshold"] == normal_threshold(true, cooled) != normal_threshold(true, p)
-    assert (kept["cycles"], kept["patients"]) == (300, 9)
+    patients, devices = np.arange(300) % 20, np.where(np.arange(300) % 20 < 12, "one", "")
+    kept = calibration.fit_calibration(p, true, patients, devices)
+    cooled = calibration.apply_temperature(p, kept.temperature)
+    assert kept.temperature == pytest.approx(calibration.fit_temperature(np.log(p), true))
+    assert kept.threshold == normal_threshold(true, cooled) != normal_threshold(true, p)
+    assert (kept.cycles, kept.patients, kept.labels) == (300, 20, "most probable")
+    assert kept.classes == calibration.fit_class_thresholds(cooled, true, patients)
+    assert kept.conformal == fit_conformal(p, true, patients, devices)  # before the temperature
+    assert set(kept.conformal.devices) == {"one"}
 
 
 def test_log_loss_of_an_impossible_answer_is_large_and_finite() -> None:
@@ -144,3 +150,85 @@ def test_rows_of_unequal_number_are_counted_in_the_sentence() -> None:
         calibration.reliability_curve([0], np.full((2, 4), 0.25))
     with pytest.raises(ValueError, match=r"unequal length \(1 true, 2 logits\)"):
         calibration.fit_temperature(np.zeros((2, 4)), [0])
+
+
+# Thresholds per finding -------------------------------------------------------------------------------
+
+
+def wheezes(p: list[float]) -> NDArray[np.float64]:
+    """Probabilities of a wheeze, half of them as `both` -> (n, 4)."""
+    q = np.array(p)
+    return np.column_stack([1 - q, 0 * q, q / 2, q / 2])
+
+
+def test_a_threshold_is_of_all_classes_that_have_the_finding() -> None:
+    """Ten normal cycles, two of which may be named: the lowest threshold lies just above the third highest, 0.6."""
+    p = wheezes([0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7, 0.8, 0.65, 0.9, 0.2])
+    true = np.array([0] * 10 + [2, 3, 3])
+    found = calibration.fit_class_thresholds(p, true, [f"p{i}" for i in range(13)], aim=0.2)
+    assert set(found) == {"crackle", "wheeze"}
+    wheeze = found["wheeze"]
+    assert wheeze.threshold == np.nextafter(0.6, 1)
+    assert (wheeze.positives, wheeze.negatives) == (3, 10)
+    none = calibration.fit_class_thresholds(p, np.zeros(13, np.int64), range(13))
+    assert none == {}
+
+
+def test_the_balanced_threshold_by_hand() -> None:
+    """Present at 0.3, 0.6, 0.9; absent at 0.1, 0.4, 0.5. From 0.3: 1 - 2/3; from 0.6: 2/3 - 0; from 0.9: 1/3."""
+    p = np.array([0.3, 0.6, 0.9, 0.1, 0.4, 0.5])
+    present = np.array([True] * 3 + [False] * 3)
+    assert calibration.choose_class_threshold(p, present, "balanced") == 0.6
+    assert calibration.choose_class_threshold(p, present, 0.34) == np.nextafter(0.4, 1)
+    assert calibration.choose_class_threshold(p, present, 0.0) == np.nextafter(0.5, 1)
+
+
+def test_what_is_counted_was_not_chosen_on() -> None:
+    """Two of ten cycles without a wheeze, of one patient, are sure of one. All patients together may name them; where
+    that patient is held out, 0.1 is the others' highest; where another is, two of eight are too many."""
+    p = wheezes([0.1] * 8 + [0.9] * 2 + [0.5] * 4)
+    true, patients = np.array([0] * 10 + [2] * 4), [*"aabbccdd", "e", "e", *"abcd"]
+    found = calibration.fit_class_thresholds(p, true, patients, aim=0.2)["wheeze"]
+    assert found.false_alarms == 2
+    assert found.found == 0
+    assert found.threshold == np.nextafter(0.1, 1)
+
+
+def test_labels_by_thresholds_follow_one_rule_in_every_label_set() -> None:
+    p = np.array([[0.5, 0.3, 0.1, 0.1], [0.5, 0.1, 0.2, 0.2], [0.5, 0.2, 0.1, 0.2], [0.97, 0.01, 0.01, 0.01]])
+    found = predict_at_class_thresholds(p, {"crackle": 0.4, "wheeze": 0.3})
+    assert found.tolist() == [1, 2, 3, 0]  # crackles 0.4 0.3 0.4, wheezes 0.2 0.4 0.3
+    assert predict_at_class_thresholds(p, {"crackle": 0.4}).tolist() == [1, 0, 1, 0]  # 0.5 where there is none
+
+    own = LabelSet(("clear", "squawk", "rub"))
+    q = np.array([[0.7, 0.2, 0.1], [0.7, 0.15, 0.15], [0.85, 0.09, 0.06], [0.0, 0.5, 0.5]])
+    assert predict_at_class_thresholds(q, {"squawk": 0.1, "rub": 0.05}, own).tolist() == [1, 2, 2, 2]
+    assert predict_at_class_thresholds(q, {"squawk": 0.1, "rub": 0.2}, own).tolist() == [1, 1, 0, 1]
+
+    sounds = LabelSet(("crackle", "wheeze"), independent=True)
+    each = predict_at_class_thresholds(np.array([[0.2, 0.3], [0.1, 0.9]]), {"crackle": 0.2, "wheeze": 0.4}, sounds)
+    assert each.tolist() == [[1, 0], [0, 1]]
+
+
+def test_own_and_independent_classes_are_calibrated_too() -> None:
+    random = np.random.default_rng(0)
+    sounds = LabelSet(("crackle", "wheeze", "rub"), independent=True)
+    p = random.random((120, 3))
+    true = (random.random((120, 3)) < p).astype(np.int64)
+    true[:, 2] = 0
+    kept = calibration.fit_calibration(p, true, np.arange(120) % 12, None, sounds, aim="balanced")
+    assert set(kept.classes) == {"crackle", "wheeze"}  # nobody has a rub
+    assert kept.aim == "sensitivity + specificity"
+    assert kept.conformal is not None
+    assert kept.conformal.devices == {}
+    own = LabelSet(("clear", "squawk", "rub"))
+    exclusive = p / p.sum(axis=1, keepdims=True)
+    drawn_of = np.array([random.choice(3, p=row) for row in exclusive])
+    assert set(calibration.fit_calibration(exclusive, drawn_of, range(120), None, own).classes) == {"squawk", "rub"}
+
+
+def test_probabilities_that_are_none_are_refused() -> None:
+    with pytest.raises(ValueError, match="apply a softmax"):
+        calibration.fit_calibration(np.full((3, 4), np.nan), [0, 1, 2], range(3))
+    with pytest.raises(ValueError, match="unequal length"):
+        calibration.fit_calibration(np.full((3, 4), 0.25), [0, 1, 2], range(2))

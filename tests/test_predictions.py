@@ -278,7 +278,7 @@ def test_validation_patients_of_one_kind_give_no_threshold_and_say_why() -> None
         "threshold": None,
         "reason": "all 20 cycles are normal; choosing a threshold needs normal and abnormal cycles",
     }
-    assert calibration.fit_calibration(normal, p, 2)["threshold"] is None
+    assert calibration.fit_calibration(p, normal, range(20)).threshold is None
 
 
 def test_layer_weights_are_normalised_to_a_sum_of_one() -> None:

@@ -1,12 +1,25 @@
 """Calibration: the temperature of probabilities, thresholds, and how far probabilities are from what comes true."""
 
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from math import exp, nan
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from rales.evaluation.metrics import as_distributions, as_labels, normal_threshold, require_equal_length, safe_ratio
+from rales.evaluation.conformal import Conformal, fit_conformal
+from rales.evaluation.metrics import (
+    as_distributions,
+    as_labels,
+    as_probabilities,
+    as_targets,
+    find_finding_probabilities,
+    normal_threshold,
+    require_equal_length,
+    safe_ratio,
+)
+from rales.evaluation.recordings import FALSE_ALARM_RATE, Pooling, choose_threshold, divide_patients
 from rales.labels import ICBHI, LabelSet
 from rales.typing import FloatArray, IntArray, Probabilities
 
@@ -15,20 +28,151 @@ if TYPE_CHECKING:
 
 MIN_TEMPERATURE: Final = 0.01
 MAX_TEMPERATURE: Final = 100.0
+VALIDATION: Final = "validation patients"
+Aim = float | Literal["balanced"]
+
+
+@dataclass(frozen=True)
+class ClassThreshold:
+    """From which probability on a finding is named, and what was counted of it on patients who did not choose it."""
+
+    threshold: float
+    positives: int = 0
+    found: int = 0
+    negatives: int = 0
+    false_alarms: int = 0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What patients on whom a model was not trained taught it: `calibration` in a checkpoint's record."""
+
+    temperature: float
+    threshold: float | None = None
+    """That of the "normal" class, or of independent classes for each, with the best Score (`normal_threshold`)."""
+    cycles: int = 0
+    patients: int = 0
+    origin: str = VALIDATION
+    """Who they are."""
+    aim: str = ""
+    """What the thresholds of `classes` were chosen for."""
+    classes: dict[str, ClassThreshold] = field(default_factory=dict)
+    """Finding (`LabelSet.findings`) -> its threshold, at the temperature; none that all cycles have, or no cycle."""
+    labels: Literal["most probable", "thresholds"] = "most probable"
+    """What a cycle is called where nobody asks otherwise: the most probable class, or what `classes` say."""
+    conformal: Conformal | None = None
+    recordings: dict[str, Pooling] = field(default_factory=dict)
+
+    def to_record(self) -> dict[str, Any]:
+        """-> the fields as JSON has them."""
+        return asdict(self)
 
 
 def fit_calibration(
-    true: IntArray, probabilities: Probabilities, patients: int, label_set: LabelSet = ICBHI
-) -> dict[str, Any]:
-    """Classes and probabilities of the validation cycles -> what a checkpoint keeps for prediction: the temperature,
-    and the threshold of the probabilities at that temperature, for "normal" or of independent classes for each (None if
-    one kind of cycle is missing). Both are one number for all classes: validation patients are few."""
-    temperature = fit_probability_temperature(true.ravel(), as_exclusive(probabilities, label_set))
+    probabilities: ArrayLike,
+    class_numbers: ArrayLike,
+    patients: Sequence[Any] | ArrayLike,
+    devices: Sequence[str] | ArrayLike | None = None,
+    label_set: LabelSet = ICBHI,
+    *,
+    aim: Aim = FALSE_ALARM_RATE,
+    labels: Literal["most probable", "thresholds"] = "most probable",
+    origin: str = VALIDATION,
+) -> Calibration:
+    """Learn temperature, thresholds and prediction sets from patients on whom the network was not trained.
+
+    Every cycle counts alike for temperature and thresholds, as it does in the Score; for the sets every patient.
+    Temperature and the threshold of "normal" are one number for all classes: such patients are few.
+
+    Parameters
+    ----------
+    probabilities
+        (N, C) as the network gives them: of validation patients, or of each patient by the fold that left them out.
+    class_numbers
+        (N,) true classes, or (N, C) of 0 and 1 where they are independent.
+    patients
+        Patient of each cycle (N,).
+    devices
+        Device of each cycle (N,), "" where unknown; None for sets that are the same for all.
+    label_set
+        The classes.
+    aim
+        What a finding's threshold is for: the share of cycles without it that may be named (0.2: the highest
+        sensitivity at no more), or "balanced" for the highest sum of sensitivity and specificity.
+    labels
+        What a cycle is called from now on where nobody asks otherwise.
+    origin
+        Who the patients are, in a few words.
+
+    Returns
+    -------
+    Calibration; its threshold is None where one kind of cycle is missing.
+    """
+    targets, p = as_targets(class_numbers, label_set), as_probabilities(probabilities, label_set)
+    temperature = fit_probability_temperature(targets.ravel(), as_exclusive(p, label_set))
+    cooled = cool_probabilities(p, temperature, label_set)
     try:
-        threshold = normal_threshold(true, cool_probabilities(probabilities, temperature, label_set), label_set)
+        threshold = normal_threshold(targets, cooled, label_set)
     except ValueError:
         threshold = None
-    return {"temperature": temperature, "threshold": threshold, "cycles": len(true), "patients": patients}
+    return Calibration(
+        temperature=temperature,
+        threshold=threshold,
+        cycles=len(p),
+        patients=len(set(np.asarray(patients).tolist())),
+        origin=origin,
+        aim=describe_aim(aim),
+        classes=fit_class_thresholds(cooled, targets, patients, label_set, aim),
+        labels=labels,
+        conformal=fit_conformal(p, targets, patients, devices, label_set),
+    )
+
+
+def describe_aim(aim: Aim) -> str:
+    """Aim of thresholds -> the same in words."""
+    return "sensitivity + specificity" if aim == "balanced" else f"at most {aim:.0%} false alarms"
+
+
+def fit_class_thresholds(
+    probabilities: Probabilities,
+    targets: IntArray,
+    patients: Sequence[Any] | ArrayLike,
+    label_set: LabelSet = ICBHI,
+    aim: Aim = FALSE_ALARM_RATE,
+) -> dict[str, ClassThreshold]:
+    """Probabilities at the temperature, true classes and patients of N cycles -> finding -> the threshold of all of
+    them, and how many were named at that of the other patients; parameters as of `fit_calibration`."""
+    require_equal_length(true=targets, probabilities=probabilities, patients=np.asarray(patients))
+    names, learned = np.asarray(patients).astype(str).tolist(), {}
+    of_findings = find_finding_probabilities(probabilities, label_set)
+    for (finding, numbers), p in zip(label_set.findings.items(), of_findings.T, strict=True):
+        present = targets[:, numbers[0]] == 1 if label_set.independent else np.isin(targets, numbers)
+        if not present.any() or present.all():
+            continue
+        named = np.zeros(len(p), np.bool_)
+        for held in divide_patients(present, names):
+            named[held] = p[held] >= choose_class_threshold(p[~held], present[~held], aim)
+        learned[finding] = ClassThreshold(
+            threshold=choose_class_threshold(p, present, aim),
+            positives=int(present.sum()),
+            found=int((named & present).sum()),
+            negatives=int((~present).sum()),
+            false_alarms=int((named & ~present).sum()),
+        )
+    return learned
+
+
+def choose_class_threshold(p: FloatArray, present: NDArray[np.bool_], aim: Aim) -> float:
+    """(n,) probability of a finding, which cycles have it, aim -> from which probability on it is named; 1 where all
+    have it, or none. Of several thresholds that are as good the lowest."""
+    if aim != "balanced":
+        return choose_threshold(p[~present], aim) if present.any() else 1.0
+    if not present.any() or present.all():
+        return 1.0
+    thresholds = np.unique(p[present])  # between two of them only false alarms change
+    found = (p[present] >= thresholds[:, None]).mean(axis=1)
+    falsely = (p[~present] >= thresholds[:, None]).mean(axis=1)
+    return float(thresholds[(found - falsely).argmax()])
 
 
 def calibrated_metrics(
@@ -103,14 +247,6 @@ def apply_temperature(probabilities: ArrayLike, temperature: float) -> FloatArra
 def as_exclusive(probabilities: Probabilities, label_set: LabelSet) -> Probabilities:
     """(n, classes) probabilities -> the same; of independent classes (n * classes, 2) of no and yes."""
     return np.stack([1 - probabilities.ravel(), probabilities.ravel()], 1) if label_set.independent else probabilities
-
-
-def find_confidence(probabilities: Probabilities, chosen: IntArray, label_set: LabelSet) -> Probabilities:
-    """(n, classes) probabilities and the answers made of them -> (n,) probability of the answer; of independent classes
-    that of the least certain of the row's answers."""
-    if not label_set.independent:
-        return probabilities[np.arange(len(chosen)), chosen]
-    return np.asarray(np.where(chosen == 1, probabilities, 1 - probabilities).min(axis=1))
 
 
 def expected_calibration_error(true: ArrayLike, probabilities: ArrayLike, bins: int = 15) -> float:

@@ -6,7 +6,7 @@ A score alone hides much: an all-normal classifier already has 0.5, so `compute_
 `true` is (N,) class numbers or, of independent classes, (N, C) of 0 and 1; `probabilities` are (N, C) either way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -223,6 +223,32 @@ def predict_at_threshold(probabilities: FloatArray, threshold: float | None, lab
     if threshold is None:
         return np.asarray(probabilities.argmax(axis=1))
     return np.where(probabilities[:, 0] >= threshold, 0, 1 + probabilities[:, 1:].argmax(axis=1))
+
+
+def find_finding_probabilities(probabilities: FloatArray, label_set: LabelSet = ICBHI) -> FloatArray:
+    """(N, C) probabilities -> (N, findings) that of each of `LabelSet.findings`, the sum over the classes that have
+    it."""
+    return np.stack([probabilities[:, numbers].sum(axis=1) for numbers in map(list, label_set.findings.values())], 1)
+
+
+def predict_at_class_thresholds(
+    probabilities: FloatArray, thresholds: Mapping[str, float], label_set: LabelSet = ICBHI
+) -> IntArray:
+    """(N, C) probabilities, threshold by finding (0.5 where there is none) -> (N,) classes, or (N, C) of 0 and 1.
+
+    A finding is named from its threshold on. ICBHI's label says which of the two are named: none is normal, both is
+    both. Of independent classes each is named for itself. Of other exclusive ones the label is, of those named, that
+    whose probability is the most times its threshold; the first class without any.
+    """
+    limits = np.array([thresholds.get(name, 0.5) for name in label_set.findings])
+    p = find_finding_probabilities(probabilities, label_set)
+    named = p >= limits
+    if label_set.independent:
+        return named.astype(np.int64)
+    if label_set.is_icbhi:
+        return np.asarray(named @ np.array([1, 2]), np.int64)
+    times = p / np.maximum(limits, np.finfo(np.float64).tiny)
+    return np.where(named.any(axis=1), 1 + np.where(named, times, -1).argmax(axis=1), 0)
 
 
 def metrics_by_group(

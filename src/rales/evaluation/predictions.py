@@ -1,6 +1,6 @@
 """Turn probabilities and true classes into the prediction table and the metrics of an evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,21 @@ from torch import Tensor
 
 from rales.errors import UsageError
 from rales.evaluation import bootstrap
-from rales.evaluation.calibration import calibrated_metrics, cool_probabilities, find_confidence
-from rales.evaluation.metrics import compute_metrics, normal_threshold, predict_at_threshold, scores_at_threshold
+from rales.evaluation.calibration import VALIDATION, calibrated_metrics, cool_probabilities
+from rales.evaluation.conformal import SetRule, describe_sets, find_confidence, find_possible, name_sets
+from rales.evaluation.metrics import (
+    compute_metrics,
+    normal_threshold,
+    predict_at_class_thresholds,
+    predict_at_threshold,
+    scores_at_threshold,
+)
 from rales.evaluation.own_metrics import own_metrics_with_intervals
 from rales.labels import ICBHI, LabelSet
 from rales.typing import IntArray, Probabilities
 
 NOTICE = "Research tool, not a diagnosis."
+SETS_COLUMN = "prediction_set"
 FIGURES = ("specificity", "sensitivity", "score")
 
 
@@ -83,6 +91,12 @@ class Decision:
     threshold: float | None = None
     """p_normal (the first class) from which a cycle is normal, below it the most probable other class; None: the most
     probable class. Of independent classes the probability above which each is named; None: 0.5."""
+    thresholds: Mapping[str, float] | None = None
+    """Instead: finding -> the probability from which on it is named (`metrics.predict_at_class_thresholds`)."""
+    sets: SetRule | None = None
+    """How a cycle's set of labels is made; None: there is none."""
+    origin: str = VALIDATION
+    """Who taught temperature, thresholds and sets."""
     min_confidence: float = 0.0
     """A cycle whose label is less probable is marked `uncertain`: the model abstains."""
     caution: str = ""
@@ -100,7 +114,7 @@ class Decision:
         """What must stand beside these labels and probabilities."""
         sentences = [NOTICE]
         if self.temperature is not None:
-            sentences.append(f"Probabilities calibrated on validation patients (temperature {self.temperature:.3f}).")
+            sentences.append(f"Probabilities calibrated on {self.origin} (temperature {self.temperature:.3f}).")
         if self.threshold is not None:
             first = self.label_set.classes[0]
             sentences.append(
@@ -108,31 +122,54 @@ class Decision:
                 if self.label_set.independent
                 else f"{first.capitalize()} from p_{first} {self.threshold:.3f} on."
             )
+        if self.thresholds is not None:
+            named = ", ".join(f"{name} from {limit:.3f} on" for name, limit in self.thresholds.items())
+            sentences.append(f"Labels by a threshold for each finding: {named}.")
+        if self.sets is not None:
+            sentences.append(describe_sets(self.sets, self.origin))
         if self.caution:
             sentences.append(self.caution)
         return " ".join(sentences)
 
+    def cool(self, probabilities: Probabilities) -> Probabilities:
+        """(n, classes) probabilities of a network -> the same at the temperature, if there is one."""
+        if self.temperature is None:
+            return probabilities
+        return cool_probabilities(probabilities, self.temperature, self.label_set)
+
+    def choose(self, probabilities: Probabilities) -> IntArray:
+        """(n, classes) probabilities at the temperature -> the label of each, as `LabelSet.make_targets` has it."""
+        if self.thresholds is not None:
+            return predict_at_class_thresholds(probabilities, self.thresholds, self.label_set)
+        return predict_at_threshold(probabilities, self.threshold, self.label_set)
+
 
 def predictions_table(
-    rows: pd.DataFrame, probabilities: Probabilities, decision: Decision | None = None
+    rows: pd.DataFrame,
+    probabilities: Probabilities,
+    decision: Decision | None = None,
+    devices: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Rows of the cycles table and their (n, classes) probabilities -> the prediction columns of every output.
 
-    A row of NaN probabilities, whose sound could not be judged, has no label. The classes are those of the decision.
+    A row of NaN probabilities, whose sound could not be judged, has no label, and its set holds any. The classes are
+    those of the decision; `devices` are those of the rows where they have no such column ("" where unknown).
     """
     decision = decision or Decision()
     label_set = decision.label_set
     table = rows[["recording", "cycle", "start_s", "end_s"]].reset_index(drop=True)
     is_judged = np.logical_not(np.isnan(probabilities).any(axis=1, keepdims=True))[:, 0]
-    if decision.temperature is not None:
-        probabilities = probabilities.copy()
-        probabilities[is_judged] = cool_probabilities(probabilities[is_judged], decision.temperature, label_set)
-    chosen = predict_at_threshold(probabilities, decision.threshold, label_set)
+    raw, probabilities = probabilities, probabilities.copy()
+    probabilities[is_judged] = decision.cool(raw[is_judged])
+    chosen = decision.choose(probabilities)
     labels = np.array(label_set.name_targets(chosen), dtype=object)
     labels[~is_judged] = None
     table["label"] = labels
     for i, column in enumerate(label_set.columns):
         table[column] = probabilities[:, i]
+    if decision.sets is not None:
+        known = rows["device"] if "device" in rows else devices or [""] * len(rows)
+        table[SETS_COLUMN] = name_sets(find_possible(raw, decision.sets.find_least(known), label_set), label_set)
     for theirs, ours in (("label", "true_label"), ("patient",) * 2, ("device",) * 2, ("location",) * 2):
         if theirs in rows:
             table[ours] = rows[theirs].to_numpy()
