@@ -8,7 +8,6 @@ record, beside temperature and threshold; weights and digest stay.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,7 @@ from rales.data import read_cycles, splits
 from rales.data.dataset import load_dataset
 from rales.evaluation import predictions, recordings
 from rales.inference.load_model import load_model
-from rales.models.m2d_checkpoints import read_safetensors
-from rales.training import run_folder
+from rales.training.trained_model import save_calibration
 
 
 def fit_recording_answers(checkpoint: Path, folders: Sequence[Path]) -> dict[str, Any]:
@@ -31,10 +29,7 @@ def fit_recording_answers(checkpoint: Path, folders: Sequence[Path]) -> dict[str
     table = predictions.predictions_table(cycles, model.probabilities(dataset.inputs), model.decision())
     learned = recordings.fit_pooling(table)
 
-    tensors, metadata = read_safetensors(checkpoint)
-    record = json.loads(metadata.pop("rales"))
-    record["calibration"]["recordings"] = learned
-    run_folder.save_tensors(checkpoint, dict(tensors), record, metadata)
+    save_calibration(checkpoint, {**model.calibration, "recordings": learned}, checkpoint)
     return learned
 
 

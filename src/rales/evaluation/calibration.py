@@ -44,6 +44,14 @@ class ClassThreshold:
 
 
 @dataclass(frozen=True)
+class Reliability:
+    """Calibration error of the cycles that taught, at the temperature before and, each patient held out, after."""
+
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
 class Calibration:
     """What patients on whom a model was not trained taught it: `calibration` in a checkpoint's record."""
 
@@ -62,6 +70,9 @@ class Calibration:
     """What a cycle is called where nobody asks otherwise: the most probable class, or what `classes` say."""
     conformal: Conformal | None = None
     recordings: dict[str, Pooling] = field(default_factory=dict)
+    taught_by: list[str] = field(default_factory=list)
+    """Digests of the names of the recordings, where the run itself does not know them."""
+    reliability: Reliability | None = None
 
     def to_record(self) -> dict[str, Any]:
         """-> the fields as JSON has them."""

@@ -80,12 +80,15 @@ def confusion_matrix(true: ArrayLike, predicted: ArrayLike, classes: int = 4) ->
     return np.bincount(rows * classes + columns, minlength=classes * classes).reshape(classes, classes)
 
 
-def compute_metrics(true: ArrayLike, probabilities: ArrayLike, label_set: LabelSet = ICBHI) -> dict[str, Any]:
+def compute_metrics(
+    true: ArrayLike, probabilities: ArrayLike, label_set: LabelSet = ICBHI, called: IntArray | None = None
+) -> dict[str, Any]:
     """Compute every metric that an evaluation reports, as plain floats and lists.
 
-    The predicted class is the most probable one, on a tie the first. `sp_se_curve` moves the threshold for "normal"
-    instead (see `scores_at_threshold`) and keeps at most 200 of its points. Crackles and wheezes present are figures of
-    ICBHI's classes; other sets have `by_class`, each against the rest, and say their names.
+    The predicted class is the most probable one, on a tie the first, unless `called` says another. `sp_se_curve` moves
+    the threshold for "normal" instead (see `scores_at_threshold`) and keeps at most 200 of its points. Crackles and
+    wheezes present are figures of ICBHI's classes; other sets have `by_class`, each against the rest, and say their
+    names.
 
     Parameters
     ----------
@@ -95,11 +98,13 @@ def compute_metrics(true: ArrayLike, probabilities: ArrayLike, label_set: LabelS
         Class probabilities (N, C).
     label_set
         The classes.
+    called
+        Predicted classes, as `true`.
     """
     if label_set.independent:
-        return independent_metrics(true, probabilities, label_set)
+        return independent_metrics(true, probabilities, label_set, called)
     labels, p = _as_cycles(true, probabilities, label_set)
-    counts = confusion_matrix(labels, p.argmax(axis=1), len(label_set))
+    counts = confusion_matrix(labels, p.argmax(axis=1) if called is None else called, len(label_set))
     present = counts.sum(axis=1) > 0
     recalls = np.diag(counts)[present] / counts.sum(axis=1)[present]
     thresholds, specificity, sensitivity = _sp_se(labels, p)
@@ -123,14 +128,17 @@ def compute_metrics(true: ArrayLike, probabilities: ArrayLike, label_set: LabelS
     }
 
 
-def independent_metrics(true: ArrayLike, probabilities: ArrayLike, label_set: LabelSet) -> dict[str, Any]:
-    """(N, C) of 0 and 1, (N, C) probabilities -> the figures of independent classes.
+def independent_metrics(
+    true: ArrayLike, probabilities: ArrayLike, label_set: LabelSet, called: IntArray | None = None
+) -> dict[str, Any]:
+    """(N, C) of 0 and 1, (N, C) probabilities, what was named if not those above 0.5 -> the figures of independent
+    classes.
 
     A row is right where all its answers are. So specificity is the share of the rows without any class for which none
     is named, sensitivity that of the others for which exactly theirs are.
     """
     targets, p = _as_cycles(true, probabilities, label_set)
-    called = predict_at_threshold(p, None, label_set)
+    called = predict_at_threshold(p, None, label_set) if called is None else called
     rows, answers = label_set.encode_rows(targets), label_set.encode_rows(called)
     tables = [confusion_matrix(targets[:, i], called[:, i], 2) for i in range(len(label_set))]
     recalls = [table[1, 1] / table[1].sum() for table in tables if table[1].any()]
@@ -252,14 +260,19 @@ def predict_at_class_thresholds(
 
 
 def metrics_by_group(
-    true: ArrayLike, probabilities: ArrayLike, groups: Sequence[Any] | ArrayLike, label_set: LabelSet = ICBHI
+    true: ArrayLike,
+    probabilities: ArrayLike,
+    groups: Sequence[Any] | ArrayLike,
+    label_set: LabelSet = ICBHI,
+    called: IntArray | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Targets and probabilities of N rows, (N,) devices or locations -> per group: cycles, classes, strict figures."""
+    """Targets and probabilities of N rows, (N,) devices or locations, what was predicted if not the most probable class
+    -> per group: cycles, classes, strict figures."""
     labels, p = _as_cycles(true, probabilities, label_set)
     names = np.asarray(groups).astype(str)
     if names.shape != labels.shape[:1]:
         raise ValueError(f"groups of shape {names.shape} for {len(labels)} cycles; give one group name per cycle")
-    called = predict_at_threshold(p, None, label_set)
+    called = predict_at_threshold(p, None, label_set) if called is None else called
     rows, answers = label_set.encode_rows(labels), label_set.encode_rows(called)
     return {
         str(name): {

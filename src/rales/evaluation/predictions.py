@@ -223,15 +223,16 @@ def evaluation_metrics(
     record: dict[str, Any],
     whole_database: bool,
     metrics: Sequence[str] = (),
+    called: IntArray | None = None,
 ) -> dict[str, Any]:
-    """Test rows, probabilities and names of own metrics -> every figure of an evaluation, with the protocol it was made
-    under."""
+    """Test rows, probabilities, names of own metrics, and what was predicted if not the most probable class -> every
+    figure of an evaluation, with the protocol it was made under."""
     config, label_set, patients = record["config"], LabelSet.from_record(record), rows["patient"].to_numpy()
     targets = label_set.make_targets(rows["label"].tolist())
-    called = predict_at_threshold(probabilities, None, label_set)
+    called = predict_at_threshold(probabilities, None, label_set) if called is None else called
     true = label_set.encode_rows(targets)
     interval = bootstrap.bootstrap_intervals(true, label_set.encode_rows(called), patients)
-    figures = compute_metrics(targets, probabilities, label_set)
+    figures = compute_metrics(targets, probabilities, label_set, called)
     own = own_metrics_with_intervals(metrics, targets, probabilities, patients)
     return {
         **figures,

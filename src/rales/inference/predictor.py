@@ -246,6 +246,27 @@ class Predictor:
         train_recipe(None, data, out, progress=progress, **start, **settings)
         return load_model(out, str(self.torch_engine.device))
 
+    def calibrate(
+        self, data: str | Path | pd.DataFrame, out: str | Path | None = None, *, progress: bool = False, **options: Any
+    ) -> "Predictor":
+        """Learn temperature, thresholds, prediction sets and answers for recordings anew, from labelled cycles of five
+        or more patients (ten for sets of 90 %), without training; -> the calibrated model, this one stays as it is.
+
+        Parameters
+        ----------
+        data
+            Folder, file or table of labelled cycles, as of `finetune`.
+        out
+            Checkpoint (.safetensors) to write.
+        progress
+            Show a bar.
+        options
+            Those of `calibrate.calibrate_model`: aim=0.2 or "balanced", labels="thresholds", part, trained.
+        """
+        from rales.inference.calibrate import calibrate_model  # which needs this class
+
+        return calibrate_model(self, data, None if out is None else Path(out), progress=progress, **options)
+
     def decision(
         self,
         min_confidence: float = 0.0,
