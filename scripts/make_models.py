@@ -35,7 +35,7 @@ from rales.audio.io import read_audio_info
 from rales.cli.result_lines import figure_lines
 from rales.data import read_cycles, splits
 from rales.data.waveform_cache import Preparation, cached_arrays, read_cycle_waveform
-from rales.evaluation import predictions, recordings
+from rales.evaluation import calibration, recordings
 from rales.files.atomic import lock_folder
 from rales.labels import CLASSES, ICBHI
 from rales.models import borrowed_encoder
@@ -51,6 +51,7 @@ from rales.training.recipe import LossContext, Recipe
 from rales.training.teachers import PooledMobileNet, load_pooled_mobilenet
 
 FOLDS = 5
+ORIGIN = "patients of ICBHI's train side, each of a fold that left them out"
 TEACHER = "mn04_as"  # its public name
 COMPONENTS = 256  # of the teacher's vectors that are taught
 VARIANTS = {"icbhi": 3, "sprsound": 1}  # overlaid copies of the normal breaths of a train recording
@@ -339,11 +340,11 @@ def publish_checkpoint(checkpoint: Path, out: Path, held_out: pd.DataFrame, enco
 def fit_calibration(held_out: pd.DataFrame) -> dict[str, Any]:
     """Predictions of cycles of patients not seen -> what a checkpoint keeps for prediction."""
     true = held_out["true_label"].map(list(CLASSES).index).to_numpy(np.int64)
-    probabilities = held_out[[f"p_{name}" for name in CLASSES]].to_numpy(np.float64)
-    found = predictions.fit_calibration(true, probabilities, held_out["patient"].nunique())
-    cooled = predictions.cool_probabilities(probabilities, found["temperature"], ICBHI)
+    p = held_out[[f"p_{name}" for name in CLASSES]].to_numpy(np.float64)
+    found = calibration.fit_calibration(p, true, held_out["patient"], held_out["device"], origin=ORIGIN)
+    cooled = calibration.cool_probabilities(p, found.temperature, ICBHI)
     table = held_out.assign(**{f"p_{name}": cooled[:, number] for number, name in enumerate(CLASSES)})
-    return {**found, "recordings": recordings.fit_pooling(table)}
+    return replace(found, recordings=recordings.fit_pooling(table)).to_record()
 
 
 def main() -> None:

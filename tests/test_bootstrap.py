@@ -1,4 +1,4 @@
-"""Intervals, paired tests and calibration against closed forms, scikit-learn and simulated truth."""
+"""Intervals and paired tests against closed forms, scikit-learn and simulated truth."""
 
 import math
 from typing import Any
@@ -8,22 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit
 from scipy.stats import norm as normal
 from scipy.stats import t as student
-from sklearn.calibration import calibration_curve
-from sklearn.metrics import log_loss
 
 from rales.evaluation import bootstrap as statistics
 from rales.evaluation.bootstrap import (
     FIGURES,
-    apply_temperature,
     bootstrap_intervals,
-    expected_calibration_error,
-    fit_temperature,
     mean_sd,
     paired_difference,
-    reliability_curve,
     wilson_interval,
 )
 from rales.evaluation.metrics import confusion_matrix, icbhi_scores
@@ -42,14 +36,6 @@ def clinic(generator: np.random.Generator, patients: int = 49, spread: float = 0
     chance = expit(np.array([[1.3], [-0.4]]) + spread * generator.normal(size=(2, patients)))
     right = generator.random(len(patient)) < chance[(true > 0).astype(int), patient]
     return true, np.where(right, true, (true + 1) % 4), patient
-
-
-def shared_logits(seed: int, count: int = 400) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Classes drawn from the probabilities of the logits: calibrated at temperature 1."""
-    generator = np.random.default_rng(seed)
-    logits = 1.5 * generator.normal(size=(count, 4))
-    edges = softmax(logits, axis=1).cumsum(axis=1)
-    return (generator.random((count, 1)) > edges[:, :3]).sum(axis=1), logits
 
 
 def test_interval_is_reproducible_and_holds_the_estimate() -> None:
@@ -190,62 +176,6 @@ def test_mean_and_sample_deviation_over_seeds() -> None:
         mean_sd([])
 
 
-def test_reliability_equals_scikit_learn() -> None:
-    true, logits = shared_logits(0)
-    p = softmax(logits, axis=1)
-    curve = reliability_curve(true, p, bins=10)
-    accuracy, confidence = calibration_curve(p.argmax(axis=1) == true, p.max(axis=1), n_bins=10)
-    filled = curve[curve["cycles"] > 0]
-    np.testing.assert_allclose(filled["accuracy"], accuracy)
-    np.testing.assert_allclose(filled["confidence"], confidence)
-    assert len(curve) == 10
-    assert curve["cycles"].sum() == len(true)
-    assert curve.loc[curve["cycles"] == 0, "accuracy"].isna().all()
-
-
-def test_calibration_error_by_hand() -> None:
-    # Two cycles of confidence 0.7, one right: gap 0.2. Two of confidence 1, both right: gap 0. Mean 0.1.
-    p = [[0.7, 0.1, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [1.0, 0, 0, 0], [0, 0, 1.0, 0]]
-    assert expected_calibration_error([0, 0, 0, 2], p) == pytest.approx(0.1)
-    assert math.isnan(expected_calibration_error([], np.zeros((0, 4))))
-
-
-@pytest.mark.parametrize("factor", [0.3, 1.0, 2.5])
-def test_fitted_temperature_has_the_lowest_log_loss(factor: float) -> None:
-    true, logits = shared_logits(1)
-    temperature = fit_temperature(factor * logits, true)
-    assert temperature == pytest.approx(factor * fit_temperature(logits, true), rel=1e-6)
-    assert fit_temperature(log_softmax(factor * logits, axis=1), true) == pytest.approx(temperature, rel=1e-6)
-
-    def loss(t: float) -> float:
-        return float(log_loss(true, softmax(factor * logits / t, axis=1)))
-
-    grid = temperature * np.exp(np.linspace(-1, 1, 81))
-    assert loss(temperature) <= min(loss(t) for t in grid) + 1e-12
-
-
-def test_temperature_repairs_overconfidence() -> None:
-    true, logits = shared_logits(2, count=4000)
-    assert fit_temperature(logits, true) == pytest.approx(1, abs=0.1)
-    overconfident = softmax(3 * logits, axis=1)
-    repaired = apply_temperature(overconfident, fit_temperature(3 * logits, true))
-    assert expected_calibration_error(true, overconfident) > 0.1
-    assert expected_calibration_error(true, repaired) < 0.03
-    np.testing.assert_array_equal(repaired.argmax(axis=1), overconfident.argmax(axis=1))
-    np.testing.assert_allclose(apply_temperature(overconfident, 3), softmax(logits, axis=1), atol=1e-9)
-
-
-def test_temperature_at_its_ends_and_of_zero_probabilities() -> None:
-    logits = np.eye(4)
-    assert fit_temperature(logits, [0, 1, 2, 3]) == 0.01
-    assert fit_temperature(logits, [1, 2, 3, 0]) == 100
-    np.testing.assert_allclose(apply_temperature([[0.8, 0.2, 0, 0]], 2), [[2 / 3, 1 / 3, 0, 0]])
-    with pytest.raises(ValueError, match="finite numbers"):
-        fit_temperature([[0, -np.inf, 0, 0]], [0])
-    with pytest.raises(ValueError, match="above 0"):
-        apply_temperature([[0.8, 0.2, 0, 0]], 0)
-
-
 @pytest.mark.slow
 def test_interval_covers_the_truth_in_93_to_97_of_100_clinics() -> None:
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
@@ -343,10 +273,6 @@ def test_columns_of_unequal_length_are_counted_in_the_sentence() -> None:
         bootstrap_intervals([0, 1], [0, 1], ["a", "b", "c"])
     with pytest.raises(ValueError, match=r"unequal length \(2 true, 2 patients, 2 predicted, 1 other\)"):
         paired_difference([0, 1], [0, 1], [1], ["a", "b"])
-    with pytest.raises(ValueError, match=r"unequal length \(1 true, 2 probabilities\)"):
-        reliability_curve([0], np.full((2, 4), 0.25))
-    with pytest.raises(ValueError, match=r"unequal length \(1 true, 2 logits\)"):
-        fit_temperature(np.zeros((2, 4)), [0])
 
 
 def test_deviation_of_two_seeds_and_ends_of_the_wilson_interval() -> None:
@@ -358,29 +284,3 @@ def test_deviation_of_two_seeds_and_ends_of_the_wilson_interval() -> None:
     low, high = wilson_interval(0, 5)
     assert low == 0.0
     assert high == pytest.approx(z2 / (5 + z2))
-
-
-def test_bins_are_fifteen_equal_ones_and_one_cycle_fills_one() -> None:
-    p = np.array([[0.9, 0.1, 0.0, 0.0], [0.3, 0.25, 0.25, 0.2]])
-    curve = reliability_curve([0, 1], p)
-    assert list(curve.columns) == ["low", "high", "cycles", "confidence", "accuracy"]
-    assert curve["low"].tolist() == pytest.approx(np.arange(15) / 15)
-    assert curve["high"].tolist() == pytest.approx(np.arange(1, 16) / 15)
-    assert curve["cycles"].tolist() == [0] * 4 + [1] + [0] * 8 + [1, 0]
-    assert curve["cycles"].dtype == np.int64
-    assert expected_calibration_error([0, 1], p) == pytest.approx((0.1 + 0.3) / 2)
-    low = np.full((1, 4), 0.25)
-    assert reliability_curve([0], low, bins=4)["cycles"].tolist() == [1, 0, 0, 0]  # 0.25 ends the first bin
-    assert reliability_curve([0], low, bins=5)["cycles"].tolist() == [0, 1, 0, 0, 0]
-
-
-@pytest.mark.parametrize("logits", [np.zeros(4), np.zeros((1, 1)), np.zeros((0, 4)), np.full((1, 4), -np.inf)])
-def test_what_is_no_table_of_logits_is_refused(logits: NDArray[np.float64]) -> None:
-    with pytest.raises(ValueError, match=r"expected \(cycles, classes\) finite numbers"):
-        fit_temperature(logits, [0] * (len(logits) if logits.ndim == 2 else 4))
-
-
-def test_a_very_cold_temperature_leaves_the_largest_of_each_row() -> None:
-    p = np.array([[0.4, 0.3, 0.2, 0.1], [0.25, 0.2, 0.25, 0.3]])
-    assert apply_temperature(p, 1e-3) == pytest.approx(np.array([[1, 0, 0, 0], [0, 0, 0, 1]]), abs=1e-30)
-    assert apply_temperature([[1, 0, 0, 0]], 2).tolist() == [[1, 0, 0, 0]]

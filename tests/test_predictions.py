@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rales.data import read_cycles, splits
 from rales.data.dataset import class_numbers, load_dataset
 from rales.errors import UsageError
-from rales.evaluation import bootstrap, predictions
+from rales.evaluation import bootstrap, calibration, predictions
 from rales.evaluation.metrics import normal_threshold, scores_at_threshold
 from rales.evaluation.predictions import Decision
 from rales.inference.evaluate import evaluate_run
@@ -270,21 +270,6 @@ def test_the_threshold_comes_from_validation_and_its_figures_from_test() -> None
     assert found["score"] < scores_at_threshold(true["test"], p["test"], best["test"])["score"] - 0.02
 
 
-def test_the_temperature_comes_from_validation_and_its_figures_from_test() -> None:
-    """Validation answers are far too sure, test answers are right as they are."""
-    true, p = drawn(0, 400, normal_from=0.5)
-    sharp = bootstrap.apply_temperature(p, 1 / 4)
-    found = predictions.calibrated_metrics({"validation": true, "test": true}, {"validation": sharp, "test": p})
-    of_test = predictions.fit_probability_temperature(true, p)
-    assert found["temperature"] == pytest.approx(4 * of_test, rel=1e-3)
-    assert found["log_loss"] == pytest.approx(-np.log(p[np.arange(len(true)), true]).mean())
-    cooled = bootstrap.apply_temperature(p, found["temperature"])
-    assert found["log_loss_calibrated"] == pytest.approx(-np.log(cooled[np.arange(len(true)), true]).mean())
-    assert found["log_loss_calibrated"] > found["log_loss"]  # the wrong temperature for these answers
-    assert found["ece"] == bootstrap.expected_calibration_error(true, p)
-    assert found["ece_calibrated"] == bootstrap.expected_calibration_error(true, cooled)
-
-
 def test_validation_patients_of_one_kind_give_no_threshold_and_say_why() -> None:
     _, p = drawn(0, 20, normal_from=0.5)
     normal = np.zeros(20, np.int64)
@@ -293,22 +278,7 @@ def test_validation_patients_of_one_kind_give_no_threshold_and_say_why() -> None
         "threshold": None,
         "reason": "all 20 cycles are normal; choosing a threshold needs normal and abnormal cycles",
     }
-    assert predictions.fit_calibration(normal, p, 2)["threshold"] is None
-
-
-def test_what_a_checkpoint_keeps_is_the_threshold_of_the_calibrated_probabilities() -> None:
-    true, p = drawn(0, 300, normal_from=0.4)
-    kept = predictions.fit_calibration(true, p, patients=9)
-    cooled = bootstrap.apply_temperature(p, kept["temperature"])
-    assert kept["temperature"] == pytest.approx(bootstrap.fit_temperature(np.log(p), true))
-    assert kept["threshold"] == normal_threshold(true, cooled) != normal_threshold(true, p)
-    assert (kept["cycles"], kept["patients"]) == (300, 9)
-
-
-def test_log_loss_of_an_impossible_answer_is_large_and_finite() -> None:
-    certain: Any = answers([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
-    assert predictions.log_loss(np.array([0, 1]), certain) == 0
-    assert predictions.log_loss(np.array([0, 2]), certain) == pytest.approx(-np.log(np.finfo(np.float64).tiny) / 2)
+    assert calibration.fit_calibration(p, normal, range(20)).threshold is None
 
 
 def test_layer_weights_are_normalised_to_a_sum_of_one() -> None:
@@ -331,7 +301,7 @@ def test_a_run_and_its_evaluation_tune_on_the_validation_patients(tmp_path: Path
     assert threshold != pytest.approx(normal_threshold(true[rows["test"]], scored[rows["test"]]), abs=1e-4)
 
     expected = scores_at_threshold(true[rows["test"]], scored[rows["test"]], threshold)
-    temperature = predictions.fit_probability_temperature(true[rows["validation"]], scored[rows["validation"]])
+    temperature = calibration.fit_probability_temperature(true[rows["validation"]], scored[rows["validation"]])
     for figures in (
         run_folder.read_json(tmp_path / "run" / "evaluation.json"),
         evaluate_run(tmp_path / "run", cycles, cache_folder=tmp_path / "cache"),

@@ -17,7 +17,7 @@ import rales
 from rales.data import read_cycles
 from rales.data.waveform_cache import read_cycle_waveform
 from rales.errors import UsageError
-from rales.evaluation import bootstrap, predictions
+from rales.evaluation import calibration, predictions
 from rales.files.json_files import to_jsonable
 from rales.inference import audio_reader as reading
 from rales.inference import predictor
@@ -296,7 +296,7 @@ def test_a_validation_run_keeps_its_calibration(place: Path, tmp_path: Path) -> 
     asked = model.predict(place / "data")
     stored = pd.read_csv(tmp_path / "run" / "predictions.csv")
     asked = asked[asked["recording"].isin(set(stored["recording"]))]
-    cooled = bootstrap.apply_temperature(stored[P], temperature)
+    cooled = calibration.apply_temperature(stored[P], temperature)
     assert np.abs(asked[P].to_numpy() - cooled).max() < 1e-4
     assert asked["label"].tolist() == stored["label"].tolist()
     assert model.decision(threshold="validation").threshold == model.calibration["threshold"]

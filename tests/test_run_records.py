@@ -28,6 +28,12 @@ def test_a_record_gives_its_settings() -> None:
     assert check_record(record(), "x") == RunSettings()
 
 
+def calibrated(least: dict[str, float] | None = None, **more: Any) -> dict[str, Any]:
+    pooled = {"patients": 9, "cycles": 90, "least": {"0.9": 0.2}}
+    device = {"patients": 10, "cycles": 50, "least": least or {}}
+    return {"temperature": 1.0, "conformal": {"pooled": pooled, "devices": {"one": device}}, **more}
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -43,6 +49,13 @@ def test_a_record_gives_its_settings() -> None:
         ),
         (lambda r: r.update(calibration={"threshold": 0.5}), "has no usable `calibration.temperature`"),
         (lambda r: r.update(calibration={"temperature": 1e-300}), "its temperature is 1e-300, expected 0.01 to 100"),
+        (lambda r: r.update(calibration={"temperature": 1, "labels": "best"}), "calibration.labels is 'best'"),
+        (
+            lambda r: r.update(calibration=calibrated(classes={"both": {"threshold": 0.5}})),
+            "classes.both is of no class",
+        ),
+        (lambda r: r.update(calibration=calibrated(least={"0.9": 1.5})), "has 1.5 at coverage 0.9"),
+        (lambda r: r.update(calibration=calibrated(least={"most": 0.5})), "has 0.5 at coverage most"),
         (lambda r: r.update(config=[]), "config is a list, expected an object"),
         (lambda r: r["config"].update(train=5), "its train is a number, expected an object"),
         (lambda r: r["config"]["train"].update(validation_share=1), "validation_share is 1, expected a number between"),

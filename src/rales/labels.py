@@ -75,6 +75,14 @@ class LabelSet:
         """-> the classes that are findings."""
         return self.classes if self.independent else self.classes[1:]
 
+    @property
+    def findings(self) -> dict[str, tuple[int, ...]]:
+        """-> what thresholds are for: name of a finding -> numbers of the classes that have it; of ICBHI crackles and
+        wheezes, of other sets each class that is a finding."""
+        if self.is_icbhi:
+            return {name: (CLASSES.index(name), CLASSES.index("both")) for name in ("crackle", "wheeze")}
+        return {name: (self.classes.index(name),) for name in self.abnormal}
+
     def describe_problem(self) -> str:
         """-> what is wrong with the names, "" if nothing is."""
         least = 1 if self.independent else 2

@@ -24,7 +24,7 @@ app = App(
 )
 WORDS: dict[str, tuple[Callable[..., object], ...]] = {
     "Start here": (data.check, predict.predict, serve.serve, train.weights, data.synth),
-    "Train and evaluate": (train.train, train.evaluate, train.pretrain, studies.report, export.export),
+    "Train and evaluate": (train.train, train.evaluate, train.calibrate, train.pretrain, studies.report, export.export),
     "Your recordings": (predict.embed, predict.search, predict.explain),
     "Studies": (studies.sweep, studies.reproduce, studies.layers, export.bench),
 }

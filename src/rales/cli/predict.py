@@ -44,7 +44,8 @@ def predict(
     cycles: Cycles = "auto",
     quality: Gate = "on",
     min_confidence: float = 0.0,
-    threshold: float | Literal["validation"] | None = None,
+    threshold: float | Literal["validation", "classes", "none"] | None = None,
+    sets: float | None = None,
     manifest: Path | None = None,
     cluster: Engine = "local",
     processes: Processes = None,
@@ -80,8 +81,13 @@ def predict(
     min_confidence
         A cycle whose label is less probable than this is marked uncertain and left out of the share.
     threshold
-        p_normal from which a cycle is normal; `validation` is what suited the run's validation patients best. Without
-        it the most probable class is the label. Of independent classes the probability above which each is named.
+        p_normal from which a cycle is normal; `validation` is what suited the run's validation patients best,
+        `classes` the model's own threshold for each finding, `none` the most probable class, which is the label where
+        the model's calibration says nothing else. Of independent classes the probability above which each is named.
+    sets
+        Nominal coverage, such as 0.9: a column prediction_set holds the labels that a cycle may have ("crackle |
+        normal", any for all), so that the true one is among them for that share of a new patient's cycles on average.
+        Of models with validation patients or after `rales calibrate`.
     manifest
         CSV or Parquet file with a column `path`, for very many recordings: --out is then a folder of Parquet shards
         (cycles, summary, status). Columns start_s and end_s give the cycles. The same command goes on where it
@@ -107,6 +113,7 @@ def predict(
         refuse_with_manifest(engine, device)
         words = {"cluster": cluster, "processes": processes, "address": address, "shard": shard}
         decided: dict[str, Any] = {"cycles": cycles, "min_confidence": min_confidence, "threshold": threshold}
+        decided |= {"sets": sets}
         decided |= {"quality": quality == "on", "urls": urls}
         return predict_manifest(manifest, out, format, [status, summary], json, model=model, **words, **decided)
     if urls:
@@ -121,7 +128,7 @@ def predict(
     classifier = engine_selection.load_with_engine(
         model, engine, device or "auto", recordings=len(sources), tell=print_message
     )
-    decision = classifier.decision(min_confidence, threshold)
+    decision = classifier.decision(min_confidence, threshold, sets)
     collected = PredictionSummary(cycles=json or out is None, label_set=classifier.label_set)
     collected.pooling = classifier.calibration.get("recordings")
 

@@ -76,6 +76,14 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
             f"{what}: AUROC {format_number(detection['auroc'])}, "
             f"average precision {format_number(detection['average_precision'])}"
         )
+    if figures.get("protocol", {}).get("labels") == "thresholds":
+        lines.append("labels by the model's own threshold for each finding, not by the most probable class")
+    if "reliability" in figures and "validation_temperature" not in figures:
+        found = figures["reliability"]
+        lines.append(
+            f"calibration error {format_number(found['ece'])}, with the model's temperature {found['temperature']:.2f} "
+            f"{format_number(found['ece_calibrated'])}"
+        )
     if "validation_temperature" in figures:
         found = figures["validation_temperature"]
         lines.append(
@@ -146,7 +154,10 @@ def evaluation_lines(figures: dict[str, Any]) -> list[str]:
 
     if of_cycles:
         detected = detection_lines("cycles", figures["detection"]) if "detection" in figures else []
-        lines = [*figure_lines(figures)[:-2], "", *lines, "", *detected]
+        if taught := protocol["cycles_calibrated_on"]:
+            lines.append(f"warning: {taught} of these cycles taught the calibration, thresholds and sets included")
+        sets = set_lines(figures["prediction_sets"]) if "prediction_sets" in figures else []
+        lines = [*figure_lines(figures)[:-2], "", *lines, "", *sets, "", *detected]
         for side, task in figures.get("sprsound_task_1_1", {}).items():
             told = ", ".join(f"{name.upper()} {format_percent(task[name])}" for name in ("se", "sp", "as", "hs"))
             score = format_percent(task["score"])
@@ -189,6 +200,65 @@ def provenance_lines(protocol: dict[str, Any]) -> list[str]:
 
     provenance = protocol.get("provenance")
     return [f"{protocol['recipe']}: {provenance}, {PROVENANCE[provenance]}"] if provenance in PROVENANCE else []
+
+
+def set_lines(measured: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
+    """`prediction_sets` of an evaluation -> a table per nominal coverage and device."""
+    head = ["prediction sets", "patients", "cycles", "% covered, by patient", "by cycle", "labels in a set", "of"]
+    rows = []
+    for word, groups in measured.items():
+        for name, one in groups.items():
+            covered = map(format_percent, (one["coverage"], one["coverage_cycles"]))
+            size = f"{one['mean_size']:.2f}"
+            rows.append(
+                [f"{float(word):.0%}, {name}", one["patients"], one["cycles"], *covered, size, one["calibrated_on"]]
+            )
+    return format_table(head, rows)
+
+
+def calibration_lines(document: dict[str, Any]) -> list[str]:
+    """What a model's calibration was and is -> lines."""
+    had, has = document["had"] or {}, document["has"]
+    head = ["", "before", "now"]
+    told = [[name, format_number(had.get(name)), format_number(has[name])] for name in ("temperature", "threshold")]
+    for name, found in has["classes"].items():
+        before = had.get("classes", {}).get(name, {}).get("threshold")
+        told.append([f"threshold of {name}", format_number(before), format_number(found["threshold"])])
+    lines = [
+        f"learned from {count_noun(document['cycles'], 'cycle')} of {count_noun(document['patients'], 'patient')}; "
+        f"before: {had.get('origin', 'validation patients') if had else 'not calibrated'}",
+        "",
+        *format_table(head, told),
+        "",
+        *class_threshold_lines(has),
+        f"calibration error {format_number(has['reliability']['before'])} before, "
+        f"{format_number(has['reliability']['after'])} on patients held out",
+        "",
+        *quantile_lines(has["conformal"]),
+    ]
+    notes = [f"note: {note}" for note in document["notes"]]
+    return [*lines, "", *notes, f"checkpoint: {document['out']}", NOT_A_DIAGNOSIS]
+
+
+def class_threshold_lines(known: dict[str, Any]) -> list[str]:
+    """`calibration` of a record -> a line for each finding: what its threshold found on patients held out."""
+    return [
+        f"{name}, {known['aim']}: on patients held out {found['found']} of {count_noun(found['positives'], 'cycle')} "
+        f"with it named, {found['false_alarms']} of {found['negatives']} without"
+        for name, found in known["classes"].items()
+    ]
+
+
+def quantile_lines(conformal: dict[str, Any]) -> list[str]:
+    """`calibration.conformal` of a record -> a table: from which probability on a label is in a set, per device."""
+    pooled = conformal["pooled"]
+    head = ["label in the set from", "patients", "cycles", *(f"{float(word):.0%}" for word in pooled["least"])]
+    rows = [
+        [name, group["patients"], group["cycles"]]
+        + [format_number(group["least"][word]) if word in group["least"] else "as all" for word in pooled["least"]]
+        for name, group in {"all patients": pooled, **conformal["devices"]}.items()
+    ]
+    return format_table(head, rows)
 
 
 SOURCES = {

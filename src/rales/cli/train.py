@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -248,6 +248,54 @@ def evaluate(
     figures = evaluate_data(classifier, data, part=split, skip_damaged=skip_damaged, progress=True, metrics=metric)
     print_result(figures, json, result_lines.evaluation_lines)
     return 1 if figures.get("problems") else 0
+
+
+def calibrate(
+    model: str,
+    /,
+    *,
+    data: Data,
+    out: Path,
+    aim: float | Literal["balanced"] = 0.2,
+    labels: Literal["probable", "thresholds"] = "probable",
+    split: str | None = None,
+    trained: Annotated[bool, Parameter(negative="")] = False,
+    device: Device = None,
+    skip_damaged: SkipFlag = False,
+    json: JsonFlag = False,
+) -> None:
+    """Calibrate a trained model for other patients, such as those of a clinic, without training: temperature, a
+    threshold for each finding, prediction sets per device and answers for whole recordings, from labelled cycles of
+    five or more patients; ten or more for sets that hold the true label for 90 % of a new patient's cycles.
+
+    Example: rales calibrate rales --data clinic.csv --out clinic.safetensors
+
+    Parameters
+    ----------
+    model
+        Run folder of `rales train`, its checkpoint file, or rales.
+    out
+        Checkpoint (.safetensors) to write, which every --model takes; none is replaced.
+    aim
+        What a finding's threshold is for: the share of cycles without it that may be named, or balanced for the highest
+        sum of sensitivity and specificity.
+    labels
+        What a cycle is called from now on: the most probable class, or what the thresholds say.
+    split
+        Part of the data to learn from; without it all but its test side, by which a model is measured.
+    trained
+        Take patients on whom the model was trained, too.
+    """
+    from rales.cli import result_lines
+    from rales.inference.calibrate import describe_change
+    from rales.inference.load_model import load_model
+
+    before = load_model(model, device or "auto")
+    rule = "thresholds" if labels == "thresholds" else "most probable"
+    options = {"aim": aim, "labels": rule, "part": split, "trained": trained, "skip_damaged": skip_damaged}
+    after = before.calibrate(data, out, progress=True, **options)
+    found = {"out": str(out), **describe_change(before.calibration, after)}
+    print_result(found, json, result_lines.calibration_lines)
 
 
 def weights(name: str | None = None, /, *, file: Path | None = None, json: JsonFlag = False) -> None:

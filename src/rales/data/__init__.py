@@ -60,13 +60,20 @@ def audit_data(path: str | Path, *, label_set: LabelSet = ICBHI) -> Audit:
 
 
 def read_contents(
-    path: str | Path, *, audio: bool, decode: bool, true_labels: bool = False, label_set: LabelSet = ICBHI
+    path: str | Path,
+    *,
+    audio: bool,
+    decode: bool,
+    true_labels: bool = False,
+    confirmed: bool = False,
+    label_set: LabelSet = ICBHI,
 ) -> DatasetContents:
-    """Path -> what the reader of its layout found; `true_labels` and `label_set` as for `manifest.find_recordings`.
-    Errors: an own reader that is none."""
+    """Path -> what the reader of its layout found; `true_labels`, `confirmed` and `label_set` as for
+    `manifest.find_recordings`. Errors: an own reader that is none."""
     reader, place = _choose_reader(Path(path))
     if reader is manifest.find_recordings:  # which rows are judged, and what a wrong word is, depends on the classes
-        return manifest.find_recordings(place, audio=audio, decode=decode, true_labels=true_labels, label_set=label_set)
+        whose = {"true_labels": true_labels, "confirmed": confirmed}
+        return manifest.find_recordings(place, audio=audio, decode=decode, **whose, label_set=label_set)
     expected = "expected a function (path, *, audio, decode) -> DatasetContents"
     try:
         inspect.signature(reader).bind(place, audio=audio, decode=decode)

@@ -113,12 +113,19 @@ def write_manifest(cycles: DataFrame, path: str | Path) -> None:
 
 
 def find_recordings(
-    manifest: str | Path, *, audio: bool, decode: bool, true_labels: bool = False, label_set: LabelSet = ICBHI
+    manifest: str | Path,
+    *,
+    audio: bool,
+    decode: bool,
+    true_labels: bool = False,
+    confirmed: bool = False,
+    label_set: LabelSet = ICBHI,
 ) -> DatasetContents:
     """Manifest file -> its recordings, damaged or not; `decode` reads all samples instead of the headers only.
 
-    `true_labels`: of a table of a model's answers that nobody has confirmed, the label is that of true_label. Cycles
-    have labels of the `label_set`, so a problem with one names its row. Errors: no column true_label, if it is asked.
+    `true_labels`: of a table of a model's answers that nobody has confirmed, the label is that of true_label.
+    `confirmed`: of a table that says which labels a person has confirmed, the others are none. Cycles have labels of
+    the `label_set`, so a problem with one names its row. Errors: no column true_label, if it is asked.
     """
     manifest = Path(manifest)
     columns, lines, notes = read_table(manifest)
@@ -132,6 +139,10 @@ def find_recordings(
         if "true_label" not in columns:
             raise FileError(manifest, "the answers of a model without true_label; add what the cycles are, to score by")
         rows = [TableRow(row.where, {**row.cells, "label": row.cells["true_label"]}) for row in rows]
+    if confirmed and "confirmed" in columns:
+        rows = [row for row in rows if _FLAGS.get(row.cells["confirmed"].lower())]
+        if not rows:
+            raise FileError(manifest, "no cycle is confirmed (column confirmed); a person must have looked at them")
     own = _class_columns(columns, label_set)
     judged = [row for row in rows if any(row.cells.get(name) for name in (*_JUDGEMENT, *own.values()))]
     if not judged:

@@ -1,4 +1,4 @@
-"""Uncertainty of metrics: patient-level bootstrap intervals, paired tests, spread over seeds, calibration.
+"""Uncertainty of metrics: patient-level bootstrap intervals, paired tests, spread over seeds.
 
 Cycles of one patient resemble each other, so the patient is the unit that is resampled: on the official test split
 (49 patients, 2,756 cycles) the interval is about three times as wide as one that pretends cycles are independent.
@@ -12,23 +12,21 @@ at all (se* = 0) and the rest would promise too much. Percentile and BCa interva
 
 from collections.abc import Sequence
 from functools import cache
-from math import ceil, exp, inf, nan
+from math import ceil, inf, nan
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rales.evaluation.metrics import as_distributions, as_labels
+from rales.evaluation.metrics import as_labels, require_equal_length, safe_ratio
 from rales.labels import MOST_CLASSES
 from rales.typing import FloatArray
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 
 FIGURES: Final = ("specificity", "sensitivity", "score")
-MIN_TEMPERATURE: Final = 0.01
-MAX_TEMPERATURE: Final = 100.0
 
 
 def bootstrap_intervals(
@@ -148,82 +146,6 @@ def wilson_interval(count: int, total: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def expected_calibration_error(true: ArrayLike, probabilities: ArrayLike, bins: int = 15) -> float:
-    """(N,) classes, (N, C) probabilities -> mean |accuracy - confidence| over equal-width bins, weighted by cycles.
-
-    Confidence is the probability of the predicted class (Guo et al. 2017, "On calibration of modern neural networks").
-    """
-    curve = reliability_curve(true, probabilities, bins=bins)
-    filled = curve[curve["cycles"] > 0]
-    gap = (filled["accuracy"] - filled["confidence"]).abs()
-    return float((gap * filled["cycles"]).sum() / filled["cycles"].sum()) if len(filled) else nan
-
-
-def reliability_curve(true: ArrayLike, probabilities: ArrayLike, bins: int = 15) -> "pd.DataFrame":
-    """(N,) classes, (N, C) probabilities -> `bins` rows: low, high, cycles, confidence, accuracy; NaN in empty bins.
-
-    A bin holds low < confidence <= high, as in scikit-learn's calibration_curve.
-    """
-    import pandas as pd
-
-    p = as_distributions(probabilities)
-    labels = as_labels(true, name="true", classes=p.shape[1])
-    _require_equal_length(true=labels, probabilities=p)
-    confidence = p.max(axis=1)
-    edges = np.linspace(0, 1, num=bins + 1)
-    place = np.searchsorted(edges[1:-1], confidence)
-    cycles = np.bincount(place, minlength=bins).astype(np.float64)
-    return pd.DataFrame(
-        {
-            "low": edges[:-1],
-            "high": edges[1:],
-            "cycles": cycles.astype(np.int64),
-            "confidence": _safe_ratio(np.bincount(place, weights=confidence, minlength=bins), cycles),
-            "accuracy": _safe_ratio(np.bincount(place, weights=p.argmax(axis=1) == labels, minlength=bins), cycles),
-        }
-    )
-
-
-def fit_temperature(logits: ArrayLike, true: ArrayLike) -> float:
-    """(N, C) logits or log-probabilities, (N,) classes -> T that minimises the mean of -log softmax(logits / T).
-
-    The loss is convex in 1 / T, so its slope there is increasing and has one root. Between 0.01 and 100: the ends are
-    returned where the best T is 0 (every cycle right) or infinite (no better than chance). Fit on validation patients.
-    """
-    from scipy.optimize import brentq
-    from scipy.special import softmax
-
-    scores = np.asarray(logits, dtype=np.float64)
-    if scores.ndim != 2 or scores.shape[1] < 2 or len(scores) == 0 or not np.isfinite(scores).all():
-        raise ValueError(
-            f"logits of shape {scores.shape}, expected (cycles, classes) finite numbers, at least one cycle; "
-            "clip probabilities away from 0 before taking their log"
-        )
-    labels = as_labels(true, name="true", classes=scores.shape[1])
-    _require_equal_length(true=labels, logits=scores)
-    chosen = scores[np.arange(len(labels)), labels]
-
-    def slope(log_temperature: float) -> float:
-        expected = (softmax(scores * exp(-log_temperature), axis=1) * scores).sum(axis=1)
-        return float(np.mean(expected - chosen))
-
-    low, high = float(np.log(MIN_TEMPERATURE)), float(np.log(MAX_TEMPERATURE))
-    if slope(low) <= 0:
-        return MIN_TEMPERATURE
-    if slope(high) >= 0:
-        return MAX_TEMPERATURE
-    return exp(brentq(slope, low, high, xtol=1e-10))
-
-
-def apply_temperature(probabilities: ArrayLike, temperature: float) -> FloatArray:
-    """(N, C) probabilities -> (N, C) softmax(log p / T); the order of the classes, hence the prediction, is kept."""
-    if not temperature > 0:
-        raise ValueError(f"temperature {temperature}, expected a number above 0 (1 changes nothing)")
-    p = as_distributions(probabilities)
-    powers = (p / p.max(axis=1, keepdims=True)) ** (1 / temperature)
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
-
-
 def _counts_per_unit(
     true: ArrayLike, systems: Sequence[ArrayLike], patients: Sequence[Any] | ArrayLike, cluster: bool
 ) -> NDArray[np.int64]:
@@ -235,7 +157,7 @@ def _counts_per_unit(
     most = 2**MOST_CLASSES  # numbers of combinations of independent classes (LabelSet.encode_rows), too
     labels, names = as_labels(true, name="true", classes=most), np.asarray(patients)
     predictions = [as_labels(system, name="predicted", classes=most) for system in systems]
-    _require_equal_length(true=labels, patients=names, **dict(zip(("predicted", "other"), predictions, strict=False)))
+    require_equal_length(true=labels, patients=names, **dict(zip(("predicted", "other"), predictions, strict=False)))
     if len(labels) == 0:
         raise ValueError("there are no cycles to resample; give at least one cycle with a known class")
     right = (predictions[0] == labels).astype(np.int64)
@@ -269,16 +191,16 @@ def _bootstrap_t(
     drawn = np.concatenate([generator.multinomial(units, counts / units, size=block) @ sums for block in blocks])
     estimate, standard_error = _scores_and_errors(counts @ sums, units)
     estimates, standard_errors = _scores_and_errors(drawn, units)
-    return estimate, standard_error, _safe_ratio(np.abs(estimates - estimate), standard_errors)
+    return estimate, standard_error, safe_ratio(np.abs(estimates - estimate), standard_errors)
 
 
 def _scores_and_errors(sums: FloatArray, units: int) -> tuple[FloatArray, FloatArray]:
     """(..., 20) sums of rows and of their products -> figures (..., 3) and linearised standard errors (..., 3)."""
     right, total = sums[..., [0, 2]], sums[..., [1, 3]]
-    ratio = _safe_ratio(right, total)
+    ratio = safe_ratio(right, total)
     slope = np.zeros((*ratio.shape[:-1], 3, 4))  # derivative of each figure by the four sums
-    slope[..., [0, 1], [0, 2]] = _safe_ratio(np.ones_like(total), total)
-    slope[..., [0, 1], [1, 3]] = -_safe_ratio(ratio, total)
+    slope[..., [0, 1], [0, 2]] = safe_ratio(np.ones_like(total), total)
+    slope[..., [0, 1], [1, 3]] = -safe_ratio(ratio, total)
     slope[..., 2, :] = slope[..., :2, :].mean(axis=-2)
     products = sums[..., 4:].reshape(*sums.shape[:-1], 4, 4)
     variance = np.einsum("...ki,...ij,...kj->...k", slope, products, slope)
@@ -307,15 +229,3 @@ def _half_width(deviations: FloatArray, standard_error: float, units: int, level
     rank = ceil(level * (len(defined) + 1))  # the order statistic that agrees with the p-value's (k + 1) / (R + 1)
     resampled = defined[rank - 1] if rank <= len(defined) else inf
     return float(standard_error * max(resampled, stdtrit(units - 1, (1 + level) / 2)))
-
-
-def _safe_ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> FloatArray:
-    ratio = np.full(denominator.shape, nan)
-    np.divide(numerator, denominator, out=ratio, where=denominator > 0)
-    return ratio
-
-
-def _require_equal_length(**columns: NDArray[Any]) -> None:
-    if len({len(column) for column in columns.values()}) > 1:
-        lengths = ", ".join(f"{len(column)} {name}" for name, column in columns.items())
-        raise ValueError(f"columns of unequal length ({lengths}); give one value of each per cycle")

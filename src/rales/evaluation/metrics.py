@@ -6,7 +6,7 @@ A score alone hides much: an all-normal classifier already has 0.5, so `compute_
 `true` is (N,) class numbers or, of independent classes, (N, C) of 0 and 1; `probabilities` are (N, C) either way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -80,12 +80,15 @@ def confusion_matrix(true: ArrayLike, predicted: ArrayLike, classes: int = 4) ->
     return np.bincount(rows * classes + columns, minlength=classes * classes).reshape(classes, classes)
 
 
-def compute_metrics(true: ArrayLike, probabilities: ArrayLike, label_set: LabelSet = ICBHI) -> dict[str, Any]:
+def compute_metrics(
+    true: ArrayLike, probabilities: ArrayLike, label_set: LabelSet = ICBHI, called: IntArray | None = None
+) -> dict[str, Any]:
     """Compute every metric that an evaluation reports, as plain floats and lists.
 
-    The predicted class is the most probable one, on a tie the first. `sp_se_curve` moves the threshold for "normal"
-    instead (see `scores_at_threshold`) and keeps at most 200 of its points. Crackles and wheezes present are figures of
-    ICBHI's classes; other sets have `by_class`, each against the rest, and say their names.
+    The predicted class is the most probable one, on a tie the first, unless `called` says another. `sp_se_curve` moves
+    the threshold for "normal" instead (see `scores_at_threshold`) and keeps at most 200 of its points. Crackles and
+    wheezes present are figures of ICBHI's classes; other sets have `by_class`, each against the rest, and say their
+    names.
 
     Parameters
     ----------
@@ -95,11 +98,13 @@ def compute_metrics(true: ArrayLike, probabilities: ArrayLike, label_set: LabelS
         Class probabilities (N, C).
     label_set
         The classes.
+    called
+        Predicted classes, as `true`.
     """
     if label_set.independent:
-        return independent_metrics(true, probabilities, label_set)
+        return independent_metrics(true, probabilities, label_set, called)
     labels, p = _as_cycles(true, probabilities, label_set)
-    counts = confusion_matrix(labels, p.argmax(axis=1), len(label_set))
+    counts = confusion_matrix(labels, p.argmax(axis=1) if called is None else called, len(label_set))
     present = counts.sum(axis=1) > 0
     recalls = np.diag(counts)[present] / counts.sum(axis=1)[present]
     thresholds, specificity, sensitivity = _sp_se(labels, p)
@@ -123,14 +128,17 @@ def compute_metrics(true: ArrayLike, probabilities: ArrayLike, label_set: LabelS
     }
 
 
-def independent_metrics(true: ArrayLike, probabilities: ArrayLike, label_set: LabelSet) -> dict[str, Any]:
-    """(N, C) of 0 and 1, (N, C) probabilities -> the figures of independent classes.
+def independent_metrics(
+    true: ArrayLike, probabilities: ArrayLike, label_set: LabelSet, called: IntArray | None = None
+) -> dict[str, Any]:
+    """(N, C) of 0 and 1, (N, C) probabilities, what was named if not those above 0.5 -> the figures of independent
+    classes.
 
     A row is right where all its answers are. So specificity is the share of the rows without any class for which none
     is named, sensitivity that of the others for which exactly theirs are.
     """
     targets, p = _as_cycles(true, probabilities, label_set)
-    called = predict_at_threshold(p, None, label_set)
+    called = predict_at_threshold(p, None, label_set) if called is None else called
     rows, answers = label_set.encode_rows(targets), label_set.encode_rows(called)
     tables = [confusion_matrix(targets[:, i], called[:, i], 2) for i in range(len(label_set))]
     recalls = [table[1, 1] / table[1].sum() for table in tables if table[1].any()]
@@ -225,15 +233,46 @@ def predict_at_threshold(probabilities: FloatArray, threshold: float | None, lab
     return np.where(probabilities[:, 0] >= threshold, 0, 1 + probabilities[:, 1:].argmax(axis=1))
 
 
+def find_finding_probabilities(probabilities: FloatArray, label_set: LabelSet = ICBHI) -> FloatArray:
+    """(N, C) probabilities -> (N, findings) that of each of `LabelSet.findings`, the sum over the classes that have
+    it."""
+    return np.stack([probabilities[:, numbers].sum(axis=1) for numbers in map(list, label_set.findings.values())], 1)
+
+
+def predict_at_class_thresholds(
+    probabilities: FloatArray, thresholds: Mapping[str, float], label_set: LabelSet = ICBHI
+) -> IntArray:
+    """(N, C) probabilities, threshold by finding (0.5 where there is none) -> (N,) classes, or (N, C) of 0 and 1.
+
+    A finding is named from its threshold on. ICBHI's label says which of the two are named: none is normal, both is
+    both. Of independent classes each is named for itself. Of other exclusive ones the label is, of those named, that
+    whose probability is the most times its threshold; the first class without any.
+    """
+    limits = np.array([thresholds.get(name, 0.5) for name in label_set.findings])
+    p = find_finding_probabilities(probabilities, label_set)
+    named = p >= limits
+    if label_set.independent:
+        return named.astype(np.int64)
+    if label_set.is_icbhi:
+        return np.asarray(named @ np.array([1, 2]), np.int64)
+    times = p / np.maximum(limits, np.finfo(np.float64).tiny)
+    return np.where(named.any(axis=1), 1 + np.where(named, times, -1).argmax(axis=1), 0)
+
+
 def metrics_by_group(
-    true: ArrayLike, probabilities: ArrayLike, groups: Sequence[Any] | ArrayLike, label_set: LabelSet = ICBHI
+    true: ArrayLike,
+    probabilities: ArrayLike,
+    groups: Sequence[Any] | ArrayLike,
+    label_set: LabelSet = ICBHI,
+    called: IntArray | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Targets and probabilities of N rows, (N,) devices or locations -> per group: cycles, classes, strict figures."""
+    """Targets and probabilities of N rows, (N,) devices or locations, what was predicted if not the most probable class
+    -> per group: cycles, classes, strict figures."""
     labels, p = _as_cycles(true, probabilities, label_set)
     names = np.asarray(groups).astype(str)
     if names.shape != labels.shape[:1]:
         raise ValueError(f"groups of shape {names.shape} for {len(labels)} cycles; give one group name per cycle")
-    called = predict_at_threshold(p, None, label_set)
+    called = predict_at_threshold(p, None, label_set) if called is None else called
     rows, answers = label_set.encode_rows(labels), label_set.encode_rows(called)
     return {
         str(name): {
@@ -300,6 +339,20 @@ def as_distributions(values: ArrayLike) -> FloatArray:
             "to 1; apply a softmax to logits first"
         )
     return p
+
+
+def safe_ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> FloatArray:
+    """Two arrays of one shape -> their ratio, NaN where there is nothing to divide by."""
+    ratio = np.full(denominator.shape, np.nan)
+    np.divide(numerator, denominator, out=ratio, where=denominator > 0)
+    return ratio
+
+
+def require_equal_length(**columns: NDArray[Any]) -> None:
+    """Columns by name -> nothing. Errors: a ValueError with their lengths where these differ."""
+    if len({len(column) for column in columns.values()}) > 1:
+        lengths = ", ".join(f"{len(column)} {name}" for name, column in columns.items())
+        raise ValueError(f"columns of unequal length ({lengths}); give one value of each per cycle")
 
 
 def _as_counts(confusion: ArrayLike) -> FloatArray:

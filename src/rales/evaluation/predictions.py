@@ -1,6 +1,6 @@
 """Turn probabilities and true classes into the prediction table and the metrics of an evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,21 @@ from torch import Tensor
 
 from rales.errors import UsageError
 from rales.evaluation import bootstrap
-from rales.evaluation.metrics import compute_metrics, normal_threshold, predict_at_threshold, scores_at_threshold
+from rales.evaluation.calibration import VALIDATION, calibrated_metrics, cool_probabilities
+from rales.evaluation.conformal import SetRule, describe_sets, find_confidence, find_possible, name_sets
+from rales.evaluation.metrics import (
+    compute_metrics,
+    normal_threshold,
+    predict_at_class_thresholds,
+    predict_at_threshold,
+    scores_at_threshold,
+)
 from rales.evaluation.own_metrics import own_metrics_with_intervals
 from rales.labels import ICBHI, LabelSet
 from rales.typing import IntArray, Probabilities
 
 NOTICE = "Research tool, not a diagnosis."
+SETS_COLUMN = "prediction_set"
 FIGURES = ("specificity", "sensitivity", "score")
 
 
@@ -82,6 +91,12 @@ class Decision:
     threshold: float | None = None
     """p_normal (the first class) from which a cycle is normal, below it the most probable other class; None: the most
     probable class. Of independent classes the probability above which each is named; None: 0.5."""
+    thresholds: Mapping[str, float] | None = None
+    """Instead: finding -> the probability from which on it is named (`metrics.predict_at_class_thresholds`)."""
+    sets: SetRule | None = None
+    """How a cycle's set of labels is made; None: there is none."""
+    origin: str = VALIDATION
+    """Who taught temperature, thresholds and sets."""
     min_confidence: float = 0.0
     """A cycle whose label is less probable is marked `uncertain`: the model abstains."""
     caution: str = ""
@@ -99,7 +114,7 @@ class Decision:
         """What must stand beside these labels and probabilities."""
         sentences = [NOTICE]
         if self.temperature is not None:
-            sentences.append(f"Probabilities calibrated on validation patients (temperature {self.temperature:.3f}).")
+            sentences.append(f"Probabilities calibrated on {self.origin} (temperature {self.temperature:.3f}).")
         if self.threshold is not None:
             first = self.label_set.classes[0]
             sentences.append(
@@ -107,56 +122,60 @@ class Decision:
                 if self.label_set.independent
                 else f"{first.capitalize()} from p_{first} {self.threshold:.3f} on."
             )
+        if self.thresholds is not None:
+            named = ", ".join(f"{name} from {limit:.3f} on" for name, limit in self.thresholds.items())
+            sentences.append(f"Labels by a threshold for each finding: {named}.")
+        if self.sets is not None:
+            sentences.append(describe_sets(self.sets, self.origin))
         if self.caution:
             sentences.append(self.caution)
         return " ".join(sentences)
 
+    def cool(self, probabilities: Probabilities) -> Probabilities:
+        """(n, classes) probabilities of a network -> the same at the temperature, if there is one."""
+        if self.temperature is None:
+            return probabilities
+        return cool_probabilities(probabilities, self.temperature, self.label_set)
+
+    def choose(self, probabilities: Probabilities) -> IntArray:
+        """(n, classes) probabilities at the temperature -> the label of each, as `LabelSet.make_targets` has it."""
+        if self.thresholds is not None:
+            return predict_at_class_thresholds(probabilities, self.thresholds, self.label_set)
+        return predict_at_threshold(probabilities, self.threshold, self.label_set)
+
 
 def predictions_table(
-    rows: pd.DataFrame, probabilities: Probabilities, decision: Decision | None = None
+    rows: pd.DataFrame,
+    probabilities: Probabilities,
+    decision: Decision | None = None,
+    devices: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Rows of the cycles table and their (n, classes) probabilities -> the prediction columns of every output.
 
-    A row of NaN probabilities, whose sound could not be judged, has no label. The classes are those of the decision.
+    A row of NaN probabilities, whose sound could not be judged, has no label, and its set holds any. The classes are
+    those of the decision; `devices` are those of the rows where they have no such column ("" where unknown).
     """
     decision = decision or Decision()
     label_set = decision.label_set
     table = rows[["recording", "cycle", "start_s", "end_s"]].reset_index(drop=True)
     is_judged = np.logical_not(np.isnan(probabilities).any(axis=1, keepdims=True))[:, 0]
-    if decision.temperature is not None:
-        probabilities = probabilities.copy()
-        probabilities[is_judged] = cool_probabilities(probabilities[is_judged], decision.temperature, label_set)
-    chosen = predict_at_threshold(probabilities, decision.threshold, label_set)
+    raw, probabilities = probabilities, probabilities.copy()
+    probabilities[is_judged] = decision.cool(raw[is_judged])
+    chosen = decision.choose(probabilities)
     labels = np.array(label_set.name_targets(chosen), dtype=object)
     labels[~is_judged] = None
     table["label"] = labels
     for i, column in enumerate(label_set.columns):
         table[column] = probabilities[:, i]
+    if decision.sets is not None:
+        known = rows["device"] if "device" in rows else devices or [""] * len(rows)
+        table[SETS_COLUMN] = name_sets(find_possible(raw, decision.sets.find_least(known), label_set), label_set)
     for theirs, ours in (("label", "true_label"), ("patient",) * 2, ("device",) * 2, ("location",) * 2):
         if theirs in rows:
             table[ours] = rows[theirs].to_numpy()
     if decision.min_confidence:
         table["uncertain"] = find_confidence(probabilities, chosen, label_set) < decision.min_confidence
     return table
-
-
-def find_confidence(probabilities: Probabilities, chosen: IntArray, label_set: LabelSet) -> Probabilities:
-    """(n, classes) probabilities and the answers made of them -> (n,) probability of the answer; of independent classes
-    that of the least certain of the row's answers."""
-    if not label_set.independent:
-        return probabilities[np.arange(len(chosen)), chosen]
-    return np.asarray(np.where(chosen == 1, probabilities, 1 - probabilities).min(axis=1))
-
-
-def as_exclusive(probabilities: Probabilities, label_set: LabelSet) -> Probabilities:
-    """(n, classes) probabilities -> the same; of independent classes (n * classes, 2) of no and yes."""
-    return np.stack([1 - probabilities.ravel(), probabilities.ravel()], 1) if label_set.independent else probabilities
-
-
-def cool_probabilities(probabilities: Probabilities, temperature: float, label_set: LabelSet) -> Probabilities:
-    """(n, classes) probabilities -> the same at a temperature, which is one for all classes."""
-    cooled = bootstrap.apply_temperature(as_exclusive(probabilities, label_set), temperature)
-    return cooled[:, 1].reshape(probabilities.shape) if label_set.independent else cooled
 
 
 def unjudged_sentences(status: pd.DataFrame) -> list[str]:
@@ -204,15 +223,16 @@ def evaluation_metrics(
     record: dict[str, Any],
     whole_database: bool,
     metrics: Sequence[str] = (),
+    called: IntArray | None = None,
 ) -> dict[str, Any]:
-    """Test rows, probabilities and names of own metrics -> every figure of an evaluation, with the protocol it was made
-    under."""
+    """Test rows, probabilities, names of own metrics, and what was predicted if not the most probable class -> every
+    figure of an evaluation, with the protocol it was made under."""
     config, label_set, patients = record["config"], LabelSet.from_record(record), rows["patient"].to_numpy()
     targets = label_set.make_targets(rows["label"].tolist())
-    called = predict_at_threshold(probabilities, None, label_set)
+    called = predict_at_threshold(probabilities, None, label_set) if called is None else called
     true = label_set.encode_rows(targets)
     interval = bootstrap.bootstrap_intervals(true, label_set.encode_rows(called), patients)
-    figures = compute_metrics(targets, probabilities, label_set)
+    figures = compute_metrics(targets, probabilities, label_set, called)
     own = own_metrics_with_intervals(metrics, targets, probabilities, patients)
     return {
         **figures,
@@ -268,49 +288,6 @@ def metrics_from_validation(
         "validation_threshold": thresholded_metrics(true, scored, label_set),
         "validation_temperature": calibrated_metrics(true, scored, label_set),
     }
-
-
-def calibrated_metrics(
-    true: dict[str, IntArray], scored: dict[str, Probabilities], label_set: LabelSet = ICBHI
-) -> dict[str, float]:
-    """Classes and probabilities of validation and test cycles -> temperature fitted on the validation patients, and the
-    calibration error and log loss of the test cycles with and without it; no label changes (Guo et al. 2017)."""
-    true = {part: targets.ravel() for part, targets in true.items()}  # of independent classes an answer each
-    scored = {part: as_exclusive(p, label_set) for part, p in scored.items()}
-    temperature = fit_probability_temperature(true["validation"], scored["validation"])
-    cooled = bootstrap.apply_temperature(scored["test"], temperature)
-    return {
-        "temperature": temperature,
-        "ece": bootstrap.expected_calibration_error(true["test"], scored["test"]),
-        "ece_calibrated": bootstrap.expected_calibration_error(true["test"], cooled),
-        "log_loss": log_loss(true["test"], scored["test"]),
-        "log_loss_calibrated": log_loss(true["test"], cooled),
-    }
-
-
-def fit_probability_temperature(true: IntArray, probabilities: Probabilities) -> float:
-    logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
-    return bootstrap.fit_temperature(logits, true)
-
-
-def fit_calibration(
-    true: IntArray, probabilities: Probabilities, patients: int, label_set: LabelSet = ICBHI
-) -> dict[str, Any]:
-    """Classes and probabilities of the validation cycles -> what a checkpoint keeps for prediction: the temperature,
-    and the threshold of the probabilities at that temperature, for "normal" or of independent classes for each (None if
-    one kind of cycle is missing). Both are one number for all classes: validation patients are few."""
-    temperature = fit_probability_temperature(true.ravel(), as_exclusive(probabilities, label_set))
-    try:
-        threshold = normal_threshold(true, cool_probabilities(probabilities, temperature, label_set), label_set)
-    except ValueError:
-        threshold = None
-    return {"temperature": temperature, "threshold": threshold, "cycles": len(true), "patients": patients}
-
-
-def log_loss(true: IntArray, probabilities: Probabilities) -> float:
-    """(N,) classes, (N, classes) probabilities -> mean of -log p of the true class."""
-    p = probabilities[np.arange(len(true)), true]
-    return float(-np.log(np.maximum(p, np.finfo(np.float64).tiny)).mean())
 
 
 def thresholded_metrics(

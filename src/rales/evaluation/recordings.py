@@ -12,6 +12,7 @@ patients who had no part in either pooling or threshold.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +20,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from rales.labels import CLASSES
+from rales.settings import AnyNumber
 from rales.typing import FloatArray
 
 FINDINGS: Final[dict[str, tuple[str, ...]]] = {
@@ -35,6 +37,21 @@ _FOLDS = 5
 _START = np.array([0.0, 0.5, 0.5])  # a, b, c
 _STRENGTH = 1.0  # of the pull to _START: the curvature of four recordings whose answer is 1/2
 _EDGE = 1e-6  # probabilities nearer to 0 or 1 tell nothing more
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How the cycles of a recording speak for it, and what was counted on held-out patients."""
+
+    weights: list[AnyNumber]
+    threshold: float
+    rate: float
+    patients: int
+    negatives: int
+    false_alarms: int
+    positives: int
+    found: int
+    recordings: int = 0
 
 
 def find_cycle_probabilities(table: pd.DataFrame, finding: str) -> FloatArray:

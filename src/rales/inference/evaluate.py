@@ -15,12 +15,14 @@ from rales.data.reader import cycles_table, recordings_table, refuse_damage
 from rales.data.splits import digest_cycles
 from rales.errors import FileError, UsageError
 from rales.evaluation import predictions, recordings
+from rales.evaluation.calibration import as_exclusive, expected_calibration_error
+from rales.evaluation.conformal import measure_sets
 from rales.evaluation.detection import detect_findings, measure_detection, score_task_1_1
 from rales.evaluation.metrics import confusion_matrix, metrics_by_group
 from rales.evaluation.predictions import NOTICE
 from rales.inference.load_model import load_model
 from rales.inference.predictor import Predictor
-from rales.typing import Probabilities
+from rales.typing import IntArray, Probabilities
 
 PARTS = ("test", "train", "validation", "all")
 
@@ -148,7 +150,11 @@ def evaluate_cycles(
     about = {"selected_epoch": record["epoch"], "record": record, "whole_database": whole}
     figures = {
         name: predictions.evaluation_metrics(
-            table[rows], scored[name][rows], **about, metrics=metrics if name == chosen else ()
+            table[rows],
+            scored[name][rows],
+            **about,
+            metrics=metrics if name == chosen else (),
+            called=choose_by_thresholds(scored[name][rows], model),
         )
         for name, rows in parts.items()
     }
@@ -167,6 +173,8 @@ def evaluate_cycles(
         "part": chosen,
         "same_data_as_training": digest_cycles(table[table["split"] != ""]) == record["split"]["digest"],
         "cycles_trained_on": count_trained(record, table[rows], same),
+        "cycles_calibrated_on": count_named(table[rows], model.calibration.get("taught_by", ())),
+        "labels": model.calibration.get("labels", "most probable"),
     }
     trained_on = {name: count_trained(record, table[rows], same) for name, rows in repairs.items()}
     result["leak_free"] = {name: leak_free_figures(found, trained_on[name]) for name, found in figures.items()}
@@ -199,7 +207,19 @@ def count_trained(record: dict[str, Any], rows: pd.DataFrame, same: bool) -> int
     names = record["split"].get("trained_recordings")
     if same and not record["config"].get("from_model"):
         return int(rows["split"].isin(("train", "validation")).sum())
-    return None if names is None else int(rows["recording"].map(splits.digest_name).isin(names).sum())
+    return None if names is None else count_named(rows, names)
+
+
+def count_named(rows: pd.DataFrame, digests: Sequence[str]) -> int:
+    """Cycles, digests of names of recordings -> how many cycles are of these."""
+    return int(rows["recording"].map(splits.digest_name).isin(digests).sum()) if digests else 0
+
+
+def choose_by_thresholds(probabilities: Probabilities, model: Predictor) -> IntArray | None:
+    """(n, classes) probabilities, not calibrated -> the labels that the model's own thresholds give, as prediction
+    does; None where the most probable class is the label, which no temperature changes."""
+    decision = model.decision()
+    return None if decision.thresholds is None else decision.choose(decision.cool(probabilities))
 
 
 def describe_parts(rows: pd.DataFrame, probabilities: Probabilities, model: Predictor) -> dict[str, Any]:
@@ -207,15 +227,16 @@ def describe_parts(rows: pd.DataFrame, probabilities: Probabilities, model: Pred
     SPRSound's task 1-1 where the data is such, and those of whole recordings; of own classes, per device and location
     alone."""
     label_set = model.label_set
-    true, found = class_numbers(rows, label_set), dict[str, Any]()
+    true, found = class_numbers(rows, label_set), measure_calibration(rows, probabilities, model)
+    called = choose_by_thresholds(probabilities, model)
     if label_set.is_icbhi:
         found["detection"] = detect_findings(true, probabilities, rows["patient"])
     for column in ("device", "location"):
-        found[f"by_{column}"] = metrics_by_group(true, probabilities, rows[column].to_numpy(), label_set)
+        found[f"by_{column}"] = metrics_by_group(true, probabilities, rows[column].to_numpy(), label_set, called)
     if not label_set.is_icbhi:
         return found
     if "test_part" in rows:
-        called = probabilities.argmax(axis=1)
+        called = probabilities.argmax(axis=1) if called is None else called
         sides = {"all": np.ones(len(rows), np.bool_)}
         sides |= {side: rows["test_part"].to_numpy() == side for side in sorted(set(rows["test_part"]) - {""})}
         found["sprsound_task_1_1"] = {
@@ -228,6 +249,23 @@ def describe_parts(rows: pd.DataFrame, probabilities: Probabilities, model: Pred
     of_recording = rows.assign(**flags).groupby("path", sort=False)
     truth = of_recording[["patient", *flags]].agg({"patient": "first", **dict.fromkeys(flags, "max")}).reset_index()
     return found | {"recordings": measure_recordings(truth, answers, model)}
+
+
+def measure_calibration(rows: pd.DataFrame, probabilities: Probabilities, model: Predictor) -> dict[str, Any]:
+    """Scored cycles and their probabilities, not calibrated -> what the model's own calibration does to them: the
+    calibration error without and with its temperature, and how often the true label is in its sets, per device."""
+    label_set, known = model.label_set, model.calibration
+    targets, found = class_numbers(rows, label_set), dict[str, Any]()
+    if known.get("temperature") is not None:
+        ece = {
+            name: expected_calibration_error(targets.ravel(), as_exclusive(p, label_set))
+            for name, p in (("ece", probabilities), ("ece_calibrated", model.decision().cool(probabilities)))
+        }
+        found["reliability"] = {"temperature": known["temperature"], **ece}
+    if known.get("conformal"):
+        about = (rows["patient"], rows["device"].fillna(""))
+        found["prediction_sets"] = measure_sets(probabilities, targets, *about, known["conformal"], label_set)
+    return found
 
 
 def evaluate_recordings(

@@ -32,7 +32,8 @@ from rales.data.dataset import (
 )
 from rales.data.prefetch import prefetch_ahead
 from rales.errors import FileError, UsageError
-from rales.evaluation import predictions
+from rales.evaluation import conformal, predictions
+from rales.evaluation.calibration import VALIDATION
 from rales.evaluation.predictions import Decision
 from rales.files.csv_cells import make_encodable, one_line
 from rales.inference import audio_reader
@@ -48,6 +49,7 @@ from rales.typing import Probabilities
 BATCH_CYCLES = 32  # scored at once; no answer depends on it but with audio.scope=batch, where the run says how many
 TABLE_ROWS = 4096  # of a table that is handed on
 
+ThresholdWord = Literal["validation", "classes", "none"]
 Paths = str | Path | Iterable[str | Path]
 
 
@@ -244,23 +246,77 @@ class Predictor:
         train_recipe(None, data, out, progress=progress, **start, **settings)
         return load_model(out, str(self.torch_engine.device))
 
-    def decision(self, min_confidence: float = 0.0, threshold: float | Literal["validation"] | None = None) -> Decision:
-        """How labels are to be decided -> Decision at this model's own temperature. Errors: a threshold of validation
-        patients that the model does not have."""
-        if threshold == "validation":
-            threshold = self.calibration.get("threshold")
-            if threshold is None:
-                raise UsageError(
-                    "--threshold validation: the model has no threshold of validation patients; train with --select "
-                    "validation, or give a number"
-                )
+    def calibrate(
+        self, data: str | Path | pd.DataFrame, out: str | Path | None = None, *, progress: bool = False, **options: Any
+    ) -> "Predictor":
+        """Learn temperature, thresholds, prediction sets and answers for recordings anew, from labelled cycles of five
+        or more patients (ten for sets of 90 %), without training; -> the calibrated model, this one stays as it is.
+
+        Parameters
+        ----------
+        data
+            Folder, file or table of labelled cycles, as of `finetune`.
+        out
+            Checkpoint (.safetensors) to write.
+        progress
+            Show a bar.
+        options
+            Those of `calibrate.calibrate_model`: aim=0.2 or "balanced", labels="thresholds", part, trained.
+        """
+        from rales.inference.calibrate import calibrate_model  # which needs this class
+
+        return calibrate_model(self, data, None if out is None else Path(out), progress=progress, **options)
+
+    def decision(
+        self,
+        min_confidence: float = 0.0,
+        threshold: float | ThresholdWord | None = None,
+        sets: float | None = None,
+    ) -> Decision:
+        """How labels are to be decided -> Decision at this model's own temperature.
+
+        Parameters
+        ----------
+        min_confidence
+            A label that is less probable is marked uncertain.
+        threshold
+            Probability of the normal class, or a word: "validation" for that which the calibration found, "classes" for
+            its threshold of each finding, "none" for the most probable class. None is what the calibration says, which
+            is the most probable class where it says nothing.
+        sets
+            Nominal coverage of the sets of labels; None for none.
+
+        Raises
+        ------
+        UsageError
+            A threshold or sets that the model does not have.
+        """
+        known = self.calibration
+        if threshold is None and known.get("labels") == "thresholds":
+            threshold = "classes"
+        limit = known.get("threshold") if threshold == "validation" else threshold
+        of_findings = {name: found["threshold"] for name, found in known.get("classes", {}).items()}
+        if (threshold == "validation" and limit is None) or (threshold == "classes" and not of_findings):
+            raise UsageError(
+                f"--threshold {threshold}: the model has no threshold of validation patients; train with --select "
+                "validation, give it some (rales calibrate), or give a number"
+            )
         caution = ""
         if self.recipe.scales_batches:
             caution = (
                 "The model was trained with audio.scope=batch: an answer depends on the other cycles of the call, of "
                 f"which {self.together} at a time, in the order given, are scaled together."
             )
-        return Decision(self.calibration.get("temperature"), threshold, min_confidence, caution, self.label_set)
+        return Decision(
+            temperature=known.get("temperature"),
+            threshold=None if isinstance(limit, str) else limit,
+            min_confidence=min_confidence,
+            caution=caution,
+            label_set=self.label_set,
+            thresholds=of_findings if threshold == "classes" else None,
+            sets=None if sets is None else conformal.choose_rule(known.get("conformal"), sets),
+            origin=known.get("origin", VALIDATION),
+        )
 
     def evaluate(
         self,
@@ -297,7 +353,8 @@ class Predictor:
         read = [result for result in results if result.error is None]
         rows = make_cycle_table(read)
         values = [np.empty((0, len(self.classes))), *(result.values_of_all_cycles() for result in read)]
-        table = predictions.predictions_table(rows, np.concatenate(values), decision)
+        devices = [icbhi.device_of(name) for name in rows["recording"]]
+        table = predictions.predictions_table(rows, np.concatenate(values), decision, devices)
         verdicts = [verdict for result in read for verdict in result.cycles.verdicts]
         table["quality"] = [verdict.quality for verdict in verdicts]
         table["quality_reason"] = [verdict.reason for verdict in verdicts]

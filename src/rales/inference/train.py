@@ -1,7 +1,8 @@
 """Train a system from Python: what `rales train` does with the same words, on a folder, a file or a table."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,18 @@ def read_table(data: Table, label_set: LabelSet = ICBHI, *, needs_split: bool = 
 
     Errors: as of `rales.data.read_cycles`; the lines of a table are counted from 2.
     """
+    with table_file(data) as path:
+        return read_cycles(path, needs_split=needs_split, label_set=label_set)
+
+
+@contextmanager
+def table_file(data: Table) -> Iterator[str | Path]:
+    """Folder, file, or a table as a manifest has it -> its path, which of a table is there inside `with` alone."""
     if not isinstance(data, pd.DataFrame):
-        return read_cycles(data, needs_split=needs_split, label_set=label_set)
+        yield data
+        return
     if "path" in data:
         data = data.assign(path=[str(Path(str(path)).expanduser().absolute()) for path in data["path"]])
     with tempfile.TemporaryDirectory() as folder:
         data.to_csv(Path(folder) / "table.csv", index=False)
-        return read_cycles(Path(folder) / "table.csv", needs_split=needs_split, label_set=label_set)
+        yield Path(folder) / "table.csv"

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -62,6 +63,7 @@ def predict_manifest(
     cycles: str = "auto",
     min_confidence: float = 0.0,
     threshold: Any = None,
+    sets: float | None = None,
     quality: bool = True,
     urls: Sequence[str] = (),
     progress: bool = False,
@@ -86,10 +88,9 @@ def predict_manifest(
     check_urls(manifest, source, urls)
     rows = read_manifest_rows(manifest, source) if cycles == "auto" else {}
     classifier = load_with_engine(model)
-    decision = classifier.decision(min_confidence, threshold)
-    told = {
-        name: value for name, value in vars(decision).items() if name not in ("caution", "label_set")
-    }  # the model's
+    decision = classifier.decision(min_confidence, threshold, sets)
+    of_model = ("caution", "label_set")
+    told = {name: value for name, value in asdict(decision).items() if name not in of_model}
     job = {"recordings": collection.facts()["digest"], "model": classifier.digest, "shard": shard}
     job |= {"cycles": cycles, "quality": quality, "decision": told, **({"rows": digest_rows(rows)} if rows else {})}
     file = str(Path(model).resolve()) if model and Path(model).exists() else model

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from rales.evaluation import bootstrap, metrics, predictions
+from rales.evaluation import calibration, metrics
 from rales.report.literature import TABLE2, paper_rows
 from rales.report.load_runs import selected_epoch
 from rales.report.page import Picture
@@ -182,7 +182,7 @@ def plot_reliability(system: System, slug: str) -> Picture | None:
     label_set = system.label_set
     targets = label_set.make_targets(system.cycles["true_label"].tolist()).ravel()
     probabilities = system.cycles[list(label_set.columns)].to_numpy(np.float64)
-    curve = bootstrap.reliability_curve(targets, predictions.as_exclusive(probabilities, label_set))
+    curve = calibration.reliability_curve(targets, calibration.as_exclusive(probabilities, label_set))
     counted = "answers" if label_set.independent else "cycles"
     of = "answer" if label_set.independent else "predicted class"
     error = float(system.figures["ece"].mean())

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rales.evaluation import bootstrap, metrics, predictions
+from rales.evaluation import bootstrap, calibration, metrics
 from rales.labels import LabelSet
 from rales.report.load_runs import (
     CANNOT_CHANGE_A_SYSTEM,
@@ -128,8 +128,8 @@ def run_metrics(run: Run) -> dict[str, float]:
         **{f"two_class_{name}": value for name, value in two_class.items()},
         "macro_recall": float(np.mean(recalls)) if recalls else math.nan,
         **detection_metrics(more, label_set),
-        "ece": bootstrap.expected_calibration_error(
-            targets.ravel(), predictions.as_exclusive(probabilities, label_set)
+        "ece": calibration.expected_calibration_error(
+            targets.ravel(), calibration.as_exclusive(probabilities, label_set)
         ),
         "threshold_score": threshold_score(run),
     }

@@ -20,7 +20,7 @@ from rales.data import loader, splits
 from rales.data.dataset import Batch, CycleDataset, check_extras, class_numbers, load_dataset, select_extras
 from rales.data.splits import digest_cycles
 from rales.errors import FileError, UsageError
-from rales.evaluation import predictions, recordings
+from rales.evaluation import calibration, predictions, recordings
 from rales.evaluation.metrics import count_outcomes, mean_auroc, outcome_scores, predict_at_threshold
 from rales.evaluation.own_metrics import compute_own_metrics
 from rales.files.writers import copy_file, write_csv, write_json
@@ -655,12 +655,14 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
     if "validation" in scored:
         true = {part: class_numbers(cycles, label_set) for part, (cycles, _) in found.items()}
         figures |= predictions.metrics_from_validation(true, scored, label_set)
-        patients = dataset.table.iloc[dataset.rows("validation")]["patient"].nunique()
-        known = predictions.fit_calibration(true["validation"], scored["validation"], patients, label_set)
+        held = found["validation"][0]
+        known = calibration.fit_calibration(
+            scored["validation"], true["validation"], held["patient"], held["device"], label_set
+        ).to_record()
         if label_set.is_icbhi:  # answers for whole recordings are about crackles and wheezes
-            known["recordings"] = fit_recording_pooling(found["validation"][0], scored["validation"], known)
+            known["recordings"] = fit_recording_pooling(held, scored["validation"], known)
         run_folder.save_tensors(out / "best.safetensors", tensors, {**about, "calibration": known})
-        validation = predictions.predictions_table(found["validation"][0], scored["validation"], plain)
+        validation = predictions.predictions_table(held, scored["validation"], plain)
         write_csv(out / "predictions_validation.csv", validation)
 
     write_csv(out / "predictions.csv", predictions.predictions_table(rows, scored["test"], plain))

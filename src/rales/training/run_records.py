@@ -13,33 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rales.evaluation.bootstrap import MAX_TEMPERATURE, MIN_TEMPERATURE
+from rales.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, Calibration
+from rales.evaluation.conformal import COVERAGES
 from rales.evaluation.metrics import icbhi_scores, two_class_scores
 from rales.labels import LabelSet
 from rales.settings import DAMAGED, AnyNumber, RunSettings, Seed, check_stored, from_dict, of_kind, split_bounds
-
-
-@dataclass(frozen=True)
-class Pooling:
-    """How the cycles of a recording speak for it, and what was counted on held-out patients."""
-
-    weights: list[AnyNumber]
-    threshold: float
-    rate: float
-    patients: int
-    negatives: int
-    false_alarms: int
-    positives: int
-    found: int
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What validation patients taught a model."""
-
-    temperature: float
-    threshold: float | None = None
-    recordings: dict[str, Pooling] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -226,14 +204,7 @@ def check_record(values: Any, origin: str | Path) -> RunSettings:
     label_set = LabelSet.from_record(values)
     if problem := label_set.describe_problem():
         raise ValueError(f"{origin}: its classes are {values['classes']}: {problem}; {DAMAGED}")
-    temperature = (values.get("calibration") or {}).get("temperature", 1)
-    if not MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
-        raise ValueError(
-            f"{origin}: its temperature is {temperature}, expected {MIN_TEMPERATURE} to {MAX_TEMPERATURE}; {DAMAGED}"
-        )
-    for finding, pooling in (values.get("calibration") or {}).get("recordings", {}).items():
-        if len(pooling["weights"]) != 3 or not all(map(math.isfinite, pooling["weights"])):
-            raise ValueError(f"{origin}: calibration.recordings.{finding} has no three finite weights; {DAMAGED}")
+    check_calibration(values.get("calibration") or {}, label_set, origin)
     common = [known.name for known in dataclasses.fields(RunSettings)]
     shared = {name: value for name, value in values["config"].items() if name in common}
     settings = from_dict(RunSettings, shared, origin)
@@ -241,6 +212,25 @@ def check_record(values: Any, origin: str | Path) -> RunSettings:
         expected = ", ".join(settings.classes) + (", independent" if settings.independent else "")
         raise ValueError(f"{origin}: its classes are {values['classes']}, expected {expected} in this order")
     return settings
+
+
+def check_calibration(known: Mapping[str, Any], label_set: LabelSet, origin: str | Path) -> None:
+    """`calibration` of a record, whose fields are right -> nothing. Errors: numbers that none can be."""
+    temperature = known.get("temperature", 1)
+    if not MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
+        raise ValueError(
+            f"{origin}: its temperature is {temperature}, expected {MIN_TEMPERATURE} to {MAX_TEMPERATURE}; {DAMAGED}"
+        )
+    for finding, pooling in known.get("recordings", {}).items():
+        if len(pooling["weights"]) != 3 or not all(map(math.isfinite, pooling["weights"])):
+            raise ValueError(f"{origin}: calibration.recordings.{finding} has no three finite weights; {DAMAGED}")
+    if other := sorted(set(known.get("classes", {})) - set(label_set.findings)):
+        raise ValueError(f"{origin}: calibration.classes.{other[0]} is of no class; {DAMAGED}")
+    conformal = known.get("conformal") or {"pooled": {"least": {}}, "devices": {}}
+    for group in (conformal["pooled"], *conformal["devices"].values()):
+        for coverage, least in group["least"].items():
+            if not 0 <= least <= 1 or coverage not in map(str, COVERAGES):
+                raise ValueError(f"{origin}: calibration.conformal has {least} at coverage {coverage}; {DAMAGED}")
 
 
 def check_evaluation(values: Any, origin: str | Path) -> None:

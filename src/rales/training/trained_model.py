@@ -1,5 +1,6 @@
 """A trained model on disk: the checkpoint behind a name, a run folder or a file, and what it says of itself."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from torch import Tensor
 from rales.errors import FileError, UsageError
 from rales.models import hub
 from rales.models.borrowed_encoder import add_encoder
+from rales.models.m2d_checkpoints import read_safetensors
 from rales.training import run_folder
 
 ARTEFACTS = (".onnx", ".xml")  # of `rales export`
@@ -66,6 +68,13 @@ def read_trained_model(path: Path) -> TrainedModel:
         if different:
             raise FileError(path, f"its {different[0]} is not that of config.json; the folder holds files of two runs")
     return TrainedModel(path, add_encoder(tensors, record, path), record)
+
+
+def save_calibration(checkpoint: Path, calibration: Mapping[str, Any], out: Path) -> None:
+    """Checkpoint and what patients taught its model -> `out` (or the same file), of the same weights, sealed anew."""
+    tensors, metadata = read_safetensors(checkpoint)
+    record = json.loads(metadata.pop("rales"))
+    run_folder.save_tensors(out, tensors, {**record, "calibration": dict(calibration)}, metadata)
 
 
 def read_run_record(folder: Path) -> dict[str, Any]:
