@@ -1,14 +1,12 @@
 """Answers for whole recordings: pooling and thresholds by hand, what they may see, and where they are shown."""
 
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import fit_recording_answers
 from rales.data import read_cycles
 from rales.data.dataset import load_dataset
 from rales.evaluation import recordings
@@ -213,20 +211,3 @@ def test_a_record_with_broken_weights_is_refused(run: Path, tmp_path: Path) -> N
     run_folder.save_tensors(tmp_path / "broken.safetensors", tensors, record)
     with pytest.raises(ValueError, match=r"calibration\.recordings\.crackle has no three finite weights"):
         load_model(tmp_path / "broken.safetensors", "cpu")
-
-
-def test_a_finished_model_learns_from_patients_it_has_not_seen(run: Path, tmp_path: Path) -> None:
-    first = read_cycles(run / "data")
-    known = first.head(4).assign(recording="again")  # of a patient whom the model knows
-    other = first.head(8).assign(patient="900", split=["train"] * 4 + ["test"] * 4)
-    chosen = fit_recording_answers.choose_cycles([first, pd.concat([known, other])])
-    assert set(chosen["split"]) == {"train", "validation"}
-    assert len(chosen[chosen["split"] == "train"]) == 4
-    assert set(chosen.loc[chosen["split"] == "train", "patient"]) == {"900"}
-
-    checkpoint = tmp_path / "model.safetensors"
-    shutil.copy(run / "run" / "best.safetensors", checkpoint)
-    learned = fit_recording_answers.fit_recording_answers(checkpoint, [run / "data"])
-    before, after = load_model(run / "run", "cpu"), load_model(checkpoint, "cpu")
-    assert learned == after.calibration["recordings"] == {}  # all of this folder have every finding
-    assert (before.digest, before.calibration["temperature"]) == (after.digest, after.calibration["temperature"])
