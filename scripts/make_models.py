@@ -87,6 +87,7 @@ CLASSIFIER = {
     "train.lr": 3e-4,
     "train.class_weights": "inverse",
     "train.evaluate_every": 3,
+    "augment.time_shift": True,
     "train.select": "last",
     "train.device": "cpu",
     "train.precision": "float32",
