@@ -1,6 +1,7 @@
 """A model calibrated from labelled cycles of other patients: what it learns, keeps, says and refuses."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from rales.labels import CLASSES
 from rales.training import run_folder
 from tests import tiny
 from tests.command import command
+from tests.conftest import REPOSITORY
 
 P = [f"p_{name}" for name in CLASSES]
 
@@ -202,3 +204,20 @@ def test_nothing_is_replaced(place: Path, tmp_path: Path, capsys: pytest.Capture
     exported = Predictor(model.recipe, model.record, model.engine)
     with pytest.raises(UsageError, match="artefact of `rales export`"):
         exported.calibrate(place / "clinic.csv", tmp_path / "new.safetensors")
+
+
+def test_the_page_does_what_it_says(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (REPOSITORY / "docs" / "calibration.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    for name, target in (("clinic.csv", "clinic.csv"), ("others.csv", "clinic.csv"), ("visits", "data")):
+        (tmp_path / name).symlink_to(place / target)
+    (commands,) = re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S)
+    for line in commands.splitlines():
+        code, _, err = command(capsys, *line.split()[1:])
+        assert code == 0, f"{line}: {err}"
+    assert "prediction_set" in pd.read_csv("cycles.csv")
+    (program,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    exec(compile(program, "calibration.md", "exec"), {})
+    assert "prediction_set" in capsys.readouterr().out

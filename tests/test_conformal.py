@@ -25,13 +25,25 @@ def simulate(seed: int, patients: int, spread: float = 1.5) -> tuple[NDArray[np.
 
 
 def test_the_quantile_by_hand() -> None:
-    """Four patients weigh a fifth each; the one with two cycles gives each of them a tenth, the last fifth is nobody's.
-
-    From the most probable on: 0.9 (0.2), 0.8 (0.4), 0.7 (0.5), 0.6 (0.7), 0.5 (0.8), and never 0.81.
-    """
+    """Four patients, of whom d has two cycles: the third highest is 0.7 or 0.6, the fourth 0.6 or 0.5, each in half of
+    the ways to take one of d. Were two of three cycles of d at 0.5, a third of the ways would reach 0.7."""
     p, patients = [0.5, 0.9, 0.8, 0.6, 0.7], ["d", "a", "b", "c", "d"]
-    for coverage, least in ((0.2, 0.9), (0.21, 0.8), (0.5, 0.7), (0.51, 0.6), (0.7, 0.6), (0.8, 0.5), (0.81, 0.0)):
+    for coverage, least in ((0.2, 0.9), (0.21, 0.8), (0.4, 0.8), (0.41, 0.7), (0.6, 0.7), (0.61, 0.6), (0.8, 0.6)):
         assert conformal.find_least_probability(p, patients, coverage) == least, coverage
+    assert conformal.find_least_probability(p, patients, 0.81) == 0
+    assert conformal.find_least_probability([*p, 0.5], [*patients, "d"], 0.6) == 0.6
+
+
+def test_the_vote_is_that_of_many_draws() -> None:
+    p, who = simulate(0, 12)
+    random, drawn = np.random.default_rng(0), list[float]()
+    for _ in range(4001):
+        taken = sorted(random.choice(p[who == patient]) for patient in range(12))
+        drawn.append(taken[-11])  # 10.4 of 13 places at 80 %
+    least = conformal.find_least_probability(p, who, 0.8)
+    assert np.mean(np.array(drawn) >= least) >= 0.48
+    assert np.mean(np.array(drawn) > least) <= 0.52
+    assert conformal.chance_of_at_least([0.5, 0.25, 1.0], 2) == pytest.approx(1 - 0.5 * 0.75)
 
 
 def test_nine_patients_can_promise_90_percent_and_eight_cannot() -> None:
@@ -68,22 +80,22 @@ def as_record(learned: conformal.Conformal) -> dict[str, Any]:
     return asdict(learned)
 
 
-@pytest.mark.parametrize("patients", [9, 30])
-def test_a_new_patient_is_covered_as_promised_though_cycles_depend(patients: int) -> None:
-    """Within 1 - alpha and 1 - alpha + 2 / (K + 1) (Lee, Barber & Willett 2023, theorem 1), and the standard error."""
+@pytest.mark.parametrize(("patients", "spread"), [(9, 0.0), (9, 1.5), (19, 1.5)])
+def test_a_new_patient_is_covered_as_promised_however_much_cycles_depend(patients: int, spread: float) -> None:
+    """Not less than nominal, and not more than a place among the patients allows."""
     covered = []
-    for seed in range(600):
-        p, who = simulate(seed, patients + 1)
+    for seed in range(400):
+        p, who = simulate(seed, patients + 1, spread)
         least = conformal.find_least_probability(p[who < patients], who[who < patients], 0.9)
         covered.append((p[who == patients] >= least).mean())
     slack = 3 * np.std(covered) / np.sqrt(len(covered))
-    assert 0.9 - slack <= np.mean(covered) <= 0.9 + 2 / (patients + 1) + slack
+    assert 0.9 - slack <= np.mean(covered) <= 0.9 + 1 / (patients + 1) + slack
 
 
 def test_cycles_that_count_alike_would_promise_too_much() -> None:
     """The talkative patients of the simulation are easy ones: what patients share alike must not be forgotten."""
     covered = []
-    for seed in range(600):
+    for seed in range(400):
         p, who = simulate(seed, 31)
         least = np.quantile(p[who < 30], 0.1)
         covered.append((p[who == 30] >= least).mean())

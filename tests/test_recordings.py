@@ -70,7 +70,7 @@ def test_pooling_by_hand() -> None:
     found = recordings.answer_recordings(table, {"crackle": learned})
     assert found["flagged"].tolist() == (["crackle", ""] if wanted >= 0.3 else ["", ""])
     assert found["p_any_abnormal"].tolist() == pytest.approx([0.6, 0.1])  # nothing learned of it
-    assert found["pooling"][0] == "learned from validation patients; abnormal, wheeze: noisy-or, not calibrated"
+    assert found["pooling"][0] == "learned from held-out patients; abnormal, wheeze: noisy-or, not calibrated"
 
 
 def test_a_more_suspicious_cycle_never_lowers_the_answer() -> None:
@@ -183,7 +183,7 @@ def test_summaries_show_and_sort_by_it(run: Path, tmp_path: Path, capsys: pytest
     summary = pd.read_csv(tmp_path / "summary.csv", keep_default_na=False)
     assert summary["p_any_abnormal"].is_monotonic_decreasing
     assert {*recordings.COLUMNS, "flagged", "pooling", "abnormal_share"} <= set(summary)
-    assert set(summary["pooling"]) == {"learned from validation patients"}
+    assert set(summary["pooling"]) == {"learned from held-out patients"}
     assert "on 2 held-out patients came to: abnormal:" in out
     assert "any crackle" in out
     table = pd.read_csv(tmp_path / "cycles.csv")

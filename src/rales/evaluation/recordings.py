@@ -31,7 +31,7 @@ FINDINGS: Final[dict[str, tuple[str, ...]]] = {
 COLUMNS: Final = tuple(f"p_any_{name}" for name in FINDINGS)
 FALSE_ALARM_RATE: Final = 0.2
 UNFITTED: Final = "noisy-or, not calibrated"
-FITTED: Final = "learned from validation patients"
+FITTED: Final = "learned from held-out patients"
 
 _FOLDS = 5
 _START = np.array([0.0, 0.5, 0.5])  # a, b, c
