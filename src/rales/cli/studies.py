@@ -162,17 +162,19 @@ def reproduce(
     dry_run
         Only list the trials and estimate time and disk.
     """
-    from rales.data import read_cycles
+    from rales.data import read_cycles, splits
     from rales.jobs import reproduce as job
     from rales.jobs.sweep import at_once
     from rales.report import check_packages, paper_text, scores_table, write_report
+    from rales.settings import parse_words
 
     given = {"size": size, "train.epochs": epochs}
     fixed = [*words_of(given), *set_]
     if not dry_run:
         check_packages()  # now, not after days of training
     planned = job.paper_trials(what, seeds, fixed, weights, select)
-    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split="split.name=folds" not in fixed)
+    needs_split = splits.needs_list(parse_words(fixed).get("split.name", "official"))
+    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
     cost = job.estimate(planned, cycles, at_once(processes))
     print_message(f"{what}: {cost}")
     if dry_run:
