@@ -384,3 +384,41 @@ def test_a_very_cold_temperature_leaves_the_largest_of_each_row() -> None:
     p = np.array([[0.4, 0.3, 0.2, 0.1], [0.25, 0.2, 0.25, 0.3]])
     assert apply_temperature(p, 1e-3) == pytest.approx(np.array([[1, 0, 0, 0], [0, 0, 0, 1]]), abs=1e-30)
     assert apply_temperature([[1, 0, 0, 0]], 2).tolist() == [[1, 0, 0, 0]]
+
+
+def test_unpaired_difference_on_the_same_cycles_is_the_paired_one() -> None:
+    true, one, patients = clinic(np.random.default_rng(3))
+    other = np.where(np.random.default_rng(4).random(len(true)) < 0.1, 0, one)
+    paired = statistics.paired_difference(true, one, other, patients, resamples=4000, seed=1)
+    found = statistics.unpaired_difference(
+        statistics.Answers(true, one, patients), statistics.Answers(true, other, patients), resamples=4000, seed=1
+    )
+    for name in statistics.FIGURES:
+        assert found[name]["difference"] == pytest.approx(paired[name]["difference"], abs=1e-12)
+        assert found[name]["low"] == pytest.approx(paired[name]["low"], abs=0.01)
+        assert found[name]["high"] == pytest.approx(paired[name]["high"], abs=0.01)
+        assert found[name]["p_value"] == pytest.approx(paired[name]["p_value"], abs=0.02)
+
+
+def test_unpaired_difference_of_other_patients_is_that_of_independent_figures() -> None:
+    sets = [statistics.Answers(*clinic(np.random.default_rng(seed))) for seed in (5, 6)]
+    elsewhere = sets[1]._replace(patients=[f"other {patient}" for patient in np.asarray(sets[1].patients)])
+    rows = [statistics._counts_per_unit(each.true, [each.predicted], each.patients, True) for each in sets]
+    alone = [statistics._bootstrap_t(counts, resamples=10, seed=0)[:2] for counts in rows]
+    both = statistics._counts_of_both(sets[0], elsewhere)
+    assert len(both) == 98
+    estimate, error, _ = statistics._bootstrap_t(both, resamples=10, seed=0)
+    assert estimate == pytest.approx(alone[0][0] - alone[1][0])
+    assert error == pytest.approx(np.hypot(alone[0][1], alone[1][1]), rel=0.01)  # 98/97 instead of 49/48
+
+
+def test_error_of_an_unpaired_difference_by_hand() -> None:
+    """Three patients, the second in both sets. Normals only decide: of set one 2/4 and 4/4 are right, so r = 6/8, and
+    the residuals (right - r total) / 8 are -1/8 and 1/8; of set two 1/2 and 2/2, so r = 3/4, residuals (1 - 1.5) / 4 =
+    -1/8 and (2 - 1.5) / 4 = 1/8. Their differences by patient are -1/8, 1/8 + 1/8, -1/8: the sum of squares is 6/64,
+    times 3/2 for three patients."""
+    rows = np.array([[2, 4, 0, 0, 0, 0, 0, 0], [4, 4, 0, 0, 1, 2, 0, 0], [0, 0, 0, 0, 2, 2, 0, 0]])
+    estimate, error, _ = statistics._bootstrap_t(rows, resamples=10, seed=0)
+    assert estimate[0] == pytest.approx(0)
+    assert error[0] == pytest.approx(np.sqrt(6 / 64 * 1.5))
+    assert np.isnan(estimate[1:]).all()  # no abnormal cycle, so neither sensitivity nor Score
