@@ -13,7 +13,7 @@ classification", Table 2, the six M2D rows. Official split, five seeds, epoch ch
 
 Command: rales train m2d_fusion --data ICBHI_final_database --weights m2d_vit_base-80x608p16x16-221006-mr7 --out RUN
 
-The M2D group's own later recipe (`ntt_recipe`: Score 61.93, and 63.29±0.22 after further pre-training) is
+The M2D group's own later recipe (`ntt_recipe`, code-verified; Score 61.93, 63.29±0.22 after further pre-training):
 Command: rales train m2d_ntt --data ICBHI_final_database --weights m2d_vit_base-80x200p16x4-230529 --out RUN
 
 Deviations from the public code that the paper follows (ilyassmoummad/scl_icbhi2017), each a setting, and all of them
