@@ -132,7 +132,7 @@ def test_wrong_input_is_refused(options: dict[str, Any], sentence: str) -> None:
 def test_identical_systems_do_not_differ() -> None:
     true, predicted, patient = clinic(np.random.default_rng(4))
     for figure in paired_difference(true, predicted, predicted, patient, resamples=500).values():
-        assert figure == {"difference": 0, "low": 0, "high": 0, "p_value": 1}
+        assert figure == {"difference": 0, "low": 0, "high": 0, "p_value": 1, "standard_error": 0}
 
 
 def test_paired_difference_is_antisymmetric_and_sharper_than_two_intervals() -> None:
@@ -284,3 +284,91 @@ def test_deviation_of_two_seeds_and_ends_of_the_wilson_interval() -> None:
     low, high = wilson_interval(0, 5)
     assert low == 0.0
     assert high == pytest.approx(z2 / (5 + z2))
+
+
+def test_unpaired_difference_on_the_same_cycles_is_the_paired_one() -> None:
+    true, one, patients = clinic(np.random.default_rng(3))
+    other = np.where(np.random.default_rng(4).random(len(true)) < 0.1, 0, one)
+    paired = statistics.paired_difference(true, one, other, patients, resamples=4000, seed=1)
+    found = statistics.unpaired_difference(
+        statistics.Answers(true, one, patients), statistics.Answers(true, other, patients), resamples=4000, seed=1
+    )
+    for name in statistics.FIGURES:
+        assert found[name]["difference"] == pytest.approx(paired[name]["difference"], abs=1e-12)
+        assert found[name]["low"] == pytest.approx(paired[name]["low"], abs=0.01)
+        assert found[name]["high"] == pytest.approx(paired[name]["high"], abs=0.01)
+        assert found[name]["p_value"] == pytest.approx(paired[name]["p_value"], abs=0.02)
+
+
+def test_unpaired_difference_of_other_patients_is_that_of_independent_figures() -> None:
+    sets = [statistics.Answers(*clinic(np.random.default_rng(seed))) for seed in (5, 6)]
+    elsewhere = sets[1]._replace(patients=[f"other {patient}" for patient in np.asarray(sets[1].patients)])
+    rows = [statistics._counts_per_unit(each.true, [each.predicted], each.patients, True) for each in sets]
+    alone = [statistics._bootstrap_t(counts, resamples=10, seed=0)[:2] for counts in rows]
+    both = statistics._counts_of_both(sets[0], elsewhere)
+    assert len(both) == 98
+    estimate, error, _ = statistics._bootstrap_t(both, resamples=10, seed=0)
+    assert estimate == pytest.approx(alone[0][0] - alone[1][0])
+    assert error == pytest.approx(np.hypot(alone[0][1], alone[1][1]), rel=0.01)  # 98/97 instead of 49/48
+
+
+def test_error_of_an_unpaired_difference_by_hand() -> None:
+    """Three patients, the second in both sets. Normals only decide: of set one 2/4 and 4/4 are right, so r = 6/8, and
+    the residuals (right - r total) / 8 are -1/8 and 1/8; of set two 1/2 and 2/2, so r = 3/4, residuals (1 - 1.5) / 4 =
+    -1/8 and (2 - 1.5) / 4 = 1/8. Their differences by patient are -1/8, 1/8 + 1/8, -1/8: the sum of squares is 6/64,
+    times 3/2 for three patients."""
+    rows = np.array([[2, 4, 0, 0, 0, 0, 0, 0], [4, 4, 0, 0, 1, 2, 0, 0], [0, 0, 0, 0, 2, 2, 0, 0]])
+    estimate, error, _ = statistics._bootstrap_t(rows, resamples=10, seed=0)
+    assert estimate[0] == pytest.approx(0)
+    assert error[0] == pytest.approx(np.sqrt(6 / 64 * 1.5))
+    assert np.isnan(estimate[1:]).all()  # no abnormal cycle, so neither sensitivity nor Score
+
+
+def test_holm_by_hand() -> None:
+    """0.01 * 3, then 0.02 * 2 = 0.04, then 0.03 * 1, which may not be below the one before."""
+    assert statistics.adjust_holm([0.02, 0.01, 0.03]) == pytest.approx([0.04, 0.03, 0.04])
+    assert statistics.adjust_holm([0.9, 0.6]) == [1, 1]
+    assert statistics.adjust_holm([0.2]) == [0.2]
+    found = statistics.adjust_holm([math.nan, 0.01, 0.04])
+    assert found[1:] == pytest.approx([0.02, 0.04])
+    assert math.isnan(found[0])
+    assert statistics.adjust_holm([]) == []
+
+
+def test_patients_needed_by_hand() -> None:
+    """(1.959964 + 0.841621)^2 = 7.848879: an error of one point on 49 patients takes 7.85 times as many."""
+    assert statistics.patients_needed(0.01, 49) == 385  # 384.595
+    assert statistics.patients_needed(0.01, 49, difference=0.02) == 97  # 96.15
+    assert statistics.patients_needed(0.02, 49) == 1539  # 1538.4
+    assert statistics.patients_needed(0.01, 49, power=0.5) == 189  # 1.959964^2 * 49 = 188.2
+    assert math.isnan(statistics.patients_needed(0.0, 49))
+    assert math.isnan(statistics.patients_needed(math.nan, 49))
+
+
+def test_crossed_interval_by_hand() -> None:
+    """Two patients of two normal cycles, two seeds: right are [[2, 1], [1, 0]] (seed, patient), so specificity is 4/8
+    and the residuals (right - 1) / 8 are [[1, 0], [0, -1]] / 8. Of patients 2 (1 + 1) / 64, of seeds the same, of cells
+    2 / 64: the variance is 6 / 64, the degrees of freedom (8/64)^2 / (2 (4/64)^2) = 2."""
+    true, patients = np.zeros(4, int), ["a", "a", "b", "b"]
+    predicted = np.array([[0, 0, 0, 1], [0, 1, 1, 1]])
+    found = statistics.crossed_intervals(true, predicted, patients, level=0.5)
+    half = student.ppf(0.75, 2) * math.sqrt(6 / 64)
+    assert found["specificity"] == pytest.approx((0.5 - half, 0.5 + half))
+    assert np.isnan(found["sensitivity"]).all()
+    alone = statistics.crossed_intervals(true, predicted[:1], patients)
+    assert np.isnan(list(alone.values())).all()
+
+
+def test_crossed_interval_covers_the_truth_over_patients_and_seeds() -> None:
+    """49 patients and five seeds with chances of their own; intervals over patients alone would miss more often."""
+    generator, truth, hits, narrow = np.random.default_rng(0), 0.6, 0, 0
+    for _ in range(300):
+        chance = truth + 0.1 * generator.uniform(-1, 1, (5, 1)) + 0.2 * generator.uniform(-1, 1, (1, 49))
+        right = generator.random((5, 49, 20)) < chance[:, :, None]
+        predicted, patients = np.where(right, 0, 1).reshape(5, -1), np.repeat(np.arange(49), 20)
+        low, high = statistics.crossed_intervals(np.zeros(980, int), predicted, patients)["specificity"]
+        hits += low <= truth <= high
+        share = right.mean(axis=(0, 2))
+        narrow += abs(share.mean() - truth) <= student.ppf(0.975, 48) * share.std(ddof=1) / 7
+    assert hits / 300 == pytest.approx(0.95, abs=0.03)
+    assert narrow / 300 < 0.9

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rales.models import FusionClassifier, LayerFusion, ViT, load_m2d, mean_plus_max
-from rales.models.layer_fusion import concatenate_layers
+from rales.models.layer_fusion import Pool, concatenate_layers, pool_over_time
 from rales.training.losses import weighted_cross_entropy
 from rales.training.optim import make_adam
 
@@ -127,6 +127,19 @@ def test_the_model_is_its_equations() -> None:
     pooled = tilde.mean(dim=1) + tilde.max(dim=1).values  # eq. 2
     logits = pooled @ model.head.weight.T + model.head.bias
     assert torch.allclose(model(logmel), logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["mean_max", "mean", "max"])
+def test_each_way_to_pool(pool: Pool) -> None:
+    z = torch.tensor([[[1.0, -8.0], [3.0, -2.0]]])  # means 2, -5; maxima 3, -2
+    assert pool_over_time(z, pool).tolist() == {"mean_max": [[5, -7]], "mean": [[2, -5]], "max": [[3, -2]]}[pool]
+    model = FusionClassifier(encoder(), layers=[1, 3], learned=True, pool=pool).eval()
+    model.fusion.weight.data = torch.tensor([0.5, -2.0])
+    logmel = torch.randn(2, 1, 32, 60)
+    assert torch.allclose(model.embed(model.pool(logmel)), model.embed(logmel), atol=1e-5)
+    first, _, third = model.encoder(logmel)
+    expected = torch.cat([pool_over_time(0.5 * first, pool), pool_over_time(-2.0 * third, pool)], dim=1)
+    assert torch.allclose(model.embed(logmel), expected, atol=1e-6)
 
 
 # Golden: six Adam steps of the paper's model

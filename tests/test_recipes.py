@@ -19,7 +19,8 @@ from rales.recipes import m2d_fusion
 from rales.recipes.m2d_fusion import VARIANTS
 from rales.recipes.registry import find_settings, make_recipe, rebuild_recipe
 from rales.registry import RECIPES
-from rales.settings import find_differences, from_dict, list_fields, to_dict
+from rales.report.comparison import CORRECTED
+from rales.settings import find_differences, from_dict, get_values, list_fields, to_dict
 from rales.training.recipe import LossContext, Recipe
 from tests.tiny import record_of
 
@@ -158,6 +159,7 @@ PUBLISHED = {
     "model.head_start": "default",
     "train.cosine_epochs": 40,
     "train.precision": "float32",
+    "train.select": "test_best",
 }
 
 
@@ -174,9 +176,29 @@ def test_published_is_the_public_code_behind_the_paper() -> None:
     assert set(own.overrides) == {"train.cosine_epochs", "train.select"}
 
 
+def test_the_report_names_all_that_published_changes() -> None:
+    plain = get_values(make_recipe("m2d_fusion").settings)
+    assert {name: plain[name] for name in PUBLISHED} == CORRECTED
+
+
+def test_the_recipe_of_the_m2d_group() -> None:
+    """app/icbhi_sprs: --backbone m2d --bs 64 --lr 5e-5 --freeze_embed --split_iter 4 on the code behind PUBLISHED."""
+    made = make_recipe("m2d_ntt", ["model.dim=16", "model.depth=2", "model.heads=2", "model.layers=2"])
+    values = get_values(made.settings)
+    expected = {"train.lr": 5e-5, "train.batch_size": 64, "train.micro_batch": 16, "train.drop_last": True}
+    expected |= {"audio.mean": 0.3671, "audio.std": 0.2391, "augment.time_warp_frames": 0, "train.epochs": 150}
+    expected |= {**PUBLISHED, "model.pool": "mean", "model.layout": "stacked", "model.freeze_patch_embed": True}
+    assert {name: values[name] for name in expected} == expected
+    assert make_recipe("m2d_ntt").settings.model.layers == (12,)
+    network = made.build_model(made.settings)
+    assert network.head.in_features == 5 * 16  # five rows of frequency patches side by side; 3840 = 5 * 768 there
+    assert not any(parameter.requires_grad for parameter in network.encoder.patch_embed.parameters())
+    assert made.name == "m2d_ntt"
+
+
 @pytest.mark.parametrize("name", [name for name in RECIPES.built_in if name not in UNKNOWN + UNPUBLISHED])
 def test_whatever_fidelity_changes_is_named_by_the_recipe(name: str) -> None:
-    faithful = "published" if name == "m2d_fusion" else "original"
+    faithful = "published" if name.startswith("m2d") else "original"
     plain, original = (make_recipe(name, [f"fidelity={word}"]) for word in ("corrected", faithful))
     said = importlib.import_module(RECIPES.find(name).__module__).__doc__ or ""
     changed = {f"{key}=": value for key, value in find_differences(plain.settings, original.settings).items()}

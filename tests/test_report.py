@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+import write_leaderboard
 from rales.cli import result_lines
 from rales.errors import UsageError
 from rales.files.atomic import lock_folder
@@ -380,6 +382,32 @@ def test_paired_difference_of_systems(page: Page) -> None:
     row = page.row(LEARNED, VANILLA)
     assert [cell.split("\n")[0] for cell in row[2:5]] == ["+8.33", "+12.50", "+10.42"]
     assert 0 < float(row[5]) <= 1
+    assert row[6] == row[5]  # of one comparison
+    assert float(row[7].replace(",", "")) > 5  # patients
+
+
+def test_several_comparisons_are_corrected(tmp_path: Path) -> None:
+    for name, predicted in (("vanilla", SEED1), ("all_fixed", SEED0), ("pair_5_11", TRUE)):
+        write_run(tmp_path / name, predicted, variant=name)
+    page = Page(write_report([tmp_path], tmp_path / "out").read_text())
+    rows = [row for row in page.rows if len(row) == 8 and row[0].startswith("m2d_fusion (") and "[" in row[4]]
+    assert len(rows) == 3
+    raw, holm = ([float(row[column]) for row in rows] for column in (5, 6))
+    assert min(holm) == pytest.approx(min(3 * min(raw), 1), abs=2e-4)
+    assert all(one <= other for one, other in zip(raw, holm, strict=True))
+
+
+def test_interval_over_patients_and_seeds(page: Page) -> None:
+    [row] = [row for row in page.rows if len(row) == 4 and row[:2] == [LEARNED, "2"] and row[2].startswith("56.25 ±")]
+    low, high = (float(end) for end in row[3].strip("[]").split(", "))
+    assert low < 56.25 < high
+
+
+def test_settings_of_the_published_code_are_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", options={"fidelity": "published", "audio.scope": "batch"})
+    page = Page(write_report([run], tmp_path / "out").read_text())
+    assert page.row("audio.scope") == ["audio.scope", "clip", "batch"]
+    assert page.row("train.select") == ["train.select", "last", "last"]
 
 
 def test_devices(page: Page) -> None:
@@ -390,7 +418,7 @@ def test_devices(page: Page) -> None:
 
 def test_all_normal_line_is_in_every_table_of_scores(page: Page) -> None:
     baselines = [row for row in page.rows if row and row[0] == "every cycle called normal"]
-    assert len(baselines) == 8
+    assert len(baselines) == 9
     assert all("50.00" in row for row in baselines)
 
 
@@ -755,11 +783,24 @@ def test_epochs_of_other_cycles_are_no_run(tmp_path: Path) -> None:
 
 def test_every_published_row_says_split_selection_and_evidence() -> None:
     board = literature.read_leaderboard()
-    assert {entry.split for entry in board} <= set(literature.SPLITS)
-    assert all(entry.evidence for entry in board)
+    assert len(board) >= 40
+    literature.check_leaderboard(board)
+    for change in ({"split": ""}, {"selection": ""}, {"evidence": ""}, {"split": "60/40"}):
+        with pytest.raises(ValueError, match=f"leaderboard, {re.escape(board[0].method)}: "):
+            literature.check_leaderboard([board[0]._replace(**change)])
     assert all("2nd" in e.evidence for e in board if e.split == "?")
     read = [entry for entry in board if entry.split == "official"]
     assert all(entry.code and any(mark in entry.evidence for mark in (":", "diff", "M2D-X")) for entry in read)
+
+
+def test_the_leaderboard_document_is_that_of_the_table() -> None:
+    document = write_leaderboard.FILE.read_text()
+    assert document == write_leaderboard.leaderboard_text(), "run python scripts/write_leaderboard.py"
+    official, apart = document.split("## Other splits, other tasks")
+    for entry in literature.read_leaderboard():
+        assert (f"| {entry.method} |" in official) == entry.is_ranked
+        assert (f"| {entry.method} |" in apart) == (not entry.is_ranked)
+    assert all(f"| {row[0]} |" in apart for row in literature.read_measured())
 
 
 @pytest.mark.usefixtures("blank_pictures")

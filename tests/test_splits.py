@@ -306,3 +306,68 @@ def test_the_column_of_folds_is_named_and_follows_the_rows() -> None:
         ValueError, match=r"^the cycles are of 1 patient, and patient-disjoint folds need two or more; give"
     ):
         splits.assign_folds(table[:2])
+
+
+def test_recordings_at_random_are_those_of_public_loaders(icbhi_cycles: DataFrame) -> None:
+    """The figures that a re-run of MVST's, RSC-FTF's and ADD-RSC's loaders gave: nearly all test patients train."""
+    divided = splits.divide_cycles(icbhi_cycles, named("split.name=leaky_recordings", "split.seed=1"))
+    parts = {str(part): rows for part, rows in divided.groupby("split")}
+    assert {part: (rows["recording"].nunique(), len(rows)) for part, rows in parts.items()} == {
+        "train": (552, 4213),
+        "test": (368, 2685),
+    }
+    assert parts["test"]["patient"].nunique() == 93
+    assert len(splits.overlap_patients(divided)) == 76
+    official_train = set(icbhi_cycles.loc[icbhi_cycles["split"] == "train", "recording"])
+    assert len(official_train & set(parts["test"]["recording"])) == 230
+
+
+def test_published_folds_of_icbhi(icbhi_cycles: DataFrame) -> None:
+    fold = splits.assign_published_folds(icbhi_cycles)
+    assert fold.value_counts().to_dict() == {0: 3455, 1: 704, 2: 536, 3: 759, 4: 1444}
+    assert icbhi_cycles["patient"].groupby(fold).nunique().tolist() == [26, 25, 25, 25, 25]
+    divided = splits.divide_cycles(icbhi_cycles, named("split.name=respirenet", "split.fold=4"))
+    tests = divided[divided["split"] == "test"]
+    assert tests["label"].value_counts().to_dict() == {"normal": 775, "crackle": 391, "wheeze": 206, "both": 72}
+    with pytest.raises(ValueError, match="none of the patients here is in RespireNet's list"):
+        splits.assign_published_folds(make_cycles([("a", "train", "normal")]))
+
+
+def test_one_device_tests_and_its_patients_do_not_train() -> None:
+    rows = [("a", "X"), ("a", "Y"), ("b", "Y"), ("c", "Z"), ("d", "")]
+    table = DataFrame(rows, columns=["patient", "device"]).assign(split="train", label="normal")
+    assert splits.leave_device_out(table, "Y")["split"].tolist() == ["", "test", "test", "train", "train"]
+    assert splits.leave_device_out(table, "X")["split"].tolist() == ["test", "", "train", "train", "train"]
+    with pytest.raises(ValueError, match=r"split\.device=W: no recording here is of it; there are X, Y, Z"):
+        splits.leave_device_out(table, "W")
+
+
+@pytest.mark.parametrize("name", ["patients", "leaky_recordings", "leaky_cycles"])
+def test_what_is_drawn_at_random_is_whole_and_its_validation_too(name: str) -> None:
+    table = clinic({f"p{i}": [6, 2, 2, 2] for i in range(10)}, split="")
+    table["recording"] = table["patient"] + "_" + (table["cycle"] % 4).astype(str)
+    words = [f"split.name={name}", "split.seed=3", "train.select=validation", "train.validation_share=0.25"]
+    divided = splits.divide_cycles(table, named(*words))
+    shares = divided["split"].value_counts(normalize=True).to_dict()
+    assert shares["test"] == pytest.approx(0.4)
+    assert shares["validation"] == pytest.approx(0.15, abs=0.06)  # a quarter of 60 %
+    for column, whole in (("patient", ["patients"]), ("recording", ["patients", "leaky_recordings"])):
+        parts = divided.groupby(column)["split"].nunique()
+        assert (parts == 1).all() == (name in whole)
+    shuffled = table.sample(frac=1, random_state=0)
+    assert splits.divide_cycles(shuffled, named(*words))["split"].sort_index().equals(divided["split"])
+    other = splits.divide_cycles(table, named(*words[:1], "split.seed=4", *words[2:]))
+    assert not other["split"].equals(divided["split"])
+
+
+def test_a_draw_leaves_something_on_both_sides() -> None:
+    assert len(splits.draw_units(["a", "b", "b"], 0.01, 0)) == 1
+    assert len(splits.draw_units(["a", "b"], 0.99, 0)) == 1
+    assert len(splits.draw_units([f"{i}" for i in range(10)], 0.6, 0)) == 6
+
+
+@pytest.mark.parametrize("name", ["folds", "respirenet", "device", "patients", *splits.LEAKY])
+def test_splits_of_their_own_need_no_list(name: str) -> None:
+    assert not splits.needs_list(name)
+    assert name not in splits.SPLITS
+    assert all(map(splits.needs_list, splits.SPLITS))

@@ -81,15 +81,16 @@ def test_trials_are_the_grid_times_the_seeds_and_unknown_words_stop_them() -> No
 def test_the_paper_is_a_sweep() -> None:
     table2 = reproduce.paper_trials("table2", 5, ["size=tiny", "frontend=icbhi"])
     assert len(table2) == 190  # six rows and 13 earlier systems, with and without validation patients
-    assert {trial.recipe for trial in table2} == set(RECIPES.built_in) - {"mn04_fusion"}  # of no paper
+    assert {trial.recipe for trial in table2} == set(RECIPES.built_in) - {"m2d_ntt", "mn04_fusion"}  # not of the paper
     printed = {row.recipe for row in paper_rows(TABLE2)}
     assert printed < set(RECIPES.built_in)
     assert len(reproduce.paper_trials("figure3", 5, ["size=tiny"], select="test_best")) == 5
     ratios = [str(GOLDEN / "checkpoints" / f"{name}.safetensors") for name in ("full", "enconly")]
-    words = [trial.words[0] for trial in reproduce.paper_trials("table1", 1, [], weights=ratios, select="last")]
-    assert words == [f"weights={ratio}" for ratio in ratios]
+    table1 = reproduce.paper_trials("table1", 1, [], weights=ratios, select="last")
+    assert [trial.words[0] for trial in table1] == [f"weights={ratio}" for ratio in (*ratios, *ratios)]
+    assert ["model.pool=mean" in trial.words for trial in table1] == [False, False, True, True]
     everything = reproduce.paper_trials("all", 1, [], weights=ratios, select="last")
-    assert len(everything) == 20  # vanilla with the second checkpoint is in both tables, all_learned in two parts
+    assert len(everything) == 22  # vanilla with the second checkpoint is in both tables, all_learned in two parts
     with pytest.raises(UsageError, match="size is that of a random start"):
         reproduce.paper_trials("all", 1, ["size=tiny"])
     with pytest.raises(UsageError, match="Table 1 takes two"):

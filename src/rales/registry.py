@@ -237,6 +237,7 @@ RECIPES: Registry[Any] = Registry(
     "rales.recipes",
     {
         "m2d_fusion": "rales.recipes.m2d_fusion:recipe",
+        "m2d_ntt": "rales.recipes.m2d_fusion:ntt_recipe",
         "lungrn_nl": "rales.recipes.lungrn_nl:recipe",
         "lungattn": "rales.recipes.lungattn:recipe",
         "wang_splice": "rales.recipes.wang_splice:recipe",

@@ -66,6 +66,17 @@ Depth = Annotated[int, Bounds(above=0, most=128)]
 FrameCount = Annotated[int, Bounds(above=0, most=10**6)]
 Resampler = Literal["soxr", "sinc"]
 Fidelity = Literal["corrected", "original"]
+SplitName = Literal[
+    "official",
+    "official_drop",
+    "official_move",
+    "folds",
+    "patients",
+    "device",
+    "respirenet",
+    "leaky_recordings",
+    "leaky_cycles",
+]
 
 
 @dataclass(frozen=True)
@@ -216,19 +227,29 @@ class Training:
 class Split:
     """Which recordings train and which test."""
 
-    name: Literal["official", "official_drop", "official_move", "folds"] = "official"
-    """The official 60/40 list, one of its two leak-free repairs, or patient-disjoint folds over all recordings."""
+    name: SplitName = "official"
+    """The official 60/40 list, one of its two leak-free repairs (official_drop, official_move), patient-disjoint folds
+    over all recordings, patients at random (60/40), all recordings of one device as the test, or RespireNet's published
+    80/20 folds of patients. leaky_recordings and leaky_cycles draw recordings or cycles at random (60/40), so that
+    patients of the test train too: to measure what that is worth, not to report."""
     folds: Annotated[int, Bounds(least=2)] = 5
     """Number of folds when `name` is folds."""
     fold: int = 0
     """The fold that tests, from 0."""
+    device: str = ""
+    """The device that tests when `name` is device, as the data calls it."""
     seed: Seed = 0
-    """Seed of the folds and of the validation patients (not of the training)."""
+    """Seed of the folds, of what is drawn at random and of the validation patients (not of the training)."""
 
     def check(self) -> None:
-        """Errors: a fold that is none of them."""
+        """Errors: a fold that is none of them, a device without its split or the other way round."""
         if self.name == "folds" and self.fold >= self.folds:
             raise UsageError(f"split.fold={self.fold}: split.folds={self.folds} are counted from 0 to {self.folds - 1}")
+        if (self.name == "device") != bool(self.device):
+            raise UsageError(
+                f"split.device={self.device or '(none)'} with split.name={self.name}: split.name=device and the device "
+                "that tests go together"
+            )
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ WORDS: dict[str, tuple[Callable[..., object], ...]] = {
     "Start here": (data.check, predict.predict, serve.serve, train.weights, data.synth),
     "Train and evaluate": (train.train, train.evaluate, train.calibrate, train.pretrain, studies.report, export.export),
     "Your recordings": (predict.embed, predict.search, predict.explain),
-    "Studies": (studies.sweep, studies.reproduce, studies.layers, export.bench),
+    "Studies": (studies.sweep, studies.reproduce, studies.protocol, studies.layers, export.bench),
 }
 for title, words in WORDS.items():
     group = Group.create_ordered(title)
@@ -35,7 +35,7 @@ for title, words in WORDS.items():
 app["--help"].group = app["--version"].group = Group.create_ordered("Options")
 
 
-GO_ON = ("train", "pretrain", "sweep", "reproduce", "layers", "weights")  # and a manifest's prediction
+GO_ON = ("train", "pretrain", "sweep", "reproduce", "protocol", "layers", "weights")  # and a manifest's prediction
 NO_MEMORY = ("out of memory", "can't allocate memory")  # of a GPU, of the processor
 
 

@@ -45,7 +45,7 @@ def export(
         cycles are reported.
     """
     from rales.cli import result_lines
-    from rales.data import read_cycles
+    from rales.data import read_cycles, splits
     from rales.export.build import check_request, export_model
     from rales.export.engine_selection import artefact_format
     from rales.inference.output_paths import check_outputs, model_files
@@ -55,7 +55,7 @@ def export(
     check_request(out, to, precision, with_data=data is not None)
     files = [out, out.with_suffix(".bin")] if to == "openvino" else [out]
     check_outputs({"--out": files}, {"a file of the model": model_files(run), "the data": [data] if data else []})
-    needs_split = run_folder.stored_split_name(Path(run)) != "folds"
+    needs_split = splits.needs_list(run_folder.stored_split_name(Path(run)))
     cycles = None
     if data is not None:
         label_set = run_folder.stored_label_set(Path(run))

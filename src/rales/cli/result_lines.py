@@ -436,6 +436,42 @@ def constant_words(called: list[str], seeds: int) -> str:
     return f"{len(called)} of {seeds} all {' or '.join(sorted(set(called)))}" if called else ""
 
 
+def protocol_table_lines(document: dict[str, Any]) -> list[str]:
+    """A protocol study -> lines: strict Scores by split, what was not measured, where the page is."""
+    strict = [row for row in document["rows"] if row["scoring"] == "strict"]
+    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for row in strict:
+        found.setdefault((row["split"], row["system"]), {})[row["selection"]] = row
+    lines = []
+    for (split, system), by_selection in sorted(found.items(), key=lambda item: item[0][0].startswith("leaky")):
+        own = by_selection.get("validation") or by_selection["fixed"]
+        scores = [
+            f"{by_selection[name]['score']:.1f}" if name in by_selection else "" for name in ("last", "test_best")
+        ]
+        worth = "" if own.get("worth") is None else f"{own['worth']:+.1f}"
+        interval = f"{own['score_low'] or 0:.1f} to {own['score_high'] or 0:.1f}"
+        lines.append(
+            [
+                split.replace("_", ": ", 1) if own["leaky"] else split,
+                system,
+                f"{own['score']:.1f}",
+                interval,
+                *scores,
+                worth,
+            ]
+        )
+    head = ["split", "system", "Score", "95 %", "last epoch", "best on test", "worth"]
+    failed = [f"failed: {t['name']}: {t['error']}" for t in document["trials"] if t["state"] == "failed"]
+    return [
+        *format_table(head, lines),
+        "Score: strict, epoch by validation cycles; worth: against the first split of the same system",
+        "every cycle called normal: 50.0",
+        *failed,
+        f"page: {document['page']}",
+        NOT_A_DIAGNOSIS,
+    ]
+
+
 def layer_lines(document: dict[str, Any]) -> list[str]:
     """A layer search -> lines: the best subset of each size, the learned weights, the notes."""
     best: dict[int, dict[str, Any]] = {}

@@ -162,17 +162,19 @@ def reproduce(
     dry_run
         Only list the trials and estimate time and disk.
     """
-    from rales.data import read_cycles
+    from rales.data import read_cycles, splits
     from rales.jobs import reproduce as job
     from rales.jobs.sweep import at_once
     from rales.report import check_packages, paper_text, scores_table, write_report
+    from rales.settings import parse_words
 
     given = {"size": size, "train.epochs": epochs}
     fixed = [*words_of(given), *set_]
     if not dry_run:
         check_packages()  # now, not after days of training
     planned = job.paper_trials(what, seeds, fixed, weights, select)
-    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split="split.name=folds" not in fixed)
+    needs_split = splits.needs_list(parse_words(fixed).get("split.name", "official"))
+    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
     cost = job.estimate(planned, cycles, at_once(processes))
     print_message(f"{what}: {cost}")
     if dry_run:
@@ -186,6 +188,90 @@ def reproduce(
         print(paper_text([out / "runs"]))
     print_message(f"report: {page}")
     return code
+
+
+def protocol(
+    *recipes: Annotated[str, Parameter(required=True)],
+    data: Data,
+    out: Path,
+    seeds: int = 1,
+    draws: int = 1,
+    all_folds: Annotated[bool, Parameter(name="--all-folds", negative="")] = False,
+    splits: Annotated[tuple[str, ...], Parameter(name="--splits", negative="")] = (),
+    weights: Weights = None,
+    size: Size = None,
+    epochs: Epochs = None,
+    set_: SetWords = (),
+    engine: Engine = "local",
+    processes: Processes = None,
+    address: Address = None,
+    skip_damaged: SkipFlag = False,
+    dry_run: Annotated[bool, Parameter(name="--dry-run", negative="")] = False,
+    json: JsonFlag = False,
+) -> int:
+    """What each choice of split, epoch and scoring is worth in points, of one system or several.
+
+    The same system under the official list, its repairs, patients at random, folds of patients, without each device, in
+    RespireNet's folds and, to show what that is worth, with recordings and cycles at random (leaky: patients who test
+    also train). One run a split gives the last epoch, the best on validation cycles and the best on the test set, each
+    with strict and any-abnormal sensitivity; one more run has the min-max of the batch, where a system has that. Two
+    baselines of log-mel statistics stand beside it. Writes OUT/runs, protocol.csv, .md, .html, .png and .svg; a second
+    call does only what is missing.
+
+    Example: rales protocol m2d_fusion --data ICBHI_final_database --size tiny --epochs 10 --out protocol
+
+    Parameters
+    ----------
+    recipes
+        Systems, as for `rales train`; of the settings each takes those that it has.
+    out
+        Folder to write.
+    seeds
+        Seeds of every run.
+    draws
+        Draws of what is split at random.
+    all_folds
+        Run all folds of patients and of RespireNet; without, one of each.
+    splits
+        Only these, for example --splits official --splits leaky_recordings; the first is what the others are held
+        against.
+    dry_run
+        Only list the runs and estimate time and disk.
+    """
+    from rales.cli import result_lines
+    from rales.data import read_cycles
+    from rales.jobs import protocol as job
+    from rales.jobs import sweep as runs
+    from rales.jobs.reproduce import estimate
+    from rales.report import check_packages
+
+    check_packages()
+    fixed = [*words_of({"size": size, "weights": weights, "train.epochs": epochs}), *set_]
+    label_set = job.check_classes(recipes, fixed)
+    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=False, label_set=label_set)
+    schemes, notes = job.list_schemes(cycles, draws=draws, all_folds=all_folds, wanted=splits, label_set=label_set)
+    planned, more = job.plan_runs(recipes, schemes, seeds, fixed)
+    trials = [each.trial for each in planned]
+    print_messages_once([f"protocol: {estimate(trials, cycles, runs.at_once(processes))}", *notes, *more])
+    if dry_run:
+        print_result({"trials": [vars(trial) for trial in trials]}, json, lambda _: [trial.name for trial in trials])
+        return 0
+
+    outcomes = runs.run(
+        trials,
+        data,
+        out / "runs",
+        engine=engine,
+        processes=processes,
+        address=address,
+        skip_damaged=skip_damaged,
+        command=command_line(),
+        progress=True,
+    )
+    document = job.report_protocol(planned, cycles, schemes, label_set, out, [*notes, *more], progress=True)
+    document["trials"] = [vars(outcome) for outcome in outcomes]
+    print_result(document, json, result_lines.protocol_table_lines)
+    return 1 if any(outcome.state == "failed" for outcome in outcomes) else 0
 
 
 def layers(

@@ -75,7 +75,7 @@ def train(
         Of m2d_fusion, its row of Table 2: vanilla, pair_5_12, pair_5_11, triple_4_7_10, all_fixed, all_learned.
     """
     from rales.cli import result_lines
-    from rales.data import read_cycles
+    from rales.data import read_cycles, splits
     from rales.recipes import registry
 
     given: dict[str, object] = {"seed": seed, "train.epochs": epochs, "train.select": select, "train.device": device}
@@ -84,7 +84,7 @@ def train(
     start = {"weights": weights, "from_model": from_, "freeze": freeze}
     chosen = registry.make_recipe(recipe, words, **start, size=size, variant=variant)
     print_messages_once(chosen.notes)
-    needs_split, label_set = chosen.settings.split.name != "folds", chosen.settings.label_set
+    needs_split, label_set = splits.needs_list(chosen.settings.split.name), chosen.settings.label_set
     cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split, label_set=label_set)
     figures = chosen.run(chosen, cycles, out, command=command_line(), progress=True)
     if figures:  # several processes: only the first has them

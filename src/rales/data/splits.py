@@ -1,21 +1,27 @@
-"""Set the `split` column of a cycles table: the official split, its repairs, validation patients and folds.
+"""Set the `split` column of a cycles table: the official split, its repairs, validation patients, folds, one device,
+and draws at random.
 
-Every function returns a new table and keeps patients whole, except `split_officially`, which is as published.
+Every function returns a new table and keeps patients whole, except `split_officially`, which is as published, and the
+leaky ones, which show what keeping them whole is worth.
 """
 
 import difflib
 import hashlib
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from pandas import DataFrame, Series
 
-from rales.settings import RunSettings
+from rales.data.published_folds import RESPIRENET
+from rales.settings import RunSettings, Split
 
 FOLDS = 5  # unless asked for otherwise
 MADE_OF = "_overlay"  # in the name of a recording, behind that of the one that it was made of
 _WAYS = "add one, or --set split.name=folds makes folds of whole patients"
+TRAIN_SHARE = 0.6  # of what is drawn at random, as the official list has it
+LEAKY = ("leaky_recordings", "leaky_cycles")  # patients of the test train too
 _ORDERS = 64  # random orders tried by `hold_out_validation`: on ICBHI each class comes within 0.03 of the share
 
 
@@ -61,20 +67,39 @@ def divide_cycles(cycles: DataFrame, settings: RunSettings, needed: tuple[str, .
     Rows that a split leaves out stay in the table with split "", so that all splits of a folder share one cache.
     """
     split = settings.split
-    if split.name == "folds":
-        divided = select_fold(cycles, assign_folds(cycles, split.folds, split.seed), split.fold)
-    else:
-        divided = apply_split(cycles, split.name)
+    divided = draw_split(cycles, split)
     sides = set(divided["split"])
     if settings.train.select == "validation" and "train" in sides and "validation" not in sides:
-        divided = hold_out_validation(divided, settings.train.validation_share, split.seed)
+        share = settings.train.validation_share
+        if split.name in LEAKY:
+            divided = hold_out_at_random(divided, split.name, share, split.seed)
+        else:
+            divided = hold_out_validation(divided, share, split.seed)
     present = set(divided["split"])
     for part in needed:
         if part not in present:
-            ways = f"; in a column split, {_WAYS}" if split.name != "folds" else ""
+            ways = f"; in a column split, {_WAYS}" if needs_list(split.name) else ""
             raise ValueError(f"no {part} cycles under split {split.name!r}; the data has only {sorted(present)}{ways}")
     part_of = dict(zip(cycle_keys(divided), divided["split"], strict=True))
     return cycles.assign(split=[part_of.get(key, "") for key in cycle_keys(cycles)])  # attrs (what was left out) stay
+
+
+def draw_split(cycles: DataFrame, split: Split) -> DataFrame:
+    """Cycles -> the same, train and test as the split's settings say; rows that a repair drops are missing."""
+    if split.name == "folds":
+        return select_fold(cycles, assign_folds(cycles, split.folds, split.seed), split.fold)
+    if split.name == "respirenet":
+        return select_fold(cycles, assign_published_folds(cycles), split.fold)
+    if split.name == "device":
+        return leave_device_out(cycles, split.device)
+    if split.name == "patients" or split.name in LEAKY:
+        return split_at_random(cycles, split.name, split.seed)
+    return apply_split(cycles, split.name)
+
+
+def needs_list(name: str) -> bool:
+    """Name of a split -> whether it follows the split that the data itself has."""
+    return name not in ("folds", "respirenet", "device", "patients", *LEAKY)
 
 
 def cycle_keys(rows: DataFrame) -> list[tuple[str, int]]:
@@ -153,6 +178,66 @@ def select_fold(cycles: DataFrame, assignment: "Series[int]", i: int) -> DataFra
     if i not in known:
         raise ValueError(f"no fold {i}; there are {known[0]} to {known[-1]}")
     return cycles.assign(split=np.where(assignment == i, "test", "train"))
+
+
+def assign_published_folds(cycles: DataFrame) -> "Series[int]":
+    """Cycles of ICBHI 2017 -> RespireNet's fold of each (0 to 4); -1 of a patient whom its list does not have.
+
+    ValueError: none of the patients is in the list.
+    """
+    fold_of = {patient: number for number, patients in enumerate(RESPIRENET) for patient in patients.split()}
+    if not set(cycles["patient"]) & fold_of.keys():
+        raise ValueError(
+            "split respirenet: none of the patients here is in RespireNet's list, which has those of ICBHI 2017 by "
+            "their numbers, 101 to 226"
+        )
+    return cycles["patient"].map(lambda patient: fold_of.get(patient, -1)).astype(int).rename("fold")
+
+
+def leave_device_out(cycles: DataFrame, device: str) -> DataFrame:
+    """Cycles and a device -> its recordings test, those of the other devices train, but for those of the same patients,
+    which are left out (split "")."""
+    known = sorted(set(cycles["device"].dropna()) - {""})
+    if device not in known:
+        raise ValueError(f"split.device={device}: no recording here is of it; there are {', '.join(known) or 'none'}")
+    tests = cycles["device"] == device
+    same = cycles["patient"].isin(set(cycles.loc[tests, "patient"]))
+    return cycles.assign(split=np.select([tests, same], ["test", ""], "train"))
+
+
+def split_at_random(cycles: DataFrame, name: str, seed: int) -> DataFrame:
+    """Cycles and "patients", "leaky_recordings" or "leaky_cycles" -> 60 % of those, in random order, train.
+
+    With recordings and seed 1 this is what the loaders of MVST, RSC-FTF and ADD-RSC do of the sorted file names.
+    """
+    units = list_units(cycles, name)
+    train = draw_units(units, TRAIN_SHARE, seed)
+    return cycles.assign(split=["train" if unit in train else "test" for unit in units])
+
+
+def hold_out_at_random(cycles: DataFrame, name: str, share: float, seed: int) -> DataFrame:
+    """Cycles under a leaky split -> the same, a share of its train recordings or cycles in split "validation".
+
+    Whole patients cannot be held out where all are in test too, and who splits so validates so.
+    """
+    units, train = list_units(cycles, name), cycles["split"] == "train"
+    kept = draw_units([unit for unit, trains in zip(units, train, strict=True) if trains], 1 - share, seed)
+    held_out = train & ~Series([unit in kept for unit in units], index=cycles.index)
+    return cycles.assign(split=cycles["split"].mask(held_out, "validation"))
+
+
+def list_units(cycles: DataFrame, name: str) -> list[Hashable]:
+    """Cycles and the name of a split at random -> of each what is drawn as a whole: patient, recording, or cycle."""
+    if name == "leaky_cycles":
+        return list(cycle_keys(cycles))
+    return list(cycles["patient" if name == "patients" else "recording"])
+
+
+def draw_units(units: Sequence[Hashable], share: float, seed: int) -> set[Hashable]:
+    """Units, repeated or not -> the first `share` of them in random order, at least one and not all of several."""
+    ordered = sorted(set(units), key=repr)
+    random.Random(seed).shuffle(ordered)
+    return set(ordered[: min(max(1, int(len(ordered) * share)), max(1, len(ordered) - 1))])
 
 
 def digest_name(recording: str) -> str:

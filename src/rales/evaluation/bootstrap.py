@@ -13,7 +13,7 @@ at all (se* = 0) and the rest would promise too much. Percentile and BCa interva
 from collections.abc import Sequence
 from functools import cache
 from math import ceil, inf, nan
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -103,9 +103,68 @@ def paired_difference(
     level
         Coverage of the interval.
     """
+    return _report_difference(
+        _counts_per_unit(true, [predicted_a, predicted_b], patients, cluster), resamples, seed, level
+    )
+
+
+class Answers(NamedTuple):
+    """Answers to a set of test cycles."""
+
+    true: ArrayLike
+    """Class numbers (N,), 0 for normal (`LabelSet.encode_rows`)."""
+    predicted: ArrayLike
+    """Those that were said (N,)."""
+    patients: Sequence[Any] | ArrayLike
+    """Patient of each cycle (N,)."""
+
+
+def unpaired_difference(
+    one: Answers,
+    other: Answers,
+    resamples: int = 10_000,
+    seed: int | np.random.Generator = 0,
+    level: float = 0.95,
+) -> dict[str, dict[str, float]]:
+    """Compare figures of two sets of cycles, which may share patients: per metric the difference one - other with low,
+    high and p_value as in `paired_difference`.
+
+    Patients of either set are resampled together, so that those of both are drawn for both: two splits of one database
+    differ less by chance than two databases would. On the same cycles this is the paired difference.
+
+    Parameters
+    ----------
+    one, other
+        Answers to each set.
+    resamples
+        Number of resamples.
+    seed
+        Seed, or a generator.
+    level
+        Coverage of the interval.
+    """
+    return _report_difference(_counts_of_both(one, other), resamples, seed, level)
+
+
+def _counts_of_both(one: Answers, other: Answers) -> NDArray[np.int64]:
+    """Answers to two sets -> (U, 8) rows, one per patient of either: the counts of the one set, and of the other."""
+    sides = [
+        (np.unique(np.asarray(each.patients)), _counts_per_unit(each.true, [each.predicted], each.patients, True))
+        for each in (one, other)
+    ]
+    everyone = np.union1d(sides[0][0], sides[1][0])
+    rows = np.zeros((len(everyone), 8), dtype=np.int64)
+    for half, (patients, counts) in enumerate(sides):
+        rows[np.searchsorted(everyone, patients), 4 * half : 4 * half + 4] = counts
+    return rows
+
+
+def _report_difference(
+    rows: NDArray[np.int64], resamples: int, seed: int | np.random.Generator, level: float
+) -> dict[str, dict[str, float]]:
+    """(U, 4) or (U, 8) rows of a difference -> what `paired_difference` returns."""
     from scipy.special import stdtr
 
-    rows = _counts_per_unit(true, [predicted_a, predicted_b], patients, cluster)
     difference, standard_error, deviations = _bootstrap_t(rows, resamples=resamples, seed=seed)
     report = {}
     for k, name in enumerate(FIGURES):
@@ -118,8 +177,80 @@ def paired_difference(
             "low": float(np.maximum(difference[k] - half, -1)),
             "high": float(np.minimum(difference[k] + half, 1)),
             "p_value": float(np.maximum(resampled, 2 * stdtr(len(rows) - 1, -observed))),
+            "standard_error": float(standard_error[k]),
         }
     return report
+
+
+def crossed_intervals(
+    true: ArrayLike, predicted: ArrayLike, patients: Sequence[Any] | ArrayLike, level: float = 0.95
+) -> dict[str, tuple[float, float]]:
+    """Compute the interval of specificity, sensitivity and score over other patients and other seeds.
+
+    All S seeds answer the same cycles, so patients and seeds cross. Variance of the mean over seeds: that between
+    patients plus that between seeds less that of single cells, which both hold (Cameron, Gelbach & Miller 2011), at
+    least the larger of the two; Student's t with the degrees of freedom of Satterthwaite. NaN for one seed or patient.
+
+    Parameters
+    ----------
+    true
+        Class numbers (N,).
+    predicted
+        Those of each seed (S, N).
+    patients
+        Patient of each cycle (N,).
+    level
+        Coverage of the interval.
+    """
+    from scipy.special import stdtrit
+
+    counts = np.stack([_counts_per_unit(true, [each], patients, True) for each in np.asarray(predicted)])  # (S, U, 4)
+    seeds, units = counts.shape[:2]
+    total = counts[..., [1, 3]].sum(axis=(0, 1))
+    ratio = safe_ratio(counts[..., [0, 2]].sum(axis=(0, 1)), total)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        residual = (counts[..., [0, 2]] - ratio * counts[..., [1, 3]]) / total
+    residual = np.concatenate([residual, residual.mean(axis=-1, keepdims=True)], axis=-1)  # (S, U, 3)
+
+    if min(seeds, units) < 2:
+        return dict.fromkeys(FIGURES, (nan, nan))
+    of_patients = (residual.sum(axis=0) ** 2).sum(axis=0) * units / (units - 1)
+    of_seeds = (residual.sum(axis=1) ** 2).sum(axis=0) * seeds / (seeds - 1)
+    variance = np.maximum(of_patients + of_seeds - (residual**2).sum(axis=(0, 1)), np.maximum(of_patients, of_seeds))
+    freedom = safe_ratio((of_patients + of_seeds) ** 2, of_patients**2 / (units - 1) + of_seeds**2 / (seeds - 1))
+    half = np.where(variance > 0, stdtrit(freedom, (1 + level) / 2) * np.sqrt(variance), variance)
+    figures = [*ratio, ratio.mean()]
+    return {
+        name: (float(np.maximum(figures[k] - half[k], 0)), float(np.minimum(figures[k] + half[k], 1)))
+        for k, name in enumerate(FIGURES)
+    }
+
+
+def adjust_holm(p_values: Sequence[float]) -> list[float]:
+    """p-values of several comparisons -> those of Holm (1979): below a level with the probability of it at most, that
+    any comparison without a difference comes out so. NaN stays and is no comparison."""
+    p = np.asarray(p_values, dtype=np.float64)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    steps = p[order] * np.arange(len(order), 0, -1)
+    adjusted = p.copy()
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1) if len(order) else steps
+    return [float(value) for value in adjusted]
+
+
+def patients_needed(
+    standard_error: float, patients: int, difference: float = 0.01, power: float = 0.8, level: float = 0.95
+) -> float:
+    """Standard error of a paired difference on so many patients -> how many of their like it takes to find a difference
+    of one point with that power; NaN where there is no error to go by.
+
+    The error falls with the root of their number, and normal quantiles stand for those of the test.
+    """
+    from scipy.special import ndtri
+
+    if not standard_error > 0:
+        return nan
+    return float(ceil(patients * ((ndtri((1 + level) / 2) + ndtri(power)) * standard_error / difference) ** 2))
 
 
 def mean_sd(values: ArrayLike) -> tuple[float, float]:
@@ -176,33 +307,39 @@ def _counts_per_unit(
 def _bootstrap_t(
     rows: NDArray[np.int64], resamples: int, seed: int | np.random.Generator
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """(U, 4) rows -> figures (3,), their standard errors (3,), |deviation| / error of the resamples (R, 3)."""
+    """(U, 4) rows, or (U, 8) of two sets whose difference is asked for -> figures (3,), their standard errors (3,),
+    |deviation| / error of the resamples (R, 3)."""
     if resamples < 1:
         raise ValueError(f"{resamples} resamples, expected at least 1 (10,000 for a report)")
     units = len(rows)
     # Equal rows are drawn together with their multiplicity: a handful of kinds when the unit is the cycle.
     kinds, counts = np.unique(rows, axis=0, return_counts=True)
     values = kinds.astype(np.float64)
-    products = (values[:, :, None] * values[:, None, :]).reshape(len(kinds), 16)
-    sums = np.concatenate([values, products], axis=1)  # (kinds, 20)
+    width = rows.shape[1]
+    products = (values[:, :, None] * values[:, None, :]).reshape(len(kinds), width**2)
+    sums = np.concatenate([values, products], axis=1)  # (kinds, 20), or 72 of two sets
     generator = np.random.default_rng(seed)
     # Drawn in blocks: the weights of 10,000 resamples of thousands of patients would fill the memory.
     blocks = [min(1000, resamples - start) for start in range(0, resamples, 1000)]
     drawn = np.concatenate([generator.multinomial(units, counts / units, size=block) @ sums for block in blocks])
-    estimate, standard_error = _scores_and_errors(counts @ sums, units)
-    estimates, standard_errors = _scores_and_errors(drawn, units)
+    estimate, standard_error = _scores_and_errors(counts @ sums, units, width)
+    estimates, standard_errors = _scores_and_errors(drawn, units, width)
     return estimate, standard_error, safe_ratio(np.abs(estimates - estimate), standard_errors)
 
 
-def _scores_and_errors(sums: FloatArray, units: int) -> tuple[FloatArray, FloatArray]:
-    """(..., 20) sums of rows and of their products -> figures (..., 3) and linearised standard errors (..., 3)."""
-    right, total = sums[..., [0, 2]], sums[..., [1, 3]]
-    ratio = safe_ratio(right, total)
-    slope = np.zeros((*ratio.shape[:-1], 3, 4))  # derivative of each figure by the four sums
-    slope[..., [0, 1], [0, 2]] = safe_ratio(np.ones_like(total), total)
-    slope[..., [0, 1], [1, 3]] = -safe_ratio(ratio, total)
+def _scores_and_errors(sums: FloatArray, units: int, width: int = 4) -> tuple[FloatArray, FloatArray]:
+    """(..., width + width²) sums of rows and of their products -> figures (..., 3) and linearised standard errors
+    (..., 3); of eight columns the figures of the first four minus those of the others."""
+    ratio = np.zeros((*sums.shape[:-1], 2))
+    slope = np.zeros((*sums.shape[:-1], 3, width))  # derivative of each figure by the sums
+    for start, sign in zip(range(0, width, 4), (1, -1), strict=False):
+        right, total = sums[..., [start, start + 2]], sums[..., [start + 1, start + 3]]
+        share = safe_ratio(right, total)
+        ratio += sign * share
+        slope[..., [0, 1], [start, start + 2]] = sign * safe_ratio(np.ones_like(total), total)
+        slope[..., [0, 1], [start + 1, start + 3]] = -sign * safe_ratio(share, total)
     slope[..., 2, :] = slope[..., :2, :].mean(axis=-2)
-    products = sums[..., 4:].reshape(*sums.shape[:-1], 4, 4)
+    products = sums[..., width:].reshape(*sums.shape[:-1], width, width)
     variance = np.einsum("...ki,...ij,...kj->...k", slope, products, slope)
     # What is left of a variance that is 0 but for rounding; one cycle in a million has 1e-12.
     variance[variance < 1e-14] = 0

@@ -75,7 +75,9 @@ def evaluate_data(
         figures = evaluate_recordings(model, recordings_table(contents), part=part, progress=progress)
         return figures | {"problems": [*left_out, *figures["problems"]]}
 
-    needs_split = part != "all" and model.recipe.settings.split.name != "folds" and any(one.split for one in found)
+    needs_split = (
+        part != "all" and splits.needs_list(model.recipe.settings.split.name) and any(one.split for one in found)
+    )
     reading: dict[str, Any] = {"skip_damaged": skip_damaged, "audio": True, "needs_split": needs_split}
     reading["label_set"] = label_set
     cycles = cycles_table(contents, **reading)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from rales.data import read_cycles
+from rales.data import read_cycles, splits
 from rales.errors import UsageError
 from rales.labels import ICBHI, LabelSet
 from rales.recipes.registry import make_recipe
@@ -25,7 +25,7 @@ def train_recipe(
     chosen = make_recipe(recipe, asked)
     undecided = bool(chosen.settings.from_model) and "split.name" not in asked
     label_set = chosen.settings.label_set
-    cycles = read_table(data, label_set, needs_split=not undecided and chosen.settings.split.name != "folds")
+    cycles = read_table(data, label_set, needs_split=not undecided and splits.needs_list(chosen.settings.split.name))
 
     if undecided and (cycles["split"] == "test").any():
         cycles = read_table(data, label_set)  # now what is wrong with its split counts, too

@@ -158,7 +158,7 @@ def run(
         raise UsageError(f"--engine {engine}: expected one of {', '.join(ENGINES)}")
     data, out = make_portable(data), out.resolve()
     made = {trial.name: make_recipe(trial.recipe, trial.words).settings for trial in planned}
-    needs_split = {settings.split.name for settings in made.values()} != {"folds"}
+    needs_split = any(splits.needs_list(settings.split.name) for settings in made.values())
     read = cache(partial(read_cycles, data, skip_damaged=skip_damaged, needs_split=needs_split))
     with lock_folder(out):
         tables = {name: read(label_set=settings.label_set) for name, settings in made.items()}
@@ -219,7 +219,7 @@ def run_trial(trial: Trial, data: Path, out: Path, skip_damaged: bool, command: 
     torch.set_num_threads(1)  # spinning threads of several trials on the same cores stop each other
     try:
         recipe = make_recipe(trial.recipe, trial.words)
-        needs_split = recipe.settings.split.name != "folds"
+        needs_split = splits.needs_list(recipe.settings.split.name)
         label_set = recipe.settings.label_set
         cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split, label_set=label_set)
         recipe.run(recipe, cycles, out / trial.name, command=command)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rales.models.layer_fusion import LayerFusion, mean_plus_max
+from rales.models.layer_fusion import LayerFusion, Pool, pool_over_time
 from rales.models.vit import Layout
 
 
@@ -31,6 +31,8 @@ class FusionClassifier(nn.Module):
         Put a LayerNorm without parameters on every layer before it is weighted.
     head_start
         Start of the linear layer: zeros, or torch's default.
+    pool
+        What is taken over time: mean + maximum (eq. 2), or one of them alone.
 
     Raises
     ------
@@ -48,9 +50,11 @@ class FusionClassifier(nn.Module):
         layout: Layout = "flat",
         norm_layers: bool = False,
         head_start: Literal["zero", "default"] = "zero",
+        pool: Pool = "mean_max",
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.pooling: Pool = pool
         self.layout: Layout = layout
         self.fusion = LayerFusion(layers, learned=learned, norm=norm_layers)
         widths = find_layer_widths(encoder, layout)
@@ -76,7 +80,7 @@ class FusionClassifier(nn.Module):
         if logmel.ndim == 3:
             return self.fuse_pooled(logmel)
         weighted = self.fusion(self.encoder(logmel, self.layout))
-        return torch.cat([mean_plus_max(z) for z in weighted], dim=-1)
+        return torch.cat([pool_over_time(z, self.pooling) for z in weighted], dim=-1)
 
     def pool(self, logmel: Tensor) -> Tensor:
         """(B, 1, 80, frames) -> (B, 3, sum of D): mean, maximum and minimum over time of the fused layers, unweighted.
@@ -91,7 +95,8 @@ class FusionClassifier(nn.Module):
         """(B, 3, sum of D) -> (B, sum of D): eq. 1 and 2, to rounding as of the layers themselves."""
         mean, high, low = pooled.unbind(dim=1)
         weight = torch.cat([w.expand(width) for w, width in zip(self.fusion.weight, self.widths, strict=True)])
-        return weight * mean + torch.maximum(weight * high, weight * low)  # a negative w_i turns low into high
+        largest = torch.maximum(weight * high, weight * low)  # a negative w_i turns low into high
+        return {"mean_max": weight * mean + largest, "mean": weight * mean, "max": largest}[self.pooling]
 
 
 def find_layer_widths(encoder: Any, layout: Layout = "flat") -> list[int]:

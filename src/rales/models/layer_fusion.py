@@ -1,9 +1,12 @@
 """Multi-layer feature fusion (paper eq. 1) and temporal pooling (eq. 2)."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+Pool = Literal["mean_max", "mean", "max"]
 
 
 class LayerFusion(nn.Module):
@@ -54,6 +57,13 @@ class LayerFusion(nn.Module):
 def concatenate_layers(weighted: list[Tensor]) -> Tensor:
     """list of n (B, T, D) -> (B, T, D * n): the concatenation of eq. 1."""
     return torch.cat(weighted, dim=-1)
+
+
+def pool_over_time(z: Tensor, pool: Pool = "mean_max") -> Tensor:
+    """Pool a weighted layer over time: (B, T, D) -> (B, D), mean + maximum (eq. 2) or one of them alone."""
+    if pool == "mean_max":
+        return mean_plus_max(z)
+    return z.mean(dim=1) if pool == "mean" else z.amax(dim=1)
 
 
 def mean_plus_max(z: Tensor) -> Tensor:

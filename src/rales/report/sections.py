@@ -133,7 +133,7 @@ def build_sections(
     papers = [comparison.paper_table(caption1, table1, whole), comparison.paper_table(caption2, table2, whole)]
     of_icbhi = systems[0].label_set.is_icbhi  # what the paper and the leaderboard print
     each_class = tables.classes_table(systems)
-    pairs, leaks = tables.comparisons_table(systems), tables.leak_free_table(systems)
+    leaks, compared = tables.leak_free_table(systems), [tables.comparisons_table(systems), tables.seeds_table(systems)]
     by_group = [table for column in ("device", "location") if (table := tables.groups_table(systems, column))]
     sentences = [
         Section(
@@ -150,10 +150,15 @@ def build_sections(
             "Tables 1 and 2 of the paper",
             [*(table for table in papers if table), *comparison.missing_rows_text(systems)] if of_icbhi else [],
         ),
+        Section(
+            "fidelity",
+            "Published settings",
+            [table] if (table := comparison.fidelity_table(systems)) else [],
+        ),
         Section("selection", "How the epoch is chosen", [table for table in choices if table]),
         Section("leaks", "Patients on both sides of the split", [leaks] if leaks else []),
         Section("layers", "Layer weights (Figure 3 of the paper)", [picture for picture in weights if picture]),
-        Section("comparison", "Differences on the same cycles", [pairs] if pairs else []),
+        Section("comparison", "Differences on the same cycles", [table for table in compared if table]),
         Section("systems", "Each system", system_blocks(systems)),
         Section("groups", "Devices and locations", by_group),
         Section("leaderboard", "Published leaderboard", comparison.leaderboard_blocks(systems) if of_icbhi else []),
