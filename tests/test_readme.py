@@ -17,7 +17,7 @@ from rales.cli import app, main
 from rales.models.mobilenet import MobileNet
 
 from .conftest import GOLDEN, REPOSITORY
-from .test_make_default_model import folders
+from .test_make_models import folders
 
 __all__ = ["folders"]
 
@@ -154,9 +154,9 @@ def test_demo_lines_parse() -> None:
 
 
 def test_the_large_route_runs_in_small(
-    place: Path, folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+    place: Path, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    icbhi, sprsound, _ = folders
+    icbhi, sprsound = folders
     teacher = place / "cache" / "weights" / "mn04_as" / "mn.safetensors"
     teacher.parent.mkdir()
     save_file(MobileNet(0.4, blocks=2).state_dict(), teacher)
