@@ -84,8 +84,14 @@ def test_what_is_learned_is_what_the_cycles_say_and_the_weights_stay(place: Path
 
 def test_prediction_takes_it_up(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["predict", place / "data", "--quality", "off"]
-    for name, more in (("old", []), ("new", ["--sets", "0.9"]), ("json", ["--sets", "0.9"])):
-        out = tmp_path / f"{name}.{'json' if name == 'json' else 'csv'}"
+    for name, more in (
+        ("old", []),
+        ("new", ["--sets", "0.9"]),
+        ("json", ["--sets", "0.9"]),
+        ("raven", ["--sets", "0.9"]),
+    ):
+        out = tmp_path / {"json": "json.json", "raven": "raven.txt"}.get(name, f"{name}.csv")
+        more += ["--format", "raven"] if name == "raven" else []
         model = place / f"{'model' if name == 'old' else 'new'}.safetensors"
         code, _, err = command(capsys, *words, "--model", model, "--out", out, *more)
         assert code == 0, err
@@ -100,6 +106,7 @@ def test_prediction_takes_it_up(place: Path, tmp_path: Path, capsys: pytest.Capt
     assert new["prediction_set"].tolist() == conformal.name_sets(conformal.find_possible(old[P].to_numpy(), least))
     assert "prediction_set" not in old
     assert pd.read_json(tmp_path / "json.json")["prediction_set"].tolist() == new["prediction_set"].tolist()
+    assert pd.read_csv(tmp_path / "raven.txt", sep="\t")["Prediction Set"].tolist() == new["prediction_set"].tolist()
 
     code, _, err = command(capsys, *words, "--model", place / "model.safetensors", "--sets", "0.9")
     assert code == 2
@@ -190,6 +197,10 @@ def test_what_cannot_be_learned_from_is_refused(place: Path, tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"trained on 1 of these 16 patients, of whom .* \(recording known\)"):
         model.calibrate(known)
     assert model.calibrate(known, trained=True).calibration["patients"] == 16
+    some = model.calibrate(table.assign(split=np.where(np.arange(32) < 10, "test", "")))
+    alone = model.calibrate(table[10:])
+    assert some.calibration == alone.calibration  # the test side has taught nothing
+    assert some.calibration["patients"] == 11
     with pytest.raises(UsageError, match="every cycle of this data is on its test side"):
         model.calibrate(table.assign(split="test"))
 

@@ -309,4 +309,9 @@ def test_a_run_and_its_evaluation_tune_on_the_validation_patients(tmp_path: Path
         assert figures["validation_threshold"] == pytest.approx({"threshold": threshold, **expected}, abs=1e-5)
         assert figures["validation_temperature"]["temperature"] == pytest.approx(temperature, rel=1e-3)
     assert model.calibration["temperature"] == pytest.approx(temperature, rel=1e-3)
-    assert model.calibration["cycles"] == rows["validation"].sum()
+    held = table[rows["validation"]]
+    of_held = (scored[rows["validation"]], true[rows["validation"]], held["patient"], held["device"])
+    expected = calibration.fit_calibration(*of_held)
+    for finding, found in model.calibration["classes"].items():
+        assert found["threshold"] == pytest.approx(expected.classes[finding].threshold, abs=1e-5)
+    assert model.calibration["conformal"]["pooled"]["cycles"] == model.calibration["cycles"] == len(held)

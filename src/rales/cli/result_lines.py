@@ -292,6 +292,7 @@ def prediction_lines(document: dict[str, Any]) -> list[str]:
         lines.append(
             f"{row['cycle']:>5}  {row['start_s']:>8.3f} {row['end_s']:>8.3f}  {answer}"
             + (f"  annotated {true}" if true else "")
+            + (f"  set: {row['prediction_set']}" if "prediction_set" in row else "")
         )
     if (left := len(document["cycles"]) - PRINTED_CYCLES) > 0:
         lines += ["", f"and {left} more cycles: --out FILE takes all, --summary FILE has a row per recording"]

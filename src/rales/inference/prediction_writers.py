@@ -20,6 +20,7 @@ from typing import IO, Any
 import pandas as pd
 
 from rales.errors import UsageError
+from rales.evaluation.predictions import SETS_COLUMN
 from rales.files.atomic import atomic_write
 from rales.files.csv_cells import defuse_table, make_encodable, one_line
 from rales.labels import JOINED
@@ -257,7 +258,8 @@ def audacity_labels(rows: pd.DataFrame) -> pd.DataFrame:
 
 def raven_selections(rows: pd.DataFrame) -> pd.DataFrame:
     """Cycles of one recording -> its Raven selection table, one selection a cycle; times in seconds."""
-    uncertain = {"Uncertain": rows["uncertain"].to_numpy()} if "uncertain" in rows else {}
+    ours = {"Uncertain": "uncertain", "Prediction Set": SETS_COLUMN}
+    more = {name: rows[column].to_numpy() for name, column in ours.items() if column in rows}
     return pd.DataFrame(
         {
             "Selection": range(1, len(rows) + 1),
@@ -270,7 +272,7 @@ def raven_selections(rows: pd.DataFrame) -> pd.DataFrame:
             "Begin File": [Path(path).name for path in rows["path"]],
             "Class": rows["label"].fillna("not judged").to_numpy(),
             **{column: rows[column].to_numpy() for column in map(str, rows) if column.startswith("p_")},
-            **uncertain,
+            **more,
         }
     )
 
