@@ -271,7 +271,14 @@ OTHERS: list[dict[str, Any]] = [  # they read what the first run has no use for,
         "split.name": "device",
         "split.device": "Meditron",
     },
-    {"split.name": "folds", "split.folds": 3, "train.warmup_epochs": 1, "train.schedule": "cosine"},
+    {
+        "variant": "all_learned",
+        "fidelity": "corrected",
+        "split.name": "folds",
+        "split.folds": 3,
+        "train.warmup_epochs": 1,
+        "train.schedule": "cosine",
+    },
 ]
 
 
