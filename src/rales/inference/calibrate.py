@@ -19,7 +19,7 @@ from rales.evaluation.conformal import count_needed
 from rales.inference.evaluate import find_rows, score_sides
 from rales.inference.predictor import Predictor
 from rales.inference.train import Table, table_file
-from rales.labels import LabelSet
+from rales.labels import ICBHI, LabelSet
 from rales.training.trained_model import save_calibration
 from rales.typing import IntArray, Probabilities
 
@@ -168,9 +168,15 @@ def refuse_trained_patients(rows: pd.DataFrame, record: Mapping[str, Any]) -> No
 
 
 def fit_rows(
-    rows: pd.DataFrame, probabilities: Probabilities, label_set: LabelSet, aim: Aim, labels: LabelRule
+    rows: pd.DataFrame,
+    probabilities: Probabilities,
+    label_set: LabelSet = ICBHI,
+    aim: Aim = recordings.FALSE_ALARM_RATE,
+    labels: LabelRule = "most probable",
+    origin: str = "",
 ) -> dict[str, Any]:
-    """Labelled cycles and the network's answers to them -> `calibration` of a record."""
+    """Labelled cycles, the network's answers to them (of this one, or of folds) and who the patients are -> what
+    `trained_model.save_calibration` writes into a record, answers for recordings included."""
     found = calibration.fit_calibration(
         probabilities,
         class_numbers(rows, label_set),
@@ -179,7 +185,7 @@ def fit_rows(
         label_set,
         aim=aim,
         labels=labels,
-        origin=f"{rows['patient'].nunique()} confirmed patients",
+        origin=origin or f"{rows['patient'].nunique()} confirmed patients",
     )
     learned = replace(found, taught_by=sorted(set(map(splits.digest_name, rows["recording"])))).to_record()
     if label_set.is_icbhi:  # answers for whole recordings are about crackles and wheezes

@@ -79,8 +79,8 @@ class Predictor:
     recipe
         How recordings become prepared cycles.
     record
-        What the checkpoint says of itself: `classes`, and `calibration`, which is what the run learned from its
-        validation patients (temperature, threshold for normal).
+        What the checkpoint says of itself: `classes`, and `calibration`, which is what patients taught it on whom it
+        was not trained (`evaluation.calibration.Calibration`).
     engine
         Prepared cycles (B, samples) -> probabilities (B, classes): all of them come from it.
     torch_engine
