@@ -185,14 +185,21 @@ def test_the_recipe_of_the_m2d_group() -> None:
     """app/icbhi_sprs: --backbone m2d --bs 64 --lr 5e-5 --freeze_embed --split_iter 4 on the code behind PUBLISHED."""
     made = make_recipe("m2d_ntt", ["model.dim=16", "model.depth=2", "model.heads=2", "model.layers=2"])
     values = get_values(made.settings)
-    expected = {"train.lr": 5e-5, "train.batch_size": 64, "train.micro_batch": 16, "train.drop_last": True}
+    expected: dict[str, object] = {
+        "train.lr": 5e-5,
+        "train.batch_size": 64,
+        "train.micro_batch": 16,
+        "train.drop_last": True,
+    }
     expected |= {"audio.mean": 0.3671, "audio.std": 0.2391, "augment.time_warp_frames": 0, "train.epochs": 150}
     expected |= {**PUBLISHED, "model.pool": "mean", "model.layout": "stacked", "model.freeze_patch_embed": True}
     assert {name: values[name] for name in expected} == expected
     assert make_recipe("m2d_ntt").settings.model.layers == (12,)
-    network = made.build_model(made.settings)
+    network = m2d_fusion.build_model(made.settings)
     assert network.head.in_features == 5 * 16  # five rows of frequency patches side by side; 3840 = 5 * 768 there
-    assert not any(parameter.requires_grad for parameter in network.encoder.patch_embed.parameters())
+    embedding = {name: each for name, each in network.named_parameters() if "patch_embed" in name}
+    assert embedding
+    assert not any(parameter.requires_grad for parameter in embedding.values())
     assert made.name == "m2d_ntt"
 
 

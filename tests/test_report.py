@@ -785,9 +785,11 @@ def test_every_published_row_says_split_selection_and_evidence() -> None:
     board = literature.read_leaderboard()
     assert len(board) >= 40
     literature.check_leaderboard(board)
-    for change in ({"split": ""}, {"selection": ""}, {"evidence": ""}, {"split": "60/40"}):
-        with pytest.raises(ValueError, match=f"leaderboard, {re.escape(board[0].method)}: "):
-            literature.check_leaderboard([board[0]._replace(**change)])
+    first = board[0]
+    broken = [first._replace(split=""), first._replace(selection=""), first._replace(evidence="")]
+    for entry in [*broken, first._replace(split="60/40")]:
+        with pytest.raises(ValueError, match=f"leaderboard, {re.escape(first.method)}: "):
+            literature.check_leaderboard([entry])
     assert all("2nd" in e.evidence for e in board if e.split == "?")
     read = [entry for entry in board if entry.split == "official"]
     assert all(entry.code and any(mark in entry.evidence for mark in (":", "diff", "M2D-X")) for entry in read)

@@ -33,7 +33,7 @@ SPLIT_TITLES = {
     "leaky_cycles": "leaky: cycles at random, 60/40",
 }
 FIXED = "fixed"  # the one answer of a system that chooses no epoch
-SELECTION_WORDS = {**PROTOCOLS, FIXED: "no epochs"}
+SELECTION_WORDS = {**PROTOCOLS, "validation": "best on validation cycles", FIXED: "no epochs"}
 SCORINGS = ("strict", "any_abnormal")
 MARKERS = {"validation": "o", "last": "s", "test_best": "^", FIXED: "D"}
 
@@ -241,7 +241,8 @@ def plot_steps(steps: Sequence[Step]) -> tuple[page.Picture, bytes]:
     ordered = by_split(steps)
     splits = list(dict.fromkeys(step.row.title for step in ordered))
     systems = list(dict.fromkeys(step.row.system for step in steps))
-    figure, (axes,) = plots.make_canvas(width=8.5, height=1.6 + 0.16 * len(ordered) + 0.3 * len(splits))
+    height = 1.6 + 0.16 * len(ordered) + 0.3 * len(splits)
+    figure, (axes,) = plots.make_canvas(width=8.5, height=height)
     for number, step in enumerate(ordered):
         draw_step(axes, step, -number - 1.5 * splits.index(step.row.title), systems.index(step.row.system))
     places = {
@@ -258,7 +259,7 @@ def plot_steps(steps: Sequence[Step]) -> tuple[page.Picture, bytes]:
     colours = [axes.plot([], [], "-", color=colour_of(i), lw=3, label=name) for i, name in enumerate(systems)]
     assert marks
     assert colours
-    axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.3, -0.12))
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.3, -0.6 / height))
     listed = "; ".join(
         f"{s.row.title}, {s.row.system}: {100 * s.figures[s.row.own, 'strict']['score']:.1f}" for s in ordered
     )
