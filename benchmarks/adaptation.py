@@ -43,7 +43,7 @@ def main() -> None:
         rows = pd.concat([own.assign(split="train"), others.assign(split="test")], ignore_index=True)
         for name, freeze in FREEZE.items():
             out = options.out / f"{options.model}-{freeze}-{draw}"
-            model = shipped.finetune(rows, out, freeze=freeze, epochs=20)
+            model = shipped.finetune(rows, out, freeze=freeze, epochs=20, evaluate_every=20)
             tables[name].append(predict(model, others))
 
     print("| trained | Sp | Se | Score | AUROC of abnormal | crackle | wheeze |\n|---|---|---|---|---|---|---|")
