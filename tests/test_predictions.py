@@ -311,7 +311,7 @@ def test_a_run_and_its_evaluation_tune_on_the_validation_patients(tmp_path: Path
     assert model.calibration["temperature"] == pytest.approx(temperature, rel=1e-3)
     held = table[rows["validation"]]
     of_held = (scored[rows["validation"]], true[rows["validation"]], held["patient"], held["device"])
-    expected = calibration.fit_calibration(*of_held)
+    learned = calibration.fit_calibration(*of_held)
     for finding, found in model.calibration["classes"].items():
-        assert found["threshold"] == pytest.approx(expected.classes[finding].threshold, abs=1e-5)
+        assert found["threshold"] == pytest.approx(learned.classes[finding].threshold, abs=1e-5)
     assert model.calibration["conformal"]["pooled"]["cycles"] == model.calibration["cycles"] == len(held)
