@@ -155,6 +155,9 @@ def test_loop_zoom_and_the_picture(place: Path, open_page: Open) -> None:
     assert len(np.unique(whole, axis=0)) > 50  # a picture, not a plain field
     page.locator("#zoom").fill("100")
     until(lambda: (picture(page) != whole).mean() > 0.2)
+    page.locator("#main").focus()
+    page.keyboard.press("z")
+    until(lambda: len(np.unique(picture(page), axis=0)) > 50)
     zoomed = picture(page)
     page.locator("#explain").check()
     page.wait_for_function("() => document.querySelector('#why').textContent.startsWith('Tinted')")

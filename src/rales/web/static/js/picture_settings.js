@@ -8,7 +8,7 @@ const RATE_HZ = 16000; // of the sound that the service sends
 // A long window tells pitches apart, a short one clicks; `size` has zeros behind the window, for a smooth picture.
 const PRESETS = {
   wheeze: { window: 1024, size: 2048, high_hz: 1600 },
-  crackle: { window: 128, size: 512, high_hz: 4000 },
+  crackle: { window: 128, size: 512, high_hz: 2500 },
   model: { high_hz: 8000 },
 };
 const WORDS = {

@@ -43,13 +43,12 @@ export function start() {
 export function empty() {
   coming?.abort();
   span = null;
-  update({ heard: false });
+  update({ heard: false, level: "" });
   media.pause();
   media.removeAttribute("src");
   media.load(); // without this it would go on with what it has
   URL.revokeObjectURL(address);
   byId("clock").textContent = `${clock(0)} / ${clock(0)}`;
-  byId("level").textContent = "";
   overview.load(null);
   spectrogram.empty();
   resetGain(); // what one recording needs may be far too loud for the next
@@ -73,15 +72,14 @@ export async function load(recording) {
   setSpeed(Number(document.querySelector("[name=speed]:checked").value));
   spectrogram.load(samples, rate_hz);
   overview.load(samples);
-  showLevel(samples);
-  update({ heard: true, view: { start_s: 0, end_s: Math.min(state.current.duration_s, WIDEST_S) } });
+  update({ heard: true, level: levelWords(samples), view: { start_s: 0, end_s: Math.min(state.current.duration_s, WIDEST_S) } });
   showTime();
 }
 
-function showLevel(samples) {
+function levelWords(samples) {
   const { peak_db, clipped } = measureLevel(samples);
   const loud = Number.isFinite(peak_db) ? `peak ${peak_db.toFixed(1)} dBFS` : "silence";
-  byId("level").textContent = clipped > 0.0005 ? `${loud}, clipped ${(100 * clipped).toFixed(1)} %` : loud;
+  return clipped > 0.0005 ? `${loud}, clipped ${(100 * clipped).toFixed(1)} %` : loud;
 }
 
 function setSpeed(speed) {

@@ -22,6 +22,7 @@ let queue = []; // ids as the list had them when a recording was opened; an edit
 export function start() {
   when(["heard", "current"], showLoading);
   when(["cycles", "current"], showExports);
+  when(["level"], showFacts);
   startQueue(openRecording, () => (queue = []));
   byId("reviewed").addEventListener("change", () => setReviewed(byId("reviewed").checked));
   byId("remove").addEventListener("click", remove);
@@ -189,6 +190,16 @@ function showHead() {
     : state.recordings.length ? "Choose a recording of the list." : "There is no recording yet.";
   if (!current) return;
   byId("name").replaceChildren(...titled(current));
+  showFacts();
+  byId("notes").textContent = current.notes.map((note) => `${note}.`).join(" ");
+  byId("notes").hidden = !current.notes.length;
+  byId("reviewed").checked = current.reviewed;
+  byId("saved").textContent = current.revision ? `Revision ${current.revision}` : "";
+}
+
+function showFacts() {
+  const { current } = state;
+  if (!current) return;
   const waits = { waiting: "waits for the model", failed: current.problem, ready: "" }[current.status];
   const source = {
     person: "cycles as you saved them",
@@ -198,12 +209,8 @@ function showHead() {
     simulated: "cycles as they were simulated",
   }[current.source];
   const sound = current.judged ? current.quality_reason : `Not judged: ${current.quality_reason}`;
-  const facts = [PLACES[current.location], current.device, `${current.rate_hz / 1000} kHz`, clock(current.duration_s), source, sound, waits];
-  byId("facts").textContent = facts.filter(Boolean).join(" · ");
-  byId("notes").textContent = current.notes.map((note) => `${note}.`).join(" ");
-  byId("notes").hidden = !current.notes.length;
-  byId("reviewed").checked = current.reviewed;
-  byId("saved").textContent = current.revision ? `Revision ${current.revision}` : "";
+  const facts = [PLACES[current.location], current.device, `${current.rate_hz / 1000} kHz`, clock(current.duration_s), state.level, source, sound, waits];
+  byId("facts").textContent = byId("facts").title = facts.filter(Boolean).join(" · ");
 }
 
 const FORMS = { icbhi: "ICBHI .txt", csv: "CSV", audacity: "Audacity labels", raven: "Raven table" };

@@ -3,7 +3,8 @@
 import { highLevel, tile } from "./stft.js";
 
 const LOOKED_AT = 512; // columns of the whole recording that its loudness is taken from
-const RUMBLE = 1 / 256; // of the rate: what lies below it (62.5 Hz) says nothing of breath, and is often the loudest
+// Of the rate: what lies below it (62.5 Hz) says nothing of breath, and is often the loudest; a short window smears it.
+const RUMBLE = 1 / 256;
 
 let samples = new Int16Array(0);
 let turn = 0; // of the recording; what is computed of another one is not wanted any more
@@ -25,7 +26,7 @@ async function work() {
     if (about.loudness) {
       const hop = Math.max(about.window / 2, Math.ceil(samples.length / LOOKED_AT));
       const columns = Math.max(1, Math.floor(samples.length / hop));
-      const level = highLevel(tile(samples, { ...about, hop, first: 0, columns }), about.bins, Math.ceil(about.size * RUMBLE));
+      const level = highLevel(tile(samples, { ...about, hop, first: 0, columns }), about.bins, Math.ceil(about.size * Math.max(RUMBLE, 2 / about.window)));
       postMessage({ turn, key, level });
     } else {
       const levels = tile(samples, about);

@@ -6,6 +6,7 @@ export const state = {
   recordings: [], // facts of the list
   current: null, // detail of the open recording
   heard: false, // whether its sound is in the player, so that it can be judged
+  level: "", // how loud it is, in words
   cycles: [], // its cycles as they stand: {id, start_s, end_s, label, confirmed}
   selected: null, // id of a cycle
   scores: {}, // model -> time key -> {label, p_normal, …}
