@@ -191,19 +191,18 @@ def predict_by_statistics(folds: Iterator[pd.DataFrame]) -> pd.DataFrame:
     the log-mel, classes balanced; only ICBHI's own train cycles train it."""
     tiny = make_recipe("m2d_fusion", size="tiny")
     frontend = tiny.build_frontend(tiny.settings).eval()
-    cached: dict[tuple[str, int], np.ndarray] = {}
+    cached: dict[tuple[str, float, float], np.ndarray] = {}
     found = []
     for divided in folds:
         table = divided[divided["split"] != ""]
-        for row in table.itertuples():
-            if (key := (row.recording, row.cycle)) not in cached:
-                wave = read_cycle_waveform(
-                    row.path, row.start_s, row.end_s, rate_hz=8000, samples=32000, fade_samples=0
-                )
+        rows = list(zip(table["path"], table["start_s"], table["end_s"], strict=True))
+        for row in rows:
+            if row not in cached:
+                wave = read_cycle_waveform(*row, rate_hz=8000, samples=32000, fade_samples=0)
                 picture = frontend(torch.from_numpy(wave)[None])[0, 0]
                 parts = [picture.mean(1), picture.std(1), picture.amax(1)]
-                cached[key] = torch.cat(parts).numpy()
-        vectors = np.stack([cached[row.recording, row.cycle] for row in table.itertuples()])
+                cached[row] = torch.cat(parts).numpy()
+        vectors = np.stack([cached[row] for row in rows])
         train = (table["split"] == "train").to_numpy()
         model = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, class_weight="balanced", max_iter=1000)).fit(
             vectors[train], table.loc[train, "label"]

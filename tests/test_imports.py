@@ -12,7 +12,7 @@ import rales
 from tests.conftest import REPOSITORY
 
 SOURCE = Path(rales.__file__).parent
-READERS = ("m2d_checkpoints.py", "pretrained_backbones.py", "hub.py", "open_audio.py", "io.py")
+READERS = ("borrowed_encoder.py", "m2d_checkpoints.py", "pretrained_backbones.py", "hub.py", "open_audio.py", "io.py")
 
 
 def modules() -> list[Path]:

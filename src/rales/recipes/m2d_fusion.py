@@ -85,7 +85,7 @@ PUBLISHED = {
 # Ours, of a size that a processor trains in minutes. A patch is 80 ms of all mel bands, so that 4 s are 50 of them.
 # Most recordings hold nothing above 4 kHz, and at 8 kHz the front-end costs half. Half of the usual clip is enough,
 # since a breath takes 2.7 s on average. The full SpecAugment keeps so small a model from fitting anything.
-TINY = {
+TINY: dict[str, Any] = {
     "frontend": "m2d_clip",
     "audio.rate_hz": 8000,
     "audio.duration_s": 4.0,
@@ -383,7 +383,8 @@ def is_tiny(start: Start) -> bool:
     """Whether a run of ours made the checkpoint, and its network hears as size tiny does and is at most twice as wide
     and as deep, as that of the package is."""
     same = all(getattr(start.encoder, name) == TINY[f"model.{name}"] for name in ("patch", "unit_frames"))
-    small = all(getattr(start.encoder, name) <= 2 * TINY[f"model.{name}"] for name in ("dim", "depth"))
+    tiny: dict[str, int] = {name: TINY[f"model.{name}"] for name in ("dim", "depth")}
+    small = all(getattr(start.encoder, name) <= 2 * value for name, value in tiny.items())
     return bool(start.config) and same and small
 
 
