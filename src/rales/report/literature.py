@@ -188,7 +188,7 @@ LungRN+NL (2020) | ResNet | none | 63.20 | 41.32 | 52.26 | (official) | O \
 MEASURED = """
 rales, the model of the package | 48.6 | 39.9 | 44.3 [32.3, 56.2] | 76 of the 381 that test | official | last \
 | docs/rales.md
-rales-mn04, our heads on a public network | 54.7 | 46.8 | 50.7 [41.1, 60.4] | 76 of the 381 that test | official | last \
+rales-mn04, our heads on a public net | 54.7 | 46.8 | 50.7 [41.1, 60.4] | 76 of the 381 that test | official | last \
 | docs/rales.md
 mn04_fusion, all blocks, frozen EfficientAT | 76.5 | 45.4 | 61.0 [48.2, 73.7] | 157 of the 539 that train \
 | five folds of patients | last | docs/results.md, "The blocks of a public network, fused"
