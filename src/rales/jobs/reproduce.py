@@ -110,12 +110,13 @@ def estimate(planned: Sequence[Trial], cycles: pd.DataFrame, processes: int) -> 
     seconds = stored = largest = 0.0
     made: dict[tuple[str, ...], tuple[Recipe, float, float, int]] = {}
     for trial in planned:
-        words = tuple(word for word in trial.words if not word.startswith("seed="))
+        # neither seed nor split changes what a step costs
+        words = (trial.recipe, *(word for word in trial.words if not word.startswith(("seed=", "split."))))
         if words not in made:
-            recipe = make_recipe(trial.recipe, words)
+            recipe = make_recipe(trial.recipe, words[1:])
             made[words] = (recipe, *step_cost(recipe))
-        recipe, trained, scored, size = made[words]
-        settings = recipe.settings
+        _, trained, scored, size = made[words]
+        settings = make_recipe(trial.recipe, trial.words).settings
         table = splits.divide_cycles(cycles, settings)
         train, test = ((table["split"] == part).sum() for part in ("train", "test"))
         evaluations = settings.train.epochs / settings.train.evaluate_every
