@@ -438,13 +438,14 @@ def constant_words(called: list[str], seeds: int) -> str:
 
 
 def protocol_table_lines(document: dict[str, Any]) -> list[str]:
-    """A protocol study -> lines: strict Scores by split, what was not measured, where the page is."""
+    """A protocol study -> lines: strict Scores by split, failures, where the page is."""
     strict = [row for row in document["rows"] if row["scoring"] == "strict"]
     found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for row in strict:
         found.setdefault((row["split"], row["system"]), {})[row["selection"]] = row
+    splits = list(dict.fromkeys(split for split, _ in found))
     lines = []
-    for (split, system), by_selection in sorted(found.items(), key=lambda item: item[0][0].startswith("leaky")):
+    for (split, system), by_selection in sorted(found.items(), key=lambda item: splits.index(item[0][0])):
         own = by_selection.get("validation") or by_selection["fixed"]
         scores = [
             f"{by_selection[name]['score']:.1f}" if name in by_selection else "" for name in ("last", "test_best")
