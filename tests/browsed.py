@@ -88,7 +88,7 @@ def choose(page: Page, *paths: Path) -> None:
 def answered(page: Page) -> None:
     """Wait until a recording of the tests can be heard, not the example, and the model has answered for it."""
     page.wait_for_function("() => document.querySelector('#clock').textContent.endsWith('/ 0:04.0')")
-    page.wait_for_selector("#rows .answer")
+    page.wait_for_selector("#rows .answer", state="attached")
 
 
 def drop(page: Page, *paths: Path) -> None:

@@ -73,6 +73,5 @@ function ofModel(scores, other) {
 
 function showReview() {
   const left = state.cycles.filter((cycle) => !cycle.confirmed).length;
-  byId("review-state").textContent = state.reviewing ? `Review: ${left} of ${state.cycles.length} cycles left here` : "";
-  byId("inspector").classList.toggle("reviewing", state.reviewing);
+  byId("review-state").textContent = state.reviewing ? `Review: ${left} of ${state.cycles.length} cycles left here · Enter accepts` : "";
 }
