@@ -429,9 +429,6 @@ def test_what_keeps_it_from_starting(place: Path, tmp_path: Path, monkeypatch: p
         serve_page("127.0.0.1", 0, model=run, folder=tmp_path / "used")
     with pytest.raises(ValueError, match="no run folder"):
         serve_page("127.0.0.1", 0, model=str(tmp_path), folder=tmp_path)
-    monkeypatch.setattr("rales.web.STATIC", tmp_path)
-    with pytest.raises(ValueError, match="player is not there; `make setup` fetches it"):
-        serve_page("127.0.0.1", 0, model=run, folder=tmp_path)
     monkeypatch.setattr("rales.optional_packages.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r'needs the package fastapi, .* pip install "rales\[web\]"'):
         serve_page("127.0.0.1", 0, model=run, folder=tmp_path)
