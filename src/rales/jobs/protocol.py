@@ -29,7 +29,7 @@ RESPIRENET_FOLD = 4  # of which its authors publish a training log
 LEADERS_SEED = 1  # of three public loaders that draw recordings at random
 BATCH_SCOPE = "official_batch_scope"
 BASELINE_DRAWS = 5  # of what is drawn at random; a draw of patients moves a Score by some four points
-OWN = ("split.", "train.select", "seed")  # settings that the study sets itself
+OWN_GROUP, OWN = "split.", ("train.select", "seed")  # settings that the study sets itself
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ def list_schemes(
             notes.append(f"{scheme.name}: not run; {reason}")
         else:
             kept.append(scheme)
+    kept.sort(key=lambda scheme: wanted.index(scheme.name.partition(" ")[0]) if wanted else 0)
     if not kept:
         raise ValueError(f"no split can be run on this data: {'; '.join(notes)}")
     return kept, notes
@@ -140,7 +141,8 @@ def plan_runs(
     system has.
     """
     for word in fixed:
-        if word.startswith(OWN):
+        name = word.partition("=")[0]
+        if name.startswith(OWN_GROUP) or name in OWN:
             raise UsageError(f"--set {word}: the study sets this itself (splits, --draws, --seeds); leave it out")
         if not any(fitting([word], recipe) for recipe in recipes):
             make_recipe(recipes[0], [word])  # says what it is not, and the nearest
@@ -152,7 +154,7 @@ def plan_runs(
             for run in scheme.runs:
                 grid = {name: [value] for name, value in parse_words(run).items()}
                 planned += [Planned(recipe, scheme.name, trial) for trial in trials(recipe, grid, seeds, words)]
-        if schemes[0].name != "official":
+        if all(scheme.name != "official" for scheme in schemes):
             continue
         try:
             of_batch = trials(recipe, {"split.name": ["official"], "audio.scope": ["batch"]}, seeds, words)
@@ -200,8 +202,8 @@ def measure_baselines(
 
 def baseline_runs(scheme: Scheme) -> tuple[tuple[str, ...], ...]:
     """Scheme -> the settings under which a baseline, which costs seconds, is fitted."""
-    if scheme.name == "folds":
-        return fold_words("folds", range(5))
+    if scheme.name in ("folds", "respirenet") and len(scheme.runs) == 1:
+        return fold_words(scheme.name, range(5))
     if scheme.name == "patients" or scheme.name in splits.LEAKY:
         return draw_words(scheme.name, max(BASELINE_DRAWS, len(scheme.runs)))
     return scheme.runs

@@ -120,12 +120,16 @@ class Step(NamedTuple):
 
 
 def measure_steps(rows: Sequence[Row]) -> list[Step]:
-    """Rows -> their steps. A split is held against the first of its system, by the row's own selection; the other
-    choices are held against that selection on the same cycles."""
-    first: dict[str, Row] = {}
+    """Rows -> their steps. A split is held against the first of the study, by the row's own selection; a system that
+    has no figures of that one has none of this kind. The other choices are held against that selection on the same
+    cycles."""
+    wanted = next(
+        (row.split for row in [*(row for row in rows if row.own == FIXED), *rows]), ""
+    )  # baselines never fail
+    first = {row.system: row for row in rows if row.split == wanted}
     steps = []
     for row in rows:
-        reference = first.setdefault(row.system, row)
+        reference = first.get(row.system, row)
         own = row.answers[row.own]
         others = {name: found for name, found in row.answers.items() if name != row.own}
         worth = {"split": score_difference(own, reference.answers[reference.own])} if row is not reference else {}

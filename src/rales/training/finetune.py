@@ -648,11 +648,14 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
         figures["warnings"].append(problem)
     if leak := leak_warning(record):
         figures["warnings"].append(leak)
+    leaky = job.recipe.settings.split.name in splits.LEAKY
+    if leaky:
+        figures["warnings"].append("leaky split: patients of the test and validation cycles train too; no calibration")
     for warning in figures["warnings"]:
         log.warning("%s: %s", out, warning)
 
     plain = predictions.Decision(label_set=label_set)
-    if "validation" in scored:
+    if "validation" in scored and not leaky:
         true = {part: class_numbers(cycles, label_set) for part, (cycles, _) in found.items()}
         figures |= predictions.metrics_from_validation(true, scored, label_set)
         held = found["validation"][0]

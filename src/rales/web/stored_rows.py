@@ -121,6 +121,8 @@ def read_marked(text: Any, label_set: LabelSet) -> list[Row] | None:
         if not is_label(label, label_set):
             raise OtherLabels(f"cycle {place} has the label {label!r}, expected {', '.join(label_set.classes)}")
         row["confirmed"] = bool(row.get("confirmed"))
+        if "unusable" in row:
+            row["unusable"] = bool(row["unusable"])
     return rows
 
 

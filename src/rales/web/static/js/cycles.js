@@ -45,7 +45,7 @@ export function move(cycles, id, edge, seconds, duration_s) {
 
 /** Give a cycle a label, with which it is confirmed and usable. */
 export function relabel(cycles, id, label) {
-  return setUnusable(cycles, id, false).map((cycle) => (cycle.id === id ? { ...cycle, label } : cycle));
+  return setUnusable(cycles, id, false).map((cycle) => (cycle.id === id ? { ...cycle, label, confirmed: true } : cycle));
 }
 
 /** A cycle -> two of the same label; null where a part would be too short or is a cycle already, or there are `most` already. */
@@ -57,13 +57,13 @@ export function split(cycles, id, seconds, most) {
   return distinct(cycles.flatMap((each) => (each === cycle ? parts : [each])));
 }
 
-/** A cycle and the one after it -> one cycle that holds what both hold; null for the last one, and where no class says
- * what both hold. */
+/** A cycle and the one after it -> one cycle that holds what both hold; null for the last one, where no class says what
+ * both hold, and where one of them alone is unusable. */
 export function merge(cycles, id, labels = LABELS) {
   const index = cycles.findIndex((cycle) => cycle.id === id);
   const [first, second] = cycles.slice(index, index + 2);
   const label = second ? labels.union(first.label, second.label) : null;
-  if (label === null) return null;
+  if (label === null || Boolean(first.unusable) !== Boolean(second.unusable)) return null;
   const end_s = Math.max(first.end_s, second.end_s);
   const confirmed = first.confirmed && second.confirmed;
   const merged = { ...first, end_s, label, confirmed };
@@ -88,11 +88,11 @@ export function add(cycles, from_s, to_s, duration_s, most) {
   return distinct([...cycles, cycle]);
 }
 
-/** Say that nothing can be told of a cycle, or that something can; either way a person has looked at it. */
+/** Say that nothing can be told of a cycle, which a person has then found, or take that back: its label is unjudged. */
 export function setUnusable(cycles, id, unusable) {
   return cycles.map((cycle) => {
     if (cycle.id !== id) return cycle;
     const { unusable: before, ...rest } = cycle;
-    return unusable ? { ...rest, confirmed: true, unusable } : { ...rest, confirmed: true };
+    return unusable ? { ...rest, confirmed: true, unusable } : { ...rest, confirmed: false };
   });
 }

@@ -61,18 +61,24 @@ function begin(event) {
   const { edge } = event.target.dataset;
   const begun = { x: event.clientX, target: event.target, seconds: secondsAt(event), view: state.view, cycles: state.cycles, id: state.selected };
   const makes = event.shiftKey || event.target.id === "you"; // the lane itself: no cycle is there
+  const recording = state.current.id;
   let far = false;
   let last = null; // the cycles as the drag would leave them
+  let shown = state.cycles;
+  // Another recording may have been opened meanwhile, or a key may have changed a label: then the drag has no part in it
+  const isOver = () => !state.heard || state.current?.id !== recording || state.cycles !== shown;
   const move = (moved) => {
+    if (moved.pointerId !== event.pointerId) return;
     far ||= Math.abs(moved.clientX - begun.x) > STILL_PX;
-    if (!far || !state.heard) return;
+    if (!far || isOver()) return;
     if (edge) last = show(cycles.move(begun.cycles, begun.id, edge, secondsAt(moved), state.current.duration_s));
     else if (makes) last = show(cycles.add(begun.cycles, begun.seconds, secondsAt(moved), state.current.duration_s, state.limits.cycles));
     else update({ view: panned(begun.view, width(), state.current.duration_s, moved.clientX - begun.x) });
   };
   const end = (ended) => {
+    if (ended.pointerId !== event.pointerId) return;
     for (const [kind, act] of [["pointermove", move], ["pointerup", end], ["pointercancel", end]]) zone.removeEventListener(kind, act);
-    if (!state.heard) return;
+    if (isOver()) return;
     if (!far && ended.type === "pointerup" && !edge) return choose(begun);
     if (!far || !(edge || makes)) return;
     update({ cycles: begun.cycles }); // so that an undo comes back to here
@@ -80,6 +86,7 @@ function begin(event) {
   };
   const show = (next) => {
     if (next) update({ cycles: next });
+    shown = state.cycles;
     return next ?? last;
   };
   for (const [kind, act] of [["pointermove", move], ["pointerup", end], ["pointercancel", end]]) zone.addEventListener(kind, act);

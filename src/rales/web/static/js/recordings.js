@@ -49,6 +49,7 @@ export async function refresh() {
 /** Open a recording: its sound, its picture, its cycles. What was open cannot be heard or judged from here on. */
 export async function openRecording(id) {
   const number = (opened += 1);
+  if (state.current?.id === EXAMPLE && id !== EXAMPLE) forget(); // its edits are of no use behind a real recording
   const other = { path: "", name: id === EXAMPLE ? "an example" : "the recording" };
   const name = title(state.recordings.find((facts) => facts.id === id) ?? other);
   const focused = document.activeElement?.closest(".bench") ? document.activeElement : null;
