@@ -11,7 +11,7 @@ recordings at the threshold that `rales.evaluation.recordings` learns from other
 abnormal cycle and called abnormal, with one and called so.
 
 With `--cross` instead of all that: trained on one database alone, tested on the other; SPRSound's test patients are
-those of its 2022 inter-patient side and of 2023.
+those of its 2022 inter-patient side and of 2023. The student of `rales` has heard the sound of both train sides.
 """
 
 import argparse

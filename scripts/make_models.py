@@ -345,7 +345,8 @@ def fit_calibration(held_out: pd.DataFrame) -> dict[str, Any]:
     found = calibration.fit_calibration(p, true, held_out["patient"], held_out["device"], origin=ORIGIN)
     cooled = calibration.cool_probabilities(p, found.temperature, ICBHI)
     table = held_out.assign(**{f"p_{name}": cooled[:, number] for number, name in enumerate(CLASSES)})
-    return replace(found, recordings=recordings.fit_pooling(table)).to_record()
+    taught_by = sorted(set(map(splits.digest_name, held_out["recording"])))
+    return replace(found, recordings=recordings.fit_pooling(table), taught_by=taught_by).to_record()
 
 
 def main() -> None:

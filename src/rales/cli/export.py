@@ -49,16 +49,17 @@ def export(
     from rales.export.build import check_request, export_model
     from rales.export.engine_selection import artefact_format
     from rales.inference.output_paths import check_outputs, model_files
+    from rales.models.hub import SHIPPED
     from rales.training import run_folder
 
     to = to or artefact_format(out) or "onnx"
     check_request(out, to, precision, with_data=data is not None)
     files = [out, out.with_suffix(".bin")] if to == "openvino" else [out]
     check_outputs({"--out": files}, {"a file of the model": model_files(run), "the data": [data] if data else []})
-    needs_split = splits.needs_list(run_folder.stored_split_name(Path(run)))
+    needs_split = splits.needs_list(run_folder.stored_split_name(SHIPPED.get(run, Path(run))))
     cycles = None
     if data is not None:
-        label_set = run_folder.stored_label_set(Path(run))
+        label_set = run_folder.stored_label_set(SHIPPED.get(run, Path(run)))
         cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split, label_set=label_set)
     print_result(export_model(run, out, to, precision, cycles, progress=True), json, result_lines.export_lines)
 

@@ -1,6 +1,7 @@
 """A trained model calibrated anew from labelled cycles of other patients, without training: `rales calibrate`."""
 
 import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from rales.inference.train import Table, table_file
 from rales.labels import ICBHI, LabelSet
 from rales.training.trained_model import save_calibration
 from rales.typing import IntArray, Probabilities
+
+log = logging.getLogger(__name__)
 
 LEAST_PATIENTS = 5
 LabelRule = Literal["most probable", "thresholds"]
@@ -141,6 +144,12 @@ def check_cycles(rows: pd.DataFrame, label_set: LabelSet) -> None:
         raise ValueError(
             f"{len(rows)} labelled cycles of {patients} patient{'s' * (patients != 1)}; expected at least "
             f"{LEAST_PATIENTS} patients, and {count_needed(0.9)} or more for prediction sets of 90 % coverage"
+        )
+    if (rows["patient"] == rows["recording"]).all() and rows["recording"].nunique() > 1:
+        log.warning(
+            "no patient is named, so each of the %d recordings counts as one; what is promised of new patients holds only "
+            "if they are: fill in the column patient",
+            patients,
         )
     targets = label_set.make_targets(rows["label"].tolist())
     there = targets == 1 if label_set.independent else targets[:, None] == np.arange(len(label_set))

@@ -14,6 +14,7 @@ from rales.data.annotation_dialects import SUFFIXES, file_identity, read_table
 from rales.data.reader import parse_number, read_text
 from rales.errors import UsageError
 from rales.labels import JOINED, NOTHING
+from rales.models.hub import SHIPPED
 
 RECORDING = "a recording"
 
@@ -135,7 +136,7 @@ def _is_our_raven(path: Path) -> bool:
 
 def model_files(model: str | Path | None) -> list[Path]:
     """Run folder, checkpoint or artefact -> its files, none for a name of a model that comes with the package."""
-    if model is None or not os.path.exists(model):
+    if model is None or str(model) in SHIPPED or not os.path.exists(model):
         return []
     path = Path(model)
     return [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path, path.with_suffix(".bin")]

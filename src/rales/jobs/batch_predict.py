@@ -30,6 +30,7 @@ from rales.files.json_files import to_jsonable
 from rales.files.writers import write_json
 from rales.inference import audio_reader, prediction_writers
 from rales.inference.predictor import Predictor
+from rales.models.hub import SHIPPED
 from rales.optional_packages import summarise_error
 from rales.progress import progress_bar
 from rales.training import run_folder
@@ -93,7 +94,8 @@ def predict_manifest(
     told = {name: value for name, value in asdict(decision).items() if name not in of_model}
     job = {"recordings": collection.facts()["digest"], "model": classifier.digest, "shard": shard}
     job |= {"cycles": cycles, "quality": quality, "decision": told, **({"rows": digest_rows(rows)} if rows else {})}
-    file = str(Path(model).resolve()) if model and Path(model).exists() else model
+    is_path = model and model not in SHIPPED and Path(model).exists()
+    file = str(Path(str(model)).resolve()) if is_path else model
     shared = (str(out.resolve()), file, decision, cycles, quality)
 
     with lock_folder(out):

@@ -42,9 +42,11 @@ def add_encoder(tensors: dict[str, Tensor], record: Mapping[str, Any], path: Pat
     """
     if (told := record.get(KEY)) is None:
         return tensors
+    if not isinstance(told, dict) or told.get("name") not in hub.PUBLIC or not {"prefix", "sha256"} <= set(told):
+        raise FileError(path, f"its record names no public encoder ({told}); make or copy the file again")
     name = str(told["name"])
     try:
-        file = hub.find_checkpoint(name)
+        file = hub.find_fetched(name)
     except FileNotFoundError:
         public = hub.PUBLIC[name]
         log.warning("%s: fetching its encoder %s, once (%s; %s)", path.stem, name, public.address, public.licence)

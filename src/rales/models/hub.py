@@ -39,7 +39,7 @@ PASSING_STATUS = {408, 429, 500, 502, 503, 504}
 SHIPPED = {name: Path(__file__).parents[1] / "default" / f"{name}.safetensors" for name in ("rales", "rales-mn04")}
 """The models that come with the package, the default first. A name of theirs is never taken for a file or folder."""
 DEFAULT_MODEL = "rales"
-ELSEWHERE = "download it elsewhere, unpack it and pass the file with --weights"
+ELSEWHERE = "download it elsewhere and give the file to `rales weights NAME --file FILE`"
 
 
 @dataclass(frozen=True)
@@ -164,9 +164,14 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
     name = ALIASES.get(str(name_or_path), str(name_or_path))
     if name not in PUBLIC:
         raise FileNotFoundError(f"{name_or_path}: no such file or folder, and {_no_public(name)}")
+    return find_fetched(name)
+
+
+def find_fetched(name: str) -> Path:
+    """Name of a public checkpoint -> its file in the cache. Errors: not fetched, not as it was fetched."""
     if not _checkpoints_in(checkpoint_folder() / name):
         raise FileNotFoundError(
-            f"{name_or_path}: a public checkpoint that is not on this machine; fetch it with `rales weights {name}`"
+            f"{name}: a public checkpoint that is not on this machine; fetch it with `rales weights {name}`"
         )
     return _check_undamaged(_only_checkpoint(checkpoint_folder() / name))
 
@@ -218,6 +223,8 @@ def fetch_checkpoint(
         The server is out of reach, the disk is full, or the cache cannot be written to.
     """
     name = ALIASES.get(name, name)
+    if name in SHIPPED:
+        raise ValueError(f"{name}: comes with the package, so nothing is fetched; the encoder of rales-mn04 is mn04_as")
     if name not in PUBLIC:
         raise ValueError(f"{name}: {_no_public(name)}")
     if file and not Path(file).is_file():

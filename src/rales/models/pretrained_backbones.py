@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from rales.errors import UsageError
 from rales.models.ast import AST, ROWS, PositionLayout, count_patch_columns, fit_positions
 from rales.models.cnn import Cnn, CnnSize
 from rales.models.m2d_checkpoints import (
@@ -112,6 +113,8 @@ def mobilenet_tensors(path: str | Path, *, classes: int = 0) -> tuple[float, int
     `MobileNet(width, layers - 1, classes=classes)`; classes=0 drops the head."""
     tensors, _ = read_tensors(path)
     prefix = find_mobilenet_prefix(tensors)
+    if prefix is None and {"fusion.weight", "head.weight"} <= set(tensors):
+        raise UsageError(f"{path}: heads without their encoder, which is a public one: give that, --weights mn04_as")
     beside = () if classes else ("classifier.",)
     if prefix is not None:
         inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

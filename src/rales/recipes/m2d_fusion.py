@@ -320,7 +320,11 @@ class NttSettings(Settings):
 
     def with_presets(self, given: AbstractSet[str]) -> Self:
         """What variant, size, checkpoint and fidelity bring, and what this recipe has otherwise than m2d_fusion."""
-        return set_defaults(super().with_presets(given), set(), NTT)
+        settings = super().with_presets(given)
+        own = {
+            name: value for name, value in NTT.items() if settings.frontend == "icbhi" or not name.startswith("audio.")
+        }
+        return set_defaults(settings, set(), own)
 
 
 def ntt_recipe(settings: NttSettings) -> Recipe:

@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from rales.evaluation.own_metrics import compute_own_metrics
 from rales.files.writers import copy_file, write_csv, write_json
 from rales.labels import LabelSet
 from rales.models.heads import class_probabilities
-from rales.models.hub import sha256_of
+from rales.models.hub import find_checkpoint, sha256_of
 from rales.models.m2d_checkpoints import check_complete
 from rales.settings import RunSettings, to_dict
 from rales.training import epoch_logits, lifecycle, run_folder
@@ -662,6 +663,7 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
         known = calibration.fit_calibration(
             scored["validation"], true["validation"], held["patient"], held["device"], label_set
         ).to_record()
+        known["taught_by"] = sorted(set(map(splits.digest_name, held["recording"])))
         if label_set.is_icbhi:  # answers for whole recordings are about crackles and wheezes
             known["recordings"] = fit_recording_pooling(held, scored["validation"], known)
         run_folder.save_tensors(out / "best.safetensors", tensors, {**about, "calibration": known})
@@ -689,19 +691,32 @@ def find_heard(settings: RunSettings, used: pd.DataFrame) -> dict[str, Any]:
     goes on from were trained on or chose their epoch by; with such a model also `test_recordings_heard`, how many of
     the test side are among its own. Neither where a model's record does not tell."""
     own = set(map(splits.digest_name, set(used.loc[used["split"] != "test", "recording"])))
-    if not settings.from_model:
+    if settings.from_model:
+        start = read_trained_model(find_trained_model(settings.from_model)).record
+        before = start.get("split", {}).get("trained_recordings")
+        if before is None:
+            return {}
+    elif not (before := find_heard_by_encoder(getattr(settings, "weights", ""))):
         return {"trained_recordings": sorted(own)}
-    start = read_trained_model(find_trained_model(settings.from_model)).record
-    before = start.get("split", {}).get("trained_recordings")
-    if before is None:
-        return {}
     tested = set(map(splits.digest_name, set(used.loc[used["split"] == "test", "recording"])))
     return {"trained_recordings": sorted(own | set(before)), "test_recordings_heard": len(tested & set(before))}
 
 
+def find_heard_by_encoder(weights: str) -> list[str]:
+    """Name or file of weights -> digests of the recordings whose labels trained them, where they are of a trained model
+    of ours."""
+    if not weights:
+        return []
+    with suppress(OSError, ValueError):  # a public checkpoint, whatever it is
+        return list(
+            run_folder.read_checkpoint(find_checkpoint(weights))[1].get("split", {}).get("trained_recordings", [])
+        )
+    return []
+
+
 def leak_warning(record: Mapping[str, Any]) -> str:
     """Record of a run -> what is to be said of test recordings that the model it goes on from knows; "" if none is."""
-    if not record["config"].get("from_model"):
+    if not record["config"].get("from_model") and "test_recordings_heard" not in record["split"]:
         return ""
     heard = record["split"].get("test_recordings_heard")
     if heard is None:
