@@ -379,6 +379,13 @@ def test_validation_cycles_that_cannot_choose_are_a_warning(
     assert any(found in warning for warning in figures["warnings"])
 
 
+def test_a_leaky_split_calibrates_nothing(tmp_path: Path, train: Train) -> None:
+    figures = train(tmp_path / "run", "train.select=validation", "split.name=leaky_cycles", "train.epochs=1")
+    assert any("leaky split" in warning for warning in figures["warnings"])
+    assert not run_folder.read_checkpoint(tmp_path / "run" / "best.safetensors")[1].get("calibration")
+    assert not (tmp_path / "run" / "predictions_validation.csv").exists()
+
+
 def test_validation_patients_are_whole_and_neither_trained_on_nor_tested(
     tmp_path: Path, train: Train, cycles: pd.DataFrame
 ) -> None:

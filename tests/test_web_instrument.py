@@ -104,6 +104,33 @@ def view(page: Page) -> tuple[float, float]:
     return shown["start_s"], shown["end_s"]
 
 
+def test_a_drag_ends_with_its_recording(place: Path, open_page: Open, client: httpx.Client) -> None:
+    page = open_page()
+    fresh_session(page, "Drag")
+    choose(page, sounds(place), sounds(place).with_suffix(".txt"))
+    choose(page, recording(place))
+    expect(page.locator("#list .entry")).to_have_count(2)
+    page.locator("#list .entry", has_text="tone").click()
+    expect(page.locator("#name")).to_have_text("tone")
+    expect(page.locator("#rows .answer")).to_have_count(2)
+    box = page.locator("#picture").bounding_box()
+    assert box is not None
+    page.keyboard.down("Shift")
+    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 20)
+    page.keyboard.up("Shift")
+    other = page.locator("#list .entry", has_text=recording(place).stem)
+    other.evaluate("(button) => button.click()")  # as a key would; the button of the mouse is still down
+    expect(page.locator("#name")).to_have_text(recording(place).stem)
+    answered(page)
+    before = labels(page), times(page)
+    page.mouse.move(box["x"] + 0.95 * box["width"], box["y"] + 20)
+    page.mouse.up()
+    page.wait_for_timeout(300)
+    assert (labels(page), times(page)) == before
+
+
 def test_silence_is_dark(place: Path, open_page: Open) -> None:
     soundfile.write(place / "zeros.wav", np.zeros(4 * RATE_HZ), RATE_HZ)
     page = open_page(color_scheme="dark")

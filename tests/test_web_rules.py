@@ -127,6 +127,21 @@ def test_no_edit_makes_a_cycle_twice(edited: Script, edit: dict[str, Any]) -> No
         assert cycle_edits.check_cycles(state, 3.0, MOST) == state
 
 
+def test_unusable_cycles_merge_among_themselves_and_taking_it_back_judges_nothing(edited: Script) -> None:
+    cycles = [
+        {"start_s": 0.0, "end_s": 1.0, "label": "crackle", "confirmed": False},
+        {"start_s": 1.0, "end_s": 2.0, "label": "wheeze", "confirmed": True},
+    ]
+    unusable = {"kind": "unusable", "which": 0, "label": "wheeze"}
+    taken_back = {"kind": "unusable", "which": 0, "label": "normal"}
+    edits = [unusable, {"kind": "merge", "which": 0}, taken_back, {"kind": "relabel", "which": 0, "label": "crackle"}]
+    *_, marked, back, judged = edited({"cycles": cycles, "duration_s": 3.0, "edits": edits})
+    assert len(marked) == 2  # the merge was not possible
+    assert (marked[0]["unusable"], marked[0]["confirmed"]) == (True, True)
+    assert ("unusable" in back[0], back[0]["confirmed"], back[0]["label"]) == (False, False, "crackle")
+    assert judged[0]["confirmed"]
+
+
 # In the browser
 
 

@@ -147,8 +147,8 @@ def check_cycles(rows: pd.DataFrame, label_set: LabelSet) -> None:
         )
     if (rows["patient"] == rows["recording"]).all() and rows["recording"].nunique() > 1:
         log.warning(
-            "no patient is named, so each of the %d recordings counts as one; what is promised of new patients holds only "
-            "if they are: fill in the column patient",
+            "no patient is named, so each of the %d recordings counts as one, and promises of new patients are about "
+            "new recordings: fill in the column patient",
             patients,
         )
     targets = label_set.make_targets(rows["label"].tolist())
