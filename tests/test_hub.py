@@ -155,7 +155,7 @@ def test_a_busy_server_and_a_cut_connection_are_tried_again(server: Server, cach
 )
 def test_a_server_that_never_answers_is_given_up(server: Server, cache: Path, spoiled: int | Cut, said: str) -> None:
     server.script = [spoiled] * 9
-    with pytest.raises(ConnectionError, match=rf"{said}.*it elsewhere.*--weights$"):
+    with pytest.raises(ConnectionError, match=rf"{said}.*it elsewhere.*--file FILE`$"):
         fetch(server)
     assert server.requests == 1 + hub.RETRIES
     assert left_in(cache) == []
@@ -341,7 +341,7 @@ def test_no_connection_is_one_sentence(cache: Path) -> None:
     with socket.socket() as taken:  # a port that nobody listens on
         taken.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{taken.getsockname()[1]}/mr7.zip"
-        with pytest.raises(OSError, match=f"^no connection to {address} .*download it elsewhere.* with --weights$"):
+        with pytest.raises(OSError, match=f"^no connection to {address} .*download it elsewhere.*--file FILE`$"):
             hub.fetch_checkpoint("mr7", progress=False, address=address)
     assert left_in(cache) == []
 
