@@ -35,9 +35,9 @@ from rales.audio.io import read_audio_info
 from rales.cli.result_lines import figure_lines
 from rales.data import read_cycles, splits
 from rales.data.waveform_cache import Preparation, cached_arrays, read_cycle_waveform
-from rales.evaluation import calibration, recordings
 from rales.files.atomic import lock_folder
-from rales.labels import CLASSES, ICBHI
+from rales.inference.calibrate import fit_rows
+from rales.labels import CLASSES
 from rales.models import borrowed_encoder
 from rales.models.classifier import FusionClassifier
 from rales.models.hub import find_checkpoint, sha256_of
@@ -340,13 +340,8 @@ def publish_checkpoint(checkpoint: Path, out: Path, held_out: pd.DataFrame, enco
 
 def fit_calibration(held_out: pd.DataFrame) -> dict[str, Any]:
     """Predictions of cycles of patients not seen -> what a checkpoint keeps for prediction."""
-    true = held_out["true_label"].map(list(CLASSES).index).to_numpy(np.int64)
     p = held_out[[f"p_{name}" for name in CLASSES]].to_numpy(np.float64)
-    found = calibration.fit_calibration(p, true, held_out["patient"], held_out["device"], origin=ORIGIN)
-    cooled = calibration.cool_probabilities(p, found.temperature, ICBHI)
-    table = held_out.assign(**{f"p_{name}": cooled[:, number] for number, name in enumerate(CLASSES)})
-    taught_by = sorted(set(map(splits.digest_name, held_out["recording"])))
-    return replace(found, recordings=recordings.fit_pooling(table), taught_by=taught_by).to_record()
+    return fit_rows(held_out.assign(label=held_out["true_label"]), p, origin=ORIGIN)
 
 
 def main() -> None:

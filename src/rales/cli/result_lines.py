@@ -466,7 +466,7 @@ def protocol_table_lines(document: dict[str, Any]) -> list[str]:
     failed = [f"failed: {t['name']}: {t['error']}" for t in document["trials"] if t["state"] == "failed"]
     return [
         *format_table(head, lines),
-        "Score: strict, epoch by validation cycles; worth: against the first split of the same system",
+        "Score: strict, epoch by validation cycles; worth: against the first split of the study",
         "every cycle called normal: 50.0",
         *failed,
         f"page: {document['page']}",

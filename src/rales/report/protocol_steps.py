@@ -214,7 +214,7 @@ def steps_table(steps: Sequence[Step]) -> page.Table:
         rows,
         note="Percent and points, with 95 % interval, patients resampled. The first Score is strict, of the epoch that "
         "held-out train cycles chose (of a baseline, which has no epochs, its only one), and each choice is held "
-        "against it: the split against the first split of the same system, its patients drawn together with those of "
+        "against it: the split against the first split of the study, its patients drawn together with those of "
         "that split; the others on the same cycles. Under a leaky split patients who test also train: "
         "such a figure says nothing about a new patient.",
     )
