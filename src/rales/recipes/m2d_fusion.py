@@ -53,7 +53,6 @@ from rales.registry import ENCODERS, split_file_word
 from rales.settings import (
     Depth,
     FrameCount,
-    RunSettings,
     SpecAugment,
     StandardisedAudio,
     TransformerSize,
@@ -63,6 +62,7 @@ from rales.settings import (
     set_defaults,
 )
 from rales.training import finetune
+from rales.training.loss_terms import TermSettings, add_loss_term
 from rales.training.losses import weighted_loss
 from rales.training.recipe import Recipe
 
@@ -200,7 +200,7 @@ class Model(TransformerSize):
 
 
 @dataclass(frozen=True)
-class Settings(RunSettings):
+class Settings(TermSettings):
     """Numbers of one row of Table 2."""
 
     variant: Variant = "all_learned"
@@ -271,7 +271,8 @@ class Settings(RunSettings):
             bands, frames = settings.augment.frequency_width, settings.augment.time_width
             augment = replace(settings.augment, frequency_width=frames, time_width=bands)
             settings = replace(settings, augment=augment)
-        return set_defaults(settings, set(), PUBLISHED if published else {})
+        whole = {} if self.loss == "cross_entropy" else {"train.micro_batch": 0}
+        return set_defaults(settings, set(), {**(PUBLISHED if published else {}), **whole})
 
     def check(self) -> None:
         """Errors: what only one of the front-ends has, with another one; what the ViT has, with an own encoder."""
@@ -294,7 +295,7 @@ def recipe(settings: Settings) -> Recipe:
     once_an_epoch = settings.model.learned and settings.model.layer_weight_update == "per_epoch"
     if settings.encoder:
         find_own_encoder(settings)  # before anything is built, so that what is missing is named
-    return Recipe(
+    made = Recipe(
         name="m2d_fusion",
         settings=settings,
         build_frontend=build_frontend,
@@ -306,6 +307,7 @@ def recipe(settings: Settings) -> Recipe:
         epoch_parameters=("fusion.weight",) if once_an_epoch else (),
         notes=(what_was_taken(start_of(find_checkpoint(settings.weights)), settings),) if settings.weights else (),
     )
+    return add_loss_term(made, patch=settings.model.patch)
 
 
 @dataclass(frozen=True)

@@ -285,6 +285,8 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
     torch.manual_seed(derive_seed(settings.seed, epoch, 0, context.rank))  # for dropout
     lr = scheduled_lr(epoch - 1, settings)
     all_steps = math.ceil(len(job.dataset.rows("train")) / train.batch_size)
+    rest = len(job.dataset.rows("train")) % train.batch_size > 0
+    steps_an_epoch = max(all_steps - (train.drop_last and rest), 1)
     for optimiser in optimisers.values():
         set_lr(optimiser, lr)
         optimiser.zero_grad()
@@ -306,9 +308,9 @@ def train_epoch(job: Training, epoch: int) -> dict[str, Any]:
                 with context.autocast():
                     extras = {name: values[rows] for name, values in batch.extras.items()}
                     mixed = mixture and mixture.take(rows)
-                    step = LossContext(
-                        settings, batch.label[rows], batch.whole_label, job.class_weight, extras, generator, mixed
-                    )
+                    about = (settings, batch.label[rows], batch.whole_label, job.class_weight, extras, generator)
+                    done = (epoch - 1) * steps_an_epoch + steps
+                    step = LossContext(*about, mixed, done, steps_an_epoch)
                     loss, logits = recipe.loss(network, features[rows], step)
                 # DDP takes the mean over processes where the loss is a sum
                 (loss * (0 if idle else context.world_size)).backward()
