@@ -148,4 +148,5 @@ def average_shifts(
             shifted = ShiftedWaveforms(dataset.inputs, round(shift_s * model.recipe.audio.rate_hz))
         scored = score_sides(model, cycles, replace(dataset, inputs=shifted), needed)
         answers.append(np.where(needed["test"].to_numpy()[:, None], scored["test"], scored["validation"]))
-    return np.mean(answers, axis=0)
+    mean: Probabilities = np.mean(answers, axis=0)
+    return mean
