@@ -42,19 +42,15 @@ weights the start is random.
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rales.audio import fade_edges, read_audio_info
 from rales.audio.kaldi_fbank import HOP, WINDOW, KaldiFbank
 from rales.audio.spec_augment import mask_features
-from rales.data.dataset import wave_settings
-from rales.data.waveform_cache import Preparation, read_resampled_segment
+from rales.data.faded_recordings import prepare_faded_recordings
+from rales.data.waveform_cache import Preparation
 from rales.errors import UsageError
 from rales.models.ast import AST, SIZES, ASTClassifier, draw_patch_mix
 from rales.models.heads import build_patch_mix_projector
@@ -186,27 +182,7 @@ def patch_mix(settings: PatchMixSettings) -> Recipe:
 
 def prepare(settings: Settings) -> Preparation:
     """Settings -> preparation of one waveform a cycle, faded where the recording begins and ends."""
-    how = {**wave_settings(settings.audio), "fade_samples": settings.audio.fade_samples}
-    return Preparation(faded_recording, how, (how["samples"],))
-
-
-def faded_recording(
-    path: str | Path,
-    start_s: float,
-    end_s: float,
-    *,
-    rate_hz: int,
-    samples: int,
-    resampler: Literal["soxr", "sinc"],
-    fade_samples: int,
-) -> NDArray[np.float32]:
-    """One cycle -> (samples,): cut from its faded recording, then cut, or repeated and faded out."""
-    wave = read_resampled_segment(path, start_s, end_s, rate_hz=rate_hz, resampler=resampler)
-    last = round(read_audio_info(path).duration_s * rate_hz) - 1
-    place = round(start_s * rate_hz) + np.arange(wave.size)
-    ramp = np.clip(np.minimum(place, last - place) / max(fade_samples - 1, 1), 0, 1) if fade_samples else 1
-    wave = np.asarray(wave * ramp, dtype=np.float32)
-    return wave[:samples] if wave.size > samples else fade_edges(np.resize(wave, samples), fade_samples, into=False)
+    return prepare_faded_recordings(settings.audio, settings.audio.fade_samples)
 
 
 def build_frontend(settings: Settings) -> KaldiFbank:
