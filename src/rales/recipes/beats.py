@@ -30,13 +30,14 @@ from typing import Annotated, Any, Literal, Self
 
 from torch import Tensor
 
-from rales.audio.kaldi_fbank import BEATS_MEAN, BEATS_SCALE, BEATS_STD, KaldiFbank
+from rales.audio.kaldi_fbank import BEATS_MEAN, BEATS_SCALE, BEATS_STD, HOP, WINDOW, KaldiFbank
 from rales.audio.spec_augment import keep_features
 from rales.data.faded_recordings import prepare_faded_recordings
 from rales.data.waveform_cache import Preparation
 from rales.errors import UsageError
 from rales.models.beats import BEATs, BEATsSize
 from rales.models.classifier import FusionClassifier
+from rales.models.instances import AttentionMIL
 from rales.models.layer_fusion import Pool
 from rales.models.pretrained_backbones import beats_tensors
 from rales.settings import (
@@ -54,6 +55,7 @@ from rales.training.loss_terms import LossName, TermSettings, add_loss_term
 from rales.training.losses import weighted_loss
 from rales.training.recipe import Recipe
 
+SHORTEST_S = 0.2  # a patch and its window
 TINY: dict[str, Any] = {"model.dim": 64, "model.depth": 2, "model.heads": 2, "term.width": 64, "train.epochs": 2}
 
 
@@ -79,6 +81,9 @@ class Model(TransformerSize):
     """T counts patches (D = 768) or time columns (D = 6144)."""
     pool: Pool = "mean"
     """What is taken of a fused layer over time: its mean, as published, the maximum, or both (eq. 2)."""
+    instance_s: Annotated[float, Bounds(most=600)] = 0.0
+    """Seconds of the pieces that are encoded alone and weighed by a learned attention, one every half of it: M2D2's
+    classifier has 2.0, in 8 s. 0 = the clip as a whole."""
     layer_drop: Annotated[float, Bounds(most=0.9)] = 0.0
     """Probability that training leaves a block out."""
 
@@ -124,6 +129,12 @@ class Settings(BackboneSettings, TermSettings):
         """Errors: layers that the encoder does not have."""
         if not self.model.layers or max(self.model.layers) > self.model.depth:
             raise UsageError(f"model.layers={list(self.model.layers)}: the encoder has {self.model.depth} layers")
+        length = self.model.instance_s
+        if length and not SHORTEST_S <= length <= self.audio.duration_s:
+            raise UsageError(
+                f"model.instance_s={length:g}: expected 0, or {SHORTEST_S:g} to audio.duration_s="
+                f"{self.audio.duration_s:g} seconds"
+            )
 
 
 def recipe(settings: Settings) -> Recipe:
@@ -159,8 +170,8 @@ def read_weights(path: Path, modified_ns: int) -> tuple[BEATsSize, dict[str, Ten
     return beats_tensors(path)
 
 
-def build_model(settings: Settings) -> FusionClassifier:
-    """Settings -> encoder (pre-trained or random), fusion, pooling, head."""
+def build_model(settings: Settings) -> FusionClassifier | AttentionMIL:
+    """Settings -> encoder (pre-trained or random), fusion, pooling, head; of pieces of the clip, if that is asked."""
     model = settings.model
     if settings.weights:
         path = Path(settings.weights)
@@ -172,7 +183,7 @@ def build_model(settings: Settings) -> FusionClassifier:
     else:
         size = BEATsSize(model.dim, model.depth, model.heads, 4 * model.dim, 2 * model.dim // 3)
         encoder = BEATs(size, layer_drop=model.layer_drop)
-    return FusionClassifier(
+    whole = FusionClassifier(
         encoder,
         model.layers,
         model.learned,
@@ -181,3 +192,8 @@ def build_model(settings: Settings) -> FusionClassifier:
         head_start="default",
         pool=model.pool,
     )
+    if not model.instance_s:
+        return whole
+    samples = round(settings.audio.rate_hz * model.instance_s)
+    frames = 1 + (samples - WINDOW) // HOP
+    return AttentionMIL(whole, frames, round(samples / 2 / HOP), len(settings.classes))
