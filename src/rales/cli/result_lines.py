@@ -91,6 +91,8 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
             f"validation patients {format_number(found['ece_calibrated'])}"
         )
     lines.append(f"macro recall {format_percent(figures['macro_recall'])}")
+    if counts := figures.get("parameters"):
+        lines.append(f"{counts['trained']:,} of {counts['all']:,} parameters trained")
     for name, own in figures.get("own", {}).items():
         low, high = map(format_number, own["ci95"])
         lines.append(f"{name} {format_number(own['value'])}, 95 % {low} to {high}")

@@ -54,16 +54,17 @@ from rales.data.waveform_cache import Preparation
 from rales.errors import UsageError
 from rales.models.ast import AST, SIZES, ASTClassifier, draw_patch_mix
 from rales.models.heads import build_patch_mix_projector
+from rales.models.low_rank import add_low_rank_updates
 from rales.models.m2d_checkpoints import default_heads
 from rales.models.pretrained_backbones import ast_tensors
 from rales.models.vit import ViTSize
 from rales.settings import (
+    AdaptedTransformer,
     BackboneSettings,
     Bounds,
     Fidelity,
     SpecAugment,
     Training,
-    TransformerSize,
     Waveform,
     set_defaults,
 )
@@ -102,7 +103,7 @@ class Settings(BackboneSettings):
     """corrected: published quirks are mended; original: they stay."""
     audio: Audio = Audio()
     augment: SpecAugment = SpecAugment(frequency_width=48, time_width=160)
-    model: TransformerSize = TransformerSize()
+    model: AdaptedTransformer = AdaptedTransformer()
     train: Training = TRAINING
 
     def with_presets(self, given: AbstractSet[str]) -> Self:
@@ -198,6 +199,7 @@ def build_model(settings: Settings, *, projecting: bool = False) -> ASTClassifie
     if settings.weights:
         layout: Literal["aligned", "original"] = "original" if settings.fidelity == "original" else "aligned"
         encoder.load_state_dict(ast_tensors(settings.weights, frames=frames, layout=layout))
+    add_low_rank_updates(encoder, model.low_rank)
     projector = build_patch_mix_projector(encoder.dim) if projecting else None
     return ASTClassifier(encoder, len(settings.classes), projector)
 

@@ -39,14 +39,15 @@ from rales.models.beats import BEATs, BEATsSize
 from rales.models.classifier import FusionClassifier
 from rales.models.instances import AttentionMIL
 from rales.models.layer_fusion import Pool
+from rales.models.low_rank import add_low_rank_updates
 from rales.models.pretrained_backbones import beats_tensors
 from rales.settings import (
+    AdaptedTransformer,
     BackboneSettings,
     Bounds,
     Depth,
     Fidelity,
     Training,
-    TransformerSize,
     Waveform,
     set_defaults,
 )
@@ -70,7 +71,7 @@ class Audio(Waveform):
 
 
 @dataclass(frozen=True)
-class Model(TransformerSize):
+class Model(AdaptedTransformer):
     """The encoder and what is fused of it."""
 
     layers: tuple[Depth, ...] = (12,)
@@ -183,6 +184,7 @@ def build_model(settings: Settings) -> FusionClassifier | AttentionMIL:
     else:
         size = BEATsSize(model.dim, model.depth, model.heads, 4 * model.dim, 2 * model.dim // 3)
         encoder = BEATs(size, layer_drop=model.layer_drop)
+    add_low_rank_updates(encoder, model.low_rank)
     whole = FusionClassifier(
         encoder,
         model.layers,

@@ -47,15 +47,16 @@ from rales.errors import UsageError
 from rales.models.classifier import FusionClassifier
 from rales.models.hub import find_checkpoint
 from rales.models.layer_fusion import Pool
+from rales.models.low_rank import add_low_rank_updates
 from rales.models.m2d_checkpoints import build_encoder, fingerprint_encoder, load_m2d, read_tensors, record_of
 from rales.models.vit import ViT
 from rales.registry import ENCODERS, split_file_word
 from rales.settings import (
+    AdaptedTransformer,
     Depth,
     FrameCount,
     SpecAugment,
     StandardisedAudio,
-    TransformerSize,
     Width,
     check_stored,
     from_dict,
@@ -160,7 +161,7 @@ class Augmentation(SpecAugment):
 
 
 @dataclass(frozen=True)
-class Model(TransformerSize):
+class Model(AdaptedTransformer):
     """The encoder and what is fused of it."""
 
     patch: tuple[Width, Width] = (16, 16)
@@ -278,7 +279,7 @@ class Settings(TermSettings):
         """Errors: what only one of the front-ends has, with another one; what the ViT has, with an own encoder."""
         if self.encoder:
             plain = Model()
-            for name in ("layout", "long_input", "raw_last", "freeze_patch_embed"):
+            for name in ("layout", "long_input", "raw_last", "freeze_patch_embed", "low_rank"):
                 if (value := getattr(self.model, name)) != getattr(plain, name):
                     raise UsageError(f"model.{name}={value}: is of the ViT, not of an own encoder; leave it out")
         if self.audio.scope == "batch" and self.frontend != "icbhi":
@@ -534,6 +535,8 @@ def build_model(settings: Settings) -> FusionClassifier:
 
     if model.freeze_patch_embed and not settings.encoder:
         encoder.patch_embed.requires_grad_(False)
+    if not settings.encoder:
+        add_low_rank_updates(encoder, model.low_rank)
     return FusionClassifier(
         encoder,
         model.layers,

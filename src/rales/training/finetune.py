@@ -28,6 +28,7 @@ from rales.files.writers import copy_file, write_csv, write_json
 from rales.labels import LabelSet
 from rales.models.heads import class_probabilities
 from rales.models.hub import find_checkpoint, sha256_of
+from rales.models.low_rank import count_parameters
 from rales.models.m2d_checkpoints import check_complete
 from rales.settings import RunSettings, to_dict
 from rales.training import epoch_logits, lifecycle, run_folder
@@ -675,6 +676,7 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
     write_csv(out / "predictions.csv", predictions.predictions_table(rows, scored["test"], plain))
     if (fusion := find_layer_fusion(model)) is not None:
         write_json(out / "layer_weights.json", predictions.layer_weights(list(fusion.layers), fusion.weight))
+    figures["parameters"] = count_parameters(job.model)
     write_json(out / "evaluation.json", figures)
     run_folder.mark_done(out)
     return figures
