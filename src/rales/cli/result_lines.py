@@ -194,6 +194,30 @@ def challenge_lines(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def suspect_lines(found: dict[str, Any]) -> list[str]:
+    """Summary of `rales suspect` -> lines."""
+    rows = [
+        [
+            row["rank"],
+            row["recording"],
+            f"{row['start_s']:.2f}",
+            row["label"],
+            row["suggested"],
+            f"{row['quality']:.3f}",
+        ]
+        for row in found["first"][:10]
+    ]
+    return [
+        f"{count_noun(found['cycles'], 'cycle')}, answers of {found['answers']}; {found['suspects']} labels are taken "
+        "for wrong, the first of them:",
+        *format_table(["", "recording", "start s", "label", "answers say", "quality"], rows),
+        f"{found['page']}: to look at and listen to; {found['table']}: all cycles in this order",
+        "either the label or the answers may be wrong; only listening tells",
+        "",
+        NOT_A_DIAGNOSIS,
+    ]
+
+
 def event_lines(found: dict[str, Any]) -> list[str]:
     """Figures of `rales evaluate --events` -> lines: a table by class, and what was compared how."""
     protocol, told = found["protocol"], found["events"]
