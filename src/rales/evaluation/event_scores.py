@@ -13,6 +13,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rales.typing import IntArray
+
 COLLAR_S: Final = 0.2
 OFFSET_SHARE: Final = 0.5  # of an event's length; both are the defaults of the paper's public code
 ROUNDING_S: Final = 1e-6
@@ -52,7 +54,8 @@ def score_events(
         label for itself, without substitutions.
     """
     labels = sorted({event.label for side in (annotated, found) for events in side.values() for event in events})
-    counts = dict.fromkeys(["overall", *labels], np.zeros(4, np.int64))  # annotated, found, right, substituted
+    # annotated, found, right, substituted
+    counts: dict[str, IntArray] = dict.fromkeys(["overall", *labels], np.zeros(4, np.int64))
     for name in sorted({*annotated, *found}):
         one, other = list(annotated.get(name, ())), list(found.get(name, ()))
         near = agree_in_time(one, other, collar_s, offset_share)
@@ -62,11 +65,11 @@ def score_events(
         free[[a for a, _ in pairs], :] = False
         free[:, [b for _, b in pairs]] = False
         substituted = len(pair_events(near & ~same & free))
-        counts["overall"] = counts["overall"] + [len(one), len(other), len(pairs), substituted]
+        counts["overall"] = counts["overall"] + np.array([len(one), len(other), len(pairs), substituted])
         for label in {event.label for event in (*one, *other)}:
             right = sum(one[a].label == label for a, _ in pairs)
             sizes = [sum(event.label == label for event in events) for events in (one, other)]
-            counts[label] = counts[label] + [*sizes, right, 0]
+            counts[label] = counts[label] + np.array([*sizes, right, 0])
     figures = {name: rate_counts(*map(int, found_counts)) for name, found_counts in counts.items()}
     return {**figures.pop("overall"), "by_class": figures}
 

@@ -9,7 +9,7 @@ What comes first is where label and answers differ most. Either may be wrong: on
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ def write_suspects(ranked: pd.DataFrame, out: Path, origin: str, *, top: int) ->
     }
 
 
-def describe_cycle(row: dict[str, Any]) -> Sound:
+def describe_cycle(row: Mapping[Hashable, Any]) -> Sound:
     """Row of `rank_labels` -> its sound, spectrogram and what is said of it."""
     import soundfile
 
