@@ -81,7 +81,7 @@ def test_the_command_writes_a_page_with_sounds(
     data = tiny.write_folder(tmp_path / "data")
     code, out, err = command(capsys, "suspect", "--data", data, "--out", tmp_path / "out", "--top", 3, "--part", "all")
     assert code == 0, err
-    assert "labels are taken for wrong" in out
+    assert "which agree with the label" in out
     table = pd.read_csv(tmp_path / "out" / "suspects.csv", dtype={"recording": str})
     assert len(table) == len(read_cycles(data))
     page = (tmp_path / "out" / "suspects.html").read_text()

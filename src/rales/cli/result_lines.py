@@ -208,8 +208,8 @@ def suspect_lines(found: dict[str, Any]) -> list[str]:
         for row in found["first"][:10]
     ]
     return [
-        f"{count_noun(found['cycles'], 'cycle')}, answers of {found['answers']}; {found['suspects']} labels are taken "
-        "for wrong, the first of them:",
+        f"{count_noun(found['cycles'], 'cycle')}, answers of {found['answers']}, {format_percent(found['agree'])} % of "
+        f"which agree with the label; {found['suspects']} labels are taken for wrong, the first of them:",
         *format_table(["", "recording", "start s", "label", "answers say", "quality"], rows),
         f"{found['page']}: to look at and listen to; {found['table']}: all cycles in this order",
         "either the label or the answers may be wrong; only listening tells",

@@ -114,17 +114,18 @@ def write_suspects(ranked: pd.DataFrame, out: Path, origin: str, *, top: int) ->
     """
     make_folder(out)
     write_csv(out / TABLE, ranked[list(COLUMNS)])
-    suspects = int(ranked["suspect"].sum())
+    suspects, agree = int(ranked["suspect"].sum()), float((ranked["suggested"] == ranked["label"]).mean())
     facts = [
         ("Cycles", f"{len(ranked)} of {ranked['patient'].nunique()} patients"),
-        ("Answers", origin),
+        ("Answers", f"{origin}; {100 * agree:.1f} % of them agree with the label"),
         ("Taken for wrong", f"{suspects} ({100 * suspects / len(ranked):.1f} %)"),
     ]
     lead: list[Block] = [
         Items(facts),
         Text(
-            "First comes where label and answers differ most; either may be wrong, and only listening tells. The "
-            "sounds are in this file: it is as private as the recordings."
+            "First comes where label and answers differ most; either may be wrong, and only listening tells. The more "
+            "a model errs, the more labels it takes for wrong. The sounds are in this file: it is as private as the "
+            "recordings."
         ),
     ]
     sounds = [describe_cycle(row) for row in ranked.head(top).to_dict("records")]
@@ -132,7 +133,12 @@ def write_suspects(ranked: pd.DataFrame, out: Path, origin: str, *, top: int) ->
     with atomic_write(out / PAGE) as place:
         place.write_text(render_html("Labels that may be wrong", lead, [section]), encoding="utf-8")
     first = ranked.head(top)[list(COLUMNS)].to_dict("records")
-    return {"page": str(out / PAGE), "table": str(out / TABLE), "cycles": len(ranked), "suspects": suspects} | {
+    return {
+        "page": str(out / PAGE),
+        "table": str(out / TABLE),
+        "cycles": len(ranked),
+        "suspects": suspects,
+        "agree": agree,
         "answers": origin,
         "first": first,
     }
