@@ -28,6 +28,7 @@ from rales.cli.options import (
     words_of,
 )
 from rales.cli.settings_options import add_help, add_settings
+from rales.errors import UsageError
 from rales.registry import METRICS, RECIPES, split_file_word
 
 FLAGS = ("--json", "--skip-damaged", "--independent", "--help", "-h")  # options without a value
@@ -215,6 +216,7 @@ def evaluate(
     data: Data,
     split: str | None = None,
     metric: Annotated[tuple[str, ...], Parameter(name="--metric", negative="")] = (),
+    events: Annotated[bool, Parameter(name="--events", negative="")] = False,
     device: Device = None,
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
@@ -235,16 +237,26 @@ def evaluate(
     metric
         Own metric beside ours, its name or FILE.py:NAME of a function (class numbers (n,), of independent classes
         (n, classes) of 0 and 1, probabilities (n, classes)) -> figure, or figures by name; repeatable.
+    events
+        Instead of classifying annotated cycles, find breaths in the sound and score place and class together:
+        event-based F and error rate.
     """
     from rales.cli import result_lines
     from rales.export.engine_selection import artefact_format, load_with_engine
     from rales.inference.evaluate import evaluate_data
+    from rales.inference.evaluate_events import evaluate_events
 
+    if events and metric:
+        raise UsageError(f"--metric {metric[0]} --events: an own metric is of annotated cycles; leave one out")
     for word in metric:
         METRICS.find(word)  # a wrong name is said before the data is read
 
     engine = "auto" if artefact_format(Path(model)) else "torch"
     classifier = load_with_engine(model, engine, device or "auto", tell=print_message)
+    if events:
+        found = evaluate_events(classifier, data, part=split, skip_damaged=skip_damaged, progress=True)
+        print_result(found, json, result_lines.event_lines)
+        return 1 if found["problems"] else 0
     figures = evaluate_data(classifier, data, part=split, skip_damaged=skip_damaged, progress=True, metrics=metric)
     print_result(figures, json, result_lines.evaluation_lines)
     return 1 if figures.get("problems") else 0
