@@ -260,7 +260,8 @@ def evaluate(
     as_one = len(model) > 1 or shifts is not None
     if as_one and (split or metric or events):
         raise UsageError(
-            "several runs, or --shifts: they are scored on their own test cycles; leave --split, --metric and --events out"
+            "several runs, or --shifts: they are scored on their own test cycles; leave --split, --metric and --events "
+            "out"
         )
 
     reading: dict[str, Any] = {"skip_damaged": skip_damaged, "progress": True}
