@@ -111,4 +111,4 @@ def test_by_the_command(runs: Path, capsys: pytest.CaptureFixture[str], monkeypa
     assert "mean of 2 runs and 7 shifts in time" in out
     assert "not a diagnosis" in out
     code, _, said = command(capsys, "evaluate", runs / "0", "--shifts", "none", "--split", "all", *data)
-    assert (code, "leave --split and --metric out" in said) == (2, True)
+    assert (code, "leave --split, --metric and --events out" in said) == (2, True)
