@@ -330,6 +330,15 @@ class TransformerSize:
     """Attention heads."""
 
 
+@dataclass(frozen=True)
+class AdaptedTransformer(TransformerSize):
+    """The blocks of a transformer, and what of them may learn."""
+
+    low_rank: Annotated[int, Bounds(most=2**12)] = 0
+    """Features of low-rank updates of keys and values (LoRA): only these, the layer weights and the head learn, the
+    encoder stays as it starts. LoRA-RSC has 8 on AST, 0.3 million parameters. 0 = none."""
+
+
 Group = TypeVar("Group", bound="DataclassInstance")
 
 

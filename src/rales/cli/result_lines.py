@@ -93,6 +93,8 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
         )
     lines.append(f"macro recall {format_percent(figures['macro_recall'])}")
     lines += challenge_lines(figures["sprsound_task"]) if "sprsound_task" in figures else []
+    if counts := figures.get("parameters"):
+        lines.append(f"{counts['trained']:,} of {counts['all']:,} parameters trained")
     for name, own in figures.get("own", {}).items():
         low, high = map(format_number, own["ci95"])
         lines.append(f"{name} {format_number(own['value'])}, 95 % {low} to {high}")
@@ -168,7 +170,9 @@ def evaluation_lines(figures: dict[str, Any]) -> list[str]:
             *(f"problem: {problem}" for problem in figures["problems"]),
             *lines,
         ]
-    if "recordings" not in figures:  # of own classes
+    if "decision_layer" in figures:
+        lines += ["", *decision_lines(figures["decision_layer"])]
+    if "recordings" not in figures:  # of own classes, or of several runs
         return [*lines, "", NOT_A_DIAGNOSIS]
     whole = figures["recordings"]
     count = count_noun(whole["recordings"], "recording")
@@ -238,6 +242,20 @@ def event_lines(found: dict[str, Any]) -> list[str]:
         f"substituted {told['substituted']}, deleted {told['deleted']}, inserted {told['inserted']}",
         "",
         NOT_A_DIAGNOSIS,
+    ]
+
+
+def decision_lines(layer: dict[str, Any]) -> list[str]:
+    """`decision_layer` of an evaluation -> lines: how the figures above were decided, and the scores without it."""
+    patients = count_noun(layer["validation_patients"], "validation patient")
+    limit = layer["threshold"]
+    chosen = layer["reason"] if limit is None else f'threshold for "normal" {limit:.2f}, of {patients}'
+    plain = layer["most_probable"]
+    alone = ", ".join(format_percent(each["score"]) for each in plain["runs"])
+    runs, shifts = count_noun(layer["runs"], "run"), count_noun(len(layer["shifts_s"]), "shift")
+    return [
+        f"mean of {runs} and {shifts} in time; {chosen}",
+        f"most probable class: score {format_percent(plain['all']['score'])}; of each run alone {alone}",
     ]
 
 
