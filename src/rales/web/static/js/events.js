@@ -12,7 +12,7 @@ export const KINDS = {
   "fine crackle": { words: "Fine crackle", sound: "crackle", box: false },
   "coarse crackle": { words: "Coarse crackle", sound: "crackle", box: false },
   crackle: { words: "Crackle", sound: "crackle", box: false },
-  expiration: { words: "Expiration begins", sound: null, box: false },
+  expiration: { words: "Expiration", sound: null, box: false },
 };
 const TURN = "expiration";
 const ORDER = ["wheeze", "rhonchus", "stridor", "crackle", "fine crackle", "coarse crackle", TURN]; // as the service sorts
