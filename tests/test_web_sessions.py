@@ -501,6 +501,38 @@ def test_hostile_events(client: httpx.Client, recorded: dict[str, Any]) -> None:
     assert client.get("/health").status_code == 200
 
 
+def test_events_that_come_along_are_the_first_state(place: Path, client: httpx.Client) -> None:
+    session, path = new_session(client), recording(place)
+
+    def send(name: str, content: bytes) -> httpx.Response:
+        files = {"audio": (path.name, path.read_bytes()), "events": (name, content)}
+        return client.post(f"/sessions/{session}/recordings", files=files)
+
+    text = b"0.45\t0.85\twheeze\n\\\t720\t960\n1.2\t1.2\tExpiration\n1.38\t1.38\tfine crackle\n2\t3\tcough\n"
+    facts = send("anna_events.txt", text).json()
+    (note,) = facts["notes"]
+    assert note.endswith(": left out what is no kind of event: cough")
+    until(lambda: client.get(f"/recordings/{facts['id']}").json()["status"] == "ready")
+    detail = client.get(f"/recordings/{facts['id']}").json()
+    assert (detail["events"], detail["revision"]) == (EVENTS, 0)
+    assert save_events(client, facts["id"], None, base=0).status_code == 201
+    assert client.get(f"/recordings/{facts['id']}").json()["events"] == EVENTS
+    save_events(client, facts["id"], [])
+    assert client.get(f"/recordings/{facts['id']}").json()["events"] == []
+    client.post(f"/recordings/{facts['id']}/revisions/0/restore")
+    assert client.get(f"/recordings/{facts['id']}").json()["events"] == EVENTS
+    before = len(client.get(f"/sessions/{session}").json()["recordings"])
+    for content, status, sentence in (
+        (b"3 2 wheeze\n", 422, f"events of {path.stem}, line 1: the wheeze lasts from 3 s to 2 s"),
+        (b"\xff\xfe\xff", 422, f"events of {path.stem}: not a UTF-8 text file"),
+        (b"0 99 wheeze\n", 422, "lies past the end of the recording"),
+        (bytes(3 << 20), 413, "larger than 2048 KiB"),
+    ):
+        refused = send("e.txt", content)
+        assert (refused.status_code, sentence in refused.json()["detail"]) == (status, True), refused.text
+    assert len(client.get(f"/sessions/{session}").json()["recordings"]) == before
+
+
 @pytest.mark.parametrize("form", list(FORMATS))
 def test_events_out_and_in(client: httpx.Client, recorded: dict[str, Any], form: str) -> None:
     save_events(client, recorded["id"], EVENTS)
