@@ -87,7 +87,7 @@ def test_a_table_prints_labels_and_probabilities(recording: Path, model: Predict
         assert line.split()[5] == row["label"]
         assert [float(cell) for cell in line.split()[6:]] == pytest.approx(row[P].tolist(), abs=5e-4)
     assert lines[-1] == table.attrs["notice"]
-    assert NOTICE in table._repr_html_()
+    assert NOTICE in table._repr_html_()  # type: ignore[operator]
     assert "quality_reason" not in lines[0]
     silent = model.predict(np.zeros(80_000), sample_rate=8000, cycles="windows")
     assert "not judged" not in repr(silent)

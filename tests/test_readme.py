@@ -258,3 +258,10 @@ def test_guarantees_name_tests_that_are_there() -> None:
         assert held, row
         for file, test in held:
             assert f"def {test or 'test_'}" in (REPOSITORY / file).read_text(), row
+
+
+def test_the_site_has_every_page_once() -> None:
+    told = re.findall(r"^ *- [^:]+: (\S+\.md)$", (REPOSITORY / "mkdocs.yml").read_text(), re.M)
+    there = {path.name for path in REPOSITORY.glob("docs/*.md")}
+    assert sorted(name for name in told if name in there) == sorted(there)
+    assert all((REPOSITORY / name).is_file() for name in set(told) - there)
