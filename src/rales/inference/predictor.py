@@ -215,6 +215,25 @@ class Predictor:
         else:
             save_tensors(path, tensors_of(engine.network, engine.frontend), self.record)
 
+    def push_to_hub(self, name: str, *, private: bool = True, licence: str = "", note: str = "") -> str:
+        """Put the model on the hub -> the address that `rales.load` takes. Weights, settings (also the path of
+        --weights), figures of its test and hashed names of training recordings go there, no recording.
+
+        Parameters
+        ----------
+        name
+            "user/name".
+        private
+            Whether only those may see it whom its owner lets.
+        licence
+            Of the weights, in the hub's words ("cc-by-4.0"); what they were trained from may bind you.
+        note
+            What the model card should say beside what the run recorded.
+        """
+        from rales.inference.share import push_to_hub  # which needs this class
+
+        return push_to_hub(self, name, private=private, licence=licence, note=note)
+
     def explain(
         self, recording: Any, cycle: int, target: str | None = None, *, sample_rate: int | None = None, **options: Any
     ) -> "Explanation":
