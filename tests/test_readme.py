@@ -265,3 +265,11 @@ def test_the_site_has_every_page_once() -> None:
     there = {path.name for path in REPOSITORY.glob("docs/*.md")}
     assert sorted(name for name in told if name in there) == sorted(there)
     assert all((REPOSITORY / name).is_file() for name in set(told) - there)
+
+
+def test_wants_are_counted_right() -> None:
+    text = (REPOSITORY / "docs" / "wants.md").read_text()
+    answers = re.findall(r"^\| \d+ \| .*? \| (yes|partly|no) \|", text, re.M)
+    told = [int(count) for count in re.findall(r"(?:Yes|partly|no) (\d+)", text.splitlines()[-1])]
+    assert told == [answers.count(word) for word in ("yes", "partly", "no")]
+    assert sum(told) == 36

@@ -26,7 +26,7 @@ app = App(
 WORDS: dict[str, tuple[Callable[..., object], ...]] = {
     "Start here": (predict.predict, serve.serve, data.check, data.synth, data.data, train.weights, data.doctor),
     "Train and evaluate": (train.train, train.evaluate, train.calibrate, train.pretrain, studies.report, export.export),
-    "Your recordings": (predict.embed, predict.search, predict.explain),
+    "Your recordings": (predict.segments, predict.embed, predict.search, predict.explain),
     "Studies": (studies.sweep, studies.reproduce, studies.protocol, studies.layers, export.bench),
 }
 for title, words in WORDS.items():

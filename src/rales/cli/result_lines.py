@@ -514,6 +514,16 @@ def weight_lines(document: dict[str, Any]) -> list[str]:
     return lines
 
 
+def segment_lines(found: dict[str, Any]) -> list[str]:
+    """What `rales segments` cut -> lines."""
+    total = sum(found["counts"].values())
+    by_label = ", ".join(f"{count} {name}" for name, count in found["counts"].items())
+    if not total:
+        why = "none of them is judged or probable enough" if found["cycles"] else "no cycle was found"
+        return [f"nothing was cut: {count_noun(found['cycles'], 'cycle')}, {why}", "", found["notice"]]
+    return [f"{count_noun(total, 'clip')} in {found['out']}: {by_label}", "", found["notice"]]
+
+
 def database_lines(document: dict[str, Any]) -> list[str]:
     """Public databases, and what is wrong with a downloaded one -> lines."""
     lines = []
