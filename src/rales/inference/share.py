@@ -68,6 +68,6 @@ def describe_figures(checkpoint: Path | None) -> list[str]:
     lines = ["| on its test side | per cent | 95 % interval, patients resampled |", "|---|---|---|"]
     for name in ("specificity", "sensitivity", "score"):
         low, high = (found.get("ci95") or {}).get(name) or (None, None)
-        interval = "-" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
+        interval = "-" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
         lines.append(f"| {name} | {100 * found[name]:.1f} | {interval} |")
     return [*lines, "", "Calling every cycle normal has specificity 100, sensitivity 0 and Score 50."]

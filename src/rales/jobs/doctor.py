@@ -29,6 +29,7 @@ EXTRAS = {  # extra of the package -> what stands and falls with it
     "av": "av",
     "ray": "ray",
     "hub": "huggingface_hub",
+    "soundevent": "soundevent",
     "cloud": "s3fs",
 }
 LEAST_FREE_BYTES = 10**9
