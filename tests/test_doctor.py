@@ -1,6 +1,7 @@
 """`rales doctor` and `rales data`: what is here, and which databases there are."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_other_answers_are_a_problem(monkeypatch: pytest.MonkeyPatch, capsys: Ca
 
 
 def test_a_gpu_that_torch_does_not_use_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(doctor, "check_model", lambda _: {"model": "rales", "difference": 0.0, "problems": []})
     (note,) = [note for note in doctor.diagnose()["notes"] if "NVIDIA" in note]

@@ -55,7 +55,11 @@ def test_the_most_probable_of_each_class_with_sound_around(recording: Path, mode
 
 
 def test_neighbours_of_one_label_are_joined() -> None:
-    rows = [("a", "wheeze", 0.0, 1.0, 0.6), ("a", "wheeze", 1.4, 2.0, 0.8), ("a", "normal", 2.0, 3.0, 0.9)]
+    rows: list[tuple[str, str | None, float, float, float]] = [
+        ("a", "wheeze", 0.0, 1.0, 0.6),
+        ("a", "wheeze", 1.4, 2.0, 0.8),
+        ("a", "normal", 2.0, 3.0, 0.9),
+    ]
     rows += [("a", "normal", 3.6, 4.0, 0.7), ("b", "normal", 4.0, 5.0, 0.5), ("b", None, 5.0, 6.0, np.nan)]
     table = pd.DataFrame(rows, columns=["path", "label", "start_s", "end_s", "p"])
     table = table.assign(recording=table["path"], p_wheeze=table["p"], p_normal=table["p"])

@@ -95,7 +95,7 @@ def write_clips(events: pd.DataFrame, out: Path, pad_s: float) -> pd.DataFrame:
         ]
         with audio_reader.local_copy(str(path)) as file:
             sounds = read_segments(file, spans)
-            for row, (wave, rate_hz) in zip(rows.to_dict("records"), sounds, strict=True):
+            for row, (wave, rate_hz) in zip(rows.itertuples(index=False), sounds, strict=True):
                 clip = name_clip(row, out)
                 make_folder(clip.parent)
                 with atomic_write(clip) as beside:
@@ -106,10 +106,10 @@ def write_clips(events: pd.DataFrame, out: Path, pad_s: float) -> pd.DataFrame:
     return listed
 
 
-def name_clip(row: dict[str, Any], out: Path) -> Path:
+def name_clip(row: Any, out: Path) -> Path:
     """Event -> a file that is not there yet, whose name sorts by recording and time."""
-    stem = f"{row['recording']}_{row['start_s']:08.3f}-{row['end_s']:08.3f}_{row['probability']:.2f}"
-    clip, number = out / row["label"] / f"{stem}.wav", 1
+    stem = f"{row.recording}_{row.start_s:08.3f}-{row.end_s:08.3f}_{row.probability:.2f}"
+    clip, number = out / str(row.label) / f"{stem}.wav", 1
     while clip.exists():  # of a recording of the same name in another folder
         number += 1
         clip = clip.with_name(f"{stem}_{number}.wav")

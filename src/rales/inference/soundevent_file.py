@@ -1,6 +1,7 @@
 """Answers as AOEF, the JSON of the soundevent package, which whombat and other tools of bioacoustics read and write."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -58,7 +59,7 @@ def read_aoef(path: Path, audio_dir: Path | None = None) -> pd.DataFrame:
     require_packages("AOEF", "soundevent", "soundevent")
     from soundevent import data, io
 
-    found = io.load(path, audio_dir=audio_dir)
+    found: Any = io.load(path, audio_dir=audio_dir)
     clips = found.clip_annotations if isinstance(found, data.AnnotationSet) else found.clip_predictions
     rows = []
     for event in (event for clip in clips for event in clip.sound_events):
