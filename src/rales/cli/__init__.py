@@ -17,10 +17,10 @@ from rales.cli.console import print_message
 
 app = App(
     name="rales",
-    help="Crackles and wheezes in the breathing cycles of a stethoscope recording. A research tool, not a diagnosis.",
+    help="Crackles and wheezes in the breathing cycles of a stethoscope recording. A research tool, not a diagnosis.\n\n"
+    "Example: rales predict recording.wav (every command has --help with one)",
     version=__version__,
     help_format="plaintext",
-    help_epilogue="Example: rales predict recording.wav\n\nEvery command has --help with an example.",
     suppress_keyboard_interrupt=False,
 )
 WORDS: dict[str, tuple[Callable[..., object], ...]] = {

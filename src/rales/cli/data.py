@@ -87,7 +87,7 @@ def doctor(*, device: Device = None, json: JsonFlag = False) -> int:
     """Look at this installation: versions, extras, devices, folders, and whether the package's model answers a known
     sound as it should. Exit code 1 if something keeps Rales from working.
 
-    Example: rales doctor
+    Example: rales doctor --device cpu
     """
     from rales.cli import result_lines
     from rales.jobs.doctor import diagnose
