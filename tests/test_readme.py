@@ -156,6 +156,9 @@ def test_the_first_answer_is_the_printed_one(place: Path, capsys: pytest.Capture
     same_table(run(line.strip(), capsys).split("\n\nResearch tool")[0], printed)
     exec(compile(program, "README.md", "exec"), {})
     same_table(capsys.readouterr().out.split("\n\nResearch tool")[0], from_python)
+    (program,) = blocks("python", (REPOSITORY / "docs" / "python.md").read_text())
+    exec(compile(program, "docs/python.md", "exec"), {})
+    assert "<Rales model rales: m2d_fusion; " in capsys.readouterr().out
 
 
 def same_table(found: str, printed: str) -> None:

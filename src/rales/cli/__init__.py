@@ -17,8 +17,8 @@ from rales.cli.console import print_message
 
 app = App(
     name="rales",
-    help="Crackles and wheezes in the breathing cycles of a stethoscope recording. A research tool, not a diagnosis.\n\n"
-    "Example: rales predict recording.wav (every command has --help with one)",
+    help="Crackles and wheezes in the breathing cycles of a stethoscope recording. A research tool, not a diagnosis."
+    "\n\nExample: rales predict recording.wav (every command has --help with one)",
     version=__version__,
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
