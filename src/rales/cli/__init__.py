@@ -27,7 +27,7 @@ WORDS: dict[str, tuple[Callable[..., object], ...]] = {
     "Start here": (predict.predict, serve.serve, data.check, data.synth, data.data, train.weights, data.doctor),
     "Train and evaluate": (train.train, train.evaluate, train.calibrate, train.pretrain, studies.report, export.export),
     "Your recordings": (predict.segments, predict.embed, predict.search, predict.explain),
-    "Studies": (studies.sweep, studies.reproduce, studies.protocol, studies.layers, export.bench),
+    "Studies": (studies.sweep, studies.reproduce, studies.protocol, studies.layers, studies.suspect, export.bench),
 }
 for title, words in WORDS.items():
     group = Group.create_ordered(title)
