@@ -111,7 +111,7 @@ def test_the_pieces_of_m2d2() -> None:
         _, weights = network.weigh_pieces(frontend(wave))
         assert weights.shape == (1, 7)
         piece = frontend(wave[:, 48000:80000])  # the fourth
-        assert torch.allclose(frontend(wave).unfold(3, 198, 100)[..., 3, :], piece, atol=1e-5)
+        assert torch.allclose(frontend(wave)[..., 300:498], piece, atol=1e-5)
     with pytest.raises(UsageError, match=r"model\.instance_s=9: expected 0, or 0\.2 to audio\.duration_s=5 seconds"):
         make_recipe("beats_pafa", ["model.instance_s=9"])
 
