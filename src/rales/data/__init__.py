@@ -7,12 +7,13 @@ from pathlib import Path
 from pandas import DataFrame
 
 from rales.data import annotation_dialects, icbhi, kauh, manifest, sprsound
+from rales.data.event_readers import read_events
 from rales.data.reader import Audit, DatasetContents, DatasetReader, audit_of, check_contents, cycles_table
 from rales.errors import UsageError
 from rales.labels import CLASSES, ICBHI, LabelSet
 from rales.registry import READERS
 
-__all__ = ["CLASSES", "Audit", "audit_data", "read_cycles"]
+__all__ = ["CLASSES", "Audit", "audit_data", "read_cycles", "read_events"]
 
 
 def read_cycles(

@@ -20,7 +20,7 @@ from rales.evaluation import recordings
 from rales.files.atomic import Lock, NoLocks, make_folder
 from rales.inference.predictor import Predictor
 from rales.typing import Row
-from rales.web import cycle_edits, example, model_answers, platform_checks, stored_rows
+from rales.web import cycle_edits, event_marks, example, model_answers, platform_checks, stored_rows
 from rales.web.decoding import Decoder, DecoderRestarted, Undecodable
 from rales.web.job_queue import JobQueue, QueueFull
 from rales.web.model_registry import ModelRegistry
@@ -249,16 +249,20 @@ class Service:
 
     # What people say
 
-    def annotate(self, recording: str, given: list[Row], base: int | None = None) -> Row:
-        """Cycles as a visitor sent them become the next revision; -> revision, saved. Errors: ApiError."""
+    def annotate(
+        self, recording: str, given: list[Row], base: int | None = None, marked: list[Row] | None = None
+    ) -> Row:
+        """Cycles and events as a visitor sent them (None: the events that stand) become the next revision; -> revision,
+        saved. Errors: ApiError."""
         row = self.known(recording)
         try:
             cycles = cycle_edits.check_cycles(given, row["duration_s"], self.limits.cycles)
             cycles = cycle_edits.check_labels(cycles, self.label_set)
+            events = None if marked is None else event_marks.check_events(marked, row["duration_s"], self.limits.events)
         except ValueError as error:
             raise ApiError(422, str(error)) from error
         try:
-            return self.store.annotate(recording, cycles, base)
+            return self.store.annotate(recording, cycles, base, events)
         except RevisionConflict as stale:
             raise ApiError(
                 409,
@@ -267,17 +271,17 @@ class Service:
             ) from stale
 
     def revisions(self, recording: str) -> list[Row]:
-        """-> the states of a recording's annotation that can be restored, the newest first, each with its `cycles`; 0,
-        the last, is what the model said first or the annotation that came along. Errors: ApiError."""
+        """-> the states of a recording's annotation that can be restored, the newest first, each with its `cycles` and
+        `events`; 0, the last, is what the model said first or the annotation that came along. Errors: ApiError."""
         row = self.known(recording)
-        first = {"revision": 0, "saved": None, "cycles": row["original"]}
+        first = {"revision": 0, "saved": None, "cycles": row["original"], "events": []}
         return [*self.store.revisions(recording), *([first] if row["original"] is not None else [])]
 
     def restore(self, recording: str, revision: int) -> Row:
         """An earlier state becomes the next revision; -> revision, saved. Errors: ApiError."""
         for one in self.revisions(recording):
             if one["revision"] == revision:
-                return self.store.annotate(recording, one["cycles"])
+                return self.store.annotate(recording, one["cycles"], events=one["events"])
         raise ApiError(
             404, f"no revision {revision} is kept; GET /recordings/{recording}/revisions lists those that are"
         )
