@@ -84,7 +84,7 @@ def damaged_folder(folder: Path, kind: str) -> str:
         case "a later version":
             with store.open() as db:
                 db.execute("PRAGMA user_version = 99")
-            return "layout 99, expected 3"
+            return "layout 99, expected 4"
         case _:
             file.unlink()
             other = sqlite3.connect(file)

@@ -23,6 +23,7 @@ from rales.inference.prediction_writers import format_csv
 from rales.labels import ICBHI, JOINED, LabelSet
 
 LEAST_OVERLAP = 0.5  # of two cycles, shared time / time of either, to be the same breath
+UNUSABLE = "(unusable)"  # what a reader says who can tell nothing of a cycle; no class is called so
 MANIFEST = "manifest.csv"  # of all recordings, in what the page exports
 
 
@@ -315,7 +316,7 @@ def summarise(
     """Rows of `match_cycles` -> figures of all readers, of every pair and of every finding, the differences, and what
     was not matched. Errors: no cycle that two readers judged."""
     shared = [row for row in matched if len(row.labels) >= 2]
-    if not shared:
+    if not any(sum(label != UNUSABLE for label in row.labels.values()) >= 2 for row in shared):
         raise ValueError(
             "no cycle was judged by two readers; expected annotations of the same recordings with cycles that overlap"
         )
@@ -359,10 +360,10 @@ def _make_ratings(matched: Sequence[MatchedCycle], readers: Sequence[str], class
 def _rate_finding(matched: Sequence[MatchedCycle], readers: Sequence[str], holding: set[str]) -> NDArray[np.int64]:
     """-> (cycles, readers) 1 where a reader's label has the finding, 0 where not."""
 
-    def rate(label: str | None) -> int:
-        return agreement.MISSING if label is None else int(bool(set(label.split(JOINED)) & holding))
+    def rate(label: str) -> int:
+        return agreement.MISSING if label in ("", UNUSABLE) else int(bool(set(label.split(JOINED)) & holding))
 
-    return np.array([[rate(row.labels.get(reader)) for reader in readers] for row in matched])
+    return np.array([[rate(row.labels.get(reader, "")) for reader in readers] for row in matched])
 
 
 def _figures(

@@ -120,12 +120,14 @@ class Prediction:
 class Annotation:
     """The corrected cycles of a recording of a session, and the events that are marked in it; without `events` those
     that stand stay. `base` is the revision that they were made from: given, an annotation that somebody else has
-    changed since is not overwritten (409)."""
+    changed since is not overwritten (409). `reader` and `round` say whose it is, without a name what stands for all."""
 
     recording: str
     cycles: list[MarkedCycle]
     base: StrictInt | None = None
     events: list[MarkedEvent] | None = None
+    reader: str = ""
+    round: StrictInt = 1
 
 
 @dataclass

@@ -20,13 +20,13 @@ from rales.evaluation import recordings
 from rales.files.atomic import Lock, NoLocks, make_folder
 from rales.inference.predictor import Predictor
 from rales.typing import Row
-from rales.web import cycle_edits, event_marks, example, model_answers, platform_checks, stored_rows
+from rales.web import cycle_edits, event_marks, example, model_answers, platform_checks, readers, stored_rows
 from rales.web.decoding import Decoder, DecoderRestarted, Undecodable
 from rales.web.job_queue import JobQueue, QueueFull
 from rales.web.model_registry import ModelRegistry
 from rales.web.security import ApiError
 from rales.web.settings import Settings
-from rales.web.store import DuplicateRecording, LeftoverSound, RevisionConflict, Store, remove_tree
+from rales.web.store import NOBODY, DuplicateRecording, LeftoverSound, RevisionConflict, Store, Who, remove_tree
 
 log = logging.getLogger(__name__)
 NO_SOUND = "its sound is missing in the service's folder; remove the recording and send it again"
@@ -250,11 +250,17 @@ class Service:
     # What people say
 
     def annotate(
-        self, recording: str, given: list[Row], base: int | None = None, marked: list[Row] | None = None
+        self,
+        recording: str,
+        given: list[Row],
+        base: int | None = None,
+        marked: list[Row] | None = None,
+        who: Who = NOBODY,
     ) -> Row:
-        """Cycles and events as a visitor sent them (None: the events that stand) become the next revision; -> revision,
-        saved. Errors: ApiError."""
+        """Cycles and events as a visitor sent them (None: the events that stand) become the next revision of a
+        reader's; -> revision, saved. Errors: ApiError."""
         row = self.known(recording)
+        readers.check_room(self.store, row, who, self.limits.readers)
         try:
             cycles = cycle_edits.check_cycles(given, row["duration_s"], self.limits.cycles)
             cycles = cycle_edits.check_labels(cycles, self.label_set)
@@ -262,7 +268,7 @@ class Service:
         except ValueError as error:
             raise ApiError(422, str(error)) from error
         try:
-            return self.store.annotate(recording, cycles, base, events)
+            return self.store.annotate(recording, cycles, base, events, who)
         except RevisionConflict as stale:
             raise ApiError(
                 409,
@@ -270,18 +276,22 @@ class Service:
                 "and send your cycles again with that one as base, or take it",
             ) from stale
 
-    def revisions(self, recording: str) -> list[Row]:
+    def revisions(self, recording: str, who: Who = NOBODY) -> list[Row]:
         """-> the states of a recording's annotation that can be restored, the newest first, each with its `cycles` and
-        `events`; 0, the last, is what the model said first or the annotation that came along. Errors: ApiError."""
+        `events`; 0, the last, is what the model said first or the annotation that came along, of a reader the cycles
+        without labels. Errors: ApiError."""
         row = self.known(recording)
-        first = {"revision": 0, "saved": None, "cycles": row["original"], "events": []}
-        return [*self.store.revisions(recording), *([first] if row["original"] is not None else [])]
+        original = row["original"]
+        if who.reader and original is not None:
+            original = readers.without_labels(original, self.label_set)
+        first = {"revision": 0, "saved": None, "cycles": original, "events": []}
+        return [*self.store.revisions(recording, who), *([first] if original is not None else [])]
 
-    def restore(self, recording: str, revision: int) -> Row:
+    def restore(self, recording: str, revision: int, who: Who = NOBODY) -> Row:
         """An earlier state becomes the next revision; -> revision, saved. Errors: ApiError."""
-        for one in self.revisions(recording):
+        for one in self.revisions(recording, who):
             if one["revision"] == revision:
-                return self.store.annotate(recording, one["cycles"], events=one["events"])
+                return self.store.annotate(recording, one["cycles"], events=one["events"], who=who)
         raise ApiError(
             404, f"no revision {revision} is kept; GET /recordings/{recording}/revisions lists those that are"
         )
@@ -297,16 +307,22 @@ class Service:
         found = self.store.scores(recording)
         return {model: row["cycles"] for model, row in found.items() if row["made"] >= self.models.changed(model)}
 
-    def known(self, recording: str) -> Row:
-        """-> a recording with its cycles as they stand (see `standing`). Errors: ApiError."""
+    def known(self, recording: str, who: Who = NOBODY) -> Row:
+        """-> a recording with its cycles as they stand (see `standing`), or as a reader has them. Errors: ApiError."""
         row = self.store.recording(recording, self.models.default)
         if row is None:
             raise ApiError(404, "no such recording; it may have been removed")
-        return self.standing(row)
+        standing = self.standing(row)
+        own = self.store.recording(recording, self.models.default, who) if who.reader else None
+        return standing if own is None else readers.as_reader(standing, own, self.label_set)
 
-    def listed(self, session: str) -> list[Row]:
-        """-> the lines of a session's list."""
-        return [self.facts(self.standing(row)) for row in self.store.recordings(session, self.models.default)]
+    def listed(self, session: str, who: Who = NOBODY) -> list[Row]:
+        """-> the lines of a session's list, of a reader as that one has it."""
+        rows = [self.standing(row) for row in self.store.recordings(session, self.models.default)]
+        if not who.reader:
+            return [self.facts(row) for row in rows]
+        own = {row["id"]: row for row in self.store.recordings(session, self.models.default, who)}
+        return [self.reader_facts(readers.as_reader(row, own.get(row["id"], {}), self.label_set)) for row in rows]
 
     def standing(self, row: Row) -> Row:
         """A row of the store -> the same with `scored`, the default model's rows, `cycles` as they stand (saved by a
@@ -341,9 +357,14 @@ class Service:
         except Exception as error:
             raise describe_failure(error, sound, self.known(recording)["name"]) from error
 
-    def line_of(self, recording: str) -> Row:
+    def line_of(self, recording: str, who: Who = NOBODY) -> Row:
         """-> a recording's line in the list. Errors: ApiError."""
-        return self.facts(self.known(recording))
+        row = self.known(recording, who)
+        return self.reader_facts(row) if who.reader else self.facts(row)
+
+    def reader_facts(self, row: Row) -> Row:
+        """A row of `readers.as_reader` -> its line in that reader's list."""
+        return readers.blind_facts(self.facts(row), row, self.label_set)
 
     def facts(self, row: Row) -> Row:
         """A row of `standing` -> its line in the list."""

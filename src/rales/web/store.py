@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rales.data import icbhi
 from rales.files.atomic import make_folder
@@ -26,7 +26,7 @@ from rales.labels import ICBHI, LabelSet
 from rales.typing import Row
 from rales.web import cycle_edits, stored_rows
 
-VERSION = 3
+VERSION = 4
 # Of every connection
 PRAGMAS: tuple[str, ...] = ("foreign_keys = ON", "synchronous = FULL", "fullfsync = ON", "secure_delete = ON")
 REVISIONS = 100  # of one annotation that are kept
@@ -44,10 +44,13 @@ CREATE TABLE scores (
     recording TEXT NOT NULL REFERENCES recordings (id) ON DELETE CASCADE,
     model TEXT NOT NULL, made REAL NOT NULL, cycles TEXT NOT NULL, PRIMARY KEY (recording, model)
 );
+"""
+ANNOTATIONS = """
 CREATE TABLE annotations (
     recording TEXT NOT NULL REFERENCES recordings (id) ON DELETE CASCADE,
+    reader TEXT NOT NULL DEFAULT '', round INTEGER NOT NULL DEFAULT 1,
     revision INTEGER NOT NULL, saved REAL NOT NULL, cycles TEXT NOT NULL, events TEXT NOT NULL DEFAULT '[]',
-    PRIMARY KEY (recording, revision)
+    PRIMARY KEY (recording, reader, round, revision)
 );
 """
 ORIGINALS = """
@@ -56,17 +59,30 @@ CREATE TABLE originals (
     source TEXT NOT NULL, cycles TEXT NOT NULL
 );
 """
+ALL_TABLES = TABLES + ANNOTATIONS + ORIGINALS
 STANDING = """
 SELECT r.*, s.made, s.cycles AS scored, COALESCE(a.revision, 0) AS revision, a.cycles AS saved, a.events,
     o.source AS origin, o.cycles AS original
 FROM recordings r
 LEFT JOIN originals o ON o.recording = r.id
 LEFT JOIN scores s ON s.recording = r.id AND s.model = ?
-LEFT JOIN annotations a ON a.recording = r.id
-    AND a.revision = (SELECT MAX(revision) FROM annotations WHERE recording = r.id)
+LEFT JOIN annotations a ON a.recording = r.id AND a.reader = ? AND a.round = ?
+    AND a.revision = (SELECT MAX(revision) FROM annotations WHERE recording = r.id AND reader = ? AND round = ?)
 """
+OF_READER = "recording = ? AND reader = ? AND round = ?"
 OURS = re.compile("[0-9a-f]{16}")  # names of folders that this service gives
 log = logging.getLogger(__name__)
+
+
+class Who(NamedTuple):
+    """Whose annotation: a reader by name and the round, counted from 1. The one without a name is what stands for all:
+    what a person edits who is no reader, what readers settle on, and what is exported."""
+
+    reader: str = ""
+    round: int = 1
+
+
+NOBODY = Who()
 
 
 class LeftoverSound(OSError):
@@ -104,7 +120,7 @@ class Store:
                 raise damaged_store(folder, found)
         if version == 0:
             self.create()
-        elif version in (1, 2):
+        elif version in (1, 2, 3):
             self.upgrade(version)
         elif version != VERSION:
             raise ValueError(
@@ -119,7 +135,7 @@ class Store:
         with self.open() as db:
             tables = [name for (name,) in db.execute(query).fetchall()]
             for table in tables:
-                ours = f"CREATE TABLE {table} " in TABLES + ORIGINALS
+                ours = f"CREATE TABLE {table} " in ALL_TABLES
                 if not ours or db.execute(f"SELECT 1 FROM {table}").fetchone():
                     raise damaged_store(folder, f"holds a table {table}, but no layout of Rales")
             if sounds:
@@ -130,19 +146,22 @@ class Store:
 
             db.execute("PRAGMA journal_mode = WAL")  # cannot be part of a transaction
             db.execute("BEGIN IMMEDIATE")
-            run_statements(db, "".join(f"DROP TABLE {table};" for table in tables) + TABLES + ORIGINALS)
+            run_statements(db, "".join(f"DROP TABLE {table};" for table in tables) + ALL_TABLES)
             db.execute(f"PRAGMA user_version = {VERSION}")
 
     def upgrade(self, version: int) -> None:
-        """Layout 1 or 2 -> this one, in one transaction. The second had no events."""
+        """An older layout -> this one, in one transaction. The second had no events, the third no readers."""
         with self.open() as db:
             db.execute("BEGIN IMMEDIATE")
             if version == 1:
                 self.add_originals(db)
+            events = "events" if version == 3 else "'[]'"
             run_statements(
-                db,
-                "ALTER TABLE annotations ADD COLUMN events TEXT NOT NULL DEFAULT '[]';"
-                f"PRAGMA user_version = {VERSION};",
+                db,  # a reader is part of the key, which no column that is added can become
+                f"ALTER TABLE annotations RENAME TO before; {ANNOTATIONS}"
+                "INSERT INTO annotations (recording, revision, saved, cycles, events) "
+                f"SELECT recording, revision, saved, cycles, {events} FROM before;"
+                f"DROP TABLE before; PRAGMA user_version = {VERSION};",
             )
 
     def add_originals(self, db: sqlite3.Connection) -> None:
@@ -235,16 +254,16 @@ class Store:
 
     # Recordings
 
-    def recordings(self, session: str, model: str) -> list[Row]:
+    def recordings(self, session: str, model: str, who: Who = NOBODY) -> list[Row]:
         """-> a session's recordings in the order they came, each with the cycles it began with (`origin`, `original`),
-        what `model` said of it (`made`, `scored`) and the annotation that was saved last (`revision`, `saved`); None
-        where there is none."""
-        rows = self.rows(f"{STANDING} WHERE r.session = ? ORDER BY added, id", model, session)
+        what `model` said of it (`made`, `scored`) and the annotation of a reader that was saved last (`revision`,
+        `saved`); None where there is none."""
+        rows = self.rows(f"{STANDING} WHERE r.session = ? ORDER BY added, id", model, *who, *who, session)
         return [stored_rows.read_recording(row, self.label_set) for row in rows]
 
-    def recording(self, recording: str, model: str) -> Row | None:
+    def recording(self, recording: str, model: str, who: Who = NOBODY) -> Row | None:
         """-> one recording as `recordings` has it."""
-        rows = self.rows(f"{STANDING} WHERE r.id = ?", model, recording)
+        rows = self.rows(f"{STANDING} WHERE r.id = ?", model, *who, *who, recording)
         return stored_rows.read_recording(rows[0], self.label_set) if rows else None
 
     def waiting(self) -> list[str]:
@@ -406,9 +425,14 @@ class Store:
         )
 
     def annotate(
-        self, recording: str, cycles: list[Row], base: int | None = None, events: list[Row] | None = None
+        self,
+        recording: str,
+        cycles: list[Row],
+        base: int | None = None,
+        events: list[Row] | None = None,
+        who: Who = NOBODY,
     ) -> Row:
-        """Save an annotation as the next revision, without `events` with those that stand; -> revision, saved.
+        """Save a reader's annotation as the next revision, without `events` with those that stand; -> revision, saved.
 
         With `base`, the revision that it was made from, only if that one still stands. What stands already is then not
         saved again, so a page that has not heard an answer may send the same again. Errors: Stale.
@@ -417,33 +441,59 @@ class Store:
         with self.open() as db:
             db.execute("BEGIN IMMEDIATE")  # nobody else saves between the look and the insertion
             query = (
-                "SELECT revision, saved, cycles, events FROM annotations WHERE recording = ? "
+                f"SELECT revision, saved, cycles, events FROM annotations WHERE {OF_READER} "
                 "ORDER BY revision DESC LIMIT 1"
             )
             nothing: dict[str, Any] = {"revision": 0, "saved": 0.0, "cycles": None, "events": "[]"}
-            last = db.execute(query, (recording,)).fetchone() or nothing
+            last = db.execute(query, (recording, *who)).fetchone() or nothing
             marked = last["events"] if events is None else json.dumps(events)
             if base is not None and base != last["revision"]:
                 if (last["cycles"], last["events"]) != (text, marked):
                     raise RevisionConflict(last["revision"])
                 return {"revision": last["revision"], "saved": last["saved"]}
             revision, saved = last["revision"] + 1, time.time()
-            values = (recording, revision, saved, text, marked)
+            values = (recording, *who, revision, saved, text, marked)
+            columns = "recording, reader, round, revision, saved, cycles, events"
+            db.execute(f"INSERT INTO annotations ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)
             db.execute(
-                "INSERT INTO annotations (recording, revision, saved, cycles, events) VALUES (?, ?, ?, ?, ?)", values
-            )
-            db.execute(
-                "DELETE FROM annotations WHERE recording = ? AND revision <= ?", (recording, revision - REVISIONS)
+                f"DELETE FROM annotations WHERE {OF_READER} AND revision <= ?",
+                (recording, *who, revision - REVISIONS),
             )
         return {"revision": revision, "saved": saved}
 
-    def revisions(self, recording: str) -> list[Row]:
-        """-> the saved states of an annotation that are kept and can be read, the newest first: revision, saved,
-        cycles, events."""
-        query = "SELECT revision, saved, cycles, events FROM annotations WHERE recording = ? ORDER BY revision DESC"
+    def list_readers(self, recording: str) -> list[Row]:
+        """-> reader and round of the annotations of a recording that readers with a name have made."""
+        query = "SELECT DISTINCT reader, round FROM annotations WHERE recording = ? AND reader != ''"
+        return self.rows(query, recording)
+
+    def recording_readings(self, recording: str, round_: int) -> list[Row]:
+        """-> as `readings`, of one recording and round."""
+        return self.newest_readings("a.recording = ? AND a.round = ?", recording, round_)
+
+    def readings(self, session: str) -> list[Row]:
+        """-> the newest annotations of readers with a name in a session: recording, reader, round, revision, cycles.
+        What cannot be read is left out."""
+        return self.newest_readings("r.session = ?", session)
+
+    def newest_readings(self, which: str, *values: Any) -> list[Row]:
+        query = (
+            "SELECT a.recording, a.reader, a.round, MAX(a.revision) AS revision, a.cycles FROM annotations a "
+            f"JOIN recordings r ON r.id = a.recording WHERE {which} AND a.reader != '' "
+            "GROUP BY a.recording, a.reader, a.round ORDER BY r.added, r.id, a.reader, a.round"
+        )  # SQLite takes the other columns from the row of the largest revision
         read = [
             (row, stored_rows.try_read(stored_rows.read_marked, row["cycles"], self.label_set)[0])
-            for row in self.rows(query, recording)
+            for row in self.rows(query, *values)
+        ]
+        return [{**row, "cycles": cycles} for row, cycles in read if cycles is not None]
+
+    def revisions(self, recording: str, who: Who = NOBODY) -> list[Row]:
+        """-> the saved states of an annotation that are kept and can be read, the newest first: revision, saved,
+        cycles, events."""
+        query = f"SELECT revision, saved, cycles, events FROM annotations WHERE {OF_READER} ORDER BY revision DESC"
+        read = [
+            (row, stored_rows.try_read(stored_rows.read_marked, row["cycles"], self.label_set)[0])
+            for row in self.rows(query, recording, *who)
         ]
         return [
             {
