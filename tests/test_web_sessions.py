@@ -527,8 +527,14 @@ def test_the_events_of_a_session_as_one_zip(place: Path, client: httpx.Client) -
         texts = {name: archive.read(name).decode() for name in archive.namelist()}
     assert list(texts) == [f"{first['name']}_events.raven.txt", "README.txt"]
     assert "1 wheeze, 1 crackle, 1 fine crackle, 1 turns to expiration" in texts["README.txt"]
+    assert "cycles are called otherwise" not in texts["README.txt"]
     assert f"{second['name']}: no event is marked in it" in texts["README.txt"]
     assert "not a diagnosis" in texts["README.txt"]
     assert len(parse_events(texts[f"{first['name']}_events.raven.txt"], "a").events) == 4
+    normal = [{**ONE_CYCLE[0], "label": "normal"}]
+    client.post("/annotations", json={"recording": first["id"], "cycles": normal})
+    content = client.get(f"/sessions/{session}/events/export").content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert "1 cycles are called otherwise than their events" in archive.read("README.txt").decode()
     refused = client.get(f"/recordings/{first['id']}/events/export?format=sprsound")
     assert (refused.status_code, "neither fine nor coarse" in refused.json()["detail"]) == (409, True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rales.data.event_writers import Marked
-from rales.data.events import EXPIRATION, Event, event_problem, sort_events
+from rales.data.events import EXPIRATION, Event, event_problem, flags_of_events, sort_events
 from rales.labels import LabelSet
 from rales.typing import Row
 from rales.web import cycle_edits
@@ -57,10 +57,27 @@ def marked_of(row: Row, label_set: LabelSet) -> Marked:
     return Marked(events, file, row["duration_s"], row["rate_hz"] or PAGE_RATE_HZ, row["channels"] or 1, **flags)
 
 
-def describe_events(events: Sequence[Row]) -> str:
-    """Events of a recording -> how many of each kind, in words."""
-    kinds = [event["kind"] for event in events]
+def describe_events(row: Row, label_set: LabelSet) -> str:
+    """A row of `Service.standing` -> how many events of each kind it has, and how many cycles are called otherwise than
+    those in them, in words."""
+    kinds = [event["kind"] for event in row["events"]]
     counts: dict[str, Any] = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
     words = [f"{count} {kind}" for kind, count in counts.items() if kind != EXPIRATION]
     turns = counts.get(EXPIRATION)
-    return ", ".join([*words, *([f"{turns} turns to expiration"] if turns else [])]) or "no event"
+    said = ", ".join([*words, *([f"{turns} turns to expiration"] if turns else [])]) or "no event"
+    unlike = count_disagreements(row, label_set)
+    return f"{said}; {unlike} cycles are called otherwise than their events" if unlike else said
+
+
+def count_disagreements(row: Row, label_set: LabelSet) -> int:
+    """A row of `Service.standing` -> how many usable cycles have another label than the events in them say; 0 for own
+    classes, of which the page alone tells that."""
+    if not label_set.is_icbhi:
+        return 0
+    marked = [Event(**event) for event in row["events"]]
+    said = [
+        (cycle["label"], flags_of_events(marked, cycle["start_s"], cycle["end_s"]))
+        for cycle in row["cycles"]
+        if not cycle.get("unusable")
+    ]
+    return sum(flags is not None and label != label_set.label_flags(*flags) for label, flags in said)

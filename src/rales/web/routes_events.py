@@ -85,7 +85,7 @@ def add_event_routes(app: "FastAPI", service: Service) -> None:
                     continue
                 file = choose_unused_name(cycle_edits.safe_path(title), names) + FORMATS[format]
                 archive.writestr(file, text)
-                written.append(f"{file}: {event_marks.describe_events(recording['events'])}")
+                written.append(f"{file}: {event_marks.describe_events(recording, service.label_set)}")
             archive.writestr(README, write_readme(row["name"], format, written, left_out))
         return Response(content.getvalue(), media_type="application/zip", headers=attach_file(row["name"], ".zip"))
 
