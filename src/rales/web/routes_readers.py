@@ -10,7 +10,7 @@ from rales.web.routes_sessions import describe_binary, known_session
 from rales.web.schemas_readers import Agreement, OtherReading, Progress, Round, Settled
 from rales.web.security import ApiError
 from rales.web.service import Service
-from rales.web.who import Asking
+from rales.web.who import Viewing
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -26,12 +26,12 @@ def add_reader_routes(app: "FastAPI", service: Service) -> None:
         return readers.list_progress(service, session)
 
     @app.get("/recordings/{recording}/readings", response_model=list[OtherReading])
-    def readings(recording: str, who: Asking) -> list[dict[str, Any]]:
+    def readings(recording: str, who: Viewing) -> list[dict[str, Any]]:
         """What other readers of a round have decided; a reader sees what lies over decided cycles of their own."""
         return readers.others_of(service, service.known(recording), who)
 
     @app.get("/sessions/{session}/agreement", response_model=Agreement)
-    def compare(session: str, who: Asking) -> Any:
+    def compare(session: str, who: Viewing) -> Any:
         """Cohen's and Fleiss' kappa and Krippendorff's alpha of the readers of a round, with intervals by patient, and
         the cycles that they call differently. Not a diagnosis."""
         known_session(service, session)

@@ -318,11 +318,16 @@ class Service:
 
     def listed(self, session: str, who: Who = NOBODY) -> list[Row]:
         """-> the lines of a session's list, of a reader as that one has it."""
+        line = self.reader_facts if who.reader else self.facts
+        return [line(row) for row in self.session_rows(session, who)]
+
+    def session_rows(self, session: str, who: Who = NOBODY) -> list[Row]:
+        """-> the recordings of a session as `known` has them."""
         rows = [self.standing(row) for row in self.store.recordings(session, self.models.default)]
         if not who.reader:
-            return [self.facts(row) for row in rows]
+            return rows
         own = {row["id"]: row for row in self.store.recordings(session, self.models.default, who)}
-        return [self.reader_facts(readers.as_reader(row, own.get(row["id"], {}), self.label_set)) for row in rows]
+        return [readers.as_reader(row, own.get(row["id"], {}), self.label_set) for row in rows]
 
     def standing(self, row: Row) -> Row:
         """A row of the store -> the same with `scored`, the default model's rows, `cycles` as they stand (saved by a

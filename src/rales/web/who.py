@@ -15,4 +15,12 @@ def read_who(
     return name_reader(reader, round)
 
 
+def read_viewer(
+    reader: Annotated[str, Query(max_length=LONGEST_NAME, description="Name of a reader; none sees all.")] = "",
+    round: Annotated[int, Query(ge=1, le=MOST_ROUNDS, description="Round that is looked at.")] = 1,
+) -> Who:
+    return Who(name_reader(reader, round).reader, round)
+
+
 Asking = Annotated[Who, Depends(read_who)]
+Viewing = Annotated[Who, Depends(read_viewer)]
