@@ -213,6 +213,7 @@ def test_events_are_marked_changed_saved_and_read_back(place: Path, open_page: O
         page.keyboard.press("Delete")
     assert kept() == []
     page.set_input_files("#event-file", file)
+    expect(page.locator("#events .event")).to_have_count(2)
     assert kept() == before
     page.reload()
     expect(page.locator("#events .event")).to_have_count(2)

@@ -306,6 +306,7 @@ def test_a_folder_without_events_gets_them_and_damaged_ones_cost_nothing_else(st
     store.annotate(name, CYCLES)
     with store.open() as db:
         db.execute("ALTER TABLE annotations DROP COLUMN events")
+        db.execute("ALTER TABLE recordings DROP COLUMN first_events")
         db.execute("PRAGMA user_version = 2")
     again = Store(store.folder)
     row = again.recording(name, "first")

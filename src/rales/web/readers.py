@@ -64,7 +64,8 @@ def as_reader(standing: Row, own: Row, label_set: LabelSet) -> Row:
     cycles = own.get("saved")
     if cycles is None:
         cycles = without_labels(standing["cycles"], label_set)
-    row = {**standing, "cycles": cycles, "revision": own.get("revision", 0), "events": own.get("events") or []}
+    events = own.get("events", []) if own.get("revision") else []  # those of a file are somebody's, too
+    row = {**standing, "cycles": cycles, "revision": own.get("revision", 0), "events": events}
     row["reviewed"] = bool(cycles) and all(cycle["confirmed"] for cycle in cycles)
     row["source"] = "person" if row["revision"] else standing["source"]
     return row

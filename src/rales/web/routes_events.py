@@ -4,7 +4,6 @@ import io
 import zipfile
 from typing import TYPE_CHECKING, Any
 
-from rales.data.event_readers import parse_events
 from rales.data.event_writers import FORMATS, format_events
 from rales.evaluation.predictions import NOTICE
 from rales.files.csv_cells import one_line
@@ -37,15 +36,7 @@ def add_event_routes(app: "FastAPI", service: Service) -> None:
         """The events of a file: Raven, Audacity, ICBHI 2017, SPRSound or soundevent (AOEF). Nothing is kept by this."""
         row = service.known(recording)
         name = one_line(cycle_edits.base_name(given.name))[:120] or "events"
-        found = parse_events(given.text, name, row["duration_s"], cycle_edits.base_name(row["path"]))
-        if found.problems:
-            raise ApiError(422, found.problems[0])
-        try:
-            rows = [event._asdict() for event in found.events]
-            events = event_marks.check_events(rows, row["duration_s"], service.limits.events)
-        except ValueError as error:
-            raise ApiError(422, f"{name}: {error}") from error
-        return {"form": found.form, "events": events, "notes": found.notes}
+        return service.read_events(name, given.text, row["duration_s"], row["path"])._asdict()
 
     @app.get(
         "/recordings/{recording}/events/export",

@@ -9,11 +9,11 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from filelock import Timeout
 
-from rales.data import icbhi
+from rales.data import event_readers, icbhi
 from rales.data.annotations import read_annotation
 from rales.errors import FileProblem
 from rales.evaluation import recordings
@@ -30,6 +30,14 @@ from rales.web.store import NOBODY, DuplicateRecording, LeftoverSound, RevisionC
 
 log = logging.getLogger(__name__)
 NO_SOUND = "its sound is missing in the service's folder; remove the recording and send it again"
+
+
+class ReadEvents(NamedTuple):
+    """What a file of events holds: its form, the events as they are kept, and notes on what was left out."""
+
+    form: str
+    events: list[Row]
+    notes: list[str]
 
 
 class Service:
@@ -133,6 +141,33 @@ class Service:
         if len(found.cycles) > self.limits.cycles:
             raise ApiError(413, f"{called}: {len(found.cycles)} cycles, at most {self.limits.cycles} are taken")
         return found.note(called), {"annotated": found.cycles, "classes": found.labelled}
+
+    def read_events(self, name: str, text: str, duration_s: float, path: str) -> ReadEvents:
+        """A file of events, what people know it by, and its recording -> what it holds. Errors: ApiError."""
+        found = event_readers.parse_events(text, name, duration_s, cycle_edits.base_name(path))
+        if found.problems:
+            raise ApiError(422, found.problems[0])
+        try:
+            rows = [event._asdict() for event in found.events]
+            return ReadEvents(found.form, event_marks.check_events(rows, duration_s, self.limits.events), found.notes)
+        except ValueError as error:
+            raise ApiError(422, f"{name}: {error}") from error
+
+    def with_events(self, path: str, facts: Row, events: BinaryIO | None) -> Row:
+        """Facts of an uploaded recording, and the file of events that came with it -> the facts with `events`. Errors:
+        ApiError."""
+        if events is None:
+            return facts
+        name = f"events of {cycle_edits.recording_title(path)}"
+        content = events.read(self.limits.body_bytes + 1)
+        if len(content) > self.limits.body_bytes:
+            raise ApiError(413, f"{name}: larger than {self.limits.body_bytes // 1024} KiB")
+        try:
+            text = content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ApiError(422, f"{name}: not a UTF-8 text file (byte {error.start + 1} cannot be read)") from error
+        found = self.read_events(name, text, facts["duration_s"], path)
+        return {**facts, "events": found.events, "notes": [*facts["notes"], *found.notes]}
 
     def keep(self, session: str, path: str, facts: Row, place: Path, *, only_new: bool = False) -> str:
         """A decoded folder becomes a recording of a session and waits for the model; -> its id.
@@ -281,10 +316,10 @@ class Service:
         `events`; 0, the last, is what the model said first or the annotation that came along, of a reader the cycles
         without labels. Errors: ApiError."""
         row = self.known(recording)
-        original = row["original"]
+        original, events = row["original"], stored_rows.try_read_events(row["first_events"])[0]
         if who.reader and original is not None:
-            original = readers.without_labels(original, self.label_set)
-        first = {"revision": 0, "saved": None, "cycles": original, "events": []}
+            original, events = readers.without_labels(original, self.label_set), []
+        first = {"revision": 0, "saved": None, "cycles": original, "events": events}
         return [*self.store.revisions(recording, who), *([first] if original is not None else [])]
 
     def restore(self, recording: str, revision: int, who: Who = NOBODY) -> Row:

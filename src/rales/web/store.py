@@ -1,7 +1,8 @@
 """Store sessions on disk: one SQLite file, and a folder for each recording. No file name comes from a visitor.
 
-`sessions.sqlite` holds sessions, recordings, the cycles that each began with (`originals`, written once: revision 0 of
-its annotation), what models said of them (`scores`, which may be made anew) and every saved annotation with its events;
+`sessions.sqlite` holds sessions, recordings with the events that came along, the cycles that each began with
+(`originals`, written once: revision 0 of its annotation), what models said of them (`scores`, which may be made anew)
+and every saved annotation with its events;
 `recordings/<id>/` holds audio.wav (what the model hears), page.wav (what the browser plays) and, where one came along,
 audio.txt (the annotation, which `predict` finds beside the sound) and notes.json (what there is to say of the file and
 of the text beside it).
@@ -37,7 +38,8 @@ CREATE TABLE recordings (
     session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
     name TEXT NOT NULL, added REAL NOT NULL, duration_s REAL NOT NULL, rate_hz INTEGER NOT NULL,
     channels INTEGER NOT NULL, status TEXT NOT NULL, problem TEXT NOT NULL DEFAULT '',
-    reviewed INTEGER NOT NULL DEFAULT 0, path TEXT NOT NULL DEFAULT '', digest TEXT NOT NULL DEFAULT ''
+    reviewed INTEGER NOT NULL DEFAULT 0, path TEXT NOT NULL DEFAULT '', digest TEXT NOT NULL DEFAULT '',
+    first_events TEXT NOT NULL DEFAULT '[]'
 );
 CREATE INDEX recordings_of ON recordings (session, added);
 CREATE TABLE scores (
@@ -61,7 +63,8 @@ CREATE TABLE originals (
 """
 ALL_TABLES = TABLES + ANNOTATIONS + ORIGINALS
 STANDING = """
-SELECT r.*, s.made, s.cycles AS scored, COALESCE(a.revision, 0) AS revision, a.cycles AS saved, a.events,
+SELECT r.*, s.made, s.cycles AS scored, COALESCE(a.revision, 0) AS revision, a.cycles AS saved,
+    COALESCE(a.events, r.first_events) AS events,
     o.source AS origin, o.cycles AS original
 FROM recordings r
 LEFT JOIN originals o ON o.recording = r.id
@@ -158,7 +161,8 @@ class Store:
             events = "events" if version == 3 else "'[]'"
             run_statements(
                 db,  # a reader is part of the key, which no column that is added can become
-                f"ALTER TABLE annotations RENAME TO before; {ANNOTATIONS}"
+                ("ALTER TABLE recordings ADD COLUMN first_events TEXT NOT NULL DEFAULT '[]';" if version < 3 else "")
+                + f"ALTER TABLE annotations RENAME TO before; {ANNOTATIONS}"
                 "INSERT INTO annotations (recording, revision, saved, cycles, events) "
                 f"SELECT recording, revision, saved, cycles, {events} FROM before;"
                 f"DROP TABLE before; PRAGMA user_version = {VERSION};",
@@ -341,7 +345,8 @@ class Store:
             sync_path(part)
 
         about = [facts[name] for name in ("duration_s", "rate_hz", "channels")]
-        values = (recording, session, cycle_edits.recording_stem(path), time.time(), *about, path, facts["digest"])
+        name, events = cycle_edits.recording_stem(path), json.dumps(facts.get("events", []))
+        values = (recording, session, name, time.time(), *about, path, facts["digest"], events)
         try:
             with self.open() as db:
                 db.execute("BEGIN IMMEDIATE")  # two of the same may come at once
@@ -350,8 +355,8 @@ class Store:
                     raise DuplicateRecording
                 db.execute(
                     "INSERT INTO recordings "
-                    "(id, session, name, added, duration_s, rate_hz, channels, path, digest, status) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting')",
+                    "(id, session, name, added, duration_s, rate_hz, channels, path, digest, first_events, status) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting')",
                     values,
                 )
                 if original is not None:
@@ -444,8 +449,15 @@ class Store:
                 f"SELECT revision, saved, cycles, events FROM annotations WHERE {OF_READER} "
                 "ORDER BY revision DESC LIMIT 1"
             )
-            nothing: dict[str, Any] = {"revision": 0, "saved": 0.0, "cycles": None, "events": "[]"}
-            last = db.execute(query, (recording, *who)).fetchone() or nothing
+            first = (
+                "SELECT 0 AS revision, 0 AS saved, NULL AS cycles, "
+                "CASE WHEN ? THEN first_events ELSE '[]' END AS events "  # a reader begins without those of a file
+                "FROM recordings WHERE id = ?"
+            )
+            last = db.execute(query, (recording, *who)).fetchone()
+            last = last or db.execute(first, (not who.reader, recording)).fetchone()
+            if last is None:
+                raise sqlite3.IntegrityError("the recording has been removed")
             marked = last["events"] if events is None else json.dumps(events)
             if base is not None and base != last["revision"]:
                 if (last["cycles"], last["events"]) != (text, marked):
