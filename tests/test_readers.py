@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from rales.jobs.agreement import compare_readers
+from rales.jobs.agreement import MatchedCycle, compare_readers
 from rales.labels import CLASSES, ICBHI
 from rales.web import readers
 from rales.web import store as page
+from rales.web.cycle_edits import OriginalCycles
 from rales.web.security import ApiError
 from rales.web.store import NOBODY, RevisionConflict, Store, Who
 from tests.attack.store_kills import FACTS, added
@@ -44,7 +45,7 @@ class Served:
 
     def add(self, folder: Path, name: str) -> str:
         folder.mkdir()
-        original = page.cycle_edits.OriginalCycles("segment", marked([""] * 4))
+        original = OriginalCycles("segment", marked([""] * 4))
         return self.store.new_recording(self.session, name, FACTS, folder, original)
 
     def known(self, recording: str, who: Who = NOBODY) -> dict[str, Any]:
@@ -170,10 +171,10 @@ def test_what_all_agree_on_stands_and_the_rest_is_left(read: tuple[Any, list[str
 
 
 def test_a_settled_cycle_that_was_not_there_is_added() -> None:
-    cycle = readers.MatchedCycle("r", "p", 1.0, 2.0, {"Anna": "wheeze", "Ben": "wheeze"})
+    cycle = MatchedCycle("r", "p", 1.0, 2.0, {"Anna": "wheeze", "Ben": "wheeze"})
     cycles, settled = readers.settle_cycles(marked([""] * 4)[2:], [cycle], ICBHI)
     assert (settled, cycles[-1]["label"], cycles[-1]["start_s"]) == (1, "wheeze", 1.0)
-    unusable = readers.MatchedCycle("r", "p", 2.0, 3.0, {"Anna": "(unusable)", "Ben": "(unusable)"})
+    unusable = MatchedCycle("r", "p", 2.0, 3.0, {"Anna": "(unusable)", "Ben": "(unusable)"})
     cycles, _ = readers.settle_cycles(marked([""] * 4), [unusable], ICBHI)
     assert (cycles[2]["unusable"], cycles[2]["label"]) == (True, "normal")
 

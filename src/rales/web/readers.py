@@ -161,6 +161,7 @@ def compare_round(service: "Service", session: str, who: Who) -> Row:
         for row in found["differences"]
         if not who.reader or who.reader in row["labels"]
     ]
+    differences.sort(key=lambda row: (row["title"], row["start_s"]))
     figures = {"alpha": None, "fleiss_kappa": None, "pairs": [], **found}
     return {**figures, "round": who.round, "readers": names, "differences": differences, "notice": NOTICE}
 

@@ -24,6 +24,7 @@ from rales.web import cycle_edits, event_marks, example, model_answers, platform
 from rales.web.decoding import Decoder, DecoderRestarted, Undecodable
 from rales.web.job_queue import JobQueue, QueueFull
 from rales.web.model_registry import ModelRegistry
+from rales.web.projects import Project
 from rales.web.security import ApiError
 from rales.web.settings import Settings
 from rales.web.store import NOBODY, DuplicateRecording, LeftoverSound, RevisionConflict, Store, Who, remove_tree
@@ -52,6 +53,7 @@ class Service:
         self.arriving = settings.folder / "arriving"
         self.sweep()
         self.runs = settings.runs
+        self.project = Project(settings.project, self) if settings.project else None
         self.example_folder = settings.folder / "example"
         self.example_rows: list[Row] | None = None
         self.decoder = Decoder(settings.limits)
@@ -74,6 +76,8 @@ class Service:
         for recording in self.store.waiting():
             self.queue.add(recording)
         self.queue.thread.start()
+        if self.project:
+            self.project.start()
         self.warming = asyncio.create_task(self.decoder.warm())
 
     async def stop(self) -> None:
@@ -115,15 +119,48 @@ class Service:
         """A file of `write` -> its facts, with what `beside` says of its text; then its folder holds audio.wav,
         page.wav and, unless it was passed over, a checked audio.txt."""
         place = upload.parent
+        facts = await self.decode_sound(upload, place, name)
+        upload.unlink()
+        note, beside = self.beside(place / "audio.txt", name, facts["duration_s"])
+        return {**facts, **beside, "notes": [*facts["notes"], *([note] if note else [])]}
+
+    async def decode_sound(self, sound: Path, out: Path, name: str) -> Row:
+        """A file -> its facts; then `out` holds audio.wav and page.wav. Errors: ApiError."""
         try:
-            facts = await self.decoder.decode(upload, place)
+            return await self.decoder.decode(sound, out)
         except DecoderRestarted as error:
             raise ApiError(503, f"{name}: {error}", retry_after="5") from error
         except Undecodable as error:
             raise ApiError(413 if error.large else 422, f"{name}: {error}") from error
-        upload.unlink()
-        note, beside = self.beside(place / "audio.txt", name, facts["duration_s"])
-        return {**facts, **beside, "notes": [*facts["notes"], *([note] if note else [])]}
+
+    @asynccontextmanager
+    async def decoded_file(self, sound: Path, name: str) -> AsyncIterator[Path]:
+        """A file of this machine -> a folder with audio.wav and page.wav, removed afterwards. Errors: ApiError."""
+        place = self.arriving / secrets.token_hex(8)
+        try:
+            place.mkdir()
+            await self.decode_sound(sound, place, name)
+            yield place
+        finally:
+            await asyncio.to_thread(remove_tree, place)
+
+    def ensure_sound(self, recording: str) -> None:
+        """Have the sound of a recording of the project decoded; from any thread but the service's own. Errors:
+        ApiError."""
+        rows = self.store.rows("SELECT linked FROM recordings WHERE id = ? AND linked != ''", recording)
+        if self.project and rows:
+            self.project.ensure_sound(recording, rows[0]["linked"])
+
+    def has_sound(self, row: Row) -> bool:
+        return self.original_sound(row) is not None
+
+    def original_sound(self, row: Row) -> Path | None:
+        """A row of the store -> its sound: the file of the project, else what the service decoded; None if it is
+        gone."""
+        if not row["linked"]:
+            return self.store.place(row["id"]) / "audio.wav" if self.store.has_sound(row["id"]) else None
+        sound = self.project.folder / row["linked"] if self.project else None
+        return sound if sound is not None and sound.is_file() else None
 
     def beside(self, text: Path, name: str, duration_s: float) -> tuple[str, Row]:
         """The text that came with a recording, if one did -> a note on it or "", and `annotated`, its cycles or None,
@@ -231,6 +268,8 @@ class Service:
         try:
             self.predict(row, self.models.default)
             self.store.mark(recording, "ready")
+        except ApiError as error:  # what is wrong with a file of the project
+            self.store.mark(recording, "failed", error.sentence[:500])
         except Exception as error:  # the next recording must have its turn
             sound = self.store.place(recording) / "audio.wav"
             self.store.mark(recording, "failed", describe_failure(error, sound, row["name"]).sentence[:500])
@@ -238,6 +277,7 @@ class Service:
     def predict(self, row: Row, model: str) -> list[Row]:
         """Have a model answer for the cycles of a recording (a row of the store), and keep that; what the default model
         says first of one without an annotation are the cycles it begins with. Done in the model's thread."""
+        self.ensure_sound(row["id"])
         sound = self.store.place(row["id"]) / "audio.wav"
         rows = model_answers.predict_file(self.session_model(model), sound, row["name"])
         rows = [cycle_edits.in_milliseconds(one, row["duration_s"]) for one in rows]
@@ -252,6 +292,7 @@ class Service:
 
     def score_spans(self, recording: str, model: str, spans: list[model_answers.Span]) -> list[Row]:
         """Have a model answer for stretches of a recording, and keep that; done in the model's thread."""
+        self.ensure_sound(recording)
         sound = self.store.place(recording) / "audio.wav"
         rows = model_answers.score_spans(self.session_model(model), sound, spans)
         known = {cycle_edits.row_times(row): row for row in [*self.scores(recording).get(model, []), *rows]}
@@ -260,6 +301,7 @@ class Service:
 
     def why(self, recording: str, model: str, span: model_answers.Span, label: str | None) -> Row:
         """Why a model calls a stretch what it does; done in the model's thread."""
+        self.ensure_sound(recording)
         sound = self.place(recording) / "audio.wav"
         return model_answers.explain_span(self.session_model(model), sound, span, label)
 
@@ -375,7 +417,7 @@ class Service:
         elif cycles is None:
             cycles, source = row["original"] or [], row["origin"] or ""
         scored = row["scored"] if current else []
-        row = row if self.store.has_sound(row["id"]) else {**row, "status": "failed", "problem": NO_SOUND}
+        row = row if self.has_sound(row) else {**row, "status": "failed", "problem": NO_SOUND}
         said = {"notes": self.store.notes(row["id"]), **model_answers.quality_of(scored)}
         name = icbhi.parse_recording_name(row["name"])
         about = {part: name.get(part, "") for part in ("patient", "location", "device")}
@@ -385,8 +427,9 @@ class Service:
     def sound(self, recording: str) -> Path:
         """-> what the browser plays of a recording. Errors: ApiError."""
         row = self.known(recording)
-        if not self.store.has_sound(recording):
+        if not self.has_sound(row):
             raise ApiError(404, f"{row['name']}: {NO_SOUND}")
+        self.ensure_sound(recording)
         return self.store.place(recording) / "page.wav"
 
     def picture(self, recording: str) -> model_answers.LogmelPicture:

@@ -41,10 +41,11 @@ def new_token() -> str:
 @dataclass(frozen=True)
 class Settings:
     """Options of one service. `model` is the default model: a run folder, or None for the package's own. `token` lets
-    visitors in; it is made here unless one is given."""
+    visitors in; it is made here unless one is given. The recordings of `project`, a folder, are opened in place."""
 
     folder: Path
     model: str | None = None
+    project: Path | None = None
     host: str = "127.0.0.1"
     runs: Path | None = None
     token: str = field(default_factory=new_token, repr=False)

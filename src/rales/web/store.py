@@ -39,6 +39,7 @@ CREATE TABLE recordings (
     name TEXT NOT NULL, added REAL NOT NULL, duration_s REAL NOT NULL, rate_hz INTEGER NOT NULL,
     channels INTEGER NOT NULL, status TEXT NOT NULL, problem TEXT NOT NULL DEFAULT '',
     reviewed INTEGER NOT NULL DEFAULT 0, path TEXT NOT NULL DEFAULT '', digest TEXT NOT NULL DEFAULT '',
+    linked TEXT NOT NULL DEFAULT '',
     first_events TEXT NOT NULL DEFAULT '[]'
 );
 CREATE INDEX recordings_of ON recordings (session, added);
@@ -162,7 +163,8 @@ class Store:
             run_statements(
                 db,  # a reader is part of the key, which no column that is added can become
                 ("ALTER TABLE recordings ADD COLUMN first_events TEXT NOT NULL DEFAULT '[]';" if version < 3 else "")
-                + f"ALTER TABLE annotations RENAME TO before; {ANNOTATIONS}"
+                + "ALTER TABLE recordings ADD COLUMN linked TEXT NOT NULL DEFAULT '';"
+                f"ALTER TABLE annotations RENAME TO before; {ANNOTATIONS}"
                 "INSERT INTO annotations (recording, revision, saved, cycles, events) "
                 f"SELECT recording, revision, saved, cycles, {events} FROM before;"
                 f"DROP TABLE before; PRAGMA user_version = {VERSION};",
@@ -364,6 +366,25 @@ class Store:
         except BaseException:
             remove_tree(place)  # or at the next start
             raise
+        return recording
+
+    def link_recording(
+        self, session: str, path: str, linked: str, facts: Row, original: cycle_edits.OriginalCycles | None
+    ) -> str:
+        """A recording that stays where it is, at the path `linked` in the folder of the service; -> its id."""
+        recording = secrets.token_hex(8)
+        if facts["notes"]:
+            self.place(recording).mkdir(parents=True)
+            (self.place(recording) / "notes.json").write_text(json.dumps(facts["notes"]))
+        about = [facts[name] for name in ("duration_s", "rate_hz", "channels", "digest")]
+        columns = "id, session, name, added, path, linked, duration_s, rate_hz, channels, digest, status"
+        name = cycle_edits.recording_stem(path)
+        with self.open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            values = (recording, session, name, time.time(), path, linked, *about)
+            db.execute(f"INSERT INTO recordings ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting')", values)
+            if original is not None:
+                self.write_original(db, recording, original)
         return recording
 
     def notes(self, recording: str) -> list[str]:

@@ -44,10 +44,9 @@ async function compare() {
   const found = readers.length > 1
     ? await call("GET", `/sessions/${state.session}/agreement?${new URLSearchParams({ reader: state.reader, round })}`)
     : { cycles: 0, findings: {}, pairs: [], differences: [], readers: [] };
-  const shared = `${found.cycles} cycles of ${found.patients} patients that two readers or more have decided`;
   byId("readers-note").textContent = readers.length < 2
     ? "Agreement needs two readers in a round: choose one at the top left, and label."
-    : found.cycles ? `${shared}.` : "No cycle has been decided by two readers yet.";
+    : found.cycles ? `Decided by two readers or more: ${found.cycles} cycles; patients: ${found.patients}.` : "No cycle has been decided by two readers yet.";
   const parts = [...(found.alpha ? [["All classes", found]] : []), ...Object.entries(found.findings)];
   byId("readers-figures").replaceChildren(...(found.cycles ? parts.map(([name, part]) => figures(name, part, found.readers)) : []));
   byId("differences").replaceChildren(...found.differences.map((each) => difference(each)));
@@ -100,9 +99,9 @@ async function open({ recording, start_s, end_s }) {
 async function settle() {
   const round = Number(byId("compare-round").value);
   const { settled, recordings, differ } = await call("POST", `/sessions/${state.session}/settle`, { round });
-  tell(`${settled} labels taken`);
+  tell(`Labels taken: ${settled}`);
   const open = state.current?.id;
   await refresh();
   if (open) await openRecording(open);
-  byId("readers-note").textContent = `${settled} labels of ${recordings} recordings taken as confirmed; ${differ} cycles differ and are left to review.`;
+  byId("readers-note").textContent = `Taken as confirmed: ${settled} (recordings: ${recordings}). Left to review, as readers differ: ${differ}.`;
 }

@@ -37,6 +37,7 @@ export async function become(reader, round) {
     await refresh();
     if (open && open !== EXAMPLE) await openRecording(open);
     else await showExample();
+    byId("main").focus(); // so that keys are for the cycles, not for the button of the menu
     tell(reader ? `${nameOf(reader, round)} reads; what others say is hidden until you decide` : "No reader: what stands for all");
   } catch (error) {
     alarm(error.message);

@@ -27,6 +27,10 @@ export function start() {
   startQueue(openRecording, () => (queue = []));
   byId("reviewed").addEventListener("change", () => setReviewed(byId("reviewed").checked));
   byId("remove").addEventListener("click", remove);
+  byId("export-project").addEventListener("click", async () => {
+    await saveNow();
+    download(`/sessions/${state.session}/project/export`);
+  });
   saveAs("export", (form) => asReader(`/recordings/${state.current.id}/export?format=${form}`));
   saveAs("export-all", (form) => asReader(`/sessions/${state.session}/export?format=${form}`));
 }
