@@ -19,6 +19,7 @@ export function start() {
   byId("reader-none").addEventListener("click", () => become("", 1));
   byId("reader-name").addEventListener("keydown", (event) => {
     if (event.key !== "Enter") return;
+    event.preventDefault(); // else the button of the menu, which has the focus again, is pressed
     byId("reader-menu").hidePopover();
     use();
   });
