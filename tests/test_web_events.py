@@ -13,7 +13,10 @@ from rales.web import event_marks
 from tests.scripted import Script, script
 
 MOST = 6
-CYCLES = [{"start_s": 0.5, "end_s": 2.0, "label": "normal"}, {"start_s": 2.0, "end_s": 3.9, "label": "crackle"}]
+CYCLES: list[dict[str, Any]] = [
+    {"start_s": 0.5, "end_s": 2.0, "label": "normal"},
+    {"start_s": 2.0, "end_s": 3.9, "label": "crackle"},
+]
 # {duration_s, cycles, edits} -> the events after each edit that is possible
 EDITING = """({ duration_s, cycles, edits }) => {
   let now = [];

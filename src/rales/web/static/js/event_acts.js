@@ -32,8 +32,9 @@ export function chooseKind(kind) {
 
 /** Begin or end that a drag or a click on the picture marks an event. */
 export function setMarking(on) {
+  const { words, box } = KINDS[kindToMark()];
   update({ marking: on ? kindToMark() : null });
-  tell(on ? `Mark ${KINDS[kindToMark()].words.toLowerCase()}: ${KINDS[kindToMark()].box ? "drag a box" : "click"} · Esc ends` : "Marking ended");
+  tell(on ? `Mark ${words.toLowerCase()}: ${box ? "drag a box" : "click"} · Esc ends` : "Marking ended");
 }
 
 export function nextKind() {
@@ -44,11 +45,12 @@ export function nextKind() {
 
 /** An event was made, in these events: it is the selected one. */
 export function made(next, kind) {
-  const fresh = next?.find((event) => !state.events.some(({ id }) => id === event.id));
-  if (next === null) return void tell(KINDS[kind].box ? "Too small for an event, or there already" : "Not possible here, or there already");
+  const { words, box } = KINDS[kind];
+  if (next === null) return void tell(`${box ? "Too small for an event" : "Not possible here"}, or there already`);
+  const fresh = next.find((event) => !state.events.some(({ id }) => id === event.id));
   const cycle = cycleAt(state.cycles, (fresh.start_s + fresh.end_s) / 2);
-  if (changeEvents(next, `${KINDS[kind].words} at ${fresh.start_s.toFixed(2)} s${cycle ? "" : ", outside every cycle"}`, fresh.id) && cycle)
-    update({ selected: cycle.id });
+  const said = `${words} at ${fresh.start_s.toFixed(2)} s${cycle ? "" : ", outside every cycle"}`;
+  if (changeEvents(next, said, fresh.id) && cycle) update({ selected: cycle.id });
 }
 
 /** Mark an event of a kind at the playhead. */

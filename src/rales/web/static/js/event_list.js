@@ -8,7 +8,10 @@ import { chooseKind, keptKind, markHere, removeEvent, select, setMarking, takeLa
 import { KINDS, cycleAt, disagreement, extent, inCycle, resize, setBand, setKind } from "./events.js";
 import { selectedCycle, state, update, when } from "./state.js";
 
-const FIELDS = [["start_s", "From, s", 0.005, 3], ["end_s", "To, s", 0.005, 3], ["low_hz", "Low, Hz", 10, 1], ["high_hz", "High, Hz", 10, 1]];
+// edge, words, step of the arrows, decimals
+const FIELDS = [
+  ["start_s", "From, s", 0.005, 3], ["end_s", "To, s", 0.005, 3], ["low_hz", "Low, Hz", 10, 1], ["high_hz", "High, Hz", 10, 1],
+];
 const BAND = { low_hz: 200, high_hz: 800 }; // to begin with, for one that had none
 
 export function start() {
@@ -27,7 +30,7 @@ function show() {
   const cycle = selectedCycle();
   const here = cycle ? inCycle(state.events, cycle) : [];
   const outside = state.events.filter((event) => !cycleAt(state.cycles, (event.start_s + event.end_s) / 2));
-  const focused = document.activeElement?.closest("#event-list")?.contains(document.activeElement) ? document.activeElement.dataset.field : null;
+  const focused = document.activeElement?.closest("#event-list") ? document.activeElement.dataset.field : null;
   byId("event-list").replaceChildren(...[...here, ...outside].map(entry));
   byId("no-events").hidden = here.length + outside.length > 0;
   if (focused) byId("event-list").querySelector(`[data-field="${focused}"]`)?.focus();
@@ -58,8 +61,10 @@ function fields(event) {
   const turn = KINDS[event.kind].sound === null;
   const point = !KINDS[event.kind].box && event.start_s === event.end_s;
   const numbers = FIELDS.filter(([edge]) => !(point && edge === "end_s") && (edge.endsWith("_s") || event.low_hz !== null));
-  const band = turn ? [] : [h("label", { className: "check" }, h("input", { type: "checkbox", checked: event.low_hz !== null, "data-field": "band",
-    onchange: () => changeEvents(setBand(state.events, event.id, event.low_hz === null ? BAND : null), "Event changed") }), "Frequencies")];
+  const known = event.low_hz !== null;
+  const band = turn ? [] : [h("label", { className: "check" },
+    h("input", { type: "checkbox", checked: known, "data-field": "band",
+      onchange: () => changeEvents(setBand(state.events, event.id, known ? null : BAND), "Event changed") }), "Frequencies")];
   return h("div", { className: "event-fields", role: "group", "aria-label": `${KINDS[event.kind].words}, ${extent(event)}` },
     kind,
     h("button", { type: "button", "data-field": "delete", onclick: () => { removeEvent(); byId("mark").focus(); } }, "Delete"),

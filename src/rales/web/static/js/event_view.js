@@ -37,7 +37,8 @@ function outline({ event, left, right }) {
   const chosen = event.id === state.event;
   const wide = shape === "box" ? right - left : POINT_PX;
   const said = shape === "point" && !chosen ? null : h("u", {}, shape === "turn" ? "expiration" : words.toLowerCase());
-  const element = h("i", { className: `event ${shape} ${sound ?? ""}${chosen ? " chosen" : ""}`, title: `${words}, ${extent(event)}` }, said);
+  const look = `event ${shape} ${sound ?? ""}${chosen ? " chosen" : ""}`;
+  const element = h("i", { className: look, title: `${words}, ${extent(event)}` }, said);
   element.dataset.event = event.id;
   Object.assign(element.style, {
     left: `${shape === "box" ? left : left - POINT_PX / 2}px`, width: `${Math.max(2, wide)}px`,
