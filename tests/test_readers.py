@@ -227,7 +227,7 @@ def test_a_folder_without_readers_keeps_its_annotations(tmp_path: Path) -> None:
         "revision INTEGER NOT NULL, saved REAL NOT NULL, cycles TEXT NOT NULL, events TEXT NOT NULL DEFAULT '[]', "
         "PRIMARY KEY (recording, revision));"
         f"INSERT INTO a2 SELECT {columns} FROM annotations; DROP TABLE annotations;"
-        "ALTER TABLE a2 RENAME TO annotations; PRAGMA user_version = 3;"
+        "ALTER TABLE a2 RENAME TO annotations; ALTER TABLE recordings DROP COLUMN linked; PRAGMA user_version = 3;"
     )
     db.close()
     again = Store(tmp_path)

@@ -18,14 +18,13 @@ from rales.jobs.agreement import UNUSABLE, JudgedCycle, MatchedCycle, Reading
 from rales.labels import LabelSet
 from rales.typing import Row
 from rales.web import cycle_edits
+from rales.web.schemas import LONGEST_NAME, MOST_ROUNDS
 from rales.web.security import ApiError
 from rales.web.store import Store, Who
 
 if TYPE_CHECKING:
     from rales.web.service import Service
 
-LONGEST_NAME = 60
-MOST_ROUNDS = 99
 RESAMPLES = 2000  # of the intervals on the page; the command takes more
 
 
@@ -37,6 +36,11 @@ def name_reader(reader: str, round_: int) -> Who:
     if not 1 <= round_ <= MOST_ROUNDS:
         raise ApiError(422, f"round {round_}, expected 1 to {MOST_ROUNDS}")
     return Who(name, round_) if name else Who()
+
+
+def name_viewer(reader: str, round_: int) -> Who:
+    """The same for whoever looks at a round, which one without a name does too."""
+    return Who(name_reader(reader, round_).reader, round_)
 
 
 def check_room(store: Store, row: Row, who: Who, most: int) -> None:

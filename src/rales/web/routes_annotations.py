@@ -3,9 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from rales.web.readers import name_reader
-from rales.web.schemas import Annotation, Revision, Saved
+from rales.web.schemas import Annotation, ReaderName, Revision, RoundNumber, Saved
 from rales.web.service import Service
-from rales.web.who import Asking
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -22,8 +21,9 @@ def add_annotation_routes(app: "FastAPI", service: Service) -> None:
         return {"recording": annotation.recording, **saved, "facts": service.line_of(annotation.recording, who)}
 
     @app.get("/recordings/{recording}/revisions", response_model=list[Revision])
-    def revisions(recording: str, who: Asking) -> list[dict[str, Any]]:
+    def revisions(recording: str, reader: ReaderName = "", round: RoundNumber = 1) -> list[dict[str, Any]]:
         """The saved states of an annotation that are kept, the newest first."""
+        who = name_reader(reader, round)
         return [
             {
                 **one,
@@ -36,7 +36,8 @@ def add_annotation_routes(app: "FastAPI", service: Service) -> None:
         ]
 
     @app.post("/recordings/{recording}/revisions/{revision}/restore", response_model=Saved, status_code=201)
-    def restore(recording: str, revision: int, who: Asking) -> dict[str, Any]:
+    def restore(recording: str, revision: int, reader: ReaderName = "", round: RoundNumber = 1) -> dict[str, Any]:
         """Save an earlier state once more as the next revision; nothing is lost by it."""
+        who = name_reader(reader, round)
         saved = service.restore(recording, revision, who)
         return {"recording": recording, **saved, "facts": service.line_of(recording, who)}

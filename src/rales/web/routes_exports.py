@@ -11,12 +11,12 @@ import pandas as pd
 from rales.evaluation.predictions import NOTICE
 from rales.inference import prediction_writers
 from rales.web import cycle_edits
+from rales.web.readers import name_reader
 from rales.web.routes_sessions import describe_binary, known_session
-from rales.web.schemas import ExportForm
+from rales.web.schemas import ExportForm, ReaderName, RoundNumber
 from rales.web.security import ApiError
 from rales.web.service import Service
 from rales.web.store import Who
-from rales.web.who import Asking
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -41,8 +41,11 @@ def add_export_routes(app: "FastAPI", service: Service) -> None:
     @app.get(
         "/recordings/{recording}/export", response_class=Response, responses=describe_binary("text/plain", "text/csv")
     )
-    def export(recording: str, who: Asking, format: ExportForm = "icbhi") -> Response:
+    def export(
+        recording: str, reader: ReaderName = "", round: RoundNumber = 1, format: ExportForm = "icbhi"
+    ) -> Response:
         """The cycles as they stand, or those that a reader has decided, as one file. Not a diagnosis."""
+        who = name_reader(reader, round)
         check_form(format, service)
         row = decided_alone(service.known(recording, who), who)
         if why := why_no_cycles(row):
@@ -55,10 +58,13 @@ def add_export_routes(app: "FastAPI", service: Service) -> None:
         )
 
     @app.get("/sessions/{session}/export", response_class=Response, responses=describe_binary("application/zip"))
-    def export_session(session: str, who: Asking, format: ExportForm = "icbhi") -> Response:
+    def export_session(
+        session: str, reader: ReaderName = "", round: RoundNumber = 1, format: ExportForm = "icbhi"
+    ) -> Response:
         """The cycles of all recordings of a session, of a reader those that are decided: a zip with one file each, in
         the folders that they came in, and README.txt, which says which of them nobody has confirmed and which
         recordings are left out. Not a diagnosis."""
+        who = name_reader(reader, round)
         check_form(format, service)
         row = known_session(service, session)
         content, written, left_out = io.BytesIO(), list[str](), list[str]()

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 from rales.files.json_files import to_jsonable
 from rales.inference.prediction_writers import format_csv
 from rales.web import readers
+from rales.web.readers import name_viewer
 from rales.web.routes_exports import attach_file
 from rales.web.routes_sessions import describe_binary, known_session
+from rales.web.schemas import ReaderName, RoundNumber
 from rales.web.schemas_readers import Agreement, OtherReading, Progress, Round, Settled
 from rales.web.security import ApiError
 from rales.web.service import Service
-from rales.web.who import Viewing
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -26,14 +27,16 @@ def add_reader_routes(app: "FastAPI", service: Service) -> None:
         return readers.list_progress(service, session)
 
     @app.get("/recordings/{recording}/readings", response_model=list[OtherReading])
-    def readings(recording: str, who: Viewing) -> list[dict[str, Any]]:
+    def readings(recording: str, reader: ReaderName = "", round: RoundNumber = 1) -> list[dict[str, Any]]:
         """What other readers of a round have decided; a reader sees what lies over decided cycles of their own."""
+        who = name_viewer(reader, round)
         return readers.others_of(service, service.known(recording), who)
 
     @app.get("/sessions/{session}/agreement", response_model=Agreement)
-    def compare(session: str, who: Viewing) -> Any:
+    def compare(session: str, reader: ReaderName = "", round: RoundNumber = 1) -> Any:
         """Cohen's and Fleiss' kappa and Krippendorff's alpha of the readers of a round, with intervals by patient, and
         the cycles that they call differently. Not a diagnosis."""
+        who = name_viewer(reader, round)
         known_session(service, session)
         return to_jsonable(readers.compare_round(service, session, who))
 
