@@ -380,6 +380,7 @@ def test_readers_that_are_none(place: Path, client: httpx.Client) -> None:
         "/sessions/x/agreement",
         "/recordings/x/readings",
         "/sessions/x/readers/export",
+        "/sessions/x/project/export",
     ):
         assert client.get(path).status_code == 404
     assert client.post("/sessions/x/settle", json={"round": 1}).status_code == 404

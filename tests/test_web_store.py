@@ -307,6 +307,7 @@ def test_a_folder_without_events_gets_them_and_damaged_ones_cost_nothing_else(st
     with store.open() as db:
         db.execute("ALTER TABLE annotations DROP COLUMN events")
         db.execute("ALTER TABLE recordings DROP COLUMN first_events")
+        db.execute("ALTER TABLE recordings DROP COLUMN linked")
         db.execute("PRAGMA user_version = 2")
     again = Store(store.folder)
     row = again.recording(name, "first")
