@@ -58,7 +58,16 @@ class Items(NamedTuple):
     code: bool = False
 
 
-Block = Table | Picture | Text | Heading | Items
+class Sound(NamedTuple):
+    """A recording to listen to, with its spectrogram and what there is to say of it."""
+
+    caption: str
+    alt: str
+    wav: bytes
+    png: bytes
+
+
+Block = Table | Picture | Text | Heading | Items | Sound
 
 
 class Section(NamedTuple):
@@ -91,7 +100,7 @@ def render_html(title: str, lead: Sequence[Block], sections: Sequence[Section]) 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
+    environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     environment.filters["kind"] = lambda block: type(block).__name__
     template = environment.get_template("page.html.jinja")
     return template.render(title=title, disclaimer=DISCLAIMER, lead=lead, sections=sections)
@@ -113,6 +122,8 @@ def markdown_block(block: Block) -> str:
             return f"### {escape_markdown(text)}"
         case Picture(file, alt, caption):
             return f"![{escape_markdown(alt)}]({file})\n\n{escape_markdown(caption)}"
+        case Sound(caption):
+            return f"- {escape_markdown(caption)}"
         case Items(items, code):
             return "\n".join(
                 f"- {escape_markdown(label)}: {f'`{text}`' if code else escape_markdown(text)}" for label, text in items

@@ -8,6 +8,7 @@ import pandas as pd
 
 from rales.labels import LabelSet
 from rales.report import comparison, plots, tables
+from rales.report.challenge import challenge_table
 from rales.report.literature import PROVENANCE
 from rales.report.load_runs import Run, UnusedFolder, run_notes
 from rales.report.page import Block, Heading, Items, Section, Text
@@ -143,6 +144,7 @@ def build_sections(
                 *(tables.main_table(systems), plots.plot_sp_se(systems), tables.further_metrics_table(systems)),
                 *([each_class] if each_class else []),
                 *([own] if (own := tables.own_metrics_table(systems)) else []),
+                *([task] if (task := challenge_table(systems)) else []),
             ],
         ),
         Section(
