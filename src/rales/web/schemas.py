@@ -7,14 +7,13 @@ as JSON must be of just the described type: no "1" for a number, no 0 for false.
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Interval
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     StrictBool,
     StrictFloat,
     StrictInt,
-    StringConstraints,
     WithJsonSchema,
     model_validator,
 )
@@ -31,8 +30,8 @@ ExportForm = Literal["icbhi", "csv", "audacity", "raven"]
 EventForm = Literal["raven", "audacity", "icbhi", "sprsound", "aoef"]
 EventKind = Literal["wheeze", "rhonchus", "stridor", "crackle", "fine crackle", "coarse crackle", "expiration"]
 # In the address of a request: whose annotation, without a name what stands for all; and the round of that reader
-ReaderName = Annotated[str, StringConstraints(max_length=LONGEST_NAME)]
-RoundNumber = Annotated[int, Interval(ge=1, le=MOST_ROUNDS)]
+ReaderName = Annotated[str, Field(max_length=LONGEST_NAME)]
+RoundNumber = Annotated[int, Field(ge=1, le=MOST_ROUNDS)]
 Status = Literal["waiting", "ready", "failed"]
 OPTIONAL_FILE = WithJsonSchema({"type": "string", "contentMediaType": "application/octet-stream"})  # forms know no null
 
