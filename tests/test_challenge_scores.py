@@ -6,10 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rales.cli.result_lines import challenge_lines
 from rales.data import audit_data, read_cycles
 from rales.evaluation.challenge_scores import score_challenge, score_task
 from rales.labels import ICBHI, RECORDING_TASKS, TASKS, LabelSet
 from rales.recipes.registry import make_recipe
+from rales.training import finetune
+from tests import tiny
 from tests.test_sprsound import INTER, INTRA, TRAIN, add_sound, event, write_json
 
 SETS = {name: LabelSet(classes) for name, classes in TASKS.items()}
@@ -97,3 +100,19 @@ def test_which_classes_are_a_task() -> None:
     assert LabelSet(("abnormal", "normal")).task == ""
     assert ICBHI.task == ""
     assert LabelSet(TASKS["sprsound_1_2"][1:], independent=True).task == ""
+
+
+def test_a_run_on_whole_recordings(release: Path) -> None:
+    write_json(release, "train_json", "300_3.5_0_p1_1", "Normal", [event(100, 800, "Normal")])
+    add_sound(release, "train_wav", "300_3.5_0_p1_1")
+    label_set, recipe = SETS["sprsound_2_1"], tiny.recipe("classes=sprsound_2_1", "train.epochs=1")
+    cycles = read_cycles(release, label_set=label_set)
+    figures = finetune.run(recipe, cycles, release / "run", cache_folder=release / "cache")
+    stored = pd.read_csv(release / "run" / "predictions.csv")
+    assert stored["true_label"].tolist() == ["poor quality", "abnormal"]  # recordings, also that without events
+    sides = figures["sprsound_task"]["sides"]
+    assert (sides["intra"]["rows"], sides["intra"]["poor_quality"], sides["inter"]["rows"]) == (0, 1, 1)
+    assert sides["inter"]["se"] == (stored["label"][1] == "abnormal")
+    lines = "\n".join(challenge_lines(figures["sprsound_task"]))
+    assert "SPRSound task 2-1, inter, 1 recording: SE" in lines
+    assert "of 1 of poor quality found, not scored" in lines

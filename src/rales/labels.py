@@ -77,7 +77,7 @@ class LabelSet:
     def task(self) -> str:
         """-> the task of SPRSound's challenges whose classes these are, in any order after the first; "" if none."""
         words = tuple(map(fold_word, self.classes))
-        same = (name for name, theirs in TASKS.items() if words[0] == theirs[0] and set(words) == set(theirs))
+        same = (name for name, theirs in TASKS.items() if words[:1] == theirs[:1] and set(words) == set(theirs))
         return "" if self.independent else next(same, "")
 
     @property
