@@ -232,17 +232,17 @@ def test_standard_errors_by_hand() -> None:
 
 def test_half_width_is_the_order_statistic_or_students_t_whichever_is_larger() -> None:
     deviations = np.append(np.random.default_rng(0).permutation(np.arange(1.0, 20.0)), np.nan)  # 19 that exist
-    assert statistics._half_width(deviations, 0.5, units=40, level=0.90) == 0.5 * 18
-    assert statistics._half_width(deviations, 0.5, units=40, level=0.95) == 0.5 * 19
-    assert statistics._half_width(deviations, 0.5, units=40, level=0.96) == math.inf  # too few to say
+    assert statistics.half_width(deviations, 0.5, units=40, level=0.90) == 0.5 * 18
+    assert statistics.half_width(deviations, 0.5, units=40, level=0.95) == 0.5 * 19
+    assert statistics.half_width(deviations, 0.5, units=40, level=0.96) == math.inf  # too few to say
     flat = np.zeros(999)
     for units in (2, 3, 10):
         expected = 0.5 * student.ppf(0.975, units - 1)
-        assert statistics._half_width(flat, 0.5, units=units, level=0.95) == pytest.approx(expected)
-    assert statistics._half_width(deviations, 0.0, units=40, level=0.95) == 0
+        assert statistics.half_width(flat, 0.5, units=units, level=0.95) == pytest.approx(expected)
+    assert statistics.half_width(deviations, 0.0, units=40, level=0.95) == 0
     for level in (0.0, 1.0):
         with pytest.raises(ValueError, match="expected a fraction between 0 and 1"):
-            statistics._half_width(deviations, 0.5, units=40, level=level)
+            statistics.half_width(deviations, 0.5, units=40, level=level)
 
 
 def test_a_difference_without_spread_is_none_or_beyond_all_doubt() -> None:
@@ -304,10 +304,10 @@ def test_unpaired_difference_of_other_patients_is_that_of_independent_figures() 
     sets = [statistics.Answers(*clinic(np.random.default_rng(seed))) for seed in (5, 6)]
     elsewhere = sets[1]._replace(patients=[f"other {patient}" for patient in np.asarray(sets[1].patients)])
     rows = [statistics._counts_per_unit(each.true, [each.predicted], each.patients, True) for each in sets]
-    alone = [statistics._bootstrap_t(counts, resamples=10, seed=0)[:2] for counts in rows]
+    alone = [statistics.bootstrap_t(counts, resamples=10, seed=0)[:2] for counts in rows]
     both = statistics._counts_of_both(sets[0], elsewhere)
     assert len(both) == 98
-    estimate, error, _ = statistics._bootstrap_t(both, resamples=10, seed=0)
+    estimate, error, _ = statistics.bootstrap_t(both, resamples=10, seed=0)
     assert estimate == pytest.approx(alone[0][0] - alone[1][0])
     assert error == pytest.approx(np.hypot(alone[0][1], alone[1][1]), rel=0.01)  # 98/97 instead of 49/48
 
@@ -318,7 +318,7 @@ def test_error_of_an_unpaired_difference_by_hand() -> None:
     -1/8 and (2 - 1.5) / 4 = 1/8. Their differences by patient are -1/8, 1/8 + 1/8, -1/8: the sum of squares is 6/64,
     times 3/2 for three patients."""
     rows = np.array([[2, 4, 0, 0, 0, 0, 0, 0], [4, 4, 0, 0, 1, 2, 0, 0], [0, 0, 0, 0, 2, 2, 0, 0]])
-    estimate, error, _ = statistics._bootstrap_t(rows, resamples=10, seed=0)
+    estimate, error, _ = statistics.bootstrap_t(rows, resamples=10, seed=0)
     assert estimate[0] == pytest.approx(0)
     assert error[0] == pytest.approx(np.sqrt(6 / 64 * 1.5))
     assert np.isnan(estimate[1:]).all()  # no abnormal cycle, so neither sensitivity nor Score

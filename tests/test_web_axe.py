@@ -4,12 +4,13 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.browsed import Open, choose, fresh_session
-from tests.served import recording
+from tests.served import new_session, recording, upload
 
 
 @pytest.mark.parametrize(
@@ -67,8 +68,23 @@ def test_axe_finds_nothing_serious(place: Path, open_page: Open, scheme: Any, wi
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1360), ("dark", 390)])
-def test_axe_finds_nothing_serious_in_the_runs(open_page: Open, scheme: Any, width: int) -> None:
+def test_axe_finds_nothing_serious_in_readers_and_runs(
+    client: httpx.Client, place: Path, open_page: Open, scheme: Any, width: int
+) -> None:
+    session = new_session(client, f"Readers {width}")
+    recorded = upload(client, session, recording(place))
+    for reader in ("Anna", "Ben"):
+        cycles = [{"start_s": 0, "end_s": 2, "label": "both" if reader == "Ben" else "normal", "confirmed": True}]
+        client.post("/annotations", json={"recording": recorded["id"], "cycles": cycles, "reader": reader})
     page = open_page(color_scheme=scheme, viewport={"width": width, "height": 844}, bypass_csp=True)
+    page.locator("#session").select_option(label=f"Readers {width}")
+    page.locator("#show-reader").click()
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    page.locator("#view-readers").click()
+    expect(page.locator("#differences li")).to_have_count(1)
+    assert violations(page) == []
+    fits(page)
     page.locator("#view-runs").click()
     expect(page.locator("#runs li")).to_have_count(3)
     assert violations(page) == []

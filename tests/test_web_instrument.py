@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -332,3 +333,67 @@ def test_four_zones_fit_and_the_telephone_shows_one_at_a_time(place: Path, open_
     expect(page.locator("#picture")).to_be_visible()
     page.get_by_role("button", name="Details").click()
     expect(page.get_by_label("Label of cycle 1")).to_be_visible()
+
+
+def test_two_readers_are_blind_until_they_decide(place: Path, open_page: Open) -> None:
+    """Nothing on the page says what the file, the model or another reader calls a cycle that is not decided."""
+    page = open_page(viewport={"width": 1440, "height": 900}, bypass_csp=True)
+    fresh_session(page, "Readers")
+    sound = recording(place)
+    choose(page, sound, sound.with_suffix(".txt"))
+    lanes, said = page.locator("#lanes"), page.locator("#said-by")
+
+    read_as(page, "Anna")
+    assert labels(page) == [""] * 4
+    expect(page.locator("#label-buttons [aria-pressed=true]")).to_have_count(0)
+    expect(page.locator("#file .block")).to_have_count(0)
+    assert not re.search("Normal|Crackle|Wheeze|%", lanes.inner_text())
+    expect(said).to_contain_text("hidden until you decide")
+    expect(page.locator("#list .badge")).to_have_count(0)
+    page.keyboard.press("v")
+    expect(page.locator("#review")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Enter")  # there is nothing to accept
+    expect(page.locator("#toast")).to_have_text("It has no label yet: choose one")
+    for number, key in enumerate("1243", start=1):
+        expect(page.locator("#cycle-title")).to_have_text(f"Cycle {number} of 4")
+        page.keyboard.press(key)
+        expect(page.locator("#rows .mark", has_text="confirmed")).to_have_count(number)
+    expect(page.locator("#file .block")).not_to_have_count(0)
+    assert labels(page) == ["normal", "crackle", "both", "wheeze"]
+
+    read_as(page, "Ben")
+    assert labels(page) == [""] * 4
+    expect(page.locator("#reader-rows .block")).to_have_count(0)
+    for key, seen in (("1", 1), ("3", 2)):
+        page.keyboard.press(key)
+        expect(page.locator("#reader-rows .block")).to_have_count(seen)
+        page.keyboard.press("ArrowDown")
+    expect(said).to_contain_text("Anna")
+    page.keyboard.press("ArrowUp")
+    expect(said).to_contain_text("Crackle")
+
+    page.locator("#view-readers").click()
+    expect(page.locator("#differences li")).to_have_count(1)
+    expect(page.locator("#differences")).to_contain_text("Anna: Crackle · Ben: Wheeze")
+    expect(page.locator("#readers-figures")).to_contain_text("0.33")  # normal, crackle against normal, wheeze
+    expect(page.locator("#settle-round")).to_be_disabled()
+    page.keyboard.press("1")  # labels nothing behind this view
+    read_as(page, "")
+    page.locator("#view-readers").click()
+    page.locator("#settle-round").click()
+    expect(page.locator("#readers-note")).to_contain_text("Taken as confirmed: 1 (recordings: 1).")
+    page.locator("#differences button").click()
+    expect(page.locator("#cycle-title")).to_have_text("Cycle 2 of 4")
+    expect(page.locator("#reader-rows .block")).to_have_count(6)
+    expect(page.locator("#you .confirmed")).to_have_count(1)
+
+
+def read_as(page: Page, name: str) -> None:
+    page.locator("#show-reader").click()
+    if name:
+        page.locator("#reader-name").fill(name)
+        page.keyboard.press("Enter")
+    else:
+        page.locator("#reader-none").click()
+    expect(page.locator("#show-reader")).to_have_text(name or "No reader")
+    page.wait_for_function("() => document.querySelector('#clock').textContent.endsWith('/ 0:04.0')")

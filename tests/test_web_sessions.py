@@ -317,6 +317,80 @@ DAMAGE = {  # what is done to the database or the files -> what is said of that 
 ALONE = [(kind, annotated) for kind in DAMAGE for annotated in (False, True) if annotated or kind != "annotation cut"]
 
 
+def test_readers_over_http(place: Path, client: httpx.Client, tmp_path: Path) -> None:
+    """Blind to the file's labels, then to one another; saved apart, exported apart, settled together."""
+    session, path = new_session(client), recording(place)
+    facts = upload(client, session, path, path.with_suffix(".txt"))
+    one, spans = f"/recordings/{facts['id']}", [(c["start_s"], c["end_s"]) for c in facts["cycles"]]
+    anna, ben = {"reader": "Anna", "round": "1"}, {"reader": "Ben"}
+    fresh = client.get(one, params=anna).json()
+    assert [(c["label"], c["confirmed"]) for c in fresh["cycles"]] == [("normal", False)] * len(spans)
+    (line,) = client.get(f"/sessions/{session}", params=anna).json()["recordings"]
+    assert (line["answers"], line["findings"]["normal"], line["confirmed"], line["reviewed"]) == (None, 0, 0, False)
+
+    def cycles(*labels: str) -> list[dict[str, Any]]:
+        return [
+            {"start_s": start, "end_s": end, "label": label or "normal", "confirmed": bool(label)}
+            for (start, end), label in zip(spans, labels, strict=True)
+        ]
+
+    said = {"Anna": ("normal", "crackle", "both", ""), "Ben": ("normal", "wheeze", "both", "both")}
+    for reader, labels in said.items():
+        body = {"recording": facts["id"], "base": 0, "cycles": cycles(*labels), "reader": reader}
+        saved = client.post("/annotations", json=body)
+        assert (saved.status_code, saved.json()["facts"]["confirmed"]) == (201, sum(map(bool, labels)))
+    assert client.get(one).json()["revision"] == 0
+    (seen,) = client.get(f"{one}/readings", params=anna).json()
+    assert [c["label"] for c in seen["cycles"]] == ["normal", "wheeze", "both"]  # the fourth is not decided
+    assert [each["reader"] for each in client.get(f"/sessions/{session}/readers").json()] == ["Anna", "Ben"]
+    found = client.get(f"/sessions/{session}/agreement").json()
+    assert (found["cycles"], found["pairs"][0]["kappa"]["agreed"]) == (3, pytest.approx(2 / 3))
+    assert found["notice"] == NOTICE
+    text = client.get(f"{one}/export", params=anna).text
+    assert [line.split()[2:] for line in text.splitlines()] == [["0", "0"], ["1", "0"], ["1", "1"]]
+    assert len(client.get(f"{one}/revisions", params=ben).json()) == 2
+    restored = client.post(f"{one}/revisions/0/restore", params=ben)
+    assert restored.json()["facts"]["confirmed"] == 0
+    assert client.post(f"{one}/revisions/1/restore", params=ben).status_code == 201
+    settled = client.post(f"/sessions/{session}/settle", json={"round": 1}).json()
+    assert settled == {"recordings": 1, "settled": 2, "differ": 1}
+    table = tmp_path / "readers.csv"
+    table.write_text(client.get(f"/sessions/{session}/readers/export").text)
+    assert pd.read_csv(table)["reader"].tolist() == ["Anna"] * 3 + ["Ben"] * 4
+
+
+def test_readers_that_are_none(place: Path, client: httpx.Client) -> None:
+    """Names and rounds that nobody has, sessions and recordings that are not there: a sentence."""
+    session = new_session(client)
+    recorded = upload(client, session, recording(place))["id"]
+    for wrong in ("reader=" + "x" * 61, "reader=Anna&round=0", "reader=Anna&round=two"):
+        for path in (f"/sessions/{session}", f"/recordings/{recorded}", f"/sessions/{session}/agreement"):
+            assert client.get(f"{path}?{wrong}").status_code == 422
+    bodies: list[dict[str, Any]] = [
+        {"reader": "\n\0"},
+        {"reader": 7},
+        {"reader": "A", "round": 100},
+        {"reader": "A", "round": True},
+    ]
+    for body in bodies:
+        answer = client.post("/annotations", json={"recording": recorded, "cycles": [], **body})
+        assert (answer.status_code, len(answer.json()["detail"]) > 10) == (422, True)
+    for path in (
+        "/sessions/x/readers",
+        "/sessions/x/agreement",
+        "/recordings/x/readings",
+        "/sessions/x/readers/export",
+        "/sessions/x/project/export",
+    ):
+        assert client.get(path).status_code == 404
+    assert client.post("/sessions/x/settle", json={"round": 1}).status_code == 404
+    assert client.post(f"/sessions/{session}/settle", json={"round": 0}).status_code in (422,)
+    assert client.get(f"/sessions/{session}/readers/export").status_code == 409
+    html = "<img src=x onerror=alert(1)>"
+    assert client.post("/annotations", json={"recording": recorded, "cycles": [], "reader": html}).status_code == 201
+    assert [each["reader"] for each in client.get(f"/sessions/{session}/readers").json()] == [html]
+
+
 @pytest.mark.parametrize(("kind", "annotated"), ALONE)
 def test_a_damaged_row_costs_its_own_recording_alone(
     place: Path, client: httpx.Client, kind: str, annotated: bool

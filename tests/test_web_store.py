@@ -84,7 +84,7 @@ def damaged_folder(folder: Path, kind: str) -> str:
         case "a later version":
             with store.open() as db:
                 db.execute("PRAGMA user_version = 99")
-            return "layout 99, expected 3"
+            return "layout 99, expected 4"
         case _:
             file.unlink()
             other = sqlite3.connect(file)
@@ -307,6 +307,7 @@ def test_a_folder_without_events_gets_them_and_damaged_ones_cost_nothing_else(st
     with store.open() as db:
         db.execute("ALTER TABLE annotations DROP COLUMN events")
         db.execute("ALTER TABLE recordings DROP COLUMN first_events")
+        db.execute("ALTER TABLE recordings DROP COLUMN linked")
         db.execute("PRAGMA user_version = 2")
     again = Store(store.folder)
     row = again.recording(name, "first")

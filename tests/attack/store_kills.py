@@ -138,7 +138,7 @@ def wrong(folder: Path, job: Callable[..., None]) -> list[str]:
         store.sweep()
     except Exception as error:
         return [f"refused: {error}"]
-    rows = {row["id"]: row for row in store.rows(f"{page.STANDING}", "first")}
+    rows = {row["id"]: row for row in store.rows(page.STANDING, "first", *page.NOBODY, *page.NOBODY)}
     found = []
     if store.sounds() != set(rows) and job is work:
         found.append(f"sound of {store.sounds()}, rows of {set(rows)}")

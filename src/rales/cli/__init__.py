@@ -12,7 +12,7 @@ from collections.abc import Callable
 from cyclopts import App, CycloptsError, Group
 
 from rales import __version__
-from rales.cli import data, export, predict, serve, studies, train
+from rales.cli import agreement, data, export, predict, serve, studies, train
 from rales.cli.console import print_message
 
 app = App(
@@ -27,7 +27,10 @@ WORDS: dict[str, tuple[Callable[..., object], ...]] = {
     "Start here": (predict.predict, serve.serve, data.check, data.synth, data.data, train.weights, data.doctor),
     "Train and evaluate": (train.train, train.evaluate, train.calibrate, train.pretrain, studies.report, export.export),
     "Your recordings": (predict.segments, predict.embed, predict.search, predict.explain),
-    "Studies": (studies.sweep, studies.reproduce, studies.protocol, studies.layers, studies.suspect, export.bench),
+    "Studies": (
+        *(studies.sweep, studies.reproduce, studies.protocol, studies.layers),
+        *(studies.suspect, agreement.agreement, export.bench),
+    ),
 }
 for title, words in WORDS.items():
     group = Group.create_ordered(title)

@@ -29,6 +29,8 @@ Token = Annotated[
 
 
 def serve(
+    project: Path | None = None,
+    /,
     *,
     host: str = "127.0.0.1",
     port: int = 8765,
@@ -44,10 +46,13 @@ def serve(
 
     Not a diagnosis. Nothing leaves this machine. The address that is printed lets its visitor in. Ctrl-C ends it.
 
-    Example: rales serve --model runs/m2d --runs runs --open
+    Example: rales serve ICBHI_final_database --open
 
     Parameters
     ----------
+    project
+        Folder whose recordings are opened where they are, with the annotations beside them; what is said of them is
+        kept in its folder `.rales`. Its own files stay as they are.
     host
         Address to listen on; 0.0.0.0 is for visitors from other machines too.
     port
@@ -55,7 +60,7 @@ def serve(
     runs
         Folder of run folders: more models to choose from, and their reports.
     folder
-        Where sessions are kept; the user's data folder by default.
+        Where sessions are kept; the user's data folder by default, or `.rales` in the folder that is opened.
     token_file
         File that holds the token, readable by you alone.
     allow_host
@@ -68,7 +73,8 @@ def serve(
     token = chosen_token(token, token_file)
     os.umask(0o077)  # whatever this process writes, uploads too, is for its user alone
     try:
-        job(host, port, model=model, runs=runs, folder=folder, token=token, allow_hosts=allow_host, show=show)
+        places = {"runs": runs, "folder": folder, "project": project}
+        job(host, port, model=model, **places, token=token, allow_hosts=allow_host, show=show)
     except KeyboardInterrupt:  # the service has ended; to take torch apart lasts seconds more, which nothing bounds
         os._exit(130)
 

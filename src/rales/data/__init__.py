@@ -75,8 +75,9 @@ def read_contents(
     Errors: an own reader that is none."""
     reader, place = _choose_reader(Path(path))
     if reader is manifest.find_recordings:  # which rows are judged, and what a wrong word is, depends on the classes
-        whose = {"true_labels": true_labels, "confirmed": confirmed}
-        return manifest.find_recordings(place, audio=audio, decode=decode, **whose, label_set=label_set)
+        return manifest.find_recordings(
+            place, audio=audio, decode=decode, true_labels=true_labels, confirmed=confirmed, label_set=label_set
+        )
     expected = "expected a function (path, *, audio, decode) -> DatasetContents"
     try:
         inspect.signature(reader).bind(place, audio=audio, decode=decode)

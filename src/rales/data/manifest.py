@@ -119,12 +119,14 @@ def find_recordings(
     decode: bool,
     true_labels: bool = False,
     confirmed: bool = False,
+    reader: str | None = None,
     label_set: LabelSet = ICBHI,
 ) -> DatasetContents:
     """Manifest file -> its recordings, damaged or not; `decode` reads all samples instead of the headers only.
 
     `true_labels`: of a table of a model's answers that nobody has confirmed, the label is that of true_label.
-    `confirmed`: of a table that says which labels a person has confirmed, the others are none. Cycles have labels of
+    `confirmed`: of a table that says which labels a person has confirmed, the others are none. `reader`: of a table of
+    several readers (column reader) the rows of this one. Cycles have labels of
     the `label_set`, so a problem with one names its row. Errors: no column true_label, if it is asked.
     """
     manifest = Path(manifest)
@@ -134,6 +136,8 @@ def find_recordings(
     rows = list(lines)
     if not rows:
         raise FileError(manifest, "no rows, expected one per cycle")
+    if reader is not None:
+        rows = [row for row in rows if row.cells.get("reader") == reader]
     answers = f"p_{CLASSES[0]}" in columns or "quality_reason" in columns  # of one's own classes, too
     if true_labels and answers and "confirmed" not in columns:
         if "true_label" not in columns:

@@ -10,7 +10,7 @@ at all (se* = 0) and the rest would promise too much. Percentile and BCa interva
 (figures in `bootstrap_intervals`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from math import ceil, inf, nan
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 
 FIGURES: Final = ("specificity", "sensitivity", "score")
+# (..., width + width²) sums of rows and of their products, units, width -> figures (..., F) and their errors (..., F)
+Figures = Callable[[FloatArray, int, int], tuple[FloatArray, FloatArray]]
 
 
 def bootstrap_intervals(
@@ -64,8 +66,8 @@ def bootstrap_intervals(
         Coverage of the interval.
     """
     rows = _counts_per_unit(true, [predicted], patients, cluster)
-    estimate, standard_error, deviations = _bootstrap_t(rows, resamples=resamples, seed=seed)
-    half = [_half_width(deviations[:, k], standard_error[k], units=len(rows), level=level) for k in range(3)]
+    estimate, standard_error, deviations = bootstrap_t(rows, resamples=resamples, seed=seed)
+    half = [half_width(deviations[:, k], standard_error[k], units=len(rows), level=level) for k in range(3)]
     return {
         name: (float(np.maximum(estimate[k] - half[k], 0)), float(np.minimum(estimate[k] + half[k], 1)))
         for k, name in enumerate(FIGURES)
@@ -165,10 +167,10 @@ def _report_difference(
     """(U, 4) or (U, 8) rows of a difference -> what `paired_difference` returns."""
     from scipy.special import stdtr
 
-    difference, standard_error, deviations = _bootstrap_t(rows, resamples=resamples, seed=seed)
+    difference, standard_error, deviations = bootstrap_t(rows, resamples=resamples, seed=seed)
     report = {}
     for k, name in enumerate(FIGURES):
-        half = _half_width(deviations[:, k], standard_error[k], units=len(rows), level=level)
+        half = half_width(deviations[:, k], standard_error[k], units=len(rows), level=level)
         defined = deviations[:, k][~np.isnan(deviations[:, k])]
         observed = _observed_statistic(difference[k], standard_error[k])
         resampled = (np.sum(defined >= observed) + 1) / (len(defined) + 1)
@@ -304,11 +306,16 @@ def _counts_per_unit(
     return rows
 
 
-def _bootstrap_t(
-    rows: NDArray[np.int64], resamples: int, seed: int | np.random.Generator
+def bootstrap_t(
+    rows: NDArray[Any], resamples: int, seed: int | np.random.Generator, figures: Figures | None = None
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """(U, 4) rows, or (U, 8) of two sets whose difference is asked for -> figures (3,), their standard errors (3,),
-    |deviation| / error of the resamples (R, 3)."""
+    """(U, width) rows of U patients -> figures (F,), their standard errors (F,), |deviation| / error of the resamples
+    (R, F).
+
+    `figures` computes them from sums of rows; by default specificity, sensitivity and score of (U, 4) rows, or the
+    difference of those of two sets, (U, 8).
+    """
+    figures = figures or _scores_and_errors
     if resamples < 1:
         raise ValueError(f"{resamples} resamples, expected at least 1 (10,000 for a report)")
     units = len(rows)
@@ -322,8 +329,8 @@ def _bootstrap_t(
     # Drawn in blocks: the weights of 10,000 resamples of thousands of patients would fill the memory.
     blocks = [min(1000, resamples - start) for start in range(0, resamples, 1000)]
     drawn = np.concatenate([generator.multinomial(units, counts / units, size=block) @ sums for block in blocks])
-    estimate, standard_error = _scores_and_errors(counts @ sums, units, width)
-    estimates, standard_errors = _scores_and_errors(drawn, units, width)
+    estimate, standard_error = figures(counts @ sums, units, width)
+    estimates, standard_errors = figures(drawn, units, width)
     return estimate, standard_error, safe_ratio(np.abs(estimates - estimate), standard_errors)
 
 
@@ -355,7 +362,8 @@ def _observed_statistic(difference: float, standard_error: float) -> float:
     return abs(difference) / standard_error
 
 
-def _half_width(deviations: FloatArray, standard_error: float, units: int, level: float) -> float:
+def half_width(deviations: FloatArray, standard_error: float, units: int, level: float) -> float:
+    """What `bootstrap_t` gave of one figure -> half of its interval, which holds the truth in a share of `level`."""
     from scipy.special import stdtrit
 
     if not 0 < level < 1:

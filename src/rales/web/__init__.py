@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rales.web.connection_limits import ConnectionLimits
 
 STATIC = Path(__file__).parent / "static"
+STORE = ".rales"  # in a project's folder, what people say of its recordings
 SENT_BYTES = 1 << 17  # of an answer that the system keeps before they are read
 LAST_S = 9.0  # that the service may take to end after the first signal; nothing that it has confirmed is lost then
 
@@ -36,6 +37,7 @@ def serve_page(
     model: str | None = None,
     runs: Path | None = None,
     folder: Path | None = None,
+    project: Path | None = None,
     token: str | None = None,
     allow_hosts: tuple[str, ...] = (),
     show: bool = False,
@@ -43,17 +45,21 @@ def serve_page(
     """Serve the page until interrupted.
 
     `model` is a run folder or an artefact of `rales export`, None for the package's own; `runs` a folder of run folders
-    to browse. Every visitor needs the token, which is made here if none is given.
-    Errors: a package missing, a port that is taken, a model that cannot be loaded.
+    to browse, `project` a folder whose recordings are opened in place. Every visitor needs the token, which is made
+    here if none is given.
+    Errors: a package missing, a port that is taken, a model that cannot be loaded, a folder that is not there.
     """
     require_packages("the web page", "web", "fastapi", "uvicorn", "python_multipart", "limits")
     if why := platform_checks.find_missing_features():
         raise ValueError(why)
+    if project is not None and not project.is_dir():
+        raise UsageError(f"{project}: no such folder; give one that holds recordings")
     if token is not None and len(token) < access_token.SHORTEST:
         raise UsageError(f"the token has {len(token)} characters, expected {access_token.SHORTEST} or more")
     settings = Settings(
         host=host,
-        folder=data_folder(folder),
+        folder=data_folder(folder if folder or not project else project / STORE),
+        project=project.absolute() if project else None,
         model=model,
         runs=runs.absolute() if runs else None,
         token=token or new_token(),

@@ -21,6 +21,8 @@ from rales.web import (
     routes_example,
     routes_exports,
     routes_predict,
+    routes_projects,
+    routes_readers,
     routes_sessions,
 )
 from rales.web.schemas import describe_labels
@@ -73,6 +75,8 @@ def create_app(settings: Settings) -> SecurityMiddleware:
     routes_example.add_example_routes(app, service)
     routes_annotations.add_annotation_routes(app, service)
     routes_exports.add_export_routes(app, service)
+    routes_readers.add_reader_routes(app, service)
+    routes_projects.add_project_routes(app, service)
     routes_events.add_event_routes(app, service)
     add_page(app, service.label_set)
     add_token(app)

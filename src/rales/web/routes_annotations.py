@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from rales.web.schemas import Annotation, Revision, Saved
+from rales.web.readers import name_reader
+from rales.web.schemas import Annotation, ReaderName, Revision, RoundNumber, Saved
 from rales.web.service import Service
 
 if TYPE_CHECKING:
@@ -15,12 +16,14 @@ def add_annotation_routes(app: "FastAPI", service: Service) -> None:
         """Save the corrected cycles of a recording of a session, and its events, as its next revision."""
         given = [vars(cycle) for cycle in annotation.cycles]
         marked = None if annotation.events is None else [vars(event) for event in annotation.events]
-        saved = service.annotate(annotation.recording, given, annotation.base, marked)
-        return {"recording": annotation.recording, **saved, "facts": service.line_of(annotation.recording)}
+        who = name_reader(annotation.reader, annotation.round)
+        saved = service.annotate(annotation.recording, given, annotation.base, marked, who)
+        return {"recording": annotation.recording, **saved, "facts": service.line_of(annotation.recording, who)}
 
     @app.get("/recordings/{recording}/revisions", response_model=list[Revision])
-    def revisions(recording: str) -> list[dict[str, Any]]:
+    def revisions(recording: str, reader: ReaderName = "", round: RoundNumber = 1) -> list[dict[str, Any]]:
         """The saved states of an annotation that are kept, the newest first."""
+        who = name_reader(reader, round)
         return [
             {
                 **one,
@@ -29,10 +32,12 @@ def add_annotation_routes(app: "FastAPI", service: Service) -> None:
                 "confirmed": sum(cycle["confirmed"] for cycle in one["cycles"]),
                 "findings": service.count_findings(one["cycles"]),
             }
-            for one in service.revisions(recording)
+            for one in service.revisions(recording, who)
         ]
 
     @app.post("/recordings/{recording}/revisions/{revision}/restore", response_model=Saved, status_code=201)
-    def restore(recording: str, revision: int) -> dict[str, Any]:
+    def restore(recording: str, revision: int, reader: ReaderName = "", round: RoundNumber = 1) -> dict[str, Any]:
         """Save an earlier state once more as the next revision; nothing is lost by it."""
-        return {"recording": recording, **service.restore(recording, revision), "facts": service.line_of(recording)}
+        who = name_reader(reader, round)
+        saved = service.restore(recording, revision, who)
+        return {"recording": recording, **saved, "facts": service.line_of(recording, who)}

@@ -11,10 +11,12 @@ import pandas as pd
 from rales.evaluation.predictions import NOTICE
 from rales.inference import prediction_writers
 from rales.web import cycle_edits
+from rales.web.readers import name_reader
 from rales.web.routes_sessions import describe_binary, known_session
-from rales.web.schemas import ExportForm
+from rales.web.schemas import ExportForm, ReaderName, RoundNumber
 from rales.web.security import ApiError
 from rales.web.service import Service
+from rales.web.store import Who
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -39,10 +41,13 @@ def add_export_routes(app: "FastAPI", service: Service) -> None:
     @app.get(
         "/recordings/{recording}/export", response_class=Response, responses=describe_binary("text/plain", "text/csv")
     )
-    def export(recording: str, format: ExportForm = "icbhi") -> Response:
-        """The cycles as they stand as one file. Not a diagnosis."""
+    def export(
+        recording: str, reader: ReaderName = "", round: RoundNumber = 1, format: ExportForm = "icbhi"
+    ) -> Response:
+        """The cycles as they stand, or those that a reader has decided, as one file. Not a diagnosis."""
+        who = name_reader(reader, round)
         check_form(format, service)
-        row = service.known(recording)
+        row = decided_alone(service.known(recording, who), who)
         if why := why_no_cycles(row):
             raise ApiError(409, f"{row['name']}: {why}, so there is nothing to export yet")
         kind = "text/csv" if format == "csv" else "text/plain"
@@ -53,17 +58,21 @@ def add_export_routes(app: "FastAPI", service: Service) -> None:
         )
 
     @app.get("/sessions/{session}/export", response_class=Response, responses=describe_binary("application/zip"))
-    def export_session(session: str, format: ExportForm = "icbhi") -> Response:
-        """The cycles of all recordings of a session: a zip with one file each, in the folders that they came in, and
-        README.txt, which says which of them nobody has confirmed and which recordings are left out. Not a diagnosis."""
+    def export_session(
+        session: str, reader: ReaderName = "", round: RoundNumber = 1, format: ExportForm = "icbhi"
+    ) -> Response:
+        """The cycles of all recordings of a session, of a reader those that are decided: a zip with one file each, in
+        the folders that they came in, and README.txt, which says which of them nobody has confirmed and which
+        recordings are left out. Not a diagnosis."""
+        who = name_reader(reader, round)
         check_form(format, service)
         row = known_session(service, session)
         content, written, left_out = io.BytesIO(), list[str](), list[str]()
         with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
             names = {README.removesuffix(".txt").lower(), MANIFEST.removesuffix(".csv")}
             tables = dict[str, pd.DataFrame]()
-            for each in service.store.recordings(session, service.models.default):
-                recording = service.standing(each)
+            for each in service.session_rows(session, who):
+                recording = decided_alone(each, who)
                 if why := why_no_cycles(recording):
                     left_out.append(f"{cycle_edits.recording_title(recording['path'])}: {why}")
                     continue
@@ -76,8 +85,14 @@ def add_export_routes(app: "FastAPI", service: Service) -> None:
                 written.append(f"{file}: {describe_label_source(recording)}")
             if format == "csv" and tables:
                 archive.writestr(MANIFEST, prediction_writers.format_csv(join_manifest(tables)))
-            archive.writestr(README, write_readme(row["name"], format, written, left_out))
+            title = f"{row['name']}, read by {who.reader}, round {who.round}" if who.reader else row["name"]
+            archive.writestr(README, write_readme(title, format, written, left_out))
         return Response(content.getvalue(), media_type="application/zip", headers=attach_file(row["name"], ".zip"))
+
+
+def decided_alone(row: dict[str, Any], who: Who) -> dict[str, Any]:
+    """A row of `Service.known` -> the same, of a reader without the cycles that have no label of theirs."""
+    return {**row, "cycles": [cycle for cycle in row["cycles"] if cycle["confirmed"]]} if who.reader else row
 
 
 def why_no_cycles(row: dict[str, Any]) -> str:

@@ -5,14 +5,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rales.web import cycle_edits, model_answers
+from rales.web.readers import name_reader
 from rales.web.schemas import (
     OPTIONAL_FILE,
     Explanation,
     Label,
     Name,
+    ReaderName,
     RecordingDetail,
     RecordingFacts,
     Review,
+    RoundNumber,
     ScoreRequest,
     Scores,
     Session,
@@ -20,6 +23,7 @@ from rales.web.schemas import (
 )
 from rales.web.security import ApiError
 from rales.web.service import Service
+from rales.web.store import NOBODY, Who
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -47,9 +51,10 @@ def add_sessions(app: "FastAPI", service: Service) -> None:
         return content(store.new_session(clean_title(given.name)))
 
     @app.get("/sessions/{session}", response_model=SessionContent)
-    def session(session: str) -> dict[str, Any]:
-        """A session and its recordings, with how far each of them is."""
-        return content(session)
+    def session(session: str, reader: ReaderName = "", round: RoundNumber = 1) -> dict[str, Any]:
+        """A session and its recordings, with how far each of them is, or how far a reader is in it."""
+        who = name_reader(reader, round)
+        return content(session, who)
 
     @app.patch("/sessions/{session}", response_model=SessionContent)
     def rename_session(session: str, given: Name) -> dict[str, Any]:
@@ -63,8 +68,8 @@ def add_sessions(app: "FastAPI", service: Service) -> None:
         if not store.remove_session(session):
             raise no_session()
 
-    def content(session: str) -> dict[str, Any]:
-        return {**known_session(service, session), "recordings": service.listed(session)}
+    def content(session: str, who: Who = NOBODY) -> dict[str, Any]:
+        return {**known_session(service, session), "recordings": service.listed(session, who)}
 
 
 def add_recordings(app: "FastAPI", service: Service) -> None:
@@ -95,9 +100,10 @@ def add_recordings(app: "FastAPI", service: Service) -> None:
         return await asyncio.to_thread(service.line_of, recording)
 
     @app.get("/recordings/{recording}", response_model=RecordingDetail)
-    def detail(recording: str) -> dict[str, Any]:
-        """A recording, what each model said of its cycles, and the cycles as they stand."""
-        return {**service.known(recording), "scores": service.scores(recording)}
+    def detail(recording: str, reader: ReaderName = "", round: RoundNumber = 1) -> dict[str, Any]:
+        """A recording, what each model said of its cycles, and the cycles as they stand or as a reader has them."""
+        who = name_reader(reader, round)
+        return {**service.known(recording, who), "scores": service.scores(recording)}
 
     @app.patch("/recordings/{recording}", response_model=RecordingFacts)
     def review(recording: str, given: Review) -> dict[str, Any]:
@@ -133,19 +139,25 @@ def add_sound(app: "FastAPI", service: Service) -> None:
 
 def add_scores(app: "FastAPI", service: Service) -> None:
     @app.post("/recordings/{recording}/scores", response_model=Scores)
-    async def score(recording: str, asked: ScoreRequest) -> dict[str, Any]:
+    async def score(
+        recording: str, asked: ScoreRequest, reader: ReaderName = "", round: RoundNumber = 1
+    ) -> dict[str, Any]:
         """What a model says of stretches of a recording, for cycles whose boundaries were moved. Not a diagnosis."""
+        who = name_reader(reader, round)
         row, model = await asyncio.to_thread(service.known, recording), service.model_name(asked.model)
         places = check_spans([vars(span) for span in asked.cycles], row["duration_s"], service.limits.cycles)
         cycles = await answer(row, partial(service.score_spans, recording, model, places))
-        return {"model": model, "cycles": cycles, "facts": await asyncio.to_thread(service.line_of, recording)}
+        return {"model": model, "cycles": cycles, "facts": await asyncio.to_thread(service.line_of, recording, who)}
 
     @app.post("/recordings/{recording}/predictions", response_model=Scores)
-    async def predict(recording: str, model: str = "") -> dict[str, Any]:
+    async def predict(
+        recording: str, reader: ReaderName = "", round: RoundNumber = 1, model: str = ""
+    ) -> dict[str, Any]:
         """What another model says of a recording's cycles, to set beside the default model's. Not a diagnosis."""
+        who = name_reader(reader, round)
         row, chosen = await asyncio.to_thread(service.known, recording), service.model_name(model)
         cycles = await answer(row, partial(service.predict, row, chosen))
-        return {"model": chosen, "cycles": cycles, "facts": await asyncio.to_thread(service.line_of, recording)}
+        return {"model": chosen, "cycles": cycles, "facts": await asyncio.to_thread(service.line_of, recording, who)}
 
     @app.get("/recordings/{recording}/explanation", response_model=Explanation)
     async def explanation(

@@ -7,16 +7,31 @@ as JSON must be of just the described type: no "1" for a number, no 0 for false.
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, StrictBool, StrictFloat, StrictInt, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    WithJsonSchema,
+    model_validator,
+)
 
 from rales.evaluation.predictions import NOTICE
 from rales.labels import LabelSet
+
+LONGEST_NAME = 60  # of a reader
+MOST_ROUNDS = 99
 
 # Which labels there are depends on the model that is served; `describe_labels` puts them in the place of this.
 Label = Annotated[str, WithJsonSchema({"type": "string", "format": "label"})]
 ExportForm = Literal["icbhi", "csv", "audacity", "raven"]
 EventForm = Literal["raven", "audacity", "icbhi", "sprsound", "aoef"]
 EventKind = Literal["wheeze", "rhonchus", "stridor", "crackle", "fine crackle", "coarse crackle", "expiration"]
+# In the address of a request: whose annotation, without a name what stands for all; and the round of that reader
+ReaderName = Annotated[str, Field(max_length=LONGEST_NAME)]
+RoundNumber = Annotated[int, Field(ge=1, le=MOST_ROUNDS)]
 Status = Literal["waiting", "ready", "failed"]
 OPTIONAL_FILE = WithJsonSchema({"type": "string", "contentMediaType": "application/octet-stream"})  # forms know no null
 
@@ -120,12 +135,14 @@ class Prediction:
 class Annotation:
     """The corrected cycles of a recording of a session, and the events that are marked in it; without `events` those
     that stand stay. `base` is the revision that they were made from: given, an annotation that somebody else has
-    changed since is not overwritten (409)."""
+    changed since is not overwritten (409). `reader` and `round` say whose it is, without a name what stands for all."""
 
     recording: str
     cycles: list[MarkedCycle]
     base: StrictInt | None = None
     events: list[MarkedEvent] | None = None
+    reader: str = ""
+    round: StrictInt = 1
 
 
 @dataclass

@@ -25,7 +25,13 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN_TO_ALL = ("/health",)
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-COSTLY = ("/explanation", "/spectrogram", "/export", "/report")  # ends of what is computed anew for every look
+COSTLY = (
+    "/explanation",
+    "/spectrogram",
+    "/export",
+    "/report",
+    "/agreement",
+)  # ends of what is computed anew for every look
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self' data: blob:; "
     "media-src 'self' blob:; connect-src 'self'; font-src 'self'; frame-src 'self'; base-uri 'none'; "

@@ -20,13 +20,14 @@ from rales.evaluation import recordings
 from rales.files.atomic import Lock, NoLocks, make_folder
 from rales.inference.predictor import Predictor
 from rales.typing import Row
-from rales.web import cycle_edits, event_marks, example, model_answers, platform_checks, stored_rows
+from rales.web import cycle_edits, event_marks, example, model_answers, platform_checks, readers, stored_rows
 from rales.web.decoding import Decoder, DecoderRestarted, Undecodable
 from rales.web.job_queue import JobQueue, QueueFull
 from rales.web.model_registry import ModelRegistry
+from rales.web.projects import Project
 from rales.web.security import ApiError
 from rales.web.settings import Settings
-from rales.web.store import DuplicateRecording, LeftoverSound, RevisionConflict, Store, remove_tree
+from rales.web.store import NOBODY, DuplicateRecording, LeftoverSound, RevisionConflict, Store, Who, remove_tree
 
 log = logging.getLogger(__name__)
 NO_SOUND = "its sound is missing in the service's folder; remove the recording and send it again"
@@ -52,6 +53,7 @@ class Service:
         self.arriving = settings.folder / "arriving"
         self.sweep()
         self.runs = settings.runs
+        self.project = Project(settings.project, self) if settings.project else None
         self.example_folder = settings.folder / "example"
         self.example_rows: list[Row] | None = None
         self.decoder = Decoder(settings.limits)
@@ -74,6 +76,8 @@ class Service:
         for recording in self.store.waiting():
             self.queue.add(recording)
         self.queue.thread.start()
+        if self.project:
+            self.project.start()
         self.warming = asyncio.create_task(self.decoder.warm())
 
     async def stop(self) -> None:
@@ -115,15 +119,48 @@ class Service:
         """A file of `write` -> its facts, with what `beside` says of its text; then its folder holds audio.wav,
         page.wav and, unless it was passed over, a checked audio.txt."""
         place = upload.parent
+        facts = await self.decode_sound(upload, place, name)
+        upload.unlink()
+        note, beside = self.beside(place / "audio.txt", name, facts["duration_s"])
+        return {**facts, **beside, "notes": [*facts["notes"], *([note] if note else [])]}
+
+    async def decode_sound(self, sound: Path, out: Path, name: str) -> Row:
+        """A file -> its facts; then `out` holds audio.wav and page.wav. Errors: ApiError."""
         try:
-            facts = await self.decoder.decode(upload, place)
+            return await self.decoder.decode(sound, out)
         except DecoderRestarted as error:
             raise ApiError(503, f"{name}: {error}", retry_after="5") from error
         except Undecodable as error:
             raise ApiError(413 if error.large else 422, f"{name}: {error}") from error
-        upload.unlink()
-        note, beside = self.beside(place / "audio.txt", name, facts["duration_s"])
-        return {**facts, **beside, "notes": [*facts["notes"], *([note] if note else [])]}
+
+    @asynccontextmanager
+    async def decoded_file(self, sound: Path, name: str) -> AsyncIterator[Path]:
+        """A file of this machine -> a folder with audio.wav and page.wav, removed afterwards. Errors: ApiError."""
+        place = self.arriving / secrets.token_hex(8)
+        try:
+            place.mkdir()
+            await self.decode_sound(sound, place, name)
+            yield place
+        finally:
+            await asyncio.to_thread(remove_tree, place)
+
+    def ensure_sound(self, recording: str) -> None:
+        """Have the sound of a recording of the project decoded; from any thread but the service's own. Errors:
+        ApiError."""
+        rows = self.store.rows("SELECT linked FROM recordings WHERE id = ? AND linked != ''", recording)
+        if self.project and rows:
+            self.project.ensure_sound(recording, rows[0]["linked"])
+
+    def has_sound(self, row: Row) -> bool:
+        return self.original_sound(row) is not None
+
+    def original_sound(self, row: Row) -> Path | None:
+        """A row of the store -> its sound: the file of the project, else what the service decoded; None if it is
+        gone."""
+        if not row["linked"]:
+            return self.store.place(row["id"]) / "audio.wav" if self.store.has_sound(row["id"]) else None
+        sound = self.project.folder / row["linked"] if self.project else None
+        return sound if sound is not None and sound.is_file() else None
 
     def beside(self, text: Path, name: str, duration_s: float) -> tuple[str, Row]:
         """The text that came with a recording, if one did -> a note on it or "", and `annotated`, its cycles or None,
@@ -231,6 +268,8 @@ class Service:
         try:
             self.predict(row, self.models.default)
             self.store.mark(recording, "ready")
+        except ApiError as error:  # what is wrong with a file of the project
+            self.store.mark(recording, "failed", error.sentence[:500])
         except Exception as error:  # the next recording must have its turn
             sound = self.store.place(recording) / "audio.wav"
             self.store.mark(recording, "failed", describe_failure(error, sound, row["name"]).sentence[:500])
@@ -238,6 +277,7 @@ class Service:
     def predict(self, row: Row, model: str) -> list[Row]:
         """Have a model answer for the cycles of a recording (a row of the store), and keep that; what the default model
         says first of one without an annotation are the cycles it begins with. Done in the model's thread."""
+        self.ensure_sound(row["id"])
         sound = self.store.place(row["id"]) / "audio.wav"
         rows = model_answers.predict_file(self.session_model(model), sound, row["name"])
         rows = [cycle_edits.in_milliseconds(one, row["duration_s"]) for one in rows]
@@ -252,6 +292,7 @@ class Service:
 
     def score_spans(self, recording: str, model: str, spans: list[model_answers.Span]) -> list[Row]:
         """Have a model answer for stretches of a recording, and keep that; done in the model's thread."""
+        self.ensure_sound(recording)
         sound = self.store.place(recording) / "audio.wav"
         rows = model_answers.score_spans(self.session_model(model), sound, spans)
         known = {cycle_edits.row_times(row): row for row in [*self.scores(recording).get(model, []), *rows]}
@@ -260,6 +301,7 @@ class Service:
 
     def why(self, recording: str, model: str, span: model_answers.Span, label: str | None) -> Row:
         """Why a model calls a stretch what it does; done in the model's thread."""
+        self.ensure_sound(recording)
         sound = self.place(recording) / "audio.wav"
         return model_answers.explain_span(self.session_model(model), sound, span, label)
 
@@ -285,11 +327,17 @@ class Service:
     # What people say
 
     def annotate(
-        self, recording: str, given: list[Row], base: int | None = None, marked: list[Row] | None = None
+        self,
+        recording: str,
+        given: list[Row],
+        base: int | None = None,
+        marked: list[Row] | None = None,
+        who: Who = NOBODY,
     ) -> Row:
-        """Cycles and events as a visitor sent them (None: the events that stand) become the next revision; -> revision,
-        saved. Errors: ApiError."""
+        """Cycles and events as a visitor sent them (None: the events that stand) become the next revision of a
+        reader's; -> revision, saved. Errors: ApiError."""
         row = self.known(recording)
+        readers.check_room(self.store, row, who, self.limits.readers)
         try:
             cycles = cycle_edits.check_cycles(given, row["duration_s"], self.limits.cycles)
             cycles = cycle_edits.check_labels(cycles, self.label_set)
@@ -297,7 +345,7 @@ class Service:
         except ValueError as error:
             raise ApiError(422, str(error)) from error
         try:
-            return self.store.annotate(recording, cycles, base, events)
+            return self.store.annotate(recording, cycles, base, events, who)
         except RevisionConflict as stale:
             raise ApiError(
                 409,
@@ -305,19 +353,22 @@ class Service:
                 "and send your cycles again with that one as base, or take it",
             ) from stale
 
-    def revisions(self, recording: str) -> list[Row]:
+    def revisions(self, recording: str, who: Who = NOBODY) -> list[Row]:
         """-> the states of a recording's annotation that can be restored, the newest first, each with its `cycles` and
-        `events`; 0, the last, is what the model said first or the annotation that came along. Errors: ApiError."""
+        `events`; 0, the last, is what the model said first or the annotation that came along, of a reader the cycles
+        without labels. Errors: ApiError."""
         row = self.known(recording)
-        events = stored_rows.try_read_events(row["first_events"])[0]
-        first = {"revision": 0, "saved": None, "cycles": row["original"], "events": events}
-        return [*self.store.revisions(recording), *([first] if row["original"] is not None else [])]
+        original, events = row["original"], stored_rows.try_read_events(row["first_events"])[0]
+        if who.reader and original is not None:
+            original, events = readers.without_labels(original, self.label_set), []
+        first = {"revision": 0, "saved": None, "cycles": original, "events": events}
+        return [*self.store.revisions(recording, who), *([first] if original is not None else [])]
 
-    def restore(self, recording: str, revision: int) -> Row:
+    def restore(self, recording: str, revision: int, who: Who = NOBODY) -> Row:
         """An earlier state becomes the next revision; -> revision, saved. Errors: ApiError."""
-        for one in self.revisions(recording):
+        for one in self.revisions(recording, who):
             if one["revision"] == revision:
-                return self.store.annotate(recording, one["cycles"], events=one["events"])
+                return self.store.annotate(recording, one["cycles"], events=one["events"], who=who)
         raise ApiError(
             404, f"no revision {revision} is kept; GET /recordings/{recording}/revisions lists those that are"
         )
@@ -333,16 +384,27 @@ class Service:
         found = self.store.scores(recording)
         return {model: row["cycles"] for model, row in found.items() if row["made"] >= self.models.changed(model)}
 
-    def known(self, recording: str) -> Row:
-        """-> a recording with its cycles as they stand (see `standing`). Errors: ApiError."""
+    def known(self, recording: str, who: Who = NOBODY) -> Row:
+        """-> a recording with its cycles as they stand (see `standing`), or as a reader has them. Errors: ApiError."""
         row = self.store.recording(recording, self.models.default)
         if row is None:
             raise ApiError(404, "no such recording; it may have been removed")
-        return self.standing(row)
+        standing = self.standing(row)
+        own = self.store.recording(recording, self.models.default, who) if who.reader else None
+        return standing if own is None else readers.as_reader(standing, own, self.label_set)
 
-    def listed(self, session: str) -> list[Row]:
-        """-> the lines of a session's list."""
-        return [self.facts(self.standing(row)) for row in self.store.recordings(session, self.models.default)]
+    def listed(self, session: str, who: Who = NOBODY) -> list[Row]:
+        """-> the lines of a session's list, of a reader as that one has it."""
+        line = self.reader_facts if who.reader else self.facts
+        return [line(row) for row in self.session_rows(session, who)]
+
+    def session_rows(self, session: str, who: Who = NOBODY) -> list[Row]:
+        """-> the recordings of a session as `known` has them."""
+        rows = [self.standing(row) for row in self.store.recordings(session, self.models.default)]
+        if not who.reader:
+            return rows
+        own = {row["id"]: row for row in self.store.recordings(session, self.models.default, who)}
+        return [readers.as_reader(row, own.get(row["id"], {}), self.label_set) for row in rows]
 
     def standing(self, row: Row) -> Row:
         """A row of the store -> the same with `scored`, the default model's rows, `cycles` as they stand (saved by a
@@ -355,7 +417,7 @@ class Service:
         elif cycles is None:
             cycles, source = row["original"] or [], row["origin"] or ""
         scored = row["scored"] if current else []
-        row = row if self.store.has_sound(row["id"]) else {**row, "status": "failed", "problem": NO_SOUND}
+        row = row if self.has_sound(row) else {**row, "status": "failed", "problem": NO_SOUND}
         said = {"notes": self.store.notes(row["id"]), **model_answers.quality_of(scored)}
         name = icbhi.parse_recording_name(row["name"])
         about = {part: name.get(part, "") for part in ("patient", "location", "device")}
@@ -365,8 +427,9 @@ class Service:
     def sound(self, recording: str) -> Path:
         """-> what the browser plays of a recording. Errors: ApiError."""
         row = self.known(recording)
-        if not self.store.has_sound(recording):
+        if not self.has_sound(row):
             raise ApiError(404, f"{row['name']}: {NO_SOUND}")
+        self.ensure_sound(recording)
         return self.store.place(recording) / "page.wav"
 
     def picture(self, recording: str) -> model_answers.LogmelPicture:
@@ -377,9 +440,14 @@ class Service:
         except Exception as error:
             raise describe_failure(error, sound, self.known(recording)["name"]) from error
 
-    def line_of(self, recording: str) -> Row:
+    def line_of(self, recording: str, who: Who = NOBODY) -> Row:
         """-> a recording's line in the list. Errors: ApiError."""
-        return self.facts(self.known(recording))
+        row = self.known(recording, who)
+        return self.reader_facts(row) if who.reader else self.facts(row)
+
+    def reader_facts(self, row: Row) -> Row:
+        """A row of `readers.as_reader` -> its line in that reader's list."""
+        return readers.blind_facts(self.facts(row), row, self.label_set)
 
     def facts(self, row: Row) -> Row:
         """A row of `standing` -> its line in the list."""

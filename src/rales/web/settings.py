@@ -18,6 +18,7 @@ class Limits:
     duration_s: float = 600.0
     cycles: int = 2000  # of one recording
     events: int = 5000  # of one recording
+    readers: int = 50  # and rounds of theirs, of one recording
     decode_s: int = 20  # processor time, and three times as long by the clock
     decode_bytes: int = 512 * MIB  # above what the decoding process holds before it begins
     decoders: int = 2  # at a time
@@ -40,10 +41,11 @@ def new_token() -> str:
 @dataclass(frozen=True)
 class Settings:
     """Options of one service. `model` is the default model: a run folder, or None for the package's own. `token` lets
-    visitors in; it is made here unless one is given."""
+    visitors in; it is made here unless one is given. The recordings of `project`, a folder, are opened in place."""
 
     folder: Path
     model: str | None = None
+    project: Path | None = None
     host: str = "127.0.0.1"
     runs: Path | None = None
     token: str = field(default_factory=new_token, repr=False)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rales.data import icbhi
 from rales.files.atomic import make_folder
@@ -27,7 +27,7 @@ from rales.labels import ICBHI, LabelSet
 from rales.typing import Row
 from rales.web import cycle_edits, stored_rows
 
-VERSION = 3
+VERSION = 4
 # Of every connection
 PRAGMAS: tuple[str, ...] = ("foreign_keys = ON", "synchronous = FULL", "fullfsync = ON", "secure_delete = ON")
 REVISIONS = 100  # of one annotation that are kept
@@ -39,6 +39,7 @@ CREATE TABLE recordings (
     name TEXT NOT NULL, added REAL NOT NULL, duration_s REAL NOT NULL, rate_hz INTEGER NOT NULL,
     channels INTEGER NOT NULL, status TEXT NOT NULL, problem TEXT NOT NULL DEFAULT '',
     reviewed INTEGER NOT NULL DEFAULT 0, path TEXT NOT NULL DEFAULT '', digest TEXT NOT NULL DEFAULT '',
+    linked TEXT NOT NULL DEFAULT '',
     first_events TEXT NOT NULL DEFAULT '[]'
 );
 CREATE INDEX recordings_of ON recordings (session, added);
@@ -46,10 +47,13 @@ CREATE TABLE scores (
     recording TEXT NOT NULL REFERENCES recordings (id) ON DELETE CASCADE,
     model TEXT NOT NULL, made REAL NOT NULL, cycles TEXT NOT NULL, PRIMARY KEY (recording, model)
 );
+"""
+ANNOTATIONS = """
 CREATE TABLE annotations (
     recording TEXT NOT NULL REFERENCES recordings (id) ON DELETE CASCADE,
+    reader TEXT NOT NULL DEFAULT '', round INTEGER NOT NULL DEFAULT 1,
     revision INTEGER NOT NULL, saved REAL NOT NULL, cycles TEXT NOT NULL, events TEXT NOT NULL DEFAULT '[]',
-    PRIMARY KEY (recording, revision)
+    PRIMARY KEY (recording, reader, round, revision)
 );
 """
 ORIGINALS = """
@@ -58,6 +62,7 @@ CREATE TABLE originals (
     source TEXT NOT NULL, cycles TEXT NOT NULL
 );
 """
+ALL_TABLES = TABLES + ANNOTATIONS + ORIGINALS
 STANDING = """
 SELECT r.*, s.made, s.cycles AS scored, COALESCE(a.revision, 0) AS revision, a.cycles AS saved,
     COALESCE(a.events, r.first_events) AS events,
@@ -65,11 +70,23 @@ SELECT r.*, s.made, s.cycles AS scored, COALESCE(a.revision, 0) AS revision, a.c
 FROM recordings r
 LEFT JOIN originals o ON o.recording = r.id
 LEFT JOIN scores s ON s.recording = r.id AND s.model = ?
-LEFT JOIN annotations a ON a.recording = r.id
-    AND a.revision = (SELECT MAX(revision) FROM annotations WHERE recording = r.id)
+LEFT JOIN annotations a ON a.recording = r.id AND a.reader = ? AND a.round = ?
+    AND a.revision = (SELECT MAX(revision) FROM annotations WHERE recording = r.id AND reader = ? AND round = ?)
 """
+OF_READER = "recording = ? AND reader = ? AND round = ?"
 OURS = re.compile("[0-9a-f]{16}")  # names of folders that this service gives
 log = logging.getLogger(__name__)
+
+
+class Who(NamedTuple):
+    """Whose annotation: a reader by name and the round, counted from 1. The one without a name is what stands for all:
+    what a person edits who is no reader, what readers settle on, and what is exported."""
+
+    reader: str = ""
+    round: int = 1
+
+
+NOBODY = Who()
 
 
 class LeftoverSound(OSError):
@@ -107,7 +124,7 @@ class Store:
                 raise damaged_store(folder, found)
         if version == 0:
             self.create()
-        elif version in (1, 2):
+        elif version in (1, 2, 3):
             self.upgrade(version)
         elif version != VERSION:
             raise ValueError(
@@ -122,7 +139,7 @@ class Store:
         with self.open() as db:
             tables = [name for (name,) in db.execute(query).fetchall()]
             for table in tables:
-                ours = f"CREATE TABLE {table} " in TABLES + ORIGINALS
+                ours = f"CREATE TABLE {table} " in ALL_TABLES
                 if not ours or db.execute(f"SELECT 1 FROM {table}").fetchone():
                     raise damaged_store(folder, f"holds a table {table}, but no layout of Rales")
             if sounds:
@@ -133,20 +150,24 @@ class Store:
 
             db.execute("PRAGMA journal_mode = WAL")  # cannot be part of a transaction
             db.execute("BEGIN IMMEDIATE")
-            run_statements(db, "".join(f"DROP TABLE {table};" for table in tables) + TABLES + ORIGINALS)
+            run_statements(db, "".join(f"DROP TABLE {table};" for table in tables) + ALL_TABLES)
             db.execute(f"PRAGMA user_version = {VERSION}")
 
     def upgrade(self, version: int) -> None:
-        """Layout 1 or 2 -> this one, in one transaction. The second had no events."""
+        """An older layout -> this one, in one transaction. The second had no events, the third no readers."""
         with self.open() as db:
             db.execute("BEGIN IMMEDIATE")
             if version == 1:
                 self.add_originals(db)
+            events = "events" if version == 3 else "'[]'"
             run_statements(
-                db,
-                "ALTER TABLE recordings ADD COLUMN first_events TEXT NOT NULL DEFAULT '[]';"
-                "ALTER TABLE annotations ADD COLUMN events TEXT NOT NULL DEFAULT '[]';"
-                f"PRAGMA user_version = {VERSION};",
+                db,  # a reader is part of the key, which no column that is added can become
+                ("ALTER TABLE recordings ADD COLUMN first_events TEXT NOT NULL DEFAULT '[]';" if version < 3 else "")
+                + "ALTER TABLE recordings ADD COLUMN linked TEXT NOT NULL DEFAULT '';"
+                f"ALTER TABLE annotations RENAME TO before; {ANNOTATIONS}"
+                "INSERT INTO annotations (recording, revision, saved, cycles, events) "
+                f"SELECT recording, revision, saved, cycles, {events} FROM before;"
+                f"DROP TABLE before; PRAGMA user_version = {VERSION};",
             )
 
     def add_originals(self, db: sqlite3.Connection) -> None:
@@ -239,16 +260,16 @@ class Store:
 
     # Recordings
 
-    def recordings(self, session: str, model: str) -> list[Row]:
+    def recordings(self, session: str, model: str, who: Who = NOBODY) -> list[Row]:
         """-> a session's recordings in the order they came, each with the cycles it began with (`origin`, `original`),
-        what `model` said of it (`made`, `scored`) and the annotation that was saved last (`revision`, `saved`); None
-        where there is none."""
-        rows = self.rows(f"{STANDING} WHERE r.session = ? ORDER BY added, id", model, session)
+        what `model` said of it (`made`, `scored`) and the annotation of a reader that was saved last (`revision`,
+        `saved`); None where there is none."""
+        rows = self.rows(f"{STANDING} WHERE r.session = ? ORDER BY added, id", model, *who, *who, session)
         return [stored_rows.read_recording(row, self.label_set) for row in rows]
 
-    def recording(self, recording: str, model: str) -> Row | None:
+    def recording(self, recording: str, model: str, who: Who = NOBODY) -> Row | None:
         """-> one recording as `recordings` has it."""
-        rows = self.rows(f"{STANDING} WHERE r.id = ?", model, recording)
+        rows = self.rows(f"{STANDING} WHERE r.id = ?", model, *who, *who, recording)
         return stored_rows.read_recording(rows[0], self.label_set) if rows else None
 
     def waiting(self) -> list[str]:
@@ -347,6 +368,25 @@ class Store:
             raise
         return recording
 
+    def link_recording(
+        self, session: str, path: str, linked: str, facts: Row, original: cycle_edits.OriginalCycles | None
+    ) -> str:
+        """A recording that stays where it is, at the path `linked` in the folder of the service; -> its id."""
+        recording = secrets.token_hex(8)
+        if facts["notes"]:
+            self.place(recording).mkdir(parents=True)
+            (self.place(recording) / "notes.json").write_text(json.dumps(facts["notes"]))
+        about = [facts[name] for name in ("duration_s", "rate_hz", "channels", "digest")]
+        columns = "id, session, name, added, path, linked, duration_s, rate_hz, channels, digest, status"
+        name = cycle_edits.recording_stem(path)
+        with self.open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            values = (recording, session, name, time.time(), path, linked, *about)
+            db.execute(f"INSERT INTO recordings ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting')", values)
+            if original is not None:
+                self.write_original(db, recording, original)
+        return recording
+
     def notes(self, recording: str) -> list[str]:
         """-> sentences on the file that a recording came in, and on its annotation."""
         file = self.place(recording) / "notes.json"
@@ -411,9 +451,14 @@ class Store:
         )
 
     def annotate(
-        self, recording: str, cycles: list[Row], base: int | None = None, events: list[Row] | None = None
+        self,
+        recording: str,
+        cycles: list[Row],
+        base: int | None = None,
+        events: list[Row] | None = None,
+        who: Who = NOBODY,
     ) -> Row:
-        """Save an annotation as the next revision, without `events` with those that stand; -> revision, saved.
+        """Save a reader's annotation as the next revision, without `events` with those that stand; -> revision, saved.
 
         With `base`, the revision that it was made from, only if that one still stands. What stands already is then not
         saved again, so a page that has not heard an answer may send the same again. Errors: Stale.
@@ -422,13 +467,16 @@ class Store:
         with self.open() as db:
             db.execute("BEGIN IMMEDIATE")  # nobody else saves between the look and the insertion
             query = (
-                "SELECT revision, saved, cycles, events FROM annotations WHERE recording = ? "
+                f"SELECT revision, saved, cycles, events FROM annotations WHERE {OF_READER} "
                 "ORDER BY revision DESC LIMIT 1"
             )
             first = (
-                "SELECT 0 AS revision, 0 AS saved, NULL AS cycles, first_events AS events FROM recordings WHERE id = ?"
+                "SELECT 0 AS revision, 0 AS saved, NULL AS cycles, "
+                "CASE WHEN ? THEN first_events ELSE '[]' END AS events "  # a reader begins without those of a file
+                "FROM recordings WHERE id = ?"
             )
-            last = db.execute(query, (recording,)).fetchone() or db.execute(first, (recording,)).fetchone()
+            last = db.execute(query, (recording, *who)).fetchone()
+            last = last or db.execute(first, (not who.reader, recording)).fetchone()
             if last is None:
                 raise sqlite3.IntegrityError("the recording has been removed")
             marked = last["events"] if events is None else json.dumps(events)
@@ -437,22 +485,48 @@ class Store:
                     raise RevisionConflict(last["revision"])
                 return {"revision": last["revision"], "saved": last["saved"]}
             revision, saved = last["revision"] + 1, time.time()
-            values = (recording, revision, saved, text, marked)
+            values = (recording, *who, revision, saved, text, marked)
+            columns = "recording, reader, round, revision, saved, cycles, events"
+            db.execute(f"INSERT INTO annotations ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)
             db.execute(
-                "INSERT INTO annotations (recording, revision, saved, cycles, events) VALUES (?, ?, ?, ?, ?)", values
-            )
-            db.execute(
-                "DELETE FROM annotations WHERE recording = ? AND revision <= ?", (recording, revision - REVISIONS)
+                f"DELETE FROM annotations WHERE {OF_READER} AND revision <= ?",
+                (recording, *who, revision - REVISIONS),
             )
         return {"revision": revision, "saved": saved}
 
-    def revisions(self, recording: str) -> list[Row]:
-        """-> the saved states of an annotation that are kept and can be read, the newest first: revision, saved,
-        cycles, events."""
-        query = "SELECT revision, saved, cycles, events FROM annotations WHERE recording = ? ORDER BY revision DESC"
+    def list_readers(self, recording: str) -> list[Row]:
+        """-> reader and round of the annotations of a recording that readers with a name have made."""
+        query = "SELECT DISTINCT reader, round FROM annotations WHERE recording = ? AND reader != ''"
+        return self.rows(query, recording)
+
+    def recording_readings(self, recording: str, round_: int) -> list[Row]:
+        """-> as `readings`, of one recording and round."""
+        return self.newest_readings("a.recording = ? AND a.round = ?", recording, round_)
+
+    def readings(self, session: str) -> list[Row]:
+        """-> the newest annotations of readers with a name in a session: recording, reader, round, revision, cycles.
+        What cannot be read is left out."""
+        return self.newest_readings("r.session = ?", session)
+
+    def newest_readings(self, which: str, *values: Any) -> list[Row]:
+        query = (
+            "SELECT a.recording, a.reader, a.round, MAX(a.revision) AS revision, a.cycles FROM annotations a "
+            f"JOIN recordings r ON r.id = a.recording WHERE {which} AND a.reader != '' "
+            "GROUP BY a.recording, a.reader, a.round ORDER BY r.added, r.id, a.reader, a.round"
+        )  # SQLite takes the other columns from the row of the largest revision
         read = [
             (row, stored_rows.try_read(stored_rows.read_marked, row["cycles"], self.label_set)[0])
-            for row in self.rows(query, recording)
+            for row in self.rows(query, *values)
+        ]
+        return [{**row, "cycles": cycles} for row, cycles in read if cycles is not None]
+
+    def revisions(self, recording: str, who: Who = NOBODY) -> list[Row]:
+        """-> the saved states of an annotation that are kept and can be read, the newest first: revision, saved,
+        cycles, events."""
+        query = f"SELECT revision, saved, cycles, events FROM annotations WHERE {OF_READER} ORDER BY revision DESC"
+        read = [
+            (row, stored_rows.try_read(stored_rows.read_marked, row["cycles"], self.label_set)[0])
+            for row in self.rows(query, recording, *who)
         ]
         return [
             {

@@ -5,7 +5,7 @@ import { alarm, byId, h, say } from "./dom.js";
 import { standing } from "./edits.js";
 import { reopen } from "./recordings.js";
 import { saveNow } from "./saving.js";
-import { state, updateLine } from "./state.js";
+import { asReader, state, updateLine } from "./state.js";
 
 export function start() {
   byId("history").addEventListener("click", () => open().catch((error) => alarm(error.message)));
@@ -15,7 +15,7 @@ async function open() {
   await saveNow();
   const { current } = state;
   if (!current) return;
-  const revisions = await call("GET", `/recordings/${current.id}/revisions`);
+  const revisions = await call("GET", asReader(`/recordings/${current.id}/revisions`));
   byId("revisions-list").replaceChildren(...revisions.map((one, index) => entry(current, one, index === 0)));
   byId("revisions-note").textContent = revisions.length ? "" : "Nothing has been saved yet.";
   byId("revisions").showModal();
@@ -35,7 +35,7 @@ function entry(current, one, stands) {
 async function back(current, one) {
   try {
     const before = standing();
-    const { revision, facts } = await call("POST", `/recordings/${current.id}/revisions/${one.revision}/restore`);
+    const { revision, facts } = await call("POST", asReader(`/recordings/${current.id}/revisions/${one.revision}/restore`));
     updateLine(facts);
     byId("revisions").close();
     await reopen(current.id, before);

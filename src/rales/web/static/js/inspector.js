@@ -1,5 +1,6 @@
 // The selected cycle: its label with what the models say of each class, and who else has said something.
 
+import { isBlind, isUndecided, readersOf } from "./blind.js";
 import { LABELS, colour } from "./classes.js";
 import { timeKey } from "./cycles.js";
 import { byId, h, percent } from "./dom.js";
@@ -7,7 +8,7 @@ import { label, press } from "./review.js";
 import { selectedCycle, state, when } from "./state.js";
 
 export function start() {
-  when(["cycles", "selected", "scores", "model", "compare", "threshold", "current"], show);
+  when(["cycles", "selected", "scores", "model", "compare", "threshold", "current", "readings"], show);
   when(["reviewing", "cycles"], showReview);
 }
 
@@ -34,8 +35,8 @@ function show() {
 function labelButton(cycle, name, index, first, second) {
   const none = LABELS.independent && name === LABELS.normal;
   const key = none ? "0" : LABELS.keyed.includes(name) ? `${index + 1}` : "";
-  const held = !cycle.unusable && LABELS.parts(cycle.label).includes(name);
-  const shares = none ? [] : [first, second].filter((scores) => scores?.label).map((scores) => scores[`p_${name}`]);
+  const held = !cycle.unusable && !isUndecided(cycle) && LABELS.parts(cycle.label).includes(name);
+  const shares = none || isBlind(cycle) ? [] : [first, second].filter((scores) => scores?.label).map((scores) => scores[`p_${name}`]);
   return colour(h("button", { type: "button", className: "label", value: name, "aria-pressed": held,
     onclick: () => (none ? label(name) : press(name)) },
     h("kbd", {}, key),
@@ -52,13 +53,15 @@ function bar(share) {
 
 /** -> [who, what] of everyone who says something of this stretch. */
 function saidBy(cycle, first, second) {
+  const hidden = isBlind(cycle) ? "hidden until you decide" : null;
   const file = (state.current.annotated ?? []).find((each) => timeKey(each) === timeKey(cycle));
   const you = cycle.unusable ? "Unusable" : cycle.confirmed ? `${LABELS.words(cycle.label)} ✓` : "not confirmed yet";
   return [
-    ["You", you],
-    ...(file ? [[state.current.source === "simulated" ? "Simulation" : "Annotation file", LABELS.words(file.label)]] : []),
-    [state.model, ofModel(first)],
-    ...(state.compare ? [[state.compare, ofModel(second, first)]] : []),
+    [state.reader || "You", you],
+    ...state.readings.map((reading) => [reading.reader, hidden ?? readersOf(reading, cycle)]),
+    ...(file ? [[state.current.source === "simulated" ? "Simulation" : "Annotation file", hidden ?? LABELS.words(file.label)]] : []),
+    [state.model, hidden ?? ofModel(first)],
+    ...(state.compare ? [[state.compare, hidden ?? ofModel(second, first)]] : []),
   ];
 }
 

@@ -1,8 +1,9 @@
 // Keyboard shortcuts. They can be switched off, and never take a key from a field that is being filled in.
 
+import { isUndecided } from "./blind.js";
 import { LABELS } from "./classes.js";
 import * as cycles from "./cycles.js";
-import { byId, h, say } from "./dom.js";
+import { byId, h, say, tell } from "./dom.js";
 import { change, redo } from "./edits.js";
 import * as acts from "./event_acts.js";
 import { nextPreset } from "./picture_settings.js";
@@ -24,7 +25,7 @@ const KEYS = [
   ...(LABELS.independent ? [["0", `label: ${LABELS.normal}`, () => label(LABELS.normal)]] : []),
   ["x", "unusable or not; in a review, go on", setUnusable],
   ["u", "next uncertain cycle, then the next recording", nextDoubt],
-  ["c", "confirm the label", () => withCycle((cycle) => change(cycles.relabel(state.cycles, cycle.id, cycle.label), "Confirmed"))],
+  ["c", "confirm the label", () => withCycle(confirm)],
   ["Space", "play or pause", player.playPause],
   ["l", "loop the cycle", () => player.setLooping(!state.looping)],
   ["ArrowDown", "next cycle", () => selectBy(1)],
@@ -81,7 +82,7 @@ export function start() {
 
 function pressed(event) {
   const where = event.target;
-  if (document.querySelector("dialog[open]") || where.matches(TYPED_IN)) return;
+  if (document.querySelector("dialog[open]") || byId("recordings-view").hidden || where.matches(TYPED_IN)) return;
   if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") {
     event.preventDefault();
     return void (event.shiftKey ? redo() : stepBack());
@@ -115,6 +116,11 @@ function leave() {
 function enter() {
   if (state.reviewing) accept();
   else withCycle((cycle) => player.playCycle(cycle));
+}
+
+function confirm(cycle) {
+  if (isUndecided(cycle)) return tell("It has no label yet: choose one");
+  return change(cycles.relabel(state.cycles, cycle.id, cycle.label), "Confirmed");
 }
 
 function nextBand() {

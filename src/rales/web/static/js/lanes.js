@@ -1,6 +1,7 @@
 // Under the picture, a lane for everyone who has said something of the cycles: you (solid once confirmed), the annotation
 // file, the model (dashed, with its probability). On the picture itself there are only the edges, so that the signal is seen.
 
+import { isBlind, isSeen, isUndecided, readerLanes } from "./blind.js";
 import { LABELS, colour } from "./classes.js";
 import { timeKey } from "./cycles.js";
 import { byId, h, percent } from "./dom.js";
@@ -12,7 +13,7 @@ const ROOM_PX = 22; // for a number and a letter; less shows the colour alone
 const WORDS_PX = 110; // for words
 
 export function start() {
-  when(["cycles", "selected", "events", "scores", "model", "compare", "threshold", "view", "current"], show);
+  when(["cycles", "selected", "events", "scores", "model", "compare", "threshold", "view", "current", "readings"], show);
   new ResizeObserver(show).observe(byId("picture"));
 }
 
@@ -29,7 +30,11 @@ function show() {
     .filter(({ left, right }) => right > 0 && left < width);
   const cycles = seen(state.cycles);
   byId("you").replaceChildren(...cycles.map(yours));
-  byId("file").replaceChildren(...seen(file).map(ofFile));
+  byId("file").replaceChildren(...seen(file.filter(isSeen)).map(ofFile));
+  byId("reader-rows").replaceChildren(...readerLanes().flatMap(({ reader, cycles: decided }) => {
+    const track = h("div", { className: "track" }, ...seen(decided).map(ofReader));
+    return [h("span", { title: reader }, reader), track];
+  }));
   byId("of-model").replaceChildren(...cycles.map((place) => ofModel(place, state.model)));
   byId("of-compare").replaceChildren(...(state.compare ? cycles.map((place) => ofModel(place, state.compare)) : []));
   showEdges(cycles);
@@ -51,10 +56,11 @@ function yours(place) {
   const mark = cycle.unusable ? "unusable" : cycle.confirmed ? "✓" : "?";
   const chosen = cycle.id === state.selected ? " chosen" : "";
   const look = cycle.unusable ? "unusable" : cycle.confirmed ? "confirmed" : "open";
-  const words = cycle.unusable ? "" : LABELS.words(cycle.label);
+  const open = isUndecided(cycle);
+  const words = cycle.unusable || open ? "" : LABELS.words(cycle.label);
   const said = disagreement(cycle, state.events);
-  const letters = cycle.unusable ? "×" : LABELS.letters(cycle.label);
-  return block(place, cycle.label, `${look}${chosen}${said ? " disagreeing" : ""}`, `${index + 1} ${letters}${said ? " ≠" : ""}`,
+  const letters = cycle.unusable ? "×" : open ? "?" : LABELS.letters(cycle.label);
+  return block(place, open ? null : cycle.label, `${look}${chosen}${said ? " disagreeing" : ""}`, `${index + 1} ${letters}${said ? " ≠" : ""}`,
     [index + 1, words, mark, said ? `≠ events: ${LABELS.words(said).toLowerCase()}` : ""].filter(Boolean).join(" "));
 }
 
@@ -63,7 +69,13 @@ function ofFile(place) {
   return block(place, label, "of-file", LABELS.letters(label), LABELS.words(label));
 }
 
+function ofReader(place) {
+  const { label, unusable } = place.cycle;
+  return unusable ? block(place, null, "of-file", "×", "unusable") : ofFile(place);
+}
+
 function ofModel(place, model) {
+  if (isBlind(place.cycle)) return block(place, null, "model", "", "hidden until you decide");
   const scores = state.scores[model]?.[timeKey(place.cycle)];
   if (!scores) return block(place, null, "model", "…", "waits");
   if (!scores.label) return block(place, null, "model", "–", `not judged: ${scores.quality_reason}`);

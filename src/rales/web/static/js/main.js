@@ -19,6 +19,8 @@ import * as overview from "./overview.js";
 import * as pictureSettings from "./picture_settings.js";
 import * as player from "./player.js";
 import * as pointing from "./pointing.js";
+import * as comparison from "./comparison.js";
+import * as readers from "./readers.js";
 import * as recordings from "./recordings.js";
 import * as runs from "./runs.js";
 import * as saving from "./saving.js";
@@ -28,6 +30,7 @@ import * as spectrogram from "./spectrogram.js";
 import { update } from "./state.js";
 import * as table from "./table.js";
 import * as uploads from "./uploads.js";
+import * as views from "./views.js";
 
 function theme() {
   const choice = byId("theme");
@@ -72,7 +75,9 @@ saving.start(recordings.reopen);
 recordings.start();
 edits.start(recordings.openRecording);
 history.start();
-runs.start();
+views.start({ runs: runs.show, readers: comparison.show });
+readers.start();
+comparison.start();
 keys.start();
 menus.start();
 screens.start();

@@ -6,7 +6,8 @@ import { timeKey } from "./cycles.js";
 import { alarm, byId, h } from "./dom.js";
 import { keepScores, scoreMissing } from "./scores.js";
 import { setOverlay } from "./spectrogram.js";
-import { EXAMPLE, pathOf, selectedCycle, state, update, updateLine, when } from "./state.js";
+import { isBlind } from "./blind.js";
+import { EXAMPLE, asReader, pathOf, selectedCycle, state, update, updateLine, when } from "./state.js";
 
 const explained = new Map(); // model, recording and times -> explanation
 
@@ -40,7 +41,7 @@ async function choose(change) {
   if (!name || !current || current.id === EXAMPLE) return;
   try {
     if (!state.scores[name]) {
-      const answer = await call("POST", `/recordings/${current.id}/predictions?model=${encodeURIComponent(name)}`);
+      const answer = await call("POST", asReader(`/recordings/${current.id}/predictions?model=${encodeURIComponent(name)}`));
       updateLine(answer.facts);
       if (state.current?.id !== current.id) return; // another recording was opened meanwhile
       keepScores(name, answer.cycles);
@@ -56,8 +57,9 @@ let asked = 0;
 async function explain() {
   const cycle = selectedCycle();
   const number = (asked += 1);
-  byId("why").hidden = !state.explain || !cycle;
-  if (!state.explain || !cycle || !state.current) return setOverlay(null);
+  const unwanted = !state.explain || !cycle || isBlind(cycle);
+  byId("why").hidden = unwanted;
+  if (unwanted || !state.current) return setOverlay(null);
   const key = `${state.model} ${state.current.id} ${timeKey(cycle)}`;
   if (!explained.has(key)) {
     setOverlay(null);

@@ -97,7 +97,7 @@ export async function playPause() {
   if (!media.paused) return media.pause();
   if (state.looping && selectedCycle()) return playCycle(selectedCycle());
   span = null;
-  return media.play();
+  return begin();
 }
 
 /** Play one cycle, again and again while looping is on. */
@@ -112,8 +112,13 @@ export async function playCycle(cycle, loop = state.looping) {
 function playSpan(next) {
   span = next;
   media.currentTime = next.start_s;
-  return media.play();
+  return begin();
 }
+
+/** Play from where it is; that something else is played before it begins is no error. */
+const begin = () => media.play().catch((error) => {
+  if (error.name !== "AbortError") throw error;
+});
 
 /** While it plays: the end of what is played, and the playhead in sight. */
 function watch() {

@@ -133,7 +133,7 @@ function about(facts, order) {
       `${facts.findings[name]} ${LABELS.letters(name)}`), name));
   const doubt = ANSWERED.includes(order)
     ? facts.answers && `${order === "abnormal" ? order : `any ${order}`} ${percent(facts.answers[order])}`
-    : facts.uncertainty !== null && `${percent(facts.uncertainty)} unsure`;
+    : facts.uncertainty !== null && !state.reader && `${percent(facts.uncertainty)} unsure`;
   const note = facts.notes.length ? h("span", {}, facts.notes.join("; ")) : null;
   return [place ? h("span", { className: "place" }, place) : null, quality(facts), note, ...counts, doubt && h("span", {}, doubt)].filter(Boolean);
 }

@@ -10,7 +10,7 @@ import * as player from "./player.js";
 import { PLACES, listed, start as startQueue, title, titled } from "./queue.js";
 import { based, dismiss, newer, saveNow } from "./saving.js";
 import { scoreMissing } from "./scores.js";
-import { EXAMPLE, later, pathOf, state, update, when } from "./state.js";
+import { EXAMPLE, asReader, later, pathOf, state, update, when } from "./state.js";
 
 const POLL_MS = 200; // for a recording that waits, and more for many
 const LONGEST_POLL_MS = 2000;
@@ -27,17 +27,21 @@ export function start() {
   startQueue(openRecording, () => (queue = []));
   byId("reviewed").addEventListener("change", () => setReviewed(byId("reviewed").checked));
   byId("remove").addEventListener("click", remove);
-  saveAs("export", (form) => `/recordings/${state.current.id}/export?format=${form}`);
-  saveAs("export-all", (form) => `/sessions/${state.session}/export?format=${form}`);
+  byId("export-project").addEventListener("click", async () => {
+    await saveNow();
+    download(`/sessions/${state.session}/project/export`);
+  });
+  saveAs("export", (form) => asReader(`/recordings/${state.current.id}/export?format=${form}`));
+  saveAs("export-all", (form) => asReader(`/sessions/${state.session}/export?format=${form}`));
 }
 
 /** Ask for the session's list again, and again while something waits. */
 export async function refresh() {
   clearTimeout(timer);
   if (!state.session) return update({ recordings: [] });
-  const { session } = state;
-  const { recordings } = await call("GET", `/sessions/${session}`);
-  if (session !== state.session) return;
+  const { session, reader, round } = state;
+  const { recordings } = await call("GET", asReader(`/sessions/${session}`));
+  if (session !== state.session || reader !== state.reader || round !== state.round) return;
   const known = new Map(state.recordings.map((facts) => [facts.id, facts]));
   update({ recordings: recordings.map((facts) => later(known.get(facts.id), facts)) }); // saved while that was asked
   const open = recordings.find((facts) => facts.id === state.current?.id);
@@ -96,6 +100,7 @@ function showLoading() {
   byId("loading").hidden = state.heard;
   byId("sight").setAttribute("aria-busy", opening !== null);
   for (const bench of document.querySelectorAll(".bench")) bench.disabled = !state.heard;
+  byId("reviewed").disabled = Boolean(state.reader);
   byId("head-tools").disabled = state.current?.id === EXAMPLE || (opening !== null && opening !== state.current?.id);
   showExports();
 }
@@ -132,7 +137,7 @@ async function showAnswers(id, number) {
   if (opening !== null && opening !== id) return false;
   const before = state.current?.id === id ? state : null;
   const [cyclesBefore, eventsBefore] = [state.cycles, state.events];
-  const current = await call("GET", pathOf(id));
+  const current = await call("GET", asReader(pathOf(id)));
   if (number !== opened) return false;
   const scores = {};
   for (const [model, rows] of Object.entries(current.scores)) {
@@ -167,7 +172,7 @@ export function step(by) {
 
 export async function setReviewed(reviewed) {
   const { current } = state;
-  if (!current) return;
+  if (!current || state.reader) return; // a reader has reviewed what is decided
   await call("PATCH", `/recordings/${current.id}`, { reviewed });
   current.reviewed = reviewed;
   if (state.current?.id === current.id) byId("reviewed").checked = reviewed;

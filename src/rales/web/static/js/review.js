@@ -1,6 +1,7 @@
 // The review: cycle after cycle, the least certain first, then the next recording of the list. A cycle that it lands on
 // plays in a loop, and a label leads on.
 
+import { isUndecided } from "./blind.js";
 import { LABELS } from "./classes.js";
 import * as cycles from "./cycles.js";
 import { byId, say, tell } from "./dom.js";
@@ -54,6 +55,7 @@ export async function accept() {
     player.setLooping(true);
   }
   if (cycle.unusable) return nextDoubt();
+  if (isUndecided(cycle)) return tell("It has no label yet: choose one");
   return label(cycle.label);
 }
 
@@ -114,8 +116,10 @@ async function leaveRecording() {
   if (state.reviewing && done && !current.reviewed && current.id !== EXAMPLE) await setReviewed(true);
 }
 
-/** -> the cycle of the open recording that comes next, undefined after the last one. */
+/** -> the cycle of the open recording that comes next, undefined after the last one. For a reader the model is not asked
+ * where it is unsure, and they follow one another. */
 function leastCertain() {
+  if (state.reader) return state.cycles.find((cycle) => !cycle.confirmed && !seen.has(cycle.id));
   const sure = (cycle) => state.scores[state.model]?.[cycles.timeKey(cycle)];
   return state.cycles
     .filter((cycle) => !cycle.confirmed && !seen.has(cycle.id) && sure(cycle))
@@ -139,5 +143,5 @@ function select(cycle) {
   update({ selected: cycle.id });
   player.show(cycle.start_s);
   document.getElementById(`row-${cycle.id}`)?.scrollIntoView({ block: "nearest" });
-  say(`Cycle ${numberOf(cycle)}, ${cycle.label}, ${cycle.start_s.toFixed(2)} to ${cycle.end_s.toFixed(2)} seconds`);
+  say(`Cycle ${numberOf(cycle)}, ${isUndecided(cycle) ? "not decided" : cycle.label}, ${cycle.start_s.toFixed(2)} to ${cycle.end_s.toFixed(2)} seconds`);
 }

@@ -5,17 +5,9 @@ import { byId, h, percent } from "./dom.js";
 
 let known = false;
 
-export function start() {
-  byId("view-recordings").addEventListener("click", () => show(false));
-  byId("view-runs").addEventListener("click", () => show(true));
-}
-
-async function show(runs) {
-  byId("recordings-view").hidden = runs;
-  byId("runs-view").hidden = !runs;
-  byId("view-recordings").setAttribute("aria-pressed", !runs);
-  byId("view-runs").setAttribute("aria-pressed", runs);
-  if (!runs || known) return;
+/** Fill the view, once. */
+export async function show() {
+  if (known) return;
   const found = await call("GET", "/runs");
   known = true;
   if (found.length === 0) {

@@ -4,17 +4,18 @@
 import { call } from "./api.js";
 import { alarm, byId } from "./dom.js";
 import { scoreMissing } from "./scores.js";
-import { EXAMPLE, state, update, updateLine } from "./state.js";
+import { EXAMPLE, asReader, state, update, updateLine } from "./state.js";
 
 const SOON_MS = 250; // several quick changes are saved once
 const DRAFT = "rales-unsaved-";
 const OLDEST_MS = 30 * 24 * 3600 * 1000; // of what is kept for a recording that this service does not have
 
-const bases = new Map(); // recording -> the revision that its cycles were made from
-const unsaved = new Map(); // recording -> its newest {cycles, events} that the service has not confirmed
-const asked = new Map(); // recording -> those that were sent without an answer; the service may have them
-const pending = new Set(); // recordings that are to be sent
-const undrafted = new Set(); // recordings whose cycles the browser had no room for
+// Annotations are told apart by the id of their recording, behind which a reader's round and name stand.
+const bases = new Map(); // annotation -> the revision that its cycles were made from
+const unsaved = new Map(); // annotation -> its newest {cycles, events} that the service has not confirmed
+const asked = new Map(); // annotation -> those that were sent without an answer; the service may have them
+const pending = new Set(); // annotations that are to be sent
+const undrafted = new Set(); // annotations which the browser had no room for
 let timer = 0;
 let saving = Promise.resolve();
 let reopen = async () => {};
@@ -23,8 +24,8 @@ let reopen = async () => {};
 export function start(again) {
   reopen = again;
   addEventListener("pagehide", () => {
-    for (const recording of unsaved.keys())
-      navigator.sendBeacon("/annotations", new Blob([JSON.stringify(body(recording))], { type: "application/json" }));
+    for (const annotation of unsaved.keys())
+      navigator.sendBeacon("/annotations", new Blob([JSON.stringify(body(annotation))], { type: "application/json" }));
   });
   addEventListener("beforeunload", (event) => undrafted.size && event.preventDefault());
 }
@@ -32,14 +33,14 @@ export function start(again) {
 /** Send what was left when the page was closed the last time; resolves once that is done or has failed. */
 export function sendLeft() {
   for (const key of Object.keys(localStorage).filter((each) => each.startsWith(DRAFT))) {
-    const recording = key.slice(DRAFT.length);
+    const annotation = key.slice(DRAFT.length);
     try {
       const { cycles, events, base, sent, at_ms } = JSON.parse(localStorage.getItem(key));
       if (Date.now() - at_ms > OLDEST_MS) throw new RangeError("too old");
-      unsaved.set(recording, { cycles, events });
-      bases.set(recording, base);
-      if (sent) asked.set(recording, sent);
-      pending.add(recording);
+      unsaved.set(annotation, { cycles, events });
+      bases.set(annotation, base);
+      if (sent) asked.set(annotation, sent);
+      pending.add(annotation);
     } catch {
       localStorage.removeItem(key);
     }
@@ -49,14 +50,15 @@ export function sendLeft() {
 
 /** The cycles that are shown are those of this revision. */
 export function based(recording, revision) {
-  bases.set(recording, revision);
+  bases.set(annotationOf(recording), revision);
 }
 
 /** -> the cycles and events of a recording that are not saved yet, null if all are; `revision` is one that was just heard
  * of. */
 export function newer(recording, revision) {
-  if (unsaved.has(recording)) return unsaved.get(recording);
-  return revision < (bases.get(recording) ?? 0) && state.current?.id === recording ? plain(state) : null;
+  const annotation = annotationOf(recording);
+  if (unsaved.has(annotation)) return unsaved.get(annotation);
+  return revision < (bases.get(annotation) ?? 0) && isShown(annotation) ? plain(state) : null;
 }
 
 /** Save soon. */
@@ -64,9 +66,10 @@ export function save() {
   const recording = state.current.id;
   if (recording === EXAMPLE) return void (byId("saved").textContent = "Example: nothing is kept");
   byId("saved").textContent = "Saving …";
-  unsaved.set(recording, plain(state));
-  pending.add(recording);
-  draft(recording);
+  const annotation = annotationOf(recording);
+  unsaved.set(annotation, plain(state));
+  pending.add(annotation);
+  draft(annotation);
   clearTimeout(timer);
   timer = setTimeout(saveNow, SOON_MS);
 }
@@ -74,95 +77,111 @@ export function save() {
 /** Save what is not saved yet; resolves once that is done or has failed. */
 export function saveNow() {
   clearTimeout(timer);
-  for (const recording of pending) saving = saving.then(() => send(recording));
+  for (const annotation of pending) saving = saving.then(() => send(annotation));
   pending.clear();
   return saving;
 }
 
 /** Nothing of a recording is to be saved any more: it was removed, or another state of it was chosen. */
 export function dismiss(recording) {
-  for (const memory of [unsaved, asked, pending, undrafted]) memory.delete(recording);
-  localStorage.removeItem(DRAFT + recording);
+  const kept = [...unsaved.keys(), ...Object.keys(localStorage).filter((key) => key.startsWith(DRAFT)).map((key) => key.slice(DRAFT.length))];
+  for (const annotation of new Set(kept)) if (partsOf(annotation).recording === recording) drop(annotation);
 }
+
+function drop(annotation) {
+  for (const memory of [unsaved, asked, pending, undrafted]) memory.delete(annotation);
+  localStorage.removeItem(DRAFT + annotation);
+}
+
+const annotationOf = (recording) => (state.reader ? `${recording} ${state.round} ${state.reader}` : recording);
+
+/** -> {recording, round, reader}, the last two of a reader alone. */
+function partsOf(annotation) {
+  const [recording, round, ...name] = annotation.split(" ");
+  return name.length ? { recording, round: Number(round), reader: name.join(" ") } : { recording };
+}
+
+const isShown = (annotation) => Boolean(state.current) && annotationOf(state.current.id) === annotation;
 
 const withoutId = ({ id, ...rest }) => rest;
 const plain = ({ cycles, events }) => ({ cycles: cycles.map(withoutId), events: events.map(withoutId) });
-const body = (recording) => ({ recording, ...unsaved.get(recording), base: bases.get(recording) });
+const body = (annotation) => ({ ...partsOf(annotation), ...unsaved.get(annotation), base: bases.get(annotation) });
 
 /** Keep what is not saved in the browser. */
-function draft(recording) {
-  const { cycles, events, base } = body(recording);
+function draft(annotation) {
+  const { cycles, events, base } = body(annotation);
   try {
-    const kept = { cycles, events, base, sent: asked.get(recording), at_ms: Date.now() };
-    localStorage.setItem(DRAFT + recording, JSON.stringify(kept));
-    undrafted.delete(recording);
+    const kept = { cycles, events, base, sent: asked.get(annotation), at_ms: Date.now() };
+    localStorage.setItem(DRAFT + annotation, JSON.stringify(kept));
+    undrafted.delete(annotation);
   } catch {
-    undrafted.add(recording); // no room; then the browser asks before the page is closed
+    undrafted.add(annotation); // no room; then the browser asks before the page is closed
   }
 }
 
-async function send(recording) {
-  const marks = unsaved.get(recording);
+async function send(annotation) {
+  const marks = unsaved.get(annotation);
   if (!marks) return;
-  const [message, earlier] = [body(recording), asked.get(recording)];
-  asked.set(recording, marks);
-  draft(recording);
+  const [message, earlier] = [body(annotation), asked.get(annotation)];
+  asked.set(annotation, marks);
+  draft(annotation);
   try {
     const { revision, facts } = await call("POST", "/annotations", message);
-    confirmed(recording, marks, revision);
+    confirmed(annotation, marks, revision);
     updateLine(facts);
-    if (state.current?.id === recording) await scoreMissing();
+    if (isShown(annotation)) await scoreMissing();
   } catch (error) {
-    if (error.status !== 409) return notSaved(recording, error);
-    asked.delete(recording); // this one was not taken
-    if (earlier) asked.set(recording, earlier);
-    return settle(recording, message.base);
+    if (error.status !== 409) return notSaved(annotation, error);
+    asked.delete(annotation); // this one was not taken
+    if (earlier) asked.set(annotation, earlier);
+    return settle(annotation, message.base);
   }
 }
 
-function confirmed(recording, marks, revision) {
-  bases.set(recording, revision);
-  if (unsaved.get(recording) === marks) dismiss(recording);
+function confirmed(annotation, marks, revision) {
+  bases.set(annotation, revision);
+  if (unsaved.get(annotation) === marks) drop(annotation);
   else {
-    asked.delete(recording);
-    draft(recording); // changed meanwhile; it goes along with the next save
+    asked.delete(annotation);
+    draft(annotation); // changed meanwhile; it goes along with the next save
   }
-  if (state.current?.id !== recording) return;
+  if (!isShown(annotation)) return;
   update({ current: { ...state.current, revision } });
-  byId("saved").textContent = unsaved.has(recording) ? "Saving …" : "Saved";
+  byId("saved").textContent = unsaved.has(annotation) ? "Saving …" : "Saved";
 }
 
-function notSaved(recording, error) {
+function notSaved(annotation, error) {
   if (error.status === 404) {
-    unsaved.delete(recording); // the browser goes on keeping it: this may be a service with another folder
-    if (state.current?.id !== recording) return;
-  } else if (unsaved.has(recording)) pending.add(recording); // goes along with the next change
-  if (state.current?.id === recording) byId("saved").textContent = "Not saved";
+    unsaved.delete(annotation); // the browser goes on keeping it: this may be a service with another folder
+    if (!isShown(annotation)) return;
+  } else if (unsaved.has(annotation)) pending.add(annotation); // goes along with the next change
+  if (isShown(annotation)) byId("saved").textContent = "Not saved";
   alarm(`Not saved: ${error.message}`);
 }
 
 /** Somebody else has saved since: that may have been this page, unheard; else the person chooses. */
-async function settle(recording, base) {
+async function settle(annotation, base) {
   try {
-    const theirs = await call("GET", `/recordings/${recording}`);
-    const sent = asked.get(recording);
+    const { recording, ...who } = partsOf(annotation);
+    const theirs = await call("GET", asReader(`/recordings/${recording}`, who));
+    const sent = asked.get(annotation);
     const own = theirs.revision === base + 1 && sent && same(theirs, sent);
-    const choice = own ? "mine" : await choose(theirs, unsaved.get(recording));
+    const choice = own ? "mine" : await choose(theirs, unsaved.get(annotation));
     if (choice === "mine") {
-      bases.set(recording, theirs.revision);
-      return send(recording);
+      bases.set(annotation, theirs.revision);
+      return send(annotation);
     }
     if (choice === "theirs") {
       const before = { cycles: state.cycles, selected: state.selected, events: state.events, event: state.event };
-      const open = state.current?.id === recording;
-      dismiss(recording);
+      const open = isShown(annotation);
+      drop(annotation);
       if (open) await reopen(recording, before);
       return;
     }
   } catch (error) {
-    return notSaved(recording, error);
+    return notSaved(annotation, error);
   }
-  pending.add(recording); // asked again with the next change
+  pending.add(annotation); // asked again with the next change
   byId("saved").textContent = "Not saved";
 }
 

@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { timeKey } from "./cycles.js";
-import { EXAMPLE, state, update, updateLine } from "./state.js";
+import { EXAMPLE, asReader, state, update, updateLine } from "./state.js";
 
 /** Ask each model that is shown about the cycles it has not answered for. */
 export async function scoreMissing() {
@@ -13,7 +13,7 @@ export async function scoreMissing() {
     const missing = state.cycles.filter((cycle) => !(timeKey(cycle) in known));
     if (missing.length === 0) continue;
     const spans = missing.map(({ start_s, end_s }) => ({ start_s, end_s }));
-    const answer = await call("POST", `/recordings/${current.id}/scores`, { model, cycles: spans });
+    const answer = await call("POST", asReader(`/recordings/${current.id}/scores`), { model, cycles: spans });
     updateLine(answer.facts);
     if (state.current?.id !== current.id) return; // another recording was opened meanwhile
     keepScores(model, answer.cycles);

@@ -20,6 +20,10 @@ export const state = {
   threshold: 0.5,
   view: { start_s: 0, end_s: 1 }, // the stretch of time that is seen
   picture: null, // how it is drawn (picture_settings.js)
+  reader: "", // whose annotation is made; "" makes what stands for all
+  round: 1, // of that reader
+  compared: 1, // the round of the readers that whoever is none sees
+  readings: [], // what other readers have decided of the open recording, as far as this one may see it
   looping: false,
   reviewing: false, // whether a label leads to the next cycle
   explain: false,
@@ -50,6 +54,11 @@ export const EXAMPLE = "example"; // the recording that is shown where there is 
 
 /** A recording -> where the service answers about it. */
 export const pathOf = (id) => (id === EXAMPLE ? "/example" : `/recordings/${id}`);
+
+/** A path of the service -> the same for the reader and the round, by default those that are chosen. */
+export function asReader(path, { reader, round } = state) {
+  return reader ? `${path}${path.includes("?") ? "&" : "?"}${new URLSearchParams({ reader, round })}` : path;
+}
 
 export const selectedEvent = () => state.events.find((event) => event.id === state.event) ?? null;
 export const selectedCycle = () => state.cycles.find((cycle) => cycle.id === state.selected) ?? null;

@@ -1,5 +1,6 @@
 // The cycles as a table: the same as in the lanes, with times to type, for the keyboard and for screen readers.
 
+import { isBlind, isUndecided } from "./blind.js";
 import { LABELS, colour } from "./classes.js";
 import { move, relabel, timeKey } from "./cycles.js";
 import { byId, h, percent } from "./dom.js";
@@ -24,14 +25,15 @@ function showRows() {
 
 function row(cycle, index) {
   const number = index + 1;
+  const letters = isUndecided(cycle) ? "?" : LABELS.letters(cycle.label);
   return h(
     "tr",
     { id: `row-${cycle.id}`, onclick: () => state.selected !== cycle.id && update({ selected: cycle.id }) },
     h("th", { scope: "row" },
       colour(h("button", { type: "button", className: "badge", "data-field": `pick-${cycle.id}`,
-        "aria-label": `${number} ${LABELS.letters(cycle.label)}, select cycle ${number}`,
+        "aria-label": `${number} ${letters}, select cycle ${number}`,
         onclick: () => { update({ selected: cycle.id }); show(cycle.start_s); } },
-        `${number} ${LABELS.letters(cycle.label)}`), cycle.label)),
+        `${number} ${letters}`), cycle.label)),
     h("td", { className: "choice" }, LABELS.independent ? labelButtons(cycle, number) : labelChoice(cycle, number)),
     h("td", {}, timeField(cycle, "start_s", `Start of cycle ${number} in seconds`)),
     h("td", {}, timeField(cycle, "end_s", `End of cycle ${number} in seconds`)),
@@ -46,7 +48,7 @@ function labelChoice(cycle, number) {
   const choice = h("select", { "aria-label": `Label of cycle ${number}`, "data-field": `label-${cycle.id}`,
     onchange: () => change(relabel(state.cycles, cycle.id, choice.value), `Cycle ${number}: ${choice.value}`, cycle.id) },
     ...options);
-  choice.value = cycle.label;
+  choice.value = isUndecided(cycle) ? "" : cycle.label;
   return choice;
 }
 
@@ -88,7 +90,8 @@ function showAnswers() {
   for (const cycle of state.cycles) {
     const line = byId(`row-${cycle.id}`);
     if (!line) continue;
-    const [first, second] = [state.model, state.compare].map((model) => state.scores[model]?.[timeKey(cycle)]);
+    const hidden = isBlind(cycle);
+    const [first, second] = [state.model, state.compare].map((model) => (hidden ? null : state.scores[model]?.[timeKey(cycle)]));
     const doubtful = first && LABELS.confidence(first) < state.threshold;
     if (first && !doubtful) sure += 1;
     if (first && second) both += 1;
@@ -96,8 +99,8 @@ function showAnswers() {
     line.classList.toggle("doubtful", Boolean(doubtful) && !cycle.confirmed);
     line.querySelector(".answers").replaceChildren(
       h("span", { className: "mark" }, mark(cycle, doubtful)),
-      answer(first, state.model),
-      ...(state.compare ? [answer(second, state.compare, first && second && first.label !== second.label)] : []),
+      ...(hidden ? [h("span", { className: "waits" }, "hidden until you decide")] : [answer(first, state.model)]),
+      ...(state.compare && !hidden ? [answer(second, state.compare, first && second && first.label !== second.label)] : []),
     );
   }
   byId("agreement").textContent = state.compare && both ? `The models agree on ${alike} of ${both} cycles` : "";

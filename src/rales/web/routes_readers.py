@@ -1,0 +1,57 @@
+"""Routes of readers: who reads, how far they agree, what they settle on, and their labels as one table."""
+
+from typing import TYPE_CHECKING, Any
+
+from rales.files.json_files import to_jsonable
+from rales.inference.prediction_writers import format_csv
+from rales.web import readers
+from rales.web.readers import name_viewer
+from rales.web.routes_exports import attach_file
+from rales.web.routes_sessions import describe_binary, known_session
+from rales.web.schemas import ReaderName, RoundNumber
+from rales.web.schemas_readers import Agreement, OtherReading, Progress, Round, Settled
+from rales.web.security import ApiError
+from rales.web.service import Service
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+def add_reader_routes(app: "FastAPI", service: Service) -> None:
+    from fastapi.responses import Response
+
+    @app.get("/sessions/{session}/readers", response_model=list[Progress])
+    def progress(session: str) -> list[dict[str, Any]]:
+        """The readers of a session, and how far each is in each round."""
+        known_session(service, session)
+        return readers.list_progress(service, session)
+
+    @app.get("/recordings/{recording}/readings", response_model=list[OtherReading])
+    def readings(recording: str, reader: ReaderName = "", round: RoundNumber = 1) -> list[dict[str, Any]]:
+        """What other readers of a round have decided; a reader sees what lies over decided cycles of their own."""
+        who = name_viewer(reader, round)
+        return readers.others_of(service, service.known(recording), who)
+
+    @app.get("/sessions/{session}/agreement", response_model=Agreement)
+    def compare(session: str, reader: ReaderName = "", round: RoundNumber = 1) -> Any:
+        """Cohen's and Fleiss' kappa and Krippendorff's alpha of the readers of a round, with intervals by patient, and
+        the cycles that they call differently. Not a diagnosis."""
+        who = name_viewer(reader, round)
+        known_session(service, session)
+        return to_jsonable(readers.compare_round(service, session, who))
+
+    @app.post("/sessions/{session}/settle", response_model=Settled, status_code=201)
+    def settle(session: str, given: Round) -> dict[str, int]:
+        """Take what all readers of a round say of a cycle as the label that stands; the others stay to be judged."""
+        known_session(service, session)
+        readers.name_reader("", given.round)
+        return readers.settle_round(service, session, given.round)
+
+    @app.get("/sessions/{session}/readers/export", response_class=Response, responses=describe_binary("text/csv"))
+    def export(session: str) -> Response:
+        """What all readers have decided, as a table that `rales agreement` takes. Not a diagnosis."""
+        row = known_session(service, session)
+        table = readers.readers_table(service, session)
+        if table.empty:
+            raise ApiError(409, f"{row['name']}: no reader has decided anything, so there is nothing to export yet")
+        return Response(format_csv(table), media_type="text/csv", headers=attach_file(row["name"], ".readers.csv"))

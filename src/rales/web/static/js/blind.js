@@ -1,0 +1,37 @@
+// What a reader may see. Models, files and other readers are hidden for each cycle until this reader has decided it; whoever
+// is no reader sees everything.
+
+import { LABELS } from "./classes.js";
+import { state } from "./state.js";
+
+const LEAST_OVERLAP = 0.5; // from which on two cycles are the same breath, as in `rales agreement`
+const MOST_LANES = 4;
+
+/** Whether what others say of a cycle is hidden. */
+export const isBlind = (cycle) => Boolean(state.reader) && !cycle.confirmed;
+
+/** Whether a cycle has no label yet: a reader's begin as normal, which nobody has said, unless its events say something. */
+export const isUndecided = (cycle) => isBlind(cycle) && cycle.label === LABELS.normal;
+
+/** Two cycles -> the time that they share / the time that either covers. */
+export function overlap(one, other) {
+  const shared_s = Math.min(one.end_s, other.end_s) - Math.max(one.start_s, other.start_s);
+  const covered_s = Math.max(one.end_s, other.end_s) - Math.min(one.start_s, other.start_s);
+  return covered_s > 0 ? Math.max(0, shared_s / covered_s) : 0;
+}
+
+/** Whether a cycle of somebody else lies over one that is decided. */
+export const isSeen = (cycle) =>
+  !state.reader || state.cycles.some((each) => each.confirmed && overlap(each, cycle) >= LEAST_OVERLAP);
+
+/** -> what another reader calls a cycle, in words. */
+export function readersOf(reading, cycle) {
+  const [best] = reading.cycles.map((each) => [overlap(each, cycle), each]).sort((a, b) => b[0] - a[0]);
+  if (!best || best[0] < LEAST_OVERLAP) return "not decided";
+  return best[1].unusable ? "unusable" : LABELS.words(best[1].label);
+}
+
+/** -> the readers that have a lane of their own, {reader, cycles}; the inspector names all of them. */
+export const readerLanes = () =>
+  state.readings.filter(({ cycles }) => cycles.length).slice(0, MOST_LANES)
+    .map(({ reader, cycles }) => ({ reader, cycles: cycles.filter(isSeen) }));
