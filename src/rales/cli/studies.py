@@ -346,10 +346,12 @@ def layers(
     print_result(document, json, result_lines.layer_lines)
 
 
-def report(*paths: Annotated[Path, Parameter(required=True)], out: Path, json: JsonFlag = False) -> None:
+def report(
+    *paths: Annotated[Path, Parameter(required=True)], out: Path, data: Data | None = None, json: JsonFlag = False
+) -> None:
     """Tables and figures from run folders: report.html, report.md, CSV and PNG.
 
-    Example: rales report runs --out report
+    Example: rales report runs --out report --data ICBHI_final_database
 
     Parameters
     ----------
@@ -357,11 +359,14 @@ def report(*paths: Annotated[Path, Parameter(required=True)], out: Path, json: J
         Run folders, or folders that hold them.
     out
         Folder to write.
+    data
+        What the runs were tested on: the page then shows how the 50 worst mistakes look and sound, and so holds sound
+        of patients.
     """
     from rales.inference.output_paths import check_outputs, model_files
     from rales.report import scores_table, write_report
 
     files = [out / name for name in ("report.html", "report.md", "runs.csv", "table1.csv", "table2.csv")]
     check_outputs({"--out": files}, {"a file of a run": [file for path in paths for file in model_files(path)]})
-    page = write_report(paths, out)
+    page = write_report(paths, out, data)
     print_result({"report": str(page)}, json, lambda _: [scores_table(paths), f"report: {page}"])

@@ -22,7 +22,7 @@ from rales.report.load_runs import SCORES
 from rales.report.page import Block, Table, Text
 from rales.report.protocols import ProtocolOutcome, protocol_outcome
 from rales.report.systems import System, show_setting
-from rales.report.tables import ALL_NORMAL, format_mean_sd, in_brackets
+from rales.report.tables import ALL_NORMAL, count_noun, format_mean_sd, in_brackets
 
 ENDS = ("low", "high")
 OURS = [
@@ -215,22 +215,16 @@ def paper_table(caption: str, pairs: Pairs, whole: bool = True) -> Table | None:
 def describe_system(system: System, epoch: str) -> str:
     """-> what a reader must know before comparing: system, weights, seeds, choice of the epoch, other data."""
     weights = system.runs[0].config.get("weights") or "random start"
-    seeds = f"{len(system.runs)} seed{'s' * (len(system.runs) > 1)}"
+    seeds = count_noun(len(system.runs), "seed")
     parts = [system.name, "" if show_setting(weights) in system.name else show_setting(weights), seeds, epoch]
     return "; ".join(part for part in [*parts, "not comparable" if system.incomparable else ""] if part)
 
 
-NO_LEADERBOARD = (
-    "No run here is of the whole ICBHI 2017 database, so published scores say nothing about these figures and are not "
-    "printed."
-)
-
-
 def leaderboard_blocks(systems: list[System]) -> list[Block]:
     """The published leaderboard with our comparable systems in their rank; what is of another split or told more than
-    the sound, and what of ours has no rank, in tables apart. Where no run is of the whole database, a sentence."""
+    the sound, and what of ours has no rank, in tables apart. Nothing where no run is of the whole database."""
     if not any(run.whole_database for s in systems for run in s.runs):
-        return [Text(NO_LEADERBOARD)]
+        return []
     entries = read_leaderboard()
     ours = [
         (s, protocol, found)

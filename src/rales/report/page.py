@@ -1,6 +1,7 @@
 """Render sections of text, tables and plots as one HTML page and one Markdown page of the same content."""
 
 import base64
+import math
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -51,6 +52,43 @@ class Heading(NamedTuple):
     text: str
 
 
+class Glance(NamedTuple):
+    """What a reader takes away who reads nothing else: one figure on a scale of 0 to 100, and the verdict on it."""
+
+    title: str
+    score: float
+    """Percent."""
+    low: float
+    """Ends of its 95 % interval, NaN without one."""
+    high: float
+    verdict: str
+    text: str
+    references: tuple[tuple[float, str], ...]
+    """Figures that it stands beside, and what they are."""
+
+    @property
+    def has_interval(self) -> bool:
+        return not math.isnan(self.low)
+
+    @property
+    def interval(self) -> str:
+        return f"95 % interval {self.low:.1f} to {self.high:.1f}" if self.has_interval else "no interval"
+
+
+class Clip(NamedTuple):
+    """How one cycle looks and sounds."""
+
+    png: bytes
+    flac: bytes
+
+
+class Gallery(NamedTuple):
+    """A table of cycles; a row has its picture and sound where they are at hand. Of Markdown the table alone."""
+
+    table: Table
+    clips: Sequence[Clip | None]
+
+
 class Items(NamedTuple):
     """A list of (label, text); `code` sets the text as typed at a terminal."""
 
@@ -58,7 +96,7 @@ class Items(NamedTuple):
     code: bool = False
 
 
-Block = Table | Picture | Text | Heading | Items
+Block = Table | Picture | Text | Heading | Items | Glance | Gallery
 
 
 class Section(NamedTuple):
@@ -91,7 +129,7 @@ def render_html(title: str, lead: Sequence[Block], sections: Sequence[Section]) 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
+    environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     environment.filters["kind"] = lambda block: type(block).__name__
     template = environment.get_template("page.html.jinja")
     return template.render(title=title, disclaimer=DISCLAIMER, lead=lead, sections=sections)
@@ -113,6 +151,13 @@ def markdown_block(block: Block) -> str:
             return f"### {escape_markdown(text)}"
         case Picture(file, alt, caption):
             return f"![{escape_markdown(alt)}]({file})\n\n{escape_markdown(caption)}"
+        case Glance():
+            return (
+                f"**{escape_markdown(block.title)}: Score {block.score:.1f}** ({block.interval}). "
+                f"**{escape_markdown(block.verdict)}**\n\n{escape_markdown(block.text)}"
+            )
+        case Gallery(table):
+            return markdown_table(table)
         case Items(items, code):
             return "\n".join(
                 f"- {escape_markdown(label)}: {f'`{text}`' if code else escape_markdown(text)}" for label, text in items
