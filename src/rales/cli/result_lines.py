@@ -401,6 +401,29 @@ def pretrain_lines(document: dict[str, Any]) -> list[str]:
     return [*lines, f"checkpoint: {document['checkpoint']}"]
 
 
+def gpu_estimate_lines(document: dict[str, Any]) -> list[str]:
+    """What the runs of a part of the paper cost on one GPU -> lines."""
+    head = ["system", "runs", "GFLOP a cycle trained", "scored", "hours", "memory, GB"]
+    rows = [
+        [
+            cost["system"],
+            cost["runs"],
+            *(f"{cost[name]:.1f}" for name in ("train_gflop", "score_gflop", "hours", "memory_gigabytes")),
+        ]
+        for cost in document["systems"]
+    ]
+    return [
+        *format_table(head, rows),
+        "",
+        f"{count_noun(document['runs'], 'run')}, about {document['hours']:.1f} hours on one GPU that sustains "
+        f"{document['tflops']:g} TFLOP/s (assumed: --tflops), {document['memory_gigabytes']:.1f} GB of its memory in "
+        f"float32, {document['gigabytes']:.1f} GB of disk",
+        "operations of matrix products, convolutions and attention, counted on a step of every system; not counted are "
+        "reading, front-ends and, where a system trains in two stages (respirenet, moummad), the shorter one",
+        "a public checkpoint that is not on this machine counts as its network from a random start",
+    ]
+
+
 def outcome_lines(document: dict[str, Any]) -> list[str]:
     """Outcomes of a sweep -> lines: the ranking, counts, failures with their sentence last."""
     trials = document["trials"]

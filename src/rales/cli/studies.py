@@ -1,6 +1,7 @@
 """Commands on many runs: `rales sweep`, `reproduce`, `layers` and `report`."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -135,6 +136,7 @@ def reproduce(
     address: Address = None,
     skip_damaged: SkipFlag = False,
     dry_run: Annotated[bool, Parameter(name="--dry-run", negative="")] = False,
+    tflops: float = 50.0,
     json: JsonFlag = False,
 ) -> int:
     """The paper's Table 1, Table 2 or Figure 3: a sweep (in OUT/runs) and its report (in OUT/report).
@@ -160,8 +162,12 @@ def reproduce(
         `system=FILE` is that of an earlier system, for example respirenet=resnet34-b627a593.pth; without, it starts at
         random.
     dry_run
-        Only list the trials and estimate time and disk.
+        Only list the runs, and what they cost on one GPU: hours and memory, from the operations of a step of every
+        system, counted here. Needs annotations alone, neither the sound nor the public checkpoints.
+    tflops
+        10^12 operations a second that the GPU of --dry-run is assumed to sustain.
     """
+    from rales.cli import result_lines
     from rales.data import read_cycles, splits
     from rales.jobs import reproduce as job
     from rales.jobs.sweep import at_once
@@ -172,15 +178,16 @@ def reproduce(
     fixed = [*words_of(given), *set_]
     if not dry_run:
         check_packages()  # now, not after days of training
-    planned = job.paper_trials(what, seeds, fixed, weights, select)
+    planned = job.paper_trials(what, seeds, fixed, weights, select, stand_in=dry_run)
     needs_split = splits.needs_list(parse_words(fixed).get("split.name", "official"))
-    cycles = read_cycles(data, skip_damaged=skip_damaged, needs_split=needs_split)
-    cost = job.estimate(planned, cycles, at_once(processes))
-    print_message(f"{what}: {cost}")
+    cycles = read_cycles(data, skip_damaged=skip_damaged, audio=not dry_run, needs_split=needs_split)
     if dry_run:
-        document = {"trials": [vars(trial) for trial in planned], **vars(cost)}
-        print_result(document, json, lambda found: [trial["name"] for trial in found["trials"]])
+        from rales.jobs.gpu_estimate import estimate_on_gpu
+
+        cost = asdict(estimate_on_gpu(planned, cycles, tflops))
+        print_result({"trials": [vars(trial) for trial in planned], **cost}, json, result_lines.gpu_estimate_lines)
         return 0
+    print_message(f"{what}: {job.estimate(planned, cycles, at_once(processes))}")
     code = run_sweep(planned, data, out / "runs", engine, processes, address, skip_damaged, json)
     page = write_report([out / "runs"], out / "report")
     if not json:
