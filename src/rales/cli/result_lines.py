@@ -502,8 +502,15 @@ def layer_lines(document: dict[str, Any]) -> list[str]:
     best: dict[int, dict[str, Any]] = {}
     for row in document["subsets"]:
         best.setdefault(row["size"], row)
-    rows = [[row["layers"], *format_percents(row), format_percent(row["score_sd"])] for _, row in sorted(best.items())]
-    lines = format_table(["best of each size", *FIGURES, "SD over folds"], rows)
+    rows = [
+        [row["layers"], *format_percents(row), format_percent(row["score_sd"]), format_number(row["auroc"])]
+        for _, row in sorted(best.items())
+    ]
+    lines = format_table(["best of each size", *FIGURES, "SD over folds", "AUROC"], rows)
+    lost = [
+        [row["layer"], format_number(row["auroc"]), format_number(row["auroc_sd"])] for row in document["leave_one_out"]
+    ]
+    lines += ["", *format_table(["without layer", "AUROC lost", "SD over folds"], lost)]
     learned = document["learned"]
     shares = "  ".join(
         f"{layer}: {share:.3f}" for layer, share in zip(learned["layers"], learned["normalised"], strict=True)

@@ -293,13 +293,15 @@ def layers(
     folds: int | None = None,
     seed: int = 0,
     c: float = 1e-3,
+    norm_layers: Annotated[bool, Parameter(name="--norm-layers", negative="")] = False,
     classes: Classes = None,
     independent: Independent = False,
     skip_damaged: SkipFlag = False,
     json: JsonFlag = False,
 ) -> None:
     """Which layers to fuse: every subset of a frozen encoder's layers, scored by a linear probe under patient-disjoint
-    cross-validation; and layer weights learned by one more probe. Writes subsets.csv, layers.png and layers.json.
+    cross-validation, by Score and by AUROC; layer weights learned by one more probe; what is lost without each layer;
+    how alike the layers are (CKA). Writes subsets.csv, leave_one_out.csv, cka.csv, layers.png and layers.json.
 
     The same subsets with fine-tuning: rales sweep m2d_fusion --set variant=all_fixed --grid model.layers=pairs …
 
@@ -323,6 +325,9 @@ def layers(
         Seed of the folds, and of the random start without weights.
     c
         Inverse strength of the probe's regularisation, as in scikit-learn.
+    norm_layers
+        Put a LayerNorm without parameters on every layer before it is pooled, as --set model.norm_layers=true does in
+        training: no layer then counts for its scale.
     """
     from rales.cli import result_lines
     from rales.data import read_cycles
@@ -345,6 +350,7 @@ def layers(
         seed=seed,
         c=c,
         sizes=sizes or None,
+        norm_layers=norm_layers,
         label_set=label_set,
         command=command_line(),
         progress=True,
