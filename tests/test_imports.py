@@ -73,7 +73,9 @@ assert not loaded, loaded
 """
 OPTIONAL = [
     "matplotlib",
+    "PIL",
     "jinja2",
+    "optuna",
     "transformers",
     "ray",
     "onnx",

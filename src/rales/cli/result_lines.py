@@ -424,6 +424,31 @@ def gpu_estimate_lines(document: dict[str, Any]) -> list[str]:
     ]
 
 
+def search_lines(document: dict[str, Any]) -> list[str]:
+    """A search for settings -> lines: what was tried, the best first, and how to go on with it."""
+    settings, best = document["settings"], document["best"]
+    tried = sorted(document["tried"], key=lambda each: -max(each["figures"].values(), default=-1))
+    names = list(dict.fromkeys(name for each in tried for name in each["values"]))
+    rows = []
+    for each in tried:
+        values = [each["values"][name] for name in names]
+        shown = [f"{value:.4g}" if isinstance(value, float) else value for value in values]
+        best_figure = format_number(max(each["figures"].values(), default=None))
+        rows.append([each["name"], *shown, best_figure, f"{each['state']} {each['error']}".strip()])
+    lines = format_table(["trial", *names, settings["figure"], ""], rows)
+    if best is None:
+        return [*lines, "no trial was finished", NOT_A_DIAGNOSIS]
+    words = " ".join(f"--set {name}={value}" for name, value in best["values"].items())
+    return [
+        *lines,
+        "",
+        f"best of {count_noun(len(tried), 'trial')}: {best['name']}, {settings['figure']} "
+        f"{format_number(best['figure'])}, the highest of many and so optimistic; the test cycles had no part in it",
+        f"train it: rales train {settings['recipe']} {words} --select validation --data … --out …",
+        NOT_A_DIAGNOSIS,
+    ]
+
+
 def outcome_lines(document: dict[str, Any]) -> list[str]:
     """Outcomes of a sweep -> lines: the ranking, counts, failures with their sentence last."""
     trials = document["trials"]
