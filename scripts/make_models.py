@@ -36,7 +36,6 @@ from rales.cli.result_lines import figure_lines
 from rales.data import read_cycles, splits
 from rales.data.waveform_cache import Preparation, cached_arrays, read_cycle_waveform
 from rales.files.atomic import lock_folder
-from rales.inference.calibrate import fit_rows
 from rales.labels import CLASSES
 from rales.models import borrowed_encoder
 from rales.models.classifier import FusionClassifier
@@ -47,6 +46,7 @@ from rales.recipes.registry import make_recipe
 from rales.settings import format_value, set_fields
 from rales.synthesis.event_mixing import mix_events_into_cycles
 from rales.training import run_folder
+from rales.training.calibration_record import fit_calibration_record
 from rales.training.recipe import LossContext, Recipe
 from rales.training.teachers import PooledMobileNet, load_pooled_mobilenet
 
@@ -341,7 +341,7 @@ def publish_checkpoint(checkpoint: Path, out: Path, held_out: pd.DataFrame, enco
 def fit_calibration(held_out: pd.DataFrame) -> dict[str, Any]:
     """Predictions of cycles of patients not seen -> what a checkpoint keeps for prediction."""
     p = held_out[[f"p_{name}" for name in CLASSES]].to_numpy(np.float64)
-    return fit_rows(held_out.assign(label=held_out["true_label"]), p, origin=ORIGIN)
+    return fit_calibration_record(held_out.assign(label=held_out["true_label"]), p, origin=ORIGIN)
 
 
 def main() -> None:

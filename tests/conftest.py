@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -96,12 +97,18 @@ def blank_pictures(blank_png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
 # The web page: its packages are heavy, so that they come only with the tests that ask for them.
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `data` and two trained runs (see tests/served.py:train)."""
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data` and two trained runs (see tests/served.py:train), for reading alone."""
     from tests.served import train
 
-    return train(tmp_path_factory.mktemp("web"))
+    return train(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="module")
+def place(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of `trained`, to which the tests of a file may add."""
+    return shutil.copytree(trained, tmp_path_factory.mktemp("web") / "place")
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,8 @@
 import copy
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,14 +19,14 @@ from rales.evaluation.conformal import count_needed
 from rales.inference.evaluate import find_rows, score_sides
 from rales.inference.predictor import Predictor
 from rales.inference.train import Table, table_file
-from rales.labels import ICBHI, LabelSet
+from rales.labels import LabelSet
+from rales.training.calibration_record import LabelRule, fit_calibration_record
 from rales.training.trained_model import save_calibration
 from rales.typing import IntArray, Probabilities
 
 log = logging.getLogger(__name__)
 
 LEAST_PATIENTS = 5
-LabelRule = Literal["most probable", "thresholds"]
 
 
 def calibrate_model(
@@ -87,7 +86,8 @@ def calibrate_model(
     check_extras(dataset, model.taken_extras)
     everything = {"all": pd.Series(data=True, index=rows.index)}
     probabilities = score_sides(model, rows, dataset, everything)["all"]
-    learned = fit_rows(rows, probabilities, model.label_set, aim, labels)
+    origin = f"{rows['patient'].nunique()} confirmed patients"
+    learned = fit_calibration_record(rows, probabilities, model.label_set, aim=aim, labels=labels, origin=origin)
     learned["reliability"] = measure_reliability(rows, probabilities, model)
 
     calibrated = copy.copy(model)
@@ -174,33 +174,6 @@ def refuse_trained_patients(rows: pd.DataFrame, record: Mapping[str, Any]) -> No
             f"than of others (recording {rows.loc[known, 'recording'].iloc[0]}); leave them out, or say --trained to "
             "learn from them all the same"
         )
-
-
-def fit_rows(
-    rows: pd.DataFrame,
-    probabilities: Probabilities,
-    label_set: LabelSet = ICBHI,
-    aim: Aim = recordings.FALSE_ALARM_RATE,
-    labels: LabelRule = "most probable",
-    origin: str = "",
-) -> dict[str, Any]:
-    """Labelled cycles, the network's answers to them (of this one, or of folds) and who the patients are -> what
-    `trained_model.save_calibration` writes into a record, answers for recordings included."""
-    found = calibration.fit_calibration(
-        probabilities,
-        class_numbers(rows, label_set),
-        rows["patient"],
-        rows["device"].fillna(""),
-        label_set,
-        aim=aim,
-        labels=labels,
-        origin=origin or f"{rows['patient'].nunique()} confirmed patients",
-    )
-    learned = replace(found, taught_by=sorted(set(map(splits.digest_name, rows["recording"])))).to_record()
-    if label_set.is_icbhi:  # answers for whole recordings are about crackles and wheezes
-        decision = predictions.Decision(found.temperature)
-        learned["recordings"] = recordings.fit_pooling(predictions.predictions_table(rows, probabilities, decision))
-    return learned
 
 
 def measure_reliability(rows: pd.DataFrame, probabilities: Probabilities, model: Predictor) -> dict[str, float]:

@@ -208,7 +208,7 @@ def step_cost(recipe: Recipe) -> tuple[float, float, int]:
     context = init_distributed(settings.train.device, settings.train.precision)
     frontend = recipe.build_frontend(settings).to(context.device)
     model = recipe.build_model(settings).to(context.device)
-    count = min(settings.train.micro_batch or settings.train.batch_size, 4)
+    count = min(settings.train.micro_batch or settings.train.batch_size, 2)  # two: batch statistics need them
     inputs = torch.randn(count, *make_preparation(recipe).shape, device=context.device)
     classes = len(settings.label_set)
     shape = (count, classes) if settings.independent else (count,)
@@ -219,7 +219,7 @@ def step_cost(recipe: Recipe) -> tuple[float, float, int]:
     about = LossContext(settings, label, label, torch.ones(classes, device=context.device), extras, generator)
     best, forward, threads = float("inf"), float("inf"), torch.get_num_threads()
     torch.set_num_threads(1)  # as trials run
-    for _ in range(3):
+    for _ in range(2):
         started = time.perf_counter()
         with context.autocast():
             loss, _ = recipe.loss(model, frontend(inputs, **taken), about)

@@ -21,7 +21,7 @@ from rales.data import loader, splits
 from rales.data.dataset import Batch, CycleDataset, check_extras, class_numbers, load_dataset, select_extras
 from rales.data.splits import digest_cycles
 from rales.errors import FileError, UsageError
-from rales.evaluation import calibration, predictions, recordings
+from rales.evaluation import predictions
 from rales.evaluation.metrics import count_outcomes, mean_auroc, outcome_scores, predict_at_threshold
 from rales.evaluation.own_metrics import compute_own_metrics
 from rales.files.writers import copy_file, write_csv, write_json
@@ -31,6 +31,7 @@ from rales.models.hub import find_checkpoint, sha256_of
 from rales.models.m2d_checkpoints import check_complete
 from rales.settings import RunSettings, to_dict
 from rales.training import epoch_logits, lifecycle, run_folder
+from rales.training.calibration_record import fit_calibration_record
 from rales.training.distributed import DistributedContext
 from rales.training.losses import class_weights, positive_weights, weighted_cross_entropy, weighted_loss
 from rales.training.optim import (
@@ -48,7 +49,6 @@ from rales.training.optim import (
 from rales.training.recipe import LossContext, Mixture, Recipe
 from rales.training.run_records import State, check_evaluation, check_fields
 from rales.training.trained_model import find_trained_model, read_trained_model
-from rales.typing import Probabilities
 
 log = logging.getLogger(__name__)
 
@@ -665,12 +665,7 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
         true = {part: class_numbers(cycles, label_set) for part, (cycles, _) in found.items()}
         figures |= predictions.metrics_from_validation(true, scored, label_set)
         held = found["validation"][0]
-        known = calibration.fit_calibration(
-            scored["validation"], true["validation"], held["patient"], held["device"], label_set
-        ).to_record()
-        known["taught_by"] = sorted(set(map(splits.digest_name, held["recording"])))
-        if label_set.is_icbhi:  # answers for whole recordings are about crackles and wheezes
-            known["recordings"] = fit_recording_pooling(held, scored["validation"], known)
+        known = fit_calibration_record(held, scored["validation"], label_set)
         run_folder.save_tensors(out / "best.safetensors", tensors, {**about, "calibration": known})
         validation = predictions.predictions_table(held, scored["validation"], plain)
         write_csv(out / "predictions_validation.csv", validation)
@@ -681,14 +676,6 @@ def finish_training(job: Training, state: dict[str, Any]) -> dict[str, Any]:
     write_json(out / "evaluation.json", figures)
     run_folder.mark_done(out)
     return figures
-
-
-def fit_recording_pooling(
-    cycles: pd.DataFrame, probabilities: Probabilities, calibration: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Validation cycles, their probabilities, the temperature that prediction will use -> `recordings.fit_pooling`."""
-    decision = predictions.Decision(calibration["temperature"])
-    return recordings.fit_pooling(predictions.predictions_table(cycles, probabilities, decision))
 
 
 def find_heard(settings: RunSettings, used: pd.DataFrame) -> dict[str, Any]:
