@@ -25,7 +25,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 def run(data: Path, out: Path, budget: int) -> dict[str, Any]:
-    return job.search("m2d_fusion", SPACE, data, out, method="bayesian", budget=budget, fixed=FIXED)
+    return job.search_settings("m2d_fusion", SPACE, data, out, method="bayesian", budget=budget, fixed=FIXED)
 
 
 def test_a_space() -> None:
@@ -97,7 +97,7 @@ def test_a_search_goes_on_and_the_test_cycles_decide_nothing(tmp_path: Path) -> 
     assert stored["train"]["select"] == "validation"
     assert stored["train"]["lr"] == found["tried"][0]["values"]["train.lr"]
     with pytest.raises(ValueError, match="holds a search of other settings"):
-        job.search("m2d_fusion", SPACE[:1], data, tmp_path / "out", method="bayesian", budget=3, fixed=FIXED)
+        job.search_settings("m2d_fusion", SPACE[:1], data, tmp_path / "out", method="bayesian", budget=3, fixed=FIXED)
 
 
 @pytest.mark.usefixtures("jobs_in_this_process")

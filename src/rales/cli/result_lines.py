@@ -33,7 +33,31 @@ def audit_lines(found: dict[str, Any]) -> list[str]:
 
 def figure_lines(figures: dict[str, Any]) -> list[str]:
     """Figures of an evaluation -> lines: the Score and everything that must stand beside it."""
-    protocol, low_high = figures["protocol"], figures["ci95"]
+    label_set = LabelSet.from_record(figures)
+    lines = [
+        *caution_lines(figures, label_set),
+        "",
+        *score_lines(figures, label_set),
+        "",
+        *detected_lines(figures, label_set),
+        *calibration_error_lines(figures),
+        f"macro recall {format_percent(figures['macro_recall'])}",
+    ]
+    for name, own in figures.get("own", {}).items():
+        low, high = map(format_number, own["ci95"])
+        lines.append(f"{name} {format_number(own['value'])}, 95 % {low} to {high}")
+    lines += ["", *confusion_lines(figures, label_set)]
+    for group in ("by_device", "by_location"):
+        if group in figures:
+            head = [group.removeprefix("by_"), "cycles", *FIGURES]
+            rows = [[name, part["cycles"], *format_percents(part)] for name, part in figures[group].items()]
+            lines += ["", *format_table(head, rows)]
+    return [*lines, "", NOT_A_DIAGNOSIS]
+
+
+def caution_lines(figures: dict[str, Any], label_set: LabelSet) -> list[str]:
+    """Figures of an evaluation and their classes -> what was scored how, and what it cannot be compared with."""
+    protocol = figures["protocol"]
     lines = [
         *provenance_lines(protocol),
         protocol_line(protocol),
@@ -41,7 +65,6 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
     ]
     if protocol["select"] == "test_best":
         lines.append("the epoch was chosen on the test set, as the paper did: these figures are optimistic")
-    label_set = LabelSet.from_record(figures)
     if not label_set.is_icbhi:
         independent = "independent classes" if label_set.independent else "own classes"
         lines.append(f"{independent} ({', '.join(label_set.classes)}): not comparable with published scores")
@@ -49,10 +72,13 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
         lines.append("not the whole ICBHI database: not comparable with published scores")
     if protocol.get("same_data_as_training") is False:
         lines.append("the data is not what the run was trained with: other cycles, labels or split")
+    return lines
 
-    head = ["", *FIGURES, "95 % of score"]
+
+def score_lines(figures: dict[str, Any], label_set: LabelSet) -> list[str]:
+    """Figures of an evaluation and their classes -> the table of the three scores under every rule."""
     rows = [
-        [name_scoring(label_set), *format_percents(figures), format_interval(low_high["score"])],
+        [name_scoring(label_set), *format_percents(figures), format_interval(figures["ci95"]["score"])],
         ["two-class", *format_percents(figures["two_class"]), ""],
         [f"all called {label_set.normal}", *format_percents(figures["majority"]), ""],
     ]
@@ -66,9 +92,13 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
     if validation := figures.get("validation"):
         row = [f"{count_noun(validation['cycles'], 'validation cycle')}, strict", *format_percents(validation), ""]
         rows.append(row)
+    return format_table(["", *FIGURES, "95 % of score"], rows)
 
-    lines += ["", *format_table(head, rows), ""]
-    if validation:
+
+def detected_lines(figures: dict[str, Any], label_set: LabelSet) -> list[str]:
+    """Figures of an evaluation and their classes -> how well cycles rank, and by which rule they are labelled."""
+    lines = []
+    if validation := figures.get("validation"):
         of_what = "crackles and wheezes present" if label_set.is_icbhi else "each class against the rest"
         lines.append(f"validation cycles: mean AUROC of {of_what} {format_number(validation['auroc'])}")
     for what, detection in name_detections(figures).items():
@@ -76,31 +106,24 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
             f"{what}: AUROC {format_number(detection['auroc'])}, "
             f"average precision {format_number(detection['average_precision'])}"
         )
-    if figures.get("protocol", {}).get("labels") == "thresholds":
+    if figures["protocol"].get("labels") == "thresholds":
         lines.append("labels by the model's own threshold for each finding, not by the most probable class")
-    if "reliability" in figures and "validation_temperature" not in figures:
-        found = figures["reliability"]
-        lines.append(
-            f"calibration error {format_number(found['ece'])}, with the model's temperature {found['temperature']:.2f} "
-            f"{format_number(found['ece_calibrated'])}"
-        )
-    if "validation_temperature" in figures:
-        found = figures["validation_temperature"]
-        lines.append(
+    return lines
+
+
+def calibration_error_lines(figures: dict[str, Any]) -> list[str]:
+    """Figures of an evaluation -> the calibration error, with the validation patients' temperature or the model's."""
+    if found := figures.get("validation_temperature"):
+        return [
             f"calibration error {format_number(found['ece'])}, with temperature {found['temperature']:.2f} of the "
             f"validation patients {format_number(found['ece_calibrated'])}"
-        )
-    lines.append(f"macro recall {format_percent(figures['macro_recall'])}")
-    for name, own in figures.get("own", {}).items():
-        low, high = map(format_number, own["ci95"])
-        lines.append(f"{name} {format_number(own['value'])}, 95 % {low} to {high}")
-    lines += ["", *confusion_lines(figures, label_set)]
-    for group in ("by_device", "by_location"):
-        if group in figures:
-            head = [group.removeprefix("by_"), "cycles", *FIGURES]
-            rows = [[name, part["cycles"], *format_percents(part)] for name, part in figures[group].items()]
-            lines += ["", *format_table(head, rows)]
-    return [*lines, "", NOT_A_DIAGNOSIS]
+        ]
+    if found := figures.get("reliability"):
+        return [
+            f"calibration error {format_number(found['ece'])}, with the model's temperature {found['temperature']:.2f} "
+            f"{format_number(found['ece_calibrated'])}"
+        ]
+    return []
 
 
 def name_scoring(label_set: LabelSet) -> str:

@@ -121,7 +121,7 @@ def run_search(
     from rales.jobs import hyperparameter_search as job
 
     words = [word for word in fixed if word.partition("=")[0].strip() != "train.select"]
-    document = job.search(
+    document = job.search_settings(
         recipe,
         space,
         data,

@@ -74,7 +74,7 @@ class StopBelowMedian:
                     )
 
 
-def search(
+def search_settings(
     recipe: str,
     space: Sequence[str],
     data: Path,

@@ -24,7 +24,7 @@ from rales.report.sections import (
     left_out_blocks,
 )
 from rales.report.systems import System, group_by_label_set, group_into_systems, ranking_figure
-from rales.report.worst_cycles import find_recordings
+from rales.report.worst_cycles import locate_recordings
 
 TITLE = "Rales: report on respiratory-sound classification"
 
@@ -41,7 +41,7 @@ def write_report(paths: Sequence[Path], out: Path, data: Path | None = None) -> 
     check_packages()
     runs, left_out = read_runs(paths)
     groups = [group_into_systems(pool_complete_folds(group)) for group in group_by_label_set(runs)]
-    recordings = None if data is None else find_recordings(data)
+    recordings = None if data is None else locate_recordings(data)
     of_icbhi = groups[0] if groups[0][0].label_set.is_icbhi else []
     table1 = comparison.paper_pairs(paper_rows(TABLE1), of_icbhi, ratio_named=True)
     table2 = comparison.paper_pairs(paper_rows(TABLE2), of_icbhi)

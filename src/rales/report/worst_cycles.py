@@ -97,7 +97,7 @@ def truth_probability(targets: IntArray, probabilities: FloatArray, label_set: L
     return probabilities[np.arange(len(targets)), targets]
 
 
-def find_recordings(data: Path) -> dict[str, Path]:
+def locate_recordings(data: Path) -> dict[str, Path]:
     """Data folder or manifest -> the sound files of its recordings by name."""
     return {
         found.name: Path(found.path) for found in read_contents(data, audio=True, decode=False).recordings if found.path
