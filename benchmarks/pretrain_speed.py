@@ -54,14 +54,14 @@ class PlainBlock(nn.Module):
 class Plain(nn.Module):
     """(B, 1, 80, 608), (B, 190) -> scalar loss of one masked step."""
 
-    def __init__(self, dim: int = 768, decoder_dim: int = 512) -> None:
+    def __init__(self, dim: int = 768, decoder_dim: int = 512, depth: int = 12) -> None:
         super().__init__()
         self.patch_embed = nn.Conv2d(1, dim, 16, 16)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, PATCHES + 1, dim), requires_grad=False)
-        self.blocks = nn.ModuleList(PlainBlock(dim, 12) for _ in range(12))
+        self.blocks = nn.ModuleList(PlainBlock(dim, 12) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.target_blocks = nn.ModuleList(PlainBlock(dim, 12) for _ in range(12))
+        self.target_blocks = nn.ModuleList(PlainBlock(dim, 12) for _ in range(depth))
         self.target_norm = nn.LayerNorm(dim, eps=1e-6)
         self.decoder_embed = nn.Linear(dim, decoder_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_dim))

@@ -66,16 +66,15 @@ def init_distributed(device: str, precision: str) -> DistributedContext:
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     rank, local = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
     chosen = choose_device(device, local if world_size > 1 else 0)
-    if world_size > 1 and (":" in device or chosen.type not in ("cpu", "cuda")):
-        raise ValueError(
-            f"device {device!r} with {world_size} processes: each takes a GPU of its own; use auto, cuda or cpu"
-        )
+    if world_size > 1 and chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {device!r} with {world_size} processes: use auto, cuda or cpu")
+    shared = chosen.type == "cuda" and ":" in device  # all processes on one GPU, which NCCL refuses
     if chosen.type == "cuda":  # float32 is float32, and convolutions compute the same at every call
         torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
     if world_size > 1 and not dist.is_initialized():
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)  # messages between processes go through this process's own GPU
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if chosen.type == "cuda" and not shared else "gloo")
         atexit.register(dist.destroy_process_group)  # left standing, its threads may abort the ending process
     context = DistributedContext(chosen, rank, world_size, autocast_dtype(precision, chosen))
     return replace(
