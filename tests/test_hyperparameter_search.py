@@ -39,7 +39,7 @@ def test_a_space() -> None:
     for wrong in ("train.lr", "train.lr=", "train.lr=2..1", "train.lr=0..1,log", "train.lr=a..b", "seed=0..5"):
         with pytest.raises(UsageError, match=f"--space {wrong}"):
             job.parse_space([wrong])
-    with pytest.raises(UsageError, match="a name once"):
+    with pytest.raises(UsageError, match="each name once"):
         job.parse_space(["train.lr=1,2", "train.lr=3,4"])
 
 

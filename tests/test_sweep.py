@@ -429,7 +429,7 @@ def test_the_estimate_times_scoring_in_float32_as_it_is_done() -> None:
         return made.loss(*given)
 
     trained_s, scored_s, size = reproduce.step_cost(dataclasses.replace(made, loss=watched))
-    assert asked == 3 * [(True, True), (False, False)]
+    assert asked == 2 * [(True, True), (False, False)]
     assert min(trained_s, scored_s, size) > 0
 
 
