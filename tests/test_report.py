@@ -422,6 +422,12 @@ def test_settings_of_the_published_code_are_named(tmp_path: Path) -> None:
     page = Page(write_report([run], tmp_path / "out").read_text())
     assert page.row("audio.scope") == ["audio.scope", "clip", "batch"]
     assert page.row("train.select") == ["train.select", "last", "last"]
+    # beside the same system as we train it, all that differs is named, and nothing else
+    twin = write_run(tmp_path / "twin", options={"fidelity": "corrected", "audio.scope": "clip", "audio.rate_hz": "8"})
+    page = Page(write_report([run, twin], tmp_path / "both").read_text())
+    [start] = [i for i, row in enumerate(page.rows) if row[:1] == ["Setting"]]
+    assert page.rows[start + 1 : start + 3] == [["audio.scope", "clip", "batch"], ["audio.rate_hz", "8", "–"]]
+    assert page.rows[start + 3][0] != "train.select"
 
 
 def test_devices(page: Page) -> None:
